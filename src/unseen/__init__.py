@@ -1,0 +1,59 @@
+"""Recognise classes nobody has photographed, from a table of their attributes.
+
+import unseen
+dataset = unseen.load_dataset("fieldguide")
+run = unseen.fit("msdn", "fieldguide", "runs/first")
+recognizer = unseen.Recognizer.load(run.folder)
+print(next(recognizer.predict(["bird.jpg"])).best)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from unseen.api import evaluate, fit, list_methods
+    from unseen.backbones import BackboneSpec
+    from unseen.classes import Attributes, ClassTable
+    from unseen.data.catalogue import load_dataset
+    from unseen.errors import UnseenError
+    from unseen.methods import create_method
+    from unseen.recognizer import Recognizer
+    from unseen.training.run import Run
+
+_HOME = {
+    "Attributes": "unseen.classes",
+    "BackboneSpec": "unseen.backbones",
+    "ClassTable": "unseen.classes",
+    "Recognizer": "unseen.recognizer",
+    "Run": "unseen.training.run",
+    "UnseenError": "unseen.errors",
+    "create_method": "unseen.methods",
+    "evaluate": "unseen.api",
+    "fit": "unseen.api",
+    "list_methods": "unseen.api",
+    "load_dataset": "unseen.data.catalogue",
+}
+__all__ = [
+    "Attributes",
+    "BackboneSpec",
+    "ClassTable",
+    "Recognizer",
+    "Run",
+    "UnseenError",
+    "create_method",
+    "evaluate",
+    "fit",
+    "list_methods",
+    "load_dataset",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that ``import unseen`` costs nothing."""
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'unseen' has no attribute '{name}'")

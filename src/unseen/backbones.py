@@ -1,0 +1,423 @@
+"""Frozen timm networks that turn pictures into grids of region features, and their picture transform."""
+
+import difflib
+import functools
+import hashlib
+import json
+import math
+import os
+import struct
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import timm
+import torch
+from PIL import Image, ImageOps
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as TF
+
+from unseen.errors import DataError, UnseenError
+
+FINAL = "final"
+_PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".tar"}
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """What determines the features: a network, its weights, and how a picture is put to it.
+
+    Attributes:
+        name: timm model name, with or without a pretrained tag.
+        stages: feature maps to take: "final" (timm's `forward_features`) or indices of
+            `forward_intermediates`, negative ones from the end.
+        image_size: side of the square input; None is the model's own.
+        weights: "pretrained" (timm's), "random", or the path of a `.safetensors` file.
+        options: further arguments of `timm.create_model`, such as `pad_type="same"`.
+        mean: per-channel mean of the normalisation; None is the model's own.
+        std: per-channel deviation of the normalisation; None is the model's own.
+        crop: fraction of the resized short side that the centre crop keeps.
+        seed: seed of "random" weights.
+    """
+
+    name: str
+    stages: tuple[str | int, ...] = (FINAL,)
+    image_size: int | None = None
+    weights: str = "pretrained"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    crop: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+        for stage in self.stages:
+            if stage != FINAL and (not isinstance(stage, int) or isinstance(stage, bool)):
+                raise UnseenError(f"{stage!r} is not a stage", where=self.name, mend=f'give "{FINAL}" or an integer')
+        if not self.stages or len(set(self.stages)) < len(self.stages):
+            raise UnseenError("stages must be given, each once", where=self.name)
+        if self.image_size is not None and self.image_size < 1:
+            raise UnseenError(f"image size {self.image_size} is not positive", where=self.name)
+        if not 0 < self.crop <= 1:
+            raise UnseenError(f"crop {self.crop} is not in (0, 1]", where=self.name)
+        for what, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None and (len(values) != 3 or (what == "std" and min(values) <= 0)):
+                raise UnseenError(f"{what} {values} is not three numbers fit for it", where=self.name)
+
+    def resolved(self) -> Self:
+        """The same spec with the model's own input size and normalisation filled in."""
+        cfg = _defaults(self.name)
+        return replace(
+            self,
+            image_size=self.image_size or cfg.input_size[-1],
+            mean=tuple(self.mean or cfg.mean),
+            std=tuple(self.std or cfg.std),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary that JSON keeps as it is."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The spec that `to_json` wrote."""
+        unknown = sorted(set(data) - {f.name for f in fields(cls)})
+        if unknown or "name" not in data:
+            raise UnseenError(f"unknown keys {unknown}" if unknown else "no name", where="backbone spec")
+        lists = {key: tuple(data[key]) for key in ("stages", "mean", "std") if data.get(key) is not None}
+        return cls(**{**data, **lists})
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of everything that changes the features, the content of the weights included.
+
+        Weights that do not come from a file are named by the versions that make them.
+        """
+        facts = self.resolved().to_json() | {"interpolation": "bicubic"}
+        del facts["seed"]
+        if self.weights == "pretrained":
+            facts["name"] = f"{self.name.split('.')[0]}.{_defaults(self.name).tag}"
+            facts["weights"] = ["pretrained", timm.__version__]
+        elif self.weights == "random":
+            facts["weights"] = ["random", self.seed, timm.__version__, torch.__version__.split("+")[0]]
+        else:
+            facts["name"] = self.name.split(".")[0]
+            facts["weights"] = _file_digest(_weights_file(self.weights))
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+class Backbone(nn.Module):
+    """A frozen network in evaluation mode whose feature maps are read as regions.
+
+    Attributes:
+        spec: the spec, resolved.
+        fingerprint: `spec.fingerprint()` when the weights were loaded.
+        transform: the matching picture transform.
+        grids: (height, width) of each stage's region grid.
+        channels: channels of each stage.
+    """
+
+    def __init__(self, spec: BackboneSpec) -> None:
+        super().__init__()
+        self.spec = spec = spec.resolved()
+        self.fingerprint = spec.fingerprint()
+        assert spec.image_size and spec.mean and spec.std  # noqa: PT018
+        self.transform = Transform(spec.image_size, spec.mean, spec.std, spec.crop)
+        self.model: Any = _build(spec).eval().requires_grad_(False)
+        self._prefix = getattr(self.model, "num_prefix_tokens", 0)
+        self._channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
+        self._indices = self._intermediates()
+        self.grids: list[tuple[int, int]] = []
+        self.channels: list[int] = []
+        try:
+            with torch.inference_mode():
+                maps = self._maps(torch.zeros(1, 3, spec.image_size, spec.image_size))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise UnseenError(
+                f"cannot take {spec.image_size}-pixel pictures: {_line(error)}", where=spec.name
+            ) from None
+        for feature_map in maps:
+            self.grids.append((feature_map.shape[2], feature_map.shape[3]))
+            self.channels.append(feature_map.shape[1])
+
+    def train(self, mode: bool = True) -> Self:
+        """Stays in evaluation mode: the network is frozen."""
+        return super().train(False)
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """Region features of every stage.
+
+        Args:
+            pixels: transformed pictures (B, 3, H, W).
+
+        Returns:
+            One tensor (B, R, C) per stage, the R = h·w regions in row-major order.
+        """
+        return [feature_map.flatten(2).transpose(1, 2) for feature_map in self._maps(pixels)]
+
+    def _maps(self, pixels: Tensor) -> list[Tensor]:
+        """One map (B, C, h, w) per stage."""
+        pixels = pixels.contiguous(memory_format=torch.channels_last)  # convolutions are faster so
+        if not self._indices:
+            return [self._final(self.model.forward_features(pixels))]
+        indices = sorted(set(self._indices.values()))
+        if FINAL in self.spec.stages:
+            final, found = self.model.forward_intermediates(pixels, indices=indices)
+        else:
+            final, found = (
+                None,
+                self.model.forward_intermediates(pixels, indices=indices, intermediates_only=True, stop_early=True),
+            )
+        by_index = dict(zip(indices, found, strict=True))
+        return [self._final(final) if s == FINAL else by_index[self._indices[s]] for s in self.spec.stages]
+
+    def _final(self, features: Any) -> Tensor:
+        if isinstance(features, Tensor) and features.ndim == 4:
+            return features.permute(0, 3, 1, 2) if self._channels_last else features
+        if isinstance(features, Tensor) and features.ndim == 3:
+            tokens = features[:, self._prefix :]
+            side = math.isqrt(tokens.shape[1])
+            if side and side * side == tokens.shape[1]:
+                return tokens.transpose(1, 2).unflatten(2, (side, side))
+        raise UnseenError(
+            f'the "{FINAL}" features form no grid of regions',
+            where=self.spec.name,
+            mend=f"use one of {self._listing()}",
+        )
+
+    def _intermediates(self) -> dict[str | int, int]:
+        """Absolute index of each intermediate stage asked for."""
+        wanted = [stage for stage in self.spec.stages if isinstance(stage, int)]
+        if wanted and not hasattr(self.model, "forward_intermediates"):
+            raise UnseenError(
+                "timm gives only the last map of this network", where=self.spec.name, mend=f'use "{FINAL}"'
+            )
+        count = len(self.model.feature_info) if wanted else 0
+        for stage in wanted:
+            if not -count <= stage < count:
+                raise UnseenError(f"no stage {stage}", where=self.spec.name, mend=f"use one of {self._listing()}")
+        return {stage: stage % count for stage in wanted}
+
+    def _listing(self) -> str:
+        info = enumerate(self.model.feature_info)
+        return f'"{FINAL}", ' + ", ".join(f"{i} ({s['num_chs']} channels, 1/{s['reduction']})" for i, s in info)
+
+
+@dataclass(frozen=True)
+class Transform:
+    """Picture to network input: upright, RGB, short side resized (bicubic, antialiased), centre crop, normalised.
+
+    Attributes:
+        size: side of the square input.
+        mean: per-channel mean.
+        std: per-channel deviation.
+        crop: fraction of the resized short side that the crop keeps.
+    """
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop: float = 1.0
+
+    def __call__(self, picture: Image.Image | str | os.PathLike[str]) -> Tensor:
+        """The picture, or the picture in a file, as floats (3, size, size)."""
+        image = upright_rgb(picture) if isinstance(picture, Image.Image) else open_picture(picture)
+        width, height = self._resized(*image.size)
+        if width * height > (Image.MAX_IMAGE_PIXELS or math.inf):
+            where = getattr(picture, "filename", "picture") if isinstance(picture, Image.Image) else picture
+            raise DataError(f"{image.width} x {image.height} pixels is too elongated", where=where, mend="crop it")
+        image = TF.resize(image, [self._short], InterpolationMode.BICUBIC, antialias=True)
+        image = TF.center_crop(image, [self.size, self.size])
+        pixels = TF.to_dtype(TF.pil_to_tensor(image), torch.float32, scale=True)
+        return TF.normalize(pixels, list(self.mean), list(self.std))
+
+    def crop_box(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """What the network sees of an upright picture: (left, top, right, bottom) in the picture's pixels."""
+        new_width, new_height = self._resized(width, height)
+        left, top = round((new_width - self.size) / 2), round((new_height - self.size) / 2)
+        x, y = width / new_width, height / new_height
+        return left * x, top * y, (left + self.size) * x, (top + self.size) * y
+
+    def to_input(self, x: float, y: float, width: int, height: int) -> tuple[float, float]:
+        """Where a point of an upright picture lies in the input; outside [0, size] if it is cropped away."""
+        left, top, right, bottom = self.crop_box(width, height)
+        return (x - left) / (right - left) * self.size, (y - top) / (bottom - top) * self.size
+
+    def to_picture(self, x: float, y: float, width: int, height: int) -> tuple[float, float]:
+        """Where a point of the input lies in the upright picture: the inverse of `to_input`."""
+        left, top, right, bottom = self.crop_box(width, height)
+        return left + x / self.size * (right - left), top + y / self.size * (bottom - top)
+
+    @property
+    def _short(self) -> int:
+        return round(self.size / self.crop)
+
+    def _resized(self, width: int, height: int) -> tuple[int, int]:
+        """Size after torchvision's resize of the short side."""
+        if width <= height:
+            return self._short, int(self._short * height / width)
+        return int(self._short * width / height), self._short
+
+
+def list_stages(name: str) -> list[tuple[str | int, int, int]]:
+    """Stage, channels and reduction of every feature map that a timm model gives; no weights are made."""
+    _check_name(name)
+    with torch.device("meta"):
+        model: Any = timm.create_model(name, num_classes=0)
+    info = [] if not hasattr(model, "forward_intermediates") else model.feature_info
+    found: list[tuple[str | int, int, int]] = [(i, s["num_chs"], s["reduction"]) for i, s in enumerate(info)]
+    last = model.feature_info[-1]["reduction"] if hasattr(model, "feature_info") else 0
+    return [(FINAL, model.num_features, last), *found]
+
+
+def open_picture(path: str | os.PathLike[str]) -> Image.Image:
+    """The picture in a file, upright and in 8-bit RGB; DataError names a file that holds none."""
+    with _unreadable(path), Image.open(path) as image:
+        if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+            raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+        return upright_rgb(image)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF orientation says, in 8-bit RGB; what is transparent becomes white."""
+    with _unreadable(getattr(image, "filename", "picture")):
+        image = ImageOps.exif_transpose(image)
+        if image.mode == "F":
+            raise ValueError("floating-point pixels have no fixed range")
+        if image.mode.startswith("I"):  # 16-bit greys, which Pillow's own conversion clips at 255
+            grey = np.asarray(image).astype(np.int64) >> 8
+            return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
+        if image.has_transparency_data:
+            white = Image.new("RGBA", image.size, "white")
+            return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+        return image.convert("RGB")
+
+
+@contextmanager
+def _unreadable(where: object) -> Iterator[None]:
+    """Turns what Pillow raises on bad files into a DataError that names the file."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError("no such picture", where=where) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"too large: {_line(error)}", where=where, mend="save it smaller") from None
+    except Image.UnidentifiedImageError:
+        raise DataError("not a picture that Pillow can read", where=where, mend="replace or remove it") from None
+    except (OSError, SyntaxError, ValueError, struct.error, LookupError, MemoryError) as error:
+        raise DataError(f"broken picture: {_line(error)}", where=where, mend="replace or remove it") from None
+
+
+def _check_name(name: str) -> None:
+    base = name.split(".")[0]
+    if not timm.is_model(base):
+        close = difflib.get_close_matches(base, timm.list_models(), n=3)
+        mend = f"did you mean {' or '.join(close)}?" if close else "timm.list_models() lists them"
+        raise UnseenError(f"timm knows no model {name!r}", where="backbone", mend=mend)
+    if "." in name:
+        tagged = [m for m in timm.list_pretrained(base + "*") if m.split(".")[0] == base]
+        if name not in tagged:
+            raise UnseenError(f"timm knows no weights {name!r}", where="backbone", mend=f"it has {', '.join(tagged)}")
+
+
+def _defaults(name: str) -> Any:
+    """What timm knows of the model without building it: input size, normalisation, tag."""
+    return timm.get_pretrained_cfg(name)
+
+
+def _build(spec: BackboneSpec) -> nn.Module:
+    options = {"num_classes": 0, **spec.options}
+    cfg = _defaults(spec.name)
+    if cfg.fixed_input_size and spec.image_size != cfg.input_size[-1]:
+        options.setdefault("img_size", spec.image_size)
+    pretrained = spec.weights == "pretrained"
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(spec.seed)
+            model = timm.create_model(spec.name, pretrained=pretrained, **options)
+    except (OSError, RuntimeError, TypeError, AssertionError, ValueError) as error:
+        if pretrained and isinstance(error, OSError | RuntimeError):  # no network, or timm has no weights
+            problem, mend = "no pretrained weights to be had", "give a .safetensors file with --backbone-weights FILE"
+        else:
+            problem, mend = f"timm cannot build it at {spec.image_size} pixels with {dict(spec.options)}", None
+        raise UnseenError(f"{problem}: {_line(error)}", where=spec.name, mend=mend) from None
+    if spec.weights not in ("pretrained", "random"):
+        _load(model, _weights_file(spec.weights))
+    return model
+
+
+def _weights_file(weights: str) -> Path:
+    path = Path(weights)
+    if not path.is_file():
+        mend = 'give "pretrained", "random" or the path of a .safetensors file'
+        raise UnseenError("no such weights file", where=path, mend=mend)
+    with path.open("rb") as file:
+        head = file.read(9)
+    if head[8:] != b"{" and (path.suffix in _PICKLES or head.startswith((b"\x80", b"PK"))):
+        convert = "safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW)"
+        raise UnseenError("a pickle, which is never loaded", where=path, mend=f"convert it once with {convert}")
+    return path
+
+
+def _load(model: nn.Module, path: Path) -> None:
+    """Loads weights strictly, but for the classifier head that the features do not use."""
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UnseenError(f"not a readable safetensors file: {_line(error)}", where=path) from None
+    problems = _misfits(model, state)
+    adapt = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if problems and adapt is not None:  # timm's own adaptation, e.g. of position embeddings to another size
+        with suppress(Exception):  # it is written for sound files: on others the misfits tell more than its failure
+            state = adapt(state, model)
+            problems = _misfits(model, state)
+    if problems:
+        raise UnseenError(
+            f"does not fit the network: {'; '.join(problems)}",
+            where=path,
+            mend="use the weights of this timm model, or the backbone options they were made with",
+        )
+    model.load_state_dict(state, strict=False)
+
+
+def _misfits(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
+    cfg: Any = model.pretrained_cfg
+    heads = cfg["classifier"] or ()
+    prefixes = tuple(head.split(".")[0] + "." for head in ([heads] if isinstance(heads, str) else heads))
+    own = model.state_dict()
+    missing = [k for k in own if k not in state and not k.startswith(prefixes) and "num_batches_tracked" not in k]
+    unexpected = [k for k in state if k not in own and not k.startswith(prefixes)]
+    shapes = [
+        f"{k} {tuple(state[k].shape)} instead of {tuple(own[k].shape)}"
+        for k in own
+        if k in state and state[k].shape != own[k].shape
+    ]
+    found = (("missing", missing), ("unexpected", unexpected), ("mis-shaped", shapes))
+    return [f"{len(keys)} {what} ({_first(keys)})" for what, keys in found if keys]
+
+
+def _first(keys: Iterable[str], count: int = 3) -> str:
+    keys = list(keys)
+    return ", ".join(keys[:count]) + (", ..." if len(keys) > count else "")
+
+
+def _file_digest(path: Path) -> str:
+    stat = path.stat()
+    return _digest_of(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=8)
+def _digest_of(path: str, size: int, mtime_ns: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,211 @@
+"""Pictures, their classes, and who may see which: the data model, checked on loading."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from unseen.classes import ClassTable
+from unseen.errors import DataError
+
+SPLITS = ("trainval", "test_seen", "test_unseen")
+
+
+def digest(*parts: object) -> str:
+    """First 16 hex digits of SHA-256 over the text and array parts, each closed off from the next."""
+    hasher = hashlib.sha256()
+    for part in parts:
+        data = np.ascontiguousarray(part).tobytes() if isinstance(part, np.ndarray) else str(part).encode()
+        hasher.update(len(data).to_bytes(8, "little") + data)
+    return hasher.hexdigest()[:16]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Pictures with class labels in a Proposed-Split partition.
+
+    Args:
+        name: what tables call it.
+        images: the folder that ``files`` are relative to.
+        table: the classes.
+        files: M picture files.
+        labels: int64 ``(M,)``, positions in ``table``.
+        split: ``(M,)`` array of ``trainval``, ``test_seen`` or ``test_unseen``.
+        attribute_vectors: optional float64 ``(K, D)`` word vector of each attribute.
+        part_positions: optional table file, part, x, y (pixels of the picture) and, where known, visible.
+        license: the pictures' licence or source, if known.
+
+    Raises:
+        DataError: pictures of unseen classes in training, pictures of seen classes among the unseen, a seen class
+            without training pictures, or shapes that do not fit.
+    """
+
+    name: str
+    images: Path
+    table: ClassTable
+    files: tuple[str, ...]
+    labels: np.ndarray
+    split: np.ndarray
+    attribute_vectors: np.ndarray | None = None
+    part_positions: pd.DataFrame | None = None
+    license: str = ""
+    warnings: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if not (len(self.files) == len(self.labels) == len(self.split)):
+            raise DataError(
+                f"{len(self.files)} files, {len(self.labels)} labels, {len(self.split)} splits", mend="one each"
+            )
+        outside = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.table)))
+        if len(outside):
+            raise DataError(
+                f"label {self.labels[outside[0]]} for {len(self.table)} classes",
+                where=f"images.csv, row {outside[0] + 2} ({self.files[outside[0]]})",
+                mend="labels are positions in the class table",
+            )
+        unknown = set(self.split) - set(SPLITS)
+        if unknown:
+            raise DataError(f'unknown split "{sorted(unknown)[0]}"', mend=f"one of {', '.join(SPLITS)}")
+        for i in range(len(self.files)):
+            seen = bool(self.table.seen[self.labels[i]])
+            if seen == (self.split[i] == "test_unseen"):
+                kind = "seen" if seen else "unseen"
+                mend = "put it in test_unseen" if not seen else "put it in trainval or test_seen"
+                raise DataError(
+                    f'a picture of the {kind} class "{self.table.names[self.labels[i]]}" is in {self.split[i]}',
+                    where=f"images.csv, row {i + 2} ({self.files[i]})",
+                    mend=mend,
+                )
+        trained = np.bincount(self.labels[self.split == "trainval"], minlength=len(self.table)) > 0
+        without = np.flatnonzero(self.table.seen & ~trained)
+        if len(without):
+            raise DataError(
+                f'the seen class "{self.table.names[without[0]]}" has no picture in trainval',
+                where=f"classes.csv, row {without[0] + 2}",
+                mend="add pictures, or mark it unseen",
+            )
+        if self.table.seen.sum() < 3:
+            raise DataError(
+                f"{int(self.table.seen.sum())} seen classes",
+                where='classes.csv, column "seen"',
+                mend="training needs at least 3",
+            )
+        if self.attribute_vectors is not None:
+            vectors, k = self.attribute_vectors, len(self.table.attributes)
+            if vectors.ndim != 2 or len(vectors) != k:
+                raise DataError(f"attribute vectors have shape {vectors.shape}", mend=f"one row for each of {k} names")
+            if not np.isfinite(vectors).all():
+                row = int(np.argwhere(~np.isfinite(vectors))[0][0])
+                raise DataError(f'the vector of "{self.table.attributes.names[row]}" is not finite', mend="mend it")
+
+    def indices(self, split: str) -> np.ndarray:
+        """Positions of the pictures of one split."""
+        return np.flatnonzero(self.split == split)
+
+    def paths(self) -> list[Path]:
+        """Full paths of all pictures."""
+        return [self.images / f for f in self.files]
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of files, labels, split, class names, seen and validation flags, and attribute values."""
+        table = self.table
+        pictures = [(f, int(c), str(s)) for f, c, s in zip(self.files, self.labels, self.split, strict=True)]
+        names = (json.dumps(table.names), json.dumps(table.attributes.names))
+        validation = () if table.validation is None else (table.validation,)
+        return digest(json.dumps(pictures), *names, table.values, table.seen, *validation)
+
+    def describe(self) -> dict[str, int | str]:
+        """Counts for tables and reports."""
+        return {
+            "name": self.name,
+            "classes_seen": int(self.table.seen.sum()),
+            "classes_unseen": int((~self.table.seen).sum()),
+            "attributes": len(self.table.attributes),
+            **{split: len(self.indices(split)) for split in SPLITS},
+            "fingerprint": self.fingerprint,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Partition:
+    """What one stage trains on and what it is measured on; all classes are positions in the dataset's table.
+
+    Args:
+        classes: classes that exist in this stage, training classes and those held out.
+        seen: bool, in the order of ``classes``: those trained on.
+        train: pictures to train on.
+        test_seen: held-out pictures of the training classes.
+        test_unseen: pictures of the held-out classes.
+        source: how it came about, for the result's record.
+    """
+
+    classes: np.ndarray
+    seen: np.ndarray
+    train: np.ndarray
+    test_seen: np.ndarray
+    test_unseen: np.ndarray
+    source: str
+
+    def fingerprint(self, dataset: Dataset) -> str:
+        """Digest of the classes and pictures of each role, by name."""
+        names = [dataset.table.names[c] for c in self.classes]
+        roles = [[dataset.files[i] for i in part] for part in (self.train, self.test_seen, self.test_unseen)]
+        return digest(json.dumps(names), self.seen, json.dumps(roles))
+
+
+def final_partition(dataset: Dataset) -> Partition:
+    """Train on all seen classes, test on the test pictures (METHODS: the Proposed Split)."""
+    return Partition(
+        np.arange(len(dataset.table)),
+        dataset.table.seen,
+        dataset.indices("trainval"),
+        dataset.indices("test_seen"),
+        dataset.indices("test_unseen"),
+        "Proposed Split",
+    )
+
+
+def validation_partition(dataset: Dataset, seed: int = 0, held_out: float = 0.2) -> Partition:
+    """Hold out validation classes, and pictures of the others, from ``trainval`` alone.
+
+    Takes the validation classes that the dataset names; where it names none, a seeded draw of as many as there are
+    unseen classes, but at most a third of the seen ones (CUB and AWA2 set aside 50 of 150 and 13 of 40).
+
+    Args:
+        dataset: the data.
+        seed: for the draw of classes and pictures.
+        held_out: share of each remaining class's pictures kept as "test seen", the Proposed Split's share.
+    """
+    table = dataset.table
+    rng = np.random.default_rng(seed)
+    seen = np.flatnonzero(table.seen)
+    if table.validation is not None and table.validation.any():
+        held = np.flatnonzero(table.validation)
+        source = "given validation classes"
+        if len(seen) - len(held) < 2:
+            raise DataError("fewer than 2 seen classes are left beside the validation classes", mend="name fewer")
+    else:
+        count = max(1, min(int((~table.seen).sum()) or len(seen), len(seen) // 3))
+        held = np.sort(rng.permutation(seen)[:count])
+        source = f"{count} validation classes drawn with seed {seed}"
+    trainval = dataset.indices("trainval")
+    train, test_seen = [], []
+    for c in np.setdiff1d(seen, held):
+        mine = rng.permutation(trainval[dataset.labels[trainval] == c])
+        keep = min(len(mine) - 1, max(1, round(len(mine) * held_out)))
+        test_seen.append(mine[:keep])
+        train.append(mine[keep:])
+    return Partition(
+        seen,
+        ~np.isin(seen, held),
+        np.sort(np.concatenate(train)),
+        np.sort(np.concatenate(test_seen)),
+        trainval[np.isin(dataset.labels[trainval], held)],
+        source,
+    )

@@ -1,0 +1,534 @@
+"""The region store: features of every picture, computed once, kept on disk and read a batch at a time."""
+
+import errno
+import hashlib
+import json
+import logging
+import math
+import os
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+import psutil
+import timm
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from unseen.backbones import Backbone, Transform
+from unseen.errors import DataError, StoreError
+from unseen.files import read_json, write_json
+
+_FORMAT = 1
+_META, _JOURNAL = "store.json", "journal.jsonl"
+# NumPy has no bfloat16: its bits are kept as int16
+_DTYPES = {
+    "float16": (torch.float16, np.float16),
+    "bfloat16": (torch.bfloat16, np.int16),
+    "float32": (torch.float32, np.float32),
+}
+_RACY_NS = 2 * 10**9  # a file this fresh can change again without its time changing
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ExtractionPlan:
+    """What an extraction is about to do.
+
+    Attributes:
+        folder: the store's folder.
+        pictures: pictures in the store.
+        todo: pictures whose features are not there yet.
+        nbytes: size of the finished store.
+        needed: bytes still to be written.
+        free: bytes free on the disk.
+    """
+
+    folder: Path
+    pictures: int
+    todo: int
+    nbytes: int
+    needed: int
+    free: int
+
+
+def extract(
+    files: Sequence[Path],
+    backbone: Backbone,
+    folder: Path,
+    *,
+    names: Sequence[str],
+    dtype: str = "float16",
+    batch_size: int = 32,
+    workers: int = 0,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+    on_plan: Callable[[ExtractionPlan], None] | None = None,
+) -> "RegionStore":
+    """Computes the region features of pictures, or only what of them is missing, and opens their store.
+
+    The store lies in a folder named by a fingerprint of the pictures' content, names and order, the
+    backbone with its weights and transform, and the dtype, so that one of something else is never used.
+    An extraction that was killed goes on with the first unfinished chunk.
+
+    Args:
+        files: the pictures.
+        backbone: the network; moved to `device`.
+        folder: cache root, shared by any number of stores.
+        names: one name per picture, as in the dataset.
+        dtype: "float16", "bfloat16" or "float32".
+        batch_size: pictures per forward pass, and per chunk of a new store.
+        workers: processes that read pictures; 0 reads them here.
+        device: where the network runs.
+        progress: told (pictures done, pictures in all) after every chunk.
+        on_plan: told what is to be done before it is.
+    """
+    if dtype not in _DTYPES:
+        raise StoreError(f"unknown dtype {dtype!r}", where="region store", mend=f"use one of {', '.join(_DTYPES)}")
+    if len(names) != len(files):
+        raise ValueError(f"{len(names)} names for {len(files)} files")
+    if not files:
+        raise DataError("no pictures to extract features of")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = {
+        "format": _FORMAT,
+        "backbone": backbone.fingerprint,
+        "dtype": dtype,
+        "pictures": list(zip(names, _content_hashes(files, folder / "hashes.json"), strict=True)),
+    }
+    fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    store = folder / fingerprint[:16]
+    meta = {
+        "format": _FORMAT,
+        "fingerprint": fingerprint,
+        "backbone": backbone.spec.to_json(),
+        "dtype": dtype,
+        "chunk": batch_size,
+        "stages": [
+            {"stage": stage, "file": f"stage{i}.bin", "grid": list(grid), "channels": channels}
+            for i, (stage, grid, channels) in enumerate(
+                zip(backbone.spec.stages, backbone.grids, backbone.channels, strict=True)
+            )
+        ],
+        "versions": {"torch": torch.__version__, "timm": timm.__version__},
+        "names": list(names),
+    }
+    with _locked(folder / f"{fingerprint[:16]}.lock"):
+        layout, finished = _start(store, meta)
+        todo = [chunk for chunk in range(layout.chunks) if chunk not in finished]
+        left = sum(len(layout.pictures(chunk)) for chunk in todo)
+        needed, free = left * layout.picture_bytes, shutil.disk_usage(store).free
+        if on_plan is not None:
+            on_plan(ExtractionPlan(store, layout.count, left, layout.count * layout.picture_bytes, needed, free))
+        if needed > free:
+            raise _disk_full(store, needed, free)
+        if todo:
+            try:
+                _fill(layout, todo, files, backbone.to(device), batch_size, workers, progress)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                left = sum(len(layout.pictures(c)) for c in todo if c not in layout.journal())
+                raise _disk_full(store, left * layout.picture_bytes, shutil.disk_usage(store).free) from None
+        return RegionStore.open(store)
+
+
+class RegionStore:
+    """A finished store of region features, read through memory maps.
+
+    Attributes:
+        folder: where it lies.
+        names: the pictures' names, in order.
+        stages: the backbone stages kept; a stage is named below by its position here.
+        dtype: dtype of the features.
+        fingerprint: SHA-256 of what the features were made of.
+        backbone: the backbone spec as JSON.
+    """
+
+    def __init__(self, layout: "_Layout") -> None:
+        self._layout = layout
+        self.folder = layout.folder
+        self.names: list[str] = layout.meta["names"]
+        self.stages: tuple[str | int, ...] = tuple(s["stage"] for s in layout.stages)
+        self.dtype: torch.dtype = _DTYPES[layout.meta["dtype"]][0]
+        self.fingerprint: str = layout.meta["fingerprint"]
+        self.backbone: Mapping[str, Any] = layout.meta["backbone"]
+        numpy_dtype = _DTYPES[layout.meta["dtype"]][1]
+        self._maps = [
+            np.memmap(path, mode="r", dtype=numpy_dtype, shape=(layout.count, *shape))
+            for path, shape in zip(layout.files, layout.shapes, strict=True)
+        ]
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """Opens a store; StoreError if it is unfinished, truncated or damaged (`verify` checks its bytes)."""
+        layout = _Layout.read(Path(folder))
+        layout.check_sizes()
+        finished = layout.journal()
+        if len(finished) < layout.chunks:
+            done = sum(len(layout.pictures(chunk)) for chunk in finished)
+            raise StoreError(
+                f"unfinished: {done} of {layout.count} pictures",
+                where=folder,
+                mend="extract again; it goes on where it stopped",
+            )
+        return cls(layout)
+
+    def __len__(self) -> int:
+        return self._layout.count
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).open, (self.folder,)
+
+    def grid(self, stage: int = 0) -> tuple[int, int]:
+        """(height, width) of the grid of regions."""
+        height, width = self._layout.stages[stage]["grid"]
+        return height, width
+
+    def channels(self, stage: int = 0) -> int:
+        """Numbers per region."""
+        return self._layout.stages[stage]["channels"]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all features."""
+        return len(self) * self._layout.picture_bytes
+
+    def read(self, indices: Sequence[int] | np.ndarray | Tensor, stage: int = 0) -> Tensor:
+        """Features (B, R, C) of the pictures at these B indices, in the store's dtype."""
+        wanted = np.asarray(indices, dtype=np.int64)
+        if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(self)):
+            raise IndexError(f"picture {wanted.min()} or {wanted.max()} of {len(self)}")
+        source = self._maps[stage]
+        result = torch.empty(len(wanted), *source.shape[1:], dtype=self.dtype)
+        target = _bits(result)
+        for position in np.argsort(wanted, kind="stable"):  # in the order of the disk
+            target[position] = source[wanted[position]]
+        return result
+
+    def verify(self) -> None:
+        """Recomputes every checksum; StoreError names the first chunk that differs."""
+        for chunk, checksums in sorted(self._layout.journal().items()):
+            rows = self._layout.pictures(chunk)
+            for path, source, checksum in zip(self._layout.files, self._maps, checksums, strict=True):
+                if zlib.crc32(source[rows.start : rows.stop].data) != checksum:
+                    raise StoreError(
+                        f"chunk {chunk} (pictures {rows.start} to {rows.stop - 1}) is not what was written",
+                        where=path,
+                        mend=f"delete {self.folder} and extract again",
+                    )
+
+
+class RegionSource:
+    """The regions that training reads: some pictures of a store, prepared, on a device.
+
+    Prepared features that fit in the budget are computed once and kept on the device; others are read
+    and prepared batch by batch. The values are the same.
+
+    Args:
+        store: the store.
+        indices: the pictures' indices in the store.
+        stage: position of the stage in `store.stages`.
+        device: where batches are wanted.
+        dtype: dtype that features are prepared in.
+        prepare: what is done to features (B, R, C) to give (B, R', C'), picture by picture and without
+            gradients, such as normalising or pooling regions.
+        budget_bytes: how much may be kept on the device; None is half of its free memory.
+
+    Attributes:
+        resident: whether the features are kept on the device.
+        shape: (R', C').
+        nbytes: bytes of all prepared features.
+    """
+
+    def __init__(
+        self,
+        store: RegionStore,
+        indices: Sequence[int] | np.ndarray | Tensor,
+        stage: int = 0,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        prepare: Callable[[Tensor], Tensor] | None = None,
+        budget_bytes: int | None = None,
+    ) -> None:
+        self._store, self._stage, self._prepare = store, stage, prepare
+        self._indices = np.asarray(indices, dtype=np.int64)
+        self._device, self._dtype = torch.device(device), dtype
+        first = self._compute(self._indices[:1])
+        self.shape: tuple[int, ...] = tuple(first.shape[1:])
+        self.nbytes = len(self) * math.prod(self.shape) * first.itemsize
+        self.resident = self.nbytes <= (_free_memory(self._device) // 2 if budget_bytes is None else budget_bytes)
+        if self.resident:
+            self._kept = first.new_empty(len(self), *self.shape)
+            for start in range(0, len(self), 64):
+                self._kept[start : start + 64] = self._compute(self._indices[start : start + 64])
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def batch(self, positions: Sequence[int] | np.ndarray | Tensor) -> Tensor:
+        """Prepared features (B, R', C') of the pictures at these positions of `indices`."""
+        if self.resident:
+            return self._kept[torch.as_tensor(positions, dtype=torch.int64, device=self._device)]
+        return self._compute(self._indices[np.asarray(torch.as_tensor(positions).cpu(), dtype=np.int64)])
+
+    @torch.no_grad()
+    def _compute(self, indices: np.ndarray) -> Tensor:
+        regions = self._store.read(indices, self._stage).to(self._device).to(self._dtype)
+        return regions if self._prepare is None else self._prepare(regions)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where everything in a store lies, finished or not."""
+
+    folder: Path
+    meta: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        mend = "extract the features again"
+        layout = cls(folder, read_json(folder / _META, StoreError, mend))
+        try:
+            if layout.meta["format"] != _FORMAT:
+                raise StoreError(f"format {layout.meta['format']} instead of {_FORMAT}", where=folder, mend=mend)
+            _ = layout.picture_bytes, layout.chunks, layout.meta["fingerprint"], layout.meta["backbone"]
+        except (LookupError, TypeError, ZeroDivisionError) as error:
+            raise StoreError(f"damaged ({error!r})", where=folder / _META, mend=mend) from None
+        return layout
+
+    @property
+    def stages(self) -> list[dict[str, Any]]:
+        return self.meta["stages"]
+
+    @property
+    def files(self) -> list[Path]:
+        return [self.folder / stage["file"] for stage in self.stages]
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        return [(stage["grid"][0] * stage["grid"][1], stage["channels"]) for stage in self.stages]
+
+    @property
+    def stage_bytes(self) -> list[int]:
+        """Bytes per picture of each stage."""
+        size = _DTYPES[self.meta["dtype"]][0].itemsize
+        return [regions * channels * size for regions, channels in self.shapes]
+
+    @property
+    def picture_bytes(self) -> int:
+        return sum(self.stage_bytes)
+
+    @property
+    def count(self) -> int:
+        return len(self.meta["names"])
+
+    @property
+    def chunks(self) -> int:
+        return -(-self.count // self.meta["chunk"])
+
+    def pictures(self, chunk: int) -> range:
+        size = self.meta["chunk"]
+        return range(chunk * size, min((chunk + 1) * size, self.count))
+
+    def check_sizes(self) -> None:
+        for path, per_picture in zip(self.files, self.stage_bytes, strict=True):
+            size = path.stat().st_size if path.exists() else 0
+            if size != per_picture * self.count:
+                raise StoreError(
+                    f"{size} bytes instead of {per_picture * self.count}", where=path, mend="extract again"
+                )
+
+    def journal(self) -> dict[int, list[int]]:
+        """Checksums, one per stage, of the finished chunks; a line torn by a crash counts for nothing."""
+        finished: dict[int, list[int]] = {}
+        path = self.folder / _JOURNAL
+        for line in path.read_bytes().splitlines() if path.exists() else []:
+            with suppress(ValueError, LookupError, TypeError):
+                entry = json.loads(line)
+                if entry["chunk"] in range(self.chunks) and len(entry["crc32"]) == len(self.stages):
+                    finished[entry["chunk"]] = entry["crc32"]
+        return finished
+
+
+class _Pictures(Dataset[Tensor | DataError]):
+    """Transformed pictures; a broken one is handed on as its error, which a worker would garble by raising."""
+
+    def __init__(self, files: Sequence[Path], transform: Transform) -> None:
+        self.files, self.transform = files, transform
+
+    def __getitem__(self, index: int) -> Tensor | DataError:
+        try:
+            return self.transform(self.files[index])
+        except DataError as error:
+            return error
+
+
+def _collate(items: list[Tensor | DataError]) -> Tensor | DataError:
+    for item in items:
+        if isinstance(item, DataError):
+            return item
+    return torch.stack(items)  # type: ignore[arg-type]
+
+
+def _start(folder: Path, meta: Mapping[str, Any]) -> tuple[_Layout, dict[int, list[int]]]:
+    """The layout to fill and its finished chunks: those of an extraction that stopped, or none."""
+    with suppress(StoreError):
+        layout = _Layout.read(folder)
+        layout.check_sizes()
+        if layout.meta["fingerprint"] == meta["fingerprint"]:
+            return layout, layout.journal()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    layout = _Layout(folder, meta)
+    for path, per_picture in zip(layout.files, layout.stage_bytes, strict=True):
+        with path.open("wb") as file:
+            file.truncate(per_picture * layout.count)
+    write_json(folder / _META, meta)
+    return layout, {}
+
+
+def _fill(
+    layout: _Layout,
+    todo: Sequence[int],
+    files: Sequence[Path],
+    backbone: Backbone,
+    batch_size: int,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Computes and writes the chunks, each one journalled once its bytes are on the disk."""
+    batches = [
+        list(pictures[start : start + batch_size])
+        for pictures in map(layout.pictures, todo)
+        for start in range(0, len(pictures), batch_size)
+    ]
+    device = next(backbone.parameters()).device
+    loader = DataLoader(
+        _Pictures(files, backbone.transform),
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=device.type == "cuda",
+    )
+    ends = {layout.pictures(chunk)[-1]: chunk for chunk in todo}
+    done = layout.count - sum(map(len, batches))
+    checksums = [0] * len(layout.stages)
+    dtype = _DTYPES[layout.meta["dtype"]][0]
+    with ExitStack() as stack:
+        outputs = [stack.enter_context(path.open("r+b")) for path in layout.files]
+        journal = stack.enter_context(_repaired(layout.folder / _JOURNAL))
+        for batch, pixels in zip(batches, loader, strict=True):
+            if isinstance(pixels, DataError):
+                raise pixels
+            with torch.inference_mode():
+                maps = backbone(pixels.to(device, non_blocking=True))
+            for i, (regions, output) in enumerate(zip(maps, outputs, strict=True)):
+                kept = regions.to(dtype).contiguous().cpu()
+                if not kept.isfinite().all():
+                    largest = regions.abs().max().item()
+                    raise StoreError(
+                        f"features as large as {largest:g} do not fit in {layout.meta['dtype']}",
+                        where=files[batch[0]],
+                        mend="store them as bfloat16 or float32",
+                    )
+                data = _bits(kept).data.cast("B")
+                checksums[i] = zlib.crc32(data, checksums[i])
+                output.seek(batch[0] * layout.stage_bytes[i])
+                output.write(data)
+            done += len(batch)
+            if batch[-1] in ends:
+                for output in outputs:
+                    _sync(output)
+                entry = {"chunk": ends[batch[-1]], "crc32": checksums}
+                journal.write(json.dumps(entry).encode() + b"\n")
+                _sync(journal)
+                checksums = [0] * len(layout.stages)
+                if progress is not None:
+                    progress(done, layout.count)
+
+
+def _bits(regions: Tensor) -> np.ndarray:
+    """The tensor's memory as an array."""
+    return (regions.view(torch.int16) if regions.dtype == torch.bfloat16 else regions).numpy()
+
+
+def _repaired(path: Path) -> BinaryIO:
+    """The journal opened for appending, a torn last line ended so that the next one stands alone."""
+    file = path.open("a+b")
+    if file.tell() and not path.read_bytes().endswith(b"\n"):
+        file.write(b"\n")
+    return file
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        _log.warning("%s: another process is extracting these features; waiting for it", path)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _content_hashes(files: Sequence[Path], cache: Path) -> list[str]:
+    """SHA-256 of every file's content, remembered by path, size and times of change."""
+    known: dict[str, list[Any]] = {}
+    with suppress(OSError, ValueError):
+        known = json.loads(cache.read_bytes())
+    now = time.time_ns()
+    fresh: dict[str, list[Any]] = {}
+
+    def digest(file: Path) -> str:
+        try:
+            stat, key = os.stat(file), os.path.abspath(file)
+            state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+            entry = known.get(key)
+            if entry is not None and entry[:3] == state:
+                return entry[3]
+            with open(file, "rb") as opened:
+                found = hashlib.file_digest(opened, "sha256").hexdigest()
+        except OSError as error:
+            raise DataError(f"cannot be read: {error.strerror}", where=file) from None
+        if max(stat.st_mtime_ns, stat.st_ctime_ns) < now - _RACY_NS:
+            fresh[key] = [*state, found]
+        return found
+
+    with ThreadPoolExecutor() as pool:
+        hashes = list(pool.map(digest, files))
+    if fresh:
+        write_json(cache, known | fresh)
+    return hashes
+
+
+def _free_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def _disk_full(folder: Path, needed: int, free: int) -> StoreError:
+    return StoreError(
+        f"the disk has {free / 1e6:,.1f} MB free and {needed / 1e6:,.1f} MB more are needed",
+        where=folder,
+        mend="make room or choose another cache folder; what is done is kept",
+    )

@@ -1,0 +1,160 @@
+"""Write the fieldguide as a dataset folder."""
+
+import csv
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from unseen.data.fieldguide.attributes import ATTRIBUTES, GROUPS, PARTS, attribute_vector
+from unseen.data.fieldguide.drawing import Box, Part, draw
+from unseen.data.fieldguide.species import Species, invent
+from unseen.errors import DataError
+
+VERSION = 1
+_LEAST = {"species": 10, "pictures": 2, "size": 32}
+_MOST_SPECIES = 200
+
+
+def build(
+    folder: Path,
+    *,
+    seed: int = 0,
+    species: int = 60,
+    pictures: int = 40,
+    size: int = 128,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Draw the fieldguide into a new dataset folder.
+
+    The same seed and sizes give the same bytes, whatever the number of workers. The folder appears only when complete.
+
+    Args:
+        folder: where to write; must not exist, or be empty.
+        seed: which world of birds.
+        species: how many species, seen and unseen together.
+        pictures: how many pictures of each.
+        size: side of the square pictures in pixels.
+        workers: how many processes draw; one per core if not given.
+        progress: called with the pictures done so far and their total.
+
+    Raises:
+        DataError: the folder is taken, or a size is out of range.
+    """
+    for name, value in (("species", species), ("pictures", pictures), ("size", size)):
+        if value < _LEAST[name]:
+            raise DataError(f"{value} is too few", where=f"fieldguide {name}", mend=f"take at least {_LEAST[name]}")
+    if species > _MOST_SPECIES:
+        raise DataError(f"{species} is too many", where="fieldguide species", mend=f"take at most {_MOST_SPECIES}")
+    if seed < 0:
+        raise DataError(f"{seed} is negative", where="fieldguide seed", mend="take 0 or more")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError("is already there", where=folder, mend="remove it or name another folder")
+    unfinished = folder.parent / f".{folder.name}.unfinished-{os.getpid()}"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        _write(unfinished, seed, invent(seed, species), pictures, size, workers or os.cpu_count() or 1, progress)
+        if folder.exists():
+            folder.rmdir()
+        unfinished.rename(folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
+Drawn = list[tuple[str, dict[str, Part], Box]]
+
+
+def _draw_species(numbered: tuple[int, Species], images: Path, seed: int, pictures: int, size: int) -> Drawn:
+    """Draw and save all pictures of one species: file, parts and box of each."""
+    index, kind = numbered
+    (images / kind.name).mkdir(parents=True)
+    drawn = []
+    for number in range(pictures):
+        rng = np.random.default_rng([seed, index, number])
+        picture, parts, box = draw(kind.appearance, rng, size)
+        file = f"{kind.name}/{number + 1:03d}.jpg"
+        picture.save(images / file, quality=93, subsampling=0)
+        drawn.append((file, parts, box))
+    return drawn
+
+
+def _write(
+    folder: Path,
+    seed: int,
+    world: list[Species],
+    pictures: int,
+    size: int,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    task = partial(_draw_species, images=folder / "images", seed=seed, pictures=pictures, size=size)
+    numbered = list(enumerate(world))
+    drawn: list[Drawn] = []
+
+    def collect(results: Iterable[Drawn]) -> None:
+        for result in results:
+            drawn.append(result)
+            if progress is not None:
+                progress(len(drawn) * pictures, len(world) * pictures)
+
+    if workers == 1:
+        collect(map(task, numbered))
+    else:
+        with ProcessPoolExecutor(min(workers, len(world)), multiprocessing.get_context("spawn")) as pool:
+            collect(pool.map(task, numbered))
+    _write_tables(folder, seed, world, drawn)
+    about = {
+        "name": "fieldguide",
+        "version": VERSION,
+        "description": "Birds drawn by the program unseen; no photographs.",
+        "seed": seed,
+        "species": len(world),
+        "pictures": pictures,
+        "size": size,
+    }
+    (folder / "dataset.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_tables(folder: Path, seed: int, world: list[Species], drawn: list[Drawn]) -> None:
+    images, parts, boxes = [], [], []
+    for index, (kind, results) in enumerate(zip(world, drawn, strict=True)):
+        held_out = _held_out(seed, index, len(results))
+        for number, (file, places, box) in enumerate(results):
+            split = "test_unseen" if not kind.seen else "test_seen" if number in held_out else "trainval"
+            images.append((file, kind.name, split))
+            boxes.append((file, *box))
+            for part in PARTS:
+                place = places[part]
+                parts.append((file, part, f"{place.x:.1f}", f"{place.y:.1f}", int(place.visible)))
+    classes = [
+        (kind.name, int(kind.seen), int(kind.validation), *(int(100 * v) for v in attribute_vector(kind.appearance)))
+        for kind in world
+    ]
+    attributes = [(f"{group.name}::{value}", group.name, group.part) for group in GROUPS for value in group.values]
+    _table(folder / "images.csv", ("file", "class", "split"), images)
+    _table(folder / "classes.csv", ("class", "seen", "validation", *ATTRIBUTES), classes)
+    _table(folder / "attributes.csv", ("attribute", "group", "part"), attributes)
+    _table(folder / "parts.csv", ("file", "part", "x", "y", "visible"), parts)
+    _table(folder / "boxes.csv", ("file", "x", "y", "width", "height"), boxes)
+
+
+def _held_out(seed: int, index: int, pictures: int) -> set[int]:
+    """The fifth of a seen species' pictures that is kept for the test."""
+    order = np.random.default_rng([seed, index, pictures, 1]).permutation(pictures)
+    return set(order[: max(1, round(pictures * 0.2))].tolist())
+
+
+def _table(path: Path, header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)

@@ -1,0 +1,246 @@
+"""The field's metrics: per-class mean accuracy, CZSL T1, GZSL U/S/H, calibrated stacking, AUSUC, bootstrap.
+
+Accuracies are fractions in [0, 1]. A metric without a picture to measure it on is NaN. Ties in a score go to the first
+class, as ``argmax`` has it; where calibration makes the best seen and unseen class tie, the unseen one wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+def per_class_accuracy(correct: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Share of correct pictures of each class ``(N,)``; NaN for a class without pictures.
+
+    Args:
+        correct: bool or float ``(M,)``.
+        labels: ``(M,)`` class positions.
+        classes: ``(N,)`` the classes to report, in order.
+    """
+    size = int(max(labels.max(initial=-1), classes.max(initial=-1))) + 1
+    total = np.bincount(labels, minlength=size)[classes]
+    right = np.bincount(labels, weights=correct.astype(float), minlength=size)[classes]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return right / total
+
+
+def harmonic(u: float | np.ndarray, s: float | np.ndarray) -> np.ndarray:
+    """H = 2US / (U + S); 0 where both are 0."""
+    u, s = np.asarray(u, dtype=float), np.asarray(s, dtype=float)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(u + s == 0, 0.0, 2 * u * s / (u + s))
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What of a picture's class scores the metrics need: the best seen and the best unseen class.
+
+    Args:
+        labels: ``(M,)`` true class.
+        best_seen, best_unseen: ``(M,)`` best class of either kind.
+        offset: ``(M,)`` best seen minus best unseen score: the gamma at which the picture turns unseen.
+        is_unseen: ``(M,)`` whether the true class is unseen.
+    """
+
+    labels: np.ndarray
+    best_seen: np.ndarray
+    best_unseen: np.ndarray
+    offset: np.ndarray
+    is_unseen: np.ndarray
+
+    @classmethod
+    def from_scores(cls, scores: np.ndarray, labels: np.ndarray, seen: np.ndarray) -> Decisions:
+        """From class scores ``(M, N)``, labels ``(M,)`` and seen flags ``(N,)``."""
+        where_seen, where_unseen = np.flatnonzero(seen), np.flatnonzero(~seen)
+        rows = np.arange(len(labels))
+        if len(where_unseen) == 0 or len(where_seen) == 0:
+            only = where_seen if len(where_seen) else where_unseen
+            best = only[scores[:, only].argmax(axis=1)] if len(labels) else np.zeros(0, int)
+            none = np.full(len(labels), -1)
+            offset = np.full(len(labels), np.inf if len(where_seen) else -np.inf)
+            best_seen, best_unseen = (best, none) if len(where_seen) else (none, best)
+            return cls(labels, best_seen, best_unseen, offset, ~seen[labels])
+        best_seen = where_seen[scores[:, where_seen].argmax(axis=1)]
+        best_unseen = where_unseen[scores[:, where_unseen].argmax(axis=1)]
+        offset = scores[rows, best_seen].astype(np.float64) - scores[rows, best_unseen]
+        return cls(labels, best_seen, best_unseen, offset, ~seen[labels])
+
+    def predict(self, gamma: float = 0.0) -> np.ndarray:
+        """Classes predicted among all, with calibrated stacking: gamma off every seen score."""
+        return np.where(self.offset > gamma, self.best_seen, self.best_unseen)
+
+    def czsl(self) -> np.ndarray:
+        """Whether each *unseen* picture is right among the unseen classes ``(M_unseen,)``."""
+        return self.best_unseen[self.is_unseen] == self.labels[self.is_unseen]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The table's numbers for one model at one gamma."""
+
+    t1: float
+    u: float
+    s: float
+    h: float
+    gamma: float
+    ausuc: float
+
+    def as_dict(self) -> dict[str, float | None]:
+        """JSON form; NaN becomes ``None``."""
+        values = {"T1": self.t1, "U": self.u, "S": self.s, "H": self.h, "AUSUC": self.ausuc, "gamma": self.gamma}
+        return {k: None if np.isnan(v) else float(v) for k, v in values.items()}
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+
+def evaluate(decisions: Decisions, seen: np.ndarray, gamma: float = 0.0) -> Scores:
+    """T1, U, S, H at a gamma, and AUSUC."""
+    d = decisions
+    where_seen, where_unseen = np.flatnonzero(seen), np.flatnonzero(~seen)
+    right = d.predict(gamma) == d.labels
+    t1 = _mean(per_class_accuracy(d.czsl(), d.labels[d.is_unseen], where_unseen))
+    u = _mean(per_class_accuracy(right[d.is_unseen], d.labels[d.is_unseen], where_unseen))
+    s = _mean(per_class_accuracy(right[~d.is_unseen], d.labels[~d.is_unseen], where_seen))
+    return Scores(t1, u, s, float(harmonic(u, s)), gamma, SeenUnseenCurve.of(d).area)
+
+
+@dataclass(frozen=True)
+class SeenUnseenCurve:
+    """U and S at every gamma where either changes (Chao et al., ECCV 2016).
+
+    Args:
+        gamma: ``(G,)`` rising thresholds; entry i of ``u`` and ``s`` holds for gamma in [gamma_i, gamma_i+1).
+        u, s: ``(G,)``; NaN without unseen or seen pictures.
+    """
+
+    gamma: np.ndarray
+    u: np.ndarray
+    s: np.ndarray
+
+    @classmethod
+    def of(cls, d: Decisions) -> SeenUnseenCurve:
+        """The exact curve of a set of pictures: a step for every picture."""
+
+        def weights(mask: np.ndarray) -> np.ndarray:
+            counts = np.bincount(d.labels[mask], minlength=int(d.labels.max(initial=0)) + 1)
+            present = max(int((counts > 0).sum()), 1)
+            return 1.0 / (counts[d.labels[mask]] * present)
+
+        unseen, seen = d.is_unseen, ~d.is_unseen
+        gain = np.zeros(len(d.labels))
+        loss = np.zeros(len(d.labels))
+        gain[unseen] = weights(unseen) * (d.best_unseen[unseen] == d.labels[unseen])
+        loss[seen] = weights(seen) * (d.best_seen[seen] == d.labels[seen])
+        finite = np.isfinite(d.offset)
+        values, group = np.unique(d.offset[finite], return_inverse=True)
+        up = np.bincount(group, weights=gain[finite], minlength=len(values))
+        down = np.bincount(group, weights=loss[finite], minlength=len(values))
+        u0 = float(gain[d.offset == -np.inf].sum())
+        s0 = float(loss[d.offset > -np.inf].sum())
+        gamma = np.concatenate([[-np.inf], values])
+        u = u0 + np.concatenate([[0.0], np.cumsum(up)])
+        s = s0 - np.concatenate([[0.0], np.cumsum(down)])
+        u[:] = u.clip(0, 1) if unseen.any() else np.nan
+        s[:] = s.clip(0, 1) if seen.any() else np.nan
+        return cls(gamma, u, s)
+
+    @property
+    def area(self) -> float:
+        """AUSUC by the trapezoid rule over (U, S); NaN without seen or unseen pictures."""
+        if np.isnan(self.u[0] + self.s[0]):
+            return float("nan")
+        return float(np.sum(np.diff(self.u) * (self.s[1:] + self.s[:-1]) / 2))
+
+    def best_gamma(self) -> tuple[float, float]:
+        """The gamma of the highest H, the middle of its interval, and that H; gamma 0 where no H is above 0."""
+        h = harmonic(self.u, self.s)
+        i = int(h.argmax())
+        if not h[i] > 0:
+            return 0.0, float(h[i])
+        low = self.gamma[i]
+        high = self.gamma[i + 1] if i + 1 < len(self.gamma) else np.inf
+        middle = (low + high) / 2
+        return float(middle if middle < high else low), float(h[i])
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Mean over seeds, spread over seeds, and a bootstrap interval over pictures."""
+
+    mean: float
+    std: float
+    low: float
+    high: float
+    per_seed: list[float] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, float | list[float | None] | None]:
+        """JSON form; NaN becomes ``None``."""
+
+        def plain(value: float) -> float | None:
+            return None if np.isnan(value) else float(value)
+
+        return {
+            "mean": plain(self.mean),
+            "std": plain(self.std),
+            "low": plain(self.low),
+            "high": plain(self.high),
+            "per_seed": [plain(v) for v in self.per_seed],
+        }
+
+
+def bootstrap(
+    decisions: Sequence[Decisions],
+    seen: np.ndarray,
+    gammas: Sequence[float],
+    *,
+    samples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Percentile intervals of T1, U, S and H over pictures, resampled within their class, the same for every seed.
+
+    Args:
+        decisions: one entry a seed, over the same pictures.
+        seen: bool ``(N,)``.
+        gammas: one a seed.
+        samples: bootstrap samples.
+        level: of the interval.
+        seed: of the resampling.
+    """
+    first = decisions[0]
+    rng = np.random.default_rng(seed)
+    right = np.stack([d.predict(g) == d.labels for d, g in zip(decisions, gammas, strict=True)], axis=1)
+    czsl = np.stack([d.czsl() for d in decisions], axis=1)
+
+    def resampled(correct: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Per-class mean accuracy: as measured ``(seeds,)`` and resampled ``(samples, seeds)``."""
+        measured, drawn = [], []
+        for c in np.unique(labels):
+            mine = correct[labels == c].astype(float)
+            counts = rng.multinomial(len(mine), np.full(len(mine), 1 / len(mine)), size=samples)
+            measured.append(mine.mean(axis=0))
+            drawn.append(counts @ mine / len(mine))
+        if not measured:
+            nan = np.full(correct.shape[1], np.nan)
+            return nan, np.tile(nan, (samples, 1))
+        return np.mean(measured, axis=0), np.mean(drawn, axis=0)
+
+    unseen = first.is_unseen
+    found = {
+        "T1": resampled(czsl, first.labels[unseen]),
+        "U": resampled(right[unseen], first.labels[unseen]),
+        "S": resampled(right[~unseen], first.labels[~unseen]),
+    }
+    found["H"] = (harmonic(found["U"][0], found["S"][0]), harmonic(found["U"][1], found["S"][1]))
+    tail = (1 - level) / 2
+    intervals = {}
+    for name, (measured, drawn) in found.items():
+        low, high = np.quantile(drawn.mean(axis=1), [tail, 1 - tail])
+        spread = float(measured.std(ddof=1)) if len(measured) > 1 else 0.0
+        intervals[name] = Interval(float(measured.mean()), spread, float(low), float(high), list(measured))
+    return intervals

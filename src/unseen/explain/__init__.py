@@ -1,0 +1,1 @@
+"""Why: evidence and heat maps as pictures."""

@@ -1,0 +1,69 @@
+"""The methods, by name."""
+
+from __future__ import annotations
+
+import difflib
+
+import torch
+from torch import Tensor
+
+from unseen.errors import UnseenError
+from unseen.methods.base import Branch, ClassSpace, Method, Preset, Recipe, Settings
+from unseen.methods.eszsl import ESZSL
+from unseen.methods.global_linear import GlobalLinear
+from unseen.methods.msdn import MSDN
+
+METHODS: dict[str, type[Method]] = {method.name: method for method in (MSDN, GlobalLinear, ESZSL)}
+
+__all__ = [
+    "METHODS",
+    "Branch",
+    "ClassSpace",
+    "Method",
+    "Preset",
+    "Recipe",
+    "Settings",
+    "create_method",
+    "find_method",
+    "find_preset",
+]
+
+
+def find_method(name: str) -> type[Method]:
+    """The class of a method; raises :class:`UnseenError` with near names for an unknown one."""
+    if name in METHODS:
+        return METHODS[name]
+    near = difflib.get_close_matches(name.lower(), METHODS, 1)
+    mend = f'did you mean "{near[0]}"?' if near else f"one of {', '.join(METHODS)}"
+    raise UnseenError(f'no method "{name}"', mend=mend)
+
+
+def find_preset(method: type[Method], dataset: str, preset: str | None = None) -> tuple[str, Preset]:
+    """A method's settings for a dataset: the preset named, else the dataset's own, else the first (CUB's)."""
+    if preset is not None and preset not in method.presets:
+        raise UnseenError(f'{method.name} has no preset "{preset}"', mend=f"one of {', '.join(method.presets)}")
+    name = preset or (dataset.lower() if dataset.lower() in method.presets else next(iter(method.presets)))
+    return name, method.presets[name]
+
+
+def create_method(
+    name: str,
+    *,
+    channels: int,
+    vectors: Tensor,
+    settings: Settings | None = None,
+    seed: int = 0,
+) -> Method:
+    """A method with fresh weights.
+
+    Args:
+        name: as in :data:`METHODS`.
+        channels: C of the regions it will see.
+        vectors: ``(K, D)`` attribute vectors; their dtype is the weights'.
+        settings: the method's; default the first preset's.
+        seed: of the initial weights.
+    """
+    method = find_method(name)
+    chosen = settings if settings is not None else next(iter(method.presets.values())).settings
+    generator = torch.Generator(device=vectors.device).manual_seed(seed)
+    return method(channels, vectors, chosen, generator)

@@ -1,0 +1,276 @@
+"""What a method is: regions in, attribute scores out, class scores from a class table.
+
+A method knows nothing of files, devices or datasets. Shapes: B pictures, R regions, C channels, K attributes,
+N classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from unseen.errors import UnseenError
+
+
+class ClassSpace:
+    """The classes as a method sees them, on its device.
+
+    Args:
+        vectors: ``(N, K)`` attribute values, any unit.
+        seen: bool ``(N,)``, classes trained on.
+    """
+
+    def __init__(self, vectors: Tensor, seen: Tensor) -> None:
+        self.vectors = vectors
+        self.seen = seen
+
+    @cached_property
+    def unit(self) -> Tensor:
+        """``(N, K)`` rows of length 1."""
+        return nn.functional.normalize(self.vectors, dim=1)
+
+    @cached_property
+    def unit_nonnegative(self) -> Tensor:
+        """``(N, K)`` rows of length 1 after negative entries (AWA2's "unknown") are set to 0."""
+        return nn.functional.normalize(self.vectors.clamp(min=0), dim=1)
+
+    @cached_property
+    def unseen_indices(self) -> Tensor:
+        """Positions of the unseen classes."""
+        return torch.nonzero(~self.seen).flatten()
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> ClassSpace:
+        """The same classes on another device."""
+        return ClassSpace(self.vectors.to(device, dtype), self.seen.to(device))
+
+
+@dataclass
+class Branch:
+    """One sub-net's answer.
+
+    Args:
+        attribute_scores: ``(B, K)``.
+        attention: ``(B, K, R)`` where the sub-net looked for each attribute, if it was asked for.
+        contributions: ``(B, K, R)`` what each region added to the attribute score, summing to it over R, if asked for.
+    """
+
+    attribute_scores: Tensor
+    attention: Tensor | None = None
+    contributions: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Card:
+    """Who a method is by, and what of it is exact.
+
+    Args:
+        title: full name.
+        paper: authors' venue and year, with the arXiv number where there is one.
+        exact: what equals the paper or release, and how that is checked.
+        ours: what is our reading or addition.
+    """
+
+    title: str
+    paper: str
+    exact: str
+    ours: str
+
+
+def check_choice(settings: object, name: str, allowed: tuple[str, ...]) -> None:
+    """Raise an :class:`UnseenError` where a setting is none of the texts allowed."""
+    value = getattr(settings, name)
+    if value not in allowed:
+        raise UnseenError(f'"{value}" is no choice', where=f"setting {name}", mend=f"one of {', '.join(allowed)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a gradient method is trained.
+
+    Args:
+        epochs: passes over the training pictures; steps = pictures * epochs // batch_size.
+        batch_size: pictures a step.
+        step_pictures: pictures that a step counts for in that formula where a release counts other than the batch
+            (MSDN on AWA2: 50, at a batch of 40); 0 for the batch size.
+        sampler: ``random`` (independent draw of pictures) or ``classes`` (``batch_size`` classes, one picture each).
+        optimizer: ``rmsprop``, ``sgd`` or ``adamw``.
+        lr, weight_decay, momentum: the optimiser's.
+    """
+
+    epochs: int = 30
+    batch_size: int = 50
+    step_pictures: int = 0
+    sampler: str = "random"
+    optimizer: str = "rmsprop"
+    lr: float = 1e-4
+    weight_decay: float = 1e-4
+    momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        check_choice(self, "sampler", ("random", "classes"))
+        check_choice(self, "optimizer", ("rmsprop", "sgd", "adamw"))
+        least = {"epochs": 1, "batch_size": 1, "step_pictures": 0, "lr": 0, "weight_decay": 0, "momentum": 0}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise UnseenError(f"{name} is {getattr(self, name)}", mend=f"give {low} or more")
+
+    def make_optimizer(self, parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimiser over the parameters that train."""
+        trained = [p for p in parameters if p.requires_grad]
+        common: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
+        if self.optimizer == "rmsprop":
+            return torch.optim.RMSprop(trained, momentum=self.momentum, **common)
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(trained, momentum=self.momentum, **common)
+        return torch.optim.AdamW(trained, **common)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Base of every method's settings."""
+
+    @classmethod
+    def from_strings(cls, base: Self, changes: dict[str, str]) -> Self:
+        """``base`` with some settings changed, given as text (the command line).
+
+        Raises:
+            UnseenError: no such setting, or a value of the wrong kind.
+        """
+        return _changed(base, changes)
+
+
+def _changed(base: Any, changes: dict[str, str]) -> Any:
+    known = {f.name: f for f in fields(base)}
+    values: dict[str, Any] = {}
+    for name, text in changes.items():
+        if name not in known:
+            raise UnseenError(f'no setting "{name}"', mend=f"one of {', '.join(known)}")
+        now = getattr(base, name)
+        try:
+            if isinstance(now, bool):
+                values[name] = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
+                    text.lower()
+                ]
+            elif isinstance(now, tuple):
+                values[name] = tuple(type(now[0])(v) for v in text.split(","))
+                if len(values[name]) != len(now):
+                    raise ValueError
+            else:
+                values[name] = type(now)(text)
+            numbers = values[name] if isinstance(now, tuple) else (values[name],)
+            if not all(math.isfinite(v) for v in numbers if isinstance(v, float)):
+                raise ValueError
+        except (ValueError, KeyError):
+            kind = f"{len(now)} values, comma-separated" if isinstance(now, tuple) else type(now).__name__
+            raise UnseenError(f'"{text}" does not fit', where=f"setting {name}", mend=f"give {kind}") from None
+    return type(base)(**{**{f: getattr(base, f) for f in known}, **values})
+
+
+def change_recipe(recipe: Recipe, changes: dict[str, str]) -> Recipe:
+    """A recipe with some entries changed, given as text."""
+    changed: Recipe = _changed(recipe, changes)
+    return changed
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Named settings of a method with where they come from."""
+
+    settings: Settings
+    recipe: Recipe | None
+    source: str
+    seed: int = field(default=0)
+
+
+class Method(nn.Module):
+    """Base of all methods; see the module's docstring.
+
+    Args:
+        channels: C of the regions.
+        vectors: ``(K, D)`` attribute vectors, unused by methods that need none.
+        settings: the method's own.
+        generator: for initial weights.
+    """
+
+    name: ClassVar[str]
+    card: ClassVar[Card]
+    settings_class: ClassVar[type[Settings]]
+    presets: ClassVar[dict[str, Preset]]
+    closed_form: ClassVar[bool] = False
+    sweeps_gamma: ClassVar[bool] = False
+    """Whether the published protocol of the method sweeps the calibration offset (on the test set)."""
+    margin_in_scores: ClassVar[bool] = False
+    """Whether class scores depend on which classes are seen."""
+
+    settings: Any
+
+    @staticmethod
+    def prepare(regions: Tensor) -> Tensor:
+        """Per-picture preparation without parameters, done once where features are kept: ``(B, R, C)`` in and out."""
+        raise NotImplementedError
+
+    def forward(self, regions: Tensor) -> dict[str, Branch]:
+        """Prepared regions ``(B, R', C)`` to the answers of the sub-nets in use."""
+        raise NotImplementedError
+
+    def fused_attribute_scores(self, branches: dict[str, Branch]) -> Tensor:
+        """``(B, K)`` scores whose product with a class vector is the class score, seen margin apart."""
+        raise NotImplementedError
+
+    def class_vectors(self, classes: ClassSpace) -> Tensor:
+        """``(N, K)`` class vectors in the form that the method scores with."""
+        return classes.unit
+
+    def class_scores(self, branches: dict[str, Branch], classes: ClassSpace) -> Tensor:
+        """``(B, N)`` class scores."""
+        return self.fused_attribute_scores(branches) @ self.class_vectors(classes).T
+
+    def fused_contributions(self, branches: dict[str, Branch]) -> Tensor:
+        """``(B, K, R)`` what each region adds to the fused attribute scores; needs the branches of :meth:`maps`.
+
+        Fusion is linear, so it holds for every region's contribution as for their sum.
+        """
+        by_region = {}
+        for name, branch in branches.items():
+            assert branch.contributions is not None
+            by_region[name] = Branch(branch.contributions.transpose(1, 2).flatten(0, 1))
+        first = next(iter(branches.values())).contributions
+        assert first is not None
+        b, k, r = first.shape
+        return self.fused_attribute_scores(by_region).view(b, r, k).transpose(1, 2)
+
+    def maps(self, regions: Tensor) -> dict[str, Branch]:
+        """As :meth:`forward` on unprepared regions ``(B, R, C)``, with attention and contributions of every region."""
+        raise NotImplementedError
+
+
+class GradientMethod(Method):
+    """A method trained step by step."""
+
+    def loss(self, branches: dict[str, Branch], labels: Tensor, classes: ClassSpace) -> dict[str, Tensor]:
+        """Loss terms, each a scalar; ``total`` is what is differentiated."""
+        raise NotImplementedError
+
+
+class ClosedFormMethod(Method):
+    """A method whose weights come from one solution, with hyper-parameters from a grid."""
+
+    closed_form = True
+
+    def fit(self, regions: Tensor, labels: Tensor, classes: ClassSpace) -> None:
+        """Prepare the solution from prepared regions ``(n, R', C)`` of the training pictures."""
+        raise NotImplementedError
+
+    def grid(self) -> list[dict[str, float]]:
+        """Hyper-parameter candidates."""
+        raise NotImplementedError
+
+    def use(self, candidate: dict[str, float]) -> None:
+        """Set the weights to a candidate's solution; only after :meth:`fit`."""
+        raise NotImplementedError

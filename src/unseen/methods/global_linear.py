@@ -1,0 +1,96 @@
+"""The global-feature baseline: mean-pooled regions, one linear map to attributes, MSDN's losses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unseen.methods.base import Branch, Card, ClassSpace, GradientMethod, Preset, Recipe, Settings
+from unseen.methods.losses import self_calibration
+
+
+def pool(regions: Tensor) -> Tensor:
+    """Mean of the regions to unit length: ``(B, R, C)`` to ``(B, 1, C)``."""
+    return F.normalize(regions.mean(dim=1, keepdim=True), dim=-1)
+
+
+def pooled_contributions(regions: Tensor, weights: Tensor) -> Tensor:
+    """What each region adds to ``weights @ pool(regions)``: ``(B, R, C)``, ``(K, C)`` to ``(B, K, R)``.
+
+    Exact, since the mean is a sum: region r adds ``w_k' f_r / (R ||mean f||)``.
+    """
+    norm = regions.mean(dim=1).norm(dim=-1).clamp(min=1e-12) * regions.shape[1]
+    return (regions @ weights.T).transpose(1, 2) / norm[:, None, None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlobalSettings(Settings):
+    """Settings of :class:`GlobalLinear`.
+
+    Args:
+        lambda_cal: weight of the self-calibration loss.
+        margin: the seen/unseen offset, as in MSDN.
+    """
+
+    lambda_cal: float = 0.1
+    margin: float = 1.0
+
+
+class GlobalLinear(GradientMethod):
+    """psi = W f with f the mean-pooled unit feature; class score <psi, z_c> + b_c."""
+
+    name = "global"
+    card = Card(
+        title="Global features, one linear map",
+        paper="baseline row of MSDN's ablation (CVPR 2022)",
+        exact="-",
+        ours="all of it: the paper gives no settings; losses and recipe are MSDN's without distillation",
+    )
+    settings_class = GlobalSettings
+    margin_in_scores = True
+    presets: ClassVar = {
+        "cub": Preset(GlobalSettings(), Recipe(lr=1e-3), "ours: MSDN's recipe with ten times its step")
+    }
+
+    def __init__(
+        self, channels: int, vectors: Tensor, settings: GlobalSettings, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.weight = nn.Parameter(torch.zeros(len(vectors), channels, dtype=vectors.dtype, device=vectors.device))
+
+    prepare = staticmethod(pool)
+
+    def forward(self, regions: Tensor) -> dict[str, Branch]:
+        """Pooled features ``(B, 1, C)`` to attribute scores."""
+        return {"global": Branch(F.linear(regions[:, 0], self.weight))}
+
+    def maps(self, regions: Tensor) -> dict[str, Branch]:
+        """Contributions of every raw region ``(B, R, C)``; there is no attention."""
+        contributions = pooled_contributions(regions, self.weight)
+        return {"global": Branch(contributions.sum(dim=2), None, contributions)}
+
+    def fused_attribute_scores(self, branches: dict[str, Branch]) -> Tensor:
+        """``(B, K)``."""
+        return branches["global"].attribute_scores
+
+    def _margin(self, classes: ClassSpace) -> Tensor:
+        return self.settings.margin * (1 - 2 * classes.seen.to(classes.vectors.dtype))
+
+    def class_scores(self, branches: dict[str, Branch], classes: ClassSpace) -> Tensor:
+        """``(B, N)``, margin included."""
+        return super().class_scores(branches, classes) + self._margin(classes)
+
+    def loss(self, branches: dict[str, Branch], labels: Tensor, classes: ClassSpace) -> dict[str, Tensor]:
+        """Cross-entropy over all classes plus self-calibration."""
+        scores = self.fused_attribute_scores(branches) @ self.class_vectors(classes).T
+        terms = {"cross_entropy": F.cross_entropy(scores, labels)}
+        total = terms["cross_entropy"]
+        if self.settings.lambda_cal and len(classes.unseen_indices):
+            terms["self_calibration"] = self_calibration(scores + self._margin(classes), classes.unseen_indices)
+            total = total + self.settings.lambda_cal * terms["self_calibration"]
+        return {"total": total, **terms}

@@ -1,0 +1,49 @@
+"""How far long work has come: one callback, and its form in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Report(Protocol):
+    """Called often; must be cheap."""
+
+    def __call__(self, task: str, done: int, total: int, note: str = "") -> None:
+        """``done`` of ``total`` steps of a task are finished."""
+
+
+def silent(task: str, done: int, total: int, note: str = "") -> None:
+    """Report nothing."""
+
+
+@contextmanager
+def bars() -> Iterator[Report]:
+    """Progress bars with time left, on standard error; a line a task where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        tasks: dict[str, TaskID] = {}
+        finished: set[str] = set()
+
+        def report(task: str, done: int, total: int, note: str = "") -> None:
+            if task not in tasks:
+                tasks[task] = progress.add_task(task, total=total, completed=done, note=note)
+                if not console.is_terminal:
+                    console.print(f"{task} ({total} steps)", highlight=False)
+            progress.update(tasks[task], completed=done, total=total, note=note)
+            if done >= total and not console.is_terminal and task not in finished:
+                finished.add(task)
+                console.print(f"{task}: done {note}".rstrip(), highlight=False)
+
+        yield report

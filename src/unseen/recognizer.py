@@ -1,0 +1,446 @@
+"""A trained model in use: pictures in, classes and reasons out, with classes that come and go."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unseen.backbones import Backbone, BackboneSpec, open_picture, upright_rgb
+from unseen.classes import ClassTable, write_attributes
+from unseen.errors import RunError, UnseenError
+from unseen.files import read_json, write_json
+from unseen.methods import ClassSpace, Method, create_method, find_method
+from unseen.training.checkpoints import load_weights, save_weights
+from unseen.training.engine import make_fabric
+
+Picture = Path | str | Image.Image
+AMONG = ("all", "seen", "unseen")
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A class and how sure the model is.
+
+    Args:
+        name: the class.
+        seen: whether it had training pictures.
+        confidence: softmax over the classes in question of (score - gamma if seen) / temperature.
+        score: the raw class score.
+    """
+
+    name: str
+    seen: bool
+    confidence: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a picture shows.
+
+    Args:
+        picture: its path, or ``""`` for one given as pixels.
+        candidates: best first.
+        attributes: the attributes that speak most for the best class, with their evidence.
+    """
+
+    picture: str
+    candidates: tuple[Candidate, ...]
+    attributes: tuple[tuple[str, float], ...]
+
+    @property
+    def best(self) -> Candidate:
+        """The first candidate."""
+        return self.candidates[0]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {
+            "picture": self.picture,
+            "classes": [vars(c) for c in self.candidates],
+            "attributes": [{"attribute": name, "evidence": value} for name, value in self.attributes],
+        }
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One attribute's part in a decision.
+
+    Args:
+        attribute, group, part: its names.
+        score: attribute score psi_k.
+        evidence: psi_k z_ck, what it adds to the class score.
+        against: psi_k (z_ck - z_jk), what it adds to the lead over the rival j.
+    """
+
+    attribute: str
+    group: str
+    part: str
+    score: float
+    evidence: float
+    against: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a picture is taken for a class.
+
+    Args:
+        picture: upright RGB.
+        prediction: as :meth:`Recognizer.predict` gives it.
+        target, rival: the class explained, and the one it is compared with.
+        reasons: one an attribute, strongest evidence first. Their evidence adds up to the class score less ``offset``.
+        offset: what the score holds beside the attributes: the method's seen/unseen margin.
+        attention: name of a sub-net to ``(K, h, w)`` in the table's attribute order; empty for methods without.
+        contributions: ``(K, h, w)`` what each region adds to each attribute score, sub-nets fused.
+        crop: left, top, right, bottom of what the network saw, in the picture's pixels.
+    """
+
+    picture: Image.Image
+    prediction: Prediction
+    target: Candidate
+    rival: Candidate
+    reasons: tuple[Reason, ...]
+    offset: float
+    attention: Mapping[str, np.ndarray]
+    contributions: np.ndarray
+    crop: tuple[float, float, float, float]
+    order: Mapping[str, int]
+
+    def heat(self, attribute: str) -> np.ndarray:
+        """``(h, w)`` where the model looked for an attribute: the sub-nets' mean attention, else contributions > 0."""
+        k = self.order[attribute]
+        if self.attention:
+            return np.mean([maps[k] / max(maps[k].max(), 1e-12) for maps in self.attention.values()], axis=0)
+        return self.contributions[k].clip(min=0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form, with a heat map an attribute."""
+        return {
+            **self.prediction.as_dict(),
+            "target": vars(self.target),
+            "rival": vars(self.rival),
+            "offset": self.offset,
+            "crop": list(self.crop),
+            "reasons": [{**vars(r), "heat": np.round(self.heat(r.attribute), 5).tolist()} for r in self.reasons],
+        }
+
+
+class Recognizer:
+    """Backbone, trained method and class table.
+
+    Args:
+        backbone: frozen network.
+        method: trained, with unprepared regions as its raw input.
+        table: the classes to choose from.
+        gamma: taken off the scores of seen classes.
+        temperature: of the confidence's softmax; ``None`` where it was not fitted (then 1).
+        store_dtype: regions are rounded to it, as in training.
+        device: see :func:`unseen.training.engine.make_fabric`.
+        about: whatever else is known (data, protocol), kept when saving.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        method: Method,
+        table: ClassTable,
+        *,
+        gamma: float = 0.0,
+        temperature: float | None = None,
+        store_dtype: str = "float16",
+        device: str = "auto",
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.device = make_fabric(device).device
+        self.backbone = backbone.to(self.device)
+        self.method = method.eval().to(self.device)
+        self._table = table
+        self.gamma = gamma
+        self.temperature = temperature
+        self.store_dtype = store_dtype
+        self.about = dict(about or {})
+
+    @classmethod
+    def load(cls, folder: Path | str, *, seed: int | None = None, device: str = "auto") -> Self:
+        """From a run folder, or a folder that :meth:`save` wrote.
+
+        Args:
+            folder: either.
+            seed: of a run: which seed's model, default the first.
+            device: where to compute.
+
+        Raises:
+            RunError: it is neither, or unfinished.
+            UnseenError: the backbone's weights are gone or have changed.
+        """
+        folder = Path(folder)
+        if (folder / "recognizer.json").is_file():
+            where = folder / "recognizer.json"
+            about = read_json(where, RunError, "save it again")
+            spec = BackboneSpec.from_json(about["backbone"])
+            if (folder / "backbone.safetensors").is_file():
+                spec = BackboneSpec.from_json({**about["backbone"], "weights": str(folder / "backbone.safetensors")})
+            weights = folder / "weights.safetensors"
+        else:
+            about, spec, weights = cls._of_run(folder, seed)
+        backbone = Backbone(spec)
+        table = ClassTable.from_csv(folder / "classes.csv", folder / "attributes.csv")
+        shape = (len(table.attributes), about["vector_length"])
+        method_class = find_method(about["method"])
+        lists = {k: tuple(v) if isinstance(v, list) else v for k, v in about["settings"].items()}
+        method = create_method(
+            about["method"],
+            channels=about["channels"],
+            vectors=torch.ones(shape),
+            settings=method_class.settings_class(**lists),
+        )
+        load_weights(weights, method)
+        return cls(
+            backbone,
+            method,
+            table,
+            gamma=about["gamma"],
+            temperature=about["temperature"],
+            store_dtype=about["store_dtype"],
+            device=device,
+            about=about["about"],
+        )
+
+    @staticmethod
+    def _of_run(folder: Path, seed: int | None) -> tuple[dict[str, Any], BackboneSpec, Path]:
+        from unseen.training.run import Run
+
+        run = Run(folder)
+        manifest, results = run.manifest, run.results
+        found = results["protocols"][run.protocol]["seeds"]
+        chosen = str(seed) if seed is not None else next(iter(found))
+        if chosen not in found:
+            raise RunError(f"no seed {chosen}", where=folder, mend=f"one of {', '.join(found)}")
+        spec = run.config.backbone
+        if spec.fingerprint()[:16] != manifest["backbone"]["fingerprint"]:
+            raise RunError("the backbone's weights are not those of the training", where=spec.weights, mend="restore")
+        about = {
+            "method": run.config.method,
+            "settings": manifest["method"]["settings"],
+            "channels": manifest["backbone"]["channels"],
+            "vector_length": manifest["semantics"]["vector_length"],
+            "gamma": found[chosen]["gamma"],
+            "temperature": found[chosen]["temperature"],
+            "store_dtype": run.config.store_dtype,
+            "about": {k: manifest[k] for k in ("data", "backbone", "semantics", "method", "versions")}
+            | {"protocol": run.protocol, "seed": int(chosen)},
+        }
+        return about, spec, folder / f"seed-{chosen}" / f"{run.protocol}.safetensors"
+
+    def save(self, folder: Path | str) -> Path:
+        """Write a folder that :meth:`load` reads on any machine: weights, backbone weights, classes; no pickle."""
+        folder = Path(folder)
+        spec = self.backbone.spec
+        folder.mkdir(parents=True, exist_ok=True)
+        if spec.weights not in ("pretrained", "random"):
+            target = folder / "backbone.safetensors"
+            if Path(spec.weights).resolve() != target.resolve():
+                shutil.copyfile(spec.weights, target)
+        save_weights(folder / "weights.safetensors", self.method)
+        self.table.to_csv(folder / "classes.csv")
+        write_attributes(folder / "attributes.csv", self.table.attributes)
+        settings = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self.method.settings).items()}
+        about = {
+            "format": FORMAT,
+            "method": self.method.name,
+            "settings": settings,
+            "channels": self.backbone.channels[0],
+            "vector_length": self._vector_length(),
+            "backbone": spec.to_json(),
+            "gamma": self.gamma,
+            "temperature": self.temperature,
+            "store_dtype": self.store_dtype,
+            "about": self.about,
+        }
+        write_json(folder / "recognizer.json", about)
+        return folder
+
+    def _vector_length(self) -> int:
+        vectors = getattr(self.method, "vectors", None)
+        return int(vectors.shape[1]) if isinstance(vectors, Tensor) else 1
+
+    @property
+    def table(self) -> ClassTable:
+        """The classes to choose from; see :meth:`add_class`, :meth:`remove_class`, :meth:`rename_class`."""
+        return self._table
+
+    @table.setter
+    def table(self, table: ClassTable) -> None:
+        if table.attributes.names != self._table.attributes.names:
+            raise UnseenError("a table of other attributes", mend="keep the attribute columns that it was trained with")
+        self._table = table
+        self.__dict__.pop("_classes", None)
+
+    @cached_property
+    def _classes(self) -> ClassSpace:
+        vectors = torch.from_numpy(self._table.values.copy())
+        return ClassSpace(vectors, torch.from_numpy(self._table.seen.copy())).to(self.device, torch.float32)
+
+    def add_class(self, name: str, values: Sequence[float] | Mapping[str, float]) -> None:
+        """A new unseen class from its attributes, without retraining.
+
+        Args:
+            name: new to the table.
+            values: K numbers in the table's unit, or a mapping from attribute names, the others 0.
+        """
+        self.table = self._table.with_class(name, values)
+
+    def remove_class(self, name: str) -> None:
+        """Choose among the other classes from now on."""
+        self.table = self._table.without(name)
+
+    def rename_class(self, old: str, new: str) -> None:
+        """Call a class something else."""
+        self.table = self._table.renamed(old, new)
+
+    @torch.inference_mode()
+    def _regions(self, pixels: Tensor) -> Tensor:
+        """Transformed pictures to raw regions ``(B, R, C)``, rounded as the region store does."""
+        return self.backbone(pixels.to(self.device))[0].to(getattr(torch, self.store_dtype)).float()
+
+    def _allowed(self, among: str) -> np.ndarray:
+        if among not in AMONG:
+            raise UnseenError(f'cannot choose among "{among}"', mend=f"one of {', '.join(AMONG)}")
+        seen = self._table.seen
+        allowed = np.flatnonzero({"all": seen | ~seen, "seen": seen, "unseen": ~seen}[among])
+        if not len(allowed):
+            raise UnseenError(f"there is no {among} class to choose from", mend="choose among all")
+        return allowed
+
+    def predict(
+        self, pictures: Iterable[Picture], *, top: int = 5, among: str = "all", batch_size: int = 32
+    ) -> Iterator[Prediction]:
+        """Name what pictures show, in their order, a batch at a time.
+
+        Args:
+            pictures: files or PIL pictures.
+            top: candidates a picture.
+            among: ``all``, ``seen`` or ``unseen`` classes.
+            batch_size: pictures at once; memory is O(batch).
+
+        Raises:
+            DataError: a picture cannot be read; those before it have been given.
+        """
+        allowed = self._allowed(among)
+        stream = iter(pictures)
+        while batch := list(islice(stream, batch_size)):
+            yield from self._predict(batch, top, allowed)
+
+    @torch.inference_mode()
+    def _predict(self, batch: list[Picture], top: int, allowed: np.ndarray) -> list[Prediction]:
+        images = [upright_rgb(p) if isinstance(p, Image.Image) else open_picture(p) for p in batch]
+        regions = self._regions(torch.stack([self.backbone.transform(image) for image in images]))
+        branches = self.method(self.method.prepare(regions))
+        scores = self.method.class_scores(branches, self._classes).cpu().double().numpy()
+        psi = self.method.fused_attribute_scores(branches).cpu().double().numpy()
+        vectors = self.method.class_vectors(self._classes).cpu().double().numpy()
+        return [
+            self._prediction(picture, self._rank(scores[i], allowed)[:top], psi[i], vectors)
+            for i, picture in enumerate(batch)
+        ]
+
+    def _prediction(
+        self, picture: Picture, candidates: Sequence[Candidate], psi: np.ndarray, vectors: np.ndarray
+    ) -> Prediction:
+        """Candidates with the five attributes that speak most for the first."""
+        evidence = psi * vectors[self._table.index(candidates[0].name)]
+        strongest = np.argsort(-evidence, kind="stable")[:5]
+        names = self._table.attributes.names
+        return Prediction(
+            "" if isinstance(picture, Image.Image) else str(picture),
+            tuple(candidates),
+            tuple((names[k], float(evidence[k])) for k in strongest if evidence[k] > 0),
+        )
+
+    def _rank(self, scores: np.ndarray, allowed: np.ndarray) -> list[Candidate]:
+        seen = self._table.seen
+        shifted = (scores - self.gamma * seen)[allowed] / (self.temperature or 1.0)
+        confidence = np.exp(shifted - shifted.max())
+        confidence /= confidence.sum()
+        order = np.argsort(-shifted, kind="stable")
+        names = self._table.names
+        return [
+            Candidate(names[allowed[j]], bool(seen[allowed[j]]), float(confidence[j]), float(scores[allowed[j]]))
+            for j in order
+        ]
+
+    @torch.inference_mode()
+    def explain(
+        self, picture: Picture, *, target: str | None = None, rival: str | None = None, among: str = "all"
+    ) -> Explanation:
+        """Why a picture is taken for a class, attribute by attribute and region by region.
+
+        Args:
+            picture: file or PIL picture.
+            target: the class to explain; default the best one.
+            rival: the class to compare with; default the best one other than the target.
+            among: classes to choose among.
+        """
+        image = upright_rgb(picture) if isinstance(picture, Image.Image) else open_picture(picture)
+        allowed = self._allowed(among)
+        regions = self._regions(self.backbone.transform(image)[None])
+        branches = self.method.maps(regions)
+        scores = self.method.class_scores(branches, self._classes)[0].cpu().double().numpy()
+        psi = self.method.fused_attribute_scores(branches)[0].cpu().double().numpy()
+        vectors = self.method.class_vectors(self._classes).cpu().double().numpy()
+        ranked = {c.name: c for c in self._rank(scores, allowed)}
+        wanted = self._one(ranked, target, ())
+        other = self._one(ranked, rival, (wanted.name,))
+        c, j = self._table.index(wanted.name), self._table.index(other.name)
+        evidence, against = psi * vectors[c], psi * (vectors[c] - vectors[j])
+        attributes = self._table.attributes
+        order = np.argsort(-evidence, kind="stable")
+        reasons = tuple(
+            Reason(
+                attributes.names[k],
+                attributes.groups[k],
+                attributes.parts[k],
+                float(psi[k]),
+                float(evidence[k]),
+                float(against[k]),
+            )
+            for k in order
+        )
+        grid = self.backbone.grids[0]
+
+        def to_grid(values: Tensor) -> np.ndarray:
+            return values.cpu().double().numpy().reshape(-1, *grid)
+
+        prediction = self._prediction(picture, list(ranked.values())[:5], psi, vectors)
+        return Explanation(
+            image,
+            prediction,
+            wanted,
+            other,
+            reasons,
+            float(scores[c] - evidence.sum()),
+            {name: to_grid(b.attention[0]) for name, b in branches.items() if b.attention is not None},
+            to_grid(self.method.fused_contributions(branches)[0]),
+            self.backbone.transform.crop_box(*image.size),
+            {name: k for k, name in enumerate(attributes.names)},
+        )
+
+    def _one(self, ranked: Mapping[str, Candidate], name: str | None, without: tuple[str, ...]) -> Candidate:
+        if name is not None:
+            self._table.index(name)  # an unknown name is told apart from one not chosen among
+            if name not in ranked:
+                raise UnseenError(f'"{name}" is not among the classes asked for', mend="choose among all")
+            return ranked[name]
+        return next((c for c in ranked.values() if c.name not in without), next(iter(ranked.values())))

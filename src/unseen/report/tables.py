@@ -1,0 +1,52 @@
+"""Results as rows: one form for the terminal, Markdown and HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from unseen.training.run import METRICS, Run
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A fraction as percent, or a dash."""
+    return "–" if value is None else f"{100 * value:.{digits}f}"
+
+
+def metric_cell(entry: dict[str, Any], seeds: int) -> str:
+    """Mean, spread over seeds where there are several, and the bootstrap interval."""
+    if entry["mean"] is None:
+        return "–"
+    text = percent(entry["mean"])
+    if seeds > 1:
+        text += f" ± {percent(entry['std'])}"
+    if entry["low"] is not None:
+        text += f" [{percent(entry['low'])}, {percent(entry['high'])}]"
+    return text
+
+
+def result_rows(runs: Sequence[Run]) -> list[dict[str, str]]:
+    """A row a run and protocol; every row says its data, backbone, protocol and seeds."""
+    rows = []
+    for run in runs:
+        results, manifest = run.results, run.manifest
+        for protocol, found in results["protocols"].items():
+            names = list(found["seeds"])
+            label = "1 (deterministic)" if found["deterministic"] else f"{len(names)} ({', '.join(names)})"
+            backbone = manifest["backbone"]
+            rows.append(
+                {
+                    "method": manifest["method"]["name"],
+                    "protocol": protocol,
+                    **{name: metric_cell(found["metrics"][name], len(names)) for name in METRICS},
+                    "data": f"{manifest['data']['name']} ({manifest['data']['fingerprint'][:8]})",
+                    "backbone": f"{backbone['name']} {backbone['image_size']}px {backbone['weights']}, frozen",
+                    "seeds": label,
+                }
+            )
+    return rows
+
+
+def chance(run: Run) -> float:
+    """T1 of guessing: one over the number of unseen classes."""
+    return 1 / max(run.manifest["data"]["classes_unseen"], 1)

@@ -1,0 +1,63 @@
+"""Attribute vectors: where a method's picture of an attribute's meaning starts from."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+import numpy as np
+
+from unseen.data.dataset import Dataset
+from unseen.errors import UnseenError
+
+KINDS = ("auto", "given", "words", "random")
+
+
+def word_vectors(names: tuple[str, ...], dim: int = 64) -> np.ndarray:
+    """Vectors without a language model: the sum of a fixed Gaussian vector for every word of a name.
+
+    Names that share a word ("crown_color::red", "bill_color::red") share that word's vector, as in the sums of
+    word2vec vectors that the field uses; beyond that the vectors know no meaning.
+
+    Args:
+        names: K attribute names.
+        dim: D.
+
+    Returns:
+        float64 ``(K, D)``, the same on every machine.
+    """
+    vectors = np.zeros((len(names), dim))
+    for k, name in enumerate(names):
+        for word in re.findall(r"[^\W_]+", name.lower()) or [name]:
+            seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "little")
+            vectors[k] += np.random.default_rng(seed).standard_normal(dim)
+    return vectors
+
+
+def attribute_vectors(dataset: Dataset, kind: str = "auto", *, dim: int = 64, seed: int = 0) -> tuple[np.ndarray, str]:
+    """The K x D vectors that a method starts from, and what to call them in a table.
+
+    Args:
+        dataset: its own vectors are used where it has some.
+        kind: ``given`` (the dataset's), ``words`` (:func:`word_vectors`), ``random`` (N(0, 1), learned from
+            scratch), or ``auto``: given where there are some, else words.
+        dim: D of ``words`` and ``random``.
+        seed: of ``random``.
+
+    Raises:
+        UnseenError: ``given`` where the dataset has none, or an unknown kind.
+    """
+    if kind == "auto":
+        kind = "words" if dataset.attribute_vectors is None else "given"
+    if kind == "given":
+        if dataset.attribute_vectors is None:
+            raise UnseenError(
+                "no attribute vectors", where=dataset.name, mend='add attribute_vectors.npy, or use "words"'
+            )
+        return dataset.attribute_vectors, f"given vectors ({dataset.attribute_vectors.shape[1]}-d)"
+    if kind == "words":
+        return word_vectors(dataset.table.attributes.names, dim), f"hashed words ({dim}-d)"
+    if kind == "random":
+        shape = (len(dataset.table.attributes), dim)
+        return np.random.default_rng(seed).standard_normal(shape), f"random, learned ({dim}-d)"
+    raise UnseenError(f'unknown attribute vectors "{kind}"', mend=f"one of {', '.join(KINDS)}")

@@ -1,0 +1,103 @@
+"""Training state in one safetensors file: weights, optimiser, random state, step. No pickle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from unseen.errors import RunError
+from unseen.files import write_with
+
+
+def save_weights(path: Path, module: nn.Module, metadata: dict[str, str] | None = None) -> None:
+    """Write a module's state dict, whole or not at all."""
+    state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+    write_with(path, lambda temporary: save_file(state, temporary, metadata))
+
+
+def load_weights(path: Path, module: nn.Module) -> None:
+    """Read a module's state dict, strictly.
+
+    Raises:
+        RunError: the file is missing, damaged, or of another module.
+    """
+    try:
+        state = load_file(path)
+    except FileNotFoundError:
+        raise RunError("no such file", where=path, mend="train the run to its end first") from None
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"damaged weights ({error})", where=path, mend="train again, or restore the file") from None
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise RunError(f"weights of something else ({reason})", where=path, mend="use the run's own file") from None
+
+
+def save_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, info: dict[str, Any]) -> None:
+    """Write weights, optimiser state, the CPU and CUDA random state, and ``info`` (JSON), in one rename."""
+    tensors: dict[str, Tensor] = {f"model/{k}": v.detach() for k, v in module.state_dict().items()}
+    state = optimizer.state_dict()
+    scalars: dict[str, dict[str, Any]] = {}
+    for index, entries in state["state"].items():
+        for key, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer/{index}/{key}"] = value
+            else:
+                scalars.setdefault(str(index), {})[key] = value
+    tensors["rng/cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["rng/cuda"] = torch.cuda.get_rng_state()
+    metadata = {
+        "info": json.dumps(info),
+        "optimizer": json.dumps({"groups": state["param_groups"], "scalars": scalars}),
+    }
+    # clones: safetensors refuses tensors that share memory
+    ready = {name: value.cpu().clone().contiguous() for name, value in tensors.items()}
+    write_with(path, lambda temporary: save_file(ready, temporary, metadata))
+
+
+def read_info(path: Path) -> dict[str, Any] | None:
+    """The ``info`` of a checkpoint; ``None`` where there is no file.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, "pt") as opened:
+            info: dict[str, Any] = json.loads(opened.metadata()["info"])
+            return info
+    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise RunError(f"damaged checkpoint ({error})", where=path, mend="delete it; the stage starts again") from None
+
+
+def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Restore what :func:`save_checkpoint` wrote.
+
+    Raises:
+        RunError: the file is damaged, or of another module.
+    """
+    try:
+        tensors = load_file(path)
+        with safe_open(path, "pt") as opened:
+            about = json.loads(opened.metadata()["optimizer"])
+        module.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
+        state: dict[int, dict[str, Any]] = {int(i): dict(entries) for i, entries in about["scalars"].items()}
+        for name, value in tensors.items():
+            if name.startswith("optimizer/"):
+                _, index, key = name.split("/", 2)
+                state.setdefault(int(index), {})[key] = value
+        optimizer.load_state_dict({"state": state, "param_groups": about["groups"]})
+        torch.set_rng_state(tensors["rng/cpu"])
+        if torch.cuda.is_available() and "rng/cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["rng/cuda"])
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+        raise RunError(f"cannot resume ({error})", where=path, mend="delete it; the stage starts again") from None

@@ -1,0 +1,101 @@
+"""What a run is asked to be: everything that decides its numbers, as one JSON-able record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+from unseen.backbones import BackboneSpec
+from unseen.errors import RunError, UnseenError
+
+PROTOCOLS = ("honest", "paper")
+SELECT = ("H", "T1", "AUSUC")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """A run.
+
+    Args:
+        method: name in the registry.
+        dataset: ``fieldguide`` or a dataset folder.
+        backbone: network, weights and picture size.
+        preset: the method's named settings; ``None`` for the dataset's own.
+        settings: changes to the method's settings, as text.
+        recipe: changes to its training recipe, as text.
+        vectors: attribute vectors, see :func:`unseen.semantics.attribute_vectors`.
+        protocols: ``honest``, ``paper`` or both; see ``docs/protocols.md``.
+        seeds: one training each.
+        split_seed: of the draw of validation classes and pictures.
+        select: validation metric that picks epoch or hyper-parameters in ``honest``; H is taken at its best gamma.
+        store_dtype: of the region store.
+        precision: Fabric's precision of training.
+        accumulate: micro-batches a step.
+    """
+
+    method: str
+    dataset: str
+    backbone: BackboneSpec
+    preset: str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    recipe: Mapping[str, str] = field(default_factory=dict)
+    vectors: str = "auto"
+    protocols: tuple[str, ...] = ("honest",)
+    seeds: tuple[int, ...] = (0,)
+    split_seed: int = 0
+    select: str = "H"
+    store_dtype: str = "float16"
+    precision: str = "32-true"
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        for protocol in self.protocols:
+            if protocol not in PROTOCOLS:
+                raise UnseenError(f'unknown protocol "{protocol}"', mend=f"{' or '.join(PROTOCOLS)}")
+        if not self.protocols or not self.seeds:
+            raise UnseenError("no protocol or no seed", mend="name at least one of each")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise UnseenError("a seed stands twice", where="seeds", mend="name each once")
+        if min(*self.seeds, self.split_seed) < 0:
+            raise UnseenError("a seed is negative", where="seeds", mend="give 0 or more")
+        if self.select not in SELECT:
+            raise UnseenError(f'cannot select by "{self.select}"', mend=f"one of {', '.join(SELECT)}")
+        if self.accumulate < 1:
+            raise UnseenError(f"accumulate is {self.accumulate}", mend="give 1 or more")
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary that JSON keeps as it is."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        return plain | {
+            "backbone": self.backbone.to_json(),
+            "settings": dict(self.settings),
+            "recipe": dict(self.recipe),
+            "protocols": list(self.protocols),
+            "seeds": list(self.seeds),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], where: object = None) -> Self:
+        """What :meth:`to_json` wrote; raises :class:`RunError` if it is not that."""
+        try:
+            return cls(
+                **{
+                    **data,
+                    "backbone": BackboneSpec.from_json(data["backbone"]),
+                    "protocols": tuple(data["protocols"]),
+                    "seeds": tuple(data["seeds"]),
+                }
+            )
+        except (TypeError, KeyError) as error:
+            raise RunError(f"no run configuration ({error})", where=where, mend="train again") from None
+
+    def difference(self, other: RunConfig) -> list[str]:
+        """Names of the entries in which two configurations differ."""
+        mine, theirs = self.to_json(), other.to_json()
+        return [name for name in mine if mine[name] != theirs[name]]
+
+
+def plain(value: Any) -> dict[str, Any]:
+    """A settings dataclass as JSON-able entries."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(value).items()}

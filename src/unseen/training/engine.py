@@ -1,0 +1,362 @@
+"""One training loop for every gradient method, on Lightning Fabric: resumable, interruptible, deterministic on CPU."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from unseen.data.dataset import digest
+from unseen.data.samplers import create_sampler
+from unseen.errors import UnseenError
+from unseen.evaluation.metrics import Decisions
+from unseen.files import write_text
+from unseen.methods.base import Branch, ClassSpace, GradientMethod, Method, Recipe
+from unseen.progress import Report, silent
+from unseen.training.checkpoints import load_checkpoint, read_info, save_checkpoint
+
+CHECKPOINT_SECONDS = 60.0
+PRECISIONS = {
+    "32-true": torch.float32,
+    "64-true": torch.float64,
+    "bf16-mixed": torch.bfloat16,
+    "16-mixed": torch.float16,
+}
+"""Fabric's precision to the type that features are kept in; weights are float64 for ``64-true``, else float32."""
+
+
+class Features(Protocol):
+    """Prepared regions of some pictures, by position."""
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+
+    def batch(self, positions: np.ndarray) -> Tensor:
+        """``(B, R', C)`` on the training device."""
+
+
+OnEpoch = Callable[[int, Method, list[dict[str, Any]]], dict[str, Any]]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training stopped on request; its checkpoint is written."""
+
+
+class DivergedError(UnseenError):
+    """A loss is no longer a finite number."""
+
+
+def make_fabric(device: str = "auto", precision: str = "32-true") -> Fabric:
+    """Fabric on one device.
+
+    Args:
+        device: Fabric's accelerator (``auto``, ``cpu``, ``cuda``, ``mps``), or one CUDA device as ``cuda:1``.
+        precision: a key of :data:`PRECISIONS`.
+
+    Raises:
+        UnseenError: no such device or precision here.
+    """
+    if precision not in PRECISIONS:
+        raise UnseenError(f'unknown precision "{precision}"', mend=f"one of {', '.join(PRECISIONS)}")
+    accelerator, _, index = device.partition(":")
+    if index and not index.isdigit():
+        raise UnseenError(f'no device "{device}"', mend="auto, cpu, cuda, cuda:1 or mps")
+    try:
+        fabric = Fabric(accelerator=accelerator, devices=[int(index)] if index else 1, precision=precision)  # type: ignore[arg-type]
+    except (RuntimeError, ValueError) as error:
+        raise UnseenError(f'cannot use device "{device}" ({error})', mend="auto or cpu") from None
+    except Exception as error:  # Fabric's own MisconfigurationException is private
+        raise UnseenError(f'cannot use device "{device}" ({error})', mend="auto or cpu") from None
+    if fabric.device.type == "cpu" and precision == "16-mixed":
+        raise UnseenError("float16 training needs a GPU", where="precision", mend="bf16-mixed or 32-true on the CPU")
+    return fabric
+
+
+def weight_dtype(precision: str) -> torch.dtype:
+    """The type that parameters have under a precision."""
+    return torch.float64 if precision == "64-true" else torch.float32
+
+
+def epoch_ends(pictures: int, recipe: Recipe) -> list[int]:
+    """The step after which each epoch ends; the last is the number of steps, at least one an epoch."""
+    steps = max(recipe.epochs, pictures * recipe.epochs // (recipe.step_pictures or recipe.batch_size))
+    return [round(steps * (e + 1) / recipe.epochs) for e in range(recipe.epochs)]
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGINT or SIGTERM into a flag to ask for; outside the main thread it is never set."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+@dataclass
+class Stage:
+    """One training: what, on what, how long.
+
+    Args:
+        method: with its initial weights.
+        features: of the training pictures.
+        labels: ``(n,)`` positions in ``classes``.
+        classes: on the training device.
+        recipe: how.
+        seed: of sampling and of any randomness inside the method.
+        epochs: how many of the recipe's epochs to do; schedules are those of the whole recipe.
+        identity: anything else that makes this training what it is (features, split), for safe resuming.
+    """
+
+    method: GradientMethod
+    features: Features
+    labels: np.ndarray
+    classes: ClassSpace
+    recipe: Recipe
+    seed: int
+    epochs: int
+    identity: str = ""
+
+    def fingerprint(self) -> str:
+        """Digest of everything that decides the weights."""
+        shapes = [f"{n}{tuple(p.shape)}{p.dtype}" for n, p in self.method.named_parameters()]
+        parts = (self.method.name, self.method.settings, asdict(self.recipe), self.seed, shapes, self.identity)
+        return digest(*parts, self.labels, self.classes.vectors.double().cpu().numpy(), self.classes.seen.cpu().numpy())
+
+
+class _Objective(nn.Module):
+    """Forward and loss as one module, so that Fabric's precision (and data parallel) wraps all of it.
+
+    The loss is taken outside autocast, in the weights' precision.
+    """
+
+    def __init__(self, method: GradientMethod, classes: ClassSpace) -> None:
+        super().__init__()
+        self.method = method
+        self.classes = classes
+
+    def forward(self, regions: Tensor, labels: Tensor, share: float) -> dict[str, Tensor]:
+        """Regions ``(B, R, C)`` and labels ``(B,)`` to the loss terms, each times the batch's share of the step."""
+        branches = self.method(regions)
+        with torch.autocast(regions.device.type, enabled=False):
+            to_weight_precision(branches, self.classes)
+            terms = self.method.loss(branches, labels, self.classes)
+            return {name: share * term for name, term in terms.items()}
+
+
+def to_weight_precision(branches: dict[str, Branch], classes: ClassSpace) -> None:
+    """Attribute scores in the type of the class vectors, after a forward in lower precision."""
+    for branch in branches.values():
+        branch.attribute_scores = branch.attribute_scores.to(classes.vectors.dtype)
+
+
+def train(
+    stage: Stage,
+    fabric: Fabric,
+    folder: Path,
+    *,
+    on_epoch: OnEpoch = lambda epoch, method, earlier: {},
+    accumulate: int = 1,
+    task: str = "training",
+    report: Report = silent,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> list[dict[str, Any]]:
+    """Train a stage, or go on where an earlier call was stopped.
+
+    ``folder`` gets ``metrics.jsonl`` (a line an epoch), ``tensorboard/`` and ``checkpoint.safetensors``. On SIGINT or
+    SIGTERM the checkpoint is written and :class:`Interrupted` raised; the same call then resumes, and on the CPU ends
+    with the same bytes as if it had not stopped.
+
+    Args:
+        stage: what to train.
+        fabric: device and precision.
+        folder: where its files go.
+        on_epoch: called after every epoch with its number (from 1), the method in evaluation mode and the records of
+            earlier epochs; returns metrics.
+        accumulate: micro-batches a step. Losses that are no mean over pictures (self-calibration) are taken within
+            each micro-batch.
+        task: name for the progress report.
+        report: progress.
+        checkpoint_seconds: how often to write the checkpoint.
+
+    Returns:
+        One record an epoch: epoch, step, mean losses, metrics, seconds.
+
+    Raises:
+        Interrupted: stopped on request.
+        DivergedError: a loss is not finite; the last checkpoint stands.
+        RunError: the checkpoint is damaged, or of another training.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    ends = epoch_ends(len(stage.labels), stage.recipe)[: stage.epochs]
+    sampler = create_sampler(stage.recipe.sampler, stage.labels, stage.recipe.batch_size, stage.seed)
+    path, identity = folder / "checkpoint.safetensors", stage.fingerprint()
+    records: list[dict[str, Any]] = []
+    step = 0
+    sums: dict[str, float] = {}
+    optimizer = stage.recipe.make_optimizer(stage.method.parameters())
+    with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
+        torch.manual_seed(stage.seed)
+        info = read_info(path)
+        if info is not None and info["identity"] == identity:
+            load_checkpoint(path, stage.method, optimizer)
+            step, records, sums = info["step"], info["records"], info["sums"]
+            # a checkpoint of a longer training holds this one's end too, but not its weights
+            if step > ends[-1]:
+                raise UnseenError("trained further than asked", where=path, mend="delete it, or ask for more epochs")
+        model, wrapped = fabric.setup(_Objective(stage.method, stage.classes), optimizer)
+        labels = torch.as_tensor(stage.labels, device=fabric.device)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records))
+        board = SummaryWriter(str(folder / "tensorboard"), purge_step=step if step else None)
+
+        def save() -> None:
+            state = {"identity": identity, "step": step, "records": records, "sums": sums}
+            save_checkpoint(path, stage.method, wrapped.optimizer, state)
+
+        saved = time.monotonic()
+        started = time.monotonic()
+        try:
+            with stop_on_signal() as asked:
+                while step < ends[-1]:
+                    stage.method.train()
+                    positions = sampler(step)
+                    for name, value in _step(
+                        model, wrapped, fabric, stage.features, labels, positions, min(accumulate, len(positions))
+                    ).items():
+                        number = value.item()
+                        if not np.isfinite(number):
+                            raise DivergedError(
+                                f"{name} is {number} at step {step + 1}",
+                                where=folder,
+                                mend="lower the learning rate; the last checkpoint stands",
+                            )
+                        sums[name] = sums.get(name, 0.0) + number
+                    step += 1
+                    if step in ends:
+                        epoch = ends.index(step) + 1
+                        first = ends[epoch - 2] if epoch > 1 else 0
+                        losses = {name: total / (step - first) for name, total in sums.items()}
+                        stage.method.eval()
+                        metrics = on_epoch(epoch, stage.method, records)
+                        seconds = round(time.monotonic() - started, 3)
+                        record: dict[str, Any] = {
+                            "epoch": epoch,
+                            "step": step,
+                            "loss": losses,
+                            "metrics": metrics,
+                            "seconds": seconds,
+                        }
+                        records.append(record)
+                        sums = {}
+                        with (folder / "metrics.jsonl").open("a", encoding="utf-8") as lines:
+                            lines.write(json.dumps(record) + "\n")
+                        for group, values in (("loss", losses), ("metrics", metrics)):
+                            for name, entry in values.items():
+                                if isinstance(entry, float):
+                                    board.add_scalar(f"{group}/{name}", entry, step)
+                        started = time.monotonic()
+                    note = _note(records)
+                    report(task, step, ends[-1], note)
+                    if asked():
+                        save()
+                        raise Interrupted(f"stopped at step {step} of {ends[-1]}")
+                    if time.monotonic() - saved > checkpoint_seconds or step == ends[-1]:
+                        save()
+                        saved = time.monotonic()
+        finally:
+            board.close()
+    stage.method.eval()
+    report(task, step, ends[-1], _note(records))
+    return records
+
+
+def _note(records: list[dict[str, Any]]) -> str:
+    if not records:
+        return ""
+    last = records[-1]
+    shown = {k: v for k, v in last["metrics"].items() if k in ("T1", "H") and v is not None}
+    return " ".join([f"loss {last['loss']['total']:.3f}", *(f"{k} {100 * v:.1f}" for k, v in shown.items())])
+
+
+def _step(
+    model: Any,
+    optimizer: Any,
+    fabric: Fabric,
+    features: Features,
+    labels: Tensor,
+    positions: np.ndarray,
+    accumulate: int,
+) -> dict[str, Tensor]:
+    """One optimiser step; the loss terms averaged over micro-batches."""
+    totals: dict[str, Tensor] = {}
+    for part in np.array_split(positions, accumulate):
+        own = labels[torch.as_tensor(part, device=labels.device)]
+        terms = model(features.batch(part), own, len(part) / len(positions))
+        fabric.backward(terms["total"])
+        for name, term in terms.items():
+            totals[name] = totals[name] + term.detach() if name in totals else term.detach()
+    optimizer.step()
+    optimizer.zero_grad()
+    return totals
+
+
+def batches(count: int, size: int = 64) -> Iterator[np.ndarray]:
+    """Positions 0 ... count - 1 in runs of ``size``."""
+    for start in range(0, count, size):
+        yield np.arange(start, min(start + size, count))
+
+
+def score(method: Method, regions: Tensor, classes: ClassSpace, fabric: Fabric) -> Tensor:
+    """Class scores ``(B, N)`` of prepared regions, the forward in Fabric's precision."""
+    with fabric.autocast():
+        branches = method(regions)
+    to_weight_precision(branches, classes)
+    return method.class_scores(branches, classes)
+
+
+@torch.inference_mode()
+def decide(
+    method: Method, features: Features, labels: np.ndarray, classes: ClassSpace, fabric: Fabric, batch_size: int = 64
+) -> Decisions:
+    """Score pictures in batches and keep what the metrics need: O(batch x N) memory.
+
+    Args:
+        method: put into evaluation mode.
+        features: of the pictures.
+        labels: ``(n,)`` positions in ``classes``.
+        classes: on the method's device.
+        fabric: for its precision.
+        batch_size: pictures at once.
+    """
+    seen = classes.seen.cpu().numpy()
+    method.eval()
+    parts = [Decisions.from_scores(np.zeros((0, len(seen))), labels[:0], seen)]
+    for positions in batches(len(labels), batch_size):
+        scores = score(method, features.batch(positions), classes, fabric)
+        parts.append(Decisions.from_scores(scores.cpu().numpy(), labels[positions], seen))
+    columns = ("labels", "best_seen", "best_unseen", "offset", "is_unseen")
+    return Decisions(*(np.concatenate([getattr(p, column) for p in parts]) for column in columns))

@@ -1,0 +1,346 @@
+"""Protocols: who may look at the test pictures, and when.
+
+``honest``: epoch or hyper-parameters, the calibration offset gamma and the softmax temperature are chosen on validation
+classes taken from the seen classes; then one training on all seen classes, tested once. One model for every number.
+
+``paper``: what the field does. The best epoch (or hyper-parameters) is picked *on the test set*, for T1 and for H
+apart; gamma is picked there too where the method's own protocol sweeps it, and is 0 otherwise.
+
+When both are asked for they share the training on all seen classes: the honest number is read at the epoch that
+validation chose, which is what a separate training for that many epochs would give.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+
+from unseen.data.dataset import Dataset, Partition, digest, final_partition, validation_partition
+from unseen.data.features import RegionSource, RegionStore
+from unseen.errors import DataError
+from unseen.evaluation.metrics import Decisions, SeenUnseenCurve, evaluate
+from unseen.files import write_with
+from unseen.methods import create_method, find_method
+from unseen.methods.base import ClassSpace, ClosedFormMethod, GradientMethod, Method, Recipe, Settings
+from unseen.progress import Report, silent
+from unseen.training.checkpoints import load_weights, save_weights
+from unseen.training.engine import PRECISIONS, Features, OnEpoch, Stage, batches, decide, score, train, weight_dtype
+
+Records = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """Everything that a seed's training needs, the seed apart.
+
+    Args:
+        dataset: the data.
+        store: regions of all its pictures.
+        vectors: ``(K, D)`` attribute vectors.
+        method: its name.
+        settings: its settings.
+        recipe: its recipe; ``None`` for closed forms.
+        select: validation metric for ``honest``.
+        split_seed: of the validation partition.
+        precision: Fabric's.
+        accumulate: micro-batches.
+    """
+
+    dataset: Dataset
+    store: RegionStore
+    vectors: np.ndarray
+    method: str
+    settings: Settings
+    recipe: Recipe | None
+    select: str
+    split_seed: int
+    precision: str
+    accumulate: int
+
+    def partition(self, stage: str) -> Partition:
+        """The pictures and classes of ``validation`` or ``final``."""
+        if stage == "validation":
+            return validation_partition(self.dataset, self.split_seed)
+        return final_partition(self.dataset)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One seed under one protocol.
+
+    Args:
+        t1, gzsl: decisions on the test pictures of the models that T1 and U/S/H come from (in ``honest`` the same).
+        gamma: calibration offset of U, S and H.
+        chosen: what was picked and how (epoch or hyper-parameters, validation metrics).
+        temperature: of the class scores' softmax, fitted on validation pictures; ``None`` where nothing was fitted.
+    """
+
+    t1: Decisions
+    gzsl: Decisions
+    gamma: float
+    chosen: dict[str, Any]
+    temperature: float | None
+
+
+class Stagehand:
+    """Features, labels and classes of one stage on the device."""
+
+    def __init__(self, parts: Ingredients, stage: str, fabric: Fabric) -> None:
+        self.partition = partition = parts.partition(stage)
+        self.fabric = fabric
+        table = parts.dataset.table
+        position = np.full(len(table), -1)
+        position[partition.classes] = np.arange(len(partition.classes))
+        labels = position[parts.dataset.labels]
+        dtype = weight_dtype(parts.precision)
+        vectors = torch.from_numpy(table.values[partition.classes])
+        self.classes = ClassSpace(vectors, torch.from_numpy(partition.seen.copy())).to(fabric.device, dtype)
+        prepare = find_method(parts.method).prepare
+
+        def source(pictures: np.ndarray) -> Features:
+            return RegionSource(
+                parts.store, pictures, device=fabric.device, dtype=PRECISIONS[parts.precision], prepare=prepare
+            )
+
+        self.train, self.train_labels = source(partition.train), labels[partition.train]
+        held_out = np.concatenate([partition.test_seen, partition.test_unseen])
+        self.test, self.test_labels = source(held_out), labels[held_out]
+        self.identity = digest(parts.store.fingerprint, partition.fingerprint(parts.dataset))
+        self.seen = partition.seen
+
+    def decide(self, method: Method) -> Decisions:
+        """Decisions on the held-out pictures."""
+        return decide(method, self.test, self.test_labels, self.classes, self.fabric)
+
+    def scores(self, method: Method) -> Tensor:
+        """``(M, N)`` class scores of the held-out pictures, for fitting the temperature."""
+        with torch.inference_mode():
+            rows = [
+                score(method, self.test.batch(positions), self.classes, self.fabric).double().cpu()
+                for positions in batches(len(self.test_labels))
+            ]
+        return torch.cat(rows)
+
+
+def fit_temperature(scores: Tensor, labels: np.ndarray, seen: np.ndarray, gamma: float) -> float:
+    """The temperature of least cross-entropy of softmax((S - gamma seen) / T) on held-out pictures."""
+    shifted = scores - gamma * torch.from_numpy(seen.copy()).double()
+    target = torch.from_numpy(labels)
+
+    def loss(log_temperature: float) -> float:
+        return float(torch.nn.functional.cross_entropy(shifted / np.exp(log_temperature), target))
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-7, 7), method="bounded").x))
+
+
+def measure(decisions: Decisions, seen: np.ndarray) -> dict[str, Any]:
+    """Metrics at gamma 0, and the H and gamma of the best calibration: what an epoch's record holds."""
+    gamma, best = SeenUnseenCurve.of(decisions).best_gamma()
+    return evaluate(decisions, seen).as_dict() | {"best_H": best, "best_gamma": gamma}
+
+
+def _criterion(select: str) -> str:
+    return "best_H" if select == "H" else select
+
+
+def run_seed(
+    parts: Ingredients,
+    seed: int,
+    folder: Path,
+    protocols: tuple[str, ...],
+    fabric: Fabric,
+    report: Report = silent,
+) -> dict[str, Result]:
+    """Train and test one seed under the protocols; ``folder/weights.safetensors`` holds the first protocol's model.
+
+    Raises:
+        DataError: a protocol has no held-out pictures of seen or unseen classes to choose by.
+    """
+    final = Stagehand(parts, "final", fabric)
+    for protocol, stage, mend in (
+        ("paper", "final", "use the honest protocol"),
+        ("honest", "validation", "give every class 2 or more pictures"),
+    ):
+        chooser = parts.partition(stage)
+        for kind, pictures in (("seen", chooser.test_seen), ("unseen", chooser.test_unseen)):
+            if protocol in protocols and not len(pictures):
+                problem = f"the {protocol} protocol has no held-out pictures of {kind} classes to choose by"
+                raise DataError(problem, where=parts.dataset.name, mend=mend)
+    flow = _closed_form if find_method(parts.method).closed_form else _gradient
+    return flow(parts, seed, folder, protocols, fabric, report, final)
+
+
+def _best(records: Records, criterion: str) -> dict[str, Any]:
+    """The earliest record with the highest value of a metric."""
+    return max(records, key=lambda record: (record["metrics"][criterion], -record["epoch"]))
+
+
+def _is_best(metrics: dict[str, Any], earlier: Records, criterion: str) -> bool:
+    return all(metrics[criterion] > record["metrics"][criterion] for record in earlier)
+
+
+def new_method(parts: Ingredients, seed: int, fabric: Fabric) -> Any:
+    """The method with a seed's initial weights, on the device."""
+    vectors = torch.from_numpy(parts.vectors).to(weight_dtype(parts.precision))
+    made = create_method(
+        parts.method, channels=parts.store.channels(0), vectors=vectors, settings=parts.settings, seed=seed
+    )
+    return made.to(fabric.device)
+
+
+def _gradient(
+    parts: Ingredients,
+    seed: int,
+    folder: Path,
+    protocols: tuple[str, ...],
+    fabric: Fabric,
+    report: Report,
+    final: Stagehand,
+) -> dict[str, Result]:
+    assert parts.recipe is not None
+    recipe = parts.recipe
+
+    def run(hand: Stagehand, stage: str, epochs: int, on_epoch: OnEpoch) -> tuple[GradientMethod, Records]:
+        method = new_method(parts, seed, fabric)
+        job = Stage(method, hand.train, hand.train_labels, hand.classes, recipe, seed, epochs, hand.identity)
+        records = train(
+            job,
+            fabric,
+            folder / stage,
+            on_epoch=on_epoch,
+            accumulate=parts.accumulate,
+            task=f"seed {seed}: {stage}",
+            report=report,
+        )
+        return method, records
+
+    chosen: dict[str, Any] = {}
+    temperature = None
+    if "honest" in protocols:
+        hand = Stagehand(parts, "validation", fabric)
+        best_weights = folder / "validation" / "weights.safetensors"
+        criterion = _criterion(parts.select)
+
+        def validate(epoch: int, method: Method, earlier: Records) -> dict[str, Any]:
+            metrics = measure(hand.decide(method), hand.seen)
+            if _is_best(metrics, earlier, criterion):
+                save_weights(best_weights, method)
+            return metrics
+
+        method, records = run(hand, "validation", recipe.epochs, validate)
+        best = _best(records, criterion)
+        load_weights(best_weights, method)
+        chosen = {"epoch": best["epoch"], "by": parts.select, "validation": best["metrics"]}
+        gamma = best["metrics"]["best_gamma"]
+        temperature = fit_temperature(hand.scores(method), hand.test_labels, hand.seen, gamma)
+
+    decisions = {}
+
+    sweeps = find_method(parts.method).sweeps_gamma
+    paper_h = "best_H" if sweeps else "H"
+
+    def test(epoch: int, method: Method, earlier: Records) -> dict[str, Any]:
+        mine = epoch == chosen.get("epoch")
+        if not mine and "paper" not in protocols:
+            return {}
+        found = final.decide(method)
+        _save_decisions(folder / "final" / f"epoch-{epoch}.npz", found)
+        if mine:
+            save_weights(folder / "honest.safetensors", method)
+        if "paper" not in protocols:
+            return {}
+        metrics = measure(found, final.seen)
+        if _is_best(metrics, earlier, paper_h):
+            save_weights(folder / "paper.safetensors", method)
+        return metrics
+
+    epochs = recipe.epochs if "paper" in protocols else chosen["epoch"]
+    _, records = run(final, "final", epochs, test)
+    if "honest" in protocols:
+        at = _load_decisions(folder / "final" / f"epoch-{chosen['epoch']}.npz")
+        decisions["honest"] = Result(at, at, gamma, chosen, temperature)
+    if "paper" in protocols:
+        best_t1, best_h = _best(records, "T1"), _best(records, paper_h)
+        decisions["paper"] = Result(
+            _load_decisions(folder / "final" / f"epoch-{best_t1['epoch']}.npz"),
+            _load_decisions(folder / "final" / f"epoch-{best_h['epoch']}.npz"),
+            best_h["metrics"]["best_gamma"] if sweeps else 0.0,
+            {"epoch_T1": best_t1["epoch"], "epoch_H": best_h["epoch"], "by": "test set"},
+            None,
+        )
+    return decisions
+
+
+def _closed_form(
+    parts: Ingredients,
+    seed: int,
+    folder: Path,
+    protocols: tuple[str, ...],
+    fabric: Fabric,
+    report: Report,
+    final: Stagehand,
+) -> dict[str, Result]:
+    def fitted(hand: Stagehand) -> ClosedFormMethod:
+        method: ClosedFormMethod = new_method(parts, seed, fabric)
+        everything = hand.train.batch(np.arange(len(hand.train_labels)))
+        method.fit(everything, torch.as_tensor(hand.train_labels, device=fabric.device), hand.classes)
+        return method
+
+    def sweep(method: ClosedFormMethod, hand: Stagehand, task: str) -> list[tuple[dict[str, float], Any]]:
+        grid = method.grid()
+        swept = []
+        for i, candidate in enumerate(grid):
+            method.use(candidate)
+            swept.append((candidate, measure(hand.decide(method), hand.seen)))
+            report(task, i + 1, len(grid))
+        return swept
+
+    results = {}
+    model = fitted(final)
+    if "honest" in protocols:
+        hand = Stagehand(parts, "validation", fabric)
+        trial = fitted(hand)
+        criterion = _criterion(parts.select)
+        candidate, metrics = max(sweep(trial, hand, f"seed {seed}: validation"), key=lambda pair: pair[1][criterion])
+        trial.use(candidate)
+        gamma = metrics["best_gamma"]
+        temperature = fit_temperature(hand.scores(trial), hand.test_labels, hand.seen, gamma)
+        model.use(candidate)
+        save_weights(folder / "honest.safetensors", model)
+        at = final.decide(model)
+        chosen = {**candidate, "by": parts.select, "validation": metrics}
+        results["honest"] = Result(at, at, gamma, chosen, temperature)
+    if "paper" in protocols:
+        swept = sweep(model, final, f"seed {seed}: test")
+        sweeps = find_method(parts.method).sweeps_gamma
+        for_t1, _ = max(swept, key=lambda pair: pair[1]["T1"])
+        for_h, best = max(swept, key=lambda pair: pair[1]["best_H" if sweeps else "H"])
+        model.use(for_t1)
+        t1 = final.decide(model)
+        model.use(for_h)
+        save_weights(folder / "paper.safetensors", model)
+        chosen = {"T1": for_t1, "H": for_h, "by": "test set"}
+        results["paper"] = Result(t1, final.decide(model), best["best_gamma"] if sweeps else 0.0, chosen, None)
+    return results
+
+
+def _save_decisions(path: Path, d: Decisions) -> None:
+    arrays = {k: getattr(d, k) for k in ("labels", "best_seen", "best_unseen", "offset", "is_unseen")}
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)
+
+    write_with(path, write)
+
+
+def _load_decisions(path: Path) -> Decisions:
+    with np.load(path, allow_pickle=False) as stored:
+        return Decisions(**{k: stored[k] for k in stored.files})

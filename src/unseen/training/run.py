@@ -1,0 +1,409 @@
+"""A run is a folder: configuration, manifest, a sub-folder a seed, results; made by one call that resumes itself."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+
+import unseen
+from unseen.backbones import Backbone, BackboneSpec
+from unseen.classes import ClassTable, write_attributes
+from unseen.data.catalogue import FIELDGUIDE, cache_folder, load_dataset
+from unseen.data.dataset import Dataset
+from unseen.data.features import RegionStore, extract
+from unseen.errors import RunError, UnseenError
+from unseen.evaluation.metrics import Interval, bootstrap, evaluate, per_class_accuracy
+from unseen.files import read_json, write_json
+from unseen.methods import find_method, find_preset
+from unseen.methods.base import Recipe, Settings, change_recipe
+from unseen.progress import Report, silent
+from unseen.semantics import attribute_vectors
+from unseen.training.checkpoints import load_weights
+from unseen.training.config import RunConfig, plain
+from unseen.training.engine import make_fabric
+from unseen.training.protocols import Ingredients, Result, Stagehand, new_method, run_seed
+
+METRICS = ("T1", "U", "S", "H", "AUSUC")
+
+
+def default_backbone(dataset: str) -> BackboneSpec:
+    """The backbone where none is named: fieldguide's own on fieldguide, else ImageNet's ResNet-101 at 448 px."""
+    if dataset == FIELDGUIDE:
+        from unseen.data.fieldguide import BACKBONE
+
+        return BackboneSpec(
+            name=BACKBONE["name"],
+            image_size=BACKBONE["image_size"],
+            weights=str(BACKBONE["weights"]),
+            options=BACKBONE["options"],
+            mean=BACKBONE["mean"],
+            std=BACKBONE["std"],
+        )
+    return BackboneSpec(name="resnet101.tv_in1k", image_size=448)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A configuration with its names resolved and its data loaded."""
+
+    config: RunConfig
+    dataset: Dataset
+    settings: Settings
+    recipe: Recipe | None
+    preset: str
+    vectors: np.ndarray
+    vectors_label: str
+
+    @classmethod
+    def of(cls, config: RunConfig, cache: Path, report: Report = silent) -> Plan:
+        """Resolve a configuration; everything that can be wrong with it is found here, before any long work."""
+        method = find_method(config.method)
+        dataset = load_dataset(config.dataset, cache=cache, report=report)
+        name, preset = find_preset(method, dataset.name, config.preset)
+        settings = type(preset.settings).from_strings(preset.settings, dict(config.settings))
+        if preset.recipe is None and config.recipe:
+            raise UnseenError(f"{config.method} is solved in closed form", mend="leave out epochs and recipe")
+        recipe = None if preset.recipe is None else change_recipe(preset.recipe, dict(config.recipe))
+        vectors, label = attribute_vectors(dataset, config.vectors)
+        return cls(config, dataset, settings, recipe, name, vectors, label)
+
+    def extract(self, cache: Path, device: str, workers: int, report: Report = silent) -> RegionStore:
+        """The region store of all pictures of the dataset."""
+        backbone = Backbone(self.config.backbone)
+        return extract(
+            self.dataset.paths(),
+            backbone,
+            cache / "regions",
+            names=self.dataset.files,
+            dtype=self.config.store_dtype,
+            device=device,
+            workers=workers,
+            progress=lambda done, total: report("extracting regions", done, total),
+        )
+
+    def ingredients(self, store: RegionStore) -> Ingredients:
+        """What every seed's training shares."""
+        config = self.config
+        return Ingredients(
+            self.dataset,
+            store,
+            self.vectors,
+            config.method,
+            self.settings,
+            self.recipe,
+            config.select,
+            config.split_seed,
+            config.precision,
+            config.accumulate,
+        )
+
+
+class Run:
+    """A finished or unfinished run folder."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / "config.json").is_file():
+            raise RunError("not a run folder", where=self.folder, mend="give a folder that `unseen train` wrote")
+        where = self.folder / "config.json"
+        self.config = RunConfig.from_json(read_json(where, RunError, "train again"), where)
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """The measured numbers; raises :class:`RunError` while there are none."""
+        mend = "the run is unfinished; repeat its command"
+        found: dict[str, Any] = read_json(self.folder / "results.json", RunError, mend)
+        return found
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Versions, data, backbone and settings."""
+        found: dict[str, Any] = read_json(self.folder / "manifest.json", RunError, "train again")
+        return found
+
+    @property
+    def protocol(self) -> str:
+        """The protocol that the run's model comes from: honest where there is one."""
+        return "honest" if "honest" in self.config.protocols else "paper"
+
+
+def fit(
+    config: RunConfig,
+    folder: Path | str,
+    *,
+    cache: Path | str | None = None,
+    device: str = "auto",
+    workers: int = 0,
+    report: Report = silent,
+) -> Run:
+    """Do a run, or finish one that was stopped: extract, train every seed, test, write ``results.json``.
+
+    Args:
+        config: what to do.
+        folder: the run's folder; new, or of the same configuration (more seeds may be asked for).
+        cache: see :func:`unseen.data.catalogue.cache_folder`.
+        device: see :func:`unseen.training.engine.make_fabric`.
+        workers: processes that read pictures.
+        report: progress.
+
+    Raises:
+        RunError: the folder holds another run, or another process works on it.
+        UnseenError: anything wrong with the input, before long work starts.
+    """
+    folder, cache = Path(folder), cache_folder(cache)
+    fabric = make_fabric(device, config.precision)
+    where = folder / "config.json"
+    if where.is_file():
+        existing = RunConfig.from_json(read_json(where, RunError, "choose another folder"), where)
+        changed = [name for name in config.difference(existing) if name not in ("seeds", "protocols")]
+        if changed:
+            raise RunError(
+                f"holds a run with another {changed[0]}", where=folder, mend="choose another --output, or delete it"
+            )
+        if set(existing.protocols) - set(config.protocols):
+            config = replace(config, protocols=existing.protocols)
+        config = replace(config, seeds=(*existing.seeds, *(s for s in config.seeds if s not in existing.seeds)))
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise RunError("the folder is not empty and holds no run", where=folder, mend="choose another --output")
+    plan = Plan.of(config, cache, report)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunError("another process is working on this run", where=folder, mend="wait for it") from None
+    with lock:
+        write_json(where, config.to_json())
+        started = time.monotonic()
+        store = plan.extract(cache, str(fabric.device), workers, report)
+        ingredients = plan.ingredients(store)
+        plan.dataset.table.to_csv(folder / "classes.csv")
+        write_attributes(folder / "attributes.csv", plan.dataset.table.attributes)
+        write_json(folder / "manifest.json", _manifest(plan, store, ingredients, fabric.device))
+        closed_form = find_method(config.method).closed_form
+        results: dict[int, dict[str, Result]] = {}
+        for seed in config.seeds:
+            if closed_form and results:
+                break
+            seed_folder = folder / f"seed-{seed}"
+            seed_folder.mkdir(exist_ok=True)
+            results[seed] = run_seed(ingredients, seed, seed_folder, config.protocols, fabric, report)
+        seconds = time.monotonic() - started
+        write_json(folder / "results.json", _summary(plan, results, seconds))
+    return Run(folder)
+
+
+def evaluate_run(
+    run: Run,
+    *,
+    gamma: float | None = None,
+    device: str = "auto",
+    cache: Path | str | None = None,
+    workers: int = 0,
+    report: Report = silent,
+) -> dict[str, Any]:
+    """Test the saved model of every seed again, from its weights.
+
+    Args:
+        run: a finished run.
+        gamma: calibration offset; default each seed's own.
+        device, cache, workers, report: as in :func:`fit`.
+
+    Returns:
+        protocol, seeds (T1, U, S, H, AUSUC, gamma of each) and per_class (averaged over seeds). Under ``paper`` all
+        are of the model with the best H.
+    """
+    results, cache = run.results, cache_folder(cache)
+    fabric = make_fabric(device, run.config.precision)
+    plan = Plan.of(run.config, cache, report)
+    if plan.dataset.fingerprint != run.manifest["data"]["fingerprint"]:
+        raise RunError("the dataset has changed since the training", where=run.folder, mend="train again")
+    store = plan.extract(cache, str(fabric.device), workers, report)
+    ingredients = plan.ingredients(store)
+    final = Stagehand(ingredients, "final", fabric)
+    seeds, values = {}, []
+    for seed, found in results["protocols"][run.protocol]["seeds"].items():
+        method = new_method(ingredients, int(seed), fabric)
+        load_weights(run.folder / f"seed-{seed}" / f"{run.protocol}.safetensors", method)
+        decisions = final.decide(method)
+        offset = found["gamma"] if gamma is None else gamma
+        seeds[seed] = evaluate(decisions, final.seen, offset).as_dict()
+        values.append(Result(decisions, decisions, offset, {}, None))
+    return {"protocol": run.protocol, "seeds": seeds, "per_class": _per_class(plan.dataset.table, values)}
+
+
+def _summary(plan: Plan, results: dict[int, dict[str, Result]], seconds: float) -> dict[str, Any]:
+    """Every number of a run in JSON form, by protocol."""
+    table = plan.dataset.table
+    summary: dict[str, Any] = {}
+    for protocol in plan.config.protocols:
+        per_seed = {seed: found[protocol] for seed, found in results.items()}
+        values = list(per_seed.values())
+        gzsl = bootstrap([r.gzsl for r in values], table.seen, [r.gamma for r in values])
+        t1 = bootstrap([r.t1 for r in values], table.seen, [r.gamma for r in values])["T1"]
+        scores = {seed: evaluate(r.gzsl, table.seen, r.gamma) for seed, r in per_seed.items()}
+        areas = np.array([s.ausuc for s in scores.values()])
+        area = Interval(
+            float(areas.mean()),
+            float(areas.std(ddof=1)) if len(areas) > 1 else 0.0,
+            float("nan"),
+            float("nan"),
+            list(areas),
+        )
+        seeds = {}
+        for seed, result in per_seed.items():
+            numbers = scores[seed].as_dict()
+            numbers["T1"] = evaluate(result.t1, table.seen).as_dict()["T1"]
+            seeds[str(seed)] = {**numbers, "chosen": result.chosen, "temperature": result.temperature}
+        summary[protocol] = {
+            "metrics": {
+                name: interval.as_dict()
+                for name, interval in {"T1": t1, "U": gzsl["U"], "S": gzsl["S"], "H": gzsl["H"], "AUSUC": area}.items()
+            },
+            "seeds": seeds,
+            "deterministic": find_method(plan.config.method).closed_form,
+            "per_class": _per_class(table, values),
+            "confusions": _confusions(table, values),
+        }
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak_mb = peak / (1024**2 if sys.platform == "darwin" else 1024)
+    return {
+        "protocols": summary,
+        "seconds": round(seconds, 1),
+        "peak_memory_mb": round(peak_mb),
+    }
+
+
+def _per_class(table: ClassTable, values: list[Result]) -> list[dict[str, Any]]:
+    """Accuracy of every class among all classes, and of unseen ones among the unseen, averaged over seeds."""
+    every = np.arange(len(table))
+    gzsl = [per_class_accuracy(r.gzsl.predict(r.gamma) == r.gzsl.labels, r.gzsl.labels, every) for r in values]
+    czsl = [per_class_accuracy(r.t1.czsl(), r.t1.labels[r.t1.is_unseen], every) for r in values]
+    counts = np.bincount(values[0].gzsl.labels, minlength=len(table))
+
+    def number(value: float) -> float | None:
+        return None if np.isnan(value) else float(value)
+
+    return [
+        {
+            "class": table.names[c],
+            "seen": bool(table.seen[c]),
+            "pictures": int(counts[c]),
+            "among_all": number(float(np.mean([g[c] for g in gzsl]))),
+            "among_unseen": number(float(np.mean([z[c] for z in czsl]))),
+        }
+        for c in every
+    ]
+
+
+def _confusions(table: ClassTable, values: list[Result], most: int = 20) -> list[dict[str, Any]]:
+    """Unseen classes and what they are most often taken for among all classes, over all seeds."""
+    counts = np.zeros((len(table), len(table)))
+    for result in values:
+        d = result.gzsl
+        np.add.at(counts, (d.labels, d.predict(result.gamma)), 1)
+    totals = counts.sum(axis=1, keepdims=True)
+    share = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
+    np.fill_diagonal(share, 0)
+    share[table.seen] = 0
+    order = np.argsort(-share, axis=None, kind="stable")[:most]
+    pairs = [divmod(int(i), len(table)) for i in order]
+    return [
+        {"class": table.names[a], "taken_for": table.names[b], "share": float(share[a, b])}
+        for a, b in pairs
+        if share[a, b] > 0
+    ]
+
+
+def _manifest(plan: Plan, store: RegionStore, parts: Ingredients, device: torch.device) -> dict[str, Any]:
+    """What the numbers depend on and were made with."""
+    import lightning_fabric
+    import timm
+
+    final, validation = parts.partition("final"), parts.partition("validation")
+    spec = plan.config.backbone
+    grid = store.grid(0)
+    return {
+        "unseen": unseen.__version__,
+        "git": _git_commit(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "timm": timm.__version__,
+            "lightning_fabric": lightning_fabric.__version__,
+            "numpy": np.__version__,
+        },
+        "machine": {
+            "system": platform.platform(),
+            "processor": _processor(),
+            "threads": torch.get_num_threads(),
+            "device": str(device) if device.type != "cuda" else torch.cuda.get_device_name(device),
+        },
+        "data": plan.dataset.describe(),
+        "warnings": list(plan.dataset.warnings),
+        "splits": {
+            "final": final.fingerprint(plan.dataset),
+            "validation": validation.fingerprint(plan.dataset),
+            "validation_source": validation.source,
+            "validation_classes": [plan.dataset.table.names[c] for c in validation.classes[~validation.seen]],
+        },
+        "backbone": {
+            "name": spec.name,
+            "weights": Path(spec.weights).name,
+            "image_size": plan.config.backbone.resolved().image_size,
+            "regions": f"{grid[0]}x{grid[1]}",
+            "channels": store.channels(0),
+            "frozen": True,
+            "fingerprint": spec.fingerprint()[:16],
+            "store": store.fingerprint[:16],
+        },
+        "semantics": {
+            "attributes": len(plan.dataset.table.attributes),
+            "vectors": plan.vectors_label,
+            "vector_length": plan.vectors.shape[1],
+        },
+        "method": {
+            "name": plan.config.method,
+            "preset": plan.preset,
+            "preset_source": find_method(plan.config.method).presets[plan.preset].source,
+            "settings": plain(plan.settings),
+            "recipe": None if plan.recipe is None else plain(plan.recipe),
+        },
+    }
+
+
+def _git_commit() -> str | None:
+    """Commit of the checkout that this package runs from; ``None`` outside one."""
+    here = Path(__file__)
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments], cwd=here.parent, capture_output=True, text=True, timeout=10, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)  # not the repository of somebody's virtual environment
+        return git("describe", "--always", "--dirty")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

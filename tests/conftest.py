@@ -1,0 +1,38 @@
+"""Where the fixtures that live outside the repository are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PARITY = Path(os.environ.get("UNSEEN_PARITY", ROOT.parent / "shared" / "parity"))
+DATA = Path(os.environ.get("UNSEEN_DATA", ROOT.parent / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real photographs; the test is skipped where it is absent."""
+    if not (DATA / "cub50").is_dir():
+        pytest.skip(f"no real data at {DATA} (set UNSEEN_DATA)")
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def tiny_guide(tmp_path_factory) -> Path:
+    """A dataset folder of 12 drawn species x 6 pictures at 64 px."""
+    from unseen.data.fieldguide import build
+
+    folder = tmp_path_factory.mktemp("data") / "tiny"
+    build(folder, species=12, pictures=6, size=64, workers=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone():
+    """A small network with seeded random weights at 64 px: 4 x 4 regions."""
+    from unseen.backbones import BackboneSpec
+
+    return BackboneSpec(name="test_resnet", weights="random", image_size=64, options={"output_stride": 16})

@@ -1,0 +1,359 @@
+"""Every inconsistency of a dataset folder is one line that names file, row, column and mend."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from unseen.data.folder import load_folder
+from unseen.errors import DataError
+
+CLASSES = '''class,seen,validation,size::big,"hue, at ""dusk"""
+ant,1,0,1,0
+bee,1,0,0,1
+cat,1,1,2,1
+"dog, big",0,0,1,3
+'''
+IMAGES = """file,class,split
+a/1.jpg,ant,trainval
+a/2.jpg,ant,test_seen
+b/1.jpg,bee,trainval
+b/2.jpg,bee,trainval
+c/1.jpg,cat,trainval
+"d/1, ""x"".jpg","dog, big",test_unseen
+"""
+ATTRIBUTES = '''attribute,group,part
+"hue, at ""dusk""",hue,wing
+size::big,size,
+'''
+PARTS = """file,part,x,y,visible
+a/1.jpg,wing,10.5,20,1
+b/1.jpg,bill,0,0,0
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder in which everything holds together."""
+    root = tmp_path / "birds"
+    files = ("a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg", "c/1.jpg", 'd/1, "x".jpg')
+    for file in files:
+        picture = root / "images" / file
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.touch()
+    for name, text in (("classes", CLASSES), ("images", IMAGES), ("attributes", ATTRIBUTES), ("parts", PARTS)):
+        (root / f"{name}.csv").write_text(text)
+    np.save(root / "attribute_vectors.npy", np.arange(6, dtype=np.float32).reshape(2, 3))
+    return root
+
+
+def edit(folder, file, old, new):
+    path = folder / file
+    text = path.read_text()
+    assert text.count(old) == 1, (text.count(old), old)
+    path.write_text(text.replace(old, new))
+
+
+def refused(folder, place, text):
+    """Loading fails with one line that begins with the place and goes on with the problem; gives its mend."""
+    with pytest.raises(DataError) as caught:
+        load_folder(folder)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"{folder}/{place}: {text}" if place else f"{folder}: {text}"), message
+    assert caught.value.mend
+    assert message.endswith(f" — {caught.value.mend}")
+    return caught.value.mend
+
+
+def test_everything_is_read(folder):
+    data = load_folder(folder)
+    assert data.name == "birds"
+    assert data.table.names == ("ant", "bee", "cat", "dog, big")
+    assert data.table.attributes.names == ("size::big", 'hue, at "dusk"')
+    assert data.table.attributes.groups == ("size", "hue")
+    assert data.table.attributes.parts == ("", "wing")
+    np.testing.assert_array_equal(data.table.values, [[1, 0], [0, 1], [2, 1], [1, 3]])
+    np.testing.assert_array_equal(data.table.seen, [True, True, True, False])
+    np.testing.assert_array_equal(data.table.validation, [False, False, True, False])
+    assert data.files[-1] == 'd/1, "x".jpg'
+    np.testing.assert_array_equal(data.labels, np.array([0, 0, 1, 1, 2, 3], np.int64), strict=True)
+    assert list(data.split) == ["trainval", "test_seen", *["trainval"] * 3, "test_unseen"]
+    np.testing.assert_array_equal(data.attribute_vectors, np.array([[0.0, 1, 2], [3, 4, 5]]), strict=True)
+    parts = data.part_positions
+    assert list(parts["x"]) == [10.5, 0.0]
+    assert list(parts["visible"]) == [True, False]
+    assert data.paths()[0] == folder / "images" / "a/1.jpg"
+    assert data.warnings == ()
+    assert load_folder(folder, "mine").name == "mine"
+
+
+def test_the_optional_files_are_optional(folder):
+    whole = load_folder(folder)
+    for file in ("attributes.csv", "parts.csv", "attribute_vectors.npy"):
+        (folder / file).unlink()
+    data = load_folder(folder)
+    assert data.attribute_vectors is None
+    assert data.part_positions is None
+    assert data.table.attributes.groups == ("size", 'hue, at "dusk"')
+    assert data.fingerprint == whole.fingerprint
+
+
+@pytest.mark.parametrize("newline", ["\r\n", "\r"])
+def test_excel_files_are_read(folder, newline):
+    plain = load_folder(folder).fingerprint
+    for name in ("classes", "images", "attributes", "parts"):
+        path = folder / f"{name}.csv"
+        padded = path.read_text().replace(",trainval", " , trainval ") + "\n,,\n\n"
+        path.write_bytes(b"\xef\xbb\xbf" + padded.replace("\n", newline).encode())
+    assert load_folder(folder).fingerprint == plain
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "place", "text"),
+    [
+        # classes.csv
+        ("classes.csv", "\nbee,", "\nant,", 'row 3, column "class"', '"ant" stands in row 2 already'),
+        ("classes.csv", "\nbee,", "\n ,", 'row 3, column "class"', "the cell is blank"),
+        ("classes.csv", "cat,1,1,2,1", "cat,1,1,2,", "row 4, column \"hue, at \"dusk\"\"", "the cell is blank"),
+        ("classes.csv", "cat,1,1,2,1", "cat,1,1,nan,1", 'row 4, column "size::big"', '"nan" is not a finite number'),
+        ("classes.csv", "cat,1,1,2,1", "cat,1,1,-inf,1", 'row 4, column "size::big"', '"-inf" is not a finite'),
+        ("classes.csv", "cat,1,1,2,1", "cat,1,1,1e999,1", 'row 4, column "size::big"', '"1e999" is not a finite'),
+        ("classes.csv", "cat,1,1,2,1", "cat,1,1,big,1", 'row 4, column "size::big"', '"big" is not a finite number'),
+        ("classes.csv", "cat,1,1,2,1", 'cat,1,1,"2,5",1', 'row 4, column "size::big"', '"2,5" is not a finite number'),
+        ("classes.csv", "cat,1,1,2,1", "cat,1,1,True,1", 'row 4, column "size::big"', '"True" is not a finite number'),
+        ("classes.csv", "cat,1,1,2,1", "cat,1,1,x,y", 'row 4, column "size::big"', '"x" is not a finite number (and 1'),
+        ("classes.csv", "cat,1,1,2,1", "cat,maybe,1,2,1", 'row 4, column "seen"', '"maybe" is neither 1 nor 0'),
+        ("classes.csv", "cat,1,1,2,1", "cat,,1,2,1", 'row 4, column "seen"', '"" is neither 1 nor 0'),
+        ("classes.csv", "cat,1,1,2,1", "cat,1,2,2,1", 'row 4, column "validation"', '"2" is neither 1 nor 0'),
+        ("classes.csv", "cat,1,1,2,1", "cat,1,1,0,0", "row 4", 'class "cat" has no attribute at all'),
+        ("classes.csv", "cat,1,1,2,1", "cat,1,1,2", "row 4", "4 cells for 5 columns"),
+        ("classes.csv", "cat,1,1,2,1", "cat,1,1,2,1,7", "row 4", "6 cells for 5 columns"),
+        ("classes.csv", "\ncat,", "\n\ncat,", "row 4", "the row is blank"),
+        ("classes.csv", "\ncat,", "\n,,,,\ncat,", "row 4", "the row is blank"),
+        ("classes.csv", "cat,1,1,2,1", '"cat,1,1,2,1', "row 4", "',' expected after '\"'"),
+        ("classes.csv", '"dog, big"', '"dog, big', "row 5", "unexpected end of data — mend the quotes"),
+        ("classes.csv", 'big",0,0', 'big",0,1', 'row 5, column "validation"', 'validation class "dog, big" is unseen'),
+        ("classes.csv", "class,seen", "klass,seen", "row 1", 'no column "class"'),
+        ("classes.csv", "validation", "seen", "row 1", 'column "seen" appears twice'),
+        ("classes.csv", "validation", "size::big", "row 1", 'column "size::big" appears twice'),
+        ("classes.csv", "validation", " ", "row 1", "column 3 has no name"),
+        # images.csv
+        ("images.csv", "a/2.jpg", "a/1.jpg", 'row 3, column "file"', '"a/1.jpg" stands in row 2 already'),
+        ("images.csv", "a/2.jpg", "b/../a/1.jpg", 'row 3, column "file"', '"b/../a/1.jpg" is the picture of row 2'),
+        ("images.csv", "a/2.jpg", "", 'row 3, column "file"', "the cell is blank"),
+        ("images.csv", "a/2.jpg", "a/3.jpg", 'row 3, column "file"', 'no picture "a/3.jpg" in '),
+        ("images.csv", "a/2.jpg", "a", 'row 3, column "file"', 'no picture "a" in '),
+        ("images.csv", "a/2.jpg", "x" * 300, 'row 3, column "file"', 'no picture "xxx'),
+        ("images.csv", "a/2.jpg", "../images.csv", 'row 3, column "file"', '"../images.csv" lies outside'),
+        ("images.csv", "a/2.jpg", "/etc/passwd", 'row 3, column "file"', '"/etc/passwd" lies outside'),
+        ("images.csv", "2.jpg,ant", "2.jpg,Ant", 'row 3, column "class"', 'class "Ant" is not in classes.csv'),
+        ("images.csv", "2.jpg,ant", "2.jpg,", 'row 3, column "class"', 'class "" is not in classes.csv'),
+        ("images.csv", "test_seen", "test", 'row 3, column "split"', 'unknown split "test"'),
+        ("images.csv", "test_seen", "test_unseen", "row 3 (a/2.jpg)", 'a picture of the seen class "ant" is in test_u'),
+        ("images.csv", "test_unseen", "trainval", 'row 7 (d/1, "x".jpg)', 'a picture of the unseen class "dog'),
+        ("images.csv", "test_unseen", "test_seen", 'row 7 (d/1, "x".jpg)', 'a picture of the unseen class "dog'),
+        ("images.csv", "ant,test_seen", "ant", "row 3", "2 cells for 3 columns"),
+        ("images.csv", "file,class", "file,kind", "row 1", 'no column "class"'),
+        # the optional files
+        ("attributes.csv", "size::big,", "size::bag,", "", 'attribute "size::big" of the class table is missing'),
+        ("attributes.csv", "size::big,size,", "size::big,size,\nx,x,", 'row 4, column "attribute"', "the class"),
+        ("attributes.csv", "size::big,size,", "size::big,size,\nsize::big,,", 'row 4, column "attribute"', '"size:'),
+        ("attributes.csv", "attribute,", "name,", "row 1", 'no column "attribute"'),
+        ("parts.csv", "b/1.jpg", "b/9.jpg", 'row 3, column "file"', '"b/9.jpg" is not in images.csv'),
+        ("parts.csv", "10.5", "left", 'row 2, column "x"', '"left" is not a finite number'),
+        ("parts.csv", ",0,0,0", ",0,0,?", 'row 3, column "visible"', '"?" is neither 1 nor 0'),
+        ("parts.csv", "part,x", "part,u", "row 1", 'no column "x"'),
+    ],
+)  # fmt: skip
+def test_a_wrong_cell_is_named(folder, file, old, new, place, text):
+    edit(folder, file, old, new)
+    refused(folder, f"{file}, {place}" if place else file, text)
+
+
+def test_rows_count_as_in_a_spreadsheet(folder):
+    """A cell of two lines is one row there."""
+    edit(folder, "classes.csv", "bee", '"be\ne"')
+    edit(folder, "classes.csv", "cat,1,1,2", "cat,1,1,two")
+    refused(folder, 'classes.csv, row 4, column "size::big"', '"two" is not a finite number')
+
+
+def test_missing_pictures_are_counted(folder):
+    (folder / "images/a/2.jpg").unlink()
+    (folder / "images/b/2.jpg").unlink()
+    mend = refused(folder, 'images.csv, row 3, column "file"', f'no picture "a/2.jpg" in {folder}/images (and 1 more)')
+    assert mend == "add it or remove the row"
+
+
+def test_a_link_out_of_the_folder_is_refused(folder, tmp_path):
+    (tmp_path / "secret").touch()
+    (folder / "images/a/2.jpg").unlink()
+    (folder / "images/a/2.jpg").symlink_to(tmp_path / "secret")
+    refused(folder, 'images.csv, row 3, column "file"', '"a/2.jpg" lies outside')
+
+
+def test_the_picture_folder_may_be_a_link(folder, tmp_path):
+    (folder / "images").rename(tmp_path / "elsewhere")
+    (folder / "images").symlink_to(tmp_path / "elsewhere")
+    assert len(load_folder(folder).files) == 6
+
+
+def test_a_seen_class_needs_training_pictures(folder):
+    edit(folder, "images.csv", "cat,trainval", "cat,test_seen")
+    refused(folder, "classes.csv, row 4", 'the seen class "cat" has no picture in trainval')
+
+
+def test_too_few_seen_classes(folder):
+    edit(folder, "classes.csv", "cat,1,1", "cat,0,0")
+    edit(folder, "images.csv", "cat,trainval", "cat,test_unseen")
+    refused(folder, 'classes.csv, column "seen"', "2 seen classes — training needs at least 3")
+
+
+@pytest.mark.parametrize("file", ["classes.csv", "images.csv", "attributes.csv", "parts.csv"])
+def test_empty_files(folder, file):
+    for text in ("", "\n", " , \n\n"):
+        (folder / file).write_text(text)
+        refused(folder, file, "the file is empty")
+
+
+def test_headers_without_rows(folder):
+    for file, text in (("images.csv", "no pictures"), ("classes.csv", "no classes")):
+        (folder / file).write_text((folder / file).read_text().splitlines()[0])
+        refused(folder, file, text)
+
+
+@pytest.mark.parametrize("file", ["classes.csv", "images.csv"])
+def test_missing_files(folder, file):
+    (folder / file).unlink()
+    refused(folder, file, "no such file — make it with columns ")
+
+
+def test_missing_folder(folder):
+    refused(folder / "nowhere", "", "no such folder — give a folder with images.csv")
+
+
+def test_no_attribute_columns(folder):
+    (folder / "classes.csv").write_text("class,seen\nant,1\n")
+    refused(folder, "classes.csv", "no attribute columns")
+
+
+@pytest.mark.parametrize(("separator", "name"), [(";", "semicolons"), ("\t", "tabs")])
+def test_other_separators_are_recognised(folder, separator, name):
+    (folder / "classes.csv").write_text(f"class,seen,a\nant,1,0{','}5\n".replace(",", separator))
+    refused(folder, "classes.csv, row 1", f'no column "class" (the cells are separated by {name})')
+    (folder / "classes.csv").write_text("class;seen;a\nant;1;0,5\n")
+    mend = refused(folder, "classes.csv, row 1", 'no column "class" (the cells are separated by semicolons)')
+    assert mend == "columns needed: class, seen, separated by commas"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "place", "text"),
+    [
+        ("latin-1", "classes.csv, row 3", "byte 64 is not UTF-8"),
+        ("utf-16", "classes.csv, row 1", "byte 0 is not UTF-8"),
+        ("utf-16-le", "classes.csv", "it holds NUL characters"),
+    ],
+)
+def test_other_encodings_are_refused(folder, encoding, place, text):
+    changed = CLASSES.replace("bee", "béé") if encoding == "latin-1" else CLASSES
+    (folder / "classes.csv").write_bytes(changed.encode(encoding))
+    assert refused(folder, place, text) == 'save it as "CSV UTF-8"'
+
+
+def test_twins_and_blank_vectors_are_warned_of(folder):
+    edit(folder, "classes.csv", 'big",0,0,1,3', 'big",0,0,6,3')
+    np.save(folder / "attribute_vectors.npy", [[0, 0], [0, 1]])
+    assert load_folder(folder).warnings == (
+        '"cat" and "dog, big" have the same attributes and cannot be told apart',
+        'the word vector of "size::big" is all zero',
+    )
+
+
+# attribute_vectors.npy
+
+
+@pytest.mark.parametrize(
+    ("array", "place", "text"),
+    [
+        (np.ones((3, 2)), "", "float64 array of shape (3, 2) — make it 2 x D numbers"),
+        (np.ones(2), "", "float64 array of shape (2,)"),
+        (np.ones((2, 0)), "", "float64 array of shape (2, 0)"),
+        (np.ones((2, 3), complex), "", "complex128 array of shape (2, 3)"),
+        (np.array([["a"], ["b"]]), "", "<U1 array of shape (2, 1)"),
+        (np.array([[1, 2], [np.nan, 0]]), ', row 1 ("hue, at "dusk"")', "a number is not finite"),
+        (np.array([[np.inf, 2], [1, 0]], np.float32), ', row 0 ("size::big")', "a number is not finite"),
+    ],
+)
+def test_wrong_vectors(folder, array, place, text):
+    np.save(folder / "attribute_vectors.npy", array)
+    refused(folder, f"attribute_vectors.npy{place}", text)
+
+
+class Trap:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_a_pickle_is_never_opened(folder, tmp_path):
+    sprung = tmp_path / "sprung"
+    path = folder / "attribute_vectors.npy"
+    np.save(path, np.array([[Trap(sprung)], [1]], dtype=object), allow_pickle=True)
+    refused(folder, "attribute_vectors.npy", "not a plain numpy array")
+    path.write_bytes(pickle.dumps(Trap(sprung)))
+    refused(folder, "attribute_vectors.npy", "not a plain numpy array")
+    assert not sprung.exists()
+    pickle.loads(path.read_bytes()).close()
+    assert sprung.exists()  # so the trap works
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"hello",
+        b"PK\x03\x04 not a zip",
+        b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f8'(((",
+        b"\x93NUMPY\x01\x00\x46\x00" + b"{'descr': '<f8', 'fortran_order': False, 'shape': (2, 10000000000000)}",
+        b"\x93NUMPY\x01\x00\x37\x00" + b"{'descr': '<f8', 'fortran_order': False, 'shape': (2,)}" + b"\0" * 12,
+        bytes(range(256)) * 8,
+    ],
+)
+def test_damaged_vectors(folder, content):
+    (folder / "attribute_vectors.npy").write_bytes(content)
+    refused(folder, "attribute_vectors.npy", "not a plain numpy array")
+
+
+def test_an_npz_is_no_npy(folder):
+    with (folder / "attribute_vectors.npy").open("wb") as file:
+        np.savez(file, np.ones((2, 3)))
+    refused(folder, "attribute_vectors.npy", "not a plain numpy array")
+
+
+def test_cub50(real_data):
+    """The counts of shared/data/README.md."""
+    data = load_folder(real_data / "cub50")
+    assert data.describe() | {"fingerprint": ""} == {
+        "name": "cub50",
+        "classes_seen": 40,
+        "classes_unseen": 10,
+        "attributes": 312,
+        "trainval": 1837,
+        "test_seen": 460,
+        "test_unseen": 592,
+        "fingerprint": "",
+    }
+    assert data.attribute_vectors.shape == (312, 300)
+    assert data.warnings == ()
+    assert len(data.files) == 2889
+    assert set(data.part_positions["file"]) <= set(data.files)
+    table = data.table
+    albatross = table.values[table.index("001.Black_footed_Albatross")]
+    np.testing.assert_array_equal(albatross[:3], [0.0, 2.9197, 1.4599])
+    assert len(table.attributes.by_group()) == 28

@@ -1,0 +1,415 @@
+"""The metrics against hand counts, literal loops and brute force over gamma."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unseen.evaluation.metrics import (
+    Decisions,
+    Interval,
+    Scores,
+    SeenUnseenCurve,
+    bootstrap,
+    evaluate,
+    harmonic,
+    per_class_accuracy,
+)
+
+EXACT = {"rtol": 0, "atol": 1e-12, "equal_nan": True}
+
+
+def loop_accuracy(predicted, labels, classes):
+    """Mean over the classes that have pictures of the share that is right."""
+    shares = []
+    for c in classes:
+        mine = [p == c for p, label in zip(predicted, labels, strict=True) if label == c]
+        if mine:
+            shares.append(sum(mine) / len(mine))
+    return sum(shares) / len(shares) if shares else float("nan")
+
+
+def loop_predict(scores, seen, gamma):
+    """Calibrated stacking, literally; on a tie the unseen class, else the first."""
+    predicted = []
+    for row in scores:
+        stacked = [s - gamma if k else s for s, k in zip(row.tolist(), seen, strict=True)]
+        best = max(stacked)
+        tied = [c for c, s in enumerate(stacked) if s == best]
+        predicted.append(next((c for c in tied if not seen[c]), tied[0]))
+    return np.array(predicted)
+
+
+def loop_gzsl(scores, labels, seen, gamma=0.0):
+    classes = range(len(seen))
+    predicted = loop_predict(scores, seen, gamma)
+    u = loop_accuracy(predicted, labels, [c for c in classes if not seen[c]])
+    s = loop_accuracy(predicted, labels, [c for c in classes if seen[c]])
+    return u, s, 2 * u * s / (u + s) if u + s else 0.0
+
+
+def loop_t1(scores, labels, seen):
+    unseen = np.flatnonzero(~seen)
+    mine = ~seen[labels]
+    predicted = [unseen[int(np.argmax(row[unseen]))] for row in scores[mine]]
+    return loop_accuracy(predicted, labels[mine], unseen)
+
+
+def brute_curve(scores, labels, seen):
+    """(U, S) between any two gammas at which something can change, from all seen to all unseen."""
+    where = np.flatnonzero(seen), np.flatnonzero(~seen)
+    gaps = sorted({row[a] - row[b] for row in scores.tolist() for a in where[0] for b in where[1]})
+    gammas = sorted([*gaps, *((a + b) / 2 for a, b in pairwise([gaps[0] - 1, *gaps, gaps[-1] + 1]))])
+    return gammas, [loop_gzsl(scores, labels, seen, gamma) for gamma in gammas]
+
+
+@st.composite
+def problems(draw, grid=True):
+    """Scores on a coarse grid of quarters, so that ties abound and differences are exact, labels, seen flags."""
+    seen = np.array(draw(st.permutations([True, False, *draw(st.lists(st.booleans(), max_size=4))])))
+    m = draw(st.integers(2, 14))
+    labels = np.array(draw(st.lists(st.integers(0, len(seen) - 1), min_size=m, max_size=m)))
+    labels[0], labels[1] = np.flatnonzero(seen)[0], np.flatnonzero(~seen)[0]
+    quarters = draw(st.lists(st.integers(-6, 6), min_size=m * len(seen), max_size=m * len(seen)))
+    return np.array(quarters).reshape(m, len(seen)) / 4, labels, seen
+
+
+def random_problem(seed, m=60, n=9, unseen=4):
+    rng = np.random.default_rng(seed)
+    seen = rng.permutation(np.arange(n) >= unseen)
+    labels = rng.permutation(np.concatenate([np.arange(n), rng.integers(0, n, m - n)]))
+    scores = rng.standard_normal((m, n)) + 1.2 * np.eye(n)[labels] + 0.4 * seen
+    return scores, labels, seen
+
+
+def test_per_class_accuracy_by_hand():
+    correct = np.array([1, 0, 1, 1, 0], bool)
+    labels = np.array([4, 4, 1, 1, 2])
+    found = per_class_accuracy(correct, labels, np.array([1, 2, 3, 4, 9]))
+    np.testing.assert_array_equal(found, [1, 0, np.nan, 0.5, np.nan])
+    empty = per_class_accuracy(np.zeros(0, bool), np.zeros(0, int), np.array([0, 1]))
+    np.testing.assert_array_equal(empty, [np.nan, np.nan])
+
+
+def test_harmonic_mean():
+    np.testing.assert_allclose(harmonic(np.array([0.5, 0, 0, 1]), np.array([0.25, 0, 1, 1])), [1 / 3, 0, 0, 1])
+    assert np.isnan(harmonic(np.nan, 0.5))
+
+
+def test_a_case_by_hand():
+    """Classes 0, 1 seen and 2, 3 unseen."""
+    seen = np.array([True, True, False, False])
+    scores = np.array(
+        [
+            [9, 1, 2, 3],  # 0: right; offset 6
+            [1, 5, 4, 0],  # 0: says 1; offset 1
+            [1, 5, 4, 0],  # 1: right; offset 1
+            [5, 0, 4, 1],  # 2: says 0, right among the unseen; offset 1
+            [0, 1, 4, 3],  # 2: right; offset -3
+            [0, 1, 4, 3],  # 3: says 2
+        ],
+        dtype=float,
+    )
+    labels = np.array([0, 0, 1, 2, 2, 3])
+    decisions = Decisions.from_scores(scores, labels, seen)
+    np.testing.assert_array_equal(decisions.predict(), [0, 1, 1, 0, 2, 2])
+    np.testing.assert_array_equal(decisions.predict(1.0), [0, 2, 2, 2, 2, 2])
+    found = evaluate(decisions, seen)
+    # S: class 0 half, class 1 all; U: class 2 half, class 3 none; T1: class 2 all, class 3 none
+    assert (found.s, found.u, found.t1, found.h) == (0.75, 0.25, 0.5, 0.375)
+    # curve: (0, .75) until -3, (.25, .75) until 1, (.5, .25) until 6, (.5, 0)
+    curve = SeenUnseenCurve.of(decisions)
+    np.testing.assert_allclose(curve.gamma, [-np.inf, -3, 1, 6])
+    np.testing.assert_allclose(curve.u, [0, 0.25, 0.5, 0.5])
+    np.testing.assert_allclose(curve.s, [0.75, 0.75, 0.25, 0])
+    assert found.ausuc == pytest.approx(0.25 * 0.75 + 0.25 * 0.5)
+    assert curve.best_gamma() == (-1.0, 0.375)  # the middle of [-3, 1)
+    assert found.as_dict() == {"T1": 0.5, "U": 0.25, "S": 0.75, "H": 0.375, "AUSUC": found.ausuc, "gamma": 0.0}
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("gamma", [0.0, 0.7, -0.3])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_the_table_equals_a_literal_loop(seed, gamma, dtype):
+    scores, labels, seen = random_problem(seed)
+    scores = scores.astype(dtype)
+    found = evaluate(Decisions.from_scores(scores, labels, seen), seen, gamma)
+    expected = (loop_t1(scores, labels, seen), *loop_gzsl(scores, labels, seen, gamma))
+    np.testing.assert_allclose((found.t1, found.u, found.s, found.h), expected, **EXACT)
+    assert found.gamma == gamma
+    assert 0 < found.h < 1
+
+
+@settings(max_examples=80, deadline=None)
+@given(problem=problems())
+def test_the_curve_equals_brute_force_with_ties(problem):
+    scores, labels, seen = problem
+    decisions = Decisions.from_scores(scores, labels, seen)
+    curve = SeenUnseenCurve.of(decisions)
+    gammas, brute = brute_curve(scores, labels, seen)
+    for gamma, (u, s, h) in zip(gammas, brute, strict=True):
+        i = int(np.searchsorted(curve.gamma, gamma, side="right")) - 1
+        np.testing.assert_allclose((curve.u[i], curve.s[i]), (u, s), **EXACT)
+        found = evaluate(decisions, seen, gamma)
+        np.testing.assert_allclose((found.u, found.s, found.h), (u, s, h), **EXACT)
+    area = sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairwise(brute))
+    assert curve.area == pytest.approx(area, abs=1e-12)
+    gamma, best = curve.best_gamma()
+    assert best == pytest.approx(max(h for *_, h in brute), abs=1e-12)
+    assert evaluate(decisions, seen, gamma).h == pytest.approx(best, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_curve_equals_brute_force_without_ties(seed):
+    scores, labels, seen = random_problem(seed, m=25)
+    decisions = Decisions.from_scores(scores, labels, seen)
+    _, brute = brute_curve(scores, labels, seen)
+    curve = SeenUnseenCurve.of(decisions)
+    area = sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairwise(brute))
+    assert curve.area == pytest.approx(area, abs=1e-12)
+    gamma, best = curve.best_gamma()
+    assert best == pytest.approx(max(h for *_, h in brute), abs=1e-12)
+    assert evaluate(decisions, seen, gamma).h == pytest.approx(best, abs=1e-12)
+    assert best >= evaluate(decisions, seen).h
+    assert len(curve.gamma) == 26
+
+
+def test_the_curve_runs_from_all_seen_to_all_unseen():
+    scores, labels, seen = random_problem(0)
+    decisions = Decisions.from_scores(scores, labels, seen)
+    curve = SeenUnseenCurve.of(decisions)
+    assert (curve.u[0], curve.s[-1]) == (0, pytest.approx(0, abs=1e-12))
+    assert curve.u[-1] == pytest.approx(loop_t1(scores, labels, seen))
+    assert (np.diff(curve.u) >= 0).all()
+    assert (np.diff(curve.s) <= 0).all()
+
+
+def test_constant_scores():
+    """Everything ties: the first unseen class for gamma >= 0, the first seen one below."""
+    seen = np.array([False, True, False, True])
+    labels = np.array([0, 1, 2, 3])
+    decisions = Decisions.from_scores(np.full((4, 4), 0.3), labels, seen)
+    np.testing.assert_array_equal(decisions.predict(), 0)
+    np.testing.assert_array_equal(decisions.predict(-1e-9), 1)
+    found = evaluate(decisions, seen)
+    assert (found.t1, found.u, found.s, found.h, found.ausuc) == (0.5, 0.5, 0, 0, 0.125)
+    assert SeenUnseenCurve.of(decisions).best_gamma() == (0.0, 0.0)
+
+
+def test_best_gamma_between_neighbouring_floats():
+    """The middle of two neighbours rounds to one of them; it must stay below the upper one."""
+    low = 1 + 2**-52  # its odd mantissa makes the middle round up
+    high = np.nextafter(low, 2)
+    seen = np.array([True, False])
+    labels = np.array([1, 0])
+    decisions = Decisions.from_scores(np.array([[low, 0], [high, 0]]), labels, seen)
+    gamma, best = SeenUnseenCurve.of(decisions).best_gamma()
+    assert best == 1
+    assert evaluate(decisions, seen, gamma).h == 1
+
+
+@pytest.mark.parametrize(
+    "missing", ["unseen pictures", "seen pictures", "all pictures", "unseen classes", "seen classes"]
+)
+def test_what_cannot_be_measured_is_nan(missing):
+    scores, labels, seen = random_problem(0)
+    if missing == "unseen classes":
+        scores, labels, seen = scores[seen[labels]], labels[seen[labels]], np.ones_like(seen)
+    elif missing == "seen classes":
+        scores, labels, seen = scores[~seen[labels]], labels[~seen[labels]], np.zeros_like(seen)
+    else:
+        keep = {"unseen pictures": seen[labels], "seen pictures": ~seen[labels]}.get(missing, np.zeros(60, bool))
+        scores, labels = scores[keep], labels[keep]
+    decisions = Decisions.from_scores(scores, labels, seen)
+    found = evaluate(decisions, seen)
+    has_unseen, has_seen = missing in ("seen pictures", "seen classes"), missing.startswith("unseen")
+    assert np.isnan(found.t1) == np.isnan(found.u) == (not has_unseen)
+    assert np.isnan(found.s) == (not has_seen)
+    assert np.isnan(found.h)
+    assert np.isnan(found.ausuc)
+    assert found.as_dict()["H"] is None
+    gamma, best = SeenUnseenCurve.of(decisions).best_gamma()
+    assert gamma == 0
+    assert np.isnan(best)
+    if has_seen:
+        # without unseen classes nothing competes, whatever gamma
+        said = scores.argmax(axis=1) if seen.all() else loop_predict(scores, seen, 0.0)
+        expected = loop_accuracy(said, labels, np.flatnonzero(seen))
+        assert found.s == pytest.approx(expected)
+    if has_unseen:
+        assert found.t1 == pytest.approx(loop_t1(scores, labels, seen))
+    intervals = bootstrap([decisions], seen, [0.0], samples=10)
+    assert np.isnan(intervals["H"].mean)
+    assert intervals["H"].as_dict()["low"] is None
+    assert np.isnan(intervals["T1"].mean) == (not has_unseen)
+
+
+def test_classes_without_pictures_do_not_count():
+    scores, labels, seen = random_problem(1)
+    gone = [int(np.flatnonzero(seen)[0]), int(np.flatnonzero(~seen)[0])]
+    keep = ~np.isin(labels, gone)
+    decisions = Decisions.from_scores(scores[keep], labels[keep], seen)
+    found = evaluate(decisions, seen, 0.2)
+    expected = (loop_t1(scores[keep], labels[keep], seen), *loop_gzsl(scores[keep], labels[keep], seen, 0.2))
+    np.testing.assert_allclose((found.t1, found.u, found.s, found.h), expected, **EXACT)
+    curve = SeenUnseenCurve.of(decisions)
+    i = np.searchsorted(curve.gamma, 0.2, side="right") - 1
+    np.testing.assert_allclose((curve.u[i], curve.s[i]), expected[1:3], **EXACT)
+
+
+def numbers(scores, labels, seen, gamma=0.25):
+    decisions = Decisions.from_scores(scores, labels, seen)
+    found = evaluate(decisions, seen, gamma)
+    best_gamma, best = SeenUnseenCurve.of(decisions).best_gamma()
+    return (found.t1, found.u, found.s, found.h, found.ausuc, best, best_gamma)
+
+
+@settings(max_examples=60, deadline=None)
+@given(problem=problems(), data=st.data())
+def test_the_order_of_pictures_does_not_matter(problem, data):
+    scores, labels, seen = problem
+    order = np.array(data.draw(st.permutations(range(len(labels)))))
+    # best_gamma may differ: equal H at two gammas, told apart by rounding of the sums
+    np.testing.assert_allclose(
+        numbers(scores[order], labels[order], seen)[:-1], numbers(scores, labels, seen)[:-1], **EXACT
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_order_of_classes_does_not_matter(seed):
+    scores, labels, seen = random_problem(seed)
+    order = np.random.default_rng(seed).permutation(len(seen))
+    position = np.argsort(order)
+    np.testing.assert_allclose(
+        numbers(scores[:, order], position[labels], seen[order]), numbers(scores, labels, seen), **EXACT
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(problem=problems(), quarters=st.integers(-40, 40))
+def test_a_constant_on_all_scores_does_not_matter(problem, quarters):
+    scores, labels, seen = problem
+    np.testing.assert_allclose(numbers(scores + quarters / 4, labels, seen), numbers(scores, labels, seen), **EXACT)
+
+
+@settings(max_examples=60, deadline=None)
+@given(problem=problems(), quarters=st.integers(-40, 40))
+def test_a_constant_on_the_seen_scores_shifts_gamma(problem, quarters):
+    scores, labels, seen = problem
+    by = quarters / 4
+    *before, gamma = numbers(scores, labels, seen, 0.25)
+    *after, shifted = numbers(scores + by * seen, labels, seen, 0.25 + by)
+    np.testing.assert_allclose(after, before, **EXACT)
+    if before[5] > 0:
+        assert shifted == pytest.approx(gamma + by)
+    curves = [SeenUnseenCurve.of(Decisions.from_scores(s, labels, seen)) for s in (scores, scores + by * seen)]
+    np.testing.assert_allclose(curves[1].gamma, curves[0].gamma + by, atol=1e-12)
+
+
+def test_gamma_takes_s_down_and_u_up():
+    scores, labels, seen = random_problem(2)
+    decisions = Decisions.from_scores(scores, labels, seen)
+    found = [evaluate(decisions, seen, gamma) for gamma in np.linspace(-4, 4, 30)]
+    assert (np.diff([f.u for f in found]) >= 0).all()
+    assert (np.diff([f.s for f in found]) <= 0).all()
+    assert len({f.t1 for f in found}) == len({f.ausuc for f in found}) == 1
+
+
+# bootstrap
+
+
+def outcome(right, labels, seen):
+    """Decisions of pictures that are right, or else wrong in a class of the same kind; two classes of each kind."""
+    kind = seen[labels]
+    other = np.array([1, 0, 3, 2])[labels]
+    said = np.where(right, labels, other)
+    return Decisions(labels, np.where(kind, said, 0), np.where(kind, 2, said), np.where(kind, 1.0, -1.0), ~kind)
+
+
+SEEN = np.array([True, True, False, False])
+
+
+def test_all_right_has_no_spread():
+    labels = np.repeat([0, 1, 2, 3], [5, 3, 4, 2])
+    found = bootstrap([outcome(np.ones(14, bool), labels, SEEN)], SEEN, [0.0], samples=50)
+    for name in ("T1", "U", "S", "H"):
+        assert (found[name].mean, found[name].std, found[name].low, found[name].high) == (1, 0, 1, 1)
+        assert found[name].per_seed == [1]
+
+
+def test_one_picture_a_class_has_no_spread():
+    """Resampling one picture gives that picture."""
+    labels = np.arange(4)
+    found = bootstrap([outcome(np.array([1, 0, 1, 1], bool), labels, SEEN)], SEEN, [0.0], samples=50)
+    assert (found["S"].low, found["S"].mean, found["S"].high) == (0.5, 0.5, 0.5)
+    assert (found["H"].low, found["H"].high) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
+
+
+def test_pictures_are_resampled_within_their_class():
+    """2 of 4 right in each of two classes: S resampled is the mean of two Binomial(4, 1/2) / 4."""
+    labels = np.repeat([0, 1, 2, 3], 4)
+    right = np.tile([1, 0, 1, 0], 4).astype(bool)
+    found = bootstrap([outcome(right, labels, SEEN)], SEEN, [0.0], samples=20000, level=0.9)
+    # quantiles of Binomial(8, 1/2): P(X <= 1) = 0.035 < 0.05 < P(X <= 2) = 0.145
+    assert (found["S"].low, found["S"].mean, found["S"].high) == (0.25, 0.5, 0.75)
+    wide = bootstrap([outcome(right, labels, SEEN)], SEEN, [0.0], samples=20000, level=0.995)
+    # P(X <= 0) = 0.0039 > 0.0025
+    assert (wide["S"].low, wide["S"].high) == (0, 1)
+
+
+def test_the_mean_is_as_measured_for_every_seed():
+    problems = [random_problem(0) for _ in range(3)]
+    rng = np.random.default_rng(0)
+    labels, seen = problems[0][1:]
+    decisions = [Decisions.from_scores(s + rng.standard_normal(s.shape), labels, seen) for s, *_ in problems]
+    gammas = [0.0, 0.3, -0.2]
+    found = bootstrap(decisions, seen, gammas, samples=400)
+    measured = [evaluate(d, seen, g) for d, g in zip(decisions, gammas, strict=True)]
+    for name in ("t1", "u", "s", "h"):
+        interval = found[name.upper()]
+        values = [getattr(m, name) for m in measured]
+        np.testing.assert_allclose(interval.per_seed, values, **EXACT)
+        assert interval.mean == pytest.approx(np.mean(values))
+        assert interval.std == pytest.approx(np.std(values, ddof=1))
+        assert interval.low < interval.mean < interval.high
+    assert bootstrap(decisions[:1], seen, [0.0], samples=10)["T1"].std == 0
+
+
+def test_the_same_seed_gives_the_same_interval():
+    scores, labels, seen = random_problem(3)
+    decisions = [Decisions.from_scores(scores, labels, seen)]
+    one, same, other = (bootstrap(decisions, seen, [0.0], samples=300, seed=seed) for seed in (1, 1, 2))
+    assert one == same
+    assert (one["S"].low, one["S"].high) != (other["S"].low, other["S"].high)
+    # seeds of training share the resampling, so a model twice has the interval of that model
+    twice = bootstrap(decisions * 2, seen, [0.0, 0.0], samples=300, seed=1)
+    assert (twice["H"].low, twice["H"].high) == pytest.approx((one["H"].low, one["H"].high))
+
+
+def test_coverage():
+    """Of 150 data sets of accuracy 0.7, about 95% of the intervals hold it."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2, 3], 60)
+    inside = 0
+    for i in range(150):
+        found = bootstrap([outcome(rng.random(240) < 0.7, labels, SEEN)], SEEN, [0.0], samples=200, seed=i)["S"]
+        inside += found.low <= 0.7 <= found.high
+    assert 0.88 < inside / 150 < 0.99
+
+
+def test_the_json_form_has_no_nan():
+    nan = float("nan")
+    assert Scores(nan, nan, 0.5, nan, 0.0, nan).as_dict() == {
+        "T1": None,
+        "U": None,
+        "S": 0.5,
+        "H": None,
+        "AUSUC": None,
+        "gamma": 0.0,
+    }
+    interval = Interval(nan, nan, nan, nan, [nan, 0.5]).as_dict()
+    assert interval == {"mean": None, "std": None, "low": None, "high": None, "per_seed": [None, 0.5]}

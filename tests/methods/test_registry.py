@@ -1,0 +1,156 @@
+"""Methods, presets and settings by name."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from unseen.errors import UnseenError
+from unseen.methods import METHODS, create_method, find_method, find_preset
+from unseen.methods.base import Recipe, change_recipe
+from unseen.methods.eszsl import ESZSLSettings
+from unseen.methods.msdn import MSDN, MSDNSettings
+
+
+def refused(text):
+    return pytest.raises(UnseenError, match=text)
+
+
+@pytest.mark.parametrize(
+    ("name", "suggestion"),
+    [
+        ("msdm", 'did you mean "msdn"'),
+        ("MSDN", 'did you mean "msdn"'),
+        ("ezsl", 'did you mean "eszsl"'),
+        ("globl", 'did you mean "global"'),
+        ("transformer", "one of msdn, global, eszsl"),
+    ],
+)
+def test_unknown_methods_suggest_near_ones(name, suggestion):
+    with refused(f'no method "{name}" — {suggestion}'):
+        find_method(name)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_are_complete(name):
+    method = find_method(name)
+    assert method.name == name
+    assert all(vars(method.card).values())
+    assert method.presets["cub"].source
+    made = create_method(name, channels=6, vectors=torch.randn(3, 4, dtype=torch.float64))
+    assert isinstance(made, method)
+    assert made.settings == method.presets["cub"].settings
+    assert isinstance(made.settings, method.settings_class)
+    assert (method.presets["cub"].recipe is None) == method.closed_form
+    assert all(tensor.dtype == torch.float64 for tensor in made.state_dict().values())
+
+
+# The table of METHODS, section 1
+TABLE = {
+    # momentum, sampler, pictures a step, epochs, lambda_cal, lambda_dis, a1 and a2, renormalised, seed
+    "cub": (0.9, "random", 50, 30, 0.1, 1e-3, (0.9, 0.1), False, 214),
+    "sun": (0.9, "classes", 50, 70, 1e-4, 1e-2, (0.7, 0.3), False, 2339),
+    "awa2": (0.0, "classes", 40, 50, 0.12, 1e-7, (1.0, 0.0), True, 87778),
+}
+
+
+@pytest.mark.parametrize("dataset", TABLE)
+def test_presets_are_the_release(dataset):
+    momentum, sampler, batch, epochs, cal, dis, fusion, renormalize, seed = TABLE[dataset]
+    name, preset = find_preset(MSDN, dataset)
+    assert (name, preset.seed) == (dataset, seed)
+    assert preset.settings == MSDNSettings(
+        subnets="both",
+        distillation="released",
+        lambda_cal=cal,
+        lambda_dis=dis,
+        fusion=fusion,
+        renormalize_vectors=renormalize,
+        clip_negative=dataset == "awa2",
+        margin=1.0,
+    )
+    recipe = preset.recipe
+    assert (recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.momentum) == ("rmsprop", 1e-4, 1e-4, momentum)
+    assert (recipe.sampler, recipe.batch_size, recipe.epochs) == (sampler, batch, epochs)
+    assert (recipe.step_pictures or recipe.batch_size) == 50  # steps = pictures * epochs // 50
+    assert set(MSDN.presets) == set(TABLE)
+
+
+def test_which_preset_is_taken():
+    assert find_preset(MSDN, "SUN")[0] == "sun"
+    assert find_preset(MSDN, "my birds")[0] == "cub"
+    assert find_preset(MSDN, "sun", "awa2")[0] == "awa2"
+    with refused('msdn has no preset "apy" — one of cub, sun, awa2'):
+        find_preset(MSDN, "sun", "apy")
+
+
+def test_settings_from_text():
+    base = MSDN.presets["sun"].settings
+    changed = MSDNSettings.from_strings(
+        base, {"lambda_cal": "0.5", "fusion": "0.25, 0.75", "renormalize_vectors": "Yes", "subnets": "a2v"}
+    )
+    assert changed == MSDNSettings(
+        lambda_cal=0.5, lambda_dis=1e-2, fusion=(0.25, 0.75), renormalize_vectors=True, subnets="a2v"
+    )
+    assert MSDNSettings.from_strings(changed, {"renormalize_vectors": "0"}).renormalize_vectors is False
+    assert MSDNSettings.from_strings(base, {}) == base == MSDN.presets["sun"].settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"lambda": "1"}, 'no setting "lambda" — one of subnets, distillation, lambda_cal, '),
+        ({"lambda_cal": "much"}, 'setting lambda_cal: "much" does not fit — give float'),
+        ({"lambda_cal": "nan"}, 'setting lambda_cal: "nan" does not fit'),
+        ({"fusion": "inf,1"}, 'setting fusion: "inf,1" does not fit'),
+        ({"fusion": "1"}, 'setting fusion: "1" does not fit — give 2 values, comma-separated'),
+        ({"fusion": "1,2,3"}, 'setting fusion: "1,2,3" does not fit'),
+        ({"fusion": "0,0"}, "setting fusion: no sub-net has weight"),
+        ({"renormalize_vectors": "maybe"}, 'setting renormalize_vectors: "maybe" does not fit — give bool'),
+        ({"subnets": "all"}, 'setting subnets: "all" is no choice — one of both, a2v, v2a'),
+    ],
+)
+def test_wrong_settings_are_refused(changes, text):
+    with refused(text):
+        MSDNSettings.from_strings(MSDNSettings(), changes)
+
+
+def test_a_method_without_settings_has_none_to_change():
+    with refused('no setting "gamma"'):
+        ESZSLSettings.from_strings(ESZSLSettings(), {"gamma": "1"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"epochs": "0"}, "epochs is 0 — give 1 or more"),
+        ({"batch_size": "-3"}, "batch_size is -3 — give 1 or more"),
+        ({"epochs": "2.5"}, 'setting epochs: "2.5" does not fit — give int'),
+        ({"lr": "-1"}, "lr is -1.0 — give 0 or more"),
+        ({"weight_decay": "-1e-4"}, "weight_decay is -0.0001 — give 0 or more"),
+        ({"optimizer": "lion"}, 'setting optimizer: "lion" is no choice — one of rmsprop, sgd, adamw'),
+        ({"sampler": "pairs"}, 'setting sampler: "pairs" is no choice — one of random, classes'),
+        ({"rate": "1"}, 'no setting "rate"'),
+    ],
+)
+def test_wrong_recipes_are_refused(changes, text):
+    with refused(text):
+        change_recipe(Recipe(), changes)
+
+
+def test_recipes_from_text():
+    assert change_recipe(Recipe(), {"epochs": "7", "lr": "1e-2", "optimizer": "sgd"}) == Recipe(
+        epochs=7, lr=1e-2, optimizer="sgd"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("rmsprop", torch.optim.RMSprop), ("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)]
+)
+def test_optimizers(name, kind):
+    trained, frozen = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(2), requires_grad=False)
+    made = Recipe(optimizer=name, lr=0.25, weight_decay=0.5, momentum=0.75).make_optimizer(iter([trained, frozen]))
+    assert type(made) is kind
+    (group,) = made.param_groups
+    assert group["params"] == [trained]
+    assert (group["lr"], group["weight_decay"], group.get("momentum", 0.75)) == (0.25, 0.5, 0.75)

@@ -1,0 +1,229 @@
+"""Whole runs on a tiny drawn dataset: what they write, that they resume, and that protocols keep their word."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import unseen
+from unseen.data.dataset import final_partition, validation_partition
+from unseen.data.folder import load_folder
+from unseen.errors import RunError, UnseenError
+from unseen.methods import METHODS
+from unseen.training.engine import Interrupted
+from unseen.training.run import Run
+
+RECIPE = {"epochs": "4", "batch_size": "8", "lr": "1e-3"}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def do(tiny_guide, tiny_backbone, cache):
+    def run(method, folder, dataset=tiny_guide, **options):
+        if not METHODS[method].closed_form:
+            options.setdefault("recipe", RECIPE)
+        options = {"device": "cpu", "cache": cache, "backbone": tiny_backbone, **options}
+        return unseen.fit(method, dataset, folder, **options)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def both(do, tmp_path_factory):
+    return do("msdn", tmp_path_factory.mktemp("runs") / "both", protocols=("honest", "paper"), seeds=(0, 1))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_fits_evaluates_predicts_explains_adds_saves_loads(method, do, cache, tiny_guide, tmp_path):
+    run = do(method, tmp_path / "run")
+    metrics = run.results["protocols"]["honest"]["metrics"]
+    assert all(0 <= metrics[m]["mean"] <= 1 for m in ("T1", "U", "S", "H", "AUSUC"))
+    again = unseen.evaluate(run, cache=cache, device="cpu")["seeds"]["0"]
+    for name in ("T1", "U", "S", "H", "AUSUC"):
+        assert again[name] == pytest.approx(metrics[name]["mean"], abs=1e-12)
+    dataset = load_folder(tiny_guide)
+    pictures = dataset.paths()[:3]
+    recognizer = unseen.Recognizer.load(run.folder, device="cpu")
+    first = list(recognizer.predict(pictures, top=4))
+    assert [len(p.candidates) for p in first] == [4, 4, 4]
+    why = recognizer.explain(pictures[0])
+    assert why.target.name == first[0].best.name
+    assert why.target.score == pytest.approx(first[0].best.score, abs=1e-5)
+    assert why.target.confidence == pytest.approx(first[0].best.confidence, abs=1e-5)
+    assert sum(r.evidence for r in why.reasons) + why.offset == pytest.approx(why.target.score, abs=1e-5)
+    k = dataset.table.attributes.index(why.reasons[0].attribute)
+    assert why.contributions[k].sum() == pytest.approx(why.reasons[0].score, rel=1e-4, abs=1e-6)
+    recognizer.add_class("Night Heronette", dataset.table.values[0] * 0.5 + dataset.table.values[1])
+    saved = recognizer.save(tmp_path / "saved")
+    shutil.rmtree(run.folder)
+    loaded = unseen.Recognizer.load(saved, device="cpu")
+    assert "Night Heronette" in loaded.table.names
+    assert [p.as_dict() for p in loaded.predict(pictures)] == [p.as_dict() for p in recognizer.predict(pictures)]
+    loaded.remove_class("Night Heronette")
+    assert [p.as_dict() for p in loaded.predict(pictures, top=4)] == [p.as_dict() for p in first]
+
+
+def test_shared_training_equals_separate_ones(do, both, tmp_path):
+    """Honest numbers read off the paper protocol's training are those of an honest run alone, and vice versa."""
+    for protocol in ("honest", "paper"):
+        alone = do("msdn", tmp_path / protocol, protocols=(protocol,), seeds=(0, 1))
+        found, shared = (r.results["protocols"][protocol]["seeds"] for r in (alone, both))
+        assert found == shared
+
+
+def test_paper_is_the_best_epoch_on_the_test_set(both):
+    for seed in ("0", "1"):
+        lines = (both.folder / f"seed-{seed}" / "final" / "metrics.jsonl").read_text().splitlines()
+        metrics = [json.loads(line)["metrics"] for line in lines]
+        found = both.results["protocols"]["paper"]["seeds"][seed]
+        assert found["T1"] == max(m["T1"] for m in metrics)
+        assert found["H"] == max(m["H"] for m in metrics)
+        assert found["gamma"] == 0  # MSDN's own protocol sweeps no offset
+
+
+def test_honest_chooses_by_validation_alone(both):
+    for seed in ("0", "1"):
+        lines = (both.folder / f"seed-{seed}" / "validation" / "metrics.jsonl").read_text().splitlines()
+        best = [json.loads(line)["metrics"]["best_H"] for line in lines]
+        chosen = both.results["protocols"]["honest"]["seeds"][seed]["chosen"]
+        assert chosen["epoch"] == 1 + int(np.argmax(best))
+
+
+def test_unseen_pictures_never_reach_training_or_choice(do, tiny_guide, cache, tmp_path):
+    """Black out every test picture: the weights, gamma and temperature of an honest run stay the same to the bit."""
+    from PIL import Image
+
+    spoiled = tmp_path / "spoiled"
+    shutil.copytree(tiny_guide, spoiled)
+    dataset = load_folder(spoiled)
+    for split in ("test_seen", "test_unseen"):
+        for i in dataset.indices(split):
+            Image.new("RGB", (64, 64)).save(dataset.paths()[i])
+    a, b = do("msdn", tmp_path / "a"), do("msdn", tmp_path / "b", dataset=spoiled)
+    assert (a.folder / "seed-0" / "honest.safetensors").read_bytes() == (
+        b.folder / "seed-0" / "honest.safetensors"
+    ).read_bytes()
+    one, two = (r.results["protocols"]["honest"]["seeds"]["0"] for r in (a, b))
+    assert (one["gamma"], one["temperature"], one["chosen"]) == (two["gamma"], two["temperature"], two["chosen"])
+    assert a.results["protocols"]["honest"]["metrics"]["U"] != b.results["protocols"]["honest"]["metrics"]["U"]
+
+
+def test_partitions_of_the_guide(tiny_guide):
+    dataset = load_folder(tiny_guide)
+    validation, final = validation_partition(dataset), final_partition(dataset)
+    assert set(validation.test_unseen) <= set(dataset.indices("trainval"))
+    assert not set(final.train) & set(final.test_unseen)
+
+
+def test_manifest_says_what_the_numbers_depend_on(both, tiny_guide):
+    manifest = both.manifest
+    dataset = load_folder(tiny_guide)
+    assert manifest["data"]["fingerprint"] == dataset.fingerprint
+    assert manifest["backbone"]["regions"] == "4x4"
+    assert manifest["versions"]["torch"] == torch.__version__
+    assert manifest["method"]["recipe"]["epochs"] == 4
+    assert set(manifest["splits"]["validation_classes"]) == {
+        n for n, v in zip(dataset.table.names, dataset.table.validation, strict=True) if v
+    }
+
+
+def test_more_seeds_are_added_and_old_ones_kept(do, tmp_path):
+    first = do("msdn", tmp_path / "run", seeds=(0,))
+    stamp = (first.folder / "seed-0" / "honest.safetensors").stat().st_mtime_ns
+    before = first.results["protocols"]["honest"]["seeds"]["0"]
+    more = do("msdn", tmp_path / "run", seeds=(0, 5))
+    found = more.results["protocols"]["honest"]
+    assert list(found["seeds"]) == ["0", "5"]
+    assert found["seeds"]["0"] == before
+    assert (first.folder / "seed-0" / "honest.safetensors").stat().st_mtime_ns == stamp
+    t1 = [found["seeds"][s]["T1"] for s in ("0", "5")]
+    assert found["metrics"]["T1"]["mean"] == pytest.approx(np.mean(t1))
+    assert found["metrics"]["T1"]["std"] == pytest.approx(np.std(t1, ddof=1))
+
+
+def test_another_configuration_is_refused(do, both, tmp_path):
+    with pytest.raises(RunError, match=r"another settings"):
+        do("msdn", both.folder, settings={"lambda_cal": "0.3"})
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match=r"holds no run"):
+        do("msdn", tmp_path / "full")
+    assert (tmp_path / "full" / "notes.txt").read_text() == "mine"
+
+
+def test_changed_pictures_are_noticed_when_evaluating(do, tiny_guide, cache, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_guide, copy)
+    run = do("eszsl", tmp_path / "run", dataset=copy)
+    (copy / "parts.csv").unlink()
+    frame = pd.read_csv(copy / "images.csv")
+    frame[frame["split"] != "test_seen"].to_csv(copy / "images.csv", index=False)
+    with pytest.raises(RunError, match="the dataset has changed"):
+        unseen.evaluate(run, cache=cache, device="cpu")
+
+
+def test_stopped_run_resumes_to_the_same_bytes(do, both, tmp_path):
+    """SIGTERM in the middle of the second seed's validation stage, then the same call again."""
+
+    def stop(task, done, total, note=""):
+        if task == "seed 1: validation" and done == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    options = {"protocols": ("honest", "paper"), "seeds": (0, 1)}
+    with pytest.raises(Interrupted):
+        do("msdn", tmp_path / "cut", report=stop, **options)
+    with pytest.raises(RunError, match=r"results\.json: no such file"):
+        _ = Run(tmp_path / "cut").results
+    resumed = do("msdn", tmp_path / "cut", **options)
+    for seed in (0, 1):
+        for name in ("honest", "paper"):
+            file = f"seed-{seed}/{name}.safetensors"
+            assert (resumed.folder / file).read_bytes() == (both.folder / file).read_bytes()
+    assert resumed.results["protocols"] == both.results["protocols"]
+
+
+def test_two_processes_on_one_run(do, both, tiny_guide, tiny_backbone, cache):
+    from filelock import FileLock
+
+    with FileLock(both.folder / ".lock"), pytest.raises(RunError, match="another process"):
+        do("msdn", both.folder, protocols=("honest", "paper"), seeds=(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("options", "mend"),
+    [
+        ({"protocols": ("best",)}, "honest or paper"),
+        ({"select": "acc"}, "H, T1, AUSUC"),
+        ({"settings": {"lamda": "1"}}, "lambda_cal"),
+        ({"settings": {"lambda_cal": "much"}}, "give float"),
+        ({"settings": {"fusion": "1"}}, "2 values"),
+        ({"recipe": {"epochs": "0"}}, "1 or more"),
+        ({"recipe": {"optimizer": "adagrad"}}, "rmsprop, sgd, adamw"),
+        ({"preset": "imagenet"}, "cub, sun, awa2"),
+        ({"vectors": "given"}, 'use "words"'),
+        ({"seeds": (1, 1)}, "name each once"),
+    ],
+)
+def test_wrong_options_are_one_line_and_cost_nothing(do, tmp_path, options, mend):
+    with pytest.raises(UnseenError, match=mend) as caught:
+        do("msdn", tmp_path / "run", **options)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_importing_unseen_is_light():
+    code = "import sys, unseen; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
