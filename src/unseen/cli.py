@@ -134,10 +134,12 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 def _table(rows: list[dict[str, str]], columns: dict[str, str] | None = None, title: str | None = None) -> None:
     """Print rows; columns that say the same in every row move above the table, so that it stays narrow."""
+    from unseen.report.tables import shared_columns
+
     if not rows:
         return
     names = columns or {name: name for name in rows[0]}
-    shared = [n for n in names if len({r[n] for r in rows}) == 1 and n in ("data", "backbone", "seeds")]
+    shared = [n for n in shared_columns(rows) if n in names]
     if shared:
         out.print("   ".join(f"{names[n]}: {rows[0][n]}" for n in shared), highlight=False, soft_wrap=True)
     table = Table(title=title, title_justify="left", header_style="bold")
@@ -439,6 +441,20 @@ def explain(
                 f"against {found.rival.name}": f"{r.against:+.3f}",
             }
             for r in found.reasons[:top]
+        ]
+        + [
+            {
+                "attribute": f"{len(found.reasons) - top} other attributes",
+                "looks at": "",
+                f"for {found.target.name}": f"{sum(r.evidence for r in found.reasons[top:]):+.3f}",
+                f"against {found.rival.name}": f"{sum(r.against for r in found.reasons[top:]):+.3f}",
+            },
+            {
+                "attribute": "seen/unseen offset",
+                "looks at": "",
+                f"for {found.target.name}": f"{found.offset:+.3f}",
+                f"against {found.rival.name}": f"{found.lead_offset:+.3f}",
+            },
         ],
         title=f"{found.target.name}: {100 * found.target.confidence:.0f}%"
         f"   {found.rival.name}: {100 * found.rival.confidence:.0f}%",

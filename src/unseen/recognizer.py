@@ -102,6 +102,8 @@ class Explanation:
         target, rival: the class explained, and the one it is compared with.
         reasons: one an attribute, strongest evidence first. Their evidence adds up to the class score less ``offset``.
         offset: what the score holds beside the attributes: the method's seen/unseen margin.
+        lead_offset: what margin and gamma add to the target's lead over the rival; the lead is this plus the sum of
+            ``against``. It is 0 where both are seen or both unseen.
         attention: name of a sub-net to ``(K, h, w)`` in the table's attribute order; empty for methods without.
         contributions: ``(K, h, w)`` what each region adds to each attribute score, sub-nets fused.
         crop: left, top, right, bottom of what the network saw, in the picture's pixels.
@@ -113,6 +115,7 @@ class Explanation:
     rival: Candidate
     reasons: tuple[Reason, ...]
     offset: float
+    lead_offset: float
     attention: Mapping[str, np.ndarray]
     contributions: np.ndarray
     crop: tuple[float, float, float, float]
@@ -132,6 +135,7 @@ class Explanation:
             "target": vars(self.target),
             "rival": vars(self.rival),
             "offset": self.offset,
+            "lead_offset": self.lead_offset,
             "crop": list(self.crop),
             "reasons": [{**vars(r), "heat": np.round(self.heat(r.attribute), 5).tolist()} for r in self.reasons],
         }
@@ -418,6 +422,7 @@ class Recognizer:
             )
             for k in order
         )
+        offset = float(scores[c] - evidence.sum())
         grid = self.backbone.grids[0]
 
         def to_grid(values: Tensor) -> np.ndarray:
@@ -430,7 +435,8 @@ class Recognizer:
             wanted,
             other,
             reasons,
-            float(scores[c] - evidence.sum()),
+            offset,
+            offset - float(scores[j] - (psi * vectors[j]).sum()) - self.gamma * (int(wanted.seen) - int(other.seen)),
             {name: to_grid(b.attention[0]) for name, b in branches.items() if b.attention is not None},
             to_grid(self.method.fused_contributions(branches)[0]),
             self.backbone.transform.crop_box(*image.size),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -103,13 +102,3 @@ def thumbnail(picture: Image.Image, size: int = 200) -> Image.Image:
     small = picture.copy()
     small.thumbnail((size, size), Image.Resampling.LANCZOS)
     return small
-
-
-def contact_sheet(pictures: Sequence[Image.Image], columns: int, gap: int = 6) -> Image.Image:
-    """Pictures of one size in rows."""
-    width, height = pictures[0].size
-    rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap) + gap), "white")
-    for i, picture in enumerate(pictures):
-        sheet.paste(picture, (gap + i % columns * (width + gap), gap + i // columns * (height + gap)))
-    return sheet

@@ -19,7 +19,7 @@ from unseen.explain.figures import label, overlay, thumbnail
 from unseen.files import write_text
 from unseen.progress import Report, silent
 from unseen.recognizer import Explanation, Recognizer
-from unseen.report.tables import chance, percent, result_rows
+from unseen.report.tables import chance, percent, result_rows, shared_columns
 from unseen.training.run import METRICS, Plan, Run
 
 EXAMPLES = 6
@@ -59,7 +59,12 @@ def _example(dataset: Dataset, index: int, explanation: Explanation) -> Example:
         for r in shown
     ]
     by_difference = sorted(explanation.reasons, key=lambda r: -abs(r.against))[:6]
-    largest = max(abs(r.against) for r in by_difference) or 1.0
+    bars = [(label(r.attribute), r.against) for r in sorted(by_difference, key=lambda r: -r.against)]
+    if explanation.lead_offset:
+        bars.append(("seen/unseen offset", explanation.lead_offset))
+    rest = sum(r.against for r in explanation.reasons) - sum(r.against for r in by_difference)
+    bars.append((f"{len(explanation.reasons) - len(by_difference)} other attributes", rest))
+    largest = max(abs(value) for _, value in bars) or 1.0
     return Example(
         dataset.files[index],
         truth,
@@ -72,12 +77,12 @@ def _example(dataset: Dataset, index: int, explanation: Explanation) -> Example:
         heats,
         [
             {
-                "name": label(r.attribute),
-                "value": f"{r.against:+.2f}",
-                "width": round(50 * abs(r.against) / largest, 1),
-                "positive": r.against > 0,
+                "name": name,
+                "value": f"{value:+.2f}",
+                "width": round(50 * abs(value) / largest, 1),
+                "positive": value > 0,
             }
-            for r in sorted(by_difference, key=lambda r: -r.against)
+            for name, value in bars
         ],
         explanation.rival.name,
     )
@@ -189,13 +194,15 @@ def write_report(
     recognizer = Recognizer.load(run.folder, device=device)
     right, wrong = _examples(recognizer, plan.dataset, report)
     found = run.results["protocols"][run.protocol]
+    rows = result_rows([*others, run])
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("unseen.report"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     page = environment.get_template("report.html").render(
         title=f"{run.manifest['method']['name']} on {run.manifest['data']['name']}",
         sentences=summary_sentences(run),
-        rows=result_rows([*others, run]),
+        rows=rows,
+        shared=shared_columns(rows),
         metrics=METRICS,
         right=right,
         wrong=wrong,

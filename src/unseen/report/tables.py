@@ -47,6 +47,11 @@ def result_rows(runs: Sequence[Run]) -> list[dict[str, str]]:
     return rows
 
 
+def shared_columns(rows: Sequence[dict[str, str]]) -> list[str]:
+    """Of data, backbone and seeds, those that say the same in every row and can stand above the table."""
+    return [name for name in ("data", "backbone", "seeds") if len({row.get(name) for row in rows}) == 1]
+
+
 def chance(run: Run) -> float:
     """T1 of guessing: one over the number of unseen classes."""
     return 1 / max(run.manifest["data"]["classes_unseen"], 1)

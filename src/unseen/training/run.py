@@ -68,6 +68,7 @@ class Plan:
     def of(cls, config: RunConfig, cache: Path, report: Report = silent) -> Plan:
         """Resolve a configuration; everything that can be wrong with it is found here, before any long work."""
         method = find_method(config.method)
+        config.backbone.fingerprint()  # the weights are there
         dataset = load_dataset(config.dataset, cache=cache, report=report)
         name, preset = find_preset(method, dataset.name, config.preset)
         settings = type(preset.settings).from_strings(preset.settings, dict(config.settings))
