@@ -2,7 +2,7 @@
 
     python benchmarks/msdn_step.py [--shape cub] [--repeats 7] [--output benchmarks/results/msdn_step.json]
 
-The literal side is written from METHODS-like formulas term by term: every bilinear map is its own einsum, regions are
+The literal side is written from the formulas term by term: every bilinear map is its own einsum, regions are
 normalised in every step, and nothing is shared. Both sides are timed alternately in one process; ratios are of the
 medians. The floor is the time that the two unavoidable products of the stacked maps take at the rate that one plain
 matrix product of the same shape reaches, measured in the same run.

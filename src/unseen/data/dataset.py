@@ -160,7 +160,7 @@ class Partition:
 
 
 def final_partition(dataset: Dataset) -> Partition:
-    """Train on all seen classes, test on the test pictures (METHODS: the Proposed Split)."""
+    """Train on all seen classes, test on the test pictures (the Proposed Split, Xian et al., TPAMI 2019)."""
     return Partition(
         np.arange(len(dataset.table)),
         dataset.table.seen,

@@ -1,0 +1,182 @@
+"""Does a method look at the part that an attribute names? The pointing game on annotated part positions.
+
+For every picture and every attribute that its class has, the attention's highest region is a hit if its centre lies
+within a radius of the named part (METHODS of the field: a hit in a box around the part). The radius is a share of the
+bird's, or more generally the part cloud's, extent. Chance is the hit rate of a region drawn at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from unseen.backbones import Transform
+from unseen.data.dataset import Dataset
+from unseen.data.features import RegionStore
+from unseen.errors import DataError
+from unseen.methods.base import Method
+
+PRESENT = 0.5
+"""An attribute is a class's own where its value is above this share of the attribute's largest value."""
+
+CUB_PARTS = {
+    "bill": ("beak",),
+    "wing": ("left wing", "right wing"),
+    "upperparts": ("back",),
+    "underparts": ("belly", "breast"),
+    "breast": ("breast",),
+    "back": ("back",),
+    "tail": ("tail",),
+    "upper_tail": ("tail",),
+    "under_tail": ("tail",),
+    "head": ("crown", "nape", "forehead"),
+    "throat": ("throat",),
+    "eye": ("left eye", "right eye"),
+    "forehead": ("forehead",),
+    "nape": ("nape",),
+    "belly": ("belly",),
+    "leg": ("left leg", "right leg"),
+    "crown": ("crown",),
+}
+"""CUB's parts for the body part that a group's name starts with (our reading): ``has_bill_shape`` looks at the beak."""
+
+
+@dataclass(frozen=True)
+class PointingGame:
+    """Hit rates of one map.
+
+    Args:
+        hits: share of hits over all pictures and attributes.
+        chance: the same for a region drawn at random.
+        by_group: attribute group to (hits, chance, number of cases).
+    """
+
+    hits: float
+    chance: float
+    by_group: dict[str, tuple[float, float, int]]
+
+
+def parts_of(dataset: Dataset) -> list[tuple[str, ...]]:
+    """The annotated parts that each attribute looks at; empty where none is known.
+
+    Raises:
+        DataError: the dataset has no part positions, or none that an attribute names.
+    """
+    if dataset.part_positions is None:
+        raise DataError("no part positions", where=dataset.name, mend="add parts.csv with file, part, x, y")
+    known = set(dataset.part_positions["part"])
+    attributes = dataset.table.attributes
+    found = []
+    for group, part in zip(attributes.groups, attributes.parts, strict=True):
+        names: tuple[str, ...] = (part,) if part else ()
+        if not names:
+            stem = group.removeprefix("has_")
+            fits = [key for key in CUB_PARTS if stem == key or stem.startswith(key + "_")]
+            names = CUB_PARTS[max(fits, key=len)] if fits else ()
+        found.append(tuple(n for n in names if n in known))
+    if not any(found):
+        raise DataError("no attribute names an annotated part", where=dataset.name, mend="add a part column")
+    return found
+
+
+def region_centres(transform: Transform, grid: tuple[int, int], width: int, height: int) -> np.ndarray:
+    """``(R, 2)`` x, y of every region's centre in an upright picture's pixels, row by row."""
+    h, w = grid
+    left, top, right, bottom = transform.crop_box(width, height)
+    xs = left + (np.arange(w) + 0.5) / w * (right - left)
+    ys = top + (np.arange(h) + 0.5) / h * (bottom - top)
+    return np.stack([np.tile(xs, h), np.repeat(ys, w)], axis=1)
+
+
+@torch.inference_mode()
+def pointing_game(
+    method: Method,
+    dataset: Dataset,
+    store: RegionStore,
+    transform: Transform,
+    pictures: Sequence[int] | np.ndarray,
+    *,
+    radius: float = 0.15,
+    batch_size: int = 32,
+) -> dict[str, PointingGame]:
+    """Hit rate of every sub-net's attention (of a method without attention: its region contributions).
+
+    Args:
+        method: trained, on the CPU or a device.
+        dataset: with part positions.
+        store: its regions.
+        transform: of the backbone.
+        pictures: which pictures.
+        radius: of a hit, as a share of the diagonal of the box around the picture's visible parts, at least one
+            region's half diagonal.
+        batch_size: pictures at once.
+
+    Returns:
+        Name of the sub-net to its hit rates.
+
+    Raises:
+        DataError: no part positions.
+    """
+    from PIL import Image
+
+    named = parts_of(dataset)
+    table = dataset.table
+    peak = np.abs(table.values).max(axis=0)
+    has = table.values > PRESENT * np.where(peak > 0, peak, 1)
+    frame = dataset.part_positions
+    assert frame is not None
+    visible = frame[frame["visible"].astype(bool)]
+    positions: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for file, part, x, y in zip(visible["file"], visible["part"], visible["x"], visible["y"], strict=True):
+        positions.setdefault(file, {}).setdefault(part, []).append((float(x), float(y)))
+    grid = store.grid(0)
+    device = next((p.device for p in method.parameters()), torch.device("cpu"))
+    cases: dict[str, list[tuple[str, bool, float]]] = {}
+    indices = np.asarray(pictures)
+    for start in range(0, len(indices), batch_size):
+        batch = indices[start : start + batch_size]
+        branches = method.maps(store.read(batch).float().to(device))
+        peaks = {
+            name: (branch.contributions if branch.attention is None else branch.attention).argmax(dim=2).cpu().numpy()  # type: ignore[union-attr]
+            for name, branch in branches.items()
+        }
+        for row, index in enumerate(batch):
+            where = positions.get(dataset.files[index], {})
+            points = [p for part in where.values() for p in part]
+            if len(points) < 2:
+                continue
+            with Image.open(dataset.images / dataset.files[index]) as image:
+                width, height = image.size
+            centres = region_centres(transform, grid, width, height)
+            cell = np.hypot(*(centres.max(axis=0) - centres.min(axis=0)) / (np.array(grid[::-1]) - 1).clip(min=1)) / 2
+            reach = max(radius * np.hypot(*np.ptp(np.array(points), axis=0)), cell)
+            near = {}
+            for part, spots in where.items():
+                distance = np.linalg.norm(centres[:, None] - np.array(spots)[None], axis=2)
+                near[part] = distance.min(axis=1) <= reach
+            for k in np.flatnonzero(has[dataset.labels[index]]):
+                targets = [near[part] for part in named[k] if part in near]
+                if not targets:
+                    continue
+                inside = np.logical_or.reduce(targets)
+                if not inside.any():
+                    continue  # the part lies outside what the network sees
+                for name, peak_of in peaks.items():
+                    hit = bool(inside[peak_of[row, k]])
+                    cases.setdefault(name, []).append((table.attributes.groups[k], hit, float(inside.mean())))
+    return {name: _summary(found) for name, found in cases.items()}
+
+
+def _summary(cases: list[tuple[str, bool, float]]) -> PointingGame:
+    groups: dict[str, list[tuple[bool, float]]] = {}
+    for group, hit, chance in cases:
+        groups.setdefault(group, []).append((hit, chance))
+
+    def rate(pairs: list[tuple[bool, float]]) -> tuple[float, float, int]:
+        return float(np.mean([h for h, _ in pairs])), float(np.mean([c for _, c in pairs])), len(pairs)
+
+    hits, chance, _ = rate([(h, c) for _, h, c in cases])
+    return PointingGame(hits, chance, {group: rate(pairs) for group, pairs in groups.items()})
