@@ -1,15 +1,15 @@
-"""Where the fixtures that live outside the repository are."""
+"""Fixtures that several test modules share."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
+import torch
 
-ROOT = Path(__file__).parents[1]
-PARITY = Path(os.environ.get("UNSEEN_PARITY", ROOT.parent / "shared" / "parity"))
-DATA = Path(os.environ.get("UNSEEN_DATA", ROOT.parent / "shared" / "data"))
+from places import DATA
+
+torch.set_num_threads(1)  # the test processes run side by side, a core each
 
 
 @pytest.fixture(scope="session")

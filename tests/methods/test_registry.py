@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unseen.errors import UnseenError
-from unseen.methods import METHODS, create_method, find_method, find_preset
+from unseen.methods import METHODS, ClassSpace, create_method, find_method, find_preset
 from unseen.methods.base import Recipe, change_recipe
 from unseen.methods.eszsl import ESZSLSettings
 from unseen.methods.msdn import MSDN, MSDNSettings
@@ -154,3 +154,12 @@ def test_optimizers(name, kind):
     (group,) = made.param_groups
     assert group["params"] == [trained]
     assert (group["lr"], group["weight_decay"], group.get("momentum", 0.75)) == (0.25, 0.5, 0.75)
+
+
+def test_class_space_first_used_in_inference_mode_can_still_train():
+    classes = ClassSpace(torch.rand(3, 2), torch.tensor([True, True, False]))
+    with torch.inference_mode():
+        assert classes.unit.shape == (3, 2)
+    weight = torch.ones(2, requires_grad=True)
+    (classes.unit @ weight).sum().backward()
+    torch.testing.assert_close(weight.grad, classes.unit.sum(dim=0))

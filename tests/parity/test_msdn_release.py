@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import PARITY
+from places import PARITY
 from unseen.methods import ClassSpace
 from unseen.methods.base import Recipe
 from unseen.methods.msdn import MSDN, MSDNSettings

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from training.planted import Planted
 from unseen.data.samplers import random_pictures
 from unseen.errors import RunError, UnseenError
 from unseen.methods import create_method
@@ -25,6 +26,11 @@ from unseen.training.checkpoints import load_checkpoint, read_info, save_checkpo
 from unseen.training.engine import DivergedError, Interrupted, Stage, decide, epoch_ends, make_fabric, train
 
 RECIPE = Recipe(epochs=4, batch_size=10, lr=1e-2)
+
+
+@pytest.fixture
+def planted():
+    return Planted()
 
 
 def stage_of(planted, recipe=RECIPE, epochs=None, seed=3, settings=None):
@@ -102,7 +108,7 @@ KILLED = """
 import sys, os, signal
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from training.conftest import Planted
+from training.planted import Planted
 from training.test_engine import stage_of
 from unseen.training.engine import train, make_fabric
 def kill(task, done, total, note=""):
@@ -166,8 +172,6 @@ def test_shorter_training_is_a_prefix(planted, tmp_path):
 
 
 def test_accumulation_equals_one_batch_without_calibration(tmp_path):
-    from training.conftest import Planted
-
     planted = Planted(dtype=torch.float64)
     settings = MSDNSettings(lambda_cal=0.0)
     runs = []

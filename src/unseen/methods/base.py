@@ -7,15 +7,26 @@ N classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
-from functools import cached_property
+from functools import cached_property, wraps
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from unseen.errors import UnseenError
+
+
+def _kept(compute: Callable[[Any], Tensor]) -> cached_property[Tensor]:
+    """A tensor made once, and fit for training even if it is first asked for in inference mode."""
+
+    @wraps(compute)
+    def outside(self: Any) -> Tensor:
+        with torch.inference_mode(False), torch.no_grad():
+            return compute(self)
+
+    return cached_property(outside)
 
 
 class ClassSpace:
@@ -30,17 +41,17 @@ class ClassSpace:
         self.vectors = vectors
         self.seen = seen
 
-    @cached_property
+    @_kept
     def unit(self) -> Tensor:
         """``(N, K)`` rows of length 1."""
         return nn.functional.normalize(self.vectors, dim=1)
 
-    @cached_property
+    @_kept
     def unit_nonnegative(self) -> Tensor:
         """``(N, K)`` rows of length 1 after negative entries (AWA2's "unknown") are set to 0."""
         return nn.functional.normalize(self.vectors.clamp(min=0), dim=1)
 
-    @cached_property
+    @_kept
     def unseen_indices(self) -> Tensor:
         """Positions of the unseen classes."""
         return torch.nonzero(~self.seen).flatten()

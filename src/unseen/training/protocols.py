@@ -12,6 +12,7 @@ validation chose, which is what a separate training for that many epochs would g
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,20 +151,42 @@ def _criterion(select: str) -> str:
     return "best_H" if select == "H" else select
 
 
-def run_seed(
+@dataclass(frozen=True)
+class Choice:
+    """What validation picked for one seed.
+
+    Args:
+        pick: ``{"epoch": e}``, or the hyper-parameters of a closed form.
+        metrics: of that pick on the validation pictures.
+        temperature: fitted on them.
+    """
+
+    pick: dict[str, Any]
+    metrics: dict[str, Any]
+    temperature: float
+
+    @property
+    def gamma(self) -> float:
+        """The calibration offset of the best H on the validation pictures."""
+        return float(self.metrics["best_gamma"])
+
+
+def run_seeds(
     parts: Ingredients,
-    seed: int,
+    seeds: Sequence[int],
     folder: Path,
     protocols: tuple[str, ...],
     fabric: Fabric,
     report: Report = silent,
-) -> dict[str, Result]:
-    """Train and test one seed under the protocols; ``folder/weights.safetensors`` holds the first protocol's model.
+) -> dict[int, dict[str, Result]]:
+    """Train and test every seed under the protocols; what was finished earlier is read, not done again.
+
+    All seeds choose first and are trained on all seen classes then, so that one stage's features are in memory at a
+    time. ``folder/seed-N/PROTOCOL.safetensors`` holds the weights.
 
     Raises:
         DataError: a protocol has no held-out pictures of seen or unseen classes to choose by.
     """
-    final = Stagehand(parts, "final", fabric)
     for protocol, stage, mend in (
         ("paper", "final", "use the honest protocol"),
         ("honest", "validation", "give every class 2 or more pictures"),
@@ -173,8 +196,18 @@ def run_seed(
             if protocol in protocols and not len(pictures):
                 problem = f"the {protocol} protocol has no held-out pictures of {kind} classes to choose by"
                 raise DataError(problem, where=parts.dataset.name, mend=mend)
-    flow = _closed_form if find_method(parts.method).closed_form else _gradient
-    return flow(parts, seed, folder, protocols, fabric, report, final)
+    closed_form = find_method(parts.method).closed_form
+    choose, finish = (_choose_candidate, _finish_closed_form) if closed_form else (_choose_epoch, _finish_training)
+    choices: dict[int, Choice | None] = dict.fromkeys(seeds)
+    if "honest" in protocols:
+        hand = Stagehand(parts, "validation", fabric)
+        choices = {seed: choose(parts, seed, folder / f"seed-{seed}", hand, report) for seed in seeds}
+        del hand
+    hand = Stagehand(parts, "final", fabric)
+    return {
+        seed: finish(parts, seed, folder / f"seed-{seed}", protocols, hand, choice, report)
+        for seed, choice in choices.items()
+    }
 
 
 def _best(records: Records, criterion: str) -> dict[str, Any]:
@@ -195,140 +228,148 @@ def new_method(parts: Ingredients, seed: int, fabric: Fabric) -> Any:
     return made.to(fabric.device)
 
 
-def _gradient(
+def _train(
+    parts: Ingredients, seed: int, folder: Path, hand: Stagehand, epochs: int, on_epoch: OnEpoch, report: Report
+) -> tuple[GradientMethod, Records]:
+    assert parts.recipe is not None
+    method = new_method(parts, seed, hand.fabric)
+    job = Stage(method, hand.train, hand.train_labels, hand.classes, parts.recipe, seed, epochs, hand.identity)
+    task = f"seed {seed}: {folder.name}"
+    records = train(job, hand.fabric, folder, on_epoch=on_epoch, accumulate=parts.accumulate, task=task, report=report)
+    return method, records
+
+
+def _choose_epoch(parts: Ingredients, seed: int, folder: Path, hand: Stagehand, report: Report) -> Choice:
+    """Train on the training classes, testing every epoch on the validation pictures."""
+    assert parts.recipe is not None
+    criterion, best_weights = _criterion(parts.select), folder / "validation" / "weights.safetensors"
+
+    def validate(epoch: int, method: Method, earlier: Records) -> dict[str, Any]:
+        metrics = measure(hand.decide(method), hand.seen)
+        if _is_best(metrics, earlier, criterion):
+            save_weights(best_weights, method)
+        return metrics
+
+    method, records = _train(parts, seed, folder / "validation", hand, parts.recipe.epochs, validate, report)
+    best = _best(records, criterion)
+    load_weights(best_weights, method)
+    return Choice({"epoch": best["epoch"]}, best["metrics"], _temperature(method, hand, best["metrics"]))
+
+
+def _finish_training(
     parts: Ingredients,
     seed: int,
     folder: Path,
     protocols: tuple[str, ...],
-    fabric: Fabric,
+    hand: Stagehand,
+    choice: Choice | None,
     report: Report,
-    final: Stagehand,
 ) -> dict[str, Result]:
+    """Train on all seen classes; for ``paper`` test every epoch, else only the chosen one, the last."""
     assert parts.recipe is not None
-    recipe = parts.recipe
-
-    def run(hand: Stagehand, stage: str, epochs: int, on_epoch: OnEpoch) -> tuple[GradientMethod, Records]:
-        method = new_method(parts, seed, fabric)
-        job = Stage(method, hand.train, hand.train_labels, hand.classes, recipe, seed, epochs, hand.identity)
-        records = train(
-            job,
-            fabric,
-            folder / stage,
-            on_epoch=on_epoch,
-            accumulate=parts.accumulate,
-            task=f"seed {seed}: {stage}",
-            report=report,
-        )
-        return method, records
-
-    chosen: dict[str, Any] = {}
-    temperature = None
-    if "honest" in protocols:
-        hand = Stagehand(parts, "validation", fabric)
-        best_weights = folder / "validation" / "weights.safetensors"
-        criterion = _criterion(parts.select)
-
-        def validate(epoch: int, method: Method, earlier: Records) -> dict[str, Any]:
-            metrics = measure(hand.decide(method), hand.seen)
-            if _is_best(metrics, earlier, criterion):
-                save_weights(best_weights, method)
-            return metrics
-
-        method, records = run(hand, "validation", recipe.epochs, validate)
-        best = _best(records, criterion)
-        load_weights(best_weights, method)
-        chosen = {"epoch": best["epoch"], "by": parts.select, "validation": best["metrics"]}
-        gamma = best["metrics"]["best_gamma"]
-        temperature = fit_temperature(hand.scores(method), hand.test_labels, hand.seen, gamma)
-
-    decisions = {}
-
     sweeps = find_method(parts.method).sweeps_gamma
     paper_h = "best_H" if sweeps else "H"
+    chosen = None if choice is None else choice.pick["epoch"]
+
+    def at(epoch: int) -> Path:
+        return folder / "final" / f"epoch-{epoch}.npz"
 
     def test(epoch: int, method: Method, earlier: Records) -> dict[str, Any]:
-        mine = epoch == chosen.get("epoch")
-        if not mine and "paper" not in protocols:
+        if epoch != chosen and "paper" not in protocols:
             return {}
-        found = final.decide(method)
-        _save_decisions(folder / "final" / f"epoch-{epoch}.npz", found)
-        if mine:
+        found = hand.decide(method)
+        _save_decisions(at(epoch), found)
+        if epoch == chosen:
             save_weights(folder / "honest.safetensors", method)
         if "paper" not in protocols:
             return {}
-        metrics = measure(found, final.seen)
+        metrics = measure(found, hand.seen)
         if _is_best(metrics, earlier, paper_h):
             save_weights(folder / "paper.safetensors", method)
         return metrics
 
-    epochs = recipe.epochs if "paper" in protocols else chosen["epoch"]
-    _, records = run(final, "final", epochs, test)
-    if "honest" in protocols:
-        at = _load_decisions(folder / "final" / f"epoch-{chosen['epoch']}.npz")
-        decisions["honest"] = Result(at, at, gamma, chosen, temperature)
+    epochs = chosen if "paper" not in protocols else parts.recipe.epochs
+    assert epochs is not None
+    _, records = _train(parts, seed, folder / "final", hand, epochs, test, report)
+    results = {}
+    if choice is not None:
+        decisions = _load_decisions(at(choice.pick["epoch"]))
+        results["honest"] = _honest(parts, choice, decisions)
     if "paper" in protocols:
         best_t1, best_h = _best(records, "T1"), _best(records, paper_h)
-        decisions["paper"] = Result(
-            _load_decisions(folder / "final" / f"epoch-{best_t1['epoch']}.npz"),
-            _load_decisions(folder / "final" / f"epoch-{best_h['epoch']}.npz"),
+        results["paper"] = Result(
+            _load_decisions(at(best_t1["epoch"])),
+            _load_decisions(at(best_h["epoch"])),
             best_h["metrics"]["best_gamma"] if sweeps else 0.0,
             {"epoch_T1": best_t1["epoch"], "epoch_H": best_h["epoch"], "by": "test set"},
             None,
         )
-    return decisions
+    return results
 
 
-def _closed_form(
+def _fitted(parts: Ingredients, seed: int, hand: Stagehand) -> ClosedFormMethod:
+    method: ClosedFormMethod = new_method(parts, seed, hand.fabric)
+    everything = hand.train.batch(np.arange(len(hand.train_labels)))
+    method.fit(everything, torch.as_tensor(hand.train_labels, device=hand.fabric.device), hand.classes)
+    return method
+
+
+def _sweep(method: ClosedFormMethod, hand: Stagehand, task: str, report: Report) -> list[tuple[dict[str, Any], Any]]:
+    """Every hyper-parameter candidate with its metrics on the held-out pictures."""
+    grid = method.grid()
+    swept = []
+    for i, candidate in enumerate(grid):
+        method.use(candidate)
+        swept.append((candidate, measure(hand.decide(method), hand.seen)))
+        report(task, i + 1, len(grid))
+    return swept
+
+
+def _choose_candidate(parts: Ingredients, seed: int, folder: Path, hand: Stagehand, report: Report) -> Choice:
+    """Solve on the training classes for every candidate, testing each on the validation pictures."""
+    method, criterion = _fitted(parts, seed, hand), _criterion(parts.select)
+    swept = _sweep(method, hand, f"seed {seed}: validation", report)
+    candidate, metrics = max(swept, key=lambda pair: pair[1][criterion])
+    method.use(candidate)
+    return Choice(candidate, metrics, _temperature(method, hand, metrics))
+
+
+def _finish_closed_form(
     parts: Ingredients,
     seed: int,
     folder: Path,
     protocols: tuple[str, ...],
-    fabric: Fabric,
+    hand: Stagehand,
+    choice: Choice | None,
     report: Report,
-    final: Stagehand,
 ) -> dict[str, Result]:
-    def fitted(hand: Stagehand) -> ClosedFormMethod:
-        method: ClosedFormMethod = new_method(parts, seed, fabric)
-        everything = hand.train.batch(np.arange(len(hand.train_labels)))
-        method.fit(everything, torch.as_tensor(hand.train_labels, device=fabric.device), hand.classes)
-        return method
-
-    def sweep(method: ClosedFormMethod, hand: Stagehand, task: str) -> list[tuple[dict[str, float], Any]]:
-        grid = method.grid()
-        swept = []
-        for i, candidate in enumerate(grid):
-            method.use(candidate)
-            swept.append((candidate, measure(hand.decide(method), hand.seen)))
-            report(task, i + 1, len(grid))
-        return swept
-
-    results = {}
-    model = fitted(final)
-    if "honest" in protocols:
-        hand = Stagehand(parts, "validation", fabric)
-        trial = fitted(hand)
-        criterion = _criterion(parts.select)
-        candidate, metrics = max(sweep(trial, hand, f"seed {seed}: validation"), key=lambda pair: pair[1][criterion])
-        trial.use(candidate)
-        gamma = metrics["best_gamma"]
-        temperature = fit_temperature(hand.scores(trial), hand.test_labels, hand.seen, gamma)
-        model.use(candidate)
-        save_weights(folder / "honest.safetensors", model)
-        at = final.decide(model)
-        chosen = {**candidate, "by": parts.select, "validation": metrics}
-        results["honest"] = Result(at, at, gamma, chosen, temperature)
+    """Solve on all seen classes, with the chosen candidate and, for ``paper``, with every one."""
+    method, results = _fitted(parts, seed, hand), {}
+    if choice is not None:
+        method.use(choice.pick)
+        save_weights(folder / "honest.safetensors", method)
+        results["honest"] = _honest(parts, choice, hand.decide(method))
     if "paper" in protocols:
-        swept = sweep(model, final, f"seed {seed}: test")
+        swept = _sweep(method, hand, f"seed {seed}: test", report)
         sweeps = find_method(parts.method).sweeps_gamma
         for_t1, _ = max(swept, key=lambda pair: pair[1]["T1"])
         for_h, best = max(swept, key=lambda pair: pair[1]["best_H" if sweeps else "H"])
-        model.use(for_t1)
-        t1 = final.decide(model)
-        model.use(for_h)
-        save_weights(folder / "paper.safetensors", model)
+        method.use(for_t1)
+        t1 = hand.decide(method)
+        method.use(for_h)
+        save_weights(folder / "paper.safetensors", method)
         chosen = {"T1": for_t1, "H": for_h, "by": "test set"}
-        results["paper"] = Result(t1, final.decide(model), best["best_gamma"] if sweeps else 0.0, chosen, None)
+        results["paper"] = Result(t1, hand.decide(method), best["best_gamma"] if sweeps else 0.0, chosen, None)
     return results
+
+
+def _honest(parts: Ingredients, choice: Choice, decisions: Decisions) -> Result:
+    chosen = {**choice.pick, "by": parts.select, "validation": choice.metrics}
+    return Result(decisions, decisions, choice.gamma, chosen, choice.temperature)
+
+
+def _temperature(method: Method, hand: Stagehand, metrics: dict[str, Any]) -> float:
+    return fit_temperature(hand.scores(method), hand.test_labels, hand.seen, metrics["best_gamma"])
 
 
 def _save_decisions(path: Path, d: Decisions) -> None:

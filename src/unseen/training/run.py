@@ -31,7 +31,7 @@ from unseen.semantics import attribute_vectors
 from unseen.training.checkpoints import load_weights
 from unseen.training.config import RunConfig, plain
 from unseen.training.engine import make_fabric
-from unseen.training.protocols import Ingredients, Result, Stagehand, new_method, run_seed
+from unseen.training.protocols import Ingredients, Result, Stagehand, new_method, run_seeds
 
 METRICS = ("T1", "U", "S", "H", "AUSUC")
 
@@ -191,14 +191,9 @@ def fit(
         plan.dataset.table.to_csv(folder / "classes.csv")
         write_attributes(folder / "attributes.csv", plan.dataset.table.attributes)
         write_json(folder / "manifest.json", _manifest(plan, store, ingredients, fabric.device))
-        closed_form = find_method(config.method).closed_form
-        results: dict[int, dict[str, Result]] = {}
-        for seed in config.seeds:
-            if closed_form and results:
-                break
-            seed_folder = folder / f"seed-{seed}"
-            seed_folder.mkdir(exist_ok=True)
-            results[seed] = run_seed(ingredients, seed, seed_folder, config.protocols, fabric, report)
+        # a closed form has no randomness: one seed says it all
+        seeds = config.seeds[:1] if find_method(config.method).closed_form else config.seeds
+        results = run_seeds(ingredients, seeds, folder, config.protocols, fabric, report)
         seconds = time.monotonic() - started
         write_json(folder / "results.json", _summary(plan, results, seconds))
     return Run(folder)

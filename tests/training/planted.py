@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 
 from unseen.methods import ClassSpace
@@ -30,8 +29,3 @@ class Planted:
 
     def batch(self, positions):
         return self.tensor[torch.as_tensor(positions)]
-
-
-@pytest.fixture
-def planted():
-    return Planted()
