@@ -27,7 +27,8 @@ docs: .venv/installed
 	$(BIN)/mkdocs build --strict
 
 benchmark: .venv/installed
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/msdn_step.py --output benchmarks/results/msdn_step.json
+	$(BIN)/python benchmarks/fieldguide_levels.py --output benchmarks/results/fieldguide_levels.json
 
 clean:
 	rm -rf .venv build dist site .pytest_cache .mypy_cache .ruff_cache

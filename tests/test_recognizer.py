@@ -111,6 +111,20 @@ def test_explanation_of_a_chosen_pair(recognizer, picture):
     np.testing.assert_allclose(why.attention["v2a"].sum(axis=0), 1, rtol=1e-5)
 
 
+def test_heat_leaves_out_a_sub_net_without_weight(recognizer, picture):
+    from dataclasses import replace
+
+    method = recognizer.method
+    before = method.settings
+    method.settings = replace(before, fusion=(1.0, 0.0))
+    try:
+        why = recognizer.explain(picture)
+    finally:
+        method.settings = before
+    assert set(why.attention) == {"a2v"}
+    np.testing.assert_allclose(why.heat("crown::red") * why.attention["a2v"][1].max(), why.attention["a2v"][1])
+
+
 def test_unknown_class_and_choice(recognizer, picture):
     with pytest.raises(UnseenError, match='no class "x"'):
         recognizer.explain(picture, target="x")

@@ -285,6 +285,13 @@ def open_picture(path: str | os.PathLike[str]) -> Image.Image:
         return upright_rgb(image)
 
 
+def upright_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Width and height of the picture in a file once it is turned as its EXIF orientation says; no pixel is read."""
+    with _unreadable(path), Image.open(path) as image:
+        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        return (image.height, image.width) if turned else image.size
+
+
 def upright_rgb(image: Image.Image) -> Image.Image:
     """The picture turned as its EXIF orientation says, in 8-bit RGB; what is transparent becomes white."""
     with _unreadable(getattr(image, "filename", "picture")):

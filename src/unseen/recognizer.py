@@ -104,7 +104,8 @@ class Explanation:
         offset: what the score holds beside the attributes: the method's seen/unseen margin.
         lead_offset: what margin and gamma add to the target's lead over the rival; the lead is this plus the sum of
             ``against``. It is 0 where both are seen or both unseen.
-        attention: name of a sub-net to ``(K, h, w)`` in the table's attribute order; empty for methods without.
+        attention: name of a sub-net to ``(K, h, w)`` in the table's attribute order, for those whose scores count;
+            empty for methods without attention.
         contributions: ``(K, h, w)`` what each region adds to each attribute score, sub-nets fused.
         crop: left, top, right, bottom of what the network saw, in the picture's pixels.
     """
@@ -249,7 +250,10 @@ class Recognizer:
         return about, spec, folder / f"seed-{chosen}" / f"{run.protocol}.safetensors"
 
     def save(self, folder: Path | str) -> Path:
-        """Write a folder that :meth:`load` reads on any machine: weights, backbone weights, classes; no pickle."""
+        """Write a folder that :meth:`load` reads on another machine: weights, classes, backbone; no pickle.
+
+        A backbone from a weights file is copied in; a pretrained one of timm's is named, and fetched again by timm.
+        """
         folder = Path(folder)
         spec = self.backbone.spec
         folder.mkdir(parents=True, exist_ok=True)
@@ -340,7 +344,7 @@ class Recognizer:
             batch_size: pictures at once; memory is O(batch).
 
         Raises:
-            DataError: a picture cannot be read; those before it have been given.
+            DataError: a picture cannot be read; those of earlier batches have been given.
         """
         allowed = self._allowed(among)
         stream = iter(pictures)
@@ -437,7 +441,11 @@ class Recognizer:
             reasons,
             offset,
             offset - float(scores[j] - (psi * vectors[j]).sum()) - self.gamma * (int(wanted.seen) - int(other.seen)),
-            {name: to_grid(b.attention[0]) for name, b in branches.items() if b.attention is not None},
+            {
+                name: to_grid(b.attention[0])
+                for name, b in branches.items()
+                if b.attention is not None and name in self.method.counted(branches)
+            },
             to_grid(self.method.fused_contributions(branches)[0]),
             self.backbone.transform.crop_box(*image.size),
             {name: k for k, name in enumerate(attributes.names)},

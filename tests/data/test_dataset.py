@@ -152,7 +152,6 @@ def test_the_fingerprint_changes_with_nothing_else():
             table.names, Attributes(("a", "b", "c"), parts=("x", "y", "z")), np.asfortranarray(table.values), table.seen
         ),
         attribute_vectors=np.ones((3, 2)),
-        license="CC0",
         warnings=("careful",),
     )
     assert other.fingerprint == data.fingerprint

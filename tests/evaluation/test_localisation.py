@@ -73,6 +73,25 @@ def test_hits_by_hand(dataset):
     assert nowhere.hits == 0
 
 
+def test_rotated_photographs_are_measured_upright(dataset):
+    """The picture is stored on its side (EXIF 6); part positions are those of the upright one."""
+    path = dataset.images / "3.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (128, 64)).save(path, exif=exif)  # upright: 64 wide, 128 high
+    files = list(dataset.files)
+    files[3] = "3.jpg"
+    object.__setattr__(dataset, "files", tuple(files))
+    frame = dataset.part_positions
+    frame.loc[frame["file"] == "3.png", "file"] = "3.jpg"
+    frame.loc[(frame["file"] == "3.jpg") & (frame["part"] == "bill"), ["x", "y"]] = (
+        56,
+        40,
+    )  # 8 px below the crop's top
+    frame.loc[(frame["file"] == "3.jpg") & (frame["part"] == "tail"), ["x", "y"]] = (8, 88)
+    assert pointing_game(Looker(3), dataset, Store(), TRANSFORM, [3])["a2v"].by_group["bill"][0] == 1
+
+
 def test_only_attributes_that_the_class_has(dataset):
     found = pointing_game(Looker(3), dataset, Store(), TRANSFORM, [0])["a2v"]
     assert set(found.by_group) == {"bill"}

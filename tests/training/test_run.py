@@ -157,6 +157,25 @@ def test_more_seeds_are_added_and_old_ones_kept(do, tmp_path):
     assert found["metrics"]["T1"]["std"] == pytest.approx(np.std(t1, ddof=1))
 
 
+@pytest.mark.parametrize("first", ["honest", "paper"])
+def test_the_other_protocol_is_added(do, both, tmp_path, first):
+    """An earlier run of one protocol kept too little for the other: the result is as if both had been asked for."""
+    do("msdn", tmp_path / "run", protocols=(first,), seeds=(0, 1))
+    other = {"honest": "paper", "paper": "honest"}[first]
+    added = do("msdn", tmp_path / "run", protocols=(other,), seeds=(0, 1))
+    assert added.results["protocols"] == both.results["protocols"]
+    for name in ("honest", "paper"):
+        file = f"seed-1/{name}.safetensors"
+        assert (added.folder / file).read_bytes() == (both.folder / file).read_bytes()
+
+
+def test_several_stages_are_refused(do, tiny_backbone, tmp_path):
+    from dataclasses import replace
+
+    with pytest.raises(UnseenError, match="these methods read one"):
+        do("msdn", tmp_path / "run", backbone=replace(tiny_backbone, stages=("final", 2)))
+
+
 def test_another_configuration_is_refused(do, both, tmp_path):
     with pytest.raises(RunError, match=r"another settings"):
         do("msdn", both.folder, settings={"lambda_cal": "0.3"})

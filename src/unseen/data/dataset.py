@@ -38,7 +38,6 @@ class Dataset:
         split: ``(M,)`` array of ``trainval``, ``test_seen`` or ``test_unseen``.
         attribute_vectors: optional float64 ``(K, D)`` word vector of each attribute.
         part_positions: optional table file, part, x, y (pixels of the picture) and, where known, visible.
-        license: the pictures' licence or source, if known.
 
     Raises:
         DataError: pictures of unseen classes in training, pictures of seen classes among the unseen, a seen class
@@ -53,7 +52,6 @@ class Dataset:
     split: np.ndarray
     attribute_vectors: np.ndarray | None = None
     part_positions: pd.DataFrame | None = None
-    license: str = ""
     warnings: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from unseen.backbones import Transform
+from unseen.backbones import Transform, upright_size
 from unseen.data.dataset import Dataset
 from unseen.data.features import RegionStore
 from unseen.errors import DataError
@@ -120,8 +120,6 @@ def pointing_game(
     Raises:
         DataError: no part positions.
     """
-    from PIL import Image
-
     named = parts_of(dataset)
     table = dataset.table
     peak = np.abs(table.values).max(axis=0)
@@ -133,7 +131,7 @@ def pointing_game(
     for file, part, x, y in zip(visible["file"], visible["part"], visible["x"], visible["y"], strict=True):
         positions.setdefault(file, {}).setdefault(part, []).append((float(x), float(y)))
     grid = store.grid(0)
-    device = next((p.device for p in method.parameters()), torch.device("cpu"))
+    device = next(iter(method.state_dict().values()), torch.empty(0)).device
     cases: dict[str, list[tuple[str, bool, float]]] = {}
     indices = np.asarray(pictures)
     for start in range(0, len(indices), batch_size):
@@ -148,8 +146,7 @@ def pointing_game(
             points = [p for part in where.values() for p in part]
             if len(points) < 2:
                 continue
-            with Image.open(dataset.images / dataset.files[index]) as image:
-                width, height = image.size
+            width, height = upright_size(dataset.images / dataset.files[index])
             centres = region_centres(transform, grid, width, height)
             cell = np.hypot(*(centres.max(axis=0) - centres.min(axis=0)) / (np.array(grid[::-1]) - 1).clip(min=1)) / 2
             reach = max(radius * np.hypot(*np.ptp(np.array(points), axis=0)), cell)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cached_property, wraps
 from typing import Any, ClassVar, Self
 
@@ -196,7 +196,6 @@ class Preset:
     settings: Settings
     recipe: Recipe | None
     source: str
-    seed: int = field(default=0)
 
 
 class Method(nn.Module):
@@ -216,8 +215,6 @@ class Method(nn.Module):
     closed_form: ClassVar[bool] = False
     sweeps_gamma: ClassVar[bool] = False
     """Whether the published protocol of the method sweeps the calibration offset (on the test set)."""
-    margin_in_scores: ClassVar[bool] = False
-    """Whether class scores depend on which classes are seen."""
 
     settings: Any
 
@@ -255,6 +252,10 @@ class Method(nn.Module):
         assert first is not None
         b, k, r = first.shape
         return self.fused_attribute_scores(by_region).view(b, r, k).transpose(1, 2)
+
+    def counted(self, branches: dict[str, Branch]) -> list[str]:
+        """Names of the sub-nets whose scores count at test."""
+        return list(branches)
 
     def maps(self, regions: Tensor) -> dict[str, Branch]:
         """As :meth:`forward` on unprepared regions ``(B, R, C)``, with attention and contributions of every region."""

@@ -51,7 +51,6 @@ class GlobalLinear(GradientMethod):
         ours="all of it: the paper gives no settings; losses and recipe are MSDN's without distillation",
     )
     settings_class = GlobalSettings
-    margin_in_scores = True
     presets: ClassVar = {
         "cub": Preset(GlobalSettings(), Recipe(lr=1e-3), "ours: MSDN's recipe with ten times its step")
     }

@@ -80,14 +80,12 @@ class MSDN(GradientMethod):
         "data other than CUB, SUN and AWA2 are the release's for CUB",
     )
     settings_class = MSDNSettings
-    margin_in_scores = True
     presets: ClassVar = {
-        "cub": Preset(MSDNSettings(), _RECIPE, RELEASE, 214),
+        "cub": Preset(MSDNSettings(), _RECIPE, RELEASE),
         "sun": Preset(
             MSDNSettings(lambda_cal=1e-4, lambda_dis=1e-2, fusion=(0.7, 0.3)),
             replace(_RECIPE, epochs=70, sampler="classes"),
             RELEASE,
-            2339,
         ),
         "awa2": Preset(
             MSDNSettings(
@@ -95,7 +93,6 @@ class MSDN(GradientMethod):
             ),
             replace(_RECIPE, epochs=50, batch_size=40, step_pictures=50, sampler="classes", momentum=0.0),
             RELEASE,
-            87778,
         ),
     }
 
@@ -121,10 +118,13 @@ class MSDN(GradientMethod):
 
     def _active(self) -> list[str]:
         """Sub-nets that this forward needs: all in training, those with a fusion weight otherwise."""
+        if self.training and self.settings.subnets == "both":
+            return ["a2v", "v2a"]
+        return self._fused()
+
+    def _fused(self) -> list[str]:
         if self.settings.subnets != "both":
             return [self.settings.subnets]
-        if self.training:
-            return ["a2v", "v2a"]
         return [name for name, weight in zip(("a2v", "v2a"), self.settings.fusion, strict=True) if weight != 0]
 
     def _bilinear(self, regions: Tensor, active: list[str]) -> list[Tensor]:
@@ -156,6 +156,10 @@ class MSDN(GradientMethod):
         maps = self._bilinear(regions, active)
         axis = {"a2v": 1, "v2a": 2}
         return {name: (maps[2 * i + 1].softmax(dim=axis[name]), maps[2 * i]) for i, name in enumerate(active)}
+
+    def counted(self, branches: dict[str, Branch]) -> list[str]:
+        """The sub-nets with a fusion weight."""
+        return [name for name in branches if name in self._fused()]
 
     def maps(self, regions: Tensor) -> dict[str, Branch]:
         """Both sub-nets' attention and region contributions on raw regions ``(B, R, C)``."""

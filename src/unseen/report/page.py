@@ -202,6 +202,7 @@ def write_report(
         title=f"{run.manifest['method']['name']} on {run.manifest['data']['name']}",
         sentences=summary_sentences(run),
         rows=rows,
+        several_seeds=any(len(p["seeds"]) > 1 for r in (*others, run) for p in r.results["protocols"].values()),
         shared=shared_columns(rows),
         metrics=METRICS,
         right=right,

@@ -61,6 +61,8 @@ class RunConfig:
             raise UnseenError("a seed is negative", where="seeds", mend="give 0 or more")
         if self.select not in SELECT:
             raise UnseenError(f'cannot select by "{self.select}"', mend=f"one of {', '.join(SELECT)}")
+        if len(self.backbone.stages) != 1:
+            raise UnseenError(f"{len(self.backbone.stages)} stages", where="backbone", mend="these methods read one")
         if self.accumulate < 1:
             raise UnseenError(f"accumulate is {self.accumulate}", mend="give 1 or more")
 

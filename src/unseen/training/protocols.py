@@ -229,11 +229,20 @@ def new_method(parts: Ingredients, seed: int, fabric: Fabric) -> Any:
 
 
 def _train(
-    parts: Ingredients, seed: int, folder: Path, hand: Stagehand, epochs: int, on_epoch: OnEpoch, report: Report
+    parts: Ingredients,
+    seed: int,
+    folder: Path,
+    hand: Stagehand,
+    epochs: int,
+    on_epoch: OnEpoch,
+    kept: str,
+    report: Report,
 ) -> tuple[GradientMethod, Records]:
+    """Train one stage; ``kept`` names what ``on_epoch`` keeps, so that a checkpoint that kept less is not used."""
     assert parts.recipe is not None
     method = new_method(parts, seed, hand.fabric)
-    job = Stage(method, hand.train, hand.train_labels, hand.classes, parts.recipe, seed, epochs, hand.identity)
+    identity = f"{hand.identity} {kept}"
+    job = Stage(method, hand.train, hand.train_labels, hand.classes, parts.recipe, seed, epochs, identity)
     task = f"seed {seed}: {folder.name}"
     records = train(job, hand.fabric, folder, on_epoch=on_epoch, accumulate=parts.accumulate, task=task, report=report)
     return method, records
@@ -250,7 +259,9 @@ def _choose_epoch(parts: Ingredients, seed: int, folder: Path, hand: Stagehand, 
             save_weights(best_weights, method)
         return metrics
 
-    method, records = _train(parts, seed, folder / "validation", hand, parts.recipe.epochs, validate, report)
+    method, records = _train(
+        parts, seed, folder / "validation", hand, parts.recipe.epochs, validate, parts.select, report
+    )
     best = _best(records, criterion)
     load_weights(best_weights, method)
     return Choice({"epoch": best["epoch"]}, best["metrics"], _temperature(method, hand, best["metrics"]))
@@ -290,7 +301,7 @@ def _finish_training(
 
     epochs = chosen if "paper" not in protocols else parts.recipe.epochs
     assert epochs is not None
-    _, records = _train(parts, seed, folder / "final", hand, epochs, test, report)
+    _, records = _train(parts, seed, folder / "final", hand, epochs, test, f"{protocols} {chosen}", report)
     results = {}
     if choice is not None:
         decisions = _load_decisions(at(choice.pick["epoch"]))

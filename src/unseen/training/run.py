@@ -29,7 +29,7 @@ from unseen.methods.base import Recipe, Settings, change_recipe
 from unseen.progress import Report, silent
 from unseen.semantics import attribute_vectors
 from unseen.training.checkpoints import load_weights
-from unseen.training.config import RunConfig, plain
+from unseen.training.config import PROTOCOLS, RunConfig, plain
 from unseen.training.engine import make_fabric
 from unseen.training.protocols import Ingredients, Result, Stagehand, new_method, run_seeds
 
@@ -151,7 +151,8 @@ def fit(
 
     Args:
         config: what to do.
-        folder: the run's folder; new, or of the same configuration (more seeds may be asked for).
+        folder: the run's folder; new, or of the same configuration. More seeds are added to those done; another
+            protocol is added too, but trains on all seen classes again.
         cache: see :func:`unseen.data.catalogue.cache_folder`.
         device: see :func:`unseen.training.engine.make_fabric`.
         workers: processes that read pictures.
@@ -171,8 +172,8 @@ def fit(
             raise RunError(
                 f"holds a run with another {changed[0]}", where=folder, mend="choose another --output, or delete it"
             )
-        if set(existing.protocols) - set(config.protocols):
-            config = replace(config, protocols=existing.protocols)
+        wanted = {*existing.protocols, *config.protocols}
+        config = replace(config, protocols=tuple(p for p in PROTOCOLS if p in wanted))
         config = replace(config, seeds=(*existing.seeds, *(s for s in config.seeds if s not in existing.seeds)))
     elif folder.is_dir() and any(folder.iterdir()):
         raise RunError("the folder is not empty and holds no run", where=folder, mend="choose another --output")

@@ -49,7 +49,7 @@ PAIRS = (
     ("wing_bars::barred", "tail_shape::forked"),
     ("leg_color::yellow", "eye_ring::ringed"),
 )
-"""Attributes that go together in the seen species and come apart in the unseen ones."""
+"""Attributes that go together in the training species, less in the validation ones, and come apart in the unseen."""
 
 Appearance = Mapping[str, str]
 """The value of every group, by the group's name."""
