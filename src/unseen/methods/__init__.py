@@ -12,8 +12,9 @@ from unseen.methods.base import Branch, ClassSpace, Method, Preset, Recipe, Sett
 from unseen.methods.eszsl import ESZSL
 from unseen.methods.global_linear import GlobalLinear
 from unseen.methods.msdn import MSDN
+from unseen.methods.msdnpp import MSDNPP
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (MSDN, GlobalLinear, ESZSL)}
+METHODS: dict[str, type[Method]] = {method.name: method for method in (MSDN, MSDNPP, GlobalLinear, ESZSL)}
 
 __all__ = [
     "METHODS",

@@ -69,11 +69,13 @@ class Branch:
         attribute_scores: ``(B, K)``.
         attention: ``(B, K, R)`` where the sub-net looked for each attribute, if it was asked for.
         contributions: ``(B, K, R)`` what each region added to the attribute score, summing to it over R, if asked for.
+        counterfactual: ``(B, K)`` attribute scores under an intervention on the attention (MSDN++, in training).
     """
 
     attribute_scores: Tensor
     attention: Tensor | None = None
     contributions: Tensor | None = None
+    counterfactual: Tensor | None = None
 
 
 @dataclass(frozen=True)

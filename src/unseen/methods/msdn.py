@@ -59,6 +59,8 @@ class MSDNSettings(Settings):
             raise UnseenError("no sub-net has weight", where="setting fusion", mend="make one of the two other than 0")
 
 
+AXIS = {"a2v": 1, "v2a": 2}
+"""What a sub-net's attention sums to one over, in maps ``(B, R, K)``: A2V over regions, V2A over attributes."""
 RELEASE = "settings of the authors' release (shiming-chen/MSDN)"
 _RECIPE = Recipe(epochs=30, batch_size=50, optimizer="rmsprop", lr=1e-4, weight_decay=1e-4, momentum=0.9)
 
@@ -127,8 +129,8 @@ class MSDN(GradientMethod):
             return [self.settings.subnets]
         return [name for name, weight in zip(("a2v", "v2a"), self.settings.fusion, strict=True) if weight != 0]
 
-    def _bilinear(self, regions: Tensor, active: list[str]) -> list[Tensor]:
-        """The score and attention maps of the active sub-nets, each ``(B, R, K)``, from one product."""
+    def _bilinear(self, regions: Tensor, active: list[str]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Attention logits and score map, each ``(B, R, K)``, of the sub-nets named, from one product."""
         vectors = F.normalize(self.vectors, dim=1) if self.settings.renormalize_vectors else self.vectors
         (k, d), (b, r, c) = vectors.shape, regions.shape
         weights = []
@@ -145,17 +147,13 @@ class MSDN(GradientMethod):
         else:
             hidden = F.linear(flat, torch.cat(weights)).view(b * r, len(weights), d)
             maps = F.linear(hidden, vectors).flatten(1)
-        return list(maps.view(b, r, len(weights) * k).split(k, dim=2))
+        split = maps.view(b, r, len(weights) * k).split(k, dim=2)
+        return {name: (split[2 * i + 1], split[2 * i]) for i, name in enumerate(active)}
 
     def forward(self, regions: Tensor) -> dict[str, Branch]:
         """Unit regions ``(B, R, C)`` to the attribute scores of each sub-net in use."""
-        return {name: Branch((a * s).sum(dim=1)) for name, (a, s) in self._attend(regions, self._active()).items()}
-
-    def _attend(self, regions: Tensor, active: list[str]) -> dict[str, tuple[Tensor, Tensor]]:
-        """Attention and score map, each ``(B, R, K)``, of the sub-nets named."""
-        maps = self._bilinear(regions, active)
-        axis = {"a2v": 1, "v2a": 2}
-        return {name: (maps[2 * i + 1].softmax(dim=axis[name]), maps[2 * i]) for i, name in enumerate(active)}
+        maps = self._bilinear(regions, self._active())
+        return {name: Branch((logits.softmax(dim=AXIS[name]) * s).sum(dim=1)) for name, (logits, s) in maps.items()}
 
     def counted(self, branches: dict[str, Branch]) -> list[str]:
         """The sub-nets with a fusion weight."""
@@ -165,7 +163,8 @@ class MSDN(GradientMethod):
         """Both sub-nets' attention and region contributions on raw regions ``(B, R, C)``."""
         active = ["a2v", "v2a"] if self.settings.subnets == "both" else [self.settings.subnets]
         found = {}
-        for name, (attention, scores) in self._attend(self.prepare(regions), active).items():
+        for name, (logits, scores) in self._bilinear(self.prepare(regions), active).items():
+            attention = logits.softmax(dim=AXIS[name])
             contributions = (attention * scores).transpose(1, 2)
             found[name] = Branch(contributions.sum(dim=2), attention.transpose(1, 2), contributions)
         return found
@@ -198,19 +197,39 @@ class MSDN(GradientMethod):
 
         The self-calibration loss uses the *attributes* of unseen classes in training, never their pictures.
         """
-        settings = self.settings
         z, margin = self.class_vectors(classes), self._margin(classes)
-        plain = {name: branch.attribute_scores @ z.T for name, branch in branches.items()}
+        scores = {name: branch.attribute_scores @ z.T for name, branch in branches.items()}
+        terms = self._classification(scores, margin, labels, classes)
+        if self._distils(branches):
+            terms["distillation"] = self._distillation(*(s + margin for s in scores.values()))
+        return self._weighted(terms)
+
+    def _classification(
+        self, scores: dict[str, Tensor], margin: Tensor, labels: Tensor, classes: ClassSpace
+    ) -> dict[str, Tensor]:
+        """Cross-entropy, margin apart, and self-calibration, margin included, of each sub-net's scores."""
         terms: dict[str, Tensor] = {}
-        for name, scores in plain.items():
-            terms[f"cross_entropy_{name}"] = F.cross_entropy(scores, labels)
-            if settings.lambda_cal and len(classes.unseen_indices):
-                terms[f"self_calibration_{name}"] = self_calibration(scores + margin, classes.unseen_indices)
-        if settings.distillation != "none" and settings.lambda_dis and len(plain) == 2:
-            distance = cubed_distance if settings.distillation == "released" else posterior_distance
-            a2v, v2a = (scores + margin for scores in plain.values())
-            terms["distillation"] = distance(a2v, v2a) + jensen_shannon(a2v, v2a)
-        weights = {"cross_entropy": 1.0, "self_calibration": settings.lambda_cal, "distillation": settings.lambda_dis}
+        for name, plain in scores.items():
+            terms[f"cross_entropy_{name}"] = F.cross_entropy(plain, labels)
+            if self.settings.lambda_cal and len(classes.unseen_indices):
+                terms[f"self_calibration_{name}"] = self_calibration(plain + margin, classes.unseen_indices)
+        return terms
+
+    def _distils(self, branches: dict[str, Branch]) -> bool:
+        return self.settings.distillation != "none" and self.settings.lambda_dis > 0 and len(branches) == 2
+
+    def _distillation(self, a2v: Tensor, v2a: Tensor) -> Tensor:
+        distance = cubed_distance if self.settings.distillation == "released" else posterior_distance
+        return distance(a2v, v2a) + jensen_shannon(a2v, v2a)
+
+    def _weights(self) -> dict[str, float]:
+        """Loss weight of each kind of term."""
+        settings = self.settings
+        return {"cross_entropy": 1.0, "self_calibration": settings.lambda_cal, "distillation": settings.lambda_dis}
+
+    def _weighted(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The terms with their weighted sum as ``total``."""
+        weights = self._weights()
         total = sum(weights[name.removesuffix("_a2v").removesuffix("_v2a")] * term for name, term in terms.items())
         assert isinstance(total, Tensor)
         return {"total": total, **terms}

@@ -170,6 +170,8 @@ def to_weight_precision(branches: dict[str, Branch], classes: ClassSpace) -> Non
     """Attribute scores in the type of the class vectors, after a forward in lower precision."""
     for branch in branches.values():
         branch.attribute_scores = branch.attribute_scores.to(classes.vectors.dtype)
+        if branch.counterfactual is not None:
+            branch.counterfactual = branch.counterfactual.to(classes.vectors.dtype)
 
 
 def train(
