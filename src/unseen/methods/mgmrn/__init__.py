@@ -1,0 +1,6 @@
+"""Mg-MRN: Multi-Granularity Mutual Refinement Network (arXiv 2511.08163); see :mod:`unseen.methods.mgmrn.network`."""
+
+from unseen.methods.mgmrn.network import LEVELS, MgMRN
+from unseen.methods.mgmrn.settings import FINE_TUNING, PRESETS, FineTuning, MgMRNSettings
+
+__all__ = ["FINE_TUNING", "LEVELS", "PRESETS", "FineTuning", "MgMRN", "MgMRNSettings"]

@@ -1,0 +1,177 @@
+"""Mg-MRN: Multi-Granularity Mutual Refinement Network (arXiv 2511.08163).
+
+Three stages c3, c4, c5 of a backbone become levels F1, F2, F3 of one size. Deep levels refine shallow ones, never the
+other way (sg stops the gradient), and every level's decoder scores the attributes from its tokens::
+
+    r1 = SCA1([sg(F2); sg(F3)]),  r2 = SCA2(sg(F3));  tokens T1 = [F1, r1], T2 = [F2, r2], T3 = [F3]
+    S_c = sum over levels of tau * cos(psi^l, z_c)
+    loss of a level = cross-entropy of tau * cos over seen classes + lambda_reg * MSE(unit psi^l, unit z_y)
+
+A level's loss thus reaches its own convolutions, refinement and decoder, and the backbone up to its own stage.
+
+On frozen stages the schedules train the same weights, since a level's step changes nothing that a later pass of the
+batch reads; they differ by the backbone alone, which every pass moves. A training loop makes the passes that the
+schedule asks for, each a forward, backward and step of its own::
+
+    for levels in network.passes():
+        network.loss(network(stages(), levels), labels, classes)["total"].backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unseen.errors import UnseenError
+from unseen.methods.base import Branch, Card, ClassSpace, Preset
+from unseen.methods.mgmrn.decoder import Decoder
+from unseen.methods.mgmrn.grouping import Grouping
+from unseen.methods.mgmrn.losses import semantic_cross_entropy, semantic_regression
+from unseen.methods.mgmrn.refinement import Level, Refinement
+from unseen.methods.mgmrn.settings import PRESETS, MgMRNSettings
+
+LEVELS = (1, 2, 3)
+"""Levels by number, of stages c3, c4, c5."""
+
+
+class MgMRN(nn.Module):
+    """See the module's docstring. It is asked as a method is, except that it is given stages, not regions.
+
+    Answers are :class:`~unseen.methods.base.Branch` objects by ``level1``, ``level2``, ``level3``. Weights of
+    convolutions and linear maps start uniform in +-1/sqrt(inputs), classifiers (release) and centres as N(0, 1),
+    smoothing at 0. The attribute vectors are fixed, and used as they are.
+
+    Args:
+        channels: of c3, c4 and c5.
+        vectors: ``(K, D)`` attribute vectors; their dtype is the weights'.
+        settings: the method's.
+        generator: for initial weights.
+    """
+
+    name = "mgmrn"
+    card = Card(
+        title="Mg-MRN: Multi-Granularity Mutual Refinement Network",
+        paper="arXiv 2511.08163",
+        exact="levels, refinements, attribute and class scores and progressive SGD steps equal the authors' release "
+        "with its stage widths corrected (golden numbers at small widths, 1e-9 in float64, losses in float32)",
+        ours="`grouping=parts` and `schedule=joint`; sizes of stages that are not halved evenly",
+    )
+    settings_class = MgMRNSettings
+    presets: ClassVar[dict[str, Preset]] = PRESETS
+    vectors: Tensor
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        vectors: Tensor,
+        settings: MgMRNSettings,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if len(channels) != len(LEVELS):
+            raise UnseenError(f"{len(channels)} stages", where="Mg-MRN", mend="give it three, shallow to deep")
+        self.settings = settings
+        (k, d), width = vectors.shape, settings.width
+        with torch.device("meta"):  # without a first set of weights that no one uses
+            self.levels = nn.ModuleList(Level(c, max(1, 3 - m), settings) for m, c in enumerate(channels, start=1))
+            self.refinements = nn.ModuleList(Refinement(sources, width) for sources in (2, 1))
+            self.decoders = nn.ModuleList(Decoder(d, k, width, settings.attention_width) for _ in LEVELS)
+        self.to(vectors.dtype).to_empty(device=vectors.device)
+        self.register_buffer("vectors", vectors.clone())
+        self._draw(generator)
+
+    @torch.no_grad()
+    def _draw(self, generator: torch.Generator | None) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                bound = module.weight[0].numel() ** -0.5
+                for parameter in module.parameters():
+                    parameter.uniform_(-bound, bound, generator=generator)
+            elif isinstance(module, nn.GroupNorm):
+                module.reset_parameters()
+            elif isinstance(module, Grouping):
+                module.centres.normal_(generator=generator)
+                module.smoothing.zero_()
+            elif isinstance(module, Decoder):
+                module.classifiers.normal_(generator=generator)
+
+    def passes(self) -> tuple[tuple[int, ...], ...]:
+        """The levels of each pass that a batch gets: one each (``progressive``), or all in one (``joint``)."""
+        return tuple((level,) for level in LEVELS) if self.settings.schedule == "progressive" else (LEVELS,)
+
+    def features(self, stages: Sequence[Tensor], levels: Sequence[int] = LEVELS) -> dict[int, Tensor]:
+        """Maps F ``(B, width, h, w)``, all of c5's size, of the levels and of those that refine them.
+
+        The latter are made without gradient.
+
+        Args:
+            stages: c3, c4, c5, each ``(B, C, h, w)``; of stages shallower than the levels only the size is read.
+            levels: those asked for.
+        """
+        sizes = [(s.shape[2], s.shape[3]) for s in stages]
+        found = {}
+        for level in LEVELS[min(levels) - 1 :]:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and level in levels):
+                found[level] = self.levels[level - 1](stages[level - 1], sizes[level:])
+        return found
+
+    def tokens(self, level: int, features: dict[int, Tensor]) -> list[Tensor]:
+        """The maps whose positions are a level's tokens: its own, and the refinement from deeper ones."""
+        own = [features[level]]
+        if level == LEVELS[-1]:
+            return own
+        deeper = torch.cat([features[m].detach() for m in LEVELS[level:]], dim=1)
+        return [*own, self.refinements[level - 1](deeper)]
+
+    def _decoder(self, level: int) -> Decoder:
+        decoder = self.decoders[level - 1]
+        assert isinstance(decoder, Decoder)
+        return decoder
+
+    def forward(self, stages: Sequence[Tensor], levels: Sequence[int] = LEVELS) -> dict[str, Branch]:
+        """Stages ``(B, C, h, w)`` to the attribute scores of the levels asked for, and nothing they do not need."""
+        features = self.features(stages, levels)
+        return {f"level{m}": Branch(self._decoder(m)(self.vectors, self.tokens(m, features))) for m in levels}
+
+    def maps(self, stages: Sequence[Tensor]) -> dict[str, Branch]:
+        """As :meth:`forward` of all levels, with attention and contributions ``(B, K, R)`` on c5's grid, row by row."""
+        features = self.features(stages)
+        return {f"level{m}": self._decoder(m).maps(self.vectors, self.tokens(m, features)) for m in LEVELS}
+
+    def fused_attribute_scores(self, branches: dict[str, Branch]) -> Tensor:
+        """``(B, K)``: ``tau`` times the sum of the levels' unit attribute scores."""
+        units = [F.normalize(branch.attribute_scores, dim=1) for branch in branches.values()]
+        return self.settings.tau * torch.stack(units).sum(dim=0)
+
+    def fused_contributions(self, branches: dict[str, Branch]) -> Tensor:
+        """``(B, K, R)`` what each region adds to the fused attribute scores; needs the branches of :meth:`maps`."""
+        parts = []
+        for branch in branches.values():
+            assert branch.contributions is not None
+            parts.append(branch.contributions / branch.attribute_scores.norm(dim=1).clamp(min=1e-12)[:, None, None])
+        return self.settings.tau * torch.stack(parts).sum(dim=0)
+
+    def class_vectors(self, classes: ClassSpace) -> Tensor:
+        """``(N, K)`` unit class vectors."""
+        return classes.unit
+
+    def class_scores(self, branches: dict[str, Branch], classes: ClassSpace) -> Tensor:
+        """``(B, N)``: ``tau`` times the cosine, summed over the levels given."""
+        return self.fused_attribute_scores(branches) @ self.class_vectors(classes).T
+
+    def loss(self, branches: dict[str, Branch], labels: Tensor, classes: ClassSpace) -> dict[str, Tensor]:
+        """Cross-entropy and regression of each level given; ``total`` is their weighted sum over those levels."""
+        terms: dict[str, Tensor] = {}
+        total: Any = 0.0
+        for name, branch in branches.items():
+            entropy = semantic_cross_entropy(branch.attribute_scores, labels, classes, self.settings.tau)
+            regression = semantic_regression(branch.attribute_scores, labels, classes)
+            terms |= {f"cross_entropy_{name}": entropy, f"regression_{name}": regression}
+            total = total + entropy + self.settings.lambda_reg * regression
+        return {"total": total, **terms}
