@@ -52,6 +52,12 @@ def main() -> None:
         sys.exit(130)
     except typer.Exit as leave:
         sys.exit(leave.exit_code)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        err.print(
+            f"[bold red]error:[/] {_plain(where + (error.strerror or str(error)))}", highlight=False, soft_wrap=True
+        )
+        sys.exit(2)
     except Exception as error:
         # typer's own usage errors know how to show themselves
         if hasattr(error, "show") and hasattr(error, "exit_code"):
@@ -76,10 +82,14 @@ def _quiet_libraries() -> Iterator[None]:
     import logging
     import warnings
 
-    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+    for library in ("lightning_fabric", "huggingface_hub", "timm"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning_fabric")
         yield
+
+
+EXAMPLES = {"--set": "lambda_cal=0.1", "--recipe": "lr=1e-3", "--backbone-option": "pad_type=same"}
 
 
 def _pairs(values: list[str], option: str) -> dict[str, str]:
@@ -88,7 +98,7 @@ def _pairs(values: list[str], option: str) -> dict[str, str]:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise UnseenError(
-                f'"{text}" is not NAME=VALUE', where=option, mend=f"{option} lambda_cal=0.1, for instance"
+                f'"{text}" is not NAME=VALUE', where=option, mend=f"{option} {EXAMPLES[option]}, for instance"
             )
         pairs[name.strip()] = value.strip()
     return pairs

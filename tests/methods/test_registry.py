@@ -23,7 +23,7 @@ def refused(text):
         ("MSDN", 'did you mean "msdn"'),
         ("ezsl", 'did you mean "eszsl"'),
         ("globl", 'did you mean "global"'),
-        ("transformer", "one of msdn, global, eszsl"),
+        ("transformer", "one of msdn, msdnpp, global"),
     ],
 )
 def test_unknown_methods_suggest_near_ones(name, suggestion):

@@ -9,12 +9,17 @@ from torch import Tensor
 
 from unseen.errors import UnseenError
 from unseen.methods.base import Branch, ClassSpace, Method, Preset, Recipe, Settings
+from unseen.methods.compatibility import ALE, SJE, DeViSE
+from unseen.methods.dap import DAP
 from unseen.methods.eszsl import ESZSL
 from unseen.methods.global_linear import GlobalLinear
 from unseen.methods.msdn import MSDN
 from unseen.methods.msdnpp import MSDNPP
+from unseen.methods.sae import SAE
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (MSDN, MSDNPP, GlobalLinear, ESZSL)}
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (MSDN, MSDNPP, GlobalLinear, ESZSL, DAP, SAE, ALE, DeViSE, SJE)
+}
 
 __all__ = [
     "METHODS",

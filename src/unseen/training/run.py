@@ -178,7 +178,10 @@ def fit(
     elif folder.is_dir() and any(folder.iterdir()):
         raise RunError("the folder is not empty and holds no run", where=folder, mend="choose another --output")
     plan = Plan.of(config, cache, report)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot be made ({error.strerror})", where=folder, mend="choose another --output") from None
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)

@@ -1,0 +1,205 @@
+"""DAP: direct attribute prediction (Lampert, Nickisch and Harmeling, CVPR 2009; TPAMI 2014).
+
+One probabilistic classifier an attribute, p(a_k = 1 | x) = sigmoid(l_k), and a class with the binary attributes z_c has
+
+    log p(c | x) = sum_k [ log p(a_k = z_ck | x) - log p(a_k = z_ck) ] + const = <l(x), z_c> + b_c + const(x)
+
+with l the attributes' log-odds and b_c = -sum_k log p(a_k = z_ck). const(x) = sum_k log p(a_k = 0 | x) is left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unseen.methods.base import Branch, Card, ClassSpace, ClosedFormMethod, Preset, Settings
+from unseen.methods.global_linear import pool, pooled_contributions
+
+STRENGTHS = tuple(10.0**e for e in range(-1, -7, -1))
+
+
+class LogisticRegressions:
+    """L2-regularised logistic regressions on the same features.
+
+    Minimises mean_i [ softplus(l_ik) - y_ik l_ik ] + lambda / 2 ||w_k||^2 with l_ik = w_k' x_i + c_k, the intercept
+    c_k free, for every target k at once, by Newton's method in float64. Newton's systems are solved by conjugate
+    gradients in the eigenbasis of the features' covariance, where their diagonals precondition well.
+
+    Args:
+        x: ``(n, C)`` features.
+        y: ``(n, K)`` targets, 0 or 1, each with both values.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        x = x.double()
+        self._mean = x.mean(dim=0)
+        centred = x - self._mean
+        values, self._basis = torch.linalg.eigh(centred.T @ centred / len(x))
+        ones = torch.ones_like(x[:, :1])
+        self._x = torch.cat([centred @ self._basis, ones], dim=1)
+        self._values = torch.cat([values.clamp(min=0), ones[0]])
+        self._y = y.double()
+        self._solutions: dict[float, Tensor] = {}
+
+    def __call__(self, strength: float) -> tuple[Tensor, Tensor]:
+        """Weights ``(K, C)`` and intercepts ``(K,)`` for one lambda."""
+        if strength not in self._solutions:
+            self._solutions[strength] = self._solve(strength)
+        solution = self._solutions[strength]
+        weight = solution[:, :-1] @ self._basis.T
+        return weight, solution[:, -1] - weight @ self._mean
+
+    def _solve(self, strength: float, tolerance: float = 1e-11) -> Tensor:
+        """Newton from 0 with step halving, of each target until every entry of its gradient is below the tolerance."""
+        ridge = torch.full_like(self._values, strength)
+        ridge[-1] = 0
+        solution = self._x.new_zeros(self._y.shape[1], self._x.shape[1])
+        rows = torch.arange(len(solution), device=solution.device)
+        for _ in range(100):
+            theta, y = solution[rows], self._y[:, rows].T
+            logits = theta @ self._x.T
+            p = logits.sigmoid()
+            gradient = (p - y) @ self._x / len(self._x) + ridge * theta
+            going = gradient.abs().amax(dim=1) > tolerance
+            if not going.any():
+                break
+            rows, theta, y, logits, p, gradient = (t[going] for t in (rows, theta, y, logits, p, gradient))
+            step = self._newton_step(gradient, p * (1 - p) / len(self._x), ridge)
+            length = self._step_length(theta, step, logits, y, gradient, ridge)
+            solution[rows] = theta - length * step
+        return solution
+
+    def _step_length(
+        self, theta: Tensor, step: Tensor, logits: Tensor, y: Tensor, gradient: Tensor, ridge: Tensor
+    ) -> Tensor:
+        """``(K, 1)``: 1, halved until the objective falls by a share of what the slope promises."""
+        change, slope = step @ self._x.T, (gradient * step).sum(dim=1, keepdim=True)
+        length = torch.ones_like(slope)
+
+        def objective(length: Tensor) -> Tensor:
+            # unlike softplus, exact for large logits
+            losses = F.binary_cross_entropy_with_logits(logits - length * change, y, reduction="none")
+            penalty = (ridge * (theta - length * step).square()).sum(dim=1, keepdim=True) / 2
+            return losses.mean(dim=1, keepdim=True) + penalty
+
+        before = objective(torch.zeros_like(slope))
+        slack = 1e-14 * before.clamp(min=1)  # rounding hides the fall near the optimum
+        for _ in range(50):
+            failed = objective(length) > before - 1e-4 * length * slope + slack
+            if not failed.any():
+                break
+            length = torch.where(failed, length / 2, length)
+        return length
+
+    def _newton_step(self, gradient: Tensor, curvature: Tensor, ridge: Tensor) -> Tensor:
+        """Preconditioned conjugate gradients on H_k s_k = g_k, H_k = x' diag(curvature_k) x + diag(ridge), all k."""
+        diagonal = curvature.sum(dim=1, keepdim=True) * self._values + ridge
+        inverse = torch.where(diagonal > 0, 1 / diagonal, 0)
+        step, residual = torch.zeros_like(gradient), gradient
+        scaled = inverse * residual
+        direction, product = scaled, (residual * scaled).sum(dim=1)
+        size = gradient.norm(dim=1)
+        goal = size * size.sqrt().clamp(max=0.1)
+        for _ in range(200):
+            if (residual.norm(dim=1) <= goal).all():
+                break
+            image = (curvature * (direction @ self._x.T)) @ self._x + ridge * direction
+            bend = (direction * image).sum(dim=1)
+            rate = torch.where(bend > 0, product / bend, 0)[:, None]
+            step = step + rate * direction
+            residual = residual - rate * image
+            scaled = inverse * residual
+            before, product = product, (residual * scaled).sum(dim=1)
+            direction = scaled + torch.where(before > 0, product / before, 0)[:, None] * direction
+        return step
+
+
+@dataclass(frozen=True, kw_only=True)
+class DAPSettings(Settings):
+    """Settings of :class:`DAP`; none: the regularisation comes from a grid."""
+
+
+class DAP(ClosedFormMethod):
+    """See the module's docstring.
+
+    Buffers: ``weight`` ``(K, C)`` and ``intercept`` ``(K,)`` of the classifiers, ``threshold`` ``(K,)`` above which a
+    class has an attribute, ``prior`` ``(K,)`` p(a_k = 1), the share of the training classes that have it. An attribute
+    that all of them have, or none, has nothing to learn from: its classifier answers with its prior, so that its two
+    terms cancel. It is kept as weight and intercept 0 with prior 1/2.
+    """
+
+    name = "dap"
+    card = Card(
+        title="DAP: direct attribute prediction",
+        paper="Lampert, Nickisch and Harmeling, CVPR 2009; TPAMI 2014",
+        exact="class scores from attribute probabilities and priors, checked against the sum written out; every "
+        "classifier is the optimum of its objective, checked against scikit-learn",
+        ours="logistic regressions on mean-pooled regions of unit length (2009: support vector machines on other "
+        "features); class values made binary at the training classes' mean; seen classes scored as unseen ones",
+    )
+    settings_class = DAPSettings
+    presets: ClassVar = {"cub": Preset(DAPSettings(), None, "ours: lambda from 10^-1 ... 10^-6")}
+    weight: Tensor
+    intercept: Tensor
+    threshold: Tensor
+    prior: Tensor
+
+    def __init__(
+        self, channels: int, vectors: Tensor, settings: DAPSettings, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.register_buffer("weight", vectors.new_zeros(len(vectors), channels))
+        for name in ("intercept", "threshold"):
+            self.register_buffer(name, vectors.new_zeros(len(vectors)))
+        self.register_buffer("prior", vectors.new_full((len(vectors),), 0.5))
+
+    prepare = staticmethod(pool)
+
+    def fit(self, regions: Tensor, labels: Tensor, classes: ClassSpace) -> None:
+        """Thresholds and priors from the classes with training pictures, and the features for the classifiers."""
+        trained = torch.unique(labels)
+        self.threshold.copy_(classes.vectors[trained].double().mean(dim=0))
+        table = self.class_vectors(classes)
+        share = table[trained].double().mean(dim=0)
+        self._varies = (share > 0) & (share < 1)
+        self.prior.copy_(torch.where(self._varies, share, 0.5))
+        self._classifiers = LogisticRegressions(regions[:, 0], table[labels][:, self._varies])
+
+    def grid(self) -> list[dict[str, float]]:
+        """Lambda in 10^-1 ... 10^-6."""
+        return [{"lambda": strength} for strength in STRENGTHS]
+
+    def use(self, candidate: dict[str, float]) -> None:
+        """The classifiers of one lambda."""
+        weight, intercept = self._classifiers(candidate["lambda"])
+        self.weight.zero_()[self._varies] = weight.to(self.weight.dtype)
+        self.intercept.zero_()[self._varies] = intercept.to(self.intercept.dtype)
+
+    def forward(self, regions: Tensor) -> dict[str, Branch]:
+        """Pooled features ``(B, 1, C)`` to attribute scores, the log-odds l."""
+        return {"linear": Branch(F.linear(regions[:, 0], self.weight, self.intercept))}
+
+    def maps(self, regions: Tensor) -> dict[str, Branch]:
+        """Contributions of every raw region ``(B, R, C)``, which share the intercept equally; there is no attention."""
+        shares = self.intercept[:, None] / regions.shape[1]
+        contributions = pooled_contributions(regions, self.weight) + shares
+        return {"linear": Branch(contributions.sum(dim=2), None, contributions)}
+
+    def fused_attribute_scores(self, branches: dict[str, Branch]) -> Tensor:
+        """``(B, K)``."""
+        return branches["linear"].attribute_scores
+
+    def class_vectors(self, classes: ClassSpace) -> Tensor:
+        """``(N, K)``: 1 where a class's value is above the threshold, else 0."""
+        return (classes.vectors > self.threshold).to(classes.vectors.dtype)
+
+    def class_scores(self, branches: dict[str, Branch], classes: ClassSpace) -> Tensor:
+        """``(B, N)``, less the log of the classes' prior."""
+        table = self.class_vectors(classes)
+        prior = table @ self.prior.log() + (1 - table) @ (1 - self.prior).log()
+        return super().class_scores(branches, classes) - prior
