@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
+import subprocess
 import sys
+import time
 
 import pytest
 from PIL import Image
@@ -24,9 +28,9 @@ def cache(tmp_path_factory):
 def unseen(monkeypatch, capsys):
     """Run a command; gives status, standard output and standard error."""
 
-    def run(*arguments):
+    def run(*arguments, width=200):
         monkeypatch.setattr(sys, "argv", ["unseen", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr(cli.out, "_width", width)
         status = 0
         try:
             cli.main()
@@ -136,7 +140,10 @@ def test_every_command_has_help(unseen):
         (["train", "msdn", "{guide}", "--set", "lambda_cal"], "NAME=VALUE"),
         (["train", "msdn", "{guide}", "--seeds", "0"], "a number of seeds"),
         (["train", "msdn", "{guide}", "--mean", "a,b"], "0.5 or 0.485"),
-        (["train", "msdn", "{guide}", "--protocol", "best"], "honest or paper"),
+        (["train", "msdn", "{guide}", "--protocol", "best"], "honest, paper or both"),
+        (["train", "msdn", "{guide}", "--store-dtype", "int8"], "float16, bfloat16, float32"),
+        (["explain", "{guide}", "{guide}"], "one picture at a time"),
+        (["explain", "{guide}", "{guide}/images.csv", "-o", "x.txt"], "unseen train"),
         (["train", "msdn", "{guide}", "--device", "tpu"], "auto or cpu"),
         (["evaluate", "{guide}"], "unseen train"),
         (["predict", "{guide}", "x.jpg"], "no such file"),
@@ -154,11 +161,69 @@ def test_mistakes_are_one_line_and_status_2(unseen, tiny_guide, tmp_path, monkey
     assert not (tmp_path / "runs").exists()
 
 
-def test_broken_picture_is_named(unseen, trained, tmp_path):
+def test_broken_picture_is_named_and_the_others_predicted(unseen, trained, tiny_guide, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"not a picture")
-    status, _, err = unseen("predict", trained, tmp_path / "broken.jpg", "--device", "cpu")
+    good = next((tiny_guide / "images").rglob("*.jpg"))
+    status, out, err = unseen("predict", trained, tmp_path / "broken.jpg", good, "--device", "cpu", "--json")
     assert status == 2
     assert "broken.jpg" in err
+    assert [p["picture"] for p in json.loads(out)] == [str(good)]
+
+
+def test_each_candidate_has_its_own_row(unseen, trained, tiny_guide):
+    """A long name that wraps must not push the confidences to another class."""
+    good = next((tiny_guide / "images").rglob("*.jpg"))
+    _, text, _ = unseen("predict", trained, good, "--top", "3", "--device", "cpu", "--json")
+    _, out, _ = unseen("predict", trained, good, "--top", "3", "--device", "cpu", width=64)
+    lines = [row for row in out.splitlines() if "%" in row]
+    for candidate, line in zip(json.loads(text)[0]["classes"], lines, strict=True):
+        assert f"{100 * candidate['confidence']:.0f}%" in line
+        assert candidate["name"].split()[0] in line
+
+
+@pytest.mark.parametrize("signal_name", ["SIGINT", "SIGTERM"])
+def test_stopping_says_so_and_the_same_command_goes_on(tiny_guide, cache, tmp_path, signal_name):
+    """The real console script, stopped in the middle: status 130 and one line, then the rest."""
+    argv = [sys.executable, "-m", "unseen.cli", "train", "msdn", str(tiny_guide), *BACKBONE, "--recipe", "lr=1e-3"]
+    argv += ["-o", str(tmp_path / "run"), "--cache", str(cache), "--device", "cpu", "--no-report"]
+    lines = tmp_path / "run" / "seed-0" / "validation" / "metrics.jsonl"
+    process = subprocess.Popen([*argv, "--epochs", "400"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (lines.is_file() and lines.stat().st_size) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(getattr(signal, signal_name))
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert re.search(r"stopped \(stopped at step \d+ of \d+\); repeat the command", err)
+    done = subprocess.run([*argv, "--epochs", "400"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "results.json").is_file()
+
+
+def test_a_run_that_never_started_leaves_the_folder_free(unseen, tiny_guide, cache, tmp_path):
+    bad = tmp_path / "bad.safetensors"
+    bad.write_bytes(b"x" * 100)
+    common = ["train", "eszsl", tiny_guide, "--cache", cache, "--device", "cpu", "--no-report", "-o", tmp_path / "run"]
+    status, _, err = unseen(*common, "--backbone", "test_resnet", "--backbone-weights", bad, "--image-size", "64")
+    assert status == 2, err
+    status, _, err = unseen(*common, *BACKBONE)
+    assert status == 0, err
+
+
+def test_the_shipped_backbone_on_an_own_folder(unseen, tiny_guide, cache, tmp_path):
+    common = ["--cache", cache, "--device", "cpu", "--no-report", "-o", tmp_path / "run", "--json"]
+    status, _, err = unseen("train", "eszsl", tiny_guide, "--backbone", "fieldguide", *common)
+    assert status == 0, err
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["backbone"]["weights"].endswith("backbone.safetensors")
+
+
+def test_output_that_is_a_file_is_one_line(unseen, tiny_guide, cache, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    status, _, err = unseen("train", "eszsl", tiny_guide, *BACKBONE, "--cache", cache, "-o", tmp_path / "file")
+    assert status == 2
+    assert "cannot be made" in err
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_usage_errors_are_short(unseen):
@@ -173,6 +238,6 @@ def test_seeds_and_pairs():
     assert cli._seeds("214,") == (214,)
     assert cli._seeds("7,1") == (7, 1)
     assert cli._pairs(["a=1", "b=x=y"], "--set") == {"a": "1", "b": "x=y"}
-    assert [cli._typed(t) for t in ("16", "0.5", "true", "same")] == [16, 0.5, True, "same"]
+    assert [cli._typed(t) for t in ("16", "0.5", "true", "same", "[24, 48]")] == [16, 0.5, True, "same", [24, 48]]
     with pytest.raises(UnseenError):
         cli._seeds("-1")

@@ -96,6 +96,16 @@ def test_predicting_is_lazy(recognizer, picture, tmp_path):
         next(stream)
 
 
+def test_one_picture_and_unknown_attributes(recognizer, picture, tmp_path):
+    picture.save(tmp_path / "one.png")
+    assert next(recognizer.predict(tmp_path / "one.png")).best == next(recognizer.predict([picture])).best
+    why = recognizer.explain(picture)
+    with pytest.raises(UnseenError, match='no attribute "crown"'):
+        why.heat("crown")
+    with pytest.raises(UnseenError, match="its own rival"):
+        recognizer.explain(picture, target="a", rival="a")
+
+
 def test_explanation_of_a_chosen_pair(recognizer, picture):
     why = recognizer.explain(picture, target="d", rival="a")
     assert (why.target.name, why.rival.name) == ("d", "a")

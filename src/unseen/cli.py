@@ -42,16 +42,12 @@ RunArgument = Annotated[Path, typer.Argument(help="A folder that `unseen train` 
 def main() -> None:
     """Run the command; a user's mistake is one line on standard error and status 2."""
     try:
-        app(standalone_mode=False)
+        status = app(standalone_mode=False)
+        if isinstance(status, int) and status:
+            sys.exit(status)
     except UnseenError as error:
         err.print(f"[bold red]error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt as stop:
-        reason = f" ({stop})" if str(stop) else ""
-        err.print(f"stopped{reason}; repeat the command to go on from here", highlight=False)
-        sys.exit(130)
-    except typer.Exit as leave:
-        sys.exit(leave.exit_code)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         err.print(
@@ -105,15 +101,11 @@ def _pairs(values: list[str], option: str) -> dict[str, str]:
 
 
 def _typed(text: str) -> Any:
-    """A backbone option as what it looks like: number, true/false, or text."""
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    """A backbone option as what it looks like: a number, true/false, a list as in JSON, or text."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 def _triple(text: str | None, option: str) -> tuple[float, ...] | None:
@@ -140,6 +132,13 @@ def _seeds(text: str) -> tuple[int, ...]:
     except ValueError:
         pass
     raise UnseenError(f'"{text}" names no seeds', where="--seeds", mend="a number of seeds, or a list such as 0,7")
+
+
+def _protocols(text: str) -> tuple[str, ...]:
+    known = {"honest": ("honest",), "paper": ("paper",), "both": ("honest", "paper")}
+    if text not in known:
+        raise UnseenError(f'unknown protocol "{text}"', where="--protocol", mend="honest, paper or both")
+    return known[text]
 
 
 def _table(rows: list[dict[str, str]], columns: dict[str, str] | None = None, title: str | None = None) -> None:
@@ -180,10 +179,10 @@ def _backbone(
     extra = {k: _typed(v) for k, v in _pairs(options, "--backbone-option").items()}
     chosen = tuple(s if s == "final" else _typed(s) for s in stages.split(","))
     normal: dict[str, Any] = {"mean": _triple(mean, "--mean"), "std": _triple(std, "--std")}
-    if name is None:
+    if name is None or name == "fieldguide":
         if weights is not None or extra:
             raise UnseenError("backbone weights or options without --backbone", mend="name the timm model too")
-        default = default_backbone(dataset)
+        default = default_backbone(name or dataset)
         changes = {k: v for k, v in {**normal, "image_size": size}.items() if v is not None}
         return replace(default, stages=chosen, crop=crop, **changes)
     found = "pretrained" if weights is None else weights
@@ -215,7 +214,8 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Short for --recipe epochs=N.")] = None,
     vectors: Annotated[str, typer.Option(help="Attribute vectors: auto, given, words or random.")] = "auto",
     backbone: Annotated[
-        str | None, typer.Option(help="timm model [default: fieldguide's own, else resnet101.tv_in1k].")
+        str | None,
+        typer.Option(help="timm model, or fieldguide (the one made for its birds) [default: resnet101.tv_in1k]."),
     ] = None,
     backbone_weights: Annotated[
         str | None, typer.Option(help="pretrained (timm's), random, or a .safetensors file [default: pretrained].")
@@ -260,7 +260,7 @@ def train(
         settings=_pairs(setting or [], "--set"),
         recipe=changes,
         vectors=vectors,
-        protocols=("honest", "paper") if protocol == "both" else (protocol,),
+        protocols=_protocols(protocol),
         seeds=_seeds(seeds),
         split_seed=split_seed,
         select=select,
@@ -284,8 +284,13 @@ def train(
 def _with_bars(work: Callable[[Any], Any]) -> Any:
     from unseen.progress import bars
 
-    with _quiet_libraries(), bars() as report:
-        return work(report)
+    try:
+        with _quiet_libraries(), bars() as report:
+            return work(report)
+    except KeyboardInterrupt as stop:  # caught here, since typer makes a silent exit of it
+        reason = f" ({stop})" if str(stop) else ""
+        err.print(f"stopped{reason}; repeat the command to go on from here", highlight=False, soft_wrap=True)
+        raise typer.Exit(130) from None
 
 
 def _write_report(run: Run, device: str, cache: Path | None) -> Path:
@@ -394,23 +399,28 @@ def predict(
     files = _pictures(images)
     with _quiet_libraries():
         recognizer = Recognizer.load(run, seed=seed, device=device)
-        predictions = list(recognizer.predict(files, top=top, among=among))
+        broken: list[UnseenError] = []
+        predictions = list(recognizer.predict(files, top=top, among=among, broken=broken.append))
+    for error in broken:
+        err.print(f"[bold red]error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
     if as_json:
         _print_json([p.as_dict() for p in predictions])
-        return
+        raise typer.Exit(2 if broken else 0)
     _table(
         [
             {
-                "picture": Path(p.picture).name,
-                "class": "\n".join(f"{c.name}{'' if c.seen else ' (unseen)'}" for c in p.candidates),
-                "confidence": "\n".join(f"{100 * c.confidence:.0f}%" for c in p.candidates),
-                "because of": "\n".join(label(name) for name, _ in p.attributes[:3]),
+                "picture": "/".join(Path(p.picture).parts[-2:]) if rank == 0 else "",
+                "class": f"{c.name}{'' if c.seen else ' (unseen)'}",
+                "confidence": f"{100 * c.confidence:.0f}%",
+                "because of": label(p.attributes[rank][0]) if rank < len(p.attributes) else "",
             }
             for p in predictions
+            for rank, c in enumerate(p.candidates)
         ]
     )
     if recognizer.temperature is None:
         err.print("note: confidence is not calibrated (no validation classes were used)", highlight=False)
+    raise typer.Exit(2 if broken else 0)
 
 
 @app.command()
@@ -420,7 +430,7 @@ def explain(
     target: Annotated[str | None, typer.Option("--class", help="Class to explain [default: the best].")] = None,
     against: Annotated[str | None, typer.Option(help="Class to compare with [default: the next best].")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="PNG to write [default: IMAGE-why.png].")
+        Path | None, typer.Option("--output", "-o", help="PNG to write [default: IMAGE-why.png, in this folder].")
     ] = None,
     top: Annotated[int, typer.Option(help="Attributes shown.", min=1)] = 6,
     among: Annotated[str, typer.Option(help="Choose among all, seen or unseen classes.")] = "all",
@@ -432,12 +442,16 @@ def explain(
     from unseen.explain.figures import explanation_figure, label
     from unseen.recognizer import Recognizer
 
+    if image.is_dir():
+        raise UnseenError("a folder", where=image, mend="explain one picture at a time")
     files = _pictures([image])
     with _quiet_libraries():
         found = Recognizer.load(run, seed=seed, device=device).explain(
             files[0], target=target, rival=against, among=among
         )
     path = output or Path(f"{image.stem}-why.png")
+    if path.suffix.lower() != ".png":
+        raise UnseenError("not a .png", where=path, mend="give -o a file name that ends in .png")
     explanation_figure(found, path, top)
     if as_json:
         _print_json({**found.as_dict(), "figure": str(path)})

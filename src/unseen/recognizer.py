@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from unseen.backbones import Backbone, BackboneSpec, open_picture, upright_rgb
 from unseen.classes import ClassTable, write_attributes
-from unseen.errors import RunError, UnseenError
+from unseen.errors import DataError, RunError, UnseenError
 from unseen.files import read_json, write_json
 from unseen.methods import ClassSpace, Method, create_method, find_method
 from unseen.training.checkpoints import load_weights, save_weights
@@ -124,6 +124,8 @@ class Explanation:
 
     def heat(self, attribute: str) -> np.ndarray:
         """``(h, w)`` where the model looked for an attribute: the sub-nets' mean attention, else contributions > 0."""
+        if attribute not in self.order:
+            raise DataError(f'no attribute "{attribute}"', mend=f"one of {', '.join(list(self.order)[:5])}, ...")
         k = self.order[attribute]
         if self.attention:
             return np.mean([maps[k] / max(maps[k].max(), 1e-12) for maps in self.attention.values()], axis=0)
@@ -333,27 +335,46 @@ class Recognizer:
         return allowed
 
     def predict(
-        self, pictures: Iterable[Picture], *, top: int = 5, among: str = "all", batch_size: int = 32
+        self,
+        pictures: Iterable[Picture] | Picture,
+        *,
+        top: int = 5,
+        among: str = "all",
+        batch_size: int = 32,
+        broken: Callable[[DataError], None] | None = None,
     ) -> Iterator[Prediction]:
         """Name what pictures show, in their order, a batch at a time.
 
         Args:
-            pictures: files or PIL pictures.
+            pictures: files or PIL pictures, or one of them.
             top: candidates a picture.
             among: ``all``, ``seen`` or ``unseen`` classes.
             batch_size: pictures at once; memory is O(batch).
+            broken: told of every picture that cannot be read, which is then left out.
 
         Raises:
-            DataError: a picture cannot be read; those of earlier batches have been given.
+            DataError: a picture cannot be read, and there is no ``broken``; those of earlier batches have been given.
         """
         allowed = self._allowed(among)
-        stream = iter(pictures)
+        stream = iter([pictures] if isinstance(pictures, str | Path | Image.Image) else pictures)
         while batch := list(islice(stream, batch_size)):
-            yield from self._predict(batch, top, allowed)
+            yield from self._predict(batch, top, allowed, broken)
 
     @torch.inference_mode()
-    def _predict(self, batch: list[Picture], top: int, allowed: np.ndarray) -> list[Prediction]:
-        images = [upright_rgb(p) if isinstance(p, Image.Image) else open_picture(p) for p in batch]
+    def _predict(
+        self, batch: list[Picture], top: int, allowed: np.ndarray, broken: Callable[[DataError], None] | None
+    ) -> list[Prediction]:
+        images, readable = [], []
+        for picture in batch:
+            try:
+                images.append(upright_rgb(picture) if isinstance(picture, Image.Image) else open_picture(picture))
+                readable.append(picture)
+            except DataError as error:
+                if broken is None:
+                    raise
+                broken(error)
+        if not images:
+            return []
         regions = self._regions(torch.stack([self.backbone.transform(image) for image in images]))
         branches = self.method(self.method.prepare(regions))
         scores = self.method.class_scores(branches, self._classes).cpu().double().numpy()
@@ -361,7 +382,7 @@ class Recognizer:
         vectors = self.method.class_vectors(self._classes).cpu().double().numpy()
         return [
             self._prediction(picture, self._rank(scores[i], allowed)[:top], psi[i], vectors)
-            for i, picture in enumerate(batch)
+            for i, picture in enumerate(readable)
         ]
 
     def _prediction(
@@ -411,6 +432,8 @@ class Recognizer:
         ranked = {c.name: c for c in self._rank(scores, allowed)}
         wanted = self._one(ranked, target, ())
         other = self._one(ranked, rival, (wanted.name,))
+        if other.name == wanted.name:
+            raise UnseenError(f'"{wanted.name}" cannot be its own rival', mend="compare it with another class")
         c, j = self._table.index(wanted.name), self._table.index(other.name)
         evidence, against = psi * vectors[c], psi * (vectors[c] - vectors[j])
         attributes = self._table.attributes

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -249,3 +250,31 @@ def test_wrong_options_are_one_line_and_cost_nothing(do, tmp_path, options, mend
 def test_importing_unseen_is_light():
     code = "import sys, unseen; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_temperature_recovers_a_known_one_and_stays_sane_on_little_data():
+    from unseen.training.protocols import fit_temperature
+
+    generator = torch.Generator().manual_seed(0)
+    scores = 3 * torch.randn(4000, 6, generator=generator, dtype=torch.float64)
+    labels = torch.multinomial((scores / 2.5).softmax(dim=1), 1, generator=generator)[:, 0].numpy()
+    seen = np.array([True] * 3 + [False] * 3)
+    assert fit_temperature(scores, labels, seen, 0.0) == pytest.approx(2.5, rel=0.1)
+    # four pictures, all right: without a prior the temperature would fall to 0 and every answer be "100%"
+    few = torch.eye(6, dtype=torch.float64)[:4]
+    found = fit_temperature(few, np.arange(4), seen, 0.0)
+    assert 0.05 < found < 1
+
+
+def test_a_script_without_a_main_guard_can_draw(tmp_path):
+    """As the README's snippets are: drawing in several processes must not run the script again."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\nfrom unseen.data.fieldguide import build\nprint('once')\n"
+        "build(Path('birds'), species=10, pictures=2, size=32, workers=2)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(unseen.__file__).parents[1])}
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=120, env=env)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "once\n"
+    assert len(list((tmp_path / "birds" / "images").rglob("*.jpg"))) == 20

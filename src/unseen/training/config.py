@@ -10,6 +10,7 @@ from unseen.backbones import BackboneSpec
 from unseen.errors import RunError, UnseenError
 
 PROTOCOLS = ("honest", "paper")
+STORE_DTYPES = ("float16", "bfloat16", "float32")
 SELECT = ("H", "T1", "AUSUC")
 
 
@@ -63,6 +64,10 @@ class RunConfig:
             raise UnseenError(f'cannot select by "{self.select}"', mend=f"one of {', '.join(SELECT)}")
         if len(self.backbone.stages) != 1:
             raise UnseenError(f"{len(self.backbone.stages)} stages", where="backbone", mend="these methods read one")
+        if self.store_dtype not in STORE_DTYPES:
+            raise UnseenError(
+                f'unknown type "{self.store_dtype}"', where="store dtype", mend=f"one of {', '.join(STORE_DTYPES)}"
+            )
         if self.accumulate < 1:
             raise UnseenError(f"accumulate is {self.accumulate}", mend="give 1 or more")
 

@@ -300,7 +300,8 @@ def _note(records: list[dict[str, Any]]) -> str:
     if not records:
         return ""
     last = records[-1]
-    shown = {k: v for k, v in last["metrics"].items() if k in ("T1", "H") and v is not None}
+    names = {"T1": "T1", "best_H": "H"}  # H at its best gamma, as the choice of the epoch has it
+    shown = {names[k]: v for k, v in last["metrics"].items() if k in names and v is not None}
     return " ".join([f"loss {last['loss']['total']:.3f}", *(f"{k} {100 * v:.1f}" for k, v in shown.items())])
 
 

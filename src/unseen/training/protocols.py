@@ -131,14 +131,20 @@ class Stagehand:
 
 
 def fit_temperature(scores: Tensor, labels: np.ndarray, seen: np.ndarray, gamma: float) -> float:
-    """The temperature of least cross-entropy of softmax((S - gamma seen) / T) on held-out pictures."""
+    """The temperature of least cross-entropy of softmax((S - gamma seen) / T) on held-out pictures.
+
+    A log-normal prior around the scores' own spread, worth one picture, keeps it finite where a few pictures are all
+    named right.
+    """
     shifted = scores - gamma * torch.from_numpy(seen.copy()).double()
     target = torch.from_numpy(labels)
+    spread = float(shifted.std(dim=1).mean().log().clamp(min=-20))
 
     def loss(log_temperature: float) -> float:
-        return float(torch.nn.functional.cross_entropy(shifted / np.exp(log_temperature), target))
+        data = float(torch.nn.functional.cross_entropy(shifted / np.exp(log_temperature), target))
+        return data + (log_temperature - spread) ** 2 / (2 * len(labels))
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-7, 7), method="bounded").x))
+    return float(np.exp(minimize_scalar(loss, bounds=(spread - 7, spread + 7), method="bounded").x))
 
 
 def measure(decisions: Decisions, seen: np.ndarray) -> dict[str, Any]:

@@ -169,13 +169,17 @@ def fit(
         existing = RunConfig.from_json(read_json(where, RunError, "choose another folder"), where)
         changed = [name for name in config.difference(existing) if name not in ("seeds", "protocols")]
         if changed:
+            name = changed[0]
+            there, asked = (c.to_json()[name] for c in (existing, config))
             raise RunError(
-                f"holds a run with another {changed[0]}", where=folder, mend="choose another --output, or delete it"
+                f"holds a run with another {name} ({there} there, {asked} asked)",
+                where=folder,
+                mend="choose another --output, or delete it",
             )
         wanted = {*existing.protocols, *config.protocols}
         config = replace(config, protocols=tuple(p for p in PROTOCOLS if p in wanted))
         config = replace(config, seeds=(*existing.seeds, *(s for s in config.seeds if s not in existing.seeds)))
-    elif folder.is_dir() and any(folder.iterdir()):
+    elif folder.is_dir() and any(file.name != ".lock" for file in folder.iterdir()):
         raise RunError("the folder is not empty and holds no run", where=folder, mend="choose another --output")
     plan = Plan.of(config, cache, report)
     try:
@@ -188,9 +192,9 @@ def fit(
     except Timeout:
         raise RunError("another process is working on this run", where=folder, mend="wait for it") from None
     with lock:
-        write_json(where, config.to_json())
         started = time.monotonic()
         store = plan.extract(cache, str(fabric.device), workers, report)
+        write_json(where, config.to_json())  # from here on the folder is this run's
         ingredients = plan.ingredients(store)
         plan.dataset.table.to_csv(folder / "classes.csv")
         write_attributes(folder / "attributes.csv", plan.dataset.table.attributes)

@@ -2,13 +2,13 @@
 
 import csv
 import json
-import multiprocessing
 import os
 import shutil
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -87,6 +87,60 @@ def _draw_species(numbered: tuple[int, Species], images: Path, seed: int, pictur
     return drawn
 
 
+def _draw_share(job: Mapping[str, Any], share: range) -> Iterator[Drawn]:
+    """Draw the species of a share of the world, one after the other."""
+    world = invent(job["seed"], job["species"])
+    for index in share:
+        yield _draw_species((index, world[index]), Path(job["images"]), job["seed"], job["pictures"], job["size"])
+
+
+def work() -> None:
+    """What a drawing process does: its job is in its arguments, a line of JSON a species goes to standard output."""
+    job = json.loads(sys.argv[1])
+    for drawn in _draw_share(job, range(job["first"], job["species"], job["step"])):
+        sys.stdout.write(json.dumps(drawn) + "\n")
+        sys.stdout.flush()
+
+
+def _draw_all(job: Mapping[str, Any], workers: int) -> Iterator[Drawn]:
+    """Every species in order, drawn by several processes.
+
+    Plain processes rather than :mod:`multiprocessing`, which would run an unguarded script of the caller's again.
+    """
+    if workers == 1:
+        yield from _draw_share(job, range(job["species"]))
+        return
+    command = [sys.executable, "-c", "from unseen.data.fieldguide.build import work; work()"]
+    processes = [
+        subprocess.Popen(
+            [*command, json.dumps({**job, "first": first, "step": workers})],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        )
+        for first in range(workers)
+    ]
+    try:
+        for index in range(job["species"]):
+            process = processes[index % workers]
+            assert process.stdout is not None
+            assert process.stderr is not None
+            line = process.stdout.readline()
+            if not line:
+                reason = process.stderr.read().strip().splitlines() or ["no reason given"]
+                raise DataError(f"a drawing process failed ({reason[-1]})", where="fieldguide", mend="try workers=1")
+            yield [
+                (file, {name: Part(*place) for name, place in parts.items()}, Box(*box))
+                for file, parts, box in json.loads(line)
+            ]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
 def _write(
     folder: Path,
     seed: int,
@@ -96,21 +150,12 @@ def _write(
     workers: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    task = partial(_draw_species, images=folder / "images", seed=seed, pictures=pictures, size=size)
-    numbered = list(enumerate(world))
+    job = {"images": str(folder / "images"), "seed": seed, "species": len(world), "pictures": pictures, "size": size}
     drawn: list[Drawn] = []
-
-    def collect(results: Iterable[Drawn]) -> None:
-        for result in results:
-            drawn.append(result)
-            if progress is not None:
-                progress(len(drawn) * pictures, len(world) * pictures)
-
-    if workers == 1:
-        collect(map(task, numbered))
-    else:
-        with ProcessPoolExecutor(min(workers, len(world)), multiprocessing.get_context("spawn")) as pool:
-            collect(pool.map(task, numbered))
+    for result in _draw_all(job, min(workers, len(world))):
+        drawn.append(result)
+        if progress is not None:
+            progress(len(drawn) * pictures, len(world) * pictures)
     _write_tables(folder, seed, world, drawn)
     about = {
         "name": "fieldguide",
