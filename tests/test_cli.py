@@ -59,7 +59,7 @@ def test_train_prints_one_table_that_says_everything(unseen, trained, tiny_guide
     arguments = [tiny_guide, *BACKBONE, "--epochs", "3", "--recipe", "lr=1e-3", "-o", trained, "--cache", cache]
     status, out, _ = unseen("train", "msdn", *arguments, "--seeds", "2", "--protocol", "both", "--device", "cpu")
     assert status == 0
-    for words in ("tiny", "test_resnet 64px random, frozen", "2 (0, 1)", "honest", "paper", "AUSUC", "chance"):
+    for words in ("tiny", "test_resnet 64px random, frozen", "seeds: 0, 1", "honest", "paper", "AUSUC", "chance"):
         assert words in out
     assert (trained / "report.html").is_file()
 

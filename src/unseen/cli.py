@@ -412,7 +412,7 @@ def predict(
                 "picture": "/".join(Path(p.picture).parts[-2:]) if rank == 0 else "",
                 "class": f"{c.name}{'' if c.seen else ' (unseen)'}",
                 "confidence": f"{100 * c.confidence:.0f}%",
-                "because of": label(p.attributes[rank][0]) if rank < len(p.attributes) else "",
+                "the first because of": label(p.attributes[rank][0]) if rank < len(p.attributes) else "",
             }
             for p in predictions
             for rank, c in enumerate(p.candidates)
@@ -421,6 +421,10 @@ def predict(
     if recognizer.temperature is None:
         err.print("note: confidence is not calibrated (no validation classes were used)", highlight=False)
     raise typer.Exit(2 if broken else 0)
+
+
+def _signed(value: float) -> str:
+    return "0" if abs(value) < 5e-4 else f"{value:+.3f}"
 
 
 @app.command()
@@ -439,7 +443,7 @@ def explain(
     as_json: JsonFlag = False,
 ) -> None:
     """Show why: attribute evidence, and where the model looked, as heat maps over the picture."""
-    from unseen.explain.figures import explanation_figure, label
+    from unseen.explain.figures import account, explanation_figure, said
     from unseen.recognizer import Recognizer
 
     if image.is_dir():
@@ -456,34 +460,27 @@ def explain(
     if as_json:
         _print_json({**found.as_dict(), "figure": str(path)})
         return
+    shown, rest = account(found, top)
     _table(
         [
             {
-                "attribute": label(r.attribute),
-                "looks at": r.part or r.group.removeprefix("has_").replace("_", " "),
-                f"for {found.target.name}": f"{r.evidence:+.3f}",
-                f"against {found.rival.name}": f"{r.against:+.3f}",
+                "attribute": name,
+                "looks at": where,
+                f"for {found.target.name}": _signed(evidence),
+                f"against {found.rival.name}": _signed(against),
             }
-            for r in found.reasons[:top]
-        ]
-        + [
-            {
-                "attribute": f"{len(found.reasons) - top} other attributes",
-                "looks at": "",
-                f"for {found.target.name}": f"{sum(r.evidence for r in found.reasons[top:]):+.3f}",
-                f"against {found.rival.name}": f"{sum(r.against for r in found.reasons[top:]):+.3f}",
-            },
-            {
-                "attribute": "seen/unseen offset",
-                "looks at": "",
-                f"for {found.target.name}": f"{found.offset:+.3f}",
-                f"against {found.rival.name}": f"{found.lead_offset:+.3f}",
-            },
+            for name, where, evidence, against in (
+                *(
+                    (said(r), r.part or r.group.removeprefix("has_").replace("_", " "), r.evidence, r.against)
+                    for r in shown
+                ),
+                *((name, "", evidence, against) for name, evidence, against in rest),
+            )
         ],
         title=f"{found.target.name}: {100 * found.target.confidence:.0f}%"
         f"   {found.rival.name}: {100 * found.rival.confidence:.0f}%",
     )
-    out.print(f"figure: {path}", highlight=False, soft_wrap=True)
+    out.print(f"picture: {files[0]}\nfigure:  {path}", highlight=False, soft_wrap=True)
 
 
 @app.command(name="list")
@@ -546,7 +543,11 @@ def demo(
         return _with_bars(lambda bars: fit(config, output / method, cache=cache, device=device, report=bars))
 
     runs = [one(method) for method in ("global", "eszsl", "msdn")]
-    page = _with_bars(lambda bars: write_report(runs[-1], others=runs[:-1], device=device, cache=cache, report=bars))
+    page = _with_bars(
+        lambda bars: write_report(
+            runs[-1], others=runs[:-1], path=output / "report.html", device=device, cache=cache, report=bars
+        )
+    )
     if as_json:
         _print_json({"runs": {r.folder.name: r.results for r in runs}, "report": str(page)})
         return

@@ -122,6 +122,14 @@ class Explanation:
     crop: tuple[float, float, float, float]
     order: Mapping[str, int]
 
+    def strongest(self, count: int) -> list[Reason]:
+        """The attributes that tell target and rival apart most, either way."""
+        return sorted(self.reasons, key=lambda r: -abs(r.against))[:count]
+
+    def looked_for(self, count: int) -> list[Reason]:
+        """Of the attributes that speak for the target, those that tell it from the rival most: worth a heat map."""
+        return [r for r in self.strongest(len(self.reasons)) if r.evidence > 0][:count]
+
     def heat(self, attribute: str) -> np.ndarray:
         """``(h, w)`` where the model looked for an attribute: the sub-nets' mean attention, else contributions > 0."""
         if attribute not in self.order:

@@ -9,17 +9,17 @@ import numpy as np
 from PIL import Image
 
 from unseen.files import write_with
-from unseen.recognizer import Explanation
+from unseen.recognizer import Explanation, Reason
 
 
 def overlay(
-    picture: Image.Image, heat: np.ndarray, crop: tuple[float, float, float, float], strength: float = 0.6
+    picture: Image.Image, heat: np.ndarray, crop: tuple[float, float, float, float], strength: float = 0.5
 ) -> Image.Image:
     """A heat map laid over what the network saw of a picture; the rest is dimmed.
 
     Args:
         picture: upright RGB.
-        heat: ``(h, w)``, not negative; scaled to its own maximum.
+        heat: ``(h, w)``; its own minimum is shown as nothing, its maximum in full.
         crop: left, top, right, bottom in pixels.
         strength: opacity at the maximum.
     """
@@ -27,7 +27,7 @@ def overlay(
 
     left, top, right, bottom = (round(v) for v in crop)
     size = (max(right - left, 1), max(bottom - top, 1))
-    scaled = heat / max(float(heat.max()), 1e-12)
+    scaled = (heat - heat.min()) / max(float(np.ptp(heat)), 1e-12)
     smooth = np.asarray(Image.fromarray(scaled.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)).clip(0, 1)
     full = np.zeros((picture.height, picture.width), dtype=np.float32)
     x0, y0, x1, y1 = max(left, 0), max(top, 0), min(right, picture.width), min(bottom, picture.height)
@@ -45,6 +45,24 @@ def label(name: str) -> str:
     return name.removeprefix("has_").replace("::", ": ").replace("_", " ")
 
 
+def said(reason: Reason) -> str:
+    """An attribute as it bears on the decision: ``(not seen)`` where its score is negative."""
+    return label(reason.attribute) + (" (not seen)" if reason.score < 0 else "")
+
+
+def account(explanation: Explanation, count: int) -> tuple[list[Reason], list[tuple[str, float, float]]]:
+    """The strongest attributes, and what remains: (name, evidence, against) of the others and of the offset.
+
+    Their ``against`` adds up to the lead of the target over the rival.
+    """
+    shown = explanation.strongest(count)
+    others = [r for r in explanation.reasons if r not in shown]
+    rest = [(f"{len(others)} other attributes", sum(r.evidence for r in others), sum(r.against for r in others))]
+    if explanation.lead_offset:
+        rest.append(("seen/unseen offset", explanation.offset, explanation.lead_offset))
+    return shown, rest
+
+
 def explanation_figure(explanation: Explanation, path: Path, top: int = 6) -> None:
     """Picture, evidence bars and a heat map for each of the strongest attributes, as PNG.
 
@@ -56,25 +74,26 @@ def explanation_figure(explanation: Explanation, path: Path, top: int = 6) -> No
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    reasons = [r for r in explanation.reasons if r.evidence > 0][:top]
+    reasons = explanation.looked_for(top)
     columns = 3
-    rows = 1 + -(-max(len(reasons), 1) // columns)
-    figure = Figure(figsize=(11, 3.6 * rows), layout="constrained")
+    rows = -(-max(len(reasons), 1) // columns)
+    figure = Figure(figsize=(11, 3.6 * (1 + rows)), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(rows, columns)
-    axis = figure.add_subplot(grid[0, 0])
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[1, rows]).ravel()
+    axis, bars = above.subplots(1, 2, width_ratios=[1, 2])
     axis.imshow(explanation.picture)
     left, top_edge, right, bottom = explanation.crop
     axis.add_patch(_rectangle(left, top_edge, right, bottom))
     best = explanation.target
     axis.set_title(f"{best.name} ({100 * best.confidence:.0f}%{'' if best.seen else ', unseen'})", fontsize=10)
     axis.axis("off")
-    _bars(figure.add_subplot(grid[0, 1:]), explanation, 2 * top)
-    for i, reason in enumerate(reasons):
-        axis = figure.add_subplot(grid[1 + i // columns, i % columns])
+    _bars(bars, explanation, 2 * top)
+    grid = below.subplots(rows, columns, squeeze=False).ravel()
+    for axis in grid:
+        axis.axis("off")
+    for axis, reason in zip(grid, reasons, strict=False):
         axis.imshow(overlay(explanation.picture, explanation.heat(reason.attribute), explanation.crop))
         axis.set_title(f"{label(reason.attribute)}  {reason.evidence:+.2f}", fontsize=10)
-        axis.axis("off")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     write_with(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))
@@ -87,11 +106,12 @@ def _rectangle(left: float, top: float, right: float, bottom: float):  # type: i
 
 
 def _bars(axis, explanation: Explanation, count: int) -> None:  # type: ignore[no-untyped-def]
-    """Evidence for the class against its rival, strongest either way."""
-    chosen = sorted(explanation.reasons, key=lambda r: -abs(r.against))[:count]
-    chosen.sort(key=lambda r: r.against)
-    colours = ["#2a7f62" if r.against > 0 else "#b5533c" for r in chosen]
-    axis.barh([label(r.attribute) for r in chosen], [r.against for r in chosen], color=colours)
+    """What makes up the lead of the class over its rival."""
+    shown, rest = account(explanation, count)
+    bars = [(name, against) for name, _, against in reversed(rest)]
+    bars += [(said(r), r.against) for r in sorted(shown, key=lambda r: r.against)]
+    colours = ["#2a7f62" if value > 0 else "#b5533c" for _, value in bars]
+    axis.barh([name for name, _ in bars], [value for _, value in bars], color=colours)
     axis.axvline(0, color="black", linewidth=0.6)
     axis.set_title(f"evidence for {explanation.target.name} against {explanation.rival.name}", fontsize=10)
     axis.tick_params(labelsize=8)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from unseen.data.catalogue import cache_folder
 from unseen.data.dataset import Dataset
-from unseen.explain.figures import label, overlay, thumbnail
+from unseen.explain.figures import account, label, overlay, said, thumbnail
 from unseen.files import write_text
 from unseen.progress import Report, silent
 from unseen.recognizer import Explanation, Recognizer
@@ -48,7 +48,7 @@ def data_uri(picture: Image.Image, quality: int = 88) -> str:
 
 def _example(dataset: Dataset, index: int, explanation: Explanation) -> Example:
     truth = dataset.table.names[dataset.labels[index]]
-    shown = [r for r in explanation.reasons if r.evidence > 0][:3]
+    shown = explanation.looked_for(3)
     heats = [
         {
             "title": label(r.attribute),
@@ -58,12 +58,9 @@ def _example(dataset: Dataset, index: int, explanation: Explanation) -> Example:
         }
         for r in shown
     ]
-    by_difference = sorted(explanation.reasons, key=lambda r: -abs(r.against))[:6]
-    bars = [(label(r.attribute), r.against) for r in sorted(by_difference, key=lambda r: -r.against)]
-    if explanation.lead_offset:
-        bars.append(("seen/unseen offset", explanation.lead_offset))
-    rest = sum(r.against for r in explanation.reasons) - sum(r.against for r in by_difference)
-    bars.append((f"{len(explanation.reasons) - len(by_difference)} other attributes", rest))
+    strongest, rest = account(explanation, 6)
+    bars = [(said(r), r.against) for r in sorted(strongest, key=lambda r: -r.against)]
+    bars += [(name, against) for name, _, against in rest]
     largest = max(abs(value) for _, value in bars) or 1.0
     return Example(
         dataset.files[index],
@@ -167,13 +164,17 @@ def summary_sentences(run: Run) -> list[str]:
         "paper": "The training length was chosen on the test pictures, as papers of the field do; expect less on "
         "pictures that nobody has looked at yet.",
     }
-    return [*sentences, how[run.protocol]]
+    last = how[run.protocol]
+    if len(run.config.protocols) > 1:
+        last += " In the table, rows called paper chose the training length on the test pictures, as the field does."
+    return [*sentences, last]
 
 
 def write_report(
     run: Run,
     *,
     others: Sequence[Run] = (),
+    path: Path | None = None,
     device: str = "auto",
     cache: Path | str | None = None,
     report: Report = silent,
@@ -183,6 +184,7 @@ def write_report(
     Args:
         run: a finished run; the examples are its first seed's.
         others: runs to stand beside it in the table.
+        path: the page to write; default ``report.html`` in the run's folder.
         device: where to compute the examples.
         cache: see :func:`unseen.data.catalogue.cache_folder`.
         report: progress.
@@ -220,9 +222,9 @@ def write_report(
         seconds=run.results["seconds"],
         memory=run.results["peak_memory_mb"],
     )
-    path = run.folder / "report.html"
-    write_text(path, page)
-    return path
+    target = path or run.folder / "report.html"
+    write_text(target, page)
+    return target
 
 
 def _has_attention(recognizer: Recognizer) -> bool:

@@ -21,7 +21,7 @@ def metric_cell(entry: dict[str, Any], seeds: int) -> str:
     if seeds > 1:
         text += f" ± {percent(entry['std'])}"
     if entry["low"] is not None:
-        text += f" [{percent(entry['low'])}, {percent(entry['high'])}]"
+        text += f"\n[{percent(entry['low'])}, {percent(entry['high'])}]"
     return text
 
 
@@ -32,7 +32,7 @@ def result_rows(runs: Sequence[Run]) -> list[dict[str, str]]:
         results, manifest = run.results, run.manifest
         for protocol, found in results["protocols"].items():
             names = list(found["seeds"])
-            label = "1 (deterministic)" if found["deterministic"] else f"{len(names)} ({', '.join(names)})"
+            label = "none" if found["deterministic"] else ", ".join(names)
             backbone = manifest["backbone"]
             rows.append(
                 {
