@@ -80,6 +80,9 @@ def test_evaluate(unseen, trained, cache):
     stored = json.loads((trained / "results.json").read_text())["protocols"]["honest"]["seeds"]
     for seed in ("0", "1"):
         assert found["seeds"][seed]["H"] == pytest.approx(stored[seed]["H"])
+    _, text, _ = unseen("evaluate", trained, "--protocol", "paper", "--json", "--cache", cache, "--device", "cpu")
+    paper = json.loads((trained / "results.json").read_text())["protocols"]["paper"]["seeds"]
+    assert json.loads(text)["seeds"]["1"]["H"] == pytest.approx(paper["1"]["H"])
     # with gamma far above any score nothing is taken for seen
     _, text, _ = unseen("evaluate", trained, "--gamma", "1e6", "--json", "--cache", cache, "--device", "cpu")
     found = json.loads(text)["seeds"]["0"]

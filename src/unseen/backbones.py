@@ -65,9 +65,9 @@ class BackboneSpec:
         if not self.stages or len(set(self.stages)) < len(self.stages):
             raise UnseenError("stages must be given, each once", where=self.name)
         if self.image_size is not None and self.image_size < 1:
-            raise UnseenError(f"image size {self.image_size} is not positive", where=self.name)
+            raise UnseenError(f"image size {self.image_size} is not positive", where=self.name, mend="224, say")
         if not 0 < self.crop <= 1:
-            raise UnseenError(f"crop {self.crop} is not in (0, 1]", where=self.name)
+            raise UnseenError(f"crop {self.crop} is not in (0, 1]", where=self.name, mend="1 takes all of it")
         for what, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and (len(values) != 3 or (what == "std" and min(values) <= 0)):
                 raise UnseenError(f"{what} {values} is not three numbers fit for it", where=self.name)

@@ -140,8 +140,9 @@ class ClassTable:
         except ValueError:
             import difflib
 
-            near = difflib.get_close_matches(name, self.names, 3) or list(self.names[:3])
-            raise DataError(f'no class "{name}"', mend=f"did you mean {' or '.join(near)}?") from None
+            near = difflib.get_close_matches(name, self.names, 3)
+            mend = f"did you mean {' or '.join(near)}?" if near else "the names are those of classes.csv"
+            raise DataError(f'no class "{name}"', mend=mend) from None
 
     def select(self, classes: Iterable[int], seen: np.ndarray | None = None) -> ClassTable:
         """The table of some classes, in the order given, optionally with other ``seen`` flags."""

@@ -319,6 +319,9 @@ def _notes(run: Run) -> None:
 def evaluate(
     run: RunArgument,
     per_class: Annotated[bool, typer.Option("--per-class", help="Also a row a class.")] = False,
+    protocol: Annotated[
+        str | None, typer.Option(help="honest or paper, of a run of both [default: honest where there is one].")
+    ] = None,
     gamma: Annotated[
         float | None, typer.Option(help="Calibration offset off seen scores [default: the run's own].")
     ] = None,
@@ -327,27 +330,28 @@ def evaluate(
     as_json: JsonFlag = False,
 ) -> None:
     """Test a run's saved models again, from their weights."""
-    from unseen.report.tables import percent
+    from unseen.report.tables import percent, result_rows
     from unseen.training.run import METRICS, Run, evaluate_run
 
     opened = Run(run)
-    found = _with_bars(lambda bars: evaluate_run(opened, gamma=gamma, device=device, cache=cache, report=bars))
+    found = _with_bars(
+        lambda bars: evaluate_run(opened, protocol=protocol, gamma=gamma, device=device, cache=cache, report=bars)
+    )
     if as_json:
         _print_json(found)
         return
-    manifest = opened.manifest
+    described = result_rows([opened])[0]
     rows = [
         {
             "seed": seed,
             **{name: percent(values[name]) for name in METRICS},
             "gamma": f"{values['gamma']:.3f}",
-            "data": manifest["data"]["name"],
-            "backbone": f"{manifest['backbone']['name']} {manifest['backbone']['image_size']}px, frozen",
-            "protocol": found["protocol"],
+            "data": described["data"],
+            "backbone": described["backbone"],
         }
         for seed, values in found["seeds"].items()
     ]
-    _table(rows, title=f"{manifest['method']['name']}, {found['protocol']} protocol")
+    _table(rows, title=f"{described['method']}, {found['protocol']} protocol")
     if per_class:
         _table(
             [

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
+
+SECONDS = 30.0
+"""How often a log file is told how far a task has come."""
 
 
 class Report(Protocol):
@@ -20,7 +24,7 @@ def silent(task: str, done: int, total: int, note: str = "") -> None:
 
 @contextmanager
 def bars() -> Iterator[Report]:
-    """Progress bars with time left, on standard error; a line a task where that is no terminal."""
+    """Progress bars with time left, on standard error; where that is no terminal, a line now and then."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -35,13 +39,18 @@ def bars() -> Iterator[Report]:
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         tasks: dict[str, TaskID] = {}
         finished: set[str] = set()
+        said = time.monotonic()
 
         def report(task: str, done: int, total: int, note: str = "") -> None:
+            nonlocal said
             if task not in tasks:
                 tasks[task] = progress.add_task(task, total=total, completed=done, note=note)
                 if not console.is_terminal:
-                    console.print(f"{task} ({total} steps)", highlight=False)
+                    console.print(f"{task} ({total})", highlight=False)
             progress.update(tasks[task], completed=done, total=total, note=note)
+            if not console.is_terminal and done < total and time.monotonic() - said > SECONDS:
+                said = time.monotonic()
+                console.print(f"{task}: {done} of {total} {note}".rstrip(), highlight=False)
             if done >= total and not console.is_terminal and task not in finished:
                 finished.add(task)
                 console.print(f"{task}: done {note}".rstrip(), highlight=False)

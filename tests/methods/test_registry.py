@@ -99,14 +99,14 @@ def test_settings_from_text():
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"lambda": "1"}, 'no setting "lambda" — one of subnets, distillation, lambda_cal, '),
-        ({"lambda_cal": "much"}, 'setting lambda_cal: "much" does not fit — give float'),
+        ({"lambda": "1"}, 'no setting "lambda" — did you mean "lambda_'),
+        ({"lambda_cal": "much"}, 'setting lambda_cal: "much" does not fit — give a number'),
         ({"lambda_cal": "nan"}, 'setting lambda_cal: "nan" does not fit'),
         ({"fusion": "inf,1"}, 'setting fusion: "inf,1" does not fit'),
         ({"fusion": "1"}, 'setting fusion: "1" does not fit — give 2 values, comma-separated'),
         ({"fusion": "1,2,3"}, 'setting fusion: "1,2,3" does not fit'),
         ({"fusion": "0,0"}, "setting fusion: no sub-net has weight"),
-        ({"renormalize_vectors": "maybe"}, 'setting renormalize_vectors: "maybe" does not fit — give bool'),
+        ({"renormalize_vectors": "maybe"}, 'setting renormalize_vectors: "maybe" does not fit — give true or false'),
         ({"subnets": "all"}, 'setting subnets: "all" is no choice — one of both, a2v, v2a'),
     ],
 )
@@ -125,12 +125,12 @@ def test_a_method_without_settings_has_none_to_change():
     [
         ({"epochs": "0"}, "epochs is 0 — give 1 or more"),
         ({"batch_size": "-3"}, "batch_size is -3 — give 1 or more"),
-        ({"epochs": "2.5"}, 'setting epochs: "2.5" does not fit — give int'),
+        ({"epochs": "2.5"}, 'recipe entry epochs: "2.5" does not fit — give a whole number'),
         ({"lr": "-1"}, "lr is -1.0 — give 0 or more"),
         ({"weight_decay": "-1e-4"}, "weight_decay is -0.0001 — give 0 or more"),
         ({"optimizer": "lion"}, 'setting optimizer: "lion" is no choice — one of rmsprop, sgd, adamw'),
         ({"sampler": "pairs"}, 'setting sampler: "pairs" is no choice — one of random, classes'),
-        ({"rate": "1"}, 'no setting "rate"'),
+        ({"rate": "1"}, 'no recipe entry "rate"'),
     ],
 )
 def test_wrong_recipes_are_refused(changes, text):

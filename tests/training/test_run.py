@@ -230,8 +230,9 @@ def test_two_processes_on_one_run(do, both, tiny_guide, tiny_backbone, cache):
     [
         ({"protocols": ("best",)}, "honest or paper"),
         ({"select": "acc"}, "H, T1, AUSUC"),
-        ({"settings": {"lamda": "1"}}, "lambda_cal"),
-        ({"settings": {"lambda_cal": "much"}}, "give float"),
+        ({"settings": {"lamda_cal": "1"}}, 'did you mean "lambda_cal"'),
+        ({"recipe": {"epoch": "1"}}, 'no recipe entry "epoch".*did you mean "epochs"'),
+        ({"settings": {"lambda_cal": "much"}}, "give a number"),
         ({"settings": {"fusion": "1"}}, "2 values"),
         ({"recipe": {"epochs": "0"}}, "1 or more"),
         ({"recipe": {"optimizer": "adagrad"}}, "rmsprop, sgd, adamw"),

@@ -6,6 +6,7 @@ N classes.
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
@@ -155,15 +156,17 @@ class Settings:
         Raises:
             UnseenError: no such setting, or a value of the wrong kind.
         """
-        return _changed(base, changes)
+        return _changed(base, changes, "setting")
 
 
-def _changed(base: Any, changes: dict[str, str]) -> Any:
+def _changed(base: Any, changes: dict[str, str], what: str) -> Any:
     known = {f.name: f for f in fields(base)}
     values: dict[str, Any] = {}
     for name, text in changes.items():
         if name not in known:
-            raise UnseenError(f'no setting "{name}"', mend=f"one of {', '.join(known)}")
+            near = difflib.get_close_matches(name, known, 1)
+            mend = f'did you mean "{near[0]}"?' if near else f"one of {', '.join(known)}"
+            raise UnseenError(f'no {what} "{name}"', mend=mend)
         now = getattr(base, name)
         try:
             if isinstance(now, bool):
@@ -180,14 +183,15 @@ def _changed(base: Any, changes: dict[str, str]) -> Any:
             if not all(math.isfinite(v) for v in numbers if isinstance(v, float)):
                 raise ValueError
         except (ValueError, KeyError):
-            kind = f"{len(now)} values, comma-separated" if isinstance(now, tuple) else type(now).__name__
-            raise UnseenError(f'"{text}" does not fit', where=f"setting {name}", mend=f"give {kind}") from None
+            kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+            kind = f"{len(now)} values, comma-separated" if isinstance(now, tuple) else kinds[type(now)]
+            raise UnseenError(f'"{text}" does not fit', where=f"{what} {name}", mend=f"give {kind}") from None
     return type(base)(**{**{f: getattr(base, f) for f in known}, **values})
 
 
 def change_recipe(recipe: Recipe, changes: dict[str, str]) -> Recipe:
     """A recipe with some entries changed, given as text."""
-    changed: Recipe = _changed(recipe, changes)
+    changed: Recipe = _changed(recipe, changes, "recipe entry")
     return changed
 
 

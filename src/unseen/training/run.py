@@ -210,6 +210,7 @@ def fit(
 def evaluate_run(
     run: Run,
     *,
+    protocol: str | None = None,
     gamma: float | None = None,
     device: str = "auto",
     cache: Path | str | None = None,
@@ -220,6 +221,7 @@ def evaluate_run(
 
     Args:
         run: a finished run.
+        protocol: whose models, of a run of both; default honest where there is one.
         gamma: calibration offset; default each seed's own.
         device, cache, workers, report: as in :func:`fit`.
 
@@ -227,7 +229,9 @@ def evaluate_run(
         protocol, seeds (T1, U, S, H, AUSUC, gamma of each) and per_class (averaged over seeds). Under ``paper`` all
         are of the model with the best H.
     """
-    results, cache = run.results, cache_folder(cache)
+    results, cache, chosen = run.results, cache_folder(cache), protocol or run.protocol
+    if chosen not in results["protocols"]:
+        raise RunError(f'no "{chosen}" protocol', where=run.folder, mend=f"it has {' and '.join(results['protocols'])}")
     fabric = make_fabric(device, run.config.precision)
     plan = Plan.of(run.config, cache, report)
     if plan.dataset.fingerprint != run.manifest["data"]["fingerprint"]:
@@ -236,14 +240,14 @@ def evaluate_run(
     ingredients = plan.ingredients(store)
     final = Stagehand(ingredients, "final", fabric)
     seeds, values = {}, []
-    for seed, found in results["protocols"][run.protocol]["seeds"].items():
+    for seed, found in results["protocols"][chosen]["seeds"].items():
         method = new_method(ingredients, int(seed), fabric)
-        load_weights(run.folder / f"seed-{seed}" / f"{run.protocol}.safetensors", method)
+        load_weights(run.folder / f"seed-{seed}" / f"{chosen}.safetensors", method)
         decisions = final.decide(method)
         offset = found["gamma"] if gamma is None else gamma
         seeds[seed] = evaluate(decisions, final.seen, offset).as_dict()
         values.append(Result(decisions, decisions, offset, {}, None))
-    return {"protocol": run.protocol, "seeds": seeds, "per_class": _per_class(plan.dataset.table, values)}
+    return {"protocol": chosen, "seeds": seeds, "per_class": _per_class(plan.dataset.table, values)}
 
 
 def _summary(plan: Plan, results: dict[int, dict[str, Result]], seconds: float) -> dict[str, Any]:
