@@ -21,7 +21,7 @@ import unseen
 from unseen.data.catalogue import cache_folder
 from unseen.evaluation.localisation import pointing_game
 from unseen.evaluation.metrics import per_class_accuracy
-from unseen.methods.global_linear import pool
+from unseen.methods.pooled import pool
 from unseen.progress import bars
 from unseen.training.run import Plan
 

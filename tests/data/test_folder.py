@@ -337,7 +337,7 @@ def test_an_npz_is_no_npy(folder):
 
 
 def test_cub50(real_data):
-    """The counts of shared/data/README.md."""
+    """The counts that the data came with."""
     data = load_folder(real_data / "cub50")
     assert data.describe() | {"fingerprint": ""} == {
         "name": "cub50",

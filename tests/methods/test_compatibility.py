@@ -236,12 +236,12 @@ def test_contributions_sum_to_the_scores(name):
     method, regions, _, values = case(name)
     raw = torch.from_numpy(regions)
     branches, maps = method(method.prepare(raw)), method.maps(raw)
-    assert maps["bilinear"].attention is None
-    assert maps["bilinear"].contributions.shape == (9, 4, 3)
-    torch.testing.assert_close(maps["bilinear"].contributions.sum(2), branches["bilinear"].attribute_scores)
+    assert maps["linear"].attention is None
+    assert maps["linear"].contributions.shape == (9, 4, 3)
+    torch.testing.assert_close(maps["linear"].contributions.sum(2), branches["linear"].attribute_scores)
     torch.testing.assert_close(method.fused_contributions(maps).sum(2), method.fused_attribute_scores(branches))
     classes = ClassSpace(torch.from_numpy(values), torch.from_numpy(SEEN))
-    expected = branches["bilinear"].attribute_scores @ classes.unit.T
+    expected = branches["linear"].attribute_scores @ classes.unit.T
     torch.testing.assert_close(method.class_scores(branches, classes), expected)
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from unseen.methods import ClassSpace, create_method
-from unseen.methods.global_linear import GlobalSettings, pool
+from unseen.methods.global_linear import GlobalSettings
+from unseen.methods.pooled import pool
 
 SEEN = np.array([True, False, True, False])
 
@@ -58,8 +59,8 @@ def test_scores_and_losses_equal_the_formula(settings):
 def test_contributions_sum_to_the_scores():
     method, regions, _, _ = case()
     branches, maps = method(method.prepare(regions)), method.maps(regions)
-    assert maps["global"].contributions.shape == (5, 3, 7)
-    torch.testing.assert_close(maps["global"].contributions.sum(2), branches["global"].attribute_scores)
+    assert maps["linear"].contributions.shape == (5, 3, 7)
+    torch.testing.assert_close(maps["linear"].contributions.sum(2), branches["linear"].attribute_scores)
     torch.testing.assert_close(method.fused_contributions(maps).sum(2), method.fused_attribute_scores(branches))
 
 

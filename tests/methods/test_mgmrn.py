@@ -473,7 +473,7 @@ def test_settings_that_do_not_fit():
 
 
 def test_presets_are_the_release_s():
-    """METHODS, section 3."""
+    """The released settings."""
     found = {}
     for name, preset in PRESETS.items():
         s, f = preset.settings, FINE_TUNING[name]

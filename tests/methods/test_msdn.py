@@ -31,7 +31,7 @@ def softmax(values):
 
 
 def loops(regions, labels, values, weights, cfg, subnets=("a2v", "v2a")):
-    """METHODS, section 1, one number at a time: attention, attribute scores, class scores and losses."""
+    """MSDN from its equations, one number at a time: attention, attribute scores, class scores and losses."""
     batch, count, channels = regions.shape
     classes, attributes = values.shape
     f = [[r / math.sqrt(sum(x * x for x in r)) for r in picture] for picture in regions]

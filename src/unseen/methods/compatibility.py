@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from unseen.errors import UnseenError
 from unseen.methods.base import Branch, Card, ClassSpace, GradientMethod, Preset, Recipe, Settings
-from unseen.methods.global_linear import pool, pooled_contributions
+from unseen.methods.pooled import PooledLinear
 
 
 def hinges(scores: Tensor, labels: Tensor, margin: float) -> Tensor:
@@ -71,7 +71,7 @@ def _preset(margin: float) -> dict[str, Preset]:
     return {"cub": Preset(CompatibilitySettings(margin=margin), recipe, source)}
 
 
-class Compatibility(GradientMethod):
+class Compatibility(PooledLinear, GradientMethod):
     """Base of the three; see the module's docstring. ``weight`` is W' ``(K, C)``, 0 at the start."""
 
     settings_class = CompatibilitySettings
@@ -82,21 +82,6 @@ class Compatibility(GradientMethod):
         super().__init__()
         self.settings = settings
         self.weight = nn.Parameter(vectors.new_zeros(len(vectors), channels))
-
-    prepare = staticmethod(pool)
-
-    def forward(self, regions: Tensor) -> dict[str, Branch]:
-        """Pooled features ``(B, 1, C)`` to attribute scores x' W."""
-        return {"bilinear": Branch(F.linear(regions[:, 0], self.weight))}
-
-    def maps(self, regions: Tensor) -> dict[str, Branch]:
-        """Contributions of every raw region ``(B, R, C)``; there is no attention."""
-        contributions = pooled_contributions(regions, self.weight)
-        return {"bilinear": Branch(contributions.sum(dim=2), None, contributions)}
-
-    def fused_attribute_scores(self, branches: dict[str, Branch]) -> Tensor:
-        """``(B, K)``."""
-        return branches["bilinear"].attribute_scores
 
     @staticmethod
     def rank_loss(violations: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unseen.methods.base import Branch, Card, ClassSpace, ClosedFormMethod, Preset, Settings
-from unseen.methods.global_linear import pool, pooled_contributions
+from unseen.methods.pooled import PooledLinear, pooled_contributions
 
 STRENGTHS = tuple(10.0**e for e in range(-1, -7, -1))
 
@@ -123,7 +123,7 @@ class DAPSettings(Settings):
     """Settings of :class:`DAP`; none: the regularisation comes from a grid."""
 
 
-class DAP(ClosedFormMethod):
+class DAP(PooledLinear, ClosedFormMethod):
     """See the module's docstring.
 
     Buffers: ``weight`` ``(K, C)`` and ``intercept`` ``(K,)`` of the classifiers, ``threshold`` ``(K,)`` above which a
@@ -158,8 +158,6 @@ class DAP(ClosedFormMethod):
             self.register_buffer(name, vectors.new_zeros(len(vectors)))
         self.register_buffer("prior", vectors.new_full((len(vectors),), 0.5))
 
-    prepare = staticmethod(pool)
-
     def fit(self, regions: Tensor, labels: Tensor, classes: ClassSpace) -> None:
         """Thresholds and priors from the classes with training pictures, and the features for the classifiers."""
         trained = torch.unique(labels)
@@ -189,10 +187,6 @@ class DAP(ClosedFormMethod):
         shares = self.intercept[:, None] / regions.shape[1]
         contributions = pooled_contributions(regions, self.weight) + shares
         return {"linear": Branch(contributions.sum(dim=2), None, contributions)}
-
-    def fused_attribute_scores(self, branches: dict[str, Branch]) -> Tensor:
-        """``(B, K)``."""
-        return branches["linear"].attribute_scores
 
     def class_vectors(self, classes: ClassSpace) -> Tensor:
         """``(N, K)``: 1 where a class's value is above the threshold, else 0."""

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unseen.methods.base import Branch, Card, ClassSpace, ClosedFormMethod, Preset, Settings
-from unseen.methods.global_linear import pool, pooled_contributions
+from unseen.methods.base import Card, ClassSpace, ClosedFormMethod, Preset, Settings
+from unseen.methods.pooled import PooledLinear
 
 EXPONENTS = tuple(range(-3, 4))
 
@@ -24,7 +24,7 @@ class ESZSLSettings(Settings):
     """Settings of :class:`ESZSL`; none: gamma and lambda come from the grid 10^-3 ... 10^3 of the paper."""
 
 
-class ESZSL(ClosedFormMethod):
+class ESZSL(PooledLinear, ClosedFormMethod):
     """See the module's docstring; ``weight`` is V' ``(K, C)``."""
 
     name = "eszsl"
@@ -36,7 +36,6 @@ class ESZSL(ClosedFormMethod):
     )
     settings_class = ESZSLSettings
     presets: ClassVar = {"cub": Preset(ESZSLSettings(), None, "paper's grid")}
-    weight: Tensor
 
     def __init__(
         self, channels: int, vectors: Tensor, settings: ESZSLSettings, generator: torch.Generator | None = None
@@ -44,8 +43,6 @@ class ESZSL(ClosedFormMethod):
         super().__init__()
         self.settings = settings
         self.register_buffer("weight", torch.zeros(len(vectors), channels, dtype=vectors.dtype, device=vectors.device))
-
-    prepare = staticmethod(pool)
 
     def fit(self, regions: Tensor, labels: Tensor, classes: ClassSpace) -> None:
         """Diagonalise X'X and S'S once, in float64, so that every grid point is two small products."""
@@ -67,16 +64,3 @@ class ESZSL(ClosedFormMethod):
         x_values, x_vectors, s_values, s_vectors, middle = self._solution
         scaled = middle / (x_values + candidate["gamma"])[:, None] / (s_values + candidate["lambda"])
         self.weight.copy_((x_vectors @ scaled @ s_vectors.T).T)
-
-    def forward(self, regions: Tensor) -> dict[str, Branch]:
-        """Pooled features ``(B, 1, C)`` to attribute scores x' V."""
-        return {"linear": Branch(F.linear(regions[:, 0], self.weight))}
-
-    def maps(self, regions: Tensor) -> dict[str, Branch]:
-        """Contributions of every raw region ``(B, R, C)``; there is no attention."""
-        contributions = pooled_contributions(regions, self.weight)
-        return {"linear": Branch(contributions.sum(dim=2), None, contributions)}
-
-    def fused_attribute_scores(self, branches: dict[str, Branch]) -> Tensor:
-        """``(B, K)``."""
-        return branches["linear"].attribute_scores

@@ -11,20 +11,7 @@ from torch import Tensor, nn
 
 from unseen.methods.base import Branch, Card, ClassSpace, GradientMethod, Preset, Recipe, Settings
 from unseen.methods.losses import self_calibration
-
-
-def pool(regions: Tensor) -> Tensor:
-    """Mean of the regions to unit length: ``(B, R, C)`` to ``(B, 1, C)``."""
-    return F.normalize(regions.mean(dim=1, keepdim=True), dim=-1)
-
-
-def pooled_contributions(regions: Tensor, weights: Tensor) -> Tensor:
-    """What each region adds to ``weights @ pool(regions)``: ``(B, R, C)``, ``(K, C)`` to ``(B, K, R)``.
-
-    Exact, since the mean is a sum: region r adds ``w_k' f_r / (R ||mean f||)``.
-    """
-    norm = regions.mean(dim=1).norm(dim=-1).clamp(min=1e-12) * regions.shape[1]
-    return (regions @ weights.T).transpose(1, 2) / norm[:, None, None]
+from unseen.methods.pooled import PooledLinear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +27,7 @@ class GlobalSettings(Settings):
     margin: float = 1.0
 
 
-class GlobalLinear(GradientMethod):
+class GlobalLinear(PooledLinear, GradientMethod):
     """psi = W f with f the mean-pooled unit feature; class score <psi, z_c> + b_c."""
 
     name = "global"
@@ -61,21 +48,6 @@ class GlobalLinear(GradientMethod):
         super().__init__()
         self.settings = settings
         self.weight = nn.Parameter(torch.zeros(len(vectors), channels, dtype=vectors.dtype, device=vectors.device))
-
-    prepare = staticmethod(pool)
-
-    def forward(self, regions: Tensor) -> dict[str, Branch]:
-        """Pooled features ``(B, 1, C)`` to attribute scores."""
-        return {"global": Branch(F.linear(regions[:, 0], self.weight))}
-
-    def maps(self, regions: Tensor) -> dict[str, Branch]:
-        """Contributions of every raw region ``(B, R, C)``; there is no attention."""
-        contributions = pooled_contributions(regions, self.weight)
-        return {"global": Branch(contributions.sum(dim=2), None, contributions)}
-
-    def fused_attribute_scores(self, branches: dict[str, Branch]) -> Tensor:
-        """``(B, K)``."""
-        return branches["global"].attribute_scores
 
     def _margin(self, classes: ClassSpace) -> Tensor:
         return self.settings.margin * (1 - 2 * classes.seen.to(classes.vectors.dtype))

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unseen.methods.base import Branch, Card, ClassSpace, ClosedFormMethod, Preset, Settings
-from unseen.methods.global_linear import pool, pooled_contributions
+from unseen.methods.pooled import PooledLinear, pooled_contributions
 
 EXPONENTS = tuple(range(-3, 7))
 
@@ -25,7 +25,7 @@ class SAESettings(Settings):
     """Settings of :class:`SAE`; none: lambda comes from a grid."""
 
 
-class SAE(ClosedFormMethod):
+class SAE(PooledLinear, ClosedFormMethod):
     """See the module's docstring; ``weight`` is W ``(K, C)``."""
 
     name = "sae"
@@ -47,8 +47,6 @@ class SAE(ClosedFormMethod):
         super().__init__()
         self.settings = settings
         self.register_buffer("weight", vectors.new_zeros(len(vectors), channels))
-
-    prepare = staticmethod(pool)
 
     def fit(self, regions: Tensor, labels: Tensor, classes: ClassSpace) -> None:
         """Diagonalise S S' and X X' once, in float64, so that every lambda is two small products.
@@ -85,7 +83,3 @@ class SAE(ClosedFormMethod):
         norm = contributions.sum(dim=2).norm(dim=1).clamp(min=1e-12)
         contributions = contributions / norm[:, None, None]
         return {"linear": Branch(contributions.sum(dim=2), None, contributions)}
-
-    def fused_attribute_scores(self, branches: dict[str, Branch]) -> Tensor:
-        """``(B, K)``."""
-        return branches["linear"].attribute_scores
