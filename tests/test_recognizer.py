@@ -11,7 +11,7 @@ import unseen
 from unseen.backbones import Backbone
 from unseen.classes import Attributes, ClassTable
 from unseen.errors import RunError, UnseenError
-from unseen.explain.figures import explanation_figure, label, overlay
+from unseen.explain.figures import account, explanation_figure, label, overlay
 from unseen.methods import create_method
 from unseen.recognizer import Recognizer
 
@@ -133,6 +133,18 @@ def test_heat_leaves_out_a_sub_net_without_weight(recognizer, picture):
         method.settings = before
     assert set(why.attention) == {"a2v"}
     np.testing.assert_allclose(why.heat("crown::red") * why.attention["a2v"][1].max(), why.attention["a2v"][1])
+
+
+@pytest.mark.parametrize("pair", [("d", "a"), ("c", "d"), ("a", "b")])
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_account_adds_up(recognizer, picture, pair, count):
+    why = recognizer.explain(picture, target=pair[0], rival=pair[1])
+    shown, rest = account(why, count)
+    assert len(shown) == count
+    assert ("other" in rest[0][0]) == (count < 3)  # nothing remains of three attributes
+    lead = (why.target.score - 0.3 * why.target.seen) - (why.rival.score - 0.3 * why.rival.seen)
+    assert sum(r.evidence for r in shown) + sum(e for _, e, _ in rest) == pytest.approx(why.target.score, abs=1e-5)
+    assert sum(r.against for r in shown) + sum(a for _, _, a in rest) == pytest.approx(lead, abs=1e-5)
 
 
 def test_unknown_class_and_choice(recognizer, picture):

@@ -1,11 +1,15 @@
 import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import unseen
 from unseen.data import fieldguide
 from unseen.data.fieldguide import ATTRIBUTES, GROUPS, PAIRS, PARTS, build, draw, invent, random_appearance
 from unseen.data.fieldguide.attributes import attribute_vector
@@ -234,3 +238,17 @@ def test_backbone_fits_timm() -> None:
     with torch.inference_mode():
         regions = model.eval().forward_features(torch.zeros(1, 3, side, side))
     assert regions.shape[2:] == (8, 8)
+
+
+def test_a_script_without_a_main_guard_can_draw(tmp_path: Path) -> None:
+    """As the README's snippets are: drawing in several processes must not run the script again."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\nfrom unseen.data.fieldguide import build\nprint('once')\n"
+        "build(Path('birds'), species=10, pictures=2, size=32, workers=2)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(unseen.__file__).parents[1])}
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=120, env=env)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "once\n"
+    assert len(list((tmp_path / "birds" / "images").rglob("*.jpg"))) == 20

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -265,17 +264,3 @@ def test_temperature_recovers_a_known_one_and_stays_sane_on_little_data():
     few = torch.eye(6, dtype=torch.float64)[:4]
     found = fit_temperature(few, np.arange(4), seen, 0.0)
     assert 0.05 < found < 1
-
-
-def test_a_script_without_a_main_guard_can_draw(tmp_path):
-    """As the README's snippets are: drawing in several processes must not run the script again."""
-    script = tmp_path / "script.py"
-    script.write_text(
-        "from pathlib import Path\nfrom unseen.data.fieldguide import build\nprint('once')\n"
-        "build(Path('birds'), species=10, pictures=2, size=32, workers=2)\n"
-    )
-    env = {**os.environ, "PYTHONPATH": str(Path(unseen.__file__).parents[1])}
-    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=120, env=env)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "once\n"
-    assert len(list((tmp_path / "birds" / "images").rglob("*.jpg"))) == 20

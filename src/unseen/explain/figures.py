@@ -53,12 +53,15 @@ def said(reason: Reason) -> str:
 def account(explanation: Explanation, count: int) -> tuple[list[Reason], list[tuple[str, float, float]]]:
     """The strongest attributes, and what remains: (name, evidence, against) of the others and of the offset.
 
-    Their ``against`` adds up to the lead of the target over the rival.
+    Evidence adds up to the target's class score, ``against`` to its lead over the rival.
     """
     shown = explanation.strongest(count)
     others = [r for r in explanation.reasons if r not in shown]
-    rest = [(f"{len(others)} other attributes", sum(r.evidence for r in others), sum(r.against for r in others))]
-    if explanation.lead_offset:
+    rest = []
+    if others:
+        name = f"{len(others)} other attributes"
+        rest.append((name, sum(r.evidence for r in others), sum(r.against for r in others)))
+    if max(abs(explanation.offset), abs(explanation.lead_offset)) > 1e-6:
         rest.append(("seen/unseen offset", explanation.offset, explanation.lead_offset))
     return shown, rest
 

@@ -14,7 +14,7 @@ frozen features costs two products of that size and nothing else that grows with
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +23,6 @@ from torch import Tensor, nn
 from unseen.errors import UnseenError
 from unseen.methods.base import Branch, Card, ClassSpace, GradientMethod, Preset, Recipe, Settings, check_choice
 from unseen.methods.losses import cubed_distance, jensen_shannon, posterior_distance, self_calibration
-
-Subnets = Literal["both", "a2v", "v2a"]
 
 
 @dataclass(frozen=True, kw_only=True)
