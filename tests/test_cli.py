@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from unseen import cli
+from unseen.cli import configuring
 from unseen.errors import UnseenError
 
 BACKBONE = ["--backbone", "test_resnet", "--backbone-weights", "random", "--image-size", "64"]
@@ -237,10 +238,11 @@ def test_usage_errors_are_short(unseen):
 
 
 def test_seeds_and_pairs():
-    assert cli._seeds("3") == (0, 1, 2)
-    assert cli._seeds("214,") == (214,)
-    assert cli._seeds("7,1") == (7, 1)
-    assert cli._pairs(["a=1", "b=x=y"], "--set") == {"a": "1", "b": "x=y"}
-    assert [cli._typed(t) for t in ("16", "0.5", "true", "same", "[24, 48]")] == [16, 0.5, True, "same", [24, 48]]
+    assert configuring.parse_seeds("3") == (0, 1, 2)
+    assert configuring.parse_seeds("214,") == (214,)
+    assert configuring.parse_seeds("7,1") == (7, 1)
+    assert configuring.pairs(["a=1", "b=x=y"], "--set") == {"a": "1", "b": "x=y"}
+    texts = ("16", "0.5", "true", "same", "[24, 48]")
+    assert [configuring.typed(t) for t in texts] == [16, 0.5, True, "same", [24, 48]]
     with pytest.raises(UnseenError):
-        cli._seeds("-1")
+        configuring.parse_seeds("-1")

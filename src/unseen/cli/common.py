@@ -1,0 +1,115 @@
+"""What every command shares: the application, its consoles, common options, tables and progress."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from unseen.errors import UnseenError
+
+app = typer.Typer(
+    name="unseen",
+    help="Recognise classes nobody has photographed, from a table of their attributes.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="markdown",
+)
+out = Console()
+err = Console(stderr=True)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(help="Where drawn pictures and region stores are kept [default: $UNSEEN_CACHE or ~/.cache/unseen]."),
+]
+RunArgument = Annotated[Path, typer.Argument(help="A folder that `unseen train` wrote.", show_default=False)]
+
+
+def main() -> None:
+    """Run the command; a user's mistake is one line on standard error and status 2."""
+    try:
+        status = app(standalone_mode=False)
+        if isinstance(status, int) and status:
+            sys.exit(status)
+    except UnseenError as error:
+        err.print(f"[bold red]error:[/] {plain_text(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        err.print(
+            f"[bold red]error:[/] {plain_text(where + (error.strerror or str(error)))}", highlight=False, soft_wrap=True
+        )
+        sys.exit(2)
+    except Exception as error:
+        # typer's own usage errors know how to show themselves
+        if hasattr(error, "show") and hasattr(error, "exit_code"):
+            error.show()
+            sys.exit(error.exit_code)
+        raise
+
+
+def plain_text(text: str) -> str:
+    """Text with nothing that rich would read as markup."""
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def print_json(value: Any) -> None:
+    """JSON on standard output."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep library chatter out of the terminal."""
+    import logging
+    import warnings
+
+    for library in ("lightning_fabric", "huggingface_hub", "timm"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning_fabric")
+        yield
+
+
+def print_table(rows: list[dict[str, str]], columns: dict[str, str] | None = None, title: str | None = None) -> None:
+    """Print rows; columns that say the same in every row move above the table, so that it stays narrow."""
+    from unseen.report.tables import shared_columns
+
+    if not rows:
+        return
+    names = columns or {name: name for name in rows[0]}
+    shared = [n for n in shared_columns(rows) if n in names]
+    if shared:
+        out.print("   ".join(f"{names[n]}: {rows[0][n]}" for n in shared), highlight=False, soft_wrap=True)
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for name in names:
+        if name not in shared:
+            table.add_column(names[name], overflow="fold", justify="left")
+    for row in rows:
+        table.add_row(*(plain_text(row[n]) for n in names if n not in shared))
+    out.print(table)
+
+
+def with_bars(work: Callable[[Any], Any]) -> Any:
+    """``work(report)`` under progress bars; Ctrl-C says how to go on and ends with status 130."""
+    from unseen.progress import bars
+
+    try:
+        with quiet_libraries(), bars() as report:
+            return work(report)
+    except KeyboardInterrupt as stop:  # caught here, since typer makes a silent exit of it
+        reason = f" ({stop})" if str(stop) else ""
+        err.print(f"stopped{reason}; repeat the command to go on from here", highlight=False, soft_wrap=True)
+        raise typer.Exit(130) from None

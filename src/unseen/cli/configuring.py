@@ -1,0 +1,99 @@
+"""Texts of the command line as the settings they mean."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from unseen.errors import UnseenError
+
+EXAMPLES = {"--set": "lambda_cal=0.1", "--recipe": "lr=1e-3", "--backbone-option": "pad_type=same"}
+
+
+def pairs(values: list[str], option: str) -> dict[str, str]:
+    """``NAME=VALUE`` texts as a dictionary; :class:`UnseenError` names the option otherwise."""
+    found = {}
+    for text in values:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UnseenError(
+                f'"{text}" is not NAME=VALUE', where=option, mend=f"{option} {EXAMPLES[option]}, for instance"
+            )
+        found[name.strip()] = value.strip()
+    return found
+
+
+def typed(text: str) -> Any:
+    """A backbone option as what it looks like: a number, true/false, a list as in JSON, or text."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def triple(text: str | None, option: str) -> tuple[float, ...] | None:
+    """One or three comma-separated numbers, as three."""
+    if text is None:
+        return None
+    try:
+        values = tuple(float(v) for v in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) == 1:
+        values *= 3
+    if len(values) != 3:
+        raise UnseenError(f'"{text}" is not one or three numbers', where=option, mend="0.5 or 0.485,0.456,0.406")
+    return values
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """``5`` is seeds 0 to 4; ``214,`` or ``1,7`` are those."""
+    try:
+        if "," in text:
+            return tuple(int(v) for v in text.split(",") if v.strip())
+        if int(text) > 0:
+            return tuple(range(int(text)))
+    except ValueError:
+        pass
+    raise UnseenError(f'"{text}" names no seeds', where="--seeds", mend="a number of seeds, or a list such as 0,7")
+
+
+def parse_protocols(text: str) -> tuple[str, ...]:
+    """``honest``, ``paper`` or ``both``."""
+    known = {"honest": ("honest",), "paper": ("paper",), "both": ("honest", "paper")}
+    if text not in known:
+        raise UnseenError(f'unknown protocol "{text}"', where="--protocol", mend="honest, paper or both")
+    return known[text]
+
+
+def make_backbone(
+    dataset: str,
+    name: str | None,
+    weights: str | None,
+    size: int | None,
+    options: list[str],
+    mean: str | None,
+    std: str | None,
+    crop: float,
+    stages: str,
+) -> Any:
+    """A backbone spec from the options of a command; the dataset's default where none is named."""
+    from dataclasses import replace
+
+    from unseen.backbones import BackboneSpec
+    from unseen.training.run import default_backbone
+
+    extra = {k: typed(v) for k, v in pairs(options, "--backbone-option").items()}
+    chosen = tuple(s if s == "final" else typed(s) for s in stages.split(","))
+    normal: dict[str, Any] = {"mean": triple(mean, "--mean"), "std": triple(std, "--std")}
+    if name is None or name == "fieldguide":
+        if weights is not None or extra:
+            raise UnseenError("backbone weights or options without --backbone", mend="name the timm model too")
+        default = default_backbone(name or dataset)
+        changes = {k: v for k, v in {**normal, "image_size": size}.items() if v is not None}
+        return replace(default, stages=chosen, crop=crop, **changes)
+    found = "pretrained" if weights is None else weights
+    if found not in ("pretrained", "random"):
+        found = str(Path(found).expanduser().absolute())
+    return BackboneSpec(name=name, stages=chosen, image_size=size, weights=found, options=extra, crop=crop, **normal)

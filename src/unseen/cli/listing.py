@@ -1,0 +1,53 @@
+"""``unseen list``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unseen.cli.common import JsonFlag, app, print_json, print_table
+from unseen.errors import UnseenError
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command(name="list")
+def list_things(
+    what: Annotated[str, typer.Argument(help="methods, datasets, or stages of a timm model.")] = "methods",
+    name: Annotated[
+        str | None, typer.Argument(help="One method to tell more of, or the timm model for stages.", show_default=False)
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List methods (default), datasets, or the stages of a backbone.
+
+    Examples: `unseen list methods msdn`, `unseen list stages resnet101`
+    """
+    if what == "methods":
+        from unseen.methods import METHODS, find_method
+
+        chosen = METHODS.values() if name is None else [find_method(name)]
+        rows = [{"name": m.name, **vars(m.card), "presets": ", ".join(m.presets)} for m in chosen]
+        if name is None and not as_json:
+            rows = [{k: row[k] for k in ("name", "title", "paper", "presets")} for row in rows]
+        elif not as_json:
+            rows = [{"": key, rows[0]["name"]: value} for key, value in rows[0].items() if key != "name"]
+    elif what == "datasets":
+        rows = [
+            {"name": "fieldguide", "what": "birds drawn by the program: 60 species, no download"},
+            {"name": "a folder", "what": "images/, images.csv (file,class,split), classes.csv (class,seen,attributes)"},
+        ]
+    elif what == "stages":
+        if name is None:
+            raise UnseenError("no model named", mend="unseen list stages resnet101, for instance")
+        from unseen.backbones import list_stages
+
+        rows = [{"stage": str(s), "channels": str(c), "reduction": f"1/{r}"} for s, c, r in list_stages(name)]
+    else:
+        raise UnseenError(f'cannot list "{what}"', mend="methods, datasets or stages")
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(rows)

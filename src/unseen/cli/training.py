@@ -1,0 +1,226 @@
+"""``unseen train``, ``evaluate`` and ``demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unseen.cli.common import (
+    CacheOption,
+    DeviceOption,
+    JsonFlag,
+    RunArgument,
+    app,
+    err,
+    out,
+    plain_text,
+    print_json,
+    print_table,
+    with_bars,
+)
+from unseen.cli.configuring import make_backbone, pairs, parse_protocols, parse_seeds
+
+if TYPE_CHECKING:
+    from unseen.training.run import Run
+
+
+@app.command()
+def train(
+    method: Annotated[str, typer.Argument(help="Method name; see `unseen list`.", show_default=False)],
+    dataset: Annotated[
+        str, typer.Argument(help="`fieldguide`, or a folder with images.csv and classes.csv.", show_default=False)
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Run folder [default: runs/METHOD-DATASET].")
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option(help="honest (choose on validation classes), paper (choose on the test set), or both.")
+    ] = "honest",
+    seeds: Annotated[str, typer.Option(help="How many seeds, or a list such as 0,7.")] = "1",
+    preset: Annotated[str | None, typer.Option(help="Released settings to start from, e.g. cub, sun, awa2.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting: lambda_cal=0.2 (repeatable).")
+    ] = None,
+    recipe: Annotated[
+        list[str] | None, typer.Option(help="Change the training recipe: epochs=10, lr=1e-3 (repeatable).")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Short for --recipe epochs=N.")] = None,
+    vectors: Annotated[str, typer.Option(help="Attribute vectors: auto, given, words or random.")] = "auto",
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="timm model, or fieldguide (the one made for its birds) [default: resnet101.tv_in1k]."),
+    ] = None,
+    backbone_weights: Annotated[
+        str | None, typer.Option(help="pretrained (timm's), random, or a .safetensors file [default: pretrained].")
+    ] = None,
+    backbone_option: Annotated[
+        list[str] | None, typer.Option(help="Argument of timm.create_model: pad_type=same (repeatable).")
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side of the network's input [default: the model's].")] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Normalisation: one or three numbers [default: the model's].")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="Normalisation: one or three numbers [default: the model's].")] = None,
+    crop: Annotated[float, typer.Option(help="Share of the short side that the centre crop keeps.")] = 1.0,
+    stage: Annotated[str, typer.Option(help="Feature map: final, or a timm stage number such as -2.")] = "final",
+    select: Annotated[str, typer.Option(help="Validation metric that picks the epoch: H, T1 or AUSUC.")] = "H",
+    split_seed: Annotated[int, typer.Option(help="Seed of the draw of validation classes.")] = 0,
+    store_dtype: Annotated[str, typer.Option(help="Region store: float16, bfloat16 or float32.")] = "float16",
+    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, 16-mixed or 64-true.")] = "32-true",
+    accumulate: Annotated[int, typer.Option(help="Micro-batches a step.")] = 1,
+    device: DeviceOption = "auto",
+    workers: Annotated[int, typer.Option(help="Processes that read pictures.")] = 0,
+    cache: CacheOption = None,
+    report: Annotated[bool, typer.Option(help="Write report.html into the run folder.")] = True,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train and test a method; repeat the command to resume.
+
+    Example: `unseen train msdn fieldguide --seeds 5 --protocol both`
+    """
+    from unseen.report.tables import result_rows
+    from unseen.training.config import RunConfig
+    from unseen.training.run import fit
+
+    changes = pairs(recipe or [], "--recipe") | ({"epochs": str(epochs)} if epochs is not None else {})
+    config = RunConfig(
+        method=method,
+        dataset=dataset if dataset == "fieldguide" else str(Path(dataset).expanduser().absolute()),
+        backbone=make_backbone(
+            dataset, backbone, backbone_weights, image_size, backbone_option or [], mean, std, crop, stage
+        ),
+        preset=preset,
+        settings=pairs(setting or [], "--set"),
+        recipe=changes,
+        vectors=vectors,
+        protocols=parse_protocols(protocol),
+        seeds=parse_seeds(seeds),
+        split_seed=split_seed,
+        select=select,
+        store_dtype=store_dtype,
+        precision=precision,
+        accumulate=accumulate,
+    )
+    folder = output or Path("runs") / f"{method}-{Path(dataset).name}"
+    run = with_bars(lambda bars: fit(config, folder, cache=cache, device=device, workers=workers, report=bars))
+    page = write_run_report(run, device, cache) if report else None
+    if as_json:
+        print_json({"run": str(run.folder), **run.results})
+        return
+    print_table(result_rows([run]))
+    print_notes(run)
+    if page:
+        out.print(f"report: {page}", highlight=False, soft_wrap=True)
+    out.print(f"run:    {run.folder}", highlight=False, soft_wrap=True)
+
+
+def write_run_report(run: Run, device: str, cache: Path | None) -> Path:
+    """``report.html`` in the run's folder."""
+    from unseen.report.page import write_report
+
+    return with_bars(lambda bars: write_report(run, device=device, cache=cache, report=bars))
+
+
+def print_notes(run: Run) -> None:
+    """What a reader of a run's table should know."""
+    from unseen.report.tables import chance, percent
+
+    manifest = run.manifest
+    for note in manifest["warnings"]:
+        err.print(f"[yellow]note:[/] {plain_text(note)}", highlight=False, soft_wrap=True)
+    out.print(
+        f"T1: unseen pictures among the {manifest['data']['classes_unseen']} unseen classes (chance "
+        f"{percent(chance(run))}). U, S: unseen and seen pictures among all classes; H their harmonic mean. "
+        "± spread over seeds, [ ] 95% interval over pictures. "
+        + ("paper: epoch chosen on the test set." if "paper" in run.config.protocols else ""),
+        highlight=False,
+        style="dim",
+    )
+
+
+@app.command()
+def evaluate(
+    run: RunArgument,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Also a row a class.")] = False,
+    protocol: Annotated[
+        str | None, typer.Option(help="honest or paper, of a run of both [default: honest where there is one].")
+    ] = None,
+    gamma: Annotated[
+        float | None, typer.Option(help="Calibration offset off seen scores [default: the run's own].")
+    ] = None,
+    device: DeviceOption = "auto",
+    cache: CacheOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Test a run's saved models again, from their weights."""
+    from unseen.report.tables import percent, result_rows
+    from unseen.training.run import METRICS, Run, evaluate_run
+
+    opened = Run(run)
+    found = with_bars(
+        lambda bars: evaluate_run(opened, protocol=protocol, gamma=gamma, device=device, cache=cache, report=bars)
+    )
+    if as_json:
+        print_json(found)
+        return
+    described = result_rows([opened])[0]
+    rows = [
+        {
+            "seed": seed,
+            **{name: percent(values[name]) for name in METRICS},
+            "gamma": f"{values['gamma']:.3f}",
+            "data": described["data"],
+            "backbone": described["backbone"],
+        }
+        for seed, values in found["seeds"].items()
+    ]
+    print_table(rows, title=f"{described['method']}, {found['protocol']} protocol")
+    if per_class:
+        print_table(
+            [
+                {
+                    "class": row["class"],
+                    "": "seen" if row["seen"] else "unseen",
+                    "pictures": str(row["pictures"]),
+                    "among all": percent(row["among_all"]),
+                    "among unseen": percent(row["among_unseen"]),
+                }
+                for row in found["per_class"]
+            ]
+        )
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where runs and the report go.")] = Path("runs/demo"),
+    cache: CacheOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonFlag = False,
+) -> None:
+    """Draw the built-in birds, train on them, test, and write a report with pictures: the whole way in minutes."""
+    from unseen.report.page import write_report
+    from unseen.report.tables import result_rows
+    from unseen.training.config import RunConfig
+    from unseen.training.run import default_backbone, fit
+
+    def one(method: str) -> Run:
+        config = RunConfig(method=method, dataset="fieldguide", backbone=default_backbone("fieldguide"))
+        if not as_json:
+            err.print(f"[bold]{method}[/] on fieldguide", highlight=False)
+        return with_bars(lambda bars: fit(config, output / method, cache=cache, device=device, report=bars))
+
+    runs = [one(method) for method in ("global", "eszsl", "msdn")]
+    page = with_bars(
+        lambda bars: write_report(
+            runs[-1], others=runs[:-1], path=output / "report.html", device=device, cache=cache, report=bars
+        )
+    )
+    if as_json:
+        print_json({"runs": {r.folder.name: r.results for r in runs}, "report": str(page)})
+        return
+    print_table(result_rows(runs))
+    print_notes(runs[-1])
+    out.print(f"\nLook at the report:  {page.resolve()}", highlight=False, soft_wrap=True)
+    out.print(f"Try a picture:       unseen predict {runs[-1].folder} PICTURE", highlight=False, soft_wrap=True)

@@ -1,0 +1,145 @@
+"""``unseen predict`` and ``explain``: a trained run on pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unseen.cli.common import (
+    DeviceOption,
+    JsonFlag,
+    RunArgument,
+    app,
+    err,
+    out,
+    plain_text,
+    print_json,
+    print_table,
+    quiet_libraries,
+)
+from unseen.errors import UnseenError
+
+if TYPE_CHECKING:
+    pass
+
+
+PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+
+
+def find_pictures(paths: list[Path]) -> list[Path]:
+    """Files as they are, folders by the pictures below them."""
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURES and p.is_file())
+            if not inside:
+                raise UnseenError("no pictures in this folder", where=path, mend="give pictures, or their folder")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UnseenError("no such file", where=path, mend="mend the path")
+    return found
+
+
+@app.command()
+def predict(
+    run: RunArgument,
+    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.", show_default=False)],
+    top: Annotated[int, typer.Option(help="Classes a picture.", min=1)] = 3,
+    among: Annotated[str, typer.Option(help="Choose among all, seen or unseen classes.")] = "all",
+    seed: Annotated[int | None, typer.Option(help="Which seed's model [default: the first].")] = None,
+    device: DeviceOption = "auto",
+    as_json: JsonFlag = False,
+) -> None:
+    """Name what pictures show, with confidence and the attributes that speak for it."""
+    from unseen.explain.figures import label
+    from unseen.recognizer import Recognizer
+
+    files = find_pictures(images)
+    with quiet_libraries():
+        recognizer = Recognizer.load(run, seed=seed, device=device)
+        broken: list[UnseenError] = []
+        predictions = list(recognizer.predict(files, top=top, among=among, broken=broken.append))
+    for error in broken:
+        err.print(f"[bold red]error:[/] {plain_text(str(error))}", highlight=False, soft_wrap=True)
+    if as_json:
+        print_json([p.as_dict() for p in predictions])
+        raise typer.Exit(2 if broken else 0)
+    print_table(
+        [
+            {
+                "picture": "/".join(Path(p.picture).parts[-2:]) if rank == 0 else "",
+                "class": f"{c.name}{'' if c.seen else ' (unseen)'}",
+                "confidence": f"{100 * c.confidence:.0f}%",
+                "the first because of": label(p.attributes[rank][0]) if rank < len(p.attributes) else "",
+            }
+            for p in predictions
+            for rank, c in enumerate(p.candidates)
+        ]
+    )
+    if recognizer.temperature is None:
+        err.print("note: confidence is not calibrated (no validation classes were used)", highlight=False)
+    raise typer.Exit(2 if broken else 0)
+
+
+def _signed(value: float) -> str:
+    return "0" if abs(value) < 5e-4 else f"{value:+.3f}"
+
+
+@app.command()
+def explain(
+    run: RunArgument,
+    image: Annotated[Path, typer.Argument(help="A picture.", show_default=False)],
+    target: Annotated[str | None, typer.Option("--class", help="Class to explain [default: the best].")] = None,
+    against: Annotated[str | None, typer.Option(help="Class to compare with [default: the next best].")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="PNG to write [default: IMAGE-why.png, in this folder].")
+    ] = None,
+    top: Annotated[int, typer.Option(help="Attributes shown.", min=1)] = 6,
+    among: Annotated[str, typer.Option(help="Choose among all, seen or unseen classes.")] = "all",
+    seed: Annotated[int | None, typer.Option(help="Which seed's model [default: the first].")] = None,
+    device: DeviceOption = "auto",
+    as_json: JsonFlag = False,
+) -> None:
+    """Show why: attribute evidence, and where the model looked, as heat maps over the picture."""
+    from unseen.explain.figures import account, explanation_figure, said
+    from unseen.recognizer import Recognizer
+
+    if image.is_dir():
+        raise UnseenError("a folder", where=image, mend="explain one picture at a time")
+    files = find_pictures([image])
+    with quiet_libraries():
+        found = Recognizer.load(run, seed=seed, device=device).explain(
+            files[0], target=target, rival=against, among=among
+        )
+    path = output or Path(f"{image.stem}-why.png")
+    if path.suffix.lower() != ".png":
+        raise UnseenError("not a .png", where=path, mend="give -o a file name that ends in .png")
+    explanation_figure(found, path, top)
+    if as_json:
+        print_json({**found.as_dict(), "figure": str(path)})
+        return
+    shown, rest = account(found, top)
+    print_table(
+        [
+            {
+                "attribute": name,
+                "looks at": where,
+                f"for {found.target.name}": _signed(evidence),
+                f"against {found.rival.name}": _signed(against),
+            }
+            for name, where, evidence, against in (
+                *(
+                    (said(r), r.part or r.group.removeprefix("has_").replace("_", " "), r.evidence, r.against)
+                    for r in shown
+                ),
+                *((name, "", evidence, against) for name, evidence, against in rest),
+            )
+        ],
+        title=f"{found.target.name}: {100 * found.target.confidence:.0f}%"
+        f"   {found.rival.name}: {100 * found.rival.confidence:.0f}%",
+    )
+    out.print(f"picture: {files[0]}\nfigure:  {path}", highlight=False, soft_wrap=True)
