@@ -1,4 +1,4 @@
-"""Frozen timm networks that turn pictures into grids of region features, and their picture transform."""
+"""timm networks that turn pictures into grids of region features, and their picture transform."""
 
 import difflib
 import functools
@@ -114,7 +114,7 @@ class BackboneSpec:
 
 
 class Backbone(nn.Module):
-    """A frozen network in evaluation mode whose feature maps are read as regions.
+    """A network in evaluation mode whose feature maps are read as regions; frozen unless `fine_tuned`.
 
     Attributes:
         spec: the spec, resolved.
@@ -138,7 +138,7 @@ class Backbone(nn.Module):
         self.channels: list[int] = []
         try:
             with torch.inference_mode():
-                maps = self._maps(torch.zeros(1, 3, spec.image_size, spec.image_size))
+                maps = self.maps(torch.zeros(1, 3, spec.image_size, spec.image_size))
         except (AssertionError, RuntimeError, ValueError) as error:
             raise UnseenError(
                 f"cannot take {spec.image_size}-pixel pictures: {_line(error)}", where=spec.name
@@ -148,8 +148,27 @@ class Backbone(nn.Module):
             self.channels.append(feature_map.shape[1])
 
     def train(self, mode: bool = True) -> Self:
-        """Stays in evaluation mode: the network is frozen."""
+        """Stays in evaluation mode: no dropout, and batch normalisation with the statistics of the pre-training."""
         return super().train(False)
+
+    def fine_tuned(self, checkpointing: bool = False) -> Self:
+        """The same backbone with weights that train, those of batch normalisation too, but not its statistics.
+
+        Args:
+            checkpointing: compute activations again in the backward pass instead of keeping them all (timm's
+                `set_grad_checkpointing`, block by block); the gradients are the same.
+        """
+        self.model.requires_grad_(True)
+        if checkpointing:
+            try:
+                self.model.set_grad_checkpointing()
+            except (AttributeError, AssertionError):
+                raise UnseenError(
+                    "timm offers no gradient checkpointing for it",
+                    where=self.spec.name,
+                    mend="--recipe checkpointing=false",
+                ) from None
+        return self
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """Region features of every stage.
@@ -160,10 +179,10 @@ class Backbone(nn.Module):
         Returns:
             One tensor (B, R, C) per stage, the R = h·w regions in row-major order.
         """
-        return [feature_map.flatten(2).transpose(1, 2) for feature_map in self._maps(pixels)]
+        return [feature_map.flatten(2).transpose(1, 2) for feature_map in self.maps(pixels)]
 
-    def _maps(self, pixels: Tensor) -> list[Tensor]:
-        """One map (B, C, h, w) per stage."""
+    def maps(self, pixels: Tensor) -> list[Tensor]:
+        """One map (B, C, h, w) per stage of transformed pictures (B, 3, H, W), with gradients if fine-tuned."""
         pixels = pixels.contiguous(memory_format=torch.channels_last)  # convolutions are faster so
         if not self._indices:
             return [self._final(self.model.forward_features(pixels))]
@@ -228,19 +247,28 @@ class Transform:
 
     def __call__(self, picture: Image.Image | str | os.PathLike[str]) -> Tensor:
         """The picture, or the picture in a file, as floats (3, size, size)."""
+        return self.normalized(self.cropped(picture))
+
+    def cropped(self, picture: Image.Image | str | os.PathLike[str]) -> Tensor:
+        """The first half of it: resized and centre-cropped, as bytes (3, size, size)."""
+        return TF.center_crop(self.resized(picture, self._short), [self.size, self.size])
+
+    def normalized(self, pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The second half: bytes (..., 3, h, w) as the network wants them."""
+        return TF.normalize(TF.to_dtype(pixels, dtype, scale=True), list(self.mean), list(self.std))
+
+    def resized(self, picture: Image.Image | str | os.PathLike[str], short: int) -> Tensor:
+        """Upright RGB with this short side in pixels, as bytes (3, h, w)."""
         image = upright_rgb(picture) if isinstance(picture, Image.Image) else open_picture(picture)
-        width, height = self._resized(*image.size)
+        width, height = self._resized(*image.size, short)
         if width * height > (Image.MAX_IMAGE_PIXELS or math.inf):
             where = getattr(picture, "filename", "picture") if isinstance(picture, Image.Image) else picture
             raise DataError(f"{image.width} x {image.height} pixels is too elongated", where=where, mend="crop it")
-        image = TF.resize(image, [self._short], InterpolationMode.BICUBIC, antialias=True)
-        image = TF.center_crop(image, [self.size, self.size])
-        pixels = TF.to_dtype(TF.pil_to_tensor(image), torch.float32, scale=True)
-        return TF.normalize(pixels, list(self.mean), list(self.std))
+        return TF.pil_to_tensor(TF.resize(image, [short], InterpolationMode.BICUBIC, antialias=True))
 
     def crop_box(self, width: int, height: int) -> tuple[float, float, float, float]:
         """What the network sees of an upright picture: (left, top, right, bottom) in the picture's pixels."""
-        new_width, new_height = self._resized(width, height)
+        new_width, new_height = self._resized(width, height, self._short)
         left, top = round((new_width - self.size) / 2), round((new_height - self.size) / 2)
         x, y = width / new_width, height / new_height
         return left * x, top * y, (left + self.size) * x, (top + self.size) * y
@@ -259,11 +287,12 @@ class Transform:
     def _short(self) -> int:
         return round(self.size / self.crop)
 
-    def _resized(self, width: int, height: int) -> tuple[int, int]:
+    @staticmethod
+    def _resized(width: int, height: int, short: int) -> tuple[int, int]:
         """Size after torchvision's resize of the short side."""
         if width <= height:
-            return self._short, int(self._short * height / width)
-        return int(self._short * width / height), self._short
+            return short, int(short * height / width)
+        return int(short * width / height), short
 
 
 def list_stages(name: str) -> list[tuple[str | int, int, int]]:

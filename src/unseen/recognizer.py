@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -19,8 +19,9 @@ from unseen.backbones import Backbone, BackboneSpec, open_picture, upright_rgb
 from unseen.classes import ClassTable, write_attributes
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.files import read_json, write_json
-from unseen.methods import ClassSpace, Method, create_method, find_method
+from unseen.methods import ClassSpace, Method, find_method
 from unseen.training.checkpoints import load_weights, save_weights
+from unseen.training.endtoend import build_method
 from unseen.training.engine import make_fabric
 
 Picture = Path | str | Image.Image
@@ -152,12 +153,27 @@ class Explanation:
         }
 
 
+@dataclass(frozen=True)
+class PartMaps:
+    """What a model's learned parts attend to in a picture.
+
+    Args:
+        picture: upright RGB.
+        maps: name of a sub-net to ``(P, h, w)``, each position's shares of the P parts, which sum to one.
+        crop: left, top, right, bottom of what the network saw, in the picture's pixels.
+    """
+
+    picture: Image.Image
+    maps: Mapping[str, np.ndarray]
+    crop: tuple[float, float, float, float]
+
+
 class Recognizer:
     """Backbone, trained method and class table.
 
     Args:
-        backbone: frozen network.
-        method: trained, with unprepared regions as its raw input.
+        backbone: the network; that of an end-to-end method is part of the method.
+        method: trained, with unprepared regions as its raw input, or pictures where it is trained end to end.
         table: the classes to choose from.
         gamma: taken off the scores of seen classes.
         temperature: of the confidence's softmax; ``None`` where it was not fitted (then 1).
@@ -210,17 +226,14 @@ class Recognizer:
             weights = folder / "weights.safetensors"
         else:
             about, spec, weights = cls._of_run(folder, seed)
+        method_class = find_method(about["method"])
+        if method_class.end_to_end:  # its weights hold the backbone's
+            spec = replace(spec, weights="random")
         backbone = Backbone(spec)
         table = ClassTable.from_csv(folder / "classes.csv", folder / "attributes.csv")
         shape = (len(table.attributes), about["vector_length"])
-        method_class = find_method(about["method"])
         lists = {k: tuple(v) if isinstance(v, list) else v for k, v in about["settings"].items()}
-        method = create_method(
-            about["method"],
-            channels=about["channels"],
-            vectors=torch.ones(shape),
-            settings=method_class.settings_class(**lists),
-        )
+        method = build_method(about["method"], backbone, torch.ones(shape), method_class.settings_class(**lists))
         load_weights(weights, method)
         return cls(
             backbone,
@@ -244,12 +257,11 @@ class Recognizer:
         if chosen not in found:
             raise RunError(f"no seed {chosen}", where=folder, mend=f"one of {', '.join(found)}")
         spec = run.config.backbone
-        if spec.fingerprint()[:16] != manifest["backbone"]["fingerprint"]:
+        if manifest["backbone"]["frozen"] and spec.fingerprint()[:16] != manifest["backbone"]["fingerprint"]:
             raise RunError("the backbone's weights are not those of the training", where=spec.weights, mend="restore")
         about = {
             "method": run.config.method,
             "settings": manifest["method"]["settings"],
-            "channels": manifest["backbone"]["channels"],
             "vector_length": manifest["semantics"]["vector_length"],
             "gamma": found[chosen]["gamma"],
             "temperature": found[chosen]["temperature"],
@@ -262,12 +274,13 @@ class Recognizer:
     def save(self, folder: Path | str) -> Path:
         """Write a folder that :meth:`load` reads on another machine: weights, classes, backbone; no pickle.
 
-        A backbone from a weights file is copied in; a pretrained one of timm's is named, and fetched again by timm.
+        A backbone from a weights file is copied in; a pretrained one of timm's is named, and fetched again by timm. A
+        fine-tuned one is among the method's weights.
         """
         folder = Path(folder)
         spec = self.backbone.spec
         folder.mkdir(parents=True, exist_ok=True)
-        if spec.weights not in ("pretrained", "random"):
+        if spec.weights not in ("pretrained", "random") and not self.method.end_to_end:
             target = folder / "backbone.safetensors"
             if Path(spec.weights).resolve() != target.resolve():
                 shutil.copyfile(spec.weights, target)
@@ -279,7 +292,6 @@ class Recognizer:
             "format": FORMAT,
             "method": self.method.name,
             "settings": settings,
-            "channels": self.backbone.channels[0],
             "vector_length": self._vector_length(),
             "backbone": spec.to_json(),
             "gamma": self.gamma,
@@ -329,9 +341,12 @@ class Recognizer:
         self.table = self._table.renamed(old, new)
 
     @torch.inference_mode()
-    def _regions(self, pixels: Tensor) -> Tensor:
-        """Transformed pictures to raw regions ``(B, R, C)``, rounded as the region store does."""
-        return self.backbone(pixels.to(self.device))[0].to(getattr(torch, self.store_dtype)).float()
+    def _inputs(self, images: Sequence[Image.Image]) -> Tensor:
+        """What the method reads: raw regions ``(B, R, C)``, rounded as the region store does, or the pictures."""
+        pixels = torch.stack([self.backbone.transform(image) for image in images]).to(self.device)
+        if self.method.end_to_end:
+            return pixels
+        return self.backbone(pixels)[0].to(getattr(torch, self.store_dtype)).float()
 
     def _allowed(self, among: str) -> np.ndarray:
         if among not in AMONG:
@@ -383,8 +398,7 @@ class Recognizer:
                 broken(error)
         if not images:
             return []
-        regions = self._regions(torch.stack([self.backbone.transform(image) for image in images]))
-        branches = self.method(self.method.prepare(regions))
+        branches = self.method(self.method.prepare(self._inputs(images)))
         scores = self.method.class_scores(branches, self._classes).cpu().double().numpy()
         psi = self.method.fused_attribute_scores(branches).cpu().double().numpy()
         vectors = self.method.class_vectors(self._classes).cpu().double().numpy()
@@ -432,8 +446,7 @@ class Recognizer:
         """
         image = upright_rgb(picture) if isinstance(picture, Image.Image) else open_picture(picture)
         allowed = self._allowed(among)
-        regions = self._regions(self.backbone.transform(image)[None])
-        branches = self.method.maps(regions)
+        branches = self.method.maps(self._inputs([image]))
         scores = self.method.class_scores(branches, self._classes)[0].cpu().double().numpy()
         psi = self.method.fused_attribute_scores(branches)[0].cpu().double().numpy()
         vectors = self.method.class_vectors(self._classes).cpu().double().numpy()
@@ -458,7 +471,7 @@ class Recognizer:
             for k in order
         )
         offset = float(scores[c] - evidence.sum())
-        grid = self.backbone.grids[0]
+        grid = self.backbone.grids[-1]
 
         def to_grid(values: Tensor) -> np.ndarray:
             return values.cpu().double().numpy().reshape(-1, *grid)
@@ -481,6 +494,21 @@ class Recognizer:
             self.backbone.transform.crop_box(*image.size),
             {name: k for k, name in enumerate(attributes.names)},
         )
+
+    @torch.inference_mode()
+    def parts(self, picture: Picture) -> PartMaps:
+        """What each learned part attends to in a picture.
+
+        Raises:
+            UnseenError: the method learns no parts.
+        """
+        image = upright_rgb(picture) if isinstance(picture, Image.Image) else open_picture(picture)
+        found = self.method.parts(self._inputs([image]))
+        if not found:
+            mend = "train mgmrn with --set grouping=parts"
+            raise UnseenError("this model learned no parts", where=self.method.name, mend=mend)
+        maps = {name: shares[0].cpu().double().numpy() for name, shares in found.items()}
+        return PartMaps(image, maps, self.backbone.transform.crop_box(*image.size))
 
     def _one(self, ranked: Mapping[str, Candidate], name: str | None, without: tuple[str, ...]) -> Candidate:
         if name is not None:

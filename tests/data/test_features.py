@@ -371,13 +371,13 @@ class TestStale:
         digests = []
         real = features.hashlib.file_digest
         monkeypatch.setattr(features.hashlib, "file_digest", lambda f, a: digests.append(f.name) or real(f, a))
-        first = features._content_hashes(files, cache)
+        first = features.content_hashes(files, cache)
         assert not cache.exists()  # the files are too fresh
         now = time.time_ns() + 10**10
         monkeypatch.setattr(features.time, "time_ns", lambda: now)
-        assert features._content_hashes(files, cache) == first
+        assert features.content_hashes(files, cache) == first
         assert len(digests) == 2 * COUNT
-        assert features._content_hashes(files, cache) == first
+        assert features.content_hashes(files, cache) == first
         assert len(digests) == 2 * COUNT
         stat = files[0].stat()
         data = bytearray(files[0].read_bytes())
@@ -385,10 +385,10 @@ class TestStale:
         time.sleep(0.02)
         files[0].write_bytes(data)  # the same size, and made to look as old as before
         os.utime(files[0], ns=(stat.st_atime_ns, stat.st_mtime_ns))
-        second = features._content_hashes(files, cache)
+        second = features.content_hashes(files, cache)
         assert [a == b for a, b in zip(first, second, strict=True)] == [False] + [True] * (COUNT - 1)
         cache.write_text("{torn")
-        assert features._content_hashes(files, cache) == second
+        assert features.content_hashes(files, cache) == second
 
 
 class TestDamage:
@@ -461,7 +461,7 @@ class TestSource:
             assert RegionSource(finished, self.indices, prepare=prepare, budget_bytes=nbytes).resident
             assert not RegionSource(finished, self.indices, prepare=prepare, budget_bytes=nbytes - 1).resident
 
-    def test_default_budget_is_half_of_the_free_memory(self, finished, monkeypatch):
+    def test_default_budget_is_half_of_thefree_memory(self, finished, monkeypatch):
         free = namedtuple("Memory", "available")
         for available, resident in ((2 * 6 * 4 * 96 * 4, True), (2 * 6 * 4 * 96 * 4 - 2, False)):
             monkeypatch.setattr(features.psutil, "virtual_memory", lambda a=available: free(a))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from unseen.data.samplers import create_sampler, one_picture_a_class, random_pictures
+from unseen.data.samplers import create_sampler, pictures_of_classes, random_pictures
 from unseen.errors import UnseenError
 
 LABELS = np.array([0, 0, 0, 0, 2, 2, 5, 5, 5, 7, 9, 9])
@@ -36,10 +36,22 @@ def test_random_pictures_are_different_ones(batch_size):
 
 @pytest.mark.parametrize("batch_size", [1, 3, 5, 40])
 def test_one_picture_of_different_classes(batch_size):
-    sampler = one_picture_a_class(LABELS, batch_size, seed=0)
+    sampler = pictures_of_classes(LABELS, batch_size, seed=0)
     for step in range(50):
         classes = LABELS[sampler(step)]
         assert len(classes) == len(np.unique(classes)) == min(batch_size, 5)
+
+
+@pytest.mark.parametrize(("batch_size", "shots", "ways"), [(4, 2, 2), (9, 3, 3), (40, 2, 5)])
+def test_episodes_of_ways_and_shots(batch_size, shots, ways):
+    sampler = create_sampler("classes", LABELS, batch_size, 0, shots)
+    for step in range(50):
+        drawn = sampler(step).reshape(-1, shots)
+        classes = LABELS[drawn]
+        assert (classes == classes[:, :1]).all()
+        assert len(np.unique(classes)) == len(drawn) == ways
+        for row, own in zip(drawn, classes[:, 0], strict=True):
+            assert len(np.unique(row)) == shots or shots > (own == LABELS).sum()  # class 7 has one picture
 
 
 def test_random_pictures_come_equally_often():
@@ -49,7 +61,7 @@ def test_random_pictures_come_equally_often():
 
 
 def test_classes_come_equally_often_and_so_do_their_pictures():
-    sampler = one_picture_a_class(LABELS, 2, seed=1)
+    sampler = pictures_of_classes(LABELS, 2, seed=1)
     counts = np.bincount(np.concatenate([sampler(step) for step in range(3000)]), minlength=len(LABELS))
     size = np.bincount(LABELS)[LABELS]
     np.testing.assert_allclose(counts / 3000, 2 / 5 / size, atol=5 * np.sqrt(0.25 / 3000))

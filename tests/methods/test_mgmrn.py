@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unseen.errors import UnseenError
 from unseen.methods import ClassSpace
-from unseen.methods.mgmrn import FINE_TUNING, LEVELS, PRESETS, MgMRN, MgMRNSettings
+from unseen.methods.mgmrn import LEVELS, PRESETS, MgMRN, MgMRNSettings
 from unseen.methods.mgmrn.decoder import Decoder
 from unseen.methods.mgmrn.grouping import PartGrouping, ReleasedGrouping
 from unseen.methods.mgmrn.losses import semantic_regression
@@ -475,8 +475,8 @@ def test_settings_that_do_not_fit():
 def test_presets_are_the_release_s():
     """The released settings."""
     found = {}
-    for name, preset in PRESETS.items():
-        s, f = preset.settings, FINE_TUNING[name]
+    for name in ("cub", "sun", "awa2"):
+        s, f = PRESETS[name].settings, PRESETS[name].recipe
         assert (s.parts, s.width, s.attention_width, s.grouping, s.schedule) == (
             5,
             2048,
@@ -484,9 +484,11 @@ def test_presets_are_the_release_s():
             "released",
             "progressive",
         )
-        assert (f.momentum, f.weight_decay, f.lr_every, f.epochs, f.batches) == (0.9, 1e-5, 10, 30, 300)
-        assert (f.resize, f.crop) == (512, 448)
-        found[name] = (s.tau, s.lambda_reg, f.lr, f.lr_factor, f.ways, f.shots)
+        assert (f.optimizer, f.momentum, f.weight_decay, f.lr_every, f.epochs, f.batches) == (
+            "sgd", 0.9, 1e-5, 10, 30, 300,
+        )  # fmt: skip
+        assert (f.sampler, round(448 * f.resize), f.flip) == ("classes", 512, True)
+        found[name] = (s.tau, s.lambda_reg, f.lr, f.lr_factor, f.batch_size // f.shots, f.shots)
     assert found == {
         "cub": (20, 0.1, 5e-4, 0.1, 8, 2),
         "sun": (25, 1, 5e-4, 0.5, 8, 2),
@@ -539,6 +541,16 @@ def train(case, steps, backbone=None):
             case.loss(levels)["total"].backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+
+
+def test_parts_are_the_assignments_of_the_stages():
+    case = Case(grouping="parts")
+    with torch.no_grad():
+        for m, (name, found) in zip(LEVELS, case.network.parts(case.stages).items(), strict=True):
+            grouping = case.network.levels[m - 1].grouping
+            assert name == f"level{m}"
+            torch.testing.assert_close(found, grouping.assignment(case.stages[m - 1]), rtol=0, atol=0)
+    assert Case(grouping="released").network.parts(case.stages) == {}
 
 
 def test_passes():

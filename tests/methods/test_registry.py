@@ -7,7 +7,7 @@ import torch
 
 from unseen.errors import UnseenError
 from unseen.methods import METHODS, ClassSpace, create_method, find_method, find_preset
-from unseen.methods.base import Recipe, change_recipe
+from unseen.methods.base import EndToEndRecipe, Recipe, change_recipe
 from unseen.methods.eszsl import ESZSLSettings
 from unseen.methods.msdn import MSDN, MSDNSettings
 
@@ -23,7 +23,7 @@ def refused(text):
         ("MSDN", 'did you mean "msdn"'),
         ("ezsl", 'did you mean "eszsl"'),
         ("globl", 'did you mean "global"'),
-        ("transformer", "one of msdn, msdnpp, global"),
+        ("transformer", "one of msdn, msdnpp, mgmrn, global"),
     ],
 )
 def test_unknown_methods_suggest_near_ones(name, suggestion):
@@ -37,11 +37,13 @@ def test_methods_are_complete(name):
     assert method.name == name
     assert all(vars(method.card).values())
     assert method.presets["cub"].source
-    made = create_method(name, channels=6, vectors=torch.randn(3, 4, dtype=torch.float64))
+    channels = 6 if method.stages == 1 else (6,) * method.stages
+    made = create_method(name, channels=channels, vectors=torch.randn(3, 4, dtype=torch.float64))
     assert isinstance(made, method)
     assert made.settings == method.presets["cub"].settings
     assert isinstance(made.settings, method.settings_class)
     assert (method.presets["cub"].recipe is None) == method.closed_form
+    assert isinstance(method.presets["cub"].recipe, EndToEndRecipe) == method.end_to_end
     assert all(tensor.dtype == torch.float64 for tensor in made.state_dict().values())
 
 
@@ -131,6 +133,9 @@ def test_a_method_without_settings_has_none_to_change():
         ({"optimizer": "lion"}, 'setting optimizer: "lion" is no choice — one of rmsprop, sgd, adamw'),
         ({"sampler": "pairs"}, 'setting sampler: "pairs" is no choice — one of random, classes'),
         ({"rate": "1"}, 'no recipe entry "rate"'),
+        ({"flip": "true"}, 'no recipe entry "flip"'),  # these are read once, without augmentation
+        ({"shots": "2"}, "2 shots with independent pictures — give sampler=classes"),
+        ({"sampler": "classes", "batch_size": "9", "shots": "2"}, "recipe: 9 pictures are not classes of 2 each"),
     ],
 )
 def test_wrong_recipes_are_refused(changes, text):
@@ -142,6 +147,19 @@ def test_recipes_from_text():
     assert change_recipe(Recipe(), {"epochs": "7", "lr": "1e-2", "optimizer": "sgd"}) == Recipe(
         epochs=7, lr=1e-2, optimizer="sgd"
     )
+
+
+def test_recipes_of_pictures():
+    base = EndToEndRecipe()
+    assert change_recipe(base, {"flip": "no", "resize": "1.5"}) == EndToEndRecipe(flip=False, resize=1.5)
+    with refused("resize is 0.5 — give 1 to 4: times the input size"):
+        change_recipe(base, {"resize": "0.5"})
+
+
+def test_learning_rate_of_an_epoch():
+    recipe = Recipe(lr=0.5, lr_factor=0.1, lr_every=3)
+    assert [recipe.lr_of(e) for e in range(1, 8)] == pytest.approx([0.5] * 3 + [0.05] * 3 + [0.005])
+    assert Recipe(lr=0.25).lr_of(30) == 0.25
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ def test_epoch_ends():
     # AWA2: a batch of 40 counts for 50 pictures in the release's number of steps
     assert epoch_ends(23527, Recipe(epochs=50, batch_size=40, step_pictures=50))[-1] == 23527 * 50 // 50
     assert epoch_ends(7, Recipe(epochs=3, batch_size=50)) == [1, 2, 3]
+    assert epoch_ends(7, Recipe(epochs=3, batches=5)) == [5, 10, 15]
 
 
 def test_same_steps_as_a_plain_loop(planted, tmp_path):

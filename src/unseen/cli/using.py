@@ -22,7 +22,7 @@ from unseen.cli.common import (
 from unseen.errors import UnseenError
 
 if TYPE_CHECKING:
-    pass
+    from unseen.recognizer import PartMaps
 
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
@@ -89,6 +89,17 @@ def _signed(value: float) -> str:
     return "0" if abs(value) < 5e-4 else f"{value:+.3f}"
 
 
+def _show_parts(found: PartMaps, path: Path, as_json: bool) -> None:
+    from unseen.explain.parts import parts_figure
+
+    parts_figure(found, path)
+    if as_json:
+        shares = {level: maps.round(5).tolist() for level, maps in found.maps.items()}
+        print_json({"parts": shares, "crop": list(found.crop), "figure": str(path)})
+        return
+    out.print(f"figure:  {path}", highlight=False, soft_wrap=True)
+
+
 @app.command()
 def explain(
     run: RunArgument,
@@ -100,6 +111,9 @@ def explain(
     ] = None,
     top: Annotated[int, typer.Option(help="Attributes shown.", min=1)] = 6,
     among: Annotated[str, typer.Option(help="Choose among all, seen or unseen classes.")] = "all",
+    parts: Annotated[
+        bool, typer.Option("--parts", help="Show instead what each learned part attends to (mgmrn, grouping=parts).")
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="Which seed's model [default: the first].")] = None,
     device: DeviceOption = "auto",
     as_json: JsonFlag = False,
@@ -111,13 +125,15 @@ def explain(
     if image.is_dir():
         raise UnseenError("a folder", where=image, mend="explain one picture at a time")
     files = find_pictures([image])
+    path = output or Path(f"{image.stem}-{'parts' if parts else 'why'}.png")
     with quiet_libraries():
-        found = Recognizer.load(run, seed=seed, device=device).explain(
-            files[0], target=target, rival=against, among=among
-        )
-    path = output or Path(f"{image.stem}-why.png")
-    if path.suffix.lower() != ".png":
-        raise UnseenError("not a .png", where=path, mend="give -o a file name that ends in .png")
+        recognizer = Recognizer.load(run, seed=seed, device=device)
+        if path.suffix.lower() != ".png":
+            raise UnseenError("not a .png", where=path, mend="give -o a file name that ends in .png")
+        if parts:
+            _show_parts(recognizer.parts(files[0]), path, as_json)
+            return
+        found = recognizer.explain(files[0], target=target, rival=against, among=among)
     explanation_figure(found, path, top)
     if as_json:
         print_json({**found.as_dict(), "figure": str(path)})

@@ -104,7 +104,7 @@ def extract(
         "format": _FORMAT,
         "backbone": backbone.fingerprint,
         "dtype": dtype,
-        "pictures": list(zip(names, _content_hashes(files, folder / "hashes.json"), strict=True)),
+        "pictures": list(zip(names, content_hashes(files, folder / "hashes.json"), strict=True)),
     }
     fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     store = folder / fingerprint[:16]
@@ -267,7 +267,7 @@ class RegionSource:
         first = self._compute(self._indices[:1])
         self.shape: tuple[int, ...] = tuple(first.shape[1:])
         self.nbytes = len(self) * math.prod(self.shape) * first.itemsize
-        self.resident = self.nbytes <= (_free_memory(self._device) // 2 if budget_bytes is None else budget_bytes)
+        self.resident = self.nbytes <= (free_memory(self._device) // 2 if budget_bytes is None else budget_bytes)
         if self.resident:
             self._kept = first.new_empty(len(self), *self.shape)
             for start in range(0, len(self), 64):
@@ -490,7 +490,7 @@ def _locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _content_hashes(files: Sequence[Path], cache: Path) -> list[str]:
+def content_hashes(files: Sequence[Path], cache: Path) -> list[str]:
     """SHA-256 of every file's content, remembered by path, size and times of change."""
     known: dict[str, list[Any]] = {}
     with suppress(OSError, ValueError):
@@ -520,7 +520,8 @@ def _content_hashes(files: Sequence[Path], cache: Path) -> list[str]:
     return hashes
 
 
-def _free_memory(device: torch.device) -> int:
+def free_memory(device: torch.device) -> int:
+    """Bytes free on a device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available

@@ -18,22 +18,27 @@ def random_pictures(count: int, batch_size: int, seed: int) -> Sampler:
     return lambda step: np.random.default_rng([seed, step]).permutation(count)[:size]
 
 
-def one_picture_a_class(labels: np.ndarray, batch_size: int, seed: int) -> Sampler:
-    """Every step ``batch_size`` different classes, one picture of each (MSDN's release on SUN and AWA2)."""
+def pictures_of_classes(labels: np.ndarray, batch_size: int, seed: int, shots: int = 1) -> Sampler:
+    """Every step ``batch_size / shots`` different classes, ``shots`` different pictures of each.
+
+    MSDN's release takes one picture of each on SUN and AWA2, Mg-MRN's two. A class with fewer pictures gives the same
+    one more than once.
+    """
     members = [np.flatnonzero(labels == c) for c in np.unique(labels)]
-    size = min(batch_size, len(members))
+    ways = min(batch_size // shots, len(members))
 
     def draw(step: int) -> np.ndarray:
         rng = np.random.default_rng([seed, step])
-        return np.array([rng.choice(members[c]) for c in rng.permutation(len(members))[:size]])
+        classes = rng.permutation(len(members))[:ways]
+        return np.concatenate([rng.choice(m, shots, shots > len(m)) for m in (members[c] for c in classes)])
 
     return draw
 
 
-def create_sampler(name: str, labels: np.ndarray, batch_size: int, seed: int) -> Sampler:
+def create_sampler(name: str, labels: np.ndarray, batch_size: int, seed: int, shots: int = 1) -> Sampler:
     """The sampler that a recipe names: ``random`` or ``classes``."""
     if name == "random":
         return random_pictures(len(labels), batch_size, seed)
     if name == "classes":
-        return one_picture_a_class(labels, batch_size, seed)
+        return pictures_of_classes(labels, batch_size, seed, shots)
     raise UnseenError(f'unknown sampler "{name}"', mend="random or classes")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,12 +14,13 @@ from unseen.methods.compatibility import ALE, SJE, DeViSE
 from unseen.methods.dap import DAP
 from unseen.methods.eszsl import ESZSL
 from unseen.methods.global_linear import GlobalLinear
+from unseen.methods.mgmrn import MgMRN
 from unseen.methods.msdn import MSDN
 from unseen.methods.msdnpp import MSDNPP
 from unseen.methods.sae import SAE
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (MSDN, MSDNPP, GlobalLinear, ESZSL, DAP, SAE, ALE, DeViSE, SJE)
+    method.name: method for method in (MSDN, MSDNPP, MgMRN, GlobalLinear, ESZSL, DAP, SAE, ALE, DeViSE, SJE)
 }
 
 __all__ = [
@@ -55,7 +57,7 @@ def find_preset(method: type[Method], dataset: str, preset: str | None = None) -
 def create_method(
     name: str,
     *,
-    channels: int,
+    channels: int | Sequence[int],
     vectors: Tensor,
     settings: Settings | None = None,
     seed: int = 0,
@@ -64,7 +66,7 @@ def create_method(
 
     Args:
         name: as in :data:`METHODS`.
-        channels: C of the regions it will see.
+        channels: C of the regions it will see; for a method of several stages, of each.
         vectors: ``(K, D)`` attribute vectors; their dtype is the weights'.
         settings: the method's; default the first preset's.
         seed: of the initial weights.

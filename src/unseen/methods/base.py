@@ -112,27 +112,44 @@ class Recipe:
         batch_size: pictures a step.
         step_pictures: pictures that a step counts for in that formula where a release counts other than the batch
             (MSDN on AWA2: 50, at a batch of 40); 0 for the batch size.
-        sampler: ``random`` (independent draw of pictures) or ``classes`` (``batch_size`` classes, one picture each).
+        batches: steps an epoch, instead of that formula; 0 for the formula.
+        sampler: ``random`` (independent draw of pictures) or ``classes`` (``shots`` pictures of each class drawn).
+        shots: see ``sampler``; a batch is of ``batch_size / shots`` classes.
         optimizer: ``rmsprop``, ``sgd`` or ``adamw``.
         lr, weight_decay, momentum: the optimiser's.
+        lr_factor, lr_every: every ``lr_every`` epochs, ``lr`` is multiplied by ``lr_factor``.
     """
 
     epochs: int = 30
     batch_size: int = 50
     step_pictures: int = 0
+    batches: int = 0
     sampler: str = "random"
+    shots: int = 1
     optimizer: str = "rmsprop"
     lr: float = 1e-4
     weight_decay: float = 1e-4
     momentum: float = 0.9
+    lr_factor: float = 1.0
+    lr_every: int = 1
 
     def __post_init__(self) -> None:
         check_choice(self, "sampler", ("random", "classes"))
         check_choice(self, "optimizer", ("rmsprop", "sgd", "adamw"))
-        least = {"epochs": 1, "batch_size": 1, "step_pictures": 0, "lr": 0, "weight_decay": 0, "momentum": 0}
+        least = dict.fromkeys(("epochs", "batch_size", "shots", "lr_every"), 1)
+        least |= dict.fromkeys(("step_pictures", "batches", "lr", "weight_decay", "momentum", "lr_factor"), 0)
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise UnseenError(f"{name} is {getattr(self, name)}", mend=f"give {low} or more")
+        if self.sampler != "classes" and self.shots > 1:
+            raise UnseenError(f"{self.shots} shots with independent pictures", mend="give sampler=classes")
+        if self.batch_size % self.shots:
+            problem = f"{self.batch_size} pictures are not classes of {self.shots} each"
+            raise UnseenError(problem, where="recipe", mend="give a batch_size that is a multiple of shots")
+
+    def lr_of(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 1."""
+        return self.lr * self.lr_factor ** ((epoch - 1) // self.lr_every)
 
     def make_optimizer(self, parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
         """The optimiser over the parameters that train."""
@@ -143,6 +160,26 @@ class Recipe:
         if self.optimizer == "sgd":
             return torch.optim.SGD(trained, momentum=self.momentum, **common)
         return torch.optim.AdamW(trained, **common)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndToEndRecipe(Recipe):
+    """How a method and its backbone are trained together, on pictures.
+
+    Args:
+        resize: short side that training pictures are resized to, times the input size; a random crop is taken of them.
+        flip: whether every other training picture is mirrored.
+        checkpointing: compute the backbone's activations again in the backward pass instead of keeping them all.
+    """
+
+    resize: float = 8 / 7
+    flip: bool = True
+    checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.resize <= 4:
+            raise UnseenError(f"resize is {self.resize}", mend="give 1 to 4: times the input size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +245,7 @@ class Method(nn.Module):
     """Base of all methods; see the module's docstring.
 
     Args:
-        channels: C of the regions.
+        channels: C of the regions; for a method of several stages, of each.
         vectors: ``(K, D)`` attribute vectors, unused by methods that need none.
         settings: the method's own.
         generator: for initial weights.
@@ -219,6 +256,10 @@ class Method(nn.Module):
     settings_class: ClassVar[type[Settings]]
     presets: ClassVar[dict[str, Preset]]
     closed_form: ClassVar[bool] = False
+    end_to_end: ClassVar[bool] = False
+    """Whether it is trained together with its backbone: it is given maps ``(B, C, h, w)`` instead of regions."""
+    stages: ClassVar[int] = 1
+    """How many stages of a backbone it reads; of several it is given a list."""
     sweeps_gamma: ClassVar[bool] = False
     """Whether the published protocol of the method sweeps the calibration offset (on the test set)."""
 
@@ -267,9 +308,21 @@ class Method(nn.Module):
         """As :meth:`forward` on unprepared regions ``(B, R, C)``, with attention and contributions of every region."""
         raise NotImplementedError
 
+    def parts(self, regions: Tensor) -> dict[str, Tensor]:
+        """``(B, P, h, w)`` shares of each position in P learned parts, by sub-net; empty where none are learned."""
+        return {}
+
 
 class GradientMethod(Method):
     """A method trained step by step."""
+
+    def passes(self) -> tuple[tuple[int, ...], ...]:
+        """What of the method each of a batch's optimiser steps trains; most take one step for all of it."""
+        return ((),)
+
+    def forward_pass(self, regions: Tensor, trained: tuple[int, ...]) -> dict[str, Branch]:
+        """:meth:`forward` for one of :meth:`passes`."""
+        return self(regions)
 
     def loss(self, branches: dict[str, Branch], labels: Tensor, classes: ClassSpace) -> dict[str, Tensor]:
         """Loss terms, each a scalar; ``total`` is what is differentiated."""

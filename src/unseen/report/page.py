@@ -228,8 +228,7 @@ def write_report(
 
 
 def _has_attention(recognizer: Recognizer) -> bool:
-    import torch
+    from PIL import Image
 
-    grid, channels = recognizer.backbone.grids[0], recognizer.backbone.channels[0]
-    branches = recognizer.method.maps(torch.zeros(1, grid[0] * grid[1], channels, device=recognizer.device))
-    return any(branch.attention is not None for branch in branches.values())
+    size = recognizer.backbone.transform.size
+    return bool(recognizer.explain(Image.new("RGB", (size, size))).attention)

@@ -34,13 +34,14 @@ def result_rows(runs: Sequence[Run]) -> list[dict[str, str]]:
             names = list(found["seeds"])
             label = "none" if found["deterministic"] else ", ".join(names)
             backbone = manifest["backbone"]
+            how = "frozen" if backbone["frozen"] else "fine-tuned"
             rows.append(
                 {
                     "method": manifest["method"]["name"],
                     "protocol": protocol,
                     **{name: metric_cell(found["metrics"][name], len(names)) for name in METRICS},
                     "data": f"{manifest['data']['name']} ({manifest['data']['fingerprint'][:8]})",
-                    "backbone": f"{backbone['name']} {backbone['image_size']}px {backbone['weights']}, frozen",
+                    "backbone": f"{backbone['name']} {backbone['image_size']}px {backbone['weights']}, {how}",
                     "seeds": label,
                 }
             )

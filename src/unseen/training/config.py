@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
-from unseen.backbones import BackboneSpec
+from unseen.backbones import FINAL, BackboneSpec
 from unseen.errors import RunError, UnseenError
+from unseen.methods import find_method
 
 PROTOCOLS = ("honest", "paper")
 STORE_DTYPES = ("float16", "bfloat16", "float32")
@@ -21,7 +22,7 @@ class RunConfig:
     Args:
         method: name in the registry.
         dataset: ``fieldguide`` or a dataset folder.
-        backbone: network, weights and picture size.
+        backbone: network, weights and picture size; its last stages for a method of several, unless it names them.
         preset: the method's named settings; ``None`` for the dataset's own.
         settings: changes to the method's settings, as text.
         recipe: changes to its training recipe, as text.
@@ -62,8 +63,13 @@ class RunConfig:
             raise UnseenError("a seed is negative", where="seeds", mend="give 0 or more")
         if self.select not in SELECT:
             raise UnseenError(f'cannot select by "{self.select}"', mend=f"one of {', '.join(SELECT)}")
-        if len(self.backbone.stages) != 1:
-            raise UnseenError(f"{len(self.backbone.stages)} stages", where="backbone", mend="these methods read one")
+        needed = find_method(self.method).stages
+        if self.backbone.stages == (FINAL,):
+            stages = (*range(-needed, -1), FINAL)
+            object.__setattr__(self, "backbone", replace(self.backbone, stages=stages))
+        if len(self.backbone.stages) != needed:
+            mend = "these methods read one" if needed == 1 else f"{self.method} reads {needed}, shallow to deep"
+            raise UnseenError(f"{len(self.backbone.stages)} stages", where="backbone", mend=mend)
         if self.store_dtype not in STORE_DTYPES:
             raise UnseenError(
                 f'unknown type "{self.store_dtype}"', where="store dtype", mend=f"one of {', '.join(STORE_DTYPES)}"

@@ -6,11 +6,12 @@ import json
 import signal
 import threading
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -44,6 +45,14 @@ class Features(Protocol):
 
     def batch(self, positions: np.ndarray) -> Tensor:
         """``(B, R', C)`` on the training device."""
+
+
+@runtime_checkable
+class AugmentedFeatures(Features, Protocol):
+    """What is trained on in a form drawn anew for every step."""
+
+    def augmented(self, positions: np.ndarray, key: tuple[int, ...]) -> Tensor:
+        """As ``batch``, drawn; a pure function of picture and key, which is the training's seed and step."""
 
 
 OnEpoch = Callable[[int, Method, list[dict[str, Any]]], dict[str, Any]]
@@ -90,6 +99,8 @@ def weight_dtype(precision: str) -> torch.dtype:
 
 def epoch_ends(pictures: int, recipe: Recipe) -> list[int]:
     """The step after which each epoch ends; the last is the number of steps, at least one an epoch."""
+    if recipe.batches:
+        return [recipe.batches * (e + 1) for e in range(recipe.epochs)]
     steps = max(recipe.epochs, pictures * recipe.epochs // (recipe.step_pictures or recipe.batch_size))
     return [round(steps * (e + 1) / recipe.epochs) for e in range(recipe.epochs)]
 
@@ -157,9 +168,11 @@ class _Objective(nn.Module):
         self.method = method
         self.classes = classes
 
-    def forward(self, regions: Tensor, labels: Tensor, share: float) -> dict[str, Tensor]:
+    def forward(
+        self, regions: Tensor, labels: Tensor, share: float, trained: tuple[int, ...] = ()
+    ) -> dict[str, Tensor]:
         """Regions ``(B, R, C)`` and labels ``(B,)`` to the loss terms, each times the batch's share of the step."""
-        branches = self.method(regions)
+        branches = self.method.forward_pass(regions, trained)
         with torch.autocast(regions.device.type, enabled=False):
             to_weight_precision(branches, self.classes)
             terms = self.method.loss(branches, labels, self.classes)
@@ -214,7 +227,8 @@ def train(
     from torch.utils.tensorboard import SummaryWriter
 
     ends = epoch_ends(len(stage.labels), stage.recipe)[: stage.epochs]
-    sampler = create_sampler(stage.recipe.sampler, stage.labels, stage.recipe.batch_size, stage.seed)
+    recipe = stage.recipe
+    sampler = create_sampler(recipe.sampler, stage.labels, recipe.batch_size, stage.seed, recipe.shots)
     path, identity = folder / "checkpoint.safetensors", stage.fingerprint()
     records: list[dict[str, Any]] = []
     step = 0
@@ -245,9 +259,10 @@ def train(
             with stop_on_signal() as asked:
                 while step < ends[-1]:
                     stage.method.train()
-                    positions = sampler(step)
+                    for group in wrapped.param_groups:
+                        group["lr"] = recipe.lr_of(bisect_right(ends, step) + 1)
                     for name, value in _step(
-                        model, wrapped, fabric, stage.features, labels, positions, min(accumulate, len(positions))
+                        model, wrapped, fabric, stage, labels, sampler(step), step, accumulate
                     ).items():
                         number = value.item()
                         if not np.isfinite(number):
@@ -309,21 +324,28 @@ def _step(
     model: Any,
     optimizer: Any,
     fabric: Fabric,
-    features: Features,
+    stage: Stage,
     labels: Tensor,
     positions: np.ndarray,
+    step: int,
     accumulate: int,
 ) -> dict[str, Tensor]:
-    """One optimiser step; the loss terms averaged over micro-batches."""
+    """One batch: an optimiser step for each of the method's passes; loss terms are summed over passes."""
+    features, parts = stage.features, np.array_split(positions, min(accumulate, len(positions)))
+    if isinstance(features, AugmentedFeatures):
+        drawn = [features.augmented(part, (stage.seed, step)) for part in parts]
+    else:
+        drawn = [features.batch(part) for part in parts]
     totals: dict[str, Tensor] = {}
-    for part in np.array_split(positions, accumulate):
-        own = labels[torch.as_tensor(part, device=labels.device)]
-        terms = model(features.batch(part), own, len(part) / len(positions))
-        fabric.backward(terms["total"])
-        for name, term in terms.items():
-            totals[name] = totals[name] + term.detach() if name in totals else term.detach()
-    optimizer.step()
-    optimizer.zero_grad()
+    for trained in stage.method.passes():
+        for part, regions in zip(parts, drawn, strict=True):
+            own = labels[torch.as_tensor(part, device=labels.device)]
+            terms = model(regions, own, len(part) / len(positions), trained)
+            fabric.backward(terms["total"])
+            for name, term in terms.items():
+                totals[name] = totals[name] + term.detach() if name in totals else term.detach()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)  # what a later pass does not reach must not be moved by momentum
     return totals
 
 

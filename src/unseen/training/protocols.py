@@ -23,15 +23,26 @@ from lightning_fabric import Fabric
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
+from unseen.backbones import Backbone
 from unseen.data.dataset import Dataset, Partition, digest, final_partition, validation_partition
 from unseen.data.features import RegionSource, RegionStore
+from unseen.data.pictures import PictureSource, PictureStore
 from unseen.errors import DataError
 from unseen.evaluation.metrics import Decisions, SeenUnseenCurve, evaluate
 from unseen.files import write_with
 from unseen.methods import create_method, find_method
-from unseen.methods.base import ClassSpace, ClosedFormMethod, GradientMethod, Method, Recipe, Settings
+from unseen.methods.base import (
+    ClassSpace,
+    ClosedFormMethod,
+    EndToEndRecipe,
+    GradientMethod,
+    Method,
+    Recipe,
+    Settings,
+)
 from unseen.progress import Report, silent
 from unseen.training.checkpoints import load_weights, save_weights
+from unseen.training.endtoend import build_method
 from unseen.training.engine import PRECISIONS, Features, OnEpoch, Stage, batches, decide, score, train, weight_dtype
 
 Records = list[dict[str, Any]]
@@ -43,7 +54,7 @@ class Ingredients:
 
     Args:
         dataset: the data.
-        store: regions of all its pictures.
+        store: regions of all its pictures, or for methods trained end to end the pictures.
         vectors: ``(K, D)`` attribute vectors.
         method: its name.
         settings: its settings.
@@ -55,7 +66,7 @@ class Ingredients:
     """
 
     dataset: Dataset
-    store: RegionStore
+    store: RegionStore | PictureStore
     vectors: np.ndarray
     method: str
     settings: Settings
@@ -103,12 +114,15 @@ class Stagehand:
         dtype = weight_dtype(parts.precision)
         vectors = torch.from_numpy(table.values[partition.classes])
         self.classes = ClassSpace(vectors, torch.from_numpy(partition.seen.copy())).to(fabric.device, dtype)
-        prepare = find_method(parts.method).prepare
+        prepare, store, recipe = find_method(parts.method).prepare, parts.store, parts.recipe
 
         def source(pictures: np.ndarray) -> Features:
-            return RegionSource(
-                parts.store, pictures, device=fabric.device, dtype=PRECISIONS[parts.precision], prepare=prepare
-            )
+            if isinstance(store, RegionStore):
+                kept = PRECISIONS[parts.precision]
+                return RegionSource(store, pictures, device=fabric.device, dtype=kept, prepare=prepare)
+            assert isinstance(recipe, EndToEndRecipe)
+            augmentation: dict[str, Any] = {"resize": recipe.resize, "flip": recipe.flip}
+            return PictureSource(store, pictures, device=fabric.device, dtype=dtype, **augmentation)
 
         self.train, self.train_labels = source(partition.train), labels[partition.train]
         held_out = np.concatenate([partition.test_seen, partition.test_unseen])
@@ -228,9 +242,13 @@ def _is_best(metrics: dict[str, Any], earlier: Records, criterion: str) -> bool:
 def new_method(parts: Ingredients, seed: int, fabric: Fabric) -> Any:
     """The method with a seed's initial weights, on the device."""
     vectors = torch.from_numpy(parts.vectors).to(weight_dtype(parts.precision))
-    made = create_method(
-        parts.method, channels=parts.store.channels(0), vectors=vectors, settings=parts.settings, seed=seed
-    )
+    if isinstance(parts.store, RegionStore):
+        channels = parts.store.channels(0)
+        made = create_method(parts.method, channels=channels, vectors=vectors, settings=parts.settings, seed=seed)
+    else:
+        assert isinstance(parts.recipe, EndToEndRecipe)
+        backbone, again = Backbone(parts.store.spec), parts.recipe.checkpointing
+        made = build_method(parts.method, backbone, vectors, parts.settings, seed=seed, checkpointing=again)
     return made.to(fabric.device)
 
 

@@ -21,6 +21,7 @@ from unseen.classes import ClassTable, write_attributes
 from unseen.data.catalogue import FIELDGUIDE, cache_folder, load_dataset
 from unseen.data.dataset import Dataset
 from unseen.data.features import RegionStore, extract
+from unseen.data.pictures import PictureStore
 from unseen.errors import RunError, UnseenError
 from unseen.evaluation.metrics import Interval, bootstrap, evaluate, per_class_accuracy
 from unseen.files import read_json, write_json
@@ -78,9 +79,12 @@ class Plan:
         vectors, label = attribute_vectors(dataset, config.vectors)
         return cls(config, dataset, settings, recipe, name, vectors, label)
 
-    def extract(self, cache: Path, device: str, workers: int, report: Report = silent) -> RegionStore:
-        """The region store of all pictures of the dataset."""
+    def extract(self, cache: Path, device: str, workers: int, report: Report = silent) -> RegionStore | PictureStore:
+        """The region store of all pictures of the dataset; for a method trained end to end the pictures themselves."""
         backbone = Backbone(self.config.backbone)
+        if find_method(self.config.method).end_to_end:
+            names = self.dataset.files
+            return PictureStore(self.dataset.paths(), backbone, cache / "regions", names=names, workers=workers)
         return extract(
             self.dataset.paths(),
             backbone,
@@ -92,7 +96,7 @@ class Plan:
             progress=lambda done, total: report("extracting regions", done, total),
         )
 
-    def ingredients(self, store: RegionStore) -> Ingredients:
+    def ingredients(self, store: RegionStore | PictureStore) -> Ingredients:
         """What every seed's training shares."""
         config = self.config
         return Ingredients(
@@ -155,7 +159,7 @@ def fit(
             protocol is added too, but trains on all seen classes again.
         cache: see :func:`unseen.data.catalogue.cache_folder`.
         device: see :func:`unseen.training.engine.make_fabric`.
-        workers: processes that read pictures.
+        workers: processes that read pictures (threads where they are read in training).
         report: progress.
 
     Raises:
@@ -333,14 +337,16 @@ def _confusions(table: ClassTable, values: list[Result], most: int = 20) -> list
     ]
 
 
-def _manifest(plan: Plan, store: RegionStore, parts: Ingredients, device: torch.device) -> dict[str, Any]:
+def _manifest(
+    plan: Plan, store: RegionStore | PictureStore, parts: Ingredients, device: torch.device
+) -> dict[str, Any]:
     """What the numbers depend on and were made with."""
     import lightning_fabric
     import timm
 
     final, validation = parts.partition("final"), parts.partition("validation")
     spec = plan.config.backbone
-    grid = store.grid(0)
+    grid, channels = store.grid(), store.channels()
     return {
         "unseen": unseen.__version__,
         "git": _git_commit(),
@@ -370,8 +376,9 @@ def _manifest(plan: Plan, store: RegionStore, parts: Ingredients, device: torch.
             "weights": Path(spec.weights).name,
             "image_size": plan.config.backbone.resolved().image_size,
             "regions": f"{grid[0]}x{grid[1]}",
-            "channels": store.channels(0),
-            "frozen": True,
+            "stages": list(spec.stages),
+            "channels": list(channels) if isinstance(channels, tuple) else channels,
+            "frozen": not find_method(plan.config.method).end_to_end,
             "fingerprint": spec.fingerprint()[:16],
             "store": store.fingerprint[:16],
         },

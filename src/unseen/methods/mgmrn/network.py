@@ -10,13 +10,7 @@ other way (sg stops the gradient), and every level's decoder scores the attribut
 A level's loss thus reaches its own convolutions, refinement and decoder, and the backbone up to its own stage.
 
 On frozen stages the schedules train the same weights, since a level's step changes nothing that a later pass of the
-batch reads; they differ by the backbone alone, which every pass moves. A training loop makes the passes that the
-schedule asks for, each a forward, backward and step of its own::
-
-    for levels in network.passes():
-        network.loss(network(stages(), levels), labels, classes)["total"].backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+batch reads; they differ by the backbone alone, which every pass moves.
 """
 
 from __future__ import annotations
@@ -29,9 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unseen.errors import UnseenError
-from unseen.methods.base import Branch, Card, ClassSpace, Preset
+from unseen.methods.base import Branch, Card, ClassSpace, GradientMethod, Preset
 from unseen.methods.mgmrn.decoder import Decoder
-from unseen.methods.mgmrn.grouping import Grouping
+from unseen.methods.mgmrn.grouping import Grouping, PartGrouping
 from unseen.methods.mgmrn.losses import semantic_cross_entropy, semantic_regression
 from unseen.methods.mgmrn.refinement import Level, Refinement
 from unseen.methods.mgmrn.settings import PRESETS, MgMRNSettings
@@ -40,8 +34,8 @@ LEVELS = (1, 2, 3)
 """Levels by number, of stages c3, c4, c5."""
 
 
-class MgMRN(nn.Module):
-    """See the module's docstring. It is asked as a method is, except that it is given stages, not regions.
+class MgMRN(GradientMethod):
+    """See the module's docstring. It is given three stages ``(B, C, h, w)``, not regions.
 
     Answers are :class:`~unseen.methods.base.Branch` objects by ``level1``, ``level2``, ``level3``. Weights of
     convolutions and linear maps start uniform in +-1/sqrt(inputs), classifiers (release) and centres as N(0, 1),
@@ -60,10 +54,14 @@ class MgMRN(nn.Module):
         paper="arXiv 2511.08163",
         exact="levels, refinements, attribute and class scores and progressive SGD steps equal the authors' release "
         "with its stage widths corrected (golden numbers at small widths, 1e-9 in float64, losses in float32)",
-        ours="`grouping=parts` and `schedule=joint`; sizes of stages that are not halved evenly",
+        ours="`grouping=parts`, `schedule=joint`, presets `small` and `fieldguide`; stages that are not halved evenly; "
+        "batch normalisation keeps its statistics",
     )
+    end_to_end = True
+    stages = len(LEVELS)
     settings_class = MgMRNSettings
     presets: ClassVar[dict[str, Preset]] = PRESETS
+    settings: MgMRNSettings
     vectors: Tensor
 
     def __init__(
@@ -134,12 +132,26 @@ class MgMRN(nn.Module):
         assert isinstance(decoder, Decoder)
         return decoder
 
-    def forward(self, stages: Sequence[Tensor], levels: Sequence[int] = LEVELS) -> dict[str, Branch]:
+    def forward_pass(  # type: ignore[override]  # several stages instead of one
+        self, stages: Sequence[Tensor], trained: tuple[int, ...]
+    ) -> dict[str, Branch]:
+        """:meth:`forward` of the levels of a pass."""
+        found: dict[str, Branch] = self(stages, trained)
+        return found
+
+    def forward(  # type: ignore[override]
+        self, stages: Sequence[Tensor], levels: Sequence[int] = LEVELS
+    ) -> dict[str, Branch]:
         """Stages ``(B, C, h, w)`` to the attribute scores of the levels asked for, and nothing they do not need."""
         features = self.features(stages, levels)
         return {f"level{m}": Branch(self._decoder(m)(self.vectors, self.tokens(m, features))) for m in levels}
 
-    def maps(self, stages: Sequence[Tensor]) -> dict[str, Branch]:
+    def parts(self, stages: Sequence[Tensor]) -> dict[str, Tensor]:  # type: ignore[override]
+        """Every level's assignment ``(B, P, h, w)`` of its stage's positions to parts; none if ``released``."""
+        groupings = {m: level.grouping for m, level in zip(LEVELS, self.levels, strict=True)}
+        return {f"level{m}": g.assignment(stages[m - 1]) for m, g in groupings.items() if isinstance(g, PartGrouping)}
+
+    def maps(self, stages: Sequence[Tensor]) -> dict[str, Branch]:  # type: ignore[override]
         """As :meth:`forward` of all levels, with attention and contributions ``(B, K, R)`` on c5's grid, row by row."""
         features = self.features(stages)
         return {f"level{m}": self._decoder(m).maps(self.vectors, self.tokens(m, features)) for m in LEVELS}

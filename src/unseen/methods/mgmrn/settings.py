@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unseen.errors import UnseenError
-from unseen.methods.base import Preset, Settings, check_choice
+from unseen.methods.base import EndToEndRecipe, Preset, Settings, check_choice
 
 GROUPS = 32
 """Groups of every group normalisation (release)."""
@@ -47,41 +47,30 @@ class MgMRNSettings(Settings):
             raise UnseenError(f"tau is {self.tau}, lambda_reg {self.lambda_reg}", mend="give tau > 0, lambda_reg >= 0")
 
 
-@dataclass(frozen=True, kw_only=True)
-class FineTuning:
-    """How the release trains network and backbone together: SGD on batches of ``ways`` classes x ``shots`` pictures.
+def _released(lr: float, lr_factor: float, ways: int) -> EndToEndRecipe:
+    """The release's: SGD on batches of ``ways`` classes x 2 pictures, resized to 8/7 of the input size and cropped."""
+    return EndToEndRecipe(
+        epochs=30,
+        batches=300,
+        sampler="classes",
+        batch_size=2 * ways,
+        shots=2,
+        optimizer="sgd",
+        lr=lr,
+        lr_factor=lr_factor,
+        lr_every=10,
+        momentum=0.9,
+        weight_decay=1e-5,
+    )
 
-    Args:
-        lr: learning rate of the first epoch.
-        lr_factor: what it is multiplied by after every ``lr_every`` epochs.
-        ways, shots: classes of a batch, pictures of each.
-        epochs, batches: batches an epoch.
-        momentum, weight_decay: SGD's.
-        resize, crop: short side that pictures are resized to in training, and side of the random crop (flipped or
-            not); in testing resized to ``crop`` and cropped at the centre.
-    """
 
-    lr: float
-    lr_factor: float
-    ways: int
-    shots: int = 2
-    lr_every: int = 10
-    epochs: int = 30
-    batches: int = 300
-    momentum: float = 0.9
-    weight_decay: float = 1e-5
-    resize: int = 512
-    crop: int = 448
-
+_SMALL = MgMRNSettings(schedule="joint", width=256, attention_width=256)
+_OURS = "ours, for small networks on a CPU; not the authors'"
 
 PRESETS = {
-    "cub": Preset(MgMRNSettings(), None, RELEASE),
-    "sun": Preset(MgMRNSettings(tau=25.0, lambda_reg=1.0), None, RELEASE),
-    "awa2": Preset(MgMRNSettings(lambda_reg=1.0), None, RELEASE),
+    "cub": Preset(MgMRNSettings(), _released(5e-4, 0.1, 8), RELEASE),
+    "sun": Preset(MgMRNSettings(tau=25.0, lambda_reg=1.0), _released(5e-4, 0.5, 8), RELEASE),
+    "awa2": Preset(MgMRNSettings(lambda_reg=1.0), _released(5e-5, 0.5, 16), RELEASE),
+    "small": Preset(_SMALL, replace(_released(5e-3, 0.1, 8), epochs=6, batches=100, lr_every=4), _OURS),
+    "fieldguide": Preset(_SMALL, replace(_released(5e-3, 0.1, 8), epochs=6, batches=100, lr_every=4), _OURS),
 }
-FINE_TUNING = {
-    "cub": FineTuning(lr=5e-4, lr_factor=0.1, ways=8),
-    "sun": FineTuning(lr=5e-4, lr_factor=0.5, ways=8),
-    "awa2": FineTuning(lr=5e-5, lr_factor=0.5, ways=16),
-}
-"""The release's, by preset."""

@@ -1,0 +1,123 @@
+"""Memory that an Mg-MRN training step needs on a GPU: estimated on fake tensors, not measured on a GPU.
+
+    python benchmarks/mgmrn_memory.py [--backbone resnet101.tv_in1k] [--size 448] [--batch 16] [--output FILE]
+
+The step is run on tensors that have shapes and types but no memory, and the bytes of all living ones are added up after
+every operator: weights, gradients, momentum, activations kept for the backward pass, and what operators read and
+write. Not counted are cuDNN's workspaces, the CUDA context and the allocator's fragments (allow 2 to 3 GB).
+CPU autocast stands for the GPU's; group normalisation is put to float32 as the GPU's does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import weakref
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+
+from unseen.backbones import Backbone, BackboneSpec
+from unseen.methods import ClassSpace
+from unseen.methods.mgmrn import PRESETS, MgMRN
+from unseen.training.endtoend import EndToEnd
+
+GB = 1024**3
+
+
+class Living(TorchDispatchMode):
+    """Bytes of all tensors that live, each storage once, and the most there were."""
+
+    def __init__(self):
+        super().__init__()
+        self.known, self.now, self.peak = WeakIdKeyDictionary(), 0, 0
+
+    def add(self, tensor):
+        storage = tensor.untyped_storage()
+        if storage not in self.known:
+            self.known[storage] = True
+            self.now += storage.nbytes()
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self.free, storage.nbytes())
+
+    def free(self, size):
+        self.now -= size
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(found):
+            if isinstance(leaf, torch.Tensor):
+                self.add(leaf)
+        return found
+
+
+def peak(arguments, precision, checkpointing, **changes):
+    """Largest sum of living bytes over three batches."""
+    size, batch, k, n = arguments.size, arguments.batch, 312, 200
+    settings = replace(PRESETS["cub"].settings, **changes)
+    backbone = Backbone(BackboneSpec(arguments.backbone, (-3, -2, "final"), image_size=size, weights="random"))
+    model = EndToEnd(MgMRN(backbone.channels, torch.randn(k, 300), settings), backbone, checkpointing).train()
+    with FakeTensorMode() as fake:
+        for module in model.modules():
+            for name, value in module._parameters.items():
+                if value is not None:
+                    module._parameters[name] = fake.from_tensor(value)
+            for name, value in module._buffers.items():
+                if value is not None:
+                    module._buffers[name] = fake.from_tensor(value)
+            if isinstance(module, nn.GroupNorm):
+                module.register_forward_pre_hook(lambda m, x: tuple(v.float() for v in x))
+        classes = ClassSpace(torch.rand(n, k), torch.arange(n) < 150)
+        optimizer = PRESETS["cub"].recipe.make_optimizer(model.parameters())
+        with Living() as living:
+            for tensor in (*model.parameters(), *model.buffers(), classes.vectors, classes.seen):
+                living.add(tensor)
+            for _ in range(3):
+                pixels, labels = torch.randn(batch, 3, size, size), torch.zeros(batch, dtype=torch.int64)
+                for levels in model.passes():
+                    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+                        branches = model.forward_pass(pixels, levels)
+                    for branch in branches.values():
+                        branch.attribute_scores = branch.attribute_scores.float()
+                    model.loss(branches, labels, classes)["total"].backward()
+                    optimizer.step()
+                    optimizer.zero_grad(set_to_none=True)
+        weights = sum(p.numel() for p in model.parameters())
+    return living.peak / GB, weights
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backbone", default="resnet101.tv_in1k")
+    parser.add_argument("--size", type=int, default=448)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--output", type=Path, default=None)
+    arguments = parser.parse_args()
+    rows, weights = [], 0
+    for precision in ("32-true", "bf16-mixed"):
+        for checkpointing in (False, True):
+            for changes in ({}, {"schedule": "joint"}, {"grouping": "parts"}):
+                gigabytes, weights = peak(arguments, precision, checkpointing, **changes)
+                row = {"precision": precision, "checkpointing": checkpointing, **changes, "GB": round(gigabytes, 2)}
+                print(row, flush=True)
+                rows.append(row)
+    result = {
+        "estimated, not measured on a GPU": rows,
+        "backbone, size, batch": [arguments.backbone, arguments.size, arguments.batch],
+        "million weights": round(weights / 1e6, 1),
+        "torch": torch.__version__,
+    }
+    print(json.dumps(result, indent=2))
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
