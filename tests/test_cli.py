@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -100,6 +101,29 @@ def test_predict_files_and_folders(unseen, trained, tiny_guide):
     (found,) = json.loads(text)
     assert [c["seen"] for c in found["classes"]] == [False, False]
     assert found["picture"].endswith("001.jpg")
+
+
+def test_parts_of_a_model_trained_end_to_end(unseen, tiny_guide, tmp_path, cache):
+    small = ["--preset", "small", "--set", "width=32", "--set", "parts=4", "--set", "attention_width=8"]
+    recipe = ["--recipe", "batches=2", "--recipe", "batch_size=4", "--epochs", "1", "--recipe", "flip=false"]
+    where = ["-o", tmp_path / "run", "--cache", cache, "--device", "cpu"]
+    status, out, err = unseen("train", "mgmrn", tiny_guide, *BACKBONE, "--stage=-3,-2,-1", *small, *recipe, *where)
+    assert status == 0, err
+    assert "fine-tuned" in out
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "fine-tuned" in page
+    assert "frozen" not in page
+    recorded = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert recorded["method"]["recipe"]["flip"] is False
+    assert recorded["backbone"]["stages"] == [-3, -2, -1]
+    picture = sorted((tiny_guide / "images").rglob("*.*g"))[0]
+    arguments = ["explain", tmp_path / "run", picture, "--parts", "-o", tmp_path / "parts.png", "--device", "cpu"]
+    status, out, _ = unseen(*arguments, "--json")
+    assert status == 0
+    found = json.loads(out)
+    assert [len(maps) for maps in found["parts"].values()] == [4, 4, 4]
+    assert Path(found["figure"]).read_bytes().startswith(b"\x89PNG")
+    assert f"figure:  {tmp_path / 'parts.png'}" in unseen(*arguments)[1]
 
 
 def test_explain_writes_a_figure(unseen, trained, tiny_guide, tmp_path):

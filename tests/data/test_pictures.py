@@ -95,6 +95,7 @@ def test_what_is_kept_fits_the_budget(files, backbone, tmp_path):
     one = 3 * 64 * 64
     store = store_of(files, backbone, tmp_path, budget_bytes=2 * one + 5)
     before = store.read([0, 1, 2, 3])
+    assert torch.equal(before[2], backbone.transform(files[2]))
     assert store.nbytes == 2 * one
     for path in files[2:]:
         path.rename(path.with_suffix(".away"))

@@ -313,6 +313,23 @@ def test_weights_of_the_start_are_not_needed_any_more(tiny_guide, tiny_backbone,
     assert first == second
 
 
+def test_where_it_looks_can_be_measured(run, tiny_guide):
+    from unseen.data.folder import load_folder
+    from unseen.evaluation.localisation import pointing_game
+
+    recognizer, dataset = unseen.Recognizer.load(run.folder, device="cpu"), load_folder(tiny_guide)
+    folder = run.folder.parent / "cache"
+    store = PictureStore(dataset.paths(), recognizer.backbone, folder, names=dataset.files)
+    found = pointing_game(recognizer.method, dataset, store, recognizer.backbone.transform, range(4))
+    assert set(found) == {"level1", "level2", "level3"}
+    # the maps of a picture read so are those of its explanation
+    maps = recognizer.method.maps(store.read([3]))
+    why = recognizer.explain(dataset.paths()[3])
+    for name, branch in maps.items():
+        attention = branch.attention[0].detach().numpy().reshape(why.attention[name].shape)
+        np.testing.assert_allclose(attention, why.attention[name], rtol=1e-4, atol=1e-7)
+
+
 def test_what_parts_attend_to(run, tiny_guide, tmp_path):
     recognizer = unseen.Recognizer.load(run.folder, device="cpu")
     picture = Image.new("RGB", (100, 60), "white")

@@ -69,7 +69,11 @@ class PictureStore:
         return self._channels
 
     def read(self, indices: Sequence[int] | np.ndarray) -> Tensor:
-        """Pictures as they are tested: resized, cropped at the centre, bytes ``(B, 3, size, size)``."""
+        """Pictures as the network is given them in testing: float32 ``(B, 3, size, size)``."""
+        return self.transform.normalized(self.read_cropped(indices))
+
+    def read_cropped(self, indices: Sequence[int] | np.ndarray) -> Tensor:
+        """The same before normalisation: bytes."""
         return torch.stack(self._load(indices, 0, self.transform.cropped))
 
     def read_resized(self, indices: Sequence[int] | np.ndarray, short: int) -> list[Tensor]:
@@ -124,7 +128,7 @@ class PictureSource:
 
     def batch(self, positions: np.ndarray) -> Tensor:
         """Pictures as they are tested: ``(B, 3, size, size)``."""
-        return self._ready(self._store.read(self._indices[positions]))
+        return self._ready(self._store.read_cropped(self._indices[positions]))
 
     def augmented(self, positions: np.ndarray, key: tuple[int, ...]) -> Tensor:
         """Pictures as they are trained on: resized, cropped at random, mirrored or not; ``(B, 3, size, size)``.

@@ -16,6 +16,7 @@ import torch
 from unseen.backbones import Transform, upright_size
 from unseen.data.dataset import Dataset
 from unseen.data.features import RegionStore
+from unseen.data.pictures import PictureStore
 from unseen.errors import DataError
 from unseen.methods.base import Method
 
@@ -95,7 +96,7 @@ def region_centres(transform: Transform, grid: tuple[int, int], width: int, heig
 def pointing_game(
     method: Method,
     dataset: Dataset,
-    store: RegionStore,
+    store: RegionStore | PictureStore,
     transform: Transform,
     pictures: Sequence[int] | np.ndarray,
     *,
@@ -107,7 +108,7 @@ def pointing_game(
     Args:
         method: trained, on the CPU or a device.
         dataset: with part positions.
-        store: its regions.
+        store: its regions, or for a method trained end to end its pictures.
         transform: of the backbone.
         pictures: which pictures.
         radius: of a hit, as a share of the diagonal of the box around the picture's visible parts, at least one
@@ -130,7 +131,7 @@ def pointing_game(
     positions: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for file, part, x, y in zip(visible["file"], visible["part"], visible["x"], visible["y"], strict=True):
         positions.setdefault(file, {}).setdefault(part, []).append((float(x), float(y)))
-    grid = store.grid(0)
+    grid = store.grid()
     device = next(iter(method.state_dict().values()), torch.empty(0)).device
     cases: dict[str, list[tuple[str, bool, float]]] = {}
     indices = np.asarray(pictures)

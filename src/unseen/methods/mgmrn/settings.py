@@ -64,13 +64,18 @@ def _released(lr: float, lr_factor: float, ways: int) -> EndToEndRecipe:
     )
 
 
-_SMALL = MgMRNSettings(schedule="joint", width=256, attention_width=256)
 _OURS = "ours, for small networks on a CPU; not the authors'"
+_SMALL = MgMRNSettings(grouping="parts", schedule="joint", width=256, attention_width=256)
+_ADAMW = replace(_released(3e-4, 0.1, 8), optimizer="adamw", epochs=8, batches=100, lr_every=6)
 
 PRESETS = {
     "cub": Preset(MgMRNSettings(), _released(5e-4, 0.1, 8), RELEASE),
     "sun": Preset(MgMRNSettings(tau=25.0, lambda_reg=1.0), _released(5e-4, 0.5, 8), RELEASE),
     "awa2": Preset(MgMRNSettings(lambda_reg=1.0), _released(5e-5, 0.5, 16), RELEASE),
-    "small": Preset(_SMALL, replace(_released(5e-3, 0.1, 8), epochs=6, batches=100, lr_every=4), _OURS),
-    "fieldguide": Preset(_SMALL, replace(_released(5e-3, 0.1, 8), epochs=6, batches=100, lr_every=4), _OURS),
+    "small": Preset(_SMALL, _ADAMW, _OURS),
+    "fieldguide": Preset(
+        replace(_SMALL, width=128, attention_width=128),
+        replace(_ADAMW, lr=1e-3, epochs=4, batches=60, lr_every=3),
+        _OURS,
+    ),
 }
