@@ -18,7 +18,7 @@ from unseen.backbones import Backbone, BackboneSpec
 from unseen.data.pictures import PictureSource, PictureStore
 from unseen.data.samplers import pictures_of_classes
 from unseen.errors import UnseenError
-from unseen.explain.parts import part_colours, parts_figure, strongest_part
+from unseen.explain.parts import DARK, lit_by, part_colours, parts_figure, shares_over_picture, strongest_part
 from unseen.methods import ClassSpace
 from unseen.methods.base import EndToEndRecipe
 from unseen.methods.mgmrn import MgMRNSettings
@@ -344,11 +344,16 @@ def test_what_parts_attend_to(run, tiny_guide, tmp_path):
     assert Image.open(tmp_path / "parts.png").height > Image.open(tmp_path / "parts.png").width
     left = np.zeros((4, 8, 8))
     left[2, :, :4], left[1, :, 4:] = 1, 1
-    painted = np.asarray(strongest_part(replace(found, maps={"level1": left}), "level1")).astype(int)
+    shares = shares_over_picture(replace(found, maps={"level1": left}), "level1")
+    assert shares.shape == (4, 60, 100)
+    painted = np.asarray(strongest_part(shares, picture)).astype(int)
     white, colours = 255, 255 * part_colours(4)
     np.testing.assert_allclose(painted[30, 25], (white + colours[2]) / 2, atol=1)
     np.testing.assert_allclose(painted[30, 75], (white + colours[1]) / 2, atol=1)
     np.testing.assert_allclose(painted[30, 5], white / 2, atol=1)  # outside the crop
+    lit = np.asarray(lit_by(shares[2], picture)).astype(int)
+    np.testing.assert_allclose(lit[30, 25], white, atol=1)
+    np.testing.assert_allclose([lit[30, 75], lit[30, 5]], white * DARK, atol=1)
 
 
 def test_models_without_parts_say_so(tiny_backbone):

@@ -8,30 +8,28 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from unseen.explain.figures import overlay
 from unseen.files import write_with
 from unseen.recognizer import PartMaps
 
+DARK = 0.15
+"""Brightness of what a part has no share of."""
 
-def strongest_part(found: PartMaps, level: str) -> Image.Image:
-    """The picture with every pixel in the colour of the part that it belongs to most.
+
+def shares_over_picture(found: PartMaps, level: str) -> np.ndarray:
+    """``(P, height, width)`` shares of every pixel of the picture, 0 where the network saw nothing.
 
     Args:
         found: from :meth:`unseen.Recognizer.parts`.
         level: one of its sub-nets.
     """
-    colours = part_colours(len(found.maps[level]))
     left, top, right, bottom = (round(v) for v in found.crop)
     size = (max(right - left, 1), max(bottom - top, 1))
-    shares = [
-        np.asarray(Image.fromarray(share.astype(np.float32)).resize(size, Image.Resampling.BICUBIC))
-        for share in found.maps[level]
-    ]
-    painted = (255 * colours[np.argmax(shares, axis=0)]).astype(np.uint8)
-    layer = Image.new("RGB", found.picture.size)
-    layer.paste(Image.fromarray(painted), (left, top))
-    grey = found.picture.convert("L").convert("RGB")
-    return Image.blend(grey, layer, 0.5)
+    full = []
+    for share in found.maps[level]:
+        layer = Image.new("F", found.picture.size)
+        layer.paste(Image.fromarray(share.astype(np.float32)).resize(size, Image.Resampling.BICUBIC), (left, top))
+        full.append(np.asarray(layer).clip(0, 1))
+    return np.stack(full)
 
 
 def part_colours(count: int) -> np.ndarray:
@@ -41,11 +39,28 @@ def part_colours(count: int) -> np.ndarray:
     return np.array([matplotlib.colormaps["tab10"](p % 10)[:3] for p in range(count)])
 
 
-def parts_figure(found: PartMaps, path: Path) -> None:
-    """A column a level, shallow to deep: the strongest part everywhere, then each part's share as a heat map, as PNG.
+def strongest_part(shares: np.ndarray, picture: Image.Image) -> Image.Image:
+    """The picture in grey, every pixel tinted with the colour of the part that it belongs to most.
 
-    A heat map runs from its own minimum to its maximum; the numbers above it are the least and the largest share of a
-    position, since shares can be nearly even.
+    Args:
+        shares: ``(P, height, width)``; a pixel without any stays grey and dark.
+        picture: of that size.
+    """
+    colours = part_colours(len(shares))[shares.argmax(axis=0)] * (shares.sum(axis=0) > 0)[..., None]
+    grey = picture.convert("L").convert("RGB")
+    return Image.blend(grey, Image.fromarray((255 * colours).astype(np.uint8)), 0.5)
+
+
+def lit_by(share: np.ndarray, picture: Image.Image) -> Image.Image:
+    """The picture as bright as a part's share ``(height, width)`` of every pixel."""
+    light = DARK + (1 - DARK) * share[..., None]
+    return Image.fromarray((np.asarray(picture) * light).astype(np.uint8))
+
+
+def parts_figure(found: PartMaps, path: Path) -> None:
+    """A column a level, shallow to deep: the strongest part everywhere, then the picture lit by each part, as PNG.
+
+    Brightness is the share itself, not stretched; the number above is the largest share of any position.
 
     Args:
         found: from :meth:`unseen.Recognizer.parts`.
@@ -55,21 +70,20 @@ def parts_figure(found: PartMaps, path: Path) -> None:
     from matplotlib.figure import Figure
 
     levels, most = list(found.maps), max(len(maps) for maps in found.maps.values())
-    ratio = found.picture.height / found.picture.width
-    figure = Figure(figsize=(2.6 * len(levels), (2.6 * min(max(ratio, 0.5), 2) + 0.35) * (most + 1)))
+    ratio = min(max(found.picture.height / found.picture.width, 0.5), 2)
+    figure = Figure(figsize=(2.6 * len(levels), (2.6 * ratio + 0.35) * (most + 1)))
     FigureCanvasAgg(figure)
     axes = figure.subplots(most + 1, len(levels), squeeze=False)
     for axis in axes.ravel():
         axis.axis("off")
-    for column, level in enumerate(levels):
-        maps = found.maps[level]
-        axes[0, column].imshow(strongest_part(found, level))
-        axes[0, column].set_title(f"{level}, {maps.shape[1]} x {maps.shape[2]}", fontsize=13)
-        for p, (share, colour) in enumerate(zip(maps, part_colours(len(maps)), strict=True)):
-            axis = axes[p + 1, column]
-            axis.imshow(overlay(found.picture, share, found.crop))
-            said = f"part {p + 1}: {100 * share.min():.0f}-{100 * share.max():.0f}%"
-            axis.set_title(said, fontsize=13, color=tuple(0.75 * colour), fontweight="bold")
+    for column, level in zip(axes.T, levels, strict=True):
+        maps, shares = found.maps[level], shares_over_picture(found, level)
+        column[0].imshow(strongest_part(shares, found.picture))
+        column[0].set_title(f"{level}, {maps.shape[1]} x {maps.shape[2]}", fontsize=13)
+        for p, colour in enumerate(part_colours(len(maps))):
+            column[p + 1].imshow(lit_by(shares[p], found.picture))
+            title = f"part {p + 1}: up to {100 * maps[p].max():.0f}%"
+            column[p + 1].set_title(title, fontsize=13, color=tuple(0.75 * colour), fontweight="bold")
     figure.tight_layout(pad=0.6)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
