@@ -40,7 +40,7 @@ def attribute_vectors(dataset: Dataset, kind: str = "auto", *, dim: int = 64, se
     Args:
         dataset: its own vectors are used where it has some.
         kind: ``given`` (the dataset's), ``words`` (:func:`word_vectors`), ``random`` (N(0, 1), learned from
-            scratch), or ``auto``: given where there are some, else words.
+            scratch), or ``auto``: given where there are some, else words, else (names of digits alone) random.
         dim: D of ``words`` and ``random``.
         seed: of ``random``.
 
@@ -48,7 +48,8 @@ def attribute_vectors(dataset: Dataset, kind: str = "auto", *, dim: int = 64, se
         UnseenError: ``given`` where the dataset has none, or an unknown kind.
     """
     if kind == "auto":
-        kind = "words" if dataset.attribute_vectors is None else "given"
+        named = any(not name.isdigit() for name in dataset.table.attributes.names)
+        kind = "given" if dataset.attribute_vectors is not None else "words" if named else "random"
     if kind == "given":
         if dataset.attribute_vectors is None:
             raise UnseenError(
