@@ -133,6 +133,7 @@ class Backbone(nn.Module):
         self.model: Any = _build(spec).eval().requires_grad_(False)
         self._prefix = getattr(self.model, "num_prefix_tokens", 0)
         self._channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
+        _check_patches(self.model, spec)
         self._indices = self._intermediates()
         self.grids: list[tuple[int, int]] = []
         self.channels: list[int] = []
@@ -358,6 +359,23 @@ def _build(spec: BackboneSpec) -> nn.Module:
     if spec.weights not in ("pretrained", "random"):
         _load(model, _weights_file(spec.weights))
     return model
+
+
+def _check_patches(model: Any, spec: BackboneSpec) -> None:
+    """A transformer's patches must fill the picture: timm cuts off the rest of some sizes in silence."""
+    embed = getattr(model, "patch_embed", getattr(model, "embeds", None))
+    side = getattr(embed, "patch_size", 1)
+    side = side if isinstance(side, int) else side[0]
+    size = spec.image_size
+    assert size
+    if not hasattr(model, "num_prefix_tokens") or size % side == 0:
+        return
+    near = [s for s in (size - size % side, size - size % side + side) if s]
+    raise UnseenError(
+        f"cannot take {size}-pixel pictures: {size} is no multiple of its patch size {side}",
+        where=spec.name,
+        mend=f"--image-size {' or '.join(map(str, near))}",
+    )
 
 
 def _weights_file(weights: str) -> Path:
