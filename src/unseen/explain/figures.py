@@ -62,7 +62,7 @@ def account(explanation: Explanation, count: int) -> tuple[list[Reason], list[tu
         name = f"{len(others)} other attributes"
         rest.append((name, sum(r.evidence for r in others), sum(r.against for r in others)))
     if max(abs(explanation.offset), abs(explanation.lead_offset)) > 1e-6:
-        rest.append(("seen/unseen offset", explanation.offset, explanation.lead_offset))
+        rest.append((explanation.offset_name, explanation.offset, explanation.lead_offset))
     return shown, rest
 
 

@@ -28,6 +28,7 @@ from unseen.methods import find_method, find_preset
 from unseen.methods.base import Recipe, Settings, change_recipe
 from unseen.progress import Report, silent
 from unseen.semantics import attribute_vectors
+from unseen.towers import TextTower
 from unseen.training.checkpoints import load_weights
 from unseen.training.config import PROTOCOLS, RunConfig, plain
 from unseen.training.engine import make_fabric
@@ -68,6 +69,10 @@ class Plan:
     def of(cls, config: RunConfig, cache: Path, report: Report = silent) -> Plan:
         """Resolve a configuration; everything that can be wrong with it is found here, before any long work."""
         method = find_method(config.method)
+        if method.reads_text and config.backbone.tower is None:
+            problem = f"no text tower, which {config.method} compares pictures with"
+            mend = "--backbone hf:MODEL, such as hf:google/siglip-base-patch16-224"
+            raise UnseenError(problem, where=config.backbone.name, mend=mend)
         config.backbone.fingerprint()  # the weights are there
         dataset = load_dataset(config.dataset, cache=cache, report=report)
         name, preset = find_preset(method, dataset.name, config.preset)
@@ -94,7 +99,7 @@ class Plan:
 
     def ingredients(self, store: RegionStore) -> Ingredients:
         """What every seed's training shares."""
-        config = self.config
+        config, method = self.config, find_method(self.config.method)
         return Ingredients(
             self.dataset,
             store,
@@ -106,6 +111,7 @@ class Plan:
             config.split_seed,
             config.precision,
             config.accumulate,
+            TextTower(config.backbone.tower) if method.reads_text and config.backbone.tower else None,
         )
 
 
