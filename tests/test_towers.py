@@ -126,6 +126,28 @@ def test_a_texts_vector_does_not_depend_on_the_others(pair):
     assert torch.equal(again, together[[1, 0, 1]])
 
 
+def test_texts_are_kept(pair, copy, tmp_path, monkeypatch):
+    path = tmp_path / "texts.safetensors"
+    tower = TextTower(str(pair[1]))
+    vectors = tower(TEXTS)
+    tower.save(path)
+    empty = tmp_path / "empty.safetensors"
+    TextTower(str(pair[1])).save(empty)
+    assert not empty.exists()
+    again = TextTower(str(copy))  # the same files elsewhere
+    again.load(path)
+    again.load(tmp_path / "none.safetensors")
+    (tmp_path / "bad.safetensors").write_bytes(b"bad")
+    again.load(tmp_path / "bad.safetensors")
+    with monkeypatch.context() as patch:
+        patch.setattr(TextTower, "_embed", None)
+        assert torch.equal(again(TEXTS), vectors)
+    tiny_clip.make(tmp_path / "other", pair[0], seed=1)
+    other = TextTower(str(tmp_path / "other"))
+    other.load(path)
+    assert not torch.allclose(other(TEXTS), vectors, atol=1e-3)
+
+
 @torch.inference_mode()
 def test_long_texts_are_cut_with_one_warning(pair, caplog):
     kind, folder = pair

@@ -20,7 +20,7 @@ from unseen.errors import DataError, RunError, UnseenError
 from unseen.files import read_json, write_json
 from unseen.methods import ClassSpace, Method, create_method, find_method
 from unseen.semantics import name_things
-from unseen.towers import TextTower
+from unseen.towers import TEXTS, TextTower
 from unseen.training.checkpoints import load_weights, save_weights
 from unseen.training.engine import make_fabric
 
@@ -223,7 +223,7 @@ class Recognizer:
             settings=method_class.settings_class(**lists),
         )
         load_weights(weights, method)
-        return cls(
+        made = cls(
             backbone,
             method,
             table,
@@ -233,6 +233,9 @@ class Recognizer:
             device=device,
             about=about["about"],
         )
+        if method.reads_text:
+            made._text_tower.load(folder / TEXTS)
+        return made
 
     @staticmethod
     def _of_run(folder: Path, seed: int | None) -> tuple[dict[str, Any], BackboneSpec, Path]:
@@ -270,6 +273,8 @@ class Recognizer:
         spec = self.backbone.spec
         folder.mkdir(parents=True, exist_ok=True)
         spec.copy_weights(folder)
+        if self.method.reads_text:
+            self._text_tower.save(folder / TEXTS)
         save_weights(folder / "weights.safetensors", self.method)
         self.table.to_csv(folder / "classes.csv")
         write_attributes(folder / "attributes.csv", self.table.attributes)

@@ -12,16 +12,21 @@ import importlib.util
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from unseen.errors import UnseenError
+from unseen.files import write_with
 
+TEXTS = "texts.safetensors"
+"""The file of a run or a saved recogniser that keeps texts with their vectors."""
 PREFIX = "hf:"
 """What the name of a backbone of this kind starts with."""
 _log = logging.getLogger(__name__)
@@ -233,6 +238,20 @@ class TextTower:
                 self._known[text] = self._embed(text, device).cpu()
             return torch.stack([self._known[text] for text in texts]).to(device)
 
+    def save(self, path: Path) -> None:
+        """Write all texts so far with their vectors, whole or not at all; an earlier file is replaced."""
+        if self._known:
+            about = {"model": model_digest(self.name), "texts": json.dumps(list(self._known))}
+            vectors = torch.stack(list(self._known.values()))
+            write_with(path, lambda temporary: save_file({"vectors": vectors}, temporary, about))
+
+    def load(self, path: Path) -> None:
+        """Know what :meth:`save` wrote; a file that is missing, damaged or of another model is left aside."""
+        with suppress(OSError, SafetensorError, KeyError, TypeError, ValueError), safe_open(path, "pt") as file:
+            about = file.metadata()
+            if about["model"] == model_digest(self.name):
+                self._known.update(zip(json.loads(about["texts"]), file.get_tensor("vectors"), strict=True))
+
     def _warn_of_long(self, texts: list[str]) -> None:
         tokenizer, limit = self._parts[0], self._facts.text_length
         tokens = tokenizer(texts, verbose=False)["input_ids"]
@@ -272,7 +291,6 @@ def _config(name: str) -> Any:
 def _load(name: str, tower: int) -> Any:
     """The image (0) or text (1) tower in float32, every weight of which must be there."""
     import transformers
-    from safetensors import SafetensorError
 
     kind = getattr(transformers, _KINDS[model_facts(name).kind][tower])
     try:

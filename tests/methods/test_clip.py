@@ -252,6 +252,28 @@ def test_a_backbone_without_text_is_refused_at_once(tiny_guide, tiny_backbone, t
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_by_names_keeps_its_texts(tiny_pairs, tiny_guide, tmp_path, monkeypatch):
+    """Only a new name is embedded again, by a trained run and by what it is saved as."""
+    backbone = BackboneSpec(f"hf:{tiny_pairs['clip']}")
+    cache = tmp_path / "cache"
+    run = unseen.fit("clip", tiny_guide, tmp_path / "run", backbone=backbone, cache=cache, device="cpu")
+    asked = []
+    embed = TextTower._embed
+    monkeypatch.setattr(TextTower, "_embed", lambda self, text, device: asked.append(text) or embed(self, text, device))
+    pictures = load_folder(tiny_guide).paths()[:2]
+    recognizer = Recognizer.load(run.folder, device="cpu")
+    before = scores(recognizer, pictures)
+    unseen.evaluate(run, cache=cache, device="cpu")
+    assert asked == []
+    recognizer.add_class("Red Heron", recognizer.table.values[0])
+    after = scores(recognizer, pictures)
+    assert asked == ["a photo of a Red Heron."]
+    loaded = Recognizer.load(recognizer.save(tmp_path / "saved"), device="cpu")
+    np.testing.assert_array_equal(scores(loaded, pictures), after)
+    assert len(asked) == 1
+    np.testing.assert_allclose(after[:, :-1], before, atol=1e-6)
+
+
 @pytest.mark.parametrize("mode", ["attributes", "scores"])
 @pytest.mark.parametrize("protocols", [("honest", "paper")])
 def test_runs_without_names(pair, tiny_guide, tmp_path, mode, protocols, monkeypatch):

@@ -28,7 +28,7 @@ from unseen.methods import find_method, find_preset
 from unseen.methods.base import Recipe, Settings, change_recipe
 from unseen.progress import Report, silent
 from unseen.semantics import attribute_vectors
-from unseen.towers import TextTower
+from unseen.towers import TEXTS, TextTower
 from unseen.training.checkpoints import load_weights
 from unseen.training.config import PROTOCOLS, RunConfig, plain
 from unseen.training.engine import make_fabric
@@ -97,9 +97,12 @@ class Plan:
             progress=lambda done, total: report("extracting regions", done, total),
         )
 
-    def ingredients(self, store: RegionStore) -> Ingredients:
-        """What every seed's training shares."""
-        config, method = self.config, find_method(self.config.method)
+    def ingredients(self, store: RegionStore, folder: Path) -> Ingredients:
+        """What every seed's training shares; texts that the run's folder has vectors of are not embedded again."""
+        config, tower = self.config, None
+        if find_method(config.method).reads_text and config.backbone.tower is not None:
+            tower = TextTower(config.backbone.tower)
+            tower.load(folder / TEXTS)
         return Ingredients(
             self.dataset,
             store,
@@ -111,7 +114,7 @@ class Plan:
             config.split_seed,
             config.precision,
             config.accumulate,
-            TextTower(config.backbone.tower) if method.reads_text and config.backbone.tower else None,
+            tower,
         )
 
 
@@ -201,13 +204,15 @@ def fit(
         started = time.monotonic()
         store = plan.extract(cache, str(fabric.device), workers, report)
         write_json(where, config.to_json())  # from here on the folder is this run's
-        ingredients = plan.ingredients(store)
+        ingredients = plan.ingredients(store, folder)
         plan.dataset.table.to_csv(folder / "classes.csv")
         write_attributes(folder / "attributes.csv", plan.dataset.table.attributes)
         write_json(folder / "manifest.json", _manifest(plan, store, ingredients, fabric.device))
         # a closed form has no randomness: one seed says it all
         seeds = config.seeds[:1] if find_method(config.method).closed_form else config.seeds
         results = run_seeds(ingredients, seeds, folder, config.protocols, fabric, report)
+        if ingredients.tower is not None:
+            ingredients.tower.save(folder / TEXTS)
         seconds = time.monotonic() - started
         write_json(folder / "results.json", _summary(plan, results, seconds))
     return Run(folder)
@@ -243,7 +248,7 @@ def evaluate_run(
     if plan.dataset.fingerprint != run.manifest["data"]["fingerprint"]:
         raise RunError("the dataset has changed since the training", where=run.folder, mend="train again")
     store = plan.extract(cache, str(fabric.device), workers, report)
-    ingredients = plan.ingredients(store)
+    ingredients = plan.ingredients(store, run.folder)
     final = Stagehand(ingredients, "final", fabric)
     seeds, values = {}, []
     for seed, found in results["protocols"][chosen]["seeds"].items():
