@@ -67,6 +67,11 @@ def test_a_size_that_patches_do_not_fill_is_refused(name, size, near):
         Backbone(spec(name, size))
 
 
+def test_a_network_that_pads_takes_any_size():
+    options = {"dynamic_img_size": True, "dynamic_img_pad": True}
+    assert Backbone(spec("vit_tiny_patch16_224", 60, **options)).grids == [(4, 4)]
+
+
 @pytest.mark.parametrize("name", ["vit_small_patch14_dinov2", "vit_small_patch14_reg4_dinov2"])
 @torch.inference_mode()
 def test_weights_of_one_picture_size_serve_another(name, tmp_path):

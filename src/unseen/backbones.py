@@ -415,7 +415,7 @@ def _check_patches(model: Any, spec: BackboneSpec) -> None:
     side = side if isinstance(side, int) else side[0]
     size = spec.image_size
     assert size
-    if not hasattr(model, "num_prefix_tokens") or size % side == 0:
+    if not hasattr(model, "num_prefix_tokens") or size % side == 0 or getattr(embed, "dynamic_img_pad", False):
         return
     near = [s for s in (size - size % side, size - size % side + side) if s]
     raise UnseenError(

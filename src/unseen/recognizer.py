@@ -126,12 +126,13 @@ class Explanation:
     offset_name: str = "seen/unseen offset"
 
     def strongest(self, count: int) -> list[Reason]:
-        """The attributes that tell target and rival apart most, either way."""
-        return sorted(self.reasons, key=lambda r: -abs(r.against))[:count]
+        """The attributes that tell target and rival apart most, either way; none that counts for nothing."""
+        counting = [r for r in self.reasons if r.evidence or r.against]
+        return sorted(counting, key=lambda r: -abs(r.against))[:count]
 
     def looked_for(self, count: int) -> list[Reason]:
-        """Of the attributes that speak for the target, those that tell it from the rival most: worth a heat map."""
-        return [r for r in self.strongest(len(self.reasons)) if r.evidence > 0][:count]
+        """Of the attributes that speak for the target by being there, those that tell it from the rival most."""
+        return [r for r in self.strongest(len(self.reasons)) if r.evidence > 0 and r.score > 0][:count]
 
     def heat(self, attribute: str) -> np.ndarray:
         """``(h, w)`` where the model looked for an attribute: the sub-nets' mean attention, else contributions > 0."""

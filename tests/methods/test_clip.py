@@ -309,3 +309,8 @@ def test_runs_without_names(pair, tiny_guide, tmp_path, mode, protocols, monkeyp
     why = recognizer.explain(pictures[0])
     assert sum(r.evidence for r in why.reasons) == pytest.approx(why.target.score, abs=1e-5)
     assert why.contributions.shape[1:] == (4, 4)
+    # an attribute that speaks for a class by its absence has nowhere to be looked for
+    for_it = [r for r in why.reasons if r.evidence > 0]
+    assert {r.attribute for r in why.looked_for(50)} == {r.attribute for r in for_it if r.score > 0}
+    if mode == "scores":
+        assert any(r.score < 0 for r in for_it)
