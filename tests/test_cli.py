@@ -246,3 +246,21 @@ def test_seeds_and_pairs():
     assert [configuring.typed(t) for t in texts] == [16, 0.5, True, "same", [24, 48]]
     with pytest.raises(UnseenError):
         configuring.parse_seeds("-1")
+
+
+def test_clip_by_names_from_a_relative_folder(unseen, tiny_pairs, tiny_guide, cache, tmp_path, monkeypatch):
+    monkeypatch.chdir(tiny_pairs["clip"].parent)
+    options = ["--backbone", "hf:clip", "-o", tmp_path / "run", "--cache", cache, "--device", "cpu"]
+    status, out, _ = unseen("train", "clip", tiny_guide, *options, "--set", "templates=a photo of a {}, a bird.")
+    assert status == 0
+    assert f"hf:{tiny_pairs['clip']}" in re.sub(r"\s", "", out)
+    monkeypatch.chdir(tmp_path)
+    picture = next((tiny_guide / "images").rglob("*.jpg"))
+    status, out, _ = unseen("explain", tmp_path / "run", picture, "-o", tmp_path / "why.png")
+    assert status == 0
+    assert "the class's name" in out
+    assert "other attributes" not in out  # none counts
+    width, height = Image.open(tmp_path / "why.png").size
+    assert width > 2 * height  # the picture and one bar: there is nothing to draw heat maps of
+    status, _, err = unseen("train", "clip", tiny_guide, "--backbone", "test_resnet", "-o", tmp_path / "other")
+    assert (status, "hf:MODEL" in err) == (2, True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +19,8 @@ from unseen.classes import ClassTable, write_attributes
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.files import read_json, write_json
 from unseen.methods import ClassSpace, Method, create_method, find_method
+from unseen.semantics import name_things
+from unseen.towers import TEXTS, TextTower
 from unseen.training.checkpoints import load_weights, save_weights
 from unseen.training.engine import make_fabric
 
@@ -101,7 +102,8 @@ class Explanation:
         prediction: as :meth:`Recognizer.predict` gives it.
         target, rival: the class explained, and the one it is compared with.
         reasons: one an attribute, strongest evidence first. Their evidence adds up to the class score less ``offset``.
-        offset: what the score holds beside the attributes: the method's seen/unseen margin.
+        offset: what the score holds beside the attributes, such as the method's seen/unseen margin.
+        offset_name: what that is called.
         lead_offset: what margin and gamma add to the target's lead over the rival; the lead is this plus the sum of
             ``against``. It is 0 where both are seen or both unseen.
         attention: name of a sub-net to ``(K, h, w)`` in the table's attribute order, for those whose scores count;
@@ -121,14 +123,16 @@ class Explanation:
     contributions: np.ndarray
     crop: tuple[float, float, float, float]
     order: Mapping[str, int]
+    offset_name: str = "seen/unseen offset"
 
     def strongest(self, count: int) -> list[Reason]:
-        """The attributes that tell target and rival apart most, either way."""
-        return sorted(self.reasons, key=lambda r: -abs(r.against))[:count]
+        """The attributes that tell target and rival apart most, either way; none that counts for nothing."""
+        counting = [r for r in self.reasons if r.evidence or r.against]
+        return sorted(counting, key=lambda r: -abs(r.against))[:count]
 
     def looked_for(self, count: int) -> list[Reason]:
-        """Of the attributes that speak for the target, those that tell it from the rival most: worth a heat map."""
-        return [r for r in self.strongest(len(self.reasons)) if r.evidence > 0][:count]
+        """Of the attributes that speak for the target by being there, those that tell it from the rival most."""
+        return [r for r in self.strongest(len(self.reasons)) if r.evidence > 0 and r.score > 0][:count]
 
     def heat(self, attribute: str) -> np.ndarray:
         """``(h, w)`` where the model looked for an attribute: the sub-nets' mean attention, else contributions > 0."""
@@ -204,9 +208,7 @@ class Recognizer:
         if (folder / "recognizer.json").is_file():
             where = folder / "recognizer.json"
             about = read_json(where, RunError, "save it again")
-            spec = BackboneSpec.from_json(about["backbone"])
-            if (folder / "backbone.safetensors").is_file():
-                spec = BackboneSpec.from_json({**about["backbone"], "weights": str(folder / "backbone.safetensors")})
+            spec = BackboneSpec.from_json(about["backbone"]).found_in(folder)
             weights = folder / "weights.safetensors"
         else:
             about, spec, weights = cls._of_run(folder, seed)
@@ -222,7 +224,7 @@ class Recognizer:
             settings=method_class.settings_class(**lists),
         )
         load_weights(weights, method)
-        return cls(
+        made = cls(
             backbone,
             method,
             table,
@@ -232,6 +234,9 @@ class Recognizer:
             device=device,
             about=about["about"],
         )
+        if method.reads_text:
+            made._text_tower.load(folder / TEXTS)
+        return made
 
     @staticmethod
     def _of_run(folder: Path, seed: int | None) -> tuple[dict[str, Any], BackboneSpec, Path]:
@@ -262,15 +267,15 @@ class Recognizer:
     def save(self, folder: Path | str) -> Path:
         """Write a folder that :meth:`load` reads on another machine: weights, classes, backbone; no pickle.
 
-        A backbone from a weights file is copied in; a pretrained one of timm's is named, and fetched again by timm.
+        A backbone from files of this machine is copied in; a pretrained one of timm's or the hub's is named, and
+        fetched again.
         """
         folder = Path(folder)
         spec = self.backbone.spec
         folder.mkdir(parents=True, exist_ok=True)
-        if spec.weights not in ("pretrained", "random"):
-            target = folder / "backbone.safetensors"
-            if Path(spec.weights).resolve() != target.resolve():
-                shutil.copyfile(spec.weights, target)
+        spec.copy_weights(folder)
+        if self.method.reads_text:
+            self._text_tower.save(folder / TEXTS)
         save_weights(folder / "weights.safetensors", self.method)
         self.table.to_csv(folder / "classes.csv")
         write_attributes(folder / "attributes.csv", self.table.attributes)
@@ -309,7 +314,16 @@ class Recognizer:
     @cached_property
     def _classes(self) -> ClassSpace:
         vectors = torch.from_numpy(self._table.values.copy())
-        return ClassSpace(vectors, torch.from_numpy(self._table.seen.copy())).to(self.device, torch.float32)
+        seen = torch.from_numpy(self._table.seen.copy())
+        words = None
+        if self.method.reads_text:
+            words = name_things(self._table.names, self._table.attributes, self._text_tower)
+        return ClassSpace(vectors, seen, words).to(self.device, torch.float32)
+
+    @cached_property
+    def _text_tower(self) -> TextTower:
+        assert self.backbone.spec.tower is not None
+        return TextTower(self.backbone.spec.tower)
 
     def add_class(self, name: str, values: Sequence[float] | Mapping[str, float]) -> None:
         """A new unseen class from its attributes, without retraining.
@@ -480,6 +494,7 @@ class Recognizer:
             to_grid(self.method.fused_contributions(branches)[0]),
             self.backbone.transform.crop_box(*image.size),
             {name: k for k, name in enumerate(attributes.names)},
+            self.method.offset_name,
         )
 
     def _one(self, ranked: Mapping[str, Candidate], name: str | None, without: tuple[str, ...]) -> Candidate:

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import unseen
+from unseen.backbones import BackboneSpec
 from unseen.data.dataset import final_partition, validation_partition
 from unseen.data.folder import load_folder
 from unseen.errors import RunError, UnseenError
@@ -31,8 +32,10 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def do(tiny_guide, tiny_backbone, cache):
+def do(request, tiny_guide, tiny_backbone, cache):
     def run(method, folder, dataset=tiny_guide, **options):
+        if METHODS[method].reads_text:
+            options.setdefault("backbone", BackboneSpec(f"hf:{request.getfixturevalue('tiny_pairs')['clip']}"))
         if not METHODS[method].closed_form:
             options.setdefault("recipe", RECIPE)
         options = {"device": "cpu", "cache": cache, "backbone": tiny_backbone, **options}

@@ -20,7 +20,7 @@ from unseen.cli.common import (
     print_table,
     with_bars,
 )
-from unseen.cli.configuring import make_backbone, pairs, parse_protocols, parse_seeds
+from unseen.cli.configuring import absolute_model, make_backbone, pairs, parse_protocols, parse_seeds
 
 if TYPE_CHECKING:
     from unseen.training.run import Run
@@ -47,10 +47,13 @@ def train(
         list[str] | None, typer.Option(help="Change the training recipe: epochs=10, lr=1e-3 (repeatable).")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Short for --recipe epochs=N.")] = None,
-    vectors: Annotated[str, typer.Option(help="Attribute vectors: auto, given, words or random.")] = "auto",
+    vectors: Annotated[str, typer.Option(help="Attribute vectors: auto, given, words, random or text:MODEL.")] = "auto",
     backbone: Annotated[
         str | None,
-        typer.Option(help="timm model, or fieldguide (the one made for its birds) [default: resnet101.tv_in1k]."),
+        typer.Option(
+            help="timm model, hf:MODEL (a CLIP or SigLIP folder or hub id), or fieldguide (the one made for its birds) "
+            "[default: resnet101.tv_in1k]."
+        ),
     ] = None,
     backbone_weights: Annotated[
         str | None, typer.Option(help="pretrained (timm's), random, or a .safetensors file [default: pretrained].")
@@ -94,7 +97,7 @@ def train(
         preset=preset,
         settings=pairs(setting or [], "--set"),
         recipe=changes,
-        vectors=vectors,
+        vectors=absolute_model(vectors, "text:"),
         protocols=parse_protocols(protocol),
         seeds=parse_seeds(seeds),
         split_seed=split_seed,

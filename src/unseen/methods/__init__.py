@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unseen.errors import UnseenError
 from unseen.methods.base import Branch, ClassSpace, Method, Preset, Recipe, Settings
+from unseen.methods.clip import CLIP
 from unseen.methods.compatibility import ALE, SJE, DeViSE
 from unseen.methods.dap import DAP
 from unseen.methods.eszsl import ESZSL
@@ -18,7 +19,7 @@ from unseen.methods.msdnpp import MSDNPP
 from unseen.methods.sae import SAE
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (MSDN, MSDNPP, GlobalLinear, ESZSL, DAP, SAE, ALE, DeViSE, SJE)
+    method.name: method for method in (MSDN, MSDNPP, GlobalLinear, ESZSL, DAP, SAE, ALE, DeViSE, SJE, CLIP)
 }
 
 __all__ = [
@@ -45,7 +46,7 @@ def find_method(name: str) -> type[Method]:
 
 
 def find_preset(method: type[Method], dataset: str, preset: str | None = None) -> tuple[str, Preset]:
-    """A method's settings for a dataset: the preset named, else the dataset's own, else the first (CUB's)."""
+    """A method's settings for a dataset: the preset named, else the dataset's own, else the first."""
     if preset is not None and preset not in method.presets:
         raise UnseenError(f'{method.name} has no preset "{preset}"', mend=f"one of {', '.join(method.presets)}")
     name = preset or (dataset.lower() if dataset.lower() in method.presets else next(iter(method.presets)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, wraps
 from typing import Any, ClassVar, Self
@@ -30,17 +30,36 @@ def _kept(compute: Callable[[Any], Tensor]) -> cached_property[Tensor]:
     return cached_property(outside)
 
 
+@dataclass(frozen=True)
+class Words:
+    """What classes and attributes are called, for methods that read text.
+
+    Args:
+        classes: N class names as words.
+        attributes: K attributes as words ("red crown color").
+        groups: K names of attribute groups.
+        encode: texts and a device to ``(M, D)`` unit vectors, a text each, in the space of the pooled regions.
+    """
+
+    classes: tuple[str, ...]
+    attributes: tuple[str, ...]
+    groups: tuple[str, ...]
+    encode: Callable[[Sequence[str], torch.device], Tensor]
+
+
 class ClassSpace:
     """The classes as a method sees them, on its device.
 
     Args:
         vectors: ``(N, K)`` attribute values, any unit.
         seen: bool ``(N,)``, classes trained on.
+        words: their names, for methods with ``reads_text``.
     """
 
-    def __init__(self, vectors: Tensor, seen: Tensor) -> None:
+    def __init__(self, vectors: Tensor, seen: Tensor, words: Words | None = None) -> None:
         self.vectors = vectors
         self.seen = seen
+        self.words = words
 
     @_kept
     def unit(self) -> Tensor:
@@ -59,7 +78,7 @@ class ClassSpace:
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> ClassSpace:
         """The same classes on another device."""
-        return ClassSpace(self.vectors.to(device, dtype), self.seen.to(device))
+        return ClassSpace(self.vectors.to(device, dtype), self.seen.to(device), self.words)
 
 
 @dataclass
@@ -71,12 +90,14 @@ class Branch:
         attention: ``(B, K, R)`` where the sub-net looked for each attribute, if it was asked for.
         contributions: ``(B, K, R)`` what each region added to the attribute score, summing to it over R, if asked for.
         counterfactual: ``(B, K)`` attribute scores under an intervention on the attention (MSDN++, in training).
+        embedding: ``(B, C)`` of whole pictures, where classes are compared with it directly (CLIP).
     """
 
     attribute_scores: Tensor
     attention: Tensor | None = None
     contributions: Tensor | None = None
     counterfactual: Tensor | None = None
+    embedding: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -222,7 +243,15 @@ class Method(nn.Module):
     sweeps_gamma: ClassVar[bool] = False
     """Whether the published protocol of the method sweeps the calibration offset (on the test set)."""
 
+    reads_text: ClassVar[bool] = False
+    """Whether it needs ``ClassSpace.words``, and so a backbone with a text tower."""
+
     settings: Any
+
+    @property
+    def offset_name(self) -> str:
+        """What a class score holds beside the attributes' evidence."""
+        return "seen/unseen offset"
 
     @staticmethod
     def prepare(regions: Tensor) -> Tensor:

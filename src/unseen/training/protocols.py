@@ -31,6 +31,8 @@ from unseen.files import write_with
 from unseen.methods import create_method, find_method
 from unseen.methods.base import ClassSpace, ClosedFormMethod, GradientMethod, Method, Recipe, Settings
 from unseen.progress import Report, silent
+from unseen.semantics import name_things
+from unseen.towers import TextTower
 from unseen.training.checkpoints import load_weights, save_weights
 from unseen.training.engine import PRECISIONS, Features, OnEpoch, Stage, batches, decide, score, train, weight_dtype
 
@@ -52,6 +54,7 @@ class Ingredients:
         split_seed: of the validation partition.
         precision: Fabric's.
         accumulate: micro-batches.
+        tower: text tower, for methods that read text.
     """
 
     dataset: Dataset
@@ -64,6 +67,7 @@ class Ingredients:
     split_seed: int
     precision: str
     accumulate: int
+    tower: TextTower | None = None
 
     def partition(self, stage: str) -> Partition:
         """The pictures and classes of ``validation`` or ``final``."""
@@ -102,7 +106,10 @@ class Stagehand:
         labels = position[parts.dataset.labels]
         dtype = weight_dtype(parts.precision)
         vectors = torch.from_numpy(table.values[partition.classes])
-        self.classes = ClassSpace(vectors, torch.from_numpy(partition.seen.copy())).to(fabric.device, dtype)
+        words = None
+        if parts.tower is not None:
+            words = name_things([table.names[c] for c in partition.classes], table.attributes, parts.tower)
+        self.classes = ClassSpace(vectors, torch.from_numpy(partition.seen.copy()), words).to(fabric.device, dtype)
         prepare = find_method(parts.method).prepare
 
         def source(pictures: np.ndarray) -> Features:

@@ -28,6 +28,7 @@ from unseen.methods import find_method, find_preset
 from unseen.methods.base import Recipe, Settings, change_recipe
 from unseen.progress import Report, silent
 from unseen.semantics import attribute_vectors
+from unseen.towers import TEXTS, TextTower
 from unseen.training.checkpoints import load_weights
 from unseen.training.config import PROTOCOLS, RunConfig, plain
 from unseen.training.engine import make_fabric
@@ -68,6 +69,10 @@ class Plan:
     def of(cls, config: RunConfig, cache: Path, report: Report = silent) -> Plan:
         """Resolve a configuration; everything that can be wrong with it is found here, before any long work."""
         method = find_method(config.method)
+        if method.reads_text and config.backbone.tower is None:
+            problem = f"no text tower, which {config.method} compares pictures with"
+            mend = "--backbone hf:MODEL, such as hf:google/siglip-base-patch16-224"
+            raise UnseenError(problem, where=config.backbone.name, mend=mend)
         config.backbone.fingerprint()  # the weights are there
         dataset = load_dataset(config.dataset, cache=cache, report=report)
         name, preset = find_preset(method, dataset.name, config.preset)
@@ -92,9 +97,12 @@ class Plan:
             progress=lambda done, total: report("extracting regions", done, total),
         )
 
-    def ingredients(self, store: RegionStore) -> Ingredients:
-        """What every seed's training shares."""
-        config = self.config
+    def ingredients(self, store: RegionStore, folder: Path) -> Ingredients:
+        """What every seed's training shares; texts that the run's folder has vectors of are not embedded again."""
+        config, tower = self.config, None
+        if find_method(config.method).reads_text and config.backbone.tower is not None:
+            tower = TextTower(config.backbone.tower)
+            tower.load(folder / TEXTS)
         return Ingredients(
             self.dataset,
             store,
@@ -106,6 +114,7 @@ class Plan:
             config.split_seed,
             config.precision,
             config.accumulate,
+            tower,
         )
 
 
@@ -195,13 +204,15 @@ def fit(
         started = time.monotonic()
         store = plan.extract(cache, str(fabric.device), workers, report)
         write_json(where, config.to_json())  # from here on the folder is this run's
-        ingredients = plan.ingredients(store)
+        ingredients = plan.ingredients(store, folder)
         plan.dataset.table.to_csv(folder / "classes.csv")
         write_attributes(folder / "attributes.csv", plan.dataset.table.attributes)
         write_json(folder / "manifest.json", _manifest(plan, store, ingredients, fabric.device))
         # a closed form has no randomness: one seed says it all
         seeds = config.seeds[:1] if find_method(config.method).closed_form else config.seeds
         results = run_seeds(ingredients, seeds, folder, config.protocols, fabric, report)
+        if ingredients.tower is not None:
+            ingredients.tower.save(folder / TEXTS)
         seconds = time.monotonic() - started
         write_json(folder / "results.json", _summary(plan, results, seconds))
     return Run(folder)
@@ -237,7 +248,7 @@ def evaluate_run(
     if plan.dataset.fingerprint != run.manifest["data"]["fingerprint"]:
         raise RunError("the dataset has changed since the training", where=run.folder, mend="train again")
     store = plan.extract(cache, str(fabric.device), workers, report)
-    ingredients = plan.ingredients(store)
+    ingredients = plan.ingredients(store, run.folder)
     final = Stagehand(ingredients, "final", fabric)
     seeds, values = {}, []
     for seed, found in results["protocols"][chosen]["seeds"].items():
