@@ -131,7 +131,8 @@ def test_heat_leaves_out_a_sub_net_without_weight(recognizer, picture):
         why = recognizer.explain(picture)
     finally:
         method.settings = before
-    assert set(why.attention) == {"a2v"}
+    assert set(why.attention) == {"a2v", "v2a"}
+    assert why.counted == ("a2v",)
     np.testing.assert_allclose(why.heat("crown::red") * why.attention["a2v"][1].max(), why.attention["a2v"][1])
 
 
