@@ -116,6 +116,13 @@ def test_a_draw_is_said():
     assert "15 test pictures of 4 classes, drawn with seed 3 from 48 of 8" in sheet.caption
 
 
+@pytest.mark.parametrize("values", [np.zeros((8, 3)), np.arange(8.0)[:, None]], ids=["equal", "one dimension"])
+def test_without_a_pca_it_starts_at_random(values):
+    mapped = embed(values, 2, 0)
+    assert mapped.shape == (8, 2)
+    assert np.isfinite(mapped).all()
+
+
 @pytest.mark.parametrize("count", [1, 10, 20, 33])
 def test_colours_differ(count):
     assert len({tuple(c) for c in colours(count)}) == count

@@ -139,7 +139,7 @@ def answers_of(
         with fabric.autocast():
             branches = method(features.batch(positions))
         to_weight_precision(branches, hand.classes)
-        scores.append(method.fused_attribute_scores(branches).double().cpu().numpy())
+        scores.append(method.fused_attribute_scores(branches).cpu().double().numpy())
         predicted.append((method.class_scores(branches, hand.classes) - offset).argmax(dim=1).cpu().numpy())
         report("asking about the test pictures", int(positions[-1]) + 1, len(hand.held_out))
     return Answers(

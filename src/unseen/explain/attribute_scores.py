@@ -16,7 +16,7 @@ from scipy.stats import rankdata
 from unseen.evaluation.localisation import PRESENT
 from unseen.explain.answers import Answers
 from unseen.explain.figures import label
-from unseen.explain.sheet import AGAINST, FOR, Sheet, class_label, new_figure, style
+from unseen.explain.sheet import AGAINST, FOR, Sheet, class_label, new_figure, shorten, style
 from unseen.methods import ClassSpace
 from unseen.recognizer import Explanation, Recognizer
 
@@ -93,7 +93,7 @@ def attribute_quality(answers: Answers) -> AttributeQuality:
 
 
 def quality_sheet(answers: Answers, quality: AttributeQuality, top: int = 12) -> Sheet:
-    """Bars from chance: groups on the left, the best and the worst attributes on the right.
+    """Bars from chance: groups, where there are any, on the left; the best and the worst attributes on the right.
 
     Args:
         answers: of a run.
@@ -103,25 +103,27 @@ def quality_sheet(answers: Answers, quality: AttributeQuality, top: int = 12) ->
     first, other = SIDES if quality.table["unseen_pictures"].any() else SIDES[::-1]
     column = f"{first}_{quality.measure}"
     ranked = quality.table.dropna(subset=[column]).sort_values(column, ascending=False, kind="stable")
-    shown = ranked if len(ranked) <= 2 * top else pd.concat([ranked.head(top), ranked.tail(top)])
-    groups = quality.groups()
+    ranked = ranked.set_index("attribute")
+    groups = quality.groups().dropna(subset=[column])
+    panels = [("attributes", ranked, top)]
+    if len(groups) < len(ranked):
+        panels.insert(0, ("groups (mean over their attributes)", groups, max(top, 16)))
     title = "AUROC" if quality.measure == "auroc" else "Spearman correlation"
     with style():
-        figure = new_figure(13, 1.6 + 0.24 * max(len(groups), len(shown) + 1, 6))
-        left, right = figure.subplots(1, 2, width_ratios=[1, 1.15])
-        _bars(left, [label(str(g)) for g in groups.index], groups, quality.measure, first, other)
-        left.set_title("groups (mean over their attributes)")
-        names = [label(a) for a in shown["attribute"]]
-        _bars(right, names, shown, quality.measure, first, other, gap=None if len(shown) == len(ranked) else top)
-        every = len(shown) == len(ranked)
-        right.set_title(f"all {len(ranked)} attributes" if every else f"the {top} best and {top} worst attributes")
-        limits = [axis.get_xlim() for axis in (left, right)]
-        for axis in (left, right):
+        rows = max(min(len(frame), 2 * most + 1) for _, frame, most in panels)
+        figure = new_figure(6.5 * len(panels), 1.6 + 0.24 * max(rows, 6))
+        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axis, (what, frame, most) in zip(axes, panels, strict=True):
+            every = len(frame) <= 2 * most
+            shown = frame if every else pd.concat([frame.head(most), frame.tail(most)])
+            _bars(axis, shown, quality.measure, first, other, gap=None if every else most)
+            axis.set_title(what if every else f"the {most} best and {most} worst {what}")
             axis.set_xlabel(f"{title} of the attribute score over test pictures")
+        limits = [axis.get_xlim() for axis in axes]
+        for axis in axes:
             axis.set_xlim(min(low for low, _ in limits), max(high for _, high in limits))
-        figure.legend(
-            handles=_legend(first, other, CHANCE[quality.measure]), loc="outside upper center", ncols=3, frameon=False
-        )
+        handles = _legend(first, other, CHANCE[quality.measure])
+        figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False)
     counts = {side: int(quality.table[f"{side}_pictures"].iloc[0]) for side in SIDES}
     against = (
         "whether the picture's class has the attribute; line: chance, 0.5"
@@ -171,10 +173,11 @@ def _mean(values: pd.Series) -> float | None:
 
 
 def _bars(  # type: ignore[no-untyped-def]
-    axis, names: list[str], frame: pd.DataFrame, measure: str, first: str, other: str, gap: int | None = None
+    axis, frame: pd.DataFrame, measure: str, first: str, other: str, gap: int | None = None
 ) -> None:
     """Horizontal bars of one side from chance, the other side as points; a gap after so many rows."""
     chance = CHANCE[measure]
+    names = [shorten(label(str(name))) for name in frame.index]
     places = np.arange(len(names), dtype=float)
     if gap is not None:
         places[gap:] += 1
@@ -240,7 +243,7 @@ def picture_sheet(
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
         scores.barh(places, shown["score"], color=[FOR if v >= 0 else AGAINST for v in shown["score"]], height=0.65)
         scores.set_title("attribute score of the picture")
-        scores.set_yticks(places, [label(x) for x in shown["attribute"]], fontsize=8)
+        scores.set_yticks(places, [shorten(label(x)) for x in shown["attribute"]], fontsize=8)
         values.barh(places - 0.2, shown["target_value"], height=0.36, color="#33566b", label=a)
         values.barh(places + 0.2, shown["rival_value"], height=0.36, color="#e0a83e", label=b)
         values.set_title("value of the class")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unseen.errors import UnseenError
+from unseen.errors import DataError, UnseenError
 from unseen.explain.answers import Answers, answers_of
 from unseen.explain.attention import Parts, attention_sheet
 from unseen.explain.attribute_scores import attribute_quality, picture_sheet, quality_sheet
@@ -87,9 +87,12 @@ def run_figures(
         tasks.append(("tsne", lambda: tsne_sheet(answers, tsne_maps(answers, **maps), draw_seed)))  # type: ignore[arg-type]
     if "attributes" in kinds:
         tasks.append(("attributes", lambda: quality_sheet(answers, attribute_quality(answers))))
-    for done, (_, task) in enumerate(tasks):
+    for done, (kind, task) in enumerate(tasks):
         report("figures over all test pictures", done, len(tasks))
-        keep(task())
+        try:
+            keep(task())
+        except DataError as error:  # too few pictures for one kind
+            made.notes.append(f"{kind}: {error}")
         report("figures over all test pictures", done + 1, len(tasks))
     if {"attention", "attributes"} & set(kinds):
         chosen = list(pictures) or [answers.dataset.paths()[i] for i in answers.examples(examples, draw_seed)]

@@ -55,6 +55,11 @@ def class_label(name: str) -> str:
     return (tail if dot and head.isdigit() and tail else name).replace("_", " ")
 
 
+def shorten(text: str, most: int = 40) -> str:
+    """A label of at most so many characters."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 @dataclass(frozen=True, eq=False)
 class Sheet:
     """A drawn figure and what it shows.
@@ -80,6 +85,8 @@ class Sheet:
         width = self.figure.get_size_inches()[0]
         wrapped = "\n".join(textwrap.wrap(self.caption, int(15.5 * width), break_on_hyphens=False))
         self.figure.supxlabel(wrapped, x=0.01, ha="left", fontsize=8, color="#444444", linespacing=1.4)
+        self.figure.draw_without_rendering()
+        self.figure.set_layout_engine("none")  # laid out once, so that every format shows the same
         paths = []
         for form in formats:
             paths.append(folder / f"{self.name}.{form}")

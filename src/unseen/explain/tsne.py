@@ -10,7 +10,7 @@ import pandas as pd
 
 from unseen.errors import DataError, UnseenError
 from unseen.explain.answers import Answers
-from unseen.explain.sheet import Sheet, class_label, new_figure, style
+from unseen.explain.sheet import Sheet, class_label, new_figure, shorten, style
 
 NEIGHBOURS = 5
 SPACES = ("features", "attributes")
@@ -76,12 +76,16 @@ def draw(answers: Answers, classes: int, pictures: int, seed: int) -> tuple[np.n
 
 
 def embed(values: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
-    """``(n, D)`` to ``(n, 2)`` by scikit-learn's t-SNE from a PCA start, on one thread so that it repeats exactly."""
+    """``(n, D)`` to ``(n, 2)`` by scikit-learn's t-SNE, on one thread so that it repeats exactly.
+
+    It starts from a PCA, or at random where there is none (one dimension, or all values equal).
+    """
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):
-        tsne = TSNE(perplexity=perplexity, init="pca", learning_rate="auto", random_state=seed, n_jobs=1)
+        start = "pca" if values.shape[1] > 1 and np.ptp(values, axis=0).any() else "random"
+        tsne = TSNE(perplexity=perplexity, init=start, learning_rate="auto", random_state=seed, n_jobs=1)
         return np.asarray(tsne.fit_transform(values.astype(np.float64)), dtype=np.float64)
 
 
@@ -201,7 +205,7 @@ def tsne_sheet(answers: Answers, maps: Maps, seed: int = 0) -> Sheet:
                     markeredgecolor="black",
                     markeredgewidth=0.3,
                     markersize=6,
-                    label=class_label(table.names[c]),
+                    label=shorten(class_label(table.names[c])),
                 )
                 for c in members
             ]
