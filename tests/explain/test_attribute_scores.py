@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from unseen.classes import Attributes, ClassTable
+from unseen.errors import DataError
 from unseen.explain.attribute_scores import attribute_quality, auroc, quality_sheet, spearman
 from unseen.explain.sheet import FORMATS
 
@@ -23,7 +24,7 @@ def answers(values, seen, labels, scores, names=("bill::red", "bill::blue", "tai
     )
     labels = np.array(labels)
     return SimpleNamespace(
-        dataset=SimpleNamespace(table=table),
+        dataset=SimpleNamespace(name="mine", table=table),
         labels=labels,
         unseen=~table.seen[labels],
         attribute_scores=np.array(scores, float),
@@ -148,6 +149,12 @@ def test_the_figure_s_numbers_are_all_attributes(tmp_path):
     ranked = sheet.numbers.dropna(subset="unseen_spearman").sort_values("unseen_spearman", ascending=False)["attribute"]
     expected = [*ranked[:3], *ranked[-3:]]
     assert texts == [name.replace("::", ": ") for name in expected]
+
+
+def test_nothing_to_measure_is_said():
+    measured = answers([[1, 0], [1, 1], [0, 1], [1, 1]], [True, True, True, False], [3, 3], [[1, 2], [3, 4]])
+    with pytest.raises(DataError, match="mine: no attribute differs between the classes"):
+        quality_sheet(measured, attribute_quality(measured))
 
 
 def test_attributes_without_groups_have_one_panel():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -179,6 +180,24 @@ def test_a_picture_from_elsewhere(runs):
         "picture", "A2V attention", "V2A attention", "contribution, fused"
     ]  # fmt: skip
     assert sheet.numbers.groupby("map")["y"].agg(["min", "max"]).loc["a2v"].tolist() == [22.5, 67.5]
+
+
+def test_any_sub_nets_of_any_grid(runs):
+    """Names and numbers of sub-nets are the method's affair, and so is the grid of each map."""
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    recognizer = unseen.Recognizer.load(runs["msdn"].folder, device="cpu")
+    why = recognizer.explain(picture)
+    fine = np.zeros((len(why.order), 8, 8))
+    fine[:, 6, 1] = 1
+    levels = {"level_1": fine, "level_2": why.attention["a2v"], "level_3": why.attention["v2a"]}
+    why = replace(why, attention=levels, counted=("level_1", "level_3"))
+    sheet = attention_sheet(why, recognizer.backbone.transform, Parts(), "odd", "an odd one", "by hand", top=2)
+    assert [a.get_title().split("\n")[0] for a in sheet.figure.axes[:5]] == [
+        "picture", "level 1 attention", "level 2 attention (not counted)", "level 3 attention", "contribution, fused"
+    ]  # fmt: skip
+    assert "level 2: not counted" in sheet.caption
+    assert sheet.summary["grids"] == {"level_1": [8, 8], "level_2": [4, 4], "level_3": [4, 4], "contribution": [4, 4]}
+    assert sheet.summary["attributes"][1]["highest"]["level_1"] == {"x": 12, "y": 52, "value": 1}
 
 
 def test_parts_are_the_visible_ones_that_attributes_name(answers):

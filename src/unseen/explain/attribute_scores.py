@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from scipy.stats import rankdata
 
+from unseen.errors import DataError
 from unseen.evaluation.localisation import PRESENT
 from unseen.explain.answers import Answers
 from unseen.explain.figures import label
@@ -99,11 +100,17 @@ def quality_sheet(answers: Answers, quality: AttributeQuality, top: int = 12) ->
         answers: of a run.
         quality: of these answers.
         top: so many best and as many worst.
+
+    Raises:
+        DataError: nothing could be measured.
     """
     first, other = SIDES if quality.table["unseen_pictures"].any() else SIDES[::-1]
     column = f"{first}_{quality.measure}"
     ranked = quality.table.dropna(subset=[column]).sort_values(column, ascending=False, kind="stable")
     ranked = ranked.set_index("attribute")
+    if ranked.empty:
+        problem = "no attribute differs between the classes of the test pictures"
+        raise DataError(problem, where=answers.dataset.name, mend="test on pictures of more classes")
     groups = quality.groups().dropna(subset=[column])
     panels = [("attributes", ranked, top)]
     if len(groups) < len(ranked):
