@@ -82,6 +82,7 @@ class Reason:
         score: attribute score psi_k.
         evidence: psi_k z_ck, what it adds to the class score.
         against: psi_k (z_ck - z_jk), what it adds to the lead over the rival j.
+        value, rival_value: z_ck and z_jk, as the method scores with them.
     """
 
     attribute: str
@@ -90,6 +91,8 @@ class Reason:
     score: float
     evidence: float
     against: float
+    value: float
+    rival_value: float
 
 
 @dataclass(frozen=True)
@@ -456,6 +459,8 @@ class Recognizer:
                 float(psi[k]),
                 float(evidence[k]),
                 float(against[k]),
+                float(vectors[c, k]),
+                float(vectors[j, k]),
             )
             for k in order
         )

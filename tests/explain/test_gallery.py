@@ -149,11 +149,11 @@ def test_a_wrong_answer_stands_beside_the_truth(runs, answers, drawn):
         truth = table.names[answers.dataset.labels[answers.find(answers.dataset.images / about["picture"])]]
         assert truth in (about["target"]["name"], about["rival"]["name"])
         unit = table.values / np.linalg.norm(table.values, axis=1, keepdims=True)
-        for side in ("target", "rival"):
-            np.testing.assert_allclose(rows[f"{side}_value"], unit[table.index(about[side]["name"])], rtol=1e-5)
-        np.testing.assert_allclose(
-            rows["against"], rows["score"] * (rows["target_value"] - rows["rival_value"]), atol=1e-6
-        )
+        for side, column in (("target", "value"), ("rival", "rival_value")):
+            np.testing.assert_allclose(rows[column], unit[table.index(about[side]["name"])], rtol=1e-5)
+        assert tuple(rows["attribute"]) == table.attributes.names
+        difference = rows["value"] - rows["rival_value"]
+        np.testing.assert_allclose(rows["against"], rows["score"] * difference, atol=1e-6)
 
 
 def test_a_method_without_attention_says_so_and_goes_on(runs, cache, tmp_path, tiny_guide):

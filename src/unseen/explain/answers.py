@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from unseen.data.dataset import Dataset
-from unseen.data.features import RegionStore
 from unseen.errors import DataError, RunError
 from unseen.methods.pooled import pool
 from unseen.progress import Report, silent
@@ -28,7 +29,7 @@ class Answers:
         run: the run.
         seed: whose model.
         dataset: the data.
-        store: its regions.
+        regions: the backbone's ``(B, R, C)`` of the pictures at B positions in the dataset.
         pictures: ``(M,)`` positions in the dataset: test pictures of seen classes, then those of unseen ones.
         attribute_scores: float64 ``(M, K)``, the method's fused scores, which the class table multiplies.
         predicted: ``(M,)`` the class named among all, gamma taken off the seen ones.
@@ -37,7 +38,7 @@ class Answers:
     run: Run
     seed: int
     dataset: Dataset
-    store: RegionStore
+    regions: Callable[[np.ndarray], Tensor]
     pictures: np.ndarray
     attribute_scores: np.ndarray
     predicted: np.ndarray
@@ -58,8 +59,7 @@ class Answers:
         Of a store of several feature maps it is the first. Memory is O(batch) besides the result.
         """
         parts = [
-            pool(self.store.read(self.pictures[positions[rows]]).float())[:, 0].numpy()
-            for rows in batches(len(positions))
+            pool(self.regions(self.pictures[positions[rows]]))[:, 0].cpu().numpy() for rows in batches(len(positions))
         ]
         return np.concatenate(parts)
 
@@ -146,7 +146,7 @@ def answers_of(
         run,
         int(chosen),
         parts.dataset,
-        parts.store,
+        lambda pictures: parts.store.read(pictures).float(),
         hand.held_out,
         np.concatenate(scores),
         hand.partition.classes[np.concatenate(predicted)],

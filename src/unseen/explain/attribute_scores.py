@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy.stats import rankdata
 
 from unseen.errors import DataError
@@ -18,8 +17,7 @@ from unseen.evaluation.localisation import PRESENT
 from unseen.explain.answers import Answers
 from unseen.explain.figures import label
 from unseen.explain.sheet import AGAINST, FOR, Sheet, class_label, new_figure, shorten, style
-from unseen.methods import ClassSpace
-from unseen.recognizer import Explanation, Recognizer
+from unseen.recognizer import Explanation
 
 SIDES = ("unseen", "seen")
 CHANCE = {"auroc": 0.5, "spearman": 0.0}
@@ -206,40 +204,21 @@ def _bars(  # type: ignore[no-untyped-def]
     axis.set_xlim(low - room, high + room)
 
 
-def picture_sheet(
-    recognizer: Recognizer, explanation: Explanation, name: str, title: str, origin: str, top: int = 12
-) -> Sheet:
+def picture_sheet(explanation: Explanation, name: str, title: str, origin: str, top: int = 12) -> Sheet:
     """One picture's attribute scores beside what the class table says of the class named and of its rival.
 
     Args:
-        recognizer: that explained.
         explanation: of the picture.
         name: of the files.
         title: above the figure.
         origin: of the run, for the caption.
         top: attributes shown, those that tell the two classes apart most in this picture.
     """
-    table = recognizer.table
-    space = ClassSpace(torch.from_numpy(table.values.copy()), torch.from_numpy(table.seen.copy()))
-    space = space.to(recognizer.device, torch.float32)
-    with torch.inference_mode():
-        vectors = recognizer.method.class_vectors(space).cpu().double().numpy()
     target, rival = explanation.target, explanation.rival
-    by_name = {r.attribute: r for r in explanation.reasons}
-    reasons = [by_name[a] for a in table.attributes.names]
-    numbers = pd.DataFrame(
-        {
-            "attribute": table.attributes.names,
-            "group": table.attributes.groups,
-            "part": table.attributes.parts,
-            "score": [r.score for r in reasons],
-            "target_value": vectors[table.index(target.name)],
-            "rival_value": vectors[table.index(rival.name)],
-            "evidence": [r.evidence for r in reasons],
-            "against": [r.against for r in reasons],
-        }
-    )
-    shown = numbers.loc[[table.attributes.index(r.attribute) for r in explanation.strongest(top)]]
+    order = explanation.order
+    columns = ["attribute", "group", "part", "score", "value", "rival_value", "evidence", "against"]
+    numbers = pd.DataFrame([vars(r) for r in sorted(explanation.reasons, key=lambda r: order[r.attribute])])[columns]
+    shown = numbers.loc[[order[r.attribute] for r in explanation.strongest(top)]]
     places = np.arange(len(shown))
     a, b = class_label(target.name), class_label(rival.name)
     with style():
@@ -251,7 +230,7 @@ def picture_sheet(
         scores.barh(places, shown["score"], color=[FOR if v >= 0 else AGAINST for v in shown["score"]], height=0.65)
         scores.set_title("attribute score of the picture")
         scores.set_yticks(places, [shorten(label(x)) for x in shown["attribute"]], fontsize=8)
-        values.barh(places - 0.2, shown["target_value"], height=0.36, color="#33566b", label=a)
+        values.barh(places - 0.2, shown["value"], height=0.36, color="#33566b", label=a)
         values.barh(places + 0.2, shown["rival_value"], height=0.36, color="#e0a83e", label=b)
         values.set_title("value of the class")
         values.legend(loc="upper center", bbox_to_anchor=(0.5, -0.06), frameon=False, fontsize=8)

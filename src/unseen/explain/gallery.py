@@ -137,5 +137,5 @@ def _of_picture(
         else:
             made.append(f"attention: {recognizer.method.name} has no attention maps")
     if "attributes" in kinds:
-        made.append(picture_sheet(recognizer, explanation, f"attributes-{stem}", title, answers.origin))
+        made.append(picture_sheet(explanation, f"attributes-{stem}", title, answers.origin))
     return made
