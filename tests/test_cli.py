@@ -115,6 +115,22 @@ def test_explain_writes_a_figure(unseen, trained, tiny_guide, tmp_path):
     assert sum(r["against"] for r in found["reasons"]) + found["lead_offset"] > 0  # the best one leads
 
 
+def test_figures_go_where_asked_with_their_numbers(unseen, trained, cache, tmp_path):
+    common = ["figures", trained, "--cache", cache, "--device", "cpu", "--seed", "1"]
+    options = ["--kind", "tsne", "--format", "svg", "--perplexity", "5", "--classes", "4", "-o", tmp_path / "figs"]
+    status, out, _ = unseen(*common, *options)
+    assert status == 0
+    assert str(tmp_path / "figs" / "tsne.svg") in out
+    _, text, _ = unseen(*common, *options, "--json")
+    (found,) = json.loads(text)["figures"]
+    assert sorted(p.name for p in (tmp_path / "figs").iterdir()) == ["tsne.csv", "tsne.json", "tsne.svg"]
+    assert "4 classes, drawn with seed 0" in found["caption"]
+    assert found["caption"].endswith("honest protocol, seed 1.")
+    status, _, err = unseen(*common, "--kind", "umap")
+    assert status == 2
+    assert "one of tsne, attention, attributes" in err
+
+
 def test_list(unseen):
     _, out, _ = unseen("list", "--json")
     assert {row["name"] for row in json.loads(out)} >= {"msdn", "eszsl", "global"}
@@ -126,7 +142,7 @@ def test_list(unseen):
 
 def test_every_command_has_help(unseen):
     _, out, _ = unseen("--help")
-    for command in ("train", "evaluate", "predict", "explain", "list", "demo"):
+    for command in ("train", "evaluate", "predict", "explain", "figures", "list", "demo"):
         assert command in out
         status, text, _ = unseen(command, "--help")
         assert status == 0
@@ -152,6 +168,7 @@ def test_every_command_has_help(unseen):
         (["evaluate", "{guide}"], "unseen train"),
         (["predict", "{guide}", "x.jpg"], "no such file"),
         (["list", "everything"], "methods, datasets or stages"),
+        (["figures", "{guide}"], "unseen train"),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(unseen, tiny_guide, tmp_path, monkeypatch, arguments, mend):

@@ -83,6 +83,7 @@ class Reason:
         score: attribute score psi_k.
         evidence: psi_k z_ck, what it adds to the class score.
         against: psi_k (z_ck - z_jk), what it adds to the lead over the rival j.
+        value, rival_value: z_ck and z_jk, as the method scores with them.
     """
 
     attribute: str
@@ -91,6 +92,8 @@ class Reason:
     score: float
     evidence: float
     against: float
+    value: float
+    rival_value: float
 
 
 @dataclass(frozen=True)
@@ -106,8 +109,8 @@ class Explanation:
         offset_name: what that is called.
         lead_offset: what margin and gamma add to the target's lead over the rival; the lead is this plus the sum of
             ``against``. It is 0 where both are seen or both unseen.
-        attention: name of a sub-net to ``(K, h, w)`` in the table's attribute order, for those whose scores count;
-            empty for methods without attention.
+        attention: name of a sub-net to ``(K, h, w)`` in the table's attribute order; empty without attention.
+        counted: names of the sub-nets whose scores count.
         contributions: ``(K, h, w)`` what each region adds to each attribute score, sub-nets fused.
         crop: left, top, right, bottom of what the network saw, in the picture's pixels.
     """
@@ -120,6 +123,7 @@ class Explanation:
     offset: float
     lead_offset: float
     attention: Mapping[str, np.ndarray]
+    counted: tuple[str, ...]
     contributions: np.ndarray
     crop: tuple[float, float, float, float]
     order: Mapping[str, int]
@@ -135,12 +139,13 @@ class Explanation:
         return [r for r in self.strongest(len(self.reasons)) if r.evidence > 0 and r.score > 0][:count]
 
     def heat(self, attribute: str) -> np.ndarray:
-        """``(h, w)`` where the model looked for an attribute: the sub-nets' mean attention, else contributions > 0."""
+        """``(h, w)`` where the model looked for it: the counted sub-nets' mean attention, else contributions > 0."""
         if attribute not in self.order:
             raise DataError(f'no attribute "{attribute}"', mend=f"one of {', '.join(list(self.order)[:5])}, ...")
         k = self.order[attribute]
-        if self.attention:
-            return np.mean([maps[k] / max(maps[k].max(), 1e-12) for maps in self.attention.values()], axis=0)
+        looked = [maps[k] for name, maps in self.attention.items() if name in self.counted]
+        if looked:
+            return np.mean([one / max(one.max(), 1e-12) for one in looked], axis=0)
         return self.contributions[k].clip(min=0)
 
     def as_dict(self) -> dict[str, Any]:
@@ -468,6 +473,8 @@ class Recognizer:
                 float(psi[k]),
                 float(evidence[k]),
                 float(against[k]),
+                float(vectors[c, k]),
+                float(vectors[j, k]),
             )
             for k in order
         )
@@ -486,11 +493,8 @@ class Recognizer:
             reasons,
             offset,
             offset - float(scores[j] - (psi * vectors[j]).sum()) - self.gamma * (int(wanted.seen) - int(other.seen)),
-            {
-                name: to_grid(b.attention[0])
-                for name, b in branches.items()
-                if b.attention is not None and name in self.method.counted(branches)
-            },
+            {name: to_grid(b.attention[0]) for name, b in branches.items() if b.attention is not None},
+            tuple(self.method.counted(branches)),
             to_grid(self.method.fused_contributions(branches)[0]),
             self.backbone.transform.crop_box(*image.size),
             {name: k for k, name in enumerate(attributes.names)},

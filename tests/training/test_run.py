@@ -19,6 +19,7 @@ from unseen.backbones import BackboneSpec
 from unseen.data.dataset import final_partition, validation_partition
 from unseen.data.folder import load_folder
 from unseen.errors import RunError, UnseenError
+from unseen.explain.answers import answers_of
 from unseen.methods import METHODS
 from unseen.training.engine import Interrupted
 from unseen.training.run import Run
@@ -72,6 +73,12 @@ def test_every_method_fits_evaluates_predicts_explains_adds_saves_loads(method, 
     assert sum(r.against for r in why.reasons) + why.lead_offset == pytest.approx(lead, abs=1e-5)
     k = dataset.table.attributes.index(why.reasons[0].attribute)
     assert why.contributions[k].sum() == pytest.approx(why.reasons[0].score, rel=1e-4, abs=1e-6)
+    answers = answers_of(run, cache=cache, device="cpu")  # what figures are drawn from
+    why = recognizer.explain(dataset.paths()[answers.pictures[-1]])
+    scores = {r.attribute: r.score for r in why.reasons}
+    expected = [scores[a] for a in dataset.table.attributes.names]
+    np.testing.assert_allclose(answers.attribute_scores[-1], expected, rtol=1e-4, atol=1e-5)
+    assert dataset.table.names[answers.predicted[-1]] == why.target.name
     recognizer.add_class("Night Heronette", dataset.table.values[0] * 0.5 + dataset.table.values[1])
     saved = recognizer.save(tmp_path / "saved")
     shutil.rmtree(run.folder)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +96,11 @@ class Result:
 
 
 class Stagehand:
-    """Features, labels and classes of one stage on the device."""
+    """Features, labels and classes of one stage on the device; features are prepared when they are first asked for."""
 
     def __init__(self, parts: Ingredients, stage: str, fabric: Fabric) -> None:
+        self.parts, self.fabric = parts, fabric
         self.partition = partition = parts.partition(stage)
-        self.fabric = fabric
         table = parts.dataset.table
         position = np.full(len(table), -1)
         position[partition.classes] = np.arange(len(partition.classes))
@@ -110,18 +111,31 @@ class Stagehand:
         if parts.tower is not None:
             words = name_things([table.names[c] for c in partition.classes], table.attributes, parts.tower)
         self.classes = ClassSpace(vectors, torch.from_numpy(partition.seen.copy()), words).to(fabric.device, dtype)
-        prepare = find_method(parts.method).prepare
-
-        def source(pictures: np.ndarray) -> Features:
-            return RegionSource(
-                parts.store, pictures, device=fabric.device, dtype=PRECISIONS[parts.precision], prepare=prepare
-            )
-
-        self.train, self.train_labels = source(partition.train), labels[partition.train]
-        held_out = np.concatenate([partition.test_seen, partition.test_unseen])
-        self.test, self.test_labels = source(held_out), labels[held_out]
+        self.held_out = np.concatenate([partition.test_seen, partition.test_unseen])
+        self.train_labels, self.test_labels = labels[partition.train], labels[self.held_out]
         self.identity = digest(parts.store.fingerprint, partition.fingerprint(parts.dataset))
         self.seen = partition.seen
+
+    def features(self, pictures: np.ndarray, budget_bytes: int | None = None) -> Features:
+        """Prepared regions of some pictures of the dataset; see :class:`RegionSource` for the budget."""
+        return RegionSource(
+            self.parts.store,
+            pictures,
+            device=self.fabric.device,
+            dtype=PRECISIONS[self.parts.precision],
+            prepare=find_method(self.parts.method).prepare,
+            budget_bytes=budget_bytes,
+        )
+
+    @cached_property
+    def train(self) -> Features:
+        """Of the training pictures."""
+        return self.features(self.partition.train)
+
+    @cached_property
+    def test(self) -> Features:
+        """Of the held-out pictures."""
+        return self.features(self.held_out)
 
     def decide(self, method: Method) -> Decisions:
         """Decisions on the held-out pictures."""

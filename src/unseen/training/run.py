@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
+from lightning_fabric import Fabric
 
 import unseen
 from unseen.backbones import Backbone, BackboneSpec
@@ -218,6 +219,27 @@ def fit(
     return Run(folder)
 
 
+def reopen(
+    run: Run,
+    *,
+    device: str = "auto",
+    cache: Path | str | None = None,
+    workers: int = 0,
+    report: Report = silent,
+) -> tuple[Ingredients, Fabric]:
+    """The data and regions that a finished run was made of, and the device; arguments as in :func:`fit`.
+
+    Raises:
+        RunError: the dataset is no longer the one of the training.
+        UnseenError: pictures or weights are gone.
+    """
+    cache, fabric = cache_folder(cache), make_fabric(device, run.config.precision)
+    plan = Plan.of(run.config, cache, report)
+    if plan.dataset.fingerprint != run.manifest["data"]["fingerprint"]:
+        raise RunError("the dataset has changed since the training", where=run.folder, mend="train again")
+    return plan.ingredients(plan.extract(cache, str(fabric.device), workers, report), run.folder), fabric
+
+
 def evaluate_run(
     run: Run,
     *,
@@ -240,15 +262,10 @@ def evaluate_run(
         protocol, seeds (T1, U, S, H, AUSUC, gamma of each) and per_class (averaged over seeds). Under ``paper`` all
         are of the model with the best H.
     """
-    results, cache, chosen = run.results, cache_folder(cache), protocol or run.protocol
+    results, chosen = run.results, protocol or run.protocol
     if chosen not in results["protocols"]:
         raise RunError(f'no "{chosen}" protocol', where=run.folder, mend=f"it has {' and '.join(results['protocols'])}")
-    fabric = make_fabric(device, run.config.precision)
-    plan = Plan.of(run.config, cache, report)
-    if plan.dataset.fingerprint != run.manifest["data"]["fingerprint"]:
-        raise RunError("the dataset has changed since the training", where=run.folder, mend="train again")
-    store = plan.extract(cache, str(fabric.device), workers, report)
-    ingredients = plan.ingredients(store, run.folder)
+    ingredients, fabric = reopen(run, device=device, cache=cache, workers=workers, report=report)
     final = Stagehand(ingredients, "final", fabric)
     seeds, values = {}, []
     for seed, found in results["protocols"][chosen]["seeds"].items():
@@ -258,7 +275,7 @@ def evaluate_run(
         offset = found["gamma"] if gamma is None else gamma
         seeds[seed] = evaluate(decisions, final.seen, offset).as_dict()
         values.append(Result(decisions, decisions, offset, {}, None))
-    return {"protocol": chosen, "seeds": seeds, "per_class": _per_class(plan.dataset.table, values)}
+    return {"protocol": chosen, "seeds": seeds, "per_class": _per_class(ingredients.dataset.table, values)}
 
 
 def _summary(plan: Plan, results: dict[int, dict[str, Result]], seconds: float) -> dict[str, Any]:
