@@ -73,14 +73,14 @@ def test_presets_are_the_release(dataset):
     assert (recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.momentum) == ("rmsprop", 1e-4, 1e-4, momentum)
     assert (recipe.sampler, recipe.batch_size, recipe.epochs) == (sampler, batch, epochs)
     assert (recipe.step_pictures or recipe.batch_size) == 50  # steps = pictures * epochs // 50
-    assert set(MSDN.presets) == set(TABLE)
+    assert set(MSDN.presets) == {*TABLE, "recommended"}
 
 
 def test_which_preset_is_taken():
     assert find_preset(MSDN, "SUN")[0] == "sun"
-    assert find_preset(MSDN, "my birds")[0] == "cub"
+    assert find_preset(MSDN, "my birds")[0] == "recommended"
     assert find_preset(MSDN, "sun", "awa2")[0] == "awa2"
-    with refused('msdn has no preset "apy" — one of cub, sun, awa2'):
+    with refused('msdn has no preset "apy" — one of cub, sun, awa2, recommended'):
         find_preset(MSDN, "sun", "apy")
 
 

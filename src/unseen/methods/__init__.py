@@ -18,6 +18,8 @@ from unseen.methods.msdn import MSDN
 from unseen.methods.msdnpp import MSDNPP
 from unseen.methods.sae import SAE
 
+RECOMMENDED = "recommended"
+"""The preset for people's own data."""
 METHODS: dict[str, type[Method]] = {
     method.name: method for method in (MSDN, MSDNPP, GlobalLinear, ESZSL, DAP, SAE, ALE, DeViSE, SJE, CLIP)
 }
@@ -46,10 +48,11 @@ def find_method(name: str) -> type[Method]:
 
 
 def find_preset(method: type[Method], dataset: str, preset: str | None = None) -> tuple[str, Preset]:
-    """A method's settings for a dataset: the preset named, else the dataset's own, else the first."""
+    """A method's settings for a dataset: the preset named, else the dataset's own, else ours, else the first."""
     if preset is not None and preset not in method.presets:
         raise UnseenError(f'{method.name} has no preset "{preset}"', mend=f"one of {', '.join(method.presets)}")
-    name = preset or (dataset.lower() if dataset.lower() in method.presets else next(iter(method.presets)))
+    choices = [preset, dataset.lower(), RECOMMENDED, next(iter(method.presets))]
+    name = next(choice for choice in choices if choice in method.presets)
     return name, method.presets[name]
 
 

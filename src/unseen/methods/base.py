@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, wraps
 from typing import Any, ClassVar, Self
@@ -136,6 +136,8 @@ class Recipe:
         sampler: ``random`` (independent draw of pictures) or ``classes`` (``batch_size`` classes, one picture each).
         optimizer: ``rmsprop``, ``sgd`` or ``adamw``.
         lr, weight_decay, momentum: the optimiser's.
+        average: weights are tested and kept as their exponential moving average over steps with this decay; 0 for the
+            last step's.
     """
 
     epochs: int = 30
@@ -146,6 +148,7 @@ class Recipe:
     lr: float = 1e-4
     weight_decay: float = 1e-4
     momentum: float = 0.9
+    average: float = 0.0
 
     def __post_init__(self) -> None:
         check_choice(self, "sampler", ("random", "classes"))
@@ -154,6 +157,8 @@ class Recipe:
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise UnseenError(f"{name} is {getattr(self, name)}", mend=f"give {low} or more")
+        if not 0 <= self.average < 1:
+            raise UnseenError(f"average is {self.average}", mend="give 0 or more, and less than 1")
 
     def make_optimizer(self, parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
         """The optimiser over the parameters that train."""
@@ -299,6 +304,14 @@ class Method(nn.Module):
 
 class GradientMethod(Method):
     """A method trained step by step."""
+
+    def start(self, batches: Iterable[tuple[Tensor, Tensor]], classes: ClassSpace) -> None:
+        """Initial weights from the training pictures, where a method wants some; called once, before the first step.
+
+        Args:
+            batches: prepared regions ``(B, R', C)`` and labels ``(B,)`` of every training picture, read when asked for.
+            classes: of the stage.
+        """
 
     def loss(self, branches: dict[str, Branch], labels: Tensor, classes: ClassSpace) -> dict[str, Tensor]:
         """Loss terms, each a scalar; ``total`` is what is differentiated."""

@@ -17,7 +17,6 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from unseen.errors import UnseenError
@@ -122,7 +121,7 @@ class MSDNPP(MSDN):
         """MSDN's terms plus ``causal`` of each sub-net."""
         if not self._uses_effects():
             return super().loss(branches, labels, classes)
-        settings, z, margin = self.settings, self.class_vectors(classes), self._margin(classes)
+        settings, z, margin = self.settings, self._trained_vectors(classes), self._margin(classes)
         scores = {name: branch.attribute_scores @ z.T for name, branch in branches.items()}
         effects = {}
         for name, branch in branches.items():
@@ -131,9 +130,9 @@ class MSDNPP(MSDN):
         terms = self._classification(scores, margin, labels, classes)
         for name, effect in effects.items():
             if settings.effect_only:
-                terms[f"cross_entropy_{name}"] = F.cross_entropy(effect, labels)
+                terms[f"cross_entropy_{name}"] = self._cross_entropy(effect, labels, classes)
             elif settings.lambda_causal:
-                terms[f"causal_{name}"] = F.cross_entropy(effect, labels)
+                terms[f"causal_{name}"] = self._cross_entropy(effect, labels, classes)
         if self._distils(branches):
             teach = effects if settings.distil_effects else {name: s + margin for name, s in scores.items()}
             terms["distillation"] = self._distillation(*teach.values())
