@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from functools import cached_property, wraps
 from typing import Any, ClassVar, Self
 
@@ -204,6 +204,21 @@ class Preset:
     source: str
 
 
+@dataclass(frozen=True)
+class Ablation:
+    """A method with something taken away or exchanged.
+
+    Args:
+        says: what is taken away or exchanged, in a few words.
+        changes: settings or recipe entries to change, as text.
+        method: another method to stand in the row instead (with its own settings).
+    """
+
+    says: str
+    changes: Mapping[str, str] = field(default_factory=dict)
+    method: str | None = None
+
+
 class Method(nn.Module):
     """Base of all methods; see the module's docstring.
 
@@ -221,6 +236,9 @@ class Method(nn.Module):
     closed_form: ClassVar[bool] = False
     sweeps_gamma: ClassVar[bool] = False
     """Whether the published protocol of the method sweeps the calibration offset (on the test set)."""
+
+    ablations: ClassVar[Mapping[str, Ablation]] = {}
+    """Rows of ``unseen ablate``, by name."""
 
     settings: Any
 
