@@ -31,7 +31,7 @@ ROWS = ["eszsl", "no cal=msdn:lambda_cal=0", "msdn:lr=1e30"]
     [
         ("msdn", Variant("msdn", "msdn")),
         ("msdn@sun", Variant("msdn@sun", "msdn", "sun")),
-        ("msdn:fusion=0.5,0.5,epochs=3", Variant("msdn:fusion=0.5,0.5,epochs=3", "msdn", None, {"fusion": "0.5,0.5", "epochs": "3"})),
+        ("two=msdn:fusion=0.5,0.5,epochs=3", Variant("two", "msdn", None, {"fusion": "0.5,0.5", "epochs": "3"})),
         ("no cal=msdn@sun:lambda_cal=0", Variant("no cal", "msdn", "sun", {"lambda_cal": "0"})),
     ],
 )  # fmt: skip
@@ -59,7 +59,8 @@ def test_changes_are_settings_or_recipe_entries(tiny_backbone):
     config = parse_variant("msdn@sun:lambda_cal=0.3,lr=1e-2").config(
         {"dataset": "x", "backbone": tiny_backbone}, {"epochs": "2", "lr": "5"}
     )
-    assert (config.preset, config.settings, config.recipe) == ("sun", {"lambda_cal": "0.3"}, {"epochs": "2", "lr": "1e-2"})  # fmt: skip
+    assert (config.preset, config.settings) == ("sun", {"lambda_cal": "0.3"})
+    assert config.recipe == {"epochs": "2", "lr": "1e-2"}
     assert parse_variant("eszsl").config({"dataset": "x", "backbone": tiny_backbone}, {"epochs": "2"}).recipe == {}
     with pytest.raises(UnseenError, match=r'msdn:lambda=1: no setting or recipe entry "lambda" — did you mean'):
         parse_variant("msdn:lambda=1").config({"dataset": "x", "backbone": tiny_backbone})

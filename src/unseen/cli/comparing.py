@@ -1,7 +1,8 @@
-"""``unseen compare``: several methods on one dataset, one table."""
+"""``unseen compare`` and ``ablate``: several methods or settings on one dataset, one table."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,7 +41,7 @@ def compare(
         typer.Argument(
             help="Rows: [NAME=]METHOD[@PRESET][:KEY=VALUE,...], or `all` methods.",
             show_default=False,
-            metavar="ROWS...",
+            metavar="ROWS",
         ),
     ],
     dataset: DatasetArgument,
@@ -63,6 +64,7 @@ def compare(
     Example: `unseen compare eszsl msdn "no cal=msdn:lambda_cal=0" fieldguide --seeds 3`
     """
     from unseen.experiments.compare import Comparison
+    from unseen.experiments.compare import compare as do
     from unseen.experiments.variants import parse_variants
 
     asked = Comparison(
@@ -74,7 +76,59 @@ def compare(
         device=options.device,
         workers=options.workers,
     )
-    run_comparison(asked, output or Path("runs") / f"compare-{Path(dataset).name}", as_json)
+    run_comparison(asked, output or Path("runs") / f"compare-{Path(dataset).name}", as_json, do)
+
+
+@app.command()
+@with_run_options
+def ablate(
+    method: Annotated[
+        str, typer.Argument(help="METHOD[@PRESET][:KEY=VALUE,...]; the changes hold in all rows.", show_default=False)
+    ],
+    dataset: DatasetArgument,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder of runs and tables [default: runs/ablate-METHOD-DATASET]."),
+    ] = None,
+    sweep: Annotated[
+        str | None, typer.Option(help="Instead, values of one setting: lambda_cal=0.01,0.1,1; also draws a plot.")
+    ] = None,
+    protocol: ProtocolOption = "honest",
+    seeds: SeedsOption = "5",
+    recipe: RecipeOption = None,
+    epochs: EpochsOption = None,
+    validation_only: ValidationFlag = False,
+    as_json: JsonFlag = False,
+    *,
+    options: RunOptions,
+) -> None:
+    """Take a method apart: a run without each of its parts, or with other values of one setting.
+
+    Tables, files and resuming are those of `unseen compare`; rows are set against the full method.
+
+    Example: `unseen ablate msdnpp fieldguide --validation-only --sweep lambda_causal=0.01,0.1,1`
+    """
+    from functools import partial
+
+    from unseen.experiments.ablate import ablate as do
+    from unseen.experiments.compare import Comparison
+    from unseen.experiments.variants import parse_variant
+
+    base = parse_variant(method)
+    asked = Comparison(
+        [base],
+        options.entries(dataset, protocol, seeds),
+        common_recipe(recipe, epochs),
+        validation_only=validation_only,
+        cache=options.cache,
+        device=options.device,
+        workers=options.workers,
+    )
+    swept = "" if sweep is None else f"-{sweep.partition('=')[0]}"
+    folder = output or Path("runs") / f"ablate-{base.folder}-{Path(dataset).name}{swept}"
+    run_comparison(asked, folder, as_json, partial(do, base=base, sweep=sweep))
+    if sweep is not None and not as_json:
+        out.print(f"plot:   {folder / 'sweep'}*.png, .svg", highlight=False, soft_wrap=True)
 
 
 def common_recipe(recipe: list[str] | None, epochs: int | None) -> dict[str, str]:
@@ -82,10 +136,9 @@ def common_recipe(recipe: list[str] | None, epochs: int | None) -> dict[str, str
     return pairs(recipe or [], "--recipe") | ({"epochs": str(epochs)} if epochs is not None else {})
 
 
-def run_comparison(asked: Comparison, folder: Path, as_json: bool) -> dict[str, Any]:
+def run_comparison(asked: Comparison, folder: Path, as_json: bool, do: Callable[..., dict[str, Any]]) -> None:
     """Do a comparison and print its table."""
     from unseen.data.catalogue import load_dataset
-    from unseen.experiments.compare import compare as do
     from unseen.experiments.compare import name
 
     with_bars(lambda bars: load_dataset(asked.base["dataset"], cache=asked.cache, report=bars))
@@ -93,10 +146,9 @@ def run_comparison(asked: Comparison, folder: Path, as_json: bool) -> dict[str, 
         found = do(asked, folder, say=lambda line: err.print(plain_text(line), highlight=False, soft_wrap=True))
     if as_json:
         print_json(found)
-        return found
+        return
     print_comparison(found)
     out.print(f"tables: {folder / name(asked)}.md, .csv, .json, .html", highlight=False, soft_wrap=True)
-    return found
 
 
 def print_comparison(found: dict[str, Any]) -> None:

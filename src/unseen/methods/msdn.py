@@ -21,7 +21,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unseen.errors import UnseenError
-from unseen.methods.base import Branch, Card, ClassSpace, GradientMethod, Preset, Recipe, Settings, check_choice
+from unseen.methods.base import (
+    Ablation,
+    Branch,
+    Card,
+    ClassSpace,
+    GradientMethod,
+    Preset,
+    Recipe,
+    Settings,
+    check_choice,
+)
 from unseen.methods.losses import cubed_distance, jensen_shannon, posterior_distance, self_calibration
 
 
@@ -94,6 +104,20 @@ class MSDN(GradientMethod):
             replace(_RECIPE, epochs=50, batch_size=40, step_pictures=50, sampler="classes", momentum=0.0),
             RELEASE,
         ),
+    }
+    ablations: ClassVar = {
+        "a2v alone": Ablation("attribute→visual sub-net alone", {"subnets": "a2v"}),
+        "v2a alone": Ablation("visual→attribute sub-net alone", {"subnets": "v2a"}),
+        "no distillation": Ablation("both sub-nets, but neither teaches the other", {"distillation": "none"}),
+        "paper distillation": Ablation(
+            "distillation of posteriors, as we remember the paper", {"distillation": "paper"}
+        ),
+        "no calibration": Ablation("without the self-calibration loss", {"lambda_cal": "0"}),
+        "no margin": Ablation("without the seen/unseen margin", {"margin": "0"}),
+        "cross-entropy alone": Ablation(
+            "neither distillation nor self-calibration", {"distillation": "none", "lambda_cal": "0"}
+        ),
+        "global features": Ablation("mean-pooled features and one linear map instead of attention", method="global"),
     }
 
     def __init__(
