@@ -14,6 +14,9 @@ import typer
 from unseen.cli.common import CacheOption, DeviceOption
 from unseen.cli.configuring import make_backbone, parse_protocols, parse_seeds
 
+ENTRIES = ("vectors", "select", "split_seed", "store_dtype", "precision", "accumulate")
+"""Options that are entries of a run as they stand."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
@@ -61,10 +64,7 @@ class RunOptions:
             ),
             "protocols": parse_protocols(protocol),
             "seeds": parse_seeds(seeds),
-            **{
-                name: getattr(self, name)
-                for name in ("vectors", "select", "split_seed", "store_dtype", "precision", "accumulate")
-            },
+            **{name: getattr(self, name) for name in ENTRIES},
         }
 
 
