@@ -45,9 +45,6 @@ def reproduce(
 
     Example: `unseen reproduce msdn/cub --data ~/CUB`
     """
-    import shlex
-    import sys
-
     from unseen.cli.common import print_table
     from unseen.experiments import files
     from unseen.experiments.reproduce import Reproduction, comparison_table, measured_block
@@ -76,11 +73,14 @@ def reproduce(
     run, differs = with_bars(lambda bars: do(asked, report=bars))
     rows = comparison_table(found, run)
     if record:
-        files.record(found, measured_block(run, shlex.join(["unseen", *sys.argv[1:]]), differs))
+        files.record(found, measured_block(run, _command(), differs))
     if as_json:
         print_json({"experiment": found.name, "run": str(run.folder), "rows": rows, "differs": differs})
         return
-    print_table(rows, title=f"{found.method} on {found.facts.title}")
+    columns = {name: name for name in rows[0] if name not in ("features", "source")}
+    print_table([{n: row[n] for n in columns} for row in rows], columns, f"{found.method} on {found.facts.title}")
+    for line in dict.fromkeys(f"{row['']}: {row['source']}; {row['features']}" for row in rows):
+        out.print(plain_text(line), highlight=False, soft_wrap=True)
     for line in differs:
         out.print(f"differs: {plain_text(line)}", highlight=False, soft_wrap=True)
     said = [
@@ -93,3 +93,14 @@ def reproduce(
     out.print(f"run: {run.folder}", highlight=False, soft_wrap=True)
     if record:
         err.print(f"recorded in {found.path}", highlight=False, soft_wrap=True)
+
+
+def _command() -> str:
+    """What was called, with the last part of every path: the rest is nobody's business."""
+    import shlex
+    import sys
+
+    def short(word: str) -> str:
+        return Path(word).name if "/" in word and Path(word).expanduser().exists() else word
+
+    return shlex.join(["unseen", *map(short, sys.argv[1:])])

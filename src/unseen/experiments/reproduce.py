@@ -119,7 +119,9 @@ def comparison_table(experiment: Experiment, run: Run) -> list[dict[str, str]]:
             if entry["mean"] is not None and len(found["seeds"]) > 1:
                 text += f" ± {100 * entry['std']:.1f}"
             cells[metric] = text
-        cells["features"] = f"{backbone['name']} {backbone['image_size']} px, {backbone['regions']} regions"
+        network = f"{backbone['name']}, {backbone['weights']}"
+        cells["features"] = f"{network}, {backbone['image_size']} px, {backbone['regions']} regions"
+        cells["source"] = "this run"
         rows.append(cells)
     return rows
 
@@ -127,7 +129,8 @@ def comparison_table(experiment: Experiment, run: Run) -> list[dict[str, str]]:
 def _reported_row(block: Reported) -> dict[str, str]:
     numbers = {metric: block.numbers.get(metric) for metric in METRICS}
     cells = {metric: "–" if value is None else f"{value:.1f}" for metric, value in numbers.items()}
-    return {"": f"reported: {block.source}", "protocol": block.protocol, **cells, "features": block.features}
+    about = {"features": block.features, "source": block.source}
+    return {"": "reported", "protocol": block.protocol, **cells, **about}
 
 
 def measured_block(run: Run, command: str, differs: list[str]) -> dict[str, Any]:
