@@ -246,3 +246,67 @@ def test_seeds_and_pairs():
     assert [configuring.typed(t) for t in texts] == [16, 0.5, True, "same", [24, 48]]
     with pytest.raises(UnseenError):
         configuring.parse_seeds("-1")
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Rows of a comparison in this process."""
+    from unseen.experiments import compare, worker
+
+    monkeypatch.setattr(compare, "run_worker", worker.work)
+
+
+@pytest.mark.parametrize("width", [100, 400])
+def test_compare_prints_one_table_and_writes_files(unseen, here, tiny_guide, cache, tmp_path, width):
+    arguments = ["compare", "eszsl", "no cal=msdn:lambda_cal=0", tiny_guide, *BACKBONE, "--cache", cache]
+    arguments += ["--seeds", "2", "--epochs", "2", "--recipe", "batch_size=8", "--device", "cpu"]
+    arguments += ["-o", tmp_path / "out"]
+    status, out, _ = unseen(*arguments, width=width)
+    assert status == 0
+    found = json.loads((tmp_path / "out" / "compare.json").read_text())
+    for row in found["rows"]:
+        for protocol in ("honest", "paper"):
+            assert f"{100 * row[protocol]['metrics']['T1']['mean']:.1f}" in out
+    for words in ("eszsl", "no cal", "honest", "paper", "T1, honest: ", "compare.md"):
+        assert words in out
+    _, text, _ = unseen(*arguments, "--json")
+    assert json.loads(text) == found
+
+
+def test_compare_refuses_before_any_work(unseen, here, tiny_guide, cache, tmp_path):
+    for rows, words in (
+        (["eszsl", "mdsn"], 'did you mean "msdn"'),
+        (["eszsl", "msdn:lambda_cal=much"], 'msdn:lambda_cal=much: "much" does not fit'),
+        (["eszsl:epochs=3"], 'no setting or recipe entry "epochs"'),
+    ):
+        status, _, err = unseen("compare", *rows, tiny_guide, *BACKBONE, "--cache", cache, "-o", tmp_path / "out")
+        assert status == 2
+        assert err.count("\n") == 1
+        assert words in err or words.split(": ")[1] in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_experiments_are_listed_and_ask_for_data(unseen, tiny_guide, tmp_path):
+    _, text, _ = unseen("list", "experiments", "msdn", "--json")
+    rows = {row["experiment"]: row for row in json.loads(text)}
+    assert rows["msdn/cub"]["reported"] == "T1 76.1 U 68.7 S 67.5 H 68.1"
+    assert rows["msdn/cub50"]["reported"] == "–"
+    status, _, err = unseen("reproduce", "msdn/cub")
+    assert status == 2
+    assert "--data FOLDER" in err
+    status, _, err = unseen("reproduce", "msdn/cub", "--data", tiny_guide, "--image-size", "64")
+    assert (status, "without --backbone" in err) == (2, True)
+
+
+def test_reproduce_shows_reported_and_measured(unseen, tiny_guide, cache, tmp_path):
+    arguments = ["reproduce", "sae/cub", "--data", tiny_guide, *BACKBONE, "--cache", cache, "--device", "cpu"]
+    status, out, _ = unseen(*arguments, "-o", tmp_path / "run", "--protocol", "honest")
+    assert status == 0
+    for words in (
+        "reported",
+        "33.3",
+        "measured",
+        "differs: data: 9 classes seen, 150 in CUB",
+        "protocols: honest here",
+    ):
+        assert words in out

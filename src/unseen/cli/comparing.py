@@ -29,7 +29,7 @@ ValidationFlag = Annotated[
 DatasetArgument = Annotated[
     str, typer.Argument(help="`fieldguide`, or a folder with images.csv and classes.csv.", show_default=False)
 ]
-WIDE = 190
+WIDE = 320
 """Columns of a terminal that take the whole table."""
 
 
@@ -159,12 +159,18 @@ def print_comparison(found: dict[str, Any]) -> None:
     if rows and out.width >= WIDE:
         print_table(rows, title=found["title"])
     elif rows:
-        parts = {view: metric_columns(found, view) for view in found["views"]}
-        parts["differences"] = {name: name for name in difference_columns(found)}
+        views = found["views"]
+        if len(views) > 1:  # side by side
+            gaps = {m: f"{m}, paper − honest" for m in ("T1", "H")}
+            parts = {"T1 and H": [n for m in ("T1", "H") for n in (*(f"{view} {m}" for view in views), gaps[m])]}
+            parts["the other metrics"] = [f"{view} {m}" for m in ("U", "S", "AUSUC") for view in views]
+        else:
+            parts = {"metrics": list(metric_columns(found, views[0]))}
+        parts["differences"] = [n for n in difference_columns(found) if "paper − honest" not in n]
         shown = {name for columns in parts.values() for name in columns} | {"method"}
-        parts["runs"] = {name: name for name in rows[0] if name not in shown}
-        for title, columns in parts.items():
-            columns = {"method": "method", **columns}
+        parts["runs"] = [name for name in rows[0] if name not in shown]
+        for title, names in parts.items():
+            columns = {name: name for name in ("method", *names)}
             print_table([{n: row[n] for n in columns} for row in rows], columns, f"{found['title']}: {title}")
     for text in failures(found):
         err.print(f"[bold red]failed:[/] {plain_text(text)}", highlight=False, soft_wrap=True)
