@@ -252,6 +252,18 @@ def test_stopped_and_repeated_is_as_if_never_stopped(done, asked, tmp_path, monk
         assert (tmp_path / file).read_bytes() == (folder / file).read_bytes()
 
 
+def test_tables_without_a_single_number(asked, tmp_path, monkeypatch):
+    def stop(task):
+        task.folder.mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(comparing, "run_worker", stop)
+    with pytest.raises(KeyboardInterrupt):
+        compare(asked(ROWS[:2]), tmp_path / "out")
+    assert (tmp_path / "out" / "compare.html").read_text().count("not finished") == 2
+    assert (tmp_path / "out" / "compare.md").read_text().count("not finished") == 2
+
+
 def test_validation_only_never_reads_a_test_picture(here, asked, tiny_guide, tiny_backbone, cache, tmp_path):
     from unseen.data.features import RegionStore
     from unseen.data.folder import load_folder

@@ -185,7 +185,7 @@ def gather(asked: Comparison, folder: Path, dataset: Dataset, errors: Mapping[st
         run = Run(folder / variant.folder)
         manifest = manifest or run.manifest
         usage, blocks = read_usage(run.folder), {view: _block(asked, run, view) for view in asked.views}
-        if not usage["seconds"]:  # made by `unseen train`
+        if not usage["seconds"] and not asked.validation_only:  # made by `unseen train`
             usage = {key: run.results[key] for key in usage}
         for view, block in blocks.items():
             drawn[variant.name, view] = _resampled(run.folder, view, block)
