@@ -151,7 +151,7 @@ def test_every_command_has_help(unseen):
         (["train", "msdn", "{guide}", "--device", "tpu"], "auto or cpu"),
         (["evaluate", "{guide}"], "unseen train"),
         (["predict", "{guide}", "x.jpg"], "no such file"),
-        (["list", "everything"], "methods, datasets or stages"),
+        (["list", "everything"], "methods, datasets, experiments or stages"),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(unseen, tiny_guide, tmp_path, monkeypatch, arguments, mend):
