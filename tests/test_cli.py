@@ -47,7 +47,20 @@ def unseen(monkeypatch, capsys):
 def trained(tiny_guide, cache, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "msdn"
     argv = ["unseen", "train", "msdn", str(tiny_guide), *BACKBONE, "--epochs", "3", "-o", str(folder)]
-    argv += ["--recipe", "lr=1e-3", "--seeds", "2", "--protocol", "both", "--cache", str(cache), "--device", "cpu"]
+    argv += [
+        "--preset",
+        "cub",
+        "--recipe",
+        "lr=1e-3",
+        "--seeds",
+        "2",
+        "--protocol",
+        "both",
+        "--cache",
+        str(cache),
+        "--device",
+        "cpu",
+    ]
     before, sys.argv = sys.argv, argv
     try:
         cli.main()
@@ -57,7 +70,8 @@ def trained(tiny_guide, cache, tmp_path_factory):
 
 
 def test_train_prints_one_table_that_says_everything(unseen, trained, tiny_guide, cache):
-    arguments = [tiny_guide, *BACKBONE, "--epochs", "3", "--recipe", "lr=1e-3", "-o", trained, "--cache", cache]
+    arguments = [tiny_guide, *BACKBONE, "--preset", "cub", "--epochs", "3", "--recipe", "lr=1e-3"]
+    arguments += ["-o", trained, "--cache", cache]
     status, out, _ = unseen("train", "msdn", *arguments, "--seeds", "2", "--protocol", "both", "--device", "cpu")
     assert status == 0
     for words in ("tiny", "test_resnet 64px random, frozen", "seeds: 0, 1", "honest", "paper", "AUSUC", "chance"):
@@ -66,7 +80,8 @@ def test_train_prints_one_table_that_says_everything(unseen, trained, tiny_guide
 
 
 def test_train_json_is_the_results_file(unseen, trained, tiny_guide, cache):
-    arguments = [tiny_guide, *BACKBONE, "--epochs", "3", "--recipe", "lr=1e-3", "-o", trained, "--cache", cache]
+    arguments = [tiny_guide, *BACKBONE, "--preset", "cub", "--epochs", "3", "--recipe", "lr=1e-3"]
+    arguments += ["-o", trained, "--cache", cache]
     _, out, _ = unseen("train", "msdn", *arguments, "--seeds", "2", "--protocol", "both", "--no-report", "--json")
     printed = json.loads(out)
     assert printed["protocols"] == json.loads((trained / "results.json").read_text())["protocols"]
@@ -167,7 +182,7 @@ def test_every_command_has_help(unseen):
         (["train", "msdn", "{guide}", "--device", "tpu"], "auto or cpu"),
         (["evaluate", "{guide}"], "unseen train"),
         (["predict", "{guide}", "x.jpg"], "no such file"),
-        (["list", "everything"], "methods, datasets or stages"),
+        (["list", "everything"], "methods, datasets, experiments or stages"),
         (["figures", "{guide}"], "unseen train"),
     ],
 )
@@ -281,3 +296,67 @@ def test_clip_by_names_from_a_relative_folder(unseen, tiny_pairs, tiny_guide, ca
     assert width > 2 * height  # the picture and one bar: there is nothing to draw heat maps of
     status, _, err = unseen("train", "clip", tiny_guide, "--backbone", "test_resnet", "-o", tmp_path / "other")
     assert (status, "hf:MODEL" in err) == (2, True)
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Rows of a comparison in this process."""
+    from unseen.experiments import compare, worker
+
+    monkeypatch.setattr(compare, "run_worker", worker.work)
+
+
+@pytest.mark.parametrize("width", [100, 400])
+def test_compare_prints_one_table_and_writes_files(unseen, here, tiny_guide, cache, tmp_path, width):
+    arguments = ["compare", "eszsl", "no cal=msdn:lambda_cal=0", tiny_guide, *BACKBONE, "--cache", cache]
+    arguments += ["--seeds", "2", "--epochs", "2", "--recipe", "batch_size=8", "--device", "cpu"]
+    arguments += ["-o", tmp_path / "out"]
+    status, out, _ = unseen(*arguments, width=width)
+    assert status == 0
+    found = json.loads((tmp_path / "out" / "compare.json").read_text())
+    for row in found["rows"]:
+        for protocol in ("honest", "paper"):
+            assert f"{100 * row[protocol]['metrics']['T1']['mean']:.1f}" in out
+    for words in ("eszsl", "no cal", "honest", "paper", "T1, honest: ", "compare.md"):
+        assert words in out
+    _, text, _ = unseen(*arguments, "--json")
+    assert json.loads(text) == found
+
+
+def test_compare_refuses_before_any_work(unseen, here, tiny_guide, cache, tmp_path):
+    for rows, words in (
+        (["eszsl", "mdsn"], 'did you mean "msdn"'),
+        (["eszsl", "msdn:lambda_cal=much"], 'msdn:lambda_cal=much: "much" does not fit'),
+        (["eszsl:epochs=3"], 'no setting or recipe entry "epochs"'),
+    ):
+        status, _, err = unseen("compare", *rows, tiny_guide, *BACKBONE, "--cache", cache, "-o", tmp_path / "out")
+        assert status == 2
+        assert err.count("\n") == 1
+        assert words in err or words.split(": ")[1] in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_experiments_are_listed_and_ask_for_data(unseen, tiny_guide, tmp_path):
+    _, text, _ = unseen("list", "experiments", "msdn", "--json")
+    rows = {row["experiment"]: row for row in json.loads(text)}
+    assert rows["msdn/cub"]["reported"] == "T1 76.1 U 68.7 S 67.5 H 68.1"
+    assert rows["msdn/cub50"]["reported"] == "–"
+    status, _, err = unseen("reproduce", "msdn/cub")
+    assert status == 2
+    assert "--data FOLDER" in err
+    status, _, err = unseen("reproduce", "msdn/cub", "--data", tiny_guide, "--image-size", "64")
+    assert (status, "without --backbone" in err) == (2, True)
+
+
+def test_reproduce_shows_reported_and_measured(unseen, tiny_guide, cache, tmp_path):
+    arguments = ["reproduce", "sae/cub", "--data", tiny_guide, *BACKBONE, "--cache", cache, "--device", "cpu"]
+    status, out, _ = unseen(*arguments, "-o", tmp_path / "run", "--protocol", "honest")
+    assert status == 0
+    for words in (
+        "reported",
+        "33.3",
+        "measured",
+        "differs: data: 9 classes seen, 150 in CUB",
+        "protocols: honest here",
+    ):
+        assert words in out

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property, wraps
 from typing import Any, ClassVar, Self
 
@@ -230,6 +230,21 @@ class Preset:
     source: str
 
 
+@dataclass(frozen=True)
+class Ablation:
+    """A method with something taken away or exchanged.
+
+    Args:
+        says: what is taken away or exchanged, in a few words.
+        changes: settings or recipe entries to change, as text.
+        method: another method to stand in the row instead (with its own settings).
+    """
+
+    says: str
+    changes: Mapping[str, str] = field(default_factory=dict)
+    method: str | None = None
+
+
 class Method(nn.Module):
     """Base of all methods; see the module's docstring.
 
@@ -250,6 +265,8 @@ class Method(nn.Module):
 
     reads_text: ClassVar[bool] = False
     """Whether it needs ``ClassSpace.words``, and so a backbone with a text tower."""
+    ablations: ClassVar[Mapping[str, Ablation]] = {}
+    """Rows of ``unseen ablate``, by name."""
 
     settings: Any
 

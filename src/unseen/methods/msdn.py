@@ -22,7 +22,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unseen.errors import UnseenError
-from unseen.methods.base import Branch, Card, ClassSpace, GradientMethod, Preset, Recipe, Settings, check_choice
+from unseen.methods.base import (
+    Ablation,
+    Branch,
+    Card,
+    ClassSpace,
+    GradientMethod,
+    Preset,
+    Recipe,
+    Settings,
+    check_choice,
+)
 from unseen.methods.losses import cubed_distance, jensen_shannon, posterior_distance, self_calibration
 from unseen.methods.prototypes import PrototypeHead
 
@@ -116,6 +126,25 @@ class MSDN(GradientMethod):
             RELEASE,
         ),
         "recommended": Preset(RECOMMENDED, RECOMMENDED_RECIPE, OURS),
+    }
+    ablations: ClassVar = {
+        "a2v alone": Ablation("attribute→visual sub-net alone", {"subnets": "a2v"}),
+        "v2a alone": Ablation("visual→attribute sub-net alone", {"subnets": "v2a"}),
+        "no distillation": Ablation("both sub-nets, but neither teaches the other", {"distillation": "none"}),
+        "paper distillation": Ablation(
+            "distillation of posteriors, as we remember the paper", {"distillation": "paper"}
+        ),
+        "no calibration": Ablation("without the self-calibration loss", {"lambda_cal": "0"}),
+        "no margin": Ablation("without the seen/unseen margin", {"margin": "0"}),
+        "cross-entropy alone": Ablation(
+            "neither distillation nor self-calibration", {"distillation": "none", "lambda_cal": "0"}
+        ),
+        "no prototypes": Ablation(
+            "score maps and class scores of the release, from a random start", {"head": "released"}
+        ),
+        "no attribute dropout": Ablation("every step with all attributes", {"attribute_dropout": "0"}),
+        "no averaging": Ablation("the last step's weights, not their moving average", {"average": "0"}),
+        "global features": Ablation("mean-pooled features and one linear map instead of attention", method="global"),
     }
 
     def __init__(

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from unseen.errors import UnseenError
-from unseen.methods.base import Branch, Card, ClassSpace, Preset
+from unseen.methods.base import Ablation, Branch, Card, ClassSpace, Preset
 from unseen.methods.msdn import AXIS, MSDN, MSDNSettings
 
 INTERVENTIONS = ("random", "uniform", "reversed", "shuffled")
@@ -100,6 +100,19 @@ class MSDNPP(MSDN):
     )
     settings_class = MSDNPPSettings
     presets: ClassVar = {name: _upgraded(preset) for name, preset in MSDN.presets.items()}
+    ablations: ClassVar = {
+        "no causal term": Ablation("without the causal loss: MSDN", {"lambda_causal": "0"}),
+        **{
+            f"{kind} intervention": Ablation(f"counterfactual attention: {kind}", {"intervention": kind})
+            for kind in INTERVENTIONS
+            if kind != MSDNPPSettings().intervention
+        },
+        "effect only": Ablation(
+            "cross-entropy on the effect instead of on the class scores", {"effect_only": "true", "lambda_causal": "0"}
+        ),
+        "effects distilled": Ablation("the sub-nets distil effects, not class scores", {"distil_effects": "true"}),
+        **MSDN.ablations,
+    }
 
     def forward(self, regions: Tensor) -> dict[str, Branch]:
         """Unit regions ``(B, R, C)`` to attribute scores and, in training, counterfactual ones."""
