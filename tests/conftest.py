@@ -36,3 +36,14 @@ def tiny_backbone():
     from unseen.backbones import BackboneSpec
 
     return BackboneSpec(name="test_resnet", weights="random", image_size=64, options={"output_stride": 16})
+
+
+@pytest.fixture(scope="session")
+def tiny_pairs(tmp_path_factory) -> dict[str, Path]:
+    """Folders of a tiny CLIP and a tiny SigLIP model; the test is skipped where the extra is not installed."""
+    pytest.importorskip("transformers", reason="needs unseen[clip]")
+    pytest.importorskip("sentencepiece", reason="needs unseen[clip]")
+    import tiny_clip
+
+    folder = tmp_path_factory.mktemp("pairs")
+    return {kind: tiny_clip.make(folder / kind, kind) for kind in tiny_clip.KINDS}

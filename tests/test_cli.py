@@ -48,7 +48,20 @@ def unseen(monkeypatch, capsys):
 def trained(tiny_guide, cache, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "msdn"
     argv = ["unseen", "train", "msdn", str(tiny_guide), *BACKBONE, "--epochs", "3", "-o", str(folder)]
-    argv += ["--recipe", "lr=1e-3", "--seeds", "2", "--protocol", "both", "--cache", str(cache), "--device", "cpu"]
+    argv += [
+        "--preset",
+        "cub",
+        "--recipe",
+        "lr=1e-3",
+        "--seeds",
+        "2",
+        "--protocol",
+        "both",
+        "--cache",
+        str(cache),
+        "--device",
+        "cpu",
+    ]
     before, sys.argv = sys.argv, argv
     try:
         cli.main()
@@ -58,7 +71,8 @@ def trained(tiny_guide, cache, tmp_path_factory):
 
 
 def test_train_prints_one_table_that_says_everything(unseen, trained, tiny_guide, cache):
-    arguments = [tiny_guide, *BACKBONE, "--epochs", "3", "--recipe", "lr=1e-3", "-o", trained, "--cache", cache]
+    arguments = [tiny_guide, *BACKBONE, "--preset", "cub", "--epochs", "3", "--recipe", "lr=1e-3"]
+    arguments += ["-o", trained, "--cache", cache]
     status, out, _ = unseen("train", "msdn", *arguments, "--seeds", "2", "--protocol", "both", "--device", "cpu")
     assert status == 0
     for words in ("tiny", "test_resnet 64px random, frozen", "seeds: 0, 1", "honest", "paper", "AUSUC", "chance"):
@@ -67,7 +81,8 @@ def test_train_prints_one_table_that_says_everything(unseen, trained, tiny_guide
 
 
 def test_train_json_is_the_results_file(unseen, trained, tiny_guide, cache):
-    arguments = [tiny_guide, *BACKBONE, "--epochs", "3", "--recipe", "lr=1e-3", "-o", trained, "--cache", cache]
+    arguments = [tiny_guide, *BACKBONE, "--preset", "cub", "--epochs", "3", "--recipe", "lr=1e-3"]
+    arguments += ["-o", trained, "--cache", cache]
     _, out, _ = unseen("train", "msdn", *arguments, "--seeds", "2", "--protocol", "both", "--no-report", "--json")
     printed = json.loads(out)
     assert printed["protocols"] == json.loads((trained / "results.json").read_text())["protocols"]
@@ -104,7 +119,7 @@ def test_predict_files_and_folders(unseen, trained, tiny_guide):
 
 
 def test_parts_of_a_model_trained_end_to_end(unseen, tiny_guide, tmp_path, cache):
-    small = ["--preset", "small", "--set", "width=32", "--set", "parts=4", "--set", "attention_width=8"]
+    small = ["--preset", "recommended", "--set", "width=32", "--set", "parts=4", "--set", "attention_width=8"]
     recipe = ["--recipe", "batches=2", "--recipe", "batch_size=4", "--epochs", "1", "--recipe", "flip=false"]
     where = ["-o", tmp_path / "run", "--cache", cache, "--device", "cpu"]
     status, out, err = unseen("train", "mgmrn", tiny_guide, *BACKBONE, "--stage=-3,-2,-1", *small, *recipe, *where)
@@ -139,6 +154,22 @@ def test_explain_writes_a_figure(unseen, trained, tiny_guide, tmp_path):
     assert sum(r["against"] for r in found["reasons"]) + found["lead_offset"] > 0  # the best one leads
 
 
+def test_figures_go_where_asked_with_their_numbers(unseen, trained, cache, tmp_path):
+    common = ["figures", trained, "--cache", cache, "--device", "cpu", "--seed", "1"]
+    options = ["--kind", "tsne", "--format", "svg", "--perplexity", "5", "--classes", "4", "-o", tmp_path / "figs"]
+    status, out, _ = unseen(*common, *options)
+    assert status == 0
+    assert str(tmp_path / "figs" / "tsne.svg") in out
+    _, text, _ = unseen(*common, *options, "--json")
+    (found,) = json.loads(text)["figures"]
+    assert sorted(p.name for p in (tmp_path / "figs").iterdir()) == ["tsne.csv", "tsne.json", "tsne.svg"]
+    assert "4 classes, drawn with seed 0" in found["caption"]
+    assert found["caption"].endswith("honest protocol, seed 1.")
+    status, _, err = unseen(*common, "--kind", "umap")
+    assert status == 2
+    assert "one of tsne, attention, attributes" in err
+
+
 def test_list(unseen):
     _, out, _ = unseen("list", "--json")
     assert {row["name"] for row in json.loads(out)} >= {"msdn", "eszsl", "global"}
@@ -150,7 +181,7 @@ def test_list(unseen):
 
 def test_every_command_has_help(unseen):
     _, out, _ = unseen("--help")
-    for command in ("train", "evaluate", "predict", "explain", "list", "demo"):
+    for command in ("train", "evaluate", "predict", "explain", "figures", "list", "demo"):
         assert command in out
         status, text, _ = unseen(command, "--help")
         assert status == 0
@@ -175,7 +206,8 @@ def test_every_command_has_help(unseen):
         (["train", "msdn", "{guide}", "--device", "tpu"], "auto or cpu"),
         (["evaluate", "{guide}"], "unseen train"),
         (["predict", "{guide}", "x.jpg"], "no such file"),
-        (["list", "everything"], "methods, datasets or stages"),
+        (["list", "everything"], "methods, datasets, experiments or stages"),
+        (["figures", "{guide}"], "unseen train"),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(unseen, tiny_guide, tmp_path, monkeypatch, arguments, mend):
@@ -270,3 +302,85 @@ def test_seeds_and_pairs():
     assert [configuring.typed(t) for t in texts] == [16, 0.5, True, "same", [24, 48]]
     with pytest.raises(UnseenError):
         configuring.parse_seeds("-1")
+
+
+def test_clip_by_names_from_a_relative_folder(unseen, tiny_pairs, tiny_guide, cache, tmp_path, monkeypatch):
+    monkeypatch.chdir(tiny_pairs["clip"].parent)
+    options = ["--backbone", "hf:clip", "-o", tmp_path / "run", "--cache", cache, "--device", "cpu"]
+    status, out, _ = unseen("train", "clip", tiny_guide, *options, "--set", "templates=a photo of a {}, a bird.")
+    assert status == 0
+    assert f"hf:{tiny_pairs['clip']}" in re.sub(r"\s", "", out)
+    monkeypatch.chdir(tmp_path)
+    picture = next((tiny_guide / "images").rglob("*.jpg"))
+    status, out, _ = unseen("explain", tmp_path / "run", picture, "-o", tmp_path / "why.png")
+    assert status == 0
+    assert "the class's name" in out
+    assert "other attributes" not in out  # none counts
+    width, height = Image.open(tmp_path / "why.png").size
+    assert width > 2 * height  # the picture and one bar: there is nothing to draw heat maps of
+    status, _, err = unseen("train", "clip", tiny_guide, "--backbone", "test_resnet", "-o", tmp_path / "other")
+    assert (status, "hf:MODEL" in err) == (2, True)
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Rows of a comparison in this process."""
+    from unseen.experiments import compare, worker
+
+    monkeypatch.setattr(compare, "run_worker", worker.work)
+
+
+@pytest.mark.parametrize("width", [100, 400])
+def test_compare_prints_one_table_and_writes_files(unseen, here, tiny_guide, cache, tmp_path, width):
+    arguments = ["compare", "eszsl", "no cal=msdn:lambda_cal=0", tiny_guide, *BACKBONE, "--cache", cache]
+    arguments += ["--seeds", "2", "--epochs", "2", "--recipe", "batch_size=8", "--device", "cpu"]
+    arguments += ["-o", tmp_path / "out"]
+    status, out, _ = unseen(*arguments, width=width)
+    assert status == 0
+    found = json.loads((tmp_path / "out" / "compare.json").read_text())
+    for row in found["rows"]:
+        for protocol in ("honest", "paper"):
+            assert f"{100 * row[protocol]['metrics']['T1']['mean']:.1f}" in out
+    for words in ("eszsl", "no cal", "honest", "paper", "T1, honest: ", "compare.md"):
+        assert words in out
+    _, text, _ = unseen(*arguments, "--json")
+    assert json.loads(text) == found
+
+
+def test_compare_refuses_before_any_work(unseen, here, tiny_guide, cache, tmp_path):
+    for rows, words in (
+        (["eszsl", "mdsn"], 'did you mean "msdn"'),
+        (["eszsl", "msdn:lambda_cal=much"], 'msdn:lambda_cal=much: "much" does not fit'),
+        (["eszsl:epochs=3"], 'no setting or recipe entry "epochs"'),
+    ):
+        status, _, err = unseen("compare", *rows, tiny_guide, *BACKBONE, "--cache", cache, "-o", tmp_path / "out")
+        assert status == 2
+        assert err.count("\n") == 1
+        assert words in err or words.split(": ")[1] in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_experiments_are_listed_and_ask_for_data(unseen, tiny_guide, tmp_path):
+    _, text, _ = unseen("list", "experiments", "msdn", "--json")
+    rows = {row["experiment"]: row for row in json.loads(text)}
+    assert rows["msdn/cub"]["reported"] == "T1 76.1 U 68.7 S 67.5 H 68.1"
+    assert rows["msdn/cub50"]["reported"] == "–"
+    status, _, err = unseen("reproduce", "msdn/cub")
+    assert status == 2
+    assert "--data FOLDER" in err
+    status, _, err = unseen("reproduce", "msdn/cub", "--data", tiny_guide, "--image-size", "64")
+    assert (status, "without --backbone" in err) == (2, True)
+
+
+def test_reproduce_shows_reported_and_measured(unseen, tiny_guide, cache, tmp_path):
+    arguments = ["reproduce", "sae/cub", "--data", tiny_guide, *BACKBONE, "--cache", cache, "--device", "cpu"]
+    status, out, _ = unseen(*arguments, "-o", tmp_path / "run", "--protocol", "honest")
+    assert status == 0
+    for words in (
+        "reported",
+        "33.3",
+        "measured",
+        "differs: data: 9 classes seen, 150 in CUB",
+        "protocols: honest here",
+    ):
+        assert words in out

@@ -114,6 +114,7 @@ def test_explanation_of_a_chosen_pair(recognizer, picture):
         k = ATTRIBUTES.index(reason.attribute)
         assert reason.evidence == pytest.approx(reason.score * unit[3, k], rel=1e-5)
         assert reason.against == pytest.approx(reason.score * (unit[3, k] - unit[0, k]), rel=1e-5, abs=1e-6)
+        assert (reason.value, reason.rival_value) == pytest.approx((unit[3, k], unit[0, k]), rel=1e-5)
     assert why.offset == pytest.approx(1.0, abs=1e-5)  # the margin of an unseen class
     assert why.lead_offset == pytest.approx(2.0 + 0.3, abs=1e-5)  # +1 against -1, and gamma off the seen one
     assert set(why.attention) == {"a2v", "v2a"}
@@ -131,7 +132,8 @@ def test_heat_leaves_out_a_sub_net_without_weight(recognizer, picture):
         why = recognizer.explain(picture)
     finally:
         method.settings = before
-    assert set(why.attention) == {"a2v"}
+    assert set(why.attention) == {"a2v", "v2a"}
+    assert why.counted == ("a2v",)
     np.testing.assert_allclose(why.heat("crown::red") * why.attention["a2v"][1].max(), why.attention["a2v"][1])
 
 

@@ -1,4 +1,4 @@
-"""timm networks that turn pictures into grids of region features, and their picture transform."""
+"""Networks (timm's, or a CLIP model's image tower) that turn pictures into grids of region features."""
 
 import difflib
 import functools
@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import struct
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
+from unseen import towers
 from unseen.errors import DataError, UnseenError
 
 FINAL = "final"
@@ -35,7 +37,8 @@ class BackboneSpec:
     """What determines the features: a network, its weights, and how a picture is put to it.
 
     Attributes:
-        name: timm model name, with or without a pretrained tag.
+        name: timm model name, with or without a pretrained tag; or ``hf:`` and the folder or hub id of a CLIP or
+            SigLIP model, whose image tower it is then (:mod:`unseen.towers`).
         stages: feature maps to take: "final" (timm's `forward_features`) or indices of
             `forward_intermediates`, negative ones from the end.
         image_size: side of the square input; None is the model's own.
@@ -59,6 +62,9 @@ class BackboneSpec:
 
     def __post_init__(self) -> None:
         _check_name(self.name)
+        if self.tower is not None and (self.weights != "pretrained" or self.options or self.stages != (FINAL,)):
+            problem = 'it has its own weights, one stage ("final") and no options'
+            raise UnseenError(problem, where=self.name, mend="leave out weights, stages and options")
         for stage in self.stages:
             if stage != FINAL and (not isinstance(stage, int) or isinstance(stage, bool)):
                 raise UnseenError(f"{stage!r} is not a stage", where=self.name, mend=f'give "{FINAL}" or an integer')
@@ -72,8 +78,17 @@ class BackboneSpec:
             if values is not None and (len(values) != 3 or (what == "std" and min(values) <= 0)):
                 raise UnseenError(f"{what} {values} is not three numbers fit for it", where=self.name)
 
+    @property
+    def tower(self) -> str | None:
+        """Folder or hub id of the CLIP or SigLIP model; ``None`` for a timm network."""
+        return self.name.removeprefix(towers.PREFIX) if self.name.startswith(towers.PREFIX) else None
+
     def resolved(self) -> Self:
         """The same spec with the model's own input size and normalisation filled in."""
+        if self.tower is not None:
+            mean, std = (self.mean, self.std) if self.mean and self.std else towers.normalisation(self.tower)
+            size = self.image_size or towers.model_facts(self.tower).image_size
+            return replace(self, image_size=size, mean=tuple(self.mean or mean), std=tuple(self.std or std))
         cfg = _defaults(self.name)
         return replace(
             self,
@@ -102,7 +117,9 @@ class BackboneSpec:
         """
         facts = self.resolved().to_json() | {"interpolation": "bicubic"}
         del facts["seed"]
-        if self.weights == "pretrained":
+        if self.tower is not None:
+            facts |= {"name": towers.PREFIX, "weights": towers.model_digest(self.tower)}
+        elif self.weights == "pretrained":
             facts["name"] = f"{self.name.split('.')[0]}.{_defaults(self.name).tag}"
             facts["weights"] = ["pretrained", timm.__version__]
         elif self.weights == "random":
@@ -111,6 +128,26 @@ class BackboneSpec:
             facts["name"] = self.name.split(".")[0]
             facts["weights"] = _file_digest(_weights_file(self.weights))
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def copy_weights(self, folder: Path) -> None:
+        """Copy weights that are files of this machine into a folder, where :meth:`found_in` finds them."""
+        if self.tower is not None:
+            files = towers.model_files(self.tower) if Path(self.tower).is_dir() else []
+            targets = {file: folder / "backbone" / file.name for file in files}
+        else:
+            own = self.weights not in ("pretrained", "random")
+            targets = {Path(self.weights): folder / "backbone.safetensors"} if own else {}
+        for source, target in targets.items():
+            if source.resolve() != target.resolve():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, target)
+
+    def found_in(self, folder: Path) -> Self:
+        """The spec with the weights that :meth:`copy_weights` put into a folder, if it did."""
+        if self.tower is not None and (folder / "backbone").is_dir():
+            return replace(self, name=towers.PREFIX + str(folder / "backbone"))
+        file = folder / "backbone.safetensors"
+        return replace(self, weights=str(file)) if file.is_file() else self
 
 
 class Backbone(nn.Module):
@@ -133,6 +170,7 @@ class Backbone(nn.Module):
         self.model: Any = _build(spec).eval().requires_grad_(False)
         self._prefix = getattr(self.model, "num_prefix_tokens", 0)
         self._channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
+        _check_patches(self.model, spec)
         self._indices = self._intermediates()
         self.grids: list[tuple[int, int]] = []
         self.channels: list[int] = []
@@ -296,8 +334,11 @@ class Transform:
 
 
 def list_stages(name: str) -> list[tuple[str | int, int, int]]:
-    """Stage, channels and reduction of every feature map that a timm model gives; no weights are made."""
+    """Stage, channels and reduction of every feature map that a model gives; no weights are made."""
     _check_name(name)
+    if name.startswith(towers.PREFIX):
+        facts = towers.model_facts(name.removeprefix(towers.PREFIX))
+        return [(FINAL, facts.channels, facts.patch_size)]
     with torch.device("meta"):
         model: Any = timm.create_model(name, num_classes=0)
     info = [] if not hasattr(model, "forward_intermediates") else model.feature_info
@@ -352,6 +393,10 @@ def _unreadable(where: object) -> Iterator[None]:
 
 
 def _check_name(name: str) -> None:
+    if name.startswith(towers.PREFIX):
+        if name == towers.PREFIX:
+            raise UnseenError("no model named", where=name, mend="hf:FOLDER, or the hub's id of one")
+        return
     base = name.split(".")[0]
     if not timm.is_model(base):
         close = difflib.get_close_matches(base, timm.list_models(), n=3)
@@ -369,6 +414,9 @@ def _defaults(name: str) -> Any:
 
 
 def _build(spec: BackboneSpec) -> nn.Module:
+    if spec.tower is not None:
+        assert spec.image_size
+        return towers.ImageTower(spec.tower, spec.image_size)
     options = {"num_classes": 0, **spec.options}
     cfg = _defaults(spec.name)
     if cfg.fixed_input_size and spec.image_size != cfg.input_size[-1]:
@@ -387,6 +435,23 @@ def _build(spec: BackboneSpec) -> nn.Module:
     if spec.weights not in ("pretrained", "random"):
         _load(model, _weights_file(spec.weights))
     return model
+
+
+def _check_patches(model: Any, spec: BackboneSpec) -> None:
+    """A transformer's patches must fill the picture: timm cuts off the rest of some sizes in silence."""
+    embed = getattr(model, "patch_embed", getattr(model, "embeds", model))
+    side = getattr(embed, "patch_size", 1)
+    side = side if isinstance(side, int) else side[0]
+    size = spec.image_size
+    assert size
+    if not hasattr(model, "num_prefix_tokens") or size % side == 0 or getattr(embed, "dynamic_img_pad", False):
+        return
+    near = [s for s in (size - size % side, size - size % side + side) if s]
+    raise UnseenError(
+        f"cannot take {size}-pixel pictures: {size} is no multiple of its patch size {side}",
+        where=spec.name,
+        mend=f"--image-size {' or '.join(map(str, near))}",
+    )
 
 
 def _weights_file(weights: str) -> Path:

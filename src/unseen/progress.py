@@ -56,3 +56,16 @@ def bars() -> Iterator[Report]:
                 console.print(f"{task}: done {note}".rstrip(), highlight=False)
 
         yield report
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep library chatter out of the terminal."""
+    import logging
+    import warnings
+
+    for library in ("lightning_fabric", "huggingface_hub", "timm"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning_fabric")
+        yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,6 +19,8 @@ from unseen.classes import ClassTable, write_attributes
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.files import read_json, write_json
 from unseen.methods import ClassSpace, Method, find_method
+from unseen.semantics import name_things
+from unseen.towers import TEXTS, TextTower
 from unseen.training.checkpoints import load_weights, save_weights
 from unseen.training.endtoend import build_method
 from unseen.training.engine import make_fabric
@@ -83,6 +84,7 @@ class Reason:
         score: attribute score psi_k.
         evidence: psi_k z_ck, what it adds to the class score.
         against: psi_k (z_ck - z_jk), what it adds to the lead over the rival j.
+        value, rival_value: z_ck and z_jk, as the method scores with them.
     """
 
     attribute: str
@@ -91,6 +93,8 @@ class Reason:
     score: float
     evidence: float
     against: float
+    value: float
+    rival_value: float
 
 
 @dataclass(frozen=True)
@@ -102,11 +106,12 @@ class Explanation:
         prediction: as :meth:`Recognizer.predict` gives it.
         target, rival: the class explained, and the one it is compared with.
         reasons: one an attribute, strongest evidence first. Their evidence adds up to the class score less ``offset``.
-        offset: what the score holds beside the attributes: the method's seen/unseen margin.
+        offset: what the score holds beside the attributes, such as the method's seen/unseen margin.
+        offset_name: what that is called.
         lead_offset: what margin and gamma add to the target's lead over the rival; the lead is this plus the sum of
             ``against``. It is 0 where both are seen or both unseen.
-        attention: name of a sub-net to ``(K, h, w)`` in the table's attribute order, for those whose scores count;
-            empty for methods without attention.
+        attention: name of a sub-net to ``(K, h, w)`` in the table's attribute order; empty without attention.
+        counted: names of the sub-nets whose scores count.
         contributions: ``(K, h, w)`` what each region adds to each attribute score, sub-nets fused.
         crop: left, top, right, bottom of what the network saw, in the picture's pixels.
     """
@@ -119,25 +124,29 @@ class Explanation:
     offset: float
     lead_offset: float
     attention: Mapping[str, np.ndarray]
+    counted: tuple[str, ...]
     contributions: np.ndarray
     crop: tuple[float, float, float, float]
     order: Mapping[str, int]
+    offset_name: str = "seen/unseen offset"
 
     def strongest(self, count: int) -> list[Reason]:
-        """The attributes that tell target and rival apart most, either way."""
-        return sorted(self.reasons, key=lambda r: -abs(r.against))[:count]
+        """The attributes that tell target and rival apart most, either way; none that counts for nothing."""
+        counting = [r for r in self.reasons if r.evidence or r.against]
+        return sorted(counting, key=lambda r: -abs(r.against))[:count]
 
     def looked_for(self, count: int) -> list[Reason]:
-        """Of the attributes that speak for the target, those that tell it from the rival most: worth a heat map."""
-        return [r for r in self.strongest(len(self.reasons)) if r.evidence > 0][:count]
+        """Of the attributes that speak for the target by being there, those that tell it from the rival most."""
+        return [r for r in self.strongest(len(self.reasons)) if r.evidence > 0 and r.score > 0][:count]
 
     def heat(self, attribute: str) -> np.ndarray:
-        """``(h, w)`` where the model looked for an attribute: the sub-nets' mean attention, else contributions > 0."""
+        """``(h, w)`` where the model looked for it: the counted sub-nets' mean attention, else contributions > 0."""
         if attribute not in self.order:
             raise DataError(f'no attribute "{attribute}"', mend=f"one of {', '.join(list(self.order)[:5])}, ...")
         k = self.order[attribute]
-        if self.attention:
-            return np.mean([maps[k] / max(maps[k].max(), 1e-12) for maps in self.attention.values()], axis=0)
+        looked = [maps[k] for name, maps in self.attention.items() if name in self.counted]
+        if looked:
+            return np.mean([one / max(one.max(), 1e-12) for one in looked], axis=0)
         return self.contributions[k].clip(min=0)
 
     def as_dict(self) -> dict[str, Any]:
@@ -220,9 +229,7 @@ class Recognizer:
         if (folder / "recognizer.json").is_file():
             where = folder / "recognizer.json"
             about = read_json(where, RunError, "save it again")
-            spec = BackboneSpec.from_json(about["backbone"])
-            if (folder / "backbone.safetensors").is_file():
-                spec = BackboneSpec.from_json({**about["backbone"], "weights": str(folder / "backbone.safetensors")})
+            spec = BackboneSpec.from_json(about["backbone"]).found_in(folder)
             weights = folder / "weights.safetensors"
         else:
             about, spec, weights = cls._of_run(folder, seed)
@@ -235,7 +242,7 @@ class Recognizer:
         lists = {k: tuple(v) if isinstance(v, list) else v for k, v in about["settings"].items()}
         method = build_method(about["method"], backbone, torch.ones(shape), method_class.settings_class(**lists))
         load_weights(weights, method)
-        return cls(
+        made = cls(
             backbone,
             method,
             table,
@@ -245,6 +252,9 @@ class Recognizer:
             device=device,
             about=about["about"],
         )
+        if method.reads_text:
+            made._text_tower.load(folder / TEXTS)
+        return made
 
     @staticmethod
     def _of_run(folder: Path, seed: int | None) -> tuple[dict[str, Any], BackboneSpec, Path]:
@@ -274,16 +284,16 @@ class Recognizer:
     def save(self, folder: Path | str) -> Path:
         """Write a folder that :meth:`load` reads on another machine: weights, classes, backbone; no pickle.
 
-        A backbone from a weights file is copied in; a pretrained one of timm's is named, and fetched again by timm. A
-        fine-tuned one is among the method's weights.
+        A backbone from files of this machine is copied in; a pretrained one of timm's or the hub's is named, and
+        fetched again. A fine-tuned one is among the method's weights.
         """
         folder = Path(folder)
         spec = self.backbone.spec
         folder.mkdir(parents=True, exist_ok=True)
-        if spec.weights not in ("pretrained", "random") and not self.method.end_to_end:
-            target = folder / "backbone.safetensors"
-            if Path(spec.weights).resolve() != target.resolve():
-                shutil.copyfile(spec.weights, target)
+        if not self.method.end_to_end:
+            spec.copy_weights(folder)
+        if self.method.reads_text:
+            self._text_tower.save(folder / TEXTS)
         save_weights(folder / "weights.safetensors", self.method)
         self.table.to_csv(folder / "classes.csv")
         write_attributes(folder / "attributes.csv", self.table.attributes)
@@ -321,7 +331,16 @@ class Recognizer:
     @cached_property
     def _classes(self) -> ClassSpace:
         vectors = torch.from_numpy(self._table.values.copy())
-        return ClassSpace(vectors, torch.from_numpy(self._table.seen.copy())).to(self.device, torch.float32)
+        seen = torch.from_numpy(self._table.seen.copy())
+        words = None
+        if self.method.reads_text:
+            words = name_things(self._table.names, self._table.attributes, self._text_tower)
+        return ClassSpace(vectors, seen, words).to(self.device, torch.float32)
+
+    @cached_property
+    def _text_tower(self) -> TextTower:
+        assert self.backbone.spec.tower is not None
+        return TextTower(self.backbone.spec.tower)
 
     def add_class(self, name: str, values: Sequence[float] | Mapping[str, float]) -> None:
         """A new unseen class from its attributes, without retraining.
@@ -467,6 +486,8 @@ class Recognizer:
                 float(psi[k]),
                 float(evidence[k]),
                 float(against[k]),
+                float(vectors[c, k]),
+                float(vectors[j, k]),
             )
             for k in order
         )
@@ -485,14 +506,12 @@ class Recognizer:
             reasons,
             offset,
             offset - float(scores[j] - (psi * vectors[j]).sum()) - self.gamma * (int(wanted.seen) - int(other.seen)),
-            {
-                name: to_grid(b.attention[0])
-                for name, b in branches.items()
-                if b.attention is not None and name in self.method.counted(branches)
-            },
+            {name: to_grid(b.attention[0]) for name, b in branches.items() if b.attention is not None},
+            tuple(self.method.counted(branches)),
             to_grid(self.method.fused_contributions(branches)[0]),
             self.backbone.transform.crop_box(*image.size),
             {name: k for k, name in enumerate(attributes.names)},
+            self.method.offset_name,
         )
 
     @torch.inference_mode()

@@ -4,13 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
+from unseen.classes import SEPARATOR, Attributes
 from unseen.data.dataset import Dataset
 from unseen.errors import UnseenError
+from unseen.methods.base import Words
+from unseen.towers import TextTower, model_digest
 
-KINDS = ("auto", "given", "words", "random")
+KINDS = ("auto", "given", "words", "random", "text:MODEL")
+TEXT = "text:"
+
+
+def attribute_phrase(name: str) -> str:
+    """An attribute as words, value before group: ``has_bill_shape::hooked_(sea)`` is "hooked (sea) bill shape"."""
+    group, _, value = name.removeprefix("has_").rpartition(SEPARATOR)
+    return " ".join(re.sub(r"[_+]", " ", f"{value} {group}").split())
+
+
+def class_phrase(name: str) -> str:
+    """A class as words: ``001.Black_footed_Albatross`` is "Black footed Albatross"."""
+    return " ".join(re.sub(r"[_+]", " ", re.sub(r"^\d+\.", "", name)).split()) or name
+
+
+def name_things(classes: Sequence[str], attributes: Attributes, tower: TextTower) -> Words:
+    """Classes and attributes as words, for methods that read text."""
+    return Words(
+        tuple(map(class_phrase, classes)), tuple(map(attribute_phrase, attributes.names)), attributes.groups, tower
+    )
 
 
 def word_vectors(names: tuple[str, ...], dim: int = 64) -> np.ndarray:
@@ -40,7 +63,8 @@ def attribute_vectors(dataset: Dataset, kind: str = "auto", *, dim: int = 64, se
     Args:
         dataset: its own vectors are used where it has some.
         kind: ``given`` (the dataset's), ``words`` (:func:`word_vectors`), ``random`` (N(0, 1), learned from
-            scratch), or ``auto``: given where there are some, else words.
+            scratch), ``text:MODEL`` (the text tower of a CLIP or SigLIP model, a folder or an id of the hub), or
+            ``auto``: given where there are some, else words, else (names of digits alone) random.
         dim: D of ``words`` and ``random``.
         seed: of ``random``.
 
@@ -48,7 +72,8 @@ def attribute_vectors(dataset: Dataset, kind: str = "auto", *, dim: int = 64, se
         UnseenError: ``given`` where the dataset has none, or an unknown kind.
     """
     if kind == "auto":
-        kind = "words" if dataset.attribute_vectors is None else "given"
+        named = any(not name.isdigit() for name in dataset.table.attributes.names)
+        kind = "given" if dataset.attribute_vectors is not None else "words" if named else "random"
     if kind == "given":
         if dataset.attribute_vectors is None:
             raise UnseenError(
@@ -60,4 +85,8 @@ def attribute_vectors(dataset: Dataset, kind: str = "auto", *, dim: int = 64, se
     if kind == "random":
         shape = (len(dataset.table.attributes), dim)
         return np.random.default_rng(seed).standard_normal(shape), f"random, learned ({dim}-d)"
+    if kind.startswith(TEXT):
+        model = kind.removeprefix(TEXT)
+        vectors = TextTower(model)(list(map(attribute_phrase, dataset.table.attributes.names))).double().numpy()
+        return vectors, f"text tower {model}, {model_digest(model)[:8]} ({vectors.shape[1]}-d)"
     raise UnseenError(f'unknown attribute vectors "{kind}"', mend=f"one of {', '.join(KINDS)}")

@@ -330,6 +330,54 @@ def test_contributions_add_up():
         torch.testing.assert_close(branch.attention.sum(dim=2), torch.ones(3, K).double(), **TIGHT)
 
 
+# without some of it
+
+
+def test_without_refinement_a_level_has_its_own_tokens_alone():
+    whole, bare = Case(), Case(refinement=False)
+    weights = whole.network.state_dict()
+    bare.network.load_state_dict({name: w for name, w in weights.items() if not name.startswith("refinements")})
+    with torch.no_grad():
+        features, found = whole.network.features(whole.stages), bare.network(bare.stages)
+        assert list(found) == ["level1", "level2", "level3"]
+        for m, branch in zip(LEVELS, found.values(), strict=True):
+            expected = whole.network.decoders[m - 1](whole.network.vectors, [features[m]])
+            torch.testing.assert_close(branch.attribute_scores, expected, **TIGHT)
+            torch.testing.assert_close(bare.network.maps(bare.stages)[f"level{m}"].attribute_scores, expected, **TIGHT)
+        refined = whole.network(whole.stages)
+    assert [torch.equal(refined[n].attribute_scores, b.attribute_scores) for n, b in found.items()] == [False] * 2 + [
+        True
+    ]
+    bare.stages[1:] = [torch.full_like(s, float("nan")) for s in bare.stages[1:]]
+    assert torch.isfinite(bare.loss((1,))["total"])  # and deeper levels are not computed for it
+
+
+@pytest.mark.parametrize("schedule", ["progressive", "joint"])
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_level_alone(level, schedule):
+    settings = {"schedule": schedule, "grouping": "parts"}
+    whole, alone = Case(**settings), Case(**settings, levels=str(level))
+    weights, own = whole.network.state_dict(), ("vectors", f"levels.{level - 1}.", f"decoders.{level - 1}.")
+    alone.network.load_state_dict({name: w for name, w in weights.items() if name.startswith(own)})
+    assert alone.network.passes() == ((level,),)
+    with torch.no_grad():
+        feature = whole.network.features(whole.stages)[level]
+        psi = F.normalize(whole.network.decoders[level - 1](whole.network.vectors, [feature]), dim=1)
+        unit = F.normalize(alone.classes.vectors, dim=1)
+        for m in LEVELS:
+            if m != level:
+                alone.stages[m - 1] = torch.full_like(alone.stages[m - 1], float("nan"))
+        found = alone.network(alone.stages)
+        scores = alone.network.class_scores(found, alone.classes)
+        torch.testing.assert_close(scores, 20 * psi @ unit.T, **TIGHT)
+        target = torch.tensor([SEEN[:y].sum() for y in alone.labels])
+        expected = F.cross_entropy(scores[:, SEEN], target) + 0.1 * F.mse_loss(psi, unit[alone.labels])
+        torch.testing.assert_close(alone.loss(None)["total"], expected, rtol=1e-6, atol=1e-6)
+        for answers in (found, alone.network.maps(alone.stages), alone.network.parts(alone.stages)):
+            assert set(answers) == {f"level{level}"}
+    assert set(alone.gradients(None)) == {name for name, _ in alone.network.named_parameters()}
+
+
 # what reaches what
 
 REACH = {  # level: parts of the network that its loss moves, and stages that it reaches
@@ -463,6 +511,8 @@ def test_settings_that_do_not_fit():
         MgMRNSettings(grouping="none")
     with pytest.raises(UnseenError, match='setting schedule: "both" is no choice — one of progressive, joint'):
         MgMRNSettings(schedule="both")
+    with pytest.raises(UnseenError, match='setting levels: "4" is no choice — one of all, 1, 2, 3'):
+        MgMRNSettings(levels="4")
     for wrong in ({"width": 0}, {"parts": 0}, {"attention_width": 0}, {"tau": 0.0}, {"lambda_reg": -1.0}):
         with pytest.raises(UnseenError):
             MgMRNSettings(**wrong)

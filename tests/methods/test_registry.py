@@ -40,7 +40,7 @@ def test_methods_are_complete(name):
     channels = 6 if method.stages == 1 else (6,) * method.stages
     made = create_method(name, channels=channels, vectors=torch.randn(3, 4, dtype=torch.float64))
     assert isinstance(made, method)
-    assert made.settings == method.presets["cub"].settings
+    assert made.settings == next(iter(method.presets.values())).settings
     assert isinstance(made.settings, method.settings_class)
     assert (method.presets["cub"].recipe is None) == method.closed_form
     assert isinstance(method.presets["cub"].recipe, EndToEndRecipe) == method.end_to_end
@@ -75,14 +75,14 @@ def test_presets_are_the_release(dataset):
     assert (recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.momentum) == ("rmsprop", 1e-4, 1e-4, momentum)
     assert (recipe.sampler, recipe.batch_size, recipe.epochs) == (sampler, batch, epochs)
     assert (recipe.step_pictures or recipe.batch_size) == 50  # steps = pictures * epochs // 50
-    assert set(MSDN.presets) == set(TABLE)
+    assert set(MSDN.presets) == {*TABLE, "recommended"}
 
 
 def test_which_preset_is_taken():
     assert find_preset(MSDN, "SUN")[0] == "sun"
-    assert find_preset(MSDN, "my birds")[0] == "cub"
+    assert find_preset(MSDN, "my birds")[0] == "recommended"
     assert find_preset(MSDN, "sun", "awa2")[0] == "awa2"
-    with refused('msdn has no preset "apy" — one of cub, sun, awa2'):
+    with refused('msdn has no preset "apy" — one of cub, sun, awa2, recommended'):
         find_preset(MSDN, "sun", "apy")
 
 

@@ -18,6 +18,8 @@ from unseen.backbones import Backbone, BackboneSpec
 from unseen.data.pictures import PictureSource, PictureStore
 from unseen.data.samplers import pictures_of_classes
 from unseen.errors import UnseenError
+from unseen.explain.answers import answers_of
+from unseen.explain.gallery import run_figures
 from unseen.explain.parts import DARK, lit_by, part_colours, parts_figure, shares_over_picture, strongest_part
 from unseen.methods import ClassSpace
 from unseen.methods.base import EndToEndRecipe
@@ -196,9 +198,23 @@ def test_schedules_and_augmentation_matter_to_the_backbone(pictures, tmp_path):
     assert not torch.equal(found[1], found[2])
 
 
-@pytest.mark.parametrize("stop_at", [1, 4])
-def test_interrupted_training_ends_with_the_same_bytes(pictures, tmp_path, stop_at):
-    whole = pictures.stage(schedule="progressive")
+def test_the_moving_average_is_of_the_backbone_too(pictures, tmp_path):
+    plain, steps = pictures.stage(), []
+    train(plain, make_fabric("cpu"), tmp_path / "plain", report=lambda *told: steps.append(state(plain)))
+    averaged = pictures.stage(replace(RECIPE, average=0.75))
+    train(averaged, make_fabric("cpu"), tmp_path / "averaged")
+    expected = steps[0]
+    for after in steps[1:6]:  # the first step's weights are the average's start
+        expected = {n: 0.75 * v + 0.25 * after[n] if v.is_floating_point() else after[n] for n, v in expected.items()}
+    for name, value in state(averaged).items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-7)
+    assert not torch.equal(expected["backbone.model.conv1.0.weight"], state(plain)["backbone.model.conv1.0.weight"])
+
+
+@pytest.mark.parametrize(("stop_at", "average"), [(1, 0.0), (4, 0.0), (4, 0.9)])
+def test_interrupted_training_ends_with_the_same_bytes(pictures, tmp_path, stop_at, average):
+    recipe = replace(RECIPE, average=average)
+    whole = pictures.stage(recipe, schedule="progressive")
     train(whole, make_fabric("cpu"), tmp_path / "whole")
 
     def interrupt(task, done, total, note=""):
@@ -206,8 +222,8 @@ def test_interrupted_training_ends_with_the_same_bytes(pictures, tmp_path, stop_
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted):
-        train(pictures.stage(schedule="progressive"), make_fabric("cpu"), tmp_path / "cut", report=interrupt)
-    resumed, steps = pictures.stage(schedule="progressive"), []
+        train(pictures.stage(recipe, schedule="progressive"), make_fabric("cpu"), tmp_path / "cut", report=interrupt)
+    resumed, steps = pictures.stage(recipe, schedule="progressive"), []
     train(resumed, make_fabric("cpu"), tmp_path / "cut", report=lambda task, done, *rest: steps.append(done))
     assert steps[0] > stop_at
     first, second = state(whole), state(resumed)
@@ -260,7 +276,7 @@ def test_bfloat16_with_checkpointing_learns_the_colours(pictures, tmp_path):
 # runs
 
 OPTIONS = {
-    "preset": "small",
+    "preset": "recommended",
     "settings": {"width": "32", "attention_width": "8", "grouping": "parts", "parts": "4"},
     "recipe": {"epochs": "2", "batches": "2", "batch_size": "4"},
     "device": "cpu",
@@ -281,6 +297,8 @@ def test_stages_are_the_last_three_or_those_named(run, tiny_guide, tiny_backbone
     for stages in ((1, 2), (0, 1, 2, 3)):
         with pytest.raises(UnseenError, match=f"backbone: {len(stages)} stages — mgmrn reads 3, shallow to deep"):
             unseen.fit("mgmrn", tiny_guide, tmp_path / "no", backbone=replace(tiny_backbone, stages=stages))
+    with pytest.raises(UnseenError, match="hf:some/model: has one stage, and mgmrn reads 3 — give a timm model"):
+        unseen.training.config.RunConfig(method="mgmrn", dataset="x", backbone=BackboneSpec("hf:some/model"))
     named = replace(tiny_backbone, stages=(1, 2, 3))
     assert unseen.training.config.RunConfig(method="mgmrn", dataset="x", backbone=named).backbone == named
 
@@ -328,6 +346,21 @@ def test_where_it_looks_can_be_measured(run, tiny_guide):
     for name, branch in maps.items():
         attention = branch.attention[0].detach().numpy().reshape(why.attention[name].shape)
         np.testing.assert_allclose(attention, why.attention[name], rtol=1e-4, atol=1e-7)
+
+
+def test_figures_are_of_the_fine_tuned_backbone(run, tiny_guide, tmp_path):
+    options = {"cache": run.folder.parent / "cache", "device": "cpu"}
+    answers, recognizer = answers_of(run, **options), unseen.Recognizer.load(run.folder, device="cpu")
+    paths = [answers.dataset.paths()[i] for i in answers.pictures[[0, -1]]]
+    pixels = torch.stack([recognizer.backbone.transform(path) for path in paths])
+    with torch.no_grad():
+        means = recognizer.backbone.maps(pixels)[-1].mean(dim=(2, 3))
+    expected = means / means.norm(dim=1, keepdim=True)
+    np.testing.assert_allclose(answers.pooled(np.array([0, len(answers.pictures) - 1])), expected, atol=1e-5)
+    drawn = run_figures(run, tmp_path, examples=1, formats=("png",), **options)
+    assert not drawn.notes
+    assert {name.split("-")[0] for name in drawn.figures} == {"tsne", "attributes", "attention"}
+    assert all("random, fine-tuned; honest protocol" in caption for caption in drawn.captions.values())
 
 
 def test_what_parts_attend_to(run, tiny_guide, tmp_path):

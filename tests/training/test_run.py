@@ -15,9 +15,11 @@ import pytest
 import torch
 
 import unseen
+from unseen.backbones import BackboneSpec
 from unseen.data.dataset import final_partition, validation_partition
 from unseen.data.folder import load_folder
 from unseen.errors import RunError, UnseenError
+from unseen.explain.answers import answers_of
 from unseen.methods import METHODS
 from unseen.training.engine import Interrupted
 from unseen.training.run import Run
@@ -25,7 +27,7 @@ from unseen.training.run import Run
 RECIPE = {"epochs": "4", "batch_size": "8", "lr": "1e-3"}
 SMALLER = {  # methods whose presets are too large for tests
     "mgmrn": {
-        "preset": "small",
+        "preset": "recommended",
         "settings": {"width": "32", "attention_width": "8", "grouping": "parts"},
         "recipe": {**RECIPE, "batches": "3"},
     }
@@ -38,8 +40,10 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def do(tiny_guide, tiny_backbone, cache):
+def do(request, tiny_guide, tiny_backbone, cache):
     def run(method, folder, dataset=tiny_guide, **options):
+        if METHODS[method].reads_text:
+            options.setdefault("backbone", BackboneSpec(f"hf:{request.getfixturevalue('tiny_pairs')['clip']}"))
         if not METHODS[method].closed_form:
             options.setdefault("recipe", RECIPE)
         options = {"device": "cpu", "cache": cache, "backbone": tiny_backbone, **options, **SMALLER.get(method, {})}
@@ -76,6 +80,12 @@ def test_every_method_fits_evaluates_predicts_explains_adds_saves_loads(method, 
     assert sum(r.against for r in why.reasons) + why.lead_offset == pytest.approx(lead, abs=1e-5)
     k = dataset.table.attributes.index(why.reasons[0].attribute)
     assert why.contributions[k].sum() == pytest.approx(why.reasons[0].score, rel=1e-4, abs=1e-6)
+    answers = answers_of(run, cache=cache, device="cpu")  # what figures are drawn from
+    why = recognizer.explain(dataset.paths()[answers.pictures[-1]])
+    scores = {r.attribute: r.score for r in why.reasons}
+    expected = [scores[a] for a in dataset.table.attributes.names]
+    np.testing.assert_allclose(answers.attribute_scores[-1], expected, rtol=1e-4, atol=1e-5)
+    assert dataset.table.names[answers.predicted[-1]] == why.target.name
     recognizer.add_class("Night Heronette", dataset.table.values[0] * 0.5 + dataset.table.values[1])
     saved = recognizer.save(tmp_path / "saved")
     shutil.rmtree(run.folder)

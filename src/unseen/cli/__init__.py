@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from unseen import __version__
-from unseen.cli import listing, training, using
+from unseen.cli import comparing, figures, listing, reproducing, training, using
 from unseen.cli.common import app, err, main, out
 
-__all__ = ["app", "err", "listing", "main", "out", "training", "using"]
+__all__ = ["app", "comparing", "err", "figures", "listing", "main", "out", "reproducing", "training", "using"]
 
 
 def _version(value: bool) -> None:

@@ -70,19 +70,6 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-@contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """Keep library chatter out of the terminal."""
-    import logging
-    import warnings
-
-    for library in ("lightning_fabric", "huggingface_hub", "timm"):
-        logging.getLogger(library).setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning_fabric")
-        yield
-
-
 def print_table(rows: list[dict[str, str]], columns: dict[str, str] | None = None, title: str | None = None) -> None:
     """Print rows; columns that say the same in every row move above the table, so that it stays narrow."""
     from unseen.report.tables import shared_columns
@@ -106,9 +93,18 @@ def with_bars(work: Callable[[Any], Any]) -> Any:
     """``work(report)`` under progress bars; Ctrl-C says how to go on and ends with status 130."""
     from unseen.progress import bars
 
+    with stoppable(), bars() as report:
+        return work(report)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Quiet libraries; Ctrl-C says how to go on and ends with status 130."""
+    from unseen.progress import quiet_libraries
+
     try:
-        with quiet_libraries(), bars() as report:
-            return work(report)
+        with quiet_libraries():
+            yield
     except KeyboardInterrupt as stop:  # caught here, since typer makes a silent exit of it
         reason = f" ({stop})" if str(stop) else ""
         err.print(f"stopped{reason}; repeat the command to go on from here", highlight=False, soft_wrap=True)

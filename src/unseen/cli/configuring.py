@@ -67,6 +67,12 @@ def parse_protocols(text: str) -> tuple[str, ...]:
     return known[text]
 
 
+def absolute_model(text: str, prefix: str) -> str:
+    """``PREFIX:FOLDER`` with the folder in full; anything else, such as an id of the hub, as it is."""
+    folder = Path(text.removeprefix(prefix)).expanduser()
+    return f"{prefix}{folder.absolute()}" if text.startswith(prefix) and folder.is_dir() else text
+
+
 def make_backbone(
     dataset: str,
     name: str | None,
@@ -96,4 +102,5 @@ def make_backbone(
     found = "pretrained" if weights is None else weights
     if found not in ("pretrained", "random"):
         found = str(Path(found).expanduser().absolute())
+    name = absolute_model(name, "hf:")
     return BackboneSpec(name=name, stages=chosen, image_size=size, weights=found, options=extra, crop=crop, **normal)

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 @app.command(name="list")
 def list_things(
-    what: Annotated[str, typer.Argument(help="methods, datasets, or stages of a timm model.")] = "methods",
+    what: Annotated[str, typer.Argument(help="methods, datasets, experiments, or stages of a timm model.")] = "methods",
     name: Annotated[
         str | None, typer.Argument(help="One method to tell more of, or the timm model for stages.", show_default=False)
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List methods (default), datasets, or the stages of a backbone.
+    """List methods (default), datasets, experiments, or the stages of a backbone.
 
     Examples: `unseen list methods msdn`, `unseen list stages resnet101`
     """
@@ -39,6 +39,8 @@ def list_things(
             {"name": "fieldguide", "what": "birds drawn by the program: 60 species, no download"},
             {"name": "a folder", "what": "images/, images.csv (file,class,split), classes.csv (class,seen,attributes)"},
         ]
+    elif what == "experiments":
+        rows = _experiments(name)
     elif what == "stages":
         if name is None:
             raise UnseenError("no model named", mend="unseen list stages resnet101, for instance")
@@ -46,8 +48,32 @@ def list_things(
 
         rows = [{"stage": str(s), "channels": str(c), "reduction": f"1/{r}"} for s, c, r in list_stages(name)]
     else:
-        raise UnseenError(f'cannot list "{what}"', mend="methods, datasets or stages")
+        raise UnseenError(f'cannot list "{what}"', mend="methods, datasets, experiments or stages")
     if as_json:
         print_json(rows)
     else:
         print_table(rows)
+
+
+def _experiments(method: str | None) -> list[dict[str, str]]:
+    """A row an experiment file: what was reported and whether a run has been recorded."""
+    from unseen.experiments.files import experiment_names, load_experiment
+
+    rows = []
+    for name in experiment_names():
+        found = load_experiment(name)
+        if method not in (None, found.method):
+            continue
+        reported = found.reported[0].numbers if found.reported else {}
+        numbers = [f"{metric} {value}" for metric, value in reported.items() if value is not None]
+        rows.append(
+            {
+                "experiment": name,
+                "data": found.facts.title,
+                "reported": " ".join(numbers) or "–",
+                "runs recorded": str(len(found.measured)),
+            }
+        )
+    if not rows:
+        raise UnseenError(f'no experiments of "{method}"', mend="see `unseen list methods`")
+    return rows

@@ -20,13 +20,15 @@ from unseen.cli.common import (
     print_table,
     with_bars,
 )
-from unseen.cli.configuring import make_backbone, pairs, parse_protocols, parse_seeds
+from unseen.cli.configuring import pairs
+from unseen.cli.options import RunOptions, with_run_options
 
 if TYPE_CHECKING:
     from unseen.training.run import Run
 
 
 @app.command()
+@with_run_options
 def train(
     method: Annotated[str, typer.Argument(help="Method name; see `unseen list`.", show_default=False)],
     dataset: Annotated[
@@ -47,34 +49,10 @@ def train(
         list[str] | None, typer.Option(help="Change the training recipe: epochs=10, lr=1e-3 (repeatable).")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Short for --recipe epochs=N.")] = None,
-    vectors: Annotated[str, typer.Option(help="Attribute vectors: auto, given, words or random.")] = "auto",
-    backbone: Annotated[
-        str | None,
-        typer.Option(help="timm model, or fieldguide (the one made for its birds) [default: resnet101.tv_in1k]."),
-    ] = None,
-    backbone_weights: Annotated[
-        str | None, typer.Option(help="pretrained (timm's), random, or a .safetensors file [default: pretrained].")
-    ] = None,
-    backbone_option: Annotated[
-        list[str] | None, typer.Option(help="Argument of timm.create_model: pad_type=same (repeatable).")
-    ] = None,
-    image_size: Annotated[int | None, typer.Option(help="Side of the network's input [default: the model's].")] = None,
-    mean: Annotated[
-        str | None, typer.Option(help="Normalisation: one or three numbers [default: the model's].")
-    ] = None,
-    std: Annotated[str | None, typer.Option(help="Normalisation: one or three numbers [default: the model's].")] = None,
-    crop: Annotated[float, typer.Option(help="Share of the short side that the centre crop keeps.")] = 1.0,
-    stage: Annotated[str, typer.Option(help="Feature map: final, or a timm stage number such as -2.")] = "final",
-    select: Annotated[str, typer.Option(help="Validation metric that picks the epoch: H, T1 or AUSUC.")] = "H",
-    split_seed: Annotated[int, typer.Option(help="Seed of the draw of validation classes.")] = 0,
-    store_dtype: Annotated[str, typer.Option(help="Region store: float16, bfloat16 or float32.")] = "float16",
-    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, 16-mixed or 64-true.")] = "32-true",
-    accumulate: Annotated[int, typer.Option(help="Micro-batches a step.")] = 1,
-    device: DeviceOption = "auto",
-    workers: Annotated[int, typer.Option(help="Processes that read pictures.")] = 0,
-    cache: CacheOption = None,
     report: Annotated[bool, typer.Option(help="Write report.html into the run folder.")] = True,
     as_json: JsonFlag = False,
+    *,
+    options: RunOptions,
 ) -> None:
     """Train and test a method; repeat the command to resume.
 
@@ -87,24 +65,14 @@ def train(
     changes = pairs(recipe or [], "--recipe") | ({"epochs": str(epochs)} if epochs is not None else {})
     config = RunConfig(
         method=method,
-        dataset=dataset if dataset == "fieldguide" else str(Path(dataset).expanduser().absolute()),
-        backbone=make_backbone(
-            dataset, backbone, backbone_weights, image_size, backbone_option or [], mean, std, crop, stage
-        ),
         preset=preset,
         settings=pairs(setting or [], "--set"),
         recipe=changes,
-        vectors=vectors,
-        protocols=parse_protocols(protocol),
-        seeds=parse_seeds(seeds),
-        split_seed=split_seed,
-        select=select,
-        store_dtype=store_dtype,
-        precision=precision,
-        accumulate=accumulate,
+        **options.entries(dataset, protocol, seeds),
     )
     folder = output or Path("runs") / f"{method}-{Path(dataset).name}"
-    run = with_bars(lambda bars: fit(config, folder, cache=cache, device=device, workers=workers, report=bars))
+    device, cache = options.device, options.cache
+    run = with_bars(lambda bars: fit(config, folder, cache=cache, device=device, workers=options.workers, report=bars))
     page = write_run_report(run, device, cache) if report else None
     if as_json:
         print_json({"run": str(run.folder), **run.results})

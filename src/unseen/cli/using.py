@@ -17,9 +17,9 @@ from unseen.cli.common import (
     plain_text,
     print_json,
     print_table,
-    quiet_libraries,
 )
 from unseen.errors import UnseenError
+from unseen.progress import quiet_libraries
 
 if TYPE_CHECKING:
     from unseen.recognizer import PartMaps

@@ -3,7 +3,8 @@
 ======================== ====================================================================
 ``images/``              the pictures, in any sub-folders
 ``images.csv``           file (relative to ``images/``), class, split
-``classes.csv``          class, seen, optionally validation, and a column an attribute
+``classes.csv``          class, seen, optionally validation, and a column an attribute; or the
+``att_splits.mat``       of the Proposed Split, its classes named as in ``images.csv``
 ``attributes.csv``       optional: attribute, group, part
 ``attribute_vectors.npy`` optional: K x D word vectors, in the order of the attribute columns
 ``parts.csv``            optional: file, part, x, y in pixels, optionally visible
@@ -21,6 +22,7 @@ import pandas as pd
 from unseen.classes import ClassTable
 from unseen.data.dataset import SPLITS, Dataset
 from unseen.data.tables import flags, no_repeats, numbers, place, read_table
+from unseen.data.xlsa17 import read_class_table
 from unseen.errors import DataError
 
 
@@ -33,9 +35,15 @@ def load_folder(folder: Path | str, name: str | None = None) -> Dataset:
     root = Path(folder)
     if not root.is_dir():
         raise DataError("no such folder", where=root, mend="give a folder with images.csv and classes.csv")
-    table = ClassTable.from_csv(root / "classes.csv", root / "attributes.csv")
     path = root / "images.csv"
-    frame = read_table(path, ["file", "class", "split"])
+    if not (root / "classes.csv").is_file() and (root / "att_splits.mat").is_file():
+        classes = root / "att_splits.mat"
+        frame = read_table(path, ["file", "class", "split"])
+        table = read_class_table(classes, set(frame["class"][frame["split"] != "test_unseen"]))
+    else:
+        classes = root / "classes.csv"
+        table = ClassTable.from_csv(classes, root / "attributes.csv")
+        frame = read_table(path, ["file", "class", "split"])
     if not len(frame):
         raise DataError("no pictures", where=path, mend="one row a picture")
     no_repeats(frame, "file", path)
@@ -45,7 +53,7 @@ def load_folder(folder: Path | str, name: str | None = None) -> Dataset:
     if len(unknown):
         row = int(unknown[0])
         raise DataError(
-            f'class "{frame["class"].iloc[row]}" is not in classes.csv',
+            f'class "{frame["class"].iloc[row]}" is not in {classes.name}',
             where=place(path, row, "class"),
             mend="add the class there, or mend the spelling",
         )

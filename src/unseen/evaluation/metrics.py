@@ -193,6 +193,96 @@ class Interval:
         }
 
 
+@dataclass(frozen=True)
+class Resampled:
+    """A metric as measured and on resampled pictures.
+
+    Args:
+        measured: ``(seeds,)``.
+        drawn: ``(samples, seeds)``; the same draws for whatever is resampled over the same pictures with the same seed.
+    """
+
+    measured: np.ndarray
+    drawn: np.ndarray
+
+    def interval(self, level: float = 0.95) -> Interval:
+        """Mean and spread over seeds, and the percentile interval of the mean."""
+        tail = (1 - level) / 2
+        low, high = np.quantile(self.drawn.mean(axis=1), [tail, 1 - tail])
+        spread = float(self.measured.std(ddof=1)) if len(self.measured) > 1 else 0.0
+        return Interval(float(self.measured.mean()), spread, float(low), float(high), list(self.measured))
+
+    def paired(self, other: Resampled) -> Resampled:
+        """This minus the other, seed by seed and draw by draw; for the same seeds."""
+        return Resampled(self.measured - other.measured, self.drawn - other.drawn)
+
+    def means(self, rng: np.random.Generator | None = None) -> np.ndarray:
+        """``(samples,)`` means over seeds; with ``rng`` over as many seeds drawn with replacement."""
+        if rng is None:
+            return self.drawn.mean(axis=1)
+        draws, seeds = self.drawn.shape
+        return np.take_along_axis(self.drawn, rng.integers(seeds, size=(draws, seeds)), axis=1).mean(axis=1)
+
+
+def difference(
+    first: Resampled, second: Resampled, *, over_seeds: bool = False, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """First minus second, with a percentile interval of the paired bootstrap.
+
+    Args:
+        first, second: of the same draws of the same pictures.
+        over_seeds: draw each side's seeds too, so that the interval is about the methods and not about these trainings
+            of them. With few seeds it is rough, and somewhat too narrow.
+        level: of the interval.
+        seed: of the draw of seeds.
+    """
+    rng = np.random.default_rng(seed) if over_seeds else None
+    drawn = first.means(rng) - second.means(rng)
+    tail = (1 - level) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    return Interval(float(first.measured.mean() - second.measured.mean()), 0.0, float(low), float(high))
+
+
+def resample(
+    decisions: Sequence[Decisions], gammas: Sequence[float], *, samples: int = 1000, seed: int = 0
+) -> dict[str, Resampled]:
+    """T1, U, S and H, measured and over pictures resampled within their class, the same for every seed.
+
+    The draws depend on the pictures' classes, ``samples`` and ``seed`` alone, so that the results of two methods on the
+    same pictures can be compared draw by draw.
+
+    Args:
+        decisions: one entry a seed, over the same pictures.
+        gammas: one a seed.
+        samples: bootstrap samples.
+        seed: of the resampling.
+    """
+    first = decisions[0]
+    rng = np.random.default_rng(seed)
+    right = np.stack([d.predict(g) == d.labels for d, g in zip(decisions, gammas, strict=True)], axis=1)
+    czsl = np.stack([d.czsl() for d in decisions], axis=1)
+
+    def resampled(correct: np.ndarray, labels: np.ndarray) -> Resampled:
+        """Per-class mean accuracy."""
+        measured, drawn = [], []
+        for c in np.unique(labels):
+            mine = correct[labels == c].astype(float)
+            counts = rng.multinomial(len(mine), np.full(len(mine), 1 / len(mine)), size=samples)
+            measured.append(mine.mean(axis=0))
+            drawn.append(counts @ mine / len(mine))
+        if not measured:
+            nan = np.full(correct.shape[1], np.nan)
+            return Resampled(nan, np.tile(nan, (samples, 1)))
+        return Resampled(np.mean(measured, axis=0), np.mean(drawn, axis=0))
+
+    unseen = first.is_unseen
+    t1 = resampled(czsl, first.labels[unseen])
+    u = resampled(right[unseen], first.labels[unseen])
+    s = resampled(right[~unseen], first.labels[~unseen])
+    h = Resampled(harmonic(u.measured, s.measured), harmonic(u.drawn, s.drawn))
+    return {"T1": t1, "U": u, "S": s, "H": h}
+
+
 def bootstrap(
     decisions: Sequence[Decisions],
     seen: np.ndarray,
@@ -202,45 +292,12 @@ def bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Percentile intervals of T1, U, S and H over pictures, resampled within their class, the same for every seed.
+    """Percentile intervals of T1, U, S and H over pictures; see :func:`resample`.
 
     Args:
-        decisions: one entry a seed, over the same pictures.
+        decisions, gammas, samples, seed: as there.
         seen: bool ``(N,)``.
-        gammas: one a seed.
-        samples: bootstrap samples.
         level: of the interval.
-        seed: of the resampling.
     """
-    first = decisions[0]
-    rng = np.random.default_rng(seed)
-    right = np.stack([d.predict(g) == d.labels for d, g in zip(decisions, gammas, strict=True)], axis=1)
-    czsl = np.stack([d.czsl() for d in decisions], axis=1)
-
-    def resampled(correct: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Per-class mean accuracy: as measured ``(seeds,)`` and resampled ``(samples, seeds)``."""
-        measured, drawn = [], []
-        for c in np.unique(labels):
-            mine = correct[labels == c].astype(float)
-            counts = rng.multinomial(len(mine), np.full(len(mine), 1 / len(mine)), size=samples)
-            measured.append(mine.mean(axis=0))
-            drawn.append(counts @ mine / len(mine))
-        if not measured:
-            nan = np.full(correct.shape[1], np.nan)
-            return nan, np.tile(nan, (samples, 1))
-        return np.mean(measured, axis=0), np.mean(drawn, axis=0)
-
-    unseen = first.is_unseen
-    found = {
-        "T1": resampled(czsl, first.labels[unseen]),
-        "U": resampled(right[unseen], first.labels[unseen]),
-        "S": resampled(right[~unseen], first.labels[~unseen]),
-    }
-    found["H"] = (harmonic(found["U"][0], found["S"][0]), harmonic(found["U"][1], found["S"][1]))
-    tail = (1 - level) / 2
-    intervals = {}
-    for name, (measured, drawn) in found.items():
-        low, high = np.quantile(drawn.mean(axis=1), [tail, 1 - tail])
-        spread = float(measured.std(ddof=1)) if len(measured) > 1 else 0.0
-        intervals[name] = Interval(float(measured.mean()), spread, float(low), float(high), list(measured))
-    return intervals
+    found = resample(decisions, gammas, samples=samples, seed=seed)
+    return {name: values.interval(level) for name, values in found.items()}

@@ -56,13 +56,13 @@ def account(explanation: Explanation, count: int) -> tuple[list[Reason], list[tu
     Evidence adds up to the target's class score, ``against`` to its lead over the rival.
     """
     shown = explanation.strongest(count)
-    others = [r for r in explanation.reasons if r not in shown]
+    others = [r for r in explanation.strongest(len(explanation.reasons)) if r not in shown]
     rest = []
     if others:
         name = f"{len(others)} other attributes"
         rest.append((name, sum(r.evidence for r in others), sum(r.against for r in others)))
     if max(abs(explanation.offset), abs(explanation.lead_offset)) > 1e-6:
-        rest.append(("seen/unseen offset", explanation.offset, explanation.lead_offset))
+        rest.append((explanation.offset_name, explanation.offset, explanation.lead_offset))
     return shown, rest
 
 
@@ -79,10 +79,10 @@ def explanation_figure(explanation: Explanation, path: Path, top: int = 6) -> No
 
     reasons = explanation.looked_for(top)
     columns = 3
-    rows = -(-max(len(reasons), 1) // columns)
+    rows = -(-len(reasons) // columns)
     figure = Figure(figsize=(11, 3.6 * (1 + rows)), layout="constrained")
     FigureCanvasAgg(figure)
-    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[1, rows]).ravel()
+    above, *below = figure.subfigures(2, 1, squeeze=False, height_ratios=[1, rows]).ravel() if rows else [figure]
     axis, bars = above.subplots(1, 2, width_ratios=[1, 2])
     axis.imshow(explanation.picture)
     left, top_edge, right, bottom = explanation.crop
@@ -91,7 +91,7 @@ def explanation_figure(explanation: Explanation, path: Path, top: int = 6) -> No
     axis.set_title(f"{best.name} ({100 * best.confidence:.0f}%{'' if best.seen else ', unseen'})", fontsize=10)
     axis.axis("off")
     _bars(bars, explanation, 2 * top)
-    grid = below.subplots(rows, columns, squeeze=False).ravel()
+    grid = below[0].subplots(rows, columns, squeeze=False).ravel() if below else []
     for axis in grid:
         axis.axis("off")
     for axis, reason in zip(grid, reasons, strict=False):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unseen.errors import UnseenError
 from unseen.methods.base import Branch, ClassSpace, Method, Preset, Recipe, Settings
+from unseen.methods.clip import CLIP
 from unseen.methods.compatibility import ALE, SJE, DeViSE
 from unseen.methods.dap import DAP
 from unseen.methods.eszsl import ESZSL
@@ -19,8 +20,10 @@ from unseen.methods.msdn import MSDN
 from unseen.methods.msdnpp import MSDNPP
 from unseen.methods.sae import SAE
 
+RECOMMENDED = "recommended"
+"""The preset for people's own data."""
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (MSDN, MSDNPP, MgMRN, GlobalLinear, ESZSL, DAP, SAE, ALE, DeViSE, SJE)
+    method.name: method for method in (MSDN, MSDNPP, MgMRN, GlobalLinear, ESZSL, DAP, SAE, ALE, DeViSE, SJE, CLIP)
 }
 
 __all__ = [
@@ -47,10 +50,11 @@ def find_method(name: str) -> type[Method]:
 
 
 def find_preset(method: type[Method], dataset: str, preset: str | None = None) -> tuple[str, Preset]:
-    """A method's settings for a dataset: the preset named, else the dataset's own, else the first (CUB's)."""
+    """A method's settings for a dataset: the preset named, else the dataset's own, else ours, else the first."""
     if preset is not None and preset not in method.presets:
         raise UnseenError(f'{method.name} has no preset "{preset}"', mend=f"one of {', '.join(method.presets)}")
-    name = preset or (dataset.lower() if dataset.lower() in method.presets else next(iter(method.presets)))
+    choices = [preset, dataset.lower(), RECOMMENDED, next(iter(method.presets))]
+    name = next(choice for choice in choices if choice in method.presets)
     return name, method.presets[name]
 
 

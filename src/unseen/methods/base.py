@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property, wraps
 from typing import Any, ClassVar, Self
 
@@ -30,17 +30,36 @@ def _kept(compute: Callable[[Any], Tensor]) -> cached_property[Tensor]:
     return cached_property(outside)
 
 
+@dataclass(frozen=True)
+class Words:
+    """What classes and attributes are called, for methods that read text.
+
+    Args:
+        classes: N class names as words.
+        attributes: K attributes as words ("red crown color").
+        groups: K names of attribute groups.
+        encode: texts and a device to ``(M, D)`` unit vectors, a text each, in the space of the pooled regions.
+    """
+
+    classes: tuple[str, ...]
+    attributes: tuple[str, ...]
+    groups: tuple[str, ...]
+    encode: Callable[[Sequence[str], torch.device], Tensor]
+
+
 class ClassSpace:
     """The classes as a method sees them, on its device.
 
     Args:
         vectors: ``(N, K)`` attribute values, any unit.
         seen: bool ``(N,)``, classes trained on.
+        words: their names, for methods with ``reads_text``.
     """
 
-    def __init__(self, vectors: Tensor, seen: Tensor) -> None:
+    def __init__(self, vectors: Tensor, seen: Tensor, words: Words | None = None) -> None:
         self.vectors = vectors
         self.seen = seen
+        self.words = words
 
     @_kept
     def unit(self) -> Tensor:
@@ -59,7 +78,7 @@ class ClassSpace:
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> ClassSpace:
         """The same classes on another device."""
-        return ClassSpace(self.vectors.to(device, dtype), self.seen.to(device))
+        return ClassSpace(self.vectors.to(device, dtype), self.seen.to(device), self.words)
 
 
 @dataclass
@@ -71,12 +90,14 @@ class Branch:
         attention: ``(B, K, R)`` where the sub-net looked for each attribute, if it was asked for.
         contributions: ``(B, K, R)`` what each region added to the attribute score, summing to it over R, if asked for.
         counterfactual: ``(B, K)`` attribute scores under an intervention on the attention (MSDN++, in training).
+        embedding: ``(B, C)`` of whole pictures, where classes are compared with it directly (CLIP).
     """
 
     attribute_scores: Tensor
     attention: Tensor | None = None
     contributions: Tensor | None = None
     counterfactual: Tensor | None = None
+    embedding: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +139,8 @@ class Recipe:
         optimizer: ``rmsprop``, ``sgd`` or ``adamw``.
         lr, weight_decay, momentum: the optimiser's.
         lr_factor, lr_every: every ``lr_every`` epochs, ``lr`` is multiplied by ``lr_factor``.
+        average: weights are tested and kept as their exponential moving average over steps with this decay; 0 for the
+            last step's.
     """
 
     epochs: int = 30
@@ -132,6 +155,7 @@ class Recipe:
     momentum: float = 0.9
     lr_factor: float = 1.0
     lr_every: int = 1
+    average: float = 0.0
 
     def __post_init__(self) -> None:
         check_choice(self, "sampler", ("random", "classes"))
@@ -141,6 +165,8 @@ class Recipe:
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise UnseenError(f"{name} is {getattr(self, name)}", mend=f"give {low} or more")
+        if not 0 <= self.average < 1:
+            raise UnseenError(f"average is {self.average}", mend="give 0 or more, and less than 1")
         if self.sampler != "classes" and self.shots > 1:
             raise UnseenError(f"{self.shots} shots with independent pictures", mend="give sampler=classes")
         if self.batch_size % self.shots:
@@ -241,6 +267,21 @@ class Preset:
     source: str
 
 
+@dataclass(frozen=True)
+class Ablation:
+    """A method with something taken away or exchanged.
+
+    Args:
+        says: what is taken away or exchanged, in a few words.
+        changes: settings or recipe entries to change, as text.
+        method: another method to stand in the row instead (with its own settings).
+    """
+
+    says: str
+    changes: Mapping[str, str] = field(default_factory=dict)
+    method: str | None = None
+
+
 class Method(nn.Module):
     """Base of all methods; see the module's docstring.
 
@@ -263,7 +304,17 @@ class Method(nn.Module):
     sweeps_gamma: ClassVar[bool] = False
     """Whether the published protocol of the method sweeps the calibration offset (on the test set)."""
 
+    reads_text: ClassVar[bool] = False
+    """Whether it needs ``ClassSpace.words``, and so a backbone with a text tower."""
+    ablations: ClassVar[Mapping[str, Ablation]] = {}
+    """Rows of ``unseen ablate``, by name."""
+
     settings: Any
+
+    @property
+    def offset_name(self) -> str:
+        """What a class score holds beside the attributes' evidence."""
+        return "seen/unseen offset"
 
     @staticmethod
     def prepare(regions: Tensor) -> Tensor:
@@ -315,6 +366,14 @@ class Method(nn.Module):
 
 class GradientMethod(Method):
     """A method trained step by step."""
+
+    def start(self, batches: Iterable[tuple[Tensor, Tensor]], classes: ClassSpace) -> None:
+        """Initial weights from the training pictures, where a method wants some; called once, before the first step.
+
+        Args:
+            batches: prepared regions ``(B, R', C)`` and labels ``(B,)`` of every training picture, read when asked for.
+            classes: of the stage.
+        """
 
     def passes(self) -> tuple[tuple[int, ...], ...]:
         """What of the method each of a batch's optimiser steps trains; most take one step for all of it."""

@@ -17,11 +17,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from unseen.errors import UnseenError
-from unseen.methods.base import Branch, Card, ClassSpace, Preset
+from unseen.methods.base import Ablation, Branch, Card, ClassSpace, Preset
 from unseen.methods.msdn import AXIS, MSDN, MSDNSettings
 
 INTERVENTIONS = ("random", "uniform", "reversed", "shuffled")
@@ -101,6 +100,19 @@ class MSDNPP(MSDN):
     )
     settings_class = MSDNPPSettings
     presets: ClassVar = {name: _upgraded(preset) for name, preset in MSDN.presets.items()}
+    ablations: ClassVar = {
+        "no causal term": Ablation("without the causal loss: MSDN", {"lambda_causal": "0"}),
+        **{
+            f"{kind} intervention": Ablation(f"counterfactual attention: {kind}", {"intervention": kind})
+            for kind in INTERVENTIONS
+            if kind != MSDNPPSettings().intervention
+        },
+        "effect only": Ablation(
+            "cross-entropy on the effect instead of on the class scores", {"effect_only": "true", "lambda_causal": "0"}
+        ),
+        "effects distilled": Ablation("the sub-nets distil effects, not class scores", {"distil_effects": "true"}),
+        **MSDN.ablations,
+    }
 
     def forward(self, regions: Tensor) -> dict[str, Branch]:
         """Unit regions ``(B, R, C)`` to attribute scores and, in training, counterfactual ones."""
@@ -122,7 +134,7 @@ class MSDNPP(MSDN):
         """MSDN's terms plus ``causal`` of each sub-net."""
         if not self._uses_effects():
             return super().loss(branches, labels, classes)
-        settings, z, margin = self.settings, self.class_vectors(classes), self._margin(classes)
+        settings, z, margin = self.settings, self._trained_vectors(classes), self._margin(classes)
         scores = {name: branch.attribute_scores @ z.T for name, branch in branches.items()}
         effects = {}
         for name, branch in branches.items():
@@ -131,9 +143,9 @@ class MSDNPP(MSDN):
         terms = self._classification(scores, margin, labels, classes)
         for name, effect in effects.items():
             if settings.effect_only:
-                terms[f"cross_entropy_{name}"] = F.cross_entropy(effect, labels)
+                terms[f"cross_entropy_{name}"] = self._cross_entropy(effect, labels, classes)
             elif settings.lambda_causal:
-                terms[f"causal_{name}"] = F.cross_entropy(effect, labels)
+                terms[f"causal_{name}"] = self._cross_entropy(effect, labels, classes)
         if self._distils(branches):
             teach = effects if settings.distil_effects else {name: s + margin for name, s in scores.items()}
             terms["distillation"] = self._distillation(*teach.values())

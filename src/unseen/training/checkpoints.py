@@ -40,9 +40,17 @@ def load_weights(path: Path, module: nn.Module) -> None:
         raise RunError(f"weights of something else ({reason})", where=path, mend="use the run's own file") from None
 
 
-def save_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, info: dict[str, Any]) -> None:
-    """Write weights, optimiser state, the CPU and CUDA random state, and ``info`` (JSON), in one rename."""
+def save_checkpoint(
+    path: Path,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    info: dict[str, Any],
+    averaged: nn.Module | None = None,
+) -> None:
+    """Write weights, their average, optimiser state, random states and ``info`` (JSON), in one rename."""
     tensors: dict[str, Tensor] = {f"model/{k}": v.detach() for k, v in module.state_dict().items()}
+    if averaged is not None:
+        tensors |= {f"average/{k}": v.detach() for k, v in averaged.state_dict().items()}
     state = optimizer.state_dict()
     scalars: dict[str, dict[str, Any]] = {}
     for index, entries in state["state"].items():
@@ -79,7 +87,9 @@ def read_info(path: Path) -> dict[str, Any] | None:
         raise RunError(f"damaged checkpoint ({error})", where=path, mend="delete it; the stage starts again") from None
 
 
-def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def load_checkpoint(
+    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, averaged: nn.Module | None = None
+) -> None:
     """Restore what :func:`save_checkpoint` wrote.
 
     Raises:
@@ -89,7 +99,9 @@ def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
         tensors = load_file(path)
         with safe_open(path, "pt") as opened:
             about = json.loads(opened.metadata()["optimizer"])
-        module.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
+        for prefix, target in (("model/", module), ("average/", averaged)):
+            if target is not None:
+                target.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         state: dict[int, dict[str, Any]] = {int(i): dict(entries) for i, entries in about["scalars"].items()}
         for name, value in tensors.items():
             if name.startswith("optimizer/"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from unseen.backbones import Backbone
@@ -37,6 +38,11 @@ class EndToEnd(GradientMethod):
         found = getattr(self.head, "vectors", None)
         return found if isinstance(found, Tensor) else None
 
+    @property
+    def offset_name(self) -> str:
+        """The head's."""
+        return self.head.offset_name
+
     @staticmethod
     def prepare(pixels: Tensor) -> Tensor:
         """Pictures are taken as they are."""
@@ -50,6 +56,11 @@ class EndToEnd(GradientMethod):
         """Transformed pictures ``(B, 3, H, W)`` to the answers of the sub-nets in use."""
         found: dict[str, Branch] = self.head(self._maps(pixels))
         return found
+
+    @torch.inference_mode()
+    def regions(self, pixels: Tensor) -> Tensor:
+        """Region features ``(B, R, C)`` of pictures, of the last stage as it has become."""
+        return self.backbone(pixels)[-1]
 
     def passes(self) -> tuple[tuple[int, ...], ...]:
         """The head's."""

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from unseen.data.dataset import digest
 from unseen.data.samplers import create_sampler
@@ -237,12 +238,15 @@ def train(
     with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
         torch.manual_seed(stage.seed)
         info = read_info(path)
+        averaged = _averaged(stage)
         if info is not None and info["identity"] == identity:
-            load_checkpoint(path, stage.method, optimizer)
+            load_checkpoint(path, stage.method, optimizer, averaged)
             step, records, sums = info["step"], info["records"], info["sums"]
             # a checkpoint of a longer training holds this one's end too, but not its weights
             if step > ends[-1]:
                 raise UnseenError("trained further than asked", where=path, mend="delete it, or ask for more epochs")
+        else:
+            stage.method.start(_everything(stage, fabric), stage.classes)
         model, wrapped = fabric.setup(_Objective(stage.method, stage.classes), optimizer)
         labels = torch.as_tensor(stage.labels, device=fabric.device)
         folder.mkdir(parents=True, exist_ok=True)
@@ -251,7 +255,7 @@ def train(
 
         def save() -> None:
             state = {"identity": identity, "step": step, "records": records, "sums": sums}
-            save_checkpoint(path, stage.method, wrapped.optimizer, state)
+            save_checkpoint(path, stage.method, wrapped.optimizer, state, averaged)
 
         saved = time.monotonic()
         started = time.monotonic()
@@ -273,12 +277,15 @@ def train(
                             )
                         sums[name] = sums.get(name, 0.0) + number
                     step += 1
+                    if averaged is not None:
+                        averaged.update_parameters(stage.method)
                     if step in ends:
                         epoch = ends.index(step) + 1
                         first = ends[epoch - 2] if epoch > 1 else 0
                         losses = {name: total / (step - first) for name, total in sums.items()}
-                        stage.method.eval()
-                        metrics = on_epoch(epoch, stage.method, records)
+                        tested: Any = stage.method if averaged is None else averaged.module
+                        tested.eval()
+                        metrics = on_epoch(epoch, tested, records)
                         seconds = round(time.monotonic() - started, 3)
                         record: dict[str, Any] = {
                             "epoch": epoch,
@@ -306,9 +313,24 @@ def train(
                         saved = time.monotonic()
         finally:
             board.close()
+    if averaged is not None:
+        stage.method.load_state_dict(averaged.module.state_dict())
     stage.method.eval()
     report(task, step, ends[-1], _note(records))
     return records
+
+
+def _averaged(stage: Stage) -> AveragedModel | None:
+    """What keeps the moving average of the weights, if the recipe asks for one."""
+    decay = stage.recipe.average
+    return AveragedModel(stage.method, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
+
+
+def _everything(stage: Stage, fabric: Fabric) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every training picture's prepared regions and label, in batches."""
+    for positions in batches(len(stage.labels)):
+        regions = stage.features.batch(positions).to(next(stage.method.parameters()).dtype)
+        yield regions, torch.as_tensor(stage.labels[positions], device=fabric.device)
 
 
 def _note(records: list[dict[str, Any]]) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ from unseen.methods.base import (
     Settings,
 )
 from unseen.progress import Report, silent
+from unseen.semantics import name_things
+from unseen.towers import TextTower
 from unseen.training.checkpoints import load_weights, save_weights
 from unseen.training.endtoend import build_method
 from unseen.training.engine import PRECISIONS, Features, OnEpoch, Stage, batches, decide, score, train, weight_dtype
@@ -63,6 +66,7 @@ class Ingredients:
         split_seed: of the validation partition.
         precision: Fabric's.
         accumulate: micro-batches.
+        tower: text tower, for methods that read text.
     """
 
     dataset: Dataset
@@ -75,6 +79,7 @@ class Ingredients:
     split_seed: int
     precision: str
     accumulate: int
+    tower: TextTower | None = None
 
     def partition(self, stage: str) -> Partition:
         """The pictures and classes of ``validation`` or ``final``."""
@@ -102,33 +107,59 @@ class Result:
 
 
 class Stagehand:
-    """Features, labels and classes of one stage on the device."""
+    """Features, labels and classes of one stage on the device; features are prepared when they are first asked for."""
 
     def __init__(self, parts: Ingredients, stage: str, fabric: Fabric) -> None:
+        self.parts, self.fabric = parts, fabric
         self.partition = partition = parts.partition(stage)
-        self.fabric = fabric
         table = parts.dataset.table
         position = np.full(len(table), -1)
         position[partition.classes] = np.arange(len(partition.classes))
         labels = position[parts.dataset.labels]
         dtype = weight_dtype(parts.precision)
         vectors = torch.from_numpy(table.values[partition.classes])
-        self.classes = ClassSpace(vectors, torch.from_numpy(partition.seen.copy())).to(fabric.device, dtype)
-        prepare, store, recipe = find_method(parts.method).prepare, parts.store, parts.recipe
-
-        def source(pictures: np.ndarray) -> Features:
-            if isinstance(store, RegionStore):
-                kept = PRECISIONS[parts.precision]
-                return RegionSource(store, pictures, device=fabric.device, dtype=kept, prepare=prepare)
-            assert isinstance(recipe, EndToEndRecipe)
-            augmentation: dict[str, Any] = {"resize": recipe.resize, "flip": recipe.flip}
-            return PictureSource(store, pictures, device=fabric.device, dtype=dtype, **augmentation)
-
-        self.train, self.train_labels = source(partition.train), labels[partition.train]
-        held_out = np.concatenate([partition.test_seen, partition.test_unseen])
-        self.test, self.test_labels = source(held_out), labels[held_out]
+        words = None
+        if parts.tower is not None:
+            words = name_things([table.names[c] for c in partition.classes], table.attributes, parts.tower)
+        self.classes = ClassSpace(vectors, torch.from_numpy(partition.seen.copy()), words).to(fabric.device, dtype)
+        self.held_out = np.concatenate([partition.test_seen, partition.test_unseen])
+        self.train_labels, self.test_labels = labels[partition.train], labels[self.held_out]
         self.identity = digest(parts.store.fingerprint, partition.fingerprint(parts.dataset))
         self.seen = partition.seen
+
+    def features(self, pictures: np.ndarray, budget_bytes: int | None = None) -> Features:
+        """Prepared regions of some pictures of the dataset, or the pictures, as the method is given them.
+
+        Args:
+            pictures: positions in the dataset.
+            budget_bytes: of regions, see :class:`RegionSource`; pictures are kept by their store.
+        """
+        parts, device = self.parts, self.fabric.device
+        if isinstance(parts.store, PictureStore):
+            recipe = parts.recipe
+            assert isinstance(recipe, EndToEndRecipe)
+            dtype = weight_dtype(parts.precision)
+            return PictureSource(
+                parts.store, pictures, device=device, dtype=dtype, resize=recipe.resize, flip=recipe.flip
+            )
+        return RegionSource(
+            parts.store,
+            pictures,
+            device=device,
+            dtype=PRECISIONS[parts.precision],
+            prepare=find_method(parts.method).prepare,
+            budget_bytes=budget_bytes,
+        )
+
+    @cached_property
+    def train(self) -> Features:
+        """Of the training pictures."""
+        return self.features(self.partition.train)
+
+    @cached_property
+    def test(self) -> Features:
+        """Of the held-out pictures."""
+        return self.features(self.held_out)
 
     def decide(self, method: Method) -> Decisions:
         """Decisions on the held-out pictures."""
@@ -179,11 +210,13 @@ class Choice:
         pick: ``{"epoch": e}``, or the hyper-parameters of a closed form.
         metrics: of that pick on the validation pictures.
         temperature: fitted on them.
+        decisions: on them.
     """
 
     pick: dict[str, Any]
     metrics: dict[str, Any]
     temperature: float
+    decisions: Decisions
 
     @property
     def gamma(self) -> float:
@@ -207,27 +240,55 @@ def run_seeds(
     Raises:
         DataError: a protocol has no held-out pictures of seen or unseen classes to choose by.
     """
-    for protocol, stage, mend in (
-        ("paper", "final", "use the honest protocol"),
-        ("honest", "validation", "give every class 2 or more pictures"),
-    ):
-        chooser = parts.partition(stage)
-        for kind, pictures in (("seen", chooser.test_seen), ("unseen", chooser.test_unseen)):
-            if protocol in protocols and not len(pictures):
-                problem = f"the {protocol} protocol has no held-out pictures of {kind} classes to choose by"
-                raise DataError(problem, where=parts.dataset.name, mend=mend)
-    closed_form = find_method(parts.method).closed_form
-    choose, finish = (_choose_candidate, _finish_closed_form) if closed_form else (_choose_epoch, _finish_training)
+    for protocol in protocols:
+        _check_held_out(parts, protocol)
+    finish = _finish_closed_form if find_method(parts.method).closed_form else _finish_training
     choices: dict[int, Choice | None] = dict.fromkeys(seeds)
     if "honest" in protocols:
-        hand = Stagehand(parts, "validation", fabric)
-        choices = {seed: choose(parts, seed, folder / f"seed-{seed}", hand, report) for seed in seeds}
-        del hand
+        choices.update(validate_seeds(parts, seeds, folder, fabric, report))
     hand = Stagehand(parts, "final", fabric)
-    return {
+    results = {
         seed: finish(parts, seed, folder / f"seed-{seed}", protocols, hand, choice, report)
         for seed, choice in choices.items()
     }
+    for seed, found in results.items():
+        for protocol, result in found.items():
+            for metric, decisions in (("T1", result.t1), ("H", result.gzsl)):
+                save_decisions(decisions_path(folder, seed, protocol, metric), decisions)
+    return results
+
+
+def validate_seeds(
+    parts: Ingredients, seeds: Sequence[int], folder: Path, fabric: Fabric, report: Report = silent
+) -> dict[int, Choice]:
+    """The validation stage of every seed alone: what ``honest`` would choose, without a look at a test picture.
+
+    :func:`run_seeds` in the same folder goes on from there.
+
+    Raises:
+        DataError: no held-out pictures of seen or unseen classes to choose by.
+    """
+    _check_held_out(parts, "honest")
+    choose = _choose_candidate if find_method(parts.method).closed_form else _choose_epoch
+    hand = Stagehand(parts, "validation", fabric)
+    return {seed: choose(parts, seed, folder / f"seed-{seed}", hand, report) for seed in seeds}
+
+
+def decisions_path(folder: Path, seed: int | str, protocol: str, metric: str) -> Path:
+    """The file of one seed's decisions: on the test pictures by the model that T1 or (``H``) U, S and H come from."""
+    return folder / f"seed-{seed}" / f"{protocol}-{metric}.npz"
+
+
+def _check_held_out(parts: Ingredients, protocol: str) -> None:
+    stage, mend = {
+        "paper": ("final", "use the honest protocol"),
+        "honest": ("validation", "give every class 2 or more pictures"),
+    }[protocol]
+    chooser = parts.partition(stage)
+    for kind, pictures in (("seen", chooser.test_seen), ("unseen", chooser.test_unseen)):
+        if not len(pictures):
+            problem = f"the {protocol} protocol has no held-out pictures of {kind} classes to choose by"
+            raise DataError(problem, where=parts.dataset.name, mend=mend)
 
 
 def _best(records: Records, criterion: str) -> dict[str, Any]:
@@ -288,7 +349,7 @@ def _choose_epoch(parts: Ingredients, seed: int, folder: Path, hand: Stagehand, 
     )
     best = _best(records, criterion)
     load_weights(best_weights, method)
-    return Choice({"epoch": best["epoch"]}, best["metrics"], _temperature(method, hand, best["metrics"]))
+    return _choice({"epoch": best["epoch"]}, best["metrics"], method, hand)
 
 
 def _finish_training(
@@ -313,7 +374,7 @@ def _finish_training(
         if epoch != chosen and "paper" not in protocols:
             return {}
         found = hand.decide(method)
-        _save_decisions(at(epoch), found)
+        save_decisions(at(epoch), found)
         if epoch == chosen:
             save_weights(folder / "honest.safetensors", method)
         if "paper" not in protocols:
@@ -328,13 +389,13 @@ def _finish_training(
     _, records = _train(parts, seed, folder / "final", hand, epochs, test, f"{protocols} {chosen}", report)
     results = {}
     if choice is not None:
-        decisions = _load_decisions(at(choice.pick["epoch"]))
+        decisions = load_decisions(at(choice.pick["epoch"]))
         results["honest"] = _honest(parts, choice, decisions)
     if "paper" in protocols:
         best_t1, best_h = _best(records, "T1"), _best(records, paper_h)
         results["paper"] = Result(
-            _load_decisions(at(best_t1["epoch"])),
-            _load_decisions(at(best_h["epoch"])),
+            load_decisions(at(best_t1["epoch"])),
+            load_decisions(at(best_h["epoch"])),
             best_h["metrics"]["best_gamma"] if sweeps else 0.0,
             {"epoch_T1": best_t1["epoch"], "epoch_H": best_h["epoch"], "by": "test set"},
             None,
@@ -366,7 +427,7 @@ def _choose_candidate(parts: Ingredients, seed: int, folder: Path, hand: Stageha
     swept = _sweep(method, hand, f"seed {seed}: validation", report)
     candidate, metrics = max(swept, key=lambda pair: pair[1][criterion])
     method.use(candidate)
-    return Choice(candidate, metrics, _temperature(method, hand, metrics))
+    return _choice(candidate, metrics, method, hand)
 
 
 def _finish_closed_form(
@@ -403,11 +464,14 @@ def _honest(parts: Ingredients, choice: Choice, decisions: Decisions) -> Result:
     return Result(decisions, decisions, choice.gamma, chosen, choice.temperature)
 
 
-def _temperature(method: Method, hand: Stagehand, metrics: dict[str, Any]) -> float:
-    return fit_temperature(hand.scores(method), hand.test_labels, hand.seen, metrics["best_gamma"])
+def _choice(pick: dict[str, Any], metrics: dict[str, Any], method: Method, hand: Stagehand) -> Choice:
+    scores = hand.scores(method)
+    temperature = fit_temperature(scores, hand.test_labels, hand.seen, metrics["best_gamma"])
+    return Choice(pick, metrics, temperature, Decisions.from_scores(scores.numpy(), hand.test_labels, hand.seen))
 
 
-def _save_decisions(path: Path, d: Decisions) -> None:
+def save_decisions(path: Path, d: Decisions) -> None:
+    """Write decisions as arrays, whole or not at all."""
     arrays = {k: getattr(d, k) for k in ("labels", "best_seen", "best_unseen", "offset", "is_unseen")}
 
     def write(temporary: Path) -> None:
@@ -417,6 +481,7 @@ def _save_decisions(path: Path, d: Decisions) -> None:
     write_with(path, write)
 
 
-def _load_decisions(path: Path) -> Decisions:
+def load_decisions(path: Path) -> Decisions:
+    """What :func:`save_decisions` wrote."""
     with np.load(path, allow_pickle=False) as stored:
         return Decisions(**{k: stored[k] for k in stored.files})

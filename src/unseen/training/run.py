@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
+from lightning_fabric import Fabric
 
 import unseen
 from unseen.backbones import Backbone, BackboneSpec
@@ -29,10 +30,21 @@ from unseen.methods import find_method, find_preset
 from unseen.methods.base import Recipe, Settings, change_recipe
 from unseen.progress import Report, silent
 from unseen.semantics import attribute_vectors
+from unseen.towers import TEXTS, TextTower
 from unseen.training.checkpoints import load_weights
 from unseen.training.config import PROTOCOLS, RunConfig, plain
 from unseen.training.engine import make_fabric
-from unseen.training.protocols import Ingredients, Result, Stagehand, new_method, run_seeds
+from unseen.training.protocols import (
+    Choice,
+    Ingredients,
+    Result,
+    Stagehand,
+    decisions_path,
+    new_method,
+    run_seeds,
+    save_decisions,
+    validate_seeds,
+)
 
 METRICS = ("T1", "U", "S", "H", "AUSUC")
 
@@ -53,6 +65,20 @@ def default_backbone(dataset: str) -> BackboneSpec:
     return BackboneSpec(name="resnet101.tv_in1k", image_size=448)
 
 
+def resolve_settings(config: RunConfig, dataset: str) -> tuple[str, Settings, Recipe | None]:
+    """Name of the preset, settings and recipe of a configuration on a dataset of that name.
+
+    Raises:
+        UnseenError: no such method, preset, setting or recipe entry, or a value that does not fit.
+    """
+    name, preset = find_preset(find_method(config.method), dataset, config.preset)
+    settings = type(preset.settings).from_strings(preset.settings, dict(config.settings))
+    if preset.recipe is None and config.recipe:
+        raise UnseenError(f"{config.method} is solved in closed form", mend="leave out epochs and recipe")
+    recipe = None if preset.recipe is None else change_recipe(preset.recipe, dict(config.recipe))
+    return name, settings, recipe
+
+
 @dataclass(frozen=True)
 class Plan:
     """A configuration with its names resolved and its data loaded."""
@@ -69,13 +95,13 @@ class Plan:
     def of(cls, config: RunConfig, cache: Path, report: Report = silent) -> Plan:
         """Resolve a configuration; everything that can be wrong with it is found here, before any long work."""
         method = find_method(config.method)
+        if method.reads_text and config.backbone.tower is None:
+            problem = f"no text tower, which {config.method} compares pictures with"
+            mend = "--backbone hf:MODEL, such as hf:google/siglip-base-patch16-224"
+            raise UnseenError(problem, where=config.backbone.name, mend=mend)
         config.backbone.fingerprint()  # the weights are there
         dataset = load_dataset(config.dataset, cache=cache, report=report)
-        name, preset = find_preset(method, dataset.name, config.preset)
-        settings = type(preset.settings).from_strings(preset.settings, dict(config.settings))
-        if preset.recipe is None and config.recipe:
-            raise UnseenError(f"{config.method} is solved in closed form", mend="leave out epochs and recipe")
-        recipe = None if preset.recipe is None else change_recipe(preset.recipe, dict(config.recipe))
+        name, settings, recipe = resolve_settings(config, dataset.name)
         vectors, label = attribute_vectors(dataset, config.vectors)
         return cls(config, dataset, settings, recipe, name, vectors, label)
 
@@ -96,9 +122,12 @@ class Plan:
             progress=lambda done, total: report("extracting regions", done, total),
         )
 
-    def ingredients(self, store: RegionStore | PictureStore) -> Ingredients:
-        """What every seed's training shares."""
-        config = self.config
+    def ingredients(self, store: RegionStore | PictureStore, folder: Path) -> Ingredients:
+        """What every seed's training shares; texts that the run's folder has vectors of are not embedded again."""
+        config, tower = self.config, None
+        if find_method(config.method).reads_text and config.backbone.tower is not None:
+            tower = TextTower(config.backbone.tower)
+            tower.load(folder / TEXTS)
         return Ingredients(
             self.dataset,
             store,
@@ -110,7 +139,14 @@ class Plan:
             config.split_seed,
             config.precision,
             config.accumulate,
+            tower,
         )
+
+
+def _keep_texts(ingredients: Ingredients, folder: Path) -> None:
+    """Texts that were embedded stay with the run, so that it needs no text tower."""
+    if ingredients.tower is not None:
+        ingredients.tower.save(folder / TEXTS)
 
 
 class Run:
@@ -128,6 +164,13 @@ class Run:
         """The measured numbers; raises :class:`RunError` while there are none."""
         mend = "the run is unfinished; repeat its command"
         found: dict[str, Any] = read_json(self.folder / "results.json", RunError, mend)
+        return found
+
+    @property
+    def validation(self) -> dict[str, Any]:
+        """What the validation stage alone measured; raises :class:`RunError` while there is nothing."""
+        mend = "the validation stage is unfinished; repeat its command"
+        found: dict[str, Any] = read_json(self.folder / "validation.json", RunError, mend)
         return found
 
     @property
@@ -150,6 +193,7 @@ def fit(
     device: str = "auto",
     workers: int = 0,
     report: Report = silent,
+    validation_only: bool = False,
 ) -> Run:
     """Do a run, or finish one that was stopped: extract, train every seed, test, write ``results.json``.
 
@@ -161,6 +205,8 @@ def fit(
         device: see :func:`unseen.training.engine.make_fabric`.
         workers: processes that read pictures (threads where they are read in training).
         report: progress.
+        validation_only: do the validation stage of every seed and write ``validation.json``; no test picture is looked
+            at. A later call without it goes on from there.
 
     Raises:
         RunError: the folder holds another run, or another process works on it.
@@ -199,16 +245,44 @@ def fit(
         started = time.monotonic()
         store = plan.extract(cache, str(fabric.device), workers, report)
         write_json(where, config.to_json())  # from here on the folder is this run's
-        ingredients = plan.ingredients(store)
+        ingredients = plan.ingredients(store, folder)
         plan.dataset.table.to_csv(folder / "classes.csv")
         write_attributes(folder / "attributes.csv", plan.dataset.table.attributes)
         write_json(folder / "manifest.json", _manifest(plan, store, ingredients, fabric.device))
         # a closed form has no randomness: one seed says it all
         seeds = config.seeds[:1] if find_method(config.method).closed_form else config.seeds
+        if validation_only:
+            choices = validate_seeds(ingredients, seeds, folder, fabric, report)
+            seen = ingredients.partition("validation").seen
+            _keep_texts(ingredients, folder)
+            write_json(folder / "validation.json", _validation_summary(plan, folder, choices, seen))
+            return Run(folder)
         results = run_seeds(ingredients, seeds, folder, config.protocols, fabric, report)
+        _keep_texts(ingredients, folder)
         seconds = time.monotonic() - started
         write_json(folder / "results.json", _summary(plan, results, seconds))
     return Run(folder)
+
+
+def reopen(
+    run: Run,
+    *,
+    device: str = "auto",
+    cache: Path | str | None = None,
+    workers: int = 0,
+    report: Report = silent,
+) -> tuple[Ingredients, Fabric]:
+    """The data and regions that a finished run was made of, and the device; arguments as in :func:`fit`.
+
+    Raises:
+        RunError: the dataset is no longer the one of the training.
+        UnseenError: pictures or weights are gone.
+    """
+    cache, fabric = cache_folder(cache), make_fabric(device, run.config.precision)
+    plan = Plan.of(run.config, cache, report)
+    if plan.dataset.fingerprint != run.manifest["data"]["fingerprint"]:
+        raise RunError("the dataset has changed since the training", where=run.folder, mend="train again")
+    return plan.ingredients(plan.extract(cache, str(fabric.device), workers, report), run.folder), fabric
 
 
 def evaluate_run(
@@ -233,15 +307,10 @@ def evaluate_run(
         protocol, seeds (T1, U, S, H, AUSUC, gamma of each) and per_class (averaged over seeds). Under ``paper`` all
         are of the model with the best H.
     """
-    results, cache, chosen = run.results, cache_folder(cache), protocol or run.protocol
+    results, chosen = run.results, protocol or run.protocol
     if chosen not in results["protocols"]:
         raise RunError(f'no "{chosen}" protocol', where=run.folder, mend=f"it has {' and '.join(results['protocols'])}")
-    fabric = make_fabric(device, run.config.precision)
-    plan = Plan.of(run.config, cache, report)
-    if plan.dataset.fingerprint != run.manifest["data"]["fingerprint"]:
-        raise RunError("the dataset has changed since the training", where=run.folder, mend="train again")
-    store = plan.extract(cache, str(fabric.device), workers, report)
-    ingredients = plan.ingredients(store)
+    ingredients, fabric = reopen(run, device=device, cache=cache, workers=workers, report=report)
     final = Stagehand(ingredients, "final", fabric)
     seeds, values = {}, []
     for seed, found in results["protocols"][chosen]["seeds"].items():
@@ -251,7 +320,7 @@ def evaluate_run(
         offset = found["gamma"] if gamma is None else gamma
         seeds[seed] = evaluate(decisions, final.seen, offset).as_dict()
         values.append(Result(decisions, decisions, offset, {}, None))
-    return {"protocol": chosen, "seeds": seeds, "per_class": _per_class(plan.dataset.table, values)}
+    return {"protocol": chosen, "seeds": seeds, "per_class": _per_class(ingredients.dataset.table, values)}
 
 
 def _summary(plan: Plan, results: dict[int, dict[str, Result]], seconds: float) -> dict[str, Any]:
@@ -261,39 +330,56 @@ def _summary(plan: Plan, results: dict[int, dict[str, Result]], seconds: float) 
     for protocol in plan.config.protocols:
         per_seed = {seed: found[protocol] for seed, found in results.items()}
         values = list(per_seed.values())
-        gzsl = bootstrap([r.gzsl for r in values], table.seen, [r.gamma for r in values])
-        t1 = bootstrap([r.t1 for r in values], table.seen, [r.gamma for r in values])["T1"]
-        scores = {seed: evaluate(r.gzsl, table.seen, r.gamma) for seed, r in per_seed.items()}
-        areas = np.array([s.ausuc for s in scores.values()])
-        area = Interval(
-            float(areas.mean()),
-            float(areas.std(ddof=1)) if len(areas) > 1 else 0.0,
-            float("nan"),
-            float("nan"),
-            list(areas),
-        )
-        seeds = {}
-        for seed, result in per_seed.items():
-            numbers = scores[seed].as_dict()
-            numbers["T1"] = evaluate(result.t1, table.seen).as_dict()["T1"]
-            seeds[str(seed)] = {**numbers, "chosen": result.chosen, "temperature": result.temperature}
         summary[protocol] = {
-            "metrics": {
-                name: interval.as_dict()
-                for name, interval in {"T1": t1, "U": gzsl["U"], "S": gzsl["S"], "H": gzsl["H"], "AUSUC": area}.items()
-            },
-            "seeds": seeds,
-            "deterministic": find_method(plan.config.method).closed_form,
+            **_measured(plan.config, per_seed, table.seen),
             "per_class": _per_class(table, values),
             "confusions": _confusions(table, values),
         }
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak_mb = peak / (1024**2 if sys.platform == "darwin" else 1024)
+    return {"protocols": summary, "seconds": round(seconds, 1), "peak_memory_mb": peak_memory_mb()}
+
+
+def _measured(config: RunConfig, per_seed: dict[int, Result], seen: np.ndarray) -> dict[str, Any]:
+    """Metrics with their intervals, and each seed's numbers."""
+    values = list(per_seed.values())
+    gammas = [r.gamma for r in values]
+    gzsl = bootstrap([r.gzsl for r in values], seen, gammas)
+    t1 = bootstrap([r.t1 for r in values], seen, gammas)["T1"]
+    scores = {seed: evaluate(r.gzsl, seen, r.gamma) for seed, r in per_seed.items()}
+    areas = np.array([s.ausuc for s in scores.values()])
+    spread = float(areas.std(ddof=1)) if len(areas) > 1 else 0.0
+    area = Interval(float(areas.mean()), spread, float("nan"), float("nan"), list(areas))
+    seeds = {}
+    for seed, result in per_seed.items():
+        numbers = scores[seed].as_dict()
+        numbers["T1"] = evaluate(result.t1, seen).as_dict()["T1"]
+        seeds[str(seed)] = {**numbers, "chosen": result.chosen, "temperature": result.temperature}
+    found = {"T1": t1, "U": gzsl["U"], "S": gzsl["S"], "H": gzsl["H"], "AUSUC": area}
     return {
-        "protocols": summary,
-        "seconds": round(seconds, 1),
-        "peak_memory_mb": round(peak_mb),
+        "metrics": {name: interval.as_dict() for name, interval in found.items()},
+        "seeds": seeds,
+        "deterministic": find_method(config.method).closed_form,
     }
+
+
+def _validation_summary(plan: Plan, folder: Path, choices: dict[int, Choice], seen: np.ndarray) -> dict[str, Any]:
+    """As one protocol's summary, on the validation pictures, at each seed's choice; its decisions are kept."""
+    per_seed = {}
+    for seed, choice in choices.items():
+        save_decisions(decisions_path(folder, seed, "validation", "H"), choice.decisions)
+        save_decisions(decisions_path(folder, seed, "validation", "T1"), choice.decisions)
+        chosen = {**choice.pick, "by": plan.config.select}
+        per_seed[seed] = Result(choice.decisions, choice.decisions, choice.gamma, chosen, choice.temperature)
+    return _measured(plan.config, per_seed, seen)
+
+
+def peak_memory_mb() -> int:
+    """Most memory that this process has held, in MiB."""
+    try:  # unlike ru_maxrss, it does not begin with what the parent process held
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return round(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024)
+    except (OSError, StopIteration, ValueError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return round(peak / (1024**2 if sys.platform == "darwin" else 1024))
 
 
 def _per_class(table: ClassTable, values: list[Result]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ batch reads; they differ by the backbone alone, which every pass moves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -23,21 +23,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unseen.errors import UnseenError
-from unseen.methods.base import Branch, Card, ClassSpace, GradientMethod, Preset
+from unseen.methods.base import Ablation, Branch, Card, ClassSpace, GradientMethod, Preset
 from unseen.methods.mgmrn.decoder import Decoder
 from unseen.methods.mgmrn.grouping import Grouping, PartGrouping
 from unseen.methods.mgmrn.losses import semantic_cross_entropy, semantic_regression
 from unseen.methods.mgmrn.refinement import Level, Refinement
-from unseen.methods.mgmrn.settings import PRESETS, MgMRNSettings
-
-LEVELS = (1, 2, 3)
-"""Levels by number, of stages c3, c4, c5."""
+from unseen.methods.mgmrn.settings import LEVELS, PRESETS, MgMRNSettings
 
 
 class MgMRN(GradientMethod):
     """See the module's docstring. It is given three stages ``(B, C, h, w)``, not regions.
 
-    Answers are :class:`~unseen.methods.base.Branch` objects by ``level1``, ``level2``, ``level3``. Weights of
+    Answers are :class:`~unseen.methods.base.Branch` objects by ``level1``, ``level2``, ``level3``, of
+    the levels in use. Other levels, and refinements without a source, have no weights. Weights of
     convolutions and linear maps start uniform in +-1/sqrt(inputs), classifiers (release) and centres as N(0, 1),
     smoothing at 0. The attribute vectors are fixed, and used as they are.
 
@@ -54,13 +52,24 @@ class MgMRN(GradientMethod):
         paper="arXiv 2511.08163",
         exact="levels, refinements, attribute and class scores and progressive SGD steps equal the authors' release "
         "with its stage widths corrected (golden numbers at small widths, 1e-9 in float64, losses in float32)",
-        ours="`grouping=parts`, `schedule=joint`, presets `small` and `fieldguide`; stages that are not halved evenly; "
+        ours="`grouping=parts`, `schedule=joint`, `refinement=false`, single `levels`, presets `recommended` and "
+        "`fieldguide`; stages that are not halved evenly; "
         "batch normalisation keeps its statistics",
     )
     end_to_end = True
     stages = len(LEVELS)
     settings_class = MgMRNSettings
     presets: ClassVar[dict[str, Preset]] = PRESETS
+    ablations: ClassVar[Mapping[str, Ablation]] = {
+        "released grouping": Ablation("regions over P, as released, in place of our parts", {"grouping": "released"}),
+        "parts grouping": Ablation("our parts in place of the released grouping", {"grouping": "parts"}),
+        "progressive": Ablation("an optimiser step a level in place of one for all", {"schedule": "progressive"}),
+        "joint": Ablation("one optimiser step for all levels in place of one each", {"schedule": "joint"}),
+        "no refinement": Ablation("deep levels do not refine shallow ones", {"refinement": "false"}),
+        "level 1 alone": Ablation("no levels 2 and 3", {"levels": "1"}),
+        "level 2 alone": Ablation("no levels 1 and 3", {"levels": "2"}),
+        "level 3 alone": Ablation("no levels 1 and 2", {"levels": "3"}),
+    }
     settings: MgMRNSettings
     vectors: Tensor
 
@@ -77,9 +86,12 @@ class MgMRN(GradientMethod):
         self.settings = settings
         (k, d), width = vectors.shape, settings.width
         with torch.device("meta"):  # without a first set of weights that no one uses
-            self.levels = nn.ModuleList(Level(c, max(1, 3 - m), settings) for m, c in enumerate(channels, start=1))
-            self.refinements = nn.ModuleList(Refinement(sources, width) for sources in (2, 1))
-            self.decoders = nn.ModuleList(Decoder(d, k, width, settings.attention_width) for _ in LEVELS)
+            self.levels, self.refinements, self.decoders = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+            for m, c in zip(LEVELS, channels, strict=True):
+                used, sources = m in settings.used, len(settings.refining(m))
+                self.levels.append(Level(c, max(1, 3 - m), settings) if used else nn.Identity())
+                self.decoders.append(Decoder(d, k, width, settings.attention_width) if used else nn.Identity())
+                self.refinements.append(Refinement(sources, width) if used and sources else nn.Identity())
         self.to(vectors.dtype).to_empty(device=vectors.device)
         self.register_buffer("vectors", vectors.clone())
         self._draw(generator)
@@ -101,30 +113,33 @@ class MgMRN(GradientMethod):
 
     def passes(self) -> tuple[tuple[int, ...], ...]:
         """The levels of each pass that a batch gets: one each (``progressive``), or all in one (``joint``)."""
-        return tuple((level,) for level in LEVELS) if self.settings.schedule == "progressive" else (LEVELS,)
+        used = self.settings.used
+        return tuple((level,) for level in used) if self.settings.schedule == "progressive" else (used,)
 
-    def features(self, stages: Sequence[Tensor], levels: Sequence[int] = LEVELS) -> dict[int, Tensor]:
+    def features(self, stages: Sequence[Tensor], levels: Sequence[int] | None = None) -> dict[int, Tensor]:
         """Maps F ``(B, width, h, w)``, all of c5's size, of the levels and of those that refine them.
 
         The latter are made without gradient.
 
         Args:
             stages: c3, c4, c5, each ``(B, C, h, w)``; of stages shallower than the levels only the size is read.
-            levels: those asked for.
+            levels: those asked for; default all in use.
         """
+        levels = self.settings.used if levels is None else levels
+        needed = {*levels}.union(*(self.settings.refining(level) for level in levels))
         sizes = [(s.shape[2], s.shape[3]) for s in stages]
         found = {}
-        for level in LEVELS[min(levels) - 1 :]:
+        for level in sorted(needed):
             with torch.set_grad_enabled(torch.is_grad_enabled() and level in levels):
                 found[level] = self.levels[level - 1](stages[level - 1], sizes[level:])
         return found
 
     def tokens(self, level: int, features: dict[int, Tensor]) -> list[Tensor]:
         """The maps whose positions are a level's tokens: its own, and the refinement from deeper ones."""
-        own = [features[level]]
-        if level == LEVELS[-1]:
+        own, sources = [features[level]], self.settings.refining(level)
+        if not sources:
             return own
-        deeper = torch.cat([features[m].detach() for m in LEVELS[level:]], dim=1)
+        deeper = torch.cat([features[m].detach() for m in sources], dim=1)
         return [*own, self.refinements[level - 1](deeper)]
 
     def _decoder(self, level: int) -> Decoder:
@@ -140,21 +155,22 @@ class MgMRN(GradientMethod):
         return found
 
     def forward(  # type: ignore[override]
-        self, stages: Sequence[Tensor], levels: Sequence[int] = LEVELS
+        self, stages: Sequence[Tensor], levels: Sequence[int] | None = None
     ) -> dict[str, Branch]:
-        """Stages ``(B, C, h, w)`` to the attribute scores of the levels asked for, and nothing they do not need."""
+        """Stages ``(B, C, h, w)`` to the attribute scores of levels (default all), and nothing they do not need."""
+        levels = self.settings.used if levels is None else levels
         features = self.features(stages, levels)
         return {f"level{m}": Branch(self._decoder(m)(self.vectors, self.tokens(m, features))) for m in levels}
 
     def parts(self, stages: Sequence[Tensor]) -> dict[str, Tensor]:  # type: ignore[override]
         """Every level's assignment ``(B, P, h, w)`` of its stage's positions to parts; none if ``released``."""
-        groupings = {m: level.grouping for m, level in zip(LEVELS, self.levels, strict=True)}
+        groupings = {m: self.levels[m - 1].grouping for m in self.settings.used}
         return {f"level{m}": g.assignment(stages[m - 1]) for m, g in groupings.items() if isinstance(g, PartGrouping)}
 
     def maps(self, stages: Sequence[Tensor]) -> dict[str, Branch]:  # type: ignore[override]
         """As :meth:`forward` of all levels, with attention and contributions ``(B, K, R)`` on c5's grid, row by row."""
         features = self.features(stages)
-        return {f"level{m}": self._decoder(m).maps(self.vectors, self.tokens(m, features)) for m in LEVELS}
+        return {f"level{m}": self._decoder(m).maps(self.vectors, self.tokens(m, features)) for m in self.settings.used}
 
     def fused_attribute_scores(self, branches: dict[str, Branch]) -> Tensor:
         """``(B, K)``: ``tau`` times the sum of the levels' unit attribute scores."""

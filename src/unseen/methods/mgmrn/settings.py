@@ -9,6 +9,8 @@ from unseen.methods.base import EndToEndRecipe, Preset, Settings, check_choice
 
 GROUPS = 32
 """Groups of every group normalisation (release)."""
+LEVELS = (1, 2, 3)
+"""Levels by number, of stages c3, c4, c5."""
 RELEASE = "settings of the authors' release (NingWang2049/Mg-MRN)"
 
 
@@ -19,6 +21,8 @@ class MgMRNSettings(Settings):
     Args:
         grouping: ``released`` (regions over P, so a no-op but for scale) or ``parts`` (ours).
         schedule: ``progressive`` (an optimiser step a level) or ``joint`` (one step on the sum of the losses).
+        refinement: whether deep levels refine shallow ones.
+        levels: ``all``, or the number of one that is trained and tested alone, with nothing to refine it.
         parts: P, centres of a grouping unit.
         width: channels of every level, a multiple of 32.
         attention_width: length of queries, keys and values.
@@ -28,6 +32,8 @@ class MgMRNSettings(Settings):
 
     grouping: str = "released"
     schedule: str = "progressive"
+    refinement: bool = True
+    levels: str = "all"
     parts: int = 5
     width: int = 2048
     attention_width: int = 1024
@@ -37,6 +43,7 @@ class MgMRNSettings(Settings):
     def __post_init__(self) -> None:
         check_choice(self, "grouping", ("released", "parts"))
         check_choice(self, "schedule", ("progressive", "joint"))
+        check_choice(self, "levels", ("all", *map(str, LEVELS)))
         if self.width < 1 or self.width % GROUPS:
             problem = f"{self.width} channels do not form the {GROUPS} groups of the normalisation"
             raise UnseenError(problem, where="setting width", mend=f"give a multiple of {GROUPS}")
@@ -45,6 +52,15 @@ class MgMRNSettings(Settings):
                 raise UnseenError(f"{getattr(self, name)}", where=f"setting {name}", mend="give 1 or more")
         if self.tau <= 0 or self.lambda_reg < 0:
             raise UnseenError(f"tau is {self.tau}, lambda_reg {self.lambda_reg}", mend="give tau > 0, lambda_reg >= 0")
+
+    @property
+    def used(self) -> tuple[int, ...]:
+        """Numbers of the levels that there are."""
+        return LEVELS if self.levels == "all" else (int(self.levels),)
+
+    def refining(self, level: int) -> tuple[int, ...]:
+        """Numbers of the deeper levels that refine a level."""
+        return tuple(m for m in self.used if m > level) if self.refinement else ()
 
 
 def _released(lr: float, lr_factor: float, ways: int) -> EndToEndRecipe:
@@ -72,7 +88,7 @@ PRESETS = {
     "cub": Preset(MgMRNSettings(), _released(5e-4, 0.1, 8), RELEASE),
     "sun": Preset(MgMRNSettings(tau=25.0, lambda_reg=1.0), _released(5e-4, 0.5, 8), RELEASE),
     "awa2": Preset(MgMRNSettings(lambda_reg=1.0), _released(5e-5, 0.5, 16), RELEASE),
-    "small": Preset(_SMALL, _ADAMW, _OURS),
+    "recommended": Preset(_SMALL, _ADAMW, _OURS),
     "fieldguide": Preset(
         replace(_SMALL, width=128, attention_width=128),
         replace(_ADAMW, lr=1e-3, epochs=4, batches=60, lr_every=3),

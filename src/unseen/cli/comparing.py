@@ -1,0 +1,179 @@
+"""``unseen compare`` and ``ablate``: several methods or settings on one dataset, one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from unseen.cli.common import JsonFlag, app, err, out, plain_text, print_json, print_table, stoppable, with_bars
+from unseen.cli.configuring import pairs
+from unseen.cli.options import RunOptions, with_run_options
+
+if TYPE_CHECKING:
+    from unseen.experiments.compare import Comparison
+
+ProtocolOption = Annotated[
+    str, typer.Option(help="honest (choose on validation classes), paper (choose on the test set), or both.")
+]
+SeedsOption = Annotated[str, typer.Option(help="How many seeds, or a list such as 0,7.")]
+RecipeOption = Annotated[
+    list[str] | None, typer.Option(help="Recipe entry of every row that has a recipe: lr=1e-3 (repeatable).")
+]
+EpochsOption = Annotated[int | None, typer.Option(help="Short for --recipe epochs=N.")]
+ValidationFlag = Annotated[
+    bool, typer.Option("--validation-only", help="Measure on validation classes; look at no test picture.")
+]
+DatasetArgument = Annotated[
+    str, typer.Argument(help="`fieldguide`, or a folder with images.csv and classes.csv.", show_default=False)
+]
+WIDE = 320
+"""Columns of a terminal that take the whole table."""
+
+
+@app.command()
+@with_run_options
+def compare(
+    methods: Annotated[
+        list[str],
+        typer.Argument(
+            help="Rows: [NAME=]METHOD[@PRESET][:KEY=VALUE,...], or `all` methods.",
+            show_default=False,
+            metavar="ROWS",
+        ),
+    ],
+    dataset: DatasetArgument,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of runs and tables [default: runs/compare-DATASET].")
+    ] = None,
+    protocol: ProtocolOption = "both",
+    seeds: SeedsOption = "5",
+    recipe: RecipeOption = None,
+    epochs: EpochsOption = None,
+    validation_only: ValidationFlag = False,
+    as_json: JsonFlag = False,
+    *,
+    options: RunOptions,
+) -> None:
+    """Run several methods, or one with several settings, and write one table.
+
+    Repeat the command to go on where it stopped; a finished run is not done again, a failed one stands in its row.
+
+    Example: `unseen compare eszsl msdn "no cal=msdn:lambda_cal=0" fieldguide --seeds 3`
+    """
+    from unseen.experiments.compare import Comparison
+    from unseen.experiments.compare import compare as do
+    from unseen.experiments.variants import parse_variants
+
+    asked = Comparison(
+        parse_variants(methods),
+        options.entries(dataset, protocol, seeds),
+        common_recipe(recipe, epochs),
+        validation_only=validation_only,
+        cache=options.cache,
+        device=options.device,
+        workers=options.workers,
+    )
+    run_comparison(asked, output or Path("runs") / f"compare-{Path(dataset).name}", as_json, do)
+
+
+@app.command()
+@with_run_options
+def ablate(
+    method: Annotated[
+        str, typer.Argument(help="METHOD[@PRESET][:KEY=VALUE,...]; the changes hold in all rows.", show_default=False)
+    ],
+    dataset: DatasetArgument,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder of runs and tables [default: runs/ablate-METHOD-DATASET]."),
+    ] = None,
+    sweep: Annotated[
+        str | None, typer.Option(help="Instead, values of one setting: lambda_cal=0.01,0.1,1; also draws a plot.")
+    ] = None,
+    protocol: ProtocolOption = "honest",
+    seeds: SeedsOption = "5",
+    recipe: RecipeOption = None,
+    epochs: EpochsOption = None,
+    validation_only: ValidationFlag = False,
+    as_json: JsonFlag = False,
+    *,
+    options: RunOptions,
+) -> None:
+    """Take a method apart: a run without each of its parts, or with other values of one setting.
+
+    Tables, files and resuming are those of `unseen compare`; rows are set against the full method.
+
+    Example: `unseen ablate msdnpp fieldguide --validation-only --sweep lambda_causal=0.01,0.1,1`
+    """
+    from functools import partial
+
+    from unseen.experiments.ablate import ablate as do
+    from unseen.experiments.compare import Comparison
+    from unseen.experiments.variants import parse_variant
+
+    base = parse_variant(method)
+    asked = Comparison(
+        [base],
+        options.entries(dataset, protocol, seeds),
+        common_recipe(recipe, epochs),
+        validation_only=validation_only,
+        cache=options.cache,
+        device=options.device,
+        workers=options.workers,
+    )
+    swept = "" if sweep is None else f"-{sweep.partition('=')[0]}"
+    folder = output or Path("runs") / f"ablate-{base.folder}-{Path(dataset).name}{swept}"
+    run_comparison(asked, folder, as_json, partial(do, base=base, sweep=sweep))
+    if sweep is not None and not as_json:
+        out.print(f"plot:   {folder / 'sweep'}*.png, .svg", highlight=False, soft_wrap=True)
+
+
+def common_recipe(recipe: list[str] | None, epochs: int | None) -> dict[str, str]:
+    """The recipe entries that all rows share."""
+    return pairs(recipe or [], "--recipe") | ({"epochs": str(epochs)} if epochs is not None else {})
+
+
+def run_comparison(asked: Comparison, folder: Path, as_json: bool, do: Callable[..., dict[str, Any]]) -> None:
+    """Do a comparison and print its table."""
+    from unseen.data.catalogue import load_dataset
+    from unseen.experiments.compare import name
+
+    with_bars(lambda bars: load_dataset(asked.base["dataset"], cache=asked.cache, report=bars))
+    with stoppable():
+        found = do(asked, folder, say=lambda line: err.print(plain_text(line), highlight=False, soft_wrap=True))
+    if as_json:
+        print_json(found)
+        return
+    print_comparison(found)
+    out.print(f"tables: {folder / name(asked)}.md, .csv, .json, .html", highlight=False, soft_wrap=True)
+
+
+def print_comparison(found: dict[str, Any]) -> None:
+    """The table, in parts where the terminal is narrow, and what is to be said of it."""
+    from unseen.report.comparison import comparison_rows, difference_columns, failures, legend, metric_columns
+
+    rows = comparison_rows(found)
+    if rows and out.width >= WIDE:
+        print_table(rows, title=found["title"])
+    elif rows:
+        views = found["views"]
+        if len(views) > 1:  # side by side
+            gaps = {m: f"{m}, paper − honest" for m in ("T1", "H")}
+            parts = {"T1 and H": [n for m in ("T1", "H") for n in (*(f"{view} {m}" for view in views), gaps[m])]}
+            parts["the other metrics"] = [f"{view} {m}" for m in ("U", "S", "AUSUC") for view in views]
+        else:
+            parts = {"metrics": list(metric_columns(found, views[0]))}
+        parts["differences"] = [n for n in difference_columns(found) if "paper − honest" not in n]
+        shown = {name for columns in parts.values() for name in columns} | {"method"}
+        parts["runs"] = [name for name in rows[0] if name not in shown]
+        for title, names in parts.items():
+            columns = {name: name for name in ("method", *names)}
+            print_table([{n: row[n] for n in columns} for row in rows], columns, f"{found['title']}: {title}")
+    for text in failures(found):
+        err.print(f"[bold red]failed:[/] {plain_text(text)}", highlight=False, soft_wrap=True)
+    for text in (*found["statements"], *found["warnings"]):
+        out.print(text, highlight=False, soft_wrap=True)
+    out.print("\n".join(legend(found)), highlight=False, soft_wrap=True, style="dim")

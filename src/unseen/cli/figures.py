@@ -1,0 +1,92 @@
+"""``unseen figures``: the figures of papers, from any run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unseen.cli.common import (
+    CacheOption,
+    DeviceOption,
+    JsonFlag,
+    RunArgument,
+    app,
+    err,
+    out,
+    plain_text,
+    print_json,
+    with_bars,
+)
+
+
+@app.command()
+def figures(
+    run: RunArgument,
+    kind: Annotated[str, typer.Option(help="Which: tsne, attention, attributes.")] = "tsne,attention,attributes",
+    picture: Annotated[
+        list[Path] | None,
+        typer.Option(help="Picture to look into (repeatable) [default: unseen test pictures, named right and wrong]."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder to write to [default: RUN/figures].")
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help="Of the figures: png, svg, pdf.")] = "png,svg",
+    examples: Annotated[int, typer.Option(help="Default pictures: so many named right, as many wrong.", min=1)] = 2,
+    classes: Annotated[int, typer.Option(help="Classes in the t-SNE at most.", min=2)] = 20,
+    limit: Annotated[int, typer.Option(help="Pictures in the t-SNE at most.", min=5)] = 1500,
+    perplexity: Annotated[float | None, typer.Option(help="Of the t-SNE [default: 30, less for few pictures].")] = None,
+    draw_seed: Annotated[int, typer.Option(help="Seed of the draws and of t-SNE.", min=0)] = 0,
+    seed: Annotated[int | None, typer.Option(help="Which seed's model [default: the first].")] = None,
+    device: DeviceOption = "auto",
+    workers: Annotated[int, typer.Option(help="Processes that read pictures.")] = 0,
+    cache: CacheOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Draw t-SNE, attention maps and attribute scores of a run, each with its numbers as CSV and JSON beside it."""
+    from unseen.cli.using import find_pictures
+    from unseen.explain.gallery import run_figures
+    from unseen.training.run import Run
+
+    opened, files = Run(run), find_pictures(picture or [])
+    made = with_bars(
+        lambda bars: run_figures(
+            opened,
+            output,
+            kinds=_words(kind),
+            pictures=files,
+            formats=_words(form),
+            seed=seed,
+            examples=examples,
+            classes=classes,
+            limit=limit,
+            perplexity=perplexity,
+            draw_seed=draw_seed,
+            device=device,
+            cache=cache,
+            workers=workers,
+            report=bars,
+        )
+    )
+    for note in made.notes:
+        err.print(f"[yellow]note:[/] {plain_text(note)}", highlight=False, soft_wrap=True)
+    if as_json:
+        print_json(
+            {
+                "figures": [
+                    {"name": name, "files": [str(p) for p in paths], "caption": made.captions[name]}
+                    for name, paths in made.figures.items()
+                ],
+                "notes": made.notes,
+            }
+        )
+        return
+    for paths in made.figures.values():
+        out.print(str(paths[0]), highlight=False, soft_wrap=True, markup=False)
+    out.print("The numbers behind each are in the .csv and .json of the same name.", style="dim", highlight=False)
+
+
+def _words(text: str) -> list[str]:
+    """Distinct comma-separated words, in their order."""
+    return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))

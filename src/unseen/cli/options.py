@@ -1,0 +1,99 @@
+"""The options that say what a run trains on and with, declared once for every command that trains."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from unseen.cli.common import CacheOption, DeviceOption
+from unseen.cli.configuring import absolute_model, make_backbone, parse_protocols, parse_seeds
+
+ENTRIES = ("select", "split_seed", "store_dtype", "precision", "accumulate")
+"""Options that are entries of a run as they stand."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Options of ``unseen train``, ``compare``, ``ablate`` and ``reproduce``, as given."""
+
+    vectors: Annotated[str, typer.Option(help="Attribute vectors: auto, given, words, random or text:MODEL.")] = "auto"
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="timm model, hf:MODEL (a CLIP or SigLIP folder or hub id), or fieldguide (the one made for its birds) "
+            "[default: resnet101.tv_in1k]."
+        ),
+    ] = None
+    backbone_weights: Annotated[
+        str | None, typer.Option(help="pretrained (timm's), random, or a .safetensors file [default: pretrained].")
+    ] = None
+    backbone_option: Annotated[
+        list[str] | None, typer.Option(help="Argument of timm.create_model: pad_type=same (repeatable).")
+    ] = None
+    image_size: Annotated[int | None, typer.Option(help="Side of the network's input [default: the model's].")] = None
+    mean: Annotated[str | None, typer.Option(help="Normalisation: one or three numbers [default: the model's].")] = None
+    std: Annotated[str | None, typer.Option(help="Normalisation: one or three numbers [default: the model's].")] = None
+    crop: Annotated[float, typer.Option(help="Share of the short side that the centre crop keeps.")] = 1.0
+    stage: Annotated[
+        str, typer.Option(help="Feature map: final, or a timm stage number such as -2; for mgmrn three, as in 1,2,3.")
+    ] = "final"
+    select: Annotated[str, typer.Option(help="Validation metric that picks the epoch: H, T1 or AUSUC.")] = "H"
+    split_seed: Annotated[int, typer.Option(help="Seed of the draw of validation classes.")] = 0
+    store_dtype: Annotated[str, typer.Option(help="Region store: float16, bfloat16 or float32.")] = "float16"
+    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, 16-mixed or 64-true.")] = "32-true"
+    accumulate: Annotated[int, typer.Option(help="Micro-batches a step.")] = 1
+    device: DeviceOption = "auto"
+    workers: Annotated[int, typer.Option(help="Processes that read pictures (mgmrn: threads).")] = 0
+    cache: CacheOption = None
+
+    def entries(self, dataset: str, protocol: str, seeds: str) -> dict[str, Any]:
+        """Entries of :class:`unseen.training.config.RunConfig`, all but the method's own."""
+        return {
+            "dataset": dataset if dataset == "fieldguide" else str(Path(dataset).expanduser().absolute()),
+            "backbone": make_backbone(
+                dataset,
+                self.backbone,
+                self.backbone_weights,
+                self.image_size,
+                self.backbone_option or [],
+                self.mean,
+                self.std,
+                self.crop,
+                self.stage,
+            ),
+            "vectors": absolute_model(self.vectors, "text:"),
+            "protocols": parse_protocols(protocol),
+            "seeds": parse_seeds(seeds),
+            **{name: getattr(self, name) for name in ENTRIES},
+        }
+
+
+def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command every option of :class:`RunOptions`, which it gets as its argument ``options``."""
+    hints = get_type_hints(RunOptions, include_extras=True)
+    mine = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "options"]
+    added = [
+        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
+        for f in fields(RunOptions)
+    ]
+    assert all(p.default is not MISSING for p in added)
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        names = {p.name for p in added}
+        command(
+            **{name: value for name, value in values.items() if name not in names},
+            options=RunOptions(**{name: value for name, value in values.items() if name in names}),
+        )
+
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in mine]
+    run.__signature__ = inspect.Signature([*parameters, *added])  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in (*parameters, *added)}
+    del run.__wrapped__
+    return run

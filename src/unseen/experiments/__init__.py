@@ -1,0 +1,1 @@
+"""Published experiments, comparisons and ablations: several runs, one table."""

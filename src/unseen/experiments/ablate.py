@@ -1,0 +1,103 @@
+"""Ablations that a method declares, and sweeps of one of its settings: comparisons with a fixed set of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from unseen.errors import UnseenError
+from unseen.experiments.compare import Comparison, compare, name
+from unseen.experiments.variants import Variant
+from unseen.methods import find_method
+from unseen.report.comparison import write_comparison
+from unseen.report.sweep import write_sweep
+from unseen.training.run import resolve_settings
+
+FULL = "full"
+
+
+def ablation_variants(base: Variant) -> list[Variant]:
+    """The method as asked for (``full``), and each of its declared ablations.
+
+    Raises:
+        UnseenError: it declares none.
+    """
+    declared = find_method(base.method).ablations
+    if not declared:
+        mend = "give --sweep, or use `unseen compare`"
+        raise UnseenError("declares no ablations", where=base.method, mend=mend)
+    rows = [replace(base, name=FULL, says="nothing taken away")]
+    for title, ablation in declared.items():
+        if ablation.method is None:
+            changes = {**base.changes, **ablation.changes}
+            rows.append(Variant(title, base.method, base.preset, changes, ablation.says))
+        else:
+            rows.append(Variant(title, ablation.method, None, ablation.changes, ablation.says))
+    return rows
+
+
+def distinct(rows: list[Variant], base: Mapping[str, Any], say: Callable[[str], None]) -> list[Variant]:
+    """The rows without those that are the same training as an earlier one: nothing was there to take away."""
+    found: dict[Any, Variant] = {}
+    for row in rows:
+        trained = (row.method, *resolve_settings(row.config(base), Path(base["dataset"]).name)[1:])
+        if trained in found:
+            say(f"{row.name}: left out, the same as {found[trained].name} with these settings")
+        else:
+            found[trained] = row
+    return list(found.values())
+
+
+def sweep_variants(base: Variant, text: str) -> tuple[str, list[float], list[Variant]]:
+    """A setting's name, its values and a row for each, from ``KEY=VALUE,VALUE,...``.
+
+    Raises:
+        UnseenError: it is not of that form.
+    """
+    key, equals, listed = text.partition("=")
+    texts = [v.strip() for v in listed.split(",") if v.strip()]
+    try:
+        values = [float(v) for v in texts]
+    except ValueError:
+        values = []
+    if not (equals and key.strip() and values) or len(set(values)) < len(values):
+        raise UnseenError(f'"{text}" is no sweep', where="--sweep", mend="lambda_cal=0.01,0.1,1, each value once")
+    key = key.strip()
+    rows = [Variant(f"{key}={v}", base.method, base.preset, {**base.changes, key: v}) for v in texts]
+    return key, values, rows
+
+
+def ablate(
+    asked: Comparison,
+    folder: Path | str,
+    *,
+    base: Variant,
+    sweep: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Compare a method with its ablations, or with itself under other values of a setting.
+
+    Args:
+        asked: what all rows share; its ``variants``, ``reference`` and ``title`` are replaced.
+        folder: as in :func:`unseen.experiments.compare.compare`.
+        base: the method, and what of it is changed in every row.
+        sweep: ``KEY=VALUE,VALUE,...`` for a sweep, which also draws ``sweep.png`` and ``sweep.svg``.
+        say: told a line about each row.
+
+    Returns:
+        The content of ``compare.json``.
+    """
+    where = Path(asked.base["dataset"]).name
+    if sweep is None:
+        rows = distinct(ablation_variants(base), asked.base, say)
+        return compare(
+            replace(asked, variants=rows, reference=FULL, title=f"Ablations of {base.name} on {where}"), folder, say=say
+        )
+    key, values, rows = sweep_variants(base, sweep)
+    asked = replace(asked, variants=rows, reference=None, title=f"{base.name} on {where}: {key}")
+    found = compare(asked, folder, say=say)
+    figure = write_sweep(found, key, values, Path(folder) / ("sweep-validation" if asked.validation_only else "sweep"))
+    write_comparison(found, Path(folder), name(asked), [figure])
+    return found

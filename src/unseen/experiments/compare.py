@@ -1,0 +1,312 @@
+"""Several methods on one dataset: a run folder each, resumable, and one table of all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import unseen
+from unseen.backbones import BackboneSpec
+from unseen.data.catalogue import cache_folder, load_dataset
+from unseen.data.dataset import Dataset
+from unseen.errors import RunError, UnseenError
+from unseen.evaluation.metrics import Interval, Resampled, difference, resample
+from unseen.experiments.variants import Variant, check_names
+from unseen.experiments.worker import Task, WorkerError, read_usage, run_worker
+from unseen.files import read_json
+from unseen.methods import find_method
+from unseen.report.comparison import signed_cell, write_comparison
+from unseen.training.config import RunConfig, plain
+from unseen.training.protocols import decisions_path, load_decisions
+from unseen.training.run import Run, resolve_settings
+
+COMPARED = ("T1", "H")
+"""Metrics in which rows are set against each other."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What to compare, and how.
+
+    Args:
+        variants: the rows.
+        base: entries of :class:`RunConfig` that all rows share: dataset, backbone, protocols, seeds, ...
+        recipe: recipe entries that all rows with a recipe share.
+        validation_only: measure on validation pictures alone and never look at a test picture.
+        reference: the row that the others are set against; ``None`` for the best one.
+        title: of the pages.
+        cache, device, workers: see :func:`unseen.training.run.fit`.
+    """
+
+    variants: Sequence[Variant]
+    base: Mapping[str, Any]
+    recipe: Mapping[str, str] = field(default_factory=dict)
+    validation_only: bool = False
+    reference: str | None = None
+    title: str | None = None
+    cache: Path | str | None = None
+    device: str = "auto"
+    workers: int = 0
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """What each row is measured by: protocols, or ``validation``."""
+        return ("validation",) if self.validation_only else tuple(self.base["protocols"])
+
+    def task(self, what: str, config: RunConfig, folder: Path) -> Task:
+        """For a worker."""
+        return Task(what, config, folder, cache_folder(self.cache), self.device, self.workers)
+
+
+def compare(
+    asked: Comparison,
+    folder: Path | str,
+    *,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Do what is left to do and write ``compare.json``, ``.csv``, ``.md`` and ``.html`` into the folder.
+
+    Every row has a run folder in it, named after the row, and a process of its own; one that fails is reported in its
+    row. A finished run is not done again. Stopped, or repeated, the tables hold what is done.
+
+    Args:
+        asked: what to compare.
+        folder: for runs and tables.
+        say: told a line about each row.
+
+    Returns:
+        The content of ``compare.json``, see :func:`gather`.
+
+    Raises:
+        UnseenError: something is wrong with what is asked; nothing has been done then.
+        KeyboardInterrupt: stopped on request, after writing the tables.
+    """
+    folder = Path(folder)
+    check_names(asked.variants)
+    configs = {v.name: v.config(asked.base, asked.recipe) for v in asked.variants}
+    dataset = load_dataset(asked.base["dataset"], cache=asked.cache)
+    for variant in asked.variants:
+        try:
+            resolve_settings(configs[variant.name], dataset.name)
+            _check_folder(folder / variant.folder, configs[variant.name])
+        except UnseenError as error:
+            raise UnseenError(error.problem, where=error.where or variant.name, mend=error.mend) from None
+    left = [v for v in asked.variants if not _is_done(asked, folder / v.folder, configs[v.name], dataset)]
+    errors = {v.name: "not finished; repeat the command" for v in left}
+    try:
+        stored = [v.name for v in left if not find_method(v.method).end_to_end]
+        if stored:  # so that no row's time holds what these rows share
+            run_worker(asked.task("extract", configs[stored[0]], folder))
+        for number, variant in enumerate(left, start=1):
+            say(f"{variant.name} ({number} of {len(left)})")
+            try:
+                what = "validate" if asked.validation_only else "fit"
+                run_worker(asked.task(what, configs[variant.name], folder / variant.folder))
+                del errors[variant.name]
+            except WorkerError as error:
+                errors[variant.name] = str(error)
+                say(f"{variant.name} failed: {error}")
+    except KeyboardInterrupt:
+        if folder.is_dir():
+            write_comparison(gather(asked, folder, dataset, errors), folder, name(asked))
+        raise
+    found = gather(asked, folder, dataset, errors)
+    write_comparison(found, folder, name(asked))
+    return found
+
+
+def name(asked: Comparison) -> str:
+    """File name of the tables, without suffix."""
+    return "compare-validation" if asked.validation_only else "compare"
+
+
+def _check_folder(folder: Path, config: RunConfig) -> None:
+    """Raise where a run folder holds another configuration."""
+    path = folder / "config.json"
+    if path.is_file():
+        there = RunConfig.from_json(read_json(path, RunError, "choose another folder"), path)
+        changed = [n for n in config.difference(there) if n not in ("seeds", "protocols")]
+        if changed:
+            known, wanted = (c.to_json()[changed[0]] for c in (there, config))
+            problem = f"holds a run with another {changed[0]} ({known} there, {wanted} asked)"
+            raise RunError(problem, where=folder, mend="choose another --output, or delete it")
+
+
+def _block(asked: Comparison, run: Run, view: str) -> dict[str, Any]:
+    """What a run measured by a view; raises :class:`RunError` while it is unfinished."""
+    if asked.validation_only:
+        return run.validation
+    found: dict[str, dict[str, Any]] = run.results["protocols"]
+    if view not in found:
+        raise RunError("the run is unfinished", where=run.folder, mend="repeat its command")
+    return found[view]
+
+
+def _is_done(asked: Comparison, folder: Path, config: RunConfig, dataset: Dataset) -> bool:
+    """Whether a run has every number asked for, of the data, backbone and settings as they are now."""
+    seeds = config.seeds[:1] if find_method(config.method).closed_form else config.seeds
+    try:
+        run = Run(folder)
+        manifest = run.manifest
+        _, settings, recipe = resolve_settings(config, dataset.name)
+        now = (dataset.fingerprint, plain(settings), None if recipe is None else plain(recipe))
+        method = manifest["method"]
+        if now != (manifest["data"]["fingerprint"], method["settings"], method["recipe"]):
+            return False
+        if manifest["backbone"]["fingerprint"] != config.backbone.fingerprint()[:16]:
+            return False
+        return all(
+            str(seed) in _block(asked, run, view)["seeds"]
+            and all(decisions_path(folder, seed, view, metric).is_file() for metric in COMPARED)
+            for view in asked.views
+            for seed in seeds
+        )
+    except RunError:
+        return False
+
+
+def gather(asked: Comparison, folder: Path, dataset: Dataset, errors: Mapping[str, str]) -> dict[str, Any]:
+    """All rows from their run folders, with what sets them apart.
+
+    Returns:
+        JSON-able: ``views`` (protocols, or validation), ``rows`` (each with a block of ``metrics`` a view and
+        ``against``, the difference to the reference row, or an ``error``), ``statements`` in plain words, and what the
+        numbers depend on.
+    """
+    rows: list[dict[str, Any]] = []
+    drawn: dict[tuple[str, str], dict[str, Resampled]] = {}
+    manifest: dict[str, Any] | None = None
+    for variant in asked.variants:
+        row: dict[str, Any] = {"name": variant.name, "method": variant.method, "says": variant.says}
+        rows.append(row | {"folder": variant.folder, "error": errors.get(variant.name)})
+        if variant.name in errors:
+            continue
+        run = Run(folder / variant.folder)
+        if manifest is None or not manifest["backbone"]["frozen"]:  # a frozen backbone says what regions there are
+            manifest = run.manifest
+        usage, blocks = read_usage(run.folder), {view: _block(asked, run, view) for view in asked.views}
+        if not usage["seconds"] and not asked.validation_only:  # made by `unseen train`
+            usage = {key: run.results[key] for key in usage}
+        for view, block in blocks.items():
+            drawn[variant.name, view] = _resampled(run.folder, view, block)
+        about = run.manifest["method"]
+        first = next(iter(blocks.values()))
+        rows[-1] |= {
+            **{key: about[key] for key in ("preset", "settings", "recipe")},
+            "changes": dict(variant.changes),
+            "end_to_end": find_method(variant.method).end_to_end,
+            "seeds": [int(seed) for seed in first["seeds"]],
+            "deterministic": first["deterministic"],
+            **{view: {"metrics": block["metrics"], "seeds": block["seeds"]} for view, block in blocks.items()},
+            **usage,
+        }
+        if "honest" in blocks and "paper" in blocks:
+            rows[-1]["paper_minus_honest"] = {
+                metric: _plain(
+                    drawn[variant.name, "paper"][metric].paired(drawn[variant.name, "honest"][metric]).interval()
+                )
+                for metric in ("T1", "U", "S", "H")
+            }
+    done = [row for row in rows if row["error"] is None]
+    references = {
+        (view, metric): _reference(asked, done, view, metric) for view in asked.views for metric in COMPARED if done
+    }
+    for row in done:
+        for view in asked.views:
+            row[view]["against"] = {
+                metric: _against(drawn, row["name"], references[view, metric], view, metric) for metric in COMPARED
+            }
+    return {
+        "title": asked.title or f"Comparison on {dataset.name}",
+        "unseen": unseen.__version__,
+        "views": list(asked.views),
+        "data": dataset.describe(),
+        "warnings": list(dataset.warnings),
+        "backbone": _backbone(asked.base["backbone"], manifest),
+        "splits": None if manifest is None else manifest["splits"],
+        "machine": None if manifest is None else manifest["machine"],
+        "select": asked.base.get("select", "H"),
+        "split_seed": asked.base.get("split_seed", 0),
+        "rows": rows,
+        "reference": asked.reference,
+        "statements": _statements(done, asked.views, references),
+    }
+
+
+def _backbone(spec: BackboneSpec, manifest: dict[str, Any] | None) -> dict[str, Any]:
+    if manifest is None:
+        return {"name": spec.name, "weights": Path(spec.weights).name, "image_size": spec.image_size}
+    found: dict[str, Any] = manifest["backbone"]
+    return found
+
+
+def _resampled(folder: Path, view: str, block: dict[str, Any]) -> dict[str, Resampled]:
+    """Every metric of a run on the bootstrap's draws of the pictures."""
+    gammas = [entry["gamma"] for entry in block["seeds"].values()]
+    t1, gzsl = (
+        resample([load_decisions(decisions_path(folder, seed, view, metric)) for seed in block["seeds"]], gammas)
+        for metric in COMPARED
+    )
+    return {**gzsl, "T1": t1["T1"]}
+
+
+def _reference(asked: Comparison, done: list[dict[str, Any]], view: str, metric: str) -> str:
+    """Name of the row that the others are set against."""
+    names = [row["name"] for row in done]
+    if asked.reference in names:
+        assert asked.reference is not None
+        return asked.reference
+    return str(max(done, key=lambda row: row[view]["metrics"][metric]["mean"] or 0.0)["name"])
+
+
+def _against(
+    drawn: dict[tuple[str, str], dict[str, Resampled]], row: str, other: str, view: str, metric: str
+) -> dict[str, Any] | None:
+    """A row minus the reference; ``None`` for the reference itself.
+
+    ``low`` and ``high`` are over pictures and seeds, ``low_pictures`` and ``high_pictures`` over pictures alone.
+    """
+    if row == other:
+        return None
+    pair = drawn[row, view][metric], drawn[other, view][metric]
+    pictures = _plain(difference(*pair))
+    return {
+        "reference": other,
+        **_plain(difference(*pair, over_seeds=True)),
+        "low_pictures": pictures["low"],
+        "high_pictures": pictures["high"],
+    }
+
+
+def _plain(interval: Interval) -> dict[str, Any]:
+    """Mean and interval in JSON form."""
+    return {key: value for key, value in interval.as_dict().items() if key in ("mean", "low", "high")}
+
+
+def _statements(done: list[dict[str, Any]], views: Sequence[str], references: dict[tuple[str, str], str]) -> list[str]:
+    """What differs by more than the interval, and what does not, in plain words."""
+    found = []
+    for view in views:
+        for metric in COMPARED:
+            if len(done) < 2 or done[0][view]["metrics"][metric]["mean"] is None:
+                continue
+            name = references[view, metric]
+            own = next(row for row in done if row["name"] == name)[view]["metrics"][metric]["mean"]
+            groups: dict[str, list[str]] = {"lower": [], "higher": [], "level": []}
+            for row in done:
+                gap = row[view]["against"][metric]
+                if gap is not None:
+                    kind = "lower" if gap["high"] < 0 else "higher" if gap["low"] > 0 else "level"
+                    span = signed_cell(gap).replace("\n", " ")
+                    groups[kind].append(f"{row['name']} ({span})")
+            parts = [f"{metric}, {view}: {name} has {100 * own:.1f}."]
+            words = {
+                "higher": "Higher by more than the interval",
+                "level": "Not told apart from it",
+                "lower": "Lower by more than the interval",
+            }
+            parts += [f"{words[kind]}: {', '.join(groups[kind])}." for kind in words if groups[kind]]
+            found.append(" ".join(parts))
+    return found

@@ -1,0 +1,121 @@
+"""A method with a preset and changed settings, as one text: what makes a row of a comparison."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from unseen.errors import UnseenError
+from unseen.methods import METHODS, find_method, find_preset
+from unseen.training.config import RunConfig
+
+_FORM = re.compile(r"(?:(?P<name>[^=:@]+)=)?(?P<method>[^=:@]+)(?:@(?P<preset>[^=:@]+))?(?::(?P<changes>.*))?")
+FORM = "[NAME=]METHOD[@PRESET][:KEY=VALUE,...]"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row.
+
+    Args:
+        name: what tables call it; its run folder is named after it.
+        method: name in the registry.
+        preset: the method's named settings; ``None`` for the dataset's own.
+        changes: settings and recipe entries to change, as text.
+        says: what is special about it, for the reader of a table.
+    """
+
+    name: str
+    method: str
+    preset: str | None = None
+    changes: Mapping[str, str] = field(default_factory=dict)
+    says: str = ""
+
+    @property
+    def folder(self) -> str:
+        """The name as a folder's."""
+        return re.sub(r"[^\w.=@,+-]+", "-", self.name).strip("-.") or "-"
+
+    def config(self, base: Mapping[str, Any], recipe: Mapping[str, str] | None = None) -> RunConfig:
+        """The run that measures it.
+
+        Args:
+            base: entries of :class:`RunConfig` that all rows share, among them the dataset.
+            recipe: recipe entries that all rows with a recipe share.
+
+        Raises:
+            UnseenError: no such method, preset, setting or recipe entry.
+        """
+        method = find_method(self.method)
+        _, preset = find_preset(method, "", self.preset)
+        known = {f.name for f in fields(preset.settings)}
+        entries = set() if preset.recipe is None else {f.name for f in fields(preset.recipe)}
+        settings, steps = {}, {} if preset.recipe is None else dict(recipe or {})
+        for name, value in self.changes.items():
+            if name in known:
+                settings[name] = value
+            elif name in entries:
+                steps[name] = value
+            else:
+                near = difflib.get_close_matches(name, known | entries, 1)
+                mend = (
+                    f'did you mean "{near[0]}"?' if near else f"one of {', '.join(sorted(known | entries)) or 'none'}"
+                )
+                raise UnseenError(f'no setting or recipe entry "{name}"', where=self.name, mend=mend)
+        return RunConfig(method=self.method, preset=self.preset, settings=settings, recipe=steps, **base)
+
+
+def parse_variant(text: str) -> Variant:
+    """``[NAME=]METHOD[@PRESET][:KEY=VALUE,...]``, for instance ``no cal=msdn@sun:lambda_cal=0,epochs=10``.
+
+    A value may hold commas: ``msdn:fusion=0.5,0.5``.
+
+    Raises:
+        UnseenError: it is not of that form.
+    """
+    found = _FORM.fullmatch(text.strip())
+    mend = f"{FORM}, such as msdn@sun:lambda_cal=0.2"
+    if found is None:
+        raise UnseenError(f'cannot read "{text}"', mend=mend)
+    changes: dict[str, str] = {}
+    last = None
+    for part in (found["changes"] or "").split(",") if found["changes"] is not None else ():
+        name, equals, value = part.partition("=")
+        if equals and name.strip():
+            last = name.strip()
+            changes[last] = value.strip()
+        elif last is not None and not equals:
+            changes[last] += f",{part}"
+        else:
+            raise UnseenError(f'cannot read "{text}"', mend=mend)
+    method = found["method"].strip()
+    find_method(method)
+    name = found["name"] or (text.strip() if found["changes"] or found["preset"] else method)
+    return Variant(name.strip(), method, found["preset"], changes)
+
+
+def parse_variants(texts: Iterable[str]) -> list[Variant]:
+    """Several; ``all`` stands for every method.
+
+    Raises:
+        UnseenError: one is not of the form, or two have the same name.
+    """
+    variants: list[Variant] = []
+    for text in texts:
+        variants += [Variant(name, name) for name in METHODS] if text == "all" else [parse_variant(text)]
+    check_names(variants)
+    return variants
+
+
+def check_names(variants: Sequence[Variant]) -> None:
+    """Raise an :class:`UnseenError` where two rows would have one folder, or there is none."""
+    if not variants:
+        raise UnseenError("nothing to compare", mend="name methods")
+    folders: dict[str, Variant] = {}
+    for variant in variants:
+        other = folders.setdefault(variant.folder.lower(), variant)
+        if other is not variant:
+            raise UnseenError(f'"{variant.name}" stands twice', mend="name one of them: NAME=METHOD...")

@@ -1,0 +1,188 @@
+"""One run in a process of its own, so that its memory is its own and its end nobody else's.
+
+``python -m unseen.experiments.worker REQUEST``: see :func:`run_worker`. It stops, with a checkpoint, when the process
+that started it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from unseen.errors import UnseenError
+from unseen.files import read_json, write_json
+from unseen.training.config import RunConfig
+
+USAGE = "usage.json"
+"""In a run folder: seconds over all calls, and the highest peak memory of any."""
+STOPPED = 130
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker is asked to do.
+
+    Args:
+        what: ``extract`` the regions, ``fit``, or only ``validate``.
+        config: the run.
+        folder: the run's folder.
+        cache, device, workers: see :func:`unseen.training.run.fit`.
+    """
+
+    what: str
+    config: RunConfig
+    folder: Path
+    cache: Path
+    device: str
+    workers: int
+
+    def to_json(self) -> str:
+        """For the command line of the worker."""
+        return json.dumps(
+            {
+                **vars(self),
+                "config": self.config.to_json(),
+                "folder": str(self.folder),
+                "cache": str(self.cache),
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Task:
+        """What :meth:`to_json` wrote."""
+        found = json.loads(text)
+        paths = {name: Path(found[name]) for name in ("folder", "cache")}
+        return cls(**{**found, **paths, "config": RunConfig.from_json(found["config"])})
+
+
+class WorkerError(UnseenError):
+    """The worker ended without finishing its task."""
+
+
+def run_worker(task: Task) -> None:
+    """Do a task in a process of its own and wait for it.
+
+    SIGINT and SIGTERM are handed on to it, once it has ended ``KeyboardInterrupt`` is raised. Its progress goes to this
+    process's standard error.
+
+    Raises:
+        WorkerError: with the worker's own message, whatever ended it.
+        KeyboardInterrupt: stopped on request; what is done is kept.
+    """
+    command = [sys.executable, "-m", "unseen.experiments.worker", task.to_json()]
+    # a session of its own: a terminal's Ctrl-C reaches it once, through here
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as process,
+        _handing_on(process) as asked,
+    ):
+        assert process.stdout is not None
+        text = process.stdout.read().decode(errors="replace")
+        status = process.wait()
+    if asked:
+        raise KeyboardInterrupt
+    if status == STOPPED:
+        raise WorkerError("stopped from outside", mend="repeat the command to go on from here")
+    if status:
+        cause = f"ended by signal {-status}" if status < 0 else f"ended with status {status}"
+        if status == -signal.SIGKILL:
+            cause += ", as the system does when memory runs out"
+        raise WorkerError(text.strip() or cause)
+
+
+@contextlib.contextmanager
+def _handing_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """Hand SIGINT and SIGTERM on; the list holds those that came."""
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        process.send_signal(number)
+
+    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def work(task: Task) -> None:
+    """Do the task here."""
+    from unseen.progress import bars, quiet_libraries
+    from unseen.training.run import Plan, fit, peak_memory_mb
+
+    with quiet_libraries(), bars() as report:
+        if task.what == "extract":
+            Plan.of(task.config, task.cache, report).extract(task.cache, task.device, task.workers, report)
+            return
+        started = time.monotonic()
+        try:
+            fit(
+                task.config,
+                task.folder,
+                cache=task.cache,
+                device=task.device,
+                workers=task.workers,
+                report=report,
+                validation_only=task.what == "validate",
+            )
+        finally:
+            if task.folder.is_dir():
+                before = read_usage(task.folder)
+                usage = {
+                    "seconds": round(before["seconds"] + time.monotonic() - started, 1),
+                    "peak_memory_mb": max(before["peak_memory_mb"], peak_memory_mb()),
+                }
+                write_json(task.folder / USAGE, usage)
+
+
+def read_usage(folder: Path) -> dict[str, Any]:
+    """Seconds and peak memory of the calls so far."""
+    path = folder / USAGE
+    found: dict[str, Any] = read_json(path) if path.is_file() else {"seconds": 0.0, "peak_memory_mb": 0}
+    return found
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _watch_parent() -> None:
+    """Stop when the parent, which holds standard input, ends; unbuffered, since a lock would spoil the exit."""
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> None:
+    """The worker: status 0, 130 stopped, or 1 with one line on standard output."""
+    signal.signal(signal.SIGTERM, _stop)
+    threading.Thread(target=_watch_parent, daemon=True).start()
+    try:
+        work(Task.from_json(sys.argv[1]))
+    except KeyboardInterrupt:
+        sys.exit(STOPPED)
+    except UnseenError as error:
+        sys.stdout.write(str(error))
+        sys.exit(1)
+    except Exception as error:
+        sys.stdout.write(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        raise
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""What a finished run's model says of its test pictures: the numbers that figures are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unseen.data.dataset import Dataset
+from unseen.errors import DataError, RunError
+from unseen.methods.pooled import pool
+from unseen.progress import Report, silent
+from unseen.training.checkpoints import load_weights
+from unseen.training.endtoend import EndToEnd
+from unseen.training.engine import batches, to_weight_precision
+from unseen.training.protocols import Stagehand, new_method
+from unseen.training.run import Run, reopen
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """One seed's model on all test pictures.
+
+    Args:
+        run: the run.
+        seed: whose model.
+        dataset: the data.
+        regions: ``(B, R, C)`` of the pictures at B positions in the dataset, by the backbone as the model has it.
+        pictures: ``(M,)`` positions in the dataset: test pictures of seen classes, then those of unseen ones.
+        attribute_scores: float64 ``(M, K)``, the method's fused scores, which the class table multiplies.
+        predicted: ``(M,)`` the class named among all, gamma taken off the seen ones.
+    """
+
+    run: Run
+    seed: int
+    dataset: Dataset
+    regions: Callable[[np.ndarray], Tensor]
+    pictures: np.ndarray
+    attribute_scores: np.ndarray
+    predicted: np.ndarray
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """``(M,)`` the true classes."""
+        return self.dataset.labels[self.pictures]
+
+    @cached_property
+    def unseen(self) -> np.ndarray:
+        """Bool ``(M,)``, pictures of unseen classes."""
+        return ~self.dataset.table.seen[self.labels]
+
+    def pooled(self, positions: np.ndarray) -> np.ndarray:
+        """The backbone's features ``(n, C)`` of some of ``pictures``: the mean over regions, to unit length.
+
+        Of a backbone trained along it is the last map, as trained. Memory is O(batch) besides the result.
+        """
+        parts = [
+            pool(self.regions(self.pictures[positions[rows]]))[:, 0].cpu().numpy() for rows in batches(len(positions))
+        ]
+        return np.concatenate(parts)
+
+    def find(self, path: Path) -> int | None:
+        """A picture file's position in the dataset; ``None`` for any other picture."""
+        try:
+            inside = path.resolve().relative_to(self.dataset.images.resolve()).as_posix()
+        except ValueError:
+            return None
+        return self.dataset.files.index(inside) if inside in self.dataset.files else None
+
+    def examples(self, count: int, seed: int = 0) -> list[int]:
+        """Test pictures to show, as positions in the dataset: ``count`` named right and as many named wrong.
+
+        Of unseen classes where there are any; drawn with a seed, not by looks, and a class in turn.
+        """
+        candidates = np.flatnonzero(self.unseen) if self.unseen.any() else np.arange(len(self.pictures))
+        order = np.random.default_rng(seed).permutation(candidates)
+        turn = np.zeros(len(order), dtype=int)
+        met: dict[int, int] = {}
+        for i, position in enumerate(order):
+            turn[i] = met.get(self.labels[position], 0)
+            met[self.labels[position]] = turn[i] + 1
+        order = order[np.argsort(turn, kind="stable")]
+        right = self.predicted[order] == self.labels[order]
+        return [int(i) for i in self.pictures[np.concatenate([order[right][:count], order[~right][:count]])]]
+
+    @property
+    def origin(self) -> str:
+        """Method, data, backbone, protocol and seed, for captions."""
+        manifest = self.run.manifest
+        data, backbone = manifest["data"], manifest["backbone"]
+        how = "frozen" if backbone["frozen"] else "fine-tuned"
+        seed = "" if self.run.results["protocols"][self.run.protocol]["deterministic"] else f", seed {self.seed}"
+        return (
+            f"{manifest['method']['name']} on {data['name']} ({data['fingerprint'][:8]}); backbone {backbone['name']} "
+            f"{backbone['image_size']}px {backbone['weights']}, {how}; {self.run.protocol} protocol{seed}"
+        )
+
+
+@torch.inference_mode()
+def answers_of(
+    run: Run,
+    *,
+    seed: int | None = None,
+    device: str = "auto",
+    cache: Path | str | None = None,
+    workers: int = 0,
+    report: Report = silent,
+) -> Answers:
+    """Ask a run's model about all test pictures, a batch of regions in memory at a time.
+
+    Args:
+        run: a finished run.
+        seed: whose model; default the first. Of a run of both protocols it is the honest one's.
+        device, cache, workers, report: see :func:`unseen.training.run.fit`.
+
+    Raises:
+        RunError: unfinished, no such seed, or the dataset has changed.
+        UnseenError: pictures or weights are gone.
+        DataError: no test pictures.
+    """
+    found = run.results["protocols"][run.protocol]["seeds"]
+    chosen = next(iter(found)) if seed is None else str(seed)
+    if chosen not in found:
+        raise RunError(f"no seed {chosen}", where=run.folder, mend=f"one of {', '.join(found)}")
+    parts, fabric = reopen(run, device=device, cache=cache, workers=workers, report=report)
+    hand = Stagehand(parts, "final", fabric)
+    if not len(hand.held_out):
+        raise DataError("no test pictures to draw figures of", where=parts.dataset.name, mend="name some in images.csv")
+    method = new_method(parts, int(chosen), fabric)
+    load_weights(run.folder / f"seed-{chosen}" / f"{run.protocol}.safetensors", method)
+    method.eval()
+    features = hand.features(hand.held_out, budget_bytes=0)
+
+    def regions(pictures: np.ndarray) -> Tensor:
+        found: Tensor = (
+            method.regions(hand.features(pictures).batch(np.arange(len(pictures))))
+            if isinstance(method, EndToEnd)
+            else parts.store.read(pictures).float()
+        )
+        return found
+
+    offset = found[chosen]["gamma"] * hand.classes.seen
+    scores, predicted = [], []
+    for positions in batches(len(hand.held_out)):
+        with fabric.autocast():
+            branches = method(features.batch(positions))
+        to_weight_precision(branches, hand.classes)
+        scores.append(method.fused_attribute_scores(branches).cpu().double().numpy())
+        predicted.append((method.class_scores(branches, hand.classes) - offset).argmax(dim=1).cpu().numpy())
+        report("asking about the test pictures", int(positions[-1]) + 1, len(hand.held_out))
+    return Answers(
+        run,
+        int(chosen),
+        parts.dataset,
+        regions,
+        hand.held_out,
+        np.concatenate(scores),
+        hand.partition.classes[np.concatenate(predicted)],
+    )

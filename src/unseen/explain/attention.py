@@ -1,0 +1,202 @@
+"""Where each sub-net looks for an attribute, side by side, with the annotated part where there is one."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from unseen.backbones import Transform
+from unseen.data.dataset import Dataset
+from unseen.errors import DataError
+from unseen.evaluation.localisation import parts_of, region_centres
+from unseen.explain.figures import label, overlay
+from unseen.explain.sheet import Sheet, class_label, new_figure, style
+from unseen.recognizer import Explanation
+
+FUSED = "contribution"
+"""Column of what each region adds to the fused attribute score."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Visible annotated points of one picture.
+
+    Args:
+        points: attribute to the (part, x, y) that it looks at, in the upright picture's pixels.
+    """
+
+    points: Mapping[str, list[tuple[str, float, float]]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, dataset: Dataset, file: str) -> Parts:
+        """Of a dataset's picture; empty where nothing is annotated."""
+        try:
+            named = parts_of(dataset)
+        except DataError:
+            return cls()
+        frame = dataset.part_positions
+        assert frame is not None
+        mine = frame[(frame["file"] == file) & frame["visible"].astype(bool)]
+        spots = [(p, float(x), float(y)) for p, x, y in zip(mine["part"], mine["x"], mine["y"], strict=True)]
+        names = dataset.table.attributes.names
+        found = {name: [s for s in spots if s[0] in parts] for name, parts in zip(names, named, strict=True)}
+        return cls({name: points for name, points in found.items() if points})
+
+
+def sub_net_label(name: str) -> str:
+    """``a2v`` becomes ``A2V``, longer names stay as they are."""
+    return name.upper() if len(name) <= 3 else name.replace("_", " ")
+
+
+def signed_overlay(picture: Image.Image, heat: np.ndarray, crop: tuple[float, float, float, float]) -> Image.Image:
+    """What regions add laid over what the network saw: red adds, blue takes away; the picture itself is grey.
+
+    Args:
+        picture: upright RGB.
+        heat: ``(h, w)``; its largest absolute value is shown in full.
+        crop: left, top, right, bottom in pixels.
+    """
+    import matplotlib
+
+    left, top, right, bottom = (round(v) for v in crop)
+    size = (max(right - left, 1), max(bottom - top, 1))
+    scaled = heat / max(float(np.abs(heat).max()), 1e-12)
+    smooth = np.asarray(Image.fromarray(scaled.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)).clip(-1, 1)
+    full = np.zeros((picture.height, picture.width), dtype=np.float32)
+    x0, y0, x1, y1 = max(left, 0), max(top, 0), min(right, picture.width), min(bottom, picture.height)
+    full[y0:y1, x0:x1] = smooth[y0 - top : y1 - top, x0 - left : x1 - left]
+    grey = 0.3 + 0.6 * np.asarray(picture.convert("L"), dtype=np.float32)[..., None] / 255
+    colours = matplotlib.colormaps["RdBu_r"](full / 2 + 0.5)[..., :3]
+    opacity = 0.8 * np.abs(full)[..., None] ** 0.7
+    return Image.fromarray((255 * (grey * (1 - opacity) + colours * opacity)).astype(np.uint8))
+
+
+def attention_sheet(
+    explanation: Explanation,
+    transform: Transform,
+    parts: Parts,
+    name: str,
+    title: str,
+    origin: str,
+    top: int = 5,
+) -> Sheet:
+    """A row an attribute: the picture, every sub-net's attention, and what each region adds to the fused score.
+
+    Args:
+        explanation: of the picture; its method has attention.
+        transform: of the backbone.
+        parts: of the picture.
+        name: of the files.
+        title: above the figure.
+        origin: of the run, for the caption.
+        top: attributes shown: of those that speak for the class named, those that tell it from its rival most.
+    """
+    reasons = explanation.looked_for(top) or explanation.strongest(top)
+    maps = {**explanation.attention, FUSED: explanation.contributions}
+    picture = explanation.picture
+    grids = {kind: (every.shape[1], every.shape[2]) for kind, every in maps.items()}
+    centres = {kind: region_centres(transform, grid, *picture.size) for kind, grid in grids.items()}
+    shape = np.clip(picture.height / picture.width, 0.5, 1.5)
+    with style():
+        figure = new_figure(2.0 + 2.3 * (1 + len(maps)), 1.9 + len(reasons) * (2.3 * shape + 0.2))
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        axes = figure.subplots(len(reasons), 1 + len(maps), squeeze=False)
+        rows: list[dict[str, Any]] = []
+        for i, (line, reason) in enumerate(zip(axes, reasons, strict=True)):
+            points = parts.points.get(reason.attribute, [])
+            text = "\n".join(textwrap.wrap(label(reason.attribute), 22))
+            line[0].set_ylabel(
+                f"{text}\nscore {reason.score:+.2f}\nevidence {reason.evidence:+.2f}",
+                rotation=0,
+                ha="right",
+                va="center",
+                labelpad=8,
+            )
+            line[0].imshow(picture)
+            if i == 0:
+                line[0].set_title("picture" + (" and annotated part" if parts.points else ""))
+            for axis, (kind, every) in zip(line[1:], maps.items(), strict=True):
+                heat = every[explanation.order[reason.attribute]]
+                lay = signed_overlay if kind == FUSED else overlay
+                axis.imshow(lay(picture, heat, explanation.crop))
+                peak = centres[kind][int(heat.argmax())]
+                axis.plot(*peak, "x", color="black", markersize=7, markeredgewidth=3.2)
+                axis.plot(*peak, "x", color="#39ff14", markersize=6.5, markeredgewidth=1.6)
+                axis.set_title(f"{_column(kind, explanation)}\n" * (i == 0) + f"highest {heat.max():.3g}", fontsize=9)
+                rows += _rows(reason.attribute, kind, heat, centres[kind])
+            for axis in line:
+                for _, x, y in points:
+                    axis.plot(x, y, "o", markersize=13, mfc="none", mec="black", mew=3)
+                    axis.plot(x, y, "o", markersize=13, mfc="none", mec="white", mew=1.4)
+                axis.set(xticks=[], yticks=[], xlim=(-0.5, picture.width - 0.5), ylim=(picture.height - 0.5, -0.5))
+                axis.spines[:].set_visible(False)
+        _scales(figure, axes)
+    looked = ", ".join(sub_net_label(kind) for kind in explanation.attention)
+    target, rival = class_label(explanation.target.name), class_label(explanation.rival.name)
+    uncounted = [sub_net_label(kind) for kind in explanation.attention if kind not in explanation.counted]
+    caption = (
+        f"Attention of {looked} and each region's contribution to the fused attribute score, for the {len(reasons)} "
+        f"attributes that speak for {target} and tell it from {rival} most. Every map on its own scale, its highest "
+        f"value above it. Cross: highest region. "
+        + ("Ring: annotated part that the attribute names. " if parts.points else "")
+        + (f"{', '.join(uncounted)}: not counted in the class score. " if uncounted else "")
+        + f"Evidence: score times class value. {origin}."
+    )
+    summary = {
+        "picture": explanation.prediction.picture,
+        "target": vars(explanation.target),
+        "rival": vars(explanation.rival),
+        "crop": list(explanation.crop),
+        "grids": {kind: list(grid) for kind, grid in grids.items()},
+        "counted": list(explanation.counted),
+        "attributes": [
+            {
+                **vars(reason),
+                "parts": [{"part": p, "x": x, "y": y} for p, x, y in parts.points.get(reason.attribute, [])],
+                "highest": {
+                    kind: _peak(every[explanation.order[reason.attribute]], centres[kind])
+                    for kind, every in maps.items()
+                },
+            }
+            for reason in reasons
+        ],
+    }
+    return Sheet(name, caption, figure, pd.DataFrame(rows), summary, dpi=110)
+
+
+def _column(kind: str, explanation: Explanation) -> str:
+    if kind == FUSED:
+        return "contribution, fused"
+    return f"{sub_net_label(kind)} attention" + ("" if kind in explanation.counted else " (not counted)")
+
+
+def _peak(heat: np.ndarray, centres: np.ndarray) -> dict[str, float]:
+    x, y = centres[int(heat.argmax())]
+    return {"x": float(x), "y": float(y), "value": float(heat.max())}
+
+
+def _rows(attribute: str, kind: str, heat: np.ndarray, centres: np.ndarray) -> list[dict[str, Any]]:
+    """A row a region: where its centre is in the picture, and its value."""
+    return [
+        {"attribute": attribute, "map": kind, "row": row, "column": column, "x": x, "y": y, "value": float(value)}
+        for ((row, column), value), (x, y) in zip(np.ndenumerate(heat), centres, strict=True)
+    ]
+
+
+def _scales(figure, axes: np.ndarray) -> None:  # type: ignore[no-untyped-def]
+    """Colour bars under the attention columns and under the contributions."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    attention = ScalarMappable(Normalize(0, 1), "inferno")
+    bar = figure.colorbar(attention, ax=axes[:, 1:-1], location="bottom", shrink=0.6, aspect=35, pad=0.01)
+    bar.set_ticks([0, 1], labels=["lowest (picture as it is)", "highest"])
+    contribution = ScalarMappable(Normalize(-1, 1), "RdBu_r")
+    bar = figure.colorbar(contribution, ax=axes[:, -1], location="bottom", shrink=0.9, aspect=20, pad=0.01)
+    bar.set_ticks([-1, 0, 1], labels=["lowers", "0", "raises"])

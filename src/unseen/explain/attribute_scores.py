@@ -1,0 +1,261 @@
+"""How well each attribute score tells pictures whose class has the attribute from those whose class has not.
+
+There are no labels a picture, so the truth is the class table's: a picture has the value of its class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from unseen.errors import DataError
+from unseen.evaluation.localisation import PRESENT
+from unseen.explain.answers import Answers
+from unseen.explain.figures import label
+from unseen.explain.sheet import AGAINST, FOR, Sheet, class_label, new_figure, shorten, style
+from unseen.recognizer import Explanation
+
+SIDES = ("unseen", "seen")
+CHANCE = {"auroc": 0.5, "spearman": 0.0}
+
+
+def auroc(scores: np.ndarray, has: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve of every column ``(K,)``; ties count half, NaN where all or none have it.
+
+    The rank-sum form (Hanley and McNeil, Radiology 1982).
+
+    Args:
+        scores: ``(M, K)``.
+        has: bool ``(M, K)``.
+    """
+    positives = has.sum(axis=0).astype(float)
+    negatives = len(has) - positives
+    ranks = rankdata(scores, axis=0) if len(scores) else scores
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return ((ranks * has).sum(axis=0) - positives * (positives + 1) / 2) / (positives * negatives)
+
+
+def spearman(scores: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Rank correlation of every column ``(K,)`` of two ``(M, K)``, ties at their mean; NaN where one is constant."""
+    if not len(scores):
+        return np.full(scores.shape[1], np.nan)
+    a, b = (ranks - ranks.mean(axis=0) for ranks in (rankdata(scores, axis=0), rankdata(values, axis=0)))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (a * b).sum(axis=0) / np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
+
+
+@dataclass(frozen=True, eq=False)
+class AttributeQuality:
+    """Every attribute measured over the test pictures, of unseen and of seen classes apart.
+
+    Args:
+        table: a row an attribute: attribute, group, part, and for ``unseen_`` and ``seen_``: ``auroc`` (has it: a class
+            value above half the attribute's largest), ``spearman`` (against the value itself), ``pictures`` and
+            ``with`` (how many of them have it). NaN where the pictures' classes have one value only.
+        measure: ``auroc`` where every attribute has at most two values, else ``spearman``: what figures show.
+        constant: side to the number of attributes that nothing can be measured of.
+    """
+
+    table: pd.DataFrame
+    measure: str
+    constant: dict[str, int]
+
+    def groups(self) -> pd.DataFrame:
+        """Mean of the measure by group, a column a side, the best unseen (else seen) first."""
+        columns = [f"{side}_{self.measure}" for side in SIDES]
+        means = self.table.groupby("group", sort=False)[columns].mean().dropna(how="all")
+        return means.sort_values(columns, ascending=False, kind="stable")
+
+
+def attribute_quality(answers: Answers) -> AttributeQuality:
+    """Measure every attribute score against the class table."""
+    table = answers.dataset.table
+    attributes, values = table.attributes, table.values
+    largest = np.abs(values).max(axis=0)
+    has = values > PRESENT * np.where(largest > 0, largest, 1)
+    columns: dict[str, Any] = {"attribute": attributes.names, "group": attributes.groups, "part": attributes.parts}
+    measure = "auroc" if all(len(np.unique(column)) <= 2 for column in values.T) else "spearman"
+    constant = {}
+    for side in SIDES:
+        rows = answers.unseen if side == "unseen" else ~answers.unseen
+        labels, scores = answers.labels[rows], answers.attribute_scores[rows]
+        columns[f"{side}_auroc"] = auroc(scores, has[labels])
+        columns[f"{side}_spearman"] = spearman(scores, values[labels])
+        columns[f"{side}_pictures"] = len(labels)
+        columns[f"{side}_with"] = has[labels].sum(axis=0)
+        constant[side] = int(np.isnan(columns[f"{side}_{measure}"]).sum())
+    return AttributeQuality(pd.DataFrame(columns), measure, constant)
+
+
+def quality_sheet(answers: Answers, quality: AttributeQuality, top: int = 12) -> Sheet:
+    """Bars from chance: groups, where there are any, on the left; the best and the worst attributes on the right.
+
+    Args:
+        answers: of a run.
+        quality: of these answers.
+        top: so many best and as many worst.
+
+    Raises:
+        DataError: nothing could be measured.
+    """
+    first, other = SIDES if quality.table["unseen_pictures"].any() else SIDES[::-1]
+    column = f"{first}_{quality.measure}"
+    ranked = quality.table.dropna(subset=[column]).sort_values(column, ascending=False, kind="stable")
+    ranked = ranked.set_index("attribute")
+    if ranked.empty:
+        problem = "no attribute differs between the classes of the test pictures"
+        raise DataError(problem, where=answers.dataset.name, mend="test on pictures of more classes")
+    groups = quality.groups().dropna(subset=[column])
+    panels = [("attributes", ranked, top)]
+    if len(groups) < len(ranked):
+        panels.insert(0, ("groups (mean over their attributes)", groups, max(top, 16)))
+    title = "AUROC" if quality.measure == "auroc" else "Spearman correlation"
+    with style():
+        rows = max(min(len(frame), 2 * most + 1) for _, frame, most in panels)
+        figure = new_figure(6.5 * len(panels), 1.6 + 0.24 * max(rows, 6))
+        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axis, (what, frame, most) in zip(axes, panels, strict=True):
+            every = len(frame) <= 2 * most
+            shown = frame if every else pd.concat([frame.head(most), frame.tail(most)])
+            _bars(axis, shown, quality.measure, first, other, gap=None if every else most)
+            axis.set_title(what if every else f"the {most} best and {most} worst {what}")
+            axis.set_xlabel(f"{title} of the attribute score over test pictures")
+        limits = [axis.get_xlim() for axis in axes]
+        for axis in axes:
+            axis.set_xlim(min(low for low, _ in limits), max(high for _, high in limits))
+        handles = _legend(first, other, CHANCE[quality.measure])
+        figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False)
+    counts = {side: int(quality.table[f"{side}_pictures"].iloc[0]) for side in SIDES}
+    against = (
+        "whether the picture's class has the attribute; line: chance, 0.5"
+        if quality.measure == "auroc"
+        else "the value that the picture's class has; line: no relation, 0"
+    )
+    left_out = " and ".join(
+        f"{count} over {side} classes" for side, count in quality.constant.items() if count and counts[side]
+    )
+    caption = (
+        f"{title} of each fused attribute score against {against}. {counts['unseen']} test pictures of unseen classes, "
+        f"{counts['seen']} of seen ones. "
+        + (f"Left out, since the classes do not differ in them: {left_out}. " if left_out else "")
+        + f"{answers.origin}."
+    )
+    means = {side: _mean(quality.table[f"{side}_{quality.measure}"]) for side in SIDES}
+    summary = {
+        "measure": quality.measure,
+        "chance": CHANCE[quality.measure],
+        "mean": means,
+        "pictures": counts,
+        "constant": quality.constant,
+        "groups": [
+            {"group": name, **{side: _number(row[f"{side}_{quality.measure}"]) for side in SIDES}}
+            for name, row in groups.iterrows()
+        ],
+    }
+    return Sheet("attributes", caption, figure, quality.table, summary)
+
+
+def _legend(first: str, other: str, chance: float) -> list[Any]:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    sides = ((FOR, "above"), (AGAINST, "below"))
+    bars = [Patch(color=colour, label=f"{first} classes, {where} {chance:g}") for colour, where in sides]
+    point = {"linestyle": "", "marker": "o", "mfc": "white", "mec": "black"}
+    return [*bars, Line2D([], [], label=f"{other} classes", **point)]  # type: ignore[arg-type]
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _mean(values: pd.Series) -> float | None:
+    return _number(float(values.mean()))
+
+
+def _bars(  # type: ignore[no-untyped-def]
+    axis, frame: pd.DataFrame, measure: str, first: str, other: str, gap: int | None = None
+) -> None:
+    """Horizontal bars of one side from chance, the other side as points; a gap after so many rows."""
+    chance = CHANCE[measure]
+    names = [shorten(label(str(name))) for name in frame.index]
+    places = np.arange(len(names), dtype=float)
+    if gap is not None:
+        places[gap:] += 1
+        axis.text(chance, gap, "⋮", ha="center", va="center")
+    values = frame[f"{first}_{measure}"].to_numpy(float)
+    shown = [FOR if v >= chance else AGAINST for v in values]
+    axis.barh(places, np.nan_to_num(values - chance), left=chance, color=shown, height=0.7)
+    points = frame[f"{other}_{measure}"].to_numpy(float)
+    if not np.isnan(points).all():
+        axis.plot(points, places, "o", markersize=5, mfc="white", mec="black", mew=0.9)
+    axis.axvline(chance, color="black", linewidth=0.7)
+    axis.set_yticks(places, names, fontsize=8)
+    axis.set_ylim(places[-1] + 0.6 if len(places) else 1, -0.6)
+    axis.grid(axis="x", color="#dddddd", linewidth=0.6)
+    axis.set_axisbelow(True)
+    every = np.concatenate([values, points, [chance]])
+    low, high = np.nanmin(every), np.nanmax(every)
+    room = 0.04 * max(high - low, 0.1)
+    axis.set_xlim(low - room, high + room)
+
+
+def picture_sheet(explanation: Explanation, name: str, title: str, origin: str, top: int = 12) -> Sheet:
+    """One picture's attribute scores beside what the class table says of the class named and of its rival.
+
+    Args:
+        explanation: of the picture.
+        name: of the files.
+        title: above the figure.
+        origin: of the run, for the caption.
+        top: attributes shown, those that tell the two classes apart most in this picture.
+    """
+    target, rival = explanation.target, explanation.rival
+    order = explanation.order
+    columns = ["attribute", "group", "part", "score", "value", "rival_value", "evidence", "against"]
+    numbers = pd.DataFrame([vars(r) for r in sorted(explanation.reasons, key=lambda r: order[r.attribute])])[columns]
+    shown = numbers.loc[[order[r.attribute] for r in explanation.strongest(top)]]
+    places = np.arange(len(shown))
+    a, b = class_label(target.name), class_label(rival.name)
+    with style():
+        figure = new_figure(13, 1.9 + 0.3 * max(len(shown), 6))
+        picture, scores, values, lead = figure.subplots(1, 4, width_ratios=[1, 1, 1.2, 1])
+        picture.imshow(explanation.picture)
+        picture.axis("off")
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        scores.barh(places, shown["score"], color=[FOR if v >= 0 else AGAINST for v in shown["score"]], height=0.65)
+        scores.set_title("attribute score of the picture")
+        scores.set_yticks(places, [shorten(label(x)) for x in shown["attribute"]], fontsize=8)
+        values.barh(places - 0.2, shown["value"], height=0.36, color="#33566b", label=a)
+        values.barh(places + 0.2, shown["rival_value"], height=0.36, color="#e0a83e", label=b)
+        values.set_title("value of the class")
+        values.legend(loc="upper center", bbox_to_anchor=(0.5, -0.06), frameon=False, fontsize=8)
+        lead.barh(places, shown["against"], color=[FOR if v >= 0 else AGAINST for v in shown["against"]], height=0.65)
+        lead.set_title("score × difference of values")
+        for axis in (scores, values, lead):
+            axis.set_ylim(len(shown) - 0.4, -0.6)
+            axis.axvline(0, color="black", linewidth=0.7)
+            axis.grid(axis="x", color="#dddddd", linewidth=0.6)
+            axis.set_axisbelow(True)
+            if axis is not scores:
+                axis.set_yticks(places, [""] * len(places))
+    total = numbers["against"].sum()
+    caption = (
+        f"The {len(shown)} attributes that tell {a} (named) and {b} apart most. Score: the method's fused attribute "
+        f"score of the picture; values: class vectors as the method scores with them; their product with the score is "
+        f"the lead of {a}: {shown['against'].sum():+.3g} by these attributes, {total:+.3g} by all {len(numbers)}, "
+        f"{explanation.lead_offset:+.3g} by seen/unseen offsets. {origin}."
+    )
+    summary = {
+        "picture": explanation.prediction.picture,
+        "target": vars(target),
+        "rival": vars(rival),
+        "offset": explanation.offset,
+        "lead_offset": explanation.lead_offset,
+        "shown": list(shown["attribute"]),
+    }
+    return Sheet(name, caption, figure, numbers, summary)

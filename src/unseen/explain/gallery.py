@@ -1,0 +1,143 @@
+"""The figures that the field's papers show, from any finished run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from unseen.errors import DataError, UnseenError
+from unseen.explain.answers import Answers, answers_of
+from unseen.explain.attention import Parts, attention_sheet
+from unseen.explain.attribute_scores import attribute_quality, picture_sheet, quality_sheet
+from unseen.explain.sheet import Sheet, check_formats, class_label
+from unseen.explain.tsne import tsne_maps, tsne_sheet
+from unseen.progress import Report, silent
+from unseen.recognizer import Recognizer
+from unseen.training.run import Run
+
+KINDS = ("tsne", "attention", "attributes")
+
+
+@dataclass
+class Gallery:
+    """What was drawn.
+
+    Args:
+        figures: name to the files of each figure: pictures, then CSV and JSON.
+        captions: name to its caption.
+        notes: a line on each kind that could not be drawn.
+    """
+
+    figures: dict[str, list[Path]] = field(default_factory=dict)
+    captions: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def run_figures(
+    run: Run,
+    folder: Path | None = None,
+    *,
+    kinds: Sequence[str] = KINDS,
+    pictures: Sequence[Path] = (),
+    formats: Sequence[str] = ("png", "svg"),
+    seed: int | None = None,
+    examples: int = 2,
+    classes: int = 20,
+    limit: int = 1500,
+    perplexity: float | None = None,
+    draw_seed: int = 0,
+    device: str = "auto",
+    cache: Path | str | None = None,
+    workers: int = 0,
+    report: Report = silent,
+) -> Gallery:
+    """Draw figures of a run, each with its numbers beside it.
+
+    Args:
+        run: a finished run.
+        folder: where they go; default ``figures`` in the run's folder.
+        kinds: of :data:`KINDS`.
+        pictures: to look into for ``attention`` and ``attributes``; default :meth:`Answers.examples`.
+        formats: of :data:`unseen.explain.sheet.FORMATS`.
+        seed: whose model; default the first.
+        examples: so many default pictures named right, and as many named wrong.
+        classes, limit, perplexity: of the t-SNE, see :func:`unseen.explain.tsne.tsne_maps`.
+        draw_seed: of every draw, and of t-SNE.
+        device, cache, workers, report: see :func:`unseen.training.run.fit`.
+
+    Raises:
+        UnseenError: an argument that does not fit, pictures that are gone, or nothing that could be drawn.
+    """
+    for kind in kinds:
+        if kind not in KINDS:
+            raise UnseenError(f'no figure "{kind}"', mend=f"one of {', '.join(KINDS)}")
+    check_formats(formats)
+    answers = answers_of(run, seed=seed, device=device, cache=cache, workers=workers, report=report)
+    folder, made = folder or run.folder / "figures", Gallery()
+
+    def keep(sheet: Sheet) -> None:
+        made.figures[sheet.name] = sheet.save(folder, formats)
+        made.captions[sheet.name] = sheet.caption
+
+    tasks: list[tuple[str, Callable[[], Sheet]]] = []
+    if "tsne" in kinds:
+        maps = {"classes": classes, "pictures": limit, "perplexity": perplexity, "seed": draw_seed}
+        tasks.append(("tsne", lambda: tsne_sheet(answers, tsne_maps(answers, **maps), draw_seed)))  # type: ignore[arg-type]
+    if "attributes" in kinds:
+        tasks.append(("attributes", lambda: quality_sheet(answers, attribute_quality(answers))))
+    for done, (kind, task) in enumerate(tasks):
+        report("figures over all test pictures", done, len(tasks))
+        try:
+            keep(task())
+        except DataError as error:  # too few pictures for one kind
+            made.notes.append(f"{kind}: {error}")
+        report("figures over all test pictures", done + 1, len(tasks))
+    if {"attention", "attributes"} & set(kinds):
+        chosen = list(pictures) or [answers.dataset.paths()[i] for i in answers.examples(examples, draw_seed)]
+        recognizer = Recognizer.load(run.folder, seed=answers.seed, device=device)
+        for done, path in enumerate(chosen):
+            for sheet in _of_picture(answers, recognizer, path, done + 1, kinds):
+                if isinstance(sheet, str):
+                    made.notes += [sheet] if sheet not in made.notes else []
+                else:
+                    keep(sheet)
+            report("figures of pictures", done + 1, len(chosen))
+    if not made.figures:
+        raise UnseenError("; ".join(made.notes) or "nothing to draw", where=run.folder, mend="choose another --kind")
+    return made
+
+
+def _of_picture(
+    answers: Answers, recognizer: Recognizer, path: Path, number: int, kinds: Sequence[str]
+) -> list[Sheet | str]:
+    """The sheets of one picture, and a line instead of one that the method has nothing for."""
+    table, index = answers.dataset.table, answers.find(path)
+    truth = None if index is None else table.names[answers.dataset.labels[index]]
+    explanation = recognizer.explain(path)
+    named = explanation.target
+    if truth is not None and truth != named.name:
+        explanation = recognizer.explain(path, target=named.name, rival=truth)
+    title = f"{path.parent.name}/{path.name}: named {class_label(named.name)}"
+    title += f"{'' if named.seen else ' (unseen)'}, {100 * named.confidence:.0f}%"
+    if truth is not None:
+        kind = "seen" if table.seen[table.index(truth)] else "unseen"
+        title += " — right" if truth == named.name else f" — wrong, it is {class_label(truth)} ({kind})"
+    stem = re.sub(r"[^\w.-]+", "_", f"{number}-{path.parent.name}-{path.stem}")
+    made: list[Sheet | str] = []
+    if "attention" in kinds:
+        if explanation.attention:
+            parts = Parts() if index is None else Parts.of(answers.dataset, answers.dataset.files[index])
+            made.append(
+                attention_sheet(
+                    explanation, recognizer.backbone.transform, parts, f"attention-{stem}", title, answers.origin
+                )
+            )
+        else:
+            made.append(f"attention: {recognizer.method.name} has no attention maps")
+    if "attributes" in kinds and not explanation.strongest(1):
+        made.append(f"attributes: {recognizer.method.name} names {path.name} without attributes")
+    elif "attributes" in kinds:
+        made.append(picture_sheet(explanation, f"attributes-{stem}", title, answers.origin))
+    return made

@@ -1,0 +1,140 @@
+"""Class scores in the space of the features, from a closed-form start: ours, the head of MSDN's `recommended` recipe.
+
+With f_r a unit region, mu and sigma the mean and deviation over training pictures of every channel of the mean-pooled
+regions, and z_c a class's unit attribute vector::
+
+    g_r = (f_r - mu) / (sigma rho)                 rho: mean length of (mean over r of f_r - mu) / sigma
+    t_c = unit(z_c - mean of z over the training classes)
+    attribute score  psi_k = sum over r of A_kr <u_k, g_r>         (A: a sub-net's attention)
+    prototype        p_c = sum over k of t_ck u_k                   what the class should look like
+    class score      S_c = tau <psi, t_c> / |p_c|                   with uniform A: tau cos(g, p_c) |g|
+
+The rows u_k start as the ridge regression of the training classes' mean features on their t_c. Classifying in the
+space of the features, not of the attributes, is what deep embedding models and ridge regression from attributes to
+features do against hubs (Shigeto et al., ECML-PKDD 2015; Zhang et al., CVPR 2017).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unseen.methods.base import ClassSpace
+
+RIDGES = tuple(10 ** (exponent / 2) for exponent in range(-5, 3))
+"""Candidates for the weight of the ridge penalty."""
+FOLDS, DRAWS = 3, 3
+LEAST_DEVIATION = 1e-6
+
+
+class PrototypeHead(nn.Module):
+    """See the module's docstring.
+
+    ``rows`` u_k ``(K, C)`` train; ``mean`` mu, ``scale`` sigma rho ``(C,)`` and ``centre`` ``(K,)``, the mean class
+    vector, are fixed by :meth:`fit`.
+
+    Args:
+        channels: C.
+        vectors: ``(K, D)``, for K, dtype and device.
+        tau: scale of the class scores.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    centre: Tensor
+
+    def __init__(self, channels: int, vectors: Tensor, tau: float) -> None:
+        super().__init__()
+        self.tau = tau
+        self.rows = nn.Parameter(vectors.new_zeros(len(vectors), channels))
+        self.register_buffer("mean", vectors.new_zeros(channels))
+        self.register_buffer("scale", vectors.new_ones(channels))
+        self.register_buffer("centre", vectors.new_zeros(len(vectors)))
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """Weight ``(K, C)`` and bias ``(K,)`` that give ``<u_k, g_r>`` from a unit region f_r."""
+        weight = self.rows / self.scale
+        return weight, -weight @ self.mean
+
+    def centred(self, classes: ClassSpace) -> Tensor:
+        """``(N, K)`` the t_c."""
+        return F.normalize(classes.unit - self.centre, dim=1)
+
+    def class_vectors(self, classes: ClassSpace, kept: Tensor | None = None) -> Tensor:
+        """``(N, K)``: ``tau t_c / |p_c|``, without the attributes that ``kept`` ``(K,)`` sets to 0."""
+        t = self.centred(classes) if kept is None else self.centred(classes) * kept
+        return t * (self.tau / (t @ self.rows).norm(dim=1, keepdim=True).clamp(min=1e-12))
+
+    @torch.no_grad()
+    def fit(self, batches: Iterable[tuple[Tensor, Tensor]], classes: ClassSpace) -> float:
+        """The closed-form start, from all training pictures; float64 inside.
+
+        Args:
+            batches: unit regions ``(B, R, C)`` and labels ``(B,)``.
+            classes: of the stage.
+
+        Returns:
+            The ridge penalty chosen by :func:`choose_ridge`.
+        """
+        pooled, labels = (torch.cat(parts) for parts in zip(*((r.mean(dim=1), y) for r, y in batches), strict=True))
+        x, present = pooled.double(), torch.unique(labels)
+        self.mean.copy_(x.mean(dim=0))
+        deviation = x.std(dim=0, correction=0).clamp(min=LEAST_DEVIATION)
+        standard = (x - x.mean(dim=0)) / deviation
+        self.scale.copy_(deviation * standard.norm(dim=1).mean())
+        self.centre.copy_(classes.unit[present].mean(dim=0))
+        t = self.centred(classes).double()[present]
+        features, position = F.normalize(standard, dim=1), torch.searchsorted(present, labels)
+        means = class_means(features, position, len(present))
+        penalty = choose_ridge(t, means, features, position)
+        self.rows.copy_(t.T @ ridge(t, means, penalty))
+        return penalty
+
+
+def class_means(features: Tensor, labels: Tensor, count: int) -> Tensor:
+    """``(count, C)`` means of the features ``(n, C)`` of each class."""
+    members = F.one_hot(labels, count).to(features.dtype)
+    return members.T @ features / members.sum(dim=0)[:, None]
+
+
+def ridge(attributes: Tensor, means: Tensor, penalty: float) -> Tensor:
+    """``(n, C)`` dual weights B with which ``attributes.T @ B`` is the ridge regression of ``means`` on attributes."""
+    gram = attributes @ attributes.T
+    return torch.linalg.solve(gram + penalty * torch.eye(len(gram), dtype=gram.dtype, device=gram.device), means)
+
+
+def choose_ridge(attributes: Tensor, means: Tensor, features: Tensor, labels: Tensor) -> float:
+    """The penalty that names left-out training classes best: 3 times 3 folds of classes, each left out in turn.
+
+    A prototype for every left-out class is regressed from the other classes; its pictures are classified among the
+    left-out classes by cosine. No picture or class outside the training data is used.
+
+    Args:
+        attributes: ``(n, K)`` of the training classes.
+        means: ``(n, C)`` their mean features.
+        features: ``(m, C)`` unit features of training pictures.
+        labels: ``(m,)`` positions among the n classes.
+
+    Returns:
+        That of :data:`RIDGES` with the best mean per-class accuracy; of equal ones the largest.
+    """
+    count = len(attributes)
+    accuracy = torch.zeros(len(RIDGES), dtype=torch.float64)
+    for draw in range(DRAWS):
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(draw)).to(attributes.device)
+        for fold in range(min(FOLDS, count)):
+            held = torch.zeros(count, dtype=torch.bool, device=attributes.device)
+            held[order[fold :: min(FOLDS, count)]] = True
+            if held.all():
+                continue
+            mine = held[labels]
+            target = (torch.cumsum(held, 0) - 1)[labels[mine]]
+            for i, penalty in enumerate(RIDGES):
+                prototypes = attributes[held] @ attributes[~held].T @ ridge(attributes[~held], means[~held], penalty)
+                right = (features[mine] @ F.normalize(prototypes, dim=1).T).argmax(dim=1) == target
+                accuracy[i] += class_means(right.double()[:, None], target, int(held.sum())).mean().cpu()
+    best = torch.nonzero(accuracy >= accuracy.max() - 1e-12).flatten()
+    return RIDGES[int(best[-1])]

@@ -1,0 +1,276 @@
+"""A comparison as terminal table, Markdown, CSV, JSON and HTML."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from unseen.files import write_json, write_text
+from unseen.report.tables import metric_cell, percent
+from unseen.training.run import METRICS
+
+COLOURS = {"honest": "#1f6f54", "paper": "#c07a1c", "validation": "#3b5f8a"}
+EXPLAINED = {
+    "honest": "honest: epoch or hyper-parameters and calibration chosen on validation classes, tested once.",
+    "paper": "paper: the best epoch chosen on the test pictures, for T1 and H apart, as papers of the field do.",
+    "validation": "validation: on validation classes taken from the seen ones, at the epoch (or hyper-parameters) and "
+    "calibration that are best there; no test picture was looked at. For choosing, not for reporting.",
+}
+
+
+def signed_cell(entry: dict[str, Any] | None) -> str:
+    """A difference in points with its interval."""
+    if entry is None or entry["mean"] is None:
+        return "–"
+    span = "" if entry["low"] is None else f"\n[{points(entry['low'])}, {points(entry['high'])}]"
+    return f"{points(entry['mean'])}{span}"
+
+
+def points(value: float) -> str:
+    """A difference of fractions in percentage points, with its sign."""
+    return f"{round(100 * value, 1) + 0.0:+.1f}"
+
+
+def memory_cell(row: dict[str, Any]) -> str:
+    """Peak memory in MB."""
+    return f"{row['peak_memory_mb']:,}"
+
+
+def time_cell(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def against_what(found: dict[str, Any]) -> str:
+    """What the rows are set against, for a column's title."""
+    return "best" if found["reference"] is None else str(found["reference"])
+
+
+def metric_columns(found: dict[str, Any], view: str) -> dict[str, str]:
+    """Column of :func:`comparison_rows` to metric, of one protocol."""
+    return {f"{view} {metric}": metric for metric in METRICS}
+
+
+def difference_columns(found: dict[str, Any]) -> list[str]:
+    """Columns of :func:`comparison_rows` that hold differences."""
+    names = ["paper − honest"] if {"honest", "paper"} <= set(found["views"]) else []
+    names += [f"{view} − {against_what(found)}" for view in found["views"]]
+    return [f"{metric}, {name}" for name in names for metric in ("T1", "H")]
+
+
+def comparison_rows(found: dict[str, Any]) -> list[dict[str, str]]:
+    """A row a finished variant as text: the protocols side by side, what sets them apart, and the cost.
+
+    Args:
+        found: the content of ``compare.json``.
+    """
+    rows = []
+    for row in found["rows"]:
+        if row["error"] is not None:
+            continue
+        cells = {"method": row["name"]}
+        for view in found["views"]:
+            for column, metric in metric_columns(found, view).items():
+                cells[column] = metric_cell(row[view]["metrics"][metric], len(row["seeds"]))
+        gaps = [row["paper_minus_honest"]] if "paper_minus_honest" in row else []
+        gaps += [row[view]["against"] for view in found["views"]]
+        values = [gap[metric] for gap in gaps for metric in ("T1", "H")]
+        cells |= {name: signed_cell(gap) for name, gap in zip(difference_columns(found), values, strict=True)}
+        cells |= {
+            "chosen": chosen_cell(row[found["views"][0]]["seeds"]),
+            "time": time_cell(row["seconds"]),
+            "peak MB": memory_cell(row),
+            "preset": row["preset"],
+            "seeds": seeds_cell(row),
+        }
+        rows.append(cells)
+    return rows
+
+
+def failures(found: dict[str, Any]) -> list[str]:
+    """A line a row without numbers."""
+    return [f"{row['name']}: {row['error']}" for row in found["rows"] if row["error"] is not None]
+
+
+def chosen_cell(seeds: dict[str, Any]) -> str:
+    """The epoch of each seed, or the hyper-parameters of a closed form; under ``paper`` those of H."""
+    texts = []
+    for entry in seeds.values():
+        picked = {k: v for k, v in entry["chosen"].items() if k not in ("by", "validation", "T1", "epoch_T1")}
+        picked = picked.get("H", picked)
+        epoch = picked.get("epoch", picked.get("epoch_H"))
+        texts.append(str(epoch) if epoch is not None else " ".join(f"{k} {v:g}" for k, v in picked.items()))
+    return ("epoch " if texts and texts[0].isdigit() else "") + ", ".join(texts)
+
+
+def seeds_cell(row: dict[str, Any]) -> str:
+    """The seeds, or that there is no randomness."""
+    return "none" if row["deterministic"] else ", ".join(str(s) for s in row["seeds"])
+
+
+def legend(found: dict[str, Any]) -> list[str]:
+    """What the reader of a table must know."""
+    data, backbone = found["data"], found["backbone"]
+    lines = [
+        f"Data: {data['name']} ({data['fingerprint']}): {data['classes_seen']} seen and {data['classes_unseen']} "
+        f"unseen classes, {data['attributes']} attributes; {data['trainval']} training, {data['test_seen']} + "
+        f"{data['test_unseen']} test pictures.",
+        f"Backbone: {backbone['name']}, weights {backbone['weights']}, {backbone['image_size']} px"
+        + (f", {backbone['regions']} regions of {backbone['channels']} channels" if "regions" in backbone else "")
+        + f", {_trained(found)}.",
+    ]
+    if found["splits"] is not None:
+        splits = found["splits"]
+        lines.append(
+            f"Splits: final {splits['final']}, validation {splits['validation']} ({splits['validation_source']})."
+        )
+    lines += [EXPLAINED[view] for view in found["views"]]
+    lines.append(
+        "Percent, averaged over classes. T1: pictures of unseen classes among the unseen classes; U, S: pictures of "
+        "unseen and seen classes among all; H: their harmonic mean; AUSUC: area under the seen–unseen curve. "
+        "± spread over seeds, [ ] 95% interval over pictures; of differences between rows over pictures and seeds "
+        "(bootstrap, the same draws of pictures for all rows), without allowance for the number of rows."
+    )
+    lines.append(
+        "Time and peak memory are of each row's own process, without the extraction of regions that all rows share; "
+        "memory counts the pages of the region store that were read. Numbers hold for this data and backbone only."
+    )
+    return lines
+
+
+def _trained(found: dict[str, Any]) -> str:
+    """Whether the backbone is trained, and in which rows."""
+    how = {row["name"]: row["end_to_end"] for row in found["rows"] if row["error"] is None}
+    if not any(how.values()):
+        return "frozen"
+    return "fine-tuned" if all(how.values()) else f"frozen; fine-tuned by {', '.join(n for n, e in how.items() if e)}"
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """The comparison as Markdown."""
+    rows = comparison_rows(found)
+    names = list(rows[0]) if rows else ["method"]
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
+
+    lines = [f"# {found['title']}", "", line(names), line(["---"] * len(names))]
+    lines += [line([row[n] for n in names]) for row in rows]
+    lines += ["", *(f"- {text}" for text in (*found["statements"], *failures(found))), ""]
+    said = [f"- {row['name']}: {row['says']}" for row in found["rows"] if row["says"]]
+    lines += [*said, ""] if said else []
+    lines += [f"{text}\n" for text in (*legend(found), *found["warnings"])]
+    return "\n".join(lines)
+
+
+def flat_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row a variant with every number in a column of its own, as fractions."""
+    rows = []
+    for row in found["rows"]:
+        flat = {key: row[key] for key in ("name", "method", "says", "error")}
+        if row["error"] is None:
+            flat |= {"preset": row["preset"], "seeds": seeds_cell(row)}
+            flat["changes"] = " ".join(f"{k}={v}" for k, v in row["changes"].items())
+            for view in found["views"]:
+                for metric, entry in row[view]["metrics"].items():
+                    for key in ("mean", "std", "low", "high"):
+                        flat[f"{view}_{metric}_{key}"] = entry[key]
+                for metric, gap in row[view]["against"].items():
+                    for key in ("mean", "low", "high", "low_pictures", "high_pictures"):
+                        flat[f"{view}_{metric}_against_{key}"] = None if gap is None else gap[key]
+                    flat[f"{view}_{metric}_against"] = None if gap is None else gap["reference"]
+            for metric, gap in row.get("paper_minus_honest", {}).items():
+                for key in ("mean", "low", "high"):
+                    flat[f"paper_minus_honest_{metric}_{key}"] = gap[key]
+            flat["chosen"] = chosen_cell(row[found["views"][0]]["seeds"])
+            flat |= {"seconds": row["seconds"], "peak_memory_mb": row["peak_memory_mb"]}
+        rows.append(flat)
+    return rows
+
+
+def comma_separated(found: dict[str, Any]) -> str:
+    """The comparison as CSV."""
+    rows = flat_rows(found)
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def _axis(values: list[float], ticks: int = 6) -> tuple[float, float, list[float]]:
+    """Low and high end in percent, and where to write numbers."""
+    low, high = (min(values), max(values)) if values else (0.0, 100.0)
+    step = next((s for s in (1, 2, 5, 10, 20) if (high - low) / s <= ticks), 20)
+    start, end = step * int(low // step), step * int(-(-high // step))
+    end = max(end, start + step)
+    return float(start), float(end), [float(t) for t in range(start, end + 1, step)]
+
+
+def dot_plot(found: dict[str, Any], metric: str) -> dict[str, Any]:
+    """Where a metric's dots and intervals lie, in percent of the axis."""
+    points = []
+    for row in found["rows"]:
+        if row["error"] is not None:
+            continue
+        marks = []
+        for view in found["views"]:
+            entry = row[view]["metrics"][metric]
+            if entry["mean"] is not None:
+                numbers = {key: 100 * entry[key] for key in ("mean", "low", "high")}
+                marks.append({"view": view, "colour": COLOURS[view], "text": percent(entry["mean"]), **numbers})
+        points.append({"name": row["name"], "marks": marks})
+    every = [mark[key] for point in points for mark in point["marks"] for key in ("low", "high")]
+    low, high, ticks = _axis(every)
+    for point in points:
+        for mark in point["marks"]:
+            for key in ("mean", "low", "high"):
+                mark[key] = round(100 * (mark[key] - low) / (high - low), 2)
+    places = [{"text": f"{t:g}", "at": round(100 * (t - low) / (high - low), 2)} for t in ticks]
+    return {"metric": metric, "points": points, "ticks": places}
+
+
+def html(found: dict[str, Any], figures: Sequence[str] = ()) -> str:
+    """The comparison as one self-contained page.
+
+    Args:
+        found: the content of ``compare.json``.
+        figures: SVG texts to show.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("unseen.report"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template("comparison.html").render(
+        found=found,
+        metrics=METRICS,
+        views=found["views"],
+        both="honest" in found["views"] and "paper" in found["views"],
+        against=against_what(found),
+        cell=metric_cell,
+        signed=signed_cell,
+        time=time_cell,
+        memory=memory_cell,
+        seeds=seeds_cell,
+        chosen=chosen_cell,
+        plots=[dot_plot(found, metric) for metric in ("T1", "H")],
+        colours=COLOURS,
+        legend=legend(found),
+        figures=figures,
+    )
+
+
+def write_comparison(found: dict[str, Any], folder: Path, name: str, figures: Sequence[str] = ()) -> None:
+    """Write ``NAME.json``, ``.csv``, ``.md`` and ``.html`` into a folder."""
+    write_json(folder / f"{name}.json", found)
+    write_text(folder / f"{name}.csv", comma_separated(found))
+    write_text(folder / f"{name}.md", markdown(found))
+    write_text(folder / f"{name}.html", html(found, figures))

@@ -1,0 +1,73 @@
+"""How T1 and H depend on a setting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from unseen.files import write_with
+
+METRIC_COLOURS = {"T1": "#1f6f54", "H": "#b5533c"}
+STYLES = {"honest": "-", "paper": ":", "validation": "-"}
+
+
+def axis_scale(values: list[float]) -> tuple[str, dict[str, float]]:
+    """Matplotlib's scale for the values of a setting: logarithmic where they span decades, 0 allowed for."""
+    positive = [v for v in values if v > 0]
+    if not positive or min(values) < 0 or max(positive) < 10 * min(positive):
+        return "linear", {}
+    return ("log", {}) if len(positive) == len(values) else ("symlog", {"linthresh": min(positive)})
+
+
+def write_sweep(found: dict[str, Any], key: str, values: list[float], path: Path) -> str:
+    """Draw mean and spread over seeds of T1 and H against a setting, as PNG and SVG.
+
+    Args:
+        found: the content of ``compare.json``, a row for each value.
+        key: the setting.
+        values: in the order of the rows.
+        path: of the files, without suffix.
+
+    Returns:
+        The SVG element.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    done = [(value, row) for value, row in zip(values, found["rows"], strict=True) if row["error"] is None]
+    done.sort(key=lambda pair: pair[0])
+    for view in found["views"]:
+        for metric, colour in METRIC_COLOURS.items():
+            entries = [(value, row[view]["metrics"][metric]) for value, row in done]
+            points = [(v, 100 * e["mean"], 100 * e["std"]) for v, e in entries if e["mean"] is not None]
+            if points:
+                x, mean, spread = zip(*points, strict=True)
+                axes.errorbar(
+                    x, mean, yerr=spread, color=colour, linestyle=STYLES[view], marker="o", markersize=5, capsize=3,
+                    label=f"{metric}, {view}",
+                )  # fmt: skip
+    scale, options = axis_scale(values)
+    axes.set_xscale(scale, **options)
+    axes.set_xticks(values, [f"{v:g}" for v in values])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel(key)
+    axes.set_ylabel("%")
+    seeds = max((len(row["seeds"]) for _, row in done), default=1)
+    axes.set_title(
+        found["title"] + (f" (mean ± spread of {seeds} seeds)" if seeds > 1 else ""), fontsize=10, loc="left"
+    )
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if done:
+        axes.legend(frameon=False, fontsize=9)
+    with matplotlib.rc_context({"svg.hashsalt": "unseen"}):
+        write_with(path.with_name(f"{path.name}.png"), lambda file: figure.savefig(file, dpi=150, format="png"))
+        vector = path.with_name(f"{path.name}.svg")
+        write_with(vector, lambda file: figure.savefig(file, format="svg", metadata={"Date": None}))
+    text = vector.read_text(encoding="utf-8")
+    return text[text.index("<svg") :]

@@ -1,0 +1,338 @@
+"""Comparisons on a tiny drawn dataset: tables equal the runs, rows fail alone, repeating goes on."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from unseen.errors import UnseenError
+from unseen.evaluation.metrics import Decisions, Resampled, difference, harmonic, resample
+from unseen.experiments import compare as comparing
+from unseen.experiments import worker
+from unseen.experiments.compare import Comparison, compare
+from unseen.experiments.variants import Variant, parse_variant, parse_variants
+from unseen.experiments.worker import WorkerError
+from unseen.training.protocols import decisions_path, load_decisions
+
+ROWS = ["eszsl", "no cal=msdn:lambda_cal=0", "msdn:lr=1e30"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("msdn", Variant("msdn", "msdn")),
+        ("msdn@sun", Variant("msdn@sun", "msdn", "sun")),
+        ("two=msdn:fusion=0.5,0.5,epochs=3", Variant("two", "msdn", None, {"fusion": "0.5,0.5", "epochs": "3"})),
+        ("no cal=msdn@sun:lambda_cal=0", Variant("no cal", "msdn", "sun", {"lambda_cal": "0"})),
+    ],
+)  # fmt: skip
+def test_a_row_as_text(text, expected):
+    assert parse_variant(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["msdn:0.5"], 'cannot read "msdn:0.5"'),
+        (["a=b=msdn"], "cannot read"),
+        (["mdsn"], 'did you mean "msdn"'),
+        (["msdn", "msdn"], '"msdn" stands twice'),
+        (["a b=msdn", "a-b=eszsl"], '"a-b" stands twice'),
+        ([], "nothing to compare"),
+    ],
+)
+def test_rows_that_cannot_be_read(texts, message):
+    with pytest.raises(UnseenError, match=message):
+        parse_variants(texts)
+
+
+def test_changes_are_settings_or_recipe_entries(tiny_backbone):
+    config = parse_variant("msdn@sun:lambda_cal=0.3,lr=1e-2").config(
+        {"dataset": "x", "backbone": tiny_backbone}, {"epochs": "2", "lr": "5"}
+    )
+    assert (config.preset, config.settings) == ("sun", {"lambda_cal": "0.3"})
+    assert config.recipe == {"epochs": "2", "lr": "1e-2"}
+    assert parse_variant("eszsl").config({"dataset": "x", "backbone": tiny_backbone}, {"epochs": "2"}).recipe == {}
+    with pytest.raises(UnseenError, match=r'msdn:lambda=1: no setting or recipe entry "lambda" — did you mean'):
+        parse_variant("msdn:lambda=1").config({"dataset": "x", "backbone": tiny_backbone})
+
+
+@pytest.fixture(scope="module")
+def here():
+    """Workers that work in this process: importing torch anew takes seconds."""
+
+    def run(task):
+        try:
+            worker.work(task)
+        except UnseenError as error:
+            raise WorkerError(str(error)) from None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparing, "run_worker", run)
+        yield
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def asked(tiny_guide, tiny_backbone, cache):
+    def make(rows, **options):
+        base = {"dataset": str(tiny_guide), "backbone": tiny_backbone, "protocols": ("honest", "paper")}
+        options = {"recipe": {"epochs": "3", "batch_size": "8", "lr": "1e-3"}, **options}
+        return Comparison(parse_variants(rows), {**base, "seeds": (0, 1)}, cache=cache, device="cpu", **options)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def done(here, asked, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compare") / "out"
+    said = []
+    return folder, compare(asked(ROWS), folder, say=said.append), said
+
+
+def test_tables_hold_the_numbers_of_the_runs(done):
+    folder, found, _ = done
+    assert json.loads((folder / "compare.json").read_text()) == found
+    rows = {row["name"]: row for row in csv.DictReader(io.StringIO((folder / "compare.csv").read_text()))}
+    text, page = (folder / "compare.md").read_text(), (folder / "compare.html").read_text()
+    for row in found["rows"][:2]:
+        results = json.loads((folder / row["folder"] / "results.json").read_text())["protocols"]
+        for protocol in ("honest", "paper"):
+            assert row[protocol]["metrics"] == results[protocol]["metrics"]
+            for metric, entry in results[protocol]["metrics"].items():
+                assert float(rows[row["name"]][f"{protocol}_{metric}_mean"]) == entry["mean"]
+                for form in (text, page):
+                    assert f"{100 * entry['mean']:.1f}" in form
+        gap = row["paper_minus_honest"]["T1"]["mean"]
+        assert gap == pytest.approx(
+            results["paper"]["metrics"]["T1"]["mean"] - results["honest"]["metrics"]["T1"]["mean"]
+        )
+        assert row["seconds"] > 0
+        assert row["peak_memory_mb"] > 50
+    assert "<script" not in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_a_row_that_fails_stands_in_the_table(done):
+    folder, found, said = done
+    (row,) = [r for r in found["rows"] if r["name"] == "msdn:lr=1e30"]
+    assert "lower the learning rate" in row["error"]
+    assert "lower the learning rate" in (folder / "compare.md").read_text()
+    assert "lower the learning rate" in (folder / "compare.html").read_text()
+    assert [line for line in said if "failed" in line] == [said[-1]]
+    assert all(r["error"] is None for r in found["rows"][:2])
+
+
+def test_a_finished_run_is_not_done_again(done, asked, monkeypatch):
+    folder, found, _ = done
+    tasks = []
+    monkeypatch.setattr(comparing, "run_worker", tasks.append)
+    again = compare(asked(ROWS[:2]), folder)
+    assert tasks == []
+    assert again["rows"] == found["rows"][:2]
+    with pytest.raises(UnseenError, match="holds a run with another settings"):
+        compare(asked(["eszsl", "no cal=msdn:lambda_cal=0.5"]), folder)
+    with pytest.raises(UnseenError, match='"much" does not fit'):
+        compare(asked(["eszsl", "new=msdn:lambda_cal=much"]), folder)
+    assert tasks == []
+
+
+def test_a_row_trained_on_pictures_stands_beside_one_on_regions(asked, tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(
+        comparing, "run_worker", lambda task: (done.append((task.what, task.config.method)), work(task))
+    )
+    work, rows = worker.work, ["mgmrn:width=32,attention_width=8,batches=2", "eszsl"]
+    both, alone = asked(rows), asked(rows[:1])
+    for one in (both, alone):
+        one.base.update(protocols=("honest",), seeds=(0,))
+    found = compare(alone, tmp_path)
+    assert done == [("fit", "mgmrn")]
+    assert "regions of [48, 192, 96] channels, fine-tuned." in (tmp_path / "compare.md").read_text()
+    found = compare(both, tmp_path)
+    assert done[1:] == [("extract", "eszsl"), ("fit", "eszsl")]
+    assert [row["error"] for row in found["rows"]] == [None, None]
+    assert f"regions of 96 channels, frozen; fine-tuned by {rows[0]}." in (tmp_path / "compare.md").read_text()
+
+
+def test_differences_are_those_of_the_same_draws(done, asked):
+    """Every resample by hand: the same pictures for both rows, T1 and H of each, then the quantiles."""
+    folder, found, _ = done
+    rows = {row["name"]: row for row in found["rows"][:2]}
+    for view in ("honest", "paper"):
+        for metric in ("T1", "H"):
+            best = max(rows.values(), key=lambda r: r[view]["metrics"][metric]["mean"])
+            (other,) = [r for r in rows.values() if r is not best]
+            gap = other[view]["against"][metric]
+            assert best[view]["against"][metric] is None
+            assert gap["reference"] == best["name"]
+            drawn = []
+            for row in (other, best):
+                seeds = row[view]["seeds"]
+                ds = [load_decisions(decisions_path(folder / row["folder"], s, view, metric)) for s in seeds]
+                drawn.append(_by_hand(ds, [e["gamma"] for e in seeds.values()], metric).mean(axis=1))
+            low, high = np.quantile(drawn[0] - drawn[1], [0.025, 0.975])
+            assert (gap["low_pictures"], gap["high_pictures"]) == pytest.approx((low, high), abs=1e-12)
+            expected = other[view]["metrics"][metric]["mean"] - best[view]["metrics"][metric]["mean"]
+            assert gap["mean"] == pytest.approx(expected, abs=1e-12)
+
+
+def _by_hand(decisions, gammas, metric, samples=1000):
+    rng = np.random.default_rng(0)
+    first = decisions[0]
+    parts = []
+    for pictures, kind in ((first.is_unseen, "T1"), (first.is_unseen, "gzsl"), (~first.is_unseen, "gzsl")):
+        accuracies = np.zeros((samples, len(decisions)))
+        classes = np.unique(first.labels[pictures])
+        for c in classes:
+            mine = np.flatnonzero(pictures & (first.labels == c))
+            counts = rng.multinomial(len(mine), [1 / len(mine)] * len(mine), size=samples)
+            for s, (d, gamma) in enumerate(zip(decisions, gammas, strict=True)):
+                answers = d.best_unseen if kind == "T1" else np.where(d.offset > gamma, d.best_seen, d.best_unseen)
+                accuracies[:, s] += counts @ (answers[mine] == c) / len(mine) / len(classes)
+        parts.append(accuracies)
+    return parts[0] if metric == "T1" else harmonic(parts[1], parts[2])
+
+
+def test_difference_over_seeds():
+    """With a method whose two seeds are 0 and 1 on every draw, a third of the resampled means is 0, half, and so on."""
+    sure = Resampled(np.array([0.5]), np.full((4000, 1), 0.5))
+    torn = Resampled(np.array([0.0, 1.0]), np.tile([0.0, 1.0], (4000, 1)))
+    assert (difference(torn, sure).low, difference(torn, sure).high) == (0, 0)
+    wide = difference(torn, sure, over_seeds=True)
+    assert (wide.mean, wide.low, wide.high) == (0, -0.5, 0.5)
+    means = torn.means(np.random.default_rng(3))
+    assert [np.mean(means == v) for v in (0, 0.5, 1)] == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
+    assert torn.paired(torn).interval().as_dict()["high"] == 0
+
+
+def test_the_draws_are_the_same_for_the_same_pictures():
+    rng = np.random.default_rng(0)
+    labels, seen = rng.integers(6, size=200), np.array([True] * 4 + [False] * 2)
+    one = Decisions.from_scores(rng.normal(size=(200, 6)), labels, seen)
+    # right wherever the other is, and on half of the rest: no draw can have it behind
+    scores = rng.normal(size=(200, 6))
+    better = np.where((one.best_unseen == labels) | (rng.random(200) < 0.5), labels, one.best_unseen)
+    scores[np.arange(200), better] += 100
+    two = Decisions.from_scores(scores, labels, seen)
+    a, b = resample([one], [0.0])["T1"], resample([two], [0.0])["T1"]
+    assert (b.drawn >= a.drawn).all()
+    gap = difference(b, a)
+    assert gap.low > 0
+    assert gap.high - gap.low < (b.interval().high - b.interval().low) + (a.interval().high - a.interval().low)
+
+
+def test_stopped_and_repeated_is_as_if_never_stopped(done, asked, tmp_path, monkeypatch):
+    """Stop in the second row's training; the tables then hold the first row; repeating gives the same numbers."""
+    folder, found, _ = done
+    count = 0
+
+    def stop_later(task):
+        nonlocal count
+        count += 1
+        if count == 3:
+
+            def report(name, step, total, note=""):
+                if name == "seed 1: final" and step == 2:
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+            from unseen.training.run import fit
+
+            fit(task.config, task.folder, cache=task.cache, device="cpu", report=report)
+        worker.work(task)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(comparing, "run_worker", stop_later)
+        with pytest.raises(KeyboardInterrupt):
+            compare(asked(ROWS[:2]), tmp_path)
+    cut = json.loads((tmp_path / "compare.json").read_text())["rows"]
+    assert [row["error"] for row in cut] == [None, "not finished; repeat the command"]
+    again = compare(asked(ROWS[:2]), tmp_path)
+
+    def numbers(rows):
+        return [{k: v for k, v in row.items() if k not in ("seconds", "peak_memory_mb")} for row in rows]
+
+    assert numbers(again["rows"]) == numbers(found["rows"][:2])
+    for file in ("no-cal/seed-1/honest.safetensors", "no-cal/seed-1/paper-T1.npz"):
+        assert (tmp_path / file).read_bytes() == (folder / file).read_bytes()
+
+
+def test_tables_without_a_single_number(asked, tmp_path, monkeypatch):
+    def stop(task):
+        task.folder.mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(comparing, "run_worker", stop)
+    with pytest.raises(KeyboardInterrupt):
+        compare(asked(ROWS[:2]), tmp_path / "out")
+    assert (tmp_path / "out" / "compare.html").read_text().count("not finished") == 2
+    assert (tmp_path / "out" / "compare.md").read_text().count("not finished") == 2
+
+
+def test_validation_only_never_reads_a_test_picture(here, asked, tiny_guide, tiny_backbone, cache, tmp_path):
+    from unseen.data.features import RegionStore
+    from unseen.data.folder import load_folder
+
+    dataset, read = load_folder(tiny_guide), []
+    original = RegionStore.read
+
+    def watched(self, indices, *args, **kwargs):
+        read.extend(np.asarray(indices).tolist())
+        return original(self, indices, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RegionStore, "read", watched)
+        found = compare(asked(ROWS[:2], validation_only=True), tmp_path)
+    assert set(read) <= set(dataset.indices("trainval").tolist())
+    assert len(set(read)) == len(dataset.indices("trainval"))
+    full = compare(asked(ROWS[:2]), tmp_path)
+    for row, whole in zip(found["rows"], full["rows"], strict=True):
+        for seed, entry in row["validation"]["seeds"].items():
+            chosen = whole["honest"]["seeds"][seed]["chosen"]
+            assert entry["H"] == pytest.approx(chosen["validation"]["best_H"], abs=1e-12)
+            assert entry["T1"] == pytest.approx(chosen["validation"]["T1"], abs=1e-12)
+            assert entry["chosen"].get("epoch") == chosen.get("epoch")
+    assert (tmp_path / "compare-validation.md").is_file()
+
+
+WAIT = "import sys; from unseen.experiments.worker import Task, run_worker; run_worker(Task.from_json(sys.argv[1]))"
+
+
+def test_workers_in_their_own_process(asked, done, tmp_path):
+    """A worker's mistake is its message; killed with its parent, it stops by itself."""
+    make = asked(["msdn"], recipe={"epochs": "100000", "batch_size": "8"})
+    config = make.variants[0].config(make.base, make.recipe)
+    bad = parse_variant("msdn:lambda_cal=much").config(make.base)
+    with pytest.raises(WorkerError, match=r'^setting lambda_cal: "much" does not fit — give a number$'):
+        worker.run_worker(make.task("fit", bad, tmp_path / "bad"))
+    task = make.task("fit", config, tmp_path / "long")
+    parent = subprocess.Popen([sys.executable, "-c", WAIT, task.to_json()], stderr=subprocess.DEVNULL)
+    steps = tmp_path / "long" / "seed-0" / "validation" / "metrics.jsonl"
+    _wait_for(lambda: steps.is_file() and steps.stat().st_size > 0)
+    parent.kill()
+    parent.wait()
+    checkpoint = steps.parent / "checkpoint.safetensors"
+    _wait_for(checkpoint.is_file)  # stopped by request: the next one would be a minute away
+    usage = tmp_path / "long" / "usage.json"
+    _wait_for(usage.is_file)
+    assert json.loads(usage.read_text())["peak_memory_mb"] > 50
+
+
+def _wait_for(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
