@@ -157,7 +157,7 @@ class MSDN(GradientMethod):
         self.vectors = nn.Parameter(F.normalize(vectors, dim=1))
         self.prototypes: PrototypeHead | None = None
         if settings.head == "prototypes":
-            self.prototypes = PrototypeHead(channels, vectors, settings.tau)
+            self.prototypes = PrototypeHead(channels, vectors, settings.tau, settings.clip_negative)
         released = self.prototypes is None
         if settings.subnets != "v2a" and released:
             self.a2v_score = nn.Parameter(torch.randn(dim, channels, generator=generator, **like))
