@@ -20,7 +20,7 @@ from unseen.data.samplers import random_pictures
 from unseen.errors import RunError, UnseenError
 from unseen.methods import create_method
 from unseen.methods.base import Recipe
-from unseen.methods.msdn import MSDNSettings
+from unseen.methods.msdn import RECOMMENDED, MSDNSettings
 from unseen.training import engine
 from unseen.training.checkpoints import load_checkpoint, read_info, save_checkpoint
 from unseen.training.engine import DivergedError, Interrupted, Stage, decide, epoch_ends, make_fabric, train
@@ -79,6 +79,48 @@ def test_learns(planted, tmp_path):
     stage = stage_of(planted, replace(RECIPE, epochs=20))
     records = train(stage, make_fabric("cpu"), tmp_path)
     assert records[-1]["loss"]["total"] < 0.5 * records[0]["loss"]["total"]
+
+
+def test_the_average_is_what_is_tested_and_kept(planted, tmp_path):
+    recipe = replace(RECIPE, epochs=2, average=0.9)
+    stage, tested = stage_of(planted, recipe), []
+    train(
+        stage,
+        make_fabric("cpu"),
+        tmp_path / "average",
+        on_epoch=lambda epoch, method, earlier: tested.append(dict(method.state_dict())) or {},
+    )
+    plain = stage_of(planted, replace(recipe, average=0.0))
+    steps = [plain.method.a2v_score.detach().clone()]
+
+    def after_step(task, done, total, note=""):
+        steps.append(plain.method.a2v_score.detach().clone())
+
+    train(plain, make_fabric("cpu"), tmp_path / "plain", report=after_step)
+    average = steps[1]
+    for step in steps[2:13]:
+        average = 0.9 * average + 0.1 * step
+    torch.testing.assert_close(stage.method.a2v_score.detach(), average)
+    assert_same(weights(stage), tested[-1])
+
+
+def test_a_closed_form_start_and_averages_resume_to_the_same_bytes(planted, tmp_path):
+    def make():
+        return stage_of(planted, replace(RECIPE, average=0.9), settings=RECOMMENDED)
+
+    whole = make()
+    train(whole, make_fabric("cpu"), tmp_path / "whole")
+
+    def interrupt(task, done, total, note=""):
+        if done == 9:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        train(make(), make_fabric("cpu"), tmp_path / "cut", report=interrupt)
+    resumed = make()
+    resumed.method.start = lambda *args: pytest.fail("started again")
+    train(resumed, make_fabric("cpu"), tmp_path / "cut")
+    assert_same(weights(whole), weights(resumed))
 
 
 # msdnpp draws a random intervention every step: the random state is resumed too

@@ -107,8 +107,8 @@ class MSDN(GradientMethod):
         paper="Chen et al., CVPR 2022, arXiv 2203.03137",
         exact="outputs, losses, gradients and optimiser steps equal the authors' release (golden numbers, 1e-9 in "
         "float64; recorded losses are float32)",
-        ours="the `paper` distillation is from memory of the paper; the release's term is the default; settings for "
-        "data other than CUB, SUN and AWA2 are the release's for CUB",
+        ours="the `paper` distillation is from memory of the paper, the release's term is the default; the preset "
+        "`recommended` with `head=prototypes`, the default for data other than CUB, SUN and AWA2",
     )
     settings_class = MSDNSettings
     presets: ClassVar = {
@@ -157,7 +157,7 @@ class MSDN(GradientMethod):
         self.vectors = nn.Parameter(F.normalize(vectors, dim=1))
         self.prototypes: PrototypeHead | None = None
         if settings.head == "prototypes":
-            self.prototypes = PrototypeHead(channels, vectors, settings.tau)
+            self.prototypes = PrototypeHead(channels, vectors, settings.tau, settings.clip_negative)
         released = self.prototypes is None
         if settings.subnets != "v2a" and released:
             self.a2v_score = nn.Parameter(torch.randn(dim, channels, generator=generator, **like))

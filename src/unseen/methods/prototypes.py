@@ -40,15 +40,17 @@ class PrototypeHead(nn.Module):
         channels: C.
         vectors: ``(K, D)``, for K, dtype and device.
         tau: scale of the class scores.
+        nonnegative: set negative entries of class vectors to 0 first.
     """
 
     mean: Tensor
     scale: Tensor
     centre: Tensor
 
-    def __init__(self, channels: int, vectors: Tensor, tau: float) -> None:
+    def __init__(self, channels: int, vectors: Tensor, tau: float, nonnegative: bool = False) -> None:
         super().__init__()
         self.tau = tau
+        self.nonnegative = nonnegative
         self.rows = nn.Parameter(vectors.new_zeros(len(vectors), channels))
         self.register_buffer("mean", vectors.new_zeros(channels))
         self.register_buffer("scale", vectors.new_ones(channels))
@@ -61,7 +63,10 @@ class PrototypeHead(nn.Module):
 
     def centred(self, classes: ClassSpace) -> Tensor:
         """``(N, K)`` the t_c."""
-        return F.normalize(classes.unit - self.centre, dim=1)
+        return F.normalize(self._unit(classes) - self.centre, dim=1)
+
+    def _unit(self, classes: ClassSpace) -> Tensor:
+        return classes.unit_nonnegative if self.nonnegative else classes.unit
 
     def class_vectors(self, classes: ClassSpace, kept: Tensor | None = None) -> Tensor:
         """``(N, K)``: ``tau t_c / |p_c|``, without the attributes that ``kept`` ``(K,)`` sets to 0."""
@@ -85,7 +90,7 @@ class PrototypeHead(nn.Module):
         deviation = x.std(dim=0, correction=0).clamp(min=LEAST_DEVIATION)
         standard = (x - x.mean(dim=0)) / deviation
         self.scale.copy_(deviation * standard.norm(dim=1).mean())
-        self.centre.copy_(classes.unit[present].mean(dim=0))
+        self.centre.copy_(self._unit(classes)[present].mean(dim=0))
         t = self.centred(classes).double()[present]
         features, position = F.normalize(standard, dim=1), torch.searchsorted(present, labels)
         means = class_means(features, position, len(present))
