@@ -1,4 +1,4 @@
-"""Where fieldguide stands: chance, a linear baseline, MSDN, full supervision; and who looks at the right part.
+"""Where fieldguide stands: chance, linear baselines, MSDN, MSDN++, full supervision; and who looks at the right part.
 
     python benchmarks/fieldguide_levels.py [--seeds 5] [--output benchmarks/results/fieldguide_levels.json]
 
@@ -19,11 +19,20 @@ from sklearn.linear_model import RidgeClassifierCV
 
 import unseen
 from unseen.data.catalogue import cache_folder
-from unseen.evaluation.localisation import pointing_game
 from unseen.evaluation.metrics import per_class_accuracy
+from unseen.explain.pointing import run_pointing
 from unseen.methods.pooled import pool
 from unseen.progress import bars
 from unseen.training.run import Plan
+
+ROWS = {
+    "eszsl": ("eszsl", None),
+    "global": ("global", None),
+    "msdn-released": ("msdn", "cub"),
+    "msdnpp-released": ("msdnpp", "cub"),
+    "msdn": ("msdn", "recommended"),
+    "msdnpp": ("msdnpp", "recommended"),
+}
 
 
 def main() -> None:
@@ -33,33 +42,15 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=None)
     arguments = parser.parse_args()
     levels, looking = {}, {}
-    for method in ("eszsl", "global", "msdn"):
+    for name, (method, preset) in ROWS.items():
         with bars() as report:
-            run = unseen.fit(method, "fieldguide", arguments.runs / method, seeds=range(arguments.seeds), report=report)
-        levels[method] = run.results["protocols"]["honest"]["metrics"]
-        cache = cache_folder()
-        plan = Plan.of(run.config, cache)
-        store = plan.extract(cache, "cpu", 0)
-        games = []
-        for seed in run.results["protocols"]["honest"]["seeds"]:
-            recognizer = unseen.Recognizer.load(run.folder, seed=int(seed), device="cpu")
-            pictures = plan.dataset.indices("test_unseen")
-            games.append(pointing_game(recognizer.method, plan.dataset, store, recognizer.backbone.transform, pictures))
-        looking[method] = {
-            name: {
-                "hits": round(float(np.mean([g[name].hits for g in games])), 4),
-                "std over seeds": round(float(np.std([g[name].hits for g in games])), 4),
-                "chance": round(games[0][name].chance, 4),
-                "by group": {
-                    group: {
-                        "hits": round(float(np.mean([g[name].by_group[group][0] for g in games])), 3),
-                        "chance": round(entry[1], 3),
-                    }
-                    for group, entry in sorted(games[0][name].by_group.items())
-                },
-            }
-            for name in games[0]
-        }
+            run = unseen.fit(
+                method, "fieldguide", arguments.runs / name, preset=preset, seeds=range(arguments.seeds), report=report
+            )
+        levels[name] = run.results["protocols"]["honest"]["metrics"]
+        looking[name] = run_pointing(run, device="cpu")
+    plan = Plan.of(run.config, cache_folder())
+    store = plan.extract(cache_folder(), "cpu", 0)
     dataset = plan.dataset
     features = torch.cat(
         [pool(store.read(np.arange(i, min(i + 256, len(store)))).float())[:, 0] for i in range(0, len(store), 256)]

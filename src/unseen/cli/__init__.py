@@ -7,10 +7,22 @@ from typing import Annotated
 import typer
 
 from unseen import __version__
-from unseen.cli import comparing, figures, listing, reproducing, training, using
+from unseen.cli import comparing, figures, listing, pointing, reproducing, training, using
 from unseen.cli.common import app, err, main, out
 
-__all__ = ["app", "comparing", "err", "figures", "listing", "main", "out", "reproducing", "training", "using"]
+__all__ = [
+    "app",
+    "comparing",
+    "err",
+    "figures",
+    "listing",
+    "main",
+    "out",
+    "pointing",
+    "reproducing",
+    "training",
+    "using",
+]
 
 
 def _version(value: bool) -> None:
