@@ -144,6 +144,7 @@ class MSDN(GradientMethod):
         ),
         "no attribute dropout": Ablation("every step with all attributes", {"attribute_dropout": "0"}),
         "no averaging": Ablation("the last step's weights, not their moving average", {"average": "0"}),
+        "start alone": Ablation("no step moves a weight: the start as it is", {"lr": "0", "epochs": "1"}),
         "global features": Ablation("mean-pooled features and one linear map instead of attention", method="global"),
     }
 
