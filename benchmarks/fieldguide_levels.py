@@ -29,9 +29,8 @@ ROWS = {
     "eszsl": ("eszsl", None),
     "global": ("global", None),
     "msdn-released": ("msdn", "cub"),
-    "msdnpp-released": ("msdnpp", "cub"),
-    "msdn": ("msdn", "recommended"),
-    "msdnpp": ("msdnpp", "recommended"),
+    "msdn": ("msdn", None),
+    "msdnpp": ("msdnpp", None),
 }
 
 
