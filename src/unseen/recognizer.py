@@ -177,6 +177,12 @@ class PartMaps:
     crop: tuple[float, float, float, float]
 
 
+def _rest(score: float, evidence: np.ndarray) -> float:
+    """What a class score holds beside its evidence; 0 where that is float32's rounding alone."""
+    rest = float(score - evidence.sum())
+    return 0.0 if abs(rest) < 1e-5 * max(1.0, float(np.abs(evidence).sum())) else rest
+
+
 class Recognizer:
     """Backbone, trained method and class table.
 
@@ -491,7 +497,7 @@ class Recognizer:
             )
             for k in order
         )
-        offset = float(scores[c] - evidence.sum())
+        offset = _rest(scores[c], evidence)
         grid = self.backbone.grids[-1]
 
         def to_grid(values: Tensor) -> np.ndarray:
@@ -505,7 +511,7 @@ class Recognizer:
             other,
             reasons,
             offset,
-            offset - float(scores[j] - (psi * vectors[j]).sum()) - self.gamma * (int(wanted.seen) - int(other.seen)),
+            offset - _rest(scores[j], psi * vectors[j]) - self.gamma * (int(wanted.seen) - int(other.seen)),
             {name: to_grid(b.attention[0]) for name, b in branches.items() if b.attention is not None},
             tuple(self.method.counted(branches)),
             to_grid(self.method.fused_contributions(branches)[0]),

@@ -93,10 +93,12 @@ def test_scores_from_the_equations_once_attention_is_not_uniform():
             logits = np.array([a[k] @ w2 @ (region / scale) for region in f[n]])
             attention = np.exp(logits) / np.exp(logits).sum()
             psi[n, k] = sum(attention[r] * (rows[k] @ g[r]) for r in range(4))
+    length = np.linalg.norm(case.t[:5] @ rows, axis=1).mean()
+    psi *= 20 / length
     branches = method(case.data.tensor)
     np.testing.assert_allclose(branches["a2v"].attribute_scores.detach(), psi, rtol=1e-7, atol=1e-9)
     prototypes = case.t @ rows
-    expected = 20 * psi @ (case.t / np.linalg.norm(prototypes, axis=1, keepdims=True)).T
+    expected = psi @ (case.t * length / np.linalg.norm(prototypes, axis=1, keepdims=True)).T
     np.testing.assert_allclose(
         method.class_scores(branches, case.data.classes).detach(), expected, rtol=1e-7, atol=1e-8
     )
@@ -164,7 +166,8 @@ def test_attributes_are_left_out_in_training_alone():
     torch.manual_seed(0)
     trained = method._trained_vectors(classes)
     masked = torch.from_numpy(case.t) * kept
-    expected = 20 * masked / (masked @ method.prototypes.rows).norm(dim=1, keepdim=True)
+    head = method.prototypes
+    expected = head.length * masked / (masked @ head.rows).norm(dim=1, keepdim=True)
     torch.testing.assert_close(trained, expected)
     torch.testing.assert_close(method.eval()._trained_vectors(classes), method.class_vectors(classes))
 

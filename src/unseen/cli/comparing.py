@@ -175,5 +175,5 @@ def print_comparison(found: dict[str, Any]) -> None:
     for text in failures(found):
         err.print(f"[bold red]failed:[/] {plain_text(text)}", highlight=False, soft_wrap=True)
     for text in (*found["statements"], *found["warnings"]):
-        out.print(text, highlight=False, soft_wrap=True)
-    out.print("\n".join(legend(found)), highlight=False, soft_wrap=True, style="dim")
+        out.print(plain_text(text), highlight=False, soft_wrap=True)
+    out.print(plain_text("\n".join(legend(found))), highlight=False, soft_wrap=True, style="dim")

@@ -41,7 +41,10 @@ def train(
         str, typer.Option(help="honest (choose on validation classes), paper (choose on the test set), or both.")
     ] = "honest",
     seeds: Annotated[str, typer.Option(help="How many seeds, or a list such as 0,7.")] = "1",
-    preset: Annotated[str | None, typer.Option(help="Released settings to start from, e.g. cub, sun, awa2.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Settings to start from: cub, sun, awa2 (released) or recommended [default: by dataset]."),
+    ] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="Change a setting: lambda_cal=0.2 (repeatable).")
     ] = None,

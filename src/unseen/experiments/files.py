@@ -211,6 +211,8 @@ def load_experiment(name: str) -> Experiment:
     else:
         near = difflib.get_close_matches(name.lower(), known, 1)
         mend = f'did you mean "{near[0]}"?' if near else "see `unseen list experiments`"
+        if mine := [n for n in known if n.startswith(f"{name.lower()}/")]:
+            mend = f"one of {', '.join(mine)}"
         raise ExperimentError(f'no experiment "{name}"', mend=mend)
     data = _Entries(path)
     dataset = data.text("dataset")

@@ -232,10 +232,10 @@ def picture_sheet(explanation: Explanation, name: str, title: str, origin: str, 
         scores.set_yticks(places, [shorten(label(x)) for x in shown["attribute"]], fontsize=8)
         values.barh(places - 0.2, shown["value"], height=0.36, color="#33566b", label=a)
         values.barh(places + 0.2, shown["rival_value"], height=0.36, color="#e0a83e", label=b)
-        values.set_title("value of the class")
+        values.set_title("class vector of the method")
         values.legend(loc="upper center", bbox_to_anchor=(0.5, -0.06), frameon=False, fontsize=8)
         lead.barh(places, shown["against"], color=[FOR if v >= 0 else AGAINST for v in shown["against"]], height=0.65)
-        lead.set_title("score × difference of values")
+        lead.set_title("score × difference of vectors")
         for axis in (scores, values, lead):
             axis.set_ylim(len(shown) - 0.4, -0.6)
             axis.axvline(0, color="black", linewidth=0.7)
@@ -246,7 +246,7 @@ def picture_sheet(explanation: Explanation, name: str, title: str, origin: str, 
     total = numbers["against"].sum()
     caption = (
         f"The {len(shown)} attributes that tell {a} (named) and {b} apart most. Score: the method's fused attribute "
-        f"score of the picture; values: class vectors as the method scores with them; their product with the score is "
+        f"score of the picture; class vectors: what the method makes of the class table; their product is "
         f"the lead of {a}: {shown['against'].sum():+.3g} by these attributes, {total:+.3g} by all {len(numbers)}, "
         f"{explanation.lead_offset:+.3g} by seen/unseen offsets. {origin}."
     )

@@ -44,6 +44,9 @@ def find_method(name: str) -> type[Method]:
     """The class of a method; raises :class:`UnseenError` with near names for an unknown one."""
     if name in METHODS:
         return METHODS[name]
+    base, at, preset = name.partition("@")
+    if at and base in METHODS:
+        raise UnseenError(f'no method "{name}"', mend=f"here a preset stands by itself: {base} --preset {preset}")
     near = difflib.get_close_matches(name.lower(), METHODS, 1)
     mend = f'did you mean "{near[0]}"?' if near else f"one of {', '.join(METHODS)}"
     raise UnseenError(f'no method "{name}"', mend=mend)

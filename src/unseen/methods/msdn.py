@@ -72,9 +72,11 @@ class MSDNSettings(Settings):
 
     def __post_init__(self) -> None:
         check_choice(self, "head", ("released", "prototypes"))
-        if self.tau <= 0 or not 0 <= self.attribute_dropout < 1:
-            problem = f"tau is {self.tau}, attribute_dropout {self.attribute_dropout}"
-            raise UnseenError(problem, mend="give tau > 0 and a share below 1")
+        if self.tau <= 0:
+            raise UnseenError(f"{self.tau}", where="setting tau", mend="give more than 0")
+        if not 0 <= self.attribute_dropout < 1:
+            problem = f"{self.attribute_dropout}"
+            raise UnseenError(problem, where="setting attribute_dropout", mend="give a share, 0 or more and below 1")
         check_choice(self, "subnets", ("both", "a2v", "v2a"))
         check_choice(self, "distillation", ("released", "paper", "none"))
         if self.subnets == "both" and not any(self.fusion):
@@ -140,7 +142,8 @@ class MSDN(GradientMethod):
             "neither distillation nor self-calibration", {"distillation": "none", "lambda_cal": "0"}
         ),
         "no prototypes": Ablation(
-            "score maps and class scores of the release, from a random start", {"head": "released"}
+            "score maps and class scores of the release, from a random start, otherwise as trained here",
+            {"head": "released"},
         ),
         "no attribute dropout": Ablation("every step with all attributes", {"attribute_dropout": "0"}),
         "no averaging": Ablation("the last step's weights, not their moving average", {"average": "0"}),

@@ -5,9 +5,9 @@ regions, and z_c a class's unit attribute vector::
 
     g_r = (f_r - mu) / (sigma rho)                 rho: mean length of (mean over r of f_r - mu) / sigma
     t_c = unit(z_c - mean of z over the training classes)
-    attribute score  psi_k = sum over r of A_kr <u_k, g_r>         (A: a sub-net's attention)
     prototype        p_c = sum over k of t_ck u_k                   what the class should look like
-    class score      S_c = tau <psi, t_c> / |p_c|                   with uniform A: tau cos(g, p_c) |g|
+    attribute score  psi_k = tau / l  sum over r of A_kr <u_k, g_r>   A: attention, l: mean |p_c| at the start
+    class score      S_c = <psi, t_c> l / |p_c|                     with uniform A: tau cos(g, p_c) |g|
 
 The rows u_k start as the ridge regression of the training classes' mean features on their t_c. Classifying in the
 space of the features, not of the attributes, is what deep embedding models and ridge regression from attributes to
@@ -33,8 +33,8 @@ LEAST_DEVIATION = 1e-6
 class PrototypeHead(nn.Module):
     """See the module's docstring.
 
-    ``rows`` u_k ``(K, C)`` train; ``mean`` mu, ``scale`` sigma rho ``(C,)`` and ``centre`` ``(K,)``, the mean class
-    vector, are fixed by :meth:`fit`.
+    ``rows`` u_k ``(K, C)`` train; ``mean`` mu, ``scale`` sigma rho ``(C,)``, ``centre`` ``(K,)`` (mean class vector)
+    and ``length`` l are fixed by :meth:`fit`; l only brings attribute scores and class vectors to a readable size.
 
     Args:
         channels: C.
@@ -46,6 +46,7 @@ class PrototypeHead(nn.Module):
     mean: Tensor
     scale: Tensor
     centre: Tensor
+    length: Tensor
 
     def __init__(self, channels: int, vectors: Tensor, tau: float, nonnegative: bool = False) -> None:
         super().__init__()
@@ -55,10 +56,11 @@ class PrototypeHead(nn.Module):
         self.register_buffer("mean", vectors.new_zeros(channels))
         self.register_buffer("scale", vectors.new_ones(channels))
         self.register_buffer("centre", vectors.new_zeros(len(vectors)))
+        self.register_buffer("length", vectors.new_ones(()))
 
     def affine(self) -> tuple[Tensor, Tensor]:
-        """Weight ``(K, C)`` and bias ``(K,)`` that give ``<u_k, g_r>`` from a unit region f_r."""
-        weight = self.rows / self.scale
+        """Weight ``(K, C)`` and bias ``(K,)`` that give ``tau / l <u_k, g_r>`` from a unit region f_r."""
+        weight = self.rows * (self.tau / self.length) / self.scale
         return weight, -weight @ self.mean
 
     def centred(self, classes: ClassSpace) -> Tensor:
@@ -69,9 +71,9 @@ class PrototypeHead(nn.Module):
         return classes.unit_nonnegative if self.nonnegative else classes.unit
 
     def class_vectors(self, classes: ClassSpace, kept: Tensor | None = None) -> Tensor:
-        """``(N, K)``: ``tau t_c / |p_c|``, without the attributes that ``kept`` ``(K,)`` sets to 0."""
+        """``(N, K)``: ``l t_c / |p_c|``, without the attributes that ``kept`` ``(K,)`` sets to 0."""
         t = self.centred(classes) if kept is None else self.centred(classes) * kept
-        return t * (self.tau / (t @ self.rows).norm(dim=1, keepdim=True).clamp(min=1e-12))
+        return t * (self.length / (t @ self.rows).norm(dim=1, keepdim=True).clamp(min=1e-12))
 
     @torch.no_grad()
     def fit(self, batches: Iterable[tuple[Tensor, Tensor]], classes: ClassSpace) -> float:
@@ -95,7 +97,9 @@ class PrototypeHead(nn.Module):
         features, position = F.normalize(standard, dim=1), torch.searchsorted(present, labels)
         means = class_means(features, position, len(present))
         penalty = choose_ridge(t, means, features, position)
-        self.rows.copy_(t.T @ ridge(t, means, penalty))
+        rows = t.T @ ridge(t, means, penalty)
+        self.rows.copy_(rows)
+        self.length.copy_((t @ rows).norm(dim=1).mean())
         return penalty
 
 

@@ -98,7 +98,7 @@ class Plan:
         if method.reads_text and config.backbone.tower is None:
             problem = f"no text tower, which {config.method} compares pictures with"
             mend = "--backbone hf:MODEL, such as hf:google/siglip-base-patch16-224"
-            raise UnseenError(problem, where=config.backbone.name, mend=mend)
+            raise UnseenError(problem, where=f"backbone {config.backbone.name}", mend=mend)
         config.backbone.fingerprint()  # the weights are there
         dataset = load_dataset(config.dataset, cache=cache, report=report)
         name, settings, recipe = resolve_settings(config, dataset.name)
@@ -215,6 +215,7 @@ def fit(
     folder, cache = Path(folder), cache_folder(cache)
     fabric = make_fabric(device, config.precision)
     where = folder / "config.json"
+    plan = Plan.of(config, cache, report)  # a wrong setting is said before what the folder holds
     if where.is_file():
         existing = RunConfig.from_json(read_json(where, RunError, "choose another folder"), where)
         changed = [name for name in config.difference(existing) if name not in ("seeds", "protocols")]
@@ -222,16 +223,16 @@ def fit(
             name = changed[0]
             there, asked = (c.to_json()[name] for c in (existing, config))
             raise RunError(
-                f"holds a run with another {name} ({there} there, {asked} asked)",
+                f"holds a run with other {name} ({there or 'none'} there, {asked or 'none'} asked)",
                 where=folder,
                 mend="choose another --output, or delete it",
             )
         wanted = {*existing.protocols, *config.protocols}
         config = replace(config, protocols=tuple(p for p in PROTOCOLS if p in wanted))
         config = replace(config, seeds=(*existing.seeds, *(s for s in config.seeds if s not in existing.seeds)))
+        plan = replace(plan, config=config)
     elif folder.is_dir() and any(file.name != ".lock" for file in folder.iterdir()):
         raise RunError("the folder is not empty and holds no run", where=folder, mend="choose another --output")
-    plan = Plan.of(config, cache, report)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
