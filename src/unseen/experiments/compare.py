@@ -130,7 +130,7 @@ def _check_folder(folder: Path, config: RunConfig) -> None:
         changed = [n for n in config.difference(there) if n not in ("seeds", "protocols")]
         if changed:
             known, wanted = (c.to_json()[changed[0]] for c in (there, config))
-            problem = f"holds a run with another {changed[0]} ({known} there, {wanted} asked)"
+            problem = f"holds a run with other {changed[0]} ({known} there, {wanted} asked)"
             raise RunError(problem, where=folder, mend="choose another --output, or delete it")
 
 
