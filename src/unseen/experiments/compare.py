@@ -15,12 +15,11 @@ from unseen.errors import RunError, UnseenError
 from unseen.evaluation.metrics import Interval, Resampled, difference, resample
 from unseen.experiments.variants import Variant, check_names
 from unseen.experiments.worker import Task, WorkerError, read_usage, run_worker
-from unseen.files import read_json
 from unseen.methods import find_method
 from unseen.report.comparison import signed_cell, write_comparison
 from unseen.training.config import RunConfig, plain
 from unseen.training.protocols import decisions_path, load_decisions
-from unseen.training.run import Run, resolve_settings
+from unseen.training.run import Run, earlier_config, resolve_settings
 
 COMPARED = ("T1", "H")
 """Metrics in which rows are set against each other."""
@@ -90,7 +89,7 @@ def compare(
     for variant in asked.variants:
         try:
             resolve_settings(configs[variant.name], dataset.name)
-            _check_folder(folder / variant.folder, configs[variant.name])
+            earlier_config(folder / variant.folder, configs[variant.name])
         except UnseenError as error:
             raise UnseenError(error.problem, where=error.where or variant.name, mend=error.mend) from None
     left = [v for v in asked.variants if not _is_done(asked, folder / v.folder, configs[v.name], dataset)]
@@ -120,18 +119,6 @@ def compare(
 def name(asked: Comparison) -> str:
     """File name of the tables, without suffix."""
     return "compare-validation" if asked.validation_only else "compare"
-
-
-def _check_folder(folder: Path, config: RunConfig) -> None:
-    """Raise where a run folder holds another configuration."""
-    path = folder / "config.json"
-    if path.is_file():
-        there = RunConfig.from_json(read_json(path, RunError, "choose another folder"), path)
-        changed = [n for n in config.difference(there) if n not in ("seeds", "protocols")]
-        if changed:
-            known, wanted = (c.to_json()[changed[0]] for c in (there, config))
-            problem = f"holds a run with other {changed[0]} ({known} there, {wanted} asked)"
-            raise RunError(problem, where=folder, mend="choose another --output, or delete it")
 
 
 def _block(asked: Comparison, run: Run, view: str) -> dict[str, Any]:

@@ -185,6 +185,27 @@ class Run:
         return "honest" if "honest" in self.config.protocols else "paper"
 
 
+def earlier_config(folder: Path, config: RunConfig) -> RunConfig | None:
+    """The configuration of the run that a folder holds; ``None`` where it holds none.
+
+    Raises:
+        RunError: it differs from ``config`` in more than seeds and protocols.
+    """
+    where = folder / "config.json"
+    if not where.is_file():
+        return None
+    existing = RunConfig.from_json(read_json(where, RunError, "choose another folder"), where)
+    changed = [name for name in config.difference(existing) if name not in ("seeds", "protocols")]
+    if changed:
+        there, asked = (c.to_json()[changed[0]] or "none" for c in (existing, config))
+        raise RunError(
+            f"holds a run with other {changed[0]} ({there} there, {asked} asked)",
+            where=folder,
+            mend="choose another --output, or delete it",
+        )
+    return existing
+
+
 def fit(
     config: RunConfig,
     folder: Path | str,
@@ -216,17 +237,8 @@ def fit(
     fabric = make_fabric(device, config.precision)
     where = folder / "config.json"
     plan = Plan.of(config, cache, report)  # a wrong setting is said before what the folder holds
-    if where.is_file():
-        existing = RunConfig.from_json(read_json(where, RunError, "choose another folder"), where)
-        changed = [name for name in config.difference(existing) if name not in ("seeds", "protocols")]
-        if changed:
-            name = changed[0]
-            there, asked = (c.to_json()[name] for c in (existing, config))
-            raise RunError(
-                f"holds a run with other {name} ({there or 'none'} there, {asked or 'none'} asked)",
-                where=folder,
-                mend="choose another --output, or delete it",
-            )
+    existing = earlier_config(folder, config)
+    if existing is not None:
         wanted = {*existing.protocols, *config.protocols}
         config = replace(config, protocols=tuple(p for p in PROTOCOLS if p in wanted))
         config = replace(config, seeds=(*existing.seeds, *(s for s in config.seeds if s not in existing.seeds)))
