@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from unseen.classes import ClassTable, write_attributes
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.files import read_json, write_json
 from unseen.methods import ClassSpace, Method, find_method
+from unseen.recognizer.answers import Candidate, Explanation, PartMaps, Prediction, Reason
 from unseen.semantics import name_things
 from unseen.towers import TEXTS, TextTower
 from unseen.training.checkpoints import load_weights, save_weights
@@ -28,153 +29,6 @@ from unseen.training.engine import make_fabric
 Picture = Path | str | Image.Image
 AMONG = ("all", "seen", "unseen")
 FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A class and how sure the model is.
-
-    Args:
-        name: the class.
-        seen: whether it had training pictures.
-        confidence: softmax over the classes in question of (score - gamma if seen) / temperature.
-        score: the raw class score.
-    """
-
-    name: str
-    seen: bool
-    confidence: float
-    score: float
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a picture shows.
-
-    Args:
-        picture: its path, or ``""`` for one given as pixels.
-        candidates: best first.
-        attributes: the attributes that speak most for the best class, with their evidence.
-    """
-
-    picture: str
-    candidates: tuple[Candidate, ...]
-    attributes: tuple[tuple[str, float], ...]
-
-    @property
-    def best(self) -> Candidate:
-        """The first candidate."""
-        return self.candidates[0]
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON form."""
-        return {
-            "picture": self.picture,
-            "classes": [vars(c) for c in self.candidates],
-            "attributes": [{"attribute": name, "evidence": value} for name, value in self.attributes],
-        }
-
-
-@dataclass(frozen=True)
-class Reason:
-    """One attribute's part in a decision.
-
-    Args:
-        attribute, group, part: its names.
-        score: attribute score psi_k.
-        evidence: psi_k z_ck, what it adds to the class score.
-        against: psi_k (z_ck - z_jk), what it adds to the lead over the rival j.
-        value, rival_value: z_ck and z_jk, as the method scores with them.
-    """
-
-    attribute: str
-    group: str
-    part: str
-    score: float
-    evidence: float
-    against: float
-    value: float
-    rival_value: float
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Why a picture is taken for a class.
-
-    Args:
-        picture: upright RGB.
-        prediction: as :meth:`Recognizer.predict` gives it.
-        target, rival: the class explained, and the one it is compared with.
-        reasons: one an attribute, strongest evidence first. Their evidence adds up to the class score less ``offset``.
-        offset: what the score holds beside the attributes, such as the method's seen/unseen margin.
-        offset_name: what that is called.
-        lead_offset: what margin and gamma add to the target's lead over the rival; the lead is this plus the sum of
-            ``against``. It is 0 where both are seen or both unseen.
-        attention: name of a sub-net to ``(K, h, w)`` in the table's attribute order; empty without attention.
-        counted: names of the sub-nets whose scores count.
-        contributions: ``(K, h, w)`` what each region adds to each attribute score, sub-nets fused.
-        crop: left, top, right, bottom of what the network saw, in the picture's pixels.
-    """
-
-    picture: Image.Image
-    prediction: Prediction
-    target: Candidate
-    rival: Candidate
-    reasons: tuple[Reason, ...]
-    offset: float
-    lead_offset: float
-    attention: Mapping[str, np.ndarray]
-    counted: tuple[str, ...]
-    contributions: np.ndarray
-    crop: tuple[float, float, float, float]
-    order: Mapping[str, int]
-    offset_name: str = "seen/unseen offset"
-
-    def strongest(self, count: int) -> list[Reason]:
-        """The attributes that tell target and rival apart most, either way; none that counts for nothing."""
-        counting = [r for r in self.reasons if r.evidence or r.against]
-        return sorted(counting, key=lambda r: -abs(r.against))[:count]
-
-    def looked_for(self, count: int) -> list[Reason]:
-        """Of the attributes that speak for the target by being there, those that tell it from the rival most."""
-        return [r for r in self.strongest(len(self.reasons)) if r.evidence > 0 and r.score > 0][:count]
-
-    def heat(self, attribute: str) -> np.ndarray:
-        """``(h, w)`` where the model looked for it: the counted sub-nets' mean attention, else contributions > 0."""
-        if attribute not in self.order:
-            raise DataError(f'no attribute "{attribute}"', mend=f"one of {', '.join(list(self.order)[:5])}, ...")
-        k = self.order[attribute]
-        looked = [maps[k] for name, maps in self.attention.items() if name in self.counted]
-        if looked:
-            return np.mean([one / max(one.max(), 1e-12) for one in looked], axis=0)
-        return self.contributions[k].clip(min=0)
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON form, with a heat map an attribute."""
-        return {
-            **self.prediction.as_dict(),
-            "target": vars(self.target),
-            "rival": vars(self.rival),
-            "offset": self.offset,
-            "lead_offset": self.lead_offset,
-            "crop": list(self.crop),
-            "reasons": [{**vars(r), "heat": np.round(self.heat(r.attribute), 5).tolist()} for r in self.reasons],
-        }
-
-
-@dataclass(frozen=True)
-class PartMaps:
-    """What a model's learned parts attend to in a picture.
-
-    Args:
-        picture: upright RGB.
-        maps: name of a sub-net to ``(P, h, w)``, each position's shares of the P parts, which sum to one.
-        crop: left, top, right, bottom of what the network saw, in the picture's pixels.
-    """
-
-    picture: Image.Image
-    maps: Mapping[str, np.ndarray]
-    crop: tuple[float, float, float, float]
 
 
 def _rest(score: float, evidence: np.ndarray) -> float:
