@@ -47,7 +47,7 @@ def unseen(monkeypatch, capsys):
 @pytest.fixture(scope="module")
 def trained(tiny_guide, cache, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "msdn"
-    argv = ["unseen", "train", "msdn", str(tiny_guide), *BACKBONE, "--epochs", "3", "-o", str(folder)]
+    argv = ["unseen", "train", str(tiny_guide), "--method", "msdn", *BACKBONE, "--epochs", "3", "-o", str(folder)]
     argv += [
         "--preset",
         "cub",
@@ -73,7 +73,9 @@ def trained(tiny_guide, cache, tmp_path_factory):
 def test_train_prints_one_table_that_says_everything(unseen, trained, tiny_guide, cache):
     arguments = [tiny_guide, *BACKBONE, "--preset", "cub", "--epochs", "3", "--recipe", "lr=1e-3"]
     arguments += ["-o", trained, "--cache", cache]
-    status, out, _ = unseen("train", "msdn", *arguments, "--seeds", "2", "--protocol", "both", "--device", "cpu")
+    status, out, _ = unseen(
+        "train", *arguments, "--method", "msdn", "--seeds", "2", "--protocol", "both", "--device", "cpu"
+    )
     assert status == 0
     for words in ("tiny", "test_resnet 64px random, frozen", "seeds: 0, 1", "honest", "paper", "AUSUC", "chance"):
         assert words in out
@@ -83,7 +85,9 @@ def test_train_prints_one_table_that_says_everything(unseen, trained, tiny_guide
 def test_train_json_is_the_results_file(unseen, trained, tiny_guide, cache):
     arguments = [tiny_guide, *BACKBONE, "--preset", "cub", "--epochs", "3", "--recipe", "lr=1e-3"]
     arguments += ["-o", trained, "--cache", cache]
-    _, out, _ = unseen("train", "msdn", *arguments, "--seeds", "2", "--protocol", "both", "--no-report", "--json")
+    _, out, _ = unseen(
+        "train", *arguments, "--method", "msdn", "--seeds", "2", "--protocol", "both", "--no-report", "--json"
+    )
     printed = json.loads(out)
     assert printed["protocols"] == json.loads((trained / "results.json").read_text())["protocols"]
 
@@ -122,7 +126,9 @@ def test_parts_of_a_model_trained_end_to_end(unseen, tiny_guide, tmp_path, cache
     small = ["--preset", "recommended", "--set", "width=32", "--set", "parts=4", "--set", "attention_width=8"]
     recipe = ["--recipe", "batches=2", "--recipe", "batch_size=4", "--epochs", "1", "--recipe", "flip=false"]
     where = ["-o", tmp_path / "run", "--cache", cache, "--device", "cpu"]
-    status, out, err = unseen("train", "mgmrn", tiny_guide, *BACKBONE, "--stage=-3,-2,-1", *small, *recipe, *where)
+    status, out, err = unseen(
+        "train", tiny_guide, "--method", "mgmrn", *BACKBONE, "--stage=-3,-2,-1", *small, *recipe, *where
+    )
     assert status == 0, err
     assert "fine-tuned" in out
     page = (tmp_path / "run" / "report.html").read_text()
@@ -191,19 +197,22 @@ def test_every_command_has_help(unseen):
 @pytest.mark.parametrize(
     ("arguments", "mend"),
     [
-        (["train", "msd", "fieldguide"], 'did you mean "msdn"'),
-        (["train", "msdn", "no-such-folder"], "no such folder"),
-        (["train", "msdn", "{guide}", "--backbone", "resnet10"], "did you mean"),
-        (["train", "msdn", "{guide}", "--backbone-weights", "x.safetensors"], "name the timm model too"),
-        (["train", "msdn", "{guide}", "--backbone", "test_resnet", "--backbone-weights", "x.pth"], "no such weights"),
-        (["train", "msdn", "{guide}", "--set", "lambda_cal"], "NAME=VALUE"),
-        (["train", "msdn", "{guide}", "--seeds", "0"], "a number of seeds"),
-        (["train", "msdn", "{guide}", "--mean", "a,b"], "0.5 or 0.485"),
-        (["train", "msdn", "{guide}", "--protocol", "best"], "honest, paper or both"),
-        (["train", "msdn", "{guide}", "--store-dtype", "int8"], "float16, bfloat16, float32"),
+        (["train", "fieldguide", "--method", "msd"], 'did you mean "msdn"'),
+        (["train", "no-such-folder", "--method", "msdn"], "no such folder"),
+        (["train", "{guide}", "--method", "msdn", "--backbone", "resnet10"], "did you mean"),
+        (["train", "{guide}", "--method", "msdn", "--backbone-weights", "x.safetensors"], "name the timm model too"),
+        (
+            ["train", "{guide}", "--method", "msdn", "--backbone", "test_resnet", "--backbone-weights", "x.pth"],
+            "no such weights",
+        ),
+        (["train", "{guide}", "--method", "msdn", "--set", "lambda_cal"], "NAME=VALUE"),
+        (["train", "{guide}", "--method", "msdn", "--seeds", "0"], "a number of seeds"),
+        (["train", "{guide}", "--method", "msdn", "--mean", "a,b"], "0.5 or 0.485"),
+        (["train", "{guide}", "--method", "msdn", "--protocol", "best"], "honest, paper or both"),
+        (["train", "{guide}", "--method", "msdn", "--store-dtype", "int8"], "float16, bfloat16, float32"),
         (["explain", "{guide}", "{guide}"], "one picture at a time"),
         (["explain", "{guide}", "{guide}/images.csv", "-o", "x.txt"], "unseen train"),
-        (["train", "msdn", "{guide}", "--device", "tpu"], "auto or cpu"),
+        (["train", "{guide}", "--method", "msdn", "--device", "tpu"], "auto or cpu"),
         (["evaluate", "{guide}"], "unseen train"),
         (["predict", "{guide}", "x.jpg"], "no such file"),
         (["list", "everything"], "methods, datasets, experiments or stages"),
@@ -244,7 +253,18 @@ def test_each_candidate_has_its_own_row(unseen, trained, tiny_guide):
 @pytest.mark.parametrize("signal_name", ["SIGINT", "SIGTERM"])
 def test_stopping_says_so_and_the_same_command_goes_on(tiny_guide, cache, tmp_path, signal_name):
     """The real console script, stopped in the middle: status 130 and one line, then the rest."""
-    argv = [sys.executable, "-m", "unseen.cli", "train", "msdn", str(tiny_guide), *BACKBONE, "--recipe", "lr=1e-3"]
+    argv = [
+        sys.executable,
+        "-m",
+        "unseen.cli",
+        "train",
+        str(tiny_guide),
+        "--method",
+        "msdn",
+        *BACKBONE,
+        "--recipe",
+        "lr=1e-3",
+    ]
     argv += ["-o", str(tmp_path / "run"), "--cache", str(cache), "--device", "cpu", "--no-report"]
     lines = tmp_path / "run" / "seed-0" / "validation" / "metrics.jsonl"
     process = subprocess.Popen([*argv, "--epochs", "400"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -263,7 +283,19 @@ def test_stopping_says_so_and_the_same_command_goes_on(tiny_guide, cache, tmp_pa
 def test_a_run_that_never_started_leaves_the_folder_free(unseen, tiny_guide, cache, tmp_path):
     bad = tmp_path / "bad.safetensors"
     bad.write_bytes(b"x" * 100)
-    common = ["train", "eszsl", tiny_guide, "--cache", cache, "--device", "cpu", "--no-report", "-o", tmp_path / "run"]
+    common = [
+        "train",
+        tiny_guide,
+        "--method",
+        "eszsl",
+        "--cache",
+        cache,
+        "--device",
+        "cpu",
+        "--no-report",
+        "-o",
+        tmp_path / "run",
+    ]
     status, _, err = unseen(*common, "--backbone", "test_resnet", "--backbone-weights", bad, "--image-size", "64")
     assert status == 2, err
     status, _, err = unseen(*common, *BACKBONE)
@@ -272,7 +304,7 @@ def test_a_run_that_never_started_leaves_the_folder_free(unseen, tiny_guide, cac
 
 def test_the_shipped_backbone_on_an_own_folder(unseen, tiny_guide, cache, tmp_path):
     common = ["--cache", cache, "--device", "cpu", "--no-report", "-o", tmp_path / "run", "--json"]
-    status, _, err = unseen("train", "eszsl", tiny_guide, "--backbone", "fieldguide", *common)
+    status, _, err = unseen("train", tiny_guide, "--method", "eszsl", "--backbone", "fieldguide", *common)
     assert status == 0, err
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["backbone"]["weights"].endswith("backbone.safetensors")
@@ -280,7 +312,9 @@ def test_the_shipped_backbone_on_an_own_folder(unseen, tiny_guide, cache, tmp_pa
 
 def test_output_that_is_a_file_is_one_line(unseen, tiny_guide, cache, tmp_path):
     (tmp_path / "file").write_text("mine")
-    status, _, err = unseen("train", "eszsl", tiny_guide, *BACKBONE, "--cache", cache, "-o", tmp_path / "file")
+    status, _, err = unseen(
+        "train", tiny_guide, "--method", "eszsl", *BACKBONE, "--cache", cache, "-o", tmp_path / "file"
+    )
     assert status == 2
     assert "cannot be made" in err
     assert (tmp_path / "file").read_text() == "mine"
@@ -307,7 +341,9 @@ def test_seeds_and_pairs():
 def test_clip_by_names_from_a_relative_folder(unseen, tiny_pairs, tiny_guide, cache, tmp_path, monkeypatch):
     monkeypatch.chdir(tiny_pairs["clip"].parent)
     options = ["--backbone", "hf:clip", "-o", tmp_path / "run", "--cache", cache, "--device", "cpu"]
-    status, out, _ = unseen("train", "clip", tiny_guide, *options, "--set", "templates=a photo of a {}, a bird.")
+    status, out, _ = unseen(
+        "train", tiny_guide, "--method", "clip", *options, "--set", "templates=a photo of a {}, a bird."
+    )
     assert status == 0
     assert f"hf:{tiny_pairs['clip']}" in re.sub(r"\s", "", out)
     monkeypatch.chdir(tmp_path)
@@ -318,7 +354,9 @@ def test_clip_by_names_from_a_relative_folder(unseen, tiny_pairs, tiny_guide, ca
     assert "other attributes" not in out  # none counts
     width, height = Image.open(tmp_path / "why.png").size
     assert width > 2 * height  # the picture and one bar: there is nothing to draw heat maps of
-    status, _, err = unseen("train", "clip", tiny_guide, "--backbone", "test_resnet", "-o", tmp_path / "other")
+    status, _, err = unseen(
+        "train", tiny_guide, "--method", "clip", "--backbone", "test_resnet", "-o", tmp_path / "other"
+    )
     assert (status, "hf:MODEL" in err) == (2, True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
@@ -59,3 +60,9 @@ def read_json(path: Path, error: type[UnseenError] = UnseenError, mend: str | No
         raise error(problem.strerror or str(problem), where=path, mend=mend) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as problem:
         raise error(f"damaged ({problem})", where=path, mend=mend) from None
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

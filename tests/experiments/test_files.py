@@ -30,7 +30,7 @@ def test_a_method_has_tests_a_card_a_page_and_experiments(name):
     assert re.search(r"arXiv \d{4}\.\d{4,5}|\b(19|20)\d\d\b", method.card.paper), "no citation"
     assert all(preset.source for preset in method.presets.values()), "preset without source"
     pages = [
-        p for p in (ROOT / "docs" / "methods").glob("*.md") if re.search(rf"`{name}`|train {name}\b", p.read_text())
+        p for p in (ROOT / "docs" / "methods").glob("*.md") if re.search(rf"`{name}`|--method {name}\b", p.read_text())
     ]
     assert pages, "no page"
     nav = (ROOT / "mkdocs.yml").read_text()

@@ -83,8 +83,9 @@ def make_backbone(
     std: str | None,
     crop: float,
     stages: str,
+    device: str,
 ) -> Any:
-    """A backbone spec from the options of a command; the dataset's default where none is named."""
+    """A backbone spec from the options of a command; the default for dataset and device where none is named."""
     from dataclasses import replace
 
     from unseen.backbones import BackboneSpec
@@ -96,7 +97,7 @@ def make_backbone(
     if name is None or name == "fieldguide":
         if weights is not None or extra:
             raise UnseenError("backbone weights or options without --backbone", mend="name the timm model too")
-        default = default_backbone(name or dataset)
+        default = default_backbone(name or dataset, device)
         changes = {k: v for k, v in {**normal, "image_size": size}.items() if v is not None}
         return replace(default, stages=chosen, crop=crop, **changes)
     found = "pretrained" if weights is None else weights

@@ -13,8 +13,9 @@ import typer
 
 from unseen.cli.common import CacheOption, DeviceOption
 from unseen.cli.configuring import absolute_model, make_backbone, parse_protocols, parse_seeds
+from unseen.errors import UnseenError
 
-ENTRIES = ("select", "split_seed", "store_dtype", "precision", "accumulate")
+ENTRIES = ("select", "split_seed", "store_dtype", "precision", "accumulate", "rehearsals")
 """Options that are entries of a run as they stand."""
 
 
@@ -48,12 +49,21 @@ class RunOptions:
     store_dtype: Annotated[str, typer.Option(help="Region store: float16, bfloat16 or float32.")] = "float16"
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, 16-mixed or 64-true.")] = "32-true"
     accumulate: Annotated[int, typer.Option(help="Micro-batches a step.")] = 1
+    rehearsals: Annotated[
+        int,
+        typer.Option(help="Where no unseen class has pictures: draws of classes set aside to test with; 0 for none."),
+    ] = 1
     device: DeviceOption = "auto"
     workers: Annotated[int, typer.Option(help="Processes that read pictures (mgmrn: threads).")] = 0
     cache: CacheOption = None
 
-    def entries(self, dataset: str, protocol: str, seeds: str) -> dict[str, Any]:
-        """Entries of :class:`unseen.training.config.RunConfig`, all but the method's own."""
+    def entries(self, dataset: str, protocol: str, seeds: str, device: str = "cuda") -> dict[str, Any]:
+        """Entries of :class:`unseen.training.config.RunConfig`, all but the method's own.
+
+        ``device`` is the kind that the default backbone is chosen for.
+        """
+        if dataset != "fieldguide" and not Path(dataset).expanduser().is_dir():  # before anything heavy is imported
+            raise UnseenError("no such folder", where=dataset, mend="give a folder with pictures and a class table")
         return {
             "dataset": dataset if dataset == "fieldguide" else str(Path(dataset).expanduser().absolute()),
             "backbone": make_backbone(
@@ -66,6 +76,7 @@ class RunOptions:
                 self.std,
                 self.crop,
                 self.stage,
+                device,
             ),
             "vectors": absolute_model(self.vectors, "text:"),
             "protocols": parse_protocols(protocol),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,16 +25,16 @@ from unseen.cli.configuring import pairs
 from unseen.cli.options import RunOptions, with_run_options
 
 if TYPE_CHECKING:
-    from unseen.training.run import Run
+    from unseen.training.run import Plan, Run
 
 
 @app.command()
 @with_run_options
 def train(
-    method: Annotated[str, typer.Argument(help="Method name; see `unseen list`.", show_default=False)],
     dataset: Annotated[
-        str, typer.Argument(help="`fieldguide`, or a folder with images.csv and classes.csv.", show_default=False)
+        str, typer.Argument(help="Folder with pictures and a class table, or `fieldguide`.", show_default=False)
     ],
+    method: Annotated[str, typer.Option("--method", "-m", help="See `unseen list methods`.")] = "msdnpp",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Run folder [default: runs/METHOD-DATASET].")
     ] = None,
@@ -57,34 +58,72 @@ def train(
     *,
     options: RunOptions,
 ) -> None:
-    """Train and test a method; repeat the command to resume.
+    """Train and test on a folder of pictures; repeat the command to resume.
 
-    Example: `unseen train msdn fieldguide --seeds 5 --protocol both`
+    Examples: `unseen train my-folder`, `unseen train fieldguide --method msdn --seeds 5 --protocol both`
     """
+    folder = output or Path("runs") / f"{method}-{Path(dataset).resolve().name}"
+    kind = "cuda" if options.backbone else _kind_of_device(options.device, folder)
+    entries = options.entries(dataset, protocol, seeds, kind)
+
     from unseen.report.tables import result_rows
+    from unseen.report.words import verdict
     from unseen.training.config import RunConfig
     from unseen.training.run import fit
 
     changes = pairs(recipe or [], "--recipe") | ({"epochs": str(epochs)} if epochs is not None else {})
-    config = RunConfig(
-        method=method,
-        preset=preset,
-        settings=pairs(setting or [], "--set"),
-        recipe=changes,
-        **options.entries(dataset, protocol, seeds),
+    config = RunConfig(method=method, preset=preset, settings=pairs(setting or [], "--set"), recipe=changes, **entries)
+    device, cache, workers = options.device, options.cache, options.workers
+    run = with_bars(
+        lambda bars: fit(
+            config, folder, cache=cache, device=device, workers=workers, report=bars, on_plan=_tell_plan(folder)
+        )
     )
-    folder = output or Path("runs") / f"{method}-{Path(dataset).name}"
-    device, cache = options.device, options.cache
-    run = with_bars(lambda bars: fit(config, folder, cache=cache, device=device, workers=options.workers, report=bars))
     page = write_run_report(run, device, cache) if report else None
     if as_json:
-        print_json({"run": str(run.folder), **run.results})
+        print_json({"run": str(run.folder), "page": None if page is None else str(page), **run.results})
         return
     print_table(result_rows([run]))
-    print_notes(run)
+    print_legend(run)
+    out.print(f"\n{plain_text(verdict(run))}\n", highlight=False)
     if page:
-        out.print(f"report: {page}", highlight=False, soft_wrap=True)
-    out.print(f"run:    {run.folder}", highlight=False, soft_wrap=True)
+        out.print(f"report:  {page}", highlight=False, soft_wrap=True)
+    out.print(f"run:     {run.folder}", highlight=False, soft_wrap=True)
+    out.print(f"predict: unseen predict {run.folder} PICTURES", highlight=False, soft_wrap=True)
+
+
+def _kind_of_device(device: str, folder: Path) -> str:
+    """``cpu`` where the run computes on one; that of its first call for a run that goes on."""
+    from unseen.errors import UnseenError
+    from unseen.training.engine import make_fabric
+    from unseen.training.run import Run, default_backbone
+
+    try:
+        backbone = Run(folder).config.backbone.name
+    except UnseenError:
+        return make_fabric(device).device.type
+    return "cpu" if backbone == default_backbone("", "cpu").name else "cuda"
+
+
+def _tell_plan(folder: Path) -> Callable[[Plan], None]:
+    """Say what is going to be done, and what should be known about the data, before it starts."""
+
+    def tell(plan: Plan) -> None:
+        data, spec = plan.dataset.describe(), plan.config.backbone
+        size = spec.resolved().image_size
+        lines = [
+            f"{data['name']}: {data['classes_seen']} seen and {data['classes_unseen']} unseen classes, "
+            f"{data['attributes']} attributes, {data['trainval']} pictures to train on, "
+            f"{data['test_seen']} + {data['test_unseen']} to test on",
+            f"{plan.config.method} ({plan.preset}) on {spec.name} at {size} px, "
+            f"{' and '.join(plan.config.protocols)} protocol, into {folder}",
+        ]
+        for line in lines:
+            err.print(plain_text(line), highlight=False, soft_wrap=True)
+        for note in plan.dataset.warnings:
+            err.print(f"[yellow]note:[/] {plain_text(note)}", highlight=False, soft_wrap=True)
+
+    return tell
 
 
 def write_run_report(run: Run, device: str, cache: Path | None) -> Path:
@@ -94,13 +133,11 @@ def write_run_report(run: Run, device: str, cache: Path | None) -> Path:
     return with_bars(lambda bars: write_report(run, device=device, cache=cache, report=bars))
 
 
-def print_notes(run: Run) -> None:
-    """What a reader of a run's table should know."""
+def print_legend(run: Run) -> None:
+    """What the columns of a run's table are."""
     from unseen.report.tables import chance, percent
 
     manifest = run.manifest
-    for note in manifest["warnings"]:
-        err.print(f"[yellow]note:[/] {plain_text(note)}", highlight=False, soft_wrap=True)
     out.print(
         f"T1: unseen pictures among the {manifest['data']['classes_unseen']} unseen classes (chance "
         f"{percent(chance(run))}). U, S: unseen and seen pictures among all classes; H their harmonic mean. "
@@ -192,6 +229,6 @@ def demo(
         print_json({"runs": {r.folder.name: r.results for r in runs}, "report": str(page)})
         return
     print_table(result_rows(runs))
-    print_notes(runs[-1])
+    print_legend(runs[-1])
     out.print(f"\nLook at the report:  {page.resolve()}", highlight=False, soft_wrap=True)
     out.print(f"Try a picture:       unseen predict {runs[-1].folder} PICTURE", highlight=False, soft_wrap=True)

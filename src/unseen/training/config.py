@@ -34,6 +34,8 @@ class RunConfig:
         store_dtype: of the region store.
         precision: Fabric's precision of training.
         accumulate: micro-batches a step.
+        rehearsals: draws of classes set aside where no unseen class has pictures to test on; see
+            :mod:`unseen.training.rehearsal`. 0 for none.
     """
 
     method: str
@@ -50,6 +52,7 @@ class RunConfig:
     store_dtype: str = "float16"
     precision: str = "32-true"
     accumulate: int = 1
+    rehearsals: int = 1
 
     def __post_init__(self) -> None:
         for protocol in self.protocols:
@@ -79,6 +82,8 @@ class RunConfig:
             )
         if self.accumulate < 1:
             raise UnseenError(f"accumulate is {self.accumulate}", mend="give 1 or more")
+        if self.rehearsals < 0:
+            raise UnseenError(f"rehearsals is {self.rehearsals}", mend="give 0 or more")
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary that JSON keeps as it is."""

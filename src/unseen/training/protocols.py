@@ -13,6 +13,7 @@ validation chose, which is what a separate training for that many epochs would g
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,9 +29,10 @@ from unseen.backbones import Backbone
 from unseen.data.dataset import Dataset, Partition, digest, final_partition, validation_partition
 from unseen.data.features import RegionSource, RegionStore
 from unseen.data.pictures import PictureSource, PictureStore
-from unseen.errors import DataError
+from unseen.errors import DataError, UnseenError
+from unseen.evaluation.calibration import Answers
 from unseen.evaluation.metrics import Decisions, SeenUnseenCurve, evaluate
-from unseen.files import write_with
+from unseen.files import file_digest, read_json, write_json, write_with
 from unseen.methods import create_method, find_method
 from unseen.methods.base import (
     ClassSpace,
@@ -97,6 +99,8 @@ class Result:
         gamma: calibration offset of U, S and H.
         chosen: what was picked and how (epoch or hyper-parameters, validation metrics).
         temperature: of the class scores' softmax, fitted on validation pictures; ``None`` where nothing was fitted.
+        calibration: in JSON form: temperature, gamma, the confidence below which an answer counts as unknown, and how
+            they do on the ``validation`` and ``test`` pictures (:meth:`Answers.summary`); ``None`` likewise.
     """
 
     t1: Decisions
@@ -104,6 +108,7 @@ class Result:
     gamma: float
     chosen: dict[str, Any]
     temperature: float | None
+    calibration: dict[str, Any] | None = None
 
 
 class Stagehand:
@@ -174,6 +179,15 @@ class Stagehand:
             ]
         return torch.cat(rows)
 
+    def answers(self, method: Method, gamma: float, temperature: float) -> Answers:
+        """Answers on the held-out pictures, a batch at a time."""
+        parts = []
+        with torch.inference_mode():
+            for positions in batches(len(self.test_labels)):
+                scores = score(method, self.test.batch(positions), self.classes, self.fabric).double().cpu().numpy()
+                parts.append(Answers.from_scores(scores, self.test_labels[positions], self.seen, gamma, temperature))
+        return Answers.joined(parts)
+
 
 def fit_temperature(scores: Tensor, labels: np.ndarray, seen: np.ndarray, gamma: float) -> float:
     """The temperature of least cross-entropy of softmax((S - gamma seen) / T) on held-out pictures.
@@ -211,12 +225,14 @@ class Choice:
         metrics: of that pick on the validation pictures.
         temperature: fitted on them.
         decisions: on them.
+        answers: on them.
     """
 
     pick: dict[str, Any]
     metrics: dict[str, Any]
     temperature: float
     decisions: Decisions
+    answers: Answers
 
     @property
     def gamma(self) -> float:
@@ -386,11 +402,12 @@ def _finish_training(
 
     epochs = chosen if "paper" not in protocols else parts.recipe.epochs
     assert epochs is not None
-    _, records = _train(parts, seed, folder / "final", hand, epochs, test, f"{protocols} {chosen}", report)
+    method, records = _train(parts, seed, folder / "final", hand, epochs, test, f"{protocols} {chosen}", report)
     results = {}
     if choice is not None:
         decisions = load_decisions(at(choice.pick["epoch"]))
-        results["honest"] = _honest(parts, choice, decisions)
+        load_weights(folder / "honest.safetensors", method)
+        results["honest"] = _honest(parts, choice, decisions, method, hand, folder)
     if "paper" in protocols:
         best_t1, best_h = _best(records, "T1"), _best(records, paper_h)
         results["paper"] = Result(
@@ -444,7 +461,7 @@ def _finish_closed_form(
     if choice is not None:
         method.use(choice.pick)
         save_weights(folder / "honest.safetensors", method)
-        results["honest"] = _honest(parts, choice, hand.decide(method))
+        results["honest"] = _honest(parts, choice, hand.decide(method), method, hand, folder)
     if "paper" in protocols:
         swept = _sweep(method, hand, f"seed {seed}: test", report)
         sweeps = find_method(parts.method).sweeps_gamma
@@ -459,15 +476,43 @@ def _finish_closed_form(
     return results
 
 
-def _honest(parts: Ingredients, choice: Choice, decisions: Decisions) -> Result:
+def _honest(
+    parts: Ingredients, choice: Choice, decisions: Decisions, method: Method, hand: Stagehand, folder: Path
+) -> Result:
+    """The result of the model in ``folder/honest.safetensors``, which ``method`` holds."""
     chosen = {**choice.pick, "by": parts.select, "validation": choice.metrics}
-    return Result(decisions, decisions, choice.gamma, chosen, choice.temperature)
+    calibration = _calibration(choice, method, hand, folder)
+    return Result(decisions, decisions, choice.gamma, chosen, choice.temperature, calibration)
+
+
+def _calibration(choice: Choice, method: Method, hand: Stagehand, folder: Path) -> dict[str, Any]:
+    """What validation chose for confidences, and how it does on the test pictures; measured once for a model."""
+    path, model = folder / "honest-calibration.json", file_digest(folder / "honest.safetensors")
+    with suppress(UnseenError, KeyError, TypeError):
+        found = read_json(path)
+        if found["model"] == model:
+            calibration: dict[str, Any] = found["calibration"]
+            return calibration
+    threshold = choice.answers.threshold()
+    tested = hand.answers(method, choice.gamma, choice.temperature) if len(hand.held_out) else None
+    calibration = {
+        "temperature": choice.temperature,
+        "gamma": choice.gamma,
+        "threshold": threshold,
+        "validation": choice.answers.summary(threshold),
+        "test": {} if tested is None else tested.summary(threshold),
+    }
+    write_json(path, {"model": model, "calibration": calibration})
+    return calibration
 
 
 def _choice(pick: dict[str, Any], metrics: dict[str, Any], method: Method, hand: Stagehand) -> Choice:
-    scores = hand.scores(method)
-    temperature = fit_temperature(scores, hand.test_labels, hand.seen, metrics["best_gamma"])
-    return Choice(pick, metrics, temperature, Decisions.from_scores(scores.numpy(), hand.test_labels, hand.seen))
+    scores, gamma = hand.scores(method), metrics["best_gamma"]
+    temperature = fit_temperature(scores, hand.test_labels, hand.seen, gamma)
+    values = scores.numpy()
+    decisions = Decisions.from_scores(values, hand.test_labels, hand.seen)
+    answers = Answers.from_scores(values, hand.test_labels, hand.seen, gamma, temperature)
+    return Choice(pick, metrics, temperature, decisions, answers)
 
 
 def save_decisions(path: Path, d: Decisions) -> None:

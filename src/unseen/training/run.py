@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,12 +46,16 @@ from unseen.training.protocols import (
     save_decisions,
     validate_seeds,
 )
+from unseen.training.rehearsal import needs_rehearsal, rehearsal_summary, rehearse
 
 METRICS = ("T1", "U", "S", "H", "AUSUC")
 
 
-def default_backbone(dataset: str) -> BackboneSpec:
-    """The backbone where none is named: fieldguide's own on fieldguide, else ImageNet's ResNet-101 at 448 px."""
+def default_backbone(dataset: str, device: str = "cuda") -> BackboneSpec:
+    """The backbone where none is named: fieldguide's own on fieldguide, else ImageNet's ResNet-101 at 448 px.
+
+    On a CPU it is ResNet-50 at 320 px instead, with a quarter of the operations a picture.
+    """
     if dataset == FIELDGUIDE:
         from unseen.data.fieldguide import BACKBONE
 
@@ -62,6 +67,8 @@ def default_backbone(dataset: str) -> BackboneSpec:
             mean=BACKBONE["mean"],
             std=BACKBONE["std"],
         )
+    if device == "cpu":
+        return BackboneSpec(name="resnet50.tv_in1k", image_size=320)
     return BackboneSpec(name="resnet101.tv_in1k", image_size=448)
 
 
@@ -214,6 +221,7 @@ def fit(
     device: str = "auto",
     workers: int = 0,
     report: Report = silent,
+    on_plan: Callable[[Plan], None] | None = None,
     validation_only: bool = False,
 ) -> Run:
     """Do a run, or finish one that was stopped: extract, train every seed, test, write ``results.json``.
@@ -226,6 +234,7 @@ def fit(
         device: see :func:`unseen.training.engine.make_fabric`.
         workers: processes that read pictures (threads where they are read in training).
         report: progress.
+        on_plan: told what is going to be done, once everything has been checked.
         validation_only: do the validation stage of every seed and write ``validation.json``; no test picture is looked
             at. A later call without it goes on from there.
 
@@ -249,6 +258,8 @@ def fit(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot be made ({error.strerror})", where=folder, mend="choose another --output") from None
+    if on_plan is not None:
+        on_plan(plan)
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)
@@ -271,9 +282,17 @@ def fit(
             write_json(folder / "validation.json", _validation_summary(plan, folder, choices, seen))
             return Run(folder)
         results = run_seeds(ingredients, seeds, folder, config.protocols, fabric, report)
+        rehearsed = None
+        if "honest" in config.protocols and config.rehearsals and needs_rehearsal(plan.dataset):
+            found = rehearse(ingredients, seeds[0], config.rehearsals, folder / "rehearsal", fabric, report)
+            rehearsed = rehearsal_summary(found)
         _keep_texts(ingredients, folder)
-        seconds = time.monotonic() - started
-        write_json(folder / "results.json", _summary(plan, results, seconds))
+        summary = _summary(plan, results)
+        if rehearsed is not None:
+            summary["honest"]["rehearsal"] = rehearsed
+        seconds = round(time.monotonic() - started, 1)
+        numbers = {"protocols": summary, "seconds": seconds, "peak_memory_mb": peak_memory_mb()}
+        write_json(folder / "results.json", numbers)
     return Run(folder)
 
 
@@ -336,7 +355,7 @@ def evaluate_run(
     return {"protocol": chosen, "seeds": seeds, "per_class": _per_class(ingredients.dataset.table, values)}
 
 
-def _summary(plan: Plan, results: dict[int, dict[str, Result]], seconds: float) -> dict[str, Any]:
+def _summary(plan: Plan, results: dict[int, dict[str, Result]]) -> dict[str, Any]:
     """Every number of a run in JSON form, by protocol."""
     table = plan.dataset.table
     summary: dict[str, Any] = {}
@@ -348,7 +367,7 @@ def _summary(plan: Plan, results: dict[int, dict[str, Result]], seconds: float) 
             "per_class": _per_class(table, values),
             "confusions": _confusions(table, values),
         }
-    return {"protocols": summary, "seconds": round(seconds, 1), "peak_memory_mb": peak_memory_mb()}
+    return summary
 
 
 def _measured(config: RunConfig, per_seed: dict[int, Result], seen: np.ndarray) -> dict[str, Any]:
@@ -366,6 +385,8 @@ def _measured(config: RunConfig, per_seed: dict[int, Result], seen: np.ndarray) 
         numbers = scores[seed].as_dict()
         numbers["T1"] = evaluate(result.t1, seen).as_dict()["T1"]
         seeds[str(seed)] = {**numbers, "chosen": result.chosen, "temperature": result.temperature}
+        if result.calibration is not None:
+            seeds[str(seed)]["calibration"] = result.calibration
     found = {"T1": t1, "U": gzsl["U"], "S": gzsl["S"], "H": gzsl["H"], "AUSUC": area}
     return {
         "metrics": {name: interval.as_dict() for name, interval in found.items()},
@@ -462,7 +483,7 @@ def _manifest(
             "threads": torch.get_num_threads(),
             "device": str(device) if device.type != "cuda" else torch.cuda.get_device_name(device),
         },
-        "data": plan.dataset.describe(),
+        "data": plan.dataset.describe() | {"images": str(plan.dataset.images.resolve())},
         "warnings": list(plan.dataset.warnings),
         "splits": {
             "final": final.fingerprint(plan.dataset),

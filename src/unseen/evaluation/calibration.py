@@ -1,0 +1,135 @@
+"""How far a model's confidence can be trusted: expected calibration error, risk and coverage, seen against unseen.
+
+Confidence is the highest entry of softmax((S - gamma seen) / T) over all classes. All figures are over pictures, not
+averaged over classes. A figure without a picture to measure it on is ``None`` in JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+BINS = 15
+"""Bins of equal width for the expected calibration error (Guo et al., ICML 2017)."""
+POINTS = 101
+"""Most points of a curve that are kept."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model said of M pictures.
+
+    Args:
+        confidence: ``(M,)`` of the class it named.
+        right: bool ``(M,)``.
+        unseen: bool ``(M,)`` whether the true class is unseen.
+        offset: ``(M,)`` best seen minus best unseen score; infinite where there is only one kind.
+    """
+
+    confidence: np.ndarray
+    right: np.ndarray
+    unseen: np.ndarray
+    offset: np.ndarray
+
+    @classmethod
+    def from_scores(
+        cls, scores: np.ndarray, labels: np.ndarray, seen: np.ndarray, gamma: float, temperature: float
+    ) -> Self:
+        """From class scores ``(M, N)``, labels ``(M,)``, seen flags ``(N,)``, gamma and the softmax's temperature."""
+        shifted = (scores.astype(np.float64) - gamma * seen) / temperature
+        named = shifted.argmax(axis=1)
+        rows = np.arange(len(labels))
+        total = np.exp(shifted - shifted[rows, named][:, None]).sum(axis=1)
+        best = [scores[:, kind].max(axis=1) if kind.any() else np.full(len(labels), -np.inf) for kind in (seen, ~seen)]
+        return cls(1 / total, named == labels, ~seen[labels], best[0].astype(np.float64) - best[1])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Answers]) -> Self:
+        """The answers of several batches as one."""
+        names = ("confidence", "right", "unseen", "offset")
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+    def reliability(self) -> dict[str, list[float]]:
+        """Mean confidence, accuracy and number of pictures of each of :data:`BINS` bins that holds any."""
+        bins = np.minimum((self.confidence * BINS).astype(int), BINS - 1)
+        count = np.bincount(bins, minlength=BINS)
+        held = count > 0
+        mean = [np.bincount(bins, weights=v, minlength=BINS)[held] / count[held] for v in (self.confidence, self.right)]
+        return {"confidence": mean[0].tolist(), "accuracy": mean[1].tolist(), "count": count[held].tolist()}
+
+    def ece(self) -> float:
+        """Expected calibration error: mean over pictures of their bin's |confidence - accuracy|."""
+        bins = self.reliability()
+        gaps = np.abs(np.subtract(bins["confidence"], bins["accuracy"]))
+        return float(np.average(gaps, weights=bins["count"]))
+
+    def risk_coverage(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Coverage, risk and threshold at every confidence that occurs, thresholds falling.
+
+        Risk is the share of wrong answers among the pictures with a confidence of at least the threshold, coverage
+        their share of all (El-Yaniv and Wiener, JMLR 2010).
+        """
+        order = np.argsort(-self.confidence, kind="stable")
+        threshold = self.confidence[order]
+        last = np.append(threshold[1:] < threshold[:-1], True)  # pictures of equal confidence come together
+        given = np.arange(1, len(order) + 1)[last]
+        wrong = np.cumsum(~self.right[order])[last]
+        return given / len(order), wrong / given, threshold[last]
+
+    def threshold(self, share: float = 0.5, least: float = 0.5) -> float:
+        """The lowest confidence above which the risk is ``share`` of the risk of answering always.
+
+        Ours. Where that would leave fewer than ``least`` of the pictures, the threshold that leaves about that many;
+        0 where every answer is right.
+        """
+        coverage, risk, threshold = self.risk_coverage()
+        if risk[-1] == 0:
+            return 0.0
+        enough = np.flatnonzero((risk <= share * risk[-1]) & (coverage >= least))
+        chosen = enough[-1] if len(enough) else int(np.flatnonzero(coverage >= least)[0])
+        return float(threshold[chosen])
+
+    def auroc(self) -> float | None:
+        """How well best seen minus best unseen score tells seen from unseen pictures: 0.5 is chance.
+
+        ``None`` without pictures, or classes, of both kinds.
+        """
+        from sklearn.metrics import roc_auc_score
+
+        if self.unseen.all() or not self.unseen.any() or not np.isfinite(self.offset).all():
+            return None
+        return float(roc_auc_score(~self.unseen, self.offset))
+
+    def summary(self, threshold: float | None = None) -> dict[str, Any]:
+        """Everything above in JSON form.
+
+        Args:
+            threshold: below which the answer is "unknown".
+
+        Returns:
+            accuracy, confidence (means over pictures), ece, auroc, reliability, risk_coverage (at most
+            :data:`POINTS` points), and at the threshold coverage and accuracy of what is answered.
+        """
+        if not len(self.right):
+            return {}
+        coverage, risk, thresholds = self.risk_coverage()
+        kept = np.unique(np.linspace(0, len(coverage) - 1, POINTS).round().astype(int))
+        known = self.confidence >= (threshold or 0.0)
+        return {
+            "pictures": len(self.right),
+            "accuracy": float(self.right.mean()),
+            "confidence": float(self.confidence.mean()),
+            "ece": self.ece(),
+            "auroc": self.auroc(),
+            "coverage": float(known.mean()),
+            "accuracy_when_known": float(self.right[known].mean()) if known.any() else None,
+            "reliability": self.reliability(),
+            "risk_coverage": {
+                "coverage": coverage[kept].tolist(),
+                "risk": risk[kept].tolist(),
+                "threshold": thresholds[kept].tolist(),
+            },
+        }
