@@ -57,12 +57,14 @@ def test_risk_coverage_by_hand():
 
 
 def test_threshold_halves_the_risk_or_leaves_half_of_the_pictures():
-    # answering always: 2 of 8 wrong; above 0.3: 1 of 7 (more than half of the risk); above 0.4: 0 of 6
-    halved = answers([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.35, 0.3], [1, 1, 1, 1, 1, 1, 0, 0])
-    assert halved.threshold() == pytest.approx(0.4)
-    assert answers([0.9, 0.8], [True, True]).threshold() == 0.0
-    hopeless = answers([0.9, 0.8, 0.7, 0.6], [False, False, True, True])
-    assert hopeless.threshold() == pytest.approx(0.8)  # half of the pictures
+    falling = np.arange(80, 0, -1) / 100
+    # answering always: 20 of 80 wrong; from 0.13 on: 8 of 68, less than an eighth; from 0.12 on: 9 of 69, more
+    halved = answers(falling, [True] * 60 + [False] * 20)
+    assert halved.threshold() == pytest.approx(0.13)
+    hopeless = answers(falling, [False] * 40 + [True] * 40)
+    assert hopeless.threshold() == pytest.approx(0.41)  # half of the pictures
+    few = answers(np.arange(100, 0, -1) / 100, [True] * 98 + [False] * 2)
+    assert few.threshold() == pytest.approx(0.06)  # 95 of 100
 
 
 def test_threshold_against_brute_force():

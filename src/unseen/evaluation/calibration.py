@@ -14,6 +14,8 @@ import numpy as np
 
 BINS = 15
 """Bins of equal width for the expected calibration error (Guo et al., ICML 2017)."""
+MISTAKES = 10
+"""Wrong answers that a threshold is chosen by, at least."""
 POINTS = 101
 """Most points of a curve that are kept."""
 
@@ -79,18 +81,17 @@ class Answers:
         wrong = np.cumsum(~self.right[order])[last]
         return given / len(order), wrong / given, threshold[last]
 
-    def threshold(self, share: float = 0.5, least: float = 0.5) -> float:
-        """The lowest confidence above which the risk is ``share`` of the risk of answering always.
+    def threshold(self) -> float:
+        """The lowest confidence from which on the risk is half of the risk of answering always.
 
-        Ours. Where that would leave fewer than ``least`` of the pictures, the threshold that leaves about that many;
-        0 where every answer is right.
+        Ours. Where that would leave fewer than half of the pictures, the one that leaves half; where fewer than
+        :data:`MISTAKES` answers are wrong, too few to go by, the one that leaves 95% of them.
         """
         coverage, risk, threshold = self.risk_coverage()
-        if risk[-1] == 0:
-            return 0.0
-        enough = np.flatnonzero((risk <= share * risk[-1]) & (coverage >= least))
-        chosen = enough[-1] if len(enough) else int(np.flatnonzero(coverage >= least)[0])
-        return float(threshold[chosen])
+        if (~self.right).sum() < MISTAKES:
+            return float(threshold[np.flatnonzero(coverage >= 0.95)[0]])
+        enough = np.flatnonzero((risk <= risk[-1] / 2) & (coverage >= 0.5))
+        return float(threshold[enough[-1] if len(enough) else np.flatnonzero(coverage >= 0.5)[0]])
 
     def auroc(self) -> float | None:
         """How well best seen minus best unseen score tells seen from unseen pictures: 0.5 is chance.

@@ -56,10 +56,13 @@ def _sure(found: dict[str, Any]) -> list[str]:
         return ["Its confidence is not calibrated, since no validation classes were used."]
     measured = calibration["test"] or calibration["validation"]
     which = "" if calibration["test"] else " (on the pictures that it was calibrated on)"
-    sentence = f"Its confidence is {100 * measured['ece']:.0f} points off on average{which}"
+    points = round(100 * measured["ece"])
+    sentence = f"Its confidence is {points} point{'' if points == 1 else 's'} off on average{which}"
     if calibration["threshold"] and measured["accuracy_when_known"] is not None:
+        level = calibration["threshold"]
+        least = _share(level) if level < 0.99 else f"{percent(level)}%"
         sentence += (
-            f"; when it is less than {_share(calibration['threshold'])} sure it says unknown, and of the "
+            f"; when it is less than {least} sure it says unknown, and of the "
             f"{_share(measured['coverage'])} that it does name {_share(measured['accuracy_when_known'])} are right"
         )
     return [sentence + "."]

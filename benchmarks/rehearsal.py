@@ -1,0 +1,61 @@
+"""How well a rehearsal foretells the accuracy on unseen classes: finished runs that have their pictures, without them.
+
+    python benchmarks/rehearsal.py runs/msdnpp-fieldguide runs/eszsl-fieldguide --draws 3 --output results.json
+
+The pictures of unseen classes are left out of a copy of each run's dataset, the run is repeated on it, and what its
+rehearsal says is set beside what was measured on those pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from unseen.data.catalogue import load_dataset
+from unseen.training.run import Run, fit
+
+
+def without_unseen(dataset, folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    dataset.table.to_csv(folder / "classes.csv")
+    (folder / "images").symlink_to(dataset.images.resolve())
+    names = [dataset.table.names[c] for c in dataset.labels]
+    frame = pd.DataFrame({"file": dataset.files, "class": names, "split": dataset.split})
+    frame[frame["split"] != "test_unseen"].to_csv(folder / "images.csv", index=False)
+    return folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    rows = []
+    for run in map(Run, options.runs):
+        dataset = load_dataset(run.config.dataset)
+        measured = run.results["protocols"]["honest"]["metrics"]
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = without_unseen(dataset, Path(scratch) / dataset.name)
+            preset = run.manifest["method"]["preset"]
+            config = replace(
+                run.config, dataset=str(folder), preset=preset, seeds=run.config.seeds[:1], rehearsals=options.draws
+            )
+            again = fit(config, Path(scratch) / "run").results["protocols"]["honest"]["rehearsal"]
+        row = {"method": run.config.method, "data": dataset.name, "set_aside": again["classes_set_aside"]}
+        for name in ("T1", "U", "S", "H"):
+            row[name] = round(100 * measured[name]["mean"], 1)
+            row[f"{name}_rehearsed"] = [round(100 * draw["metrics"][name], 1) for draw in again["draws"]]
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+    if options.output:
+        options.output.write_text(json.dumps({"draws": options.draws, "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
