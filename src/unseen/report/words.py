@@ -54,18 +54,25 @@ def _sure(found: dict[str, Any]) -> list[str]:
     calibration = first.get("calibration")
     if calibration is None:
         return ["Its confidence is not calibrated, since no validation classes were used."]
-    measured = calibration["test"] or calibration["validation"]
-    which = "" if calibration["test"] else " (on the pictures that it was calibrated on)"
-    points = round(100 * measured["ece"])
+    rehearsed = [draw["calibration"]["test"] for draw in found.get("rehearsal", {}).get("draws", [])]
+    measured = rehearsed or [calibration["test"] or calibration["validation"]]
+    which = " with the classes set aside" if rehearsed else ""
+    if not calibration["test"]:
+        which = " on the pictures that it was calibrated on"
+    points = round(100 * _mean(measured, "ece"))
     sentence = f"Its confidence is {points} point{'' if points == 1 else 's'} off on average{which}"
-    if calibration["threshold"] and measured["accuracy_when_known"] is not None:
+    if calibration["threshold"] and all(m["accuracy_when_known"] is not None for m in measured):
         level = calibration["threshold"]
         least = _share(level) if level < 0.99 else f"{percent(level)}%"
         sentence += (
-            f"; when it is less than {least} sure it says unknown, and of the "
-            f"{_share(measured['coverage'])} that it does name {_share(measured['accuracy_when_known'])} are right"
+            f"; when it is less than {least} sure it says unknown, and of the {_share(_mean(measured, 'coverage'))} "
+            f"that it does name {_share(_mean(measured, 'accuracy_when_known'))} are right"
         )
     return [sentence + "."]
+
+
+def _mean(measured: list[dict[str, Any]], name: str) -> float:
+    return sum(m[name] for m in measured) / len(measured)
 
 
 def _help(run: Run, found: dict[str, Any]) -> str:
