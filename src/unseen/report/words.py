@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from unseen.explain.sheet import class_label
 from unseen.report.tables import chance, percent
 from unseen.training.run import Run
 
@@ -88,7 +89,7 @@ def _help(run: Run, found: dict[str, Any]) -> str:
     elif found.get("confusions") and found["confusions"][0]["share"] >= 0.3:
         worst = found["confusions"][0]
         advice.append(
-            f"an attribute that tells {worst['class']} from {worst['taken_for']}, which it is taken for in "
+            f"an attribute that tells {class_label(worst['class'])} from {class_label(worst['taken_for'])}, which it is taken for in "
             f"{_share(worst['share'])} of its pictures"
         )
     t1, u = metrics["T1"]["mean"], metrics["U"]["mean"]
