@@ -328,15 +328,25 @@ class Encoding:
             DataError: it is something else.
         """
         try:
-            columns = tuple(
-                Column(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})
-                for entry in value["columns"]
-            )
-        except (KeyError, TypeError, AttributeError):
+            if value["format"] != 1:
+                raise DataError("an encoding of another version", where=where, mend="use the version that wrote it")
+            columns = tuple(_column(entry) for entry in value["columns"])
+        except (KeyError, TypeError, ValueError):
             raise DataError("not an encoding", where=where, mend="train again") from None
-        if value.get("format") != 1 or any(column.kind not in KINDS for column in columns):
-            raise DataError("an encoding of another version", where=where, mend="use the version that wrote it")
         return cls(columns)
+
+
+def _column(entry: dict[str, Any]) -> Column:
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+    column = Column(**fields)
+    texts = (column.name, column.kind, column.unit, column.why, *column.steps)
+    if not all(isinstance(text, str) for text in texts) or column.kind not in KINDS:
+        raise ValueError
+    if len(column.fill) != len(column.attributes) or not np.isfinite([*column.fill, column.low, column.high]).all():
+        raise ValueError
+    if column.kind == "scale" and len(column.steps) < 2:
+        raise ValueError
+    return column
 
 
 @dataclass(frozen=True)
@@ -528,12 +538,17 @@ def _settle(columns: list[Column], frame: pd.DataFrame, fixed: list[bool]) -> li
         return columns
     values = np.stack([pd.to_numeric(frame[c.name], errors="coerce").to_numpy(dtype=float) for c in numeric], axis=1)
     values[~np.isfinite(values)] = np.nan
+    sound = [all(_measure(cell) or cell.casefold() in BLANK for cell in frame[c.name]) for c in numeric]
     plain = only and not any(c.unit for c in numeric) and not _ranges(frame[[c.name for c in numeric]])
-    if plain and one_unit(values):
+    if plain and one_unit(values[:, sound]):
         return [
             replace(c, kind="as is", low=0.0, high=1.0) if free else c for c, free in zip(columns, loose, strict=True)
         ]
-    return [_own_range(c, frame[c.name]) if free else c for c, free in zip(columns, loose, strict=True)]
+    wrong = {c.name for c, ok in zip(numeric, sound, strict=True) if not ok}
+    return [
+        _own_range(c, frame[c.name]) if free and c.name not in wrong else c
+        for c, free in zip(columns, loose, strict=True)
+    ]
 
 
 def _ranges(frame: pd.DataFrame) -> bool:
@@ -547,7 +562,7 @@ def one_unit(values: np.ndarray) -> bool:
 
     They cannot if some hold only 0 and 1 and others go beyond 1, nor if some go beyond 100 and to ten times others.
     """
-    size = np.where(np.isfinite(values), np.abs(values), 0).max(axis=0)
+    size = np.where(np.isfinite(values), np.abs(values), 0).max(axis=0, initial=0)
     flag = (~np.isfinite(values) | (values == 0) | (values == 1)).all(axis=0) & (size == 1)
     size = size[size > 0]
     if not len(size):

@@ -117,7 +117,7 @@ def contradictions(
     names: Sequence[str], seen: np.ndarray, files: Sequence[str], labels: np.ndarray, split: np.ndarray
 ) -> Iterator[DataError]:
     """Where pictures, splits and seen flags contradict each other; arguments as in :class:`Dataset`."""
-    for i in np.flatnonzero(seen[labels] == (split == "test_unseen")):
+    for i in map(int, np.flatnonzero(seen[labels] == (split == "test_unseen"))):
         kind = "seen" if seen[labels[i]] else "unseen"
         yield DataError(
             f'a picture of the {kind} class "{names[labels[i]]}" is in {split[i]}',
@@ -125,7 +125,7 @@ def contradictions(
             mend="put it in test_unseen" if kind == "unseen" else "put it in trainval or test_seen",
         )
     trained = np.bincount(labels[split == "trainval"], minlength=len(names)) > 0
-    for c in np.flatnonzero(seen & ~trained):
+    for c in map(int, np.flatnonzero(seen & ~trained)):
         yield DataError(
             f'the seen class "{names[c]}" has no picture in trainval',
             where=f"classes.csv, row {c + 2}",

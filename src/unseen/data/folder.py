@@ -196,10 +196,12 @@ def read_classes(root: Path, complain: Complain) -> Classes | None:
         return None
     complain(repeats(frame, "class", path))
     names = [c for c in frame.columns if c not in RESERVED]
-    found = understand(frame, names, path, about)
-    complain([e for e in found.errors if e.where is None or str(path) in e.where])
-    complain([e for e in found.errors if not (e.where is None or str(path) in e.where)])
-    if found.attributes is None:
+    found = None if not names else understand(frame, names, path, about)
+    if found is not None:
+        of_classes = [e.where is None or str(path) in e.where for e in found.errors]
+        complain([e for e, mine in zip(found.errors, of_classes, strict=True) if mine])
+        complain([e for e, mine in zip(found.errors, of_classes, strict=True) if not mine])
+    if found is None or found.attributes is None:
         mend = "one column an attribute, after class"
         complain([DataError("no attribute columns", where=path, mend=mend)])
         return None
@@ -249,11 +251,13 @@ def _about(root: Path, classes: Path) -> tuple[pd.DataFrame, Path] | None:
     columns = (["attribute"], ["group", "part", "scale", "description"])
     path = find_table(root, "attributes")
     if path is not None:
-        return read_table(path, *columns), path
+        frame = read_table(path, *columns)
+        return (frame, path) if len(frame) else None
     if has_sheet(classes, "attributes"):
         sheet = classes.with_name(f'{classes.name}, sheet "attributes"')
         try:
-            return read_table(classes, *columns, sheet="attributes"), sheet
+            frame = read_table(classes, *columns, sheet="attributes")
+            return (frame, sheet) if len(frame) else None
         except DataError as error:
             where = (error.where or "").replace(str(classes), str(sheet))
             raise DataError(error.problem, where=where, mend=error.mend) from None
@@ -349,7 +353,8 @@ def _spelling(name: str, names: Sequence[str]) -> str:
 
 def find_files(images: Path) -> tuple[list[str], list[str]]:
     """Pictures below a folder and other files, relative to it and sorted; hidden ones apart."""
-    pictures, others = [], []
+    pictures: list[str] = []
+    others: list[str] = []
     visited = set()
     for folder, below, files in os.walk(images, followlinks=True):
         real = os.path.realpath(folder)
