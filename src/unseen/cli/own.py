@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
-from unseen.cli.common import CacheOption, JsonFlag, app, out, plain_text, print_json, print_table, with_bars
+from unseen.cli.common import CacheOption, JsonFlag, app, out, plain_text, print_json, with_bars
 
 if TYPE_CHECKING:
     from unseen.data.checks import CheckResult, Finding
@@ -91,14 +92,22 @@ def _print_understood(result: CheckResult, everything: bool) -> None:
                 rows = [{"column": f"all {len(rows)} columns", "understood as": kinds.pop()}]
             else:
                 rows = [*rows[:COLUMNS], {"column": f"and {len(rows) - COLUMNS} more", "understood as": "see --all"}]
-        print_table([*rows, {"column": "", "understood as": ""}][: len(rows)] if len(rows) > 1 else rows)
+        table = Table(header_style="bold")
+        table.add_column("column", overflow="fold")
+        table.add_column("understood as", overflow="fold")
+        for row in rows:
+            table.add_row(*map(plain_text, row.values()))
+        out.print(table)
         _say(f"{len(columns)} columns, {len(result.encoding.names)} attributes")
     for state, what in (("seen", "with pictures to learn from"), ("unseen", "known from the table alone")):
         names = result.classes.get(state, [])
         if result.classes:
             shown = names if everything else names[:SHOWN]
             listed = plain_text(", ".join(shown)) + (", ..." if len(shown) < len(names) else "")
-            _say(f"[bold]{len(names)}[/] classes {what} ({state})" + (f": {listed}" if names else ""))
+            _say(
+                f"[bold]{len(names)}[/] {'class' if len(names) == 1 else 'classes'} {what} ({state})"
+                + (f": {listed}" if names else "")
+            )
     if result.pictures:
         counts = result.pictures
         _say(

@@ -119,6 +119,10 @@ def check_folder(folder: Path | str, *, workers: int | None = None, report: Repo
     say = _Speaker(result)
     classes = read_classes(root, say.errors)
     if classes is None:
+        images = root / "images"
+        files = tuple(find_files(images)[0]) if images.is_dir() else ()
+        loose = Pictures(images, None, files, np.zeros(len(files), np.int64), None)
+        _check_pictures(say, loose, _scan(loose, workers or os.cpu_count() or 1, report))
         return result
     pictures = read_pictures(root, classes.names, say.errors, classes.path)
     result.encoding = classes.encoding
@@ -216,10 +220,10 @@ def _check_table(say: _Speaker, classes: Classes, seen: np.ndarray) -> None:
             what = "the same in every class with pictures, so that it cannot be learned"
             mend = "add pictures of a class that differs in it"
             say("warning", "attributes that cannot be learned", f'attribute "{names[k]}"', what, mend)
-        above = (values[seen] > (low + high) / 2).sum(axis=0)
-        hardly = varies & ~constant & (above == 1) & (seen.sum() > 3)
-        for k in np.flatnonzero(hardly):
-            c = np.flatnonzero(seen & (values[:, k] > (low[k] + high[k]) / 2))[0]
+        has = values == high
+        flag = (has | (values == low)).all(axis=0)
+        for k in np.flatnonzero(flag & varies & ~constant & (has[seen].sum(axis=0) == 1) & (seen.sum() > 3)):
+            c = int(np.flatnonzero(seen & has[:, k])[0])
             what = f'of the classes with pictures only "{classes.names[c]}" has it'
             mend = "with one example it can hardly be told from that class's other attributes"
             say("warning", "attributes of one class", f'attribute "{names[k]}"', what, mend)

@@ -149,7 +149,8 @@ class Column:
         if self.kind == "number":
             value, unit = _measure(cell) or (np.nan, "")
             if unit and _one(unit) != _one(self.unit):
-                raise CellError(f'"{cell}" is not in {self.unit or "the unit of the others"}', "use one unit a column")
+                others = f"the others are in {self.unit}" if self.unit else "the others have no unit"
+                raise CellError(f'"{cell}": {others}', "use one unit, or none, in the whole column")
         else:
             value = _plain(cell)
         if not np.isfinite(value):
@@ -495,8 +496,8 @@ def _numbers(name: str, filled: list[str]) -> Column:
         return Column(name, "percent", unit="%")
     if not values:
         return Column(name, "number")
-    units = [unit for _, unit in found if unit]
-    unit = max(set(units), key=units.count) if units else ""
+    units = [_one(unit) for _, unit in found]
+    unit = max(dict.fromkeys(units), key=units.count)
     return Column(name, "number", low=min(values), high=max(values), unit=unit)
 
 

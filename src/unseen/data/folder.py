@@ -28,6 +28,7 @@ from unseen.classes import Attributes, ClassTable
 from unseen.data.columns import Encoding, understand
 from unseen.data.dataset import SPLITS, Dataset, contradictions
 from unseen.data.tables import (
+    SUFFIXES,
     bad_flags,
     find_table,
     flags,
@@ -185,7 +186,10 @@ def read_classes(root: Path, complain: Complain) -> Classes | None:
             return _published_classes(root)
         path = path or root / "classes.csv"
         if not path.is_file():
-            raise DataError("no such file", where=path, mend="make it with columns class and attributes: unseen init")
+            tables = [p.name for p in sorted(root.iterdir()) if p.suffix.lower() in SUFFIXES]
+            rename = f', or call "{tables[0]}" so' if len(tables) == 1 and fold(tables[0][:6]) != "images" else ""
+            mend = f"make it with columns class and attributes: unseen init{rename}"
+            raise DataError("no such file", where=path, mend=mend)
         frame = read_table(path, ["class"], ["seen", "validation"])
         about = _about(root, path)
     except DataError as error:

@@ -50,7 +50,7 @@ def fold(text: str) -> str:
 def nearest(name: str, names: Sequence[str]) -> str | None:
     """The one of ``names`` that ``name`` is probably a misspelling of."""
     folded = {fold(n): n for n in names}
-    near = get_close_matches(fold(name), folded, 1, cutoff=0.7)
+    near = get_close_matches(fold(name), folded, 1, cutoff=0.65)
     return folded[near[0]] if near else None
 
 
@@ -66,7 +66,7 @@ def find_table(folder: Path, stem: str) -> Path | None:
     found = [p for p in named if p.suffix.lower() in SUFFIXES]
     if len(found) > 1:
         names = " and ".join(p.name for p in found)
-        raise DataError(f"{names} are both there", where=folder, mend="keep the one that holds")
+        raise DataError(f"{names} are both there", where=folder, mend="keep one")
     other = [p for p in named if p.suffix.lower() in OTHER_SUFFIXES]
     if not found and other:
         raise DataError("a format that is not read", where=other[0], mend='save it as .xlsx, or as "CSV UTF-8"')
