@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from unseen.classes import ClassTable
+from unseen.data.columns import Encoding
 from unseen.errors import DataError
 
 SPLITS = ("trainval", "test_seen", "test_unseen")
@@ -38,6 +40,8 @@ class Dataset:
         split: ``(M,)`` array of ``trainval``, ``test_seen`` or ``test_unseen``.
         attribute_vectors: optional float64 ``(K, D)`` word vector of each attribute.
         part_positions: optional table file, part, x, y (pixels of the picture) and, where known, visible.
+        warnings: what a reader of its results should know.
+        encoding: how the columns of a spreadsheet became the table's attributes, where it was read from one.
 
     Raises:
         DataError: pictures of unseen classes in training, pictures of seen classes among the unseen, a seen class
@@ -53,6 +57,7 @@ class Dataset:
     attribute_vectors: np.ndarray | None = None
     part_positions: pd.DataFrame | None = None
     warnings: tuple[str, ...] = field(default=())
+    encoding: Encoding | None = None
 
     def __post_init__(self) -> None:
         if not (len(self.files) == len(self.labels) == len(self.split)):
@@ -69,30 +74,8 @@ class Dataset:
         unknown = set(self.split) - set(SPLITS)
         if unknown:
             raise DataError(f'unknown split "{sorted(unknown)[0]}"', mend=f"one of {', '.join(SPLITS)}")
-        for i in range(len(self.files)):
-            seen = bool(self.table.seen[self.labels[i]])
-            if seen == (self.split[i] == "test_unseen"):
-                kind = "seen" if seen else "unseen"
-                mend = "put it in test_unseen" if not seen else "put it in trainval or test_seen"
-                raise DataError(
-                    f'a picture of the {kind} class "{self.table.names[self.labels[i]]}" is in {self.split[i]}',
-                    where=f"images.csv, row {i + 2} ({self.files[i]})",
-                    mend=mend,
-                )
-        trained = np.bincount(self.labels[self.split == "trainval"], minlength=len(self.table)) > 0
-        without = np.flatnonzero(self.table.seen & ~trained)
-        if len(without):
-            raise DataError(
-                f'the seen class "{self.table.names[without[0]]}" has no picture in trainval',
-                where=f"classes.csv, row {without[0] + 2}",
-                mend="add pictures, or mark it unseen",
-            )
-        if self.table.seen.sum() < 3:
-            raise DataError(
-                f"{int(self.table.seen.sum())} seen classes",
-                where='classes.csv, column "seen"',
-                mend="training needs at least 3",
-            )
+        for error in contradictions(self.table.names, self.table.seen, self.files, self.labels, self.split):
+            raise error
         if self.attribute_vectors is not None:
             vectors, k = self.attribute_vectors, len(self.table.attributes)
             if vectors.ndim != 2 or len(vectors) != k:
@@ -128,6 +111,30 @@ class Dataset:
             **{split: len(self.indices(split)) for split in SPLITS},
             "fingerprint": self.fingerprint,
         }
+
+
+def contradictions(
+    names: Sequence[str], seen: np.ndarray, files: Sequence[str], labels: np.ndarray, split: np.ndarray
+) -> Iterator[DataError]:
+    """Where pictures, splits and seen flags contradict each other; arguments as in :class:`Dataset`."""
+    for i in map(int, np.flatnonzero(seen[labels] == (split == "test_unseen"))):
+        kind = "seen" if seen[labels[i]] else "unseen"
+        yield DataError(
+            f'a picture of the {kind} class "{names[labels[i]]}" is in {split[i]}',
+            where=f"images.csv, row {i + 2} ({files[i]})",
+            mend="put it in test_unseen" if kind == "unseen" else "put it in trainval or test_seen",
+        )
+    trained = np.bincount(labels[split == "trainval"], minlength=len(names)) > 0
+    for c in map(int, np.flatnonzero(seen & ~trained)):
+        yield DataError(
+            f'the seen class "{names[c]}" has no picture in trainval',
+            where=f"classes.csv, row {c + 2}",
+            mend="add pictures, or mark it unseen",
+        )
+    if seen.sum() < 3:
+        yield DataError(
+            f"{int(seen.sum())} seen classes", where='classes.csv, column "seen"', mend="training needs at least 3"
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,29 +1,93 @@
-"""A dataset as a folder: pictures, ``images.csv`` and ``classes.csv``, with optional extras beside them.
+"""A dataset as a folder: pictures, and a spreadsheet of the classes, with optional extras beside them.
 
-======================== ====================================================================
-``images/``              the pictures, in any sub-folders
-``images.csv``           file (relative to ``images/``), class, split
-``classes.csv``          class, seen, optionally validation, and a column an attribute; or the
-``att_splits.mat``       of the Proposed Split, its classes named as in ``images.csv``
-``attributes.csv``       optional: attribute, group, part
-``attribute_vectors.npy`` optional: K x D word vectors, in the order of the attribute columns
-``parts.csv``            optional: file, part, x, y in pixels, optionally visible
-======================== ====================================================================
+========================= ====================================================================
+``images/``               the pictures, in a folder a class, or in any with an ``images`` table
+``classes``               class, and columns of attributes; optionally seen, validation. Or the
+``att_splits.mat``        of the Proposed Split, its classes named as in ``images.csv``
+``images``                optional: file (relative to ``images/``), class, optionally split
+``attributes``            optional: attribute, group, part, scale; or a sheet of ``classes.xlsx``
+``attribute_vectors.npy`` optional: K x D word vectors, in the order of the attributes
+``parts``                 optional: file, part, x, y in pixels, optionally visible
+========================= ====================================================================
+
+Tables are ``.csv``, ``.tsv``, ``.xlsx`` or ``.parquet``.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
 
-from unseen.classes import ClassTable
-from unseen.data.dataset import SPLITS, Dataset
-from unseen.data.tables import flags, no_repeats, numbers, place, read_table
+from unseen.classes import Attributes, ClassTable
+from unseen.data.columns import Encoding, understand
+from unseen.data.dataset import SPLITS, Dataset, contradictions
+from unseen.data.tables import (
+    SUFFIXES,
+    bad_flags,
+    find_table,
+    flags,
+    fold,
+    has_sheet,
+    nearest,
+    numbers,
+    place,
+    read_table,
+    repeats,
+)
 from unseen.data.xlsa17 import read_class_table
 from unseen.errors import DataError
+
+PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+RESERVED = ("class", "seen", "validation")
+TEST_SHARE = 0.2
+"""Share of a seen class's pictures kept for testing where no table says which: the Proposed Split's."""
+LEAST_TO_SPLIT = 4
+"""Classes with fewer pictures are trained on whole."""
+
+Complain = Callable[[Sequence[DataError]], None]
+
+
+def stop(errors: Sequence[DataError]) -> None:
+    """Raise the first of several errors of one sort, with their number."""
+    if errors:
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        raise DataError(errors[0].problem + more, where=errors[0].where, mend=errors[0].mend)
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What a class table says, before the pictures are known.
+
+    ``seen`` is ``None`` where pictures decide it, ``encoding`` for the field's own files.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    attributes: Attributes
+    values: np.ndarray
+    seen: np.ndarray | None
+    validation: np.ndarray | None = None
+    encoding: Encoding | None = None
+    notes: tuple[str, ...] = ()
+    frame: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Which picture shows which class; ``path`` is ``None`` where folders say it, ``split`` where nothing does."""
+
+    images: Path
+    path: Path | None
+    files: tuple[str, ...]
+    labels: np.ndarray
+    split: np.ndarray | None
+    notes: tuple[str, ...] = ()
 
 
 def load_folder(folder: Path | str, name: str | None = None) -> Dataset:
@@ -33,87 +97,370 @@ def load_folder(folder: Path | str, name: str | None = None) -> Dataset:
         DataError: one line naming file, row and mend, on the first inconsistency.
     """
     root = Path(folder)
-    if not root.is_dir():
-        raise DataError("no such folder", where=root, mend="give a folder with images.csv and classes.csv")
-    path = root / "images.csv"
-    if not (root / "classes.csv").is_file() and (root / "att_splits.mat").is_file():
-        classes = root / "att_splits.mat"
-        frame = read_table(path, ["file", "class", "split"])
-        table = read_class_table(classes, set(frame["class"][frame["split"] != "test_unseen"]))
-    else:
-        classes = root / "classes.csv"
-        table = ClassTable.from_csv(classes, root / "attributes.csv")
-        frame = read_table(path, ["file", "class", "split"])
-    if not len(frame):
-        raise DataError("no pictures", where=path, mend="one row a picture")
-    no_repeats(frame, "file", path)
-    position = {c: i for i, c in enumerate(table.names)}
-    labels = frame["class"].map(position)
-    unknown = np.flatnonzero(labels.isna())
-    if len(unknown):
-        row = int(unknown[0])
-        raise DataError(
-            f'class "{frame["class"].iloc[row]}" is not in {classes.name}',
-            where=place(path, row, "class"),
-            mend="add the class there, or mend the spelling",
-        )
-    wrong = np.flatnonzero(~frame["split"].isin(SPLITS))
-    if len(wrong):
-        row = int(wrong[0])
-        value = frame["split"].iloc[row]
-        raise DataError(f'unknown split "{value}"', where=place(path, row, "split"), mend=f"one of {', '.join(SPLITS)}")
-    images = root / "images"
-    _check_files(images, frame["file"], path)
-    vectors = _vectors(root / "attribute_vectors.npy", table)
-    parts = _parts(root / "parts.csv", set(frame["file"]))
+    classes, pictures = read_classes(root, stop), None
+    if classes is not None:
+        pictures = read_pictures(root, classes.names, stop, classes.path)
+    assert classes is not None
+    assert pictures is not None
+    seen, split = settle(classes, pictures)
     try:
+        table = ClassTable(classes.names, classes.attributes, classes.values, seen, classes.validation)
         dataset = Dataset(
             name or root.resolve().name,
-            images,
+            pictures.images,
             table,
-            tuple(frame["file"]),
-            labels.to_numpy(dtype=np.int64),
-            frame["split"].to_numpy(dtype=object),
-            attribute_vectors=vectors,
-            part_positions=parts,
+            pictures.files,
+            pictures.labels,
+            split,
+            attribute_vectors=read_vectors(root / "attribute_vectors.npy", table.attributes),
+            part_positions=read_parts(root, set(pictures.files)),
+            encoding=classes.encoding,
         )
     except DataError as error:
-        raise DataError(error.problem, where=root / (error.where or ""), mend=error.mend) from None
+        raise in_folder(error, root, classes, pictures) from None
     notes = [f'"{a}" and "{b}" have the same attributes and cannot be told apart' for a, b in table.twins()]
     if dataset.attribute_vectors is not None:
         zero = np.flatnonzero(~dataset.attribute_vectors.any(axis=1))
         notes += [f'the word vector of "{table.attributes.names[k]}" is all zero' for k in zero]
-    return replace(dataset, warnings=tuple(notes))
+    return replace(dataset, warnings=(*classes.notes, *pictures.notes, *notes))
 
 
-def _check_files(images: Path, files: pd.Series, path: Path) -> None:
+def in_folder(error: DataError, root: Path, classes: Classes, pictures: Pictures) -> DataError:
+    """An error of the data model, with the tables called as they are here."""
+    where = error.where or ""
+    if not where.startswith(str(root)):
+        where = where.replace("classes.csv", classes.path.name)
+        if pictures.path is not None:
+            where = where.replace("images.csv", pictures.path.name)
+        if classes.seen is None:
+            where = where.removesuffix(', column "seen"')
+        where = str(root / where)
+    return DataError(error.problem, where=where, mend=error.mend)
+
+
+def settle(classes: Classes, pictures: Pictures) -> tuple[np.ndarray, np.ndarray]:
+    """Which classes are seen ``(N,)``, and every picture's split ``(M,)``.
+
+    Where no table says it, classes with pictures are the seen ones, and a seen class keeps a share of its pictures for
+    the test by a hash of each one's name, so that further pictures do not move the others.
+    """
+    seen, split = classes.seen, pictures.split
+    if seen is None:
+        shown = pictures.labels if split is None else pictures.labels[split != "test_unseen"]
+        seen = np.bincount(shown, minlength=len(classes.names)) > 0
+    if split is None:
+        split = np.full(len(pictures.files), "trainval", dtype=object)
+        for c, count in enumerate(np.bincount(pictures.labels, minlength=len(classes.names))):
+            mine = np.flatnonzero(pictures.labels == c)
+            if not seen[c]:
+                split[mine] = "test_unseen"
+            elif count >= LEAST_TO_SPLIT:
+                draws = np.array([_draw(pictures.files[i]) for i in mine])
+                held = draws < TEST_SHARE
+                held[draws.argmax()] = False
+                split[mine[held]] = "test_seen"
+    return seen, split
+
+
+def _draw(file: str) -> float:
+    """A number in [0, 1) of a picture's name alone."""
+    return int.from_bytes(hashlib.sha256(file.encode()).digest()[:8], "big") / 2**64
+
+
+# classes
+
+
+def read_classes(root: Path, complain: Complain) -> Classes | None:
+    """The class table of a folder; ``None`` if it cannot be read at all.
+
+    Args:
+        root: the dataset folder.
+        complain: told of everything that is wrong; may raise.
+    """
+    try:
+        if not root.is_dir():
+            mend = "give a folder with images and a table of classes, or make one: unseen init"
+            raise DataError("no such folder", where=root, mend=mend)
+        path = find_table(root, "classes")
+        if path is None and (root / "att_splits.mat").is_file():
+            return _published_classes(root)
+        path = path or root / "classes.csv"
+        if not path.is_file():
+            tables = [p.name for p in sorted(root.iterdir()) if p.suffix.lower() in SUFFIXES]
+            rename = f', or call "{tables[0]}" so' if len(tables) == 1 and fold(tables[0][:6]) != "images" else ""
+            mend = f"make it with columns class and attributes: unseen init{rename}"
+            raise DataError("no such file", where=path, mend=mend)
+        frame = read_table(path, ["class"], ["seen", "validation"])
+        about = _about(root, path)
+    except DataError as error:
+        complain([error])
+        return None
+    if not len(frame):
+        complain([DataError("no classes", where=path, mend="one row a class")])
+        return None
+    complain(repeats(frame, "class", path))
+    names = [c for c in frame.columns if c not in RESERVED]
+    found = None if not names else understand(frame, names, path, about)
+    if found is not None:
+        of_classes = [e.where is None or str(path) in e.where for e in found.errors]
+        complain([e for e, mine in zip(found.errors, of_classes, strict=True) if mine])
+        complain([e for e, mine in zip(found.errors, of_classes, strict=True) if not mine])
+    if found is None or found.attributes is None:
+        mend = "one column an attribute, after class"
+        complain([DataError("no attribute columns", where=path, mend=mend)])
+        return None
+    marked = {c: flags(frame, c, path) for c in ("seen", "validation") if c in frame and _ask(frame, c, path, complain)}
+    complain(
+        [
+            DataError(
+                f'class "{frame["class"].iloc[row]}" has no attribute at all',
+                where=place(path, int(row)),
+                mend="give it at least one",
+            )
+            for row in np.flatnonzero(~found.values.any(axis=1))
+        ]
+    )
+    if len(marked) == 2:
+        complain(
+            [
+                DataError(
+                    f'validation class "{frame["class"].iloc[row]}" is unseen',
+                    where=place(path, int(row), "validation"),
+                    mend="validation classes are seen classes",
+                )
+                for row in np.flatnonzero(~marked["seen"] & marked["validation"])
+            ]
+        )
+    return Classes(
+        path,
+        tuple(frame["class"]),
+        found.attributes,
+        found.values,
+        marked.get("seen"),
+        marked.get("validation"),
+        found.encoding,
+        found.notes,
+        frame,
+    )
+
+
+def _ask(frame: pd.DataFrame, column: str, path: Path, complain: Complain) -> bool:
+    errors = bad_flags(frame, column, path)
+    complain(errors)
+    return not errors
+
+
+def _about(root: Path, classes: Path) -> tuple[pd.DataFrame, Path] | None:
+    """The table that describes attributes, or the sheet of that name beside the classes."""
+    columns = (["attribute"], ["group", "part", "scale", "description"])
+    path = find_table(root, "attributes")
+    if path is not None:
+        frame = read_table(path, *columns)
+        return (frame, path) if len(frame) else None
+    if has_sheet(classes, "attributes"):
+        sheet = classes.with_name(f'{classes.name}, sheet "attributes"')
+        try:
+            frame = read_table(classes, *columns, sheet="attributes")
+            return (frame, sheet) if len(frame) else None
+        except DataError as error:
+            where = (error.where or "").replace(str(classes), str(sheet))
+            raise DataError(error.problem, where=where, mend=error.mend) from None
+    return None
+
+
+def _published_classes(root: Path) -> Classes:
+    path = root / "att_splits.mat"
+    frame = read_table(_images_table(root), ["file", "class", "split"])
+    table = read_class_table(path, set(frame["class"][frame["split"] != "test_unseen"]))
+    return Classes(path, table.names, table.attributes, table.values, table.seen, table.validation)
+
+
+def _images_table(root: Path) -> Path:
+    return find_table(root, "images") or root / "images.csv"
+
+
+# pictures
+
+
+def read_pictures(root: Path, names: Sequence[str], complain: Complain, classes: Path) -> Pictures | None:
+    """The pictures of a folder, by ``images.csv`` or by the folders they are in; ``None`` if there are none.
+
+    Args:
+        root: the dataset folder.
+        names: the classes.
+        complain: told of everything that is wrong; may raise. Pictures in error are left out.
+        classes: the class table's file, for errors.
+    """
+    images = root / "images" if (root / "images").is_dir() else root
+    try:
+        path = find_table(root, "images")
+        if path is not None:
+            return _listed(path, root / "images" if not images.is_dir() else images, names, complain, classes)
+    except DataError as error:
+        complain([error])
+        return None
+    return _by_folders(images, names, complain, classes, strict=images != root)
+
+
+def _listed(path: Path, images: Path, names: Sequence[str], complain: Complain, classes: Path) -> Pictures | None:
+    frame = read_table(path, ["file", "class"], ["split"])
+    if not len(frame):
+        raise DataError("no pictures", where=path, mend="one row a picture")
+    complain(repeats(frame, "file", path))
+    labels = frame["class"].map({c: i for i, c in enumerate(names)})
+    unknown = np.flatnonzero(labels.isna())
+    complain(
+        [
+            DataError(
+                f'class "{frame["class"].iloc[row]}" is not in {classes.name}',
+                where=place(path, int(row), "class"),
+                mend=_spelling(frame["class"].iloc[row], names),
+            )
+            for row in unknown
+        ]
+    )
+    split = frame["split"].to_numpy(dtype=object) if "split" in frame else None
+    wrong = np.flatnonzero(~np.isin(split, SPLITS)) if split is not None else np.array([], dtype=int)
+    complain(
+        [
+            DataError(
+                f'unknown split "{frame["split"].iloc[row]}"',
+                where=place(path, int(row), "split"),
+                mend=f"one of {', '.join(SPLITS)}",
+            )
+            for row in wrong
+        ]
+    )
+    files = list(frame["file"])
+    if not (images / files[0]).exists():  # written on Windows, or from the folder above
+        slashed = [file.replace("\\", "/") for file in files]
+        files = next(
+            (f for f in (slashed, [s.removeprefix("images/") for s in slashed]) if (images / f[0]).exists()), files
+        )
+    bad = _check_files(images, files, lambda row: place(path, row, "file"), complain, table=True)
+    keep = np.setdiff1d(np.arange(len(frame)), [*unknown, *wrong, *bad])
+    if not len(keep):
+        return None
+    return Pictures(
+        images,
+        path,
+        tuple(files[i] for i in keep),
+        labels.to_numpy(dtype=float)[keep].astype(np.int64),
+        None if split is None else split[keep],
+    )
+
+
+def _spelling(name: str, names: Sequence[str]) -> str:
+    near = nearest(name, names)
+    return f'did you mean "{near}"? else add the class there' if near else "add the class there, or mend the spelling"
+
+
+def find_files(images: Path) -> tuple[list[str], list[str]]:
+    """Pictures below a folder and other files, relative to it and sorted; hidden ones apart."""
+    pictures: list[str] = []
+    others: list[str] = []
+    visited = set()
+    for folder, below, files in os.walk(images, followlinks=True):
+        real = os.path.realpath(folder)
+        below[:] = sorted(d for d in below if not d.startswith((".", "__MACOSX"))) if real not in visited else []
+        if real in visited:
+            continue
+        visited.add(real)
+        relative = PurePosixPath(Path(folder).relative_to(images).as_posix())
+        for file in sorted(files):
+            if not file.startswith((".", "~")) and file.lower() not in ("thumbs.db", "desktop.ini"):
+                chosen = pictures if Path(file).suffix.lower() in PICTURES else others
+                chosen.append(str(relative / file))
+    return sorted(pictures), sorted(others)
+
+
+def _by_folders(images: Path, names: Sequence[str], complain: Complain, classes: Path, strict: bool) -> Pictures | None:
+    """Pictures by the first folder on their way that is called like a class.
+
+    Where there is no ``images/``, ``strict`` is false: folders of no class are then left alone.
+    """
+    exact = {name: i for i, name in enumerate(names)}
+    loose: dict[str, set[int]] = {}
+    for i, name in enumerate(names):
+        loose.setdefault(fold(name), set()).add(i)
+    files, labels, notes = [], [], []
+    said: dict[str, int | None] = {}
+    for file in find_files(images)[0]:
+        folders = PurePosixPath(file).parts[:-1]
+        for folder in folders:
+            if folder not in said:
+                found = {exact[folder]} if folder in exact else loose.get(fold(folder), set())
+                said[folder] = next(iter(found)) if len(found) == 1 else None
+                if len(found) == 1 and folder not in exact:
+                    notes.append(f'folder "{folder}" is taken for class "{names[next(iter(found))]}"')
+        label = next((said[f] for f in folders if said[f] is not None), None)
+        if label is not None:
+            files.append(file)
+            labels.append(label)
+        elif folders:
+            said.setdefault(f"{folders[0]}/", None)
+        else:
+            said.setdefault("/", None)
+    strangers = [folder.removesuffix("/") for folder in said if folder.endswith("/")]
+    if strict:
+        complain(
+            [
+                DataError(
+                    f"its pictures are of no class in {classes.name}" if folder else "pictures in no class's folder",
+                    where=images / folder,
+                    mend=_spelling(folder, names) if folder else "move them into their classes' folders",
+                )
+                for folder in strangers
+            ]
+        )
+    if not files:
+        mend = f"put the pictures of {names[0]} into {images / names[0]}, and so on"
+        complain([DataError("no pictures in folders called like classes", where=images, mend=mend)])
+        return None
+    bad = set(_check_files(images, files, lambda row: str(images / files[row]), complain, table=False))
+    keep = [i for i in range(len(files)) if i not in bad]
+    return Pictures(
+        images, None, tuple(files[i] for i in keep), np.array([labels[i] for i in keep], np.int64), None, tuple(notes)
+    )
+
+
+def _check_files(
+    images: Path, files: Sequence[str], where: Callable[[int], str], complain: Complain, table: bool
+) -> list[int]:
+    """Rows of files that are not there, lie outside, or are there twice."""
     folder = images.resolve()
-    missing = []
+    missing, refused = [], []
     first: dict[Path, int] = {}
     for row, file in enumerate(files):
         try:
             target = (images / file).resolve()
             exists = target.is_file()
         except OSError:  # a name too long, a folder that may not be read
-            missing.append((row, file))
+            missing.append(row)
             continue
         if not target.is_relative_to(folder):
-            raise DataError(f'"{file}" lies outside {images}', where=place(path, row, "file"), mend="move it inside")
-        if first.setdefault(target, row) != row:
-            raise DataError(
-                f'"{file}" is the picture of row {first[target] + 2}', where=place(path, row, "file"), mend="keep one"
-            )
-        if not exists:
-            missing.append((row, file))
-    if missing:
-        row, file = missing[0]
-        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise DataError(
-            f'no picture "{file}" in {images}{more}', where=place(path, row, "file"), mend="add it or remove the row"
-        )
+            complain([DataError(f'"{file}" lies outside {images}', where=where(row), mend="move it inside")])
+            refused.append(row)
+        elif first.setdefault(target, row) != row:
+            other = f"row {first[target] + 2}" if table else f'"{files[first[target]]}"'
+            complain([DataError(f'"{file}" is the picture of {other}', where=where(row), mend="keep one")])
+            refused.append(row)
+        elif not exists:
+            missing.append(row)
+    complain(
+        [
+            DataError(f'no picture "{files[row]}" in {images}', where=where(row), mend="add it or remove the row")
+            for row in missing
+        ]
+    )
+    return [*missing, *refused]
 
 
-def _vectors(path: Path, table: ClassTable) -> np.ndarray | None:
+# extras
+
+
+def read_vectors(path: Path, attributes: Attributes) -> np.ndarray | None:
+    """``attribute_vectors.npy`` as float64 ``(K, D)``; ``None`` where there is none."""
     if not path.is_file():
         return None
     try:
@@ -121,21 +468,23 @@ def _vectors(path: Path, table: ClassTable) -> np.ndarray | None:
             vectors = np.lib.format.read_array(file, allow_pickle=False)
     except Exception as error:  # a damaged header raises nearly anything
         raise DataError(f"not a plain numpy array ({error})", where=path, mend="numpy.save a K x D array") from None
-    k = len(table.attributes)
+    k = len(attributes)
     if vectors.ndim != 2 or len(vectors) != k or not vectors.size or vectors.dtype.kind not in "fiu":
         raise DataError(f"{vectors.dtype} array of shape {vectors.shape}", where=path, mend=f"make it {k} x D numbers")
     bad = np.argwhere(~np.isfinite(vectors))
     if len(bad):
         row = int(bad[0][0])
-        name = table.attributes.names[row]
+        name = attributes.names[row]
         raise DataError("a number is not finite", where=f'{path}, row {row} ("{name}")', mend="mend the vector")
     return vectors.astype(np.float64)
 
 
-def _parts(path: Path, files: set[str]) -> pd.DataFrame | None:
-    if not path.is_file():
+def read_parts(root: Path, files: set[str]) -> pd.DataFrame | None:
+    """``parts.csv``, checked against the pictures; ``None`` where there is none."""
+    path = find_table(root, "parts")
+    if path is None:
         return None
-    frame = read_table(path, ["file", "part", "x", "y"])
+    frame = read_table(path, ["file", "part", "x", "y"], ["visible"])
     unknown = np.flatnonzero(~frame["file"].isin(files))
     if len(unknown):
         row = int(unknown[0])
@@ -145,3 +494,21 @@ def _parts(path: Path, files: set[str]) -> pd.DataFrame | None:
     frame[["x", "y"]] = numbers(frame, ["x", "y"], path)
     frame["visible"] = flags(frame, "visible", path) if "visible" in frame else True
     return frame
+
+
+def misfits(root: Path, classes: Classes, pictures: Pictures) -> list[DataError]:
+    """Everything that would stop :func:`load_folder` once its tables are read."""
+    seen, split = settle(classes, pictures)
+    found = [
+        in_folder(error, root, classes, pictures)
+        for error in contradictions(classes.names, seen, pictures.files, pictures.labels, split)
+    ]
+    for read in (
+        lambda: read_vectors(root / "attribute_vectors.npy", classes.attributes),
+        lambda: read_parts(root, set(pictures.files)),
+    ):
+        try:
+            read()
+        except DataError as error:
+            found.append(error)
+    return found

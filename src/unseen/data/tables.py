@@ -1,4 +1,4 @@
-"""CSV tables as text, with errors that name file, row and column.
+"""Tables as text, from CSV, TSV, XLSX and Parquet, with errors that name file, row and column.
 
 Rows are counted as a spreadsheet shows them: the header is row 1.
 """
@@ -6,9 +6,14 @@ Rows are counted as a spreadsheet shows them: the header is row 1.
 from __future__ import annotations
 
 import csv
+import datetime
 import io
+import re
+import unicodedata
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +22,13 @@ from unseen.errors import DataError
 
 YES = {"1", "1.0", "yes", "y", "true", "seen"}
 NO = {"0", "0.0", "no", "n", "false", "unseen"}
+SUFFIXES = (".csv", ".tsv", ".xlsx", ".parquet")
+OTHER_SUFFIXES = (".xls", ".ods", ".numbers", ".xlsm", ".xlsb", ".txt", ".feather")
+ALIASES = {"class": ("class", "label", "species"), "file": ("file", "filename", "image", "path", "picture")}
+"""What a needed column may be called where no column has its own name."""
+
+_SEPARATORS = (",", ";", "\t")
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+ ?%?")
 
 
 def place(path: Path, row: int | None = None, column: str | None = None) -> str:
@@ -29,18 +41,127 @@ def place(path: Path, row: int | None = None, column: str | None = None) -> str:
     return text
 
 
-def read_table(path: Path, required: Sequence[str] = ()) -> pd.DataFrame:
-    """Read a CSV file as stripped text.
+def fold(text: str) -> str:
+    """A name without what people write in different ways: case, spaces, underscores, hyphens, Unicode forms."""
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(re.sub(r"[\s_\-‐–]+", " ", plain).split())
+
+
+def nearest(name: str, names: Sequence[str]) -> str | None:
+    """The one of ``names`` that ``name`` is probably a misspelling of."""
+    folded = {fold(n): n for n in names}
+    near = get_close_matches(fold(name), folded, 1, cutoff=0.65)
+    return folded[near[0]] if near else None
+
+
+def find_table(folder: Path, stem: str) -> Path | None:
+    """The table ``stem`` of a folder in any of the formats; ``None`` where there is none.
+
+    Raises:
+        DataError: there are two, or only one in a format that is not read.
+    """
+    if not folder.is_dir():
+        return None
+    named = sorted(p for p in folder.iterdir() if p.stem.lower() == stem and p.is_file())
+    found = [p for p in named if p.suffix.lower() in SUFFIXES]
+    if len(found) > 1:
+        names = " and ".join(p.name for p in found)
+        raise DataError(f"{names} are both there", where=folder, mend="keep one")
+    other = [p for p in named if p.suffix.lower() in OTHER_SUFFIXES]
+    if not found and other:
+        raise DataError("a format that is not read", where=other[0], mend='save it as .xlsx, or as "CSV UTF-8"')
+    return found[0] if found else None
+
+
+def read_table(
+    path: Path, required: Sequence[str] = (), optional: Sequence[str] = (), *, sheet: str | None = None
+) -> pd.DataFrame:
+    """Read a table as stripped text.
+
+    CSV may be separated by commas, semicolons or tabs; with the latter two, decimal commas become points. Of a workbook
+    the sheet called like the file is read, or else the first. Percent-formatted cells become ``80%``, dates
+    ``2026-01-31``, true and false ``yes`` and ``no``; a formula's last value is taken.
 
     Args:
         path: the file.
-        required: columns it must have.
+        required: columns it must have; :data:`ALIASES` and other cases are accepted and renamed.
+        optional: further columns that are renamed to this case.
+        sheet: of a workbook; default as above.
 
     Raises:
         DataError: the file is missing, empty, not UTF-8, malformed or ragged, or lacks or repeats a column.
     """
     if not path.is_file():
         raise DataError("no such file", where=path, mend=f"make it with columns {', '.join(required)}")
+    kind = path.suffix.lower()
+    if kind == ".xlsx":
+        rows = _workbook_rows(path, sheet)
+    elif kind == ".parquet":
+        rows = _parquet_rows(path)
+    else:
+        rows = _text_rows(path, required)
+    return _frame(rows, path, required, optional)
+
+
+def has_sheet(path: Path, sheet: str) -> bool:
+    """Whether a workbook has a sheet of that name, in any case."""
+    if path.suffix.lower() != ".xlsx" or not path.is_file():
+        return False
+    return any(name.lower() == sheet for name in _open_workbook(path, read_only=True).sheetnames)
+
+
+def _frame(rows: list[list[str]], path: Path, required: Sequence[str], optional: Sequence[str]) -> pd.DataFrame:
+    while rows and not any(rows[-1]):
+        rows.pop()
+    if not rows:
+        raise DataError("the file is empty", where=path, mend=f"give it columns {', '.join(required)}")
+    header, *body = rows
+    while not header[-1] and not any(any(cells[len(header) - 1 :]) for cells in body):
+        header.pop()
+    for i, name in enumerate(header):
+        if not name:
+            raise DataError(f"column {i + 1} has no name", where=place(path, -1), mend="name or remove it")
+        if header.count(name) > 1:
+            raise DataError(f'column "{name}" appears twice', where=place(path, -1), mend="rename or remove one")
+    header = _renamed(header, path, required, optional)
+    missing = [name for name in required if name not in header]
+    if missing:
+        raise DataError(
+            f'no column "{missing[0]}"',
+            where=place(path, -1),
+            mend=f"columns needed: {', '.join(required)}; it has {', '.join(header[:8])}",
+        )
+    for row, cells in enumerate(body):
+        if not any(cells):
+            raise DataError("the row is blank", where=place(path, row), mend="remove it")
+        while len(cells) > len(header) and not cells[-1]:
+            cells.pop()
+        if len(cells) != len(header):
+            raise DataError(
+                f"{len(cells)} cells for {len(header)} columns",
+                where=place(path, row),
+                mend="give every row as many cells as the header, and put cells with commas in quotes",
+            )
+    return pd.DataFrame(body, columns=header, dtype=str)
+
+
+def _renamed(header: list[str], path: Path, required: Sequence[str], optional: Sequence[str]) -> list[str]:
+    """The header with needed columns under their own names."""
+    for name in (*required, *optional):
+        if name in header:
+            continue
+        known = ALIASES.get(name, (name,)) if name in required else (name,)
+        alike = [h for h in header if fold(h) == name] or [h for h in header if fold(h) in known]
+        if len(alike) > 1:
+            both = " and ".join(f'"{h}"' for h in alike)
+            raise DataError(
+                f'which column is "{name}": {both}?', where=place(path, -1), mend=f'call one of them "{name}"'
+            )
+        header = [name if h in alike else h for h in header]
+    return header
+
+
+def _text_rows(path: Path, required: Sequence[str]) -> list[list[str]]:
     try:
         data = path.read_bytes()
         text = data.decode("utf-8-sig")
@@ -53,41 +174,111 @@ def read_table(path: Path, required: Sequence[str] = ()) -> pd.DataFrame:
         raise DataError(error.strerror or str(error), where=path, mend="make it readable") from None
     if "\0" in text:
         raise DataError("it holds NUL characters, as UTF-16 does", where=path, mend='save it as "CSV UTF-8"')
+    separator = "\t" if path.suffix.lower() == ".tsv" else _separator(text, required)
     rows: list[list[str]] = []
     try:
-        for cells in csv.reader(io.StringIO(text, newline=""), strict=True):
+        for cells in csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator):
             rows.append([cell.strip() for cell in cells])  # noqa: PERF401 - the error below counts them
     except csv.Error as error:
         raise DataError(str(error), where=place(path, len(rows) - 1), mend="mend the quotes") from None
-    while rows and not any(rows[-1]):
-        rows.pop()
-    if not rows:
-        raise DataError("the file is empty", where=path, mend=f"give it columns {', '.join(required)}")
-    header, *body = rows
-    for i, name in enumerate(header):
-        if not name:
-            raise DataError(f"column {i + 1} has no name", where=place(path, -1), mend="name or remove it")
-        if header.count(name) > 1:
-            raise DataError(f'column "{name}" appears twice', where=place(path, -1), mend="rename or remove one")
-    missing = [name for name in required if name not in header]
-    if missing:
-        other = {";": "semicolons", "\t": "tabs"}
-        hint = next((f" (the cells are separated by {o})" for s, o in other.items() if s in header[0]), "")
+    if separator != ",":
+        rows[1:] = [[c.replace(",", ".") if _DECIMAL_COMMA.fullmatch(c) else c for c in row] for row in rows[1:]]
+    return rows
+
+
+def _separator(text: str, required: Sequence[str]) -> str:
+    """The separator with which the header has the needed columns, or else the most columns; commas on a tie."""
+
+    def fit(separator: str) -> tuple[int, int]:
+        try:
+            header = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
+        except csv.Error:
+            return 0, 0
+        cells = {fold(cell) for cell in header}
+        return sum(not cells.isdisjoint({name, *ALIASES.get(name, ())}) for name in required), len(header)
+
+    return max(_SEPARATORS, key=fit)
+
+
+def _open_workbook(path: Path, **options: bool) -> Any:
+    import warnings
+
+    import openpyxl
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of styles and extensions that openpyxl does not know
+            return openpyxl.load_workbook(path, **options)
+    except Exception as error:  # a damaged archive raises nearly anything
+        problem = " ".join(str(error).split())[:100] or type(error).__name__
+        raise DataError(f"not a workbook that can be read ({problem})", where=path, mend="save it again") from None
+
+
+def _pick_sheet(book: Any, path: Path, sheet: str | None) -> Any:
+    by_name = {name.lower(): name for name in book.sheetnames if hasattr(book[name], "iter_rows")}
+    if not by_name:
+        raise DataError("a workbook without a table", where=path, mend="put the table into its first sheet")
+    return book[by_name.get((sheet or path.stem).lower(), next(iter(by_name.values())))]
+
+
+def _workbook_rows(path: Path, sheet: str | None) -> list[list[str]]:
+    found = _pick_sheet(_open_workbook(path, data_only=True), path, sheet)
+    merged = next((r for r in found.merged_cells.ranges if r.size["rows"] * r.size["columns"] > 1), None)
+    if merged is not None:
         raise DataError(
-            f'no column "{missing[0]}"{hint}',
-            where=place(path, -1),
-            mend=f"columns needed: {', '.join(required)}, separated by commas",
+            f'cells {merged} of sheet "{found.title}" are merged', where=path, mend="unmerge them, and fill each"
         )
-    for row, cells in enumerate(body):
-        if not any(cells):
-            raise DataError("the row is blank", where=place(path, row), mend="remove it")
-        if len(cells) != len(header):
-            raise DataError(
-                f"{len(cells)} cells for {len(header)} columns",
-                where=place(path, row),
-                mend="give every row as many cells as the header, and put cells with commas in quotes",
-            )
-    return pd.DataFrame(body, columns=header, dtype=str)
+    rows: list[list[str]] = []
+    blank: list[tuple[int, int]] = []
+    for r, cells in enumerate(found.iter_rows()):
+        rows.append([_cell_text(cell, path) for cell in cells])
+        blank += [(r, c) for c, cell in enumerate(cells) if cell.value is None]
+    if blank:  # a formula that no spreadsheet program has computed reads as blank
+        formulas = _pick_sheet(_open_workbook(path), path, sheet)
+        for r, c in blank:
+            cell = formulas.cell(r + 1, c + 1)
+            if cell.data_type == "f":
+                raise DataError(
+                    f"the formula in {cell.coordinate} has no value",
+                    where=place(path, r - 1, rows[0][c] if r else None),
+                    mend="open and save the file in a spreadsheet program, or write the value",
+                )
+    return rows
+
+
+def _cell_text(cell: Any, path: Path) -> str:
+    if cell.data_type == "e":
+        raise DataError(f"{cell.value} in {cell.coordinate}", where=path, mend="mend the formula, or blank the cell")
+    if isinstance(cell.value, int | float) and not isinstance(cell.value, bool) and "%" in (cell.number_format or ""):
+        return f"{100 * cell.value:.12g}%"
+    return as_text(cell.value)
+
+
+def as_text(value: object) -> str:
+    """A value of any kind as a cell of text: nothing is blank, 3.0 is 3, lists are joined by semicolons."""
+    if value is None or value is pd.NaT or value is pd.NA:
+        return ""
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, int | np.integer):
+        return str(int(value))
+    if isinstance(value, float | np.floating):
+        return "" if np.isnan(value) else str(int(value)) if float(value).is_integer() else repr(float(value))
+    if isinstance(value, datetime.datetime):
+        return value.date().isoformat() if value.time() == datetime.time() else value.isoformat(" ")
+    if isinstance(value, list | tuple | set | frozenset | np.ndarray):
+        return "; ".join(as_text(v) for v in (sorted(value) if isinstance(value, set | frozenset) else value))
+    return str(value).strip()
+
+
+def _parquet_rows(path: Path) -> list[list[str]]:
+    try:
+        frame = pd.read_parquet(path)
+    except Exception as error:  # a damaged file raises nearly anything
+        problem = " ".join(str(error).split())[:100]
+        raise DataError(f"not a Parquet file that can be read ({problem})", where=path, mend="save it again") from None
+    columns = [list(map(as_text, frame[c])) for c in frame.columns]
+    return [[str(c).strip() for c in frame.columns], *map(list, zip(*columns, strict=True))]
 
 
 def numbers(frame: pd.DataFrame, columns: Sequence[str], path: Path) -> np.ndarray:
@@ -105,25 +296,38 @@ def numbers(frame: pd.DataFrame, columns: Sequence[str], path: Path) -> np.ndarr
     return values
 
 
+def bad_flags(frame: pd.DataFrame, column: str, path: Path) -> list[DataError]:
+    """What is wrong with a yes/no column."""
+    bad = np.flatnonzero(~frame[column].str.lower().isin(YES | NO))
+    return [
+        DataError(f'"{frame[column].iloc[row]}" is neither 1 nor 0', where=place(path, int(row), column), mend="1 or 0")
+        for row in bad
+    ]
+
+
 def flags(frame: pd.DataFrame, column: str, path: Path) -> np.ndarray:
-    """A yes/no column as bool ``(rows,)``."""
-    text = frame[column].str.lower()
-    bad = np.flatnonzero(~text.isin(YES | NO))
-    if len(bad):
-        row = int(bad[0])
-        value = frame[column].iloc[row]
-        raise DataError(f'"{value}" is neither 1 nor 0', where=place(path, row, column), mend="1 or 0")
-    return text.isin(YES).to_numpy()
+    """A yes/no column as bool ``(rows,)``; raises the first of :func:`bad_flags`."""
+    for error in bad_flags(frame, column, path):
+        raise error
+    return frame[column].str.lower().isin(YES).to_numpy()
+
+
+def repeats(frame: pd.DataFrame, column: str, path: Path) -> list[DataError]:
+    """What is wrong with a column whose values must be there, and each once."""
+    blank = np.flatnonzero(frame[column] == "")
+    found = [
+        DataError("the cell is blank", where=place(path, int(row), column), mend="fill it or remove the row")
+        for row in blank
+    ]
+    first: dict[str, int] = {}
+    for row, value in enumerate(frame[column]):
+        if value and first.setdefault(value, row) != row:
+            problem = f'"{value}" stands in row {first[value] + 2} already'
+            found.append(DataError(problem, where=place(path, row, column), mend="keep one"))
+    return found
 
 
 def no_repeats(frame: pd.DataFrame, column: str, path: Path) -> None:
-    """Raise a :class:`DataError` on the first value of a column that stands there twice, or is blank."""
-    blank = np.flatnonzero(frame[column] == "")
-    if len(blank):
-        raise DataError("the cell is blank", where=place(path, int(blank[0]), column), mend="fill it or remove the row")
-    twice = np.flatnonzero(frame[column].duplicated())
-    if len(twice):
-        row = int(twice[0])
-        value = frame[column].iloc[row]
-        first = int(np.flatnonzero(frame[column] == value)[0])
-        raise DataError(f'"{value}" stands in row {first + 2} already', where=place(path, row, column), mend="keep one")
+    """Raise the first of :func:`repeats`."""
+    for error in repeats(frame, column, path):
+        raise error

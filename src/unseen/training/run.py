@@ -271,6 +271,8 @@ def fit(
         write_json(where, config.to_json())  # from here on the folder is this run's
         ingredients = plan.ingredients(store, folder)
         plan.dataset.table.to_csv(folder / "classes.csv")
+        if plan.dataset.encoding is not None:
+            write_json(folder / "encoding.json", plan.dataset.encoding.to_json())
         write_attributes(folder / "attributes.csv", plan.dataset.table.attributes)
         write_json(folder / "manifest.json", _manifest(plan, store, ingredients, fabric.device))
         # a closed form has no randomness: one seed says it all

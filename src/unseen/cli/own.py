@@ -1,0 +1,134 @@
+"""``unseen init`` and ``check``: a person's own pictures and spreadsheet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from unseen.cli.common import CacheOption, JsonFlag, app, out, plain_text, print_json, with_bars
+
+if TYPE_CHECKING:
+    from unseen.data.checks import CheckResult, Finding
+
+SHOWN = 10
+COLUMNS = 40
+LEVELS = {"error": ("red", "to mend"), "warning": ("yellow", "to look at"), "note": ("dim", "to know")}
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder for your pictures and table.", show_default=False)],
+    format: Annotated[str, typer.Option(help="Of the table: xlsx or csv.")] = "xlsx",
+    example: Annotated[
+        bool, typer.Option("--example", help="A complete example: drawn birds and their table.")
+    ] = False,
+    cache: CacheOption = None,
+) -> None:
+    """Write a table to fill in, with explanations, and folders for your pictures.
+
+    A folder that has pictures in class folders already gets a table with a row for each of them.
+    """
+    from unseen.data.template import write_example, write_template
+
+    if example:
+        from unseen.data.catalogue import FIELDGUIDE, load_dataset
+
+        birds = with_bars(lambda bars: load_dataset(FIELDGUIDE, cache=cache, report=bars))
+        written = write_example(folder, birds, format)
+    else:
+        written = write_template(folder, format)
+    for path in written:
+        out.print(f"wrote {path}{'/' if path.is_dir() else ''}", highlight=False, soft_wrap=True, markup=False)
+    step = "Look at it, then" if example else f"Fill in {written[0].name}, put pictures into images/, then"
+    out.print(f"{step}: unseen check {folder}", highlight=False, soft_wrap=True, markup=False)
+
+
+@app.command()
+def check(
+    folder: Annotated[Path, typer.Argument(help="Folder with pictures and a table of classes.", show_default=False)],
+    everything: Annotated[bool, typer.Option("--all", help="Every finding and column, not the first ones.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(help="Threads that read pictures [default: one a core].", min=1)
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say what was understood of a folder, what is wrong or doubtful in it, and how to mend it.
+
+    Tables are read whole and every picture is decoded. Status 2 if training could not start.
+    """
+    from unseen.data.checks import check_folder
+
+    result = with_bars(lambda bars: check_folder(folder, workers=workers, report=bars))
+    if as_json:
+        print_json(result.as_dict())
+        raise typer.Exit(0 if result.ready else 2)
+    _print_understood(result, everything)
+    for level in LEVELS:
+        _print_findings(result.of(level), level, everything)
+    count = len(result.of("error"))
+    if result.ready:
+        doubts = len(result.of("warning"))
+        more = f" ({doubts} {'thing' if doubts == 1 else 'things'} to look at above)" if doubts else ""
+        _say(f"[green]ready to train:[/] unseen train {plain_text(str(folder))}{more}")
+    else:
+        _say(f"[bold red]{count} {'thing' if count == 1 else 'things'} to mend first[/]")
+    raise typer.Exit(0 if result.ready else 2)
+
+
+def _say(text: str) -> None:
+    out.print(text, highlight=False, soft_wrap=True)
+
+
+def _print_understood(result: CheckResult, everything: bool) -> None:
+    if result.encoding is not None:
+        columns = result.encoding.columns
+        rows = [{"column": c.name, "understood as": c.describe()} for c in columns]
+        if len(rows) > COLUMNS and not everything:
+            kinds = {row["understood as"] for row in rows}
+            if len(kinds) == 1:
+                rows = [{"column": f"all {len(rows)} columns", "understood as": kinds.pop()}]
+            else:
+                rows = [*rows[:COLUMNS], {"column": f"and {len(rows) - COLUMNS} more", "understood as": "see --all"}]
+        table = Table(header_style="bold")
+        table.add_column("column", overflow="fold")
+        table.add_column("understood as", overflow="fold")
+        for row in rows:
+            table.add_row(*map(plain_text, row.values()))
+        out.print(table)
+        _say(f"{len(columns)} columns, {len(result.encoding.names)} attributes")
+    for state, what in (("seen", "with pictures to learn from"), ("unseen", "known from the table alone")):
+        names = result.classes.get(state, [])
+        if result.classes:
+            shown = names if everything else names[:SHOWN]
+            listed = plain_text(", ".join(shown)) + (", ..." if len(shown) < len(names) else "")
+            _say(
+                f"[bold]{len(names)}[/] {'class' if len(names) == 1 else 'classes'} {what} ({state})"
+                + (f": {listed}" if names else "")
+            )
+    if result.pictures:
+        counts = result.pictures
+        _say(
+            f"[bold]{counts['trainval']}[/] pictures to train on, {counts['test_seen']} to test seen classes, "
+            f"{counts['test_unseen']} of unseen classes (by {counts['by']})"
+        )
+
+
+def _print_findings(findings: list[Finding], level: str, everything: bool) -> None:
+    """Findings by kind, the first ones of each."""
+    colour, title = LEVELS[level]
+    kinds: dict[str, list[Finding]] = {}
+    for finding in findings:
+        kinds.setdefault(finding.kind, []).append(finding)
+    if kinds:
+        _say(f"\n[bold {colour}]{len(findings)} {title}[/]")
+    for kind, found in kinds.items():
+        _say(f"[{colour}]{plain_text(kind)}[/] ({len(found)})")
+        for finding in found if everything else found[:SHOWN]:
+            _say(f"  {plain_text(str(finding))}")
+        if len(found) > SHOWN and not everything:
+            _say(f"  and {len(found) - SHOWN} more: --all shows them")
+    if kinds and level == "note":
+        _say("")

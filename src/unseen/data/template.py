@@ -1,0 +1,199 @@
+"""A spreadsheet to fill in, for a person with pictures; and a filled one with pictures as an example."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unseen.data.checks import EXAMPLE
+from unseen.data.folder import find_files
+from unseen.data.tables import SUFFIXES
+from unseen.errors import DataError
+from unseen.files import write_text, write_with
+
+if TYPE_CHECKING:
+    from unseen.data.dataset import Dataset
+
+FORMATS = ("xlsx", "csv")
+
+HEADER = {
+    "class": "The name, as the folder of its pictures is called. One row for each class, with or without pictures.",
+    "white tail tip": "Yes or no. Also 1 and 0, or x and blank. Put columns of your own in place of these examples.",
+    "fur colors": "Words; several of them separated by semicolons. Each becomes an attribute of its own.",
+    "ear size": "Words in an order: small, medium, large; low, medium, high; never ... always; and others.",
+    "body length cm": "A number, in one unit for the whole column; 60-80 counts as 70.",
+    "snow in its habitat": "A percentage. Leave cells blank that you do not know.",
+}
+ROWS = (
+    (f"{EXAMPLE} red fox", "yes", "red; white; black", "medium", "70", "20%"),
+    (f"{EXAMPLE} arctic fox", "no", "white", "small", "", "90%"),
+)
+ATTRIBUTES = {
+    "attribute": "Optional sheet. The name of a column of the sheet classes, or column::value.",
+    "group": "Attributes of one group stand together in reports.",
+    "part": "The part of the thing where it shows: tail, ear.",
+    "scale": "How to read the column, if unseen check guesses wrong: low<medium<high, yes/no, percent, number, "
+    "0..50, categories, ignore.",
+    "description": "For people.",
+}
+HELP = """\
+Your pictures and what you know of the classes
+
+1. Pictures: one folder for each class in images/, called like the class: images/red fox/1.jpg.
+   Classes without any picture need no folder. They are what the program shall recognise.
+2. Table: one row for each class in {table}, with and without pictures. One column for each thing that can be seen
+   in a picture: yes or no; words such as small, medium, large; numbers; percentages; colors (several: red; white).
+   Leave cells blank that you do not know.
+3. Look whether all is well:   unseen check {folder}
+4. Train:                      unseen train {folder}
+
+Good attributes can be seen in a picture, occur in several classes with pictures, and tell the classes apart.
+At least 3 classes need pictures; some 20 classes with 20 pictures each are a beginning.
+"""
+
+
+def write_template(folder: Path, format: str = "xlsx") -> list[Path]:
+    """Write a class table with explanations, a guide and the folders for pictures.
+
+    Where there are folders of pictures already, the table has a row for each of them, to be filled in.
+
+    Args:
+        folder: new, empty, or with pictures.
+        format: ``xlsx`` or ``csv``.
+
+    Returns:
+        What was written.
+
+    Raises:
+        DataError: one of the files is there already.
+    """
+    table = _free(folder, format)
+    images = folder / "images" if (folder / "images").is_dir() else folder
+    found = sorted({Path(file).parts[0] for file in find_files(images)[0] if len(Path(file).parts) > 1})
+    rows = [(name, *[""] * (len(HEADER) - 1)) for name in found] or ROWS
+    _write_table(table, HEADER, rows, folder)
+    written = [table, folder / "README.txt"]
+    write_text(written[1], HELP.format(table=table.name, folder=folder))
+    if not found:
+        for name, *_ in rows:
+            (folder / "images" / name).mkdir(parents=True)
+        written.append(folder / "images")
+    return written
+
+
+def write_example(folder: Path, birds: Dataset, format: str = "xlsx") -> list[Path]:
+    """Write the drawn birds as a person would have them: pictures in class folders, and a table of words.
+
+    The pictures of unseen species and the test pictures of the others are left out; those of the unseen species go to
+    ``new-pictures/``, to be recognised later.
+
+    Args:
+        folder: new or empty.
+        birds: the built-in dataset.
+        format: of the table, ``xlsx`` or ``csv``.
+    """
+    table = _free(folder, format)
+    if (folder / "images").exists():
+        raise DataError("is already there", where=folder / "images", mend="choose another folder")
+    for source, file, split in zip(birds.paths(), birds.files, birds.split, strict=True):
+        if split != "test_seen":
+            target = folder / ("images" if split == "trainval" else "new-pictures") / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+    groups = birds.table.attributes.by_group()
+    parts = birds.table.attributes.parts
+    above = [groups.pop(name) for name in ("back_color", "wing_color")]
+    columns = [group.replace("_", " ") for group in groups]
+    rows = [
+        [name, *(_word(birds, c, k) for k in groups.values()), "; ".join(sorted({_word(birds, c, k) for k in above}))]
+        for c, name in enumerate(birds.table.names)
+    ]
+    header = {"class": HEADER["class"], **dict.fromkeys(columns, ""), "upperparts": HEADER["fur colors"]}
+    about = [[column, "", parts[k[0]], "", ""] for column, k in zip(columns, groups.values(), strict=True)]
+    about.append(["upperparts", "", "back", "", "colors of back and wings"])
+    _write_table(table, header, rows, folder, about)
+    readme = folder / "README.txt"
+    write_text(
+        readme,
+        "Birds drawn by the program, as you would bring your own: pictures in images/, a table of what is known.\n"
+        "The species in new-pictures/ have no pictures to train on, only rows in the table.\n\n"
+        f"unseen check {folder}\nunseen train {folder}\n",
+    )
+    return [table, readme, folder / "images", folder / "new-pictures"]
+
+
+YES_NO = {"crested": "yes", "smooth": "no", "ringed": "yes", "striped": "yes", "barred": "yes", "plain": "no"}
+
+
+def _word(birds: Dataset, c: int, attributes: Sequence[int]) -> str:
+    """What a bird has of a group, as a person would write it."""
+    values = [birds.table.attributes.names[k].split("::")[1] for k in attributes]
+    value = values[int(birds.table.values[c, list(attributes)].argmax())]
+    return YES_NO[value] if len(values) == 2 and value in YES_NO else value
+
+
+def _free(folder: Path, format: str) -> Path:
+    if format not in FORMATS:
+        raise DataError(f'unknown format "{format}"', mend=f"one of {', '.join(FORMATS)}")
+    taken = [f"{stem}{suffix}" for stem in ("classes", "attributes") for suffix in SUFFIXES]
+    for name in (*taken, "README.txt"):
+        if (folder / name).exists():
+            raise DataError("is already there", where=folder / name, mend="move it away, or choose another folder")
+    return folder / f"classes.{format}"
+
+
+def _write_table(
+    path: Path,
+    header: dict[str, str],
+    rows: Sequence[Sequence[str]],
+    folder: Path,
+    about: Sequence[Sequence[str]] = (),
+) -> None:
+    """The class table, its explanations and the table of attributes, as sheets or as files."""
+    if path.suffix == ".csv":
+        write_text(path, _csv(list(header), rows))
+        if about:
+            write_text(path.with_name("attributes.csv"), _csv(list(ATTRIBUTES), about))
+        return
+    import openpyxl
+    from openpyxl.comments import Comment
+    from openpyxl.styles import Alignment, Font
+
+    book = openpyxl.Workbook()
+    for title, columns, content in (("classes", header, rows), ("attributes", ATTRIBUTES, about)):
+        sheet = book.active if title == "classes" else book.create_sheet()
+        sheet.title = title
+        sheet.append(list(columns))
+        for row in content:
+            sheet.append([int(cell) if cell.isdigit() else cell or None for cell in row])
+        for cell, note in zip(sheet[1], columns.values(), strict=True):
+            cell.font = Font(bold=True)
+            if note:
+                cell.comment = Comment(note, "unseen", height=110, width=280)
+            sheet.column_dimensions[cell.column_letter].width = max(14, len(str(cell.value)) + 4)
+        sheet.freeze_panes = "B2" if title == "classes" else "A2"
+    for row in book["classes"].iter_rows(min_row=2):
+        for cell in row:
+            if isinstance(cell.value, str) and cell.value.endswith("%"):
+                cell.value, cell.number_format = int(cell.value[:-1]) / 100, "0%"
+    book["classes"].column_dimensions["A"].width = 28
+    sheet = book.create_sheet("help")
+    for line in HELP.format(table=path.name, folder=folder).splitlines():
+        sheet.append([line])
+    for name, note in (*header.items(), *ATTRIBUTES.items()):
+        if note:
+            sheet.append([f"{name}: {note}"])
+    sheet.column_dimensions["A"].width = 120
+    for (cell,) in sheet.iter_rows():
+        cell.alignment = Alignment(wrap_text=True, vertical="top")
+    write_with(path, book.save)
+
+
+def _csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    return text.getvalue()

@@ -1,0 +1,232 @@
+"""Every kind of trouble is found at once, with its place; sound folders give none."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unseen.data.checks import ALIKE, check_folder, thumbnail
+
+NAMES = ("oak", "ash", "elm", "lime", "yew")
+TABLE = """class,lobed,bark,leaf,height m
+oak,yes,brown; green,large,30
+ash,no,grey,medium,25
+elm,yes,brown,medium,20
+lime,no,green; grey,large,10
+yew,yes,grey,small,12
+"""
+
+
+def picture(seed, size=96):
+    pixels = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Four classes of ten pictures and one without; nothing is wrong with it."""
+    root = tmp_path / "trees"
+    for c, name in enumerate(NAMES[:4]):
+        (root / "images" / name).mkdir(parents=True)
+        for i in range(10):
+            picture([c, i]).save(root / "images" / name / f"{i}.jpg", quality=90)
+    (root / "classes.csv").write_text(TABLE)
+    return root
+
+
+def found(folder, level=None):
+    return [(f.kind, f.where, f.what) for f in check_folder(folder).findings if level in (None, f.level)]
+
+
+def edit(folder, old, new):
+    text = (folder / "classes.csv").read_text()
+    assert old in text
+    (folder / "classes.csv").write_text(text.replace(old, new))
+
+
+def test_a_sound_folder(folder):
+    steps = []
+    result = check_folder(
+        folder, workers=1, report=lambda task, done, total, note="": steps.append((task, done, total))
+    )
+    assert result.findings == []
+    assert result.ready
+    assert result.classes == {"table": "classes.csv", "seen": list(NAMES[:4]), "unseen": ["yew"]}
+    assert result.pictures["trainval"] + result.pictures["test_seen"] == 40
+    assert result.as_dict()["columns"]["height m"] == "numbers, 10 to 30"
+    assert ("looking at pictures", 40, 40) in steps
+
+
+def test_all_errors_at_once(folder):
+    edit(folder, "ash,no", "ash,perhaps")
+    edit(folder, "lime,no,green; grey,large,10", "lime,no,green; grey,lagre,ten")
+    (folder / "images/elm").rename(folder / "images/elmm")
+    (folder / "images/oak/0.jpg").write_bytes(b"")
+    errors = found(folder, "error")
+    assert [(where, what) for _, where, what in errors] == [
+        ('classes.csv, row 3, column "lobed"', '"perhaps" is neither yes nor no'),
+        ('classes.csv, row 5, column "leaf"', '"lagre" is none of small < medium < large'),
+        ('classes.csv, row 5, column "height m"', '"ten" is not a finite number'),
+        ("images/elmm", "its pictures are of no class in classes.csv"),
+        ("images/oak/0.jpg", "the file is empty"),
+    ]
+
+
+def test_broken_and_odd_pictures(folder):
+    images = folder / "images/oak"
+    whole = (images / "1.jpg").read_bytes()
+    (images / "0.jpg").write_bytes(b"")
+    (images / "1.jpg").write_bytes(whole[: len(whole) // 2])
+    (images / "2.jpg").write_text("<html>not found</html>")
+    png = (folder / "images/ash/0.jpg").with_suffix(".png")
+    picture(99).save(png)
+    png.rename(folder / "images/ash/0.jpg")
+    picture(98, size=40).save(folder / "images/ash/1.jpg")
+    picture(97).convert("CMYK").save(folder / "images/ash/2.jpg")
+    picture(96).save(folder / "images/ash/3.gif", save_all=True, append_images=[picture(95)])
+    Image.fromarray(np.full((80, 80), 7.0, np.float32)).save(folder / "images/ash/4.tif")
+    Image.fromarray(np.random.default_rng(5).integers(0, 65535, (80, 80)).astype(np.uint16)).save(
+        folder / "images/ash/5.png"
+    )
+    (folder / "images/ash/IMG.HEIC").touch()
+    result = {(f.level, f.where.removeprefix("images/"), f.what) for f in check_folder(folder).findings}
+    assert {
+        ("error", "oak/0.jpg", "the file is empty"),
+        ("error", "oak/2.jpg", "not a picture that Pillow can read"),
+        ("error", "ash/4.tif", "broken picture: floating-point pixels have no fixed range"),
+        ("note", "ash/0.jpg", "a PNG picture called .jpg"),
+        ("warning", "ash/1.jpg", "40 x 40 pixels"),
+        ("note", "ash/2.jpg", "in CMYK, brought to RGB"),
+        ("note", "ash/3.gif", "2 frames, the first is used"),
+        ("note", "ash/5.png", "16-bit greys, brought to 8 bit"),
+        ("warning", "ash/IMG.HEIC", ".HEIC pictures are not read"),
+    } <= result
+    truncated = [what for level, where, what in result if where == "oak/1.jpg"]
+    assert len(truncated) == 1
+    assert truncated[0].startswith("broken picture: image file is truncated")
+
+
+def test_copies_and_leaks(folder):
+    split = "file,class,split\n" + "".join(
+        f"{name}/{i}.jpg,{name},{'test_seen' if i > 7 else 'trainval'}\n" for name in NAMES[:4] for i in range(10)
+    )
+    images = folder / "images"
+    shutil.copy(images / "oak/0.jpg", images / "oak/1.jpg")
+    shutil.copy(images / "oak/2.jpg", images / "oak/9.jpg")
+    shutil.copy(images / "ash/0.jpg", images / "elm/0.jpg")
+    Image.open(images / "ash/3.jpg").resize((70, 70)).save(images / "ash/8.jpg", quality=60)
+    Image.open(images / "lime/3.jpg").save(images / "elm/4.jpg", quality=40)
+    Image.open(images / "lime/1.jpg").save(images / "lime/2.jpg", quality=40)
+    (folder / "images.csv").write_text(split)
+    assert found(folder) == [
+        ("a copy", "images/oak/1.jpg", 'a copy of "oak/0.jpg"'),
+        ("a copy in training and test (a leak)", "images/oak/9.jpg", 'a copy of "oak/2.jpg"'),
+        ("a copy with another class", "images/elm/0.jpg", 'a copy of "ash/0.jpg": is it "ash" or "elm"?'),
+        (
+            "nearly a copy with another class",
+            "images/lime/3.jpg",
+            'nearly the same picture as "elm/4.jpg": is it "elm" or "lime"?',
+        ),
+        ("nearly a copy in training and test (a leak)", "images/ash/8.jpg", 'nearly the same picture as "ash/3.jpg"'),
+        ("nearly a copy", "images/lime/2.jpg", 'nearly the same picture as "lime/1.jpg"'),
+    ]  # fmt: skip
+
+
+def test_thumbnails_are_correlations():
+    a, b = picture(1), picture(2)
+    same = thumbnail(a) @ thumbnail(a.resize((50, 50), Image.Resampling.BOX))
+    assert same > ALIKE > abs(thumbnail(a) @ thumbnail(b))
+    small = [np.asarray(p.resize((12, 12), Image.Resampling.BOX), dtype=float).ravel() for p in (a, b)]
+    assert thumbnail(a).astype(float) @ thumbnail(b).astype(float) == pytest.approx(np.corrcoef(small)[0, 1], abs=2e-3)
+    assert thumbnail(Image.new("RGB", (80, 80), "white")) is None
+
+
+def test_attributes_that_tell_nothing(folder):
+    (folder / "classes.csv").write_text(
+        "class,lobed,lobed too,bark,always,only yew,leaf,oaken\n"
+        "oak,yes,no,brown,yes,no,large,yes\nash,no,yes,grey,yes,no,medium,no\nelm,yes,no,grey,yes,no,small,no\n"
+        "lime,no,yes,brown,yes,no,small,no\nyew,no,yes,grey,yes,yes,medium,no\n"
+    )
+    assert found(folder) == [
+        ("attributes that never vary", 'attribute "always"', "the same in every class"),
+        (
+            "attributes that cannot be learned",
+            'attribute "only yew"',
+            "the same in every class with pictures, so that it cannot be learned",
+        ),
+        ("attributes of one class", 'attribute "oaken"', 'of the classes with pictures only "oak" has it'),
+        ("attributes that go together", 'attributes "lobed" and "lobed too"', "they are opposites in every class"),
+        ("classes that hardly differ", 'classes "ash" and "yew"', 'they differ in "only yew" alone'),
+    ]  # fmt: skip
+
+
+def test_twins_and_names(folder):
+    edit(folder, "yew,yes,grey,small,12", "Ash,no,grey,medium,25\nlimme,yes,brown,large,11\nEXAMPLE x,yes,red,small,12")
+    shutil.rmtree(folder / "images/ash")
+    kinds = found(folder)
+    assert (
+        "classes that cannot be told apart",
+        'classes "ash" and "Ash"',
+        "the same attributes: they cannot be told apart",
+    ) in kinds
+    assert (
+        "class names nearly alike",
+        'classes.csv, row 6, column "class"',
+        '"Ash" is spelt nearly like "ash" in row 3',
+    ) in kinds
+    assert ("rows of the template", "classes.csv, row 8", '"EXAMPLE x" is an example of the template') in kinds
+
+
+def test_cells_that_look_wrong(folder):
+    edit(folder, "height m", "id")
+    edit(folder, "oak,yes,brown; green,large,30", "oak,yes,brown; green,large,1")
+    edit(folder, "medium,25", "medium,2")
+    edit(folder, "elm,yes,brown,medium,20", "elm,,brwon,,3")
+    edit(folder, "large,10", "large,4")
+    edit(folder, "small,12", "small,5")
+    kinds = found(folder)
+    assert ("columns that count rows", 'classes.csv, column "id"', "it counts the rows") in kinds
+    assert (
+        "values nearly alike",
+        'classes.csv, row 4, column "bark"',
+        '"brwon" stands here alone, "brown" is spelt nearly alike',
+    ) not in kinds
+    edit(folder, "ash,no,grey", "ash,no,brown")
+    kinds = found(folder)
+    assert (
+        "values nearly alike",
+        'classes.csv, row 4, column "bark"',
+        '"brwon" stands here alone, "brown" is spelt nearly alike',
+    ) in kinds
+    edit(folder, "elm,,brwon,,3", "elm,,,,3")
+    assert ("mostly blank", "classes.csv, row 4", "3 of 4 attributes are blank") in found(folder)
+
+
+def test_few_pictures_and_no_unseen_classes(folder):
+    for i in range(1, 10):
+        (folder / f"images/oak/{i}.jpg").unlink()
+    edit(folder, "yew,yes,grey,small,12\n", "")
+    kinds = [kind for kind, *_ in found(folder)]
+    assert kinds[:2] == ["classes with few pictures", "no unseen classes"]
+    assert ("classes with few pictures", 'class "oak"', "only 1 picture to train on") in found(folder)
+
+
+@pytest.mark.parametrize(
+    ("ruin", "where", "text"),
+    [
+        (lambda f: (f / "classes.csv").unlink(), "classes.csv", "no such file"),
+        (lambda f: (f / "classes.csv").rename(f / "classes.ods"), "classes.ods", "a format that is not read"),
+        (lambda f: shutil.copy(f / "classes.csv", f / "classes.tsv"), "", "classes.csv and classes.tsv are both there"),
+        (lambda f: shutil.rmtree(f), "", "no such folder"),
+        (lambda f: shutil.rmtree(f / "images"), "", "no pictures in folders called like classes"),
+        (lambda f: (f / "images.csv").write_text("file\n1.jpg\n"), "images.csv, row 1", 'no column "class"'),
+    ],
+)  # fmt: skip
+def test_a_folder_that_cannot_be_read(folder, ruin, where, text):
+    ruin(folder)
+    result = check_folder(folder)
+    assert not result.ready
+    assert (result.of("error")[0].where, result.of("error")[0].what) == (where, text)
