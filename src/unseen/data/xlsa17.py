@@ -60,7 +60,9 @@ class Split:
             for other in SPLITS[i + 1 :]:
                 both = len(np.intersect1d(self.rows[one], self.rows[other]))
                 if both:
-                    raise DataError(f"{both} pictures are in both {one}_loc and {other}_loc", where=self.path, mend=mend)
+                    raise DataError(
+                        f"{both} pictures are in both {one}_loc and {other}_loc", where=self.path, mend=mend
+                    )
         if every.max() >= len(every):
             gap = int(np.setdiff1d(np.arange(len(every)), every)[0])
             problem = f"picture {gap + 1} is in no part, and the largest index is {every.max() + 1} for {len(every)}"
@@ -73,7 +75,7 @@ class Split:
     def validation_classes(self, labels: np.ndarray) -> tuple[np.ndarray | None, list[str]]:
         """Classes that the release sets aside for validation: those of ``val_loc`` that ``train_loc`` has not.
 
-        Several releases list test pictures of seen classes in ``train_loc`` and ``val_loc``. They are left out here, and
+        Several releases list test pictures of seen classes in ``train_loc`` and ``val_loc``. They are left out here;
         since only the classes are taken, validation pictures always come from ``trainval_loc``.
 
         Args:
