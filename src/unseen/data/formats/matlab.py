@@ -72,7 +72,7 @@ def whole_numbers(value: object, name: str, path: Path) -> np.ndarray:
     Raises:
         DataError: it is none.
     """
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf" or value.size != max(value.shape, default=0):
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf" or value.size not in (0, max(value.shape)):
         raise DataError(f"`{name}` is no row or column of numbers", where=path, mend=MEND)
     flat = value.ravel()
     if flat.dtype.kind == "f" and not (np.isfinite(flat).all() and (flat == np.floor(flat)).all()):

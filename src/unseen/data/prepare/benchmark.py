@@ -147,9 +147,6 @@ def split_needs(
     return (
         Need("split", "Proposed Split and class attributes", places("att_splits.mat"), download, editions=editions),
         Need("list", "names and labels of the split's rows", places("res101.mat"), download, images_required),
-            download,
-            False,
-        ),
         Need("val classes", "validation classes of the first split", places("valclasses1.txt"), download, False),
     )
 
@@ -197,7 +194,9 @@ def examine(benchmark: Benchmark, found: Found, semantics: str) -> Examination:
     ):
         with findings.check():
             _validation(found, material, findings)
-    if "vectors" in found and material.attributes is not None:
+    if "vectors" in found and semantics == "sentences":
+        findings.notes.append("word vectors are of attributes, not of sentence embeddings; they are left out")
+    elif "vectors" in found and material.attributes is not None:
         with findings.check():
             material.vectors = _word_vectors(found["vectors"], material.attributes, findings)
     return result
