@@ -129,11 +129,16 @@ def _encode(text: object, encoding: object) -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes() -> bytes:
+    return b""
+
+
 _STAND_INS: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): "ndarray",
     ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _encode,
     ("collections", "OrderedDict"): dict,
+    ("__builtin__", "bytes"): _no_bytes,  # how protocols 0 to 2 write empty ones
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _Array for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): _Scalar for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _Buffer for core in ("core", "_core")},

@@ -14,7 +14,7 @@ row. Only ``feature_map`` is large, and it is never read whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,8 @@ import numpy as np
 from unseen.errors import DataError
 
 MEND = "make or download the file again"
+Reader = Callable[[int, int], np.ndarray]
+"""Features (b, R, C) of the pictures from one row up to another."""
 SPLITS = ("trainval", "test_seen", "test_unseen")
 
 
@@ -91,13 +93,17 @@ class RegionFile:
             vectors,
         )
 
-    def blocks(self, size: int) -> Iterator[np.ndarray]:
-        """Features (b, R, C) of ``size`` pictures at a time, in order; one block is held at once."""
+    @contextmanager
+    def reader(self) -> Iterator[Reader]:
+        """A function that reads the features (b, R, C) of pictures ``start`` to ``stop``, and no more than these."""
         with _opened(self.path) as file:
             features = file["feature_map"]
-            for start in range(0, self.count, size):
-                block: np.ndarray = features[start : start + size]
-                yield block.reshape(len(block), self.channels, -1).transpose(0, 2, 1)
+
+            def read(start: int, stop: int) -> np.ndarray:
+                block: np.ndarray = features[start:stop]
+                return block.reshape(len(block), self.channels, -1).transpose(0, 2, 1)
+
+            yield read
 
 
 @contextmanager

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from unseen.data.formats.matlab import MEND, mat_shapes, read_mat, texts, whole_numbers
+from unseen.data.formats.region_hdf5 import Reader
 from unseen.errors import DataError
 
 
@@ -54,22 +56,23 @@ class ImageList:
         return cls(path, tuple(n.replace("\\", "/") for n in names), labels - 1, shape[0])
 
 
-def feature_blocks(path: Path, size: int) -> Iterator[np.ndarray]:
-    """Pooled features as one region a picture, (b, 1, C), of ``size`` pictures at a time.
+@contextmanager
+def read_features(path: Path) -> Iterator[Reader]:
+    """A function that reads pooled features as one region a picture, (b, 1, C), of pictures ``start`` to ``stop``.
 
-    A file of version 7.3 is read block by block; one of version 5 must be read whole.
+    A file of version 7.3 is read piece by piece; one of version 5 must be read whole.
+
+    Raises:
+        DataError: no ``features``, or damage.
     """
     import h5py
 
-    if path.is_file() and h5py.is_hdf5(path):
-        mat_shapes(path)
+    if "features" not in mat_shapes(path):
+        raise DataError("no `features`", where=path, mend=MEND)
+    if h5py.is_hdf5(path):
         with h5py.File(path, "r") as file:
             features = file["features"]  # axes in reverse: pictures first
-            for start in range(0, features.shape[0], size):
-                yield features[start : start + size][:, None, :]
+            yield lambda start, stop: features[start:stop][:, None, :]
         return
-    whole = read_mat(path, ("features",)).get("features")
-    if whole is None:
-        raise DataError("no `features`", where=path, mend=MEND)
-    for start in range(0, whole.shape[1], size):
-        yield whole[:, start : start + size].T[:, None, :]
+    whole = read_mat(path, ("features",))["features"]
+    yield lambda start, stop: whole[:, start:stop].T[:, None, :]
