@@ -1,4 +1,4 @@
-"""``unseen prepare``."""
+"""``unseen prepare`` and ``import``."""
 
 from __future__ import annotations
 
@@ -49,6 +49,49 @@ def prepare(
         raise typer.Exit(2)
 
 
+@app.command(name="import")
+def import_(
+    features: Annotated[Path, typer.Argument(help="The field's region HDF5, or a res101.mat.", show_default=False)],
+    dataset: Annotated[Path, typer.Argument(help="A dataset folder of `unseen prepare`.", show_default=False)],
+    name: Annotated[
+        str | None, typer.Option(help="What to call them in --backbone features:NAME [default: the file's name].")
+    ] = None,
+    made_with: Annotated[
+        str, typer.Option(help="Network, its weights and picture size: stands beside every result.")
+    ] = "origin not stated",
+    dtype: Annotated[str, typer.Option(help="Kept as float16, bfloat16 or float32.")] = "float16",
+) -> None:
+    """Import features that others made; repeat the command to resume.
+
+    The rows must be the dataset's pictures: labels, names and splits are compared first. A method is then trained on
+    them with `unseen train DATASET --backbone features:NAME`; new pictures cannot be looked at without the network.
+
+    Example: `unseen import feature_map_ResNet_101_CUB.hdf5 datasets/cub --name dazle`
+    """
+    from unseen.data.folder import load_folder
+    from unseen.data.importing import import_features
+
+    called = name or features.stem
+    found = load_folder(dataset)
+    store = with_bars(
+        lambda bars: import_features(
+            features,
+            found,
+            dataset,
+            called,
+            made_with=made_with,
+            dtype=dtype,
+            progress=lambda done, total: bars("importing features", done, total),
+        )
+    )
+    height, width = store.grid()
+    said = (
+        f"{len(store):,} pictures, {height}x{width} regions of {store.channels()} channels, {store.nbytes / 1e9:.2f} GB"
+    )
+    out.print(plain_text(f"{said} in {store.folder}"), highlight=False, soft_wrap=True)
+    out.print(plain_text(f"next: unseen train {dataset} --backbone features:{called}"), highlight=False, soft_wrap=True)
+
+
 def _show(outcome: Outcome, root: Path) -> None:
     """The files, what the checks say, and the next step."""
 
@@ -87,7 +130,8 @@ def _show(outcome: Outcome, root: Path) -> None:
     if outcome.dataset is not None:
         say(f"dataset:     {outcome.output}")
         say(f"fingerprint: {outcome.dataset.fingerprint}")
-        say(f"next:        unseen train {outcome.output}")
+        features = "" if benchmark.pictures else " --backbone features:res101"
+        say(f"next:        unseen train {outcome.output}{features}")
     elif outcome.lacking:
         say(f"not ready: {len(outcome.lacking)} needed files are not there or damaged", "bold")
     elif outcome.problems:

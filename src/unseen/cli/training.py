@@ -76,7 +76,7 @@ def train(
     folder = output or Path("runs") / f"{method}-{Path(dataset).name}"
     device, cache = options.device, options.cache
     run = with_bars(lambda bars: fit(config, folder, cache=cache, device=device, workers=options.workers, report=bars))
-    page = write_run_report(run, device, cache) if report else None
+    page = write_run_report(run, device, cache) if report and not config.backbone.imported else None
     if as_json:
         print_json({"run": str(run.folder), **run.results})
         return

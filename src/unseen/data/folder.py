@@ -8,6 +8,7 @@
 ``attributes.csv``       optional: attribute, group, part
 ``attribute_vectors.npy`` optional: K x D word vectors, in the order of the attribute columns
 ``parts.csv``            optional: file, part, x, y in pixels, optionally visible
+``features/``            optional: imported features; with them, ``images/`` may be missing
 ======================== ====================================================================
 """
 
@@ -24,6 +25,8 @@ from unseen.data.dataset import SPLITS, Dataset
 from unseen.data.tables import flags, no_repeats, numbers, place, read_table
 from unseen.data.xlsa17 import read_class_table
 from unseen.errors import DataError
+
+FEATURES = "features"
 
 
 def load_folder(folder: Path | str, name: str | None = None) -> Dataset:
@@ -63,7 +66,8 @@ def load_folder(folder: Path | str, name: str | None = None) -> Dataset:
         value = frame["split"].iloc[row]
         raise DataError(f'unknown split "{value}"', where=place(path, row, "split"), mend=f"one of {', '.join(SPLITS)}")
     images = root / "images"
-    _check_files(images, frame["file"], path)
+    if images.exists() or images.is_symlink() or not (root / FEATURES).is_dir():  # features may stand for pictures
+        _check_files(images, frame["file"], path)
     vectors = _vectors(root / "attribute_vectors.npy", table)
     parts = _parts(root / "parts.csv", set(frame["file"]))
     try:

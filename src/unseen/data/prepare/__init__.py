@@ -15,7 +15,7 @@ from unseen.data.prepare.flo import FLO
 from unseen.data.prepare.needs import State, look
 from unseen.data.prepare.sun import SUN
 from unseen.data.prepare.writing import write_folder
-from unseen.errors import DataError
+from unseen.errors import DataError, StoreError
 from unseen.progress import Report, silent
 
 BENCHMARKS = {benchmark.name: benchmark for benchmark in (CUB, SUN, AWA2, AWA1, APY, FLO)}
@@ -67,6 +67,20 @@ class Outcome:
             "output": None if self.output is None else str(self.output),
             "counts": None if self.dataset is None else self.dataset.describe(),
         }
+
+
+POOLED = "res101"
+"""What the Proposed Split's own features are called."""
+MADE_WITH = "ResNet-101, ImageNet-1k, pooled (Xian et al., TPAMI 2019)"
+
+
+def _import(found: Found, dataset: Dataset, output: Path, report: Report) -> None:
+    from unseen.data.importing import import_features
+
+    def progress(done: int, total: int) -> None:
+        report("importing features", done, total)
+
+    import_features(found["list"], dataset, output, POOLED, made_with=MADE_WITH, progress=progress)
 
 
 def find_benchmark(name: str) -> Benchmark:
@@ -128,6 +142,8 @@ def prepare(
     try:
         outcome.dataset = write_folder(output, benchmark.name, material, record, report)
         outcome.output = output
-    except DataError as problem:
+        if not benchmark.pictures:
+            _import(found, outcome.dataset, output, report)
+    except (DataError, StoreError) as problem:
         outcome.problems.append(str(problem))
     return outcome

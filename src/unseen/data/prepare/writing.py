@@ -13,7 +13,7 @@ from PIL import Image
 
 from unseen.classes import write_attributes
 from unseen.data.dataset import Dataset
-from unseen.data.folder import load_folder
+from unseen.data.folder import FEATURES, load_folder
 from unseen.data.prepare.benchmark import Material
 from unseen.errors import DataError
 from unseen.files import write_json, write_text, write_with
@@ -62,6 +62,8 @@ def _fill(folder: Path, material: Material, report: Report) -> None:
     assert material.parts is not None
     assert material.attributes is not None
     classes, files = material.classes(), material.files
+    if material.folder is None:
+        (folder / FEATURES).mkdir()  # they stand for the pictures
     if material.objects is not None:
         files = _cut_out(folder / "images", material, report)
     elif material.folder is not None:
@@ -121,3 +123,5 @@ def _put_in_place(made: Path, output: Path) -> None:
             old.unlink()
         if new.exists() or new.is_symlink():
             os.replace(new, old)
+    if (made / FEATURES).is_dir() and not (output / FEATURES).exists():
+        (made / FEATURES).rename(output / FEATURES)
