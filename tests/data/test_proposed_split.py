@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from places import DATA
+from tiny_benchmarks import cells, save, text
 from unseen.classes import ClassTable
 from unseen.data.dataset import SPLITS, Dataset, final_partition, validation_partition
 from unseen.data.formats.pickles import read_array
@@ -205,3 +206,64 @@ def test_the_split_of_another_dataset_is_called_so():
     wrong = examine(BENCHMARKS["awa1"], Found("AWA1", {"split": REAL / "AWA2" / "att_splits.mat"}), "attributes")
     (problem,) = map(str, wrong.findings.problems)
     assert "a split of 37,322 pictures, where AWA1 has 30,475 — it looks like AWA2's" in problem
+
+
+def release(key, root):
+    """A full-size release around the real split: real labels, attributes and vectors, pictures that are only names."""
+    split, labels = read_split(REAL / key / "att_splits.mat"), labels_of(key)
+    folder = root / ("cvpr18xian" if key == "FLO" else "xlsa17") / "data" / key
+    folder.mkdir(parents=True)
+    (folder / "att_splits.mat").symlink_to(REAL / key / "att_splits.mat")
+    if key == "FLO":
+        frame = pd.read_csv(DATA / "flo64" / "images.csv").sort_values("ps_row")
+        numbers = frame["file"].str.extract(r"(\d+)")[0].to_numpy(dtype=int)
+        own = np.zeros(len(numbers), dtype=np.uint8)
+        own[numbers - 1] = labels + 1
+        sets = zip(("trnid", "valid", "tstid"), np.split(numbers, [1020, 2040]), strict=True)
+        save(root / "setid.mat", {name: part[None] for name, part in sets})
+        save(root / "imagelabels.mat", {"labels": own[None]})
+        (root / "jpg").symlink_to(DATA / "flo64" / "images")
+        return
+    prefix = {
+        "CUB": "CUB_200_2011/images/{0}/{0}_{1:05d}.jpg",
+        "SUN": "images/{2}/{0}/sun_{1:05d}.jpg",
+        "AWA2": "Animals_with_Attributes2/JPEGImages/{0}/{0}_{1:05d}.jpg",
+    }[key]
+    places = [prefix.format(split.names[c], i, split.names[c][0]) for i, c in enumerate(labels)]
+    for parent in {(root / place).parent for place in places}:
+        parent.mkdir(parents=True)
+    for place in places:
+        (root / place).touch()
+    save(folder / "res101.mat", {"labels": labels[:, None] + 1.0, "image_files": cells([f"/BS/{p}" for p in places])})
+    (root / f"{key}_attribute.pkl").symlink_to(REAL / key / f"{key}_attribute.pkl")
+    if key == "CUB":
+        base = root / "CUB_200_2011"
+        order = np.argsort(split.names)
+        text(base / "classes.txt", [f"{i + 1} {split.names[c]}" for i, c in enumerate(order)])
+        text(base / "images.txt", [f"{i + 1} {p.split('/', 2)[2]}" for i, p in enumerate(sorted(places))])
+        table = base / "attributes" / "class_attribute_labels_continuous.txt"
+        text(table, [" ".join(map(str, split.values[c])) for c in order])
+        (root / "attributes.txt").symlink_to(REAL / "CUB" / "attributes.txt")
+        (folder / "sent_splits.mat").symlink_to(REAL / "CUB" / "sent_splits.mat")
+    elif key == "SUN":
+        save(root / "SUNAttributeDB" / "attributes.mat", {"attributes": cells([f"sign {k}" for k in range(102)])})
+    else:
+        for file in REAL.joinpath("AWA2").glob("*.txt"):
+            (root / "Animals_with_Attributes2" / file.name).symlink_to(file)
+
+
+@pytest.mark.parametrize(("key", "validation"), [("CUB", 50), ("SUN", 65), ("AWA2", 13), ("FLO", 20)])
+def test_a_release_of_full_size_becomes_a_dataset(tmp_path, key, validation):
+    release(key, tmp_path / "root")
+    outcome = prepare(BENCHMARKS[key.lower()], tmp_path / "root", tmp_path / "out")
+    assert outcome.problems == []
+    facts, counts = FACTS[key], outcome.dataset.describe()
+    assert [counts[s] for s in SPLITS] == [facts.trainval, facts.test_seen, facts.test_unseen]
+    assert (counts["classes_seen"], counts["classes_unseen"]) == (facts.seen, facts.unseen)
+    assert int(outcome.dataset.table.validation.sum()) == validation
+    assert np.array_equal(outcome.dataset.labels, labels_of(key))
+    assert np.allclose(outcome.dataset.table.values, read_split(REAL / key / "att_splits.mat").values)
+    if key == "SUN":
+        assert 'the word vector of "sign 88" (row 89) is all zero' in outcome.notes
+    if key == "FLO":
+        assert set(outcome.dataset.files) == {p.name for p in (DATA / "flo64" / "images").iterdir()}

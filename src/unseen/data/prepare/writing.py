@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def write_folder(
         raise DataError(error.strerror or str(error), where=output, mend="choose a folder you can write to") from None
     finally:
         shutil.rmtree(made, ignore_errors=True)
-    return load_folder(output, name)
+    return replace(dataset, images=output / "images")
 
 
 def _fill(folder: Path, material: Material, report: Report) -> None:
