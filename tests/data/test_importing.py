@@ -156,6 +156,8 @@ def test_what_needs_the_network_says_so(birds, tmp_path):
         Backbone(spec(folder, "blind"))
     with pytest.raises(UnseenError, match="no such file — import them with `unseen import`"):
         spec(folder, "absent").fingerprint()
+    with pytest.raises(UnseenError, match="features:blind: has one stage, and mgmrn reads 3 — give a timm model"):
+        RunConfig(method="mgmrn", dataset=str(folder), backbone=spec(folder, "blind"))
     with pytest.raises(UnseenError, match="no features named"):
         BackboneSpec(name="features:")
 

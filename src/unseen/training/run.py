@@ -100,9 +100,6 @@ class Plan:
             problem = f"no text tower, which {config.method} compares pictures with"
             mend = "--backbone hf:MODEL, such as hf:google/siglip-base-patch16-224"
             raise UnseenError(problem, where=f"backbone {config.backbone.name}", mend=mend)
-        if method.end_to_end and config.backbone.imported:
-            problem = f"{config.method} trains the network too, and imported features have none"
-            raise UnseenError(problem, where=config.backbone.name, mend="give a timm model")
         config.backbone.fingerprint()  # the weights are there
         dataset = load_dataset(config.dataset, cache=cache, report=report)
         name, settings, recipe = resolve_settings(config, dataset.name)
