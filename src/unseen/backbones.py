@@ -27,8 +27,11 @@ from torchvision.transforms.v2 import functional as TF
 
 from unseen import towers
 from unseen.errors import DataError, UnseenError
+from unseen.files import read_json
 
 FINAL = "final"
+IMPORTED = "features:"
+"""Prefix of features that were imported into a dataset folder: no network, only its answers."""
 _PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".tar"}
 
 
@@ -38,11 +41,13 @@ class BackboneSpec:
 
     Attributes:
         name: timm model name, with or without a pretrained tag; or ``hf:`` and the folder or hub id of a CLIP or
-            SigLIP model, whose image tower it is then (:mod:`unseen.towers`).
+            SigLIP model, whose image tower it is then (:mod:`unseen.towers`); or ``features:`` and the name of
+            imported features (:mod:`unseen.data.importing`).
         stages: feature maps to take: "final" (timm's `forward_features`) or indices of
             `forward_intermediates`, negative ones from the end.
         image_size: side of the square input; None is the model's own.
-        weights: "pretrained" (timm's), "random", or the path of a `.safetensors` file.
+        weights: "pretrained" (timm's), "random", or the path of a `.safetensors` file; of imported features
+            their store.
         options: further arguments of `timm.create_model`, such as `pad_type="same"`.
         mean: per-channel mean of the normalisation; None is the model's own.
         std: per-channel deviation of the normalisation; None is the model's own.
@@ -65,6 +70,8 @@ class BackboneSpec:
         if self.tower is not None and (self.weights != "pretrained" or self.options or self.stages != (FINAL,)):
             problem = 'it has its own weights, one stage ("final") and no options'
             raise UnseenError(problem, where=self.name, mend="leave out weights, stages and options")
+        if self.imported and (self.options or self.stages != (FINAL,)):
+            raise UnseenError("imported features have one stage and no options", where=self.name, mend="leave them out")
         for stage in self.stages:
             if stage != FINAL and (not isinstance(stage, int) or isinstance(stage, bool)):
                 raise UnseenError(f"{stage!r} is not a stage", where=self.name, mend=f'give "{FINAL}" or an integer')
@@ -83,8 +90,15 @@ class BackboneSpec:
         """Folder or hub id of the CLIP or SigLIP model; ``None`` for a timm network."""
         return self.name.removeprefix(towers.PREFIX) if self.name.startswith(towers.PREFIX) else None
 
+    @property
+    def imported(self) -> bool:
+        """Whether it stands for imported features, so that there is no network to look at a picture with."""
+        return self.name.startswith(IMPORTED)
+
     def resolved(self) -> Self:
         """The same spec with the model's own input size and normalisation filled in."""
+        if self.imported:
+            return self
         if self.tower is not None:
             mean, std = (self.mean, self.std) if self.mean and self.std else towers.normalisation(self.tower)
             size = self.image_size or towers.model_facts(self.tower).image_size
@@ -115,6 +129,9 @@ class BackboneSpec:
 
         Weights that do not come from a file are named by the versions that make them.
         """
+        if self.imported:
+            mend = "import them with `unseen import`"
+            return str(read_json(Path(self.weights) / "store.json", UnseenError, mend)["fingerprint"])
         facts = self.resolved().to_json() | {"interpolation": "bicubic"}
         del facts["seed"]
         if self.tower is not None:
@@ -163,6 +180,9 @@ class Backbone(nn.Module):
 
     def __init__(self, spec: BackboneSpec) -> None:
         super().__init__()
+        if spec.imported:
+            problem = "imported features come without the network that made them, so no picture can be looked at"
+            raise UnseenError(problem, where=spec.name, mend="train with a --backbone for that")
         self.spec = spec = spec.resolved()
         self.fingerprint = spec.fingerprint()
         assert spec.image_size and spec.mean and spec.std  # noqa: PT018
@@ -396,6 +416,10 @@ def _check_name(name: str) -> None:
     if name.startswith(towers.PREFIX):
         if name == towers.PREFIX:
             raise UnseenError("no model named", where=name, mend="hf:FOLDER, or the hub's id of one")
+        return
+    if name.startswith(IMPORTED):
+        if name == IMPORTED:
+            raise UnseenError("no features named", where=name, mend="features:NAME, as given to `unseen import`")
         return
     base = name.split(".")[0]
     if not timm.is_model(base):

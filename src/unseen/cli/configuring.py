@@ -100,6 +100,8 @@ def make_backbone(
         default = default_backbone(name or dataset, device)
         changes = {k: v for k, v in {**normal, "image_size": size}.items() if v is not None}
         return replace(default, stages=chosen, crop=crop, **changes)
+    if name.startswith("features:"):
+        weights = str(Path(dataset) / "features" / name.removeprefix("features:"))
     found = "pretrained" if weights is None else weights
     if found not in ("pretrained", "random"):
         found = str(Path(found).expanduser().absolute())

@@ -27,7 +27,8 @@ class RunOptions:
     backbone: Annotated[
         str | None,
         typer.Option(
-            help="timm model, hf:MODEL (a CLIP or SigLIP folder or hub id), or fieldguide (the one made for its birds) "
+            help="timm model, hf:MODEL (a CLIP or SigLIP folder or hub id), fieldguide (the one made for its birds), "
+            "or features:NAME (what `unseen import` put into the dataset folder) "
             "[default: resnet101.tv_in1k]."
         ),
     ] = None

@@ -79,7 +79,7 @@ def train(
             config, folder, cache=cache, device=device, workers=workers, report=bars, on_plan=_tell_plan(folder)
         )
     )
-    page = write_run_report(run, device, cache) if report else None
+    page = write_run_report(run, device, cache) if report and not config.backbone.imported else None
     if as_json:
         print_json({"run": str(run.folder), "page": None if page is None else str(page), **run.results})
         return

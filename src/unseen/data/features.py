@@ -143,6 +143,77 @@ def extract(
         return RegionStore.open(store)
 
 
+def write_store(
+    folder: Path,
+    read: Callable[[int, int], np.ndarray],
+    *,
+    names: Sequence[str],
+    grid: tuple[int, int],
+    channels: int,
+    source: Mapping[str, Any],
+    dtype: str = "float16",
+    chunk: int = 32,
+    progress: Callable[[int, int], None] | None = None,
+) -> "RegionStore":
+    """Fills a store with features made elsewhere, or with what of them is missing, and opens it.
+
+    One chunk is held at a time. A store that was stopped goes on with the first unfinished chunk.
+
+    Args:
+        folder: the store's own folder.
+        read: gives the features (b, R, C) of the pictures from one position up to another.
+        names: one name per picture.
+        grid: (height, width) of the grid of regions.
+        channels: C.
+        source: what the features are and of what file; JSON.
+        dtype: "float16", "bfloat16" or "float32".
+        chunk: pictures read at once.
+        progress: told (pictures done, pictures in all) after every chunk.
+    """
+    facts = {"format": _FORMAT, "source": dict(source), "dtype": dtype, "pictures": list(names), "grid": list(grid)}
+    fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    meta = {
+        "format": _FORMAT,
+        "fingerprint": fingerprint,
+        "backbone": dict(source),
+        "dtype": dtype,
+        "chunk": chunk,
+        "stages": [{"stage": "final", "file": "stage0.bin", "grid": list(grid), "channels": channels}],
+        "versions": {"torch": torch.__version__},
+        "names": list(names),
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(folder.with_name(f".{folder.name}.lock")):
+        layout, finished = _start(folder, meta)
+        todo = [index for index in range(layout.chunks) if index not in finished]
+        needed, free = sum(len(layout.pictures(i)) for i in todo) * layout.picture_bytes, shutil.disk_usage(folder).free
+        if needed > free:
+            raise _disk_full(folder, needed, free)
+        try:
+            with layout.files[0].open("r+b") as output, _repaired(folder / _JOURNAL) as journal:
+                for index in todo:
+                    rows = layout.pictures(index)
+                    regions = torch.from_numpy(np.ascontiguousarray(read(rows.start, rows.stop)))
+                    kept = regions.to(_DTYPES[dtype][0])
+                    if not kept.isfinite().all():
+                        problem = f"features as large as {regions.abs().max().item():g} do not fit in {dtype}"
+                        raise StoreError(problem, where=names[rows.start], mend="store them as bfloat16 or float32")
+                    data = _bits(kept).data.cast("B")
+                    output.seek(rows.start * layout.picture_bytes)
+                    output.write(data)
+                    _sync(output)
+                    entry = {"chunk": index, "crc32": [zlib.crc32(data)]}
+                    journal.write(json.dumps(entry).encode() + b"\n")
+                    _sync(journal)
+                    if progress is not None:
+                        progress(rows.stop, layout.count)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise _disk_full(folder, needed, shutil.disk_usage(folder).free) from None
+        return RegionStore.open(folder)
+
+
 class RegionStore:
     """A finished store of region features, read through memory maps.
 

@@ -8,6 +8,7 @@
 ``attributes``            optional: attribute, group, part, scale; or a sheet of ``classes.xlsx``
 ``attribute_vectors.npy`` optional: K x D word vectors, in the order of the attributes
 ``parts``                 optional: file, part, x, y in pixels, optionally visible
+``features/``             optional: imported features; with them, ``images/`` may be missing
 ========================= ====================================================================
 
 Tables are ``.csv``, ``.tsv``, ``.xlsx`` or ``.parquet``.
@@ -43,6 +44,7 @@ from unseen.data.tables import (
 from unseen.data.xlsa17 import read_class_table
 from unseen.errors import DataError
 
+FEATURES = "features"
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 RESERVED = ("class", "seen", "validation")
 TEST_SHARE = 0.2
@@ -295,7 +297,9 @@ def read_pictures(root: Path, names: Sequence[str], complain: Complain, classes:
     try:
         path = find_table(root, "images")
         if path is not None:
-            return _listed(path, root / "images" if not images.is_dir() else images, names, complain, classes)
+            if (root / FEATURES).is_dir():
+                images = root / "images"
+            return _listed(path, images, names, complain, classes)
     except DataError as error:
         complain([error])
         return None
@@ -337,7 +341,9 @@ def _listed(path: Path, images: Path, names: Sequence[str], complain: Complain, 
         files = next(
             (f for f in (slashed, [s.removeprefix("images/") for s in slashed]) if (images / f[0]).exists()), files
         )
-    bad = _check_files(images, files, lambda row: place(path, row, "file"), complain, table=True)
+    bad: Sequence[int] = []
+    if images.is_dir() or not (path.parent / FEATURES).is_dir():  # features may stand for pictures
+        bad = _check_files(images, files, lambda row: place(path, row, "file"), complain, table=True)
     keep = np.setdiff1d(np.arange(len(frame)), [*unknown, *wrong, *bad])
     if not len(keep):
         return None

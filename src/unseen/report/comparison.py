@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 
 from unseen.files import write_json, write_text
-from unseen.report.tables import metric_cell, percent
+from unseen.report.tables import metric_cell, percent, pixels
 from unseen.training.run import METRICS
 
 COLOURS = {"honest": "#1f6f54", "paper": "#c07a1c", "validation": "#3b5f8a"}
@@ -123,7 +123,7 @@ def legend(found: dict[str, Any]) -> list[str]:
         f"Data: {data['name']} ({data['fingerprint']}): {data['classes_seen']} seen and {data['classes_unseen']} "
         f"unseen classes, {data['attributes']} attributes; {data['trainval']} training, {data['test_seen']} + "
         f"{data['test_unseen']} test pictures.",
-        f"Backbone: {backbone['name']}, weights {backbone['weights']}, {backbone['image_size']} px"
+        f"Backbone: {backbone['name']}, weights {backbone['weights']}{pixels(backbone)}"
         + (f", {backbone['regions']} regions of {backbone['channels']} channels" if "regions" in backbone else "")
         + f", {_trained(found)}.",
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unseen.training.run import METRICS, Run
@@ -41,11 +41,16 @@ def result_rows(runs: Sequence[Run]) -> list[dict[str, str]]:
                     "protocol": protocol,
                     **{name: metric_cell(found["metrics"][name], len(names)) for name in METRICS},
                     "data": f"{manifest['data']['name']} ({manifest['data']['fingerprint'][:8]})",
-                    "backbone": f"{backbone['name']} {backbone['image_size']}px {backbone['weights']}, {how}",
+                    "backbone": f"{backbone['name']}{pixels(backbone)} {backbone['weights']}, {how}",
                     "seeds": label,
                 }
             )
     return rows
+
+
+def pixels(backbone: Mapping[str, Any]) -> str:
+    """The side of the network's input; nothing where features were imported."""
+    return f" {backbone['image_size']}px" if backbone["image_size"] else ""
 
 
 def shared_columns(rows: Sequence[dict[str, str]]) -> list[str]:

@@ -67,7 +67,7 @@ class RunConfig:
         if self.select not in SELECT:
             raise UnseenError(f'cannot select by "{self.select}"', mend=f"one of {', '.join(SELECT)}")
         needed = find_method(self.method).stages
-        if needed > 1 and self.backbone.tower is not None:
+        if needed > 1 and (self.backbone.tower is not None or self.backbone.imported):
             problem = f"has one stage, and {self.method} reads {needed}"
             raise UnseenError(problem, where=self.backbone.name, mend="give a timm model")
         if self.backbone.stages == (FINAL,):

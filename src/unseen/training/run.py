@@ -23,6 +23,7 @@ from unseen.classes import ClassTable, write_attributes
 from unseen.data.catalogue import FIELDGUIDE, cache_folder, load_dataset
 from unseen.data.dataset import Dataset
 from unseen.data.features import RegionStore, extract
+from unseen.data.importing import imported_store
 from unseen.data.pictures import PictureStore
 from unseen.errors import RunError, UnseenError
 from unseen.evaluation.metrics import Interval, bootstrap, evaluate, per_class_accuracy
@@ -114,6 +115,8 @@ class Plan:
 
     def extract(self, cache: Path, device: str, workers: int, report: Report = silent) -> RegionStore | PictureStore:
         """The region store of all pictures of the dataset; for a method trained end to end the pictures themselves."""
+        if self.config.backbone.imported:
+            return imported_store(self.dataset, Path(self.config.backbone.weights))
         backbone = Backbone(self.config.backbone)
         if find_method(self.config.method).end_to_end:
             names = self.dataset.files
@@ -495,7 +498,9 @@ def _manifest(
         },
         "backbone": {
             "name": spec.name,
-            "weights": Path(spec.weights).name,
+            "weights": str(store.backbone["made_with"])
+            if isinstance(store, RegionStore) and spec.imported
+            else Path(spec.weights).name,
             "image_size": plan.config.backbone.resolved().image_size,
             "regions": f"{grid[0]}x{grid[1]}",
             "stages": list(spec.stages),

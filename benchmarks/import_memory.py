@@ -1,0 +1,60 @@
+"""Peak memory of `unseen import` on generated region features: `python benchmarks/import_memory.py [PICTURES ...]`.
+
+Each size runs in a process of its own. The features are 2048 x 14 x 14 float32, as the field's HDF5 files hold them.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from unseen.classes import Attributes, ClassTable
+from unseen.data.dataset import Dataset
+from unseen.data.importing import import_features
+
+SHAPE = (2048, 14, 14)
+CLASSES = 4
+
+
+def one(pictures: int, folder: Path) -> None:
+    labels = np.arange(pictures) % CLASSES
+    seen = np.arange(CLASSES) < CLASSES - 1
+    split = np.where(labels < CLASSES - 1, "trainval", "test_unseen").astype(object)
+    table = ClassTable(tuple("abcd"), Attributes(("x", "y")), np.arange(1.0, 9.0).reshape(4, 2), seen)
+    dataset = Dataset("generated", folder, table, tuple(f"{i}.jpg" for i in range(pictures)), labels, split)
+    path = folder / "features.hdf5"
+    with h5py.File(path, "w") as file:
+        file["labels"] = labels
+        features = file.create_dataset("feature_map", (pictures, *SHAPE), dtype=np.float32)
+        block = np.random.default_rng(0).random((8, *SHAPE), dtype=np.float32)
+        for start in range(0, pictures, 8):
+            features[start : start + 8] = block[: min(8, pictures - start)]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.monotonic()
+    store = import_features(path, dataset, folder, "generated")
+    seconds, peak = time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(
+        f"{pictures:>8} pictures  HDF5 {path.stat().st_size / 1e9:6.2f} GB  store {store.nbytes / 1e9:6.2f} GB  "
+        f"{seconds:6.1f} s  {path.stat().st_size / 1e6 / seconds:6.0f} MB/s  peak {peak / 1024:6.0f} MB "
+        f"({(peak - before) / 1024:.0f} MB above the start)"
+    )
+
+
+def main() -> None:
+    if len(sys.argv) == 3 and sys.argv[1] == "--one":
+        with tempfile.TemporaryDirectory() as folder:
+            one(int(sys.argv[2]), Path(folder))
+        return
+    for pictures in sys.argv[1:] or ["200", "800", "3200"]:
+        subprocess.run([sys.executable, __file__, "--one", pictures], check=True)
+
+
+if __name__ == "__main__":
+    main()

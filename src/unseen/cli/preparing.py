@@ -1,0 +1,147 @@
+"""``unseen prepare`` and ``import``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unseen.cli.common import JsonFlag, app, err, out, plain_text, print_json, with_bars
+
+if TYPE_CHECKING:
+    from unseen.data.prepare import Outcome
+
+
+@app.command()
+def prepare(
+    dataset: Annotated[str, typer.Argument(help="cub, sun, awa2, awa1, apy or flo.", show_default=False)],
+    root: Annotated[Path, typer.Option(help="Folder that the downloads are unpacked in.", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Dataset folder to write [default: datasets/DATASET].")
+    ] = None,
+    semantics: Annotated[
+        str | None,
+        typer.Option(help="Class attributes: attributes, binary (AWA) or sentences (CUB, FLO) [default: the first]."),
+    ] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Also compute checksums.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Check only; write nothing.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check the official files of a benchmark and make a dataset folder of them.
+
+    Says which files are needed, from which page, what is there and what is wrong. Ends with status 0 if all is well,
+    else 2.
+
+    Example: `unseen prepare cub --root downloads`
+    """
+    from unseen.data.prepare import find_benchmark
+    from unseen.data.prepare import prepare as work
+
+    benchmark = find_benchmark(dataset)
+    folder = None if check else output or Path("datasets") / benchmark.name
+    outcome = with_bars(lambda bars: work(benchmark, root, folder, semantics=semantics, verify=verify, report=bars))
+    if as_json:
+        print_json(outcome.to_json())
+    else:
+        _show(outcome, root)
+    if outcome.lacking or outcome.problems:
+        raise typer.Exit(2)
+
+
+@app.command(name="import")
+def import_(
+    features: Annotated[Path, typer.Argument(help="The field's region HDF5, or a res101.mat.", show_default=False)],
+    dataset: Annotated[Path, typer.Argument(help="A dataset folder of `unseen prepare`.", show_default=False)],
+    name: Annotated[
+        str | None, typer.Option(help="What to call them in --backbone features:NAME [default: the file's name].")
+    ] = None,
+    made_with: Annotated[
+        str, typer.Option(help="Network, its weights and picture size: stands beside every result.")
+    ] = "origin not stated",
+    dtype: Annotated[str, typer.Option(help="Kept as float16, bfloat16 or float32.")] = "float16",
+) -> None:
+    """Import features that others made; repeat the command to resume.
+
+    The rows must be the dataset's pictures: labels, names and splits are compared first. A method is then trained on
+    them with `unseen train DATASET --backbone features:NAME`; new pictures cannot be looked at without the network.
+
+    Example: `unseen import feature_map_ResNet_101_CUB.hdf5 datasets/cub --name dazle`
+    """
+    from unseen.data.folder import load_folder
+    from unseen.data.importing import import_features
+
+    called = name or features.stem
+    found = load_folder(dataset)
+    store = with_bars(
+        lambda bars: import_features(
+            features,
+            found,
+            dataset,
+            called,
+            made_with=made_with,
+            dtype=dtype,
+            progress=lambda done, total: bars("importing features", done, total),
+        )
+    )
+    height, width = store.grid()
+    said = (
+        f"{len(store):,} pictures, {height}x{width} regions of {store.channels()} channels, {store.nbytes / 1e9:.2f} GB"
+    )
+    out.print(plain_text(f"{said} in {store.folder}"), highlight=False, soft_wrap=True)
+    out.print(plain_text(f"next: unseen train {dataset} --backbone features:{called}"), highlight=False, soft_wrap=True)
+
+
+def _show(outcome: Outcome, root: Path) -> None:
+    """The files, what the checks say, and the next step."""
+
+    def say(text: str, style: str | None = None) -> None:
+        out.print(plain_text(text), style=style, highlight=False, soft_wrap=True)
+
+    benchmark = outcome.benchmark
+    say(f"{benchmark.title} in {root}", "bold")
+    say(f"by {benchmark.cite}; terms of use: see its page", "dim")
+    width = max(len(s.need.paths[0]) for s in outcome.states)
+    for state in outcome.states:
+        mark = state.state if state.state == "found" or state.need.required else f"{state.state} (optional)"
+        place = state.need.paths[0] if state.path is None else _below(state.path, root)
+        say(f"  {mark:<18} {place:<{width}}  {state.need.what}" + (f"; {state.note}" if state.note else ""))
+    wanted = {s.need.download.file: s for s in outcome.states if s.state != "found"}
+    if wanted:
+        say("")
+        say("To get what is missing:", "bold")
+    for file, state in wanted.items():
+        download = state.need.download
+        needed = any(s.need.required for s in outcome.states if s.state != "found" and s.need.download.file == file)
+        say(f"  {file}{'' if needed else ' (optional)'}: {state.next}")
+        checksum = download.checksum or "no checksum published"
+        say(f"    {download.url}", "dim")
+        say(f"    {download.size_text}; {checksum}" + (f" ({download.source})" if download.source else ""), "dim")
+    if outcome.held:
+        say("")
+        say("Checked:", "bold")
+        for held in outcome.held:
+            say(f"  {held}")
+    for note in outcome.notes:
+        err.print(f"[yellow]note:[/] {plain_text(note)}", highlight=False, soft_wrap=True)
+    for problem in outcome.problems:
+        err.print(f"[bold red]wrong:[/] {plain_text(problem)}", highlight=False, soft_wrap=True)
+    say("")
+    if outcome.dataset is not None:
+        say(f"dataset:     {outcome.output}")
+        say(f"fingerprint: {outcome.dataset.fingerprint}")
+        features = "" if benchmark.pictures else " --backbone features:res101"
+        say(f"next:        unseen train {outcome.output}{features}")
+    elif outcome.lacking:
+        say(f"not ready: {len(outcome.lacking)} needed files are not there or damaged", "bold")
+    elif outcome.problems:
+        say(f"not ready: {len(outcome.problems)} things to mend", "bold")
+    else:
+        say("all is well")
+
+
+def _below(path: Path, root: Path) -> str:
+    try:
+        return path.relative_to(root).as_posix()
+    except ValueError:
+        return str(path)

@@ -1,0 +1,139 @@
+"""Features that others made, as a region store in a dataset folder: the field's HDF5 and ``res101.mat``.
+
+They come without the network, so that a method can be trained and tested on them, but no new picture be looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from unseen.backbones import IMPORTED
+from unseen.data.dataset import Dataset
+from unseen.data.features import RegionStore, write_store
+from unseen.data.folder import FEATURES
+from unseen.data.formats.matlab import mat_shapes
+from unseen.data.formats.region_hdf5 import Reader, RegionFile
+from unseen.data.formats.res101 import ImageList, read_features
+from unseen.errors import DataError
+
+MEND = "import the features of this dataset"
+UNKNOWN = "origin not stated"
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Features in a file.
+
+    Args:
+        path: the file.
+        labels: int64 ``(M,)``.
+        files: M picture names; empty where the file has none.
+        parts: rows of the splits; empty where the file has none.
+        grid, channels: shape of a picture's features.
+        reader: opens them.
+    """
+
+    path: Path
+    labels: np.ndarray
+    files: tuple[str, ...]
+    parts: dict[str, np.ndarray]
+    grid: tuple[int, int]
+    channels: int
+    reader: Callable[[], AbstractContextManager[Reader]]
+
+
+def open_source(path: Path) -> Source:
+    """A file of features: region HDF5, or ``res101.mat`` of MATLAB 5 or 7.3.
+
+    Raises:
+        DataError: it is neither, or damaged.
+    """
+    if path.suffix == ".mat":
+        images = ImageList.read(path)
+        if not images.channels:
+            raise DataError("no `features`", where=path, mend=f"it has {', '.join(mat_shapes(path))}")
+        return Source(path, images.labels, images.files, {}, (1, 1), images.channels, lambda: read_features(path))
+    found = RegionFile.open(path)
+    return Source(path, found.labels, (), found.rows, found.grid, found.channels, found.reader)
+
+
+def import_features(
+    path: Path,
+    dataset: Dataset,
+    folder: Path,
+    name: str,
+    *,
+    made_with: str = UNKNOWN,
+    dtype: str = "float16",
+    chunk: int = 32,
+    progress: Callable[[int, int], None] | None = None,
+) -> RegionStore:
+    """Import features into a dataset folder, a chunk at a time.
+
+    The rows of the file must be the pictures of the dataset in their order: the labels of all of them are compared and,
+    where the file has them, picture names and splits.
+
+    Args:
+        path: see :func:`open_source`.
+        dataset: the data, its pictures in the order of the Proposed Split's rows as ``unseen prepare`` writes them.
+        folder: the dataset's folder.
+        name: what the features are called in ``--backbone features:NAME``.
+        made_with: network, weights and picture size, for the record of every result.
+        dtype, chunk, progress: see :func:`unseen.data.features.write_store`.
+
+    Raises:
+        DataError: the file does not fit the dataset.
+        StoreError: no room, or numbers too large for ``dtype``.
+    """
+    if not name or name != Path(name).name or name.startswith("."):
+        raise DataError(f'"{name}" is no name for features', where="--name", mend="a word, such as res101")
+    source = open_source(path)
+    _check(source, dataset)
+    stat = path.stat()
+    facts = {"name": IMPORTED + name, "made_with": made_with, "file": path.name, "bytes": stat.st_size}
+    with source.reader() as read:
+        return write_store(
+            folder / FEATURES / name,
+            read,
+            names=dataset.files,
+            grid=source.grid,
+            channels=source.channels,
+            source=facts | {"modified": stat.st_mtime_ns},
+            dtype=dtype,
+            chunk=chunk,
+            progress=progress,
+        )
+
+
+def imported_store(dataset: Dataset, folder: Path) -> RegionStore:
+    """Imported features of a dataset; :class:`DataError` if they are of other pictures."""
+    store = RegionStore.open(folder)
+    if store.names != list(dataset.files):
+        raise DataError("these features are of other pictures", where=folder, mend="import them again")
+    return store
+
+
+def _check(source: Source, dataset: Dataset) -> None:
+    """The rows of a file are the pictures of a dataset."""
+    if len(source.labels) != len(dataset.files):
+        problem = f"features of {len(source.labels):,} pictures for {len(dataset.files):,} of {dataset.name}"
+        raise DataError(problem, where=source.path, mend=MEND)
+    wrong = np.flatnonzero(source.labels != dataset.labels)
+    if len(wrong):
+        row = int(wrong[0])
+        problem = f"{len(wrong):,} labels differ, the first in row {row + 1} ({dataset.files[row]})"
+        raise DataError(
+            problem, where=source.path, mend="make the dataset with `unseen prepare`; rows must be in its order"
+        )
+    for part, rows in source.parts.items():
+        if not np.array_equal(np.sort(rows), dataset.indices(part)):
+            raise DataError(f"{part}_loc is not the dataset's {part}", where=source.path, mend=MEND)
+    for row, (theirs, mine) in enumerate(zip(source.files, dataset.files, strict=False)):
+        stem = Path(theirs).stem
+        if not Path(mine).stem.startswith(stem):  # objects cut out of a picture are called by it and a number
+            raise DataError(f'row {row + 1} is "{theirs}", not "{mine}"', where=source.path, mend=MEND)

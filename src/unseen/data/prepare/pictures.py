@@ -1,0 +1,117 @@
+"""A release's picture names against the pictures of a folder, by name and not by number."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from unseen.errors import DataError
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp"}
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures below a folder.
+
+    Args:
+        folder: the folder.
+        files: their paths below it, with ``/``, sorted.
+    """
+
+    folder: Path
+    files: tuple[str, ...]
+
+    @classmethod
+    def below(cls, folder: Path) -> Pictures:
+        """List a folder; hidden files and other kinds are passed over."""
+        found = []
+        for place, folders, names in os.walk(folder, followlinks=True):
+            folders[:] = [f for f in folders if not f.startswith(".")]
+            base = Path(place).relative_to(folder)
+            found += [
+                (base / n).as_posix() for n in names if n[0] != "." and os.path.splitext(n)[1].lower() in SUFFIXES
+            ]
+        return cls(folder, tuple(sorted(found)))
+
+    def find(self, wanted: Sequence[str], mend: str, shared: bool = False) -> tuple[str, ...]:
+        """The picture of each path of a list whose folders lie elsewhere: by file name and as many folders as needed.
+
+        Args:
+            wanted: the paths, with ``/``.
+            mend: what to do where some are missing.
+            shared: whether several may name one picture.
+
+        Raises:
+            DataError: pictures that are missing, named twice, or that several of the folder may be.
+        """
+        by_name: dict[str, list[str]] = defaultdict(list)
+        for file in self.files:
+            by_name[file.rsplit("/", 1)[-1]].append(file)
+        found, missing = [], []
+        for path in wanted:
+            candidates = by_name.get(path.rsplit("/", 1)[-1], [])
+            if len(candidates) > 1:
+                candidates = _nearest(path, candidates)
+            if len(candidates) > 1:
+                problem = f'"{path}" may be {candidates[0]} or {candidates[1]}'
+                raise DataError(problem, where=self.folder, mend="keep one copy of the pictures in this folder")
+            if candidates:
+                found.append(candidates[0])
+            else:
+                missing.append(path)
+        if missing:
+            tail = "/".join(missing[0].split("/")[-2:])
+            problem = f'{len(missing):,} of {len(wanted):,} pictures are not there, the first "{tail}"'
+            raise DataError(problem, where=self.folder, mend=mend)
+        if not shared:
+            twice = [file for file, times in Counter(found).items() if times > 1]
+            if twice:
+                problem = f'"{twice[0]}" is named {Counter(found)[twice[0]]} times'
+                raise DataError(problem, where=self.folder, mend="take res101.mat from the release itself")
+        return tuple(found)
+
+    def extra(self, used: Sequence[str]) -> list[str]:
+        """Pictures that a list does not name."""
+        known = set(used)
+        return [file for file in self.files if file not in known]
+
+
+def _nearest(path: str, candidates: list[str]) -> list[str]:
+    """The candidates that share most folders with a path, counted from the file name."""
+
+    def common(candidate: str) -> int:
+        count = 0
+        for mine, theirs in zip(reversed(path.split("/")), reversed(candidate.split("/")), strict=False):
+            if mine != theirs:
+                break
+            count += 1
+        return count
+
+    best = max(map(common, candidates))
+    return [c for c in candidates if common(c) == best]
+
+
+def check_classes(
+    files: Sequence[str], classes: Sequence[str], class_of: Callable[[PurePosixPath], str], where: Path, mend: str
+) -> None:
+    """Whether the class that a picture's path names is that of its label.
+
+    Args:
+        files: picture paths.
+        classes: the class that the label of each stands for.
+        class_of: the class that a path names.
+        where: the file that the labels come from.
+        mend: what to do where they differ.
+
+    Raises:
+        DataError: they differ; one line with the first and how many.
+    """
+    wrong = [i for i, file in enumerate(files) if class_of(PurePosixPath(file)) != classes[i]]
+    if wrong:
+        i = wrong[0]
+        problem = f'{len(wrong):,} labels are not the class of the picture: "{files[i]}" is labelled "{classes[i]}"'
+        raise DataError(problem, where=where, mend=mend)

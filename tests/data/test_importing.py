@@ -1,0 +1,177 @@
+"""Imported features: the same numbers, row by row, in bounded memory, and only of the dataset's own pictures."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from tiny_benchmarks import CLASSES, EACH, Tiny
+from unseen.backbones import Backbone, BackboneSpec
+from unseen.data.folder import load_folder
+from unseen.data.importing import import_features, imported_store
+from unseen.data.prepare import prepare
+from unseen.errors import DataError, StoreError, UnseenError
+from unseen.training.config import RunConfig
+from unseen.training.run import fit
+
+COUNT = CLASSES * EACH
+
+
+@pytest.fixture(scope="module")
+def birds(tmp_path_factory):
+    """A prepared dataset folder and its source."""
+    root = tmp_path_factory.mktemp("birds")
+    tiny = Tiny("cub", root / "root")
+    prepare(tiny.write(), tiny.root, root / "cub")
+    return root / "cub", tiny
+
+
+def regions(path, folder, first=0, **changes):
+    dataset = load_folder(folder)
+    content = {
+        "feature_map": np.random.default_rng(0).normal(size=(COUNT, 7, 2, 2)).astype(np.float32),
+        "labels": dataset.labels + first,
+        **{f"{part}_loc": dataset.indices(part) + first for part in ("trainval", "test_seen", "test_unseen")},
+    } | changes
+    with h5py.File(path, "w") as file:
+        for name, value in content.items():
+            file[name] = value
+    return content["feature_map"]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_regions_are_those_of_the_file(birds, tmp_path, first):
+    folder, _ = birds
+    features = regions(tmp_path / "x.hdf5", folder, first)
+    store = import_features(
+        tmp_path / "x.hdf5", load_folder(folder), folder, f"regions{first}", dtype="float32", chunk=3
+    )
+    assert store.grid() == (2, 2)
+    assert store.names == list(load_folder(folder).files)
+    read = store.read([5, 0])
+    assert (read[0, 3].numpy() == features[5, :, 1, 1]).all()
+    assert (read[1, 1].numpy() == features[0, :, 0, 1]).all()
+    store.verify()
+
+
+def test_pooled_features_are_one_region(birds):
+    folder, tiny = birds
+    path = tiny.root / "xlsa17/data/CUB/res101.mat"
+    store = import_features(path, load_folder(folder), folder, "pooled", dtype="float32")
+    assert store.read(range(COUNT))[:, 0].numpy() == pytest.approx(tiny.images["features"].T, rel=1e-6)
+
+
+def test_an_import_that_stopped_goes_on(birds, tmp_path):
+    folder, _ = birds
+    regions(tmp_path / "x.hdf5", folder)
+
+    def stop(done, total):
+        if done > 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        import_features(tmp_path / "x.hdf5", load_folder(folder), folder, "stopped", chunk=4, progress=stop)
+    told = []
+    import_features(
+        tmp_path / "x.hdf5", load_folder(folder), folder, "stopped", chunk=4, progress=lambda d, t: told.append(d)
+    )
+    assert told[0] == 16
+    store = imported_store(load_folder(folder), folder / "features" / "stopped")
+    store.verify()
+
+
+def test_no_more_than_a_chunk_is_held(birds, tmp_path):
+    folder, _ = birds
+    shape = (COUNT, 64, 14, 14)
+    regions(tmp_path / "x.hdf5", folder, feature_map=np.zeros(shape, np.float32))
+    dataset = load_folder(folder)
+    tracemalloc.start()
+    import_features(tmp_path / "x.hdf5", dataset, folder, "lean", chunk=2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    chunk = 2 * 64 * 14 * 14 * 4
+    assert peak < 4 * chunk + 500_000
+    assert peak < np.prod(shape) * 4 / 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"labels": np.zeros(COUNT, int)}, "35 labels differ, the first in row 6"),
+        ({"trainval_loc": np.arange(24)}, "trainval_loc is not the dataset's trainval"),
+        (
+            {"feature_map": np.zeros((3, 7, 2, 2), np.float32), "labels": np.zeros(3, int)},
+            "features of 3 pictures for 40",
+        ),
+    ],
+)
+def test_features_of_something_else_are_refused(birds, tmp_path, changes, problem):
+    folder, _ = birds
+    regions(tmp_path / "x.hdf5", folder, **changes)
+    with pytest.raises(DataError, match=problem):
+        import_features(tmp_path / "x.hdf5", load_folder(folder), folder, "wrong")
+    assert not (folder / "features" / "wrong").exists()
+
+
+def test_numbers_that_do_not_fit_are_said(birds, tmp_path):
+    folder, _ = birds
+    regions(tmp_path / "x.hdf5", folder, feature_map=np.full((COUNT, 7, 2, 2), 1e6, np.float32))
+    with pytest.raises(StoreError, match=r"features as large as 1e\+06 do not fit in float16"):
+        import_features(tmp_path / "x.hdf5", load_folder(folder), folder, "large")
+    with pytest.raises(DataError, match=r'"\.\./x" is no name'):
+        import_features(tmp_path / "x.hdf5", load_folder(folder), folder, "../x")
+
+
+def spec(folder, name):
+    return BackboneSpec(name=f"features:{name}", weights=str(folder / "features" / name))
+
+
+@pytest.mark.parametrize("method", ["eszsl", "msdn"])
+def test_a_method_trains_and_tests_on_them(birds, tmp_path, method):
+    folder, tiny = birds
+    path = tiny.root / "xlsa17/data/CUB/res101.mat"
+    import_features(path, load_folder(folder), folder, "trained", made_with="ResNet-101, 224 px")
+    recipe = {} if method == "eszsl" else {"epochs": "1"}
+    config = RunConfig(
+        method=method, dataset=str(folder), backbone=spec(folder, "trained"), recipe=recipe, vectors="random"
+    )
+    run = fit(config, tmp_path / "run", device="cpu")
+    backbone = run.manifest["backbone"]
+    assert backbone["name"] == "features:trained"
+    assert backbone["weights"] == "ResNet-101, 224 px"
+    assert backbone["regions"] == "1x1"
+    assert run.manifest["splits"]["validation_source"] == "given validation classes"
+    assert run.results["protocols"]["honest"]["metrics"]["T1"]["mean"] is not None
+
+
+def test_what_needs_the_network_says_so(birds, tmp_path):
+    folder, tiny = birds
+    import_features(tiny.root / "xlsa17/data/CUB/res101.mat", load_folder(folder), folder, "blind")
+    with pytest.raises(UnseenError, match="no picture can be looked at"):
+        Backbone(spec(folder, "blind"))
+    with pytest.raises(UnseenError, match="no such file — import them with `unseen import`"):
+        spec(folder, "absent").fingerprint()
+    with pytest.raises(UnseenError, match="features:blind: has one stage, and mgmrn reads 3 — give a timm model"):
+        RunConfig(method="mgmrn", dataset=str(folder), backbone=spec(folder, "blind"))
+    with pytest.raises(UnseenError, match="no features named"):
+        BackboneSpec(name="features:")
+
+
+def test_animals_without_pictures(tmp_path):
+    """AWA1: its photographs are not public; the folder holds the release's features instead."""
+    tiny = Tiny("awa1", tmp_path / "root", v73=True)
+    outcome = prepare(tiny.write(), tiny.root, tmp_path / "awa1")
+    assert outcome.problems == []
+    dataset = load_folder(tmp_path / "awa1")
+    assert not (tmp_path / "awa1" / "images").exists()
+    store = imported_store(dataset, tmp_path / "awa1/features/res101")
+    assert store.dtype == torch.float16
+    assert store.read([7])[0, 0].float().numpy() == pytest.approx(tiny.images["features"][:, 7], rel=1e-3)
+    again = prepare(tiny.benchmark, tiny.root, tmp_path / "awa1")  # replaced in place
+    assert again.dataset.fingerprint == dataset.fingerprint
+    assert json.loads((tmp_path / "awa1/prepared.json").read_text())["benchmark"] == "AWA1"
