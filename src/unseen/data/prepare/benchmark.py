@@ -85,6 +85,15 @@ class Material:
         assert self.images is not None
         return tuple(self.split.names[c] for c in self.images.labels)
 
+    def name_pictures(self) -> None:
+        """Call the pictures as the release does, where they are not there; each by its row if several share a name."""
+        assert self.images is not None
+        names = ["/".join(path.split("/")[-2:]) for path in self.images.files]
+        if len(set(names)) < len(names):
+            stems = [name.rsplit("/", 1)[-1].rsplit(".", 1)[0] for name in names]
+            names = [f"{c}/{s}-{i + 1:05d}.jpg" for i, (c, s) in enumerate(zip(self.classes(), stems, strict=True))]
+        self.files, self.folder, self.objects, self.positions, self.boxes = tuple(names), None, None, None, None
+
     def table(self) -> ClassTable:
         """The class table; :class:`DataError` where it does not hold together."""
         assert self.split is not None
