@@ -111,7 +111,8 @@ def prepare(
         output: the dataset folder to write; ``None`` only checks.
         semantics: kind of class attributes, of ``benchmark.semantics``.
         verify: also compute checksums.
-        features_only: do without pictures; the release's pooled features are imported in their place.
+        features_only: do without pictures; the release's pooled features are imported in their place, and only the
+            Proposed Split's own files are required.
         report: progress.
 
     Raises:
@@ -125,9 +126,9 @@ def prepare(
         mend = f"one of {', '.join(benchmark.semantics)}"
         raise DataError(f'{benchmark.key} has no semantics "{chosen}"', where="--semantics", mend=mend)
     if features_only:
-        benchmark = replace(
-            benchmark, needs=tuple(n for n in benchmark.needs if n.name not in PICTURES), pictures=False
-        )
+        kept = [need for need in benchmark.needs if need.name not in PICTURES]
+        needs = tuple(replace(need, required=need.name in ("split", "list")) for need in kept)
+        benchmark = replace(benchmark, needs=needs, pictures=False)
     states = [look(need, root, verify) for need in benchmark.needs]
     found = Found(benchmark.key, {s.need.name: s.path for s in states if s.path is not None})
     examined = examine(benchmark, found, chosen)
@@ -137,6 +138,8 @@ def prepare(
         return outcome
     if not benchmark.pictures:
         material.name_pictures()
+    if "attributes" not in found and any(need.name == "attributes" for need in benchmark.needs):
+        outcome.notes.append("attributes are numbered, as the file of their names is not there")
     record = {
         "benchmark": benchmark.key,
         "root": str(root.resolve()),

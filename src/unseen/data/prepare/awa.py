@@ -60,7 +60,7 @@ def _gather(found: Found, material: Material, findings: Findings, semantics: str
                 findings.held.append(
                     check_matrix(matrix, names, split.values, split.names, found["matrix"], split.path)
                 )
-            if semantics == "binary":
+            if semantics == "binary" and "binary" in found:
                 material.values = join(read_numbers(found["binary"]), names, split, found["binary"])
     if "attributes" in found:
         with findings.check("attribute names of predicates.txt"):
