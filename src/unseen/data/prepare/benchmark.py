@@ -28,7 +28,7 @@ SPLIT_PAGE = (
 XLSA17 = Download(
     "xlsa17.zip", "http://datasets.d2.mpi-inf.mpg.de/xian/xlsa17.zip", SPLIT_PAGE, unpack="unzip xlsa17.zip"
 )
-DAZLE = "https://github.com/hbdat/cvpr20_DAZLE"
+WORD_VECTORS = "https://github.com/shiming-chen/TransZero"
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def split_needs(
 def vector_need(key: str, editions: tuple[tuple[int, str], ...]) -> Need:
     """The field's word vectors of the attributes' names."""
     file = f"{key}_attribute.pkl"
-    download = Download(file, f"{DAZLE} (folder w2v)", DAZLE)
+    download = Download(file, f"{WORD_VECTORS} (folder w2v)", WORD_VECTORS)
     return Need(
         "vectors", "word vectors of the attributes", (file, f"w2v/{file}", f"{key}/{file}"), download, False, editions
     )
