@@ -126,7 +126,7 @@ def _show(outcome: Outcome, root: Path) -> None:
         download = state.need.download
         needed = any(s.need.required for s in outcome.states if s.state != "found" and s.need.download.file == file)
         say(f"  {file}{'' if needed else ' (optional)'}: {state.next}")
-        checksum = download.checksum or "no checksum published"
+        checksum = download.checksum or "no checksum known"
         say(f"    {download.url}", "dim")
         say(f"    {download.size_text}; {checksum}" + (f" ({download.source})" if download.source else ""), "dim")
     if outcome.held:
