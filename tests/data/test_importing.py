@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tracemalloc
 
 import h5py
@@ -13,7 +14,7 @@ import torch
 from tiny_benchmarks import CLASSES, EACH, Tiny
 from unseen.backbones import Backbone, BackboneSpec
 from unseen.data.folder import load_folder
-from unseen.data.importing import import_features, imported_store
+from unseen.data.importing import import_features, import_vectors, imported_store
 from unseen.data.prepare import prepare
 from unseen.errors import DataError, StoreError, UnseenError
 from unseen.training.config import RunConfig
@@ -106,7 +107,7 @@ def test_no_more_than_a_chunk_is_held(birds, tmp_path):
         ({"trainval_loc": np.arange(24)}, "trainval_loc is not the dataset's trainval"),
         (
             {"feature_map": np.zeros((3, 7, 2, 2), np.float32), "labels": np.zeros(3, int)},
-            "features of 3 pictures for 40",
+            "rows from 0 to 39 for 3 pictures",
         ),
     ],
 )
@@ -175,3 +176,34 @@ def test_animals_without_pictures(tmp_path):
     again = prepare(tiny.benchmark, tiny.root, tmp_path / "awa1")  # replaced in place
     assert again.dataset.fingerprint == dataset.fingerprint
     assert json.loads((tmp_path / "awa1/prepared.json").read_text())["benchmark"] == "AWA1"
+
+
+@pytest.mark.parametrize("name", ["cub", "sun", "awa2", "apy", "flo"])
+def test_every_benchmark_does_without_pictures(tmp_path, name):
+    tiny = Tiny(name, tmp_path / "root")
+    tiny.write()
+    for folder in ("CUB_200_2011/images", "images", "Animals_with_Attributes2/JPEGImages", "VOCdevkit", "jpg"):
+        shutil.rmtree(tmp_path / "root" / folder, ignore_errors=True)
+    shutil.rmtree(tmp_path / "root/ayahoo_test_images", ignore_errors=True)
+    assert not prepare(tiny.benchmark, tiny.root, tmp_path / "no").ready
+    outcome = prepare(tiny.benchmark, tiny.root, tmp_path / "out", features_only=True)
+    assert outcome.problems == []
+    dataset = load_folder(tmp_path / "out")
+    assert len(set(dataset.files)) == COUNT
+    store = imported_store(dataset, tmp_path / "out/features/res101")
+    assert store.read([3])[0, 0].float().numpy() == pytest.approx(tiny.images["features"][:, 3], rel=1e-3)
+
+
+def test_word_vectors_of_a_region_file(tmp_path):
+    tiny = Tiny("awa1", tmp_path / "root")  # it comes without
+    prepare(tiny.write(), tiny.root, tmp_path / "out")
+    vectors = np.random.default_rng(0).normal(size=(tiny.attributes, 9))
+    regions(tmp_path / "x.hdf5", tmp_path / "out", w2v_att=vectors)
+    import_vectors(tmp_path / "x.hdf5", load_folder(tmp_path / "out"), tmp_path / "out")
+    assert (load_folder(tmp_path / "out").attribute_vectors == vectors).all()
+    regions(tmp_path / "x.hdf5", tmp_path / "out", w2v_att=vectors + 1)
+    with pytest.raises(DataError, match="the dataset has other word vectors"):
+        import_vectors(tmp_path / "x.hdf5", load_folder(tmp_path / "out"), tmp_path / "out")
+    regions(tmp_path / "x.hdf5", tmp_path / "out")
+    with pytest.raises(DataError, match="no word vectors of 6 attributes, but none"):
+        import_vectors(tmp_path / "x.hdf5", load_folder(tmp_path / "out"), tmp_path / "out")

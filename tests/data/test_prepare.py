@@ -399,3 +399,33 @@ def test_names_with_folders_of_another_machine_are_found(tmp_path):
     tiny = Tiny("sun", tmp_path / "root")
     tiny.images["image_files"] = cells(["C:\\data\\SUN\\" + p.replace("/", "\\") for p in tiny.places])
     assert run(tiny, tmp_path / "out").ready
+
+
+@pytest.mark.parametrize("name", list(BENCHMARKS))
+def test_any_file_may_be_missing(tmp_path, name):
+    """Whatever is not there, the rest is looked at, and the outcome names it."""
+    tiny = Tiny(name, tmp_path / "root")
+    benchmark = tiny.write()
+    whole = prepare(benchmark, tiny.root)
+    assert whole.lacking == []
+    for state in whole.states:
+        if state.path is None:
+            continue
+        away = tmp_path / "away"
+        state.path.rename(away)
+        for semantics in benchmark.semantics:
+            outcome = prepare(benchmark, tiny.root, tmp_path / "out", semantics=semantics)
+            assert [s.need.name for s in outcome.lacking] == [state.need.name] * state.need.required
+            assert outcome.ready == (not outcome.lacking and not outcome.problems)
+        away.rename(state.path)
+
+
+def test_the_split_alone_is_enough_without_pictures(tmp_path):
+    tiny = Tiny("cub", tmp_path / "root")
+    tiny.write()
+    shutil.rmtree(tmp_path / "root/CUB_200_2011")
+    (tmp_path / "root/attributes.txt").unlink()
+    outcome = prepare(tiny.benchmark, tiny.root, tmp_path / "out", features_only=True)
+    assert outcome.ready
+    assert outcome.dataset.table.attributes.names[0] == "0001"
+    assert "attributes are numbered, as the file of their names is not there" in outcome.notes

@@ -25,6 +25,9 @@ def prepare(
         typer.Option(help="Class attributes: attributes, binary (AWA) or sentences (CUB, FLO) [default: the first]."),
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Also compute checksums.")] = False,
+    features_only: Annotated[
+        bool, typer.Option("--features-only", help="Do without pictures: take the release's pooled features.")
+    ] = False,
     check: Annotated[bool, typer.Option("--check", help="Check only; write nothing.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -40,7 +43,11 @@ def prepare(
 
     benchmark = find_benchmark(dataset)
     folder = None if check else output or Path("datasets") / benchmark.name
-    outcome = with_bars(lambda bars: work(benchmark, root, folder, semantics=semantics, verify=verify, report=bars))
+    outcome = with_bars(
+        lambda bars: work(
+            benchmark, root, folder, semantics=semantics, verify=verify, features_only=features_only, report=bars
+        )
+    )
     if as_json:
         print_json(outcome.to_json())
     else:
@@ -60,6 +67,9 @@ def import_(
         str, typer.Option(help="Network, its weights and picture size: stands beside every result.")
     ] = "origin not stated",
     dtype: Annotated[str, typer.Option(help="Kept as float16, bfloat16 or float32.")] = "float16",
+    word_vectors: Annotated[
+        bool, typer.Option("--word-vectors", help="Also take its `w2v_att` as the dataset's attribute_vectors.npy.")
+    ] = False,
 ) -> None:
     """Import features that others made; repeat the command to resume.
 
@@ -69,7 +79,7 @@ def import_(
     Example: `unseen import feature_map_ResNet_101_CUB.hdf5 datasets/cub --name dazle`
     """
     from unseen.data.folder import load_folder
-    from unseen.data.importing import import_features
+    from unseen.data.importing import import_features, import_vectors
 
     called = name or features.stem
     found = load_folder(dataset)
@@ -84,6 +94,8 @@ def import_(
             progress=lambda done, total: bars("importing features", done, total),
         )
     )
+    if word_vectors:
+        import_vectors(features, found, dataset)
     height, width = store.grid()
     said = (
         f"{len(store):,} pictures, {height}x{width} regions of {store.channels()} channels, {store.nbytes / 1e9:.2f} GB"
@@ -114,7 +126,7 @@ def _show(outcome: Outcome, root: Path) -> None:
         download = state.need.download
         needed = any(s.need.required for s in outcome.states if s.state != "found" and s.need.download.file == file)
         say(f"  {file}{'' if needed else ' (optional)'}: {state.next}")
-        checksum = download.checksum or "no checksum published"
+        checksum = download.checksum or "no checksum known"
         say(f"    {download.url}", "dim")
         say(f"    {download.size_text}; {checksum}" + (f" ({download.source})" if download.source else ""), "dim")
     if outcome.held:
@@ -130,7 +142,8 @@ def _show(outcome: Outcome, root: Path) -> None:
     if outcome.dataset is not None:
         say(f"dataset:     {outcome.output}")
         say(f"fingerprint: {outcome.dataset.fingerprint}")
-        features = "" if benchmark.pictures else " --backbone features:res101"
+        pooled = outcome.output is not None and (outcome.output / "features" / "res101").is_dir()
+        features = " --backbone features:res101" if pooled and not benchmark.pictures else ""
         say(f"next:        unseen train {outcome.output}{features}")
     elif outcome.lacking:
         say(f"not ready: {len(outcome.lacking)} needed files are not there or damaged", "bold")

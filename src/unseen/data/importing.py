@@ -20,6 +20,7 @@ from unseen.data.formats.matlab import mat_shapes
 from unseen.data.formats.region_hdf5 import Reader, RegionFile
 from unseen.data.formats.res101 import ImageList, read_features
 from unseen.errors import DataError
+from unseen.files import write_with
 
 MEND = "import the features of this dataset"
 UNKNOWN = "origin not stated"
@@ -108,6 +109,36 @@ def import_features(
             chunk=chunk,
             progress=progress,
         )
+
+
+def import_vectors(path: Path, dataset: Dataset, folder: Path) -> np.ndarray:
+    """Write the word vectors ``w2v_att`` of a region HDF5 as ``attribute_vectors.npy`` of a dataset folder.
+
+    Returns:
+        float64 ``(K, D)``.
+
+    Raises:
+        DataError: it has none, or of another number of attributes, or the dataset has other ones.
+    """
+    vectors = None if path.suffix == ".mat" else RegionFile.open(path).vectors
+    count = len(dataset.table.attributes)
+    if vectors is None or vectors.ndim != 2 or len(vectors) != count or not np.isfinite(vectors).all():
+        there = "none" if vectors is None else f"an array of shape {vectors.shape}"
+        raise DataError(
+            f"no word vectors of {count} attributes, but {there}", where=path, mend="leave out --word-vectors"
+        )
+    target = folder / "attribute_vectors.npy"
+    if dataset.attribute_vectors is not None and not np.array_equal(dataset.attribute_vectors, vectors):
+        raise DataError(
+            "the dataset has other word vectors", where=target, mend="remove it, or leave out --word-vectors"
+        )
+
+    def save(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.save(file, vectors, allow_pickle=False)
+
+    write_with(target, save)
+    return vectors
 
 
 def imported_store(dataset: Dataset, folder: Path) -> RegionStore:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,8 @@ class Outcome:
         }
 
 
+PICTURES = ("pictures", "pascal", "yahoo")
+"""Needs that are pictures."""
 POOLED = "res101"
 """What the Proposed Split's own features are called."""
 MADE_WITH = "ResNet-101, ImageNet-1k, pooled (Xian et al., TPAMI 2019)"
@@ -98,6 +100,7 @@ def prepare(
     *,
     semantics: str | None = None,
     verify: bool = False,
+    features_only: bool = False,
     report: Report = silent,
 ) -> Outcome:
     """Look at what of a benchmark is below a folder, check it and, where all is well, write the dataset folder.
@@ -108,6 +111,8 @@ def prepare(
         output: the dataset folder to write; ``None`` only checks.
         semantics: kind of class attributes, of ``benchmark.semantics``.
         verify: also compute checksums.
+        features_only: do without pictures; the release's pooled features are imported in their place, and only the
+            Proposed Split's own files are required.
         report: progress.
 
     Raises:
@@ -120,6 +125,10 @@ def prepare(
     if chosen not in benchmark.semantics:
         mend = f"one of {', '.join(benchmark.semantics)}"
         raise DataError(f'{benchmark.key} has no semantics "{chosen}"', where="--semantics", mend=mend)
+    if features_only:
+        kept = [need for need in benchmark.needs if need.name not in PICTURES]
+        needs = tuple(replace(need, required=need.name in ("split", "list")) for need in kept)
+        benchmark = replace(benchmark, needs=needs, pictures=False)
     states = [look(need, root, verify) for need in benchmark.needs]
     found = Found(benchmark.key, {s.need.name: s.path for s in states if s.path is not None})
     examined = examine(benchmark, found, chosen)
@@ -128,8 +137,9 @@ def prepare(
     if outcome.lacking or outcome.problems or output is None:
         return outcome
     if not benchmark.pictures:
-        assert material.images is not None
-        material.files = tuple("/".join(path.split("/")[-2:]) for path in material.images.files)
+        material.name_pictures()
+    if "attributes" not in found and any(need.name == "attributes" for need in benchmark.needs):
+        outcome.notes.append("attributes are numbered, as the file of their names is not there")
     record = {
         "benchmark": benchmark.key,
         "root": str(root.resolve()),
@@ -142,7 +152,7 @@ def prepare(
     try:
         outcome.dataset = write_folder(output, benchmark.name, material, record, report)
         outcome.output = output
-        if not benchmark.pictures:
+        if not benchmark.pictures and material.images is not None and material.images.channels:
             _import(found, outcome.dataset, output, report)
     except (DataError, StoreError) as problem:
         outcome.problems.append(str(problem))

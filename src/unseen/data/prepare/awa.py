@@ -1,4 +1,4 @@
-"""Animals with Attributes 2, and 1, whose photographs are not public: 50 animals, 85 attributes."""
+"""Animals with Attributes 2, and 1, whose photographs are not public: the same 50 animals and 85 attributes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DATA = Download(
     PAGE,
     unpack="unzip AwA2-data.zip",
     about="about 13 GB",
-    source="its page",
+    source="size: public scripts that fetch it",
 )
 BASE = Download(
     "AwA2-base.zip",
@@ -33,13 +33,7 @@ BASE = Download(
     PAGE,
     unpack="unzip AwA2-base.zip",
     about="about 32 KB",
-    source="its page",
-)
-BASE1 = Download(
-    "AwA-base.zip",
-    "https://cvml.ista.ac.at/AwA/AwA-base.zip",
-    "https://cvml.ista.ac.at/AwA/",
-    unpack="unzip AwA-base.zip",
+    source="size: public scripts that fetch it",
 )
 
 
@@ -60,16 +54,16 @@ def _gather(found: Found, material: Material, findings: Findings, semantics: str
                 findings.held.append(
                     check_matrix(matrix, names, split.values, split.names, found["matrix"], split.path)
                 )
-            if semantics == "binary":
+            if semantics == "binary" and "binary" in found:
                 material.values = join(read_numbers(found["binary"]), names, split, found["binary"])
     if "attributes" in found:
         with findings.check("attribute names of predicates.txt"):
             named(read_numbered(found["attributes"]), material, found["attributes"])
 
 
-def _base(folder: str, download: Download) -> tuple[Need, ...]:
+def _base(*folders: str) -> tuple[Need, ...]:
     def need(name: str, what: str, file: str) -> Need:
-        return Need(name, what, (f"{folder}/{file}", file), download)
+        return Need(name, what, (*(f"{folder}/{file}" for folder in folders), file), BASE)
 
     return (
         need("classes", "class names", "classes.txt"),
@@ -94,7 +88,7 @@ AWA2 = Benchmark(
             ("Animals_with_Attributes2/JPEGImages/", "JPEGImages/"),
             DATA,
         ),
-        *_base("Animals_with_Attributes2", BASE),
+        *_base("Animals_with_Attributes2"),
         *split_needs("AWA2", editions=((156278, "dfe0e4f26ef5debaa77eff823a9316ac110e9b809b70d19c72dd11404f7be357"),)),
         _VECTORS,
     ),
@@ -108,7 +102,7 @@ AWA1 = Benchmark(
     "Animals with Attributes",
     "Lampert, Nickisch and Harmeling, TPAMI 2014; its photographs are not public, features only",
     FACTS["AWA1"],
-    (*_base("Animals_with_Attributes", BASE1), *split_needs("AWA1"), _VECTORS),
+    (*_base("Animals_with_Attributes2", "Animals_with_Attributes"), *split_needs("AWA1"), _VECTORS),
     _gather,
     ("attributes", "binary"),
     pictures=False,

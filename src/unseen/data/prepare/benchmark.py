@@ -28,7 +28,7 @@ SPLIT_PAGE = (
 XLSA17 = Download(
     "xlsa17.zip", "http://datasets.d2.mpi-inf.mpg.de/xian/xlsa17.zip", SPLIT_PAGE, unpack="unzip xlsa17.zip"
 )
-DAZLE = "https://github.com/hbdat/cvpr20_DAZLE"
+WORD_VECTORS = "https://github.com/shiming-chen/TransZero"
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,15 @@ class Material:
         assert self.split is not None
         assert self.images is not None
         return tuple(self.split.names[c] for c in self.images.labels)
+
+    def name_pictures(self) -> None:
+        """Call the pictures as the release does, where they are not there; each by its row if several share a name."""
+        assert self.images is not None
+        names = ["/".join(path.split("/")[-2:]) for path in self.images.files]
+        if len(set(names)) < len(names):
+            stems = [name.rsplit("/", 1)[-1].rsplit(".", 1)[0] for name in names]
+            names = [f"{c}/{s}-{i + 1:05d}.jpg" for i, (c, s) in enumerate(zip(self.classes(), stems, strict=True))]
+        self.files, self.folder, self.objects, self.positions, self.boxes = tuple(names), None, None, None, None
 
     def table(self) -> ClassTable:
         """The class table; :class:`DataError` where it does not hold together."""
@@ -154,7 +163,7 @@ def split_needs(
 def vector_need(key: str, editions: tuple[tuple[int, str], ...]) -> Need:
     """The field's word vectors of the attributes' names."""
     file = f"{key}_attribute.pkl"
-    download = Download(file, f"{DAZLE} (folder w2v)", DAZLE)
+    download = Download(file, f"{WORD_VECTORS} (folder w2v)", WORD_VECTORS)
     return Need(
         "vectors", "word vectors of the attributes", (file, f"w2v/{file}", f"{key}/{file}"), download, False, editions
     )

@@ -32,13 +32,12 @@ OFFICIAL = Download(
     unpack="tar -xzf CUB_200_2011.tgz",
     size=1150585339,
     checksum="sha256:0c685df5597a8b24909f6a7c9db6d11e008733779a671760afef78feb49bf081",
-    source="torchvision, prototype/datasets/_builtin/cub200.py (sha256); size and md5 "
-    "97eceeb196236b17998738112f37df78 as widely used for the CaltechDATA file",
+    source="TensorFlow Datasets, url_checksums/caltech_birds2011.txt",
 )
 SENTENCES = Download(
     "sent_splits.mat",
-    "https://github.com/akshitac8/tfvaegan",
-    "https://github.com/akshitac8/tfvaegan",
+    "https://github.com/Hanzy1996/CE-GZSL (data/CUB)",
+    "https://github.com/Hanzy1996/CE-GZSL",
 )
 
 

@@ -37,7 +37,7 @@ class Download:
     @property
     def size_text(self) -> str:
         """The size for a table."""
-        return f"{self.size:,} bytes" if self.size is not None else self.about or "size not published"
+        return f"{self.size:,} bytes" if self.size is not None else self.about or "size not known"
 
 
 @dataclass(frozen=True)
