@@ -30,14 +30,17 @@ TINY = 64
 """Pictures with a shorter side in pixels are warned of."""
 IMBALANCE = 20
 ALIKE = 0.975
-"""Correlation of two thumbnails from which on pictures count as near copies. Saving again, halving and brightening stay
-above it; of 2,400 drawn birds and of 2,900 photographs no two different ones reach it."""
+"""Correlation of two thumbnails from which on pictures count as near copies.
+
+Saving again, halving and brightening stay above it. Of 2,889 photographs of CUB three pairs reach it, each of one bird on
+one occasion; of 2,400 drawn birds none.
+"""
 EXAMPLE = "EXAMPLE"
 """What class names of the template begin with."""
 
 _THUMB = 12
 _CHUNK = 1024
-_BLOCK = 512
+_BLOCK = 128
 _FORMATS = {
     "JPEG": {".jpg", ".jpeg"},
     "MPO": {".jpg", ".jpeg"},
@@ -489,6 +492,8 @@ def _check_copies(
         mend = "a fixed camera? Then keep pictures of one occasion in one split"
         say("warning", "pictures nearly alike", pictures.images, what, mend)
     for a, b in pairs:
+        if alike > 0.2 * len(firsts) and labels[a] == labels[b] and tested[a] == tested[b]:
+            continue  # said above, in one line
         _say_copy(say, classes, pictures, split, firsts[b], firsts[a], exact=False)
 
 
