@@ -32,8 +32,8 @@ IMBALANCE = 20
 ALIKE = 0.975
 """Correlation of two thumbnails from which on pictures count as near copies.
 
-Saving again, halving and brightening stay above it. Of 2,889 photographs of CUB three pairs reach it, each of one bird on
-one occasion; of 2,400 drawn birds none.
+Saving again, halving and brightening stay above it. Of 2,889 photographs of CUB three pairs reach it, each of one bird
+on one occasion; of 2,400 drawn birds none.
 """
 EXAMPLE = "EXAMPLE"
 """What class names of the template begin with."""
