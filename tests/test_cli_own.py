@@ -52,8 +52,8 @@ def test_from_the_template_to_ready(unseen, tmp_path, format):
         for j in range(8):
             pixels = np.random.default_rng([i, j]).integers(0, 255, (8, 8, 3), dtype=np.uint8)
             Image.fromarray(pixels).resize((80, 80)).save(folder / "images" / name / f"{j}.jpg")
-    rows = [["class", "brown", "size"], ["fox", "yes", "small"], ["wolf", "no", "medium"], ["bear", "yes", "large"]]
-    rows.append(["badger", "yes", "small"])
+    rows = [["class", "brown", "size"], ["fox", "no", "small"], ["wolf", "no", "medium"], ["bear", "yes", "large"]]
+    rows.append(["badger", "no", "small"])
     table = folder / f"classes.{format}"
     if format == "csv":
         table.write_text("\n".join(",".join(row) for row in rows))
@@ -129,7 +129,7 @@ def test_the_example_is_sound(unseen, tiny_guide, tmp_path, format):
     crown = data.table.attributes.names.index("crown color::red")
     there = birds.table.attributes.names.index("crown_color::red")
     np.testing.assert_array_equal(100 * data.table.values[:, crown], birds.table.values[:, there])
-    crest = data.table.attributes.names.index("crest")
+    crest = data.table.attributes.names.index("crest::yes")
     there = birds.table.attributes.names.index("crest::crested")
     np.testing.assert_array_equal(100 * data.table.values[:, crest], birds.table.values[:, there])
     assert data.table.attributes.parts[crown] == "crown"

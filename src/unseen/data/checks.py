@@ -209,7 +209,11 @@ def _check_table(say: _Speaker, classes: Classes, seen: np.ndarray) -> None:
     values, names = classes.values, classes.attributes.names
     low, high = values.min(axis=0), values.max(axis=0)
     varies = high > low
-    for k in np.flatnonzero(~varies):
+    once = np.ones(len(names), dtype=bool)  # the upper one of the two of an ordered column
+    if classes.encoding is not None:
+        lower = {column.attributes[0] for column in classes.encoding.columns if column.ends}
+        once = np.array([name not in lower for name in names])
+    for k in np.flatnonzero(~varies & once):
         say(
             "warning",
             "attributes that never vary",
@@ -219,7 +223,7 @@ def _check_table(say: _Speaker, classes: Classes, seen: np.ndarray) -> None:
         )
     if seen.any():
         constant = varies & (np.ptp(values[seen], axis=0) == 0)
-        for k in np.flatnonzero(constant):
+        for k in np.flatnonzero(constant & once):
             what = "the same in every class with pictures, so that it cannot be learned"
             mend = "add pictures of a class that differs in it"
             say("warning", "attributes that cannot be learned", f'attribute "{names[k]}"', what, mend)
@@ -230,7 +234,7 @@ def _check_table(say: _Speaker, classes: Classes, seen: np.ndarray) -> None:
             what = f'of the classes with pictures only "{classes.names[c]}" has it'
             mend = "with one example it can hardly be told from that class's other attributes"
             say("warning", "attributes of one class", f'attribute "{names[k]}"', what, mend)
-    _check_equal_columns(say, classes, varies)
+    _check_equal_columns(say, classes, varies & once)
     _check_twins(say, classes, low, high)
     _check_names(say, classes)
     if classes.frame is not None and classes.encoding is not None:

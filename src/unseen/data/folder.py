@@ -215,7 +215,7 @@ def read_classes(root: Path, complain: Complain) -> Classes | None:
             DataError(
                 f'class "{frame["class"].iloc[row]}" has no attribute at all',
                 where=place(path, int(row)),
-                mend="give it at least one that is not 0, no or the lowest",
+                mend="give it at least one",
             )
             for row in np.flatnonzero(~found.values.any(axis=1))
         ]
