@@ -578,7 +578,8 @@ def _ranges(frame: pd.DataFrame) -> bool:
 def one_unit(values: np.ndarray) -> bool:
     """Whether columns ``(N, K)`` of numbers can be of one unit, so that they may be compared as they stand.
 
-    They cannot if some hold only 0 and 1 and others go beyond 5 (ratings), nor if some go beyond 100 and to ten times others.
+    They cannot if some hold only 0 and 1 and others go beyond 5 (the end of many ratings), nor if some go beyond
+    100 and to ten times others.
     """
     size = np.where(np.isfinite(values), np.abs(values), 0).max(axis=0, initial=0)
     flag = (~np.isfinite(values) | (values == 0) | (values == 1)).all(axis=0) & (size == 1)
