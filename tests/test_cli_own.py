@@ -129,7 +129,22 @@ def test_the_example_is_sound(unseen, tiny_guide, tmp_path, format):
     crown = data.table.attributes.names.index("crown color::red")
     there = birds.table.attributes.names.index("crown_color::red")
     np.testing.assert_array_equal(100 * data.table.values[:, crown], birds.table.values[:, there])
-    crest = data.table.attributes.names.index("crest")
+    crest = data.table.attributes.names.index("crest::yes")
     there = birds.table.attributes.names.index("crest::crested")
     np.testing.assert_array_equal(100 * data.table.values[:, crest], birds.table.values[:, there])
     assert data.table.attributes.parts[crown] == "crown"
+
+
+def test_a_run_keeps_how_columns_were_read(tiny_guide, tiny_backbone, tmp_path):
+    from unseen.data.columns import Encoding
+    from unseen.training.config import RunConfig
+    from unseen.training.run import fit
+
+    write_example(tmp_path / "birds", load_folder(tiny_guide), "csv")
+    config = RunConfig(method="eszsl", dataset=str(tmp_path / "birds"), backbone=tiny_backbone)
+    run = fit(config, tmp_path / "run", cache=tmp_path / "cache", device="cpu")
+    data = load_folder(tmp_path / "birds")
+    kept = Encoding.from_json(json.loads((run.folder / "encoding.json").read_text()))
+    assert kept == data.encoding
+    row = kept.decode(data.table.values[0])
+    np.testing.assert_array_equal(kept.encode(row), data.table.values[0])

@@ -151,14 +151,18 @@ def test_attributes_that_tell_nothing(folder):
         "lime,no,yes,brown,yes,no,small,no\nyew,no,yes,grey,yes,yes,medium,no\n"
     )
     assert found(folder) == [
-        ("attributes that never vary", 'attribute "always"', "the same in every class"),
+        ("attributes that never vary", 'attribute "always::yes"', "the same in every class"),
         (
             "attributes that cannot be learned",
-            'attribute "only yew"',
+            'attribute "only yew::yes"',
             "the same in every class with pictures, so that it cannot be learned",
         ),
-        ("attributes of one class", 'attribute "oaken"', 'of the classes with pictures only "oak" has it'),
-        ("attributes that go together", 'attributes "lobed" and "lobed too"', "they are opposites in every class"),
+        ("attributes of one class", 'attribute "oaken::yes"', 'of the classes with pictures only "oak" has it'),
+        (
+            "attributes that go together",
+            'attributes "lobed::yes" and "lobed too::yes"',
+            "they are opposites in every class",
+        ),
         ("classes that hardly differ", 'classes "ash" and "yew"', 'they differ in "only yew" alone'),
     ]  # fmt: skip
 

@@ -387,9 +387,12 @@ def test_class_folders_and_words(own):
     data = load_folder(own)
     assert data.table.names == SPECIES
     assert list(data.table.seen) == [True, True, True, False]
-    assert data.table.attributes.names == ("fur::brown", "fur::grey", "fur::red", "fur::white", "size", "striped")
-    np.testing.assert_array_equal(data.table.values[0], [0, 0, 1, 1, 0, 0])
-    np.testing.assert_array_equal(data.table.values[3], [0, 1, 0, 0, 0.5, 1])
+    assert data.table.attributes.names == (
+        *("fur::brown", "fur::grey", "fur::red", "fur::white"),
+        *("size::small", "size::large", "striped::no", "striped::yes"),
+    )
+    np.testing.assert_array_equal(data.table.values[0], [0, 0, 1, 1, 1, 0, 1, 0])
+    np.testing.assert_array_equal(data.table.values[3], [0, 1, 0, 0, 0.5, 0.5, 0, 1])
     assert len(data.files) == 60
     assert data.encoding is not None
     assert data.encoding.names == data.table.attributes.names
@@ -498,7 +501,7 @@ def test_an_excel_table_with_a_sheet_about_the_attributes(own):
     book.save(own / "classes.xlsx")
     data = load_folder(own)
     np.testing.assert_array_equal(data.table.values, values)
-    assert data.table.attributes.parts == ("body",) * 4 + ("", "")
+    assert data.table.attributes.parts == ("body",) * 4 + ("",) * 4
     sheet.append(["furr", None, None, None])
     book.save(own / "classes.xlsx")
     where = 'classes.xlsx, sheet "attributes", row 3, column "attribute"'

@@ -37,7 +37,7 @@ def list_things(
     elif what == "datasets":
         rows = [
             {"name": "fieldguide", "what": "birds drawn by the program: 60 species, no download"},
-            {"name": "a folder", "what": "images/, images.csv (file,class,split), classes.csv (class,seen,attributes)"},
+            {"name": "a folder", "what": "your own: pictures in images/CLASS/, a table of classes; see `unseen init`"},
         ]
     elif what == "experiments":
         rows = _experiments(name)

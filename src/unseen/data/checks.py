@@ -30,14 +30,17 @@ TINY = 64
 """Pictures with a shorter side in pixels are warned of."""
 IMBALANCE = 20
 ALIKE = 0.975
-"""Correlation of two thumbnails from which on pictures count as near copies. Saving again, halving and brightening stay
-above it; of 2,400 drawn birds and of 2,900 photographs no two different ones reach it."""
+"""Correlation of two thumbnails from which on pictures count as near copies.
+
+Saving again, halving and brightening stay above it. Of 2,889 photographs of CUB three pairs reach it, each of one bird
+on one occasion; of 2,400 drawn birds none.
+"""
 EXAMPLE = "EXAMPLE"
 """What class names of the template begin with."""
 
 _THUMB = 12
 _CHUNK = 1024
-_BLOCK = 512
+_BLOCK = 128
 _FORMATS = {
     "JPEG": {".jpg", ".jpeg"},
     "MPO": {".jpg", ".jpeg"},
@@ -206,7 +209,11 @@ def _check_table(say: _Speaker, classes: Classes, seen: np.ndarray) -> None:
     values, names = classes.values, classes.attributes.names
     low, high = values.min(axis=0), values.max(axis=0)
     varies = high > low
-    for k in np.flatnonzero(~varies):
+    once = np.ones(len(names), dtype=bool)  # the upper one of the two of an ordered column
+    if classes.encoding is not None:
+        lower = {column.attributes[0] for column in classes.encoding.columns if column.ends}
+        once = np.array([name not in lower for name in names])
+    for k in np.flatnonzero(~varies & once):
         say(
             "warning",
             "attributes that never vary",
@@ -216,7 +223,7 @@ def _check_table(say: _Speaker, classes: Classes, seen: np.ndarray) -> None:
         )
     if seen.any():
         constant = varies & (np.ptp(values[seen], axis=0) == 0)
-        for k in np.flatnonzero(constant):
+        for k in np.flatnonzero(constant & once):
             what = "the same in every class with pictures, so that it cannot be learned"
             mend = "add pictures of a class that differs in it"
             say("warning", "attributes that cannot be learned", f'attribute "{names[k]}"', what, mend)
@@ -227,7 +234,7 @@ def _check_table(say: _Speaker, classes: Classes, seen: np.ndarray) -> None:
             what = f'of the classes with pictures only "{classes.names[c]}" has it'
             mend = "with one example it can hardly be told from that class's other attributes"
             say("warning", "attributes of one class", f'attribute "{names[k]}"', what, mend)
-    _check_equal_columns(say, classes, varies)
+    _check_equal_columns(say, classes, varies & once)
     _check_twins(say, classes, low, high)
     _check_names(say, classes)
     if classes.frame is not None and classes.encoding is not None:
@@ -489,6 +496,8 @@ def _check_copies(
         mend = "a fixed camera? Then keep pictures of one occasion in one split"
         say("warning", "pictures nearly alike", pictures.images, what, mend)
     for a, b in pairs:
+        if alike > 0.2 * len(firsts) and labels[a] == labels[b] and tested[a] == tested[b]:
+            continue  # said above, in one line
         _say_copy(say, classes, pictures, split, firsts[b], firsts[a], exact=False)
 
 

@@ -1,6 +1,8 @@
 """How the columns of a person's spreadsheet become numeric attributes, for the classes in it and for later ones.
 
-A table of plain numbers in one unit is taken as it stands. Otherwise every column is brought to 0..1 by what it holds:
+A table of plain numbers in one unit is taken as it stands. Otherwise every column is brought to 0..1 by what it holds.
+All but categories then become two attributes, the value and what it lacks of 1 (``size::large`` and ``size::small``):
+methods compare directions, in which a zero says nothing, so that small must be as much of an attribute as large.
 
 =========== =============================================================================================
 yes/no      1 and 0; also x or a tick, where a blank cell is no if the column holds nothing else
@@ -72,6 +74,10 @@ SYNONYMS = {
     "zero": "none",
     "no": "none",
 }
+ENDS = {"yes/no": ("no", "yes"), "marks": ("no", "yes")} | dict.fromkeys(
+    ("share", "percent", "number"), ("low", "high")
+)
+"""The two attributes of a column, the lower first."""
 KINDS = ("as is", "yes/no", "marks", "share", "percent", "scale", "number", "categories", "ignored")
 SCALE_MEND = "low<medium<high, yes/no, percent, share, number, 0..50, categories, as is, or ignore"
 
@@ -123,9 +129,16 @@ class Column:
         """Names of its attributes."""
         if self.kind == "ignored":
             return ()
-        if self.kind == "categories":
-            return tuple(f"{self.name}{SEPARATOR}{step}" for step in self.steps)
-        return (self.name,)
+        if self.kind == "as is":
+            return (self.name,)
+        return tuple(f"{self.name}{SEPARATOR}{step}" for step in (self.ends or self.steps))
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """What the two attributes of an ordered column are called, the lower first; empty for other columns."""
+        if self.kind == "scale":
+            return self.steps[0], self.steps[-1]
+        return ENDS.get(self.kind, ())
 
     def read(self, cell: str) -> list[float] | None:
         """A cell as values, one an attribute; ``None`` if it is blank, that is unknown.
@@ -133,19 +146,22 @@ class Column:
         Raises:
             CellError: it is not what the column holds.
         """
-        word = cell.casefold()
         if self.kind == "ignored":
             return []
-        if word in BLANK:
-            return [0.0] if self.kind == "marks" else None
-        if self.kind in ("yes/no", "marks"):
-            return [self._flag(cell)]
-        if self.kind == "scale":
-            return [self._step(cell)]
+        if cell.casefold() in BLANK:
+            return [1.0, 0.0] if self.kind == "marks" else None
         if self.kind == "categories":
             return self._values(cell)
+        value = self._value(cell)
+        return [1 - value, value] if self.ends else [value]
+
+    def _value(self, cell: str) -> float:
+        if self.kind in ("yes/no", "marks"):
+            return self._flag(cell)
+        if self.kind == "scale":
+            return self._step(cell)
         if self.kind == "percent":
-            return [self._percent(cell)]
+            return self._percent(cell)
         if self.kind == "number":
             value, unit = _measure(cell) or (np.nan, "")
             if unit and _one(unit) != _one(self.unit):
@@ -162,7 +178,7 @@ class Column:
         if self.kind == "number":
             span = self.high - self.low
             value = min(max((value - self.low) / span, 0.0), 1.0) if span else 0.5
-        return [float(value)]
+        return float(value)
 
     def show(self, values: Sequence[float]) -> str:
         """Values, one an attribute, as a cell that a person would write."""
@@ -170,7 +186,7 @@ class Column:
             return ""
         if self.kind == "categories":
             return "; ".join(s for s, v in zip(self.steps, values, strict=True) if v >= 0.5)
-        value = float(values[0])
+        value = (1 - values[0] + values[1]) / 2 if self.ends else float(values[0])
         if self.kind in ("yes/no", "marks"):
             return "yes" if value >= 0.5 else "no"
         if self.kind == "scale":
@@ -292,7 +308,8 @@ class Encoding:
                 if not np.isfinite(value):
                     raise DataError("not a finite number", where=f'attribute "{attribute}"', mend="write a number")
             if named:
-                rest = found or [0.0] * len(column.attributes)
+                given_one = next(iter(named.values()))
+                rest = found or ([1 - given_one] * 2 if column.ends else [0.0] * len(column.attributes))
                 found = [named.get(a, v) for a, v in zip(column.attributes, rest, strict=True)]
             known |= bool(found) and (column.kind != "marks" or as_text(cell) != "" or bool(named))
             values += found if found is not None else column.fill
@@ -561,14 +578,15 @@ def _ranges(frame: pd.DataFrame) -> bool:
 def one_unit(values: np.ndarray) -> bool:
     """Whether columns ``(N, K)`` of numbers can be of one unit, so that they may be compared as they stand.
 
-    They cannot if some hold only 0 and 1 and others go beyond 1, nor if some go beyond 100 and to ten times others.
+    They cannot if some hold only 0 and 1 and others go beyond 5 (the end of many ratings), nor if some go beyond
+    100 and to ten times others.
     """
     size = np.where(np.isfinite(values), np.abs(values), 0).max(axis=0, initial=0)
     flag = (~np.isfinite(values) | (values == 0) | (values == 1)).all(axis=0) & (size == 1)
     size = size[size > 0]
     if not len(size):
         return True
-    if flag.any() and size.max() > 1:
+    if flag.any() and size.max() > 5:
         return False
     return bool(size.max() <= 100 or 10 * size.min() >= size.max())
 
@@ -649,9 +667,7 @@ def _attributes(
 ) -> Attributes | None:
     """The attributes with groups and parts; a table of plain numbers must be described whole or not at all."""
     names = encoding.names
-    groups = {
-        a: c.name if c.kind == "categories" else a.split(SEPARATOR)[0] for c in encoding.columns for a in c.attributes
-    }
+    groups = {a: a.split(SEPARATOR)[0] if c.kind == "as is" else c.name for c in encoding.columns for a in c.attributes}
     parts = dict.fromkeys(names, "")
     if about is not None:
         frame, path = about

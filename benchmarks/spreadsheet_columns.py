@@ -1,0 +1,58 @@
+"""Does it pay to make two attributes of a yes/no or size column of a spreadsheet? Fieldguide as words, both ways.
+
+``python benchmarks/spreadsheet_columns.py [CACHE]`` trains ESZSL and `global` on both and prints what the honest
+protocol gives with seed 0, in two minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from unseen.classes import Attributes, ClassTable
+from unseen.data.catalogue import FIELDGUIDE, cache_folder, load_dataset
+from unseen.data.folder import load_folder
+from unseen.data.template import write_example
+from unseen.training.config import RunConfig
+from unseen.training.run import default_backbone, fit
+
+
+def main(cache: Path) -> None:
+    """Write both folders, train, print."""
+    birds = load_dataset(FIELDGUIDE, cache=cache)
+    with tempfile.TemporaryDirectory() as scratch:
+        work = Path(scratch)
+        write_example(work / "example", birds, "csv")
+        words = load_folder(work / "example")
+        assert words.encoding is not None
+        lower = {column.attributes[0] for column in words.encoding.columns if column.ends}
+        names = words.table.attributes.names
+        keep = {
+            "two attributes": list(range(len(names))),
+            "one attribute": [k for k, n in enumerate(names) if n not in lower],
+        }
+        table = replace(words.table, validation=birds.table.validation)
+        for label, columns in keep.items():
+            folder = work / label
+            folder.mkdir()
+            (folder / "images").symlink_to(birds.images.resolve())
+            shutil.copy(birds.images.parent / "images.csv", folder)
+            attributes = Attributes(tuple(names[k] for k in columns))
+            ClassTable(table.names, attributes, table.values[:, columns], table.seen, table.validation).to_csv(
+                folder / "classes.csv"
+            )
+            for method, recipe in (("eszsl", {}), ("global", {"epochs": "8"})):
+                config = RunConfig(
+                    method=method, dataset=str(folder), backbone=default_backbone(FIELDGUIDE), recipe=recipe
+                )
+                run = fit(config, work / f"{method} {label}", cache=cache)
+                measured = run.results["protocols"]["honest"]["seeds"]["0"]
+                numbers = "  ".join(f"{name} {100 * measured[name]:.1f}" for name in ("T1", "U", "S", "H"))
+                print(f"{method:6}  {label} a column ({len(columns)}):  {numbers}")
+
+
+if __name__ == "__main__":
+    main(cache_folder(sys.argv[1] if len(sys.argv) > 1 else None))
