@@ -73,15 +73,15 @@ def model_card(recognizer: Recognizer, fields: CardFields, *, backbone_stored: b
         backbone_stored: whether the backbone's weights lie beside the card.
     """
     about, table, method = recognizer.about, recognizer.table, recognizer.method
+    data, machine, versions = (_part(about, name) for name in ("data", "machine", "versions"))
     names = {
         kind: [name for name, seen in zip(table.names, table.seen, strict=True) if seen == (kind == "seen")]
         for kind in ("seen", "unseen")
     }
-    data = about.get("data") or {}
     card = getattr(method, "card", None) or getattr(method.head, "card")  # noqa: B009
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("unseen.recognizer", "."),
-        undefined=jinja2.StrictUndefined,
+        undefined=jinja2.ChainableUndefined,
         finalize=escaped,
         trim_blocks=True,
         keep_trailing_newline=True,
@@ -98,6 +98,9 @@ def model_card(recognizer: Recognizer, fields: CardFields, *, backbone_stored: b
         fields=fields,
         about=about,
         data=data,
+        machine=machine,
+        versions={"unseen": about.get("unseen", __version__), **versions},
+        seeds=", ".join(map(str, about["seeds"])) if isinstance(about.get("seeds"), list) else "",
         backbone=_backbone(recognizer),
         backbone_stored=backbone_stored,
         size=recognizer.backbone.transform.size,
@@ -116,7 +119,7 @@ def _front_matter(recognizer: Recognizer, fields: CardFields) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     about, method = recognizer.about, recognizer.method.name
-    name = _plain((about.get("data") or {}).get("name", "own data"))
+    name = _plain(_part(about, "data").get("name", "own data"))
     spec = recognizer.backbone.spec
     known = fields.licence.lower() if _LICENCE.fullmatch(fields.licence.lower()) else None
     licence: dict[str, Any] = {}
@@ -147,6 +150,11 @@ def _front_matter(recognizer: Recognizer, fields: CardFields) -> str:
     return data.to_yaml() + "\n"
 
 
+def _part(about: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = about.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
 def _plain(text: Any) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
 
@@ -158,16 +166,14 @@ def _listed(names: list[str]) -> _Markdown:
 
 def _backbone(recognizer: Recognizer) -> str:
     spec = recognizer.backbone.spec
-    told = (recognizer.about.get("backbone") or {}).get("weights")
+    told = _part(recognizer.about, "backbone").get("weights")
     weights = told or (spec.weights if spec.weights in ("pretrained", "random") else "from a file")
     local = spec.tower is not None and Path(spec.tower).is_dir()
     return f"{Path(spec.name).name if local else spec.name} ({weights})"
 
 
 def _measured(about: Mapping[str, Any]) -> dict[str, Any]:
-    found = about.get("metrics")
-    if not isinstance(found, Mapping):
-        return {}
+    found = _part(about, "metrics")
     return {k: v for k, v in found.items() if isinstance(v, Mapping) and isinstance(v.get("mean"), int | float)}
 
 
@@ -197,11 +203,9 @@ def _calibration(about: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         "accuracy": "accuracy of the pictures answered",
         "coverage": "share of the pictures answered",
     }
-    found = about.get("calibration")
-    parts = found.items() if isinstance(found, Mapping) else ()
     return [
         (str(part), says[name], f"{value:.3f}")
-        for part, values in parts
+        for part, values in _part(about, "calibration").items()
         if isinstance(values, Mapping)
         for name, value in values.items()
         if name in says and isinstance(value, int | float)

@@ -402,8 +402,9 @@ def _alike(value: Any, own: Any) -> bool:
     if isinstance(own, tuple):
         return isinstance(value, list) and len(value) == len(own) and all(map(_alike, value, own))
     if isinstance(own, int | float):
-        whole = isinstance(value, int) or not isinstance(own, int)
-        return isinstance(value, int | float) and whole and abs(value) <= _LARGEST and math.isfinite(value)
+        if isinstance(own, int):  # a size, perhaps, for which room will be made
+            return isinstance(value, int) and abs(value) <= 10_000
+        return isinstance(value, int | float) and abs(value) <= _LARGEST
     return isinstance(value, str)
 
 
