@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-import tiny_clip
 from unseen.backbones import Backbone, BackboneSpec
 from unseen.classes import Attributes, ClassTable
 from unseen.errors import UnseenError
@@ -29,7 +28,18 @@ K, SIZE = 7, 64
 ATTRIBUTES = Attributes(tuple(f"group{k % 3}::{k}" for k in range(K)))
 
 
-def make(name, spec, settings=None, store_dtype="float16"):
+class Patches(torch.nn.Module):
+    """A network of one layer: graphs are made quickly."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.layer = torch.nn.Conv2d(3, channels, 16, 16)
+
+    def forward_features(self, pixels):
+        return self.layer(pixels).relu()
+
+
+def make(name, spec, settings=None, store_dtype="float16", quick=True):
     """A method of every kind with random weights on a small random network."""
     kind = METHODS[name]
     if name == "mgmrn":
@@ -37,6 +47,9 @@ def make(name, spec, settings=None, store_dtype="float16"):
         settings = MgMRNSettings(width=32, attention_width=16, tau=5.0)
     generator = torch.Generator().manual_seed(3)
     backbone = Backbone(spec)
+    if quick and name != "mgmrn":  # which reads several stages
+        torch.manual_seed(4)
+        backbone.model = Patches(backbone.channels[0]).requires_grad_(False)
     if settings is None:
         settings = kind.presets.get(RECOMMENDED, next(iter(kind.presets.values()))).settings
     method = build_method(name, backbone, torch.randn(K, 8, generator=generator), settings)
@@ -94,7 +107,7 @@ def test_every_method_equals_torch(name, tiny_backbone, tmp_path):
             assert (found["scores"].argmax(axis=1) == scores.argmax(axis=1))[clear].all()
 
 
-@pytest.mark.parametrize("name", ["msdn", "eszsl", "mgmrn"])
+@pytest.mark.parametrize("name", ["msdn", "eszsl"])
 def test_maps_equal_torch_and_add_up(name, tiny_backbone, tmp_path):
     recognizer = make(name, tiny_backbone)
     exported = export_onnx(recognizer, tmp_path / "m.onnx", maps=True)
@@ -115,7 +128,7 @@ def test_maps_equal_torch_and_add_up(name, tiny_backbone, tmp_path):
         np.testing.assert_allclose(found[key].reshape(3, K, -1), value.numpy(), atol=1e-3)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_regions_are_rounded_as_in_training(dtype, tiny_backbone, tmp_path):
     recognizer = make("sje", tiny_backbone, store_dtype=dtype)
     inputs = example(4, 5)
@@ -128,8 +141,8 @@ def test_regions_are_rounded_as_in_training(dtype, tiny_backbone, tmp_path):
         assert own < 0.1 * np.abs(found - torch_scores(recognizer, *inputs)[0]).max()
 
 
-def test_the_files_beside_the_graph(tiny_backbone, tmp_path):
-    recognizer = make("dap", tiny_backbone)
+def test_the_files_beside_the_graph_and_the_check(tiny_backbone, tmp_path):
+    recognizer = make("sje", tiny_backbone)
     exported = export_onnx(recognizer, tmp_path / "new" / "birds.onnx")
     assert {p.name for p in (tmp_path / "new").iterdir()} == {"birds.onnx", "birds.json", "birds-classes.csv"}
     facts = json.loads(exported.facts.read_text())
@@ -141,6 +154,10 @@ def test_the_files_beside_the_graph(tiny_backbone, tmp_path):
     assert [row["class"] for row in rows] == list("abcdef")
     values = [[float(row[a]) for a in ATTRIBUTES.names] for row in rows]
     np.testing.assert_array_equal(values, recognizer.table.values)
+    with torch.no_grad():
+        recognizer.method.weight.mul_(1.5)
+    found = difference_from_torch(recognizer, exported.model, Graph(recognizer).eval())
+    assert found["scores"] == pytest.approx(1 / 3, rel=1e-3)
 
 
 def test_large_weights_in_a_file_of_their_own(tiny_backbone, tmp_path):
@@ -152,19 +169,14 @@ def test_large_weights_in_a_file_of_their_own(tiny_backbone, tmp_path):
     np.testing.assert_allclose(run(exported.model, *inputs)["scores"], scores, atol=1e-4 * np.abs(scores).max())
 
 
-@pytest.mark.parametrize(
-    "name", ["vit_tiny_patch16_224", "mobilenetv3_small_050", "convnext_atto", "swin_tiny_patch4_window7_224"]
-)
-def test_other_networks(name, tmp_path):
-    size = 224 if "swin" in name else 64
-    recognizer = make("ale", BackboneSpec(name=name, weights="random", image_size=size))
-    assert export_onnx(recognizer, tmp_path / "m.onnx").differences["scores"] <= 1e-4
+def test_a_whole_transformer(tmp_path):
+    spec = BackboneSpec(name="vit_tiny_patch16_224", weights="random", image_size=SIZE, options={"depth": 1})
+    assert export_onnx(make("ale", spec, quick=False), tmp_path / "m.onnx").differences["scores"] <= 1e-4
 
 
-@pytest.mark.parametrize("kind", tiny_clip.KINDS)
-def test_text_towers_by_attribute_scores_only(tiny_pairs, kind, tmp_path):
-    spec = BackboneSpec(f"hf:{tiny_pairs[kind]}")
-    exported = export_onnx(make("clip", spec, CLIPSettings(mode="scores")), tmp_path / "m.onnx")
+def test_text_towers_by_attribute_scores_only(tiny_pairs, tmp_path):
+    spec = BackboneSpec(f"hf:{tiny_pairs['siglip']}")
+    exported = export_onnx(make("clip", spec, CLIPSettings(mode="scores"), quick=False), tmp_path / "m.onnx")
     assert exported.differences["scores"] <= 1e-4
     for mode in ("names", "attributes"):
         with pytest.raises(UnseenError, match=f"clip in mode {mode} reads texts of the classes"):
@@ -177,15 +189,6 @@ def test_a_graph_that_differs_is_not_written(tiny_backbone, tmp_path, monkeypatc
     with pytest.raises(UnseenError, match=r"m\.onnx: scores differ from torch by 2\.0e-04"):
         export_onnx(recognizer, tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_check_sees_a_difference(tiny_backbone, tmp_path):
-    recognizer = make("eszsl", tiny_backbone)
-    exported = export_onnx(recognizer, tmp_path / "m.onnx")
-    with torch.no_grad():
-        recognizer.method.weight.mul_(1.5)
-    found = difference_from_torch(recognizer, exported.model, Graph(recognizer).eval())
-    assert found["scores"] == pytest.approx(1 / 3, rel=1e-3)
 
 
 def test_what_cannot_be_done_is_one_line(tiny_backbone, tmp_path, monkeypatch):

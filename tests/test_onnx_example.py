@@ -37,7 +37,7 @@ def answers(model, pictures, *options):
     command = [sys.executable, "-c", ALONE, str(SCRIPT), str(model), *map(str, pictures), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found, lines = {}, re.findall(r"^(?:  ( *[\d.]+)%  (.*)|(.*))$", done.stdout, re.MULTILINE)
+    found, current, lines = {}, "", re.findall(r"^(?:  ( *[\d.]+)%  (.*)|(.*))$", done.stdout, re.MULTILINE)
     for percent, name, picture in lines:
         if name:
             found[current].append((name, float(percent) / 100))
@@ -55,7 +55,12 @@ def trained(tiny_guide, tiny_backbone, tmp_path_factory):
     from unseen.training.run import fit
 
     folder = tmp_path_factory.mktemp("run")
-    run = fit(RunConfig("eszsl", str(tiny_guide), tiny_backbone), folder / "run", cache=folder / "cache", device="cpu")
+    run = fit(
+        RunConfig(method="eszsl", dataset=str(tiny_guide), backbone=tiny_backbone),
+        folder / "run",
+        cache=folder / "cache",
+        device="cpu",
+    )
     recognizer = unseen.Recognizer.load(run.folder, device="cpu")
     export_onnx(recognizer, folder / "birds.onnx")
     return recognizer, folder / "birds.onnx", load_folder(tiny_guide)
