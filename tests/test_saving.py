@@ -173,16 +173,16 @@ def test_references_are_private_unless_asked_for(recognizer, tmp_path):
     )
     recognizer.references_file = source
     try:
-        assert not (recognizer.save(tmp_path / "without") / "references.npz").exists()
+        assert not (recognizer.save(tmp_path / "without") / "weights-references.npz").exists()
         kept = recognizer.save(tmp_path / "with", include_references=True)
         loaded = Recognizer.load(kept, device="cpu")
-        assert loaded.references_file == kept / "references.npz"
+        assert loaded.references_file == kept / "weights-references.npz"
         with np.load(loaded.references_file, allow_pickle=False) as arrays:
             assert arrays["files"].tolist() == ["a.jpg", "b"]
         loaded.save(kept)  # a later save without them takes them away
-        assert not (kept / "references.npz").exists()
+        assert not (kept / "weights-references.npz").exists()
         np.savez(source, attribute_scores=np.array([{}], object), labels=np.array([0]), files=np.array(["a"]))
-        with pytest.raises(RunError, match=r"references\.npz: damaged"):
+        with pytest.raises(RunError, match=r"honest-references\.npz: damaged"):
             recognizer.save(tmp_path / "bad", include_references=True)
     finally:
         recognizer.references_file = None

@@ -40,7 +40,7 @@ WEIGHTS = "weights.safetensors"
 BACKBONE = "backbone.safetensors"
 TOWER = "backbone"
 ENCODING = "encoding.json"
-REFERENCES = "references.npz"
+REFERENCES = "weights-references.npz"
 CARD = "README.md"
 FILES = (FACTS, WEIGHTS, "classes.csv", "attributes.csv", ENCODING, REFERENCES, TEXTS, BACKBONE, CARD)
 PATTERNS = (*FILES, *(f"{TOWER}/*.{kind}" for kind in ("json", "safetensors", "model", "txt")))
@@ -143,11 +143,12 @@ def read_run(folder: Path, seed: int | None = None) -> Parts:
             if calibration.get(part)
         },
     }
-    references = folder / f"seed-{chosen}" / f"{run.protocol}-{REFERENCES}"
+    weights = folder / f"seed-{chosen}" / f"{run.protocol}.safetensors"
+    references = weights.with_name(f"{weights.stem}-references.npz")
     return Parts(
         folder,
         spec,
-        folder / f"seed-{chosen}" / f"{run.protocol}.safetensors",
+        weights,
         references if references.is_file() else None,
         run.config.method,
         _settings(run.config.method, manifest["method"]["settings"], folder / "manifest.json"),
@@ -156,7 +157,7 @@ def read_run(folder: Path, seed: int | None = None) -> Parts:
         found["temperature"],
         calibration.get("threshold"),
         run.config.store_dtype,
-        without_paths(about),
+        about,
         _encoding(folder),
     )
 
