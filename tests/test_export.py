@@ -8,9 +8,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from unseen.backbones import Backbone, BackboneSpec
 from unseen.classes import Attributes, ClassTable
+from unseen.cli import app
 from unseen.errors import UnseenError
 from unseen.methods import METHODS, RECOMMENDED, ClassSpace
 from unseen.methods.clip import CLIPSettings
@@ -198,3 +200,14 @@ def test_what_cannot_be_done_is_one_line(tiny_backbone, tmp_path, monkeypatch):
     monkeypatch.setattr("unseen.export.importlib.util.find_spec", lambda name: None)
     with pytest.raises(UnseenError, match=r"needs onnx and onnxscript — pip install 'unseen\[export\]'"):
         export_onnx(recognizer, tmp_path / "m.onnx")
+
+
+def test_the_command(tiny_backbone, tmp_path):
+    saved = make("sje", tiny_backbone, quick=False).save(tmp_path / "saved")
+    done = CliRunner().invoke(app, ["export", str(saved), "--onnx", str(tmp_path / "m.onnx"), "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["model"] == str(tmp_path / "m.onnx")
+    assert told["differences_from_torch"]["scores"] <= 1e-4
+    done = CliRunner().invoke(app, ["export", str(saved), "--onnx", str(tmp_path / "m.onnx"), "--opset", "99"])
+    assert "operator set 99 cannot hold this graph" in str(done.exception)

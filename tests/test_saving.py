@@ -15,10 +15,12 @@ import torch
 import yaml
 from huggingface_hub import errors
 from PIL import Image
+from typer.testing import CliRunner
 
 import tiny_clip
 from unseen.backbones import Backbone, BackboneSpec
 from unseen.classes import Attributes, ClassTable
+from unseen.cli import app
 from unseen.errors import RunError, UnseenError
 from unseen.methods import create_method
 from unseen.recognizer import Recognizer
@@ -408,3 +410,21 @@ def test_not_ours_not_named_not_logged_in(hub, recognizer, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     with pytest.raises(RunError, match="not logged in to the hub — hf auth login"):
         recognizer.push_to_hub("ada/garden")
+
+
+def test_the_commands(hub, folder, tmp_path):
+    options = ["--licence", "cc0-1.0", "--author", "Ada", "--include-backbone"]
+    done = CliRunner().invoke(app, ["save", str(folder), str(tmp_path / "out"), *options])
+    assert done.exit_code == 0, done.output
+    assert "weights.safetensors" in done.output
+    assert "license: cc0-1.0" in (tmp_path / "out" / "README.md").read_text()
+    done = CliRunner().invoke(app, ["push", str(folder), "ada/garden", "--private"])
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines()[:2] == [
+        "https://hub/ada/garden/commit/1",
+        "unseen predict hf:ada/garden PICTURES...",
+    ]
+    assert "no --licence given" in done.output
+    done = CliRunner().invoke(app, ["save", "hf:ada/garden", str(tmp_path / "back")])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "back" / "classes.csv").read_bytes() == (folder / "classes.csv").read_bytes()
