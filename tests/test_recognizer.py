@@ -160,7 +160,7 @@ def test_unknown_class_and_choice(recognizer, picture):
 
 def test_save_and_load_without_pickle(recognizer, picture, tmp_path):
     folder = recognizer.save(tmp_path / "model")
-    assert {p.suffix for p in folder.iterdir()} <= {".json", ".csv", ".safetensors"}
+    assert {p.suffix for p in folder.iterdir()} <= {".json", ".csv", ".safetensors", ".md"}
     loaded = Recognizer.load(folder, device="cpu")
     assert scores(loaded, picture) == scores(recognizer, picture)
     assert (loaded.gamma, loaded.temperature) == (0.3, 0.7)

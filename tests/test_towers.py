@@ -97,17 +97,6 @@ def test_fingerprint_is_of_the_files_not_of_their_place(pair, copy, tmp_path):
     assert BackboneSpec(f"hf:{copy}").fingerprint() != before
 
 
-def test_the_files_travel_with_a_saved_model(pair, tmp_path):
-    spec = BackboneSpec(f"hf:{pair[1]}")
-    spec.copy_weights(tmp_path)
-    found = spec.found_in(tmp_path)
-    assert found.tower == str(tmp_path / "backbone")
-    assert found.fingerprint() == spec.fingerprint()
-    found.copy_weights(tmp_path)  # onto itself
-    assert found.fingerprint() == spec.fingerprint()
-    assert BackboneSpec("hf:some/model").found_in(tmp_path / "elsewhere").tower == "some/model"
-
-
 @torch.inference_mode()
 def test_texts_are_the_whole_models(pair):
     kind, folder = pair

@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 import struct
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -145,26 +144,6 @@ class BackboneSpec:
             facts["name"] = self.name.split(".")[0]
             facts["weights"] = _file_digest(_weights_file(self.weights))
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-    def copy_weights(self, folder: Path) -> None:
-        """Copy weights that are files of this machine into a folder, where :meth:`found_in` finds them."""
-        if self.tower is not None:
-            files = towers.model_files(self.tower) if Path(self.tower).is_dir() else []
-            targets = {file: folder / "backbone" / file.name for file in files}
-        else:
-            own = self.weights not in ("pretrained", "random")
-            targets = {Path(self.weights): folder / "backbone.safetensors"} if own else {}
-        for source, target in targets.items():
-            if source.resolve() != target.resolve():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, target)
-
-    def found_in(self, folder: Path) -> Self:
-        """The spec with the weights that :meth:`copy_weights` put into a folder, if it did."""
-        if self.tower is not None and (folder / "backbone").is_dir():
-            return replace(self, name=towers.PREFIX + str(folder / "backbone"))
-        file = folder / "backbone.safetensors"
-        return replace(self, weights=str(file)) if file.is_file() else self
 
 
 class Backbone(nn.Module):
@@ -309,7 +288,7 @@ class Transform:
 
     def cropped(self, picture: Image.Image | str | os.PathLike[str]) -> Tensor:
         """The first half of it: resized and centre-cropped, as bytes (3, size, size)."""
-        return TF.center_crop(self.resized(picture, self._short), [self.size, self.size])
+        return TF.center_crop(self.resized(picture, self.short_side), [self.size, self.size])
 
     def normalized(self, pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """The second half: bytes (..., 3, h, w) as the network wants them."""
@@ -326,7 +305,7 @@ class Transform:
 
     def crop_box(self, width: int, height: int) -> tuple[float, float, float, float]:
         """What the network sees of an upright picture: (left, top, right, bottom) in the picture's pixels."""
-        new_width, new_height = self._resized(width, height, self._short)
+        new_width, new_height = self._resized(width, height, self.short_side)
         left, top = round((new_width - self.size) / 2), round((new_height - self.size) / 2)
         x, y = width / new_width, height / new_height
         return left * x, top * y, (left + self.size) * x, (top + self.size) * y
@@ -342,7 +321,8 @@ class Transform:
         return left + x / self.size * (right - left), top + y / self.size * (bottom - top)
 
     @property
-    def _short(self) -> int:
+    def short_side(self) -> int:
+        """Short side in pixels that a picture is resized to, before the crop."""
         return round(self.size / self.crop)
 
     @staticmethod

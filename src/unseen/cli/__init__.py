@@ -7,7 +7,18 @@ from typing import Annotated
 import typer
 
 from unseen import __version__
-from unseen.cli import comparing, figures, listing, own, pointing, preparing, reproducing, training, using
+from unseen.cli import (
+    comparing,
+    figures,
+    listing,
+    own,
+    pointing,
+    preparing,
+    reproducing,
+    sharing,
+    training,
+    using,
+)
 from unseen.cli.common import app, err, main, out
 
 __all__ = [
@@ -22,6 +33,7 @@ __all__ = [
     "pointing",
     "preparing",
     "reproducing",
+    "sharing",
     "training",
     "using",
 ]

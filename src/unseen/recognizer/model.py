@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -14,21 +13,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unseen.backbones import Backbone, BackboneSpec, open_picture, upright_rgb
-from unseen.classes import ClassTable, write_attributes
-from unseen.errors import DataError, RunError, UnseenError
-from unseen.files import read_json, write_json
-from unseen.methods import ClassSpace, Method, find_method
+from unseen.backbones import Backbone, open_picture, upright_rgb
+from unseen.classes import ClassTable
+from unseen.errors import DataError, UnseenError
+from unseen.methods import ClassSpace, Method
 from unseen.recognizer.answers import Candidate, Explanation, PartMaps, Prediction, Reason
+from unseen.recognizer.card import CardFields
+from unseen.recognizer.saving import Parts, fetch, find_parts, push, read_saved, save
 from unseen.semantics import name_things
-from unseen.towers import TEXTS, TextTower
-from unseen.training.checkpoints import load_weights, save_weights
-from unseen.training.endtoend import build_method
+from unseen.towers import PREFIX, TEXTS, TextTower
 from unseen.training.engine import make_fabric
 
 Picture = Path | str | Image.Image
 AMONG = ("all", "seen", "unseen")
-FORMAT = 1
 
 
 def _rest(score: float, evidence: np.ndarray) -> float:
@@ -49,6 +46,8 @@ class Recognizer:
         store_dtype: regions are rounded to it, as in training.
         device: see :func:`unseen.training.engine.make_fabric`.
         about: whatever else is known (data, protocol), kept when saving.
+        threshold: confidence below which the answer is "unknown"; ``None`` for never.
+        encoding: how a table's words became attribute values, as JSON, kept when saving.
     """
 
     def __init__(
@@ -62,6 +61,8 @@ class Recognizer:
         store_dtype: str = "float16",
         device: str = "auto",
         about: Mapping[str, Any] | None = None,
+        threshold: float | None = None,
+        encoding: Mapping[str, Any] | None = None,
     ) -> None:
         self.device = make_fabric(device).device
         self.backbone = backbone.to(self.device)
@@ -71,110 +72,123 @@ class Recognizer:
         self.temperature = temperature
         self.store_dtype = store_dtype
         self.about = dict(about or {})
+        self.threshold = threshold
+        self.encoding = encoding
+        self.references_file: Path | None = None
 
     @classmethod
     def load(cls, folder: Path | str, *, seed: int | None = None, device: str = "auto") -> Self:
-        """From a run folder, or a folder that :meth:`save` wrote.
+        """From a run folder, a folder that :meth:`save` wrote, or the hub.
 
         Args:
-            folder: either.
+            folder: either folder; or ``hf:OWNER/NAME``, or ``hf:OWNER/NAME@REVISION``, see :meth:`from_pretrained`.
             seed: of a run: which seed's model, default the first.
             device: where to compute.
 
         Raises:
-            RunError: it is neither, or unfinished.
+            RunError: it is neither, unfinished, damaged, or of a newer version.
             UnseenError: the backbone's weights are gone or have changed.
         """
-        folder = Path(folder)
-        if (folder / "recognizer.json").is_file():
-            where = folder / "recognizer.json"
-            about = read_json(where, RunError, "save it again")
-            spec = BackboneSpec.from_json(about["backbone"]).found_in(folder)
-            weights = folder / "weights.safetensors"
-        else:
-            about, spec, weights = cls._of_run(folder, seed)
-        method_class = find_method(about["method"])
-        if method_class.end_to_end:  # its weights hold the backbone's
-            spec = replace(spec, weights="random")
-        backbone = Backbone(spec)
-        table = ClassTable.from_csv(folder / "classes.csv", folder / "attributes.csv")
-        shape = (len(table.attributes), about["vector_length"])
-        lists = {k: tuple(v) if isinstance(v, list) else v for k, v in about["settings"].items()}
-        method = build_method(about["method"], backbone, torch.ones(shape), method_class.settings_class(**lists))
-        load_weights(weights, method)
+        if str(folder).startswith(PREFIX):
+            name, _, revision = str(folder).removeprefix(PREFIX).partition("@")
+            return cls.from_pretrained(name, revision=revision or None, device=device)
+        return cls._of(find_parts(Path(folder), seed), device)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder_or_id: Path | str,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        cache_dir: Path | str | None = None,
+        local_files_only: bool = False,
+        device: str = "auto",
+    ) -> Self:
+        """From a saved folder, or from the Hugging Face hub; only the files that :meth:`save` writes are fetched.
+
+        Args:
+            folder_or_id: a folder that :meth:`save` wrote, or the hub's ``OWNER/NAME``.
+            revision: branch, tag or commit of the hub's.
+            token: for private repositories; default that of ``hf auth login``.
+            cache_dir: where fetched files are kept; default the hub's own cache.
+            local_files_only: use what was fetched before, without a network.
+            device: where to compute.
+
+        Raises:
+            RunError: no such model, no network, or not one of ours.
+        """
+        folder = fetch(folder_or_id, revision, token, cache_dir, local_files_only)
+        return cls._of(read_saved(folder), device)
+
+    @classmethod
+    def _of(cls, parts: Parts, device: str) -> Self:
+        backbone, method, table = parts.build()
         made = cls(
             backbone,
             method,
             table,
-            gamma=about["gamma"],
-            temperature=about["temperature"],
-            store_dtype=about["store_dtype"],
+            gamma=parts.gamma,
+            temperature=parts.temperature,
+            threshold=parts.threshold,
+            store_dtype=parts.store_dtype,
             device=device,
-            about=about["about"],
+            about=parts.about,
+            encoding=parts.encoding,
         )
+        made.references_file = parts.references
         if method.reads_text:
-            made._text_tower.load(folder / TEXTS)
+            made._text_tower.load(parts.folder / TEXTS)
         return made
 
-    @staticmethod
-    def _of_run(folder: Path, seed: int | None) -> tuple[dict[str, Any], BackboneSpec, Path]:
-        from unseen.training.run import Run
+    def save(
+        self,
+        folder: Path | str,
+        *,
+        include_backbone: bool = False,
+        include_references: bool = False,
+        card: CardFields | None = None,
+    ) -> Path:
+        """Write a folder that :meth:`load` reads on another machine: weights, classes, backbone, model card; no pickle.
 
-        run = Run(folder)
-        manifest, results = run.manifest, run.results
-        found = results["protocols"][run.protocol]["seeds"]
-        chosen = str(seed) if seed is not None else next(iter(found))
-        if chosen not in found:
-            raise RunError(f"no seed {chosen}", where=folder, mend=f"one of {', '.join(found)}")
-        spec = run.config.backbone
-        if manifest["backbone"]["frozen"] and spec.fingerprint()[:16] != manifest["backbone"]["fingerprint"]:
-            raise RunError("the backbone's weights are not those of the training", where=spec.weights, mend="restore")
-        about = {
-            "method": run.config.method,
-            "settings": manifest["method"]["settings"],
-            "vector_length": manifest["semantics"]["vector_length"],
-            "gamma": found[chosen]["gamma"],
-            "temperature": found[chosen]["temperature"],
-            "store_dtype": run.config.store_dtype,
-            "about": {k: manifest[k] for k in ("data", "backbone", "semantics", "method", "versions")}
-            | {"protocol": run.protocol, "seed": int(chosen)},
-        }
-        return about, spec, folder / f"seed-{chosen}" / f"{run.protocol}.safetensors"
+        A backbone from files of this machine or with random weights is stored along; a pretrained one of timm's or the
+        hub's is named, and fetched again. A fine-tuned one is among the method's weights.
 
-    def save(self, folder: Path | str) -> Path:
-        """Write a folder that :meth:`load` reads on another machine: weights, classes, backbone; no pickle.
+        Args:
+            folder: new, empty, or written by an earlier save.
+            include_backbone: store a pretrained backbone along too, so that nothing is fetched.
+            include_references: store attribute scores, labels and file names of the training pictures along.
+            card: licence, author and so on, for the model card.
 
-        A backbone from files of this machine is copied in; a pretrained one of timm's or the hub's is named, and
-        fetched again. A fine-tuned one is among the method's weights.
+        Raises:
+            RunError: the folder holds something else.
         """
-        folder = Path(folder)
-        spec = self.backbone.spec
-        folder.mkdir(parents=True, exist_ok=True)
-        if not self.method.end_to_end:
-            spec.copy_weights(folder)
-        if self.method.reads_text:
-            self._text_tower.save(folder / TEXTS)
-        save_weights(folder / "weights.safetensors", self.method)
-        self.table.to_csv(folder / "classes.csv")
-        write_attributes(folder / "attributes.csv", self.table.attributes)
-        settings = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self.method.settings).items()}
-        about = {
-            "format": FORMAT,
-            "method": self.method.name,
-            "settings": settings,
-            "vector_length": self._vector_length(),
-            "backbone": spec.to_json(),
-            "gamma": self.gamma,
-            "temperature": self.temperature,
-            "store_dtype": self.store_dtype,
-            "about": self.about,
-        }
-        write_json(folder / "recognizer.json", about)
-        return folder
+        return save(self, Path(folder), include_backbone, include_references, card or CardFields())
 
-    def _vector_length(self) -> int:
-        vectors = getattr(self.method, "vectors", None)
-        return int(vectors.shape[1]) if isinstance(vectors, Tensor) else 1
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        token: str | None = None,
+        message: str = "Model of unseen",
+        include_backbone: bool = False,
+        include_references: bool = False,
+        card: CardFields | None = None,
+    ) -> str:
+        """:meth:`save`, and upload the folder to the Hugging Face hub; returns the address of the commit.
+
+        Args:
+            repo_id: ``OWNER/NAME``, made where there is none.
+            private: of a new repository.
+            token: default that of ``hf auth login``.
+            message: of the commit.
+            include_backbone, include_references, card: as in :meth:`save`.
+
+        Raises:
+            RunError: nobody is logged in, no network, or the hub refuses.
+        """
+        return push(self, repo_id, private, token, message, include_backbone, include_references, card or CardFields())
 
     @property
     def table(self) -> ClassTable:

@@ -1,0 +1,60 @@
+"""Name what pictures show, with a model that `unseen export` wrote: numpy, Pillow and onnxruntime, no torch.
+
+python onnx_predict.py MODEL.onnx PICTURE... [--classes OTHER.csv] [--top 5]
+"""
+
+# ruff: noqa: T201
+import argparse
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+
+def read_picture(path, size, short_side):
+    """The upright picture as the network sees it: short side resized, centre cropped; uint8 (size, size, 3)."""
+    image = ImageOps.exif_transpose(Image.open(path))
+    if image.has_transparency_data:  # what is transparent becomes white
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    image, (w, h) = image.convert("RGB"), image.size
+    w, h = (short_side, int(short_side * h / w)) if w <= h else (int(short_side * w / h), short_side)
+    left, top = round((w - size) / 2), round((h - size) / 2)
+    return np.asarray(image.resize((w, h), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size)))
+
+
+def read_classes(path, attributes):
+    """Names, vectors (N, K) and seen flags (N,) of a table with a column `class` and one for each attribute."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    vectors = np.array([[float(row[a]) for a in attributes] for row in rows], np.float32)
+    return [row["class"] for row in rows], vectors, np.array([row.get("seen") == "1" for row in rows])
+
+
+def main():
+    """Parse, run, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("pictures", nargs="+")
+    parser.add_argument("--classes", type=Path, help="another class table, with the same attributes")
+    parser.add_argument("--top", type=int, default=5)
+    arguments = parser.parse_args()
+    facts = json.loads(arguments.model.with_suffix(".json").read_text(encoding="utf-8"))
+    table = arguments.classes or arguments.model.with_name(facts["classes"])
+    names, vectors, seen = read_classes(table, facts["attributes"])
+    session = onnxruntime.InferenceSession(str(arguments.model))
+    for path in arguments.pictures:
+        pixels = read_picture(path, facts["picture"]["size"], facts["picture"]["short_side"])[None]
+        inputs = {"pictures": pixels, "class_vectors": vectors, "seen": seen}
+        shifted = (session.run(["scores"], inputs)[0][0] - facts["gamma"] * seen) / facts["temperature"]
+        confidence = np.exp(shifted - shifted.max()) / np.exp(shifted - shifted.max()).sum()
+        best = np.argsort(-shifted, kind="stable")[: arguments.top]
+        print(path if confidence[best[0]] >= (facts["threshold"] or 0) else f"{path}: unknown, the nearest are")
+        for i in best:
+            print(f"  {confidence[i]:8.4%}  {names[i]}{'' if seen[i] else ' (unseen)'}")
+
+
+if __name__ == "__main__":
+    main()

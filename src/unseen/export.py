@@ -1,0 +1,292 @@
+"""A recognizer as one ONNX graph: pictures and a class table in, class scores and attribute scores out.
+
+The class table is an input, so that classes come and go without a new export. Everything that the numbers depend on is
+in the graph: normalisation of the picture, backbone, rounding of the regions, method, and the form in which the method
+scores with the class vectors. Resizing and cropping, and the confidence, are the reader's: what they need is in a JSON
+file beside the graph.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unseen import __version__
+from unseen.errors import UnseenError
+from unseen.files import write_json
+from unseen.methods import ClassSpace
+from unseen.methods.base import Branch
+from unseen.recognizer import Recognizer
+
+FORMAT = 1
+TOLERANCE = 1e-4
+"""Largest difference of scores and attribute scores from torch that is let pass, in units of the largest of them."""
+MAP_TOLERANCE = 1e-3
+"""The same of maps: a single region's features may be rounded to the other side, which is 5e-4 in float16."""
+INPUTS = ("pictures", "class_vectors", "seen")
+SCORES = ("scores", "attribute_scores")
+_EXTRA = "pip install 'unseen[export]'"
+
+
+class _TracedClasses(ClassSpace):
+    """Classes whose derived vectors are computed in the graph, each time."""
+
+    @property
+    def unit(self) -> Tensor:
+        return nn.functional.normalize(self.vectors, dim=1)
+
+    @property
+    def unit_nonnegative(self) -> Tensor:
+        return nn.functional.normalize(self.vectors.clamp(min=0), dim=1)
+
+
+class Graph(nn.Module):
+    """What is exported: a recognizer as a function of tensors.
+
+    Args:
+        recognizer: its backbone and method; in evaluation mode, on the CPU.
+        maps: also give where it looked.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, recognizer: Recognizer, maps: bool = False) -> None:
+        super().__init__()
+        self.method = recognizer.method
+        self.backbone = None if recognizer.method.end_to_end else recognizer.backbone
+        self.store_dtype = getattr(torch, recognizer.store_dtype)
+        self.grid = recognizer.backbone.grids[-1]
+        self.maps = maps
+        transform = recognizer.backbone.transform
+        self.register_buffer("mean", torch.tensor(transform.mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(transform.std).view(3, 1, 1))
+
+    def forward(self, pictures: Tensor, class_vectors: Tensor, seen: Tensor) -> tuple[Tensor, ...]:
+        """Scores, in the order of :meth:`outputs`.
+
+        Args:
+            pictures: uint8 ``(B, S, S, 3)``, RGB, resized and cropped.
+            class_vectors: float32 ``(N, K)`` attribute values in the table's unit.
+            seen: bool ``(N,)``.
+        """
+        inputs = (pictures.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+        if self.backbone is not None:
+            inputs = self.backbone(inputs)[0].to(self.store_dtype).float()
+        classes = _TracedClasses(class_vectors, seen)
+        method = self.method
+        branches = method.maps(inputs) if self.maps else method(method.prepare(inputs))
+        found = [method.class_scores(branches, classes), method.fused_attribute_scores(branches)]
+        if self.maps:
+            found += [self._on_grid(method.fused_contributions(branches))]
+            found += [self._on_grid(attention) for attention in _attention(branches).values()]
+        return tuple(found)
+
+    def _on_grid(self, values: Tensor) -> Tensor:
+        return values.unflatten(2, self.grid)
+
+    @torch.inference_mode()
+    def outputs(self) -> list[str]:
+        """Names of what :meth:`forward` gives; with maps, the sub-nets' attention last."""
+        if not self.maps:
+            return list(SCORES)
+        size = self.backbone.transform.size if self.backbone is not None else self._picture_size()
+        inputs = torch.zeros(1, 3, size, size)
+        branches = self.method.maps(inputs if self.backbone is None else self.backbone(inputs)[0])
+        return [*SCORES, "contributions", *_attention(branches)]
+
+    def _picture_size(self) -> int:
+        backbone: Any = self.method.backbone
+        return int(backbone.transform.size)
+
+
+def _attention(branches: dict[str, Branch]) -> dict[str, Tensor]:
+    return {f"attention_{name}": b.attention for name, b in branches.items() if b.attention is not None}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Files of an export.
+
+    Args:
+        model: the graph.
+        facts: JSON with what a program needs beside the graph.
+        classes: the class table, with every attribute value.
+        differences: of each output the largest difference from torch, see :func:`difference_from_torch`; empty where it
+            was not compared.
+    """
+
+    model: Path
+    facts: Path
+    classes: Path
+    differences: dict[str, float]
+
+
+def export_onnx(
+    recognizer: Recognizer,
+    path: Path | str,
+    *,
+    opset: int | None = None,
+    maps: bool = False,
+    check: bool = True,
+    external_data: bool | None = None,
+) -> Exported:
+    """Write ``NAME.onnx``, ``NAME.json`` and ``NAME-classes.csv``.
+
+    Args:
+        recognizer: on the CPU.
+        path: the file of the graph, ending in ``.onnx``.
+        opset: ONNX operator set; default torch's.
+        maps: further outputs: what each region adds to each attribute score, and attention.
+        check: compare with torch in onnxruntime before anything is written.
+        external_data: weights in a file of their own, ``NAME.onnx.data``; default where ONNX must, about 2 GB.
+
+    Raises:
+        UnseenError: the extra is not installed, the method reads texts of classes, or the graph differs from torch.
+    """
+    path = Path(path)
+    _possible(recognizer, path)
+    graph = Graph(recognizer, maps).eval()
+    names = graph.outputs()
+    example = _example(recognizer, 2, 3)
+    axes: Any = {"pictures": {0: "B"}, "class_vectors": {0: "N"}, "seen": {0: "N"}}
+    options: dict[str, Any] = {} if opset is None else {"opset_version": opset}
+    with _quiet(), torch.no_grad():
+        program: Any = torch.onnx.export(
+            graph,
+            example,
+            dynamo=True,
+            input_names=list(INPUTS),
+            output_names=names,
+            dynamic_shapes=axes,
+            verbose=False,
+            **options,
+        )
+    given = program.model.opset_imports[""]
+    if opset is not None and given != opset:
+        raise UnseenError(f"operator set {opset} cannot hold this graph", where="--opset", mend=f"give {given}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        program.save(Path(folder) / path.name, external_data=external_data)
+        differences = difference_from_torch(recognizer, Path(folder) / path.name, graph) if check else {}
+        for name, difference in differences.items():
+            if difference > (TOLERANCE if name in SCORES else MAP_TOLERANCE):
+                raise UnseenError(f"{name} differ from torch by {difference:.1e} of the largest", where=path)
+        for file in sorted(Path(folder).iterdir(), reverse=True):  # the graph after its data
+            os.replace(file, path.parent / file.name)
+    exported = Exported(path, path.with_suffix(".json"), path.with_name(f"{path.stem}-classes.csv"), differences)
+    recognizer.table.to_csv(exported.classes)
+    write_json(exported.facts, _facts(recognizer, exported, given, names))
+    return exported
+
+
+def difference_from_torch(recognizer: Recognizer, path: Path, graph: Graph) -> dict[str, float]:
+    """The largest difference between onnxruntime and torch on random pictures, of each output.
+
+    Looked at are 1 and 5 pictures, with the table's classes and with two more. The unit is torch's largest value of the
+    output; of contributions, which add up to attribute scores, it is the largest attribute score.
+    """
+    _needs("onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    worst = dict.fromkeys(names, 0.0)
+    for pictures, more in ((1, 0), (5, 2)):
+        example = _example(recognizer, pictures, len(recognizer.table) + more)
+        with torch.no_grad():
+            expected = dict(zip(names, (value.numpy() for value in graph(*example)), strict=True))
+        given = {name: value.numpy() for name, value in zip(INPUTS, example, strict=True)}
+        for name, found in zip(names, session.run(None, given), strict=True):
+            if expected[name].shape != found.shape:
+                raise UnseenError(f"{name} {found.shape} where torch gives {expected[name].shape}", where=path)
+            unit = np.abs(expected["attribute_scores" if name == "contributions" else name]).max()
+            worst[name] = max(worst[name], float(np.abs(expected[name] - found).max() / max(unit, 1e-12)))
+    return worst
+
+
+def _example(recognizer: Recognizer, pictures: int, classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Random pictures, and so many rows of the class table, from its start again where it ends."""
+    size, table = recognizer.backbone.transform.size, recognizer.table
+    generator = torch.Generator().manual_seed(pictures)
+    pixels = torch.randint(0, 256, (pictures, size, size, 3), dtype=torch.uint8, generator=generator)
+    rows = np.arange(classes) % len(table)
+    return pixels, torch.from_numpy(table.values[rows]).float(), torch.from_numpy(table.seen[rows])
+
+
+def _facts(recognizer: Recognizer, exported: Exported, opset: int, outputs: list[str]) -> dict[str, Any]:
+    transform = recognizer.backbone.transform
+    return {
+        "format": FORMAT,
+        "unseen": __version__,
+        "opset": opset,
+        "model": exported.model.name,
+        "classes": exported.classes.name,
+        "inputs": list(INPUTS),
+        "outputs": outputs,
+        "picture": {
+            "size": transform.size,
+            "short_side": transform.short_side,
+            "interpolation": "bicubic",
+            "background": "white",
+        },
+        "normalisation": {"mean": list(transform.mean), "std": list(transform.std), "in_graph": True},
+        "attributes": list(recognizer.table.attributes.names),
+        "gamma": recognizer.gamma,
+        "temperature": recognizer.temperature or 1.0,
+        "calibrated": recognizer.temperature is not None,
+        "threshold": recognizer.threshold,
+        "method": recognizer.method.name,
+        "differences_from_torch": exported.differences,
+        "about": recognizer.about,
+    }
+
+
+def _possible(recognizer: Recognizer, path: Path) -> None:
+    if path.suffix != ".onnx":
+        raise UnseenError("not a .onnx", where=path, mend="give a file name that ends in .onnx")
+    _needs("onnx", "onnxscript")
+    if recognizer.device.type != "cpu":
+        raise UnseenError("only a model on the CPU is exported", mend='load it with device="cpu"')
+    settings = recognizer.method.settings
+    if recognizer.method.reads_text and settings.mode != "scores":
+        raise UnseenError(
+            f"{recognizer.method.name} in mode {settings.mode} reads texts of the classes, not a class table",
+            mend="train it with --set mode=scores",
+        )
+
+
+def _needs(*modules: str) -> None:
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UnseenError(f"needs {' and '.join(missing)}", where="export", mend=_EXTRA)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter's warnings are about its own workings."""
+    logs = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [log.level for log in logs]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for log in logs:
+            log.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            for log, level in zip(logs, levels, strict=True):
+                log.setLevel(level)

@@ -1,0 +1,212 @@
+"""The model card of a saved recognizer: the front matter that the hub reads, and what a person should know."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+
+from unseen import __version__
+
+if TYPE_CHECKING:
+    from unseen.recognizer.model import Recognizer
+
+LISTED = 60
+"""Class names that the card lists of seen and of unseen ones."""
+NOT_STATED = "not stated"
+METRICS = {
+    "T1": "accuracy of unseen classes, chosen among unseen classes",
+    "U": "accuracy of unseen classes, chosen among all classes",
+    "S": "accuracy of seen classes, chosen among all classes",
+    "H": "harmonic mean of U and S",
+    "AUSUC": "area under the seen-unseen curve",
+}
+# what the hub knows licences as; others are given as a name
+_LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]{1,40}")
+_SPECIAL = re.compile(r"([\\`*_\[\]|~])")
+
+
+@dataclass(frozen=True)
+class CardFields:
+    """What only the author of a model can say; "not stated" where nothing is given.
+
+    Args:
+        licence: of the model, such as ``apache-2.0`` or ``cc-by-4.0``.
+        data_licence: of the training pictures and tables.
+        data_source: whose they are and where they come from.
+        author: who made the model.
+        contact: where to ask.
+        datasets: names of data sets on the hub that it was trained on.
+    """
+
+    licence: str = NOT_STATED
+    data_licence: str = NOT_STATED
+    data_source: str = NOT_STATED
+    author: str = NOT_STATED
+    contact: str = NOT_STATED
+    datasets: tuple[str, ...] = ()
+
+
+class _Markdown(str):
+    """Escaped already."""
+
+
+def escaped(value: Any) -> str:
+    """Text that Markdown shows as it is, within a line: no markup, no HTML, no line of its own."""
+    if isinstance(value, _Markdown):
+        return value
+    text = "".join(c if c.isprintable() else " " for c in str(value))
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+
+
+def model_card(recognizer: Recognizer, fields: CardFields, *, backbone_stored: bool) -> str:
+    """The card as Markdown.
+
+    Args:
+        recognizer: what is described, with what its ``about`` knows of its training.
+        fields: the author's.
+        backbone_stored: whether the backbone's weights lie beside the card.
+    """
+    about, table, method = recognizer.about, recognizer.table, recognizer.method
+    data, machine, versions = (_part(about, name) for name in ("data", "machine", "versions"))
+    names = {
+        kind: [name for name, seen in zip(table.names, table.seen, strict=True) if seen == (kind == "seen")]
+        for kind in ("seen", "unseen")
+    }
+    card = getattr(method, "card", None) or getattr(method.head, "card")  # noqa: B009
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("unseen.recognizer", "."),
+        undefined=jinja2.ChainableUndefined,
+        finalize=escaped,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        lstrip_blocks=True,
+    )
+    body = environment.get_template("card.md.jinja").render(
+        version=__version__,
+        title=f"{method.name} on {data.get('name', 'own data')}",
+        counts={kind: len(own) for kind, own in names.items()},
+        names={kind: _listed(own) for kind, own in names.items()},
+        attributes=table.attributes.names,
+        method=method.name,
+        card=card,
+        fields=fields,
+        about=about,
+        data=data,
+        machine=machine,
+        versions={"unseen": about.get("unseen", __version__), **versions},
+        seeds=", ".join(map(str, about["seeds"])) if isinstance(about.get("seeds"), list) else "",
+        backbone=_backbone(recognizer),
+        backbone_stored=backbone_stored,
+        size=recognizer.backbone.transform.size,
+        rows=_rows(about),
+        calibration=_calibration(about),
+        gamma=f"{recognizer.gamma:.4g}",
+        temperature=None if recognizer.temperature is None else f"{recognizer.temperature:.4g}",
+        threshold=recognizer.threshold,
+        settings=_Markdown(", ".join(escaped(f"{k}={v}") for k, v in vars(method.settings).items())),
+        encoding=recognizer.encoding is not None,
+    )
+    return f"---\n{_front_matter(recognizer, fields)}---\n\n{body}"
+
+
+def _front_matter(recognizer: Recognizer, fields: CardFields) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    about, method = recognizer.about, recognizer.method.name
+    name = _plain(_part(about, "data").get("name", "own data"))
+    spec = recognizer.backbone.spec
+    known = fields.licence.lower() if _LICENCE.fullmatch(fields.licence.lower()) else None
+    licence: dict[str, Any] = {}
+    if fields.licence != NOT_STATED:
+        licence = {"license": known} if known else {"license": "other", "license_name": _plain(fields.licence)}
+    results = [
+        EvalResult(
+            task_type="zero-shot-image-classification",
+            dataset_type=re.sub(r"[^\w.-]+", "-", name).lower(),
+            dataset_name=name,
+            metric_type="accuracy",
+            metric_name=f"{metric} ({METRICS[metric]}; {about.get('protocol')} protocol)",
+            metric_value=round(value["mean"], 4),
+        )
+        for metric, value in _measured(about).items()
+        if metric in METRICS
+    ]
+    more: dict[str, Any] = {"model_name": f"{method} on {name}", "eval_results": results} if results else {}
+    data = ModelCardData(
+        library_name="unseen",
+        pipeline_tag="zero-shot-image-classification",
+        tags=["zero-shot-learning", "generalized-zero-shot-learning", "attributes", "unseen", method],
+        base_model=f"timm/{spec.name}" if spec.weights == "pretrained" and spec.tower is None else None,
+        datasets=list(fields.datasets) or None,
+        **licence,
+        **more,
+    )
+    return data.to_yaml() + "\n"
+
+
+def _part(about: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = about.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _plain(text: Any) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+
+
+def _listed(names: list[str]) -> _Markdown:
+    shown = ", ".join(map(escaped, names[:LISTED]))
+    return _Markdown(shown + (f", and {len(names) - LISTED} more" if len(names) > LISTED else ""))
+
+
+def _backbone(recognizer: Recognizer) -> str:
+    spec = recognizer.backbone.spec
+    told = _part(recognizer.about, "backbone").get("weights")
+    weights = told or (spec.weights if spec.weights in ("pretrained", "random") else "from a file")
+    local = spec.tower is not None and Path(spec.tower).is_dir()
+    return f"{Path(spec.name).name if local else spec.name} ({weights})"
+
+
+def _measured(about: Mapping[str, Any]) -> dict[str, Any]:
+    found = _part(about, "metrics")
+    return {k: v for k, v in found.items() if isinstance(v, Mapping) and isinstance(v.get("mean"), int | float)}
+
+
+def _rows(about: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Metric, mean and interval in percent, and what it is."""
+    rows = []
+    for name, value in _measured(about).items():
+        low, high = value.get("low"), value.get("high")
+        whole = isinstance(low, int | float) and isinstance(high, int | float)
+        rows.append(
+            {
+                "metric": name,
+                "mean": f"{100 * value['mean']:.1f}",
+                "spread": f"{100 * value.get('std', 0):.1f}",
+                "interval": f"{100 * low:.1f} to {100 * high:.1f}" if whole else "",
+                "says": METRICS.get(name, ""),
+            }
+        )
+    return rows
+
+
+def _calibration(about: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Pictures, quantity, value."""
+    says = {
+        "ece": "expected calibration error (mean gap between confidence and accuracy)",
+        "auroc": "seen against unseen, area under the ROC curve",
+        "accuracy": "accuracy of the pictures answered",
+        "coverage": "share of the pictures answered",
+    }
+    return [
+        (str(part), says[name], f"{value:.3f}")
+        for part, values in _part(about, "calibration").items()
+        if isinstance(values, Mapping)
+        for name, value in values.items()
+        if name in says and isinstance(value, int | float)
+    ]
