@@ -21,6 +21,7 @@ import tiny_clip
 from unseen.backbones import Backbone, BackboneSpec
 from unseen.classes import Attributes, ClassTable
 from unseen.cli import app
+from unseen.data.columns import Column, Encoding
 from unseen.errors import RunError, UnseenError
 from unseen.methods import create_method
 from unseen.recognizer import Recognizer
@@ -57,7 +58,7 @@ def make(spec, method="msdn", names=("a", "b", "c", "d"), **options):
 
 @pytest.fixture(scope="module")
 def recognizer(tiny_backbone):
-    return make(tiny_backbone, threshold=0.4, encoding={"format": 1, "columns": [{"name": "crown"}]})
+    return make(tiny_backbone, threshold=0.4, encoding=Encoding((Column("crown", "as is"),)))
 
 
 @pytest.fixture(scope="module")

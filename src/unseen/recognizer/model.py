@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unseen.backbones import Backbone, open_picture, upright_rgb
 from unseen.classes import ClassTable
+from unseen.data.columns import Encoding
 from unseen.errors import DataError, UnseenError
 from unseen.methods import ClassSpace, Method
 from unseen.recognizer.answers import Candidate, Explanation, PartMaps, Prediction, Reason
@@ -47,7 +48,7 @@ class Recognizer:
         device: see :func:`unseen.training.engine.make_fabric`.
         about: whatever else is known (data, protocol), kept when saving.
         threshold: confidence below which the answer is "unknown"; ``None`` for never.
-        encoding: how a table's words became attribute values, as JSON, kept when saving.
+        encoding: how a spreadsheet's columns became attributes, for classes to come.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Recognizer:
         device: str = "auto",
         about: Mapping[str, Any] | None = None,
         threshold: float | None = None,
-        encoding: Mapping[str, Any] | None = None,
+        encoding: Encoding | None = None,
     ) -> None:
         self.device = make_fabric(device).device
         self.backbone = backbone.to(self.device)

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from unseen.backbones import Backbone, BackboneSpec
 from unseen.classes import ClassTable, write_attributes
+from unseen.data.columns import Encoding
 from unseen.errors import RunError
 from unseen.files import read_json, write_json, write_text, write_with
 from unseen.methods import Method, Settings, find_method
@@ -77,7 +78,7 @@ class Parts:
     threshold: float | None
     store_dtype: str
     about: Mapping[str, Any]
-    encoding: Mapping[str, Any] | None
+    encoding: Encoding | None
 
     def build(self) -> tuple[Backbone, Method, ClassTable]:
         """Backbone, method with its weights, and class table."""
@@ -208,7 +209,7 @@ def save(
     write_attributes(folder / "attributes.csv", table.attributes)
     kept = _copy_references(recognizer.references_file, folder / REFERENCES) if include_references else False
     if recognizer.encoding is not None:
-        write_json(folder / ENCODING, dict(recognizer.encoding))
+        write_json(folder / ENCODING, recognizer.encoding.to_json())
     for name, there in ((ENCODING, recognizer.encoding is not None), (REFERENCES, kept), (BACKBONE, stored == "file")):
         if not there:
             (folder / name).unlink(missing_ok=True)  # of an earlier save
@@ -376,10 +377,9 @@ def _vector_length(method: Method) -> int:
     return int(vectors.shape[1]) if isinstance(vectors, torch.Tensor) else 1
 
 
-def _encoding(folder: Path) -> dict[str, Any] | None:
-    if not (folder / ENCODING).is_file():
-        return None
-    return dict(_Checked(read_json(folder / ENCODING, RunError, _AGAIN), folder / ENCODING).values)
+def _encoding(folder: Path) -> Encoding | None:
+    where = folder / ENCODING
+    return Encoding.from_json(read_json(where, RunError, _AGAIN), where) if where.is_file() else None
 
 
 def _settings(method: str, values: Mapping[str, Any], where: Path) -> Settings:
