@@ -58,7 +58,7 @@ def make(spec, method="msdn", names=("a", "b", "c", "d"), **options):
 
 @pytest.fixture(scope="module")
 def recognizer(tiny_backbone):
-    return make(tiny_backbone, threshold=0.4, encoding=Encoding((Column("crown", "as is"),)))
+    return make(tiny_backbone, threshold=0.4, encoding=Encoding((Column("crown", "as is", fill=(0.5,)),)))
 
 
 @pytest.fixture(scope="module")

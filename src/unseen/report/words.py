@@ -89,8 +89,8 @@ def _help(run: Run, found: dict[str, Any]) -> str:
     elif found.get("confusions") and found["confusions"][0]["share"] >= 0.3:
         worst = found["confusions"][0]
         advice.append(
-            f"an attribute that tells {class_label(worst['class'])} from {class_label(worst['taken_for'])}, which it is "
-            f"taken for in {_share(worst['share'])} of its pictures"
+            f"an attribute that tells {class_label(worst['class'])} from {class_label(worst['taken_for'])}, which it "
+            f"is taken for in {_share(worst['share'])} of its pictures"
         )
     t1, u = metrics["T1"]["mean"], metrics["U"]["mean"]
     if t1 is not None and u is not None and t1 - u > 0.15:
