@@ -20,7 +20,12 @@ from unseen.report.summary import count
 MOST_NAMED = 60
 """Classes, attributes or copies that are listed by name."""
 
-LICENCES = {"apache-2.0": "Apache-2.0", "mit": "MIT", "cc-by-nc-4.0": "CC BY-NC 4.0 (no commercial use)"}
+LICENCES = {
+    "apache-2.0": "Apache-2.0",
+    "bsd-3-clause": "BSD-3-Clause",
+    "cc-by-nc-4.0": "CC BY-NC 4.0 (no commercial use)",
+    "mit": "MIT",
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,7 @@ class DataCard:
     groups: list[tuple[str, int, list[str]]]
     validation: list[str]
     validation_source: str
+    set_aside: list[list[str]]
     unseen: list[str]
     warnings: list[str]
     twins: list[tuple[str, str]]
@@ -64,7 +70,7 @@ ROLES = {
 def data_card(material: Material) -> DataCard:
     """From the manifest, and from the dataset where it is still there."""
     manifest, dataset, table = material.manifest, material.dataset, material.table
-    data = manifest["data"]
+    data, rehearsal = manifest["data"], material.found.get("rehearsal") or {}
     splits = []
     for split, role in ROLES.items():
         facts: dict[str, Any] = {}
@@ -92,12 +98,13 @@ def data_card(material: Material) -> DataCard:
         data["name"],
         "Birds of invented species, drawn by the program itself; no photograph, no person, no third party's rights."
         if drawn
-        else "A folder of pictures with a table of attributes. Where the pictures come from, who may use them and whether "
-        "people are in them is not recorded in the folder; whoever passes this report on should add it.",
+        else "A folder of pictures with a table of attributes. Where the pictures come from, who may use them and "
+        "whether people are in them is not recorded in the folder; whoever passes this report on should add it.",
         splits,
         groups,
         [class_label(name) for name in manifest["splits"]["validation_classes"]],
         manifest["splits"]["validation_source"],
+        [[class_label(name) for name in draw["classes"]] for draw in rehearsal.get("draws", [])],
         [class_label(name) for name, seen in zip(table.names, table.seen, strict=True) if not seen],
         list(manifest["warnings"]),
         [(class_label(a), class_label(b)) for a, b in table.twins()],
@@ -180,10 +187,11 @@ def _licence(name: str) -> str | None:
     import timm
 
     try:
-        named = timm.models.get_pretrained_cfg(name).license
-    except (AttributeError, RuntimeError):
+        facts = timm.models.get_pretrained_cfg(name)
+    except RuntimeError:  # not a name that this timm knows
         return None
-    return None if not named else LICENCES.get(str(named).lower(), str(named))
+    named = None if facts is None else facts.license
+    return None if not named else LICENCES.get(named.lower(), named)
 
 
 def _uses(material: Material) -> list[str]:

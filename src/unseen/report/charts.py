@@ -154,11 +154,11 @@ class Chart:
         """Places and texts along the vertical axis."""
         return [(self.up(v), self.y.write(v)) for v in ticks(self.y.low, self.y.high)]
 
-    def drawn_marks(self) -> list[tuple[float, float, str, str, float]]:
-        """Of each mark: place, text, the side it stands on (``start`` or ``end``) and the text's place."""
+    def drawn_marks(self) -> list[tuple[float, float, str, str, float, float]]:
+        """Of each mark: place, text, the end of the text that is at the mark, and the text's place."""
         found = []
         for mark in self.marks:
             x, y = self.across(mark.x), self.up(mark.y)
-            side = "start" if x < (LEFT + WIDTH - RIGHT) / 2 else "end"
-            found.append((x, y, mark.text, side, x + (9 if side == "start" else -9)))
+            side, shift = ("start", 9) if x < (LEFT + WIDTH - RIGHT) / 2 else ("end", -9)
+            found.append((x, y, mark.text, side, x + shift, y + 20 if y < HEIGHT / 2 else y - 10))
         return found

@@ -14,8 +14,8 @@ from unseen.methods import find_method
 from unseen.training.config import RunConfig
 from unseen.training.run import default_backbone
 
-PLAIN = ("vectors", "split_seed", "select", "store_dtype", "precision", "accumulate")
-"""Entries whose option has their name and takes them as they stand."""
+WRITTEN = ("method", "dataset", "backbone", "preset", "settings", "recipe", "protocols", "seeds")
+"""Entries with a form of their own; the option of any other has its name and takes it as it stands."""
 
 
 def train_words(config: RunConfig) -> list[str]:
@@ -31,10 +31,10 @@ def train_words(config: RunConfig) -> list[str]:
         for name, value in changes.items():
             words += [option, f"{name}={value}"]
     words += _backbone(config)
-    defaults = {f.name: f.default for f in fields(RunConfig)}
-    for name in PLAIN:
-        if getattr(config, name) != defaults[name]:
-            words += [f"--{name.replace('_', '-')}", str(getattr(config, name))]
+    for entry in fields(config):
+        value = getattr(config, entry.name)
+        if entry.name not in WRITTEN and value != entry.default:
+            words += [f"--{entry.name.replace('_', '-')}", str(value)]
     return words
 
 
@@ -71,7 +71,6 @@ def _backbone(config: RunConfig) -> list[str]:
             words += [f"--{name}", ",".join(repr(float(v)) for v in values)]
     if spec.crop != 1:
         words += ["--crop", repr(spec.crop)]
-    needed = find_method(config.method).stages
     if spec.stages != (*range(-find_method(config.method).stages, -1), FINAL):
         words += ["--stage", ",".join(str(s) for s in spec.stages)]
     return words

@@ -12,6 +12,9 @@ from unseen.explain.sheet import class_label
 from unseen.report.material import Material
 from unseen.report.quality import GOOD, POOR, mistakes, present, scores_attributes
 
+SMALL = 0.05
+"""Share of a class's pictures below which a mix-up is not worth a reader's time, the two largest apart."""
+
 FEWEST = 3
 """Test pictures of each of two classes from which on their attribute scores are compared."""
 
@@ -72,7 +75,8 @@ class Confusion:
         badly = [d.name for d in self.differences if d.verdict == "badly"]
         known = [d for d in self.differences if d.verdict]
         if badly:
-            return f"Would separate them, but the model hardly reads it: {' and '.join(badly[:2])}."
+            which = "it" if len(badly[:2]) == 1 else "them"
+            return f"{' and '.join(badly[:2])} would separate them, but the model hardly reads {which}."
         if known and all(d.verdict == "well" for d in known):
             few = "" if self.differing > 3 else " They differ in little else, so one more attribute would help."
             return f"The model reads what separates them; the other attributes outweigh it.{few}"
@@ -88,6 +92,7 @@ def confusions(material: Material, most: int = 8) -> list[Confusion]:
     unseen = [c for c in wrong if not table.seen[c]]
     some = unseen if material.tested[1] else list(wrong)
     worst = sorted(some, key=lambda c: -wrong[c][1])[:most]
+    worst = [c for i, c in enumerate(worst) if i < 2 or wrong[c][1] >= SMALL]
     return [_confusion(material, c, *wrong[c]) for c in worst]
 
 

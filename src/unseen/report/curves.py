@@ -16,7 +16,8 @@ from unseen.report.tables import percent
 
 def seen_unseen_chart(material: Material) -> Chart | None:
     """U against S over gamma, with the chosen gamma of the first seed; ``None`` without pictures of both kinds."""
-    lines, mark = [], None
+    lines: list[Line] = []
+    mark: Mark | None = None
     for seed, d in material.decisions.items():
         if not (d.is_unseen.any() and (~d.is_unseen).any() and np.isfinite(d.offset).all()):
             continue
@@ -51,8 +52,9 @@ def reliability_chart(side: str, found: Mapping[str, Any]) -> Chart | None:
         dots.append(Dot(confidence, accuracy, confidence, count / most, said))
     largest = max(rows, key=lambda row: row[2])
     says = (
-        f"How often answers of each confidence are right, over {total:g} pictures; the larger a dot, the more pictures, "
-        f"and on the dashed line they are right as often as the model says. Most answers are about {percent(largest[0], 0)}% sure, and {percent(largest[1], 0)}% of those are right."
+        f"How often answers of each confidence are right, over {total:g} pictures. The larger a dot, the more "
+        f"pictures; on the dashed line they are right as often as the model says. Most answers are about "
+        f"{percent(largest[0], 0)}% sure, and {percent(largest[1], 0)}% of those are right."
     )
     axes = Axis("how sure the model says it is", 0, 1, True), Axis("how often it is right", 0, 1, True)
     ideal = Line([0, 1], [0, 1], "right as often as it says", "ideal")
@@ -63,25 +65,25 @@ def reliability_chart(side: str, found: Mapping[str, Any]) -> Chart | None:
 def risk_coverage_chart(calibration: Mapping[str, Any]) -> Chart | None:
     """Mistakes among the answers given against the share of pictures answered, with the chosen threshold."""
     lines: list[Line] = []
-    marks, says = [], []
+    marks: list[Mark] = []
+    says: list[str] = []
     threshold, highest = calibration.get("threshold"), 0.05
     for side, look in (("test", "main"), ("validation", "second")):
-        curve = (calibration.get(side) or {}).get("risk_coverage") or {}
-        rows = sorted(_rows(curve, ("coverage", "risk", "threshold")))
+        found = calibration.get(side) or {}
+        rows = sorted(_rows(found.get("risk_coverage") or {}, ("coverage", "risk")))
         if not rows:
             continue
-        coverage, risk, at = (np.array(column) for column in zip(*rows, strict=True))
-        lines.append(Line(coverage.tolist(), risk.tolist(), f"{side} pictures", look))
-        highest = max(highest, float(risk.max()))
-        if not marks and threshold is not None and (at >= threshold).any():
-            place = int(np.flatnonzero(at >= threshold)[-1])
-            marks.append(Mark(float(coverage[place]), float(risk[place]), f"“unknown” below {percent(threshold, 0)}%"))
+        coverage, risk = zip(*rows, strict=True)
+        lines.append(Line(coverage, risk, f"{side} pictures", look))
+        highest = max(highest, *risk)
+        says.append(f"If every picture gets an answer, {percent(risk[-1], 0)}% of the {side} pictures get a wrong one.")
+        if threshold and not marks and found.get("accuracy_when_known") is not None:
+            answered, wrong = found["coverage"], 1 - found["accuracy_when_known"]
+            marks.append(Mark(answered, wrong, f"“unknown” below {percent(threshold, 0)}%"))
             says.append(
-                f"With the chosen threshold {percent(float(coverage[place]), 0)}% of the {side} pictures get an "
-                f"answer, and {percent(float(risk[place]), 0)}% of those answers are wrong."
+                f"With the chosen threshold {percent(answered, 0)}% get an answer, and {percent(wrong, 0)}% of those "
+                "answers are wrong."
             )
-        else:
-            says.append(f"{side}: {percent(float(risk[-1]), 0)}% wrong when every picture gets an answer.")
     if not lines:
         return None
     x = Axis("share of pictures that get an answer", 0, 1, True)

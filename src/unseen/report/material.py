@@ -71,14 +71,12 @@ class Material:
     def rehearsal(self) -> dict[str, Any] | None:
         """Metrics on classes that were set aside, where the run has them."""
         found = self.found.get("rehearsal")
-        return None if found is None else found.get("metrics", found)
+        return None if found is None else found["metrics"]
 
+    @property
     def set_aside(self) -> int:
-        """How many classes the rehearsal set aside."""
-        classes = (self.found.get("rehearsal") or {}).get("classes")
-        if isinstance(classes, list):
-            return len(classes)
-        return int(classes) if classes else len(self.manifest["splits"]["validation_classes"])
+        """How many classes the rehearsal set aside; 0 without one."""
+        return int((self.found.get("rehearsal") or {}).get("classes_set_aside", 0))
 
     @cached_property
     def tested(self) -> tuple[int, int]:
@@ -108,7 +106,9 @@ def gather(
         if path.is_file():
             decisions[seed] = load_decisions(path)
     if len(decisions) < len(seeds):
-        notes.append("The decisions on the test pictures are not in the run's folder: no mix-ups, no seen–unseen curve.")
+        notes.append(
+            "The decisions on the test pictures are not in the run's folder: no mix-ups, no seen–unseen curve."
+        )
     try:
         dataset = load_dataset(run.config.dataset, cache=cache, report=report)
     except UnseenError as error:

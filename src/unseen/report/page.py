@@ -10,7 +10,6 @@ from typing import Any
 
 import jinja2
 
-from unseen.explain.sheet import class_label
 from unseen.files import write_text
 from unseen.progress import Report, silent
 from unseen.report.cards import MOST_NAMED, data_card, model_card, repeat
@@ -29,7 +28,7 @@ from unseen.report.quality import (
     class_pictures,
     class_rows,
 )
-from unseen.report.summary import advice, count, key_figures, paragraph
+from unseen.report.summary import advice, count, key_figures, paragraph, sureness
 from unseen.report.tables import percent, result_rows, shared_columns
 from unseen.training.run import METRICS, Run
 
@@ -63,8 +62,10 @@ def write_report(
         RunError: the run is unfinished.
     """
     material = gather(run, device=device, cache=cache, workers=workers, report=report)
-    page = environment().get_template("report.html").render(
-        **_sections(material, examples, report), **_results([*others, run])
+    page = (
+        environment()
+        .get_template("report.html")
+        .render(**_sections(material, examples, report), **_results([*others, run]))
     )
     target = path or run.folder / "report.html"
     write_text(target, page)
@@ -110,11 +111,12 @@ def _sections(material: Material, examples: int, report: Report) -> Mapping[str,
     mine = calibration[material.seed] or {}
     reliability = [reliability_chart(side, mine.get(side) or {}) for side in ("test", "validation")]
     return {
-        "title": f"{class_label(manifest['data']['name'])}: what {manifest['method']['name']} learned",
+        "title": f"{manifest['method']['name']} on {manifest['data']['name']}",
         "material": material,
         "manifest": manifest,
         "protocol": material.run.protocol,
         "paragraph": paragraph(material),
+        "sureness": sureness(material),
         "figures": key_figures(material),
         "advice": advice(material, mixed, attributes),
         "examples": make_examples(material, examples, report),
@@ -127,6 +129,7 @@ def _sections(material: Material, examples: int, report: Report) -> Mapping[str,
         "good": GOOD,
         "poor": POOR,
         "calibration": calibration if any(calibration.values()) else None,
+        "mine": mine,
         "calibration_charts": [c for c in (*reliability, risk_coverage_chart(mine)) if c is not None],
         "seen_unseen": seen_unseen_chart(material),
         "training": training_charts(material),

@@ -58,7 +58,7 @@ def key_figures(material: Material) -> list[Figure]:
     """Accuracies with their chance levels, and calibration where it was measured."""
     data = material.manifest["data"]
     unseen, every = data["classes_unseen"], data["classes_unseen"] + data["classes_seen"]
-    aside = material.set_aside()
+    aside = material.set_aside
     measured, rehearsal = material.found["metrics"], material.rehearsal or {}
     figures = []
 
@@ -99,7 +99,14 @@ def key_figures(material: Material) -> list[Figure]:
     )
     both = "The harmonic mean of U and S: high only if both are high."
     level = 1 / every
-    add("balance of both", "H", both, level, f"{set_aside} {both[0].lower()}{both[1:]}", 1 / max(data["classes_seen"], 1))
+    add(
+        "balance of both",
+        "H",
+        both,
+        level,
+        f"{set_aside} {both[0].lower()}{both[1:]}",
+        1 / max(data["classes_seen"], 1),
+    )
     found = calibration_side(material)
     if found is not None:
         side, numbers = found
@@ -124,10 +131,10 @@ def calibration_side(material: Material) -> tuple[str, dict[str, Any]] | None:
 
 
 def paragraph(material: Material) -> list[str]:
-    """Sentences of the first paragraph: what it can do, how well, how sure."""
+    """What the model can do, and how well."""
     data, measured = material.manifest["data"], material.found["metrics"]
     unseen, seen = data["classes_unseen"], data["classes_seen"]
-    rehearsal, aside = material.rehearsal or {}, material.set_aside()
+    rehearsal, aside = material.rehearsal or {}, material.set_aside
     named = count(seen, "class", "classes")
     sentences = [
         f"This model names what a picture shows. It learned {named} from {count(data['trainval'], 'picture')}"
@@ -145,8 +152,8 @@ def paragraph(material: Material) -> list[str]:
         )
     if u is not None and s is not None:
         sentences.append(
-            f"With all {seen + unseen} classes as possible answers it is right {in_words(u)} times for classes it never "
-            f"saw and {in_words(s)} times for those it did."
+            f"With all {seen + unseen} classes as possible answers it is right {in_words(u)} times for classes it "
+            f"never saw and {in_words(s)} times for those it did."
         )
     elif s is not None:
         sentences.append(f"It names new pictures of the classes it saw right {in_words(s)} times.")
@@ -161,25 +168,26 @@ def paragraph(material: Material) -> list[str]:
         )
     elif t1 is None and unseen:
         sentences.append(f"There is no test picture of the {unseen}, so how well it names them is not measured.")
-    return [*sentences, *_sure(material)]
+    return sentences
 
 
-def _sure(material: Material) -> list[str]:
+def sureness(material: Material) -> list[str]:
     """How far the confidence, and the numbers themselves, can be trusted."""
     sentences = []
     block = material.found["seeds"][material.seed].get("calibration")
     found = calibration_side(material)
     if found is not None:
-        error = found[1]["ece"]
+        side, numbers = found
+        error = numbers["ece"]
         kind = "can be taken at its word" if error < 0.05 else "is a fair guide" if error < 0.12 else "is a rough guide"
-        sentences.append(
-            f"Its stated confidence {kind}: it is off by {100 * error:.1f} points on average."
-            + (
-                f" Below {percent(block['threshold'], 0)}% confidence it answers “unknown”."
-                if block and block.get("threshold") is not None
-                else ""
+        where = "" if side == "test" else ", on the pictures that it was fitted to"
+        sentences.append(f"Its stated confidence {kind}: it is off by {100 * error:.0f} points on average{where}.")
+        if block and block.get("threshold") and numbers.get("accuracy_when_known") is not None:
+            sentences.append(
+                f"Where it is less than {percent(block['threshold'], 0)}% sure it says “unknown”; of the "
+                f"{percent(numbers['coverage'], 0)}% of pictures that it does name, "
+                f"{percent(numbers['accuracy_when_known'], 0)}% are right."
             )
-        )
     elif material.found["seeds"][material.seed].get("temperature") is None:
         sentences.append("Its stated confidence was not fitted to anything; take it as a ranking only.")
     else:
@@ -215,13 +223,15 @@ def advice(
     same = [c for c in mixed if not c.differences]
     if same:
         lines.append(
-            f"{same[0].name} and {same[0].taken_for} have equal attributes. Add one that tells them apart, or join them."
+            f"{same[0].name} and {same[0].taken_for} have equal attributes. Add one that tells them apart, or make "
+            "them one class."
         )
     badly = list(dict.fromkeys(d.name for c in mixed for d in c.differences if d.verdict == "badly"))
     if badly:
         lines.append(
             f"The model hardly reads {_list(badly[:3])}, which would separate classes that it mixes up. Training "
-            "pictures of more classes with and without it, or a clearer definition, would help."
+            f"pictures of more classes with and without {'it' if len(badly) == 1 else 'them'}, or clearer definitions, "
+            "would help."
         )
     close = [c for c in mixed if c.differences and c.alike >= CLOSE]
     if close:
@@ -244,7 +254,9 @@ def advice(
     tested = material.tested[0] + material.tested[1]
     classes = sum(1 for row in material.found["per_class"] if row["pictures"])
     if not material.tested[1] and data["classes_unseen"]:
-        lines.append("A few labelled pictures of unseen classes, as test_unseen, would turn the estimate into a measure.")
+        lines.append(
+            "A few labelled pictures of unseen classes, as test_unseen, would turn the estimate into a measure."
+        )
     elif classes and tested / classes < FEW_PICTURES:
         lines.append(f"There are only {tested / classes:.0f} test pictures a class; more would make the numbers surer.")
     if len(material.found["seeds"]) == 1 and not material.found["deterministic"]:
