@@ -45,8 +45,8 @@ class Figure:
 
 
 def in_words(share: float) -> str:
-    """A fraction as so many in a hundred."""
-    return f"{percent(share, 0)} of 100"
+    """A fraction as so many in a hundred; 100 only where it is all of them."""
+    return f"{percent(share, 0 if share == 1 or share < 0.995 else 1)} of 100"
 
 
 def count(number: int, noun: str, plural: str | None = None) -> str:

@@ -1,10 +1,10 @@
 "use strict";
-// tables sort by a click on a heading
-for (const button of document.querySelectorAll("th button")) {
-  button.addEventListener("click", () => {
-    const head = button.closest("th"), table = head.closest("table"), body = table.tBodies[0];
+// tables sort by their headings, which are no <button>: Chromium would not repeat them on every printed page
+for (const handle of document.querySelectorAll('th [role="button"]')) {
+  const sort = () => {
+    const head = handle.closest("th"), body = head.closest("table").tBodies[0];
     const column = [...head.parentNode.children].indexOf(head);
-    const up = head.getAttribute("aria-sort") === "descending" || (head.dataset.first === "up" && !head.hasAttribute("aria-sort"));
+    const up = head.hasAttribute("aria-sort") ? head.getAttribute("aria-sort") === "descending" : head.dataset.first === "up";
     const key = row => row.cells[column].dataset.value ?? row.cells[column].textContent.trim();
     const rows = [...body.rows].map(row => [key(row), row]);
     const order = ([a], [b]) => {
@@ -16,6 +16,12 @@ for (const button of document.querySelectorAll("th button")) {
     body.append(...rows.sort(order).map(([, row]) => row));
     for (const other of head.parentNode.children) other.removeAttribute("aria-sort");
     head.setAttribute("aria-sort", up ? "ascending" : "descending");
+  };
+  handle.addEventListener("click", sort);
+  handle.addEventListener("keydown", event => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    sort();
   });
 }
 // on paper everything is open
