@@ -56,7 +56,7 @@ class Example:
         answers: best first.
         right: whether the first is true.
         heats: where the model looked for the attributes that spoke most for its answer.
-        bars: what makes up the lead of the answer over ``rival``.
+        bars: what makes up the lead of the answer over ``rival``; empty where attributes have no part in it.
         rival: the true class where the answer is wrong, else the runner-up.
     """
 
@@ -78,6 +78,11 @@ class Examples:
     right: list[Example]
     wrong: list[Example]
     attention: bool
+
+    @property
+    def by_attributes(self) -> bool:
+        """Whether attributes have a part in any answer."""
+        return any(e.bars for e in (*self.right, *self.wrong))
 
 
 def choose(answers: Answers, number: int, seed: int = 0) -> list[int]:
@@ -120,7 +125,7 @@ def _example(file: str, truth: str, truth_seen: bool, found: Explanation) -> Exa
     """An explanation as a card's content."""
     strongest, rest = account(found, 6)
     bars = [(said(r), r.against) for r in sorted(strongest, key=lambda r: -r.against)]
-    bars += [(name, against) for name, _, against in rest]
+    bars += [(name, against) for name, _, against in rest if strongest]
     largest = max((abs(value) for _, value in bars), default=0) or 1.0
     small = thumbnail(found.picture, 240)
     ratio = small.width / found.picture.width
