@@ -14,7 +14,7 @@ from unseen.classes import ClassTable
 from unseen.data.catalogue import cache_folder, load_dataset
 from unseen.data.dataset import Dataset
 from unseen.data.features import content_hashes
-from unseen.errors import UnseenError
+from unseen.errors import RunError, UnseenError
 from unseen.evaluation.metrics import Decisions
 from unseen.explain.answers import Answers, answers_of
 from unseen.progress import Report, silent
@@ -110,21 +110,29 @@ def gather(
             "The decisions on the test pictures are not in the run's folder: no mix-ups, no seen–unseen curve."
         )
     try:
-        dataset = load_dataset(run.config.dataset, cache=cache, report=report)
-    except UnseenError as error:
-        notes.append(f"The pictures are not where they were ({error}): no example pictures, no attribute quality.")
-        return Material(run, table, decisions, notes=notes)
-    if dataset.fingerprint != run.manifest["data"]["fingerprint"]:
-        notes.append("The dataset has changed since the training: no example pictures, no attribute quality.")
-        return Material(run, table, decisions, notes=notes)
-    answers = recognizer = None
-    try:
         recognizer = Recognizer.load(run.folder, device=device)
-        if (dataset.split != "trainval").any():
-            answers = answers_of(run, device=device, cache=cache, workers=workers, report=report)
+        answers, dataset = _ask(run, device, cache, workers, report)
     except (UnseenError, OSError) as error:
-        notes.append(f"The model could not be asked again ({error}): no example pictures, no attribute quality.")
+        notes.append(
+            f"The model could not be shown the pictures again ({error}). So there are no example pictures, no "
+            "attribute quality and no counts of training pictures here."
+        )
+        return Material(run, table, decisions, notes=notes)
     return Material(run, table, decisions, dataset, answers, recognizer, _copies(dataset, cache_folder(cache)), notes)
+
+
+def _ask(
+    run: Run, device: str, cache: Path | str | None, workers: int, report: Report
+) -> tuple[Answers | None, Dataset]:
+    """What the model says of the test pictures, where there are any, and the dataset as it was in the training."""
+    data = run.manifest["data"]
+    if data["test_seen"] or data["test_unseen"]:
+        answers = answers_of(run, device=device, cache=cache, workers=workers, report=report)
+        return answers, answers.dataset
+    dataset = load_dataset(run.config.dataset, cache=cache, report=report)
+    if dataset.fingerprint != data["fingerprint"]:
+        raise RunError("the dataset has changed since the training", where=run.folder, mend="train again")
+    return None, dataset
 
 
 def _copies(dataset: Dataset, cache: Path) -> list[list[int]]:

@@ -182,7 +182,7 @@ class AttributeSection:
 
 
 def scores_attributes(answers: Answers) -> bool:
-    """Whether the method gives pictures attribute scores that differ (CLIP by class names does not)."""
+    """Whether the method gives pictures attribute scores that differ from picture to picture."""
     return bool(np.ptp(answers.attribute_scores, axis=0).any())
 
 
