@@ -167,7 +167,8 @@ def _backbone(material: Material) -> list[tuple[str, str]]:
     rows = [
         ("network", facts["name"]),
         ("weights", facts["weights"]),
-        ("picture size", f"{facts['image_size']} px, {facts['regions']} regions of {wide} channels"),
+        *([("picture size", f"{facts['image_size']} px")] if facts["image_size"] else []),
+        ("features", f"{facts['regions']} regions of {wide} channels"),
         ("training", "frozen, as it was" if facts["frozen"] else "fine-tuned with the method"),
     ]
     licence = _licence(spec.name) if spec.weights == "pretrained" and spec.tower is None else None

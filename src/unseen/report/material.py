@@ -110,7 +110,6 @@ def gather(
             "The decisions on the test pictures are not in the run's folder: no mix-ups, no seen–unseen curve."
         )
     try:
-        recognizer = Recognizer.load(run.folder, device=device)
         answers, dataset = _ask(run, device, cache, workers, report)
     except (UnseenError, OSError) as error:
         notes.append(
@@ -118,6 +117,11 @@ def gather(
             "attribute quality and no counts of training pictures here."
         )
         return Material(run, table, decisions, notes=notes)
+    recognizer = None
+    try:
+        recognizer = Recognizer.load(run.folder, device=device)
+    except (UnseenError, OSError) as error:
+        notes.append(f"The model could not be loaded to explain pictures ({error}), so there are no examples.")
     return Material(run, table, decisions, dataset, answers, recognizer, _copies(dataset, cache_folder(cache)), notes)
 
 

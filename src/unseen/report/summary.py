@@ -110,7 +110,7 @@ def key_figures(material: Material) -> list[Figure]:
     found = calibration_side(material)
     if found is not None:
         side, numbers = found
-        where = "" if side == "test" else ", on validation pictures"
+        where = {"test": "", "rehearsal": ", with classes set aside", "validation": ", on validation pictures"}[side]
         if numbers.get("ece") is not None:
             means = f"How far the stated confidence is from the share that is right, on average{where}. 0 is best."
             figures.append(Figure("calibration error", "ECE", numbers["ece"], means, better="low"))
@@ -121,7 +121,13 @@ def key_figures(material: Material) -> list[Figure]:
 
 
 def calibration_side(material: Material) -> tuple[str, dict[str, Any]] | None:
-    """The first seed's calibration on test pictures, else on validation ones, with its name."""
+    """What confidence came to: with classes set aside where there were, else on test, else on validation pictures."""
+    draws = [draw.get("calibration") or {} for draw in (material.found.get("rehearsal") or {}).get("draws", [])]
+    rehearsed = [draw["test"] for draw in draws if draw.get("test")]
+    if rehearsed:
+        names = ("ece", "auroc", "coverage", "accuracy_when_known")
+        values = {name: [r.get(name) for r in rehearsed] for name in names}
+        return "rehearsal", {n: None if None in v else sum(v) / len(v) for n, v in values.items()}
     block = material.found["seeds"][material.seed].get("calibration") or {}
     for side in ("test", "validation"):
         numbers = block.get(side)
@@ -180,7 +186,11 @@ def sureness(material: Material) -> list[str]:
         side, numbers = found
         error = numbers["ece"]
         kind = "can be taken at its word" if error < 0.05 else "is a fair guide" if error < 0.12 else "is a rough guide"
-        where = "" if side == "test" else ", on the pictures that it was fitted to"
+        where = {
+            "test": "",
+            "rehearsal": " with the classes that were set aside",
+            "validation": ", on the pictures that it was fitted to",
+        }[side]
         sentences.append(f"Its stated confidence {kind}: it is off by {100 * error:.0f} points on average{where}.")
         if block and block.get("threshold") and numbers.get("accuracy_when_known") is not None:
             sentences.append(
