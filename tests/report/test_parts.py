@@ -24,7 +24,7 @@ from unseen.report.confusions import confusions
 from unseen.report.curves import reliability_chart, risk_coverage_chart, seen_unseen_chart
 from unseen.report.material import Material
 from unseen.report.quality import class_order, class_rows, mistakes, present
-from unseen.report.summary import in_words
+from unseen.report.summary import in_words, sureness
 from unseen.training.config import RunConfig
 from unseen.training.run import default_backbone
 
@@ -237,3 +237,12 @@ def test_the_command_makes_the_same_run(config, monkeypatch):
     except click.ClickException as error:
         pytest.fail(error.format_message())
     assert read["config"].to_json() == config.to_json()
+
+
+@pytest.mark.parametrize(("pictures", "sure"), [(8, "sure to about ±10 points"), (1, "too few test pictures a class")])
+def test_intervals_of_hardly_any_pictures_are_not_believed(pictures, sure):
+    labels = [0, 1, 2] * pictures
+    m = material(labels, labels, [True, True, False])
+    entry = {"mean": 0.5, "std": 0.0, "low": 0.4, "high": 0.6}
+    m.found["metrics"] |= {"S": entry, "AUSUC": {"mean": 0.5, "std": 0.0, "low": None, "high": None}}
+    assert sure in " ".join(sureness(m))

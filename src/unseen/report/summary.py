@@ -11,8 +11,9 @@ from unseen.report.material import Material
 from unseen.report.quality import AttributeSection
 from unseen.report.tables import percent
 
-FEW_PICTURES, FEW_TRAINING = 10, 20
-"""Test pictures a class below which its accuracy is coarse; training pictures below which a class has few."""
+FEWEST_PICTURES, FEW_PICTURES, FEW_TRAINING = 4, 10, 20
+"""Test pictures a class below which intervals say nothing, and below which accuracies are coarse; training pictures
+below which a class has few."""
 
 CLOSE = 0.95
 """Cosine of two classes' attributes from which they count as nearly the same."""
@@ -207,7 +208,9 @@ def sureness(material: Material) -> list[str]:
         for entry in material.found["metrics"].values()
         if entry["mean"] is not None and entry["low"] is not None
     ]
-    if widths:
+    if widths and tested_a_class(material) < FEWEST_PICTURES:
+        sentences.append("There are too few test pictures a class to say how sure these accuracies are.")
+    elif widths:
         sentences.append(
             f"With this many test pictures the accuracies above are sure to about ±{100 * max(widths):.0f} points."
             if max(widths) >= 0.005
@@ -220,6 +223,12 @@ def sureness(material: Material) -> list[str]:
         "that nobody has looked at yet.",
     }
     return [*sentences, how[material.run.protocol]]
+
+
+def tested_a_class(material: Material) -> float:
+    """Test pictures of a class, on average over those that have any; 0 without."""
+    counts = [row["pictures"] for row in material.found["per_class"] if row["pictures"]]
+    return sum(counts) / len(counts) if counts else 0.0
 
 
 def advice(
@@ -260,15 +269,15 @@ def advice(
         lines.append(f"{some} between the classes and can hardly help; others would do more.")
     seen = max(data["classes_seen"], 1)
     if data["trainval"] / seen < FEW_TRAINING:
-        lines.append(f"There are only {data['trainval'] / seen:.0f} training pictures a class; more would help.")
-    tested = material.tested[0] + material.tested[1]
-    classes = sum(1 for row in material.found["per_class"] if row["pictures"])
+        some = count(round(data["trainval"] / seen), "training picture")
+        lines.append(f"There are only about {some} a class; more would help.")
+    few = round(tested_a_class(material))
     if not material.tested[1] and data["classes_unseen"]:
         lines.append(
             "A few labelled pictures of unseen classes, as test_unseen, would turn the estimate into a measure."
         )
-    elif classes and tested / classes < FEW_PICTURES:
-        lines.append(f"There are only {tested / classes:.0f} test pictures a class; more would make the numbers surer.")
+    elif 0 < few < FEW_PICTURES:
+        lines.append(f"There are only about {count(few, 'test picture')} a class; more would make the numbers surer.")
     if len(material.found["seeds"]) == 1 and not material.found["deterministic"]:
         lines.append("One training (seed) was done; --seeds 5 would show how much the numbers depend on chance.")
     return lines
