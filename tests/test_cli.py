@@ -133,7 +133,7 @@ def test_parts_of_a_model_trained_end_to_end(unseen, tiny_guide, tmp_path, cache
     assert "fine-tuned" in out
     page = (tmp_path / "run" / "report.html").read_text()
     assert "fine-tuned" in page
-    assert "frozen" not in page
+    assert ", frozen" not in page
     recorded = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert recorded["method"]["recipe"]["flip"] is False
     assert recorded["backbone"]["stages"] == [-3, -2, -1]

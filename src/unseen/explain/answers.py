@@ -72,19 +72,24 @@ class Answers:
             return None
         return self.dataset.files.index(inside) if inside in self.dataset.files else None
 
-    def examples(self, count: int, seed: int = 0) -> list[int]:
-        """Test pictures to show, as positions in the dataset: ``count`` named right and as many named wrong.
-
-        Of unseen classes where there are any; drawn with a seed, not by looks, and a class in turn.
-        """
-        candidates = np.flatnonzero(self.unseen) if self.unseen.any() else np.arange(len(self.pictures))
+    def in_turn(self, candidates: np.ndarray, seed: int = 0) -> np.ndarray:
+        """Some positions of ``pictures`` in a seeded order in which every class comes once before any comes again."""
         order = np.random.default_rng(seed).permutation(candidates)
         turn = np.zeros(len(order), dtype=int)
         met: dict[int, int] = {}
         for i, position in enumerate(order):
             turn[i] = met.get(self.labels[position], 0)
             met[self.labels[position]] = turn[i] + 1
-        order = order[np.argsort(turn, kind="stable")]
+        ordered: np.ndarray = order[np.argsort(turn, kind="stable")]
+        return ordered
+
+    def examples(self, count: int, seed: int = 0) -> list[int]:
+        """Test pictures to show, as positions in the dataset: ``count`` named right and as many named wrong.
+
+        Of unseen classes where there are any; drawn with a seed, not by looks, and a class in turn.
+        """
+        candidates = np.flatnonzero(self.unseen) if self.unseen.any() else np.arange(len(self.pictures))
+        order = self.in_turn(candidates, seed)
         right = self.predicted[order] == self.labels[order]
         return [int(i) for i in self.pictures[np.concatenate([order[right][:count], order[~right][:count]])]]
 

@@ -1,0 +1,44 @@
+"""``unseen report``: the page of a run, written again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unseen.cli.common import CacheOption, DeviceOption, JsonFlag, RunArgument, app, out, print_json, with_bars
+from unseen.errors import UnseenError
+
+
+@app.command()
+def report(
+    run: RunArgument,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Page to write [default: RUN/report.html].")
+    ] = None,
+    examples: Annotated[int, typer.Option(help="Pictures named right, and as many named wrong.", min=0, max=60)] = 6,
+    show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    device: DeviceOption = "auto",
+    workers: Annotated[int, typer.Option(help="Processes that read pictures.")] = 0,
+    cache: CacheOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write the HTML report of a finished run: one page, with pictures, to read, print and pass on."""
+    from unseen.report.page import write_report
+    from unseen.training.run import Run
+
+    if output is not None and output.suffix.lower() not in (".html", ".htm"):
+        raise UnseenError("not a .html", where=output, mend="give -o a file name that ends in .html")
+    opened = Run(run)
+    page = with_bars(
+        lambda bars: write_report(
+            opened, path=output, examples=examples, device=device, cache=cache, workers=workers, report=bars
+        )
+    )
+    if show:
+        typer.launch(page.resolve().as_uri())
+    if as_json:
+        print_json({"report": str(page)})
+        return
+    out.print(str(page), highlight=False, soft_wrap=True, markup=False)

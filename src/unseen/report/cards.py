@@ -1,0 +1,258 @@
+"""The data card, the model card, and everything needed to make a run again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from unseen.data.catalogue import FIELDGUIDE
+from unseen.explain.figures import label
+from unseen.explain.sheet import class_label
+from unseen.methods import find_method
+from unseen.methods.base import Card
+from unseen.report.command import train_command
+from unseen.report.material import Material
+from unseen.report.summary import count
+
+MOST_NAMED = 60
+"""Classes, attributes or copies that are listed by name."""
+
+LICENCES = {
+    "apache-2.0": "Apache-2.0",
+    "bsd-3-clause": "BSD-3-Clause",
+    "cc-by-nc-4.0": "CC BY-NC 4.0 (no commercial use)",
+    "mit": "MIT",
+}
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures of one split: how many, of how many classes, and fewest, middle and most of a class (if known)."""
+
+    role: str
+    pictures: int
+    classes: int | None = None
+    fewest: int | None = None
+    middle: float | None = None
+    most: int | None = None
+
+
+@dataclass(frozen=True)
+class DataCard:
+    """What the run was trained and tested on."""
+
+    name: str
+    about: str
+    splits: list[Pictures]
+    groups: list[tuple[str, int, list[str]]]
+    validation: list[str]
+    validation_source: str
+    set_aside: list[list[str]]
+    unseen: list[str]
+    warnings: list[str]
+    twins: list[tuple[str, str]]
+    copies: list[str]
+    copies_across: int
+    copies_known: bool
+    fingerprint: str
+
+
+ROLES = {
+    "trainval": "training, seen classes",
+    "test_seen": "test, seen classes",
+    "test_unseen": "test, unseen classes",
+}
+
+
+def data_card(material: Material) -> DataCard:
+    """From the manifest, and from the dataset where it is still there."""
+    manifest, dataset, table = material.manifest, material.dataset, material.table
+    data, rehearsal = manifest["data"], material.found.get("rehearsal") or {}
+    splits = []
+    for split, role in ROLES.items():
+        facts: dict[str, Any] = {}
+        if dataset is not None and data[split]:
+            counts = np.bincount(dataset.labels[dataset.indices(split)])
+            counts = counts[counts > 0]
+            facts = {
+                "classes": len(counts),
+                "fewest": int(counts.min()),
+                "middle": float(np.median(counts)),
+                "most": int(counts.max()),
+            }
+        splits.append(Pictures(role, data[split], **facts))
+    names = table.attributes.names
+    groups = [(label(g), len(ks), [label(names[k]) for k in ks]) for g, ks in table.attributes.by_group().items()]
+    if len(groups) == len(names):  # every attribute is a group of its own
+        groups = [("attributes", len(names), [label(name) for name in names])]
+    copies, across = [], 0
+    if dataset is not None:
+        for group in material.copies:
+            copies.append(" = ".join(f"{dataset.files[i]} ({dataset.split[i]})" for i in group))
+            across += len({dataset.split[i] for i in group}) > 1
+    drawn = data["name"] == FIELDGUIDE
+    return DataCard(
+        data["name"],
+        "Birds of invented species, drawn by the program itself; no photograph, no person, no third party's rights."
+        if drawn
+        else "A folder of pictures with a table of attributes. Where the pictures come from, who may use them and "
+        "whether people are in them is not recorded in the folder; whoever passes this report on should add it.",
+        splits,
+        groups,
+        [class_label(name) for name in manifest["splits"]["validation_classes"]],
+        manifest["splits"]["validation_source"],
+        [[class_label(name) for name in draw["classes"]] for draw in rehearsal.get("draws", [])],
+        [class_label(name) for name, seen in zip(table.names, table.seen, strict=True) if not seen],
+        list(manifest["warnings"]),
+        [(class_label(a), class_label(b)) for a, b in table.twins()],
+        copies,
+        across,
+        dataset is not None,
+        data["fingerprint"],
+    )
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What the model is, what it is for and what not."""
+
+    card: Card
+    preset: str
+    preset_source: str
+    settings: dict[str, Any]
+    recipe: dict[str, Any] | None
+    backbone: list[tuple[str, str]]
+    semantics: str
+    chosen: list[tuple[str, str]]
+    uses: list[str] = field(default_factory=list)
+    limits: list[str] = field(default_factory=list)
+
+
+def model_card(material: Material) -> ModelCard:
+    """From the method's card, the manifest and the results."""
+    manifest, found = material.manifest, material.found
+    method = manifest["method"]
+    return ModelCard(
+        find_method(method["name"]).card,
+        method["preset"],
+        method["preset_source"],
+        method["settings"],
+        method["recipe"],
+        _backbone(material),
+        f"{manifest['semantics']['vectors']}, length {manifest['semantics']['vector_length']}",
+        [(seed, _chosen(numbers)) for seed, numbers in found["seeds"].items()],
+        _uses(material),
+        _limits(material),
+    )
+
+
+def _chosen(numbers: dict[str, Any]) -> str:
+    """What was picked for a seed, as text."""
+    chosen = numbers["chosen"]
+    picked = [f"{name.replace('_', ' ')} {value:g}" for name, value in chosen.items() if isinstance(value, int | float)]
+    by = f" (by {chosen['by']})" if chosen.get("by") else ""
+    parts = [f"{', '.join(picked)}{by}" if picked else "", f"γ {numbers['gamma']:.4g}"]
+    if numbers.get("temperature") is not None:
+        parts.append(f"temperature {numbers['temperature']:.4g}")
+    return "; ".join(p for p in parts if p)
+
+
+def _backbone(material: Material) -> list[tuple[str, str]]:
+    facts, spec = material.manifest["backbone"], material.run.config.backbone
+    channels = facts["channels"]
+    wide = " + ".join(map(str, channels)) if isinstance(channels, list) else str(channels)
+    rows = [
+        ("network", facts["name"]),
+        ("weights", facts["weights"]),
+        *([("picture size", f"{facts['image_size']} px")] if facts["image_size"] else []),
+        ("features", f"{facts['regions']} regions of {wide} channels"),
+        ("training", "frozen, as it was" if facts["frozen"] else "fine-tuned with the method"),
+    ]
+    licence = _licence(spec.name) if spec.weights == "pretrained" and spec.tower is None else None
+    if licence:
+        rows.append(("licence of the weights", licence))
+    elif facts["weights"] == "random":
+        rows.append(("licence of the weights", "none needed: random"))
+    elif facts["name"] == "test_resnet" and facts["weights"] == "backbone.safetensors":
+        rows.append(("licence of the weights", "that of this program: trained on its own drawings"))
+    else:
+        rows.append(("licence of the weights", "not recorded; see where they were taken from"))
+    return [*rows, ("fingerprint", facts["fingerprint"])]
+
+
+def _licence(name: str) -> str | None:
+    """The licence that timm names for a network's pretrained weights."""
+    import timm
+
+    try:
+        facts = timm.models.get_pretrained_cfg(name)
+    except RuntimeError:  # not a name that this timm knows
+        return None
+    named = None if facts is None else facts.license
+    return None if not named else LICENCES.get(named.lower(), named)
+
+
+def _uses(material: Material) -> list[str]:
+    data = material.manifest["data"]
+    lines = ["Sorting and pre-labelling pictures like those it was tested on, with a person who looks at what matters."]
+    if data["classes_unseen"]:
+        lines.append("Finding candidates of classes that nobody has photographed yet, from their attributes.")
+    lines.append("Showing why a picture was taken for a class, attribute by attribute.")
+    return lines
+
+
+def _limits(material: Material) -> list[str]:
+    data = material.manifest["data"]
+    lines = [
+        f"It always chooses among the {data['classes_seen'] + data['classes_unseen']} classes of its table. A picture "
+        "of anything else gets one of these names too, unless its confidence falls below the threshold for “unknown”.",
+        "It expects pictures like those of the training: same kind of camera, distance, light and season. Others were "
+        "not tested.",
+        "Classes without pictures are known by their row in the table alone. A wrong entry there makes wrong answers, "
+        "and classes with nearly equal rows are mixed up.",
+        "Heat maps show what the model used. They are no proof that it used the right thing: attributes that often "
+        "come together in training are easily taken for one another.",
+        "Not for decisions about people, their health or safety.",
+        "The numbers hold for these pictures, this split and this backbone; they cannot be set beside published ones.",
+    ]
+    if material.run.protocol == "paper":
+        lines.append("Choices were made on the test pictures, so the accuracies are somewhat too high.")
+    if data["name"] == FIELDGUIDE:
+        lines.append("These are drawings. Nothing here says how well a method does on photographs.")
+    return lines
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """What makes the run again: ``facts`` in order, the command and the configuration."""
+
+    command: str
+    facts: list[tuple[str, str]]
+    config: str
+
+
+def repeat(material: Material) -> Repeat:
+    """From configuration, manifest and results."""
+    manifest, run = material.manifest, material.run
+    machine, results = manifest["machine"], run.results
+    versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
+    seeds = list(material.found["seeds"])
+    commit = f" (commit {manifest['git']})" if manifest["git"] else ""
+    facts = [
+        ("program", f"unseen {manifest['unseen']}{commit}"),
+        ("versions", versions),
+        ("machine", f"{machine['processor']}, {count(machine['threads'], 'thread')}, {machine['device']}"),
+        ("system", machine["system"]),
+        ("seeds", "none: the method has no randomness" if material.found["deterministic"] else ", ".join(seeds)),
+        ("protocols", ", ".join(results["protocols"])),
+        ("data", f"{manifest['data']['name']}, fingerprint {manifest['data']['fingerprint']}"),
+        ("splits", f"final {manifest['splits']['final']}, validation {manifest['splits']['validation']}"),
+        ("validation classes", manifest["splits"]["validation_source"]),
+        ("backbone", f"{manifest['backbone']['fingerprint']}, region store {manifest['backbone']['store']}"),
+        ("time", f"{results['seconds']:g} s for the last call, peak memory {results['peak_memory_mb']:,} MB"),
+    ]
+    config = json.dumps(run.config.to_json(), indent=2, ensure_ascii=False)
+    return Repeat(train_command(run.config), facts, config)

@@ -1,0 +1,136 @@
+"""Which classes are mixed up, explained by the attributes that they share and those that tell them apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from unseen.explain.attribute_scores import auroc
+from unseen.explain.figures import label
+from unseen.explain.sheet import class_label
+from unseen.report.material import Material
+from unseen.report.quality import GOOD, POOR, mistakes, present, scores_attributes
+
+SMALL = 0.05
+"""Share of a class's pictures below which a mix-up is not worth a reader's time, the two largest apart."""
+
+FEWEST = 3
+"""Test pictures of each of two classes from which on their attribute scores are compared."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An attribute that tells two classes apart.
+
+    Args:
+        name: as people write it.
+        more: whether the first class has more of it.
+        auroc: how well its score tells the two classes' test pictures apart; ``None`` where that is not known.
+    """
+
+    name: str
+    more: bool
+    auroc: float | None
+
+    @property
+    def verdict(self) -> str:
+        """``well``, ``fairly`` or ``badly`` read; empty where that is not known."""
+        if self.auroc is None:
+            return ""
+        return "well" if self.auroc >= GOOD else "fairly" if self.auroc >= POOR else "badly"
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """A class whose pictures are often named as another one.
+
+    Args:
+        name, taken_for: the two.
+        seen, taken_for_seen: whether each had training pictures.
+        share: of the class's test pictures, over all seeds.
+        pictures: how many of them there are.
+        alike: cosine of the two rows of the class table.
+        shared: attributes that both have.
+        differences: attributes in which they differ most, strongest first.
+        differing: in how many attributes one has what the other has not.
+    """
+
+    name: str
+    taken_for: str
+    seen: bool
+    taken_for_seen: bool
+    share: float
+    pictures: int
+    alike: float
+    shared: list[str]
+    differences: list[Difference]
+    differing: int
+
+    @property
+    def advice(self) -> str:
+        """What the mix-up comes from, and what would separate the two."""
+        if not self.differences:
+            return "The class table says the same of both: no model can tell them apart by it. Add an attribute."
+        badly = [d.name for d in self.differences if d.verdict == "badly"]
+        known = [d for d in self.differences if d.verdict]
+        if badly:
+            which = "it" if len(badly[:2]) == 1 else "them"
+            return f"{' and '.join(badly[:2])} would separate them, but the model hardly reads {which}."
+        if known and all(d.verdict == "well" for d in known):
+            few = "" if self.differing > 3 else " They differ in little else, so one more attribute would help."
+            return f"The model reads what separates them; the other attributes outweigh it.{few}"
+        if known:
+            weakest = min(known, key=lambda d: d.auroc or 0)
+            return f"Read with some mistakes: {weakest.name}, which would separate them."
+        return ""
+
+
+def confusions(material: Material, most: int = 8) -> list[Confusion]:
+    """The largest mix-ups: of unseen classes where they have test pictures, else of seen ones."""
+    table, wrong = material.table, mistakes(material)
+    unseen = [c for c in wrong if not table.seen[c]]
+    some = unseen if material.tested[1] else list(wrong)
+    worst = sorted(some, key=lambda c: -wrong[c][1])[:most]
+    worst = [c for i, c in enumerate(worst) if i < 2 or wrong[c][1] >= SMALL]
+    return [_confusion(material, c, *wrong[c]) for c in worst]
+
+
+def _confusion(material: Material, a: int, b: int, share: float) -> Confusion:
+    table = material.table
+    values, has = table.values, present(table.values)
+    gap = values[a] - values[b]
+    spread = np.where(np.ptp(values, axis=0) > 0, np.ptp(values, axis=0), 1)
+    order = [int(k) for k in np.argsort(-np.abs(gap) / spread, kind="stable")[:4] if gap[k]]
+    reading = _readings(material, a, b, order)
+    names = [label(name) for name in table.attributes.names]
+    norms = np.linalg.norm(values[a]) * np.linalg.norm(values[b])
+    both = np.flatnonzero(has[a] & has[b])
+    rare = sorted(both.tolist(), key=lambda k: int(has[:, k].sum()))  # what few others have says most
+    return Confusion(
+        class_label(table.names[a]),
+        class_label(table.names[b]),
+        bool(table.seen[a]),
+        bool(table.seen[b]),
+        share,
+        material.found["per_class"][a]["pictures"],
+        float(values[a] @ values[b] / norms),
+        [names[k] for k in rare],
+        [Difference(names[k], bool(gap[k] > 0), reading.get(k)) for k in order],
+        int((has[a] != has[b]).sum()),
+    )
+
+
+def _readings(material: Material, a: int, b: int, attributes: list[int]) -> dict[int, float]:
+    """Attribute to the AUROC of its score between the test pictures of two classes, 1 where it is always right."""
+    answers = material.answers
+    if answers is None or not scores_attributes(answers) or not attributes:
+        return {}
+    first, second = answers.labels == a, answers.labels == b
+    if min(first.sum(), second.sum()) < FEWEST:
+        return {}
+    rows = first | second
+    values = material.table.values[:, attributes]
+    more = values[answers.labels[rows]] == np.maximum(values[a], values[b])
+    found = auroc(answers.attribute_scores[rows][:, attributes], more)
+    return dict(zip(attributes, found.tolist(), strict=True))

@@ -1,0 +1,146 @@
+"""Test pictures with the reasons for their answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from unseen.errors import UnseenError
+from unseen.explain.answers import Answers
+from unseen.explain.figures import account, label, overlay, said, thumbnail
+from unseen.explain.sheet import class_label
+from unseen.progress import Report, silent
+from unseen.recognizer import Explanation
+from unseen.report.material import Material
+from unseen.report.pictures import data_uri
+
+EXAMPLES = 6
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Evidence of one attribute: ``share`` from -1 to 1 of the strongest, for the answer where it is positive."""
+
+    name: str
+    value: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Heat:
+    """A heat map of an attribute over the picture."""
+
+    name: str
+    picture: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A class the model considered."""
+
+    name: str
+    seen: bool
+    confidence: float
+    true: bool
+
+
+@dataclass(frozen=True)
+class Example:
+    """One test picture, ready for the page.
+
+    Args:
+        file: its name.
+        truth, truth_seen: its class, and whether that had training pictures.
+        picture: as a data URI.
+        answers: best first.
+        right: whether the first is true.
+        heats: where the model looked for the attributes that spoke most for its answer.
+        bars: what makes up the lead of the answer over ``rival``; empty where attributes have no part in it.
+        rival: the true class where the answer is wrong, else the runner-up.
+    """
+
+    file: str
+    truth: str
+    truth_seen: bool
+    picture: str
+    answers: list[Answer]
+    right: bool
+    heats: list[Heat]
+    bars: list[Bar]
+    rival: str
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Pictures named right and wrong; ``attention`` says whether heat maps show attention or contributions."""
+
+    right: list[Example]
+    wrong: list[Example]
+    attention: bool
+
+    @property
+    def by_attributes(self) -> bool:
+        """Whether attributes have a part in any answer."""
+        return any(e.bars for e in (*self.right, *self.wrong))
+
+
+def choose(answers: Answers, number: int, seed: int = 0) -> list[int]:
+    """Test pictures to show: ``number`` named right and as many named wrong, as positions in the dataset.
+
+    Of unseen classes first, and of seen ones where those do not suffice. A seeded draw, a class in turn; not by looks.
+    """
+    candidates = np.concatenate(
+        [answers.in_turn(np.flatnonzero(answers.unseen), seed), answers.in_turn(np.flatnonzero(~answers.unseen), seed)]
+    )
+    right = answers.predicted[candidates] == answers.labels[candidates]
+    return [int(i) for i in answers.pictures[np.concatenate([candidates[r][:number] for r in (right, ~right)])]]
+
+
+def make_examples(material: Material, number: int = EXAMPLES, report: Report = silent) -> Examples | None:
+    """Examples of a run; ``None`` without test pictures or data, or where none is asked for."""
+    recognizer, dataset = material.recognizer, material.dataset
+    if material.answers is None or recognizer is None or dataset is None or not number:
+        return None
+    chosen = choose(material.answers, number)
+    made, attention = [], False
+    for done, index in enumerate(chosen):
+        report("explaining examples", done, len(chosen))
+        truth = dataset.table.names[dataset.labels[index]]
+        path = dataset.images / dataset.files[index]
+        try:
+            found = recognizer.explain(path)
+            named = found.target.name
+            if named != truth:
+                found = recognizer.explain(path, target=named, rival=truth)
+        except UnseenError:  # it was read for the region store, and is broken since
+            continue
+        attention = attention or bool(found.attention)
+        made.append(_example(dataset.files[index], truth, bool(dataset.table.seen[dataset.labels[index]]), found))
+    report("explaining examples", len(chosen), len(chosen))
+    return Examples([e for e in made if e.right], [e for e in made if not e.right], attention)
+
+
+def _example(file: str, truth: str, truth_seen: bool, found: Explanation) -> Example:
+    """An explanation as a card's content."""
+    strongest, rest = account(found, 6)
+    bars = [(said(r), r.against) for r in sorted(strongest, key=lambda r: -r.against)]
+    bars += [(name, against) for name, _, against in rest if strongest]
+    largest = max((abs(value) for _, value in bars), default=0) or 1.0
+    small = thumbnail(found.picture, 240)
+    ratio = small.width / found.picture.width
+    left, top, right, bottom = (ratio * v for v in found.crop)
+    return Example(
+        file,
+        class_label(truth),
+        truth_seen,
+        data_uri(small),
+        [Answer(class_label(c.name), c.seen, c.confidence, c.name == truth) for c in found.prediction.candidates[:3]],
+        found.target.name == truth,
+        [
+            Heat(label(r.attribute), data_uri(overlay(small, found.heat(r.attribute), (left, top, right, bottom))))
+            for r in found.looked_for(3)
+        ],
+        [Bar(name, value, value / largest) for name, value in bars],
+        class_label(found.rival.name),
+    )

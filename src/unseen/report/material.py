@@ -1,0 +1,149 @@
+"""What a run's page is made of: its numbers, and where the pictures are still there, what the model says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unseen.classes import ClassTable
+from unseen.data.catalogue import cache_folder, load_dataset
+from unseen.data.dataset import Dataset
+from unseen.data.features import content_hashes
+from unseen.errors import RunError, UnseenError
+from unseen.evaluation.metrics import Decisions
+from unseen.explain.answers import Answers, answers_of
+from unseen.progress import Report, silent
+from unseen.recognizer import Recognizer
+from unseen.training.protocols import decisions_path, load_decisions
+from unseen.training.run import Run
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """Everything that sections are written from.
+
+    Args:
+        run: the run.
+        table: its classes.
+        decisions: seed to its decisions on the test pictures, by the model that U, S and H come from.
+        dataset: the data; ``None`` where they are gone or have changed.
+        answers: of the first seed's model; ``None`` without data or test pictures.
+        recognizer: that model; ``None`` without data.
+        copies: pictures with equal content, each group as positions in the dataset.
+        notes: a line on each thing that is missing.
+    """
+
+    run: Run
+    table: ClassTable
+    decisions: Mapping[str, Decisions]
+    dataset: Dataset | None = None
+    answers: Answers | None = None
+    recognizer: Recognizer | None = None
+    copies: list[list[int]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def found(self) -> dict[str, Any]:
+        """The numbers of the protocol that the run's model comes from."""
+        numbers: dict[str, Any] = self.run.results["protocols"][self.run.protocol]
+        return numbers
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """The run's."""
+        return self.run.manifest
+
+    @property
+    def seed(self) -> str:
+        """Whose model examples, attribute scores and charts are of."""
+        return next(iter(self.found["seeds"]))
+
+    def gamma(self, seed: str) -> float:
+        """The calibration offset of a seed."""
+        return float(self.found["seeds"][seed]["gamma"])
+
+    @cached_property
+    def rehearsal(self) -> dict[str, Any] | None:
+        """Metrics on classes that were set aside, where the run has them."""
+        found = self.found.get("rehearsal")
+        return None if found is None else found["metrics"]
+
+    @property
+    def set_aside(self) -> int:
+        """How many classes the rehearsal set aside; 0 without one."""
+        return int((self.found.get("rehearsal") or {}).get("classes_set_aside", 0))
+
+    @cached_property
+    def tested(self) -> tuple[int, int]:
+        """Test pictures of seen and of unseen classes."""
+        data = self.manifest["data"]
+        return int(data["test_seen"]), int(data["test_unseen"])
+
+
+def gather(
+    run: Run, *, device: str = "auto", cache: Path | str | None = None, workers: int = 0, report: Report = silent
+) -> Material:
+    """Read a finished run, and ask its model where the pictures are there; what cannot be had is a note.
+
+    Args:
+        run: a finished run.
+        device, cache, workers, report: see :func:`unseen.training.run.fit`.
+
+    Raises:
+        RunError: the run is unfinished.
+    """
+    table = ClassTable.from_csv(run.folder / "classes.csv", run.folder / "attributes.csv")
+    seeds = run.results["protocols"][run.protocol]["seeds"]
+    decisions: dict[str, Decisions] = {}
+    notes: list[str] = []
+    for seed in seeds:
+        path = decisions_path(run.folder, seed, run.protocol, "H")
+        if path.is_file():
+            decisions[seed] = load_decisions(path)
+    if len(decisions) < len(seeds):
+        notes.append(
+            "The decisions on the test pictures are not in the run's folder: no mix-ups, no seen–unseen curve."
+        )
+    try:
+        answers, dataset = _ask(run, device, cache, workers, report)
+    except (UnseenError, OSError) as error:
+        notes.append(
+            f"The model could not be shown the pictures again ({error}). So there are no example pictures, no "
+            "attribute quality and no counts of training pictures here."
+        )
+        return Material(run, table, decisions, notes=notes)
+    recognizer = None
+    try:
+        recognizer = Recognizer.load(run.folder, device=device)
+    except (UnseenError, OSError) as error:
+        notes.append(f"The model could not be loaded to explain pictures ({error}), so there are no examples.")
+    return Material(run, table, decisions, dataset, answers, recognizer, _copies(dataset, cache_folder(cache)), notes)
+
+
+def _ask(
+    run: Run, device: str, cache: Path | str | None, workers: int, report: Report
+) -> tuple[Answers | None, Dataset]:
+    """What the model says of the test pictures, where there are any, and the dataset as it was in the training."""
+    data = run.manifest["data"]
+    if data["test_seen"] or data["test_unseen"]:
+        answers = answers_of(run, device=device, cache=cache, workers=workers, report=report)
+        return answers, answers.dataset
+    dataset = load_dataset(run.config.dataset, cache=cache, report=report)
+    if dataset.fingerprint != data["fingerprint"]:
+        raise RunError("the dataset has changed since the training", where=run.folder, mend="train again")
+    return None, dataset
+
+
+def _copies(dataset: Dataset, cache: Path) -> list[list[int]]:
+    """Groups of pictures with the same bytes; their hashes are kept beside the region stores."""
+    try:
+        hashes = np.array(content_hashes(dataset.paths(), cache / "regions" / "hashes.json"))
+    except (UnseenError, OSError):
+        return []
+    _, group, counts = np.unique(hashes, return_inverse=True, return_counts=True)
+    return [np.flatnonzero(group == g).tolist() for g in np.flatnonzero(counts > 1)]

@@ -1,0 +1,226 @@
+"""How well the run does class by class and attribute by attribute."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from unseen.errors import UnseenError
+from unseen.evaluation.localisation import PRESENT
+from unseen.explain.answers import Answers
+from unseen.explain.attribute_scores import SIDES, attribute_quality
+from unseen.explain.figures import label
+from unseen.explain.sheet import class_label
+from unseen.report.material import Material
+from unseen.report.pictures import square
+
+GOOD, POOR = 0.8, 0.6
+"""AUROC from which an attribute counts as read well, and below which as read badly."""
+
+MOST_CLASSES, MOST_THUMBNAILS, MOST_ATTRIBUTES = 600, 240, 600
+"""Rows and pictures of the tables; the page says how many more there are."""
+
+
+def present(values: np.ndarray) -> np.ndarray:
+    """Bool ``(N, K)``: whether a class has an attribute, by a value above half of the attribute's largest."""
+    largest = np.abs(values).max(axis=0)
+    return values > PRESENT * np.where(largest > 0, largest, 1)
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """A row of the table of classes; accuracies are fractions, ``None`` where nothing was measured."""
+
+    name: str
+    seen: bool
+    training: int | None
+    pictures: int
+    among_all: float | None
+    among_unseen: float | None
+    mistaken: str
+    mistaken_share: float
+    picture: str
+
+
+def mistakes(material: Material) -> dict[int, tuple[int, float]]:
+    """Class to the other class that its test pictures are most often named as, and their share, over all seeds."""
+    pairs: Counter[tuple[int, int]] = Counter()
+    totals: Counter[int] = Counter()
+    for seed, d in material.decisions.items():
+        named = d.predict(material.gamma(seed))
+        pairs.update(zip(d.labels.tolist(), named.tolist(), strict=True))
+        totals.update(d.labels.tolist())
+    found: dict[int, tuple[int, float]] = {}
+    for (truth, named_as), count in sorted(pairs.items()):
+        share = count / totals[truth]
+        if truth != named_as and share > found.get(truth, (0, 0.0))[1]:
+            found[truth] = (named_as, share)
+    return found
+
+
+def class_rows(material: Material) -> list[ClassRow]:
+    """Classes as a table: unseen ones first, the worst first; all of them, without pictures."""
+    table, wrong = material.table, mistakes(material)
+    training: np.ndarray | None = None
+    if material.dataset is not None:
+        labels = material.dataset.labels[material.dataset.indices("trainval")]
+        training = np.bincount(labels, minlength=len(table))
+    rows = []
+    for c, entry in enumerate(material.found["per_class"]):
+        other, share = wrong.get(c, (-1, 0.0))
+        rows.append(
+            ClassRow(
+                class_label(entry["class"]),
+                entry["seen"],
+                None if training is None else int(training[c]),
+                entry["pictures"],
+                entry["among_all"],
+                entry["among_unseen"],
+                "" if other < 0 else class_label(table.names[other]),
+                share,
+                "",
+            )
+        )
+    return rows
+
+
+def class_order(rows: list[ClassRow]) -> list[int]:
+    """Positions of the rows as they are shown: unseen first, then by accuracy; classes without a test picture last."""
+
+    def key(c: int) -> tuple[bool, bool, float, float]:
+        row = rows[c]
+        return (row.seen, row.among_all is None, row.among_all or 0.0, row.among_unseen or 0.0)
+
+    return sorted(range(len(rows)), key=key)
+
+
+def class_pictures(material: Material, classes: list[int]) -> dict[int, str]:
+    """A small picture of each of some classes, where there is one: of the training pictures, else of the test ones."""
+    dataset = material.dataset
+    if dataset is None:
+        return {}
+    order = np.concatenate([dataset.indices(split) for split in ("trainval", "test_seen", "test_unseen")])
+    first: dict[int, int] = {}
+    for i in order:
+        first.setdefault(int(dataset.labels[i]), int(i))
+    found = {}
+    for c in classes:
+        if c in first:
+            try:
+                found[c] = square(dataset.images / dataset.files[first[c]])
+            except UnseenError:  # that picture is broken; the class's row needs none
+                continue
+    return found
+
+
+@dataclass(frozen=True)
+class AttributeRow:
+    """A row of the table of attributes.
+
+    Args:
+        name, group: as people write them.
+        classes: how many classes have it.
+        unseen, seen: AUROC of its score over the test pictures of either kind; ``None`` where it cannot be measured.
+        rank: Spearman's correlation with the class's value, over the side in ``best``; ``None`` likewise.
+    """
+
+    name: str
+    group: str
+    classes: int
+    unseen: float | None
+    seen: float | None
+    rank: float | None
+
+    @property
+    def best(self) -> float | None:
+        """AUROC over unseen classes, else over seen ones."""
+        return self.seen if self.unseen is None else self.unseen
+
+
+@dataclass(frozen=True)
+class AttributeSection:
+    """Everything that the page says of attributes.
+
+    Args:
+        rows: in the table's order.
+        graded: whether the class table has more than two values for an attribute.
+        side: of which classes' pictures the bars are: unseen where they can be measured there, else seen.
+        hardly: names of attributes that all classes but at most one have, or none but at most one.
+        groups: name, mean AUROC and number of measured attributes, best first; empty where groups say nothing.
+    """
+
+    rows: list[AttributeRow]
+    graded: bool
+    side: str
+    hardly: list[str]
+    groups: list[tuple[str, float, int]]
+
+    def value(self, row: AttributeRow) -> float | None:
+        """AUROC of the side shown."""
+        return row.unseen if self.side == "unseen" else row.seen
+
+    @property
+    def ranked(self) -> list[tuple[AttributeRow, float]]:
+        """Measured attributes with their AUROC, best first."""
+        measured = [(row, v) for row in self.rows if (v := self.value(row)) is not None]
+        return sorted(measured, key=lambda pair: -pair[1])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many attributes are read well, fairly, badly, and cannot be measured."""
+        values = [v for _, v in self.ranked]
+        well, badly = sum(v >= GOOD for v in values), sum(v < POOR for v in values)
+        return {
+            "well": well,
+            "fairly": len(values) - well - badly,
+            "badly": badly,
+            "unmeasured": len(self.rows) - len(values),
+        }
+
+
+def scores_attributes(answers: Answers) -> bool:
+    """Whether the method gives pictures attribute scores that differ from picture to picture."""
+    return bool(np.ptp(answers.attribute_scores, axis=0).any())
+
+
+def attribute_section(material: Material) -> AttributeSection | None:
+    """Every attribute's quality over the test pictures; ``None`` where nothing can be measured."""
+    answers = material.answers
+    if answers is None or not scores_attributes(answers):
+        return None
+    quality = attribute_quality(answers)
+    frame, attributes, has = quality.table, material.table.attributes, present(material.table.values)
+    counts = has.sum(axis=0)
+    side = next((s for s in SIDES if frame[f"{s}_auroc"].notna().any()), None)
+    if side is None:
+        return None
+
+    def number(value: Any) -> float | None:
+        return None if np.isnan(value) else float(value)
+
+    rows = [
+        AttributeRow(
+            label(name),
+            label(group),
+            int(counts[k]),
+            number(frame["unseen_auroc"].iloc[k]),
+            number(frame["seen_auroc"].iloc[k]),
+            number(frame[f"{side}_spearman"].iloc[k]),
+        )
+        for k, (name, group) in enumerate(zip(attributes.names, attributes.groups, strict=True))
+    ]
+    values = material.table.values
+    hardly = [
+        rows[k].name
+        for k in range(len(rows))
+        if np.ptp(values[:, k]) == 0 or (min(counts[k], len(has) - counts[k]) <= 1 and len(has) > 3)
+    ]
+    means = frame.groupby("group", sort=False)[f"{side}_auroc"].agg(["mean", "count"]).dropna()
+    groups = [(label(str(name)), float(row["mean"]), int(row["count"])) for name, row in means.iterrows()]
+    if len(groups) >= len(rows) or len(groups) < 2:
+        groups = []
+    graded = any(len(np.unique(column)) > 2 for column in values.T)
+    return AttributeSection(rows, graded, side, hardly, sorted(groups, key=lambda g: -g[1]))

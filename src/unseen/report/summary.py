@@ -1,0 +1,287 @@
+"""What a run's numbers say, in plain words and as a few large figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unseen.report.confusions import Confusion
+from unseen.report.material import Material
+from unseen.report.quality import AttributeSection
+from unseen.report.tables import percent
+
+FEWEST_PICTURES, FEW_PICTURES, FEW_TRAINING = 4, 10, 20
+"""Test pictures a class below which intervals say nothing, and below which accuracies are coarse; training pictures
+below which a class has few."""
+
+CLOSE = 0.95
+"""Cosine of two classes' attributes from which they count as nearly the same."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A large number.
+
+    Args:
+        name: what it is, in a few words.
+        symbol: what the field calls it.
+        value: a fraction.
+        means: what it means, in a sentence.
+        chance: what guessing would give; ``None`` where that means nothing.
+        low, high: 95% interval; ``None`` where there is none.
+        estimated: whether it comes from classes that were set aside.
+        better: ``high`` or ``low``.
+    """
+
+    name: str
+    symbol: str
+    value: float
+    means: str
+    chance: float | None = None
+    low: float | None = None
+    high: float | None = None
+    estimated: bool = False
+    better: str = "high"
+
+
+def in_words(share: float) -> str:
+    """A fraction as so many in a hundred; 100 only where it is all of them."""
+    return f"{percent(share, 0 if share == 1 or share < 0.995 else 1)} of 100"
+
+
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def key_figures(material: Material) -> list[Figure]:
+    """Accuracies with their chance levels, and calibration where it was measured."""
+    data = material.manifest["data"]
+    unseen, every = data["classes_unseen"], data["classes_unseen"] + data["classes_seen"]
+    aside = material.set_aside
+    measured, rehearsal = material.found["metrics"], material.rehearsal or {}
+    figures = []
+
+    def add(name: str, symbol: str, means: str, chance: float | None, estimate: str, estimate_chance: float) -> None:
+        entry, estimated = measured[symbol], False
+        if entry["mean"] is None:
+            entry, estimated = rehearsal.get(symbol) or entry, True
+        if entry["mean"] is not None:
+            text, level = (estimate, estimate_chance) if estimated else (means, chance)
+            figures.append(Figure(name, symbol, entry["mean"], text, level, entry["low"], entry["high"], estimated))
+
+    set_aside = f"Estimated by setting {count(aside, 'of your classes', 'of your classes')} aside:"
+    add(
+        "unseen classes, among themselves",
+        "T1",
+        f"Pictures of the {unseen} classes without training pictures, named right when only these {unseen} are "
+        "possible answers.",
+        1 / max(unseen, 1),
+        f"{set_aside} their pictures, named right when only these {aside} are possible answers.",
+        1 / max(aside, 1),
+    )
+    add(
+        "unseen classes, among all",
+        "U",
+        f"The same pictures when all {every} classes are possible answers.",
+        1 / every,
+        f"{set_aside} their pictures, when the other training classes are possible answers too.",
+        1 / max(data["classes_seen"], 1),
+    )
+    add(
+        "seen classes, among all",
+        "S",
+        f"New pictures of the {data['classes_seen']} classes with training pictures, when all {every} are possible "
+        "answers.",
+        1 / every,
+        f"{set_aside} new pictures of the other training classes.",
+        1 / max(data["classes_seen"], 1),
+    )
+    both = "The harmonic mean of U and S: high only if both are high."
+    level = 1 / every
+    add(
+        "balance of both",
+        "H",
+        both,
+        level,
+        f"{set_aside} {both[0].lower()}{both[1:]}",
+        1 / max(data["classes_seen"], 1),
+    )
+    found = calibration_side(material)
+    if found is not None:
+        side, numbers = found
+        where = {"test": "", "rehearsal": ", with classes set aside", "validation": ", on validation pictures"}[side]
+        if numbers.get("ece") is not None:
+            means = f"How far the stated confidence is from the share that is right, on average{where}. 0 is best."
+            figures.append(Figure("calibration error", "ECE", numbers["ece"], means, better="low"))
+        if numbers.get("auroc") is not None:
+            means = f"How well the score tells pictures of seen from those of unseen classes{where}. 100 is perfect."
+            figures.append(Figure("seen or unseen?", "AUROC", numbers["auroc"], means, 0.5))
+    return figures
+
+
+def calibration_side(material: Material) -> tuple[str, dict[str, Any]] | None:
+    """What confidence came to: with classes set aside where there were, else on test, else on validation pictures."""
+    draws = [draw.get("calibration") or {} for draw in (material.found.get("rehearsal") or {}).get("draws", [])]
+    rehearsed = [draw["test"] for draw in draws if draw.get("test")]
+    if rehearsed:
+        names = ("ece", "auroc", "coverage", "accuracy_when_known")
+        values = {name: [r.get(name) for r in rehearsed] for name in names}
+        return "rehearsal", {n: None if None in v else sum(v) / len(v) for n, v in values.items()}
+    block = material.found["seeds"][material.seed].get("calibration") or {}
+    for side in ("test", "validation"):
+        numbers = block.get(side)
+        if numbers and numbers.get("ece") is not None:
+            return side, numbers
+    return None
+
+
+def paragraph(material: Material) -> list[str]:
+    """What the model can do, and how well."""
+    data, measured = material.manifest["data"], material.found["metrics"]
+    unseen, seen = data["classes_unseen"], data["classes_seen"]
+    rehearsal, aside = material.rehearsal or {}, material.set_aside
+    named = count(seen, "class", "classes")
+    sentences = [
+        f"This model names what a picture shows. It learned {named} from {count(data['trainval'], 'picture')}"
+        + (
+            f", and knows {unseen} more from their attributes alone, without a single picture."
+            if unseen
+            else "; every class in its table had training pictures."
+        )
+    ]
+    t1, u, s = (measured[name]["mean"] for name in ("T1", "U", "S"))
+    if t1 is not None:
+        sentences.append(
+            f"If a picture is known to show one of those {unseen}, it names the right one {in_words(t1)} times "
+            f"(guessing: {percent(1 / max(unseen, 1), 0)})."
+        )
+    if u is not None and s is not None:
+        sentences.append(
+            f"With all {seen + unseen} classes as possible answers it is right {in_words(u)} times for classes it "
+            f"never saw and {in_words(s)} times for those it did."
+        )
+    elif s is not None:
+        sentences.append(f"It names new pictures of the classes it saw right {in_words(s)} times.")
+    elif u is not None:
+        sentences.append(f"With all {seen + unseen} classes as possible answers it is right {in_words(u)} times.")
+    guess = rehearsal.get("T1") or {}
+    if t1 is None and unseen and guess.get("mean") is not None:
+        sentences.append(
+            f"There is no test picture of the {unseen}. Estimated by setting {aside} of your classes aside and "
+            f"treating them as never seen: right {in_words(guess['mean'])} times among these {aside} "
+            f"(guessing: {percent(1 / max(aside, 1), 0)})."
+        )
+    elif t1 is None and unseen:
+        sentences.append(f"There is no test picture of the {unseen}, so how well it names them is not measured.")
+    return sentences
+
+
+def sureness(material: Material) -> list[str]:
+    """How far the confidence, and the numbers themselves, can be trusted."""
+    sentences = []
+    block = material.found["seeds"][material.seed].get("calibration")
+    found = calibration_side(material)
+    if found is not None:
+        side, numbers = found
+        error = numbers["ece"]
+        kind = "can be taken at its word" if error < 0.05 else "is a fair guide" if error < 0.12 else "is a rough guide"
+        where = {
+            "test": "",
+            "rehearsal": " with the classes that were set aside",
+            "validation": ", on the pictures that it was fitted to",
+        }[side]
+        sentences.append(f"Its stated confidence {kind}: it is off by {100 * error:.0f} points on average{where}.")
+        if block and block.get("threshold") and numbers.get("accuracy_when_known") is not None:
+            sentences.append(
+                f"Where it is less than {percent(block['threshold'], 0)}% sure it says “unknown”; of the "
+                f"{percent(numbers['coverage'], 0)}% of pictures that it does name, "
+                f"{percent(numbers['accuracy_when_known'], 0)}% are right."
+            )
+    elif material.found["seeds"][material.seed].get("temperature") is None:
+        sentences.append("Its stated confidence was not fitted to anything; take it as a ranking only.")
+    else:
+        sentences.append("Its stated confidence was fitted on validation pictures; how well it holds was not measured.")
+    widths = [
+        (entry["high"] - entry["low"]) / 2
+        for entry in material.found["metrics"].values()
+        if entry["mean"] is not None and entry["low"] is not None
+    ]
+    if widths and tested_a_class(material) < FEWEST_PICTURES:
+        sentences.append("There are too few test pictures a class to say how sure these accuracies are.")
+    elif widths:
+        sentences.append(
+            f"With this many test pictures the accuracies above are sure to about ±{100 * max(widths):.0f} points."
+            if max(widths) >= 0.005
+            else "There are enough test pictures for these accuracies to be sure to the point."
+        )
+    how = {
+        "honest": "Everything that was chosen was chosen on validation classes taken from the seen ones; the test "
+        "pictures were used once.",
+        "paper": "What was chosen was chosen on the test pictures, as papers of the field do: expect less on pictures "
+        "that nobody has looked at yet.",
+    }
+    return [*sentences, how[material.run.protocol]]
+
+
+def tested_a_class(material: Material) -> float:
+    """Test pictures of a class, on average over those that have any; 0 without."""
+    counts = [row["pictures"] for row in material.found["per_class"] if row["pictures"]]
+    return sum(counts) / len(counts) if counts else 0.0
+
+
+def advice(
+    material: Material,
+    mixed: Sequence[Confusion],
+    attributes: AttributeSection | None,
+) -> list[str]:
+    """What would help, from what the numbers show; the most useful first."""
+    lines: list[str] = []
+    measured, data = material.found["metrics"], material.manifest["data"]
+    same = [c for c in mixed if not c.differences]
+    if same:
+        lines.append(
+            f"{same[0].name} and {same[0].taken_for} have equal attributes. Add one that tells them apart, or make "
+            "them one class."
+        )
+    badly = list(dict.fromkeys(d.name for c in mixed for d in c.differences if d.verdict == "badly"))
+    if badly:
+        lines.append(
+            f"The model hardly reads {_list(badly[:3])}, which would separate classes that it mixes up. Training "
+            f"pictures of more classes with and without {'it' if len(badly) == 1 else 'them'}, or clearer definitions, "
+            "would help."
+        )
+    close = [c for c in mixed if c.differences and c.alike >= CLOSE]
+    if close:
+        lines.append(
+            f"{close[0].name} and {close[0].taken_for} are nearly the same in the class table "
+            f"(similarity {close[0].alike:.2f}). One more attribute in which they differ would help."
+        )
+    u, s = measured["U"]["mean"], measured["S"]["mean"]
+    if u is not None and s is not None and s - u > 0.15:
+        lines.append(
+            f"Unseen classes do {100 * (s - u):.0f} points worse than seen ones. A few pictures of the worst unseen "
+            "classes would help most."
+        )
+    if attributes is not None and attributes.hardly:
+        some = count(len(attributes.hardly), "attribute hardly varies", "attributes hardly vary")
+        lines.append(f"{some} between the classes and can hardly help; others would do more.")
+    seen = max(data["classes_seen"], 1)
+    if data["trainval"] / seen < FEW_TRAINING:
+        some = count(round(data["trainval"] / seen), "training picture")
+        lines.append(f"There are only about {some} a class; more would help.")
+    few = round(tested_a_class(material))
+    if not material.tested[1] and data["classes_unseen"]:
+        lines.append(
+            "A few labelled pictures of unseen classes, as test_unseen, would turn the estimate into a measure."
+        )
+    elif 0 < few < FEW_PICTURES:
+        lines.append(f"There are only about {count(few, 'test picture')} a class; more would make the numbers surer.")
+    if len(material.found["seeds"]) == 1 and not material.found["deterministic"]:
+        lines.append("One training (seed) was done; --seeds 5 would show how much the numbers depend on chance.")
+    return lines
+
+
+def _list(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,248 @@
+"""Charts, quality, mix-ups, words and the command line of the report, apart from pages."""
+
+from __future__ import annotations
+
+import shlex
+from types import SimpleNamespace
+from typing import Annotated
+
+import click
+import numpy as np
+import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unseen.backbones import BackboneSpec
+from unseen.classes import Attributes, ClassTable
+from unseen.cli.configuring import pairs
+from unseen.cli.options import RunOptions, with_run_options
+from unseen.evaluation.metrics import Decisions
+from unseen.report.charts import HEIGHT, LEFT, TOP, WIDTH, Axis, Chart, Dot, Line, Mark, thinned, ticks
+from unseen.report.command import train_command, train_words
+from unseen.report.confusions import confusions
+from unseen.report.curves import reliability_chart, risk_coverage_chart, seen_unseen_chart
+from unseen.report.material import Material
+from unseen.report.quality import class_order, class_rows, mistakes, present
+from unseen.report.summary import in_words, sureness
+from unseen.training.config import RunConfig
+from unseen.training.run import default_backbone
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        (0, 0.05, [0, 0.01, 0.02, 0.03, 0.04, 0.05]),
+        (1, 15, [2.5, 5, 7.5, 10, 12.5, 15]),
+        (0, 30, [0, 5, 10, 15, 20, 25, 30]),
+    ],
+)
+def test_ticks(low, high, expected):
+    assert ticks(low, high) == expected
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
+def test_ticks_lie_inside_and_are_few(low, span):
+    found = ticks(low, low + span)
+    assert len(found) <= 12
+    room = 1e-6 * max(abs(low), span)
+    assert all(low - room <= v <= low + span + room for v in found)
+
+
+def test_thinned_keeps_the_ends():
+    x = np.arange(10_000.0)
+    y = np.where(x % 7 == 0, np.nan, x)
+    a, b = thinned(x, y, 100)
+    assert len(a) == 100
+    assert (a[0], a[-1]) == (1, 9999)
+    assert (a == b).all()
+
+
+def test_places_in_a_chart():
+    axis = Axis("x", 0, 2), Axis("y", 0, 1, True)
+    chart = Chart("c", "t", "s", *axis, [Line([0, 1, 2], [0, 0.5, 1])], [Dot(1, 1, 0, 1, "")], [Mark(2, 1, "m")])
+    left, right, top, bottom = LEFT, WIDTH - 16, TOP, HEIGHT - 46
+    assert chart.path(
+        chart.lines[0]
+    ) == f"M{left:.1f},{bottom:.1f} L{(left + right) / 2:.1f},{(top + bottom) / 2:.1f}" + (f" L{right:.1f},{top:.1f}")
+    assert chart.across(5) == right  # outside: at the edge
+    assert chart.ticks_y()[0] == (bottom, "0%")
+    assert chart.ticks_y()[-1] == (top, "100%")
+    assert chart.drawn_marks() == [(right, top, "m", "end", right - 9, top + 20)]
+    assert chart.dots[0].radius == 10
+
+
+def material(labels, named, seen, values=None, seeds=1):
+    """A run of these answers, without pictures; every class named is the best of its kind."""
+    seen = np.array(seen)
+    n = len(seen)
+    labels, named = np.array(labels), np.array(named)
+    best_seen = np.where(seen[named], named, np.flatnonzero(seen)[0])
+    best_unseen = np.where(seen[named], np.flatnonzero(~seen)[0], named)
+    offset = np.where(seen[named], 1.0, -1.0)
+    decisions = Decisions(labels, best_seen, best_unseen, offset, ~seen[labels])
+    attributes = Attributes(tuple(f"has_part::{k}" for k in range(np.shape(values)[1]))) if values is not None else None
+    values = np.eye(n) if values is None else np.array(values, float)
+    table = ClassTable(
+        tuple(f"{c:03d}.class_{c}" for c in range(n)), attributes or Attributes(tuple("abcdefgh"[:n])), values, seen
+    )
+    per_class = [
+        {
+            "class": table.names[c],
+            "seen": bool(seen[c]),
+            "pictures": int((labels == c).sum()),
+            "among_all": float((named == c)[labels == c].mean()) if (labels == c).any() else None,
+            "among_unseen": None,
+        }
+        for c in range(n)
+    ]
+    found = {
+        "seeds": {str(s): {"gamma": 0.0} for s in range(seeds)},
+        "per_class": per_class,
+        "metrics": {},
+    }
+    manifest = {"data": {"test_seen": int(seen[labels].sum()), "test_unseen": int((~seen[labels]).sum())}}
+    run = SimpleNamespace(results={"protocols": {"honest": found}}, protocol="honest", manifest=manifest)
+    return Material(run, table, {str(s): decisions for s in range(seeds)})
+
+
+def test_mistakes_by_hand():
+    #         class 2 (unseen): 3 of 4 wrong, twice as 0; class 1: right; class 3 has no picture
+    m = material([2, 2, 2, 2, 1, 1], [0, 0, 3, 2, 1, 1], [True, True, False, False], seeds=2)
+    assert mistakes(m) == {2: (0, 0.5)}
+    rows = class_rows(m)
+    assert [(r.name, r.mistaken, r.mistaken_share) for r in rows][2] == ("class 2", "class 0", 0.5)
+    assert class_order(rows) == [2, 3, 1, 0]  # unseen, then seen; without pictures last
+
+
+def test_mix_ups_name_what_is_shared_and_what_differs():
+    values = [[1, 1, 0, 0], [0, 0, 1, 1], [1, 0, 1, 0], [1, 1, 1, 0]]
+    m = material([2, 2, 2, 2, 3, 3], [3, 3, 3, 2, 3, 3], [True, True, False, False], values)
+    (found,) = confusions(m)
+    assert (found.name, found.taken_for, found.share, found.pictures) == ("class 2", "class 3", 0.75, 4)
+    assert sorted(found.shared) == ["part: 0", "part: 2"]
+    assert [(d.name, d.more, d.auroc) for d in found.differences] == [("part: 1", False, None)]
+    assert found.differing == 1
+    assert found.alike == pytest.approx(2 / np.sqrt(6))
+
+
+def test_equal_classes_are_said_to_be_equal():
+    values = [[1, 0], [0, 1], [1, 1], [2, 2]]
+    (found,) = confusions(material([2, 2, 3], [3, 3, 3], [True, True, False, False], [*values]))
+    assert found.alike == pytest.approx(1)
+    values[3] = [1, 1]
+    (found,) = confusions(material([2, 2, 3], [3, 3, 3], [True, True, False, False], [*values]))
+    assert not found.differences
+    assert "no model can tell them apart" in found.advice
+
+
+def test_present_is_above_half_of_the_largest():
+    assert present(np.array([[100, 0.0], [50, 0], [51, 0]])).tolist() == [[True, False], [False, False], [True, False]]
+
+
+def test_seen_unseen_chart_marks_the_gamma():
+    m = material([0, 0, 2, 2], [0, 0, 2, 0], [True, True, False, False])
+    chart = seen_unseen_chart(m)
+    assert (chart.marks[0].x, chart.marks[0].y) == (1, 0.5)
+    assert "50% on unseen and 100% on seen" in chart.says
+    assert seen_unseen_chart(material([0, 0], [0, 1], [True, True, False, False])) is None
+
+
+def test_calibration_charts_leave_gaps_out():
+    assert reliability_chart("test", {}) is None
+    assert risk_coverage_chart({}) is None
+    chart = reliability_chart(
+        "test", {"reliability": {"confidence": [None, 0.5], "accuracy": [None, 0.25], "count": [0, 8]}}
+    )
+    assert [(d.x, d.y, d.foot, d.weight) for d in chart.dots] == [(0.5, 0.25, 0.5, 1.0)]
+    side = {"risk_coverage": {"coverage": [1.0, 0.5], "risk": [0.5, 0.25], "threshold": [0.1, 0.9]}}
+    chart = risk_coverage_chart({"threshold": None, "test": side, "validation": None})
+    assert not chart.marks
+    assert chart.lines[0].x == (0.5, 1.0)
+    assert "50% of the test pictures get a wrong one" in chart.says
+
+
+@pytest.mark.parametrize(
+    ("share", "said"), [(0.645, "64 of 100"), (1.0, "100 of 100"), (0.996, "99.6 of 100"), (0, "0 of 100")]
+)
+def test_in_words(share, said):
+    assert in_words(share) == said
+
+
+OTHER = BackboneSpec(
+    "test_resnet",
+    weights="random",
+    image_size=64,
+    options={"output_stride": 16, "pad_type": "same", "width": "7"},
+    mean=(0.1, 1 / 3, 0.5),
+    std=(0.5, 0.5, 0.25),
+    crop=0.875,
+)
+CONFIGS = [
+    RunConfig(method="eszsl", dataset="fieldguide", backbone=default_backbone("fieldguide")),
+    RunConfig(
+        method="msdn",
+        dataset="/data/my birds; rm -rf",
+        backbone=OTHER,
+        preset="recommended",
+        settings={"lambda_cal": "0.2"},
+        recipe={"epochs": "3", "lr": "1e-3"},
+        vectors="random",
+        protocols=("honest", "paper"),
+        seeds=(0, 1, 2),
+        split_seed=4,
+        select="T1",
+        store_dtype="bfloat16",
+        precision="64-true",
+        accumulate=2,
+    ),
+    RunConfig(
+        method="msdnpp", dataset="/data/x", backbone=default_backbone("fieldguide"), protocols=("paper",), seeds=(214,)
+    ),
+    RunConfig(method="mgmrn", dataset="/data/x", backbone=BackboneSpec("resnet50", (1, 2, 3), 224), seeds=(7, 1)),
+    RunConfig(method="mgmrn", dataset="/data/x", backbone=BackboneSpec("resnet50", weights="random")),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.method)
+def test_the_command_makes_the_same_run(config, monkeypatch):
+    """The words, read by the options that every training command shares, give the configuration again."""
+    read = {}
+    monkeypatch.setattr("pathlib.Path.is_dir", lambda self: True)
+
+    @with_run_options
+    def train(
+        dataset: str,
+        method: str = "",
+        protocol: str = "honest",
+        seeds: str = "1",
+        preset: str | None = None,
+        setting: Annotated[list[str] | None, typer.Option("--set")] = None,
+        recipe: list[str] | None = None,
+        *,
+        options: RunOptions,
+    ) -> None:
+        entries = options.entries(dataset, protocol, seeds)
+        changes = {"settings": pairs(setting or [], "--set"), "recipe": pairs(recipe or [], "--recipe")}
+        read["config"] = RunConfig(method=method, preset=preset, **changes, **entries)
+
+    app = typer.Typer()
+    app.command()(train)
+    words = shlex.split(train_command(config))
+    assert words == train_words(config)
+    assert words[:2] == ["unseen", "train"]
+    try:
+        typer.main.get_command(app)(words[2:], standalone_mode=False)
+    except click.ClickException as error:
+        pytest.fail(error.format_message())
+    assert read["config"].to_json() == config.to_json()
+
+
+@pytest.mark.parametrize(("pictures", "sure"), [(8, "sure to about ±10 points"), (1, "too few test pictures a class")])
+def test_intervals_of_hardly_any_pictures_are_not_believed(pictures, sure):
+    labels = [0, 1, 2] * pictures
+    m = material(labels, labels, [True, True, False])
+    entry = {"mean": 0.5, "std": 0.0, "low": 0.4, "high": 0.6}
+    m.found["metrics"] |= {"S": entry, "AUSUC": {"mean": 0.5, "std": 0.0, "low": None, "high": None}}
+    assert sure in " ".join(sureness(m))
