@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from unseen import __version__
-from unseen.cli import comparing, figures, listing, pointing, reproducing, training, using
+from unseen.cli import comparing, figures, listing, pointing, reproducing, serving, training, using
 from unseen.cli.common import app, err, main, out
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "out",
     "pointing",
     "reproducing",
+    "serving",
     "training",
     "using",
 ]
