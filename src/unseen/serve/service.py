@@ -122,7 +122,7 @@ class Service:
         with self._narrowed(request):
             table = self.recognizer.table
             vectors = self._vectors()
-            scores = vectors @ psi + self._rest(request.look.rest, table)
+            scores = vectors @ psi + self._rests(request.look.rest, table)
             ranked = self.recognizer._rank(scores, np.arange(len(table)))
             target = self._one(ranked, request.target)
             others = [c for c in ranked if c.name != target.name]
@@ -163,7 +163,7 @@ class Service:
         raise UnseenError(f'"{name}" is not among the classes asked for', mend="choose among all")
 
     @staticmethod
-    def _rest(rest: Mapping[str, float], table: ClassTable) -> np.ndarray:
+    def _rests(rest: Mapping[str, float], table: ClassTable) -> np.ndarray:
         """``(N,)``; a class added since the look has the mean of its kind."""
         kinds = {
             seen: [rest[n] for n, s in zip(table.names, table.seen, strict=True) if bool(s) is seen and n in rest]

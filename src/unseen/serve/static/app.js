@@ -686,14 +686,16 @@ async function change(work, message) {
 async function renameClass(name) {
   const to = await dialog({ title: `Rename ${name}`, value: name, ok: "Rename" });
   if (!to || to === true || to === name) return;
-  if (await change(() => send(classPath(name), "PATCH", { name: to }), () => `${name} is now called ${to}.`)) {
-    if (shown) {
-      const { rest } = shown.answer.look;
+  await change(
+    async () => {
+      const found = await send(classPath(name), "PATCH", { name: to });
+      const rest = shown?.answer.look.rest ?? {};
       if (name in rest) rest[to] = rest[name];
       if (own.delete(name)) own.add(to);
-      drawClasses();
-    }
-  }
+      return found;
+    },
+    () => `${name} is now called ${to}.`,
+  );
 }
 
 async function removeClass(name) {
@@ -740,9 +742,13 @@ $("add").addEventListener("submit", async (event) => {
   event.preventDefault();
   const name = $("add-name").value.trim();
   const value = { name, like: $("add-like").value || null, values: Object.fromEntries(sent) };
-  own.add(name);
   const kept = about.saves ? "It is kept with the run." : "It is forgotten when the server stops.";
-  if (await change(() => send("/api/classes", "POST", value), () => `${name} is added. ${kept}`)) {
+  const work = async () => {
+    const found = await send("/api/classes", "POST", value);
+    own.add(name);
+    return found;
+  };
+  if (await change(work, () => `${name} is added. ${kept}`)) {
     $("add").reset();
     sent.clear();
     base.clear();
