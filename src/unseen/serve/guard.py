@@ -38,8 +38,8 @@ class Guard:
     """ASGI middleware.
 
     It answers to known hosts only, so that no foreign name can be pointed at this machine. Requests that change or cost
-    something are taken from its own page or from programs only. Bodies are counted while they are read. A request beyond
-    the worker's places is turned away before its body is read, so memory is bounded by places times size.
+    something are taken from its own page or from programs only. Bodies are counted while they are read. A request
+    beyond the worker's places is turned away before its body is read, so memory is bounded by places times size.
 
     Args:
         app: the application.

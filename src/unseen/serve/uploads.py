@@ -16,7 +16,8 @@ from unseen.backbones import upright_rgb
 from unseen.errors import DataError
 from unseen.serve.settings import Refusal, Settings
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+Image.init()  # else Image.open does not know all of them
+FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF") if name in Image.OPEN)
 FIELDS = 1000
 FIELD_BYTES = 4096
 
@@ -96,8 +97,7 @@ def decode(upload: Upload, max_pixels: int) -> Image.Image:
     except Image.DecompressionBombError:
         raise _too_many(upload, "too many", max_pixels) from None
     except Image.UnidentifiedImageError:
-        mend = f"send one of {', '.join(f for f in FORMATS if f != 'MPO')}"
-        raise Refusal(415, f"{upload.name}: not a picture", mend) from None
+        raise Refusal(415, f"{upload.name}: not a picture", f"send one of {', '.join(FORMATS)}") from None
     except (OSError, SyntaxError, ValueError, LookupError, MemoryError) as error:
         raise DataError(f"broken picture: {error}", where=upload.name, mend="replace it") from None
     with image:

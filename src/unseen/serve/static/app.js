@@ -28,6 +28,12 @@ const percent = (value) =>
   value > 0.995 && value < 1 ? "over 99%" : value > 0 && value < 0.01 ? "under 1%" : `${Math.round(100 * value)}%`;
 const signed = (value) => (Math.abs(value) < 0.005 ? "0" : `${value > 0 ? "+" : "−"}${Math.abs(value).toFixed(2)}`);
 const plain = (value) => String(Number(value.toPrecision(3)));
+// An attribute's label; under its group's heading the group is for screen readers only.
+function labelled({ label, group }, grouped) {
+  if (!grouped || !label.startsWith(`${group}: `)) return [label];
+  return [make("span", { className: "hidden", textContent: `${group}: ` }), label.slice(group.length + 2)];
+}
+
 const labelOf = (name) => info.get(name)?.label ?? name;
 const chip = (seen) =>
   make("span", {
@@ -271,7 +277,7 @@ function drawWhy() {
     rows.push(...found.slice(FEW).filter((r) => shown.corrections.has(r.attribute)));
   }
   const largest = Math.max(...sorted.map((r) => Math.abs(value(r))), 1e-9);
-  const row = (r) => attributeRow(r, value(r), largest);
+  const row = (r) => attributeRow(r, value(r), largest, grouped);
   const active = document.activeElement;
   const back = active?.dataset?.attribute ? [active.dataset.attribute, active.dataset.role] : null;
   if (active?.type === "range" && active.dataset.attribute) {
@@ -306,6 +312,7 @@ function update(value, largest) {
     const r = byName.get(node.dataset.row);
     node.querySelector(".bar").replaceWith(bar(value(r), largest));
     fillSlide(node.querySelector(".slide"), r);
+    fillAbsent(node, r);
   }
 }
 
@@ -320,16 +327,15 @@ function bar(value, largest) {
   );
 }
 
-function attributeRow(reason, value, largest) {
+function attributeRow(reason, value, largest, grouped) {
   const name = reason.attribute;
   const button = make("button", {
     type: "button",
     className: "show",
     data: { attribute: name, role: "show" },
     aria: { pressed: String(shown.pinned === name) },
-    textContent: labelOf(name),
     title: "show on the picture where the model looked for it",
-  });
+  }, make("span", {}, ...labelled(info.get(name), grouped)), make("span", { className: "absent" }));
   button.addEventListener("click", () => {
     shown.pinned = shown.pinned === name ? null : name;
     drawWhy();
@@ -339,6 +345,7 @@ function attributeRow(reason, value, largest) {
   const slide = make("div", { className: "slide" });
   const row = make("div", { className: "attribute", data: { row: name } }, button, bar(value, largest), slide);
   fillSlide(slide, reason);
+  fillAbsent(row, reason);
   const hover = (on) => () => {
     shown.hovered = on ? name : null;
     drawPicture();
@@ -349,6 +356,10 @@ function attributeRow(reason, value, largest) {
   row.addEventListener("focusout", hover(false));
   return row;
 }
+
+const fillAbsent = (row, { score }) => {
+  row.querySelector(".absent").textContent = score < 0 ? "not seen" : "";
+};
 
 function fillSlide(slide, reason) {
   const name = reason.attribute;
@@ -550,7 +561,7 @@ function batchRow(file, found) {
       bitmap.close();
     })
     .catch(() => {});
-  const row = make("tr", {}, make("td", {}, thumb, make("span", { textContent: found.picture })));
+  const row = make("tr", {}, make("td", {}, make("div", {}, thumb, make("span", { textContent: found.picture }))));
   if (found.error) {
     const mend = found.mend ? ` To mend it: ${found.mend}.` : "";
     row.append(make("td", { className: "bad", colSpan: 4, textContent: `${found.error}.${mend}`.replace("..", ".") }));
@@ -715,7 +726,7 @@ function drawSliders() {
     const value = sent.get(a.name) ?? base.get(a.name) ?? 0;
     const range = make("input", { type: "range", id: `add-${a.name}`, min: low, max: a.high, step: (a.high - low) / 100, value });
     const output = make("output", { textContent: plain(value) });
-    const row = make("div", { className: `slider${sent.has(a.name) ? " set" : ""}` }, make("label", { htmlFor: range.id, textContent: a.label }), range, output);
+    const row = make("div", { className: `slider${sent.has(a.name) ? " set" : ""}` }, make("label", { htmlFor: range.id }, ...labelled(a, true)), range, output);
     range.addEventListener("input", () => {
       sent.set(a.name, Number(range.value));
       output.textContent = plain(Number(range.value));
