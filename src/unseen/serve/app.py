@@ -19,7 +19,7 @@ from unseen.errors import UnseenError
 from unseen.recognizer import Recognizer
 from unseen.serve import schema
 from unseen.serve.about import describe
-from unseen.serve.guard import Guard, problem
+from unseen.serve.guard import HEADERS, Guard, problem
 from unseen.serve.service import Service
 from unseen.serve.settings import Refusal, Settings
 from unseen.serve.uploads import read_uploads
@@ -201,8 +201,9 @@ def _add_errors(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         return problem(422, _first(error.errors()), "see /api/openapi.json for the fields")
 
-    async def failed(_: Request, error: Exception) -> Response:
-        return problem(500, "the server failed; its log says more", "report it with the picture or request that did it")
+    async def failed(_: Request, error: Exception) -> Response:  # answers outside the guard
+        mend = "report it with the picture or request that did it"
+        return problem(500, "the server failed; its log says more", mend, HEADERS)
 
     app.add_exception_handler(HTTPException, refused)
     app.add_exception_handler(UnseenError, mendable)

@@ -153,4 +153,6 @@ class Guard:
 
 
 def _too_large(limit: int) -> Refusal:
-    return Refusal(413, f"more than {limit / 2**20:g} MB in one request", "send less at once", {"Connection": "close"})
+    return Refusal(
+        413, f"more than {limit / 2**20:.3g} MB in one request", "send less at once", {"Connection": "close"}
+    )

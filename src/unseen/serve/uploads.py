@@ -38,7 +38,7 @@ class Upload:
 def base_name(name: str | None) -> str:
     """A sent file name without folders and control characters, at most 200 long."""
     base = PurePosixPath((name or "").replace("\\", "/")).name
-    return "".join(c for c in base if c.isprintable())[:200] or "picture"
+    return "".join(c for c in base if c.isprintable()).strip(" .")[:200] or "picture"
 
 
 async def read_form(request: Request, settings: Settings) -> FormData:
