@@ -26,7 +26,15 @@ class Chromium:
         there, self._out = os.pipe()
         self._in, back = os.pipe()
         # the browser reads commands from descriptor 3 and writes answers to 4
-        shell = ["sh", "-c", f'exec "$@" 3<&{there} 4>&{back}', "sh", PATH, *FLAGS, f"--user-data-dir={profile}"]
+        shell = [
+            "sh",
+            "-c",
+            f'exec "$@" 3</dev/fd/{there} 4>/dev/fd/{back}',
+            "sh",
+            PATH,
+            *FLAGS,
+            f"--user-data-dir={profile}",
+        ]
         self._process = subprocess.Popen(
             [*shell, "about:blank"], pass_fds=(there, back), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

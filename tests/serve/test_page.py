@@ -1,5 +1,7 @@
 """The page in a headless browser: by mouse, by keyboard, as a screen reader is told of it, and at phone width."""
 
+# ruff: noqa: E501 - scripts for the page
+
 from __future__ import annotations
 
 import json
