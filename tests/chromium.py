@@ -110,9 +110,10 @@ class Chromium:
         return found["result"].get("value")
 
     def wait(self, expression: str, seconds: float = 30):
-        """Until an expression is true; its value."""
+        """Until an expression is true; its value, or True for an element."""
+        script = f"(async () => {{ const v = await ({expression}); return v instanceof Node ? true : v }})()"
         end = time.monotonic() + seconds
-        while not (value := self.eval(expression)):
+        while not (value := self.eval(script)):
             if time.monotonic() > end:
                 raise TimeoutError(f"never true: {expression}; {self.console}")
             time.sleep(0.05)

@@ -25,7 +25,12 @@ def recognizer(tiny_backbone):
     values = np.random.default_rng(0).random((6, 5)).round(3) + 0.1
     classes = ("Ada's finch", "b/c", "<b>d</b>", "emu", "Fähre", "gull")
     table = ClassTable(classes, Attributes(NAMES), values, np.array([1, 1, 1, 0, 0, 0], bool))
-    method = create_method("msdn", channels=backbone.channels[0], vectors=torch.randn(5, 8), seed=1)
+    method = create_method(
+        "msdn",
+        channels=backbone.channels[0],
+        vectors=torch.randn(5, 8, generator=torch.Generator().manual_seed(0)),
+        seed=1,
+    )
     with torch.no_grad():
         for parameter in method.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))

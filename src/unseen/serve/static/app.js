@@ -668,7 +668,12 @@ function dialog({ title, text, value, ok, danger }) {
   box.showModal();
   if (value != null) $("dialog-input").select();
   return new Promise((done) => {
-    box.addEventListener("close", () => done(box.returnValue === "ok" ? ($("dialog-input").value.trim() || true) : null), { once: true });
+    const closed = () => {
+      if (box.open) return; // the late event of an earlier dialog
+      box.removeEventListener("close", closed);
+      done(box.returnValue === "ok" ? $("dialog-input").value.trim() || true : null);
+    };
+    box.addEventListener("close", closed);
   });
 }
 
