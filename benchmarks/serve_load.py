@@ -2,8 +2,8 @@
 
     python benchmarks/serve_load.py RUN PICTURE [--requests 2000] [--burst 500] [--output FILE]
 
-One process serves, this one asks. Latency is that of one request after another; memory is the server's resident set, after a
-warm-up of 100 requests and at the end; the burst sends its requests at one time.
+One process serves, this one asks. Latency is that of one request after another; memory is the server's resident set,
+after a warm-up of 100 requests and at the end; the burst sends its requests at one time.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ import psutil
 
 
 def start(run: Path, threads: int) -> tuple[subprocess.Popen, str]:
-    log = tempfile.NamedTemporaryFile("w+", suffix=".log", delete=False)
+    path = Path(tempfile.mkdtemp()) / "log"
     command = [sys.executable, "-m", "unseen.cli", "serve", str(run), "--threads", str(threads)]
-    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=os.environ | {"COLUMNS": "300"})
-    while "Ctrl-C" not in (text := Path(log.name).read_text()):
+    with path.open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=os.environ | {"COLUMNS": "300"})
+    while "Ctrl-C" not in (text := path.read_text()):
         if process.poll() is not None:
             raise SystemExit(text)
         time.sleep(0.1)

@@ -43,6 +43,7 @@ class Service:
         self.recognizer = recognizer
         self.settings = settings
         self.table = recognizer.table
+        self._kept: tuple[ClassTable, np.ndarray] | None = None
 
     def predict(self, pictures: Sequence[Upload], choice: schema.Choice) -> list[schema.Prediction]:
         """What pictures show, one at a time, so that one decoded picture is in memory."""
@@ -119,18 +120,16 @@ class Service:
         for name, value in request.corrections.items():
             k = attributes.index(name)
             psi[k] = bottom + (top - bottom) * (value - low[k]) / (high[k] - low[k])
-        with self._narrowed(request):
-            table = self.recognizer.table
-            vectors = self._vectors()
-            scores = vectors @ psi + self._rests(request.look.rest, table)
-            ranked = self.recognizer._rank(scores, np.arange(len(table)))
-            target = self._one(ranked, request.target)
-            others = [c for c in ranked if c.name != target.name]
-            if request.rival == target.name:
-                raise UnseenError(f'"{target.name}" cannot be its own rival', mend="compare it with another class")
-            rival = self._one(ranked, request.rival) if request.rival else (others[0] if others else None)
-            own = vectors[table.index(target.name)]
-            other = own if rival is None else vectors[table.index(rival.name)]
+        allowed, vectors = self._allowed(request), self._vectors()
+        scores = vectors @ psi + self._rests(request.look.rest)
+        ranked = self.recognizer._rank(scores, allowed)
+        target = self._one(ranked, request.target)
+        others = [c for c in ranked if c.name != target.name]
+        if request.rival == target.name:
+            raise UnseenError(f'"{target.name}" cannot be its own rival', mend="compare it with another class")
+        rival = self._one(ranked, request.rival) if request.rival else (others[0] if others else None)
+        own = vectors[self.table.index(target.name)]
+        other = own if rival is None else vectors[self.table.index(rival.name)]
         evidence, against, readings = psi * own, psi * (own - other), self._readings(psi, (bottom, top))
         return schema.Ranking(
             classes=[_candidate(c) for c in ranked[: request.top]],
@@ -162,22 +161,21 @@ class Service:
                 return candidate
         raise UnseenError(f'"{name}" is not among the classes asked for', mend="choose among all")
 
-    @staticmethod
-    def _rests(rest: Mapping[str, float], table: ClassTable) -> np.ndarray:
+    def _rests(self, rest: Mapping[str, float]) -> np.ndarray:
         """``(N,)``; a class added since the look has the mean of its kind."""
-        kinds = {
-            seen: [rest[n] for n, s in zip(table.names, table.seen, strict=True) if bool(s) is seen and n in rest]
-            for seen in (True, False)
-        }
-        usual = {seen: float(np.mean(values)) if values else 0.0 for seen, values in kinds.items()}
-        return np.array([rest.get(n, usual[bool(s)]) for n, s in zip(table.names, table.seen, strict=True)])
+        kinds = list(zip(self.table.names, self.table.seen.tolist(), strict=True))
+        usual = {}
+        for seen in (True, False):
+            known = [rest[name] for name, one in kinds if one is seen and name in rest]
+            usual[seen] = float(np.mean(known)) if known else 0.0
+        return np.array([rest.get(name, usual[seen]) for name, seen in kinds])
 
     def _vectors(self) -> np.ndarray:
-        """``(N, K)`` class vectors as the method scores with them."""
-        found: np.ndarray = (
-            self.recognizer.method.class_vectors(self.recognizer._classes).detach().cpu().double().numpy()
-        )
-        return found
+        """``(N, K)`` class vectors as the method scores with them; made once for the same table."""
+        if self._kept is None or self._kept[0] is not self.table:
+            made = self.recognizer.method.class_vectors(self.recognizer._classes)
+            self._kept = self.table, made.detach().cpu().double().numpy()
+        return self._kept[1]
 
     def _ranges(self) -> tuple[np.ndarray, np.ndarray]:
         """``(K,)`` lowest and highest value of each attribute, never equal."""
@@ -193,15 +191,21 @@ class Service:
         threshold = getattr(self.recognizer, "threshold", None)
         return threshold is not None and best.confidence < threshold
 
-    @contextmanager
-    def _narrowed(self, choice: schema.Choice) -> Iterator[None]:
-        """The recognizer with the classes asked for alone."""
+    def _allowed(self, choice: schema.Choice) -> np.ndarray:
+        """Positions of the classes asked for."""
         allowed = self.recognizer._allowed(choice.among)
         if choice.only:
             allowed = np.intersect1d(allowed, [self.table.index(name) for name in choice.only])
-        allowed = np.setdiff1d(allowed, [self.table.index(name) for name in choice.exclude])
+        if choice.exclude:
+            allowed = np.setdiff1d(allowed, [self.table.index(name) for name in choice.exclude])
         if not len(allowed):
             raise UnseenError("no class is left to choose from", mend="ask for more classes, or exclude fewer")
+        return allowed
+
+    @contextmanager
+    def _narrowed(self, choice: schema.Choice) -> Iterator[None]:
+        """The recognizer with the classes asked for alone."""
+        allowed = self._allowed(choice)
         if len(allowed) == len(self.table):
             yield
             return
