@@ -642,6 +642,7 @@ async function loadClasses() {
 function drawClasses() {
   const words = $("class-search").value.toLowerCase().split(/\s+/).filter(Boolean);
   const found = classes.filter((c) => words.every((w) => c.name.toLowerCase().includes(w)));
+  found.sort((a, b) => Number(own.has(b.name)) - Number(own.has(a.name))); // those just added first
   $("classes-title").textContent = `${classes.length} classes`;
   $("class-list").replaceChildren(
     ...found.map((c) => {
