@@ -28,7 +28,8 @@ def listen(host: str, port: int) -> socket.socket:
     except socket.gaierror:
         raise UnseenError("no such host", where=f"--host {host}", mend="127.0.0.1, or this machine's address") from None
     for candidate in range(port, min(port + TRIES, 65536)):
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        # asyncio turns Nagle's algorithm off only where TCP is named; else every answer waits 40 ms
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, candidate))
