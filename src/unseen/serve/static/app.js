@@ -656,7 +656,10 @@ function drawClasses() {
   );
 }
 
+let settle = null; // tells who opened the dialog how it was left
+
 function dialog({ title, text, value, ok, danger }) {
+  settle?.(null);
   $("dialog-title").textContent = title;
   $("dialog-text").textContent = text ?? "";
   $("dialog-field").hidden = value == null;
@@ -669,14 +672,15 @@ function dialog({ title, text, value, ok, danger }) {
   box.showModal();
   if (value != null) $("dialog-input").select();
   return new Promise((done) => {
-    const closed = () => {
-      if (box.open) return; // the late event of an earlier dialog
-      box.removeEventListener("close", closed);
-      done(box.returnValue === "ok" ? $("dialog-input").value.trim() || true : null);
-    };
-    box.addEventListener("close", closed);
+    settle = done;
   });
 }
+
+$("dialog").addEventListener("close", () => {
+  if ($("dialog").open) return; // the late event of an earlier dialog
+  settle?.($("dialog").returnValue === "ok" ? $("dialog-input").value.trim() || true : null);
+  settle = null;
+});
 
 // Do something to the classes, then show what it changed, here and in the answer to the picture.
 async function change(work, message) {
