@@ -1,0 +1,134 @@
+"""``unseen serve``: a trained run as a web page and a JSON API."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unseen.cli.common import DeviceOption, app, err, out
+from unseen.errors import UnseenError
+
+TRIES = 50
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket at the port, or at the next free one.
+
+    Raises:
+        UnseenError: the address is none of this machine's, or all ports tried are taken.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    except socket.gaierror:
+        raise UnseenError("no such host", where=f"--host {host}", mend="127.0.0.1, or this machine's address") from None
+    for candidate in range(port, min(port + TRIES, 65536)):
+        # asyncio turns Nagle's algorithm off only where TCP is named; else every answer waits 40 ms
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, candidate))
+            listener.listen(1024)
+        except PermissionError:
+            listener.close()
+            raise UnseenError("not allowed", where=f"--port {candidate}", mend="choose one above 1023") from None
+        except OSError as error:
+            listener.close()
+            if error.errno != errno.EADDRINUSE:
+                raise UnseenError(error.strerror or str(error), where=f"--host {host}", mend="127.0.0.1") from None
+        else:
+            return listener
+    raise UnseenError(f"ports {port} to {candidate} are taken", mend="choose another --port")
+
+
+def is_public(host: str) -> bool:
+    """Whether other machines can reach what listens there."""
+    try:
+        return not ipaddress.ip_address(socket.gethostbyname(host) if ":" not in host else host).is_loopback
+    except (OSError, ValueError):
+        return True
+
+
+@app.command()
+def serve(
+    run: Annotated[Path, typer.Argument(help="A folder of `unseen train`, or of Recognizer.save.", show_default=False)],
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 is every one of this machine.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port, or the next free one.", min=1, max=65535)] = 8000,
+    max_upload_mb: Annotated[int, typer.Option(help="Largest request, in MB.", min=1, max=2000)] = 20,
+    max_megapixels: Annotated[float, typer.Option(help="Largest picture, in million pixels.", min=0.1, max=89)] = 50,
+    queue: Annotated[int, typer.Option(help="Requests at one time; any more are told to come later.", min=1)] = 64,
+    threads: Annotated[int, typer.Option(help="CPU threads for the model; 0 is torch's choice.", min=0)] = 0,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="A host name to answer to, as behind a proxy; may be repeated.")
+    ] = None,
+    save: Annotated[bool, typer.Option("--save", help="Keep added and changed classes with the run.")] = False,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Which seed's model [default: the first].")] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Serve a run as a web page and a JSON API, on this machine only unless told otherwise.
+
+    Example: `unseen serve runs/msdnpp-fieldguide --open`
+    """
+    from unseen.progress import quiet_libraries
+
+    try:
+        import uvicorn
+
+        from unseen.serve.app import create_app
+    except ModuleNotFoundError as error:
+        raise UnseenError(f"{error.name} is not installed", mend="pip install 'unseen[app]'") from None
+    import torch
+
+    from unseen.recognizer import Recognizer
+    from unseen.serve.about import metrics_of
+    from unseen.serve.settings import Settings
+
+    if threads:
+        torch.set_num_threads(threads)
+    settings = Settings(
+        max_upload=max_upload_mb * 2**20,
+        max_pixels=round(max_megapixels * 1e6),
+        queue=queue,
+        hosts=tuple(name.lower() for name in allow_host or ()),
+        save=run if save else None,
+    )
+    with quiet_libraries():
+        recognizer = Recognizer.load(run, seed=seed, device=device)
+        application = create_app(recognizer, settings, name=run.resolve().name, metrics=metrics_of(run))
+    listener = listen(host, port)
+    found = listener.getsockname()[1]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    url = f"http://{shown}:{found}/"
+    if found != port:
+        err.print(f"port {port} is taken; using {found}", highlight=False)
+    if is_public(host):
+        err.print(
+            "[bold yellow]warning:[/] anyone who can reach this machine can use this page, and add, change and remove "
+            "classes; there is no password",
+            highlight=False,
+            soft_wrap=True,
+        )
+    out.print(f"serving {run} at {url}   (Ctrl-C stops)", highlight=False, soft_wrap=True)
+    if open_page:
+        typer.launch(url)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            application,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=5,
+            h11_max_incomplete_event_size=64 * 1024,
+        )
+    )
+    with contextlib.suppress(KeyboardInterrupt), contextlib.closing(listener):
+        server.run(sockets=[listener])
+    out.print("stopped", highlight=False)

@@ -1,0 +1,241 @@
+"""The application: routes of the JSON API, and the page."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Any, NoReturn
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.datastructures import FormData
+from starlette.exceptions import HTTPException
+
+from unseen import __version__
+from unseen.errors import UnseenError
+from unseen.recognizer import Recognizer
+from unseen.serve import schema
+from unseen.serve.about import describe
+from unseen.serve.guard import HEADERS, Guard, problem
+from unseen.serve.service import Service
+from unseen.serve.settings import Refusal, Settings
+from unseen.serve.uploads import read_uploads
+from unseen.serve.worker import Worker
+
+STATIC = {
+    "": ("index.html", "text/html"),
+    "app.js": ("app.js", "text/javascript"),
+    "style.css": ("style.css", "text/css"),
+}
+CHOICE = {
+    "top": {"type": "integer", "default": 5},
+    "among": {"type": "string", "enum": ["all", "seen", "unseen"], "default": "all"},
+    "only": {"type": "array", "items": {"type": "string"}},
+    "exclude": {"type": "array", "items": {"type": "string"}},
+}
+FILE = {"type": "string", "format": "binary"}
+
+
+def create_app(
+    recognizer: Recognizer,
+    settings: Settings | None = None,
+    *,
+    name: str = "model",
+    metrics: Sequence[schema.Metric] = (),
+) -> FastAPI:
+    """A web page and a JSON API for a model.
+
+    Args:
+        recognizer: the model, from here on the application's alone.
+        settings: the limits.
+        name: what the page calls the model.
+        metrics: what was measured of it.
+    """
+    settings = settings or Settings()
+    worker = Worker(settings.queue)
+    service = Service(recognizer, settings)
+    about = describe(recognizer, name, list(metrics))
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        worker.close()
+
+    app = FastAPI(
+        title="unseen",
+        version=__version__,
+        description="Recognise classes from a table of their attributes.",
+        openapi_url="/api/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        responses={"4XX": {"model": schema.Problem}},
+    )
+    app.add_middleware(Guard, worker=worker, settings=settings)
+    _add_errors(app)
+    _add_page(app)
+
+    @app.get("/healthz")
+    async def health() -> schema.Health:
+        """Whether the server is up, and how busy."""
+        return schema.Health(status="ok", busy=worker.taken, places=worker.places)
+
+    @app.get("/api/about")
+    async def about_model() -> schema.About:
+        """The model, its data, its measured quality, its attributes, and the server's limits."""
+        table = service.table
+        seen = int(table.seen.sum())
+        return schema.About(
+            **about,
+            classes=len(table),
+            seen=seen,
+            unseen=len(table) - seen,
+            attributes=service.attributes(),
+            limits=schema.Limits(
+                upload_bytes=settings.max_upload,
+                picture_pixels=settings.max_pixels,
+                pictures=settings.max_pictures,
+                requests=settings.queue,
+            ),
+            saves=settings.save is not None,
+        )
+
+    @app.post("/api/predict", openapi_extra=_form({"pictures": {"type": "array", "items": FILE}, **CHOICE}, "pictures"))
+    async def predict(request: Request) -> schema.Predictions:
+        """Name what one or many pictures show. A picture that cannot be read has an error in its entry."""
+        sent, form = await read_uploads(request, "pictures", settings)
+        choice = _choice(form)
+        found = await worker.do(lambda: service.predict(sent, choice))
+        return schema.Predictions(predictions=found)
+
+    explain_fields = {"picture": FILE, "target": {"type": "string"}, "rival": {"type": "string"}, **CHOICE}
+
+    @app.post("/api/explain", openapi_extra=_form({**explain_fields, "preview": {"type": "boolean"}}, "picture"))
+    async def explain(request: Request) -> schema.Explanation:
+        """Say why a picture is taken for a class, with evidence and a heat map an attribute."""
+        sent, form = await read_uploads(request, "picture", settings)
+        choice, target, rival = _choice(form), _text(form, "target"), _text(form, "rival")
+        preview = _text(form, "preview") in ("1", "true")
+        if len(sent) > 1:
+            raise Refusal(422, f"{len(sent)} pictures", "explain one at a time")
+        return await worker.do(lambda: service.explain(sent[0], choice, target, rival, preview))
+
+    @app.post("/api/rank")
+    async def rank(sent: schema.RankRequest) -> schema.Ranking:
+        """Rank the classes by a look with corrected attributes; needs no picture."""
+        return await worker.do(lambda: service.rank(sent))
+
+    @app.get("/api/classes", response_model_exclude_none=True)
+    async def classes() -> schema.Classes:
+        """All classes."""
+        return schema.Classes(classes=service.classes())
+
+    csv_body = {"text/csv": {"schema": {"type": "string"}}}
+    json_body = {"application/json": {"schema": schema.NewClass.model_json_schema()}}
+
+    @app.post("/api/classes", status_code=201, openapi_extra={"requestBody": {"content": {**json_body, **csv_body}}})
+    async def add(request: Request) -> schema.Changed:
+        """Add a class (JSON), or many (CSV with a column ``class`` and one an attribute; all or none)."""
+        kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+        if kind == "text/csv":
+            table = await request.body()
+            return await worker.do(lambda: service.add_table(table))
+        if kind != "application/json":
+            raise Refusal(415, f'a body of type "{kind[:50]}"', "send application/json or text/csv")
+        try:
+            new = schema.NewClass.model_validate_json(await request.body())
+        except ValidationError as error:
+            _refuse(error.errors())
+        return await worker.do(lambda: service.add(new))
+
+    @app.get("/api/classes/{name:path}")
+    async def one_class(name: str) -> schema.ClassEntry:
+        """A class with its attribute values."""
+        return service.entry(name)
+
+    @app.patch("/api/classes/{name:path}")
+    async def edit(name: str, change: schema.ClassChange) -> schema.Changed:
+        """Rename a class, or change attribute values of it."""
+        return await worker.do(lambda: service.edit(name, change))
+
+    @app.delete("/api/classes/{name:path}")
+    async def remove(name: str) -> schema.Changed:
+        """Remove a class."""
+        return await worker.do(lambda: service.remove(name))
+
+    return app
+
+
+def _add_page(app: FastAPI) -> None:
+    """The page's three files, read once: no path of a request ever reaches the file system."""
+    for path, (file, kind) in STATIC.items():
+        content = (files("unseen.serve") / "static" / file).read_bytes()
+        tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+
+        async def page(request: Request, content: bytes = content, kind: str = kind, tag: str = tag) -> Response:
+            headers = {"ETag": tag, "Cache-Control": "no-cache"}
+            if request.headers.get("if-none-match") == tag:
+                return Response(status_code=304, headers=headers)
+            return Response(content, headers=headers, media_type=kind)
+
+        app.add_route(f"/{path}", page, methods=["GET", "HEAD"], include_in_schema=False)
+
+
+def _add_errors(app: FastAPI) -> None:
+    """Every error is one line with its mend."""
+
+    async def refused(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        mend = getattr(error, "mend", "see /api/openapi.json for what there is")
+        return problem(error.status_code, str(error.detail), mend, dict(error.headers or {}))
+
+    async def mendable(_: Request, error: Exception) -> Response:
+        assert isinstance(error, UnseenError)
+        text = error.problem if error.where is None else f"{error.where}: {error.problem}"
+        return problem(422, " ".join(text.splitlines()), error.mend or "see /api/openapi.json")
+
+    async def invalid(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return problem(422, _first(error.errors()), "see /api/openapi.json for the fields")
+
+    async def failed(_: Request, error: Exception) -> Response:  # answers outside the guard
+        mend = "report it with the picture or request that did it"
+        return problem(500, "the server failed; its log says more", mend, HEADERS)
+
+    app.add_exception_handler(HTTPException, refused)
+    app.add_exception_handler(UnseenError, mendable)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(Exception, failed)
+
+
+def _first(errors: Sequence[Any]) -> str:
+    """The first of a validation's errors as a line."""
+    place = ".".join(str(part) for part in errors[0]["loc"] if part != "body")
+    return f"{place}: {errors[0]['msg']}" if place else str(errors[0]["msg"])
+
+
+def _refuse(errors: Sequence[Any]) -> NoReturn:
+    raise Refusal(422, _first(errors), "see /api/openapi.json for the fields") from None
+
+
+def _form(fields: dict[str, Any], required: str) -> dict[str, Any]:
+    """A multipart body for the OpenAPI description."""
+    described = {"type": "object", "properties": fields, "required": [required]}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": described}}}}
+
+
+def _text(form: FormData, field: str) -> str | None:
+    value = form.get(field)
+    return value if isinstance(value, str) and value else None
+
+
+def _choice(form: FormData) -> schema.Choice:
+    known = {"top": _text(form, "top"), "among": _text(form, "among")}
+    lists = {field: [v for v in form.getlist(field) if isinstance(v, str) and v] for field in ("only", "exclude")}
+    try:
+        return schema.Choice.model_validate({k: v for k, v in known.items() if v is not None} | lists)
+    except ValidationError as error:
+        _refuse(error.errors())

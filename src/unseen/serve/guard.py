@@ -1,0 +1,158 @@
+"""What stands before the application: hosts, origins, sizes, the number of requests at one time, and headers."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from unseen.serve.settings import Refusal, Settings
+from unseen.serve.worker import Worker
+
+SAFE = ("GET", "HEAD", "OPTIONS")
+JSON_LIMIT = 4 * 2**20
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+def problem(status: int, error: str, mend: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    """An error as the API says it."""
+    return JSONResponse({"error": error, "mend": mend}, status, headers)
+
+
+class Guard:
+    """ASGI middleware.
+
+    It answers to known hosts only, so that no foreign name can be pointed at this machine. Requests that change or cost
+    something are taken from its own page or from programs only. Bodies are counted while they are read. A request
+    beyond the worker's places is turned away before its body is read, so memory is bounded by places times size.
+
+    Args:
+        app: the application.
+        worker: whose places are given out.
+        settings: the limits.
+    """
+
+    def __init__(self, app: ASGIApp, worker: Worker, settings: Settings) -> None:
+        self.app, self.worker, self.settings = app, worker, settings
+        self.hosts = {"localhost", socket.gethostname().lower(), *(h.lower() for h in settings.hosts)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or pass on."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self.app(scope, receive, send)
+            return
+
+        async def secured(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers[name] = value
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        headers = Headers(scope=scope)
+        safe = scope["method"] in SAFE
+        limit = self._limit(headers)
+        try:
+            self._check(headers, safe, limit)
+            if safe:
+                await self.app(scope, receive, secured)
+                return
+            with self.worker.place():
+                await self.app(scope, self._counted(receive, limit), secured)
+        except Refusal as refusal:
+            await self._drain(headers, receive)
+            answer = problem(refusal.status_code, refusal.detail, refusal.mend, dict(refusal.headers or {}))
+            await answer(scope, receive, secured)
+
+    def _limit(self, headers: Headers) -> int:
+        form = headers.get("content-type", "").lower().startswith("multipart/form-data")
+        return self.settings.max_upload if form else min(self.settings.max_upload, JSON_LIMIT)
+
+    def _check(self, headers: Headers, safe: bool, limit: int) -> None:
+        host = headers.get("host", "")
+        if not self._known(host):
+            raise Refusal(
+                421, f'this server does not answer to the host "{host[:100]}"', "see unseen serve --allow-host"
+            )
+        if safe:
+            return
+        origin = headers.get("origin")
+        if origin is not None:
+            netloc = urlsplit(origin).netloc.lower()
+            if netloc != host.lower() and (urlsplit(origin).hostname or "") not in self.settings.hosts:
+                raise Refusal(403, f'a page of "{origin[:100]}" may not use this server', "use this server's own page")
+        elif headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            raise Refusal(403, "a page of another site may not use this server", "use this server's own page")
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > limit:
+            raise _too_large(limit)
+
+    def _known(self, host: str) -> bool:
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        if name in self.hosts:
+            return True
+        try:  # an address is not a name, so nobody can have pointed it here
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+    def _counted(self, receive: Receive, limit: int) -> Receive:
+        count, reading = 0, True
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self.settings.read_seconds
+
+        async def counted() -> Message:
+            nonlocal count, reading
+            if not reading:
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), max(end - loop.time(), 0))
+            except TimeoutError:
+                raise Refusal(
+                    408, "the request did not arrive in time", "send it again", {"Connection": "close"}
+                ) from None
+            count += len(message.get("body", b""))
+            if count > limit:
+                raise _too_large(limit)
+            reading = bool(message.get("more_body", False))
+            return message
+
+        return counted
+
+    async def _drain(self, headers: Headers, receive: Receive) -> None:
+        """Read and drop what a refused client still sends, within reason: many listen only once all is sent."""
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and 0 < int(length) <= 4 * self.settings.max_upload:
+            try:
+                async with asyncio.timeout(min(5.0, self.settings.read_seconds)):
+                    while (await receive()).get("more_body", False):
+                        pass
+            except TimeoutError:
+                pass
+
+
+def _too_large(limit: int) -> Refusal:
+    return Refusal(
+        413, f"more than {limit / 2**20:.3g} MB in one request", "send less at once", {"Connection": "close"}
+    )

@@ -1,0 +1,222 @@
+"""What the API takes and gives; the OpenAPI description is made from it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
+
+Among = Literal["all", "seen", "unseen"]
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+Values = dict[str, FiniteFloat]
+
+
+class Sent(BaseModel):
+    """A body that a client sends; misspelt fields are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Problem(BaseModel):
+    """Every answer with a status of 400 or above."""
+
+    error: str = Field(description="what is wrong, in one line")
+    mend: str = Field(description="what to do about it")
+
+
+class Choice(Sent):
+    """Which classes to choose from, and how many to give."""
+
+    top: int = Field(default=5, ge=1, le=1000, description="classes given")
+    among: Among = Field(default="all", description="all, seen or unseen classes")
+    only: list[str] = Field(default=[], description="if any: choose among these alone")
+    exclude: list[str] = Field(default=[], description="leave these out")
+
+
+class Candidate(BaseModel):
+    """A class and how sure the model is."""
+
+    name: str
+    seen: bool = Field(description="whether it had training pictures")
+    confidence: float = Field(description="0 to 1; they add up to 1 over the classes chosen from")
+    score: float = Field(description="raw class score")
+
+
+class Speaks(BaseModel):
+    """An attribute that speaks for the first class."""
+
+    attribute: str
+    evidence: float
+
+
+class Prediction(BaseModel):
+    """What one picture shows, or why it cannot be said."""
+
+    picture: str = Field(description="file name as sent, without folders")
+    classes: list[Candidate] = Field(default=[], description="best first; empty where there is an error")
+    unknown: bool = Field(
+        default=False, description="whether the first is less sure than the threshold chosen in training"
+    )
+    attributes: list[Speaks] = []
+    error: str | None = None
+    mend: str | None = None
+
+
+class Predictions(BaseModel):
+    """One entry a picture, in the order sent."""
+
+    predictions: list[Prediction]
+
+
+class Look(Sent):
+    """What the model read off a picture: all that ranking needs."""
+
+    attribute_scores: list[FiniteFloat] = Field(description="psi, one an attribute, in the order of /api/about")
+    rest: Values = Field(description="by class: what its score holds beside its attributes")
+
+
+class Reason(BaseModel):
+    """One attribute's part in a decision."""
+
+    attribute: str
+    score: float = Field(description="psi, corrected where it was")
+    evidence: float = Field(description="what it adds to the target's score")
+    against: float = Field(description="what it adds to the target's lead over the rival")
+    value: float = Field(description="of the target, as the method scores with it")
+    rival_value: float
+    reading: float = Field(description="psi in the class table's unit, within the column's range")
+
+
+class ReasonSeen(Reason):
+    """The same with where the model looked."""
+
+    heat: list[list[int]] = Field(description="rows of 0 to 255 over the crop; 255 is the strongest region")
+
+
+class Ranking(BaseModel):
+    """Classes, and why the target rather than the rival."""
+
+    classes: list[Candidate]
+    unknown: bool
+    target: Candidate
+    rival: Candidate | None = Field(description="null where only one class is left to choose from")
+    offset: float = Field(description="what the target's score holds beside its attributes")
+    offset_name: str
+    reasons: list[Reason] = Field(description="strongest evidence first")
+
+
+class Explanation(Ranking):
+    """A ranking with the picture's side of it."""
+
+    picture: str
+    width: int = Field(description="of the upright picture, in pixels")
+    height: int
+    crop: list[float] = Field(description="left, top, right, bottom of what the network saw, in pixels")
+    look: Look = Field(description="send it to /api/rank")
+    reasons: list[ReasonSeen]  # type: ignore[assignment]
+    preview: str | None = Field(default=None, description="JPEG as a data URI, if it was asked for")
+
+
+class RankRequest(Choice):
+    """A look, with attributes corrected by hand."""
+
+    look: Look
+    corrections: Values = Field(default={}, description="attribute to value, in the class table's unit")
+    target: str | None = Field(default=None, description="class to explain; default the best")
+    rival: str | None = Field(default=None, description="class to compare with; default the best other one")
+
+
+class ClassEntry(BaseModel):
+    """A class of the table."""
+
+    name: str
+    seen: bool
+    values: Values | None = Field(default=None, description="attribute to value; with /api/classes/NAME only")
+
+
+class Classes(BaseModel):
+    """All classes, in the table's order."""
+
+    classes: list[ClassEntry]
+
+
+class NewClass(Sent):
+    """A class to add."""
+
+    name: Name
+    like: str | None = Field(default=None, description="a class whose values it starts from; else 0")
+    values: Values = Field(default={}, description="attribute to value, in the class table's unit")
+
+
+class ClassChange(Sent):
+    """What to change of a class; what is left out stays."""
+
+    name: Name | None = None
+    values: Values = {}
+
+
+class Changed(BaseModel):
+    """Classes added or changed, and what to know about them."""
+
+    classes: list[ClassEntry]
+    warnings: list[str] = []
+    saved: bool = Field(description="whether the change is kept with the run")
+
+
+class AttributeEntry(BaseModel):
+    """An attribute, and what the class table says of it."""
+
+    name: str
+    label: str
+    group: str
+    part: str
+    low: float = Field(description="lowest value in the class table")
+    high: float
+    mean: float
+
+
+class Metric(BaseModel):
+    """A measured number in plain words."""
+
+    name: str
+    value: float
+    low: float | None = Field(description="95 % interval over test pictures")
+    high: float | None
+    meaning: str
+
+
+class Limits(BaseModel):
+    """What the server takes."""
+
+    upload_bytes: int
+    picture_pixels: int
+    pictures: int
+    requests: int
+
+
+class About(BaseModel):
+    """The model, where it comes from and what it may be sent."""
+
+    model: str
+    method: str
+    backbone: str
+    data: str
+    protocol: str
+    version: str
+    calibrated: bool
+    threshold: float | None = Field(description="confidence below which the answer is unknown; null if none")
+    classes: int
+    seen: int
+    unseen: int
+    attributes: list[AttributeEntry]
+    metrics: list[Metric]
+    limits: Limits
+    saves: bool = Field(description="whether changes of the classes are kept with the run")
+
+
+class Health(BaseModel):
+    """That the server is up, and how busy."""
+
+    status: Literal["ok"]
+    busy: int
+    places: int

@@ -1,0 +1,46 @@
+"""What a server allows, and how it says no."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from starlette.exceptions import HTTPException
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Limits of a server.
+
+    Args:
+        max_upload: bytes of one request.
+        max_pixels: of one picture.
+        max_pictures: of one request.
+        queue: requests that are read, wait or are answered at one time; any more are turned away.
+        read_seconds: how long a client may take to send its request.
+        hosts: host names it answers to besides IP addresses and localhost.
+        save: folder whose ``classes.csv`` follows every change of the classes; ``None`` keeps changes in memory.
+    """
+
+    max_upload: int = 20 * 2**20
+    max_pixels: int = 50_000_000
+    max_pictures: int = 64
+    queue: int = 64
+    read_seconds: float = 60.0
+    hosts: tuple[str, ...] = ()
+    save: Path | None = None
+
+
+class Refusal(HTTPException):
+    """A request that is turned away.
+
+    Args:
+        status: the HTTP status.
+        error: what is wrong, in one line.
+        mend: what to do about it.
+        headers: more headers of the answer.
+    """
+
+    def __init__(self, status: int, error: str, mend: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(status, error, headers)
+        self.mend = mend

@@ -1,0 +1,861 @@
+// The page: it asks the JSON API and draws the answers. No build step, nothing from elsewhere.
+
+const $ = (id) => document.getElementById(id);
+const FEW = 12;
+const FIRST = 5;
+const EVERY = 1000;
+const RAMP = [[35, 17, 81], [82, 20, 120], [140, 41, 129], [194, 60, 110], [241, 96, 93], [254, 150, 90], [254, 187, 91],
+  [252, 253, 191]];
+
+let about = null;
+let info = new Map(); // attribute name -> its entry of /api/about
+let classes = [];
+let shown = null; // the picture: {name, bitmap, answer, heats, corrections, all, target, rival, pinned, hovered}
+let batch = { rows: [], running: false, stop: false };
+
+// ---------------------------------------------------------------- small helpers
+
+function make(tag, properties = {}, ...children) {
+  const { data, aria, ...rest } = properties;
+  const node = Object.assign(document.createElement(tag), rest);
+  for (const [key, value] of Object.entries(data ?? {})) node.dataset[key] = value;
+  for (const [key, value] of Object.entries(aria ?? {})) node.setAttribute(key === "role" ? key : `aria-${key}`, value);
+  node.append(...children.filter((child) => child != null));
+  return node;
+}
+
+const percent = (value) =>
+  value > 0.995 && value < 1 ? "over 99%" : value > 0 && value < 0.01 ? "under 1%" : `${Math.round(100 * value)}%`;
+const signed = (value) => (Math.abs(value) < 0.005 ? "0" : `${value > 0 ? "+" : "−"}${Math.abs(value).toFixed(2)}`);
+const plain = (value) => String(Number(value.toPrecision(3)));
+// An attribute's label; under its group's heading the group is for screen readers only.
+function labelled({ label, group }, grouped) {
+  if (!grouped || !label.startsWith(`${group}: `)) return [label];
+  return [make("span", { className: "hidden", textContent: `${group}: ` }), label.slice(group.length + 2)];
+}
+
+const labelOf = (name) => info.get(name)?.label ?? name;
+const chip = (seen) =>
+  make("span", {
+    className: `chip ${seen ? "seen" : "unseen"}`,
+    title: seen ? "the model was trained on pictures of it" : "the model has never had a picture of it",
+    textContent: seen ? "seen" : "unseen",
+  });
+
+function say(text) {
+  $("status").textContent = text;
+}
+
+function complain(text) {
+  $("alert").textContent = text;
+  $("alert").hidden = !text;
+}
+
+async function ask(path, options = {}) {
+  let answer;
+  try {
+    answer = await fetch(path, options);
+  } catch {
+    throw new Error("The server does not answer. It may have been stopped, or the network is down.");
+  }
+  const body = await answer.json().catch(() => ({}));
+  if (!answer.ok) {
+    const error = new Error(body.error ? `${body.error}. To mend it: ${body.mend}.` : `The server said ${answer.status}.`);
+    error.status = answer.status;
+    error.wait = Number(answer.headers.get("Retry-After")) || 1;
+    throw error;
+  }
+  return body;
+}
+
+const send = (path, method, value) =>
+  ask(path, { method, headers: { "Content-Type": "application/json" }, body: JSON.stringify(value) });
+
+const classPath = (name) => `/api/classes/${encodeURIComponent(name)}`;
+
+function tooLarge(file) {
+  const limit = about.limits.upload_bytes;
+  return file.size > limit - 4096
+    ? `${file.name} has ${(file.size / 2 ** 20).toFixed(1)} MB; this server takes ${Math.round(limit / 2 ** 20)} MB.`
+    : null;
+}
+
+function download(name, type, text) {
+  const link = make("a", { href: URL.createObjectURL(new Blob([text], { type })), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
+function options(select, names, chosen) {
+  select.replaceChildren(...names.map((name) => make("option", { value: name, textContent: name })));
+  select.value = chosen ?? "";
+}
+
+// ---------------------------------------------------------------- tabs
+
+const tabs = [...document.querySelectorAll("[role=tab]")];
+
+function open(tab, focus = false) {
+  for (const one of tabs) {
+    const chosen = one === tab;
+    one.setAttribute("aria-selected", String(chosen));
+    one.tabIndex = chosen ? 0 : -1;
+    $(one.getAttribute("aria-controls")).hidden = !chosen;
+  }
+  if (focus) tab.focus();
+  history.replaceState(null, "", `#${tab.getAttribute("aria-controls")}`);
+}
+
+tabs.forEach((tab, i) => {
+  tab.addEventListener("click", () => open(tab));
+  tab.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const next = step ? tabs.at((i + step) % tabs.length) : { Home: tabs[0], End: tabs.at(-1) }[event.key];
+    if (next) {
+      event.preventDefault();
+      open(next, true);
+    }
+  });
+});
+
+// ---------------------------------------------------------------- the picture
+
+async function look(file, keep = false) {
+  complain("");
+  const problem = tooLarge(file);
+  if (problem) return complain(problem);
+  const bitmap = await createImageBitmap(file).catch(() => null);
+  const form = new FormData();
+  form.append("picture", file, file.name || "pasted picture");
+  form.append("top", String(EVERY));
+  form.append("among", $("among").value);
+  if (!bitmap) form.append("preview", "1");
+  $("answer-card").classList.add("busy");
+  say("Looking at the picture.");
+  try {
+    const answer = await ask("/api/explain", { method: "POST", body: form });
+    shown = {
+      file,
+      bitmap: bitmap ?? (await preview(answer.preview)),
+      answer,
+      heats: new Map(answer.reasons.map((r) => [r.attribute, r.heat])),
+      corrections: new Map(keep && shown ? shown.corrections : []),
+      top: FIRST,
+      every: false,
+      target: null,
+      rival: null,
+      pinned: null,
+      hovered: null,
+    };
+    $("drop").classList.add("filled");
+    document.querySelector("#drop .drop-text").textContent = "Choose another picture";
+    for (const id of ["figure", "look-controls", "why"]) $(id).hidden = false;
+    $("answer-empty").hidden = true;
+    if (shown.corrections.size) await rank();
+    else drawAnswer();
+    announce();
+  } catch (error) {
+    complain(error.message);
+    say("");
+  } finally {
+    $("answer-card").classList.remove("busy");
+  }
+}
+
+async function preview(uri) {
+  const image = new Image();
+  image.src = uri;
+  await image.decode();
+  return createImageBitmap(image);
+}
+
+function announce() {
+  const best = shown.answer.classes[0];
+  const sure = `${best.name}, ${percent(best.confidence)} sure, ${best.seen ? "a seen" : "an unseen"} class.`;
+  say(shown.answer.unknown ? `Unknown. The nearest is ${sure}` : sure);
+}
+
+let ranking = false;
+let again = false;
+
+// Ranks by the look with the corrections; while one answer is under way, only the latest wish is kept.
+async function rank() {
+  if (!shown) return;
+  if (ranking) {
+    again = true;
+    return;
+  }
+  ranking = true;
+  try {
+    do {
+      again = false;
+      const mine = shown;
+      const request = {
+        look: mine.answer.look,
+        corrections: Object.fromEntries(mine.corrections),
+        top: EVERY,
+        among: $("among").value,
+        target: mine.target,
+        rival: mine.rival,
+      };
+      const found = await send("/api/rank", "POST", request);
+      if (mine === shown) {
+        Object.assign(shown.answer, found);
+        complain("");
+        drawAnswer();
+      }
+    } while (again);
+  } catch (error) {
+    complain(error.message);
+  } finally {
+    ranking = false;
+  }
+}
+
+function drawAnswer() {
+  drawRanking();
+  drawWhy();
+  drawPicture();
+}
+
+function drawRanking() {
+  const { classes: ranked, unknown, target } = shown.answer;
+  $("unknown").hidden = !unknown;
+  $("unknown").textContent = unknown
+    ? `Unknown: no class is more than ${percent(about.threshold)} sure. These are the nearest.`
+    : "";
+  const focused = document.activeElement?.closest?.("#ranking button")?.dataset.name;
+  $("ranking").replaceChildren(
+    ...ranked.slice(0, shown.top).map((c) => {
+      const fill = make("span");
+      fill.style.width = `${Math.max(100 * c.confidence, 0.5)}%`;
+      const button = make(
+        "button",
+        {
+          type: "button",
+          data: { name: c.name },
+          aria: { pressed: String(c.name === target.name) },
+          title: "show why",
+        },
+        make("span", { className: "name" }, make("span", { textContent: c.name }), chip(c.seen)),
+        make("span", { className: "percent", textContent: percent(c.confidence) }),
+        make("span", { className: "meter", aria: { hidden: "true" } }, fill),
+      );
+      button.addEventListener("click", () => choose(c.name, null));
+      return make("li", {}, button);
+    }),
+  );
+  if (focused) [...$("ranking").querySelectorAll("button")].find((b) => b.dataset.name === focused)?.focus();
+  $("more").hidden = ranked.length <= shown.top;
+}
+
+function choose(target, rival) {
+  shown.target = target;
+  shown.rival = rival === target ? null : rival;
+  return rank();
+}
+
+function drawWhy() {
+  const { target, rival, classes: ranked } = shown.answer;
+  const names = ranked.map((c) => c.name);
+  $("why-title").textContent = `Why ${target.name}`;
+  options($("target"), names, target.name);
+  options($("rival"), names.filter((n) => n !== target.name), rival?.name);
+  const against = $("measure").value === "against" && rival;
+  $("why-hint").textContent = against
+    ? `To the right: what speaks for ${target.name} rather than ${rival.name}. To the left: the opposite.`
+    : `To the right: what speaks for ${target.name}. To the left: what speaks against it. Point at an attribute to see where the model looked for it.`;
+  $("reset").disabled = !shown.corrections.size;
+  const value = (r) => (against ? r.against : r.evidence);
+  const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const sorted = [...shown.answer.reasons].sort((a, b) => Math.abs(value(b)) - Math.abs(value(a)));
+  const found = sorted.filter((r) => words.every((w) => labelOf(r.attribute).toLowerCase().includes(w)));
+  const grouped = shown.every && !words.length;
+  let rows = found;
+  if (!shown.every && !words.length) {
+    rows = found.slice(0, FEW);
+    rows.push(...found.slice(FEW).filter((r) => shown.corrections.has(r.attribute)));
+  }
+  const largest = Math.max(...sorted.map((r) => Math.abs(value(r))), 1e-9);
+  const row = (r) => attributeRow(r, value(r), largest, grouped);
+  const active = document.activeElement;
+  const back = active?.dataset?.attribute ? [active.dataset.attribute, active.dataset.role] : null;
+  if (active?.type === "range" && active.dataset.attribute) {
+    update(value, largest); // the slider in the hand must not be replaced
+    return;
+  }
+  const list = $("attributes");
+  if (grouped) {
+    const groups = new Map();
+    for (const r of rows) {
+      const group = info.get(r.attribute).group;
+      groups.set(group, [...(groups.get(group) ?? []), r]);
+    }
+    list.replaceChildren(
+      ...[...groups].flatMap(([group, members]) => [make("h3", { textContent: group }), ...members.map(row)]),
+    );
+  } else {
+    list.replaceChildren(...rows.map(row));
+    if (!rows.length) list.append(make("p", { className: "empty", textContent: "No attribute of that name." }));
+  }
+  if (back) [...list.querySelectorAll(`[data-role="${back[1]}"]`)].find((n) => n.dataset.attribute === back[0])?.focus();
+  const total = shown.answer.reasons.length;
+  $("all-attributes").hidden = words.length > 0 || total <= FEW;
+  $("all-attributes").textContent = shown.every ? "Show the strongest only" : `Show all ${total} attributes, by group`;
+  $("all-attributes").setAttribute("aria-expanded", String(shown.every));
+}
+
+// New numbers in the rows that stand there.
+function update(value, largest) {
+  const byName = new Map(shown.answer.reasons.map((r) => [r.attribute, r]));
+  for (const node of $("attributes").querySelectorAll(".attribute")) {
+    const r = byName.get(node.dataset.row);
+    node.querySelector(".bar").replaceWith(bar(value(r), largest));
+    fillSlide(node.querySelector(".slide"), r);
+    fillAbsent(node, r);
+  }
+}
+
+function bar(value, largest) {
+  const fill = make("span", { className: value > 0 ? "plus" : "minus" });
+  fill.style.width = `${(50 * Math.abs(value)) / largest}%`;
+  return make(
+    "div",
+    { className: "bar" },
+    make("div", { className: "plot", aria: { hidden: "true" } }, fill),
+    make("span", { className: "number", textContent: signed(value) }),
+  );
+}
+
+function attributeRow(reason, value, largest, grouped) {
+  const name = reason.attribute;
+  const button = make("button", {
+    type: "button",
+    className: "show",
+    data: { attribute: name, role: "show" },
+    aria: { pressed: String(shown.pinned === name) },
+    title: "show on the picture where the model looked for it",
+  }, make("span", {}, ...labelled(info.get(name), grouped)), make("span", { className: "absent" }));
+  button.addEventListener("click", () => {
+    shown.pinned = shown.pinned === name ? null : name;
+    drawWhy();
+    drawPicture();
+    say(shown.pinned ? `The picture shows where the model looked for ${labelOf(name)}.` : "The picture without heat map.");
+  });
+  const slide = make("div", { className: "slide" });
+  const row = make("div", { className: "attribute", data: { row: name } }, button, bar(value, largest), slide);
+  fillSlide(slide, reason);
+  fillAbsent(row, reason);
+  const hover = (on) => () => {
+    shown.hovered = on ? name : null;
+    drawPicture();
+  };
+  row.addEventListener("pointerenter", hover(true));
+  row.addEventListener("pointerleave", hover(false));
+  row.addEventListener("focusin", hover(true));
+  row.addEventListener("focusout", hover(false));
+  return row;
+}
+
+const fillAbsent = (row, { score }) => {
+  row.querySelector(".absent").textContent = score < 0 ? "not seen" : "";
+};
+
+function fillSlide(slide, reason) {
+  const name = reason.attribute;
+  const { low, high, label } = info.get(name);
+  const corrected = shown.corrections.has(name);
+  const value = corrected ? shown.corrections.get(name) : reason.reading;
+  let range = slide.querySelector("input");
+  if (!range) {
+    range = make("input", {
+      type: "range",
+      min: low,
+      max: high,
+      step: (high - low) / 100,
+      data: { attribute: name, role: "range" },
+      aria: { label: `Correct ${label}` },
+    });
+    range.addEventListener("input", () => {
+      shown.corrections.set(name, Number(range.value));
+      rank();
+    });
+    range.addEventListener("change", () => rank().then(announce));
+    slide.append(range, make("span"));
+  }
+  if (document.activeElement !== range) range.value = value;
+  range.setAttribute("aria-valuetext", `${plain(value)}${corrected ? ", corrected" : ", as the model read it"}`);
+  const end = slide.lastElementChild;
+  if (corrected && end.tagName !== "BUTTON") {
+    const undo = make("button", {
+      type: "button",
+      className: "undo",
+      textContent: "undo",
+      data: { attribute: name, role: "undo" },
+      aria: { label: `Undo the correction of ${label}` },
+    });
+    undo.addEventListener("click", () => {
+      shown.corrections.delete(name);
+      range.focus();
+      range.blur();
+      rank().then(announce);
+    });
+    end.replaceWith(undo);
+  } else if (!corrected) {
+    end.replaceWith(make("output", { textContent: plain(value) }));
+  }
+}
+
+function drawPicture() {
+  const { bitmap, answer, pinned, hovered, heats } = shown;
+  const canvas = $("canvas");
+  const scale = Math.min(1, 1000 / Math.max(bitmap.width, bitmap.height)) * Math.max(1, 480 / Math.max(bitmap.width, bitmap.height));
+  canvas.width = Math.round(bitmap.width * scale);
+  canvas.height = Math.round(bitmap.height * scale);
+  const pen = canvas.getContext("2d");
+  pen.imageSmoothingQuality = "high";
+  pen.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  const attribute = hovered ?? pinned;
+  const name = answer.picture;
+  $("legend").hidden = !attribute;
+  if (!attribute) {
+    $("caption").textContent = name;
+    canvas.setAttribute("aria-label", `Picture ${name}`);
+    return;
+  }
+  const text = `where it looked for ${labelOf(attribute)}`;
+  $("caption").textContent = text[0].toUpperCase() + text.slice(1);
+  canvas.setAttribute("aria-label", `Picture ${name}, with a heat map of ${text}`);
+  const [x, y] = [canvas.width / answer.width, canvas.height / answer.height];
+  const [left, top, right, bottom] = answer.crop.map((v, i) => v * (i % 2 ? y : x));
+  pen.fillStyle = "rgb(0 0 0 / 55%)";
+  pen.beginPath();
+  pen.rect(0, 0, canvas.width, canvas.height);
+  pen.rect(left, top, right - left, bottom - top);
+  pen.fill("evenodd");
+  pen.drawImage(heatMap(heats.get(attribute)), left, top, right - left, bottom - top);
+}
+
+function heatMap(rows) {
+  const small = new OffscreenCanvas(rows[0].length, rows.length);
+  const pen = small.getContext("2d");
+  const pixels = pen.createImageData(small.width, small.height);
+  const flat = rows.flat();
+  const low = Math.min(...flat);
+  const span = Math.max(Math.max(...flat) - low, 1);
+  flat.forEach((value, i) => {
+    const share = (value - low) / span;
+    const place = share * (RAMP.length - 1);
+    const at = Math.min(Math.floor(place), RAMP.length - 2);
+    const colour = RAMP[at].map((c, j) => c + (place - at) * (RAMP[at + 1][j] - c));
+    pixels.data.set([...colour, 60 + 150 * share], 4 * i);
+  });
+  pen.putImageData(pixels, 0, 0);
+  return small;
+}
+
+$("file").addEventListener("change", () => {
+  if ($("file").files[0]) look($("file").files[0]);
+  $("file").value = "";
+});
+$("among").addEventListener("change", () => {
+  shown.target = shown.rival = null;
+  rank().then(announce);
+});
+$("more").addEventListener("click", () => {
+  shown.top = shown.top === FIRST ? 20 : EVERY;
+  drawRanking();
+});
+$("target").addEventListener("change", () => choose($("target").value, shown.rival));
+$("rival").addEventListener("change", () => choose(shown.answer.target.name, $("rival").value));
+$("measure").addEventListener("change", drawWhy);
+$("search").addEventListener("input", drawWhy);
+$("reset").addEventListener("click", () => {
+  shown.corrections.clear();
+  rank().then(announce);
+});
+$("all-attributes").addEventListener("click", () => {
+  shown.every = !shown.every;
+  drawWhy();
+});
+
+function takesFiles(zone, take) {
+  for (const kind of ["dragover", "dragenter"]) {
+    zone.addEventListener(kind, (event) => {
+      event.preventDefault();
+      zone.classList.add("over");
+    });
+  }
+  for (const kind of ["dragleave", "drop"]) zone.addEventListener(kind, () => zone.classList.remove("over"));
+  zone.addEventListener("drop", (event) => {
+    event.preventDefault();
+    if (event.dataTransfer.files.length) take([...event.dataTransfer.files]);
+  });
+}
+
+takesFiles($("drop"), (files) => look(files[0]));
+takesFiles($("figure"), (files) => look(files[0]));
+takesFiles($("batch-drop"), (files) => runBatch(files));
+for (const kind of ["dragover", "drop"]) window.addEventListener(kind, (event) => event.preventDefault());
+window.addEventListener("paste", (event) => {
+  const files = [...(event.clipboardData?.files ?? [])].filter((f) => f.type.startsWith("image/"));
+  if (!files.length) return;
+  event.preventDefault();
+  open($("tab-picture"));
+  look(files[0]);
+});
+
+// ---------------------------------------------------------------- many pictures
+
+async function predict(file) {
+  const problem = tooLarge(file);
+  if (problem) return { picture: file.name, error: problem };
+  for (;;) {
+    const form = new FormData();
+    form.append("pictures", file, file.name);
+    form.append("among", $("batch-among").value);
+    try {
+      return (await ask("/api/predict", { method: "POST", body: form })).predictions[0];
+    } catch (error) {
+      if (error.status !== 429 || batch.stop) return { picture: file.name, error: error.message };
+      await new Promise((done) => setTimeout(done, 1000 * Math.min(error.wait, 10)));
+    }
+  }
+}
+
+async function runBatch(files) {
+  if (batch.running) return complain("Wait for the pictures under way, or stop them first.");
+  complain("");
+  batch = { rows: batch.rows, running: true, stop: false };
+  batchButtons();
+  $("batch-progress").hidden = $("batch-region").hidden = false;
+  $("progress").max = files.length;
+  say(`${files.length} pictures under way.`);
+  let done = 0;
+  const note = () => {
+    $("progress").value = done;
+    $("progress-text").textContent = `${done} of ${files.length}`;
+  };
+  note();
+  for (const file of files) {
+    if (batch.stop) break;
+    const found = await predict(file);
+    batch.rows.push(found);
+    $("batch-table").tBodies[0].append(batchRow(file, found));
+    done += 1;
+    note();
+  }
+  batch.running = false;
+  batchButtons();
+  const failed = batch.rows.filter((r) => r.error).length;
+  say(`${done} pictures done${failed ? `, ${failed} could not be read` : ""}.`);
+}
+
+function batchRow(file, found) {
+  const thumb = make("canvas", { width: 88, height: 88, aria: { hidden: "true" } });
+  createImageBitmap(file, { resizeHeight: 88, resizeQuality: "medium" })
+    .then((bitmap) => {
+      const side = Math.min(bitmap.width, bitmap.height);
+      const [x, y] = [(bitmap.width - side) / 2, (bitmap.height - side) / 2];
+      thumb.getContext("2d").drawImage(bitmap, x, y, side, side, 0, 0, 88, 88);
+      bitmap.close();
+    })
+    .catch(() => {});
+  const row = make("tr", {}, make("td", {}, make("div", {}, thumb, make("span", { textContent: found.picture }))));
+  if (found.error) {
+    const mend = found.mend ? ` To mend it: ${found.mend}.` : "";
+    row.append(make("td", { className: "bad", colSpan: 4, textContent: `${found.error}.${mend}`.replace("..", ".") }));
+    return row;
+  }
+  const [best, next] = found.classes;
+  row.append(
+    make("td", {}, found.unknown ? `unknown; nearest: ${best.name}` : best.name, chip(best.seen)),
+    make("td", { textContent: percent(best.confidence) }),
+    make("td", { textContent: next ? `${next.name}, ${percent(next.confidence)}` : "" }),
+    make("td", { textContent: found.attributes.slice(0, 2).map((a) => labelOf(a.attribute)).join("; ") }),
+  );
+  return row;
+}
+
+function batchButtons() {
+  const none = !batch.rows.length;
+  $("batch-stop").disabled = !batch.running;
+  $("batch-csv").disabled = $("batch-json").disabled = none;
+  $("batch-clear").disabled = none || batch.running;
+}
+
+// A cell of a CSV file; one that a spreadsheet would take for a formula is made text.
+function cell(value) {
+  const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value ?? "");
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+function batchTable() {
+  const header = ["picture", "class", "seen", "confidence", "unknown", "second", "second_confidence", "attributes", "error"];
+  const rows = batch.rows.map((r) => {
+    const [best, next] = r.classes ?? [];
+    const because = (r.attributes ?? []).map((a) => a.attribute).join("; ");
+    const seen = best ? Number(best.seen) : "";
+    const unknown = best ? Number(r.unknown) : "";
+    return [r.picture, best?.name, seen, best?.confidence, unknown, next?.name, next?.confidence, because, r.error];
+  });
+  return [header, ...rows].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
+}
+
+$("files").addEventListener("change", () => {
+  const files = [...$("files").files];
+  $("files").value = "";
+  if (files.length) runBatch(files);
+});
+$("batch-stop").addEventListener("click", () => {
+  batch.stop = true;
+});
+$("batch-csv").addEventListener("click", () => download("predictions.csv", "text/csv;charset=utf-8", batchTable()));
+$("batch-json").addEventListener("click", () =>
+  download("predictions.json", "application/json", JSON.stringify({ predictions: batch.rows }, null, 2)),
+);
+$("batch-clear").addEventListener("click", () => {
+  batch.rows = [];
+  $("batch-table").tBodies[0].replaceChildren();
+  $("batch-progress").hidden = $("batch-region").hidden = true;
+  batchButtons();
+});
+
+// ---------------------------------------------------------------- classes
+
+let own = new Set(); // names added from this page
+let sent = new Map(); // attribute -> value set in the form
+let base = new Map(); // values of the class that the form starts from
+
+async function loadClasses() {
+  classes = (await ask("/api/classes")).classes;
+  const like = $("add-like").value;
+  const empty = $("add-like").options[0];
+  options($("add-like"), classes.map((c) => c.name), null);
+  $("add-like").prepend(empty);
+  $("add-like").value = classes.some((c) => c.name === like) ? like : "";
+  drawClasses();
+  about = await ask("/api/about");
+  drawHeader();
+}
+
+function drawClasses() {
+  const words = $("class-search").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const found = classes.filter((c) => words.every((w) => c.name.toLowerCase().includes(w)));
+  found.sort((a, b) => Number(own.has(b.name)) - Number(own.has(a.name))); // those just added first
+  $("classes-title").textContent = `${classes.length} classes`;
+  $("class-list").replaceChildren(
+    ...found.map((c) => {
+      const rename = make("button", { type: "button", className: "quiet", textContent: "Rename", aria: { label: `Rename ${c.name}` } });
+      const remove = make("button", { type: "button", className: "quiet", textContent: "Remove", aria: { label: `Remove ${c.name}` } });
+      rename.addEventListener("click", () => renameClass(c.name));
+      remove.addEventListener("click", () => removeClass(c.name));
+      const added = own.has(c.name) ? make("span", { className: "chip own", textContent: "added" }) : null;
+      return make("li", {}, make("span", { className: "name" }, make("span", { textContent: c.name }), chip(c.seen), added), rename, remove);
+    }),
+  );
+}
+
+let settle = null; // tells who opened the dialog how it was left
+
+function dialog({ title, text, value, ok, danger }) {
+  settle?.(null);
+  $("dialog-title").textContent = title;
+  $("dialog-text").textContent = text ?? "";
+  $("dialog-field").hidden = value == null;
+  $("dialog-input").value = value ?? "";
+  $("dialog-input").required = value != null;
+  $("dialog-ok").textContent = ok;
+  $("dialog-ok").classList.toggle("danger", Boolean(danger));
+  const box = $("dialog");
+  box.returnValue = "cancel";
+  box.showModal();
+  if (value != null) $("dialog-input").select();
+  return new Promise((done) => {
+    settle = done;
+  });
+}
+
+$("dialog").addEventListener("close", () => {
+  if ($("dialog").open) return; // the late event of an earlier dialog
+  settle?.($("dialog").returnValue === "ok" ? $("dialog-input").value.trim() || true : null);
+  settle = null;
+});
+
+// Do something to the classes, then show what it changed, here and in the answer to the picture.
+async function change(work, message) {
+  complain("");
+  try {
+    const found = await work();
+    await loadClasses();
+    const notes = found.warnings.map((text) => make("p", { className: "note", textContent: text }));
+    $("added").replaceChildren(make("p", { className: "done", textContent: message(found) }), ...notes);
+    if (shown) {
+      const names = new Set(classes.map((c) => c.name));
+      if (!names.has(shown.target)) shown.target = null;
+      if (!names.has(shown.rival)) shown.rival = null;
+      await rank();
+    }
+    return true;
+  } catch (error) {
+    complain(error.message);
+    $("alert").scrollIntoView({ block: "nearest" });
+    return false;
+  }
+}
+
+async function renameClass(name) {
+  const to = await dialog({ title: `Rename ${name}`, value: name, ok: "Rename" });
+  if (!to || to === true || to === name) return;
+  await change(
+    async () => {
+      const found = await send(classPath(name), "PATCH", { name: to });
+      const rest = shown?.answer.look.rest ?? {};
+      if (name in rest) rest[to] = rest[name];
+      if (own.delete(name)) own.add(to);
+      return found;
+    },
+    () => `${name} is now called ${to}.`,
+  );
+}
+
+async function removeClass(name) {
+  const text = about.saves ? "It is removed from the saved run too." : "The saved run keeps it: it is back when the server starts again.";
+  if (!(await dialog({ title: `Remove ${name}?`, text, ok: "Remove", danger: true }))) return;
+  await change(() => ask(classPath(name), { method: "DELETE" }), () => `${name} is removed.`);
+}
+
+function drawSliders() {
+  const words = $("add-search").value.toLowerCase().split(/\s+/).filter(Boolean);
+  let group = null;
+  const nodes = [];
+  for (const a of about.attributes) {
+    if (!words.every((w) => a.label.toLowerCase().includes(w))) continue;
+    if (a.group !== group) nodes.push(make("h3", { textContent: (group = a.group) }));
+    const low = Math.min(0, a.low);
+    const value = sent.get(a.name) ?? base.get(a.name) ?? 0;
+    const range = make("input", { type: "range", id: `add-${a.name}`, min: low, max: a.high, step: (a.high - low) / 100, value });
+    const output = make("output", { textContent: plain(value) });
+    const row = make("div", { className: `slider${sent.has(a.name) ? " set" : ""}` }, make("label", { htmlFor: range.id }, ...labelled(a, true)), range, output);
+    range.addEventListener("input", () => {
+      sent.set(a.name, Number(range.value));
+      output.textContent = plain(Number(range.value));
+      row.classList.add("set");
+    });
+    nodes.push(row);
+  }
+  $("add-attributes").replaceChildren(...(nodes.length ? nodes : [make("p", { className: "empty", textContent: "No attribute of that name." })]));
+}
+
+$("add-like").addEventListener("change", async () => {
+  const like = $("add-like").value;
+  try {
+    base = new Map(Object.entries(like ? (await ask(classPath(like))).values : {}));
+    sent.clear();
+    drawSliders();
+  } catch (error) {
+    complain(error.message);
+  }
+});
+$("add-search").addEventListener("input", drawSliders);
+$("class-search").addEventListener("input", drawClasses);
+$("add").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const name = $("add-name").value.trim();
+  const value = { name, like: $("add-like").value || null, values: Object.fromEntries(sent) };
+  const kept = about.saves ? "It is kept with the run." : "It is forgotten when the server stops.";
+  const work = async () => {
+    const found = await send("/api/classes", "POST", value);
+    own.add(name);
+    return found;
+  };
+  if (await change(work, () => `${name} is added. ${kept}`)) {
+    $("add").reset();
+    sent.clear();
+    base.clear();
+    drawSliders();
+    $("add-name").focus();
+  }
+});
+$("csv").addEventListener("change", async () => {
+  const file = $("csv").files[0];
+  $("csv").value = "";
+  if (!file) return;
+  const headers = { "Content-Type": "text/csv" };
+  await change(
+    async () => {
+      const found = await ask("/api/classes", { method: "POST", headers, body: await file.arrayBuffer() });
+      for (const c of found.classes) own.add(c.name);
+      return found;
+    },
+    (found) => `${found.classes.length} added: ${found.classes.map((c) => c.name).join(", ")}.`,
+  );
+});
+$("template").addEventListener("click", () => {
+  const header = ["class", ...about.attributes.map((a) => a.name)].map(cell).join(",");
+  const example = ["New class", ...about.attributes.map(() => 0)].join(",");
+  download("classes-to-add.csv", "text/csv;charset=utf-8", `${header}\r\n${example}\r\n`);
+});
+
+// ---------------------------------------------------------------- what it is
+
+function drawHeader() {
+  $("model").textContent = about.model;
+  $("summary").textContent = `Knows ${about.classes} classes by ${about.attributes.length} attributes; of ${about.unseen} it has never had a picture.`;
+  document.title = `${about.model} – unseen`;
+}
+
+function drawAbout() {
+  $("saves").textContent = about.saves ? "Changes are kept with the run." : "Changes last until the server stops.";
+  if (about.metrics.length) {
+    $("metrics").replaceChildren(
+      ...about.metrics.map((m) => {
+        const fill = make("span");
+        fill.style.width = `${100 * m.value}%`;
+        const range = m.low == null ? "" : ` Likely between ${(100 * m.low).toFixed(1)}% and ${(100 * m.high).toFixed(1)}%.`;
+        return make(
+          "div",
+          { className: "metric" },
+          make("p", {}, make("span", { textContent: m.name }), make("span", { textContent: `${(100 * m.value).toFixed(1)}%` })),
+          make("div", { className: "meter", aria: { hidden: "true" } }, fill),
+          make("p", { className: "hint", textContent: `${m.meaning[0].toUpperCase()}${m.meaning.slice(1)}.${range}` }),
+        );
+      }),
+    );
+  } else {
+    $("metrics").replaceChildren(make("p", { className: "empty", textContent: "No test results came with this model." }));
+  }
+  const { limits } = about;
+  const sure = about.calibrated ? "fitted on validation classes" : "not calibrated: take it as an order, not as a chance";
+  const facts = {
+    Method: about.method,
+    Backbone: about.backbone,
+    Data: about.data,
+    Protocol: about.protocol,
+    Confidence: sure,
+    Unknown: about.threshold == null ? "never said: no threshold was chosen" : `said below ${percent(about.threshold)}`,
+    Limits: `${Math.round(limits.upload_bytes / 2 ** 20)} MB a request, ${limits.picture_pixels / 1e6} million pixels a picture`,
+    Pictures: "kept in memory while they are looked at, never stored",
+    Version: `unseen ${about.version}`,
+  };
+  $("facts").replaceChildren(
+    ...Object.entries(facts).flatMap(([name, text]) => [make("dt", { textContent: name }), make("dd", { textContent: text })]),
+  );
+}
+
+async function start() {
+  try {
+    about = await ask("/api/about");
+    info = new Map(about.attributes.map((a) => [a.name, a]));
+    drawAbout();
+    drawSliders();
+    await loadClasses();
+  } catch (error) {
+    $("model").textContent = "unseen";
+    complain(error.message);
+  }
+}
+
+const wanted = tabs.find((tab) => `#${tab.getAttribute("aria-controls")}` === location.hash);
+if (wanted) open(wanted);
+start();

@@ -1,0 +1,113 @@
+"""Pictures as they are sent: read in memory, checked before they are decoded, never written to disk."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from PIL import Image
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from unseen.backbones import upright_rgb
+from unseen.errors import DataError
+from unseen.serve.settings import Refusal, Settings
+
+Image.init()  # else Image.open does not know all of them
+FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF") if name in Image.OPEN)
+FIELDS = 1000
+FIELD_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A picture as it was sent.
+
+    Args:
+        name: its file name, without folders; for the answer only.
+        data: the file.
+    """
+
+    name: str
+    data: bytes
+
+
+def base_name(name: str | None) -> str:
+    """A sent file name without folders and control characters, at most 200 long."""
+    base = PurePosixPath((name or "").replace("\\", "/")).name
+    return "".join(c for c in base if c.isprintable()).strip(" .")[:200] or "picture"
+
+
+async def read_form(request: Request, settings: Settings) -> FormData:
+    """A multipart body, held in memory.
+
+    Raises:
+        Refusal: it is none, or holds too many pictures or fields.
+    """
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise Refusal(415, "the body is not multipart/form-data", "send pictures as form fields, as curl -F does")
+    parser = MultiPartParser(
+        request.headers,
+        request.stream(),
+        max_files=settings.max_pictures,
+        max_fields=FIELDS,
+        max_part_size=FIELD_BYTES,
+    )
+    parser.spool_max_size = settings.max_upload + 1  # what is larger never gets here, so nothing spills to disk
+    try:
+        return await parser.parse()
+    except MultiPartException as error:
+        if "Too many files" in error.message:
+            raise Refusal(413, f"more than {settings.max_pictures} pictures", "send them in several requests") from None
+        raise Refusal(400, error.message.rstrip("."), "send a well-formed multipart body") from None
+
+
+async def read_uploads(request: Request, field: str, settings: Settings) -> tuple[list[Upload], FormData]:
+    """The files of a form field, and the form for its texts.
+
+    Raises:
+        Refusal: no multipart body, no such file, or too many files or fields.
+    """
+    form = await read_form(request, settings)
+    try:
+        files = [item for item in form.getlist(field) if isinstance(item, UploadFile)]
+        if not files:
+            raise Refusal(422, f'no file in the form field "{field}"', f"send a picture as {field}")
+        return [Upload(base_name(file.filename), await file.read()) for file in files], form
+    finally:
+        await form.close()
+
+
+def decode(upload: Upload, max_pixels: int) -> Image.Image:
+    """The picture upright and in 8-bit RGB, its first frame if it moves.
+
+    The format is told by the content, not by the name, and the size is checked in the header before a pixel is decoded.
+
+    Raises:
+        Refusal: too many pixels (413), no picture of an allowed format (415).
+        DataError: a broken picture.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the check below is stricter
+            image = Image.open(io.BytesIO(upload.data), formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise _too_many(upload, "too many", max_pixels) from None
+    except Image.UnidentifiedImageError:
+        raise Refusal(415, f"{upload.name}: not a picture", f"send one of {', '.join(FORMATS)}") from None
+    except (OSError, SyntaxError, ValueError, LookupError, MemoryError) as error:
+        raise DataError(f"broken picture: {error}", where=upload.name, mend="replace it") from None
+    with image:
+        if image.width * image.height > max_pixels:
+            raise _too_many(upload, f"{image.width} x {image.height}", max_pixels)
+        try:
+            return upright_rgb(image)
+        except DataError as error:
+            raise DataError(error.problem, where=upload.name, mend="replace it") from None
+
+
+def _too_many(upload: Upload, size: str, limit: int) -> Refusal:
+    return Refusal(413, f"{upload.name}: {size} pixels", f"save it with at most {limit / 1e6:g} million")

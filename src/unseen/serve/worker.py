@@ -1,0 +1,69 @@
+"""One thread that does all the work, and a bounded number of requests that wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+from unseen.serve.settings import Refusal
+
+T = TypeVar("T")
+
+
+class Worker:
+    """A thread that owns the model, with a bounded number of places before it.
+
+    A place is held from before a request's body is read until its answer is sent, so that the places bound the memory
+    for uploads too.
+
+    Args:
+        places: requests at one time.
+
+    Attributes:
+        taken: places in use.
+    """
+
+    def __init__(self, places: int) -> None:
+        self.places = places
+        self.taken = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="recognizer")
+        self._seconds = 0.1
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold a place.
+
+        Raises:
+            Refusal: 429, all are taken.
+        """
+        if self.taken >= self.places:
+            wait = max(1, math.ceil(self.taken * self._seconds))
+            raise Refusal(
+                429, f"{self.taken} requests are waiting already", "try again later", {"Retry-After": str(wait)}
+            )
+        self.taken += 1
+        try:
+            yield
+        finally:
+            self.taken -= 1
+
+    async def do(self, work: Callable[[], T]) -> T:
+        """Run in the thread, in turn."""
+
+        def timed() -> T:
+            start = time.perf_counter()
+            try:
+                return work()
+            finally:
+                self._seconds += 0.1 * (time.perf_counter() - start - self._seconds)
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, timed)
+
+    def close(self) -> None:
+        """Finish what runs, drop what waits."""
+        self._thread.shutdown(cancel_futures=True)

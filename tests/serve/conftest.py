@@ -1,0 +1,60 @@
+"""A small model behind the application, without a network and over one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from serve_tools import client_of, drawn, encoded
+
+pytest.importorskip("fastapi", reason="needs unseen[app]")
+pytest.importorskip("python_multipart", reason="needs unseen[app]")
+
+NAMES = ("bill::hooked", "bill::flat", "crown::red", "crown::blue", "size::small")
+
+
+@pytest.fixture(scope="module")
+def recognizer(tiny_backbone):
+    from unseen.backbones import Backbone
+    from unseen.classes import Attributes, ClassTable
+    from unseen.methods import create_method
+    from unseen.recognizer import Recognizer
+
+    backbone = Backbone(tiny_backbone)
+    values = np.random.default_rng(0).random((6, 5)).round(3) + 0.1
+    classes = ("Ada's finch", "b/c", "<b>d</b>", "emu", "Fähre", "gull")
+    table = ClassTable(classes, Attributes(NAMES), values, np.array([1, 1, 1, 0, 0, 0], bool))
+    method = create_method(
+        "msdn",
+        channels=backbone.channels[0],
+        vectors=torch.randn(5, 8, generator=torch.Generator().manual_seed(0)),
+        seed=1,
+    )
+    with torch.no_grad():
+        for parameter in method.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
+    return Recognizer(backbone, method, table, gamma=0.3, temperature=0.7, device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def same_classes(recognizer):
+    before = recognizer.table
+    yield
+    recognizer.table = before
+
+
+@pytest.fixture(scope="session")
+def picture():
+    return drawn()
+
+
+@pytest.fixture(scope="session")
+def png(picture):
+    return encoded(picture)
+
+
+@pytest.fixture
+def client(recognizer):
+    with client_of(recognizer) as found:
+        yield found

@@ -1,0 +1,76 @@
+"""The command: where it listens, what it prints, how it stops."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+
+from unseen.cli.serving import is_public, listen
+from unseen.errors import UnseenError
+
+
+def test_the_next_free_port_is_taken():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with listen("127.0.0.1", port) as other:
+            assert port < other.getsockname()[1] <= port + 50
+            assert other.proto == socket.IPPROTO_TCP  # else answers are delayed
+
+
+def test_wrong_addresses_are_one_line():
+    for host in ("no-such-host.invalid", "203.0.113.7"):
+        with pytest.raises(UnseenError, match=host):
+            listen(host, 8000)
+
+
+@pytest.mark.parametrize(
+    ("host", "public"),
+    [
+        ("127.0.0.1", False),
+        ("localhost", False),
+        ("::1", False),
+        ("0.0.0.0", True),
+        ("::", True),
+        ("192.168.0.5", True),
+    ],
+)
+def test_who_can_reach_it(host, public):
+    assert is_public(host) is public
+
+
+@pytest.fixture(scope="module")
+def saved(recognizer, tmp_path_factory):
+    return recognizer.save(tmp_path_factory.mktemp("saved") / "tiny")
+
+
+def test_start_ask_stop(saved, png, tmp_path):
+    command = [sys.executable, "-m", "unseen.cli", "serve", str(saved), "--port", "8765", "--host", "0.0.0.0", "--save"]
+    log, errors = tmp_path / "out", tmp_path / "err"
+    environment = os.environ | {"COLUMNS": "200"}
+    with log.open("wb") as out, errors.open("wb") as err:
+        process = subprocess.Popen(command, stdout=out, stderr=err, env=environment)
+        try:
+            end = time.monotonic() + 120
+            while "Ctrl-C stops" not in log.read_text() and process.poll() is None and time.monotonic() < end:
+                time.sleep(0.1)
+            url = next(word for word in log.read_text().split() if word.startswith("http"))
+            answer = httpx.post(f"{url}api/predict", files={"pictures": ("a.png", png)}, timeout=60)
+            assert len(answer.json()["predictions"][0]["classes"]) == 5
+            assert httpx.get(url).text.startswith("<!doctype html>")
+            httpx.post(f"{url}api/classes", json={"name": "kept", "like": "emu"}).raise_for_status()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+            process.wait()
+    assert log.read_text().splitlines()[-1] == "stopped"
+    assert "anyone who can reach this machine" in errors.read_text()
+    assert "Traceback" not in errors.read_text()
+    assert "\nkept," in (saved / "classes.csv").read_text()

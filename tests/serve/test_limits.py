@@ -1,0 +1,308 @@
+"""What a server refuses: too much, too many, wrong content, foreign hosts and pages; and that it keeps nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import struct
+import tempfile
+import threading
+import zlib
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from serve_tools import client_of, drawn, encoded, served
+
+
+def send(client, data, name="a.png", path="/api/predict", field="pictures"):
+    return client.post(path, files={field: (name, data)})
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A small PNG file whose header promises a large picture."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = zlib.compress(bytes(1000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("size", [(10_000, 9000), (60_000, 60_000), (2**31 - 1, 2**31 - 1), (2**30, 1)])
+def test_a_bomb_is_refused_by_its_header(client, size, monkeypatch):
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("a pixel was decoded"))
+    answer = send(client, bomb(*size), path="/api/explain", field="picture")
+    assert answer.status_code == 413
+    assert "pixels" in answer.json()["error"]
+    assert answer.json()["mend"] == "save it with at most 50 million"
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [(b"", 415), (b"no picture", 415), (b"%PDF-1.4 ...", 415), (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415)],
+)
+def test_only_pictures_are_taken(client, data, status):
+    answer = send(client, data, path="/api/explain", field="picture")
+    assert answer.status_code == status
+    assert "not a picture" in answer.json()["error"]
+
+
+def test_a_format_off_the_list_is_refused(client, picture):
+    for kind in ("PPM", "TGA", "ICO"):
+        answer = send(client, encoded(picture, kind), "a.png", "/api/explain", "picture")
+        assert answer.status_code == 415, kind
+
+
+def test_a_broken_picture_is_named(client, png):
+    answer = send(client, png[:300], "bad.png", "/api/explain", "picture")
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith("bad.png: broken picture")
+
+
+def test_kinds_of_pictures(client, picture):
+    first = {"save_all": True, "append_images": [drawn(5)]}
+    grey16 = Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) << 8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    kinds = {
+        "jpeg": encoded(picture, "JPEG"),
+        "cmyk": encoded(picture.convert("CMYK"), "JPEG"),
+        "grey16": encoded(grey16, "PNG"),
+        "palette": encoded(picture.convert("P"), "PNG"),
+        "transparent": encoded(picture.convert("RGBA"), "PNG"),
+        "gif": encoded(picture, "GIF", **first),
+        "webp": encoded(picture, "WEBP", **first),
+        "tiff": encoded(picture, "TIFF", **first),
+        "bmp": encoded(picture, "BMP"),
+    }
+    for name, data in kinds.items():
+        answer = send(client, data, name)
+        assert answer.json()["predictions"][0]["error"] is None, name
+    turned = send(client, encoded(picture, "JPEG", exif=exif), path="/api/explain", field="picture").json()
+    assert (turned["width"], turned["height"]) == picture.size[::-1]
+
+
+def test_the_first_frame_counts(client, picture):
+    moving = encoded(picture, "TIFF", save_all=True, append_images=[drawn(5)])
+    found, expected = (send(client, data).json()["predictions"][0]["classes"] for data in (moving, encoded(picture)))
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        ("../../etc/passwd", "passwd"),
+        ("C:\\Users\\me\\a.png", "a.png"),
+        ("..", "picture"),
+        ("", None),
+        ("a\x00b\n.png", "ab.png"),
+        ("x" * 500, "x" * 200),
+        ("<img src=x>.png", "<img src=x>.png"),
+    ],
+)
+def test_a_name_is_a_name_only(sent, said):
+    from unseen.serve.uploads import base_name
+
+    assert base_name(sent) == (said or "picture")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../pyproject.toml",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/static/app.js",
+        "/app.js/../../app.py",
+        "/..%5c..%5cx",
+        "//etc/passwd",
+    ],
+)
+def test_no_path_leads_to_a_file(client, path):
+    assert client.get(path).status_code == 404
+
+
+def test_too_much_at_once(recognizer, png):
+    with client_of(recognizer, max_upload=50_000) as client:
+        answer = send(client, b"x" * 60_000)
+        assert answer.status_code == 413
+        assert set(answer.json()) == {"error", "mend"}
+
+        def parts():  # without a length in the header
+            yield b"--b\r\nContent-Disposition: form-data; name=pictures; filename=a\r\n\r\n"
+            for _ in range(100):
+                yield b"x" * 1000
+            yield b"\r\n--b--\r\n"
+
+        kind = {"Content-Type": "multipart/form-data; boundary=b"}
+        assert client.post("/api/predict", content=parts(), headers=kind).status_code == 413
+        json = {"Content-Type": "application/json"}
+        assert client.post("/api/rank", content=b" " * 60_000, headers=json).status_code == 413
+        assert client.post("/api/classes", content=iter([b" " * 60_000]), headers=json).status_code == 413
+        assert send(client, png).status_code == 200
+
+
+def test_too_many_pictures_and_fields(recognizer, png):
+    with client_of(recognizer, max_pictures=3) as client:
+        files = [("pictures", (f"{i}.png", png)) for i in range(4)]
+        assert len(client.post("/api/predict", files=files[:3]).json()["predictions"]) == 3
+        answer = client.post("/api/predict", files=files)
+        assert (answer.status_code, answer.json()["error"]) == (413, "more than 3 pictures")
+        answer = client.post("/api/predict", files=files[:1], data={"only": ["emu"] * 1001})
+        assert (answer.status_code, answer.json()["error"]) == (
+            400,
+            "Too many fields. Maximum number of fields is 1000",
+        )
+        answer = client.post("/api/predict", files=files[:1], data={"only": "x" * 5000})
+        assert answer.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status"),
+    [
+        ("application/json", b"{}", 415),
+        ("multipart/form-data", b"x", 400),
+        ("multipart/form-data; boundary=b", b"nonsense", 400),
+        (
+            "multipart/form-data; boundary=b",
+            b'--b\r\nContent-Disposition: form-data; name="other"\r\n\r\n1\r\n--b--\r\n',
+            422,
+        ),
+    ],
+)
+def test_a_wrong_body(client, kind, body, status):
+    answer = client.post("/api/predict", content=body, headers={"Content-Type": kind})
+    assert answer.status_code == status
+    assert set(answer.json()) == {"error", "mend"}
+
+
+def test_foreign_hosts_and_pages(recognizer, png):
+    files = {"pictures": ("a.png", png)}
+    with client_of(recognizer, hosts=("birds.example",)) as client:
+        for host in ("localhost", "LOCALHOST:8000", "127.0.0.1:8000", "[::1]:8000", "192.168.0.7", "birds.example"):
+            assert client.get("/healthz", headers={"Host": host}).status_code == 200, host
+        for host in ("evil.example", "localhost.evil.example", "birds.example.evil", "", "[", "127.0.0.1.evil.example"):
+            assert client.get("/healthz", headers={"Host": host}).status_code == 421, host
+        for origin, status in (
+            ("http://localhost", 200),
+            ("https://birds.example", 200),  # a proxy's own name
+            ("http://localhost:3000", 403),
+            ("http://evil.example", 403),
+            ("http://192.168.0.9", 403),
+            ("null", 403),
+        ):
+            assert client.post("/api/predict", files=files, headers={"Origin": origin}).status_code == status, origin
+        for where, status in (("same-origin", 200), ("none", 200), ("cross-site", 403), ("same-site", 403)):
+            answer = client.post("/api/predict", files=files, headers={"Sec-Fetch-Site": where})
+            assert answer.status_code == status
+        plain = {"Content-Type": "text/plain"}
+        assert client.post("/api/classes", content='{"name": "x", "like": "emu"}', headers=plain).status_code == 415
+        assert client.post("/api/rank", content="{}", headers=plain).status_code == 422
+        assert (
+            "access-control-allow-origin" not in client.options("/api/classes", headers={"Origin": "http://x"}).headers
+        )
+
+
+def test_every_answer_has_the_headers(client, png):
+    answers = [client.get(path) for path in ("/", "/app.js", "/style.css", "/healthz", "/api/about", "/nothing")]
+    answers += [send(client, png), send(client, b""), client.get("/", headers={"Host": "evil.example"})]
+    for answer in answers:
+        assert "default-src 'self'" in answer.headers["content-security-policy"]
+        assert "unsafe" not in answer.headers["content-security-policy"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert "server" not in answer.headers
+    again = client.get("/app.js", headers={"If-None-Match": client.get("/app.js").headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_nothing_is_written_to_disk(client, png, monkeypatch):
+    rolled = []
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", lambda self: rolled.append(self))
+    large = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (1000, 1000, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(large, "PNG")
+    assert len(large.getvalue()) > 2 * 2**20  # more than the form parser keeps in memory by itself
+    assert send(client, large.getvalue()).json()["predictions"][0]["error"] is None
+    assert not rolled
+
+
+def test_a_full_queue_says_come_later(recognizer, png, monkeypatch):
+    begun, go_on = threading.Event(), threading.Event()
+    predict = recognizer.predict
+
+    def slow(*args, **options):
+        begun.set()
+        go_on.wait(20)
+        return predict(*args, **options)
+
+    monkeypatch.setattr(recognizer, "predict", slow)
+
+    async def flood(url):
+        async with httpx.AsyncClient(base_url=url, timeout=30, limits=httpx.Limits(max_connections=60)) as client:
+
+            def one():
+                return client.post("/api/predict", files={"pictures": ("a.png", png)})
+
+            waiting = [asyncio.create_task(one()) for _ in range(40)]
+            while not begun.is_set() or sum(t.done() for t in waiting) < 36:
+                await asyncio.sleep(0.02)
+            health = (await client.get("/healthz")).json()  # still answers at once
+            go_on.set()
+            return health, await asyncio.gather(*waiting), (await client.get("/healthz")).json()
+
+    with served(recognizer, queue=4) as url:
+        during, answers, after = asyncio.run(flood(url))
+    assert during == {"status": "ok", "busy": 4, "places": 4}
+    assert after["busy"] == 0
+    assert sorted(a.status_code for a in answers) == [200] * 4 + [429] * 36
+    refused = next(a for a in answers if a.status_code == 429)
+    assert refused.json() == {"error": "4 requests are waiting already", "mend": "try again later"}
+    assert int(refused.headers["retry-after"]) >= 1
+    results = [a.json()["predictions"][0]["classes"] for a in answers if a.status_code == 200]
+    assert all(r == results[0] for r in results)
+
+
+def test_answers_do_not_mix(recognizer):
+    pictures = [drawn(seed) for seed in range(12)]
+    expected = [[vars(c) for c in p.candidates] for p in recognizer.predict(pictures, batch_size=1)]
+
+    async def ask(url):
+        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+
+            async def one(i):
+                files = {"pictures": (f"{i}.png", encoded(pictures[i]))}
+                if i % 3 == 0:  # among others that look at fewer classes
+                    await client.post("/api/predict", files=files, data={"only": ["emu", "gull"]})
+                return (await client.post("/api/predict", files=files)).json()["predictions"][0]
+
+            return await asyncio.gather(*map(one, range(len(pictures))))
+
+    with served(recognizer) as url:
+        found = asyncio.run(ask(url))
+    assert [p["picture"] for p in found] == [f"{i}.png" for i in range(12)]
+    assert [p["classes"] for p in found] == expected
+
+
+def test_a_slow_sender_is_cut_off(recognizer):
+    import socket
+
+    with served(recognizer, read_seconds=0.3, queue=1) as url:
+        port = int(url.rsplit(":", 1)[1])
+        with socket.create_connection(("127.0.0.1", port)) as wire:
+            head = "POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+            wire.sendall(f"{head}Content-Length: 1000\r\n\r\n--b".encode())
+            wire.settimeout(10)
+            assert b" 408 " in wire.recv(4096)
+        assert httpx.get(f"{url}/healthz").json()["busy"] == 0
+
+
+def test_a_large_upload_hears_why(recognizer):
+    with served(recognizer, max_upload=1_000_000) as url:
+        answer = httpx.post(f"{url}/api/predict", files={"pictures": ("a", bytes(3_000_000))})
+    assert answer.status_code == 413
+    assert answer.json()["error"] == "more than 0.954 MB in one request"
