@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from unseen.errors import DataError
+from unseen.evaluation.attributes import auroc, spearman
 from unseen.evaluation.localisation import PRESENT
 from unseen.explain.answers import Answers
 from unseen.explain.figures import label
@@ -21,31 +21,6 @@ from unseen.recognizer import Explanation
 
 SIDES = ("unseen", "seen")
 CHANCE = {"auroc": 0.5, "spearman": 0.0}
-
-
-def auroc(scores: np.ndarray, has: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve of every column ``(K,)``; ties count half, NaN where all or none have it.
-
-    The rank-sum form (Hanley and McNeil, Radiology 1982).
-
-    Args:
-        scores: ``(M, K)``.
-        has: bool ``(M, K)``.
-    """
-    positives = has.sum(axis=0).astype(float)
-    negatives = len(has) - positives
-    ranks = rankdata(scores, axis=0) if len(scores) else scores
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return ((ranks * has).sum(axis=0) - positives * (positives + 1) / 2) / (positives * negatives)
-
-
-def spearman(scores: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Rank correlation of every column ``(K,)`` of two ``(M, K)``, ties at their mean; NaN where one is constant."""
-    if not len(scores):
-        return np.full(scores.shape[1], np.nan)
-    a, b = (ranks - ranks.mean(axis=0) for ranks in (rankdata(scores, axis=0), rankdata(values, axis=0)))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (a * b).sum(axis=0) / np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
 
 
 @dataclass(frozen=True, eq=False)

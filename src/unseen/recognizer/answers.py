@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from unseen.errors import DataError
+from unseen.training.references import Neighbour
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,11 @@ class Explanation:
         counted: names of the sub-nets whose scores count.
         contributions: ``(K, h, w)`` what each region adds to each attribute score, sub-nets fused.
         crop: left, top, right, bottom of what the network saw, in the picture's pixels.
+        order: attribute to its position.
+        corrections: attributes corrected by hand, with the values that they were given; scores and ranking are with
+            them, maps are as the network sees the picture.
+        before: the first classes without the corrections, where there are some.
+        nearest: the training pictures with the most similar attribute scores; empty where they are not known.
     """
 
     picture: Image.Image
@@ -111,6 +117,9 @@ class Explanation:
     crop: tuple[float, float, float, float]
     order: Mapping[str, int]
     offset_name: str = "seen/unseen offset"
+    corrections: Mapping[str, float] = field(default_factory=dict)
+    before: tuple[Candidate, ...] = ()
+    nearest: tuple[Neighbour, ...] = ()
 
     def strongest(self, count: int) -> list[Reason]:
         """The attributes that tell target and rival apart most, either way; none that counts for nothing."""
@@ -140,6 +149,9 @@ class Explanation:
             "offset": self.offset,
             "lead_offset": self.lead_offset,
             "crop": list(self.crop),
+            "corrections": dict(self.corrections),
+            "before": [vars(c) for c in self.before],
+            "nearest": [vars(n) for n in self.nearest],
             "reasons": [{**vars(r), "heat": np.round(self.heat(r.attribute), 5).tolist()} for r in self.reasons],
         }
 

@@ -15,26 +15,22 @@ from PIL import Image
 from torch import Tensor
 
 from unseen.backbones import Backbone, BackboneSpec, open_picture, upright_rgb
+from unseen.class_changes import reset, table_in_use, trained_table
 from unseen.classes import ClassTable, write_attributes
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.files import read_json, write_json
-from unseen.methods import ClassSpace, Method, find_method
-from unseen.recognizer.answers import Candidate, Explanation, PartMaps, Prediction, Reason
+from unseen.methods import Branch, ClassSpace, Method, find_method
+from unseen.recognizer.answers import Candidate, Explanation, PartMaps, Prediction
+from unseen.recognizer.look import AMONG, Look
 from unseen.semantics import name_things
 from unseen.towers import TEXTS, TextTower
 from unseen.training.checkpoints import load_weights, save_weights
 from unseen.training.endtoend import build_method
 from unseen.training.engine import make_fabric
+from unseen.training.references import References, references_beside
 
 Picture = Path | str | Image.Image
-AMONG = ("all", "seen", "unseen")
 FORMAT = 1
-
-
-def _rest(score: float, evidence: np.ndarray) -> float:
-    """What a class score holds beside its evidence; 0 where that is float32's rounding alone."""
-    rest = float(score - evidence.sum())
-    return 0.0 if abs(rest) < 1e-5 * max(1.0, float(np.abs(evidence).sum())) else rest
 
 
 class Recognizer:
@@ -71,15 +67,20 @@ class Recognizer:
         self.temperature = temperature
         self.store_dtype = store_dtype
         self.about = dict(about or {})
+        self.references_file: Path | None = None
+        self._references: References | None = None
 
     @classmethod
-    def load(cls, folder: Path | str, *, seed: int | None = None, device: str = "auto") -> Self:
+    def load(
+        cls, folder: Path | str, *, seed: int | None = None, device: str = "auto", as_trained: bool = False
+    ) -> Self:
         """From a run folder, or a folder that :meth:`save` wrote.
 
         Args:
             folder: either.
             seed: of a run: which seed's model, default the first.
             device: where to compute.
+            as_trained: with the classes of the training, not as ``unseen classes`` has changed them.
 
         Raises:
             RunError: it is neither, or unfinished.
@@ -97,7 +98,7 @@ class Recognizer:
         if method_class.end_to_end:  # its weights hold the backbone's
             spec = replace(spec, weights="random")
         backbone = Backbone(spec)
-        table = ClassTable.from_csv(folder / "classes.csv", folder / "attributes.csv")
+        table = trained_table(folder) if as_trained else table_in_use(folder)
         shape = (len(table.attributes), about["vector_length"])
         lists = {k: tuple(v) if isinstance(v, list) else v for k, v in about["settings"].items()}
         method = build_method(about["method"], backbone, torch.ones(shape), method_class.settings_class(**lists))
@@ -114,6 +115,8 @@ class Recognizer:
         )
         if method.reads_text:
             made._text_tower.load(folder / TEXTS)
+        references = references_beside(weights)
+        made.references_file = references if references.is_file() else None
         return made
 
     @staticmethod
@@ -154,7 +157,11 @@ class Recognizer:
             spec.copy_weights(folder)
         if self.method.reads_text:
             self._text_tower.save(folder / TEXTS)
-        save_weights(folder / "weights.safetensors", self.method)
+        weights = folder / "weights.safetensors"
+        save_weights(weights, self.method)
+        if self.references is not None:
+            self.references.save(references_beside(weights))
+        reset(folder)  # what is saved are the classes in use
         self.table.to_csv(folder / "classes.csv")
         write_attributes(folder / "attributes.csv", self.table.attributes)
         settings = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self.method.settings).items()}
@@ -178,7 +185,7 @@ class Recognizer:
 
     @property
     def table(self) -> ClassTable:
-        """The classes to choose from; see :meth:`add_class`, :meth:`remove_class`, :meth:`rename_class`."""
+        """The classes to choose from; see :meth:`add_class`, :meth:`edit_class`, :meth:`remove_class`."""
         return self._table
 
     @table.setter
@@ -187,6 +194,7 @@ class Recognizer:
             raise UnseenError("a table of other attributes", mend="keep the attribute columns that it was trained with")
         self._table = table
         self.__dict__.pop("_classes", None)
+        self.__dict__.pop("class_vectors", None)
 
     @cached_property
     def _classes(self) -> ClassSpace:
@@ -202,14 +210,56 @@ class Recognizer:
         assert self.backbone.spec.tower is not None
         return TextTower(self.backbone.spec.tower)
 
-    def add_class(self, name: str, values: Sequence[float] | Mapping[str, float]) -> None:
-        """A new unseen class from its attributes, without retraining.
+    @property
+    def references(self) -> References | None:
+        """How the model scores its training pictures; ``None`` where that was not kept. Read when first asked for."""
+        if self._references is None and self.references_file is not None:
+            self._references = References.load(self.references_file)
+            if self._references.attribute_scores.shape[1] != len(self._table.attributes):
+                raise RunError("it has other attributes than the model", where=self.references_file, mend="train again")
+        return self._references
+
+    @references.setter
+    def references(self, references: References | None) -> None:
+        self._references, self.references_file = references, None
+
+    @property
+    def images(self) -> Path | None:
+        """The folder of the training pictures; ``None`` where it is not known or no longer there."""
+        folder = self.about.get("data", {}).get("images")
+        return Path(folder) if folder and Path(folder).is_dir() else None
+
+    @cached_property
+    def class_vectors(self) -> np.ndarray:
+        """Float64 ``(N, K)``: the classes in the form that the method scores with; all 0 where it does not."""
+        with torch.inference_mode():
+            return self.method.class_vectors(self._classes).cpu().double().numpy()
+
+    @torch.inference_mode()
+    def class_scores(self, branches: dict[str, Branch]) -> np.ndarray:
+        """Float64 ``(B, N)`` raw class scores of what the method made of B pictures."""
+        return self.method.class_scores(branches, self._classes).cpu().double().numpy()
+
+    def add_class(
+        self, name: str, values: Sequence[float] | np.ndarray | Mapping[str, float], *, seen: bool = False
+    ) -> None:
+        """A new class from its attributes, without retraining.
 
         Args:
             name: new to the table.
             values: K numbers in the table's unit, or a mapping from attribute names, the others 0.
+            seen: whether the model was trained on pictures of it (a class that was removed comes back).
         """
-        self.table = self._table.with_class(name, values)
+        self.table = self._table.with_class(name, values, seen=seen)
+
+    def edit_class(self, name: str, values: Sequence[float] | np.ndarray | Mapping[str, float]) -> None:
+        """Other attribute values for a class, without retraining.
+
+        Args:
+            name: the class.
+            values: K numbers in the table's unit, or a mapping from attribute names, the others as they are.
+        """
+        self.table = self._table.with_values(name, values)
 
     def remove_class(self, name: str) -> None:
         """Choose among the other classes from now on."""
@@ -312,8 +362,23 @@ class Recognizer:
         ]
 
     @torch.inference_mode()
+    def look(self, picture: Picture) -> Look:
+        """Ask the network about one picture; what it made of it can then be ranked and explained in milliseconds."""
+        own = isinstance(picture, Image.Image)
+        image = upright_rgb(picture) if isinstance(picture, Image.Image) else open_picture(picture)
+        branches = self.method.maps(self._inputs([image]))
+        psi = self.method.fused_attribute_scores(branches)[0].cpu().double().numpy()
+        return Look(self, image, "" if own else str(picture), branches, psi)
+
     def explain(
-        self, picture: Picture, *, target: str | None = None, rival: str | None = None, among: str = "all"
+        self,
+        picture: Picture,
+        *,
+        target: str | None = None,
+        rival: str | None = None,
+        among: str = "all",
+        corrections: Mapping[str, float] | None = None,
+        nearest: int = 6,
     ) -> Explanation:
         """Why a picture is taken for a class, attribute by attribute and region by region.
 
@@ -322,57 +387,25 @@ class Recognizer:
             target: the class to explain; default the best one.
             rival: the class to compare with; default the best one other than the target.
             among: classes to choose among.
+            corrections: attributes that the model has wrong, with what they are in truth, in the class table's unit.
+            nearest: how many training pictures with similar attribute scores.
         """
-        image = upright_rgb(picture) if isinstance(picture, Image.Image) else open_picture(picture)
-        allowed = self._allowed(among)
-        branches = self.method.maps(self._inputs([image]))
-        scores = self.method.class_scores(branches, self._classes)[0].cpu().double().numpy()
-        psi = self.method.fused_attribute_scores(branches)[0].cpu().double().numpy()
-        vectors = self.method.class_vectors(self._classes).cpu().double().numpy()
-        ranked = {c.name: c for c in self._rank(scores, allowed)}
-        wanted = self._one(ranked, target, ())
-        other = self._one(ranked, rival, (wanted.name,))
-        if other.name == wanted.name:
-            raise UnseenError(f'"{wanted.name}" cannot be its own rival', mend="compare it with another class")
-        c, j = self._table.index(wanted.name), self._table.index(other.name)
-        evidence, against = psi * vectors[c], psi * (vectors[c] - vectors[j])
-        attributes = self._table.attributes
-        order = np.argsort(-evidence, kind="stable")
-        reasons = tuple(
-            Reason(
-                attributes.names[k],
-                attributes.groups[k],
-                attributes.parts[k],
-                float(psi[k]),
-                float(evidence[k]),
-                float(against[k]),
-                float(vectors[c, k]),
-                float(vectors[j, k]),
-            )
-            for k in order
-        )
-        offset = _rest(scores[c], evidence)
-        grid = self.backbone.grids[-1]
+        look = self.look(picture)
+        return look.explanation(corrections, target=target, rival=rival, among=among, nearest=nearest)
 
-        def to_grid(values: Tensor) -> np.ndarray:
-            return values.cpu().double().numpy().reshape(-1, *grid)
+    def correct(
+        self, picture: Picture, corrections: Mapping[str, float], *, top: int = 5, among: str = "all"
+    ) -> tuple[Prediction, Prediction]:
+        """What a picture shows by the model alone, and with attributes corrected by hand; see :meth:`Look.corrected`.
 
-        prediction = self._prediction(picture, list(ranked.values())[:5], psi, vectors)
-        return Explanation(
-            image,
-            prediction,
-            wanted,
-            other,
-            reasons,
-            offset,
-            offset - _rest(scores[j], psi * vectors[j]) - self.gamma * (int(wanted.seen) - int(other.seen)),
-            {name: to_grid(b.attention[0]) for name, b in branches.items() if b.attention is not None},
-            tuple(self.method.counted(branches)),
-            to_grid(self.method.fused_contributions(branches)[0]),
-            self.backbone.transform.crop_box(*image.size),
-            {name: k for k, name in enumerate(attributes.names)},
-            self.method.offset_name,
-        )
+        Args:
+            picture: file or PIL picture.
+            corrections: attribute to what it is in truth, in the class table's unit.
+            top: candidates.
+            among: classes to choose among.
+        """
+        look = self.look(picture)
+        return look.prediction(top=top, among=among), look.prediction(corrections, top=top, among=among)
 
     @torch.inference_mode()
     def parts(self, picture: Picture) -> PartMaps:
@@ -388,11 +421,3 @@ class Recognizer:
             raise UnseenError("this model learned no parts", where=self.method.name, mend=mend)
         maps = {name: shares[0].cpu().double().numpy() for name, shares in found.items()}
         return PartMaps(image, maps, self.backbone.transform.crop_box(*image.size))
-
-    def _one(self, ranked: Mapping[str, Candidate], name: str | None, without: tuple[str, ...]) -> Candidate:
-        if name is not None:
-            self._table.index(name)  # an unknown name is told apart from one not chosen among
-            if name not in ranked:
-                raise UnseenError(f'"{name}" is not among the classes asked for', mend="choose among all")
-            return ranked[name]
-        return next((c for c in ranked.values() if c.name not in without), next(iter(ranked.values())))

@@ -193,7 +193,7 @@ def write_report(
         The page's path.
     """
     plan = Plan.of(run.config, cache_folder(cache), report)
-    recognizer = Recognizer.load(run.folder, device=device)
+    recognizer = Recognizer.load(run.folder, device=device, as_trained=True)
     right, wrong = _examples(recognizer, plan.dataset, report)
     found = run.results["protocols"][run.protocol]
     rows = result_rows([*others, run])
