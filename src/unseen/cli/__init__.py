@@ -7,13 +7,15 @@ from typing import Annotated
 import typer
 
 from unseen import __version__
-from unseen.cli import comparing, figures, listing, pointing, reproducing, training, using
+from unseen.cli import classes, comparing, explaining, figures, listing, pointing, reproducing, training, using
 from unseen.cli.common import app, err, main, out
 
 __all__ = [
     "app",
+    "classes",
     "comparing",
     "err",
+    "explaining",
     "figures",
     "listing",
     "main",

@@ -198,7 +198,7 @@ def separate(recognizer: Recognizer, first: str, second: str, count: int = 5) ->
 
 def _one_of_each_group(groups: Sequence[str], order: Sequence[int], apart: np.ndarray) -> list[int]:
     """The first attribute of each group, groups without a difference before all others, if there are such."""
-    differing = {groups[k] for k in np.flatnonzero(apart)}
+    differing = {groups[int(k)] for k in np.flatnonzero(apart)}
     first: dict[str, int] = {}
     for k in order:
         first.setdefault(groups[k], k)
