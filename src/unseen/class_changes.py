@@ -168,11 +168,10 @@ def values_of(
     """A class's attribute values from what somebody wrote.
 
     Args:
-        cells: numbers by attribute name; where there is an encoding also cells by column of the spreadsheet that the
-            table was made of.
+        cells: numbers by attribute name; with an encoding also cells by column of the spreadsheet.
         table: whose attributes, in whose unit.
-        encoding: of that spreadsheet.
-        start: ``(K,)`` what everything else has; default 0.
+        encoding: of the spreadsheet that the table was made of.
+        start: ``(K,)`` what everything else has; default 0, or with an encoding what it takes for unknown.
         where: the place, for errors.
 
     Returns:
@@ -182,26 +181,27 @@ def values_of(
         DataError: an unknown name, or a cell that is no finite number.
     """
     attributes = table.attributes
+    if encoding is not None:
+        encoded = encoding.encode(cells) if cells or start is None else np.array(start)
+        if start is None:
+            return encoded
+        named = {name.strip().casefold() for name in cells}
+        given = [
+            name.casefold() in named or group.casefold() in named
+            for name, group in zip(attributes.names, attributes.groups, strict=True)
+        ]
+        return np.where(given, encoded, start)
     values = np.zeros(len(attributes)) if start is None else np.array(start, dtype=np.float64)
-    columns = {name: cell for name, cell in cells.items() if name not in attributes.positions}
-    if columns and encoding is not None:
-        encoded = encoding.encode(columns)
-        for k, (name, group) in enumerate(zip(attributes.names, attributes.groups, strict=True)):
-            if start is None or name in columns or group in columns:
-                values[k] = encoded[k]
-    elif columns:
-        attributes.index(next(iter(columns)))  # says so, with near names
     for name, cell in cells.items():
-        if name in columns:
-            continue
         try:
             number = float(str(cell))
         except ValueError:
             number = math.nan
+        k = attributes.index(name)
         if not math.isfinite(number):
             what = "the cell is blank" if str(cell) == "" else f'"{cell}" is not a finite number'
             raise DataError(f'attribute "{name}": {what}', where=where, mend="write a number")
-        values[attributes.positions[name]] = number
+        values[k] = number
     return values
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +26,8 @@ WIDTH = 11.0
 """Of the figure of an explanation, in inches."""
 DRAWN = 700
 """Pixels of the longer side of pictures in it."""
+ELONGATED = 1.8
+"""Pictures with longer sides than this, to the shorter ones, are drawn in their own way."""
 
 
 def overlay(
@@ -63,8 +64,8 @@ def label(name: str) -> str:
 
 
 def said(reason: Reason) -> str:
-    """An attribute as it bears on the decision: ``(not seen)`` where its score is negative."""
-    return label(reason.attribute) + (" (not seen)" if reason.score < 0 else "")
+    """An attribute as it bears on the decision: ``(not seen)`` where its score is below that of an average picture."""
+    return label(reason.attribute) + (" (not seen)" if reason.score < reason.typical else "")
 
 
 def account(explanation: Explanation, count: int) -> tuple[list[Reason], list[tuple[str, float, float]]]:
@@ -130,13 +131,12 @@ def explanation_figure(
     shape = picture.width / picture.height
     reasons = explanation.looked_for(top)
     shown = [(near, small) for near, small in nearest if small is not None]
-    columns = next(c for limit, c in ((0.45, 6), (0.8, 4), (1.8, 3), (3.6, 2), (math.inf, 1)) if shape <= limit)
+    maps = [_map(explanation, reason, picture, crop) for reason in reasons]
+    columns = 3 if maps and maps[0].width >= 0.8 * maps[0].height else 4
     rows = -(-len(reasons) // columns)
-    cell = min(WIDTH / columns / shape, 4.5) + 0.35
-    bars = max(3.2, 0.19 * (2 * top + 3))
-    heights = {"wide": min(WIDTH / shape, 4.0) + 0.6} if shape > 1.8 else {}
-    heights |= {"evidence": bars + 0.4}
-    heights |= {"heat": rows * cell + 0.3} if rows else {}
+    heights = {"wide": min(WIDTH / shape, 4.0) + 0.6} if shape > ELONGATED else {}
+    heights |= {"evidence": max(3.4, 0.19 * (2 * top + 3)) + 0.5}
+    heights |= {"heat": rows * (WIDTH / columns * maps[0].height / maps[0].width + 0.3) + 0.3} if rows else {}
     heights |= {"nearest": 2.0} if shown else {}
     with style():
         figure = new_figure(WIDTH, sum(heights.values()))
@@ -151,7 +151,7 @@ def explanation_figure(
         _evidence(left, explanation, 2 * top)
         _lead(right, explanation, 2 * top)
         if rows:
-            _heat_maps(band["heat"], explanation, reasons, picture, crop, (rows, columns))
+            _heat_maps(band["heat"], reasons, maps, (rows, columns))
         if shown:
             _nearest(band["nearest"], shown)
         form = path.suffix.lower().lstrip(".")
@@ -187,7 +187,7 @@ def _picture(
     if explanation.before:
         lines.append(f"before correcting: {_sure(explanation.before[0])}")
         lines += [f"corrected: {label(name)} = {value:g}" for name, value in explanation.corrections.items()]
-    axis.set_title("\n".join(shorten(line, 60) for line in lines), fontsize=9)
+    axis.set_title("\n".join(shorten(line, 38) for line in lines), fontsize=8)
     axis.axis("off")
 
 
@@ -195,43 +195,51 @@ def _evidence(axis: Axes, explanation: Explanation, count: int) -> None:
     """What makes up the score of the class: attributes for and against it."""
     strongest = sorted((r for r in explanation.reasons if r.evidence), key=lambda r: -abs(r.evidence))
     shown, others = strongest[:count], strongest[count:]
-    bars = [(explanation.offset_name, explanation.offset)] if abs(explanation.offset) > 1e-6 else []
-    bars += [(f"{len(others)} other attributes", sum(r.evidence for r in others))] if others else []
+    bars = [(f"{len(others)} other attributes", sum(r.evidence for r in others))] if others else []
     bars += [(said(r), r.evidence) for r in sorted(shown, key=lambda r: r.evidence)]
-    _bars(axis, bars, f"for and against {class_label(explanation.target.name)}")
+    _bars(axis, bars, f"for {class_label(explanation.target.name)}", explanation.offset_name, explanation.offset)
 
 
 def _lead(axis: Axes, explanation: Explanation, count: int) -> None:
     """What makes up the lead of the class over its rival."""
     shown, rest = account(explanation, count)
-    bars = [(name, against) for name, _, against in reversed(rest)]
+    bars = [(name, against) for name, _, against in reversed(rest) if name != explanation.offset_name]
     bars += [(said(r), r.against) for r in sorted(shown, key=lambda r: r.against)]
-    _bars(axis, bars, f"lead over {class_label(explanation.rival.name)}")
+    title = f"over {class_label(explanation.rival.name)}"
+    _bars(axis, bars, title, explanation.offset_name, explanation.lead_offset)
 
 
-def _bars(axis: Axes, bars: Sequence[tuple[str, float]], title: str) -> None:
+def _bars(axis: Axes, bars: Sequence[tuple[str, float]], title: str, offset_name: str, offset: float) -> None:
+    """Bars to the right for, to the left against; the offset is written below, since it may dwarf them."""
     places = range(len(bars))
     axis.barh(places, [value for _, value in bars], color=[FOR if value > 0 else AGAINST for _, value in bars])
     axis.set_yticks(places, [shorten(name, 34) for name, _ in bars])
     axis.axvline(0, color="black", linewidth=0.6)
-    axis.set_title(shorten(title, 44))
+    axis.set_title(shorten(title, 36), fontsize=9)
     axis.tick_params(labelsize=7)
+    axis.locator_params(axis="x", nbins=4)
+    if abs(offset) > 1e-6:
+        axis.set_xlabel(f"{shorten(offset_name, 40)}: {offset:+.3f}", fontsize=7)
 
 
-def _heat_maps(
-    band: SubFigure,
-    explanation: Explanation,
-    reasons: Sequence[Reason],
-    picture: Image.Image,
-    crop: tuple[float, float, float, float],
-    grid: tuple[int, int],
-) -> None:
+def _map(
+    explanation: Explanation, reason: Reason, picture: Image.Image, crop: tuple[float, float, float, float]
+) -> Image.Image:
+    """The heat map of an attribute; of elongated pictures only what the network saw."""
+    drawn = overlay(picture, explanation.heat(reason.attribute), crop)
+    if 1 / ELONGATED <= picture.width / picture.height <= ELONGATED:
+        return drawn
+    left, top, right, bottom = (round(v) for v in crop)
+    return drawn.crop((max(left, 0), max(top, 0), min(right, picture.width), min(bottom, picture.height)))
+
+
+def _heat_maps(band: SubFigure, reasons: Sequence[Reason], maps: Sequence[Image.Image], grid: tuple[int, int]) -> None:
     band.suptitle("where the model looked for", fontsize=10)
     axes = band.subplots(*grid, squeeze=False).ravel()
     for axis in axes:
         axis.axis("off")
-    for axis, reason in zip(axes, reasons, strict=False):
-        axis.imshow(overlay(picture, explanation.heat(reason.attribute), crop))
+    for axis, reason, drawn in zip(axes, reasons, maps, strict=False):
+        axis.imshow(drawn)
         axis.set_title(f"{shorten(label(reason.attribute), 34)}  {reason.evidence:+.2f}", fontsize=9)
 
 

@@ -105,7 +105,8 @@ def closest(recognizer: Recognizer, name: str, count: int = 5) -> list[Near]:
     table, unit = recognizer.table, directions(recognizer)
     mine = table.index(name)
     cosine = unit @ unit[mine]
-    limit = min(NEAR, _nearest_seen(table, unit, mine))
+    pairs = _pairs(unit[table.seen], 1)
+    limit = min(NEAR, pairs[0][2] if pairs else 1.0)
     order = [int(c) for c in np.argsort(-cosine, kind="stable") if c != mine][:count]
     return [
         Near(
@@ -122,14 +123,6 @@ def closest(recognizer: Recognizer, name: str, count: int = 5) -> list[Near]:
 def nearly_equal(recognizer: Recognizer, name: str) -> Near | None:
     """The class that one nearly equals, to warn of it; ``None`` if there is none."""
     return next((near for near in closest(recognizer, name, 1) if near.nearly_equal), None)
-
-
-def _nearest_seen(table: ClassTable, unit: np.ndarray, without: int) -> float:
-    """The largest cosine between two seen classes other than ``without``."""
-    rows = table.seen.copy()
-    rows[without] = False
-    pairs = _pairs(unit[rows], 1)
-    return pairs[0][2] if pairs else 1.0
 
 
 def _pairs(unit: np.ndarray, count: int) -> list[tuple[int, int, float]]:

@@ -65,9 +65,10 @@ class Reason:
     Args:
         attribute, group, part: its names.
         score: attribute score psi_k.
-        evidence: psi_k z_ck, what it adds to the class score.
-        against: psi_k (z_ck - z_jk), what it adds to the lead over the rival j.
+        evidence: (psi_k - m_k) z_ck, what it adds to the class score.
+        against: (psi_k - m_k) (z_ck - z_jk), what it adds to the lead over the rival j.
         value, rival_value: z_ck and z_jk, as the method scores with them.
+        typical: m_k, the mean of psi_k over the training pictures; 0 where they are not known.
     """
 
     attribute: str
@@ -78,6 +79,7 @@ class Reason:
     against: float
     value: float
     rival_value: float
+    typical: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,11 @@ class Explanation:
         prediction: as :meth:`Recognizer.predict` gives it.
         target, rival: the class explained, and the one it is compared with.
         reasons: one an attribute, strongest evidence first. Their evidence adds up to the class score less ``offset``.
-        offset: what the score holds beside the attributes, such as the method's seen/unseen margin.
+        offset: what the score holds beside the evidence: what a picture of average attribute scores gets, where
+            training pictures are known, and such as the method's seen/unseen margin.
         offset_name: what that is called.
-        lead_offset: what margin and gamma add to the target's lead over the rival; the lead is this plus the sum of
-            ``against``. It is 0 where both are seen or both unseen.
+        lead_offset: what these and gamma add to the target's lead over the rival; the lead is this plus the sum of
+            ``against``. Without known training pictures it is 0 where both are seen or both unseen.
         attention: name of a sub-net to ``(K, h, w)`` in the table's attribute order; empty without attention.
         counted: names of the sub-nets whose scores count.
         contributions: ``(K, h, w)`` what each region adds to each attribute score, sub-nets fused.
@@ -128,17 +131,21 @@ class Explanation:
 
     def looked_for(self, count: int) -> list[Reason]:
         """Of the attributes that speak for the target by being there, those that tell it from the rival most."""
-        return [r for r in self.strongest(len(self.reasons)) if r.evidence > 0 and r.score > 0][:count]
+        return [r for r in self.strongest(len(self.reasons)) if r.evidence > 0 and r.score > r.typical][:count]
 
     def heat(self, attribute: str) -> np.ndarray:
-        """``(h, w)`` where the model looked for it: the counted sub-nets' mean attention, else contributions > 0."""
+        """``(h, w)`` where the model looked for it: the counted sub-nets' mean attention, else contributions.
+
+        Of contributions, what exceeds a region's equal share of the typical attribute score.
+        """
         if attribute not in self.order:
             raise DataError(f'no attribute "{attribute}"', mend=f"one of {', '.join(list(self.order)[:5])}, ...")
         k = self.order[attribute]
         looked = [maps[k] for name, maps in self.attention.items() if name in self.counted]
         if looked:
             return np.mean([one / max(one.max(), 1e-12) for one in looked], axis=0)
-        return self.contributions[k].clip(min=0)
+        share = next(r.typical for r in self.reasons if r.attribute == attribute) / self.contributions[k].size
+        return (self.contributions[k] - share).clip(min=0)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form, with a heat map an attribute."""

@@ -201,7 +201,9 @@ class Look:
         if other.name == wanted.name:
             raise UnseenError(f'"{wanted.name}" cannot be its own rival', mend="compare it with another class")
         c, j = table.index(wanted.name), table.index(other.name)
-        evidence, against = psi * vectors[c], psi * (vectors[c] - vectors[j])
+        known = recognizer.references is not None
+        typical = recognizer.references.fit.mean if recognizer.references is not None else np.zeros_like(psi)
+        evidence, against = (psi - typical) * vectors[c], (psi - typical) * (vectors[c] - vectors[j])
         attributes = table.attributes
         reasons = tuple(
             Reason(
@@ -213,11 +215,13 @@ class Look:
                 float(against[k]),
                 float(vectors[c, k]),
                 float(vectors[j, k]),
+                float(typical[k]),
             )
             for k in np.argsort(-evidence, kind="stable")
         )
-        offset = _rest(scores[c], evidence)
-        lead = offset - _rest(scores[j], psi * vectors[j])
+        own, others = (_rest(scores[i], psi * vectors[i]) for i in (c, j))  # margins and the like
+        usual = vectors[[c, j]] @ typical
+        name = recognizer.method.offset_name
         grid = recognizer.backbone.grids[-1]
 
         def to_grid(values: Tensor) -> np.ndarray:
@@ -229,14 +233,14 @@ class Look:
             wanted,
             other,
             reasons,
-            offset,
-            lead - recognizer.gamma * (int(wanted.seen) - int(other.seen)),
+            own + float(usual[0]),
+            own - others + float(usual[0] - usual[1]) - recognizer.gamma * (int(wanted.seen) - int(other.seen)),
             {name: to_grid(b.attention[0]) for name, b in self.branches.items() if b.attention is not None},
             tuple(recognizer.method.counted(self.branches)),
             to_grid(recognizer.method.fused_contributions(self.branches)[0]),
             recognizer.backbone.transform.crop_box(*self.image.size),
             attributes.positions,
-            recognizer.method.offset_name,
+            name if not known else f"average picture, {name}" if own or others else "average picture",
             dict(corrections),
             tuple(self.rank(among=among)[:5]) if corrections else (),
             tuple(self.nearest(nearest, corrections)),
