@@ -250,8 +250,9 @@ def test_explain_several_pictures_and_every_attribute(unseen, run, tmp_path):
     Image.open(one).resize((40, 300)).save(tmp_path / "tall.png")
     (tmp_path / "broken.jpg").write_bytes(b"x")
     files = [one, two, tmp_path / "wide.png", tmp_path / "tall.png", tmp_path / "broken.jpg"]
-    status, out, err = unseen(
-        "explain", run, *files, "-o", tmp_path / "out", "--all-attributes", tmp_path / "maps", "--device", "cpu"
+    few = ["--top", "2", "--nearest", "1"]
+    status, _, err = unseen(
+        "explain", run, *files, *few, "-o", tmp_path / "out", "--all-attributes", tmp_path / "maps", "--device", "cpu"
     )
     assert status == 2  # the broken one
     assert "broken.jpg" in err
