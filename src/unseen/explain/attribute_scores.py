@@ -191,8 +191,9 @@ def picture_sheet(explanation: Explanation, name: str, title: str, origin: str, 
     """
     target, rival = explanation.target, explanation.rival
     order = explanation.order
-    columns = ["attribute", "group", "part", "score", "value", "rival_value", "evidence", "against"]
+    columns = ["attribute", "group", "part", "score", "typical", "value", "rival_value", "evidence", "against"]
     numbers = pd.DataFrame([vars(r) for r in sorted(explanation.reasons, key=lambda r: order[r.attribute])])[columns]
+    typical = bool(numbers["typical"].any())
     shown = numbers.loc[[order[r.attribute] for r in explanation.strongest(top)]]
     places = np.arange(len(shown))
     a, b = class_label(target.name), class_label(rival.name)
@@ -202,8 +203,9 @@ def picture_sheet(explanation: Explanation, name: str, title: str, origin: str, 
         picture.imshow(explanation.picture)
         picture.axis("off")
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-        scores.barh(places, shown["score"], color=[FOR if v >= 0 else AGAINST for v in shown["score"]], height=0.65)
-        scores.set_title("attribute score of the picture")
+        above = shown["score"] - shown["typical"]
+        scores.barh(places, above, color=[FOR if v >= 0 else AGAINST for v in above], height=0.65)
+        scores.set_title(f"attribute score{' above the average' if typical else ' of the picture'}")
         scores.set_yticks(places, [shorten(label(x)) for x in shown["attribute"]], fontsize=8)
         values.barh(places - 0.2, shown["value"], height=0.36, color="#33566b", label=a)
         values.barh(places + 0.2, shown["rival_value"], height=0.36, color="#e0a83e", label=b)
@@ -219,11 +221,13 @@ def picture_sheet(explanation: Explanation, name: str, title: str, origin: str, 
             if axis is not scores:
                 axis.set_yticks(places, [""] * len(places))
     total = numbers["against"].sum()
+    less = ", less that of an average training picture" if typical else ""
+    offsets = f"{'the average picture and ' if typical else ''}seen/unseen offsets"
     caption = (
         f"The {len(shown)} attributes that tell {a} (named) and {b} apart most. Score: the method's fused attribute "
-        f"score of the picture; class vectors: what the method makes of the class table; their product is "
+        f"score of the picture{less}; class vectors: what the method makes of the class table; their product is "
         f"the lead of {a}: {shown['against'].sum():+.3g} by these attributes, {total:+.3g} by all {len(numbers)}, "
-        f"{explanation.lead_offset:+.3g} by seen/unseen offsets. {origin}."
+        f"{explanation.lead_offset:+.3g} by {offsets}. {origin}."
     )
     summary = {
         "picture": explanation.prediction.picture,

@@ -201,7 +201,6 @@ class Look:
         if other.name == wanted.name:
             raise UnseenError(f'"{wanted.name}" cannot be its own rival', mend="compare it with another class")
         c, j = table.index(wanted.name), table.index(other.name)
-        known = recognizer.references is not None
         typical = recognizer.references.fit.mean if recognizer.references is not None else np.zeros_like(psi)
         evidence, against = (psi - typical) * vectors[c], (psi - typical) * (vectors[c] - vectors[j])
         attributes = table.attributes
@@ -240,7 +239,7 @@ class Look:
             to_grid(recognizer.method.fused_contributions(self.branches)[0]),
             recognizer.backbone.transform.crop_box(*self.image.size),
             attributes.positions,
-            name if not known else f"average picture, {name}" if own or others else "average picture",
+            name if not usual.any() else f"average picture, {name}" if own or others else "average picture",
             dict(corrections),
             tuple(self.rank(among=among)[:5]) if corrections else (),
             tuple(self.nearest(nearest, corrections)),
