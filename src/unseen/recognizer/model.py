@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
@@ -14,13 +17,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unseen.backbones import Backbone, BackboneSpec, open_picture, upright_rgb
+from unseen.backbones import Backbone, BackboneSpec, Transform, open_picture, upright_rgb
 from unseen.classes import ClassTable, write_attributes
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.files import read_json, write_json
-from unseen.methods import ClassSpace, Method, find_method
+from unseen.methods import Method, find_method
 from unseen.recognizer.answers import Candidate, Explanation, PartMaps, Prediction, Reason
-from unseen.semantics import name_things
+from unseen.recognizer.scoring import ClassScorer
 from unseen.towers import TEXTS, TextTower
 from unseen.training.checkpoints import load_weights, save_weights
 from unseen.training.endtoend import build_method
@@ -37,6 +40,38 @@ def _rest(score: float, evidence: np.ndarray) -> float:
     return 0.0 if abs(rest) < 1e-5 * max(1.0, float(np.abs(evidence).sum())) else rest
 
 
+def _read(
+    stream: Iterator[Picture], transform: Transform, size: int, workers: int
+) -> Generator[tuple[list[Picture], list[Tensor | DataError]]]:
+    """Pictures in batches with their cropped pixels, or what is wrong with them; decoded by threads ahead of time."""
+
+    def read(picture: Picture) -> Tensor | DataError:
+        try:
+            return transform.cropped(picture)
+        except DataError as error:
+            return error
+
+    if not workers:
+        while batch := list(islice(stream, size)):
+            yield batch, [read(picture) for picture in batch]
+        return
+    pool, ahead = ThreadPoolExecutor(workers), deque[tuple[list[Picture], list[Any]]]()
+
+    def begin(picture: Picture) -> Any:  # one that is in memory may be there twice, and loads once
+        return read(picture) if isinstance(picture, Image.Image) else pool.submit(read, picture)
+
+    try:
+        while True:
+            while len(ahead) < 2 and (batch := list(islice(stream, size))):
+                ahead.append((batch, [begin(picture) for picture in batch]))
+            if not ahead:
+                return
+            batch, futures = ahead.popleft()
+            yield batch, [found.result() if isinstance(found, Future) else found for found in futures]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 class Recognizer:
     """Backbone, trained method and class table.
 
@@ -46,6 +81,7 @@ class Recognizer:
         table: the classes to choose from.
         gamma: taken off the scores of seen classes.
         temperature: of the confidence's softmax; ``None`` where it was not fitted (then 1).
+        threshold: confidence below which a picture counts as unknown, chosen on validation data; ``None`` without.
         store_dtype: regions are rounded to it, as in training.
         device: see :func:`unseen.training.engine.make_fabric`.
         about: whatever else is known (data, protocol), kept when saving.
@@ -59,6 +95,7 @@ class Recognizer:
         *,
         gamma: float = 0.0,
         temperature: float | None = None,
+        threshold: float | None = None,
         store_dtype: str = "float16",
         device: str = "auto",
         about: Mapping[str, Any] | None = None,
@@ -67,8 +104,10 @@ class Recognizer:
         self.backbone = backbone.to(self.device)
         self.method = method.eval().to(self.device)
         self._table = table
+        self._made: ClassScorer | None = None
         self.gamma = gamma
         self.temperature = temperature
+        self.threshold = threshold
         self.store_dtype = store_dtype
         self.about = dict(about or {})
 
@@ -108,6 +147,7 @@ class Recognizer:
             table,
             gamma=about["gamma"],
             temperature=about["temperature"],
+            threshold=about.get("threshold"),
             store_dtype=about["store_dtype"],
             device=device,
             about=about["about"],
@@ -135,6 +175,7 @@ class Recognizer:
             "vector_length": manifest["semantics"]["vector_length"],
             "gamma": found[chosen]["gamma"],
             "temperature": found[chosen]["temperature"],
+            "threshold": (found[chosen].get("calibration") or {}).get("threshold"),
             "store_dtype": run.config.store_dtype,
             "about": {k: manifest[k] for k in ("data", "backbone", "semantics", "method", "versions")}
             | {"protocol": run.protocol, "seed": int(chosen)},
@@ -166,6 +207,7 @@ class Recognizer:
             "backbone": spec.to_json(),
             "gamma": self.gamma,
             "temperature": self.temperature,
+            "threshold": self.threshold,
             "store_dtype": self.store_dtype,
             "about": self.about,
         }
@@ -186,16 +228,14 @@ class Recognizer:
         if table.attributes.names != self._table.attributes.names:
             raise UnseenError("a table of other attributes", mend="keep the attribute columns that it was trained with")
         self._table = table
-        self.__dict__.pop("_classes", None)
 
-    @cached_property
-    def _classes(self) -> ClassSpace:
-        vectors = torch.from_numpy(self._table.values.copy())
-        seen = torch.from_numpy(self._table.seen.copy())
-        words = None
-        if self.method.reads_text:
-            words = name_things(self._table.names, self._table.attributes, self._text_tower)
-        return ClassSpace(vectors, seen, words).to(self.device, torch.float32)
+    @property
+    def _scorer(self) -> ClassScorer:
+        """For the table as it is; blocks of classes that a change of the table left alone are not made again."""
+        if self._made is None or self._made.table is not self._table:
+            tower = self._text_tower if self.method.reads_text else None
+            self._made = ClassScorer(self.method, self._table, self.device, tower, self._made)
+        return self._made
 
     @cached_property
     def _text_tower(self) -> TextTower:
@@ -222,81 +262,155 @@ class Recognizer:
     @torch.inference_mode()
     def _inputs(self, images: Sequence[Image.Image]) -> Tensor:
         """What the method reads: raw regions ``(B, R, C)``, rounded as the region store does, or the pictures."""
-        pixels = torch.stack([self.backbone.transform(image) for image in images]).to(self.device)
+        return self._network_inputs(torch.stack([self.backbone.transform.cropped(image) for image in images]))
+
+    @torch.inference_mode()
+    def _network_inputs(self, cropped: Tensor) -> Tensor:
+        """The same from pictures cropped to the network's size, as bytes ``(B, 3, h, w)``."""
+        pixels = self.backbone.transform.normalized(cropped.to(self.device))
         if self.method.end_to_end:
             return pixels
         return self.backbone(pixels)[0].to(getattr(torch, self.store_dtype)).float()
 
-    def _allowed(self, among: str) -> np.ndarray:
+    def _allowed(
+        self, among: str, only: Iterable[str] | None = None, exclude: Iterable[str] | None = None
+    ) -> np.ndarray:
+        """Rising positions of the classes in question."""
         if among not in AMONG:
             raise UnseenError(f'cannot choose among "{among}"', mend=f"one of {', '.join(AMONG)}")
         seen = self._table.seen
-        allowed = np.flatnonzero({"all": seen | ~seen, "seen": seen, "unseen": ~seen}[among])
-        if not len(allowed):
+        chosen = {"all": seen | ~seen, "seen": seen, "unseen": ~seen}[among]
+        if not chosen.any():
             raise UnseenError(f"there is no {among} class to choose from", mend="choose among all")
-        return allowed
+        if only is not None:
+            chosen &= self._named(only)
+        if exclude is not None:
+            chosen &= ~self._named(exclude)
+        if not chosen.any():
+            raise UnseenError("no class is left to choose from", mend="name more classes, or exclude fewer")
+        return np.flatnonzero(chosen)
+
+    def _named(self, names: Iterable[str]) -> np.ndarray:
+        """Bool ``(N,)``; raises on a name that is no class's."""
+        found = np.zeros(len(self._table), dtype=bool)
+        found[[self._table.index(name) for name in ([names] if isinstance(names, str) else names)]] = True
+        return found
+
+    def _threshold(self, unknown: float | str) -> float:
+        if unknown == "off" or (unknown == "auto" and self.threshold is None):
+            return 0.0
+        threshold = self.threshold if unknown == "auto" else unknown
+        if isinstance(threshold, str) or threshold is None or not 0 <= threshold <= 1:
+            raise UnseenError(f'"{unknown}" is no threshold', mend="auto, off, or a confidence from 0 to 1")
+        return threshold
 
     def predict(
         self,
         pictures: Iterable[Picture] | Picture,
         *,
-        top: int = 5,
-        among: str = "all",
-        batch_size: int = 32,
         broken: Callable[[DataError], None] | None = None,
+        **options: Any,
     ) -> Iterator[Prediction]:
         """Name what pictures show, in their order, a batch at a time.
 
         Args:
             pictures: files or PIL pictures, or one of them.
-            top: candidates a picture.
-            among: ``all``, ``seen`` or ``unseen`` classes.
-            batch_size: pictures at once; memory is O(batch).
             broken: told of every picture that cannot be read, which is then left out.
+            options: as in :meth:`outcomes`.
 
         Raises:
-            DataError: a picture cannot be read, and there is no ``broken``; those of earlier batches have been given.
+            DataError: a picture cannot be read, and there is no ``broken``; those before it have been given.
         """
-        allowed = self._allowed(among)
+        for outcome in self.outcomes(pictures, **options):
+            if isinstance(outcome, Prediction):
+                yield outcome
+            elif broken is None:
+                raise outcome
+            else:
+                broken(outcome)
+
+    def outcomes(
+        self,
+        pictures: Iterable[Picture] | Picture,
+        *,
+        top: int = 5,
+        among: str = "all",
+        only: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
+        unknown: float | str = "auto",
+        batch_size: int = 32,
+        workers: int = 2,
+    ) -> Iterator[Prediction | DataError]:
+        """What :meth:`predict` gives, with the error in the place of a picture that cannot be read.
+
+        Pictures are read ahead of the network, two batches at most, which is also what is held in memory.
+
+        Args:
+            pictures: files or PIL pictures, or one of them.
+            top: candidates a picture.
+            among: ``all``, ``seen`` or ``unseen`` classes.
+            only, exclude: names of the classes to choose from, and not to choose from; confidence is over those left.
+            unknown: confidence below which a picture counts as unknown: ``auto`` (:attr:`threshold`, where there is
+                one), ``off`` or a number.
+            batch_size: pictures at once.
+            workers: threads that read pictures; 0 reads them here, when their batch is due.
+
+        Raises:
+            UnseenError: a name that is no class's, no class left, or no such threshold; before any picture is read.
+        """
+        allowed, threshold = self._allowed(among, only, exclude), self._threshold(unknown)
         stream = iter([pictures] if isinstance(pictures, str | Path | Image.Image) else pictures)
-        while batch := list(islice(stream, batch_size)):
-            yield from self._predict(batch, top, allowed, broken)
+        return self._outcomes(stream, max(1, top), allowed, threshold, batch_size, workers)
+
+    def _outcomes(
+        self, stream: Iterator[Picture], top: int, allowed: np.ndarray, threshold: float, batch_size: int, workers: int
+    ) -> Iterator[Prediction | DataError]:
+        with closing(_read(stream, self.backbone.transform, batch_size, workers)) as batches:
+            for pictures, pixels in batches:
+                readable = [i for i, found in enumerate(pixels) if isinstance(found, Tensor)]
+                named: dict[int, Prediction] = {}
+                if readable:
+                    inputs = self._network_inputs(torch.stack([found for found in pixels if isinstance(found, Tensor)]))
+                    mine = [pictures[i] for i in readable]
+                    named = dict(zip(readable, self._predict(mine, inputs, top, allowed, threshold), strict=True))
+                for i, found in enumerate(pixels):
+                    yield found if isinstance(found, DataError) else named[i]
 
     @torch.inference_mode()
     def _predict(
-        self, batch: list[Picture], top: int, allowed: np.ndarray, broken: Callable[[DataError], None] | None
+        self, pictures: Sequence[Picture], inputs: Tensor, top: int, allowed: np.ndarray, threshold: float
     ) -> list[Prediction]:
-        images, readable = [], []
-        for picture in batch:
-            try:
-                images.append(upright_rgb(picture) if isinstance(picture, Image.Image) else open_picture(picture))
-                readable.append(picture)
-            except DataError as error:
-                if broken is None:
-                    raise
-                broken(error)
-        if not images:
-            return []
-        branches = self.method(self.method.prepare(self._inputs(images)))
-        scores = self.method.class_scores(branches, self._classes).cpu().double().numpy()
+        branches = self.method(self.method.prepare(inputs))
+        best = self._scorer.best(
+            self.method.query(branches), top, allowed, gamma=self.gamma, temperature=self.temperature or 1.0
+        )
         psi = self.method.fused_attribute_scores(branches).cpu().double().numpy()
-        vectors = self.method.class_vectors(self._classes).cpu().double().numpy()
+        names, seen = self._table.names, self._table.seen
+        evidence = psi * self._scorer.vectors(best.index[:, 0])
         return [
-            self._prediction(picture, self._rank(scores[i], allowed)[:top], psi[i], vectors)
-            for i, picture in enumerate(readable)
+            self._prediction(
+                picture,
+                [
+                    Candidate(names[c], bool(seen[c]), float(confidence), float(score))
+                    for c, confidence, score in zip(best.index[i], best.confidence[i], best.score[i], strict=True)
+                ],
+                evidence[i],
+                threshold,
+            )
+            for i, picture in enumerate(pictures)
         ]
 
     def _prediction(
-        self, picture: Picture, candidates: Sequence[Candidate], psi: np.ndarray, vectors: np.ndarray
+        self, picture: Picture, candidates: Sequence[Candidate], evidence: np.ndarray, threshold: float
     ) -> Prediction:
-        """Candidates with the five attributes that speak most for the first."""
-        evidence = psi * vectors[self._table.index(candidates[0].name)]
+        """Candidates with the five attributes of most evidence ``(K,)`` for the first."""
         strongest = np.argsort(-evidence, kind="stable")[:5]
         names = self._table.attributes.names
         return Prediction(
             "" if isinstance(picture, Image.Image) else str(picture),
             tuple(candidates),
             tuple((names[k], float(evidence[k])) for k in strongest if evidence[k] > 0),
+            candidates[0].confidence >= threshold,
         )
 
     def _rank(self, scores: np.ndarray, allowed: np.ndarray) -> list[Candidate]:
@@ -326,16 +440,17 @@ class Recognizer:
         image = upright_rgb(picture) if isinstance(picture, Image.Image) else open_picture(picture)
         allowed = self._allowed(among)
         branches = self.method.maps(self._inputs([image]))
-        scores = self.method.class_scores(branches, self._classes)[0].cpu().double().numpy()
+        scores = self._scorer.scores(self.method.query(branches))[0]
         psi = self.method.fused_attribute_scores(branches)[0].cpu().double().numpy()
-        vectors = self.method.class_vectors(self._classes).cpu().double().numpy()
         ranked = {c.name: c for c in self._rank(scores, allowed)}
         wanted = self._one(ranked, target, ())
         other = self._one(ranked, rival, (wanted.name,))
         if other.name == wanted.name:
             raise UnseenError(f'"{wanted.name}" cannot be its own rival', mend="compare it with another class")
         c, j = self._table.index(wanted.name), self._table.index(other.name)
-        evidence, against = psi * vectors[c], psi * (vectors[c] - vectors[j])
+        first = next(iter(ranked.values()))
+        mine, others, firsts = self._scorer.vectors([c, j, self._table.index(first.name)])
+        evidence, against = psi * mine, psi * (mine - others)
         attributes = self._table.attributes
         order = np.argsort(-evidence, kind="stable")
         reasons = tuple(
@@ -346,8 +461,8 @@ class Recognizer:
                 float(psi[k]),
                 float(evidence[k]),
                 float(against[k]),
-                float(vectors[c, k]),
-                float(vectors[j, k]),
+                float(mine[k]),
+                float(others[k]),
             )
             for k in order
         )
@@ -357,7 +472,7 @@ class Recognizer:
         def to_grid(values: Tensor) -> np.ndarray:
             return values.cpu().double().numpy().reshape(-1, *grid)
 
-        prediction = self._prediction(picture, list(ranked.values())[:5], psi, vectors)
+        prediction = self._prediction(picture, list(ranked.values())[:5], psi * firsts, self._threshold("auto"))
         return Explanation(
             image,
             prediction,
@@ -365,7 +480,7 @@ class Recognizer:
             other,
             reasons,
             offset,
-            offset - _rest(scores[j], psi * vectors[j]) - self.gamma * (int(wanted.seen) - int(other.seen)),
+            offset - _rest(scores[j], psi * others) - self.gamma * (int(wanted.seen) - int(other.seen)),
             {name: to_grid(b.attention[0]) for name, b in branches.items() if b.attention is not None},
             tuple(self.method.counted(branches)),
             to_grid(self.method.fused_contributions(branches)[0]),

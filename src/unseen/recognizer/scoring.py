@@ -69,7 +69,7 @@ class ClassScorer:
         self.method, self.table = method, table
         self._device, self._tower = device, tower
         starts = range(0, len(table), BLOCK)
-        self._blocks = [
+        self._blocks: list[_Block] = [
             earlier._blocks[i] if earlier is not None and self._same(earlier.table, start) else self._make(start)
             for i, start in enumerate(starts)
         ]
@@ -130,7 +130,7 @@ class ClassScorer:
         index = score = shifted = torch.empty(0)
         highest = total = torch.empty(0)
         for columns, raw in self._chunks(query, allowed):
-            seen = torch.from_numpy(self.table.seen[columns.cpu().numpy()]).to(raw.device)
+            seen = torch.from_numpy(self.table.seen[columns.cpu().numpy()]).to(raw)
             lowered = (raw - gamma * seen) / temperature
             order = _leading(lowered, count)
             part = columns[order], raw.gather(1, order), lowered.gather(1, order)
@@ -149,13 +149,14 @@ class ClassScorer:
         return Best(index.cpu().numpy(), score.cpu().numpy(), confidence.cpu().numpy())
 
     def _chunks(self, query: Tensor, allowed: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
-        """Allowed positions ``(n,)`` and float64 raw scores ``(B, n)``; blocks without an allowed class are left out."""
+        """Allowed positions ``(n,)`` and float64 raw scores ``(B, n)``; blocks without one are left out."""
         place = torch.device("cpu") if query.device.type == "mps" else query.device  # which has no float64
         wanted = np.unique(allowed // BLOCK)
         for first in range(0, len(wanted), CHUNK):
             blocks = wanted[first : first + CHUNK]
             scores = torch.cat([self._score(query, self._blocks[b]) for b in blocks], dim=1).to(place)
-            mine = allowed[np.searchsorted(allowed, blocks[0] * BLOCK) : np.searchsorted(allowed, blocks[-1] * BLOCK + BLOCK)]
+            low, high = np.searchsorted(allowed, (blocks[0] * BLOCK, (blocks[-1] + 1) * BLOCK))
+            mine = allowed[low:high]
             within = np.searchsorted(blocks, mine // BLOCK) * BLOCK + mine % BLOCK
             if len(within) < scores.shape[1]:
                 scores = scores[:, torch.from_numpy(within).to(place)]
