@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from unseen import __version__
-from unseen.cli import comparing, figures, listing, pointing, reproducing, training, using
+from unseen.cli import comparing, figures, listing, pointing, predicting, reproducing, training, using
 from unseen.cli.common import app, err, main, out
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "main",
     "out",
     "pointing",
+    "predicting",
     "reproducing",
     "training",
     "using",

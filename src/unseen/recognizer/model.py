@@ -72,6 +72,19 @@ def _read(
         pool.shutdown(cancel_futures=True)
 
 
+def _readable(
+    outcomes: Generator[Prediction | DataError], broken: Callable[[DataError], None] | None
+) -> Generator[Prediction]:
+    with closing(outcomes):
+        for outcome in outcomes:
+            if isinstance(outcome, Prediction):
+                yield outcome
+            elif broken is None:
+                raise outcome
+            else:
+                broken(outcome)
+
+
 class Recognizer:
     """Backbone, trained method and class table.
 
@@ -283,12 +296,18 @@ class Recognizer:
         if not chosen.any():
             raise UnseenError(f"there is no {among} class to choose from", mend="choose among all")
         if only is not None:
-            chosen &= self._named(only)
+            chosen = chosen & self._named(only)
         if exclude is not None:
-            chosen &= ~self._named(exclude)
+            chosen = chosen & ~self._named(exclude)
         if not chosen.any():
             raise UnseenError("no class is left to choose from", mend="name more classes, or exclude fewer")
         return np.flatnonzero(chosen)
+
+    def choices(
+        self, among: str = "all", only: Iterable[str] | None = None, exclude: Iterable[str] | None = None
+    ) -> list[str]:
+        """The classes that these options leave to choose from; see :meth:`outcomes`."""
+        return [self._table.names[i] for i in self._allowed(among, only, exclude)]
 
     def _named(self, names: Iterable[str]) -> np.ndarray:
         """Bool ``(N,)``; raises on a name that is no class's."""
@@ -310,7 +329,7 @@ class Recognizer:
         *,
         broken: Callable[[DataError], None] | None = None,
         **options: Any,
-    ) -> Iterator[Prediction]:
+    ) -> Generator[Prediction]:
         """Name what pictures show, in their order, a batch at a time.
 
         Args:
@@ -321,13 +340,7 @@ class Recognizer:
         Raises:
             DataError: a picture cannot be read, and there is no ``broken``; those before it have been given.
         """
-        for outcome in self.outcomes(pictures, **options):
-            if isinstance(outcome, Prediction):
-                yield outcome
-            elif broken is None:
-                raise outcome
-            else:
-                broken(outcome)
+        return _readable(self.outcomes(pictures, **options), broken)
 
     def outcomes(
         self,
@@ -340,7 +353,7 @@ class Recognizer:
         unknown: float | str = "auto",
         batch_size: int = 32,
         workers: int = 2,
-    ) -> Iterator[Prediction | DataError]:
+    ) -> Generator[Prediction | DataError]:
         """What :meth:`predict` gives, with the error in the place of a picture that cannot be read.
 
         Pictures are read ahead of the network, two batches at most, which is also what is held in memory.
@@ -364,7 +377,7 @@ class Recognizer:
 
     def _outcomes(
         self, stream: Iterator[Picture], top: int, allowed: np.ndarray, threshold: float, batch_size: int, workers: int
-    ) -> Iterator[Prediction | DataError]:
+    ) -> Generator[Prediction | DataError]:
         with closing(_read(stream, self.backbone.transform, batch_size, workers)) as batches:
             for pictures, pixels in batches:
                 readable = [i for i, found in enumerate(pixels) if isinstance(found, Tensor)]
