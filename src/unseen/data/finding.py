@@ -62,7 +62,7 @@ class FoundPictures:
         elif path.is_file():
             yield path
         elif glob.has_magic(source):
-            found = [p for match in sorted(glob.iglob(source, recursive=True)) if (p := Path(match)).is_file()]
+            found = [path for path in sorted(map(Path, glob.iglob(source, recursive=True))) if path.is_file()]
             if not found:
                 raise UnseenError("no file matches this pattern", where=source, mend="mend the pattern")
             yield from found
