@@ -227,7 +227,9 @@ def test_broken_picture_is_named_and_the_others_predicted(unseen, trained, tiny_
     status, out, err = unseen("predict", trained, tmp_path / "broken.jpg", good, "--device", "cpu", "--json")
     assert status == 2
     assert "broken.jpg" in err
-    assert [p["picture"] for p in json.loads(out)] == [str(good)]
+    broken, found = json.loads(out)
+    assert "not a picture" in broken["error"]
+    assert (found["picture"], "error" in found) == (str(good), False)
 
 
 def test_each_candidate_has_its_own_row(unseen, trained, tiny_guide):

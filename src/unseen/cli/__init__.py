@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 from unseen import __version__
-from unseen.cli import classes, comparing, explaining, figures, listing, pointing, reproducing, training, using
+from unseen.cli import (
+    classes,
+    comparing,
+    explaining,
+    figures,
+    listing,
+    pointing,
+    predicting,
+    reproducing,
+    training,
+)
 from unseen.cli.common import app, err, main, out
 
 __all__ = [
@@ -21,9 +31,9 @@ __all__ = [
     "main",
     "out",
     "pointing",
+    "predicting",
     "reproducing",
     "training",
-    "using",
 ]
 
 

@@ -169,7 +169,7 @@ def explain(
     as_json: JsonFlag = False,
 ) -> None:
     """Show why: evidence for and against, where the model looked as heat maps, and similar training pictures."""
-    from unseen.cli.using import find_pictures
+    from unseen.data.finding import find_pictures
     from unseen.explain.figures import attribute_maps, explanation_figure, neighbours
     from unseen.recognizer import Recognizer
 

@@ -38,11 +38,13 @@ class Prediction:
         picture: its path, or ``""`` for one given as pixels.
         candidates: best first.
         attributes: the attributes that speak most for the best class, with their evidence.
+        known: false where the best class's confidence is below the threshold: then the answer is "unknown".
     """
 
     picture: str
     candidates: tuple[Candidate, ...]
     attributes: tuple[tuple[str, float], ...]
+    known: bool = True
 
     @property
     def best(self) -> Candidate:
@@ -53,6 +55,7 @@ class Prediction:
         """JSON form."""
         return {
             "picture": self.picture,
+            "known": self.known,
             "classes": [vars(c) for c in self.candidates],
             "attributes": [{"attribute": name, "evidence": value} for name, value in self.attributes],
         }

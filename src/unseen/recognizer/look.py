@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +20,6 @@ from unseen.training.references import Neighbour, References
 
 if TYPE_CHECKING:
     from unseen.recognizer.model import Recognizer
-
-AMONG = ("all", "seen", "unseen")
 
 
 def _rest(score: float, evidence: np.ndarray) -> float:
@@ -120,8 +118,8 @@ class Look:
         corrections: Mapping[str, float] | None = None,
         *,
         among: str = "all",
-        only: Collection[str] = (),
-        exclude: Collection[str] = (),
+        only: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
     ) -> list[Candidate]:
         """All classes to choose among, best first.
 
@@ -130,7 +128,7 @@ class Look:
             among, only, exclude: as in :meth:`Recognizer.predict`.
         """
         recognizer, table = self.recognizer, self.recognizer.table
-        scores, allowed = self.class_scores(corrections), self._allowed(among, only, exclude)
+        scores, allowed = self.class_scores(corrections), recognizer.allowed(among, only, exclude)
         shifted = (scores - recognizer.gamma * table.seen)[allowed] / (recognizer.temperature or 1.0)
         confidence = np.exp(shifted - shifted.max())
         confidence /= confidence.sum()
@@ -139,20 +137,6 @@ class Look:
             for j in np.argsort(-shifted, kind="stable")
             for c in (allowed[j],)
         ]
-
-    def _allowed(self, among: str, only: Collection[str], exclude: Collection[str]) -> np.ndarray:
-        table = self.recognizer.table
-        if among not in AMONG:
-            raise UnseenError(f'cannot choose among "{among}"', mend=f"one of {', '.join(AMONG)}")
-        allowed = {"all": np.ones(len(table), bool), "seen": table.seen.copy(), "unseen": ~table.seen}[among]
-        if only:
-            chosen = np.zeros(len(table), bool)
-            chosen[[table.index(name) for name in only]] = True
-            allowed &= chosen
-        allowed[[table.index(name) for name in exclude]] = False
-        if not allowed.any():
-            raise UnseenError(f"there is no {among} class to choose from", mend="allow more classes")
-        return np.flatnonzero(allowed)
 
     def prediction(
         self, corrections: Mapping[str, float] | None = None, *, top: int = 5, among: str = "all"
@@ -165,7 +149,8 @@ class Look:
         evidence = psi * self.recognizer.class_vectors[table.index(candidates[0].name)]
         speaking = [k for k in np.argsort(-evidence, kind="stable")[:5] if evidence[k] > 0]
         reasons = tuple((table.attributes.names[k], float(evidence[k])) for k in speaking)
-        return Prediction(self.picture, tuple(candidates), reasons)
+        known = candidates[0].confidence >= (self.recognizer.threshold or 0.0)
+        return Prediction(self.picture, tuple(candidates), reasons, known)
 
     def nearest(self, count: int = 6, corrections: Mapping[str, float] | None = None) -> list[Neighbour]:
         """The training pictures with the most similar attribute scores, itself left out; none without references."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
@@ -14,15 +17,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unseen.backbones import Backbone, BackboneSpec, open_picture, upright_rgb
+from unseen.backbones import Backbone, BackboneSpec, Transform, open_picture, upright_rgb
 from unseen.class_changes import reset, table_in_use, trained_table
 from unseen.classes import ClassTable, write_attributes
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.files import read_json, write_json
-from unseen.methods import Branch, ClassSpace, Method, find_method
+from unseen.methods import Branch, Method, find_method
 from unseen.recognizer.answers import Candidate, Explanation, PartMaps, Prediction
-from unseen.recognizer.look import AMONG, Look
-from unseen.semantics import name_things
+from unseen.recognizer.look import Look
+from unseen.recognizer.scoring import ClassScorer
 from unseen.towers import TEXTS, TextTower
 from unseen.training.checkpoints import load_weights, save_weights
 from unseen.training.endtoend import build_method
@@ -30,7 +33,53 @@ from unseen.training.engine import make_fabric
 from unseen.training.references import References, references_beside
 
 Picture = Path | str | Image.Image
+AMONG = ("all", "seen", "unseen")
 FORMAT = 1
+
+
+def _read(
+    stream: Iterator[Picture], transform: Transform, size: int, workers: int
+) -> Generator[tuple[list[Picture], list[Tensor | DataError]]]:
+    """Pictures in batches with their cropped pixels, or what is wrong with them; decoded by threads ahead of time."""
+
+    def read(picture: Picture) -> Tensor | DataError:
+        try:
+            return transform.cropped(picture)
+        except DataError as error:
+            return error
+
+    if not workers:
+        while batch := list(islice(stream, size)):
+            yield batch, [read(picture) for picture in batch]
+        return
+    pool, ahead = ThreadPoolExecutor(workers), deque[tuple[list[Picture], list[Any]]]()
+
+    def begin(picture: Picture) -> Any:  # one that is in memory may be there twice, and loads once
+        return read(picture) if isinstance(picture, Image.Image) else pool.submit(read, picture)
+
+    try:
+        while True:
+            while len(ahead) < 2 and (batch := list(islice(stream, size))):
+                ahead.append((batch, [begin(picture) for picture in batch]))
+            if not ahead:
+                return
+            batch, futures = ahead.popleft()
+            yield batch, [found.result() if isinstance(found, Future) else found for found in futures]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _readable(
+    outcomes: Generator[Prediction | DataError], broken: Callable[[DataError], None] | None
+) -> Generator[Prediction]:
+    with closing(outcomes):
+        for outcome in outcomes:
+            if isinstance(outcome, Prediction):
+                yield outcome
+            elif broken is None:
+                raise outcome
+            else:
+                broken(outcome)
 
 
 class Recognizer:
@@ -42,6 +91,7 @@ class Recognizer:
         table: the classes to choose from.
         gamma: taken off the scores of seen classes.
         temperature: of the confidence's softmax; ``None`` where it was not fitted (then 1).
+        threshold: confidence below which a picture counts as unknown, chosen on validation data; ``None`` without.
         store_dtype: regions are rounded to it, as in training.
         device: see :func:`unseen.training.engine.make_fabric`.
         about: whatever else is known (data, protocol), kept when saving.
@@ -55,6 +105,7 @@ class Recognizer:
         *,
         gamma: float = 0.0,
         temperature: float | None = None,
+        threshold: float | None = None,
         store_dtype: str = "float16",
         device: str = "auto",
         about: Mapping[str, Any] | None = None,
@@ -63,8 +114,10 @@ class Recognizer:
         self.backbone = backbone.to(self.device)
         self.method = method.eval().to(self.device)
         self._table = table
+        self._made: ClassScorer | None = None
         self.gamma = gamma
         self.temperature = temperature
+        self.threshold = threshold
         self.store_dtype = store_dtype
         self.about = dict(about or {})
         self.references_file: Path | None = None
@@ -109,6 +162,7 @@ class Recognizer:
             table,
             gamma=about["gamma"],
             temperature=about["temperature"],
+            threshold=about.get("threshold"),
             store_dtype=about["store_dtype"],
             device=device,
             about=about["about"],
@@ -138,6 +192,7 @@ class Recognizer:
             "vector_length": manifest["semantics"]["vector_length"],
             "gamma": found[chosen]["gamma"],
             "temperature": found[chosen]["temperature"],
+            "threshold": (found[chosen].get("calibration") or {}).get("threshold"),
             "store_dtype": run.config.store_dtype,
             "about": {k: manifest[k] for k in ("data", "backbone", "semantics", "method", "versions")}
             | {"protocol": run.protocol, "seed": int(chosen)},
@@ -173,6 +228,7 @@ class Recognizer:
             "backbone": spec.to_json(),
             "gamma": self.gamma,
             "temperature": self.temperature,
+            "threshold": self.threshold,
             "store_dtype": self.store_dtype,
             "about": self.about,
         }
@@ -193,17 +249,15 @@ class Recognizer:
         if table.attributes.names != self._table.attributes.names:
             raise UnseenError("a table of other attributes", mend="keep the attribute columns that it was trained with")
         self._table = table
-        self.__dict__.pop("_classes", None)
         self.__dict__.pop("class_vectors", None)
 
-    @cached_property
-    def _classes(self) -> ClassSpace:
-        vectors = torch.from_numpy(self._table.values.copy())
-        seen = torch.from_numpy(self._table.seen.copy())
-        words = None
-        if self.method.reads_text:
-            words = name_things(self._table.names, self._table.attributes, self._text_tower)
-        return ClassSpace(vectors, seen, words).to(self.device, torch.float32)
+    @property
+    def _scorer(self) -> ClassScorer:
+        """For the table as it is; blocks of classes that a change of the table left alone are not made again."""
+        if self._made is None or self._made.table is not self._table:
+            tower = self._text_tower if self.method.reads_text else None
+            self._made = ClassScorer(self.method, self._table, self.device, tower, self._made)
+        return self._made
 
     @cached_property
     def _text_tower(self) -> TextTower:
@@ -232,13 +286,12 @@ class Recognizer:
     @cached_property
     def class_vectors(self) -> np.ndarray:
         """Float64 ``(N, K)``: the classes in the form that the method scores with; all 0 where it does not."""
-        with torch.inference_mode():
-            return self.method.class_vectors(self._classes).cpu().double().numpy()
+        return self._scorer.vectors(range(len(self._table)))
 
     @torch.inference_mode()
     def class_scores(self, branches: dict[str, Branch]) -> np.ndarray:
         """Float64 ``(B, N)`` raw class scores of what the method made of B pictures."""
-        return self.method.class_scores(branches, self._classes).cpu().double().numpy()
+        return self._scorer.scores(self.method.query(branches))
 
     def add_class(
         self, name: str, values: Sequence[float] | np.ndarray | Mapping[str, float], *, seen: bool = False
@@ -272,94 +325,156 @@ class Recognizer:
     @torch.inference_mode()
     def _inputs(self, images: Sequence[Image.Image]) -> Tensor:
         """What the method reads: raw regions ``(B, R, C)``, rounded as the region store does, or the pictures."""
-        pixels = torch.stack([self.backbone.transform(image) for image in images]).to(self.device)
+        return self._network_inputs(torch.stack([self.backbone.transform.cropped(image) for image in images]))
+
+    @torch.inference_mode()
+    def _network_inputs(self, cropped: Tensor) -> Tensor:
+        """The same from pictures cropped to the network's size, as bytes ``(B, 3, h, w)``."""
+        pixels = self.backbone.transform.normalized(cropped.to(self.device))
         if self.method.end_to_end:
             return pixels
         return self.backbone(pixels)[0].to(getattr(torch, self.store_dtype)).float()
 
-    def _allowed(self, among: str) -> np.ndarray:
+    def allowed(
+        self, among: str, only: Iterable[str] | None = None, exclude: Iterable[str] | None = None
+    ) -> np.ndarray:
+        """Rising positions of the classes in question."""
         if among not in AMONG:
             raise UnseenError(f'cannot choose among "{among}"', mend=f"one of {', '.join(AMONG)}")
         seen = self._table.seen
-        allowed = np.flatnonzero({"all": seen | ~seen, "seen": seen, "unseen": ~seen}[among])
-        if not len(allowed):
+        chosen = {"all": seen | ~seen, "seen": seen, "unseen": ~seen}[among]
+        if not chosen.any():
             raise UnseenError(f"there is no {among} class to choose from", mend="choose among all")
-        return allowed
+        if only is not None:
+            chosen = chosen & self._named(only)
+        if exclude is not None:
+            chosen = chosen & ~self._named(exclude)
+        if not chosen.any():
+            raise UnseenError("no class is left to choose from", mend="name more classes, or exclude fewer")
+        return np.flatnonzero(chosen)
+
+    def choices(
+        self, among: str = "all", only: Iterable[str] | None = None, exclude: Iterable[str] | None = None
+    ) -> list[str]:
+        """The classes that these options leave to choose from; see :meth:`outcomes`."""
+        return [self._table.names[i] for i in self.allowed(among, only, exclude)]
+
+    def _named(self, names: Iterable[str]) -> np.ndarray:
+        """Bool ``(N,)``; raises on a name that is no class's."""
+        found = np.zeros(len(self._table), dtype=bool)
+        found[[self._table.index(name) for name in ([names] if isinstance(names, str) else names)]] = True
+        return found
+
+    def _threshold(self, unknown: float | str) -> float:
+        if unknown == "off" or (unknown == "auto" and self.threshold is None):
+            return 0.0
+        threshold = self.threshold if unknown == "auto" else unknown
+        if isinstance(threshold, str) or threshold is None or not 0 <= threshold <= 1:
+            raise UnseenError(f'"{unknown}" is no threshold', mend="auto, off, or a confidence from 0 to 1")
+        return threshold
 
     def predict(
         self,
         pictures: Iterable[Picture] | Picture,
         *,
+        broken: Callable[[DataError], None] | None = None,
+        **options: Any,
+    ) -> Generator[Prediction]:
+        """Name what pictures show, in their order, a batch at a time.
+
+        Args:
+            pictures: files or PIL pictures, or one of them.
+            broken: told of every picture that cannot be read, which is then left out.
+            options: as in :meth:`outcomes`.
+
+        Raises:
+            DataError: a picture cannot be read, and there is no ``broken``; those before it have been given.
+        """
+        return _readable(self.outcomes(pictures, **options), broken)
+
+    def outcomes(
+        self,
+        pictures: Iterable[Picture] | Picture,
+        *,
         top: int = 5,
         among: str = "all",
+        only: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
+        unknown: float | str = "auto",
         batch_size: int = 32,
-        broken: Callable[[DataError], None] | None = None,
-    ) -> Iterator[Prediction]:
-        """Name what pictures show, in their order, a batch at a time.
+        workers: int = 2,
+    ) -> Generator[Prediction | DataError]:
+        """What :meth:`predict` gives, with the error in the place of a picture that cannot be read.
+
+        Pictures are read ahead of the network, two batches at most, which is also what is held in memory.
 
         Args:
             pictures: files or PIL pictures, or one of them.
             top: candidates a picture.
             among: ``all``, ``seen`` or ``unseen`` classes.
-            batch_size: pictures at once; memory is O(batch).
-            broken: told of every picture that cannot be read, which is then left out.
+            only, exclude: names of the classes to choose from, and not to choose from; confidence is over those left.
+            unknown: confidence below which a picture counts as unknown: ``auto`` (:attr:`threshold`, where there is
+                one), ``off`` or a number.
+            batch_size: pictures at once.
+            workers: threads that read pictures; 0 reads them here, when their batch is due.
 
         Raises:
-            DataError: a picture cannot be read, and there is no ``broken``; those of earlier batches have been given.
+            UnseenError: a name that is no class's, no class left, or no such threshold; before any picture is read.
         """
-        allowed = self._allowed(among)
+        allowed, threshold = self.allowed(among, only, exclude), self._threshold(unknown)
         stream = iter([pictures] if isinstance(pictures, str | Path | Image.Image) else pictures)
-        while batch := list(islice(stream, batch_size)):
-            yield from self._predict(batch, top, allowed, broken)
+        return self._outcomes(stream, max(1, top), allowed, threshold, batch_size, workers)
+
+    def _outcomes(
+        self, stream: Iterator[Picture], top: int, allowed: np.ndarray, threshold: float, batch_size: int, workers: int
+    ) -> Generator[Prediction | DataError]:
+        with closing(_read(stream, self.backbone.transform, batch_size, workers)) as batches:
+            for pictures, pixels in batches:
+                readable = [i for i, found in enumerate(pixels) if isinstance(found, Tensor)]
+                named: dict[int, Prediction] = {}
+                if readable:
+                    inputs = self._network_inputs(torch.stack([found for found in pixels if isinstance(found, Tensor)]))
+                    mine = [pictures[i] for i in readable]
+                    named = dict(zip(readable, self._predict(mine, inputs, top, allowed, threshold), strict=True))
+                for i, found in enumerate(pixels):
+                    yield found if isinstance(found, DataError) else named[i]
 
     @torch.inference_mode()
     def _predict(
-        self, batch: list[Picture], top: int, allowed: np.ndarray, broken: Callable[[DataError], None] | None
+        self, pictures: Sequence[Picture], inputs: Tensor, top: int, allowed: np.ndarray, threshold: float
     ) -> list[Prediction]:
-        images, readable = [], []
-        for picture in batch:
-            try:
-                images.append(upright_rgb(picture) if isinstance(picture, Image.Image) else open_picture(picture))
-                readable.append(picture)
-            except DataError as error:
-                if broken is None:
-                    raise
-                broken(error)
-        if not images:
-            return []
-        branches = self.method(self.method.prepare(self._inputs(images)))
-        scores = self.method.class_scores(branches, self._classes).cpu().double().numpy()
+        branches = self.method(self.method.prepare(inputs))
+        best = self._scorer.best(
+            self.method.query(branches), top, allowed, gamma=self.gamma, temperature=self.temperature or 1.0
+        )
         psi = self.method.fused_attribute_scores(branches).cpu().double().numpy()
-        vectors = self.method.class_vectors(self._classes).cpu().double().numpy()
+        names, seen = self._table.names, self._table.seen
+        evidence = psi * self._scorer.vectors(best.index[:, 0])
         return [
-            self._prediction(picture, self._rank(scores[i], allowed)[:top], psi[i], vectors)
-            for i, picture in enumerate(readable)
+            self._prediction(
+                picture,
+                [
+                    Candidate(names[c], bool(seen[c]), float(confidence), float(score))
+                    for c, confidence, score in zip(best.index[i], best.confidence[i], best.score[i], strict=True)
+                ],
+                evidence[i],
+                threshold,
+            )
+            for i, picture in enumerate(pictures)
         ]
 
     def _prediction(
-        self, picture: Picture, candidates: Sequence[Candidate], psi: np.ndarray, vectors: np.ndarray
+        self, picture: Picture, candidates: Sequence[Candidate], evidence: np.ndarray, threshold: float
     ) -> Prediction:
-        """Candidates with the five attributes that speak most for the first."""
-        evidence = psi * vectors[self._table.index(candidates[0].name)]
+        """Candidates with the five attributes of most evidence ``(K,)`` for the first."""
         strongest = np.argsort(-evidence, kind="stable")[:5]
         names = self._table.attributes.names
         return Prediction(
             "" if isinstance(picture, Image.Image) else str(picture),
             tuple(candidates),
             tuple((names[k], float(evidence[k])) for k in strongest if evidence[k] > 0),
+            candidates[0].confidence >= threshold,
         )
-
-    def _rank(self, scores: np.ndarray, allowed: np.ndarray) -> list[Candidate]:
-        seen = self._table.seen
-        shifted = (scores - self.gamma * seen)[allowed] / (self.temperature or 1.0)
-        confidence = np.exp(shifted - shifted.max())
-        confidence /= confidence.sum()
-        order = np.argsort(-shifted, kind="stable")
-        names = self._table.names
-        return [
-            Candidate(names[allowed[j]], bool(seen[allowed[j]]), float(confidence[j]), float(scores[allowed[j]]))
-            for j in order
-        ]
 
     @torch.inference_mode()
     def look(self, picture: Picture) -> Look:
