@@ -75,7 +75,12 @@ def main() -> None:
         print(f"{which:14} {count:3} corrected   unseen {100 * unseen:5.1f}   seen {100 * seen:5.1f}", flush=True)
     print(f"attributes learned: {int(fit.learned.sum())} of {len(table.attributes)}")
     if options.output:
-        about = {"data": run.manifest["data"]["name"], "backbone": run.manifest["backbone"]["name"], "method": run.manifest["method"]["name"], "protocol": run.protocol}
+        about = {
+            "data": run.manifest["data"]["name"],
+            "backbone": run.manifest["backbone"]["name"],
+            "method": run.manifest["method"]["name"],
+            "protocol": run.protocol,
+        }
         write_json(options.output, {**about, "accuracy": found, "learned": int(fit.learned.sum())})
 
 

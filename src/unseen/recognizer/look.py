@@ -151,7 +151,7 @@ class Look:
             allowed &= chosen
         allowed[[table.index(name) for name in exclude]] = False
         if not allowed.any():
-            raise UnseenError(f"there is no {among} class to choose from", mend="allow more classes")
+            raise UnseenError("no class is left to choose from", mend="name more classes, or exclude fewer")
         return np.flatnonzero(allowed)
 
     def prediction(
