@@ -62,7 +62,7 @@ def test_a_look_ranks_as_predict_does(recognizer, picture):
         np.testing.assert_allclose([c.confidence for c in ranked], [c.confidence for c in predicted], atol=1e-5)
     assert {c.name for c in look.rank(only=["a", "d"])} == {"a", "d"}
     assert {c.name for c in look.rank(exclude=["a"], among="seen")} == {"b"}
-    with pytest.raises(UnseenError, match="no seen class"):
+    with pytest.raises(UnseenError, match="no class is left to choose from"):
         look.rank(exclude=["a", "b"], among="seen")
 
 

@@ -187,7 +187,7 @@ def _picture(
     if explanation.before:
         lines.append(f"before correcting: {_sure(explanation.before[0])}")
         lines += [f"corrected: {label(name)} = {value:g}" for name, value in explanation.corrections.items()]
-    axis.set_title("\n".join(shorten(line, 38) for line in lines), fontsize=8)
+    axis.set_title("\n".join(shorten(line, 46) for line in lines), fontsize=8, loc="left")
     axis.axis("off")
 
 

@@ -127,16 +127,8 @@ class Look:
             corrections: see :meth:`corrected`.
             among, only, exclude: as in :meth:`Recognizer.predict`.
         """
-        recognizer, table = self.recognizer, self.recognizer.table
-        scores, allowed = self.class_scores(corrections), recognizer.allowed(among, only, exclude)
-        shifted = (scores - recognizer.gamma * table.seen)[allowed] / (recognizer.temperature or 1.0)
-        confidence = np.exp(shifted - shifted.max())
-        confidence /= confidence.sum()
-        return [
-            Candidate(table.names[c], bool(table.seen[c]), float(confidence[j]), float(scores[c]))
-            for j in np.argsort(-shifted, kind="stable")
-            for c in (allowed[j],)
-        ]
+        allowed = self.recognizer._allowed(among, only, exclude)
+        return self.recognizer._rank(self.class_scores(corrections), allowed)
 
     def prediction(
         self, corrections: Mapping[str, float] | None = None, *, top: int = 5, among: str = "all"

@@ -335,7 +335,7 @@ class Recognizer:
             return pixels
         return self.backbone(pixels)[0].to(getattr(torch, self.store_dtype)).float()
 
-    def allowed(
+    def _allowed(
         self, among: str, only: Iterable[str] | None = None, exclude: Iterable[str] | None = None
     ) -> np.ndarray:
         """Rising positions of the classes in question."""
@@ -357,7 +357,7 @@ class Recognizer:
         self, among: str = "all", only: Iterable[str] | None = None, exclude: Iterable[str] | None = None
     ) -> list[str]:
         """The classes that these options leave to choose from; see :meth:`outcomes`."""
-        return [self._table.names[i] for i in self.allowed(among, only, exclude)]
+        return [self._table.names[i] for i in self._allowed(among, only, exclude)]
 
     def _named(self, names: Iterable[str]) -> np.ndarray:
         """Bool ``(N,)``; raises on a name that is no class's."""
@@ -421,7 +421,7 @@ class Recognizer:
         Raises:
             UnseenError: a name that is no class's, no class left, or no such threshold; before any picture is read.
         """
-        allowed, threshold = self.allowed(among, only, exclude), self._threshold(unknown)
+        allowed, threshold = self._allowed(among, only, exclude), self._threshold(unknown)
         stream = iter([pictures] if isinstance(pictures, str | Path | Image.Image) else pictures)
         return self._outcomes(stream, max(1, top), allowed, threshold, batch_size, workers)
 
@@ -475,6 +475,18 @@ class Recognizer:
             tuple((names[k], float(evidence[k])) for k in strongest if evidence[k] > 0),
             candidates[0].confidence >= threshold,
         )
+
+    def _rank(self, scores: np.ndarray, allowed: np.ndarray) -> list[Candidate]:
+        seen = self._table.seen
+        shifted = (scores - self.gamma * seen)[allowed] / (self.temperature or 1.0)
+        confidence = np.exp(shifted - shifted.max())
+        confidence /= confidence.sum()
+        order = np.argsort(-shifted, kind="stable")
+        names = self._table.names
+        return [
+            Candidate(names[allowed[j]], bool(seen[allowed[j]]), float(confidence[j]), float(scores[allowed[j]]))
+            for j in order
+        ]
 
     @torch.inference_mode()
     def look(self, picture: Picture) -> Look:
