@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -51,12 +52,21 @@ class Attributes:
     def __len__(self) -> int:
         return len(self.names)
 
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """Name to position."""
+        return {name: k for k, name in enumerate(self.names)}
+
     def index(self, name: str) -> int:
-        """Position of an attribute; raises :class:`DataError` if there is none of that name."""
+        """Position of an attribute; raises :class:`DataError` with near names if there is none."""
         try:
-            return self.names.index(name)
-        except ValueError:
-            raise DataError(f'no attribute "{name}"', mend=f"one of {', '.join(self.names[:5])}, ...") from None
+            return self.positions[name]
+        except KeyError:
+            import difflib
+
+            near = difflib.get_close_matches(name, self.names, 3)
+            mend = f"did you mean {' or '.join(near)}?" if near else f"one of {', '.join(self.names[:5])}, ..."
+            raise DataError(f'no attribute "{name}"', mend=mend) from None
 
     def by_group(self) -> dict[str, list[int]]:
         """Positions of the attributes of each group, in order of first appearance."""
@@ -155,7 +165,9 @@ class ClassTable:
             None if seen is not None or self.validation is None else self.validation[rows],
         )
 
-    def with_class(self, name: str, values: Sequence[float] | Mapping[str, float], *, seen: bool = False) -> ClassTable:
+    def with_class(
+        self, name: str, values: Sequence[float] | np.ndarray | Mapping[str, float], *, seen: bool = False
+    ) -> ClassTable:
         """The table with one class more, at the end.
 
         Args:
@@ -163,14 +175,7 @@ class ClassTable:
             values: K numbers, or a mapping from attribute names (those left out are 0), in the table's unit.
             seen: whether it has training pictures.
         """
-        if isinstance(values, Mapping):
-            row = np.zeros(len(self.attributes))
-            for attribute, value in values.items():
-                row[self.attributes.index(attribute)] = value
-        else:
-            row = np.asarray(values, dtype=np.float64)
-            if row.shape != (len(self.attributes),):
-                raise DataError(f'class "{name}": {row.size} values', mend=f"give {len(self.attributes)}")
+        row = self.row(values, name)
         return ClassTable(
             (*self.names, name),
             self.attributes,
@@ -178,6 +183,43 @@ class ClassTable:
             np.append(self.seen, seen),
             None if self.validation is None else np.append(self.validation, False),
         )
+
+    def row(
+        self, values: Sequence[float] | np.ndarray | Mapping[str, float], name: str, start: np.ndarray | None = None
+    ) -> np.ndarray:
+        """A class's values as float64 ``(K,)``.
+
+        Args:
+            values: K numbers, or a mapping from attribute names.
+            name: of the class, for errors.
+            start: ``(K,)`` what attributes that the mapping leaves out have; default 0.
+        """
+        if not isinstance(values, Mapping):
+            row = np.array(values, dtype=np.float64)
+            if row.shape != (len(self.attributes),):
+                raise DataError(f'class "{name}": {row.size} values', mend=f"give {len(self.attributes)}")
+            return row
+        row = np.zeros(len(self.attributes)) if start is None else np.array(start, dtype=np.float64)
+        for attribute, value in values.items():
+            try:
+                row[self.attributes.index(attribute)] = value
+            except (TypeError, ValueError):
+                raise DataError(
+                    f'class "{name}", attribute "{attribute}": {value!r} is not a number', mend="write a number"
+                ) from None
+        return row
+
+    def with_values(self, name: str, values: Sequence[float] | np.ndarray | Mapping[str, float]) -> ClassTable:
+        """The table with other values of one class.
+
+        Args:
+            name: the class.
+            values: K numbers, or a mapping from attribute names; those left out stay.
+        """
+        position = self.index(name)
+        changed = self.values.copy()
+        changed[position] = self.row(values, name, self.values[position])
+        return replace(self, values=changed)
 
     def without(self, name: str) -> ClassTable:
         """The table without one class."""

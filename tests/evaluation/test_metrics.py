@@ -413,3 +413,23 @@ def test_the_json_form_has_no_nan():
     }
     interval = Interval(nan, nan, nan, nan, [nan, 0.5]).as_dict()
     assert interval == {"mean": None, "std": None, "low": None, "high": None, "per_seed": [None, 0.5]}
+
+
+@pytest.mark.parametrize("kinds", ["both", "seen", "unseen"])
+@pytest.mark.parametrize("size", [1, 2, 5, 40])
+def test_scores_in_blocks_give_the_same_decisions(kinds, size):
+    rng = np.random.default_rng(size)
+    scores = rng.integers(0, 4, (30, 17)).astype(np.float32) - 2  # with ties
+    seen = {"both": rng.random(17) < 0.5, "seen": np.ones(17, bool), "unseen": np.zeros(17, bool)}[kinds]
+    labels = rng.integers(0, 17, 30)
+    found = Decisions.from_blocks((scores[:, i : i + size] for i in range(0, 17, size)), labels, seen)
+    for kind, best in ((True, found.best_seen), (False, found.best_unseen)):
+        columns = np.flatnonzero(seen == kind)
+        expected = columns[scores[:, columns].argmax(axis=1)] if len(columns) else np.full(30, -1)
+        np.testing.assert_array_equal(best, expected)
+    if kinds == "both":
+        rows = np.arange(30)
+        np.testing.assert_array_equal(found.offset, scores[rows, found.best_seen] - scores[rows, found.best_unseen])
+    else:
+        assert (found.offset == (np.inf if kinds == "seen" else -np.inf)).all()
+    np.testing.assert_array_equal(found.is_unseen, ~seen[labels])

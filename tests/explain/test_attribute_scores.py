@@ -13,7 +13,8 @@ from sklearn.metrics import roc_auc_score
 
 from unseen.classes import Attributes, ClassTable
 from unseen.errors import DataError
-from unseen.explain.attribute_scores import attribute_quality, auroc, quality_sheet, spearman
+from unseen.evaluation.attributes import auroc, spearman
+from unseen.explain.attribute_scores import attribute_quality, quality_sheet
 from unseen.explain.sheet import FORMATS
 
 

@@ -155,7 +155,7 @@ def test_a_wrong_answer_stands_beside_the_truth(runs, answers, drawn):
             np.testing.assert_allclose(rows[column], unit[table.index(about[side]["name"])], rtol=1e-5)
         assert tuple(rows["attribute"]) == table.attributes.names
         difference = rows["value"] - rows["rival_value"]
-        np.testing.assert_allclose(rows["against"], rows["score"] * difference, atol=1e-6)
+        np.testing.assert_allclose(rows["against"], (rows["score"] - rows["typical"]) * difference, atol=1e-6)
 
 
 def test_a_method_without_attention_says_so_and_goes_on(runs, cache, tmp_path, tiny_guide):

@@ -129,10 +129,10 @@ def test_attributes_give_the_logits_of_sentences_written_by_hand(pair, tower, re
     np.testing.assert_allclose(found, expected, atol=2e-6)
     why = recognizer.explain(pictures[0], target="Night Heron")
     if per_sentence == 1:  # two attributes, an equal share of their sentences' cosines each, and nothing else
-        evidence = {r.attribute: r.evidence for r in why.reasons}
+        evidence = {r.attribute: r.evidence + r.typical * r.value for r in why.reasons}
         assert evidence["crown_color::grey"] == pytest.approx(by_sentence[0, 0] / 2 / length, abs=1e-6)
         assert evidence["small"] == pytest.approx(by_sentence[0, 1] / 2 / length, abs=1e-6)
-        assert why.offset == pytest.approx(0, abs=1e-6)
+        assert why.offset == pytest.approx(sum(r.typical * r.value for r in why.reasons), abs=1e-6)
     else:
         assert why.offset == pytest.approx(found[0, 0], abs=1e-6)
         assert why.offset_name == "the class's text"
@@ -307,10 +307,11 @@ def test_runs_without_names(pair, tiny_guide, tmp_path, mode, protocols, monkeyp
     np.testing.assert_allclose(after[:, :-1], before, atol=1e-6)
     np.testing.assert_allclose(after[:, -1], before[:, 3], atol=1e-6)
     why = recognizer.explain(pictures[0])
-    assert sum(r.evidence for r in why.reasons) == pytest.approx(why.target.score, abs=1e-5)
+    assert sum(r.evidence for r in why.reasons) + why.offset == pytest.approx(why.target.score, abs=1e-5)
+    assert why.offset == pytest.approx(sum(r.typical * r.value for r in why.reasons), abs=1e-5)
     assert why.contributions.shape[1:] == (4, 4)
     # an attribute that speaks for a class by its absence has nowhere to be looked for
     for_it = [r for r in why.reasons if r.evidence > 0]
-    assert {r.attribute for r in why.looked_for(50)} == {r.attribute for r in for_it if r.score > 0}
+    assert {r.attribute for r in why.looked_for(50)} == {r.attribute for r in for_it if r.score > r.typical}
     if mode == "scores":
-        assert any(r.score < 0 for r in for_it)
+        assert any(r.score < r.typical for r in for_it)

@@ -290,6 +290,16 @@ def test_decide_in_batches_equals_at_once(planted):
     np.testing.assert_allclose(whole.offset, parts.offset, atol=1e-5)
 
 
+def test_decide_in_blocks_of_classes_equals_at_once(planted, monkeypatch):
+    method, fabric = stage_of(planted).method.eval(), make_fabric("cpu")
+    whole = decide(method, planted, planted.labels, planted.classes, fabric)
+    monkeypatch.setattr(engine, "CLASS_BLOCK", 3)
+    blocks = decide(method, planted, planted.labels, planted.classes, fabric)
+    assert (whole.best_seen == blocks.best_seen).all()
+    assert (whole.best_unseen == blocks.best_unseen).all()
+    np.testing.assert_allclose(whole.offset, blocks.offset, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("device", "precision", "mend"),
     [("tpu9", "32-true", "auto or cpu"), ("cpu", "8-bit", "32-true"), ("cpu", "16-mixed", "bf16-mixed")],

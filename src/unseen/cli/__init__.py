@@ -8,38 +8,42 @@ import typer
 
 from unseen import __version__
 from unseen.cli import (
+    classes,
     comparing,
+    explaining,
     figures,
     listing,
     own,
     pointing,
+    predicting,
     preparing,
     reporting,
     reproducing,
     serving,
     sharing,
     training,
-    using,
 )
 from unseen.cli.common import app, err, main, out
 
 __all__ = [
     "app",
+    "classes",
     "comparing",
     "err",
+    "explaining",
     "figures",
     "listing",
     "main",
     "out",
     "own",
     "pointing",
+    "predicting",
     "preparing",
     "reporting",
     "reproducing",
     "serving",
     "sharing",
     "training",
-    "using",
 ]
 
 

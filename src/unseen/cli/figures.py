@@ -45,7 +45,7 @@ def figures(
     as_json: JsonFlag = False,
 ) -> None:
     """Draw t-SNE, attention maps and attribute scores of a run, each with its numbers as CSV and JSON beside it."""
-    from unseen.cli.using import find_pictures
+    from unseen.data.finding import find_pictures
     from unseen.explain.gallery import run_figures
     from unseen.training.run import Run
 

@@ -6,7 +6,7 @@ class, as ``argmax`` has it; where calibration makes the best seen and unseen cl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -54,19 +54,26 @@ class Decisions:
     @classmethod
     def from_scores(cls, scores: np.ndarray, labels: np.ndarray, seen: np.ndarray) -> Decisions:
         """From class scores ``(M, N)``, labels ``(M,)`` and seen flags ``(N,)``."""
-        where_seen, where_unseen = np.flatnonzero(seen), np.flatnonzero(~seen)
-        rows = np.arange(len(labels))
-        if len(where_unseen) == 0 or len(where_seen) == 0:
-            only = where_seen if len(where_seen) else where_unseen
-            best = only[scores[:, only].argmax(axis=1)] if len(labels) else np.zeros(0, int)
-            none = np.full(len(labels), -1)
-            offset = np.full(len(labels), np.inf if len(where_seen) else -np.inf)
-            best_seen, best_unseen = (best, none) if len(where_seen) else (none, best)
-            return cls(labels, best_seen, best_unseen, offset, ~seen[labels])
-        best_seen = where_seen[scores[:, where_seen].argmax(axis=1)]
-        best_unseen = where_unseen[scores[:, where_unseen].argmax(axis=1)]
-        offset = scores[rows, best_seen].astype(np.float64) - scores[rows, best_unseen]
-        return cls(labels, best_seen, best_unseen, offset, ~seen[labels])
+        return cls.from_blocks([scores], labels, seen)
+
+    @classmethod
+    def from_blocks(cls, blocks: Iterable[np.ndarray], labels: np.ndarray, seen: np.ndarray) -> Decisions:
+        """From class scores in blocks of classes, ``(M, n)`` each; without a class of a kind its best is -1."""
+        rows, start = np.arange(len(labels)), 0
+        best = {kind: np.full(len(labels), -1) for kind in (True, False)}
+        top = {kind: np.full(len(labels), -np.inf) for kind in (True, False)}
+        for scores in blocks:
+            for kind in (True, False):
+                mine = np.flatnonzero(seen[start : start + scores.shape[1]] == kind)
+                if not len(mine):
+                    continue
+                found = mine[scores[:, mine].argmax(axis=1)]
+                value = scores[rows, found].astype(np.float64)
+                better = (value > top[kind]) | (best[kind] < 0)
+                best[kind] = np.where(better, found + start, best[kind])
+                top[kind] = np.where(better, value, top[kind])
+            start += scores.shape[1]
+        return cls(labels, best[True], best[False], top[True] - top[False], ~seen[labels])
 
     def predict(self, gamma: float = 0.0) -> np.ndarray:
         """Classes predicted among all, with calibrated stacking: gamma off every seen score."""

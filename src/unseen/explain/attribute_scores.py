@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from unseen.errors import DataError
+from unseen.evaluation.attributes import auroc, spearman
 from unseen.evaluation.localisation import PRESENT
 from unseen.explain.answers import Answers
 from unseen.explain.figures import label
@@ -21,31 +21,6 @@ from unseen.recognizer import Explanation
 
 SIDES = ("unseen", "seen")
 CHANCE = {"auroc": 0.5, "spearman": 0.0}
-
-
-def auroc(scores: np.ndarray, has: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve of every column ``(K,)``; ties count half, NaN where all or none have it.
-
-    The rank-sum form (Hanley and McNeil, Radiology 1982).
-
-    Args:
-        scores: ``(M, K)``.
-        has: bool ``(M, K)``.
-    """
-    positives = has.sum(axis=0).astype(float)
-    negatives = len(has) - positives
-    ranks = rankdata(scores, axis=0) if len(scores) else scores
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return ((ranks * has).sum(axis=0) - positives * (positives + 1) / 2) / (positives * negatives)
-
-
-def spearman(scores: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Rank correlation of every column ``(K,)`` of two ``(M, K)``, ties at their mean; NaN where one is constant."""
-    if not len(scores):
-        return np.full(scores.shape[1], np.nan)
-    a, b = (ranks - ranks.mean(axis=0) for ranks in (rankdata(scores, axis=0), rankdata(values, axis=0)))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (a * b).sum(axis=0) / np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,8 +191,9 @@ def picture_sheet(explanation: Explanation, name: str, title: str, origin: str, 
     """
     target, rival = explanation.target, explanation.rival
     order = explanation.order
-    columns = ["attribute", "group", "part", "score", "value", "rival_value", "evidence", "against"]
+    columns = ["attribute", "group", "part", "score", "typical", "value", "rival_value", "evidence", "against"]
     numbers = pd.DataFrame([vars(r) for r in sorted(explanation.reasons, key=lambda r: order[r.attribute])])[columns]
+    typical = bool(numbers["typical"].any())
     shown = numbers.loc[[order[r.attribute] for r in explanation.strongest(top)]]
     places = np.arange(len(shown))
     a, b = class_label(target.name), class_label(rival.name)
@@ -227,8 +203,9 @@ def picture_sheet(explanation: Explanation, name: str, title: str, origin: str, 
         picture.imshow(explanation.picture)
         picture.axis("off")
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-        scores.barh(places, shown["score"], color=[FOR if v >= 0 else AGAINST for v in shown["score"]], height=0.65)
-        scores.set_title("attribute score of the picture")
+        above = shown["score"] - shown["typical"]
+        scores.barh(places, above, color=[FOR if v >= 0 else AGAINST for v in above], height=0.65)
+        scores.set_title(f"attribute score{' above the average' if typical else ' of the picture'}")
         scores.set_yticks(places, [shorten(label(x)) for x in shown["attribute"]], fontsize=8)
         values.barh(places - 0.2, shown["value"], height=0.36, color="#33566b", label=a)
         values.barh(places + 0.2, shown["rival_value"], height=0.36, color="#e0a83e", label=b)
@@ -244,11 +221,13 @@ def picture_sheet(explanation: Explanation, name: str, title: str, origin: str, 
             if axis is not scores:
                 axis.set_yticks(places, [""] * len(places))
     total = numbers["against"].sum()
+    less = ", less that of an average training picture" if typical else ""
+    offsets = f"{'the average picture and ' if typical else ''}seen/unseen offsets"
     caption = (
         f"The {len(shown)} attributes that tell {a} (named) and {b} apart most. Score: the method's fused attribute "
-        f"score of the picture; class vectors: what the method makes of the class table; their product is "
+        f"score of the picture{less}; class vectors: what the method makes of the class table; their product is "
         f"the lead of {a}: {shown['against'].sum():+.3g} by these attributes, {total:+.3g} by all {len(numbers)}, "
-        f"{explanation.lead_offset:+.3g} by seen/unseen offsets. {origin}."
+        f"{explanation.lead_offset:+.3g} by {offsets}. {origin}."
     )
     summary = {
         "picture": explanation.prediction.picture,

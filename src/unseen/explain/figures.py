@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-import io
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from unseen.backbones import open_picture
+from unseen.errors import DataError
+from unseen.explain.sheet import AGAINST, FOR, class_label, new_figure, shorten, style
 from unseen.files import write_with
-from unseen.recognizer import Explanation, Reason
+from unseen.recognizer import Candidate, Explanation, Reason
+from unseen.training.references import Neighbour
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
+
+ENDINGS = ("png", "jpg", "jpeg", "pdf", "svg")
+WIDTH = 11.0
+"""Of the figure of an explanation, in inches."""
+DRAWN = 700
+"""Pixels of the longer side of pictures in it."""
+ELONGATED = 1.8
+"""Pictures with longer sides than this, to the shorter ones, are drawn in their own way."""
 
 
 def overlay(
@@ -46,8 +64,8 @@ def label(name: str) -> str:
 
 
 def said(reason: Reason) -> str:
-    """An attribute as it bears on the decision: ``(not seen)`` where its score is negative."""
-    return label(reason.attribute) + (" (not seen)" if reason.score < 0 else "")
+    """An attribute as it bears on the decision: ``(not seen)`` where its score is below that of an average picture."""
+    return label(reason.attribute) + (" (not seen)" if reason.score < reason.typical else "")
 
 
 def account(explanation: Explanation, count: int) -> tuple[list[Reason], list[tuple[str, float, float]]]:
@@ -66,58 +84,172 @@ def account(explanation: Explanation, count: int) -> tuple[list[Reason], list[tu
     return shown, rest
 
 
-def explanation_figure(explanation: Explanation, path: Path, top: int = 6) -> None:
-    """Picture, evidence bars and a heat map for each of the strongest attributes, as PNG.
+def neighbours(explanation: Explanation, images: Path | None) -> list[tuple[Neighbour, Image.Image | None]]:
+    """The nearest training pictures, small; ``None`` for one that cannot be read.
+
+    Args:
+        explanation: whose.
+        images: the folder of the training pictures, if it is there.
+    """
+    found: list[tuple[Neighbour, Image.Image | None]] = []
+    for near in explanation.nearest:
+        try:
+            found.append((near, None if images is None else thumbnail(open_picture(images / near.file))))
+        except DataError:
+            found.append((near, None))
+    return found
+
+
+def attribute_maps(explanation: Explanation, folder: Path) -> list[Path]:
+    """A heat map over the picture for every attribute, as PNG; the attribute's position leads the file's name."""
+    picture, crop = _smaller(explanation)
+    paths = []
+    for name, k in explanation.order.items():
+        stem = re.sub(r"[^\w.-]+", "-", name)
+        path = folder / f"{k + 1:03d}-{stem}.png"
+        drawn = overlay(picture, explanation.heat(name), crop)
+        write_with(path, lambda temporary, drawn=drawn: drawn.save(temporary, "PNG"))  # type: ignore[misc]
+        paths.append(path)
+    return paths
+
+
+def explanation_figure(
+    explanation: Explanation,
+    path: Path,
+    top: int = 6,
+    nearest: Sequence[tuple[Neighbour, Image.Image | None]] = (),
+) -> None:
+    """Picture, evidence, lead over the rival, a heat map for each of the strongest attributes, similar pictures.
 
     Args:
         explanation: from :meth:`unseen.Recognizer.explain`.
-        path: the PNG to write.
+        path: the file to write; its ending is one of :data:`ENDINGS`.
         top: how many attributes.
+        nearest: see :func:`neighbours`; those without a picture are left out.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+    picture, crop = _smaller(explanation)
+    shape = picture.width / picture.height
     reasons = explanation.looked_for(top)
-    columns = 3
+    shown = [(near, small) for near, small in nearest if small is not None]
+    maps = [_map(explanation, reason, picture, crop) for reason in reasons]
+    columns = 3 if maps and maps[0].width >= 0.8 * maps[0].height else 4
     rows = -(-len(reasons) // columns)
-    figure = Figure(figsize=(11, 3.6 * (1 + rows)), layout="constrained")
-    FigureCanvasAgg(figure)
-    above, *below = figure.subfigures(2, 1, squeeze=False, height_ratios=[1, rows]).ravel() if rows else [figure]
-    axis, bars = above.subplots(1, 2, width_ratios=[1, 2])
-    axis.imshow(explanation.picture)
-    left, top_edge, right, bottom = explanation.crop
-    axis.add_patch(_rectangle(left, top_edge, right, bottom))
-    best = explanation.target
-    axis.set_title(f"{best.name} ({100 * best.confidence:.0f}%{'' if best.seen else ', unseen'})", fontsize=10)
-    axis.axis("off")
-    _bars(bars, explanation, 2 * top)
-    grid = below[0].subplots(rows, columns, squeeze=False).ravel() if below else []
-    for axis in grid:
-        axis.axis("off")
-    for axis, reason in zip(grid, reasons, strict=False):
-        axis.imshow(overlay(explanation.picture, explanation.heat(reason.attribute), explanation.crop))
-        axis.set_title(f"{label(reason.attribute)}  {reason.evidence:+.2f}", fontsize=10)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    write_with(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))
+    heights = {"wide": min(WIDTH / shape, 4.0) + 0.6} if shape > ELONGATED else {}
+    heights |= {"evidence": max(3.4, 0.19 * (2 * top + 3)) + 0.5}
+    heights |= {"heat": rows * (WIDTH / columns * maps[0].height / maps[0].width + 0.3) + 0.3} if rows else {}
+    heights |= {"nearest": 2.0} if shown else {}
+    with style():
+        figure = new_figure(WIDTH, sum(heights.values()))
+        bands = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=list(heights.values())).ravel()
+        band = dict(zip(heights, bands, strict=True))
+        if "wide" in band:
+            _picture(band["wide"].subplots(), explanation, picture, crop)
+            left, right = band["evidence"].subplots(1, 2)
+        else:
+            axis, left, right = band["evidence"].subplots(1, 3, width_ratios=[1.1, 1, 1])
+            _picture(axis, explanation, picture, crop)
+        _evidence(left, explanation, 2 * top)
+        _lead(right, explanation, 2 * top)
+        if rows:
+            _heat_maps(band["heat"], reasons, maps, (rows, columns))
+        if shown:
+            _nearest(band["nearest"], shown)
+        form = path.suffix.lower().lstrip(".")
+        unstamped = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+        write_with(
+            path, lambda temporary: figure.savefig(temporary, format=form, dpi=110, metadata=unstamped.get(form))
+        )
 
 
-def _rectangle(left: float, top: float, right: float, bottom: float):  # type: ignore[no-untyped-def]
+def _smaller(explanation: Explanation) -> tuple[Image.Image, tuple[float, float, float, float]]:
+    """The picture at a size to draw, and the crop on it."""
+    small = thumbnail(explanation.picture, DRAWN)
+    scale = small.width / explanation.picture.width
+    left, top, right, bottom = (scale * v for v in explanation.crop)
+    return small, (left, top, right, bottom)
+
+
+def _sure(candidate: Candidate) -> str:
+    return f"{class_label(candidate.name)} ({100 * candidate.confidence:.0f}%{'' if candidate.seen else ', unseen'})"
+
+
+def _picture(
+    axis: Axes, explanation: Explanation, picture: Image.Image, crop: tuple[float, float, float, float]
+) -> None:
     from matplotlib.patches import Rectangle
 
-    return Rectangle((left, top), right - left, bottom - top, fill=False, linestyle="--", edgecolor="white")
+    axis.imshow(picture)
+    left, top, right, bottom = crop
+    axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, linestyle="--", edgecolor="white"))
+    axis.set_xlim(-0.5, picture.width - 0.5)  # a crop may reach beyond the picture
+    axis.set_ylim(picture.height - 0.5, -0.5)
+    lines = [_sure(explanation.target), f"rather than {_sure(explanation.rival)}"]
+    if explanation.before:
+        lines.append(f"before correcting: {_sure(explanation.before[0])}")
+        lines += [f"corrected: {label(name)} = {value:g}" for name, value in explanation.corrections.items()]
+    axis.set_title("\n".join(shorten(line, 46) for line in lines), fontsize=8, loc="left")
+    axis.axis("off")
 
 
-def _bars(axis, explanation: Explanation, count: int) -> None:  # type: ignore[no-untyped-def]
+def _evidence(axis: Axes, explanation: Explanation, count: int) -> None:
+    """What makes up the score of the class: attributes for and against it."""
+    strongest = sorted((r for r in explanation.reasons if r.evidence), key=lambda r: -abs(r.evidence))
+    shown, others = strongest[:count], strongest[count:]
+    bars = [(f"{len(others)} other attributes", sum(r.evidence for r in others))] if others else []
+    bars += [(said(r), r.evidence) for r in sorted(shown, key=lambda r: r.evidence)]
+    _bars(axis, bars, f"for {class_label(explanation.target.name)}", explanation.offset_name, explanation.offset)
+
+
+def _lead(axis: Axes, explanation: Explanation, count: int) -> None:
     """What makes up the lead of the class over its rival."""
     shown, rest = account(explanation, count)
-    bars = [(name, against) for name, _, against in reversed(rest)]
+    bars = [(name, against) for name, _, against in reversed(rest) if name != explanation.offset_name]
     bars += [(said(r), r.against) for r in sorted(shown, key=lambda r: r.against)]
-    colours = ["#2a7f62" if value > 0 else "#b5533c" for _, value in bars]
-    axis.barh([name for name, _ in bars], [value for _, value in bars], color=colours)
+    title = f"over {class_label(explanation.rival.name)}"
+    _bars(axis, bars, title, explanation.offset_name, explanation.lead_offset)
+
+
+def _bars(axis: Axes, bars: Sequence[tuple[str, float]], title: str, offset_name: str, offset: float) -> None:
+    """Bars to the right for, to the left against; the offset is written below, since it may dwarf them."""
+    places = range(len(bars))
+    axis.barh(places, [value for _, value in bars], color=[FOR if value > 0 else AGAINST for _, value in bars])
+    axis.set_yticks(places, [shorten(name, 34) for name, _ in bars])
     axis.axvline(0, color="black", linewidth=0.6)
-    axis.set_title(f"evidence for {explanation.target.name} against {explanation.rival.name}", fontsize=10)
-    axis.tick_params(labelsize=8)
+    axis.set_title(shorten(title, 36), fontsize=9)
+    axis.tick_params(labelsize=7)
+    axis.locator_params(axis="x", nbins=4)
+    if abs(offset) > 1e-6:
+        axis.set_xlabel(f"{shorten(offset_name, 40)}: {offset:+.3f}", fontsize=7)
+
+
+def _map(
+    explanation: Explanation, reason: Reason, picture: Image.Image, crop: tuple[float, float, float, float]
+) -> Image.Image:
+    """The heat map of an attribute; of elongated pictures only what the network saw."""
+    drawn = overlay(picture, explanation.heat(reason.attribute), crop)
+    if 1 / ELONGATED <= picture.width / picture.height <= ELONGATED:
+        return drawn
+    left, top, right, bottom = (round(v) for v in crop)
+    return drawn.crop((max(left, 0), max(top, 0), min(right, picture.width), min(bottom, picture.height)))
+
+
+def _heat_maps(band: SubFigure, reasons: Sequence[Reason], maps: Sequence[Image.Image], grid: tuple[int, int]) -> None:
+    band.suptitle("where the model looked for", fontsize=10)
+    axes = band.subplots(*grid, squeeze=False).ravel()
+    for axis in axes:
+        axis.axis("off")
+    for axis, reason, drawn in zip(axes, reasons, maps, strict=False):
+        axis.imshow(drawn)
+        axis.set_title(f"{shorten(label(reason.attribute), 34)}  {reason.evidence:+.2f}", fontsize=9)
+
+
+def _nearest(band: SubFigure, shown: Sequence[tuple[Neighbour, Image.Image]]) -> None:
+    band.suptitle("training pictures with the most similar attribute scores", fontsize=10)
+    for axis, (near, small) in zip(band.subplots(1, max(len(shown), 6), squeeze=False).ravel(), shown, strict=False):
+        axis.imshow(small)
+        axis.set_title(f"{shorten(class_label(near.name), 22)}\n{near.similarity:.2f}", fontsize=8)
+    for axis in band.axes:
+        axis.axis("off")
 
 
 def thumbnail(picture: Image.Image, size: int = 200) -> Image.Image:

@@ -96,7 +96,7 @@ def run_figures(
         report("figures over all test pictures", done + 1, len(tasks))
     if {"attention", "attributes"} & set(kinds):
         chosen = list(pictures) or [answers.dataset.paths()[i] for i in answers.examples(examples, draw_seed)]
-        recognizer = Recognizer.load(run.folder, seed=answers.seed, device=device)
+        recognizer = Recognizer.load(run.folder, seed=answers.seed, device=device, as_trained=True)
         for done, path in enumerate(chosen):
             for sheet in _of_picture(answers, recognizer, path, done + 1, kinds):
                 if isinstance(sheet, str):

@@ -40,7 +40,7 @@ def run_pointing(
     pictures = parts.dataset.indices("test_unseen")
     games = []
     for i, seed in enumerate(seeds):
-        recognizer = Recognizer.load(run.folder, seed=seed, device=device)
+        recognizer = Recognizer.load(run.folder, seed=seed, device=device, as_trained=True)
         transform = recognizer.backbone.transform
         games.append(pointing_game(recognizer.method, parts.dataset, parts.store, transform, pictures))
         report("pointing game", i + 1, len(seeds))

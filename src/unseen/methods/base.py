@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, wraps
 from typing import Any, ClassVar, Self
 
@@ -75,6 +75,14 @@ class ClassSpace:
     def unseen_indices(self) -> Tensor:
         """Positions of the unseen classes."""
         return torch.nonzero(~self.seen).flatten()
+
+    def blocks(self, size: int) -> list[ClassSpace]:
+        """The classes in runs of ``size``; itself where there are no more."""
+        if len(self.vectors) <= size:
+            return [self]
+        runs = [slice(start, start + size) for start in range(0, len(self.vectors), size)]
+        words = [self.words and replace(self.words, classes=self.words.classes[run]) for run in runs]
+        return [ClassSpace(self.vectors[run], self.seen[run], w) for run, w in zip(runs, words, strict=True)]
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> ClassSpace:
         """The same classes on another device."""
@@ -333,9 +341,27 @@ class Method(nn.Module):
         """``(N, K)`` class vectors in the form that the method scores with."""
         return classes.unit
 
+    @property
+    def by_attributes(self) -> bool:
+        """Whether a class score is a sum over attributes, apart from :meth:`class_offsets`."""
+        return True
+
+    def query(self, branches: dict[str, Branch]) -> Tensor:
+        """``(B, D)`` what is multiplied with :meth:`class_embeddings`."""
+        return self.fused_attribute_scores(branches)
+
+    def class_embeddings(self, classes: ClassSpace) -> Tensor:
+        """``(N, D)``, each row from its own class alone; :meth:`class_vectors` unless not :attr:`by_attributes`."""
+        return self.class_vectors(classes)
+
+    def class_offsets(self, classes: ClassSpace) -> Tensor | None:
+        """``(N,)`` what a class score holds beside the product, each entry from its own class alone."""
+        return None
+
     def class_scores(self, branches: dict[str, Branch], classes: ClassSpace) -> Tensor:
-        """``(B, N)`` class scores."""
-        return self.fused_attribute_scores(branches) @ self.class_vectors(classes).T
+        """``(B, N)`` class scores: query times embeddings, plus offsets."""
+        scores, offsets = self.query(branches) @ self.class_embeddings(classes).T, self.class_offsets(classes)
+        return scores if offsets is None else scores + offsets
 
     def fused_contributions(self, branches: dict[str, Branch]) -> Tensor:
         """``(B, K, R)`` what each region adds to the fused attribute scores; needs the branches of :meth:`maps`.

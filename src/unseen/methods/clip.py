@@ -186,12 +186,17 @@ class CLIP(ClosedFormMethod):
             row[attributes] = 1
         return chosen / (chosen @ self.weight).norm(dim=1, keepdim=True).clamp(min=1e-12)
 
-    def class_scores(self, branches: dict[str, Branch], classes: ClassSpace) -> Tensor:
-        """``(B, N)``."""
+    def query(self, branches: dict[str, Branch]) -> Tensor:
+        """``(B, K)`` attribute scores, or ``(B, C)`` embeddings where the text of a class counts as a whole."""
+        if self.by_attributes:
+            return super().query(branches)
         embedding = branches["text"].embedding
-        if self.by_attributes or embedding is None:
-            return super().class_scores(branches, classes)
-        return embedding.to(classes.vectors.dtype) @ self.class_texts(classes).T
+        assert embedding is not None
+        return embedding.to(self.weight.dtype)
+
+    def class_embeddings(self, classes: ClassSpace) -> Tensor:
+        """``(N, K)`` class vectors, or ``(N, C)`` texts."""
+        return super().class_embeddings(classes) if self.by_attributes else self.class_texts(classes)
 
     def described_by(self, classes: ClassSpace) -> list[list[int]]:
         """The attributes that describe each class: those in which it exceeds the average class most, at least one."""

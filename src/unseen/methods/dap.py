@@ -192,8 +192,7 @@ class DAP(PooledLinear, ClosedFormMethod):
         """``(N, K)``: 1 where a class's value is above the threshold, else 0."""
         return (classes.vectors > self.threshold).to(classes.vectors.dtype)
 
-    def class_scores(self, branches: dict[str, Branch], classes: ClassSpace) -> Tensor:
-        """``(B, N)``, less the log of the classes' prior."""
+    def class_offsets(self, classes: ClassSpace) -> Tensor:
+        """``(N,)``, minus the log of the classes' prior."""
         table = self.class_vectors(classes)
-        prior = table @ self.prior.log() + (1 - table) @ (1 - self.prior).log()
-        return super().class_scores(branches, classes) - prior
+        return -(table @ self.prior.log() + (1 - table) @ (1 - self.prior).log())

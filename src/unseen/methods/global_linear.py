@@ -52,9 +52,9 @@ class GlobalLinear(PooledLinear, GradientMethod):
     def _margin(self, classes: ClassSpace) -> Tensor:
         return self.settings.margin * (1 - 2 * classes.seen.to(classes.vectors.dtype))
 
-    def class_scores(self, branches: dict[str, Branch], classes: ClassSpace) -> Tensor:
-        """``(B, N)``, margin included."""
-        return super().class_scores(branches, classes) + self._margin(classes)
+    def class_offsets(self, classes: ClassSpace) -> Tensor:
+        """``(N,)`` the margin."""
+        return self._margin(classes)
 
     def loss(self, branches: dict[str, Branch], labels: Tensor, classes: ClassSpace) -> dict[str, Tensor]:
         """Cross-entropy over all classes plus self-calibration."""

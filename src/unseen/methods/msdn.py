@@ -271,10 +271,10 @@ class MSDN(GradientMethod):
     def _margin(self, classes: ClassSpace) -> Tensor:
         return self.settings.margin * (1 - 2 * classes.seen.to(classes.vectors.dtype))
 
-    def class_scores(self, branches: dict[str, Branch], classes: ClassSpace) -> Tensor:
-        """``(B, N)`` fused class scores, margin included."""
+    def class_offsets(self, classes: ClassSpace) -> Tensor:
+        """``(N,)`` the sub-nets' margins, fused."""
         weight = sum(self.settings.fusion) if self.settings.subnets == "both" else 1.0
-        return super().class_scores(branches, classes) + weight * self._margin(classes)
+        return weight * self._margin(classes)
 
     def loss(self, branches: dict[str, Branch], labels: Tensor, classes: ClassSpace) -> dict[str, Tensor]:
         """Cross-entropy and self-calibration of each sub-net, distillation between them.

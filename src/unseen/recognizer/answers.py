@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from unseen.errors import DataError
+from unseen.training.references import Neighbour
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,13 @@ class Prediction:
         picture: its path, or ``""`` for one given as pixels.
         candidates: best first.
         attributes: the attributes that speak most for the best class, with their evidence.
+        known: false where the best class's confidence is below the threshold: then the answer is "unknown".
     """
 
     picture: str
     candidates: tuple[Candidate, ...]
     attributes: tuple[tuple[str, float], ...]
+    known: bool = True
 
     @property
     def best(self) -> Candidate:
@@ -52,6 +55,7 @@ class Prediction:
         """JSON form."""
         return {
             "picture": self.picture,
+            "known": self.known,
             "classes": [vars(c) for c in self.candidates],
             "attributes": [{"attribute": name, "evidence": value} for name, value in self.attributes],
         }
@@ -64,9 +68,10 @@ class Reason:
     Args:
         attribute, group, part: its names.
         score: attribute score psi_k.
-        evidence: psi_k z_ck, what it adds to the class score.
-        against: psi_k (z_ck - z_jk), what it adds to the lead over the rival j.
+        evidence: (psi_k - m_k) z_ck, what it adds to the class score.
+        against: (psi_k - m_k) (z_ck - z_jk), what it adds to the lead over the rival j.
         value, rival_value: z_ck and z_jk, as the method scores with them.
+        typical: m_k, the mean of psi_k over the training pictures; 0 where they are not known.
     """
 
     attribute: str
@@ -77,6 +82,7 @@ class Reason:
     against: float
     value: float
     rival_value: float
+    typical: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -88,14 +94,20 @@ class Explanation:
         prediction: as :meth:`Recognizer.predict` gives it.
         target, rival: the class explained, and the one it is compared with.
         reasons: one an attribute, strongest evidence first. Their evidence adds up to the class score less ``offset``.
-        offset: what the score holds beside the attributes, such as the method's seen/unseen margin.
+        offset: what the score holds beside the evidence: what a picture of average attribute scores gets, where
+            training pictures are known, and such as the method's seen/unseen margin.
         offset_name: what that is called.
-        lead_offset: what margin and gamma add to the target's lead over the rival; the lead is this plus the sum of
-            ``against``. It is 0 where both are seen or both unseen.
+        lead_offset: what these and gamma add to the target's lead over the rival; the lead is this plus the sum of
+            ``against``. Without known training pictures it is 0 where both are seen or both unseen.
         attention: name of a sub-net to ``(K, h, w)`` in the table's attribute order; empty without attention.
         counted: names of the sub-nets whose scores count.
         contributions: ``(K, h, w)`` what each region adds to each attribute score, sub-nets fused.
         crop: left, top, right, bottom of what the network saw, in the picture's pixels.
+        order: attribute to its position.
+        corrections: attributes corrected by hand, with the values that they were given; scores and ranking are with
+            them, maps are as the network sees the picture.
+        before: the first classes without the corrections, where there are some.
+        nearest: the training pictures with the most similar attribute scores; empty where they are not known.
     """
 
     picture: Image.Image
@@ -111,6 +123,9 @@ class Explanation:
     crop: tuple[float, float, float, float]
     order: Mapping[str, int]
     offset_name: str = "seen/unseen offset"
+    corrections: Mapping[str, float] = field(default_factory=dict)
+    before: tuple[Candidate, ...] = ()
+    nearest: tuple[Neighbour, ...] = ()
 
     def strongest(self, count: int) -> list[Reason]:
         """The attributes that tell target and rival apart most, either way; none that counts for nothing."""
@@ -119,17 +134,21 @@ class Explanation:
 
     def looked_for(self, count: int) -> list[Reason]:
         """Of the attributes that speak for the target by being there, those that tell it from the rival most."""
-        return [r for r in self.strongest(len(self.reasons)) if r.evidence > 0 and r.score > 0][:count]
+        return [r for r in self.strongest(len(self.reasons)) if r.evidence > 0 and r.score > r.typical][:count]
 
     def heat(self, attribute: str) -> np.ndarray:
-        """``(h, w)`` where the model looked for it: the counted sub-nets' mean attention, else contributions > 0."""
+        """``(h, w)`` where the model looked for it: the counted sub-nets' mean attention, else contributions.
+
+        Of contributions, what exceeds a region's equal share of the typical attribute score.
+        """
         if attribute not in self.order:
             raise DataError(f'no attribute "{attribute}"', mend=f"one of {', '.join(list(self.order)[:5])}, ...")
         k = self.order[attribute]
         looked = [maps[k] for name, maps in self.attention.items() if name in self.counted]
         if looked:
             return np.mean([one / max(one.max(), 1e-12) for one in looked], axis=0)
-        return self.contributions[k].clip(min=0)
+        share = next(r.typical for r in self.reasons if r.attribute == attribute) / self.contributions[k].size
+        return (self.contributions[k] - share).clip(min=0)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form, with a heat map an attribute."""
@@ -140,6 +159,9 @@ class Explanation:
             "offset": self.offset,
             "lead_offset": self.lead_offset,
             "crop": list(self.crop),
+            "corrections": dict(self.corrections),
+            "before": [vars(c) for c in self.before],
+            "nearest": [vars(n) for n in self.nearest],
             "reasons": [{**vars(r), "heat": np.round(self.heat(r.attribute), 5).tolist()} for r in self.reasons],
         }
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -13,26 +16,67 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unseen.backbones import Backbone, open_picture, upright_rgb
+from unseen.backbones import Backbone, Transform, open_picture, upright_rgb
 from unseen.classes import ClassTable
 from unseen.data.columns import Encoding
-from unseen.errors import DataError, UnseenError
-from unseen.methods import ClassSpace, Method
-from unseen.recognizer.answers import Candidate, Explanation, PartMaps, Prediction, Reason
+from unseen.errors import DataError, RunError, UnseenError
+from unseen.methods import Branch, Method
+from unseen.recognizer.answers import Candidate, Explanation, PartMaps, Prediction
 from unseen.recognizer.card import CardFields
+from unseen.recognizer.look import Look
 from unseen.recognizer.saving import Parts, fetch, find_parts, push, read_saved, save
-from unseen.semantics import name_things
+from unseen.recognizer.scoring import ClassScorer
 from unseen.towers import PREFIX, TEXTS, TextTower
 from unseen.training.engine import make_fabric
+from unseen.training.references import References
 
 Picture = Path | str | Image.Image
 AMONG = ("all", "seen", "unseen")
 
 
-def _rest(score: float, evidence: np.ndarray) -> float:
-    """What a class score holds beside its evidence; 0 where that is float32's rounding alone."""
-    rest = float(score - evidence.sum())
-    return 0.0 if abs(rest) < 1e-5 * max(1.0, float(np.abs(evidence).sum())) else rest
+def _read(
+    stream: Iterator[Picture], transform: Transform, size: int, workers: int
+) -> Generator[tuple[list[Picture], list[Tensor | DataError]]]:
+    """Pictures in batches with their cropped pixels, or what is wrong with them; decoded by threads ahead of time."""
+
+    def read(picture: Picture) -> Tensor | DataError:
+        try:
+            return transform.cropped(picture)
+        except DataError as error:
+            return error
+
+    if not workers:
+        while batch := list(islice(stream, size)):
+            yield batch, [read(picture) for picture in batch]
+        return
+    pool, ahead = ThreadPoolExecutor(workers), deque[tuple[list[Picture], list[Any]]]()
+
+    def begin(picture: Picture) -> Any:  # one that is in memory may be there twice, and loads once
+        return read(picture) if isinstance(picture, Image.Image) else pool.submit(read, picture)
+
+    try:
+        while True:
+            while len(ahead) < 2 and (batch := list(islice(stream, size))):
+                ahead.append((batch, [begin(picture) for picture in batch]))
+            if not ahead:
+                return
+            batch, futures = ahead.popleft()
+            yield batch, [found.result() if isinstance(found, Future) else found for found in futures]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _readable(
+    outcomes: Generator[Prediction | DataError], broken: Callable[[DataError], None] | None
+) -> Generator[Prediction]:
+    with closing(outcomes):
+        for outcome in outcomes:
+            if isinstance(outcome, Prediction):
+                yield outcome
+            elif broken is None:
+                raise outcome
+            else:
+                broken(outcome)
 
 
 class Recognizer:
@@ -44,10 +88,10 @@ class Recognizer:
         table: the classes to choose from.
         gamma: taken off the scores of seen classes.
         temperature: of the confidence's softmax; ``None`` where it was not fitted (then 1).
+        threshold: confidence below which a picture counts as unknown, chosen on validation data; ``None`` without.
         store_dtype: regions are rounded to it, as in training.
         device: see :func:`unseen.training.engine.make_fabric`.
         about: whatever else is known (data, protocol), kept when saving.
-        threshold: confidence below which the answer is "unknown"; ``None`` for never.
         encoding: how a spreadsheet's columns became attributes, for classes to come.
     """
 
@@ -59,32 +103,37 @@ class Recognizer:
         *,
         gamma: float = 0.0,
         temperature: float | None = None,
+        threshold: float | None = None,
         store_dtype: str = "float16",
         device: str = "auto",
         about: Mapping[str, Any] | None = None,
-        threshold: float | None = None,
         encoding: Encoding | None = None,
     ) -> None:
         self.device = make_fabric(device).device
         self.backbone = backbone.to(self.device)
         self.method = method.eval().to(self.device)
         self._table = table
+        self._made: ClassScorer | None = None
         self.gamma = gamma
         self.temperature = temperature
+        self.threshold = threshold
         self.store_dtype = store_dtype
         self.about = dict(about or {})
-        self.threshold = threshold
         self.encoding = encoding
         self.references_file: Path | None = None
+        self._references: References | None = None
 
     @classmethod
-    def load(cls, folder: Path | str, *, seed: int | None = None, device: str = "auto") -> Self:
+    def load(
+        cls, folder: Path | str, *, seed: int | None = None, device: str = "auto", as_trained: bool = False
+    ) -> Self:
         """From a run folder, a folder that :meth:`save` wrote, or the hub.
 
         Args:
             folder: either folder; or ``hf:OWNER/NAME``, or ``hf:OWNER/NAME@REVISION``, see :meth:`from_pretrained`.
             seed: of a run: which seed's model, default the first.
             device: where to compute.
+            as_trained: with the classes of the training, not as ``unseen classes`` has changed them.
 
         Raises:
             RunError: it is neither, unfinished, damaged, or of a newer version.
@@ -93,7 +142,7 @@ class Recognizer:
         if str(folder).startswith(PREFIX):
             name, _, revision = str(folder).removeprefix(PREFIX).partition("@")
             return cls.from_pretrained(name, revision=revision or None, device=device)
-        return cls._of(find_parts(Path(folder), seed), device)
+        return cls._of(find_parts(Path(folder), seed), device, as_trained)
 
     @classmethod
     def from_pretrained(
@@ -123,8 +172,8 @@ class Recognizer:
         return cls._of(read_saved(folder), device)
 
     @classmethod
-    def _of(cls, parts: Parts, device: str) -> Self:
-        backbone, method, table = parts.build()
+    def _of(cls, parts: Parts, device: str, as_trained: bool = False) -> Self:
+        backbone, method, table = parts.build(as_trained)
         made = cls(
             backbone,
             method,
@@ -193,7 +242,7 @@ class Recognizer:
 
     @property
     def table(self) -> ClassTable:
-        """The classes to choose from; see :meth:`add_class`, :meth:`remove_class`, :meth:`rename_class`."""
+        """The classes to choose from; see :meth:`add_class`, :meth:`edit_class`, :meth:`remove_class`."""
         return self._table
 
     @table.setter
@@ -201,30 +250,70 @@ class Recognizer:
         if table.attributes.names != self._table.attributes.names:
             raise UnseenError("a table of other attributes", mend="keep the attribute columns that it was trained with")
         self._table = table
-        self.__dict__.pop("_classes", None)
+        self.__dict__.pop("class_vectors", None)
 
-    @cached_property
-    def _classes(self) -> ClassSpace:
-        vectors = torch.from_numpy(self._table.values.copy())
-        seen = torch.from_numpy(self._table.seen.copy())
-        words = None
-        if self.method.reads_text:
-            words = name_things(self._table.names, self._table.attributes, self._text_tower)
-        return ClassSpace(vectors, seen, words).to(self.device, torch.float32)
+    @property
+    def _scorer(self) -> ClassScorer:
+        """For the table as it is; blocks of classes that a change of the table left alone are not made again."""
+        if self._made is None or self._made.table is not self._table:
+            tower = self._text_tower if self.method.reads_text else None
+            self._made = ClassScorer(self.method, self._table, self.device, tower, self._made)
+        return self._made
 
     @cached_property
     def _text_tower(self) -> TextTower:
         assert self.backbone.spec.tower is not None
         return TextTower(self.backbone.spec.tower)
 
-    def add_class(self, name: str, values: Sequence[float] | Mapping[str, float]) -> None:
-        """A new unseen class from its attributes, without retraining.
+    @property
+    def references(self) -> References | None:
+        """How the model scores its training pictures; ``None`` where that was not kept. Read when first asked for."""
+        if self._references is None and self.references_file is not None:
+            self._references = References.load(self.references_file)
+            if self._references.attribute_scores.shape[1] != len(self._table.attributes):
+                raise RunError("it has other attributes than the model", where=self.references_file, mend="train again")
+        return self._references
+
+    @references.setter
+    def references(self, references: References | None) -> None:
+        self._references, self.references_file = references, None
+
+    @property
+    def images(self) -> Path | None:
+        """The folder of the training pictures; ``None`` where it is not known or no longer there."""
+        folder = self.about.get("data", {}).get("images")
+        return Path(folder) if folder and Path(folder).is_dir() else None
+
+    @cached_property
+    def class_vectors(self) -> np.ndarray:
+        """Float64 ``(N, K)``: the classes in the form that the method scores with; all 0 where it does not."""
+        return self._scorer.vectors(range(len(self._table)))
+
+    @torch.inference_mode()
+    def class_scores(self, branches: dict[str, Branch]) -> np.ndarray:
+        """Float64 ``(B, N)`` raw class scores of what the method made of B pictures."""
+        return self._scorer.scores(self.method.query(branches))
+
+    def add_class(
+        self, name: str, values: Sequence[float] | np.ndarray | Mapping[str, float], *, seen: bool = False
+    ) -> None:
+        """A new class from its attributes, without retraining.
 
         Args:
             name: new to the table.
             values: K numbers in the table's unit, or a mapping from attribute names, the others 0.
+            seen: whether the model was trained on pictures of it (a class that was removed comes back).
         """
-        self.table = self._table.with_class(name, values)
+        self.table = self._table.with_class(name, values, seen=seen)
+
+    def edit_class(self, name: str, values: Sequence[float] | np.ndarray | Mapping[str, float]) -> None:
+        """Other attribute values for a class, without retraining.
+
+        Args:
+            name: the class.
+            values: K numbers in the table's unit, or a mapping from attribute names, the others as they are.
+        """
+        self.table = self._table.with_values(name, values)
 
     def remove_class(self, name: str) -> None:
         """Choose among the other classes from now on."""
@@ -237,81 +326,155 @@ class Recognizer:
     @torch.inference_mode()
     def _inputs(self, images: Sequence[Image.Image]) -> Tensor:
         """What the method reads: raw regions ``(B, R, C)``, rounded as the region store does, or the pictures."""
-        pixels = torch.stack([self.backbone.transform(image) for image in images]).to(self.device)
+        return self._network_inputs(torch.stack([self.backbone.transform.cropped(image) for image in images]))
+
+    @torch.inference_mode()
+    def _network_inputs(self, cropped: Tensor) -> Tensor:
+        """The same from pictures cropped to the network's size, as bytes ``(B, 3, h, w)``."""
+        pixels = self.backbone.transform.normalized(cropped.to(self.device))
         if self.method.end_to_end:
             return pixels
         return self.backbone(pixels)[0].to(getattr(torch, self.store_dtype)).float()
 
-    def _allowed(self, among: str) -> np.ndarray:
+    def _allowed(
+        self, among: str, only: Iterable[str] | None = None, exclude: Iterable[str] | None = None
+    ) -> np.ndarray:
+        """Rising positions of the classes in question."""
         if among not in AMONG:
             raise UnseenError(f'cannot choose among "{among}"', mend=f"one of {', '.join(AMONG)}")
         seen = self._table.seen
-        allowed = np.flatnonzero({"all": seen | ~seen, "seen": seen, "unseen": ~seen}[among])
-        if not len(allowed):
+        chosen = {"all": seen | ~seen, "seen": seen, "unseen": ~seen}[among]
+        if not chosen.any():
             raise UnseenError(f"there is no {among} class to choose from", mend="choose among all")
-        return allowed
+        if only is not None:
+            chosen = chosen & self._named(only)
+        if exclude is not None:
+            chosen = chosen & ~self._named(exclude)
+        if not chosen.any():
+            raise UnseenError("no class is left to choose from", mend="name more classes, or exclude fewer")
+        return np.flatnonzero(chosen)
+
+    def choices(
+        self, among: str = "all", only: Iterable[str] | None = None, exclude: Iterable[str] | None = None
+    ) -> list[str]:
+        """The classes that these options leave to choose from; see :meth:`outcomes`."""
+        return [self._table.names[i] for i in self._allowed(among, only, exclude)]
+
+    def _named(self, names: Iterable[str]) -> np.ndarray:
+        """Bool ``(N,)``; raises on a name that is no class's."""
+        found = np.zeros(len(self._table), dtype=bool)
+        found[[self._table.index(name) for name in ([names] if isinstance(names, str) else names)]] = True
+        return found
+
+    def _threshold(self, unknown: float | str) -> float:
+        if unknown == "off" or (unknown == "auto" and self.threshold is None):
+            return 0.0
+        threshold = self.threshold if unknown == "auto" else unknown
+        if isinstance(threshold, str) or threshold is None or not 0 <= threshold <= 1:
+            raise UnseenError(f'"{unknown}" is no threshold', mend="auto, off, or a confidence from 0 to 1")
+        return threshold
 
     def predict(
         self,
         pictures: Iterable[Picture] | Picture,
         *,
+        broken: Callable[[DataError], None] | None = None,
+        **options: Any,
+    ) -> Generator[Prediction]:
+        """Name what pictures show, in their order, a batch at a time.
+
+        Args:
+            pictures: files or PIL pictures, or one of them.
+            broken: told of every picture that cannot be read, which is then left out.
+            options: as in :meth:`outcomes`.
+
+        Raises:
+            DataError: a picture cannot be read, and there is no ``broken``; those before it have been given.
+        """
+        return _readable(self.outcomes(pictures, **options), broken)
+
+    def outcomes(
+        self,
+        pictures: Iterable[Picture] | Picture,
+        *,
         top: int = 5,
         among: str = "all",
+        only: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
+        unknown: float | str = "auto",
         batch_size: int = 32,
-        broken: Callable[[DataError], None] | None = None,
-    ) -> Iterator[Prediction]:
-        """Name what pictures show, in their order, a batch at a time.
+        workers: int = 2,
+    ) -> Generator[Prediction | DataError]:
+        """What :meth:`predict` gives, with the error in the place of a picture that cannot be read.
+
+        Pictures are read ahead of the network, two batches at most, which is also what is held in memory.
 
         Args:
             pictures: files or PIL pictures, or one of them.
             top: candidates a picture.
             among: ``all``, ``seen`` or ``unseen`` classes.
-            batch_size: pictures at once; memory is O(batch).
-            broken: told of every picture that cannot be read, which is then left out.
+            only, exclude: names of the classes to choose from, and not to choose from; confidence is over those left.
+            unknown: confidence below which a picture counts as unknown: ``auto`` (:attr:`threshold`, where there is
+                one), ``off`` or a number.
+            batch_size: pictures at once.
+            workers: threads that read pictures; 0 reads them here, when their batch is due.
 
         Raises:
-            DataError: a picture cannot be read, and there is no ``broken``; those of earlier batches have been given.
+            UnseenError: a name that is no class's, no class left, or no such threshold; before any picture is read.
         """
-        allowed = self._allowed(among)
+        allowed, threshold = self._allowed(among, only, exclude), self._threshold(unknown)
         stream = iter([pictures] if isinstance(pictures, str | Path | Image.Image) else pictures)
-        while batch := list(islice(stream, batch_size)):
-            yield from self._predict(batch, top, allowed, broken)
+        return self._outcomes(stream, max(1, top), allowed, threshold, batch_size, workers)
+
+    def _outcomes(
+        self, stream: Iterator[Picture], top: int, allowed: np.ndarray, threshold: float, batch_size: int, workers: int
+    ) -> Generator[Prediction | DataError]:
+        with closing(_read(stream, self.backbone.transform, batch_size, workers)) as batches:
+            for pictures, pixels in batches:
+                readable = [i for i, found in enumerate(pixels) if isinstance(found, Tensor)]
+                named: dict[int, Prediction] = {}
+                if readable:
+                    inputs = self._network_inputs(torch.stack([found for found in pixels if isinstance(found, Tensor)]))
+                    mine = [pictures[i] for i in readable]
+                    named = dict(zip(readable, self._predict(mine, inputs, top, allowed, threshold), strict=True))
+                for i, found in enumerate(pixels):
+                    yield found if isinstance(found, DataError) else named[i]
 
     @torch.inference_mode()
     def _predict(
-        self, batch: list[Picture], top: int, allowed: np.ndarray, broken: Callable[[DataError], None] | None
+        self, pictures: Sequence[Picture], inputs: Tensor, top: int, allowed: np.ndarray, threshold: float
     ) -> list[Prediction]:
-        images, readable = [], []
-        for picture in batch:
-            try:
-                images.append(upright_rgb(picture) if isinstance(picture, Image.Image) else open_picture(picture))
-                readable.append(picture)
-            except DataError as error:
-                if broken is None:
-                    raise
-                broken(error)
-        if not images:
-            return []
-        branches = self.method(self.method.prepare(self._inputs(images)))
-        scores = self.method.class_scores(branches, self._classes).cpu().double().numpy()
+        branches = self.method(self.method.prepare(inputs))
+        best = self._scorer.best(
+            self.method.query(branches), top, allowed, gamma=self.gamma, temperature=self.temperature or 1.0
+        )
         psi = self.method.fused_attribute_scores(branches).cpu().double().numpy()
-        vectors = self.method.class_vectors(self._classes).cpu().double().numpy()
+        names, seen = self._table.names, self._table.seen
+        evidence = psi * self._scorer.vectors(best.index[:, 0])
         return [
-            self._prediction(picture, self._rank(scores[i], allowed)[:top], psi[i], vectors)
-            for i, picture in enumerate(readable)
+            self._prediction(
+                picture,
+                [
+                    Candidate(names[c], bool(seen[c]), float(confidence), float(score))
+                    for c, confidence, score in zip(best.index[i], best.confidence[i], best.score[i], strict=True)
+                ],
+                evidence[i],
+                threshold,
+            )
+            for i, picture in enumerate(pictures)
         ]
 
     def _prediction(
-        self, picture: Picture, candidates: Sequence[Candidate], psi: np.ndarray, vectors: np.ndarray
+        self, picture: Picture, candidates: Sequence[Candidate], evidence: np.ndarray, threshold: float
     ) -> Prediction:
-        """Candidates with the five attributes that speak most for the first."""
-        evidence = psi * vectors[self._table.index(candidates[0].name)]
+        """Candidates with the five attributes of most evidence ``(K,)`` for the first."""
         strongest = np.argsort(-evidence, kind="stable")[:5]
         names = self._table.attributes.names
         return Prediction(
             "" if isinstance(picture, Image.Image) else str(picture),
             tuple(candidates),
             tuple((names[k], float(evidence[k])) for k in strongest if evidence[k] > 0),
+            candidates[0].confidence >= threshold,
         )
 
     def _rank(self, scores: np.ndarray, allowed: np.ndarray) -> list[Candidate]:
@@ -327,8 +490,23 @@ class Recognizer:
         ]
 
     @torch.inference_mode()
+    def look(self, picture: Picture) -> Look:
+        """Ask the network about one picture; what it made of it can then be ranked and explained in milliseconds."""
+        own = isinstance(picture, Image.Image)
+        image = upright_rgb(picture) if isinstance(picture, Image.Image) else open_picture(picture)
+        branches = self.method.maps(self._inputs([image]))
+        psi = self.method.fused_attribute_scores(branches)[0].cpu().double().numpy()
+        return Look(self, image, "" if own else str(picture), branches, psi)
+
     def explain(
-        self, picture: Picture, *, target: str | None = None, rival: str | None = None, among: str = "all"
+        self,
+        picture: Picture,
+        *,
+        target: str | None = None,
+        rival: str | None = None,
+        among: str = "all",
+        corrections: Mapping[str, float] | None = None,
+        nearest: int = 6,
     ) -> Explanation:
         """Why a picture is taken for a class, attribute by attribute and region by region.
 
@@ -337,57 +515,25 @@ class Recognizer:
             target: the class to explain; default the best one.
             rival: the class to compare with; default the best one other than the target.
             among: classes to choose among.
+            corrections: attributes that the model has wrong, with what they are in truth, in the class table's unit.
+            nearest: how many training pictures with similar attribute scores.
         """
-        image = upright_rgb(picture) if isinstance(picture, Image.Image) else open_picture(picture)
-        allowed = self._allowed(among)
-        branches = self.method.maps(self._inputs([image]))
-        scores = self.method.class_scores(branches, self._classes)[0].cpu().double().numpy()
-        psi = self.method.fused_attribute_scores(branches)[0].cpu().double().numpy()
-        vectors = self.method.class_vectors(self._classes).cpu().double().numpy()
-        ranked = {c.name: c for c in self._rank(scores, allowed)}
-        wanted = self._one(ranked, target, ())
-        other = self._one(ranked, rival, (wanted.name,))
-        if other.name == wanted.name:
-            raise UnseenError(f'"{wanted.name}" cannot be its own rival', mend="compare it with another class")
-        c, j = self._table.index(wanted.name), self._table.index(other.name)
-        evidence, against = psi * vectors[c], psi * (vectors[c] - vectors[j])
-        attributes = self._table.attributes
-        order = np.argsort(-evidence, kind="stable")
-        reasons = tuple(
-            Reason(
-                attributes.names[k],
-                attributes.groups[k],
-                attributes.parts[k],
-                float(psi[k]),
-                float(evidence[k]),
-                float(against[k]),
-                float(vectors[c, k]),
-                float(vectors[j, k]),
-            )
-            for k in order
-        )
-        offset = _rest(scores[c], evidence)
-        grid = self.backbone.grids[-1]
+        look = self.look(picture)
+        return look.explanation(corrections, target=target, rival=rival, among=among, nearest=nearest)
 
-        def to_grid(values: Tensor) -> np.ndarray:
-            return values.cpu().double().numpy().reshape(-1, *grid)
+    def correct(
+        self, picture: Picture, corrections: Mapping[str, float], *, top: int = 5, among: str = "all"
+    ) -> tuple[Prediction, Prediction]:
+        """What a picture shows by the model alone, and with attributes corrected by hand; see :meth:`Look.corrected`.
 
-        prediction = self._prediction(picture, list(ranked.values())[:5], psi, vectors)
-        return Explanation(
-            image,
-            prediction,
-            wanted,
-            other,
-            reasons,
-            offset,
-            offset - _rest(scores[j], psi * vectors[j]) - self.gamma * (int(wanted.seen) - int(other.seen)),
-            {name: to_grid(b.attention[0]) for name, b in branches.items() if b.attention is not None},
-            tuple(self.method.counted(branches)),
-            to_grid(self.method.fused_contributions(branches)[0]),
-            self.backbone.transform.crop_box(*image.size),
-            {name: k for k, name in enumerate(attributes.names)},
-            self.method.offset_name,
-        )
+        Args:
+            picture: file or PIL picture.
+            corrections: attribute to what it is in truth, in the class table's unit.
+            top: candidates.
+            among: classes to choose among.
+        """
+        look = self.look(picture)
+        return look.prediction(top=top, among=among), look.prediction(corrections, top=top, among=among)
 
     @torch.inference_mode()
     def parts(self, picture: Picture) -> PartMaps:
@@ -403,11 +549,3 @@ class Recognizer:
             raise UnseenError("this model learned no parts", where=self.method.name, mend=mend)
         maps = {name: shares[0].cpu().double().numpy() for name, shares in found.items()}
         return PartMaps(image, maps, self.backbone.transform.crop_box(*image.size))
-
-    def _one(self, ranked: Mapping[str, Candidate], name: str | None, without: tuple[str, ...]) -> Candidate:
-        if name is not None:
-            self._table.index(name)  # an unknown name is told apart from one not chosen among
-            if name not in ranked:
-                raise UnseenError(f'"{name}" is not among the classes asked for', mend="choose among all")
-            return ranked[name]
-        return next((c for c in ranked.values() if c.name not in without), next(iter(ranked.values())))

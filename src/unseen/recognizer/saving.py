@@ -22,6 +22,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from unseen.backbones import Backbone, BackboneSpec
+from unseen.class_changes import reset, table_in_use, trained_table
 from unseen.classes import ClassTable, write_attributes
 from unseen.data.columns import Encoding
 from unseen.errors import RunError
@@ -80,9 +81,9 @@ class Parts:
     about: Mapping[str, Any]
     encoding: Encoding | None
 
-    def build(self) -> tuple[Backbone, Method, ClassTable]:
-        """Backbone, method with its weights, and class table."""
-        table = ClassTable.from_csv(self.folder / "classes.csv", self.folder / "attributes.csv")
+    def build(self, as_trained: bool = False) -> tuple[Backbone, Method, ClassTable]:
+        """Backbone, method with its weights, and class table: as it is in use, or as it was in training."""
+        table = trained_table(self.folder) if as_trained else table_in_use(self.folder)
         shape = (len(table.attributes), self.vector_length)
         self._check_length(shape)
         # the weights of an end-to-end method hold the backbone's
@@ -205,6 +206,7 @@ def save(
     save_weights(folder / WEIGHTS, method)
     if method.reads_text:
         recognizer._text_tower.save(folder / TEXTS)
+    reset(folder)  # what is saved are the classes in use
     table.to_csv(folder / "classes.csv")
     write_attributes(folder / "attributes.csv", table.attributes)
     kept = _copy_references(recognizer.references_file, folder / REFERENCES) if include_references else False

@@ -119,7 +119,7 @@ def gather(
         return Material(run, table, decisions, notes=notes)
     recognizer = None
     try:
-        recognizer = Recognizer.load(run.folder, device=device)
+        recognizer = Recognizer.load(run.folder, device=device, as_trained=True)
     except (UnseenError, OSError) as error:
         notes.append(f"The model could not be loaded to explain pictures ({error}), so there are no examples.")
     return Material(run, table, decisions, dataset, answers, recognizer, _copies(dataset, cache_folder(cache)), notes)

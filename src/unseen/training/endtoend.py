@@ -82,9 +82,17 @@ class EndToEnd(GradientMethod):
         """The head's."""
         return self.head.class_vectors(classes)
 
-    def class_scores(self, branches: dict[str, Branch], classes: ClassSpace) -> Tensor:
+    def query(self, branches: dict[str, Branch]) -> Tensor:
         """The head's."""
-        return self.head.class_scores(branches, classes)
+        return self.head.query(branches)
+
+    def class_embeddings(self, classes: ClassSpace) -> Tensor:
+        """The head's."""
+        return self.head.class_embeddings(classes)
+
+    def class_offsets(self, classes: ClassSpace) -> Tensor | None:
+        """The head's."""
+        return self.head.class_offsets(classes)
 
     def fused_contributions(self, branches: dict[str, Branch]) -> Tensor:
         """The head's."""

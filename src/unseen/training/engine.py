@@ -29,6 +29,8 @@ from unseen.progress import Report, silent
 from unseen.training.checkpoints import load_checkpoint, read_info, save_checkpoint
 
 CHECKPOINT_SECONDS = 60.0
+CLASS_BLOCK = 4096
+"""Classes scored at a time in testing."""
 PRECISIONS = {
     "32-true": torch.float32,
     "64-true": torch.float64,
@@ -379,17 +381,21 @@ def batches(count: int, size: int = 64) -> Iterator[np.ndarray]:
 
 def score(method: Method, regions: Tensor, classes: ClassSpace, fabric: Fabric) -> Tensor:
     """Class scores ``(B, N)`` of prepared regions, the forward in Fabric's precision."""
+    return method.class_scores(_answer(method, regions, classes, fabric), classes)
+
+
+def _answer(method: Method, regions: Tensor, classes: ClassSpace, fabric: Fabric) -> dict[str, Branch]:
     with fabric.autocast():
-        branches = method(regions)
+        branches: dict[str, Branch] = method(regions)
     to_weight_precision(branches, classes)
-    return method.class_scores(branches, classes)
+    return branches
 
 
 @torch.inference_mode()
 def decide(
     method: Method, features: Features, labels: np.ndarray, classes: ClassSpace, fabric: Fabric, batch_size: int = 64
 ) -> Decisions:
-    """Score pictures in batches and keep what the metrics need: O(batch x N) memory.
+    """Score pictures in batches, and classes in blocks, and keep what the metrics need.
 
     Args:
         method: put into evaluation mode.
@@ -401,9 +407,12 @@ def decide(
     """
     seen = classes.seen.cpu().numpy()
     method.eval()
-    parts = [Decisions.from_scores(np.zeros((0, len(seen))), labels[:0], seen)]
+    blocks = [(method.class_embeddings(b), method.class_offsets(b)) for b in classes.blocks(CLASS_BLOCK)]
+    parts = [Decisions.from_blocks([], labels[:0], seen)]
     for positions in batches(len(labels), batch_size):
-        scores = score(method, features.batch(positions), classes, fabric)
-        parts.append(Decisions.from_scores(scores.cpu().numpy(), labels[positions], seen))
+        query = method.query(_answer(method, features.batch(positions), classes, fabric))
+        products = ((query @ embeddings.T, offsets) for embeddings, offsets in blocks)
+        scores = ((found if offsets is None else found + offsets).cpu().numpy() for found, offsets in products)
+        parts.append(Decisions.from_blocks(scores, labels[positions], seen))
     columns = ("labels", "best_seen", "best_unseen", "offset", "is_unseen")
     return Decisions(*(np.concatenate([getattr(p, column) for p in parts]) for column in columns))

@@ -445,20 +445,15 @@ def _per_class(table: ClassTable, values: list[Result]) -> list[dict[str, Any]]:
 
 def _confusions(table: ClassTable, values: list[Result], most: int = 20) -> list[dict[str, Any]]:
     """Unseen classes and what they are most often taken for among all classes, over all seeds."""
-    counts = np.zeros((len(table), len(table)))
-    for result in values:
-        d = result.gzsl
-        np.add.at(counts, (d.labels, d.predict(result.gamma)), 1)
-    totals = counts.sum(axis=1, keepdims=True)
-    share = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
-    np.fill_diagonal(share, 0)
-    share[table.seen] = 0
-    order = np.argsort(-share, axis=None, kind="stable")[:most]
-    pairs = [divmod(int(i), len(table)) for i in order]
+    labels = np.concatenate([r.gzsl.labels for r in values])
+    named = np.concatenate([r.gzsl.predict(r.gamma) for r in values])
+    totals = np.bincount(labels, minlength=len(table))
+    pairs, counts = np.unique(np.stack([labels, named], axis=1), axis=0, return_counts=True)
+    wrong = (pairs[:, 0] != pairs[:, 1]) & ~table.seen[pairs[:, 0]]
+    pairs, share = pairs[wrong], counts[wrong] / totals[pairs[wrong, 0]]
     return [
-        {"class": table.names[a], "taken_for": table.names[b], "share": float(share[a, b])}
-        for a, b in pairs
-        if share[a, b] > 0
+        {"class": table.names[pairs[i, 0]], "taken_for": table.names[pairs[i, 1]], "share": float(share[i])}
+        for i in np.argsort(-share, kind="stable")[:most]
     ]
 
 

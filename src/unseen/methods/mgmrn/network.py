@@ -189,10 +189,6 @@ class MgMRN(GradientMethod):
         """``(N, K)`` unit class vectors."""
         return classes.unit
 
-    def class_scores(self, branches: dict[str, Branch], classes: ClassSpace) -> Tensor:
-        """``(B, N)``: ``tau`` times the cosine, summed over the levels given."""
-        return self.fused_attribute_scores(branches) @ self.class_vectors(classes).T
-
     def loss(self, branches: dict[str, Branch], labels: Tensor, classes: ClassSpace) -> dict[str, Tensor]:
         """Cross-entropy and regression of each level given; ``total`` is their weighted sum over those levels."""
         terms: dict[str, Tensor] = {}

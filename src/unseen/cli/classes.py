@@ -1,0 +1,416 @@
+"""``unseen classes``: the classes of a trained model, changed without retraining, and advice on them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from unseen.class_changes import (
+    IN_USE,
+    Described,
+    changing,
+    keep_table,
+    read_described,
+    read_settings,
+    table_in_use,
+    trained_table,
+    unit_doubt,
+    values_of,
+)
+from unseen.class_changes import reset as go_back
+from unseen.cli.common import JsonFlag, app, err, out, plain_text, print_json, print_table
+from unseen.errors import UnseenError
+from unseen.files import write_text
+from unseen.progress import quiet_libraries
+
+if TYPE_CHECKING:
+    from unseen.classes import ClassTable
+    from unseen.recognizer import Recognizer
+    from unseen.recognizer.advice import Divider, Near
+
+commands = typer.Typer(
+    name="classes",
+    help="Add, edit, remove and compare the classes of a trained model, without retraining.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(commands)
+
+ModelArgument = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A folder that `unseen train` wrote, or a saved one.", show_default=False)
+]
+NameArgument = Annotated[str, typer.Argument(help="A class.", show_default=False)]
+FileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--attributes",
+        help="Table of attribute values: columns attribute and value for one class, or a class column and a column an "
+        "attribute for several.",
+    ),
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="ATTRIBUTE=VALUE", help="An attribute's value (repeatable).")
+]
+LikeOption = Annotated[str | None, typer.Option(help="Start from the values of this class.")]
+SeedOption = Annotated[int | None, typer.Option(help="Which seed's model to ask [default: the first].")]
+
+
+def _load(run: Path, seed: int | None) -> Recognizer:
+    from unseen.recognizer import Recognizer
+
+    with quiet_libraries():
+        return Recognizer.load(run, seed=seed, device="cpu")
+
+
+def _say(text: str) -> None:
+    out.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def _warn(texts: list[str]) -> None:
+    for text in texts:
+        err.print(f"[yellow]note:[/] {plain_text(text)}", highlight=False, soft_wrap=True)
+
+
+def _described(name: str | None, file: Path | None, settings: list[str] | None) -> list[Described]:
+    """Classes to add or edit, as written on the command line and in a file."""
+    cells, found = read_settings(settings or []), [] if file is None else read_described(file)
+    if any(d.name is not None for d in found) and name is not None:
+        named = [d for d in found if d.name == name]
+        if not named:
+            names = ", ".join(str(d.name) for d in found[:5])
+            raise UnseenError(f'no row for "{name}"', where=file, mend=f"it has {names}; leave the name out for all")
+        found = named
+    if not found:
+        found = [Described(None, {}, "--set")]
+    if len(found) > 1 and cells:
+        raise UnseenError("--set with several classes", mend="name one class, or write the values into the file")
+    if any(d.name is None for d in found) and name is None:
+        raise UnseenError("no name for the class", mend='unseen classes add RUN "NAME" --attributes FILE')
+    return [Described(d.name or name, {**d.cells, **cells}, d.where) for d in found]
+
+
+def _doubts(recognizer: Recognizer, name: str) -> tuple[list[str], list[Near]]:
+    """What to warn of about one class, and its nearest classes."""
+    from unseen.recognizer.advice import closest
+
+    table = recognizer.table
+    near = closest(recognizer, name, 3)
+    lines = [
+        f'"{name}" nearly equals "{n.name}" (cosine {n.cosine:.3f}, {n.differing} attributes differ); '
+        "see `unseen classes separate`"
+        for n in near
+        if n.nearly_equal
+    ]
+    others = table.without(name)
+    doubt = unit_doubt(table.values[table.index(name)], others) if len(others) else None
+    return lines + ([f'"{name}": {doubt}; is it in the same unit?'] if doubt else []), near
+
+
+def _changed(run: Path, recognizer: Recognizer, names: list[str], verb: str, lines: list[str], as_json: bool) -> None:
+    """Say what was done to some classes, with warnings and nearest classes."""
+    nearest: dict[str, list[dict[str, Any]]] = {}
+    for name in names:
+        more, near = _doubts(recognizer, name)
+        lines += more
+        nearest[name] = [asdict(n) for n in near]
+    if as_json:
+        print_json(
+            {
+                verb: names,
+                "classes": len(recognizer.table),
+                "nearest": nearest,
+                "notes": lines,
+                "file": str(run / IN_USE),
+            }
+        )
+        return
+    for name in names:
+        beside = ", ".join(f"{n['name']} ({n['cosine']:.2f})" for n in nearest[name])
+        _say(f"{verb}: {name}{f'   nearest: {beside}' if beside else ''}")
+    _say(f"{len(recognizer.table)} classes in use, kept in {run / IN_USE}")
+    _warn(lines)
+
+
+@commands.command("list")
+def list_classes(run: ModelArgument, as_json: JsonFlag = False) -> None:
+    """Show the classes to choose from, and what was changed since the training."""
+    table, trained = table_in_use(run), trained_table(run)
+    states = _states(table, trained)
+    removed = [name for name in trained.names if name not in table.names]
+    rows: list[dict[str, Any]] = [
+        {"class": name, "seen": bool(seen), "change": state}
+        for name, seen, state in zip(table.names, table.seen, states, strict=True)
+    ]
+    if as_json:
+        print_json({"classes": rows, "removed": removed})
+        return
+    print_table(
+        [{"class": r["class"], "": "seen" if r["seen"] else "unseen", "change": r["change"]} for r in rows],
+        {"class": "class", "": "", "change": "change"} if any(states) else {"class": "class", "": ""},
+    )
+    _say(f"{len(table)} classes: {int(table.seen.sum())} seen, {int((~table.seen).sum())} unseen")
+    if removed:
+        _say(f"no longer there: {', '.join(removed)}")
+
+
+def _states(table: ClassTable, trained: ClassTable) -> list[str]:
+    """What became of each class since the training."""
+    values = {trained.values[i].tobytes(): name for i, name in enumerate(trained.names) if name not in table.names}
+    found = []
+    for name, row in zip(table.names, table.values, strict=True):
+        if name in trained.names:
+            same = (row == trained.values[trained.index(name)]).all()
+            found.append("" if same else "edited")
+        else:
+            old = values.get(row.tobytes())
+            found.append("added" if old is None else f"was {old}")
+    return found
+
+
+@commands.command()
+def show(
+    run: ModelArgument,
+    name: NameArgument,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write all values to this CSV, which `add` and `edit` read.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show a class's attribute values, those that are not 0."""
+    import pandas as pd
+
+    table = table_in_use(run)
+    values = table.values[table.index(name)]
+    pairs = [(a, float(v)) for a, v in zip(table.attributes.names, values, strict=True)]
+    if output is not None:
+        write_text(output, pd.DataFrame(pairs, columns=["attribute", "value"]).to_csv(index=False))
+    if as_json:
+        print_json({"class": name, "seen": bool(table.seen[table.index(name)]), "attributes": dict(pairs)})
+        return
+    print_table(
+        [{"attribute": a, "value": f"{v:g}"} for a, v in pairs if v], {"attribute": "attribute", "value": "value"}
+    )
+    if output is not None:
+        _say(f"all {len(pairs)} values: {output}")
+
+
+@commands.command()
+def add(
+    run: ModelArgument,
+    name: Annotated[
+        str | None, typer.Argument(help="The new class [default: all of the table's rows].", show_default=False)
+    ] = None,
+    attributes: FileOption = None,
+    settings: SetOption = None,
+    like: LikeOption = None,
+    seed: SeedOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Add classes from their attributes; nothing is trained. Attributes not named are 0, or as in --like."""
+    described = _described(name, attributes, settings)
+    lines: list[str] = []
+    with changing(run):
+        recognizer, trained = _load(run, seed), trained_table(run)
+        table = recognizer.table
+        start = None if like is None else table.values[table.index(like)]
+        for one in described:
+            assert one.name is not None
+            values = values_of(one.cells, table, getattr(recognizer, "encoding", None), start=start, where=one.where)
+            seen = one.name in trained.names and bool(trained.seen[trained.index(one.name)])
+            if seen:
+                lines.append(f'"{one.name}" was trained with pictures, so it counts as seen again')
+            recognizer.add_class(one.name, values, seen=seen)
+        keep_table(run, recognizer.table)
+    _changed(run, recognizer, [str(d.name) for d in described], "added", lines, as_json)
+
+
+@commands.command()
+def edit(
+    run: ModelArgument,
+    name: Annotated[
+        str | None, typer.Argument(help="The class [default: all of the table's rows].", show_default=False)
+    ] = None,
+    attributes: FileOption = None,
+    settings: SetOption = None,
+    like: LikeOption = None,
+    seed: SeedOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Give classes other attribute values; those not named stay as they are, or become as in --like."""
+    if attributes is None and not settings and like is None:
+        raise UnseenError("nothing to change", mend="give --attributes, --set or --like")
+    described = _described(name, attributes, settings)
+    with changing(run):
+        recognizer = _load(run, seed)
+        table = recognizer.table
+        for one in described:
+            assert one.name is not None
+            start = table.values[table.index(one.name if like is None else like)]
+            values = values_of(one.cells, table, getattr(recognizer, "encoding", None), start=start, where=one.where)
+            recognizer.edit_class(one.name, values)
+        keep_table(run, recognizer.table)
+    _changed(run, recognizer, [str(d.name) for d in described], "edited", [], as_json)
+
+
+@commands.command()
+def remove(
+    run: ModelArgument,
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Classes.", show_default=False)],
+    as_json: JsonFlag = False,
+) -> None:
+    """Take classes out of the choice."""
+    with changing(run) as table:
+        for name in names:
+            table = table.without(name)
+        if not len(table):
+            raise UnseenError("no class would remain", where=run, mend="keep at least one")
+        keep_table(run, table)
+    if as_json:
+        print_json({"removed": names, "classes": len(table), "file": str(run / IN_USE)})
+        return
+    _say(f"removed: {', '.join(names)}\n{len(table)} classes in use, kept in {run / IN_USE}")
+
+
+@commands.command()
+def rename(
+    run: ModelArgument,
+    old: Annotated[str, typer.Argument(help="The class.", show_default=False)],
+    new: Annotated[str, typer.Argument(help="Its new name.", show_default=False)],
+    as_json: JsonFlag = False,
+) -> None:
+    """Call a class something else."""
+    with changing(run) as table:
+        table = table.renamed(old, new)
+        keep_table(run, table)
+    if as_json:
+        print_json({"renamed": {old: new}, "classes": len(table), "file": str(run / IN_USE)})
+        return
+    _say(f"renamed: {old} is now {new}, kept in {run / IN_USE}")
+
+
+@commands.command()
+def reset(run: ModelArgument, as_json: JsonFlag = False) -> None:
+    """Go back to the classes of the training."""
+    with changing(run):
+        changed = go_back(run)
+    if as_json:
+        print_json({"reset": changed, "classes": len(trained_table(run))})
+        return
+    _say(f"{'back to' if changed else 'nothing was changed:'} the {len(trained_table(run))} classes of the training")
+
+
+@commands.command()
+def closest(
+    run: ModelArgument,
+    name: Annotated[str | None, typer.Argument(help="A class [default: pairs of all classes].")] = None,
+    top: Annotated[int, typer.Option(help="So many.", min=1)] = 10,
+    seed: SeedOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show the classes nearest to one by their attributes, or the pairs that are hardest to tell apart."""
+    from unseen.recognizer.advice import closest, closest_pairs
+
+    recognizer = _load(run, seed)
+    if name is not None:
+        near = closest(recognizer, name, top)
+        if as_json:
+            print_json({"class": name, "nearest": [asdict(n) for n in near]})
+            return
+        print_table(
+            [
+                {
+                    "class": n.name,
+                    "": "seen" if n.seen else "unseen",
+                    "cosine": f"{n.cosine:.3f}",
+                    "attributes that differ": str(n.differing),
+                    "note": "nearly equal" if n.nearly_equal else "",
+                }
+                for n in near
+            ],
+            title=f"nearest to {plain_text(name)}",
+        )
+        return
+    pairs, confused = closest_pairs(recognizer, top), _confusions(run)[:top]
+    if as_json:
+        print_json({"pairs": [asdict(p) for p in pairs], "confused": confused})
+        return
+    print_table(
+        [
+            {
+                "class": p.first,
+                "and": p.second,
+                "cosine": f"{p.cosine:.3f}",
+                "attributes that differ": str(p.differing),
+            }
+            for p in pairs
+        ],
+        title="nearest by attributes",
+    )
+    if confused:
+        print_table(
+            [
+                {"unseen class": c["class"], "taken for": c["taken_for"], "share": f"{100 * c['share']:.0f}%"}
+                for c in confused
+            ],
+            title="most often confused on the test pictures, with the classes of the training",
+        )
+
+
+def _confusions(run: Path) -> list[dict[str, Any]]:
+    """The measured confusions of a run; none of a saved model."""
+    from unseen.training.run import Run
+
+    if not (run / "config.json").is_file():
+        return []
+    opened = Run(run)
+    found: list[dict[str, Any]] = opened.results["protocols"][opened.protocol].get("confusions", [])
+    return found
+
+
+@commands.command()
+def separate(
+    run: ModelArgument,
+    first: Annotated[str, typer.Argument(help="A class.", show_default=False)],
+    second: Annotated[str, typer.Argument(help="The class that it is confused with.", show_default=False)],
+    top: Annotated[int, typer.Option(help="So many attributes.", min=1)] = 5,
+    seed: SeedOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show which attributes tell two classes apart, and which would if you found out more about them."""
+    from unseen.explain.figures import label
+    from unseen.recognizer.advice import separate
+
+    recognizer = _load(run, seed)
+    found = separate(recognizer, first, second, top)
+    if as_json:
+        print_json(asdict(found))
+        return
+
+    def rows(dividers: tuple[Divider, ...], leads: bool) -> list[dict[str, str]]:
+        return [
+            {
+                "attribute": label(d.attribute),
+                first: f"{d.first_value:g}",
+                second: f"{d.second_value:g}",
+                **({"lead": "?" if d.lead is None else f"{d.lead:+.3f}"} if leads else {}),
+                "read well": "?" if d.auroc is None else f"{100 * d.auroc:.0f}%",
+            }
+            for d in dividers
+        ]
+
+    columns = ["attribute", first, second, "lead", "read well"]
+    _say(f"{first} and {second}: cosine {found.cosine:.3f}")
+    if found.today:
+        print_table(rows(found.today, True), {c: c for c in columns}, title="what tells them apart")
+    else:
+        _say("their attributes do not differ")
+    if found.refine:
+        shown = {c: c for c in columns if c != "lead"}
+        print_table(rows(found.refine, False), shown, title="described alike: say of both how it is")
+        best = found.refine[0]
+        _say(f"suggestion: find out whether {first} and {second} differ in “{label(best.attribute)}”.")
+    if recognizer.references is None:
+        _warn(["how well each attribute is read is not known: the run keeps no scores of its training pictures"])

@@ -1,0 +1,213 @@
+"""``unseen explain``: why a picture is taken for a class, as figure, table and JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from unseen.cli.common import (
+    DeviceOption,
+    JsonFlag,
+    RunArgument,
+    app,
+    err,
+    out,
+    plain_text,
+    print_json,
+    print_table,
+)
+from unseen.errors import UnseenError
+from unseen.progress import quiet_libraries
+
+if TYPE_CHECKING:
+    from unseen.recognizer import Explanation, PartMaps, Recognizer
+
+
+def _signed(value: float) -> str:
+    return "0" if abs(value) < 5e-4 else f"{value:+.3f}"
+
+
+def _say(text: str) -> None:
+    out.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def _corrections(texts: list[str]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for text in texts:
+        name, _, value = text.rpartition("=")
+        try:
+            found[name.strip()] = float(value)
+        except ValueError:
+            raise UnseenError(f'"{text}" corrects nothing', mend='write --correct "crown_color::red=0"') from None
+        if not name.strip():
+            raise UnseenError(f'"{text}" names no attribute', mend='write --correct "crown_color::red=0"')
+    return found
+
+
+def _targets(files: list[Path], output: Path | None, several: bool, ending: str) -> list[Path]:
+    """The figure of each picture; of several pictures in one folder, told apart by numbers where names repeat."""
+    from unseen.explain.figures import ENDINGS
+
+    if not several:
+        path = output or Path(f"{files[0].stem}-{ending}.png")
+        path = path / f"{files[0].stem}-{ending}.png" if path.is_dir() else path
+        if path.suffix.lower().lstrip(".") not in ENDINGS:
+            raise UnseenError(
+                "no picture's ending", where=path, mend=f"end it in {', '.join(f'.{e}' for e in ENDINGS)}"
+            )
+        return [path]
+    folder = output or Path("explained")
+    if folder.suffix.lower().lstrip(".") in ENDINGS or folder.is_file():
+        raise UnseenError("one figure for several pictures", where=folder, mend="give -o a folder")
+    found: list[Path] = []
+    for file in files:
+        path, number = folder / f"{file.stem}-{ending}.png", 2
+        while path in found:
+            path, number = folder / f"{file.stem}-{number}-{ending}.png", number + 1
+        found.append(path)
+    return found
+
+
+def _show_parts(found: PartMaps, path: Path, as_json: bool) -> dict[str, Any]:
+    from unseen.explain.parts import parts_figure
+
+    parts_figure(found, path)
+    if not as_json:
+        _say(f"figure:  {path}")
+    shares = {level: maps.round(5).tolist() for level, maps in found.maps.items()}
+    return {"parts": shares, "crop": list(found.crop), "figure": str(path)}
+
+
+def _show(found: Explanation, top: int, path: Path) -> None:
+    """Tables of one explanation."""
+    from unseen.explain.figures import account, label, said
+    from unseen.explain.sheet import class_label
+
+    target, rival = found.target, found.rival
+    if found.before:
+        print_table(
+            [
+                {
+                    "by the model alone": f"{class_label(a.name)} {100 * a.confidence:.0f}%",
+                    "corrected": f"{class_label(b.name)} {100 * b.confidence:.0f}%",
+                }
+                for a, b in zip(found.before, found.prediction.candidates, strict=True)
+            ],
+            {"by the model alone": "by the model alone", "corrected": "corrected"},
+            title=", ".join(f"{label(name)} = {value:g}" for name, value in found.corrections.items()),
+        )
+    shown, rest = account(found, top)
+    print_table(
+        [
+            {
+                "attribute": name,
+                "looks at": where,
+                f"for {target.name}": _signed(evidence),
+                f"against {rival.name}": _signed(against),
+            }
+            for name, where, evidence, against in (
+                *(
+                    (said(r), r.part or r.group.removeprefix("has_").replace("_", " "), r.evidence, r.against)
+                    for r in shown
+                ),
+                *((name, "", evidence, against) for name, evidence, against in rest),
+            )
+        ],
+        title=f"{target.name}: {100 * target.confidence:.0f}%   {rival.name}: {100 * rival.confidence:.0f}%",
+    )
+    for near in found.nearest[:3]:
+        _say(f"like:    {near.file} ({class_label(near.name)}, {near.similarity:.2f})")
+    _say(f"picture: {found.prediction.picture}\nfigure:  {path}")
+
+
+def _missing(recognizer: Recognizer, shown: int) -> str | None:
+    """A line on why no training pictures are shown, where some were asked for."""
+    if not shown:
+        return None
+    if recognizer.references is None:
+        return "no nearest training pictures: this model keeps no scores of them"
+    if recognizer.images is None:
+        return "nearest training pictures by name only: their folder is not known or gone"
+    return None
+
+
+@app.command()
+def explain(
+    run: RunArgument,
+    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.", show_default=False)],
+    target: Annotated[str | None, typer.Option("--class", help="Class to explain [default: the best].")] = None,
+    against: Annotated[str | None, typer.Option(help="Class to compare with [default: the next best].")] = None,
+    correct: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ATTRIBUTE=VALUE",
+            help="An attribute that the model has wrong, and what it is, in the class table's unit (repeatable).",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Figure to write: .png, .jpg, .pdf or .svg [default: IMAGE-why.png here]; "
+            "of several pictures a folder [default: explained].",
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(help="Attributes shown.", min=1)] = 6,
+    nearest: Annotated[int, typer.Option(help="Nearest training pictures shown.", min=0, max=12)] = 6,
+    all_attributes: Annotated[
+        Path | None, typer.Option(help="Write a heat map of every attribute to this folder too.")
+    ] = None,
+    among: Annotated[str, typer.Option(help="Choose among all, seen or unseen classes.")] = "all",
+    parts: Annotated[
+        bool, typer.Option("--parts", help="Show instead what each learned part attends to (mgmrn, grouping=parts).")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(help="Which seed's model [default: the first].")] = None,
+    device: DeviceOption = "auto",
+    as_json: JsonFlag = False,
+) -> None:
+    """Show why: evidence for and against, where the model looked as heat maps, and similar training pictures."""
+    from unseen.data.finding import find_pictures
+    from unseen.explain.figures import attribute_maps, explanation_figure, neighbours
+    from unseen.recognizer import Recognizer
+
+    files, corrections = find_pictures(images), _corrections(correct or [])
+    several = len(files) > 1 or images[0].is_dir()
+    paths = _targets(files, output, several, "parts" if parts else "why")
+    made, broken = [], False
+    with quiet_libraries():
+        recognizer = Recognizer.load(run, seed=seed, device=device)
+        note = None if parts else _missing(recognizer, nearest)
+        for file, path in zip(files, paths, strict=True):
+            if parts:
+                made.append(_show_parts(recognizer.parts(file), path, as_json))
+                continue
+            try:
+                found = recognizer.explain(
+                    file, target=target, rival=against, among=among, corrections=corrections, nearest=nearest
+                )
+            except UnseenError as error:
+                if not several or str(file) not in str(error):
+                    raise
+                err.print(f"[bold red]error:[/] {plain_text(str(error))}", highlight=False, soft_wrap=True)
+                broken = True
+                continue
+            pictures = neighbours(found, recognizer.images)
+            if any(picture is None for _, picture in pictures) and recognizer.images is not None:
+                note = f"some training pictures are no longer in {recognizer.images}"
+            explanation_figure(found, path, top, pictures)
+            if all_attributes is not None:
+                folder = all_attributes / path.stem.removesuffix("-why") if several else all_attributes
+                attribute_maps(found, folder)
+            if not as_json:
+                _show(found, top, path)
+            made.append({**found.as_dict(), "figure": str(path)})
+    if note:
+        err.print(f"[yellow]note:[/] {plain_text(note)}", highlight=False, soft_wrap=True)
+    if as_json:
+        print_json(made if several else made[0])
+    elif all_attributes is not None:
+        _say(f"a heat map of each of {len(recognizer.table.attributes)} attributes: {all_attributes}")
+    raise typer.Exit(2 if broken else 0)

@@ -1,0 +1,210 @@
+"""``unseen predict``: a trained run on pictures, a few or a hundred thousand."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unseen.cli.common import (
+    DeviceOption,
+    JsonFlag,
+    RunArgument,
+    app,
+    err,
+    out,
+    plain_text,
+    print_json,
+    print_table,
+    with_bars,
+)
+from unseen.data.finding import FoundPictures
+from unseen.errors import DataError, UnseenError
+from unseen.progress import quiet_libraries
+
+if TYPE_CHECKING:
+    from unseen.progress import Report
+    from unseen.recognizer import Prediction, Recognizer
+    from unseen.report.predictions import Counts, Options
+
+SHOWN = 1000
+"""Pictures of which a table is printed."""
+NAMED = 10
+"""Broken pictures that are named one by one."""
+
+
+@app.command()
+def predict(
+    run: RunArgument,
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Pictures, folders of them, quoted patterns ('pics/**/*.jpg'), or - for paths on standard input.",
+            show_default=False,
+        ),
+    ] = None,
+    lists: Annotated[
+        list[Path] | None,
+        typer.Option("--list", help="A file of paths: one a line, or a CSV table with a column `picture`."),
+    ] = None,
+    top: Annotated[int, typer.Option(help="Classes a picture.", min=1)] = 3,
+    among: Annotated[str, typer.Option(help="Choose among all, seen or unseen classes.")] = "all",
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Choose among these classes: A,B or @FILE with one a line; may be repeated."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Never choose these classes: A,B or @FILE; may be repeated.")
+    ] = None,
+    unknown: Annotated[
+        str,
+        typer.Option(help='Confidence below which the answer is "unknown": auto (of the validation data), off, 0.35.'),
+    ] = "auto",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write .csv, .parquet, .json or .jsonl; resumable.", show_default=False),
+    ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Begin --output anew, replacing what is there.")] = False,
+    batch_size: Annotated[int, typer.Option(help="Pictures at once.", min=1)] = 32,
+    workers: Annotated[int, typer.Option(help="Threads that read pictures.", min=0)] = 2,
+    seed: Annotated[int | None, typer.Option(help="Which seed's model [default: the first].")] = None,
+    device: DeviceOption = "auto",
+    as_json: JsonFlag = False,
+) -> None:
+    """Name what pictures show, with confidence and the attributes that speak for it."""
+    if not images and not lists:
+        raise UnseenError("no pictures", mend="name pictures or folders, or give --list FILE")
+    pictures = FoundPictures(images or [], lists or [])
+    total = sum(1 for _ in pictures) if output else sum(1 for _ in islice(pictures, SHOWN + 1))
+    if not total:
+        raise UnseenError("no pictures", mend="the list is empty")
+    if output is None and total > SHOWN:
+        raise UnseenError(f"more than {SHOWN} pictures", mend="give --output FILE.csv (.parquet, .json, .jsonl)")
+
+    from unseen.recognizer import Recognizer
+    from unseen.report.predictions import Options, check_output, names_from
+
+    if output is not None:
+        check_output(output, restart)
+    with quiet_libraries():
+        recognizer = Recognizer.load(run, seed=seed, device=device)
+        wanted, unwanted = (names_from(e, recognizer.table.names) if e else None for e in (only, exclude))
+        options = Options(top, among, wanted, unwanted, _threshold(unknown), batch_size)
+    if output is not None:
+        counts = with_bars(lambda report: _into(recognizer, pictures, output, options, total, workers, restart, report))
+        _say_counts(counts, output, as_json)
+    else:
+        counts = _onto_terminal(recognizer, pictures, options, workers, as_json)
+    if counts.broken:
+        where = "the column error says why" if output else "see above"
+        err.print(f"{counts.broken} of {counts.pictures} pictures could not be read; {where}", highlight=False)
+    _notes(recognizer, options)
+    raise typer.Exit(2 if counts.broken else 0)
+
+
+def _threshold(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _into(
+    recognizer: Recognizer,
+    pictures: FoundPictures,
+    path: Path,
+    options: Options,
+    total: int,
+    workers: int,
+    restart: bool,
+    report: Report,
+) -> Counts:
+    from unseen.report.predictions import predict_to_file
+
+    told = 0
+
+    def broken(error: DataError) -> None:
+        nonlocal told
+        told += 1
+        if told <= NAMED:
+            _say(error)
+
+    return predict_to_file(
+        recognizer,
+        pictures,
+        path,
+        options,
+        total=total,
+        workers=workers,
+        restart=restart,
+        report=report,
+        broken=broken,
+    )
+
+
+def _say(error: DataError) -> None:
+    err.print(f"[bold red]error:[/] {plain_text(str(error))}", highlight=False, soft_wrap=True)
+
+
+def _say_counts(counts: Counts, path: Path, as_json: bool) -> None:
+    if as_json:
+        print_json({"output": str(path), **vars(counts)})
+        return
+    named = f"{counts.pictures} pictures"
+    named += f", {counts.unknown} of them unknown" if counts.unknown else ""
+    out.print(f"{path}: {named}", highlight=False, soft_wrap=True)
+
+
+def _onto_terminal(
+    recognizer: Recognizer, pictures: FoundPictures, options: Options, workers: int, as_json: bool
+) -> Counts:
+    from unseen.explain.figures import label
+    from unseen.recognizer import Prediction
+    from unseen.report.predictions import Counts, record_of
+
+    counts, records, rows = Counts(), [], []
+    with quiet_libraries():
+        found = list(pictures)
+        for picture, outcome in zip(found, recognizer.outcomes(found, **vars(options), workers=workers), strict=True):
+            records.append(record_of(picture, outcome))
+            counts.add(records[-1])
+            if not isinstance(outcome, Prediction):
+                _say(outcome)
+                continue
+            rows += [
+                {
+                    "picture": "/".join(picture.parts[-2:]) if rank == 0 else "",
+                    "class": _named(outcome, rank),
+                    "confidence": f"{100 * c.confidence:.0f}%",
+                    "the first because of": label(outcome.attributes[rank][0])
+                    if rank < len(outcome.attributes)
+                    else "",
+                }
+                for rank, c in enumerate(outcome.candidates)
+            ]
+    if as_json:
+        print_json(records)
+    else:
+        print_table(rows)
+    return counts
+
+
+def _named(prediction: Prediction, rank: int) -> str:
+    candidate = prediction.candidates[rank]
+    name = f"{candidate.name}{'' if candidate.seen else ' (unseen)'}"
+    return f"unknown; nearest: {name}" if rank == 0 and not prediction.known else name
+
+
+def _notes(recognizer: Recognizer, options: Options) -> None:
+    """What a person should know of these confidences."""
+    if recognizer.temperature is None:
+        _note("confidence is not calibrated (no validation classes were used)")
+    fewer = options.only is not None or options.exclude is not None or options.among != "all"
+    if fewer and options.unknown != "off" and (options.unknown != "auto" or recognizer.threshold is not None):
+        _note("confidence is over the classes asked for; a picture of none of them may seem known")
+
+
+def _note(text: str) -> None:
+    err.print(f"note: {text}", highlight=False, soft_wrap=True)

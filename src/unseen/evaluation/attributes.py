@@ -1,0 +1,31 @@
+"""How well attribute scores follow the class table: rank measures of every attribute at once."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.stats import rankdata
+
+
+def auroc(scores: np.ndarray, has: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve of every column ``(K,)``; ties count half, NaN where all or none have it.
+
+    The rank-sum form (Hanley and McNeil, Radiology 1982).
+
+    Args:
+        scores: ``(M, K)``.
+        has: bool ``(M, K)``.
+    """
+    positives = has.sum(axis=0).astype(float)
+    negatives = len(has) - positives
+    ranks = rankdata(scores, axis=0) if len(scores) else scores
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return ((ranks * has).sum(axis=0) - positives * (positives + 1) / 2) / (positives * negatives)
+
+
+def spearman(scores: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Rank correlation of every column ``(K,)`` of two ``(M, K)``, ties at their mean; NaN where one is constant."""
+    if not len(scores):
+        return np.full(scores.shape[1], np.nan)
+    a, b = (ranks - ranks.mean(axis=0) for ranks in (rankdata(scores, axis=0), rankdata(values, axis=0)))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (a * b).sum(axis=0) / np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))

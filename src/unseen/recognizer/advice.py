@@ -1,0 +1,199 @@
+"""Which classes are hard to tell apart, by which attributes they differ, and what to say to tell them apart better."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from unseen.classes import ClassTable
+from unseen.errors import UnseenError
+from unseen.recognizer.model import Recognizer
+
+NEAR = 0.995
+"""Classes with a larger cosine are nearly equal, whatever the others are like."""
+DIFFERS = 0.1
+"""Two classes differ in an attribute if their values lie further apart than this share of its range in the table."""
+ROWS = 1024
+"""Classes compared with all others at a time."""
+
+
+@dataclass(frozen=True)
+class Near:
+    """A class beside another one.
+
+    Args:
+        name, seen: of the class.
+        cosine: of the two class vectors, as the method scores with them.
+        differing: how many attributes differ, see :data:`DIFFERS`.
+        nearly_equal: the cosine is above :data:`NEAR`, or above that of any two seen classes: the model never had to
+            learn so fine a difference.
+    """
+
+    name: str
+    seen: bool
+    cosine: float
+    differing: int
+    nearly_equal: bool
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two classes whose vectors have a large cosine; see :class:`Near`."""
+
+    first: str
+    second: str
+    cosine: float
+    differing: int
+
+
+@dataclass(frozen=True)
+class Divider:
+    """An attribute between two classes.
+
+    Args:
+        attribute: its name.
+        first_value, second_value: of the classes, in the table's unit.
+        lead: what it adds on average to the lead of the first class over the second on a picture of the first, less
+            what it adds on a picture of the second; ``None`` where the model's training pictures are not known.
+        auroc: how well its score tells training pictures that have it from those that have not; ``None`` likewise.
+    """
+
+    attribute: str
+    first_value: float
+    second_value: float
+    lead: float | None
+    auroc: float | None
+
+
+@dataclass(frozen=True)
+class Separation:
+    """What tells two classes apart, and what could.
+
+    Args:
+        first, second: the classes.
+        cosine: of their vectors.
+        today: attributes in which they differ, those that the model tells them apart by most first.
+        refine: attributes in which they are described alike though the model reads them well: to find out of both
+            classes. One of each group, and of groups in which they differ nowhere where there are such groups.
+    """
+
+    first: str
+    second: str
+    cosine: float
+    today: tuple[Divider, ...]
+    refine: tuple[Divider, ...]
+
+
+def directions(recognizer: Recognizer) -> np.ndarray:
+    """``(N, K)`` class vectors of unit length; of the table's values where the method has no class vectors."""
+    vectors = recognizer.class_vectors if recognizer.class_vectors.any() else recognizer.table.values
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: np.ndarray = vectors / np.where(length > 0, length, 1)
+    return unit
+
+
+def _apart(table: ClassTable, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Bool: where values ``(..., K)`` differ."""
+    apart: np.ndarray = np.abs(first - second) > DIFFERS * np.ptp(table.values, axis=0)
+    return apart
+
+
+def closest(recognizer: Recognizer, name: str, count: int = 5) -> list[Near]:
+    """The classes nearest to one, nearest first."""
+    table, unit = recognizer.table, directions(recognizer)
+    mine = table.index(name)
+    cosine = unit @ unit[mine]
+    pairs = _pairs(unit[table.seen], 1)
+    limit = min(NEAR, pairs[0][2] if pairs else 1.0)
+    order = [int(c) for c in np.argsort(-cosine, kind="stable") if c != mine][:count]
+    return [
+        Near(
+            table.names[c],
+            bool(table.seen[c]),
+            float(cosine[c]),
+            int(_apart(table, table.values[c], table.values[mine]).sum()),
+            bool(cosine[c] > limit),
+        )
+        for c in order
+    ]
+
+
+def nearly_equal(recognizer: Recognizer, name: str) -> Near | None:
+    """The class that one nearly equals, to warn of it; ``None`` if there is none."""
+    return next((near for near in closest(recognizer, name, 1) if near.nearly_equal), None)
+
+
+def _pairs(unit: np.ndarray, count: int) -> list[tuple[int, int, float]]:
+    """The pairs of rows with the largest cosines, in blocks: memory is ``ROWS x N``."""
+    best: list[tuple[float, int, int]] = []
+    for start in range(0, len(unit), ROWS):
+        cosine = unit[start : start + ROWS] @ unit.T
+        cosine[np.arange(len(unit)) <= np.arange(start, start + len(cosine))[:, None]] = -np.inf
+        few = np.argpartition(-cosine, min(count, cosine.size) - 1, axis=None)[:count]
+        rows, columns = np.unravel_index(few, cosine.shape)
+        best += [(-float(cosine[r, c]), start + int(r), int(c)) for r, c in zip(rows, columns, strict=True)]
+        best = sorted(pair for pair in best if np.isfinite(pair[0]))[:count]
+    return [(a, b, -negative) for negative, a, b in best]
+
+
+def closest_pairs(recognizer: Recognizer, count: int = 10) -> list[Pair]:
+    """The pairs of classes with the largest cosines in the whole table."""
+    table = recognizer.table
+    return [
+        Pair(table.names[a], table.names[b], cosine, int(_apart(table, table.values[a], table.values[b]).sum()))
+        for a, b, cosine in _pairs(directions(recognizer), count)
+    ]
+
+
+def separate(recognizer: Recognizer, first: str, second: str, count: int = 5) -> Separation:
+    """What tells two classes apart, and which attributes would if their values were refined.
+
+    With s_k the slope of attribute k's score on the class value over the training pictures (0 where it was not
+    learned), v the classes' values and z their vectors, the attribute's lead is ``s_k (v_ak - v_bk) (z_ak - z_bk)``.
+    Without known training pictures attributes are ordered by ``|z_ak - z_bk|``, and in ``refine`` by how much they vary
+    between classes.
+
+    Raises:
+        UnseenError: twice the same class.
+    """
+    table, unit, vectors = recognizer.table, directions(recognizer), recognizer.class_vectors
+    a, b = table.index(first), table.index(second)
+    if a == b:
+        raise UnseenError(f'"{first}" twice', mend="name two classes")
+    values, gap = table.values, vectors[a] - vectors[b]
+    fit = None if recognizer.references is None else recognizer.references.fit
+    lead = None if fit is None else np.where(fit.learned, fit.slope, 0) * (values[a] - values[b]) * gap
+
+    def divider(k: int) -> Divider:
+        area = None if fit is None or np.isnan(fit.auroc[k]) else float(fit.auroc[k])
+        return Divider(
+            table.attributes.names[k],
+            float(values[a, k]),
+            float(values[b, k]),
+            None if lead is None else float(lead[k]),
+            area,
+        )
+
+    apart = _apart(table, values[a], values[b])
+    weight = np.abs(gap if gap.any() else unit[a] - unit[b]) if lead is None else lead
+    today = [int(k) for k in np.argsort(-weight, kind="stable") if apart[k]][:count]
+    spread = np.ptp(values, axis=0)
+    if fit is None:
+        promise = np.std(values, axis=0) / np.where(spread > 0, spread, 1)
+    else:
+        promise = np.where(fit.learned, np.nan_to_num(fit.auroc, nan=0.0), 0)
+    order = [int(k) for k in np.argsort(-promise, kind="stable") if promise[k] > 0 and spread[k] > 0 and not apart[k]]
+    refine = _one_of_each_group(table.attributes.groups, order, apart)[:count]
+    return Separation(first, second, float(unit[a] @ unit[b]), tuple(map(divider, today)), tuple(map(divider, refine)))
+
+
+def _one_of_each_group(groups: Sequence[str], order: Sequence[int], apart: np.ndarray) -> list[int]:
+    """The first attribute of each group, groups without a difference before all others, if there are such."""
+    differing = {groups[int(k)] for k in np.flatnonzero(apart)}
+    first: dict[str, int] = {}
+    for k in order:
+        first.setdefault(groups[k], k)
+    alike = [k for group, k in first.items() if group not in differing]
+    return alike or list(first.values())
