@@ -113,3 +113,22 @@ def test_calibration_is_measured_once_for_a_model(tiny_guide, tiny_backbone, tmp
     again = unseen.fit("global", tiny_guide, tmp_path / "run", **options).results["protocols"]["honest"]
     assert not calls
     assert again["seeds"] == first["seeds"]
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_references_are_what_the_recognizer_reads_off_the_training_pictures(
+    tiny_guide, tiny_backbone, tmp_path, precision
+):
+    options = {"backbone": tiny_backbone, "cache": tmp_path / "cache", "device": "cpu", "precision": precision}
+    options["recipe"] = {"epochs": "2", "batch_size": "8", "lr": "1e-3"}
+    run = unseen.fit("msdn", tiny_guide, tmp_path / "run", **options)
+    recognizer = unseen.Recognizer.load(run.folder, device="cpu")
+    found = recognizer.references
+    dataset = load_folder(tiny_guide)
+    pictures = dataset.indices("trainval")
+    assert list(found.files) == [dataset.files[i] for i in pictures]
+    np.testing.assert_array_equal(found.labels, dataset.labels[pictures])
+    look = recognizer.look(dataset.images / found.files[3])
+    tolerance = 2e-3 if precision == "32-true" else 2e-2  # the file holds float16; regions were bfloat16
+    np.testing.assert_allclose(found.attribute_scores[3], look.psi, rtol=tolerance, atol=tolerance)
+    assert look.nearest(1)[0].file == found.files[3]

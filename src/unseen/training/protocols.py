@@ -49,6 +49,7 @@ from unseen.towers import TextTower
 from unseen.training.checkpoints import load_weights, save_weights
 from unseen.training.endtoend import build_method
 from unseen.training.engine import PRECISIONS, Features, OnEpoch, Stage, batches, decide, score, train, weight_dtype
+from unseen.training.references import make_references, references_beside
 
 Records = list[dict[str, Any]]
 
@@ -410,6 +411,9 @@ def _finish_training(
         results["honest"] = _honest(parts, choice, decisions, method, hand, folder)
     if "paper" in protocols:
         best_t1, best_h = _best(records, "T1"), _best(records, paper_h)
+        if choice is None:  # the run's model
+            load_weights(folder / "paper.safetensors", method)
+            _keep_references(parts, method, hand, folder / "paper.safetensors")
         results["paper"] = Result(
             load_decisions(at(best_t1["epoch"])),
             load_decisions(at(best_h["epoch"])),
@@ -471,6 +475,8 @@ def _finish_closed_form(
         t1 = hand.decide(method)
         method.use(for_h)
         save_weights(folder / "paper.safetensors", method)
+        if choice is None:  # the run's model
+            _keep_references(parts, method, hand, folder / "paper.safetensors")
         chosen = {"T1": for_t1, "H": for_h, "by": "test set"}
         results["paper"] = Result(t1, hand.decide(method), best["best_gamma"] if sweeps else 0.0, chosen, None)
     return results
@@ -481,16 +487,20 @@ def _honest(
 ) -> Result:
     """The result of the model in ``folder/honest.safetensors``, which ``method`` holds."""
     chosen = {**choice.pick, "by": parts.select, "validation": choice.metrics}
-    calibration = _calibration(choice, method, hand, folder)
+    calibration = _studied(parts, choice, method, hand, folder)
     return Result(decisions, decisions, choice.gamma, chosen, choice.temperature, calibration)
 
 
-def _calibration(choice: Choice, method: Method, hand: Stagehand, folder: Path) -> dict[str, Any]:
-    """What validation chose for confidences, and how it does on the test pictures; measured once for a model."""
-    path, model = folder / "honest-calibration.json", file_digest(folder / "honest.safetensors")
+def _studied(parts: Ingredients, choice: Choice, method: Method, hand: Stagehand, folder: Path) -> dict[str, Any]:
+    """What validation chose for confidences and how it does on the test pictures; keeps the references.
+
+    Both are made once for a model.
+    """
+    weights, path = folder / "honest.safetensors", folder / "honest-calibration.json"
+    model = file_digest(weights)
     with suppress(UnseenError, KeyError, TypeError):
         found = read_json(path)
-        if found["model"] == model:
+        if found["model"] == model and references_beside(weights).is_file():
             calibration: dict[str, Any] = found["calibration"]
             return calibration
     threshold = choice.answers.threshold()
@@ -502,8 +512,22 @@ def _calibration(choice: Choice, method: Method, hand: Stagehand, folder: Path) 
         "validation": choice.answers.summary(threshold),
         "test": {} if tested is None else tested.summary(threshold),
     }
+    _keep_references(parts, method, hand, weights)
     write_json(path, {"model": model, "calibration": calibration})
     return calibration
+
+
+def _keep_references(parts: Ingredients, method: Method, hand: Stagehand, weights: Path) -> None:
+    """Attribute scores of the training pictures, beside the weights that ``method`` holds."""
+    pictures, dataset, dtype = hand.partition.train, parts.dataset, weight_dtype(parts.precision)
+    found = make_references(
+        method.eval(),
+        (hand.train.batch(positions).to(dtype) for positions in batches(len(pictures))),
+        dataset.labels[pictures],
+        [dataset.files[i] for i in pictures],
+        dataset.table,
+    )
+    found.save(references_beside(weights))
 
 
 def _choice(pick: dict[str, Any], metrics: dict[str, Any], method: Method, hand: Stagehand) -> Choice:
