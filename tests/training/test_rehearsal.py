@@ -131,4 +131,4 @@ def test_references_are_what_the_recognizer_reads_off_the_training_pictures(
     look = recognizer.look(dataset.images / found.files[3])
     tolerance = 2e-3 if precision == "32-true" else 2e-2  # the file holds float16; regions were bfloat16
     np.testing.assert_allclose(found.attribute_scores[3], look.attribute_scores, rtol=tolerance, atol=tolerance)
-    assert look.nearest(1)[0].file == found.files[3]
+    assert found.nearest(look.attribute_scores, 1)[0].file == found.files[3]
