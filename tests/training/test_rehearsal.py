@@ -11,7 +11,7 @@ import pytest
 import unseen
 from unseen.data.folder import load_folder
 from unseen.errors import DataError
-from unseen.report.words import verdict
+from unseen.report.summary import verdict
 from unseen.training.rehearsal import needs_rehearsal, rehearsal_dataset
 
 
@@ -74,7 +74,7 @@ def test_run_without_unseen_pictures_rehearses(without, tiny_backbone, tmp_path)
     means = [draw["metrics"]["T1"] for draw in rehearsal["draws"]]
     assert rehearsal["metrics"]["T1"]["mean"] == pytest.approx(np.mean(means))
     text = verdict(run)
-    assert "2 of the seen classes were set aside" in text
+    assert "Estimated by setting 2 of your classes aside" in text
     assert "None" not in text
     assert "nan" not in text
 
@@ -83,7 +83,7 @@ def test_rehearsal_can_be_left_out(without, tiny_backbone, tmp_path):
     options = {"backbone": tiny_backbone, "cache": tmp_path / "cache", "device": "cpu"}
     run = unseen.fit("eszsl", without, tmp_path / "run", rehearsals=0, **options)
     assert "rehearsal" not in run.results["protocols"]["honest"]
-    assert "was not measured: there are no pictures of any" in verdict(run)
+    assert "so how well it names them is not measured" in verdict(run)
 
 
 def test_verdict_says_the_run_s_numbers(tiny_guide, tiny_backbone, tmp_path):
@@ -92,7 +92,7 @@ def test_verdict_says_the_run_s_numbers(tiny_guide, tiny_backbone, tmp_path):
     found = run.results["protocols"]["honest"]
     text = verdict(run)
     for name in ("T1", "U", "S"):
-        assert f"{100 * found['metrics'][name]['mean']:.0f}%" in text
+        assert f"{100 * found['metrics'][name]['mean']:.0f} of 100" in text
     calibration = found["seeds"]["0"]["calibration"]
     assert f"{100 * calibration['test']['ece']:.0f} points" in text
     assert json.loads((run.folder / "seed-0" / "honest-calibration.json").read_text())["calibration"] == calibration

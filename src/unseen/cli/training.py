@@ -66,8 +66,8 @@ def train(
     kind = "cuda" if options.backbone else _kind_of_device(options.device, folder)
     entries = options.entries(dataset, protocol, seeds, kind)
 
+    from unseen.report.summary import verdict
     from unseen.report.tables import result_rows
-    from unseen.report.words import verdict
     from unseen.training.config import RunConfig
     from unseen.training.run import fit
 

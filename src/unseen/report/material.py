@@ -97,18 +97,8 @@ def gather(
     Raises:
         RunError: the run is unfinished.
     """
-    table = ClassTable.from_csv(run.folder / "classes.csv", run.folder / "attributes.csv")
-    seeds = run.results["protocols"][run.protocol]["seeds"]
-    decisions: dict[str, Decisions] = {}
-    notes: list[str] = []
-    for seed in seeds:
-        path = decisions_path(run.folder, seed, run.protocol, "H")
-        if path.is_file():
-            decisions[seed] = load_decisions(path)
-    if len(decisions) < len(seeds):
-        notes.append(
-            "The decisions on the test pictures are not in the run's folder: no mix-ups, no seen–unseen curve."
-        )
+    written = recorded(run)
+    table, decisions, notes = written.table, written.decisions, written.notes
     try:
         answers, dataset = _ask(run, device, cache, workers, report)
     except (UnseenError, OSError) as error:
@@ -123,6 +113,19 @@ def gather(
     except (UnseenError, OSError) as error:
         notes.append(f"The model could not be loaded to explain pictures ({error}), so there are no examples.")
     return Material(run, table, decisions, dataset, answers, recognizer, _copies(dataset, cache_folder(cache)), notes)
+
+
+def recorded(run: Run) -> Material:
+    """What a finished run's folder holds, without its pictures and model; raises as :func:`gather`."""
+    table = ClassTable.from_csv(run.folder / "classes.csv", run.folder / "attributes.csv")
+    seeds = run.results["protocols"][run.protocol]["seeds"]
+    decisions: dict[str, Decisions] = {}
+    for seed in seeds:
+        path = decisions_path(run.folder, seed, run.protocol, "H")
+        if path.is_file():
+            decisions[seed] = load_decisions(path)
+    missing = "The decisions on the test pictures are not in the run's folder: no mix-ups, no seen–unseen curve."
+    return Material(run, table, decisions, notes=[missing] if len(decisions) < len(seeds) else [])
 
 
 def _ask(

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unseen.report.confusions import Confusion
-from unseen.report.material import Material
+from unseen.report.confusions import Confusion, confusions
+from unseen.report.material import Material, recorded
 from unseen.report.quality import AttributeSection
 from unseen.report.tables import percent
+from unseen.training.run import Run
 
 FEWEST_PICTURES, FEW_PICTURES, FEW_TRAINING = 4, 10, 20
 """Test pictures a class below which intervals say nothing, and below which accuracies are coarse; training pictures
@@ -274,13 +275,20 @@ def advice(
     few = round(tested_a_class(material))
     if not material.tested[1] and data["classes_unseen"]:
         lines.append(
-            "A few labelled pictures of unseen classes, as test_unseen, would turn the estimate into a measure."
+            "A few labelled pictures of unseen classes, kept for testing, would turn the estimate into a measure."
         )
     elif 0 < few < FEW_PICTURES:
         lines.append(f"There are only about {count(few, 'test picture')} a class; more would make the numbers surer.")
     if len(material.found["seeds"]) == 1 and not material.found["deterministic"]:
         lines.append("One training (seed) was done; --seeds 5 would show how much the numbers depend on chance.")
     return lines
+
+
+def verdict(run: Run) -> str:
+    """A run's result in one paragraph, from its folder alone: how well, how sure, and what would help."""
+    material = recorded(run)
+    helps = advice(material, confusions(material), None)[:2]
+    return " ".join([*paragraph(material), *sureness(material)[:2], *helps])
 
 
 def _list(names: Sequence[str]) -> str:
