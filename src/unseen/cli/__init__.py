@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from unseen import __version__
-from unseen.cli import comparing, figures, listing, pointing, reproducing, training, using
+from unseen.cli import comparing, figures, listing, pointing, reproducing, training, using, vectors
 from unseen.cli.common import app, err, main, out
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "reproducing",
     "training",
     "using",
+    "vectors",
 ]
 
 

@@ -22,7 +22,9 @@ ENTRIES = ("select", "split_seed", "store_dtype", "precision", "accumulate")
 class RunOptions:
     """Options of ``unseen train``, ``compare``, ``ablate`` and ``reproduce``, as given."""
 
-    vectors: Annotated[str, typer.Option(help="Attribute vectors: auto, given, words, random or text:MODEL.")] = "auto"
+    vectors: Annotated[
+        str, typer.Option(help="Attribute vectors: auto, given, words, random, text:MODEL or sentence:MODEL.")
+    ] = "auto"
     backbone: Annotated[
         str | None,
         typer.Option(
@@ -67,7 +69,7 @@ class RunOptions:
                 self.crop,
                 self.stage,
             ),
-            "vectors": absolute_model(self.vectors, "text:"),
+            "vectors": absolute_model(absolute_model(self.vectors, "text:"), "sentence:"),
             "protocols": parse_protocols(protocol),
             "seeds": parse_seeds(seeds),
             **{name: getattr(self, name) for name in ENTRIES},
