@@ -51,7 +51,9 @@ class RunOptions:
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, 16-mixed or 64-true.")] = "32-true"
     accumulate: Annotated[int, typer.Option(help="Micro-batches a step.")] = 1
     device: DeviceOption = "auto"
-    workers: Annotated[int, typer.Option(help="Processes that read pictures (mgmrn: threads).")] = 0
+    workers: Annotated[
+        int, typer.Option(help="Processes that read pictures (mgmrn: threads); -1: up to 8 for a GPU, none for a CPU.")
+    ] = -1
     cache: CacheOption = None
 
     def entries(self, dataset: str, protocol: str, seeds: str) -> dict[str, Any]:

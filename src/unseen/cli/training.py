@@ -53,6 +53,13 @@ def train(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Short for --recipe epochs=N.")] = None,
     report: Annotated[bool, typer.Option(help="Write report.html into the run folder.")] = True,
+    memory: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="GB of regions or pictures to keep in memory, on a GPU in its own [default: half of what is free].",
+        ),
+    ] = None,
     as_json: JsonFlag = False,
     *,
     options: RunOptions,
@@ -74,8 +81,11 @@ def train(
         **options.entries(dataset, protocol, seeds),
     )
     folder = output or Path("runs") / f"{method}-{Path(dataset).name}"
-    device, cache = options.device, options.cache
-    run = with_bars(lambda bars: fit(config, folder, cache=cache, device=device, workers=options.workers, report=bars))
+    device, cache, workers = options.device, options.cache, options.workers
+    budget = None if memory is None else round(memory * 1e9)
+    run = with_bars(
+        lambda bars: fit(config, folder, cache=cache, device=device, workers=workers, report=bars, budget_bytes=budget)
+    )
     page = write_run_report(run, device, cache) if report else None
     if as_json:
         print_json({"run": str(run.folder), **run.results})

@@ -28,6 +28,7 @@ from unseen.backbones import Backbone
 from unseen.data.dataset import Dataset, Partition, digest, final_partition, validation_partition
 from unseen.data.features import RegionSource, RegionStore
 from unseen.data.pictures import PictureSource, PictureStore
+from unseen.distributed import rows_of_all
 from unseen.errors import DataError
 from unseen.evaluation.metrics import Decisions, SeenUnseenCurve, evaluate
 from unseen.files import write_with
@@ -46,7 +47,18 @@ from unseen.semantics import name_things
 from unseen.towers import TextTower
 from unseen.training.checkpoints import load_weights, save_weights
 from unseen.training.endtoend import build_method
-from unseen.training.engine import PRECISIONS, Features, OnEpoch, Stage, batches, decide, score, train, weight_dtype
+from unseen.training.engine import (
+    PRECISIONS,
+    Features,
+    OnEpoch,
+    Stage,
+    ahead,
+    decide,
+    own_batches,
+    score,
+    train,
+    weight_dtype,
+)
 
 Records = list[dict[str, Any]]
 
@@ -66,6 +78,7 @@ class Ingredients:
         split_seed: of the validation partition.
         precision: Fabric's.
         accumulate: micro-batches.
+        budget_bytes: of regions kept on the device, see :class:`RegionSource`.
         tower: text tower, for methods that read text.
     """
 
@@ -80,6 +93,7 @@ class Ingredients:
     precision: str
     accumulate: int
     tower: TextTower | None = None
+    budget_bytes: int | None = None
 
     def partition(self, stage: str) -> Partition:
         """The pictures and classes of ``validation`` or ``final``."""
@@ -132,7 +146,7 @@ class Stagehand:
 
         Args:
             pictures: positions in the dataset.
-            budget_bytes: of regions, see :class:`RegionSource`; pictures are kept by their store.
+            budget_bytes: of regions, instead of the ingredients'; pictures are kept by their store.
         """
         parts, device = self.parts, self.fabric.device
         if isinstance(parts.store, PictureStore):
@@ -148,7 +162,7 @@ class Stagehand:
             device=device,
             dtype=PRECISIONS[parts.precision],
             prepare=find_method(parts.method).prepare,
-            budget_bytes=budget_bytes,
+            budget_bytes=parts.budget_bytes if budget_bytes is None else budget_bytes,
         )
 
     @cached_property
@@ -168,11 +182,11 @@ class Stagehand:
     def scores(self, method: Method) -> Tensor:
         """``(M, N)`` class scores of the held-out pictures, for fitting the temperature."""
         with torch.inference_mode():
-            rows = [
-                score(method, self.test.batch(positions), self.classes, self.fabric).double().cpu()
-                for positions in batches(len(self.test_labels))
-            ]
-        return torch.cat(rows)
+            mine, rows = own_batches(len(self.test_labels))
+            regions = ahead(self.test.batch, mine, self.test)
+            found = [score(method, own, self.classes, self.fabric).double().cpu() for own in regions]
+        scores = torch.cat([torch.zeros(0, len(self.seen), dtype=torch.float64), *found])
+        return rows_of_all(scores, rows, len(self.test_labels))
 
 
 def fit_temperature(scores: Tensor, labels: np.ndarray, seen: np.ndarray, gamma: float) -> float:
