@@ -67,7 +67,7 @@ class ExtractionPlan:
     def __str__(self) -> str:
         """What a person wants to know before it starts."""
         disk = f"{self.needed / 1e9:,.1f} GB to write, {self.free / 1e9:,.1f} GB free"
-        time = "" if self.seconds is None else f", about {duration(self.seconds)}"
+        time = "" if self.seconds is None else f", {duration(self.seconds)}"
         return f"{self.todo:,} pictures, {disk}{time}"
 
 
@@ -196,11 +196,11 @@ def _estimate(
 
 
 def duration(seconds: float) -> str:
-    """As one says it: "2 h 10 min", "3 min", "less than a minute"."""
-    minutes = round(seconds / 60)
-    if minutes < 1:
+    """As one says it: "about 2 h 10 min", "about 3 min", "less than a minute"."""
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if not hours and not minutes:
         return "less than a minute"
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+    return f"about {hours} h {minutes} min" if hours else f"about {minutes} min"
 
 
 class RegionStore:
