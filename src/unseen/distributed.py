@@ -42,6 +42,13 @@ def _joined() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
+def lost_others(error: Exception) -> bool:
+    """Whether an error says that another process of the job has ended."""
+    import torch.distributed as dist
+
+    return _joined() and (isinstance(error, dist.DistError) or "Connection closed by peer" in str(error))
+
+
 def processes() -> int:
     """How many processes have joined; 1 before that."""
     import torch.distributed as dist

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from unseen.distributed import is_first
+from unseen.distributed import is_first, lost_others
 from unseen.errors import UnseenError
 
 app = typer.Typer(
@@ -62,6 +62,8 @@ def main() -> None:
         if hasattr(error, "show") and hasattr(error, "exit_code"):
             error.show()
             sys.exit(error.exit_code)
+        if not is_first() and lost_others(error):  # which have said why
+            sys.exit(1)
         raise
 
 
