@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from unseen.distributed import is_first
+
 SECONDS = 30.0
 """How often a log file is told how far a task has come."""
 
@@ -25,6 +27,9 @@ def silent(task: str, done: int, total: int, note: str = "") -> None:
 @contextmanager
 def bars() -> Iterator[Report]:
     """Progress bars with time left, on standard error; where that is no terminal, a line now and then."""
+    if not is_first():
+        yield silent
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -46,7 +51,7 @@ def bars() -> Iterator[Report]:
             if task not in tasks:
                 tasks[task] = progress.add_task(task, total=total, completed=done, note=note)
                 if not console.is_terminal:
-                    console.print(f"{task} ({total})", highlight=False)
+                    console.print(f"{task} ({total}) {note}".rstrip(), highlight=False)
             progress.update(tasks[task], completed=done, total=total, note=note)
             if not console.is_terminal and done < total and time.monotonic() - said > SECONDS:
                 said = time.monotonic()

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from unseen.classes import SEPARATOR, Attributes
 from unseen.data.dataset import Dataset
-from unseen.errors import UnseenError
+from unseen.data.word_vectors import open_word_file, read_word_vectors
+from unseen.errors import DataError, UnseenError
+from unseen.files import write_json, write_with
 from unseen.methods.base import Words
+from unseen.progress import Report, silent
+from unseen.sentences import SentenceEncoder
 from unseen.towers import TextTower, model_digest
 
-KINDS = ("auto", "given", "words", "random", "text:MODEL")
-TEXT = "text:"
+KINDS = ("auto", "given", "words", "random", "text:MODEL", "sentence:MODEL")
+TEXT, SENTENCE = "text:", "sentence:"
+COMBINE = ("sum", "mean")
 
 
 def attribute_phrase(name: str) -> str:
@@ -27,6 +35,22 @@ def attribute_phrase(name: str) -> str:
 def class_phrase(name: str) -> str:
     """A class as words: ``001.Black_footed_Albatross`` is "Black footed Albatross"."""
     return " ".join(re.sub(r"[_+]", " ", re.sub(r"^\d+\.", "", name)).split()) or name
+
+
+def attribute_words(name: str) -> list[str]:
+    """The words of an attribute's name: ``has_bill_shape::curved_(up_or_down)`` is bill, shape, curved, up, or, down.
+
+    Split at everything that is no letter or digit, and where a capital follows a small letter; ``has_`` says nothing.
+    """
+    return re.findall(r"[^\W_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.removeprefix("has_")))
+
+
+def spellings(word: str) -> list[str]:
+    """A word as files may spell it, in order of preference: as it is, small, capitalised, digits as # (GoogleNews)."""
+    found = [word, word.lower(), word.lower().title()]
+    if len(word) > 1 and any(c.isdigit() for c in word):
+        found.append(re.sub(r"\d", "#", word))
+    return list(dict.fromkeys(found))
 
 
 def name_things(classes: Sequence[str], attributes: Attributes, tower: TextTower) -> Words:
@@ -63,8 +87,9 @@ def attribute_vectors(dataset: Dataset, kind: str = "auto", *, dim: int = 64, se
     Args:
         dataset: its own vectors are used where it has some.
         kind: ``given`` (the dataset's), ``words`` (:func:`word_vectors`), ``random`` (N(0, 1), learned from
-            scratch), ``text:MODEL`` (the text tower of a CLIP or SigLIP model, a folder or an id of the hub), or
-            ``auto``: given where there are some, else words, else (names of digits alone) random.
+            scratch), ``text:MODEL`` (the text tower of a CLIP or SigLIP model, a folder or an id of the hub),
+            ``sentence:MODEL`` (a sentence encoder, likewise), or ``auto``: given where there are some, else words,
+            else (names of digits alone) random.
         dim: D of ``words`` and ``random``.
         seed: of ``random``.
 
@@ -85,8 +110,149 @@ def attribute_vectors(dataset: Dataset, kind: str = "auto", *, dim: int = 64, se
     if kind == "random":
         shape = (len(dataset.table.attributes), dim)
         return np.random.default_rng(seed).standard_normal(shape), f"random, learned ({dim}-d)"
-    if kind.startswith(TEXT):
-        model = kind.removeprefix(TEXT)
-        vectors = TextTower(model)(list(map(attribute_phrase, dataset.table.attributes.names))).double().numpy()
-        return vectors, f"text tower {model}, {model_digest(model)[:8]} ({vectors.shape[1]}-d)"
+    if kind.startswith((TEXT, SENTENCE)):
+        vectors, label, _ = encoded(dataset.table.attributes.names, kind)
+        return vectors, label
     raise UnseenError(f'unknown attribute vectors "{kind}"', mend=f"one of {', '.join(KINDS)}")
+
+
+def encoded(names: Sequence[str], source: str) -> tuple[np.ndarray, str, str]:
+    """Vectors of attributes' phrases from a model.
+
+    Args:
+        names: K attribute names.
+        source: ``text:MODEL`` (unit rows) or ``sentence:MODEL`` (as the encoder gives them).
+
+    Returns:
+        float64 ``(K, D)``, what to call them, and the SHA-256 of the model's files.
+    """
+    kind, _, model = source.partition(":")
+    phrases = list(map(attribute_phrase, names))
+    if kind == "text":
+        what, vectors = "text tower", TextTower(model)(phrases).double().numpy()
+    else:
+        what, vectors = "sentence encoder", SentenceEncoder(model)(phrases)
+    digest = model_digest(model)
+    return vectors, f"{what} {model}, {digest[:8]} ({vectors.shape[1]}-d)", digest
+
+
+@dataclass(frozen=True)
+class MadeVectors:
+    """Attribute vectors made from a file of word vectors or by a model.
+
+    Args:
+        values: float64 ``(K, D)``; a row of zeros for an attribute without a known word.
+        about: where they come from, as JSON.
+        lacking: words that the file has in no spelling, with the attributes whose names hold them.
+        empty: attributes of which no word is known.
+    """
+
+    values: np.ndarray
+    about: dict[str, Any]
+    lacking: dict[str, list[str]]
+    empty: list[str]
+
+
+def make_vectors(
+    names: Sequence[str],
+    source: str,
+    *,
+    combine: str = "sum",
+    instead: Mapping[str, str] | None = None,
+    report: Report = silent,
+) -> MadeVectors:
+    """Vectors for attributes, to be kept beside a dataset as ``attribute_vectors.npy``.
+
+    Args:
+        names: K attribute names; see :func:`attribute_words`.
+        source: a file of word vectors (see :mod:`unseen.data.word_vectors`), ``text:MODEL`` or ``sentence:MODEL``.
+        combine: ``sum`` of the vectors of a name's words, as in the field's files, or their ``mean``.
+        instead: other words for some words, such as ``{"toughskin": "tough skin"}``.
+        report: progress of reading.
+
+    Raises:
+        UnseenError: no such file or model, or a damaged one.
+    """
+    if combine not in COMBINE:
+        raise UnseenError(f'cannot combine by "{combine}"', mend=f"one of {', '.join(COMBINE)}")
+    about: dict[str, Any] = {"attributes": list(names)}
+    if source.startswith((TEXT, SENTENCE)):
+        if instead:
+            raise UnseenError("other words are for files of word vectors", mend="rename the attributes instead")
+        values, label, digest = encoded(names, source)
+        return MadeVectors(values, about | {"source": source, "sha256": digest, "label": label}, {}, [])
+    words = [[part for word in attribute_words(n) for part in (instead or {}).get(word, word).split()] for n in names]
+    file = open_word_file(source)
+    needed = {spelling for own in words for word in own for spelling in spellings(word)}
+    known = read_word_vectors(file, needed, report)
+    values = np.zeros((len(names), file.dim))
+    lacking: dict[str, list[str]] = {}
+    used: dict[str, str] = {}
+    empty = []
+    for name, own, row in zip(names, words, values, strict=True):
+        rows = []
+        for word in own:
+            spelling = next((s for s in spellings(word) if s in known), None)
+            if spelling is None:
+                if name not in lacking.setdefault(word, []):
+                    lacking[word].append(name)
+            else:
+                used[word] = spelling
+                rows.append(known[spelling].astype(np.float64))
+        if rows:
+            row[:] = np.sum(rows, axis=0) / (len(rows) if combine == "mean" else 1)
+        if not row.any():
+            empty.append(name)
+    about |= {
+        "source": file.path.name,
+        "format": file.kind,
+        "bytes": file.path.stat().st_size,
+        "sha256": _sha256(file.path),
+        "combine": combine,
+        "instead": dict(instead or {}),
+        "spelt": {word: spelling for word, spelling in sorted(used.items()) if word != spelling},
+        "lacking": sorted(lacking),
+        "label": f"{combine} of {file.path.name} ({file.dim}-d)",
+    }
+    return MadeVectors(values, about, lacking, empty)
+
+
+def write_vectors(path: Path, made: MadeVectors) -> Path:
+    """Write the array, and beside it where it comes from (``.json``, with the array file's SHA-256); its path."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.save(file, made.values, allow_pickle=False)
+
+    write_with(path, write)
+    write_json(path.with_suffix(".json"), {"file": path.name, "file_sha256": _sha256(path), **made.about})
+    return path
+
+
+def read_names(path: Path) -> tuple[str, ...]:
+    """Attribute names of a text file, one a line; a number before every name (CUB, AWA2) is dropped.
+
+    Raises:
+        DataError: not UTF-8, no names, or one that stands there twice.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"byte {error.start} is not UTF-8", where=path, mend="save it as UTF-8") from None
+    numbered = [(row, line) for row, line in enumerate(lines, 1) if line]
+    if numbered and all(re.match(r"\d+[\s,.]+\S", line) for _, line in numbered):
+        numbered = [(row, re.sub(r"^\d+[\s,.]+", "", line)) for row, line in numbered]
+    first: dict[str, int] = {}
+    for row, name in numbered:
+        if first.setdefault(name, row) != row:
+            raise DataError(
+                f'"{name}" stands in line {first[name]} already', where=f"{path}, line {row}", mend="keep one"
+            )
+    if not first:
+        raise DataError("no attribute names", where=path, mend="write one a line")
+    return tuple(first)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -217,13 +217,13 @@ class TextTower:
         if not any((folder / f).is_file() for f in _VOCABULARIES):  # transformers would make an empty one in silence
             raise UnseenError("no tokenizer", where=self.name, mend=f"add its {' or '.join(_VOCABULARIES)}")
         try:
-            with _quietly():
+            with quietly():
                 tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except ImportError:
             raise UnseenError("its tokenizer needs sentencepiece", mend="pip install 'unseen[clip]'") from None
         except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
             raise UnseenError(
-                f"no usable tokenizer: {_line(error)}", where=self.name, mend="restore its files"
+                f"no usable tokenizer: {first_line(error)}", where=self.name, mend="restore its files"
             ) from None
         return tokenizer, _load(self.name, 1).eval().requires_grad_(False)
 
@@ -282,10 +282,10 @@ def _config(name: str) -> Any:
     from transformers import AutoConfig
 
     try:
-        with _quietly():
+        with quietly():
             return AutoConfig.from_pretrained(model_folder(name), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UnseenError(f"not a model that transformers knows: {_line(error)}", where=name) from None
+        raise UnseenError(f"not a model that transformers knows: {first_line(error)}", where=name) from None
 
 
 def _load(name: str, tower: int) -> Any:
@@ -294,7 +294,7 @@ def _load(name: str, tower: int) -> Any:
 
     kind = getattr(transformers, _KINDS[model_facts(name).kind][tower])
     try:
-        with _quietly():
+        with quietly():
             model, info = kind.from_pretrained(
                 model_folder(name),
                 use_safetensors=True,
@@ -304,7 +304,7 @@ def _load(name: str, tower: int) -> Any:
                 output_loading_info=True,
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UnseenError(f"cannot be loaded: {_line(error)}", where=name, mend="restore its files") from None
+        raise UnseenError(f"cannot be loaded: {first_line(error)}", where=name, mend="restore its files") from None
     lacking = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
     if lacking:
         raise UnseenError(f"weights are missing or mis-shaped: {lacking[0]}", where=name, mend="restore its files")
@@ -312,7 +312,7 @@ def _load(name: str, tower: int) -> Any:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without transformers' progress bars and notes on the tower that is not used."""
     from transformers.utils import logging
 
@@ -327,5 +327,6 @@ def _quietly() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, on one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import filelock
@@ -160,6 +161,34 @@ class TestContent:
             (store.folder, COUNT, COUNT, store.nbytes, store.nbytes),
             (store.folder, COUNT, 0, store.nbytes, 0),
         ]
+
+    def test_the_plan_says_how_much_and_how_long(self, shared_pictures, backbone, tmp_path, monkeypatch):
+        plans, clock = [], iter([0, 2, 2, 9, 10])  # 4 pictures read in 2 s, 4 through the network in 1 s
+        monkeypatch.setattr(features.time, "monotonic", lambda: next(clock))
+        run(shared_pictures, backbone, tmp_path, batch_size=3, on_plan=plans.append)
+        assert plans[0].seconds == pytest.approx(COUNT * (2 / 4 + 1 / 4))
+        assert replace(plans[0], needed=3 * 10**10, free=54 * 10**9, todo=37_322, seconds=7800.0).__str__() == (
+            "37,322 pictures, 30.0 GB to write, 54.0 GB free, about 2 h 10 min"
+        )
+
+    @pytest.mark.parametrize(
+        ("seconds", "said"),
+        [(0, "less than a minute"), (29, "less than a minute"), (31, "about 1 min"), (3599, "about 1 h 0 min")],
+    )
+    def test_durations(self, seconds, said):
+        assert features.duration(seconds) == said
+
+    def test_journals_of_several_processes_are_one_in_the_end(self, finished, shared_pictures, backbone, tmp_path):
+        folder = shutil.copytree(finished.folder, tmp_path / finished.folder.name)
+        lines = (folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
+        (folder / "journal.jsonl").write_bytes(b"".join(lines[:2]))
+        (folder / "journal.jsonl.1").write_bytes(b"".join([*lines[4:6], b'{"chunk": 6, "crc']))
+        with pytest.raises(StoreError, match="unfinished: 16 of 26 pictures"):
+            RegionStore.open(folder)
+        with Forwards(backbone) as forwards:
+            run(shared_pictures, backbone, tmp_path)
+        assert forwards.pictures == COUNT - 16
+        assert contents(folder) == contents(finished.folder)
 
 
 class TestMistakes:
@@ -323,6 +352,58 @@ class TestResume:
             thread.join()
         assert len(steps) == 7
         assert contents(tmp_path / finished.folder.name) == contents(finished.folder)
+
+
+STREAM = """
+import sys
+import numpy as np
+import psutil
+from unseen.data.features import RegionSource, RegionStore
+source = RegionSource(RegionStore.open(sys.argv[1]), np.arange(60_000), stage=1, budget_bytes=0)
+source.batch(np.arange(500))
+before = psutil.Process().memory_info().rss
+for start in range(0, 60_000, 500):
+    assert not source.batch(np.arange(start, start + 500)).any()
+print((psutil.Process().memory_info().rss - before) >> 20)
+"""
+
+
+def test_memory_does_not_grow_with_what_was_read(copy):
+    count = 60_000
+    meta = json.loads((copy / "store.json").read_text())
+    (copy / "store.json").write_text(json.dumps({**meta, "names": [str(i) for i in range(count)]}))
+    for file, size in (("stage0.bin", 4 * 96 * 2), ("stage1.bin", 64 * 48 * 2)):
+        (copy / file).write_bytes(b"")
+        os.truncate(copy / file, size * count)  # 369 MB of zeros that take no room
+    chunks = range(-(-count // BATCH))
+    (copy / "journal.jsonl").write_text("".join(f'{{"chunk": {c}, "crc32": [0, 0]}}\n' for c in chunks))
+    done = subprocess.run([sys.executable, "-c", STREAM, copy], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 40
+
+
+def test_memory_that_a_control_group_leaves(tmp_path):
+    own = tmp_path / "cgroup"
+    for folder, limit, used, cached in (("", "max", 10**12, 0), ("job", 5000, 3000, 500), ("job/step", "max", 2000, 0)):
+        group = tmp_path / "fs" / folder
+        group.mkdir(parents=True)
+        (group / "memory.max").write_text(f"{limit}\n")
+        (group / "memory.current").write_text(f"{used}\n")
+        (group / "memory.stat").write_text(f"anon {used - cached}\nfile {cached}\n")
+    own.write_text("0::/job/step\n")
+    assert features._allowed_memory(tmp_path / "fs", own) == 2500
+    own.write_text("0::/\n")
+    assert features._allowed_memory(tmp_path / "fs", own) == float("inf")
+    own.write_text("4:memory:/job\n")
+    assert features._allowed_memory(tmp_path / "fs", own) == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "chosen"), [(3, "cuda", 3), (0, "cuda", 0), (-1, "cpu", 0), (-1, "cuda", 5)]
+)
+def test_how_many_processes_read(asked, device, chosen, monkeypatch):
+    monkeypatch.setattr(features.os, "sched_getaffinity", lambda _: set(range(11)), raising=False)
+    monkeypatch.setattr(features, "local_processes", lambda: 2)
+    assert features.chosen_workers(asked, torch.device(device)) == chosen
 
 
 class TestStale:

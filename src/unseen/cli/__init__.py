@@ -22,6 +22,7 @@ from unseen.cli import (
     serving,
     sharing,
     training,
+    vectors,
 )
 from unseen.cli.common import app, err, main, out
 
@@ -44,6 +45,7 @@ __all__ = [
     "serving",
     "sharing",
     "training",
+    "vectors",
 ]
 
 

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from unseen.distributed import is_first, lost_others
 from unseen.errors import UnseenError
 
 app = typer.Typer(
@@ -36,7 +38,12 @@ RunArgument = Annotated[Path, typer.Argument(help="A folder that `unseen train` 
 
 
 def main() -> None:
-    """Run the command; a user's mistake is one line on standard error and status 2."""
+    """Run the command; a user's mistake is one line on standard error and status 2.
+
+    Of several processes that torchrun started, the first alone has something to say, but for mistakes.
+    """
+    if not is_first():
+        out.quiet, sys.stdout = True, StringIO()
     try:
         status = app(standalone_mode=False)
         if isinstance(status, int) and status:
@@ -55,6 +62,8 @@ def main() -> None:
         if hasattr(error, "show") and hasattr(error, "exit_code"):
             error.show()
             sys.exit(error.exit_code)
+        if not is_first() and lost_others(error):  # which have said why
+            sys.exit(1)
         raise
 
 

@@ -8,7 +8,12 @@ from typing import Any
 
 from unseen.errors import UnseenError
 
-EXAMPLES = {"--set": "lambda_cal=0.1", "--recipe": "lr=1e-3", "--backbone-option": "pad_type=same"}
+EXAMPLES = {
+    "--set": "lambda_cal=0.1",
+    "--recipe": "lr=1e-3",
+    "--backbone-option": "pad_type=same",
+    "--instead": "toughskin='tough skin'",
+}
 
 
 def pairs(values: list[str], option: str) -> dict[str, str]:

@@ -23,7 +23,9 @@ ENTRIES = ("select", "split_seed", "store_dtype", "precision", "accumulate", "re
 class RunOptions:
     """Options of ``unseen train``, ``compare``, ``ablate`` and ``reproduce``, as given."""
 
-    vectors: Annotated[str, typer.Option(help="Attribute vectors: auto, given, words, random or text:MODEL.")] = "auto"
+    vectors: Annotated[
+        str, typer.Option(help="Attribute vectors: auto, given, words, random, text:MODEL or sentence:MODEL.")
+    ] = "auto"
     backbone: Annotated[
         str | None,
         typer.Option(
@@ -55,7 +57,9 @@ class RunOptions:
         typer.Option(help="Where no unseen class has pictures: draws of classes set aside to test with; 0 for none."),
     ] = 1
     device: DeviceOption = "auto"
-    workers: Annotated[int, typer.Option(help="Processes that read pictures (mgmrn: threads).")] = 0
+    workers: Annotated[
+        int, typer.Option(help="Processes that read pictures (mgmrn: threads); -1: up to 8 for a GPU, none for a CPU.")
+    ] = -1
     cache: CacheOption = None
 
     def entries(self, dataset: str, protocol: str, seeds: str, device: str = "cuda") -> dict[str, Any]:
@@ -79,7 +83,7 @@ class RunOptions:
                 self.stage,
                 device,
             ),
-            "vectors": absolute_model(self.vectors, "text:"),
+            "vectors": absolute_model(absolute_model(self.vectors, "text:"), "sentence:"),
             "protocols": parse_protocols(protocol),
             "seeds": parse_seeds(seeds),
             **{name: getattr(self, name) for name in ENTRIES},

@@ -54,7 +54,10 @@ def reproduce(
     weights, network = options.backbone_weights, options
     if options.backbone is None:
         network = replace(options, backbone_weights=None)
-        if replace(network, device="auto", workers=0, cache=None, **{k: DEFAULTS[k] for k in ENTRIES}) != RunOptions():
+        if (
+            replace(network, device="auto", workers=RunOptions.workers, cache=None, **{k: DEFAULTS[k] for k in ENTRIES})
+            != RunOptions()
+        ):
             raise UnseenError("options of a network without --backbone", mend="name the timm model too")
     entries = network.entries("fieldguide" if data is None else str(data), "both", "1")
     asked = Reproduction(

@@ -54,6 +54,13 @@ def train(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Short for --recipe epochs=N.")] = None,
     report: Annotated[bool, typer.Option(help="Write report.html into the run folder.")] = True,
+    memory: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="GB of regions or pictures to keep in memory, on a GPU in its own [default: half of what is free].",
+        ),
+    ] = None,
     as_json: JsonFlag = False,
     *,
     options: RunOptions,
@@ -74,9 +81,17 @@ def train(
     changes = pairs(recipe or [], "--recipe") | ({"epochs": str(epochs)} if epochs is not None else {})
     config = RunConfig(method=method, preset=preset, settings=pairs(setting or [], "--set"), recipe=changes, **entries)
     device, cache, workers = options.device, options.cache, options.workers
+    budget, tell = None if memory is None else round(memory * 1e9), _tell_plan(folder)
     run = with_bars(
         lambda bars: fit(
-            config, folder, cache=cache, device=device, workers=workers, report=bars, on_plan=_tell_plan(folder)
+            config,
+            folder,
+            cache=cache,
+            device=device,
+            workers=workers,
+            report=bars,
+            on_plan=tell,
+            budget_bytes=budget,
         )
     )
     page = write_run_report(run, device, cache) if report and not config.backbone.imported else None

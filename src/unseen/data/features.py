@@ -11,7 +11,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -25,8 +25,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from unseen.backbones import Backbone, Transform
+from unseen.distributed import first_before_others, is_first, local_processes, part, wait_for_all
+from unseen.distributed import position as own_position
 from unseen.errors import DataError, StoreError
-from unseen.files import read_json, write_json
+from unseen.files import read_json, write_json, write_with
 
 _FORMAT = 1
 _META, _JOURNAL = "store.json", "journal.jsonl"
@@ -51,6 +53,7 @@ class ExtractionPlan:
         nbytes: size of the finished store.
         needed: bytes still to be written.
         free: bytes free on the disk.
+        seconds: about how long it will take, by a few pictures timed beforehand; None where that is not worth it.
     """
 
     folder: Path
@@ -59,6 +62,13 @@ class ExtractionPlan:
     nbytes: int
     needed: int
     free: int
+    seconds: float | None = None
+
+    def __str__(self) -> str:
+        """What a person wants to know before it starts."""
+        disk = f"{self.needed / 1e9:,.1f} GB to write, {self.free / 1e9:,.1f} GB free"
+        time = "" if self.seconds is None else f", {duration(self.seconds)}"
+        return f"{self.todo:,} pictures, {disk}{time}"
 
 
 def extract(
@@ -87,10 +97,12 @@ def extract(
         names: one name per picture, as in the dataset.
         dtype: "float16", "bfloat16" or "float32".
         batch_size: pictures per forward pass, and per chunk of a new store.
-        workers: processes that read pictures; 0 reads them here.
+        workers: processes that read pictures; 0 reads them here, -1 chooses: up to 8 for a GPU, none for a CPU.
         device: where the network runs.
         progress: told (pictures done, pictures in all) after every chunk.
         on_plan: told what is to be done before it is.
+
+    Several processes (:mod:`unseen.distributed`) share the chunks; the folder must be one that all of them see.
     """
     if dtype not in _DTYPES:
         raise StoreError(f"unknown dtype {dtype!r}", where="region store", mend=f"use one of {', '.join(_DTYPES)}")
@@ -100,11 +112,14 @@ def extract(
         raise DataError("no pictures to extract features of")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    workers = chosen_workers(workers, torch.device(device))
+    with first_before_others():
+        hashes = content_hashes(files, folder / "hashes.json")
     facts = {
         "format": _FORMAT,
         "backbone": backbone.fingerprint,
         "dtype": dtype,
-        "pictures": list(zip(names, content_hashes(files, folder / "hashes.json"), strict=True)),
+        "pictures": list(zip(names, hashes, strict=True)),
     }
     fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     store = folder / fingerprint[:16]
@@ -123,23 +138,33 @@ def extract(
         "versions": {"torch": torch.__version__, "timm": timm.__version__},
         "names": list(names),
     }
-    with _locked(folder / f"{fingerprint[:16]}.lock"):
-        layout, finished = _start(store, meta)
+    with _locked(folder / f"{fingerprint[:16]}.lock") if is_first() else nullcontext():
+        with first_before_others():
+            layout, finished = _start(store, meta)
+        wait_for_all()  # until all know what is finished
         todo = [chunk for chunk in range(layout.chunks) if chunk not in finished]
         left = sum(len(layout.pictures(chunk)) for chunk in todo)
         needed, free = left * layout.picture_bytes, shutil.disk_usage(store).free
+        mine = [todo[i] for i in part(len(todo))]
         if on_plan is not None:
-            on_plan(ExtractionPlan(store, layout.count, left, layout.count * layout.picture_bytes, needed, free))
+            seconds = _estimate(
+                [files[p] for c in mine for p in layout.pictures(c)], backbone, batch_size, workers, device
+            )
+            nbytes = layout.count * layout.picture_bytes
+            on_plan(ExtractionPlan(store, layout.count, left, nbytes, needed, free, seconds))
         if needed > free:
             raise _disk_full(store, needed, free)
-        if todo:
+        if mine:
             try:
-                _fill(layout, todo, files, backbone.to(device), batch_size, workers, progress)
+                _fill(layout, mine, layout.count - left, files, backbone.to(device), batch_size, workers, progress)
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
                 left = sum(len(layout.pictures(c)) for c in todo if c not in layout.journal())
                 raise _disk_full(store, left * layout.picture_bytes, shutil.disk_usage(store).free) from None
+        wait_for_all()
+        with first_before_others():
+            layout.join_journals()
         return RegionStore.open(store)
 
 
@@ -214,8 +239,45 @@ def write_store(
         return RegionStore.open(folder)
 
 
+def chosen_workers(workers: int, device: torch.device) -> int:
+    """How many processes read pictures: as asked, or for -1 up to 8 for a GPU and none for a CPU, which is busy."""
+    if workers >= 0:
+        return workers
+    return max(1, min(8, len(os.sched_getaffinity(0)) // local_processes())) if device.type == "cuda" else 0
+
+
+def _estimate(
+    files: Sequence[Path], backbone: Backbone, batch_size: int, workers: int, device: str | torch.device
+) -> float | None:
+    """Seconds that pictures will take, by a few of them; None where they are soon done anyway."""
+    if len(files) < 8 * batch_size:
+        return None
+    backbone = backbone.to(device)
+    started = time.monotonic()
+    pixels = torch.stack([backbone.transform.cropped(file) for file in files[:4]])
+    reading = (time.monotonic() - started) / len(pixels)
+    size = batch_size if torch.device(device).type == "cuda" else len(pixels)
+    batch = backbone.transform.normalized(pixels[torch.arange(size) % len(pixels)].to(device))
+    with torch.inference_mode():
+        for trial in (batch[:1], batch):  # the first is slower
+            started = time.monotonic()
+            _ = [maps.cpu() for maps in backbone(trial)]
+    network = (time.monotonic() - started) / size
+    return len(files) * (max(reading / workers, network) if workers else reading + network)
+
+
+def duration(seconds: float) -> str:
+    """As one says it: "about 2 h 10 min", "about 3 min", "less than a minute"."""
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if not hours and not minutes:
+        return "less than a minute"
+    return f"about {hours} h {minutes} min" if hours else f"about {minutes} min"
+
+
 class RegionStore:
-    """A finished store of region features, read through memory maps.
+    """A finished store of region features, read from disk picture by picture.
+
+    Nothing is mapped into memory, so that what a process holds does not grow with what it has read.
 
     Attributes:
         folder: where it lies.
@@ -234,11 +296,7 @@ class RegionStore:
         self.dtype: torch.dtype = _DTYPES[layout.meta["dtype"]][0]
         self.fingerprint: str = layout.meta["fingerprint"]
         self.backbone: Mapping[str, Any] = layout.meta["backbone"]
-        numpy_dtype = _DTYPES[layout.meta["dtype"]][1]
-        self._maps = [
-            np.memmap(path, mode="r", dtype=numpy_dtype, shape=(layout.count, *shape))
-            for path, shape in zip(layout.files, layout.shapes, strict=True)
-        ]
+        self._opened = [path.open("rb", buffering=0) for path in layout.files]
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
@@ -280,19 +338,29 @@ class RegionStore:
         wanted = np.asarray(indices, dtype=np.int64)
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise IndexError(f"picture {wanted.min()} or {wanted.max()} of {len(self)}")
-        source = self._maps[stage]
-        result = torch.empty(len(wanted), *source.shape[1:], dtype=self.dtype)
-        target = _bits(result)
+        result = torch.empty(len(wanted), *self._layout.shapes[stage], dtype=self.dtype)
+        target = _bits(result).view(np.uint8).reshape(len(wanted), self._layout.stage_bytes[stage])
         for position in np.argsort(wanted, kind="stable"):  # in the order of the disk
-            target[position] = source[wanted[position]]
+            self._read_into(target[position], stage, int(wanted[position]))
         return result
+
+    def _read_into(self, target: np.ndarray, stage: int, picture: int) -> None:
+        """Fill a row of bytes from the store's file, of a picture and those after it."""
+        file, start, done = self._opened[stage], picture * self._layout.stage_bytes[stage], 0
+        while done < len(target):
+            count = os.preadv(file.fileno(), [target[done:].data], start + done)
+            if not count:
+                raise StoreError("has become shorter", where=file.name, mend="extract again")
+            done += count
 
     def verify(self) -> None:
         """Recomputes every checksum; StoreError names the first chunk that differs."""
         for chunk, checksums in sorted(self._layout.journal().items()):
             rows = self._layout.pictures(chunk)
-            for path, source, checksum in zip(self._layout.files, self._maps, checksums, strict=True):
-                if zlib.crc32(source[rows.start : rows.stop].data) != checksum:
+            for stage, (path, checksum) in enumerate(zip(self._layout.files, checksums, strict=True)):
+                content = np.empty(len(rows) * self._layout.stage_bytes[stage], dtype=np.uint8)
+                self._read_into(content, stage, rows.start)
+                if zlib.crc32(content.data) != checksum:
                     raise StoreError(
                         f"chunk {chunk} (pictures {rows.start} to {rows.stop - 1}) is not what was written",
                         where=path,
@@ -318,6 +386,7 @@ class RegionSource:
 
     Attributes:
         resident: whether the features are kept on the device.
+        streams: whether batches are read from disk.
         shape: (R', C').
         nbytes: bytes of all prepared features.
     """
@@ -339,6 +408,7 @@ class RegionSource:
         self.shape: tuple[int, ...] = tuple(first.shape[1:])
         self.nbytes = len(self) * math.prod(self.shape) * first.itemsize
         self.resident = self.nbytes <= (free_memory(self._device) // 2 if budget_bytes is None else budget_bytes)
+        self.streams = not self.resident
         if self.resident:
             self._kept = first.new_empty(len(self), *self.shape)
             for start in range(0, len(self), 64):
@@ -423,24 +493,43 @@ class _Layout:
     def journal(self) -> dict[int, list[int]]:
         """Checksums, one per stage, of the finished chunks; a line torn by a crash counts for nothing."""
         finished: dict[int, list[int]] = {}
-        path = self.folder / _JOURNAL
-        for line in path.read_bytes().splitlines() if path.exists() else []:
-            with suppress(ValueError, LookupError, TypeError):
-                entry = json.loads(line)
-                if entry["chunk"] in range(self.chunks) and len(entry["crc32"]) == len(self.stages):
-                    finished[entry["chunk"]] = entry["crc32"]
+        for path in self.journals():
+            for line in path.read_bytes().splitlines():
+                with suppress(ValueError, LookupError, TypeError):
+                    entry = json.loads(line)
+                    if entry["chunk"] in range(self.chunks) and len(entry["crc32"]) == len(self.stages):
+                        finished[entry["chunk"]] = entry["crc32"]
         return finished
+
+    def journals(self) -> list[Path]:
+        """The journal, and those of the other processes of an extraction that is not finished."""
+        return sorted(self.folder.glob(f"{_JOURNAL}*"))
+
+    def join_journals(self) -> None:
+        """One journal in the order of the chunks, as one process alone would have written it."""
+        if self.journals() != [self.folder / _JOURNAL]:
+            lines = [_journal_line(chunk, checksums) for chunk, checksums in sorted(self.journal().items())]
+            write_with(self.folder / _JOURNAL, lambda temporary: temporary.write_bytes(b"".join(lines)))
+            for path in self.journals()[1:]:
+                path.unlink()
+
+
+def _journal_line(chunk: int, checksums: Sequence[int]) -> bytes:
+    return json.dumps({"chunk": chunk, "crc32": checksums}).encode() + b"\n"
 
 
 class _Pictures(Dataset[Tensor | DataError]):
-    """Transformed pictures; a broken one is handed on as its error, which a worker would garble by raising."""
+    """Pictures as bytes, a quarter as large to hand over as normalised ones.
+
+    A broken one is handed on as its error, which a worker would garble by raising.
+    """
 
     def __init__(self, files: Sequence[Path], transform: Transform) -> None:
         self.files, self.transform = files, transform
 
     def __getitem__(self, index: int) -> Tensor | DataError:
         try:
-            return self.transform(self.files[index])
+            return self.transform.cropped(self.files[index])
         except DataError as error:
             return error
 
@@ -472,13 +561,17 @@ def _start(folder: Path, meta: Mapping[str, Any]) -> tuple[_Layout, dict[int, li
 def _fill(
     layout: _Layout,
     todo: Sequence[int],
+    before: int,
     files: Sequence[Path],
     backbone: Backbone,
     batch_size: int,
     workers: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    """Computes and writes the chunks, each one journalled once its bytes are on the disk."""
+    """Computes and writes the chunks, each one journalled once its bytes are on the disk.
+
+    Progress is told as if the other processes were as far; `before` pictures were there at the start.
+    """
     batches = [
         list(pictures[start : start + batch_size])
         for pictures in map(layout.pictures, todo)
@@ -493,20 +586,21 @@ def _fill(
         pin_memory=device.type == "cuda",
     )
     ends = {layout.pictures(chunk)[-1]: chunk for chunk in todo}
-    done = layout.count - sum(map(len, batches))
+    done, mine = 0, sum(map(len, batches))
     checksums = [0] * len(layout.stages)
     dtype = _DTYPES[layout.meta["dtype"]][0]
     with ExitStack() as stack:
         outputs = [stack.enter_context(path.open("r+b")) for path in layout.files]
-        journal = stack.enter_context(_repaired(layout.folder / _JOURNAL))
+        name = _JOURNAL if is_first() else f"{_JOURNAL}.{own_position()}"
+        journal = stack.enter_context(_repaired(layout.folder / name))
         for batch, pixels in zip(batches, loader, strict=True):
             if isinstance(pixels, DataError):
                 raise pixels
             with torch.inference_mode():
-                maps = backbone(pixels.to(device, non_blocking=True))
+                maps = backbone(backbone.transform.normalized(pixels.to(device, non_blocking=True)))
             for i, (regions, output) in enumerate(zip(maps, outputs, strict=True)):
                 kept = regions.to(dtype).contiguous().cpu()
-                if not kept.isfinite().all():
+                if not all(extreme.isfinite() for extreme in kept.aminmax()):  # either is NaN where one value is
                     largest = regions.abs().max().item()
                     raise StoreError(
                         f"features as large as {largest:g} do not fit in {layout.meta['dtype']}",
@@ -521,12 +615,11 @@ def _fill(
             if batch[-1] in ends:
                 for output in outputs:
                     _sync(output)
-                entry = {"chunk": ends[batch[-1]], "crc32": checksums}
-                journal.write(json.dumps(entry).encode() + b"\n")
+                journal.write(_journal_line(ends[batch[-1]], checksums))
                 _sync(journal)
                 checksums = [0] * len(layout.stages)
                 if progress is not None:
-                    progress(done, layout.count)
+                    progress(before + (layout.count - before) * done // mine, layout.count)
 
 
 def _bits(regions: Tensor) -> np.ndarray:
@@ -592,10 +685,26 @@ def content_hashes(files: Sequence[Path], cache: Path) -> list[str]:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes free on a device."""
+    """Bytes free on a device; of the machine's memory this process's share of what its control group leaves."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
+    return int(min(psutil.virtual_memory().available, _allowed_memory())) // local_processes()
+
+
+def _allowed_memory(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
+    """Bytes that the control groups of this process (a container, a Slurm job) leave it; infinite without a limit."""
+    least = math.inf
+    with suppress(OSError, ValueError, IndexError):
+        group = root / own.read_text().partition("0::")[2].splitlines()[0].lstrip("/")
+        for folder in (group, *group.parents):
+            with suppress(OSError, ValueError):
+                limit = int((folder / "memory.max").read_text())
+                used = int((folder / "memory.current").read_text())
+                stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                least = min(least, max(0, limit - used + int(stat["file"])))  # cached files give way
+            if folder == root:
+                break
+    return least
 
 
 def _disk_full(folder: Path, needed: int, free: int) -> StoreError:

@@ -26,7 +26,7 @@ class PictureStore:
         backbone: whose transform it is; only its description is kept.
         folder: where content hashes are remembered.
         names: one name per picture, as in the dataset.
-        workers: threads that read pictures; 0 reads them here.
+        workers: threads that read pictures; 0 reads them in the one that asks.
         budget_bytes: how much may be kept in memory; ``None`` is half of what is free.
 
     Attributes:
@@ -107,6 +107,8 @@ class PictureSource:
         resize: short side of training pictures, times the input size.
         flip: whether every other training picture is mirrored.
     """
+
+    streams = True  # decoding, resizing and cropping can be done ahead
 
     def __init__(
         self,

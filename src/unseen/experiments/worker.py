@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from unseen.distributed import launched
 from unseen.errors import UnseenError
 from unseen.files import read_json, write_json
 from unseen.training.config import RunConfig
@@ -77,9 +78,13 @@ def run_worker(task: Task) -> None:
     process's standard error.
 
     Raises:
+        UnseenError: torchrun started this process, and would have to start the worker too.
         WorkerError: with the worker's own message, whatever ended it.
         KeyboardInterrupt: stopped on request; what is done is kept.
     """
+    if launched():
+        problem = "rows are processes of their own, which torchrun cannot share"
+        raise UnseenError(problem, mend="start it without torchrun, or each row with torchrun and unseen train")
     command = [sys.executable, "-m", "unseen.experiments.worker", task.to_json()]
     # a session of its own: a terminal's Ctrl-C reaches it once, through here
     with (

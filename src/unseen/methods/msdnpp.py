@@ -22,6 +22,7 @@ from torch import Tensor
 from unseen.errors import UnseenError
 from unseen.methods.base import Ablation, Branch, Card, ClassSpace, Preset
 from unseen.methods.msdn import AXIS, MSDN, MSDNSettings
+from unseen.methods.share import batch_size, exchange, random_rows
 
 INTERVENTIONS = ("random", "uniform", "reversed", "shuffled")
 
@@ -70,14 +71,14 @@ def intervene(kind: str, logits: Tensor, axis: int) -> Tensor:
     """
     with torch.no_grad():
         if kind == "random":
-            return torch.rand_like(logits) * (2 / logits.shape[axis])
+            return random_rows(logits) * (2 / logits.shape[axis])
         if kind == "uniform":
             return torch.full_like(logits, 1 / logits.shape[axis])
         if kind == "reversed":
             return (-logits).softmax(dim=axis)
         # a shift by one or more: no picture keeps its own
-        shift = int(torch.randint(1, max(len(logits), 2), ()))
-        return logits.softmax(dim=axis).roll(shift, dims=0)
+        shift = int(torch.randint(1, max(batch_size(logits), 2), ()))
+        return exchange(logits.softmax(dim=axis), lambda whole: whole.roll(shift, dims=0))
 
 
 def _upgraded(preset: Preset) -> Preset:

@@ -3,28 +3,46 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from unseen.data.dataset import digest
-from unseen.data.samplers import create_sampler
-from unseen.errors import UnseenError
+from unseen.data.samplers import Sampler, create_sampler
+from unseen.distributed import (
+    add_gradients,
+    add_up,
+    any_of,
+    give_to_all,
+    is_first,
+    launched,
+    local_processes,
+    part,
+    processes,
+    rows_of_all,
+)
+from unseen.errors import RunError, UnseenError
 from unseen.evaluation.metrics import Decisions
 from unseen.files import write_text
 from unseen.methods.base import Branch, ClassSpace, GradientMethod, Method, Recipe
+from unseen.methods.share import Share, sharing
 from unseen.progress import Report, silent
 from unseen.training.checkpoints import load_checkpoint, read_info, save_checkpoint
 
@@ -37,6 +55,7 @@ PRECISIONS = {
     "bf16-mixed": torch.bfloat16,
     "16-mixed": torch.float16,
 }
+_BACKENDS = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
 """Fabric's precision to the type that features are kept in; weights are float64 for ``64-true``, else float32."""
 
 
@@ -61,6 +80,10 @@ class AugmentedFeatures(Features, Protocol):
 OnEpoch = Callable[[int, Method, list[dict[str, Any]]], dict[str, Any]]
 
 
+K = TypeVar("K")
+V = TypeVar("V")
+
+
 class Interrupted(KeyboardInterrupt):
     """Training stopped on request; its checkpoint is written."""
 
@@ -69,8 +92,16 @@ class DivergedError(UnseenError):
     """A loss is no longer a finite number."""
 
 
+class _Replicas(DDPStrategy):
+    """A process a device, each with the whole model, whose gradients :func:`_step` adds up."""
+
+    def setup_module(self, module: nn.Module) -> nn.Module:  # type: ignore[override]
+        """As it is."""
+        return module
+
+
 def make_fabric(device: str = "auto", precision: str = "32-true") -> Fabric:
-    """Fabric on one device.
+    """Fabric on one device; a process that torchrun started joins the others, and takes a GPU of its own.
 
     Args:
         device: Fabric's accelerator (``auto``, ``cpu``, ``cuda``, ``mps``), or one CUDA device as ``cuda:1``.
@@ -84,8 +115,16 @@ def make_fabric(device: str = "auto", precision: str = "32-true") -> Fabric:
     accelerator, _, index = device.partition(":")
     if index and not index.isdigit():
         raise UnseenError(f'no device "{device}"', mend="auto, cpu, cuda, cuda:1 or mps")
+    options: dict[str, Any] = {"devices": [int(index)] if index else 1}
+    if launched():
+        if index:
+            raise UnseenError(f'one device "{device}" for all processes', mend="--device cuda: each takes its own")
+        options = {"devices": local_processes(), "num_nodes": int(os.environ["GROUP_WORLD_SIZE"])}
+        options["strategy"] = _Replicas(process_group_backend=_BACKENDS, timeout=timedelta(hours=6))
     try:
-        fabric = Fabric(accelerator=accelerator, devices=[int(index)] if index else 1, precision=precision)  # type: ignore[arg-type]
+        fabric = Fabric(accelerator=accelerator, precision=precision, **options)  # type: ignore[arg-type]
+        if launched():
+            fabric.launch()
     except (RuntimeError, ValueError) as error:
         raise UnseenError(f'cannot use device "{device}" ({error})', mend="auto or cpu") from None
     except Exception as error:  # Fabric's own MisconfigurationException is private
@@ -172,14 +211,45 @@ class _Objective(nn.Module):
         self.classes = classes
 
     def forward(
-        self, regions: Tensor, labels: Tensor, share: float, trained: tuple[int, ...] = ()
+        self,
+        regions: Tensor,
+        labels: Tensor,
+        share: float,
+        trained: tuple[int, ...] = (),
+        own: tuple[int, int] | None = None,
     ) -> dict[str, Tensor]:
-        """Regions ``(B, R, C)`` and labels ``(B,)`` to the loss terms, each times the batch's share of the step."""
-        branches = self.method.forward_pass(regions, trained)
+        """Regions ``(B, R, C)`` and labels ``(B,)`` to the loss terms, each times the batch's share of the step.
+
+        Of several processes each has the regions of its ``own`` rows, from one to before another, and the labels of
+        all. Attribute scores are put together before the loss, which is then that of the whole batch in each.
+        """
+        count, rows = len(labels), None if own is None else range(*own)  # Fabric takes no range
+        found = None if rows is None else Share(rows, count, lambda mine: rows_of_all(mine, rows, count))
+        with sharing(found):
+            branches = self.method.forward_pass(regions, trained)
         with torch.autocast(regions.device.type, enabled=False):
             to_weight_precision(branches, self.classes)
+            if rows is not None:
+                for branch in branches.values():
+                    branch.attribute_scores = _WholeBatch.apply(branch.attribute_scores, rows, count)
+                    if branch.counterfactual is not None:
+                        branch.counterfactual = _WholeBatch.apply(branch.counterfactual, rows, count)
             terms = self.method.loss(branches, labels, self.classes)
             return {name: share * term for name, term in terms.items()}
+
+
+class _WholeBatch(torch.autograd.Function):
+    """Rows of each process to those of all; backward, the sum over processes of the gradients of the own rows."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, rows: range, count: int) -> Tensor:
+        ctx.rows = rows
+        return rows_of_all(own, rows, count)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        summed = add_up(gradients[0].clone())
+        return summed[ctx.rows.start : ctx.rows.stop], None, None
 
 
 def to_weight_precision(branches: dict[str, Branch], classes: ClassSpace) -> None:
@@ -213,8 +283,8 @@ def train(
         folder: where its files go.
         on_epoch: called after every epoch with its number (from 1), the method in evaluation mode and the records of
             earlier epochs; returns metrics.
-        accumulate: micro-batches a step. Losses that are no mean over pictures (self-calibration) are taken within
-            each micro-batch.
+        accumulate: micro-batches a step, each shared by all processes. Losses that are no mean over pictures
+            (self-calibration) are taken within each micro-batch.
         task: name for the progress report.
         report: progress.
         checkpoint_seconds: how often to write the checkpoint.
@@ -248,7 +318,17 @@ def train(
             if step > ends[-1]:
                 raise UnseenError("trained further than asked", where=path, mend="delete it, or ask for more epochs")
         else:
-            stage.method.start(_everything(stage, fabric), stage.classes)
+            if is_first():
+                stage.method.start(_everything(stage, fabric), stage.classes)
+            give_to_all(stage.method)
+        if any_of(add_up(torch.tensor([float(step)])).item() != step * processes()):
+            raise RunError(
+                "its checkpoint is not seen by all", where=folder, mend="keep it where all nodes have access"
+            )
+        least = len(sampler(0)) // accumulate
+        if processes() > 1 and least < processes():
+            problem = f"{processes()} processes share batches of {least} pictures"
+            raise UnseenError(problem, mend="start fewer processes, or give a larger batch_size or smaller accumulate")
         model, wrapped = fabric.setup(_Objective(stage.method, stage.classes), optimizer)
         labels = torch.as_tensor(stage.labels, device=fabric.device)
         folder.mkdir(parents=True, exist_ok=True)
@@ -256,20 +336,21 @@ def train(
         board = SummaryWriter(str(folder / "tensorboard"), purge_step=step if step else None)
 
         def save() -> None:
+            if not is_first():
+                return
             state = {"identity": identity, "step": step, "records": records, "sums": sums}
             save_checkpoint(path, stage.method, wrapped.optimizer, state, averaged)
 
         saved = time.monotonic()
         started = time.monotonic()
         try:
-            with stop_on_signal() as asked:
+            draws = _drawn(stage, sampler, range(step, ends[-1]), accumulate)
+            with closing(draws), stop_on_signal() as asked:
                 while step < ends[-1]:
                     stage.method.train()
                     for group in wrapped.param_groups:
                         group["lr"] = recipe.lr_of(bisect_right(ends, step) + 1)
-                    for name, value in _step(
-                        model, wrapped, fabric, stage, labels, sampler(step), step, accumulate
-                    ).items():
+                    for name, value in _step(model, wrapped, fabric, stage, labels, next(draws)).items():
                         number = value.item()
                         if not np.isfinite(number):
                             raise DivergedError(
@@ -307,7 +388,7 @@ def train(
                         started = time.monotonic()
                     note = _note(records)
                     report(task, step, ends[-1], note)
-                    if asked():
+                    if any_of(asked()):
                         save()
                         raise Interrupted(f"stopped at step {step} of {ends[-1]}")
                     if time.monotonic() - saved > checkpoint_seconds or step == ends[-1]:
@@ -344,30 +425,64 @@ def _note(records: list[dict[str, Any]]) -> str:
     return " ".join([f"loss {last['loss']['total']:.3f}", *(f"{k} {100 * v:.1f}" for k, v in shown.items())])
 
 
+@dataclass(frozen=True)
+class _Piece:
+    """A micro-batch: its pictures, those of them that this process computes (None: all), and their regions."""
+
+    pictures: np.ndarray
+    rows: range | None
+    regions: Tensor
+
+
+def _drawn(stage: Stage, sampler: Sampler, steps: range, accumulate: int) -> Generator[list[_Piece]]:
+    """Every step's micro-batches; those that have to be read come while the step before is computed."""
+    features = stage.features
+
+    def draw(step: int) -> list[_Piece]:
+        positions, pieces = sampler(step), []
+        for pictures in np.array_split(positions, min(accumulate, len(positions))):
+            rows = part(len(pictures)) if processes() > 1 else None
+            own = pictures if rows is None else pictures[rows.start : rows.stop]
+            if isinstance(features, AugmentedFeatures):
+                regions = features.augmented(own, (stage.seed, step))
+            else:
+                regions = features.batch(own)
+            pieces.append(_Piece(pictures, rows, regions))
+        return pieces
+
+    yield from ahead(draw, steps, features)
+
+
+def ahead(work: Callable[[K], V], keys: Iterable[K], features: Features) -> Iterator[V]:
+    """``work`` of every key in order; where features are read from disk, of the next one in the background."""
+    if not getattr(features, "streams", False):
+        yield from map(work, keys)
+        return
+    pending: deque[Future[V]] = deque()
+    with ThreadPoolExecutor(1) as pool:
+        for key in keys:
+            pending.append(pool.submit(work, key))
+            if len(pending) > 1:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
 def _step(
-    model: Any,
-    optimizer: Any,
-    fabric: Fabric,
-    stage: Stage,
-    labels: Tensor,
-    positions: np.ndarray,
-    step: int,
-    accumulate: int,
+    model: Any, optimizer: Any, fabric: Fabric, stage: Stage, labels: Tensor, pieces: list[_Piece]
 ) -> dict[str, Tensor]:
     """One batch: an optimiser step for each of the method's passes; loss terms are summed over passes."""
-    features, parts = stage.features, np.array_split(positions, min(accumulate, len(positions)))
-    if isinstance(features, AugmentedFeatures):
-        drawn = [features.augmented(part, (stage.seed, step)) for part in parts]
-    else:
-        drawn = [features.batch(part) for part in parts]
+    count = sum(len(piece.pictures) for piece in pieces)
     totals: dict[str, Tensor] = {}
     for trained in stage.method.passes():
-        for part, regions in zip(parts, drawn, strict=True):
-            own = labels[torch.as_tensor(part, device=labels.device)]
-            terms = model(regions, own, len(part) / len(positions), trained)
-            fabric.backward(terms["total"])
+        for piece in pieces:
+            every = labels[torch.as_tensor(piece.pictures, device=labels.device)]
+            own = None if piece.rows is None else (piece.rows.start, piece.rows.stop)
+            terms = model(piece.regions, every, len(piece.pictures) / count, trained, own)
+            fabric.backward(terms["total"] / processes())  # all have the whole loss, and their gradients are added up
             for name, term in terms.items():
                 totals[name] = totals[name] + term.detach() if name in totals else term.detach()
+        add_gradients(stage.method)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)  # what a later pass does not reach must not be moved by momentum
     return totals
@@ -377,6 +492,13 @@ def batches(count: int, size: int = 64) -> Iterator[np.ndarray]:
     """Positions 0 ... count - 1 in runs of ``size``."""
     for start in range(0, count, size):
         yield np.arange(start, min(start + size, count))
+
+
+def own_batches(count: int, size: int = 64) -> tuple[list[np.ndarray], range]:
+    """The batches that this process evaluates, and the positions in them; every position is one process's alone."""
+    every = list(batches(count, size))
+    mine = [every[i] for i in part(len(every))]
+    return mine, range(mine[0][0], mine[-1][-1] + 1) if mine else range(0)
 
 
 def score(method: Method, regions: Tensor, classes: ClassSpace, fabric: Fabric) -> Tensor:
@@ -409,10 +531,14 @@ def decide(
     method.eval()
     blocks = [(method.class_embeddings(b), method.class_offsets(b)) for b in classes.blocks(CLASS_BLOCK)]
     parts = [Decisions.from_blocks([], labels[:0], seen)]
-    for positions in batches(len(labels), batch_size):
-        query = method.query(_answer(method, features.batch(positions), classes, fabric))
+    mine, rows = own_batches(len(labels), batch_size)
+    for positions, regions in zip(mine, ahead(features.batch, mine, features), strict=True):
+        query = method.query(_answer(method, regions, classes, fabric))
         products = ((query @ embeddings.T, offsets) for embeddings, offsets in blocks)
         scores = ((found if offsets is None else found + offsets).cpu().numpy() for found, offsets in products)
         parts.append(Decisions.from_blocks(scores, labels[positions], seen))
-    columns = ("labels", "best_seen", "best_unseen", "offset", "is_unseen")
-    return Decisions(*(np.concatenate([getattr(p, column) for p in parts]) for column in columns))
+    columns = ("best_seen", "best_unseen", "offset")
+    found = [np.concatenate([getattr(p, column) for p in parts]) for column in columns]
+    whole = (rows_of_all(torch.from_numpy(values), rows, len(labels)).numpy() for values in found)
+    best_seen, best_unseen, offset = whole
+    return Decisions(labels, best_seen, best_unseen, offset, ~seen[labels])

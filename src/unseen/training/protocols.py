@@ -29,6 +29,7 @@ from unseen.backbones import Backbone
 from unseen.data.dataset import Dataset, Partition, digest, final_partition, validation_partition
 from unseen.data.features import RegionSource, RegionStore
 from unseen.data.pictures import PictureSource, PictureStore
+from unseen.distributed import rows_of_all
 from unseen.errors import DataError, UnseenError
 from unseen.evaluation.calibration import Answers
 from unseen.evaluation.metrics import Decisions, SeenUnseenCurve, evaluate
@@ -48,7 +49,19 @@ from unseen.semantics import name_things
 from unseen.towers import TextTower
 from unseen.training.checkpoints import load_weights, save_weights
 from unseen.training.endtoend import build_method
-from unseen.training.engine import PRECISIONS, Features, OnEpoch, Stage, batches, decide, score, train, weight_dtype
+from unseen.training.engine import (
+    PRECISIONS,
+    Features,
+    OnEpoch,
+    Stage,
+    ahead,
+    batches,
+    decide,
+    own_batches,
+    score,
+    train,
+    weight_dtype,
+)
 from unseen.training.references import make_references, references_beside
 
 Records = list[dict[str, Any]]
@@ -69,6 +82,7 @@ class Ingredients:
         split_seed: of the validation partition.
         precision: Fabric's.
         accumulate: micro-batches.
+        budget_bytes: of regions kept on the device, see :class:`RegionSource`.
         tower: text tower, for methods that read text.
     """
 
@@ -83,6 +97,7 @@ class Ingredients:
     precision: str
     accumulate: int
     tower: TextTower | None = None
+    budget_bytes: int | None = None
 
     def partition(self, stage: str) -> Partition:
         """The pictures and classes of ``validation`` or ``final``."""
@@ -138,7 +153,7 @@ class Stagehand:
 
         Args:
             pictures: positions in the dataset.
-            budget_bytes: of regions, see :class:`RegionSource`; pictures are kept by their store.
+            budget_bytes: of regions, instead of the ingredients'; pictures are kept by their store.
         """
         parts, device = self.parts, self.fabric.device
         if isinstance(parts.store, PictureStore):
@@ -154,7 +169,7 @@ class Stagehand:
             device=device,
             dtype=PRECISIONS[parts.precision],
             prepare=find_method(parts.method).prepare,
-            budget_bytes=budget_bytes,
+            budget_bytes=parts.budget_bytes if budget_bytes is None else budget_bytes,
         )
 
     @cached_property
@@ -174,20 +189,26 @@ class Stagehand:
     def scores(self, method: Method) -> Tensor:
         """``(M, N)`` class scores of the held-out pictures, for fitting the temperature."""
         with torch.inference_mode():
-            rows = [
-                score(method, self.test.batch(positions), self.classes, self.fabric).double().cpu()
-                for positions in batches(len(self.test_labels))
-            ]
-        return torch.cat(rows)
+            mine, rows = own_batches(len(self.test_labels))
+            regions = ahead(self.test.batch, mine, self.test)
+            found = [score(method, own, self.classes, self.fabric).double().cpu() for own in regions]
+        scores = torch.cat([torch.zeros(0, len(self.seen), dtype=torch.float64), *found])
+        return rows_of_all(scores, rows, len(self.test_labels))
 
     def answers(self, method: Method, gamma: float, temperature: float) -> Answers:
         """Answers on the held-out pictures, a batch at a time."""
-        parts = []
+        mine, rows = own_batches(len(self.test_labels))
+        parts = [
+            Answers.from_scores(np.zeros((0, len(self.seen))), self.test_labels[:0], self.seen, gamma, temperature)
+        ]
         with torch.inference_mode():
-            for positions in batches(len(self.test_labels)):
-                scores = score(method, self.test.batch(positions), self.classes, self.fabric).double().cpu().numpy()
+            for positions, regions in zip(mine, ahead(self.test.batch, mine, self.test), strict=True):
+                scores = score(method, regions, self.classes, self.fabric).double().cpu().numpy()
                 parts.append(Answers.from_scores(scores, self.test_labels[positions], self.seen, gamma, temperature))
-        return Answers.joined(parts)
+        own = Answers.joined(parts)
+        table = torch.from_numpy(np.stack([own.confidence, own.right, own.unseen, own.offset], axis=1).astype(float))
+        confidence, right, unseen, offset = rows_of_all(table, rows, len(self.test_labels)).numpy().T
+        return Answers(confidence, right.astype(bool), unseen.astype(bool), offset)
 
 
 def fit_temperature(scores: Tensor, labels: np.ndarray, seen: np.ndarray, gamma: float) -> float:

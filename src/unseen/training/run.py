@@ -22,9 +22,10 @@ from unseen.backbones import Backbone, BackboneSpec
 from unseen.classes import ClassTable, write_attributes
 from unseen.data.catalogue import FIELDGUIDE, cache_folder, load_dataset
 from unseen.data.dataset import Dataset
-from unseen.data.features import RegionStore, extract
+from unseen.data.features import ExtractionPlan, RegionStore, chosen_workers, extract
 from unseen.data.importing import imported_store
 from unseen.data.pictures import PictureStore
+from unseen.distributed import first_before_others, own_folder
 from unseen.errors import RunError, UnseenError
 from unseen.evaluation.metrics import Interval, bootstrap, evaluate, per_class_accuracy
 from unseen.files import read_json, write_json
@@ -113,23 +114,39 @@ class Plan:
         vectors, label = attribute_vectors(dataset, config.vectors)
         return cls(config, dataset, settings, recipe, name, vectors, label)
 
-    def extract(self, cache: Path, device: str, workers: int, report: Report = silent) -> RegionStore | PictureStore:
+    def extract(
+        self, cache: Path, device: str, workers: int, report: Report = silent, budget_bytes: int | None = None
+    ) -> RegionStore | PictureStore:
         """The region store of all pictures of the dataset; for a method trained end to end the pictures themselves."""
         if self.config.backbone.imported:
             return imported_store(self.dataset, Path(self.config.backbone.weights))
-        backbone = Backbone(self.config.backbone)
+        backbone, cache = Backbone(self.config.backbone), cache / "regions"
+        names, note = self.dataset.files, ""
         if find_method(self.config.method).end_to_end:
-            names = self.dataset.files
-            return PictureStore(self.dataset.paths(), backbone, cache / "regions", names=names, workers=workers)
+            workers = chosen_workers(workers, torch.device(device))
+            return PictureStore(
+                self.dataset.paths(), backbone, cache, names=names, workers=workers, budget_bytes=budget_bytes
+            )
+
+        def tell(done: int, total: int) -> None:
+            report("extracting regions", done, total, note)
+
+        def announce(plan: ExtractionPlan) -> None:
+            nonlocal note
+            if plan.todo:
+                note = f"({plan})"
+                tell(plan.pictures - plan.todo, plan.pictures)
+
         return extract(
             self.dataset.paths(),
             backbone,
-            cache / "regions",
-            names=self.dataset.files,
+            cache,
+            names=names,
             dtype=self.config.store_dtype,
             device=device,
             workers=workers,
-            progress=lambda done, total: report("extracting regions", done, total),
+            progress=tell,
+            on_plan=announce,
         )
 
     def ingredients(self, store: RegionStore | PictureStore, folder: Path) -> Ingredients:
@@ -226,6 +243,7 @@ def fit(
     report: Report = silent,
     on_plan: Callable[[Plan], None] | None = None,
     validation_only: bool = False,
+    budget_bytes: int | None = None,
 ) -> Run:
     """Do a run, or finish one that was stopped: extract, train every seed, test, write ``results.json``.
 
@@ -240,15 +258,20 @@ def fit(
         on_plan: told what is going to be done, once everything has been checked.
         validation_only: do the validation stage of every seed and write ``validation.json``; no test picture is looked
             at. A later call without it goes on from there.
+        budget_bytes: how much regions (or pictures) may be kept in memory, on a GPU in its own; ``None`` is half of
+            what is free. The numbers do not depend on it.
+
+    Of several processes that torchrun started, the first works in ``folder`` (:mod:`unseen.distributed`).
 
     Raises:
         RunError: the folder holds another run, or another process works on it.
         UnseenError: anything wrong with the input, before long work starts.
     """
-    folder, cache = Path(folder), cache_folder(cache)
     fabric = make_fabric(device, config.precision)
+    folder, cache = own_folder(Path(folder)), cache_folder(cache)
     where = folder / "config.json"
-    plan = Plan.of(config, cache, report)  # a wrong setting is said before what the folder holds
+    with first_before_others():
+        plan = Plan.of(config, cache, report)  # a wrong setting is said before what the folder holds
     existing = earlier_config(folder, config)
     if existing is not None:
         wanted = {*existing.protocols, *config.protocols}
@@ -270,9 +293,9 @@ def fit(
         raise RunError("another process is working on this run", where=folder, mend="wait for it") from None
     with lock:
         started = time.monotonic()
-        store = plan.extract(cache, str(fabric.device), workers, report)
+        store = plan.extract(cache, str(fabric.device), workers, report, budget_bytes)
         write_json(where, config.to_json())  # from here on the folder is this run's
-        ingredients = plan.ingredients(store, folder)
+        ingredients = replace(plan.ingredients(store, folder), budget_bytes=budget_bytes)
         plan.dataset.table.to_csv(folder / "classes.csv")
         if plan.dataset.encoding is not None:
             write_json(folder / "encoding.json", plan.dataset.encoding.to_json())

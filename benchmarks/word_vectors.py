@@ -1,0 +1,62 @@
+"""Time and memory of reading a few words from a word2vec binary file of GoogleNews' shape (3,000,000 x 300).
+
+    python benchmarks/word_vectors.py FOLDER
+
+The file is generated in FOLDER (3.6 GB) and deleted afterwards. Results go to benchmarks/results/word_vectors.json.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from unseen.data.word_vectors import open_word_file, read_word_vectors
+
+WORDS, DIM = 3_000_000, 300
+
+
+def generate(path: Path) -> None:
+    """Words ``w0``, ``w1``, ... whose numbers are their own."""
+    with path.open("wb", buffering=1 << 22) as file:
+        file.write(f"{WORDS} {DIM}\n".encode())
+        for i in range(WORDS):
+            file.write(b"w%d " % i + np.float32(i).tobytes() * DIM)
+
+
+def main() -> None:
+    path = Path(sys.argv[1]) / "generated.bin"
+    generate(path)
+    try:
+        size = path.stat().st_size
+        process = psutil.Process()
+        before, peak = process.memory_info().rss, 0
+
+        def watch(task: str, done: int, total: int, note: str = "") -> None:
+            nonlocal peak
+            peak = max(peak, process.memory_info().rss)
+
+        started = time.monotonic()
+        found = read_word_vectors(open_word_file(path), {f"w{i}" for i in range(0, WORDS, 20_000)} | {"absent"}, watch)
+        seconds = time.monotonic() - started
+        assert len(found) == 150
+        assert all(vector[0] == int(word[1:]) for word, vector in found.items())
+    finally:
+        path.unlink()
+    result = {
+        "file_gb": round(size / 1e9, 2),
+        "words_read": len(found),
+        "seconds": round(seconds, 1),
+        "memory_grown_mb": round((peak - before) / 1e6, 1),
+    }
+    print(json.dumps(result))
+    target = Path(__file__).parent / "results" / "word_vectors.json"
+    target.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

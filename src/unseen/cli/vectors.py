@@ -1,0 +1,117 @@
+"""``unseen vectors``: attribute vectors from word vectors or a text encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unseen.cli.common import CacheOption, JsonFlag, app, err, out, plain_text, print_json, with_bars
+from unseen.cli.configuring import pairs
+from unseen.errors import UnseenError
+
+SHOWN = 12
+
+
+@app.command()
+def vectors(
+    names: Annotated[
+        str,
+        typer.Argument(
+            help="`fieldguide`, a dataset folder, or a text file with an attribute name a line.", show_default=False
+        ),
+    ],
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            help="word2vec file (binary, text), GloVe file (.gz too), text:MODEL (CLIP, SigLIP) or sentence:MODEL.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File to write [default: attribute_vectors.npy in the dataset folder]."),
+    ] = None,
+    combine: Annotated[str, typer.Option(help="sum (as the field's files) or mean of a name's word vectors.")] = "sum",
+    instead: Annotated[
+        list[str] | None, typer.Option(help="Other words for one: toughskin='tough skin' (repeatable).")
+    ] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Zeros for attributes of which no word is known.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which words are known.")] = False,
+    cache: CacheOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make attribute vectors, and say which words are not known.
+
+    Example: `unseen vectors my-folder --from glove.6B.300d.txt`
+    """
+    from unseen.semantics import attribute_words, make_vectors, write_vectors
+
+    attributes, target = _attributes(names, cache)
+    target = output or target
+    if not dry_run:
+        if target is None:
+            raise UnseenError("no place to write to", where=names, mend="give --output")
+        if target.suffix != ".npy":
+            raise UnseenError("not a .npy file", where=target, mend="give --output NAME.npy")
+        if target.exists() and not force:
+            raise UnseenError("is there already", where=target, mend="give --force to replace it, or --output")
+    others = pairs(instead or [], "--instead")
+    used = {word for name in attributes for word in attribute_words(name)}
+    for word in others:
+        if word not in used:
+            raise UnseenError(f'no attribute has the word "{word}"', where="--instead", mend="spell it as the names do")
+    made = with_bars(lambda bars: make_vectors(attributes, source, combine=combine, instead=others, report=bars))
+    if made.empty and not (allow_missing or dry_run):
+        _say_lacking(made.lacking)
+        raise UnseenError(
+            f'no word of "{made.empty[0]}" is known'
+            + (f" (and of {len(made.empty) - 1} more attributes)" if len(made.empty) > 1 else ""),
+            where=source,
+            mend=f"give --instead {next(iter(made.lacking))}='OTHER WORDS', a larger file, or --allow-missing",
+        )
+    written = None if dry_run or target is None else write_vectors(target, made)
+    summary = {
+        "written": None if written is None else str(written),
+        "shape": list(made.values.shape),
+        "lacking": made.lacking,
+        "empty": made.empty,
+        **{k: v for k, v in made.about.items() if k not in ("attributes", "lacking")},
+    }
+    if as_json:
+        print_json(summary)
+        return
+    _say_lacking(made.lacking)
+    for name in made.empty:
+        err.print(f'[yellow]note:[/] "{plain_text(name)}" is all zero: none of its words is known', highlight=False)
+    rows, dim = made.values.shape
+    out.print(f"{rows} attributes, {dim} numbers each: {plain_text(made.about['label'])}", highlight=False)
+    if written is not None:
+        out.print(f"written: {written}", highlight=False, soft_wrap=True)
+
+
+def _attributes(names: str, cache: Path | None) -> tuple[tuple[str, ...], Path | None]:
+    """Attribute names, and where a dataset folder keeps its vectors."""
+    from unseen.data.catalogue import load_dataset
+    from unseen.semantics import read_names
+
+    if Path(names).is_file():
+        return read_names(Path(names)), None
+    attributes = load_dataset(names, cache=cache).table.attributes.names
+    if all(name.isdigit() for name in attributes):
+        raise UnseenError("its attributes have no names", where=names, mend="train with --vectors random")
+    return attributes, Path(names) / "attribute_vectors.npy" if Path(names).is_dir() else None
+
+
+def _say_lacking(lacking: dict[str, list[str]]) -> None:
+    for word, own in list(lacking.items())[:SHOWN]:
+        more = f" and {len(own) - 3} more" if len(own) > 3 else ""
+        text = f'[yellow]not known:[/] "{plain_text(word)}" in {plain_text(", ".join(own[:3]))}{more}'
+        err.print(text, highlight=False, soft_wrap=True)
+    if len(lacking) > SHOWN:
+        err.print(f"... and {len(lacking) - SHOWN} more words (--json shows all)", highlight=False)

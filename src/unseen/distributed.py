@@ -1,0 +1,149 @@
+"""Several processes on one job, as torchrun starts them: who this one is, and the few things they do together.
+
+Every process runs the same program on the same data. Work is shared in three places: the pictures of a training step,
+the batches of an evaluation, the chunks of an extraction. All else is done alike by all. The first process alone works
+in the run's folder; the others work in copies of it, which are deleted at the end, so that no code asks who writes.
+Without torchrun everything here does nothing.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def launched() -> bool:
+    """Whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def is_first() -> bool:
+    """Whether this is the first process of the job, or the only one; known before anything is set up."""
+    return not launched() or os.environ["RANK"] == "0"
+
+
+def local_processes() -> int:
+    """How many processes of the job run on this machine."""
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if launched() else 1
+
+
+def _joined() -> bool:
+    import torch.distributed as dist
+
+    return dist.is_available() and dist.is_initialized()
+
+
+def lost_others(error: Exception) -> bool:
+    """Whether an error says that another process of the job has ended."""
+    import torch.distributed as dist
+
+    return _joined() and (isinstance(error, dist.DistError) or "Connection closed by peer" in str(error))
+
+
+def processes() -> int:
+    """How many processes have joined; 1 before that."""
+    import torch.distributed as dist
+
+    return dist.get_world_size() if _joined() else 1
+
+
+def position() -> int:
+    """This process's place among them, from 0."""
+    import torch.distributed as dist
+
+    return dist.get_rank() if _joined() else 0
+
+
+def part(count: int) -> range:
+    """Which of ``count`` things, in order, are this process's: parts that differ by one at most."""
+    size, more = divmod(count, processes())
+    mine = position()
+    start = mine * size + min(mine, more)
+    return range(start, start + size + (mine < more))
+
+
+def wait_for_all() -> None:
+    """Go on when all processes have come here."""
+    any_of(False)
+
+
+@contextmanager
+def first_before_others() -> Iterator[None]:
+    """The first process does what stands below before the others do, which then find its files."""
+    if not is_first():
+        wait_for_all()
+    yield
+    if is_first():
+        wait_for_all()
+
+
+def any_of(flag: bool) -> bool:
+    """Whether it is true in any process."""
+    import torch
+
+    return bool(add_up(torch.tensor([float(flag)])).item()) if _joined() else flag
+
+
+def add_up(tensor: Tensor) -> Tensor:
+    """The sum over processes, in place."""
+    import torch.distributed as dist
+
+    if _joined():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def rows_of_all(own: Tensor, rows: range, count: int) -> Tensor:
+    """``(count, ...)`` from each process's rows ``(len(rows), ...)``; no process's rows overlap another's."""
+    if not _joined():
+        return own
+    every = own.new_zeros(count, *own.shape[1:])
+    every[rows.start : rows.stop] = own
+    return add_up(every)
+
+
+def give_to_all(module: nn.Module) -> None:
+    """Parameters and buffers of the first process to all, in place."""
+    import torch.distributed as dist
+
+    if _joined():
+        for value in (*module.parameters(), *module.buffers()):
+            dist.broadcast(value.detach(), 0)
+
+
+def add_gradients(module: nn.Module) -> None:
+    """Sum every parameter's gradient over processes; all have gradients of the same parameters."""
+    import torch
+
+    if not _joined():
+        return
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    for dtype in dict.fromkeys(g.dtype for g in gradients):
+        same = [g for g in gradients if g.dtype == dtype]
+        flat = add_up(torch.cat([g.flatten() for g in same]))
+        for gradient, summed in zip(same, flat.split([g.numel() for g in same]), strict=True):
+            gradient.copy_(summed.view_as(gradient))
+
+
+def own_folder(folder: Path) -> Path:
+    """The folder that this process works in: the one given, or its private copy, deleted when the process ends."""
+    if not _joined():
+        return folder
+    if not is_first():
+        private = Path(tempfile.mkdtemp(prefix="unseen-"))
+        atexit.register(shutil.rmtree, private, ignore_errors=True)
+        copy = private / folder.name
+        if folder.is_dir():
+            shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(".lock", ".*.tmp"))
+        folder = copy
+    wait_for_all()
+    return folder
