@@ -25,7 +25,7 @@ from unseen.data.dataset import Dataset
 from unseen.data.features import ExtractionPlan, RegionStore, chosen_workers, extract
 from unseen.data.importing import imported_store
 from unseen.data.pictures import PictureStore
-from unseen.distributed import first_before_others, own_folder
+from unseen.distributed import first_before_others, is_first, own_folder
 from unseen.errors import RunError, UnseenError
 from unseen.evaluation.metrics import Interval, bootstrap, evaluate, per_class_accuracy
 from unseen.files import read_json, write_json
@@ -284,7 +284,7 @@ def fit(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot be made ({error.strerror})", where=folder, mend="choose another --output") from None
-    if on_plan is not None:
+    if on_plan is not None and is_first():
         on_plan(plan)
     lock = FileLock(folder / ".lock")
     try:
