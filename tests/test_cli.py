@@ -245,7 +245,7 @@ def test_each_candidate_has_its_own_row(unseen, trained, tiny_guide):
     """A long name that wraps must not push the confidences to another class."""
     good = next((tiny_guide / "images").rglob("*.jpg"))
     _, text, _ = unseen("predict", trained, good, "--top", "3", "--device", "cpu", "--json")
-    _, out, _ = unseen("predict", trained, good, "--top", "3", "--device", "cpu", width=64)
+    _, out, _ = unseen("predict", trained, good, "--top", "3", "--unknown", "off", "--device", "cpu", width=64)
     lines = [row for row in out.splitlines() if "%" in row]
     for candidate, line in zip(json.loads(text)[0]["classes"], lines, strict=True):
         assert f"{100 * candidate['confidence']:.0f}%" in line
@@ -350,7 +350,7 @@ def test_clip_by_names_from_a_relative_folder(unseen, tiny_pairs, tiny_guide, ca
     assert f"hf:{tiny_pairs['clip']}" in re.sub(r"\s", "", out)
     monkeypatch.chdir(tmp_path)
     picture = next((tiny_guide / "images").rglob("*.jpg"))
-    status, out, _ = unseen("explain", tmp_path / "run", picture, "-o", tmp_path / "why.png")
+    status, out, _ = unseen("explain", tmp_path / "run", picture, "--nearest", "0", "-o", tmp_path / "why.png")
     assert status == 0
     assert "the class's name" in out
     assert "other attributes" not in out  # none counts

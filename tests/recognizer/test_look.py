@@ -189,9 +189,9 @@ def test_a_look_follows_classes_that_come_and_go(recognizer, picture):
 
 def test_saving_keeps_references_and_the_classes_in_use(recognizer, picture, tmp_path):
     recognizer.remove_class("a")
-    folder = recognizer.save(tmp_path / "model")
+    folder = recognizer.save(tmp_path / "model", include_references=True)
     (folder / "classes-in-use.csv").write_text("something older")
-    recognizer.save(folder)
+    recognizer.save(folder, include_references=True)
     loaded = Recognizer.load(folder, device="cpu")
     assert loaded.table.names == ("b", "c", "d")
     corrections = {"crown::red": 100.0}

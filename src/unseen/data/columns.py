@@ -265,6 +265,11 @@ class Encoding:
         """The K attributes."""
         return tuple(name for column in self.columns for name in column.attributes)
 
+    @property
+    def as_it_stands(self) -> bool:
+        """Whether every column was taken as it stands, so that there is nothing to encode."""
+        return all(column.kind in ("as is", "ignored") for column in self.columns)
+
     def encode(self, row: Mapping[str, object]) -> np.ndarray:
         """The attributes of a class, by the rules that the spreadsheet's own rows were read with.
 

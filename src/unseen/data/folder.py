@@ -297,7 +297,7 @@ def read_pictures(root: Path, names: Sequence[str], complain: Complain, classes:
     try:
         path = find_table(root, "images")
         if path is not None:
-            if (root / FEATURES).is_dir():
+            if (root / FEATURES).is_dir() or not any(entry.is_dir() for entry in root.iterdir()):
                 images = root / "images"
             return _listed(path, images, names, complain, classes)
     except DataError as error:

@@ -92,7 +92,8 @@ class ClassScorer:
         words = None
         if self._tower is not None:
             names = self.table.names[rows]
-            words = name_things((*names, *[""] * (BLOCK - len(names))), self.table.attributes, self._tower)
+            filled = (*names, *[names[0]] * (BLOCK - len(names)))  # a text that is embedded anyway
+            words = name_things(filled, self.table.attributes, self._tower)
         classes = ClassSpace(vectors, seen, words).to(self._device, torch.float32)
         return _Block(self.method.class_embeddings(classes), self.method.class_offsets(classes))
 

@@ -297,7 +297,7 @@ def fit(
         write_json(where, config.to_json())  # from here on the folder is this run's
         ingredients = replace(plan.ingredients(store, folder), budget_bytes=budget_bytes)
         plan.dataset.table.to_csv(folder / "classes.csv")
-        if plan.dataset.encoding is not None:
+        if plan.dataset.encoding is not None and not plan.dataset.encoding.as_it_stands:
             write_json(folder / "encoding.json", plan.dataset.encoding.to_json())
         write_attributes(folder / "attributes.csv", plan.dataset.table.attributes)
         write_json(folder / "manifest.json", _manifest(plan, store, ingredients, fabric.device))
