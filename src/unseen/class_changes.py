@@ -115,15 +115,19 @@ class Described:
     where: str
 
 
-def read_described(path: Path) -> list[Described]:
+def read_described(path: Path, data: bytes | None = None) -> list[Described]:
     """Classes of a table: rows ``attribute, value`` for one class, or a row a class with a ``class`` column.
 
     Columns ``seen`` and ``validation`` are passed over, so that rows of ``classes.csv`` can be given.
 
+    Args:
+        path: the file.
+        data: its content where it is no file, see :func:`unseen.data.tables.read_table`.
+
     Raises:
         DataError: neither kind, or an attribute or class that stands there twice.
     """
-    frame = read_table(path)
+    frame = read_table(path, data=data)
     if not len(frame):
         raise DataError("no rows below the header", where=path, mend="give one row a class, or one an attribute")
     if "class" in frame:

@@ -16,7 +16,7 @@ from unseen.classes import Attributes, ClassTable
 from unseen.errors import DataError, UnseenError
 from unseen.explain.figures import account, said
 from unseen.methods import create_method
-from unseen.recognizer import Look, Recognizer
+from unseen.recognizer import Reading, Recognizer
 from unseen.training.references import References
 
 ATTRIBUTES = Attributes(("crown::red", "crown::blue", "size"))
@@ -102,13 +102,8 @@ def test_corrections_that_cannot_be_made(recognizer, picture):
 
 
 def test_a_method_without_attribute_scores_says_so():
-    look = Look(
-        SimpleNamespace(table=TABLE, class_vectors=np.zeros((4, 3)), method=SimpleNamespace(name="clip")),
-        Image.new("RGB", (4, 4)),
-        "",
-        {},
-        np.zeros(3),
-    )
+    whole = SimpleNamespace(table=TABLE, class_vectors=np.zeros((4, 3)), method=SimpleNamespace(name="clip"))
+    look = Reading(whole, np.zeros(3), np.zeros(8))
     with pytest.raises(UnseenError, match="as a whole"):
         look.corrected({"crown::red": 0})
 
