@@ -542,8 +542,9 @@ class Recognizer:
             corrections: attributes that the model has wrong, with what they are in truth, in the class table's unit.
             nearest: how many training pictures with similar attribute scores.
         """
-        look, choice = self.look(picture), {"among": among, "only": only, "exclude": exclude}
-        return look.explanation(corrections, target=target, rival=rival, nearest=nearest, **choice)
+        return self.look(picture).explanation(
+            corrections, target=target, rival=rival, among=among, only=only, exclude=exclude, nearest=nearest
+        )
 
     def correct(
         self, picture: Picture, corrections: Mapping[str, float], *, top: int = 5, among: str = "all"
