@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from types import SimpleNamespace
@@ -64,6 +65,31 @@ def test_a_look_ranks_as_predict_does(recognizer, picture):
     assert {c.name for c in look.rank(exclude=["a"], among="seen")} == {"b"}
     with pytest.raises(UnseenError, match="no class is left to choose from"):
         look.rank(exclude=["a", "b"], among="seen")
+
+
+def test_a_look_scores_to_the_bit_as_predict_does(recognizer, picture):
+    predicted = next(recognizer.predict([picture], top=9, batch_size=1)).candidates
+    assert [(c.name, c.score) for c in recognizer.look(picture).rank()] == [(c.name, c.score) for c in predicted]
+
+
+def test_a_reading_is_a_look_without_picture(recognizer, picture):
+    look = recognizer.look(picture)
+    sent = json.loads(json.dumps({"psi": look.attribute_scores.tolist(), "query": look.query.tolist()}))
+    for reading in (recognizer.reading(sent["psi"]), recognizer.reading(sent["psi"], sent["query"])):
+        for corrections in ({}, {"crown::red": 0.0}):
+            assert reading.rank(corrections) == look.rank(corrections)
+            why = look.explanation(corrections, target="b", rival="c", exclude=["a"])
+            assert vars(reading.compare(corrections, target="b", rival="c", exclude=["a"])).items() <= vars(why).items()
+            assert reading.nearest(3, corrections) == look.nearest(3, corrections)
+        np.testing.assert_array_equal(reading.estimates(), look.estimates())
+        assert reading.prediction(only=["a", "b"], top=1) == look.prediction(only=["b", "a"], top=1)
+    for numbers, said in ((([1.0],), "1 attribute scores — give 3"), ((sent["psi"], [1.0]), "1 query numbers")):
+        with pytest.raises(UnseenError, match=said):
+            recognizer.reading(*numbers)
+    with pytest.raises(UnseenError, match='"a" is the only class to choose from'):
+        look.compare(only=["a"])
+    with pytest.raises(UnseenError, match='"a" is not among the classes asked for'):
+        look.compare(target="a", exclude=["a"])
 
 
 def test_a_correction_moves_every_class_by_its_vector(recognizer, picture):

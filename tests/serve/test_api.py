@@ -307,7 +307,7 @@ def test_words_where_the_classes_came_from_a_spreadsheet(client, recognizer):
     assert list(found[0]["values"].values()) == [1, 1, 1, 0, 1]
     answer = client.post("/api/classes", content=table.replace("flat", "fat").replace("x,", "z,"), **send)
     assert answer.status_code == 422
-    assert 'upload.csv, row 3, column "bill"' in answer.json()["error"]
+    assert 'upload.csv, row 2, column "bill"' in answer.json()["error"]
     assert "z" not in recognizer.table.names
 
 
