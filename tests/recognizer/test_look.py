@@ -83,8 +83,8 @@ def test_a_reading_is_a_look_without_picture(recognizer, picture):
             assert reading.nearest(3, corrections) == look.nearest(3, corrections)
         np.testing.assert_array_equal(reading.estimates(), look.estimates())
         assert reading.prediction(only=["a", "b"], top=1) == look.prediction(only=["b", "a"], top=1)
-    for numbers, said in ((([1.0],), "1 attribute scores — give 3"), ((sent["psi"], [1.0]), "1 query numbers")):
-        with pytest.raises(UnseenError, match=said):
+    for numbers, told in ((([1.0],), "1 attribute scores — give 3"), ((sent["psi"], [1.0]), "1 query numbers")):
+        with pytest.raises(UnseenError, match=told):
             recognizer.reading(*numbers)
     with pytest.raises(UnseenError, match='"a" is the only class to choose from'):
         look.compare(only=["a"])
@@ -210,9 +210,11 @@ def test_a_look_follows_classes_that_come_and_go(recognizer, picture):
 
 def test_saving_keeps_references_and_the_classes_in_use(recognizer, picture, tmp_path):
     recognizer.remove_class("a")
-    folder = recognizer.save(tmp_path / "model")
+    recognizer.references.save(tmp_path / "references.npz")
+    recognizer.references_file = tmp_path / "references.npz"
+    folder = recognizer.save(tmp_path / "model", include_references=True)
     (folder / "classes-in-use.csv").write_text("something older")
-    recognizer.save(folder)
+    recognizer.save(folder, include_references=True)
     loaded = Recognizer.load(folder, device="cpu")
     assert loaded.table.names == ("b", "c", "d")
     corrections = {"crown::red": 100.0}

@@ -106,8 +106,7 @@ def test_moving_an_attribute_moves_the_ranking(page, files):
     slide(page, "crown::red", "min")
     page.wait(f"{state} !== {json.dumps(one)}")
     page.eval("document.querySelector('#reset').click()")
-    page.wait("!document.querySelector('.undo')")
-    assert page.eval(state) == before
+    page.wait(f"!document.querySelector('.undo') && {state} === {json.dumps(before)}")
 
 
 def test_another_class_and_rival(page, files, recognizer):
