@@ -27,6 +27,7 @@ from unseen.methods import create_method
 from unseen.recognizer import Recognizer
 from unseen.recognizer.card import CardFields, escaped
 from unseen.recognizer.saving import FILES, PATTERNS, without_paths
+from unseen.training.references import References
 
 ATTRIBUTES = Attributes(("crown::red", "size::small", "tail::long"))
 ABOUT = {
@@ -171,24 +172,25 @@ def test_a_text_tower_travels(tiny_pairs, kind, tmp_path, picture):
 
 def test_references_are_private_unless_asked_for(recognizer, tmp_path):
     source = tmp_path / "honest-references.npz"
-    np.savez(
-        source, attribute_scores=np.ones((2, 3), np.float16), labels=np.array([0, 2]), files=np.array(["a.jpg", "b"])
-    )
+    table = recognizer.table
+    scores, files = np.ones((2, len(table.attributes)), np.float16), np.array(["a.jpg", "b"])
+    References(scores, np.array([0, 2]), files, np.array(table.names), table.values).save(source)
     recognizer.references_file = source
     try:
         assert not (recognizer.save(tmp_path / "without") / "weights-references.npz").exists()
         kept = recognizer.save(tmp_path / "with", include_references=True)
         loaded = Recognizer.load(kept, device="cpu")
         assert loaded.references_file == kept / "weights-references.npz"
-        with np.load(loaded.references_file, allow_pickle=False) as arrays:
-            assert arrays["files"].tolist() == ["a.jpg", "b"]
+        for name, value in vars(recognizer.references).items():
+            np.testing.assert_array_equal(getattr(loaded.references, name), value)
         loaded.save(kept)  # a later save without them takes them away
         assert not (kept / "weights-references.npz").exists()
+        recognizer.references, recognizer.references_file = None, source
         np.savez(source, attribute_scores=np.array([{}], object), labels=np.array([0]), files=np.array(["a"]))
         with pytest.raises(RunError, match=r"honest-references\.npz: damaged"):
             recognizer.save(tmp_path / "bad", include_references=True)
     finally:
-        recognizer.references_file = None
+        recognizer.references = None
 
 
 def test_a_folder_of_something_else_is_left_alone(recognizer, tmp_path):

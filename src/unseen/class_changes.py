@@ -69,6 +69,16 @@ def _attribute_columns(path: Path) -> list[str]:
 
 
 @contextmanager
+def _at(where: str | None) -> Iterator[None]:
+    """Put a place before that of an error."""
+    try:
+        yield
+    except DataError as error:
+        places = ", ".join(str(p) for p in (where, error.where) if p)
+        raise DataError(error.problem, where=places or None, mend=error.mend) from None
+
+
+@contextmanager
 def changing(folder: Path) -> Iterator[ClassTable]:
     """The table in use while no other process changes it; see :func:`keep_table`.
 
@@ -115,15 +125,19 @@ class Described:
     where: str
 
 
-def read_described(path: Path) -> list[Described]:
+def read_described(path: Path, data: bytes | None = None) -> list[Described]:
     """Classes of a table: rows ``attribute, value`` for one class, or a row a class with a ``class`` column.
 
     Columns ``seen`` and ``validation`` are passed over, so that rows of ``classes.csv`` can be given.
 
+    Args:
+        path: the file.
+        data: its content where it is no file, see :func:`unseen.data.tables.read_table`.
+
     Raises:
         DataError: neither kind, or an attribute or class that stands there twice.
     """
-    frame = read_table(path)
+    frame = read_table(path, data=data)
     if not len(frame):
         raise DataError("no rows below the header", where=path, mend="give one row a class, or one an attribute")
     if "class" in frame:
@@ -182,7 +196,8 @@ def values_of(
     """
     attributes = table.attributes
     if encoding is not None:
-        encoded = encoding.encode(cells) if cells or start is None else np.array(start)
+        with _at(where):
+            encoded = encoding.encode(cells) if cells or start is None else np.array(start)
         if start is None:
             return encoded
         named = {name.strip().casefold() for name in cells}
@@ -197,7 +212,8 @@ def values_of(
             number = float(str(cell))
         except ValueError:
             number = math.nan
-        k = attributes.index(name)
+        with _at(where):
+            k = attributes.index(name)
         if not math.isfinite(number):
             what = "the cell is blank" if str(cell) == "" else f'"{cell}" is not a finite number'
             raise DataError(f'attribute "{name}": {what}', where=where, mend="write a number")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from pathlib import Path
 
 import openpyxl
 import pandas as pd
@@ -149,3 +150,17 @@ def test_small_words():
     assert [as_text(v) for v in (None, float("nan"), 3.0, 2, True, ["a", 1], " x ")] == [
         "", "", "3", "2", "yes", "a; 1", "x",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "xlsx", "parquet"])
+def test_a_table_in_memory_is_read_as_its_file(tmp_path, kind):
+    frame, path = pd.DataFrame({"class": ["ant", "bee"], "size": ["1", "2"]}), tmp_path / f"a.{kind}"
+    if kind == "xlsx":
+        frame.to_excel(path, index=False)
+    elif kind == "parquet":
+        frame.to_parquet(path)
+    else:
+        frame.to_csv(path, index=False, sep="\t" if kind == "tsv" else ",")
+    pd.testing.assert_frame_equal(read_table(Path(f"upload.{kind}"), data=path.read_bytes()), read_table(path))
+    with pytest.raises(DataError, match=f"upload.{kind}"):
+        read_table(Path(f"upload.{kind}"), data=b"\xff\0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from unseen.classes import Attributes, ClassTable
 from unseen.errors import DataError, UnseenError
 from unseen.explain.figures import account, said
 from unseen.methods import create_method
-from unseen.recognizer import Look, Recognizer
+from unseen.recognizer import Reading, Recognizer
 from unseen.training.references import References
 
 ATTRIBUTES = Attributes(("crown::red", "crown::blue", "size"))
@@ -66,6 +67,31 @@ def test_a_look_ranks_as_predict_does(recognizer, picture):
         look.rank(exclude=["a", "b"], among="seen")
 
 
+def test_a_look_scores_to_the_bit_as_predict_does(recognizer, picture):
+    predicted = next(recognizer.predict([picture], top=9, batch_size=1)).candidates
+    assert [(c.name, c.score) for c in recognizer.look(picture).rank()] == [(c.name, c.score) for c in predicted]
+
+
+def test_a_reading_is_a_look_without_picture(recognizer, picture):
+    look = recognizer.look(picture)
+    sent = json.loads(json.dumps({"psi": look.attribute_scores.tolist(), "query": look.query.tolist()}))
+    for reading in (recognizer.reading(sent["psi"]), recognizer.reading(sent["psi"], sent["query"])):
+        for corrections in ({}, {"crown::red": 0.0}):
+            assert reading.rank(corrections) == look.rank(corrections)
+            why = look.explanation(corrections, target="b", rival="c", exclude=["a"])
+            assert vars(reading.compare(corrections, target="b", rival="c", exclude=["a"])).items() <= vars(why).items()
+            assert reading.nearest(3, corrections) == look.nearest(3, corrections)
+        np.testing.assert_array_equal(reading.estimates(), look.estimates())
+        assert reading.prediction(only=["a", "b"], top=1) == look.prediction(only=["b", "a"], top=1)
+    for numbers, told in ((([1.0],), "1 attribute scores — give 3"), ((sent["psi"], [1.0]), "1 query numbers")):
+        with pytest.raises(UnseenError, match=told):
+            recognizer.reading(*numbers)
+    with pytest.raises(UnseenError, match='"a" is the only class to choose from'):
+        look.compare(only=["a"])
+    with pytest.raises(UnseenError, match='"a" is not among the classes asked for'):
+        look.compare(target="a", exclude=["a"])
+
+
 def test_a_correction_moves_every_class_by_its_vector(recognizer, picture):
     look = recognizer.look(picture)
     fit = recognizer.references.fit
@@ -102,13 +128,8 @@ def test_corrections_that_cannot_be_made(recognizer, picture):
 
 
 def test_a_method_without_attribute_scores_says_so():
-    look = Look(
-        SimpleNamespace(table=TABLE, class_vectors=np.zeros((4, 3)), method=SimpleNamespace(name="clip")),
-        Image.new("RGB", (4, 4)),
-        "",
-        {},
-        np.zeros(3),
-    )
+    whole = SimpleNamespace(table=TABLE, class_vectors=np.zeros((4, 3)), method=SimpleNamespace(name="clip"))
+    look = Reading(whole, np.zeros(3), np.zeros(8))
     with pytest.raises(UnseenError, match="as a whole"):
         look.corrected({"crown::red": 0})
 
@@ -189,6 +210,8 @@ def test_a_look_follows_classes_that_come_and_go(recognizer, picture):
 
 def test_saving_keeps_references_and_the_classes_in_use(recognizer, picture, tmp_path):
     recognizer.remove_class("a")
+    recognizer.references.save(tmp_path / "references.npz")
+    recognizer.references_file = tmp_path / "references.npz"
     folder = recognizer.save(tmp_path / "model", include_references=True)
     (folder / "classes-in-use.csv").write_text("something older")
     recognizer.save(folder, include_references=True)

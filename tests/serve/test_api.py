@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
+import torch
 
-from unseen.classes import ClassTable
+from serve_tools import client_of
+from unseen.class_changes import changing, keep_table, table_in_use
+from unseen.data.columns import Column, Encoding
+from unseen.recognizer.advice import separate
 
 
 def explained(client, png, **fields):
@@ -22,8 +27,20 @@ def predicted(client, png, **fields):
     return answer.json()["predictions"][0]
 
 
+def ranked(client, look, **fields):
+    answer = client.post("/api/rank", json={"look": look, "top": 9, **fields})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def same_classes_as(found, expected):
+    assert [(c["name"], c["seen"]) for c in found] == [(c["name"], c["seen"]) for c in expected]
+    assert [c["score"] for c in found] == [c["score"] for c in expected]  # to the bit
+    assert [c["confidence"] for c in found] == pytest.approx([c["confidence"] for c in expected], abs=1e-12)
+
+
 def test_predict_equals_the_recognizer(client, recognizer, png, picture):
-    expected = next(recognizer.predict([picture], top=4)).as_dict()
+    expected = next(recognizer.predict([picture], top=4, batch_size=1)).as_dict()
     found = predicted(client, png, top=4)
     assert found["classes"] == expected["classes"]
     assert found["attributes"] == expected["attributes"]
@@ -58,19 +75,57 @@ def test_many_pictures_keep_their_order_and_errors_their_place(client, png):
 
 
 def test_explain_equals_the_recognizer(client, recognizer, png, picture):
-    why = recognizer.explain(picture, target="gull", rival="b/c")
+    why, look = recognizer.explain(picture, target="gull", rival="b/c"), recognizer.look(picture)
     found = explained(client, png, target="gull", rival="b/c")
     assert (found["target"]["name"], found["rival"]["name"]) == ("gull", "b/c")
-    assert found["offset"] == pytest.approx(why.offset, abs=1e-6)
+    assert (found["offset"], found["lead_offset"], found["offset_name"]) == (
+        why.offset,
+        why.lead_offset,
+        why.offset_name,
+    )
     assert found["crop"] == list(why.crop)
     assert (found["width"], found["height"]) == picture.size
     assert [r["attribute"] for r in found["reasons"]] == [r.attribute for r in why.reasons]
+    mean, estimates = recognizer.references.fit.mean, look.estimates()
     for got, reason in zip(found["reasons"], why.reasons, strict=True):
-        for name in ("score", "evidence", "against", "value", "rival_value"):
-            assert got[name] == pytest.approx(getattr(reason, name), abs=1e-6)
+        for name in ("score", "typical", "evidence", "against", "value", "rival_value"):
+            assert got[name] == getattr(reason, name)
+        k = why.order[reason.attribute]
+        assert got["evidence"] == pytest.approx((look.attribute_scores[k] - mean[k]) * reason.value)
+        assert got["reading"] == (None if k == 4 else pytest.approx(estimates[k]))
         heat = why.heat(reason.attribute)
         np.testing.assert_allclose(np.array(got["heat"]) / 255, heat / heat.max(), atol=0.5 / 255 + 1e-9)
-    assert found["classes"] == predicted(client, png)["classes"]
+    same_classes_as(found["classes"], predicted(client, png)["classes"])
+    score = found["target"]["score"]
+    assert sum(r["evidence"] for r in found["reasons"]) + found["offset"] == pytest.approx(score, abs=1e-5)
+    assert [(n["file"], n["name"], n["similarity"]) for n in found["nearest"]] == [
+        (n.file, n.name, n.similarity) for n in why.nearest
+    ]
+    assert len(why.nearest) == 6
+
+
+def test_explain_asks_the_network_once(client, recognizer, png, monkeypatch):
+    asked = []
+    network = recognizer._network_inputs
+    monkeypatch.setattr(recognizer, "_network_inputs", lambda pixels: asked.append(1) or network(pixels))
+    explained(client, png)
+    assert len(asked) == 1
+
+
+def test_thumbnails_of_nearest_pictures_that_are_there(client, recognizer, png, picture, tmp_path):
+    images = tmp_path / "images"
+    (images / "a class").mkdir(parents=True)
+    recognizer.about["data"] = {"images": str(images)}
+    first, second = (n["file"] for n in explained(client, png)["nearest"][:2])
+    (images / first).write_bytes(png)
+    (images / second).write_text("no picture")
+    (tmp_path / "else.png").write_bytes(png)
+    near = {n["file"]: n["thumbnail"] for n in explained(client, png, thumbnails="1")["nearest"]}
+    assert near.pop(first).startswith("data:image/jpeg;base64,/9j/")
+    assert set(near.values()) == {None}
+    assert all(n["thumbnail"] is None for n in explained(client, png)["nearest"])
+    recognizer.references.files[:] = "../else.png"  # never from beside the folder
+    assert all(n["thumbnail"] is None for n in explained(client, png, thumbnails="1")["nearest"])
 
 
 def test_preview_is_a_small_upright_jpeg(client, png):
@@ -78,40 +133,98 @@ def test_preview_is_a_small_upright_jpeg(client, png):
     assert explained(client, png, preview="1")["preview"].startswith("data:image/jpeg;base64,/9j/")
 
 
-def test_rank_without_corrections_is_the_prediction(client, png):
-    look = explained(client, png)["look"]
-    found = client.post("/api/rank", json={"look": look, "top": 6}).json()
-    for got, expected in zip(found["classes"], predicted(client, png, top=6)["classes"], strict=True):
-        assert got["name"] == expected["name"]
-        assert got["confidence"] == pytest.approx(expected["confidence"], rel=1e-5)
+@pytest.mark.parametrize("fields", [{}, {"among": "unseen"}, {"only": ["emu", "b/c"]}, {"exclude": ["gull"]}])
+def test_rank_without_corrections_is_the_prediction(client, png, fields):
+    found = ranked(client, explained(client, png)["look"], **fields)
+    same_classes_as(found["classes"], predicted(client, png, top=9, **fields)["classes"])
 
 
-def test_a_correction_changes_one_attribute_score(client, recognizer, png):
-    look = explained(client, png)["look"]
-    psi = np.array(look["attribute_scores"])
-    low, high = recognizer.table.values.min(axis=0), recognizer.table.values.max(axis=0)
-    bottom, top = np.percentile(psi, (5, 95))
-    middle = float((low[2] + high[2]) / 2)
-    for value, expected in ((float(low[2]), bottom), (float(high[2]), top), (middle, (bottom + top) / 2)):
-        found = client.post("/api/rank", json={"look": look, "corrections": {"crown::red": value}, "top": 6}).json()
+def test_rank_says_what_explain_said(client, png):
+    why = explained(client, png, top=9)
+    found = ranked(client, why["look"])
+    for reason in why["reasons"]:
+        del reason["heat"]
+    assert found == {name: why[name] for name in found}
+
+
+def test_a_correction_is_as_the_recognizer_means_it(client, recognizer, png, picture):
+    numbers, look = explained(client, png)["look"], recognizer.look(picture)
+    fit = recognizer.references.fit
+    for corrections in ({"crown::red": 0.4}, {"crown::red": 0.0, "size::small": 0.3}):
+        found = ranked(client, numbers, corrections=corrections)
+        same_classes_as(found["classes"], [vars(c) for c in look.rank(corrections)])
         reasons = {r["attribute"]: r for r in found["reasons"]}
-        assert reasons["crown::red"]["score"] == pytest.approx(expected)
-        assert reasons["crown::red"]["reading"] == pytest.approx(value)
-        assert reasons["bill::flat"]["score"] == pytest.approx(psi[1])
-        unit = recognizer.table.values / np.linalg.norm(recognizer.table.values, axis=1, keepdims=True)
-        moved = psi.copy()
-        moved[2] = expected
-        for c in found["classes"]:
-            i = recognizer.table.index(c["name"])
-            assert c["score"] == pytest.approx(unit[i] @ moved + look["rest"][c["name"]], abs=1e-5)
+        value = corrections["crown::red"]
+        assert reasons["crown::red"]["score"] == pytest.approx(fit.intercept[2] + fit.slope[2] * value)
+        assert {name: reasons[name]["reading"] for name in corrections} == corrections
+        assert reasons["bill::flat"]["score"] == look.attribute_scores[1]
+    # one that was not learned goes between the quantiles of its scores
+    share = (0.3 - fit.least[4]) / (fit.largest[4] - fit.least[4])
+    assert reasons["size::small"]["score"] == pytest.approx(fit.low[4] + (fit.high[4] - fit.low[4]) * share)
+    answer = client.post("/api/rank", json={"look": numbers, "corrections": {"crown::red": 7}})
+    assert (answer.status_code, "7 is outside 0 to" in answer.json()["error"]) == (422, True)
 
 
-def test_rank_takes_a_class_added_since(client, png):
+def test_corrections_need_references(client, recognizer, png):
+    assert client.get("/api/about").json()["no_corrections"] is None
+    recognizer.references = None
+    with client_of(recognizer) as client:
+        assert "no attribute scores of its training pictures" in client.get("/api/about").json()["no_corrections"]
+        found = explained(client, png)
+        assert {r["reading"] for r in found["reasons"]} == {None}
+        assert found["nearest"] == []
+        assert {r["typical"] for r in found["reasons"]} == {0}
+        assert ranked(client, found["look"])["classes"]
+        answer = client.post("/api/rank", json={"look": found["look"], "corrections": {"crown::red": 0.1}})
+        assert answer.status_code == 422
+        assert "train again" in answer.json()["mend"]
+
+
+def test_rank_follows_classes_that_come_and_go(client, png):
     look = explained(client, png)["look"]
     twin = client.post("/api/classes", json={"name": "twin", "like": "gull"}).json()
     assert twin["warnings"] == ['"twin" has the same attributes as "gull": the two cannot be told apart.']
-    found = {c["name"]: c for c in client.post("/api/rank", json={"look": look, "top": 9}).json()["classes"]}
-    assert found["twin"]["score"] == pytest.approx(found["gull"]["score"], abs=1e-6)
+    client.post("/api/classes", json={"name": "new", "values": {"crown::red": 0.9, "bill::flat": 0.3}})
+    client.patch("/api/classes/emu", json={"name": "rhea", "values": {"crown::blue": 0.77}})
+    client.delete("/api/classes/Fähre")
+    found = ranked(client, look)["classes"]
+    same_classes_as(found, predicted(client, png, top=9)["classes"])
+    scores = {c["name"]: c["score"] for c in found}
+    assert set(scores) == {"Ada's finch", "b/c", "<b>d</b>", "rhea", "gull", "twin", "new"}
+    assert scores["twin"] == scores["gull"]
+
+
+def test_a_model_that_compares_classes_as_a_whole(client, recognizer, png, monkeypatch):
+    """Its query is not the attribute scores, so a look holds it."""
+    weights = np.random.default_rng(5).standard_normal((7, 5)).astype(np.float32)
+    method, fixed = recognizer.method, torch.from_numpy(weights)
+    cls = type(method)
+    scored = cls.query
+    monkeypatch.setattr(cls, "query", lambda self, branches: scored(self, branches) @ fixed.T)
+    monkeypatch.setattr(cls, "class_embeddings", lambda self, classes: classes.unit @ fixed.T)
+    monkeypatch.setattr(cls, "by_attributes", property(lambda self: False))
+    monkeypatch.setattr(recognizer, "_made", None)
+    recognizer.table = recognizer.table  # forgets its class vectors
+    with client_of(recognizer) as client:
+        assert "as a whole" in client.get("/api/about").json()["no_corrections"]
+        found = explained(client, png)
+        assert len(found["look"]["query"]) == 7
+        client.post("/api/classes", json={"name": "new", "values": {"crown::red": 0.9}})
+        same_classes_as(ranked(client, found["look"])["classes"], predicted(client, png, top=9)["classes"])
+        short = {**found["look"], "query": [1.0]}
+        assert "1 query numbers" in client.post("/api/rank", json={"look": short}).json()["error"]
+    monkeypatch.undo()
+    recognizer._made = None
+
+
+def test_separate_is_the_advice(client, recognizer):
+    expected = separate(recognizer, "gull", "emu")
+    found = client.get("/api/separate", params={"first": "gull", "second": "emu"}).json()
+    assert found["today"] == [vars(d) for d in expected.today]
+    assert found["refine"] == [vars(d) for d in expected.refine]
+    assert found["cosine"] == expected.cosine
+    assert client.get("/api/separate", params={"first": "gull", "second": "gull"}).status_code == 422
+    assert client.get("/api/separate", params={"first": "gull"}).status_code == 422
 
 
 def test_classes_come_and_go(client, recognizer, png):
@@ -142,12 +255,13 @@ def test_classes_from_a_table_all_or_none(client, recognizer):
     assert [c["name"] for c in answer.json()["classes"]] == ["x", "y"]
     assert client.get("/api/classes/y").json()["values"]["crown::blue"] == 0.5
     for bad, said in (
-        (good.replace("x,", "z,").replace("0.5", "half"), '"half" is not a finite number'),
+        (good.replace("x,", "z,").replace("0.5", "half"), 'upload.csv, row 3: attribute "crown::blue": "half" is not'),
         (good, 'there is a class "x" already'),
-        (good.replace("size::small", "weight").replace("x,", "z,"), '"weight" is no attribute'),
-        ("name,a\nz,1\n", 'no column "class"'),
-        ("class,a\n", "no class in the table"),
-        ("class\nz\n", 'no column "bill::hooked"'),
+        (good.replace("size::small", "weight").replace("x,", "z,"), 'no attribute "weight"'),
+        ("name,a\nz,1\n", "neither columns attribute and value nor a column class"),
+        ("attribute,value\ncrown::red,1\n", "does not say which class"),
+        ("class,a\n", "no rows below the header"),
+        ("class\nz\n", "no attribute columns"),
         (good.replace("x,1", "z,1,1"), "row 2: 7 cells for 6 columns"),
         ("\xff".encode("latin-1"), "not UTF-8"),
     ):
@@ -157,13 +271,61 @@ def test_classes_from_a_table_all_or_none(client, recognizer):
     assert len(client.get("/api/classes").json()["classes"]) == 8
 
 
-def test_changes_are_saved_if_asked(recognizer, tmp_path):
-    from serve_tools import client_of
+def test_classes_from_a_workbook(client, tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in (("class", "crown::red", "crown::blue"), ("x", 0.25, 1)):
+        book.active.append(row)
+    book.save(tmp_path / "new.xlsx")
+    data = (tmp_path / "new.xlsx").read_bytes()
+    kind = {"Content-Type": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"}
+    (added,) = client.post("/api/classes", content=data, headers=kind).json()["classes"]
+    assert (added["values"]["crown::red"], added["values"]["bill::flat"]) == (0.25, 0)
+    assert "not a workbook" in client.post("/api/classes", content=b"PK", headers=kind).json()["error"]
+    bomb = tmp_path / "bomb.xlsx"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("xl/worksheets/sheet1.xml", bytes(30_000_000))
+    answer = client.post("/api/classes", content=bomb.read_bytes(), headers=kind)
+    assert (answer.status_code, answer.json()["error"]) == (413, "the workbook unpacks to 30 MB")
 
-    with client_of(recognizer, save=tmp_path) as client:
+
+def test_words_where_the_classes_came_from_a_spreadsheet(client, recognizer):
+    columns = (
+        Column("bill", "categories", ("hooked", "flat")),
+        Column("crown", "categories", ("red",)),
+        Column("small", "yes/no"),
+    )
+    recognizer.encoding = Encoding(columns)
+    about = client.get("/api/about").json()
+    assert list(about["template"]) == ["bill", "crown", "small"]
+    table = "class,bill,crown,small\nx,hooked; flat,red,yes\ny,flat,red,no\n"
+    send = {"headers": {"Content-Type": "text/csv"}}
+    found = client.post("/api/classes", content=table, **send).json()["classes"]
+    for entry, row in zip(found, table.splitlines()[1:], strict=True):
+        expected = recognizer.encoding.encode(dict(zip(about["template"], row.split(",")[1:], strict=True)))
+        assert list(entry["values"].values()) == list(expected)
+    assert list(found[0]["values"].values()) == [1, 1, 1, 0, 1]
+    answer = client.post("/api/classes", content=table.replace("flat", "fat").replace("x,", "z,"), **send)
+    assert answer.status_code == 422
+    assert 'upload.csv, row 2, column "bill"' in answer.json()["error"]
+    assert "z" not in recognizer.table.names
+
+
+def test_changes_are_kept_if_asked(recognizer, tmp_path):
+    folder = recognizer.save(tmp_path / "model")
+    trained = (folder / "classes.csv").read_bytes()
+    with client_of(recognizer, save=folder) as client:
         assert client.post("/api/classes", json={"name": "kept", "like": "emu"}).json()["saved"]
         assert client.get("/api/about").json()["saves"]
-    assert "kept" in ClassTable.from_csv(tmp_path / "classes.csv").names
+        with changing(folder) as table:  # as `unseen classes` does from another process
+            keep_table(folder, table.without("gull"))
+        assert client.delete("/api/classes/b/c").status_code == 200
+        assert client.post("/api/classes", json={"name": "kept", "like": "emu"}).status_code == 409
+        (back,) = client.post("/api/classes", json={"name": "b/c", "like": "emu"}).json()["classes"]
+        assert back["seen"]  # it was trained with pictures
+    expected = ["Ada's finch", "<b>d</b>", "emu", "Fähre", "kept", "b/c"]
+    assert list(table_in_use(folder).names) == list(recognizer.table.names) == expected
+    assert (folder / "classes.csv").read_bytes() == trained
 
 
 def test_unknown_below_the_threshold(client, recognizer, png, monkeypatch):
@@ -178,9 +340,9 @@ def test_unknown_below_the_threshold(client, recognizer, png, monkeypatch):
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "said"),
     [
-        ("post", "/api/rank", {"look": {"attribute_scores": [1], "rest": {}}}, 422, "1 attribute scores"),
+        ("post", "/api/rank", {"look": {"attribute_scores": [1]}}, 422, "1 attribute scores"),
         ("post", "/api/rank", {}, 422, "look: Field required"),
-        ("post", "/api/rank", {"look": {"attribute_scores": [0] * 5, "rest": {}, "x": 1}}, 422, "look.x: Extra"),
+        ("post", "/api/rank", {"look": {"attribute_scores": [0] * 5, "x": 1}}, 422, "look.x: Extra"),
         ("post", "/api/classes", {"name": "gull"}, 409, 'there is a class "gull" already'),
         ("post", "/api/classes", {"name": " "}, 422, "name: "),
         ("post", "/api/classes", {"name": "n"}, 422, "no attribute"),
@@ -225,7 +387,8 @@ def test_explain_of_wrong_classes(client, png):
     for fields, said in (
         ({"target": "x"}, 'no class "x"'),
         ({"target": "emu", "rival": "emu"}, "its own rival"),
-        ({"target": "emu", "among": "seen"}, 'no class "emu"'),
+        ({"target": "emu", "among": "seen"}, '"emu" is not among the classes asked for'),
+        ({"only": "emu"}, '"emu" is the only class to choose from'),
     ):
         answer = client.post("/api/explain", files={"picture": ("a.png", png)}, data=fields)
         assert answer.status_code == 422
@@ -242,7 +405,7 @@ def test_two_classes_stay(client):
 def test_the_schema_describes_every_route(client):
     schema = client.get("/api/openapi.json").json()
     assert set(schema["paths"]) == {
-        *("/healthz", "/api/about", "/api/predict", "/api/explain", "/api/rank"),
+        *("/healthz", "/api/about", "/api/predict", "/api/explain", "/api/rank", "/api/separate"),
         *("/api/classes", "/api/classes/{name}"),
     }
     for path in schema["paths"].values():

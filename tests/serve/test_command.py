@@ -73,4 +73,4 @@ def test_start_ask_stop(saved, png, tmp_path):
     assert log.read_text().splitlines()[-1] == "stopped"
     assert "anyone who can reach this machine" in errors.read_text()
     assert "Traceback" not in errors.read_text()
-    assert "\nkept," in (saved / "classes.csv").read_text()
+    assert "\nkept," in (saved / "classes-in-use.csv").read_text()

@@ -10,6 +10,7 @@ import pytest
 
 import chromium
 from serve_tools import drawn, encoded, served
+from unseen.recognizer.advice import separate
 
 pytestmark = [
     pytest.mark.browser,
@@ -105,8 +106,7 @@ def test_moving_an_attribute_moves_the_ranking(page, files):
     slide(page, "crown::red", "min")
     page.wait(f"{state} !== {json.dumps(one)}")
     page.eval("document.querySelector('#reset').click()")
-    page.wait("!document.querySelector('.undo')")
-    assert page.eval(state) == before
+    page.wait(f"!document.querySelector('.undo') && {state} === {json.dumps(before)}")
 
 
 def test_another_class_and_rival(page, files, recognizer):
@@ -123,6 +123,68 @@ def test_another_class_and_rival(page, files, recognizer):
     for reason in why.reasons:
         text = shown[reason.attribute.replace("::", ": ")].replace("−", "-")
         assert float(text) == pytest.approx(reason.against, abs=0.0051)
+
+
+def test_bars_and_offset_add_up(page, files, recognizer):
+    look(page, files / "0.png")
+    why = recognizer.explain(files / "0.png")
+    page.eval(
+        "(() => { const m = document.querySelector('#measure'); m.value = 'evidence'; m.dispatchEvent(new Event('change')) })()"
+    )
+    numbers = [float(text.replace("−", "-")) for text in texts(page, ".attribute .number")]
+    assert sum(numbers) + why.offset == pytest.approx(why.target.score, abs=0.03)
+    account = page.eval("document.querySelector('#account').textContent")
+    assert f"{abs(why.offset):.2f} for {why.offset_name}" in account
+    absent = texts(page, ".attribute .absent")
+    shown = texts(page, ".attribute .show span:first-child")
+    below = {r.attribute.replace("::", ": ") for r in why.reasons if r.score < r.typical}
+    assert {name for name, text in zip(shown, absent, strict=True) if text} == below
+
+
+def test_an_attribute_that_was_not_learned_has_no_reading(page, files):
+    look(page, files / "0.png")
+    texts_of = dict(zip(texts(page, ".attribute .show span:first-child"), texts(page, ".slide output"), strict=True))
+    assert [name for name, text in texts_of.items() if text == "?"] == ["size: small"]
+    slide(page, "size::small", "max")
+    page.wait("document.querySelectorAll('.undo').length === 1")
+
+
+def test_nearest_training_pictures(page, files, recognizer, tmp_path):
+    expected = [n.name for n in recognizer.explain(files / "0.png").nearest]
+    (tmp_path / "a class").mkdir()
+    for i in range(30):
+        (tmp_path / "a class" / f"{i}.png").write_bytes((files / "1.png").read_bytes())
+    recognizer.about["data"] = {"images": str(tmp_path)}
+    look(page, files / "0.png")
+    page.wait("document.querySelectorAll('#nearest li').length === 6")
+    assert texts(page, "#nearest li span") == expected
+    page.wait("[...document.querySelectorAll('#nearest img')].filter(i => i.naturalWidth === 100).length === 6")
+
+
+def test_what_tells_two_classes_apart(page, files, recognizer):
+    look(page, files / "0.png")
+    why = recognizer.explain(files / "0.png")
+    page.eval("document.querySelector('#separate').click()")
+    page.wait("!document.querySelector('#separation').hidden")
+    told = page.eval("document.querySelector('#separation').textContent")
+    advice = separate(recognizer, why.target.name, why.rival.name)
+    assert (
+        f"{why.target.name} and {why.rival.name} differ most in {advice.today[0].attribute.replace('::', ': ')}" in told
+    )
+    choose = "(() => { const r = document.querySelector('#rival'); r.selectedIndex = 3; r.dispatchEvent(new Event('change')) })()"
+    page.eval(choose)  # it is about another pair then
+    page.wait("document.querySelector('#separation').hidden")
+
+
+def test_a_model_that_cannot_be_corrected_has_no_sliders(browser, recognizer, files):
+    recognizer.references = None
+    with served(recognizer) as url:
+        browser.go(url)
+        browser.wait("document.querySelectorAll('#class-list li').length")
+        look(browser, files / "0.png")
+        assert "cannot be corrected here" in browser.eval("document.querySelector('#no-corrections').textContent")
+        assert browser.eval("document.querySelectorAll('.slide input').length") == 0
+        assert browser.eval("document.querySelector('#nearest-card').hidden")
 
 
 def test_search_finds_attributes(page, files):
@@ -203,7 +265,7 @@ def test_classes_from_a_table(page, files, tmp_path, recognizer):
     page.choose("#csv", tmp_path / "new.csv")
     page.wait("document.querySelector('#added').textContent.includes('1 added: lark')")
     page.choose("#csv", tmp_path / "bad.csv")
-    page.wait("document.querySelector('#alert').textContent.includes('\"tail\" is no attribute')")
+    page.wait("document.querySelector('#alert').textContent.includes('no attribute \"tail\"')")
     page.console.clear()  # the browser logs the 422
     page.eval("fetch('/api/classes/lark', {method: 'DELETE'})")
 

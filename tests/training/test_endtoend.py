@@ -125,6 +125,19 @@ def test_channels_last_is_a_layout_alone():
             torch.testing.assert_close(branch.attribute_scores, expected, rtol=1e-9, atol=1e-12)
 
 
+def test_answers_and_maps_take_one_pass_through_the_backbone(monkeypatch):
+    model, pixels = model_of(dtype=torch.float64).eval(), pixels_of(torch.float64)
+    passes, maps = [], model.backbone.maps
+    monkeypatch.setattr(model.backbone, "maps", lambda pixels: passes.append(1) or maps(pixels))
+    with torch.no_grad():
+        answers, looked = model.answers_and_maps(pixels)
+        assert len(passes) == 1
+        for name, branch in model(pixels).items():
+            assert torch.equal(answers[name].attribute_scores, branch.attribute_scores)
+        for name, branch in model.maps(pixels).items():
+            assert torch.equal(looked[name].contributions, branch.contributions)
+
+
 # training
 
 RECIPE = EndToEndRecipe(

@@ -1,4 +1,4 @@
-"""``unseen serve``: a trained run as a web page and a JSON API."""
+"""``unseen serve``: a trained model as a web page and a JSON API."""
 
 from __future__ import annotations
 
@@ -56,7 +56,13 @@ def is_public(host: str) -> bool:
 
 @app.command()
 def serve(
-    run: Annotated[Path, typer.Argument(help="A folder of `unseen train`, or of Recognizer.save.", show_default=False)],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder that `unseen train` or `Recognizer.save` wrote, or hf:OWNER/NAME[@REVISION].",
+            show_default=False,
+        ),
+    ],
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 is every one of this machine.")
     ] = "127.0.0.1",
@@ -68,17 +74,20 @@ def serve(
     allow_host: Annotated[
         list[str] | None, typer.Option(help="A host name to answer to, as behind a proxy; may be repeated.")
     ] = None,
-    save: Annotated[bool, typer.Option("--save", help="Keep added and changed classes with the run.")] = False,
+    save: Annotated[bool, typer.Option("--save", help="Keep added and changed classes in the folder.")] = False,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     seed: Annotated[int | None, typer.Option(help="Which seed's model [default: the first].")] = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Serve a run as a web page and a JSON API, on this machine only unless told otherwise.
+    """Serve a model as a web page and a JSON API, on this machine only unless told otherwise.
 
     Example: `unseen serve runs/msdnpp-fieldguide --open`
     """
     from unseen.progress import quiet_libraries
 
+    away = str(run).startswith("hf:")
+    if away and save:
+        raise UnseenError("a model of the hub cannot keep classes", where="--save", mend="serve a folder of your own")
     try:
         import uvicorn
 
@@ -102,7 +111,12 @@ def serve(
     )
     with quiet_libraries():
         recognizer = Recognizer.load(run, seed=seed, device=device)
-        application = create_app(recognizer, settings, name=run.resolve().name, metrics=metrics_of(run))
+        application = create_app(
+            recognizer,
+            settings,
+            name=str(run).removeprefix("hf:") if away else run.resolve().name,
+            metrics=metrics_of(run),
+        )
     listener = listen(host, port)
     found = listener.getsockname()[1]
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)

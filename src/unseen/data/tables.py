@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -74,7 +74,12 @@ def find_table(folder: Path, stem: str) -> Path | None:
 
 
 def read_table(
-    path: Path, required: Sequence[str] = (), optional: Sequence[str] = (), *, sheet: str | None = None
+    path: Path,
+    required: Sequence[str] = (),
+    optional: Sequence[str] = (),
+    *,
+    sheet: str | None = None,
+    data: bytes | None = None,
 ) -> pd.DataFrame:
     """Read a table as stripped text.
 
@@ -87,19 +92,25 @@ def read_table(
         required: columns it must have; :data:`ALIASES` and other cases are accepted and renamed.
         optional: further columns that are renamed to this case.
         sheet: of a workbook; default as above.
+        data: the file's content where it is no file; ``path`` then gives the format and the name in errors.
 
     Raises:
         DataError: the file is missing, empty, not UTF-8, malformed or ragged, or lacks or repeats a column.
     """
-    if not path.is_file():
-        raise DataError("no such file", where=path, mend=f"make it with columns {', '.join(required)}")
+    if data is None:
+        if not path.is_file():
+            raise DataError("no such file", where=path, mend=f"make it with columns {', '.join(required)}")
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DataError(error.strerror or str(error), where=path, mend="make it readable") from None
     kind = path.suffix.lower()
     if kind == ".xlsx":
-        rows = _workbook_rows(path, sheet)
+        rows = _workbook_rows(data, path, sheet)
     elif kind == ".parquet":
-        rows = _parquet_rows(path)
+        rows = _parquet_rows(data, path)
     else:
-        rows = _text_rows(path, required)
+        rows = _text_rows(data, path, required)
     return _frame(rows, path, required, optional)
 
 
@@ -107,7 +118,7 @@ def has_sheet(path: Path, sheet: str) -> bool:
     """Whether a workbook has a sheet of that name, in any case."""
     if path.suffix.lower() != ".xlsx" or not path.is_file():
         return False
-    return any(name.lower() == sheet for name in _open_workbook(path, read_only=True).sheetnames)
+    return any(name.lower() == sheet for name in _open_workbook(path, path, read_only=True).sheetnames)
 
 
 def _frame(rows: list[list[str]], path: Path, required: Sequence[str], optional: Sequence[str]) -> pd.DataFrame:
@@ -161,17 +172,14 @@ def _renamed(header: list[str], path: Path, required: Sequence[str], optional: S
     return header
 
 
-def _text_rows(path: Path, required: Sequence[str]) -> list[list[str]]:
+def _text_rows(data: bytes, path: Path, required: Sequence[str]) -> list[list[str]]:
     try:
-        data = path.read_bytes()
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start)
         raise DataError(
             f"byte {error.start} is not UTF-8", where=place(path, line - 1), mend='save it as "CSV UTF-8"'
         ) from None
-    except OSError as error:
-        raise DataError(error.strerror or str(error), where=path, mend="make it readable") from None
     if "\0" in text:
         raise DataError("it holds NUL characters, as UTF-16 does", where=path, mend='save it as "CSV UTF-8"')
     separator = "\t" if path.suffix.lower() == ".tsv" else _separator(text, required)
@@ -200,7 +208,7 @@ def _separator(text: str, required: Sequence[str]) -> str:
     return max(_SEPARATORS, key=fit)
 
 
-def _open_workbook(path: Path, **options: bool) -> Any:
+def _open_workbook(source: Path | IO[bytes], path: Path, **options: bool) -> Any:
     import warnings
 
     import openpyxl
@@ -208,7 +216,7 @@ def _open_workbook(path: Path, **options: bool) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of styles and extensions that openpyxl does not know
-            return openpyxl.load_workbook(path, **options)
+            return openpyxl.load_workbook(source, **options)
     except Exception as error:  # a damaged archive raises nearly anything
         problem = " ".join(str(error).split())[:100] or type(error).__name__
         raise DataError(f"not a workbook that can be read ({problem})", where=path, mend="save it again") from None
@@ -221,8 +229,8 @@ def _pick_sheet(book: Any, path: Path, sheet: str | None) -> Any:
     return book[by_name.get((sheet or path.stem).lower(), next(iter(by_name.values())))]
 
 
-def _workbook_rows(path: Path, sheet: str | None) -> list[list[str]]:
-    found = _pick_sheet(_open_workbook(path, data_only=True), path, sheet)
+def _workbook_rows(data: bytes, path: Path, sheet: str | None) -> list[list[str]]:
+    found = _pick_sheet(_open_workbook(io.BytesIO(data), path, data_only=True), path, sheet)
     merged = next((r for r in found.merged_cells.ranges if r.size["rows"] * r.size["columns"] > 1), None)
     if merged is not None:
         raise DataError(
@@ -234,7 +242,7 @@ def _workbook_rows(path: Path, sheet: str | None) -> list[list[str]]:
         rows.append([_cell_text(cell, path) for cell in cells])
         blank += [(r, c) for c, cell in enumerate(cells) if cell.value is None]
     if blank:  # a formula that no spreadsheet program has computed reads as blank
-        formulas = _pick_sheet(_open_workbook(path), path, sheet)
+        formulas = _pick_sheet(_open_workbook(io.BytesIO(data), path), path, sheet)
         for r, c in blank:
             cell = formulas.cell(r + 1, c + 1)
             if cell.data_type == "f":
@@ -271,9 +279,9 @@ def as_text(value: object) -> str:
     return str(value).strip()
 
 
-def _parquet_rows(path: Path) -> list[list[str]]:
+def _parquet_rows(data: bytes, path: Path) -> list[list[str]]:
     try:
-        frame = pd.read_parquet(path)
+        frame = pd.read_parquet(io.BytesIO(data))
     except Exception as error:  # a damaged file raises nearly anything
         problem = " ".join(str(error).split())[:100]
         raise DataError(f"not a Parquet file that can be read ({problem})", where=path, mend="save it again") from None

@@ -385,6 +385,10 @@ class Method(nn.Module):
         """As :meth:`forward` on unprepared regions ``(B, R, C)``, with attention and contributions of every region."""
         raise NotImplementedError
 
+    def answers_and_maps(self, regions: Tensor) -> tuple[dict[str, Branch], dict[str, Branch]]:
+        """What :meth:`forward` and :meth:`maps` say of unprepared regions; they round differently."""
+        return self(self.prepare(regions)), self.maps(regions)
+
     def parts(self, regions: Tensor) -> dict[str, Tensor]:
         """``(B, P, h, w)`` shares of each position in P learned parts, by sub-net; empty where none are learned."""
         return {}

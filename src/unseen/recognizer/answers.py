@@ -86,12 +86,10 @@ class Reason:
 
 
 @dataclass(frozen=True)
-class Explanation:
-    """Why a picture is taken for a class.
+class Comparison:
+    """Why a picture is taken for one class rather than for another.
 
     Args:
-        picture: upright RGB.
-        prediction: as :meth:`Recognizer.predict` gives it.
         target, rival: the class explained, and the one it is compared with.
         reasons: one an attribute, strongest evidence first. Their evidence adds up to the class score less ``offset``.
         offset: what the score holds beside the evidence: what a picture of average attribute scores gets, where
@@ -99,6 +97,23 @@ class Explanation:
         offset_name: what that is called.
         lead_offset: what these and gamma add to the target's lead over the rival; the lead is this plus the sum of
             ``against``. Without known training pictures it is 0 where both are seen or both unseen.
+    """
+
+    target: Candidate
+    rival: Candidate
+    reasons: tuple[Reason, ...]
+    offset: float
+    lead_offset: float
+    offset_name: str
+
+
+@dataclass(frozen=True)
+class Explanation(Comparison):
+    """The same with where in the picture the network looked; the arguments of :class:`Comparison` come first.
+
+    Args:
+        picture: upright RGB.
+        prediction: as :meth:`Recognizer.predict` gives it.
         attention: name of a sub-net to ``(K, h, w)`` in the table's attribute order; empty without attention.
         counted: names of the sub-nets whose scores count.
         contributions: ``(K, h, w)`` what each region adds to each attribute score, sub-nets fused.
@@ -112,17 +127,11 @@ class Explanation:
 
     picture: Image.Image
     prediction: Prediction
-    target: Candidate
-    rival: Candidate
-    reasons: tuple[Reason, ...]
-    offset: float
-    lead_offset: float
     attention: Mapping[str, np.ndarray]
     counted: tuple[str, ...]
     contributions: np.ndarray
     crop: tuple[float, float, float, float]
     order: Mapping[str, int]
-    offset_name: str = "seen/unseen offset"
     corrections: Mapping[str, float] = field(default_factory=dict)
     before: tuple[Candidate, ...] = ()
     nearest: tuple[Neighbour, ...] = ()

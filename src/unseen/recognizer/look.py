@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from unseen.classes import ClassTable
 from unseen.errors import DataError, UnseenError
 from unseen.methods import Branch
-from unseen.recognizer.answers import Candidate, Explanation, Prediction, Reason
+from unseen.recognizer.answers import Candidate, Comparison, Explanation, Prediction, Reason
 from unseen.training.references import Neighbour, References
 
 if TYPE_CHECKING:
@@ -28,35 +28,51 @@ def _rest(score: float, evidence: np.ndarray) -> float:
     return 0.0 if abs(rest) < 1e-5 * max(1.0, float(np.abs(evidence).sum())) else rest
 
 
-class Look:
-    """What the network made of one picture; from :meth:`Recognizer.look`.
+def check_correctable(recognizer: Recognizer) -> None:
+    """Whether attributes can be corrected.
 
-    Everything here is computed from attribute scores and the recogniser's classes as they are when asked, so that it
-    takes milliseconds and follows classes that come and go.
+    Raises:
+        UnseenError: a method that scores classes as a whole, or a model without references.
+    """
+    if not recognizer.class_vectors.any():
+        problem = "this model compares pictures with classes as a whole; no attribute can be corrected"
+        raise UnseenError(problem, where=recognizer.method.name, mend="use a method that scores attributes")
+    _references(recognizer)
+
+
+def _references(recognizer: Recognizer) -> References:
+    if recognizer.references is None:
+        problem = "this model has no attribute scores of its training pictures to go by"
+        raise UnseenError(problem, where=recognizer.method.name, mend="train again, which keeps them")
+    return recognizer.references
+
+
+class Reading:
+    """What a model read off one picture: numbers enough to rank the classes and to say why; no picture, no network.
+
+    Everything here is computed from these numbers and the recogniser's classes as they are when asked, so that it takes
+    milliseconds and follows classes that come and go. The numbers can be kept, and :meth:`Recognizer.reading` takes
+    them back.
 
     Args:
         recognizer: whose classes, references and calibration count.
-        image: upright RGB.
+        scores: float64 ``(K,)`` fused attribute scores psi.
+        query: float64 ``(D,)`` of :meth:`Method.query`; psi itself where the method scores attributes.
         picture: its path, or ``""``.
-        branches: of :meth:`Method.maps`, a batch of one.
-        scores: ``(K,)`` fused attribute scores psi.
     """
 
-    def __init__(
-        self, recognizer: Recognizer, image: Image.Image, picture: str, branches: dict[str, Branch], scores: np.ndarray
-    ) -> None:
+    def __init__(self, recognizer: Recognizer, scores: np.ndarray, query: np.ndarray, picture: str = "") -> None:
         self.recognizer = recognizer
-        self.image = image
-        self.picture = picture
-        self.branches = branches
         self.attribute_scores = scores
+        self.query = query
+        self.picture = picture
         self._last: tuple[ClassTable, np.ndarray] | None = None
 
     def class_scores(self, corrections: Mapping[str, float] | None = None) -> np.ndarray:
         """``(N,)`` raw class scores; with corrections each moves by (psi' - psi) z_c, see :meth:`corrected`."""
         table = self.recognizer.table
         if self._last is None or self._last[0] is not table:
-            self._last = table, self.recognizer.class_scores(self.branches)[0]
+            self._last = table, self.recognizer.class_scores(self.query[None])[0]
         if not corrections:
             return self._last[1]
         moved: np.ndarray = self.corrected(corrections) - self.attribute_scores
@@ -72,17 +88,14 @@ class Look:
             corrections: attribute to what it is in truth, in the class table's unit.
 
         Raises:
-            UnseenError: a method that scores classes as a whole, or a model without references.
+            UnseenError: see :func:`check_correctable`.
             DataError: an unknown attribute, or a value outside the class table's.
         """
         if not corrections:
             return self.attribute_scores
-        recognizer = self.recognizer
-        if not recognizer.class_vectors.any():
-            problem = "this model compares pictures with classes as a whole; no attribute can be corrected"
-            raise UnseenError(problem, where=recognizer.method.name, mend="use a method that scores attributes")
-        fit = self._references().fit
-        attributes = recognizer.table.attributes
+        check_correctable(self.recognizer)
+        fit = _references(self.recognizer).fit
+        attributes = self.recognizer.table.attributes
         values, rows = np.zeros(len(attributes)), []
         for name, value in corrections.items():
             k = attributes.index(name)
@@ -95,19 +108,16 @@ class Look:
         scores[rows] = fit.expected(values)[rows]
         return scores
 
-    def _references(self) -> References:
-        if self.recognizer.references is None:
-            problem = "this model has no attribute scores of its training pictures to go by"
-            raise UnseenError(problem, where=self.recognizer.method.name, mend="train again, which keeps them")
-        return self.recognizer.references
-
     def estimates(self) -> np.ndarray:
         """``(K,)`` the class value that each attribute score points to, in the class table's unit.
 
         The least-squares line of value on score over the training pictures, within the table's values; NaN where the
         attribute was not learned.
+
+        Raises:
+            UnseenError: a model without references.
         """
-        fit = self._references().fit
+        fit = _references(self.recognizer).fit
         middle = (fit.mean - fit.intercept) / np.where(fit.learned, fit.slope, 1)
         back = np.divide(fit.correlation**2, fit.slope, out=np.zeros_like(fit.slope), where=fit.learned)
         value = middle + back * (self.attribute_scores - fit.mean)
@@ -131,10 +141,17 @@ class Look:
         return self.recognizer._rank(self.class_scores(corrections), allowed)
 
     def prediction(
-        self, corrections: Mapping[str, float] | None = None, *, top: int = 5, among: str = "all"
+        self,
+        corrections: Mapping[str, float] | None = None,
+        *,
+        top: int = 5,
+        among: str = "all",
+        only: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
     ) -> Prediction:
         """The first classes, with the attributes that speak for the best; arguments as in :meth:`rank`."""
-        return self._prediction(self.rank(corrections, among=among)[:top], self.corrected(corrections))
+        ranked = self.rank(corrections, among=among, only=only, exclude=exclude)
+        return self._prediction(ranked[:top], self.corrected(corrections))
 
     def _prediction(self, candidates: list[Candidate], psi: np.ndarray) -> Prediction:
         table = self.recognizer.table
@@ -154,29 +171,46 @@ class Look:
             itself = [Path(self.picture).resolve().relative_to(images.resolve()).as_posix()]
         return references.nearest(self.corrected(corrections), count, itself)
 
-    def explanation(
+    def compare(
         self,
         corrections: Mapping[str, float] | None = None,
         *,
         target: str | None = None,
         rival: str | None = None,
         among: str = "all",
-        nearest: int = 6,
-    ) -> Explanation:
-        """Why, attribute by attribute and region by region; see :meth:`Recognizer.explain`."""
-        with torch.inference_mode():
-            return self._explanation(corrections or {}, target, rival, among, nearest)
+        only: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
+    ) -> Comparison:
+        """Why one class rather than another, attribute by attribute.
 
-    def _explanation(
-        self, corrections: Mapping[str, float], target: str | None, rival: str | None, among: str, nearest: int
-    ) -> Explanation:
+        Args:
+            corrections: see :meth:`corrected`.
+            target: default the best class.
+            rival: default the best class other than the target.
+            among, only, exclude: as in :meth:`rank`.
+
+        Raises:
+            UnseenError: there is no other class, or the target is its own rival.
+        """
+        ranked = self.rank(corrections, among=among, only=only, exclude=exclude)
+        return self._compare(ranked, corrections, target, rival)
+
+    def _compare(
+        self,
+        ranked: Sequence[Candidate],
+        corrections: Mapping[str, float] | None,
+        target: str | None,
+        rival: str | None,
+    ) -> Comparison:
         recognizer, table = self.recognizer, self.recognizer.table
-        scores, psi, vectors = self.class_scores(corrections), self.corrected(corrections), recognizer.class_vectors
-        ranked = {c.name: c for c in self.rank(corrections, among=among)}
+        if len(ranked) < 2:
+            problem = f'"{ranked[0].name}" is the only class to choose from'
+            raise UnseenError(problem, mend="choose among more classes")
         wanted = self._one(ranked, target, ())
         other = self._one(ranked, rival, (wanted.name,))
         if other.name == wanted.name:
             raise UnseenError(f'"{wanted.name}" cannot be its own rival', mend="compare it with another class")
+        scores, psi, vectors = self.class_scores(corrections), self.corrected(corrections), recognizer.class_vectors
         c, j = table.index(wanted.name), table.index(other.name)
         typical = recognizer.references.fit.mean if recognizer.references is not None else np.zeros_like(psi)
         evidence, against = (psi - typical) * vectors[c], (psi - typical) * (vectors[c] - vectors[j])
@@ -198,34 +232,82 @@ class Look:
         own, others = (_rest(scores[i], psi * vectors[i]) for i in (c, j))  # margins and the like
         usual = vectors[[c, j]] @ typical
         name = recognizer.method.offset_name
+        return Comparison(
+            wanted,
+            other,
+            reasons,
+            own + float(usual[0]),
+            own - others + float(usual[0] - usual[1]) - recognizer.gamma * (int(wanted.seen) - int(other.seen)),
+            name if not usual.any() else f"average picture, {name}" if own or others else "average picture",
+        )
+
+    def _one(self, ranked: Sequence[Candidate], name: str | None, without: tuple[str, ...]) -> Candidate:
+        if name is None:
+            return next(c for c in ranked if c.name not in without)
+        self.recognizer.table.index(name)  # an unknown name is told apart from one not chosen among
+        for candidate in ranked:
+            if candidate.name == name:
+                return candidate
+        raise UnseenError(f'"{name}" is not among the classes asked for', mend="choose among all")
+
+
+class Look(Reading):
+    """What the network made of one picture; from :meth:`Recognizer.look`.
+
+    Args:
+        recognizer, picture, scores, query: of :class:`Reading`.
+        image: upright RGB.
+        branches: of :meth:`Method.maps`, a batch of one.
+    """
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        image: Image.Image,
+        picture: str,
+        branches: dict[str, Branch],
+        scores: np.ndarray,
+        query: np.ndarray,
+    ) -> None:
+        super().__init__(recognizer, scores, query, picture)
+        self.image = image
+        self.branches = branches
+
+    @torch.inference_mode()
+    def explanation(
+        self,
+        corrections: Mapping[str, float] | None = None,
+        *,
+        target: str | None = None,
+        rival: str | None = None,
+        among: str = "all",
+        only: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
+        nearest: int = 6,
+    ) -> Explanation:
+        """Why, attribute by attribute and region by region; see :meth:`compare` and :meth:`Recognizer.explain`."""
+        recognizer = self.recognizer
+        choice: dict[str, Any] = {
+            "among": among,
+            "only": None if only is None else list(only),
+            "exclude": None if exclude is None else list(exclude),
+        }
+        ranked = self.rank(corrections, **choice)
         grid = recognizer.backbone.grids[-1]
 
         def to_grid(values: Tensor) -> np.ndarray:
             return values.cpu().double().numpy().reshape(-1, *grid)
 
         return Explanation(
-            self.image,
-            self._prediction(list(ranked.values())[:5], psi),
-            wanted,
-            other,
-            reasons,
-            own + float(usual[0]),
-            own - others + float(usual[0] - usual[1]) - recognizer.gamma * (int(wanted.seen) - int(other.seen)),
-            {name: to_grid(b.attention[0]) for name, b in self.branches.items() if b.attention is not None},
-            tuple(recognizer.method.counted(self.branches)),
-            to_grid(recognizer.method.fused_contributions(self.branches)[0]),
-            recognizer.backbone.transform.crop_box(*self.image.size),
-            attributes.positions,
-            name if not usual.any() else f"average picture, {name}" if own or others else "average picture",
-            dict(corrections),
-            tuple(self.rank(among=among)[:5]) if corrections else (),
-            tuple(self.nearest(nearest, corrections)),
+            **vars(self._compare(ranked, corrections, target, rival)),
+            picture=self.image,
+            prediction=self._prediction(ranked[:5], self.corrected(corrections)),
+            attention={name: to_grid(b.attention[0]) for name, b in self.branches.items() if b.attention is not None},
+            counted=tuple(recognizer.method.counted(self.branches)),
+            contributions=to_grid(recognizer.method.fused_contributions(self.branches)[0]),
+            crop=recognizer.backbone.transform.crop_box(*self.image.size),
+            order=recognizer.table.attributes.positions,
+            corrections=dict(corrections or {}),
+            before=tuple(self.rank(**choice)[:5]) if corrections else (),
+            nearest=tuple(self.nearest(nearest, corrections)),
         )
-
-    def _one(self, ranked: Mapping[str, Candidate], name: str | None, without: tuple[str, ...]) -> Candidate:
-        if name is not None:
-            self.recognizer.table.index(name)  # an unknown name is told apart from one not chosen among
-            if name not in ranked:
-                raise UnseenError(f'"{name}" is not among the classes asked for', mend="choose among all")
-            return ranked[name]
-        return next((c for c in ranked.values() if c.name not in without), next(iter(ranked.values())))

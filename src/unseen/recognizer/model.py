@@ -20,10 +20,10 @@ from unseen.backbones import Backbone, Transform, open_picture, upright_rgb
 from unseen.classes import ClassTable
 from unseen.data.columns import Encoding
 from unseen.errors import DataError, RunError, UnseenError
-from unseen.methods import Branch, Method
+from unseen.methods import Method
 from unseen.recognizer.answers import Candidate, Explanation, PartMaps, Prediction
 from unseen.recognizer.card import CardFields
-from unseen.recognizer.look import Look
+from unseen.recognizer.look import Look, Reading
 from unseen.recognizer.saving import Parts, fetch, find_parts, push, read_saved, save
 from unseen.recognizer.scoring import ClassScorer
 from unseen.towers import PREFIX, TEXTS, TextTower
@@ -289,10 +289,9 @@ class Recognizer:
         """Float64 ``(N, K)``: the classes in the form that the method scores with; all 0 where it does not."""
         return self._scorer.vectors(range(len(self._table)))
 
-    @torch.inference_mode()
-    def class_scores(self, branches: dict[str, Branch]) -> np.ndarray:
-        """Float64 ``(B, N)`` raw class scores of what the method made of B pictures."""
-        return self._scorer.scores(self.method.query(branches))
+    def class_scores(self, query: np.ndarray) -> np.ndarray:
+        """Float64 ``(B, N)`` raw class scores of what :meth:`Method.query` gave for B pictures, ``(B, D)``."""
+        return self._scorer.scores(torch.from_numpy(query).to(self.device, torch.float32))
 
     def add_class(
         self, name: str, values: Sequence[float] | np.ndarray | Mapping[str, float], *, seen: bool = False
@@ -494,9 +493,32 @@ class Recognizer:
         """Ask the network about one picture; what it made of it can then be ranked and explained in milliseconds."""
         own = isinstance(picture, Image.Image)
         image = upright_rgb(picture) if isinstance(picture, Image.Image) else open_picture(picture)
-        branches = self.method.maps(self._inputs([image]))
+        branches, maps = self.method.answers_and_maps(self._inputs([image]))
         psi = self.method.fused_attribute_scores(branches)[0].cpu().double().numpy()
-        return Look(self, image, "" if own else str(picture), branches, psi)
+        query = self.method.query(branches)[0].cpu().double().numpy()
+        return Look(self, image, "" if own else str(picture), maps, psi, query)
+
+    def reading(
+        self, attribute_scores: Sequence[float] | np.ndarray, query: Sequence[float] | np.ndarray | None = None
+    ) -> Reading:
+        """A :class:`Reading` from the numbers of an earlier look.
+
+        Args:
+            attribute_scores: ``(K,)``.
+            query: ``(D,)``; default the attribute scores, which it is where the method scores attributes.
+
+        Raises:
+            UnseenError: too few numbers or too many.
+        """
+        psi = np.asarray(attribute_scores, np.float64)
+        asked = psi if query is None else np.asarray(query, np.float64)
+        for name, found, count in (
+            ("attribute scores", psi, len(self._table.attributes)),
+            ("query numbers", asked, self._scorer.width),
+        ):
+            if found.shape != (count,):
+                raise UnseenError(f"{found.size} {name}", mend=f"give {count}, as a look of this model has them")
+        return Reading(self, psi, asked)
 
     def explain(
         self,
@@ -505,6 +527,8 @@ class Recognizer:
         target: str | None = None,
         rival: str | None = None,
         among: str = "all",
+        only: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
         corrections: Mapping[str, float] | None = None,
         nearest: int = 6,
     ) -> Explanation:
@@ -514,12 +538,13 @@ class Recognizer:
             picture: file or PIL picture.
             target: the class to explain; default the best one.
             rival: the class to compare with; default the best one other than the target.
-            among: classes to choose among.
+            among, only, exclude: classes to choose among, as in :meth:`outcomes`.
             corrections: attributes that the model has wrong, with what they are in truth, in the class table's unit.
             nearest: how many training pictures with similar attribute scores.
         """
-        look = self.look(picture)
-        return look.explanation(corrections, target=target, rival=rival, among=among, nearest=nearest)
+        return self.look(picture).explanation(
+            corrections, target=target, rival=rival, among=among, only=only, exclude=exclude, nearest=nearest
+        )
 
     def correct(
         self, picture: Picture, corrections: Mapping[str, float], *, top: int = 5, among: str = "all"

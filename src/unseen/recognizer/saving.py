@@ -16,7 +16,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import timm
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,7 +25,7 @@ from unseen.class_changes import reset, table_in_use, trained_table
 from unseen.classes import ClassTable, write_attributes
 from unseen.data.columns import Encoding
 from unseen.errors import RunError
-from unseen.files import read_json, write_json, write_text, write_with
+from unseen.files import read_json, write_json, write_text
 from unseen.methods import Method, Settings, find_method
 from unseen.recognizer.card import CardFields, model_card
 from unseen.towers import PREFIX, TEXTS, model_files
@@ -209,10 +208,16 @@ def save(
     reset(folder)  # what is saved are the classes in use
     table.to_csv(folder / "classes.csv")
     write_attributes(folder / "attributes.csv", table.attributes)
-    kept = _copy_references(recognizer.references_file, folder / REFERENCES) if include_references else False
+    references = recognizer.references if include_references else None
+    if references is not None:
+        references.save(folder / REFERENCES)
     if recognizer.encoding is not None:
         write_json(folder / ENCODING, recognizer.encoding.to_json())
-    for name, there in ((ENCODING, recognizer.encoding is not None), (REFERENCES, kept), (BACKBONE, stored == "file")):
+    for name, there in (
+        (ENCODING, recognizer.encoding is not None),
+        (REFERENCES, references is not None),
+        (BACKBONE, stored == "file"),
+    ):
         if not there:
             (folder / name).unlink(missing_ok=True)  # of an earlier save
     facts = {
@@ -355,23 +360,6 @@ def _save_backbone(recognizer: Recognizer, folder: Path, include: bool) -> tuple
         return spec, None
     save_weights(folder / BACKBONE, recognizer.backbone.model)
     return replace(spec, weights=BACKBONE), "file"
-
-
-def _copy_references(source: Path | None, target: Path) -> bool:
-    if source is None:
-        return False
-    try:
-        with np.load(source, allow_pickle=False) as arrays:
-            kept = {name: arrays[name] for name in ("attribute_scores", "labels", "files")}
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"damaged ({error})", where=source, mend="train again, or leave the references out") from None
-
-    def write(path: Path) -> None:
-        with path.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **kept)
-
-    write_with(target, write)
-    return True
 
 
 def _vector_length(method: Method) -> int:

@@ -108,6 +108,11 @@ class ClassScorer:
         scores = query @ block.embeddings.T
         return scores if block.offsets is None else scores + block.offsets
 
+    @property
+    def width(self) -> int:
+        """D, of a query."""
+        return self._blocks[0].embeddings.shape[1]
+
     def vectors(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
         """Class vectors in the form that the method scores with, float64 ``(len(positions), K)``."""
         if not self.method.by_attributes:

@@ -49,6 +49,6 @@ def describe(recognizer: Recognizer, name: str, metrics: list[Metric]) -> dict[s
         "protocol": about.get("protocol", "unknown"),
         "version": __version__,
         "calibrated": recognizer.temperature is not None,
-        "threshold": getattr(recognizer, "threshold", None),
+        "threshold": recognizer.threshold,
         "metrics": metrics,
     }

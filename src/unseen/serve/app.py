@@ -37,6 +37,11 @@ CHOICE = {
     "exclude": {"type": "array", "items": {"type": "string"}},
 }
 FILE = {"type": "string", "format": "binary"}
+TABLES = {
+    "text/csv": ".csv",
+    "text/tab-separated-values": ".tsv",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": ".xlsx",
+}
 
 
 def create_app(
@@ -86,7 +91,7 @@ def create_app(
     @app.get("/api/about")
     async def about_model() -> schema.About:
         """The model, its data, its measured quality, its attributes, and the server's limits."""
-        table = service.table
+        table = recognizer.table
         seen = int(table.seen.sum())
         return schema.About(
             **about,
@@ -94,6 +99,8 @@ def create_app(
             seen=seen,
             unseen=len(table) - seen,
             attributes=service.attributes(),
+            template=service.template(),
+            no_corrections=service.no_corrections,
             limits=schema.Limits(
                 upload_bytes=settings.max_upload,
                 picture_pixels=settings.max_pixels,
@@ -113,38 +120,47 @@ def create_app(
 
     explain_fields = {"picture": FILE, "target": {"type": "string"}, "rival": {"type": "string"}, **CHOICE}
 
-    @app.post("/api/explain", openapi_extra=_form({**explain_fields, "preview": {"type": "boolean"}}, "picture"))
+    asked_for = {"preview": {"type": "boolean"}, "thumbnails": {"type": "boolean"}}
+
+    @app.post("/api/explain", openapi_extra=_form({**explain_fields, **asked_for}, "picture"))
     async def explain(request: Request) -> schema.Explanation:
         """Say why a picture is taken for a class, with evidence and a heat map an attribute."""
         sent, form = await read_uploads(request, "picture", settings)
         choice, target, rival = _choice(form), _text(form, "target"), _text(form, "rival")
-        preview = _text(form, "preview") in ("1", "true")
+        preview, thumbnails = (_text(form, name) in ("1", "true") for name in asked_for)
         if len(sent) > 1:
             raise Refusal(422, f"{len(sent)} pictures", "explain one at a time")
-        return await worker.do(lambda: service.explain(sent[0], choice, target, rival, preview))
+        return await worker.do(lambda: service.explain(sent[0], choice, target, rival, preview, thumbnails))
 
     @app.post("/api/rank")
     async def rank(sent: schema.RankRequest) -> schema.Ranking:
         """Rank the classes by a look with corrected attributes; needs no picture."""
         return await worker.do(lambda: service.rank(sent))
 
+    @app.get("/api/separate")
+    async def separate(first: str, second: str) -> schema.Separation:
+        """What tells two classes apart, and what to find out of them to tell them apart better."""
+        return await worker.do(lambda: service.separate(first, second))
+
     @app.get("/api/classes", response_model_exclude_none=True)
     async def classes() -> schema.Classes:
         """All classes."""
         return schema.Classes(classes=service.classes())
 
-    csv_body = {"text/csv": {"schema": {"type": "string"}}}
-    json_body = {"application/json": {"schema": schema.NewClass.model_json_schema()}}
+    bodies = {
+        "application/json": {"schema": schema.NewClass.model_json_schema()},
+        **{kind: {"schema": {"type": "string"}} for kind in TABLES},
+    }
 
-    @app.post("/api/classes", status_code=201, openapi_extra={"requestBody": {"content": {**json_body, **csv_body}}})
+    @app.post("/api/classes", status_code=201, openapi_extra={"requestBody": {"content": bodies}})
     async def add(request: Request) -> schema.Changed:
-        """Add a class (JSON), or many (CSV with a column ``class`` and one an attribute; all or none)."""
+        """Add a class (JSON), or many (a table with a column ``class`` and one an attribute; all or none)."""
         kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-        if kind == "text/csv":
+        if kind in TABLES:
             table = await request.body()
-            return await worker.do(lambda: service.add_table(table))
+            return await worker.do(lambda: service.add_table(table, TABLES[kind]))
         if kind != "application/json":
-            raise Refusal(415, f'a body of type "{kind[:50]}"', "send application/json or text/csv")
+            raise Refusal(415, f'a body of type "{kind[:50]}"', f"send application/json, {', '.join(TABLES)}")
         try:
             new = schema.NewClass.model_validate_json(await request.body())
         except ValidationError as error:

@@ -72,7 +72,9 @@ class Look(Sent):
     """What the model read off a picture: all that ranking needs."""
 
     attribute_scores: list[FiniteFloat] = Field(description="psi, one an attribute, in the order of /api/about")
-    rest: Values = Field(description="by class: what its score holds beside its attributes")
+    query: list[FiniteFloat] | None = Field(
+        default=None, description="of a model that compares pictures with classes as a whole: the picture's numbers"
+    )
 
 
 class Reason(BaseModel):
@@ -80,11 +82,14 @@ class Reason(BaseModel):
 
     attribute: str
     score: float = Field(description="psi, corrected where it was")
-    evidence: float = Field(description="what it adds to the target's score")
+    typical: float = Field(description="mean of psi over the training pictures; 0 where they are not known")
+    evidence: float = Field(description="(score - typical) times value: what it adds to the target's score")
     against: float = Field(description="what it adds to the target's lead over the rival")
     value: float = Field(description="of the target, as the method scores with it")
     rival_value: float
-    reading: float = Field(description="psi in the class table's unit, within the column's range")
+    reading: float | None = Field(
+        description="the class value that psi points to, or that it was corrected to; null where that is not known"
+    )
 
 
 class ReasonSeen(Reason):
@@ -99,10 +104,20 @@ class Ranking(BaseModel):
     classes: list[Candidate]
     unknown: bool
     target: Candidate
-    rival: Candidate | None = Field(description="null where only one class is left to choose from")
-    offset: float = Field(description="what the target's score holds beside its attributes")
+    rival: Candidate
+    offset: float = Field(description="what the target's score holds beside the evidence")
+    lead_offset: float = Field(description="what its lead over the rival, gamma taken off, holds beside `against`")
     offset_name: str
     reasons: list[Reason] = Field(description="strongest evidence first")
+
+
+class Near(BaseModel):
+    """A training picture that is scored like this one."""
+
+    file: str = Field(description="relative to the folder of the training pictures")
+    name: str = Field(description="its class")
+    similarity: float = Field(description="cosine of the standardised attribute scores")
+    thumbnail: str | None = Field(description="JPEG as a data URI, if it was asked for and the picture is there")
 
 
 class Explanation(Ranking):
@@ -114,6 +129,7 @@ class Explanation(Ranking):
     crop: list[float] = Field(description="left, top, right, bottom of what the network saw, in pixels")
     look: Look = Field(description="send it to /api/rank")
     reasons: list[ReasonSeen]  # type: ignore[assignment]
+    nearest: list[Near] = Field(description="training pictures, nearest first; empty where they are not known")
     preview: str | None = Field(default=None, description="JPEG as a data URI, if it was asked for")
 
 
@@ -163,6 +179,26 @@ class Changed(BaseModel):
     saved: bool = Field(description="whether the change is kept with the run")
 
 
+class Divider(BaseModel):
+    """An attribute between two classes."""
+
+    attribute: str
+    first_value: float = Field(description="in the class table's unit")
+    second_value: float
+    lead: float | None = Field(description="how well the model tells the two by it; null where it is not known")
+    auroc: float | None = Field(description="how well its score tells training pictures that have it")
+
+
+class Separation(BaseModel):
+    """What tells two classes apart, and what could."""
+
+    first: str
+    second: str
+    cosine: float = Field(description="of the class vectors")
+    today: list[Divider] = Field(description="attributes in which they differ, the most telling first")
+    refine: list[Divider] = Field(description="described alike, though the model reads them well: find out of both")
+
+
 class AttributeEntry(BaseModel):
     """An attribute, and what the class table says of it."""
 
@@ -170,9 +206,9 @@ class AttributeEntry(BaseModel):
     label: str
     group: str
     part: str
-    low: float = Field(description="lowest value in the class table")
+    low: float = Field(description="lowest class value in training, 0 included")
     high: float
-    mean: float
+    mean: float = Field(description="of the classes as they are")
 
 
 class Metric(BaseModel):
@@ -205,10 +241,12 @@ class About(BaseModel):
     version: str
     calibrated: bool
     threshold: float | None = Field(description="confidence below which the answer is unknown; null if none")
+    no_corrections: str | None = Field(description="why attributes cannot be corrected; null if they can")
     classes: int
     seen: int
     unseen: int
     attributes: list[AttributeEntry]
+    template: dict[str, str] = Field(description="the first class as a row of a table that /api/classes takes")
     metrics: list[Metric]
     limits: Limits
     saves: bool = Field(description="whether changes of the classes are kept with the run")

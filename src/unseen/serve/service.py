@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import base64
-import csv
 import io
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
-from unseen.classes import ClassTable
-from unseen.data.tables import no_repeats, numbers
+from unseen.class_changes import changing, keep_table, read_described, trained_table, unit_doubt, values_of
 from unseen.errors import DataError, UnseenError
 from unseen.explain.figures import label, thumbnail
-from unseen.recognizer import Candidate, Recognizer
-from unseen.recognizer.model import _rest
+from unseen.recognizer import Candidate, Comparison, Reading, Recognizer
+from unseen.recognizer.advice import nearly_equal, separate
+from unseen.recognizer.look import check_correctable
 from unseen.serve import schema
 from unseen.serve.settings import Refusal, Settings
 from unseen.serve.uploads import Upload, decode
+from unseen.training.references import Neighbour
 
-NEAR = 0.25
 PREVIEW = 900
+THUMBNAIL = 160
+"""Longest sides of sent pictures."""
+NEAREST = 6
 
 
 class Service:
@@ -36,199 +39,134 @@ class Service:
         settings: the server's.
 
     Attributes:
-        table: all classes, also while a question narrows the recognizer's.
+        no_corrections: why attributes cannot be corrected; ``None`` if they can.
     """
 
     def __init__(self, recognizer: Recognizer, settings: Settings) -> None:
         self.recognizer = recognizer
         self.settings = settings
-        self.table = recognizer.table
-        self._kept: tuple[ClassTable, np.ndarray] | None = None
+        self.no_corrections: str | None = None
+        try:
+            check_correctable(recognizer)
+        except UnseenError as error:
+            self.no_corrections = f"{error.problem}; {error.mend}"
+        self._trained = recognizer.table if settings.save is None else trained_table(settings.save)
 
     def predict(self, pictures: Sequence[Upload], choice: schema.Choice) -> list[schema.Prediction]:
         """What pictures show, one at a time, so that one decoded picture is in memory."""
-        with self._narrowed(choice):
-            found = [self._predict(upload, choice.top) for upload in pictures]
-        return found
+        self.recognizer.choices(**_among(choice))  # a wrong choice is no picture's error
+        return [self._predict(upload, choice) for upload in pictures]
 
-    def _predict(self, upload: Upload, top: int) -> schema.Prediction:
+    def _predict(self, upload: Upload, choice: schema.Choice) -> schema.Prediction:
         try:
             image = decode(upload, self.settings.max_pixels)
-            (prediction,) = self.recognizer.predict([image], top=top, batch_size=1)
+            (found,) = self.recognizer.predict([image], top=choice.top, batch_size=1, workers=0, **_among(choice))
         except Refusal as refusal:
             return schema.Prediction(picture=upload.name, error=refusal.detail, mend=refusal.mend)
         except DataError as error:
             return schema.Prediction(picture=upload.name, error=error.problem, mend=error.mend)
         return schema.Prediction(
             picture=upload.name,
-            classes=[_candidate(c) for c in prediction.candidates],
-            unknown=self._unknown(prediction.best),
-            attributes=[schema.Speaks(attribute=name, evidence=value) for name, value in prediction.attributes],
+            classes=[_candidate(c) for c in found.candidates],
+            unknown=not found.known,
+            attributes=[schema.Speaks(attribute=name, evidence=value) for name, value in found.attributes],
         )
 
     def explain(
-        self, upload: Upload, choice: schema.Choice, target: str | None, rival: str | None, preview: bool
+        self,
+        upload: Upload,
+        choice: schema.Choice,
+        target: str | None,
+        rival: str | None,
+        preview: bool,
+        thumbnails: bool,
     ) -> schema.Explanation:
         """Why a picture is taken for a class, with a heat map an attribute."""
         image = decode(upload, self.settings.max_pixels)
-        with self._narrowed(choice):
-            found = self.recognizer.explain(image, target=target, rival=rival)
-        (every,) = self.recognizer.predict([image], top=len(self.table), batch_size=1)
-        psi = np.zeros(len(self.table.attributes))
-        for reason in found.reasons:
-            psi[found.order[reason.attribute]] = reason.score
-        vectors = self._vectors()
-        rest = {c.name: _rest(c.score, psi * vectors[self.table.index(c.name)]) for c in every.candidates}
-        readings = self._readings(psi)
-        look = schema.Look(attribute_scores=psi.tolist(), rest=rest)
-        ranking = self.rank(schema.RankRequest(look=look, target=target, rival=rival, **choice.model_dump()))
+        look = self.recognizer.look(image)
+        why = look.explanation(target=target, rival=rival, nearest=NEAREST, **_among(choice))
+        same = np.array_equal(look.query, look.attribute_scores)
+        numbers = schema.Look(
+            attribute_scores=look.attribute_scores.tolist(), query=None if same else look.query.tolist()
+        )
+        reasons = self._reasons(look, why, {})
         return schema.Explanation(
-            **{name: getattr(ranking, name) for name in schema.Ranking.model_fields if name != "reasons"},
+            **self._ranking(look, why, choice, {}),
+            reasons=[schema.ReasonSeen(**r, heat=_bytes(why.heat(r["attribute"]))) for r in reasons],
             picture=upload.name,
             width=image.width,
             height=image.height,
-            crop=list(found.crop),
-            look=look,
-            reasons=[
-                schema.ReasonSeen(
-                    attribute=r.attribute,
-                    score=r.score,
-                    evidence=r.evidence,
-                    against=r.against,
-                    value=r.value,
-                    rival_value=r.rival_value,
-                    reading=readings[found.order[r.attribute]],
-                    heat=_bytes(found.heat(r.attribute)),
-                )
-                for r in found.reasons
-            ],
-            preview=_data_uri(image) if preview else None,
+            crop=list(why.crop),
+            look=numbers,
+            nearest=[schema.Near(**vars(n), thumbnail=self._thumbnail(n) if thumbnails else None) for n in why.nearest],
+            preview=_data_uri(image, PREVIEW) if preview else None,
         )
 
     def rank(self, request: schema.RankRequest) -> schema.Ranking:
-        """Classes by a look whose attributes may be corrected; no picture is needed.
-
-        A correction in the table's unit becomes an attribute score by a straight line: the column's lowest and highest
-        value stand for the 5th and 95th percentile of the look's scores.
-        """
-        attributes = self.table.attributes
-        psi = np.array(request.look.attribute_scores)
-        if len(psi) != len(attributes):
-            raise UnseenError(f"{len(psi)} attribute scores", mend=f"give {len(attributes)}, as in /api/about")
-        low, high = self._ranges()
-        bottom, top = _typical(psi)
-        for name, value in request.corrections.items():
-            k = attributes.index(name)
-            psi[k] = bottom + (top - bottom) * (value - low[k]) / (high[k] - low[k])
-        allowed, vectors = self._allowed(request), self._vectors()
-        scores = vectors @ psi + self._rests(request.look.rest)
-        ranked = self.recognizer._rank(scores, allowed)
-        target = self._one(ranked, request.target)
-        others = [c for c in ranked if c.name != target.name]
-        if request.rival == target.name:
-            raise UnseenError(f'"{target.name}" cannot be its own rival', mend="compare it with another class")
-        rival = self._one(ranked, request.rival) if request.rival else (others[0] if others else None)
-        own = vectors[self.table.index(target.name)]
-        other = own if rival is None else vectors[self.table.index(rival.name)]
-        evidence, against, readings = psi * own, psi * (own - other), self._readings(psi, (bottom, top))
+        """Classes by a look whose attributes may be corrected; no picture is needed."""
+        reading = self.recognizer.reading(request.look.attribute_scores, request.look.query)
+        corrections = request.corrections
+        why = reading.compare(corrections, target=request.target, rival=request.rival, **_among(request))
+        reasons = self._reasons(reading, why, corrections)
         return schema.Ranking(
-            classes=[_candidate(c) for c in ranked[: request.top]],
-            unknown=self._unknown(ranked[0]),
-            target=_candidate(target),
-            rival=None if rival is None else _candidate(rival),
-            offset=_rest(target.score, evidence),
-            offset_name=self.recognizer.method.offset_name,
-            reasons=[
-                schema.Reason(
-                    attribute=attributes.names[k],
-                    score=psi[k],
-                    evidence=evidence[k],
-                    against=against[k],
-                    value=own[k],
-                    rival_value=other[k],
-                    reading=readings[k],
-                )
-                for k in np.argsort(-evidence, kind="stable")
-            ],
+            **self._ranking(reading, why, request, corrections), reasons=[schema.Reason(**r) for r in reasons]
         )
 
-    def _one(self, ranked: Sequence[Candidate], name: str | None) -> Candidate:
-        if name is None:
-            return ranked[0]
-        self.table.index(name)
-        for candidate in ranked:
-            if candidate.name == name:
-                return candidate
-        raise UnseenError(f'"{name}" is not among the classes asked for', mend="choose among all")
+    @staticmethod
+    def _ranking(
+        reading: Reading, why: Comparison, choice: schema.Choice, corrections: Mapping[str, float]
+    ) -> dict[str, Any]:
+        """The fields of a ranking, reasons apart."""
+        found = reading.prediction(corrections, top=choice.top, **_among(choice))
+        return {
+            "classes": [_candidate(c) for c in found.candidates],
+            "unknown": not found.known,
+            "target": _candidate(why.target),
+            "rival": _candidate(why.rival),
+            "offset": why.offset,
+            "lead_offset": why.lead_offset,
+            "offset_name": why.offset_name,
+        }
 
-    def _rests(self, rest: Mapping[str, float]) -> np.ndarray:
-        """``(N,)``; a class added since the look has the mean of its kind."""
-        kinds = list(zip(self.table.names, self.table.seen.tolist(), strict=True))
-        usual = {}
-        for seen in (True, False):
-            known = [rest[name] for name, one in kinds if one is seen and name in rest]
-            usual[seen] = float(np.mean(known)) if known else 0.0
-        return np.array([rest.get(name, usual[seen]) for name, seen in kinds])
+    def _reasons(self, reading: Reading, why: Comparison, corrections: Mapping[str, float]) -> list[dict[str, Any]]:
+        attributes = self.recognizer.table.attributes
+        values = np.full(len(attributes), np.nan) if self.no_corrections else reading.estimates()
+        read = {name: None if np.isnan(v) else float(v) for name, v in zip(attributes.names, values, strict=True)}
+        read |= corrections
+        fields = schema.Reason.model_fields.keys() - {"reading"}
+        return [{name: getattr(r, name) for name in fields} | {"reading": read[r.attribute]} for r in why.reasons]
 
-    def _vectors(self) -> np.ndarray:
-        """``(N, K)`` class vectors as the method scores with them; made once for the same table."""
-        if self._kept is None or self._kept[0] is not self.table:
-            made = self.recognizer.method.class_vectors(self.recognizer._classes)
-            self._kept = self.table, made.detach().cpu().double().numpy()
-        return self._kept[1]
-
-    def _ranges(self) -> tuple[np.ndarray, np.ndarray]:
-        """``(K,)`` lowest and highest value of each attribute, never equal."""
-        low, high = self.table.values.min(axis=0), self.table.values.max(axis=0)
-        return low, np.where(high > low, high, low + 1)
-
-    def _readings(self, psi: np.ndarray, typical: tuple[float, float] | None = None) -> list[float]:
-        low, high = self._ranges()
-        bottom, top = typical or _typical(psi)
-        return list((low + (high - low) * ((psi - bottom) / (top - bottom)).clip(0, 1)).tolist())
-
-    def _unknown(self, best: Candidate) -> bool:
-        threshold = getattr(self.recognizer, "threshold", None)
-        return threshold is not None and best.confidence < threshold
-
-    def _allowed(self, choice: schema.Choice) -> np.ndarray:
-        """Positions of the classes asked for."""
-        allowed = self.recognizer._allowed(choice.among)
-        if choice.only:
-            allowed = np.intersect1d(allowed, [self.table.index(name) for name in choice.only])
-        if choice.exclude:
-            allowed = np.setdiff1d(allowed, [self.table.index(name) for name in choice.exclude])
-        if not len(allowed):
-            raise UnseenError("no class is left to choose from", mend="ask for more classes, or exclude fewer")
-        return allowed
-
-    @contextmanager
-    def _narrowed(self, choice: schema.Choice) -> Iterator[None]:
-        """The recognizer with the classes asked for alone."""
-        allowed = self._allowed(choice)
-        if len(allowed) == len(self.table):
-            yield
-            return
-        self.recognizer.table = self.table.select(allowed)
+    def _thumbnail(self, near: Neighbour) -> str | None:
+        """A training picture, small; ``None`` where it cannot be read, or lies elsewhere."""
+        images = self.recognizer.images
+        if images is None or not (images / near.file).resolve().is_relative_to(images.resolve()):
+            return None
         try:
-            yield
-        finally:
-            self.recognizer.table = self.table
+            picture = decode(Upload(near.file, (images / near.file).read_bytes()), self.settings.max_pixels)
+        except (OSError, DataError, Refusal):
+            return None
+        return _data_uri(picture, THUMBNAIL)
+
+    def separate(self, first: str, second: str) -> schema.Separation:
+        """What tells two classes apart, and what could."""
+        return schema.Separation.model_validate(asdict(separate(self.recognizer, first, second)))
 
     def classes(self) -> list[schema.ClassEntry]:
         """All classes without their values."""
-        return [schema.ClassEntry(name=n, seen=bool(s)) for n, s in zip(self.table.names, self.table.seen, strict=True)]
+        table = self.recognizer.table
+        return [schema.ClassEntry(name=n, seen=bool(s)) for n, s in zip(table.names, table.seen, strict=True)]
 
     def entry(self, name: str) -> schema.ClassEntry:
         """A class with its values."""
-        c = self._index(name)
-        values = dict(zip(self.table.attributes.names, self.table.values[c].tolist(), strict=True))
-        return schema.ClassEntry(name=name, seen=bool(self.table.seen[c]), values=values)
+        c, table = self._index(name), self.recognizer.table
+        values = dict(zip(table.attributes.names, table.values[c].tolist(), strict=True))
+        return schema.ClassEntry(name=name, seen=bool(table.seen[c]), values=values)
 
     def attributes(self) -> list[schema.AttributeEntry]:
         """All attributes, in the table's order."""
-        table = self.table
-        low, high = self._ranges()
+        table, references = self.recognizer.table, self.recognizer.references
+        values = table.values if references is None else references.class_values
+        low, high = values.min(axis=0).clip(max=0), values.max(axis=0).clip(min=0)
         means = table.values.mean(axis=0)
         a = table.attributes
         return [
@@ -244,124 +182,115 @@ class Service:
             for k in range(len(a))
         ]
 
+    def template(self) -> dict[str, str]:
+        """The first class as a row of a table to add classes from: in words where the model's classes came so."""
+        table, encoding = self.recognizer.table, self.recognizer.encoding
+        if encoding is not None:
+            return encoding.decode(table.values[0])
+        return {name: f"{value:g}" for name, value in zip(table.attributes.names, table.values[0], strict=True)}
+
     def add(self, new: schema.NewClass) -> schema.Changed:
         """A class from its attributes."""
-        self._must_be_new(new.name)
-        row = (
-            np.zeros(len(self.table.attributes))
-            if new.like is None
-            else self.table.values[self._index(new.like)].copy()
-        )
-        self._set(row, new.values)
-        return self._changed(self.table.with_class(new.name, list(row)), [new.name])
+        with self._change():
+            table = self.recognizer.table
+            start = None if new.like is None else table.values[self._index(new.like)]
+            self._add(new.name, values_of(new.values, table, start=start))
+        return self._changed([new.name])
 
-    def add_table(self, data: bytes) -> schema.Changed:
-        """Classes from a CSV file with a column ``class`` and one an attribute: all of them or none."""
-        frame = self._frame(data)
-        names = self.table.attributes.names
-        where = Path("upload")
-        no_repeats(frame, "class", where)
-        for column in frame.columns:
-            if column not in names and column not in ("class", "seen", "validation"):
-                raise DataError(f'"{column}" is no attribute of this model', where="upload, row 1", mend="remove it")
-        missing = next((n for n in names if n not in frame.columns), None)
-        if missing is not None:
-            raise DataError(f'no column "{missing}"', where="upload, row 1", mend="give a column for every attribute")
-        table = self.table
-        for name, row in zip(frame["class"], numbers(frame, names, where), strict=True):
-            self._must_be_new(name)
-            table = table.with_class(name, list(row))
-        return self._changed(table, list(frame["class"]))
+    def add_table(self, data: bytes, suffix: str) -> schema.Changed:
+        """Classes from a table with a column ``class`` and one an attribute, or one of the spreadsheet: all or none.
 
-    @staticmethod
-    def _frame(data: bytes) -> pd.DataFrame:
-        try:
-            rows = list(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True))
-        except UnicodeDecodeError:
-            raise DataError("the table is not UTF-8", mend='save it as "CSV UTF-8"') from None
-        except csv.Error as error:
-            raise DataError(f"not a CSV table: {error}", mend="mend the quotes") from None
-        header, *body = [[cell.strip() for cell in row] for row in rows if any(cell.strip() for cell in row)] or [[]]
-        if "class" not in header or not body:
-            raise DataError(
-                "no class in the table" if "class" in header else 'no column "class"',
-                where="upload",
-                mend="give a column class, a column an attribute and a row a class, separated by commas",
-            )
-        for i, cells in enumerate(body):
-            if len(cells) != len(header):
-                problem = f"{len(cells)} cells for {len(header)} columns"
-                raise DataError(
-                    problem, where=f"upload, row {i + 2}", mend="give every row as many cells as the header"
-                )
-        if len(set(header)) != len(header):
-            raise DataError("a column appears twice", where="upload, row 1", mend="remove one")
-        return pd.DataFrame(body, columns=header, dtype=str)
+        Args:
+            data: the file.
+            suffix: its format: ``.csv``, ``.tsv`` or ``.xlsx``.
+        """
+        if suffix == ".xlsx":
+            _check_workbook(data, self.settings.max_upload)
+        described = read_described(Path(f"upload{suffix}"), data)
+        names = [one.name for one in described if one.name is not None]
+        if len(names) < len(described):
+            raise DataError("the table does not say which class it is of", mend='give it a column "class"')
+        with self._change():
+            for name, one in zip(names, described, strict=True):
+                table = self.recognizer.table
+                self._add(name, values_of(one.cells, table, self.recognizer.encoding, where=one.where))
+        return self._changed(names)
+
+    def _add(self, name: str, values: np.ndarray) -> None:
+        self._must_be_new(name)
+        self.recognizer.add_class(name, values, seen=self._was_seen(name))
 
     def edit(self, name: str, change: schema.ClassChange) -> schema.Changed:
         """Another name, other values, or both."""
-        c = self._index(name)
-        values = self.table.values.copy()
-        self._set(values[c], change.values)
-        table = replace(self.table, values=values)
-        if change.name is not None and change.name != name:
-            self._must_be_new(change.name)
-            table = table.renamed(name, change.name)
-        return self._changed(table, [change.name or name])
+        with self._change():
+            c, table = self._index(name), self.recognizer.table
+            if change.values:
+                self.recognizer.edit_class(name, values_of(change.values, table, start=table.values[c]))
+            if change.name is not None and change.name != name:
+                self._must_be_new(change.name)
+                self.recognizer.rename_class(name, change.name)
+        return self._changed([change.name or name])
 
     def remove(self, name: str) -> schema.Changed:
         """Choose among the other classes from now on."""
-        self._index(name)
-        if len(self.table) <= 2:
-            raise Refusal(409, "only two classes are left", "add others first")
-        return self._changed(self.table.without(name), [])
+        with self._change():
+            self._index(name)
+            if len(self.recognizer.table) <= 2:
+                raise Refusal(409, "only two classes are left", "add others first")
+            self.recognizer.remove_class(name)
+        return self._changed([])
+
+    def _was_seen(self, name: str) -> bool:
+        trained = self._trained
+        return name in trained.names and bool(trained.seen[trained.index(name)])
 
     def _index(self, name: str) -> int:
         try:
-            return self.table.index(name)
+            return self.recognizer.table.index(name)
         except DataError as error:
             raise Refusal(404, error.problem, error.mend or "") from None
 
     def _must_be_new(self, name: str) -> None:
-        if name in self.table.names:
+        if name in self.recognizer.table.names:
             raise Refusal(409, f'there is a class "{name}" already', "choose another name")
 
-    def _set(self, row: np.ndarray, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            row[self.table.attributes.index(name)] = value
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        """Whole or not at all; where changes are kept, of the table as other processes left it."""
+        recognizer, folder = self.recognizer, self.settings.save
+        before = recognizer.table
+        try:
+            if folder is None:
+                yield
+                return
+            with changing(folder) as recognizer.table:
+                yield
+                keep_table(folder, recognizer.table)
+        except BaseException:
+            recognizer.table = before
+            raise
 
-    def _changed(self, table: ClassTable, names: Sequence[str]) -> schema.Changed:
-        self.recognizer.table = self.table = table
-        if self.settings.save is not None:
-            table.to_csv(self.settings.save / "classes.csv")
-        warnings = [line for name in names if (line := self._warning(name))]
+    def _changed(self, names: Sequence[str]) -> schema.Changed:
+        warnings = [line for name in names for line in self._warnings(name)]
         entries = [self.entry(name) for name in names]
         return schema.Changed(classes=entries, warnings=warnings, saved=self.settings.save is not None)
 
-    def _warning(self, name: str) -> str | None:
-        """Said of a class much nearer to another than classes usually are."""
-        low, high = self._ranges()
-        values = (self.table.values - low) / (high - low)
-        c = self.table.index(name)
-        apart = np.abs(values - values[c]).mean(axis=1)
-        apart[c] = np.inf
-        nearest = int(apart.argmin())
-        sample = np.delete(values, c, axis=0)[:: max(1, len(values) // 100)]
-        others = [np.partition(np.abs(values - row).mean(axis=1), 1)[1] for row in sample]
-        if apart[nearest] >= NEAR * float(np.median(others)):
-            return None
-        other = self.table.names[nearest]
-        which = int(np.abs(values[nearest] - values[c]).argmax())
-        if apart[nearest] < 1e-9:
-            return f'"{name}" has the same attributes as "{other}": the two cannot be told apart.'
-        most = label(self.table.attributes.names[which])
-        return f'"{name}" is almost the same as "{other}"; they differ most in "{most}".'
+    def _warnings(self, name: str) -> Iterator[str]:
+        near = nearly_equal(self.recognizer, name)
+        if near is not None and not near.differing:
+            yield f'"{name}" has the same attributes as "{near.name}": the two cannot be told apart.'
+        elif near is not None:
+            count = f"{near.differing} attribute{'s differ' if near.differing > 1 else ' differs'}"
+            yield f'"{name}" nearly equals "{near.name}": {count}, and the model never had to tell so similar ones.'
+        table = self.recognizer.table
+        doubt = unit_doubt(table.values[table.index(name)], table.without(name))
+        if doubt is not None:
+            yield f'"{name}": {doubt}; is it in the same unit?'
 
 
-def _typical(psi: np.ndarray) -> tuple[float, float]:
-    """A low and a high attribute score of a look, never equal."""
-    low, high = (float(v) for v in np.percentile(psi, (5, 95)))
-    return (low, high) if high > low else (low - 1, low + 1)
+def _among(choice: schema.Choice) -> dict[str, Any]:
+    """The classes asked for, as the recognizer takes them."""
+    return {"among": choice.among, "only": choice.only or None, "exclude": choice.exclude or None}
 
 
 def _candidate(found: Candidate) -> schema.Candidate:
@@ -373,7 +302,18 @@ def _bytes(heat: np.ndarray) -> list[list[int]]:
     return rows
 
 
-def _data_uri(image: Image.Image) -> str:
+def _data_uri(image: Image.Image, side: int) -> str:
     buffer = io.BytesIO()
-    thumbnail(image, PREVIEW).save(buffer, "JPEG", quality=85)
+    thumbnail(image, side).save(buffer, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _check_workbook(data: bytes, limit: int) -> None:
+    """Refuse an archive that is no workbook, or that unpacks to more than a request may have."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, OSError):
+        raise DataError("not a workbook that can be read", where="upload.xlsx", mend="save it again") from None
+    if size > limit:
+        raise Refusal(413, f"the workbook unpacks to {size / 1e6:.0f} MB", "save the table as CSV")

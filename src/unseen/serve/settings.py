@@ -19,7 +19,8 @@ class Settings:
         queue: requests that are read, wait or are answered at one time; any more are turned away.
         read_seconds: how long a client may take to send its request.
         hosts: host names it answers to besides IP addresses and localhost.
-        save: folder whose ``classes.csv`` follows every change of the classes; ``None`` keeps changes in memory.
+        save: the model's folder, whose ``classes-in-use.csv`` follows every change of the classes; ``None`` keeps
+            changes in memory.
     """
 
     max_upload: int = 20 * 2**20

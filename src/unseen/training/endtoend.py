@@ -106,6 +106,11 @@ class EndToEnd(GradientMethod):
         """The head's, on the maps of pictures; regions are positions of the last."""
         return self.head.maps(self._maps(pixels))
 
+    def answers_and_maps(self, pixels: Tensor) -> tuple[dict[str, Branch], dict[str, Branch]]:
+        """The head's, both on the same maps: one pass through the backbone."""
+        maps = self._maps(pixels)
+        return self.head(maps), self.head.maps(maps)
+
     def parts(self, pixels: Tensor) -> dict[str, Tensor]:
         """The head's, on the maps of pictures."""
         return self.head.parts(self._maps(pixels))

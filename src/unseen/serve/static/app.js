@@ -129,6 +129,7 @@ async function look(file, keep = false) {
   form.append("picture", file, file.name || "pasted picture");
   form.append("top", String(EVERY));
   form.append("among", $("among").value);
+  form.append("thumbnails", "1");
   if (!bitmap) form.append("preview", "1");
   $("answer-card").classList.add("busy");
   say("Looking at the picture.");
@@ -146,11 +147,14 @@ async function look(file, keep = false) {
       rival: null,
       pinned: null,
       hovered: null,
+      apart: null,
     };
+    hideSeparation();
     $("drop").classList.add("filled");
     document.querySelector("#drop .drop-text").textContent = "Choose another picture";
     for (const id of ["figure", "look-controls", "why"]) $(id).hidden = false;
     $("answer-empty").hidden = true;
+    drawNearest(answer.nearest);
     if (shown.corrections.size) await rank();
     else drawAnswer();
     announce();
@@ -167,6 +171,22 @@ async function preview(uri) {
   image.src = uri;
   await image.decode();
   return createImageBitmap(image);
+}
+
+// As the model saw the picture: corrections leave them as they are.
+function drawNearest(nearest) {
+  $("nearest-card").hidden = !nearest.length;
+  $("nearest").replaceChildren(
+    ...nearest.map((n) =>
+      make(
+        "li",
+        { title: `${n.file}, similarity ${n.similarity.toFixed(2)}` },
+        n.thumbnail ? make("img", { src: n.thumbnail, alt: "" }) : null,
+        make("span", { textContent: n.name }),
+        n.thumbnail ? null : make("span", { className: "hint", textContent: n.file }),
+      ),
+    ),
+  );
 }
 
 function announce() {
@@ -266,6 +286,11 @@ function drawWhy() {
     ? `To the right: what speaks for ${target.name} rather than ${rival.name}. To the left: the opposite.`
     : `To the right: what speaks for ${target.name}. To the left: what speaks against it. Point at an attribute to see where the model looked for it.`;
   $("reset").disabled = !shown.corrections.size;
+  const { offset, offset_name: beside, lead_offset: lead } = shown.answer;
+  $("account").textContent = against
+    ? `All of it, and ${signed(lead)} for ${beside}, makes the lead of ${target.name} over ${rival.name}.`
+    : `All of it, and ${signed(offset)} for ${beside}, makes the score of ${target.name}: ${signed(target.score)}.`;
+  if (shown.apart && shown.apart !== `${target.name}\n${rival.name}`) hideSeparation();
   const value = (r) => (against ? r.against : r.evidence);
   const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
   const sorted = [...shown.answer.reasons].sort((a, b) => Math.abs(value(b)) - Math.abs(value(a)));
@@ -357,22 +382,24 @@ function attributeRow(reason, value, largest, grouped) {
   return row;
 }
 
-const fillAbsent = (row, { score }) => {
-  row.querySelector(".absent").textContent = score < 0 ? "not seen" : "";
+const fillAbsent = (row, { score, typical }) => {
+  row.querySelector(".absent").textContent = score < typical ? "not seen" : "";
 };
 
 function fillSlide(slide, reason) {
   const name = reason.attribute;
   const { low, high, label } = info.get(name);
+  if (about.no_corrections) return;
   const corrected = shown.corrections.has(name);
-  const value = corrected ? shown.corrections.get(name) : reason.reading;
+  const unread = !corrected && reason.reading == null;
+  const value = corrected ? shown.corrections.get(name) : (reason.reading ?? (low + high) / 2);
   let range = slide.querySelector("input");
   if (!range) {
     range = make("input", {
       type: "range",
       min: low,
       max: high,
-      step: (high - low) / 100,
+      step: (high - low) / 100 || "any",
       data: { attribute: name, role: "range" },
       aria: { label: `Correct ${label}` },
     });
@@ -384,7 +411,9 @@ function fillSlide(slide, reason) {
     slide.append(range, make("span"));
   }
   if (document.activeElement !== range) range.value = value;
-  range.setAttribute("aria-valuetext", `${plain(value)}${corrected ? ", corrected" : ", as the model read it"}`);
+  const read = unread ? "not learned well enough to be read" : `${plain(value)}, as the model read it`;
+  range.setAttribute("aria-valuetext", corrected ? `${plain(value)}, corrected` : read);
+  slide.classList.toggle("unread", unread);
   const end = slide.lastElementChild;
   if (corrected && end.tagName !== "BUTTON") {
     const undo = make("button", {
@@ -402,8 +431,37 @@ function fillSlide(slide, reason) {
     });
     end.replaceWith(undo);
   } else if (!corrected) {
-    end.replaceWith(make("output", { textContent: plain(value) }));
+    end.replaceWith(make("output", { textContent: unread ? "?" : plain(value), title: unread ? read : "" }));
   }
+}
+
+// What tells the class and its rival apart, and what to find out of them.
+async function separate() {
+  const { target, rival } = shown.answer;
+  if (shown.apart) return hideSeparation();
+  try {
+    const query = new URLSearchParams({ first: target.name, second: rival.name });
+    const found = await ask(`/api/separate?${query}`);
+    const values = (d) => `${labelOf(d.attribute)} (${plain(d.first_value)} and ${plain(d.second_value)})`;
+    const today = found.today.length
+      ? `${target.name} and ${rival.name} differ most in ${found.today.map(values).join(", ")}.`
+      : `${target.name} and ${rival.name} are described alike.`;
+    const refine = found.refine.length
+      ? `To tell them apart better, look whether they differ in ${found.refine.map((d) => labelOf(d.attribute)).join(", ")}; the model reads these well, but the table says the same of both.`
+      : "The table holds no further attribute that the model reads well.";
+    $("separation").replaceChildren(make("p", { textContent: today }), make("p", { textContent: refine }));
+    $("separation").hidden = false;
+    $("separate").setAttribute("aria-expanded", "true");
+    shown.apart = `${target.name}\n${rival.name}`;
+  } catch (error) {
+    complain(error.message);
+  }
+}
+
+function hideSeparation() {
+  shown.apart = null;
+  $("separation").hidden = true;
+  $("separate").setAttribute("aria-expanded", "false");
 }
 
 function drawPicture() {
@@ -469,6 +527,7 @@ $("more").addEventListener("click", () => {
 $("target").addEventListener("change", () => choose($("target").value, shown.rival));
 $("rival").addEventListener("change", () => choose(shown.answer.target.name, $("rival").value));
 $("measure").addEventListener("change", drawWhy);
+$("separate").addEventListener("click", separate);
 $("search").addEventListener("input", drawWhy);
 $("reset").addEventListener("click", () => {
   shown.corrections.clear();
@@ -710,8 +769,6 @@ async function renameClass(name) {
   await change(
     async () => {
       const found = await send(classPath(name), "PATCH", { name: to });
-      const rest = shown?.answer.look.rest ?? {};
-      if (name in rest) rest[to] = rest[name];
       if (own.delete(name)) own.add(to);
       return found;
     },
@@ -732,9 +789,8 @@ function drawSliders() {
   for (const a of about.attributes) {
     if (!words.every((w) => a.label.toLowerCase().includes(w))) continue;
     if (a.group !== group) nodes.push(make("h3", { textContent: (group = a.group) }));
-    const low = Math.min(0, a.low);
     const value = sent.get(a.name) ?? base.get(a.name) ?? 0;
-    const range = make("input", { type: "range", id: `add-${a.name}`, min: low, max: a.high, step: (a.high - low) / 100, value });
+    const range = make("input", { type: "range", id: `add-${a.name}`, min: a.low, max: a.high, step: (a.high - a.low) / 100 || "any", value });
     const output = make("output", { textContent: plain(value) });
     const row = make("div", { className: `slider${sent.has(a.name) ? " set" : ""}` }, make("label", { htmlFor: range.id }, ...labelled(a, true)), range, output);
     range.addEventListener("input", () => {
@@ -781,7 +837,8 @@ $("csv").addEventListener("change", async () => {
   const file = $("csv").files[0];
   $("csv").value = "";
   if (!file) return;
-  const headers = { "Content-Type": "text/csv" };
+  const kinds = { tsv: "text/tab-separated-values", xlsx: "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet" };
+  const headers = { "Content-Type": kinds[file.name.split(".").pop().toLowerCase()] ?? "text/csv" };
   await change(
     async () => {
       const found = await ask("/api/classes", { method: "POST", headers, body: await file.arrayBuffer() });
@@ -792,9 +849,8 @@ $("csv").addEventListener("change", async () => {
   );
 });
 $("template").addEventListener("click", () => {
-  const header = ["class", ...about.attributes.map((a) => a.name)].map(cell).join(",");
-  const example = ["New class", ...about.attributes.map(() => 0)].join(",");
-  download("classes-to-add.csv", "text/csv;charset=utf-8", `${header}\r\n${example}\r\n`);
+  const rows = [["class", ...Object.keys(about.template)], ["New class", ...Object.values(about.template)]];
+  download("classes-to-add.csv", "text/csv;charset=utf-8", rows.map((row) => row.map(cell).join(",") + "\r\n").join(""));
 });
 
 // ---------------------------------------------------------------- what it is
@@ -806,6 +862,11 @@ function drawHeader() {
 }
 
 function drawAbout() {
+  $("no-corrections").hidden = !about.no_corrections;
+  $("no-corrections").textContent = about.no_corrections
+    ? `Attributes cannot be corrected here: ${about.no_corrections}.`
+    : "";
+  $("slide-head").hidden = $("reset").hidden = Boolean(about.no_corrections);
   $("saves").textContent = about.saves ? "Changes are kept with the run." : "Changes last until the server stops.";
   if (about.metrics.length) {
     $("metrics").replaceChildren(
