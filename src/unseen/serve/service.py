@@ -281,7 +281,7 @@ class Service:
             yield f'"{name}" has the same attributes as "{near.name}": the two cannot be told apart.'
         elif near is not None:
             count = f"{near.differing} attribute{'s differ' if near.differing > 1 else ' differs'}"
-            yield f'"{name}" nearly equals "{near.name}": {count}, and the model never had to tell so similar ones.'
+            yield f'"{name}" nearly equals "{near.name}": {count}, so they are easily taken for each other.'
         table = self.recognizer.table
         doubt = unit_doubt(table.values[table.index(name)], table.without(name))
         if doubt is not None:
