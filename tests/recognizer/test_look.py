@@ -112,7 +112,7 @@ def test_a_correction_moves_every_class_by_its_vector(recognizer, picture):
     best = TABLE.index(after.best.name)
     for name, value in after.attributes:
         k = ATTRIBUTES.index(name)
-        assert value == pytest.approx(expected[k] * unit[best, k], abs=1e-6)
+        assert value == pytest.approx((expected[k] - recognizer.typical[k]) * unit[best, k], abs=1e-6)
 
 
 def test_corrections_that_cannot_be_made(recognizer, picture):

@@ -155,7 +155,7 @@ class Reading:
 
     def _prediction(self, candidates: list[Candidate], psi: np.ndarray) -> Prediction:
         table = self.recognizer.table
-        evidence = psi * self.recognizer.class_vectors[table.index(candidates[0].name)]
+        evidence = (psi - self.recognizer.typical) * self.recognizer.class_vectors[table.index(candidates[0].name)]
         speaking = [k for k in np.argsort(-evidence, kind="stable")[:5] if evidence[k] > 0]
         reasons = tuple((table.attributes.names[k], float(evidence[k])) for k in speaking)
         known = candidates[0].confidence >= (self.recognizer.threshold or 0.0)
@@ -212,7 +212,7 @@ class Reading:
             raise UnseenError(f'"{wanted.name}" cannot be its own rival', mend="compare it with another class")
         scores, psi, vectors = self.class_scores(corrections), self.corrected(corrections), recognizer.class_vectors
         c, j = table.index(wanted.name), table.index(other.name)
-        typical = recognizer.references.fit.mean if recognizer.references is not None else np.zeros_like(psi)
+        typical = recognizer.typical
         evidence, against = (psi - typical) * vectors[c], (psi - typical) * (vectors[c] - vectors[j])
         attributes = table.attributes
         reasons = tuple(

@@ -279,6 +279,12 @@ class Recognizer:
         self._references, self.references_file = references, None
 
     @property
+    def typical(self) -> np.ndarray:
+        """``(K,)`` attribute scores of the average training picture, from which evidence counts; 0 if not known."""
+        references = self.references
+        return np.zeros(len(self._table.attributes)) if references is None else references.mean
+
+    @property
     def images(self) -> Path | None:
         """The folder of the training pictures; ``None`` where it is not known or no longer there."""
         folder = self.about.get("data", {}).get("images")
@@ -449,7 +455,7 @@ class Recognizer:
         )
         psi = self.method.fused_attribute_scores(branches).cpu().double().numpy()
         names, seen = self._table.names, self._table.seen
-        evidence = psi * self._scorer.vectors(best.index[:, 0])
+        evidence = (psi - self.typical) * self._scorer.vectors(best.index[:, 0])
         return [
             self._prediction(
                 picture,

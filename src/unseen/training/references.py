@@ -161,11 +161,17 @@ class References:
             raise RunError(f"damaged ({error})", where=path, mend="train again") from None
 
     @cached_property
+    def mean(self) -> np.ndarray:
+        """Float64 ``(K,)`` of the scores."""
+        mean: np.ndarray = self.attribute_scores.astype(np.float64).mean(axis=0)
+        return mean
+
+    @cached_property
     def fit(self) -> AttributeFit:
         """The line, spread and reliability of every attribute."""
         scores = self.attribute_scores.astype(np.float64)
         values = self.class_values[self.labels]
-        mean, middle = scores.mean(axis=0), values.mean(axis=0)
+        mean, middle = self.mean, values.mean(axis=0)
         spread, width = scores.std(axis=0), values.std(axis=0)
         together = ((scores - mean) * (values - middle)).mean(axis=0)
         varies = (width > 1e-12 * (1 + np.abs(middle))) & (spread > 0)
