@@ -37,7 +37,7 @@ class Prediction:
     Args:
         picture: its path, or ``""`` for one given as pixels.
         candidates: best first.
-        attributes: the attributes that speak most for the best class, with their evidence.
+        attributes: the attributes that were seen and speak most for the best class, with their evidence.
         known: false where the best class's confidence is below the threshold: then the answer is "unknown".
     """
 

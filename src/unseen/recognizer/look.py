@@ -155,7 +155,8 @@ class Reading:
 
     def _prediction(self, candidates: list[Candidate], psi: np.ndarray) -> Prediction:
         table = self.recognizer.table
-        evidence = (psi - self.recognizer.typical) * self.recognizer.class_vectors[table.index(candidates[0].name)]
+        excess = psi - self.recognizer.typical
+        evidence = np.where(excess > 0, excess * self.recognizer.class_vectors[table.index(candidates[0].name)], 0)
         speaking = [k for k in np.argsort(-evidence, kind="stable")[:5] if evidence[k] > 0]
         reasons = tuple((table.attributes.names[k], float(evidence[k])) for k in speaking)
         known = candidates[0].confidence >= (self.recognizer.threshold or 0.0)

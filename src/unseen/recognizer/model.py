@@ -455,7 +455,8 @@ class Recognizer:
         )
         psi = self.method.fused_attribute_scores(branches).cpu().double().numpy()
         names, seen = self._table.names, self._table.seen
-        evidence = (psi - self.typical) * self._scorer.vectors(best.index[:, 0])
+        excess = psi - self.typical
+        evidence = np.where(excess > 0, excess * self._scorer.vectors(best.index[:, 0]), 0)
         return [
             self._prediction(
                 picture,
@@ -472,7 +473,7 @@ class Recognizer:
     def _prediction(
         self, picture: Picture, candidates: Sequence[Candidate], evidence: np.ndarray, threshold: float
     ) -> Prediction:
-        """Candidates with the five attributes of most evidence ``(K,)`` for the first."""
+        """Candidates with the five attributes of most evidence ``(K,)`` for the first; 0 for those not seen."""
         strongest = np.argsort(-evidence, kind="stable")[:5]
         names = self._table.attributes.names
         return Prediction(

@@ -204,9 +204,10 @@ def sureness(material: Material) -> list[str]:
         sentences.append("Its stated confidence was not fitted to anything; take it as a ranking only.")
     else:
         sentences.append("Its stated confidence was fitted on validation pictures; how well it holds was not measured.")
+    said = {**(material.rehearsal or {}), **{k: v for k, v in material.found["metrics"].items() if v["mean"] is not None}}
     widths = [
         (entry["high"] - entry["low"]) / 2
-        for entry in material.found["metrics"].values()
+        for entry in said.values()
         if entry["mean"] is not None and entry["low"] is not None
     ]
     if widths and tested_a_class(material) < FEWEST_PICTURES:
