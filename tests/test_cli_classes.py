@@ -241,6 +241,7 @@ def test_explain_with_corrections_and_neighbours(unseen, run, tmp_path):
     assert [c["name"] for c in found["before"]] == [c.name for c in look.rank()[:5]]
     assert (tmp_path / "why.svg").read_text().startswith("<?xml")
     assert "corrects nothing" in unseen("explain", run, picture, "--correct", "crown_color::red")[2]
+    assert "is not a number" in unseen("explain", run, picture, "--correct", "crown_color::red=much")[2]
 
 
 def test_explain_several_pictures_and_every_attribute(unseen, run, tmp_path):

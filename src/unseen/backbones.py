@@ -432,7 +432,9 @@ def _build(spec: BackboneSpec) -> nn.Module:
             model = timm.create_model(spec.name, pretrained=pretrained, **options)
     except (OSError, RuntimeError, TypeError, AssertionError, ValueError) as error:
         if pretrained and isinstance(error, OSError | RuntimeError):  # no network, or timm has no weights
-            problem, mend = "no pretrained weights to be had", "give a .safetensors file with --backbone-weights FILE"
+            problem = "no pretrained weights to be had"
+            page = f"model.safetensors of huggingface.co/timm/{spec.name}"
+            mend = f"go online once, or fetch {page} and give --backbone {spec.name} --backbone-weights FILE"
         else:
             problem, mend = f"timm cannot build it at {spec.image_size} pixels with {dict(spec.options)}", None
         raise UnseenError(f"{problem}: {_line(error)}", where=spec.name, mend=mend) from None

@@ -114,7 +114,7 @@ class ClassTable:
             raise DataError("a class has no name", mend="give it one")
         if len(set(self.names)) != n:
             twice = next(c for c in self.names if self.names.count(c) > 1)
-            raise DataError(f'class "{twice}" appears twice', mend="rename or remove one")
+            raise DataError(f'there is a class "{twice}" already', mend="choose another name, or change that one")
         if values.shape != (n, k):
             raise DataError(f"attribute values have shape {values.shape}, not {(n, k)}", mend="one row a class")
         if self.seen.shape != (n,):

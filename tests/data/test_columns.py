@@ -235,6 +235,16 @@ def test_encode_hand_computed(encoding):
     np.testing.assert_allclose(encoding.encode({"crest::yes": 0.8, "size::small": 1})[3:7], [1, 0, 0.2, 0.8])
 
 
+def test_reading_of_one_cell(encoding):
+    assert encoding.reading("Color", "red; white") == {"color::blue": 0, "color::red": 1, "color::white": 1}
+    assert encoding.reading("crest", "no") == {"crest::no": 1, "crest::yes": 0}
+    assert encoding.reading("crest::yes", "0.8") == pytest.approx({"crest::no": 0.2, "crest::yes": 0.8})
+    with pytest.raises(DataError, match='did you mean "red"'):
+        encoding.reading("color", "redd")
+    assert not encoding.as_it_stands
+    assert read({"a": ["10", "20"], "b": ["30", "0"]}).encoding.as_it_stands
+
+
 @pytest.mark.parametrize(
     ("row", "text"),
     [

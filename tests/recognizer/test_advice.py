@@ -59,12 +59,12 @@ def test_nearly_equal_is_nearer_than_seen_classes_are():
     assert nearly_equal(model(), "d").name == "c"
     assert nearly_equal(model(), "a") is None
     # an unseen class not as near as 0.995, but nearer than any two seen ones
-    values = [[100, 0, 0, 0, 1], [0, 100, 0, 0, 1], [0, 0, 100, 0, 1], [100, 0, 0, 40, 1]]
+    values = [[100, 0, 0, 0, 1], [0, 100, 0, 0, 1], [0, 0, 100, 0, 1], [100, 0, 0, 20, 1]]
     found = nearly_equal(model(values), "d")
     assert found.name == "a"
-    assert found.cosine == pytest.approx(10001 / np.sqrt(10001 * 11601))
+    assert found.cosine == pytest.approx(10001 / np.sqrt(10001 * 10401))
     # two seen ones just as near make it an ordinary difference
-    values.append([0, 100, 0, 35, 1])
+    values.append([0, 100, 0, 15, 1])
     assert nearly_equal(model(values, (1, 1, 1, 0, 1)), "d") is None
 
 

@@ -163,7 +163,8 @@ def test_evidence_against_the_average_picture_adds_up(recognizer, picture, pair,
     lead = why.target.score - why.rival.score - 0.3 * (int(why.target.seen) - int(why.rival.seen))
     shown, rest = account(why, 2)
     assert sum(r.against for r in shown) + sum(a for _, _, a in rest) == pytest.approx(lead, abs=1e-5)
-    assert why.offset_name == "average picture, seen/unseen offset"
+    gamma = ", γ" if why.target.seen != why.rival.seen else ""
+    assert why.offset_name == f"average picture, seen/unseen offset{gamma}"
     assert bool(why.before) == bool(corrections)
     assert len(why.nearest) == 6
     assert why.as_dict()["corrections"] == corrections

@@ -266,10 +266,10 @@ def test_calibration_is_the_run_s(closed, write, tmp_path):
     assert "“unknown” below 60%" in words  # in the chart
     assert "With the chosen threshold 55% get an answer, and 10% of those answers are wrong." in words
     assert "28% of the test pictures get a wrong one" in words
-    assert "Most answers are about 95% sure, and 90% of those are right" in words
+    assert "The largest group is about 95% sure, and 90% of those are right" in words
     summary = read.words("summary")
     assert "off by 6 points on average" in summary
-    assert "less than 60% sure it says “unknown”; of the 55% of pictures that it does name, 90% are right" in summary
+    assert "less than 60% sure it says “unknown”. So it named 55% of the pictures, and 90% of these right" in summary
     assert "6.2%" in summary
     assert "87.5%" in summary
 

@@ -239,7 +239,7 @@ def test_the_command_makes_the_same_run(config, monkeypatch):
     assert read["config"].to_json() == config.to_json()
 
 
-@pytest.mark.parametrize(("pictures", "sure"), [(8, "sure to about ±10 points"), (1, "too few test pictures a class")])
+@pytest.mark.parametrize(("pictures", "sure"), [(8, "move by about ±10 points"), (1, "too few test pictures a class")])
 def test_intervals_of_hardly_any_pictures_are_not_believed(pictures, sure):
     labels = [0, 1, 2] * pictures
     m = material(labels, labels, [True, True, False])

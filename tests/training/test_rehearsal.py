@@ -132,3 +132,18 @@ def test_references_are_what_the_recognizer_reads_off_the_training_pictures(
     tolerance = 2e-3 if precision == "32-true" else 2e-2  # the file holds float16; regions were bfloat16
     np.testing.assert_allclose(found.attribute_scores[3], look.attribute_scores, rtol=tolerance, atol=tolerance)
     assert found.nearest(look.attribute_scores, 1)[0].file == found.files[3]
+
+
+def test_a_hardly_varying_attribute_has_no_line():
+    """A blank that was filled in gives one class another value, which is nothing to learn an attribute by."""
+    from unseen.training.references import References
+
+    rng = np.random.default_rng(0)
+    values = np.array([[0.0, 0.0], [0.0, 1.0], [0.02, 0.0], [1.0, 1.0]])  # the last one has no pictures
+    labels = np.repeat([0, 1, 2], 20)
+    scores = np.stack([rng.normal(size=60) + 3 * (labels == 2), 2 * values[labels, 1]], axis=1).astype(np.float16)
+    names = np.array(["a", "b", "c", "d"])
+    fit = References(scores, labels, np.array(["x"] * 60), names, values).fit
+    assert fit.learned.tolist() == [False, True]
+    assert fit.slope[0] == 0
+    assert fit.slope[1] == pytest.approx(2)

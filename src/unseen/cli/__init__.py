@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from typer.models import CommandInfo
 
 from unseen import __version__
 from unseen.cli import (
@@ -47,6 +48,29 @@ __all__ = [
     "training",
     "vectors",
 ]
+
+PANELS = {
+    "Your pictures": "init check train predict explain serve report classes",
+    "Share": "save push export",
+    "Research": "demo prepare import vectors evaluate compare ablate reproduce figures pointing list",
+}
+
+
+def _arrange() -> None:
+    """The commands in the order of use, under headings."""
+    places = {name: (panel, i) for panel, names in PANELS.items() for i, name in enumerate(names.split())}
+    for group in app.registered_groups:
+        group.rich_help_panel = places[str(group.typer_instance.info.name)][0] if group.typer_instance else None
+    for command in app.registered_commands:
+        command.rich_help_panel = places[_name(command)][0]
+    app.registered_commands.sort(key=lambda c: (list(PANELS).index(places[_name(c)][0]), places[_name(c)][1]))
+
+
+def _name(command: CommandInfo) -> str:
+    return command.name or getattr(command.callback, "__name__", "").replace("_", "-")
+
+
+_arrange()
 
 
 def _version(value: bool) -> None:

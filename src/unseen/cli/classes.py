@@ -209,7 +209,10 @@ def add(
     seed: SeedOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Add classes from their attributes; nothing is trained. Attributes not named are 0, or as in --like."""
+    """Add classes from their attributes; nothing is trained.
+
+    What is not named is unknown where the model was trained from a spreadsheet of words, else 0, or as in --like.
+    """
     described = _described(name, attributes, settings)
     lines: list[str] = []
     with changing(run):

@@ -34,7 +34,7 @@ CacheOption = Annotated[
     Path | None,
     typer.Option(help="Where drawn pictures and region stores are kept [default: $UNSEEN_CACHE or ~/.cache/unseen]."),
 ]
-RunArgument = Annotated[Path, typer.Argument(help="A folder that `unseen train` wrote.", show_default=False)]
+RunArgument = Annotated[Path, typer.Argument(help="A run's folder, or a saved model.", show_default=False)]
 
 
 def main() -> None:

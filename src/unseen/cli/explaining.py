@@ -33,16 +33,29 @@ def _say(text: str) -> None:
     out.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
-def _corrections(texts: list[str]) -> dict[str, float]:
-    found: dict[str, float] = {}
+def _split(texts: list[str]) -> dict[str, str]:
+    """``NAME=VALUE`` texts; the last ``=`` divides."""
+    found: dict[str, str] = {}
     for text in texts:
-        name, _, value = text.rpartition("=")
+        name, equals, value = text.rpartition("=")
+        if not equals or not name.strip() or not value.strip():
+            raise UnseenError(f'"{text}" corrects nothing', where="--correct", mend='write "ATTRIBUTE=VALUE"')
+        found[name.strip()] = value.strip()
+    return found
+
+
+def _corrections(cells: dict[str, str], recognizer: Recognizer) -> dict[str, float]:
+    """Attribute to value: numbers in the table's unit or, of a spreadsheet's columns, what stands in a cell there."""
+    found: dict[str, float] = {}
+    for name, cell in cells.items():
+        if recognizer.encoding is not None:
+            found |= recognizer.encoding.reading(name, cell)
+            continue
+        recognizer.table.attributes.index(name)
         try:
-            found[name.strip()] = float(value)
+            found[name] = float(cell)
         except ValueError:
-            raise UnseenError(f'"{text}" corrects nothing', mend='write --correct "crown_color::red=0"') from None
-        if not name.strip():
-            raise UnseenError(f'"{text}" names no attribute', mend='write --correct "crown_color::red=0"')
+            raise UnseenError(f'"{cell}" is not a number', where=f"--correct {name}", mend="write a number") from None
     return found
 
 
@@ -173,12 +186,13 @@ def explain(
     from unseen.explain.figures import attribute_maps, explanation_figure, neighbours
     from unseen.recognizer import Recognizer
 
-    files, corrections = find_pictures(images), _corrections(correct or [])
+    files, cells = find_pictures(images), _split(correct or [])
     several = len(files) > 1 or images[0].is_dir()
     paths = _targets(files, output, several, "parts" if parts else "why")
     made, broken = [], False
     with quiet_libraries():
         recognizer = Recognizer.load(run, seed=seed, device=device)
+        corrections = _corrections(cells, recognizer)
         note = None if parts else _missing(recognizer, nearest)
         for file, path in zip(files, paths, strict=True):
             if parts:

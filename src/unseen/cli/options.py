@@ -19,6 +19,15 @@ ENTRIES = ("select", "split_seed", "store_dtype", "precision", "accumulate", "re
 """Options that are entries of a run as they stand."""
 
 
+def check_dataset(dataset: str) -> None:
+    """Raise where there is no such dataset, before anything heavy is imported."""
+    path = Path(dataset).expanduser()
+    if path.is_file():
+        raise UnseenError("a file", where=dataset, mend=f"give its folder: {path.parent}")
+    if dataset != "fieldguide" and not path.is_dir():
+        raise UnseenError("no such folder", where=dataset, mend="give a folder with pictures and a class table")
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """Options of ``unseen train``, ``compare``, ``ablate`` and ``reproduce``, as given."""
@@ -31,7 +40,7 @@ class RunOptions:
         typer.Option(
             help="timm model, hf:MODEL (a CLIP or SigLIP folder or hub id), fieldguide (the one made for its birds), "
             "or features:NAME (what `unseen import` put into the dataset folder) "
-            "[default: resnet101.tv_in1k]."
+            "[default: resnet101.tv_in1k at 448 px; in train on a CPU resnet50.tv_in1k at 320 px]."
         ),
     ] = None
     backbone_weights: Annotated[
@@ -67,8 +76,7 @@ class RunOptions:
 
         ``device`` is the kind that the default backbone is chosen for.
         """
-        if dataset != "fieldguide" and not Path(dataset).expanduser().is_dir():  # before anything heavy is imported
-            raise UnseenError("no such folder", where=dataset, mend="give a folder with pictures and a class table")
+        check_dataset(dataset)
         return {
             "dataset": dataset if dataset == "fieldguide" else str(Path(dataset).expanduser().absolute()),
             "backbone": make_backbone(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +23,8 @@ from unseen.cli.common import (
     with_bars,
 )
 from unseen.cli.configuring import pairs
-from unseen.cli.options import RunOptions, with_run_options
+from unseen.cli.options import RunOptions, check_dataset, with_run_options
+from unseen.errors import UnseenError
 
 if TYPE_CHECKING:
     from unseen.training.run import Plan, Run
@@ -70,6 +72,7 @@ def train(
     Examples: `unseen train my-folder`, `unseen train fieldguide --method msdn --seeds 5 --protocol both`
     """
     folder = output or Path("runs") / f"{method}-{Path(dataset).resolve().name}"
+    check_dataset(dataset)
     kind = "cuda" if options.backbone else _kind_of_device(options.device, folder)
     entries = options.entries(dataset, protocol, seeds, kind)
 
@@ -109,7 +112,6 @@ def train(
 
 def _kind_of_device(device: str, folder: Path) -> str:
     """``cpu`` where the run computes on one; that of its first call for a run that goes on."""
-    from unseen.errors import UnseenError
     from unseen.training.engine import make_fabric
     from unseen.training.run import Run, default_backbone
 
@@ -122,10 +124,14 @@ def _kind_of_device(device: str, folder: Path) -> str:
 
 def _tell_plan(folder: Path) -> Callable[[Plan], None]:
     """Say what is going to be done, and what should be known about the data, before it starts."""
+    from unseen.training.run import Run
 
     def tell(plan: Plan) -> None:
         data, spec = plan.dataset.describe(), plan.config.backbone
         size = spec.resolved().image_size
+        with suppress(UnseenError):
+            if Run(folder).manifest["data"]["fingerprint"] != data["fingerprint"]:
+                _note("the pictures or the table have changed since the last training; this one takes its place")
         lines = [
             f"{data['name']}: {data['classes_seen']} seen and {data['classes_unseen']} unseen classes, "
             f"{data['attributes']} attributes, {data['trainval']} pictures to train on, "
@@ -136,9 +142,13 @@ def _tell_plan(folder: Path) -> Callable[[Plan], None]:
         for line in lines:
             err.print(plain_text(line), highlight=False, soft_wrap=True)
         for note in plan.dataset.warnings:
-            err.print(f"[yellow]note:[/] {plain_text(note)}", highlight=False, soft_wrap=True)
+            _note(note)
 
     return tell
+
+
+def _note(text: str) -> None:
+    err.print(f"[yellow]note:[/] {plain_text(text)}", highlight=False, soft_wrap=True)
 
 
 def write_run_report(run: Run, device: str, cache: Path | None) -> Path:

@@ -29,6 +29,8 @@ FEW = 5
 TINY = 64
 """Pictures with a shorter side in pixels are warned of."""
 IMBALANCE = 20
+HARDLY = 0.05
+"""Share of an attribute's range below which classes hardly differ in it, as where a blank was filled in."""
 ALIKE = 0.975
 """Correlation of two thumbnails from which on pictures count as near copies.
 
@@ -222,7 +224,7 @@ def _check_table(say: _Speaker, classes: Classes, seen: np.ndarray) -> None:
             "it tells nothing",
         )
     if seen.any():
-        constant = varies & (np.ptp(values[seen], axis=0) == 0)
+        constant = varies & (np.ptp(values[seen], axis=0) <= HARDLY * np.ptp(values, axis=0))
         for k in np.flatnonzero(constant & once):
             what = "the same in every class with pictures, so that it cannot be learned"
             mend = "add pictures of a class that differs in it"

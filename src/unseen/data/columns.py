@@ -322,6 +322,12 @@ class Encoding:
             raise DataError("nothing is known of the class", mend="give it at least one attribute")
         return np.array(values)
 
+    def reading(self, name: str, cell: object) -> dict[str, float]:
+        """Attributes and their values of one cell, its column or an attribute of it being named; as :meth:`encode`."""
+        values = dict(zip(self.names, self.encode({name: cell}), strict=True))
+        column = next(c for c in self.columns if fold(c.name) == fold(name) or name in c.attributes)
+        return {attribute: float(values[attribute]) for attribute in column.attributes}
+
     def decode(self, values: Sequence[float] | np.ndarray) -> dict[str, str]:
         """K values as readable cells by column; categories are those of 0.5 and more."""
         values = np.asarray(values, dtype=np.float64)

@@ -121,7 +121,8 @@ def write_example(folder: Path, birds: Dataset, format: str = "xlsx") -> list[Pa
         readme,
         "Birds drawn by the program, as you would bring your own: pictures in images/, a table of what is known.\n"
         "The species in new-pictures/ have no pictures to train on, only rows in the table.\n\n"
-        f"unseen check {folder}\nunseen train {folder}\n",
+        f"unseen check {folder}\nunseen train {folder} --backbone fieldguide\n\n"
+        "The backbone is a small network for these drawings; leave it out for photographs.\n",
     )
     return [table, readme, folder / "images", folder / "new-pictures"]
 

@@ -13,6 +13,8 @@ from unseen.recognizer.model import Recognizer
 
 NEAR = 0.995
 """Classes with a larger cosine are nearly equal, whatever the others are like."""
+CLOSE = 0.95
+"""Classes with a smaller cosine are not called nearly equal."""
 DIFFERS = 0.1
 """Two classes differ in an attribute if their values lie further apart than this share of its range in the table."""
 ROWS = 1024
@@ -27,8 +29,8 @@ class Near:
         name, seen: of the class.
         cosine: of the two class vectors, as the method scores with them.
         differing: how many attributes differ, see :data:`DIFFERS`.
-        nearly_equal: the cosine is above :data:`NEAR`, or above that of any two seen classes: the model never had to
-            learn so fine a difference.
+        nearly_equal: the cosine is above :data:`NEAR`, or above :data:`CLOSE` and that of any two seen classes: the
+            model never had to learn so fine a difference.
     """
 
     name: str
@@ -106,7 +108,7 @@ def closest(recognizer: Recognizer, name: str, count: int = 5) -> list[Near]:
     mine = table.index(name)
     cosine = unit @ unit[mine]
     pairs = _pairs(unit[table.seen], 1)
-    limit = min(NEAR, pairs[0][2] if pairs else 1.0)
+    limit = min(NEAR, max(CLOSE, pairs[0][2] if pairs else 1.0))
     order = [int(c) for c in np.argsort(-cosine, kind="stable") if c != mine][:count]
     return [
         Near(

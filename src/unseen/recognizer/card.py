@@ -179,7 +179,8 @@ def _measured(about: Mapping[str, Any]) -> dict[str, Any]:
 
 def _rows(about: Mapping[str, Any]) -> list[dict[str, str]]:
     """Metric, mean and interval in percent, and what it is."""
-    rows = []
+    rows, seeds = [], about.get("seeds")
+    several = isinstance(seeds, list) and len(seeds) > 1
     for name, value in _measured(about).items():
         low, high = value.get("low"), value.get("high")
         whole = isinstance(low, int | float) and isinstance(high, int | float)
@@ -187,7 +188,7 @@ def _rows(about: Mapping[str, Any]) -> list[dict[str, str]]:
             {
                 "metric": name,
                 "mean": f"{100 * value['mean']:.1f}",
-                "spread": f"{100 * value.get('std', 0):.1f}",
+                "spread": f"{100 * value.get('std', 0):.1f}" if several else "",
                 "interval": f"{100 * low:.1f} to {100 * high:.1f}" if whole else "",
                 "says": METRICS.get(name, ""),
             }
@@ -200,8 +201,9 @@ def _calibration(about: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     says = {
         "ece": "expected calibration error (mean gap between confidence and accuracy)",
         "auroc": "seen against unseen, area under the ROC curve",
-        "accuracy": "accuracy of the pictures answered",
-        "coverage": "share of the pictures answered",
+        "accuracy": "accuracy where every picture is answered",
+        "coverage": "share of the pictures that are sure enough to be answered",
+        "accuracy_when_known": "accuracy of these",
     }
     return [
         (str(part), says[name], f"{value:.3f}")

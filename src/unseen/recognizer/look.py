@@ -232,14 +232,17 @@ class Reading:
         )
         own, others = (_rest(scores[i], psi * vectors[i]) for i in (c, j))  # margins and the like
         usual = vectors[[c, j]] @ typical
-        name = recognizer.method.offset_name
+        margin = recognizer.method.offset_name
+        what = [margin] if not usual.any() else ["average picture", margin] if own or others else ["average picture"]
+        if recognizer.gamma and wanted.seen != other.seen:
+            what.append("γ")
         return Comparison(
             wanted,
             other,
             reasons,
             own + float(usual[0]),
             own - others + float(usual[0] - usual[1]) - recognizer.gamma * (int(wanted.seen) - int(other.seen)),
-            name if not usual.any() else f"average picture, {name}" if own or others else "average picture",
+            ", ".join(what),
         )
 
     def _one(self, ranked: Sequence[Candidate], name: str | None, without: tuple[str, ...]) -> Candidate:

@@ -122,6 +122,7 @@ class Recognizer:
         self.encoding = encoding
         self.references_file: Path | None = None
         self._references: References | None = None
+        self._typical: np.ndarray | None = None
 
     @classmethod
     def load(
@@ -187,6 +188,7 @@ class Recognizer:
             encoding=parts.encoding,
         )
         made.references_file = parts.references
+        made._typical = parts.typical
         if method.reads_text:
             made._text_tower.load(parts.folder / TEXTS)
         return made
@@ -281,8 +283,9 @@ class Recognizer:
     @property
     def typical(self) -> np.ndarray:
         """``(K,)`` attribute scores of the average training picture, from which evidence counts; 0 if not known."""
-        references = self.references
-        return np.zeros(len(self._table.attributes)) if references is None else references.mean
+        if self.references is not None:
+            return self.references.mean
+        return np.zeros(len(self._table.attributes)) if self._typical is None else self._typical
 
     @property
     def images(self) -> Path | None:

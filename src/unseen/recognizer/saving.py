@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import timm
 import torch
 from safetensors import SafetensorError, safe_open
@@ -64,6 +65,7 @@ class Parts:
         method, settings, vector_length: of the method.
         gamma, temperature, threshold, store_dtype, about, encoding: as in
             :class:`~unseen.recognizer.model.Recognizer`.
+        typical: ``(K,)`` attribute scores of the average training picture, where there are no references.
     """
 
     folder: Path
@@ -79,11 +81,14 @@ class Parts:
     store_dtype: str
     about: Mapping[str, Any]
     encoding: Encoding | None
+    typical: np.ndarray | None = None
 
     def build(self, as_trained: bool = False) -> tuple[Backbone, Method, ClassTable]:
         """Backbone, method with its weights, and class table: as it is in use, or as it was in training."""
         table = trained_table(self.folder) if as_trained else table_in_use(self.folder)
         shape = (len(table.attributes), self.vector_length)
+        if self.typical is not None and len(self.typical) != shape[0]:
+            raise RunError(f"typical is not {shape[0]} numbers", where=self.folder / FACTS, mend=_AGAIN)
         self._check_length(shape)
         # the weights of an end-to-end method hold the backbone's
         spec = replace(self.spec, weights="random") if find_method(self.method).end_to_end else self.spec
@@ -190,6 +195,7 @@ def read_saved(folder: Path) -> Parts:
         facts.text("store_dtype", DTYPES),
         facts.mapping("about"),
         _encoding(folder),
+        facts.numbers("typical") if facts.has("typical") else None,
     )
 
 
@@ -230,6 +236,7 @@ def save(
         "temperature": recognizer.temperature,
         "threshold": recognizer.threshold,
         "store_dtype": recognizer.store_dtype,
+        "typical": recognizer.typical.tolist() if recognizer.typical.any() else None,
         "about": without_paths(recognizer.about),
     }
     write_text(folder / CARD, model_card(recognizer, card, backbone_stored=stored is not None))
@@ -462,6 +469,12 @@ class _Checked:
         if not least <= value <= most:
             raise self._error(key, f"between {least:g} and {most:g}")
         return float(value)
+
+    def numbers(self, key: str) -> np.ndarray:
+        values = self.values.get(key)
+        if not isinstance(values, list) or not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
+            raise self._error(key, "a list of numbers")
+        return np.array(values, dtype=np.float64)
 
     def whole(self, key: str, least: int, most: int) -> int:
         value = self.values.get(key)

@@ -53,7 +53,7 @@ def reliability_chart(side: str, found: Mapping[str, Any]) -> Chart | None:
     largest = max(rows, key=lambda row: row[2])
     says = (
         f"How often answers of each confidence are right, over {total:g} pictures. The larger a dot, the more "
-        f"pictures; on the dashed line they are right as often as the model says. Most answers are about "
+        f"pictures; on the dashed line they are right as often as the model says. The largest group is about "
         f"{percent(largest[0], 0)}% sure, and {percent(largest[1], 0)}% of those are right."
     )
     axes = Axis("how sure the model says it is", 0, 1, True), Axis("how often it is right", 0, 1, True)

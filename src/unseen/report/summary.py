@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from unseen.explain.sheet import class_label
 from unseen.report.confusions import Confusion, confusions
 from unseen.report.material import Material, recorded
 from unseen.report.quality import AttributeSection
@@ -16,6 +17,8 @@ FEWEST_PICTURES, FEW_PICTURES, FEW_TRAINING = 4, 10, 20
 """Test pictures a class below which intervals say nothing, and below which accuracies are coarse; training pictures
 below which a class has few."""
 
+FEW_ASIDE = 5
+"""Classes set aside below which it matters much which they are."""
 CLOSE = 0.95
 """Cosine of two classes' attributes from which they count as nearly the same."""
 
@@ -127,7 +130,7 @@ def calibration_side(material: Material) -> tuple[str, dict[str, Any]] | None:
     draws = [draw.get("calibration") or {} for draw in (material.found.get("rehearsal") or {}).get("draws", [])]
     rehearsed = [draw["test"] for draw in draws if draw.get("test")]
     if rehearsed:
-        names = ("ece", "auroc", "coverage", "accuracy_when_known")
+        names = ("ece", "auroc", "accuracy", "confidence", "coverage", "accuracy_when_known")
         values = {name: [r.get(name) for r in rehearsed] for name in names}
         return "rehearsal", {n: None if None in v else sum(v) / len(v) for n, v in values.items()}
     block = material.found["seeds"][material.seed].get("calibration") or {}
@@ -158,6 +161,9 @@ def paragraph(material: Material) -> list[str]:
             f"If a picture is known to show one of those {unseen}, it names the right one {in_words(t1)} times "
             f"(guessing: {percent(1 / max(unseen, 1), 0)})."
         )
+        low = measured["T1"]["low"]
+        if unseen > 1 and low is not None and low <= 1 / unseen:
+            sentences.append("That is no better than guessing: do not rely on its names of unseen classes.")
     if u is not None and s is not None:
         sentences.append(
             f"With all {seen + unseen} classes as possible answers it is right {in_words(u)} times for classes it "
@@ -172,8 +178,15 @@ def paragraph(material: Material) -> list[str]:
         sentences.append(
             f"There is no test picture of the {unseen}. Estimated by setting {aside} of your classes aside and "
             f"treating them as never seen: right {in_words(guess['mean'])} times among these {aside} "
-            f"(guessing: {percent(1 / max(aside, 1), 0)})."
+            f"(guessing: {percent(1 / max(aside, 1), 0)}), and {in_words(rehearsal['U']['mean'])} times with all "
+            f"{seen} classes as possible answers."
         )
+        if guess["low"] is not None and guess["low"] <= 1 / max(aside, 1):
+            sentences.append("That is no better than guessing: do not rely on its names of unseen classes.")
+        elif aside < FEW_ASIDE:
+            sentences.append(
+                f"With only {aside} of them that is a rough estimate; --rehearsals 5 would set others aside too."
+            )
     elif t1 is None and unseen:
         sentences.append(f"There is no test picture of the {unseen}, so how well it names them is not measured.")
     return sentences
@@ -193,18 +206,28 @@ def sureness(material: Material) -> list[str]:
             "rehearsal": " with the classes that were set aside",
             "validation": ", on the pictures that it was fitted to",
         }[side]
-        sentences.append(f"Its stated confidence {kind}: it is off by {100 * error:.0f} points on average{where}.")
+        said, right = numbers.get("confidence"), numbers.get("accuracy")
+        lean = ""
+        if said is not None and right is not None and abs(said - right) >= 0.02:
+            lean = ", mostly too sure" if said > right else ", mostly too modest"
+        sentences.append(
+            f"Its stated confidence {kind}: it is off by {100 * error:.0f} points on average{lean}{where}."
+        )
         if block and block.get("threshold") and numbers.get("accuracy_when_known") is not None:
+            tried = " With the classes set aside, and a threshold found likewise," if side == "rehearsal" else " So"
+            level, known = block["threshold"], percent(numbers["accuracy_when_known"], 0)
             sentences.append(
-                f"Where it is less than {percent(block['threshold'], 0)}% sure it says “unknown”; of the "
-                f"{percent(numbers['coverage'], 0)}% of pictures that it does name, "
-                f"{percent(numbers['accuracy_when_known'], 0)}% are right."
+                f"Where it is less than {percent(level, 0 if level < 0.99 else 1)}% sure it says “unknown”.{tried} it "
+                f"named {percent(numbers['coverage'], 0)}% of the pictures, and {known}% of these right."
             )
     elif material.found["seeds"][material.seed].get("temperature") is None:
         sentences.append("Its stated confidence was not fitted to anything; take it as a ranking only.")
     else:
         sentences.append("Its stated confidence was fitted on validation pictures; how well it holds was not measured.")
-    said = {**(material.rehearsal or {}), **{k: v for k, v in material.found["metrics"].items() if v["mean"] is not None}}
+    said = {
+        **(material.rehearsal or {}),
+        **{k: v for k, v in material.found["metrics"].items() if v["mean"] is not None},
+    }
     widths = [
         (entry["high"] - entry["low"]) / 2
         for entry in said.values()
@@ -214,9 +237,10 @@ def sureness(material: Material) -> list[str]:
         sentences.append("There are too few test pictures a class to say how sure these accuracies are.")
     elif widths:
         sentences.append(
-            f"With this many test pictures the accuracies above are sure to about ±{100 * max(widths):.0f} points."
+            f"With other pictures of the same classes these accuracies would move by about ±{100 * max(widths):.0f} "
+            "points, with other classes by more."
             if max(widths) >= 0.005
-            else "There are enough test pictures for these accuracies to be sure to the point."
+            else "Other pictures of the same classes would hardly change these accuracies; other classes might."
         )
     how = {
         "honest": "Everything that was chosen was chosen on validation classes taken from the seen ones; the test "
@@ -241,6 +265,17 @@ def advice(
     """What would help, from what the numbers show; the most useful first."""
     lines: list[str] = []
     measured, data = material.found["metrics"], material.manifest["data"]
+    never = [
+        row["class"]
+        for row in material.found["per_class"]
+        if row["seen"] and row["pictures"] >= FEWEST_PICTURES and (row["among_all"] or 0) < 0.1
+    ]
+    if never:
+        some = _list([class_label(name) for name in never[:4]])
+        lines.append(
+            f"{some} {'is' if len(never) == 1 else 'are'} hardly ever named right, though "
+            "there are training pictures: look at their pictures and at their rows in the table."
+        )
     same = [c for c in mixed if not c.differences]
     if same:
         lines.append(
@@ -289,7 +324,7 @@ def verdict(run: Run) -> str:
     """A run's result in one paragraph, from its folder alone: how well, how sure, and what would help."""
     material = recorded(run)
     helps = advice(material, confusions(material), None)[:2]
-    return " ".join([*paragraph(material), *sureness(material)[:2], *helps])
+    return " ".join([*paragraph(material), *sureness(material)[:-1], *helps])
 
 
 def _list(names: Sequence[str]) -> str:

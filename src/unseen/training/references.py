@@ -25,6 +25,8 @@ from unseen.methods import Method
 
 FLAT = 0.1
 """Below this correlation of score and class value an attribute counts as not learned."""
+LEAST_WIDTH = 0.02
+"""Share of the table's range below which the training pictures' values hardly vary, so that a line says nothing."""
 QUANTILES = (0.1, 0.9)
 """Of the scores of an attribute that was not learned: what stands for its least and its largest value."""
 
@@ -174,7 +176,7 @@ class References:
         mean, middle = self.mean, values.mean(axis=0)
         spread, width = scores.std(axis=0), values.std(axis=0)
         together = ((scores - mean) * (values - middle)).mean(axis=0)
-        varies = (width > 1e-12 * (1 + np.abs(middle))) & (spread > 0)
+        varies = (width > LEAST_WIDTH * np.ptp(self.class_values, axis=0)) & (width > 0) & (spread > 0)
         slope = np.divide(together, width**2, out=np.zeros_like(mean), where=varies)
         correlation = np.divide(together, width * spread, out=np.zeros_like(mean), where=varies)
         deviation = spread * np.sqrt((1 - correlation**2).clip(min=0))
