@@ -188,8 +188,9 @@ def evaluate(
     as_json: JsonFlag = False,
 ) -> None:
     """Test a run's saved models again, from their weights."""
+    from unseen.evaluation.metrics import METRICS
     from unseen.report.tables import percent, result_rows
-    from unseen.training.run import METRICS, Run, evaluate_run
+    from unseen.training.run import Run, evaluate_run
 
     opened = Run(run)
     found = with_bars(

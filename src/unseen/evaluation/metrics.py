@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+METRICS = ("T1", "U", "S", "H", "AUSUC")
+"""The columns of every table."""
+
 
 def per_class_accuracy(correct: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Share of correct pictures of each class ``(N,)``; NaN for a class without pictures.

@@ -11,9 +11,10 @@ from typing import Any
 from unseen.backbones import BackboneSpec
 from unseen.data.catalogue import FIELDGUIDE, cache_folder, load_dataset
 from unseen.errors import UnseenError
+from unseen.evaluation.metrics import METRICS
 from unseen.experiments.files import COUNTS, Experiment, Reported
 from unseen.progress import Report, silent
-from unseen.training.run import METRICS, Run, fit
+from unseen.training.run import Run, fit
 
 BACKBONE = ("name", "weights", "image_size", "regions", "fingerprint")
 """Of a manifest's backbone, what is recorded."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import jinja2
 
+from unseen.evaluation.metrics import METRICS
 from unseen.files import write_text
 from unseen.progress import Report, silent
 from unseen.report.cards import MOST_NAMED, data_card, model_card, repeat
@@ -30,7 +31,7 @@ from unseen.report.quality import (
 )
 from unseen.report.summary import advice, count, key_figures, paragraph, sureness
 from unseen.report.tables import percent, result_rows, shared_columns
-from unseen.training.run import METRICS, Run
+from unseen.training.run import Run
 
 
 def write_report(

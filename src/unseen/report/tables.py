@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from unseen.training.run import METRICS, Run
+from unseen.evaluation.metrics import METRICS
+
+if TYPE_CHECKING:
+    from unseen.training.run import Run  # which takes seconds, and not every table is of runs
 
 
 def percent(value: float | None, digits: int = 1) -> str:

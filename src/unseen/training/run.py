@@ -50,8 +50,6 @@ from unseen.training.protocols import (
 )
 from unseen.training.rehearsal import needs_rehearsal, rehearsal_summary, rehearse
 
-METRICS = ("T1", "U", "S", "H", "AUSUC")
-
 
 def default_backbone(dataset: str, device: str = "cuda") -> BackboneSpec:
     """The backbone where none is named: fieldguide's own on fieldguide, else ImageNet's ResNet-101 at 448 px.
