@@ -211,7 +211,7 @@ def sureness(material: Material) -> list[str]:
         if said is not None and right is not None and abs(said - right) >= 0.02:
             lean = ", mostly too sure" if said > right else ", mostly too modest"
         sentences.append(
-            f"Its stated confidence {kind}: it is off by {count(round(100 * error), 'point')} on average{lean}{where}."
+            f"Its stated confidence {kind}: it is off by {count(round(100 * error), 'point')} on average{where}{lean}."
         )
         if block and block.get("threshold") and numbers.get("accuracy_when_known") is not None:
             tried = " With the classes set aside, and a threshold found likewise," if side == "rehearsal" else " So"
