@@ -17,8 +17,6 @@ FEWEST_PICTURES, FEW_PICTURES, FEW_TRAINING = 4, 10, 20
 """Test pictures a class below which intervals say nothing, and below which accuracies are coarse; training pictures
 below which a class has few."""
 
-FEW_ASIDE = 5
-"""Classes set aside below which it matters much which they are."""
 CLOSE = 0.95
 """Cosine of two classes' attributes from which they count as nearly the same."""
 
@@ -183,10 +181,6 @@ def paragraph(material: Material) -> list[str]:
         )
         if guess["low"] is not None and guess["low"] <= 1 / max(aside, 1):
             sentences.append("That is no better than guessing: do not rely on its names of unseen classes.")
-        elif aside < FEW_ASIDE:
-            sentences.append(
-                f"With only {aside} of them that is a rough estimate; --rehearsals 5 would set others aside too."
-            )
     elif t1 is None and unseen:
         sentences.append(f"There is no test picture of the {unseen}, so how well it names them is not measured.")
     return sentences
@@ -313,6 +307,11 @@ def advice(
         lines.append(
             "A few labelled pictures of unseen classes, kept for testing, would turn the estimate into a measure."
         )
+        if len((material.found.get("rehearsal") or {}).get("draws", [])) == 1:
+            lines.append(
+                "The estimate is of one draw of classes, and another one may differ by ten points and more: "
+                "--rehearsals 3 makes three."
+            )
     elif 0 < few < FEW_PICTURES:
         lines.append(f"There are only about {count(few, 'test picture')} a class; more would make the numbers surer.")
     if len(material.found["seeds"]) == 1 and not material.found["deterministic"]:
