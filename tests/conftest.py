@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,22 @@ def tiny_pairs(tmp_path_factory) -> dict[str, Path]:
 
     folder = tmp_path_factory.mktemp("pairs")
     return {kind: tiny_clip.make(folder / kind, kind) for kind in tiny_clip.KINDS}
+
+
+@pytest.fixture
+def unseen(monkeypatch, capsys):
+    """Run a command; gives status, standard output and standard error."""
+    from unseen import cli
+
+    def run(*arguments, width=200):
+        monkeypatch.setattr(sys, "argv", ["unseen", *map(str, arguments)])
+        monkeypatch.setattr(cli.out, "_width", width)
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as leave:
+            status = leave.code or 0
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run

@@ -26,24 +26,6 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture
-def unseen(monkeypatch, capsys):
-    """Run a command; gives status, standard output and standard error."""
-
-    def run(*arguments, width=200):
-        monkeypatch.setattr(sys, "argv", ["unseen", *map(str, arguments)])
-        monkeypatch.setattr(cli.out, "_width", width)
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as leave:
-            status = leave.code or 0
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def trained(tiny_guide, cache, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "msdn"

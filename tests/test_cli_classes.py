@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 from PIL import Image
 
 import unseen as package
-from unseen import Recognizer, cli
+from unseen import Recognizer
 from unseen.training.checkpoints import load_weights
 from unseen.training.engine import batches
 from unseen.training.protocols import Stagehand, new_method
@@ -21,24 +20,6 @@ from unseen.training.run import Run, reopen
 
 BACKBONE = ["--backbone", "test_resnet", "--backbone-weights", "random", "--image-size", "64"]
 BACKBONE += ["--backbone-option", "output_stride=16"]
-
-
-@pytest.fixture
-def unseen(monkeypatch, capsys):
-    """Run a command; gives status, standard output and standard error."""
-
-    def run(*arguments, width=200):
-        monkeypatch.setattr(sys, "argv", ["unseen", *map(str, arguments)])
-        monkeypatch.setattr(cli.out, "_width", width)
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as leave:
-            status = leave.code or 0
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +221,7 @@ def test_explain_with_corrections_and_neighbours(unseen, run, tmp_path):
     assert [c["name"] for c in found["classes"]] == [c.name for c in look.rank({"crown_color::red": 100})[:5]]
     assert [c["name"] for c in found["before"]] == [c.name for c in look.rank()[:5]]
     assert (tmp_path / "why.svg").read_text().startswith("<?xml")
-    assert "corrects nothing" in unseen("explain", run, picture, "--correct", "crown_color::red")[2]
+    assert "sets nothing" in unseen("explain", run, picture, "--correct", "crown_color::red")[2]
     assert "is not a number" in unseen("explain", run, picture, "--correct", "crown_color::red=much")[2]
 
 

@@ -3,34 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 import openpyxl
 import pytest
 from PIL import Image
 
-from unseen import cli
 from unseen.data.folder import load_folder
 from unseen.data.template import EXAMPLE, write_example
-
-
-@pytest.fixture
-def unseen(monkeypatch, capsys):
-    """Run a command; gives status, standard output and standard error."""
-
-    def run(*arguments, width=200):
-        monkeypatch.setattr(sys, "argv", ["unseen", *map(str, arguments)])
-        monkeypatch.setattr(cli.out, "_width", width)
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as leave:
-            status = leave.code or 0
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 @pytest.mark.parametrize("format", ["xlsx", "csv"])

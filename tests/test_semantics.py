@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from unseen import cli
 from unseen.data.folder import load_folder
 from unseen.data.xlsa17 import read_class_table
 from unseen.errors import DataError, UnseenError
@@ -150,22 +149,6 @@ def test_models_that_are_no_sentence_encoders(tiny_pairs, tmp_path):
         make_vectors(["bill"], f"sentence:{tmp_path}")
     made = make_vectors(["bill", "tail"], f"text:{tiny_pairs['clip']}")
     np.testing.assert_allclose(np.linalg.norm(made.values, axis=1), 1, atol=1e-6)
-
-
-@pytest.fixture
-def unseen(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["unseen", *map(str, arguments)])
-        monkeypatch.setattr(cli.out, "_width", 200)
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as leave:
-            status = leave.code or 0
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 def test_the_command(unseen, glove, tmp_path):

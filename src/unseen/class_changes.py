@@ -160,13 +160,13 @@ def read_described(path: Path, data: bytes | None = None) -> list[Described]:
     )
 
 
-def read_settings(texts: Sequence[str]) -> dict[str, str]:
-    """``NAME=VALUE`` texts as a mapping; the last ``=`` divides, since names may hold one."""
+def read_settings(texts: Sequence[str], option: str = "--set") -> dict[str, str]:
+    """``NAME=VALUE`` texts of an option as a mapping; the last ``=`` divides, since names may hold one."""
     found: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.rpartition("=")
         if not equals or not name.strip() or not value.strip():
-            raise UnseenError(f'"{text}" sets nothing', where="--set", mend='write "crown_color::red=80"')
+            raise UnseenError(f'"{text}" sets nothing', where=option, mend='write "ATTRIBUTE=VALUE"')
         found[name.strip()] = value.strip()
     return found
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unseen.class_changes import read_settings
 from unseen.cli.common import (
     DeviceOption,
     JsonFlag,
@@ -31,17 +32,6 @@ def _signed(value: float) -> str:
 
 def _say(text: str) -> None:
     out.print(text, highlight=False, soft_wrap=True, markup=False)
-
-
-def _split(texts: list[str]) -> dict[str, str]:
-    """``NAME=VALUE`` texts; the last ``=`` divides."""
-    found: dict[str, str] = {}
-    for text in texts:
-        name, equals, value = text.rpartition("=")
-        if not equals or not name.strip() or not value.strip():
-            raise UnseenError(f'"{text}" corrects nothing', where="--correct", mend='write "ATTRIBUTE=VALUE"')
-        found[name.strip()] = value.strip()
-    return found
 
 
 def _corrections(cells: dict[str, str], recognizer: Recognizer) -> dict[str, float]:
@@ -186,7 +176,7 @@ def explain(
     from unseen.explain.figures import attribute_maps, explanation_figure, neighbours
     from unseen.recognizer import Recognizer
 
-    files, cells = find_pictures(images), _split(correct or [])
+    files, cells = find_pictures(images), read_settings(correct or [], "--correct")
     several = len(files) > 1 or images[0].is_dir()
     paths = _targets(files, output, several, "parts" if parts else "why")
     made, broken = [], False
