@@ -76,7 +76,7 @@ def predict(
     """Name what pictures show, with confidence and the attributes that speak for it."""
     if not images and not lists:
         raise UnseenError("no pictures", mend="name pictures or folders, or give --list FILE")
-    pictures = FoundPictures(images or [], lists or [])
+    threshold, pictures = _threshold(unknown), FoundPictures(images or [], lists or [])
     total = sum(1 for _ in pictures) if output else sum(1 for _ in islice(pictures, SHOWN + 1))
     if not total:
         raise UnseenError("no pictures", mend="the list is empty")
@@ -91,7 +91,7 @@ def predict(
     with quiet_libraries():
         recognizer = Recognizer.load(run, seed=seed, device=device)
         wanted, unwanted = (names_from(e, recognizer.table.names) if e else None for e in (only, exclude))
-        options = Options(top, among, wanted, unwanted, _threshold(unknown), batch_size)
+        options = Options(top, among, wanted, unwanted, threshold, batch_size)
     if output is not None:
         counts = with_bars(lambda report: _into(recognizer, pictures, output, options, total, workers, restart, report))
         _say_counts(counts, output, as_json)
@@ -105,10 +105,14 @@ def predict(
 
 
 def _threshold(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
+    if text in ("auto", "off"):
         return text
+    try:
+        if 0 <= (threshold := float(text)) <= 1:
+            return threshold
+    except ValueError:
+        pass
+    raise UnseenError(f'"{text}" is no threshold', where="--unknown", mend="auto, off, or a confidence from 0 to 1")
 
 
 def _into(
