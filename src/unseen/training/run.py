@@ -298,7 +298,8 @@ def fit(
         if plan.dataset.encoding is not None and not plan.dataset.encoding.as_it_stands:
             write_json(folder / "encoding.json", plan.dataset.encoding.to_json())
         write_attributes(folder / "attributes.csv", plan.dataset.table.attributes)
-        write_json(folder / "manifest.json", _manifest(plan, store, ingredients, fabric.device))
+        manifest = _manifest(plan, store, ingredients, fabric.device)
+        write_json(folder / "manifest.json", manifest)
         # a closed form has no randomness: one seed says it all
         seeds = config.seeds[:1] if find_method(config.method).closed_form else config.seeds
         if validation_only:
@@ -317,7 +318,8 @@ def fit(
         if rehearsed is not None:
             summary["honest"]["rehearsal"] = rehearsed
         seconds = round(time.monotonic() - started, 1)
-        numbers = {"protocols": summary, "seconds": seconds, "peak_memory_mb": peak_memory_mb()}
+        splits = {stage: manifest["splits"][stage] for stage in ("final", "validation")}
+        numbers = {"protocols": summary, "splits": splits, "seconds": seconds, "peak_memory_mb": peak_memory_mb()}
         write_json(folder / "results.json", numbers)
     return Run(folder)
 
