@@ -207,3 +207,15 @@ def test_word_vectors_of_a_region_file(tmp_path):
     regions(tmp_path / "x.hdf5", tmp_path / "out")
     with pytest.raises(DataError, match="no word vectors of 6 attributes, but none"):
         import_vectors(tmp_path / "x.hdf5", load_folder(tmp_path / "out"), tmp_path / "out")
+
+
+def test_the_command_trains_on_them(birds, tmp_path, unseen):
+    folder, tiny = birds
+    path = tiny.root / "xlsa17/data/CUB/res101.mat"
+    import_features(path, load_folder(folder), folder, "told", made_with="ResNet-101, 224 px")
+    options = ("--method", "eszsl", "--backbone", "features:told", "--vectors", "random", "--device", "cpu")
+    status, out, err = unseen("train", folder, *options, "-o", tmp_path / "run")
+    assert status == 0
+    assert "eszsl (cub) on features:told, honest protocol" in err
+    assert "None" not in out + err
+    assert "unseen predict" not in out  # there is no network to look at a picture with

@@ -221,7 +221,7 @@ def add(
         start = None if like is None else table.values[table.index(like)]
         for one in described:
             assert one.name is not None
-            values = values_of(one.cells, table, getattr(recognizer, "encoding", None), start=start, where=one.where)
+            values = values_of(one.cells, table, recognizer.encoding, start=start, where=one.where)
             seen = one.name in trained.names and bool(trained.seen[trained.index(one.name)])
             if seen:
                 lines.append(f'"{one.name}" was trained with pictures, so it counts as seen again')
@@ -252,7 +252,7 @@ def edit(
         for one in described:
             assert one.name is not None
             start = table.values[table.index(one.name if like is None else like)]
-            values = values_of(one.cells, table, getattr(recognizer, "encoding", None), start=start, where=one.where)
+            values = values_of(one.cells, table, recognizer.encoding, start=start, where=one.where)
             recognizer.edit_class(one.name, values)
         keep_table(run, recognizer.table)
     _changed(run, recognizer, [str(d.name) for d in described], "edited", [], as_json)

@@ -107,7 +107,8 @@ def train(
     if page:
         out.print(f"report:  {page}", highlight=False, soft_wrap=True)
     out.print(f"run:     {run.folder}", highlight=False, soft_wrap=True)
-    out.print(f"predict: unseen predict {run.folder} PICTURES", highlight=False, soft_wrap=True)
+    if not config.backbone.imported:
+        out.print(f"predict: unseen predict {run.folder} PICTURES", highlight=False, soft_wrap=True)
 
 
 def _kind_of_device(device: str, folder: Path) -> str:
@@ -128,7 +129,7 @@ def _tell_plan(folder: Path) -> Callable[[Plan], None]:
 
     def tell(plan: Plan) -> None:
         data, spec = plan.dataset.describe(), plan.config.backbone
-        size = spec.resolved().image_size
+        size = "" if spec.imported else f" at {spec.resolved().image_size} px"
         with suppress(UnseenError):
             if Run(folder).manifest["data"]["fingerprint"] != data["fingerprint"]:
                 _note("the pictures or the table have changed since the last training; this one takes its place")
@@ -136,7 +137,7 @@ def _tell_plan(folder: Path) -> Callable[[Plan], None]:
             f"{data['name']}: {data['classes_seen']} seen and {data['classes_unseen']} unseen classes, "
             f"{data['attributes']} attributes, {data['trainval']} pictures to train on, "
             f"{data['test_seen']} + {data['test_unseen']} to test on",
-            f"{plan.config.method} ({plan.preset}) on {spec.name} at {size} px, "
+            f"{plan.config.method} ({plan.preset}) on {spec.name}{size}, "
             f"{' and '.join(plan.config.protocols)} protocol, into {folder}",
         ]
         for line in lines:

@@ -22,14 +22,11 @@ from unseen.methods.sae import SAE
 
 RECOMMENDED = "recommended"
 """The preset for people's own data."""
-DEFAULT = MSDNPP.name
-"""The method where none is asked for."""
 METHODS: dict[str, type[Method]] = {
     method.name: method for method in (MSDN, MSDNPP, MgMRN, GlobalLinear, ESZSL, DAP, SAE, ALE, DeViSE, SJE, CLIP)
 }
 
 __all__ = [
-    "DEFAULT",
     "METHODS",
     "Branch",
     "ClassSpace",

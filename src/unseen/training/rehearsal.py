@@ -83,11 +83,6 @@ def rehearse(
     return found
 
 
-def set_aside(datasets: Sequence[Dataset]) -> list[list[str]]:
-    """Names of the classes that each draw set aside."""
-    return [[d.table.names[c] for c in np.flatnonzero(~d.table.seen)] for d in datasets]
-
-
 def rehearsal_summary(found: Sequence[tuple[Dataset, Result]]) -> dict[str, Any]:
     """What the rehearsals measured, in JSON form: metrics averaged over draws, each draw's, and its calibration."""
     from unseen.evaluation.metrics import evaluate, resample
@@ -98,7 +93,7 @@ def rehearsal_summary(found: Sequence[tuple[Dataset, Result]]) -> dict[str, Any]
         numbers = evaluate(result.gzsl, dataset.table.seen, result.gamma).as_dict()
         draws.append(
             {
-                "classes": set_aside([dataset])[0],
+                "classes": [dataset.table.names[c] for c in np.flatnonzero(~dataset.table.seen)],
                 "pictures": int(result.gzsl.is_unseen.sum()),
                 "metrics": numbers,
                 "calibration": result.calibration,
