@@ -17,7 +17,6 @@ from unseen import Recognizer, Run
 from unseen.evaluation.metrics import per_class_accuracy
 from unseen.files import write_json
 from unseen.progress import bars
-from unseen.recognizer import Look
 from unseen.training.checkpoints import load_weights
 from unseen.training.engine import batches
 from unseen.training.protocols import Stagehand, new_method
@@ -55,10 +54,9 @@ def main() -> None:
         with torch.inference_mode():
             branches = method(hand.test.batch(rows))
             scores = method.fused_attribute_scores(branches).cpu().double().numpy()
-            raw = recognizer.class_scores(branches)
+            query = method.query(branches).cpu().double().numpy()
         for i, row in enumerate(rows):
-            look = Look(recognizer, None, "", {}, scores[i])
-            look._last = recognizer.table, raw[i]
+            look = recognizer.reading(scores[i], query[i])
             truth = table.values[labels[row]]
             wrong = np.nan_to_num(np.abs(look.estimates() - truth) / spread)
             orders = {"most mistaken": np.argsort(-wrong, kind="stable"), "by chance": rng.permutation(len(wrong))}
