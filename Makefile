@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint docs benchmark clean
+.PHONY: demo test lint docs benchmark faults clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("unseen needs Python 3.11 or newer; run make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
@@ -27,8 +27,10 @@ docs: .venv/installed
 	$(BIN)/mkdocs build --strict
 
 benchmark: .venv/installed
-	$(BIN)/python benchmarks/msdn_step.py --output benchmarks/results/msdn_step.json
-	$(BIN)/python benchmarks/fieldguide_levels.py --output benchmarks/results/fieldguide_levels.json
+	$(BIN)/python -m benchmarks
+
+faults: .venv/installed
+	$(BIN)/python -m faults
 
 clean:
 	rm -rf .venv build dist site .pytest_cache .mypy_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""How much it helps to correct the attributes that a model has most wrong: `python benchmarks/corrections.py RUN`.
+"""How much it helps to correct the attributes that a model has most wrong: `python -m benchmarks.corrections RUN`.
 
 For each test picture the attributes are corrected whose estimated value is furthest from its class's, as a share of the
 attribute's range. The truth is the class table's value, what a person who knows the class would say; another row takes

@@ -1,6 +1,6 @@
 """Memory that an extraction takes beyond what its backbone takes by itself, with readers in processes of their own.
 
-    python benchmarks/extraction_memory.py PICTURES --workers 0 2 8 --output results.json
+    python -m benchmarks.extraction_memory PICTURES --workers 0 2 8 --output results.json
 
 The backbone's own: a process that runs it on one batch after another of the same size. Memory is the sum over the
 process and all it started of the proportional set size, at its highest.

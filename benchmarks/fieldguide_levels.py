@@ -1,6 +1,6 @@
 """Where fieldguide stands: chance, linear baselines, MSDN, MSDN++, full supervision; and who looks at the right part.
 
-    python benchmarks/fieldguide_levels.py [--seeds 5] [--output benchmarks/results/fieldguide_levels.json]
+    python -m benchmarks.fieldguide_levels [--seeds 5] [--output benchmarks/results/fieldguide_levels.json]
 
 T1, U, S and H are of the honest protocol. Full supervision is a ridge classifier on the same frozen features: with the
 seen classes' training pictures on their test pictures, and with half of every unseen class's pictures on the other

@@ -1,4 +1,4 @@
-"""Peak memory of `unseen import` on generated region features: `python benchmarks/import_memory.py [PICTURES ...]`.
+"""Peak memory of `unseen import` on generated region features: `python -m benchmarks.import_memory [PICTURES ...]`.
 
 Each size runs in a process of its own. The features are 2048 x 14 x 14 float32, as the field's HDF5 files hold them.
 """

@@ -1,6 +1,6 @@
 """Training from region stores of growing size: steps a second and memory, with what was read before dropped.
 
-    python benchmarks/large_store.py FOLDER [--sizes 2 8 22] [--steps 24]
+    python -m benchmarks.large_store FOLDER [--sizes 2 8 22] [--steps 24]
 
 Stores of generated float16 features, AWA2's 14 x 14 regions of 2048 channels, are made one after another in FOLDER by
 the store's own writer, trained on from disk by MSDN with a batch of 50, and deleted. Extraction is with a backbone that

@@ -1,6 +1,6 @@
 """The five best of up to 100,000 classes x 1,024 attributes: in blocks, against all scores at once.
 
-    python benchmarks/many_classes.py [--classes 1000 3000 10000 30000 100000] [--batch 64] [--repeats 5]
+    python -m benchmarks.many_classes [--classes 1000 3000 10000 30000 100000] [--batch 64] [--repeats 5]
                                       [--output benchmarks/results/many_classes.json]
 
 Both sides start from the pictures' attribute scores and end with classes and confidence (softmax over all classes).

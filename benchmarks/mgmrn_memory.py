@@ -1,6 +1,6 @@
 """Memory that an Mg-MRN training step needs on a GPU: estimated on fake tensors, not measured on a GPU.
 
-    python benchmarks/mgmrn_memory.py [--backbone resnet101.tv_in1k] [--size 448] [--batch 16] [--output FILE]
+    python -m benchmarks.mgmrn_memory [--backbone resnet101.tv_in1k] [--size 448] [--batch 16] [--output FILE]
 
 The step is run on tensors that have shapes and types but no memory, and the bytes of all living ones are added up after
 every operator: weights, gradients, momentum, activations kept for the backward pass, and what operators read and

@@ -1,6 +1,6 @@
 """An MSDN training step against a literal einsum transcription of the formulas, and against this machine's matrix rate.
 
-    python benchmarks/msdn_step.py [--shape cub] [--repeats 7] [--output benchmarks/results/msdn_step.json]
+    python -m benchmarks.msdn_step [--shape cub] [--repeats 7] [--output benchmarks/results/msdn_step.json]
 
 The literal side is written from the formulas term by term: every bilinear map is its own einsum, regions are
 normalised in every step, and nothing is shared. Both sides are timed alternately in one process; ratios are of the

@@ -1,6 +1,6 @@
 """An exported model against torch: do real pictures get the same answers, and which is faster?
 
-python benchmarks/onnx_speed.py RUN PICTURES [--threads 2] [--pictures 200] [--output FILE.json]
+python -m benchmarks.onnx_speed RUN PICTURES [--threads 2] [--pictures 200] [--output FILE.json]
 
 Both sides read the same pictures, each with its own code, and compute class scores from the same class table. Times are
 of the network alone, without reading pictures; the two take turns, and the median of their rounds is printed.

@@ -1,6 +1,6 @@
 """How well a rehearsal foretells the accuracy on unseen classes: finished runs that have their pictures, without them.
 
-    python benchmarks/rehearsal.py runs/msdnpp-fieldguide runs/eszsl-fieldguide --draws 3 --output results.json
+    python -m benchmarks.rehearsal runs/msdnpp-fieldguide runs/eszsl-fieldguide --draws 3 --output results.json
 
 The pictures of unseen classes are left out of a copy of each run's dataset, the run is repeated on it, and what its
 rehearsal says is set beside what was measured on those pictures.

@@ -1,6 +1,6 @@
 """Latency, memory and behaviour under load of `unseen serve`, asked over loopback.
 
-    python benchmarks/serve_load.py RUN PICTURE [--requests 2000] [--burst 500] [--output FILE]
+    python -m benchmarks.serve_load RUN PICTURE [--requests 2000] [--burst 500] [--output FILE]
 
 One process serves, this one asks. Latency is that of one request after another; memory is the server's resident set,
 after a warm-up of 100 requests and at the end; the burst sends its requests at one time.

@@ -1,6 +1,6 @@
 """Does it pay to make two attributes of a yes/no or size column of a spreadsheet? Fieldguide as words, both ways.
 
-``python benchmarks/spreadsheet_columns.py [CACHE]`` trains ESZSL and `global` on both and prints what the honest
+``python -m benchmarks.spreadsheet_columns [CACHE]`` trains ESZSL and `global` on both and prints what the honest
 protocol gives with seed 0, in two minutes on two cores.
 """
 

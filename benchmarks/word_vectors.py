@@ -1,6 +1,6 @@
 """Time and memory of reading a few words from a word2vec binary file of GoogleNews' shape (3,000,000 x 300).
 
-    python benchmarks/word_vectors.py FOLDER
+    python -m benchmarks.word_vectors FOLDER
 
 The file is generated in FOLDER (3.6 GB) and deleted afterwards. Results go to benchmarks/results/word_vectors.json.
 """

@@ -1,0 +1,1 @@
+"""What unseen costs, each measurement against the obvious way in the same run: `python -m benchmarks`."""

@@ -1,0 +1,1 @@
+"""What happens to unseen when things go wrong, tried out on purpose: `python -m faults`."""

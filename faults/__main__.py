@@ -1,0 +1,43 @@
+"""Every campaign, one after another, or one with its options: `python -m faults [NAME [OPTIONS]]`.
+
+Results go to faults/results/NAME.json; `python -m benchmarks --docs` makes the tables of docs/reliability.md of them. The
+status is 1 if anything came out other than it should.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import time
+
+from benchmarks.measured import ROOT, finish
+
+CAMPAIGNS: tuple[str, ...] = ()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__.splitlines()[0])
+    names = parser.add_subparsers(dest="name", metavar="NAME")
+    modules = {name: importlib.import_module(f"faults.{name}") for name in CAMPAIGNS}
+    for name, module in modules.items():
+        module.add_arguments(names.add_parser(name, help=(module.__doc__ or "").splitlines()[0]))
+    options = parser.parse_args()
+    failed = []
+    for name in [options.name] if options.name else modules:
+        given = options if options.name else parser.parse_args([name])
+        print(f"\n# {name}", flush=True)
+        began = time.monotonic()
+        found = modules[name].run(given, lambda line: print(line, file=sys.stderr, flush=True))
+        output = ROOT / "faults" / "results" / f"{name}.json"
+        finish(output, found.tables, began=began, failures=found.failures, **found.facts)
+        for failure in found.failures:
+            print(f"FAILED: {failure}")
+        if found.failures:
+            failed.append(name)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()
