@@ -1,0 +1,74 @@
+"""Seconds from a command to its first answer, against importing torch and against a plain script with torch and timm.
+
+    python -m benchmarks.start_up [--repeats 7] [--output FILE]
+
+The plain script loads the same network and photograph and prints the mean of its features. Every side is
+a new process, in turn; the first round, which warms the cache of files, does not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import unseen
+from benchmarks.measured import alternately, finish
+from unseen.data.catalogue import cache_folder, load_dataset
+
+PLAIN = """
+import sys, timm, torch
+from PIL import Image
+from safetensors.torch import load_file
+from timm.data import create_transform
+name, weights, size, picture = sys.argv[1:]
+model = timm.create_model(name, num_classes=0).eval()
+model.load_state_dict(load_file(weights), strict=False)
+pixels = create_transform(int(size))(Image.open(picture).convert("RGB"))[None]
+with torch.inference_mode():
+    print(model.forward_features(pixels).mean().item())
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    began = time.monotonic()
+    from unseen.data.fieldguide import BACKBONE
+
+    dataset = load_dataset("fieldguide", cache=cache_folder(None))
+    picture = str(dataset.paths()[0])
+    with tempfile.TemporaryDirectory() as place:
+        run = unseen.fit("eszsl", "fieldguide", Path(place) / "run", device="cpu").folder
+        command = [sys.executable, "-m", "unseen.cli"]
+        plain = [BACKBONE["name"], str(BACKBONE["weights"]), str(BACKBONE["image_size"]), picture]
+        sides = {
+            "python -c pass": [sys.executable, "-c", "pass"],
+            "import torch": [sys.executable, "-c", "import torch"],
+            "import timm": [sys.executable, "-c", "import timm"],
+            "a plain script: torch, timm, one photograph": [sys.executable, "-c", PLAIN, *plain],
+            "unseen --help": [*command, "--help"],
+            "unseen classes list": [*command, "classes", "list", str(run)],
+            "unseen predict, one photograph": [*command, "predict", str(run), picture],
+            "unseen predict, 64 photographs": [*command, "predict", str(run), *map(str, dataset.paths()[:64])],
+        }
+
+        def timed(what: list[str]) -> None:
+            subprocess.run(what, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+        seconds = alternately({name: lambda w=what: timed(w) for name, what in sides.items()}, options.repeats)
+    least = seconds["a plain script: torch, timm, one photograph"]
+    rows = [
+        {"what": name, "seconds": round(value, 2), "of the plain script": round(value / least, 2)}
+        for name, value in seconds.items()
+    ]
+    finish(options.output, {"Start-up": rows}, began=began)
+
+
+if __name__ == "__main__":
+    main()

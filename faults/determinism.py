@@ -1,0 +1,121 @@
+"""The same seed gives the same bytes: with other numbers of readers, other hash seeds, and from disk.
+
+    python -m faults determinism [--methods msdnpp mgmrn] [--species 12]
+
+Of each method one run is the pattern, with no readers and everything in memory. Every other one starts from nothing (no
+features, no cache) with 1 or 4 readers, another PYTHONHASHSEED, or everything read from disk, and must end with the
+same files, apart from what says when and how long.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measured import ROOT
+
+from faults.campaign import Outcome, Report
+
+METHODS = ("eszsl", "global", "msdn", "msdnpp", "mgmrn")
+VARIANTS: dict[str, tuple[tuple[str, ...], str]] = {
+    "the same again": (("--workers", "0"), "0"),
+    "1 reader": (("--workers", "1"), "1"),
+    "4 readers": (("--workers", "4"), "2"),
+    "4 readers, from disk": (("--workers", "4", "--memory", "0"), "3"),
+}
+"""Options of ``unseen train`` and the hash seed."""
+TIMES = ("seconds", "peak_memory_mb")
+SMALL = {"mgmrn": ("--stage=-3,-2,-1", "--recipe", "batch_size=8", "--recipe", "shots=2")}
+"""Options that a method needs on a small network."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--species", type=int, default=12, help="of the drawn dataset")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Digest of every file that a run's numbers stand in, times apart."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.is_file() and "tensorboard" not in name and path.name not in (".lock", "report.html"):
+            data = path.read_bytes()
+            if path.suffix in (".json", ".jsonl"):
+                data = json.dumps([_timeless(json.loads(line)) for line in _documents(path)]).encode()
+            elif path.suffix == ".safetensors":
+                data = _tensors(data)
+            found[name] = hashlib.sha256(data).hexdigest()
+    return found
+
+
+def _documents(path: Path) -> list[str]:
+    text = path.read_text(encoding="utf-8")
+    return text.splitlines() if path.suffix == ".jsonl" else [text]
+
+
+def _tensors(data: bytes) -> bytes:
+    """A safetensors file with what its metadata says of times taken out."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    told = header.get("__metadata__", {})
+    for name, text in told.items():
+        told[name] = _timeless(json.loads(text)) if text.startswith("{") else text
+    return json.dumps(header, sort_keys=True).encode() + data[end:]
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _timeless(v) for k, v in value.items() if k not in TIMES}
+    return [_timeless(v) for v in value] if isinstance(value, list) else value
+
+
+def differences(first: dict[str, str], second: dict[str, str]) -> list[str]:
+    """Names of files that only one has, or that differ."""
+    return [name for name in sorted({*first, *second}) if first.get(name) != second.get(name)]
+
+
+def train(method: str, dataset: Path, folder: Path, cache: Path, options: tuple[str, ...], hash_seed: str) -> None:
+    """One run in a process of its own."""
+    small = ("--backbone", "test_resnet", "--backbone-weights", "random", "--image-size", "64")
+    shared = () if method == "eszsl" else ("--epochs", "2")
+    command = [sys.executable, "-m", "unseen.cli", "train", str(dataset), "--method", method, *small, *shared]
+    command += ["--device", "cpu", "--output", str(folder), "--cache", str(cache), "--no-report"]
+    environment = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT / "src")}
+    command += [*SMALL.get(method, ()), *options]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1200)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command[3:])}: {done.stderr.strip().splitlines()[-1]}")
+
+
+def run(options: argparse.Namespace, report: Report) -> Outcome:
+    from unseen.data.fieldguide import build
+
+    rows, failures = [], []
+    with tempfile.TemporaryDirectory() as place:
+        home = Path(place)
+        build(home / "tiny", species=options.species, pictures=6, size=64, workers=1)
+        for method in options.methods:
+            pattern: dict[str, str] = {}
+            row: dict[str, Any] = {"method": method}
+            for name, (given, hash_seed) in {"": ((), "0"), **VARIANTS}.items():
+                folder = home / f"{method}-{name or 'pattern'}"
+                train(method, home / "tiny", folder, home / f"cache-{folder.name}", given, hash_seed)
+                found = contents(folder)
+                if not name:
+                    pattern, row["files"] = found, len(found)
+                    continue
+                differ = differences(pattern, found)
+                row[name] = "equal" if not differ else f"{len(differ)} differ"
+                failures += [f"{method}, {name}: {file} is not that of the first run" for file in differ]
+                report(f"{method}, {name}: {row[name]}")
+            rows.append(row)
+    return Outcome({"The same bytes": rows}, failures)
