@@ -159,8 +159,6 @@ class Backbone(nn.Module):
         reduction: what its regions go through; `None` for none.
     """
 
-    reduction: Reduction | None = None
-
     def __init__(self, spec: BackboneSpec) -> None:
         super().__init__()
         if spec.imported:
@@ -175,6 +173,7 @@ class Backbone(nn.Module):
         self._channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
         _check_patches(self.model, spec)
         self._indices = self._intermediates()
+        self.reduction: Reduction | None = None
         self.grids: list[tuple[int, int]] = []
         self.channels: list[int] = []
         try:

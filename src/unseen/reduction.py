@@ -156,10 +156,10 @@ class Reduction(nn.Module):
                 about, names = file.metadata() or {}, list(file.keys())
                 spec = ReductionSpec.parse(about["reduce"])
                 height, width = map(int, about["grid"].split("x"))
-                shape = file.get_slice("components").get_shape() if names else (spec.components,)
+                shape = file.get_slice("components").get_shape() if names else (spec.components, 0)
                 if not (0 < min(height, width) <= max(height, width) <= _LARGEST) or about["dtype"] not in _DTYPES:
                     raise ValueError
-                if names != ["components"] * bool(spec.components) or shape[0] != spec.components:
+                if names != ["components"] * bool(spec.components) or len(shape) != 2 or shape[0] != spec.components:
                     raise ValueError
                 axes = file.get_tensor("components").float() if names else None
         except FileNotFoundError:

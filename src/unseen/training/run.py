@@ -127,8 +127,8 @@ class Plan:
     ) -> RegionStore | PictureStore:
         """The region store of all pictures of the dataset; for a method trained end to end the pictures themselves.
 
-        Regions are reduced by what a run's ``folder`` has kept; without one, axes are fitted on the training pictures of
-        the validation stage, which no protocol tests on.
+        Regions are reduced by what a run's ``folder`` has kept; without one, axes are fitted on the training pictures
+        of the validation stage, which no protocol tests on.
         """
         cache = cache / "regions"
         reducing: dict[str, Any] = {}
