@@ -24,19 +24,20 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from benchmarks.measured import alternately, finish
 from unseen.backbones import Backbone
 from unseen.cli.configuring import make_backbone
 from unseen.data.catalogue import cache_folder
-from unseen.data.features import RegionStore
+from unseen.data.features import RegionStore, write_store
 from unseen.evaluation.metrics import Resampled, resample
 from unseen.methods import ClassSpace, create_method, find_method, find_preset
 from unseen.methods.base import GradientMethod
 from unseen.reduction import FILE, Reduction, ReductionSpec
 from unseen.training.config import RunConfig
 from unseen.training.engine import PRECISIONS, make_fabric, to_weight_precision
-from unseen.training.protocols import Stagehand, decisions_path, load_decisions
+from unseen.training.protocols import Stagehand, decisions_path, load_decisions, validate_seeds
 from unseen.training.run import Plan, Run, fit
 
 REDUCTIONS = ("pca:64", "pca:32", "merge:2", "merge:2,pca:64")
@@ -155,6 +156,42 @@ def reading(base: RunConfig, reductions: tuple[str, ...], cache: Path, repeats: 
     return [{**row, "reading": f"{times[row['regions']] / times['full']:.2f}x"} for row in rows]
 
 
+def bases(base: RunConfig, method: str, components: int, cache: Path) -> list[dict]:
+    """The same space in two bases, on the validation classes alone: what the basis was chosen on."""
+    plan, fabric = Plan.of(replace(base, method=method), cache), make_fabric("cpu", base.precision)
+    full = plan.extract(cache, "cpu", 0)
+    assert isinstance(full, RegionStore)
+    parts = plan.ingredients(full, Path())
+    pictures = parts.partition("validation").train
+    reduction = Reduction(ReductionSpec(components), full.grid())
+    reduction.fit(full.read(part) for part in np.array_split(pictures, 32))
+    drawn = reduction.components
+    assert drawn is not None
+    unit = F.normalize(full.read(pictures[:: max(1, len(pictures) // 200)]).float().flatten(0, 1), dim=1) @ drawn.T
+    axes = torch.linalg.eigh(unit.T.double() @ unit.double())[1].T.flip(0).float() @ drawn
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for name, basis in (("random", drawn), ("principal axes", axes)):
+            reduction.components = basis
+            store = write_store(
+                Path(temporary) / name / "store",
+                lambda start, stop: reduction(full.read(range(start, stop))).numpy(),
+                names=full.names,
+                grid=reduction.grid,
+                channels=components,
+                source={"basis": name},
+            )
+            chosen = validate_seeds(replace(parts, store=store), base.seeds, Path(temporary) / name, fabric)
+            cells = {
+                f"{title}, validation classes, by seed": ", ".join(
+                    f"{100 * c.metrics[key]:.1f}" for c in chosen.values()
+                )
+                for title, key in (("T1", "T1"), ("best H", "best_H"))
+            }
+            rows.append({"method": method, "regions": f"pca:{components}", "basis": name, **cells})
+    return rows
+
+
 def synthetic(repeats: int) -> list[dict]:
     """Steps on random regions of CUB's published size."""
     rows = []
@@ -200,6 +237,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=None, help="as of `unseen train`")
     parser.add_argument("--methods", nargs="*", default=["eszsl", "msdnpp"], help="none: random regions alone")
     parser.add_argument("--reductions", nargs="+", default=list(REDUCTIONS))
+    parser.add_argument("--basis", type=int, default=64, help="components of the table on the basis; 0: leave it out")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--precision", choices=PRECISIONS, default="32-true")
     parser.add_argument("--repeats", type=int, default=7, help="steps timed a row")
@@ -238,6 +276,8 @@ def main() -> None:
     if rows:
         tables[f"Accuracy on {name}"] = [{k: row[k] for k in wanted} for row in rows]
         tables[f"Cost on {name}"] = [{k: row[k] for k in spent} for row in rows]
+        if asked.basis:
+            tables[f"Basis on {name}"] = bases(base, asked.methods[-1], asked.basis, cache)
         tables[f"Once on {name}"] = reading(base, reductions, cache, asked.repeats)
     if not asked.no_synthetic:
         tables["A step at CUB's published size"] = synthetic(max(3, asked.repeats // 2))
