@@ -29,7 +29,7 @@ from unseen.errors import RunError, UnseenError
 from unseen.files import write_with
 
 FILE = "reduction.safetensors"
-_LARGEST = 65_536
+_LARGEST = 4096
 _MEND = "pca:256, merge:2, or merge:2,pca:256"
 
 
@@ -56,7 +56,7 @@ class ReductionSpec:
         for word in filter(None, text.replace(" ", "").split(",")):
             match = re.fullmatch(r"(pca|merge):([1-9][0-9]{0,4})", word)
             if match is None or match[1] in found or match[0] == "merge:1":
-                raise UnseenError(f'"{text}" is no reduction', where="--reduce", mend=_MEND)
+                raise UnseenError(f'"{text}" is no reduction', where="reduce", mend=_MEND)
             found[match[1]] = int(match[2])
         return cls(found.get("pca", 0), found.get("merge", 1))
 
@@ -81,7 +81,8 @@ class Reduction(nn.Module):
     """
 
     components: Tensor | None
-    pool: Tensor | None
+    rows: Tensor
+    columns: Tensor
 
     def __init__(
         self, spec: ReductionSpec, full_grid: tuple[int, int], components: Tensor | None = None, dtype: str = "float16"
@@ -90,7 +91,8 @@ class Reduction(nn.Module):
         self.spec, self.full_grid, self.dtype = spec, full_grid, dtype
         self.grid = spec.grid(full_grid)
         self.register_buffer("components", components)
-        self.register_buffer("pool", _pool(full_grid, self.grid) if spec.merge > 1 else None)
+        for name, full, left in zip(("rows", "columns"), full_grid, self.grid, strict=True):
+            self.register_buffer(name, _shares(full, left))
 
     def channels(self, full: int) -> int:
         """Channels that are left of so many."""
@@ -106,8 +108,10 @@ class Reduction(nn.Module):
     def forward(self, regions: Tensor) -> Tensor:
         """Raw regions ``(B, R, C)`` to float32 ``(B, R', P)``."""
         regions = regions.to(getattr(torch, self.dtype)).float()
-        if self.pool is not None:
-            regions = self.pool @ regions
+        if self.grid != self.full_grid:
+            width = (self.full_grid[1], regions.shape[2])
+            rows = self.rows @ regions.unflatten(1, self.full_grid).flatten(2)
+            regions = (self.columns @ rows.unflatten(2, width)).flatten(1, 2)
         return regions if self.components is None else F.linear(regions, self.components)
 
     def fit(self, batches: Iterable[Tensor]) -> float:
@@ -127,7 +131,7 @@ class Reduction(nn.Module):
         for regions in batches:
             if regions.shape[-1] < self.spec.components:
                 problem = f"pca:{self.spec.components} of {regions.shape[-1]} channels"
-                raise UnseenError(problem, where="--reduce", mend=f"give at most pca:{regions.shape[-1]}")
+                raise UnseenError(problem, where="reduce", mend=f"give at most pca:{regions.shape[-1]}")
             unit = F.normalize(self(regions).flatten(0, 1), dim=1)
             moment = moment.to(unit.device) + (unit.T @ unit).double()
         values, vectors = torch.linalg.eigh(moment.cpu())
@@ -179,14 +183,8 @@ def _basis(size: int) -> Tensor:
     return q * r.diagonal().sign()
 
 
-def _pool(full: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """``(R', R)`` weights of the mean over each cell of a coarser grid, of regions cut by its edges their share."""
-    rows, columns = (_shares(old, new) for old, new in zip(full, grid, strict=True))
-    return torch.kron(rows, columns)
-
-
 def _shares(old: int, new: int) -> Tensor:
-    """``(new, old)`` how much of each of ``new`` equal parts of a line each of ``old`` equal parts makes up."""
+    """``(new, old)`` what each of ``old`` equal parts of a line makes up of each of ``new`` equal parts."""
     edges = torch.arange(new + 1, dtype=torch.float64) * old / new
     left, right = edges[:-1, None], edges[1:, None]
     cell = torch.arange(old, dtype=torch.float64)
