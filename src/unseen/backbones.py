@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from unseen import towers
 from unseen.errors import DataError, UnseenError
 from unseen.files import read_json
+from unseen.reduction import Reduction
 from unseen.vision import InterpolationMode, timm
 from unseen.vision import transforms as TF
 
@@ -150,10 +151,11 @@ class Backbone(nn.Module):
 
     Attributes:
         spec: the spec, resolved.
-        fingerprint: `spec.fingerprint()` when the weights were loaded.
+        fingerprint: `spec.fingerprint()` when the weights were loaded; of a reduced one that of its regions.
         transform: the matching picture transform.
         grids: (height, width) of each stage's region grid.
         channels: channels of each stage.
+        reduction: what its regions go through; `None` for none.
     """
 
     def __init__(self, spec: BackboneSpec) -> None:
@@ -170,6 +172,7 @@ class Backbone(nn.Module):
         self._channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
         _check_patches(self.model, spec)
         self._indices = self._intermediates()
+        self.reduction: Reduction | None = None
         self.grids: list[tuple[int, int]] = []
         self.channels: list[int] = []
         try:
@@ -206,6 +209,21 @@ class Backbone(nn.Module):
                 ) from None
         return self
 
+    def reduced(self, reduction: Reduction) -> Self:
+        """The same backbone, of one stage, with its regions reduced from here on.
+
+        Raises:
+            UnseenError: the reduction is of another grid or of other channels.
+        """
+        grid, channels = self.grids[0], self.channels[0]
+        axes = reduction.components
+        if reduction.full_grid != grid or (axes is not None and axes.shape[1] != channels):
+            raise UnseenError("its regions are not those that the reduction is of", where=self.spec.name)
+        self.reduction = reduction
+        self.grids, self.channels = [reduction.grid], [reduction.channels(channels)]
+        self.fingerprint = hashlib.sha256(f"{self.fingerprint} {reduction.fingerprint}".encode()).hexdigest()
+        return self
+
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """Region features of every stage.
 
@@ -215,7 +233,8 @@ class Backbone(nn.Module):
         Returns:
             One tensor (B, R, C) per stage, the R = h·w regions in row-major order.
         """
-        return [feature_map.flatten(2).transpose(1, 2) for feature_map in self.maps(pixels)]
+        found = [feature_map.flatten(2).transpose(1, 2) for feature_map in self.maps(pixels)]
+        return found if self.reduction is None else [self.reduction(found[0])]
 
     def maps(self, pixels: Tensor) -> list[Tensor]:
         """One map (B, C, h, w) per stage of transformed pictures (B, 3, H, W), with gradients if fine-tuned."""

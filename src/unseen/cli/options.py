@@ -15,7 +15,7 @@ from unseen.cli.common import CacheOption, DeviceOption
 from unseen.cli.configuring import absolute_model, make_backbone, parse_protocols, parse_seeds
 from unseen.errors import UnseenError
 
-ENTRIES = ("select", "split_seed", "store_dtype", "precision", "accumulate", "rehearsals")
+ENTRIES = ("select", "split_seed", "store_dtype", "reduce", "precision", "accumulate", "rehearsals")
 """Options that are entries of a run as they stand."""
 
 
@@ -59,6 +59,13 @@ class RunOptions:
     select: Annotated[str, typer.Option(help="Validation metric that picks the epoch: H, T1 or AUSUC.")] = "H"
     split_seed: Annotated[int, typer.Option(help="Seed of the draw of validation classes.")] = 0
     store_dtype: Annotated[str, typer.Option(help="Region store: float16, bfloat16 or float32.")] = "float16"
+    reduce: Annotated[
+        str,
+        typer.Option(
+            help="Train on fewer numbers a picture: pca:256 (channels), merge:2 (2x2 regions become one), or "
+            "merge:2,pca:256."
+        ),
+    ] = ""
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, 16-mixed or 64-true.")] = "32-true"
     accumulate: Annotated[int, typer.Option(help="Micro-batches a step.")] = 1
     rehearsals: Annotated[

@@ -115,13 +115,7 @@ def extract(
     workers = chosen_workers(workers, torch.device(device))
     with first_before_others():
         hashes = content_hashes(files, folder / "hashes.json")
-    facts = {
-        "format": _FORMAT,
-        "backbone": backbone.fingerprint,
-        "dtype": dtype,
-        "pictures": list(zip(names, hashes, strict=True)),
-    }
-    fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    fingerprint = store_fingerprint(backbone.fingerprint, dtype, names, hashes)
     store = folder / fingerprint[:16]
     meta = {
         "format": _FORMAT,
@@ -168,6 +162,13 @@ def extract(
         return RegionStore.open(store)
 
 
+def store_fingerprint(backbone: str, dtype: str, names: Sequence[str], hashes: Sequence[str]) -> str:
+    """SHA-256 of what features are made of: fingerprint of a backbone, dtype, and pictures by name and content."""
+    pictures = list(zip(names, hashes, strict=True))
+    facts = {"format": _FORMAT, "backbone": backbone, "dtype": dtype, "pictures": pictures}
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
 def write_store(
     folder: Path,
     read: Callable[[int, int], np.ndarray],
@@ -178,6 +179,7 @@ def write_store(
     source: Mapping[str, Any],
     dtype: str = "float16",
     chunk: int = 32,
+    fingerprint: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> "RegionStore":
     """Fills a store with features made elsewhere, or with what of them is missing, and opens it.
@@ -193,10 +195,11 @@ def write_store(
         source: what the features are and of what file; JSON.
         dtype: "float16", "bfloat16" or "float32".
         chunk: pictures read at once.
+        fingerprint: of the features; default one of the other arguments.
         progress: told (pictures done, pictures in all) after every chunk.
     """
     facts = {"format": _FORMAT, "source": dict(source), "dtype": dtype, "pictures": list(names), "grid": list(grid)}
-    fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    fingerprint = fingerprint or hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     meta = {
         "format": _FORMAT,
         "fingerprint": fingerprint,

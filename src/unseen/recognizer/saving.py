@@ -28,6 +28,8 @@ from unseen.errors import RunError
 from unseen.files import read_json, write_json, write_text
 from unseen.methods import Method, Settings, find_method
 from unseen.recognizer.card import CardFields, model_card
+from unseen.reduction import FILE as REDUCTION
+from unseen.reduction import Reduction
 from unseen.towers import PREFIX, TEXTS, model_files
 from unseen.training.checkpoints import load_weights, save_weights
 from unseen.training.endtoend import build_method
@@ -45,7 +47,7 @@ TOWER = "backbone"
 ENCODING = "encoding.json"
 REFERENCES = "weights-references.npz"
 CARD = "README.md"
-FILES = (FACTS, WEIGHTS, "classes.csv", "attributes.csv", ENCODING, REFERENCES, TEXTS, BACKBONE, CARD)
+FILES = (FACTS, WEIGHTS, "classes.csv", "attributes.csv", ENCODING, REFERENCES, TEXTS, BACKBONE, REDUCTION, CARD)
 PATTERNS = (*FILES, *(f"{TOWER}/*.{kind}" for kind in ("json", "safetensors", "model", "txt")))
 """What is fetched from the hub, and what an upload replaces there."""
 DTYPES = ("float32", "float16", "bfloat16")
@@ -67,6 +69,7 @@ class Parts:
         gamma, temperature, threshold, store_dtype, about, encoding: as in
             :class:`~unseen.recognizer.model.Recognizer`.
         typical: ``(K,)`` attribute scores of the average training picture, where there are no references.
+        reduction: file of what the backbone's regions go through, if anything.
     """
 
     folder: Path
@@ -83,6 +86,7 @@ class Parts:
     about: Mapping[str, Any]
     encoding: Encoding | None
     typical: np.ndarray | None = None
+    reduction: Path | None = None
 
     def build(self, as_trained: bool = False) -> tuple[Backbone, Method, ClassTable]:
         """Backbone, method with its weights, and class table: as it is in use, or as it was in training."""
@@ -94,6 +98,8 @@ class Parts:
         # the weights of an end-to-end method hold the backbone's
         spec = replace(self.spec, weights="random") if find_method(self.method).end_to_end else self.spec
         backbone = Backbone(spec)
+        if self.reduction is not None:
+            backbone.reduced(Reduction.load(self.reduction))
         method = build_method(self.method, backbone, torch.ones(shape), self.settings)
         load_weights(self.weights, method)
         return backbone, method, table
@@ -164,6 +170,7 @@ def read_run(folder: Path, seed: int | None = None) -> Parts:
         run.config.store_dtype,
         about,
         _encoding(folder),
+        reduction=folder / REDUCTION if run.config.reduce else None,
     )
 
 
@@ -195,6 +202,7 @@ def read_saved(folder: Path) -> Parts:
         facts.mapping("about"),
         _encoding(folder),
         facts.numbers("typical") if facts.has("typical") else None,
+        folder / REDUCTION if facts.has("reduce") else None,
     )
 
 
@@ -218,10 +226,14 @@ def save(
         references.save(folder / REFERENCES)
     if recognizer.encoding is not None:
         write_json(folder / ENCODING, recognizer.encoding.to_json())
+    reduction = recognizer.backbone.reduction
+    if reduction is not None:
+        reduction.save(folder / REDUCTION)
     for name, there in (
         (ENCODING, recognizer.encoding is not None),
         (REFERENCES, references is not None),
         (BACKBONE, stored == "file"),
+        (REDUCTION, reduction is not None),
     ):
         if not there:
             (folder / name).unlink(missing_ok=True)  # of an earlier save
@@ -235,6 +247,7 @@ def save(
         "temperature": recognizer.temperature,
         "threshold": recognizer.threshold,
         "store_dtype": recognizer.store_dtype,
+        "reduce": None if reduction is None else str(reduction.spec),
         "typical": recognizer.typical.tolist() if recognizer.typical.any() else None,
         "about": without_paths(recognizer.about),
     }

@@ -38,6 +38,7 @@ def result_rows(runs: Sequence[Run]) -> list[dict[str, str]]:
             label = "none" if found["deterministic"] else ", ".join(names)
             backbone = manifest["backbone"]
             how = "frozen" if backbone["frozen"] else "fine-tuned"
+            how += f", {backbone['reduce']}" if backbone.get("reduce") else ""
             rows.append(
                 {
                     "method": manifest["method"]["name"],

@@ -9,6 +9,7 @@ from typing import Any, Self
 from unseen.backbones import FINAL, BackboneSpec
 from unseen.errors import RunError, UnseenError
 from unseen.methods import find_method
+from unseen.reduction import ReductionSpec
 
 PROTOCOLS = ("honest", "paper")
 STORE_DTYPES = ("float16", "bfloat16", "float32")
@@ -32,6 +33,7 @@ class RunConfig:
         split_seed: of the draw of validation classes and pictures.
         select: validation metric that picks epoch or hyper-parameters in ``honest``; H is taken at its best gamma.
         store_dtype: of the region store.
+        reduce: of every picture's regions, see :class:`unseen.reduction.ReductionSpec`; ``""`` for as they are.
         precision: Fabric's precision of training.
         accumulate: micro-batches a step.
         rehearsals: draws of classes set aside where no unseen class has pictures to test on; see
@@ -50,6 +52,7 @@ class RunConfig:
     split_seed: int = 0
     select: str = "H"
     store_dtype: str = "float16"
+    reduce: str = ""
     precision: str = "32-true"
     accumulate: int = 1
     rehearsals: int = 1
@@ -80,6 +83,10 @@ class RunConfig:
             raise UnseenError(
                 f'unknown type "{self.store_dtype}"', where="store dtype", mend=f"one of {', '.join(STORE_DTYPES)}"
             )
+        object.__setattr__(self, "reduce", str(ReductionSpec.parse(self.reduce)))
+        if self.reduce and (needed > 1 or find_method(self.method).reads_text):
+            problem = f"{self.method} reads its backbone's features as they are"
+            raise UnseenError(problem, where="--reduce", mend="leave it out, or use a method on frozen regions")
         if self.accumulate < 1:
             raise UnseenError(f"accumulate is {self.accumulate}", mend="give 1 or more")
         if self.rehearsals < 0:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ import unseen
 from unseen.backbones import Backbone, BackboneSpec
 from unseen.classes import ClassTable, write_attributes
 from unseen.data.catalogue import FIELDGUIDE, cache_folder, load_dataset
-from unseen.data.dataset import Dataset
+from unseen.data.dataset import Dataset, validation_partition
 from unseen.data.features import ExtractionPlan, RegionStore, chosen_workers, extract
 from unseen.data.importing import imported_store
 from unseen.data.pictures import PictureStore
+from unseen.data.reduced import extract_reduced, reduce_store
 from unseen.distributed import first_before_others, is_first, own_folder
 from unseen.errors import RunError, UnseenError
 from unseen.evaluation.metrics import Interval, bootstrap, evaluate, per_class_accuracy
@@ -32,6 +34,8 @@ from unseen.files import read_json, write_json
 from unseen.methods import find_method, find_preset
 from unseen.methods.base import Recipe, Settings, change_recipe
 from unseen.progress import Report, silent
+from unseen.reduction import FILE as REDUCTION
+from unseen.reduction import Reduction, ReductionSpec
 from unseen.semantics import attribute_vectors
 from unseen.towers import TEXTS, TextTower
 from unseen.training.checkpoints import load_weights
@@ -114,12 +118,32 @@ class Plan:
         return cls(config, dataset, settings, recipe, name, vectors, label)
 
     def extract(
-        self, cache: Path, device: str, workers: int, report: Report = silent, budget_bytes: int | None = None
+        self,
+        cache: Path,
+        device: str,
+        workers: int,
+        report: Report = silent,
+        budget_bytes: int | None = None,
+        folder: Path | None = None,
     ) -> RegionStore | PictureStore:
-        """The region store of all pictures of the dataset; for a method trained end to end the pictures themselves."""
+        """The region store of all pictures of the dataset; for a method trained end to end the pictures themselves.
+
+        Regions are reduced by what a run's ``folder`` has kept; without one, axes are fitted on the training pictures
+        of the validation stage, which no protocol tests on.
+        """
+        cache = cache / "regions"
+        reducing: dict[str, Any] = {}
+        if self.config.reduce:
+            reducing = {
+                "spec": ReductionSpec.parse(self.config.reduce),
+                "fit_on": validation_partition(self.dataset, self.config.split_seed).train,
+                "kept": None if folder is None else folder / REDUCTION,
+                "report": report,
+            }
         if self.config.backbone.imported:
-            return imported_store(self.dataset, Path(self.config.backbone.weights))
-        backbone, cache = Backbone(self.config.backbone), cache / "regions"
+            full = imported_store(self.dataset, Path(self.config.backbone.weights))
+            return reduce_store(full, cache, device=device, **reducing) if reducing else full
+        backbone = Backbone(self.config.backbone)
         names, note = self.dataset.files, ""
         if find_method(self.config.method).end_to_end:
             workers = chosen_workers(workers, torch.device(device))
@@ -136,7 +160,7 @@ class Plan:
                 note = f"({plan})"
                 tell(plan.pictures - plan.todo, plan.pictures)
 
-        return extract(
+        return (extract_reduced if reducing else extract)(
             self.dataset.paths(),
             backbone,
             cache,
@@ -146,6 +170,7 @@ class Plan:
             workers=workers,
             progress=tell,
             on_plan=announce,
+            **reducing,
         )
 
     def ingredients(self, store: RegionStore | PictureStore, folder: Path) -> Ingredients:
@@ -256,8 +281,11 @@ def fit(
         raise RunError("another process is working on this run", where=folder, mend="wait for it") from None
     with lock:
         started = time.monotonic()
-        store = plan.extract(cache, str(fabric.device), workers, report, budget_bytes)
+        own = folder if _same_data(folder, plan.dataset) else None
+        store = plan.extract(cache, str(fabric.device), workers, report, budget_bytes, own)
         write_json(where, config.to_json())  # from here on the folder is this run's
+        if isinstance(store, RegionStore) and config.reduce:
+            Reduction.load(store.folder / REDUCTION).save(folder / REDUCTION)
         ingredients = replace(plan.ingredients(store, folder), budget_bytes=budget_bytes)
         plan.dataset.table.to_csv(folder / "classes.csv")
         if plan.dataset.encoding is not None and not plan.dataset.encoding.as_it_stands:
@@ -289,6 +317,13 @@ def fit(
     return Run(folder)
 
 
+def _same_data(folder: Path, dataset: Dataset) -> bool:
+    """Whether a run's folder is of these pictures, classes and splits."""
+    with suppress(RunError, KeyError):
+        return bool(Run(folder).manifest["data"]["fingerprint"] == dataset.fingerprint)
+    return False
+
+
 def reopen(
     run: Run,
     *,
@@ -307,7 +342,9 @@ def reopen(
     plan = Plan.of(run.config, cache, report)
     if plan.dataset.fingerprint != run.manifest["data"]["fingerprint"]:
         raise RunError("the dataset has changed since the training", where=run.folder, mend="train again")
-    return plan.ingredients(plan.extract(cache, str(fabric.device), workers, report), run.folder), fabric
+    return plan.ingredients(
+        plan.extract(cache, str(fabric.device), workers, report, folder=run.folder), run.folder
+    ), fabric
 
 
 def evaluate_run(
@@ -488,6 +525,7 @@ def _manifest(
             "regions": f"{grid[0]}x{grid[1]}",
             "stages": list(spec.stages),
             "channels": list(channels) if isinstance(channels, tuple) else channels,
+            "reduce": plan.config.reduce,
             "frozen": not find_method(plan.config.method).end_to_end,
             "fingerprint": spec.fingerprint()[:16],
             "store": store.fingerprint[:16],
