@@ -108,11 +108,12 @@ def with_bars(work: Callable[[Any], Any]) -> Any:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Quiet libraries; Ctrl-C says how to go on and ends with status 130."""
+    """Quiet libraries; Ctrl-C or SIGTERM says how to go on and ends with status 130."""
     from unseen.progress import quiet_libraries
+    from unseen.stopping import at_once
 
     try:
-        with quiet_libraries():
+        with quiet_libraries(), at_once():
             yield
     except KeyboardInterrupt as stop:  # caught here, since typer makes a silent exit of it
         reason = f" ({stop})" if str(stop) else ""

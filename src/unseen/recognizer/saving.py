@@ -218,7 +218,7 @@ def save(
     if references is not None:
         references.save(folder / REFERENCES)
     if recognizer.encoding is not None:
-        write_json(folder / ENCODING, recognizer.encoding.to_json())
+        write_json(folder / ENCODING, recognizer.encoding.to_json(), sealed=True)
     for name, there in (
         (ENCODING, recognizer.encoding is not None),
         (REFERENCES, references is not None),
@@ -240,7 +240,7 @@ def save(
         "about": without_paths(recognizer.about),
     }
     write_text(folder / CARD, model_card(recognizer, card, backbone_stored=stored is not None))
-    write_json(folder / FACTS, facts)
+    write_json(folder / FACTS, facts, sealed=True)
     return folder
 
 

@@ -534,7 +534,7 @@ def _studied(parts: Ingredients, choice: Choice, method: Method, hand: Stagehand
         "test": {} if tested is None else tested.summary(threshold),
     }
     _keep_references(parts, method, hand, weights)
-    write_json(path, {"model": model, "calibration": calibration})
+    write_json(path, {"model": model, "calibration": calibration}, sealed=True)
     return calibration
 
 

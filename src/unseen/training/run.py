@@ -292,21 +292,21 @@ def fit(
     with lock:
         started = time.monotonic()
         store = plan.extract(cache, str(fabric.device), workers, report, budget_bytes)
-        write_json(where, config.to_json())  # from here on the folder is this run's
+        write_json(where, config.to_json(), sealed=True)  # from here on the folder is this run's
         ingredients = replace(plan.ingredients(store, folder), budget_bytes=budget_bytes)
         plan.dataset.table.to_csv(folder / "classes.csv")
         if plan.dataset.encoding is not None and not plan.dataset.encoding.as_it_stands:
-            write_json(folder / "encoding.json", plan.dataset.encoding.to_json())
+            write_json(folder / "encoding.json", plan.dataset.encoding.to_json(), sealed=True)
         write_attributes(folder / "attributes.csv", plan.dataset.table.attributes)
         manifest = _manifest(plan, store, ingredients, fabric.device)
-        write_json(folder / "manifest.json", manifest)
+        write_json(folder / "manifest.json", manifest, sealed=True)
         # a closed form has no randomness: one seed says it all
         seeds = config.seeds[:1] if find_method(config.method).closed_form else config.seeds
         if validation_only:
             choices = validate_seeds(ingredients, seeds, folder, fabric, report)
             seen = ingredients.partition("validation").seen
             _keep_texts(ingredients, folder)
-            write_json(folder / "validation.json", _validation_summary(plan, folder, choices, seen))
+            write_json(folder / "validation.json", _validation_summary(plan, folder, choices, seen), sealed=True)
             return Run(folder)
         results = run_seeds(ingredients, seeds, folder, config.protocols, fabric, report)
         rehearsed = None
@@ -320,7 +320,7 @@ def fit(
         seconds = round(time.monotonic() - started, 1)
         splits = {stage: manifest["splits"][stage] for stage in ("final", "validation")}
         numbers = {"protocols": summary, "splits": splits, "seconds": seconds, "peak_memory_mb": peak_memory_mb()}
-        write_json(folder / "results.json", numbers)
+        write_json(folder / "results.json", numbers, sealed=True)
     return Run(folder)
 
 
