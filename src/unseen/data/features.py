@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from unseen.backbones import Backbone, Transform
-from unseen.distributed import first_before_others, is_first, local_processes, part, wait_for_all
+from unseen.distributed import first_before_others, is_first, local_processes, part, processes, wait_for_all
 from unseen.distributed import position as own_position
 from unseen.errors import DataError, StoreError, UnseenError
 from unseen.files import read_json, write_json, write_with
@@ -139,6 +139,10 @@ def extract(
         "versions": {"torch": torch.__version__, "timm": timm.__version__},
         "names": list(names),
     }
+    if processes() == 1 and (found := _finished(store, fingerprint)) is not None:
+        if on_plan is not None:
+            on_plan(ExtractionPlan(store, len(found), 0, found.nbytes, 0, shutil.disk_usage(store).free))
+        return found
     with locked(store) if is_first() else nullcontext():
         with first_before_others():
             layout, finished = _start(store, meta)
@@ -167,6 +171,14 @@ def extract(
         with first_before_others():
             layout.join_journals()
         return RegionStore.open(store)
+
+
+def _finished(folder: Path, fingerprint: str) -> "RegionStore | None":
+    """A whole store of this fingerprint, which needs no lock: its folder may be read-only."""
+    with suppress(StoreError):
+        store = RegionStore.open(folder)
+        return store if store.fingerprint == fingerprint else None
+    return None
 
 
 def write_store(
@@ -798,7 +810,8 @@ def content_hashes(files: Sequence[Path], cache: Path) -> list[str]:
     with ThreadPoolExecutor() as pool:
         hashes = list(pool.map(digest, files))
     if fresh:
-        write_json(cache, known | fresh, sealed=True)
+        with suppress(UnseenError):  # a cache that cannot be written is done without
+            write_json(cache, dict(sorted((known | fresh).items())), sealed=True)
     return hashes
 
 

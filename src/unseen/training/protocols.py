@@ -30,10 +30,10 @@ from unseen.data.dataset import Dataset, Partition, digest, final_partition, val
 from unseen.data.features import RegionSource, RegionStore
 from unseen.data.pictures import PictureSource, PictureStore
 from unseen.distributed import rows_of_all
-from unseen.errors import DataError, UnseenError
+from unseen.errors import DataError, RunError, UnseenError
 from unseen.evaluation.calibration import Answers
 from unseen.evaluation.metrics import Decisions, SeenUnseenCurve, evaluate
-from unseen.files import file_digest, read_json, write_json, write_with
+from unseen.files import file_digest, read_arrays, read_json, write_arrays, write_json
 from unseen.methods import create_method, find_method
 from unseen.methods.base import (
     ClassSpace,
@@ -65,6 +65,7 @@ from unseen.training.engine import (
 from unseen.training.references import make_references, references_beside
 
 Records = list[dict[str, Any]]
+_ARRAYS = ("labels", "best_seen", "best_unseen", "offset", "is_unseen")
 
 
 @dataclass(frozen=True)
@@ -562,16 +563,14 @@ def _choice(pick: dict[str, Any], metrics: dict[str, Any], method: Method, hand:
 
 def save_decisions(path: Path, d: Decisions) -> None:
     """Write decisions as arrays, whole or not at all."""
-    arrays = {k: getattr(d, k) for k in ("labels", "best_seen", "best_unseen", "offset", "is_unseen")}
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)
-
-    write_with(path, write)
+    write_arrays(path, **{k: getattr(d, k) for k in _ARRAYS})
 
 
 def load_decisions(path: Path) -> Decisions:
-    """What :func:`save_decisions` wrote."""
-    with np.load(path, allow_pickle=False) as stored:
-        return Decisions(**{k: stored[k] for k in stored.files})
+    """What :func:`save_decisions` wrote.
+
+    Raises:
+        RunError: missing, damaged, or not of this kind.
+    """
+    arrays = read_arrays(path, _ARRAYS, RunError, "repeat the command of the run")
+    return Decisions(**arrays)
