@@ -13,7 +13,7 @@ import time
 
 from benchmarks.measured import ROOT, finish
 
-CAMPAIGNS: tuple[str, ...] = ("kill", "disk", "corruption")
+CAMPAIGNS: tuple[str, ...] = ("kill", "disk", "corruption", "together")
 
 
 def main() -> None:

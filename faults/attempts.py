@@ -6,6 +6,7 @@ or truncate something, or bring it to the disk. Times alone would nearly always 
 
 from __future__ import annotations
 
+import importlib
 import mmap
 import os
 import signal
@@ -22,6 +23,9 @@ from typing import Any
 WRITES = ("os.rename", "os.remove", "os.truncate", "os.mkdir", "os.rmdir", "os.chmod", "os.link")
 IGNORED = ("/dev/", "/proc/", "/sys/")
 TIMEOUT = 300.0
+MODULES = ("cli", "data.fieldguide", "data.prepare", "experiments.compare", "explain.gallery", "export", "recognizer")
+MODULES += ("report.page", "report.predictions", "training.run")
+MODULES = (*(f"unseen.{name}" for name in MODULES), "pyarrow.parquet", "torch.utils.tensorboard")
 
 
 @dataclass(frozen=True)
@@ -33,12 +37,14 @@ class Attempt:
         said: standard output and error.
         seconds: that it took.
         writes: how many of the moments it came by.
+        stopped_in: seconds from the signal to its end.
     """
 
     status: int
     said: str
     seconds: float
     writes: int
+    stopped_in: float | None = None
 
 
 class Moments:
@@ -90,51 +96,76 @@ def warm() -> None:
     import torch
 
     torch.set_num_threads(1)
-    import torch.utils.tensorboard
+    for module in MODULES:
+        importlib.import_module(module)
+
+
+class Running:
+    """A child that is doing ``work``; arguments as in :func:`attempt`."""
+
+    def __init__(
+        self,
+        work: Callable[[], object],
+        moments: Moments | None = None,
+        before: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._moments = found = moments or Moments()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115
+        self._began = time.monotonic()
+        self._child = start(lambda: (before(), found.watch(), work()), self._said.fileno())
+
+    def end(
+        self,
+        seconds: float | None = None,
+        number: int = signal.SIGKILL,
+        whole_group: bool = True,
+        timeout: float = TIMEOUT,
+    ) -> Attempt:
+        """Wait for its end, ``seconds`` after its start with a signal."""
+        sent = None
+        while True:
+            done, state = os.waitpid(self._child, os.WNOHANG)
+            if done:
+                break
+            now = time.monotonic()
+            if seconds is not None and sent is None and now - self._began >= seconds:
+                (os.killpg if whole_group else os.kill)(self._child, number)
+                sent = now
+            if now - self._began > timeout:
+                os.killpg(self._child, signal.SIGKILL)
+                os.waitpid(self._child, 0)
+                return Attempt(124, "hangs", now - self._began, self._moments.count)
+            time.sleep(0.002)
+        now = time.monotonic()
+        self._said.seek(0)
+        said = self._said.read().decode(errors="replace")
+        self._said.close()
+        status = os.waitstatus_to_exitcode(state)
+        return Attempt(status, said, now - self._began, self._moments.count, None if sent is None else now - sent)
 
 
 def attempt(
     work: Callable[[], object],
     *,
     moments: Moments | None = None,
+    before: Callable[[], object] = lambda: None,
     seconds: float | None = None,
     number: int = signal.SIGKILL,
-    before: Callable[[], object] = lambda: None,
-    timeout: float = TIMEOUT,
     whole_group: bool = True,
+    timeout: float = TIMEOUT,
 ) -> Attempt:
     """Do ``work`` in a child and wait for it.
 
     Args:
         work: such as :func:`command`.
         moments: counted, if given, and perhaps fatal.
+        before: done in the child first.
         seconds: after which the child gets signal ``number``.
         number: of the signal.
-        before: done in the child first.
-        timeout: after which it counts as hanging and is killed.
         whole_group: whether the signal goes to the child's children too.
+        timeout: after which it counts as hanging and is killed.
     """
-    moments = moments or Moments()
-    with tempfile.TemporaryFile() as said:
-        began = time.monotonic()
-        child = start(lambda: (before(), moments.watch(), work()), said.fileno())
-        deadline, sent = began + timeout, False
-        while True:
-            done, state = os.waitpid(child, os.WNOHANG)
-            if done:
-                break
-            now = time.monotonic()
-            if seconds is not None and not sent and now - began >= seconds:
-                (os.killpg if whole_group else os.kill)(child, number)
-                sent = True
-            if now > deadline:
-                os.killpg(child, signal.SIGKILL)
-                os.waitpid(child, 0)
-                return Attempt(124, "hangs", now - began, moments.count)
-            time.sleep(0.002)
-        took = time.monotonic() - began
-        said.seek(0)
-        return Attempt(os.waitstatus_to_exitcode(state), said.read().decode(errors="replace"), took, moments.count)
+    return Running(work, moments, before).end(seconds, number, whole_group, timeout)
 
 
 def start(work: Callable[[], object], output: int) -> int:

@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from unseen.backbones import Backbone, BackboneSpec
-from unseen.class_changes import reset, table_in_use, trained_table
+from unseen.class_changes import check_tables, reset, table_digests, table_in_use, trained_table
 from unseen.classes import ClassTable, write_attributes
 from unseen.data.columns import Encoding
 from unseen.errors import RunError
@@ -66,6 +66,7 @@ class Parts:
         gamma, temperature, threshold, store_dtype, about, encoding: as in
             :class:`~unseen.recognizer.model.Recognizer`.
         typical: ``(K,)`` attribute scores of the average training picture, where there are no references.
+        tables: SHA-256 of the class tables, by file; those not named are not checked.
     """
 
     folder: Path
@@ -82,9 +83,11 @@ class Parts:
     about: Mapping[str, Any]
     encoding: Encoding | None
     typical: np.ndarray | None = None
+    tables: Mapping[str, str] = field(default_factory=dict)
 
     def build(self, as_trained: bool = False) -> tuple[Backbone, Method, ClassTable]:
         """Backbone, method with its weights, and class table: as it is in use, or as it was in training."""
+        check_tables(self.folder, self.tables)
         table = trained_table(self.folder) if as_trained else table_in_use(self.folder)
         shape = (len(table.attributes), self.vector_length)
         if self.typical is not None and len(self.typical) != shape[0]:
@@ -165,6 +168,7 @@ def read_run(folder: Path, seed: int | None = None) -> Parts:
         run.config.store_dtype,
         about,
         _encoding(folder),
+        tables=manifest.get("tables", {}),
     )
 
 
@@ -196,6 +200,7 @@ def read_saved(folder: Path) -> Parts:
         facts.mapping("about"),
         _encoding(folder),
         facts.numbers("typical") if facts.has("typical") else None,
+        facts.mapping("tables") if facts.has("tables") else {},
     )
 
 
@@ -238,6 +243,7 @@ def save(
         "store_dtype": recognizer.store_dtype,
         "typical": recognizer.typical.tolist() if recognizer.typical.any() else None,
         "about": without_paths(recognizer.about),
+        "tables": table_digests(folder),
     }
     write_text(folder / CARD, model_card(recognizer, card, backbone_stored=stored is not None))
     write_json(folder / FACTS, facts, sealed=True)

@@ -19,6 +19,7 @@ from lightning_fabric import Fabric
 
 import unseen
 from unseen.backbones import Backbone, BackboneSpec
+from unseen.class_changes import table_digests
 from unseen.classes import ClassTable, write_attributes
 from unseen.data.catalogue import FIELDGUIDE, cache_folder, load_dataset
 from unseen.data.dataset import Dataset
@@ -298,7 +299,7 @@ def fit(
         if plan.dataset.encoding is not None and not plan.dataset.encoding.as_it_stands:
             write_json(folder / "encoding.json", plan.dataset.encoding.to_json(), sealed=True)
         write_attributes(folder / "attributes.csv", plan.dataset.table.attributes)
-        manifest = _manifest(plan, store, ingredients, fabric.device)
+        manifest = _manifest(plan, store, ingredients, fabric.device) | {"tables": table_digests(folder)}
         write_json(folder / "manifest.json", manifest, sealed=True)
         # a closed form has no randomness: one seed says it all
         seeds = config.seeds[:1] if find_method(config.method).closed_form else config.seeds
