@@ -74,7 +74,7 @@ def more(base: Path) -> None:
     for name, extra in (("run", []), ("second", ["--set", "lambda_cal=0.3"])):
         done = attempt(train(base, "tiny", "msdn", [*epochs, *extra], base / name))
         assert not done.status, done.said
-        done = attempt(command("save", base / name, base / f"{name}-saved"))
+        done = attempt(command("save", base / name, base / f"{name}-saved", "--include-references"))
         assert not done.status, done.said
 
 
