@@ -12,8 +12,8 @@ validation chose, which is what a separate training for that many epochs would g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -372,6 +372,16 @@ def _train(
     return method, records
 
 
+@contextmanager
+def _kept_by(stage: Path) -> Iterator[None]:
+    """What a finished stage kept is read in here; it is gone or damaged only together with the stage."""
+    try:
+        yield
+    except RunError as error:
+        mend = f"delete {stage} and repeat the command, which does that stage again"
+        raise RunError(error.problem, where=error.where, mend=mend) from None
+
+
 def _choose_epoch(parts: Ingredients, seed: int, folder: Path, hand: Stagehand, report: Report) -> Choice:
     """Train on the training classes, testing every epoch on the validation pictures."""
     assert parts.recipe is not None
@@ -387,7 +397,8 @@ def _choose_epoch(parts: Ingredients, seed: int, folder: Path, hand: Stagehand, 
         parts, seed, folder / "validation", hand, parts.recipe.epochs, validate, parts.select, report
     )
     best = _best(records, criterion)
-    load_weights(best_weights, method)
+    with _kept_by(folder / "validation"):
+        load_weights(best_weights, method)
     return _choice({"epoch": best["epoch"]}, best["metrics"], method, hand)
 
 
@@ -428,17 +439,21 @@ def _finish_training(
     method, records = _train(parts, seed, folder / "final", hand, epochs, test, f"{protocols} {chosen}", report)
     results = {}
     if choice is not None:
-        decisions = load_decisions(at(choice.pick["epoch"]))
-        load_weights(folder / "honest.safetensors", method)
+        with _kept_by(folder / "final"):
+            decisions = load_decisions(at(choice.pick["epoch"]))
+            load_weights(folder / "honest.safetensors", method)
         results["honest"] = _honest(parts, choice, decisions, method, hand, folder)
     if "paper" in protocols:
         best_t1, best_h = _best(records, "T1"), _best(records, paper_h)
         if choice is None:  # the run's model
-            load_weights(folder / "paper.safetensors", method)
+            with _kept_by(folder / "final"):
+                load_weights(folder / "paper.safetensors", method)
             _keep_references(parts, method, hand, folder / "paper.safetensors")
+        with _kept_by(folder / "final"):
+            t1, gzsl = (load_decisions(at(best["epoch"])) for best in (best_t1, best_h))
         results["paper"] = Result(
-            load_decisions(at(best_t1["epoch"])),
-            load_decisions(at(best_h["epoch"])),
+            t1,
+            gzsl,
             best_h["metrics"]["best_gamma"] if sweeps else 0.0,
             {"epoch_T1": best_t1["epoch"], "epoch_H": best_h["epoch"], "by": "test set"},
             None,

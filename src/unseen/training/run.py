@@ -220,7 +220,7 @@ def earlier_config(folder: Path, config: RunConfig) -> RunConfig | None:
     where = folder / "config.json"
     if not where.is_file():
         return None
-    existing = RunConfig.from_json(read_json(where, RunError, "choose another folder"), where)
+    existing = RunConfig.from_json(read_json(where, RunError, "restore it, or choose another --output"), where)
     changed = [name for name in config.difference(existing) if name not in ("seeds", "protocols")]
     if changed:
         there, asked = (c.to_json()[changed[0]] or "none" for c in (existing, config))
