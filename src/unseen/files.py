@@ -55,7 +55,8 @@ def _temporary(path: Path) -> Iterator[Path]:
     _sweep(path)
     while True:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):  # a file system without locks, on which none are swept either
+            fcntl.flock(handle, fcntl.LOCK_EX)
         if os.path.exists(name):  # else another process swept it before it was locked
             break
         os.close(handle)
