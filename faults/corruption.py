@@ -45,7 +45,7 @@ class File:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the campaign."""
-    parser.add_argument("--times", type=int, default=200, help="damages of each kind of file")
+    parser.add_argument("--times", type=int, default=100, help="damages of each kind of file")
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     parser.add_argument("--only", action="append", help="a kind of file (repeatable); default all")
     parser.add_argument("--case", type=int, help="this damage alone, as a failure names it")

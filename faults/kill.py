@@ -63,7 +63,7 @@ class Tally:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the campaign."""
-    parser.add_argument("--times", type=int, default=100, help="kills of each kind of work")
+    parser.add_argument("--times", type=int, default=25, help="kills of each kind of work")
     parser.add_argument("--seed", type=int, default=0, help="of all draws")
     parser.add_argument("--only", action="append", help="a kind of work (repeatable); default all")
     parser.add_argument("--trial", type=int, help="this trial alone, as a failure names it")

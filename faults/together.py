@@ -26,7 +26,7 @@ SLOW = 10.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the campaign."""
-    parser.add_argument("--times", type=int, default=20, help="of each pair and of each command")
+    parser.add_argument("--times", type=int, default=5, help="of each pair and of each command")
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     parser.add_argument("--only", action="append", help="pairs, stops or clock (repeatable); default all")
 
