@@ -61,12 +61,12 @@ def run(options: argparse.Namespace, report: Report) -> Outcome:
     warm()
     found: dict[str, list[dict[str, Any]]] = {"Full disk": [], "Read-only folder": []}
     failures: list[str] = []
+    told = 0
     with tempfile.TemporaryDirectory() as folder, small_disk() as disk:
         base = prepare(Path(folder))
         for writing in writings(base):
             if options.only and writing.name not in options.only:
                 continue
-            report(writing.name)
             target = disk or base / "disk"
             first, whole, need = undisturbed(writing, target)
             rng = np.random.default_rng([options.seed, *writing.name.encode()])
@@ -79,6 +79,8 @@ def run(options: argparse.Namespace, report: Report) -> Outcome:
             readonly = [Level(write=1, error=errno.EROFS)] + ([Level(room=-1)] if disk else [])
             found["Read-only folder"].append(row | tally(writing, target, whole, readonly, failures))
             clear(target)
+            report("\n".join([writing.name, *failures[told:]]))
+            told = len(failures)
         if not options.only:
             for name, work in read_only_sources(base).items():
                 done = attempt(work)

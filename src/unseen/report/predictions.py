@@ -159,10 +159,14 @@ def predict_to_file(
         count = min(options.top, len(recognizer.choices(options.among, options.only, options.exclude)))
         facts = _facts(recognizer, options)
         counts = Counts()
-        with journal.open("r+b" if journal.is_file() else "w+b") as lines:
-            stream = iter(pictures)
-            _replay(lines, journal, facts, stream, options.batch_size, counts)
-            _predict(recognizer, stream, lines, options, counts, total, workers, report, broken)
+        try:
+            with journal.open("r+b" if journal.is_file() else "w+b") as lines:
+                stream = iter(pictures)
+                _replay(lines, journal, facts, stream, options.batch_size, counts)
+                _predict(recognizer, stream, lines, options, counts, total, workers, report, broken)
+        except OSError as error:
+            mend = "free some disk space, then repeat the command"
+            raise UnseenError(error.strerror or str(error), where=journal, mend=mend) from None
         _finish(journal, path, count)
         journal.unlink()
         shutil.rmtree(journal.parent, ignore_errors=True)
@@ -290,15 +294,11 @@ def _predict(
 
     def keep() -> None:
         nonlocal synced
-        try:
-            lines.write(b"".join(kept))
-            lines.flush()
-            if time.monotonic() - synced > SYNC_SECONDS:
-                os.fsync(lines.fileno())
-                synced = time.monotonic()
-        except OSError as error:
-            mend = "free some disk space, then repeat the command"
-            raise UnseenError(error.strerror or str(error), where=lines.name, mend=mend) from None
+        lines.write(b"".join(kept))
+        lines.flush()
+        if time.monotonic() - synced > SYNC_SECONDS:
+            os.fsync(lines.fileno())
+            synced = time.monotonic()
         kept.clear()
         speed = (counts.pictures - before) / max(time.monotonic() - started, 1e-9)
         report("predicting", counts.pictures, max(total, counts.pictures), f"{speed:.0f} pictures/s")

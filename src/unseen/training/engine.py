@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -409,8 +409,12 @@ def train(
                     if time.monotonic() - saved > checkpoint_seconds or step == ends[-1]:
                         save()
                         saved = time.monotonic()
+        except OSError as error:
+            mend = "make room, then repeat the command"
+            raise RunError(error.strerror or str(error), where=error.filename or folder, mend=mend) from None
         finally:
-            board.close()
+            with suppress(OSError):
+                board.close()
     if averaged is not None:
         stage.method.load_state_dict(averaged.module.state_dict())
     stage.method.eval()
