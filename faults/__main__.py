@@ -13,7 +13,7 @@ import time
 
 from benchmarks.measured import ROOT, finish
 
-CAMPAIGNS: tuple[str, ...] = ("determinism",)
+CAMPAIGNS: tuple[str, ...] = ("kill", "disk", "corruption", "together", "determinism")
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from unseen.classes import Attributes, ClassTable
 from unseen.cli import app
 from unseen.data.columns import Column, Encoding
 from unseen.errors import RunError, UnseenError
+from unseen.files import SEAL
 from unseen.methods import create_method
 from unseen.recognizer import Recognizer
 from unseen.recognizer.card import CardFields, escaped
@@ -85,6 +86,7 @@ def change(folder, **values):
         for part in path:
             inner = inner[part]
         inner[last] = value
+    del facts[SEAL]
     where.write_text(json.dumps(facts))
 
 

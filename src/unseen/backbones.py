@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from unseen import towers
 from unseen.errors import DataError, UnseenError
 from unseen.files import read_json
 from unseen.reduction import Reduction
+from unseen.tensors import load_tensors
 from unseen.vision import InterpolationMode, timm
 from unseen.vision import transforms as TF
 
@@ -494,9 +494,10 @@ def _weights_file(weights: str) -> Path:
 def _load(model: nn.Module, path: Path) -> None:
     """Loads weights strictly, but for the classifier head that the features do not use."""
     try:
-        state = load_file(path)
+        state, _ = load_tensors(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise UnseenError(f"not a readable safetensors file: {_line(error)}", where=path) from None
+        problem = f"not a readable safetensors file: {_line(error)}"
+        raise UnseenError(problem, where=path, mend="restore the file") from None
     problems = _misfits(model, state)
     adapt = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if problems and adapt is not None:  # timm's own adaptation, e.g. of position embeddings to another size

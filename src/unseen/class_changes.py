@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from unseen.classes import ClassTable
 from unseen.data.tables import no_repeats, place, read_table
 from unseen.errors import DataError, RunError, UnseenError
+from unseen.files import file_digest
 
 TRAINED, IN_USE, ATTRIBUTES = "classes.csv", "classes-in-use.csv", "attributes.csv"
 LOCK = ".classes.lock"
@@ -42,6 +43,22 @@ def trained_table(folder: Path) -> ClassTable:
     if not (folder / TRAINED).is_file():
         raise RunError("no model here", where=folder, mend="give a folder that `unseen train` wrote")
     return ClassTable.from_csv(folder / TRAINED, folder / ATTRIBUTES)
+
+
+def table_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of the tables that a model was trained or saved with, by file."""
+    return {name: file_digest(folder / name) for name in (TRAINED, ATTRIBUTES)}
+
+
+def check_tables(folder: Path, digests: Mapping[str, str]) -> None:
+    """Raise :class:`RunError` where a table is not the one that was written; those not named are not looked at."""
+    for name in (TRAINED, ATTRIBUTES):
+        path = folder / name
+        if name in digests and path.is_file() and file_digest(path) != digests[name]:
+            problem = "damaged or changed: not what was written, by its checksum"
+            raise RunError(
+                problem, where=path, mend=f"restore it; classes are changed with unseen classes edit {folder}"
+            )
 
 
 def table_in_use(folder: Path) -> ClassTable:

@@ -1,17 +1,28 @@
-"""Files are written whole or not at all, and JSON is strict."""
+"""Files are written whole or not at all, and JSON is strict.
+
+What is being written stands in a temporary file beside its place, locked by its writer; one that nobody holds was left
+by a process that was killed, and the next write of the same file removes it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unseen.errors import UnseenError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SEAL = "sha256 of the rest"
+"""Last entry of a sealed JSON object."""
 
 
 def write_with(path: Path, write: Callable[[Path], object]) -> None:
@@ -20,24 +31,50 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         UnseenError: the folder cannot be written, or the disk is full; ``path`` is as it was.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = stack.enter_context(_temporary(path))
+        except OSError as error:
+            mend = "choose a folder you can write to, with room on its disk"
+            raise UnseenError(error.strerror or str(error), where=path, mend=mend) from None
+        try:
+            write(temporary)
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except OSError as error:
+            mend = "free some disk space, then repeat"
+            raise UnseenError(error.strerror or str(error), where=path, mend=mend) from None
+
+
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A new file beside ``path``, locked while it is in use; those left by killed processes are removed."""
+    _sweep(path)
+    while True:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with contextlib.suppress(OSError):  # a file system without locks, on which none are swept either
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.path.exists(name):  # else another process swept it before it was locked
+            break
         os.close(handle)
-    except OSError as error:
-        raise UnseenError(error.strerror or str(error), where=path, mend="choose a folder you can write to") from None
-    temporary = Path(name)
     try:
-        write(temporary)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        raise UnseenError(error.strerror or str(error), where=path, mend="free some disk space, then repeat") from None
+        yield Path(name)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        os.close(handle)
+
+
+def _sweep(path: Path) -> None:
+    for name in os.listdir(path.parent):
+        if name.startswith(f".{path.name}.") and name.endswith(".tmp"):
+            left = path.parent / name
+            with contextlib.suppress(OSError), left.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -45,24 +82,64 @@ def write_text(path: Path, text: str) -> None:
     write_with(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON, whole or not at all; NaN is refused, so turn it into ``None`` first."""
+def write_json(path: Path, value: Any, sealed: bool = False) -> None:
+    """Write indented JSON, whole or not at all; NaN is refused, so turn it into ``None`` first.
+
+    Args:
+        path: the file.
+        value: its content.
+        sealed: an object gets its own checksum as last entry, by which :func:`read_json` notices any change.
+    """
+    if sealed:
+        value = {**value, SEAL: _seal(value)}
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def _seal(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def read_json(path: Path, error: type[UnseenError] = UnseenError, mend: str | None = None) -> Any:
-    """Read JSON; a missing or damaged file raises ``error`` with one line."""
+    """Read JSON; a missing or damaged file, or one that is not as it was sealed, raises ``error`` with one line."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise error("no such file", where=path, mend=mend) from None
     except OSError as problem:
         raise error(problem.strerror or str(problem), where=path, mend=mend) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as problem:
+    except (ValueError, RecursionError) as problem:
         raise error(f"damaged ({problem})", where=path, mend=mend) from None
+    if isinstance(value, dict) and SEAL in value and value.pop(SEAL) != _seal(value):
+        says = f'damaged: not what was written, by its checksum (if you changed it, remove "{SEAL}")'
+        raise error(says, where=path, mend=mend)
+    return value
 
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's content, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Write arrays as ``.npz`` without pickle, whole or not at all; the format has a checksum of each."""
+    import numpy as np
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+
+    write_with(path, write)
+
+
+def read_arrays(path: Path, names: Sequence[str], error: type[UnseenError], mend: str) -> dict[str, np.ndarray]:
+    """Arrays of an ``.npz``; a missing or damaged file, or one without them, raises ``error`` with one line."""
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            return {name: found[name] for name in names}
+    except FileNotFoundError:
+        raise error("no such file", where=path, mend=mend) from None
+    except Exception as problem:  # a damaged archive raises nearly anything
+        raise error(f"damaged ({problem})", where=path, mend=mend) from None

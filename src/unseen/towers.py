@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from unseen.errors import UnseenError
-from unseen.files import write_with
+from unseen.tensors import load_tensors, save_tensors
 
 TEXTS = "texts.safetensors"
 """The file of a run or a saved recogniser that keeps texts with their vectors."""
@@ -243,14 +242,14 @@ class TextTower:
         if self._known:
             about = {"model": model_digest(self.name), "texts": json.dumps(list(self._known))}
             vectors = torch.stack(list(self._known.values()))
-            write_with(path, lambda temporary: save_file({"vectors": vectors}, temporary, about))
+            save_tensors(path, {"vectors": vectors}, about)
 
     def load(self, path: Path) -> None:
         """Know what :meth:`save` wrote; a file that is missing, damaged or of another model is left aside."""
-        with suppress(OSError, SafetensorError, KeyError, TypeError, ValueError), safe_open(path, "pt") as file:
-            about = file.metadata()
+        with suppress(OSError, SafetensorError, KeyError, TypeError, ValueError):
+            tensors, about = load_tensors(path)
             if about["model"] == model_digest(self.name):
-                self._known.update(zip(json.loads(about["texts"]), file.get_tensor("vectors"), strict=True))
+                self._known.update(zip(json.loads(about["texts"]), tensors["vectors"], strict=True))
 
     def _warn_of_long(self, texts: list[str]) -> None:
         tokenizer, limit = self._parts[0], self._facts.text_length

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from unseen.backbones import Backbone, BackboneSpec
 from unseen.data import features
 from unseen.data.features import RegionSource, RegionStore, extract
 from unseen.errors import DataError, StoreError
+from unseen.files import read_json, write_json
 
 SPEC = BackboneSpec("test_resnet", stages=("final", 2), image_size=64, weights="random")
 COUNT, BATCH = 26, 4  # the last of 7 chunks is not full
@@ -322,7 +324,7 @@ class TestResume:
         assert contents(folder) == contents(finished.folder)
 
     def test_second_process_waits_for_the_first(self, finished, shared_pictures, backbone, tmp_path, caplog):
-        lock = filelock.FileLock(tmp_path / f"{finished.folder.name}.lock", thread_local=False)
+        lock = filelock.FileLock(tmp_path / f".{finished.folder.name}.lock", thread_local=False)
         lock.acquire()
         stores = []
         thread = threading.Thread(target=lambda: stores.append(run(shared_pictures, backbone, tmp_path)))
@@ -370,13 +372,13 @@ print((psutil.Process().memory_info().rss - before) >> 20)
 
 def test_memory_does_not_grow_with_what_was_read(copy):
     count = 60_000
-    meta = json.loads((copy / "store.json").read_text())
-    (copy / "store.json").write_text(json.dumps({**meta, "names": [str(i) for i in range(count)]}))
+    meta = read_json(copy / "store.json")
+    write_json(copy / "store.json", {**meta, "names": [str(i) for i in range(count)]})
     for file, size in (("stage0.bin", 4 * 96 * 2), ("stage1.bin", 64 * 48 * 2)):
         (copy / file).write_bytes(b"")
         os.truncate(copy / file, size * count)  # 369 MB of zeros that take no room
-    chunks = range(-(-count // BATCH))
-    (copy / "journal.jsonl").write_text("".join(f'{{"chunk": {c}, "crc32": [0, 0]}}\n' for c in chunks))
+    chunks, sums = range(count // BATCH), [zlib.crc32(bytes(size * BATCH)) for size in (4 * 96 * 2, 64 * 48 * 2)]
+    (copy / "journal.jsonl").write_text("".join(json.dumps({"chunk": c, "crc32": sums}) + "\n" for c in chunks))
     done = subprocess.run([sys.executable, "-c", STREAM, copy], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 40
 
@@ -479,8 +481,34 @@ class TestDamage:
         data[64 * 48 * 2 * 9 + 5] ^= 4
         path.write_bytes(data)
         store = RegionStore.open(copy)
-        with pytest.raises(StoreError, match=r"stage1.bin: chunk 2 \(pictures 8 to 11\) is not what was written"):
+        says = r"stage1.bin: damaged: chunk 2 \(pictures 8 to 11\) is not what was written — unseen stores"
+        with pytest.raises(StoreError, match=says):
             store.verify()
+        with pytest.raises(StoreError, match=says):
+            store.read([3, 9], stage=1)
+        assert store.read([3, 12], stage=1).shape[0] == store.read([9], stage=0).shape[0] + 1
+
+    @pytest.mark.parametrize("damage", ["bit", "short", "gone"])
+    def test_mended_does_only_what_is_damaged_again(self, finished, shared_pictures, backbone, tmp_path, damage):
+        store = shutil.copytree(finished.folder, tmp_path / finished.folder.name)
+        path = store / "stage1.bin"
+        data = bytearray(path.read_bytes())
+        data[64 * 48 * 2 * 9 + 5] ^= 4
+        kept = {"bit": len(data), "short": len(data) - 10, "gone": 0}[damage]
+        path.write_bytes(data[:kept])
+        assert features.find_stores(tmp_path) == features.find_stores(store) == [store]
+        before = features.inspect(store)
+        assert not before.whole
+        after = features.inspect(store, mend=True)
+        lost = {"bit": range(8, 12), "short": [*range(8, 12), 24, 25], "gone": range(COUNT)}[damage]
+        assert after.damaged == tuple(lost)
+        done = []
+        files = sorted(shared_pictures.iterdir())
+        names = [file.name for file in files]
+        extract(files, backbone, tmp_path, names=names, batch_size=BATCH, on_plan=lambda plan: done.append(plan.todo))
+        assert done == [len(lost)]
+        assert features.inspect(store).whole
+        assert path.read_bytes() == (finished.folder / "stage1.bin").read_bytes()
 
     @pytest.mark.parametrize("size", [0, 10_000, 10**6])
     def test_wrong_size(self, copy, size):
@@ -587,9 +615,10 @@ class TestSource:
 def sparse_copy(folder: Path, target: Path, count: int) -> RegionStore:
     """A finished store of `count` pictures of nothing, which takes no room on the disk."""
     target.mkdir()
-    meta = json.loads((folder / "store.json").read_text()) | {"names": ["x"] * count, "chunk": count}
-    (target / "store.json").write_text(json.dumps(meta))
-    (target / "journal.jsonl").write_text('{"chunk": 0, "crc32": [0, 0]}\n')
+    meta = read_json(folder / "store.json") | {"names": ["x"] * count, "chunk": count}
+    write_json(target / "store.json", meta)
+    sums = [zlib.crc32(bytes(size * count)) for size in (4 * 96 * 2, 64 * 48 * 2)]
+    (target / "journal.jsonl").write_text(json.dumps({"chunk": 0, "crc32": sums}))
     for name, per_picture in (("stage0.bin", 4 * 96 * 2), ("stage1.bin", 64 * 48 * 2)):
         (target / name).touch()
         os.truncate(target / name, per_picture * count)

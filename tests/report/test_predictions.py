@@ -155,6 +155,33 @@ def test_a_journal_cut_anywhere_goes_on(recognizer, pictures, whole, tmp_path):
             path.unlink()
 
 
+def test_a_changed_digit_in_the_journal_is_not_believed(recognizer, pictures, whole, tmp_path):
+    class Stopped:
+        def __iter__(self):
+            yield from pictures[:9]
+            raise KeyboardInterrupt
+
+    path, journal = tmp_path / "p.csv", tmp_path / "p.csv.partial" / "journal.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        predict_to_file(recognizer, Stopped(), path, OPTIONS, workers=0)
+    lines = journal.read_bytes().splitlines(keepends=True)
+    place = lines[4].index(b'"confidence": 0.') + 17
+    lines[4] = lines[4][:place] + (b"1" if lines[4][place : place + 1] != b"1" else b"2") + lines[4][place + 1 :]
+    journal.write_bytes(b"".join(lines))
+    predict_to_file(recognizer, pictures, path, OPTIONS)
+    assert path.read_bytes() == (whole / "p.csv").read_bytes()
+
+
+def test_killed_after_the_end_leaves_nothing_for_long(recognizer, pictures, tmp_path):
+    path = tmp_path / "p.csv"
+    predict_to_file(recognizer, pictures[:2], path, OPTIONS)
+    (tmp_path / "p.csv.partial").mkdir()
+    (tmp_path / "p.csv.partial" / ".lock").touch()
+    with pytest.raises(UnseenError, match="is there already"):
+        check_output(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["p.csv"]
+
+
 def test_killed_between_the_file_and_the_journal(recognizer, pictures, whole, tmp_path, monkeypatch):
     from unseen.report import predictions
 

@@ -148,6 +148,40 @@ def test_interrupted_run_ends_with_the_same_bytes(planted, tmp_path, stop_at, na
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("epoch", [2, 4])
+def test_a_signal_ends_the_test_of_an_epoch_at_once(planted, tmp_path, epoch):
+    """Its steps are kept, and the test alone is done again."""
+
+    def test(stop_in):
+        def on_epoch(number, method, earlier):
+            done.append(number)
+            if number == stop_in:
+                os.kill(os.getpid(), signal.SIGTERM)
+                raise AssertionError("the signal came later")
+            return {"T1": next(method.parameters()).sum().item()}
+
+        return on_epoch
+
+    done, whole = [], stage_of(planted, name="msdnpp")
+    all_records = train(whole, make_fabric("cpu"), tmp_path / "whole", on_epoch=test(None))
+    done.clear()
+    with pytest.raises(Interrupted, match="stopped in the test after step"):
+        train(stage_of(planted, name="msdnpp"), make_fabric("cpu"), tmp_path / "cut", on_epoch=test(epoch))
+    resumed, steps = stage_of(planted, name="msdnpp"), []
+    records = train(
+        resumed,
+        make_fabric("cpu"),
+        tmp_path / "cut",
+        on_epoch=test(None),
+        report=lambda task, step, total, note="": steps.append(step),
+    )
+    assert_same(weights(whole), weights(resumed))
+    assert done == [*range(1, epoch + 1), *range(epoch, 5)]
+    assert steps[0] > epoch * 4
+    plain = [{k: v for k, v in r.items() if k != "seconds"} for r in records]
+    assert plain == [{k: v for k, v in r.items() if k != "seconds"} for r in all_records]
+
+
 KILLED = """
 import sys, os, signal
 from pathlib import Path

@@ -22,6 +22,7 @@ from unseen.cli import (
     reproducing,
     serving,
     sharing,
+    stores,
     training,
     vectors,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "reproducing",
     "serving",
     "sharing",
+    "stores",
     "training",
     "vectors",
 ]
@@ -52,7 +54,7 @@ __all__ = [
 PANELS = {
     "Your pictures": "init check train predict explain serve report classes",
     "Share": "save push export",
-    "Research": "demo prepare import vectors evaluate compare ablate reproduce figures pointing list",
+    "Research": "demo prepare import vectors evaluate compare ablate reproduce figures pointing stores list",
 }
 
 

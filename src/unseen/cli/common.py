@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -37,6 +38,10 @@ CacheOption = Annotated[
 RunArgument = Annotated[Path, typer.Argument(help="A run's folder, or a saved model.", show_default=False)]
 
 
+_ROOM, _ELSEWHERE = "make room, then repeat the command", "choose a folder you can write to"
+_MENDS = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EROFS: _ELSEWHERE, errno.EACCES: _ELSEWHERE}
+
+
 def main() -> None:
     """Run the command; a user's mistake is one line on standard error and status 2.
 
@@ -52,10 +57,8 @@ def main() -> None:
         err.print(f"[bold red]error:[/] {plain_text(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        err.print(
-            f"[bold red]error:[/] {plain_text(where + (error.strerror or str(error)))}", highlight=False, soft_wrap=True
-        )
+        told = UnseenError(error.strerror or str(error), where=error.filename, mend=_MENDS.get(error.errno or 0))
+        err.print(f"[bold red]error:[/] {plain_text(str(told))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except Exception as error:
         # typer's own usage errors know how to show themselves
@@ -108,11 +111,12 @@ def with_bars(work: Callable[[Any], Any]) -> Any:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Quiet libraries; Ctrl-C says how to go on and ends with status 130."""
+    """Quiet libraries; Ctrl-C or SIGTERM says how to go on and ends with status 130."""
     from unseen.progress import quiet_libraries
+    from unseen.stopping import at_once
 
     try:
-        with quiet_libraries():
+        with quiet_libraries(), at_once():
             yield
     except KeyboardInterrupt as stop:  # caught here, since typer makes a silent exit of it
         reason = f" ({stop})" if str(stop) else ""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from filelock import FileLock
+
 from unseen.data.dataset import Dataset
 from unseen.data.folder import load_folder
 from unseen.progress import Report, silent
@@ -35,5 +37,8 @@ def load_dataset(name: Path | str, *, cache: Path | str | None = None, report: R
 
     folder = cache_folder(cache) / "datasets" / f"fieldguide-v{VERSION}"
     if not folder.is_dir():
-        build(folder, progress=lambda done, total: report("drawing fieldguide", done, total))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):  # of several processes one draws
+            if not folder.is_dir():
+                build(folder, progress=lambda done, total: report("drawing fieldguide", done, total))
     return load_folder(folder, FIELDGUIDE)

@@ -24,9 +24,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from unseen.backbones import Backbone, Transform
-from unseen.distributed import first_before_others, is_first, local_processes, part, wait_for_all
+from unseen.distributed import first_before_others, is_first, local_processes, part, processes, wait_for_all
 from unseen.distributed import position as own_position
-from unseen.errors import DataError, StoreError
+from unseen.errors import DataError, StoreError, UnseenError
 from unseen.files import read_json, write_json, write_with
 from unseen.vision import timm
 
@@ -38,6 +38,7 @@ _DTYPES = {
     "bfloat16": (torch.bfloat16, np.int16),
     "float32": (torch.float32, np.float32),
 }
+_PIECE = 1 << 20  # bytes whose checksum is computed at a time
 _RACY_NS = 2 * 10**9  # a file this fresh can change again without its time changing
 _log = logging.getLogger(__name__)
 
@@ -132,7 +133,11 @@ def extract(
         "versions": {"torch": torch.__version__, "timm": timm.__version__},
         "names": list(names),
     }
-    with _locked(folder / f"{fingerprint[:16]}.lock") if is_first() else nullcontext():
+    if processes() == 1 and (found := _finished(store, fingerprint)) is not None:
+        if on_plan is not None:
+            on_plan(ExtractionPlan(store, len(found), 0, found.nbytes, 0, shutil.disk_usage(store).free))
+        return found
+    with locked(store) if is_first() else nullcontext():
         with first_before_others():
             layout, finished = _start(store, meta)
         wait_for_all()  # until all know what is finished
@@ -167,6 +172,14 @@ def store_fingerprint(backbone: str, dtype: str, names: Sequence[str], hashes: S
     pictures = list(zip(names, hashes, strict=True))
     facts = {"format": _FORMAT, "backbone": backbone, "dtype": dtype, "pictures": pictures}
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _finished(folder: Path, fingerprint: str) -> "RegionStore | None":
+    """A whole store of this fingerprint, which needs no lock: its folder may be read-only."""
+    with suppress(StoreError):
+        store = RegionStore.open(folder)
+        return store if store.fingerprint == fingerprint else None
+    return None
 
 
 def write_store(
@@ -211,7 +224,7 @@ def write_store(
         "names": list(names),
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.with_name(f".{folder.name}.lock")):
+    with locked(folder):
         layout, finished = _start(folder, meta)
         todo = [index for index in range(layout.chunks) if index not in finished]
         needed, free = sum(len(layout.pictures(i)) for i in todo) * layout.picture_bytes, shutil.disk_usage(folder).free
@@ -280,7 +293,8 @@ def duration(seconds: float) -> str:
 class RegionStore:
     """A finished store of region features, read from disk picture by picture.
 
-    Nothing is mapped into memory, so that what a process holds does not grow with what it has read.
+    Nothing is mapped into memory, so that what a process holds does not grow with what it has read. A chunk's checksum
+    is computed before its first picture is read.
 
     Attributes:
         folder: where it lies.
@@ -300,10 +314,12 @@ class RegionStore:
         self.fingerprint: str = layout.meta["fingerprint"]
         self.backbone: Mapping[str, Any] = layout.meta["backbone"]
         self._opened = [path.open("rb", buffering=0) for path in layout.files]
+        self._checksums = layout.journal()
+        self._checked: set[tuple[int, int]] = set()
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
-        """Opens a store; StoreError if it is unfinished, truncated or damaged (`verify` checks its bytes)."""
+        """Opens a store; StoreError if it is unfinished or truncated."""
         layout = _Layout.read(Path(folder))
         layout.check_sizes()
         finished = layout.journal()
@@ -337,38 +353,146 @@ class RegionStore:
         return len(self) * self._layout.picture_bytes
 
     def read(self, indices: Sequence[int] | np.ndarray | Tensor, stage: int = 0) -> Tensor:
-        """Features (B, R, C) of the pictures at these B indices, in the store's dtype."""
+        """Features (B, R, C) of the pictures at these B indices, in the store's dtype.
+
+        Raises:
+            StoreError: the bytes are not those that were written.
+        """
         wanted = np.asarray(indices, dtype=np.int64)
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise IndexError(f"picture {wanted.min()} or {wanted.max()} of {len(self)}")
         result = torch.empty(len(wanted), *self._layout.shapes[stage], dtype=self.dtype)
         target = _bits(result).view(np.uint8).reshape(len(wanted), self._layout.stage_bytes[stage])
+        for chunk in np.unique(wanted // self._layout.meta["chunk"]).tolist():
+            self._check(chunk, stage)
         for position in np.argsort(wanted, kind="stable"):  # in the order of the disk
-            self._read_into(target[position], stage, int(wanted[position]))
+            self._read_into(target[position], stage, int(wanted[position]) * target.shape[1])
         return result
 
-    def _read_into(self, target: np.ndarray, stage: int, picture: int) -> None:
-        """Fill a row of bytes from the store's file, of a picture and those after it."""
-        file, start, done = self._opened[stage], picture * self._layout.stage_bytes[stage], 0
+    def _read_into(self, target: np.ndarray, stage: int, start: int) -> None:
+        """Fill an array with the bytes of the stage's file from one on."""
+        file, done = self._opened[stage], 0
         while done < len(target):
             count = os.preadv(file.fileno(), [target[done:].data], start + done)
             if not count:
                 raise StoreError("has become shorter", where=file.name, mend="extract again")
             done += count
 
-    def verify(self) -> None:
-        """Recomputes every checksum; StoreError names the first chunk that differs."""
-        for chunk, checksums in sorted(self._layout.journal().items()):
+    def _check(self, chunk: int, stage: int) -> None:
+        if (chunk, stage) in self._checked:
+            return
+        if self._checksum(chunk, stage) != self._checksums[chunk][stage]:
             rows = self._layout.pictures(chunk)
-            for stage, (path, checksum) in enumerate(zip(self._layout.files, checksums, strict=True)):
-                content = np.empty(len(rows) * self._layout.stage_bytes[stage], dtype=np.uint8)
-                self._read_into(content, stage, rows.start)
-                if zlib.crc32(content.data) != checksum:
-                    raise StoreError(
-                        f"chunk {chunk} (pictures {rows.start} to {rows.stop - 1}) is not what was written",
-                        where=path,
-                        mend=f"delete {self.folder} and extract again",
-                    )
+            raise StoreError(
+                f"damaged: chunk {chunk} (pictures {rows.start} to {rows.stop - 1}) is not what was written",
+                where=self._layout.files[stage],
+                mend=f"unseen stores {self.folder} --mend, then repeat the command; only what is damaged is done again",
+            )
+        self._checked.add((chunk, stage))
+
+    def _checksum(self, chunk: int, stage: int) -> int:
+        rows, size = self._layout.pictures(chunk), self._layout.stage_bytes[stage]
+        piece = np.empty(min(_PIECE, len(rows) * size), dtype=np.uint8)
+        found = 0
+        for start in range(rows.start * size, rows.stop * size, _PIECE):
+            part = piece[: min(_PIECE, rows.stop * size - start)]
+            self._read_into(part, stage, start)
+            found = zlib.crc32(part.data, found)
+        return found
+
+    def verify(self) -> None:
+        """Computes every checksum not yet computed; StoreError names the first chunk that differs."""
+        for chunk in range(self._layout.chunks):
+            for stage in range(len(self.stages)):
+                self._check(chunk, stage)
+
+
+@dataclass(frozen=True)
+class StoreState:
+    """What :func:`inspect` found of a store.
+
+    Attributes:
+        folder: where it lies.
+        backbone: name of the network, or of imported features; empty where the description is lost.
+        pictures: in the whole store.
+        nbytes: of their features.
+        finished: pictures whose features are there, damaged ones among them.
+        damaged: positions of the damaged pictures.
+        problem: what keeps all of it from being read; None where it can be.
+    """
+
+    folder: Path
+    backbone: str = ""
+    pictures: int = 0
+    nbytes: int = 0
+    finished: int = 0
+    damaged: tuple[int, ...] = ()
+    problem: str | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Nothing of it is missing or damaged."""
+        return not self.problem and not self.damaged and self.finished == self.pictures
+
+
+def inspect(folder: Path, mend: bool = False, progress: Callable[[int, int], None] | None = None) -> StoreState:
+    """Computes every checksum of a store, finished or not.
+
+    Args:
+        folder: the store's own.
+        mend: drop what is damaged, so that the next extraction (or import) does it again, and only it. A store whose
+            description is lost goes as a whole.
+        progress: told (chunks checked, chunks in all).
+    """
+    with locked(folder):
+        try:
+            layout = _Layout.read(folder)
+        except StoreError as error:
+            if mend:
+                shutil.rmtree(folder)
+            return StoreState(folder, problem=error.problem)
+        problem = None
+        try:
+            layout.check_sizes()
+        except StoreError as error:
+            problem = error.problem
+        if mend:
+            for path, per_picture in zip(layout.files, layout.stage_bytes, strict=True):
+                with path.open("ab") as file:
+                    file.truncate(per_picture * layout.count)
+        finished, damaged = layout.journal(), []
+        if mend or problem is None:
+            store = RegionStore(layout)
+            for done, (chunk, checksums) in enumerate(sorted(finished.items())):
+                if [store._checksum(chunk, stage) for stage in range(len(store.stages))] != checksums:
+                    damaged.append(chunk)
+                if progress is not None:
+                    progress(done + 1, len(finished))
+        if mend and (damaged or problem):
+            layout.write_journal({chunk: found for chunk, found in finished.items() if chunk not in damaged})
+        return StoreState(
+            folder,
+            str(layout.meta["backbone"]["name"]),
+            layout.count,
+            layout.count * layout.picture_bytes,
+            sum(len(layout.pictures(chunk)) for chunk in finished),
+            tuple(picture for chunk in damaged for picture in layout.pictures(chunk)),
+            problem,
+        )
+
+
+def find_stores(folder: Path) -> list[Path]:
+    """The store that lies in a folder, or those in a cache folder or among a dataset's imported features."""
+    if (folder / _META).is_file() or (folder / _JOURNAL).is_file():
+        return [folder]
+    places = (folder, folder / "regions", folder / "features")
+    return sorted(
+        below
+        for place in places
+        if place.is_dir()
+        for below in place.iterdir()
+        if below.is_dir() and ((below / _META).is_file() or (below / _JOURNAL).is_file())
+    )
 
 
 class RegionSource:
@@ -511,9 +635,14 @@ class _Layout:
     def join_journals(self) -> None:
         """One journal in the order of the chunks, as one process alone would have written it."""
         if self.journals() != [self.folder / _JOURNAL]:
-            lines = [_journal_line(chunk, checksums) for chunk, checksums in sorted(self.journal().items())]
-            write_with(self.folder / _JOURNAL, lambda temporary: temporary.write_bytes(b"".join(lines)))
-            for path in self.journals()[1:]:
+            self.write_journal(self.journal())
+
+    def write_journal(self, finished: Mapping[int, list[int]]) -> None:
+        """One journal of these chunks in the place of all."""
+        lines = [_journal_line(chunk, checksums) for chunk, checksums in sorted(finished.items())]
+        write_with(self.folder / _JOURNAL, lambda temporary: temporary.write_bytes(b"".join(lines)))
+        for path in self.journals():
+            if path.name != _JOURNAL:
                 path.unlink()
 
 
@@ -557,7 +686,7 @@ def _start(folder: Path, meta: Mapping[str, Any]) -> tuple[_Layout, dict[int, li
     for path, per_picture in zip(layout.files, layout.stage_bytes, strict=True):
         with path.open("wb") as file:
             file.truncate(per_picture * layout.count)
-    write_json(folder / _META, meta)
+    write_json(folder / _META, meta, sealed=True)
     return layout, {}
 
 
@@ -644,12 +773,13 @@ def _sync(file: BinaryIO) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    lock = FileLock(path)
+def locked(store: Path) -> Iterator[None]:
+    """A store's folder, this process's alone to write; waits for another."""
+    lock = FileLock(store.with_name(f".{store.name}.lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        _log.warning("%s: another process is extracting these features; waiting for it", path)
+        _log.warning("%s: another process is extracting these features; waiting for it", store)
         lock.acquire()
     try:
         yield
@@ -660,8 +790,8 @@ def _locked(path: Path) -> Iterator[None]:
 def content_hashes(files: Sequence[Path], cache: Path) -> list[str]:
     """SHA-256 of every file's content, remembered by path, size and times of change."""
     known: dict[str, list[Any]] = {}
-    with suppress(OSError, ValueError):
-        known = json.loads(cache.read_bytes())
+    with suppress(UnseenError):
+        known = read_json(cache)
     now = time.time_ns()
     fresh: dict[str, list[Any]] = {}
 
@@ -683,7 +813,8 @@ def content_hashes(files: Sequence[Path], cache: Path) -> list[str]:
     with ThreadPoolExecutor() as pool:
         hashes = list(pool.map(digest, files))
     if fresh:
-        write_json(cache, known | fresh)
+        with suppress(UnseenError):  # a cache that cannot be written is done without
+            write_json(cache, dict(sorted((known | fresh).items())), sealed=True)
     return hashes
 
 

@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from unseen.backbones import Backbone, BackboneSpec
-from unseen.class_changes import reset, table_in_use, trained_table
+from unseen.class_changes import check_tables, reset, table_digests, table_in_use, trained_table
 from unseen.classes import ClassTable, write_attributes
 from unseen.data.columns import Encoding
 from unseen.errors import RunError
@@ -70,6 +70,7 @@ class Parts:
             :class:`~unseen.recognizer.model.Recognizer`.
         typical: ``(K,)`` attribute scores of the average training picture, where there are no references.
         reduction: file of what the backbone's regions go through, if anything.
+        tables: SHA-256 of the class tables, by file; those not named are not checked.
     """
 
     folder: Path
@@ -87,9 +88,11 @@ class Parts:
     encoding: Encoding | None
     typical: np.ndarray | None = None
     reduction: Path | None = None
+    tables: Mapping[str, str] = field(default_factory=dict)
 
     def build(self, as_trained: bool = False) -> tuple[Backbone, Method, ClassTable]:
         """Backbone, method with its weights, and class table: as it is in use, or as it was in training."""
+        check_tables(self.folder, self.tables)
         table = trained_table(self.folder) if as_trained else table_in_use(self.folder)
         shape = (len(table.attributes), self.vector_length)
         if self.typical is not None and len(self.typical) != shape[0]:
@@ -171,6 +174,7 @@ def read_run(folder: Path, seed: int | None = None) -> Parts:
         about,
         _encoding(folder),
         reduction=folder / REDUCTION if run.config.reduce else None,
+        tables=manifest.get("tables", {}),
     )
 
 
@@ -203,6 +207,7 @@ def read_saved(folder: Path) -> Parts:
         _encoding(folder),
         facts.numbers("typical") if facts.has("typical") else None,
         folder / REDUCTION if facts.has("reduce") else None,
+        facts.mapping("tables") if facts.has("tables") else {},
     )
 
 
@@ -225,7 +230,7 @@ def save(
     if references is not None:
         references.save(folder / REFERENCES)
     if recognizer.encoding is not None:
-        write_json(folder / ENCODING, recognizer.encoding.to_json())
+        write_json(folder / ENCODING, recognizer.encoding.to_json(), sealed=True)
     reduction = recognizer.backbone.reduction
     if reduction is not None:
         reduction.save(folder / REDUCTION)
@@ -250,9 +255,10 @@ def save(
         "reduce": None if reduction is None else str(reduction.spec),
         "typical": recognizer.typical.tolist() if recognizer.typical.any() else None,
         "about": without_paths(recognizer.about),
+        "tables": table_digests(folder),
     }
     write_text(folder / CARD, model_card(recognizer, card, backbone_stored=stored is not None))
-    write_json(folder / FACTS, facts)
+    write_json(folder / FACTS, facts, sealed=True)
     return folder
 
 

@@ -1,7 +1,8 @@
 """Predictions of a stream of pictures as a file: CSV, Parquet, JSON or JSON lines; resumable, in bounded memory.
 
 Until all pictures are done, their predictions stand in a journal, ``FILE.partial/journal.jsonl``: a line that says what
-they depend on, then a line a picture, a batch at a time. The file itself is made from the journal at the end.
+they depend on, then a line a picture, a batch at a time, each with its checksum. The file itself is made from the
+journal at the end.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import shutil
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -109,6 +111,7 @@ def check_output(path: Path, restart: bool = False) -> None:
     if path.is_dir():
         raise UnseenError("a folder", where=path, mend="name a file")
     if path.exists() and not restart and not _journal(path).is_file():
+        shutil.rmtree(_journal(path).parent, ignore_errors=True)  # of a call that was killed after its end
         raise UnseenError("is there already", where=path, mend="give another --output, or --restart to replace it")
 
 
@@ -156,13 +159,17 @@ def predict_to_file(
         count = min(options.top, len(recognizer.choices(options.among, options.only, options.exclude)))
         facts = _facts(recognizer, options)
         counts = Counts()
-        with journal.open("r+b" if journal.is_file() else "w+b") as lines:
-            stream = iter(pictures)
-            _replay(lines, journal, facts, stream, options.batch_size, counts)
-            _predict(recognizer, stream, lines, options, counts, total, workers, report, broken)
+        try:
+            with journal.open("r+b" if journal.is_file() else "w+b") as lines:
+                stream = iter(pictures)
+                _replay(lines, journal, facts, stream, options.batch_size, counts)
+                _predict(recognizer, stream, lines, options, counts, total, workers, report, broken)
+        except OSError as error:
+            mend = "free some disk space, then repeat the command"
+            raise UnseenError(error.strerror or str(error), where=journal, mend=mend) from None
         _finish(journal, path, count)
         journal.unlink()
-    shutil.rmtree(journal.parent, ignore_errors=True)
+        shutil.rmtree(journal.parent, ignore_errors=True)
     return counts
 
 
@@ -216,11 +223,11 @@ def _replay(
     if not header.endswith(b"\n"):
         lines.seek(0)
         lines.truncate()
-        lines.write(json.dumps({"facts": facts}).encode() + b"\n")
+        lines.write(_line({"facts": facts}))
         return
     mend = "give --restart to begin anew"
     try:
-        earlier = json.loads(header)["facts"]
+        earlier = _record(header)["facts"]
     except (ValueError, KeyError, TypeError):
         raise RunError("damaged", where=journal, mend=mend) from None
     changed = [name for name, value in facts.items() if earlier.get(name) != value]
@@ -242,13 +249,26 @@ def _replay(
 
 def _whole_batch(lines: IO[bytes], size: int) -> list[dict[str, Any]]:
     """The next ``size`` records; none where fewer are there, or one is damaged."""
-    records = []
-    for line in islice(lines, size):
-        try:
-            records.append(json.loads(line) if line.endswith(b"\n") else {})
-        except ValueError:
-            return []
-    return records if len(records) == size and all("stamp" in r for r in records) else []
+    try:
+        records = [_record(line) for line in islice(lines, size)]
+    except ValueError:
+        return []
+    return records if len(records) == size else []
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    """A line of the journal."""
+    text = json.dumps(record).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def _record(line: bytes) -> dict[str, Any]:
+    """What stands in a line of the journal; ValueError where it is torn or damaged."""
+    text = line[9:].removesuffix(b"\n")
+    if line != b"%08x %s\n" % (zlib.crc32(text), text):
+        raise ValueError("not what was written, by its checksum")
+    record: dict[str, Any] = json.loads(text)
+    return record
 
 
 def _predict(
@@ -270,19 +290,15 @@ def _predict(
             yield picture
 
     started, before, synced = time.monotonic(), counts.pictures, time.monotonic()
-    kept: list[str] = []
+    kept: list[bytes] = []
 
     def keep() -> None:
         nonlocal synced
-        try:
-            lines.write("".join(kept).encode())
-            lines.flush()
-            if time.monotonic() - synced > SYNC_SECONDS:
-                os.fsync(lines.fileno())
-                synced = time.monotonic()
-        except OSError as error:
-            mend = "free some disk space, then repeat the command"
-            raise UnseenError(error.strerror or str(error), where=lines.name, mend=mend) from None
+        lines.write(b"".join(kept))
+        lines.flush()
+        if time.monotonic() - synced > SYNC_SECONDS:
+            os.fsync(lines.fileno())
+            synced = time.monotonic()
         kept.clear()
         speed = (counts.pictures - before) / max(time.monotonic() - started, 1e-9)
         report("predicting", counts.pictures, max(total, counts.pictures), f"{speed:.0f} pictures/s")
@@ -294,7 +310,7 @@ def _predict(
             broken(outcome)
         record = record_of(picture, outcome)
         counts.add(record)
-        kept.append(json.dumps({**record, "stamp": stamp}) + "\n")
+        kept.append(_line({**record, "stamp": stamp}))
         if len(kept) == options.batch_size:
             keep()
     keep()
@@ -305,7 +321,7 @@ def _finish(journal: Path, path: Path, count: int) -> None:
     write = {".csv": _write_csv, ".parquet": _write_parquet, ".json": _write_json, ".jsonl": _write_lines}
     with journal.open("rb") as lines:
         lines.readline()
-        records = ({k: v for k, v in json.loads(line).items() if k != "stamp"} for line in lines)
+        records = ({k: v for k, v in _record(line).items() if k != "stamp"} for line in lines)
         write_with(path, lambda temporary: write[path.suffix.lower()](temporary, records, count))
 
 

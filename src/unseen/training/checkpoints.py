@@ -8,17 +8,15 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unseen.errors import RunError
-from unseen.files import write_with
+from unseen.tensors import load_tensors, save_tensors
 
 
 def save_weights(path: Path, module: nn.Module, metadata: dict[str, str] | None = None) -> None:
     """Write a module's state dict, whole or not at all."""
-    state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
-    write_with(path, lambda temporary: save_file(state, temporary, metadata))
+    save_tensors(path, module.state_dict(), metadata)
 
 
 def load_weights(path: Path, module: nn.Module) -> None:
@@ -28,7 +26,7 @@ def load_weights(path: Path, module: nn.Module) -> None:
         RunError: the file is missing, damaged, or of another module.
     """
     try:
-        state = load_file(path)
+        state, _ = load_tensors(path)
     except FileNotFoundError:
         raise RunError("no such file", where=path, mend="train the run to its end first") from None
     except (SafetensorError, OSError) as error:
@@ -66,13 +64,11 @@ def save_checkpoint(
         "info": json.dumps(info),
         "optimizer": json.dumps({"groups": state["param_groups"], "scalars": scalars}),
     }
-    # clones: safetensors refuses tensors that share memory
-    ready = {name: value.cpu().clone().contiguous() for name, value in tensors.items()}
-    write_with(path, lambda temporary: save_file(ready, temporary, metadata))
+    save_tensors(path, tensors, metadata)
 
 
 def read_info(path: Path) -> dict[str, Any] | None:
-    """The ``info`` of a checkpoint; ``None`` where there is no file.
+    """The ``info`` of a checkpoint; ``None`` where there is no file. :func:`load_checkpoint` checks it.
 
     Raises:
         RunError: the file is damaged.
@@ -96,9 +92,8 @@ def load_checkpoint(
         RunError: the file is damaged, or of another module.
     """
     try:
-        tensors = load_file(path)
-        with safe_open(path, "pt") as opened:
-            about = json.loads(opened.metadata()["optimizer"])
+        tensors, metadata = load_tensors(path)
+        about = json.loads(metadata["optimizer"])
         for prefix, target in (("model/", module), ("average/", averaged)):
             if target is not None:
                 target.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})

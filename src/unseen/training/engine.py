@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -45,6 +45,7 @@ from unseen.files import write_text
 from unseen.methods.base import Branch, ClassSpace, GradientMethod, Method, Recipe
 from unseen.methods.share import Share, sharing
 from unseen.progress import Report, silent
+from unseen.stopping import SIGNALS, at_once
 from unseen.training.checkpoints import load_checkpoint, read_info, save_checkpoint
 
 CHECKPOINT_SECONDS = 60.0
@@ -159,7 +160,7 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked.set()
 
-    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.signal(s, handle) for s in SIGNALS}
     try:
         yield asked.is_set
     finally:
@@ -340,11 +341,46 @@ def train(
             state = {"identity": identity, "step": step, "records": records, "sums": sums}
             save_checkpoint(path, stage.method, wrapped.optimizer, state, averaged)
 
-        saved = time.monotonic()
         started = time.monotonic()
+
+        def end_epoch() -> None:
+            nonlocal sums, started
+            epoch = ends.index(step) + 1
+            first = ends[epoch - 2] if epoch > 1 else 0
+            losses = {name: total / (step - first) for name, total in sums.items()}
+            tested: Any = stage.method if averaged is None else averaged.module
+            tested.eval()
+            try:
+                with at_once() if processes() == 1 else nullcontext():
+                    metrics = on_epoch(epoch, tested, records)
+            except KeyboardInterrupt:
+                save()
+                raise Interrupted(f"stopped in the test after step {step} of {ends[-1]}") from None
+            seconds = round(time.monotonic() - started, 3)
+            record: dict[str, Any] = {
+                "epoch": epoch,
+                "step": step,
+                "loss": losses,
+                "metrics": metrics,
+                "seconds": seconds,
+            }
+            records.append(record)
+            sums = {}
+            with (folder / "metrics.jsonl").open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(record) + "\n")
+            for group, values in (("loss", losses), ("metrics", metrics)):
+                for name, entry in values.items():
+                    if isinstance(entry, float):
+                        board.add_scalar(f"{group}/{name}", entry, step)
+            started = time.monotonic()
+
+        saved = time.monotonic()
         try:
             draws = _drawn(stage, sampler, range(step, ends[-1]), accumulate)
             with closing(draws), stop_on_signal() as asked:
+                if len(records) < bisect_right(ends, step):  # stopped in the test of an epoch
+                    end_epoch()
+                    save()
                 while step < ends[-1]:
                     stage.method.train()
                     for group in wrapped.param_groups:
@@ -361,40 +397,23 @@ def train(
                     step += 1
                     if averaged is not None:
                         averaged.update_parameters(stage.method)
-                    if step in ends:
-                        epoch = ends.index(step) + 1
-                        first = ends[epoch - 2] if epoch > 1 else 0
-                        losses = {name: total / (step - first) for name, total in sums.items()}
-                        tested: Any = stage.method if averaged is None else averaged.module
-                        tested.eval()
-                        metrics = on_epoch(epoch, tested, records)
-                        seconds = round(time.monotonic() - started, 3)
-                        record: dict[str, Any] = {
-                            "epoch": epoch,
-                            "step": step,
-                            "loss": losses,
-                            "metrics": metrics,
-                            "seconds": seconds,
-                        }
-                        records.append(record)
-                        sums = {}
-                        with (folder / "metrics.jsonl").open("a", encoding="utf-8") as lines:
-                            lines.write(json.dumps(record) + "\n")
-                        for group, values in (("loss", losses), ("metrics", metrics)):
-                            for name, entry in values.items():
-                                if isinstance(entry, float):
-                                    board.add_scalar(f"{group}/{name}", entry, step)
-                        started = time.monotonic()
+                    stop = any_of(asked())
+                    if step in ends and not stop:
+                        end_epoch()
                     note = _note(records)
                     report(task, step, ends[-1], note)
-                    if any_of(asked()):
+                    if stop:
                         save()
                         raise Interrupted(f"stopped at step {step} of {ends[-1]}")
                     if time.monotonic() - saved > checkpoint_seconds or step == ends[-1]:
                         save()
                         saved = time.monotonic()
+        except OSError as error:
+            mend = "make room, then repeat the command"
+            raise RunError(error.strerror or str(error), where=error.filename or folder, mend=mend) from None
         finally:
-            board.close()
+            with suppress(OSError):
+                board.close()
     if averaged is not None:
         stage.method.load_state_dict(averaged.module.state_dict())
     stage.method.eval()

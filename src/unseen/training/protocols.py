@@ -12,8 +12,8 @@ validation chose, which is what a separate training for that many epochs would g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,10 +30,10 @@ from unseen.data.dataset import Dataset, Partition, digest, final_partition, val
 from unseen.data.features import RegionSource, RegionStore
 from unseen.data.pictures import PictureSource, PictureStore
 from unseen.distributed import rows_of_all
-from unseen.errors import DataError, UnseenError
+from unseen.errors import DataError, RunError, UnseenError
 from unseen.evaluation.calibration import Answers
 from unseen.evaluation.metrics import Decisions, SeenUnseenCurve, evaluate
-from unseen.files import file_digest, read_json, write_json, write_with
+from unseen.files import file_digest, read_arrays, read_json, write_arrays, write_json
 from unseen.methods import create_method, find_method
 from unseen.methods.base import (
     ClassSpace,
@@ -65,6 +65,7 @@ from unseen.training.engine import (
 from unseen.training.references import make_references, references_beside
 
 Records = list[dict[str, Any]]
+_ARRAYS = ("labels", "best_seen", "best_unseen", "offset", "is_unseen")
 
 
 @dataclass(frozen=True)
@@ -371,6 +372,16 @@ def _train(
     return method, records
 
 
+@contextmanager
+def _kept_by(stage: Path) -> Iterator[None]:
+    """What a finished stage kept is read in here; it is gone or damaged only together with the stage."""
+    try:
+        yield
+    except RunError as error:
+        mend = f"delete {stage} and repeat the command, which does that stage again"
+        raise RunError(error.problem, where=error.where, mend=mend) from None
+
+
 def _choose_epoch(parts: Ingredients, seed: int, folder: Path, hand: Stagehand, report: Report) -> Choice:
     """Train on the training classes, testing every epoch on the validation pictures."""
     assert parts.recipe is not None
@@ -386,7 +397,8 @@ def _choose_epoch(parts: Ingredients, seed: int, folder: Path, hand: Stagehand, 
         parts, seed, folder / "validation", hand, parts.recipe.epochs, validate, parts.select, report
     )
     best = _best(records, criterion)
-    load_weights(best_weights, method)
+    with _kept_by(folder / "validation"):
+        load_weights(best_weights, method)
     return _choice({"epoch": best["epoch"]}, best["metrics"], method, hand)
 
 
@@ -427,17 +439,21 @@ def _finish_training(
     method, records = _train(parts, seed, folder / "final", hand, epochs, test, f"{protocols} {chosen}", report)
     results = {}
     if choice is not None:
-        decisions = load_decisions(at(choice.pick["epoch"]))
-        load_weights(folder / "honest.safetensors", method)
+        with _kept_by(folder / "final"):
+            decisions = load_decisions(at(choice.pick["epoch"]))
+            load_weights(folder / "honest.safetensors", method)
         results["honest"] = _honest(parts, choice, decisions, method, hand, folder)
     if "paper" in protocols:
         best_t1, best_h = _best(records, "T1"), _best(records, paper_h)
         if choice is None:  # the run's model
-            load_weights(folder / "paper.safetensors", method)
+            with _kept_by(folder / "final"):
+                load_weights(folder / "paper.safetensors", method)
             _keep_references(parts, method, hand, folder / "paper.safetensors")
+        with _kept_by(folder / "final"):
+            t1, gzsl = (load_decisions(at(best["epoch"])) for best in (best_t1, best_h))
         results["paper"] = Result(
-            load_decisions(at(best_t1["epoch"])),
-            load_decisions(at(best_h["epoch"])),
+            t1,
+            gzsl,
             best_h["metrics"]["best_gamma"] if sweeps else 0.0,
             {"epoch_T1": best_t1["epoch"], "epoch_H": best_h["epoch"], "by": "test set"},
             None,
@@ -534,7 +550,7 @@ def _studied(parts: Ingredients, choice: Choice, method: Method, hand: Stagehand
         "test": {} if tested is None else tested.summary(threshold),
     }
     _keep_references(parts, method, hand, weights)
-    write_json(path, {"model": model, "calibration": calibration})
+    write_json(path, {"model": model, "calibration": calibration}, sealed=True)
     return calibration
 
 
@@ -562,16 +578,14 @@ def _choice(pick: dict[str, Any], metrics: dict[str, Any], method: Method, hand:
 
 def save_decisions(path: Path, d: Decisions) -> None:
     """Write decisions as arrays, whole or not at all."""
-    arrays = {k: getattr(d, k) for k in ("labels", "best_seen", "best_unseen", "offset", "is_unseen")}
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)
-
-    write_with(path, write)
+    write_arrays(path, **{k: getattr(d, k) for k in _ARRAYS})
 
 
 def load_decisions(path: Path) -> Decisions:
-    """What :func:`save_decisions` wrote."""
-    with np.load(path, allow_pickle=False) as stored:
-        return Decisions(**{k: stored[k] for k in stored.files})
+    """What :func:`save_decisions` wrote.
+
+    Raises:
+        RunError: missing, damaged, or not of this kind.
+    """
+    arrays = read_arrays(path, _ARRAYS, RunError, "repeat the command of the run")
+    return Decisions(**arrays)

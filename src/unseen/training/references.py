@@ -6,7 +6,6 @@ neighbours are found, an attribute's reliability is known, and a corrected attri
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,13 +19,14 @@ from unseen.classes import ClassTable
 from unseen.errors import RunError, UnseenError
 from unseen.evaluation.attributes import auroc
 from unseen.evaluation.localisation import PRESENT
-from unseen.files import write_with
+from unseen.files import read_arrays, write_arrays
 from unseen.methods import Method
 
 FLAT = 0.1
 """Below this correlation of score and class value an attribute counts as not learned."""
 LEAST_WIDTH = 0.02
 """Share of the table's range below which the training pictures' values hardly vary, so that a line says nothing."""
+_ARRAYS = ("attribute_scores", "labels", "files", "class_names", "class_values")
 QUANTILES = (0.1, 0.9)
 """Of the scores of an attribute that was not learned: what stands for its least and its largest value."""
 
@@ -132,19 +132,7 @@ class References:
 
     def save(self, path: Path) -> None:
         """Write an ``.npz`` without pickle, whole or not at all."""
-
-        def write(temporary: Path) -> None:
-            with temporary.open("wb") as file:
-                np.savez(
-                    file,
-                    attribute_scores=self.attribute_scores,
-                    labels=self.labels,
-                    files=self.files,
-                    class_names=self.class_names,
-                    class_values=self.class_values,
-                )
-
-        write_with(path, write)
+        write_arrays(path, **{name: getattr(self, name) for name in _ARRAYS})
 
     @classmethod
     def load(cls, path: Path) -> References:
@@ -153,13 +141,10 @@ class References:
         Raises:
             RunError: missing, damaged, or not of this kind.
         """
-        names = ("attribute_scores", "labels", "files", "class_names", "class_values")
+        arrays = read_arrays(path, _ARRAYS, RunError, "train again")
         try:
-            with np.load(path, allow_pickle=False) as found:
-                return cls(*(found[name] for name in names))
-        except FileNotFoundError:
-            raise RunError("no such file", where=path, mend="train again") from None
-        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, RunError) as error:
+            return cls(**arrays)
+        except RunError as error:
             raise RunError(f"damaged ({error})", where=path, mend="train again") from None
 
     @cached_property

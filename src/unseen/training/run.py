@@ -20,6 +20,7 @@ from lightning_fabric import Fabric
 
 import unseen
 from unseen.backbones import Backbone, BackboneSpec
+from unseen.class_changes import table_digests
 from unseen.classes import ClassTable, write_attributes
 from unseen.data.catalogue import FIELDGUIDE, cache_folder, load_dataset
 from unseen.data.dataset import Dataset, validation_partition
@@ -209,7 +210,7 @@ def earlier_config(folder: Path, config: RunConfig) -> RunConfig | None:
     where = folder / "config.json"
     if not where.is_file():
         return None
-    existing = RunConfig.from_json(read_json(where, RunError, "choose another folder"), where)
+    existing = RunConfig.from_json(read_json(where, RunError, "restore it, or choose another --output"), where)
     changed = [name for name in config.difference(existing) if name not in ("seeds", "protocols")]
     if changed:
         there, asked = (c.to_json()[changed[0]] or "none" for c in (existing, config))
@@ -283,23 +284,23 @@ def fit(
         started = time.monotonic()
         own = folder if _same_data(folder, plan.dataset) else None
         store = plan.extract(cache, str(fabric.device), workers, report, budget_bytes, own)
-        write_json(where, config.to_json())  # from here on the folder is this run's
+        write_json(where, config.to_json(), sealed=True)  # from here on the folder is this run's
         if isinstance(store, RegionStore) and config.reduce:
             Reduction.load(store.folder / REDUCTION).save(folder / REDUCTION)
         ingredients = replace(plan.ingredients(store, folder), budget_bytes=budget_bytes)
         plan.dataset.table.to_csv(folder / "classes.csv")
         if plan.dataset.encoding is not None and not plan.dataset.encoding.as_it_stands:
-            write_json(folder / "encoding.json", plan.dataset.encoding.to_json())
+            write_json(folder / "encoding.json", plan.dataset.encoding.to_json(), sealed=True)
         write_attributes(folder / "attributes.csv", plan.dataset.table.attributes)
-        manifest = _manifest(plan, store, ingredients, fabric.device)
-        write_json(folder / "manifest.json", manifest)
+        manifest = _manifest(plan, store, ingredients, fabric.device) | {"tables": table_digests(folder)}
+        write_json(folder / "manifest.json", manifest, sealed=True)
         # a closed form has no randomness: one seed says it all
         seeds = config.seeds[:1] if find_method(config.method).closed_form else config.seeds
         if validation_only:
             choices = validate_seeds(ingredients, seeds, folder, fabric, report)
             seen = ingredients.partition("validation").seen
             _keep_texts(ingredients, folder)
-            write_json(folder / "validation.json", _validation_summary(plan, folder, choices, seen))
+            write_json(folder / "validation.json", _validation_summary(plan, folder, choices, seen), sealed=True)
             return Run(folder)
         results = run_seeds(ingredients, seeds, folder, config.protocols, fabric, report)
         rehearsed = None
@@ -313,7 +314,7 @@ def fit(
         seconds = round(time.monotonic() - started, 1)
         splits = {stage: manifest["splits"][stage] for stage in ("final", "validation")}
         numbers = {"protocols": summary, "splits": splits, "seconds": seconds, "peak_memory_mb": peak_memory_mb()}
-        write_json(folder / "results.json", numbers)
+        write_json(folder / "results.json", numbers, sealed=True)
     return Run(folder)
 
 

@@ -57,8 +57,8 @@ def build(
         raise DataError(f"{seed} is negative", where="fieldguide seed", mend="take 0 or more")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError("is already there", where=folder, mend="remove it or name another folder")
-    unfinished = folder.parent / f".{folder.name}.unfinished-{os.getpid()}"
-    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished = folder.parent / f".{folder.name}.unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a call that was killed
     unfinished.mkdir(parents=True)
     try:
         _write(unfinished, seed, invent(seed, species), pictures, size, workers or os.cpu_count() or 1, progress)

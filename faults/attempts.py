@@ -1,0 +1,267 @@
+"""Commands as forked children of a process that has imported everything: tried, killed and repeated in a moment.
+
+A child can be given moments to die at: the n-th time that it is about to open a file for writing, rename, remove, make
+or truncate something, or bring it to the disk. Times alone would nearly always hit the long stretches between.
+"""
+
+from __future__ import annotations
+
+import importlib
+import mmap
+import os
+import signal
+import struct
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+WRITES = ("os.rename", "os.remove", "os.truncate", "os.mkdir", "os.rmdir", "os.chmod", "os.link")
+IGNORED = ("/dev/", "/proc/", "/sys/")
+TIMEOUT = 300.0
+MODULES = ("cli", "data.fieldguide", "data.prepare", "experiments.compare", "explain.gallery", "export", "recognizer")
+MODULES += ("report.page", "report.predictions", "training.run")
+MODULES = (*(f"unseen.{name}" for name in MODULES), "pyarrow.parquet", "torch.utils.tensorboard")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How a child ended.
+
+    Args:
+        status: its exit status, or minus the signal that ended it.
+        said: standard output and error.
+        seconds: that it took.
+        writes: how many of the moments it came by.
+        stopped_in: seconds from the signal to its end.
+    """
+
+    status: int
+    said: str
+    seconds: float
+    writes: int
+    stopped_in: float | None = None
+
+
+class Moments:
+    """A count of writing moments that a child and its own children share, and the one at which all of them die."""
+
+    def __init__(self, fatal: int = 0) -> None:
+        self.fatal = fatal
+        self._shared = mmap.mmap(-1, 8)
+        self.hook: Callable[[str, str, int], None] = lambda event, path, count: None
+        """Told event, path and count; may raise what the system would have."""
+
+    @property
+    def count(self) -> int:
+        """So far."""
+        return int(struct.unpack("q", self._shared[:8])[0])
+
+    def watch(self) -> None:
+        """Count from here on in this process; there is no way back."""
+        sys.addaudithook(self._heard)
+        sync = os.fsync
+
+        def fsync(file: Any) -> None:
+            number = file if isinstance(file, int) else file.fileno()
+            self._came("fsync", os.readlink(f"/proc/self/fd/{number}"))
+            sync(file)
+
+        os.fsync = fsync
+
+    def _heard(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open":
+            path, mode, flags = arguments
+            writes = flags & (os.O_WRONLY | os.O_RDWR) if mode is None else any(c in mode for c in "wa+x")
+            if not writes or (isinstance(path, str) and path.startswith(IGNORED)):
+                return
+        elif event not in WRITES:
+            return
+        self._came(event, arguments[0])
+
+    def _came(self, event: str, path: object) -> None:
+        count = self.count + 1
+        self._shared[:8] = struct.pack("q", count)
+        self.hook(event, os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else "", count)
+        if count == self.fatal:
+            os.killpg(0, signal.SIGKILL)
+
+
+def warm() -> None:
+    """Import what commands need, in one thread: a child of a process with threads would wait for those for ever."""
+    import torch
+
+    torch.set_num_threads(1)
+    for module in MODULES:
+        importlib.import_module(module)
+
+
+class Running:
+    """A child that is doing ``work``; arguments as in :func:`attempt`."""
+
+    def __init__(
+        self,
+        work: Callable[[], object],
+        moments: Moments | None = None,
+        before: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._moments = found = moments or Moments()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115
+        self._began = time.monotonic()
+        self._child = start(lambda: (before(), found.watch(), work()), self._said.fileno())
+
+    def end(
+        self,
+        seconds: float | None = None,
+        number: int = signal.SIGKILL,
+        whole_group: bool = True,
+        timeout: float = TIMEOUT,
+    ) -> Attempt:
+        """Wait for its end, ``seconds`` after its start with a signal."""
+        sent = None
+        while True:
+            done, state = os.waitpid(self._child, os.WNOHANG)
+            if done:
+                break
+            now = time.monotonic()
+            if seconds is not None and sent is None and now - self._began >= seconds:
+                (os.killpg if whole_group else os.kill)(self._child, number)
+                sent = now
+            if now - self._began > timeout:
+                os.killpg(self._child, signal.SIGKILL)
+                os.waitpid(self._child, 0)
+                return Attempt(124, "hangs", now - self._began, self._moments.count)
+            time.sleep(0.002)
+        now = time.monotonic()
+        self._said.seek(0)
+        said = self._said.read().decode(errors="replace")
+        self._said.close()
+        status = os.waitstatus_to_exitcode(state)
+        return Attempt(status, said, now - self._began, self._moments.count, None if sent is None else now - sent)
+
+
+def attempt(
+    work: Callable[[], object],
+    *,
+    moments: Moments | None = None,
+    before: Callable[[], object] = lambda: None,
+    seconds: float | None = None,
+    number: int = signal.SIGKILL,
+    whole_group: bool = True,
+    timeout: float = TIMEOUT,
+) -> Attempt:
+    """Do ``work`` in a child and wait for it.
+
+    Args:
+        work: such as :func:`command`.
+        moments: counted, if given, and perhaps fatal.
+        before: done in the child first.
+        seconds: after which the child gets signal ``number``.
+        number: of the signal.
+        whole_group: whether the signal goes to the child's children too.
+        timeout: after which it counts as hanging and is killed.
+    """
+    return Running(work, moments, before).end(seconds, number, whole_group, timeout)
+
+
+def start(work: Callable[[], object], output: int) -> int:
+    """Fork a child that does ``work`` in a process group of its own and ends."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if child := os.fork():
+        return child
+    status = 1
+    try:
+        os.setpgid(0, 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+        work()
+        status = 0
+    except SystemExit as leave:
+        status = leave.code if isinstance(leave.code, int) else int(leave.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def command(*arguments: object) -> Callable[[], None]:
+    """``unseen ARGUMENTS``."""
+
+    def work() -> None:
+        from rich.console import Console
+
+        from unseen import cli
+        from unseen.cli import common
+
+        common.out, common.err = Console(), Console(stderr=True)
+        for module in vars(cli).values():  # each has imported them by name
+            for name in ("out", "err"):
+                if hasattr(module, name):
+                    setattr(module, name, getattr(common, name))
+        sys.argv = ["unseen", *map(str, arguments)]
+        fork_workers()
+        cli.main()
+
+    return work
+
+
+def fork_workers() -> None:
+    """Rows of a comparison as forked processes too."""
+    from unseen.experiments import worker
+
+    worker.subprocess = SimpleNamespace(Popen=_Forked, PIPE=-1)
+
+
+class _Forked:
+    """As much of ``subprocess.Popen`` as a worker is started with."""
+
+    def __init__(self, command: Sequence[str], **_: Any) -> None:
+        from unseen.experiments import worker
+
+        own_in, self._in = os.pipe()
+        out, own_out = os.pipe()
+        sys.stdout.flush()
+        self.pid = os.fork()
+        if not self.pid:
+            status = 1
+            try:
+                os.close(self._in)
+                os.close(out)
+                os.dup2(own_in, 0)
+                os.dup2(own_out, 1)
+                sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                sys.argv = ["worker", command[-1]]
+                worker.main()
+                status = 0
+            except SystemExit as leave:
+                status = leave.code if isinstance(leave.code, int) else 1
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                os._exit(status)
+        os.close(own_in)
+        os.close(own_out)
+        self.stdout = open(out, "rb")  # noqa: SIM115
+
+    def __enter__(self) -> _Forked:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stdout.close()
+        os.close(self._in)
+
+    def wait(self) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)

@@ -1,0 +1,70 @@
+"""``unseen stores``: are the features on disk still those that were computed?"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unseen.cli.common import CacheOption, JsonFlag, app, out, print_json, print_table, with_bars
+from unseen.errors import StoreError
+
+if TYPE_CHECKING:
+    from unseen.data.features import StoreState
+    from unseen.progress import Report
+
+
+@app.command()
+def stores(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(help="A region store, a cache folder or a dataset folder [default: the cache folder]."),
+    ] = None,
+    mend: Annotated[
+        bool, typer.Option("--mend", help="Drop what is damaged; the next extraction does that again, and only that.")
+    ] = False,
+    cache: CacheOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check the features on disk byte by byte by their checksums, and drop what is damaged.
+
+    Status 1 where something is damaged and was not mended. Example: `unseen stores --mend`
+    """
+    from unseen.data.catalogue import cache_folder
+    from unseen.data.features import find_stores, inspect
+
+    place = folder or cache_folder(cache)
+    folders = find_stores(place)
+    if not folders and folder is not None:
+        raise StoreError("no region stores", where=place, mend="give a store, a cache folder or a dataset folder")
+
+    def check(report: Report) -> list[StoreState]:
+        return [inspect(store, mend, partial(report, f"checking {store.name}")) for store in folders]
+
+    found = with_bars(check)
+    if as_json:
+        print_json([{**vars(state), "folder": str(state.folder), "whole": state.whole} for state in found])
+    else:
+        print_table([_row(state, mend) for state in found])
+        out.print(f"{len(found)} stores in {place}", highlight=False, soft_wrap=True)
+    if any(state.problem or state.damaged for state in found) and not mend:
+        raise typer.Exit(1)
+
+
+def _row(state: StoreState, mended: bool) -> dict[str, str]:
+    parts = [state.problem] if state.problem else []
+    parts += [f"{len(state.damaged)} pictures damaged"] if state.damaged else []
+    if state.finished < state.pictures and not state.problem:
+        parts.append(f"unfinished: {state.finished} of {state.pictures} pictures")
+    says = "; ".join(parts) or "whole"
+    if mended and (state.damaged or state.problem):
+        says += " (dropped)"
+    return {
+        "store": str(state.folder),
+        "features of": state.backbone,
+        "pictures": f"{state.pictures:,}",
+        "GB": f"{state.nbytes / 1e9:,.2f}",
+        "state": says,
+    }
