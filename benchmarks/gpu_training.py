@@ -84,7 +84,8 @@ class MadeUp:
 
     def __init__(self, shape: Shape, device: torch.device, dtype: torch.dtype) -> None:
         self.shape, rng = shape, np.random.default_rng(0)
-        table = rng.random((shape.classes, shape.attributes)) ** 4  # most attributes of a class are weak
+        # alike enough, and pictures unlike enough (see _features), that not every picture is named right
+        table = 0.7 * rng.random(shape.attributes) ** 2 + 0.3 * rng.random((shape.classes, shape.attributes))
         seen = torch.arange(shape.classes) < shape.classes - shape.unseen
         self.vectors = torch.from_numpy(rng.standard_normal((shape.attributes, shape.dim))).float()
         self.classes = ClassSpace(torch.from_numpy(table).float(), seen).to(device, torch.float32)
@@ -105,6 +106,7 @@ class MadeUp:
         shape, device = self.shape, self._generator.device
         kept = torch.empty(len(labels), shape.regions, shape.channels, dtype=dtype, device=device)
         own = self.classes.vectors[torch.from_numpy(labels).to(device)]
+        own = own + 0.3 * self._random(*own.shape)
         for start in range(0, len(labels), 64):
             values = own[start : start + 64]
             size = (len(values), shape.regions)

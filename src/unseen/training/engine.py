@@ -311,8 +311,22 @@ def train(
                 save_checkpoint(path, method, optimizer, {"identity": identity, **asdict(now)}, averaged)
             kept = now.step
 
-        scaled = getattr(fabric.strategy.precision, "scaler", None) is not None
         saved = started = time.monotonic()
+
+        def end_epoch() -> None:
+            """The test after an epoch's last step, and the epoch's record."""
+            nonlocal started
+            tested: Any = method if averaged is None else averaged.module
+            tested.eval()
+            metrics = on_epoch(ends.index(now.step) + 1, tested, now.records)
+            _finish_epoch(now, ends, metrics, round(time.monotonic() - started, 3))
+            _write_record(now.records[-1], folder, board)
+            method.train()
+            started = time.monotonic()
+
+        scaled = getattr(fabric.strategy.precision, "scaler", None) is not None
+        # less than an epoch, so that each has a mean loss
+        patience = min(PATIENCE, *(np.diff([0, *ends]) - 1).tolist()) if scaled else 0
         try:
             todo = range(now.step, ends[-1])
             draws = ahead(lambda step: _drawn(stage, steps, sampler, step), todo, stage.features)
@@ -329,7 +343,7 @@ def train(
                         now.start = numbers["total"] if now.start is None else now.start
                         for name in steps.terms[:-1]:
                             now.sums[name] = now.sums.get(name, 0.0) + numbers[name]
-                    elif scaled and np.isfinite(numbers[WEIGHTS]) and left_out < PATIENCE:
+                    elif left_out < patience and np.isfinite(numbers[WEIGHTS]):
                         left_out += 1
                         now.skipped += 1
                     else:
@@ -338,13 +352,7 @@ def train(
                     if averaged is not None:
                         averaged.update_parameters(method)
                     if now.step in ends:
-                        tested: Any = method if averaged is None else averaged.module
-                        tested.eval()
-                        metrics = on_epoch(ends.index(now.step) + 1, tested, now.records)
-                        _finish_epoch(now, ends, metrics, round(time.monotonic() - started, 3))
-                        _write_record(now.records[-1], folder, board)
-                        method.train()
-                        started = time.monotonic()
+                        end_epoch()
                     report(task, now.step, ends[-1], _note(now.records))
                     if any_of(asked()):
                         save()
