@@ -85,7 +85,7 @@ class MadeUp:
     def __init__(self, shape: Shape, device: torch.device, dtype: torch.dtype) -> None:
         self.shape, rng = shape, np.random.default_rng(0)
         # alike enough, and pictures unlike enough (see _features), that not every picture is named right
-        table = 0.7 * rng.random(shape.attributes) ** 2 + 0.3 * rng.random((shape.classes, shape.attributes))
+        table = 0.3 * rng.random(shape.attributes) + 0.7 * rng.random((shape.classes, shape.attributes)) ** 4
         seen = torch.arange(shape.classes) < shape.classes - shape.unseen
         self.vectors = torch.from_numpy(rng.standard_normal((shape.attributes, shape.dim))).float()
         self.classes = ClassSpace(torch.from_numpy(table).float(), seen).to(device, torch.float32)

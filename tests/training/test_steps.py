@@ -74,6 +74,9 @@ def taped(monkeypatch):
     events = []
 
     class Stream:
+        def __init__(self, device):
+            assert device == torch.device("cpu")
+
         def wait_stream(self, other):
             events.append("wait")
 
@@ -109,7 +112,7 @@ def test_every_call_does_its_work_once_and_reads_the_buffers_as_they_are(taped):
         total.add_(given)
         return total.clone()
 
-    graph = Graph(work)
+    graph = Graph(work, torch.device("cpu"))
     seen = []
     for number in range(1, 8):
         given.fill_(number)

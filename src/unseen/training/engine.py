@@ -108,6 +108,8 @@ def make_fabric(device: str = "auto", precision: str = "32-true") -> Fabric:
         raise UnseenError(f'cannot use device "{device}" ({error})', mend="auto or cpu") from None
     except Exception as error:  # Fabric's own MisconfigurationException is private
         raise UnseenError(f'cannot use device "{device}" ({error})', mend="auto or cpu") from None
+    if fabric.device.type == "cuda":
+        torch.cuda.set_device(fabric.device)  # whose random state a checkpoint keeps
     if fabric.device.type == "cpu" and precision == "16-mixed":
         raise UnseenError("float16 training needs a GPU", where="precision", mend="bf16-mixed or 32-true on the CPU")
     return fabric

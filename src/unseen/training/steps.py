@@ -149,7 +149,7 @@ class Steps:
         self._pictures = torch.zeros(size, dtype=torch.int64, device=fabric.device)
         edges = np.cumsum([0, *map(len, np.array_split(np.arange(size), min(accumulate, size)))]).tolist()
         self._pieces = [slice(start, stop) for start, stop in pairwise(edges)]
-        self._graph = Graph(self._gathered) if graph else None
+        self._graph = Graph(self._gathered, fabric.device) if graph else None
         self.terms: tuple[str, ...] = ()
 
     def own(self, piece: slice) -> slice:
@@ -213,10 +213,11 @@ class Graph:
 
     Args:
         work: what to do; reads nothing that is not on the device.
+        device: a CUDA device.
     """
 
-    def __init__(self, work: Callable[[], Tensor]) -> None:
-        self._work = work
+    def __init__(self, work: Callable[[], Tensor], device: torch.device) -> None:
+        self._work, self._device = work, device
         self._called = 0
         self._key: object = None
         self._graph: Any = None
@@ -241,12 +242,13 @@ class Graph:
 
     def _warm_up(self) -> Tensor:
         """On the stream of the capture, so that what is set up by stream is there for it."""
-        self._stream = self._stream or torch.cuda.Stream()
-        self._stream.wait_stream(torch.cuda.current_stream())
+        self._stream = self._stream or torch.cuda.Stream(self._device)
+        here = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(here)
         with torch.cuda.stream(self._stream), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*capturable=True")  # it will be captured
             found = self._work()
-        torch.cuda.current_stream().wait_stream(self._stream)
+        here.wait_stream(self._stream)
         return found
 
     def _capture(self) -> None:
