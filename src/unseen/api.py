@@ -27,6 +27,7 @@ def fit(
     workers: int = 0,
     cache: Path | str | None = None,
     report: Report = silent,
+    graph: bool = False,
     **options: Any,
 ) -> Run:
     """Train and test a method; the same call resumes a run that was stopped.
@@ -38,7 +39,7 @@ def fit(
         backbone: default :func:`unseen.training.run.default_backbone`.
         protocols: ``honest``, ``paper`` or both.
         seeds: one training each.
-        device, workers, cache, report: see :func:`unseen.training.run.fit`.
+        device, workers, cache, report, graph: see :func:`unseen.training.run.fit`.
         options: other entries of :class:`unseen.training.config.RunConfig`, such as ``settings={"lambda_cal": "0.2"}``.
     """
     name = str(dataset) if str(dataset) == FIELDGUIDE else str(Path(dataset).expanduser().absolute())
@@ -50,7 +51,7 @@ def fit(
         seeds=tuple(seeds),
         **options,
     )
-    return runs.fit(config, folder, cache=cache, device=device, workers=workers, report=report)
+    return runs.fit(config, folder, cache=cache, device=device, workers=workers, report=report, graph=graph)
 
 
 def evaluate(run: Run | Path | str, **options: Any) -> dict[str, Any]:

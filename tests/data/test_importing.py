@@ -128,6 +128,17 @@ def test_numbers_that_do_not_fit_are_said(birds, tmp_path):
         import_features(tmp_path / "x.hdf5", load_folder(folder), folder, "../x")
 
 
+@pytest.mark.parametrize(("number", "said"), [(np.nan, "nan"), (-np.inf, "inf")])
+def test_a_feature_that_is_no_number_is_said_with_its_row_and_picture(birds, tmp_path, number, said):
+    folder, _ = birds
+    dataset, maps = load_folder(folder), np.ones((COUNT, 7, 2, 2), np.float32)
+    maps[9, 3, 1, 0] = number
+    regions(tmp_path / "x.hdf5", folder, feature_map=maps)
+    with pytest.raises(StoreError) as caught:
+        import_features(tmp_path / "x.hdf5", dataset, folder, "holed")
+    assert str(caught.value) == f"row 10 ({dataset.files[9]}): a feature is {said} — mend what it comes from"
+
+
 def spec(folder, name):
     return BackboneSpec(name=f"features:{name}", weights=str(folder / "features" / name))
 

@@ -17,10 +17,13 @@ import torch
 import unseen
 from unseen.backbones import BackboneSpec
 from unseen.data.dataset import final_partition, validation_partition
+from unseen.data.features import RegionSource
 from unseen.data.folder import load_folder
 from unseen.errors import RunError, UnseenError
 from unseen.explain.answers import answers_of
 from unseen.methods import METHODS
+from unseen.methods.eszsl import ESZSL
+from unseen.training.divergence import DivergedError
 from unseen.training.engine import Interrupted
 from unseen.training.run import Run
 
@@ -281,3 +284,54 @@ def test_temperature_recovers_a_known_one_and_stays_sane_on_little_data():
     few = torch.eye(6, dtype=torch.float64)[:4]
     found = fit_temperature(few, np.arange(4), seen, 0.0)
     assert 0.05 < found < 1
+
+
+def _hurt(monkeypatch, picture):
+    """Features of one picture of the dataset read as NaN, as from a damaged store."""
+    plain = RegionSource._compute
+
+    def compute(self, indices):
+        found = plain(self, indices)
+        found[np.asarray(indices) == picture] = float("nan")
+        return found
+
+    monkeypatch.setattr(RegionSource, "_compute", compute)
+
+
+@pytest.mark.parametrize("method", ["eszsl", "sae", "dap", "msdn"])
+def test_features_that_are_no_numbers_are_said_with_the_picture(do, tiny_guide, tmp_path, monkeypatch, method):
+    dataset = load_folder(tiny_guide)
+    picture = int(validation_partition(dataset, 0).train[3])
+    _hurt(monkeypatch, picture)
+    with pytest.raises(DivergedError, match=f"not finite of {dataset.files[picture]} — extract or import"):
+        do(method, tmp_path / "run")
+    assert not (tmp_path / "run" / "results.json").exists()
+
+
+def test_candidates_without_a_solution_are_left_out(do, tmp_path, monkeypatch):
+    plain = ESZSL.use
+
+    def use(self, candidate):
+        plain(self, candidate)
+        if candidate["gamma"] < bad:
+            self.weight[0] = float("nan")
+
+    monkeypatch.setattr(ESZSL, "use", use)
+    bad = 1.0
+    run = do("eszsl", tmp_path / "some")
+    assert run.results["protocols"]["honest"]["seeds"]["0"]["chosen"]["gamma"] >= 1
+    bad = 1e9
+    with pytest.raises(DivergedError, match="eszsl: none of 49 hyper-parameter candidates has a finite solution"):
+        do("eszsl", tmp_path / "none")
+
+
+def test_a_run_whose_loss_grew_says_so(do, tmp_path):
+    good = do("global", tmp_path / "good", recipe={"epochs": "2"})
+    assert good.results["warnings"] == []
+    run = do("global", tmp_path / "bad", recipe={"epochs": "2", "lr": "20"})
+    assert any("seed-0/final: the loss grew from " in note for note in run.results["warnings"])
+
+
+def test_a_graph_needs_a_gpu(do, tmp_path):
+    with pytest.raises(UnseenError, match="--graph: needs a CUDA device, and this is cpu — leave out --graph"):
+        do("msdn", tmp_path / "run", graph=True, device="cpu")

@@ -63,6 +63,9 @@ def train(
             help="GB of regions or pictures to keep in memory, on a GPU in its own [default: half of what is free].",
         ),
     ] = None,
+    graph: Annotated[
+        bool, typer.Option("--graph", help="Launch each training step as one CUDA graph: faster on a GPU.")
+    ] = False,
     as_json: JsonFlag = False,
     *,
     options: RunOptions,
@@ -95,8 +98,11 @@ def train(
             report=bars,
             on_plan=tell,
             budget_bytes=budget,
+            graph=graph,
         )
     )
+    for note in run.results["warnings"]:
+        _note(note)
     page = write_run_report(run, device, cache) if report and not config.backbone.imported else None
     if as_json:
         print_json({"run": str(run.folder), "page": None if page is None else str(page), **run.results})

@@ -236,9 +236,7 @@ def write_store(
                     rows = layout.pictures(index)
                     regions = torch.from_numpy(np.ascontiguousarray(read(rows.start, rows.stop)))
                     kept = regions.to(_DTYPES[dtype][0])
-                    if not all(extreme.isfinite() for extreme in kept.aminmax()):
-                        problem = f"features as large as {regions.abs().max().item():g} do not fit in {dtype}"
-                        raise StoreError(problem, where=names[rows.start], mend="store them as bfloat16 or float32")
+                    _check_finite(regions, kept, [f"row {i + 1} ({names[i]})" for i in rows])
                     data = _bits(kept).data.cast("B")
                     output.seek(rows.start * layout.picture_bytes)
                     output.write(data)
@@ -732,13 +730,7 @@ def _fill(
                 maps = backbone(backbone.transform.normalized(pixels.to(device, non_blocking=True)))
             for i, (regions, output) in enumerate(zip(maps, outputs, strict=True)):
                 kept = regions.to(dtype).contiguous().cpu()
-                if not all(extreme.isfinite() for extreme in kept.aminmax()):  # either is NaN where one value is
-                    largest = regions.abs().max().item()
-                    raise StoreError(
-                        f"features as large as {largest:g} do not fit in {layout.meta['dtype']}",
-                        where=files[batch[0]],
-                        mend="store them as bfloat16 or float32",
-                    )
+                _check_finite(regions, kept, [files[i] for i in batch])
                 data = _bits(kept).data.cast("B")
                 checksums[i] = zlib.crc32(data, checksums[i])
                 output.seek(batch[0] * layout.stage_bytes[i])
@@ -752,6 +744,25 @@ def _fill(
                 checksums = [0] * len(layout.stages)
                 if progress is not None:
                     progress(before + (layout.count - before) * done // mine, layout.count)
+
+
+def _check_finite(regions: Tensor, kept: Tensor, places: Sequence[object]) -> None:
+    """Raise a :class:`StoreError` at the first picture whose features are no numbers, or none as they are kept.
+
+    Args:
+        regions: (B, R, C).
+        kept: the same as they are to be stored.
+        places: what the pictures are called.
+    """
+    if all(extreme.isfinite() for extreme in kept.aminmax()):  # either is NaN where one value is
+        return
+    row = int(torch.nonzero(~kept.flatten(1).isfinite().all(dim=1))[0])
+    largest = regions[row].abs().max().item()
+    if not math.isfinite(largest):
+        raise StoreError(f"a feature is {largest:g}", where=places[row], mend="mend what it comes from")
+    kind = str(kept.dtype).removeprefix("torch.")
+    problem = f"features as large as {largest:g} do not fit in {kind}"
+    raise StoreError(problem, where=places[row], mend="store them as bfloat16 or float32")
 
 
 def _bits(regions: Tensor) -> np.ndarray:

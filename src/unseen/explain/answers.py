@@ -17,9 +17,10 @@ from unseen.methods.pooled import pool
 from unseen.progress import Report, silent
 from unseen.training.checkpoints import load_weights
 from unseen.training.endtoend import EndToEnd
-from unseen.training.engine import batches, to_weight_precision
+from unseen.training.engine import batches
 from unseen.training.protocols import Stagehand, new_method
 from unseen.training.run import Run, reopen
+from unseen.training.steps import to_weight_precision
 
 
 @dataclass(frozen=True, eq=False)

@@ -185,15 +185,15 @@ class Recipe:
         """The learning rate of an epoch, counted from 1."""
         return self.lr * self.lr_factor ** ((epoch - 1) // self.lr_every)
 
-    def make_optimizer(self, parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimiser over the parameters that train."""
+    def make_optimizer(self, parameters: Iterator[nn.Parameter], capturable: bool = False) -> torch.optim.Optimizer:
+        """The optimiser over the parameters that train; ``capturable`` in a CUDA graph."""
         trained = [p for p in parameters if p.requires_grad]
         common: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
         if self.optimizer == "rmsprop":
-            return torch.optim.RMSprop(trained, momentum=self.momentum, **common)
-        if self.optimizer == "sgd":
+            return torch.optim.RMSprop(trained, momentum=self.momentum, capturable=capturable, **common)
+        if self.optimizer == "sgd":  # has no state that a graph could not hold
             return torch.optim.SGD(trained, momentum=self.momentum, **common)
-        return torch.optim.AdamW(trained, **common)
+        return torch.optim.AdamW(trained, capturable=capturable, **common)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -396,6 +396,15 @@ class Method(nn.Module):
 
 class GradientMethod(Method):
     """A method trained step by step."""
+
+    @property
+    def static_step(self) -> bool:
+        """Whether every step is the same operations on the device, which a CUDA graph can hold.
+
+        So it is where neither forward nor loss asks for a tensor's value, draws on the CPU, or makes tensors whose
+        shapes depend on values.
+        """
+        return False
 
     def start(self, batches: Iterable[tuple[Tensor, Tensor]], classes: ClassSpace) -> None:
         """Initial weights from the training pictures, where a method wants some; called once, before the first step.

@@ -49,6 +49,11 @@ class GlobalLinear(PooledLinear, GradientMethod):
         self.settings = settings
         self.weight = nn.Parameter(torch.zeros(len(vectors), channels, dtype=vectors.dtype, device=vectors.device))
 
+    @property
+    def static_step(self) -> bool:
+        """Always."""
+        return True
+
     def _margin(self, classes: ClassSpace) -> Tensor:
         return self.settings.margin * (1 - 2 * classes.seen.to(classes.vectors.dtype))
 

@@ -177,6 +177,11 @@ class MSDN(GradientMethod):
         """Every region to unit length over channels."""
         return F.normalize(regions, dim=-1)
 
+    @property
+    def static_step(self) -> bool:
+        """Always."""
+        return True
+
     def _active(self) -> list[str]:
         """Sub-nets that this forward needs: all in training, those with a fusion weight otherwise."""
         if self.training and self.settings.subnets == "both":

@@ -115,6 +115,11 @@ class MSDNPP(MSDN):
         **MSDN.ablations,
     }
 
+    @property
+    def static_step(self) -> bool:
+        """But for the ``shuffled`` intervention, whose shift is drawn on the CPU."""
+        return self.settings.intervention != "shuffled" or not self._uses_effects()
+
     def forward(self, regions: Tensor) -> dict[str, Branch]:
         """Unit regions ``(B, R, C)`` to attribute scores and, in training, counterfactual ones."""
         if not self.training or not self._uses_effects():

@@ -102,7 +102,12 @@ def load_checkpoint(
             if name.startswith("optimizer/"):
                 _, index, key = name.split("/", 2)
                 state.setdefault(int(index), {})[key] = value
-        optimizer.load_state_dict({"state": state, "param_groups": about["groups"]})
+        # how steps are computed is this process's own
+        own = [
+            {k: group[k] for k in ("capturable", "foreach", "fused") if k in group} for group in optimizer.param_groups
+        ]
+        groups = [saved | mine for saved, mine in zip(about["groups"], own, strict=True)]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
         torch.set_rng_state(tensors["rng/cpu"])
         if torch.cuda.is_available() and "rng/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng/cuda"])

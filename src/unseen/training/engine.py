@@ -7,15 +7,15 @@ import os
 import signal
 import threading
 import time
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,7 +28,6 @@ from unseen.data.dataset import digest
 from unseen.data.samplers import Sampler, create_sampler
 from unseen.devices import split_device
 from unseen.distributed import (
-    add_gradients,
     add_up,
     any_of,
     give_to_all,
@@ -43,10 +42,11 @@ from unseen.errors import RunError, UnseenError
 from unseen.evaluation.metrics import Decisions
 from unseen.files import write_text
 from unseen.methods.base import Branch, ClassSpace, GradientMethod, Method, Recipe
-from unseen.methods.share import Share, sharing
 from unseen.progress import Report, silent
 from unseen.stopping import SIGNALS, at_once
 from unseen.training.checkpoints import load_checkpoint, read_info, save_checkpoint
+from unseen.training.divergence import WEIGHTS, DivergedError, broken_features, diverged, not_finite
+from unseen.training.steps import Features, Steps, check_graph, non_finite, to_weight_precision, wrong
 
 CHECKPOINT_SECONDS = 60.0
 CLASS_BLOCK = 4096
@@ -57,26 +57,10 @@ PRECISIONS = {
     "bf16-mixed": torch.bfloat16,
     "16-mixed": torch.float16,
 }
-_BACKENDS = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
 """Fabric's precision to the type that features are kept in; weights are float64 for ``64-true``, else float32."""
-
-
-class Features(Protocol):
-    """Prepared regions of some pictures, by position."""
-
-    def __len__(self) -> int:
-        """Number of pictures."""
-
-    def batch(self, positions: np.ndarray) -> Tensor:
-        """``(B, R', C)`` on the training device."""
-
-
-@runtime_checkable
-class AugmentedFeatures(Features, Protocol):
-    """What is trained on in a form drawn anew for every step."""
-
-    def augmented(self, positions: np.ndarray, key: tuple[int, ...]) -> Tensor:
-        """As ``batch``, drawn; a pure function of picture and key, which is the training's seed and step."""
+PATIENCE = 25
+"""Steps in a row that float16 may leave out for numbers too large, as its scale is found."""
+_BACKENDS = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
 
 
 OnEpoch = Callable[[int, Method, list[dict[str, Any]]], dict[str, Any]]
@@ -90,12 +74,8 @@ class Interrupted(KeyboardInterrupt):
     """Training stopped on request; its checkpoint is written."""
 
 
-class DivergedError(UnseenError):
-    """A loss is no longer a finite number."""
-
-
 class _Replicas(DDPStrategy):
-    """A process a device, each with the whole model, whose gradients :func:`_step` adds up."""
+    """A process a device, each with the whole model, whose gradients a step adds up."""
 
     def setup_module(self, module: nn.Module) -> nn.Module:  # type: ignore[override]
         """As it is."""
@@ -129,6 +109,8 @@ def make_fabric(device: str = "auto", precision: str = "32-true") -> Fabric:
         raise UnseenError(f'cannot use device "{device}" ({error})', mend="auto or cpu") from None
     except Exception as error:  # Fabric's own MisconfigurationException is private
         raise UnseenError(f'cannot use device "{device}" ({error})', mend="auto or cpu") from None
+    if fabric.device.type == "cuda":
+        torch.cuda.set_device(fabric.device)  # whose random state a checkpoint keeps
     if fabric.device.type == "cpu" and precision == "16-mixed":
         raise UnseenError("float16 training needs a GPU", where="precision", mend="bf16-mixed or 32-true on the CPU")
     return fabric
@@ -181,6 +163,7 @@ class Stage:
         seed: of sampling and of any randomness inside the method.
         epochs: how many of the recipe's epochs to do; schedules are those of the whole recipe.
         identity: anything else that makes this training what it is (features, split), for safe resuming.
+        names: of the training pictures, for errors; their positions where there are none.
     """
 
     method: GradientMethod
@@ -191,6 +174,11 @@ class Stage:
     seed: int
     epochs: int
     identity: str = ""
+    names: Sequence[str] = ()
+
+    def name_of(self, picture: int) -> str:
+        """What a training picture is called."""
+        return self.names[picture] if len(self.names) else f"picture {picture}"
 
     def fingerprint(self) -> str:
         """Digest of everything that decides the weights."""
@@ -199,65 +187,23 @@ class Stage:
         return digest(*parts, self.labels, self.classes.vectors.double().cpu().numpy(), self.classes.seen.cpu().numpy())
 
 
-class _Objective(nn.Module):
-    """Forward and loss as one module, so that Fabric's precision (and data parallel) wraps all of it.
+@dataclass
+class _Progress:
+    """Where a training is: what its checkpoint says beside weights and states.
 
-    The loss is taken outside autocast, in the weights' precision.
+    Args:
+        step: steps taken.
+        records: of the finished epochs.
+        sums: of the loss terms in this epoch.
+        skipped: steps of this epoch that float16 left out.
+        start: total loss of the first step.
     """
 
-    def __init__(self, method: GradientMethod, classes: ClassSpace) -> None:
-        super().__init__()
-        self.method = method
-        self.classes = classes
-
-    def forward(
-        self,
-        regions: Tensor,
-        labels: Tensor,
-        share: float,
-        trained: tuple[int, ...] = (),
-        own: tuple[int, int] | None = None,
-    ) -> dict[str, Tensor]:
-        """Regions ``(B, R, C)`` and labels ``(B,)`` to the loss terms, each times the batch's share of the step.
-
-        Of several processes each has the regions of its ``own`` rows, from one to before another, and the labels of
-        all. Attribute scores are put together before the loss, which is then that of the whole batch in each.
-        """
-        count, rows = len(labels), None if own is None else range(*own)  # Fabric takes no range
-        found = None if rows is None else Share(rows, count, lambda mine: rows_of_all(mine, rows, count))
-        with sharing(found):
-            branches = self.method.forward_pass(regions, trained)
-        with torch.autocast(regions.device.type, enabled=False):
-            to_weight_precision(branches, self.classes)
-            if rows is not None:
-                for branch in branches.values():
-                    branch.attribute_scores = _WholeBatch.apply(branch.attribute_scores, rows, count)
-                    if branch.counterfactual is not None:
-                        branch.counterfactual = _WholeBatch.apply(branch.counterfactual, rows, count)
-            terms = self.method.loss(branches, labels, self.classes)
-            return {name: share * term for name, term in terms.items()}
-
-
-class _WholeBatch(torch.autograd.Function):
-    """Rows of each process to those of all; backward, the sum over processes of the gradients of the own rows."""
-
-    @staticmethod
-    def forward(ctx: Any, own: Tensor, rows: range, count: int) -> Tensor:
-        ctx.rows = rows
-        return rows_of_all(own, rows, count)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        summed = add_up(gradients[0].clone())
-        return summed[ctx.rows.start : ctx.rows.stop], None, None
-
-
-def to_weight_precision(branches: dict[str, Branch], classes: ClassSpace) -> None:
-    """Attribute scores in the type of the class vectors, after a forward in lower precision."""
-    for branch in branches.values():
-        branch.attribute_scores = branch.attribute_scores.to(classes.vectors.dtype)
-        if branch.counterfactual is not None:
-            branch.counterfactual = branch.counterfactual.to(classes.vectors.dtype)
+    step: int = 0
+    records: list[dict[str, Any]] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=dict)
+    skipped: int = 0
+    start: float | None = None
 
 
 def train(
@@ -267,6 +213,7 @@ def train(
     *,
     on_epoch: OnEpoch = lambda epoch, method, earlier: {},
     accumulate: int = 1,
+    graph: bool = False,
     task: str = "training",
     report: Report = silent,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
@@ -285,127 +232,144 @@ def train(
             earlier epochs; returns metrics.
         accumulate: micro-batches a step, each shared by all processes. Losses that are no mean over pictures
             (self-calibration) are taken within each micro-batch.
+        graph: launch each step as one CUDA graph.
         task: name for the progress report.
         report: progress.
         checkpoint_seconds: how often to write the checkpoint.
 
     Returns:
-        One record an epoch: epoch, step, mean losses, metrics, seconds.
+        One record an epoch: epoch, step, mean losses, metrics, seconds; the first also the loss of the first step.
 
     Raises:
         Interrupted: stopped on request.
-        DivergedError: a loss is not finite; the last checkpoint stands.
+        DivergedError: a loss or a weight is not finite; the last checkpoint, all of whose numbers are, stands.
         RunError: the checkpoint is damaged, or of another training.
+        UnseenError: ``graph`` where there can be none.
     """
     from torch.utils.tensorboard import SummaryWriter
 
     ends = epoch_ends(len(stage.labels), stage.recipe)[: stage.epochs]
-    recipe = stage.recipe
+    recipe, method = stage.recipe, stage.method
+    if graph:
+        check_graph(method, stage.features, fabric)
     sampler = create_sampler(recipe.sampler, stage.labels, recipe.batch_size, stage.seed, recipe.shots)
     path, identity = folder / "checkpoint.safetensors", stage.fingerprint()
-    records: list[dict[str, Any]] = []
-    step = 0
-    sums: dict[str, float] = {}
-    optimizer = stage.recipe.make_optimizer(stage.method.parameters())
+    now, kept = _Progress(), None
+    optimizer = recipe.make_optimizer(method.parameters(), capturable=graph)
     with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
         torch.manual_seed(stage.seed)
         info = read_info(path)
         averaged = _averaged(stage)
-        if info is not None and info["identity"] == identity:
-            load_checkpoint(path, stage.method, optimizer, averaged)
-            step, records, sums = info["step"], info["records"], info["sums"]
+        if info is not None and info.pop("identity") == identity:
+            load_checkpoint(path, method, optimizer, averaged)
+            now = _Progress(**info)
+            kept = now.step
             # a checkpoint of a longer training holds this one's end too, but not its weights
-            if step > ends[-1]:
+            if now.step > ends[-1]:
                 raise UnseenError("trained further than asked", where=path, mend="delete it, or ask for more epochs")
         else:
             if is_first():
-                stage.method.start(_everything(stage, fabric), stage.classes)
-            give_to_all(stage.method)
-        if any_of(add_up(torch.tensor([float(step)])).item() != step * processes()):
+                method.start(_everything(stage, fabric), stage.classes)
+            give_to_all(method)
+            if non_finite(method.state_dict()) is not None:
+                raise broken_features(_broken(stage, np.arange(len(stage.labels))), folder)
+        if any_of(add_up(torch.tensor([float(now.step)])).item() != now.step * processes()):
             raise RunError(
                 "its checkpoint is not seen by all", where=folder, mend="keep it where all nodes have access"
             )
-        least = len(sampler(0)) // accumulate
-        if processes() > 1 and least < processes():
-            problem = f"{processes()} processes share batches of {least} pictures"
+        size = len(sampler(0))
+        if processes() > 1 and size // accumulate < processes():
+            problem = f"{processes()} processes share batches of {size // accumulate} pictures"
             raise UnseenError(problem, mend="start fewer processes, or give a larger batch_size or smaller accumulate")
-        model, wrapped = fabric.setup(_Objective(stage.method, stage.classes), optimizer)
-        labels = torch.as_tensor(stage.labels, device=fabric.device)
+        steps = Steps(
+            method, optimizer, stage.features, stage.labels, stage.classes, size, accumulate, fabric, graph=graph
+        )
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records))
-        board = SummaryWriter(str(folder / "tensorboard"), purge_step=step if step else None)
+        write_text(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in now.records))
+        board = SummaryWriter(str(folder / "tensorboard"), purge_step=now.step or None)
+        pictures, numbers, left_out = np.zeros(0, int), dict[str, float](), 0
+
+        def stopped(step: int, weights: str | None) -> DivergedError:
+            """What is wrong after a step that is not finite."""
+            epoch = bisect_left(ends, step) + 1
+            return diverged(
+                numbers,
+                step=step,
+                epoch=epoch,
+                names=[stage.name_of(i) for i in pictures],
+                broken=_broken(stage, pictures),
+                weights=weights,
+                folder=folder,
+                kept=kept,
+                lr=recipe.lr_of(epoch),
+                precision=str(getattr(fabric.strategy.precision, "precision", "")),
+            )
 
         def save() -> None:
-            if not is_first():
-                return
-            state = {"identity": identity, "step": step, "records": records, "sums": sums}
-            save_checkpoint(path, stage.method, wrapped.optimizer, state, averaged)
+            nonlocal kept
+            bad = non_finite(_everything_kept(method, optimizer, averaged))
+            if bad is not None:
+                raise stopped(now.step, bad)
+            if is_first():
+                save_checkpoint(path, method, optimizer, {"identity": identity, **asdict(now)}, averaged)
+            kept = now.step
 
-        started = time.monotonic()
+        saved = started = time.monotonic()
 
         def end_epoch() -> None:
-            nonlocal sums, started
-            epoch = ends.index(step) + 1
-            first = ends[epoch - 2] if epoch > 1 else 0
-            losses = {name: total / (step - first) for name, total in sums.items()}
-            tested: Any = stage.method if averaged is None else averaged.module
+            """The test after an epoch's last step, and the epoch's record."""
+            nonlocal started
+            tested: Any = method if averaged is None else averaged.module
             tested.eval()
             try:
                 with at_once() if processes() == 1 else nullcontext():
-                    metrics = on_epoch(epoch, tested, records)
+                    metrics = on_epoch(ends.index(now.step) + 1, tested, now.records)
             except KeyboardInterrupt:
                 save()
-                raise Interrupted(f"stopped in the test after step {step} of {ends[-1]}") from None
-            seconds = round(time.monotonic() - started, 3)
-            record: dict[str, Any] = {
-                "epoch": epoch,
-                "step": step,
-                "loss": losses,
-                "metrics": metrics,
-                "seconds": seconds,
-            }
-            records.append(record)
-            sums = {}
-            with (folder / "metrics.jsonl").open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps(record) + "\n")
-            for group, values in (("loss", losses), ("metrics", metrics)):
-                for name, entry in values.items():
-                    if isinstance(entry, float):
-                        board.add_scalar(f"{group}/{name}", entry, step)
+                raise Interrupted(f"stopped in the test after step {now.step} of {ends[-1]}") from None
+            _finish_epoch(now, ends, metrics, round(time.monotonic() - started, 3))
+            _write_record(now.records[-1], folder, board)
+            method.train()
             started = time.monotonic()
 
-        saved = time.monotonic()
+        scaled = getattr(fabric.strategy.precision, "scaler", None) is not None
+        # less than an epoch, so that each has a mean loss
+        patience = min(PATIENCE, *(np.diff([0, *ends]) - 1).tolist()) if scaled else 0
         try:
-            draws = _drawn(stage, sampler, range(step, ends[-1]), accumulate)
+            todo = range(now.step, ends[-1])
+            draws = ahead(lambda step: _drawn(stage, steps, sampler, step), todo, stage.features)
+            method.train()
             with closing(draws), stop_on_signal() as asked:
-                if len(records) < bisect_right(ends, step):  # stopped in the test of an epoch
+                if len(now.records) < bisect_right(ends, now.step):  # stopped in the test of an epoch
                     end_epoch()
                     save()
-                while step < ends[-1]:
-                    stage.method.train()
-                    for group in wrapped.param_groups:
-                        group["lr"] = recipe.lr_of(bisect_right(ends, step) + 1)
-                    for name, value in _step(model, wrapped, fabric, stage, labels, next(draws)).items():
-                        number = value.item()
-                        if not np.isfinite(number):
-                            raise DivergedError(
-                                f"{name} is {number} at step {step + 1}",
-                                where=folder,
-                                mend="lower the learning rate; the last checkpoint stands",
-                            )
-                        sums[name] = sums.get(name, 0.0) + number
-                    step += 1
+                while now.step < ends[-1]:
+                    for group in steps.optimizer.param_groups:
+                        group["lr"] = recipe.lr_of(bisect_right(ends, now.step) + 1)
+                    pictures, regions = next(draws)
+                    found = steps(pictures, regions).tolist()  # the one wait for the device
+                    numbers = dict(zip(steps.terms, found, strict=True))
+                    if wrong(numbers) is None:
+                        left_out = 0
+                        now.start = numbers["total"] if now.start is None else now.start
+                        for name in steps.terms[:-1]:
+                            now.sums[name] = now.sums.get(name, 0.0) + numbers[name]
+                    elif left_out < patience and np.isfinite(numbers[WEIGHTS]):
+                        left_out += 1
+                        now.skipped += 1
+                    else:
+                        raise stopped(now.step + 1, non_finite(dict(method.named_parameters())))
+                    now.step += 1
                     if averaged is not None:
-                        averaged.update_parameters(stage.method)
+                        averaged.update_parameters(method)
                     stop = any_of(asked())
-                    if step in ends and not stop:
+                    if now.step in ends and not stop:
                         end_epoch()
-                    note = _note(records)
-                    report(task, step, ends[-1], note)
+                    report(task, now.step, ends[-1], _note(now.records))
                     if stop:
                         save()
-                        raise Interrupted(f"stopped at step {step} of {ends[-1]}")
-                    if time.monotonic() - saved > checkpoint_seconds or step == ends[-1]:
+                        raise Interrupted(f"stopped at step {now.step} of {ends[-1]}")
+                    if time.monotonic() - saved > checkpoint_seconds or now.step == ends[-1]:
                         save()
                         saved = time.monotonic()
         except OSError as error:
@@ -415,10 +379,55 @@ def train(
             with suppress(OSError):
                 board.close()
     if averaged is not None:
-        stage.method.load_state_dict(averaged.module.state_dict())
-    stage.method.eval()
-    report(task, step, ends[-1], _note(records))
-    return records
+        method.load_state_dict(averaged.module.state_dict())
+    method.eval()
+    report(task, now.step, ends[-1], _note(now.records))
+    return now.records
+
+
+def _finish_epoch(now: _Progress, ends: list[int], metrics: dict[str, Any], seconds: float) -> None:
+    """Add the record of an epoch that ends here."""
+    epoch = ends.index(now.step) + 1
+    taken = now.step - (ends[epoch - 2] if epoch > 1 else 0) - now.skipped
+    record: dict[str, Any] = {
+        "epoch": epoch,
+        "step": now.step,
+        "loss": {name: total / taken for name, total in now.sums.items()},
+        "metrics": metrics,
+        "seconds": seconds,
+    }
+    if epoch == 1:
+        record["start"] = now.start
+    now.records.append(record)
+    now.sums, now.skipped = {}, 0
+
+
+def _write_record(record: dict[str, Any], folder: Path, board: Any) -> None:
+    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(record) + "\n")
+    for group in ("loss", "metrics"):
+        for name, entry in record[group].items():
+            if isinstance(entry, float):
+                board.add_scalar(f"{group}/{name}", entry, record["step"])
+
+
+def _everything_kept(
+    method: GradientMethod, optimizer: torch.optim.Optimizer, averaged: nn.Module | None
+) -> dict[str, Any]:
+    """Every tensor of a checkpoint, by a name that a person knows it by."""
+    names = [name for name, p in method.named_parameters() if p.requires_grad]
+    kept: dict[str, Any] = dict(method.state_dict())
+    if averaged is not None:
+        kept |= {f"average of {name}": value for name, value in averaged.state_dict().items()}
+    for index, entries in optimizer.state_dict()["state"].items():
+        kept |= {f"the optimiser's {key} of {names[index]}": value for key, value in entries.items()}
+    return kept
+
+
+def _drawn(stage: Stage, steps: Steps, sampler: Sampler, step: int) -> tuple[np.ndarray, list[Tensor] | None]:
+    """A step's pictures, and their regions where they are read ahead."""
+    pictures = sampler(step)
+    return pictures, steps.read(pictures, (stage.seed, step))
 
 
 def _averaged(stage: Stage) -> AveragedModel | None:
@@ -434,6 +443,12 @@ def _everything(stage: Stage, fabric: Fabric) -> Iterator[tuple[Tensor, Tensor]]
         yield regions, torch.as_tensor(stage.labels[positions], device=fabric.device)
 
 
+def _broken(stage: Stage, pictures: np.ndarray) -> list[str]:
+    """Names of those of some pictures whose features are not finite."""
+    runs = [pictures[rows] for rows in batches(len(pictures))]
+    return [stage.name_of(run[i]) for run in runs for i in not_finite(stage.features.batch(run))]
+
+
 def _note(records: list[dict[str, Any]]) -> str:
     if not records:
         return ""
@@ -443,35 +458,7 @@ def _note(records: list[dict[str, Any]]) -> str:
     return " ".join([f"loss {last['loss']['total']:.3f}", *(f"{k} {100 * v:.1f}" for k, v in shown.items())])
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """A micro-batch: its pictures, those of them that this process computes (None: all), and their regions."""
-
-    pictures: np.ndarray
-    rows: range | None
-    regions: Tensor
-
-
-def _drawn(stage: Stage, sampler: Sampler, steps: range, accumulate: int) -> Generator[list[_Piece]]:
-    """Every step's micro-batches; those that have to be read come while the step before is computed."""
-    features = stage.features
-
-    def draw(step: int) -> list[_Piece]:
-        positions, pieces = sampler(step), []
-        for pictures in np.array_split(positions, min(accumulate, len(positions))):
-            rows = part(len(pictures)) if processes() > 1 else None
-            own = pictures if rows is None else pictures[rows.start : rows.stop]
-            if isinstance(features, AugmentedFeatures):
-                regions = features.augmented(own, (stage.seed, step))
-            else:
-                regions = features.batch(own)
-            pieces.append(_Piece(pictures, rows, regions))
-        return pieces
-
-    yield from ahead(draw, steps, features)
-
-
-def ahead(work: Callable[[K], V], keys: Iterable[K], features: Features) -> Iterator[V]:
+def ahead(work: Callable[[K], V], keys: Iterable[K], features: Features) -> Generator[V]:
     """``work`` of every key in order; where features are read from disk, of the next one in the background."""
     if not getattr(features, "streams", False):
         yield from map(work, keys)
@@ -484,26 +471,6 @@ def ahead(work: Callable[[K], V], keys: Iterable[K], features: Features) -> Iter
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
-
-
-def _step(
-    model: Any, optimizer: Any, fabric: Fabric, stage: Stage, labels: Tensor, pieces: list[_Piece]
-) -> dict[str, Tensor]:
-    """One batch: an optimiser step for each of the method's passes; loss terms are summed over passes."""
-    count = sum(len(piece.pictures) for piece in pieces)
-    totals: dict[str, Tensor] = {}
-    for trained in stage.method.passes():
-        for piece in pieces:
-            every = labels[torch.as_tensor(piece.pictures, device=labels.device)]
-            own = None if piece.rows is None else (piece.rows.start, piece.rows.stop)
-            terms = model(piece.regions, every, len(piece.pictures) / count, trained, own)
-            fabric.backward(terms["total"] / processes())  # all have the whole loss, and their gradients are added up
-            for name, term in terms.items():
-                totals[name] = totals[name] + term.detach() if name in totals else term.detach()
-        add_gradients(stage.method)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)  # what a later pass does not reach must not be moved by momentum
-    return totals
 
 
 def batches(count: int, size: int = 64) -> Iterator[np.ndarray]:
@@ -547,16 +514,46 @@ def decide(
     """
     seen = classes.seen.cpu().numpy()
     method.eval()
-    blocks = [(method.class_embeddings(b), method.class_offsets(b)) for b in classes.blocks(CLASS_BLOCK)]
-    parts = [Decisions.from_blocks([], labels[:0], seen)]
+    spaces = classes.blocks(CLASS_BLOCK)
+    blocks = [(method.class_embeddings(b), method.class_offsets(b)) for b in spaces]
+    kinds = [[torch.nonzero(b.seen == kind).flatten() for kind in (True, False)] for b in spaces]
     mine, rows = own_batches(len(labels), batch_size)
-    for positions, regions in zip(mine, ahead(features.batch, mine, features), strict=True):
+    best, top = [torch.zeros(2, 0, dtype=torch.int64, device=classes.seen.device)], [classes.vectors.new_zeros(2, 0)]
+    for regions in ahead(features.batch, mine, features):
         query = method.query(_answer(method, regions, classes, fabric))
         products = ((query @ embeddings.T, offsets) for embeddings, offsets in blocks)
-        scores = ((found if offsets is None else found + offsets).cpu().numpy() for found, offsets in products)
-        parts.append(Decisions.from_blocks(scores, labels[positions], seen))
-    columns = ("best_seen", "best_unseen", "offset")
-    found = [np.concatenate([getattr(p, column) for p in parts]) for column in columns]
-    whole = (rows_of_all(torch.from_numpy(values), rows, len(labels)).numpy() for values in found)
-    best_seen, best_unseen, offset = whole
-    return Decisions(labels, best_seen, best_unseen, offset, ~seen[labels])
+        found = _best((scores if offsets is None else scores + offsets for scores, offsets in products), kinds)
+        best.append(found[0])
+        top.append(found[1])
+    # once for all batches, so that a GPU is never waited for in between
+    best_seen, best_unseen = rows_of_all(torch.cat(best, dim=1).cpu().T.contiguous(), rows, len(labels)).numpy().T
+    top_seen, top_unseen = rows_of_all(torch.cat(top, dim=1).cpu().double().T.contiguous(), rows, len(labels)).numpy().T
+    unclear = np.flatnonzero(np.isnan(top_seen) | np.isnan(top_unseen))
+    if len(unclear):
+        problem = f"class scores of {len(unclear)} of {len(labels)} pictures are not numbers"
+        raise DivergedError(problem, where=method.name, mend="--precision 32-true, or features made again")
+    return Decisions(labels, best_seen, best_unseen, top_seen - top_unseen, ~seen[labels])
+
+
+def _best(blocks: Iterable[Tensor], kinds: Sequence[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
+    """Best seen and best unseen class ``(2, B)`` and their scores, by class scores in blocks ``(B, n)``.
+
+    Args:
+        blocks: at least one.
+        kinds: columns of the seen and of the unseen classes of each block; a kind without one has -1 and -inf.
+    """
+    start, best, top = 0, None, None
+    for scores, columns in zip(blocks, kinds, strict=True):
+        if best is None or top is None:
+            best = scores.new_full((2, len(scores)), -1, dtype=torch.int64)
+            top = scores.new_full((2, len(scores)), float("-inf"))
+        for kind, own in enumerate(columns):
+            if len(own):
+                value, at = scores[:, own].max(dim=1)
+                better = (value > top[kind]) | (best[kind] < 0)
+                best[kind] = torch.where(better, own[at] + start, best[kind])
+                top[kind] = torch.where(better, value, top[kind])
+        start += scores.shape[1]
+    assert best is not None
+    assert top is not None
+    return best, top

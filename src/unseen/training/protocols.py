@@ -48,10 +48,10 @@ from unseen.progress import Report, silent
 from unseen.semantics import name_things
 from unseen.towers import TextTower
 from unseen.training.checkpoints import load_weights, save_weights
+from unseen.training.divergence import DivergedError, broken_features, not_finite
 from unseen.training.endtoend import build_method
 from unseen.training.engine import (
     PRECISIONS,
-    Features,
     OnEpoch,
     Stage,
     ahead,
@@ -63,6 +63,7 @@ from unseen.training.engine import (
     weight_dtype,
 )
 from unseen.training.references import make_references, references_beside
+from unseen.training.steps import Features, non_finite
 
 Records = list[dict[str, Any]]
 _ARRAYS = ("labels", "best_seen", "best_unseen", "offset", "is_unseen")
@@ -84,6 +85,7 @@ class Ingredients:
         precision: Fabric's.
         accumulate: micro-batches.
         budget_bytes: of regions kept on the device, see :class:`RegionSource`.
+        graph: launch each step of a training as one CUDA graph.
         tower: text tower, for methods that read text.
     """
 
@@ -99,6 +101,7 @@ class Ingredients:
     accumulate: int
     tower: TextTower | None = None
     budget_bytes: int | None = None
+    graph: bool = False
 
     def partition(self, stage: str) -> Partition:
         """The pictures and classes of ``validation`` or ``final``."""
@@ -366,9 +369,11 @@ def _train(
     assert parts.recipe is not None
     method = new_method(parts, seed, hand.fabric)
     identity = f"{hand.identity} {kept}"
-    job = Stage(method, hand.train, hand.train_labels, hand.classes, parts.recipe, seed, epochs, identity)
+    names = [parts.dataset.files[i] for i in hand.partition.train]
+    job = Stage(method, hand.train, hand.train_labels, hand.classes, parts.recipe, seed, epochs, identity, names)
     task = f"seed {seed}: {folder.name}"
-    records = train(job, hand.fabric, folder, on_epoch=on_epoch, accumulate=parts.accumulate, task=task, report=report)
+    how: dict[str, Any] = {"accumulate": parts.accumulate, "graph": parts.graph}
+    records = train(job, hand.fabric, folder, on_epoch=on_epoch, task=task, report=report, **how)
     return method, records
 
 
@@ -464,18 +469,28 @@ def _finish_training(
 def _fitted(parts: Ingredients, seed: int, hand: Stagehand) -> ClosedFormMethod:
     method: ClosedFormMethod = new_method(parts, seed, hand.fabric)
     everything = hand.train.batch(np.arange(len(hand.train_labels)))
-    method.fit(everything, torch.as_tensor(hand.train_labels, device=hand.fabric.device), hand.classes)
+    broken = [parts.dataset.files[hand.partition.train[i]] for i in not_finite(everything)]
+    if broken:
+        raise broken_features(broken, parts.method)
+    try:
+        method.fit(everything, torch.as_tensor(hand.train_labels, device=hand.fabric.device), hand.classes)
+    except torch.linalg.LinAlgError as error:
+        raise DivergedError(f"no solution ({error})", where=parts.method, mend="--precision 64-true") from None
     return method
 
 
 def _sweep(method: ClosedFormMethod, hand: Stagehand, task: str, report: Report) -> list[tuple[dict[str, Any], Any]]:
-    """Every hyper-parameter candidate with its metrics on the held-out pictures."""
+    """Every hyper-parameter candidate with its metrics on the held-out pictures; those without a solution apart."""
     grid = method.grid()
     swept = []
     for i, candidate in enumerate(grid):
         method.use(candidate)
-        swept.append((candidate, measure(hand.decide(method), hand.seen)))
+        if non_finite(method.state_dict()) is None:
+            swept.append((candidate, measure(hand.decide(method), hand.seen)))
         report(task, i + 1, len(grid))
+    if not swept:
+        problem = f"none of {len(grid)} hyper-parameter candidates has a finite solution"
+        raise DivergedError(problem, where=method.name, mend="--precision 64-true, or check the features")
     return swept
 
 

@@ -41,6 +41,7 @@ from unseen.semantics import attribute_vectors
 from unseen.towers import TEXTS, TextTower
 from unseen.training.checkpoints import load_weights
 from unseen.training.config import PROTOCOLS, RunConfig, plain
+from unseen.training.divergence import grown_losses
 from unseen.training.engine import make_fabric
 from unseen.training.folder import Run
 from unseen.training.protocols import (
@@ -233,6 +234,7 @@ def fit(
     on_plan: Callable[[Plan], None] | None = None,
     validation_only: bool = False,
     budget_bytes: int | None = None,
+    graph: bool = False,
 ) -> Run:
     """Do a run, or finish one that was stopped: extract, train every seed, test, write ``results.json``.
 
@@ -249,6 +251,7 @@ def fit(
             at. A later call without it goes on from there.
         budget_bytes: how much regions (or pictures) may be kept in memory, on a GPU in its own; ``None`` is half of
             what is free. The numbers do not depend on it.
+        graph: launch each step of a training as one CUDA graph.
 
     Of several processes that torchrun started, the first works in ``folder`` (:mod:`unseen.distributed`).
 
@@ -287,7 +290,7 @@ def fit(
         write_json(where, config.to_json(), sealed=True)  # from here on the folder is this run's
         if isinstance(store, RegionStore) and config.reduce:
             Reduction.load(store.folder / REDUCTION).save(folder / REDUCTION)
-        ingredients = replace(plan.ingredients(store, folder), budget_bytes=budget_bytes)
+        ingredients = replace(plan.ingredients(store, folder), budget_bytes=budget_bytes, graph=graph)
         plan.dataset.table.to_csv(folder / "classes.csv")
         if plan.dataset.encoding is not None and not plan.dataset.encoding.as_it_stands:
             write_json(folder / "encoding.json", plan.dataset.encoding.to_json(), sealed=True)
@@ -314,7 +317,7 @@ def fit(
         seconds = round(time.monotonic() - started, 1)
         splits = {stage: manifest["splits"][stage] for stage in ("final", "validation")}
         numbers = {"protocols": summary, "splits": splits, "seconds": seconds, "peak_memory_mb": peak_memory_mb()}
-        write_json(folder / "results.json", numbers, sealed=True)
+        write_json(folder / "results.json", numbers | {"warnings": grown_losses(folder)}, sealed=True)
     return Run(folder)
 
 

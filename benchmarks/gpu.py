@@ -1,0 +1,60 @@
+"""Everything that needs a GPU, one measurement after another: `python -m benchmarks.gpu [NAME ...]`.
+
+Each writes benchmarks/results/gpu/NAME.json and takes less than ten minutes; without a name all are run. `--tests` runs
+the tests that need a GPU first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.gpu_training import device_of
+from benchmarks.measured import ROOT
+
+SUITE: dict[str, tuple[str, ...]] = {
+    "gpu_training": (),
+    "gpu_determinism": (),
+    "mgmrn_step": (),
+    "extraction_rate": (),
+}
+"""Module of this package to its arguments; each takes ``--output``."""
+LIMIT = 600
+"""Seconds that one may take."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=(__doc__ or "").splitlines()[0])
+    there = [name for name in SUITE if importlib.util.find_spec(f"benchmarks.{name}")]
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"all of {', '.join(there)} unless named")
+    parser.add_argument("--tests", action="store_true", help="first the tests that need a GPU")
+    parser.add_argument("--small", action="store_true", help="those of CUB's size small, on the CPU")
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "gpu", help="folder")
+    options = parser.parse_args()
+    unknown = [name for name in options.names if name not in there]
+    if unknown:
+        parser.error(f"no measurement {unknown[0]}; one of {', '.join(there)}")
+    device_of(options.small)
+    small, commands = ["--small"] if options.small else [], {}
+    for name in options.names or there:
+        output = options.output / f"{name.removeprefix('gpu_')}.json"
+        commands[name] = ["-m", f"benchmarks.{name}", *SUITE[name], *small, "--output", str(output)]
+    if options.tests:
+        commands = {"tests": ["-m", "pytest", "-m", "gpu", "-q", "tests"]} | commands
+    failed = []
+    for name, command in commands.items():
+        print(f"\n# {name}", flush=True)
+        try:
+            if subprocess.run([sys.executable, *command], cwd=ROOT, timeout=LIMIT).returncode:
+                failed.append(name)
+        except subprocess.TimeoutExpired:
+            failed.append(f"{name} (more than {LIMIT} s)")
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""When a training comes to numbers that are none: what is said of it. And when its loss grew."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from unseen.errors import UnseenError
+
+GROWN = 2.0
+"""The last epoch's loss over that of the first step from which on a training is doubted."""
+WEIGHTS = "weights"
+"""What the norm of all weights that train is called among a step's numbers."""
+SHOWN = 3
+"""Pictures that an error names."""
+
+
+class DivergedError(UnseenError):
+    """A loss, a weight or a score is no longer a finite number.
+
+    Args:
+        problem, where, mend: as of every error.
+        term: the loss term, or what else it was.
+        step, epoch: of the training, from 1.
+        pictures: names of the step's pictures; only those with such features, where there are some.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        where: object = None,
+        mend: str | None = None,
+        term: str = "",
+        step: int = 0,
+        epoch: int = 0,
+        pictures: Sequence[str] = (),
+    ) -> None:
+        super().__init__(problem, where=where, mend=mend)
+        self.term, self.step, self.epoch, self.pictures = term, step, epoch, tuple(pictures)
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def not_finite(regions: Tensor) -> np.ndarray:
+    """Positions of the pictures whose features ``(B, ...)`` hold a number that is none."""
+    found: np.ndarray = np.flatnonzero(~regions.flatten(1).isfinite().all(dim=1).cpu().numpy())
+    return found
+
+
+def broken_features(names: Sequence[str], where: object) -> DivergedError:
+    """The error for features, of the pictures named, that are no numbers before anything is trained on them."""
+    problem = f"features that are not finite of {some(names)}"
+    return DivergedError(problem, where=where, mend="extract or import the features again", pictures=names)
+
+
+def diverged(
+    numbers: dict[str, float],
+    *,
+    step: int,
+    epoch: int,
+    names: Sequence[str],
+    broken: Sequence[str],
+    weights: str | None,
+    folder: Path,
+    kept: int | None,
+    lr: float,
+    precision: str,
+) -> DivergedError:
+    """The error for a step of which some number is not finite.
+
+    Args:
+        numbers: loss terms and the norm of the weights after the step.
+        step, epoch: from 1.
+        names: of its pictures.
+        broken: those of them whose features are not finite.
+        weights: what else is not finite: a weight, or a state of the optimiser.
+        folder: of the training.
+        kept: the step of the last checkpoint; ``None`` without one.
+        lr: learning rate.
+        precision: Fabric's.
+    """
+    bad = [name for name, value in numbers.items() if not np.isfinite(value) and name != WEIGHTS]
+    term = min(bad, key=lambda name: name == "total", default=WEIGHTS)  # of terms rather than of their sum
+    if term == WEIGHTS:
+        found = f"{weights or 'a weight'} is not finite after step {step} (epoch {epoch}), at a loss of "
+        found += f"{numbers['total']:.4g}"
+    else:
+        found = f"{term} is {numbers[term]} at step {step} (epoch {epoch})"
+    again = "starts again" if kept is None else f"goes on from the checkpoint of step {kept}"
+    if broken:
+        found += f": features that are not finite of {some(broken)}"
+        mend = f"extract or import the features again; the same command then {again}"
+    else:
+        found += f", on {some(names)}"
+        less = f"--recipe lr={lr / 10:g}" + ("" if precision.startswith(("32", "64")) else " or --precision 32-true")
+        mend = f"{less}, with another --output; the same command {again}, into the same steps"
+    about: dict[str, Any] = {"term": term, "step": step, "epoch": epoch, "pictures": broken or names}
+    return DivergedError(found, where=folder, mend=mend, **about)
+
+
+def growth(records: Sequence[dict[str, Any]]) -> str | None:
+    """What is to be said of a training whose loss grew to :data:`GROWN` times that of its first step, or more."""
+    if not records:
+        return None
+    start, last = records[0].get("start"), records[-1]
+    if start is None or start <= 0 or last["loss"]["total"] < GROWN * start:
+        return None
+    return (
+        f"the loss grew from {start:.3g} at the first step to {last['loss']['total']:.3g} in epoch {last['epoch']}: "
+        "the learning rate is too high"
+    )
+
+
+def grown_losses(folder: Path) -> list[str]:
+    """:func:`growth` of every training of a run's folder."""
+    notes = []
+    for path in sorted(folder.glob("seed-*/*/metrics.jsonl")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        note = growth([json.loads(line) for line in lines])
+        if note is not None:
+            notes.append(f"{path.parent.relative_to(folder)}: {note}")
+    return notes
