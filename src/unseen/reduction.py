@@ -7,7 +7,7 @@ and of all projections onto P dimensions this one keeps those best. It is fitted
 
 The rows of V are not the axes but an orthonormal basis of their space, drawn at random. Inner products are the same in
 every basis; but a method that standardises channels, as the head of the `recommended` recipe does, would on the axes
-make as much of the last as of the first. (On fieldguide's validation classes that cost MSDN++ 19 points of T1.)
+make as much of the last as of the first.
 """
 
 from __future__ import annotations
