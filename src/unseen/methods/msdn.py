@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unseen.errors import UnseenError
+from unseen.methods.attending import Look, attend
 from unseen.methods.base import (
     Ablation,
     Branch,
@@ -92,6 +93,18 @@ AXIS = {"a2v": 1, "v2a": 2}
 """What a sub-net's attention sums to one over, in maps ``(B, R, K)``: A2V over regions, V2A over attributes."""
 RELEASE = "settings of the authors' release (shiming-chen/MSDN)"
 _RECIPE = Recipe(epochs=30, batch_size=50, optimizer="rmsprop", lr=1e-4, weight_decay=1e-4, momentum=0.9)
+
+
+def folds(regions: int, channels: int, attributes: int, dim: int, trains: bool) -> bool:
+    """Whether vectors are folded into the weights (K rows a map) instead of multiplied with hidden maps (D rows).
+
+    Decided by the multiplications of one map, forward and, if it ``trains``, backward: regions need no gradient.
+    Hidden maps are also written and read, so that they have to save a tenth of them.
+    """
+    large, small = (2, 3) if trains else (1, 1)
+    folded = large * regions * channels * attributes + small * attributes * dim * channels
+    hidden = large * regions * channels * dim + small * regions * dim * attributes
+    return folded <= 1.1 * hidden
 
 
 class MSDN(GradientMethod):
@@ -193,44 +206,32 @@ class MSDN(GradientMethod):
             return [self.settings.subnets]
         return [name for name, weight in zip(("a2v", "v2a"), self.settings.fusion, strict=True) if weight != 0]
 
-    def _bilinear(self, regions: Tensor, active: list[str]) -> dict[str, tuple[Tensor, Tensor]]:
-        """Attention logits and score map, each ``(B, R, K)``, of the sub-nets named, from one product."""
+    def _maps(self, regions: Tensor, active: list[str]) -> tuple[Tensor, list[Look]]:
+        """Score maps and attention logits ``(B, R, M K)`` from one product, and each sub-net's look at them."""
         vectors = F.normalize(self.vectors, dim=1) if self.settings.renormalize_vectors else self.vectors
         (k, d), (b, r, c) = vectors.shape, regions.shape
-        if self.prototypes is not None:
-            return self._from_prototypes(self.prototypes, vectors, regions, active)
-        weights = []
-        for name in active:
-            score = self.a2v_score if name == "a2v" else self.v2a_score.T
-            weights += [score, self.a2v_attention if name == "a2v" else self.v2a_attention]
         flat = regions.reshape(b * r, c)
-        # fold the vectors into the weights (K rows a map) or keep the maps' D rows, whichever multiplies less,
-        # counted over forward and backward of one map
-        folded = 2 * b * r * c * k + 3 * k * d * c
-        unfolded = 2 * b * r * c * d + 3 * b * r * d * k
-        if folded <= unfolded:
+        attention = [self.a2v_attention if name == "a2v" else self.v2a_attention for name in active]
+        if self.prototypes is not None:
+            weight, bias = self.prototypes.affine()
+            # of unit regions, sigma apart: attention learns at the same rate in every channel
+            logits = [vectors @ w / self.prototypes.scale for w in attention]
+            bias = torch.cat([bias, bias.new_zeros(k * len(active))])
+            maps = F.linear(flat, torch.cat([weight, *logits]), bias)
+            looks = [Look(logits=1 + i, scores=0, axis=AXIS[name]) for i, name in enumerate(active)]
+            return maps.view(b, r, -1), looks
+        weights = [self.a2v_score if name == "a2v" else self.v2a_score.T for name in active] + attention
+        if folds(b * r, c, k, d, torch.is_grad_enabled()):
             maps = F.linear(flat, torch.cat([vectors @ w for w in weights]))
         else:
             hidden = F.linear(flat, torch.cat(weights)).view(b * r, len(weights), d)
-            maps = F.linear(hidden, vectors).flatten(1)
-        split = maps.view(b, r, len(weights) * k).split(k, dim=2)
-        return {name: (split[2 * i + 1], split[2 * i]) for i, name in enumerate(active)}
+            maps = F.linear(hidden, vectors)
+        looks = [Look(logits=len(active) + i, scores=i, axis=AXIS[name]) for i, name in enumerate(active)]
+        return maps.view(b, r, -1), looks
 
-    def _from_prototypes(
-        self, head: PrototypeHead, vectors: Tensor, regions: Tensor, active: list[str]
-    ) -> dict[str, tuple[Tensor, Tensor]]:
-        (k, _), (b, r, c) = vectors.shape, regions.shape
-        weight, bias = head.affine()
-        looks = [vectors @ (self.a2v_attention if name == "a2v" else self.v2a_attention) for name in active]
-        # of unit regions, sigma apart: attention learns at the same rate in every channel
-        looks = [look / head.scale for look in looks]
-        bias = torch.cat([bias, bias.new_zeros(k * len(looks))])
-        maps = F.linear(regions.reshape(b * r, c), torch.cat([weight, *looks]), bias).view(b, r, -1)
-        scores, *logits = maps.split(k, dim=2)
-        return {
-            name: (logit, scores if name == "a2v" else scores * (k / r))
-            for name, logit in zip(active, logits, strict=True)
-        }
+    def _factor(self, name: str, regions: int) -> float:
+        """What a sub-net's score map is times, in what it pools."""
+        return len(self.vectors) / regions if self.prototypes is not None and name == "v2a" else 1.0
 
     def start(self, batches: Iterable[tuple[Tensor, Tensor]], classes: ClassSpace) -> None:
         """The closed-form start of ``head=prototypes``."""
@@ -239,8 +240,12 @@ class MSDN(GradientMethod):
 
     def forward(self, regions: Tensor) -> dict[str, Branch]:
         """Unit regions ``(B, R, C)`` to the attribute scores of each sub-net in use."""
-        maps = self._bilinear(regions, self._active())
-        return {name: Branch((logits.softmax(dim=AXIS[name]) * s).sum(dim=1)) for name, (logits, s) in maps.items()}
+        active = self._active()
+        maps, looks = self._maps(regions, active)
+        pooled, _ = attend(maps, len(self.vectors), looks)
+        return {
+            name: Branch(psi * self._factor(name, regions.shape[1])) for name, psi in zip(active, pooled, strict=True)
+        }
 
     def counted(self, branches: dict[str, Branch]) -> list[str]:
         """The sub-nets with a fusion weight."""
@@ -249,10 +254,12 @@ class MSDN(GradientMethod):
     def maps(self, regions: Tensor) -> dict[str, Branch]:
         """Both sub-nets' attention and region contributions on raw regions ``(B, R, C)``."""
         active = ["a2v", "v2a"] if self.settings.subnets == "both" else [self.settings.subnets]
+        maps, looks = self._maps(self.prepare(regions), active)
+        parts = maps.split(len(self.vectors), dim=2)
         found = {}
-        for name, (logits, scores) in self._bilinear(self.prepare(regions), active).items():
-            attention = logits.softmax(dim=AXIS[name])
-            contributions = (attention * scores).transpose(1, 2)
+        for name, look in zip(active, looks, strict=True):
+            attention = parts[look.logits].softmax(dim=look.axis)
+            contributions = (attention * parts[look.scores] * self._factor(name, regions.shape[1])).transpose(1, 2)
             found[name] = Branch(contributions.sum(dim=2), attention.transpose(1, 2), contributions)
         return found
 

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from unseen.errors import UnseenError
+from unseen.methods.attending import attend
 from unseen.methods.base import Ablation, Branch, Card, ClassSpace, Preset
-from unseen.methods.msdn import AXIS, MSDN, MSDNSettings
+from unseen.methods.msdn import MSDN, MSDNSettings
 from unseen.methods.share import batch_size, exchange, random_rows
 
 INTERVENTIONS = ("random", "uniform", "reversed", "shuffled")
@@ -71,9 +72,9 @@ def intervene(kind: str, logits: Tensor, axis: int) -> Tensor:
     """
     with torch.no_grad():
         if kind == "random":
-            return random_rows(logits) * (2 / logits.shape[axis])
+            return random_rows(logits).mul_(2 / logits.shape[axis])
         if kind == "uniform":
-            return torch.full_like(logits, 1 / logits.shape[axis])
+            return logits.new_tensor(1 / logits.shape[axis]).expand_as(logits)
         if kind == "reversed":
             return (-logits).softmax(dim=axis)
         # a shift by one or more: no picture keeps its own
@@ -124,12 +125,14 @@ class MSDNPP(MSDN):
         """Unit regions ``(B, R, C)`` to attribute scores and, in training, counterfactual ones."""
         if not self.training or not self._uses_effects():
             return super().forward(regions)
+        active, k, r = self._active(), len(self.vectors), regions.shape[1]
+        maps, looks = self._maps(regions, active)
+        parts = maps.split(k, dim=2)
+        others = [intervene(self.settings.intervention, parts[look.logits], look.axis) for look in looks]
         found = {}
-        for name, (logits, scores) in self._bilinear(regions, self._active()).items():
-            other = intervene(self.settings.intervention, logits, AXIS[name])
-            found[name] = Branch(
-                (logits.softmax(dim=AXIS[name]) * scores).sum(dim=1), counterfactual=(other * scores).sum(dim=1)
-            )
+        for name, psi, other in zip(active, *attend(maps, k, looks, others), strict=True):
+            factor = self._factor(name, r)
+            found[name] = Branch(psi * factor, counterfactual=other * factor)
         return found
 
     def _uses_effects(self) -> bool:
