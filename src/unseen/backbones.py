@@ -15,18 +15,17 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import timm
 import torch
 from PIL import Image, ImageOps
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as TF
 
 from unseen import towers
 from unseen.errors import DataError, UnseenError
 from unseen.files import read_json
+from unseen.vision import InterpolationMode, timm
+from unseen.vision import transforms as TF
 
 FINAL = "final"
 IMPORTED = "features:"
