@@ -4,7 +4,7 @@
                                          [--device cpu] [--workers -1] [--output FILE]
 
 Sides, in turn: the network alone on normalised pixels in memory, in batches and as `unseen` gives them to it (a few
-pictures at a time on a CPU); a loop of timm's transform, a DataLoader and an array on disk, as one writes it for oneself;
+pictures at a time on a CPU); a loop of timm's transform, a DataLoader and an array on disk, as one writes it oneself;
 and `extract`, with hashing, checksums, journal and fsync, into an empty folder. Weights are random. Without a folder
 the pictures are 500 x 375 JPEGs of smooth noise. Medians of the rounds; processor time is that of all processes and
 threads. On a GPU: --device cuda --networks resnet101@448:4096 mobilenetv2_100@224:8192
