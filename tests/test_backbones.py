@@ -484,3 +484,20 @@ def test_mobilenet_knows_a_bird(real_data):
         classes = backbone.model.classifier(regions.mean(1)).argmax(1)
     assert regions.shape == (8, 49, 1280)
     assert ((classes >= 7) & (classes <= 146)).all()  # ImageNet's birds are 7 to 24 and 80 to 146
+
+
+def test_regions_of_bytes_a_few_at_a_time(monkeypatch):
+    backbone = Backbone(BackboneSpec("test_resnet", stages=("final", 2), image_size=64, weights="random"))
+    cropped = torch.randint(0, 256, (5, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = backbone(backbone.transform.normalized(cropped))
+    sizes = []
+    backbone.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    for pixels, parts in ((10**9, [5]), (2 * 64 * 64, [2, 2, 1]), (1, [1] * 5)):
+        monkeypatch.setattr("unseen.backbones._CPU_PIXELS", pixels)
+        sizes.clear()
+        found = backbone.regions(cropped)
+        assert sizes == parts
+        for mine, theirs in zip(found, expected, strict=True):
+            assert mine.shape == theirs.shape
+            assert torch.allclose(mine, theirs, rtol=1e-4, atol=1e-5)

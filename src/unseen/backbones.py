@@ -31,6 +31,8 @@ from unseen.vision import transforms as TF
 FINAL = "final"
 IMPORTED = "features:"
 """Prefix of features that were imported into a dataset folder: no network, only its answers."""
+_CPU_PIXELS = 4 * 224 * 224
+"""Pixels that a network on a CPU is given at once, see :meth:`Backbone.regions`."""
 _PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".tar"}
 
 
@@ -235,6 +237,21 @@ class Backbone(nn.Module):
         """
         found = [feature_map.flatten(2).transpose(1, 2) for feature_map in self.maps(pixels)]
         return found if self.reduction is None else [self.reduction(found[0])]
+
+    @torch.inference_mode()
+    def regions(self, cropped: Tensor) -> list[Tensor]:
+        """Region features of every stage, as `forward` gives them.
+
+        On a CPU a few pictures at a time. The activations of a large batch are blocks that the C library takes from the
+        system and gives back at every layer, and clearing their pages costs as much as the layers do.
+
+        Args:
+            cropped: pictures as bytes (B, 3, H, W), on the network's device (:meth:`Transform.cropped`).
+        """
+        cpu = cropped.device.type == "cpu"
+        size = max(1, _CPU_PIXELS // cropped[0, 0].numel()) if cpu else len(cropped)
+        parts = [self(self.transform.normalized(part)) for part in cropped.split(size)]
+        return parts[0] if len(parts) == 1 else [torch.cat(stage) for stage in zip(*parts, strict=True)]
 
     def maps(self, pixels: Tensor) -> list[Tensor]:
         """One map (B, C, h, w) per stage of transformed pictures (B, 3, H, W), with gradients if fine-tuned."""

@@ -77,7 +77,9 @@ class Attributes:
 
 
 def _frozen(values: np.ndarray, dtype: type) -> np.ndarray:
-    """A copy that cannot be written to."""
+    """A copy that cannot be written to, or the array itself if that holds of it already."""
+    if isinstance(values, np.ndarray) and values.dtype == dtype and values.base is None and not values.flags.writeable:
+        return values
     copy: np.ndarray = np.array(values, dtype=dtype)
     copy.flags.writeable = False
     return copy
@@ -119,9 +121,9 @@ class ClassTable:
             raise DataError(f"attribute values have shape {values.shape}, not {(n, k)}", mend="one row a class")
         if self.seen.shape != (n,):
             raise DataError(f"{self.seen.size} seen flags for {n} classes", mend="one a class")
-        bad = np.argwhere(~np.isfinite(values))
-        if len(bad):
-            c, a = bad[0]
+        finite = np.isfinite(values)
+        if not finite.all():
+            c, a = np.argwhere(~finite)[0]
             raise DataError(
                 f'class "{self.names[c]}", attribute "{self.attributes.names[a]}": {values[c, a]} is not a number',
                 mend="write a finite number",
@@ -175,11 +177,12 @@ class ClassTable:
             values: K numbers, or a mapping from attribute names (those left out are 0), in the table's unit.
             seen: whether it has training pictures.
         """
-        row = self.row(values, name)
+        rows = np.vstack([self.values, self.row(values, name)])
+        rows.flags.writeable = False
         return ClassTable(
             (*self.names, name),
             self.attributes,
-            np.vstack([self.values, row]),
+            rows,
             np.append(self.seen, seen),
             None if self.validation is None else np.append(self.validation, False),
         )

@@ -645,4 +645,5 @@ def test_birds(real_data, tmp_path):
     with torch.inference_mode():
         pixels = torch.stack([backbone.transform(f) for f in files]).contiguous(memory_format=torch.channels_last)
         expected = backbone.model.forward_features(pixels)
-    assert torch.equal(regions, expected.flatten(2).transpose(1, 2).half())
+    expected = expected.flatten(2).transpose(1, 2).half()  # computed in one batch, which may round otherwise
+    assert torch.allclose(regions, expected, rtol=2e-3, atol=2e-3)

@@ -9,9 +9,9 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from unseen.backbones import Backbone, Transform
+from unseen.data.reading import read_batches
 from unseen.distributed import first_before_others, is_first, local_processes, part, processes, wait_for_all
 from unseen.distributed import position as own_position
 from unseen.errors import DataError, StoreError, UnseenError
@@ -39,6 +40,7 @@ _DTYPES = {
     "float32": (torch.float32, np.float32),
 }
 _PIECE = 1 << 20  # bytes whose checksum is computed at a time
+_THREADS = 2  # that read pictures where no processes do
 _RACY_NS = 2 * 10**9  # a file this fresh can change again without its time changing
 _log = logging.getLogger(__name__)
 
@@ -98,7 +100,7 @@ def extract(
         names: one name per picture, as in the dataset.
         dtype: "float16", "bfloat16" or "float32".
         batch_size: pictures per forward pass, and per chunk of a new store.
-        workers: processes that read pictures; 0 reads them here, -1 chooses: up to 8 for a GPU, none for a CPU.
+        workers: processes that read pictures; 0 reads them in threads here, -1 chooses: up to 8 for a GPU, 0 for a CPU.
         device: where the network runs.
         progress: told (pictures done, pictures in all) after every chunk.
         on_plan: told what is to be done before it is.
@@ -236,7 +238,7 @@ def write_store(
                     rows = layout.pictures(index)
                     regions = torch.from_numpy(np.ascontiguousarray(read(rows.start, rows.stop)))
                     kept = regions.to(_DTYPES[dtype][0])
-                    _check_finite(regions, kept, [f"row {i + 1} ({names[i]})" for i in rows])
+                    _check_finite(torch.stack(regions.aminmax()), kept, [f"row {i + 1} ({names[i]})" for i in rows])
                     data = _bits(kept).data.cast("B")
                     output.seek(rows.start * layout.picture_bytes)
                     output.write(data)
@@ -271,11 +273,10 @@ def _estimate(
     pixels = torch.stack([backbone.transform.cropped(file) for file in files[:4]])
     reading = (time.monotonic() - started) / len(pixels)
     size = batch_size if torch.device(device).type == "cuda" else len(pixels)
-    batch = backbone.transform.normalized(pixels[torch.arange(size) % len(pixels)].to(device))
-    with torch.inference_mode():
-        for trial in (batch[:1], batch):  # the first is slower
-            started = time.monotonic()
-            _ = [maps.cpu() for maps in backbone(trial)]
+    batch = pixels[torch.arange(size) % len(pixels)].to(device)
+    for trial in (batch[:1], batch):  # the first is slower
+        started = time.monotonic()
+        _ = [regions.cpu() for regions in backbone.regions(trial)]
     network = (time.monotonic() - started) / size
     return len(files) * (max(reading / workers, network) if workers else reading + network)
 
@@ -708,56 +709,106 @@ def _fill(
         for start in range(0, len(pictures), batch_size)
     ]
     device = next(backbone.parameters()).device
-    loader = DataLoader(
-        _Pictures(files, backbone.transform),
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=_collate,
-        pin_memory=device.type == "cuda",
-    )
-    ends = {layout.pictures(chunk)[-1]: chunk for chunk in todo}
+    chunk_of = {layout.pictures(chunk)[-1]: chunk for chunk in todo}
     done, mine = 0, sum(map(len, batches))
-    checksums = [0] * len(layout.stages)
     dtype = _DTYPES[layout.meta["dtype"]][0]
     with ExitStack() as stack:
         outputs = [stack.enter_context(path.open("r+b")) for path in layout.files]
         name = _JOURNAL if is_first() else f"{_JOURNAL}.{own_position()}"
         journal = stack.enter_context(_repaired(layout.folder / name))
-        for batch, pixels in zip(batches, loader, strict=True):
-            if isinstance(pixels, DataError):
-                raise pixels
-            with torch.inference_mode():
-                maps = backbone(backbone.transform.normalized(pixels.to(device, non_blocking=True)))
-            for i, (regions, output) in enumerate(zip(maps, outputs, strict=True)):
-                kept = regions.to(dtype).contiguous().cpu()
-                _check_finite(regions, kept, [files[i] for i in batch])
+        checksums = [0] * len(outputs)
+
+        def write(batch: Sequence[int], computed: Callable[[], list[tuple[Tensor, Tensor]]]) -> None:
+            for i, ((kept, extremes), output) in enumerate(zip(computed(), outputs, strict=True)):
+                _check_finite(extremes, kept, [files[position] for position in batch])
                 data = _bits(kept).data.cast("B")
                 checksums[i] = zlib.crc32(data, checksums[i])
                 output.seek(batch[0] * layout.stage_bytes[i])
                 output.write(data)
-            done += len(batch)
-            if batch[-1] in ends:
+            if batch[-1] in chunk_of:
                 for output in outputs:
                     _sync(output)
-                journal.write(_journal_line(ends[batch[-1]], checksums))
+                journal.write(_journal_line(chunk_of[batch[-1]], checksums))
                 _sync(journal)
-                checksums = [0] * len(layout.stages)
-                if progress is not None:
-                    progress(before + (layout.count - before) * done // mine, layout.count)
+                checksums[:] = [0] * len(outputs)
+
+        def finish(batch: Sequence[int], writing: Future[None]) -> None:
+            nonlocal done
+            writing.result()
+            done += len(batch)
+            if batch[-1] in chunk_of and progress is not None:
+                progress(before + (layout.count - before) * done // mine, layout.count)
+
+        reading = stack.enter_context(closing(_read(files, batches, backbone.transform, workers, device)))
+        writer = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="store"))
+        last: tuple[Sequence[int], Future[None]] | None = None
+        try:
+            for batch, pixels in zip(batches, reading, strict=True):
+                computed = _compute(backbone, pixels.to(device, non_blocking=True), dtype)
+                if last is not None:  # one batch is written while the next is computed
+                    finish(*last)
+                last = batch, writer.submit(write, batch, computed)
+        finally:  # what was computed before an error is kept
+            if last is not None:
+                finish(*last)
 
 
-def _check_finite(regions: Tensor, kept: Tensor, places: Sequence[object]) -> None:
+def _read(
+    files: Sequence[Path], batches: Sequence[list[int]], transform: Transform, workers: int, device: torch.device
+) -> Generator[Tensor]:
+    """Bytes (b, 3, H, W) of each batch of pictures, read ahead by processes, or by threads of this one for 0."""
+    if workers:
+        loader = DataLoader(
+            _Pictures(files, transform),
+            batch_sampler=batches,
+            num_workers=workers,
+            collate_fn=_collate,
+            pin_memory=device.type == "cuda",
+        )
+        for found in loader:
+            if isinstance(found, DataError):
+                raise found
+            yield found
+        return
+    with closing(read_batches(([files[i] for i in batch] for batch in batches), transform, _THREADS)) as read:
+        for _, pictures in read:
+            found = _collate(pictures)
+            if isinstance(found, DataError):
+                raise found
+            yield found
+
+
+@torch.inference_mode()
+def _compute(backbone: Backbone, pixels: Tensor, dtype: torch.dtype) -> Callable[[], list[tuple[Tensor, Tensor]]]:
+    """Starts the computation of a batch; the result waits for each stage's regions and their (least, largest)."""
+    regions = backbone.regions(pixels)
+    found = [(stage.to(dtype).contiguous(), torch.stack(stage.aminmax())) for stage in regions]
+    if pixels.device.type != "cuda":
+        here = [(kept.cpu(), extremes.cpu()) for kept, extremes in found]
+        return lambda: here
+    coming = [(k.to("cpu", non_blocking=True), e.to("cpu", non_blocking=True)) for k, e in found]  # to pinned memory
+    arrived = torch.cuda.Event()
+    arrived.record()
+
+    def wait() -> list[tuple[Tensor, Tensor]]:
+        arrived.synchronize()
+        return coming
+
+    return wait
+
+
+def _check_finite(extremes: Tensor, kept: Tensor, places: Sequence[object]) -> None:
     """Raise a :class:`StoreError` at the first picture whose features are no numbers, or none as they are kept.
 
     Args:
-        regions: (B, R, C).
-        kept: the same as they are to be stored.
+        extremes: the least and the largest of the features (B, R, C), NaN where one of them is.
+        kept: the features as they are to be stored.
         places: what the pictures are called.
     """
-    if all(extreme.isfinite() for extreme in kept.aminmax()):  # either is NaN where one value is
+    if extremes.to(kept.dtype).isfinite().all():
         return
     row = int(torch.nonzero(~kept.flatten(1).isfinite().all(dim=1))[0])
-    largest = regions[row].abs().max().item()
+    largest = extremes.abs().max().item()
     if not math.isfinite(largest):
         raise StoreError(f"a feature is {largest:g}", where=places[row], mend="mend what it comes from")
     kind = str(kept.dtype).removeprefix("torch.")

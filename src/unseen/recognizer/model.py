@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import cached_property
 from itertools import islice
@@ -16,9 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unseen.backbones import Backbone, Transform, open_picture, upright_rgb
+from unseen.backbones import Backbone, open_picture, upright_rgb
 from unseen.classes import ClassTable
 from unseen.data.columns import Encoding
+from unseen.data.reading import Picture, read_batches
 from unseen.devices import find_device
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.methods import Method
@@ -30,40 +29,7 @@ from unseen.recognizer.scoring import ClassScorer
 from unseen.towers import PREFIX, TEXTS, TextTower
 from unseen.training.references import References
 
-Picture = Path | str | Image.Image
 AMONG = ("all", "seen", "unseen")
-
-
-def _read(
-    stream: Iterator[Picture], transform: Transform, size: int, workers: int
-) -> Generator[tuple[list[Picture], list[Tensor | DataError]]]:
-    """Pictures in batches with their cropped pixels, or what is wrong with them; decoded by threads ahead of time."""
-
-    def read(picture: Picture) -> Tensor | DataError:
-        try:
-            return transform.cropped(picture)
-        except DataError as error:
-            return error
-
-    if not workers:
-        while batch := list(islice(stream, size)):
-            yield batch, [read(picture) for picture in batch]
-        return
-    pool, ahead = ThreadPoolExecutor(workers), deque[tuple[list[Picture], list[Any]]]()
-
-    def begin(picture: Picture) -> Any:  # one that is in memory may be there twice, and loads once
-        return read(picture) if isinstance(picture, Image.Image) else pool.submit(read, picture)
-
-    try:
-        while True:
-            while len(ahead) < 2 and (batch := list(islice(stream, size))):
-                ahead.append((batch, [begin(picture) for picture in batch]))
-            if not ahead:
-                return
-            batch, futures = ahead.popleft()
-            yield batch, [found.result() if isinstance(found, Future) else found for found in futures]
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _readable(
@@ -339,10 +305,10 @@ class Recognizer:
     @torch.inference_mode()
     def _network_inputs(self, cropped: Tensor) -> Tensor:
         """The same from pictures cropped to the network's size, as bytes ``(B, 3, h, w)``."""
-        pixels = self.backbone.transform.normalized(cropped.to(self.device))
+        cropped = cropped.to(self.device)
         if self.method.end_to_end:
-            return pixels
-        return self.backbone(pixels)[0].to(getattr(torch, self.store_dtype)).float()
+            return self.backbone.transform.normalized(cropped)
+        return self.backbone.regions(cropped)[0].to(getattr(torch, self.store_dtype)).float()
 
     def _allowed(
         self, among: str, only: Iterable[str] | None = None, exclude: Iterable[str] | None = None
@@ -437,8 +403,9 @@ class Recognizer:
     def _outcomes(
         self, stream: Iterator[Picture], top: int, allowed: np.ndarray, threshold: float, batch_size: int, workers: int
     ) -> Generator[Prediction | DataError]:
-        with closing(_read(stream, self.backbone.transform, batch_size, workers)) as batches:
-            for pictures, pixels in batches:
+        batches = iter(lambda: list(islice(stream, batch_size)), [])
+        with closing(read_batches(batches, self.backbone.transform, workers)) as read:
+            for pictures, pixels in read:
                 readable = [i for i, found in enumerate(pixels) if isinstance(found, Tensor)]
                 named: dict[int, Prediction] = {}
                 if readable:

@@ -1,0 +1,208 @@
+"""Speed of a recogniser: pictures a second, the first picture, a new class, and the page's answers.
+
+    python -m benchmarks.predict_speed [--run RUN] [--pictures FOLDER] [--count 512] [--requests 150] [--output FILE]
+
+Without a run, ESZSL is trained on fieldguide; its network is so small that all else shows. Pictures a second: the
+network alone on pixels in memory, a plain loop (timm's network, the method, the largest score), `Recognizer.predict`,
+and `predict_to_file`, which is `unseen predict --output` after its start. A new class is timed with the scores that
+follow it. The page is asked over loopback, one request after another. Medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import numpy as np
+import timm.data
+import torch
+from PIL import Image
+
+import unseen
+from benchmarks.measured import finish
+from benchmarks.serve_load import start, timed
+from unseen.classes import Attributes, ClassTable
+from unseen.data.catalogue import load_dataset
+from unseen.methods import create_method
+from unseen.progress import bars
+from unseen.recognizer import Recognizer
+from unseen.report.predictions import Options, predict_to_file
+
+
+def plain(recognizer: Recognizer, files: list[Path], batch: int) -> list[int]:
+    """Best classes as a script of one's own finds them."""
+    spec, method = recognizer.backbone.spec, recognizer.method
+    transform = timm.data.create_transform(
+        (3, spec.image_size, spec.image_size), interpolation="bicubic", crop_pct=spec.crop, mean=spec.mean, std=spec.std
+    )
+    classes = recognizer._scorer._blocks[0].embeddings[: len(recognizer.table)]
+    found: list[int] = []
+    with torch.inference_mode():
+        for first in range(0, len(files), batch):
+            pixels = torch.stack([transform(Image.open(f).convert("RGB")) for f in files[first : first + batch]])
+            regions = recognizer.backbone.model.forward_features(pixels).flatten(2).transpose(1, 2)
+            query = method.query(method(method.prepare(regions)))
+            found += (query @ classes.T).argmax(1).tolist()
+    return found
+
+
+def rates(recognizer: Recognizer, files: list[Path], batch: int, rounds: int) -> list[dict]:
+    transform = recognizer.backbone.transform
+    held = torch.stack([transform.cropped(file) for file in files[:batch]])
+
+    def alone() -> None:
+        for first in range(0, len(files), batch):
+            recognizer.backbone.regions(held[: len(files) - first])
+
+    def to_file() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            predict_to_file(recognizer, files, Path(folder) / "found.csv", Options(batch_size=batch))
+
+    sides: dict[str, Callable[[], object]] = {
+        "network alone": alone,
+        "plain loop": lambda: plain(recognizer, files, batch),
+        "Recognizer.predict": lambda: list(recognizer.predict(files, batch_size=batch)),
+        "unseen predict --output": to_file,
+    }
+    wall: dict[str, list[float]] = {side: [] for side in sides}
+    used: dict[str, list[float]] = {side: [] for side in sides}
+    for turn in range(rounds + 1):
+        for side, run in sides.items():
+            processor, began = time.process_time(), time.perf_counter()
+            run()
+            if turn:
+                wall[side].append((time.perf_counter() - began) / len(files))
+                used[side].append((time.process_time() - processor) / len(files))
+    seconds = {side: statistics.median(found) for side, found in wall.items()}
+    return [
+        {
+            "pictures at once": batch,
+            "side": side,
+            "pictures/s": 1 / seconds[side],
+            "processor ms a picture": 1000 * statistics.median(used[side]),
+            "to the network alone": seconds["network alone"] / seconds[side],
+            "to the plain loop": seconds["plain loop"] / seconds[side],
+        }
+        for side in sides
+    ]
+
+
+def first(run: Path, files: list[Path], rounds: int) -> list[dict]:
+    """Milliseconds to load, and to the first and the second picture after it."""
+    found: dict[str, list[float]] = {"load": [], "first picture": [], "second picture": []}
+    for _ in range(rounds):
+        began = time.perf_counter()
+        recognizer = Recognizer.load(run, device="cpu")
+        for what, do in (
+            ("load", lambda: None),
+            ("first picture", lambda r=recognizer: list(r.predict(files[0]))),
+            ("second picture", lambda r=recognizer: list(r.predict(files[1]))),
+        ):
+            do()
+            found[what].append(1000 * (time.perf_counter() - began))
+            began = time.perf_counter()
+    return [{"what": what, "ms": statistics.median(times)} for what, times in found.items()]
+
+
+def added(recognizer: Recognizer, classes: int, attributes: int = 312, rounds: int = 15) -> dict:
+    rng = np.random.default_rng(0)
+    values = rng.random((classes, attributes))
+    names = tuple(f"class {i}" for i in range(classes))
+    table = ClassTable(names, Attributes(tuple(f"a{k}" for k in range(attributes))), values, rng.random(classes) < 0.5)
+    method = create_method("eszsl", channels=8, vectors=torch.zeros(attributes, 1)).eval()
+    one = Recognizer(recognizer.backbone, method, table, device="cpu")
+    query, times, alone = rng.standard_normal((1, attributes)), [], []
+    one.class_scores(query)
+    for i in range(rounds):
+        began = time.perf_counter()
+        one.add_class(f"new {i}", rng.random(attributes))
+        alone.append(1000 * (time.perf_counter() - began))
+        one.class_scores(query)
+        times.append(1000 * (time.perf_counter() - began))
+    return {
+        "classes": classes,
+        "attributes": attributes,
+        "add_class, ms": statistics.median(alone),
+        "with the next picture's scores, ms": statistics.median(times),
+    }
+
+
+def page(run: Path, picture: bytes, requests: int, threads: int) -> list[dict]:
+    process, url = start(run, threads)
+    try:
+        with httpx.Client(base_url=url, timeout=120) as client:
+            explain = client.post("/api/explain", files={"picture": ("a", picture)}).json()
+            body = {"look": explain["look"], "corrections": {explain["reasons"][0]["attribute"]: 0.0}, "top": 1000}
+            asks = {
+                "predict": lambda: client.post("/api/predict", files={"pictures": ("a", picture)}),
+                "explain": lambda: client.post("/api/explain", files={"picture": ("a", picture)}),
+                "rank, one attribute corrected": lambda: client.post("/api/rank", json=body),
+            }
+            rows = []
+            for name, ask in asks.items():
+                timed(ask, 10)
+                latency = timed(ask, requests)
+                rows.append({"request": name, "median ms": latency["median_ms"], "95% within, ms": latency["p95_ms"]})
+            return rows
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.predict_speed", description=__doc__)
+    parser.add_argument("--run", type=Path)
+    parser.add_argument("--pictures", type=Path, help="default: fieldguide's")
+    parser.add_argument("--count", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--requests", type=int, default=150, help="of each kind")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    began = time.monotonic()
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as folder, bars() as report:
+        run = options.run or Path(folder) / "run"
+        if options.run is None:
+            unseen.fit("eszsl", "fieldguide", run, device="cpu", report=report)
+        if options.pictures is None:
+            files = load_dataset("fieldguide", report=report).paths()
+        else:
+            files = sorted(options.pictures.rglob("*.jpg"))
+        files = files[:: max(1, len(files) // options.count)][: options.count]
+        recognizer = Recognizer.load(run, device="cpu")
+        best = [recognizer.table.index(p.candidates[0].name) for p in recognizer.predict(files)]
+        agree = float(np.mean(np.array(plain(recognizer, files, 64)) == best)) if recognizer.gamma == 0 else None
+        tables = {
+            "Pictures a second": [
+                *rates(recognizer, files[: len(files) // 4], 1, options.rounds),
+                *rates(recognizer, files, 64, options.rounds),
+            ],
+            "The first picture": first(run, files, options.rounds),
+            "A new class": [added(recognizer, classes) for classes in (200, 10_000)],
+            "The page": page(run, files[0].read_bytes(), options.requests, options.threads),
+        }
+    spec = recognizer.backbone.spec
+    finish(
+        options.output,
+        tables,
+        began=began,
+        run={
+            "method": recognizer.method.name,
+            "network": f"{spec.name} at {spec.image_size} px",
+            "classes": len(recognizer.table),
+            "attributes": len(recognizer.table.attributes),
+        },
+        pictures=len(files),
+        same_best_class_as_the_plain_loop=agree,
+    )
+
+
+if __name__ == "__main__":
+    main()
