@@ -108,6 +108,10 @@ def load_checkpoint(
                 _, index, key = name.split("/", 2)
                 state.setdefault(int(index), {})[key] = value
         optimizer.load_state_dict({"state": state, "param_groups": about["groups"]})
+        for parameter, entries in optimizer.state.items():  # fused steps read both in the order they have in memory
+            for key, value in entries.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    entries[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         torch.set_rng_state(tensors["rng/cpu"])
         if torch.cuda.is_available() and "rng/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng/cuda"])
