@@ -19,8 +19,8 @@ from pathlib import Path
 from benchmarks.measured import finish
 
 ROWS = {  # dataset: method with preset, learning rate doubled, batches an epoch that take about progressive's time
-    "fieldguide": ("mgmrn", 2e-3, 130),
-    "cub50": ("mgmrn@recommended", 6e-4, 130),
+    "fieldguide": ("mgmrn", "2e-3", 130),
+    "cub50": ("mgmrn@recommended", "6e-4", 130),
 }
 CUT = ("--epochs", "4", "--recipe", "batches=60", "--recipe", "lr_every=3")
 """Of cub50."""
