@@ -10,7 +10,8 @@ from pathlib import Path
 from benchmarks.measured import ROOT, fill_docs
 
 SUITE: dict[str, tuple[str, ...]] = {
-    "msdn_step": (),
+    "steps": (),
+    "epoch": (),
     "many_classes": (),
     "fieldguide_levels": (),
 }

@@ -74,10 +74,10 @@ def peak(arguments, precision, checkpointing, **changes):
             if isinstance(module, nn.GroupNorm):
                 module.register_forward_pre_hook(lambda m, x: tuple(v.float() for v in x))
         classes = ClassSpace(torch.rand(n, k), torch.arange(n) < 150)
-        optimizer = PRESETS["cub"].recipe.make_optimizer(model.parameters())
         with Living() as living:
             for tensor in (*model.parameters(), *model.buffers(), classes.vectors, classes.seen):
                 living.add(tensor)
+            optimizer = PRESETS["cub"].recipe.make_optimizer(model.parameters())
             for _ in range(3):
                 pixels, labels = torch.randn(batch, 3, size, size), torch.zeros(batch, dtype=torch.int64)
                 for levels in model.passes():

@@ -174,6 +174,23 @@ def test_optimizers(name, kind):
     assert (group["lr"], group["weight_decay"], group.get("momentum", 0.75)) == (0.25, 0.5, 0.75)
 
 
+def test_sgd_is_the_plain_one_to_the_bit_where_passes_reach_other_parameters():
+    generator = torch.Generator().manual_seed(0)
+    recipe, found = Recipe(optimizer="sgd", lr=0.1, weight_decay=0.01, momentum=0.9), []
+    start, gradients = torch.randn(3, 9, generator=generator), torch.randn(4, 3, 9, generator=generator)
+    for fused in (True, False):
+        weights = [torch.nn.Parameter(row.clone()) for row in start]
+        plain = torch.optim.SGD(weights, lr=0.1, weight_decay=0.01, momentum=0.9, foreach=False)
+        made = recipe.make_optimizer(iter(weights)) if fused else plain
+        for reached, rows in zip(((0,), (0, 1), (1, 2), (0, 1, 2)), gradients, strict=True):
+            made.zero_grad(set_to_none=True)
+            for i in reached:
+                weights[i].grad = rows[i].clone()
+            made.step()
+        found.append(torch.stack([w.detach() for w in weights]))
+    assert torch.equal(*found)
+
+
 def test_class_space_first_used_in_inference_mode_can_still_train():
     classes = ClassSpace(torch.rand(3, 2), torch.tensor([True, True, False]))
     with torch.inference_mode():

@@ -24,6 +24,7 @@ from unseen.explain.parts import DARK, lit_by, part_colours, parts_figure, share
 from unseen.methods import ClassSpace
 from unseen.methods.base import EndToEndRecipe
 from unseen.methods.mgmrn import MgMRNSettings
+from unseen.training.checkpoints import load_checkpoint
 from unseen.training.endtoend import build_method
 from unseen.training.engine import Interrupted, Stage, make_fabric, train
 
@@ -114,7 +115,8 @@ def test_channels_last_is_a_layout_alone():
     model = model_of(dtype=torch.float64).eval()
     pixels = pixels_of(torch.float64)
     maps = model.backbone.maps(pixels)
-    assert all(m.is_contiguous(memory_format=torch.channels_last) for m in maps)
+    kernels = [p for p in model.parameters() if p.ndim == 4]
+    assert all(t.is_contiguous(memory_format=torch.channels_last) for t in (*maps, *kernels))
     final, found = model.backbone.model.forward_intermediates(pixels, indices=[2, 3])  # timm alone, contiguous
     for ours, theirs in zip(maps, (*found, final), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
@@ -241,6 +243,18 @@ def test_interrupted_training_ends_with_the_same_bytes(pictures, tmp_path, stop_
     assert steps[0] > stop_at
     first, second = state(whole), state(resumed)
     assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_the_momentum_of_a_checkpoint_is_laid_out_as_the_weights(pictures, tmp_path):
+    """A fused step reads both in the order they have in memory, and does not say where that differs."""
+    stage = pictures.stage()
+    train(stage, make_fabric("cpu"), tmp_path)
+    model = pictures.stage().method
+    optimizer = RECIPE.make_optimizer(model.parameters())
+    load_checkpoint(tmp_path / "checkpoint.safetensors", model, optimizer)
+    momenta = {name: optimizer.state[p]["momentum_buffer"] for name, p in model.named_parameters()}
+    assert all(momenta[name].stride() == p.stride() for name, p in model.named_parameters())
+    assert momenta["backbone.model.conv1.0.weight"].abs().max() > 0
 
 
 def test_killed_training_ends_with_the_same_bytes(pictures, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -38,7 +38,7 @@ def read_batches(
         except DataError as error:
             return error
 
-    source = iter(batches)
+    source: Iterator[Sequence[P]] = iter(batches)
     if not threads:
         for batch in source:
             yield batch, [read(picture) for picture in batch]
@@ -52,7 +52,7 @@ def read_batches(
 
     try:
         while True:
-            while len(begun) < AHEAD and (batch := next(source, None)) is not None:
+            while len(begun) < AHEAD and (batch := next(source, ())):
                 begun.append((batch, [begin(picture) for picture in batch]))
             if not begun:
                 return

@@ -192,7 +192,11 @@ class Recipe:
         if self.optimizer == "rmsprop":
             return torch.optim.RMSprop(trained, momentum=self.momentum, capturable=capturable, **common)
         if self.optimizer == "sgd":  # has no state that a graph could not hold
-            return torch.optim.SGD(trained, momentum=self.momentum, **common)
+            made = torch.optim.SGD(trained, momentum=self.momentum, fused=True, **common)  # the same to the bit
+            if self.momentum:  # at zero, as it starts: a fused step fails where only some parameters have theirs yet
+                for parameter in trained:
+                    made.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            return made
         return torch.optim.AdamW(trained, capturable=capturable, **common)
 
 

@@ -108,6 +108,10 @@ def load_checkpoint(
         ]
         groups = [saved | mine for saved, mine in zip(about["groups"], own, strict=True)]
         optimizer.load_state_dict({"state": state, "param_groups": groups})
+        for parameter, entries in optimizer.state.items():  # fused steps read both in the order they have in memory
+            for key, value in entries.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    entries[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         torch.set_rng_state(tensors["rng/cpu"])
         if torch.cuda.is_available() and "rng/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng/cuda"])

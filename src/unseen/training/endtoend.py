@@ -29,6 +29,7 @@ class EndToEnd(GradientMethod):
         super().__init__()
         self.head = head
         self.backbone = backbone.fine_tuned(checkpointing)
+        self.to(memory_format=torch.channels_last)  # as the pictures come: no convolution lays its weights out anew
         self.name = head.name  # type: ignore[misc]
         self.settings = head.settings
 
