@@ -13,7 +13,7 @@ import time
 
 from benchmarks.measured import ROOT, finish
 
-CAMPAIGNS: tuple[str, ...] = ()
+CAMPAIGNS: tuple[str, ...] = ("fuzz",)
 
 
 def main() -> None:
