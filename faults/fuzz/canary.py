@@ -17,6 +17,7 @@ _NEVER = {
     "subprocess.Popen", "socket.connect", "socket.bind", "socket.getaddrinfo", "pickle.find_class", "ctypes.dlopen",
     "marshal.loads", "code.__new__", "urllib.Request", "webbrowser.open", "pty.spawn", "ftplib.connect",
 }  # fmt: skip
+_DRIVERS = ("libnvidia", "libcuda")  # torch asks whether there is a GPU
 _OUTSIDE = {"os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.chmod", "os.truncate", "os.link", "os.symlink"}
 
 
@@ -24,26 +25,31 @@ class Watch:
     """Events that no input may cause, seen by an audit hook. A hook cannot be taken away: only in a forked process."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = os.path.realpath(folder)
-        self.seen: list[str] = []
-        self._importing = ("importlib", "<frozen importlib")
+        self.begin(folder)
+        self.active = False
         sys.addaudithook(self._hook)
 
+    def begin(self, folder: Path) -> None:
+        """Watch over the next case."""
+        self.folder = os.path.realpath(folder)
+        self.seen: list[str] = []
+        self.active = True
+
     def marks(self) -> list[str]:
-        """What was seen and what was left behind."""
+        """What was seen since, and what was left behind; the watch ends."""
+        self.active = False
         left = [MARK] if MARK in os.environ or any(Path(self.folder).rglob(MARK)) else []
         return [*dict.fromkeys(self.seen), *left]
 
     def _hook(self, event: str, given: tuple[Any, ...]) -> None:
+        if not self.active:
+            return
         if event in _NEVER:
-            if not self._imported():
+            if not self._imported() and not str(given[0]).startswith(_DRIVERS):
                 self.seen.append(f"{event} {str(given)[:120]}")
-        elif event == "compile":
-            source = given[0]
-            if isinstance(source, str | bytes) and MARK in (
-                source if isinstance(source, str) else source.decode("latin1")
-            ):
-                self.seen.append("compile of a file's text")
+        elif event == "exec":
+            if MARK in repr(getattr(given[0], "co_consts", given[0])):
+                self.seen.append("ran a file's text")
         elif event == "open":
             path, mode, flags = given
             writes = (mode and set(mode) & set("wax+")) or (flags and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))

@@ -51,15 +51,19 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, error: type[UnseenError] = UnseenError, mend: str | None = None) -> Any:
-    """Read JSON; a missing or damaged file raises ``error`` with one line."""
+    """Read JSON without NaN; a missing or damaged file raises ``error`` with one line."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except FileNotFoundError:
         raise error("no such file", where=path, mend=mend) from None
     except OSError as problem:
         raise error(problem.strerror or str(problem), where=path, mend=mend) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as problem:
+    except (ValueError, RecursionError) as problem:  # not UTF-8, not JSON, a number of 5,000 digits, nested too deep
         raise error(f"damaged ({problem})", where=path, mend=mend) from None
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number")
 
 
 def file_digest(path: Path) -> str:

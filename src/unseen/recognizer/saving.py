@@ -125,6 +125,13 @@ def read_run(folder: Path, seed: int | None = None) -> Parts:
     """
     from unseen.training.run import Run
 
+    try:
+        return _read_run(folder, seed)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"damaged records of the training ({error!r})", where=folder, mend="train again") from None
+
+
+def _read_run(folder: Path, seed: int | None) -> Parts:
     run = Run(folder)
     manifest, results = run.manifest, run.results
     measured = results["protocols"][run.protocol]

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from unseen.errors import RunError
 from unseen.files import write_with
 
+_DAMAGED = (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError)
+"""What a damaged file raises; a MemoryError where its header promises more than there is."""
+
 
 def save_weights(path: Path, module: nn.Module, metadata: dict[str, str] | None = None) -> None:
     """Write a module's state dict, whole or not at all."""
@@ -31,8 +34,11 @@ def load_weights(path: Path, module: nn.Module) -> None:
         state = load_file(path)
     except FileNotFoundError:
         raise RunError("no such file", where=path, mend="train the run to its end first") from None
-    except (SafetensorError, OSError) as error:
+    except _DAMAGED as error:
         raise RunError(f"damaged weights ({error})", where=path, mend="train again, or restore the file") from None
+    for name, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise RunError(f'a number of "{name}" is not finite', where=path, mend="train again, or restore the file")
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
@@ -83,7 +89,7 @@ def read_info(path: Path) -> dict[str, Any] | None:
         with safe_open(path, "pt") as opened:
             info: dict[str, Any] = json.loads(opened.metadata()["info"])
             return info
-    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except _DAMAGED as error:
         raise RunError(f"damaged checkpoint ({error})", where=path, mend="delete it; the stage starts again") from None
 
 
@@ -111,5 +117,5 @@ def load_checkpoint(
         torch.set_rng_state(tensors["rng/cpu"])
         if torch.cuda.is_available() and "rng/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng/cuda"])
-    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+    except _DAMAGED as error:
         raise RunError(f"cannot resume ({error})", where=path, mend="delete it; the stage starts again") from None

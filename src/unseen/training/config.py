@@ -100,6 +100,8 @@ class RunConfig:
     def from_json(cls, data: Mapping[str, Any], where: object = None) -> Self:
         """What :meth:`to_json` wrote; raises :class:`RunError` if it is not that."""
         try:
+            if wrong := [name for name in ("settings", "recipe") if not isinstance(data.get(name, {}), Mapping)]:
+                raise TypeError(f"{wrong[0]} is no mapping")
             return cls(
                 **{
                     **data,
@@ -108,8 +110,10 @@ class RunConfig:
                     "seeds": tuple(data["seeds"]),
                 }
             )
-        except (TypeError, KeyError) as error:
-            raise RunError(f"no run configuration ({error})", where=where, mend="train again") from None
+        except (TypeError, LookupError, ValueError, AttributeError) as error:
+            raise RunError(f"no run configuration ({error!r})", where=where, mend="train again") from None
+        except UnseenError as error:
+            raise RunError(str(error), where=where, mend="train again") from None
 
     def difference(self, other: RunConfig) -> list[str]:
         """Names of the entries in which two configurations differ."""

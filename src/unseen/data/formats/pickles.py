@@ -6,7 +6,9 @@ from their bytes afterwards. So a file can neither call code nor ask for more me
 
 from __future__ import annotations
 
+import io
 import pickle
+import pickletools
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ LIMIT = 2**30
 """Largest pickle that is opened, in bytes."""
 MEND = "save the array with numpy.save instead"
 _KINDS = "biufc"
+_PUTS = ("PUT", "BINPUT", "LONG_BINPUT")
 
 
 def read_pickle(path: Path, limit: int = LIMIT) -> Any:
@@ -34,8 +37,9 @@ def read_pickle(path: Path, limit: int = LIMIT) -> Any:
     if size > limit:
         raise DataError(f"{size:,} bytes, more than {limit:,}", where=path, mend=MEND)
     try:
-        with path.open("rb") as file:
-            return _plain(_Reader(file, encoding="latin1").load(), {})
+        content = path.read_bytes()
+        _check_memo(content)
+        return _plain(_Reader(io.BytesIO(content), encoding="latin1").load(), {})
     except _RefusedError as error:
         raise DataError(f"a pickle with {error}, not only arrays", where=path, mend=MEND) from None
     except PermissionError as error:
@@ -43,6 +47,13 @@ def read_pickle(path: Path, limit: int = LIMIT) -> Any:
     except Exception as error:  # a damaged pickle raises nearly anything
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise DataError(f"no pickle, or a damaged one ({reason})", where=path, mend=MEND) from None
+
+
+def _check_memo(content: bytes) -> None:
+    """The unpickler makes room up to the largest number under which something is remembered: at most one a byte."""
+    for opcode, number, _ in pickletools.genops(content):
+        if opcode.name in _PUTS and number > len(content):
+            raise _RefusedError(f"room for {number:,} objects")
 
 
 def read_array(path: Path) -> np.ndarray:
