@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from unseen.errors import UnseenError
     from unseen.methods import create_method
     from unseen.recognizer import Recognizer
-    from unseen.training.run import Run
+    from unseen.training.folder import Run
 
 _HOME = {
     "Attributes": "unseen.classes",
     "BackboneSpec": "unseen.backbones",
     "ClassTable": "unseen.classes",
     "Recognizer": "unseen.recognizer",
-    "Run": "unseen.training.run",
+    "Run": "unseen.training.folder",
     "UnseenError": "unseen.errors",
     "create_method": "unseen.methods",
     "evaluate": "unseen.api",

@@ -66,8 +66,8 @@ def test_json_that_is_none(tmp_path, text):
     ("text", "problem"),
     [
         (",".join(f"a{i}" for i in range(MOST_COLUMNS + 1)) + "\n", "20,001 columns, more than 20,000"),
-        ("," * 300_000 + "\nx\n", "column 1 has no name"),
-        ("\nclass,size\na,1\n", "column 1 has no name"),
+        ("," * 300_000 + "\nx\n", "row 1: the first row is blank"),
+        ("\nclass,size\na,1\n", "row 1: the first row is blank"),
         ("a," * 15_000 + "\n", 'column "a" appears twice'),
     ],
 )

@@ -364,7 +364,7 @@ def closest(
 
 def _confusions(run: Path) -> list[dict[str, Any]]:
     """The measured confusions of a run; none of a saved model."""
-    from unseen.training.run import Run
+    from unseen.training.folder import Run
 
     if not (run / "config.json").is_file():
         return []

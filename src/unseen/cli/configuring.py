@@ -33,7 +33,7 @@ def typed(text: str) -> Any:
     """A backbone option as what it looks like: a number, true/false, a list as in JSON, or text."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 

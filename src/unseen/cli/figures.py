@@ -47,7 +47,7 @@ def figures(
     """Draw t-SNE, attention maps and attribute scores of a run, each with its numbers as CSV and JSON beside it."""
     from unseen.data.finding import find_pictures
     from unseen.explain.gallery import run_figures
-    from unseen.training.run import Run
+    from unseen.training.folder import Run
 
     opened, files = Run(run), find_pictures(picture or [])
     made = with_bars(

@@ -24,7 +24,7 @@ def pointing(
     """
     from unseen.explain.pointing import run_pointing
     from unseen.report.tables import percent
-    from unseen.training.run import Run
+    from unseen.training.folder import Run
 
     opened = [Run(run) for run in runs]
     found = {

@@ -26,7 +26,7 @@ def report(
 ) -> None:
     """Write the HTML report of a finished run: one page, with pictures, to read, print and pass on."""
     from unseen.report.page import write_report
-    from unseen.training.run import Run
+    from unseen.training.folder import Run
 
     if output is not None and output.suffix.lower() not in (".html", ".htm"):
         raise UnseenError("not a .html", where=output, mend="give -o a file name that ends in .html")

@@ -125,7 +125,7 @@ def _kind_of_device(device: str, folder: Path) -> str:
 
 def _tell_plan(folder: Path) -> Callable[[Plan], None]:
     """Say what is going to be done, and what should be known about the data, before it starts."""
-    from unseen.training.run import Run
+    from unseen.training.folder import Run
 
     def tell(plan: Plan) -> None:
         data, spec = plan.dataset.describe(), plan.config.backbone

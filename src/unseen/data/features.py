@@ -18,7 +18,6 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 import psutil
-import timm
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
@@ -29,6 +28,7 @@ from unseen.distributed import first_before_others, is_first, local_processes, p
 from unseen.distributed import position as own_position
 from unseen.errors import DataError, StoreError
 from unseen.files import read_json, write_json, write_with
+from unseen.vision import timm
 
 _FORMAT = 1
 _META, _JOURNAL = "store.json", "journal.jsonl"

@@ -52,7 +52,7 @@ class FoundPictures:
         if source == STDIN:
             self._stdin.seek(0)
             yield from (Path(line) for raw in self._stdin if (line := os.fsdecode(raw).strip("\r\n")))
-        elif path.is_dir():
+        elif source and path.is_dir():
             empty = True
             for picture in _below(source):
                 empty = False

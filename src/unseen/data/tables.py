@@ -137,6 +137,8 @@ def _frame(rows: list[list[str]], path: Path, required: Sequence[str], optional:
     header, *body = rows
     width = max(_filled(cells) for cells in rows)
     del header[width:]
+    if not header or not any(header):
+        raise DataError("the first row is blank", where=place(path, -1), mend="name the columns there")
     if len(header) > MOST_COLUMNS:
         problem = f"{len(header):,} columns, more than {MOST_COLUMNS:,}"
         raise DataError(problem, where=place(path, -1), mend="a row should be a class or a picture")

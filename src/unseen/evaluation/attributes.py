@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import rankdata
 
 
 def auroc(scores: np.ndarray, has: np.ndarray) -> np.ndarray:
@@ -15,6 +14,8 @@ def auroc(scores: np.ndarray, has: np.ndarray) -> np.ndarray:
         scores: ``(M, K)``.
         has: bool ``(M, K)``.
     """
+    from scipy.stats import rankdata  # which takes long to import
+
     positives = has.sum(axis=0).astype(float)
     negatives = len(has) - positives
     ranks = rankdata(scores, axis=0) if len(scores) else scores
@@ -24,6 +25,8 @@ def auroc(scores: np.ndarray, has: np.ndarray) -> np.ndarray:
 
 def spearman(scores: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Rank correlation of every column ``(K,)`` of two ``(M, K)``, ties at their mean; NaN where one is constant."""
+    from scipy.stats import rankdata
+
     if not len(scores):
         return np.full(scores.shape[1], np.nan)
     a, b = (ranks - ranks.mean(axis=0) for ranks in (rankdata(scores, axis=0), rankdata(values, axis=0)))

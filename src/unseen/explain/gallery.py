@@ -15,7 +15,7 @@ from unseen.explain.sheet import Sheet, check_formats, class_label
 from unseen.explain.tsne import tsne_maps, tsne_sheet
 from unseen.progress import Report, silent
 from unseen.recognizer import Recognizer
-from unseen.training.run import Run
+from unseen.training.folder import Run
 
 KINDS = ("tsne", "attention", "attributes")
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from unseen.backbones import Backbone, Transform, open_picture, upright_rgb
 from unseen.classes import ClassTable
 from unseen.data.columns import Encoding
+from unseen.devices import find_device
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.methods import Method
 from unseen.recognizer.answers import Candidate, Explanation, PartMaps, Prediction
@@ -27,7 +28,6 @@ from unseen.recognizer.look import Look, Reading
 from unseen.recognizer.saving import Parts, fetch, find_parts, push, read_saved, save
 from unseen.recognizer.scoring import ClassScorer
 from unseen.towers import PREFIX, TEXTS, TextTower
-from unseen.training.engine import make_fabric
 from unseen.training.references import References
 
 Picture = Path | str | Image.Image
@@ -90,7 +90,7 @@ class Recognizer:
         temperature: of the confidence's softmax; ``None`` where it was not fitted (then 1).
         threshold: confidence below which a picture counts as unknown, chosen on validation data; ``None`` without.
         store_dtype: regions are rounded to it, as in training.
-        device: see :func:`unseen.training.engine.make_fabric`.
+        device: see :func:`unseen.devices.find_device`.
         about: whatever else is known (data, protocol), kept when saving.
         encoding: how a spreadsheet's columns became attributes, for classes to come.
     """
@@ -109,7 +109,7 @@ class Recognizer:
         about: Mapping[str, Any] | None = None,
         encoding: Encoding | None = None,
     ) -> None:
-        self.device = make_fabric(device).device
+        self.device = find_device(device)
         self.backbone = backbone.to(self.device)
         self.method = method.eval().to(self.device)
         self._table = table

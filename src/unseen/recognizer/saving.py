@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import timm
 import torch
 from safetensors import SafetensorError, safe_open
 
@@ -32,6 +31,8 @@ from unseen.recognizer.card import CardFields, model_card
 from unseen.towers import PREFIX, TEXTS, model_files
 from unseen.training.checkpoints import load_weights, save_weights
 from unseen.training.endtoend import build_method
+from unseen.training.folder import Run
+from unseen.vision import timm
 
 if TYPE_CHECKING:
     from unseen.recognizer.model import Recognizer
@@ -123,8 +124,6 @@ def read_run(folder: Path, seed: int | None = None) -> Parts:
     Raises:
         RunError: no run, unfinished, or no such seed; or the backbone has changed since.
     """
-    from unseen.training.run import Run
-
     try:
         return _read_run(folder, seed)
     except (LookupError, TypeError, ValueError, AttributeError) as error:

@@ -19,8 +19,8 @@ from unseen.evaluation.metrics import Decisions
 from unseen.explain.answers import Answers, answers_of
 from unseen.progress import Report, silent
 from unseen.recognizer import Recognizer
+from unseen.training.folder import Run
 from unseen.training.protocols import decisions_path, load_decisions
-from unseen.training.run import Run
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,7 +31,7 @@ from unseen.report.quality import (
 )
 from unseen.report.summary import advice, count, key_figures, paragraph, sureness
 from unseen.report.tables import percent, result_rows, shared_columns
-from unseen.training.run import Run
+from unseen.training.folder import Run
 
 
 def write_report(

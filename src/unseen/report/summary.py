@@ -11,7 +11,7 @@ from unseen.report.confusions import Confusion, confusions
 from unseen.report.material import Material, recorded
 from unseen.report.quality import AttributeSection
 from unseen.report.tables import percent
-from unseen.training.run import Run
+from unseen.training.folder import Run
 
 FEWEST_PICTURES, FEW_PICTURES, FEW_TRAINING = 4, 10, 20
 """Test pictures a class below which intervals say nothing, and below which accuracies are coarse; training pictures

@@ -26,6 +26,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from unseen.data.dataset import digest
 from unseen.data.samplers import Sampler, create_sampler
+from unseen.devices import split_device
 from unseen.distributed import (
     add_gradients,
     add_up,
@@ -112,12 +113,10 @@ def make_fabric(device: str = "auto", precision: str = "32-true") -> Fabric:
     """
     if precision not in PRECISIONS:
         raise UnseenError(f'unknown precision "{precision}"', mend=f"one of {', '.join(PRECISIONS)}")
-    accelerator, _, index = device.partition(":")
-    if index and not index.isdigit():
-        raise UnseenError(f'no device "{device}"', mend="auto, cpu, cuda, cuda:1 or mps")
-    options: dict[str, Any] = {"devices": [int(index)] if index else 1}
+    accelerator, index = split_device(device)
+    options: dict[str, Any] = {"devices": 1 if index is None else [index]}
     if launched():
-        if index:
+        if index is not None:
             raise UnseenError(f'one device "{device}" for all processes', mend="--device cuda: each takes its own")
         options = {"devices": local_processes(), "num_nodes": int(os.environ["GROUP_WORLD_SIZE"])}
         options["strategy"] = _Replicas(process_group_backend=_BACKENDS, timeout=timedelta(hours=6))

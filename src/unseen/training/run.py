@@ -37,6 +37,7 @@ from unseen.towers import TEXTS, TextTower
 from unseen.training.checkpoints import load_weights
 from unseen.training.config import PROTOCOLS, RunConfig, plain
 from unseen.training.engine import make_fabric
+from unseen.training.folder import Run
 from unseen.training.protocols import (
     Choice,
     Ingredients,
@@ -172,42 +173,6 @@ def _keep_texts(ingredients: Ingredients, folder: Path) -> None:
     """Texts that were embedded stay with the run, so that it needs no text tower."""
     if ingredients.tower is not None:
         ingredients.tower.save(folder / TEXTS)
-
-
-class Run:
-    """A finished or unfinished run folder."""
-
-    def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
-        if not (self.folder / "config.json").is_file():
-            raise RunError("not a run folder", where=self.folder, mend="give a folder that `unseen train` wrote")
-        where = self.folder / "config.json"
-        self.config = RunConfig.from_json(read_json(where, RunError, "train again"), where)
-
-    @property
-    def results(self) -> dict[str, Any]:
-        """The measured numbers; raises :class:`RunError` while there are none."""
-        mend = "the run is unfinished; repeat its command"
-        found: dict[str, Any] = read_json(self.folder / "results.json", RunError, mend)
-        return found
-
-    @property
-    def validation(self) -> dict[str, Any]:
-        """What the validation stage alone measured; raises :class:`RunError` while there is nothing."""
-        mend = "the validation stage is unfinished; repeat its command"
-        found: dict[str, Any] = read_json(self.folder / "validation.json", RunError, mend)
-        return found
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """Versions, data, backbone and settings."""
-        found: dict[str, Any] = read_json(self.folder / "manifest.json", RunError, "train again")
-        return found
-
-    @property
-    def protocol(self) -> str:
-        """The protocol that the run's model comes from: honest where there is one."""
-        return "honest" if "honest" in self.config.protocols else "paper"
 
 
 def earlier_config(folder: Path, config: RunConfig) -> RunConfig | None:

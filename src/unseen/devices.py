@@ -1,0 +1,39 @@
+"""Which device a name means."""
+
+from __future__ import annotations
+
+import torch
+
+from unseen.errors import UnseenError
+
+MEND = "auto, cpu, cuda, cuda:1 or mps"
+
+
+def split_device(name: str) -> tuple[str, int | None]:
+    """Kind and number: ``cuda:1`` is ``("cuda", 1)``.
+
+    Raises:
+        UnseenError: the number is none.
+    """
+    kind, colon, index = name.partition(":")
+    if colon and not index.isdecimal():
+        raise UnseenError(f'no device "{name}"', mend=MEND)
+    return kind, int(index) if colon else None
+
+
+def find_device(name: str = "auto") -> torch.device:
+    """The device of that name; ``auto`` is a GPU where there is one.
+
+    Raises:
+        UnseenError: no such device here.
+    """
+    kind, index = split_device(name)
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(kind) if kind == "cpu" else torch.device(kind, index or 0)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        said = str(error).splitlines()[0]
+        raise UnseenError(f'cannot use device "{name}" ({said})', mend="auto or cpu") from None
+    return device

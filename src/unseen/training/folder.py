@@ -1,0 +1,46 @@
+"""What a run's folder holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from unseen.errors import RunError
+from unseen.files import read_json
+from unseen.training.config import RunConfig
+
+
+class Run:
+    """A finished or unfinished run folder."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / "config.json").is_file():
+            raise RunError("not a run folder", where=self.folder, mend="give a folder that `unseen train` wrote")
+        where = self.folder / "config.json"
+        self.config = RunConfig.from_json(read_json(where, RunError, "train again"), where)
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """The measured numbers; raises :class:`RunError` while there are none."""
+        mend = "the run is unfinished; repeat its command"
+        found: dict[str, Any] = read_json(self.folder / "results.json", RunError, mend)
+        return found
+
+    @property
+    def validation(self) -> dict[str, Any]:
+        """What the validation stage alone measured; raises :class:`RunError` while there is nothing."""
+        mend = "the validation stage is unfinished; repeat its command"
+        found: dict[str, Any] = read_json(self.folder / "validation.json", RunError, mend)
+        return found
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Versions, data, backbone and settings."""
+        found: dict[str, Any] = read_json(self.folder / "manifest.json", RunError, "train again")
+        return found
+
+    @property
+    def protocol(self) -> str:
+        """The protocol that the run's model comes from: honest where there is one."""
+        return "honest" if "honest" in self.config.protocols else "paper"
