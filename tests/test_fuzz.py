@@ -1,5 +1,6 @@
 """A small slice of the fuzzing campaign, and that the campaign sees what it looks for."""
 
+# ruff: noqa: E501 - lists of odd values
 from __future__ import annotations
 
 import os
@@ -9,11 +10,11 @@ from random import Random
 from typing import ClassVar
 
 import pytest
-
 from faults.fuzz import targets
 from faults.fuzz.canary import CODE
 from faults.fuzz.runner import campaign
 from faults.fuzz.target import Case, Target, WrongResultError
+
 from unseen.errors import UnseenError
 
 SLICE = {"npy": 20, "npz": 12, "pickle": 40, "words": 25, "mat": 25, "hdf5": 25, "lists": 20, "checkpoints": 15}

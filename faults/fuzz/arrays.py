@@ -1,5 +1,6 @@
 """Arrays in files of numpy: plain ones, archives, and pickles of them."""
 
+# ruff: noqa: E501 - lists of odd values
 from __future__ import annotations
 
 import io
@@ -74,7 +75,9 @@ class Vectors(Target):
         array = good(rng) if rng.random() < 0.5 else odd_array(rng)
         content, how = npy(rng, array)
         (folder / "attribute_vectors.npy").write_bytes(content)
-        return Case(f"{array.dtype} {array.shape}, {how}", ("attribute_vectors.npy",), data=array if how == "plain" else None)
+        return Case(
+            f"{array.dtype} {array.shape}, {how}", ("attribute_vectors.npy",), data=array if how == "plain" else None
+        )
 
     def run(self, case: Case, folder: Path) -> None:  # noqa: D102
         from unseen.classes import Attributes
@@ -122,13 +125,17 @@ class References(Target):
             else:
                 parts[name] = npy(rng, odd_array(rng))[0]
         out = io.BytesIO()
-        with zipfile.ZipFile(out, "w", rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)), compresslevel=1) as archive:
+        with zipfile.ZipFile(
+            out, "w", rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)), compresslevel=1
+        ) as archive:
             for name, value in parts.items():
                 archive.writestr(f"{name}.npy", value if isinstance(value, bytes) else npy_plain(value))
             if rng.random() < 0.1:
                 said.append("bomb")
                 head = f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({2 * 10**8}, 1), }}".ljust(117) + "\n"
-                archive.writestr("files.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head.encode() + bytes(4 * 10**8))
+                archive.writestr(
+                    "files.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head.encode() + bytes(4 * 10**8)
+                )
         content = out.getvalue()
         if rng.random() < 0.4:
             content, how = spoil(content, rng)
@@ -192,12 +199,45 @@ class Pickles(Target):
 
     def make(self, rng: Random, folder: Path) -> Case:  # noqa: D102
         path, protocol = folder / "vectors.pkl", rng.randint(0, 5)
-        how = rng.choice(("good", "other", "attack", "attack", "raw", "raw", "opcodes", "opcodes", "spoilt", "spoilt", "nested", "memo"))
+        how = rng.choice(
+            (
+                "good",
+                "other",
+                "attack",
+                "attack",
+                "raw",
+                "raw",
+                "opcodes",
+                "opcodes",
+                "spoilt",
+                "spoilt",
+                "nested",
+                "memo",
+            )
+        )
         value: Any = good(rng)
         if how in ("other", "opcodes", "spoilt"):
-            value = rng.choice((value, odd_array(rng), {"a": [1, 2.5, "x", None, b"y", (True,)]}, [value] * 3, {1, 2}, 3 + 4j, value.astype(">f4"), np.float32(2), bytearray(b"x")))
+            value = rng.choice(
+                (
+                    value,
+                    odd_array(rng),
+                    {"a": [1, 2.5, "x", None, b"y", (True,)]},
+                    [value] * 3,
+                    {1, 2},
+                    3 + 4j,
+                    value.astype(">f4"),
+                    np.float32(2),
+                    bytearray(b"x"),
+                )
+            )
         if how == "attack":
-            value = rng.choice((_Attack(rng.choice(_attacks())), [_Attack(rng.choice(_attacks()))], {"a": value, "b": _Attack(rng.choice(_attacks()))}))
+            value = rng.choice(
+                (
+                    _Attack(rng.choice(_attacks())),
+                    [_Attack(rng.choice(_attacks()))],
+                    {"a": value, "b": _Attack(rng.choice(_attacks()))},
+                )
+            )
         if how == "nested":
             value = 1
             for _ in range(rng.choice((50, 400))):
@@ -233,7 +273,12 @@ def shuffled(content: bytes, rng: Random) -> bytes:
         at, how = rng.randrange(len(pieces)), rng.random()
         if how < 0.3:
             code = rng.choice(pickletools.opcodes)
-            pieces.insert(at, code.code.encode("latin1") + bytes(rng.randrange(256) for _ in range(rng.choice((0, 1, 4)))) + rng.choice((b"", b"\n", b"os\nsystem\n")))
+            pieces.insert(
+                at,
+                code.code.encode("latin1")
+                + bytes(rng.randrange(256) for _ in range(rng.choice((0, 1, 4))))
+                + rng.choice((b"", b"\n", b"os\nsystem\n")),
+            )
         elif how < 0.5:
             pieces.insert(at, rng.choice(pieces))
         elif how < 0.7:

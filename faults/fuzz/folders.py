@@ -1,5 +1,6 @@
 """Dataset folders as they are found on disks, and lists of pictures."""
 
+# ruff: noqa: E501 - lists of odd values
 from __future__ import annotations
 
 import io
@@ -115,8 +116,12 @@ def _outside(root: Path, rng: Random) -> None:
 
 
 def _dangling(root: Path, rng: Random) -> None:
-    (root / rng.choice(("classes.csv", "images.csv", "attributes.csv", "attribute_vectors.npy", "images/x.jpg"))).unlink(missing_ok=True)
-    (root / rng.choice(("images.csv", "attributes.csv", "attribute_vectors.npy", "images/x.jpg", "features"))).symlink_to("nowhere")
+    (
+        root / rng.choice(("classes.csv", "images.csv", "attributes.csv", "attribute_vectors.npy", "images/x.jpg"))
+    ).unlink(missing_ok=True)
+    (
+        root / rng.choice(("images.csv", "attributes.csv", "attribute_vectors.npy", "images/x.jpg", "features"))
+    ).symlink_to("nowhere")
 
 
 def _another_table(root: Path, rng: Random) -> None:
@@ -126,7 +131,9 @@ def _another_table(root: Path, rng: Random) -> None:
 
 def _case(root: Path, rng: Random) -> None:
     path = _any(root, rng)
-    path.rename(path.with_name(rng.choice((path.name.upper(), path.name.title(), path.name + " ", path.name.replace(" ", "_")))))
+    path.rename(
+        path.with_name(rng.choice((path.name.upper(), path.name.title(), path.name + " ", path.name.replace(" ", "_"))))
+    )
 
 
 def _name(root: Path, rng: Random) -> None:
@@ -139,7 +146,18 @@ def _name(root: Path, rng: Random) -> None:
 
 def _same_class_twice(root: Path, rng: Random) -> None:
     folder = rng.choice([p for p in (root / "images").iterdir() if p.is_dir()])
-    shutil.copytree(folder, folder.with_name(rng.choice((folder.name.upper(), folder.name.replace(" ", "_"), unicodedata.normalize("NFD", folder.name) + "\u0301"))))
+    shutil.copytree(
+        folder,
+        folder.with_name(
+            rng.choice(
+                (
+                    folder.name.upper(),
+                    folder.name.replace(" ", "_"),
+                    unicodedata.normalize("NFD", folder.name) + "\u0301",
+                )
+            )
+        ),
+    )
 
 
 def _deep(root: Path, rng: Random) -> None:
@@ -151,7 +169,16 @@ def _deep(root: Path, rng: Random) -> None:
 
 
 def _pipe(root: Path, rng: Random) -> None:
-    path = root / rng.choice(("images/bird 0/pipe.jpg", "attributes.csv", "images.csv", "attribute_vectors.npy", "classes.csv", "att_splits.mat"))
+    path = root / rng.choice(
+        (
+            "images/bird 0/pipe.jpg",
+            "attributes.csv",
+            "images.csv",
+            "attribute_vectors.npy",
+            "classes.csv",
+            "att_splits.mat",
+        )
+    )
     path.unlink(missing_ok=True)
     os.mkfifo(path)
 
@@ -199,8 +226,15 @@ class Lists(Target):
             "0.jpg", "1.jpg,x", "", "../x", "nowhere.jpg", "x" * 5000, '"', '"a\nb"', "\x00", "a\x00b,1", "é.jpg", ",,,", " 0.jpg ", "\t", "/etc/passwd", "\U0001f426", "y" * 200_000,
         )) for _ in range(rng.randint(0, 6)))]  # fmt: skip
         if rng.random() < 0.2:
-            lines[0] = rng.choice(("file,picture", "", "nothing", "picture,picture", "\ufeffpicture", "PICTURE", '"picture', "\x00"))
-        content, said = rng.choice(("\n", "\r\n", "\r")).join(lines).encode(rng.choice(("utf-8", "utf-8", "utf-8-sig", "utf-16", "latin-1")), "replace"), "lines"
+            lines[0] = rng.choice(
+                ("file,picture", "", "nothing", "picture,picture", "\ufeffpicture", "PICTURE", '"picture', "\x00")
+            )
+        content, said = (
+            rng.choice(("\n", "\r\n", "\r"))
+            .join(lines)
+            .encode(rng.choice(("utf-8", "utf-8", "utf-8-sig", "utf-16", "latin-1")), "replace"),
+            "lines",
+        )
         if rng.random() < 0.5:
             content, said = spoil(content, rng)
         if rng.random() < 0.3:

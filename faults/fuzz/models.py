@@ -1,5 +1,6 @@
 """What training leaves behind: saved folders, run folders, checkpoints and region stores."""
 
+# ruff: noqa: E501 - lists of odd values
 from __future__ import annotations
 
 import json
@@ -23,7 +24,27 @@ def spoil_safetensors(content: bytes, rng: Random) -> tuple[bytes, str]:
     header: Header = json.loads(content[8 : 8 + size])
     data = content[8 + size :]
     name = rng.choice([n for n in header if n != "__metadata__"])
-    entry, how = header[name], rng.choice(("length", "offsets", "dtype", "nan", "shape", "drop", "rename", "metadata", "header", "bytes", "bytes", "cut", "twice", "huge"))
+    entry, how = (
+        header[name],
+        rng.choice(
+            (
+                "length",
+                "offsets",
+                "dtype",
+                "nan",
+                "shape",
+                "drop",
+                "rename",
+                "metadata",
+                "header",
+                "bytes",
+                "bytes",
+                "cut",
+                "twice",
+                "huge",
+            )
+        ),
+    )
     if how == "length":
         return struct.pack("<Q", rng.choice((0, 1, 2**63, 2**64 - 1, 10**8, size + 1, size - 1))) + content[8:], how
     if how == "bytes":
@@ -34,11 +55,24 @@ def spoil_safetensors(content: bytes, rng: Random) -> tuple[bytes, str]:
         start, end = entry["data_offsets"]
         return content[: 8 + size + start] + b"\xff" * (end - start) + content[8 + size + end :], f"{name} nan"
     if how == "offsets":
-        entry["data_offsets"] = rng.choice(([0, 4], [4, 0], [0, 2**62], [-4, 4], [0], None, ["0", "4"], [entry["data_offsets"][0], entry["data_offsets"][1] + 4]))
+        entry["data_offsets"] = rng.choice(
+            (
+                [0, 4],
+                [4, 0],
+                [0, 2**62],
+                [-4, 4],
+                [0],
+                None,
+                ["0", "4"],
+                [entry["data_offsets"][0], entry["data_offsets"][1] + 4],
+            )
+        )
     elif how == "dtype":
         entry["dtype"] = rng.choice(("F16", "F64", "I64", "BOOL", "X", 3, None, "I32", "BF16"))
     elif how == "shape":
-        entry["shape"] = rng.choice(([1], [], [2**40, 2**40], [-1], entry["shape"][::-1], [*entry["shape"], 1], None, ["x"], [0]))
+        entry["shape"] = rng.choice(
+            ([1], [], [2**40, 2**40], [-1], entry["shape"][::-1], [*entry["shape"], 1], None, ["x"], [0])
+        )
     elif how == "huge":
         entry["shape"], entry["data_offsets"] = [2**36], [0, 2**38]
     elif how == "drop":
@@ -72,7 +106,9 @@ def small_run(folder: Path) -> Path:
     torch.set_num_threads(1)
     build(folder / "birds", species=12, pictures=6, size=64, workers=1)
     spec = BackboneSpec(name="test_resnet", weights="random", image_size=64, options={"output_stride": 16})
-    config = RunConfig(method="msdn", dataset=str(folder / "birds"), backbone=spec, recipe={"epochs": "1"}, vectors="random")
+    config = RunConfig(
+        method="msdn", dataset=str(folder / "birds"), backbone=spec, recipe={"epochs": "1"}, vectors="random"
+    )
     fit(config, folder / "run", device="cpu", cache=folder / "cache")
     Recognizer.load(folder / "run", device="cpu").save(folder / "saved", include_references=True)
     return folder / "run"
@@ -102,7 +138,13 @@ class Models(Target):
         kind = rng.choice(("saved", "run"))
         model = folder / "model"
         shutil.copytree(self.shared / kind, model, ignore=shutil.ignore_patterns("tensorboard", "validation", "final"))
-        files = sorted(p for p in model.rglob("*") if p.is_file() and p.suffix in (".json", ".csv", ".safetensors", ".npz") and "seed-0/honest-" not in p.as_posix())
+        files = sorted(
+            p
+            for p in model.rglob("*")
+            if p.is_file()
+            and p.suffix in (".json", ".csv", ".safetensors", ".npz")
+            and "seed-0/honest-" not in p.as_posix()
+        )
         if rng.random() < 0.15:
             shutil.copyfile(model / "classes.csv", model / "classes-in-use.csv")
             files = [model / "classes-in-use.csv"]
@@ -160,7 +202,9 @@ class Checkpoints(Target):
         module, optimizer = self._new()
         module(torch.ones(1, 3)).sum().backward()
         optimizer.step()
-        save_checkpoint(folder / "checkpoint.safetensors", module, optimizer, {"epoch": 3, "step": 40, "best": 0.5}, module)
+        save_checkpoint(
+            folder / "checkpoint.safetensors", module, optimizer, {"epoch": 3, "step": 40, "best": 0.5}, module
+        )
         self.content = (folder / "checkpoint.safetensors").read_bytes()
 
     def _new(self) -> Any:
@@ -227,5 +271,10 @@ class Stores(Target):
         store = RegionStore.open(folder / "store")
         store.verify()
         found = store.read(range(min(len(store), 6)))
-        if len(store) == 6 and found.shape == self.values.shape and found.dtype == self.values.dtype and not (found == self.values).all():
+        if (
+            len(store) == 6
+            and found.shape == self.values.shape
+            and found.dtype == self.values.dtype
+            and not (found == self.values).all()
+        ):
             raise WrongResultError("other features than were written, and verified")

@@ -1,5 +1,6 @@
 """What people type: values of options, and whole commands."""
 
+# ruff: noqa: E501 - lists of odd values
 from __future__ import annotations
 
 import contextlib
@@ -52,7 +53,24 @@ class Values(Target):
                 entries[name] = rng.choice((-1, 0, 1, 10**9, 10**30, 2**63, -(10**30)))
         for name in ("recipe", "set"):
             if name in entries:
-                key = rng.choice(("lr", "epochs", "batch_size", "optimizer", "average", "shots", "sampler", "lambda_cal", "fusion", "x", "temperature", "hidden", "dim", "heads"))
+                key = rng.choice(
+                    (
+                        "lr",
+                        "epochs",
+                        "batch_size",
+                        "optimizer",
+                        "average",
+                        "shots",
+                        "sampler",
+                        "lambda_cal",
+                        "fusion",
+                        "x",
+                        "temperature",
+                        "hidden",
+                        "dim",
+                        "heads",
+                    )
+                )
                 entries[name] = rng.choice((f"{key}={rng.choice(VALUES)}", rng.choice(VALUES)))
         for name in ("variant", "sweep"):
             if name in entries and rng.random() < 0.6:
@@ -73,7 +91,10 @@ class Values(Target):
 
         method, given = case.data
         given = dict(given)
-        recipe, changes = pairs([given.pop("recipe")], "--recipe") if "recipe" in given else {}, pairs([given.pop("set")], "--set") if "set" in given else {}
+        recipe, changes = (
+            pairs([given.pop("recipe")], "--recipe") if "recipe" in given else {},
+            pairs([given.pop("set")], "--set") if "set" in given else {},
+        )
         variant, sweep, preset, unknown = (given.pop(name, None) for name in ("variant", "sweep", "preset", "unknown"))
         protocol, seeds = given.pop("protocol", "both"), given.pop("seeds", "2")
         if "backbone_option" in given:
@@ -114,7 +135,9 @@ class Commands(Target):
         model = folder / "model"
         shutil.copytree(self.shared / "saved", model)
         odd, picture = (lambda: rng.choice(VALUES)), str(self.picture)
-        name = rng.choice([*(line.split(",")[0] for line in (model / "classes.csv").read_text().splitlines()[1:3]), odd()])
+        name = rng.choice(
+            [*(line.split(",")[0] for line in (model / "classes.csv").read_text().splitlines()[1:3]), odd()]
+        )
         attribute = rng.choice([*(model / "classes.csv").read_text().splitlines()[0].split(",")[2:4], odd()])
         rows, _ = spoil_rows(good_classes(rng), rng)
         (folder / "new.csv").write_bytes(as_csv(rows, rng, plain=True))

@@ -1,5 +1,6 @@
 """The field's files: `att_splits.mat` and `res101.mat` of MATLAB 5 and 7.3, and region features in HDF5."""
 
+# ruff: noqa: E501 - lists of odd values
 from __future__ import annotations
 
 import warnings
@@ -14,7 +15,11 @@ from faults.fuzz.target import Case, Target, WrongResultError
 
 N, K, M, C = 4, 3, 12, 2
 LABELS = np.repeat(np.arange(N), M // N)
-PARTS = {"trainval": np.flatnonzero(LABELS < 3)[::2], "test_seen": np.flatnonzero(LABELS < 3)[1::2], "test_unseen": np.flatnonzero(LABELS == 3)}
+PARTS = {
+    "trainval": np.flatnonzero(LABELS < 3)[::2],
+    "test_seen": np.flatnonzero(LABELS < 3)[1::2],
+    "test_unseen": np.flatnonzero(LABELS == 3),
+}
 
 
 def split() -> dict[str, Any]:
@@ -54,7 +59,9 @@ def spoil_variables(content: dict[str, Any], rng: Random) -> tuple[dict[str, Any
                                       np.array([[1 + 2j]]), np.array([[1.5], [2.5]]), np.full((M, 1), 2.0**63), np.full((M, 1), np.inf), np.array([[None]], object) if 0 else np.zeros((1, 0))))  # fmt: skip
         elif how == "index" and isinstance(value, np.ndarray) and value.dtype.kind in "fiu" and value.size:
             value = value.astype(float)
-            value.flat[rng.randrange(value.size)] = rng.choice((0, -1, M, M + 1, 1e18, 1e300, 1.5, np.nan, np.inf, 2.0**53, 1))
+            value.flat[rng.randrange(value.size)] = rng.choice(
+                (0, -1, M, M + 1, 1e18, 1e300, 1.5, np.nan, np.inf, 2.0**53, 1)
+            )
             found[name] = value
         elif how == "transpose" and isinstance(value, np.ndarray):
             found[name] = value.T
@@ -62,11 +69,24 @@ def spoil_variables(content: dict[str, Any], rng: Random) -> tuple[dict[str, Any
             found[name] = rng.choice((value[:-1], value.ravel(), np.vstack([value, value]), value[None]))
         elif how == "type" and isinstance(value, np.ndarray) and value.dtype.kind == "f":
             with np.errstate(invalid="ignore"):
-                found[name] = np.nan_to_num(value).astype(rng.choice(("uint8", "int8", "int64", "float32", "bool", "uint64", "complex64")))
+                found[name] = np.nan_to_num(value).astype(
+                    rng.choice(("uint8", "int8", "int64", "float32", "bool", "uint64", "complex64"))
+                )
         elif how == "names" and name in ("allclasses_names", "image_files"):
-            odd = rng.choice((["a", "a", "b", "c"], ["", "b", "c", "d"], ["a", 1.0, "c", "d"], ["\u00e9", "e\u0301", "c", "d"], ["../a", "/b", "c", "d"], [["x"], "b", "c", "d"]))
+            odd = rng.choice(
+                (
+                    ["a", "a", "b", "c"],
+                    ["", "b", "c", "d"],
+                    ["a", 1.0, "c", "d"],
+                    ["\u00e9", "e\u0301", "c", "d"],
+                    ["../a", "/b", "c", "d"],
+                    [["x"], "b", "c", "d"],
+                )
+            )
             cells = np.empty((len(odd), 1), object)
-            cells[:, 0] = [np.array([1.0]) if x == 1.0 else x if isinstance(x, str) else np.array(x, object) for x in odd]
+            cells[:, 0] = [
+                np.array([1.0]) if x == 1.0 else x if isinstance(x, str) else np.array(x, object) for x in odd
+            ]
             found[name] = cells
     return found, ", ".join(said)
 
@@ -139,8 +159,10 @@ def spoil_hdf5(path: Path, rng: Random) -> str:
         elif how == "huge chunked":
             file.create_dataset(name, shape=(M, 10**9), dtype="f4", chunks=(1, 10**6))
         elif how == "bomb":
-            made = file.create_dataset(name, shape=(M, 10**7 // 2, 1, 1), dtype="f4", chunks=(1, 10**6, 1, 1), compression="gzip")
-            made[0, :10**6] = 0
+            made = file.create_dataset(
+                name, shape=(M, 10**7 // 2, 1, 1), dtype="f4", chunks=(1, 10**6, 1, 1), compression="gzip"
+            )
+            made[0, : 10**6] = 0
         elif how == "virtual":
             layout = h5py.VirtualLayout(shape=(10**6, 10**6), dtype="f8")
             layout[0] = h5py.VirtualSource("nowhere.h5", "x", shape=(10**6,))
@@ -208,7 +230,9 @@ class Mat(Target):
             spoilt, how = spoil(path.read_bytes(), rng)
             path.write_bytes(spoilt)
             said.append(how)
-        return Case(f"{which} {'7.3' if modern else '5'}: {'; '.join(said)}", (which,), None if said else "accepted", which)
+        return Case(
+            f"{which} {'7.3' if modern else '5'}: {'; '.join(said)}", (which,), None if said else "accepted", which
+        )
 
     def run(self, case: Case, folder: Path) -> None:  # noqa: D102
         from unseen.data.importing import open_source
@@ -222,7 +246,10 @@ class Mat(Target):
             table = read_class_table(path, found.names[:1])
             if len(parts) != found.count or len(table) != len(found.names):
                 raise WrongResultError("counts that do not fit")
-            if case.must and (list(found.names) != [f"bird {i}" for i in range(N)] or any((np.flatnonzero(parts == p) != r).any() for p, r in PARTS.items())):
+            if case.must and (
+                list(found.names) != [f"bird {i}" for i in range(N)]
+                or any((np.flatnonzero(parts == p) != r).any() for p, r in PARTS.items())
+            ):
                 raise WrongResultError("other names or parts than were written")
             return
         source = open_source(path)
@@ -264,7 +291,9 @@ class RegionFeatures(Target):
                 if isinstance(value, dict):
                     file.create_group(name)
                 else:
-                    file.create_dataset(name, data=str(value) if isinstance(value, np.ndarray) and value.dtype.kind == "U" else value)
+                    file.create_dataset(
+                        name, data=str(value) if isinstance(value, np.ndarray) and value.dtype.kind == "U" else value
+                    )
         if rng.random() < 0.6:
             said.append(spoil_hdf5(path, rng))
         if rng.random() < 0.4:

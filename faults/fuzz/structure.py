@@ -1,5 +1,6 @@
 """Changes to nested values, and to the JSON and YAML they are written as."""
 
+# ruff: noqa: E501 - lists of odd values
 from __future__ import annotations
 
 import copy
@@ -69,7 +70,9 @@ def as_json(value: Any, rng: Random) -> tuple[bytes, str]:
     text = json.dumps(value)
     how = rng.choice(("plain",) * 6 + ("deep", "digits", "bytes", "bytes", "bom", "utf-16", "twice", "lone"))
     if how == "deep":
-        return (b"[" * 100_000, how) if rng.random() < 0.5 else (text.replace(": ", ': [' + "[" * 5000, 1).encode(), how)
+        return (
+            (b"[" * 100_000, how) if rng.random() < 0.5 else (text.replace(": ", ": [" + "[" * 5000, 1).encode(), how)
+        )
     if how == "digits":
         return text.replace(": ", ": " + "9" * rng.choice((400, 6000)), 1).encode(), how
     if how == "bytes":
@@ -91,9 +94,15 @@ def as_yaml(value: Any, rng: Random) -> tuple[bytes, str]:
         text = yaml.safe_dump(value, sort_keys=False)
     except yaml.YAMLError:
         return b"", "empty"
-    how = rng.choice(("plain",) * 6 + ("aliases", "loop", "deep", "tag", "tag", "digits", "bytes", "bytes", "merge", "documents", "flow"))
+    how = rng.choice(
+        ("plain",) * 6
+        + ("aliases", "loop", "deep", "tag", "tag", "digits", "bytes", "bytes", "merge", "documents", "flow")
+    )
     if how == "aliases":
-        lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12))]
+        lines = [
+            "a0: &a0 [x, x, x, x, x, x, x, x, x]",
+            *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)),
+        ]
         return ("\n".join(lines) + "\n" + text.replace("notes:", "notes: *a11 #", 1)).encode(), how
     if how == "loop":
         return text.replace("notes:", "notes: &n [*n]\nwas:", 1).encode(), how

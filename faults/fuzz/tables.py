@@ -1,5 +1,6 @@
 """Tables in four formats, of every role that a table has."""
 
+# ruff: noqa: E501 - lists of odd values
 from __future__ import annotations
 
 import csv

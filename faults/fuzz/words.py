@@ -47,13 +47,27 @@ class Words(Target):
                 break
         head = f"{count} {dim}\n".encode()
         if kind == "binary":
-            content = head + b"".join(w.encode() + b" " + v.tobytes() + b"\n" for w, v in zip(words, numbers, strict=True))
+            content = head + b"".join(
+                w.encode() + b" " + v.tobytes() + b"\n" for w, v in zip(words, numbers, strict=True)
+            )
         else:
             lines = [" ".join([w, *(f"{x:.6f}" for x in v)]) for w, v in zip(words, numbers, strict=True)]
             if "ragged" in said and lines:
                 lines[rng.randrange(len(lines))] += rng.choice((" 1", " x", "\t1", " 1e999", " 0x1"))
             if "text" in said and lines:
-                lines[rng.randrange(len(lines))] = rng.choice(("", " ", "word", "\x00", "# a comment", "1 2 3", "9" * 100_000, "x 1 2 3 4 5 1_0", "a b c d e f g h i"))
+                lines[rng.randrange(len(lines))] = rng.choice(
+                    (
+                        "",
+                        " ",
+                        "word",
+                        "\x00",
+                        "# a comment",
+                        "1 2 3",
+                        "9" * 100_000,
+                        "x 1 2 3 4 5 1_0",
+                        "a b c d e f g h i",
+                    )
+                )
             content = (head if kind == "text" else b"") + ("\r\n" if "cr" in said else "\n").join([*lines, ""]).encode()
         if rng.random() < 0.4:
             content, how = spoil(content, rng)

@@ -5,7 +5,6 @@ import functools
 import hashlib
 import json
 import math
-import math
 import os
 import struct
 import sys

@@ -37,7 +37,9 @@ from unseen.training.checkpoints import load_weights, read_info, save_weights
 from unseen.training.config import RunConfig
 
 
-@given(st.text(max_size=2000), st.one_of(st.none(), st.text(max_size=2000)), st.one_of(st.none(), st.text(max_size=2000)))
+@given(
+    st.text(max_size=2000), st.one_of(st.none(), st.text(max_size=2000)), st.one_of(st.none(), st.text(max_size=2000))
+)
 @settings(max_examples=100, derandomize=True, deadline=None)
 def test_an_error_is_a_line_that_can_be_printed(problem, where, mend):
     error = UnseenError(problem, where=where, mend=mend)
@@ -101,7 +103,11 @@ def workbook(**parts):
     ("old", "new", "problem"),
     [
         ('r="A2"', 'r="XFD1048576"', 'sheet "Sheet" reaches to row 1,048,576, column 16,384'),
-        ("</sheetData>", '</sheetData><mergeCells><mergeCell ref="A1:XFD1048576"/></mergeCells>', "A1:XFD1048576 are merged"),
+        (
+            "</sheetData>",
+            '</sheetData><mergeCells><mergeCell ref="A1:XFD1048576"/></mergeCells>',
+            "A1:XFD1048576 are merged",
+        ),
         ("</sheetData>", "</sheetData>" + " " * 2**27, "bytes unpacked, more than 134,217,728"),
     ],
 )
@@ -186,7 +192,11 @@ def virtual(file, name):
         ("att", virtual, "`att` is in another file"),
         ("att", lambda f, n: f.create_dataset(n, (6,), "u1", external=[("/etc/passwd", 0, 6)]), "in another file"),
         ("att", lambda f, n: f.__setitem__(n, h5py.ExternalLink("y.h5", "/att")), "`att` is in another file"),
-        ("feature_map", lambda f, n: f.create_dataset(n, (6, 10**9), "f4", chunks=(1, 10**6)), "1,000,000,000 numbers a"),
+        (
+            "feature_map",
+            lambda f, n: f.create_dataset(n, (6, 10**9), "f4", chunks=(1, 10**6)),
+            "1,000,000,000 numbers a",
+        ),
         ("feature_map", lambda f, n: f.create_group(n), "`feature_map` is no array"),
     ],
 )
@@ -302,3 +312,12 @@ def test_a_store_with_damaged_facts(tmp_path, change):
     where.write_text(json.dumps(meta))
     with pytest.raises(StoreError, match=r"store.*damaged"):
         RegionStore.open(folder)
+
+
+def test_words_outside_a_guessed_scale_are_categories(birds):
+    words = ["low", "medium", "high", "low", "medium", "high", "low", "high", "enormous"]
+    (birds / "classes.csv").write_text(
+        "class,seen,size\n" + "".join(f"b{i},{int(i < 4)},{w}\n" for i, w in enumerate(words))
+    )
+    names = load_folder(birds).table.attributes.names
+    assert names == ("size::enormous", "size::high", "size::low", "size::medium")

@@ -452,7 +452,9 @@ class _Layout:
         """Raise LookupError, TypeError or ValueError where an entry is missing or of another kind."""
         meta, sizes = self.meta, [size for s in self.stages for size in (*s["grid"], s["channels"])]
         texts = [meta["fingerprint"], meta["dtype"], *meta["names"], *(s["file"] for s in self.stages)]
-        if not all(isinstance(text, str) for text in texts) or any(Path(s["file"]).name != s["file"] for s in self.stages):
+        if not all(isinstance(text, str) for text in texts) or any(
+            Path(s["file"]).name != s["file"] for s in self.stages
+        ):
             raise ValueError("a name is no text")
         if any(type(size) is not int or size < 1 for size in (*sizes, meta["chunk"])):
             raise ValueError("a size is no whole number from 1")

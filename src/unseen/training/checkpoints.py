@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,12 @@ def read_info(path: Path) -> dict[str, Any] | None:
         raise RunError(f"damaged checkpoint ({error})", where=path, mend="delete it; the stage starts again") from None
 
 
+def _check_state(state: Mapping[int, Mapping[str, Any]]) -> None:
+    """Raise ValueError where some parameter has another kind of optimiser state than the others."""
+    if len({frozenset(entries) for entries in state.values()}) > 1:
+        raise ValueError("some parameters lack a part of the optimiser's state")
+
+
 def load_checkpoint(
     path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, averaged: nn.Module | None = None
 ) -> None:
@@ -113,6 +120,7 @@ def load_checkpoint(
             if name.startswith("optimizer/"):
                 _, index, key = name.split("/", 2)
                 state.setdefault(int(index), {})[key] = value
+        _check_state(state)
         optimizer.load_state_dict({"state": state, "param_groups": about["groups"]})
         torch.set_rng_state(tensors["rng/cpu"])
         if torch.cuda.is_available() and "rng/cuda" in tensors:

@@ -155,11 +155,12 @@ class References:
         """
         names = ("attribute_scores", "labels", "files", "class_names", "class_values")
         try:
+            _check_unpacked(path)
             with np.load(path, allow_pickle=False) as found:
                 return cls(*(found[name] for name in names))
         except FileNotFoundError:
             raise RunError("no such file", where=path, mend="train again") from None
-        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, RunError) as error:
+        except Exception as error:  # a damaged archive or header raises nearly anything
             raise RunError(f"damaged ({error})", where=path, mend="train again") from None
 
     @cached_property
@@ -225,6 +226,14 @@ class References:
             if self.files[i] not in without
         ]
         return found[:count]
+
+
+def _check_unpacked(path: Path) -> None:
+    """Raise ValueError where a small file would fill the memory; what is saved is not compressed."""
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(part.file_size for part in archive.infolist())
+    if unpacked > 2 * path.stat().st_size + 2**20:
+        raise ValueError(f"{unpacked:,} bytes unpacked")
 
 
 @torch.inference_mode()

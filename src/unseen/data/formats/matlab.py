@@ -44,7 +44,9 @@ def read_mat(path: Path, names: Collection[str] | None = None, most: int = MOST)
             sizes = {n: math.prod(shape) for n, shape, _ in scipy.io.whosmat(path) if names is None or n in names}
             if sum(sizes.values()) > most:
                 largest = max(sizes, key=lambda n: sizes[n])
-                raise DataError(f"`{largest}` has {sizes[largest]:,} elements, {most:,} are read", where=path, mend=MEND)
+                raise DataError(
+                    f"`{largest}` has {sizes[largest]:,} elements, {most:,} are read", where=path, mend=MEND
+                )
             content = scipy.io.loadmat(path, variable_names=None if names is None else list(names))
             found = {n: _from_scipy(v) for n, v in content.items() if not n.startswith("__")}
     return {name: value for name, value in found.items() if value is not None}
@@ -166,6 +168,6 @@ class _Hdf5:
     def _empty(self, item: Any) -> tuple[int, ...]:
         """The shape of an array without elements, which stands in place of them."""
         shape = tuple(int(n) for n in item[()].ravel())
-        if len(shape) > 8 or math.prod(shape):
+        if len(shape) > 8 or 0 not in shape:
             raise DataError("an empty array with elements", where=self.path, mend=MEND)
         return shape

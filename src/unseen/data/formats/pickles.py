@@ -52,7 +52,7 @@ def read_pickle(path: Path, limit: int = LIMIT) -> Any:
 def _check_memo(content: bytes) -> None:
     """The unpickler makes room up to the largest number under which something is remembered: at most one a byte."""
     for opcode, number, _ in pickletools.genops(content):
-        if opcode.name in _PUTS and number > len(content):
+        if opcode.name in _PUTS and isinstance(number, int) and number > len(content):
             raise _RefusedError(f"room for {number:,} objects")
 
 

@@ -80,9 +80,7 @@ class RegionFile:
             rows = {s: _whole(file, f"{s}_loc", path) for s in SPLITS if f"{s}_loc" in file}
             name = "original_att" if "original_att" in file else "att"
             values = np.asarray(member(file, name, path, "fiu"), dtype=np.float64) if name in file else None
-            vectors = (
-                np.asarray(member(file, "w2v_att", path, "fiu"), dtype=np.float64) if "w2v_att" in file else None
-            )
+            vectors = np.asarray(member(file, "w2v_att", path, "fiu"), dtype=np.float64) if "w2v_att" in file else None
         if len(labels) != shape[0]:
             raise DataError(f"{len(labels)} labels for {shape[0]} pictures", where=path, mend=MEND)
         every = np.concatenate([*rows.values()]) if rows else np.zeros(0, dtype=np.int64)
