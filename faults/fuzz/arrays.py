@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import pickle
 import pickletools
 import struct
@@ -268,7 +269,7 @@ class Pickles(Target):
 def shuffled(content: bytes, rng: Random) -> bytes:
     """A pickle with opcodes left out, doubled, swapped, or others put between, of every kind that there is."""
     places = [position for _, _, position in pickletools.genops(content)] + [len(content)]
-    pieces = [content[a:b] for a, b in zip(places, places[1:], strict=False)]
+    pieces = [content[a:b] for a, b in itertools.pairwise(places)]
     for _ in range(rng.randint(1, 5)):
         at, how = rng.randrange(len(pieces)), rng.random()
         if how < 0.3:
