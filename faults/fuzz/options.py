@@ -145,19 +145,19 @@ class Commands(Target):
         words = rng.choice((
             ["predict", "model", picture, "--top", odd()], ["predict", "model", picture, "--only", odd()], ["predict", "model", picture, "--only", "@names.txt", "--unknown", odd()],
             ["predict", "model", picture, "--exclude", name, "--among", odd()], ["predict", "model", picture, "--output", odd()], ["predict", odd(), picture], ["predict", "model", odd()],
-            ["predict", "model", picture, "--output", rng.choice(("a.csv", "a.json", "a.jsonl", "a.parquet", "a.txt", "a", "model", "/proc/x.csv", "nowhere/a.csv", "x" * 300 + ".csv"))],
+            ["predict", "model", picture, "--output", rng.choice(("a.csv", "a.json", "a.jsonl", "a.parquet", "a.txt", "a", "model", "nowhere/a.csv", "x" * 300 + ".csv"))],
             ["predict", "model", picture, "--batch-size", odd(), "--workers", odd()], ["predict", "model", picture, "--seed", odd()], ["predict", "model", picture, "--device", odd()],
             ["classes", "add", "model", name, "--set", f"{attribute}={odd()}"], ["classes", "add", "model", odd(), "--attributes", "new.csv"], ["classes", "add", "model", "--attributes", "new.csv"],
             ["classes", "edit", "model", name, "--set", f"{attribute}={odd()}"], ["classes", "remove", "model", name], ["classes", "rename", "model", name, odd()], ["classes", "show", "model", name],
             ["classes", "closest", "model", name], ["classes", "separate", "model", name, odd()], ["classes", "list", odd()],
             ["explain", "model", picture, "--class", odd(), "-o", "x.png"], ["explain", "model", picture, "--correct", f"{attribute}={odd()}", "-o", "x.png"],
-            ["explain", "model", picture, "-o", rng.choice(("x.txt", "x", "", "/proc/x.png", "model"))], ["save", "model", odd()], ["save", "model", "new", "--licence", odd(), "--author", odd()],
+            ["explain", "model", picture, "-o", rng.choice(("x.txt", "x", "", "model"))], ["save", "model", odd()], ["save", "model", "new", "--licence", odd(), "--author", odd()],
             ["init", odd()], ["check", odd()], ["list", odd()], ["list", "experiments", "--method", odd()], ["report", odd()], ["evaluate", odd()], ["evaluate", "model", "--gamma", odd()],
             ["train", odd(), odd()], ["train", "fieldguide", odd()], ["reproduce", odd(), odd()], ["prepare", odd(), odd()], ["import", odd(), odd()], ["export", "model", odd()],
             ["vectors", "names.txt", "--from", odd(), "-o", "x.npy"], ["vectors", odd(), "--from", "names.txt"], ["figures", odd(), "--kind", odd()], ["pointing", odd()], [odd(), odd()], [odd()],
             ["compare", odd(), "model"], ["ablate", odd(), "model", "--sweep", odd()], ["predict", "model", picture, "--json", "--top", odd()],
         ))  # fmt: skip
-        words = ["x" if w.startswith("/proc") is False and w == "/" else w.replace("\x00", "0") for w in words]
+        words = ["x" if w == "/" else w.replace("\x00", "0") for w in words]
         return Case(f"unseen {' '.join(w[:60] for w in words)!r}", data=[w[:4000] for w in words])
 
     def run(self, case: Case, folder: Path) -> None:  # noqa: D102

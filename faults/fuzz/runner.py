@@ -197,6 +197,7 @@ def _work(target: Target, seed: int, index: int, folder: Path, watch: Watch, wri
 
     environment, here = dict(os.environ), os.getcwd()
     folder.mkdir()
+    tempfile.tempdir = str(folder)
     resource.setrlimit(resource.RLIMIT_CPU, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     try:
         result = execute(target, seed, index, folder, watch, tell)

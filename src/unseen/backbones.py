@@ -494,6 +494,9 @@ def _load(model: nn.Module, path: Path) -> None:
         state = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise UnseenError(f"not a readable safetensors file: {_line(error)}", where=path) from None
+    for name, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise UnseenError(f'a number of "{name}" is not finite', where=path, mend="restore the file")
     problems = _misfits(model, state)
     adapt = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if problems and adapt is not None:  # timm's own adaptation, e.g. of position embeddings to another size

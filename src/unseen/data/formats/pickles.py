@@ -6,9 +6,7 @@ from their bytes afterwards. So a file can neither call code nor ask for more me
 
 from __future__ import annotations
 
-import io
 import pickle
-import pickletools
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,6 @@ LIMIT = 2**30
 """Largest pickle that is opened, in bytes."""
 MEND = "save the array with numpy.save instead"
 _KINDS = "biufc"
-_PUTS = ("PUT", "BINPUT", "LONG_BINPUT")
 
 
 def read_pickle(path: Path, limit: int = LIMIT) -> Any:
@@ -37,9 +34,8 @@ def read_pickle(path: Path, limit: int = LIMIT) -> Any:
     if size > limit:
         raise DataError(f"{size:,} bytes, more than {limit:,}", where=path, mend=MEND)
     try:
-        content = path.read_bytes()
-        _check_memo(content)
-        return _plain(_Reader(io.BytesIO(content), encoding="latin1").load(), {})
+        with path.open("rb") as file:
+            return _plain(_Reader(file, encoding="latin1").load(), {})
     except _RefusedError as error:
         raise DataError(f"a pickle with {error}, not only arrays", where=path, mend=MEND) from None
     except PermissionError as error:
@@ -47,13 +43,6 @@ def read_pickle(path: Path, limit: int = LIMIT) -> Any:
     except Exception as error:  # a damaged pickle raises nearly anything
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise DataError(f"no pickle, or a damaged one ({reason})", where=path, mend=MEND) from None
-
-
-def _check_memo(content: bytes) -> None:
-    """The unpickler makes room up to the largest number under which something is remembered: at most one a byte."""
-    for opcode, number, _ in pickletools.genops(content):
-        if opcode.name in _PUTS and isinstance(number, int) and number > len(content):
-            raise _RefusedError(f"room for {number:,} objects")
 
 
 def read_array(path: Path) -> np.ndarray:
@@ -156,7 +145,9 @@ _STAND_INS: dict[tuple[str, str], Any] = {
 }
 
 
-class _Reader(pickle.Unpickler):
+class _Reader(pickle._Unpickler):
+    """Written in Python: the one in C makes room for as many objects as the largest number one is remembered under."""
+
     def find_class(self, module: str, name: str) -> Any:
         try:
             return _STAND_INS[module, name]
