@@ -153,7 +153,9 @@ def campaign(
                 if result.outcome == "failed" and keep is not None:
                     kept = keep / f"{result.target}-{seed}-{result.index}"
                     shutil.rmtree(kept, ignore_errors=True)
-                    with contextlib.suppress(OSError):  # pipes cannot be copied
+                    with contextlib.suppress(
+                        OSError, RecursionError
+                    ):  # pipes cannot be copied, nor what is nested deep
                         shutil.copytree(folder, kept, symlinks=True, ignore_dangling_symlinks=True)
                 shutil.rmtree(folder, ignore_errors=True)
                 yield result

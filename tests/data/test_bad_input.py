@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import json
@@ -21,10 +22,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from unseen.cli.configuring import parse_seeds
 from unseen.data import features
 from unseen.data.checks import check_folder
 from unseen.data.features import RegionStore, write_store
-from unseen.data.folder import load_folder
+from unseen.data.finding import FoundPictures
+from unseen.data.folder import load_folder, read_classes, stop
 from unseen.data.formats import hdf5, res101
 from unseen.data.formats.matlab import read_mat
 from unseen.data.formats.pickles import read_pickle
@@ -323,3 +326,65 @@ def test_words_outside_a_guessed_scale_are_categories(birds):
     )
     names = load_folder(birds).table.attributes.names
     assert names == ("size::enormous", "size::high", "size::low", "size::medium")
+
+
+@pytest.mark.parametrize("text", ["9" * 30, "1000000000", "1001", "0", "-1", "nan", "1,x"])
+def test_seeds_that_are_none(text):
+    with pytest.raises(UnseenError, match="names no seeds"):
+        parse_seeds(text)
+
+
+def test_seeds_that_no_generator_takes():
+    backbone = {"name": "test_resnet"}
+    data = {"method": "msdn", "dataset": "x", "backbone": backbone, "protocols": ["honest"], "seeds": [2**63]}
+    with pytest.raises(RunError, match="a seed is too large"):
+        RunConfig.from_json(data)
+
+
+@pytest.mark.parametrize("source", ["", "x" * 5000, "\0", "a\0b"])
+def test_pictures_that_cannot_be(source):
+    with pytest.raises(UnseenError, match="no such file"):
+        list(FoundPictures([source]))
+
+
+def test_a_list_with_an_endless_line(tmp_path):
+    (tmp_path / "list.txt").write_text("x" * 5000 + "\na\0b\n")
+    assert [len(str(p)) for p in FoundPictures([], [tmp_path / "list.txt"])] == [5000, 3]
+
+
+# classes and their tables, in any form
+
+
+ROWS = [["class", "seen", "size", "colour"]] + [
+    [f"b{i}", "1", str(i + 1), ("red", "blue", "red; blue")[i % 3]] for i in range(4)
+]
+
+
+@given(
+    st.permutations(range(1, 5)),
+    st.permutations(range(4)),
+    st.sampled_from(",;\t"),
+    st.booleans(),
+    st.sampled_from(["\n", "\r\n"]),
+)
+@settings(max_examples=40, derandomize=True, deadline=None)
+def test_order_and_dialect_change_no_class(tmp_path_factory, order, columns, delimiter, mark, end):
+    path = tmp_path_factory.mktemp("t") / "classes.csv"
+    rows = [[row[c] for c in columns] for row in (ROWS[0], *(ROWS[i] for i in order))]
+    out = io.StringIO()
+    csv.writer(out, delimiter=delimiter, lineterminator=end).writerows(rows)
+    text = out.getvalue()
+    path.write_bytes(text.encode("utf-8-sig" if mark else "utf-8"))
+    found = read_classes(path.parent, stop)
+    assert {
+        name: dict(zip(found.attributes.names, values, strict=True))
+        for name, values in zip(found.names, found.values.tolist(), strict=True)
+    } == {
+        f"b{i}": {
+            "size::low": 1 - i / 3,
+            "size::high": i / 3,
+            "colour::red": float(i % 3 != 1),
+            "colour::blue": float(i % 3 != 0),
+        }
+        for i in range(4)
+    }

@@ -64,6 +64,8 @@ class RunConfig:
             raise UnseenError("a seed stands twice", where="seeds", mend="name each once")
         if min(*self.seeds, self.split_seed) < 0:
             raise UnseenError("a seed is negative", where="seeds", mend="give 0 or more")
+        if max(*self.seeds, self.split_seed) >= 2**63:
+            raise UnseenError("a seed is too large", where="seeds", mend="give less than 2^63")
         if self.select not in SELECT:
             raise UnseenError(f'cannot select by "{self.select}"', mend=f"one of {', '.join(SELECT)}")
         needed = find_method(self.method).stages
