@@ -211,3 +211,9 @@ def test_the_command(tiny_backbone, tmp_path):
     assert told["differences_from_torch"]["scores"] <= 1e-4
     done = CliRunner().invoke(app, ["export", str(saved), "--onnx", str(tmp_path / "m.onnx"), "--opset", "99"])
     assert "operator set 99 cannot hold this graph" in str(done.exception)
+
+
+def test_a_wrong_ending_is_said_before_anything_is_loaded(unseen, tmp_path):
+    status, _, error = unseen("export", tmp_path / "nowhere", "--onnx", "model.txt")
+    assert status == 2
+    assert "model.txt: not a .onnx — give a file name that ends in .onnx" in error

@@ -217,7 +217,7 @@ def test_a_folder_of_something_else_is_left_alone(recognizer, tmp_path):
         ({"vector_length": 10**12}, "vector_length is not a whole number from 1 to 1000000"),
         ({"vector_length": 900_000}, "its vectors are not 3 of 900000"),
         ({"gamma": None}, "gamma is not a number"),
-        ({"gamma": float("nan")}, "gamma is not a number"),
+        ({"gamma": float("nan")}, "damaged (NaN is no number)"),
         ({"temperature": 0}, "temperature is not between"),
         ({"threshold": 1.5}, "threshold is not between 0 and 1"),
         ({"store_dtype": "load"}, "store_dtype is not one of float32, float16, bfloat16"),

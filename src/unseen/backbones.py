@@ -29,6 +29,8 @@ from unseen.vision import InterpolationMode, timm
 from unseen.vision import transforms as TF
 
 FINAL = "final"
+LARGEST = 8192
+"""Side of the picture that a network reads, in pixels."""
 IMPORTED = "features:"
 """Prefix of features that were imported into a dataset folder: no network, only its answers."""
 _CPU_PIXELS = 4 * 224 * 224
@@ -78,12 +80,17 @@ class BackboneSpec:
                 raise UnseenError(f"{stage!r} is not a stage", where=self.name, mend=f'give "{FINAL}" or an integer')
         if not self.stages or len(set(self.stages)) < len(self.stages):
             raise UnseenError("stages must be given, each once", where=self.name)
-        if self.image_size is not None and self.image_size < 1:
-            raise UnseenError(f"image size {self.image_size} is not positive", where=self.name, mend="224, say")
+        if self.image_size is not None and not 1 <= self.image_size <= LARGEST:
+            problem = f"image size {self.image_size} is not within 1 to {LARGEST}"
+            raise UnseenError(problem, where=self.name, mend="224, say")
         if not 0 < self.crop <= 1:
             raise UnseenError(f"crop {self.crop} is not in (0, 1]", where=self.name, mend="1 takes all of it")
         for what, values in (("mean", self.mean), ("std", self.std)):
-            if values is not None and (len(values) != 3 or (what == "std" and min(values) <= 0)):
+            if values is not None and (
+                len(values) != 3
+                or not all(isinstance(v, int | float) and math.isfinite(v) for v in values)
+                or (what == "std" and min(values) <= 0)
+            ):
                 raise UnseenError(f"{what} {values} is not three numbers fit for it", where=self.name)
 
     @property
@@ -123,7 +130,16 @@ class BackboneSpec:
         if unknown or "name" not in data:
             raise UnseenError(f"unknown keys {unknown}" if unknown else "no name", where="backbone spec")
         lists = {key: tuple(data[key]) for key in ("stages", "mean", "std") if data.get(key) is not None}
-        return cls(**{**data, **lists})
+        return cls(**{**data, **lists})._typed()
+
+    def _typed(self) -> Self:
+        """Itself; raises TypeError where an entry, read from a file, is not of its kind."""
+        kinds: dict[str, Any] = {"name": str, "weights": str, "options": Mapping, "crop": (int, float), "seed": int}
+        wrong = [name for name, kind in kinds.items() if not isinstance(getattr(self, name), kind)]
+        numbers = [*(self.mean or ()), *(self.std or ()), self.image_size or 1, self.seed]
+        if wrong or not all(isinstance(n, int | float) and abs(n) < 2**63 for n in numbers):
+            raise TypeError(f"{wrong[0] if wrong else 'a number'} is of another kind")
+        return self
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of everything that changes the features, the content of the weights included.
@@ -515,6 +531,9 @@ def _load(model: nn.Module, path: Path) -> None:
     except (SafetensorError, OSError, ValueError) as error:
         problem = f"not a readable safetensors file: {_line(error)}"
         raise UnseenError(problem, where=path, mend="restore the file") from None
+    for name, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise UnseenError(f'a number of "{name}" is not finite', where=path, mend="restore the file")
     problems = _misfits(model, state)
     adapt = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if problems and adapt is not None:  # timm's own adaptation, e.g. of position embeddings to another size

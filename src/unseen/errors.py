@@ -1,5 +1,10 @@
 """The errors that a person can mend, and nothing else."""
 
+_LONGEST = 500
+"""Characters of each of the three parts of a line; a damaged file can make them as long as itself."""
+_JOINERS = "\u200c\u200d"
+"""Written inside words, in Persian for instance."""
+
 
 class UnseenError(Exception):
     """A mistake in what the user gave: one line that names the place and the mend.
@@ -16,8 +21,18 @@ class UnseenError(Exception):
         self.problem = problem
         self.where = None if where is None else str(where)
         self.mend = mend
-        text = problem if self.where is None else f"{self.where}: {problem}"
-        super().__init__(" ".join((text if mend is None else f"{text} — {mend}").splitlines()))
+        where_text = "" if self.where is None else f"{_readable(self.where)}: "
+        super().__init__(where_text + _readable(problem) + ("" if mend is None else f" — {_readable(mend)}"))
+
+
+def _readable(text: str) -> str:
+    """A part of the line: without control characters, which a terminal might obey, and not endless."""
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
+    line = " ".join(text.splitlines())
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() or c in _JOINERS else c.encode("unicode_escape").decode() for c in line)
 
 
 class DataError(UnseenError):

@@ -256,9 +256,14 @@ def _facts(recognizer: Recognizer, exported: Exported, opset: int, outputs: list
     }
 
 
-def _possible(recognizer: Recognizer, path: Path) -> None:
+def check_path(path: Path) -> None:
+    """Raise an :class:`UnseenError` where a graph cannot be called so."""
     if path.suffix != ".onnx":
         raise UnseenError("not a .onnx", where=path, mend="give a file name that ends in .onnx")
+
+
+def _possible(recognizer: Recognizer, path: Path) -> None:
+    check_path(path)
     _needs("onnx", "onnxscript")
     if recognizer.device.type != "cpu":
         raise UnseenError("only a model on the CPU is exported", mend='load it with device="cpu"')

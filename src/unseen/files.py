@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,19 +101,23 @@ def _seal(value: Mapping[str, Any]) -> str:
 
 
 def read_json(path: Path, error: type[UnseenError] = UnseenError, mend: str | None = None) -> Any:
-    """Read JSON; a missing or damaged file, or one that is not as it was sealed, raises ``error`` with one line."""
+    """Read JSON without NaN; a missing or damaged file, or one not as it was sealed, raises ``error`` with one line."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except FileNotFoundError:
         raise error("no such file", where=path, mend=mend) from None
     except OSError as problem:
         raise error(problem.strerror or str(problem), where=path, mend=mend) from None
-    except (ValueError, RecursionError) as problem:
+    except (ValueError, RecursionError) as problem:  # not UTF-8, not JSON, a number of 5,000 digits, nested too deep
         raise error(f"damaged ({problem})", where=path, mend=mend) from None
     if isinstance(value, dict) and SEAL in value and value.pop(SEAL) != _seal(value):
         says = f'damaged: not what was written, by its checksum (if you changed it, remove "{SEAL}")'
         raise error(says, where=path, mend=mend)
     return value
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number")
 
 
 def file_digest(path: Path) -> str:
@@ -137,9 +142,18 @@ def read_arrays(path: Path, names: Sequence[str], error: type[UnseenError], mend
     import numpy as np
 
     try:
+        _check_unpacked(path)
         with np.load(path, allow_pickle=False) as found:
             return {name: found[name] for name in names}
     except FileNotFoundError:
         raise error("no such file", where=path, mend=mend) from None
     except Exception as problem:  # a damaged archive raises nearly anything
         raise error(f"damaged ({problem})", where=path, mend=mend) from None
+
+
+def _check_unpacked(path: Path) -> None:
+    """Raise ValueError where a small file would fill the memory; what is saved is not compressed."""
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(part.file_size for part in archive.infolist())
+    if unpacked > 2 * path.stat().st_size + 2**20:
+        raise ValueError(f"{unpacked:,} bytes unpacked")

@@ -16,6 +16,9 @@ EXAMPLES = {
 }
 
 
+MOST_SEEDS = 1000
+
+
 def pairs(values: list[str], option: str) -> dict[str, str]:
     """``NAME=VALUE`` texts as a dictionary; :class:`UnseenError` names the option otherwise."""
     found = {}
@@ -33,7 +36,7 @@ def typed(text: str) -> Any:
     """A backbone option as what it looks like: a number, true/false, a list as in JSON, or text."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -57,7 +60,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     try:
         if "," in text:
             return tuple(int(v) for v in text.split(",") if v.strip())
-        if int(text) > 0:
+        if 0 < int(text) <= MOST_SEEDS:
             return tuple(range(int(text)))
     except ValueError:
         pass

@@ -113,9 +113,10 @@ def export(
     as_json: JsonFlag = False,
 ) -> None:
     """Write a model as one ONNX graph, with the class table as an input, for programs without torch."""
-    from unseen.export import export_onnx
+    from unseen.export import check_path, export_onnx
     from unseen.recognizer import Recognizer
 
+    check_path(onnx)
     with quiet_libraries():
         done = export_onnx(Recognizer.load(run, seed=seed, device="cpu"), onnx, opset=opset, maps=maps, check=check)
     if as_json:

@@ -394,6 +394,8 @@ def _scan(pictures: Pictures, workers: int, report: Report) -> list[_Scan]:
 def _scan_one(path: Path) -> _Scan:
     broken = "pictures that cannot be read"
     mend = "replace or remove it"
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        return _Scan(b"", None, (("error", broken, "not a file", mend),))
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").digest()

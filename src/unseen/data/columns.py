@@ -537,7 +537,7 @@ def _scale(filled: list[str]) -> tuple[float, tuple[str, ...]]:
         own = [w if w in steps else SYNONYMS.get(w, w) for w in words]
         known = sum(w in steps for w in own) / len(own)
         slips = all(w in steps or nearest(w, steps) for w in own)
-        fits = known >= 0.8 or (known >= 0.6 and slips)
+        fits = known >= 0.6 and slips
         if len(set(own) & set(steps)) >= 2 and fits and (known, -len(steps)) > (best[0], -len(best[1])):
             best = (known, steps)
     return best

@@ -569,10 +569,26 @@ class _Layout:
         try:
             if layout.meta["format"] != _FORMAT:
                 raise StoreError(f"format {layout.meta['format']} instead of {_FORMAT}", where=folder, mend=mend)
-            _ = layout.picture_bytes, layout.chunks, layout.meta["fingerprint"], layout.meta["backbone"]
-        except (LookupError, TypeError, ZeroDivisionError) as error:
+            layout._check()
+        except (LookupError, TypeError, ValueError) as error:
             raise StoreError(f"damaged ({error!r})", where=folder / _META, mend=mend) from None
         return layout
+
+    def _check(self) -> None:
+        """Raise LookupError, TypeError or ValueError where an entry is missing or of another kind."""
+        meta, sizes = self.meta, [size for s in self.stages for size in (*s["grid"], s["channels"])]
+        texts = [meta["fingerprint"], meta["dtype"], *meta["names"], *(s["file"] for s in self.stages)]
+        if not all(isinstance(text, str) for text in texts) or any(
+            Path(s["file"]).name != s["file"] for s in self.stages
+        ):
+            raise ValueError("a name is no text")
+        if any(type(size) is not int or size < 1 for size in (*sizes, meta["chunk"])):
+            raise ValueError("a size is no whole number from 1")
+        if not isinstance(meta["backbone"], dict) or not isinstance(meta["names"], list) or not self.stages:
+            raise ValueError("no backbone, names or stages")
+        _ = [s["stage"] for s in self.stages], self.picture_bytes
+        if any(len(s["grid"]) != 2 for s in self.stages):
+            raise ValueError("a grid is not of two sides")
 
     @property
     def stages(self) -> list[dict[str, Any]]:

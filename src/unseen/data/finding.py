@@ -52,17 +52,17 @@ class FoundPictures:
         if source == STDIN:
             self._stdin.seek(0)
             yield from (Path(line) for raw in self._stdin if (line := os.fsdecode(raw).strip("\r\n")))
-        elif path.is_dir():
+        elif source and os.path.isdir(source):
             empty = True
             for picture in _below(source):
                 empty = False
                 yield picture
             if empty:
                 raise UnseenError("no pictures in this folder", where=path, mend="give pictures, or their folder")
-        elif path.is_file():
+        elif os.path.isfile(source):
             yield path
         elif glob.has_magic(source):
-            found = [path for path in sorted(map(Path, glob.iglob(source, recursive=True))) if path.is_file()]
+            found = [path for path in sorted(map(Path, glob.iglob(source, recursive=True))) if os.path.isfile(path)]
             if not found:
                 raise UnseenError("no file matches this pattern", where=source, mend="mend the pattern")
             yield from found
@@ -91,7 +91,7 @@ def _below(folder: str) -> Iterator[Path]:
 def _listed(path: Path) -> Iterator[Path]:
     def found(line: str) -> Path:
         beside = path.parent / line
-        return beside if not os.path.exists(line) and beside.is_file() else Path(line)
+        return beside if not os.path.exists(line) and os.path.isfile(beside) else Path(line)
 
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:

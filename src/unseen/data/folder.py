@@ -336,10 +336,10 @@ def _listed(path: Path, images: Path, names: Sequence[str], complain: Complain, 
         ]
     )
     files = list(frame["file"])
-    if not (images / files[0]).exists():  # written on Windows, or from the folder above
+    if not os.path.exists(images / files[0]):  # written on Windows, or from the folder above
         slashed = [file.replace("\\", "/") for file in files]
         files = next(
-            (f for f in (slashed, [s.removeprefix("images/") for s in slashed]) if (images / f[0]).exists()), files
+            (f for f in (slashed, [s.removeprefix("images/") for s in slashed]) if os.path.exists(images / f[0])), files
         )
     bad: Sequence[int] = []
     if images.is_dir() or not (path.parent / FEATURES).is_dir():  # features may stand for pictures
@@ -436,12 +436,19 @@ def _check_files(
     """Rows of files that are not there, lie outside, or are there twice."""
     folder = images.resolve()
     missing, refused = [], []
+    unnamed = [row for row, file in enumerate(files) if not file.isascii() and _not_utf8(file)]
+    complain(
+        [
+            DataError(f'the name "{files[row]}" is not UTF-8', where=where(row), mend="rename the picture")
+            for row in unnamed
+        ]
+    )
     first: dict[Path, int] = {}
     for row, file in enumerate(files):
         try:
             target = (images / file).resolve()
             exists = target.is_file()
-        except OSError:  # a name too long, a folder that may not be read
+        except (OSError, ValueError):  # a name too long or with a NUL, a folder that may not be read
             missing.append(row)
             continue
         if not target.is_relative_to(folder):
@@ -459,7 +466,16 @@ def _check_files(
             for row in missing
         ]
     )
-    return [*missing, *refused]
+    return [*missing, *refused, *unnamed]
+
+
+def _not_utf8(name: str) -> bool:
+    """Whether a file's name came from bytes of another encoding, so that it cannot be written down."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 # extras

@@ -10,6 +10,8 @@ import datetime
 import io
 import re
 import unicodedata
+import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,6 +22,11 @@ import pandas as pd
 
 from unseen.errors import DataError
 
+MOST_COLUMNS = 20_000
+MOST_CELLS = 2_000_000
+"""Of a workbook or a Parquet file, where a few bytes can say that there are any number."""
+MOST_UNPACKED = 2**27
+"""Bytes of a workbook's parts."""
 YES = {"1", "1.0", "yes", "y", "true", "seen"}
 NO = {"0", "0.0", "no", "n", "false", "unseen"}
 SUFFIXES = (".csv", ".tsv", ".xlsx", ".parquet")
@@ -28,6 +35,7 @@ ALIASES = {"class": ("class", "label", "species"), "file": ("file", "filename", 
 """What a needed column may be called where no column has its own name."""
 
 _SEPARATORS = (",", ";", "\t")
+_MERGED = re.compile(rb"<(?:\w+:)?mergeCell\s[^>]*?ref\s*=\s*[\"']([^\"']*)")
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+ ?%?")
 
 
@@ -127,12 +135,18 @@ def _frame(rows: list[list[str]], path: Path, required: Sequence[str], optional:
     if not rows:
         raise DataError("the file is empty", where=path, mend=f"give it columns {', '.join(required)}")
     header, *body = rows
-    while not header[-1] and not any(any(cells[len(header) - 1 :]) for cells in body):
-        header.pop()
+    width = max(_filled(cells) for cells in rows)
+    del header[width:]
+    if not header or not any(header):
+        raise DataError("the first row is blank", where=place(path, -1), mend="name the columns there")
+    if len(header) > MOST_COLUMNS:
+        problem = f"{len(header):,} columns, more than {MOST_COLUMNS:,}"
+        raise DataError(problem, where=place(path, -1), mend="a row should be a class or a picture")
+    count = Counter(header)
     for i, name in enumerate(header):
         if not name:
             raise DataError(f"column {i + 1} has no name", where=place(path, -1), mend="name or remove it")
-        if header.count(name) > 1:
+        if count[name] > 1:
             raise DataError(f'column "{name}" appears twice', where=place(path, -1), mend="rename or remove one")
     header = _renamed(header, path, required, optional)
     missing = [name for name in required if name not in header]
@@ -154,6 +168,11 @@ def _frame(rows: list[list[str]], path: Path, required: Sequence[str], optional:
                 mend="give every row as many cells as the header, and put cells with commas in quotes",
             )
     return pd.DataFrame(body, columns=header, dtype=str)
+
+
+def _filled(cells: list[str]) -> int:
+    """Cells up to the last that is not blank."""
+    return next((len(cells) - i for i, cell in enumerate(reversed(cells)) if cell), 0)
 
 
 def _renamed(header: list[str], path: Path, required: Sequence[str], optional: Sequence[str]) -> list[str]:
@@ -214,12 +233,36 @@ def _open_workbook(source: Path | IO[bytes], path: Path, **options: bool) -> Any
     import openpyxl
 
     try:
+        _check_unpacked(source, path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of styles and extensions that openpyxl does not know
             return openpyxl.load_workbook(source, **options)
+    except DataError:
+        raise
     except Exception as error:  # a damaged archive raises nearly anything
         problem = " ".join(str(error).split())[:100] or type(error).__name__
         raise DataError(f"not a workbook that can be read ({problem})", where=path, mend="save it again") from None
+
+
+def _check_unpacked(source: Path | IO[bytes], path: Path) -> None:
+    """Before a workbook is unpacked: is it a table, and not a few bytes that would fill the memory?"""
+    from openpyxl.utils.cell import range_boundaries
+
+    with zipfile.ZipFile(source) as archive:
+        size = sum(part.file_size for part in archive.infolist())
+        if size > MOST_UNPACKED:
+            problem = f"{size:,} bytes unpacked, more than {MOST_UNPACKED:,}"
+            raise DataError(problem, where=path, mend='save it as "CSV UTF-8"')
+        for name in archive.namelist():
+            if "worksheets/" not in name or not name.endswith(".xml"):
+                continue
+            for merged in _MERGED.findall(archive.read(name)):
+                left, top, right, bottom = (int(n or 0) for n in range_boundaries(merged.decode("latin-1")))
+                if (right - left + 1) * (bottom - top + 1) > MOST_CELLS:
+                    problem = f"cells {merged.decode('latin-1')} are merged"
+                    raise DataError(problem, where=path, mend="unmerge them, and fill each")
+    if not isinstance(source, Path):
+        source.seek(0)
 
 
 def _pick_sheet(book: Any, path: Path, sheet: str | None) -> Any:
@@ -236,6 +279,9 @@ def _workbook_rows(data: bytes, path: Path, sheet: str | None) -> list[list[str]
         raise DataError(
             f'cells {merged} of sheet "{found.title}" are merged', where=path, mend="unmerge them, and fill each"
         )
+    if found.max_row * found.max_column > MOST_CELLS:
+        problem = f'sheet "{found.title}" reaches to row {found.max_row:,}, column {found.max_column:,}'
+        raise DataError(problem, where=path, mend="delete what stands far from the table")
     rows: list[list[str]] = []
     blank: list[tuple[int, int]] = []
     for r, cells in enumerate(found.iter_rows()):
@@ -280,8 +326,17 @@ def as_text(value: object) -> str:
 
 
 def _parquet_rows(data: bytes, path: Path) -> list[list[str]]:
+    import pyarrow.parquet as pq
+
     try:
+        about = pq.read_metadata(io.BytesIO(data))
+        unpacked = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
+        if about.num_rows * about.num_columns > MOST_CELLS or unpacked > MOST_UNPACKED:
+            problem = f"{about.num_rows:,} rows of {about.num_columns:,} columns, {unpacked:,} bytes"
+            raise DataError(problem, where=path, mend=f"at most {MOST_CELLS:,} cells are read; save it as .csv")
         frame = pd.read_parquet(io.BytesIO(data))
+    except DataError:
+        raise
     except Exception as error:  # a damaged file raises nearly anything
         problem = " ".join(str(error).split())[:100]
         raise DataError(f"not a Parquet file that can be read ({problem})", where=path, mend="save it again") from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import mmap
 import re
+import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -64,7 +65,7 @@ def open_word_file(path: Path | str) -> WordFile:
     try:
         with _opened(path) as file:
             head = file.read(1 << 16)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot be read ({error})", where=path, mend="fetch the file again") from None
     for signature, what in _SIGNATURES.items():
         if head.startswith(signature):
@@ -181,7 +182,7 @@ def _scan_text(file: WordFile, wanted: frozenset[bytes], tell: Callable[[int], N
             if file.words is not None and number - start < file.words:
                 problem = f"{number - start} words, but its first line says {file.words}"
                 raise DataError(problem, where=file.path, mend="fetch the file again")
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot be read on ({error})", where=file.path, mend="fetch the file again") from None
 
 

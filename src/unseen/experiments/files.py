@@ -28,6 +28,10 @@ NUMBERS = ("T1", "U", "S", "H")
 COUNTS = ("classes_seen", "classes_unseen", "attributes", "trainval", "test_seen", "test_unseen")
 
 
+_NO_YAML = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What the reader raises: also for `!!int x`, dates that are none, and lists in lists in lists."""
+
+
 class ExperimentError(UnseenError):
     """An experiment file that does not hold together."""
 
@@ -293,7 +297,7 @@ class _Entries:
             found = yaml.safe_load(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ExperimentError(error.strerror or str(error), where=path, mend="mend the path") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except _NO_YAML as error:
             raise ExperimentError(f"no YAML ({error})", where=path, mend="mend the file") from None
         if not isinstance(found, dict):
             raise ExperimentError("no mapping", where=path, mend="mend the file")
@@ -327,7 +331,7 @@ class _Entries:
         for name, entry in self.mapping(key).items():
             if not isinstance(entry, dict) or set(entry) != {"value", "source"}:
                 raise self._wrong(f"{key}, {name}", "{value: ..., source: ...}")
-            if entry["source"] not in sources:
+            if not isinstance(entry["source"], str) or entry["source"] not in sources:
                 raise self._wrong(f"{key}, {name}, source", f"one of {', '.join(sources)}")
             found[name] = Setting(entry["value"], sources[entry["source"]])
         return found

@@ -109,7 +109,13 @@ class Recognizer:
         if str(folder).startswith(PREFIX):
             name, _, revision = str(folder).removeprefix(PREFIX).partition("@")
             return cls.from_pretrained(name, revision=revision or None, device=device)
-        return cls._of(find_parts(Path(folder), seed), device, as_trained)
+        try:
+            return cls._of(find_parts(Path(folder), seed), device, as_trained)
+        except UnseenError as error:
+            if str(folder) in str(error):
+                raise
+            where = ", ".join(str(place) for place in (folder, error.where) if place)
+            raise type(error)(error.problem, where=where, mend=error.mend) from None
 
     @classmethod
     def from_pretrained(

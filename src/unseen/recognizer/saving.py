@@ -24,7 +24,7 @@ from unseen.backbones import Backbone, BackboneSpec
 from unseen.class_changes import check_tables, reset, table_digests, table_in_use, trained_table
 from unseen.classes import ClassTable, write_attributes
 from unseen.data.columns import Encoding
-from unseen.errors import RunError
+from unseen.errors import RunError, UnseenError
 from unseen.files import read_json, write_json, write_text
 from unseen.methods import Method, Settings, find_method
 from unseen.recognizer.card import CardFields, model_card
@@ -133,6 +133,13 @@ def read_run(folder: Path, seed: int | None = None) -> Parts:
     Raises:
         RunError: no run, unfinished, or no such seed; or the backbone has changed since.
     """
+    try:
+        return _read_run(folder, seed)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"damaged records of the training ({error!r})", where=folder, mend="train again") from None
+
+
+def _read_run(folder: Path, seed: int | None) -> Parts:
     run = Run(folder)
     manifest, results = run.manifest, run.results
     measured = results["protocols"][run.protocol]
@@ -409,7 +416,10 @@ def _settings(method: str, values: Mapping[str, Any], where: Path) -> Settings:
         if not _alike(value, own):
             raise RunError(f'setting "{name}" is not like {own!r}', where=where, mend=_AGAIN)
         made[name] = tuple(value) if isinstance(own, tuple) else type(own)(value)
-    return kind(**made)
+    try:
+        return kind(**made)
+    except UnseenError as error:
+        raise RunError(str(error), where=where, mend=_AGAIN) from None
 
 
 def _alike(value: Any, own: Any) -> bool:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from unseen.classes import ClassTable
+from unseen.errors import UnseenError
 from unseen.methods import ClassSpace, Method
 from unseen.semantics import name_things
 from unseen.towers import TextTower
@@ -132,6 +133,9 @@ class ClassScorer:
             allowed: rising positions of the classes in question, at least one.
             gamma: taken off the scores of seen classes.
             temperature: of the softmax.
+
+        Raises:
+            UnseenError: a score is not finite, as with damaged weights.
         """
         index = score = shifted = torch.empty(0)
         highest = total = torch.empty(0)
@@ -152,6 +156,10 @@ class ClassScorer:
             total = total * (highest - higher).exp() + (lowered - higher).exp().sum(dim=1, keepdim=True)
             highest = higher
         confidence = (shifted - highest).exp() / total
+        if not confidence.isfinite().all():
+            raise UnseenError(
+                "the scores of a picture are not finite", mend="restore the model's files, or train again"
+            )
         return Best(index.cpu().numpy(), score.cpu().numpy(), confidence.cpu().numpy())
 
     def _chunks(self, query: Tensor, allowed: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:

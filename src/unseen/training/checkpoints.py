@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 
 from unseen.errors import RunError
 from unseen.tensors import load_tensors, save_tensors
+
+_DAMAGED = (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError)
+"""What a damaged file raises; a MemoryError where its header promises more than there is."""
 
 
 def save_weights(path: Path, module: nn.Module, metadata: dict[str, str] | None = None) -> None:
@@ -29,8 +33,11 @@ def load_weights(path: Path, module: nn.Module) -> None:
         state, _ = load_tensors(path)
     except FileNotFoundError:
         raise RunError("no such file", where=path, mend="train the run to its end first") from None
-    except (SafetensorError, OSError) as error:
+    except _DAMAGED as error:
         raise RunError(f"damaged weights ({error})", where=path, mend="train again, or restore the file") from None
+    for name, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise RunError(f'a number of "{name}" is not finite', where=path, mend="train again, or restore the file")
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
@@ -79,8 +86,14 @@ def read_info(path: Path) -> dict[str, Any] | None:
         with safe_open(path, "pt") as opened:
             info: dict[str, Any] = json.loads(opened.metadata()["info"])
             return info
-    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except _DAMAGED as error:
         raise RunError(f"damaged checkpoint ({error})", where=path, mend="delete it; the stage starts again") from None
+
+
+def _check_state(state: Mapping[int, Mapping[str, Any]]) -> None:
+    """Raise ValueError where some parameter has another kind of optimiser state than the others."""
+    if len({frozenset(entries) for entries in state.values()}) > 1:
+        raise ValueError("some parameters lack a part of the optimiser's state")
 
 
 def load_checkpoint(
@@ -102,6 +115,7 @@ def load_checkpoint(
             if name.startswith("optimizer/"):
                 _, index, key = name.split("/", 2)
                 state.setdefault(int(index), {})[key] = value
+        _check_state(state)
         # how steps are computed is this process's own
         own = [
             {k: group[k] for k in ("capturable", "foreach", "fused") if k in group} for group in optimizer.param_groups
@@ -115,5 +129,5 @@ def load_checkpoint(
         torch.set_rng_state(tensors["rng/cpu"])
         if torch.cuda.is_available() and "rng/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng/cuda"])
-    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+    except _DAMAGED as error:
         raise RunError(f"cannot resume ({error})", where=path, mend="delete it; the stage starts again") from None

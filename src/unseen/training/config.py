@@ -67,6 +67,8 @@ class RunConfig:
             raise UnseenError("a seed stands twice", where="seeds", mend="name each once")
         if min(*self.seeds, self.split_seed) < 0:
             raise UnseenError("a seed is negative", where="seeds", mend="give 0 or more")
+        if max(*self.seeds, self.split_seed) >= 2**63:
+            raise UnseenError("a seed is too large", where="seeds", mend="give less than 2^63")
         if self.select not in SELECT:
             raise UnseenError(f'cannot select by "{self.select}"', mend=f"one of {', '.join(SELECT)}")
         needed = find_method(self.method).stages
@@ -107,6 +109,8 @@ class RunConfig:
     def from_json(cls, data: Mapping[str, Any], where: object = None) -> Self:
         """What :meth:`to_json` wrote; raises :class:`RunError` if it is not that."""
         try:
+            if wrong := [name for name in ("settings", "recipe") if not isinstance(data.get(name, {}), Mapping)]:
+                raise TypeError(f"{wrong[0]} is no mapping")
             return cls(
                 **{
                     **data,
@@ -115,8 +119,10 @@ class RunConfig:
                     "seeds": tuple(data["seeds"]),
                 }
             )
-        except (TypeError, KeyError) as error:
-            raise RunError(f"no run configuration ({error})", where=where, mend="train again") from None
+        except (TypeError, LookupError, ValueError, AttributeError) as error:
+            raise RunError(f"no run configuration ({error!r})", where=where, mend="train again") from None
+        except UnseenError as error:
+            raise RunError(str(error), where=where, mend="train again") from None
 
     def difference(self, other: RunConfig) -> list[str]:
         """Names of the entries in which two configurations differ."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from unseen.errors import DataError
+from unseen.data.formats.hdf5 import MOST, plain
+from unseen.errors import DataError, UnseenError
 
 MEND = "download it again from the data's own page"
 _NUMBERS = "biufc"
 
 
-def read_mat(path: Path, names: Collection[str] | None = None) -> dict[str, Any]:
+def read_mat(path: Path, names: Collection[str] | None = None, most: int = MOST) -> dict[str, Any]:
     """The variables of a MATLAB file.
 
     Numbers are arrays of MATLAB's shape (2-d at least), text is ``str``, cell arrays are object arrays of MATLAB's
@@ -24,19 +26,27 @@ def read_mat(path: Path, names: Collection[str] | None = None) -> dict[str, Any]
     Args:
         path: a file of version 5 or 7.3.
         names: the variables wanted; the others are not read. ``None`` is all.
+        most: elements that the variables wanted may have together.
 
     Raises:
-        DataError: no such file, or one that is no MATLAB file or damaged.
+        DataError: no such file, or one that is no MATLAB file, damaged or too large.
     """
     import h5py
     import scipy.io
 
-    with _readable(path):
+    with readable(path):
         if h5py.is_hdf5(path):
             with h5py.File(path, "r") as file:
                 wanted = [n for n in file if not n.startswith("#") and (names is None or n in names)]
-                found = {n: _from_hdf5(file, file[n]) for n in wanted}
+                read = _Hdf5(file, path, most)
+                found = {n: read(_own(file, n, path)) for n in wanted}
         else:
+            sizes = {n: math.prod(shape) for n, shape, _ in scipy.io.whosmat(path) if names is None or n in names}
+            if sum(sizes.values()) > most:
+                largest = max(sizes, key=lambda n: sizes[n])
+                raise DataError(
+                    f"`{largest}` has {sizes[largest]:,} elements, {most:,} are read", where=path, mend=MEND
+                )
             content = scipy.io.loadmat(path, variable_names=None if names is None else list(names))
             found = {n: _from_scipy(v) for n, v in content.items() if not n.startswith("__")}
     return {name: value for name, value in found.items() if value is not None}
@@ -47,7 +57,7 @@ def mat_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     import h5py
     import scipy.io
 
-    with _readable(path):
+    with readable(path):
         if h5py.is_hdf5(path):
             with h5py.File(path, "r") as file:
                 return {n: v.shape[::-1] for n, v in file.items() if isinstance(v, h5py.Dataset) and n[0] != "#"}
@@ -81,16 +91,16 @@ def whole_numbers(value: object, name: str, path: Path) -> np.ndarray:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Everything that can be wrong with a file as one line."""
+def readable(path: Path) -> Iterator[None]:
+    """Everything that can be wrong with a MATLAB file as one line."""
     if not path.is_file():
         raise DataError("no such file", where=path, mend="download it from the data's own page")
     try:
         yield
-    except DataError:
-        raise
     except PermissionError as error:
         raise DataError(error.strerror or str(error), where=path, mend="make it readable") from None
+    except UnseenError:
+        raise
     except Exception as error:  # a damaged file raises nearly anything
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise DataError(f"not a MATLAB file, or damaged ({reason})", where=path, mend=MEND) from None
@@ -109,28 +119,55 @@ def _from_scipy(value: Any) -> Any:
     return value if value.dtype.kind in _NUMBERS else None
 
 
-def _from_hdf5(file: Any, item: Any) -> Any:
-    """A variable; arrays lie in HDF5 with their axes in reverse, cells as references to other datasets."""
+def _own(file: Any, name: str, path: Path) -> Any:
+    """A variable of an HDF5 file, which is not in another file."""
     import h5py
 
-    if not isinstance(item, h5py.Dataset):
-        return None
-    kind = item.attrs.get("MATLAB_class", b"")
-    kind = kind.decode() if isinstance(kind, bytes) else str(kind)
-    if item.attrs.get("MATLAB_empty", 0):
+    if isinstance(file.get(name, getlink=True), h5py.ExternalLink):
+        raise DataError(f"`{name}` is in another file", where=path, mend=MEND)
+    return file[name]
+
+
+class _Hdf5:
+    """Reads variables; arrays lie in HDF5 with their axes in reverse, cells as references to other datasets.
+
+    A file of a few bytes can say that it has any number of elements, and cells of cells of the same cells: all that is
+    read is counted.
+    """
+
+    def __init__(self, file: Any, path: Path, most: int) -> None:
+        self.file, self.path, self.left = file, path, most
+
+    def __call__(self, item: Any) -> Any:
+        """A variable, as :func:`read_mat` gives it; ``None`` for other kinds."""
+        import h5py
+
+        if not isinstance(item, h5py.Dataset) or item.shape is None or item.dtype.kind not in _NUMBERS + "O":
+            return None
+        plain(item, self.path, _NUMBERS + "O", self.left)
+        self.left -= 1 + math.prod(item.shape)
+        kind = item.attrs.get("MATLAB_class", b"")
+        kind = kind.decode() if isinstance(kind, bytes) else str(kind)
+        if item.attrs.get("MATLAB_empty", 0):
+            return "" if kind == "char" else np.empty(self._empty(item), dtype=object if kind == "cell" else np.float64)
+        if h5py.check_ref_dtype(item.dtype) is not None:
+            references = item[()].T
+            cells = np.empty(references.shape, dtype=object)
+            for i, reference in np.ndenumerate(references):
+                cells[i] = self(self.file[reference])
+            return cells
+        value = item[()]
+        if not isinstance(value, np.ndarray | np.number) or value.dtype.kind not in _NUMBERS:
+            return None
+        value = np.atleast_2d(np.asarray(value).T)
+        if kind != "char":
+            return value
+        rows = ["".join(map(chr, row)) for row in value]
+        return rows[0] if len(rows) == 1 else rows
+
+    def _empty(self, item: Any) -> tuple[int, ...]:
+        """The shape of an array without elements, which stands in place of them."""
         shape = tuple(int(n) for n in item[()].ravel())
-        return "" if kind == "char" else np.empty(shape, dtype=object if kind == "cell" else np.float64)
-    if h5py.check_ref_dtype(item.dtype) is not None:
-        references = item[()].T
-        cells = np.empty(references.shape, dtype=object)
-        for i, reference in np.ndenumerate(references):
-            cells[i] = _from_hdf5(file, file[reference])
-        return cells
-    value = item[()]
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in _NUMBERS:
-        return None
-    value = np.atleast_2d(value.T)
-    if kind != "char":
-        return value
-    rows = ["".join(map(chr, row)) for row in value]
-    return rows[0] if len(rows) == 1 else rows
+        if len(shape) > 8 or 0 not in shape:
+            raise DataError("an empty array with elements", where=self.path, mend=MEND)
+        return shape

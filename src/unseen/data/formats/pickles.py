@@ -145,7 +145,9 @@ _STAND_INS: dict[tuple[str, str], Any] = {
 }
 
 
-class _Reader(pickle.Unpickler):
+class _Reader(pickle._Unpickler):
+    """Written in Python: the one in C makes room for as many objects as the largest number one is remembered under."""
+
     def find_class(self, module: str, name: str) -> Any:
         try:
             return _STAND_INS[module, name]

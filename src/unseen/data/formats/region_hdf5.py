@@ -14,6 +14,7 @@ row. Only ``feature_map`` is large, and it is never read whole.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,9 +23,11 @@ from typing import Any
 
 import numpy as np
 
+from unseen.data.formats.hdf5 import MEND, member
 from unseen.errors import DataError
 
-MEND = "make or download the file again"
+MOST_A_PICTURE = 2**22
+"""Numbers of a picture's features: 2,048 channels in 45 x 45 regions."""
 Reader = Callable[[int, int], np.ndarray]
 """Features (b, R, C) of the pictures from one row up to another."""
 SPLITS = ("trainval", "test_seen", "test_unseen")
@@ -65,16 +68,19 @@ class RegionFile:
             for name in ("feature_map", "labels"):
                 if name not in file:
                     raise DataError(f"no `{name}`", where=path, mend=f"it has {', '.join(list(file)[:8]) or 'nothing'}")
-            features = file["feature_map"]
-            if features.ndim not in (2, 4) or features.dtype.kind != "f" or not features.size:
-                problem = f"`feature_map` is {features.dtype} of shape {features.shape}"
-                raise DataError(problem, where=path, mend="M x C x H x W floats are needed")
-            labels = np.asarray(file["labels"], dtype=np.int64).ravel()
-            rows = {s: np.asarray(file[f"{s}_loc"], dtype=np.int64).ravel() for s in SPLITS if f"{s}_loc" in file}
-            name = "original_att" if "original_att" in file else "att"
-            values = np.asarray(file[name], dtype=np.float64) if name in file else None
-            vectors = np.asarray(file["w2v_att"], dtype=np.float64) if "w2v_att" in file else None
+            features = member(file, "feature_map", path, "f", None)
             shape = features.shape
+            if len(shape) not in (2, 4) or not features.size:
+                problem = f"`feature_map` is {features.dtype} of shape {shape}"
+                raise DataError(problem, where=path, mend="M x C x H x W floats are needed")
+            if math.prod(shape[1:]) > MOST_A_PICTURE:
+                problem = f"`feature_map` has {math.prod(shape[1:]):,} numbers a picture, more than {MOST_A_PICTURE:,}"
+                raise DataError(problem, where=path, mend="pool or crop the regions")
+            labels = _whole(file, "labels", path)
+            rows = {s: _whole(file, f"{s}_loc", path) for s in SPLITS if f"{s}_loc" in file}
+            name = "original_att" if "original_att" in file else "att"
+            values = np.asarray(member(file, name, path, "fiu"), dtype=np.float64) if name in file else None
+            vectors = np.asarray(member(file, "w2v_att", path, "fiu"), dtype=np.float64) if "w2v_att" in file else None
         if len(labels) != shape[0]:
             raise DataError(f"{len(labels)} labels for {shape[0]} pictures", where=path, mend=MEND)
         every = np.concatenate([*rows.values()]) if rows else np.zeros(0, dtype=np.int64)
@@ -104,6 +110,17 @@ class RegionFile:
                 return block.reshape(len(block), self.channels, -1).transpose(0, 2, 1)
 
             yield read
+
+
+def _whole(file: Any, name: str, path: Path) -> np.ndarray:
+    """A row or column of whole numbers, int64 ``(n,)``."""
+    values = np.asarray(member(file, name, path, "fiu")).ravel()
+    if values.dtype.kind == "f" and not (np.abs(values) < 2**53).all():
+        raise DataError(f"`{name}` holds a number that is not whole", where=path, mend=MEND)
+    found = values.astype(np.int64)
+    if (found != values).any():
+        raise DataError(f"`{name}` holds a number that is not whole", where=path, mend=MEND)
+    return found
 
 
 @contextmanager

@@ -9,9 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from unseen.data.formats.matlab import MEND, mat_shapes, read_mat, texts, whole_numbers
+from unseen.data.formats.hdf5 import member
+from unseen.data.formats.matlab import MEND, mat_shapes, read_mat, readable, texts, whole_numbers
 from unseen.data.formats.region_hdf5 import Reader
 from unseen.errors import DataError
+
+MOST_WHOLE = 2**27
+"""Features in a file of version 5, in numbers: 65,536 pictures of 2,048."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +55,8 @@ class ImageList:
         if names and len(names) != len(labels):
             raise DataError(f"{len(names)} image_files for {len(labels)} labels", where=path, mend=MEND)
         shape = mat_shapes(path).get("features", (0, len(labels)))
-        if shape[1] != len(labels):
-            raise DataError(f"features of {shape[1]} pictures, {len(labels)} labels", where=path, mend=MEND)
+        if len(shape) != 2 or shape[1] != len(labels):
+            raise DataError(f"features of shape {shape} for {len(labels)} labels", where=path, mend=MEND)
         return cls(path, tuple(n.replace("\\", "/") for n in names), labels - 1, shape[0])
 
 
@@ -69,10 +73,13 @@ def read_features(path: Path) -> Iterator[Reader]:
 
     if "features" not in mat_shapes(path):
         raise DataError("no `features`", where=path, mend=MEND)
-    if h5py.is_hdf5(path):
-        with h5py.File(path, "r") as file:
-            features = file["features"]  # axes in reverse: pictures first
-            yield lambda start, stop: features[start:stop][:, None, :]
-        return
-    whole = read_mat(path, ("features",))["features"]
+    with readable(path):
+        if h5py.is_hdf5(path):
+            with h5py.File(path, "r") as file:
+                features = member(file, "features", path, "fiu", None)  # axes in reverse: pictures first
+                yield lambda start, stop: features[start:stop][:, None, :]
+            return
+    whole = read_mat(path, ("features",), MOST_WHOLE).get("features")
+    if not isinstance(whole, np.ndarray) or whole.dtype.kind not in "fiu":
+        raise DataError("`features` are no numbers", where=path, mend=MEND)
     yield lambda start, stop: whole[:, start:stop].T[:, None, :]

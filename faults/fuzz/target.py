@@ -1,0 +1,62 @@
+"""What is fuzzed: a target makes spoilt inputs and gives them to the product, in process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any, ClassVar, Literal
+
+
+@dataclass
+class Case:
+    """One input.
+
+    Args:
+        said: what was made and how it was spoilt, a line.
+        names: a refusal must hold one of these (file names, as a rule); none: it need not name anything.
+        must: what has to come of it, where that is known.
+        data: what `run` needs; the files lie in the case's folder.
+    """
+
+    said: str
+    names: tuple[str, ...] = ()
+    must: Literal["accepted", "refused"] | None = None
+    data: Any = None
+
+
+class WrongResultError(Exception):
+    """The product took an input and made something else of it than it says."""
+
+
+class Target:
+    """A kind of input. A case is a function of target, seed and number: all chance comes from `rng`.
+
+    Every case is made and run in a process of its own, forked after `warm`; it may write into its folder alone, start
+    no process, open no connection, and run nothing that a file brings (see :mod:`faults.fuzz.runner`).
+    """
+
+    name: ClassVar[str]
+    weight: ClassVar[float] = 1.0
+    """Share of the campaign's cases, beside the other targets' weights."""
+    seconds: ClassVar[float] = 10.0
+    """A case that takes longer hangs."""
+    megabytes: ClassVar[float] = 512.0
+    """Memory above the warm process that a case may take."""
+
+    def warm(self, folder: Path) -> None:
+        """Import what a case needs and write what cases share into `folder`; start no thread."""
+
+    def make(self, rng: Random, folder: Path) -> Case:
+        """Write an input into the empty `folder`."""
+        raise NotImplementedError
+
+    def run(self, case: Case, folder: Path) -> None:
+        """Give it to the product; return if it was taken and is right.
+
+        Raises:
+            UnseenError: refused.
+            WrongResultError: taken, and something else made of it.
+            Exception: anything else is a failure.
+        """
+        raise NotImplementedError

@@ -1,0 +1,49 @@
+"""Datasets of HDF5 files that others made: plain ones, in the file itself, and no larger than they may be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from unseen.errors import DataError
+
+MOST = 10_000_000
+"""Numbers that a variable may hold which is read whole: labels, rows, names, class attributes."""
+MEND = "make or download the file again"
+
+
+def member(file: Any, name: str, path: Path, kinds: Collection[str], most: int | None = MOST) -> Any:
+    """A dataset by its name, looked at before anything of it is read.
+
+    Args:
+        file: an open ``h5py.File``.
+        name: of the dataset.
+        path: of the file, for errors.
+        kinds: numpy's kinds that its elements may be of; ``O`` for references.
+        most: elements at most; ``None`` where it is read in pieces.
+
+    Raises:
+        DataError: it is something else, lies in another file, or is too large.
+    """
+    import h5py
+
+    if isinstance(file.get(name, getlink=True), h5py.ExternalLink):
+        raise DataError(f"`{name}` is in another file", where=path, mend="copy it into this one")
+    item = file.get(name)
+    if not isinstance(item, h5py.Dataset):
+        raise DataError(f"`{name}` is no array", where=path, mend=MEND)
+    return plain(item, path, kinds, most)
+
+
+def plain(item: Any, path: Path, kinds: Collection[str], most: int | None = MOST) -> Any:
+    """The same of a dataset that was found already."""
+    name = (item.name or "?").lstrip("/")
+    if item.external or item.is_virtual:
+        raise DataError(f"`{name}` is in another file", where=path, mend="copy it into this one")
+    if item.shape is None or item.dtype.kind not in kinds:
+        raise DataError(f"`{name}` is {item.dtype} of shape {item.shape}", where=path, mend=MEND)
+    if most is not None and math.prod(item.shape) > most:
+        raise DataError(f"`{name}` has {math.prod(item.shape):,} elements, more than {most:,}", where=path, mend=MEND)
+    return item
