@@ -16,11 +16,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unseen.backbones import Backbone, Transform, open_picture, upright_rgb
+from unseen.backbones import Backbone, Transform
 from unseen.classes import ClassTable
 from unseen.data.columns import Encoding
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.methods import Method
+from unseen.pictures import open_picture, upright_rgb
 from unseen.recognizer.answers import Candidate, Explanation, PartMaps, Prediction
 from unseen.recognizer.card import CardFields
 from unseen.recognizer.look import Look, Reading

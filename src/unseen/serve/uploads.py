@@ -12,8 +12,8 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from unseen.backbones import upright_rgb
 from unseen.errors import DataError
+from unseen.pictures import upright_rgb
 from unseen.serve.settings import Refusal, Settings
 
 Image.init()  # else Image.open does not know all of them
