@@ -13,7 +13,7 @@ from faults.campaign import Outcome, Report
 from faults.fuzz.runner import Result, campaign, progress
 from faults.fuzz.target import Target
 
-MODULES: tuple[str, ...] = ("tables", "pictures")
+MODULES: tuple[str, ...] = ("tables", "pictures", "requests")
 """Modules of this package; each holds one or more targets."""
 
 

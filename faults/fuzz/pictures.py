@@ -55,7 +55,7 @@ def png(rng: Random) -> bytes:
     return encoded(drawn(rng, mode=mode), "PNG", **options)
 
 
-OTHERS = (
+OTHERS = (  # noqa: SIM905
     "BMP:RGB BMP:1 BMP:P DIB:RGB TGA:RGBA PPM:L PPM:I;16 PCX:P SGI:RGB GIF:P WEBP:RGBA WEBP:RGB AVIF:RGB ICO:RGBA "
     "TIFF:CMYK TIFF:I;16 TIFF:1 TIFF:YCbCr TIFF:LA JPEG2000:RGB JPEG2000:I;16"
 ).split()

@@ -92,6 +92,7 @@ def serve(
         import uvicorn
 
         from unseen.serve.app import create_app
+        from unseen.serve.wire import HEAD_BYTES, wire
     except ModuleNotFoundError as error:
         raise UnseenError(f"{error.name} is not installed", mend="pip install 'unseen[app]'") from None
     import torch
@@ -136,11 +137,14 @@ def serve(
     server = uvicorn.Server(
         uvicorn.Config(
             application,
-            log_level="warning",
+            http=wire(settings),
+            ws="none",
+            proxy_headers=False,
+            log_level="error",
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=5,
-            h11_max_incomplete_event_size=64 * 1024,
+            h11_max_incomplete_event_size=HEAD_BYTES,
         )
     )
     with contextlib.suppress(KeyboardInterrupt), contextlib.closing(listener):
