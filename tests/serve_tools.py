@@ -42,7 +42,7 @@ def served(recognizer, **settings):
 
     from unseen.serve.app import create_app
     from unseen.serve.settings import Settings
-    from unseen.serve.wire import wire
+    from unseen.serve.wire import Server, wire
 
     listener = socket.create_server(("127.0.0.1", 0))
     limits = Settings(**settings)
@@ -50,7 +50,7 @@ def served(recognizer, **settings):
     config = uvicorn.Config(
         app, http=wire(limits), ws="none", log_level="error", access_log=False, timeout_graceful_shutdown=2
     )
-    server = uvicorn.Server(config)
+    server = Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

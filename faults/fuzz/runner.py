@@ -13,6 +13,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -146,7 +147,8 @@ def campaign(
                 if result.outcome == "failed" and keep is not None:
                     kept = keep / f"{result.target}-{seed}-{result.index}"
                     shutil.rmtree(kept, ignore_errors=True)
-                    shutil.copytree(child.folder, kept, symlinks=True, ignore_dangling_symlinks=True)
+                    with suppress(shutil.Error):  # pipes stay behind
+                        shutil.copytree(child.folder, kept, symlinks=True, ignore_dangling_symlinks=True)
                 shutil.rmtree(child.folder, ignore_errors=True)
                 yield result
 

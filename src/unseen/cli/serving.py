@@ -92,7 +92,7 @@ def serve(
         import uvicorn
 
         from unseen.serve.app import create_app
-        from unseen.serve.wire import HEAD_BYTES, wire
+        from unseen.serve.wire import HEAD_BYTES, Server, wire
     except ModuleNotFoundError as error:
         raise UnseenError(f"{error.name} is not installed", mend="pip install 'unseen[app]'") from None
     import torch
@@ -134,7 +134,7 @@ def serve(
     out.print(f"serving {run} at {url}   (Ctrl-C stops)", highlight=False, soft_wrap=True)
     if open_page:
         typer.launch(url)
-    server = uvicorn.Server(
+    server = Server(
         uvicorn.Config(
             application,
             http=wire(settings),

@@ -82,6 +82,7 @@ def create_app(
         lifespan=lifespan,
         responses={"4XX": {"model": schema.Problem}},
     )
+    app.state.worker = worker
     app.add_middleware(Guard, worker=worker, settings=settings)
     _add_errors(app)
     _add_page(app)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from typing import Any
 
 import h11
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from unseen.serve.guard import HEADERS, NO_STORE
@@ -73,6 +75,13 @@ class Wire(H11Protocol):
         """Answer as the API does, not in plain text."""
         self._answer(400, "not a well-formed HTTP request", "send HTTP/1.1 with headers of at most 64 KB")
 
+    def stop(self) -> None:
+        """End what depends on the client: a request half sent, an answer half read."""
+        if self.flow.write_paused:
+            self._drop()
+        elif self.cycle is not None and self.cycle.more_body and not self.cycle.response_started:
+            self._answer(503, "the server is being stopped", "try again later")
+
     def _wait(self) -> None:
         self.waiting[self] = None
         self._within(self.settings.head_seconds)
@@ -96,6 +105,9 @@ class Wire(H11Protocol):
         body = json.dumps({"error": error, "mend": mend}).encode()
         headers: dict[str, Any] = HEADERS | NO_STORE | (more or {})
         headers |= {"Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close"}
+        if self.cycle is not None:  # what the application has yet to say of it is not sent
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         response = h11.Response(status_code=status, headers=list(headers.items()))
         try:
             for event in (response, h11.Data(data=body), h11.EndOfMessage()):
@@ -105,6 +117,18 @@ class Wire(H11Protocol):
             return
         self.transport.close()
         self._within(self.settings.read_seconds)
+
+
+class Server(uvicorn.Server):
+    """A server that stops soon, whatever its clients do."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish what is being computed, refuse what waits for that."""
+        self.config.loaded_app.state.worker.stop()
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Wire):
+                connection.stop()
+        await super().shutdown(sockets)
 
 
 def wire(settings: Settings) -> type[Wire]:
