@@ -227,6 +227,8 @@ class Service:
         self._must_be_new(name)
         if len(self.recognizer.table) >= self._most:
             raise Refusal(409, f"{self.settings.added} classes were added already", "remove some")
+        if np.abs(values).max() > schema.LARGEST:
+            raise Refusal(422, f'class "{name}": a value beyond {schema.LARGEST:g}', "use a larger unit")
         self.recognizer.add_class(name, values, seen=self._was_seen(name))
 
     def edit(self, name: str, change: schema.ClassChange) -> schema.Changed:

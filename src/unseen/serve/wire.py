@@ -110,8 +110,8 @@ class Wire(H11Protocol):
             self.cycle.message_event.set()
         response = h11.Response(status_code=status, headers=list(headers.items()))
         try:
-            for event in (response, h11.Data(data=body), h11.EndOfMessage()):
-                self.transport.write(self.conn.send(event) or b"")
+            events = (response, h11.Data(data=body), h11.EndOfMessage())
+            self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
         except h11.LocalProtocolError:  # an answer is under way
             self.transport.abort()
             return
@@ -124,7 +124,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish what is being computed, refuse what waits for that."""
-        self.config.loaded_app.state.worker.stop()
+        self.config.app.state.worker.stop()
         for connection in list(self.server_state.connections):
             if isinstance(connection, Wire):
                 connection.stop()
