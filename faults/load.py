@@ -1,5 +1,7 @@
 """The web server under load and under attack: answers, bounds, traces left behind, and how it stops."""
 
+# ruff: noqa: E501 - a request a line
+
 from __future__ import annotations
 
 import argparse

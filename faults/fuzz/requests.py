@@ -1,5 +1,7 @@
 """Requests to the web server, byte for byte: malformed, hostile, half sent; and what the server is afterwards."""
 
+# ruff: noqa: E501 - bytes as they are sent
+
 from __future__ import annotations
 
 import asyncio
@@ -291,7 +293,7 @@ class Requests(Target):
             data = data[: rng.randrange(len(data) + 1)]
         size = rng.choice([len(data) + 1, 1000, 17]) if len(data) < 20_000 else rng.choice([len(data), 65_536])
         first = data[:60].decode("latin-1")
-        return Case(f"{'+'.join(k for k, _ in made)} {ascii(first)}", data=(data, size))
+        return Case(f"{'+'.join(k for k, _ in made)} {first!a}", data=(data, size))
 
     def run(self, case: Case, folder: Any) -> None:
         """Send it, look at every answer, and ask something sound."""

@@ -375,7 +375,7 @@ def test_who_does_not_read_is_cut_off(recognizer):
         (b"\x16\x03\x01\r\n\r\n", b"400"),
         (b"GET / HTTP/1.1\r\n\r\n", b"400"),
         (b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\n\r\n", b"400"),
-        (b"POST /api/rank HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"400"),
+        (b"POST /api/rank HTTP/1.1\r\nHost: [::1]\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", b"400"),
         (b"POST /api/rank HTTP/1.1\r\nHost: evil\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", b"400"),
         (b"GET / HTTP/1.1\r\nHost: evil\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", b"421"),
     ],
@@ -385,7 +385,9 @@ def test_what_is_no_http_hears_so_as_json(recognizer, sent, status):
 
     with served(recognizer) as url, wired(url) as wire:
         wire.sendall(sent)
-        answer = wire.recv(65_536)
+        answer = b""
+        while not answer.endswith(b"}") and (data := wire.recv(65_536)):
+            answer += data
     head, body = answer.split(b"\r\n\r\n", 1)
     assert head.split()[1] == status
     assert b"nosniff" in head
