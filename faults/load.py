@@ -329,14 +329,14 @@ def raw(server: Server, account: Account) -> None:
 
 
 async def stopped(server: Server, account: Account) -> None:
-    """A signal while requests wait."""
-    _, large = pictures(Random(3))
+    """A signal while requests wait that have arrived whole."""
+    small, _ = pictures(Random(3))
     async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
-        asked = [
-            asyncio.create_task(client.post("/api/predict", files=[("pictures", (f"{i}", large)) for i in range(4)]))
-            for _ in range(30)
-        ]
-        await asyncio.sleep(0.3)
+        sent = [("pictures", (f"{i}", small)) for i in range(60)]
+        asked = [asyncio.create_task(client.post("/api/predict", files=sent)) for _ in range(30)]
+        while (await client.get("/healthz")).json()["busy"] < 30 and not any(a.done() for a in asked):
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(1)
         begun = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         answers = await asyncio.gather(*asked, return_exceptions=True)
