@@ -13,7 +13,7 @@ import time
 
 from benchmarks.measured import ROOT, finish
 
-CAMPAIGNS: tuple[str, ...] = ("kill", "disk", "corruption", "together", "determinism")
+CAMPAIGNS: tuple[str, ...] = ("kill", "disk", "corruption", "together", "fuzz", "load", "determinism")
 
 
 def main() -> None:

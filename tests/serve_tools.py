@@ -42,10 +42,15 @@ def served(recognizer, **settings):
 
     from unseen.serve.app import create_app
     from unseen.serve.settings import Settings
+    from unseen.serve.wire import Server, wire
 
     listener = socket.create_server(("127.0.0.1", 0))
-    app = create_app(recognizer, Settings(**settings), name="tiny")
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2))
+    limits = Settings(**settings)
+    app = create_app(recognizer, limits, name="tiny")
+    config = uvicorn.Config(
+        app, http=wire(limits), ws="none", log_level="error", access_log=False, timeout_graceful_shutdown=2
+    )
+    server = Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

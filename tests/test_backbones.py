@@ -15,8 +15,9 @@ from PIL import Image, ImageCms, ImageOps
 from safetensors.torch import save_file
 from torchvision.transforms import v2
 
-from unseen.backbones import Backbone, BackboneSpec, Transform, open_picture, upright_rgb
+from unseen.backbones import Backbone, BackboneSpec, Transform
 from unseen.errors import DataError, UnseenError
+from unseen.pictures import open_picture, upright_rgb
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -432,7 +433,7 @@ class TestOpenPicture:
         self.broken(tmp_path / "a.jpg", "not a picture")
         (tmp_path / "b.jpg").write_text("<html>404</html>")
         self.broken(tmp_path / "b.jpg", "not a picture")
-        self.broken(tmp_path, "broken picture: .*directory")
+        self.broken(tmp_path, "a folder")
         self.broken(tmp_path / "c.jpg", "no such picture")
 
     def test_floating_point(self, tmp_path):

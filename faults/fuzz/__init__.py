@@ -13,7 +13,18 @@ from faults.campaign import Outcome, Report
 from faults.fuzz.runner import Result, campaign, progress
 from faults.fuzz.target import Target
 
-MODULES: tuple[str, ...] = ("tables", "folders", "arrays", "splits", "words", "experiments", "models", "options")
+MODULES: tuple[str, ...] = (
+    "tables",
+    "folders",
+    "arrays",
+    "splits",
+    "words",
+    "experiments",
+    "models",
+    "options",
+    "pictures",
+    "requests",
+)
 """Modules of this package; each holds one or more targets."""
 
 

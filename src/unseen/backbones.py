@@ -6,23 +6,22 @@ import hashlib
 import json
 import math
 import os
-import struct
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from unseen import towers
 from unseen.errors import DataError, UnseenError
 from unseen.files import read_json
+from unseen.pictures import is_elongated, open_picture, upright_rgb
 from unseen.reduction import Reduction
 from unseen.tensors import load_tensors
 from unseen.vision import InterpolationMode, timm
@@ -348,8 +347,7 @@ class Transform:
     def resized(self, picture: Image.Image | str | os.PathLike[str], short: int) -> Tensor:
         """Upright RGB with this short side in pixels, as bytes (3, h, w)."""
         image = upright_rgb(picture) if isinstance(picture, Image.Image) else open_picture(picture)
-        width, height = self._resized(*image.size, short)
-        if width * height > (Image.MAX_IMAGE_PIXELS or math.inf):
+        if is_elongated(*image.size):
             where = getattr(picture, "filename", "picture") if isinstance(picture, Image.Image) else picture
             raise DataError(f"{image.width} x {image.height} pixels is too elongated", where=where, mend="crop it")
         return TF.pil_to_tensor(TF.resize(image, [short], InterpolationMode.BICUBIC, antialias=True))
@@ -396,51 +394,6 @@ def list_stages(name: str) -> list[tuple[str | int, int, int]]:
     found: list[tuple[str | int, int, int]] = [(i, s["num_chs"], s["reduction"]) for i, s in enumerate(info)]
     last = model.feature_info[-1]["reduction"] if hasattr(model, "feature_info") else 0
     return [(FINAL, model.num_features, last), *found]
-
-
-def open_picture(path: str | os.PathLike[str]) -> Image.Image:
-    """The picture in a file, upright and in 8-bit RGB; DataError names a file that holds none."""
-    with _unreadable(path), Image.open(path) as image:
-        if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
-            raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
-        return upright_rgb(image)
-
-
-def upright_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Width and height of the picture in a file once it is turned as its EXIF orientation says; no pixel is read."""
-    with _unreadable(path), Image.open(path) as image:
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-        return (image.height, image.width) if turned else image.size
-
-
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """The picture turned as its EXIF orientation says, in 8-bit RGB; what is transparent becomes white."""
-    with _unreadable(getattr(image, "filename", "picture")):
-        image = ImageOps.exif_transpose(image)
-        if image.mode == "F":
-            raise ValueError("floating-point pixels have no fixed range")
-        if image.mode.startswith("I"):  # 16-bit greys, which Pillow's own conversion clips at 255
-            grey = np.asarray(image).astype(np.int64) >> 8
-            return Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB")
-        if image.has_transparency_data:
-            white = Image.new("RGBA", image.size, "white")
-            return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-        return image.convert("RGB")
-
-
-@contextmanager
-def _unreadable(where: object) -> Iterator[None]:
-    """Turns what Pillow raises on bad files into a DataError that names the file."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise DataError("no such picture", where=where) from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"too large: {_line(error)}", where=where, mend="save it smaller") from None
-    except Image.UnidentifiedImageError:
-        raise DataError("not a picture that Pillow can read", where=where, mend="replace or remove it") from None
-    except (OSError, SyntaxError, ValueError, struct.error, LookupError, MemoryError) as error:
-        raise DataError(f"broken picture: {_line(error)}", where=where, mend="replace or remove it") from None
 
 
 def _check_name(name: str) -> None:

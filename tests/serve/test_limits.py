@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import struct
 import tempfile
@@ -184,7 +185,15 @@ def test_foreign_hosts_and_pages(recognizer, png):
     with client_of(recognizer, hosts=("birds.example",)) as client:
         for host in ("localhost", "LOCALHOST:8000", "127.0.0.1:8000", "[::1]:8000", "192.168.0.7", "birds.example"):
             assert client.get("/healthz", headers={"Host": host}).status_code == 200, host
-        for host in ("evil.example", "localhost.evil.example", "birds.example.evil", "", "[", "127.0.0.1.evil.example"):
+        strange = ("[", "127.0.0.1/x", "evil@127.0.0.1", "127.0.0.1:8000, evil", "127.0.0.1\\evil")
+        for host in (
+            "evil.example",
+            "localhost.evil.example",
+            "birds.example.evil",
+            "",
+            "127.0.0.1.evil.example",
+            *strange,
+        ):
             assert client.get("/healthz", headers={"Host": host}).status_code == 421, host
         for origin, status in (
             ("http://localhost", 200),
@@ -193,6 +202,7 @@ def test_foreign_hosts_and_pages(recognizer, png):
             ("http://evil.example", 403),
             ("http://192.168.0.9", 403),
             ("null", 403),
+            ("http://[", 403),
         ):
             assert client.post("/api/predict", files=files, headers={"Origin": origin}).status_code == status, origin
         for where, status in (("same-origin", 200), ("none", 200), ("cross-site", 403), ("same-site", 403)):
@@ -306,3 +316,178 @@ def test_a_large_upload_hears_why(recognizer):
         answer = httpx.post(f"{url}/api/predict", files={"pictures": ("a", bytes(3_000_000))})
     assert answer.status_code == 413
     assert answer.json()["error"] == "more than 0.954 MB in one request"
+
+
+def wired(url):
+    import socket
+
+    wire = socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])))
+    wire.settimeout(10)
+    return wire
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nX: "])
+def test_a_head_that_does_not_come_ends_the_connection(recognizer, begun):
+    import time
+
+    with served(recognizer, head_seconds=0.5) as url, wired(url) as wire:
+        start = time.monotonic()
+        wire.sendall(begun)
+        with contextlib.suppress(OSError):
+            for _ in range(20):  # a byte now and then does not prolong it
+                time.sleep(0.1)
+                if begun:
+                    wire.sendall(b"y")
+                if time.monotonic() - start > 1.5:
+                    break
+        wire.setblocking(False)
+        with contextlib.suppress(ConnectionError):
+            assert wire.recv(1) == b""  # BlockingIOError: still open
+
+
+def test_idle_connections_make_room(recognizer, png):
+    with served(recognizer, connections=20) as url, contextlib.ExitStack() as held:
+        for _ in range(60):
+            held.enter_context(wired(url))
+        assert httpx.post(f"{url}/api/predict", files={"pictures": ("a", png)}).status_code == 200
+
+
+def test_who_does_not_read_is_cut_off(recognizer):
+    import socket
+    import time
+
+    with served(recognizer, read_seconds=0.5) as url, socket.socket() as wire:
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        wire.connect(("127.0.0.1", int(url.rsplit(":", 1)[1])))
+        wire.sendall(b"GET /app.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 400)
+        time.sleep(2)
+        found = 0
+        wire.settimeout(10)
+        with contextlib.suppress(ConnectionError):
+            while data := wire.recv(1 << 20):
+                found += len(data)
+        assert found < 400 * 30_000
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"\x16\x03\x01\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\n\r\n", b"400"),
+        (b"POST /api/rank HTTP/1.1\r\nHost: [::1]\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", b"400"),
+        (b"POST /api/rank HTTP/1.1\r\nHost: evil\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: evil\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", b"421"),
+    ],
+)  # fmt: skip
+def test_what_is_no_http_hears_so_as_json(recognizer, sent, status):
+    import json
+
+    with served(recognizer) as url, wired(url) as wire:
+        wire.sendall(sent)
+        answer = b""
+        while not answer.endswith(b"}") and (data := wire.recv(65_536)):
+            answer += data
+    head, body = answer.split(b"\r\n\r\n", 1)
+    assert head.split()[1] == status
+    assert b"nosniff" in head
+    assert b"frame-ancestors 'none'" in head
+    assert set(json.loads(body)) == {"error", "mend"}
+
+
+def test_a_form_names_no_codec(client):
+    for charset in ("unicode_escape", "undefined", "zlib"):
+        kind = {"Content-Type": f"multipart/form-data; boundary=b; charset={charset}"}
+        body = b'--b\r\nContent-Disposition: form-data; name="only"\r\n\r\n\\ud800\r\n--b--\r\n'
+        assert client.post("/api/predict", content=body, headers=kind).status_code == 400
+
+
+@pytest.mark.parametrize("name", ["..", ".", "a\nb", "a\x00b", "\x1b[31m", "x" * 201, "\u2028"])
+def test_names_that_are_none(client, name):
+    before = client.get("/api/classes").json()
+    assert client.post("/api/classes", json={"name": name, "like": "emu"}).status_code == 422
+    assert client.patch("/api/classes/emu", json={"name": name}).status_code == 422
+    assert client.get("/api/classes").json() == before
+
+
+def test_half_a_character_is_no_name(client):
+    json = {"Content-Type": "application/json"}
+    for body in (b'{"name": "\\ud800"}', b'{"values": {"\\ud800": 1}}'):
+        assert client.patch("/api/classes/emu", content=body, headers=json).status_code == 422
+    look = '{"look": {"attribute_scores": [0, 0, 0, 0, 0]}, "target": "\\ud800"}'
+    answer = client.post("/api/rank", content=look, headers=json)
+    assert answer.status_code == 422
+    assert set(answer.json()) == {"error", "mend"}
+
+
+@pytest.mark.parametrize("value", ["1e300", "-1e13", "NaN", "1e999", "Infinity"])
+def test_numbers_beyond_all_measure(client, png, value):
+    json = {"Content-Type": "application/json"}
+    body = f'{{"name": "new", "values": {{"crown::red": {value}}}}}'
+    assert client.post("/api/classes", content=body, headers=json).status_code == 422
+    table = f"class,crown::red\nnew,{value}\n"
+    assert client.post("/api/classes", content=table, headers={"Content-Type": "text/csv"}).status_code == 422
+    look = f'{{"look": {{"attribute_scores": [0, 0, 0, 0, {value}]}}}}'
+    assert client.post("/api/rank", content=look, headers=json).status_code == 422
+    assert send(client, png).json()["predictions"][0]["error"] is None
+
+
+def test_an_error_is_short(client):
+    answer = client.get("/api/classes/" + "x" * 5000)
+    assert answer.status_code == 404
+    assert len(answer.json()["error"]) <= 503
+
+
+def test_so_many_classes_and_no_more(recognizer):
+    with client_of(recognizer, added=2) as client:
+        table = "class,crown::red\n" + "".join(f"bird {i},0.5\n" for i in range(3))
+        csv = {"Content-Type": "text/csv"}
+        assert client.post("/api/classes", content=table, headers=csv).status_code == 409
+        assert len(client.get("/api/classes").json()["classes"]) == 6
+        many = "class,crown::red\n" + "".join(f"bird {i},0.5\n" for i in range(1001))
+        assert client.post("/api/classes", content=many, headers=csv).status_code == 413
+
+
+def test_no_path_redirects(client):
+    assert client.get("/healthz/", follow_redirects=False).status_code == 404
+
+
+def test_others_come_in_between_many_pictures(recognizer, png):
+    async def ask(url):
+        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+            files = [("pictures", (f"{i}", png)) for i in range(60)]
+            many = asyncio.create_task(client.post("/api/predict", files=files))
+            while not (await client.get("/healthz")).json()["busy"]:
+                await asyncio.sleep(0)
+            await client.get("/api/separate", params={"first": "emu", "second": "gull"})
+            return many.done(), (await many).status_code
+
+    with served(recognizer) as url:
+        assert asyncio.run(ask(url)) == (False, 200)
+
+
+def test_stopping_refuses_what_waits(recognizer, png, monkeypatch):
+    import time
+
+    predict = recognizer.predict
+
+    def slow(*args, **options):
+        time.sleep(0.3)
+        return predict(*args, **options)
+
+    monkeypatch.setattr(recognizer, "predict", slow)
+    found = []
+
+    async def ask(url):
+        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+            asked = [client.post("/api/predict", files={"pictures": ("a", png)}) for _ in range(20)]
+            found.extend(a.status_code for a in await asyncio.gather(*asked))
+
+    with served(recognizer) as url:
+        thread = threading.Thread(target=lambda: asyncio.run(ask(url)))
+        thread.start()
+        time.sleep(1)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 3
+    thread.join()
+    assert set(found) == {200, 503}

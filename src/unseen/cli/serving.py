@@ -92,6 +92,7 @@ def serve(
         import uvicorn
 
         from unseen.serve.app import create_app
+        from unseen.serve.wire import HEAD_BYTES, Server, wire
     except ModuleNotFoundError as error:
         raise UnseenError(f"{error.name} is not installed", mend="pip install 'unseen[app]'") from None
     import torch
@@ -133,14 +134,17 @@ def serve(
     out.print(f"serving {run} at {url}   (Ctrl-C stops)", highlight=False, soft_wrap=True)
     if open_page:
         typer.launch(url)
-    server = uvicorn.Server(
+    server = Server(
         uvicorn.Config(
             application,
-            log_level="warning",
+            http=wire(settings),
+            ws="none",
+            proxy_headers=False,
+            log_level="error",
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=5,
-            h11_max_incomplete_event_size=64 * 1024,
+            h11_max_incomplete_event_size=HEAD_BYTES,
         )
     )
     with contextlib.suppress(KeyboardInterrupt), contextlib.closing(listener):

@@ -22,6 +22,7 @@ from unseen.data.dataset import SPLITS
 from unseen.data.folder import Classes, Pictures, find_files, misfits, read_classes, read_pictures, settle
 from unseen.data.tables import fold, place
 from unseen.errors import DataError
+from unseen.pictures import eight_bit, is_elongated, opened_picture
 from unseen.progress import Report, silent
 
 FEW = 5
@@ -405,14 +406,14 @@ def _scan_one(path: Path) -> _Scan:
         return _Scan(b"", None, (("error", broken, error.strerror or str(error), mend),))
     found: list[tuple[str, str, str, str]] = []
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or np.inf):
-                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+        with opened_picture(path) as image:
             side, kind, mode = min(image.size), image.format or "", image.mode
             if path.suffix.lower() not in _FORMATS.get(kind, {path.suffix.lower()}):
                 found.append(("note", "names that do not fit", f"a {kind} picture called {path.suffix}", ""))
+            what = f"{image.width} x {image.height} pixels"
+            if is_elongated(*image.size):
+                return _Scan(digest, None, (("error", broken, f"{what} is too elongated", "crop it"),))
             if side < TINY:
-                what = f"{image.width} x {image.height} pixels"
                 found.append(("warning", "tiny pictures", what, "use a larger one if there is"))
             if mode == "F":
                 raise ValueError("floating-point pixels have no fixed range")
@@ -422,13 +423,8 @@ def _scan_one(path: Path) -> _Scan:
             if (frames := getattr(image, "n_frames", 1)) > 1 and kind != "MPO":
                 found.append(("note", "converted pictures", f"{frames} frames, the first is used", ""))
             return _Scan(digest, thumbnail(image), tuple(found))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        return _Scan(digest, None, (("error", broken, f"too large: {error}", "save it smaller"),))
-    except Image.UnidentifiedImageError:
-        return _Scan(digest, None, (("error", broken, "not a picture that Pillow can read", mend),))
-    except Exception as error:  # a damaged picture raises nearly anything
-        what = "broken picture: " + " ".join(str(error).split())[:100]
-        return _Scan(digest, None, (("error", broken, what, mend),))
+    except DataError as error:
+        return _Scan(digest, None, (("error", broken, error.problem, error.mend or mend),))
 
 
 def thumbnail(image: Image.Image) -> np.ndarray | None:
@@ -438,7 +434,7 @@ def thumbnail(image: Image.Image) -> np.ndarray | None:
     """
     image.draft("RGB", (4 * _THUMB, 4 * _THUMB))  # JPEG is decoded whole, but at an eighth of the size
     if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+        image = eight_bit(image)
     small = image.convert("RGB").resize((_THUMB, _THUMB), Image.Resampling.BOX)
     vector = np.asarray(small, dtype=np.float32).ravel()
     vector = vector - vector.mean()

@@ -84,7 +84,7 @@ def _below(folder: str) -> Iterator[Path]:
     for entry in inside:
         if entry.is_dir(follow_symlinks=False):
             yield from _below(entry.path)
-        elif os.path.splitext(entry.name)[1].lower() in ENDINGS and entry.is_file():
+        elif os.path.splitext(entry.name)[1].lower() in ENDINGS and os.path.isfile(entry.path):  # no error for loops
             yield Path(entry.path)
 
 

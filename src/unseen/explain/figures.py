@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from unseen.backbones import open_picture
 from unseen.errors import DataError
 from unseen.explain.sheet import AGAINST, FOR, class_label, new_figure, shorten, style
 from unseen.files import write_with
+from unseen.pictures import open_picture
 from unseen.recognizer import Candidate, Explanation, Reason
 from unseen.training.references import Neighbour
 

@@ -14,13 +14,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unseen.backbones import Backbone, open_picture, upright_rgb
+from unseen.backbones import Backbone
 from unseen.classes import ClassTable
 from unseen.data.columns import Encoding
 from unseen.data.reading import Picture, read_batches
 from unseen.devices import find_device
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.methods import Method
+from unseen.pictures import open_picture, upright_rgb
 from unseen.recognizer.answers import Candidate, Explanation, PartMaps, Prediction
 from unseen.recognizer.card import CardFields
 from unseen.recognizer.look import Look, Reading

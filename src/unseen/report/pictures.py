@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from unseen.backbones import open_picture
 from unseen.explain.figures import thumbnail
+from unseen.pictures import open_picture
 
 
 def data_uri(picture: Image.Image, quality: int = 86) -> str:

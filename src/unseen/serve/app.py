@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.resources import files
 from typing import Any, NoReturn
 
@@ -13,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from unseen import __version__
 from unseen.errors import UnseenError
@@ -76,9 +78,11 @@ def create_app(
         openapi_url="/api/openapi.json",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         lifespan=lifespan,
         responses={"4XX": {"model": schema.Problem}},
     )
+    app.state.worker = worker
     app.add_middleware(Guard, worker=worker, settings=settings)
     _add_errors(app)
     _add_page(app)
@@ -115,8 +119,9 @@ def create_app(
         """Name what one or many pictures show. A picture that cannot be read has an error in its entry."""
         sent, form = await read_uploads(request, "pictures", settings)
         choice = _choice(form)
-        found = await worker.do(lambda: service.predict(sent, choice))
-        return schema.Predictions(predictions=found)
+        await worker.do(lambda: service.check(choice))  # a wrong choice is no picture's error
+        # one by one, so that others' requests come in between
+        return schema.Predictions(predictions=[await worker.do(partial(service.predict, s, choice)) for s in sent])
 
     explain_fields = {"picture": FILE, "target": {"type": "string"}, "rival": {"type": "string"}, **CHOICE}
 
@@ -140,7 +145,8 @@ def create_app(
     @app.get("/api/separate")
     async def separate(first: str, second: str) -> schema.Separation:
         """What tells two classes apart, and what to find out of them to tell them apart better."""
-        return await worker.do(lambda: service.separate(first, second))
+        with worker.place():
+            return await worker.do(lambda: service.separate(first, second))
 
     @app.get("/api/classes", response_model_exclude_none=True)
     async def classes() -> schema.Classes:
@@ -170,7 +176,8 @@ def create_app(
     @app.get("/api/classes/{name:path}")
     async def one_class(name: str) -> schema.ClassEntry:
         """A class with its attribute values."""
-        return service.entry(name)
+        with worker.place():
+            return await worker.do(lambda: service.entry(name))
 
     @app.patch("/api/classes/{name:path}")
     async def edit(name: str, change: schema.ClassChange) -> schema.Changed:
@@ -217,6 +224,9 @@ def _add_errors(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         return problem(422, _first(error.errors()), "see /api/openapi.json for the fields")
 
+    async def gone(_: Request, error: Exception) -> Response:  # of which nothing arrives any more
+        return problem(400, "the connection ended within the request", "send it again")
+
     async def failed(_: Request, error: Exception) -> Response:  # answers outside the guard
         mend = "report it with the picture or request that did it"
         return problem(500, "the server failed; its log says more", mend, HEADERS)
@@ -224,6 +234,7 @@ def _add_errors(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, refused)
     app.add_exception_handler(UnseenError, mendable)
     app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(Exception, failed)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -16,6 +18,8 @@ from unseen.serve.worker import Worker
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 JSON_LIMIT = 4 * 2**20
+LONGEST = 500
+"""Characters of an error."""
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
@@ -26,12 +30,19 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
+NO_STORE = {"Cache-Control": "no-store"}
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/@?#\[\]\\]+)(:[0-9]{1,5})?", re.IGNORECASE)
 
 
 def problem(status: int, error: str, mend: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    """An error as the API says it."""
-    return JSONResponse({"error": error, "mend": mend}, status, headers)
+    """An error as the API says it; what it quotes of a request may be long, and no text."""
+    lines = {
+        key: "".join(c if c.isprintable() else "\ufffd" for c in text)
+        for key, text in (("error", error), ("mend", mend))
+    }
+    return JSONResponse({k: v if len(v) <= LONGEST else f"{v[:LONGEST]}..." for k, v in lines.items()}, status, headers)
 
 
 class Guard:
@@ -63,7 +74,8 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers[name] = value
-                headers.setdefault("Cache-Control", "no-store")
+                for name, value in NO_STORE.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         headers = Headers(scope=scope)
@@ -95,20 +107,28 @@ class Guard:
             return
         origin = headers.get("origin")
         if origin is not None:
-            netloc = urlsplit(origin).netloc.lower()
-            if netloc != host.lower() and (urlsplit(origin).hostname or "") not in self.settings.hosts:
+            if not self._own(origin, host):
                 raise Refusal(403, f'a page of "{origin[:100]}" may not use this server', "use this server's own page")
         elif headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             raise Refusal(403, "a page of another site may not use this server", "use this server's own page")
-        length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > limit:
+        length = headers.get("content-length")
+        if length is not None and "transfer-encoding" in headers:  # a proxy may have read the other one
+            raise Refusal(400, "two lengths in one request", "send Content-Length alone", {"Connection": "close"})
+        if length is not None and (not length.isdecimal() or int(length) > limit):
             raise _too_large(limit)
 
-    def _known(self, host: str) -> bool:
+    def _own(self, origin: str, host: str) -> bool:
         try:
-            name = urlsplit(f"//{host}").hostname or ""
+            found = urlsplit(origin)
+            return found.netloc.lower() == host.lower() or (found.hostname or "") in self.settings.hosts
         except ValueError:
             return False
+
+    def _known(self, host: str) -> bool:
+        found = _HOST.fullmatch(host)
+        if found is None:
+            return False
+        name = found[1].lower().strip("[]")
         if name in self.hosts:
             return True
         try:  # an address is not a name, so nobody can have pointed it here
@@ -142,14 +162,13 @@ class Guard:
 
     async def _drain(self, headers: Headers, receive: Receive) -> None:
         """Read and drop what a refused client still sends, within reason: many listen only once all is sent."""
-        length = headers.get("content-length", "0")
-        if length.isdecimal() and 0 < int(length) <= 4 * self.settings.max_upload:
-            try:
-                async with asyncio.timeout(min(5.0, self.settings.read_seconds)):
-                    while (await receive()).get("more_body", False):
-                        pass
-            except TimeoutError:
-                pass
+        length, most = headers.get("content-length", "1"), 4 * self.settings.max_upload
+        if not length.isdecimal() or int(length) > most or "expect" in headers:  # who expects waits for the answer
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(5.0, self.settings.read_seconds)):
+                while most > 0 and (message := await receive()).get("more_body", False):
+                    most -= len(message["body"])
 
 
 def _too_large(limit: int) -> Refusal:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 Among = Literal["all", "seen", "unseen"]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
-Values = dict[str, FiniteFloat]
+Asked = Annotated[str, StringConstraints(max_length=1000)]
+"""What may be a name."""
+LARGEST = 1e12
+"""Of class values and scores; beyond it sums overflow."""
+Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
+Values = dict[Asked, Number]
 
 
 class Sent(BaseModel):
@@ -29,8 +34,8 @@ class Choice(Sent):
 
     top: int = Field(default=5, ge=1, le=1000, description="classes given")
     among: Among = Field(default="all", description="all, seen or unseen classes")
-    only: list[str] = Field(default=[], description="if any: choose among these alone")
-    exclude: list[str] = Field(default=[], description="leave these out")
+    only: list[Asked] = Field(default=[], max_length=1000, description="if any: choose among these alone")
+    exclude: list[Asked] = Field(default=[], max_length=1000, description="leave these out")
 
 
 class Candidate(BaseModel):
@@ -71,8 +76,8 @@ class Predictions(BaseModel):
 class Look(Sent):
     """What the model read off a picture: all that ranking needs."""
 
-    attribute_scores: list[FiniteFloat] = Field(description="psi, one an attribute, in the order of /api/about")
-    query: list[FiniteFloat] | None = Field(
+    attribute_scores: list[Number] = Field(description="psi, one an attribute, in the order of /api/about")
+    query: list[Number] | None = Field(
         default=None, description="of a model that compares pictures with classes as a whole: the picture's numbers"
     )
 
@@ -138,8 +143,8 @@ class RankRequest(Choice):
 
     look: Look
     corrections: Values = Field(default={}, description="attribute to value, in the class table's unit")
-    target: str | None = Field(default=None, description="class to explain; default the best")
-    rival: str | None = Field(default=None, description="class to compare with; default the best other one")
+    target: Asked | None = Field(default=None, description="class to explain; default the best")
+    rival: Asked | None = Field(default=None, description="class to compare with; default the best other one")
 
 
 class ClassEntry(BaseModel):
@@ -160,7 +165,7 @@ class NewClass(Sent):
     """A class to add."""
 
     name: Name
-    like: str | None = Field(default=None, description="a class whose values it starts from; else 0")
+    like: Asked | None = Field(default=None, description="a class whose values it starts from; else 0")
     values: Values = Field(default={}, description="attribute to value, in the class table's unit")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import unicodedata
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,9 @@ PREVIEW = 900
 THUMBNAIL = 160
 """Longest sides of sent pictures."""
 NEAREST = 6
+ROWS = 1000
+"""Classes of one table."""
+_NO_NAME = {"Cc", "Cs", "Cn", "Zl", "Zp"}
 
 
 class Service:
@@ -50,14 +54,15 @@ class Service:
             check_correctable(recognizer)
         except UnseenError as error:
             self.no_corrections = f"{error.problem}; {error.mend}"
+        self._most = len(recognizer.table) + settings.added
         self._trained = recognizer.table if settings.save is None else trained_table(settings.save)
 
-    def predict(self, pictures: Sequence[Upload], choice: schema.Choice) -> list[schema.Prediction]:
-        """What pictures show, one at a time, so that one decoded picture is in memory."""
-        self.recognizer.choices(**_among(choice))  # a wrong choice is no picture's error
-        return [self._predict(upload, choice) for upload in pictures]
+    def check(self, choice: schema.Choice) -> None:
+        """Raise where there is nothing to choose from."""
+        self.recognizer.choices(**_among(choice))
 
-    def _predict(self, upload: Upload, choice: schema.Choice) -> schema.Prediction:
+    def predict(self, upload: Upload, choice: schema.Choice) -> schema.Prediction:
+        """What a picture shows, or why it cannot be said."""
         try:
             image = decode(upload, self.settings.max_pixels)
             (found,) = self.recognizer.predict([image], top=choice.top, batch_size=1, workers=0, **_among(choice))
@@ -207,6 +212,8 @@ class Service:
         if suffix == ".xlsx":
             _check_workbook(data, self.settings.max_upload)
         described = read_described(Path(f"upload{suffix}"), data)
+        if len(described) > ROWS:
+            raise Refusal(413, f"{len(described)} classes in one table", f"send at most {ROWS} at once")
         names = [one.name for one in described if one.name is not None]
         if len(names) < len(described):
             raise DataError("the table does not say which class it is of", mend='give it a column "class"')
@@ -218,6 +225,10 @@ class Service:
 
     def _add(self, name: str, values: np.ndarray) -> None:
         self._must_be_new(name)
+        if len(self.recognizer.table) >= self._most:
+            raise Refusal(409, f"{self.settings.added} classes were added already", "remove some")
+        if np.abs(values).max() > schema.LARGEST:
+            raise Refusal(422, f'class "{name}": a value beyond {schema.LARGEST:g}', "use a larger unit")
         self.recognizer.add_class(name, values, seen=self._was_seen(name))
 
     def edit(self, name: str, change: schema.ClassChange) -> schema.Changed:
@@ -251,6 +262,8 @@ class Service:
             raise Refusal(404, error.problem, error.mend or "") from None
 
     def _must_be_new(self, name: str) -> None:
+        if len(name) > 200 or name in (".", "..") or any(unicodedata.category(c) in _NO_NAME for c in name):
+            raise Refusal(422, "no name for a class", "give it at most 200 characters, all of them visible")
         if name in self.recognizer.table.names:
             raise Refusal(409, f'there is a class "{name}" already', "choose another name")
 

@@ -17,7 +17,10 @@ class Settings:
         max_pixels: of one picture.
         max_pictures: of one request.
         queue: requests that are read, wait or are answered at one time; any more are turned away.
-        read_seconds: how long a client may take to send its request.
+        read_seconds: how long a client may take to send a request's body, or to go on reading an answer.
+        head_seconds: how long a connection may have no request under way.
+        connections: at one time; then the one that waited longest without a request is closed.
+        added: classes beyond those that the model came with.
         hosts: host names it answers to besides IP addresses and localhost.
         save: the model's folder, whose ``classes-in-use.csv`` follows every change of the classes; ``None`` keeps
             changes in memory.
@@ -28,6 +31,9 @@ class Settings:
     max_pictures: int = 64
     queue: int = 64
     read_seconds: float = 60.0
+    head_seconds: float = 20.0
+    connections: int = 800
+    added: int = 10_000
     hosts: tuple[str, ...] = ()
     save: Path | None = None
 

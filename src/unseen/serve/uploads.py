@@ -12,8 +12,8 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from unseen.backbones import upright_rgb
 from unseen.errors import DataError
+from unseen.pictures import upright_rgb
 from unseen.serve.settings import Refusal, Settings
 
 Image.init()  # else Image.open does not know all of them
@@ -47,8 +47,11 @@ async def read_form(request: Request, settings: Settings) -> FormData:
     Raises:
         Refusal: it is none, or holds too many pictures or fields.
     """
-    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+    kind = request.headers.get("content-type", "").lower()
+    if not kind.startswith("multipart/form-data"):
         raise Refusal(415, "the body is not multipart/form-data", "send pictures as form fields, as curl -F does")
+    if "charset" in kind:  # which may name any of Python's codecs
+        raise Refusal(400, "a form with a charset", "send UTF-8, and do not say so")
     parser = MultiPartParser(
         request.headers,
         request.stream(),

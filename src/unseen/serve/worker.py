@@ -31,6 +31,7 @@ class Worker:
     def __init__(self, places: int) -> None:
         self.places = places
         self.taken = 0
+        self._stopping = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="recognizer")
         self._seconds = 0.1
 
@@ -53,7 +54,13 @@ class Worker:
             self.taken -= 1
 
     async def do(self, work: Callable[[], T]) -> T:
-        """Run in the thread, in turn."""
+        """Run in the thread, in turn.
+
+        Raises:
+            Refusal: 503, the server is being stopped.
+        """
+        if self._stopping:
+            raise _stopping()
 
         def timed() -> T:
             start = time.perf_counter()
@@ -62,8 +69,23 @@ class Worker:
             finally:
                 self._seconds += 0.1 * (time.perf_counter() - start - self._seconds)
 
-        return await asyncio.get_running_loop().run_in_executor(self._thread, timed)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, timed)
+        except asyncio.CancelledError:
+            if self._stopping:
+                raise _stopping() from None
+            raise
+
+    def stop(self) -> None:
+        """Let what runs finish, refuse what waits; returns at once."""
+        self._stopping = True
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     def close(self) -> None:
-        """Finish what runs, drop what waits."""
-        self._thread.shutdown(cancel_futures=True)
+        """The same, and wait for what runs."""
+        self.stop()
+        self._thread.shutdown()
+
+
+def _stopping() -> Refusal:
+    return Refusal(503, "the server is being stopped", "try again later", {"Connection": "close"})

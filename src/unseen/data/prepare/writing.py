@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from unseen.classes import write_attributes
 from unseen.data.dataset import Dataset
@@ -18,6 +17,7 @@ from unseen.data.folder import FEATURES, load_folder
 from unseen.data.prepare.benchmark import Material
 from unseen.errors import DataError
 from unseen.files import write_json, write_text, write_with
+from unseen.pictures import opened_picture
 from unseen.progress import Report, silent
 
 RECORD = "prepared.json"
@@ -94,17 +94,13 @@ def _cut_out(folder: Path, material: Material, report: Report) -> tuple[str, ...
     for i, (file, name, box) in enumerate(zip(material.files, material.classes(), material.objects, strict=True)):
         target = folder / name / f"{Path(file).stem}-{i + 1:05d}.jpg"
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with Image.open(file) as picture:
-                left, top = (min(max(int(box[k]) - 1, 0), picture.size[k] - 1) for k in (0, 1))
-                right, bottom = (
-                    min(max(int(box[k + 2]), start + 1), picture.size[k]) for k, start in ((0, left), (1, top))
-                )
-                picture.convert("RGB").crop((left, top, right, bottom)).save(target, quality=QUALITY)
-        except OSError as error:
-            raise DataError(
-                f"not a picture that Pillow can read ({error})", where=file, mend="unpack it again"
-            ) from None
+        with opened_picture(file) as picture:
+            left, top = (min(max(int(box[k]) - 1, 0), picture.size[k] - 1) for k in (0, 1))
+            right, bottom = (
+                min(max(int(box[k + 2]), start + 1), picture.size[k]) for k, start in ((0, left), (1, top))
+            )
+            part = picture.convert("RGB").crop((left, top, right, bottom))
+        part.save(target, quality=QUALITY)
         names.append(target.relative_to(folder).as_posix())
         report("cutting out objects", i + 1, len(material.files))
     return tuple(names)

@@ -1,0 +1,113 @@
+"""Picture files: opened, judged by their headers, upright and in 8-bit RGB; what is broken is named in a line."""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from unseen.errors import DataError
+
+FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "ICO", "PCX", "SGI", "QOI"),
+    "PSD",
+)
+"""Pillow's formats that are read; told by the content. Of others some start programs (EPS) or need them."""
+ELONGATION = 50
+"""How many times longer than the other a side of a picture may be."""
+_BAND = 256
+
+
+def is_elongated(width: int, height: int) -> bool:
+    """Whether a picture, a few bytes perhaps, would be a gigabyte once its short side is resized."""
+    return max(width, height) > ELONGATION * min(width, height)
+
+
+@contextmanager
+def opened_picture(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """A picture file whose header is read, and no pixel yet.
+
+    Raises:
+        DataError: it holds no picture of :data:`FORMATS`, or one of too many pixels, or what is done with it fails as
+            broken pictures do; it names the file.
+    """
+    with _unreadable(path):
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):  # to open a pipe or a device may never end
+            kind = "a folder" if stat.S_ISDIR(mode) else "no file, but a pipe or a device"
+            raise DataError(kind, where=path, mend="name a picture's file")
+        with Image.open(path, formats=_formats()) as image:
+            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+            yield image
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def open_picture(path: str | os.PathLike[str]) -> Image.Image:
+    """The picture in a file, upright and in 8-bit RGB; DataError names a file that holds none."""
+    with opened_picture(path) as image:
+        return upright_rgb(image)
+
+
+def upright_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Width and height of the picture in a file once it is turned as its EXIF orientation says; no pixel is read."""
+    with opened_picture(path) as image:
+        # of a TIFF, Pillow gives the turned size itself
+        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8) and image.format != "TIFF"
+        return (image.height, image.width) if turned else image.size
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF orientation says, in 8-bit RGB; what is transparent becomes white."""
+    with _unreadable(getattr(image, "filename", "picture")):
+        image = ImageOps.exif_transpose(image)
+        if image.mode == "F":
+            raise ValueError("floating-point pixels have no fixed range")
+        if image.mode.startswith("I"):  # 16-bit greys, which Pillow's own conversion clips at 255
+            return eight_bit(image).convert("RGB")
+        if image.has_transparency_data:
+            flat = Image.new("RGB", image.size)
+            for top in range(0, image.height, _BAND):  # in bands, so that a large picture is not held four times
+                box = (0, top, image.width, min(top + _BAND, image.height))
+                band = image.crop(box).convert("RGBA")
+                white = Image.new("RGBA", band.size, "white")
+                flat.paste(Image.alpha_composite(white, band).convert("RGB"), box)
+            return flat
+        return image.convert("RGB")
+
+
+def eight_bit(image: Image.Image) -> Image.Image:
+    """16-bit greys, in whichever of Pillow's integer modes, as 8-bit ones."""
+    return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+
+
+@contextmanager
+def _unreadable(where: object) -> Iterator[None]:
+    """Turns what Pillow raises on bad files, which may be anything, into a DataError that names the file."""
+    try:
+        yield
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError("no such picture", where=where) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"too large: {_line(error)}", where=where, mend="save it smaller") from None
+    except Image.UnidentifiedImageError:
+        raise DataError("not a picture that Pillow can read", where=where, mend="replace or remove it") from None
+    except Exception as error:
+        raise DataError(f"broken picture: {_line(error)}", where=where, mend="replace or remove it") from None
+
+
+def _line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
