@@ -206,7 +206,7 @@ class Pictures:
         return len(self.regions)
 
     def batch(self, positions):
-        return self.regions[torch.from_numpy(positions)]
+        return self.regions[torch.as_tensor(positions)]
 
 
 @pytest.mark.parametrize("name", NAMES)

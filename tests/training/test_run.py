@@ -329,7 +329,7 @@ def test_a_run_whose_loss_grew_says_so(do, tmp_path):
     good = do("global", tmp_path / "good", recipe={"epochs": "2"})
     assert good.results["warnings"] == []
     run = do("global", tmp_path / "bad", recipe={"epochs": "2", "lr": "20"})
-    assert any("seed-0/final: the loss grew from " in note for note in run.results["warnings"])
+    assert any("seed-0/validation: the loss grew from " in note for note in run.results["warnings"])
 
 
 def test_a_graph_needs_a_gpu(do, tmp_path):
