@@ -242,7 +242,7 @@ def writings(base: Path) -> list[Writing]:
     new = ["--set", f"{_attribute(model)}=1"]
     cached = ["--cache", base / "cache", *cpu]
     return [
-        Writing("init", lambda f: command("init", f / "mine")),
+        Writing("init", lambda f: command("init", f / "mine", "--format", "csv")),
         Writing("prepare", lambda f: lambda: prepare_tiny(f / "cub")),
         Writing("import", lambda f: command("import", base / "x.hdf5", f / "cub", "--name", "x"), a_dataset),
         Writing("train", train("msdn", "--epochs", "1")),

@@ -23,7 +23,14 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     ready = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
     about = dict(metadata or {})
     about[SEAL] = _digest(ready, about)
-    write_with(path, lambda temporary: save_file(ready, temporary, about))
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file(ready, temporary, about)
+        except SafetensorError as error:  # in which it wraps what the system said
+            raise OSError(str(error)) from None
+
+    write_with(path, write)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

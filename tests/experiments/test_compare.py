@@ -14,7 +14,7 @@ import time
 import numpy as np
 import pytest
 
-from unseen.errors import UnseenError
+from unseen.errors import RunError, UnseenError
 from unseen.evaluation.metrics import Decisions, Resampled, difference, harmonic, resample
 from unseen.experiments import compare as comparing
 from unseen.experiments import worker
@@ -306,6 +306,14 @@ def test_validation_only_never_reads_a_test_picture(here, asked, tiny_guide, tin
             assert entry["T1"] == pytest.approx(chosen["validation"]["T1"], abs=1e-12)
             assert entry["chosen"].get("epoch") == chosen.get("epoch")
     assert (tmp_path / "compare-validation.md").is_file()
+
+
+def test_two_at_once_on_one_folder(asked, tmp_path):
+    from filelock import FileLock
+
+    with FileLock(tmp_path / ".lock"), pytest.raises(RunError, match="another process is working on this comparison"):
+        compare(asked(ROWS[:2]), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [".lock"]
 
 
 WAIT = "import sys; from unseen.experiments.worker import Task, run_worker; run_worker(Task.from_json(sys.argv[1]))"

@@ -237,9 +237,10 @@ def test_stopped_run_resumes_to_the_same_bytes(do, both, tmp_path):
     assert resumed.results["protocols"] == both.results["protocols"]
 
 
-def test_two_processes_on_one_run(do, both, tiny_guide, tiny_backbone, cache):
+def test_two_processes_on_one_run(do, both, tiny_guide, tiny_backbone, cache, monkeypatch):
     from filelock import FileLock
 
+    monkeypatch.setattr("unseen.training.run.PATIENCE", 0.1)
     with FileLock(both.folder / ".lock"), pytest.raises(RunError, match="another process"):
         do("msdn", both.folder, protocols=("honest", "paper"), seeds=(0, 1))
 

@@ -75,13 +75,13 @@ def write_template(folder: Path, format: str = "xlsx") -> list[Path]:
     images = folder / "images" if (folder / "images").is_dir() else folder
     found = sorted({Path(file).parts[0] for file in find_files(images)[0] if len(Path(file).parts) > 1})
     rows = [(name, *[""] * (len(HEADER) - 1)) for name in found] or ROWS
-    _write_table(table, HEADER, rows, folder)
     written = [table, folder / "README.txt"]
     write_text(written[1], HELP.format(table=table.name, folder=folder))
     if not found:
         for name, *_ in rows:
-            (folder / "images" / name).mkdir(parents=True)
+            (folder / "images" / name).mkdir(parents=True, exist_ok=True)
         written.append(folder / "images")
+    _write_table(table, HEADER, rows, folder)  # last, since a table that is there is never written over
     return written
 
 
@@ -191,7 +191,9 @@ def _write_table(
     sheet.column_dimensions["A"].width = 120
     for (cell,) in sheet.iter_rows():
         cell.alignment = Alignment(wrap_text=True, vertical="top")
-    write_with(path, book.save)
+    content = io.BytesIO()  # half an archive complains when it is collected
+    book.save(content)
+    write_with(path, lambda temporary: temporary.write_bytes(content.getvalue()))
 
 
 def _csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 import unseen
 from unseen.backbones import BackboneSpec
 from unseen.data.catalogue import cache_folder, load_dataset
@@ -79,7 +81,7 @@ def compare(
         The content of ``compare.json``, see :func:`gather`.
 
     Raises:
-        UnseenError: something is wrong with what is asked; nothing has been done then.
+        UnseenError: something is wrong with what is asked, or another process is at it; nothing has been done then.
         KeyboardInterrupt: stopped on request, after writing the tables.
     """
     folder = Path(folder)
@@ -92,6 +94,18 @@ def compare(
             earlier_config(folder / variant.folder, configs[variant.name])
         except UnseenError as error:
             raise UnseenError(error.problem, where=error.where or variant.name, mend=error.mend) from None
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        held = FileLock(folder / ".lock").acquire(timeout=0)
+    except Timeout:
+        raise RunError("another process is working on this comparison", where=folder, mend="wait for it") from None
+    with held:
+        return _compare(asked, folder, configs, dataset, say)
+
+
+def _compare(
+    asked: Comparison, folder: Path, configs: Mapping[str, RunConfig], dataset: Dataset, say: Callable[[str], None]
+) -> dict[str, Any]:
     left = [v for v in asked.variants if not _is_done(asked, folder / v.folder, configs[v.name], dataset)]
     errors = {v.name: "not finished; repeat the command" for v in left}
     try:
@@ -108,8 +122,7 @@ def compare(
                 errors[variant.name] = str(error)
                 say(f"{variant.name} failed: {error}")
     except KeyboardInterrupt:
-        if folder.is_dir():
-            write_comparison(gather(asked, folder, dataset, errors), folder, name(asked))
+        write_comparison(gather(asked, folder, dataset, errors), folder, name(asked))
         raise
     found = gather(asked, folder, dataset, errors)
     write_comparison(found, folder, name(asked))

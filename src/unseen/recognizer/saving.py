@@ -222,7 +222,9 @@ def save(
     recognizer: Recognizer, folder: Path, include_backbone: bool, include_references: bool, card: CardFields
 ) -> Path:
     """See :meth:`unseen.recognizer.model.Recognizer.save`."""
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / FACTS).is_file():
+    inside = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    begun = inside <= {*FILES, TOWER} and bool(inside & {WEIGHTS, BACKBONE})  # by a save that was stopped
+    if inside and FACTS not in inside and not begun:
         raise RunError("the folder is not empty and holds no saved model", where=folder, mend="choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     method, table = recognizer.method, recognizer.table

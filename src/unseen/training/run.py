@@ -57,6 +57,9 @@ from unseen.training.protocols import (
 )
 from unseen.training.rehearsal import needs_rehearsal, rehearsal_summary, rehearse
 
+PATIENCE = 5.0
+"""Seconds to wait for a run's folder: a row's worker writes its checkpoint when its parent has been killed."""
+
 
 def default_backbone(dataset: str, device: str = "cuda") -> BackboneSpec:
     """The backbone where none is named: fieldguide's own on fieldguide, else ImageNet's ResNet-101 at 448 px.
@@ -280,7 +283,7 @@ def fit(
         on_plan(plan)
     lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=PATIENCE)
     except Timeout:
         raise RunError("another process is working on this run", where=folder, mend="wait for it") from None
     with lock:
