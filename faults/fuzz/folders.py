@@ -159,6 +159,7 @@ def _same_class_twice(root: Path, rng: Random) -> None:
                 )
             )
         ),
+        symlinks=True,
     )
 
 
