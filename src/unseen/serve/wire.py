@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from typing import Any
+from typing import Any, cast
 
 import h11
 import uvicorn
@@ -124,7 +124,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish what is being computed, refuse what waits for that."""
-        self.config.app.state.worker.stop()
+        cast(Any, self.config.app).state.worker.stop()
         for connection in list(self.server_state.connections):
             if isinstance(connection, Wire):
                 connection.stop()
