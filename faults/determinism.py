@@ -10,8 +10,6 @@ same files, apart from what says when and how long.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -22,6 +20,7 @@ from typing import Any
 from benchmarks.measured import ROOT
 
 from faults.campaign import Outcome, Report
+from faults.kill import contents, differences
 
 METHODS = ("eszsl", "global", "msdn", "msdnpp", "mgmrn")
 VARIANTS: dict[str, tuple[tuple[str, ...], str]] = {
@@ -31,7 +30,6 @@ VARIANTS: dict[str, tuple[tuple[str, ...], str]] = {
     "4 readers, from disk": (("--workers", "4", "--memory", "0"), "3"),
 }
 """Options of ``unseen train`` and the hash seed."""
-TIMES = ("seconds", "peak_memory_mb")
 SMALL = {"mgmrn": ("--stage=-3,-2,-1", "--recipe", "batch_size=8", "--recipe", "shots=2")}
 """Options that a method needs on a small network."""
 
@@ -40,47 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--species", type=int, default=12, help="of the drawn dataset")
     parser.add_argument("--seed", type=int, default=0)
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """Digest of every file that a run's numbers stand in, times apart."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        name = str(path.relative_to(folder))
-        if path.is_file() and "tensorboard" not in name and path.name not in (".lock", "report.html"):
-            data = path.read_bytes()
-            if path.suffix in (".json", ".jsonl"):
-                data = json.dumps([_timeless(json.loads(line)) for line in _documents(path)]).encode()
-            elif path.suffix == ".safetensors":
-                data = _tensors(data)
-            found[name] = hashlib.sha256(data).hexdigest()
-    return found
-
-
-def _documents(path: Path) -> list[str]:
-    text = path.read_text(encoding="utf-8")
-    return text.splitlines() if path.suffix == ".jsonl" else [text]
-
-
-def _tensors(data: bytes) -> bytes:
-    """A safetensors file with what its metadata says of times taken out."""
-    end = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:end])
-    told = header.get("__metadata__", {})
-    for name, text in told.items():
-        told[name] = _timeless(json.loads(text)) if text.startswith("{") else text
-    return json.dumps(header, sort_keys=True).encode() + data[end:]
-
-
-def _timeless(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _timeless(v) for k, v in value.items() if k not in TIMES}
-    return [_timeless(v) for v in value] if isinstance(value, list) else value
-
-
-def differences(first: dict[str, str], second: dict[str, str]) -> list[str]:
-    """Names of files that only one has, or that differ."""
-    return [name for name in sorted({*first, *second}) if first.get(name) != second.get(name)]
 
 
 def train(method: str, dataset: Path, folder: Path, cache: Path, options: tuple[str, ...], hash_seed: str) -> None:
@@ -115,7 +72,7 @@ def run(options: argparse.Namespace, report: Report) -> Outcome:
                     continue
                 differ = differences(pattern, found)
                 row[name] = "equal" if not differ else f"{len(differ)} differ"
-                failures += [f"{method}, {name}: {file} is not that of the first run" for file in differ]
+                failures += [f"{method}, {name}: {line}" for line in differ]
                 report(f"{method}, {name}: {row[name]}")
             rows.append(row)
     return Outcome({"The same bytes": rows}, failures)

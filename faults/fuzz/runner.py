@@ -14,6 +14,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -152,9 +153,7 @@ def campaign(
                 if result.outcome == "failed" and keep is not None:
                     kept = keep / f"{result.target}-{seed}-{result.index}"
                     shutil.rmtree(kept, ignore_errors=True)
-                    with contextlib.suppress(
-                        OSError, RecursionError
-                    ):  # pipes cannot be copied, nor what is nested deep
+                    with suppress(OSError, RecursionError):  # pipes cannot be copied, nor what is nested deep
                         shutil.copytree(folder, kept, symlinks=True, ignore_dangling_symlinks=True)
                 shutil.rmtree(folder, ignore_errors=True)
                 yield result
