@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from unseen.data.checks import EXAMPLE
 from unseen.data.folder import find_files
 from unseen.data.tables import SUFFIXES
-from unseen.errors import DataError
+from unseen.errors import DataError, UnseenError
 from unseen.files import write_text, write_with
 
 if TYPE_CHECKING:
@@ -76,12 +76,16 @@ def write_template(folder: Path, format: str = "xlsx") -> list[Path]:
     found = sorted({Path(file).parts[0] for file in find_files(images)[0] if len(Path(file).parts) > 1})
     rows = [(name, *[""] * (len(HEADER) - 1)) for name in found] or ROWS
     written = [table, folder / "README.txt"]
-    write_text(written[1], HELP.format(table=table.name, folder=folder))
     if not found:
         for name, *_ in rows:
             (folder / "images" / name).mkdir(parents=True, exist_ok=True)
         written.append(folder / "images")
-    _write_table(table, HEADER, rows, folder)  # last, since a table that is there is never written over
+    write_text(written[1], HELP.format(table=table.name, folder=folder))
+    try:
+        _write_table(table, HEADER, rows, folder)
+    except UnseenError:
+        written[1].unlink()  # which would stand in the way of a repetition
+        raise
     return written
 
 
@@ -191,9 +195,9 @@ def _write_table(
     sheet.column_dimensions["A"].width = 120
     for (cell,) in sheet.iter_rows():
         cell.alignment = Alignment(wrap_text=True, vertical="top")
-    content = io.BytesIO()  # half an archive complains when it is collected
-    book.save(content)
-    write_with(path, lambda temporary: temporary.write_bytes(content.getvalue()))
+    archive = io.BytesIO()  # half an archive complains when it is collected
+    book.save(archive)
+    write_with(path, lambda temporary: temporary.write_bytes(archive.getvalue()))
 
 
 def _csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
