@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.measured import finish
-from benchmarks.msdn_step import literal_step
+from benchmarks.steps import literal_inference, literal_loss
 from unseen.data.samplers import random_pictures
 from unseen.methods import ClassSpace, create_method, find_preset
 from unseen.methods.base import Recipe
@@ -182,7 +182,7 @@ def literal(data: MadeUp, seed: int, device: torch.device, most: float) -> tuple
     while steps < epoch_ends(shape.train, recipe)[-1] and (steps < 3 or time.perf_counter() - began < most):
         pictures = torch.from_numpy(sampler(steps)).to(device)
         regions = data.train.batch(pictures).float().transpose(1, 2)
-        loss = literal_step(parameters, regions, labels[pictures], z, seen, method.settings)
+        loss = literal_loss(parameters, regions, labels[pictures], z, seen, method.settings)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -194,20 +194,10 @@ def literal(data: MadeUp, seed: int, device: torch.device, most: float) -> tuple
     with torch.no_grad():
         for start in range(0, len(data.test), 64):
             regions = data.test.batch(np.arange(start, min(start + 64, len(data.test)))).float().transpose(1, 2)
-            scores.append(literal_scores(parameters, regions, z, method.settings).cpu().numpy())
+            scores.append(literal_inference(parameters, regions, z, seen, method.settings).cpu().numpy())
     assert len(np.concatenate(scores)) == len(data.test)
     an_epoch = (wait(device) - began) * shape.epochs / epoch_ends(shape.train, recipe)[-1]
     return training + an_epoch, steps
-
-
-def literal_scores(p: Any, f: torch.Tensor, z: torch.Tensor, settings: Any) -> torch.Tensor:
-    f, a = F.normalize(f, dim=1), p["vectors"]
-    s = torch.einsum("kd,dc,bcr->bkr", a, p["a2v_score"], f)
-    first = torch.softmax(torch.einsum("kd,dc,bcr->bkr", a, p["a2v_attention"], f), dim=-1)
-    s2 = torch.einsum("bcr,cd,kd->brk", f, p["v2a_score"], a)
-    second = torch.softmax(torch.einsum("kd,dc,bcr->brk", a, p["v2a_attention"], f), dim=-1)
-    one, two = settings.fusion
-    return (one * (first * s).sum(-1) + two * (second * s2).sum(1)) @ z.T
 
 
 def spread(values: list[float]) -> str:

@@ -12,6 +12,7 @@ from PIL import Image
 
 import unseen as package
 from unseen import Recognizer
+from unseen.files import SEAL
 from unseen.training.checkpoints import load_weights
 from unseen.training.engine import batches
 from unseen.training.protocols import Stagehand, new_method
@@ -263,7 +264,9 @@ def test_explain_says_in_a_line_what_is_missing(unseen, run, tmp_path):
         kept.rename(references)
     before = (run / "manifest.json").read_text()
     picture = pictures(run)[0]
-    (run / "manifest.json").write_text(before.replace(str(Path(picture).parents[1]), "/gone"))
+    gone = json.loads(before.replace(str(Path(picture).parents[1]), "/gone"))
+    del gone[SEAL]  # edited on purpose
+    (run / "manifest.json").write_text(json.dumps(gone))
     try:
         status, out, err = unseen("explain", run, picture, "-o", tmp_path / "a.png", "--device", "cpu")
         assert "by name only" in err

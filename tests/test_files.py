@@ -92,7 +92,9 @@ def test_every_bit_of_tensors_counts(tmp_path):
         path.write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
         with pytest.raises(SafetensorError, match="checksum"):
             load_tensors(path)
-    path.write_bytes(data.replace(b'"step":"7"', b'"step":"8"'))
+    changed = data.replace(b'\\"step\\": \\"7\\"', b'\\"step\\": \\"8\\"')
+    assert changed != data
+    path.write_bytes(changed)
     with pytest.raises(SafetensorError, match="checksum"):
         load_tensors(path)
 

@@ -40,9 +40,10 @@ def test_the_literal_side_tests_as_the_method_does():
             parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
         regions = data.test.batch(range(5))
         z, parameters = data.classes.unit, dict(method.named_parameters())
-        found = gpu_training.literal_scores(parameters, regions.transpose(1, 2), z, method.settings)
+        seen = data.classes.seen
+        found = gpu_training.literal_inference(parameters, regions.transpose(1, 2), z, seen, method.settings)
         branches = method.eval()(regions)
-    torch.testing.assert_close(found, method.fused_attribute_scores(branches) @ z.T, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found, method.class_scores(branches, data.classes), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -55,7 +55,7 @@ print(counted(torch.ones(2)).tolist(), hasattr(torch._dynamo, "eval_frame"))
     assert in_a_new_process(code).strip() == "[3.0, 3.0] True"
 
 
-@pytest.mark.parametrize("name", ["cuda:x", "tpu:", "gpu", "cuda:99", "nonsense"])
+@pytest.mark.parametrize("name", ["cuda:x", "tpu:", "gpu", "cuda:99", "meta", "nonsense"])
 def test_a_device_that_is_not_there_is_one_line(name):
     with pytest.raises(UnseenError, match="device") as caught:
         devices.find_device(name)

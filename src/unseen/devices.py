@@ -6,6 +6,7 @@ import torch
 
 from unseen.errors import UnseenError
 
+KINDS = ("auto", "cpu", "cuda", "mps", "xpu")
 MEND = "auto, cpu, cuda, cuda:1 or mps"
 
 
@@ -28,6 +29,8 @@ def find_device(name: str = "auto") -> torch.device:
         UnseenError: no such device here.
     """
     kind, index = split_device(name)
+    if kind not in KINDS:
+        raise UnseenError(f'no device "{name}"', mend=MEND)
     if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:

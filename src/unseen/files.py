@@ -69,6 +69,11 @@ def _temporary(path: Path) -> Iterator[Path]:
         os.close(handle)
 
 
+def is_left_over(path: Path) -> bool:
+    """Whether a file is one that :func:`write_with` was filling; a killed process leaves it."""
+    return path.name.startswith(".") and path.suffix == ".tmp"
+
+
 def _sweep(path: Path) -> None:
     for name in os.listdir(path.parent):
         if name.startswith(f".{path.name}.") and name.endswith(".tmp"):

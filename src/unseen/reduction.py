@@ -21,12 +21,11 @@ from typing import Self
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from unseen.errors import RunError, UnseenError
-from unseen.files import write_with
+from unseen.tensors import load_tensors, save_tensors
 
 FILE = "reduction.safetensors"
 _LARGEST = 4096
@@ -145,7 +144,7 @@ class Reduction(nn.Module):
         tensors = {} if self.components is None else {"components": self.components.cpu().contiguous()}
         height, width = self.full_grid
         about = {"reduce": str(self.spec), "grid": f"{height}x{width}", "dtype": self.dtype}
-        write_with(path, lambda temporary: save_file(tensors, temporary, about))
+        save_tensors(path, tensors, about)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -156,21 +155,21 @@ class Reduction(nn.Module):
         """
         mend = "train again, or restore the file"
         try:
-            with safe_open(path, "pt") as file:
-                about, names = file.metadata() or {}, list(file.keys())
-                spec = ReductionSpec.parse(about["reduce"])
-                height, width = map(int, about["grid"].split("x"))
-                shape = file.get_slice("components").get_shape() if names else (spec.components, 0)
-                if not (0 < min(height, width) <= max(height, width) <= _LARGEST) or about["dtype"] not in _DTYPES:
-                    raise ValueError
-                if names != ["components"] * bool(spec.components) or len(shape) != 2 or shape[0] != spec.components:
-                    raise ValueError
-                axes = file.get_tensor("components").float() if names else None
+            tensors, about = load_tensors(path)
+            spec = ReductionSpec.parse(about["reduce"])
+            height, width = map(int, about["grid"].split("x"))
+            if not (0 < min(height, width) <= max(height, width) <= _LARGEST) or about["dtype"] not in _DTYPES:
+                raise ValueError
+            axes = tensors.get("components")
+            if list(tensors) != ["components"] * bool(spec.components):
+                raise ValueError
+            if axes is not None and (axes.ndim != 2 or len(axes) != spec.components or not axes.isfinite().all()):
+                raise ValueError
         except FileNotFoundError:
             raise RunError("no such file", where=path, mend=mend) from None
         except (SafetensorError, OSError, KeyError, ValueError, UnseenError) as error:
             raise RunError(f"not a reduction of regions ({error})", where=path, mend=mend) from None
-        return cls(spec, (height, width), axes, about["dtype"])
+        return cls(spec, (height, width), None if axes is None else axes.float(), about["dtype"])
 
 
 _DTYPES = ("float16", "bfloat16", "float32")

@@ -1,4 +1,8 @@
-"""Tensors in safetensors files that carry a checksum of everything in them. No pickle."""
+"""Tensors in safetensors files that carry a checksum of everything in them. No pickle.
+
+All texts are one entry of the file's metadata, since the order of several is not fixed: the same content gives the same
+bytes.
+"""
 
 from __future__ import annotations
 
@@ -14,42 +18,46 @@ from torch import Tensor
 
 from unseen.files import write_with
 
-SEAL = "unseen_sha256"
+ENTRY, SEAL = "unseen", "sha256"
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, str] | None = None) -> None:
     """Write tensors and texts with their checksum, whole or not at all."""
     # clones: safetensors refuses tensors that share memory
     ready = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-    about = dict(metadata or {})
+    about = dict(texts or {})
     about[SEAL] = _digest(ready, about)
-
-    def write(temporary: Path) -> None:
-        try:
-            save_file(ready, temporary, about)
-        except SafetensorError as error:  # in which it wraps what the system said
-            raise OSError(str(error)) from None
-
-    write_with(path, write)
+    write_with(path, lambda temporary: save_file(ready, temporary, {ENTRY: json.dumps(about, sort_keys=True)}))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and texts of a safetensors file; one that carries no checksum is taken as it is.
+    """Tensors and texts of a safetensors file; one of others' making has no checksum, and its metadata as texts.
 
     Raises:
         FileNotFoundError: there is none.
         OSError, SafetensorError: it is damaged.
     """
-    tensors = load_file(path)
-    with safe_open(path, "pt") as opened:
-        about = dict(opened.metadata() or {})
+    tensors, about = load_file(path), read_texts(path)
     if SEAL in about and about.pop(SEAL) != _digest(tensors, about):
         raise SafetensorError("not what was written, by its checksum")
     return tensors, about
 
 
-def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    found = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+def read_texts(path: Path) -> dict[str, str]:
+    """The texts alone, with the checksum among them, which is not compared; raises as :func:`load_tensors`."""
+    with safe_open(path, "pt") as opened:
+        about = dict(opened.metadata() or {})
+    try:
+        texts = json.loads(about[ENTRY]) if ENTRY in about else about
+    except ValueError as error:
+        raise SafetensorError(f"its texts are damaged: {error}") from None
+    if not isinstance(texts, dict):
+        raise SafetensorError("its texts are damaged")
+    return texts
+
+
+def _digest(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
+    found = hashlib.sha256(json.dumps(texts, sort_keys=True).encode())
     for name, value in sorted(tensors.items()):
         found.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
         found.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)

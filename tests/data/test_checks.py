@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unseen.data.checks import ALIKE, check_folder, thumbnail
+from unseen.data.checks import ALIKE, _scan_one, check_folder, thumbnail
+from unseen.pictures import open_picture
 
 NAMES = ("oak", "ash", "elm", "lime", "yew")
 TABLE = """class,lobed,bark,leaf,height m
@@ -234,3 +235,18 @@ def test_a_folder_that_cannot_be_read(folder, ruin, where, text):
     result = check_folder(folder)
     assert not result.ready
     assert (result.of("error")[0].where, result.of("error")[0].what) == (where, text)
+
+
+def test_a_broken_second_frame_does_not_count(tmp_path):
+    frames = [Image.new("RGB", (40, 30), color) for color in ("red", "blue")]
+    for frame in frames:
+        frame.putpixel((3, 3), (0, 255, 0))
+    frames[0].save(tmp_path / "x.tif", save_all=True, append_images=frames[1:])
+    data = bytearray((tmp_path / "x.tif").read_bytes())
+    # the second frame's bits a sample, all three of which stand elsewhere in the file
+    second = [i for i in range(len(data) - 5) if data[i : i + 6] == b"\x08\x00\x08\x00\x08\x00"][-1]
+    data[second : second + 6] = b"\x07\x00\x09\x00\x0b\x00"
+    (tmp_path / "x.tif").write_bytes(data)
+    scan = _scan_one(tmp_path / "x.tif")
+    assert open_picture(tmp_path / "x.tif").size == (40, 30)
+    assert [found for found in scan.found if found[0] == "error"] == []

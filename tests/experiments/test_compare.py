@@ -272,7 +272,7 @@ def test_stopped_and_repeated_is_as_if_never_stopped(done, asked, tmp_path, monk
 
 def test_tables_without_a_single_number(asked, tmp_path, monkeypatch):
     def stop(task):
-        task.folder.mkdir(parents=True)
+        task.folder.mkdir(parents=True, exist_ok=True)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(comparing, "run_worker", stop)

@@ -18,6 +18,7 @@ from pages import sound
 from unseen.backbones import BackboneSpec
 from unseen.errors import RunError
 from unseen.evaluation.metrics import SeenUnseenCurve
+from unseen.files import read_json, write_json
 from unseen.report.page import write_report
 from unseen.report.tables import percent, result_rows
 from unseen.training.protocols import load_decisions
@@ -95,9 +96,9 @@ def changed(guide, folder, keep=lambda images: images["file"].notna(), rename=No
 def edited(run, folder, edit):
     """A copy of a run whose honest results are changed by ``edit``."""
     shutil.copytree(run.folder, folder)
-    results = json.loads((folder / "results.json").read_text())
+    results = read_json(folder / "results.json")
     edit(results["protocols"][run.protocol])
-    (folder / "results.json").write_text(json.dumps(results))
+    write_json(folder / "results.json", results)
     return Run(folder)
 
 

@@ -91,7 +91,9 @@ def test_planted(tmp_path, plant, term, said, at):
     assert said.format(at=at, epoch=(at - 1) // 6 + 1) in str(error)
     assert (error.term, error.step, error.epoch) == (term, at, (at - 1) // 6 + 1)
     assert error.pictures == tuple(NAMES[i] for i in random_pictures(60, 10, 3)(at - 1))
-    assert "and 7 more — --recipe lr=0.001, with another --output; the same command " in str(error)
+    assert "and 7 more — lower the learning rate: --recipe lr=0.001, with another --output; the same command " in str(
+        error
+    )
     if at == 1:
         assert "the same command starts again, into the same steps" in str(error)
         assert not (tmp_path / "bad" / "checkpoint.safetensors").exists()
@@ -251,7 +253,8 @@ def test_names_and_mends():
     where = {"step": 2, "epoch": 1, "names": ["a"], "broken": [], "weights": None, "folder": "run", "kept": None}
     error = diverged({"total": NAN, "weights": NAN}, **where, lr=0.01, precision="bf16-mixed")
     assert str(error) == (
-        "run: total is nan at step 2 (epoch 1), on a — --recipe lr=0.001 or --precision 32-true, with another "
+        "run: total is nan at step 2 (epoch 1), on a — lower the learning rate: --recipe lr=0.001 or "
+        "--precision 32-true, with another "
         "--output; the same command starts again, into the same steps"
     )
     assert diverged({"total": NAN, "part": NAN, "weights": 1.0}, **where, lr=1, precision="32-true").term == "part"

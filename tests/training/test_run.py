@@ -336,3 +336,13 @@ def test_a_run_whose_loss_grew_says_so(do, tmp_path):
 def test_a_graph_needs_a_gpu(do, tmp_path):
     with pytest.raises(UnseenError, match="--graph: needs a CUDA device, and this is cpu — leave out --graph"):
         do("msdn", tmp_path / "run", graph=True, device="cpu")
+
+
+def test_what_a_killed_process_left_is_no_obstacle(do, tmp_path):
+    """Killed while it wrote the first file of the folder, which is a temporary one then."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".config.json.abc123.tmp").write_text("{")
+    made = do("eszsl", folder)
+    assert made.results["protocols"]["honest"]
+    assert not list(folder.glob(".*.tmp"))

@@ -420,11 +420,20 @@ def _scan_one(path: Path) -> _Scan:
             if mode == "CMYK" or mode.startswith("I"):
                 what = "in CMYK, brought to RGB" if mode == "CMYK" else "16-bit greys, brought to 8 bit"
                 found.append(("note", "converted pictures", what, ""))
-            if (frames := getattr(image, "n_frames", 1)) > 1 and kind != "MPO":
+            thumb = thumbnail(image)
+            if (frames := _frames(image)) > 1 and kind != "MPO":
                 found.append(("note", "converted pictures", f"{frames} frames, the first is used", ""))
-            return _Scan(digest, thumbnail(image), tuple(found))
+            return _Scan(digest, thumb, tuple(found))
     except DataError as error:
         return _Scan(digest, None, (("error", broken, error.problem, error.mend or mend),))
+
+
+def _frames(image: Image.Image) -> int:
+    """How many frames can be counted; those after the first are not read, and may be broken."""
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # Pillow looks at each, and raises nearly anything
+        return 1
 
 
 def thumbnail(image: Image.Image) -> np.ndarray | None:

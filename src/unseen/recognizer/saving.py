@@ -25,7 +25,7 @@ from unseen.class_changes import check_tables, reset, table_digests, table_in_us
 from unseen.classes import ClassTable, write_attributes
 from unseen.data.columns import Encoding
 from unseen.errors import RunError, UnseenError
-from unseen.files import read_json, write_json, write_text
+from unseen.files import is_left_over, read_json, write_json, write_text
 from unseen.methods import Method, Settings, find_method
 from unseen.recognizer.card import CardFields, model_card
 from unseen.reduction import FILE as REDUCTION
@@ -222,7 +222,7 @@ def save(
     recognizer: Recognizer, folder: Path, include_backbone: bool, include_references: bool, card: CardFields
 ) -> Path:
     """See :meth:`unseen.recognizer.model.Recognizer.save`."""
-    inside = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    inside = {path.name for path in folder.iterdir() if not is_left_over(path)} if folder.is_dir() else set()
     begun = inside <= {*FILES, TOWER} and bool(inside & {WEIGHTS, BACKBONE})  # by a save that was stopped
     if inside and FACTS not in inside and not begun:
         raise RunError("the folder is not empty and holds no saved model", where=folder, mend="choose another folder")

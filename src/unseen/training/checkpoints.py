@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from unseen.errors import RunError
-from unseen.tensors import load_tensors, save_tensors
+from unseen.tensors import load_tensors, read_texts, save_tensors
 
 _DAMAGED = (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError)
 """What a damaged file raises; a MemoryError where its header promises more than there is."""
@@ -83,9 +83,8 @@ def read_info(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        with safe_open(path, "pt") as opened:
-            info: dict[str, Any] = json.loads(opened.metadata()["info"])
-            return info
+        info: dict[str, Any] = json.loads(read_texts(path)["info"])
+        return info
     except _DAMAGED as error:
         raise RunError(f"damaged checkpoint ({error})", where=path, mend="delete it; the stage starts again") from None
 

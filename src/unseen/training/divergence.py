@@ -102,7 +102,9 @@ def diverged(
         mend = f"extract or import the features again; the same command then {again}"
     else:
         found += f", on {some(names)}"
-        less = f"--recipe lr={lr / 10:g}" + ("" if precision.startswith(("32", "64")) else " or --precision 32-true")
+        less = f"lower the learning rate: --recipe lr={lr / 10:g}"
+        if not precision.startswith(("32", "64")):
+            less += " or --precision 32-true"
         mend = f"{less}, with another --output; the same command {again}, into the same steps"
     about: dict[str, Any] = {"term": term, "step": step, "epoch": epoch, "pictures": broken or names}
     return DivergedError(found, where=folder, mend=mend, **about)

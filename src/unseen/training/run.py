@@ -31,7 +31,7 @@ from unseen.data.reduced import extract_reduced, reduce_store
 from unseen.distributed import first_before_others, is_first, own_folder
 from unseen.errors import RunError, UnseenError
 from unseen.evaluation.metrics import Interval, bootstrap, evaluate, per_class_accuracy
-from unseen.files import read_json, write_json
+from unseen.files import is_left_over, read_json, write_json
 from unseen.methods import find_method, find_preset
 from unseen.methods.base import Recipe, Settings, change_recipe
 from unseen.progress import Report, silent
@@ -273,7 +273,7 @@ def fit(
         config = replace(config, protocols=tuple(p for p in PROTOCOLS if p in wanted))
         config = replace(config, seeds=(*existing.seeds, *(s for s in config.seeds if s not in existing.seeds)))
         plan = replace(plan, config=config)
-    elif folder.is_dir() and any(file.name != ".lock" for file in folder.iterdir()):
+    elif folder.is_dir() and any(not (file.name == ".lock" or is_left_over(file)) for file in folder.iterdir()):
         raise RunError("the folder is not empty and holds no run", where=folder, mend="choose another --output")
     try:
         folder.mkdir(parents=True, exist_ok=True)
