@@ -12,6 +12,7 @@ from unseen import devices
 from unseen.errors import UnseenError
 
 SLOW = (
+    "pandas",
     "torch._dynamo",
     "sympy",
     "lightning_fabric",

@@ -12,9 +12,8 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from unseen.data.tables import flags, no_repeats, numbers, place, read_table
+from unseen.data.tables import flags, no_repeats, numbers, place, read_columns
 from unseen.errors import DataError
 from unseen.files import write_text
 
@@ -250,6 +249,8 @@ class ClassTable:
 
     def to_csv(self, path: Path) -> None:
         """Write ``classes.csv``: class, seen, validation where known, and a column an attribute."""
+        import pandas as pd
+
         frame = pd.DataFrame({"class": self.names, "seen": self.seen.astype(int)})
         if self.validation is not None:
             frame["validation"] = self.validation.astype(int)
@@ -263,34 +264,34 @@ class ClassTable:
         Raises:
             DataError: naming file, row and column of the first thing wrong.
         """
-        frame = read_table(path, ["class", "seen"])
-        if not len(frame):
+        columns = read_columns(path, ["class", "seen"])
+        if not columns["class"]:
             raise DataError("no classes", where=path, mend="one row a class")
-        no_repeats(frame, "class", path)
-        names = [c for c in frame.columns if c not in ("class", "seen", "validation")]
+        no_repeats(columns, "class", path)
+        names = [c for c in columns if c not in ("class", "seen", "validation")]
         if not names:
             raise DataError("no attribute columns", where=path, mend="one column an attribute, after class and seen")
-        values = numbers(frame, names, path)
+        values = numbers(columns, names, path)
         table_attributes = Attributes(tuple(names))
         if attributes is not None and attributes.is_file():
             table_attributes = read_attributes(attributes, names)
-        seen = flags(frame, "seen", path)
-        validation = flags(frame, "validation", path) if "validation" in frame else None
+        seen = flags(columns, "seen", path)
+        validation = flags(columns, "validation", path) if "validation" in columns else None
         empty = np.flatnonzero(~values.any(axis=1))
         if len(empty):
             raise DataError(
-                f'class "{frame["class"].iloc[empty[0]]}" has no attribute at all',
+                f'class "{columns["class"][empty[0]]}" has no attribute at all',
                 where=place(path, int(empty[0])),
                 mend="give it at least one",
             )
         wrong = np.flatnonzero(~seen & (False if validation is None else validation))
         if len(wrong):
             raise DataError(
-                f'validation class "{frame["class"].iloc[wrong[0]]}" is unseen',
+                f'validation class "{columns["class"][wrong[0]]}" is unseen',
                 where=place(path, int(wrong[0]), "validation"),
                 mend="validation classes are seen classes",
             )
-        return cls(tuple(frame["class"]), table_attributes, values, seen, validation)
+        return cls(tuple(columns["class"]), table_attributes, values, seen, validation)
 
 
 def read_attributes(path: Path, names: Sequence[str]) -> Attributes:
@@ -299,9 +300,9 @@ def read_attributes(path: Path, names: Sequence[str]) -> Attributes:
     Raises:
         DataError: an attribute is missing there, unknown here, or named twice.
     """
-    frame = read_table(path, ["attribute"])
-    no_repeats(frame, "attribute", path)
-    rows = {name: i for i, name in enumerate(frame["attribute"])}
+    columns = read_columns(path, ["attribute"])
+    no_repeats(columns, "attribute", path)
+    rows = {name: i for i, name in enumerate(columns["attribute"])}
     for name in names:
         if name not in rows:
             raise DataError(f'attribute "{name}" of the class table is missing', where=path, mend="add a row for it")
@@ -311,12 +312,14 @@ def read_attributes(path: Path, names: Sequence[str]) -> Attributes:
                 f'the class table has no column "{name}"', where=place(path, row, "attribute"), mend="remove it"
             )
     order = [rows[name] for name in names]
-    groups = tuple(frame["group"].iloc[order]) if "group" in frame else ()
-    parts = tuple(frame["part"].iloc[order]) if "part" in frame else ()
+    groups = tuple(columns["group"][i] for i in order) if "group" in columns else ()
+    parts = tuple(columns["part"][i] for i in order) if "part" in columns else ()
     return Attributes(tuple(names), groups, parts)
 
 
 def write_attributes(path: Path, attributes: Attributes) -> None:
     """Write ``attributes.csv``."""
+    import pandas as pd
+
     frame = pd.DataFrame({"attribute": attributes.names, "group": attributes.groups, "part": attributes.parts})
     write_text(path, frame.to_csv(index=False))

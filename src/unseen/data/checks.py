@@ -20,7 +20,7 @@ from PIL import Image
 from unseen.data.columns import Encoding
 from unseen.data.dataset import SPLITS
 from unseen.data.folder import Classes, Pictures, find_files, misfits, read_classes, read_pictures, settle
-from unseen.data.tables import fold, place
+from unseen.data.tables import fold, place, to_numbers
 from unseen.errors import DataError
 from unseen.pictures import eight_bit, is_elongated, opened_picture
 from unseen.progress import Report, silent
@@ -343,7 +343,7 @@ def _check_cells(say: _Speaker, classes: Classes, frame: pd.DataFrame, encoding:
         if column.kind != "ignored" and column.kind != "marks" and 2 * column.blanks > len(frame):
             what = f"{column.blanks} of {len(frame)} cells are blank, and stand for the mean of the others"
             say("warning", "mostly blank", where, what, "fill in more, or remove the column")
-        cells = pd.to_numeric(frame[column.name], errors="coerce").to_numpy(dtype=float)
+        cells = to_numbers(frame[column.name])
         if column.kind in ("number", "as is") and len(cells) > 3 and (np.diff(cells) == 1).all():
             mend = 'if it is a number of the row, remove it or give it the scale "ignore"'
             say("warning", "columns that count rows", where, "it counts the rows", mend)

@@ -19,18 +19,21 @@ choices.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from unseen.classes import SEPARATOR, Attributes
-from unseen.data.tables import as_text, fold, nearest, place, repeats
+from unseen.data.tables import as_text, fold, nearest, place, repeats, to_numbers
 from unseen.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BLANK = {"", "na", "n/a", "?", "unknown"}
 YES_WORDS = {"yes", "y", "true", "present", "x", "✓", "✔", "☑", "+", "1", "1.0"}
@@ -447,7 +450,7 @@ def _notes(columns: Iterable[Column]) -> tuple[str, ...]:
 
 def _plain(cell: str) -> float:
     """A plain number, else NaN; read as the strict tables are."""
-    return float(pd.to_numeric(pd.Series([cell], dtype=str), errors="coerce").iloc[0])
+    return float(to_numbers([cell])[0])
 
 
 def _measure(cell: str) -> tuple[float, str] | None:
@@ -467,7 +470,7 @@ def _read_column(column: Column, cells: list[str]) -> tuple[np.ndarray, list[tup
     """Values ``(rows, attributes)``, NaN where a cell is blank or wrong; and what is wrong, by row."""
     block = np.full((len(cells), len(column.attributes)), np.nan)
     if column.kind == "as is":
-        block[:, 0] = pd.to_numeric(pd.Series(cells, dtype=str), errors="coerce")
+        block[:, 0] = to_numbers(cells)
         block[~np.isfinite(block)] = np.nan
     wrong = []
     known: dict[str, list[float] | None] = {}
@@ -565,10 +568,10 @@ def _settle(columns: list[Column], frame: pd.DataFrame, fixed: list[bool]) -> li
     only = all(free or c.kind in ("as is", "ignored") for c, free in zip(columns, loose, strict=True))
     if not numeric:
         return columns
-    values = np.stack([pd.to_numeric(frame[c.name], errors="coerce").to_numpy(dtype=float) for c in numeric], axis=1)
+    values = np.stack([to_numbers(frame[c.name]) for c in numeric], axis=1)
     values[~np.isfinite(values)] = np.nan
     sound = [all(_measure(cell) or cell.casefold() in BLANK for cell in frame[c.name]) for c in numeric]
-    plain = only and not any(c.unit for c in numeric) and not _ranges(frame[[c.name for c in numeric]])
+    plain = only and not any(c.unit for c in numeric) and not _ranges({cell for c in numeric for cell in frame[c.name]})
     if plain and one_unit(values[:, sound]):
         return [
             replace(c, kind="as is", low=0.0, high=1.0) if free else c for c, free in zip(columns, loose, strict=True)
@@ -580,10 +583,9 @@ def _settle(columns: list[Column], frame: pd.DataFrame, fixed: list[bool]) -> li
     ]
 
 
-def _ranges(frame: pd.DataFrame) -> bool:
+def _ranges(cells: Iterable[str]) -> bool:
     """Whether some cell is a range or has a unit."""
-    cells = pd.Series(list({cell for column in frame for cell in frame[column]}), dtype=str)
-    return any(_measure(cell) is not None for cell in cells[pd.to_numeric(cells, errors="coerce").isna()])
+    return any(_measure(cell) is not None for cell in cells if np.isnan(_plain(cell)))
 
 
 def one_unit(values: np.ndarray) -> bool:
@@ -602,11 +604,11 @@ def one_unit(values: np.ndarray) -> bool:
     return bool(size.max() <= 100 or 10 * size.min() >= size.max())
 
 
-def _own_range(column: Column, cells: pd.Series) -> Column:
-    if column.unit or _ranges(cells.to_frame()):
+def _own_range(column: Column, cells: Iterable[str]) -> Column:
+    if column.unit or _ranges(cells):
         return column
     if {column.low, column.high} <= {0.0, 1.0}:
-        values = set(pd.to_numeric(cells, errors="coerce").dropna())
+        values = {value for value in to_numbers(cells).tolist() if not math.isnan(value)}
         return replace(column, kind="yes/no" if values <= {0.0, 1.0} else "share", low=0.0, high=1.0)
     if column.low >= 0 and column.high <= 1:
         return replace(column, kind="share", low=0.0, high=1.0)

@@ -7,13 +7,16 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from unseen.classes import ClassTable
 from unseen.data.columns import Encoding
 from unseen.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SPLITS = ("trainval", "test_seen", "test_unseen")
 

@@ -8,19 +8,30 @@ from __future__ import annotations
 import csv
 import datetime
 import io
+import math
 import re
 import unicodedata
 import zipfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import pandas as pd
 
 from unseen.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd  # which takes long to import, and a model needs none to be used
+
+
+class Columns(Protocol):
+    """A table of text, by column: a dictionary of lists, or a data frame."""
+
+    def __getitem__(self, name: str, /) -> Any:
+        """The column's cells in order."""
+
 
 MOST_COLUMNS = 20_000
 MOST_CELLS = 2_000_000
@@ -89,7 +100,21 @@ def read_table(
     sheet: str | None = None,
     data: bytes | None = None,
 ) -> pd.DataFrame:
-    """Read a table as stripped text.
+    """What :func:`read_columns` reads as a data frame."""
+    import pandas as pd
+
+    return pd.DataFrame(read_columns(path, required, optional, sheet=sheet, data=data), dtype=str)
+
+
+def read_columns(
+    path: Path,
+    required: Sequence[str] = (),
+    optional: Sequence[str] = (),
+    *,
+    sheet: str | None = None,
+    data: bytes | None = None,
+) -> dict[str, list[str]]:
+    """Read a table as stripped text, by column.
 
     CSV may be separated by commas, semicolons or tabs; with the latter two, decimal commas become points. Of a workbook
     the sheet called like the file is read, or else the first. Percent-formatted cells become ``80%``, dates
@@ -119,7 +144,7 @@ def read_table(
         rows = _parquet_rows(data, path)
     else:
         rows = _text_rows(data, path, required)
-    return _frame(rows, path, required, optional)
+    return _by_column(rows, path, required, optional)
 
 
 def has_sheet(path: Path, sheet: str) -> bool:
@@ -129,7 +154,9 @@ def has_sheet(path: Path, sheet: str) -> bool:
     return any(name.lower() == sheet for name in _open_workbook(path, path, read_only=True).sheetnames)
 
 
-def _frame(rows: list[list[str]], path: Path, required: Sequence[str], optional: Sequence[str]) -> pd.DataFrame:
+def _by_column(
+    rows: list[list[str]], path: Path, required: Sequence[str], optional: Sequence[str]
+) -> dict[str, list[str]]:
     while rows and not any(rows[-1]):
         rows.pop()
     if not rows:
@@ -167,7 +194,7 @@ def _frame(rows: list[list[str]], path: Path, required: Sequence[str], optional:
                 where=place(path, row),
                 mend="give every row as many cells as the header, and put cells with commas in quotes",
             )
-    return pd.DataFrame(body, columns=header, dtype=str)
+    return {name: [cells[i] for cells in body] for i, name in enumerate(header)}
 
 
 def _filled(cells: list[str]) -> int:
@@ -310,7 +337,7 @@ def _cell_text(cell: Any, path: Path) -> str:
 
 def as_text(value: object) -> str:
     """A value of any kind as a cell of text: nothing is blank, 3.0 is 3, lists are joined by semicolons."""
-    if value is None or value is pd.NaT or value is pd.NA:
+    if value is None or type(value).__name__ in ("NaTType", "NAType"):  # of pandas
         return ""
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
@@ -326,6 +353,7 @@ def as_text(value: object) -> str:
 
 
 def _parquet_rows(data: bytes, path: Path) -> list[list[str]]:
+    import pandas as pd
     import pyarrow.parquet as pq
 
     try:
@@ -344,53 +372,63 @@ def _parquet_rows(data: bytes, path: Path) -> list[list[str]]:
     return [[str(c).strip() for c in frame.columns], *map(list, zip(*columns, strict=True))]
 
 
-def numbers(frame: pd.DataFrame, columns: Sequence[str], path: Path) -> np.ndarray:
+def to_numbers(cells: Iterable[str]) -> np.ndarray:
+    """Cells as float64, NaN for anything but a number as pandas reads it."""
+    return np.array([_number(cell) for cell in cells], dtype=float)
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell) if cell.isascii() and "_" not in cell else math.nan
+    except ValueError:
+        return math.nan
+
+
+def numbers(columns: Columns, names: Sequence[str], path: Path) -> np.ndarray:
     """Columns of a text table as float64 ``(rows, columns)``; every cell must hold a finite number."""
-    values = np.empty((len(frame), len(columns)))
-    for j, column in enumerate(columns):
-        values[:, j] = pd.to_numeric(frame[column], errors="coerce")
+    values = np.stack([to_numbers(columns[name]) for name in names], axis=1)
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
         row, j = (int(i) for i in bad[0])
-        cell = frame[columns[j]].iloc[row]
+        cell = list(columns[names[j]])[row]
         what = "the cell is blank" if cell == "" else f'"{cell}" is not a finite number'
         more = f" (and {len(bad) - 1} more such cells)" if len(bad) > 1 else ""
-        raise DataError(what + more, where=place(path, row, columns[j]), mend="write a number")
+        raise DataError(what + more, where=place(path, row, names[j]), mend="write a number")
     return values
 
 
-def bad_flags(frame: pd.DataFrame, column: str, path: Path) -> list[DataError]:
+def bad_flags(columns: Columns, name: str, path: Path) -> list[DataError]:
     """What is wrong with a yes/no column."""
-    bad = np.flatnonzero(~frame[column].str.lower().isin(YES | NO))
     return [
-        DataError(f'"{frame[column].iloc[row]}" is neither 1 nor 0', where=place(path, int(row), column), mend="1 or 0")
-        for row in bad
+        DataError(f'"{cell}" is neither 1 nor 0', where=place(path, row, name), mend="1 or 0")
+        for row, cell in enumerate(columns[name])
+        if cell.lower() not in YES | NO
     ]
 
 
-def flags(frame: pd.DataFrame, column: str, path: Path) -> np.ndarray:
+def flags(columns: Columns, name: str, path: Path) -> np.ndarray:
     """A yes/no column as bool ``(rows,)``; raises the first of :func:`bad_flags`."""
-    for error in bad_flags(frame, column, path):
+    for error in bad_flags(columns, name, path):
         raise error
-    return frame[column].str.lower().isin(YES).to_numpy()
+    return np.array([cell.lower() in YES for cell in columns[name]], dtype=bool)
 
 
-def repeats(frame: pd.DataFrame, column: str, path: Path) -> list[DataError]:
+def repeats(columns: Columns, name: str, path: Path) -> list[DataError]:
     """What is wrong with a column whose values must be there, and each once."""
-    blank = np.flatnonzero(frame[column] == "")
     found = [
-        DataError("the cell is blank", where=place(path, int(row), column), mend="fill it or remove the row")
-        for row in blank
+        DataError("the cell is blank", where=place(path, row, name), mend="fill it or remove the row")
+        for row, value in enumerate(columns[name])
+        if value == ""
     ]
     first: dict[str, int] = {}
-    for row, value in enumerate(frame[column]):
+    for row, value in enumerate(columns[name]):
         if value and first.setdefault(value, row) != row:
             problem = f'"{value}" stands in row {first[value] + 2} already'
-            found.append(DataError(problem, where=place(path, row, column), mend="keep one"))
+            found.append(DataError(problem, where=place(path, row, name), mend="keep one"))
     return found
 
 
-def no_repeats(frame: pd.DataFrame, column: str, path: Path) -> None:
+def no_repeats(columns: Columns, name: str, path: Path) -> None:
     """Raise the first of :func:`repeats`."""
-    for error in repeats(frame, column, path):
+    for error in repeats(columns, name, path):
         raise error
