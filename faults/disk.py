@@ -82,11 +82,12 @@ def run(options: argparse.Namespace, report: Report) -> Outcome:
             report("\n".join([writing.name, *failures[told:]]))
             told = len(failures)
         if not options.only:
-            for name, work in read_only_sources(base).items():
-                done = attempt(work)
-                ok = done.status == 0
-                found["Read-only folder"].append({"command": name, "tries": 1, "finished": int(ok)})
-                failures += [] if ok else [f"{name}: status {done.status}: {done.said.strip()[-300:]}"]
+            with read_only_sources(base) as sources:
+                for name, work in sources.items():
+                    done = attempt(work)
+                    ok = done.status == 0
+                    found["Read-only folder"].append({"command": name, "tries": 1, "finished": int(ok)})
+                    failures += [] if ok else [f"{name}: status {done.status}: {done.said.strip()[-300:]}"]
     facts = {"mounted": disk is not None, "seed": options.seed}
     return Outcome(found, failures, facts)
 
@@ -295,17 +296,26 @@ def benchmark(base: Path) -> Callable[[Path], None]:
     return again
 
 
-def read_only_sources(base: Path) -> dict[str, Callable[[], object]]:
+@contextmanager
+def read_only_sources(base: Path) -> Iterator[dict[str, Callable[[], object]]]:
     """What must work although it may not be written to: dataset, model and a cache that has everything."""
     closed = {name: base / f"closed-{name}" for name in ("tiny", "cache", "model")}
-    for name, place in closed.items():
-        place.mkdir()
-        if mount("--bind", str(base / name), str(place)) or mount("-o", "remount,bind,ro", str(place)):
-            return {}
-    data, cache, model = closed.values()
-    where = ["-o", base / "open", "--cache", cache]
-    picture = next((data / "images").rglob("*.jpg"))
-    return {
-        "train on a read-only folder with a read-only cache": command("train", data, "-m", "eszsl", *BACKBONE, *where),
-        "predict with a read-only model": command("predict", model, picture, "--device", "cpu"),
-    }
+    mounted: list[Path] = []
+    try:
+        for name, place in closed.items():
+            place.mkdir()
+            if mount("--bind", str(base / name), str(place)) or mount("-o", "remount,bind,ro", str(place)):
+                yield {}
+                return
+            mounted.append(place)
+        data, cache, model = closed.values()
+        where = ["-o", base / "open", "--cache", cache]
+        picture = next((data / "images").rglob("*.jpg"))
+        training = command("train", data, "-m", "eszsl", *BACKBONE, *where)
+        yield {
+            "train on a read-only folder with a read-only cache": training,
+            "predict with a read-only model": command("predict", model, picture, "--device", "cpu"),
+        }
+    finally:
+        for place in mounted:
+            subprocess.run(["umount", "-l", place], check=False)

@@ -177,15 +177,18 @@ def export_onnx(
     given = program.model.opset_imports[""]
     if opset is not None and given != opset:
         raise UnseenError(f"operator set {opset} cannot hold this graph", where="--opset", mend=f"give {given}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        program.save(Path(folder) / path.name, external_data=external_data)
-        differences = difference_from_torch(recognizer, Path(folder) / path.name, graph) if check else {}
-        for name, difference in differences.items():
-            if difference > (TOLERANCE if name in SCORES else MAP_TOLERANCE):
-                raise UnseenError(f"{name} differ from torch by {difference:.1e} of the largest", where=path)
-        for file in sorted(Path(folder).iterdir(), reverse=True):  # the graph after its data
-            os.replace(file, path.parent / file.name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            program.save(Path(folder) / path.name, external_data=external_data)
+            differences = difference_from_torch(recognizer, Path(folder) / path.name, graph) if check else {}
+            for name, difference in differences.items():
+                if difference > (TOLERANCE if name in SCORES else MAP_TOLERANCE):
+                    raise UnseenError(f"{name} differ from torch by {difference:.1e} of the largest", where=path)
+            for file in sorted(Path(folder).iterdir(), reverse=True):  # the graph after its data
+                os.replace(file, path.parent / file.name)
+    except OSError as error:
+        raise UnseenError(error.strerror or str(error), where=path, mend="make room, then repeat the command") from None
     exported = Exported(path, path.with_suffix(".json"), path.with_name(f"{path.stem}-classes.csv"), differences)
     recognizer.table.to_csv(exported.classes)
     write_json(exported.facts, _facts(recognizer, exported, given, names))
