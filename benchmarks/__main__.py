@@ -12,8 +12,16 @@ from benchmarks.measured import ROOT, fill_docs
 SUITE: dict[str, tuple[str, ...]] = {
     "steps": (),
     "epoch": (),
+    "mgmrn_step": (),
+    "finite_check": (),
+    "extraction_rate": (),
+    "start_up": (),
+    "predict_speed": (),
+    "growth": (),
     "many_classes": (),
+    "reduction": ("--no-synthetic",),
     "fieldguide_levels": (),
+    "aims": (),
 }
 """Module of this package to its arguments; each takes ``--output``."""
 

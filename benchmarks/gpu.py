@@ -15,13 +15,16 @@ from pathlib import Path
 from benchmarks.gpu_training import device_of
 from benchmarks.measured import ROOT
 
-SUITE: dict[str, tuple[str, ...]] = {
-    "gpu_training": (),
-    "gpu_determinism": (),
-    "mgmrn_step": (),
-    "extraction_rate": (),
+SUITE: dict[str, tuple[str, str]] = {
+    "gpu_training": ("", "--small"),
+    "gpu_determinism": ("", "--small"),
+    "mgmrn_step": ("--device cuda", "--device cpu --backbone resnet18 --size 64 --batch 2 --width 64 --repeats 1"),
+    "extraction_rate": (
+        "--device cuda --networks resnet101@448:4096 mobilenetv2_100@224:8192",
+        "--networks mobilenetv2_100@64:16 --rounds 1",
+    ),
 }
-"""Module of this package to its arguments; each takes ``--output``."""
+"""Module of this package to its arguments on a GPU, and for ``--small``; each takes ``--output``."""
 LIMIT = 600
 """Seconds that one may take."""
 
@@ -31,17 +34,17 @@ def main() -> None:
     there = [name for name in SUITE if importlib.util.find_spec(f"benchmarks.{name}")]
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"all of {', '.join(there)} unless named")
     parser.add_argument("--tests", action="store_true", help="first the tests that need a GPU")
-    parser.add_argument("--small", action="store_true", help="those of CUB's size small, on the CPU")
+    parser.add_argument("--small", action="store_true", help="tiny, on the CPU, to try the code")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "gpu", help="folder")
     options = parser.parse_args()
     unknown = [name for name in options.names if name not in there]
     if unknown:
         parser.error(f"no measurement {unknown[0]}; one of {', '.join(there)}")
     device_of(options.small)
-    small, commands = ["--small"] if options.small else [], {}
+    commands: dict[str, list[str]] = {}
     for name in options.names or there:
         output = options.output / f"{name.removeprefix('gpu_')}.json"
-        commands[name] = ["-m", f"benchmarks.{name}", *SUITE[name], *small, "--output", str(output)]
+        commands[name] = ["-m", f"benchmarks.{name}", *SUITE[name][options.small].split(), "--output", str(output)]
     if options.tests:
         commands = {"tests": ["-m", "pytest", "-m", "gpu", "-q", "tests"]} | commands
     failed = []
