@@ -330,7 +330,11 @@ class Reader:
         signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
         count, said = 0, set()
         while not stopped:
-            for path in sorted(folder.rglob("*")):
+            try:
+                paths = sorted(folder.rglob("*"))
+            except FileNotFoundError:  # of a folder that went meanwhile
+                continue
+            for path in paths:
                 try:
                     count += read_whole(path)
                 except Exception as error:

@@ -117,3 +117,14 @@ def test_damaged_arrays_are_one_line(tmp_path, damage):
         read_arrays(path, ("x", "y"), RunError, "again")
     with pytest.raises(RunError, match="no such file"):
         read_arrays(tmp_path / "b.npz", ("x",), RunError, "again")
+
+
+def test_no_room_for_tensors_is_one_line(tmp_path, monkeypatch):
+    def full(*_):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("unseen.tensors.save_file", full)
+    with pytest.raises(UnseenError, match=r"w\.safetensors: .*No space left.* — free some disk space") as caught:
+        save_tensors(tmp_path / "w.safetensors", {"a": torch.ones(2)})
+    assert "\n" not in str(caught.value)
+    assert os.listdir(tmp_path) == []

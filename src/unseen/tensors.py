@@ -27,7 +27,14 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, 
     ready = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
     about = dict(texts or {})
     about[SEAL] = _digest(ready, about)
-    write_with(path, lambda temporary: save_file(ready, temporary, {ENTRY: json.dumps(about, sort_keys=True)}))
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file(ready, temporary, {ENTRY: json.dumps(about, sort_keys=True)})
+        except SafetensorError as error:  # in which it wraps what the system said
+            raise OSError(str(error)) from None
+
+    write_with(path, write)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
