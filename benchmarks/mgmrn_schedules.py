@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of cub50")
     parser.add_argument("--weights", type=Path, help="of MobileNetV2, for cub50")
     parser.add_argument("--seeds", default="1")
+    parser.add_argument("--rows", type=int, default=4, help="only the first of them")
     parser.add_argument("--runs", type=Path, default=None, help="default: runs/mgmrn-schedules-DATASET")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
@@ -53,7 +54,7 @@ def main() -> None:
         f"progressive={method}:schedule=progressive",
         f"joint, twice the learning rate={method}:lr={lr}",
         f"joint, {batches} batches an epoch={method}:batches={batches}",
-    ]
+    ][: options.rows]
     data = str(options.data or name)
     command = [sys.executable, "-m", "unseen.cli", "compare", *rows, data, *arguments]
     subprocess.run([*command, "--protocol", "honest", "--seeds", options.seeds, "-o", runs], check=True)
