@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import atexit
+import errno
 import gc
 import json
 import sys
@@ -52,7 +52,7 @@ def main() -> None:
     # to import torch makes a million objects and hardly any garbage, which Python looks for a thousand times, and at the
     # end in all of them: a fifth of the start-up
     gc.set_threshold(100_000, 20, 20)
-    atexit.register(gc.freeze)
+    atexit.register(_forget)
     if not is_first():
         out.quiet, sys.stdout = True, StringIO()
     try:
@@ -74,6 +74,12 @@ def main() -> None:
         if not is_first() and lost_others(error):  # which have said why
             sys.exit(1)
         raise
+
+
+def _forget() -> None:
+    """No search for garbage at the end of the process."""
+    if "onnx" not in sys.modules:  # whose bindings would take what is left for leaks, and say so
+        gc.freeze()
 
 
 def plain_text(text: str) -> str:
