@@ -49,8 +49,7 @@ def main() -> None:
 
     Of several processes that torchrun started, the first alone has something to say, but for mistakes.
     """
-    # to import torch makes a million objects and hardly any garbage, which Python looks for a thousand times, and at the
-    # end in all of them: a fifth of the start-up
+    # to import torch makes very many objects and hardly any garbage, for which Python looks again and again
     gc.set_threshold(100_000, 20, 20)
     atexit.register(_forget)
     if not is_first():
