@@ -56,3 +56,16 @@ def test_a_lost_description_goes_as_a_whole(store, tmp_path, unseen):
     status, _, err = unseen("stores", store)
     assert status == 2
     assert "no region stores" in err
+
+
+def test_mending_leaves_what_is_not_ours(unseen, tmp_path):
+    """Folders of other people may have files of our names in them."""
+    mine = tmp_path / "regions" / "thesis"
+    mine.mkdir(parents=True)
+    (mine / "journal.jsonl").write_text("2026-11-22 wrote\n")
+    (mine / "thesis.txt").write_text("mine")
+    unseen("stores", tmp_path, "--mend")
+    assert (mine / "thesis.txt").read_text() == "mine"
+    (mine / "stage0.bin").write_bytes(b"1")  # a store without its description, and something beside it
+    unseen("stores", tmp_path, "--mend")
+    assert [file.name for file in mine.iterdir()] == ["thesis.txt"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,10 +123,17 @@ def test_damaged_arrays_are_one_line(tmp_path, damage):
 
 def test_no_room_for_tensors_is_one_line(tmp_path, monkeypatch):
     def full(*_):
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("unseen.tensors.save_file", full)
-    with pytest.raises(UnseenError, match=r"w\.safetensors: .*No space left.* — free some disk space") as caught:
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UnseenError, match=r"w\.safetensors: No space left on device — free some disk space"):
         save_tensors(tmp_path / "w.safetensors", {"a": torch.ones(2)})
-    assert "\n" not in str(caught.value)
     assert os.listdir(tmp_path) == []
+
+
+def test_texts_of_others_are_not_taken_for_ours(tmp_path):
+    save_file({"a": torch.ones(2)}, tmp_path / "x.safetensors", {"sha256": "theirs"})
+    assert load_tensors(tmp_path / "x.safetensors")[1] == {"sha256": "theirs"}
+    save_file({"a": torch.ones(2)}, tmp_path / "y.safetensors", {"unseen": '{"reduce": 5}'})
+    with pytest.raises(SafetensorError, match="texts are damaged"):
+        load_tensors(tmp_path / "y.safetensors")

@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import select
+import shlex
 import shutil
 import signal
 import sys
@@ -46,7 +47,7 @@ class Result:
     @property
     def again(self) -> str:
         """The command that repeats it."""
-        return f"python -m faults fuzz --target {self.target} --seed {self.seed} --case {self.index}"
+        return f"python -m faults fuzz --target {shlex.quote(self.target)} --seed {self.seed} --case {self.index}"
 
 
 def execute(

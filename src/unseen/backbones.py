@@ -147,7 +147,11 @@ class BackboneSpec:
         """
         if self.imported:
             mend = "import them with `unseen import`"
-            return str(read_json(Path(self.weights) / "store.json", UnseenError, mend)["fingerprint"])
+            where = Path(self.weights) / "store.json"
+            facts = read_json(where, UnseenError, mend)
+            if not isinstance(facts, dict) or "fingerprint" not in facts:
+                raise UnseenError("damaged: no fingerprint", where=where, mend=mend)
+            return str(facts["fingerprint"])
         facts = self.resolved().to_json() | {"interpolation": "bicubic"}
         del facts["seed"]
         if self.tower is not None:

@@ -54,7 +54,9 @@ def check_tables(folder: Path, digests: Mapping[str, str]) -> None:
     """Raise :class:`RunError` where a table is not the one that was written; those not named are not looked at."""
     for name in (TRAINED, ATTRIBUTES):
         path = folder / name
-        if name in digests and path.is_file() and file_digest(path) != digests[name]:
+        if name in digests and not path.is_file():
+            raise RunError("no such file", where=path, mend="restore it, or train again")
+        if name in digests and file_digest(path) != digests[name]:
             problem = "damaged or changed: not what was written, by its checksum"
             raise RunError(
                 problem, where=path, mend=f"restore it; classes are changed with unseen classes edit {folder}"
@@ -106,12 +108,12 @@ def changing(folder: Path) -> Iterator[ClassTable]:
         trained_table(folder)  # says so
     lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=WAIT)
+        held = lock.acquire(timeout=WAIT)
     except Timeout:
         raise RunError("another process is changing the classes", where=folder, mend="try again") from None
     except OSError as error:
         raise RunError(error.strerror or str(error), where=folder, mend="make it writable") from None
-    with lock:
+    with held:
         yield table_in_use(folder)
 
 

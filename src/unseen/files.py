@@ -85,7 +85,11 @@ def _sweep(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file as UTF-8, whole or not at all."""
-    write_with(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        raise UnseenError("a name in it is not UTF-8", where=path, mend="rename that file or folder") from None
+    write_with(path, lambda temporary: temporary.write_bytes(data))
 
 
 def write_json(path: Path, value: Any, sealed: bool = False) -> None:

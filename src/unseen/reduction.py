@@ -116,7 +116,7 @@ class Reduction(nn.Module):
     def fit(self, batches: Iterable[Tensor]) -> float:
         """Set the components to those of regions ``(b, R, C)``; nothing to do where none are asked for.
 
-        Exact: the C x C second moment is added up in float64 and decomposed.
+        The C x C second moment of all of them, batches of float32 added up in float64, is decomposed.
 
         Returns:
             The share of the unit regions' squared length that is kept.
@@ -131,7 +131,11 @@ class Reduction(nn.Module):
             if regions.shape[-1] < self.spec.components:
                 problem = f"pca:{self.spec.components} of {regions.shape[-1]} channels"
                 raise UnseenError(problem, where="reduce", mend=f"give at most pca:{regions.shape[-1]}")
-            unit = F.normalize(self(regions).flatten(0, 1), dim=1)
+            rounded = self(regions)
+            if not rounded.isfinite().all():
+                problem = f"features as large as {regions.abs().max().item():g} do not fit in {self.dtype}"
+                raise UnseenError(problem, where="reduce", mend="--store-dtype bfloat16 or float32")
+            unit = F.normalize(rounded.flatten(0, 1), dim=1)
             moment = moment.to(unit.device) + (unit.T @ unit).double()
         values, vectors = torch.linalg.eigh(moment.cpu())
         axes = vectors.T.flip(0)[: self.spec.components]
@@ -153,7 +157,7 @@ class Reduction(nn.Module):
         Raises:
             RunError: no such file, or not one of these.
         """
-        mend = "train again, or restore the file"
+        mend = "restore it, or delete it and repeat the command"
         try:
             tensors, about = load_tensors(path)
             spec = ReductionSpec.parse(about["reduce"])

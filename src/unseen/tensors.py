@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from unseen.files import write_with
@@ -28,13 +28,9 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, 
     about = dict(texts or {})
     about[SEAL] = _digest(ready, about)
 
-    def write(temporary: Path) -> None:
-        try:
-            save_file(ready, temporary, {ENTRY: json.dumps(about, sort_keys=True)})
-        except SafetensorError as error:  # in which it wraps what the system said
-            raise OSError(str(error)) from None
-
-    write_with(path, write)
+    # not save_file, which writes a temporary file of its own
+    content = save(ready, {ENTRY: json.dumps(about, sort_keys=True)})
+    write_with(path, lambda temporary: temporary.write_bytes(content))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -44,23 +40,28 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         FileNotFoundError: there is none.
         OSError, SafetensorError: it is damaged.
     """
-    tensors, about = load_file(path), read_texts(path)
-    if SEAL in about and about.pop(SEAL) != _digest(tensors, about):
+    tensors, (about, ours) = load_file(path), _read_texts(path)
+    if ours and about.pop(SEAL, None) != _digest(tensors, about):
         raise SafetensorError("not what was written, by its checksum")
     return tensors, about
 
 
 def read_texts(path: Path) -> dict[str, str]:
     """The texts alone, with the checksum among them, which is not compared; raises as :func:`load_tensors`."""
+    return _read_texts(path)[0]
+
+
+def _read_texts(path: Path) -> tuple[dict[str, str], bool]:
+    """And whether they are of our making."""
     with safe_open(path, "pt") as opened:
         about = dict(opened.metadata() or {})
     try:
         texts = json.loads(about[ENTRY]) if ENTRY in about else about
     except ValueError as error:
         raise SafetensorError(f"its texts are damaged: {error}") from None
-    if not isinstance(texts, dict):
+    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
         raise SafetensorError("its texts are damaged")
-    return texts
+    return texts, ENTRY in about
 
 
 def _digest(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:

@@ -7,13 +7,16 @@ import gzip
 import io
 import json
 import os
+import pickle
 import resource
 import time
+import tracemalloc
 import zipfile
 
 import h5py
 import numpy as np
 import openpyxl
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -29,6 +32,7 @@ from unseen.data.features import RegionStore, write_store
 from unseen.data.finding import FoundPictures
 from unseen.data.folder import load_folder, read_classes, stop
 from unseen.data.formats import hdf5, res101
+from unseen.data.formats.hdf5 import member
 from unseen.data.formats.matlab import read_mat
 from unseen.data.formats.pickles import read_pickle
 from unseen.data.formats.region_hdf5 import RegionFile
@@ -110,7 +114,7 @@ def workbook(**parts):
         (
             "</sheetData>",
             '</sheetData><mergeCells><mergeCell ref="A1:XFD1048576"/></mergeCells>',
-            "A1:XFD1048576 are merged",
+            "A1:XFD1048576 of xl/worksheets/sheet1.xml are merged",
         ),
         ("</sheetData>", "</sheetData>" + " " * 2**27, "bytes unpacked, more than 134,217,728"),
     ],
@@ -220,7 +224,7 @@ def test_cells_of_the_same_cells_are_counted(tmp_path, monkeypatch):
             cells = np.array([last.ref] * 10, dtype=h5py.ref_dtype)
             last = file.create_dataset(f"#refs#/{level}", data=cells, dtype=h5py.ref_dtype)
         file.create_dataset("names", data=np.array([last.ref], dtype=h5py.ref_dtype), dtype=h5py.ref_dtype)
-    with pytest.raises(DataError, match="elements, more than"):
+    with pytest.raises(DataError, match="numbers and letters or more, and 5,000 are read"):
         read_mat(path, most=5000)
 
 
@@ -230,7 +234,7 @@ def test_a_large_variable_of_matlab_5_is_not_read(tmp_path):
     path = tmp_path / "x.mat"
     scipy.io.savemat(path, {"a": np.zeros((100, 60))}, do_compression=True)
     assert read_mat(path, most=6000)["a"].shape == (100, 60)
-    with pytest.raises(DataError, match="`a` has 6,000 elements, 5,999 are read"):
+    with pytest.raises(DataError, match="it holds 6,000 numbers and letters or more, and 5,999 are read"):
         read_mat(path, most=5999)
     assert hdf5.MOST < res101.MOST_WHOLE
 
@@ -388,3 +392,45 @@ def test_order_and_dialect_change_no_class(tmp_path_factory, order, columns, del
         }
         for i in range(4)
     }
+
+
+def test_a_pickle_that_says_it_has_much_takes_no_room(tmp_path):
+    import struct
+
+    (tmp_path / "b.pkl").write_bytes(b"\x80\x05\x96" + struct.pack("<Q", 400_000_000) + b".")
+    tracemalloc.start()
+    with pytest.raises(DataError, match="damaged one"):
+        read_pickle(tmp_path / "b.pkl")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000
+    with (tmp_path / "sound.pkl").open("wb") as file:
+        pickle.dump(bytearray(b"abc"), file, protocol=5)
+    with pytest.raises(DataError, match="bytearray"):  # as before: no array
+        read_pickle(tmp_path / "sound.pkl")
+
+
+def test_hdf5_through_a_group_that_is_in_another_file(tmp_path):
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["labels"] = np.arange(3)
+    with h5py.File(tmp_path / "l.h5", "w") as file:
+        file["ext"] = h5py.ExternalLink("other.h5", "/")
+        file["labels"] = h5py.SoftLink("/ext/labels")
+    with h5py.File(tmp_path / "l.h5", "r") as file, pytest.raises(DataError, match="in another file"):
+        member(file, "labels", tmp_path / "l.h5", "iu")
+
+
+def test_a_styled_cell_far_below_is_no_row(tmp_path):
+    book = openpyxl.Workbook()
+    for row in (["class", "seen", "size"], ["a", 1, 2], ["b", 0, 3]):
+        book.active.append(row)
+    book.active["A1048576"].number_format = "0.00"
+    book.save(tmp_path / "classes.xlsx")
+    assert read_table(tmp_path / "classes.xlsx").shape == (2, 3)
+
+
+def test_a_large_sound_parquet_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("unseen.data.tables.MOST_CELLS", 1000)
+    frame = pd.DataFrame(np.random.default_rng(0).random((50, 30)), columns=[f"c{i}" for i in range(30)])
+    frame.to_parquet(tmp_path / "classes.parquet")
+    assert read_table(tmp_path / "classes.parquet").shape == (50, 30)

@@ -491,3 +491,33 @@ def test_stopping_refuses_what_waits(recognizer, png, monkeypatch):
     assert time.monotonic() - begun < 3
     thread.join()
     assert set(found) == {200, 503}
+
+
+def test_who_asks_on_without_reading_is_cut_off_too(recognizer):
+    """Each request came while answers were not taken, which once put the time off for ever."""
+    import socket
+    import time
+
+    with served(recognizer, read_seconds=0.5) as url, socket.socket() as wire:
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        wire.connect(("127.0.0.1", int(url.rsplit(":", 1)[1])))
+        wire.settimeout(3)
+        end, cut = time.monotonic() + 10, False
+        while not cut and time.monotonic() < end:
+            try:
+                wire.sendall(b"GET /app.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 8)
+                time.sleep(0.02)
+            except TimeoutError:  # the server does not read either, and waits
+                continue
+            except OSError:
+                cut = True
+        assert cut
+
+
+def test_connections_that_asked_once_make_room(recognizer, png):
+    with served(recognizer, connections=10) as url, contextlib.ExitStack() as held:
+        for _ in range(30):
+            wire = held.enter_context(wired(url))
+            wire.sendall(b"GET /api/about HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert wire.recv(12).startswith(b"HTTP/1.1 ")
+        assert httpx.post(f"{url}/api/predict", files={"pictures": ("a", png)}).status_code == 200

@@ -454,12 +454,13 @@ def thumbnail(image: Image.Image) -> np.ndarray | None:
 def _check_others(say: _Speaker, pictures: Pictures) -> None:
     """Files beside the pictures that a person may take for pictures."""
     found, others = find_files(pictures.images)
+    listed = set(pictures.files)
     for file in others:
-        if Path(file).suffix.lower() in _NOT_READ:
+        if Path(file).suffix.lower() in _NOT_READ and file not in listed:
             what = f"{Path(file).suffix} pictures are not read"
             say("warning", "files that are not read", pictures.images / file, what, "export it as JPEG or PNG")
     if pictures.path is not None:
-        left = len(found) - len(set(found) & set(pictures.files))
+        left = len(found) - len(set(found) & listed)
         if left:
             say("note", "files that are not read", pictures.images, f"{left} pictures are not in {pictures.path.name}")
 

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 import time
 import zlib
@@ -28,7 +29,7 @@ from unseen.data.reading import read_batches
 from unseen.distributed import first_before_others, is_first, local_processes, part, processes, wait_for_all
 from unseen.distributed import position as own_position
 from unseen.errors import DataError, StoreError, UnseenError
-from unseen.files import read_json, write_json, write_with
+from unseen.files import is_left_over, read_json, write_json, write_with
 from unseen.vision import timm
 
 _FORMAT = 1
@@ -41,6 +42,7 @@ _DTYPES = {
 }
 _PIECE = 1 << 20  # bytes whose checksum is computed at a time
 _THREADS = 2  # that read pictures where no processes do
+_OWN = re.compile(r"stage\d+\.bin|journal\.jsonl.*")
 _RACY_NS = 2 * 10**9  # a file this fresh can change again without its time changing
 _log = logging.getLogger(__name__)
 
@@ -225,6 +227,8 @@ def write_store(
         "versions": {"torch": torch.__version__},
         "names": list(names),
     }
+    if is_first() and (whole := _finished(folder, str(meta["fingerprint"]))) is not None:
+        return whole
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         layout, finished = _start(folder, meta)
@@ -243,8 +247,7 @@ def write_store(
                     output.seek(rows.start * layout.picture_bytes)
                     output.write(data)
                     _sync(output)
-                    entry = {"chunk": index, "crc32": [zlib.crc32(data)]}
-                    journal.write(json.dumps(entry).encode() + b"\n")
+                    journal.write(_journal_line(index, [zlib.crc32(data)]))
                     _sync(journal)
                     if progress is not None:
                         progress(rows.stop, layout.count)
@@ -443,12 +446,14 @@ def inspect(folder: Path, mend: bool = False, progress: Callable[[int, int], Non
             description is lost goes as a whole.
         progress: told (chunks checked, chunks in all).
     """
-    with locked(folder):
+    with locked(folder) if mend else nullcontext():
         try:
             layout = _Layout.read(folder)
         except StoreError as error:
-            if mend:
-                shutil.rmtree(folder)
+            if mend and error.problem.startswith(
+                ("damaged", "no such file")
+            ):  # not one that cannot be read, or is newer
+                _remove(folder)
             return StoreState(folder, problem=error.problem)
         problem = None
         try:
@@ -482,16 +487,28 @@ def inspect(folder: Path, mend: bool = False, progress: Callable[[int, int], Non
 
 def find_stores(folder: Path) -> list[Path]:
     """The store that lies in a folder, or those in a cache folder or among a dataset's imported features."""
-    if (folder / _META).is_file() or (folder / _JOURNAL).is_file():
+    if _is_store(folder):
         return [folder]
     places = (folder, folder / "regions", folder / "features")
-    return sorted(
-        below
-        for place in places
-        if place.is_dir()
-        for below in place.iterdir()
-        if below.is_dir() and ((below / _META).is_file() or (below / _JOURNAL).is_file())
-    )
+    return sorted(below for place in places if place.is_dir() for below in place.iterdir() if _is_store(below))
+
+
+def _is_store(folder: Path) -> bool:
+    """Whether a folder holds a store, perhaps a damaged one; other people's folders may have files of our names."""
+    return any(folder.glob("stage*.bin")) and any((folder / name).is_file() for name in (_META, _JOURNAL))
+
+
+def _is_ours(file: Path) -> bool:
+    return file.is_file() and (file.name in (_META, "reduction.safetensors") or bool(_OWN.fullmatch(file.name)))
+
+
+def _remove(folder: Path) -> None:
+    """A store without anything else that lies in its folder."""
+    for file in list(folder.iterdir()):
+        if _is_ours(file) or is_left_over(file):
+            file.unlink()
+    with suppress(OSError):
+        folder.rmdir()
 
 
 class RegionSource:
@@ -584,7 +601,7 @@ class _Layout:
             raise ValueError("a name is no text")
         if any(type(size) is not int or size < 1 for size in (*sizes, meta["chunk"])):
             raise ValueError("a size is no whole number from 1")
-        if not isinstance(meta["backbone"], dict) or not isinstance(meta["names"], list) or not self.stages:
+        if not isinstance(meta["backbone"].get("name"), str) or not isinstance(meta["names"], list) or not self.stages:
             raise ValueError("no backbone, names or stages")
         _ = [s["stage"] for s in self.stages], self.picture_bytes
         if any(len(s["grid"]) != 2 for s in self.stages):
@@ -695,7 +712,10 @@ def _start(folder: Path, meta: Mapping[str, Any]) -> tuple[_Layout, dict[int, li
         layout.check_sizes()
         if layout.meta["fingerprint"] == meta["fingerprint"]:
             return layout, layout.journal()
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.is_dir():
+        _remove(folder)
+    if folder.exists():
+        raise StoreError("it holds something else", where=folder, mend="choose another name, or move that away")
     folder.mkdir()
     layout = _Layout(folder, meta)
     for path, per_picture in zip(layout.files, layout.stage_bytes, strict=True):
@@ -826,7 +846,9 @@ def _check_finite(extremes: Tensor, kept: Tensor, places: Sequence[object]) -> N
     row = int(torch.nonzero(~kept.flatten(1).isfinite().all(dim=1))[0])
     largest = extremes.abs().max().item()
     if not math.isfinite(largest):
-        raise StoreError(f"a feature is {largest:g}", where=places[row], mend="mend what it comes from")
+        raise StoreError(
+            f"a feature is {largest:g}", where=places[row], mend="mend what it comes from, or --store-dtype float32"
+        )
     kind = str(kept.dtype).removeprefix("torch.")
     problem = f"features as large as {largest:g} do not fit in {kind}"
     raise StoreError(problem, where=places[row], mend="store them as bfloat16 or float32")
@@ -870,6 +892,8 @@ def content_hashes(files: Sequence[Path], cache: Path) -> list[str]:
     known: dict[str, list[Any]] = {}
     with suppress(UnseenError):
         known = read_json(cache)
+    if not isinstance(known, dict):
+        known = {}
     now = time.time_ns()
     fresh: dict[str, list[Any]] = {}
 

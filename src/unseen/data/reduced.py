@@ -21,7 +21,7 @@ from torch import Tensor
 from unseen.backbones import Backbone
 from unseen.data.features import RegionStore, content_hashes, extract, store_fingerprint, write_store
 from unseen.distributed import first_before_others
-from unseen.errors import StoreError
+from unseen.errors import RunError, StoreError
 from unseen.progress import Report, silent
 from unseen.reduction import FILE, Reduction, ReductionSpec
 
@@ -65,7 +65,7 @@ def extract_reduced(
     @torch.inference_mode()
     def look(pictures: np.ndarray) -> Tensor:
         pixels = torch.stack([backbone.transform.cropped(files[i]) for i in pictures])
-        return backbone(backbone.transform.normalized(pixels.to(device)))[0]
+        return backbone.regions(pixels.to(device))[0]
 
     key = (backbone.fingerprint, dtype, [(names[i], hashes[i]) for i in fit_on])
     read = look if full is None else full.read
@@ -115,8 +115,10 @@ def _reduction(
         return Reduction.load(kept)
     fingerprint = hashlib.sha256(json.dumps([str(spec), MOST, *key]).encode()).hexdigest()
     path = folder / f"reduction-{fingerprint[:16]}.safetensors"
+    with suppress(RunError):  # read without a lock, since its folder may be read-only
+        return Reduction.load(path)
     with first_before_others(), FileLock(path.with_suffix(".lock")):
-        if path.is_file():
+        with suppress(RunError):
             return Reduction.load(path)
         made = Reduction(spec, grid, dtype=dtype)
         pictures = np.sort(np.random.default_rng(0).permutation(fit_on)[:MOST])
@@ -159,6 +161,8 @@ def _derive(
 
 def _with_copy(store: RegionStore, reduction: Reduction) -> RegionStore:
     with first_before_others():
-        if not (store.folder / FILE).is_file():
+        try:
+            Reduction.load(store.folder / FILE)
+        except RunError:
             reduction.save(store.folder / FILE)
     return store

@@ -286,7 +286,7 @@ def _check_unpacked(source: Path | IO[bytes], path: Path) -> None:
             for merged in _MERGED.findall(archive.read(name)):
                 left, top, right, bottom = (int(n or 0) for n in range_boundaries(merged.decode("latin-1")))
                 if (right - left + 1) * (bottom - top + 1) > MOST_CELLS:
-                    problem = f"cells {merged.decode('latin-1')} are merged"
+                    problem = f"cells {merged.decode('latin-1')} of {name} are merged"
                     raise DataError(problem, where=path, mend="unmerge them, and fill each")
     if not isinstance(source, Path):
         source.seek(0)
@@ -306,12 +306,17 @@ def _workbook_rows(data: bytes, path: Path, sheet: str | None) -> list[list[str]
         raise DataError(
             f'cells {merged} of sheet "{found.title}" are merged', where=path, mend="unmerge them, and fill each"
         )
-    if found.max_row * found.max_column > MOST_CELLS:
-        problem = f'sheet "{found.title}" reaches to row {found.max_row:,}, column {found.max_column:,}'
+    height, width = found.max_row, found.max_column
+    if height * width > MOST_CELLS:  # of cells with a colour, perhaps
+        formulas = _pick_sheet(_open_workbook(io.BytesIO(data), path), path, sheet)
+        filled = [(c.row, c.column) for s in (found, formulas) for c in s._cells.values() if c.value is not None]
+        height, width = (max(places, default=1) for places in (zip(*filled, strict=True) if filled else ((), ())))
+    if height * width > MOST_CELLS:
+        problem = f'sheet "{found.title}" reaches to row {height:,}, column {width:,}'
         raise DataError(problem, where=path, mend="delete what stands far from the table")
     rows: list[list[str]] = []
     blank: list[tuple[int, int]] = []
-    for r, cells in enumerate(found.iter_rows()):
+    for r, cells in enumerate(found.iter_rows(max_row=height, max_col=width)):
         rows.append([_cell_text(cell, path) for cell in cells])
         blank += [(r, c) for c, cell in enumerate(cells) if cell.value is None]
     if blank:  # a formula that no spreadsheet program has computed reads as blank
@@ -359,7 +364,10 @@ def _parquet_rows(data: bytes, path: Path) -> list[list[str]]:
     try:
         about = pq.read_metadata(io.BytesIO(data))
         unpacked = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
-        if about.num_rows * about.num_columns > MOST_CELLS or unpacked > MOST_UNPACKED:
+        # a sound file has a byte a cell or so, and packs ten to one at best
+        if about.num_rows * about.num_columns > max(MOST_CELLS, len(data)) or unpacked > max(
+            MOST_UNPACKED, 10 * len(data)
+        ):
             problem = f"{about.num_rows:,} rows of {about.num_columns:,} columns, {unpacked:,} bytes"
             raise DataError(problem, where=path, mend=f"at most {MOST_CELLS:,} cells are read; save it as .csv")
         frame = pd.read_parquet(io.BytesIO(data))

@@ -145,7 +145,10 @@ def _free(folder: Path, format: str) -> Path:
     if format not in FORMATS:
         raise DataError(f'unknown format "{format}"', mend=f"one of {', '.join(FORMATS)}")
     taken = [f"{stem}{suffix}" for stem in ("classes", "attributes") for suffix in SUFFIXES]
-    for name in (*taken, "README.txt"):
+    readme = HELP.format(table=f"classes.{format}", folder=folder)  # of a call that was killed
+    if (folder / "README.txt").is_file() and (folder / "README.txt").read_bytes() != readme.encode():
+        taken.append("README.txt")
+    for name in taken:
         if (folder / name).exists():
             raise DataError("is already there", where=folder / name, mend="move it away, or choose another folder")
     return folder / f"classes.{format}"

@@ -223,7 +223,7 @@ def save(
 ) -> Path:
     """See :meth:`unseen.recognizer.model.Recognizer.save`."""
     inside = {path.name for path in folder.iterdir() if not is_left_over(path)} if folder.is_dir() else set()
-    begun = inside <= {*FILES, TOWER} and bool(inside & {WEIGHTS, BACKBONE})  # by a save that was stopped
+    begun = inside <= {*FILES, TOWER} and bool(inside & {WEIGHTS, BACKBONE, TOWER})  # by a save that was stopped
     if inside and FACTS not in inside and not begun:
         raise RunError("the folder is not empty and holds no saved model", where=folder, mend="choose another folder")
     folder.mkdir(parents=True, exist_ok=True)

@@ -159,18 +159,26 @@ def predict_to_file(
         count = min(options.top, len(recognizer.choices(options.among, options.only, options.exclude)))
         facts = _facts(recognizer, options)
         counts = Counts()
-        try:
-            with journal.open("r+b" if journal.is_file() else "w+b") as lines:
-                stream = iter(pictures)
-                _replay(lines, journal, facts, stream, options.batch_size, counts)
-                _predict(recognizer, stream, lines, options, counts, total, workers, report, broken)
-        except OSError as error:
-            mend = "free some disk space, then repeat the command"
-            raise UnseenError(error.strerror or str(error), where=journal, mend=mend) from None
+        with _written(journal):
+            lines = journal.open("r+b" if journal.is_file() else "w+b")
+        with lines:
+            stream = iter(pictures)
+            _replay(lines, journal, facts, stream, options.batch_size, counts)
+            _predict(recognizer, stream, lines, journal, options, counts, total, workers, report, broken)
         _finish(journal, path, count)
         journal.unlink()
         shutil.rmtree(journal.parent, ignore_errors=True)
     return counts
+
+
+@contextmanager
+def _written(journal: Path) -> Iterator[None]:
+    """What the system says of a journal that cannot be written, as one line."""
+    try:
+        yield
+    except OSError as error:
+        mend = "free some disk space, then repeat the command"
+        raise UnseenError(error.strerror or str(error), where=journal, mend=mend) from None
 
 
 @contextmanager
@@ -221,9 +229,10 @@ def _replay(
     """Count the whole batches that are there, take their pictures off the stream, and cut off what comes after."""
     header = lines.readline()
     if not header.endswith(b"\n"):
-        lines.seek(0)
-        lines.truncate()
-        lines.write(_line({"facts": facts}))
+        with _written(journal):
+            lines.seek(0)
+            lines.truncate()
+            lines.write(_line({"facts": facts}))
         return
     mend = "give --restart to begin anew"
     try:
@@ -243,8 +252,9 @@ def _replay(
                 raise RunError(problem, where=journal.parent, mend=mend)
             counts.add(record)
         end = lines.tell()
-    lines.seek(end)
-    lines.truncate()
+    with _written(journal):
+        lines.seek(end)
+        lines.truncate()
 
 
 def _whole_batch(lines: IO[bytes], size: int) -> list[dict[str, Any]]:
@@ -275,6 +285,7 @@ def _predict(
     recognizer: Recognizer,
     stream: Iterator[Path],
     lines: IO[bytes],
+    journal: Path,
     options: Options,
     counts: Counts,
     total: int,
@@ -294,11 +305,12 @@ def _predict(
 
     def keep() -> None:
         nonlocal synced
-        lines.write(b"".join(kept))
-        lines.flush()
-        if time.monotonic() - synced > SYNC_SECONDS:
-            os.fsync(lines.fileno())
-            synced = time.monotonic()
+        with _written(journal):
+            lines.write(b"".join(kept))
+            lines.flush()
+            if time.monotonic() - synced > SYNC_SECONDS:
+                os.fsync(lines.fileno())
+                synced = time.monotonic()
         kept.clear()
         speed = (counts.pictures - before) / max(time.monotonic() - started, 1e-9)
         report("predicting", counts.pictures, max(total, counts.pictures), f"{speed:.0f} pictures/s")

@@ -50,7 +50,8 @@ class Wire(H11Protocol):
         """Read on; the time for a head does not begin anew with every byte of it."""
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
-            self._stop_waiting()
+            if not self.flow.write_paused:  # one that asks on, but does not read, has its time
+                self._stop_waiting()
         elif self not in self.waiting and not self.transport.is_closing():
             self._wait()
 
@@ -58,6 +59,12 @@ class Wire(H11Protocol):
         """Wait for the next request, and for this answer to be taken."""
         self._within(self.settings.read_seconds)
         super().on_response_complete()
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete:
+            self.waiting[self] = None
+        elif not self.flow.write_paused:  # the next request was there already
+            self._stop_waiting()
 
     def pause_writing(self) -> None:
         """The client does not read; a place and an answer are held meanwhile."""

@@ -89,6 +89,14 @@ def read_info(path: Path) -> dict[str, Any] | None:
         raise RunError(f"damaged checkpoint ({error})", where=path, mend="delete it; the stage starts again") from None
 
 
+def check_checkpoint(path: Path) -> None:
+    """Raise :class:`RunError` where a checkpoint is not what was written."""
+    try:
+        load_tensors(path)
+    except _DAMAGED as error:
+        raise RunError(f"damaged checkpoint ({error})", where=path, mend="delete it; the stage starts again") from None
+
+
 def _check_state(state: Mapping[int, Mapping[str, Any]]) -> None:
     """Raise ValueError where some parameter has another kind of optimiser state than the others."""
     if len({frozenset(entries) for entries in state.values()}) > 1:

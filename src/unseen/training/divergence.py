@@ -63,6 +63,15 @@ def broken_features(names: Sequence[str], where: object) -> DivergedError:
     return DivergedError(problem, where=where, mend="extract or import the features again", pictures=names)
 
 
+def broken_start(weight: str, names: Sequence[str], where: object) -> DivergedError:
+    """The error for a start that is not finite, by the pictures whose features are not, or by itself."""
+    if names:
+        return broken_features(names, where)
+    return DivergedError(
+        f"{weight} is not finite at the start", where=where, mend="look for classes that are all alike"
+    )
+
+
 def diverged(
     numbers: dict[str, float],
     *,

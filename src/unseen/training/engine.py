@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -44,8 +45,8 @@ from unseen.files import write_text
 from unseen.methods.base import Branch, ClassSpace, GradientMethod, Method, Recipe
 from unseen.progress import Report, silent
 from unseen.stopping import SIGNALS, at_once
-from unseen.training.checkpoints import load_checkpoint, read_info, save_checkpoint
-from unseen.training.divergence import WEIGHTS, DivergedError, broken_features, diverged, not_finite
+from unseen.training.checkpoints import check_checkpoint, load_checkpoint, read_info, save_checkpoint
+from unseen.training.divergence import WEIGHTS, DivergedError, broken_start, diverged, not_finite
 from unseen.training.steps import Features, Steps, check_graph, non_finite, to_weight_precision, wrong
 
 CHECKPOINT_SECONDS = 60.0
@@ -260,7 +261,10 @@ def train(
         torch.manual_seed(stage.seed)
         info = read_info(path)
         averaged = _averaged(stage)
-        if info is not None and info.pop("identity") == identity:
+        same = info is not None and info.pop("identity", None) == identity
+        if info is not None and not same:
+            check_checkpoint(path)  # another training's, or damaged just there
+        if info is not None and same:
             load_checkpoint(path, method, optimizer, averaged)
             now = _Progress(**info)
             kept = now.step
@@ -271,8 +275,8 @@ def train(
             if is_first():
                 method.start(_everything(stage, fabric), stage.classes)
             give_to_all(method)
-            if non_finite(method.state_dict()) is not None:
-                raise broken_features(_broken(stage, np.arange(len(stage.labels))), folder)
+            if (bad := non_finite(method.state_dict())) is not None:
+                raise broken_start(bad, _broken(stage, np.arange(len(stage.labels))), folder)
         if any_of(add_up(torch.tensor([float(now.step)])).item() != now.step * processes()):
             raise RunError(
                 "its checkpoint is not seen by all", where=folder, mend="keep it where all nodes have access"
@@ -287,7 +291,7 @@ def train(
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in now.records))
         board = SummaryWriter(str(folder / "tensorboard"), purge_step=now.step or None)
-        pictures, numbers, left_out = np.zeros(0, int), dict[str, float](), 0
+        pictures, numbers, left_out = np.zeros(0, int), dict[str, float](), now.skipped
 
         def stopped(step: int, weights: str | None) -> DivergedError:
             """What is wrong after a step that is not finite."""
@@ -373,7 +377,8 @@ def train(
                         save()
                         saved = time.monotonic()
         except OSError as error:
-            mend = "make room, then repeat the command"
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            mend = "make room, then repeat the command" if full else "mend that, then repeat the command"
             raise RunError(error.strerror or str(error), where=error.filename or folder, mend=mend) from None
         finally:
             with suppress(OSError):
@@ -550,7 +555,7 @@ def _best(blocks: Iterable[Tensor], kinds: Sequence[Sequence[Tensor]]) -> tuple[
         for kind, own in enumerate(columns):
             if len(own):
                 value, at = scores[:, own].max(dim=1)
-                better = (value > top[kind]) | (best[kind] < 0)
+                better = (value > top[kind]) | value.isnan() | (best[kind] < 0)  # one that is none stays
                 best[kind] = torch.where(better, own[at] + start, best[kind])
                 top[kind] = torch.where(better, value, top[kind])
         start += scores.shape[1]

@@ -56,6 +56,7 @@ from unseen.training.protocols import (
     validate_seeds,
 )
 from unseen.training.rehearsal import needs_rehearsal, rehearsal_summary, rehearse
+from unseen.training.steps import check_graph_device
 
 PATIENCE = 5.0
 """Seconds to wait for a run's folder: a row's worker writes its checkpoint when its parent has been killed."""
@@ -267,6 +268,10 @@ def fit(
     where = folder / "config.json"
     with first_before_others():
         plan = Plan.of(config, cache, report)  # a wrong setting is said before what the folder holds
+    if graph:
+        check_graph_device(fabric)
+        if plan.recipe is None:
+            raise UnseenError("a closed form takes no steps", where="--graph", mend="leave it out")
     existing = earlier_config(folder, config)
     if existing is not None:
         wanted = {*existing.protocols, *config.protocols}
@@ -283,10 +288,10 @@ def fit(
         on_plan(plan)
     lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=PATIENCE)
+        held = lock.acquire(timeout=PATIENCE)
     except Timeout:
         raise RunError("another process is working on this run", where=folder, mend="wait for it") from None
-    with lock:
+    with held:
         started = time.monotonic()
         own = folder if _same_data(folder, plan.dataset) else None
         store = plan.extract(cache, str(fabric.device), workers, report, budget_bytes, own)

@@ -263,6 +263,16 @@ def check_graph(method: GradientMethod, features: Features, fabric: Fabric) -> N
     Raises:
         UnseenError: they cannot; the reason.
     """
+    check_graph_device(fabric)
+    mend = "leave out --graph"
+    if not method.static_step:
+        raise UnseenError(f"a step of {method.name} asks the host", where="--graph", mend=mend)
+    if read_ahead(features):
+        raise UnseenError("the features do not fit on the GPU", where="--graph", mend=f"{mend}, or give more --memory")
+
+
+def check_graph_device(fabric: Fabric) -> None:
+    """What of it is known before any method or feature is; raises as :func:`check_graph`."""
     mend = "leave out --graph"
     if fabric.device.type != "cuda":
         raise UnseenError(f"needs a CUDA device, and this is {fabric.device.type}", where="--graph", mend=mend)
@@ -270,10 +280,6 @@ def check_graph(method: GradientMethod, features: Features, fabric: Fabric) -> N
         raise UnseenError("is for one process", where="--graph", mend=mend)
     if getattr(fabric.strategy.precision, "scaler", None) is not None:
         raise UnseenError("float16 training leaves out steps", where="--graph", mend="--precision bf16-mixed")
-    if not method.static_step:
-        raise UnseenError(f"a step of {method.name} asks the host", where="--graph", mend=mend)
-    if read_ahead(features):
-        raise UnseenError("the features do not fit on the GPU", where="--graph", mend=f"{mend}, or give more --memory")
 
 
 def non_finite(state: dict[str, Any]) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from unseen.errors import DataError
 
-MOST = 10_000_000
+MOST = 25_000_000
 """Numbers that a variable may hold which is read whole: labels, rows, names, class attributes."""
 MEND = "make or download the file again"
 
@@ -32,6 +32,8 @@ def member(file: Any, name: str, path: Path, kinds: Collection[str], most: int |
     if isinstance(file.get(name, getlink=True), h5py.ExternalLink):
         raise DataError(f"`{name}` is in another file", where=path, mend="copy it into this one")
     item = file.get(name)
+    if item is not None and item.file.filename != file.filename:  # through a group that is there
+        raise DataError(f"`{name}` is in another file", where=path, mend="copy it into this one")
     if not isinstance(item, h5py.Dataset):
         raise DataError(f"`{name}` is no array", where=path, mend=MEND)
     return plain(item, path, kinds, most)

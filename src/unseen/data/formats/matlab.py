@@ -43,10 +43,7 @@ def read_mat(path: Path, names: Collection[str] | None = None, most: int = MOST)
         else:
             sizes = {n: math.prod(shape) for n, shape, _ in scipy.io.whosmat(path) if names is None or n in names}
             if sum(sizes.values()) > most:
-                largest = max(sizes, key=lambda n: sizes[n])
-                raise DataError(
-                    f"`{largest}` has {sizes[largest]:,} elements, {most:,} are read", where=path, mend=MEND
-                )
+                raise _too_much(sum(sizes.values()), most, path)
             content = scipy.io.loadmat(path, variable_names=None if names is None else list(names))
             found = {n: _from_scipy(v) for n, v in content.items() if not n.startswith("__")}
     return {name: value for name, value in found.items() if value is not None}
@@ -60,7 +57,8 @@ def mat_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     with readable(path):
         if h5py.is_hdf5(path):
             with h5py.File(path, "r") as file:
-                return {n: v.shape[::-1] for n, v in file.items() if isinstance(v, h5py.Dataset) and n[0] != "#"}
+                own = {n: _own(file, n, path) for n in file if not n.startswith("#")}
+                return {n: v.shape[::-1] for n, v in own.items() if isinstance(v, h5py.Dataset)}
         return {name: tuple(shape) for name, shape, _ in scipy.io.whosmat(path)}
 
 
@@ -119,13 +117,21 @@ def _from_scipy(value: Any) -> Any:
     return value if value.dtype.kind in _NUMBERS else None
 
 
+def _too_much(count: int, most: int, path: Path) -> DataError:
+    problem = f"it holds {count:,} numbers and letters or more, and {most:,} are read"
+    return DataError(problem, where=path, mend="leave out variables that are not needed")
+
+
 def _own(file: Any, name: str, path: Path) -> Any:
     """A variable of an HDF5 file, which is not in another file."""
     import h5py
 
     if isinstance(file.get(name, getlink=True), h5py.ExternalLink):
         raise DataError(f"`{name}` is in another file", where=path, mend=MEND)
-    return file[name]
+    item = file[name]
+    if item.file.filename != file.filename:  # through a group that is there
+        raise DataError(f"`{name}` is in another file", where=path, mend=MEND)
+    return item
 
 
 class _Hdf5:
@@ -136,7 +142,7 @@ class _Hdf5:
     """
 
     def __init__(self, file: Any, path: Path, most: int) -> None:
-        self.file, self.path, self.left = file, path, most
+        self.file, self.path, self.most, self.left = file, path, most, most
 
     def __call__(self, item: Any) -> Any:
         """A variable, as :func:`read_mat` gives it; ``None`` for other kinds."""
@@ -144,8 +150,10 @@ class _Hdf5:
 
         if not isinstance(item, h5py.Dataset) or item.shape is None or item.dtype.kind not in _NUMBERS + "O":
             return None
-        plain(item, self.path, _NUMBERS + "O", self.left)
+        plain(item, self.path, _NUMBERS + "O", None)
         self.left -= 1 + math.prod(item.shape)
+        if self.left < 0:
+            raise _too_much(self.most - self.left, self.most, self.path)
         kind = item.attrs.get("MATLAB_class", b"")
         kind = kind.decode() if isinstance(kind, bytes) else str(kind)
         if item.attrs.get("MATLAB_empty", 0):

@@ -6,9 +6,11 @@ from their bytes afterwards. So a file can neither call code nor ask for more me
 
 from __future__ import annotations
 
+import io
 import pickle
+import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -34,8 +36,8 @@ def read_pickle(path: Path, limit: int = LIMIT) -> Any:
     if size > limit:
         raise DataError(f"{size:,} bytes, more than {limit:,}", where=path, mend=MEND)
     try:
-        with path.open("rb") as file:
-            return _plain(_Reader(file, encoding="latin1").load(), {})
+        # from memory, where asking for more than there is takes no room
+        return _plain(_Reader(io.BytesIO(path.read_bytes()), encoding="latin1").load(), {})
     except _RefusedError as error:
         raise DataError(f"a pickle with {error}, not only arrays", where=path, mend=MEND) from None
     except PermissionError as error:
@@ -120,7 +122,7 @@ def _array(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
     if not isinstance(data, bytes | bytearray) or not isinstance(dtype, _Dtype):
         raise _RefusedError("an array of objects")
     # a damaged length is an error here, before anything is allocated
-    return np.frombuffer(data, dtype.numpy()).reshape(shape, order="F" if order == "F" else "C").copy()
+    return np.frombuffer(data, dtype.numpy()).reshape(shape, order="F" if order == "F" else "C")
 
 
 def _encode(text: object, encoding: object) -> bytes:
@@ -147,6 +149,18 @@ _STAND_INS: dict[tuple[str, str], Any] = {
 
 class _Reader(pickle._Unpickler):
     """Written in Python: the one in C makes room for as many objects as the largest number one is remembered under."""
+
+    dispatch: ClassVar = {**pickle._Unpickler.dispatch}
+
+    def load_bytearray8(self: Any) -> None:
+        """Python's own makes room for as many bytes as the file says it has."""
+        (size,) = struct.unpack("<Q", self.read(8))
+        data = self.read(size)
+        if len(data) != size:
+            raise EOFError("it ends within an array")
+        self.append(bytearray(data))
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
     def find_class(self, module: str, name: str) -> Any:
         try:

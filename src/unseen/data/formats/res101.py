@@ -14,7 +14,7 @@ from unseen.data.formats.matlab import MEND, mat_shapes, read_mat, readable, tex
 from unseen.data.formats.region_hdf5 import Reader
 from unseen.errors import DataError
 
-MOST_WHOLE = 2**27
+MOST_WHOLE = 2**29
 """Features in a file of version 5, in numbers: 65,536 pictures of 2,048."""
 
 
