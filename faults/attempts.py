@@ -129,7 +129,7 @@ class Running:
                 break
             now = time.monotonic()
             if seconds is not None and sent is None and now - self._began >= seconds:
-                (os.killpg if whole_group else os.kill)(self._child, number)
+                self._signal(number, whole_group)
                 sent = now
             if now - self._began > timeout:
                 os.killpg(self._child, signal.SIGKILL)
@@ -142,6 +142,12 @@ class Running:
         self._said.close()
         status = os.waitstatus_to_exitcode(state)
         return Attempt(status, said, now - self._began, self._moments.count, None if sent is None else now - sent)
+
+    def _signal(self, number: int, whole_group: bool) -> None:
+        try:
+            (os.killpg if whole_group else os.kill)(self._child, number)
+        except ProcessLookupError:  # so soon that it has no group of its own yet
+            os.kill(self._child, number)
 
 
 def attempt(
