@@ -77,7 +77,7 @@ def main() -> None:
 
 def _forget() -> None:
     """No search for garbage at the end of the process."""
-    if "onnx" not in sys.modules:  # whose bindings would take what is left for leaks, and say so
+    if not {"onnx", "triton"} & sys.modules.keys():  # whose bindings would take what is left for leaks, and say so
         gc.freeze()
 
 
