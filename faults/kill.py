@@ -281,8 +281,8 @@ def _plain(path: Path, times: list[str]) -> bytes:
                 [{k: v for k, v in row.items() if k not in TIMED} for row in csv.DictReader(file)]
             ).encode()
     if path.suffix in (".html", ".md", ".csv"):
-        for text in times:
-            data = data.replace(text.encode(), b"-")
+        for text in times:  # as a word of its own, not in another number or a digest
+            data = re.sub(rb"(?<![\w.,])" + re.escape(text.encode()) + rb"(?!\w)", b"-", data)
         data = re.sub(rb"[\d.]+ s for the last call, peak memory [\d,]+ MB", b"-", data)
     return data
 
