@@ -9,6 +9,7 @@ a new process, in turn; the first round, which warms the cache of files, does no
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
@@ -20,12 +21,12 @@ from benchmarks.measured import alternately, finish
 from unseen.data.catalogue import cache_folder, load_dataset
 
 PLAIN = """
-import sys, timm, torch
+import json, sys, timm, torch
 from PIL import Image
 from safetensors.torch import load_file
 from timm.data import create_transform
-name, weights, size, picture = sys.argv[1:]
-model = timm.create_model(name, num_classes=0).eval()
+name, options, weights, size, picture = sys.argv[1:]
+model = timm.create_model(name, num_classes=0, **json.loads(options)).eval()
 model.load_state_dict(load_file(weights), strict=False)
 pixels = create_transform(int(size))(Image.open(picture).convert("RGB"))[None]
 with torch.inference_mode():
@@ -46,7 +47,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         run = unseen.fit("eszsl", "fieldguide", Path(place) / "run", device="cpu").folder
         command = [sys.executable, "-m", "unseen.cli"]
-        plain = [BACKBONE["name"], str(BACKBONE["weights"]), str(BACKBONE["image_size"]), picture]
+        made = [BACKBONE["name"], json.dumps(BACKBONE["options"]), str(BACKBONE["weights"])]
+        plain = [*made, str(BACKBONE["image_size"]), picture]
         sides = {
             "python -c pass": [sys.executable, "-c", "pass"],
             "import torch": [sys.executable, "-c", "import torch"],

@@ -344,3 +344,19 @@ def _wait_for(condition, seconds=120):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_a_worker_that_was_stopped_early_leaves_the_folder_empty(asked, tmp_path, monkeypatch):
+    """Else the next one finds a folder that holds something and no run."""
+
+    def stopped(config, folder, **_):
+        folder.mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unseen.training.run.fit", stopped)
+    comparison = asked(ROWS[:1])
+    variant = comparison.variants[0]
+    task = comparison.task("fit", variant.config(comparison.base, comparison.recipe), tmp_path / "row")
+    with pytest.raises(KeyboardInterrupt):
+        worker.work(task)
+    assert list((tmp_path / "row").iterdir()) == []

@@ -146,7 +146,7 @@ def work(task: Task) -> None:
                 validation_only=task.what == "validate",
             )
         finally:
-            if task.folder.is_dir():
+            if (task.folder / "config.json").is_file():  # else it is no run's yet, and must stay empty
                 before = read_usage(task.folder)
                 usage = {
                     "seconds": round(before["seconds"] + time.monotonic() - started, 1),
