@@ -60,6 +60,9 @@ class Generator(nn.Module):
         self.weight = nn.Parameter(torch.zeros(()))
         self.base = torch.randn(2 * GRID * GRID, CHANNELS, generator=torch.Generator().manual_seed(0)).half()
 
+    def regions(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+        return self(self.transform.normalized(pixels))
+
     def forward(self, pixels: torch.Tensor) -> list[torch.Tensor]:
         starts = (pixels[:, 0, 0, 0] * 64).long() % (GRID * GRID)
         return [torch.stack([self.base[s : s + GRID * GRID] for s in starts.tolist()])]
