@@ -20,6 +20,8 @@ from rich.table import Table
 from unseen.distributed import is_first, lost_others
 from unseen.errors import UnseenError
 
+_THRESHOLD = gc.get_threshold()
+
 app = typer.Typer(
     name="unseen",
     help="Recognise classes nobody has photographed, from a table of their attributes.",
@@ -120,12 +122,18 @@ def with_bars(work: Callable[[Any], Any]) -> Any:
         return work(report)
 
 
+def long_work() -> None:
+    """From here on garbage is looked for as often as Python does, so that memory stays flat."""
+    gc.set_threshold(*_THRESHOLD)
+
+
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Quiet libraries; Ctrl-C or SIGTERM says how to go on and ends with status 130."""
     from unseen.progress import quiet_libraries
     from unseen.stopping import at_once
 
+    long_work()
     try:
         with quiet_libraries(), at_once():
             yield

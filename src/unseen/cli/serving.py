@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from unseen.cli.common import DeviceOption, app, err, out
+from unseen.cli.common import DeviceOption, app, err, long_work, out
 from unseen.errors import UnseenError
 
 TRIES = 50
@@ -134,6 +134,7 @@ def serve(
     out.print(f"serving {run} at {url}   (Ctrl-C stops)", highlight=False, soft_wrap=True)
     if open_page:
         typer.launch(url)
+    long_work()
     server = Server(
         uvicorn.Config(
             application,

@@ -846,9 +846,7 @@ def _check_finite(extremes: Tensor, kept: Tensor, places: Sequence[object]) -> N
     row = int(torch.nonzero(~kept.flatten(1).isfinite().all(dim=1))[0])
     largest = extremes.abs().max().item()
     if not math.isfinite(largest):
-        raise StoreError(
-            f"a feature is {largest:g}", where=places[row], mend="mend what it comes from, or --store-dtype float32"
-        )
+        raise StoreError(f"a feature is {largest:g}", where=places[row], mend="mend what it comes from")
     kind = str(kept.dtype).removeprefix("torch.")
     problem = f"features as large as {largest:g} do not fit in {kind}"
     raise StoreError(problem, where=places[row], mend="store them as bfloat16 or float32")
