@@ -15,7 +15,7 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -161,10 +161,13 @@ def predict_to_file(
         counts = Counts()
         with _written(journal):
             lines = journal.open("r+b" if journal.is_file() else "w+b")
-        with lines:
+        try:
             stream = iter(pictures)
             _replay(lines, journal, facts, stream, options.batch_size, counts)
             _predict(recognizer, stream, lines, journal, options, counts, total, workers, report, broken)
+        finally:
+            with suppress(OSError):  # all that counts has been flushed, or could not be and was said
+                lines.close()
         _finish(journal, path, count)
         journal.unlink()
         shutil.rmtree(journal.parent, ignore_errors=True)
