@@ -15,12 +15,12 @@ import torch
 
 from unseen import Recognizer, Run
 from unseen.evaluation.metrics import per_class_accuracy
-from unseen.files import write_json
-from unseen.progress import bars
+from unseen.ground.files import write_json
+from unseen.ground.progress import bars
+from unseen.model.references import make_references
 from unseen.training.checkpoints import load_weights
 from unseen.training.engine import batches
 from unseen.training.protocols import Stagehand, new_method
-from unseen.training.references import make_references
 from unseen.training.run import reopen
 
 COUNTS = (0, 1, 3, 5, 10)

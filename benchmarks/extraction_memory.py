@@ -20,7 +20,7 @@ import psutil
 
 ALONE = """
 import sys, torch
-from unseen.backbones import Backbone, BackboneSpec
+from unseen.backbones.backbone import Backbone, BackboneSpec
 backbone = Backbone(BackboneSpec(sys.argv[1], image_size=int(sys.argv[2]), weights="random"))
 pixels = torch.rand(32, 3, int(sys.argv[2]), int(sys.argv[2]))
 with torch.inference_mode():
@@ -30,8 +30,8 @@ with torch.inference_mode():
 EXTRACT = """
 import sys
 from pathlib import Path
-from unseen.backbones import Backbone, BackboneSpec
-from unseen.data.features import extract
+from unseen.backbones.backbone import Backbone, BackboneSpec
+from unseen.features.store import extract
 from unseen.data.finding import find_pictures
 files = find_pictures([Path(sys.argv[3])])[: int(sys.argv[4])]
 backbone = Backbone(BackboneSpec(sys.argv[1], image_size=int(sys.argv[2]), weights="random"))

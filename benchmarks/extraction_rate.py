@@ -29,8 +29,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.measured import finish
-from unseen.backbones import _CPU_PIXELS, Backbone, BackboneSpec
-from unseen.data.features import chosen_workers, extract
+from unseen.backbones.backbone import _CPU_PIXELS, Backbone, BackboneSpec
+from unseen.features.store import chosen_workers, extract
 
 
 def draw(folder: Path, count: int) -> list[Path]:

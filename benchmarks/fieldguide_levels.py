@@ -21,8 +21,8 @@ import unseen
 from unseen.data.catalogue import cache_folder
 from unseen.evaluation.metrics import per_class_accuracy
 from unseen.explain.pointing import run_pointing
+from unseen.ground.progress import bars
 from unseen.methods.pooled import pool
-from unseen.progress import bars
 from unseen.training.run import Plan
 
 ROWS = {

@@ -24,12 +24,12 @@ import torch
 from PIL import Image
 
 from benchmarks.measured import alternately, exponent, finish
-from unseen.backbones import Backbone, BackboneSpec
-from unseen.data.features import extract
+from unseen.backbones.backbone import Backbone, BackboneSpec
 from unseen.evaluation.metrics import evaluate
+from unseen.features.store import extract
 from unseen.methods import ClassSpace, create_method
+from unseen.model.references import References
 from unseen.training.engine import decide, make_fabric
-from unseen.training.references import References
 
 FACTORS = (1, 3, 10)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from unseen.classes import Attributes, ClassTable
+from unseen.classes.table import Attributes, ClassTable
 from unseen.data.dataset import Dataset
 from unseen.data.importing import import_features
 

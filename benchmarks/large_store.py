@@ -32,8 +32,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from unseen.backbones import BackboneSpec
-from unseen.data.features import RegionSource, RegionStore, extract
+from unseen.backbones.backbone import BackboneSpec
+from unseen.features.store import RegionSource, RegionStore, extract
 from unseen.methods import ClassSpace, create_method, find_method
 from unseen.training import engine
 from unseen.training.engine import Stage, make_fabric, train
@@ -70,7 +70,7 @@ class Generator(nn.Module):
 
 def fill(folder: Path, count: int) -> dict[str, Any]:
     """A store of ``count`` generated pictures; its extraction's rate and memory."""
-    from unseen.backbones import Transform
+    from unseen.backbones.backbone import Transform
 
     pictures = folder / "pictures"
     pictures.mkdir()

@@ -25,9 +25,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from unseen.classes import Attributes, ClassTable
+from unseen.classes.table import Attributes, ClassTable
 from unseen.methods import create_method
-from unseen.recognizer.scoring import BLOCK, CHUNK, ClassScorer
+from unseen.model.scoring import BLOCK, CHUNK, ClassScorer
 
 ATTRIBUTES, BEST = 1024, 5
 

@@ -23,10 +23,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from unseen.backbones import Backbone, BackboneSpec
+from unseen.backbones.backbone import Backbone, BackboneSpec
 from unseen.methods import ClassSpace
 from unseen.methods.mgmrn import PRESETS, MgMRN
-from unseen.training.endtoend import EndToEnd
+from unseen.model.assembled import EndToEnd
 
 GB = 1024**3
 

@@ -22,10 +22,10 @@ import torch.nn.functional as F
 
 from benchmarks.measured import finish
 from benchmarks.mgmrn_memory import Living
-from unseen.backbones import Backbone, BackboneSpec
+from unseen.backbones.backbone import Backbone, BackboneSpec
 from unseen.methods import ClassSpace
 from unseen.methods.mgmrn import LEVELS, PRESETS, MgMRN
-from unseen.training.endtoend import EndToEnd
+from unseen.model.assembled import EndToEnd
 
 ATTRIBUTES, CLASSES, SEEN, WORDS = 312, 200, 150, 300
 EACH, ALL = tuple((level,) for level in LEVELS), (LEVELS,)

@@ -27,12 +27,12 @@ from PIL import Image
 import unseen
 from benchmarks.measured import finish
 from benchmarks.serve_load import start, timed
-from unseen.classes import Attributes, ClassTable
+from unseen.classes.table import Attributes, ClassTable
 from unseen.data.catalogue import load_dataset
+from unseen.ground.progress import bars
 from unseen.methods import create_method
-from unseen.progress import bars
 from unseen.recognizer import Recognizer
-from unseen.report.predictions import Options, predict_to_file
+from unseen.recognizer.stream import Options, predict_to_file
 
 
 def plain(recognizer: Recognizer, files: list[Path], batch: int) -> list[int]:

@@ -27,14 +27,14 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.measured import alternately, finish
-from unseen.backbones import Backbone
+from unseen.backbones.backbone import Backbone
+from unseen.backbones.reduction import FILE, Reduction, ReductionSpec
 from unseen.cli.configuring import make_backbone
 from unseen.data.catalogue import cache_folder
-from unseen.data.features import RegionStore, write_store
 from unseen.evaluation.metrics import Resampled, resample
+from unseen.features.store import RegionStore, write_store
 from unseen.methods import ClassSpace, create_method, find_method, find_preset
 from unseen.methods.base import GradientMethod
-from unseen.reduction import FILE, Reduction, ReductionSpec
 from unseen.training.config import RunConfig
 from unseen.training.engine import PRECISIONS, make_fabric, to_weight_precision
 from unseen.training.protocols import Stagehand, decisions_path, load_decisions, validate_seeds

@@ -12,7 +12,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from unseen.classes import Attributes, ClassTable
+from unseen.classes.table import Attributes, ClassTable
 from unseen.data.catalogue import FIELDGUIDE, cache_folder, load_dataset
 from unseen.data.folder import load_folder
 from unseen.data.template import write_example

@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     began = time.monotonic()
-    from unseen.data.fieldguide import BACKBONE
+    from unseen.fieldguide import BACKBONE
 
     dataset = load_dataset("fieldguide", cache=cache_folder(None))
     picture = str(dataset.paths()[0])

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from unseen.data.word_vectors import open_word_file, read_word_vectors
+from unseen.vectors.word_files import open_word_file, read_word_vectors
 
 WORDS, DIM = 3_000_000, 300
 

@@ -150,9 +150,9 @@ def damaged(file: File, base: Path, times: int, seed: int, only: int | None = No
 
 def files() -> list[File]:
     """The kinds of files."""
-    from unseen.data.features import RegionStore, content_hashes
+    from unseen.features.store import RegionStore, content_hashes
+    from unseen.model.references import References
     from unseen.training.protocols import load_decisions
-    from unseen.training.references import References
     from unseen.training.run import Run
 
     def stored(base: Path) -> Path:

@@ -54,7 +54,7 @@ def train(method: str, dataset: Path, folder: Path, cache: Path, options: tuple[
 
 
 def run(options: argparse.Namespace, report: Report) -> Outcome:
-    from unseen.data.fieldguide import build
+    from unseen.fieldguide import build
 
     rows, failures = [], []
     with tempfile.TemporaryDirectory() as place:

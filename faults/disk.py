@@ -273,8 +273,8 @@ def benchmark(base: Path) -> Callable[[Path], None]:
     sys.path.insert(0, str(ROOT / "tests"))
     from tiny_benchmarks import Tiny
     from unseen.data.folder import load_folder
-    from unseen.data.prepare import prepare as make
     from unseen.errors import UnseenError
+    from unseen.releases import prepare as make
 
     tiny = Tiny("cub", base / "release")
     make(tiny.write(), tiny.root, base / "cub")

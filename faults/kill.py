@@ -87,7 +87,7 @@ def run(options: argparse.Namespace, report: Report) -> Outcome:
 
 def prepare(base: Path) -> Path:
     """Data, and a finished run to predict with."""
-    from unseen.data.fieldguide import build
+    from unseen.fieldguide import build
 
     build(base / "tiny", species=12, pictures=6, size=64, workers=1)
     shutil.copytree(base / "tiny", base / "seen")
@@ -121,9 +121,9 @@ def works(base: Path) -> list[Work]:
 
     def extraction(folder: Path) -> Callable[[], object]:
         def work() -> None:
-            from unseen.backbones import Backbone, BackboneSpec
-            from unseen.data.features import extract
+            from unseen.backbones.backbone import Backbone, BackboneSpec
             from unseen.data.folder import load_folder
+            from unseen.features.store import extract
 
             data = load_folder(base / "tiny")
             spec = BackboneSpec("test_resnet", weights="random", image_size=64, options={"output_stride": 16})
@@ -269,7 +269,7 @@ def _plain(path: Path, times: list[str]) -> bytes:
         lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
         return json.dumps([_without_times(json.loads(line)) for line in lines]).encode()
     if path.name == "checkpoint.safetensors":
-        from unseen.tensors import load_tensors
+        from unseen.ground.tensors import load_tensors
 
         tensors, about = load_tensors(path)
         states = [(name, tensor.numpy().tobytes().hex()) for name, tensor in sorted(tensors.items())]
@@ -348,12 +348,12 @@ class Reader:
 
 def read_whole(path: Path) -> int:
     """Read a file as the product does, 1; or 0 where it is none that is ever read. Half a file raises."""
-    from unseen.data.features import RegionStore
     from unseen.errors import StoreError
-    from unseen.files import read_json
-    from unseen.tensors import load_tensors
+    from unseen.features.store import RegionStore
+    from unseen.ground.files import read_json
+    from unseen.ground.tensors import load_tensors
+    from unseen.model.references import References
     from unseen.training.protocols import load_decisions
-    from unseen.training.references import References
 
     if path.name.startswith(".") or ".partial" in path.parent.name:
         return 0

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from unseen.experiments.files import DATASETS, HOME, load_experiment, load_facts
-from unseen.files import write_text
+from unseen.ground.files import write_text
 from unseen.methods import find_method, find_preset
 
 

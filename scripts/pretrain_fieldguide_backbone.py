@@ -20,8 +20,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from unseen.data.fieldguide import BACKBONE, draw, invent, random_appearance
-from unseen.data.fieldguide.species import differing_groups
+from unseen.fieldguide import BACKBONE, draw, invent, random_appearance
+from unseen.fieldguide.species import differing_groups
 
 WORLD = 1_000_003
 

@@ -24,7 +24,7 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def tiny_guide(tmp_path_factory) -> Path:
     """A dataset folder of 12 drawn species x 6 pictures at 64 px."""
-    from unseen.data.fieldguide import build
+    from unseen.fieldguide import build
 
     folder = tmp_path_factory.mktemp("data") / "tiny"
     build(folder, species=12, pictures=6, size=64, workers=1)
@@ -34,7 +34,7 @@ def tiny_guide(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_backbone():
     """A small network with seeded random weights at 64 px: 4 x 4 regions."""
-    from unseen.backbones import BackboneSpec
+    from unseen.backbones.backbone import BackboneSpec
 
     return BackboneSpec(name="test_resnet", weights="random", image_size=64, options={"output_stride": 16})
 

@@ -10,15 +10,15 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from unseen.backbones import Backbone, BackboneSpec
-from unseen.classes import Attributes, ClassTable
+from unseen.backbones.backbone import Backbone, BackboneSpec
+from unseen.classes.table import Attributes, ClassTable
 from unseen.cli import app
 from unseen.errors import UnseenError
 from unseen.methods import METHODS, RECOMMENDED, ClassSpace
 from unseen.methods.clip import CLIPSettings
 from unseen.methods.mgmrn.settings import MgMRNSettings
+from unseen.model.assembled import build_method
 from unseen.recognizer import Recognizer
-from unseen.training.endtoend import build_method
 
 pytest.importorskip("onnx", reason="needs unseen[export]")
 pytest.importorskip("onnxscript", reason="needs unseen[export]")

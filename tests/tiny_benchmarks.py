@@ -15,9 +15,9 @@ import h5py
 import numpy as np
 import scipy.io
 from PIL import Image
+from unseen.releases.facts import Facts
 
-from unseen.data.prepare import BENCHMARKS, Benchmark
-from unseen.data.prepare.facts import Facts
+from unseen.releases import BENCHMARKS, Benchmark
 
 CLASSES, UNSEEN, EACH, TRAINED = 8, 2, 5, 4
 ORDER = [3, 0, 6, 1, 7, 4, 2, 5]

@@ -81,7 +81,7 @@ class Vectors(Target):
         )
 
     def run(self, case: Case, folder: Path) -> None:  # noqa: D102
-        from unseen.classes import Attributes
+        from unseen.classes.table import Attributes
         from unseen.data.folder import read_vectors
 
         found = read_vectors(folder / "attribute_vectors.npy", Attributes(tuple("abcde")))
@@ -98,7 +98,7 @@ class References(Target):
     weight: ClassVar[float] = 0.6
 
     def warm(self, folder: Path) -> None:  # noqa: D102
-        import unseen.training.references  # noqa: F401
+        import unseen.model.references  # noqa: F401
 
     def make(self, rng: Random, folder: Path) -> Case:  # noqa: D102
         numbers = np.random.default_rng(rng.randrange(2**32))
@@ -145,7 +145,7 @@ class References(Target):
         return Case("; ".join(said) or "good", ("references.npz",), must=None if said else "accepted")
 
     def run(self, case: Case, folder: Path) -> None:  # noqa: D102
-        from unseen.training.references import References as Read
+        from unseen.model.references import References as Read
 
         found = Read.load(folder / "references.npz")
         _ = found.fit
@@ -196,7 +196,7 @@ class Pickles(Target):
     weight: ClassVar[float] = 1.5
 
     def warm(self, folder: Path) -> None:  # noqa: D102
-        import unseen.data.formats.pickles  # noqa: F401
+        import unseen.formats.pickles  # noqa: F401
 
     def make(self, rng: Random, folder: Path) -> Case:  # noqa: D102
         path, protocol = folder / "vectors.pkl", rng.randint(0, 5)
@@ -258,7 +258,7 @@ class Pickles(Target):
         return Case(f"{how}, protocol {protocol}", ("vectors.pkl",), must, plain)  # type: ignore[arg-type]
 
     def run(self, case: Case, folder: Path) -> None:  # noqa: D102
-        from unseen.data.formats.pickles import read_array, read_pickle
+        from unseen.formats.pickles import read_array, read_pickle
 
         read_pickle(folder / "vectors.pkl")
         found = read_array(folder / "vectors.pkl")

@@ -97,8 +97,8 @@ def small_run(folder: Path) -> Path:
     """A finished run of a small gradient method on a few drawn birds, and a saved recogniser beside it."""
     import torch
 
-    from unseen.backbones import BackboneSpec
-    from unseen.data.fieldguide import build
+    from unseen.backbones.backbone import BackboneSpec
+    from unseen.fieldguide import build
     from unseen.recognizer import Recognizer
     from unseen.training.config import RunConfig
     from unseen.training.run import fit
@@ -243,7 +243,7 @@ class Stores(Target):
     def warm(self, folder: Path) -> None:  # noqa: D102
         import numpy as np
 
-        from unseen.data.features import RegionStore, write_store
+        from unseen.features.store import RegionStore, write_store
 
         values = np.random.default_rng(0).normal(size=(6, 4, 3)).astype(np.float32)
         write_store(folder / "store", lambda a, b: values[a:b], names=[f"{i}.jpg" for i in range(6)], grid=(2, 2), channels=3,
@@ -266,7 +266,7 @@ class Stores(Target):
         return Case(f"{victim.name}: {said}", ("store",))
 
     def run(self, case: Case, folder: Path) -> None:  # noqa: D102
-        from unseen.data.features import RegionStore
+        from unseen.features.store import RegionStore
 
         store = RegionStore.open(folder / "store")
         store.verify()

@@ -387,7 +387,7 @@ class Pictures(Target):
     def run(self, case: Case, folder: Path) -> None:
         """Every way in."""
         from unseen.data.checks import _scan_one
-        from unseen.pictures import open_picture, upright_size
+        from unseen.ground.images import open_picture, upright_size
         from unseen.serve.settings import Refusal
         from unseen.serve.uploads import Upload, decode
 
@@ -464,7 +464,7 @@ class Batches(Target):
     def run(self, case: Case, folder: Path) -> None:
         """Every way in."""
         from unseen.data.finding import FoundPictures
-        from unseen.report.predictions import Options, predict_to_file
+        from unseen.recognizer.stream import Options, predict_to_file
 
         paths, sound, by_list = case.data
         found = FoundPictures([], [folder / "list.txt"]) if by_list else FoundPictures([folder / "pictures"])
@@ -482,6 +482,6 @@ class Batches(Target):
 
 def _warm_pillow() -> None:
     """Load what Pillow loads at its first picture."""
-    from unseen.pictures import open_picture  # noqa: F401
+    from unseen.ground.images import open_picture  # noqa: F401
 
     Image.init()

@@ -211,7 +211,7 @@ class Mat(Target):
         import scipy.io  # noqa: F401
 
         import unseen.data.importing
-        import unseen.data.xlsa17  # noqa: F401
+        import unseen.formats.xlsa17  # noqa: F401
 
     def make(self, rng: Random, folder: Path) -> Case:  # noqa: D102
         which = rng.choice(("att_splits.mat", "res101.mat"))
@@ -236,7 +236,7 @@ class Mat(Target):
 
     def run(self, case: Case, folder: Path) -> None:  # noqa: D102
         from unseen.data.importing import open_source
-        from unseen.data.xlsa17 import read_class_table, read_split
+        from unseen.formats.xlsa17 import read_class_table, read_split
 
         path = folder / case.data
         if case.data == "att_splits.mat":

@@ -337,7 +337,7 @@ class Tables(Target):
         return Case(f"{victim}: {'; '.join(said)}", names=("birds",))
 
     def run(self, case: Case, folder: Path) -> None:  # noqa: D102
-        from unseen.classes import ClassTable
+        from unseen.classes.table import ClassTable
         from unseen.data.checks import check_folder
         from unseen.data.folder import load_folder
         from unseen.errors import UnseenError

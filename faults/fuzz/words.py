@@ -23,7 +23,7 @@ class Words(Target):
     weight: ClassVar[float] = 1.2
 
     def warm(self, folder: Path) -> None:  # noqa: D102
-        import unseen.data.word_vectors  # noqa: F401
+        import unseen.vectors.word_files  # noqa: F401
 
     def make(self, rng: Random, folder: Path) -> Case:  # noqa: D102
         kind, said = rng.choice(("binary", "text", "glove")), []
@@ -84,7 +84,7 @@ class Words(Target):
         return Case(f"{kind}: {'; '.join(said)}", (path.name,), None if said else "accepted", (path.name, data))
 
     def run(self, case: Case, folder: Path) -> None:  # noqa: D102
-        from unseen.data.word_vectors import open_word_file, read_word_vectors
+        from unseen.vectors.word_files import open_word_file, read_word_vectors
 
         name, written = case.data
         opened = open_word_file(folder / name)

@@ -16,8 +16,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from unseen.api import evaluate, fit, list_methods
-    from unseen.backbones import BackboneSpec
-    from unseen.classes import Attributes, ClassTable
+    from unseen.backbones.backbone import BackboneSpec
+    from unseen.classes.table import Attributes, ClassTable
     from unseen.data.catalogue import load_dataset
     from unseen.errors import UnseenError
     from unseen.methods import create_method
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from unseen.training.folder import Run
 
 _HOME = {
-    "Attributes": "unseen.classes",
-    "BackboneSpec": "unseen.backbones",
-    "ClassTable": "unseen.classes",
+    "Attributes": "unseen.classes.table",
+    "BackboneSpec": "unseen.backbones.backbone",
+    "ClassTable": "unseen.classes.table",
     "Recognizer": "unseen.recognizer",
     "Run": "unseen.training.folder",
     "UnseenError": "unseen.errors",

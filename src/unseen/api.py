@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unseen.backbones import BackboneSpec
+from unseen.backbones.backbone import BackboneSpec
 from unseen.data.catalogue import FIELDGUIDE
+from unseen.ground.progress import Report, silent
 from unseen.methods import METHODS
-from unseen.progress import Report, silent
 from unseen.training import run as runs
 from unseen.training.config import RunConfig
 from unseen.training.run import Run, default_backbone

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from unseen import __version__
 from unseen.errors import UnseenError
-from unseen.files import write_json
+from unseen.ground.files import write_json
 from unseen.methods import ClassSpace
 from unseen.methods.base import Branch
 from unseen.recognizer import Recognizer

@@ -25,24 +25,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from unseen.classes.spreadsheets.tables import MOST_COLUMNS, read_table
 from unseen.cli.configuring import parse_seeds
-from unseen.data import features
 from unseen.data.checks import check_folder
-from unseen.data.features import RegionStore, write_store
 from unseen.data.finding import FoundPictures
 from unseen.data.folder import load_folder, read_classes, stop
-from unseen.data.formats import hdf5, res101
-from unseen.data.formats.hdf5 import member
-from unseen.data.formats.matlab import read_mat
-from unseen.data.formats.pickles import read_pickle
-from unseen.data.formats.region_hdf5 import RegionFile
-from unseen.data.tables import MOST_COLUMNS, read_table
-from unseen.data.word_vectors import open_word_file, read_word_vectors
 from unseen.errors import DataError, RunError, StoreError, UnseenError
-from unseen.files import read_json
+from unseen.features import store as features
+from unseen.features.store import RegionStore, write_store
+from unseen.formats import hdf5, res101
+from unseen.formats.hdf5 import member
+from unseen.formats.matlab import read_mat
+from unseen.formats.pickles import read_pickle
+from unseen.formats.region_hdf5 import RegionFile
+from unseen.ground.files import read_json
 from unseen.recognizer.saving import read_run
 from unseen.training.checkpoints import load_weights, read_info, save_weights
 from unseen.training.config import RunConfig
+from unseen.vectors.word_files import open_word_file, read_word_vectors
 
 
 @given(
@@ -430,7 +430,7 @@ def test_a_styled_cell_far_below_is_no_row(tmp_path):
 
 
 def test_a_large_sound_parquet_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("unseen.data.tables.MOST_CELLS", 1000)
+    monkeypatch.setattr("unseen.classes.spreadsheets.tables.MOST_CELLS", 1000)
     frame = pd.DataFrame(np.random.default_rng(0).random((50, 30)), columns=[f"c{i}" for i in range(30)])
     frame.to_parquet(tmp_path / "classes.parquet")
     assert read_table(tmp_path / "classes.parquet").shape == (50, 30)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from unseen.data.checks import ALIKE, _scan_one, check_folder, thumbnail
-from unseen.pictures import open_picture
+from unseen.ground.images import open_picture
 
 NAMES = ("oak", "ash", "elm", "lime", "yew")
 TABLE = """class,lobed,bark,leaf,height m

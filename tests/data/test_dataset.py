@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unseen.classes import Attributes, ClassTable
+from unseen.classes.table import Attributes, ClassTable
 from unseen.data.dataset import Dataset, digest, final_partition, validation_partition
 from unseen.data.folder import load_folder
 from unseen.errors import DataError
-from unseen.semantics import attribute_vectors, word_vectors
+from unseen.vectors.sources import attribute_vectors, word_vectors
 
 
 def make_dataset(trainval=(5, 4, 3, 6), test_seen=1, unseen=(2, 2), validation=None, **changes):
@@ -304,15 +304,16 @@ def test_word_vectors_sum_the_words():
 
 def test_which_vectors_a_method_starts_from():
     plain, given = make_dataset(), make_dataset(attribute_vectors=np.eye(3, 2))
-    assert attribute_vectors(given)[1] == "given vectors (2-d)"
-    np.testing.assert_array_equal(attribute_vectors(given)[0], np.eye(3, 2))
-    vectors, label = attribute_vectors(plain, dim=7)
+    assert attribute_vectors(given.table.attributes, given.attribute_vectors)[1] == "given vectors (2-d)"
+    np.testing.assert_array_equal(attribute_vectors(given.table.attributes, given.attribute_vectors)[0], np.eye(3, 2))
+    vectors, label = attribute_vectors(plain.table.attributes, plain.attribute_vectors, dim=7)
     assert label == "hashed words (7-d)"
     np.testing.assert_array_equal(vectors, word_vectors(("a", "b", "c"), 7))
-    random, label = attribute_vectors(given, "random", dim=7, seed=1)
+    random, label = attribute_vectors(given.table.attributes, given.attribute_vectors, "random", dim=7, seed=1)
     assert (random.shape, label) == ((3, 7), "random, learned (7-d)")
-    assert (random != attribute_vectors(given, "random", dim=7, seed=2)[0]).all()
-    with pytest.raises(Exception, match="made: no attribute vectors"):
-        attribute_vectors(plain, "given")
+    again, _ = attribute_vectors(given.table.attributes, given.attribute_vectors, "random", dim=7, seed=2)
+    assert (random != again).all()
+    with pytest.raises(Exception, match="no attribute vectors"):
+        attribute_vectors(plain.table.attributes, plain.attribute_vectors, "given")
     with pytest.raises(Exception, match='unknown attribute vectors "glove" — one of auto, given, words, random'):
-        attribute_vectors(plain, "glove")
+        attribute_vectors(plain.table.attributes, plain.attribute_vectors, "glove")

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from tiny_benchmarks import CLASSES, EACH, Tiny
-from unseen.backbones import Backbone, BackboneSpec
+from unseen.backbones.backbone import Backbone, BackboneSpec
 from unseen.data.folder import load_folder
 from unseen.data.importing import import_features, import_vectors, imported_store
-from unseen.data.prepare import prepare
 from unseen.errors import DataError, StoreError, UnseenError
+from unseen.releases import prepare
 from unseen.training.config import RunConfig
 from unseen.training.run import fit
 

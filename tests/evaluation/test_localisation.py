@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from unseen.backbones import Transform
-from unseen.classes import Attributes, ClassTable
+from unseen.backbones.backbone import Transform
+from unseen.classes.table import Attributes, ClassTable
 from unseen.data.dataset import Dataset
 from unseen.errors import DataError
 from unseen.evaluation.localisation import parts_of, pointing_game, region_centres

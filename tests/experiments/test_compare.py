@@ -283,8 +283,8 @@ def test_tables_without_a_single_number(asked, tmp_path, monkeypatch):
 
 
 def test_validation_only_never_reads_a_test_picture(here, asked, tiny_guide, tiny_backbone, cache, tmp_path):
-    from unseen.data.features import RegionStore
     from unseen.data.folder import load_folder
+    from unseen.features.store import RegionStore
 
     dataset, read = load_folder(tiny_guide), []
     original = RegionStore.read

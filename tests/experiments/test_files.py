@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from unseen.backbones import BackboneSpec
+from unseen.backbones.backbone import BackboneSpec
 from unseen.errors import UnseenError
 from unseen.evaluation.metrics import harmonic
 from unseen.experiments import files

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import unseen
-from unseen.backbones import Backbone
+from unseen.backbones.backbone import Backbone
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.explain.answers import answers_of
 from unseen.explain.attention import Parts, attention_sheet

@@ -10,15 +10,15 @@ from PIL import Image
 
 import tiny_clip
 import unseen
-from unseen.backbones import Backbone, BackboneSpec
-from unseen.classes import Attributes, ClassTable
+from unseen.backbones.backbone import Backbone, BackboneSpec
+from unseen.backbones.towers import TextTower
+from unseen.classes.table import Attributes, ClassTable
 from unseen.data.folder import load_folder
 from unseen.errors import UnseenError
 from unseen.methods import ClassSpace, create_method
 from unseen.methods.base import Words
 from unseen.methods.clip import CLIP, CLIPSettings
 from unseen.recognizer import Recognizer
-from unseen.towers import TextTower
 
 NAMES = ("Night Heron", "004.Red_crowned_Owl", "grey+thing")
 ATTRIBUTES = Attributes(("crown_color::red", "crown_color::grey", "has_bill::long", "small"))

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unseen.classes import Attributes, ClassTable
+from unseen.classes.table import Attributes, ClassTable
 from unseen.errors import UnseenError
+from unseen.model.references import References
 from unseen.recognizer import advice
 from unseen.recognizer.advice import closest, closest_pairs, nearly_equal, separate
-from unseen.training.references import References
 
 ATTRIBUTES = Attributes(("crown::red", "crown::blue", "leg::long", "leg::short", "size"))
 VALUES = np.array(

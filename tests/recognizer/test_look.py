@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from unseen.backbones import Backbone
-from unseen.classes import Attributes, ClassTable
+from unseen.backbones.backbone import Backbone
+from unseen.classes.table import Attributes, ClassTable
 from unseen.errors import DataError, UnseenError
 from unseen.explain.figures import account, said
 from unseen.methods import create_method
+from unseen.model.references import References
 from unseen.recognizer import Reading, Recognizer
-from unseen.training.references import References
 
 ATTRIBUTES = Attributes(("crown::red", "crown::blue", "size"))
 TABLE = ClassTable(

@@ -15,10 +15,10 @@ import pytest
 
 import unseen
 from pages import sound
-from unseen.backbones import BackboneSpec
+from unseen.backbones.backbone import BackboneSpec
 from unseen.errors import RunError
 from unseen.evaluation.metrics import SeenUnseenCurve
-from unseen.files import read_json, write_json
+from unseen.ground.files import read_json, write_json
 from unseen.report.page import write_report
 from unseen.report.tables import percent, result_rows
 from unseen.training.protocols import load_decisions

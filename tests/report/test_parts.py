@@ -13,8 +13,8 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unseen.backbones import BackboneSpec
-from unseen.classes import Attributes, ClassTable
+from unseen.backbones.backbone import BackboneSpec
+from unseen.classes.table import Attributes, ClassTable
 from unseen.cli.configuring import pairs
 from unseen.cli.options import RunOptions, with_run_options
 from unseen.evaluation.metrics import Decisions

@@ -16,8 +16,8 @@ NAMES = ("bill::hooked", "bill::flat", "crown::red", "crown::blue", "size::small
 
 @pytest.fixture(scope="module")
 def recognizer(tiny_backbone):
-    from unseen.backbones import Backbone
-    from unseen.classes import Attributes, ClassTable
+    from unseen.backbones.backbone import Backbone
+    from unseen.classes.table import Attributes, ClassTable
     from unseen.methods import create_method
     from unseen.recognizer import Recognizer
 
@@ -41,7 +41,7 @@ def recognizer(tiny_backbone):
 
 def references_of(table):
     """30 training pictures of the seen classes whose scores follow the values, those of the last attribute not."""
-    from unseen.training.references import References
+    from unseen.model.references import References
 
     rng = np.random.default_rng(3)
     labels = rng.integers(0, 3, 30)

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from serve_tools import client_of
-from unseen.class_changes import changing, keep_table, table_in_use
-from unseen.data.columns import Column, Encoding
+from unseen.classes.changes import changing, keep_table, table_in_use
+from unseen.classes.spreadsheets.columns import Column, Encoding
 from unseen.recognizer.advice import separate
 
 

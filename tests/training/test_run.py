@@ -15,12 +15,12 @@ import pytest
 import torch
 
 import unseen
-from unseen.backbones import BackboneSpec
+from unseen.backbones.backbone import BackboneSpec
 from unseen.data.dataset import final_partition, validation_partition
-from unseen.data.features import RegionSource
 from unseen.data.folder import load_folder
 from unseen.errors import RunError, UnseenError
 from unseen.explain.answers import answers_of
+from unseen.features.store import RegionSource
 from unseen.methods import METHODS
 from unseen.methods.eszsl import ESZSL
 from unseen.training.divergence import DivergedError

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unseen.class_changes import (
+from unseen.classes.changes import (
     IN_USE,
     Described,
     changing,
@@ -20,14 +20,14 @@ from unseen.class_changes import (
     unit_doubt,
     values_of,
 )
-from unseen.class_changes import reset as go_back
+from unseen.classes.changes import reset as go_back
 from unseen.cli.common import JsonFlag, app, err, out, plain_text, print_json, print_table
 from unseen.errors import UnseenError
-from unseen.files import write_text
-from unseen.progress import quiet_libraries
+from unseen.ground.files import write_text
+from unseen.ground.progress import quiet_libraries
 
 if TYPE_CHECKING:
-    from unseen.classes import ClassTable
+    from unseen.classes.table import ClassTable
     from unseen.recognizer import Recognizer
     from unseen.recognizer.advice import Divider, Near
 

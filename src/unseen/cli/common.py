@@ -17,8 +17,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from unseen.distributed import is_first, lost_others
 from unseen.errors import UnseenError
+from unseen.ground.distributed import is_first, lost_others
 
 _THRESHOLD = gc.get_threshold()
 
@@ -116,7 +116,7 @@ def print_table(rows: list[dict[str, str]], columns: dict[str, str] | None = Non
 
 def with_bars(work: Callable[[Any], Any]) -> Any:
     """``work(report)`` under progress bars; Ctrl-C says how to go on and ends with status 130."""
-    from unseen.progress import bars
+    from unseen.ground.progress import bars
 
     with stoppable(), bars() as report:
         return work(report)
@@ -130,8 +130,8 @@ def long_work() -> None:
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Quiet libraries; Ctrl-C or SIGTERM says how to go on and ends with status 130."""
-    from unseen.progress import quiet_libraries
-    from unseen.stopping import at_once
+    from unseen.ground.progress import quiet_libraries
+    from unseen.ground.stopping import at_once
 
     long_work()
     try:

@@ -96,7 +96,7 @@ def make_backbone(
     """A backbone spec from the options of a command; the default for dataset and device where none is named."""
     from dataclasses import replace
 
-    from unseen.backbones import BackboneSpec
+    from unseen.backbones.backbone import BackboneSpec
     from unseen.training.run import default_backbone
 
     extra = {k: typed(v) for k, v in pairs(options, "--backbone-option").items()}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unseen.class_changes import read_settings
+from unseen.classes.changes import read_settings
 from unseen.cli.common import (
     DeviceOption,
     JsonFlag,
@@ -20,7 +20,7 @@ from unseen.cli.common import (
     print_table,
 )
 from unseen.errors import UnseenError
-from unseen.progress import quiet_libraries
+from unseen.ground.progress import quiet_libraries
 
 if TYPE_CHECKING:
     from unseen.recognizer import Explanation, PartMaps, Recognizer

@@ -44,7 +44,7 @@ def list_things(
     elif what == "stages":
         if name is None:
             raise UnseenError("no model named", mend="unseen list stages resnet101, for instance")
-        from unseen.backbones import list_stages
+        from unseen.backbones.backbone import list_stages
 
         rows = [{"stage": str(s), "channels": str(c), "reduction": f"1/{r}"} for s, c, r in list_stages(name)]
     else:

@@ -22,12 +22,12 @@ from unseen.cli.common import (
 )
 from unseen.data.finding import FoundPictures
 from unseen.errors import DataError, UnseenError
-from unseen.progress import quiet_libraries
+from unseen.ground.progress import quiet_libraries
 
 if TYPE_CHECKING:
-    from unseen.progress import Report
+    from unseen.ground.progress import Report
     from unseen.recognizer import Prediction, Recognizer
-    from unseen.report.predictions import Counts, Options
+    from unseen.recognizer.stream import Counts, Options
 
 SHOWN = 1000
 """Pictures of which a table is printed."""
@@ -84,7 +84,7 @@ def predict(
         raise UnseenError(f"more than {SHOWN} pictures", mend="give --output FILE.csv (.parquet, .json, .jsonl)")
 
     from unseen.recognizer import Recognizer
-    from unseen.report.predictions import Options, check_output, names_from
+    from unseen.recognizer.stream import Options, check_output, names_from
 
     if output is not None:
         check_output(output, restart)
@@ -125,7 +125,7 @@ def _into(
     restart: bool,
     report: Report,
 ) -> Counts:
-    from unseen.report.predictions import predict_to_file
+    from unseen.recognizer.stream import predict_to_file
 
     told = 0
 
@@ -166,7 +166,7 @@ def _onto_terminal(
 ) -> Counts:
     from unseen.explain.figures import label
     from unseen.recognizer import Prediction
-    from unseen.report.predictions import Counts, record_of
+    from unseen.recognizer.stream import Counts, record_of
 
     counts, records, rows = Counts(), [], []
     with quiet_libraries():

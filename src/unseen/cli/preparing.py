@@ -10,7 +10,7 @@ import typer
 from unseen.cli.common import JsonFlag, app, err, out, plain_text, print_json, with_bars
 
 if TYPE_CHECKING:
-    from unseen.data.prepare import Outcome
+    from unseen.releases import Outcome
 
 
 @app.command()
@@ -38,8 +38,8 @@ def prepare(
 
     Example: `unseen prepare cub --root downloads`
     """
-    from unseen.data.prepare import find_benchmark
-    from unseen.data.prepare import prepare as work
+    from unseen.releases import find_benchmark
+    from unseen.releases import prepare as work
 
     benchmark = find_benchmark(dataset)
     folder = None if check else output or Path("datasets") / benchmark.name

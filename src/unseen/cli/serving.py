@@ -83,7 +83,7 @@ def serve(
 
     Example: `unseen serve runs/msdnpp-fieldguide --open`
     """
-    from unseen.progress import quiet_libraries
+    from unseen.ground.progress import quiet_libraries
 
     away = str(run).startswith("hf:")
     if away and save:

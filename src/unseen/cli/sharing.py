@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unseen.cli.common import JsonFlag, RunArgument, app, err, out, print_json
-from unseen.progress import quiet_libraries
+from unseen.ground.progress import quiet_libraries
 
 if TYPE_CHECKING:
     from unseen.recognizer.card import CardFields

@@ -12,8 +12,8 @@ from unseen.cli.common import CacheOption, JsonFlag, app, out, print_json, print
 from unseen.errors import StoreError
 
 if TYPE_CHECKING:
-    from unseen.data.features import StoreState
-    from unseen.progress import Report
+    from unseen.features.store import StoreState
+    from unseen.ground.progress import Report
 
 
 @app.command()
@@ -33,7 +33,7 @@ def stores(
     Status 1 where something is damaged and was not mended. Example: `unseen stores --mend`
     """
     from unseen.data.catalogue import cache_folder
-    from unseen.data.features import find_stores, inspect
+    from unseen.features.store import find_stores, inspect
 
     place = folder or cache_folder(cache)
     folders = find_stores(place)

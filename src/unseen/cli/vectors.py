@@ -50,7 +50,8 @@ def vectors(
 
     Example: `unseen vectors my-folder --from glove.6B.300d.txt`
     """
-    from unseen.semantics import attribute_words, make_vectors, write_vectors
+    from unseen.classes.naming import attribute_words
+    from unseen.vectors.sources import make_vectors, write_vectors
 
     attributes, target = _attributes(names, cache)
     target = output or target
@@ -98,7 +99,7 @@ def vectors(
 def _attributes(names: str, cache: Path | None) -> tuple[tuple[str, ...], Path | None]:
     """Attribute names, and where a dataset folder keeps its vectors."""
     from unseen.data.catalogue import load_dataset
-    from unseen.semantics import read_names
+    from unseen.vectors.sources import read_names
 
     if Path(names).is_file():
         return read_names(Path(names)), None

@@ -9,7 +9,7 @@ from filelock import FileLock
 
 from unseen.data.dataset import Dataset
 from unseen.data.folder import load_folder
-from unseen.progress import Report, silent
+from unseen.ground.progress import Report, silent
 
 FIELDGUIDE = "fieldguide"
 
@@ -33,7 +33,7 @@ def load_dataset(name: Path | str, *, cache: Path | str | None = None, report: R
     """
     if str(name) != FIELDGUIDE:
         return load_folder(name)
-    from unseen.data.fieldguide.build import VERSION, build
+    from unseen.fieldguide.build import VERSION, build
 
     folder = cache_folder(cache) / "datasets" / f"fieldguide-v{VERSION}"
     if not folder.is_dir():

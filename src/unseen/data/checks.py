@@ -17,13 +17,13 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from unseen.data.columns import Encoding
-from unseen.data.dataset import SPLITS
+from unseen.classes.spreadsheets.columns import Encoding
+from unseen.classes.spreadsheets.tables import fold, place, to_numbers
 from unseen.data.folder import Classes, Pictures, find_files, misfits, read_classes, read_pictures, settle
-from unseen.data.tables import fold, place, to_numbers
 from unseen.errors import DataError
-from unseen.pictures import eight_bit, is_elongated, opened_picture
-from unseen.progress import Report, silent
+from unseen.formats.xlsa17 import SPLITS
+from unseen.ground.images import eight_bit, is_elongated, opened_picture
+from unseen.ground.progress import Report, silent
 
 FEW = 5
 """Seen classes with fewer pictures are warned of."""

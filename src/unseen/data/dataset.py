@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unseen.classes import ClassTable
-from unseen.data.columns import Encoding
+from unseen.classes.spreadsheets.columns import Encoding
+from unseen.classes.table import ClassTable
 from unseen.errors import DataError
+from unseen.formats.xlsa17 import SPLITS
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SPLITS = ("trainval", "test_seen", "test_unseen")
 
 
 def digest(*parts: object) -> str:

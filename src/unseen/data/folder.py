@@ -25,10 +25,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from unseen.classes import Attributes, ClassTable
-from unseen.data.columns import Encoding, understand
-from unseen.data.dataset import SPLITS, Dataset, contradictions
-from unseen.data.tables import (
+from unseen.classes.spreadsheets.columns import Encoding, understand
+from unseen.classes.spreadsheets.tables import (
     SUFFIXES,
     bad_flags,
     find_table,
@@ -41,8 +39,10 @@ from unseen.data.tables import (
     read_table,
     repeats,
 )
-from unseen.data.xlsa17 import read_class_table
+from unseen.classes.table import Attributes, ClassTable
+from unseen.data.dataset import Dataset, contradictions
 from unseen.errors import DataError
+from unseen.formats.xlsa17 import SPLITS, read_class_table
 
 FEATURES = "features"
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from unseen.backbones import IMPORTED
+from unseen.backbones.backbone import IMPORTED
 from unseen.data.dataset import Dataset
-from unseen.data.features import RegionStore, write_store
 from unseen.data.folder import FEATURES
-from unseen.data.formats.matlab import mat_shapes
-from unseen.data.formats.region_hdf5 import Reader, RegionFile
-from unseen.data.formats.res101 import ImageList, read_features
 from unseen.errors import DataError
-from unseen.files import write_with
+from unseen.features.store import RegionStore, write_store
+from unseen.formats.matlab import mat_shapes
+from unseen.formats.region_hdf5 import Reader, RegionFile
+from unseen.formats.res101 import ImageList, read_features
+from unseen.ground.files import write_with
 
 MEND = "import the features of this dataset"
 UNKNOWN = "origin not stated"
@@ -85,7 +85,7 @@ def import_features(
         folder: the dataset's folder.
         name: what the features are called in ``--backbone features:NAME``.
         made_with: network, weights and picture size, for the record of every result.
-        dtype, chunk, progress: see :func:`unseen.data.features.write_store`.
+        dtype, chunk, progress: see :func:`unseen.features.store.write_store`.
 
     Raises:
         DataError: the file does not fit the dataset.

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unseen.classes.spreadsheets.tables import SUFFIXES
 from unseen.data.checks import EXAMPLE
 from unseen.data.folder import find_files
-from unseen.data.tables import SUFFIXES
 from unseen.errors import DataError, UnseenError
-from unseen.files import write_text, write_with
+from unseen.ground.files import write_text, write_with
 
 if TYPE_CHECKING:
     from unseen.data.dataset import Dataset

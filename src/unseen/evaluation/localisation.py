@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from unseen.backbones import Transform
+from unseen.backbones.backbone import Transform
 from unseen.data.dataset import Dataset
-from unseen.data.features import RegionStore
-from unseen.data.pictures import PictureStore
+from unseen.data.images import PictureStore
 from unseen.errors import DataError
+from unseen.features.store import RegionStore
+from unseen.ground.images import upright_size
 from unseen.methods.base import Method
-from unseen.pictures import upright_size
 
 PRESENT = 0.5
 """An attribute is a class's own where its value is above this share of the attribute's largest value."""

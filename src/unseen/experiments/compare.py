@@ -10,7 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 import unseen
-from unseen.backbones import BackboneSpec
+from unseen.backbones.backbone import BackboneSpec
 from unseen.data.catalogue import cache_folder, load_dataset
 from unseen.data.dataset import Dataset
 from unseen.errors import RunError, UnseenError

@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml
 
-from unseen.backbones import BackboneSpec
+from unseen.backbones.backbone import BackboneSpec
 from unseen.errors import UnseenError
-from unseen.files import write_text
+from unseen.ground.files import write_text
 from unseen.training.config import PROTOCOLS, RunConfig
 from unseen.training.run import resolve_settings
 
@@ -41,7 +41,7 @@ class Backbone:
     """The network of an experiment.
 
     Args:
-        spec: entries of :class:`unseen.backbones.BackboneSpec`.
+        spec: entries of :class:`unseen.backbones.backbone.BackboneSpec`.
         get: where its weights come from; ``--backbone-weights`` where they are the user's own file.
         own_weights: whether they are.
     """

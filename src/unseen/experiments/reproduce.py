@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unseen.backbones import BackboneSpec
+from unseen.backbones.backbone import BackboneSpec
 from unseen.data.catalogue import FIELDGUIDE, cache_folder, load_dataset
 from unseen.errors import UnseenError
 from unseen.evaluation.metrics import METRICS
 from unseen.experiments.files import COUNTS, Experiment, Reported
-from unseen.progress import Report, silent
+from unseen.ground.progress import Report, silent
 from unseen.training.run import Run, fit
 
 BACKBONE = ("name", "weights", "image_size", "regions", "fingerprint")

@@ -20,9 +20,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from unseen.distributed import launched
 from unseen.errors import UnseenError
-from unseen.files import read_json, write_json
+from unseen.ground.distributed import launched
+from unseen.ground.files import read_json, write_json
 from unseen.training.config import RunConfig
 
 USAGE = "usage.json"
@@ -127,7 +127,7 @@ def _handing_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
 
 def work(task: Task) -> None:
     """Do the task here."""
-    from unseen.progress import bars, quiet_libraries
+    from unseen.ground.progress import bars, quiet_libraries
     from unseen.training.run import Plan, fit, peak_memory_mb
 
     with quiet_libraries(), bars() as report:

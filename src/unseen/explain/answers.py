@@ -13,10 +13,10 @@ from torch import Tensor
 
 from unseen.data.dataset import Dataset
 from unseen.errors import DataError, RunError
+from unseen.ground.progress import Report, silent
 from unseen.methods.pooled import pool
-from unseen.progress import Report, silent
+from unseen.model.assembled import EndToEnd
 from unseen.training.checkpoints import load_weights
-from unseen.training.endtoend import EndToEnd
 from unseen.training.engine import batches
 from unseen.training.protocols import Stagehand, new_method
 from unseen.training.run import Run, reopen

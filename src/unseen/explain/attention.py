@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from unseen.backbones import Transform
+from unseen.backbones.backbone import Transform
 from unseen.data.dataset import Dataset
 from unseen.errors import DataError
 from unseen.evaluation.localisation import parts_of, region_centres

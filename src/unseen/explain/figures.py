@@ -12,10 +12,10 @@ from PIL import Image
 
 from unseen.errors import DataError
 from unseen.explain.sheet import AGAINST, FOR, class_label, new_figure, shorten, style
-from unseen.files import write_with
-from unseen.pictures import open_picture
+from unseen.ground.files import write_with
+from unseen.ground.images import open_picture
+from unseen.model.references import Neighbour
 from unseen.recognizer import Candidate, Explanation, Reason
-from unseen.training.references import Neighbour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

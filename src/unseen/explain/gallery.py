@@ -13,7 +13,7 @@ from unseen.explain.attention import Parts, attention_sheet
 from unseen.explain.attribute_scores import attribute_quality, picture_sheet, quality_sheet
 from unseen.explain.sheet import Sheet, check_formats, class_label
 from unseen.explain.tsne import tsne_maps, tsne_sheet
-from unseen.progress import Report, silent
+from unseen.ground.progress import Report, silent
 from unseen.recognizer import Recognizer
 from unseen.training.folder import Run
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from unseen.files import write_with
+from unseen.ground.files import write_with
 from unseen.recognizer import PartMaps
 
 DARK = 0.15

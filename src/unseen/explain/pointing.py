@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from unseen.evaluation.localisation import pointing_game
-from unseen.progress import Report, silent
+from unseen.ground.progress import Report, silent
 from unseen.recognizer import Recognizer
 from unseen.training.run import Run, reopen
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unseen.errors import UnseenError
-from unseen.files import write_json, write_text, write_with
+from unseen.ground.files import write_json, write_text, write_with
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,7 +2,7 @@
 
 from unseen.recognizer.answers import Candidate, Comparison, Explanation, PartMaps, Prediction, Reason
 from unseen.recognizer.look import Look, Reading
-from unseen.recognizer.model import AMONG, Picture, Recognizer
+from unseen.recognizer.recognizer import AMONG, Picture, Recognizer
 
 __all__ = [
     "AMONG",

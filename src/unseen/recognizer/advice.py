@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unseen.classes import ClassTable
+from unseen.classes.table import ClassTable
 from unseen.errors import UnseenError
-from unseen.recognizer.model import Recognizer
+from unseen.recognizer.recognizer import Recognizer
 
 NEAR = 0.995
 """Classes with a larger cosine are nearly equal, whatever the others are like."""

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from unseen.errors import DataError
-from unseen.training.references import Neighbour
+from unseen.model.references import Neighbour
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import jinja2
 from unseen import __version__
 
 if TYPE_CHECKING:
-    from unseen.recognizer.model import Recognizer
+    from unseen.recognizer.recognizer import Recognizer
 
 LISTED = 60
 """Class names that the card lists of seen and of unseen ones."""

@@ -12,14 +12,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unseen.classes import ClassTable
+from unseen.classes.table import ClassTable
 from unseen.errors import DataError, UnseenError
 from unseen.methods import Branch
+from unseen.model.references import Neighbour, References
 from unseen.recognizer.answers import Candidate, Comparison, Explanation, Prediction, Reason
-from unseen.training.references import Neighbour, References
 
 if TYPE_CHECKING:
-    from unseen.recognizer.model import Recognizer
+    from unseen.recognizer.recognizer import Recognizer
 
 
 def _rest(score: float, evidence: np.ndarray) -> float:

@@ -20,24 +20,24 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from unseen.backbones import Backbone, BackboneSpec
-from unseen.class_changes import check_tables, reset, table_digests, table_in_use, trained_table
-from unseen.classes import ClassTable, write_attributes
-from unseen.data.columns import Encoding
+from unseen.backbones.backbone import Backbone, BackboneSpec
+from unseen.backbones.reduction import FILE as REDUCTION
+from unseen.backbones.reduction import Reduction
+from unseen.backbones.towers import PREFIX, TEXTS, model_files
+from unseen.backbones.vision import timm
+from unseen.classes.changes import check_tables, reset, table_digests, table_in_use, trained_table
+from unseen.classes.spreadsheets.columns import Encoding
+from unseen.classes.table import ClassTable, write_attributes
 from unseen.errors import RunError, UnseenError
-from unseen.files import is_left_over, read_json, write_json, write_text
+from unseen.ground.files import is_left_over, read_json, write_json, write_text
 from unseen.methods import Method, Settings, find_method
+from unseen.model.assembled import build_method
 from unseen.recognizer.card import CardFields, model_card
-from unseen.reduction import FILE as REDUCTION
-from unseen.reduction import Reduction
-from unseen.towers import PREFIX, TEXTS, model_files
 from unseen.training.checkpoints import load_weights, save_weights
-from unseen.training.endtoend import build_method
 from unseen.training.folder import Run
-from unseen.vision import timm
 
 if TYPE_CHECKING:
-    from unseen.recognizer.model import Recognizer
+    from unseen.recognizer.recognizer import Recognizer
 
 FORMAT = 1
 FACTS = "recognizer.json"
@@ -67,7 +67,7 @@ class Parts:
         references: attribute scores of the training pictures, if they are there.
         method, settings, vector_length: of the method.
         gamma, temperature, threshold, store_dtype, about, encoding: as in
-            :class:`~unseen.recognizer.model.Recognizer`.
+            :class:`~unseen.recognizer.recognizer.Recognizer`.
         typical: ``(K,)`` attribute scores of the average training picture, where there are no references.
         reduction: file of what the backbone's regions go through, if anything.
         tables: SHA-256 of the class tables, by file; those not named are not checked.
@@ -221,7 +221,7 @@ def read_saved(folder: Path) -> Parts:
 def save(
     recognizer: Recognizer, folder: Path, include_backbone: bool, include_references: bool, card: CardFields
 ) -> Path:
-    """See :meth:`unseen.recognizer.model.Recognizer.save`."""
+    """See :meth:`unseen.recognizer.recognizer.Recognizer.save`."""
     inside = {path.name for path in folder.iterdir() if not is_left_over(path)} if folder.is_dir() else set()
     begun = inside <= {*FILES, TOWER} and bool(inside & {WEIGHTS, BACKBONE, TOWER})  # by a save that was stopped
     if inside and FACTS not in inside and not begun:
@@ -317,7 +317,7 @@ def push(
     include_references: bool,
     card: CardFields,
 ) -> str:
-    """See :meth:`unseen.recognizer.model.Recognizer.push_to_hub`."""
+    """See :meth:`unseen.recognizer.recognizer.Recognizer.push_to_hub`."""
     import huggingface_hub
 
     if not _HUB_ID.fullmatch(repo_id):

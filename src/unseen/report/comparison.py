@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 
 from unseen.evaluation.metrics import METRICS
-from unseen.files import write_json, write_text
+from unseen.ground.files import write_json, write_text
 from unseen.report.tables import metric_cell, percent, pixels
 
 COLOURS = {"honest": "#1f6f54", "paper": "#c07a1c", "validation": "#3b5f8a"}

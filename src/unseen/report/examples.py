@@ -10,10 +10,10 @@ from unseen.errors import UnseenError
 from unseen.explain.answers import Answers
 from unseen.explain.figures import account, label, overlay, said, thumbnail
 from unseen.explain.sheet import class_label
-from unseen.progress import Report, silent
+from unseen.ground.progress import Report, silent
 from unseen.recognizer import Explanation
+from unseen.report.images import data_uri
 from unseen.report.material import Material
-from unseen.report.pictures import data_uri
 
 EXAMPLES = 6
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from unseen.classes import ClassTable
+from unseen.classes.table import ClassTable
 from unseen.data.catalogue import cache_folder, load_dataset
 from unseen.data.dataset import Dataset
-from unseen.data.features import content_hashes
 from unseen.errors import RunError, UnseenError
 from unseen.evaluation.metrics import Decisions
 from unseen.explain.answers import Answers, answers_of
-from unseen.progress import Report, silent
+from unseen.features.store import content_hashes
+from unseen.ground.progress import Report, silent
 from unseen.recognizer import Recognizer
 from unseen.training.folder import Run
 from unseen.training.protocols import decisions_path, load_decisions

@@ -11,8 +11,8 @@ from typing import Any
 import jinja2
 
 from unseen.evaluation.metrics import METRICS
-from unseen.files import write_text
-from unseen.progress import Report, silent
+from unseen.ground.files import write_text
+from unseen.ground.progress import Report, silent
 from unseen.report.cards import MOST_NAMED, data_card, model_card, repeat
 from unseen.report.confusions import confusions
 from unseen.report.curves import reliability_chart, risk_coverage_chart, seen_unseen_chart, training_charts

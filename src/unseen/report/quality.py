@@ -14,8 +14,8 @@ from unseen.explain.answers import Answers
 from unseen.explain.attribute_scores import SIDES, attribute_quality
 from unseen.explain.figures import label
 from unseen.explain.sheet import class_label
+from unseen.report.images import square
 from unseen.report.material import Material
-from unseen.report.pictures import square
 
 GOOD, POOR = 0.8, 0.6
 """AUROC from which an attribute counts as read well, and below which as read badly."""

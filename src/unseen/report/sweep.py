@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from unseen.files import write_with
+from unseen.ground.files import write_with
 
 METRIC_COLOURS = {"T1": "#1f6f54", "H": "#b5533c"}
 STYLES = {"honest": "-", "paper": ":", "validation": "-"}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unseen import __version__
-from unseen.files import read_json
+from unseen.ground.files import read_json
 from unseen.methods import find_method
 from unseen.recognizer import Recognizer
 from unseen.serve.schema import Metric

@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from unseen.class_changes import changing, keep_table, read_described, trained_table, unit_doubt, values_of
+from unseen.classes.changes import changing, keep_table, read_described, trained_table, unit_doubt, values_of
 from unseen.errors import DataError, UnseenError
 from unseen.explain.figures import label, thumbnail
+from unseen.model.references import Neighbour
 from unseen.recognizer import Candidate, Comparison, Reading, Recognizer
 from unseen.recognizer.advice import nearly_equal, separate
 from unseen.recognizer.look import check_correctable
 from unseen.serve import schema
 from unseen.serve.settings import Refusal, Settings
 from unseen.serve.uploads import Upload, decode
-from unseen.training.references import Neighbour
 
 PREVIEW = 900
 THUMBNAIL = 160

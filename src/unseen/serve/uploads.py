@@ -13,7 +13,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from unseen.errors import DataError
-from unseen.pictures import upright_rgb
+from unseen.ground.images import upright_rgb
 from unseen.serve.settings import Refusal, Settings
 
 Image.init()  # else Image.open does not know all of them

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from unseen.errors import RunError
-from unseen.tensors import load_tensors, read_texts, save_tensors
+from unseen.ground.tensors import load_tensors, read_texts, save_tensors
 
 _DAMAGED = (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError)
 """What a damaged file raises; a MemoryError where its header promises more than there is."""

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
-from unseen.backbones import FINAL, BackboneSpec
+from unseen.backbones.backbone import FINAL, BackboneSpec
+from unseen.backbones.reduction import ReductionSpec
 from unseen.errors import RunError, UnseenError
 from unseen.methods import find_method
-from unseen.reduction import ReductionSpec
 
 PROTOCOLS = ("honest", "paper")
 STORE_DTYPES = ("float16", "bfloat16", "float32")
@@ -27,17 +27,17 @@ class RunConfig:
         preset: the method's named settings; ``None`` for the dataset's own.
         settings: changes to the method's settings, as text.
         recipe: changes to its training recipe, as text.
-        vectors: attribute vectors, see :func:`unseen.semantics.attribute_vectors`.
+        vectors: attribute vectors, see :func:`unseen.vectors.sources.attribute_vectors`.
         protocols: ``honest``, ``paper`` or both; see ``docs/protocols.md``.
         seeds: one training each.
         split_seed: of the draw of validation classes and pictures.
         select: validation metric that picks epoch or hyper-parameters in ``honest``; H is taken at its best gamma.
         store_dtype: of the region store.
-        reduce: of every picture's regions, see :class:`unseen.reduction.ReductionSpec`; ``""`` for as they are.
+        reduce: of the regions, see :class:`unseen.backbones.reduction.ReductionSpec`; ``""`` for as they are.
         precision: Fabric's precision of training.
         accumulate: micro-batches a step.
         rehearsals: draws of classes set aside where no unseen class has pictures to test on; see
-            :mod:`unseen.training.rehearsal`. 0 for none.
+            :mod:`unseen.training.holdouts`. 0 for none.
     """
 
     method: str

@@ -27,8 +27,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from unseen.data.dataset import digest
 from unseen.data.samplers import Sampler, create_sampler
-from unseen.devices import split_device
-from unseen.distributed import (
+from unseen.errors import RunError, UnseenError
+from unseen.evaluation.metrics import Decisions
+from unseen.ground.devices import split_device
+from unseen.ground.distributed import (
     add_up,
     any_of,
     give_to_all,
@@ -39,12 +41,10 @@ from unseen.distributed import (
     processes,
     rows_of_all,
 )
-from unseen.errors import RunError, UnseenError
-from unseen.evaluation.metrics import Decisions
-from unseen.files import write_text
+from unseen.ground.files import write_text
+from unseen.ground.progress import Report, silent
+from unseen.ground.stopping import SIGNALS, at_once
 from unseen.methods.base import Branch, ClassSpace, GradientMethod, Method, Recipe
-from unseen.progress import Report, silent
-from unseen.stopping import SIGNALS, at_once
 from unseen.training.checkpoints import check_checkpoint, load_checkpoint, read_info, save_checkpoint
 from unseen.training.divergence import WEIGHTS, DivergedError, broken_start, diverged, not_finite
 from unseen.training.steps import Features, Steps, check_graph, non_finite, to_weight_precision, wrong

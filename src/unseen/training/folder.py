@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unseen.errors import RunError
-from unseen.files import read_json
+from unseen.ground.files import read_json
 from unseen.training.config import RunConfig
 
 

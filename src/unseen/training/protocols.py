@@ -25,15 +25,17 @@ from lightning_fabric import Fabric
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from unseen.backbones import Backbone
+from unseen.backbones.backbone import Backbone
+from unseen.backbones.towers import TextTower
 from unseen.data.dataset import Dataset, Partition, digest, final_partition, validation_partition
-from unseen.data.features import RegionSource, RegionStore
-from unseen.data.pictures import PictureSource, PictureStore
-from unseen.distributed import rows_of_all
+from unseen.data.images import PictureSource, PictureStore
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.evaluation.calibration import Answers
 from unseen.evaluation.metrics import Decisions, SeenUnseenCurve, evaluate
-from unseen.files import file_digest, read_arrays, read_json, write_arrays, write_json
+from unseen.features.store import RegionSource, RegionStore
+from unseen.ground.distributed import rows_of_all
+from unseen.ground.files import file_digest, read_arrays, read_json, write_arrays, write_json
+from unseen.ground.progress import Report, silent
 from unseen.methods import create_method, find_method
 from unseen.methods.base import (
     ClassSpace,
@@ -44,12 +46,10 @@ from unseen.methods.base import (
     Recipe,
     Settings,
 )
-from unseen.progress import Report, silent
-from unseen.semantics import name_things
-from unseen.towers import TextTower
+from unseen.model.assembled import build_method
+from unseen.model.references import make_references, references_beside
 from unseen.training.checkpoints import load_weights, save_weights
 from unseen.training.divergence import DivergedError, broken_features, not_finite
-from unseen.training.endtoend import build_method
 from unseen.training.engine import (
     PRECISIONS,
     OnEpoch,
@@ -62,8 +62,8 @@ from unseen.training.engine import (
     train,
     weight_dtype,
 )
-from unseen.training.references import make_references, references_beside
 from unseen.training.steps import Features, non_finite
+from unseen.vectors.sources import name_things
 
 Records = list[dict[str, Any]]
 _ARRAYS = ("labels", "best_seen", "best_unseen", "offset", "is_unseen")

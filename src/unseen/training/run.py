@@ -19,31 +19,31 @@ from filelock import FileLock, Timeout
 from lightning_fabric import Fabric
 
 import unseen
-from unseen.backbones import Backbone, BackboneSpec
-from unseen.class_changes import table_digests
-from unseen.classes import ClassTable, write_attributes
+from unseen.backbones.backbone import Backbone, BackboneSpec
+from unseen.backbones.reduction import FILE as REDUCTION
+from unseen.backbones.reduction import Reduction, ReductionSpec
+from unseen.backbones.towers import TEXTS, TextTower
+from unseen.classes.changes import table_digests
+from unseen.classes.table import ClassTable, write_attributes
 from unseen.data.catalogue import FIELDGUIDE, cache_folder, load_dataset
 from unseen.data.dataset import Dataset, validation_partition
-from unseen.data.features import ExtractionPlan, RegionStore, chosen_workers, extract
+from unseen.data.images import PictureStore
 from unseen.data.importing import imported_store
-from unseen.data.pictures import PictureStore
-from unseen.data.reduced import extract_reduced, reduce_store
-from unseen.distributed import first_before_others, is_first, own_folder
 from unseen.errors import RunError, UnseenError
 from unseen.evaluation.metrics import Interval, bootstrap, evaluate, per_class_accuracy
-from unseen.files import is_left_over, read_json, write_json
+from unseen.features.reduced import extract_reduced, reduce_store
+from unseen.features.store import ExtractionPlan, RegionStore, chosen_workers, extract
+from unseen.ground.distributed import first_before_others, is_first, own_folder
+from unseen.ground.files import is_left_over, read_json, write_json
+from unseen.ground.progress import Report, silent
 from unseen.methods import find_method, find_preset
 from unseen.methods.base import Recipe, Settings, change_recipe
-from unseen.progress import Report, silent
-from unseen.reduction import FILE as REDUCTION
-from unseen.reduction import Reduction, ReductionSpec
-from unseen.semantics import attribute_vectors
-from unseen.towers import TEXTS, TextTower
 from unseen.training.checkpoints import load_weights
 from unseen.training.config import PROTOCOLS, RunConfig, plain
 from unseen.training.divergence import grown_losses
 from unseen.training.engine import make_fabric
 from unseen.training.folder import Run
+from unseen.training.holdouts import needs_rehearsal, rehearsal_summary, rehearse
 from unseen.training.protocols import (
     Choice,
     Ingredients,
@@ -55,8 +55,8 @@ from unseen.training.protocols import (
     save_decisions,
     validate_seeds,
 )
-from unseen.training.rehearsal import needs_rehearsal, rehearsal_summary, rehearse
 from unseen.training.steps import check_graph_device
+from unseen.vectors.sources import attribute_vectors
 
 PATIENCE = 5.0
 """Seconds to wait for a run's folder: a row's worker writes its checkpoint when its parent has been killed."""
@@ -68,7 +68,7 @@ def default_backbone(dataset: str, device: str = "cuda") -> BackboneSpec:
     On a CPU it is ResNet-50 at 320 px instead, with a quarter of the operations a picture.
     """
     if dataset == FIELDGUIDE:
-        from unseen.data.fieldguide import BACKBONE
+        from unseen.fieldguide import BACKBONE
 
         return BackboneSpec(
             name=BACKBONE["name"],
@@ -120,7 +120,7 @@ class Plan:
         config.backbone.fingerprint()  # the weights are there
         dataset = load_dataset(config.dataset, cache=cache, report=report)
         name, settings, recipe = resolve_settings(config, dataset.name)
-        vectors, label = attribute_vectors(dataset, config.vectors)
+        vectors, label = attribute_vectors(dataset.table.attributes, dataset.attribute_vectors, config.vectors)
         return cls(config, dataset, settings, recipe, name, vectors, label)
 
     def extract(
@@ -257,7 +257,7 @@ def fit(
             what is free. The numbers do not depend on it.
         graph: launch each step of a training as one CUDA graph.
 
-    Of several processes that torchrun started, the first works in ``folder`` (:mod:`unseen.distributed`).
+    Of several processes that torchrun started, the first works in ``folder`` (:mod:`unseen.ground.distributed`).
 
     Raises:
         RunError: the folder holds another run, or another process works on it.

@@ -17,8 +17,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from unseen.distributed import add_gradients, add_up, part, processes, rows_of_all
 from unseen.errors import UnseenError
+from unseen.ground.distributed import add_gradients, add_up, part, processes, rows_of_all
 from unseen.methods.base import Branch, ClassSpace, GradientMethod
 from unseen.methods.share import Share, sharing
 from unseen.training.divergence import WEIGHTS

@@ -1,0 +1,542 @@
+"""Networks (timm's, or a CLIP model's image tower) that turn pictures into grids of region features."""
+
+import difflib
+import functools
+import hashlib
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from unseen.backbones import towers
+from unseen.backbones.reduction import Reduction
+from unseen.backbones.vision import InterpolationMode, timm
+from unseen.backbones.vision import transforms as TF
+from unseen.errors import DataError, UnseenError
+from unseen.ground.files import read_json
+from unseen.ground.images import is_elongated, open_picture, upright_rgb
+from unseen.ground.tensors import load_tensors
+
+FINAL = "final"
+LARGEST = 8192
+"""Side of the picture that a network reads, in pixels."""
+IMPORTED = "features:"
+"""Prefix of features that were imported into a dataset folder: no network, only its answers."""
+_CPU_PIXELS = 4 * 224 * 224
+"""Pixels that a network on a CPU is given at once, see :meth:`Backbone.regions`."""
+_PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".tar"}
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """What determines the features: a network, its weights, and how a picture is put to it.
+
+    Attributes:
+        name: timm model name, with or without a pretrained tag; or ``hf:`` and the folder or hub id of a CLIP or
+            SigLIP model, whose image tower it is then (:mod:`unseen.backbones.towers`); or ``features:`` and the name
+            of imported features (:mod:`unseen.data.importing`).
+        stages: feature maps to take: "final" (timm's `forward_features`) or indices of
+            `forward_intermediates`, negative ones from the end.
+        image_size: side of the square input; None is the model's own.
+        weights: "pretrained" (timm's), "random", or the path of a `.safetensors` file; of imported features
+            their store.
+        options: further arguments of `timm.create_model`, such as `pad_type="same"`.
+        mean: per-channel mean of the normalisation; None is the model's own.
+        std: per-channel deviation of the normalisation; None is the model's own.
+        crop: fraction of the resized short side that the centre crop keeps.
+        seed: seed of "random" weights.
+    """
+
+    name: str
+    stages: tuple[str | int, ...] = (FINAL,)
+    image_size: int | None = None
+    weights: str = "pretrained"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    crop: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+        if self.tower is not None and (self.weights != "pretrained" or self.options or self.stages != (FINAL,)):
+            problem = 'it has its own weights, one stage ("final") and no options'
+            raise UnseenError(problem, where=self.name, mend="leave out weights, stages and options")
+        if self.imported and (self.options or self.stages != (FINAL,)):
+            raise UnseenError("imported features have one stage and no options", where=self.name, mend="leave them out")
+        for stage in self.stages:
+            if stage != FINAL and (not isinstance(stage, int) or isinstance(stage, bool)):
+                raise UnseenError(f"{stage!r} is not a stage", where=self.name, mend=f'give "{FINAL}" or an integer')
+        if not self.stages or len(set(self.stages)) < len(self.stages):
+            raise UnseenError("stages must be given, each once", where=self.name)
+        if self.image_size is not None and not 1 <= self.image_size <= LARGEST:
+            problem = f"image size {self.image_size} is not within 1 to {LARGEST}"
+            raise UnseenError(problem, where=self.name, mend="224, say")
+        if not 0 < self.crop <= 1:
+            raise UnseenError(f"crop {self.crop} is not in (0, 1]", where=self.name, mend="1 takes all of it")
+        for what, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None and (
+                len(values) != 3
+                or not all(isinstance(v, int | float) and math.isfinite(v) for v in values)
+                or (what == "std" and min(values) <= 0)
+            ):
+                raise UnseenError(f"{what} {values} is not three numbers fit for it", where=self.name)
+
+    @property
+    def tower(self) -> str | None:
+        """Folder or hub id of the CLIP or SigLIP model; ``None`` for a timm network."""
+        return self.name.removeprefix(towers.PREFIX) if self.name.startswith(towers.PREFIX) else None
+
+    @property
+    def imported(self) -> bool:
+        """Whether it stands for imported features, so that there is no network to look at a picture with."""
+        return self.name.startswith(IMPORTED)
+
+    def resolved(self) -> Self:
+        """The same spec with the model's own input size and normalisation filled in."""
+        if self.imported:
+            return self
+        if self.tower is not None:
+            mean, std = (self.mean, self.std) if self.mean and self.std else towers.normalisation(self.tower)
+            size = self.image_size or towers.model_facts(self.tower).image_size
+            return replace(self, image_size=size, mean=tuple(self.mean or mean), std=tuple(self.std or std))
+        cfg = _defaults(self.name)
+        return replace(
+            self,
+            image_size=self.image_size or cfg.input_size[-1],
+            mean=tuple(self.mean or cfg.mean),
+            std=tuple(self.std or cfg.std),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary that JSON keeps as it is."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The spec that `to_json` wrote."""
+        unknown = sorted(set(data) - {f.name for f in fields(cls)})
+        if unknown or "name" not in data:
+            raise UnseenError(f"unknown keys {unknown}" if unknown else "no name", where="backbone spec")
+        lists = {key: tuple(data[key]) for key in ("stages", "mean", "std") if data.get(key) is not None}
+        return cls(**{**data, **lists})._typed()
+
+    def _typed(self) -> Self:
+        """Itself; raises TypeError where an entry, read from a file, is not of its kind."""
+        kinds: dict[str, Any] = {"name": str, "weights": str, "options": Mapping, "crop": (int, float), "seed": int}
+        wrong = [name for name, kind in kinds.items() if not isinstance(getattr(self, name), kind)]
+        numbers = [*(self.mean or ()), *(self.std or ()), self.image_size or 1, self.seed]
+        if wrong or not all(isinstance(n, int | float) and abs(n) < 2**63 for n in numbers):
+            raise TypeError(f"{wrong[0] if wrong else 'a number'} is of another kind")
+        return self
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of everything that changes the features, the content of the weights included.
+
+        Weights that do not come from a file are named by the versions that make them.
+        """
+        if self.imported:
+            mend = "import them with `unseen import`"
+            where = Path(self.weights) / "store.json"
+            facts = read_json(where, UnseenError, mend)
+            if not isinstance(facts, dict) or "fingerprint" not in facts:
+                raise UnseenError("damaged: no fingerprint", where=where, mend=mend)
+            return str(facts["fingerprint"])
+        facts = self.resolved().to_json() | {"interpolation": "bicubic"}
+        del facts["seed"]
+        if self.tower is not None:
+            facts |= {"name": towers.PREFIX, "weights": towers.model_digest(self.tower)}
+        elif self.weights == "pretrained":
+            facts["name"] = f"{self.name.split('.')[0]}.{_defaults(self.name).tag}"
+            facts["weights"] = ["pretrained", timm.__version__]
+        elif self.weights == "random":
+            facts["weights"] = ["random", self.seed, timm.__version__, torch.__version__.split("+")[0]]
+        else:
+            facts["name"] = self.name.split(".")[0]
+            facts["weights"] = _file_digest(_weights_file(self.weights))
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+class Backbone(nn.Module):
+    """A network in evaluation mode whose feature maps are read as regions; frozen unless `fine_tuned`.
+
+    Attributes:
+        spec: the spec, resolved.
+        fingerprint: `spec.fingerprint()` when the weights were loaded; of a reduced one that of its regions.
+        transform: the matching picture transform.
+        grids: (height, width) of each stage's region grid.
+        channels: channels of each stage.
+        reduction: what its regions go through; `None` for none.
+    """
+
+    def __init__(self, spec: BackboneSpec) -> None:
+        super().__init__()
+        if spec.imported:
+            problem = "imported features come without the network that made them, so no picture can be looked at"
+            raise UnseenError(problem, where=spec.name, mend="train with a --backbone for that")
+        self.spec = spec = spec.resolved()
+        self.fingerprint = spec.fingerprint()
+        assert spec.image_size and spec.mean and spec.std  # noqa: PT018
+        self.transform = Transform(spec.image_size, spec.mean, spec.std, spec.crop)
+        self.model: Any = _build(spec).eval().requires_grad_(False)
+        self._prefix = getattr(self.model, "num_prefix_tokens", 0)
+        self._channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
+        _check_patches(self.model, spec)
+        self._indices = self._intermediates()
+        self.reduction: Reduction | None = None
+        self.grids: list[tuple[int, int]] = []
+        self.channels: list[int] = []
+        try:
+            with torch.inference_mode():
+                maps = self.maps(torch.zeros(1, 3, spec.image_size, spec.image_size))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise UnseenError(
+                f"cannot take {spec.image_size}-pixel pictures: {_line(error)}", where=spec.name
+            ) from None
+        for feature_map in maps:
+            self.grids.append((feature_map.shape[2], feature_map.shape[3]))
+            self.channels.append(feature_map.shape[1])
+
+    def train(self, mode: bool = True) -> Self:
+        """Stays in evaluation mode: no dropout, and batch normalisation with the statistics of the pre-training."""
+        return super().train(False)
+
+    def fine_tuned(self, checkpointing: bool = False) -> Self:
+        """The same backbone with weights that train, those of batch normalisation too, but not its statistics.
+
+        Args:
+            checkpointing: compute activations again in the backward pass instead of keeping them all (timm's
+                `set_grad_checkpointing`, block by block); the gradients are the same.
+        """
+        self.model.requires_grad_(True)
+        if checkpointing:
+            try:
+                self.model.set_grad_checkpointing()
+            except (AttributeError, AssertionError):
+                raise UnseenError(
+                    "timm offers no gradient checkpointing for it",
+                    where=self.spec.name,
+                    mend="--recipe checkpointing=false",
+                ) from None
+        return self
+
+    def reduced(self, reduction: Reduction) -> Self:
+        """The same backbone, of one stage, with its regions reduced from here on.
+
+        Raises:
+            UnseenError: the reduction is of another grid or of other channels.
+        """
+        grid, channels = self.grids[0], self.channels[0]
+        axes = reduction.components
+        if reduction.full_grid != grid or (axes is not None and axes.shape[1] != channels):
+            raise UnseenError("its regions are not those that the reduction is of", where=self.spec.name)
+        self.reduction = reduction
+        self.grids, self.channels = [reduction.grid], [reduction.channels(channels)]
+        self.fingerprint = hashlib.sha256(f"{self.fingerprint} {reduction.fingerprint}".encode()).hexdigest()
+        return self
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """Region features of every stage.
+
+        Args:
+            pixels: transformed pictures (B, 3, H, W).
+
+        Returns:
+            One tensor (B, R, C) per stage, the R = h·w regions in row-major order.
+        """
+        found = [feature_map.flatten(2).transpose(1, 2) for feature_map in self.maps(pixels)]
+        return found if self.reduction is None else [self.reduction(found[0])]
+
+    @torch.inference_mode()
+    def regions(self, cropped: Tensor) -> list[Tensor]:
+        """Region features of every stage, as `forward` gives them.
+
+        On a CPU a few pictures at a time. The activations of a large batch are blocks that the C library takes from the
+        system and gives back at every layer, and clearing their pages costs as much as the layers do.
+
+        Args:
+            cropped: pictures as bytes (B, 3, H, W), on the network's device (:meth:`Transform.cropped`).
+        """
+        cpu = cropped.device.type == "cpu"
+        size = max(1, _CPU_PIXELS // cropped[0, 0].numel()) if cpu else len(cropped)
+        parts = [self(self.transform.normalized(part)) for part in cropped.split(size)]
+        return parts[0] if len(parts) == 1 else [torch.cat(stage) for stage in zip(*parts, strict=True)]
+
+    def maps(self, pixels: Tensor) -> list[Tensor]:
+        """One map (B, C, h, w) per stage of transformed pictures (B, 3, H, W), with gradients if fine-tuned."""
+        pixels = pixels.contiguous(memory_format=torch.channels_last)  # convolutions are faster so
+        if not self._indices:
+            return [self._final(self.model.forward_features(pixels))]
+        indices = sorted(set(self._indices.values()))
+        if FINAL in self.spec.stages:
+            final, found = self.model.forward_intermediates(pixels, indices=indices)
+        else:
+            final, found = (
+                None,
+                self.model.forward_intermediates(pixels, indices=indices, intermediates_only=True, stop_early=True),
+            )
+        by_index = dict(zip(indices, found, strict=True))
+        return [self._final(final) if s == FINAL else by_index[self._indices[s]] for s in self.spec.stages]
+
+    def _final(self, features: Any) -> Tensor:
+        if isinstance(features, Tensor) and features.ndim == 4:
+            return features.permute(0, 3, 1, 2) if self._channels_last else features
+        if isinstance(features, Tensor) and features.ndim == 3:
+            tokens = features[:, self._prefix :]
+            side = math.isqrt(tokens.shape[1])
+            if side and side * side == tokens.shape[1]:
+                return tokens.transpose(1, 2).unflatten(2, (side, side))
+        raise UnseenError(
+            f'the "{FINAL}" features form no grid of regions',
+            where=self.spec.name,
+            mend=f"use one of {self._listing()}",
+        )
+
+    def _intermediates(self) -> dict[str | int, int]:
+        """Absolute index of each intermediate stage asked for."""
+        wanted = [stage for stage in self.spec.stages if isinstance(stage, int)]
+        if wanted and not hasattr(self.model, "forward_intermediates"):
+            raise UnseenError(
+                "timm gives only the last map of this network", where=self.spec.name, mend=f'use "{FINAL}"'
+            )
+        count = len(self.model.feature_info) if wanted else 0
+        for stage in wanted:
+            if not -count <= stage < count:
+                raise UnseenError(f"no stage {stage}", where=self.spec.name, mend=f"use one of {self._listing()}")
+        return {stage: stage % count for stage in wanted}
+
+    def _listing(self) -> str:
+        info = enumerate(self.model.feature_info)
+        return f'"{FINAL}", ' + ", ".join(f"{i} ({s['num_chs']} channels, 1/{s['reduction']})" for i, s in info)
+
+
+@dataclass(frozen=True)
+class Transform:
+    """Picture to network input: upright, RGB, short side resized (bicubic, antialiased), centre crop, normalised.
+
+    Attributes:
+        size: side of the square input.
+        mean: per-channel mean.
+        std: per-channel deviation.
+        crop: fraction of the resized short side that the crop keeps.
+    """
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop: float = 1.0
+
+    def __call__(self, picture: Image.Image | str | os.PathLike[str]) -> Tensor:
+        """The picture, or the picture in a file, as floats (3, size, size)."""
+        return self.normalized(self.cropped(picture))
+
+    def cropped(self, picture: Image.Image | str | os.PathLike[str]) -> Tensor:
+        """The first half of it: resized and centre-cropped, as bytes (3, size, size)."""
+        return TF.center_crop(self.resized(picture, self.short_side), [self.size, self.size])
+
+    def normalized(self, pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The second half: bytes (..., 3, h, w) as the network wants them."""
+        return TF.normalize(TF.to_dtype(pixels, dtype, scale=True), list(self.mean), list(self.std))
+
+    def resized(self, picture: Image.Image | str | os.PathLike[str], short: int) -> Tensor:
+        """Upright RGB with this short side in pixels, as bytes (3, h, w)."""
+        image = upright_rgb(picture) if isinstance(picture, Image.Image) else open_picture(picture)
+        if is_elongated(*image.size):
+            where = getattr(picture, "filename", "picture") if isinstance(picture, Image.Image) else picture
+            raise DataError(f"{image.width} x {image.height} pixels is too elongated", where=where, mend="crop it")
+        return TF.pil_to_tensor(TF.resize(image, [short], InterpolationMode.BICUBIC, antialias=True))
+
+    def crop_box(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """What the network sees of an upright picture: (left, top, right, bottom) in the picture's pixels."""
+        new_width, new_height = self._resized(width, height, self.short_side)
+        left, top = round((new_width - self.size) / 2), round((new_height - self.size) / 2)
+        x, y = width / new_width, height / new_height
+        return left * x, top * y, (left + self.size) * x, (top + self.size) * y
+
+    def to_input(self, x: float, y: float, width: int, height: int) -> tuple[float, float]:
+        """Where a point of an upright picture lies in the input; outside [0, size] if it is cropped away."""
+        left, top, right, bottom = self.crop_box(width, height)
+        return (x - left) / (right - left) * self.size, (y - top) / (bottom - top) * self.size
+
+    def to_picture(self, x: float, y: float, width: int, height: int) -> tuple[float, float]:
+        """Where a point of the input lies in the upright picture: the inverse of `to_input`."""
+        left, top, right, bottom = self.crop_box(width, height)
+        return left + x / self.size * (right - left), top + y / self.size * (bottom - top)
+
+    @property
+    def short_side(self) -> int:
+        """Short side in pixels that a picture is resized to, before the crop."""
+        return round(self.size / self.crop)
+
+    @staticmethod
+    def _resized(width: int, height: int, short: int) -> tuple[int, int]:
+        """Size after torchvision's resize of the short side."""
+        if width <= height:
+            return short, int(short * height / width)
+        return int(short * width / height), short
+
+
+def list_stages(name: str) -> list[tuple[str | int, int, int]]:
+    """Stage, channels and reduction of every feature map that a model gives; no weights are made."""
+    _check_name(name)
+    if name.startswith(towers.PREFIX):
+        facts = towers.model_facts(name.removeprefix(towers.PREFIX))
+        return [(FINAL, facts.channels, facts.patch_size)]
+    with torch.device("meta"):
+        model: Any = timm.create_model(name, num_classes=0)
+    info = [] if not hasattr(model, "forward_intermediates") else model.feature_info
+    found: list[tuple[str | int, int, int]] = [(i, s["num_chs"], s["reduction"]) for i, s in enumerate(info)]
+    last = model.feature_info[-1]["reduction"] if hasattr(model, "feature_info") else 0
+    return [(FINAL, model.num_features, last), *found]
+
+
+def _check_name(name: str) -> None:
+    if name.startswith(towers.PREFIX):
+        if name == towers.PREFIX:
+            raise UnseenError("no model named", where=name, mend="hf:FOLDER, or the hub's id of one")
+        return
+    if name.startswith(IMPORTED):
+        if name == IMPORTED:
+            raise UnseenError("no features named", where=name, mend="features:NAME, as given to `unseen import`")
+        return
+    base = name.split(".")[0]
+    if not timm.is_model(base):
+        close = difflib.get_close_matches(base, timm.list_models(), n=3)
+        mend = f"did you mean {' or '.join(close)}?" if close else "timm.list_models() lists them"
+        raise UnseenError(f"timm knows no model {name!r}", where="backbone", mend=mend)
+    if "." in name:
+        tagged = [m for m in timm.list_pretrained(base + "*") if m.split(".")[0] == base]
+        if name not in tagged:
+            raise UnseenError(f"timm knows no weights {name!r}", where="backbone", mend=f"it has {', '.join(tagged)}")
+
+
+def _defaults(name: str) -> Any:
+    """What timm knows of the model without building it: input size, normalisation, tag."""
+    return timm.get_pretrained_cfg(name)
+
+
+def _build(spec: BackboneSpec) -> nn.Module:
+    if spec.tower is not None:
+        assert spec.image_size
+        return towers.ImageTower(spec.tower, spec.image_size)
+    options = {"num_classes": 0, **spec.options}
+    cfg = _defaults(spec.name)
+    if cfg.fixed_input_size and spec.image_size != cfg.input_size[-1]:
+        options.setdefault("img_size", spec.image_size)
+    pretrained = spec.weights == "pretrained"
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(spec.seed)
+            model = timm.create_model(spec.name, pretrained=pretrained, **options)
+    except (OSError, RuntimeError, TypeError, AssertionError, ValueError) as error:
+        if pretrained and isinstance(error, OSError | RuntimeError):  # no network, or timm has no weights
+            problem = "no pretrained weights to be had"
+            page = f"model.safetensors of huggingface.co/timm/{spec.name}"
+            mend = f"go online once, or fetch {page} and give --backbone {spec.name} --backbone-weights FILE"
+        else:
+            problem, mend = f"timm cannot build it at {spec.image_size} pixels with {dict(spec.options)}", None
+        raise UnseenError(f"{problem}: {_line(error)}", where=spec.name, mend=mend) from None
+    if spec.weights not in ("pretrained", "random"):
+        _load(model, _weights_file(spec.weights))
+    return model
+
+
+def _check_patches(model: Any, spec: BackboneSpec) -> None:
+    """A transformer's patches must fill the picture: timm cuts off the rest of some sizes in silence."""
+    embed = getattr(model, "patch_embed", getattr(model, "embeds", model))
+    side = getattr(embed, "patch_size", 1)
+    side = side if isinstance(side, int) else side[0]
+    size = spec.image_size
+    assert size
+    if not hasattr(model, "num_prefix_tokens") or size % side == 0 or getattr(embed, "dynamic_img_pad", False):
+        return
+    near = [s for s in (size - size % side, size - size % side + side) if s]
+    raise UnseenError(
+        f"cannot take {size}-pixel pictures: {size} is no multiple of its patch size {side}",
+        where=spec.name,
+        mend=f"--image-size {' or '.join(map(str, near))}",
+    )
+
+
+def _weights_file(weights: str) -> Path:
+    path = Path(weights)
+    if not path.is_file():
+        mend = 'give "pretrained", "random" or the path of a .safetensors file'
+        raise UnseenError("no such weights file", where=path, mend=mend)
+    with path.open("rb") as file:
+        head = file.read(9)
+    if head[8:] != b"{" and (path.suffix in _PICKLES or head.startswith((b"\x80", b"PK"))):
+        convert = "safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW)"
+        raise UnseenError("a pickle, which is never loaded", where=path, mend=f"convert it once with {convert}")
+    return path
+
+
+def _load(model: nn.Module, path: Path) -> None:
+    """Loads weights strictly, but for the classifier head that the features do not use."""
+    try:
+        state, _ = load_tensors(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        problem = f"not a readable safetensors file: {_line(error)}"
+        raise UnseenError(problem, where=path, mend="restore the file") from None
+    for name, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise UnseenError(f'a number of "{name}" is not finite', where=path, mend="restore the file")
+    problems = _misfits(model, state)
+    adapt = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if problems and adapt is not None:  # timm's own adaptation, e.g. of position embeddings to another size
+        with suppress(Exception):  # it is written for sound files: on others the misfits tell more than its failure
+            state = adapt(state, model)
+            problems = _misfits(model, state)
+    if problems:
+        raise UnseenError(
+            f"does not fit the network: {'; '.join(problems)}",
+            where=path,
+            mend="use the weights of this timm model, or the backbone options they were made with",
+        )
+    model.load_state_dict(state, strict=False)
+
+
+def _misfits(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
+    cfg: Any = model.pretrained_cfg
+    heads = cfg["classifier"] or ()
+    prefixes = tuple(head.split(".")[0] + "." for head in ([heads] if isinstance(heads, str) else heads))
+    own = model.state_dict()
+    missing = [k for k in own if k not in state and not k.startswith(prefixes) and "num_batches_tracked" not in k]
+    unexpected = [k for k in state if k not in own and not k.startswith(prefixes)]
+    shapes = [
+        f"{k} {tuple(state[k].shape)} instead of {tuple(own[k].shape)}"
+        for k in own
+        if k in state and state[k].shape != own[k].shape
+    ]
+    found = (("missing", missing), ("unexpected", unexpected), ("mis-shaped", shapes))
+    return [f"{len(keys)} {what} ({_first(keys)})" for what, keys in found if keys]
+
+
+def _first(keys: Iterable[str], count: int = 3) -> str:
+    keys = list(keys)
+    return ", ".join(keys[:count]) + (", ..." if len(keys) > count else "")
+
+
+def _file_digest(path: Path) -> str:
+    stat = path.stat()
+    return _digest_of(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=8)
+def _digest_of(path: str, size: int, mtime_ns: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,331 @@
+"""CLIP and SigLIP models of transformers: an image tower and a text tower that meet in one space.
+
+A model is a folder of its files, or the hub's id of one (``ID`` or ``ID@REVISION``). Only safetensors are read, and no
+code that comes with a model is run.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from unseen.errors import UnseenError
+from unseen.ground.tensors import load_tensors, save_tensors
+
+TEXTS = "texts.safetensors"
+"""The file of a run or a saved recogniser that keeps texts with their vectors."""
+PREFIX = "hf:"
+"""What the name of a backbone of this kind starts with."""
+_log = logging.getLogger(__name__)
+_FILES = (
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer*.json",
+    "tokenizer.model",
+    "spiece.model",
+    "vocab.*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+)
+_VOCABULARIES = ("tokenizer.json", "spiece.model", "tokenizer.model", "vocab.json")
+_KINDS = {
+    "clip": ("CLIPVisionModelWithProjection", "CLIPTextModelWithProjection"),
+    "siglip": ("SiglipVisionModel", "SiglipTextModel"),
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a model's configuration says.
+
+    Args:
+        kind: ``clip`` or ``siglip``.
+        channels: C of the joint space.
+        image_size: side of the pictures it was trained with.
+        patch_size: side of a patch.
+        text_length: most tokens of a text.
+    """
+
+    kind: str
+    channels: int
+    image_size: int
+    patch_size: int
+    text_length: int
+
+
+def model_folder(name: str) -> Path:
+    """The folder of a model's files; the hub's are fetched once and kept in its cache.
+
+    Raises:
+        UnseenError: the extra is not installed, there is no such model, no network, or no safetensors.
+    """
+    if importlib.util.find_spec("transformers") is None:
+        raise UnseenError("CLIP and SigLIP models need transformers", mend="pip install 'unseen[clip]'")
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        folder = _from_hub(name)
+    if not (folder / "config.json").is_file():
+        raise UnseenError("no config.json", where=name, mend="give a folder that transformers' save_pretrained wrote")
+    if not any(folder.glob("model*.safetensors")):
+        raise UnseenError(
+            "no model.safetensors, and pickles are never loaded",
+            where=name,
+            mend="convert it once with transformers.AutoModel.from_pretrained(NAME).save_pretrained(FOLDER)",
+        )
+    return folder
+
+
+@functools.lru_cache(maxsize=8)
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    mend = "give a folder, or a model of the hub such as google/siglip-base-patch16-224"
+    identifier, _, revision = name.partition("@")
+    if name.startswith(("/", ".", "~")) or identifier.count("/") > 1:
+        raise UnseenError("no such folder", where=name, mend=mend)
+    try:
+        return Path(snapshot_download(identifier, revision=revision or None, allow_patterns=list(_FILES)))
+    except (OSError, ValueError) as error:
+        problem = (str(error) or type(error).__name__).splitlines()[0]
+        raise UnseenError(f"not to be had from the hub: {problem}", where=name, mend=mend) from None
+
+
+def model_files(name: str) -> list[Path]:
+    """The files that a model is made of, by name."""
+    folder = model_folder(name)
+    return sorted({file for pattern in _FILES for file in folder.glob(pattern)})
+
+
+def model_digest(name: str) -> str:
+    """SHA-256 (hex) of the content of all files of a model."""
+    state = tuple((str(f.resolve()), f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in model_files(name))
+    return _digest_of(state)
+
+
+@functools.lru_cache(maxsize=8)
+def _digest_of(state: tuple[tuple[str, str, int, int], ...]) -> str:
+    hasher = hashlib.sha256()
+    for path, name, *_ in state:
+        with open(path, "rb") as file:
+            hasher.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return hasher.hexdigest()
+
+
+def model_facts(name: str) -> Facts:
+    """What a model's ``config.json`` says; UnseenError if it is neither CLIP nor SigLIP."""
+    config = _config(name)
+    if config.model_type not in _KINDS:
+        raise UnseenError(f'a "{config.model_type}" model', where=name, mend="use a CLIP or SigLIP model")
+    vision, text = config.vision_config, config.text_config
+    return Facts(
+        config.model_type,
+        config.projection_dim if config.model_type == "clip" else vision.hidden_size,
+        vision.image_size,
+        vision.patch_size,
+        text.max_position_embeddings,
+    )
+
+
+def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Per-channel mean and deviation that a model's pictures are normalised with."""
+    folder = model_folder(name)
+    for file in ("preprocessor_config.json", "processor_config.json"):
+        try:
+            about = json.loads((folder / file).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        about = about.get("image_processor", about)
+        if "image_mean" in about and "image_std" in about:
+            return tuple(about["image_mean"]), tuple(about["image_std"])
+    raise UnseenError("no preprocessor_config.json with mean and std", where=name, mend="give --mean and --std")
+
+
+class ImageTower(nn.Module):
+    """The image tower, its patch tokens carried into the joint space.
+
+    A token's place in the joint space is what the tower makes of it alone: CLIP's last normalisation and projection,
+    or SigLIP's pooling head on that one token. All are then moved by one vector, so that **their mean is the picture's
+    embedding**: methods that pool regions see exactly what CLIP compares with texts, and a region's share in that is
+    what its token says plus what all have in common.
+
+    Args:
+        name: the model.
+        size: side of the pictures, a multiple of the patch size.
+    """
+
+    num_prefix_tokens = 0
+
+    def __init__(self, name: str, size: int) -> None:
+        super().__init__()
+        facts = model_facts(name)
+        self.kind, self.patch_size = facts.kind, facts.patch_size
+        self._interpolate = size != facts.image_size
+        self.tower: Any = _load(name, 0)
+        if self.kind == "siglip" and not self.tower.use_head:
+            raise UnseenError("its image tower has no pooling head", where=name, mend="use another SigLIP model")
+
+    def forward_features(self, pixels: Tensor) -> Tensor:
+        """Pictures ``(B, 3, H, W)`` to a map ``(B, C, h, w)`` of joint-space regions."""
+        if self.kind == "clip":
+            found = self.tower.vision_model(pixels, interpolate_pos_encoding=self._interpolate)
+            tokens = self.tower.vision_model.post_layernorm(found.last_hidden_state[:, 1:])
+            tokens = self.tower.visual_projection(tokens)
+            whole = self.tower.visual_projection(found.pooler_output)
+        else:
+            found = self.tower(pixels, interpolate_pos_encoding=self._interpolate)
+            tokens, whole = found.last_hidden_state, found.pooler_output
+            tokens = self.tower.head(tokens.flatten(0, 1)[:, None]).view(tokens.shape)
+        regions = tokens + (whole - tokens.mean(dim=1))[:, None]
+        height = pixels.shape[2] // self.patch_size
+        return regions.transpose(1, 2).unflatten(2, (height, -1))
+
+
+class TextTower:
+    """The text tower: sentences to unit vectors of the joint space. It is loaded when the first sentence comes.
+
+    Args:
+        name: the model.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._facts = model_facts(name)
+        self._known: dict[str, Tensor] = {}
+
+    @functools.cached_property
+    def _parts(self) -> tuple[Any, Any]:
+        from transformers import AutoTokenizer
+
+        folder = model_folder(self.name)
+        if not any((folder / f).is_file() for f in _VOCABULARIES):  # transformers would make an empty one in silence
+            raise UnseenError("no tokenizer", where=self.name, mend=f"add its {' or '.join(_VOCABULARIES)}")
+        try:
+            with quietly():
+                tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except ImportError:
+            raise UnseenError("its tokenizer needs sentencepiece", mend="pip install 'unseen[clip]'") from None
+        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+            raise UnseenError(
+                f"no usable tokenizer: {first_line(error)}", where=self.name, mend="restore its files"
+            ) from None
+        return tokenizer, _load(self.name, 1).eval().requires_grad_(False)
+
+    def __call__(self, texts: Sequence[str], device: torch.device | str = "cpu") -> Tensor:
+        """``(M, C)`` unit rows, a text each, on the device; texts beyond the tower's length are cut, with a warning."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        # kept for later, so never as inference tensors
+        with torch.inference_mode(False), torch.no_grad():
+            if new:
+                self._warn_of_long(new)
+            for text in new:  # one by one, so that a text's numbers do not depend on what else is asked for
+                self._known[text] = self._embed(text, device).cpu()
+            return torch.stack([self._known[text] for text in texts]).to(device)
+
+    def save(self, path: Path) -> None:
+        """Write all texts so far with their vectors, whole or not at all; an earlier file is replaced."""
+        if self._known:
+            about = {"model": model_digest(self.name), "texts": json.dumps(list(self._known))}
+            vectors = torch.stack(list(self._known.values()))
+            save_tensors(path, {"vectors": vectors}, about)
+
+    def load(self, path: Path) -> None:
+        """Know what :meth:`save` wrote; a file that is missing, damaged or of another model is left aside."""
+        with suppress(OSError, SafetensorError, KeyError, TypeError, ValueError):
+            tensors, about = load_tensors(path)
+            if about["model"] == model_digest(self.name):
+                self._known.update(zip(json.loads(about["texts"]), tensors["vectors"], strict=True))
+
+    def _warn_of_long(self, texts: list[str]) -> None:
+        tokenizer, limit = self._parts[0], self._facts.text_length
+        tokens = tokenizer(texts, verbose=False)["input_ids"]
+        long = [text for text, ids in zip(texts, tokens, strict=True) if len(ids) > limit]
+        if long:
+            message = '%d of %d texts are longer than %d tokens and were cut, the first: "%s..."'
+            _log.warning(message, len(long), len(texts), limit, long[0][:70])
+
+    def _embed(self, text: str, device: torch.device | str) -> Tensor:
+        tokenizer, model = self._parts
+        siglip = self._facts.kind == "siglip"
+        tokens = tokenizer(
+            [text],
+            padding="max_length" if siglip else False,  # SigLIP was trained so, and reads the last place
+            truncation=True,
+            max_length=self._facts.text_length,
+            return_tensors="pt",
+        ).to(device)
+        model.to(device)
+        if siglip:
+            found = model(input_ids=tokens["input_ids"]).pooler_output
+        else:
+            found = model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).text_embeds
+        return nn.functional.normalize(found.float(), dim=-1)[0]
+
+
+def _config(name: str) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        with quietly():
+            return AutoConfig.from_pretrained(model_folder(name), local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UnseenError(f"not a model that transformers knows: {first_line(error)}", where=name) from None
+
+
+def _load(name: str, tower: int) -> Any:
+    """The image (0) or text (1) tower in float32, every weight of which must be there."""
+    import transformers
+
+    kind = getattr(transformers, _KINDS[model_facts(name).kind][tower])
+    try:
+        with quietly():
+            model, info = kind.from_pretrained(
+                model_folder(name),
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UnseenError(f"cannot be loaded: {first_line(error)}", where=name, mend="restore its files") from None
+    lacking = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
+    if lacking:
+        raise UnseenError(f"weights are missing or mis-shaped: {lacking[0]}", where=name, mend="restore its files")
+    return model
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without transformers' progress bars and notes on the tower that is not used."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, on one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,248 @@
+"""Classes that were changed after training: where they are kept, and how a new class is written down.
+
+A folder with a model (a run, or what ``Recognizer.save`` wrote) has the classes of its training in ``classes.csv``.
+That file stays as it is: a resumed training writes it again, and test figures are about its classes. Changes go to
+``classes-in-use.csv``, which predictions and explanations prefer.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from unseen.classes.spreadsheets.tables import no_repeats, place, read_table
+from unseen.classes.table import ClassTable
+from unseen.errors import DataError, RunError, UnseenError
+from unseen.ground.files import file_digest
+
+TRAINED, IN_USE, ATTRIBUTES = "classes.csv", "classes-in-use.csv", "attributes.csv"
+LOCK = ".classes.lock"
+WAIT = 10.0
+"""Seconds to wait for another change of the same folder's classes."""
+NO_VALUES = ("class", "seen", "validation")
+
+
+class Encodes(Protocol):
+    """How a spreadsheet's words become attribute values."""
+
+    def encode(self, row: Mapping[str, object]) -> np.ndarray:
+        """``(K,)`` values of a row: column to cell."""
+        ...
+
+
+def trained_table(folder: Path) -> ClassTable:
+    """The classes of the training, or those that a recogniser was saved with."""
+    if not (folder / TRAINED).is_file():
+        raise RunError("no model here", where=folder, mend="give a folder that `unseen train` wrote")
+    return ClassTable.from_csv(folder / TRAINED, folder / ATTRIBUTES)
+
+
+def table_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of the tables that a model was trained or saved with, by file."""
+    return {name: file_digest(folder / name) for name in (TRAINED, ATTRIBUTES)}
+
+
+def check_tables(folder: Path, digests: Mapping[str, str]) -> None:
+    """Raise :class:`RunError` where a table is not the one that was written; those not named are not looked at."""
+    for name in (TRAINED, ATTRIBUTES):
+        path = folder / name
+        if name in digests and not path.is_file():
+            raise RunError("no such file", where=path, mend="restore it, or train again")
+        if name in digests and file_digest(path) != digests[name]:
+            problem = "damaged or changed: not what was written, by its checksum"
+            raise RunError(
+                problem, where=path, mend=f"restore it; classes are changed with unseen classes edit {folder}"
+            )
+
+
+def table_in_use(folder: Path) -> ClassTable:
+    """The classes to choose from: as changed, else as trained.
+
+    Raises:
+        RunError: they were changed for a model with other attributes, or there is no model.
+    """
+    if not (folder / IN_USE).is_file():
+        return trained_table(folder)
+    trained, changed = (_attribute_columns(folder / name) for name in (TRAINED, IN_USE))
+    if trained != changed:
+        raise RunError(
+            f"its attributes are not those of {TRAINED}", where=folder / IN_USE, mend=f"unseen classes reset {folder}"
+        )
+    return ClassTable.from_csv(folder / IN_USE, folder / ATTRIBUTES)
+
+
+def _attribute_columns(path: Path) -> list[str]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return [name.strip() for name in next(csv.reader(file), []) if name.strip() not in NO_VALUES]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise RunError(str(error), where=path, mend="unseen classes reset, or train again") from None
+
+
+@contextmanager
+def _at(where: str | None) -> Iterator[None]:
+    """Put a place before that of an error."""
+    try:
+        yield
+    except DataError as error:
+        places = ", ".join(str(p) for p in (where, error.where) if p)
+        raise DataError(error.problem, where=places or None, mend=error.mend) from None
+
+
+@contextmanager
+def changing(folder: Path) -> Iterator[ClassTable]:
+    """The table in use while no other process changes it; see :func:`keep_table`.
+
+    Raises:
+        RunError: no model there, or another process does not let go.
+    """
+    if not (folder / TRAINED).is_file():
+        trained_table(folder)  # says so
+    lock = FileLock(folder / LOCK)
+    try:
+        held = lock.acquire(timeout=WAIT)
+    except Timeout:
+        raise RunError("another process is changing the classes", where=folder, mend="try again") from None
+    except OSError as error:
+        raise RunError(error.strerror or str(error), where=folder, mend="make it writable") from None
+    with held:
+        yield table_in_use(folder)
+
+
+def keep_table(folder: Path, table: ClassTable) -> None:
+    """Make a table the one in use; inside :func:`changing`."""
+    table.to_csv(folder / IN_USE)
+
+
+def reset(folder: Path) -> bool:
+    """Go back to the classes of the training; tells whether anything was changed."""
+    changed = (folder / IN_USE).is_file()
+    (folder / IN_USE).unlink(missing_ok=True)
+    return changed
+
+
+@dataclass(frozen=True)
+class Described:
+    """A class as somebody wrote it down.
+
+    Args:
+        name: the class; ``None`` where a file describes one class without naming it.
+        cells: attribute, or a column of the spreadsheet that the classes came from, to what stands there.
+        where: the place, for errors.
+    """
+
+    name: str | None
+    cells: Mapping[str, str]
+    where: str
+
+
+def read_described(path: Path, data: bytes | None = None) -> list[Described]:
+    """Classes of a table: rows ``attribute, value`` for one class, or a row a class with a ``class`` column.
+
+    Columns ``seen`` and ``validation`` are passed over, so that rows of ``classes.csv`` can be given.
+
+    Args:
+        path: the file.
+        data: its content where it is no file, see :func:`unseen.classes.spreadsheets.tables.read_table`.
+
+    Raises:
+        DataError: neither kind, or an attribute or class that stands there twice.
+    """
+    frame = read_table(path, data=data)
+    if not len(frame):
+        raise DataError("no rows below the header", where=path, mend="give one row a class, or one an attribute")
+    if "class" in frame:
+        no_repeats(frame, "class", path)
+        columns = [str(c) for c in frame.columns if c not in NO_VALUES]
+        if not columns:
+            raise DataError("no attribute columns", where=path, mend="one column an attribute, beside class")
+        return [
+            Described(str(row["class"]), {c: str(row[c]) for c in columns}, place(path, i))
+            for i, (_, row) in enumerate(frame.iterrows())
+        ]
+    if {"attribute", "value"} <= set(frame.columns):
+        no_repeats(frame, "attribute", path)
+        cells = {str(a): str(v) for a, v in zip(frame["attribute"], frame["value"], strict=True)}
+        return [Described(None, cells, str(path))]
+    raise DataError(
+        "neither columns attribute and value nor a column class",
+        where=path,
+        mend="one row an attribute of one class, or one row a class",
+    )
+
+
+def read_settings(texts: Sequence[str], option: str = "--set") -> dict[str, str]:
+    """``NAME=VALUE`` texts of an option as a mapping; the last ``=`` divides, since names may hold one."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.rpartition("=")
+        if not equals or not name.strip() or not value.strip():
+            raise UnseenError(f'"{text}" sets nothing', where=option, mend='write "ATTRIBUTE=VALUE"')
+        found[name.strip()] = value.strip()
+    return found
+
+
+def values_of(
+    cells: Mapping[str, object],
+    table: ClassTable,
+    encoding: Encodes | None = None,
+    *,
+    start: np.ndarray | None = None,
+    where: str | None = None,
+) -> np.ndarray:
+    """A class's attribute values from what somebody wrote.
+
+    Args:
+        cells: numbers by attribute name; with an encoding also cells by column of the spreadsheet.
+        table: whose attributes, in whose unit.
+        encoding: of the spreadsheet that the table was made of.
+        start: ``(K,)`` what everything else has; default 0, or with an encoding what it takes for unknown.
+        where: the place, for errors.
+
+    Returns:
+        float64 ``(K,)``.
+
+    Raises:
+        DataError: an unknown name, or a cell that is no finite number.
+    """
+    attributes = table.attributes
+    if encoding is not None:
+        with _at(where):
+            encoded = encoding.encode(cells) if cells or start is None else np.array(start)
+        if start is None:
+            return encoded
+        named = {name.strip().casefold() for name in cells}
+        given = [
+            name.casefold() in named or group.casefold() in named
+            for name, group in zip(attributes.names, attributes.groups, strict=True)
+        ]
+        return np.where(given, encoded, start)
+    values = np.zeros(len(attributes)) if start is None else np.array(start, dtype=np.float64)
+    for name, cell in cells.items():
+        try:
+            number = float(str(cell))
+        except ValueError:
+            number = math.nan
+        with _at(where):
+            k = attributes.index(name)
+        if not math.isfinite(number):
+            what = "the cell is blank" if str(cell) == "" else f'"{cell}" is not a finite number'
+            raise DataError(f'attribute "{name}": {what}', where=where, mend="write a number")
+        values[k] = number
+    return values
+
+
+def unit_doubt(values: np.ndarray, table: ClassTable) -> str | None:
+    """A line where a class's values look as if they were in another unit than the table's; else ``None``."""
+    largest, mine = np.abs(table.values).max(axis=1), float(np.abs(values).max())
+    if mine > 2 * largest.max() or mine < largest.min() / 10:
+        return f"its largest value is {mine:g}, that of the other classes {largest.min():g} to {largest.max():g}"
+    return None

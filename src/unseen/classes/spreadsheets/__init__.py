@@ -1,0 +1,1 @@
+"""Tables of attributes as people write them, turned into numbers."""

@@ -1,0 +1,325 @@
+"""The class table: which classes there are, and what they look like.
+
+Only the table knows classes; a trained method knows attributes. So a class can be added, hidden or renamed at any
+moment without touching the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from unseen.classes.spreadsheets.tables import flags, no_repeats, numbers, place, read_columns
+from unseen.errors import DataError
+from unseen.ground.files import write_text
+
+SEPARATOR = "::"
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """Attribute names in one fixed order, each in a group that may look at a body part.
+
+    Args:
+        names: K unique names; ``group::value`` by custom.
+        groups: K group names; by default the part of each name before ``::``.
+        parts: K part names, empty where none is known.
+    """
+
+    names: tuple[str, ...]
+    groups: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise DataError("no attributes", mend="give every class at least one attribute column")
+        if len(set(self.names)) != len(self.names):
+            twice = next(n for n in self.names if self.names.count(n) > 1)
+            raise DataError(f'attribute "{twice}" appears twice', mend="rename or remove one")
+        if not self.groups:
+            object.__setattr__(self, "groups", tuple(n.split(SEPARATOR)[0] for n in self.names))
+        if not self.parts:
+            object.__setattr__(self, "parts", ("",) * len(self.names))
+        for label, values in (("groups", self.groups), ("parts", self.parts)):
+            if len(values) != len(self.names):
+                raise DataError(f"{len(values)} {label} for {len(self.names)} attributes", mend="one each")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """Name to position."""
+        return {name: k for k, name in enumerate(self.names)}
+
+    def index(self, name: str) -> int:
+        """Position of an attribute; raises :class:`DataError` with near names if there is none."""
+        try:
+            return self.positions[name]
+        except KeyError:
+            import difflib
+
+            near = difflib.get_close_matches(name, self.names, 3)
+            mend = f"did you mean {' or '.join(near)}?" if near else f"one of {', '.join(self.names[:5])}, ..."
+            raise DataError(f'no attribute "{name}"', mend=mend) from None
+
+    def by_group(self) -> dict[str, list[int]]:
+        """Positions of the attributes of each group, in order of first appearance."""
+        found: dict[str, list[int]] = {}
+        for k, group in enumerate(self.groups):
+            found.setdefault(group, []).append(k)
+        return found
+
+
+def _frozen(values: np.ndarray, dtype: type) -> np.ndarray:
+    """A copy that cannot be written to, or the array itself if that holds of it already."""
+    if isinstance(values, np.ndarray) and values.dtype == dtype and values.base is None and not values.flags.writeable:
+        return values
+    copy: np.ndarray = np.array(values, dtype=dtype)
+    copy.flags.writeable = False
+    return copy
+
+
+@dataclass(frozen=True, eq=False)
+class ClassTable:
+    """Classes x attributes; immutable, every change gives a new table.
+
+    Args:
+        names: N unique class names; everything else is in this order.
+        attributes: the K attributes.
+        values: float64 ``(N, K)``, finite, no row all zero. Any unit: methods normalise for themselves.
+        seen: bool ``(N,)``, classes with training pictures.
+        validation: bool ``(N,)``, seen classes that a release sets aside for validation; ``None`` where it names none.
+
+    Raises:
+        DataError: on duplicate names, wrong shapes, values that are not finite or all zero, or unseen validation
+            classes.
+    """
+
+    names: tuple[str, ...]
+    attributes: Attributes
+    values: np.ndarray
+    seen: np.ndarray
+    validation: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        n, k = len(self.names), len(self.attributes)
+        values = _frozen(self.values, np.float64)
+        object.__setattr__(self, "values", values)
+        object.__setattr__(self, "seen", _frozen(self.seen, bool))
+        if not all(name.strip() for name in self.names):
+            raise DataError("a class has no name", mend="give it one")
+        if len(set(self.names)) != n:
+            twice = next(c for c in self.names if self.names.count(c) > 1)
+            raise DataError(f'there is a class "{twice}" already', mend="choose another name, or change that one")
+        if values.shape != (n, k):
+            raise DataError(f"attribute values have shape {values.shape}, not {(n, k)}", mend="one row a class")
+        if self.seen.shape != (n,):
+            raise DataError(f"{self.seen.size} seen flags for {n} classes", mend="one a class")
+        finite = np.isfinite(values)
+        if not finite.all():
+            c, a = np.argwhere(~finite)[0]
+            raise DataError(
+                f'class "{self.names[c]}", attribute "{self.attributes.names[a]}": {values[c, a]} is not a number',
+                mend="write a finite number",
+            )
+        empty = np.flatnonzero(~values.any(axis=1))
+        if len(empty):
+            raise DataError(f'class "{self.names[empty[0]]}" has no attribute at all', mend="give it at least one")
+        if self.validation is not None:
+            validation = _frozen(self.validation, bool)
+            object.__setattr__(self, "validation", validation)
+            if validation.shape != (n,):
+                raise DataError(f"{validation.size} validation flags for {n} classes", mend="one a class")
+            wrong = np.flatnonzero(validation & ~self.seen)
+            if len(wrong):
+                raise DataError(
+                    f'validation class "{self.names[wrong[0]]}" is unseen', mend="validation classes are seen classes"
+                )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def index(self, name: str) -> int:
+        """Position of a class; raises :class:`DataError` with near names if there is none."""
+        try:
+            return self.names.index(name)
+        except ValueError:
+            import difflib
+
+            near = difflib.get_close_matches(name, self.names, 3)
+            mend = f"did you mean {' or '.join(near)}?" if near else "the names are those of classes.csv"
+            raise DataError(f'no class "{name}"', mend=mend) from None
+
+    def select(self, classes: Iterable[int], seen: np.ndarray | None = None) -> ClassTable:
+        """The table of some classes, in the order given, optionally with other ``seen`` flags."""
+        rows = np.asarray(list(classes), dtype=int)
+        return ClassTable(
+            tuple(self.names[i] for i in rows),
+            self.attributes,
+            self.values[rows],
+            self.seen[rows] if seen is None else seen,
+            None if seen is not None or self.validation is None else self.validation[rows],
+        )
+
+    def with_class(
+        self, name: str, values: Sequence[float] | np.ndarray | Mapping[str, float], *, seen: bool = False
+    ) -> ClassTable:
+        """The table with one class more, at the end.
+
+        Args:
+            name: its name, new to the table.
+            values: K numbers, or a mapping from attribute names (those left out are 0), in the table's unit.
+            seen: whether it has training pictures.
+        """
+        rows = np.vstack([self.values, self.row(values, name)])
+        rows.flags.writeable = False
+        return ClassTable(
+            (*self.names, name),
+            self.attributes,
+            rows,
+            np.append(self.seen, seen),
+            None if self.validation is None else np.append(self.validation, False),
+        )
+
+    def row(
+        self, values: Sequence[float] | np.ndarray | Mapping[str, float], name: str, start: np.ndarray | None = None
+    ) -> np.ndarray:
+        """A class's values as float64 ``(K,)``.
+
+        Args:
+            values: K numbers, or a mapping from attribute names.
+            name: of the class, for errors.
+            start: ``(K,)`` what attributes that the mapping leaves out have; default 0.
+        """
+        if not isinstance(values, Mapping):
+            row = np.array(values, dtype=np.float64)
+            if row.shape != (len(self.attributes),):
+                raise DataError(f'class "{name}": {row.size} values', mend=f"give {len(self.attributes)}")
+            return row
+        row = np.zeros(len(self.attributes)) if start is None else np.array(start, dtype=np.float64)
+        for attribute, value in values.items():
+            try:
+                row[self.attributes.index(attribute)] = value
+            except (TypeError, ValueError):
+                raise DataError(
+                    f'class "{name}", attribute "{attribute}": {value!r} is not a number', mend="write a number"
+                ) from None
+        return row
+
+    def with_values(self, name: str, values: Sequence[float] | np.ndarray | Mapping[str, float]) -> ClassTable:
+        """The table with other values of one class.
+
+        Args:
+            name: the class.
+            values: K numbers, or a mapping from attribute names; those left out stay.
+        """
+        position = self.index(name)
+        changed = self.values.copy()
+        changed[position] = self.row(values, name, self.values[position])
+        return replace(self, values=changed)
+
+    def without(self, name: str) -> ClassTable:
+        """The table without one class."""
+        gone = self.index(name)
+        return self.select(i for i in range(len(self)) if i != gone)
+
+    def renamed(self, old: str, new: str) -> ClassTable:
+        """The table with one class called something else."""
+        names = list(self.names)
+        names[self.index(old)] = new
+        return replace(self, names=tuple(names))
+
+    def twins(self) -> list[tuple[str, str]]:
+        """Pairs of classes that the attributes cannot tell apart: their unit vectors are equal to 1e-9."""
+        unit = self.values / np.linalg.norm(self.values, axis=1, keepdims=True)
+        _, inverse = np.unique(unit.round(9), axis=0, return_inverse=True)
+        first: dict[int, int] = {}
+        pairs = []
+        for i, group in enumerate(inverse.ravel()):
+            if int(group) in first:
+                pairs.append((self.names[first[int(group)]], self.names[i]))
+            else:
+                first[int(group)] = i
+        return pairs
+
+    def to_csv(self, path: Path) -> None:
+        """Write ``classes.csv``: class, seen, validation where known, and a column an attribute."""
+        import pandas as pd
+
+        frame = pd.DataFrame({"class": self.names, "seen": self.seen.astype(int)})
+        if self.validation is not None:
+            frame["validation"] = self.validation.astype(int)
+        frame = pd.concat([frame, pd.DataFrame(self.values, columns=list(self.attributes.names))], axis=1)
+        write_text(path, frame.to_csv(index=False))
+
+    @classmethod
+    def from_csv(cls, path: Path, attributes: Path | None = None) -> ClassTable:
+        """Read ``classes.csv`` and, where it exists, ``attributes.csv`` (attribute, group, part).
+
+        Raises:
+            DataError: naming file, row and column of the first thing wrong.
+        """
+        columns = read_columns(path, ["class", "seen"])
+        if not columns["class"]:
+            raise DataError("no classes", where=path, mend="one row a class")
+        no_repeats(columns, "class", path)
+        names = [c for c in columns if c not in ("class", "seen", "validation")]
+        if not names:
+            raise DataError("no attribute columns", where=path, mend="one column an attribute, after class and seen")
+        values = numbers(columns, names, path)
+        table_attributes = Attributes(tuple(names))
+        if attributes is not None and attributes.is_file():
+            table_attributes = read_attributes(attributes, names)
+        seen = flags(columns, "seen", path)
+        validation = flags(columns, "validation", path) if "validation" in columns else None
+        empty = np.flatnonzero(~values.any(axis=1))
+        if len(empty):
+            raise DataError(
+                f'class "{columns["class"][empty[0]]}" has no attribute at all',
+                where=place(path, int(empty[0])),
+                mend="give it at least one",
+            )
+        wrong = np.flatnonzero(~seen & (False if validation is None else validation))
+        if len(wrong):
+            raise DataError(
+                f'validation class "{columns["class"][wrong[0]]}" is unseen',
+                where=place(path, int(wrong[0]), "validation"),
+                mend="validation classes are seen classes",
+            )
+        return cls(tuple(columns["class"]), table_attributes, values, seen, validation)
+
+
+def read_attributes(path: Path, names: Sequence[str]) -> Attributes:
+    """Read ``attributes.csv`` and put it in the order of the class table's columns.
+
+    Raises:
+        DataError: an attribute is missing there, unknown here, or named twice.
+    """
+    columns = read_columns(path, ["attribute"])
+    no_repeats(columns, "attribute", path)
+    rows = {name: i for i, name in enumerate(columns["attribute"])}
+    for name in names:
+        if name not in rows:
+            raise DataError(f'attribute "{name}" of the class table is missing', where=path, mend="add a row for it")
+    for name, row in rows.items():
+        if name not in names:
+            raise DataError(
+                f'the class table has no column "{name}"', where=place(path, row, "attribute"), mend="remove it"
+            )
+    order = [rows[name] for name in names]
+    groups = tuple(columns["group"][i] for i in order) if "group" in columns else ()
+    parts = tuple(columns["part"][i] for i in order) if "part" in columns else ()
+    return Attributes(tuple(names), groups, parts)
+
+
+def write_attributes(path: Path, attributes: Attributes) -> None:
+    """Write ``attributes.csv``."""
+    import pandas as pd
+
+    frame = pd.DataFrame({"attribute": attributes.names, "group": attributes.groups, "part": attributes.parts})
+    write_text(path, frame.to_csv(index=False))

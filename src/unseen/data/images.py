@@ -1,0 +1,155 @@
+"""Pictures for methods that are trained together with their backbone: read, resized, kept, augmented."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unseen.backbones.backbone import Backbone
+from unseen.data.dataset import digest
+from unseen.features.store import content_hashes, free_memory
+
+
+class PictureStore:
+    """All pictures of a dataset, as a backbone takes them.
+
+    Pictures are kept as bytes once they are resized, while they fit in the budget; others are read each time. The
+    values are the same, and those of the backbone's own transform.
+
+    Args:
+        files: the pictures.
+        backbone: whose transform it is; only its description is kept.
+        folder: where content hashes are remembered.
+        names: one name per picture, as in the dataset.
+        workers: threads that read pictures; 0 reads them in the one that asks.
+        budget_bytes: how much may be kept in memory; ``None`` is half of what is free.
+
+    Attributes:
+        spec: the backbone's.
+        fingerprint: of the pictures' content, names and order, and of the backbone with its weights.
+        nbytes: bytes kept by now.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        backbone: Backbone,
+        folder: Path,
+        *,
+        names: Sequence[str],
+        workers: int = 0,
+        budget_bytes: int | None = None,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        pictures = list(zip(names, content_hashes(files, folder / "hashes.json"), strict=True))
+        self.fingerprint = digest("pictures", backbone.fingerprint, pictures)
+        self.spec = backbone.spec
+        self.transform = backbone.transform
+        self._files = files
+        self._grid, self._channels = backbone.grids[-1], tuple(backbone.channels)
+        self._workers = workers
+        self._budget = free_memory(torch.device("cpu")) // 2 if budget_bytes is None else budget_bytes
+        self._kept: dict[tuple[int, int], Tensor] = {}
+        self.nbytes = 0
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def grid(self) -> tuple[int, int]:
+        """(height, width) of the backbone's last map."""
+        return self._grid
+
+    def channels(self) -> tuple[int, ...]:
+        """Channels of each of the backbone's stages."""
+        return self._channels
+
+    def read(self, indices: Sequence[int] | np.ndarray) -> Tensor:
+        """Pictures as the network is given them in testing: float32 ``(B, 3, size, size)``."""
+        return self.transform.normalized(self.read_cropped(indices))
+
+    def read_cropped(self, indices: Sequence[int] | np.ndarray) -> Tensor:
+        """The same before normalisation: bytes."""
+        return torch.stack(self._load(indices, 0, self.transform.cropped))
+
+    def read_resized(self, indices: Sequence[int] | np.ndarray, short: int) -> list[Tensor]:
+        """Whole pictures of this short side, each bytes ``(3, h, w)``."""
+        return self._load(indices, short, lambda path: self.transform.resized(path, short))
+
+    def _load(self, indices: Sequence[int] | np.ndarray, kind: int, read: Callable[[Path], Tensor]) -> list[Tensor]:
+        keys = [(int(i), kind) for i in indices]
+        missing = list(dict.fromkeys(key for key in keys if key not in self._kept))
+        paths = [self._files[i] for i, _ in missing]
+        if self._workers and len(missing) > 1:
+            with ThreadPoolExecutor(self._workers) as pool:  # Pillow decodes and resizes outside the interpreter's lock
+                found = dict(zip(missing, pool.map(read, paths), strict=True))
+        else:
+            found = dict(zip(missing, map(read, paths), strict=True))
+        for key, pixels in found.items():
+            if self.nbytes + pixels.nbytes <= self._budget:
+                self._kept[key] = pixels.contiguous()
+                self.nbytes += pixels.nbytes
+        return [found[key] if key in found else self._kept[key] for key in keys]
+
+
+class PictureSource:
+    """Some pictures of a store as training and testing read them.
+
+    Args:
+        store: the store.
+        indices: the pictures' indices in the store.
+        device: where batches are wanted.
+        dtype: of the pixels.
+        resize: short side of training pictures, times the input size.
+        flip: whether every other training picture is mirrored.
+    """
+
+    streams = True  # decoding, resizing and cropping can be done ahead
+
+    def __init__(
+        self,
+        store: PictureStore,
+        indices: np.ndarray,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        resize: float = 1.0,
+        flip: bool = False,
+    ) -> None:
+        self._store, self._indices = store, np.asarray(indices, dtype=np.int64)
+        self._device, self._dtype = torch.device(device), dtype
+        self._size = store.transform.size
+        self._short, self._flip = round(resize * self._size), flip
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def batch(self, positions: np.ndarray) -> Tensor:
+        """Pictures as they are tested: ``(B, 3, size, size)``."""
+        return self._ready(self._store.read_cropped(self._indices[positions]))
+
+    def augmented(self, positions: np.ndarray, key: tuple[int, ...]) -> Tensor:
+        """Pictures as they are trained on: resized, cropped at random, mirrored or not; ``(B, 3, size, size)``.
+
+        Args:
+            positions: of the pictures in ``indices``.
+            key: with each picture's index decides the draw; seed and step, say.
+        """
+        indices = self._indices[positions]
+        crops = [
+            self._crop(pixels, np.random.default_rng([*key, index]))
+            for index, pixels in zip(indices, self._store.read_resized(indices, self._short), strict=True)
+        ]
+        return self._ready(torch.stack(crops))
+
+    def _crop(self, pixels: Tensor, rng: np.random.Generator) -> Tensor:
+        top, left = (int(rng.integers(0, side - self._size + 1)) for side in pixels.shape[1:])
+        crop = pixels[:, top : top + self._size, left : left + self._size]
+        return crop.flip(2) if self._flip and rng.random() < 0.5 else crop
+
+    def _ready(self, pixels: Tensor) -> Tensor:
+        return self._store.transform.normalized(pixels.to(self._device), self._dtype)

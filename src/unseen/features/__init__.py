@@ -1,0 +1,1 @@
+"""Region features on disk: extracted, imported, read and reduced."""

@@ -1,0 +1,62 @@
+"""Pictures decoded ahead of the network by threads, in their order and in bounded memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from PIL import Image
+from torch import Tensor
+
+from unseen.backbones.backbone import Transform
+from unseen.errors import DataError
+
+Picture = Path | str | Image.Image
+AHEAD = 2
+"""Batches that are being decoded or wait for the network."""
+
+P = TypeVar("P", bound=Picture)
+
+
+def read_batches(
+    batches: Iterable[Sequence[P]], transform: Transform, threads: int
+) -> Generator[tuple[Sequence[P], list[Tensor | DataError]]]:
+    """Each batch with its pictures' cropped pixels ``(3, size, size)`` as bytes, or what is wrong with a picture.
+
+    Args:
+        batches: asked for a batch when it is due to be decoded.
+        transform: gives the pixels.
+        threads: that decode; 0 decodes here, when a batch is asked for. Pictures in memory are always decoded here.
+    """
+
+    def read(picture: P) -> Tensor | DataError:
+        try:
+            return transform.cropped(picture)
+        except DataError as error:
+            return error
+
+    source: Iterator[Sequence[P]] = iter(batches)
+    if not threads:
+        for batch in source:
+            yield batch, [read(picture) for picture in batch]
+        return
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="pictures")
+    begun = deque[tuple[Sequence[P], list[Tensor | DataError | Future[Tensor | DataError]]]]()
+
+    def begin(picture: P) -> Tensor | DataError | Future[Tensor | DataError]:
+        # one that is in memory may be there twice, and loads once
+        return read(picture) if isinstance(picture, Image.Image) else pool.submit(read, picture)
+
+    try:
+        while True:
+            while len(begun) < AHEAD and (batch := next(source, ())):
+                begun.append((batch, [begin(picture) for picture in batch]))
+            if not begun:
+                return
+            batch, found = begun.popleft()
+            yield batch, [pixels.result() if isinstance(pixels, Future) else pixels for pixels in found]
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,168 @@
+"""Region stores of reduced regions: made of a full store where there is one, else while the network looks.
+
+The axes are fitted on some of the pictures named for it, once, and kept in the cache by what they are of; a store's
+folder holds a copy of its own. The numbers do not depend on whether there was a full store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from unseen.backbones.backbone import Backbone
+from unseen.backbones.reduction import FILE, Reduction, ReductionSpec
+from unseen.errors import RunError, StoreError
+from unseen.features.store import RegionStore, content_hashes, extract, store_fingerprint, write_store
+from unseen.ground.distributed import first_before_others
+from unseen.ground.progress import Report, silent
+
+MOST = 1000
+"""Pictures that axes are fitted on; with 49 regions each they are 38 for every one of 1280 channels."""
+_BATCH = 32
+
+
+def extract_reduced(
+    files: Sequence[Path],
+    backbone: Backbone,
+    folder: Path,
+    *,
+    names: Sequence[str],
+    spec: ReductionSpec,
+    fit_on: np.ndarray,
+    kept: Path | None = None,
+    dtype: str = "float16",
+    device: str | torch.device = "cpu",
+    report: Report = silent,
+    **options: Any,
+) -> RegionStore:
+    """As :func:`unseen.features.store.extract`, of reduced regions; the backbone is a reduced one from then on.
+
+    Args:
+        files, backbone, folder, names, dtype, device: as there.
+        spec: what is reduced.
+        fit_on: positions of the pictures that axes may be fitted on.
+        kept: file of a reduction to use instead, where there is one: a run's own.
+        report: progress of what is done besides extracting.
+        options: further arguments of ``extract``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with first_before_others():
+        hashes = content_hashes(files, folder / "hashes.json")
+    full = None
+    with suppress(StoreError):
+        full = RegionStore.open(folder / store_fingerprint(backbone.fingerprint, dtype, names, hashes)[:16])
+    backbone = backbone.to(device)
+
+    @torch.inference_mode()
+    def look(pictures: np.ndarray) -> Tensor:
+        pixels = torch.stack([backbone.transform.cropped(files[i]) for i in pictures])
+        return backbone.regions(pixels.to(device))[0]
+
+    key = (backbone.fingerprint, dtype, [(names[i], hashes[i]) for i in fit_on])
+    read = look if full is None else full.read
+    reduction = _reduction(spec, backbone.grids[0], dtype, read, fit_on, key, folder, kept, report)
+    backbone.reduced(reduction.to(device))
+    if full is None:
+        store = extract(files, backbone, folder, names=names, dtype=dtype, device=device, **options)
+    else:
+        store = _derive(
+            full, reduction, folder, store_fingerprint(backbone.fingerprint, dtype, names, hashes), device, report
+        )
+    return _with_copy(store, reduction)
+
+
+def reduce_store(
+    full: RegionStore,
+    folder: Path,
+    *,
+    spec: ReductionSpec,
+    fit_on: np.ndarray,
+    kept: Path | None = None,
+    device: str | torch.device = "cpu",
+    report: Report = silent,
+) -> RegionStore:
+    """The reduced store of a store of one stage, such as imported features; arguments as above."""
+    dtype = str(full.dtype).removeprefix("torch.")
+    key = (full.fingerprint, dtype, [full.names[i] for i in fit_on])
+    folder.mkdir(parents=True, exist_ok=True)
+    reduction = _reduction(spec, full.grid(), dtype, full.read, fit_on, key, folder, kept, report).to(device)
+    fingerprint = hashlib.sha256(f"{full.fingerprint} {reduction.fingerprint}".encode()).hexdigest()
+    return _with_copy(_derive(full, reduction, folder, fingerprint, device, report), reduction)
+
+
+def _reduction(
+    spec: ReductionSpec,
+    grid: tuple[int, int],
+    dtype: str,
+    read: Callable[[np.ndarray], Tensor],
+    fit_on: np.ndarray,
+    key: tuple[Any, ...],
+    folder: Path,
+    kept: Path | None,
+    report: Report,
+) -> Reduction:
+    """The run's own, that of the cache, or one made anew; at most :data:`MOST` pictures, drawn once for all."""
+    if kept is not None and kept.is_file():
+        return Reduction.load(kept)
+    fingerprint = hashlib.sha256(json.dumps([str(spec), MOST, *key]).encode()).hexdigest()
+    path = folder / f"reduction-{fingerprint[:16]}.safetensors"
+    with suppress(RunError):  # read without a lock, since its folder may be read-only
+        return Reduction.load(path)
+    with first_before_others(), FileLock(path.with_suffix(".lock")):
+        with suppress(RunError):
+            return Reduction.load(path)
+        made = Reduction(spec, grid, dtype=dtype)
+        pictures = np.sort(np.random.default_rng(0).permutation(fit_on)[:MOST])
+
+        def regions(start: int) -> Tensor:
+            report("fitting principal axes", min(start + _BATCH, len(pictures)), len(pictures))
+            return read(pictures[start : start + _BATCH])
+
+        made.fit(regions(start) for start in range(0, len(pictures), _BATCH))
+        made.save(path)
+        return made
+
+
+def _derive(
+    full: RegionStore,
+    reduction: Reduction,
+    folder: Path,
+    fingerprint: str,
+    device: str | torch.device,
+    report: Report,
+) -> RegionStore:
+    @torch.inference_mode()
+    def read(start: int, stop: int) -> np.ndarray:
+        found: np.ndarray = reduction(full.read(range(start, stop)).to(device)).cpu().numpy()
+        return found
+
+    with first_before_others():
+        return write_store(
+            folder / fingerprint[:16],
+            read,
+            names=full.names,
+            grid=reduction.grid,
+            channels=reduction.channels(full.channels()),
+            source=full.backbone,
+            dtype=str(full.dtype).removeprefix("torch."),
+            fingerprint=fingerprint,
+            progress=lambda done, total: report("reducing regions", done, total),
+        )
+
+
+def _with_copy(store: RegionStore, reduction: Reduction) -> RegionStore:
+    with first_before_others():
+        try:
+            Reduction.load(store.folder / FILE)
+        except RunError:
+            reduction.save(store.folder / FILE)
+    return store

@@ -1,0 +1,36 @@
+"""The built-in dataset: birds of invented species, drawn by the program, and a backbone that knows other such birds."""
+
+from pathlib import Path
+from typing import Any
+
+from unseen.fieldguide.attributes import ATTRIBUTES, GROUPS, PAIRS, PARTS, Appearance, Group, random_appearance
+from unseen.fieldguide.build import build
+from unseen.fieldguide.drawing import Box, Part, draw
+from unseen.fieldguide.species import Species, invent
+
+BACKBONE: dict[str, Any] = {
+    "name": "test_resnet",
+    "options": {"output_stride": 16, "channels": [24, 48, 64, 128], "stem_width": 8},
+    "image_size": 128,
+    "mean": (0.485, 0.456, 0.406),
+    "std": (0.229, 0.224, 0.225),
+    "weights": Path(__file__).with_name("backbone.safetensors"),
+}
+"""How `timm.create_model` makes the backbone of `scripts/pretrain_fieldguide_backbone.py`, and its weights."""
+
+__all__ = [
+    "ATTRIBUTES",
+    "BACKBONE",
+    "GROUPS",
+    "PAIRS",
+    "PARTS",
+    "Appearance",
+    "Box",
+    "Group",
+    "Part",
+    "Species",
+    "build",
+    "draw",
+    "invent",
+    "random_appearance",
+]

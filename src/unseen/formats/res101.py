@@ -1,0 +1,85 @@
+"""``res101.mat`` of the Proposed Split (Xian et al., TPAMI 2019): picture names, labels and pooled features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from unseen.errors import DataError
+from unseen.formats.hdf5 import member
+from unseen.formats.matlab import MEND, mat_shapes, read_mat, readable, texts, whole_numbers
+from unseen.formats.region_hdf5 import Reader
+
+MOST_WHOLE = 2**29
+"""Features in a file of version 5, in numbers: 65,536 pictures of 2,048."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageList:
+    """Which pictures a release's rows are.
+
+    Args:
+        path: the ``res101.mat``.
+        files: M picture paths as the release's makers had them, with ``/``; empty where the file names none.
+        labels: int64 ``(M,)``, positions in ``allclasses_names``, from 0.
+        channels: numbers per picture in ``features``; 0 where there are none.
+    """
+
+    path: Path
+    files: tuple[str, ...]
+    labels: np.ndarray
+    channels: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @classmethod
+    def read(cls, path: Path) -> ImageList:
+        """Read names and labels, not the features.
+
+        Raises:
+            DataError: damage, no labels, labels from 0, or counts that do not fit together.
+        """
+        content = read_mat(path, ("labels", "image_files"))
+        if "labels" not in content:
+            raise DataError("no `labels`", where=path, mend=MEND)
+        labels = whole_numbers(content["labels"], "labels", path)
+        if not len(labels) or labels.min() < 1:
+            problem = "labels count from 0" if len(labels) else "no labels"
+            raise DataError(problem, where=path, mend="take the release's own file, whose labels count from 1")
+        names = texts(content["image_files"], "image_files", path) if "image_files" in content else ()
+        if names and len(names) != len(labels):
+            raise DataError(f"{len(names)} image_files for {len(labels)} labels", where=path, mend=MEND)
+        shape = mat_shapes(path).get("features", (0, len(labels)))
+        if len(shape) != 2 or shape[1] != len(labels):
+            raise DataError(f"features of shape {shape} for {len(labels)} labels", where=path, mend=MEND)
+        return cls(path, tuple(n.replace("\\", "/") for n in names), labels - 1, shape[0])
+
+
+@contextmanager
+def read_features(path: Path) -> Iterator[Reader]:
+    """A function that reads pooled features as one region a picture, (b, 1, C), of pictures ``start`` to ``stop``.
+
+    A file of version 7.3 is read piece by piece; one of version 5 must be read whole.
+
+    Raises:
+        DataError: no ``features``, or damage.
+    """
+    import h5py
+
+    if "features" not in mat_shapes(path):
+        raise DataError("no `features`", where=path, mend=MEND)
+    with readable(path):
+        if h5py.is_hdf5(path):
+            with h5py.File(path, "r") as file:
+                features = member(file, "features", path, "fiu", None)  # axes in reverse: pictures first
+                yield lambda start, stop: features[start:stop][:, None, :]
+            return
+    whole = read_mat(path, ("features",), MOST_WHOLE).get("features")
+    if not isinstance(whole, np.ndarray) or whole.dtype.kind not in "fiu":
+        raise DataError("`features` are no numbers", where=path, mend=MEND)
+    yield lambda start, stop: whole[:, start:stop].T[:, None, :]

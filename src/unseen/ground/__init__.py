@@ -1,0 +1,1 @@
+"""What everything stands on: files, tensors, devices, processes, progress, images."""

@@ -1,0 +1,76 @@
+"""How far long work has come: one callback, and its form in a terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from unseen.ground.distributed import is_first
+
+SECONDS = 30.0
+"""How often a log file is told how far a task has come."""
+
+
+class Report(Protocol):
+    """Called often; must be cheap."""
+
+    def __call__(self, task: str, done: int, total: int, note: str = "") -> None:
+        """``done`` of ``total`` steps of a task are finished."""
+
+
+def silent(task: str, done: int, total: int, note: str = "") -> None:
+    """Report nothing."""
+
+
+@contextmanager
+def bars() -> Iterator[Report]:
+    """Progress bars with time left, on standard error; where that is no terminal, a line now and then."""
+    if not is_first():
+        yield silent
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        tasks: dict[str, TaskID] = {}
+        finished: set[str] = set()
+        said = time.monotonic()
+
+        def report(task: str, done: int, total: int, note: str = "") -> None:
+            nonlocal said
+            if task not in tasks:
+                tasks[task] = progress.add_task(task, total=total, completed=done, note=note)
+                if not console.is_terminal:
+                    console.print(f"{task} ({total}) {note}".rstrip(), highlight=False)
+            progress.update(tasks[task], completed=done, total=total, note=note)
+            if not console.is_terminal and done < total and time.monotonic() - said > SECONDS:
+                said = time.monotonic()
+                console.print(f"{task}: {done} of {total} {note}".rstrip(), highlight=False)
+            if done >= total and not console.is_terminal and task not in finished:
+                finished.add(task)
+                console.print(f"{task}: done {note}".rstrip(), highlight=False)
+
+        yield report
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep library chatter out of the terminal."""
+    import logging
+    import warnings
+
+    for library in ("lightning_fabric", "huggingface_hub", "timm"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning_fabric")
+        yield

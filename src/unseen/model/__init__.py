@@ -1,0 +1,1 @@
+"""The trained model: what ranks classes, explains and is calibrated."""

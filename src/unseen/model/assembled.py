@@ -1,0 +1,145 @@
+"""A method and its backbone as one module that is trained on pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unseen.backbones.backbone import Backbone
+from unseen.methods import create_method, find_method
+from unseen.methods.base import Branch, ClassSpace, GradientMethod, Method, Settings
+
+
+class EndToEnd(GradientMethod):
+    """A method on the maps of a fine-tuned backbone, asked as any other method is, with pictures instead of regions.
+
+    Its state dict holds both, the backbone's weights below ``backbone``.
+
+    Args:
+        head: the method, on the backbone's stages.
+        backbone: its weights train from here on.
+        checkpointing: see :meth:`unseen.backbones.backbone.Backbone.fine_tuned`.
+    """
+
+    end_to_end = True
+
+    def __init__(self, head: GradientMethod, backbone: Backbone, checkpointing: bool = False) -> None:
+        super().__init__()
+        self.head = head
+        self.backbone = backbone.fine_tuned(checkpointing)
+        self.to(memory_format=torch.channels_last)  # as the pictures come: no convolution lays its weights out anew
+        self.name = head.name  # type: ignore[misc]
+        self.settings = head.settings
+
+    @property
+    def vectors(self) -> Tensor | None:
+        """The head's attribute vectors."""
+        found = getattr(self.head, "vectors", None)
+        return found if isinstance(found, Tensor) else None
+
+    @property
+    def offset_name(self) -> str:
+        """The head's."""
+        return self.head.offset_name
+
+    @staticmethod
+    def prepare(pixels: Tensor) -> Tensor:
+        """Pictures are taken as they are."""
+        return pixels
+
+    def _maps(self, pixels: Tensor) -> Any:
+        maps = self.backbone.maps(pixels)
+        return maps[0] if len(maps) == 1 else maps
+
+    def forward(self, pixels: Tensor) -> dict[str, Branch]:
+        """Transformed pictures ``(B, 3, H, W)`` to the answers of the sub-nets in use."""
+        found: dict[str, Branch] = self.head(self._maps(pixels))
+        return found
+
+    @torch.inference_mode()
+    def regions(self, pixels: Tensor) -> Tensor:
+        """Region features ``(B, R, C)`` of pictures, of the last stage as it has become."""
+        return self.backbone(pixels)[-1]
+
+    def passes(self) -> tuple[tuple[int, ...], ...]:
+        """The head's."""
+        return self.head.passes()
+
+    def forward_pass(self, pixels: Tensor, trained: tuple[int, ...]) -> dict[str, Branch]:
+        """The head's, on the maps of pictures."""
+        return self.head.forward_pass(self._maps(pixels), trained)
+
+    def loss(self, branches: dict[str, Branch], labels: Tensor, classes: ClassSpace) -> dict[str, Tensor]:
+        """The head's."""
+        return self.head.loss(branches, labels, classes)
+
+    def fused_attribute_scores(self, branches: dict[str, Branch]) -> Tensor:
+        """The head's."""
+        return self.head.fused_attribute_scores(branches)
+
+    def class_vectors(self, classes: ClassSpace) -> Tensor:
+        """The head's."""
+        return self.head.class_vectors(classes)
+
+    def query(self, branches: dict[str, Branch]) -> Tensor:
+        """The head's."""
+        return self.head.query(branches)
+
+    def class_embeddings(self, classes: ClassSpace) -> Tensor:
+        """The head's."""
+        return self.head.class_embeddings(classes)
+
+    def class_offsets(self, classes: ClassSpace) -> Tensor | None:
+        """The head's."""
+        return self.head.class_offsets(classes)
+
+    def fused_contributions(self, branches: dict[str, Branch]) -> Tensor:
+        """The head's."""
+        return self.head.fused_contributions(branches)
+
+    def counted(self, branches: dict[str, Branch]) -> list[str]:
+        """The head's."""
+        return self.head.counted(branches)
+
+    def maps(self, pixels: Tensor) -> dict[str, Branch]:
+        """The head's, on the maps of pictures; regions are positions of the last."""
+        return self.head.maps(self._maps(pixels))
+
+    def answers_and_maps(self, pixels: Tensor) -> tuple[dict[str, Branch], dict[str, Branch]]:
+        """The head's, both on the same maps: one pass through the backbone."""
+        maps = self._maps(pixels)
+        return self.head(maps), self.head.maps(maps)
+
+    def parts(self, pixels: Tensor) -> dict[str, Tensor]:
+        """The head's, on the maps of pictures."""
+        return self.head.parts(self._maps(pixels))
+
+
+def build_method(
+    name: str,
+    backbone: Backbone,
+    vectors: Tensor,
+    settings: Settings,
+    *,
+    seed: int = 0,
+    checkpointing: bool = False,
+) -> Method:
+    """A method with fresh weights for a backbone: on its regions, or joined with it where it is trained end to end.
+
+    Args:
+        name: as in :data:`unseen.methods.METHODS`.
+        backbone: becomes part of an end-to-end method, and its weights then train.
+        vectors: ``(K, D)`` attribute vectors; their dtype is the weights'.
+        settings: the method's.
+        seed: of the method's initial weights.
+        checkpointing: of the backbone's activations, end to end only.
+    """
+    kind = find_method(name)
+    channels = backbone.channels[0] if kind.stages == 1 else tuple(backbone.channels)
+    made = create_method(name, channels=channels, vectors=vectors, settings=settings, seed=seed)
+    if not kind.end_to_end:
+        return made
+    assert isinstance(made, GradientMethod)
+    return EndToEnd(made, backbone.to(vectors.dtype), checkpointing)

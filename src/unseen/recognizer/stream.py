@@ -1,0 +1,424 @@
+"""Predictions of a stream of pictures as a file: CSV, Parquet, JSON or JSON lines; resumable, in bounded memory.
+
+Until all pictures are done, their predictions stand in a journal, ``FILE.partial/journal.jsonl``: a line that says what
+they depend on, then a line a picture, a batch at a time, each with its checksum. The file itself is made from the
+journal at the end.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from filelock import FileLock, Timeout
+
+import unseen
+from unseen.classes.spreadsheets.tables import read_table
+from unseen.data.dataset import digest
+from unseen.errors import DataError, RunError, UnseenError
+from unseen.explain.figures import label
+from unseen.ground.files import write_with
+from unseen.ground.progress import Report, silent
+from unseen.recognizer import Prediction, Recognizer
+
+UNKNOWN = "unknown"
+ENDINGS = (".csv", ".parquet", ".json", ".jsonl")
+ROW_GROUP = 8192
+SYNC_SECONDS = 10.0
+"""How often the journal is brought to the disk for certain, against loss of power."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked of :meth:`Recognizer.outcomes`; see there."""
+
+    top: int = 3
+    among: str = "all"
+    only: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] | None = None
+    unknown: float | str = "auto"
+    batch_size: int = 32
+
+
+@dataclass
+class Counts:
+    """How many pictures there are, and how many of them broken or unknown."""
+
+    pictures: int = 0
+    broken: int = 0
+    unknown: int = 0
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Count a picture's record."""
+        self.pictures += 1
+        self.broken += "error" in record
+        self.unknown += "error" not in record and not record["known"]
+
+
+def record_of(picture: object, outcome: Prediction | DataError) -> dict[str, Any]:
+    """JSON form of a prediction, or of the error in its place."""
+    if isinstance(outcome, Prediction):
+        return outcome.as_dict()
+    about = outcome.problem if outcome.mend is None else f"{outcome.problem} — {outcome.mend}"
+    return {"picture": str(picture), "known": False, "classes": [], "attributes": [], "error": about}
+
+
+def row_of(record: dict[str, Any], count: int) -> dict[str, Any]:
+    """One row a picture.
+
+    Args:
+        record: of :func:`record_of`.
+        count: how many classes have columns.
+
+    Returns:
+        picture, class (or "unknown"), best_class, confidence, seen, class_2, confidence_2, ..., attributes, error; what
+        there is not is ``None``.
+    """
+    classes = record["classes"]
+    row: dict[str, Any] = dict.fromkeys(_columns(count))
+    row |= {"picture": record["picture"], "error": record.get("error")}
+    if classes:
+        best = classes[0]
+        row |= {"class": best["name"] if record["known"] else UNKNOWN, "best_class": best["name"]}
+        row |= {"confidence": best["confidence"], "seen": best["seen"]}
+        row["attributes"] = "; ".join(label(a["attribute"]) for a in record["attributes"])
+    for rank, candidate in enumerate(classes[1:], 2):
+        row |= {f"class_{rank}": candidate["name"], f"confidence_{rank}": candidate["confidence"]}
+    return row
+
+
+def _columns(count: int) -> list[str]:
+    others = [f"{what}_{rank}" for rank in range(2, count + 1) for what in ("class", "confidence")]
+    return ["picture", "class", "best_class", "confidence", "seen", *others, "attributes", "error"]
+
+
+def check_output(path: Path, restart: bool = False) -> None:
+    """Raise where a file cannot be begun: its ending, or it is there already."""
+    if path.suffix.lower() not in ENDINGS:
+        raise UnseenError("not a kind of file that holds predictions", where=path, mend=f"one of {', '.join(ENDINGS)}")
+    if path.is_dir():
+        raise UnseenError("a folder", where=path, mend="name a file")
+    if path.exists() and not restart and not _journal(path).is_file():
+        shutil.rmtree(_journal(path).parent, ignore_errors=True)  # of a call that was killed after its end
+        raise UnseenError("is there already", where=path, mend="give another --output, or --restart to replace it")
+
+
+def _journal(path: Path) -> Path:
+    return path.with_name(path.name + ".partial") / "journal.jsonl"
+
+
+def predict_to_file(
+    recognizer: Recognizer,
+    pictures: Iterable[Path],
+    path: Path,
+    options: Options | None = None,
+    *,
+    total: int = 0,
+    workers: int = 2,
+    restart: bool = False,
+    report: Report = silent,
+    broken: Callable[[DataError], None] = lambda error: None,
+) -> Counts:
+    """Predict pictures into a file, or go on where an earlier call was stopped.
+
+    On the CPU the file's bytes are those of a call that was not stopped: a stopped batch is done again as a whole.
+
+    Args:
+        recognizer: the model.
+        pictures: in the same order at every iteration.
+        path: ending in one of :data:`ENDINGS`.
+        options: what to predict.
+        total: how many pictures there are, for ``report``.
+        workers: threads that read pictures.
+        restart: begin anew, and replace ``path`` where it is there.
+        report: progress.
+        broken: told of every picture that could not be read; it has a row with the error all the same.
+
+    Raises:
+        UnseenError: ``path`` is there already, cannot be written, or another process is writing it.
+        RunError: what was begun earlier was of another model, other options or other pictures.
+    """
+    options = options or Options()
+    check_output(path, restart)
+    recognizer.outcomes([], **vars(options))  # which raises where they do not hold together
+    with _locked(path) as journal:
+        if restart:
+            journal.unlink(missing_ok=True)
+        count = min(options.top, len(recognizer.choices(options.among, options.only, options.exclude)))
+        facts = _facts(recognizer, options)
+        counts = Counts()
+        with _written(journal):
+            lines = journal.open("r+b" if journal.is_file() else "w+b")
+        try:
+            stream = iter(pictures)
+            _replay(lines, journal, facts, stream, options.batch_size, counts)
+            _predict(recognizer, stream, lines, journal, options, counts, total, workers, report, broken)
+        finally:
+            with suppress(OSError):  # all that counts has been flushed, or could not be and was said
+                lines.close()
+        _finish(journal, path, count)
+        journal.unlink()
+        shutil.rmtree(journal.parent, ignore_errors=True)
+    return counts
+
+
+@contextmanager
+def _written(journal: Path) -> Iterator[None]:
+    """What the system says of a journal that cannot be written, as one line."""
+    try:
+        yield
+    except OSError as error:
+        mend = "free some disk space, then repeat the command"
+        raise UnseenError(error.strerror or str(error), where=journal, mend=mend) from None
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[Path]:
+    """The journal, this process's alone."""
+    journal = _journal(path)
+    try:
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(journal.parent / ".lock").acquire(timeout=0)
+    except Timeout:
+        raise UnseenError("another process is writing this file", where=path, mend="wait for it") from None
+    except OSError as error:
+        raise UnseenError(error.strerror or str(error), where=path, mend="choose a folder you can write to") from None
+    with held:
+        yield journal
+
+
+def _facts(recognizer: Recognizer, options: Options) -> dict[str, str]:
+    """Digests of what the predictions depend on beside the pictures, by what a person calls it."""
+    method, table = recognizer.method, recognizer.table
+    weights = [t.detach().cpu().contiguous().view(torch.uint8).numpy() for t in method.state_dict().values() if t.dim()]
+    weights += [t.detach().cpu().double().numpy() for t in method.state_dict().values() if not t.dim()]
+    numbers = (recognizer.gamma, recognizer.temperature, recognizer.threshold, recognizer.store_dtype)
+    chosen = [sorted(names) if names is not None else None for names in (options.only, options.exclude)]
+    plain = {k: v for k, v in asdict(options).items() if k not in ("among", "only", "exclude")}
+    return {
+        "model": digest(method.name, method.settings, recognizer.backbone.fingerprint, *numbers, *weights),
+        "class table": digest(json.dumps(table.names), table.attributes, table.values, table.seen),
+        "choice of classes": digest(options.among, json.dumps(chosen)),
+        "options": digest(json.dumps(plain)),
+        "device": recognizer.device.type,
+        "version": f"{unseen.__version__}, torch {torch.__version__}",
+    }
+
+
+def _stamp(picture: Path) -> list[int] | None:
+    """Size and time of change, by which a picture that was exchanged is noticed."""
+    try:
+        found = os.stat(picture)
+    except OSError:
+        return None
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _replay(
+    lines: IO[bytes], journal: Path, facts: dict[str, str], stream: Iterator[Path], batch: int, counts: Counts
+) -> None:
+    """Count the whole batches that are there, take their pictures off the stream, and cut off what comes after."""
+    header = lines.readline()
+    if not header.endswith(b"\n"):
+        with _written(journal):
+            lines.seek(0)
+            lines.truncate()
+            lines.write(_line({"facts": facts}))
+        return
+    mend = "give --restart to begin anew"
+    try:
+        earlier = _record(header)["facts"]
+    except (ValueError, KeyError, TypeError):
+        raise RunError("damaged", where=journal, mend=mend) from None
+    changed = [name for name, value in facts.items() if earlier.get(name) != value]
+    if changed:
+        problem = f"what was begun here had another {' and another '.join(changed)}"
+        raise RunError(problem, where=journal.parent, mend=f"repeat that command, or {mend}")
+    end = lines.tell()
+    while records := _whole_batch(lines, batch):
+        for record in records:
+            picture = next(stream, None)
+            if picture is None or str(picture) != record["picture"] or _stamp(picture) != record["stamp"]:
+                problem = f"the pictures have changed since this was begun, first {record['picture']}"
+                raise RunError(problem, where=journal.parent, mend=mend)
+            counts.add(record)
+        end = lines.tell()
+    with _written(journal):
+        lines.seek(end)
+        lines.truncate()
+
+
+def _whole_batch(lines: IO[bytes], size: int) -> list[dict[str, Any]]:
+    """The next ``size`` records; none where fewer are there, or one is damaged."""
+    try:
+        records = [_record(line) for line in islice(lines, size)]
+    except ValueError:
+        return []
+    return records if len(records) == size else []
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    """A line of the journal."""
+    text = json.dumps(record).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def _record(line: bytes) -> dict[str, Any]:
+    """What stands in a line of the journal; ValueError where it is torn or damaged."""
+    text = line[9:].removesuffix(b"\n")
+    if line != b"%08x %s\n" % (zlib.crc32(text), text):
+        raise ValueError("not what was written, by its checksum")
+    record: dict[str, Any] = json.loads(text)
+    return record
+
+
+def _predict(
+    recognizer: Recognizer,
+    stream: Iterator[Path],
+    lines: IO[bytes],
+    journal: Path,
+    options: Options,
+    counts: Counts,
+    total: int,
+    workers: int,
+    report: Report,
+    broken: Callable[[DataError], None],
+) -> None:
+    asked: deque[tuple[Path, list[int] | None]] = deque()
+
+    def pictures() -> Iterator[Path]:
+        for picture in stream:
+            asked.append((picture, _stamp(picture)))
+            yield picture
+
+    started, before, synced = time.monotonic(), counts.pictures, time.monotonic()
+    kept: list[bytes] = []
+
+    def keep() -> None:
+        nonlocal synced
+        with _written(journal):
+            lines.write(b"".join(kept))
+            lines.flush()
+            if time.monotonic() - synced > SYNC_SECONDS:
+                os.fsync(lines.fileno())
+                synced = time.monotonic()
+        kept.clear()
+        speed = (counts.pictures - before) / max(time.monotonic() - started, 1e-9)
+        report("predicting", counts.pictures, max(total, counts.pictures), f"{speed:.0f} pictures/s")
+
+    report("predicting", before, max(total, before))
+    for outcome in recognizer.outcomes(pictures(), **vars(options), workers=workers):
+        picture, stamp = asked.popleft()
+        if isinstance(outcome, DataError):
+            broken(outcome)
+        record = record_of(picture, outcome)
+        counts.add(record)
+        kept.append(_line({**record, "stamp": stamp}))
+        if len(kept) == options.batch_size:
+            keep()
+    keep()
+
+
+def _finish(journal: Path, path: Path, count: int) -> None:
+    """Make the file from the whole journal."""
+    write = {".csv": _write_csv, ".parquet": _write_parquet, ".json": _write_json, ".jsonl": _write_lines}
+    with journal.open("rb") as lines:
+        lines.readline()
+        records = ({k: v for k, v in _record(line).items() if k != "stamp"} for line in lines)
+        write_with(path, lambda temporary: write[path.suffix.lower()](temporary, records, count))
+
+
+def _open(path: Path) -> IO[str]:
+    # names that are no UTF-8 are written as the bytes they are
+    return path.open("w", encoding="utf-8", errors="surrogateescape", newline="")
+
+
+def _write_csv(path: Path, records: Iterable[dict[str, Any]], count: int) -> None:
+    with _open(path) as file:
+        writer = csv.DictWriter(file, _columns(count), lineterminator="\n")
+        writer.writeheader()
+        for record in records:
+            row = row_of(record, count)
+            shown = {
+                k: f"{v:.6f}" if isinstance(v, float) else int(v) if v is True or v is False else v
+                for k, v in row.items()
+            }
+            writer.writerow(shown)
+
+
+def _write_json(path: Path, records: Iterable[dict[str, Any]], count: int) -> None:
+    with _open(path) as file:
+        file.write("[")
+        for i, record in enumerate(records):
+            file.write((",\n" if i else "\n") + json.dumps(record, ensure_ascii=False))
+        file.write("\n]\n")
+
+
+def _write_lines(path: Path, records: Iterable[dict[str, Any]], count: int) -> None:
+    with _open(path) as file:
+        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def _write_parquet(path: Path, records: Iterable[dict[str, Any]], count: int) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kinds = {"seen": pa.bool_()}
+    schema = pa.schema(
+        [(c, kinds.get(c, pa.float64() if c.startswith("confidence") else pa.string())) for c in _columns(count)]
+    )
+    rows = (row_of(record, count) for record in records)
+    with pq.ParquetWriter(path, schema) as writer:
+        while group := list(islice(rows, ROW_GROUP)):
+            for row in group:  # Parquet's text is UTF-8, which names of files need not be
+                row["picture"] = os.fsencode(row["picture"]).decode(errors="backslashreplace")
+            writer.write_table(pa.Table.from_pylist(group, schema))
+
+
+def names_from(entries: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    """Class names as the command line gives them.
+
+    Args:
+        entries: each a class's name, names with commas between them, ``@FILE``, or a file: a name a line, or the first
+            column (or one called ``class``) of a CSV table.
+        names: of all classes.
+
+    Raises:
+        DataError: a file that cannot be read. Unknown names are left to the recogniser.
+    """
+    known, found = set(names), []
+    for entry in entries:
+        file = Path(entry.removeprefix("@"))
+        if entry in known:
+            found.append(entry)
+        elif entry.startswith("@") or file.is_file():
+            found += _names_in(file)
+        else:
+            found += [name.strip() for name in entry.split(",") if name.strip()]
+    return tuple(found)
+
+
+def _names_in(path: Path) -> list[str]:
+    if path.suffix.lower() == ".csv":
+        frame = read_table(path)
+        if "class" not in frame and len(frame.columns) > 1:
+            raise DataError("no column of classes", where=path, mend='call it "class"')
+        names = list(frame["class"] if "class" in frame else [*frame.columns, *frame.iloc[:, 0]])
+        return [name for name in names if name]
+    try:
+        return [name for line in path.read_text(encoding="utf-8-sig").splitlines() if (name := line.strip())]
+    except (OSError, UnicodeDecodeError) as error:
+        problem = getattr(error, "strerror", None) or "not a text file"
+        raise DataError(problem, where=path, mend="give a text file with a class a line") from None

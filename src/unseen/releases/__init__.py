@@ -1,0 +1,159 @@
+"""From the official downloads of the field's benchmarks to dataset folders, every piece checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from unseen.data.dataset import Dataset
+from unseen.errors import DataError, StoreError
+from unseen.ground.progress import Report, silent
+from unseen.releases.apy import APY
+from unseen.releases.awa import AWA1, AWA2
+from unseen.releases.benchmark import Benchmark, Found, examine
+from unseen.releases.cub import CUB
+from unseen.releases.flo import FLO
+from unseen.releases.needs import State, look
+from unseen.releases.sun import SUN
+from unseen.releases.writing import write_folder
+
+BENCHMARKS = {benchmark.name: benchmark for benchmark in (CUB, SUN, AWA2, AWA1, APY, FLO)}
+
+
+@dataclass
+class Outcome:
+    """What a preparation found and did.
+
+    Args:
+        benchmark: which.
+        states: every file needed and what is there of it.
+        problems: what is wrong, one line each with its mend.
+        notes: what a user should know.
+        held: what was checked and is so.
+        output: the dataset folder; ``None`` unless it was written.
+        dataset: what was written.
+    """
+
+    benchmark: Benchmark
+    states: list[State]
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    held: list[str] = field(default_factory=list)
+    output: Path | None = None
+    dataset: Dataset | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the dataset folder was written."""
+        return self.dataset is not None
+
+    @property
+    def lacking(self) -> list[State]:
+        """Required files that are missing, still packed or damaged."""
+        return [s for s in self.states if s.state != "found" and s.need.required]
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "dataset": self.benchmark.name,
+            "title": self.benchmark.title,
+            "cite": self.benchmark.cite,
+            "ready": self.ready,
+            "files": [state.to_json() for state in self.states],
+            "problems": self.problems,
+            "notes": self.notes,
+            "held": self.held,
+            "output": None if self.output is None else str(self.output),
+            "counts": None if self.dataset is None else self.dataset.describe(),
+        }
+
+
+PICTURES = ("pictures", "pascal", "yahoo")
+"""Needs that are pictures."""
+POOLED = "res101"
+"""What the Proposed Split's own features are called."""
+MADE_WITH = "ResNet-101, ImageNet-1k, pooled (Xian et al., TPAMI 2019)"
+
+
+def _import(found: Found, dataset: Dataset, output: Path, report: Report) -> None:
+    from unseen.data.importing import import_features
+
+    def progress(done: int, total: int) -> None:
+        report("importing features", done, total)
+
+    import_features(found["list"], dataset, output, POOLED, made_with=MADE_WITH, progress=progress)
+
+
+def find_benchmark(name: str) -> Benchmark:
+    """A benchmark by name; :class:`DataError` names those there are."""
+    try:
+        return BENCHMARKS[name.lower()]
+    except KeyError:
+        raise DataError(f'no benchmark "{name}"', mend=f"one of {', '.join(BENCHMARKS)}") from None
+
+
+def prepare(
+    benchmark: Benchmark,
+    root: Path,
+    output: Path | None = None,
+    *,
+    semantics: str | None = None,
+    verify: bool = False,
+    features_only: bool = False,
+    report: Report = silent,
+) -> Outcome:
+    """Look at what of a benchmark is below a folder, check it and, where all is well, write the dataset folder.
+
+    Args:
+        benchmark: which.
+        root: where the downloads were unpacked.
+        output: the dataset folder to write; ``None`` only checks.
+        semantics: kind of class attributes, of ``benchmark.semantics``.
+        verify: also compute checksums.
+        features_only: do without pictures; the release's pooled features are imported in their place, and only the
+            Proposed Split's own files are required.
+        report: progress.
+
+    Raises:
+        DataError: no such folder or semantics, or an output folder that cannot be written. What is missing or wrong
+            with the data is in the outcome.
+    """
+    if not root.is_dir():
+        raise DataError("no such folder", where=root, mend="give the folder that the downloads are unpacked in")
+    chosen = semantics or benchmark.semantics[0]
+    if chosen not in benchmark.semantics:
+        mend = f"one of {', '.join(benchmark.semantics)}"
+        raise DataError(f'{benchmark.key} has no semantics "{chosen}"', where="--semantics", mend=mend)
+    if features_only:
+        kept = [need for need in benchmark.needs if need.name not in PICTURES]
+        needs = tuple(replace(need, required=need.name in ("split", "list")) for need in kept)
+        benchmark = replace(benchmark, needs=needs, pictures=False)
+    states = [look(need, root, verify) for need in benchmark.needs]
+    found = Found(benchmark.key, {s.need.name: s.path for s in states if s.path is not None})
+    examined = examine(benchmark, found, chosen)
+    findings, material = examined.findings, examined.material
+    outcome = Outcome(benchmark, states, [str(p) for p in findings.problems], findings.notes, findings.held)
+    if outcome.lacking or outcome.problems or output is None:
+        return outcome
+    if not benchmark.pictures:
+        material.name_pictures()
+    if "attributes" not in found and any(need.name == "attributes" for need in benchmark.needs):
+        outcome.notes.append("attributes are numbered, as the file of their names is not there")
+    record = {
+        "benchmark": benchmark.key,
+        "root": str(root.resolve()),
+        "semantics": chosen,
+        "validation": material.validation_source,
+        "files": {s.need.name: str(s.path) for s in states if s.path is not None},
+        "held": findings.held,
+        "notes": findings.notes,
+    }
+    try:
+        outcome.dataset = write_folder(output, benchmark.name, material, record, report)
+        outcome.output = output
+        if not benchmark.pictures and material.images is not None and material.images.channels:
+            _import(found, outcome.dataset, output, report)
+    except (DataError, StoreError) as problem:
+        outcome.problems.append(str(problem))
+    return outcome

@@ -1,0 +1,372 @@
+"""What every benchmark's preparation shares: the Proposed Split, its pictures by name, and the checks of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from unseen.classes.table import Attributes, ClassTable
+from unseen.errors import DataError
+from unseen.formats.pickles import read_array
+from unseen.formats.res101 import ImageList
+from unseen.formats.xlsa17 import SPLITS, Split, numbered, read_split
+from unseen.releases.facts import Facts, looks_like
+from unseen.releases.findings import Findings
+from unseen.releases.images import Pictures
+from unseen.releases.needs import Download, Need
+from unseen.releases.tables import check_names, read_lines
+
+SPLIT_PAGE = (
+    "https://www.mpi-inf.mpg.de/departments/computer-vision-and-machine-learning/research/zero-shot-learning/"
+    "zero-shot-learning-the-good-the-bad-and-the-ugly"
+)
+XLSA17 = Download(
+    "xlsa17.zip", "http://datasets.d2.mpi-inf.mpg.de/xian/xlsa17.zip", SPLIT_PAGE, unpack="unzip xlsa17.zip"
+)
+WORD_VECTORS = "https://github.com/shiming-chen/TransZero"
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where the needs of a benchmark lie; only those that are there."""
+
+    name: str
+    paths: Mapping[str, Path]
+
+    def __contains__(self, need: str) -> bool:
+        return need in self.paths
+
+    def __getitem__(self, need: str) -> Path:
+        return self.paths[need]
+
+
+@dataclass
+class Material:
+    """What the pieces of a release come to, filled step by step; ``None`` where a piece is not there or is wrong.
+
+    Args:
+        split: the Proposed Split.
+        images: names and labels of its rows.
+        parts: ``(M,)`` the part of every row.
+        folder: where the pictures lie.
+        files: M pictures below it.
+        attributes: names.
+        values: ``(N, K)`` class attributes chosen.
+        vectors: ``(K, D)`` word vectors.
+        positions: part positions, as in parts.csv.
+        boxes: ``file``, ``x``, ``y``, ``width``, ``height``.
+        objects: ``(M, 4)`` boxes (left, top, right, bottom) to cut out, where a picture holds several objects.
+        validation: bool ``(N,)``.
+        validation_source: where the validation classes come from.
+    """
+
+    split: Split | None = None
+    images: ImageList | None = None
+    parts: np.ndarray | None = None
+    folder: Path | None = None
+    files: tuple[str, ...] | None = None
+    attributes: Attributes | None = None
+    values: np.ndarray | None = None
+    vectors: np.ndarray | None = None
+    positions: pd.DataFrame | None = None
+    boxes: pd.DataFrame | None = None
+    objects: np.ndarray | None = None
+    validation: np.ndarray | None = None
+    validation_source: str = "none offered; drawn with a seed"
+
+    def classes(self) -> tuple[str, ...]:
+        """The class of every row."""
+        assert self.split is not None
+        assert self.images is not None
+        return tuple(self.split.names[c] for c in self.images.labels)
+
+    def name_pictures(self) -> None:
+        """Call the pictures as the release does, where they are not there; each by its row if several share a name."""
+        assert self.images is not None
+        names = ["/".join(path.split("/")[-2:]) for path in self.images.files]
+        if len(set(names)) < len(names):
+            stems = [name.rsplit("/", 1)[-1].rsplit(".", 1)[0] for name in names]
+            names = [f"{c}/{s}-{i + 1:05d}.jpg" for i, (c, s) in enumerate(zip(self.classes(), stems, strict=True))]
+        self.files, self.folder, self.objects, self.positions, self.boxes = tuple(names), None, None, None, None
+
+    def table(self) -> ClassTable:
+        """The class table; :class:`DataError` where it does not hold together."""
+        assert self.split is not None
+        assert self.attributes is not None
+        assert self.values is not None
+        assert self.parts is not None
+        assert self.images is not None
+        unseen = np.unique(self.images.labels[self.parts == "test_unseen"])
+        seen = ~np.isin(np.arange(len(self.split.names)), unseen)
+        return ClassTable(self.split.names, self.attributes, self.values, seen, self.validation)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A dataset of the field.
+
+    Args:
+        name: what the command calls it.
+        key: the folder of its Proposed Split.
+        title: its full name.
+        cite: whom its page is by.
+        facts: its counts.
+        needs: its files.
+        semantics: kinds of class attributes that can be chosen, the default first.
+        gather: reads what is its own: pictures, names, parts; fills the material and reports what it finds.
+        pictures: whether its pictures can be had.
+    """
+
+    name: str
+    key: str
+    title: str
+    cite: str
+    facts: Facts
+    needs: tuple[Need, ...]
+    gather: Callable[[Found, Material, Findings, str], None]
+    semantics: tuple[str, ...] = ("attributes",)
+    pictures: bool = True
+
+
+@dataclass
+class Examination:
+    """What was read and what the checks say."""
+
+    material: Material = field(default_factory=Material)
+    findings: Findings = field(default_factory=Findings)
+
+
+def split_needs(
+    key: str,
+    download: Download = XLSA17,
+    editions: tuple[tuple[int, str], ...] = (),
+    folder: str = "xlsa17",
+    images_required: bool = True,
+) -> tuple[Need, ...]:
+    """``att_splits.mat``, ``res101.mat`` and the class lists of a benchmark's Proposed Split."""
+
+    def places(file: str) -> tuple[str, ...]:
+        return f"{folder}/data/{key}/{file}", f"data/{key}/{file}", f"{key}/{file}", file
+
+    return (
+        Need("split", "Proposed Split and class attributes", places("att_splits.mat"), download, editions=editions),
+        Need("list", "names and labels of the split's rows", places("res101.mat"), download, images_required),
+        Need("val classes", "validation classes of the first split", places("valclasses1.txt"), download, False),
+    )
+
+
+def vector_need(key: str, editions: tuple[tuple[int, str], ...]) -> Need:
+    """The field's word vectors of the attributes' names."""
+    file = f"{key}_attribute.pkl"
+    download = Download(file, f"{WORD_VECTORS} (folder w2v)", WORD_VECTORS)
+    return Need(
+        "vectors", "word vectors of the attributes", (file, f"w2v/{file}", f"{key}/{file}"), download, False, editions
+    )
+
+
+def examine(benchmark: Benchmark, found: Found, semantics: str) -> Examination:
+    """Read and check everything that is there; what is missing leaves its checks out."""
+    result = Examination()
+    material, findings, facts = result.material, result.findings, benchmark.facts
+    if "split" in found:
+        with findings.check():
+            material.split = read_split(found["split"])
+            _check_counts(benchmark, material.split)
+            material.parts = material.split.parts()
+            _check_sizes(facts, material.split)
+            findings.held.append(
+                f"{len(material.parts):,} rows of the split, each in one part: {facts.trainval:,} trainval, "
+                f"{facts.test_seen:,} test seen, {facts.test_unseen:,} test unseen"
+            )
+            material.values = material.split.values
+            material.attributes = numbered(material.values.shape[1])
+    if "list" in found:
+        with findings.check():
+            material.images = ImageList.read(found["list"])
+    if material.split is not None and material.parts is not None and material.images is not None:
+        with findings.check():
+            _check_rows(benchmark, material)
+            findings.held.append(
+                f"{facts.seen} seen and {facts.unseen} unseen classes; no unseen class has a training picture"
+            )
+    benchmark.gather(found, material, findings, semantics)
+    if (
+        material.images is not None
+        and material.split is not None
+        and material.parts is not None
+        and not findings.problems
+    ):
+        with findings.check():
+            _validation(found, material, findings)
+    if "vectors" in found and semantics == "sentences":
+        findings.notes.append("word vectors are of attributes, not of sentence embeddings; they are left out")
+    elif "vectors" in found and material.attributes is not None:
+        with findings.check():
+            material.vectors = _word_vectors(found["vectors"], material.attributes, findings)
+    return result
+
+
+def _mixed_up(benchmark: Benchmark, like: str | None) -> str:
+    place = f"take xlsa17/data/{benchmark.key}/ of the release"
+    return place if like in (None, benchmark.key) else f"it looks like {like}'s; {place}"
+
+
+def _check_counts(benchmark: Benchmark, split: Split) -> None:
+    """Classes, attributes and pictures of the split are the benchmark's."""
+    facts = benchmark.facts
+    classes, attributes = split.values.shape
+    if (classes, attributes) != (facts.classes, facts.attributes):
+        problem = f"{attributes} attributes of {classes} classes"
+        problem += f", where {benchmark.key} has {facts.attributes} of {facts.classes}"
+        mend = _mixed_up(benchmark, looks_like(images=split.count) or looks_like(classes=classes))
+        raise DataError(problem, where=split.path, mend=mend)
+    if split.count != facts.images:
+        problem = f"a split of {split.count:,} pictures, where {benchmark.key} has {facts.images:,}"
+        raise DataError(problem, where=split.path, mend=_mixed_up(benchmark, looks_like(images=split.count)))
+
+
+def _check_sizes(facts: Facts, split: Split) -> None:
+    for part in SPLITS:
+        wanted, there = getattr(facts, part), len(split.rows[part])
+        if there != wanted:
+            mend = "this is not the Proposed Split; take att_splits.mat from the release itself"
+            raise DataError(f"{there:,} pictures in {part}_loc, not {wanted:,}", where=split.path, mend=mend)
+
+
+def _check_rows(benchmark: Benchmark, material: Material) -> None:
+    """Split and image list are of the same pictures, and no unseen class is trained on."""
+    split, images, parts = material.split, material.images, material.parts
+    assert split is not None
+    assert images is not None
+    assert parts is not None
+    facts = benchmark.facts
+    if len(images) != len(parts):
+        like = looks_like(images=len(images))
+        problem = f"{len(images):,} pictures, but {split.path.name} splits {len(parts):,}"
+        raise DataError(problem, where=images.path, mend=_mixed_up(benchmark, like))
+    if images.labels.max() >= len(split.names):
+        problem = f"label {images.labels.max() + 1} for {len(split.names)} classes"
+        raise DataError(problem, where=images.path, mend=_mixed_up(benchmark, None))
+    trained, unseen = (np.unique(images.labels[np.isin(parts, p)]) for p in (("trainval", "test_seen"), "test_unseen"))
+    both = np.intersect1d(trained, unseen)
+    if len(both):
+        row = int(np.flatnonzero((images.labels == both[0]) & (parts == "trainval"))[0]) if "trainval" in parts else 0
+        problem = f'class "{split.names[both[0]]}" has pictures both in training (row {row + 1}) and in test_unseen'
+        mend = f"labels and split do not belong together; {_mixed_up(benchmark, None)}"
+        raise DataError(problem, where=split.path, mend=mend)
+    if (len(trained), len(unseen)) != (facts.seen, facts.unseen):
+        problem = f"{len(trained)} seen and {len(unseen)} unseen classes, not {facts.seen} and {facts.unseen}"
+        raise DataError(problem, where=split.path, mend=_mixed_up(benchmark, None))
+
+
+def find_pictures(
+    need: str, found: Found, material: Material, findings: Findings, mend: str, shared: bool = False
+) -> None:
+    """Fill in folder and files: the split's rows by name in the folder of a need."""
+    if need not in found:
+        return
+    pictures = Pictures.below(found[need])
+    material.folder = found[need]
+    if material.images is None:
+        findings.notes.append(
+            f"{len(pictures.files):,} pictures in {found[need]}; not compared, as res101.mat is missing"
+        )
+        return
+    with findings.check():
+        if not material.images.files:
+            where = material.images.path
+            raise DataError("it names no image_files", where=where, mend="take res101.mat from the release itself")
+        material.files = pictures.find(material.images.files, mend, shared)
+        held = f"{len(set(material.files)):,} pictures found by name"
+        findings.held.append(held)
+        note_extra(pictures, material.files, findings)
+
+
+def note_extra(pictures: Pictures, used: tuple[str, ...], findings: Findings) -> None:
+    """Say how many pictures of the folder are in no part of the split."""
+    extra = pictures.extra(used)
+    if extra:
+        note = f"{len(extra):,} pictures in {pictures.folder} are not in the split and are left out"
+        note += f', the first "{extra[0]}"'
+        findings.notes.append(note)
+
+
+def join(values: np.ndarray, names: tuple[str, ...], split: Split, where: Path) -> np.ndarray:
+    """Rows of a table of classes in the order of the split's, by name."""
+    check_names(names, split.names, where, split.path)
+    position = {name: i for i, name in enumerate(names)}
+    return values[[position[name] for name in split.names]]
+
+
+def named(names: tuple[str, ...], material: Material, where: Path) -> None:
+    """Take attribute names; they must be as many as the split has columns."""
+    if material.split is None:
+        return
+    columns = material.split.values.shape[1]
+    if len(names) != columns:
+        problem = f"{len(names)} attribute names for {columns} columns of {material.split.path.name}"
+        raise DataError(problem, where=where, mend="take both from the same dataset")
+    try:
+        material.attributes = Attributes(names)
+    except DataError as error:
+        raise DataError(error.problem, where=where, mend=error.mend) from None
+
+
+def _validation(found: Found, material: Material, findings: Findings) -> None:
+    """Validation classes from what the release offers, in this order: row lists, lists of class names."""
+    split, images, parts = material.split, material.images, material.parts
+    assert split is not None
+    assert images is not None
+    assert parts is not None
+    lists = [("split", split)]
+    if "sentences" in found and found["sentences"] != split.path:
+        lists.append(("sentences", read_split(found["sentences"])))
+    for _, offer in lists:
+        if any(name in offer.rows and offer.rows[name].max() >= len(parts) for name in ("train", "val")):
+            raise DataError(
+                "train_loc or val_loc goes beyond the pictures", where=offer.path, mend="take the release's own"
+            )
+        classes, notes = offer.validation_classes(images.labels)
+        if classes is not None:
+            material.validation, material.validation_source = classes, f"val_loc of {offer.path.name}"
+            findings.notes += notes
+            break
+    else:
+        if "val classes" not in found:
+            findings.notes.append("the release names no validation classes; they are drawn with a seed when training")
+            return
+        names = read_lines(found["val classes"])
+        unknown = [n for n in names if n not in split.names]
+        if unknown:
+            mend = "take the class lists of the same dataset"
+            raise DataError(f'no class "{unknown[0]}" in {split.path.name}', where=found["val classes"], mend=mend)
+        material.validation = np.isin(split.names, names)
+        material.validation_source = found["val classes"].name
+    assert material.validation is not None
+    unseen = np.unique(images.labels[parts == "test_unseen"])
+    wrong = [split.names[c] for c in unseen if material.validation[c]]
+    if wrong:
+        problem = f'the validation class "{wrong[0]}" is unseen'
+        raise DataError(problem, where=split.path, mend="take the class lists of the same split")
+    held = f"{int(material.validation.sum())} validation classes, all seen, from {material.validation_source}"
+    findings.held.append(held)
+
+
+def _word_vectors(path: Path, attributes: Attributes, findings: Findings) -> np.ndarray:
+    vectors = read_array(path)
+    if len(vectors) != len(attributes):
+        problem = f"{len(vectors)} word vectors for {len(attributes)} attributes"
+        raise DataError(problem, where=path, mend="take the vectors of this dataset's attributes")
+    if not np.isfinite(vectors).all():
+        row = int(np.argwhere(~np.isfinite(vectors))[0][0])
+        raise DataError(f"word vector {row + 1} is not finite", where=path, mend="make the vectors again")
+    findings.notes += [
+        f'the word vector of "{attributes.names[k]}" (row {k + 1}) is all zero'
+        for k in np.flatnonzero(~vectors.any(axis=1))
+    ]
+    findings.held.append(f"word vectors of {vectors.shape[0]} attributes, {vectors.shape[1]} numbers each")
+    return vectors

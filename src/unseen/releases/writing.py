@@ -1,0 +1,124 @@
+"""A prepared benchmark as a dataset folder of our own format, its pictures linked and not copied."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from unseen.classes.table import write_attributes
+from unseen.data.dataset import Dataset
+from unseen.data.folder import FEATURES, load_folder
+from unseen.errors import DataError
+from unseen.ground.files import write_json, write_text, write_with
+from unseen.ground.images import opened_picture
+from unseen.ground.progress import Report, silent
+from unseen.releases.benchmark import Material
+
+RECORD = "prepared.json"
+QUALITY = 95
+"""JPEG quality of objects cut out of photographs."""
+_OWN = ("images.csv", "classes.csv", "attributes.csv", "attribute_vectors.npy", "parts.csv", "boxes.csv", RECORD)
+
+
+def write_folder(
+    output: Path, name: str, material: Material, record: dict[str, Any], report: Report = silent
+) -> Dataset:
+    """Write the folder, load it as any other command does, and only then put it in place.
+
+    Args:
+        output: the folder; new, or one that was prepared before and is replaced (imported features stay).
+        name: the dataset's name.
+        material: all of it, checked.
+        record: what it was made of, kept as ``prepared.json``.
+        report: progress of cutting out objects.
+
+    Raises:
+        DataError: the folder holds something else, or the dataset does not hold together.
+    """
+    if output.exists() and not (output / RECORD).is_file() and (not output.is_dir() or any(output.iterdir())):
+        raise DataError("it holds something else", where=output, mend="choose another --output")
+    made = output.parent / f".{output.name}.preparing"
+    shutil.rmtree(made, ignore_errors=True)
+    try:
+        made.mkdir(parents=True)
+        _fill(made, material, report)
+        dataset = load_folder(made, name)
+        write_json(made / RECORD, record | {"fingerprint": dataset.fingerprint, "counts": dataset.describe()})
+        _put_in_place(made, output)
+    except OSError as error:
+        raise DataError(error.strerror or str(error), where=output, mend="choose a folder you can write to") from None
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return replace(dataset, images=output / "images")
+
+
+def _fill(folder: Path, material: Material, report: Report) -> None:
+    assert material.files is not None
+    assert material.parts is not None
+    assert material.attributes is not None
+    classes, files = material.classes(), material.files
+    if material.folder is None:
+        (folder / FEATURES).mkdir()  # they stand for the pictures
+    if material.objects is not None:
+        files = _cut_out(folder / "images", material, report)
+    elif material.folder is not None:
+        (folder / "images").symlink_to(material.folder.resolve(), target_is_directory=True)
+    rows = {"file": files, "class": classes, "split": material.parts, "ps_row": range(len(files))}
+    write_text(folder / "images.csv", pd.DataFrame(rows).to_csv(index=False))
+    material.table().to_csv(folder / "classes.csv")
+    write_attributes(folder / "attributes.csv", material.attributes)
+    vectors = material.vectors
+    if vectors is not None:
+        write_with(folder / "attribute_vectors.npy", lambda path: _save(path, vectors))
+    for name, frame in (("parts.csv", material.positions), ("boxes.csv", material.boxes)):
+        if frame is not None:
+            write_text(folder / name, frame.to_csv(index=False))
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def _cut_out(folder: Path, material: Material, report: Report) -> tuple[str, ...]:
+    """Every object as a picture of its own; corners count pixels from 1 and belong to the box."""
+    assert material.files is not None
+    assert material.objects is not None
+    names = []
+    for i, (file, name, box) in enumerate(zip(material.files, material.classes(), material.objects, strict=True)):
+        target = folder / name / f"{Path(file).stem}-{i + 1:05d}.jpg"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with opened_picture(file) as picture:
+            left, top = (min(max(int(box[k]) - 1, 0), picture.size[k] - 1) for k in (0, 1))
+            right, bottom = (
+                min(max(int(box[k + 2]), start + 1), picture.size[k]) for k, start in ((0, left), (1, top))
+            )
+            part = picture.convert("RGB").crop((left, top, right, bottom))
+        part.save(target, quality=QUALITY)
+        names.append(target.relative_to(folder).as_posix())
+        report("cutting out objects", i + 1, len(material.files))
+    return tuple(names)
+
+
+def _put_in_place(made: Path, output: Path) -> None:
+    if not output.exists() or not any(output.iterdir()):
+        if output.exists():
+            output.rmdir()
+        made.rename(output)
+        return
+    for name in (*_OWN, "images"):
+        old, new = output / name, made / name
+        if old.is_dir() and not old.is_symlink():
+            shutil.rmtree(old)
+        elif (old.exists() or old.is_symlink()) and (name == "images" or not new.exists()):
+            old.unlink()
+        if new.exists() or new.is_symlink():
+            os.replace(new, old)
+    if (made / FEATURES).is_dir() and not (output / FEATURES).exists():
+        (made / FEATURES).rename(output / FEATURES)

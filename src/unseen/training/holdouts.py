@@ -1,0 +1,116 @@
+"""How well unseen classes will be named where nobody has a picture of one: the whole procedure with classes set aside.
+
+Some seen classes play the unseen ones. Without their pictures the model is chosen, calibrated and trained just as the
+real one, and then tested on them once. So nothing that the numbers are of was used to choose anything. Ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning_fabric import Fabric
+
+from unseen.data.dataset import Dataset
+from unseen.errors import DataError
+from unseen.ground.progress import Report, silent
+from unseen.training.protocols import Ingredients, Result, run_seeds
+
+LEAST = 8
+"""Seen classes below which none is set aside: too few would be left to train and to choose on."""
+
+
+def needs_rehearsal(dataset: Dataset) -> bool:
+    """Whether no unseen class has test pictures, and there are classes enough to set some aside."""
+    return not len(dataset.indices("test_unseen")) and int(dataset.table.seen.sum()) >= LEAST
+
+
+def rehearsal_dataset(dataset: Dataset, draw: int = 0) -> Dataset:
+    """The seen classes alone, some of them set aside as if unseen, with all their pictures as test pictures.
+
+    As many are set aside as there are unseen classes, but at least two and at most a quarter of the seen ones.
+
+    Args:
+        dataset: without pictures of unseen classes.
+        draw: number of the draw.
+
+    Raises:
+        DataError: it has pictures of unseen classes, or too few seen ones.
+    """
+    if not needs_rehearsal(dataset):
+        raise DataError("unseen classes can be tested as they are", where=dataset.name, mend="no rehearsal is needed")
+    seen = np.flatnonzero(dataset.table.seen)
+    count = max(2, min(int((~dataset.table.seen).sum()), len(seen) // 4))
+    aside = np.random.default_rng([draw, len(seen)]).permutation(seen)[:count]
+    position = np.full(len(dataset.table), -1)
+    position[seen] = np.arange(len(seen))
+    table = dataset.table.select(seen, seen=~np.isin(seen, aside))
+    split = np.where(np.isin(dataset.labels, aside), "test_unseen", dataset.split).astype(object)
+    return replace(
+        dataset, name=f"{dataset.name} (rehearsal {draw})", table=table, labels=position[dataset.labels], split=split
+    )
+
+
+def rehearse(
+    parts: Ingredients, seed: int, draws: int, folder: Path, fabric: Fabric, report: Report = silent
+) -> list[tuple[Dataset, Result]]:
+    """Every draw's dataset and its result under ``honest``, in ``folder/draw-D``; resumes as a run does.
+
+    Args:
+        parts: of the run.
+        seed: of the trainings.
+        draws: how many.
+        folder: where weights and decisions go.
+        fabric: device and precision.
+        report: progress.
+    """
+
+    def told(draw: int) -> Report:
+        def tell(task: str, done: int, total: int, note: str = "") -> None:
+            report(f"rehearsal {draw}, {task}" if draws > 1 else f"rehearsal, {task}", done, total, note)
+
+        return tell
+
+    found = []
+    for draw in range(draws):
+        dataset = rehearsal_dataset(parts.dataset, draw)
+        stage = replace(parts, dataset=dataset)
+        results = run_seeds(stage, [seed], folder / f"draw-{draw}", ("honest",), fabric, told(draw))
+        found.append((dataset, results[seed]["honest"]))
+    return found
+
+
+def rehearsal_summary(found: Sequence[tuple[Dataset, Result]]) -> dict[str, Any]:
+    """What the rehearsals measured, in JSON form: metrics averaged over draws, each draw's, and its calibration."""
+    from unseen.evaluation.metrics import evaluate, resample
+
+    draws: list[dict[str, Any]] = []
+    drawn: dict[str, list[np.ndarray]] = {}
+    for dataset, result in found:
+        numbers = evaluate(result.gzsl, dataset.table.seen, result.gamma).as_dict()
+        draws.append(
+            {
+                "classes": [dataset.table.names[c] for c in np.flatnonzero(~dataset.table.seen)],
+                "pictures": int(result.gzsl.is_unseen.sum()),
+                "metrics": numbers,
+                "calibration": result.calibration,
+            }
+        )
+        for name, resampled in resample([result.gzsl], [result.gamma]).items():
+            drawn.setdefault(name, []).append(resampled.drawn[:, 0])
+    metrics = {}
+    for name in ("T1", "U", "S", "H", "AUSUC"):
+        values = np.array([draw["metrics"][name] for draw in draws], dtype=float)
+        low, high = np.quantile(np.mean(drawn[name], axis=0), [0.025, 0.975]) if name in drawn else (np.nan, np.nan)
+        entry = {
+            "mean": float(values.mean()),
+            "std": float(values.std(ddof=1)) if len(values) > 1 else 0.0,
+            "low": float(low),
+            "high": float(high),
+        }
+        metrics[name] = {k: None if np.isnan(v) else v for k, v in entry.items()}
+    count: int = len(draws[0]["classes"])
+    return {"metrics": metrics, "draws": draws, "classes_set_aside": count, "chance": 1 / count}

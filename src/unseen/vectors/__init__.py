@@ -1,0 +1,1 @@
+"""Attribute vectors: given, from word vectors or text encoders, or learned."""

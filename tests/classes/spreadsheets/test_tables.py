@@ -1,0 +1,166 @@
+"""Tables of four formats are the same text; what cannot be read is one line with file, row and column."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+import openpyxl
+import pandas as pd
+import pytest
+
+from unseen.classes.spreadsheets.tables import as_text, find_table, fold, nearest, read_table
+from unseen.errors import DataError
+
+ROWS = [["class", "size", "share"], ["ant", "small", "80%"], ["bee", "large, red", "5%"]]
+
+
+def workbook(path, rows, sheet="Sheet1", **more):
+    book = openpyxl.Workbook()
+    book.active.title = sheet
+    for row in rows:
+        book.active.append(row)
+    for name, content in more.items():
+        other = book.create_sheet(name)
+        for row in content:
+            other.append(row)
+    return book, lambda: book.save(path)
+
+
+def refused(path, text, **options):
+    with pytest.raises(DataError) as caught:
+        read_table(path, ["class"], **options)
+    message = str(caught.value)
+    assert text in message, message
+    assert caught.value.mend
+    assert "\n" not in message
+
+
+@pytest.fixture(params=[".csv", ";.csv", "\t.csv", ".tsv", ".xlsx", ".parquet"])
+def same(request, tmp_path):
+    suffix = request.param
+    path = tmp_path / f"classes{suffix[-4:] if suffix[0] != '.' else suffix}"
+    frame = pd.DataFrame(ROWS[1:], columns=ROWS[0])
+    if path.suffix == ".xlsx":
+        workbook(path, [ROWS[0], ["ant", "small", 0.8], ["bee", "large, red", 0.05]])[1]()
+        book = openpyxl.load_workbook(path)
+        for cell in book.active["C"][1:]:
+            cell.number_format = "0%"
+        book.save(path)
+    elif path.suffix == ".parquet":
+        frame.to_parquet(path)
+    else:
+        frame.to_csv(path, index=False, sep={";": ";", "\t": "\t"}.get(suffix[0], "\t" if suffix == ".tsv" else ","))
+    return path
+
+
+def test_every_format_gives_the_same_text(same):
+    frame = read_table(same, ["class"])
+    assert [list(frame.columns), *frame.to_numpy().tolist()] == ROWS
+
+
+def test_decimal_commas_where_commas_do_not_separate(tmp_path):
+    (tmp_path / "a.csv").write_text("class;x;y\nant;0,5;12,5%\nbee;-1,25;red, 1,5\n")
+    assert read_table(tmp_path / "a.csv", ["class"]).to_numpy().tolist() == [
+        ["ant", "0.5", "12.5%"],
+        ["bee", "-1.25", "red, 1,5"],
+    ]
+
+
+def test_cells_of_a_workbook(tmp_path):
+    path = tmp_path / "classes.xlsx"
+    day = datetime.datetime(2026, 1, 2)
+    workbook(path, [["class", "n", "yes", "when"], [7, 3.0, True, day], [" b ", 0.1, None, None], [None, None]])[1]()
+    assert read_table(path, ["class"]).to_numpy().tolist() == [["7", "3", "yes", "2026-01-02"], ["b", "0.1", "", ""]]
+
+
+def test_the_sheet_called_like_the_file(tmp_path):
+    path = tmp_path / "classes.xlsx"
+    workbook(path, [["note"], ["hello"]], Classes=[["class"], ["ant"]], attributes=[["attribute"], ["size"]])[1]()
+    assert read_table(path, ["class"])["class"].tolist() == ["ant"]
+    assert read_table(path, ["attribute"], sheet="attributes")["attribute"].tolist() == ["size"]
+
+
+def test_what_a_workbook_must_not_have(tmp_path):
+    path = tmp_path / "classes.xlsx"
+    book, save = workbook(path, [["class", "x"], ["ant", "=1+1"]])
+    save()
+    refused(path, 'row 2, column "x": the formula in B2 has no value')
+    book.active["B2"] = 1
+    book.active["A3"] = "bee"
+    book.active.merge_cells("B2:B3")
+    save()
+    refused(path, "cells B2:B3")
+    book.active.unmerge_cells("B2:B3")
+    book.active["B3"] = "#N/A"
+    save()
+    refused(path, "#N/A in B3")
+    path.write_bytes(b"PK\x03\x04 not a workbook")
+    refused(path, "not a workbook that can be read")
+
+
+def test_a_damaged_parquet_file(tmp_path):
+    (tmp_path / "classes.parquet").write_bytes(b"PAR1 no")
+    refused(tmp_path / "classes.parquet", "not a Parquet file that can be read")
+
+
+def test_lists_and_blanks_of_parquet(tmp_path):
+    path = tmp_path / "classes.parquet"
+    pd.DataFrame(
+        {"class": ["a", "b"], "color": [["red", "blue"], None], "n": [1.0, None], "f": [True, False]}
+    ).to_parquet(path)
+    assert read_table(path).to_numpy().tolist() == [["a", "red; blue", "1", "yes"], ["b", "", "", "no"]]
+
+
+def test_needed_columns_by_other_names(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("FileName,Species,SPLIT\n1.jpg,ant,trainval\n")
+    assert list(read_table(path, ["file", "class"], ["split"]).columns) == ["file", "class", "split"]
+    path.write_text("image,path,class\n1,2,3\n")
+    with pytest.raises(DataError, match='which column is "file": "image" and "path"'):
+        read_table(path, ["file", "class"])
+    path.write_text("file,species,class\n1,2,3\n")
+    assert list(read_table(path, ["file", "class"]).columns) == ["file", "species", "class"]
+
+
+def test_trailing_blank_columns_are_dropped(tmp_path):
+    (tmp_path / "a.csv").write_text("class,x,,\nant,1,,\nbee,2\n")
+    assert read_table(tmp_path / "a.csv", ["class"]).to_numpy().tolist() == [["ant", "1"], ["bee", "2"]]
+    (tmp_path / "a.csv").write_text("class,x,,\nant,1,,3\n")
+    refused(tmp_path / "a.csv", "column 3 has no name")
+
+
+def test_find_table(tmp_path):
+    assert find_table(tmp_path, "classes") is None
+    (tmp_path / "classes.ods").touch()
+    with pytest.raises(DataError, match=r"classes\.ods: a format that is not read — save it as \.xlsx"):
+        find_table(tmp_path, "classes")
+    (tmp_path / "Classes.xlsx").touch()
+    assert find_table(tmp_path, "classes") == tmp_path / "Classes.xlsx"
+    (tmp_path / "classes.csv").touch()
+    with pytest.raises(DataError, match=r"Classes\.xlsx and classes\.csv are both there"):
+        find_table(tmp_path, "classes")
+
+
+def test_small_words():
+    assert fold("Red_Fox ") == fold("red  fox") == fold("Red-fox") == "red fox"
+    assert fold("K\u00f6hler") == fold("Ko\u0308hler")
+    assert nearest("hgih", ["low", "high"]) == "high"
+    assert nearest("purple", ["low", "high"]) is None
+    assert [as_text(v) for v in (None, float("nan"), 3.0, 2, True, ["a", 1], " x ")] == [
+        "", "", "3", "2", "yes", "a; 1", "x",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "xlsx", "parquet"])
+def test_a_table_in_memory_is_read_as_its_file(tmp_path, kind):
+    frame, path = pd.DataFrame({"class": ["ant", "bee"], "size": ["1", "2"]}), tmp_path / f"a.{kind}"
+    if kind == "xlsx":
+        frame.to_excel(path, index=False)
+    elif kind == "parquet":
+        frame.to_parquet(path)
+    else:
+        frame.to_csv(path, index=False, sep="\t" if kind == "tsv" else ",")
+    pd.testing.assert_frame_equal(read_table(Path(f"upload.{kind}"), data=path.read_bytes()), read_table(path))
+    with pytest.raises(DataError, match=f"upload.{kind}"):
+        read_table(Path(f"upload.{kind}"), data=b"\xff\0")

@@ -1,0 +1,141 @@
+"""Classes changed after training: what is read, where it is kept, and that the training's own file stays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from filelock import FileLock
+
+from unseen.classes import changes as class_changes
+from unseen.classes.changes import (
+    IN_USE,
+    LOCK,
+    changing,
+    keep_table,
+    read_described,
+    read_settings,
+    reset,
+    table_in_use,
+    trained_table,
+    unit_doubt,
+    values_of,
+)
+from unseen.classes.table import Attributes, ClassTable, write_attributes
+from unseen.errors import DataError, RunError, UnseenError
+
+ATTRIBUTES = Attributes(("color::red", "color::blue", "size"))
+TABLE = ClassTable(
+    ("a", "b", "c"), ATTRIBUTES, np.array([[100.0, 0, 30], [0, 100, 1 / 3], [50, 50, 0]]), np.array([1, 1, 0], bool)
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    TABLE.to_csv(tmp_path / "classes.csv")
+    write_attributes(tmp_path / "attributes.csv", ATTRIBUTES)
+    return tmp_path
+
+
+class Words:
+    """Encodes one column of colours and one of sizes."""
+
+    def encode(self, row):
+        unknown = set(row) - {"Color", "size", *ATTRIBUTES.names}
+        if unknown:
+            raise DataError(f'no column "{unknown.pop()}"')
+        colours = [c.strip() for c in str(row.get("Color", "")).split(";")]
+        sizes = {"small": 10.0, "large": 90.0, "": 55.0}
+        return np.array([100.0 * ("red" in colours), 100.0 * ("blue" in colours), sizes[str(row.get("size", ""))]])
+
+
+def test_changes_are_kept_beside_and_can_be_taken_back(folder):
+    before = (folder / "classes.csv").read_bytes()
+    with changing(folder) as table:
+        keep_table(folder, table.without("a").with_class("d", {"size": 0.1 + 0.2}))
+    assert (folder / "classes.csv").read_bytes() == before
+    found = table_in_use(folder)
+    assert found.names == ("b", "c", "d")
+    assert found.values[2].tolist() == [0, 0, 0.1 + 0.2]  # to the bit
+    assert trained_table(folder).names == ("a", "b", "c")
+    assert reset(folder)
+    assert not reset(folder)
+    assert table_in_use(folder).names == ("a", "b", "c")
+
+
+def test_other_attributes_and_no_model_are_said(folder, tmp_path_factory):
+    (folder / IN_USE).write_text("class,seen,size\na,1,1\n")
+    with pytest.raises(RunError, match=r"its attributes are not those of classes.csv — unseen classes reset"):
+        table_in_use(folder)
+    with pytest.raises(RunError, match="no model here"), changing(tmp_path_factory.mktemp("empty")):
+        pass
+
+
+def test_two_processes_take_turns(folder, monkeypatch):
+    monkeypatch.setattr(class_changes, "WAIT", 0.05)
+    with FileLock(folder / LOCK), pytest.raises(RunError, match="another process"), changing(folder):
+        pass
+    with changing(folder) as table:
+        assert table.names == ("a", "b", "c")
+
+
+def test_both_kinds_of_tables(tmp_path):
+    (tmp_path / "one.csv").write_text("attribute,value\ncolor::red,80\nsize,5\n")
+    (one,) = read_described(tmp_path / "one.csv")
+    assert (one.name, dict(one.cells)) == (None, {"color::red": "80", "size": "5"})
+    (tmp_path / "many.csv").write_text("class,seen,size\nx,0,5\ny,1,6\n")
+    many = read_described(tmp_path / "many.csv")
+    assert [(d.name, dict(d.cells)) for d in many] == [("x", {"size": "5"}), ("y", {"size": "6"})]
+    assert many[1].where == f"{tmp_path / 'many.csv'}, row 3"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,value\nx,1\n", "neither columns attribute and value nor a column class"),
+        ("attribute,value\n", "no rows below the header"),
+        ("attribute,value\nsize,1\nsize,2\n", "stands in row 2 already"),
+        ("class,size\nx,1\nx,2\n", "stands in row 2 already"),
+        ("class,seen\nx,1\n", "no attribute columns"),
+    ],
+)
+def test_tables_that_describe_no_class(tmp_path, text, message):
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_described(tmp_path / "x.csv")
+
+
+def test_values_from_numbers():
+    assert values_of({"size": "5", "color::blue": 1e2}, TABLE).tolist() == [0, 100, 5]
+    assert values_of({"size": "5"}, TABLE, start=TABLE.values[0]).tolist() == [100, 0, 5]
+    with pytest.raises(DataError, match=r'here: attribute "size": "large" is not a finite number'):
+        values_of({"size": "large"}, TABLE, where="here")
+    with pytest.raises(DataError, match="the cell is blank"):
+        values_of({"size": ""}, TABLE)
+    with pytest.raises(DataError, match="nan"):
+        values_of({"size": "nan"}, TABLE)
+    with pytest.raises(DataError, match="did you mean color::red"):
+        values_of({"colour::red": "1"}, TABLE)
+
+
+def test_values_from_a_spreadsheets_words():
+    assert values_of({"Color": "red; blue", "size": "small"}, TABLE, Words()).tolist() == [100, 100, 10]
+    assert values_of({"Color": "red"}, TABLE, Words()).tolist() == [100, 0, 55]  # unknown, as the encoding has it
+    # with a start only the columns given change
+    assert values_of({"Color": "blue"}, TABLE, Words(), start=TABLE.values[0]).tolist() == [0, 100, 30]
+    assert values_of({"size": "large"}, TABLE, Words(), start=TABLE.values[0]).tolist() == [100, 0, 90]
+    assert values_of({}, TABLE, Words(), start=TABLE.values[0]).tolist() == [100, 0, 30]
+    with pytest.raises(DataError, match='no column "weight"'):
+        values_of({"weight": "1"}, TABLE, Words())
+
+
+def test_settings_divide_at_the_last_equals_sign():
+    assert read_settings(["color::red=80", " a=b = 1 "]) == {"color::red": "80", "a=b": "1"}
+    for text in ("color::red", "=1", "size="):
+        with pytest.raises(UnseenError, match="sets nothing"):
+            read_settings([text])
+
+
+def test_another_unit_is_noticed():
+    assert unit_doubt(np.array([0.8, 0.2, 0]), TABLE) == "its largest value is 0.8, that of the other classes 50 to 100"
+    assert unit_doubt(np.array([8000.0, 0, 0]), TABLE) is not None
+    assert unit_doubt(np.array([80.0, 0, 0]), TABLE) is None

@@ -1,0 +1,175 @@
+"""``unseen predict`` as a person uses it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unseen import cli
+from unseen.backbones.backbone import Backbone
+from unseen.classes.table import Attributes, ClassTable
+from unseen.methods import create_method
+from unseen.recognizer import Recognizer
+
+
+@pytest.fixture(scope="module")
+def model(tiny_backbone, tmp_path_factory):
+    """A saved recognizer of 5 classes, whose threshold nothing reaches."""
+    backbone, rng = Backbone(tiny_backbone), np.random.default_rng(0)
+    table = ClassTable(
+        ("Rook", "Crow, hooded", "Jackdaw", "Raven", "Jay"),
+        Attributes(("bill::long", "crown::black", "size::small")),
+        rng.random((5, 3)) + 0.1,
+        np.array([1, 1, 0, 0, 1], bool),
+    )
+    method = create_method("global", channels=backbone.channels[0], vectors=torch.randn(3, 8))
+    with torch.no_grad():
+        method.weight.copy_(torch.randn(method.weight.shape, generator=torch.Generator().manual_seed(2)))
+    made = Recognizer(backbone, method, table, temperature=2.0, threshold=0.999, device="cpu")
+    return made.save(tmp_path_factory.mktemp("model") / "saved")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(1)
+    for i in range(9):
+        Image.fromarray(rng.integers(0, 255, (8, 9, 3), dtype=np.uint8)).resize((70, 64)).save(folder / f"{i}.jpg")
+    return folder
+
+
+@pytest.fixture
+def predict(monkeypatch, capsys, model):
+    """Run the command; gives status, standard output and standard error."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["unseen", "predict", str(model), "--device", "cpu", *map(str, arguments)])
+        monkeypatch.setattr(cli.out, "_width", 200)
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as leave:
+            status = leave.code or 0
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def test_the_table_says_unknown(predict, pictures):
+    status, out, err = predict(pictures / "1.jpg", "--top", "2")
+    assert (status, err) == (0, "")
+    assert "unknown; nearest: " in out
+    status, out, _ = predict(pictures / "1.jpg", "--unknown", "off")
+    assert "unknown" not in out
+    _, text, _ = predict(pictures / "1.jpg", "--unknown", "0", "--json")
+    assert json.loads(text)[0]["known"] is True
+
+
+def test_class_lists(predict, pictures, tmp_path):
+    def classes(*arguments):
+        status, out, err = predict(pictures / "1.jpg", "--json", "--top", "9", *arguments)
+        assert status == 0, err
+        (found,) = json.loads(out)
+        assert sum(c["confidence"] for c in found["classes"]) == pytest.approx(1)
+        return {c["name"] for c in found["classes"]}
+
+    (tmp_path / "here.txt").write_text("Rook\nCrow, hooded\n")
+    assert classes("--only", "Rook,Jay", "--only", "Crow, hooded") == {"Rook", "Jay", "Crow, hooded"}
+    assert classes("--only", f"@{tmp_path / 'here.txt'}") == {"Rook", "Crow, hooded"}
+    assert classes("--exclude", tmp_path / "here.txt", "--among", "unseen") == {"Jackdaw", "Raven"}
+    _, _, err = predict(pictures / "1.jpg", "--only", "Rook,Jay")
+    assert "note: confidence is over the classes asked for" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["{pictures}", "--only", "Rok"], 'no class "Rok" — did you mean Rook?'),
+        (["{pictures}", "--only", "Rook", "--exclude", "Rook"], "no class is left"),
+        (["{pictures}", "--only", "@none.txt"], "none.txt: No such file"),
+        (["{pictures}", "--unknown", "much"], '"much" is no threshold — auto, off, or a confidence from 0 to 1'),
+        (["{pictures}", "--unknown", "1.5"], '"1.5" is no threshold'),
+        (["{pictures}", "-o", "x.xlsx"], "x.xlsx: not a kind of file that holds predictions"),
+        ([], "no pictures"),
+        (["none/*.jpg"], "none/*.jpg: no file matches this pattern"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(predict, pictures, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    arguments = [a.replace("{pictures}", str(pictures)) for a in arguments]
+    for more in ([], ["-o", "found.csv"]) if "-o" not in arguments else ([],):
+        status, out, err = predict(*arguments, *more)
+        assert (status, out) == (2, "")
+        assert err.startswith("error: ")
+        assert words in err
+        assert err.count("\n") == 1
+        assert not list(tmp_path.iterdir())
+
+
+def test_many_pictures_need_a_file(predict, pictures, tmp_path):
+    (tmp_path / "list.txt").write_text(f"{pictures / '1.jpg'}\n" * 1001)
+    status, _, err = predict("--list", tmp_path / "list.txt")
+    assert (status, "more than 1000 pictures — give --output FILE.csv" in err) == (2, True)
+
+
+def test_a_file_with_a_row_for_a_broken_picture(predict, pictures, tmp_path):
+    (tmp_path / "list.csv").write_text("picture\nno picture.jpg\n")
+    (tmp_path / "text.jpg").write_text("text")
+    Image.open(pictures / "0.jpg").save(tmp_path / "png.jpg", format="PNG")  # its ending is wrong, its content is not
+    path = tmp_path / "found.csv"
+    arguments = [tmp_path / "text.jpg", tmp_path / "png.jpg", pictures, "--list", tmp_path / "list.csv", "-o", path]
+    status, out, err = predict(*arguments)
+    assert status == 2
+    assert out == f"{path}: 12 pictures, 10 of them unknown\n"
+    assert f"error: {tmp_path / 'text.jpg'}: not a picture" in err
+    assert "2 of 12 pictures could not be read; the column error says why" in err
+    rows = list(csv.DictReader(path.open()))
+    assert [r["error"][:15] for r in rows] == ["not a picture t", *[""] * 10, "no such picture"]
+    assert {r["class"] for r in rows} == {"", "unknown"}
+    status, _, err = predict(*arguments)
+    assert (status, "is there already" in err) == (2, True)
+    status, out, _ = predict(*arguments, "--restart", "--json")
+    assert json.loads(out) == {"output": str(path), "pictures": 12, "broken": 2, "unknown": 10}
+    assert list(csv.DictReader(path.open())) == rows
+
+
+def test_killed_at_any_moment_and_repeated(model, pictures, tmp_path):
+    """The real command, killed without warning, with paths on standard input."""
+    paths = "".join(f"{pictures / f'{i % 9}.jpg'}\n" for i in range(150))
+    argv = [sys.executable, "-m", "unseen.cli", "predict", str(model), "-", "--device", "cpu", "--batch-size", "7"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def start(name):
+        process = subprocess.Popen(
+            [*argv, "-o", str(tmp_path / name)], stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+        )
+        process.stdin.write(paths.encode())
+        process.stdin.close()
+        process.stdin = None
+        return process
+
+    journal = tmp_path / "killed.jsonl.partial" / "journal.jsonl"
+    process, deadline = start("killed.jsonl"), time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if journal.exists() and journal.stat().st_size > 5000:
+            break
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "killed.jsonl").exists()
+    assert journal.read_bytes().count(b"\n") > 7
+    for name in ("killed.jsonl", "whole.jsonl"):
+        process = start(name)
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+    assert (tmp_path / "killed.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert len((tmp_path / "whole.jsonl").read_text().splitlines()) == 150
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["killed.jsonl", "whole.jsonl"]

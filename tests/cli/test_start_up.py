@@ -1,0 +1,69 @@
+"""What a command does not wait for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from unseen.errors import UnseenError
+from unseen.ground import devices
+
+SLOW = (
+    "pandas",
+    "torch._dynamo",
+    "sympy",
+    "lightning_fabric",
+    "torchmetrics",
+    "transformers",
+    "scipy.stats",
+    "matplotlib",
+    "sklearn",
+)
+
+
+def in_a_new_process(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_predicting_imports_no_compiler_no_trainer_and_no_plots():
+    code = "import sys, unseen.recognizer, unseen.recognizer.stream, unseen.explain.figures, unseen.cli.predicting\n"
+    code += f"print([m for m in {SLOW} if m in sys.modules])"
+    assert in_a_new_process(code).strip() == "[]"
+
+
+def test_help_imports_no_torch():
+    code = "import sys, unseen.cli\nprint('torch' in sys.modules)"
+    assert in_a_new_process(code).strip() == "False"
+
+
+def test_the_compiler_is_there_when_it_is_asked_for():
+    code = """
+import sys, types
+import torch, unseen.backbones.vision
+assert "torch._dynamo" not in sys.modules and not isinstance(vars(torch).get("_dynamo"), types.ModuleType)
+from torchvision.ops import roi_align
+assert roi_align(torch.ones(1, 1, 8, 8), [torch.tensor([[0.0, 0.0, 4.0, 4.0]])], 2).eq(1).all()
+from timm.models import naflexvit
+kept = naflexvit.NaFlexRopeIterator
+counted = torch.compile(lambda x: x * 2 + 1, backend="eager")
+print(counted(torch.ones(2)).tolist(), hasattr(torch._dynamo, "eval_frame"))
+"""
+    assert in_a_new_process(code).strip() == "[3.0, 3.0] True"
+
+
+@pytest.mark.parametrize("name", ["cuda:x", "tpu:", "gpu", "cuda:99", "meta", "nonsense"])
+def test_a_device_that_is_not_there_is_one_line(name):
+    with pytest.raises(UnseenError, match="device") as caught:
+        devices.find_device(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_devices_that_are_there():
+    assert devices.find_device("cpu") == torch.device("cpu")
+    assert devices.find_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert devices.split_device("cuda:1") == ("cuda", 1)

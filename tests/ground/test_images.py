@@ -1,0 +1,94 @@
+"""Picture files: what may be opened at all, and what of it comes out."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unseen.data.checks import _scan_one
+from unseen.errors import DataError
+from unseen.ground.images import ELONGATION, eight_bit, open_picture, upright_rgb, upright_size
+
+
+def refused(path, match):
+    done = []
+
+    def read():
+        with pytest.raises(DataError, match=match):
+            open_picture(path)
+        done.append(path)
+
+    thread = threading.Thread(target=read, daemon=True)  # what never ends must not hold the tests
+    thread.start()
+    thread.join(20)
+    assert done, f"{path} was not refused in time"
+
+
+def test_only_files_are_opened(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    (tmp_path / "b.jpg").symlink_to("/dev/zero")
+    (tmp_path / "c.jpg").mkdir()
+    (tmp_path / "d.jpg").symlink_to("d.jpg")
+    refused(tmp_path / "a.jpg", "a.jpg: no file, but a pipe or a device")
+    refused(tmp_path / "b.jpg", "b.jpg: no file, but a pipe or a device")
+    refused(tmp_path / "c.jpg", "c.jpg: a folder")
+    refused(tmp_path / "d.jpg", "d.jpg: broken picture: .*symbolic links")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n%%EOF\n",  # which starts Ghostscript
+        b"#define x_width 2\n#define x_height 2\nstatic char x_bits[] = {0x01, 0x02};",
+        b"SIMPLE  =                    T" + b" " * 2850,
+    ],
+)
+def test_other_formats_of_pillow_are_no_pictures(tmp_path, data):
+    (tmp_path / "a.jpg").write_bytes(data)
+    refused(tmp_path / "a.jpg", "a.jpg: not a picture that Pillow can read")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_size_told_is_that_of_the_picture(tmp_path, kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (40, 20)).save(tmp_path / "a", kind, exif=exif)
+    expected = (20, 40) if orientation in (6, 8) else (40, 20)
+    assert upright_size(tmp_path / "a") == open_picture(tmp_path / "a").size == expected
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparency_in_bands_is_that_of_the_whole(mode):
+    rng = np.random.default_rng(1)
+    image = Image.fromarray(rng.integers(0, 255, (600, 7, 4), dtype=np.uint8)).convert(mode)
+    if mode == "P":
+        image.info["transparency"] = 3
+    white = Image.new("RGBA", image.size, "white")
+    whole = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    np.testing.assert_array_equal(np.asarray(upright_rgb(image)), np.asarray(whole))
+
+
+@pytest.mark.parametrize(("dtype", "greys"), [(np.uint16, [0, 0, 1, 255]), (np.int32, [0, 0, 1, 255])])
+def test_sixteen_bits_become_eight(dtype, greys):
+    image = Image.fromarray(np.array([[0, 255, 256, 65535]], dtype))
+    np.testing.assert_array_equal(np.asarray(eight_bit(image))[0], greys)
+
+
+def test_check_and_reading_agree_on_long_pictures(tmp_path):
+    from unseen.backbones.backbone import Transform
+
+    transform = Transform(8, (0.5,) * 3, (0.5,) * 3)
+    for length, fits in ((ELONGATION, True), (ELONGATION + 1, False)):
+        path = tmp_path / f"{length}.png"
+        Image.new("L", (1, length)).save(path)
+        assert [level for level, *_ in _scan_one(path).found].count("error") == (not fits)
+        if fits:
+            assert transform(path).shape == (3, 8, 8)
+        else:
+            with pytest.raises(DataError, match=f"1 x {length} pixels is too elongated"):
+                transform(path)

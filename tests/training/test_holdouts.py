@@ -1,0 +1,149 @@
+"""Classes set aside where no unseen class has pictures."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import unseen
+from unseen.data.folder import load_folder
+from unseen.errors import DataError
+from unseen.report.summary import verdict
+from unseen.training.holdouts import needs_rehearsal, rehearsal_dataset
+
+
+@pytest.fixture(scope="module")
+def without(tiny_guide, tmp_path_factory):
+    """The tiny guide with no picture of an unseen class."""
+    folder = tmp_path_factory.mktemp("data") / "without"
+    folder.mkdir()
+    for name in ("classes.csv", "attributes.csv"):
+        (folder / name).write_bytes((tiny_guide / name).read_bytes())
+    (folder / "images").symlink_to(tiny_guide / "images")
+    images = pd.read_csv(tiny_guide / "images.csv")
+    images[images["split"] != "test_unseen"].to_csv(folder / "images.csv", index=False)
+    return folder
+
+
+def test_classes_set_aside_are_seen_ones_with_all_their_pictures(without, tiny_guide):
+    dataset = load_folder(without)
+    assert needs_rehearsal(dataset)
+    assert not needs_rehearsal(load_folder(tiny_guide))
+    made = rehearsal_dataset(dataset)
+    seen = [name for name, kind in zip(dataset.table.names, dataset.table.seen, strict=True) if kind]
+    assert list(made.table.names) == seen
+    aside = {made.table.names[c] for c in np.flatnonzero(~made.table.seen)}
+    assert len(aside) == 2  # a quarter of 8 or 9
+    for i, file in enumerate(dataset.files):
+        name = dataset.table.names[dataset.labels[i]]
+        assert made.files[i] == file
+        assert made.table.names[made.labels[i]] == name
+        assert made.split[i] == ("test_unseen" if name in aside else dataset.split[i])
+    assert rehearsal_dataset(dataset).fingerprint == made.fingerprint
+    draws = {tuple(rehearsal_dataset(dataset, d).table.seen) for d in range(6)}
+    assert len(draws) > 1
+    with pytest.raises(DataError, match="no rehearsal is needed"):
+        rehearsal_dataset(load_folder(tiny_guide))
+
+
+def test_run_without_unseen_pictures_rehearses(without, tiny_backbone, tmp_path):
+    options = {"backbone": tiny_backbone, "cache": tmp_path / "cache", "device": "cpu"}
+    run = unseen.fit("eszsl", without, tmp_path / "run", rehearsals=2, **options)
+    found = run.results["protocols"]["honest"]
+    assert found["metrics"]["T1"]["mean"] is None
+    rehearsal = found["rehearsal"]
+    assert rehearsal["chance"] == 0.5
+    # the numbers are those of an ordinary run on each draw's data
+    for draw, said in enumerate(rehearsal["draws"]):
+        made = rehearsal_dataset(load_folder(without), draw)
+        assert said["classes"] == [made.table.names[c] for c in np.flatnonzero(~made.table.seen)]
+        folder = tmp_path / f"as-a-folder-{draw}"
+        folder.mkdir()
+        made.table.to_csv(folder / "classes.csv")
+        (folder / "images").symlink_to(made.images.resolve())
+        names = [made.table.names[c] for c in made.labels]
+        pd.DataFrame({"file": made.files, "class": names, "split": made.split}).to_csv(
+            folder / "images.csv", index=False
+        )
+        usual = unseen.fit("eszsl", folder, tmp_path / f"usual-{draw}", **options).results["protocols"]["honest"]
+        for name in ("T1", "U", "S", "H", "AUSUC"):
+            assert said["metrics"][name] == pytest.approx(usual["metrics"][name]["mean"])
+    means = [draw["metrics"]["T1"] for draw in rehearsal["draws"]]
+    assert rehearsal["metrics"]["T1"]["mean"] == pytest.approx(np.mean(means))
+    text = verdict(run)
+    assert "Estimated by setting 2 of your classes aside" in text
+    assert "None" not in text
+    assert "nan" not in text
+
+
+def test_rehearsal_can_be_left_out(without, tiny_backbone, tmp_path):
+    options = {"backbone": tiny_backbone, "cache": tmp_path / "cache", "device": "cpu"}
+    run = unseen.fit("eszsl", without, tmp_path / "run", rehearsals=0, **options)
+    assert "rehearsal" not in run.results["protocols"]["honest"]
+    assert "so how well it names them is not measured" in verdict(run)
+
+
+def test_verdict_says_the_run_s_numbers(tiny_guide, tiny_backbone, tmp_path):
+    options = {"backbone": tiny_backbone, "cache": tmp_path / "cache", "device": "cpu"}
+    run = unseen.fit("eszsl", tiny_guide, tmp_path / "run", protocols=("honest", "paper"), **options)
+    found = run.results["protocols"]["honest"]
+    text = verdict(run)
+    for name in ("T1", "U", "S"):
+        assert f"{100 * found['metrics'][name]['mean']:.0f} of 100" in text
+    calibration = found["seeds"]["0"]["calibration"]
+    assert f"{100 * calibration['test']['ece']:.0f} points" in text
+    assert json.loads((run.folder / "seed-0" / "honest-calibration.json").read_text())["calibration"] == calibration
+    assert calibration["temperature"] == found["seeds"]["0"]["temperature"]
+    assert calibration["test"]["pictures"] == (load_folder(tiny_guide).split != "trainval").sum()
+    assert "calibration" not in run.results["protocols"]["paper"]["seeds"]["0"]
+
+
+def test_calibration_is_measured_once_for_a_model(tiny_guide, tiny_backbone, tmp_path, monkeypatch):
+    options = {"backbone": tiny_backbone, "cache": tmp_path / "cache", "device": "cpu"}
+    options["recipe"] = {"epochs": "2", "batch_size": "8", "lr": "1e-3"}
+    first = unseen.fit("global", tiny_guide, tmp_path / "run", **options).results["protocols"]["honest"]
+    from unseen.training.protocols import Stagehand
+
+    calls = []
+    answer = Stagehand.answers
+    monkeypatch.setattr(Stagehand, "answers", lambda self, *a: calls.append(a) or answer(self, *a))
+    again = unseen.fit("global", tiny_guide, tmp_path / "run", **options).results["protocols"]["honest"]
+    assert not calls
+    assert again["seeds"] == first["seeds"]
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_references_are_what_the_recognizer_reads_off_the_training_pictures(
+    tiny_guide, tiny_backbone, tmp_path, precision
+):
+    options = {"backbone": tiny_backbone, "cache": tmp_path / "cache", "device": "cpu", "precision": precision}
+    options["recipe"] = {"epochs": "2", "batch_size": "8", "lr": "1e-3"}
+    run = unseen.fit("msdn", tiny_guide, tmp_path / "run", **options)
+    recognizer = unseen.Recognizer.load(run.folder, device="cpu")
+    found = recognizer.references
+    dataset = load_folder(tiny_guide)
+    pictures = dataset.indices("trainval")
+    assert list(found.files) == [dataset.files[i] for i in pictures]
+    np.testing.assert_array_equal(found.labels, dataset.labels[pictures])
+    look = recognizer.look(dataset.images / found.files[3])
+    tolerance = 2e-3 if precision == "32-true" else 2e-2  # the file holds float16; regions were bfloat16
+    np.testing.assert_allclose(found.attribute_scores[3], look.attribute_scores, rtol=tolerance, atol=tolerance)
+    assert found.nearest(look.attribute_scores, 1)[0].file == found.files[3]
+
+
+def test_a_hardly_varying_attribute_has_no_line():
+    """A blank that was filled in gives one class another value, which is nothing to learn an attribute by."""
+    from unseen.model.references import References
+
+    rng = np.random.default_rng(0)
+    values = np.array([[0.0, 0.0], [0.0, 1.0], [0.02, 0.0], [1.0, 1.0]])  # the last one has no pictures
+    labels = np.repeat([0, 1, 2], 20)
+    scores = np.stack([rng.normal(size=60) + 3 * (labels == 2), 2 * values[labels, 1]], axis=1).astype(np.float16)
+    names = np.array(["a", "b", "c", "d"])
+    fit = References(scores, labels, np.array(["x"] * 60), names, values).fit
+    assert fit.learned.tolist() == [False, True]
+    assert fit.slope[0] == 0
+    assert fit.slope[1] == pytest.approx(2)
