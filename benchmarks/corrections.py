@@ -1,6 +1,6 @@
 """How much it helps to correct the attributes that a model has most wrong: `python -m benchmarks.corrections RUN`.
 
-For each test picture the attributes are corrected whose estimated value is furthest from its class's, as a share of the
+For each test image the attributes are corrected whose estimated value is furthest from its class's, as a share of the
 attribute's range. The truth is the class table's value, what a person who knows the class would say; another row takes
 the same number of attributes by chance. Accuracy is the mean over classes, among all classes with gamma taken off.
 """

@@ -1,6 +1,6 @@
 """Memory that an extraction takes beyond what its backbone takes by itself, with readers in processes of their own.
 
-    python -m benchmarks.extraction_memory PICTURES --workers 0 2 8 --output results.json
+    python -m benchmarks.extraction_memory IMAGES --workers 0 2 8 --output results.json
 
 The backbone's own: a process that runs it on one batch after another of the same size. Memory is the sum over the
 process and all it started of the proportional set size, at its highest.
@@ -32,8 +32,8 @@ import sys
 from pathlib import Path
 from unseen.backbones.backbone import Backbone, BackboneSpec
 from unseen.features.store import extract
-from unseen.data.finding import find_pictures
-files = find_pictures([Path(sys.argv[3])])[: int(sys.argv[4])]
+from unseen.data.finding import find_images
+files = find_images([Path(sys.argv[3])])[: int(sys.argv[4])]
 backbone = Backbone(BackboneSpec(sys.argv[1], image_size=int(sys.argv[2]), weights="random"))
 extract(files, backbone, Path(sys.argv[5]), names=[str(f) for f in files], workers=int(sys.argv[6]))
 """
@@ -66,7 +66,7 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pictures", type=Path)
+    parser.add_argument("images", type=Path)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2, 8])
     parser.add_argument("--backbone", default="mobilenetv2_100")
     parser.add_argument("--size", type=int, default=448)
@@ -74,11 +74,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     own = peak(ALONE, options.backbone, options.size)
-    found = {"backbone": options.backbone, "size": options.size, "pictures": options.count, "alone_mb": round(own)}
+    found = {"backbone": options.backbone, "size": options.size, "images": options.count, "alone_mb": round(own)}
     print(json.dumps(found), flush=True)
     for workers in options.workers:
         with tempfile.TemporaryDirectory() as store:
-            most = peak(EXTRACT, options.backbone, options.size, options.pictures, options.count, store, workers)
+            most = peak(EXTRACT, options.backbone, options.size, options.images, options.count, store, workers)
         found[f"{workers} readers, beyond_mb"] = round(most - own)
         print(json.dumps({"workers": workers, "peak_mb": round(most), "beyond_mb": round(most - own)}), flush=True)
     if options.output:

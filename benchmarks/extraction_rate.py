@@ -1,12 +1,12 @@
-"""Pictures a second of feature extraction, against the network alone and against a plain timm + DataLoader loop.
+"""Images a second of feature extraction, against the network alone and against a plain timm + DataLoader loop.
 
-    python -m benchmarks.extraction_rate [--networks mobilenetv2_100@224:192 resnet50@224:64] [--pictures FOLDER]
+    python -m benchmarks.extraction_rate [--networks mobilenetv2_100@224:192 resnet50@224:64] [--images FOLDER]
                                          [--device cpu] [--workers -1] [--output FILE]
 
 Sides, in turn: the network alone on normalised pixels in memory, in batches and as `unseen` gives them to it (a few
-pictures at a time on a CPU); a loop of timm's transform, a DataLoader and an array on disk, as one writes it oneself;
+images at a time on a CPU); a loop of timm's transform, a DataLoader and an array on disk, as one writes it oneself;
 and `extract`, with hashing, checksums, journal and fsync, into an empty folder. Weights are random. Without a folder
-the pictures are 500 x 375 JPEGs of smooth noise. Medians of the rounds; processor time is that of all processes and
+the images are 500 x 375 JPEGs of smooth noise. Medians of the rounds; processor time is that of all processes and
 threads. On a GPU: --device cuda --networks resnet101@448:4096 mobilenetv2_100@224:8192
 """
 
@@ -43,7 +43,7 @@ def draw(folder: Path, count: int) -> list[Path]:
     return files
 
 
-class Pictures(Dataset):
+class Images(Dataset):
     def __init__(self, files: list[Path], transform: Callable) -> None:
         self.files, self.transform = files, transform
 
@@ -55,10 +55,10 @@ class Pictures(Dataset):
 
 
 def plain(model: torch.nn.Module, files: list[Path], size: int, batch: int, workers: int, device: str) -> np.ndarray:
-    """Features of all pictures, written as they come, as a script of one's own does it."""
+    """Features of all images, written as they come, as a script of one's own does it."""
     cuda = device == "cuda"
     transform = timm.data.create_transform((3, size, size), interpolation="bicubic", crop_pct=1.0)
-    loader = DataLoader(Pictures(files, transform), batch, num_workers=workers, pin_memory=cuda)
+    loader = DataLoader(Images(files, transform), batch, num_workers=workers, pin_memory=cuda)
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         out, done = None, 0
         for pixels in loader:
@@ -82,8 +82,8 @@ def processor_seconds() -> float:
 def measure(network: str, options: argparse.Namespace, folder: Path) -> tuple[list[dict], float]:
     name, _, rest = network.partition("@")
     size, count = (int(n) for n in rest.split(":"))
-    if options.pictures:
-        found = sorted(options.pictures.rglob("*.jpg"))
+    if options.images:
+        found = sorted(options.images.rglob("*.jpg"))
         files = found[:: max(1, len(found) // count)][:count]
     else:
         files = draw(folder, count)
@@ -136,8 +136,8 @@ def measure(network: str, options: argparse.Namespace, folder: Path) -> tuple[li
         {
             "network": f"{name}, {size} px",
             "side": side,
-            "pictures/s": 1 / seconds[side],
-            "processor ms a picture": 1000 * statistics.median(used[side]),
+            "images/s": 1 / seconds[side],
+            "processor ms an image": 1000 * statistics.median(used[side]),
             "unseen to it": seconds[side] / seconds["unseen"],
             "by processor time": statistics.median(used[side]) / statistics.median(used["unseen"]),
         }
@@ -149,7 +149,7 @@ def measure(network: str, options: argparse.Namespace, folder: Path) -> tuple[li
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.extraction_rate", description=__doc__)
     parser.add_argument("--networks", nargs="+", default=["mobilenetv2_100@224:192", "resnet50@224:64"])
-    parser.add_argument("--pictures", type=Path, help="folder of JPEGs; default: drawn")
+    parser.add_argument("--images", type=Path, help="folder of JPEGs; default: drawn")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--workers", type=int, default=-1, help="of extract")
     parser.add_argument("--plain-workers", type=int, default=2, help="of the plain loop on a CPU")
@@ -171,7 +171,7 @@ def main() -> None:
         began=began,
         rounds=options.rounds,
         batch=options.batch,
-        pictures="drawn, 500 x 375" if options.pictures is None else "a folder's",
+        images="drawn, 500 x 375" if options.images is None else "a folder's",
         largest_relative_difference_to_the_plain_loop=differences,
     )
 

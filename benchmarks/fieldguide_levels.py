@@ -3,8 +3,8 @@
     python -m benchmarks.fieldguide_levels [--seeds 5] [--output benchmarks/results/fieldguide_levels.json]
 
 T1, U, S and H are of the honest protocol. Full supervision is a ridge classifier on the same frozen features: with the
-seen classes' training pictures on their test pictures, and with half of every unseen class's pictures on the other
-half (which no zero-shot method gets). The pointing game is over the unseen test pictures.
+seen classes' training images on their test images, and with half of every unseen class's images on the other
+half (which no zero-shot method gets). The pointing game is over the unseen test images.
 """
 
 from __future__ import annotations
@@ -60,18 +60,16 @@ def main() -> None:
         right = model.predict(features[test]) == dataset.labels[test]
         return float(np.mean(per_class_accuracy(right, dataset.labels[test], np.unique(dataset.labels[test]))))
 
-    unseen_pictures = dataset.indices("test_unseen")
-    half = np.concatenate(
-        [np.flatnonzero(dataset.labels == c)[::2] for c in np.unique(dataset.labels[unseen_pictures])]
-    )
+    unseen_images = dataset.indices("test_unseen")
+    half = np.concatenate([np.flatnonzero(dataset.labels == c)[::2] for c in np.unique(dataset.labels[unseen_images])])
     result = {
         "chance T1": 1 / int((~dataset.table.seen).sum()),
         "zero-shot, honest protocol": levels,
         "full supervision": {
             "seen classes": supervised(dataset.indices("trainval"), dataset.indices("test_seen")),
-            "unseen classes, half of their pictures": supervised(half, np.setdiff1d(unseen_pictures, half)),
+            "unseen classes, half of their images": supervised(half, np.setdiff1d(unseen_images, half)),
         },
-        "pointing game on unseen test pictures": looking,
+        "pointing game on unseen test images": looking,
         "manifest": run.manifest,
     }
     text = json.dumps(result, indent=2)

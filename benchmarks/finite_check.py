@@ -35,7 +35,7 @@ def main() -> None:
     seen = torch.arange(CUB.classes) < CUB.classes - CUB.unseen
     classes = ClassSpace(torch.rand(CUB.classes, CUB.attributes, generator=generator), seen)
     vectors = torch.randn(CUB.attributes, CUB.dim, generator=generator)
-    pictures = np.arange(50)
+    images = np.arange(50)
     kinds: tuple[tuple[type[GradientMethod], int], ...] = ((MSDN, CUB.regions), (GlobalLinear, 1))
     for kind, regions in kinds:
         method = create_method(kind.name, channels=CUB.channels, vectors=vectors, seed=0)
@@ -44,12 +44,12 @@ def main() -> None:
         assert preset.recipe is not None
         features = Kept(kind.prepare(torch.rand(50, regions, CUB.channels, generator=generator)))
         optimizer = preset.recipe.make_optimizer(method.parameters())
-        labels = pictures % int(seen.sum())
+        labels = images % int(seen.sum())
         steps = Steps(method.train(), optimizer, features, labels, classes, 50, 1, make_fabric("cpu"))
         weights, terms = [p.detach() for p in method.parameters()], [torch.tensor(1.0) for _ in range(6)]
         times = alternately(
             {
-                "step": lambda steps=steps: steps(pictures).tolist(),  # type: ignore[misc]
+                "step": lambda steps=steps: steps(images).tolist(),  # type: ignore[misc]
                 "check": lambda weights=weights, terms=terms: torch.stack(  # type: ignore[misc]
                     [*terms, torch.nn.utils.get_total_norm(weights)]
                 ).tolist(),

@@ -2,10 +2,10 @@
 
     python -m benchmarks.gpu_training [--small] [--seeds 3] [--epochs 30] [--output FILE]
 
-7,057 + 4,731 pictures of 196 regions with 2,048 channels are made up on the device, by seed: every class lights its
+7,057 + 4,731 images of 196 regions with 2,048 channels are made up on the device, by seed: every class lights its
 attributes' patterns in some regions, under noise. So there is something to learn, unseen classes can be named from
-their attributes, and no disk is read. MSDN as released is trained for 30 epochs of 141 steps with 50 pictures, and
-tested on all test pictures after every epoch. The clock starts when features are on the device, and covers everything
+their attributes, and no disk is read. MSDN as released is trained for 30 epochs of 141 steps with 50 images, and
+tested on all test images after every epoch. The clock starts when features are on the device, and covers everything
 that the engine then does, its files included. Rows are precisions, one operation at a time and as CUDA graphs, each
 trained with several seeds; the literal loop is timed on as many epochs as fit in its share of the time.
 
@@ -32,7 +32,7 @@ import torch.nn.functional as F
 
 from benchmarks.measured import finish
 from benchmarks.steps import literal_inference, literal_loss
-from unseen.data.samplers import random_pictures
+from unseen.data.samplers import random_images
 from unseen.methods import ClassSpace, create_method, find_preset
 from unseen.methods.base import Recipe
 from unseen.methods.msdn import MSDN
@@ -46,7 +46,7 @@ PRECISIONS = {"float32": "32-true", "tf32": "32-true", "bfloat16": "bf16-mixed"}
 
 @dataclass(frozen=True)
 class Shape:
-    """A dataset's counts: training, seen and unseen test pictures, regions, channels, attributes, classes, words."""
+    """A dataset's counts: training, seen and unseen test images, regions, channels, attributes, classes, words."""
 
     train: int
     test_seen: int
@@ -84,7 +84,7 @@ class MadeUp:
 
     def __init__(self, shape: Shape, device: torch.device, dtype: torch.dtype) -> None:
         self.shape, rng = shape, np.random.default_rng(0)
-        # alike enough, and pictures unlike enough (see _features), that not every picture is named right
+        # alike enough, and images unlike enough (see _features), that not every image is named right
         table = 0.3 * rng.random(shape.attributes) + 0.7 * rng.random((shape.classes, shape.attributes)) ** 4
         seen = torch.arange(shape.classes) < shape.classes - shape.unseen
         self.vectors = torch.from_numpy(rng.standard_normal((shape.attributes, shape.dim))).float()
@@ -175,14 +175,14 @@ def literal(data: MadeUp, seed: int, device: torch.device, most: float) -> tuple
     shape, recipe = data.shape, recipe_of(data.shape)
     method = new_method(data, seed, device)
     parameters, optimizer = dict(method.named_parameters()), recipe.make_optimizer(method.parameters())
-    sampler = random_pictures(shape.train, recipe.batch_size, seed)
+    sampler = random_images(shape.train, recipe.batch_size, seed)
     labels = torch.from_numpy(data.train_labels).to(device)
     z, seen = data.classes.unit, data.classes.seen
     began, steps = wait(device), 0
     while steps < epoch_ends(shape.train, recipe)[-1] and (steps < 3 or time.perf_counter() - began < most):
-        pictures = torch.from_numpy(sampler(steps)).to(device)
-        regions = data.train.batch(pictures).float().transpose(1, 2)
-        loss = literal_loss(parameters, regions, labels[pictures], z, seen, method.settings)
+        images = torch.from_numpy(sampler(steps)).to(device)
+        regions = data.train.batch(images).float().transpose(1, 2)
+        loss = literal_loss(parameters, regions, labels[images], z, seen, method.settings)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -1,4 +1,4 @@
-"""How time and memory grow with pictures, regions, attributes and classes, each ten times as large.
+"""How time and memory grow with images, regions, attributes and classes, each ten times as large.
 
     python -m benchmarks.growth [--output FILE]
 
@@ -36,9 +36,9 @@ FACTORS = (1, 3, 10)
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a problem: pictures in a step or a test, regions, channels, attributes, classes."""
+    """Of a problem: images in a step or a test, regions, channels, attributes, classes."""
 
-    pictures: int = 32
+    images: int = 32
     regions: int = 49
     channels: int = 256
     attributes: int = 64
@@ -53,7 +53,7 @@ class InMemory:
         self.block = torch.nn.functional.normalize(torch.rand(64, sizes.regions, sizes.channels), dim=-1)
 
     def __len__(self) -> int:
-        return self.sizes.pictures
+        return self.sizes.images
 
     def batch(self, positions: np.ndarray) -> torch.Tensor:
         return self.block[: len(positions)]
@@ -65,8 +65,8 @@ def problem(name: str, sizes: Sizes) -> tuple[Any, ClassSpace, np.ndarray, torch
     seen = torch.arange(sizes.classes) % 5 != 0
     classes = ClassSpace(torch.rand(sizes.classes, sizes.attributes), seen)
     method = create_method(name, channels=sizes.channels, vectors=torch.randn(sizes.attributes, 64), seed=0)
-    labels = np.random.default_rng(0).choice(np.flatnonzero(seen.numpy()), sizes.pictures)
-    regions = torch.nn.functional.normalize(torch.rand(sizes.pictures, sizes.regions, sizes.channels), dim=-1)
+    labels = np.random.default_rng(0).choice(np.flatnonzero(seen.numpy()), sizes.images)
+    regions = torch.nn.functional.normalize(torch.rand(sizes.images, sizes.regions, sizes.channels), dim=-1)
     return method, classes, labels, regions
 
 
@@ -95,7 +95,7 @@ def test(sizes: Sizes) -> Callable[[], object]:
 def closed_form(sizes: Sizes) -> Callable[[], object]:
     """The fit of ESZSL on pooled features."""
     method, classes, labels, _ = problem("eszsl", replace(sizes, regions=1))
-    pooled, wanted = torch.rand(sizes.pictures, 1, sizes.channels), torch.as_tensor(labels)
+    pooled, wanted = torch.rand(sizes.images, 1, sizes.channels), torch.as_tensor(labels)
     candidate = method.grid()[0]
 
     def call() -> None:
@@ -106,13 +106,13 @@ def closed_form(sizes: Sizes) -> Callable[[], object]:
 
 
 def neighbours(sizes: Sizes) -> Callable[[], object]:
-    """The nearest training pictures of one picture."""
+    """The nearest training images of one image."""
     rng = np.random.default_rng(0)
-    scores = rng.standard_normal((sizes.pictures, sizes.attributes)).astype(np.float32)
-    labels = rng.integers(0, sizes.classes, sizes.pictures)
+    scores = rng.standard_normal((sizes.images, sizes.attributes)).astype(np.float32)
+    labels = rng.integers(0, sizes.classes, sizes.images)
     names = np.array([f"class {i}" for i in range(sizes.classes)])
     values = rng.random((sizes.classes, sizes.attributes))
-    files = np.array([f"{i}.jpg" for i in range(sizes.pictures)])
+    files = np.array([f"{i}.jpg" for i in range(sizes.images)])
     references = References(scores.astype(np.float16), labels, files, names, values)
     return lambda: references.nearest(scores[0], 5)
 
@@ -122,7 +122,7 @@ def extraction(sizes: Sizes) -> Callable[[], object]:
     folder = tempfile.TemporaryDirectory()
     rng = np.random.default_rng(0)
     files = []
-    for i in range(sizes.pictures):
+    for i in range(sizes.images):
         path = Path(folder.name) / f"{i}.jpg"
         Image.fromarray(rng.integers(0, 255, (96, 96, 3), dtype=np.uint8)).save(path)
         files.append(path)
@@ -137,11 +137,11 @@ def extraction(sizes: Sizes) -> Callable[[], object]:
 
 
 CASES: dict[str, tuple[Callable[[Sizes], Callable[[], object]], Sizes, tuple[str, ...]]] = {
-    "training step (MSDN++)": (step, Sizes(), ("pictures", "regions", "attributes", "classes")),
-    "test and metrics (MSDN++)": (test, Sizes(pictures=500), ("pictures", "regions", "attributes", "classes")),
-    "closed form (ESZSL)": (closed_form, Sizes(pictures=5000), ("pictures", "attributes", "classes")),
-    "nearest training pictures": (neighbours, Sizes(pictures=5000), ("pictures", "attributes")),
-    "extraction": (extraction, Sizes(pictures=100), ("pictures",)),
+    "training step (MSDN++)": (step, Sizes(), ("images", "regions", "attributes", "classes")),
+    "test and metrics (MSDN++)": (test, Sizes(images=500), ("images", "regions", "attributes", "classes")),
+    "closed form (ESZSL)": (closed_form, Sizes(images=5000), ("images", "attributes", "classes")),
+    "nearest training images": (neighbours, Sizes(images=5000), ("images", "attributes")),
+    "extraction": (extraction, Sizes(images=100), ("images",)),
 }
 
 

@@ -1,4 +1,4 @@
-"""Peak memory of `unseen import` on generated region features: `python -m benchmarks.import_memory [PICTURES ...]`.
+"""Peak memory of `unseen import` on generated region features: `python -m benchmarks.import_memory [IMAGES ...]`.
 
 Each size runs in a process of its own. The features are 2048 x 14 x 14 float32, as the field's HDF5 files hold them.
 """
@@ -23,25 +23,25 @@ SHAPE = (2048, 14, 14)
 CLASSES = 4
 
 
-def one(pictures: int, folder: Path) -> None:
-    labels = np.arange(pictures) % CLASSES
+def one(images: int, folder: Path) -> None:
+    labels = np.arange(images) % CLASSES
     seen = np.arange(CLASSES) < CLASSES - 1
     split = np.where(labels < CLASSES - 1, "trainval", "test_unseen").astype(object)
     table = ClassTable(tuple("abcd"), Attributes(("x", "y")), np.arange(1.0, 9.0).reshape(4, 2), seen)
-    dataset = Dataset("generated", folder, table, tuple(f"{i}.jpg" for i in range(pictures)), labels, split)
+    dataset = Dataset("generated", folder, table, tuple(f"{i}.jpg" for i in range(images)), labels, split)
     path = folder / "features.hdf5"
     with h5py.File(path, "w") as file:
         file["labels"] = labels
-        features = file.create_dataset("feature_map", (pictures, *SHAPE), dtype=np.float32)
+        features = file.create_dataset("feature_map", (images, *SHAPE), dtype=np.float32)
         block = np.random.default_rng(0).random((8, *SHAPE), dtype=np.float32)
-        for start in range(0, pictures, 8):
-            features[start : start + 8] = block[: min(8, pictures - start)]
+        for start in range(0, images, 8):
+            features[start : start + 8] = block[: min(8, images - start)]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.monotonic()
     store = import_features(path, dataset, folder, "generated")
     seconds, peak = time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(
-        f"{pictures:>8} pictures  HDF5 {path.stat().st_size / 1e9:6.2f} GB  store {store.nbytes / 1e9:6.2f} GB  "
+        f"{images:>8} images  HDF5 {path.stat().st_size / 1e9:6.2f} GB  store {store.nbytes / 1e9:6.2f} GB  "
         f"{seconds:6.1f} s  {path.stat().st_size / 1e6 / seconds:6.0f} MB/s  peak {peak / 1024:6.0f} MB "
         f"({(peak - before) / 1024:.0f} MB above the start)"
     )
@@ -52,8 +52,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             one(int(sys.argv[2]), Path(folder))
         return
-    for pictures in sys.argv[1:] or ["200", "800", "3200"]:
-        subprocess.run([sys.executable, __file__, "--one", pictures], check=True)
+    for images in sys.argv[1:] or ["200", "800", "3200"]:
+        subprocess.run([sys.executable, __file__, "--one", images], check=True)
 
 
 if __name__ == "__main__":

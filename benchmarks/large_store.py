@@ -5,9 +5,9 @@
 Stores of generated float16 features, AWA2's 14 x 14 regions of 2048 channels, are made one after another in FOLDER by
 the store's own writer, trained on from disk by MSDN with a batch of 50, and deleted. Extraction is with a backbone that
 does nothing, so that its memory is that of reading and writing. A training keeps no features (a budget of 0 bytes), and
-the store is dropped from the system's cache before it starts; beside it the same training on 256 pictures held in
+the store is dropped from the system's cache before it starts; beside it the same training on 256 images held in
 memory. Each is a process of its own. The median of the last three quarters of the steps counts. What matters
-is the time that a step waits for its pictures: the rest of it depends on what else the machine does.
+is the time that a step waits for its images: the rest of it depends on what else the machine does.
 Results go to benchmarks/results/large_store.json.
 """
 
@@ -39,7 +39,7 @@ from unseen.training import engine
 from unseen.training.engine import Stage, make_fabric, train
 
 GRID, CHANNELS, BATCH, CLASSES, ATTRIBUTES = 14, 2048, 50, 50, 85
-PICTURE_BYTES = GRID * GRID * CHANNELS * 2
+IMAGE_BYTES = GRID * GRID * CHANNELS * 2
 
 
 def status(field: str) -> float:
@@ -49,7 +49,7 @@ def status(field: str) -> float:
 
 
 class Generator(nn.Module):
-    """Stands where a backbone does: features that depend on the picture's first pixel, at no cost."""
+    """Stands where a backbone does: features that depend on the image's first pixel, at no cost."""
 
     def __init__(self, transform: Any) -> None:
         super().__init__()
@@ -69,13 +69,13 @@ class Generator(nn.Module):
 
 
 def fill(folder: Path, count: int) -> dict[str, Any]:
-    """A store of ``count`` generated pictures; its extraction's rate and memory."""
+    """A store of ``count`` generated images; its extraction's rate and memory."""
     from unseen.backbones.backbone import Transform
 
-    pictures = folder / "pictures"
-    pictures.mkdir()
+    images = folder / "images"
+    images.mkdir()
     rng = np.random.default_rng(0)
-    files = [pictures / f"{i:06}.png" for i in range(count)]
+    files = [images / f"{i:06}.png" for i in range(count)]
     for file in files:
         Image.fromarray(rng.integers(0, 256, (GRID, GRID, 3), dtype=np.uint8)).save(file)
     backbone: Any = Generator(Transform(GRID, (0.0,) * 3, (1.0,) * 3))
@@ -83,8 +83,8 @@ def fill(folder: Path, count: int) -> dict[str, Any]:
     before, started = status("VmRSS"), time.monotonic()
     store = extract(files, backbone, folder / "regions", names=[f.name for f in files], on_plan=plans.append)
     seconds = time.monotonic() - started
-    assert store.nbytes == count * PICTURE_BYTES
-    shutil.rmtree(pictures)
+    assert store.nbytes == count * IMAGE_BYTES
+    shutil.rmtree(images)
     return {
         "store": str(store.folder),
         "says": str(plans[0]),
@@ -173,14 +173,14 @@ def main() -> None:
     rows = []
     for size in asked.sizes:
         with tempfile.TemporaryDirectory(dir=asked.folder) as name:
-            count = round(size * 1e9 / PICTURE_BYTES)
+            count = round(size * 1e9 / IMAGE_BYTES)
             written = child(Path(name), "--fill", str(count))
             store = Path(written.pop("store"))
             trained = {}
             for where in ("memory", "disk"):
                 drop_cache(store)
                 trained[where] = child(store, "--measure", where)
-            row = {"pictures": count, "gb": round(count * PICTURE_BYTES / 1e9, 2), "extraction": written, **trained}
+            row = {"images": count, "gb": round(count * IMAGE_BYTES / 1e9, 2), "extraction": written, **trained}
         rows.append(row)
         print(json.dumps(row), flush=True)
     result = {

@@ -3,7 +3,7 @@
     python -m benchmarks.many_classes [--classes 1000 3000 10000 30000 100000] [--batch 64] [--repeats 5]
                                       [--output benchmarks/results/many_classes.json]
 
-Both sides start from the pictures' attribute scores and end with classes and confidence (softmax over all classes).
+Both sides start from the images' attribute scores and end with classes and confidence (softmax over all classes).
 The plain side scores all classes in one product, takes the softmax in float64 and sorts nothing but the five best.
 Every size is a process of its own. Seconds are the processor's, so that other processes do not count. Memory is the
 most that a call held beyond what there was before it, by Linux's count of the process. The exponent is the slope of
@@ -106,7 +106,7 @@ def main():
     logs = np.log([[row["classes"], row["seconds"]["blocks"]] for row in large])
     found = {
         "attributes": ATTRIBUTES,
-        "pictures a batch": arguments.batch,
+        "images a batch": arguments.batch,
         "block": BLOCK,
         "blocks ranked at a time": CHUNK,
         "rows": rows,

@@ -154,7 +154,7 @@ def fill(page: Path, root: Path = ROOT) -> str:
 
 
 def fill_docs(write: bool, root: Path = ROOT) -> list[str]:
-    """Names of the pages whose tables are not those of the result files; mended where asked."""
+    """Names of the pages whose tables are not those of the result files; fixed where asked."""
     stale = []
     for page in sorted((root / "docs").rglob("*.md")):
         text = fill(page, root)

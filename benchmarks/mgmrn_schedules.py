@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def row_of(row: dict) -> dict:
-    """One line of the table: percent, with the interval over pictures."""
+    """One line of the table: percent, with the interval over images."""
     if row["error"]:
         raise SystemExit(f"{row['name']}: {row['error']}")
     metrics = row["honest"]["metrics"]

@@ -4,7 +4,7 @@
 
 The plain loop is the formulas as they are read: every level's scores in each of three passes, part assignments that are
 then divided away, attention by projecting every token, contiguous tensors, a parameter at a time in the optimiser. All
-sides share weights, pictures and momentum, and are timed in turn in one process: on a CPU in processor time of all
+sides share weights, images and momentum, and are timed in turn in one process: on a CPU in processor time of all
 threads, on a GPU on the wall (convolutions in float32 use TF32 there, as is PyTorch's default). Memory is the largest
 sum of living tensors on a CPU, the allocator's peak on a GPU; weights, gradients and momentum are in it.
 """
@@ -41,7 +41,7 @@ class Side:
         name: of the row.
         plain: formulas as they are read, all levels in every pass.
         passes: levels of each pass.
-        layout: of weights and pictures.
+        layout: of weights and images.
         bf16: forward in bfloat16 where autocast has it so.
         optimiser: arguments of SGD.
         checkpointing: activations of the backbone are computed twice.
@@ -102,7 +102,7 @@ def plain_scores(head: MgMRN, stages: list[torch.Tensor]) -> dict[int, torch.Ten
 
 
 class Bench:
-    """Weights, pictures and momentum that all sides share."""
+    """Weights, images and momentum that all sides share."""
 
     def __init__(self, name: str, size: int, batch: int, width: int, device: str) -> None:
         torch.manual_seed(0)
@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("--device", choices=SIZES, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--backbone")
     parser.add_argument("--size", type=int, help="pixels")
-    parser.add_argument("--batch", type=int, help="pictures")
+    parser.add_argument("--batch", type=int, help="images")
     parser.add_argument("--width", type=int, help="channels of the levels")
     parser.add_argument("--repeats", type=int, help="default: 2, on a GPU 10")
     parser.add_argument("--threads", type=int)

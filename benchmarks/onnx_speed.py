@@ -1,9 +1,9 @@
-"""An exported model against torch: do real pictures get the same answers, and which is faster?
+"""An exported model against torch: do real images get the same answers, and which is faster?
 
-python -m benchmarks.onnx_speed RUN PICTURES [--threads 2] [--pictures 200] [--output FILE.json]
+python -m benchmarks.onnx_speed RUN IMAGES [--threads 2] [--images 200] [--output FILE.json]
 
-Both sides read the same pictures, each with its own code, and compute class scores from the same class table. Times are
-of the network alone, without reading pictures; the two take turns, and the median of their rounds is printed.
+Both sides read the same images, each with its own code, and compute class scores from the same class table. Times are
+of the network alone, without reading images; the two take turns, and the median of their rounds is printed.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ def reader():
     spec = importlib.util.spec_from_file_location("onnx_predict", where)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.read_picture
+    return module.read_image
 
 
 def agreement(recognizer, session, files):
-    """Largest differences of scores and confidence, and pictures whose best class is another."""
-    transform, read_picture = recognizer.backbone.transform, reader()
+    """Largest differences of scores and confidence, and images whose best class is another."""
+    transform, read_image = recognizer.backbone.transform, reader()
     vectors, seen = recognizer.table.values.astype(np.float32), recognizer.table.seen
     index = {name: i for i, name in enumerate(recognizer.table.names)}
     worst = {"bytes": 0, "score": 0.0, "score_unit": 0.0, "confidence": 0.0, "other_best": 0}
     for file, told in zip(files, recognizer.predict(files, top=len(seen)), strict=True):
-        pixels = read_picture(file, transform.size, transform.short_side)
+        pixels = read_image(file, transform.size, transform.short_side)
         worst["bytes"] += int((pixels != transform.cropped(file).permute(1, 2, 0).numpy()).sum())
         scores = session.run(["scores"], dict(zip(INPUTS, (pixels[None], vectors, seen), strict=True)))[0][0]
         shifted = (scores - recognizer.gamma * seen) / (recognizer.temperature or 1.0)
@@ -52,7 +52,7 @@ def agreement(recognizer, session, files):
             worst["score_unit"] = max(worst["score_unit"], abs(candidate.score))
             worst["confidence"] = max(worst["confidence"], abs(candidate.confidence - float(confidence[i])))
         worst["other_best"] += int(index[told.best.name] != int(shifted.argmax()))
-    return {"pictures": len(files), **worst}
+    return {"images": len(files), **worst}
 
 
 def seconds(graph, session, recognizer, batch, rounds):
@@ -77,14 +77,14 @@ def main():
     parser.add_argument("run", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--output", type=Path, help="JSON to write")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     recognizer = Recognizer.load(arguments.run, device="cpu")
     files = sorted(p for p in arguments.folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    files = files[:: max(1, len(files) // arguments.pictures)][: arguments.pictures]
+    files = files[:: max(1, len(files) // arguments.images)][: arguments.images]
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         exported = export_onnx(recognizer, Path(folder) / "m.onnx")

@@ -1,8 +1,8 @@
-"""Speed of a recogniser: pictures a second, the first picture, a new class, and the page's answers.
+"""Speed of a recogniser: images a second, the first image, a new class, and the page's answers.
 
-    python -m benchmarks.predict_speed [--run RUN] [--pictures FOLDER] [--count 512] [--requests 150] [--output FILE]
+    python -m benchmarks.predict_speed [--run RUN] [--images FOLDER] [--count 512] [--requests 150] [--output FILE]
 
-Without a run, ESZSL is trained on fieldguide; its network is so small that all else shows. Pictures a second: the
+Without a run, ESZSL is trained on fieldguide; its network is so small that all else shows. Images a second: the
 network alone on pixels in memory, a plain loop (timm's network, the method, the largest score), `Recognizer.predict`,
 and `predict_to_file`, which is `unseen predict --output` after its start. A new class is timed with the scores that
 follow it. The page is asked over loopback, one request after another. Medians.
@@ -82,10 +82,10 @@ def rates(recognizer: Recognizer, files: list[Path], batch: int, rounds: int) ->
     seconds = {side: statistics.median(found) for side, found in wall.items()}
     return [
         {
-            "pictures at once": batch,
+            "images at once": batch,
             "side": side,
-            "pictures/s": 1 / seconds[side],
-            "processor ms a picture": 1000 * statistics.median(used[side]),
+            "images/s": 1 / seconds[side],
+            "processor ms an image": 1000 * statistics.median(used[side]),
             "to the network alone": seconds["network alone"] / seconds[side],
             "to the plain loop": seconds["plain loop"] / seconds[side],
         }
@@ -94,15 +94,15 @@ def rates(recognizer: Recognizer, files: list[Path], batch: int, rounds: int) ->
 
 
 def first(run: Path, files: list[Path], rounds: int) -> list[dict]:
-    """Milliseconds to load, and to the first and the second picture after it."""
-    found: dict[str, list[float]] = {"load": [], "first picture": [], "second picture": []}
+    """Milliseconds to load, and to the first and the second image after it."""
+    found: dict[str, list[float]] = {"load": [], "first image": [], "second image": []}
     for _ in range(rounds):
         began = time.perf_counter()
         recognizer = Recognizer.load(run, device="cpu")
         for what, do in (
             ("load", lambda: None),
-            ("first picture", lambda r=recognizer: list(r.predict(files[0]))),
-            ("second picture", lambda r=recognizer: list(r.predict(files[1]))),
+            ("first image", lambda r=recognizer: list(r.predict(files[0]))),
+            ("second image", lambda r=recognizer: list(r.predict(files[1]))),
         ):
             do()
             found[what].append(1000 * (time.perf_counter() - began))
@@ -129,19 +129,19 @@ def added(recognizer: Recognizer, classes: int, attributes: int = 312, rounds: i
         "classes": classes,
         "attributes": attributes,
         "add_class, ms": statistics.median(alone),
-        "with the next picture's scores, ms": statistics.median(times),
+        "with the next image's scores, ms": statistics.median(times),
     }
 
 
-def page(run: Path, picture: bytes, requests: int, threads: int) -> list[dict]:
+def page(run: Path, image: bytes, requests: int, threads: int) -> list[dict]:
     process, url = start(run, threads)
     try:
         with httpx.Client(base_url=url, timeout=120) as client:
-            explain = client.post("/api/explain", files={"picture": ("a", picture)}).json()
+            explain = client.post("/api/explain", files={"image": ("a", image)}).json()
             body = {"look": explain["look"], "corrections": {explain["reasons"][0]["attribute"]: 0.0}, "top": 1000}
             asks = {
-                "predict": lambda: client.post("/api/predict", files={"pictures": ("a", picture)}),
-                "explain": lambda: client.post("/api/explain", files={"picture": ("a", picture)}),
+                "predict": lambda: client.post("/api/predict", files={"images": ("a", image)}),
+                "explain": lambda: client.post("/api/explain", files={"image": ("a", image)}),
                 "rank, one attribute corrected": lambda: client.post("/api/rank", json=body),
             }
             rows = []
@@ -158,7 +158,7 @@ def page(run: Path, picture: bytes, requests: int, threads: int) -> list[dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.predict_speed", description=__doc__)
     parser.add_argument("--run", type=Path)
-    parser.add_argument("--pictures", type=Path, help="default: fieldguide's")
+    parser.add_argument("--images", type=Path, help="default: fieldguide's")
     parser.add_argument("--count", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=150, help="of each kind")
@@ -171,20 +171,20 @@ def main() -> None:
         run = options.run or Path(folder) / "run"
         if options.run is None:
             unseen.fit("eszsl", "fieldguide", run, device="cpu", report=report)
-        if options.pictures is None:
+        if options.images is None:
             files = load_dataset("fieldguide", report=report).paths()
         else:
-            files = sorted(options.pictures.rglob("*.jpg"))
+            files = sorted(options.images.rglob("*.jpg"))
         files = files[:: max(1, len(files) // options.count)][: options.count]
         recognizer = Recognizer.load(run, device="cpu")
         best = [recognizer.table.index(p.candidates[0].name) for p in recognizer.predict(files)]
         agree = float(np.mean(np.array(plain(recognizer, files, 64)) == best)) if recognizer.gamma == 0 else None
         tables = {
-            "Pictures a second": [
+            "Images a second": [
                 *rates(recognizer, files[: len(files) // 4], 1, options.rounds),
                 *rates(recognizer, files, 64, options.rounds),
             ],
-            "The first picture": first(run, files, options.rounds),
+            "The first image": first(run, files, options.rounds),
             "A new class": [added(recognizer, classes) for classes in (200, 10_000)],
             "The page": page(run, files[0].read_bytes(), options.requests, options.threads),
         }
@@ -199,7 +199,7 @@ def main() -> None:
             "classes": len(recognizer.table),
             "attributes": len(recognizer.table.attributes),
         },
-        pictures=len(files),
+        images=len(files),
         same_best_class_as_the_plain_loop=agree,
     )
 

@@ -4,12 +4,12 @@
     python -m benchmarks.reduction --dataset data/cub50 --backbone mobilenetv2_100 ... --reductions pca:256 pca:64 ...
     python -m benchmarks.reduction --methods
 
-Every row is a run of the honest protocol on the same pictures, so that differences are paired picture by picture: the
-interval is the bootstrap's over test pictures. A step is forward, loss and backward of 50 training pictures, timed in
+Every row is a run of the honest protocol on the same images, so that differences are paired image by image: the
+interval is the bootstrap's over test images. A step is forward, loss and backward of 50 training images, timed in
 turn with those of the other rows in processor time. Disk is the region store; memory is what training keeps of the
-regions of all training pictures in the precision of the run; the run's time is processor time of training and testing
+regions of all training images in the precision of the run; the run's time is processor time of training and testing
 without what comes before. Reading is what the network takes with the projection behind it, over without. The last
-table is of random regions in the published size of CUB (50 pictures, 14x14 regions, 2048 channels, 312 attributes).
+table is of random regions in the published size of CUB (50 images, 14x14 regions, 2048 channels, 312 attributes).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from unseen.training.protocols import Stagehand, decisions_path, load_decisions,
 from unseen.training.run import Plan, Run, fit
 
 REDUCTIONS = ("pca:64", "pca:32", "merge:2", "merge:2,pca:64")
-CUB = {"pictures": 50, "grid": (14, 14), "channels": 2048, "attributes": 312, "vector": 300, "classes": 200}
+CUB = {"images": 50, "grid": (14, 14), "channels": 2048, "attributes": 312, "vector": 300, "classes": 200}
 Step = Callable[[], object]
 
 
@@ -65,7 +65,7 @@ def one_step(method: GradientMethod, regions: torch.Tensor, labels: torch.Tensor
 
 
 def accuracy(run: Run) -> dict[str, Resampled]:
-    """T1 and H of a run, as measured and on resampled pictures."""
+    """T1 and H of a run, as measured and on resampled images."""
     seeds = run.results["protocols"]["honest"]["seeds"]
     gammas = [found["gamma"] for found in seeds.values()]
     drawn = [load_decisions(decisions_path(run.folder, seed, "honest", "H")) for seed in seeds]
@@ -130,7 +130,7 @@ def measure(base: RunConfig, method: str, reductions: tuple[str, ...], cache: Pa
 
 
 def reading(base: RunConfig, reductions: tuple[str, ...], cache: Path, repeats: int) -> list[dict]:
-    """What a reduction costs once, and for every picture that the network looks at."""
+    """What a reduction costs once, and for every image that the network looks at."""
     plain = Backbone(base.backbone)
     pixels = torch.randn(8, 3, plain.transform.size, plain.transform.size)
     sides: dict[str, Step] = {"full": lambda: plain(pixels)}
@@ -150,7 +150,7 @@ def reading(base: RunConfig, reductions: tuple[str, ...], cache: Path, repeats: 
         rows[-1]["fitting s, without the network"] = round(time.process_time() - began, 2)
         began = time.process_time()
         again(store.read(range(256)))
-        rows[-1]["reducing a full store, ms a picture"] = round(1000 * (time.process_time() - began) / 256, 3)
+        rows[-1]["reducing a full store, ms an image"] = round(1000 * (time.process_time() - began) / 256, 3)
     with torch.inference_mode():
         times = alternately(sides, repeats, time.process_time)
     return [{**row, "reading": f"{times[row['regions']] / times['full']:.2f}x"} for row in rows]
@@ -162,12 +162,12 @@ def bases(base: RunConfig, method: str, components: int, cache: Path) -> list[di
     full = plan.extract(cache, "cpu", 0)
     assert isinstance(full, RegionStore)
     parts = plan.ingredients(full, Path())
-    pictures = parts.partition("validation").train
+    images = parts.partition("validation").train
     reduction = Reduction(ReductionSpec(components), full.grid())
-    reduction.fit(full.read(part) for part in np.array_split(pictures, 32))
+    reduction.fit(full.read(part) for part in np.array_split(images, 32))
     drawn = reduction.components
     assert drawn is not None
-    unit = F.normalize(full.read(pictures[:: max(1, len(pictures) // 200)]).float().flatten(0, 1), dim=1) @ drawn.T
+    unit = F.normalize(full.read(images[:: max(1, len(images) // 200)]).float().flatten(0, 1), dim=1) @ drawn.T
     axes = torch.linalg.eigh(unit.T.double() @ unit.double())[1].T.flip(0).float() @ drawn
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
@@ -196,8 +196,8 @@ def synthetic(repeats: int) -> list[dict]:
     """Steps on random regions of CUB's published size."""
     rows = []
     generator = torch.Generator().manual_seed(0)
-    raw = torch.rand(CUB["pictures"], 196, CUB["channels"], generator=generator)
-    labels = torch.randint(0, 150, (CUB["pictures"],), generator=generator)
+    raw = torch.rand(CUB["images"], 196, CUB["channels"], generator=generator)
+    labels = torch.randint(0, 150, (CUB["images"],), generator=generator)
     classes = ClassSpace(torch.rand(200, CUB["attributes"], generator=generator), torch.arange(200) < 150)
     vectors = torch.randn(CUB["attributes"], CUB["vector"], generator=generator)
     for method in ("msdn", "msdnpp"):
@@ -218,7 +218,7 @@ def synthetic(repeats: int) -> list[dict]:
             {
                 "method": method,
                 "regions": name,
-                "KB a picture": round(sizes[name] / 1e3),
+                "KB an image": round(sizes[name] / 1e3),
                 "step ms": round(1000 * seconds),
                 "step": f"{seconds / times['full']:.2f}x",
             }

@@ -1,9 +1,9 @@
-"""How well a rehearsal foretells the accuracy on unseen classes: finished runs that have their pictures, without them.
+"""How well a rehearsal foretells the accuracy on unseen classes: finished runs that have their images, without them.
 
     python -m benchmarks.rehearsal runs/msdnpp-fieldguide runs/eszsl-fieldguide --draws 3 --output results.json
 
-The pictures of unseen classes are left out of a copy of each run's dataset, the run is repeated on it, and what its
-rehearsal says is set beside what was measured on those pictures.
+The images of unseen classes are left out of a copy of each run's dataset, the run is repeated on it, and what its
+rehearsal says is set beside what was measured on those images.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Latency, memory and behaviour under load of `unseen serve`, asked over loopback.
 
-    python -m benchmarks.serve_load RUN PICTURE [--requests 2000] [--burst 500] [--output FILE]
+    python -m benchmarks.serve_load RUN IMAGE [--requests 2000] [--burst 500] [--output FILE]
 
 One process serves, this one asks. Latency is that of one request after another; memory is the server's resident set,
 after a warm-up of 100 requests and at the end; the burst sends its requests at one time.
@@ -46,13 +46,13 @@ def timed(ask, count: int) -> dict[str, float]:
     return {"median_ms": round(statistics.median(times), 1), "p95_ms": round(times[int(0.95 * count)], 1)}
 
 
-async def burst(url: str, picture: bytes, count: int) -> dict[str, object]:
+async def burst(url: str, image: bytes, count: int) -> dict[str, object]:
     limits = httpx.Limits(max_connections=count)
     async with httpx.AsyncClient(base_url=url, timeout=300, limits=limits) as client:
 
         async def one() -> str:
             try:
-                return str((await client.post("/api/predict", files={"pictures": ("a", picture)})).status_code)
+                return str((await client.post("/api/predict", files={"images": ("a", image)})).status_code)
             except httpx.HTTPError as error:
                 return type(error).__name__
 
@@ -67,24 +67,24 @@ async def burst(url: str, picture: bytes, count: int) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
-    parser.add_argument("picture", type=Path)
+    parser.add_argument("image", type=Path)
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--burst", type=int, default=500)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    picture = options.picture.read_bytes()
+    image = options.image.read_bytes()
     process, url = start(options.run, options.threads)
     try:
         server = psutil.Process(process.pid)
         with httpx.Client(base_url=url, timeout=120) as client:
             classes = client.get("/api/about").json()["classes"]
-            explain = client.post("/api/explain", files={"picture": ("a", picture)}).json()
+            explain = client.post("/api/explain", files={"image": ("a", image)}).json()
             correction = {explain["reasons"][0]["attribute"]: 0.0}
             body = {"look": explain["look"], "corrections": correction, "top": 1000}
             asks = {
-                "predict": lambda: client.post("/api/predict", files={"pictures": ("a", picture)}),
-                "explain": lambda: client.post("/api/explain", files={"picture": ("a", picture)}),
+                "predict": lambda: client.post("/api/predict", files={"images": ("a", image)}),
+                "explain": lambda: client.post("/api/explain", files={"image": ("a", image)}),
                 "rank": lambda: client.post("/api/rank", json=body),
             }
             for ask in asks.values():
@@ -92,7 +92,7 @@ def main() -> None:
             before = server.memory_info().rss
             latency = {name: timed(ask, options.requests // 3) for name, ask in asks.items()}
             after = server.memory_info().rss
-        loaded = asyncio.run(burst(url, picture, options.burst))
+        loaded = asyncio.run(burst(url, image, options.burst))
         found = {
             "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)},
             "run": {"classes": classes, "attributes": len(explain["reasons"])},

@@ -25,10 +25,10 @@ import json, sys, timm, torch
 from PIL import Image
 from safetensors.torch import load_file
 from timm.data import create_transform
-name, options, weights, size, picture = sys.argv[1:]
+name, options, weights, size, image = sys.argv[1:]
 model = timm.create_model(name, num_classes=0, **json.loads(options)).eval()
 model.load_state_dict(load_file(weights), strict=False)
-pixels = create_transform(int(size))(Image.open(picture).convert("RGB"))[None]
+pixels = create_transform(int(size))(Image.open(image).convert("RGB"))[None]
 with torch.inference_mode():
     print(model.forward_features(pixels).mean().item())
 """
@@ -43,12 +43,12 @@ def main() -> None:
     from unseen.fieldguide import BACKBONE
 
     dataset = load_dataset("fieldguide", cache=cache_folder(None))
-    picture = str(dataset.paths()[0])
+    image = str(dataset.paths()[0])
     with tempfile.TemporaryDirectory() as place:
         run = unseen.fit("eszsl", "fieldguide", Path(place) / "run", device="cpu").folder
         command = [sys.executable, "-m", "unseen.cli"]
         made = [BACKBONE["name"], json.dumps(BACKBONE["options"]), str(BACKBONE["weights"])]
-        plain = [*made, str(BACKBONE["image_size"]), picture]
+        plain = [*made, str(BACKBONE["image_size"]), image]
         sides = {
             "python -c pass": [sys.executable, "-c", "pass"],
             "import torch": [sys.executable, "-c", "import torch"],
@@ -56,7 +56,7 @@ def main() -> None:
             "a plain script: torch, timm, one photograph": [sys.executable, "-c", PLAIN, *plain],
             "unseen --help": [*command, "--help"],
             "unseen classes list": [*command, "classes", "list", str(run)],
-            "unseen predict, one photograph": [*command, "predict", str(run), picture],
+            "unseen predict, one photograph": [*command, "predict", str(run), image],
             "unseen predict, 64 photographs": [*command, "predict", str(run), *map(str, dataset.paths()[:64])],
         }
 

@@ -1,6 +1,6 @@
-"""Name what pictures show, with a model that `unseen export` wrote: numpy, Pillow and onnxruntime, no torch.
+"""Name what images show, with a model that `unseen export` wrote: numpy, Pillow and onnxruntime, no torch.
 
-python onnx_predict.py MODEL.onnx PICTURE... [--classes OTHER.csv] [--top 5]
+python onnx_predict.py MODEL.onnx IMAGE... [--classes OTHER.csv] [--top 5]
 """
 
 # ruff: noqa: T201
@@ -14,8 +14,8 @@ import onnxruntime
 from PIL import Image, ImageOps
 
 
-def read_picture(path, size, short_side):
-    """The upright picture as the network sees it: short side resized, centre cropped; uint8 (size, size, 3)."""
+def read_image(path, size, short_side):
+    """The upright image as the network sees it: short side resized, centre cropped; uint8 (size, size, 3)."""
     image = ImageOps.exif_transpose(Image.open(path))
     if image.has_transparency_data:  # what is transparent becomes white
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
@@ -37,7 +37,7 @@ def main():
     """Parse, run, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
-    parser.add_argument("pictures", nargs="+")
+    parser.add_argument("images", nargs="+")
     parser.add_argument("--classes", type=Path, help="another class table, with the same attributes")
     parser.add_argument("--top", type=int, default=5)
     arguments = parser.parse_args()
@@ -45,9 +45,9 @@ def main():
     table = arguments.classes or arguments.model.with_name(facts["classes"])
     names, vectors, seen = read_classes(table, facts["attributes"])
     session = onnxruntime.InferenceSession(str(arguments.model))
-    for path in arguments.pictures:
-        pixels = read_picture(path, facts["picture"]["size"], facts["picture"]["short_side"])[None]
-        inputs = {"pictures": pixels, "class_vectors": vectors, "seen": seen}
+    for path in arguments.images:
+        pixels = read_image(path, facts["image"]["size"], facts["image"]["short_side"])[None]
+        inputs = {"images": pixels, "class_vectors": vectors, "seen": seen}
         shifted = (session.run(["scores"], inputs)[0][0] - facts["gamma"] * seen) / facts["temperature"]
         confidence = np.exp(shifted - shifted.max()) / np.exp(shifted - shifted.max()).sum()
         best = np.argsort(-shifted, kind="stable")[: arguments.top]

@@ -1,7 +1,7 @@
 """Our own files damaged by accident: noticed and named, or without any effect.
 
 Every kind of file that a later command reads is cut, flipped, zeroed, emptied, removed or exchanged for that of another
-run. The command that reads it must either say so in one line that names the file and the mend, or end with the very
+run. The command that reads it must either say so in one line that names the file and the hint, or end with the very
 answer that it gives undamaged.
 """
 
@@ -129,8 +129,8 @@ def damaged(file: File, base: Path, times: int, seed: int, only: int | None = No
         except UnseenError as error:
             came["noticed"] += 1
             named = error.where is not None and (path.name in error.where or path.parent.name in error.where)
-            if not named or error.mend is None:
-                failures.append(f"{where}: said without place or mend: {error}")
+            if not named or error.hint is None:
+                failures.append(f"{where}: said without place or hint: {error}")
         except Exception as error:
             failures.append(f"{where}: {type(error).__name__}: {error}")
         path.unlink(missing_ok=True)
@@ -166,10 +166,10 @@ def files() -> list[File]:
         def read(base: Path) -> Any:
             from unseen.recognizer import Recognizer
 
-            picture = next((base / "tiny" / "images").rglob("*.jpg"))
+            image = next((base / "tiny" / "images").rglob("*.jpg"))
             found = Recognizer.load(base / folder, device="cpu")
             references = found.references
-            said = next(found.predict(picture)).as_dict()
+            said = next(found.predict(image)).as_dict()
             return said, None if references is None else references.attribute_scores.tobytes()
 
         return read
@@ -183,8 +183,8 @@ def files() -> list[File]:
         return [values.tobytes() for values in vars(found).values() if hasattr(values, "tobytes")]
 
     def hashes(base: Path) -> Any:
-        pictures = sorted((base / "tiny" / "images").rglob("*.jpg"))[:6]
-        return content_hashes(pictures, base / "cache/regions/hashes.json")
+        images = sorted((base / "tiny" / "images").rglob("*.jpg"))[:6]
+        return content_hashes(images, base / "cache/regions/hashes.json")
 
     def checkpoint(base: Path) -> Any:
         """Weights as resumed; a checkpoint of another training is not used, and none starts the stage again."""
@@ -212,7 +212,7 @@ def files() -> list[File]:
         File("region store, features", lambda b: stored(b) / "stage0.bin", regions),
         File("region store, description", lambda b: stored(b) / "store.json", regions),
         File("region store, journal", lambda b: stored(b) / "journal.jsonl", regions),
-        File("hashes of pictures", within("cache/regions/hashes.json"), hashes),
+        File("hashes of images", within("cache/regions/hashes.json"), hashes),
         File("run, weights", within("run/seed-0/honest.safetensors"), predictions("run")),
         File("run, results", within("run/results.json"), lambda b: (Run(b / "run").results, predictions("run")(b))),
         File("run, manifest", within("run/manifest.json"), predictions("run"), within("second/manifest.json")),

@@ -59,7 +59,7 @@ def run(options: argparse.Namespace, report: Report) -> Outcome:
     rows, failures = [], []
     with tempfile.TemporaryDirectory() as place:
         home = Path(place)
-        build(home / "tiny", species=options.species, pictures=6, size=64, workers=1)
+        build(home / "tiny", species=options.species, images=6, size=64, workers=1)
         for method in options.methods:
             pattern: dict[str, str] = {}
             row: dict[str, Any] = {"method": method}

@@ -1,4 +1,4 @@
-"""A disk that is full or read-only: one line that names the place and the mend, nothing damaged, and on with it after.
+"""A disk that is full or read-only: one line that names the place and the hint, nothing damaged, and on with it after.
 
 Every command that writes is tried on a small file system of its own (where one may be mounted) with so much room left,
 and with every write, from the n-th on, refused. Then, with room, the same command must end with the bytes of a call
@@ -221,13 +221,13 @@ def unfit(done: Attempt, target: Path) -> str | None:
         return f"{len(errors)} error lines"
     if str(target) not in errors[0]:
         return "the place is not named"
-    return None if " — " in errors[0] else "no mend"
+    return None if " — " in errors[0] else "no hint"
 
 
 def writings(base: Path) -> list[Writing]:
     """Every command that writes."""
-    picture = next((base / "tiny" / "images").rglob("*.jpg"))
-    model, pictures, cpu = base / "model", base / "tiny" / "images", ["--device", "cpu"]
+    image = next((base / "tiny" / "images").rglob("*.jpg"))
+    model, images, cpu = base / "model", base / "tiny" / "images", ["--device", "cpu"]
     prepare_tiny = benchmark(base)
 
     def train(method: str, *options: str) -> Callable[[Path], Callable[[], object]]:
@@ -247,8 +247,8 @@ def writings(base: Path) -> list[Writing]:
         Writing("prepare", lambda f: lambda: prepare_tiny(f / "cub")),
         Writing("import", lambda f: command("import", base / "x.hdf5", f / "cub", "--name", "x"), a_dataset),
         Writing("train", train("msdn", "--epochs", "1")),
-        Writing("predict", lambda f: command("predict", model, pictures, "-o", f / "p.csv", "--batch-size", 8, *cpu)),
-        Writing("explain", lambda f: command("explain", model, picture, "-o", f / "why.png", *cpu)),
+        Writing("predict", lambda f: command("predict", model, images, "-o", f / "p.csv", "--batch-size", 8, *cpu)),
+        Writing("explain", lambda f: command("explain", model, image, "-o", f / "why.png", *cpu)),
         Writing("report", lambda f: command("report", f / "model", *cached), a_model),
         Writing("figures", lambda f: command("figures", f / "model", "--format", "png", *cached), a_model),
         Writing("save", lambda f: command("save", model, f / "saved")),
@@ -310,11 +310,11 @@ def read_only_sources(base: Path) -> Iterator[dict[str, Callable[[], object]]]:
             mounted.append(place)
         data, cache, model = closed.values()
         where = ["-o", base / "open", "--cache", cache]
-        picture = next((data / "images").rglob("*.jpg"))
+        image = next((data / "images").rglob("*.jpg"))
         training = command("train", data, "-m", "eszsl", *BACKBONE, *where)
         yield {
             "train on a read-only folder with a read-only cache": training,
-            "predict with a read-only model": command("predict", model, picture, "--device", "cpu"),
+            "predict with a read-only model": command("predict", model, image, "--device", "cpu"),
         }
     finally:
         for place in mounted:

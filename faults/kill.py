@@ -89,14 +89,14 @@ def prepare(base: Path) -> Path:
     """Data, and a finished run to predict with."""
     from unseen.fieldguide import build
 
-    build(base / "tiny", species=12, pictures=6, size=64, workers=1)
+    build(base / "tiny", species=12, images=6, size=64, workers=1)
     shutil.copytree(base / "tiny", base / "seen")
     for name in _unseen_classes(base / "seen"):
         shutil.rmtree(base / "seen" / "images" / name)
     (base / "seen" / "images.csv").unlink(missing_ok=True)
     for table in ("parts.csv", "boxes.csv"):
         (base / "seen" / table).unlink(missing_ok=True)
-    time.sleep(2.1)  # hashes of younger pictures are not remembered
+    time.sleep(2.1)  # hashes of younger images are not remembered
     done = attempt(train(base, "tiny", "eszsl", [], base / "model"))
     if done.status:
         raise RuntimeError(done.said)

@@ -119,8 +119,8 @@ def trained(folder: Path) -> Path:
     return folder
 
 
-def pictures(rng: Random) -> tuple[bytes, bytes]:
-    """A small picture, and one of more than a megabyte."""
+def images(rng: Random) -> tuple[bytes, bytes]:
+    """A small image, and one of more than a megabyte."""
 
     def png(side: int) -> bytes:
         buffer = io.BytesIO()
@@ -144,15 +144,15 @@ def mixed(
     look = {"attribute_scores": [rng.gauss(0, 1) for _ in range(k)], "query": None}
     new = f"bird {rng.random()}"
     asks: list[tuple[str, Ask, set[int]]] = [
-        ("predict", lambda c: c.post("/api/predict", files={"pictures": ("a.png", small)}), {200}),
-        ("predict, 1.9 MB", lambda c: c.post("/api/predict", files={"pictures": ("a.png", large)}), {200}),
-        ("explain", lambda c: c.post("/api/explain", files={"picture": ("a.png", small)}), {200}),
+        ("predict", lambda c: c.post("/api/predict", files={"images": ("a.png", small)}), {200}),
+        ("predict, 1.9 MB", lambda c: c.post("/api/predict", files={"images": ("a.png", large)}), {200}),
+        ("explain", lambda c: c.post("/api/explain", files={"image": ("a.png", small)}), {200}),
         ("rank", lambda c: c.post("/api/rank", json={"look": look}), {200, 422}),
         ("separate", lambda c: c.get("/api/separate", params={"first": first, "second": second}), {200}),
         ("about", lambda c: c.get("/api/about"), {200}),
         ("page", lambda c: c.get(rng.choice(["/", "/app.js", "/style.css", "/healthz", "/api/classes"])), {200}),
         ("class added", lambda c: _added_and_removed(c, new, first), {200}),
-        ("broken picture", lambda c: c.post("/api/explain", files={"picture": ("a.png", small[: rng.randrange(999)])}), {415, 422}),
+        ("broken image", lambda c: c.post("/api/explain", files={"image": ("a.png", small[: rng.randrange(999)])}), {415, 422}),
         ("foreign page", lambda c: c.post("/api/classes", json={"name": new}, headers={"Origin": "http://evil.example"}), {403}),
         ("foreign host", lambda c: c.get("/api/about", headers={"Host": "evil.example"}), {421}),
         ("path", lambda c: c.get(rng.choice(["/..%2f..%2fetc/passwd", "/%2e%2e/app.py", "/static/app.js", "//etc/passwd", "/..%5cx"])), {404}),
@@ -171,7 +171,7 @@ async def _added_and_removed(client: httpx.AsyncClient, name: str, like: str) ->
 
 async def many(server: Server, count: int, rng: Random, account: Account, report: Report) -> list[dict[str, Any]]:
     """Requests of all routes, eight at a time; memory at 1,000, halfway and at the end."""
-    small, large = pictures(rng)
+    small, large = images(rng)
     at = {min(1000, count // 10), count // 2, count}
     memory, kinds, wrong, bare = [], Counter[str](), Counter[str](), Counter[str]()
     begun, done, opened = time.monotonic(), 0, set[str]()
@@ -209,12 +209,12 @@ async def many(server: Server, count: int, rng: Random, account: Account, report
 
 async def burst(server: Server, count: int, account: Account) -> None:
     """As many requests at one time; those beyond the places are told to come later."""
-    _, large = pictures(Random(1))
+    _, large = images(Random(1))
     before = server.written()
     async with httpx.AsyncClient(
         base_url=server.url, timeout=120, limits=httpx.Limits(max_connections=count)
     ) as client:
-        asked = [client.post("/api/predict", files={"pictures": ("a.png", large)}) for _ in range(count)]
+        asked = [client.post("/api/predict", files={"images": ("a.png", large)}) for _ in range(count)]
         answers = await asyncio.gather(*asked, return_exceptions=True)
     statuses = Counter(a.status_code if isinstance(a, httpx.Response) else type(a).__name__ for a in answers)
     refused = [a for a in answers if isinstance(a, httpx.Response) and a.status_code == 429]
@@ -227,7 +227,7 @@ async def burst(server: Server, count: int, account: Account) -> None:
     account.check(
         "refusals with Retry-After and a line",
         len(refused),
-        all(a.headers["retry-after"].isdigit() and a.json()["mend"] for a in refused),
+        all(a.headers["retry-after"].isdigit() and a.json()["hint"] for a in refused),
         "all",
     )
     account.check("places taken afterwards", busy := httpx.get(f"{server.url}/healthz").json()["busy"], busy == 0, "0")
@@ -249,7 +249,7 @@ def sizes(server: Server, account: Account) -> None:
     """Bodies beyond the limits, said beforehand or not."""
     big = bytes(21 * 2**20)
     kind = {"Content-Type": "multipart/form-data; boundary=b"}
-    head = b"--b\r\nContent-Disposition: form-data; name=pictures; filename=a\r\n\r\n"
+    head = b"--b\r\nContent-Disposition: form-data; name=images; filename=a\r\n\r\n"
     with httpx.Client(base_url=server.url, timeout=60) as client:
         column = client.get("/api/about").json()["attributes"][0]["name"].encode()
         said = client.post("/api/predict", content=head + big, headers=kind).status_code
@@ -270,7 +270,7 @@ def sizes(server: Server, account: Account) -> None:
 
 def slow(server: Server, account: Account) -> None:
     """Clients that send nothing, a byte a second, half a body, or never read, and others meanwhile."""
-    _, large = pictures(Random(2))
+    _, large = images(Random(2))
     starts = [
         b"",
         b"GET / HTTP/1.1\r\nX: ",
@@ -291,7 +291,7 @@ def slow(server: Server, account: Account) -> None:
             wire.sendall(b"GET /api/about HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 50)
         begun = time.monotonic()
         statuses = Counter(
-            httpx.post(f"{server.url}/api/predict", files={"pictures": ("a", large)}, timeout=20).status_code
+            httpx.post(f"{server.url}/api/predict", files={"images": ("a", large)}, timeout=20).status_code
             for _ in range(20)
         )
         seconds = (time.monotonic() - begun) / 20
@@ -330,9 +330,9 @@ def raw(server: Server, account: Account) -> None:
 
 async def stopped(server: Server, account: Account) -> None:
     """A signal while requests wait that have arrived whole."""
-    small, _ = pictures(Random(3))
+    small, _ = images(Random(3))
     async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
-        sent = [("pictures", (f"{i}", small)) for i in range(6)]
+        sent = [("images", (f"{i}", small)) for i in range(6)]
         asked = [asyncio.create_task(client.post("/api/predict", files=sent)) for _ in range(30)]
         while (await client.get("/healthz")).json()["busy"] < 30 and not any(a.done() for a in asked):
             await asyncio.sleep(0.05)

@@ -190,7 +190,7 @@ def _serving(base: Path, failures: list[str]) -> dict[str, Any]:
 
 
 def clocks(base: Path, failures: list[str], report: Report) -> list[dict[str, Any]]:
-    """Every kind of work under a clock that jumps, and pictures with times from the future and the past."""
+    """Every kind of work under a clock that jumps, and images with times from the future and the past."""
     folder = base / "work"
     rows = []
     for work in works(base):
@@ -208,7 +208,7 @@ def clocks(base: Path, failures: list[str], report: Report) -> list[dict[str, An
             failures += [f"{work.name}, clock {name}: {line}" for line in lines[:5]]
         rows.append(row)
         report(str(row))
-    rows.append(_changed_pictures(base, failures))
+    rows.append(_changed_images(base, failures))
     return rows
 
 
@@ -224,20 +224,20 @@ def _jumping(jump: float) -> None:
     time.time_ns = lambda: real_ns() + round(by() * 1e9)
 
 
-def _changed_pictures(base: Path, failures: list[str]) -> dict[str, Any]:
-    """A changed picture of any time is noticed: with the same size and time as before, too."""
+def _changed_images(base: Path, failures: list[str]) -> dict[str, Any]:
+    """A changed image of any time is noticed: with the same size and time as before, too."""
     from unseen.features.store import content_hashes
 
-    folder = base / "pictures"
+    folder = base / "images"
     folder.mkdir()
-    picture, cache, seen, count = folder / "a.jpg", folder / "hashes.json", set(), 0
+    image, cache, seen, count = folder / "a.jpg", folder / "hashes.json", set(), 0
     now = time.time_ns()
     for content in range(6):
         for shift in (0, -(10**18), 10**17, -5 * 10**9):
-            picture.write_bytes(bytes([content]) * 1000 + shift.to_bytes(9, "big", signed=True))
-            os.utime(picture, ns=(now + shift, now + shift))
-            seen.add(content_hashes([picture], cache)[0])
+            image.write_bytes(bytes([content]) * 1000 + shift.to_bytes(9, "big", signed=True))
+            os.utime(image, ns=(now + shift, now + shift))
+            seen.add(content_hashes([image], cache)[0])
             count += 1
     if len(seen) != count:
-        failures.append(f"{count} contents of a picture gave {len(seen)} digests")
-    return {"work": "hashes of a picture changed under its times", "clocks": count, "the same bytes": len(seen)}
+        failures.append(f"{count} contents of an image gave {len(seen)} digests")
+    return {"work": "hashes of an image changed under its times", "clocks": count, "the same bytes": len(seen)}

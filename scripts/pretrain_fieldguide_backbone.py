@@ -3,7 +3,7 @@
 The birds are of species that the fieldguide does not have: every value of every group is drawn apart from all others
 (so none of the fieldguide's shortcuts holds among them), and each species differs from every species of the default
 fieldguide in three groups or more. As in ImageNet pretraining, the network is told nothing but the species; it sees no
-attributes, no parts and none of the fieldguide's pictures.
+attributes, no parts and none of the fieldguide's images.
 
     PYTHONPATH=src python scripts/pretrain_fieldguide_backbone.py
 """
@@ -38,20 +38,20 @@ def other_species(count: int) -> list[dict[str, str]]:
     return found
 
 
-def draw_all(looks: list[dict[str, str]], pictures: int, size: int) -> torch.Tensor:
-    """All pictures as uint8 (species, pictures, 3, size, size)."""
-    out = torch.empty((len(looks), pictures, 3, size, size), dtype=torch.uint8)
+def draw_all(looks: list[dict[str, str]], images: int, size: int) -> torch.Tensor:
+    """All images as uint8 (species, images, 3, size, size)."""
+    out = torch.empty((len(looks), images, 3, size, size), dtype=torch.uint8)
     for index, appearance in enumerate(looks):
-        for number in range(pictures):
-            picture = draw(appearance, np.random.default_rng([WORLD, index, number]), size)[0]
-            out[index, number] = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)
+        for number in range(images):
+            image = draw(appearance, np.random.default_rng([WORLD, index, number]), size)[0]
+            out[index, number] = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
     return out
 
 
-def normalised(pictures: torch.Tensor) -> torch.Tensor:
-    """Float pictures as the backbone wants them."""
+def normalised(images: torch.Tensor) -> torch.Tensor:
+    """Float images as the backbone wants them."""
     mean, std = (torch.tensor(BACKBONE[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
-    return ((pictures.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+    return ((images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 def augmented(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -65,11 +65,11 @@ def augmented(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return normalised(batch) + 0.15 * torch.randn((len(batch), 3, 1, 1), generator=generator)
 
 
-def accuracy(model: nn.Module, pictures: torch.Tensor, labels: torch.Tensor) -> float:
-    """Share of pictures whose species is recognised."""
+def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
+    """Share of images whose species is recognised."""
     model.eval()
     with torch.inference_mode():
-        parts = zip(pictures.split(128), labels.split(128), strict=True)
+        parts = zip(images.split(128), labels.split(128), strict=True)
         right = sum(int((model(normalised(p)).argmax(1) == y).sum()) for p, y in parts)
     model.train()
     return right / len(labels)
@@ -79,7 +79,7 @@ def main() -> None:
     """Draw, train and save."""
     parser = argparse.ArgumentParser(description="Pretrain the fieldguide's backbone on birds of other species.")
     parser.add_argument("--species", type=int, default=240)
-    parser.add_argument("--pictures", type=int, default=30, help="pictures per species; a tenth is held out")
+    parser.add_argument("--images", type=int, default=30, help="images per species; a tenth is held out")
     parser.add_argument("--epochs", type=int, default=24)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=4e-3)
@@ -91,14 +91,14 @@ def main() -> None:
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     started = time.time()
-    pictures = draw_all(other_species(options.species), options.pictures, BACKBONE["image_size"])
+    images = draw_all(other_species(options.species), options.images, BACKBONE["image_size"])
     drawn = time.time()
-    print(f"drew {options.species * options.pictures} pictures in {drawn - started:.0f} s", flush=True)
+    print(f"drew {options.species * options.images} images in {drawn - started:.0f} s", flush=True)
 
-    kept = options.pictures // 10
-    labels = torch.arange(options.species)[:, None].expand(-1, options.pictures)
-    held_out, held_labels = pictures[:, :kept].flatten(0, 1), labels[:, :kept].flatten()
-    train, train_labels = pictures[:, kept:].flatten(0, 1), labels[:, kept:].flatten()
+    kept = options.images // 10
+    labels = torch.arange(options.species)[:, None].expand(-1, options.images)
+    held_out, held_labels = images[:, :kept].flatten(0, 1), labels[:, :kept].flatten()
+    train, train_labels = images[:, kept:].flatten(0, 1), labels[:, kept:].flatten()
 
     model = timm.create_model(BACKBONE["name"], num_classes=options.species, **BACKBONE["options"])
     model = model.to(memory_format=torch.channels_last)
@@ -133,7 +133,7 @@ def main() -> None:
         "image_size": str(BACKBONE["image_size"]),
         "mean": json.dumps(BACKBONE["mean"]),
         "std": json.dumps(BACKBONE["std"]),
-        "pretraining": f"{options.species} drawn species x {options.pictures - kept} pictures, labels are the species",
+        "pretraining": f"{options.species} drawn species x {options.images - kept} images, labels are the species",
         "command": "scripts/pretrain_fieldguide_backbone.py "
         + " ".join(f"--{key} {value}" for key, value in vars(options).items() if key != "out"),
         "held_out_accuracy": f"{right:.4f}",

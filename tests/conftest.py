@@ -23,11 +23,11 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_guide(tmp_path_factory) -> Path:
-    """A dataset folder of 12 drawn species x 6 pictures at 64 px."""
+    """A dataset folder of 12 drawn species x 6 images at 64 px."""
     from unseen.fieldguide import build
 
     folder = tmp_path_factory.mktemp("data") / "tiny"
-    build(folder, species=12, pictures=6, size=64, workers=1)
+    build(folder, species=12, images=6, size=64, workers=1)
     return folder
 
 

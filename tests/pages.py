@@ -16,7 +16,7 @@ class Section:
     heading: str = ""
     text: str = ""
     tables: list[list[list[str]]] = field(default_factory=list)
-    pictures: int = 0
+    images: int = 0
 
 
 class Page(HTMLParser):
@@ -50,7 +50,7 @@ class Page(HTMLParser):
             self.headings.append(int(tag[1]))
         inside = self.section
         if inside is not None:
-            inside.pictures += tag == "img"
+            inside.images += tag == "img"
             if tag == "table":
                 inside.tables.append([])
             elif tag == "tr":

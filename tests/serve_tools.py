@@ -1,4 +1,4 @@
-"""What tests of the server share: pictures as bytes, a client without a network, a server on a port."""
+"""What tests of the server share: images as bytes, a client without a network, a server on a port."""
 
 from __future__ import annotations
 

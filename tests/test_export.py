@@ -1,4 +1,4 @@
-"""The ONNX graph equals torch, for every method, for any number of pictures and classes."""
+"""The ONNX graph equals torch, for every method, for any number of images and classes."""
 
 from __future__ import annotations
 
@@ -66,15 +66,15 @@ def make(name, spec, settings=None, store_dtype="float16", quick=True):
     )
 
 
-def run(path, pictures, vectors, seen):
+def run(path, images, vectors, seen):
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(None, dict(zip(INPUTS, (pictures, vectors, seen), strict=True))), strict=True))
+    return dict(zip(names, session.run(None, dict(zip(INPUTS, (images, vectors, seen), strict=True))), strict=True))
 
 
-def torch_scores(recognizer, pictures, vectors, seen):
-    """Class scores from pictures, by the recognizer's own steps."""
-    pixels = recognizer.backbone.transform.normalized(torch.from_numpy(pictures).permute(0, 3, 1, 2))
+def torch_scores(recognizer, images, vectors, seen):
+    """Class scores from images, by the recognizer's own steps."""
+    pixels = recognizer.backbone.transform.normalized(torch.from_numpy(images).permute(0, 3, 1, 2))
     method = recognizer.method
     with torch.inference_mode():
         if not method.end_to_end:
@@ -84,9 +84,9 @@ def torch_scores(recognizer, pictures, vectors, seen):
         return method.class_scores(branches, classes).numpy(), method.fused_attribute_scores(branches).numpy()
 
 
-def example(pictures, classes, seed=0):
+def example(images, classes, seed=0):
     rng = np.random.default_rng(seed)
-    pixels = rng.integers(0, 256, (pictures, SIZE, SIZE, 3), dtype=np.uint8)
+    pixels = rng.integers(0, 256, (images, SIZE, SIZE, 3), dtype=np.uint8)
     return pixels, rng.normal(size=(classes, K)).astype(np.float32), rng.random(classes) < 0.5
 
 
@@ -95,11 +95,11 @@ def test_every_method_equals_torch(name, tiny_backbone, tmp_path):
     recognizer = make(name, tiny_backbone)
     exported = export_onnx(recognizer, tmp_path / "m.onnx")
     assert max(exported.differences.values()) <= 1e-4
-    for pictures, classes in ((1, 1), (5, 9), (1, 4), (3, 1)):  # the graph was made with 2 and 3
-        inputs = example(pictures, classes, seed=classes)
+    for images, classes in ((1, 1), (5, 9), (1, 4), (3, 1)):  # the graph was made with 2 and 3
+        inputs = example(images, classes, seed=classes)
         found = run(exported.model, *inputs)
         scores, attribute_scores = torch_scores(recognizer, *inputs)
-        assert found["scores"].shape == (pictures, classes)
+        assert found["scores"].shape == (images, classes)
         assert np.abs(found["scores"] - scores).max() <= 1e-4 * np.abs(scores).max()
         assert np.abs(found["attribute_scores"] - attribute_scores).max() <= 1e-4 * np.abs(attribute_scores).max()
         if classes > 1:
@@ -113,13 +113,13 @@ def test_every_method_equals_torch(name, tiny_backbone, tmp_path):
 def test_maps_equal_torch_and_add_up(name, tiny_backbone, tmp_path):
     recognizer = make(name, tiny_backbone)
     exported = export_onnx(recognizer, tmp_path / "m.onnx", maps=True)
-    pictures, vectors, seen = example(3, 4)
-    found = run(exported.model, pictures, vectors, seen)
+    images, vectors, seen = example(3, 4)
+    found = run(exported.model, images, vectors, seen)
     h, w = recognizer.backbone.grids[-1]
     assert found["contributions"].shape == (3, K, h, w)
     summed = found["contributions"].sum(axis=(2, 3))
     np.testing.assert_allclose(summed, found["attribute_scores"], atol=1e-5 * np.abs(summed).max() * h * w)
-    pixels = recognizer.backbone.transform.normalized(torch.from_numpy(pictures).permute(0, 3, 1, 2))
+    pixels = recognizer.backbone.transform.normalized(torch.from_numpy(images).permute(0, 3, 1, 2))
     with torch.inference_mode():
         method = recognizer.method
         raw = pixels if method.end_to_end else recognizer.backbone(pixels)[0].half().float()
@@ -148,7 +148,7 @@ def test_the_files_beside_the_graph_and_the_check(tiny_backbone, tmp_path):
     exported = export_onnx(recognizer, tmp_path / "new" / "birds.onnx")
     assert {p.name for p in (tmp_path / "new").iterdir()} == {"birds.onnx", "birds.json", "birds-classes.csv"}
     facts = json.loads(exported.facts.read_text())
-    assert facts["picture"] == {"size": SIZE, "short_side": SIZE, "interpolation": "bicubic", "background": "white"}
+    assert facts["image"] == {"size": SIZE, "short_side": SIZE, "interpolation": "bicubic", "background": "white"}
     assert (facts["gamma"], facts["temperature"], facts["threshold"]) == (0.25, 0.5, 0.125)
     assert facts["attributes"] == list(ATTRIBUTES.names)
     with exported.classes.open(newline="") as file:

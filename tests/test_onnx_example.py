@@ -33,16 +33,16 @@ def script():
     return module
 
 
-def answers(model, pictures, *options):
-    command = [sys.executable, "-c", ALONE, str(SCRIPT), str(model), *map(str, pictures), *options]
+def answers(model, images, *options):
+    command = [sys.executable, "-c", ALONE, str(SCRIPT), str(model), *map(str, images), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found, current, lines = {}, "", re.findall(r"^(?:  ( *[\d.]+)%  (.*)|(.*))$", done.stdout, re.MULTILINE)
-    for percent, name, picture in lines:
+    for percent, name, image in lines:
         if name:
             found[current].append((name, float(percent) / 100))
-        elif picture:
-            current = picture
+        elif image:
+            current = image
             found[current] = []
     return found
 
@@ -77,11 +77,11 @@ def said(prediction):
 
 def test_the_same_answers_without_torch(trained):
     recognizer, model, dataset = trained
-    pictures = dataset.paths()[::9]
-    found = answers(model, pictures)
-    assert list(found) == [str(p) for p in pictures]
-    for prediction in recognizer.predict(pictures, top=5):
-        ours, theirs = said(prediction), found[prediction.picture]
+    images = dataset.paths()[::9]
+    found = answers(model, images)
+    assert list(found) == [str(p) for p in images]
+    for prediction in recognizer.predict(images, top=5):
+        ours, theirs = said(prediction), found[prediction.image]
         assert [name for name, _ in theirs] == [name for name, _ in ours]
         np.testing.assert_allclose([c for _, c in theirs], [c for _, c in ours], atol=1e-3)
 
@@ -94,10 +94,10 @@ def test_another_class_table(trained, tmp_path):
         for name in before.names[2:6]:
             recognizer.remove_class(name)
         recognizer.table.to_csv(tmp_path / "own.csv")
-        pictures = dataset.paths()[:2]
-        found = answers(model, pictures, "--classes", str(tmp_path / "own.csv"), "--top", "99")
-        for prediction in recognizer.predict(pictures, top=99):
-            assert [n for n, _ in found[prediction.picture]] == [n for n, _ in said(prediction)]
+        images = dataset.paths()[:2]
+        found = answers(model, images, "--classes", str(tmp_path / "own.csv"), "--top", "99")
+        for prediction in recognizer.predict(images, top=99):
+            assert [n for n, _ in found[prediction.image]] == [n for n, _ in said(prediction)]
     finally:
         recognizer.table = before
 
@@ -111,20 +111,20 @@ def test_below_the_threshold_it_says_so(trained, tmp_path):
         model = export_onnx(recognizer, tmp_path / "m.onnx", check=False).model
     finally:
         recognizer.threshold = None
-    picture = dataset.paths()[0]
-    assert list(answers(model, [picture], "--top", "1")) == [f"{picture}: unknown, the nearest are"]
+    image = dataset.paths()[0]
+    assert list(answers(model, [image], "--top", "1")) == [f"{image}: unknown, the nearest are"]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "CMYK"])
 @pytest.mark.parametrize("size", [(100, 80), (80, 100), (31, 64), (64, 64), (301, 77), (65, 64)])
 def test_the_same_bytes(script, tmp_path, mode, size):
     rng = np.random.default_rng(0)
-    picture = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 4), dtype=np.uint8), "RGBA").convert(mode)
+    image = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 4), dtype=np.uint8), "RGBA").convert(mode)
     path = tmp_path / f"a.{'tif' if mode == 'CMYK' else 'png'}"
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
-    picture.save(path, exif=exif)
+    image.save(path, exif=exif)
     for crop in (1.0, 0.875):
         transform = Transform(64, (0.5,) * 3, (0.5,) * 3, crop)
         expected = transform.cropped(path).permute(1, 2, 0).numpy()
-        np.testing.assert_array_equal(script.read_picture(path, 64, transform.short_side), expected)
+        np.testing.assert_array_equal(script.read_image(path, 64, transform.short_side), expected)

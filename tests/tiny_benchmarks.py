@@ -1,4 +1,4 @@
-"""The field's benchmarks in small: few classes and pictures, the layout and formats of the official files.
+"""The field's benchmarks in small: few classes and images, the layout and formats of the official files.
 
 Class names of the split are in another order than the official lists, as in the real files, and the paths of
 ``res101.mat`` are those of another machine. What a test wants to spoil it changes before the files are written.
@@ -15,9 +15,9 @@ import h5py
 import numpy as np
 import scipy.io
 from PIL import Image
-from unseen.releases.facts import Facts
 
 from unseen.releases import BENCHMARKS, Benchmark
+from unseen.releases.facts import Facts
 
 CLASSES, UNSEEN, EACH, TRAINED = 8, 2, 5, 4
 ORDER = [3, 0, 6, 1, 7, 4, 2, 5]
@@ -61,7 +61,7 @@ def save(path: Path, content: dict[str, Any], v73: bool = False) -> None:
     save_v73(path, content) if v73 else scipy.io.savemat(path, content)
 
 
-def picture(path: Path, seed: int = 0, size: tuple[int, int] = (24, 20)) -> None:
+def image(path: Path, seed: int = 0, size: tuple[int, int] = (24, 20)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
@@ -109,7 +109,7 @@ class Tiny:
             "trainval_loc": ~unseen & (turn < TRAINED),
             "test_seen_loc": ~unseen & (turn >= TRAINED),
             "test_unseen_loc": unseen,
-            # as in the real releases, with test-seen pictures
+            # as in the real releases, with test-seen images
             "train_loc": labels < CLASSES - UNSEEN - 2,
             "val_loc": ~unseen & (labels >= CLASSES - UNSEEN - 2),
         }
@@ -146,7 +146,7 @@ class Tiny:
             return f"jpg/image_{self.numbers[row]:05d}.jpg"
         if self.name == "apy":
             yahoo = ORDER[label] > 5
-            # two pictures of a class share a photograph
+            # two images of a class share a photograph
             return f"ayahoo_test_images/{name}_{row // 2}.jpg" if yahoo else f"JPEGImages/2008_{row // 2:06d}.jpg"
         return f"JPEGImages/{name}/{name}_{10001 + row}.jpg"
 
@@ -174,13 +174,13 @@ class Tiny:
             (self.root / f"{self.key}_attribute.pkl").write_bytes(pickle.dumps(vectors, protocol=3))
         return self.benchmark
 
-    def _pictures(self, folder: str) -> None:
+    def _images(self, folder: str) -> None:
         for i, place in enumerate(self.places):
-            picture(self.root / folder / place, i)
+            image(self.root / folder / place, i)
 
     def _cub(self) -> None:
         base = self.root / "CUB_200_2011"
-        self._pictures("CUB_200_2011")
+        self._images("CUB_200_2011")
         files = sorted(p.removeprefix("images/") for p in self.places)
         text(base / "classes.txt", [f"{i + 1} {n}" for i, n in enumerate(self.official)])
         text(base / "images.txt", [f"{i + 1} {f}" for i, f in enumerate(files)])
@@ -200,14 +200,14 @@ class Tiny:
         text(base / "predicate-matrix-binary.txt", [" ".join(str(int(v > 40)) for v in row) for row in self.values])
 
     def _awa2(self) -> None:
-        self._pictures("Animals_with_Attributes2")
+        self._images("Animals_with_Attributes2")
         self._animals("Animals_with_Attributes2")
 
     def _awa1(self) -> None:
         self._animals("Animals_with_Attributes")
 
     def _sun(self) -> None:
-        self._pictures("")
+        self._images("")
         base = self.root / "SUNAttributeDB"
         save(base / "attributes.mat", {"attributes": cells([f"sailing/ boating {k}" for k in range(self.attributes)])})
         shuffled = np.random.default_rng(3).permutation(len(self.places))
@@ -221,7 +221,7 @@ class Tiny:
         for row, place in enumerate(self.places):
             name = self.official[ORDER[row // EACH]]
             yahoo = place.startswith("ayahoo")
-            picture(self.root / ("" if yahoo else "VOCdevkit/VOC2008") / place, row // 2)
+            image(self.root / ("" if yahoo else "VOCdevkit/VOC2008") / place, row // 2)
             box = f"{1 + row % 3} 2 {9 + row % 3} 15"
             attributes = " ".join(str(int(v)) for v in self.values[ORDER[row // EACH]])
             target = "ayahoo_test" if yahoo else ("apascal_train" if row % 2 else "apascal_test")
@@ -231,7 +231,7 @@ class Tiny:
         text(self.root / "attribute_data" / "attribute_names.txt", [f"Sign {k}" for k in range(self.attributes)])
 
     def _flo(self) -> None:
-        self._pictures("")
+        self._images("")
         save(self.root / "imagelabels.mat", {"labels": (self.own_labels + 1).astype(np.uint8)[None]})
         ids = {name: np.array(list(i), dtype=np.uint16)[None] for name, i in self.set_ids.items()}
         save(self.root / "setid.mat", ids)

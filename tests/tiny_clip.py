@@ -10,7 +10,7 @@ SIZE, PATCH, CHANNELS = 32, 8, 24
 
 
 def make(folder: Path, kind: str, seed: int = 0) -> Path:
-    """Save a model, its tokenizer and its picture processor; returns the folder."""
+    """Save a model, its tokenizer and its image processor; returns the folder."""
     import torch
     import transformers
 

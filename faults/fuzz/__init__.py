@@ -22,7 +22,7 @@ MODULES: tuple[str, ...] = (
     "experiments",
     "models",
     "options",
-    "pictures",
+    "images",
     "requests",
 )
 """Modules of this package; each holds one or more targets."""

@@ -92,7 +92,7 @@ class Vectors(Target):
 
 
 class References(Target):
-    """The attribute scores of the training pictures, an .npz."""
+    """The attribute scores of the training images, an .npz."""
 
     name: ClassVar[str] = "npz"
     weight: ClassVar[float] = 0.6

@@ -1,4 +1,4 @@
-"""Dataset folders as they are found on disks, and lists of pictures."""
+"""Dataset folders as they are found on disks, and lists of images."""
 
 # ruff: noqa: E501 - lists of odd values
 from __future__ import annotations
@@ -14,7 +14,7 @@ from random import Random
 from typing import ClassVar
 
 from faults.fuzz.mutate import spoil
-from faults.fuzz.tables import as_csv, good_folder, picture
+from faults.fuzz.tables import as_csv, good_folder, image
 from faults.fuzz.target import Case, Target, WrongResultError
 
 
@@ -29,7 +29,7 @@ class Folders(Target):
         import unseen.data.folder  # noqa: F401
 
         for number in range(18):
-            picture(number)
+            image(number)
 
     def make(self, rng: Random, folder: Path) -> Case:  # noqa: D102
         root, said = folder / "birds", []
@@ -70,11 +70,11 @@ class Folders(Target):
         inside = os.path.realpath(root)
         outside = [p for p in dataset.paths() if not os.path.realpath(p).startswith(inside + os.sep)]
         if outside:
-            raise WrongResultError(f"a picture outside the folder: {outside[0]}")
+            raise WrongResultError(f"an image outside the folder: {outside[0]}")
         if len(set(dataset.files)) != len(dataset.files) or (
             (root / "images").is_dir() and any(not p.is_file() for p in dataset.paths())
         ):
-            raise WrongResultError("a picture twice, or one that is not there")
+            raise WrongResultError("an image twice, or one that is not there")
 
 
 def _any(root: Path, rng: Random) -> Path:
@@ -111,7 +111,7 @@ def _loop(root: Path, rng: Random) -> None:
 def _outside(root: Path, rng: Random) -> None:
     other = root.parent / "elsewhere"
     other.mkdir(exist_ok=True)
-    (other / "9.jpg").write_bytes(picture(17))
+    (other / "9.jpg").write_bytes(image(17))
     path = rng.choice([p for p in (root / "images").rglob("*") if p.is_dir()])
     (path / "link").symlink_to(other)
     (path / "9.jpg").symlink_to(other / "9.jpg")
@@ -168,7 +168,7 @@ def _deep(root: Path, rng: Random) -> None:
     for i in range(rng.choice((20, 150))):
         path = path / f"d{i}"
     path.mkdir(parents=True)
-    (path / "x.jpg").write_bytes(picture(16))
+    (path / "x.jpg").write_bytes(image(16))
 
 
 def _pipe(root: Path, rng: Random) -> None:
@@ -208,7 +208,7 @@ _WAYS = (
 
 
 class Lists(Target):
-    """Pictures for `predict`: files, folders, patterns, lists and standard input."""
+    """Images for `predict`: files, folders, patterns, lists and standard input."""
 
     name: ClassVar[str] = "lists"
 
@@ -225,12 +225,12 @@ class Lists(Target):
             ))  # fmt: skip
             return Case(f"source {source[:30]!r}", data=([source], [], b"0.jpg\n\x00\n\xff\n"))
         name = rng.choice(("list.txt", "list.csv", "list.tsv"))
-        lines = ["picture,other" if name != "list.txt" else "0.jpg", *(rng.choice((
+        lines = ["image,other" if name != "list.txt" else "0.jpg", *(rng.choice((
             "0.jpg", "1.jpg,x", "", "../x", "nowhere.jpg", "x" * 5000, '"', '"a\nb"', "\x00", "a\x00b,1", "é.jpg", ",,,", " 0.jpg ", "\t", "/etc/passwd", "\U0001f426", "y" * 200_000,
         )) for _ in range(rng.randint(0, 6)))]  # fmt: skip
         if rng.random() < 0.2:
             lines[0] = rng.choice(
-                ("file,picture", "", "nothing", "picture,picture", "\ufeffpicture", "PICTURE", '"picture', "\x00")
+                ("file,image", "", "nothing", "image,image", "\ufeffimage", "IMAGE", '"image', "\x00")
             )
         content, said = (
             rng.choice(("\n", "\r\n", "\r"))
@@ -246,13 +246,13 @@ class Lists(Target):
         return Case(f"{name}: {said}", (name,), data=([], [name], b""))
 
     def run(self, case: Case, folder: Path) -> None:  # noqa: D102
-        from unseen.data.finding import FoundPictures
+        from unseen.data.finding import FoundImages
 
         sources, lists, given = case.data
         sys.stdin = io.TextIOWrapper(io.BytesIO(given))
-        pictures = FoundPictures(sources, [folder / name for name in lists])
-        found = list(pictures)
-        if found != list(pictures):
-            raise WrongResultError("read twice, the pictures are others")
+        images = FoundImages(sources, [folder / name for name in lists])
+        found = list(images)
+        if found != list(images):
+            raise WrongResultError("read twice, the images are others")
         for path in found:
             str(path).encode("utf-8", "surrogateescape")

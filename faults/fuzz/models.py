@@ -104,7 +104,7 @@ def small_run(folder: Path) -> Path:
     from unseen.training.run import fit
 
     torch.set_num_threads(1)
-    build(folder / "birds", species=12, pictures=6, size=64, workers=1)
+    build(folder / "birds", species=12, images=6, size=64, workers=1)
     spec = BackboneSpec(name="test_resnet", weights="random", image_size=64, options={"output_stride": 16})
     config = RunConfig(
         method="msdn", dataset=str(folder / "birds"), backbone=spec, recipe={"epochs": "1"}, vectors="random"
@@ -115,7 +115,7 @@ def small_run(folder: Path) -> Path:
 
 
 class Models(Target):
-    """A saved folder or a run with one file spoilt, loaded to name a picture."""
+    """A saved folder or a run with one file spoilt, loaded to name an image."""
 
     name: ClassVar[str] = "models"
     weight: ClassVar[float] = 2.5
@@ -130,9 +130,9 @@ class Models(Target):
 
         small_run(folder)
         type(self).shared = folder
-        self.picture = Image.fromarray(np.random.default_rng(1).integers(0, 255, (80, 100, 3), dtype=np.uint8))
+        self.image = Image.fromarray(np.random.default_rng(1).integers(0, 255, (80, 100, 3), dtype=np.uint8))
         recognizer = Recognizer.load(folder / "saved", device="cpu")
-        next(recognizer.predict(self.picture))
+        next(recognizer.predict(self.image))
 
     def make(self, rng: Random, folder: Path) -> Case:  # noqa: D102
         kind = rng.choice(("saved", "run"))
@@ -175,7 +175,7 @@ class Models(Target):
         from unseen.recognizer import Recognizer
 
         recognizer = Recognizer.load(folder / "model", device="cpu")
-        found = next(recognizer.predict(self.picture))
+        found = next(recognizer.predict(self.image))
         if not all(0 <= c.confidence <= 1 and math.isfinite(c.confidence) for c in found.candidates):
             raise WrongResultError(f"confidence {found.candidates[0].confidence}")
         if recognizer.references_file is not None:

@@ -128,13 +128,13 @@ class Commands(Target):
         self.shared = getattr(Models, "shared", None) or folder
         if self.shared == folder:
             small_run(folder)
-        self.picture = next((self.shared / "birds" / "images").rglob("*.*"))
-        next(Recognizer.load(self.shared / "run", device="cpu").predict(self.picture))
+        self.image = next((self.shared / "birds" / "images").rglob("*.*"))
+        next(Recognizer.load(self.shared / "run", device="cpu").predict(self.image))
 
     def make(self, rng: Random, folder: Path) -> Case:  # noqa: D102
         model = folder / "model"
         shutil.copytree(self.shared / "saved", model)
-        odd, picture = (lambda: rng.choice(VALUES)), str(self.picture)
+        odd, image = (lambda: rng.choice(VALUES)), str(self.image)
         name = rng.choice(
             [*(line.split(",")[0] for line in (model / "classes.csv").read_text().splitlines()[1:3]), odd()]
         )
@@ -143,19 +143,19 @@ class Commands(Target):
         (folder / "new.csv").write_bytes(as_csv(rows, rng, plain=True))
         (folder / "names.txt").write_text(f"{name}\n{odd()}\n".encode("utf-8", "replace").decode(), encoding="utf-8")
         words = rng.choice((
-            ["predict", "model", picture, "--top", odd()], ["predict", "model", picture, "--only", odd()], ["predict", "model", picture, "--only", "@names.txt", "--unknown", odd()],
-            ["predict", "model", picture, "--exclude", name, "--among", odd()], ["predict", "model", picture, "--output", odd()], ["predict", odd(), picture], ["predict", "model", odd()],
-            ["predict", "model", picture, "--output", rng.choice(("a.csv", "a.json", "a.jsonl", "a.parquet", "a.txt", "a", "model", "nowhere/a.csv", "x" * 300 + ".csv"))],
-            ["predict", "model", picture, "--batch-size", odd(), "--workers", odd()], ["predict", "model", picture, "--seed", odd()], ["predict", "model", picture, "--device", odd()],
+            ["predict", "model", image, "--top", odd()], ["predict", "model", image, "--only", odd()], ["predict", "model", image, "--only", "@names.txt", "--unknown", odd()],
+            ["predict", "model", image, "--exclude", name, "--among", odd()], ["predict", "model", image, "--output", odd()], ["predict", odd(), image], ["predict", "model", odd()],
+            ["predict", "model", image, "--output", rng.choice(("a.csv", "a.json", "a.jsonl", "a.parquet", "a.txt", "a", "model", "nowhere/a.csv", "x" * 300 + ".csv"))],
+            ["predict", "model", image, "--batch-size", odd(), "--workers", odd()], ["predict", "model", image, "--seed", odd()], ["predict", "model", image, "--device", odd()],
             ["classes", "add", "model", name, "--set", f"{attribute}={odd()}"], ["classes", "add", "model", odd(), "--attributes", "new.csv"], ["classes", "add", "model", "--attributes", "new.csv"],
             ["classes", "edit", "model", name, "--set", f"{attribute}={odd()}"], ["classes", "remove", "model", name], ["classes", "rename", "model", name, odd()], ["classes", "show", "model", name],
             ["classes", "closest", "model", name], ["classes", "separate", "model", name, odd()], ["classes", "list", odd()],
-            ["explain", "model", picture, "--class", odd(), "-o", "x.png"], ["explain", "model", picture, "--correct", f"{attribute}={odd()}", "-o", "x.png"],
-            ["explain", "model", picture, "-o", rng.choice(("x.txt", "x", "", "model"))], ["save", "model", odd()], ["save", "model", "new", "--licence", odd(), "--author", odd()],
+            ["explain", "model", image, "--class", odd(), "-o", "x.png"], ["explain", "model", image, "--correct", f"{attribute}={odd()}", "-o", "x.png"],
+            ["explain", "model", image, "-o", rng.choice(("x.txt", "x", "", "model"))], ["save", "model", odd()], ["save", "model", "new", "--licence", odd(), "--author", odd()],
             ["init", odd()], ["check", odd()], ["list", odd()], ["list", "experiments", "--method", odd()], ["report", odd()], ["evaluate", odd()], ["evaluate", "model", "--gamma", odd()],
             ["train", odd(), odd()], ["train", "fieldguide", odd()], ["reproduce", odd(), odd()], ["prepare", odd(), odd()], ["import", odd(), odd()], ["export", "model", odd()],
             ["vectors", "names.txt", "--from", odd(), "-o", "x.npy"], ["vectors", odd(), "--from", "names.txt"], ["figures", odd(), "--kind", odd()], ["pointing", odd()], [odd(), odd()], [odd()],
-            ["compare", odd(), "model"], ["ablate", odd(), "model", "--sweep", odd()], ["predict", "model", picture, "--json", "--top", odd()],
+            ["compare", odd(), "model"], ["ablate", odd(), "model", "--sweep", odd()], ["predict", "model", image, "--json", "--top", odd()],
         ))  # fmt: skip
         words = ["x" if w == "/" else w.replace("\x00", "0") for w in words]
         return Case(f"unseen {' '.join(w[:60] for w in words)!r}", data=[w[:4000] for w in words])

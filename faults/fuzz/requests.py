@@ -12,9 +12,9 @@ from typing import Any
 
 import h11
 
+from faults.fuzz.images import RECIPES, drawn, encoded
 from faults.fuzz.model import ATTRIBUTES, CLASSES, small_recognizer
 from faults.fuzz.mutate import spoil
-from faults.fuzz.pictures import RECIPES, drawn, encoded
 from faults.fuzz.target import Case, Target, WrongResultError
 
 HOST = "127.0.0.1:8000"
@@ -145,12 +145,10 @@ def multipart(rng: Random) -> bytes:
     """A form as browsers send it, more or less."""
     parts = []
     for _ in range(rng.choice([0, 1, 1, 2, 5, 70, 1100])):
-        field = rng.choice(
-            ["pictures", "picture", "picture", "pictures", "top", "among", "only", "target", "preview", "\xff"]
-        )
+        field = rng.choice(["images", "image", "image", "images", "top", "among", "only", "target", "preview", "\xff"])
         disposition = f'Content-Disposition: form-data; name="{field}"'
         body: bytes = rng.choice(TEXTS).encode("utf-8", "surrogatepass")[:6000]
-        if field.startswith("picture") and rng.random() < 0.9:
+        if field.startswith("image") and rng.random() < 0.9:
             name = rng.choice(["a.png", "../../x.png", "C:\\x.png", 'a\\"b.png', "%00.png", "", "x" * 3000, "\xe4.png"])
             disposition += f'; filename="{name}"'
             body = rng.choice(RECIPES)(rng) if rng.random() < 0.3 else encoded(drawn(rng), "PNG")
@@ -347,7 +345,7 @@ class Requests(Target):
         if errors.found:
             raise WrongResultError(errors.found[0])
         files = (
-            b'--b\r\nContent-Disposition: form-data; name="pictures"; filename="a.png"\r\n\r\n'
+            b'--b\r\nContent-Disposition: form-data; name="images"; filename="a.png"\r\n\r\n'
             + self.sound
             + b"\r\n--b--\r\n"
         )
@@ -409,7 +407,7 @@ def _check(sent: bytes) -> list[tuple[int, dict[bytes, bytes], bytes]]:
             raise WrongResultError(f"status {status}: {body[:300]!r}")
         if status >= 400:
             said = json.loads(body)
-            if set(said) != {"error", "mend"} or not all(v.isprintable() and 0 < len(v) < 600 for v in said.values()):
+            if set(said) != {"error", "hint"} or not all(v.isprintable() and 0 < len(v) < 600 for v in said.values()):
                 raise WrongResultError(f"status {status}: {body[:300]!r}")
         found.append((status, headers, body))
         if parser.our_state is h11.MUST_CLOSE or parser.their_state is not h11.DONE:

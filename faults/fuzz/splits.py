@@ -23,7 +23,7 @@ PARTS = {
 
 
 def split() -> dict[str, Any]:
-    """What an `att_splits.mat` of 4 classes and 12 pictures holds."""
+    """What an `att_splits.mat` of 4 classes and 12 images holds."""
     values = np.arange(1.0, N * K + 1).reshape(K, N)
     return {
         "allclasses_names": np.array([[f"bird {i}"] for i in range(N)], object),

@@ -254,7 +254,7 @@ def written(rows: Rows, rng: Random, kinds: bool = True) -> tuple[str, bytes]:
 
 
 @cache
-def picture(number: int) -> bytes:
+def image(number: int) -> bytes:
     """A small photograph, another for every number."""
     import numpy as np
     from PIL import Image
@@ -273,7 +273,7 @@ def good_folder(rng: Random, root: Path) -> dict[str, Rows]:
     for i, name in enumerate(names):
         (root / "images" / name).mkdir(parents=True)
         for k in range(3):
-            (root / "images" / name / f"{k}.jpg").write_bytes(picture(3 * i + k))
+            (root / "images" / name / f"{k}.jpg").write_bytes(image(3 * i + k))
             split = "test_unseen" if i == len(names) - 1 else ("test_seen" if k == 2 else "trainval")
             images.append([f"{name}/{k}.jpg", name, split])
     attributes: Rows = [["attribute", "group", "part"], *([name, "g", "p"] for name in classes[0][2:])]
@@ -300,7 +300,7 @@ class Tables(Target):
         import unseen.data.folder  # noqa: F401
 
         for number in range(18):
-            picture(number)
+            image(number)
 
     def make(self, rng: Random, folder: Path) -> Case:  # noqa: D102
         root = folder / "birds"

@@ -1,4 +1,4 @@
-"""The errors that a person can mend, and nothing else."""
+"""The errors that a person can fix, and nothing else."""
 
 _LONGEST = 500
 """Characters of each of the three parts of a line; a damaged file can make them as long as itself."""
@@ -7,22 +7,22 @@ _JOINERS = "\u200c\u200d"
 
 
 class UnseenError(Exception):
-    """A mistake in what the user gave: one line that names the place and the mend.
+    """A mistake in what the user gave: one line that names the place and the hint.
 
     The command line prints it without a traceback and exits with status 2.
 
     Args:
         problem: what is wrong.
         where: the file, row, column or option at fault.
-        mend: what to do about it.
+        hint: what to do about it.
     """
 
-    def __init__(self, problem: str, *, where: object = None, mend: str | None = None) -> None:
+    def __init__(self, problem: str, *, where: object = None, hint: str | None = None) -> None:
         self.problem = problem
         self.where = None if where is None else str(where)
-        self.mend = mend
+        self.hint = hint
         where_text = "" if self.where is None else f"{_readable(self.where)}: "
-        super().__init__(where_text + _readable(problem) + ("" if mend is None else f" — {_readable(mend)}"))
+        super().__init__(where_text + _readable(problem) + ("" if hint is None else f" — {_readable(hint)}"))
 
 
 def _readable(text: str) -> str:
@@ -36,7 +36,7 @@ def _readable(text: str) -> str:
 
 
 class DataError(UnseenError):
-    """A table, split or picture that does not hold together."""
+    """A table, split or image that does not hold together."""
 
 
 class StoreError(UnseenError):

@@ -1,7 +1,7 @@
-"""A recognizer as one ONNX graph: pictures and a class table in, class scores and attribute scores out.
+"""A recognizer as one ONNX graph: images and a class table in, class scores and attribute scores out.
 
 The class table is an input, so that classes come and go without a new export. Everything that the numbers depend on is
-in the graph: normalisation of the picture, backbone, rounding of the regions, method, and the form in which the method
+in the graph: normalisation of the image, backbone, rounding of the regions, method, and the form in which the method
 scores with the class vectors. Resizing and cropping, and the confidence, are the reader's: what they need is in a JSON
 file beside the graph.
 """
@@ -35,7 +35,7 @@ TOLERANCE = 1e-4
 """Largest difference of scores and attribute scores from torch that is let pass, in units of the largest of them."""
 MAP_TOLERANCE = 1e-3
 """The same of maps: a single region's features may be rounded to the other side, which is 5e-4 in float16."""
-INPUTS = ("pictures", "class_vectors", "seen")
+INPUTS = ("images", "class_vectors", "seen")
 SCORES = ("scores", "attribute_scores")
 _EXTRA = "pip install 'unseen[export]'"
 
@@ -74,15 +74,15 @@ class Graph(nn.Module):
         self.register_buffer("mean", torch.tensor(transform.mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(transform.std).view(3, 1, 1))
 
-    def forward(self, pictures: Tensor, class_vectors: Tensor, seen: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, images: Tensor, class_vectors: Tensor, seen: Tensor) -> tuple[Tensor, ...]:
         """Scores, in the order of :meth:`outputs`.
 
         Args:
-            pictures: uint8 ``(B, S, S, 3)``, RGB, resized and cropped.
+            images: uint8 ``(B, S, S, 3)``, RGB, resized and cropped.
             class_vectors: float32 ``(N, K)`` attribute values in the table's unit.
             seen: bool ``(N,)``.
         """
-        inputs = (pictures.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+        inputs = (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
         if self.backbone is not None:
             inputs = self.backbone(inputs)[0].to(self.store_dtype).float()
         classes = _TracedClasses(class_vectors, seen)
@@ -102,12 +102,12 @@ class Graph(nn.Module):
         """Names of what :meth:`forward` gives; with maps, the sub-nets' attention last."""
         if not self.maps:
             return list(SCORES)
-        size = self.backbone.transform.size if self.backbone is not None else self._picture_size()
+        size = self.backbone.transform.size if self.backbone is not None else self._image_size()
         inputs = torch.zeros(1, 3, size, size)
         branches = self.method.maps(inputs if self.backbone is None else self.backbone(inputs)[0])
         return [*SCORES, "contributions", *_attention(branches)]
 
-    def _picture_size(self) -> int:
+    def _image_size(self) -> int:
         backbone: Any = self.method.backbone
         return int(backbone.transform.size)
 
@@ -161,7 +161,7 @@ def export_onnx(
     graph = Graph(recognizer, maps).eval()
     names = graph.outputs()
     example = _example(recognizer, 2, 3)
-    axes: Any = {"pictures": {0: "B"}, "class_vectors": {0: "N"}, "seen": {0: "N"}}
+    axes: Any = {"images": {0: "B"}, "class_vectors": {0: "N"}, "seen": {0: "N"}}
     options: dict[str, Any] = {} if opset is None else {"opset_version": opset}
     with _quiet(), torch.no_grad():
         program: Any = torch.onnx.export(
@@ -176,7 +176,7 @@ def export_onnx(
         )
     given = program.model.opset_imports[""]
     if opset is not None and given != opset:
-        raise UnseenError(f"operator set {opset} cannot hold this graph", where="--opset", mend=f"give {given}")
+        raise UnseenError(f"operator set {opset} cannot hold this graph", where="--opset", hint=f"give {given}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
@@ -188,7 +188,7 @@ def export_onnx(
             for file in sorted(Path(folder).iterdir(), reverse=True):  # the graph after its data
                 os.replace(file, path.parent / file.name)
     except OSError as error:
-        raise UnseenError(error.strerror or str(error), where=path, mend="make room, then repeat the command") from None
+        raise UnseenError(error.strerror or str(error), where=path, hint="make room, then repeat the command") from None
     exported = Exported(path, path.with_suffix(".json"), path.with_name(f"{path.stem}-classes.csv"), differences)
     recognizer.table.to_csv(exported.classes)
     write_json(exported.facts, _facts(recognizer, exported, given, names))
@@ -196,9 +196,9 @@ def export_onnx(
 
 
 def difference_from_torch(recognizer: Recognizer, path: Path, graph: Graph) -> dict[str, float]:
-    """The largest difference between onnxruntime and torch on random pictures, of each output.
+    """The largest difference between onnxruntime and torch on random images, of each output.
 
-    Looked at are 1 and 5 pictures, with the table's classes and with two more. The unit is torch's largest value of the
+    Looked at are 1 and 5 images, with the table's classes and with two more. The unit is torch's largest value of the
     output; of contributions, which add up to attribute scores, it is the largest attribute score.
     """
     _needs("onnxruntime")
@@ -209,8 +209,8 @@ def difference_from_torch(recognizer: Recognizer, path: Path, graph: Graph) -> d
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     worst = dict.fromkeys(names, 0.0)
-    for pictures, more in ((1, 0), (5, 2)):
-        example = _example(recognizer, pictures, len(recognizer.table) + more)
+    for images, more in ((1, 0), (5, 2)):
+        example = _example(recognizer, images, len(recognizer.table) + more)
         with torch.no_grad():
             expected = dict(zip(names, (value.numpy() for value in graph(*example)), strict=True))
         given = {name: value.numpy() for name, value in zip(INPUTS, example, strict=True)}
@@ -222,11 +222,11 @@ def difference_from_torch(recognizer: Recognizer, path: Path, graph: Graph) -> d
     return worst
 
 
-def _example(recognizer: Recognizer, pictures: int, classes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Random pictures, and so many rows of the class table, from its start again where it ends."""
+def _example(recognizer: Recognizer, images: int, classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Random images, and so many rows of the class table, from its start again where it ends."""
     size, table = recognizer.backbone.transform.size, recognizer.table
-    generator = torch.Generator().manual_seed(pictures)
-    pixels = torch.randint(0, 256, (pictures, size, size, 3), dtype=torch.uint8, generator=generator)
+    generator = torch.Generator().manual_seed(images)
+    pixels = torch.randint(0, 256, (images, size, size, 3), dtype=torch.uint8, generator=generator)
     rows = np.arange(classes) % len(table)
     return pixels, torch.from_numpy(table.values[rows]).float(), torch.from_numpy(table.seen[rows])
 
@@ -241,7 +241,7 @@ def _facts(recognizer: Recognizer, exported: Exported, opset: int, outputs: list
         "classes": exported.classes.name,
         "inputs": list(INPUTS),
         "outputs": outputs,
-        "picture": {
+        "image": {
             "size": transform.size,
             "short_side": transform.short_side,
             "interpolation": "bicubic",
@@ -262,26 +262,26 @@ def _facts(recognizer: Recognizer, exported: Exported, opset: int, outputs: list
 def check_path(path: Path) -> None:
     """Raise an :class:`UnseenError` where a graph cannot be called so."""
     if path.suffix != ".onnx":
-        raise UnseenError("not a .onnx", where=path, mend="give a file name that ends in .onnx")
+        raise UnseenError("not a .onnx", where=path, hint="give a file name that ends in .onnx")
 
 
 def _possible(recognizer: Recognizer, path: Path) -> None:
     check_path(path)
     _needs("onnx", "onnxscript")
     if recognizer.device.type != "cpu":
-        raise UnseenError("only a model on the CPU is exported", mend='load it with device="cpu"')
+        raise UnseenError("only a model on the CPU is exported", hint='load it with device="cpu"')
     settings = recognizer.method.settings
     if recognizer.method.reads_text and settings.mode != "scores":
         raise UnseenError(
             f"{recognizer.method.name} in mode {settings.mode} reads texts of the classes, not a class table",
-            mend="train it with --set mode=scores",
+            hint="train it with --set mode=scores",
         )
 
 
 def _needs(*modules: str) -> None:
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
-        raise UnseenError(f"needs {' and '.join(missing)}", where="export", mend=_EXTRA)
+        raise UnseenError(f"needs {' and '.join(missing)}", where="export", hint=_EXTRA)
 
 
 @contextmanager

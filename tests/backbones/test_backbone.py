@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 from unseen.backbones.backbone import Backbone, BackboneSpec, Transform
 from unseen.errors import DataError, UnseenError
-from unseen.ground.images import open_picture, upright_rgb
+from unseen.ground.images import open_image, upright_rgb
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -287,7 +287,7 @@ class TestSpec:
         assert a == b != c
 
 
-def picture(width: int = 90, height: int = 60, mode: str = "RGB") -> Image.Image:
+def image(width: int = 90, height: int = 60, mode: str = "RGB") -> Image.Image:
     rng = np.random.default_rng(width * 1000 + height)
     return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).convert(mode)
 
@@ -309,9 +309,9 @@ class TestTransform:
                 v2.Normalize(HALF, (0.25, 0.5, 1.0)),
             ]
         )
-        found = transform(crop=crop)(picture(*size))
+        found = transform(crop=crop)(image(*size))
         assert found.shape == (3, 32, 32)
-        assert torch.equal(found, by_hand(picture(*size)))
+        assert torch.equal(found, by_hand(image(*size)))
 
     def test_values(self):
         found = transform(4)(Image.new("RGB", (8, 8), (255, 0, 51)))
@@ -322,9 +322,9 @@ class TestTransform:
         mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
         assert backbone.transform == Transform(64, mean, std, 0.9)
 
-    def test_path_and_picture_alike(self, tmp_path):
-        picture().save(tmp_path / "a.png")
-        assert torch.equal(transform()(tmp_path / "a.png"), transform()(picture()))
+    def test_path_and_image_alike(self, tmp_path):
+        image().save(tmp_path / "a.png")
+        assert torch.equal(transform()(tmp_path / "a.png"), transform()(image()))
 
 
 class TestGeometry:
@@ -341,26 +341,26 @@ class TestGeometry:
         assert t.to_input(100, 0, 600, 400) == (0, 0)
         assert t.to_input(300, 200, 600, 400) == (32, 32)
         assert t.to_input(0, 400, 600, 400) == (-16, 64)
-        assert t.to_picture(32, 16, 600, 400) == (300, 100)
+        assert t.to_image(32, 16, 600, 400) == (300, 100)
 
     @pytest.mark.parametrize(("width", "height"), [(501, 333), (333, 500), (227, 224), (17, 19)])
     @pytest.mark.parametrize("crop", [1.0, 0.875])
     def test_round_trip_and_torchvision_agrees(self, width, height, crop):
         t = transform(48, crop)
-        assert t.to_input(*t.to_picture(11.5, 30.25, width, height), width, height) == pytest.approx((11.5, 30.25))
-        # a picture that holds its own coordinates shows where its pixels went
+        assert t.to_input(*t.to_image(11.5, 30.25, width, height), width, height) == pytest.approx((11.5, 30.25))
+        # an image that holds its own coordinates shows where its pixels went
         x, y = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
         seen = v2.Resize(round(48 / crop), antialias=True)(torch.from_numpy(np.stack([x, y])))
         seen = v2.CenterCrop(48)(seen)
         for row, column in ((5, 7), (24, 24), (40, 33)):
-            expected = t.to_picture(column + 0.5, row + 0.5, width, height)
+            expected = t.to_image(column + 0.5, row + 0.5, width, height)
             found = (seen[0, row, column].item() * width, seen[1, row, column].item() * height)
             assert found == pytest.approx(expected, abs=0.1)  # sampling shifts a kernel a little
 
 
-class TestOpenPicture:
+class TestOpenImage:
     def pixels(self, path: Path) -> np.ndarray:
-        image = open_picture(path)
+        image = open_image(path)
         assert image.mode == "RGB"
         return np.asarray(image)
 
@@ -368,7 +368,7 @@ class TestOpenPicture:
     def test_exif_orientation(self, tmp_path, orientation):
         exif = Image.Exif()
         exif[0x0112] = orientation
-        picture(6, 4).save(tmp_path / "a.png", exif=exif)
+        image(6, 4).save(tmp_path / "a.png", exif=exif)
         turned = {
             1: lambda a: a,
             2: np.fliplr,
@@ -379,7 +379,7 @@ class TestOpenPicture:
             7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
             8: np.rot90,
         }[orientation]
-        np.testing.assert_array_equal(self.pixels(tmp_path / "a.png"), turned(np.asarray(picture(6, 4))))
+        np.testing.assert_array_equal(self.pixels(tmp_path / "a.png"), turned(np.asarray(image(6, 4))))
 
     def test_cmyk(self, tmp_path):
         Image.new("CMYK", (5, 5), (0, 255, 255, 0)).save(tmp_path / "a.tif")
@@ -424,17 +424,17 @@ class TestOpenPicture:
     @pytest.mark.parametrize("suffix", ["jpg", "png"])
     def test_truncated(self, tmp_path, suffix):
         path = tmp_path / f"a.{suffix}"
-        picture().save(path)
+        image().save(path)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        self.broken(path, "broken picture.*replace or remove it")
+        self.broken(path, "broken image.*replace or remove it")
 
     def test_zero_bytes_text_folder_or_nothing(self, tmp_path):
         (tmp_path / "a.jpg").touch()
-        self.broken(tmp_path / "a.jpg", "not a picture")
+        self.broken(tmp_path / "a.jpg", "not an image")
         (tmp_path / "b.jpg").write_text("<html>404</html>")
-        self.broken(tmp_path / "b.jpg", "not a picture")
+        self.broken(tmp_path / "b.jpg", "not an image")
         self.broken(tmp_path, "a folder")
-        self.broken(tmp_path / "c.jpg", "no such picture")
+        self.broken(tmp_path / "c.jpg", "no such image")
 
     def test_floating_point(self, tmp_path):
         Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(tmp_path / "a.tif")
@@ -443,7 +443,7 @@ class TestOpenPicture:
     @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
     @pytest.mark.parametrize("limit", [2000, 4000])
     def test_decompression_bomb(self, tmp_path, monkeypatch, limit):
-        picture().save(tmp_path / "a.png")
+        image().save(tmp_path / "a.png")
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)  # of 5400: beyond Pillow's error and its warning
         self.broken(tmp_path / "a.png", "too large")
 
@@ -454,17 +454,17 @@ class TestOpenPicture:
 
     def test_bad_exif_or_profile_is_no_obstacle(self, tmp_path):
         profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-        picture().save(tmp_path / "a.jpg", exif=b"Exif\x00\x00garbage", icc_profile=profile[:40])
+        image().save(tmp_path / "a.jpg", exif=b"Exif\x00\x00garbage", icc_profile=profile[:40])
         plain = io.BytesIO()
-        picture().save(plain, "jpeg")
+        image().save(plain, "jpeg")
         np.testing.assert_array_equal(self.pixels(tmp_path / "a.jpg"), np.asarray(Image.open(plain)))
 
-    def test_upright_leaves_the_given_picture(self):
-        image = picture()
-        copy = image.copy()
-        upright_rgb(image)
-        assert image == copy
-        assert ImageOps.exif_transpose(image) == copy
+    def test_upright_leaves_the_given_image(self):
+        given = image()
+        copy = given.copy()
+        upright_rgb(given)
+        assert given == copy
+        assert ImageOps.exif_transpose(given) == copy
 
 
 @pytest.mark.real_data

@@ -171,13 +171,13 @@ def test_a_reduced_backbone(tiny_backbone):
 
 
 @pytest.fixture(scope="module")
-def pictures(tiny_guide):
+def images(tiny_guide):
     dataset = load_dataset(str(tiny_guide), cache=tiny_guide)
     return dataset, validation_partition(dataset).train
 
 
-def test_store_is_the_same_with_and_without_a_full_one(pictures, tiny_backbone, tmp_path):
-    dataset, fit_on = pictures
+def test_store_is_the_same_with_and_without_a_full_one(images, tiny_backbone, tmp_path):
+    dataset, fit_on = images
     options = {"names": dataset.files, "spec": ReductionSpec(6, 2), "fit_on": fit_on}
     direct = extract_reduced(dataset.paths(), Backbone(tiny_backbone), tmp_path / "a", **options)
     full = extract(dataset.paths(), Backbone(tiny_backbone), tmp_path / "b", names=dataset.files)
@@ -194,8 +194,8 @@ def test_store_is_the_same_with_and_without_a_full_one(pictures, tiny_backbone, 
     assert again.fingerprint == derived.fingerprint != full.fingerprint
 
 
-def test_axes_are_of_the_pictures_named_alone(pictures, tiny_backbone, tmp_path):
-    dataset, fit_on = pictures
+def test_axes_are_of_the_images_named_alone(images, tiny_backbone, tmp_path):
+    dataset, fit_on = images
     full = extract(dataset.paths(), Backbone(tiny_backbone), tmp_path, names=dataset.files)
     store = reduce_store(full, tmp_path, spec=ReductionSpec(6), fit_on=fit_on)
     expected = Reduction(ReductionSpec(6), full.grid())
@@ -227,7 +227,7 @@ def run(tiny_guide, tiny_backbone, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def picture():
+def image():
     return Image.fromarray(np.random.default_rng(1).integers(0, 255, (80, 100, 3), dtype=np.uint8))
 
 
@@ -253,7 +253,7 @@ def test_resuming_and_other_reductions(run, tmp_path, tiny_guide):
 
 
 def test_predicting_is_what_was_trained_on(run, tiny_guide):
-    """Attribute scores of a training picture equal those kept from the store."""
+    """Attribute scores of a training image equal those kept from the store."""
     recognizer = Recognizer.load(run.folder, device="cpu")
     references = recognizer.references
     row = 3
@@ -261,13 +261,13 @@ def test_predicting_is_what_was_trained_on(run, tiny_guide):
     np.testing.assert_allclose(scores, references.attribute_scores[row], rtol=0.02, atol=0.02 * np.abs(scores).max())
 
 
-def test_saved_model_answers_as_the_run(run, picture, tmp_path):
+def test_saved_model_answers_as_the_run(run, image, tmp_path):
     recognizer = Recognizer.load(run.folder, device="cpu")
     saved = recognizer.save(tmp_path / "model")
     assert json.loads((saved / "recognizer.json").read_text())["reduce"] == "merge:2,pca:12"
     loaded = Recognizer.from_pretrained(saved, device="cpu")
-    assert next(loaded.predict(picture)).as_dict() == next(recognizer.predict(picture)).as_dict()
-    assert loaded.explain(picture).contributions.shape[1:] == (2, 2)
+    assert next(loaded.predict(image)).as_dict() == next(recognizer.predict(image)).as_dict()
+    assert loaded.explain(image).contributions.shape[1:] == (2, 2)
     again = loaded.save(tmp_path / "again")
     assert (again / FILE).read_bytes() == (saved / FILE).read_bytes()
     (saved / FILE).unlink()

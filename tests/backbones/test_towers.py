@@ -58,7 +58,7 @@ def noise(size, seed=0):
 
 @pytest.mark.parametrize("size", [32, 48])
 @torch.inference_mode()
-def test_the_mean_of_the_regions_is_the_pictures_embedding(pair, size):
+def test_the_mean_of_the_regions_is_the_images_embedding(pair, size):
     kind, folder = pair
     backbone = Backbone(BackboneSpec(f"hf:{folder}", image_size=size))
     side = size // tiny_clip.PATCH
@@ -285,9 +285,9 @@ def test_msdn_on_towers(tiny_pairs, tiny_guide, tmp_path):
         device="cpu",
     )
     assert run.manifest["semantics"]["vector_length"] == tiny_clip.CHANNELS
-    picture = load_folder(tiny_guide).paths()[0]
+    image = load_folder(tiny_guide).paths()[0]
     recognizer = unseen.Recognizer.load(run.folder, device="cpu")
     loaded = unseen.Recognizer.load(recognizer.save(tmp_path / "saved"), device="cpu")
     assert loaded.backbone.spec.tower == str(tmp_path / "saved" / "backbone")
-    (one,), (other,) = (r.predict(picture) for r in (recognizer, loaded))
+    (one,), (other,) = (r.predict(image) for r in (recognizer, loaded))
     assert F.l1_loss(*(torch.tensor([c.score for c in p.candidates]) for p in (one, other))) == 0

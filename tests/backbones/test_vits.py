@@ -14,7 +14,7 @@ from unseen.data.folder import load_folder
 from unseen.errors import UnseenError
 from unseen.methods import METHODS
 
-# name, picture side, grid, class and register tokens: real architectures with fewer blocks
+# name, image side, grid, class and register tokens: real architectures with fewer blocks
 NETWORKS = [
     ("test_vit", 160, 10, 1),
     ("vit_tiny_patch16_224", 64, 4, 1),
@@ -74,7 +74,7 @@ def test_a_network_that_pads_takes_any_size():
 
 @pytest.mark.parametrize("name", ["vit_small_patch14_dinov2", "vit_small_patch14_reg4_dinov2"])
 @torch.inference_mode()
-def test_weights_of_one_picture_size_serve_another(name, tmp_path):
+def test_weights_of_one_image_size_serve_another(name, tmp_path):
     """Position embeddings of 5 x 5 patches are interpolated to 7 x 7, as timm does it."""
     torch.manual_seed(0)
     trained = timm.create_model(name, img_size=70, depth=1, num_classes=0)
@@ -93,7 +93,7 @@ def test_weights_of_one_picture_size_serve_another(name, tmp_path):
 
 @torch.inference_mode()
 def test_dinov3_needs_no_position_embedding():
-    """Its rotary embedding is made for the picture's size: the same weights take any."""
+    """Its rotary embedding is made for the image's size: the same weights take any."""
     small, large = (Backbone(spec("vit_small_patch16_dinov3", size)) for size in (48, 64))
     assert small.model.state_dict().keys() == large.model.state_dict().keys()
     large.model.load_state_dict(small.model.state_dict())
@@ -132,9 +132,9 @@ def test_every_method_on_patch_tokens(method, tiny_guide, tiny_vit, cache, tmp_p
     assert run.manifest["backbone"]["channels"] == ([64] * 3 if METHODS[method].end_to_end else 64)
     dataset = load_folder(tiny_guide)
     recognizer = unseen.Recognizer.load(run.folder, device="cpu")
-    picture = dataset.paths()[0]
-    (found,) = recognizer.predict(picture)
-    why = recognizer.explain(picture)
+    image = dataset.paths()[0]
+    (found,) = recognizer.predict(image)
+    why = recognizer.explain(image)
     assert why.target.name == found.best.name
     assert why.contributions.shape == (len(dataset.table.attributes), 4, 4)
     psi = {r.attribute: r.score for r in why.reasons}

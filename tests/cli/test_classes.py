@@ -32,7 +32,7 @@ def fitting(tiny_guide, tiny_backbone, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(fitting, tiny_guide):
-    """A run with its references and the place of its pictures."""
+    """A run with its references and the place of its images."""
     folder, options = fitting
     run = package.fit("eszsl", tiny_guide, folder, **options)
     parts, fabric = reopen(run, cache=options["cache"], device="cpu")
@@ -61,7 +61,7 @@ def names(run):
     return Recognizer.load(run, device="cpu").table.names
 
 
-def pictures(run):
+def images(run):
     return sorted(Path(json.loads((run / "manifest.json").read_text())["data"]["images"]).rglob("*.jpg"))
 
 
@@ -81,8 +81,8 @@ def test_remove_and_add_again_from_a_file(unseen, run, names, tmp_path):
     assert f"added: {gone}" in out
     after = Recognizer.load(run, device="cpu")
     assert after.table.names[-1] == gone
-    picture = pictures(run)[0]
-    one, two = ({c.name: c for c in next(r.predict(picture, top=99)).candidates} for r in (before, after))
+    image = images(run)[0]
+    one, two = ({c.name: c for c in next(r.predict(image, top=99)).candidates} for r in (before, after))
     assert set(one) == set(two)
     for name, candidate in one.items():
         assert two[name].score == pytest.approx(candidate.score, abs=1e-6)
@@ -180,7 +180,7 @@ def test_advice(unseen, run, names):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "mend"),
+    ("arguments", "hint"),
     [
         (["add", "{run}"], "no name for the class"),
         (["add", "{run}", "x"], "has no attribute at all"),
@@ -195,18 +195,18 @@ def test_advice(unseen, run, names):
         (["separate", "{run}", "x", "y"], 'no class "x"'),
     ],
 )
-def test_mistakes_are_one_line_and_change_nothing(unseen, run, arguments, mend):
+def test_mistakes_are_one_line_and_change_nothing(unseen, run, arguments, hint):
     status, out, err = unseen("classes", *(a.replace("{run}", str(run)) for a in arguments))
     assert (status, out) == (2, "")
     assert err.startswith("error: ")
-    assert mend in err
+    assert hint in err
     assert len(err.strip().splitlines()) == 1
     assert not (run / "classes-in-use.csv").exists()
 
 
 def test_explain_with_corrections_and_neighbours(unseen, run, tmp_path):
-    picture = pictures(run)[0]
-    arguments = ["explain", run, picture, "--device", "cpu", "--correct", "crown_color::red=100"]
+    image = images(run)[0]
+    arguments = ["explain", run, image, "--device", "cpu", "--correct", "crown_color::red=100"]
     status, out, err = unseen(*arguments, "-o", tmp_path / "why.png")
     assert (status, err) == (0, "")
     assert "by the model alone" in out
@@ -218,16 +218,16 @@ def test_explain_with_corrections_and_neighbours(unseen, run, tmp_path):
     assert len(found["nearest"]) == 6
     assert len(found["before"]) == 5
     assert len(found["reasons"]) == 50
-    look = Recognizer.load(run, device="cpu").look(picture)
+    look = Recognizer.load(run, device="cpu").look(image)
     assert [c["name"] for c in found["classes"]] == [c.name for c in look.rank({"crown_color::red": 100})[:5]]
     assert [c["name"] for c in found["before"]] == [c.name for c in look.rank()[:5]]
     assert (tmp_path / "why.svg").read_text().startswith("<?xml")
-    assert "sets nothing" in unseen("explain", run, picture, "--correct", "crown_color::red")[2]
-    assert "is not a number" in unseen("explain", run, picture, "--correct", "crown_color::red=much")[2]
+    assert "sets nothing" in unseen("explain", run, image, "--correct", "crown_color::red")[2]
+    assert "is not a number" in unseen("explain", run, image, "--correct", "crown_color::red=much")[2]
 
 
-def test_explain_several_pictures_and_every_attribute(unseen, run, tmp_path):
-    one, two = pictures(run)[0], pictures(run)[7]
+def test_explain_several_images_and_every_attribute(unseen, run, tmp_path):
+    one, two = images(run)[0], images(run)[7]
     Image.open(one).resize((300, 40)).save(tmp_path / "wide.png")
     Image.open(one).resize((40, 300)).save(tmp_path / "tall.png")
     (tmp_path / "broken.jpg").write_bytes(b"x")
@@ -251,24 +251,22 @@ def test_explain_says_in_a_line_what_is_missing(unseen, run, tmp_path):
     references = run / "seed-0" / "honest-references.npz"
     kept = references.rename(run / "kept.npz")
     try:
-        status, out, err = unseen("explain", run, pictures(run)[0], "-o", tmp_path / "a.png", "--device", "cpu")
+        status, out, err = unseen("explain", run, images(run)[0], "-o", tmp_path / "a.png", "--device", "cpu")
         assert status == 0
-        assert "no nearest training pictures" in err
+        assert "no nearest training images" in err
         assert "like:" not in out
-        status, _, err = unseen(
-            "explain", run, pictures(run)[0], "--correct", "size::large=0", "-o", tmp_path / "a.png"
-        )
+        status, _, err = unseen("explain", run, images(run)[0], "--correct", "size::large=0", "-o", tmp_path / "a.png")
         assert status == 2
         assert "train again" in err
     finally:
         kept.rename(references)
     before = (run / "manifest.json").read_text()
-    picture = pictures(run)[0]
-    gone = json.loads(before.replace(str(Path(picture).parents[1]), "/gone"))
+    image = images(run)[0]
+    gone = json.loads(before.replace(str(Path(image).parents[1]), "/gone"))
     del gone[SEAL]  # edited on purpose
     (run / "manifest.json").write_text(json.dumps(gone))
     try:
-        status, out, err = unseen("explain", run, picture, "-o", tmp_path / "a.png", "--device", "cpu")
+        status, out, err = unseen("explain", run, image, "-o", tmp_path / "a.png", "--device", "cpu")
         assert "by name only" in err
         assert "like:" in out
     finally:

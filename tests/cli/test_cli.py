@@ -101,7 +101,7 @@ def test_predict_files_and_folders(unseen, trained, tiny_guide):
     _, text, _ = unseen("predict", trained, folder / "001.jpg", "--among", "unseen", "--top", "2", "--json")
     (found,) = json.loads(text)
     assert [c["seen"] for c in found["classes"]] == [False, False]
-    assert found["picture"].endswith("001.jpg")
+    assert found["image"].endswith("001.jpg")
 
 
 def test_parts_of_a_model_trained_end_to_end(unseen, tiny_guide, tmp_path, cache):
@@ -119,8 +119,8 @@ def test_parts_of_a_model_trained_end_to_end(unseen, tiny_guide, tmp_path, cache
     recorded = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert recorded["method"]["recipe"]["flip"] is False
     assert recorded["backbone"]["stages"] == [-3, -2, -1]
-    picture = sorted((tiny_guide / "images").rglob("*.*g"))[0]
-    arguments = ["explain", tmp_path / "run", picture, "--parts", "-o", tmp_path / "parts.png", "--device", "cpu"]
+    image = sorted((tiny_guide / "images").rglob("*.*g"))[0]
+    arguments = ["explain", tmp_path / "run", image, "--parts", "-o", tmp_path / "parts.png", "--device", "cpu"]
     status, out, _ = unseen(*arguments, "--json")
     assert status == 0
     found = json.loads(out)
@@ -130,12 +130,12 @@ def test_parts_of_a_model_trained_end_to_end(unseen, tiny_guide, tmp_path, cache
 
 
 def test_explain_writes_a_figure(unseen, trained, tiny_guide, tmp_path):
-    picture = next((tiny_guide / "images").rglob("*.jpg"))
-    status, out, _ = unseen("explain", trained, picture, "-o", tmp_path / "why.png", "--device", "cpu")
+    image = next((tiny_guide / "images").rglob("*.jpg"))
+    status, out, _ = unseen("explain", trained, image, "-o", tmp_path / "why.png", "--device", "cpu")
     assert status == 0
     assert "seen/unseen offset" in out
     assert Image.open(tmp_path / "why.png").size[0] > 800
-    _, text, _ = unseen("explain", trained, picture, "-o", tmp_path / "why.png", "--json", "--device", "cpu")
+    _, text, _ = unseen("explain", trained, image, "-o", tmp_path / "why.png", "--json", "--device", "cpu")
     found = json.loads(text)
     assert len(found["reasons"]) == 50
     assert len(found["reasons"][0]["heat"]) == 4  # the 4 x 4 grid
@@ -177,7 +177,7 @@ def test_every_command_has_help(unseen):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "mend"),
+    ("arguments", "hint"),
     [
         (["train", "fieldguide", "--method", "msd"], 'did you mean "msdn"'),
         (["train", "no-such-folder", "--method", "msdn"], "no such folder"),
@@ -201,26 +201,26 @@ def test_every_command_has_help(unseen):
         (["figures", "{guide}"], "unseen train"),
     ],
 )
-def test_mistakes_are_one_line_and_status_2(unseen, tiny_guide, tmp_path, monkeypatch, arguments, mend):
+def test_mistakes_are_one_line_and_status_2(unseen, tiny_guide, tmp_path, monkeypatch, arguments, hint):
     monkeypatch.chdir(tmp_path)
     status, out, err = unseen(*(a.replace("{guide}", str(tiny_guide)) for a in arguments))
     assert status == 2
     assert not out
     assert err.startswith("error: ")
-    assert mend in err
+    assert hint in err
     assert len(err.strip().splitlines()) == 1
     assert not (tmp_path / "runs").exists()
 
 
-def test_broken_picture_is_named_and_the_others_predicted(unseen, trained, tiny_guide, tmp_path):
-    (tmp_path / "broken.jpg").write_bytes(b"not a picture")
+def test_broken_image_is_named_and_the_others_predicted(unseen, trained, tiny_guide, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"not an image")
     good = next((tiny_guide / "images").rglob("*.jpg"))
     status, out, err = unseen("predict", trained, tmp_path / "broken.jpg", good, "--device", "cpu", "--json")
     assert status == 2
     assert "broken.jpg" in err
     broken, found = json.loads(out)
-    assert "not a picture" in broken["error"]
-    assert (found["picture"], "error" in found) == (str(good), False)
+    assert "not an image" in broken["error"]
+    assert (found["image"], "error" in found) == (str(good), False)
 
 
 def test_each_candidate_has_its_own_row(unseen, trained, tiny_guide):
@@ -331,13 +331,13 @@ def test_clip_by_names_from_a_relative_folder(unseen, tiny_pairs, tiny_guide, ca
     assert status == 0
     assert f"hf:{tiny_pairs['clip']}" in re.sub(r"\s", "", out)
     monkeypatch.chdir(tmp_path)
-    picture = next((tiny_guide / "images").rglob("*.jpg"))
-    status, out, _ = unseen("explain", tmp_path / "run", picture, "--nearest", "0", "-o", tmp_path / "why.png")
+    image = next((tiny_guide / "images").rglob("*.jpg"))
+    status, out, _ = unseen("explain", tmp_path / "run", image, "--nearest", "0", "-o", tmp_path / "why.png")
     assert status == 0
     assert "the class's name" in out
     assert "other attributes" not in out  # none counts
     width, height = Image.open(tmp_path / "why.png").size
-    assert width > 2 * height  # the picture and one bar: there is nothing to draw heat maps of
+    assert width > 2 * height  # the image and one bar: there is nothing to draw heat maps of
     status, _, err = unseen(
         "train", tiny_guide, "--method", "clip", "--backbone", "test_resnet", "-o", tmp_path / "other"
     )

@@ -23,7 +23,7 @@ def test_from_the_template_to_ready(unseen, tmp_path, format):
     status, said, _ = unseen("check", folder)
     assert status == 2
     assert f'classes.{format}, row 2: "{EXAMPLE} red fox" is an example of the template' in said
-    assert "1 thing to mend first" in said
+    assert "1 thing to fix first" in said
     status, _, complaint = unseen("init", folder)
     assert status == 2
     assert "is already there" in complaint
@@ -46,7 +46,7 @@ def test_from_the_template_to_ready(unseen, tmp_path, format):
         book.save(table)
     status, said, _ = unseen("check", folder)
     assert status == 0
-    assert "3 classes with pictures to learn from (seen): fox, wolf, bear" in said
+    assert "3 classes with images to learn from (seen): fox, wolf, bear" in said
     assert "1 class known from the table alone (unseen): badger" in said
     assert 'classes "fox" and "badger": the same attributes: they cannot be told apart' in said
     assert said.splitlines()[-1].startswith(f"ready to train: unseen train {folder}")
@@ -61,7 +61,7 @@ def test_the_template_explains_itself(unseen, tmp_path):
     assert any("several of them separated by semicolons" in str(row[0].value) for row in book["help"].iter_rows())
 
 
-def test_a_folder_with_pictures_gets_its_rows(unseen, tmp_path):
+def test_a_folder_with_images_gets_its_rows(unseen, tmp_path):
     for name in ("owl", "hawk"):
         (tmp_path / "images" / name).mkdir(parents=True)
         (tmp_path / "images" / name / "1.jpg").touch()
@@ -79,7 +79,7 @@ def test_check_prints_json_and_every_finding(unseen, tiny_guide):
     assert set(result["columns"].values()) == {"numbers, taken as they stand"}
     status, said, _ = unseen("check", tiny_guide)
     assert "all 53 columns" in said or "columns, " in said
-    few = [f for f in result["findings"] if f["kind"] == "classes with few pictures"]
+    few = [f for f in result["findings"] if f["kind"] == "classes with few images"]
     assert (len(few) > 10) == ("--all shows them" in said)
     assert len(unseen("check", tiny_guide, "--all")[1]) >= len(said)
 
@@ -104,7 +104,7 @@ def test_the_example_is_sound(unseen, tiny_guide, tmp_path, format):
     assert data.table.names == birds.table.names
     np.testing.assert_array_equal(data.table.seen, birds.table.seen)
     assert len(data.files) == (birds.split == "trainval").sum()
-    new = {p.parent.name for p in (folder / "new-pictures").rglob("*.jpg")}
+    new = {p.parent.name for p in (folder / "new-images").rglob("*.jpg")}
     assert new == {n for n, s in zip(birds.table.names, birds.table.seen, strict=True) if not s}
     crown = data.table.attributes.names.index("crown color::red")
     there = birds.table.attributes.names.index("crown_color::red")

@@ -39,8 +39,8 @@ def model(tiny_backbone, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(1)
+def images(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(1)
     for i in range(9):
         Image.fromarray(rng.integers(0, 255, (8, 9, 3), dtype=np.uint8)).resize((70, 64)).save(folder / f"{i}.jpg")
     return folder
@@ -63,19 +63,19 @@ def predict(monkeypatch, capsys, model):
     return run
 
 
-def test_the_table_says_unknown(predict, pictures):
-    status, out, err = predict(pictures / "1.jpg", "--top", "2")
+def test_the_table_says_unknown(predict, images):
+    status, out, err = predict(images / "1.jpg", "--top", "2")
     assert (status, err) == (0, "")
     assert "unknown; nearest: " in out
-    status, out, _ = predict(pictures / "1.jpg", "--unknown", "off")
+    status, out, _ = predict(images / "1.jpg", "--unknown", "off")
     assert "unknown" not in out
-    _, text, _ = predict(pictures / "1.jpg", "--unknown", "0", "--json")
+    _, text, _ = predict(images / "1.jpg", "--unknown", "0", "--json")
     assert json.loads(text)[0]["known"] is True
 
 
-def test_class_lists(predict, pictures, tmp_path):
+def test_class_lists(predict, images, tmp_path):
     def classes(*arguments):
-        status, out, err = predict(pictures / "1.jpg", "--json", "--top", "9", *arguments)
+        status, out, err = predict(images / "1.jpg", "--json", "--top", "9", *arguments)
         assert status == 0, err
         (found,) = json.loads(out)
         assert sum(c["confidence"] for c in found["classes"]) == pytest.approx(1)
@@ -85,26 +85,26 @@ def test_class_lists(predict, pictures, tmp_path):
     assert classes("--only", "Rook,Jay", "--only", "Crow, hooded") == {"Rook", "Jay", "Crow, hooded"}
     assert classes("--only", f"@{tmp_path / 'here.txt'}") == {"Rook", "Crow, hooded"}
     assert classes("--exclude", tmp_path / "here.txt", "--among", "unseen") == {"Jackdaw", "Raven"}
-    _, _, err = predict(pictures / "1.jpg", "--only", "Rook,Jay")
+    _, _, err = predict(images / "1.jpg", "--only", "Rook,Jay")
     assert "note: confidence is over the classes asked for" in err
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["{pictures}", "--only", "Rok"], 'no class "Rok" — did you mean Rook?'),
-        (["{pictures}", "--only", "Rook", "--exclude", "Rook"], "no class is left"),
-        (["{pictures}", "--only", "@none.txt"], "none.txt: No such file"),
-        (["{pictures}", "--unknown", "much"], '"much" is no threshold — auto, off, or a confidence from 0 to 1'),
-        (["{pictures}", "--unknown", "1.5"], '"1.5" is no threshold'),
-        (["{pictures}", "-o", "x.xlsx"], "x.xlsx: not a kind of file that holds predictions"),
-        ([], "no pictures"),
+        (["{images}", "--only", "Rok"], 'no class "Rok" — did you mean Rook?'),
+        (["{images}", "--only", "Rook", "--exclude", "Rook"], "no class is left"),
+        (["{images}", "--only", "@none.txt"], "none.txt: No such file"),
+        (["{images}", "--unknown", "much"], '"much" is no threshold — auto, off, or a confidence from 0 to 1'),
+        (["{images}", "--unknown", "1.5"], '"1.5" is no threshold'),
+        (["{images}", "-o", "x.xlsx"], "x.xlsx: not a kind of file that holds predictions"),
+        ([], "no images"),
         (["none/*.jpg"], "none/*.jpg: no file matches this pattern"),
     ],
 )
-def test_mistakes_are_one_line_and_leave_nothing(predict, pictures, tmp_path, monkeypatch, arguments, words):
+def test_mistakes_are_one_line_and_leave_nothing(predict, images, tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
-    arguments = [a.replace("{pictures}", str(pictures)) for a in arguments]
+    arguments = [a.replace("{images}", str(images)) for a in arguments]
     for more in ([], ["-o", "found.csv"]) if "-o" not in arguments else ([],):
         status, out, err = predict(*arguments, *more)
         assert (status, out) == (2, "")
@@ -114,36 +114,36 @@ def test_mistakes_are_one_line_and_leave_nothing(predict, pictures, tmp_path, mo
         assert not list(tmp_path.iterdir())
 
 
-def test_many_pictures_need_a_file(predict, pictures, tmp_path):
-    (tmp_path / "list.txt").write_text(f"{pictures / '1.jpg'}\n" * 1001)
+def test_many_images_need_a_file(predict, images, tmp_path):
+    (tmp_path / "list.txt").write_text(f"{images / '1.jpg'}\n" * 1001)
     status, _, err = predict("--list", tmp_path / "list.txt")
-    assert (status, "more than 1000 pictures — give --output FILE.csv" in err) == (2, True)
+    assert (status, "more than 1000 images — give --output FILE.csv" in err) == (2, True)
 
 
-def test_a_file_with_a_row_for_a_broken_picture(predict, pictures, tmp_path):
-    (tmp_path / "list.csv").write_text("picture\nno picture.jpg\n")
+def test_a_file_with_a_row_for_a_broken_image(predict, images, tmp_path):
+    (tmp_path / "list.csv").write_text("image\nno image.jpg\n")
     (tmp_path / "text.jpg").write_text("text")
-    Image.open(pictures / "0.jpg").save(tmp_path / "png.jpg", format="PNG")  # its ending is wrong, its content is not
+    Image.open(images / "0.jpg").save(tmp_path / "png.jpg", format="PNG")  # its ending is wrong, its content is not
     path = tmp_path / "found.csv"
-    arguments = [tmp_path / "text.jpg", tmp_path / "png.jpg", pictures, "--list", tmp_path / "list.csv", "-o", path]
+    arguments = [tmp_path / "text.jpg", tmp_path / "png.jpg", images, "--list", tmp_path / "list.csv", "-o", path]
     status, out, err = predict(*arguments)
     assert status == 2
-    assert out == f"{path}: 12 pictures, 10 of them unknown\n"
-    assert f"error: {tmp_path / 'text.jpg'}: not a picture" in err
-    assert "2 of 12 pictures could not be read; the column error says why" in err
+    assert out == f"{path}: 12 images, 10 of them unknown\n"
+    assert f"error: {tmp_path / 'text.jpg'}: not an image" in err
+    assert "2 of 12 images could not be read; the column error says why" in err
     rows = list(csv.DictReader(path.open()))
-    assert [r["error"][:15] for r in rows] == ["not a picture t", *[""] * 10, "no such picture"]
+    assert [r["error"][:15] for r in rows] == ["not an image t", *[""] * 10, "no such image"]
     assert {r["class"] for r in rows} == {"", "unknown"}
     status, _, err = predict(*arguments)
     assert (status, "is there already" in err) == (2, True)
     status, out, _ = predict(*arguments, "--restart", "--json")
-    assert json.loads(out) == {"output": str(path), "pictures": 12, "broken": 2, "unknown": 10}
+    assert json.loads(out) == {"output": str(path), "images": 12, "broken": 2, "unknown": 10}
     assert list(csv.DictReader(path.open())) == rows
 
 
-def test_killed_at_any_moment_and_repeated(model, pictures, tmp_path):
+def test_killed_at_any_moment_and_repeated(model, images, tmp_path):
     """The real command, killed without warning, with paths on standard input."""
-    paths = "".join(f"{pictures / f'{i % 9}.jpg'}\n" for i in range(150))
+    paths = "".join(f"{images / f'{i % 9}.jpg'}\n" for i in range(150))
     argv = [sys.executable, "-m", "unseen.cli", "predict", str(model), "-", "--device", "cpu", "--batch-size", "7"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
 

@@ -27,7 +27,7 @@ def test_damage_is_told_and_dropped(store, tmp_path, unseen):
         {
             "folder": str(store),
             "backbone": "test_resnet",
-            "pictures": 72,
+            "images": 72,
             "nbytes": 72 * 3072,
             "finished": 72,
             "damaged": [],
@@ -42,8 +42,8 @@ def test_damage_is_told_and_dropped(store, tmp_path, unseen):
     assert (status, found["damaged"], found["whole"]) == (1, list(range(16, 32)), False)
     status, out, _ = unseen("stores", "--cache", tmp_path)
     assert status == 1
-    assert "16 pictures damaged" in out
-    assert state("--mend")[0] == 0
+    assert "16 images damaged" in out
+    assert state("--hint")[0] == 0
     status, found = state()
     assert (status, found["finished"], found["whole"]) == (0, 56, False)
 
@@ -51,21 +51,21 @@ def test_damage_is_told_and_dropped(store, tmp_path, unseen):
 def test_a_lost_description_goes_as_a_whole(store, tmp_path, unseen):
     (store / "store.json").write_text("{")
     assert unseen("stores", store)[0] == 1
-    assert unseen("stores", store, "--mend")[0] == 0
+    assert unseen("stores", store, "--hint")[0] == 0
     assert not store.exists()
     status, _, err = unseen("stores", store)
     assert status == 2
     assert "no region stores" in err
 
 
-def test_mending_leaves_what_is_not_ours(unseen, tmp_path):
+def test_hinting_leaves_what_is_not_ours(unseen, tmp_path):
     """Folders of other people may have files of our names in them."""
     mine = tmp_path / "regions" / "thesis"
     mine.mkdir(parents=True)
     (mine / "journal.jsonl").write_text("2026-11-22 wrote\n")
     (mine / "thesis.txt").write_text("mine")
-    unseen("stores", tmp_path, "--mend")
+    unseen("stores", tmp_path, "--hint")
     assert (mine / "thesis.txt").read_text() == "mine"
     (mine / "stage0.bin").write_bytes(b"1")  # a store without its description, and something beside it
-    unseen("stores", tmp_path, "--mend")
+    unseen("stores", tmp_path, "--hint")
     assert [file.name for file in mine.iterdir()] == ["thesis.txt"]

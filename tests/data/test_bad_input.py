@@ -28,7 +28,7 @@ from PIL import Image
 from unseen.classes.spreadsheets.tables import MOST_COLUMNS, read_table
 from unseen.cli.configuring import parse_seeds
 from unseen.data.checks import check_folder
-from unseen.data.finding import FoundPictures
+from unseen.data.finding import FoundImages
 from unseen.data.folder import load_folder, read_classes, stop
 from unseen.errors import DataError, RunError, StoreError, UnseenError
 from unseen.features import store as features
@@ -49,8 +49,8 @@ from unseen.vectors.word_files import open_word_file, read_word_vectors
     st.text(max_size=2000), st.one_of(st.none(), st.text(max_size=2000)), st.one_of(st.none(), st.text(max_size=2000))
 )
 @settings(max_examples=100, derandomize=True, deadline=None)
-def test_an_error_is_a_line_that_can_be_printed(problem, where, mend):
-    error = UnseenError(problem, where=where, mend=mend)
+def test_an_error_is_a_line_that_can_be_printed(problem, where, hint):
+    error = UnseenError(problem, where=where, hint=hint)
     assert str(error).replace("\u200c", "").replace("\u200d", "").isprintable()
     assert len(str(error)) < 10 * 1600  # an escape is up to ten characters
     assert error.problem == problem
@@ -150,9 +150,9 @@ def birds(tmp_path):
 
 
 def test_a_name_that_is_not_utf8(birds):
-    picture = birds / "images/b1/0.png"
-    picture.rename(picture.with_name(os.fsdecode(b"\xff.png")))
-    with pytest.raises(DataError, match=r'the name "b1/\\udcff.png" is not UTF-8 — rename the picture'):
+    image = birds / "images/b1/0.png"
+    image.rename(image.with_name(os.fsdecode(b"\xff.png")))
+    with pytest.raises(DataError, match=r'the name "b1/\\udcff.png" is not UTF-8 — rename the image'):
         load_folder(birds)
     assert [f.what for f in check_folder(birds, workers=1).of("error")] == ['the name "b1/\udcff.png" is not UTF-8']
 
@@ -165,9 +165,9 @@ def test_a_pipe_is_not_waited_for(birds):
     assert "not a file" in [f.what for f in check_folder(birds, workers=1).of("error")]
 
 
-def test_a_first_picture_with_an_endless_name(birds):
+def test_a_first_image_with_an_endless_name(birds):
     (birds / "images.csv").write_text(f"file,class\n{'x' * 5000}.png,b0\nb1/0.png,b1\n")
-    with pytest.raises(DataError, match="no picture"):
+    with pytest.raises(DataError, match="no image"):
         load_folder(birds)
 
 
@@ -346,14 +346,14 @@ def test_seeds_that_no_generator_takes():
 
 
 @pytest.mark.parametrize("source", ["", "x" * 5000, "\0", "a\0b"])
-def test_pictures_that_cannot_be(source):
+def test_images_that_cannot_be(source):
     with pytest.raises(UnseenError, match="no such file"):
-        list(FoundPictures([source]))
+        list(FoundImages([source]))
 
 
 def test_a_list_with_an_endless_line(tmp_path):
     (tmp_path / "list.txt").write_text("x" * 5000 + "\na\0b\n")
-    assert [len(str(p)) for p in FoundPictures([], [tmp_path / "list.txt"])] == [5000, 3]
+    assert [len(str(p)) for p in FoundImages([], [tmp_path / "list.txt"])] == [5000, 3]
 
 
 # classes and their tables, in any form

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from unseen.data.checks import ALIKE, _scan_one, check_folder, thumbnail
-from unseen.ground.images import open_picture
+from unseen.ground.images import open_image
 
 NAMES = ("oak", "ash", "elm", "lime", "yew")
 TABLE = """class,lobed,bark,leaf,height m
@@ -21,19 +21,19 @@ yew,yes,grey,small,12
 """
 
 
-def picture(seed, size=96):
+def image(seed, size=96):
     pixels = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), dtype=np.uint8)
     return Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Four classes of ten pictures and one without; nothing is wrong with it."""
+    """Four classes of ten images and one without; nothing is wrong with it."""
     root = tmp_path / "trees"
     for c, name in enumerate(NAMES[:4]):
         (root / "images" / name).mkdir(parents=True)
         for i in range(10):
-            picture([c, i]).save(root / "images" / name / f"{i}.jpg", quality=90)
+            image([c, i]).save(root / "images" / name / f"{i}.jpg", quality=90)
     (root / "classes.csv").write_text(TABLE)
     return root
 
@@ -56,9 +56,9 @@ def test_a_sound_folder(folder):
     assert result.findings == []
     assert result.ready
     assert result.classes == {"table": "classes.csv", "seen": list(NAMES[:4]), "unseen": ["yew"]}
-    assert result.pictures["trainval"] + result.pictures["test_seen"] == 40
+    assert result.images["trainval"] + result.images["test_seen"] == 40
     assert result.as_dict()["columns"]["height m"] == "numbers, 10 to 30"
-    assert ("looking at pictures", 40, 40) in steps
+    assert ("looking at images", 40, 40) in steps
 
 
 def test_all_errors_at_once(folder):
@@ -71,23 +71,23 @@ def test_all_errors_at_once(folder):
         ('classes.csv, row 3, column "lobed"', '"perhaps" is neither yes nor no'),
         ('classes.csv, row 5, column "leaf"', '"lagre" is none of small < medium < large'),
         ('classes.csv, row 5, column "height m"', '"ten" is not a finite number'),
-        ("images/elmm", "its pictures are of no class in classes.csv"),
+        ("images/elmm", "its images are of no class in classes.csv"),
         ("images/oak/0.jpg", "the file is empty"),
     ]
 
 
-def test_broken_and_odd_pictures(folder):
+def test_broken_and_odd_images(folder):
     images = folder / "images/oak"
     whole = (images / "1.jpg").read_bytes()
     (images / "0.jpg").write_bytes(b"")
     (images / "1.jpg").write_bytes(whole[: len(whole) // 2])
     (images / "2.jpg").write_text("<html>not found</html>")
     png = (folder / "images/ash/0.jpg").with_suffix(".png")
-    picture(99).save(png)
+    image(99).save(png)
     png.rename(folder / "images/ash/0.jpg")
-    picture(98, size=40).save(folder / "images/ash/1.jpg")
-    picture(97).convert("CMYK").save(folder / "images/ash/2.jpg")
-    picture(96).save(folder / "images/ash/3.gif", save_all=True, append_images=[picture(95)])
+    image(98, size=40).save(folder / "images/ash/1.jpg")
+    image(97).convert("CMYK").save(folder / "images/ash/2.jpg")
+    image(96).save(folder / "images/ash/3.gif", save_all=True, append_images=[image(95)])
     Image.fromarray(np.full((80, 80), 7.0, np.float32)).save(folder / "images/ash/4.tif")
     Image.fromarray(np.random.default_rng(5).integers(0, 65535, (80, 80)).astype(np.uint16)).save(
         folder / "images/ash/5.png"
@@ -96,18 +96,18 @@ def test_broken_and_odd_pictures(folder):
     result = {(f.level, f.where.removeprefix("images/"), f.what) for f in check_folder(folder).findings}
     assert {
         ("error", "oak/0.jpg", "the file is empty"),
-        ("error", "oak/2.jpg", "not a picture that Pillow can read"),
-        ("error", "ash/4.tif", "broken picture: floating-point pixels have no fixed range"),
-        ("note", "ash/0.jpg", "a PNG picture called .jpg"),
+        ("error", "oak/2.jpg", "not an image that Pillow can read"),
+        ("error", "ash/4.tif", "broken image: floating-point pixels have no fixed range"),
+        ("note", "ash/0.jpg", "a PNG image called .jpg"),
         ("warning", "ash/1.jpg", "40 x 40 pixels"),
         ("note", "ash/2.jpg", "in CMYK, brought to RGB"),
         ("note", "ash/3.gif", "2 frames, the first is used"),
         ("note", "ash/5.png", "16-bit greys, brought to 8 bit"),
-        ("warning", "ash/IMG.HEIC", ".HEIC pictures are not read"),
+        ("warning", "ash/IMG.HEIC", ".HEIC images are not read"),
     } <= result
     truncated = [what for level, where, what in result if where == "oak/1.jpg"]
     assert len(truncated) == 1
-    assert truncated[0].startswith("broken picture: image file is truncated")
+    assert truncated[0].startswith("broken image: image file is truncated")
 
 
 def test_copies_and_leaks(folder):
@@ -129,15 +129,15 @@ def test_copies_and_leaks(folder):
         (
             "nearly a copy with another class",
             "images/lime/3.jpg",
-            'nearly the same picture as "elm/4.jpg": is it "elm" or "lime"?',
+            'nearly the same image as "elm/4.jpg": is it "elm" or "lime"?',
         ),
-        ("nearly a copy in training and test (a leak)", "images/ash/8.jpg", 'nearly the same picture as "ash/3.jpg"'),
-        ("nearly a copy", "images/lime/2.jpg", 'nearly the same picture as "lime/1.jpg"'),
+        ("nearly a copy in training and test (a leak)", "images/ash/8.jpg", 'nearly the same image as "ash/3.jpg"'),
+        ("nearly a copy", "images/lime/2.jpg", 'nearly the same image as "lime/1.jpg"'),
     ]  # fmt: skip
 
 
 def test_thumbnails_are_correlations():
-    a, b = picture(1), picture(2)
+    a, b = image(1), image(2)
     same = thumbnail(a) @ thumbnail(a.resize((50, 50), Image.Resampling.BOX))
     assert same > ALIKE > abs(thumbnail(a) @ thumbnail(b))
     small = [np.asarray(p.resize((12, 12), Image.Resampling.BOX), dtype=float).ravel() for p in (a, b)]
@@ -156,9 +156,9 @@ def test_attributes_that_tell_nothing(folder):
         (
             "attributes that cannot be learned",
             'attribute "only yew::yes"',
-            "the same in every class with pictures, so that it cannot be learned",
+            "the same in every class with images, so that it cannot be learned",
         ),
-        ("attributes of one class", 'attribute "oaken::yes"', 'of the classes with pictures only "oak" has it'),
+        ("attributes of one class", 'attribute "oaken::yes"', 'of the classes with images only "oak" has it'),
         (
             "attributes that go together",
             'attributes "lobed::yes" and "lobed too::yes"',
@@ -210,13 +210,13 @@ def test_cells_that_look_wrong(folder):
     assert ("mostly blank", "classes.csv, row 4", "3 of 4 attributes are blank") in found(folder)
 
 
-def test_few_pictures_and_no_unseen_classes(folder):
+def test_few_images_and_no_unseen_classes(folder):
     for i in range(1, 10):
         (folder / f"images/oak/{i}.jpg").unlink()
     edit(folder, "yew,yes,grey,small,12\n", "")
     kinds = [kind for kind, *_ in found(folder)]
-    assert kinds[:2] == ["classes with few pictures", "no unseen classes"]
-    assert ("classes with few pictures", 'class "oak"', "only 1 picture to train on") in found(folder)
+    assert kinds[:2] == ["classes with few images", "no unseen classes"]
+    assert ("classes with few images", 'class "oak"', "only 1 image to train on") in found(folder)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_few_pictures_and_no_unseen_classes(folder):
         (lambda f: (f / "classes.csv").rename(f / "classes.ods"), "classes.ods", "a format that is not read"),
         (lambda f: shutil.copy(f / "classes.csv", f / "classes.tsv"), "", "classes.csv and classes.tsv are both there"),
         (lambda f: shutil.rmtree(f), "", "no such folder"),
-        (lambda f: shutil.rmtree(f / "images"), "", "no pictures in folders called like classes"),
+        (lambda f: shutil.rmtree(f / "images"), "", "no images in folders called like classes"),
         (lambda f: (f / "images.csv").write_text("file\n1.jpg\n"), "images.csv, row 1", 'no column "class"'),
     ],
 )  # fmt: skip
@@ -248,5 +248,5 @@ def test_a_broken_second_frame_does_not_count(tmp_path):
     data[second : second + 6] = b"\x07\x00\x09\x00\x0b\x00"
     (tmp_path / "x.tif").write_bytes(data)
     scan = _scan_one(tmp_path / "x.tif")
-    assert open_picture(tmp_path / "x.tif").size == (40, 30)
+    assert open_image(tmp_path / "x.tif").size == (40, 30)
     assert [found for found in scan.found if found[0] == "error"] == []

@@ -18,7 +18,7 @@ from unseen.vectors.sources import attribute_vectors, word_vectors
 
 
 def make_dataset(trainval=(5, 4, 3, 6), test_seen=1, unseen=(2, 2), validation=None, **changes):
-    """``trainval`` pictures of each seen class, then the unseen classes; pictures are mixed up."""
+    """``trainval`` images of each seen class, then the unseen classes; images are mixed up."""
     seen = np.array([True] * len(trainval) + [False] * len(unseen))
     labels, split = [], []
     for c, count in enumerate((*trainval, *unseen)):
@@ -78,7 +78,7 @@ def moved(data, i, split):
         (lambda d: replace(d, labels=d.labels - 1), r"images\.csv, row \d+ \(\d+\.jpg\): label -1 for 6 classes"),
         (lambda d: replace(d, labels=d.labels + 1), r"images\.csv, row \d+ \(\d+\.jpg\): label 6 for 6 classes"),
         (lambda d: moved(d, 3, "train"), 'unknown split "train" — one of trainval, test_seen, test_unseen'),
-        (lambda d: make_dataset(trainval=(4, 0, 3, 6)), 'row 3: the seen class "class 1" has no picture in trainval'),
+        (lambda d: make_dataset(trainval=(4, 0, 3, 6)), 'row 3: the seen class "class 1" has no image in trainval'),
         (lambda d: make_dataset(trainval=(4, 3)), "2 seen classes — training needs at least 3"),
         (lambda d: replace(d, attribute_vectors=np.ones((4, 2))), r"attribute vectors have shape \(4, 2\)"),
         (lambda d: replace(d, attribute_vectors=np.ones(3)), r"attribute vectors have shape \(3,\)"),
@@ -100,11 +100,11 @@ def test_inconsistent_datasets_are_refused(break_it, text):
         ("test_unseen", "test_seen", "unseen"),
     ],
 )
-def test_pictures_in_the_wrong_split_are_refused(of, to, kind):
+def test_images_in_the_wrong_split_are_refused(of, to, kind):
     data = make_dataset()
     i = first(data, of)
     name = data.table.names[data.labels[i]]
-    text = rf'images\.csv, row {i + 2} \({i}\.jpg\): a picture of the {kind} class "{name}" is in {to} — put it in '
+    text = rf'images\.csv, row {i + 2} \({i}\.jpg\): an image of the {kind} class "{name}" is in {to} — put it in '
     with pytest.raises(DataError, match=text):
         moved(data, i, to)
 
@@ -167,7 +167,7 @@ def test_names_that_run_together_have_their_own_fingerprints():
     assert digest("ab", "c") != digest("a", "bc") != digest("abc")
 
 
-def test_the_partition_fingerprint_follows_its_pictures():
+def test_the_partition_fingerprint_follows_its_images():
     data = make_dataset()
     part = validation_partition(data)
     found = {
@@ -215,7 +215,7 @@ def test_given_validation_classes_are_taken():
         validation_partition(make_dataset(validation=[0, 1, 3]))
 
 
-def test_the_seed_decides_classes_and_pictures():
+def test_the_seed_decides_classes_and_images():
     data = make_dataset(trainval=[6] * 9)
     again = [validation_partition(data, seed) for seed in (*range(10), *range(10))]
     found = [part.fingerprint(data) for part in again]
@@ -249,7 +249,7 @@ def datasets(draw):
 def test_validation_never_peeks(data, seed, held_out):
     part = validation_partition(data, seed, held_out)
     roles = np.concatenate([part.train, part.test_seen, part.test_unseen])
-    # every trainval picture in one role, and no other picture in any
+    # every trainval image in one role, and no other image in any
     np.testing.assert_array_equal(np.sort(roles), data.indices("trainval"))
     # no unseen class anywhere
     np.testing.assert_array_equal(part.classes, np.flatnonzero(data.table.seen))
@@ -258,7 +258,7 @@ def test_validation_never_peeks(data, seed, held_out):
     assert len(held) >= 1
     assert len(trained) >= 2
     assert set(data.labels[part.test_unseen]) == set(held)
-    assert set(data.labels[part.train]) == set(trained)  # at least one training picture each
+    assert set(data.labels[part.train]) == set(trained)  # at least one training image each
     assert set(data.labels[part.test_seen]) <= set(trained)
     for c in trained:
         if (data.labels[data.indices("trainval")] == c).sum() > 1:
@@ -273,7 +273,7 @@ def test_validation_never_peeks(data, seed, held_out):
 @settings(max_examples=30, deadline=None)
 @given(data=datasets(), seed=st.integers(0, 100), where=st.randoms(use_true_random=False))
 def test_validation_does_not_depend_on_the_test(data, seed, where):
-    """Whatever stands in the test splits, the validation pictures are the same."""
+    """Whatever stands in the test splits, the validation images are the same."""
     part = validation_partition(data, seed)
     train = data.indices("trainval")
     bare = replace(data, files=tuple(data.files[i] for i in train), labels=data.labels[train], split=data.split[train])

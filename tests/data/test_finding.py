@@ -1,4 +1,4 @@
-"""Which pictures files, folders, patterns and lists name, and in what order."""
+"""Which images files, folders, patterns and lists name, and in what order."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from unseen.data import finding
-from unseen.data.finding import FoundPictures, find_pictures
+from unseen.data.finding import FoundImages, find_images
 from unseen.errors import UnseenError
 
 
 @pytest.fixture
-def pictures(tmp_path, monkeypatch):
+def images(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("b/2.jpg", "b/10.PNG", "b.jpg", "a/x/1.webp", "a/z.txt", "a/.1.jpg", ".t/1.jpg", "odd", "a[1].jpg"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
@@ -22,15 +22,15 @@ def pictures(tmp_path, monkeypatch):
 
 
 def names(*sources, lists=()):
-    return [str(p) for p in FoundPictures(sources, lists)]
+    return [str(p) for p in FoundImages(sources, lists)]
 
 
-def test_folders_in_order_without_hidden_files(pictures):
+def test_folders_in_order_without_hidden_files(images):
     assert names(".") == ["a/x/1.webp", "a[1].jpg", "b/10.PNG", "b/2.jpg", "b.jpg"]
     assert [str(Path(n)) for n in names("b", "b.jpg")] == ["b/10.PNG", "b/2.jpg", "b.jpg"]
 
 
-def test_files_and_patterns(pictures):
+def test_files_and_patterns(images):
     assert names("odd", "a/z.txt", "odd") == ["odd", "a/z.txt", "odd"]
     assert names("**/*.jpg") == ["a[1].jpg", "b/2.jpg", "b.jpg"]
     assert names("a[1].jpg") == ["a[1].jpg"]  # a file, though it reads as a pattern
@@ -40,15 +40,15 @@ def test_files_and_patterns(pictures):
 
 @pytest.mark.parametrize(
     ("source", "words"),
-    [("no.jpg", "no such file"), ("*.gif", "no file matches"), ("a/.x", "no such file"), ("empty", "no pictures")],
+    [("no.jpg", "no such file"), ("*.gif", "no file matches"), ("a/.x", "no such file"), ("empty", "no images")],
 )
-def test_sources_that_are_nothing(pictures, source, words):
+def test_sources_that_are_nothing(images, source, words):
     Path("empty").mkdir()
     with pytest.raises(UnseenError, match=words):
-        find_pictures(["b", source])
+        find_images(["b", source])
 
 
-def test_lists(pictures):
+def test_lists(images):
     Path("list.txt").write_text("\ufeffb.jpg\n\n gone.jpg \r\n./a/x/1.webp", encoding="utf-8")
     assert names(lists=[Path("list.txt")]) == ["b.jpg", "gone.jpg", "a/x/1.webp"]
     Path("a/list.csv").write_text('n,Image,class\n1,"x/1.webp",k\n2,,k\n3,b.jpg,k\n')
@@ -56,25 +56,25 @@ def test_lists(pictures):
     Path("list.tsv").write_text("path\tx\nb.jpg\t1\n")
     assert names(lists=[Path("list.tsv")]) == ["b.jpg"]
     Path("bad.csv").write_text("name\nb.jpg\n")
-    with pytest.raises(UnseenError, match=r'bad\.csv: no column of pictures — call it "picture"'):
+    with pytest.raises(UnseenError, match=r'bad\.csv: no column of images — call it "image"'):
         names(lists=[Path("bad.csv")])
     with pytest.raises(UnseenError, match=r"none\.txt: no such file"):
         names(lists=[Path("none.txt")])
 
 
-def test_standard_input_is_read_once_and_found_again(pictures, monkeypatch):
+def test_standard_input_is_read_once_and_found_again(images, monkeypatch):
     class Stdin:
         buffer = io.BytesIO(b"b.jpg\ngone.jpg\n\nodd")
 
     monkeypatch.setattr(finding.sys, "stdin", Stdin)
-    found = FoundPictures(["-", "odd"])
+    found = FoundImages(["-", "odd"])
     assert [str(p) for p in found] == ["b.jpg", "gone.jpg", "odd", "odd"]
     assert list(found) == list(found)
 
 
-def test_it_is_lazy(pictures, monkeypatch):
+def test_it_is_lazy(images, monkeypatch):
     read = []
     real = finding.os.scandir
     monkeypatch.setattr(finding.os, "scandir", lambda folder: read.append(folder) or real(folder))
-    assert next(iter(FoundPictures(["."]))) == Path("a/x/1.webp")
+    assert next(iter(FoundImages(["."]))) == Path("a/x/1.webp")
     assert read == [".", "./a", "./a/x"]

@@ -1,4 +1,4 @@
-"""Every inconsistency of a dataset folder is one line that names file, row, column and mend."""
+"""Every inconsistency of a dataset folder is one line that names file, row, column and hint."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def folder(tmp_path):
     root = tmp_path / "birds"
     files = ("a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg", "c/1.jpg", 'd/1, "x".jpg')
     for file in files:
-        picture = root / "images" / file
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        picture.touch()
+        image = root / "images" / file
+        image.parent.mkdir(parents=True, exist_ok=True)
+        image.touch()
     for name, text in (("classes", CLASSES), ("images", IMAGES), ("attributes", ATTRIBUTES), ("parts", PARTS)):
         (root / f"{name}.csv").write_text(text)
     np.save(root / "attribute_vectors.npy", np.arange(6, dtype=np.float32).reshape(2, 3))
@@ -59,15 +59,15 @@ def edit(folder, file, old, new):
 
 
 def refused(folder, place, text):
-    """Loading fails with one line that begins with the place and goes on with the problem; gives its mend."""
+    """Loading fails with one line that begins with the place and goes on with the problem; gives its hint."""
     with pytest.raises(DataError) as caught:
         load_folder(folder)
     message = str(caught.value)
     assert "\n" not in message
     assert message.startswith(f"{folder}/{place}: {text}" if place else f"{folder}: {text}"), message
-    assert caught.value.mend
-    assert message.endswith(f" — {caught.value.mend}")
-    return caught.value.mend
+    assert caught.value.hint
+    assert message.endswith(f" — {caught.value.hint}")
+    return caught.value.hint
 
 
 def test_everything_is_read(folder):
@@ -134,7 +134,7 @@ def test_excel_files_are_read(folder, newline):
         ("classes.csv", "\ncat,", "\n\ncat,", "row 4", "the row is blank"),
         ("classes.csv", "\ncat,", "\n,,,,\ncat,", "row 4", "the row is blank"),
         ("classes.csv", "cat,1,1,2,1", '"cat,1,1,2,1', "row 4", "',' expected after '\"'"),
-        ("classes.csv", '"dog, big"', '"dog, big', "row 5", "unexpected end of data — mend the quotes"),
+        ("classes.csv", '"dog, big"', '"dog, big', "row 5", "unexpected end of data — hint the quotes"),
         ("classes.csv", 'big",0,0', 'big",0,1', 'row 5, column "validation"', 'validation class "dog, big" is unseen'),
         ("classes.csv", "class,seen", "klass,seen", "row 1", 'no column "class"'),
         ("classes.csv", "validation", "seen", "row 1", 'column "seen" appears twice'),
@@ -142,19 +142,19 @@ def test_excel_files_are_read(folder, newline):
         ("classes.csv", "validation", " ", "row 1", "column 3 has no name"),
         # images.csv
         ("images.csv", "a/2.jpg", "a/1.jpg", 'row 3, column "file"', '"a/1.jpg" stands in row 2 already'),
-        ("images.csv", "a/2.jpg", "b/../a/1.jpg", 'row 3, column "file"', '"b/../a/1.jpg" is the picture of row 2'),
+        ("images.csv", "a/2.jpg", "b/../a/1.jpg", 'row 3, column "file"', '"b/../a/1.jpg" is the image of row 2'),
         ("images.csv", "a/2.jpg", "", 'row 3, column "file"', "the cell is blank"),
-        ("images.csv", "a/2.jpg", "a/3.jpg", 'row 3, column "file"', 'no picture "a/3.jpg" in '),
-        ("images.csv", "a/2.jpg", "a", 'row 3, column "file"', 'no picture "a" in '),
-        ("images.csv", "a/2.jpg", "x" * 300, 'row 3, column "file"', 'no picture "xxx'),
+        ("images.csv", "a/2.jpg", "a/3.jpg", 'row 3, column "file"', 'no image "a/3.jpg" in '),
+        ("images.csv", "a/2.jpg", "a", 'row 3, column "file"', 'no image "a" in '),
+        ("images.csv", "a/2.jpg", "x" * 300, 'row 3, column "file"', 'no image "xxx'),
         ("images.csv", "a/2.jpg", "../images.csv", 'row 3, column "file"', '"../images.csv" lies outside'),
         ("images.csv", "a/2.jpg", "/etc/passwd", 'row 3, column "file"', '"/etc/passwd" lies outside'),
         ("images.csv", "2.jpg,ant", "2.jpg,Ant", 'row 3, column "class"', 'class "Ant" is not in classes.csv'),
         ("images.csv", "2.jpg,ant", "2.jpg,", 'row 3, column "class"', 'class "" is not in classes.csv'),
         ("images.csv", "test_seen", "test", 'row 3, column "split"', 'unknown split "test"'),
-        ("images.csv", "test_seen", "test_unseen", "row 3 (a/2.jpg)", 'a picture of the seen class "ant" is in test_u'),
-        ("images.csv", "test_unseen", "trainval", 'row 7 (d/1, "x".jpg)', 'a picture of the unseen class "dog'),
-        ("images.csv", "test_unseen", "test_seen", 'row 7 (d/1, "x".jpg)', 'a picture of the unseen class "dog'),
+        ("images.csv", "test_seen", "test_unseen", "row 3 (a/2.jpg)", 'an image of the seen class "ant" is in test_u'),
+        ("images.csv", "test_unseen", "trainval", 'row 7 (d/1, "x".jpg)', 'an image of the unseen class "dog'),
+        ("images.csv", "test_unseen", "test_seen", 'row 7 (d/1, "x".jpg)', 'an image of the unseen class "dog'),
         ("images.csv", "ant,test_seen", "ant", "row 3", "2 cells for 3 columns"),
         ("images.csv", "file,class", "file,kind", "row 1", 'no column "class"'),
         # the optional files
@@ -180,11 +180,11 @@ def test_rows_count_as_in_a_spreadsheet(folder):
     refused(folder, 'classes.csv, row 4, column "size::big"', '"two" is not a finite number')
 
 
-def test_missing_pictures_are_counted(folder):
+def test_missing_images_are_counted(folder):
     (folder / "images/a/2.jpg").unlink()
     (folder / "images/b/2.jpg").unlink()
-    mend = refused(folder, 'images.csv, row 3, column "file"', f'no picture "a/2.jpg" in {folder}/images (and 1 more)')
-    assert mend == "add it or remove the row"
+    hint = refused(folder, 'images.csv, row 3, column "file"', f'no image "a/2.jpg" in {folder}/images (and 1 more)')
+    assert hint == "add it or remove the row"
 
 
 def test_a_link_out_of_the_folder_is_refused(folder, tmp_path):
@@ -194,15 +194,15 @@ def test_a_link_out_of_the_folder_is_refused(folder, tmp_path):
     refused(folder, 'images.csv, row 3, column "file"', '"a/2.jpg" lies outside')
 
 
-def test_the_picture_folder_may_be_a_link(folder, tmp_path):
+def test_the_image_folder_may_be_a_link(folder, tmp_path):
     (folder / "images").rename(tmp_path / "elsewhere")
     (folder / "images").symlink_to(tmp_path / "elsewhere")
     assert len(load_folder(folder).files) == 6
 
 
-def test_a_seen_class_needs_training_pictures(folder):
+def test_a_seen_class_needs_training_images(folder):
     edit(folder, "images.csv", "cat,trainval", "cat,test_seen")
-    refused(folder, "classes.csv, row 4", 'the seen class "cat" has no picture in trainval')
+    refused(folder, "classes.csv, row 4", 'the seen class "cat" has no image in trainval')
 
 
 def test_too_few_seen_classes(folder):
@@ -219,7 +219,7 @@ def test_empty_files(folder, file):
 
 
 def test_headers_without_rows(folder):
-    for file, text in (("images.csv", "no pictures"), ("classes.csv", "no classes")):
+    for file, text in (("images.csv", "no images"), ("classes.csv", "no classes")):
         (folder / file).write_text((folder / file).read_text().splitlines()[0])
         refused(folder, file, text)
 
@@ -369,13 +369,13 @@ SPECIES = ("red fox", "wolf", "bear", "lynx")
 
 @pytest.fixture
 def own(tmp_path):
-    """Class folders and a spreadsheet of words, as a person has them: three classes with 20 pictures, one without."""
+    """Class folders and a spreadsheet of words, as a person has them: three classes with 20 images, one without."""
     root = tmp_path / "animals"
     for name in SPECIES[:3]:
         for i in range(20):
-            picture = root / "images" / name / f"{i}.jpg"
-            picture.parent.mkdir(parents=True, exist_ok=True)
-            picture.touch()
+            image = root / "images" / name / f"{i}.jpg"
+            image.parent.mkdir(parents=True, exist_ok=True)
+            image.touch()
     (root / "classes.csv").write_text(
         "class,fur,size,striped\n"
         "red fox,red; white,small,no\nwolf,grey,medium,no\nbear,brown,large,yes\nlynx,grey,,yes\n"
@@ -402,8 +402,8 @@ def test_class_folders_and_words(own):
     assert [data.table.names[c] for c in data.labels[[0, 59]]] == ["bear", "wolf"]
 
 
-def test_the_drawn_split_holds_when_pictures_come(own):
-    """A picture's name alone decides, and a new picture moves no other."""
+def test_the_drawn_split_holds_when_images_come(own):
+    """An image's name alone decides, and a new image moves no other."""
     before = load_folder(own)
     held = [f for f, s in zip(before.files, before.split, strict=True) if s == "test_seen"]
     draws = {f: int(hashlib.sha256(f.encode()).hexdigest()[:16], 16) / 2**64 for f in before.files}
@@ -444,16 +444,16 @@ def test_class_folders_without_a_folder_of_images(own):
 
 def test_a_folder_of_no_class(own):
     (own / "images/wolf").rename(own / "images/wolff")
-    mend = refused(own, "images/wolff", "its pictures are of no class in classes.csv")
-    assert mend == 'did you mean "wolf"? else add the class there'
+    hint = refused(own, "images/wolff", "its images are of no class in classes.csv")
+    assert hint == 'did you mean "wolf"? else add the class there'
 
 
-def test_loose_pictures_and_none_at_all(own):
+def test_loose_images_and_none_at_all(own):
     (own / "images/stray.jpg").touch()
-    refused(own, "images", "pictures in no class's folder")
+    refused(own, "images", "images in no class's folder")
     shutil.rmtree(own / "images")
     (own / "images").mkdir()
-    refused(own, "images", "no pictures in folders called like classes")
+    refused(own, "images", "no images in folders called like classes")
 
 
 def test_links_out_of_class_folders_are_refused(own, tmp_path):
@@ -463,14 +463,14 @@ def test_links_out_of_class_folders_are_refused(own, tmp_path):
     (own / "images/bear/link.jpg").unlink()
     (own / "images/bear/again").symlink_to(own / "images/bear")
     (own / "images/bear/0link.jpg").symlink_to(own / "images/bear/0.jpg")
-    refused(own, "images/bear/0link.jpg", '"bear/0link.jpg" is the picture of "bear/0.jpg"')
+    refused(own, "images/bear/0link.jpg", '"bear/0link.jpg" is the image of "bear/0.jpg"')
 
 
 def test_seen_may_be_said(own):
     text = (own / "classes.csv").read_text()
     header, *rows = text.splitlines()
     (own / "classes.csv").write_text("\n".join([header + ",Seen", *(r + ",yes" for r in rows)]))
-    refused(own, "classes.csv, row 5", 'the seen class "lynx" has no picture in trainval')
+    refused(own, "classes.csv, row 5", 'the seen class "lynx" has no image in trainval')
     (own / "images/lynx").mkdir()
     (own / "images/lynx/1.jpg").touch()
     (own / "classes.csv").write_text("\n".join([header + ",Seen", *(r + ",yes" for r in rows[:3]), rows[3] + ",no"]))
@@ -478,7 +478,7 @@ def test_seen_may_be_said(own):
     assert [s for f, s in zip(data.files, data.split, strict=True) if f.startswith("lynx")] == ["test_unseen"]
 
 
-def test_a_table_of_pictures_without_splits(own):
+def test_a_table_of_images_without_splits(own):
     rows = [f"images/{name}/{i}.jpg,{name}" for name in SPECIES[:3] for i in range(20)]
     (own / "images.csv").write_text("Filename,Species\n" + "\n".join(rows))
     listed, folders = load_folder(own), None

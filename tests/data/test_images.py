@@ -1,4 +1,4 @@
-"""Pictures for end-to-end training: their values, whatever reads or keeps them, and the draw of crops."""
+"""Images for end-to-end training: their values, whatever reads or keeps them, and the draw of crops."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
 from unseen.backbones.backbone import Backbone, BackboneSpec
-from unseen.data.images import PictureSource, PictureStore
+from unseen.data.images import ImageSource, ImageStore
 from unseen.errors import DataError
 
 SIZES = [(90, 70), (64, 64), (70, 130), (50, 60)]
@@ -23,7 +23,7 @@ def backbone():
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     paths = [folder / f"{i}.png" for i in range(len(SIZES))]
     for path, (width, height) in zip(paths, SIZES, strict=True):
@@ -33,12 +33,12 @@ def files(tmp_path_factory):
 
 
 def store_of(files, backbone, tmp_path, **options):
-    return PictureStore(files, backbone, tmp_path, names=[f.name for f in files], **options)
+    return ImageStore(files, backbone, tmp_path, names=[f.name for f in files], **options)
 
 
-def test_tested_pictures_are_the_transform_s(files, backbone, tmp_path):
+def test_tested_images_are_the_transform_s(files, backbone, tmp_path):
     store = store_of(files, backbone, tmp_path)
-    source = PictureSource(store, np.array([2, 0, 3]))
+    source = ImageSource(store, np.array([2, 0, 3]))
     expected = torch.stack([backbone.transform(files[i]) for i in (3, 2)])
     for _ in range(2):  # read, then kept
         assert torch.equal(source.batch(np.array([2, 0])), expected)
@@ -47,9 +47,9 @@ def test_tested_pictures_are_the_transform_s(files, backbone, tmp_path):
     assert store.channels() == tuple(backbone.channels)
 
 
-def test_trained_pictures_are_crops_of_resized_ones(files, backbone, tmp_path):
-    """Every crop is found in the picture resized to the wanted short side, mirrored or not."""
-    source = PictureSource(store_of(files, backbone, tmp_path), np.arange(4), resize=1.25, flip=True)
+def test_trained_images_are_crops_of_resized_ones(files, backbone, tmp_path):
+    """Every crop is found in the image resized to the wanted short side, mirrored or not."""
+    source = ImageSource(store_of(files, backbone, tmp_path), np.arange(4), resize=1.25, flip=True)
     places, mirrored = set(), 0
     for i, path in enumerate(files):
         whole = TF.pil_to_tensor(TF.resize(Image.open(path), [80], InterpolationMode.BICUBIC, antialias=True))
@@ -72,11 +72,11 @@ def test_trained_pictures_are_crops_of_resized_ones(files, backbone, tmp_path):
     assert len(places) > 12
 
 
-def test_a_crop_depends_on_picture_seed_and_step_alone(files, backbone, tmp_path):
-    plain = PictureSource(store_of(files, backbone, tmp_path), np.arange(4), resize=1.25, flip=True)
-    # another order and number of pictures, threads, nothing kept
+def test_a_crop_depends_on_image_seed_and_step_alone(files, backbone, tmp_path):
+    plain = ImageSource(store_of(files, backbone, tmp_path), np.arange(4), resize=1.25, flip=True)
+    # another order and number of images, threads, nothing kept
     store = store_of(files, backbone, tmp_path, workers=3, budget_bytes=0)
-    other = PictureSource(store, np.array([3, 1, 0, 2]), resize=1.25, flip=True)
+    other = ImageSource(store, np.array([3, 1, 0, 2]), resize=1.25, flip=True)
     for step in range(3):
         first = plain.augmented(np.array([0, 1, 2, 3, 1]), (7, step))
         assert torch.equal(first, other.augmented(np.array([2, 1, 3, 0, 1]), (7, step)))
@@ -86,8 +86,8 @@ def test_a_crop_depends_on_picture_seed_and_step_alone(files, backbone, tmp_path
     assert store.nbytes == 0
 
 
-def test_without_augmentation_a_square_is_the_tested_picture(files, backbone, tmp_path):
-    source = PictureSource(store_of(files, backbone, tmp_path), np.array([1]))
+def test_without_augmentation_a_square_is_the_tested_image(files, backbone, tmp_path):
+    source = ImageSource(store_of(files, backbone, tmp_path), np.array([1]))
     assert torch.equal(source.augmented(np.array([0]), (0, 0)), source.batch(np.array([0])))
 
 
@@ -101,14 +101,14 @@ def test_what_is_kept_fits_the_budget(files, backbone, tmp_path):
         path.rename(path.with_suffix(".away"))
     try:
         assert torch.equal(store.read([1, 0]), before[[1, 0]])
-        with pytest.raises(DataError, match=r"2\.png: no such picture"):
+        with pytest.raises(DataError, match=r"2\.png: no such image"):
             store.read([2])
     finally:
         for path in files[2:]:
             path.with_suffix(".away").rename(path)
 
 
-def test_fingerprint_is_of_pictures_and_backbone(files, backbone, tmp_path):
+def test_fingerprint_is_of_images_and_backbone(files, backbone, tmp_path):
     first = store_of(files, backbone, tmp_path).fingerprint
     assert store_of(files, backbone, tmp_path / "elsewhere").fingerprint == first
     assert store_of(files[::-1], backbone, tmp_path).fingerprint != first

@@ -1,4 +1,4 @@
-"""Imported features: the same numbers, row by row, in bounded memory, and only of the dataset's own pictures."""
+"""Imported features: the same numbers, row by row, in bounded memory, and only of the dataset's own images."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_no_more_than_a_chunk_is_held(birds, tmp_path):
         ({"trainval_loc": np.arange(24)}, "trainval_loc is not the dataset's trainval"),
         (
             {"feature_map": np.zeros((3, 7, 2, 2), np.float32), "labels": np.zeros(3, int)},
-            "rows from 0 to 39 for 3 pictures",
+            "rows from 0 to 39 for 3 images",
         ),
     ],
 )
@@ -129,14 +129,14 @@ def test_numbers_that_do_not_fit_are_said(birds, tmp_path):
 
 
 @pytest.mark.parametrize(("number", "said"), [(np.nan, "nan"), (-np.inf, "inf")])
-def test_a_feature_that_is_no_number_is_said_with_its_row_and_picture(birds, tmp_path, number, said):
+def test_a_feature_that_is_no_number_is_said_with_its_row_and_image(birds, tmp_path, number, said):
     folder, _ = birds
     dataset, maps = load_folder(folder), np.ones((COUNT, 7, 2, 2), np.float32)
     maps[9, 3, 1, 0] = number
     regions(tmp_path / "x.hdf5", folder, feature_map=maps)
     with pytest.raises(StoreError) as caught:
         import_features(tmp_path / "x.hdf5", dataset, folder, "holed")
-    assert str(caught.value) == f"row 10 ({dataset.files[9]}): a feature is {said} — mend what it comes from"
+    assert str(caught.value) == f"row 10 ({dataset.files[9]}): a feature is {said} — hint what it comes from"
 
 
 def spec(folder, name):
@@ -164,7 +164,7 @@ def test_a_method_trains_and_tests_on_them(birds, tmp_path, method):
 def test_what_needs_the_network_says_so(birds, tmp_path):
     folder, tiny = birds
     import_features(tiny.root / "xlsa17/data/CUB/res101.mat", load_folder(folder), folder, "blind")
-    with pytest.raises(UnseenError, match="no picture can be looked at"):
+    with pytest.raises(UnseenError, match="no image can be looked at"):
         Backbone(spec(folder, "blind"))
     with pytest.raises(UnseenError, match="no such file — import them with `unseen import`"):
         spec(folder, "absent").fingerprint()
@@ -174,7 +174,7 @@ def test_what_needs_the_network_says_so(birds, tmp_path):
         BackboneSpec(name="features:")
 
 
-def test_animals_without_pictures(tmp_path):
+def test_animals_without_images(tmp_path):
     """AWA1: its photographs are not public; the folder holds the release's features instead."""
     tiny = Tiny("awa1", tmp_path / "root", v73=True)
     outcome = prepare(tiny.write(), tiny.root, tmp_path / "awa1")
@@ -190,7 +190,7 @@ def test_animals_without_pictures(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["cub", "sun", "awa2", "apy", "flo"])
-def test_every_benchmark_does_without_pictures(tmp_path, name):
+def test_every_benchmark_does_without_images(tmp_path, name):
     tiny = Tiny(name, tmp_path / "root")
     tiny.write()
     for folder in ("CUB_200_2011/images", "images", "Animals_with_Attributes2/JPEGImages", "VOCdevkit", "jpg"):
@@ -229,4 +229,4 @@ def test_the_command_trains_on_them(birds, tmp_path, unseen):
     assert status == 0
     assert "eszsl (cub) on features:told, honest protocol" in err
     assert "None" not in out + err
-    assert "unseen predict" not in out  # there is no network to look at a picture with
+    assert "unseen predict" not in out  # there is no network to look at an image with

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from unseen.data.samplers import create_sampler, pictures_of_classes, random_pictures
+from unseen.data.samplers import create_sampler, images_of_classes, random_images
 from unseen.errors import UnseenError
 
 LABELS = np.array([0, 0, 0, 0, 2, 2, 5, 5, 5, 7, 9, 9])
@@ -25,8 +25,8 @@ def test_a_step_depends_on_seed_and_step_alone(name):
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 12, 50])
-def test_random_pictures_are_different_ones(batch_size):
-    sampler = random_pictures(12, batch_size, seed=0)
+def test_random_images_are_different_ones(batch_size):
+    sampler = random_images(12, batch_size, seed=0)
     for step in range(50):
         drawn = sampler(step)
         assert len(drawn) == len(np.unique(drawn)) == min(batch_size, 12)
@@ -35,8 +35,8 @@ def test_random_pictures_are_different_ones(batch_size):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 5, 40])
-def test_one_picture_of_different_classes(batch_size):
-    sampler = pictures_of_classes(LABELS, batch_size, seed=0)
+def test_one_image_of_different_classes(batch_size):
+    sampler = images_of_classes(LABELS, batch_size, seed=0)
     for step in range(50):
         classes = LABELS[sampler(step)]
         assert len(classes) == len(np.unique(classes)) == min(batch_size, 5)
@@ -51,17 +51,17 @@ def test_episodes_of_ways_and_shots(batch_size, shots, ways):
         assert (classes == classes[:, :1]).all()
         assert len(np.unique(classes)) == len(drawn) == ways
         for row, own in zip(drawn, classes[:, 0], strict=True):
-            assert len(np.unique(row)) == shots or shots > (own == LABELS).sum()  # class 7 has one picture
+            assert len(np.unique(row)) == shots or shots > (own == LABELS).sum()  # class 7 has one image
 
 
-def test_random_pictures_come_equally_often():
-    sampler = random_pictures(12, 4, seed=1)
+def test_random_images_come_equally_often():
+    sampler = random_images(12, 4, seed=1)
     counts = np.bincount(np.concatenate([sampler(step) for step in range(3000)]), minlength=12)
     np.testing.assert_allclose(counts / 3000, 4 / 12, atol=5 * np.sqrt(1 / 3 * 2 / 3 / 3000))
 
 
-def test_classes_come_equally_often_and_so_do_their_pictures():
-    sampler = pictures_of_classes(LABELS, 2, seed=1)
+def test_classes_come_equally_often_and_so_do_their_images():
+    sampler = images_of_classes(LABELS, 2, seed=1)
     counts = np.bincount(np.concatenate([sampler(step) for step in range(3000)]), minlength=len(LABELS))
     size = np.bincount(LABELS)[LABELS]
     np.testing.assert_allclose(counts / 3000, 2 / 5 / size, atol=5 * np.sqrt(0.25 / 3000))

@@ -56,13 +56,13 @@ def test_risk_coverage_by_hand():
     np.testing.assert_allclose(threshold, [0.9, 0.6, 0.2])
 
 
-def test_threshold_halves_the_risk_or_leaves_half_of_the_pictures():
+def test_threshold_halves_the_risk_or_leaves_half_of_the_images():
     falling = np.arange(80, 0, -1) / 100
     # answering always: 20 of 80 wrong; from 0.13 on: 8 of 68, less than an eighth; from 0.12 on: 9 of 69, more
     halved = answers(falling, [True] * 60 + [False] * 20)
     assert halved.threshold() == pytest.approx(0.13)
     hopeless = answers(falling, [False] * 40 + [True] * 40)
-    assert hopeless.threshold() == pytest.approx(0.41)  # half of the pictures
+    assert hopeless.threshold() == pytest.approx(0.41)  # half of the images
     few = answers(np.arange(100, 0, -1) / 100, [True] * 98 + [False] * 2)
     assert few.threshold() == pytest.approx(0.06)  # 95 of 100
 

@@ -58,7 +58,7 @@ def dataset(tmp_path):
 
 def test_region_centres_by_hand():
     np.testing.assert_allclose(region_centres(TRANSFORM, (4, 4), 64, 64)[[0, 3, 12]], [[8, 8], [56, 8], [8, 56]])
-    # a picture twice as wide: the centre crop starts at x = 64
+    # an image twice as wide: the centre crop starts at x = 64
     np.testing.assert_allclose(region_centres(TRANSFORM, (4, 4), 256, 128)[0], [64 + 16, 16])
 
 
@@ -74,7 +74,7 @@ def test_hits_by_hand(dataset):
 
 
 def test_rotated_photographs_are_measured_upright(dataset):
-    """The picture is stored on its side (EXIF 6); part positions are those of the upright one."""
+    """The image is stored on its side (EXIF 6); part positions are those of the upright one."""
     path = dataset.images / "3.jpg"
     exif = Image.Exif()
     exif[0x0112] = 6

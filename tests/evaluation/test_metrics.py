@@ -24,7 +24,7 @@ EXACT = {"rtol": 0, "atol": 1e-12, "equal_nan": True}
 
 
 def loop_accuracy(predicted, labels, classes):
-    """Mean over the classes that have pictures of the share that is right."""
+    """Mean over the classes that have images of the share that is right."""
     shares = []
     for c in classes:
         mine = [p == c for p, label in zip(predicted, labels, strict=True) if label == c]
@@ -212,9 +212,7 @@ def test_best_gamma_between_neighbouring_floats():
     assert evaluate(decisions, seen, gamma).h == 1
 
 
-@pytest.mark.parametrize(
-    "missing", ["unseen pictures", "seen pictures", "all pictures", "unseen classes", "seen classes"]
-)
+@pytest.mark.parametrize("missing", ["unseen images", "seen images", "all images", "unseen classes", "seen classes"])
 def test_what_cannot_be_measured_is_nan(missing):
     scores, labels, seen = random_problem(0)
     if missing == "unseen classes":
@@ -222,11 +220,11 @@ def test_what_cannot_be_measured_is_nan(missing):
     elif missing == "seen classes":
         scores, labels, seen = scores[~seen[labels]], labels[~seen[labels]], np.zeros_like(seen)
     else:
-        keep = {"unseen pictures": seen[labels], "seen pictures": ~seen[labels]}.get(missing, np.zeros(60, bool))
+        keep = {"unseen images": seen[labels], "seen images": ~seen[labels]}.get(missing, np.zeros(60, bool))
         scores, labels = scores[keep], labels[keep]
     decisions = Decisions.from_scores(scores, labels, seen)
     found = evaluate(decisions, seen)
-    has_unseen, has_seen = missing in ("seen pictures", "seen classes"), missing.startswith("unseen")
+    has_unseen, has_seen = missing in ("seen images", "seen classes"), missing.startswith("unseen")
     assert np.isnan(found.t1) == np.isnan(found.u) == (not has_unseen)
     assert np.isnan(found.s) == (not has_seen)
     assert np.isnan(found.h)
@@ -248,7 +246,7 @@ def test_what_cannot_be_measured_is_nan(missing):
     assert np.isnan(intervals["T1"].mean) == (not has_unseen)
 
 
-def test_classes_without_pictures_do_not_count():
+def test_classes_without_images_do_not_count():
     scores, labels, seen = random_problem(1)
     gone = [int(np.flatnonzero(seen)[0]), int(np.flatnonzero(~seen)[0])]
     keep = ~np.isin(labels, gone)
@@ -270,7 +268,7 @@ def numbers(scores, labels, seen, gamma=0.25):
 
 @settings(max_examples=60, deadline=None)
 @given(problem=problems(), data=st.data())
-def test_the_order_of_pictures_does_not_matter(problem, data):
+def test_the_order_of_images_does_not_matter(problem, data):
     scores, labels, seen = problem
     order = np.array(data.draw(st.permutations(range(len(labels)))))
     # best_gamma may differ: equal H at two gammas, told apart by rounding of the sums
@@ -323,7 +321,7 @@ def test_gamma_takes_s_down_and_u_up():
 
 
 def outcome(right, labels, seen):
-    """Decisions of pictures that are right, or else wrong in a class of the same kind; two classes of each kind."""
+    """Decisions of images that are right, or else wrong in a class of the same kind; two classes of each kind."""
     kind = seen[labels]
     other = np.array([1, 0, 3, 2])[labels]
     said = np.where(right, labels, other)
@@ -341,15 +339,15 @@ def test_all_right_has_no_spread():
         assert found[name].per_seed == [1]
 
 
-def test_one_picture_a_class_has_no_spread():
-    """Resampling one picture gives that picture."""
+def test_one_image_a_class_has_no_spread():
+    """Resampling one image gives that image."""
     labels = np.arange(4)
     found = bootstrap([outcome(np.array([1, 0, 1, 1], bool), labels, SEEN)], SEEN, [0.0], samples=50)
     assert (found["S"].low, found["S"].mean, found["S"].high) == (0.5, 0.5, 0.5)
     assert (found["H"].low, found["H"].high) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
 
 
-def test_pictures_are_resampled_within_their_class():
+def test_images_are_resampled_within_their_class():
     """2 of 4 right in each of two classes: S resampled is the mean of two Binomial(4, 1/2) / 4."""
     labels = np.repeat([0, 1, 2, 3], 4)
     right = np.tile([1, 0, 1, 0], 4).astype(bool)

@@ -150,7 +150,7 @@ def test_a_finished_run_is_not_done_again(done, asked, monkeypatch):
     assert tasks == []
 
 
-def test_a_row_trained_on_pictures_stands_beside_one_on_regions(asked, tmp_path, monkeypatch):
+def test_a_row_trained_on_images_stands_beside_one_on_regions(asked, tmp_path, monkeypatch):
     done = []
     monkeypatch.setattr(
         comparing, "run_worker", lambda task: (done.append((task.what, task.config.method)), work(task))
@@ -169,7 +169,7 @@ def test_a_row_trained_on_pictures_stands_beside_one_on_regions(asked, tmp_path,
 
 
 def test_differences_are_those_of_the_same_draws(done, asked):
-    """Every resample by hand: the same pictures for both rows, T1 and H of each, then the quantiles."""
+    """Every resample by hand: the same images for both rows, T1 and H of each, then the quantiles."""
     folder, found, _ = done
     rows = {row["name"]: row for row in found["rows"][:2]}
     for view in ("honest", "paper"):
@@ -185,7 +185,7 @@ def test_differences_are_those_of_the_same_draws(done, asked):
                 ds = [load_decisions(decisions_path(folder / row["folder"], s, view, metric)) for s in seeds]
                 drawn.append(_by_hand(ds, [e["gamma"] for e in seeds.values()], metric).mean(axis=1))
             low, high = np.quantile(drawn[0] - drawn[1], [0.025, 0.975])
-            assert (gap["low_pictures"], gap["high_pictures"]) == pytest.approx((low, high), abs=1e-12)
+            assert (gap["low_images"], gap["high_images"]) == pytest.approx((low, high), abs=1e-12)
             expected = other[view]["metrics"][metric]["mean"] - best[view]["metrics"][metric]["mean"]
             assert gap["mean"] == pytest.approx(expected, abs=1e-12)
 
@@ -194,11 +194,11 @@ def _by_hand(decisions, gammas, metric, samples=1000):
     rng = np.random.default_rng(0)
     first = decisions[0]
     parts = []
-    for pictures, kind in ((first.is_unseen, "T1"), (first.is_unseen, "gzsl"), (~first.is_unseen, "gzsl")):
+    for images, kind in ((first.is_unseen, "T1"), (first.is_unseen, "gzsl"), (~first.is_unseen, "gzsl")):
         accuracies = np.zeros((samples, len(decisions)))
-        classes = np.unique(first.labels[pictures])
+        classes = np.unique(first.labels[images])
         for c in classes:
-            mine = np.flatnonzero(pictures & (first.labels == c))
+            mine = np.flatnonzero(images & (first.labels == c))
             counts = rng.multinomial(len(mine), [1 / len(mine)] * len(mine), size=samples)
             for s, (d, gamma) in enumerate(zip(decisions, gammas, strict=True)):
                 answers = d.best_unseen if kind == "T1" else np.where(d.offset > gamma, d.best_seen, d.best_unseen)
@@ -219,7 +219,7 @@ def test_difference_over_seeds():
     assert torn.paired(torn).interval().as_dict()["high"] == 0
 
 
-def test_the_draws_are_the_same_for_the_same_pictures():
+def test_the_draws_are_the_same_for_the_same_images():
     rng = np.random.default_rng(0)
     labels, seen = rng.integers(6, size=200), np.array([True] * 4 + [False] * 2)
     one = Decisions.from_scores(rng.normal(size=(200, 6)), labels, seen)
@@ -282,7 +282,7 @@ def test_tables_without_a_single_number(asked, tmp_path, monkeypatch):
     assert (tmp_path / "out" / "compare.md").read_text().count("not finished") == 2
 
 
-def test_validation_only_never_reads_a_test_picture(here, asked, tiny_guide, tiny_backbone, cache, tmp_path):
+def test_validation_only_never_reads_a_test_image(here, asked, tiny_guide, tiny_backbone, cache, tmp_path):
     from unseen.data.folder import load_folder
     from unseen.features.store import RegionStore
 

@@ -62,7 +62,7 @@ def test_auroc_and_spearman_equal_the_libraries(seed, count, attributes, levels)
             assert np.isnan(correlations[k])
 
 
-def test_no_pictures_is_nothing_measured():
+def test_no_images_is_nothing_measured():
     empty = np.zeros((0, 2))
     assert np.isnan(auroc(empty, empty.astype(bool))).all()
     assert np.isnan(spearman(empty, empty)).all()
@@ -109,7 +109,7 @@ def test_graded_values_are_ranked():
 @pytest.mark.parametrize(
     ("labels", "there", "gone"), [([0, 0, 1, 1], "seen", "unseen"), ([2, 2, 3, 3], "unseen", "seen")]
 )
-def test_pictures_of_one_side_only(labels, there, gone, tmp_path):
+def test_images_of_one_side_only(labels, there, gone, tmp_path):
     measured = answers(
         [[1, 0, 1], [0, 1, 1], [1, 0, 1], [0, 1, 1]],
         [True, True, False, False],
@@ -120,7 +120,7 @@ def test_pictures_of_one_side_only(labels, there, gone, tmp_path):
     assert found.table[f"{there}_auroc"].tolist()[:2] == [1, 1]
     assert found.table[f"{gone}_auroc"].isna().all()
     sheet = quality_sheet(measured, found)
-    assert sheet.summary["pictures"] == {there: 4, gone: 0}
+    assert sheet.summary["images"] == {there: 4, gone: 0}
     assert sheet.summary["mean"] == {there: 1.0, gone: None}
     assert f"do not differ in them: 1 over {there} classes" in sheet.caption
     again = quality_sheet(measured, found).save(tmp_path / "again", FORMATS)

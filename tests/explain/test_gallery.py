@@ -51,10 +51,10 @@ def test_answers_are_the_recognizer_s(runs, answers, tiny_backbone):
     recognizer = unseen.Recognizer.load(runs["msdn"].folder, device="cpu")
     backbone = Backbone(tiny_backbone)
     names, paths = answers.dataset.table.names, answers.dataset.paths()
-    positions = np.array([0, 5, len(answers.pictures) - 1])
+    positions = np.array([0, 5, len(answers.images) - 1])
     pooled = answers.pooled(positions)
     for row, position in enumerate(positions):
-        path = paths[answers.pictures[position]]
+        path = paths[answers.images[position]]
         why = recognizer.explain(path)
         scores = {r.attribute: r.score for r in why.reasons}
         expected = [scores[a] for a in answers.dataset.table.attributes.names]
@@ -62,7 +62,7 @@ def test_answers_are_the_recognizer_s(runs, answers, tiny_backbone):
         assert names[answers.predicted[position]] == why.target.name
         mean = backbone(backbone.transform(path)[None])[0].detach().half().float().mean(dim=1)[0].numpy()
         np.testing.assert_allclose(pooled[row], mean / np.linalg.norm(mean), atol=1e-6)
-        assert answers.find(path) == answers.pictures[position]
+        assert answers.find(path) == answers.images[position]
     assert answers.find(runs["msdn"].folder / "elsewhere.jpg") is None
     assert answers.unseen.sum() == len(answers.dataset.indices("test_unseen"))
 
@@ -79,7 +79,7 @@ def test_accuracy_of_the_answers_is_the_run_s(runs, answers):
 def test_examples_are_unseen_right_and_wrong_by_a_fixed_draw(answers):
     chosen = answers.examples(2)
     assert chosen == answers.examples(2)
-    position = {int(p): i for i, p in enumerate(answers.pictures)}
+    position = {int(p): i for i, p in enumerate(answers.images)}
     hits = [bool(answers.predicted[position[i]] == answers.labels[position[i]]) for i in chosen]
     assert hits == sorted(hits, reverse=True)
     assert not answers.dataset.table.seen[answers.dataset.labels[chosen]].any()
@@ -107,7 +107,7 @@ def test_every_figure_has_its_numbers_beside_it(runs, drawn):
 
 def test_csv_round_trips(answers, drawn):
     found = pd.read_csv(drawn.figures["tsne"][2])
-    order = [answers.dataset.files[i] for i in answers.pictures]
+    order = [answers.dataset.files[i] for i in answers.images]
     rows = [order.index(f) for f in found["file"]]
     assert found["class"].tolist() == [answers.dataset.table.names[c] for c in answers.labels[rows]]
     assert found["predicted"].tolist() == [answers.dataset.table.names[c] for c in answers.predicted[rows]]
@@ -122,7 +122,7 @@ def test_the_attention_that_is_drawn_is_the_recognizer_s(runs, answers, drawn):
     name = next(n for n in drawn.figures if n.startswith("attention"))
     cells, about = pd.read_csv(drawn.figures[name][2]), json.loads(drawn.figures[name][3].read_text())
     recognizer = unseen.Recognizer.load(runs["msdn"].folder, device="cpu")
-    why = recognizer.explain(about["picture"], target=about["target"]["name"], rival=about["rival"]["name"])
+    why = recognizer.explain(about["image"], target=about["target"]["name"], rival=about["rival"]["name"])
     assert set(cells["map"]) == {"a2v", "v2a", "contribution"}
     for entry in about["attributes"]:
         k = why.order[entry["attribute"]]
@@ -133,7 +133,7 @@ def test_the_attention_that_is_drawn_is_the_recognizer_s(runs, answers, drawn):
             assert entry["highest"][kind] == {"x": best["x"], "y": best["y"], "value": best["value"]}
             assert (best["x"], best["y"]) == (16 * best["column"] + 8, 16 * best["row"] + 8)  # 4 x 4 over 64 px
         assert entry["parts"]
-    index = answers.find(answers.dataset.images / "/".join(about["picture"].split("/")[-2:]))
+    index = answers.find(answers.dataset.images / "/".join(about["image"].split("/")[-2:]))
     frame = answers.dataset.part_positions
     mine = frame[(frame["file"] == answers.dataset.files[index]) & frame["visible"]].set_index("part")
     attributes = answers.dataset.table.attributes
@@ -148,7 +148,7 @@ def test_a_wrong_answer_stands_beside_the_truth(runs, answers, drawn):
             continue
         about, rows = json.loads(paths[3].read_text()), pd.read_csv(paths[2])
         table = answers.dataset.table
-        truth = table.names[answers.dataset.labels[answers.find(answers.dataset.images / about["picture"])]]
+        truth = table.names[answers.dataset.labels[answers.find(answers.dataset.images / about["image"])]]
         assert truth in (about["target"]["name"], about["rival"]["name"])
         unit = table.values / np.linalg.norm(table.values, axis=1, keepdims=True)
         for side, column in (("target", "value"), ("rival", "rival_value")):
@@ -159,43 +159,43 @@ def test_a_wrong_answer_stands_beside_the_truth(runs, answers, drawn):
 
 
 def test_a_method_without_attention_says_so_and_goes_on(runs, cache, tmp_path, tiny_guide):
-    picture = next((tiny_guide / "images").rglob("*.jpg"))
-    found = run_figures(runs["eszsl"], tmp_path, pictures=[picture], kinds=("attention", "attributes"), cache=cache,
+    image = next((tiny_guide / "images").rglob("*.jpg"))
+    found = run_figures(runs["eszsl"], tmp_path, images=[image], kinds=("attention", "attributes"), cache=cache,
                         device="cpu", formats=("png",))  # fmt: skip
     assert found.notes == ["attention: eszsl has no attention maps"]
     assert [n.split("-")[0] for n in found.figures] == ["attributes"] * 2
     assert ", seed" not in found.captions["attributes"]  # a closed form has none
     with pytest.raises(UnseenError, match="eszsl has no attention maps"):
-        run_figures(runs["eszsl"], tmp_path, pictures=[picture], kinds=("attention",), cache=cache, device="cpu")
+        run_figures(runs["eszsl"], tmp_path, images=[image], kinds=("attention",), cache=cache, device="cpu")
 
 
-def test_a_picture_from_elsewhere(runs):
+def test_a_image_from_elsewhere(runs):
     """No truth, no parts; what the network saw of it is its middle."""
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 60, 3), dtype=np.uint8))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 60, 3), dtype=np.uint8))
     recognizer = unseen.Recognizer.load(runs["msdn"].folder, device="cpu")
-    why = recognizer.explain(picture)
+    why = recognizer.explain(image)
     sheet = attention_sheet(why, recognizer.backbone.transform, Parts(), "odd", "an odd one", "by hand", top=1)
     assert sheet.summary["crop"] == [0, 15, 60, 75]
     assert not sheet.summary["attributes"][0]["parts"]
     assert "Ring" not in sheet.caption
     assert [a.get_title().split("\n")[0] for a in sheet.figure.axes[:4]] == [
-        "picture", "A2V attention", "V2A attention", "contribution, fused"
+        "image", "A2V attention", "V2A attention", "contribution, fused"
     ]  # fmt: skip
     assert sheet.numbers.groupby("map")["y"].agg(["min", "max"]).loc["a2v"].tolist() == [22.5, 67.5]
 
 
 def test_any_sub_nets_of_any_grid(runs):
     """Names and numbers of sub-nets are the method's affair, and so is the grid of each map."""
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
     recognizer = unseen.Recognizer.load(runs["msdn"].folder, device="cpu")
-    why = recognizer.explain(picture)
+    why = recognizer.explain(image)
     fine = np.zeros((len(why.order), 8, 8))
     fine[:, 6, 1] = 1
     levels = {"level_1": fine, "level_2": why.attention["a2v"], "level_3": why.attention["v2a"]}
     why = replace(why, attention=levels, counted=("level_1", "level_3"))
     sheet = attention_sheet(why, recognizer.backbone.transform, Parts(), "odd", "an odd one", "by hand", top=2)
     assert [a.get_title().split("\n")[0] for a in sheet.figure.axes[:5]] == [
-        "picture", "level 1 attention", "level 2 attention (not counted)", "level 3 attention", "contribution, fused"
+        "image", "level 1 attention", "level 2 attention (not counted)", "level 3 attention", "contribution, fused"
     ]  # fmt: skip
     assert "level 2: not counted" in sheet.caption
     assert sheet.summary["grids"] == {"level_1": [8, 8], "level_2": [4, 4], "level_3": [4, 4], "contribution": [4, 4]}
@@ -212,12 +212,12 @@ def test_parts_are_the_visible_ones_that_attributes_name(answers):
     assert all(named[a] in hidden for a in set(named) - set(parts))
 
 
-def test_pictures_that_are_gone_are_one_line(tiny_guide, tiny_backbone, tmp_path):
+def test_images_that_are_gone_are_one_line(tiny_guide, tiny_backbone, tmp_path):
     guide, cache = tmp_path / "guide", tmp_path / "cache"
     shutil.copytree(tiny_guide, guide)
     run = unseen.fit("eszsl", guide, tmp_path / "run", backbone=tiny_backbone, cache=cache, device="cpu")
     shutil.rmtree(guide / "images")
-    with pytest.raises(DataError, match=r"no picture .* in .*guide/images") as caught:
+    with pytest.raises(DataError, match=r"no image .* in .*guide/images") as caught:
         run_figures(run, cache=cache, device="cpu")
     assert "\n" not in str(caught.value)
     shutil.rmtree(guide)

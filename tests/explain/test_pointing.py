@@ -33,9 +33,9 @@ def test_means_over_seeds_of_the_game(run, cache):
     games = []
     for seed in (0, 1):
         recognizer = unseen.Recognizer.load(run.folder, seed=seed, device="cpu")
-        pictures = parts.dataset.indices("test_unseen")
+        images = parts.dataset.indices("test_unseen")
         games.append(
-            pointing_game(recognizer.method, parts.dataset, parts.store, recognizer.backbone.transform, pictures)
+            pointing_game(recognizer.method, parts.dataset, parts.store, recognizer.backbone.transform, images)
         )
     assert list(found) == ["a2v", "v2a"]
     for name, entry in found.items():

@@ -12,14 +12,14 @@ from unseen.explain.tsne import colours, draw, embed, separation, tsne_maps, tsn
 
 
 def fake(seen, per_class, spread=0.1, predicted=None):
-    """Pictures of classes that lie on the axes of a space."""
+    """Images of classes that lie on the axes of a space."""
     labels = np.repeat(np.arange(len(seen)), per_class)
     table = SimpleNamespace(seen=np.array(seen), names=tuple(f"{c:03d}.Class_{c}" for c in range(len(seen))))
     values = np.eye(len(seen))[labels] + spread * np.random.default_rng(0).normal(size=(len(labels), len(seen)))
     files = tuple(f"{i}.jpg" for i in range(len(labels)))
     return SimpleNamespace(
         dataset=SimpleNamespace(name="fake", table=table, files=files),
-        pictures=np.arange(len(labels)),
+        images=np.arange(len(labels)),
         labels=labels,
         unseen=~table.seen[labels],
         predicted=labels,
@@ -51,7 +51,7 @@ def test_draw_fills_up_with_the_other_kind(seen, unseen):
 
 
 def test_separation_by_hand():
-    # on a line: two pairs of one class far apart from two of the other, and one picture among the wrong ones
+    # on a line: two pairs of one class far apart from two of the other, and one image among the wrong ones
     values = np.array([[0.0], [1], [2], [3], [10], [11], [12], [13], [1.5]])
     labels = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1])
     found = separation(values, values, labels, labels == 1)
@@ -76,14 +76,14 @@ def test_separation_of_one_kind():
 
 def test_inputs_are_the_method_s_scores_and_the_backbone_s_features():
     answers = fake([True, True, False, False], 8)
-    maps = tsne_maps(answers, pictures=20)
+    maps = tsne_maps(answers, images=20)
     np.testing.assert_array_equal(maps.inputs["attributes"], answers.attribute_scores[maps.positions])
     np.testing.assert_array_equal(maps.inputs["features"], answers.pooled(maps.positions))
     for space in ("features", "attributes"):
         np.testing.assert_array_equal(maps.coordinates[space], embed(maps.inputs[space], maps.perplexity, 0))
-    assert maps.perplexity == 6  # a third of 20 pictures
+    assert maps.perplexity == 6  # a third of 20 images
     assert not np.array_equal(
-        maps.coordinates["features"], tsne_maps(answers, pictures=20, seed=1).coordinates["features"]
+        maps.coordinates["features"], tsne_maps(answers, images=20, seed=1).coordinates["features"]
     )
 
 
@@ -92,7 +92,7 @@ def test_numbers_and_marks():
     maps = tsne_maps(answers, perplexity=4)
     sheet = tsne_sheet(answers, maps)
     assert "drawn with seed" not in sheet.caption
-    assert "20 test pictures of 4 classes" in sheet.caption
+    assert "20 test images of 4 classes" in sheet.caption
     np.testing.assert_array_equal(sheet.numbers[["attributes_x", "attributes_y"]], maps.coordinates["attributes"])
     assert sheet.numbers["seen"].tolist() == [1] * 10 + [0] * 10
     assert sheet.numbers["file"].tolist() == list(answers.dataset.files)
@@ -112,8 +112,8 @@ def test_only_seen_classes():
 
 def test_a_draw_is_said():
     answers = fake([True] * 4 + [False] * 4, 6)
-    sheet = tsne_sheet(answers, tsne_maps(answers, classes=4, pictures=15, seed=3), 3)
-    assert "15 test pictures of 4 classes, drawn with seed 3 from 48 of 8" in sheet.caption
+    sheet = tsne_sheet(answers, tsne_maps(answers, classes=4, images=15, seed=3), 3)
+    assert "15 test images of 4 classes, drawn with seed 3 from 48 of 8" in sheet.caption
 
 
 @pytest.mark.parametrize("values", [np.zeros((8, 3)), np.arange(8.0)[:, None]], ids=["equal", "one dimension"])
@@ -131,7 +131,7 @@ def test_colours_differ(count):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"perplexity": 20}, "perplexity 20 for 20 pictures — give 1 or more, below 20"),
+        ({"perplexity": 20}, "perplexity 20 for 20 images — give 1 or more, below 20"),
         ({"perplexity": 0.5}, "perplexity 0.5"),
         ({"classes": 1}, "at least 2 classes"),
     ],
@@ -141,6 +141,6 @@ def test_what_does_not_fit_is_said(options, text):
         tsne_maps(fake([True, True, False, False], 5), **options)
 
 
-def test_too_few_pictures():
-    with pytest.raises(DataError, match="4 test pictures"):
+def test_too_few_images():
+    with pytest.raises(DataError, match="4 test images"):
         tsne_maps(fake([True, False], 2))

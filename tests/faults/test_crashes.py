@@ -59,7 +59,7 @@ def test_two_at_once(base):
 
 def test_clock(base):
     failures = []
-    assert together._changed_pictures(base, failures)["the same bytes"] == 24
+    assert together._changed_images(base, failures)["the same bytes"] == 24
     assert failures == []
 
 

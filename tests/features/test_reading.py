@@ -1,4 +1,4 @@
-"""Pictures are decoded ahead, in order, in bounded memory; a broken one is its error."""
+"""Images are decoded ahead, in order, in bounded memory; a broken one is its error."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_no_more_is_begun_than_needed(files, threads):
     reading.close()
 
 
-def test_a_picture_in_memory_may_be_there_twice(files):
+def test_a_image_in_memory_may_be_there_twice(files):
     with Image.open(files[0]) as image:
         ((_, (first, second)),) = read_batches([[image, image]], TRANSFORM, 2)
     assert torch.equal(first, second)

@@ -50,8 +50,8 @@ def backbone() -> Backbone:
 
 
 @pytest.fixture(scope="module")
-def shared_pictures(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
+def shared_images(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     for i in range(COUNT):
         height, width = rng.integers(40, 90, 2)
@@ -60,14 +60,14 @@ def shared_pictures(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(shared_pictures, backbone, tmp_path_factory) -> RegionStore:
-    return run(shared_pictures, backbone, tmp_path_factory.mktemp("cache"))
+def finished(shared_images, backbone, tmp_path_factory) -> RegionStore:
+    return run(shared_images, backbone, tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture
-def pictures(shared_pictures, tmp_path) -> Path:
-    """Pictures that may be changed."""
-    return Path(shutil.copytree(shared_pictures, tmp_path / "pictures"))
+def images(shared_images, tmp_path) -> Path:
+    """Images that may be changed."""
+    return Path(shutil.copytree(shared_images, tmp_path / "images"))
 
 
 @pytest.fixture
@@ -76,8 +76,8 @@ def copy(finished, tmp_path) -> Path:
     return Path(shutil.copytree(finished.folder, tmp_path / "store"))
 
 
-def run(pictures: Path, backbone: Backbone, cache: Path, **kwargs) -> RegionStore:
-    files = sorted(pictures.iterdir())
+def run(images: Path, backbone: Backbone, cache: Path, **kwargs) -> RegionStore:
+    files = sorted(images.iterdir())
     return extract(files, backbone, cache, **{"names": [f.name for f in files], "batch_size": BATCH, **kwargs})
 
 
@@ -86,14 +86,14 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 class Forwards:
-    """Counts pictures that went through the network."""
+    """Counts images that went through the network."""
 
     def __init__(self, backbone: Backbone) -> None:
-        self.pictures = 0
+        self.images = 0
         self.handle = backbone.register_forward_pre_hook(self.count)
 
     def count(self, module: torch.nn.Module, args: tuple[torch.Tensor]) -> None:
-        self.pictures += len(args[0])
+        self.images += len(args[0])
 
     def __enter__(self) -> Forwards:
         return self
@@ -103,8 +103,8 @@ class Forwards:
 
 
 class TestContent:
-    def test_values_are_the_networks(self, finished, shared_pictures, backbone):
-        files = sorted(shared_pictures.iterdir())
+    def test_values_are_the_networks(self, finished, shared_images, backbone):
+        files = sorted(shared_images.iterdir())
         for start in range(0, COUNT, BATCH):
             with torch.inference_mode():
                 expected = backbone(torch.stack([backbone.transform(f) for f in files[start : start + BATCH]]))
@@ -142,35 +142,35 @@ class TestContent:
         assert torch.equal(pickle.loads(data).read([5]), finished.read([5]))
 
     @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-    def test_other_dtypes(self, shared_pictures, backbone, tmp_path, dtype):
-        store = run(shared_pictures, backbone, tmp_path, dtype=dtype)
+    def test_other_dtypes(self, shared_images, backbone, tmp_path, dtype):
+        store = run(shared_images, backbone, tmp_path, dtype=dtype)
         with torch.inference_mode():
-            files = sorted(shared_pictures.iterdir())[:BATCH]
+            files = sorted(shared_images.iterdir())[:BATCH]
             expected = backbone(torch.stack([backbone.transform(f) for f in files]))[0]
         assert store.dtype == getattr(torch, dtype)
         assert torch.equal(store.read(range(BATCH)), expected.to(store.dtype))
 
-    def test_workers_give_the_same_bytes(self, finished, shared_pictures, backbone, tmp_path):
-        store = run(shared_pictures, backbone, tmp_path, workers=2)
+    def test_workers_give_the_same_bytes(self, finished, shared_images, backbone, tmp_path):
+        store = run(shared_images, backbone, tmp_path, workers=2)
         assert contents(store.folder) == contents(finished.folder)
 
-    def test_progress_and_plan(self, shared_pictures, backbone, tmp_path):
+    def test_progress_and_plan(self, shared_images, backbone, tmp_path):
         plans, steps = [], []
-        store = run(shared_pictures, backbone, tmp_path, progress=lambda *s: steps.append(s), on_plan=plans.append)
+        store = run(shared_images, backbone, tmp_path, progress=lambda *s: steps.append(s), on_plan=plans.append)
         assert steps == [(min(i, COUNT), COUNT) for i in range(4, 29, 4)]
-        run(shared_pictures, backbone, tmp_path, on_plan=plans.append)
-        assert [(p.folder, p.pictures, p.todo, p.nbytes, p.needed) for p in plans] == [
+        run(shared_images, backbone, tmp_path, on_plan=plans.append)
+        assert [(p.folder, p.images, p.todo, p.nbytes, p.needed) for p in plans] == [
             (store.folder, COUNT, COUNT, store.nbytes, store.nbytes),
             (store.folder, COUNT, 0, store.nbytes, 0),
         ]
 
-    def test_the_plan_says_how_much_and_how_long(self, shared_pictures, backbone, tmp_path, monkeypatch):
-        plans, clock = [], iter([0, 2, 2, 9, 10])  # 4 pictures read in 2 s, 4 through the network in 1 s
+    def test_the_plan_says_how_much_and_how_long(self, shared_images, backbone, tmp_path, monkeypatch):
+        plans, clock = [], iter([0, 2, 2, 9, 10])  # 4 images read in 2 s, 4 through the network in 1 s
         monkeypatch.setattr(features.time, "monotonic", lambda: next(clock))
-        run(shared_pictures, backbone, tmp_path, batch_size=3, on_plan=plans.append)
+        run(shared_images, backbone, tmp_path, batch_size=3, on_plan=plans.append)
         assert plans[0].seconds == pytest.approx(COUNT * (2 / 4 + 1 / 4))
         assert replace(plans[0], needed=3 * 10**10, free=54 * 10**9, todo=37_322, seconds=7800.0).__str__() == (
-            "37,322 pictures, 30.0 GB to write, 54.0 GB free, about 2 h 10 min"
+            "37,322 images, 30.0 GB to write, 54.0 GB free, about 2 h 10 min"
         )
 
     @pytest.mark.parametrize(
@@ -180,22 +180,22 @@ class TestContent:
     def test_durations(self, seconds, said):
         assert features.duration(seconds) == said
 
-    def test_journals_of_several_processes_are_one_in_the_end(self, finished, shared_pictures, backbone, tmp_path):
+    def test_journals_of_several_processes_are_one_in_the_end(self, finished, shared_images, backbone, tmp_path):
         folder = shutil.copytree(finished.folder, tmp_path / finished.folder.name)
         lines = (folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
         (folder / "journal.jsonl").write_bytes(b"".join(lines[:2]))
         (folder / "journal.jsonl.1").write_bytes(b"".join([*lines[4:6], b'{"chunk": 6, "crc']))
-        with pytest.raises(StoreError, match="unfinished: 16 of 26 pictures"):
+        with pytest.raises(StoreError, match="unfinished: 16 of 26 images"):
             RegionStore.open(folder)
         with Forwards(backbone) as forwards:
-            run(shared_pictures, backbone, tmp_path)
-        assert forwards.pictures == COUNT - 16
+            run(shared_images, backbone, tmp_path)
+        assert forwards.images == COUNT - 16
         assert contents(folder) == contents(finished.folder)
 
 
 class TestMistakes:
     def test_arguments(self, backbone, tmp_path):
-        with pytest.raises(DataError, match="no pictures"):
+        with pytest.raises(DataError, match="no images"):
             extract([], backbone, tmp_path, names=[])
         with pytest.raises(StoreError, match="unknown dtype 'int8' — use one of float16, bfloat16, float32"):
             extract([Path("a")], backbone, tmp_path, names=["a"], dtype="int8")
@@ -205,17 +205,17 @@ class TestMistakes:
             extract([Path("nowhere/a.jpg")], backbone, tmp_path, names=["a"])
 
     @pytest.mark.parametrize("workers", [0, 1])
-    def test_broken_picture_is_named_and_the_rest_kept(self, pictures, backbone, tmp_path, workers):
-        good = (pictures / "13.png").read_bytes()
-        (pictures / "13.png").write_bytes(good[:200])
-        with pytest.raises(DataError, match=r"13\.png: broken picture") as caught:
-            run(pictures, backbone, tmp_path / "cache", workers=workers)
+    def test_broken_image_is_named_and_the_rest_kept(self, images, backbone, tmp_path, workers):
+        good = (images / "13.png").read_bytes()
+        (images / "13.png").write_bytes(good[:200])
+        with pytest.raises(DataError, match=r"13\.png: broken image") as caught:
+            run(images, backbone, tmp_path / "cache", workers=workers)
         assert "\n" not in str(caught.value)
         with Forwards(backbone) as forwards, pytest.raises(DataError, match=r"13\.png"):
-            run(pictures, backbone, tmp_path / "cache")
-        assert forwards.pictures == 0  # the chunks before it are there
+            run(images, backbone, tmp_path / "cache")
+        assert forwards.images == 0  # the chunks before it are there
 
-    def test_values_beyond_half_precision(self, shared_pictures, tmp_path):
+    def test_values_beyond_half_precision(self, shared_images, tmp_path):
         backbone = Backbone(SPEC)
         for module in backbone.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
@@ -223,18 +223,18 @@ class TestMistakes:
         with pytest.raises(
             StoreError, match=r"00.png: features as large as .* do not fit in float16 — store them as bf"
         ):
-            run(shared_pictures, backbone, tmp_path)
+            run(shared_images, backbone, tmp_path)
 
-    def test_too_little_room_before_the_start(self, shared_pictures, backbone, tmp_path, monkeypatch):
+    def test_too_little_room_before_the_start(self, shared_images, backbone, tmp_path, monkeypatch):
         monkeypatch.setattr(features.shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(10**5))
         with (
             Forwards(backbone) as forwards,
             pytest.raises(StoreError, match=r"has 0\.1 MB free and 0\.2 MB more are needed"),
         ):
-            run(shared_pictures, backbone, tmp_path)
-        assert forwards.pictures == 0
+            run(shared_images, backbone, tmp_path)
+        assert forwards.images == 0
 
-    def test_disk_filled_on_the_way(self, finished, shared_pictures, backbone, tmp_path, monkeypatch):
+    def test_disk_filled_on_the_way(self, finished, shared_images, backbone, tmp_path, monkeypatch):
         real, left = os.fsync, [9]
 
         def fsync(handle: int) -> None:
@@ -246,9 +246,9 @@ class TestMistakes:
         plans = []
         monkeypatch.setattr(features.os, "fsync", fsync)
         with pytest.raises(StoreError, match="what is done is kept"):
-            run(shared_pictures, backbone, tmp_path)
+            run(shared_images, backbone, tmp_path)
         monkeypatch.undo()
-        store = run(shared_pictures, backbone, tmp_path, on_plan=plans.append)
+        store = run(shared_images, backbone, tmp_path, on_plan=plans.append)
         assert 0 < plans[0].todo < COUNT
         assert contents(store.folder) == contents(finished.folder)
 
@@ -273,26 +273,26 @@ extract(files, Backbone(spec), Path(sys.argv[2]), names=names, batch_size=4, pro
 
 
 class TestResume:
-    def test_after_kill(self, finished, shared_pictures, backbone, tmp_path):
-        command = [sys.executable, "-c", KILLED, str(shared_pictures), str(tmp_path)]
+    def test_after_kill(self, finished, shared_images, backbone, tmp_path):
+        command = [sys.executable, "-c", KILLED, str(shared_images), str(tmp_path)]
         path = os.pathsep.join([str(Path(features.__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
         assert subprocess.run(command, env={**os.environ, "PYTHONPATH": path}).returncode == -signal.SIGKILL
         folder = tmp_path / finished.folder.name
-        with pytest.raises(StoreError, match=r"unfinished: 12 of 26 pictures — extract again"):
+        with pytest.raises(StoreError, match=r"unfinished: 12 of 26 images — extract again"):
             RegionStore.open(folder)
         with Forwards(backbone) as forwards:
-            store = run(shared_pictures, backbone, tmp_path)
-        assert forwards.pictures == COUNT - 12
+            store = run(shared_images, backbone, tmp_path)
+        assert forwards.images == COUNT - 12
         assert store.folder == folder
         assert contents(folder) == contents(finished.folder)
         with Forwards(backbone) as forwards:
-            run(shared_pictures, backbone, tmp_path)
-        assert forwards.pictures == 0
+            run(shared_images, backbone, tmp_path)
+        assert forwards.images == 0
 
     @pytest.mark.parametrize(
         "torn", [b'{"chunk": 3, "crc', b"\0\0\0\0", b"\xff{", b"3\n", b'{"chunk": 99, "crc32": [1, 2]}\n']
     )
-    def test_torn_journal_and_half_written_chunk(self, finished, shared_pictures, backbone, tmp_path, torn):
+    def test_torn_journal_and_half_written_chunk(self, finished, shared_images, backbone, tmp_path, torn):
         folder = shutil.copytree(finished.folder, tmp_path / finished.folder.name)
         journal = folder / "journal.jsonl"
         lines = journal.read_bytes().splitlines(keepends=True)
@@ -301,33 +301,33 @@ class TestResume:
             file.seek(12 * 4 * 96 * 2)
             file.write(b"half a chunk")
         with Forwards(backbone) as forwards:
-            run(shared_pictures, backbone, tmp_path).verify()
-        assert forwards.pictures == COUNT - 12
+            run(shared_images, backbone, tmp_path).verify()
+        assert forwards.images == COUNT - 12
         again = contents(folder)
         assert again.pop("journal.jsonl").splitlines()[-4:] == [line.strip() for line in lines[3:]]
         assert again == {k: v for k, v in contents(finished.folder).items() if k != "journal.jsonl"}
 
-    def test_smaller_batches_go_on_with_the_chunks(self, finished, shared_pictures, backbone, tmp_path):
+    def test_smaller_batches_go_on_with_the_chunks(self, finished, shared_images, backbone, tmp_path):
         folder = shutil.copytree(finished.folder, tmp_path / finished.folder.name)
         lines = (folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
         (folder / "journal.jsonl").write_bytes(b"".join(lines[:5]))
         with Forwards(backbone) as forwards:
-            store = run(shared_pictures, backbone, tmp_path, batch_size=3)
-        assert forwards.pictures == 6
+            store = run(shared_images, backbone, tmp_path, batch_size=3)
+        assert forwards.images == 6
         store.verify()
         assert torch.allclose(store.read(range(20, 26)), finished.read(range(20, 26)), rtol=1e-2, atol=1e-3)
 
-    def test_store_of_wrong_size_is_made_anew(self, finished, shared_pictures, backbone, tmp_path):
+    def test_store_of_wrong_size_is_made_anew(self, finished, shared_images, backbone, tmp_path):
         folder = shutil.copytree(finished.folder, tmp_path / finished.folder.name)
         os.truncate(folder / "stage1.bin", 1000)
-        run(shared_pictures, backbone, tmp_path)
+        run(shared_images, backbone, tmp_path)
         assert contents(folder) == contents(finished.folder)
 
-    def test_second_process_waits_for_the_first(self, finished, shared_pictures, backbone, tmp_path, caplog):
+    def test_second_process_waits_for_the_first(self, finished, shared_images, backbone, tmp_path, caplog):
         lock = filelock.FileLock(tmp_path / f".{finished.folder.name}.lock", thread_local=False)
         lock.acquire()
         stores = []
-        thread = threading.Thread(target=lambda: stores.append(run(shared_pictures, backbone, tmp_path)))
+        thread = threading.Thread(target=lambda: stores.append(run(shared_images, backbone, tmp_path)))
         thread.start()
         deadline = time.monotonic() + 10
         while "another process" not in caplog.text and time.monotonic() < deadline:
@@ -338,12 +338,12 @@ class TestResume:
         thread.join()
         assert contents(stores[0].folder) == contents(finished.folder)
 
-    def test_two_at_once_share_the_work(self, finished, shared_pictures, tmp_path):
+    def test_two_at_once_share_the_work(self, finished, shared_images, tmp_path):
         steps = []
         threads = [
             threading.Thread(
                 target=run,
-                args=(shared_pictures, Backbone(SPEC), tmp_path),
+                args=(shared_images, Backbone(SPEC), tmp_path),
                 kwargs={"progress": lambda *step: steps.append(step)},
             )
             for _ in range(2)
@@ -409,22 +409,22 @@ def test_how_many_processes_read(asked, device, chosen, monkeypatch):
 
 
 class TestStale:
-    def folder(self, pictures: Path, backbone: Backbone, cache: Path, **kwargs) -> Path:
-        return run(pictures, backbone, cache, **kwargs).folder
+    def folder(self, images: Path, backbone: Backbone, cache: Path, **kwargs) -> Path:
+        return run(images, backbone, cache, **kwargs).folder
 
-    def test_picture_changed(self, pictures, backbone, tmp_path):
-        first = self.folder(pictures, backbone, tmp_path)
-        before = (pictures / "05.png").stat()
-        data = bytearray((pictures / "05.png").read_bytes())
-        shutil.copy(pictures / "06.png", pictures / "05.png")
-        second = self.folder(pictures, backbone, tmp_path)
-        (pictures / "05.png").write_bytes(data)
-        os.utime(pictures / "05.png", ns=(before.st_atime_ns, before.st_mtime_ns))
+    def test_image_changed(self, images, backbone, tmp_path):
+        first = self.folder(images, backbone, tmp_path)
+        before = (images / "05.png").stat()
+        data = bytearray((images / "05.png").read_bytes())
+        shutil.copy(images / "06.png", images / "05.png")
+        second = self.folder(images, backbone, tmp_path)
+        (images / "05.png").write_bytes(data)
+        os.utime(images / "05.png", ns=(before.st_atime_ns, before.st_mtime_ns))
         assert second != first
-        assert self.folder(pictures, backbone, tmp_path) == first
+        assert self.folder(images, backbone, tmp_path) == first
 
-    def test_names_and_order(self, shared_pictures, backbone, finished):
-        files = sorted(shared_pictures.iterdir())
+    def test_names_and_order(self, shared_images, backbone, finished):
+        files = sorted(shared_images.iterdir())
         names = [f.name for f in files]
         cache = finished.folder.parent
         for changed, called in ((files, ["x", *names[1:]]), (files[::-1], names[::-1]), (files[:-1], names[:-1])):
@@ -432,7 +432,7 @@ class TestStale:
             assert store.folder != finished.folder
             assert store.names == called
 
-    def test_backbone_and_dtype(self, shared_pictures, finished, tmp_path):
+    def test_backbone_and_dtype(self, shared_images, finished, tmp_path):
         cache = finished.folder.parent
         weights = tmp_path / "a.safetensors"
         folders = {finished.folder}
@@ -442,15 +442,15 @@ class TestStale:
             BackboneSpec("test_resnet", stages=("final", 2), image_size=32, weights="random"),
             BackboneSpec("test_resnet", stages=("final", 2), image_size=64, weights="random", crop=0.9),
         ]
-        folders |= {self.folder(shared_pictures, Backbone(spec), cache) for spec in specs}
+        folders |= {self.folder(shared_images, Backbone(spec), cache) for spec in specs}
         for factor in (1.0, 1.5):
             save_file({k: v * factor for k, v in Backbone(SPEC).model.state_dict().items()}, weights)
             spec = BackboneSpec("test_resnet", stages=("final", 2), image_size=64, weights=str(weights))
-            folders.add(self.folder(shared_pictures, Backbone(spec), cache))
+            folders.add(self.folder(shared_images, Backbone(spec), cache))
         assert len(folders) == 7
 
-    def test_hashes_are_remembered_but_not_believed(self, pictures, tmp_path, monkeypatch):
-        files, cache = sorted(pictures.iterdir()), tmp_path / "hashes.json"
+    def test_hashes_are_remembered_but_not_believed(self, images, tmp_path, monkeypatch):
+        files, cache = sorted(images.iterdir()), tmp_path / "hashes.json"
         digests = []
         real = features.hashlib.file_digest
         monkeypatch.setattr(features.hashlib, "file_digest", lambda f, a: digests.append(f.name) or real(f, a))
@@ -481,7 +481,7 @@ class TestDamage:
         data[64 * 48 * 2 * 9 + 5] ^= 4
         path.write_bytes(data)
         store = RegionStore.open(copy)
-        says = r"stage1.bin: damaged: chunk 2 \(pictures 8 to 11\) is not what was written — unseen stores"
+        says = r"stage1.bin: damaged: chunk 2 \(images 8 to 11\) is not what was written — unseen stores"
         with pytest.raises(StoreError, match=says):
             store.verify()
         with pytest.raises(StoreError, match=says):
@@ -489,7 +489,7 @@ class TestDamage:
         assert store.read([3, 12], stage=1).shape[0] == store.read([9], stage=0).shape[0] + 1
 
     @pytest.mark.parametrize("damage", ["bit", "short", "gone"])
-    def test_mended_does_only_what_is_damaged_again(self, finished, shared_pictures, backbone, tmp_path, damage):
+    def test_hinted_does_only_what_is_damaged_again(self, finished, shared_images, backbone, tmp_path, damage):
         store = shutil.copytree(finished.folder, tmp_path / finished.folder.name)
         path = store / "stage1.bin"
         data = bytearray(path.read_bytes())
@@ -499,11 +499,11 @@ class TestDamage:
         assert features.find_stores(tmp_path) == features.find_stores(store) == [store]
         before = features.inspect(store)
         assert not before.whole
-        after = features.inspect(store, mend=True)
+        after = features.inspect(store, hint=True)
         lost = {"bit": range(8, 12), "short": [*range(8, 12), 24, 25], "gone": range(COUNT)}[damage]
         assert after.damaged == tuple(lost)
         done = []
-        files = sorted(shared_pictures.iterdir())
+        files = sorted(shared_images.iterdir())
         names = [file.name for file in files]
         extract(files, backbone, tmp_path, names=names, batch_size=BATCH, on_plan=lambda plan: done.append(plan.todo))
         assert done == [len(lost)]
@@ -580,7 +580,7 @@ class TestSource:
         weight = torch.nn.Parameter(torch.ones(()))
         assert not RegionSource(finished, [0], prepare=lambda r: r * weight).batch([0]).requires_grad
 
-    def test_many_pictures_in_residence(self, finished):
+    def test_many_images_in_residence(self, finished):
         indices = list(range(COUNT)) * 6
         source = RegionSource(finished, indices)
         assert torch.equal(source.batch(range(len(indices))), finished.read(indices).float())
@@ -613,15 +613,15 @@ class TestSource:
 
 
 def sparse_copy(folder: Path, target: Path, count: int) -> RegionStore:
-    """A finished store of `count` pictures of nothing, which takes no room on the disk."""
+    """A finished store of `count` images of nothing, which takes no room on the disk."""
     target.mkdir()
     meta = read_json(folder / "store.json") | {"names": ["x"] * count, "chunk": count}
     write_json(target / "store.json", meta)
     sums = [zlib.crc32(bytes(size * count)) for size in (4 * 96 * 2, 64 * 48 * 2)]
     (target / "journal.jsonl").write_text(json.dumps({"chunk": 0, "crc32": sums}))
-    for name, per_picture in (("stage0.bin", 4 * 96 * 2), ("stage1.bin", 64 * 48 * 2)):
+    for name, per_image in (("stage0.bin", 4 * 96 * 2), ("stage1.bin", 64 * 48 * 2)):
         (target / name).touch()
-        os.truncate(target / name, per_picture * count)
+        os.truncate(target / name, per_image * count)
     return RegionStore.open(target)
 
 

@@ -16,7 +16,7 @@ from unseen.fieldguide import ATTRIBUTES, GROUPS, PAIRS, PARTS, build, draw, inv
 from unseen.fieldguide.attributes import attribute_vector
 from unseen.fieldguide.species import MIN_DIFFERING_GROUPS, differing_groups
 
-SMALL = {"species": 10, "pictures": 4, "size": 64}
+SMALL = {"species": 10, "images": 4, "size": 64}
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -49,7 +49,7 @@ def test_build_is_the_same_for_any_number_of_workers(folder: Path, tmp_path: Pat
 
 
 def test_another_seed_is_another_world(folder: Path, tmp_path: Path) -> None:
-    build(tmp_path / "other", seed=1, workers=1, species=10, pictures=2, size=32)
+    build(tmp_path / "other", seed=1, workers=1, species=10, images=2, size=32)
     assert (tmp_path / "other" / "classes.csv").read_bytes() != (folder / "classes.csv").read_bytes()
     assert invent(1, 60) != invent(0, 60)
 
@@ -77,7 +77,7 @@ def test_tables_agree(folder: Path) -> None:
         else:
             assert kind["validation"] == "0"
     about = json.loads((folder / "dataset.json").read_text())
-    assert (about["name"], about["seed"], about["species"], about["pictures"], about["size"]) == (
+    assert (about["name"], about["seed"], about["species"], about["images"], about["size"]) == (
         "fieldguide",
         0,
         10,
@@ -86,7 +86,7 @@ def test_tables_agree(folder: Path) -> None:
     )
 
 
-def test_pictures_parts_and_boxes(folder: Path) -> None:
+def test_images_parts_and_boxes(folder: Path) -> None:
     parts = rows(folder / "parts.csv")
     assert len(parts) == 40 * len(PARTS)
     for row in parts:
@@ -99,12 +99,12 @@ def test_pictures_parts_and_boxes(folder: Path) -> None:
         assert 0 <= x < x + width <= 64
         assert 0 <= y < y + height <= 64
         assert width * height > 200
-        with Image.open(folder / "images" / row["file"]) as picture:
-            assert (picture.size, picture.mode) == ((64, 64), "RGB")
+        with Image.open(folder / "images" / row["file"]) as image:
+            assert (image.size, image.mode) == ((64, 64), "RGB")
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"species": 9}, {"species": 201}, {"pictures": 1}, {"size": 31}, {"seed": -1}], ids=str
+    "wrong", [{"species": 9}, {"species": 201}, {"images": 1}, {"size": 31}, {"seed": -1}], ids=str
 )
 def test_senseless_sizes_are_refused(tmp_path: Path, wrong: dict[str, int]) -> None:
     with pytest.raises(UnseenError):
@@ -177,12 +177,12 @@ def test_draw_repeats_itself() -> None:
 
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)
 def test_every_value_shows(group: fieldguide.Group) -> None:
-    pictures = set()
+    images = set()
     for value in group.values:
-        picture, parts, _ = draw({**appearance(), group.name: value}, np.random.default_rng(8), 96)
+        image, parts, _ = draw({**appearance(), group.name: value}, np.random.default_rng(8), 96)
         assert set(parts) == set(PARTS)
-        pictures.add(picture.tobytes())
-    assert len(pictures) == len(group.values)
+        images.add(image.tobytes())
+    assert len(images) == len(group.values)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_a_script_without_a_main_guard_can_draw(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "from pathlib import Path\nfrom unseen.fieldguide import build\nprint('once')\n"
-        "build(Path('birds'), species=10, pictures=2, size=32, workers=2)\n"
+        "build(Path('birds'), species=10, images=2, size=32, workers=2)\n"
     )
     env = {**os.environ, "PYTHONPATH": str(Path(unseen.__file__).parents[1])}
     done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=120, env=env)

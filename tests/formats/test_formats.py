@@ -217,9 +217,9 @@ def test_region_features_are_read_in_pieces(tmp_path, first):
     [
         ({"feature_map": None}, "no `feature_map` — it has att"),
         ({"labels": None}, "no `labels`"),
-        ({"labels": np.zeros(5, int)}, "5 labels for 6 pictures"),
+        ({"labels": np.zeros(5, int)}, "5 labels for 6 images"),
         ({"feature_map": np.zeros((6, 2, 3), np.float32)}, r"`feature_map` is float32 of shape \(6, 2, 3\)"),
-        ({"trainval_loc": np.array([9])}, "rows from 1 to 9 for 6 pictures"),
+        ({"trainval_loc": np.array([9])}, "rows from 1 to 9 for 6 images"),
     ],
 )
 def test_damaged_region_files_are_one_line(tmp_path, changes, problem):

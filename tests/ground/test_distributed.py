@@ -185,7 +185,7 @@ def processes(monkeypatch):
 
 @pytest.mark.parametrize("count", [0, 1, 63, 64, 65, 1000, 1001])
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
-def test_every_picture_is_evaluated_once(count, size, processes):
+def test_every_image_is_evaluated_once(count, size, processes):
     seen = []
     for position in range(size):
         processes(size, position)

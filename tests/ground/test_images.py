@@ -1,4 +1,4 @@
-"""Picture files: what may be opened at all, and what of it comes out."""
+"""Image files: what may be opened at all, and what of it comes out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 from unseen.data.checks import _scan_one
 from unseen.errors import DataError
-from unseen.ground.images import ELONGATION, eight_bit, open_picture, upright_rgb, upright_size
+from unseen.ground.images import ELONGATION, eight_bit, open_image, upright_rgb, upright_size
 
 
 def refused(path, match):
@@ -19,7 +19,7 @@ def refused(path, match):
 
     def read():
         with pytest.raises(DataError, match=match):
-            open_picture(path)
+            open_image(path)
         done.append(path)
 
     thread = threading.Thread(target=read, daemon=True)  # what never ends must not hold the tests
@@ -36,7 +36,7 @@ def test_only_files_are_opened(tmp_path):
     refused(tmp_path / "a.jpg", "a.jpg: no file, but a pipe or a device")
     refused(tmp_path / "b.jpg", "b.jpg: no file, but a pipe or a device")
     refused(tmp_path / "c.jpg", "c.jpg: a folder")
-    refused(tmp_path / "d.jpg", "d.jpg: broken picture: .*symbolic links")
+    refused(tmp_path / "d.jpg", "d.jpg: broken image: .*symbolic links")
 
 
 @pytest.mark.parametrize(
@@ -47,19 +47,19 @@ def test_only_files_are_opened(tmp_path):
         b"SIMPLE  =                    T" + b" " * 2850,
     ],
 )
-def test_other_formats_of_pillow_are_no_pictures(tmp_path, data):
+def test_other_formats_of_pillow_are_no_images(tmp_path, data):
     (tmp_path / "a.jpg").write_bytes(data)
-    refused(tmp_path / "a.jpg", "a.jpg: not a picture that Pillow can read")
+    refused(tmp_path / "a.jpg", "a.jpg: not an image that Pillow can read")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_the_size_told_is_that_of_the_picture(tmp_path, kind, orientation):
+def test_the_size_told_is_that_of_the_image(tmp_path, kind, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.new("RGB", (40, 20)).save(tmp_path / "a", kind, exif=exif)
     expected = (20, 40) if orientation in (6, 8) else (40, 20)
-    assert upright_size(tmp_path / "a") == open_picture(tmp_path / "a").size == expected
+    assert upright_size(tmp_path / "a") == open_image(tmp_path / "a").size == expected
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
@@ -79,7 +79,7 @@ def test_sixteen_bits_become_eight(dtype, greys):
     np.testing.assert_array_equal(np.asarray(eight_bit(image))[0], greys)
 
 
-def test_check_and_reading_agree_on_long_pictures(tmp_path):
+def test_check_and_reading_agree_on_long_images(tmp_path):
     from unseen.backbones.backbone import Transform
 
     transform = Transform(8, (0.5,) * 3, (0.5,) * 3)

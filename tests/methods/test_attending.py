@@ -13,11 +13,11 @@ OWN = (Look(logits=2, scores=0, axis=1), Look(logits=3, scores=1, axis=2))
 SHARED = (Look(logits=1, scores=0, axis=1), Look(logits=2, scores=0, axis=2))
 
 
-@pytest.fixture(params=["a picture at a time", "two at a time", "all at once"])
+@pytest.fixture(params=["an image at a time", "two at a time", "all at once"])
 def pieces(request, monkeypatch):
-    pictures = {"a picture at a time": 1, "two at a time": 2, "all at once": B}[request.param]
+    images = {"an image at a time": 1, "two at a time": 2, "all at once": B}[request.param]
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    monkeypatch.setattr(attending, "PIECE", pictures * R * 4 * K)
+    monkeypatch.setattr(attending, "PIECE", images * R * 4 * K)
 
 
 def made(looks, dtype=torch.float64, others=True):

@@ -59,12 +59,12 @@ def regions():
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     rng = np.random.default_rng(0)
     return [Image.fromarray(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)) for _ in range(3)]
 
 
-def logits(kind, folder, backbone, pictures, texts):
+def logits(kind, folder, backbone, images, texts):
     """The whole model's answer, its learned scale and bias taken off again."""
     import transformers
 
@@ -72,16 +72,16 @@ def logits(kind, folder, backbone, pictures, texts):
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     how = {"padding": "max_length", "max_length": 64} if kind == "siglip" else {"padding": True}
     tokens = tokenizer(texts, return_tensors="pt", **how)
-    pixels = torch.stack([backbone.transform(p) for p in pictures])
+    pixels = torch.stack([backbone.transform(p) for p in images])
     with torch.inference_mode():
         found = model(input_ids=tokens["input_ids"], pixel_values=pixels).logits_per_image
         bias = model.logit_bias if kind == "siglip" else 0
         return ((found - bias) / model.logit_scale.exp()).double().numpy()
 
 
-def scores(recognizer, pictures):
+def scores(recognizer, images):
     names = recognizer.table.names
-    found = [{c.name: c.score for c in p.candidates} for p in recognizer.predict(pictures, top=len(names))]
+    found = [{c.name: c.score for c in p.candidates} for p in recognizer.predict(images, top=len(names))]
     return np.array([[row[name] for name in names] for row in found])
 
 
@@ -91,27 +91,27 @@ def recogniser(folder, method):
     return Recognizer(backbone, method.float(), table, store_dtype="float32", device="cpu")
 
 
-def test_names_give_the_models_own_logits(pair, tower, regions, pictures):
+def test_names_give_the_models_own_logits(pair, tower, regions, images):
     kind, folder = pair
     method, _ = fitted(tower, regions, {}, mode="names")
     recognizer = recogniser(folder, method)
     texts = ["a photo of a Night Heron.", "a photo of a Red crowned Owl.", "a photo of a grey thing."]
-    expected = logits(kind, folder, recognizer.backbone, pictures, texts)
-    np.testing.assert_allclose(scores(recognizer, pictures), expected, atol=2e-6)
+    expected = logits(kind, folder, recognizer.backbone, images, texts)
+    np.testing.assert_allclose(scores(recognizer, images), expected, atol=2e-6)
     assert expected.std(axis=1).min() > 1e-3
     recognizer.rename_class("grey+thing", "small owl")  # a name is all there is to a class
     recognizer.add_class("Heron", {"small": 1.0})
     texts[2:] = ["a photo of a small owl.", "a photo of a Heron."]
-    expected = logits(kind, folder, recognizer.backbone, pictures, texts)
-    np.testing.assert_allclose(scores(recognizer, pictures), expected, atol=2e-6)
-    why = recognizer.explain(pictures[0])
+    expected = logits(kind, folder, recognizer.backbone, images, texts)
+    np.testing.assert_allclose(scores(recognizer, images), expected, atol=2e-6)
+    why = recognizer.explain(images[0])
     assert {r.evidence for r in why.reasons} == {0.0}
     assert (why.offset, why.offset_name) == (pytest.approx(why.target.score), "the class's name")
-    assert next(recognizer.predict(pictures[0])).attributes == ()
+    assert next(recognizer.predict(images[0])).attributes == ()
 
 
 @pytest.mark.parametrize("per_sentence", [1, 2])
-def test_attributes_give_the_logits_of_sentences_written_by_hand(pair, tower, regions, pictures, per_sentence):
+def test_attributes_give_the_logits_of_sentences_written_by_hand(pair, tower, regions, images, per_sentence):
     kind, folder = pair
     settings = {"mode": "attributes", "kind": "bird", "per_sentence": per_sentence}
     method, _ = fitted(tower, regions, {"attributes": 2.0}, **settings)
@@ -121,13 +121,13 @@ def test_attributes_give_the_logits_of_sentences_written_by_hand(pair, tower, re
         texts = ["a photo of a bird with grey crown color and small."]
     first = len(texts)
     texts += ["a photo of a bird with red crown color.", "a photo of a bird with long bill."]
-    by_sentence = logits(kind, folder, recognizer.backbone, pictures, texts)
+    by_sentence = logits(kind, folder, recognizer.backbone, images, texts)
     # the mean of unit vectors has the mean of their cosines, but for its length
     length = tower(texts[:first]).double().mean(dim=0).norm().item()
     expected = np.column_stack([by_sentence[:, :first].mean(axis=1) / length, by_sentence[:, first:]])
-    found = scores(recognizer, pictures)
+    found = scores(recognizer, images)
     np.testing.assert_allclose(found, expected, atol=2e-6)
-    why = recognizer.explain(pictures[0], target="Night Heron")
+    why = recognizer.explain(images[0], target="Night Heron")
     if per_sentence == 1:  # two attributes, an equal share of their sentences' cosines each, and nothing else
         evidence = {r.attribute: r.evidence + r.typical * r.value for r in why.reasons}
         assert evidence["crown_color::grey"] == pytest.approx(by_sentence[0, 0] / 2 / length, abs=1e-6)
@@ -260,16 +260,16 @@ def test_a_run_by_names_keeps_its_texts(tiny_pairs, tiny_guide, tmp_path, monkey
     asked = []
     embed = TextTower._embed
     monkeypatch.setattr(TextTower, "_embed", lambda self, text, device: asked.append(text) or embed(self, text, device))
-    pictures = load_folder(tiny_guide).paths()[:2]
+    images = load_folder(tiny_guide).paths()[:2]
     recognizer = Recognizer.load(run.folder, device="cpu")
-    before = scores(recognizer, pictures)
+    before = scores(recognizer, images)
     unseen.evaluate(run, cache=cache, device="cpu")
     assert asked == []
     recognizer.add_class("Red Heron", recognizer.table.values[0])
-    after = scores(recognizer, pictures)
+    after = scores(recognizer, images)
     assert asked == ["a photo of a Red Heron."]
     loaded = Recognizer.load(recognizer.save(tmp_path / "saved"), device="cpu")
-    np.testing.assert_array_equal(scores(loaded, pictures), after)
+    np.testing.assert_array_equal(scores(loaded, images), after)
     assert len(asked) == 1
     np.testing.assert_allclose(after[:, :-1], before, atol=1e-6)
 
@@ -299,14 +299,14 @@ def test_runs_without_names(pair, tiny_guide, tmp_path, mode, protocols, monkeyp
     monkeypatch.setattr(TextTower, "__call__", silent)
     recognizer = Recognizer.load(run.folder, device="cpu")
     dataset = load_folder(tiny_guide)
-    pictures = dataset.paths()[:2]
-    before = scores(recognizer, pictures)
+    images = dataset.paths()[:2]
+    before = scores(recognizer, images)
     recognizer.rename_class(recognizer.table.names[0], "Something Else")
     recognizer.add_class("Twin", recognizer.table.values[3])
-    after = scores(recognizer, pictures)
+    after = scores(recognizer, images)
     np.testing.assert_allclose(after[:, :-1], before, atol=1e-6)
     np.testing.assert_allclose(after[:, -1], before[:, 3], atol=1e-6)
-    why = recognizer.explain(pictures[0])
+    why = recognizer.explain(images[0])
     assert sum(r.evidence for r in why.reasons) + why.offset == pytest.approx(why.target.score, abs=1e-5)
     assert why.offset == pytest.approx(sum(r.typical * r.value for r in why.reasons), abs=1e-5)
     assert why.contributions.shape[1:] == (4, 4)

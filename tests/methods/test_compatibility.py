@@ -131,7 +131,7 @@ def test_unseen_classes_take_no_part(name):
         results.append((loss.item(), method.weight.grad.clone()))
     assert results[0][0] == results[1][0]
     assert torch.equal(results[0][1], results[1][1])
-    # pictures where only an unseen class is too near: nothing to learn
+    # images where only an unseen class is too near: nothing to learn
     table = np.vstack(
         [np.eye(4)[[0]], np.eye(4)[[0, 1]], np.eye(4)[[1]], np.eye(4)[[2]], np.eye(4)[[3]], np.eye(4)[:2]]
     )
@@ -156,7 +156,7 @@ def test_descent_finds_the_optimum_of_a_linear_program(name):
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     z = values / np.linalg.norm(values, axis=1, keepdims=True)
     pairs = [(i, c) for i in range(len(x)) for c in seen if c != labels[i]]
-    # slack a pair (sum) or a picture (maximum): slack >= 1 + x' W (z_c - z_y)
+    # slack a pair (sum) or an image (maximum): slack >= 1 + x' W (z_c - z_y)
     slacks = list(range(len(pairs))) if name == "devise" else [i for i, _ in pairs]
     count = max(slacks) + 1
     left, right = np.zeros((len(pairs), 4 + count)), -np.ones(len(pairs))
@@ -198,7 +198,7 @@ def test_full_batch_descent_meets_every_margin_that_can_be_met(name):
     assert method.weight.any()
 
 
-class Pictures:
+class Images:
     def __init__(self, regions):
         self.regions = regions
 
@@ -222,7 +222,7 @@ def test_the_recipe_learns_what_can_be_learned(name, tmp_path):
     classes = ClassSpace(torch.from_numpy(values).float(), torch.from_numpy(seen))
     features = torch.from_numpy(unit @ mix.T).float()[:, None]
     recipe = METHODS[name].presets["cub"].recipe
-    stage = Stage(method, Pictures(method.prepare(features[labels])), labels, classes, recipe, 0, recipe.epochs)
+    stage = Stage(method, Images(method.prepare(features[labels])), labels, classes, recipe, 0, recipe.epochs)
     records = train(stage, make_fabric("cpu"), tmp_path)
     assert records[-1]["loss"]["total"] < 0.05 * records[0]["loss"]["total"]
     with torch.no_grad():

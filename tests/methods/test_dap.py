@@ -113,7 +113,7 @@ def test_class_scores_are_the_sum_over_attributes(candidate):
 
 
 def test_a_case_by_hand():
-    """All pictures alike: the classifiers can only learn how many of them have the attribute."""
+    """All images alike: the classifiers can only learn how many of them have the attribute."""
     values = np.array([[9.0, 0.0], [2.0, 0.0], [1.0, 6.0]])
     labels = np.array([0] * 6 + [1] * 1 + [2] * 1)
     method, classes = fitted(np.ones((8, 2, 3)), labels, values, seen=np.ones(3, bool))
@@ -163,7 +163,7 @@ def test_added_classes_are_read_with_the_training_thresholds():
     torch.testing.assert_close(method.class_scores(branches, more)[:, :-1], method.class_scores(branches, classes))
 
 
-def test_seen_classes_without_pictures_do_not_count():
+def test_seen_classes_without_images_do_not_count():
     regions, labels, values = problem()
     left_out = SEEN.copy()
     left_out[7] = False
@@ -208,4 +208,4 @@ def test_contributions_sum_to_the_scores():
         method.class_scores(branches, classes)
         - method.fused_attribute_scores(branches) @ method.class_vectors(classes).T
     )
-    torch.testing.assert_close(offset, offset[:1].expand(60, 8))  # the classes' prior: the same for every picture
+    torch.testing.assert_close(offset, offset[:1].expand(60, 8))  # the classes' prior: the same for every image

@@ -228,8 +228,8 @@ def decode(decoder, vectors, tokens):
         return [sum(w * v for w, v in zip(row, x, strict=True)) + b for row, b in zip(weight, bias, strict=True)]
 
     attention, scores = np.zeros((len(tokens), K, tokens.shape[1])), np.zeros((len(tokens), K))
-    for n, picture in enumerate(tokens):
-        keys, values = [project("key", t) for t in picture], [project("value", t) for t in picture]
+    for n, image in enumerate(tokens):
+        keys, values = [project("key", t) for t in image], [project("value", t) for t in image]
         for k in range(K):
             query = project("query", vectors[k])
             powers = [math.exp(sum(q * v for q, v in zip(query, key, strict=True))) for key in keys]

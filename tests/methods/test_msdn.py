@@ -34,7 +34,7 @@ def loops(regions, labels, values, weights, cfg, subnets=("a2v", "v2a")):
     """MSDN from its equations, one number at a time: attention, attribute scores, class scores and losses."""
     batch, count, channels = regions.shape
     classes, attributes = values.shape
-    f = [[r / math.sqrt(sum(x * x for x in r)) for r in picture] for picture in regions]
+    f = [[r / math.sqrt(sum(x * x for x in r)) for r in image] for image in regions]
     z = np.maximum(values, 0) if cfg.clip_negative else values
     z = [row / math.sqrt(sum(x * x for x in row)) for row in z]
     a = weights["vectors"]
@@ -239,7 +239,7 @@ def test_subnets_that_agree_have_nothing_to_distil(distillation, level):
     terms["distillation"].backward()
     for gradient in (one.grad, two.grad):
         np.testing.assert_allclose(gradient, 0, atol=1e-15)
-    # one picture of agreement among others does not disturb theirs
+    # one image of agreement among others does not disturb theirs
     other = (scores + torch.tensor([[0.0], [1.0], [2.0]])).requires_grad_()
     value = cubed_distance(scores, other)
     value.backward()

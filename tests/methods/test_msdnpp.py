@@ -152,7 +152,7 @@ def test_interventions(kind, axis):
         own = logits.softmax(dim=axis)
         rows = {tuple(row.flatten()[:5].tolist()) for row in own}
         assert {tuple(row.flatten()[:5].tolist()) for row in other} == rows  # the same attentions ...
-        assert not (other == own).all(dim=(1, 2)).any()  # ... each with another picture
+        assert not (other == own).all(dim=(1, 2)).any()  # ... each with another image
 
 
 def test_effect_only_and_distilled_effects(problem):

@@ -49,7 +49,7 @@ def test_methods_are_complete(name):
 
 # The release's settings
 TABLE = {
-    # momentum, sampler, pictures a step, epochs, lambda_cal, lambda_dis, a1 and a2, renormalised
+    # momentum, sampler, images a step, epochs, lambda_cal, lambda_dis, a1 and a2, renormalised
     "cub": (0.9, "random", 50, 30, 0.1, 1e-3, (0.9, 0.1), False),
     "sun": (0.9, "classes", 50, 70, 1e-4, 1e-2, (0.7, 0.3), False),
     "awa2": (0.0, "classes", 40, 50, 0.12, 1e-7, (1.0, 0.0), True),
@@ -74,7 +74,7 @@ def test_presets_are_the_release(dataset):
     recipe = preset.recipe
     assert (recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.momentum) == ("rmsprop", 1e-4, 1e-4, momentum)
     assert (recipe.sampler, recipe.batch_size, recipe.epochs) == (sampler, batch, epochs)
-    assert (recipe.step_pictures or recipe.batch_size) == 50  # steps = pictures * epochs // 50
+    assert (recipe.step_images or recipe.batch_size) == 50  # steps = images * epochs // 50
     assert set(MSDN.presets) == {*TABLE, "recommended"}
 
 
@@ -134,8 +134,8 @@ def test_a_method_without_settings_has_none_to_change():
         ({"sampler": "pairs"}, 'setting sampler: "pairs" is no choice — one of random, classes'),
         ({"rate": "1"}, 'no recipe entry "rate"'),
         ({"flip": "true"}, 'no recipe entry "flip"'),  # these are read once, without augmentation
-        ({"shots": "2"}, "2 shots with independent pictures — give sampler=classes"),
-        ({"sampler": "classes", "batch_size": "9", "shots": "2"}, "recipe: 9 pictures are not classes of 2 each"),
+        ({"shots": "2"}, "2 shots with independent images — give sampler=classes"),
+        ({"sampler": "classes", "batch_size": "9", "shots": "2"}, "recipe: 9 images are not classes of 2 each"),
     ],
 )
 def test_wrong_recipes_are_refused(changes, text):
@@ -149,7 +149,7 @@ def test_recipes_from_text():
     )
 
 
-def test_recipes_of_pictures():
+def test_recipes_of_images():
     base = EndToEndRecipe()
     assert change_recipe(base, {"flip": "no", "resize": "1.5"}) == EndToEndRecipe(flip=False, resize=1.5)
     with refused("resize is 0.5 — give 1 to 4: times the input size"):

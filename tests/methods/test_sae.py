@@ -87,7 +87,7 @@ def test_limits():
 
 
 def test_a_case_by_hand():
-    """X = I, S = I: W = I for every lambda. Twice the pictures change nothing."""
+    """X = I, S = I: W = I for every lambda. Twice the images change nothing."""
     for labels in (np.arange(3), np.arange(6) % 3):
         method, _ = fitted(np.eye(3)[labels][:, None] * 5, labels, np.eye(3) * 2)
         for candidate in method.grid():
@@ -101,8 +101,8 @@ def test_scores_are_cosines():
     method.use({"lambda": 10.0})
     test = np.random.default_rng(9).standard_normal((6, 4, 7))
     found = method.class_scores(method(method.prepare(torch.from_numpy(test))), classes).numpy()
-    for i, picture in enumerate(test):
-        code = method.weight.numpy() @ picture.mean(axis=0)
+    for i, image in enumerate(test):
+        code = method.weight.numpy() @ image.mean(axis=0)
         for c, z in enumerate(case[2]):
             assert found[i, c] == pytest.approx(code @ z / np.linalg.norm(code) / np.linalg.norm(z), abs=1e-12)
     assert np.ptp(found) > 0.5

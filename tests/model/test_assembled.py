@@ -15,12 +15,12 @@ from torch import nn
 
 import unseen
 from unseen.backbones.backbone import Backbone, BackboneSpec
-from unseen.data.images import PictureSource, PictureStore
-from unseen.data.samplers import pictures_of_classes
+from unseen.data.images import ImageSource, ImageStore
+from unseen.data.samplers import images_of_classes
 from unseen.errors import UnseenError
 from unseen.explain.answers import answers_of
 from unseen.explain.gallery import run_figures
-from unseen.explain.parts import DARK, lit_by, part_colours, parts_figure, shares_over_picture, strongest_part
+from unseen.explain.parts import DARK, lit_by, part_colours, parts_figure, shares_over_image, strongest_part
 from unseen.methods import ClassSpace
 from unseen.methods.base import EndToEndRecipe
 from unseen.methods.mgmrn import MgMRNSettings
@@ -147,8 +147,8 @@ RECIPE = EndToEndRecipe(
 )
 
 
-class Pictures:
-    """Pictures of plain colours, one a class, with noise."""
+class Images:
+    """Images of plain colours, one a class, with noise."""
 
     def __init__(self, folder):
         rng = np.random.default_rng(0)
@@ -159,17 +159,17 @@ class Pictures:
             noise = rng.normal(0, 25, (70, 80, 3))
             files.append(folder / f"{i}.png")
             Image.fromarray((colour + noise).clip(0, 255).astype(np.uint8)).save(files[-1])
-        store = PictureStore(files, Backbone(RESNET), folder, names=[f.name for f in files])
-        self.source = PictureSource(store, np.arange(15), resize=8 / 7, flip=True)
+        store = ImageStore(files, Backbone(RESNET), folder, names=[f.name for f in files])
+        self.source = ImageSource(store, np.arange(15), resize=8 / 7, flip=True)
 
     def stage(self, recipe=RECIPE, epochs=3, **settings):
         model = model_of(settings=replace(SETTINGS, **settings), checkpointing=recipe.checkpointing)
-        return Stage(model, self.source, self.labels, CLASSES, recipe, 4, epochs, "pictures")
+        return Stage(model, self.source, self.labels, CLASSES, recipe, 4, epochs, "images")
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return Pictures(tmp_path_factory.mktemp("colours"))
+def images(tmp_path_factory):
+    return Images(tmp_path_factory.mktemp("colours"))
 
 
 def state(stage):
@@ -177,16 +177,16 @@ def state(stage):
 
 
 @pytest.mark.parametrize("schedule", ["progressive", "joint"])
-def test_same_steps_as_a_plain_loop(pictures, tmp_path, schedule):
-    stage = pictures.stage(schedule=schedule)
+def test_same_steps_as_a_plain_loop(images, tmp_path, schedule):
+    stage = images.stage(schedule=schedule)
     records = train(stage, make_fabric("cpu"), tmp_path)
     model = model_of(settings=replace(SETTINGS, schedule=schedule)).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.9, weight_decay=1e-4)
-    sampler, totals = pictures_of_classes(pictures.labels, 6, 4, shots=2), []
+    sampler, totals = images_of_classes(images.labels, 6, 4, shots=2), []
     for step in range(6):
         optimizer.param_groups[0]["lr"] = 1e-2 if step < 4 else 1e-3
-        pixels = pictures.source.augmented(sampler(step), (4, step))
-        labels, total = torch.as_tensor(pictures.labels[sampler(step)]), 0.0
+        pixels = images.source.augmented(sampler(step), (4, step))
+        labels, total = torch.as_tensor(images.labels[sampler(step)]), 0.0
         for levels in ((1,), (2,), (3,)) if schedule == "progressive" else ((1, 2, 3),):
             loss = model.head.loss(model.head(model.backbone.maps(pixels), levels), labels, CLASSES)["total"]
             optimizer.zero_grad(set_to_none=True)
@@ -200,23 +200,23 @@ def test_same_steps_as_a_plain_loop(pictures, tmp_path, schedule):
     assert [r["step"] for r in records] == [2, 4, 6]
 
 
-def test_schedules_and_augmentation_matter_to_the_backbone(pictures, tmp_path):
+def test_schedules_and_augmentation_matter_to_the_backbone(images, tmp_path):
     found = []
     recipes = (RECIPE, RECIPE, replace(RECIPE, flip=False, resize=1.0))
     for i, (schedule, recipe) in enumerate(zip(("progressive", "joint", "joint"), recipes, strict=True)):
-        stage = pictures.stage(recipe, schedule=schedule)
+        stage = images.stage(recipe, schedule=schedule)
         if not recipe.flip:
-            stage.features = PictureSource(pictures.source._store, np.arange(15))
+            stage.features = ImageSource(images.source._store, np.arange(15))
         train(stage, make_fabric("cpu"), tmp_path / str(i))
         found.append(state(stage)["backbone.model.conv1.0.weight"])
     assert not torch.equal(found[0], found[1])
     assert not torch.equal(found[1], found[2])
 
 
-def test_the_moving_average_is_of_the_backbone_too(pictures, tmp_path):
-    plain, steps = pictures.stage(), []
+def test_the_moving_average_is_of_the_backbone_too(images, tmp_path):
+    plain, steps = images.stage(), []
     train(plain, make_fabric("cpu"), tmp_path / "plain", report=lambda *told: steps.append(state(plain)))
-    averaged = pictures.stage(replace(RECIPE, average=0.75))
+    averaged = images.stage(replace(RECIPE, average=0.75))
     train(averaged, make_fabric("cpu"), tmp_path / "averaged")
     expected = steps[0]
     for after in steps[1:6]:  # the first step's weights are the average's start
@@ -227,9 +227,9 @@ def test_the_moving_average_is_of_the_backbone_too(pictures, tmp_path):
 
 
 @pytest.mark.parametrize(("stop_at", "average"), [(1, 0.0), (4, 0.0), (4, 0.9)])
-def test_interrupted_training_ends_with_the_same_bytes(pictures, tmp_path, stop_at, average):
+def test_interrupted_training_ends_with_the_same_bytes(images, tmp_path, stop_at, average):
     recipe = replace(RECIPE, average=average)
-    whole = pictures.stage(recipe, schedule="progressive")
+    whole = images.stage(recipe, schedule="progressive")
     train(whole, make_fabric("cpu"), tmp_path / "whole")
 
     def interrupt(task, done, total, note=""):
@@ -237,19 +237,19 @@ def test_interrupted_training_ends_with_the_same_bytes(pictures, tmp_path, stop_
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted):
-        train(pictures.stage(recipe, schedule="progressive"), make_fabric("cpu"), tmp_path / "cut", report=interrupt)
-    resumed, steps = pictures.stage(recipe, schedule="progressive"), []
+        train(images.stage(recipe, schedule="progressive"), make_fabric("cpu"), tmp_path / "cut", report=interrupt)
+    resumed, steps = images.stage(recipe, schedule="progressive"), []
     train(resumed, make_fabric("cpu"), tmp_path / "cut", report=lambda task, done, *rest: steps.append(done))
     assert steps[0] > stop_at
     first, second = state(whole), state(resumed)
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-def test_the_momentum_of_a_checkpoint_is_laid_out_as_the_weights(pictures, tmp_path):
+def test_the_momentum_of_a_checkpoint_is_laid_out_as_the_weights(images, tmp_path):
     """A fused step reads both in the order they have in memory, and does not say where that differs."""
-    stage = pictures.stage()
+    stage = images.stage()
     train(stage, make_fabric("cpu"), tmp_path)
-    model = pictures.stage().method
+    model = images.stage().method
     optimizer = RECIPE.make_optimizer(model.parameters())
     load_checkpoint(tmp_path / "checkpoint.safetensors", model, optimizer)
     momenta = {name: optimizer.state[p]["momentum_buffer"] for name, p in model.named_parameters()}
@@ -257,9 +257,9 @@ def test_the_momentum_of_a_checkpoint_is_laid_out_as_the_weights(pictures, tmp_p
     assert momenta["backbone.model.conv1.0.weight"].abs().max() > 0
 
 
-def test_killed_training_ends_with_the_same_bytes(pictures, tmp_path):
+def test_killed_training_ends_with_the_same_bytes(images, tmp_path):
     """What a kill leaves is the last checkpoint: take the one of step 3 and go on."""
-    whole = pictures.stage()
+    whole = images.stage()
 
     def keep(task, done, total, note=""):
         if done == 4:  # told before this step's checkpoint is written
@@ -267,7 +267,7 @@ def test_killed_training_ends_with_the_same_bytes(pictures, tmp_path):
             shutil.copy(tmp_path / "whole" / "checkpoint.safetensors", tmp_path / "cut")
 
     train(whole, make_fabric("cpu"), tmp_path / "whole", report=keep, checkpoint_seconds=0)
-    resumed, steps = pictures.stage(), []
+    resumed, steps = images.stage(), []
     train(resumed, make_fabric("cpu"), tmp_path / "cut", report=lambda task, done, *rest: steps.append(done))
     assert steps[0] == 4
     first, second = state(whole), state(resumed)
@@ -277,24 +277,24 @@ def test_killed_training_ends_with_the_same_bytes(pictures, tmp_path):
 @pytest.mark.parametrize(
     "changed", [{"flip": False}, {"resize": 1.25}, {"lr_factor": 0.5}, {"shots": 3}, {"checkpointing": True}]
 )
-def test_checkpoint_of_another_recipe_is_not_used(pictures, changed):
-    assert pictures.stage().fingerprint() == pictures.stage().fingerprint()
-    assert pictures.stage(replace(RECIPE, **changed)).fingerprint() != pictures.stage().fingerprint()
+def test_checkpoint_of_another_recipe_is_not_used(images, changed):
+    assert images.stage().fingerprint() == images.stage().fingerprint()
+    assert images.stage(replace(RECIPE, **changed)).fingerprint() != images.stage().fingerprint()
 
 
-def test_accumulation_equals_one_batch(pictures, tmp_path):
+def test_accumulation_equals_one_batch(images, tmp_path):
     found = []
     for accumulate in (1, 3):
-        stage = pictures.stage(schedule="progressive")
+        stage = images.stage(schedule="progressive")
         train(stage, make_fabric("cpu"), tmp_path / str(accumulate), accumulate=accumulate)
         found.append(state(stage))
     for name, value in found[0].items():
         torch.testing.assert_close(found[1][name], value, rtol=1e-3, atol=1e-4)
 
 
-def test_bfloat16_with_checkpointing_learns_the_colours(pictures, tmp_path):
+def test_bfloat16_with_checkpointing_learns_the_colours(images, tmp_path):
     recipe = replace(RECIPE, epochs=5, batches=6, lr=5e-3, lr_factor=1.0, checkpointing=True)
-    stage = pictures.stage(recipe, epochs=5, schedule="joint")
+    stage = images.stage(recipe, epochs=5, schedule="joint")
     records = train(stage, make_fabric("cpu", "bf16-mixed"), tmp_path)
     assert records[-1]["loss"]["total"] < 0.5 * records[0]["loss"]["total"]
     assert all(p.dtype == torch.float32 for p in stage.method.parameters())
@@ -353,8 +353,8 @@ def test_weights_of_the_start_are_not_needed_any_more(tiny_guide, tiny_backbone,
     recognizer = unseen.Recognizer.load(run.folder, device="cpu")
     saved = recognizer.save(tmp_path / "saved")
     assert not (saved / "backbone.safetensors").exists()
-    picture = Image.open(next((tiny_guide / "images").rglob("*.*g")))
-    first, second = (next(r.predict([picture])).as_dict() for r in (recognizer, unseen.Recognizer.load(saved)))
+    image = Image.open(next((tiny_guide / "images").rglob("*.*g")))
+    first, second = (next(r.predict([image])).as_dict() for r in (recognizer, unseen.Recognizer.load(saved)))
     assert first == second
 
 
@@ -364,10 +364,10 @@ def test_where_it_looks_can_be_measured(run, tiny_guide):
 
     recognizer, dataset = unseen.Recognizer.load(run.folder, device="cpu"), load_folder(tiny_guide)
     folder = run.folder.parent / "cache"
-    store = PictureStore(dataset.paths(), recognizer.backbone, folder, names=dataset.files)
+    store = ImageStore(dataset.paths(), recognizer.backbone, folder, names=dataset.files)
     found = pointing_game(recognizer.method, dataset, store, recognizer.backbone.transform, range(4))
     assert set(found) == {"level1", "level2", "level3"}
-    # the maps of a picture read so are those of its explanation
+    # the maps of an image read so are those of its explanation
     maps = recognizer.method.maps(store.read([3]))
     why = recognizer.explain(dataset.paths()[3])
     for name, branch in maps.items():
@@ -378,12 +378,12 @@ def test_where_it_looks_can_be_measured(run, tiny_guide):
 def test_figures_are_of_the_fine_tuned_backbone(run, tiny_guide, tmp_path):
     options = {"cache": run.folder.parent / "cache", "device": "cpu"}
     answers, recognizer = answers_of(run, **options), unseen.Recognizer.load(run.folder, device="cpu")
-    paths = [answers.dataset.paths()[i] for i in answers.pictures[[0, -1]]]
+    paths = [answers.dataset.paths()[i] for i in answers.images[[0, -1]]]
     pixels = torch.stack([recognizer.backbone.transform(path) for path in paths])
     with torch.no_grad():
         means = recognizer.backbone.maps(pixels)[-1].mean(dim=(2, 3))
     expected = means / means.norm(dim=1, keepdim=True)
-    np.testing.assert_allclose(answers.pooled(np.array([0, len(answers.pictures) - 1])), expected, atol=1e-5)
+    np.testing.assert_allclose(answers.pooled(np.array([0, len(answers.images) - 1])), expected, atol=1e-5)
     drawn = run_figures(run, tmp_path, examples=1, formats=("png",), **options)
     assert not drawn.notes
     assert {name.split("-")[0] for name in drawn.figures} == {"tsne", "attributes", "attention"}
@@ -392,8 +392,8 @@ def test_figures_are_of_the_fine_tuned_backbone(run, tiny_guide, tmp_path):
 
 def test_what_parts_attend_to(run, tiny_guide, tmp_path):
     recognizer = unseen.Recognizer.load(run.folder, device="cpu")
-    picture = Image.new("RGB", (100, 60), "white")
-    found = recognizer.parts(picture)
+    image = Image.new("RGB", (100, 60), "white")
+    found = recognizer.parts(image)
     assert {name: maps.shape for name, maps in found.maps.items()} == {
         "level1": (4, 8, 8), "level2": (4, 4, 4), "level3": (4, 4, 4),
     }  # fmt: skip
@@ -404,14 +404,14 @@ def test_what_parts_attend_to(run, tiny_guide, tmp_path):
     assert Image.open(tmp_path / "parts.png").height > Image.open(tmp_path / "parts.png").width
     left = np.zeros((4, 8, 8))
     left[2, :, :4], left[1, :, 4:] = 1, 1
-    shares = shares_over_picture(replace(found, maps={"level1": left}), "level1")
+    shares = shares_over_image(replace(found, maps={"level1": left}), "level1")
     assert shares.shape == (4, 60, 100)
-    painted = np.asarray(strongest_part(shares, picture)).astype(int)
+    painted = np.asarray(strongest_part(shares, image)).astype(int)
     white, colours = 255, 255 * part_colours(4)
     np.testing.assert_allclose(painted[30, 25], (white + colours[2]) / 2, atol=1)
     np.testing.assert_allclose(painted[30, 75], (white + colours[1]) / 2, atol=1)
     np.testing.assert_allclose(painted[30, 5], white / 2, atol=1)  # outside the crop
-    lit = np.asarray(lit_by(shares[2], picture)).astype(int)
+    lit = np.asarray(lit_by(shares[2], image)).astype(int)
     np.testing.assert_allclose(lit[30, 25], white, atol=1)
     np.testing.assert_allclose([lit[30, 75], lit[30, 5]], white * DARK, atol=1)
 

@@ -1,4 +1,4 @@
-"""What training pictures say of attribute scores: lines, quantiles, reliability, neighbours; the file comes back."""
+"""What training images say of attribute scores: lines, quantiles, reliability, neighbours; the file comes back."""
 
 from __future__ import annotations
 
@@ -61,15 +61,15 @@ def test_expected_scores_by_hand():
 def test_nearest_are_those_of_largest_cosine(drawn):
     scores = drawn.attribute_scores.astype(float)
     standard = (scores - scores.mean(0)) / scores.std(0)
-    picture = np.array([1.0, -0.5, 0.3])
-    asked = (picture - scores.mean(0)) / scores.std(0)
+    image = np.array([1.0, -0.5, 0.3])
+    asked = (image - scores.mean(0)) / scores.std(0)
     cosine = standard @ asked / np.linalg.norm(standard, axis=1) / np.linalg.norm(asked)
     order = np.argsort(-cosine)[:4]
-    found = drawn.nearest(picture, 4)
+    found = drawn.nearest(image, 4)
     assert [n.file for n in found] == [drawn.files[i] for i in order]
     assert [n.name for n in found] == [f"class {drawn.labels[i]}" for i in order]
     np.testing.assert_allclose([n.similarity for n in found], cosine[order], atol=1e-5)
-    assert [n.file for n in drawn.nearest(picture, 3, [found[0].file])] == [n.file for n in found[1:]]
+    assert [n.file for n in drawn.nearest(image, 3, [found[0].file])] == [n.file for n in found[1:]]
 
 
 def test_the_file_comes_back_and_holds_no_pickle(drawn, tmp_path):

@@ -56,9 +56,9 @@ def scorer(method, classes, earlier=None):
     return ClassScorer(method, classes, torch.device("cpu"), tower if method.reads_text else None, earlier)
 
 
-def query(method, pictures=5):
+def query(method, images=5):
     size = K if method.by_attributes else CHANNELS
-    return torch.randn(pictures, size, generator=torch.Generator().manual_seed(4))
+    return torch.randn(images, size, generator=torch.Generator().manual_seed(4))
 
 
 @pytest.mark.parametrize(("name", "settings"), KINDS)

@@ -116,7 +116,7 @@ def test_refine_names_what_is_read_well_and_described_alike(references):
     # legs are alike: the long ones are read well, the short ones not at all; the size was not learned
     assert [d.attribute for d in found.refine] == ["leg::long"]
     assert (found.refine[0].first_value, found.refine[0].second_value) == (100, 100)
-    # nothing is known of the training pictures: what varies most between classes, one of each group
+    # nothing is known of the training images: what varies most between classes, one of each group
     unknown = separate(model(), "a", "b")
     assert [d.attribute for d in unknown.refine] == ["leg::long", "size"]
     assert unknown.refine[0].auroc is None

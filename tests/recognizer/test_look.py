@@ -1,4 +1,4 @@
-"""A look at a picture: ranked, corrected and explained from attribute scores alone, and as predict has it."""
+"""A look at an image: ranked, corrected and explained from attribute scores alone, and as predict has it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def recognizer(tiny_backbone):
 
 
 @pytest.fixture(scope="module")
-def picture():
+def image():
     return Image.fromarray(np.random.default_rng(1).integers(0, 255, (80, 100, 3), dtype=np.uint8))
 
 
@@ -54,10 +54,10 @@ def as_before(recognizer):
     recognizer.table = TABLE
 
 
-def test_a_look_ranks_as_predict_does(recognizer, picture):
-    look = recognizer.look(picture)
+def test_a_look_ranks_as_predict_does(recognizer, image):
+    look = recognizer.look(image)
     for among in ("all", "seen", "unseen"):
-        ranked, predicted = look.rank(among=among), next(recognizer.predict([picture], top=9, among=among)).candidates
+        ranked, predicted = look.rank(among=among), next(recognizer.predict([image], top=9, among=among)).candidates
         assert [c.name for c in ranked] == [c.name for c in predicted]
         np.testing.assert_allclose([c.score for c in ranked], [c.score for c in predicted], atol=1e-5)
         np.testing.assert_allclose([c.confidence for c in ranked], [c.confidence for c in predicted], atol=1e-5)
@@ -67,13 +67,13 @@ def test_a_look_ranks_as_predict_does(recognizer, picture):
         look.rank(exclude=["a", "b"], among="seen")
 
 
-def test_a_look_scores_to_the_bit_as_predict_does(recognizer, picture):
-    predicted = next(recognizer.predict([picture], top=9, batch_size=1)).candidates
-    assert [(c.name, c.score) for c in recognizer.look(picture).rank()] == [(c.name, c.score) for c in predicted]
+def test_a_look_scores_to_the_bit_as_predict_does(recognizer, image):
+    predicted = next(recognizer.predict([image], top=9, batch_size=1)).candidates
+    assert [(c.name, c.score) for c in recognizer.look(image).rank()] == [(c.name, c.score) for c in predicted]
 
 
-def test_a_reading_is_a_look_without_picture(recognizer, picture):
-    look = recognizer.look(picture)
+def test_a_reading_is_a_look_without_image(recognizer, image):
+    look = recognizer.look(image)
     sent = json.loads(json.dumps({"psi": look.attribute_scores.tolist(), "query": look.query.tolist()}))
     for reading in (recognizer.reading(sent["psi"]), recognizer.reading(sent["psi"], sent["query"])):
         for corrections in ({}, {"crown::red": 0.0}):
@@ -92,8 +92,8 @@ def test_a_reading_is_a_look_without_picture(recognizer, picture):
         look.compare(target="a", exclude=["a"])
 
 
-def test_a_correction_moves_every_class_by_its_vector(recognizer, picture):
-    look = recognizer.look(picture)
+def test_a_correction_moves_every_class_by_its_vector(recognizer, image):
+    look = recognizer.look(image)
     fit = recognizer.references.fit
     corrections = {"crown::red": 0.0, "size": 90.0}
     expected = look.attribute_scores.copy()
@@ -105,7 +105,7 @@ def test_a_correction_moves_every_class_by_its_vector(recognizer, picture):
     np.testing.assert_allclose(
         sorted((c.score for c in look.rank(corrections)), reverse=True), np.sort(moved)[::-1], atol=1e-6
     )
-    before, after = recognizer.correct(picture, corrections)
+    before, after = recognizer.correct(image, corrections)
     assert before == look.prediction()
     assert after == look.prediction(corrections)
     # what speaks for the best class is told with the corrected scores
@@ -115,8 +115,8 @@ def test_a_correction_moves_every_class_by_its_vector(recognizer, picture):
         assert value == pytest.approx((expected[k] - recognizer.typical[k]) * unit[best, k], abs=1e-6)
 
 
-def test_corrections_that_cannot_be_made(recognizer, picture):
-    look = recognizer.look(picture)
+def test_corrections_that_cannot_be_made(recognizer, image):
+    look = recognizer.look(image)
     with pytest.raises(DataError, match="crown::red: 500 is outside 0 to 100"):
         look.rank({"crown::red": 500})
     with pytest.raises(DataError, match='no attribute "crown::rde" — did you mean crown::red'):
@@ -134,8 +134,8 @@ def test_a_method_without_attribute_scores_says_so():
         look.corrected({"crown::red": 0})
 
 
-def test_estimates_are_the_line_of_value_on_score(recognizer, picture):
-    look = recognizer.look(picture)
+def test_estimates_are_the_line_of_value_on_score(recognizer, image):
+    look = recognizer.look(image)
     references = recognizer.references
     values, scores = TABLE.values[references.labels], references.attribute_scores.astype(float)
     for k in range(3):
@@ -146,8 +146,8 @@ def test_estimates_are_the_line_of_value_on_score(recognizer, picture):
 
 @pytest.mark.parametrize("pair", [("a", "b"), ("d", "a"), ("c", "d")])
 @pytest.mark.parametrize("corrections", [{}, {"crown::blue": 100.0}])
-def test_evidence_against_the_average_picture_adds_up(recognizer, picture, pair, corrections):
-    look = recognizer.look(picture)
+def test_evidence_against_the_average_image_adds_up(recognizer, image, pair, corrections):
+    look = recognizer.look(image)
     why = look.explanation(corrections, target=pair[0], rival=pair[1])
     mean = recognizer.references.fit.mean
     psi = look.corrected(corrections)
@@ -164,16 +164,16 @@ def test_evidence_against_the_average_picture_adds_up(recognizer, picture, pair,
     shown, rest = account(why, 2)
     assert sum(r.against for r in shown) + sum(a for _, _, a in rest) == pytest.approx(lead, abs=1e-5)
     gamma = ", γ" if why.target.seen != why.rival.seen else ""
-    assert why.offset_name == f"average picture, seen/unseen offset{gamma}"
+    assert why.offset_name == f"average image, seen/unseen offset{gamma}"
     assert bool(why.before) == bool(corrections)
     assert len(why.nearest) == 6
     assert why.as_dict()["corrections"] == corrections
 
 
-def test_without_attention_heat_is_what_exceeds_the_typical_share(recognizer, picture):
+def test_without_attention_heat_is_what_exceeds_the_typical_share(recognizer, image):
     from dataclasses import replace
 
-    why = recognizer.look(picture).explanation()
+    why = recognizer.look(image).explanation()
     bare = replace(why, attention={})
     reason = why.reasons[0]
     maps = why.contributions[ATTRIBUTES.index(reason.attribute)]
@@ -181,8 +181,8 @@ def test_without_attention_heat_is_what_exceeds_the_typical_share(recognizer, pi
     assert maps.sum() == pytest.approx(reason.score, abs=1e-5)
 
 
-def test_a_picture_is_not_its_own_neighbour(recognizer, picture, tmp_path):
-    picture.save(tmp_path / "7.jpg")
+def test_a_image_is_not_its_own_neighbour(recognizer, image, tmp_path):
+    image.save(tmp_path / "7.jpg")
     recognizer.about["data"] = {"images": str(tmp_path)}
     try:
         look = recognizer.look(tmp_path / "7.jpg")
@@ -192,8 +192,8 @@ def test_a_picture_is_not_its_own_neighbour(recognizer, picture, tmp_path):
     assert every == {f"{i}.jpg" for i in range(30)} - {"7.jpg"}
 
 
-def test_a_look_follows_classes_that_come_and_go(recognizer, picture):
-    look = recognizer.look(picture)
+def test_a_look_follows_classes_that_come_and_go(recognizer, image):
+    look = recognizer.look(image)
     before = {c.name: c.score for c in look.rank()}
     recognizer.add_class("e", {"crown::blue": 100.0})
     assert {c.name for c in look.rank()} == {*before, "e"}
@@ -209,7 +209,7 @@ def test_a_look_follows_classes_that_come_and_go(recognizer, picture):
     assert recognizer.table.seen[-1]
 
 
-def test_saving_keeps_references_and_the_classes_in_use(recognizer, picture, tmp_path):
+def test_saving_keeps_references_and_the_classes_in_use(recognizer, image, tmp_path):
     recognizer.remove_class("a")
     recognizer.references.save(tmp_path / "references.npz")
     recognizer.references_file = tmp_path / "references.npz"
@@ -219,12 +219,12 @@ def test_saving_keeps_references_and_the_classes_in_use(recognizer, picture, tmp
     loaded = Recognizer.load(folder, device="cpu")
     assert loaded.table.names == ("b", "c", "d")
     corrections = {"crown::red": 100.0}
-    assert loaded.look(picture).rank(corrections) == recognizer.look(picture).rank(corrections)
+    assert loaded.look(image).rank(corrections) == recognizer.look(image).rank(corrections)
     assert loaded.references.nearest(np.zeros(3), 4) == recognizer.references.nearest(np.zeros(3), 4)
 
 
 def test_add_class_takes_less_than_10_ms(tiny_backbone):
-    """200 classes x 312 attributes, with the table's checks; and a new ranking of a picture."""
+    """200 classes x 312 attributes, with the table's checks; and a new ranking of an image."""
     rng = np.random.default_rng(0)
     attributes = Attributes(tuple(f"group {k // 4}::value {k}" for k in range(312)))
     values = rng.random((200, 312)) * 100

@@ -31,7 +31,7 @@ def recognizer(tiny_backbone):
 
 
 @pytest.fixture(scope="module")
-def picture():
+def image():
     return Image.fromarray(np.random.default_rng(1).integers(0, 255, (80, 100, 3), dtype=np.uint8))
 
 
@@ -42,67 +42,67 @@ def same_classes(recognizer):
     recognizer.table = before
 
 
-def scores(recognizer, picture):
-    return {c.name: c.score for c in next(recognizer.predict([picture], top=99)).candidates}
+def scores(recognizer, image):
+    return {c.name: c.score for c in next(recognizer.predict([image], top=99)).candidates}
 
 
-def test_confidence_is_the_softmax_of_shifted_scores(recognizer, picture):
-    found = next(recognizer.predict([picture], top=4)).candidates
+def test_confidence_is_the_softmax_of_shifted_scores(recognizer, image):
+    found = next(recognizer.predict([image], top=4)).candidates
     shifted = np.array([(c.score - 0.3 * c.seen) / 0.7 for c in found])
     expected = np.exp(shifted) / np.exp(shifted).sum()
     np.testing.assert_allclose([c.confidence for c in found], expected, rtol=1e-12)
     assert list(expected) == sorted(expected, reverse=True)
 
 
-def test_among_leaves_the_scores_alone(recognizer, picture):
-    every = scores(recognizer, picture)
-    among = next(recognizer.predict([picture], among="unseen")).candidates
+def test_among_leaves_the_scores_alone(recognizer, image):
+    every = scores(recognizer, image)
+    among = next(recognizer.predict([image], among="unseen")).candidates
     assert {c.name for c in among} == {"c", "d"}
     assert all(c.score == every[c.name] for c in among)
     assert sum(c.confidence for c in among) == pytest.approx(1)
 
 
-def test_adding_a_class_changes_no_other_score(recognizer, picture):
-    before = scores(recognizer, picture)
+def test_adding_a_class_changes_no_other_score(recognizer, image):
+    before = scores(recognizer, image)
     recognizer.add_class("e", {"crown::red": 1.0, "size::small": 0.5})
-    after = scores(recognizer, picture)
+    after = scores(recognizer, image)
     assert set(after) == {*before, "e"}
     assert {name: after[name] for name in before} == before  # to the bit
     recognizer.remove_class("e")
-    assert scores(recognizer, picture) == before
+    assert scores(recognizer, image) == before
     recognizer.rename_class("a", "z")
-    assert scores(recognizer, picture)["z"] == before["a"]
+    assert scores(recognizer, image)["z"] == before["a"]
 
 
-def test_copy_of_a_class_scores_the_same(recognizer, picture):
+def test_copy_of_a_class_scores_the_same(recognizer, image):
     recognizer.add_class("twin", recognizer.table.values[2])
-    found = scores(recognizer, picture)
+    found = scores(recognizer, image)
     assert found["twin"] == found["c"]
 
 
-def test_batches_do_not_matter(recognizer, picture):
-    pictures = [picture, picture.rotate(90), picture.rotate(180)]
-    one = [p.best.name for p in recognizer.predict(pictures, batch_size=1)]
-    assert one == [p.best.name for p in recognizer.predict(pictures, batch_size=3)]
+def test_batches_do_not_matter(recognizer, image):
+    images = [image, image.rotate(90), image.rotate(180)]
+    one = [p.best.name for p in recognizer.predict(images, batch_size=1)]
+    assert one == [p.best.name for p in recognizer.predict(images, batch_size=3)]
 
 
-def test_predicting_is_lazy(recognizer, picture, tmp_path):
+def test_predicting_is_lazy(recognizer, image, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"")
-    stream = recognizer.predict([picture, tmp_path / "broken.jpg"], batch_size=1)
+    stream = recognizer.predict([image, tmp_path / "broken.jpg"], batch_size=1)
     assert next(stream).best
     with pytest.raises(UnseenError, match=r"broken\.jpg"):
         next(stream)
 
 
-def test_reading_ahead_changes_nothing(recognizer, picture, tmp_path):
+def test_reading_ahead_changes_nothing(recognizer, image, tmp_path):
     files = []
     for i in range(7):
         files.append(tmp_path / f"{i}.png")
-        picture.rotate(50 * i).save(files[-1])
-    (tmp_path / "3.png").write_bytes(b"no picture")
+        image.rotate(50 * i).save(files[-1])
+    (tmp_path / "3.png").write_bytes(b"no image")
     told = []
     plain = list(recognizer.predict(files, batch_size=2, workers=0, broken=told.append))
-    assert [p.picture for p in plain] == [str(f) for f in files if f.stem != "3"]
+    assert [p.image for p in plain] == [str(f) for f in files if f.stem != "3"]
     for workers in (1, 3):
         assert list(recognizer.predict(files, batch_size=2, workers=workers, broken=told.append)) == plain
     assert [str(e) for e in told] == [str(told[0])] * 3
@@ -115,11 +115,11 @@ def test_reading_ahead_changes_nothing(recognizer, picture, tmp_path):
     stream.close()  # the threads end with it
 
 
-def test_only_and_exclude(recognizer, picture):
-    every = scores(recognizer, picture)
+def test_only_and_exclude(recognizer, image):
+    every = scores(recognizer, image)
 
     def names(**options):
-        (found,) = recognizer.predict([picture], **options)
+        (found,) = recognizer.predict([image], **options)
         assert sum(c.confidence for c in found.candidates) == pytest.approx(1)
         assert all(c.score == every[c.name] for c in found.candidates)
         return {c.name for c in found.candidates}
@@ -129,41 +129,41 @@ def test_only_and_exclude(recognizer, picture):
     assert names(exclude=("a", "b")) == {"c", "d"}
     assert names(only=["a", "b", "c"], exclude=["b"], among="seen") == {"a"}
     with pytest.raises(UnseenError, match='no class "e"'):
-        recognizer.predict([picture], only=["a", "e"])  # at once, not with the first picture
+        recognizer.predict([image], only=["a", "e"])  # at once, not with the first image
     with pytest.raises(UnseenError, match="no class is left"):
-        next(recognizer.predict([picture], only=["a"], among="unseen"))
+        next(recognizer.predict([image], only=["a"], among="unseen"))
 
 
-def test_unknown_below_the_threshold(recognizer, picture):
-    (found,) = recognizer.predict([picture])
+def test_unknown_below_the_threshold(recognizer, image):
+    (found,) = recognizer.predict([image])
     sure = found.best.confidence
     assert found.known  # there is no threshold
     for unknown, known in ((sure - 1e-9, True), (sure, True), (sure + 1e-9, False), ("off", True), ("auto", False)):
         recognizer.threshold = sure + 1e-6
-        (again,) = recognizer.predict([picture], unknown=unknown)
+        (again,) = recognizer.predict([image], unknown=unknown)
         assert (again.known, again.candidates) == (known, found.candidates)
-    # over fewer classes the same picture is surer
-    (again,) = recognizer.predict([picture], only=[found.candidates[0].name, found.candidates[-1].name])
+    # over fewer classes the same image is surer
+    (again,) = recognizer.predict([image], only=[found.candidates[0].name, found.candidates[-1].name])
     assert again.known
     assert again.as_dict()["known"]
     recognizer.threshold = None
     for wrong in ("much", 1.5, -0.1, float("nan")):
         with pytest.raises(UnseenError, match="is no threshold"):
-            next(recognizer.predict([picture], unknown=wrong))
+            next(recognizer.predict([image], unknown=wrong))
 
 
-def test_one_picture_and_unknown_attributes(recognizer, picture, tmp_path):
-    picture.save(tmp_path / "one.png")
-    assert next(recognizer.predict(tmp_path / "one.png")).best == next(recognizer.predict([picture])).best
-    why = recognizer.explain(picture)
+def test_one_image_and_unknown_attributes(recognizer, image, tmp_path):
+    image.save(tmp_path / "one.png")
+    assert next(recognizer.predict(tmp_path / "one.png")).best == next(recognizer.predict([image])).best
+    why = recognizer.explain(image)
     with pytest.raises(UnseenError, match='no attribute "crown"'):
         why.heat("crown")
     with pytest.raises(UnseenError, match="its own rival"):
-        recognizer.explain(picture, target="a", rival="a")
+        recognizer.explain(image, target="a", rival="a")
 
 
-def test_explanation_of_a_chosen_pair(recognizer, picture):
-    why = recognizer.explain(picture, target="d", rival="a")
+def test_explanation_of_a_chosen_pair(recognizer, image):
+    why = recognizer.explain(image, target="d", rival="a")
     assert (why.target.name, why.rival.name) == ("d", "a")
     unit = recognizer.table.values / np.linalg.norm(recognizer.table.values, axis=1, keepdims=True)
     for reason in why.reasons:
@@ -178,14 +178,14 @@ def test_explanation_of_a_chosen_pair(recognizer, picture):
     np.testing.assert_allclose(why.attention["v2a"].sum(axis=0), 1, rtol=1e-5)
 
 
-def test_heat_leaves_out_a_sub_net_without_weight(recognizer, picture):
+def test_heat_leaves_out_a_sub_net_without_weight(recognizer, image):
     from dataclasses import replace
 
     method = recognizer.method
     before = method.settings
     method.settings = replace(before, fusion=(1.0, 0.0))
     try:
-        why = recognizer.explain(picture)
+        why = recognizer.explain(image)
     finally:
         method.settings = before
     assert set(why.attention) == {"a2v", "v2a"}
@@ -195,8 +195,8 @@ def test_heat_leaves_out_a_sub_net_without_weight(recognizer, picture):
 
 @pytest.mark.parametrize("pair", [("d", "a"), ("c", "d"), ("a", "b")])
 @pytest.mark.parametrize("count", [1, 3])
-def test_the_account_adds_up(recognizer, picture, pair, count):
-    why = recognizer.explain(picture, target=pair[0], rival=pair[1])
+def test_the_account_adds_up(recognizer, image, pair, count):
+    why = recognizer.explain(image, target=pair[0], rival=pair[1])
     shown, rest = account(why, count)
     assert len(shown) == count
     assert ("other" in rest[0][0]) == (count < 3)  # nothing remains of three attributes
@@ -205,21 +205,21 @@ def test_the_account_adds_up(recognizer, picture, pair, count):
     assert sum(r.against for r in shown) + sum(a for _, _, a in rest) == pytest.approx(lead, abs=1e-5)
 
 
-def test_unknown_class_and_choice(recognizer, picture):
+def test_unknown_class_and_choice(recognizer, image):
     with pytest.raises(UnseenError, match='no class "x"'):
-        recognizer.explain(picture, target="x")
+        recognizer.explain(image, target="x")
     with pytest.raises(UnseenError, match="not among the classes asked for"):
-        recognizer.explain(picture, target="a", among="unseen")
+        recognizer.explain(image, target="a", among="unseen")
     with pytest.raises(UnseenError, match="one of all, seen, unseen"):
-        list(recognizer.predict([picture], among="new"))
+        list(recognizer.predict([image], among="new"))
 
 
-def test_save_and_load_without_pickle(recognizer, picture, tmp_path):
+def test_save_and_load_without_pickle(recognizer, image, tmp_path):
     folder = recognizer.save(tmp_path / "model")
     assert {p.suffix for p in folder.iterdir()} <= {".json", ".csv", ".safetensors", ".md"}
     loaded = Recognizer.load(folder, device="cpu")
     assert loaded.threshold is None
-    assert scores(loaded, picture) == scores(recognizer, picture)
+    assert scores(loaded, image) == scores(recognizer, image)
     assert (loaded.gamma, loaded.temperature) == (0.3, 0.7)
     (folder / "weights.safetensors").write_bytes(b"\x80\x04bad")
     with pytest.raises(RunError, match=r"weights\.safetensors: damaged"):
@@ -231,7 +231,7 @@ def test_loading_something_else_is_one_line(tmp_path):
         unseen.Recognizer.load(tmp_path)
 
 
-def test_overlay_lies_inside_the_crop(picture):
+def test_overlay_lies_inside_the_crop(image):
     heat = np.zeros((4, 4))
     heat[0, 3] = 1.0
     drawn = np.asarray(overlay(Image.new("RGB", (100, 80), (128, 128, 128)), heat, (10, 0, 90, 80))).astype(int)
@@ -243,7 +243,7 @@ def test_overlay_lies_inside_the_crop(picture):
     assert column >= 60
 
 
-def test_figure_and_label(recognizer, picture, tmp_path):
-    explanation_figure(recognizer.explain(picture), tmp_path / "why.png", top=3)
+def test_figure_and_label(recognizer, image, tmp_path):
+    explanation_figure(recognizer.explain(image), tmp_path / "why.png", top=3)
     assert Image.open(tmp_path / "why.png").width > 500
     assert label("has_bill_shape::curved_(up_or_down)") == "bill shape: curved (up or down)"

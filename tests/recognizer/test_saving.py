@@ -64,7 +64,7 @@ def recognizer(tiny_backbone):
 
 
 @pytest.fixture(scope="module")
-def picture():
+def image():
     return Image.fromarray(np.random.default_rng(1).integers(0, 255, (80, 100, 3), dtype=np.uint8))
 
 
@@ -73,8 +73,8 @@ def folder(recognizer, tmp_path):
     return recognizer.save(tmp_path / "model")
 
 
-def answers(recognizer, picture):
-    return next(recognizer.predict(picture, top=9)).as_dict()
+def answers(recognizer, image):
+    return next(recognizer.predict(image, top=9)).as_dict()
 
 
 def change(folder, **values):
@@ -90,9 +90,9 @@ def change(folder, **values):
     where.write_text(json.dumps(facts))
 
 
-def test_round_trip_keeps_everything(recognizer, folder, picture):
+def test_round_trip_keeps_everything(recognizer, folder, image):
     loaded = Recognizer.from_pretrained(folder, device="cpu")
-    assert answers(loaded, picture) == answers(recognizer, picture)
+    assert answers(loaded, image) == answers(recognizer, image)
     assert (loaded.gamma, loaded.temperature, loaded.threshold) == (0.3, 0.7, 0.4)
     assert loaded.encoding == recognizer.encoding
     assert loaded.about["data"]["images"] == "garden"
@@ -113,7 +113,7 @@ def test_random_weights_travel(folder, tiny_backbone):
         assert torch.equal(own, other)
 
 
-def test_a_file_of_this_machine_leaves_no_trace(tiny_backbone, tmp_path, picture):
+def test_a_file_of_this_machine_leaves_no_trace(tiny_backbone, tmp_path, image):
     from safetensors.torch import save_file
 
     private = tmp_path / "very-private" / "own.safetensors"
@@ -121,13 +121,13 @@ def test_a_file_of_this_machine_leaves_no_trace(tiny_backbone, tmp_path, picture
     save_file(Backbone(tiny_backbone).model.state_dict(), private)
     spec = BackboneSpec(**{**vars(tiny_backbone), "weights": str(private)})
     made = make(spec)
-    expected = answers(made, picture)
+    expected = answers(made, image)
     saved = made.save(tmp_path / "model")
     shutil.rmtree(private.parent)
     text = "".join(p.read_text() for p in saved.iterdir() if p.suffix != ".safetensors")
     assert "very-private" not in text
     assert "/home/ada" not in text
-    assert answers(Recognizer.load(saved, device="cpu"), picture) == expected
+    assert answers(Recognizer.load(saved, device="cpu"), image) == expected
 
 
 def test_pretrained_weights_are_named_or_stored(monkeypatch, tmp_path, tiny_backbone):
@@ -159,17 +159,17 @@ def test_pretrained_weights_are_named_or_stored(monkeypatch, tmp_path, tiny_back
 
 
 @pytest.mark.parametrize("kind", tiny_clip.KINDS)
-def test_a_text_tower_travels(tiny_pairs, kind, tmp_path, picture):
+def test_a_text_tower_travels(tiny_pairs, kind, tmp_path, image):
     original = shutil.copytree(tiny_pairs[kind], tmp_path / "pair")
     made = make(BackboneSpec(f"hf:{original}"), "clip")
-    expected = answers(made, picture)
+    expected = answers(made, image)
     saved = made.save(tmp_path / "model")
     shutil.rmtree(original)
     assert json.loads((saved / "recognizer.json").read_text())["backbone"]["name"] == "hf:backbone"
     loaded = Recognizer.load(saved, device="cpu")
-    assert answers(loaded, picture) == expected
+    assert answers(loaded, image) == expected
     loaded.save(saved)  # onto itself
-    assert answers(Recognizer.load(saved, device="cpu"), picture) == expected
+    assert answers(Recognizer.load(saved, device="cpu"), image) == expected
 
 
 def test_references_are_private_unless_asked_for(recognizer, tmp_path):
@@ -267,8 +267,8 @@ def test_pickles_are_refused(folder, name):
 
 
 def test_paths_are_shortened_anywhere():
-    value = {"a": ["/x/y/z.csv", "C:\\data\\own\\", "and/or", "plain"], "b": {"c": "~/pictures", "n": 3}}
-    assert without_paths(value) == {"a": ["z.csv", "own", "and/or", "plain"], "b": {"c": "pictures", "n": 3}}
+    value = {"a": ["/x/y/z.csv", "C:\\data\\own\\", "and/or", "plain"], "b": {"c": "~/images", "n": 3}}
+    assert without_paths(value) == {"a": ["z.csv", "own", "and/or", "plain"], "b": {"c": "images", "n": 3}}
 
 
 def test_the_card_says_what_is_known(recognizer, tmp_path):
@@ -283,11 +283,11 @@ def test_the_card_says_what_is_known(recognizer, tmp_path):
     assert [m["value"] for m in metrics] == [0.5, 0.625]
     assert metrics[0]["name"].startswith("T1")
     for part in (
-        "**2 seen classes** (with training pictures): a, c.",
-        "**2 unseen classes** (without training pictures): b, d.",
+        "**2 seen classes** (with training images): a, c.",
+        "**2 unseen classes** (without training images): b, d.",
         "| T1 | 50.0 | 10.0 | 25.0 to 75.0 |",
         "| H | 62.5 | 0.0 |  |",
-        "test pictures of garden; mean over the trainings of seed 3, 4. This file is\nseed 3's. Protocol: honest.",
+        "test images of garden; mean over the trainings of seed 3, 4. This file is\nseed 3's. Protocol: honest.",
         "| validation | seen against unseen, area under the ROC curve | 0.750 |",
         'Below a confidence of 0.4 the answer is "unknown"',
         "Licence of the training data: CC0. Source: our garden",
@@ -357,16 +357,16 @@ def hub(tmp_path, monkeypatch):
     return Hub(tmp_path / "hub", monkeypatch)
 
 
-def test_to_the_hub_and_back(hub, recognizer, picture):
+def test_to_the_hub_and_back(hub, recognizer, image):
     where = recognizer.push_to_hub("ada/garden", private=True)
     assert where == "https://hub/ada/garden/commit/1"
     assert (hub.token, hub.private) == ("hf_secret", True)
     loaded = Recognizer.from_pretrained("ada/garden", revision="v1", token="t", local_files_only=True, device="cpu")
-    assert answers(loaded, picture) == answers(recognizer, picture)
+    assert answers(loaded, image) == answers(recognizer, image)
     assert (hub.asked["revision"], hub.asked["token"], hub.asked["local_files_only"]) == ("v1", "t", True)
     assert hub.asked["allow_patterns"] == list(PATTERNS)
     assert not any(p.endswith((".bin", ".pt", ".pkl", ".py")) for p in PATTERNS)
-    assert answers(Recognizer.load("hf:ada/garden@main", device="cpu"), picture) == answers(recognizer, picture)
+    assert answers(Recognizer.load("hf:ada/garden@main", device="cpu"), image) == answers(recognizer, image)
     assert hub.asked["revision"] == "main"
 
 
@@ -427,7 +427,7 @@ def test_the_commands(hub, folder, tmp_path):
     assert done.exit_code == 0, done.output
     assert done.output.splitlines()[:2] == [
         "https://hub/ada/garden/commit/1",
-        "unseen predict hf:ada/garden PICTURES...",
+        "unseen predict hf:ada/garden IMAGES...",
     ]
     assert "no --licence given" in done.output
     done = CliRunner().invoke(app, ["save", "hf:ada/garden", str(tmp_path / "back")])

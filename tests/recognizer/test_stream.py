@@ -25,7 +25,7 @@ OPTIONS = Options(top=3, batch_size=4)
 
 
 @pytest.fixture(scope="module")
-def recognizer(tiny_backbone, pictures):
+def recognizer(tiny_backbone, images):
     backbone, rng = Backbone(tiny_backbone), np.random.default_rng(0)
     attributes = Attributes(("has_bill_shape::hooked", "crown::red", "size::small"))
     names = ("a", "b, or so", "ç", "d")
@@ -34,50 +34,50 @@ def recognizer(tiny_backbone, pictures):
     with torch.no_grad():
         method.weight.copy_(torch.randn(method.weight.shape, generator=torch.Generator().manual_seed(2)))
     made = Recognizer(backbone, method, table, gamma=0.3, temperature=0.5, device="cpu")
-    found = made.predict(pictures, batch_size=4, broken=lambda error: None)
+    found = made.predict(images, batch_size=4, broken=lambda error: None)
     made.threshold = float(np.median([p.best.confidence for p in found]))
     return made
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """18 pictures, of which number 5 is broken."""
-    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(1)
+def images(tmp_path_factory):
+    """18 images, of which number 5 is broken."""
+    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(1)
     files = [folder / f"{i:02d}.png" for i in range(18)]
     for file in files:
         Image.fromarray(rng.integers(0, 255, (8, 9, 3), dtype=np.uint8)).resize((70, 64)).save(file)
-    files[5].write_bytes(b"no picture")
+    files[5].write_bytes(b"no image")
     return files
 
 
 @pytest.fixture(scope="module")
-def expected(recognizer, pictures):
-    return list(recognizer.outcomes(pictures, top=3, batch_size=4))
+def expected(recognizer, images):
+    return list(recognizer.outcomes(images, top=3, batch_size=4))
 
 
 @pytest.fixture(scope="module")
-def whole(recognizer, pictures, tmp_path_factory):
+def whole(recognizer, images, tmp_path_factory):
     """Every kind of file, written without interruption."""
     folder = tmp_path_factory.mktemp("whole")
     for ending in ("csv", "json", "jsonl", "parquet"):
-        predict_to_file(recognizer, pictures, folder / f"p.{ending}", OPTIONS)
+        predict_to_file(recognizer, images, folder / f"p.{ending}", OPTIONS)
     assert sorted(p.name for p in folder.iterdir()) == ["p.csv", "p.json", "p.jsonl", "p.parquet"]
     return folder
 
 
-def test_csv_holds_the_predictions(recognizer, whole, pictures, expected):
+def test_csv_holds_the_predictions(recognizer, whole, images, expected):
     with (whole / "p.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [
-        *("picture", "class", "best_class", "confidence", "seen", "class_2", "confidence_2", "class_3", "confidence_3"),
+        *("image", "class", "best_class", "confidence", "seen", "class_2", "confidence_2", "class_3", "confidence_3"),
         *("attributes", "error"),
     ]
-    assert [row["picture"] for row in rows] == [str(p) for p in pictures]
+    assert [row["image"] for row in rows] == [str(p) for p in images]
     kinds = set()
     for row, outcome in zip(rows, expected, strict=True):
         if not isinstance(outcome, Prediction):
-            assert {v for k, v in row.items() if k not in ("picture", "error")} == {""}
-            assert "not a picture" in row["error"]
+            assert {v for k, v in row.items() if k not in ("image", "error")} == {""}
+            assert "not an image" in row["error"]
             continue
         best = outcome.best
         assert row["class"] == (best.name if best.confidence >= recognizer.threshold else "unknown")
@@ -91,15 +91,15 @@ def test_csv_holds_the_predictions(recognizer, whole, pictures, expected):
     assert kinds == {True, False}
 
 
-def test_the_other_kinds_hold_the_same(whole, pictures, expected):
+def test_the_other_kinds_hold_the_same(whole, images, expected):
     found = json.loads((whole / "p.json").read_text(encoding="utf-8"))
     assert [json.loads(line) for line in (whole / "p.jsonl").read_text(encoding="utf-8").splitlines()] == found
-    for record, outcome, picture in zip(found, expected, pictures, strict=True):
+    for record, outcome, image in zip(found, expected, images, strict=True):
         if isinstance(outcome, Prediction):
             assert record == outcome.as_dict()
         else:
-            assert (record["picture"], record["classes"], record["known"]) == (str(picture), [], False)
-            assert "not a picture" in record["error"]
+            assert (record["image"], record["classes"], record["known"]) == (str(image), [], False)
+            assert "not an image" in record["error"]
     frame = pd.read_parquet(whole / "p.parquet")
     table = pd.read_csv(whole / "p.csv")
     assert list(frame) == list(table)
@@ -113,7 +113,7 @@ def test_the_other_kinds_hold_the_same(whole, pictures, expected):
 
 
 @pytest.mark.parametrize("ending", ["csv", "json", "jsonl", "parquet"])
-def test_going_on_after_a_stop_gives_the_same_bytes(recognizer, pictures, whole, tmp_path, ending, monkeypatch):
+def test_going_on_after_a_stop_gives_the_same_bytes(recognizer, images, whole, tmp_path, ending, monkeypatch):
     asked = []
     real = Recognizer.outcomes
     monkeypatch.setattr(
@@ -122,26 +122,26 @@ def test_going_on_after_a_stop_gives_the_same_bytes(recognizer, pictures, whole,
 
     class Stopped:
         def __iter__(self):
-            yield from pictures[:14]
+            yield from images[:14]
             raise KeyboardInterrupt
 
     path = tmp_path / f"p.{ending}"
     with pytest.raises(KeyboardInterrupt):
         predict_to_file(recognizer, Stopped(), path, OPTIONS, workers=0)
     assert not path.exists()
-    counts = predict_to_file(recognizer, pictures, path, OPTIONS)
+    counts = predict_to_file(recognizer, images, path, OPTIONS)
     assert path.read_bytes() == (whole / path.name).read_bytes()
-    assert asked == [*pictures[:14], *pictures[12:]]  # whole batches are not done again
-    assert (counts.pictures, counts.broken) == (18, 1)
+    assert asked == [*images[:14], *images[12:]]  # whole batches are not done again
+    assert (counts.images, counts.broken) == (18, 1)
     assert counts.unknown == (whole / "p.jsonl").read_text().count('"known": false') - 1
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_journal_cut_anywhere_goes_on(recognizer, pictures, whole, tmp_path):
+def test_a_journal_cut_anywhere_goes_on(recognizer, images, whole, tmp_path):
     path = tmp_path / "p.csv"
 
     with pytest.raises(ZeroDivisionError):
-        predict_to_file(recognizer, (p if p != pictures[17] else 1 / 0 for p in pictures), path, OPTIONS, workers=0)
+        predict_to_file(recognizer, (p if p != images[17] else 1 / 0 for p in images), path, OPTIONS, workers=0)
     text = (tmp_path / "p.csv.partial" / "journal.jsonl").read_bytes()
     assert text.count(b"\n") == 17  # what it depends on, and four batches
     for end in (0, 3, text.index(b"\n"), text.index(b"\n") + 1, len(text) // 2, len(text) - 1, len(text)):
@@ -150,15 +150,15 @@ def test_a_journal_cut_anywhere_goes_on(recognizer, pictures, whole, tmp_path):
                 continue
             (tmp_path / "p.csv.partial").mkdir(exist_ok=True)
             (tmp_path / "p.csv.partial" / "journal.jsonl").write_bytes(text[:end] + tail)
-            predict_to_file(recognizer, pictures, path, OPTIONS)
+            predict_to_file(recognizer, images, path, OPTIONS)
             assert path.read_bytes() == (whole / "p.csv").read_bytes()
             path.unlink()
 
 
-def test_a_changed_digit_in_the_journal_is_not_believed(recognizer, pictures, whole, tmp_path):
+def test_a_changed_digit_in_the_journal_is_not_believed(recognizer, images, whole, tmp_path):
     class Stopped:
         def __iter__(self):
-            yield from pictures[:9]
+            yield from images[:9]
             raise KeyboardInterrupt
 
     path, journal = tmp_path / "p.csv", tmp_path / "p.csv.partial" / "journal.jsonl"
@@ -168,13 +168,13 @@ def test_a_changed_digit_in_the_journal_is_not_believed(recognizer, pictures, wh
     place = lines[4].index(b'"confidence": 0.') + 17
     lines[4] = lines[4][:place] + (b"1" if lines[4][place : place + 1] != b"1" else b"2") + lines[4][place + 1 :]
     journal.write_bytes(b"".join(lines))
-    predict_to_file(recognizer, pictures, path, OPTIONS)
+    predict_to_file(recognizer, images, path, OPTIONS)
     assert path.read_bytes() == (whole / "p.csv").read_bytes()
 
 
-def test_killed_after_the_end_leaves_nothing_for_long(recognizer, pictures, tmp_path):
+def test_killed_after_the_end_leaves_nothing_for_long(recognizer, images, tmp_path):
     path = tmp_path / "p.csv"
-    predict_to_file(recognizer, pictures[:2], path, OPTIONS)
+    predict_to_file(recognizer, images[:2], path, OPTIONS)
     (tmp_path / "p.csv.partial").mkdir()
     (tmp_path / "p.csv.partial" / ".lock").touch()
     with pytest.raises(UnseenError, match="is there already"):
@@ -182,22 +182,22 @@ def test_killed_after_the_end_leaves_nothing_for_long(recognizer, pictures, tmp_
     assert [p.name for p in tmp_path.iterdir()] == ["p.csv"]
 
 
-def test_killed_between_the_file_and_the_journal(recognizer, pictures, whole, tmp_path, monkeypatch):
+def test_killed_between_the_file_and_the_journal(recognizer, images, whole, tmp_path, monkeypatch):
     from unseen.recognizer import stream as predictions
 
     path = tmp_path / "p.csv"
     with monkeypatch.context() as patch:
         patch.setattr(predictions.Path, "unlink", lambda self, **options: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            predict_to_file(recognizer, pictures, path, OPTIONS)
-    predict_to_file(recognizer, pictures, path, OPTIONS)
+            predict_to_file(recognizer, images, path, OPTIONS)
+    predict_to_file(recognizer, images, path, OPTIONS)
     assert path.read_bytes() == (whole / "p.csv").read_bytes()
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_changed_is_said_and_only_a_restart_begins_anew(recognizer, pictures, whole, tmp_path):
+def test_what_changed_is_said_and_only_a_restart_begins_anew(recognizer, images, whole, tmp_path):
     path = tmp_path / "p.csv"
-    few = pictures[:8]
+    few = images[:8]
 
     def stopped():
         yield from few
@@ -207,7 +207,7 @@ def test_what_changed_is_said_and_only_a_restart_begins_anew(recognizer, picture
         predict_to_file(recognizer, stopped(), path, OPTIONS, workers=0)
     before = (tmp_path / "p.csv.partial" / "journal.jsonl").read_bytes()
 
-    def refused(words, options=OPTIONS, files=pictures):
+    def refused(words, options=OPTIONS, files=images):
         with pytest.raises(RunError, match=words) as found:
             predict_to_file(recognizer, files, path, options)
         assert "--restart" in str(found.value)
@@ -228,24 +228,24 @@ def test_what_changed_is_said_and_only_a_restart_begins_anew(recognizer, picture
         recognizer.method.weight.add_(1e-3)
         refused("another model")
         recognizer.method.weight.copy_(weight)
-    refused(r"the pictures have changed since this was begun, first .*00\.png", files=pictures[1:])
-    refused(r"first .*07\.png", files=pictures[:7])
-    moved = pictures[0].stat()
-    os.utime(pictures[0], ns=(moved.st_atime_ns, moved.st_mtime_ns + 1))
+    refused(r"the images have changed since this was begun, first .*00\.png", files=images[1:])
+    refused(r"first .*07\.png", files=images[:7])
+    moved = images[0].stat()
+    os.utime(images[0], ns=(moved.st_atime_ns, moved.st_mtime_ns + 1))
     refused(r"first .*00\.png")
-    os.utime(pictures[0], ns=(moved.st_atime_ns, moved.st_mtime_ns))
+    os.utime(images[0], ns=(moved.st_atime_ns, moved.st_mtime_ns))
     assert (tmp_path / "p.csv.partial" / "journal.jsonl").read_bytes() == before
-    predict_to_file(recognizer, pictures[::-1], path, OPTIONS, restart=True)
-    assert [row["picture"] for row in csv.DictReader(path.open(encoding="utf-8"))] == [str(p) for p in pictures[::-1]]
+    predict_to_file(recognizer, images[::-1], path, OPTIONS, restart=True)
+    assert [row["image"] for row in csv.DictReader(path.open(encoding="utf-8"))] == [str(p) for p in images[::-1]]
 
 
-def test_a_file_that_is_there_is_not_replaced_unasked(recognizer, pictures, tmp_path):
+def test_a_file_that_is_there_is_not_replaced_unasked(recognizer, images, tmp_path):
     path = tmp_path / "p.csv"
     path.write_text("mine")
     with pytest.raises(UnseenError, match=r"p\.csv: is there already — .* --restart"):
-        predict_to_file(recognizer, pictures[:2], path, OPTIONS)
+        predict_to_file(recognizer, images[:2], path, OPTIONS)
     assert path.read_text() == "mine"
-    predict_to_file(recognizer, pictures[:2], path, OPTIONS, restart=True)
+    predict_to_file(recognizer, images[:2], path, OPTIONS, restart=True)
     assert path.read_text().count("\n") == 3
     with pytest.raises(UnseenError, match=r"one of \.csv, \.parquet"):
         check_output(tmp_path / "p.xlsx")
@@ -254,19 +254,19 @@ def test_a_file_that_is_there_is_not_replaced_unasked(recognizer, pictures, tmp_
         check_output(tmp_path / "f.csv")
 
 
-def test_a_second_process_is_refused(recognizer, pictures, tmp_path):
+def test_a_second_process_is_refused(recognizer, images, tmp_path):
     (tmp_path / "p.csv.partial").mkdir()
     with (
         FileLock(tmp_path / "p.csv.partial" / ".lock"),
         pytest.raises(UnseenError, match=r"p\.csv: another process is writing this file"),
     ):
-        predict_to_file(recognizer, pictures, tmp_path / "p.csv", OPTIONS)
+        predict_to_file(recognizer, images, tmp_path / "p.csv", OPTIONS)
 
 
-def test_wrong_options_leave_nothing_behind(recognizer, pictures, tmp_path):
+def test_wrong_options_leave_nothing_behind(recognizer, images, tmp_path):
     for options in (Options(only=("x",)), Options(unknown="much"), Options(among="new")):
         with pytest.raises(UnseenError):
-            predict_to_file(recognizer, pictures, tmp_path / "p.csv", options)
+            predict_to_file(recognizer, images, tmp_path / "p.csv", options)
     assert not list(tmp_path.iterdir())
 
 

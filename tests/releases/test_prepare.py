@@ -11,16 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from unseen.releases.facts import FACTS, looks_like
-from unseen.releases.needs import Download, Need, look
 
-from tiny_benchmarks import CLASSES, EACH, ORDER, Tiny, cells, picture, text
+from tiny_benchmarks import CLASSES, EACH, ORDER, Tiny, cells, image, text
 from unseen.cli import main
 from unseen.data.dataset import validation_partition
 from unseen.data.folder import load_folder
 from unseen.releases import BENCHMARKS, prepare
+from unseen.releases.facts import FACTS, looks_like
+from unseen.releases.needs import Download, Need, look
 
-WITH_PICTURES = ["cub", "sun", "awa2", "apy", "flo"]
+WITH_IMAGES = ["cub", "sun", "awa2", "apy", "flo"]
 
 
 def run(tiny: Tiny, output=None, **options):
@@ -28,7 +28,7 @@ def run(tiny: Tiny, output=None, **options):
 
 
 @pytest.mark.parametrize("v73", [False, True], ids=["v5", "v7.3"])
-@pytest.mark.parametrize("name", WITH_PICTURES)
+@pytest.mark.parametrize("name", WITH_IMAGES)
 def test_a_release_becomes_a_dataset_folder(tmp_path, name, v73):
     tiny = Tiny(name, tmp_path / "root", v73)
     outcome = run(tiny, tmp_path / "out")
@@ -37,7 +37,7 @@ def test_a_release_becomes_a_dataset_folder(tmp_path, name, v73):
     dataset = load_folder(tmp_path / "out")
     assert dataset.fingerprint == outcome.dataset.fingerprint
     assert [len(dataset.indices(s)) for s in ("trainval", "test_seen", "test_unseen")] == [24, 6, 10]
-    # row i of the split is picture i, by name
+    # row i of the split is image i, by name
     assert [dataset.table.names[c] for c in dataset.labels] == [
         tiny.official[c if name == "flo" else ORDER[c]] for c in tiny.images["labels"].ravel().astype(int) - 1
     ]
@@ -53,7 +53,7 @@ def test_a_release_becomes_a_dataset_folder(tmp_path, name, v73):
     else:
         assert np.flatnonzero(dataset.table.validation).tolist() == [4, 5]
         assert validation_partition(dataset).source == "given validation classes"
-        assert "train_loc lists 4 test-seen pictures; they are left out of validation" in outcome.notes
+        assert "train_loc lists 4 test-seen images; they are left out of validation" in outcome.notes
 
 
 def test_the_same_dataset_from_both_versions_of_matlab(tmp_path):
@@ -83,7 +83,7 @@ def test_objects_are_cut_out_of_photographs(tmp_path):
     with Image.open(dataset.paths()[0]) as cut:
         assert cut.size == (9, 14)  # corners 1, 2 and 9, 15, counted from 1
     assert len(set(dataset.files)) == CLASSES * EACH
-    assert any("share picture and class" in note for note in outcome.notes)
+    assert any("share image and class" in note for note in outcome.notes)
 
 
 def test_other_semantics(tmp_path):
@@ -178,7 +178,7 @@ def fewer_rows(tiny):
         tiny.images[name] = np.delete(tiny.images[name], -1, axis=axis)
 
 
-def one_picture_twice(tiny):
+def one_image_twice(tiny):
     tiny.images["image_files"][1] = tiny.images["image_files"][0]
 
 
@@ -202,16 +202,16 @@ def mixed_attributes(tiny):
     ("spoil", "problem"),
     [
         (zero_based, "the indices count from 0 instead of 1 — take att_splits.mat from the release itself"),
-        (twice, "1 pictures are in both trainval_loc and test_seen_loc"),
-        (other_sizes, "25 pictures in trainval_loc, not 24 — this is not the Proposed Split"),
-        (leak, "has pictures both in training"),
+        (twice, "1 images are in both trainval_loc and test_seen_loc"),
+        (other_sizes, "25 images in trainval_loc, not 24 — this is not the Proposed Split"),
+        (leak, "has images both in training"),
         (official_numbers, "the labels follow the official numbering, not allclasses_names"),
-        (swapped_names, "10 labels are not the class of the picture"),
+        (swapped_names, "10 labels are not the class of the image"),
         (renamed, 'att_splits.mat: no class ".*", which .*classes.txt has'),
         (labels_from_zero, "labels count from 0"),
         (fewer_labels, "40 image_files for 39 labels"),
-        (fewer_rows, "39 pictures, but att_splits.mat splits 40"),
-        (one_picture_twice, "is named 2 times"),
+        (fewer_rows, "39 images, but att_splits.mat splits 40"),
+        (one_image_twice, "is named 2 times"),
         (more_attributes, "7 attributes of 8 classes, where CUB has 6 of 8"),
         (not_whole, "`trainval_loc` holds a number that is not whole"),
         (no_part, "no `test_seen_loc`"),
@@ -229,11 +229,11 @@ def test_each_kind_of_damage_has_its_line(tmp_path, spoil, problem):
     assert all(" — " in line and "\n" not in line for line in outcome.problems)
 
 
-def remove_picture(tiny):
+def remove_image(tiny):
     (tiny.root / "CUB_200_2011" / tiny.places[3]).unlink()
 
 
-def copy_pictures(tiny):
+def copy_images(tiny):
     shutil.copytree(tiny.root / "CUB_200_2011" / "images", tiny.root / "CUB_200_2011" / "images" / "copy")
 
 
@@ -265,8 +265,8 @@ def damaged_split(tiny):
 @pytest.mark.parametrize(
     ("spoil", "problem"),
     [
-        (remove_picture, r"images: 1 of 40 pictures are not there, the first .* — unpack CUB_200_2011.tgz again"),
-        (copy_pictures, "may be .* — keep one copy"),
+        (remove_image, r"images: 1 of 40 images are not there, the first .* — unpack CUB_200_2011.tgz again"),
+        (copy_images, "may be .* — keep one copy"),
         (gap, 'line 2 is "3 three" — it should be "2 NAME"'),
         (few_names, "2 attribute names for 6 columns of att_splits.mat"),
         (ragged, "line 2 has 2 numbers, not 3"),
@@ -293,17 +293,17 @@ def test_the_split_of_another_dataset_is_recognised(tmp_path):
     count = FACTS["FLO"].images
     tiny.split["test_unseen_loc"] = np.arange(31, count + 1)[:, None]
     outcome = run(tiny)
-    assert any("8,189 pictures, where CUB has 40 — it looks like FLO's" in line for line in outcome.problems)
+    assert any("8,189 images, where CUB has 40 — it looks like FLO's" in line for line in outcome.problems)
 
 
-def test_extra_pictures_are_left_out_and_said(tmp_path):
+def test_extra_images_are_left_out_and_said(tmp_path):
     tiny = Tiny("awa2", tmp_path / "root")
     tiny.write()
-    picture(tmp_path / "root/Animals_with_Attributes2/JPEGImages/ant/extra.jpg")
+    image(tmp_path / "root/Animals_with_Attributes2/JPEGImages/ant/extra.jpg")
     outcome = prepare(tiny.benchmark, tiny.root, tmp_path / "out")
     assert outcome.ready
     assert len(outcome.dataset.files) == 40
-    assert any(note.startswith("1 pictures in") and note.endswith('"ant/extra.jpg"') for note in outcome.notes)
+    assert any(note.startswith("1 images in") and note.endswith('"ant/extra.jpg"') for note in outcome.notes)
 
 
 def test_flowers_without_a_list_follow_the_official_sets(tmp_path):
@@ -420,7 +420,7 @@ def test_any_file_may_be_missing(tmp_path, name):
         away.rename(state.path)
 
 
-def test_the_split_alone_is_enough_without_pictures(tmp_path):
+def test_the_split_alone_is_enough_without_images(tmp_path):
     tiny = Tiny("cub", tmp_path / "root")
     tiny.write()
     shutil.rmtree(tmp_path / "root/CUB_200_2011")

@@ -61,7 +61,7 @@ def test_counts_are_those_of_the_paper(key):
 
 
 @pytest.mark.parametrize("key", LABELLED)
-def test_unseen_classes_have_no_training_picture(key):
+def test_unseen_classes_have_no_training_image(key):
     dataset, facts = dataset_of(key), FACTS[key]
     assert dataset.describe()["classes_seen"] == facts.seen
     assert dataset.describe()["classes_unseen"] == facts.unseen
@@ -76,7 +76,7 @@ def test_unseen_classes_have_no_training_picture(key):
         ("CUB", "sent_splits.mat", 50, (1173, 591)),
     ],
 )
-def test_validation_lists_hold_test_pictures_that_are_left_out(key, name, held, leaks):
+def test_validation_lists_hold_test_images_that_are_left_out(key, name, held, leaks):
     split, labels = read_split(REAL / key / name), labels_of(key)
     for list_name, count in zip(("train", "val"), leaks, strict=True):
         assert len(np.intersect1d(split.rows[list_name], split.rows["test_seen"])) == count
@@ -91,7 +91,7 @@ def test_birds_and_attributed_pascal_have_no_validation_lists():
 
 
 @pytest.mark.parametrize("key", LABELLED)
-def test_validation_never_sees_a_test_picture(key):
+def test_validation_never_sees_a_test_image(key):
     dataset = dataset_of(key)
     stage = validation_partition(dataset, seed=0)
     used = np.concatenate([stage.train, stage.test_seen, stage.test_unseen])
@@ -121,7 +121,7 @@ def test_birds_are_not_in_the_official_order():
     numbers = [int(name[:3]) for name in split.names]
     assert sorted(numbers) == list(range(1, 201))
     assert numbers != list(range(1, 201))
-    # joined by name, the attributes are those of the pictures' own table
+    # joined by name, the attributes are those of the images' own table
     frame = pd.read_csv(DATA / "cub50" / "classes.csv").set_index("class")
     own = frame.drop(columns=["seen"]).to_numpy()
     position = {name: i for i, name in enumerate(split.names)}
@@ -131,8 +131,8 @@ def test_birds_are_not_in_the_official_order():
     assert list(frame.columns[1:]) == list(read_numbered(REAL / "CUB" / "attributes.txt"))
 
 
-def test_rows_are_the_pictures_of_the_birds():
-    """Labels by row are the class of the picture that stands in that row."""
+def test_rows_are_the_images_of_the_birds():
+    """Labels by row are the class of the image that stands in that row."""
     names, labels = read_split(REAL / "CUB" / "att_splits.mat").names, labels_of("CUB")
     parts = read_split(REAL / "CUB" / "att_splits.mat").parts()
     frame = pd.read_csv(DATA / "cub50" / "images.csv")
@@ -179,7 +179,7 @@ def test_attributed_pascal_is_no_yes_or_no():
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_the_real_files_are_known_and_checked_without_pictures(key):
+def test_the_real_files_are_known_and_checked_without_images(key):
     """`unseen prepare` on what is there: the split holds, and what is missing is named."""
     outcome = prepare(BENCHMARKS[key.lower()], REAL, verify=True)
     assert outcome.problems == []
@@ -187,7 +187,7 @@ def test_the_real_files_are_known_and_checked_without_pictures(key):
     assert found["split"].note == "an edition that this version was tested with"
     assert any("each in one part" in line for line in outcome.held)
     assert not outcome.ready
-    assert {state.need.name for state in outcome.lacking} & {"pictures", "pascal"}
+    assert {state.need.name for state in outcome.lacking} & {"images", "pascal"}
     for state in found.values():
         if state.need.editions:
             assert (state.path.stat().st_size, digest(state.path)) in state.need.editions
@@ -205,11 +205,11 @@ def test_the_split_of_another_dataset_is_called_so():
     )
     wrong = examine(BENCHMARKS["awa1"], Found("AWA1", {"split": REAL / "AWA2" / "att_splits.mat"}), "attributes")
     (problem,) = map(str, wrong.findings.problems)
-    assert "a split of 37,322 pictures, where AWA1 has 30,475 — it looks like AWA2's" in problem
+    assert "a split of 37,322 images, where AWA1 has 30,475 — it looks like AWA2's" in problem
 
 
 def release(key, root):
-    """A full-size release around the real split: real labels, attributes and vectors, pictures that are only names."""
+    """A full-size release around the real split: real labels, attributes and vectors, images that are only names."""
     split, labels = read_split(REAL / key / "att_splits.mat"), labels_of(key)
     folder = root / ("cvpr18xian" if key == "FLO" else "xlsa17") / "data" / key
     folder.mkdir(parents=True)

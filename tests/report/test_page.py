@@ -80,7 +80,7 @@ def page(both, closed, write):
 
 
 def changed(guide, folder, keep=lambda images: images["file"].notna(), rename=None):
-    """A copy of a dataset folder with some pictures left out, and classes renamed."""
+    """A copy of a dataset folder with some images left out, and classes renamed."""
     shutil.copytree(guide, folder)
     images, classes = pd.read_csv(folder / "images.csv"), pd.read_csv(folder / "classes.csv")
     images = images[keep(images)]
@@ -131,13 +131,13 @@ def test_classes_are_the_run_s(page, both, tiny_guide):
     for entry in both.results["protocols"]["honest"]["per_class"]:
         row = rows[entry["class"]]
         assert row["kind"] == ("seen" if entry["seen"] else "unseen")
-        assert row["test pictures"] == str(entry["pictures"])
+        assert row["test images"] == str(entry["images"])
         mine = images[images["class"] == entry["class"]]
-        assert row["training pictures"] == str((mine["split"] == "trainval").sum())
+        assert row["training images"] == str((mine["split"] == "trainval").sum())
         assert row["right among all classes"] == f"{percent(entry['among_all'], 0)}%"
     kinds = [row["kind"] for row in read.rows("classes")]
     assert kinds == sorted(kinds, reverse=True)
-    assert read.sections["classes"].pictures == 12
+    assert read.sections["classes"].images == 12
 
 
 def test_mistakes_and_curve_are_the_decisions(page, both):
@@ -182,23 +182,23 @@ def test_it_is_self_contained_and_guarded(page):
         ("no test", lambda images: images["split"] == "trainval"),
     ],
 )
-def test_pictures_that_are_missing_by_design(name, keep, fit, write, tiny_guide, tmp_path):
+def test_images_that_are_missing_by_design(name, keep, fit, write, tiny_guide, tmp_path):
     run = fit("eszsl", f"eszsl {name}", changed(tiny_guide, tmp_path / "data", keep))
     read = sound(write(run))
     summary, classes = read.words("summary"), read.words("classes")
     metrics = run.results["protocols"]["honest"]["metrics"]
     if name == "no seen":
         assert f"{percent(metrics['T1']['mean'])}%" in summary
-        assert "no test pictures of seen classes" in classes
+        assert "no test images of seen classes" in classes
     else:
-        assert "There is no test picture of the" in summary
-        assert "Unseen classes have no test pictures" in classes
+        assert "There is no test image of the" in summary
+        assert "Unseen classes have no test images" in classes
     if name == "no unseen":
         assert f"{percent(metrics['S']['mean'])}%" in summary
-        assert read.sections["examples"].pictures > 0
+        assert read.sections["examples"].images > 0
     if name == "no test":
-        assert "There are no test pictures to show" in read.words("examples")
-        assert "There are no test pictures to mix up" in read.words("confusions")
+        assert "There are no test images to show" in read.words("examples")
+        assert "There are no test images to mix up" in read.words("confusions")
 
 
 def test_classes_set_aside_stand_for_unseen_ones(closed, write, tmp_path):
@@ -207,7 +207,7 @@ def test_classes_set_aside_stand_for_unseen_ones(closed, write, tmp_path):
 
     def edit(found):
         found["metrics"] |= {"T1": none, "U": none, "H": none, "AUSUC": none}
-        draw = {"classes": ["one <b>", "two"], "pictures": 4, "metrics": {}, "calibration": None}
+        draw = {"classes": ["one <b>", "two"], "images": 4, "metrics": {}, "calibration": None}
         metrics = {name: {**entry, "mean": mean} for name, mean in (("T1", 0.625), ("U", 0.375), ("H", 0.4))}
         found["rehearsal"] = {"metrics": metrics, "classes_set_aside": 2, "chance": 0.5, "draws": [draw]}
 
@@ -226,7 +226,7 @@ def test_classes_set_aside_stand_for_unseen_ones(closed, write, tmp_path):
 def block(threshold=0.6, test=True):
     """A seed's calibration as a run writes it."""
     side = {
-        "pictures": 40,
+        "images": 40,
         "accuracy": 0.725,
         "confidence": 0.75,
         "ece": 0.0625,
@@ -236,7 +236,7 @@ def block(threshold=0.6, test=True):
         "reliability": {"confidence": [0.25, 0.95], "accuracy": [0.2, 0.9], "count": [10, 30]},
         "risk_coverage": {"coverage": [0.25, 0.5, 1.0], "risk": [0.0, 0.05, 0.275], "threshold": [0.9, 0.7, 0.1]},
     }
-    validation = {**side, "ece": 0.03125, "auroc": None, "pictures": 30}
+    validation = {**side, "ece": 0.03125, "auroc": None, "images": 30}
     return {
         "temperature": 0.5,
         "gamma": 0.125,
@@ -253,7 +253,7 @@ def test_calibration_is_the_run_s(closed, write, tmp_path):
     read = sound(write(edited(closed, tmp_path / "run", edit)))
     test, validation = read.rows("calibration")
     assert test == {
-        "pictures": "test (40)",
+        "images": "test (40)",
         "calibration error (ECE)": "6.2%",
         "seen/unseen AUROC": "87.5%",
         "right if it always answers": "72.5%",
@@ -266,25 +266,25 @@ def test_calibration_is_the_run_s(closed, write, tmp_path):
     assert "below 60.0% confidence" in words
     assert "“unknown” below 60%" in words  # in the chart
     assert "With the chosen threshold 55% get an answer, and 10% of those answers are wrong." in words
-    assert "28% of the test pictures get a wrong one" in words
+    assert "28% of the test images get a wrong one" in words
     assert "The largest group is about 95% sure, and 90% of those are right" in words
     summary = read.words("summary")
     assert "off by 6 points on average" in summary
-    assert "less than 60% sure it says “unknown”. So it named 55% of the pictures, and 90% of these right" in summary
+    assert "less than 60% sure it says “unknown”. So it named 55% of the images, and 90% of these right" in summary
     assert "6.2%" in summary
     assert "87.5%" in summary
 
 
-def test_calibration_without_test_pictures_or_threshold(closed, write, tmp_path):
+def test_calibration_without_test_images_or_threshold(closed, write, tmp_path):
     def edit(found):
         found["seeds"]["0"]["calibration"] = block(threshold=0.0, test=False)
 
     read = sound(write(edited(closed, tmp_path / "run", edit)))
     words = read.words("calibration")
     assert "no threshold was needed" in words
-    assert "all of this is over the validation pictures" in words
+    assert "all of this is over the validation images" in words
     assert len(read.rows("calibration")) == 1
-    assert "on the pictures that it was fitted to" in read.words("summary")
+    assert "on the images that it was fitted to" in read.words("summary")
 
 
 def test_without_calibration_it_says_how_to_get_it(closed, fit, write, tmp_path):
@@ -295,7 +295,7 @@ def test_without_calibration_it_says_how_to_get_it(closed, fit, write, tmp_path)
     paper = fit("eszsl", "paper", protocols=("paper",))
     read = sound(write(paper))
     assert "--protocol honest" in read.words("calibration")
-    assert "chosen on the test pictures" in read.words("summary")
+    assert "chosen on the test images" in read.words("summary")
 
 
 def test_closed_forms_have_no_curves(closed, write):
@@ -317,7 +317,7 @@ def test_training_curves_are_the_records(page, both):
 def test_end_to_end(fit, write):
     read = sound(write(fit("mgmrn", "mgmrn", **SMALL_MGMRN)))
     assert "fine-tuned with the method" in read.words("model")
-    assert read.sections["examples"].pictures
+    assert read.sections["examples"].images
 
 
 @pytest.mark.parametrize("mode", ["names", "attributes"])
@@ -334,8 +334,8 @@ def test_a_dataset_that_is_gone(closed, fit, write, tiny_guide, tmp_path):
     there = sound(write(run))
     shutil.rmtree(tmp_path / "data")
     read = sound(write(run))
-    assert "could not be shown the pictures again" in read.words("summary")
-    assert read.sections["examples"].pictures == 0
+    assert "could not be shown the images again" in read.words("summary")
+    assert read.sections["examples"].images == 0
     assert [r["right among all classes"] for r in read.rows("classes")] == [
         r["right among all classes"] for r in there.rows("classes")
     ]
@@ -378,7 +378,7 @@ def test_hostile_names(fit, write, tiny_guide, tmp_path):
 
 def test_examples_can_be_left_out(closed, write, tmp_path):
     read = sound(write(closed, path=tmp_path / "page.html", examples=0))
-    assert read.sections["examples"].pictures == 0
+    assert read.sections["examples"].images == 0
     read = sound(write(closed, path=tmp_path / "page.html", examples=1))
     assert "Named right" in read.words("examples")
 
@@ -393,7 +393,7 @@ def test_copies_across_splits_are_told(fit, write, tiny_guide, tmp_path):
     root = folder.as_posix().removesuffix("/" + a.rsplit("/", 1)[0]) if "/" in a else folder.as_posix()
     shutil.copyfile(f"{root}/{a}", f"{root}/{b}")
     read = sound(write(fit("eszsl", "copies", data)))
-    assert "1 group of pictures with equal content, 1 across splits" in read.words("data")
+    assert "1 group of images with equal content, 1 across splits" in read.words("data")
     assert a in read.words("data")
 
 

@@ -74,7 +74,7 @@ def test_places_in_a_chart():
 
 
 def material(labels, named, seen, values=None, seeds=1):
-    """A run of these answers, without pictures; every class named is the best of its kind."""
+    """A run of these answers, without images; every class named is the best of its kind."""
     seen = np.array(seen)
     n = len(seen)
     labels, named = np.array(labels), np.array(named)
@@ -91,7 +91,7 @@ def material(labels, named, seen, values=None, seeds=1):
         {
             "class": table.names[c],
             "seen": bool(seen[c]),
-            "pictures": int((labels == c).sum()),
+            "images": int((labels == c).sum()),
             "among_all": float((named == c)[labels == c].mean()) if (labels == c).any() else None,
             "among_unseen": None,
         }
@@ -108,19 +108,19 @@ def material(labels, named, seen, values=None, seeds=1):
 
 
 def test_mistakes_by_hand():
-    #         class 2 (unseen): 3 of 4 wrong, twice as 0; class 1: right; class 3 has no picture
+    #         class 2 (unseen): 3 of 4 wrong, twice as 0; class 1: right; class 3 has no image
     m = material([2, 2, 2, 2, 1, 1], [0, 0, 3, 2, 1, 1], [True, True, False, False], seeds=2)
     assert mistakes(m) == {2: (0, 0.5)}
     rows = class_rows(m)
     assert [(r.name, r.mistaken, r.mistaken_share) for r in rows][2] == ("class 2", "class 0", 0.5)
-    assert class_order(rows) == [2, 3, 1, 0]  # unseen, then seen; without pictures last
+    assert class_order(rows) == [2, 3, 1, 0]  # unseen, then seen; without images last
 
 
 def test_mix_ups_name_what_is_shared_and_what_differs():
     values = [[1, 1, 0, 0], [0, 0, 1, 1], [1, 0, 1, 0], [1, 1, 1, 0]]
     m = material([2, 2, 2, 2, 3, 3], [3, 3, 3, 2, 3, 3], [True, True, False, False], values)
     (found,) = confusions(m)
-    assert (found.name, found.taken_for, found.share, found.pictures) == ("class 2", "class 3", 0.75, 4)
+    assert (found.name, found.taken_for, found.share, found.images) == ("class 2", "class 3", 0.75, 4)
     assert sorted(found.shared) == ["part: 0", "part: 2"]
     assert [(d.name, d.more, d.auroc) for d in found.differences] == [("part: 1", False, None)]
     assert found.differing == 1
@@ -160,7 +160,7 @@ def test_calibration_charts_leave_gaps_out():
     chart = risk_coverage_chart({"threshold": None, "test": side, "validation": None})
     assert not chart.marks
     assert chart.lines[0].x == (0.5, 1.0)
-    assert "50% of the test pictures get a wrong one" in chart.says
+    assert "50% of the test images get a wrong one" in chart.says
 
 
 @pytest.mark.parametrize(
@@ -239,9 +239,9 @@ def test_the_command_makes_the_same_run(config, monkeypatch):
     assert read["config"].to_json() == config.to_json()
 
 
-@pytest.mark.parametrize(("pictures", "sure"), [(8, "move by about ±10 points"), (1, "too few test pictures a class")])
-def test_intervals_of_hardly_any_pictures_are_not_believed(pictures, sure):
-    labels = [0, 1, 2] * pictures
+@pytest.mark.parametrize(("images", "sure"), [(8, "move by about ±10 points"), (1, "too few test images a class")])
+def test_intervals_of_hardly_any_images_are_not_believed(images, sure):
+    labels = [0, 1, 2] * images
     m = material(labels, labels, [True, True, False])
     entry = {"mean": 0.5, "std": 0.0, "low": 0.4, "high": 0.6}
     m.found["metrics"] |= {"S": entry, "AUSUC": {"mean": 0.5, "std": 0.0, "low": None, "high": None}}

@@ -40,7 +40,7 @@ def recognizer(tiny_backbone):
 
 
 def references_of(table):
-    """30 training pictures of the seen classes whose scores follow the values, those of the last attribute not."""
+    """30 training images of the seen classes whose scores follow the values, those of the last attribute not."""
     from unseen.model.references import References
 
     rng = np.random.default_rng(3)
@@ -60,13 +60,13 @@ def same_classes(recognizer):
 
 
 @pytest.fixture(scope="session")
-def picture():
+def image():
     return drawn()
 
 
 @pytest.fixture(scope="session")
-def png(picture):
-    return encoded(picture)
+def png(image):
+    return encoded(image)
 
 
 @pytest.fixture

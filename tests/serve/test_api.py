@@ -1,4 +1,4 @@
-"""The API says what the recognizer says, and every error is one line with its mend."""
+"""The API says what the recognizer says, and every error is one line with its hint."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from unseen.recognizer.advice import separate
 
 
 def explained(client, png, **fields):
-    answer = client.post("/api/explain", files={"picture": ("a.png", png)}, data=fields)
+    answer = client.post("/api/explain", files={"image": ("a.png", png)}, data=fields)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
 def predicted(client, png, **fields):
-    answer = client.post("/api/predict", files={"pictures": ("a.png", png)}, data=fields)
+    answer = client.post("/api/predict", files={"images": ("a.png", png)}, data=fields)
     assert answer.status_code == 200, answer.text
     return answer.json()["predictions"][0]
 
@@ -39,17 +39,17 @@ def same_classes_as(found, expected):
     assert [c["confidence"] for c in found] == pytest.approx([c["confidence"] for c in expected], abs=1e-12)
 
 
-def test_predict_equals_the_recognizer(client, recognizer, png, picture):
-    expected = next(recognizer.predict([picture], top=4, batch_size=1)).as_dict()
+def test_predict_equals_the_recognizer(client, recognizer, png, image):
+    expected = next(recognizer.predict([image], top=4, batch_size=1)).as_dict()
     found = predicted(client, png, top=4)
     assert found["classes"] == expected["classes"]
     assert found["attributes"] == expected["attributes"]
-    assert (found["picture"], found["unknown"], found["error"]) == ("a.png", False, None)
+    assert (found["image"], found["unknown"], found["error"]) == ("a.png", False, None)
 
 
 @pytest.mark.parametrize("among", ["seen", "unseen"])
-def test_predict_among(client, recognizer, png, picture, among):
-    expected = [c.name for c in next(recognizer.predict([picture], among=among)).candidates]
+def test_predict_among(client, recognizer, png, image, among):
+    expected = [c.name for c in next(recognizer.predict([image], among=among)).candidates]
     assert [c["name"] for c in predicted(client, png, among=among)["classes"]] == expected
 
 
@@ -66,16 +66,16 @@ def test_only_and_exclude_spread_the_confidence_anew(client, png):
     assert client.get("/api/about").json()["classes"] == 6
 
 
-def test_many_pictures_keep_their_order_and_errors_their_place(client, png):
-    files = [("pictures", ("a.png", png)), ("pictures", ("b.txt", b"text")), ("pictures", ("c.png", png[:-400]))]
-    found = client.post("/api/predict", files=[*files, ("pictures", ("d.png", png))]).json()["predictions"]
-    assert [p["picture"] for p in found] == ["a.png", "b.txt", "c.png", "d.png"]
+def test_many_images_keep_their_order_and_errors_their_place(client, png):
+    files = [("images", ("a.png", png)), ("images", ("b.txt", b"text")), ("images", ("c.png", png[:-400]))]
+    found = client.post("/api/predict", files=[*files, ("images", ("d.png", png))]).json()["predictions"]
+    assert [p["image"] for p in found] == ["a.png", "b.txt", "c.png", "d.png"]
     assert [bool(p["error"]) for p in found] == [False, True, True, False]
     assert found[0]["classes"] == found[3]["classes"]
 
 
-def test_explain_equals_the_recognizer(client, recognizer, png, picture):
-    why, look = recognizer.explain(picture, target="gull", rival="b/c"), recognizer.look(picture)
+def test_explain_equals_the_recognizer(client, recognizer, png, image):
+    why, look = recognizer.explain(image, target="gull", rival="b/c"), recognizer.look(image)
     found = explained(client, png, target="gull", rival="b/c")
     assert (found["target"]["name"], found["rival"]["name"]) == ("gull", "b/c")
     assert (found["offset"], found["lead_offset"], found["offset_name"]) == (
@@ -84,7 +84,7 @@ def test_explain_equals_the_recognizer(client, recognizer, png, picture):
         why.offset_name,
     )
     assert found["crop"] == list(why.crop)
-    assert (found["width"], found["height"]) == picture.size
+    assert (found["width"], found["height"]) == image.size
     assert [r["attribute"] for r in found["reasons"]] == [r.attribute for r in why.reasons]
     mean, estimates = recognizer.references.fit.mean, look.estimates()
     for got, reason in zip(found["reasons"], why.reasons, strict=True):
@@ -112,13 +112,13 @@ def test_explain_asks_the_network_once(client, recognizer, png, monkeypatch):
     assert len(asked) == 1
 
 
-def test_thumbnails_of_nearest_pictures_that_are_there(client, recognizer, png, picture, tmp_path):
+def test_thumbnails_of_nearest_images_that_are_there(client, recognizer, png, image, tmp_path):
     images = tmp_path / "images"
     (images / "a class").mkdir(parents=True)
     recognizer.about["data"] = {"images": str(images)}
     first, second = (n["file"] for n in explained(client, png)["nearest"][:2])
     (images / first).write_bytes(png)
-    (images / second).write_text("no picture")
+    (images / second).write_text("no image")
     (tmp_path / "else.png").write_bytes(png)
     near = {n["file"]: n["thumbnail"] for n in explained(client, png, thumbnails="1")["nearest"]}
     assert near.pop(first).startswith("data:image/jpeg;base64,/9j/")
@@ -147,8 +147,8 @@ def test_rank_says_what_explain_said(client, png):
     assert found == {name: why[name] for name in found}
 
 
-def test_a_correction_is_as_the_recognizer_means_it(client, recognizer, png, picture):
-    numbers, look = explained(client, png)["look"], recognizer.look(picture)
+def test_a_correction_is_as_the_recognizer_means_it(client, recognizer, png, image):
+    numbers, look = explained(client, png)["look"], recognizer.look(image)
     fit = recognizer.references.fit
     for corrections in ({"crown::red": 0.4}, {"crown::red": 0.0, "size::small": 0.3}):
         found = ranked(client, numbers, corrections=corrections)
@@ -169,7 +169,7 @@ def test_corrections_need_references(client, recognizer, png):
     assert client.get("/api/about").json()["no_corrections"] is None
     recognizer.references = None
     with client_of(recognizer) as client:
-        assert "no attribute scores of its training pictures" in client.get("/api/about").json()["no_corrections"]
+        assert "no attribute scores of its training images" in client.get("/api/about").json()["no_corrections"]
         found = explained(client, png)
         assert {r["reading"] for r in found["reasons"]} == {None}
         assert found["nearest"] == []
@@ -177,7 +177,7 @@ def test_corrections_need_references(client, recognizer, png):
         assert ranked(client, found["look"])["classes"]
         answer = client.post("/api/rank", json={"look": found["look"], "corrections": {"crown::red": 0.1}})
         assert answer.status_code == 422
-        assert "train again" in answer.json()["mend"]
+        assert "train again" in answer.json()["hint"]
 
 
 def test_rank_follows_classes_that_come_and_go(client, png):
@@ -322,7 +322,7 @@ def test_changes_are_kept_if_asked(recognizer, tmp_path):
         assert client.delete("/api/classes/b/c").status_code == 200
         assert client.post("/api/classes", json={"name": "kept", "like": "emu"}).status_code == 409
         (back,) = client.post("/api/classes", json={"name": "b/c", "like": "emu"}).json()["classes"]
-        assert back["seen"]  # it was trained with pictures
+        assert back["seen"]  # it was trained with images
     expected = ["Ada's finch", "<b>d</b>", "emu", "Fähre", "kept", "b/c"]
     assert list(table_in_use(folder).names) == list(recognizer.table.names) == expected
     assert (folder / "classes.csv").read_bytes() == trained
@@ -356,15 +356,15 @@ def test_unknown_below_the_threshold(client, recognizer, png, monkeypatch):
         ("get", "/api/predict", None, 404, "Not Found"),
     ],
 )
-def test_errors_are_one_line_with_a_mend(client, method, path, body, status, said):
+def test_errors_are_one_line_with_a_hint(client, method, path, body, status, said):
     answer = client.request(method, path, json=body)
     assert (answer.status_code in (status, 405)) if path == "/api/predict" else answer.status_code == status
     found = answer.json()
-    assert set(found) == {"error", "mend"}
+    assert set(found) == {"error", "hint"}
     if path != "/api/predict":
         assert said in found["error"]
     assert "\n" not in found["error"]
-    assert found["mend"]
+    assert found["hint"]
 
 
 @pytest.mark.parametrize(
@@ -378,7 +378,7 @@ def test_errors_are_one_line_with_a_mend(client, method, path, body, status, sai
     ],
 )
 def test_wrong_choices(client, png, fields, said):
-    answer = client.post("/api/predict", files={"pictures": ("a.png", png)}, data=fields)
+    answer = client.post("/api/predict", files={"images": ("a.png", png)}, data=fields)
     assert answer.status_code == 422
     assert said in answer.json()["error"]
 
@@ -390,7 +390,7 @@ def test_explain_of_wrong_classes(client, png):
         ({"target": "emu", "among": "seen"}, '"emu" is not among the classes asked for'),
         ({"only": "emu"}, '"emu" is the only class to choose from'),
     ):
-        answer = client.post("/api/explain", files={"picture": ("a.png", png)}, data=fields)
+        answer = client.post("/api/explain", files={"image": ("a.png", png)}, data=fields)
         assert answer.status_code == 422
         assert said in answer.json()["error"]
 
@@ -429,7 +429,7 @@ def test_about_says_what_it_is(client, recognizer):
 
 def test_a_bug_is_no_traceback_to_the_client(client, recognizer, png, monkeypatch):
     monkeypatch.setattr(recognizer, "predict", lambda *a, **k: 1 / 0)
-    answer = client.post("/api/predict", files={"pictures": ("a.png", png)})
+    answer = client.post("/api/predict", files={"images": ("a.png", png)})
     assert answer.status_code == 500
     assert answer.json()["error"] == "the server failed; its log says more"
     assert answer.headers["x-content-type-options"] == "nosniff"

@@ -61,7 +61,7 @@ def test_start_ask_stop(saved, png, tmp_path):
             while "Ctrl-C stops" not in log.read_text() and process.poll() is None and time.monotonic() < end:
                 time.sleep(0.1)
             url = next(word for word in log.read_text().split() if word.startswith("http"))
-            answer = httpx.post(f"{url}api/predict", files={"pictures": ("a.png", png)}, timeout=60)
+            answer = httpx.post(f"{url}api/predict", files={"images": ("a.png", png)}, timeout=60)
             assert len(answer.json()["predictions"][0]["classes"]) == 5
             assert httpx.get(url).text.startswith("<!doctype html>")
             httpx.post(f"{url}api/classes", json={"name": "kept", "like": "emu"}).raise_for_status()

@@ -44,10 +44,10 @@ def answers(client, png):
     requests = examples("request")
     file = ("a.png", png)
     return {
-        "Problem": client.post("/api/explain", files={"picture": ("letter.pdf", b"%PDF")}),
-        "POST /api/predict": client.post("/api/predict", files=[("pictures", file)] * 2, data={"top": 2}),
+        "Problem": client.post("/api/explain", files={"image": ("letter.pdf", b"%PDF")}),
+        "POST /api/predict": client.post("/api/predict", files=[("images", file)] * 2, data={"top": 2}),
         "POST /api/explain": client.post(
-            "/api/explain", files={"picture": file}, data={"target": "gull", "rival": "emu"}
+            "/api/explain", files={"image": file}, data={"target": "gull", "rival": "emu"}
         ),
         "POST /api/rank": client.post("/api/rank", json=requests["POST /api/rank"]),
         "GET /api/separate": client.get("/api/separate?first=gull&second=emu"),

@@ -18,12 +18,12 @@ from PIL import Image
 from serve_tools import client_of, drawn, encoded, served
 
 
-def send(client, data, name="a.png", path="/api/predict", field="pictures"):
+def send(client, data, name="a.png", path="/api/predict", field="images"):
     return client.post(path, files={field: (name, data)})
 
 
 def bomb(width: int, height: int) -> bytes:
-    """A small PNG file whose header promises a large picture."""
+    """A small PNG file whose header promises a large image."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -36,60 +36,60 @@ def bomb(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("size", [(10_000, 9000), (60_000, 60_000), (2**31 - 1, 2**31 - 1), (2**30, 1)])
 def test_a_bomb_is_refused_by_its_header(client, size, monkeypatch):
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("a pixel was decoded"))
-    answer = send(client, bomb(*size), path="/api/explain", field="picture")
+    answer = send(client, bomb(*size), path="/api/explain", field="image")
     assert answer.status_code == 413
     assert "pixels" in answer.json()["error"]
-    assert answer.json()["mend"] == "save it with at most 50 million"
+    assert answer.json()["hint"] == "save it with at most 50 million"
 
 
 @pytest.mark.parametrize(
     ("data", "status"),
-    [(b"", 415), (b"no picture", 415), (b"%PDF-1.4 ...", 415), (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415)],
+    [(b"", 415), (b"no image", 415), (b"%PDF-1.4 ...", 415), (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415)],
 )
-def test_only_pictures_are_taken(client, data, status):
-    answer = send(client, data, path="/api/explain", field="picture")
+def test_only_images_are_taken(client, data, status):
+    answer = send(client, data, path="/api/explain", field="image")
     assert answer.status_code == status
-    assert "not a picture" in answer.json()["error"]
+    assert "not an image" in answer.json()["error"]
 
 
-def test_a_format_off_the_list_is_refused(client, picture):
+def test_a_format_off_the_list_is_refused(client, image):
     for kind in ("PPM", "TGA", "ICO"):
-        answer = send(client, encoded(picture, kind), "a.png", "/api/explain", "picture")
+        answer = send(client, encoded(image, kind), "a.png", "/api/explain", "image")
         assert answer.status_code == 415, kind
 
 
-def test_a_broken_picture_is_named(client, png):
-    answer = send(client, png[:300], "bad.png", "/api/explain", "picture")
+def test_a_broken_image_is_named(client, png):
+    answer = send(client, png[:300], "bad.png", "/api/explain", "image")
     assert answer.status_code == 422
-    assert answer.json()["error"].startswith("bad.png: broken picture")
+    assert answer.json()["error"].startswith("bad.png: broken image")
 
 
-def test_kinds_of_pictures(client, picture):
+def test_kinds_of_images(client, image):
     first = {"save_all": True, "append_images": [drawn(5)]}
-    grey16 = Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) << 8)
+    grey16 = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) << 8)
     exif = Image.Exif()
     exif[0x0112] = 6
     kinds = {
-        "jpeg": encoded(picture, "JPEG"),
-        "cmyk": encoded(picture.convert("CMYK"), "JPEG"),
+        "jpeg": encoded(image, "JPEG"),
+        "cmyk": encoded(image.convert("CMYK"), "JPEG"),
         "grey16": encoded(grey16, "PNG"),
-        "palette": encoded(picture.convert("P"), "PNG"),
-        "transparent": encoded(picture.convert("RGBA"), "PNG"),
-        "gif": encoded(picture, "GIF", **first),
-        "webp": encoded(picture, "WEBP", **first),
-        "tiff": encoded(picture, "TIFF", **first),
-        "bmp": encoded(picture, "BMP"),
+        "palette": encoded(image.convert("P"), "PNG"),
+        "transparent": encoded(image.convert("RGBA"), "PNG"),
+        "gif": encoded(image, "GIF", **first),
+        "webp": encoded(image, "WEBP", **first),
+        "tiff": encoded(image, "TIFF", **first),
+        "bmp": encoded(image, "BMP"),
     }
     for name, data in kinds.items():
         answer = send(client, data, name)
         assert answer.json()["predictions"][0]["error"] is None, name
-    turned = send(client, encoded(picture, "JPEG", exif=exif), path="/api/explain", field="picture").json()
-    assert (turned["width"], turned["height"]) == picture.size[::-1]
+    turned = send(client, encoded(image, "JPEG", exif=exif), path="/api/explain", field="image").json()
+    assert (turned["width"], turned["height"]) == image.size[::-1]
 
 
-def test_the_first_frame_counts(client, picture):
-    moving = encoded(picture, "TIFF", save_all=True, append_images=[drawn(5)])
-    found, expected = (send(client, data).json()["predictions"][0]["classes"] for data in (moving, encoded(picture)))
+def test_the_first_frame_counts(client, image):
+    moving = encoded(image, "TIFF", save_all=True, append_images=[drawn(5)])
+    found, expected = (send(client, data).json()["predictions"][0]["classes"] for data in (moving, encoded(image)))
     assert found == expected
 
 
@@ -98,7 +98,7 @@ def test_the_first_frame_counts(client, picture):
     [
         ("../../etc/passwd", "passwd"),
         ("C:\\Users\\me\\a.png", "a.png"),
-        ("..", "picture"),
+        ("..", "image"),
         ("", None),
         ("a\x00b\n.png", "ab.png"),
         ("x" * 500, "x" * 200),
@@ -108,7 +108,7 @@ def test_the_first_frame_counts(client, picture):
 def test_a_name_is_a_name_only(sent, said):
     from unseen.serve.uploads import base_name
 
-    assert base_name(sent) == (said or "picture")
+    assert base_name(sent) == (said or "image")
 
 
 @pytest.mark.parametrize(
@@ -130,10 +130,10 @@ def test_too_much_at_once(recognizer, png):
     with client_of(recognizer, max_upload=50_000) as client:
         answer = send(client, b"x" * 60_000)
         assert answer.status_code == 413
-        assert set(answer.json()) == {"error", "mend"}
+        assert set(answer.json()) == {"error", "hint"}
 
         def parts():  # without a length in the header
-            yield b"--b\r\nContent-Disposition: form-data; name=pictures; filename=a\r\n\r\n"
+            yield b"--b\r\nContent-Disposition: form-data; name=images; filename=a\r\n\r\n"
             for _ in range(100):
                 yield b"x" * 1000
             yield b"\r\n--b--\r\n"
@@ -146,12 +146,12 @@ def test_too_much_at_once(recognizer, png):
         assert send(client, png).status_code == 200
 
 
-def test_too_many_pictures_and_fields(recognizer, png):
-    with client_of(recognizer, max_pictures=3) as client:
-        files = [("pictures", (f"{i}.png", png)) for i in range(4)]
+def test_too_many_images_and_fields(recognizer, png):
+    with client_of(recognizer, max_images=3) as client:
+        files = [("images", (f"{i}.png", png)) for i in range(4)]
         assert len(client.post("/api/predict", files=files[:3]).json()["predictions"]) == 3
         answer = client.post("/api/predict", files=files)
-        assert (answer.status_code, answer.json()["error"]) == (413, "more than 3 pictures")
+        assert (answer.status_code, answer.json()["error"]) == (413, "more than 3 images")
         answer = client.post("/api/predict", files=files[:1], data={"only": ["emu"] * 1001})
         assert (answer.status_code, answer.json()["error"]) == (
             400,
@@ -177,11 +177,11 @@ def test_too_many_pictures_and_fields(recognizer, png):
 def test_a_wrong_body(client, kind, body, status):
     answer = client.post("/api/predict", content=body, headers={"Content-Type": kind})
     assert answer.status_code == status
-    assert set(answer.json()) == {"error", "mend"}
+    assert set(answer.json()) == {"error", "hint"}
 
 
 def test_foreign_hosts_and_pages(recognizer, png):
-    files = {"pictures": ("a.png", png)}
+    files = {"images": ("a.png", png)}
     with client_of(recognizer, hosts=("birds.example",)) as client:
         for host in ("localhost", "LOCALHOST:8000", "127.0.0.1:8000", "[::1]:8000", "192.168.0.7", "birds.example"):
             assert client.get("/healthz", headers={"Host": host}).status_code == 200, host
@@ -256,7 +256,7 @@ def test_a_full_queue_says_come_later(recognizer, png, monkeypatch):
         async with httpx.AsyncClient(base_url=url, timeout=30, limits=httpx.Limits(max_connections=60)) as client:
 
             def one():
-                return client.post("/api/predict", files={"pictures": ("a.png", png)})
+                return client.post("/api/predict", files={"images": ("a.png", png)})
 
             waiting = [asyncio.create_task(one()) for _ in range(40)]
             while not begun.is_set() or sum(t.done() for t in waiting) < 36:
@@ -271,30 +271,30 @@ def test_a_full_queue_says_come_later(recognizer, png, monkeypatch):
     assert after["busy"] == 0
     assert sorted(a.status_code for a in answers) == [200] * 4 + [429] * 36
     refused = next(a for a in answers if a.status_code == 429)
-    assert refused.json() == {"error": "4 requests are waiting already", "mend": "try again later"}
+    assert refused.json() == {"error": "4 requests are waiting already", "hint": "try again later"}
     assert int(refused.headers["retry-after"]) >= 1
     results = [a.json()["predictions"][0]["classes"] for a in answers if a.status_code == 200]
     assert all(r == results[0] for r in results)
 
 
 def test_answers_do_not_mix(recognizer):
-    pictures = [drawn(seed) for seed in range(12)]
-    expected = [[vars(c) for c in p.candidates] for p in recognizer.predict(pictures, batch_size=1)]
+    images = [drawn(seed) for seed in range(12)]
+    expected = [[vars(c) for c in p.candidates] for p in recognizer.predict(images, batch_size=1)]
 
     async def ask(url):
         async with httpx.AsyncClient(base_url=url, timeout=30) as client:
 
             async def one(i):
-                files = {"pictures": (f"{i}.png", encoded(pictures[i]))}
+                files = {"images": (f"{i}.png", encoded(images[i]))}
                 if i % 3 == 0:  # among others that look at fewer classes
                     await client.post("/api/predict", files=files, data={"only": ["emu", "gull"]})
                 return (await client.post("/api/predict", files=files)).json()["predictions"][0]
 
-            return await asyncio.gather(*map(one, range(len(pictures))))
+            return await asyncio.gather(*map(one, range(len(images))))
 
     with served(recognizer) as url:
         found = asyncio.run(ask(url))
-    assert [p["picture"] for p in found] == [f"{i}.png" for i in range(12)]
+    assert [p["image"] for p in found] == [f"{i}.png" for i in range(12)]
     assert [p["classes"] for p in found] == expected
 
 
@@ -313,7 +313,7 @@ def test_a_slow_sender_is_cut_off(recognizer):
 
 def test_a_large_upload_hears_why(recognizer):
     with served(recognizer, max_upload=1_000_000) as url:
-        answer = httpx.post(f"{url}/api/predict", files={"pictures": ("a", bytes(3_000_000))})
+        answer = httpx.post(f"{url}/api/predict", files={"images": ("a", bytes(3_000_000))})
     assert answer.status_code == 413
     assert answer.json()["error"] == "more than 0.954 MB in one request"
 
@@ -349,7 +349,7 @@ def test_idle_connections_make_room(recognizer, png):
     with served(recognizer, connections=20) as url, contextlib.ExitStack() as held:
         for _ in range(60):
             held.enter_context(wired(url))
-        assert httpx.post(f"{url}/api/predict", files={"pictures": ("a", png)}).status_code == 200
+        assert httpx.post(f"{url}/api/predict", files={"images": ("a", png)}).status_code == 200
 
 
 def test_who_does_not_read_is_cut_off(recognizer):
@@ -392,7 +392,7 @@ def test_what_is_no_http_hears_so_as_json(recognizer, sent, status):
     assert head.split()[1] == status
     assert b"nosniff" in head
     assert b"frame-ancestors 'none'" in head
-    assert set(json.loads(body)) == {"error", "mend"}
+    assert set(json.loads(body)) == {"error", "hint"}
 
 
 def test_a_form_names_no_codec(client):
@@ -417,7 +417,7 @@ def test_half_a_character_is_no_name(client):
     look = '{"look": {"attribute_scores": [0, 0, 0, 0, 0]}, "target": "\\ud800"}'
     answer = client.post("/api/rank", content=look, headers=json)
     assert answer.status_code == 422
-    assert set(answer.json()) == {"error", "mend"}
+    assert set(answer.json()) == {"error", "hint"}
 
 
 @pytest.mark.parametrize("value", ["1e300", "-1e13", "NaN", "1e999", "Infinity"])
@@ -452,10 +452,10 @@ def test_no_path_redirects(client):
     assert client.get("/healthz/", follow_redirects=False).status_code == 404
 
 
-def test_others_come_in_between_many_pictures(recognizer, png):
+def test_others_come_in_between_many_images(recognizer, png):
     async def ask(url):
         async with httpx.AsyncClient(base_url=url, timeout=30) as client:
-            files = [("pictures", (f"{i}", png)) for i in range(60)]
+            files = [("images", (f"{i}", png)) for i in range(60)]
             many = asyncio.create_task(client.post("/api/predict", files=files))
             while not (await client.get("/healthz")).json()["busy"]:
                 await asyncio.sleep(0)
@@ -480,7 +480,7 @@ def test_stopping_refuses_what_waits(recognizer, png, monkeypatch):
 
     async def ask(url):
         async with httpx.AsyncClient(base_url=url, timeout=30) as client:
-            asked = [client.post("/api/predict", files={"pictures": ("a", png)}) for _ in range(20)]
+            asked = [client.post("/api/predict", files={"images": ("a", png)}) for _ in range(20)]
             found.extend(a.status_code for a in await asyncio.gather(*asked))
 
     with served(recognizer) as url:
@@ -520,4 +520,4 @@ def test_connections_that_asked_once_make_room(recognizer, png):
             wire = held.enter_context(wired(url))
             wire.sendall(b"GET /api/about HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
             assert wire.recv(12).startswith(b"HTTP/1.1 ")
-        assert httpx.post(f"{url}/api/predict", files={"pictures": ("a", png)}).status_code == 200
+        assert httpx.post(f"{url}/api/predict", files={"images": ("a", png)}).status_code == 200

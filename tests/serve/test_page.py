@@ -45,10 +45,10 @@ def browser(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     for i in range(3):
         (folder / f"{i}.png").write_bytes(encoded(drawn(i + 1)))
-    (folder / "=x.png").write_bytes(b"no picture")
+    (folder / "=x.png").write_bytes(b"no image")
     return folder
 
 
@@ -77,7 +77,7 @@ def slide(page, attribute, end):
     )
 
 
-def test_a_picture_gets_classes_reasons_and_heat_maps(page, files, recognizer):
+def test_a_image_gets_classes_reasons_and_heat_maps(page, files, recognizer):
     look(page, files / "0.png")
     expected = next(recognizer.predict(files / "0.png", top=5)).candidates
     assert texts(page, "#ranking .name span:first-child") == [c.name for c in expected]
@@ -149,7 +149,7 @@ def test_an_attribute_that_was_not_learned_has_no_reading(page, files):
     page.wait("document.querySelectorAll('.undo').length === 1")
 
 
-def test_nearest_training_pictures(page, files, recognizer, tmp_path):
+def test_nearest_training_images(page, files, recognizer, tmp_path):
     expected = [n.name for n in recognizer.explain(files / "0.png").nearest]
     (tmp_path / "a class").mkdir()
     for i in range(30):
@@ -220,13 +220,13 @@ def test_drop_and_paste(page, files):
     page.wait("document.querySelector('#caption').textContent === 'dropped.png'")
     page.eval("document.querySelector('#tab-about').click()")
     page.eval(f"{give}('paste', 'body')")
-    page.wait("!document.querySelector('#picture').hidden")
+    page.wait("!document.querySelector('#image').hidden")
 
 
-def test_what_is_no_picture_is_said(page, files):
+def test_what_is_no_image_is_said(page, files):
     page.choose("#file", files / "=x.png")
     page.wait("!document.querySelector('#alert').hidden")
-    assert "not a picture" in page.eval("document.querySelector('#alert').textContent")
+    assert "not an image" in page.eval("document.querySelector('#alert').textContent")
     page.console.clear()  # the browser logs the 415
 
 
@@ -270,7 +270,7 @@ def test_classes_from_a_table(page, files, tmp_path, recognizer):
     page.eval("fetch('/api/classes/lark', {method: 'DELETE'})")
 
 
-def test_many_pictures_to_a_table(page, files, tmp_path, recognizer):
+def test_many_images_to_a_table(page, files, tmp_path, recognizer):
     page.send("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
     page.eval("document.querySelector('#tab-batch').click()")
     page.choose("#files", *sorted(files.glob("*.png")))
@@ -284,9 +284,9 @@ def test_many_pictures_to_a_table(page, files, tmp_path, recognizer):
         wait_for(tmp_path / name)
     import pandas as pd
 
-    table = pd.read_csv(tmp_path / "predictions.csv").set_index("picture")
+    table = pd.read_csv(tmp_path / "predictions.csv").set_index("image")
     assert list(table.index) == ["0.png", "1.png", "2.png", "'=x.png"]  # no formula in a spreadsheet
-    assert "not a picture" in table.loc["'=x.png", "error"]
+    assert "not an image" in table.loc["'=x.png", "error"]
     for i in range(3):
         best = next(recognizer.predict(files / f"{i}.png")).best
         assert (table.loc[f"{i}.png", "class"], table.loc[f"{i}.png", "seen"]) == (best.name, best.seen)
@@ -315,7 +315,7 @@ def test_everything_works_by_keyboard(page, files):
         if order[-1] == "range":
             break
     assert order[0] == "skip"
-    wanted = ["tab-picture", "file", "among", "target", "rival", "search", "measure", "show", "range"]
+    wanted = ["tab-image", "file", "among", "target", "rival", "search", "measure", "show", "range"]
     assert [name for name in order if name in wanted] == wanted
     attribute = page.eval("document.activeElement.dataset.attribute")
     assert "where it looked for" in page.eval("document.querySelector('#caption').textContent.toLowerCase()")
@@ -327,8 +327,8 @@ def test_everything_works_by_keyboard(page, files):
     page.press("Tab", shift=True)
     page.press("Enter")
     assert page.eval("document.activeElement.getAttribute('aria-pressed')") == "true"
-    page.eval("document.querySelector('#tab-picture').focus()")
-    for name in ("batch", "classes", "about", "picture"):
+    page.eval("document.querySelector('#tab-image').focus()")
+    for name in ("batch", "classes", "about", "image"):
         page.press("ArrowRight")
         assert page.eval("document.activeElement.id") == f"tab-{name}"
         assert not page.eval(f"document.querySelector('#{name}').hidden")
@@ -338,7 +338,7 @@ def test_every_control_has_a_name(page, files):
     look(page, files / "0.png")
     page.eval("document.querySelector('.attribute .show').click()")
     roles = set()
-    for tab in ("picture", "batch", "classes", "about"):
+    for tab in ("image", "batch", "classes", "about"):
         page.eval(f"document.querySelector('#tab-{tab}').click()")
         found = page.accessible()
         roles |= {role for role, _ in found}
@@ -354,7 +354,7 @@ def test_nothing_is_cut_off(browser, url, files, width, height):
     browser.go(f"{url}/?{width}", width=width, height=height)
     browser.wait("document.querySelectorAll('#class-list li').length")
     look(browser, files / "0.png")
-    for tab in ("picture", "batch", "classes", "about"):
+    for tab in ("image", "batch", "classes", "about"):
         browser.eval(f"document.querySelector('#tab-{tab}').click()")
         assert browser.eval("document.documentElement.scrollWidth") <= width, tab
         wide = f"""[...document.querySelectorAll('#{tab} button, #{tab} select, #{tab} input:not([type=file]), h2')]
@@ -382,7 +382,7 @@ def test_text_stands_out(browser, url, files, dark):
             const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
             if (ratio < 4.5) low.push([n.className || n.tagName, n.textContent.slice(0, 30), ratio]) }
         return low })()"""
-    for tab in ("picture", "batch", "classes", "about"):
+    for tab in ("image", "batch", "classes", "about"):
         browser.eval(f"document.querySelector('#tab-{tab}').click()")
         assert browser.eval(lowest) == [], tab
 

@@ -1,4 +1,4 @@
-"""A small trainable problem without pictures: regions with planted attributes."""
+"""A small trainable problem without images: regions with planted attributes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from unseen.methods import ClassSpace
 
 
 class Planted:
-    """n pictures of N classes; each attribute lights one channel in one region."""
+    """n images of N classes; each attribute lights one channel in one region."""
 
     def __init__(self, n=60, regions=9, channels=16, attributes=6, classes=5, unseen=2, seed=0, dtype=torch.float32):
         rng = np.random.default_rng(seed)

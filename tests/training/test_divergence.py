@@ -1,4 +1,4 @@
-"""Numbers that are none: found in the step, said with its pictures, never written."""
+"""Numbers that are none: found in the step, said with its images, never written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from training.planted import Planted
 from training.test_engine import RECIPE, assert_same, stage_of, weights
-from unseen.data.samplers import random_pictures
+from unseen.data.samplers import random_images
 from unseen.methods.msdn import RECOMMENDED
 from unseen.training import engine
 from unseen.training.checkpoints import read_info
@@ -90,7 +90,7 @@ def test_planted(tmp_path, plant, term, said, at):
     error = caught.value
     assert said.format(at=at, epoch=(at - 1) // 6 + 1) in str(error)
     assert (error.term, error.step, error.epoch) == (term, at, (at - 1) // 6 + 1)
-    assert error.pictures == tuple(NAMES[i] for i in random_pictures(60, 10, 3)(at - 1))
+    assert error.images == tuple(NAMES[i] for i in random_images(60, 10, 3)(at - 1))
     assert "and 7 more — lower the learning rate: --recipe lr=0.001, with another --output; the same command " in str(
         error
     )
@@ -102,14 +102,14 @@ def test_planted(tmp_path, plant, term, said, at):
         assert_stands(tmp_path / "bad", 8, weights_after(8, tmp_path / "good"))
 
 
-def test_features_of_one_picture(tmp_path):
+def test_features_of_one_image(tmp_path):
     planted = Planted()
     planted.tensor[17, 3, 2] = NAN
     stage = named(planted)
-    first = next(step for step in range(24) if 17 in random_pictures(60, 10, 3)(step)) + 1
+    first = next(step for step in range(24) if 17 in random_images(60, 10, 3)(step)) + 1
     with pytest.raises(DivergedError, match=r"features that are not finite of birds/17\.jpg — extract or import") as e:
         run(stage, tmp_path)
-    assert (e.value.step, e.value.pictures) == (first, ("birds/17.jpg",))
+    assert (e.value.step, e.value.images) == (first, ("birds/17.jpg",))
 
 
 def test_features_that_a_start_reads(tmp_path):
@@ -147,7 +147,7 @@ def test_the_same_command_ends_at_the_same_step(tmp_path):
     for _ in range(2):
         with pytest.raises(DivergedError) as caught:
             run(watched(named(Planted()), fallen), tmp_path / "bad")
-        errors.append((caught.value.step, caught.value.pictures))
+        errors.append((caught.value.step, caught.value.images))
     assert errors[0] == errors[1]
     assert read_info(tmp_path / "bad" / "checkpoint.safetensors")["step"] == errors[0][0] - 1 > 0
 
@@ -180,7 +180,7 @@ def test_scores_that_are_not_numbers_end_the_epoch_before_its_checkpoint(tmp_pat
     def on_epoch(epoch, method, earlier):
         decide(method, other, other.labels, other.classes, make_fabric("cpu"))
 
-    with pytest.raises(DivergedError, match="msdn: class scores of 1 of 60 pictures are not numbers"):
+    with pytest.raises(DivergedError, match="msdn: class scores of 1 of 60 images are not numbers"):
         run(named(planted), tmp_path, on_epoch=on_epoch)
     assert read_info(tmp_path / "checkpoint.safetensors")["step"] == 5
 
@@ -246,7 +246,7 @@ def test_a_training_that_blows_up_without_a_nan_is_said(tmp_path):
     assert len(grown_losses(tmp_path)) == 1
 
 
-def test_names_and_mends():
+def test_names_and_hints():
     assert some(["a", "b", "c"]) == "a, b, c"
     assert some(["a", "b", "c", "d"]) == "a, b, c and 1 more"
     assert not_finite(torch.tensor([[1.0], [NAN], [math.inf], [2.0]])).tolist() == [1, 2]

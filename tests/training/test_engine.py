@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 
 from training.planted import Planted
-from unseen.data.samplers import random_pictures
+from unseen.data.samplers import random_images
 from unseen.errors import RunError, UnseenError
 from unseen.methods import create_method
 from unseen.methods.base import Recipe
@@ -50,8 +50,8 @@ def assert_same(first, second):
 
 def test_epoch_ends():
     assert epoch_ends(7057, Recipe(epochs=30, batch_size=50))[-1] == 7057 * 30 // 50
-    # AWA2: a batch of 40 counts for 50 pictures in the release's number of steps
-    assert epoch_ends(23527, Recipe(epochs=50, batch_size=40, step_pictures=50))[-1] == 23527 * 50 // 50
+    # AWA2: a batch of 40 counts for 50 images in the release's number of steps
+    assert epoch_ends(23527, Recipe(epochs=50, batch_size=40, step_images=50))[-1] == 23527 * 50 // 50
     assert epoch_ends(7, Recipe(epochs=3, batch_size=50)) == [1, 2, 3]
     assert epoch_ends(7, Recipe(epochs=3, batches=5)) == [5, 10, 15]
 
@@ -61,7 +61,7 @@ def test_same_steps_as_a_plain_loop(planted, tmp_path):
     records = train(stage, make_fabric("cpu"), tmp_path)
     method = create_method("msdn", channels=16, vectors=planted.vectors, seed=3).train()
     optimizer = torch.optim.RMSprop(method.parameters(), lr=1e-2, weight_decay=1e-4, momentum=0.9)
-    sampler = random_pictures(60, 10, 3)
+    sampler = random_images(60, 10, 3)
     losses = []
     for step in range(24):
         positions = sampler(step)
@@ -335,11 +335,11 @@ def test_decide_in_blocks_of_classes_equals_at_once(planted, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("device", "precision", "mend"),
+    ("device", "precision", "hint"),
     [("tpu9", "32-true", "auto or cpu"), ("cpu", "8-bit", "32-true"), ("cpu", "16-mixed", "bf16-mixed")],
 )
-def test_impossible_devices_are_one_line(device, precision, mend):
-    with pytest.raises(UnseenError, match=mend):
+def test_impossible_devices_are_one_line(device, precision, hint):
+    with pytest.raises(UnseenError, match=hint):
         make_fabric(device, precision)
 
 

@@ -1,4 +1,4 @@
-"""Classes set aside where no unseen class has pictures."""
+"""Classes set aside where no unseen class has images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unseen.training.holdouts import needs_rehearsal, rehearsal_dataset
 
 @pytest.fixture(scope="module")
 def without(tiny_guide, tmp_path_factory):
-    """The tiny guide with no picture of an unseen class."""
+    """The tiny guide with no image of an unseen class."""
     folder = tmp_path_factory.mktemp("data") / "without"
     folder.mkdir()
     for name in ("classes.csv", "attributes.csv"):
@@ -28,7 +28,7 @@ def without(tiny_guide, tmp_path_factory):
     return folder
 
 
-def test_classes_set_aside_are_seen_ones_with_all_their_pictures(without, tiny_guide):
+def test_classes_set_aside_are_seen_ones_with_all_their_images(without, tiny_guide):
     dataset = load_folder(without)
     assert needs_rehearsal(dataset)
     assert not needs_rehearsal(load_folder(tiny_guide))
@@ -49,7 +49,7 @@ def test_classes_set_aside_are_seen_ones_with_all_their_pictures(without, tiny_g
         rehearsal_dataset(load_folder(tiny_guide))
 
 
-def test_run_without_unseen_pictures_rehearses(without, tiny_backbone, tmp_path):
+def test_run_without_unseen_images_rehearses(without, tiny_backbone, tmp_path):
     options = {"backbone": tiny_backbone, "cache": tmp_path / "cache", "device": "cpu"}
     run = unseen.fit("eszsl", without, tmp_path / "run", rehearsals=2, **options)
     found = run.results["protocols"]["honest"]
@@ -97,7 +97,7 @@ def test_verdict_says_the_run_s_numbers(tiny_guide, tiny_backbone, tmp_path):
     assert f"{100 * calibration['test']['ece']:.0f} points" in text
     assert json.loads((run.folder / "seed-0" / "honest-calibration.json").read_text())["calibration"] == calibration
     assert calibration["temperature"] == found["seeds"]["0"]["temperature"]
-    assert calibration["test"]["pictures"] == (load_folder(tiny_guide).split != "trainval").sum()
+    assert calibration["test"]["images"] == (load_folder(tiny_guide).split != "trainval").sum()
     assert "calibration" not in run.results["protocols"]["paper"]["seeds"]["0"]
 
 
@@ -116,7 +116,7 @@ def test_calibration_is_measured_once_for_a_model(tiny_guide, tiny_backbone, tmp
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_references_are_what_the_recognizer_reads_off_the_training_pictures(
+def test_references_are_what_the_recognizer_reads_off_the_training_images(
     tiny_guide, tiny_backbone, tmp_path, precision
 ):
     options = {"backbone": tiny_backbone, "cache": tmp_path / "cache", "device": "cpu", "precision": precision}
@@ -125,9 +125,9 @@ def test_references_are_what_the_recognizer_reads_off_the_training_pictures(
     recognizer = unseen.Recognizer.load(run.folder, device="cpu")
     found = recognizer.references
     dataset = load_folder(tiny_guide)
-    pictures = dataset.indices("trainval")
-    assert list(found.files) == [dataset.files[i] for i in pictures]
-    np.testing.assert_array_equal(found.labels, dataset.labels[pictures])
+    images = dataset.indices("trainval")
+    assert list(found.files) == [dataset.files[i] for i in images]
+    np.testing.assert_array_equal(found.labels, dataset.labels[images])
     look = recognizer.look(dataset.images / found.files[3])
     tolerance = 2e-3 if precision == "32-true" else 2e-2  # the file holds float16; regions were bfloat16
     np.testing.assert_allclose(found.attribute_scores[3], look.attribute_scores, rtol=tolerance, atol=tolerance)
@@ -139,7 +139,7 @@ def test_a_hardly_varying_attribute_has_no_line():
     from unseen.model.references import References
 
     rng = np.random.default_rng(0)
-    values = np.array([[0.0, 0.0], [0.0, 1.0], [0.02, 0.0], [1.0, 1.0]])  # the last one has no pictures
+    values = np.array([[0.0, 0.0], [0.0, 1.0], [0.02, 0.0], [1.0, 1.0]])  # the last one has no images
     labels = np.repeat([0, 1, 2], 20)
     scores = np.stack([rng.normal(size=60) + 3 * (labels == 2), 2 * values[labels, 1]], axis=1).astype(np.float16)
     names = np.array(["a", "b", "c", "d"])

@@ -69,11 +69,11 @@ def test_every_method_fits_evaluates_predicts_explains_adds_saves_loads(method, 
     for name in ("T1", "U", "S", "H", "AUSUC"):
         assert again[name] == pytest.approx(metrics[name]["mean"], abs=1e-12)
     dataset = load_folder(tiny_guide)
-    pictures = dataset.paths()[:3]
+    images = dataset.paths()[:3]
     recognizer = unseen.Recognizer.load(run.folder, device="cpu")
-    first = list(recognizer.predict(pictures, top=4))
+    first = list(recognizer.predict(images, top=4))
     assert [len(p.candidates) for p in first] == [4, 4, 4]
-    why = recognizer.explain(pictures[0])
+    why = recognizer.explain(images[0])
     assert why.target.name == first[0].best.name
     assert why.target.score == pytest.approx(first[0].best.score, abs=1e-5)
     assert why.target.confidence == pytest.approx(first[0].best.confidence, abs=1e-5)
@@ -84,7 +84,7 @@ def test_every_method_fits_evaluates_predicts_explains_adds_saves_loads(method, 
     k = dataset.table.attributes.index(why.reasons[0].attribute)
     assert why.contributions[k].sum() == pytest.approx(why.reasons[0].score, rel=1e-4, abs=1e-6)
     answers = answers_of(run, cache=cache, device="cpu")  # what figures are drawn from
-    why = recognizer.explain(dataset.paths()[answers.pictures[-1]])
+    why = recognizer.explain(dataset.paths()[answers.images[-1]])
     scores = {r.attribute: r.score for r in why.reasons}
     expected = [scores[a] for a in dataset.table.attributes.names]
     np.testing.assert_allclose(answers.attribute_scores[-1], expected, rtol=1e-4, atol=1e-5)
@@ -94,9 +94,9 @@ def test_every_method_fits_evaluates_predicts_explains_adds_saves_loads(method, 
     shutil.rmtree(run.folder)
     loaded = unseen.Recognizer.load(saved, device="cpu")
     assert "Night Heronette" in loaded.table.names
-    assert [p.as_dict() for p in loaded.predict(pictures)] == [p.as_dict() for p in recognizer.predict(pictures)]
+    assert [p.as_dict() for p in loaded.predict(images)] == [p.as_dict() for p in recognizer.predict(images)]
     loaded.remove_class("Night Heronette")
-    assert [p.as_dict() for p in loaded.predict(pictures, top=4)] == [p.as_dict() for p in first]
+    assert [p.as_dict() for p in loaded.predict(images, top=4)] == [p.as_dict() for p in first]
 
 
 def test_shared_training_equals_separate_ones(do, both, tmp_path):
@@ -125,8 +125,8 @@ def test_honest_chooses_by_validation_alone(both):
         assert chosen["epoch"] == 1 + int(np.argmax(best))
 
 
-def test_unseen_pictures_never_reach_training_or_choice(do, tiny_guide, cache, tmp_path):
-    """Black out every test picture: the weights, gamma and temperature of an honest run stay the same to the bit."""
+def test_unseen_images_never_reach_training_or_choice(do, tiny_guide, cache, tmp_path):
+    """Black out every test image: the weights, gamma and temperature of an honest run stay the same to the bit."""
     from PIL import Image
 
     spoiled = tmp_path / "spoiled"
@@ -206,7 +206,7 @@ def test_another_configuration_is_refused(do, both, tmp_path):
     assert (tmp_path / "full" / "notes.txt").read_text() == "mine"
 
 
-def test_changed_pictures_are_noticed_when_evaluating(do, tiny_guide, cache, tmp_path):
+def test_changed_images_are_noticed_when_evaluating(do, tiny_guide, cache, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(tiny_guide, copy)
     run = do("eszsl", tmp_path / "run", dataset=copy)
@@ -246,7 +246,7 @@ def test_two_processes_on_one_run(do, both, tiny_guide, tiny_backbone, cache, mo
 
 
 @pytest.mark.parametrize(
-    ("options", "mend"),
+    ("options", "hint"),
     [
         ({"protocols": ("best",)}, "honest or paper"),
         ({"select": "acc"}, "H, T1, AUSUC"),
@@ -261,8 +261,8 @@ def test_two_processes_on_one_run(do, both, tiny_guide, tiny_backbone, cache, mo
         ({"seeds": (1, 1)}, "name each once"),
     ],
 )
-def test_wrong_options_are_one_line_and_cost_nothing(do, tmp_path, options, mend):
-    with pytest.raises(UnseenError, match=mend) as caught:
+def test_wrong_options_are_one_line_and_cost_nothing(do, tmp_path, options, hint):
+    with pytest.raises(UnseenError, match=hint) as caught:
         do("msdn", tmp_path / "run", **options)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
@@ -281,30 +281,30 @@ def test_temperature_recovers_a_known_one_and_stays_sane_on_little_data():
     labels = torch.multinomial((scores / 2.5).softmax(dim=1), 1, generator=generator)[:, 0].numpy()
     seen = np.array([True] * 3 + [False] * 3)
     assert fit_temperature(scores, labels, seen, 0.0) == pytest.approx(2.5, rel=0.1)
-    # four pictures, all right: without a prior the temperature would fall to 0 and every answer be "100%"
+    # four images, all right: without a prior the temperature would fall to 0 and every answer be "100%"
     few = torch.eye(6, dtype=torch.float64)[:4]
     found = fit_temperature(few, np.arange(4), seen, 0.0)
     assert 0.05 < found < 1
 
 
-def _hurt(monkeypatch, picture):
-    """Features of one picture of the dataset read as NaN, as from a damaged store."""
+def _hurt(monkeypatch, image):
+    """Features of one image of the dataset read as NaN, as from a damaged store."""
     plain = RegionSource._compute
 
     def compute(self, indices):
         found = plain(self, indices)
-        found[np.asarray(indices) == picture] = float("nan")
+        found[np.asarray(indices) == image] = float("nan")
         return found
 
     monkeypatch.setattr(RegionSource, "_compute", compute)
 
 
 @pytest.mark.parametrize("method", ["eszsl", "sae", "dap", "msdn"])
-def test_features_that_are_no_numbers_are_said_with_the_picture(do, tiny_guide, tmp_path, monkeypatch, method):
+def test_features_that_are_no_numbers_are_said_with_the_image(do, tiny_guide, tmp_path, monkeypatch, method):
     dataset = load_folder(tiny_guide)
-    picture = int(validation_partition(dataset, 0).train[3])
-    _hurt(monkeypatch, picture)
-    with pytest.raises(DivergedError, match=f"not finite of {dataset.files[picture]} — extract or import"):
+    image = int(validation_partition(dataset, 0).train[3])
+    _hurt(monkeypatch, image)
+    with pytest.raises(DivergedError, match=f"not finite of {dataset.files[image]} — extract or import"):
         do(method, tmp_path / "run")
     assert not (tmp_path / "run" / "results.json").exists()
 

@@ -11,7 +11,7 @@ import torch
 
 from training.planted import Planted
 from training.test_engine import RECIPE, assert_same, stage_of, weights
-from unseen.data.samplers import random_pictures
+from unseen.data.samplers import random_images
 from unseen.errors import UnseenError
 from unseen.methods import METHODS, create_method, find_method
 from unseen.methods.base import GradientMethod
@@ -35,9 +35,9 @@ def test_a_step_gives_its_terms_and_the_norm_of_the_weights():
     planted = Planted()
     stage, steps = made(planted)
     before = stage_of(planted).method
-    pictures = random_pictures(60, 10, 3)(0)
-    expected = before.loss(before(planted.batch(pictures)), torch.as_tensor(planted.labels[pictures]), planted.classes)
-    numbers = steps(pictures).tolist()
+    images = random_images(60, 10, 3)(0)
+    expected = before.loss(before(planted.batch(images)), torch.as_tensor(planted.labels[images]), planted.classes)
+    numbers = steps(images).tolist()
     found = dict(zip(steps.terms, numbers, strict=True))
     assert tuple(found) == (*expected, WEIGHTS)
     for name, value in expected.items():
@@ -51,13 +51,13 @@ def test_a_step_gives_its_terms_and_the_norm_of_the_weights():
 def test_regions_read_ahead_and_gathered_in_the_step_give_the_same_bytes(name, accumulate):
     planted = Planted(channels=16)
     (first, gathered), (second, ahead) = made(planted, accumulate, name), made(planted, accumulate, name)
-    sampler = random_pictures(60, 10, 3)
+    sampler = random_images(60, 10, 3)
     for run, steps in ((gathered, gathered), (None, ahead)):
         torch.manual_seed(0)
         for step in range(6):
-            pictures = sampler(step)
-            pieces = [planted.batch(part) for part in np.array_split(pictures, accumulate)]
-            steps(pictures, None if run else pieces)
+            images = sampler(step)
+            pieces = [planted.batch(part) for part in np.array_split(images, accumulate)]
+            steps(images, None if run else pieces)
     assert_same(weights(first), weights(second))
 
 

@@ -96,7 +96,7 @@ def test_damage_is_named_by_its_place(content, where, problem, tmp_path):
         read_word_vectors(open_word_file(path), {"b", "c", "tail", "absent"})
     assert problem in str(caught.value)
     assert where in str(caught.value)
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_a_missing_file(tmp_path):

@@ -1,4 +1,4 @@
-"""Networks (timm's, or a CLIP model's image tower) that turn pictures into grids of region features."""
+"""Networks (timm's, or a CLIP model's image tower) that turn images into grids of region features."""
 
 import difflib
 import functools
@@ -24,12 +24,12 @@ from unseen.backbones.vision import InterpolationMode, timm
 from unseen.backbones.vision import transforms as TF
 from unseen.errors import DataError, UnseenError
 from unseen.ground.files import read_json
-from unseen.ground.images import is_elongated, open_picture, upright_rgb
+from unseen.ground.images import is_elongated, open_image, upright_rgb
 from unseen.ground.tensors import load_tensors
 
 FINAL = "final"
 LARGEST = 8192
-"""Side of the picture that a network reads, in pixels."""
+"""Side of the image that a network reads, in pixels."""
 IMPORTED = "features:"
 """Prefix of features that were imported into a dataset folder: no network, only its answers."""
 _CPU_PIXELS = 4 * 224 * 224
@@ -39,7 +39,7 @@ _PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".tar"}
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """What determines the features: a network, its weights, and how a picture is put to it.
+    """What determines the features: a network, its weights, and how an image is put to it.
 
     Attributes:
         name: timm model name, with or without a pretrained tag; or ``hf:`` and the folder or hub id of a CLIP or
@@ -71,19 +71,19 @@ class BackboneSpec:
         _check_name(self.name)
         if self.tower is not None and (self.weights != "pretrained" or self.options or self.stages != (FINAL,)):
             problem = 'it has its own weights, one stage ("final") and no options'
-            raise UnseenError(problem, where=self.name, mend="leave out weights, stages and options")
+            raise UnseenError(problem, where=self.name, hint="leave out weights, stages and options")
         if self.imported and (self.options or self.stages != (FINAL,)):
-            raise UnseenError("imported features have one stage and no options", where=self.name, mend="leave them out")
+            raise UnseenError("imported features have one stage and no options", where=self.name, hint="leave them out")
         for stage in self.stages:
             if stage != FINAL and (not isinstance(stage, int) or isinstance(stage, bool)):
-                raise UnseenError(f"{stage!r} is not a stage", where=self.name, mend=f'give "{FINAL}" or an integer')
+                raise UnseenError(f"{stage!r} is not a stage", where=self.name, hint=f'give "{FINAL}" or an integer')
         if not self.stages or len(set(self.stages)) < len(self.stages):
             raise UnseenError("stages must be given, each once", where=self.name)
         if self.image_size is not None and not 1 <= self.image_size <= LARGEST:
             problem = f"image size {self.image_size} is not within 1 to {LARGEST}"
-            raise UnseenError(problem, where=self.name, mend="224, say")
+            raise UnseenError(problem, where=self.name, hint="224, say")
         if not 0 < self.crop <= 1:
-            raise UnseenError(f"crop {self.crop} is not in (0, 1]", where=self.name, mend="1 takes all of it")
+            raise UnseenError(f"crop {self.crop} is not in (0, 1]", where=self.name, hint="1 takes all of it")
         for what, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and (
                 len(values) != 3
@@ -99,7 +99,7 @@ class BackboneSpec:
 
     @property
     def imported(self) -> bool:
-        """Whether it stands for imported features, so that there is no network to look at a picture with."""
+        """Whether it stands for imported features, so that there is no network to look at an image with."""
         return self.name.startswith(IMPORTED)
 
     def resolved(self) -> Self:
@@ -146,11 +146,11 @@ class BackboneSpec:
         Weights that do not come from a file are named by the versions that make them.
         """
         if self.imported:
-            mend = "import them with `unseen import`"
+            hint = "import them with `unseen import`"
             where = Path(self.weights) / "store.json"
-            facts = read_json(where, UnseenError, mend)
+            facts = read_json(where, UnseenError, hint)
             if not isinstance(facts, dict) or "fingerprint" not in facts:
-                raise UnseenError("damaged: no fingerprint", where=where, mend=mend)
+                raise UnseenError("damaged: no fingerprint", where=where, hint=hint)
             return str(facts["fingerprint"])
         facts = self.resolved().to_json() | {"interpolation": "bicubic"}
         del facts["seed"]
@@ -173,7 +173,7 @@ class Backbone(nn.Module):
     Attributes:
         spec: the spec, resolved.
         fingerprint: `spec.fingerprint()` when the weights were loaded; of a reduced one that of its regions.
-        transform: the matching picture transform.
+        transform: the matching image transform.
         grids: (height, width) of each stage's region grid.
         channels: channels of each stage.
         reduction: what its regions go through; `None` for none.
@@ -182,8 +182,8 @@ class Backbone(nn.Module):
     def __init__(self, spec: BackboneSpec) -> None:
         super().__init__()
         if spec.imported:
-            problem = "imported features come without the network that made them, so no picture can be looked at"
-            raise UnseenError(problem, where=spec.name, mend="train with a --backbone for that")
+            problem = "imported features come without the network that made them, so no image can be looked at"
+            raise UnseenError(problem, where=spec.name, hint="train with a --backbone for that")
         self.spec = spec = spec.resolved()
         self.fingerprint = spec.fingerprint()
         assert spec.image_size and spec.mean and spec.std  # noqa: PT018
@@ -200,9 +200,7 @@ class Backbone(nn.Module):
             with torch.inference_mode():
                 maps = self.maps(torch.zeros(1, 3, spec.image_size, spec.image_size))
         except (AssertionError, RuntimeError, ValueError) as error:
-            raise UnseenError(
-                f"cannot take {spec.image_size}-pixel pictures: {_line(error)}", where=spec.name
-            ) from None
+            raise UnseenError(f"cannot take {spec.image_size}-pixel images: {_line(error)}", where=spec.name) from None
         for feature_map in maps:
             self.grids.append((feature_map.shape[2], feature_map.shape[3]))
             self.channels.append(feature_map.shape[1])
@@ -226,7 +224,7 @@ class Backbone(nn.Module):
                 raise UnseenError(
                     "timm offers no gradient checkpointing for it",
                     where=self.spec.name,
-                    mend="--recipe checkpointing=false",
+                    hint="--recipe checkpointing=false",
                 ) from None
         return self
 
@@ -249,7 +247,7 @@ class Backbone(nn.Module):
         """Region features of every stage.
 
         Args:
-            pixels: transformed pictures (B, 3, H, W).
+            pixels: transformed images (B, 3, H, W).
 
         Returns:
             One tensor (B, R, C) per stage, the R = h·w regions in row-major order.
@@ -261,11 +259,11 @@ class Backbone(nn.Module):
     def regions(self, cropped: Tensor) -> list[Tensor]:
         """Region features of every stage, as `forward` gives them.
 
-        On a CPU a few pictures at a time. The activations of a large batch are blocks that the C library takes from the
+        On a CPU a few images at a time. The activations of a large batch are blocks that the C library takes from the
         system and gives back at every layer, and clearing their pages costs as much as the layers do.
 
         Args:
-            cropped: pictures as bytes (B, 3, H, W), on the network's device (:meth:`Transform.cropped`).
+            cropped: images as bytes (B, 3, H, W), on the network's device (:meth:`Transform.cropped`).
         """
         cpu = cropped.device.type == "cpu"
         size = max(1, _CPU_PIXELS // cropped[0, 0].numel()) if cpu else len(cropped)
@@ -273,7 +271,7 @@ class Backbone(nn.Module):
         return parts[0] if len(parts) == 1 else [torch.cat(stage) for stage in zip(*parts, strict=True)]
 
     def maps(self, pixels: Tensor) -> list[Tensor]:
-        """One map (B, C, h, w) per stage of transformed pictures (B, 3, H, W), with gradients if fine-tuned."""
+        """One map (B, C, h, w) per stage of transformed images (B, 3, H, W), with gradients if fine-tuned."""
         pixels = pixels.contiguous(memory_format=torch.channels_last)  # convolutions are faster so
         if not self._indices:
             return [self._final(self.model.forward_features(pixels))]
@@ -299,7 +297,7 @@ class Backbone(nn.Module):
         raise UnseenError(
             f'the "{FINAL}" features form no grid of regions',
             where=self.spec.name,
-            mend=f"use one of {self._listing()}",
+            hint=f"use one of {self._listing()}",
         )
 
     def _intermediates(self) -> dict[str | int, int]:
@@ -307,12 +305,12 @@ class Backbone(nn.Module):
         wanted = [stage for stage in self.spec.stages if isinstance(stage, int)]
         if wanted and not hasattr(self.model, "forward_intermediates"):
             raise UnseenError(
-                "timm gives only the last map of this network", where=self.spec.name, mend=f'use "{FINAL}"'
+                "timm gives only the last map of this network", where=self.spec.name, hint=f'use "{FINAL}"'
             )
         count = len(self.model.feature_info) if wanted else 0
         for stage in wanted:
             if not -count <= stage < count:
-                raise UnseenError(f"no stage {stage}", where=self.spec.name, mend=f"use one of {self._listing()}")
+                raise UnseenError(f"no stage {stage}", where=self.spec.name, hint=f"use one of {self._listing()}")
         return {stage: stage % count for stage in wanted}
 
     def _listing(self) -> str:
@@ -322,7 +320,7 @@ class Backbone(nn.Module):
 
 @dataclass(frozen=True)
 class Transform:
-    """Picture to network input: upright, RGB, short side resized (bicubic, antialiased), centre crop, normalised.
+    """Image to network input: upright, RGB, short side resized (bicubic, antialiased), centre crop, normalised.
 
     Attributes:
         size: side of the square input.
@@ -336,46 +334,46 @@ class Transform:
     std: tuple[float, ...]
     crop: float = 1.0
 
-    def __call__(self, picture: Image.Image | str | os.PathLike[str]) -> Tensor:
-        """The picture, or the picture in a file, as floats (3, size, size)."""
-        return self.normalized(self.cropped(picture))
+    def __call__(self, image: Image.Image | str | os.PathLike[str]) -> Tensor:
+        """The image, or the image in a file, as floats (3, size, size)."""
+        return self.normalized(self.cropped(image))
 
-    def cropped(self, picture: Image.Image | str | os.PathLike[str]) -> Tensor:
+    def cropped(self, image: Image.Image | str | os.PathLike[str]) -> Tensor:
         """The first half of it: resized and centre-cropped, as bytes (3, size, size)."""
-        return TF.center_crop(self.resized(picture, self.short_side), [self.size, self.size])
+        return TF.center_crop(self.resized(image, self.short_side), [self.size, self.size])
 
     def normalized(self, pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """The second half: bytes (..., 3, h, w) as the network wants them."""
         return TF.normalize(TF.to_dtype(pixels, dtype, scale=True), list(self.mean), list(self.std))
 
-    def resized(self, picture: Image.Image | str | os.PathLike[str], short: int) -> Tensor:
+    def resized(self, image: Image.Image | str | os.PathLike[str], short: int) -> Tensor:
         """Upright RGB with this short side in pixels, as bytes (3, h, w)."""
-        image = upright_rgb(picture) if isinstance(picture, Image.Image) else open_picture(picture)
-        if is_elongated(*image.size):
-            where = getattr(picture, "filename", "picture") if isinstance(picture, Image.Image) else picture
-            raise DataError(f"{image.width} x {image.height} pixels is too elongated", where=where, mend="crop it")
-        return TF.pil_to_tensor(TF.resize(image, [short], InterpolationMode.BICUBIC, antialias=True))
+        upright = upright_rgb(image) if isinstance(image, Image.Image) else open_image(image)
+        if is_elongated(*upright.size):
+            where = getattr(image, "filename", "image") if isinstance(image, Image.Image) else image
+            raise DataError(f"{upright.width} x {upright.height} pixels is too elongated", where=where, hint="crop it")
+        return TF.pil_to_tensor(TF.resize(upright, [short], InterpolationMode.BICUBIC, antialias=True))
 
     def crop_box(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """What the network sees of an upright picture: (left, top, right, bottom) in the picture's pixels."""
+        """What the network sees of an upright image: (left, top, right, bottom) in the image's pixels."""
         new_width, new_height = self._resized(width, height, self.short_side)
         left, top = round((new_width - self.size) / 2), round((new_height - self.size) / 2)
         x, y = width / new_width, height / new_height
         return left * x, top * y, (left + self.size) * x, (top + self.size) * y
 
     def to_input(self, x: float, y: float, width: int, height: int) -> tuple[float, float]:
-        """Where a point of an upright picture lies in the input; outside [0, size] if it is cropped away."""
+        """Where a point of an upright image lies in the input; outside [0, size] if it is cropped away."""
         left, top, right, bottom = self.crop_box(width, height)
         return (x - left) / (right - left) * self.size, (y - top) / (bottom - top) * self.size
 
-    def to_picture(self, x: float, y: float, width: int, height: int) -> tuple[float, float]:
-        """Where a point of the input lies in the upright picture: the inverse of `to_input`."""
+    def to_image(self, x: float, y: float, width: int, height: int) -> tuple[float, float]:
+        """Where a point of the input lies in the upright image: the inverse of `to_input`."""
         left, top, right, bottom = self.crop_box(width, height)
         return left + x / self.size * (right - left), top + y / self.size * (bottom - top)
 
     @property
     def short_side(self) -> int:
-        """Short side in pixels that a picture is resized to, before the crop."""
+        """Short side in pixels that an image is resized to, before the crop."""
         return round(self.size / self.crop)
 
     @staticmethod
@@ -403,21 +401,21 @@ def list_stages(name: str) -> list[tuple[str | int, int, int]]:
 def _check_name(name: str) -> None:
     if name.startswith(towers.PREFIX):
         if name == towers.PREFIX:
-            raise UnseenError("no model named", where=name, mend="hf:FOLDER, or the hub's id of one")
+            raise UnseenError("no model named", where=name, hint="hf:FOLDER, or the hub's id of one")
         return
     if name.startswith(IMPORTED):
         if name == IMPORTED:
-            raise UnseenError("no features named", where=name, mend="features:NAME, as given to `unseen import`")
+            raise UnseenError("no features named", where=name, hint="features:NAME, as given to `unseen import`")
         return
     base = name.split(".")[0]
     if not timm.is_model(base):
         close = difflib.get_close_matches(base, timm.list_models(), n=3)
-        mend = f"did you mean {' or '.join(close)}?" if close else "timm.list_models() lists them"
-        raise UnseenError(f"timm knows no model {name!r}", where="backbone", mend=mend)
+        hint = f"did you mean {' or '.join(close)}?" if close else "timm.list_models() lists them"
+        raise UnseenError(f"timm knows no model {name!r}", where="backbone", hint=hint)
     if "." in name:
         tagged = [m for m in timm.list_pretrained(base + "*") if m.split(".")[0] == base]
         if name not in tagged:
-            raise UnseenError(f"timm knows no weights {name!r}", where="backbone", mend=f"it has {', '.join(tagged)}")
+            raise UnseenError(f"timm knows no weights {name!r}", where="backbone", hint=f"it has {', '.join(tagged)}")
 
 
 def _defaults(name: str) -> Any:
@@ -442,17 +440,17 @@ def _build(spec: BackboneSpec) -> nn.Module:
         if pretrained and isinstance(error, OSError | RuntimeError):  # no network, or timm has no weights
             problem = "no pretrained weights to be had"
             page = f"model.safetensors of huggingface.co/timm/{spec.name}"
-            mend = f"go online once, or fetch {page} and give --backbone {spec.name} --backbone-weights FILE"
+            hint = f"go online once, or fetch {page} and give --backbone {spec.name} --backbone-weights FILE"
         else:
-            problem, mend = f"timm cannot build it at {spec.image_size} pixels with {dict(spec.options)}", None
-        raise UnseenError(f"{problem}: {_line(error)}", where=spec.name, mend=mend) from None
+            problem, hint = f"timm cannot build it at {spec.image_size} pixels with {dict(spec.options)}", None
+        raise UnseenError(f"{problem}: {_line(error)}", where=spec.name, hint=hint) from None
     if spec.weights not in ("pretrained", "random"):
         _load(model, _weights_file(spec.weights))
     return model
 
 
 def _check_patches(model: Any, spec: BackboneSpec) -> None:
-    """A transformer's patches must fill the picture: timm cuts off the rest of some sizes in silence."""
+    """A transformer's patches must fill the image: timm cuts off the rest of some sizes in silence."""
     embed = getattr(model, "patch_embed", getattr(model, "embeds", model))
     side = getattr(embed, "patch_size", 1)
     side = side if isinstance(side, int) else side[0]
@@ -462,22 +460,22 @@ def _check_patches(model: Any, spec: BackboneSpec) -> None:
         return
     near = [s for s in (size - size % side, size - size % side + side) if s]
     raise UnseenError(
-        f"cannot take {size}-pixel pictures: {size} is no multiple of its patch size {side}",
+        f"cannot take {size}-pixel images: {size} is no multiple of its patch size {side}",
         where=spec.name,
-        mend=f"--image-size {' or '.join(map(str, near))}",
+        hint=f"--image-size {' or '.join(map(str, near))}",
     )
 
 
 def _weights_file(weights: str) -> Path:
     path = Path(weights)
     if not path.is_file():
-        mend = 'give "pretrained", "random" or the path of a .safetensors file'
-        raise UnseenError("no such weights file", where=path, mend=mend)
+        hint = 'give "pretrained", "random" or the path of a .safetensors file'
+        raise UnseenError("no such weights file", where=path, hint=hint)
     with path.open("rb") as file:
         head = file.read(9)
     if head[8:] != b"{" and (path.suffix in _PICKLES or head.startswith((b"\x80", b"PK"))):
         convert = "safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW)"
-        raise UnseenError("a pickle, which is never loaded", where=path, mend=f"convert it once with {convert}")
+        raise UnseenError("a pickle, which is never loaded", where=path, hint=f"convert it once with {convert}")
     return path
 
 
@@ -487,10 +485,10 @@ def _load(model: nn.Module, path: Path) -> None:
         state, _ = load_tensors(path)
     except (SafetensorError, OSError, ValueError) as error:
         problem = f"not a readable safetensors file: {_line(error)}"
-        raise UnseenError(problem, where=path, mend="restore the file") from None
+        raise UnseenError(problem, where=path, hint="restore the file") from None
     for name, value in state.items():
         if value.is_floating_point() and not value.isfinite().all():
-            raise UnseenError(f'a number of "{name}" is not finite', where=path, mend="restore the file")
+            raise UnseenError(f'a number of "{name}" is not finite', where=path, hint="restore the file")
     problems = _misfits(model, state)
     adapt = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if problems and adapt is not None:  # timm's own adaptation, e.g. of position embeddings to another size
@@ -501,7 +499,7 @@ def _load(model: nn.Module, path: Path) -> None:
         raise UnseenError(
             f"does not fit the network: {'; '.join(problems)}",
             where=path,
-            mend="use the weights of this timm model, or the backbone options they were made with",
+            hint="use the weights of this timm model, or the backbone options they were made with",
         )
     model.load_state_dict(state, strict=False)
 

@@ -1,6 +1,6 @@
 """Fewer channels a region, or fewer regions: one linear map between a frozen backbone and a method.
 
-With F ``(R, C)`` the regions of a picture, the method is given M F V': M ``(R', R)`` averages neighbouring regions into
+With F ``(R, C)`` the regions of an image, the method is given M F V': M ``(R', R)`` averages neighbouring regions into
 a coarser grid, V ``(P, C)`` projects into the space of the first P principal axes. The axes are those of the second
 moment of *unit* regions, and nothing is subtracted: methods compare regions by inner products, mostly of unit regions,
 and of all projections onto P dimensions this one keeps those best. It is fitted without labels.
@@ -29,7 +29,7 @@ from unseen.ground.tensors import load_tensors, save_tensors
 
 FILE = "reduction.safetensors"
 _LARGEST = 4096
-_MEND = "pca:256, merge:2, or merge:2,pca:256"
+_HINT = "pca:256, merge:2, or merge:2,pca:256"
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class ReductionSpec:
         for word in filter(None, text.replace(" ", "").split(",")):
             match = re.fullmatch(r"(pca|merge):([1-9][0-9]{0,4})", word)
             if match is None or match[1] in found or match[0] == "merge:1":
-                raise UnseenError(f'"{text}" is no reduction', where="reduce", mend=_MEND)
+                raise UnseenError(f'"{text}" is no reduction', where="reduce", hint=_HINT)
             found[match[1]] = int(match[2])
         return cls(found.get("pca", 0), found.get("merge", 1))
 
@@ -76,7 +76,7 @@ class Reduction(nn.Module):
     Attributes:
         spec: what was asked for.
         full_grid, grid: (height, width) of the grid before and after.
-        dtype: regions are rounded to it first, so that those of a region store and of a picture give the same.
+        dtype: regions are rounded to it first, so that those of a region store and of an image give the same.
     """
 
     components: Tensor | None
@@ -130,11 +130,11 @@ class Reduction(nn.Module):
         for regions in batches:
             if regions.shape[-1] < self.spec.components:
                 problem = f"pca:{self.spec.components} of {regions.shape[-1]} channels"
-                raise UnseenError(problem, where="reduce", mend=f"give at most pca:{regions.shape[-1]}")
+                raise UnseenError(problem, where="reduce", hint=f"give at most pca:{regions.shape[-1]}")
             rounded = self(regions)
             if not rounded.isfinite().all():
                 problem = f"features as large as {regions.abs().max().item():g} do not fit in {self.dtype}"
-                raise UnseenError(problem, where="reduce", mend="--store-dtype bfloat16 or float32")
+                raise UnseenError(problem, where="reduce", hint="--store-dtype bfloat16 or float32")
             unit = F.normalize(rounded.flatten(0, 1), dim=1)
             moment = moment.to(unit.device) + (unit.T @ unit).double()
         values, vectors = torch.linalg.eigh(moment.cpu())
@@ -157,7 +157,7 @@ class Reduction(nn.Module):
         Raises:
             RunError: no such file, or not one of these.
         """
-        mend = "restore it, or delete it and repeat the command"
+        hint = "restore it, or delete it and repeat the command"
         try:
             tensors, about = load_tensors(path)
             spec = ReductionSpec.parse(about["reduce"])
@@ -170,9 +170,9 @@ class Reduction(nn.Module):
             if axes is not None and (axes.ndim != 2 or len(axes) != spec.components or not axes.isfinite().all()):
                 raise ValueError
         except FileNotFoundError:
-            raise RunError("no such file", where=path, mend=mend) from None
+            raise RunError("no such file", where=path, hint=hint) from None
         except (SafetensorError, OSError, KeyError, ValueError, UnseenError) as error:
-            raise RunError(f"not a reduction of regions ({error})", where=path, mend=mend) from None
+            raise RunError(f"not a reduction of regions ({error})", where=path, hint=hint) from None
         return cls(spec, (height, width), None if axes is None else axes.float(), about["dtype"])
 
 

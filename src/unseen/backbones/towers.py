@@ -57,7 +57,7 @@ class Facts:
     Args:
         kind: ``clip`` or ``siglip``.
         channels: C of the joint space.
-        image_size: side of the pictures it was trained with.
+        image_size: side of the images it was trained with.
         patch_size: side of a patch.
         text_length: most tokens of a text.
     """
@@ -76,17 +76,17 @@ def model_folder(name: str) -> Path:
         UnseenError: the extra is not installed, there is no such model, no network, or no safetensors.
     """
     if importlib.util.find_spec("transformers") is None:
-        raise UnseenError("CLIP and SigLIP models need transformers", mend="pip install 'unseen[clip]'")
+        raise UnseenError("CLIP and SigLIP models need transformers", hint="pip install 'unseen[clip]'")
     folder = Path(name).expanduser()
     if not folder.is_dir():
         folder = _from_hub(name)
     if not (folder / "config.json").is_file():
-        raise UnseenError("no config.json", where=name, mend="give a folder that transformers' save_pretrained wrote")
+        raise UnseenError("no config.json", where=name, hint="give a folder that transformers' save_pretrained wrote")
     if not any(folder.glob("model*.safetensors")):
         raise UnseenError(
             "no model.safetensors, and pickles are never loaded",
             where=name,
-            mend="convert it once with transformers.AutoModel.from_pretrained(NAME).save_pretrained(FOLDER)",
+            hint="convert it once with transformers.AutoModel.from_pretrained(NAME).save_pretrained(FOLDER)",
         )
     return folder
 
@@ -95,15 +95,15 @@ def model_folder(name: str) -> Path:
 def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    mend = "give a folder, or a model of the hub such as google/siglip-base-patch16-224"
+    hint = "give a folder, or a model of the hub such as google/siglip-base-patch16-224"
     identifier, _, revision = name.partition("@")
     if name.startswith(("/", ".", "~")) or identifier.count("/") > 1:
-        raise UnseenError("no such folder", where=name, mend=mend)
+        raise UnseenError("no such folder", where=name, hint=hint)
     try:
         return Path(snapshot_download(identifier, revision=revision or None, allow_patterns=list(_FILES)))
     except (OSError, ValueError) as error:
         problem = (str(error) or type(error).__name__).splitlines()[0]
-        raise UnseenError(f"not to be had from the hub: {problem}", where=name, mend=mend) from None
+        raise UnseenError(f"not to be had from the hub: {problem}", where=name, hint=hint) from None
 
 
 def model_files(name: str) -> list[Path]:
@@ -131,7 +131,7 @@ def model_facts(name: str) -> Facts:
     """What a model's ``config.json`` says; UnseenError if it is neither CLIP nor SigLIP."""
     config = _config(name)
     if config.model_type not in _KINDS:
-        raise UnseenError(f'a "{config.model_type}" model', where=name, mend="use a CLIP or SigLIP model")
+        raise UnseenError(f'a "{config.model_type}" model', where=name, hint="use a CLIP or SigLIP model")
     vision, text = config.vision_config, config.text_config
     return Facts(
         config.model_type,
@@ -143,7 +143,7 @@ def model_facts(name: str) -> Facts:
 
 
 def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Per-channel mean and deviation that a model's pictures are normalised with."""
+    """Per-channel mean and deviation that a model's images are normalised with."""
     folder = model_folder(name)
     for file in ("preprocessor_config.json", "processor_config.json"):
         try:
@@ -153,20 +153,20 @@ def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         about = about.get("image_processor", about)
         if "image_mean" in about and "image_std" in about:
             return tuple(about["image_mean"]), tuple(about["image_std"])
-    raise UnseenError("no preprocessor_config.json with mean and std", where=name, mend="give --mean and --std")
+    raise UnseenError("no preprocessor_config.json with mean and std", where=name, hint="give --mean and --std")
 
 
 class ImageTower(nn.Module):
     """The image tower, its patch tokens carried into the joint space.
 
     A token's place in the joint space is what the tower makes of it alone: CLIP's last normalisation and projection,
-    or SigLIP's pooling head on that one token. All are then moved by one vector, so that **their mean is the picture's
+    or SigLIP's pooling head on that one token. All are then moved by one vector, so that **their mean is the image's
     embedding**: methods that pool regions see exactly what CLIP compares with texts, and a region's share in that is
     what its token says plus what all have in common.
 
     Args:
         name: the model.
-        size: side of the pictures, a multiple of the patch size.
+        size: side of the images, a multiple of the patch size.
     """
 
     num_prefix_tokens = 0
@@ -178,10 +178,10 @@ class ImageTower(nn.Module):
         self._interpolate = size != facts.image_size
         self.tower: Any = _load(name, 0)
         if self.kind == "siglip" and not self.tower.use_head:
-            raise UnseenError("its image tower has no pooling head", where=name, mend="use another SigLIP model")
+            raise UnseenError("its image tower has no pooling head", where=name, hint="use another SigLIP model")
 
     def forward_features(self, pixels: Tensor) -> Tensor:
-        """Pictures ``(B, 3, H, W)`` to a map ``(B, C, h, w)`` of joint-space regions."""
+        """Images ``(B, 3, H, W)`` to a map ``(B, C, h, w)`` of joint-space regions."""
         if self.kind == "clip":
             found = self.tower.vision_model(pixels, interpolate_pos_encoding=self._interpolate)
             tokens = self.tower.vision_model.post_layernorm(found.last_hidden_state[:, 1:])
@@ -214,15 +214,15 @@ class TextTower:
 
         folder = model_folder(self.name)
         if not any((folder / f).is_file() for f in _VOCABULARIES):  # transformers would make an empty one in silence
-            raise UnseenError("no tokenizer", where=self.name, mend=f"add its {' or '.join(_VOCABULARIES)}")
+            raise UnseenError("no tokenizer", where=self.name, hint=f"add its {' or '.join(_VOCABULARIES)}")
         try:
             with quietly():
                 tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except ImportError:
-            raise UnseenError("its tokenizer needs sentencepiece", mend="pip install 'unseen[clip]'") from None
+            raise UnseenError("its tokenizer needs sentencepiece", hint="pip install 'unseen[clip]'") from None
         except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
             raise UnseenError(
-                f"no usable tokenizer: {first_line(error)}", where=self.name, mend="restore its files"
+                f"no usable tokenizer: {first_line(error)}", where=self.name, hint="restore its files"
             ) from None
         return tokenizer, _load(self.name, 1).eval().requires_grad_(False)
 
@@ -303,10 +303,10 @@ def _load(name: str, tower: int) -> Any:
                 output_loading_info=True,
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UnseenError(f"cannot be loaded: {first_line(error)}", where=name, mend="restore its files") from None
+        raise UnseenError(f"cannot be loaded: {first_line(error)}", where=name, hint="restore its files") from None
     lacking = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
     if lacking:
-        raise UnseenError(f"weights are missing or mis-shaped: {lacking[0]}", where=name, mend="restore its files")
+        raise UnseenError(f"weights are missing or mis-shaped: {lacking[0]}", where=name, hint="restore its files")
     return model
 
 

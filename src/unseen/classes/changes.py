@@ -41,7 +41,7 @@ class Encodes(Protocol):
 def trained_table(folder: Path) -> ClassTable:
     """The classes of the training, or those that a recogniser was saved with."""
     if not (folder / TRAINED).is_file():
-        raise RunError("no model here", where=folder, mend="give a folder that `unseen train` wrote")
+        raise RunError("no model here", where=folder, hint="give a folder that `unseen train` wrote")
     return ClassTable.from_csv(folder / TRAINED, folder / ATTRIBUTES)
 
 
@@ -55,11 +55,11 @@ def check_tables(folder: Path, digests: Mapping[str, str]) -> None:
     for name in (TRAINED, ATTRIBUTES):
         path = folder / name
         if name in digests and not path.is_file():
-            raise RunError("no such file", where=path, mend="restore it, or train again")
+            raise RunError("no such file", where=path, hint="restore it, or train again")
         if name in digests and file_digest(path) != digests[name]:
             problem = "damaged or changed: not what was written, by its checksum"
             raise RunError(
-                problem, where=path, mend=f"restore it; classes are changed with unseen classes edit {folder}"
+                problem, where=path, hint=f"restore it; classes are changed with unseen classes edit {folder}"
             )
 
 
@@ -74,7 +74,7 @@ def table_in_use(folder: Path) -> ClassTable:
     trained, changed = (_attribute_columns(folder / name) for name in (TRAINED, IN_USE))
     if trained != changed:
         raise RunError(
-            f"its attributes are not those of {TRAINED}", where=folder / IN_USE, mend=f"unseen classes reset {folder}"
+            f"its attributes are not those of {TRAINED}", where=folder / IN_USE, hint=f"unseen classes reset {folder}"
         )
     return ClassTable.from_csv(folder / IN_USE, folder / ATTRIBUTES)
 
@@ -84,7 +84,7 @@ def _attribute_columns(path: Path) -> list[str]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return [name.strip() for name in next(csv.reader(file), []) if name.strip() not in NO_VALUES]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RunError(str(error), where=path, mend="unseen classes reset, or train again") from None
+        raise RunError(str(error), where=path, hint="unseen classes reset, or train again") from None
 
 
 @contextmanager
@@ -94,7 +94,7 @@ def _at(where: str | None) -> Iterator[None]:
         yield
     except DataError as error:
         places = ", ".join(str(p) for p in (where, error.where) if p)
-        raise DataError(error.problem, where=places or None, mend=error.mend) from None
+        raise DataError(error.problem, where=places or None, hint=error.hint) from None
 
 
 @contextmanager
@@ -110,9 +110,9 @@ def changing(folder: Path) -> Iterator[ClassTable]:
     try:
         held = lock.acquire(timeout=WAIT)
     except Timeout:
-        raise RunError("another process is changing the classes", where=folder, mend="try again") from None
+        raise RunError("another process is changing the classes", where=folder, hint="try again") from None
     except OSError as error:
-        raise RunError(error.strerror or str(error), where=folder, mend="make it writable") from None
+        raise RunError(error.strerror or str(error), where=folder, hint="make it writable") from None
     with held:
         yield table_in_use(folder)
 
@@ -158,12 +158,12 @@ def read_described(path: Path, data: bytes | None = None) -> list[Described]:
     """
     frame = read_table(path, data=data)
     if not len(frame):
-        raise DataError("no rows below the header", where=path, mend="give one row a class, or one an attribute")
+        raise DataError("no rows below the header", where=path, hint="give one row a class, or one an attribute")
     if "class" in frame:
         no_repeats(frame, "class", path)
         columns = [str(c) for c in frame.columns if c not in NO_VALUES]
         if not columns:
-            raise DataError("no attribute columns", where=path, mend="one column an attribute, beside class")
+            raise DataError("no attribute columns", where=path, hint="one column an attribute, beside class")
         return [
             Described(str(row["class"]), {c: str(row[c]) for c in columns}, place(path, i))
             for i, (_, row) in enumerate(frame.iterrows())
@@ -175,7 +175,7 @@ def read_described(path: Path, data: bytes | None = None) -> list[Described]:
     raise DataError(
         "neither columns attribute and value nor a column class",
         where=path,
-        mend="one row an attribute of one class, or one row a class",
+        hint="one row an attribute of one class, or one row a class",
     )
 
 
@@ -185,7 +185,7 @@ def read_settings(texts: Sequence[str], option: str = "--set") -> dict[str, str]
     for text in texts:
         name, equals, value = text.rpartition("=")
         if not equals or not name.strip() or not value.strip():
-            raise UnseenError(f'"{text}" sets nothing', where=option, mend='write "ATTRIBUTE=VALUE"')
+            raise UnseenError(f'"{text}" sets nothing', where=option, hint='write "ATTRIBUTE=VALUE"')
         found[name.strip()] = value.strip()
     return found
 
@@ -235,7 +235,7 @@ def values_of(
             k = attributes.index(name)
         if not math.isfinite(number):
             what = "the cell is blank" if str(cell) == "" else f'"{cell}" is not a finite number'
-            raise DataError(f'attribute "{name}": {what}', where=where, mend="write a number")
+            raise DataError(f'attribute "{name}": {what}', where=where, hint="write a number")
         values[k] = number
     return values
 

@@ -36,17 +36,17 @@ class Attributes:
 
     def __post_init__(self) -> None:
         if not self.names:
-            raise DataError("no attributes", mend="give every class at least one attribute column")
+            raise DataError("no attributes", hint="give every class at least one attribute column")
         if len(set(self.names)) != len(self.names):
             twice = next(n for n in self.names if self.names.count(n) > 1)
-            raise DataError(f'attribute "{twice}" appears twice', mend="rename or remove one")
+            raise DataError(f'attribute "{twice}" appears twice', hint="rename or remove one")
         if not self.groups:
             object.__setattr__(self, "groups", tuple(n.split(SEPARATOR)[0] for n in self.names))
         if not self.parts:
             object.__setattr__(self, "parts", ("",) * len(self.names))
         for label, values in (("groups", self.groups), ("parts", self.parts)):
             if len(values) != len(self.names):
-                raise DataError(f"{len(values)} {label} for {len(self.names)} attributes", mend="one each")
+                raise DataError(f"{len(values)} {label} for {len(self.names)} attributes", hint="one each")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -64,8 +64,8 @@ class Attributes:
             import difflib
 
             near = difflib.get_close_matches(name, self.names, 3)
-            mend = f"did you mean {' or '.join(near)}?" if near else f"one of {', '.join(self.names[:5])}, ..."
-            raise DataError(f'no attribute "{name}"', mend=mend) from None
+            hint = f"did you mean {' or '.join(near)}?" if near else f"one of {', '.join(self.names[:5])}, ..."
+            raise DataError(f'no attribute "{name}"', hint=hint) from None
 
     def by_group(self) -> dict[str, list[int]]:
         """Positions of the attributes of each group, in order of first appearance."""
@@ -92,7 +92,7 @@ class ClassTable:
         names: N unique class names; everything else is in this order.
         attributes: the K attributes.
         values: float64 ``(N, K)``, finite, no row all zero. Any unit: methods normalise for themselves.
-        seen: bool ``(N,)``, classes with training pictures.
+        seen: bool ``(N,)``, classes with training images.
         validation: bool ``(N,)``, seen classes that a release sets aside for validation; ``None`` where it names none.
 
     Raises:
@@ -112,33 +112,33 @@ class ClassTable:
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "seen", _frozen(self.seen, bool))
         if not all(name.strip() for name in self.names):
-            raise DataError("a class has no name", mend="give it one")
+            raise DataError("a class has no name", hint="give it one")
         if len(set(self.names)) != n:
             twice = next(c for c in self.names if self.names.count(c) > 1)
-            raise DataError(f'there is a class "{twice}" already', mend="choose another name, or change that one")
+            raise DataError(f'there is a class "{twice}" already', hint="choose another name, or change that one")
         if values.shape != (n, k):
-            raise DataError(f"attribute values have shape {values.shape}, not {(n, k)}", mend="one row a class")
+            raise DataError(f"attribute values have shape {values.shape}, not {(n, k)}", hint="one row a class")
         if self.seen.shape != (n,):
-            raise DataError(f"{self.seen.size} seen flags for {n} classes", mend="one a class")
+            raise DataError(f"{self.seen.size} seen flags for {n} classes", hint="one a class")
         finite = np.isfinite(values)
         if not finite.all():
             c, a = np.argwhere(~finite)[0]
             raise DataError(
                 f'class "{self.names[c]}", attribute "{self.attributes.names[a]}": {values[c, a]} is not a number',
-                mend="write a finite number",
+                hint="write a finite number",
             )
         empty = np.flatnonzero(~values.any(axis=1))
         if len(empty):
-            raise DataError(f'class "{self.names[empty[0]]}" has no attribute at all', mend="give it at least one")
+            raise DataError(f'class "{self.names[empty[0]]}" has no attribute at all', hint="give it at least one")
         if self.validation is not None:
             validation = _frozen(self.validation, bool)
             object.__setattr__(self, "validation", validation)
             if validation.shape != (n,):
-                raise DataError(f"{validation.size} validation flags for {n} classes", mend="one a class")
+                raise DataError(f"{validation.size} validation flags for {n} classes", hint="one a class")
             wrong = np.flatnonzero(validation & ~self.seen)
             if len(wrong):
                 raise DataError(
-                    f'validation class "{self.names[wrong[0]]}" is unseen', mend="validation classes are seen classes"
+                    f'validation class "{self.names[wrong[0]]}" is unseen', hint="validation classes are seen classes"
                 )
 
     def __len__(self) -> int:
@@ -152,8 +152,8 @@ class ClassTable:
             import difflib
 
             near = difflib.get_close_matches(name, self.names, 3)
-            mend = f"did you mean {' or '.join(near)}?" if near else "the names are those of classes.csv"
-            raise DataError(f'no class "{name}"', mend=mend) from None
+            hint = f"did you mean {' or '.join(near)}?" if near else "the names are those of classes.csv"
+            raise DataError(f'no class "{name}"', hint=hint) from None
 
     def select(self, classes: Iterable[int], seen: np.ndarray | None = None) -> ClassTable:
         """The table of some classes, in the order given, optionally with other ``seen`` flags."""
@@ -174,7 +174,7 @@ class ClassTable:
         Args:
             name: its name, new to the table.
             values: K numbers, or a mapping from attribute names (those left out are 0), in the table's unit.
-            seen: whether it has training pictures.
+            seen: whether it has training images.
         """
         rows = np.vstack([self.values, self.row(values, name)])
         rows.flags.writeable = False
@@ -199,7 +199,7 @@ class ClassTable:
         if not isinstance(values, Mapping):
             row = np.array(values, dtype=np.float64)
             if row.shape != (len(self.attributes),):
-                raise DataError(f'class "{name}": {row.size} values', mend=f"give {len(self.attributes)}")
+                raise DataError(f'class "{name}": {row.size} values', hint=f"give {len(self.attributes)}")
             return row
         row = np.zeros(len(self.attributes)) if start is None else np.array(start, dtype=np.float64)
         for attribute, value in values.items():
@@ -207,7 +207,7 @@ class ClassTable:
                 row[self.attributes.index(attribute)] = value
             except (TypeError, ValueError):
                 raise DataError(
-                    f'class "{name}", attribute "{attribute}": {value!r} is not a number', mend="write a number"
+                    f'class "{name}", attribute "{attribute}": {value!r} is not a number', hint="write a number"
                 ) from None
         return row
 
@@ -266,11 +266,11 @@ class ClassTable:
         """
         columns = read_columns(path, ["class", "seen"])
         if not columns["class"]:
-            raise DataError("no classes", where=path, mend="one row a class")
+            raise DataError("no classes", where=path, hint="one row a class")
         no_repeats(columns, "class", path)
         names = [c for c in columns if c not in ("class", "seen", "validation")]
         if not names:
-            raise DataError("no attribute columns", where=path, mend="one column an attribute, after class and seen")
+            raise DataError("no attribute columns", where=path, hint="one column an attribute, after class and seen")
         values = numbers(columns, names, path)
         table_attributes = Attributes(tuple(names))
         if attributes is not None and attributes.is_file():
@@ -282,14 +282,14 @@ class ClassTable:
             raise DataError(
                 f'class "{columns["class"][empty[0]]}" has no attribute at all',
                 where=place(path, int(empty[0])),
-                mend="give it at least one",
+                hint="give it at least one",
             )
         wrong = np.flatnonzero(~seen & (False if validation is None else validation))
         if len(wrong):
             raise DataError(
                 f'validation class "{columns["class"][wrong[0]]}" is unseen',
                 where=place(path, int(wrong[0]), "validation"),
-                mend="validation classes are seen classes",
+                hint="validation classes are seen classes",
             )
         return cls(tuple(columns["class"]), table_attributes, values, seen, validation)
 
@@ -305,11 +305,11 @@ def read_attributes(path: Path, names: Sequence[str]) -> Attributes:
     rows = {name: i for i, name in enumerate(columns["attribute"])}
     for name in names:
         if name not in rows:
-            raise DataError(f'attribute "{name}" of the class table is missing', where=path, mend="add a row for it")
+            raise DataError(f'attribute "{name}" of the class table is missing', where=path, hint="add a row for it")
     for name, row in rows.items():
         if name not in names:
             raise DataError(
-                f'the class table has no column "{name}"', where=place(path, row, "attribute"), mend="remove it"
+                f'the class table has no column "{name}"', where=place(path, row, "attribute"), hint="remove it"
             )
     order = [rows[name] for name in names]
     groups = tuple(columns["group"][i] for i in order) if "group" in columns else ()

@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 PANELS = {
-    "Your pictures": "init check train predict explain serve report classes",
+    "Your images": "init check train predict explain serve report classes",
     "Share": "save push export",
     "Research": "demo prepare import vectors evaluate compare ablate reproduce figures pointing stores list",
 }

@@ -81,14 +81,14 @@ def _described(name: str | None, file: Path | None, settings: list[str] | None) 
         named = [d for d in found if d.name == name]
         if not named:
             names = ", ".join(str(d.name) for d in found[:5])
-            raise UnseenError(f'no row for "{name}"', where=file, mend=f"it has {names}; leave the name out for all")
+            raise UnseenError(f'no row for "{name}"', where=file, hint=f"it has {names}; leave the name out for all")
         found = named
     if not found:
         found = [Described(None, {}, "--set")]
     if len(found) > 1 and cells:
-        raise UnseenError("--set with several classes", mend="name one class, or write the values into the file")
+        raise UnseenError("--set with several classes", hint="name one class, or write the values into the file")
     if any(d.name is None for d in found) and name is None:
-        raise UnseenError("no name for the class", mend='unseen classes add RUN "NAME" --attributes FILE')
+        raise UnseenError("no name for the class", hint='unseen classes add RUN "NAME" --attributes FILE')
     return [Described(d.name or name, {**d.cells, **cells}, d.where) for d in found]
 
 
@@ -224,7 +224,7 @@ def add(
             values = values_of(one.cells, table, recognizer.encoding, start=start, where=one.where)
             seen = one.name in trained.names and bool(trained.seen[trained.index(one.name)])
             if seen:
-                lines.append(f'"{one.name}" was trained with pictures, so it counts as seen again')
+                lines.append(f'"{one.name}" was trained with images, so it counts as seen again')
             recognizer.add_class(one.name, values, seen=seen)
         keep_table(run, recognizer.table)
     _changed(run, recognizer, [str(d.name) for d in described], "added", lines, as_json)
@@ -244,7 +244,7 @@ def edit(
 ) -> None:
     """Give classes other attribute values; those not named stay as they are, or become as in --like."""
     if attributes is None and not settings and like is None:
-        raise UnseenError("nothing to change", mend="give --attributes, --set or --like")
+        raise UnseenError("nothing to change", hint="give --attributes, --set or --like")
     described = _described(name, attributes, settings)
     with changing(run):
         recognizer = _load(run, seed)
@@ -269,7 +269,7 @@ def remove(
         for name in names:
             table = table.without(name)
         if not len(table):
-            raise UnseenError("no class would remain", where=run, mend="keep at least one")
+            raise UnseenError("no class would remain", where=run, hint="keep at least one")
         keep_table(run, table)
     if as_json:
         print_json({"removed": names, "classes": len(table), "file": str(run / IN_USE)})
@@ -358,7 +358,7 @@ def closest(
                 {"unseen class": c["class"], "taken for": c["taken_for"], "share": f"{100 * c['share']:.0f}%"}
                 for c in confused
             ],
-            title="most often confused on the test pictures, with the classes of the training",
+            title="most often confused on the test images, with the classes of the training",
         )
 
 
@@ -416,4 +416,4 @@ def separate(
         best = found.refine[0]
         _say(f"suggestion: find out whether {first} and {second} differ in “{label(best.attribute)}”.")
     if recognizer.references is None:
-        _warn(["how well each attribute is read is not known: the run keeps no scores of its training pictures"])
+        _warn(["how well each attribute is read is not known: the run keeps no scores of its training images"])

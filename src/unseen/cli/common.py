@@ -37,13 +37,13 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a 
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 CacheOption = Annotated[
     Path | None,
-    typer.Option(help="Where drawn pictures and region stores are kept [default: $UNSEEN_CACHE or ~/.cache/unseen]."),
+    typer.Option(help="Where drawn images and region stores are kept [default: $UNSEEN_CACHE or ~/.cache/unseen]."),
 ]
 RunArgument = Annotated[Path, typer.Argument(help="A run's folder, or a saved model.", show_default=False)]
 
 
 _ROOM, _ELSEWHERE = "make room, then repeat the command", "choose a folder you can write to"
-_MENDS = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EROFS: _ELSEWHERE, errno.EACCES: _ELSEWHERE}
+_HINTS = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EROFS: _ELSEWHERE, errno.EACCES: _ELSEWHERE}
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ def main() -> None:
         err.print(f"[bold red]error:[/] {plain_text(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except OSError as error:
-        told = UnseenError(error.strerror or str(error), where=error.filename, mend=_MENDS.get(error.errno or 0))
+        told = UnseenError(error.strerror or str(error), where=error.filename, hint=_HINTS.get(error.errno or 0))
         err.print(f"[bold red]error:[/] {plain_text(str(told))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except Exception as error:

@@ -24,7 +24,7 @@ RecipeOption = Annotated[
 ]
 EpochsOption = Annotated[int | None, typer.Option(help="Short for --recipe epochs=N.")]
 ValidationFlag = Annotated[
-    bool, typer.Option("--validation-only", help="Measure on validation classes; look at no test picture.")
+    bool, typer.Option("--validation-only", help="Measure on validation classes; look at no test image.")
 ]
 DatasetArgument = Annotated[
     str, typer.Argument(help="`fieldguide`, or a folder with images.csv and classes.csv.", show_default=False)

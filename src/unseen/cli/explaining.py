@@ -1,4 +1,4 @@
-"""``unseen explain``: why a picture is taken for a class, as figure, table and JSON."""
+"""``unseen explain``: why an image is taken for a class, as figure, table and JSON."""
 
 from __future__ import annotations
 
@@ -45,25 +45,23 @@ def _corrections(cells: dict[str, str], recognizer: Recognizer) -> dict[str, flo
         try:
             found[name] = float(cell)
         except ValueError:
-            raise UnseenError(f'"{cell}" is not a number', where=f"--correct {name}", mend="write a number") from None
+            raise UnseenError(f'"{cell}" is not a number', where=f"--correct {name}", hint="write a number") from None
     return found
 
 
 def _targets(files: list[Path], output: Path | None, several: bool, ending: str) -> list[Path]:
-    """The figure of each picture; of several pictures in one folder, told apart by numbers where names repeat."""
+    """The figure of each image; of several images in one folder, told apart by numbers where names repeat."""
     from unseen.explain.figures import ENDINGS
 
     if not several:
         path = output or Path(f"{files[0].stem}-{ending}.png")
         path = path / f"{files[0].stem}-{ending}.png" if path.is_dir() else path
         if path.suffix.lower().lstrip(".") not in ENDINGS:
-            raise UnseenError(
-                "no picture's ending", where=path, mend=f"end it in {', '.join(f'.{e}' for e in ENDINGS)}"
-            )
+            raise UnseenError("no image's ending", where=path, hint=f"end it in {', '.join(f'.{e}' for e in ENDINGS)}")
         return [path]
     folder = output or Path("explained")
     if folder.suffix.lower().lstrip(".") in ENDINGS or folder.is_file():
-        raise UnseenError("one figure for several pictures", where=folder, mend="give -o a folder")
+        raise UnseenError("one figure for several images", where=folder, hint="give -o a folder")
     found: list[Path] = []
     for file in files:
         path, number = folder / f"{file.stem}-{ending}.png", 2
@@ -122,24 +120,24 @@ def _show(found: Explanation, top: int, path: Path) -> None:
     )
     for near in found.nearest[:3]:
         _say(f"like:    {near.file} ({class_label(near.name)}, {near.similarity:.2f})")
-    _say(f"picture: {found.prediction.picture}\nfigure:  {path}")
+    _say(f"image: {found.prediction.image}\nfigure:  {path}")
 
 
 def _missing(recognizer: Recognizer, shown: int) -> str | None:
-    """A line on why no training pictures are shown, where some were asked for."""
+    """A line on why no training images are shown, where some were asked for."""
     if not shown:
         return None
     if recognizer.references is None:
-        return "no nearest training pictures: this model keeps no scores of them"
+        return "no nearest training images: this model keeps no scores of them"
     if recognizer.images is None:
-        return "nearest training pictures by name only: their folder is not known or gone"
+        return "nearest training images by name only: their folder is not known or gone"
     return None
 
 
 @app.command()
 def explain(
     run: RunArgument,
-    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.", show_default=False)],
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of them.", show_default=False)],
     target: Annotated[str | None, typer.Option("--class", help="Class to explain [default: the best].")] = None,
     against: Annotated[str | None, typer.Option(help="Class to compare with [default: the next best].")] = None,
     correct: Annotated[
@@ -155,11 +153,11 @@ def explain(
             "--output",
             "-o",
             help="Figure to write: .png, .jpg, .pdf or .svg [default: IMAGE-why.png here]; "
-            "of several pictures a folder [default: explained].",
+            "of several images a folder [default: explained].",
         ),
     ] = None,
     top: Annotated[int, typer.Option(help="Attributes shown.", min=1)] = 6,
-    nearest: Annotated[int, typer.Option(help="Nearest training pictures shown.", min=0, max=12)] = 6,
+    nearest: Annotated[int, typer.Option(help="Nearest training images shown.", min=0, max=12)] = 6,
     all_attributes: Annotated[
         Path | None, typer.Option(help="Write a heat map of every attribute to this folder too.")
     ] = None,
@@ -171,12 +169,12 @@ def explain(
     device: DeviceOption = "auto",
     as_json: JsonFlag = False,
 ) -> None:
-    """Show why: evidence for and against, where the model looked as heat maps, and similar training pictures."""
-    from unseen.data.finding import find_pictures
+    """Show why: evidence for and against, where the model looked as heat maps, and similar training images."""
+    from unseen.data.finding import find_images
     from unseen.explain.figures import attribute_maps, explanation_figure, neighbours
     from unseen.recognizer import Recognizer
 
-    files, cells = find_pictures(images), read_settings(correct or [], "--correct")
+    files, cells = find_images(images), read_settings(correct or [], "--correct")
     several = len(files) > 1 or images[0].is_dir()
     paths = _targets(files, output, several, "parts" if parts else "why")
     made, broken = [], False
@@ -198,10 +196,10 @@ def explain(
                 err.print(f"[bold red]error:[/] {plain_text(str(error))}", highlight=False, soft_wrap=True)
                 broken = True
                 continue
-            pictures = neighbours(found, recognizer.images)
-            if any(picture is None for _, picture in pictures) and recognizer.images is not None:
-                note = f"some training pictures are no longer in {recognizer.images}"
-            explanation_figure(found, path, top, pictures)
+            nearby = neighbours(found, recognizer.images)
+            if any(image is None for _, image in nearby) and recognizer.images is not None:
+                note = f"some training images are no longer in {recognizer.images}"
+            explanation_figure(found, path, top, nearby)
             if all_attributes is not None:
                 folder = all_attributes / path.stem.removesuffix("-why") if several else all_attributes
                 attribute_maps(found, folder)

@@ -25,37 +25,37 @@ from unseen.cli.common import (
 def figures(
     run: RunArgument,
     kind: Annotated[str, typer.Option(help="Which: tsne, attention, attributes.")] = "tsne,attention,attributes",
-    picture: Annotated[
+    image: Annotated[
         list[Path] | None,
-        typer.Option(help="Picture to look into (repeatable) [default: unseen test pictures, named right and wrong]."),
+        typer.Option(help="Image to look into (repeatable) [default: unseen test images, named right and wrong]."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder to write to [default: RUN/figures].")
     ] = None,
     form: Annotated[str, typer.Option("--format", help="Of the figures: png, svg, pdf.")] = "png,svg",
-    examples: Annotated[int, typer.Option(help="Default pictures: so many named right, as many wrong.", min=1)] = 2,
+    examples: Annotated[int, typer.Option(help="Default images: so many named right, as many wrong.", min=1)] = 2,
     classes: Annotated[int, typer.Option(help="Classes in the t-SNE at most.", min=2)] = 20,
-    limit: Annotated[int, typer.Option(help="Pictures in the t-SNE at most.", min=5)] = 1500,
-    perplexity: Annotated[float | None, typer.Option(help="Of the t-SNE [default: 30, less for few pictures].")] = None,
+    limit: Annotated[int, typer.Option(help="Images in the t-SNE at most.", min=5)] = 1500,
+    perplexity: Annotated[float | None, typer.Option(help="Of the t-SNE [default: 30, less for few images].")] = None,
     draw_seed: Annotated[int, typer.Option(help="Seed of the draws and of t-SNE.", min=0)] = 0,
     seed: Annotated[int | None, typer.Option(help="Which seed's model [default: the first].")] = None,
     device: DeviceOption = "auto",
-    workers: Annotated[int, typer.Option(help="Processes that read pictures.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes that read images.")] = 0,
     cache: CacheOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Draw t-SNE, attention maps and attribute scores of a run, each with its numbers as CSV and JSON beside it."""
-    from unseen.data.finding import find_pictures
+    from unseen.data.finding import find_images
     from unseen.explain.gallery import run_figures
     from unseen.training.folder import Run
 
-    opened, files = Run(run), find_pictures(picture or [])
+    opened, files = Run(run), find_images(image or [])
     made = with_bars(
         lambda bars: run_figures(
             opened,
             output,
             kinds=_words(kind),
-            pictures=files,
+            images=files,
             formats=_words(form),
             seed=seed,
             examples=examples,

@@ -37,18 +37,18 @@ def list_things(
     elif what == "datasets":
         rows = [
             {"name": "fieldguide", "what": "birds drawn by the program: 60 species, no download"},
-            {"name": "a folder", "what": "your own: pictures in images/CLASS/, a table of classes; see `unseen init`"},
+            {"name": "a folder", "what": "your own: images in images/CLASS/, a table of classes; see `unseen init`"},
         ]
     elif what == "experiments":
         rows = _experiments(name)
     elif what == "stages":
         if name is None:
-            raise UnseenError("no model named", mend="unseen list stages resnet101, for instance")
+            raise UnseenError("no model named", hint="unseen list stages resnet101, for instance")
         from unseen.backbones.backbone import list_stages
 
         rows = [{"stage": str(s), "channels": str(c), "reduction": f"1/{r}"} for s, c, r in list_stages(name)]
     else:
-        raise UnseenError(f'cannot list "{what}"', mend="methods, datasets, experiments or stages")
+        raise UnseenError(f'cannot list "{what}"', hint="methods, datasets, experiments or stages")
     if as_json:
         print_json(rows)
     else:
@@ -75,5 +75,5 @@ def _experiments(method: str | None) -> list[dict[str, str]]:
             }
         )
     if not rows:
-        raise UnseenError(f'no experiments of "{method}"', mend="see `unseen list methods`")
+        raise UnseenError(f'no experiments of "{method}"', hint="see `unseen list methods`")
     return rows

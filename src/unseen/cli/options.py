@@ -23,9 +23,9 @@ def check_dataset(dataset: str) -> None:
     """Raise where there is no such dataset, before anything heavy is imported."""
     path = Path(dataset).expanduser()
     if path.is_file():
-        raise UnseenError("a file", where=dataset, mend=f"give its folder: {path.parent}")
+        raise UnseenError("a file", where=dataset, hint=f"give its folder: {path.parent}")
     if dataset != "fieldguide" and not path.is_dir():
-        raise UnseenError("no such folder", where=dataset, mend="give a folder with pictures and a class table")
+        raise UnseenError("no such folder", where=dataset, hint="give a folder with images and a class table")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class RunOptions:
     reduce: Annotated[
         str,
         typer.Option(
-            help="Train on fewer numbers a picture: pca:256 (channels), merge:2 (2x2 regions become one), or "
+            help="Train on fewer numbers an image: pca:256 (channels), merge:2 (2x2 regions become one), or "
             "merge:2,pca:256."
         ),
     ] = ""
@@ -70,11 +70,11 @@ class RunOptions:
     accumulate: Annotated[int, typer.Option(help="Micro-batches a step.")] = 1
     rehearsals: Annotated[
         int,
-        typer.Option(help="Where no unseen class has pictures: draws of classes set aside to test with; 0 for none."),
+        typer.Option(help="Where no unseen class has images: draws of classes set aside to test with; 0 for none."),
     ] = 1
     device: DeviceOption = "auto"
     workers: Annotated[
-        int, typer.Option(help="Processes that read pictures (mgmrn: threads); -1: up to 8 for a GPU, none for a CPU.")
+        int, typer.Option(help="Processes that read images (mgmrn: threads); -1: up to 8 for a GPU, none for a CPU.")
     ] = -1
     cache: CacheOption = None
 

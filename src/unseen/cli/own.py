@@ -1,4 +1,4 @@
-"""``unseen init`` and ``check``: a person's own pictures and spreadsheet."""
+"""``unseen init`` and ``check``: a person's own images and spreadsheet."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 SHOWN = 10
 COLUMNS = 40
-LEVELS = {"error": ("red", "to mend"), "warning": ("yellow", "to look at"), "note": ("dim", "to know")}
+LEVELS = {"error": ("red", "to fix"), "warning": ("yellow", "to look at"), "note": ("dim", "to know")}
 
 
 @app.command()
 def init(
-    folder: Annotated[Path, typer.Argument(help="Folder for your pictures and table.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="Folder for your images and table.", show_default=False)],
     format: Annotated[str, typer.Option(help="Of the table: xlsx or csv.")] = "xlsx",
     example: Annotated[
         bool, typer.Option("--example", help="A complete example: drawn birds and their table.")
     ] = False,
     cache: CacheOption = None,
 ) -> None:
-    """Write a table to fill in, with explanations, and folders for your pictures.
+    """Write a table to fill in, with explanations, and folders for your images.
 
-    A folder that has pictures in class folders already gets a table with a row for each of them.
+    A folder that has images in class folders already gets a table with a row for each of them.
     """
     from unseen.data.template import write_example, write_template
 
@@ -42,22 +42,20 @@ def init(
         written = write_template(folder, format)
     for path in written:
         out.print(f"wrote {path}{'/' if path.is_dir() else ''}", highlight=False, soft_wrap=True, markup=False)
-    step = "Look at it, then" if example else f"Fill in {written[0].name}, put pictures into images/, then"
+    step = "Look at it, then" if example else f"Fill in {written[0].name}, put images into images/, then"
     out.print(f"{step}: unseen check {folder}", highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command()
 def check(
-    folder: Annotated[Path, typer.Argument(help="Folder with pictures and a table of classes.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="Folder with images and a table of classes.", show_default=False)],
     everything: Annotated[bool, typer.Option("--all", help="Every finding and column, not the first ones.")] = False,
-    workers: Annotated[
-        int | None, typer.Option(help="Threads that read pictures [default: one a core].", min=1)
-    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Threads that read images [default: one a core].", min=1)] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say what was understood of a folder, what is wrong or doubtful in it, and how to mend it.
+    """Say what was understood of a folder, what is wrong or doubtful in it, and how to fix it.
 
-    Tables are read whole and every picture is decoded. Status 2 if training could not start.
+    Tables are read whole and every image is decoded. Status 2 if training could not start.
     """
     from unseen.data.checks import check_folder
 
@@ -74,7 +72,7 @@ def check(
         more = f" ({doubts} {'thing' if doubts == 1 else 'things'} to look at above)" if doubts else ""
         _say(f"[green]ready to train:[/] unseen train {plain_text(str(folder))}{more}")
     else:
-        _say(f"[bold red]{count} {'thing' if count == 1 else 'things'} to mend first[/]")
+        _say(f"[bold red]{count} {'thing' if count == 1 else 'things'} to fix first[/]")
     raise typer.Exit(0 if result.ready else 2)
 
 
@@ -99,7 +97,7 @@ def _print_understood(result: CheckResult, everything: bool) -> None:
             table.add_row(*map(plain_text, row.values()))
         out.print(table)
         _say(f"{len(columns)} columns, {len(result.encoding.names)} attributes")
-    for state, what in (("seen", "with pictures to learn from"), ("unseen", "known from the table alone")):
+    for state, what in (("seen", "with images to learn from"), ("unseen", "known from the table alone")):
         names = result.classes.get(state, [])
         if result.classes:
             shown = names if everything else names[:SHOWN]
@@ -108,10 +106,10 @@ def _print_understood(result: CheckResult, everything: bool) -> None:
                 f"[bold]{len(names)}[/] {'class' if len(names) == 1 else 'classes'} {what} ({state})"
                 + (f": {listed}" if names else "")
             )
-    if result.pictures:
-        counts = result.pictures
+    if result.images:
+        counts = result.images
         _say(
-            f"[bold]{counts['trainval']}[/] pictures to train on, {counts['test_seen']} to test seen classes, "
+            f"[bold]{counts['trainval']}[/] images to train on, {counts['test_seen']} to test seen classes, "
             f"{counts['test_unseen']} of unseen classes (by {counts['by']})"
         )
 

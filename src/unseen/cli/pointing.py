@@ -56,7 +56,7 @@ def pointing(
             ]
         )
     out.print(
-        "Share of (unseen test picture, attribute of its class) whose highest region lies on the part that the "
+        "Share of (unseen test image, attribute of its class) whose highest region lies on the part that the "
         "attribute names, in percent; ± spread over seeds; chance: a region drawn at random.",
         highlight=False,
         style="dim",

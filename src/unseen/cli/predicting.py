@@ -1,4 +1,4 @@
-"""``unseen predict``: a trained run on pictures, a few or a hundred thousand."""
+"""``unseen predict``: a trained run on images, a few or a hundred thousand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from unseen.cli.common import (
     print_table,
     with_bars,
 )
-from unseen.data.finding import FoundPictures
+from unseen.data.finding import FoundImages
 from unseen.errors import DataError, UnseenError
 from unseen.ground.progress import quiet_libraries
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from unseen.recognizer.stream import Counts, Options
 
 SHOWN = 1000
-"""Pictures of which a table is printed."""
+"""Images of which a table is printed."""
 NAMED = 10
-"""Broken pictures that are named one by one."""
+"""Broken images that are named one by one."""
 
 
 @app.command()
@@ -41,15 +41,15 @@ def predict(
     images: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Pictures, folders of them, quoted patterns ('pics/**/*.jpg'), or - for paths on standard input.",
+            help="Images, folders of them, quoted patterns ('pics/**/*.jpg'), or - for paths on standard input.",
             show_default=False,
         ),
     ] = None,
     lists: Annotated[
         list[Path] | None,
-        typer.Option("--list", help="A file of paths: one a line, or a CSV table with a column `picture`."),
+        typer.Option("--list", help="A file of paths: one a line, or a CSV table with a column `image`."),
     ] = None,
-    top: Annotated[int, typer.Option(help="Classes a picture.", min=1)] = 3,
+    top: Annotated[int, typer.Option(help="Classes an image.", min=1)] = 3,
     among: Annotated[str, typer.Option(help="Choose among all, seen or unseen classes.")] = "all",
     only: Annotated[
         list[str] | None,
@@ -67,21 +67,21 @@ def predict(
         typer.Option("--output", "-o", help="Write .csv, .parquet, .json or .jsonl; resumable.", show_default=False),
     ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Begin --output anew, replacing what is there.")] = False,
-    batch_size: Annotated[int, typer.Option(help="Pictures at once.", min=1)] = 32,
-    workers: Annotated[int, typer.Option(help="Threads that read pictures.", min=0)] = 2,
+    batch_size: Annotated[int, typer.Option(help="Images at once.", min=1)] = 32,
+    workers: Annotated[int, typer.Option(help="Threads that read images.", min=0)] = 2,
     seed: Annotated[int | None, typer.Option(help="Which seed's model [default: the first].")] = None,
     device: DeviceOption = "auto",
     as_json: JsonFlag = False,
 ) -> None:
-    """Name what pictures show, with confidence and the attributes that speak for it."""
+    """Name what images show, with confidence and the attributes that speak for it."""
     if not images and not lists:
-        raise UnseenError("no pictures", mend="name pictures or folders, or give --list FILE")
-    threshold, pictures = _threshold(unknown), FoundPictures(images or [], lists or [])
-    total = sum(1 for _ in pictures) if output else sum(1 for _ in islice(pictures, SHOWN + 1))
+        raise UnseenError("no images", hint="name images or folders, or give --list FILE")
+    threshold, inputs = _threshold(unknown), FoundImages(images or [], lists or [])
+    total = sum(1 for _ in inputs) if output else sum(1 for _ in islice(inputs, SHOWN + 1))
     if not total:
-        raise UnseenError("no pictures", mend="the list is empty")
+        raise UnseenError("no images", hint="the list is empty")
     if output is None and total > SHOWN:
-        raise UnseenError(f"more than {SHOWN} pictures", mend="give --output FILE.csv (.parquet, .json, .jsonl)")
+        raise UnseenError(f"more than {SHOWN} images", hint="give --output FILE.csv (.parquet, .json, .jsonl)")
 
     from unseen.recognizer import Recognizer
     from unseen.recognizer.stream import Options, check_output, names_from
@@ -93,13 +93,13 @@ def predict(
         wanted, unwanted = (names_from(e, recognizer.table.names) if e else None for e in (only, exclude))
         options = Options(top, among, wanted, unwanted, threshold, batch_size)
     if output is not None:
-        counts = with_bars(lambda report: _into(recognizer, pictures, output, options, total, workers, restart, report))
+        counts = with_bars(lambda report: _into(recognizer, inputs, output, options, total, workers, restart, report))
         _say_counts(counts, output, as_json)
     else:
-        counts = _onto_terminal(recognizer, pictures, options, workers, as_json)
+        counts = _onto_terminal(recognizer, inputs, options, workers, as_json)
     if counts.broken:
         where = "the column error says why" if output else "see above"
-        err.print(f"{counts.broken} of {counts.pictures} pictures could not be read; {where}", highlight=False)
+        err.print(f"{counts.broken} of {counts.images} images could not be read; {where}", highlight=False)
     _notes(recognizer, options)
     raise typer.Exit(2 if counts.broken else 0)
 
@@ -112,12 +112,12 @@ def _threshold(text: str) -> float | str:
             return threshold
     except ValueError:
         pass
-    raise UnseenError(f'"{text}" is no threshold', where="--unknown", mend="auto, off, or a confidence from 0 to 1")
+    raise UnseenError(f'"{text}" is no threshold', where="--unknown", hint="auto, off, or a confidence from 0 to 1")
 
 
 def _into(
     recognizer: Recognizer,
-    pictures: FoundPictures,
+    images: FoundImages,
     path: Path,
     options: Options,
     total: int,
@@ -137,7 +137,7 @@ def _into(
 
     return predict_to_file(
         recognizer,
-        pictures,
+        images,
         path,
         options,
         total=total,
@@ -156,13 +156,13 @@ def _say_counts(counts: Counts, path: Path, as_json: bool) -> None:
     if as_json:
         print_json({"output": str(path), **vars(counts)})
         return
-    named = f"{counts.pictures} pictures"
+    named = f"{counts.images} images"
     named += f", {counts.unknown} of them unknown" if counts.unknown else ""
     out.print(f"{path}: {named}", highlight=False, soft_wrap=True)
 
 
 def _onto_terminal(
-    recognizer: Recognizer, pictures: FoundPictures, options: Options, workers: int, as_json: bool
+    recognizer: Recognizer, images: FoundImages, options: Options, workers: int, as_json: bool
 ) -> Counts:
     from unseen.explain.figures import label
     from unseen.recognizer import Prediction
@@ -170,16 +170,16 @@ def _onto_terminal(
 
     counts, records, rows = Counts(), [], []
     with quiet_libraries():
-        found = list(pictures)
-        for picture, outcome in zip(found, recognizer.outcomes(found, **vars(options), workers=workers), strict=True):
-            records.append(record_of(picture, outcome))
+        found = list(images)
+        for image, outcome in zip(found, recognizer.outcomes(found, **vars(options), workers=workers), strict=True):
+            records.append(record_of(image, outcome))
             counts.add(records[-1])
             if not isinstance(outcome, Prediction):
                 _say(outcome)
                 continue
             rows += [
                 {
-                    "picture": "/".join(picture.parts[-2:]) if rank == 0 else "",
+                    "image": "/".join(image.parts[-2:]) if rank == 0 else "",
                     "class": _named(outcome, rank),
                     "confidence": f"{100 * c.confidence:.0f}%",
                     "the first because of": label(outcome.attributes[rank][0])
@@ -207,7 +207,7 @@ def _notes(recognizer: Recognizer, options: Options) -> None:
         _note("confidence is not calibrated (no validation classes were used)")
     fewer = options.only is not None or options.exclude is not None or options.among != "all"
     if fewer and options.unknown != "off" and (options.unknown != "auto" or recognizer.threshold is not None):
-        _note("confidence is over the classes asked for; a picture of none of them may seem known")
+        _note("confidence is over the classes asked for; an image of none of them may seem known")
 
 
 def _note(text: str) -> None:

@@ -26,7 +26,7 @@ def prepare(
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Also compute checksums.")] = False,
     features_only: Annotated[
-        bool, typer.Option("--features-only", help="Do without pictures: take the release's pooled features.")
+        bool, typer.Option("--features-only", help="Do without images: take the release's pooled features.")
     ] = False,
     check: Annotated[bool, typer.Option("--check", help="Check only; write nothing.")] = False,
     as_json: JsonFlag = False,
@@ -64,7 +64,7 @@ def import_(
         str | None, typer.Option(help="What to call them in --backbone features:NAME [default: the file's name].")
     ] = None,
     made_with: Annotated[
-        str, typer.Option(help="Network, its weights and picture size: stands beside every result.")
+        str, typer.Option(help="Network, its weights and image size: stands beside every result.")
     ] = "origin not stated",
     dtype: Annotated[str, typer.Option(help="Kept as float16, bfloat16 or float32.")] = "float16",
     word_vectors: Annotated[
@@ -73,8 +73,8 @@ def import_(
 ) -> None:
     """Import features that others made; repeat the command to resume.
 
-    The rows must be the dataset's pictures: labels, names and splits are compared first. A method is then trained on
-    them with `unseen train DATASET --backbone features:NAME`; new pictures cannot be looked at without the network.
+    The rows must be the dataset's images: labels, names and splits are compared first. A method is then trained on
+    them with `unseen train DATASET --backbone features:NAME`; new images cannot be looked at without the network.
 
     Example: `unseen import feature_map_ResNet_101_CUB.hdf5 datasets/cub --name dazle`
     """
@@ -98,7 +98,7 @@ def import_(
         import_vectors(features, found, dataset)
     height, width = store.grid()
     said = (
-        f"{len(store):,} pictures, {height}x{width} regions of {store.channels()} channels, {store.nbytes / 1e9:.2f} GB"
+        f"{len(store):,} images, {height}x{width} regions of {store.channels()} channels, {store.nbytes / 1e9:.2f} GB"
     )
     out.print(plain_text(f"{said} in {store.folder}"), highlight=False, soft_wrap=True)
     out.print(plain_text(f"next: unseen train {dataset} --backbone features:{called}"), highlight=False, soft_wrap=True)
@@ -143,12 +143,12 @@ def _show(outcome: Outcome, root: Path) -> None:
         say(f"dataset:     {outcome.output}")
         say(f"fingerprint: {outcome.dataset.fingerprint}")
         pooled = outcome.output is not None and (outcome.output / "features" / "res101").is_dir()
-        features = " --backbone features:res101" if pooled and not benchmark.pictures else ""
+        features = " --backbone features:res101" if pooled and not benchmark.images else ""
         say(f"next:        unseen train {outcome.output}{features}")
     elif outcome.lacking:
         say(f"not ready: {len(outcome.lacking)} needed files are not there or damaged", "bold")
     elif outcome.problems:
-        say(f"not ready: {len(outcome.problems)} things to mend", "bold")
+        say(f"not ready: {len(outcome.problems)} things to fix", "bold")
     else:
         say("all is well")
 

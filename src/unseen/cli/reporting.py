@@ -17,19 +17,19 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Page to write [default: RUN/report.html].")
     ] = None,
-    examples: Annotated[int, typer.Option(help="Pictures named right, and as many named wrong.", min=0, max=60)] = 6,
+    examples: Annotated[int, typer.Option(help="Images named right, and as many named wrong.", min=0, max=60)] = 6,
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     device: DeviceOption = "auto",
-    workers: Annotated[int, typer.Option(help="Processes that read pictures.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes that read images.")] = 0,
     cache: CacheOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write the HTML report of a finished run: one page, with pictures, to read, print and pass on."""
+    """Write the HTML report of a finished run: one page, with images, to read, print and pass on."""
     from unseen.report.page import write_report
     from unseen.training.folder import Run
 
     if output is not None and output.suffix.lower() not in (".html", ".htm"):
-        raise UnseenError("not a .html", where=output, mend="give -o a file name that ends in .html")
+        raise UnseenError("not a .html", where=output, hint="give -o a file name that ends in .html")
     opened = Run(run)
     page = with_bars(
         lambda bars: write_report(

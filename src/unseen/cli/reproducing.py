@@ -58,7 +58,7 @@ def reproduce(
             replace(network, device="auto", workers=RunOptions.workers, cache=None, **{k: DEFAULTS[k] for k in ENTRIES})
             != RunOptions()
         ):
-            raise UnseenError("options of a network without --backbone", mend="name the timm model too")
+            raise UnseenError("options of a network without --backbone", hint="name the timm model too")
     entries = network.entries("fieldguide" if data is None else str(data), "both", "1")
     asked = Reproduction(
         found,

@@ -26,7 +26,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
     except socket.gaierror:
-        raise UnseenError("no such host", where=f"--host {host}", mend="127.0.0.1, or this machine's address") from None
+        raise UnseenError("no such host", where=f"--host {host}", hint="127.0.0.1, or this machine's address") from None
     for candidate in range(port, min(port + TRIES, 65536)):
         # asyncio turns Nagle's algorithm off only where TCP is named; else every answer waits 40 ms
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -36,14 +36,14 @@ def listen(host: str, port: int) -> socket.socket:
             listener.listen(1024)
         except PermissionError:
             listener.close()
-            raise UnseenError("not allowed", where=f"--port {candidate}", mend="choose one above 1023") from None
+            raise UnseenError("not allowed", where=f"--port {candidate}", hint="choose one above 1023") from None
         except OSError as error:
             listener.close()
             if error.errno != errno.EADDRINUSE:
-                raise UnseenError(error.strerror or str(error), where=f"--host {host}", mend="127.0.0.1") from None
+                raise UnseenError(error.strerror or str(error), where=f"--host {host}", hint="127.0.0.1") from None
         else:
             return listener
-    raise UnseenError(f"ports {port} to {candidate} are taken", mend="choose another --port")
+    raise UnseenError(f"ports {port} to {candidate} are taken", hint="choose another --port")
 
 
 def is_public(host: str) -> bool:
@@ -68,7 +68,7 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port, or the next free one.", min=1, max=65535)] = 8000,
     max_upload_mb: Annotated[int, typer.Option(help="Largest request, in MB.", min=1, max=2000)] = 20,
-    max_megapixels: Annotated[float, typer.Option(help="Largest picture, in million pixels.", min=0.1, max=89)] = 50,
+    max_megapixels: Annotated[float, typer.Option(help="Largest image, in million pixels.", min=0.1, max=89)] = 50,
     queue: Annotated[int, typer.Option(help="Requests at one time; any more are told to come later.", min=1)] = 64,
     threads: Annotated[int, typer.Option(help="CPU threads for the model; 0 is torch's choice.", min=0)] = 0,
     allow_host: Annotated[
@@ -87,14 +87,14 @@ def serve(
 
     away = str(run).startswith("hf:")
     if away and save:
-        raise UnseenError("a model of the hub cannot keep classes", where="--save", mend="serve a folder of your own")
+        raise UnseenError("a model of the hub cannot keep classes", where="--save", hint="serve a folder of your own")
     try:
         import uvicorn
 
         from unseen.serve.app import create_app
         from unseen.serve.wire import HEAD_BYTES, Server, wire
     except ModuleNotFoundError as error:
-        raise UnseenError(f"{error.name} is not installed", mend="pip install 'unseen[app]'") from None
+        raise UnseenError(f"{error.name} is not installed", hint="pip install 'unseen[app]'") from None
     import torch
 
     from unseen.recognizer import Recognizer

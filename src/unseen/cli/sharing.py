@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 Stated = "not stated"
 LicenceOption = Annotated[str, typer.Option(help="Of the model, such as apache-2.0 or cc-by-4.0.")]
-DataLicenceOption = Annotated[str, typer.Option(help="Of the training pictures and tables.")]
+DataLicenceOption = Annotated[str, typer.Option(help="Of the training images and tables.")]
 DataSourceOption = Annotated[str, typer.Option(help="Whose the training data are and where they come from.")]
 AuthorOption = Annotated[str, typer.Option(help="Who made the model.")]
 ContactOption = Annotated[str, typer.Option(help="Where to ask.")]
 DatasetOption = Annotated[list[str] | None, typer.Option("--hub-dataset", help="A data set of the hub (repeatable).")]
 BackboneFlag = Annotated[bool, typer.Option("--include-backbone", help="Store a pretrained backbone's weights too.")]
 ReferencesFlag = Annotated[
-    bool, typer.Option("--include-references", help="Store scores and file names of the training pictures too.")
+    bool, typer.Option("--include-references", help="Store scores and file names of the training images too.")
 ]
 SeedOption = Annotated[int | None, typer.Option(help="Which seed's model [default: the first].")]
 
@@ -98,7 +98,7 @@ def push(
             card=fields,
         )
     out.print(where, highlight=False, soft_wrap=True, markup=False)
-    out.print(f"unseen predict hf:{repo_id} PICTURES...", highlight=False, soft_wrap=True, markup=False)
+    out.print(f"unseen predict hf:{repo_id} IMAGES...", highlight=False, soft_wrap=True, markup=False)
     _warn(licence)
 
 

@@ -22,15 +22,15 @@ def stores(
         Path | None,
         typer.Argument(help="A region store, a cache folder or a dataset folder [default: the cache folder]."),
     ] = None,
-    mend: Annotated[
-        bool, typer.Option("--mend", help="Drop what is damaged; the next extraction does that again, and only that.")
+    hint: Annotated[
+        bool, typer.Option("--hint", help="Drop what is damaged; the next extraction does that again, and only that.")
     ] = False,
     cache: CacheOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Check the features on disk byte by byte by their checksums, and drop what is damaged.
 
-    Status 1 where something is damaged and was not mended. Example: `unseen stores --mend`
+    Status 1 where something is damaged and was not fixed. Example: `unseen stores --hint`
     """
     from unseen.data.catalogue import cache_folder
     from unseen.features.store import find_stores, inspect
@@ -38,33 +38,33 @@ def stores(
     place = folder or cache_folder(cache)
     folders = find_stores(place)
     if not folders and folder is not None:
-        raise StoreError("no region stores", where=place, mend="give a store, a cache folder or a dataset folder")
+        raise StoreError("no region stores", where=place, hint="give a store, a cache folder or a dataset folder")
 
     def check(report: Report) -> list[StoreState]:
-        return [inspect(store, mend, partial(report, f"checking {store.name}")) for store in folders]
+        return [inspect(store, hint, partial(report, f"checking {store.name}")) for store in folders]
 
     found = with_bars(check)
     if as_json:
         print_json([{**vars(state), "folder": str(state.folder), "whole": state.whole} for state in found])
     else:
-        print_table([_row(state, mend) for state in found])
+        print_table([_row(state, hint) for state in found])
         out.print(f"{len(found)} stores in {place}", highlight=False, soft_wrap=True)
-    if any(state.problem or state.damaged for state in found) and not mend:
+    if any(state.problem or state.damaged for state in found) and not hint:
         raise typer.Exit(1)
 
 
-def _row(state: StoreState, mended: bool) -> dict[str, str]:
+def _row(state: StoreState, hinted: bool) -> dict[str, str]:
     parts = [state.problem] if state.problem else []
-    parts += [f"{len(state.damaged)} pictures damaged"] if state.damaged else []
-    if state.finished < state.pictures and not state.problem:
-        parts.append(f"unfinished: {state.finished} of {state.pictures} pictures")
+    parts += [f"{len(state.damaged)} images damaged"] if state.damaged else []
+    if state.finished < state.images and not state.problem:
+        parts.append(f"unfinished: {state.finished} of {state.images} images")
     says = "; ".join(parts) or "whole"
-    if mended and (state.damaged or state.problem):
+    if hinted and (state.damaged or state.problem):
         says += " (dropped)"
     return {
         "store": str(state.folder),
         "features of": state.backbone,
-        "pictures": f"{state.pictures:,}",
+        "images": f"{state.images:,}",
         "GB": f"{state.nbytes / 1e9:,.2f}",
         "state": says,
     }

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @with_run_options
 def train(
     dataset: Annotated[
-        str, typer.Argument(help="Folder with pictures and a class table, or `fieldguide`.", show_default=False)
+        str, typer.Argument(help="Folder with images and a class table, or `fieldguide`.", show_default=False)
     ],
     method: Annotated[str, typer.Option("--method", "-m", help="See `unseen list methods`.")] = "msdnpp",
     output: Annotated[
@@ -60,7 +60,7 @@ def train(
         float | None,
         typer.Option(
             min=0,
-            help="GB of regions or pictures to keep in memory, on a GPU in its own [default: half of what is free].",
+            help="GB of regions or images to keep in memory, on a GPU in its own [default: half of what is free].",
         ),
     ] = None,
     graph: Annotated[
@@ -70,7 +70,7 @@ def train(
     *,
     options: RunOptions,
 ) -> None:
-    """Train and test on a folder of pictures; repeat the command to resume.
+    """Train and test on a folder of images; repeat the command to resume.
 
     Examples: `unseen train my-folder`, `unseen train fieldguide --method msdn --seeds 5 --protocol both`
     """
@@ -114,7 +114,7 @@ def train(
         out.print(f"report:  {page}", highlight=False, soft_wrap=True)
     out.print(f"run:     {run.folder}", highlight=False, soft_wrap=True)
     if not config.backbone.imported:
-        out.print(f"predict: unseen predict {run.folder} PICTURES", highlight=False, soft_wrap=True)
+        out.print(f"predict: unseen predict {run.folder} IMAGES", highlight=False, soft_wrap=True)
 
 
 def _kind_of_device(device: str, folder: Path) -> str:
@@ -138,10 +138,10 @@ def _tell_plan(folder: Path) -> Callable[[Plan], None]:
         size = "" if spec.imported else f" at {spec.resolved().image_size} px"
         with suppress(UnseenError):
             if Run(folder).manifest["data"]["fingerprint"] != data["fingerprint"]:
-                _note("the pictures or the table have changed since the last training; this one takes its place")
+                _note("the images or the table have changed since the last training; this one takes its place")
         lines = [
             f"{data['name']}: {data['classes_seen']} seen and {data['classes_unseen']} unseen classes, "
-            f"{data['attributes']} attributes, {data['trainval']} pictures to train on, "
+            f"{data['attributes']} attributes, {data['trainval']} images to train on, "
             f"{data['test_seen']} + {data['test_unseen']} to test on",
             f"{plan.config.method} ({plan.preset}) on {spec.name}{size}, "
             f"{' and '.join(plan.config.protocols)} protocol, into {folder}",
@@ -171,9 +171,9 @@ def print_legend(run: Run) -> None:
 
     manifest = run.manifest
     out.print(
-        f"T1: unseen pictures among the {manifest['data']['classes_unseen']} unseen classes (chance "
-        f"{percent(chance(run))}). U, S: unseen and seen pictures among all classes; H their harmonic mean. "
-        "± spread over seeds, [ ] 95% interval over pictures. "
+        f"T1: unseen images among the {manifest['data']['classes_unseen']} unseen classes (chance "
+        f"{percent(chance(run))}). U, S: unseen and seen images among all classes; H their harmonic mean. "
+        "± spread over seeds, [ ] 95% interval over images. "
         + ("paper: epoch chosen on the test set." if "paper" in run.config.protocols else ""),
         highlight=False,
         style="dim",
@@ -224,7 +224,7 @@ def evaluate(
                 {
                     "class": row["class"],
                     "": "seen" if row["seen"] else "unseen",
-                    "pictures": str(row["pictures"]),
+                    "images": str(row["images"]),
                     "among all": percent(row["among_all"]),
                     "among unseen": percent(row["among_unseen"]),
                 }
@@ -240,7 +240,7 @@ def demo(
     device: DeviceOption = "auto",
     as_json: JsonFlag = False,
 ) -> None:
-    """Draw the built-in birds, train on them, test, and write a report with pictures: the whole way in minutes."""
+    """Draw the built-in birds, train on them, test, and write a report with images: the whole way in minutes."""
     from unseen.report.page import write_report
     from unseen.report.tables import result_rows
     from unseen.training.config import RunConfig
@@ -264,4 +264,4 @@ def demo(
     print_table(result_rows(runs))
     print_legend(runs[-1])
     out.print(f"\nLook at the report:  {page.resolve()}", highlight=False, soft_wrap=True)
-    out.print(f"Try a picture:       unseen predict {runs[-1].folder} PICTURE", highlight=False, soft_wrap=True)
+    out.print(f"Try an image:       unseen predict {runs[-1].folder} IMAGE", highlight=False, soft_wrap=True)

@@ -57,16 +57,16 @@ def vectors(
     target = output or target
     if not dry_run:
         if target is None:
-            raise UnseenError("no place to write to", where=names, mend="give --output")
+            raise UnseenError("no place to write to", where=names, hint="give --output")
         if target.suffix != ".npy":
-            raise UnseenError("not a .npy file", where=target, mend="give --output NAME.npy")
+            raise UnseenError("not a .npy file", where=target, hint="give --output NAME.npy")
         if target.exists() and not force:
-            raise UnseenError("is there already", where=target, mend="give --force to replace it, or --output")
+            raise UnseenError("is there already", where=target, hint="give --force to replace it, or --output")
     others = pairs(instead or [], "--instead")
     used = {word for name in attributes for word in attribute_words(name)}
     for word in others:
         if word not in used:
-            raise UnseenError(f'no attribute has the word "{word}"', where="--instead", mend="spell it as the names do")
+            raise UnseenError(f'no attribute has the word "{word}"', where="--instead", hint="spell it as the names do")
     made = with_bars(lambda bars: make_vectors(attributes, source, combine=combine, instead=others, report=bars))
     if made.empty and not (allow_missing or dry_run):
         _say_lacking(made.lacking)
@@ -74,7 +74,7 @@ def vectors(
             f'no word of "{made.empty[0]}" is known'
             + (f" (and of {len(made.empty) - 1} more attributes)" if len(made.empty) > 1 else ""),
             where=source,
-            mend=f"give --instead {next(iter(made.lacking))}='OTHER WORDS', a larger file, or --allow-missing",
+            hint=f"give --instead {next(iter(made.lacking))}='OTHER WORDS', a larger file, or --allow-missing",
         )
     written = None if dry_run or target is None else write_vectors(target, made)
     summary = {
@@ -105,7 +105,7 @@ def _attributes(names: str, cache: Path | None) -> tuple[tuple[str, ...], Path |
         return read_names(Path(names)), None
     attributes = load_dataset(names, cache=cache).table.attributes.names
     if all(name.isdigit() for name in attributes):
-        raise UnseenError("its attributes have no names", where=names, mend="train with --vectors random")
+        raise UnseenError("its attributes have no names", where=names, hint="train with --vectors random")
     return attributes, Path(names) / "attribute_vectors.npy" if Path(names).is_dir() else None
 
 

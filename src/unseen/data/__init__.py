@@ -1,1 +1,1 @@
-"""Pictures, classes and regions on disk."""
+"""Images, classes and regions on disk."""

@@ -29,7 +29,7 @@ def load_dataset(name: Path | str, *, cache: Path | str | None = None, report: R
         report: progress of drawing.
 
     Raises:
-        DataError: one line naming file, row and mend, on the first inconsistency.
+        DataError: one line naming file, row and hint, on the first inconsistency.
     """
     if str(name) != FIELDGUIDE:
         return load_folder(name)

@@ -1,4 +1,4 @@
-"""All that is wrong or doubtful in a dataset folder, found at once, with the place and the mend of each."""
+"""All that is wrong or doubtful in a dataset folder, found at once, with the place and the hint of each."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from PIL import Image
 
 from unseen.classes.spreadsheets.columns import Encoding
 from unseen.classes.spreadsheets.tables import fold, place, to_numbers
-from unseen.data.folder import Classes, Pictures, find_files, misfits, read_classes, read_pictures, settle
+from unseen.data.folder import Classes, Listing, find_files, misfits, read_classes, read_images, settle
 from unseen.errors import DataError
 from unseen.formats.xlsa17 import SPLITS
-from unseen.ground.images import eight_bit, is_elongated, opened_picture
+from unseen.ground.images import eight_bit, is_elongated, opened_image
 from unseen.ground.progress import Report, silent
 
 FEW = 5
-"""Seen classes with fewer pictures are warned of."""
+"""Seen classes with fewer images are warned of."""
 TINY = 64
-"""Pictures with a shorter side in pixels are warned of."""
+"""Images with a shorter side in pixels are warned of."""
 IMBALANCE = 20
 HARDLY = 0.05
 """Share of an attribute's range below which classes hardly differ in it, as where a blank was filled in."""
 ALIKE = 0.975
-"""Correlation of two thumbnails from which on pictures count as near copies.
+"""Correlation of two thumbnails from which on images count as near copies.
 
 Saving again, halving and brightening stay above it. Of 2,889 photographs of CUB three pairs reach it, each of one bird
 on one occasion; of 2,400 drawn birds none.
@@ -64,11 +64,11 @@ class Finding:
     kind: str
     where: str
     what: str
-    mend: str = ""
+    hint: str = ""
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{text} — {self.mend}" if self.mend else text
+        return f"{text} — {self.hint}" if self.hint else text
 
 
 @dataclass
@@ -79,14 +79,14 @@ class CheckResult:
         folder: the dataset folder.
         findings: by kind, in the order of checking.
         classes: table, seen and unseen names; empty while there is no readable table.
-        pictures: pictures by split, and of each seen class.
+        images: images by split, and of each seen class.
         encoding: how the columns were understood.
     """
 
     folder: Path
     findings: list[Finding] = field(default_factory=list)
     classes: dict[str, Any] = field(default_factory=dict)
-    pictures: dict[str, Any] = field(default_factory=dict)
+    images: dict[str, Any] = field(default_factory=dict)
     encoding: Encoding | None = None
 
     def of(self, level: str) -> list[Finding]:
@@ -104,16 +104,16 @@ class CheckResult:
             "folder": str(self.folder),
             "ready": self.ready,
             "classes": self.classes,
-            "pictures": self.pictures,
+            "images": self.images,
             "columns": {} if self.encoding is None else {c.name: c.describe() for c in self.encoding.columns},
             "findings": [asdict(finding) for finding in self.findings],
         }
 
 
 def check_folder(folder: Path | str, *, workers: int | None = None, report: Report = silent) -> CheckResult:
-    """Check a dataset folder whole: tables, pictures, what the attributes can tell apart, and likely leaks.
+    """Check a dataset folder whole: tables, images, what the attributes can tell apart, and likely leaks.
 
-    Every picture is decoded. Memory grows by about 3 kB a picture.
+    Every image is decoded. Memory grows by about 3 kB an image.
 
     Args:
         folder: as :func:`unseen.data.folder.load_folder` takes it.
@@ -127,34 +127,34 @@ def check_folder(folder: Path | str, *, workers: int | None = None, report: Repo
     if classes is None:
         images = root / "images"
         files = tuple(find_files(images)[0]) if images.is_dir() else ()
-        loose = Pictures(images, None, files, np.zeros(len(files), np.int64), None)
-        _check_pictures(say, loose, _scan(loose, workers or os.cpu_count() or 1, report))
+        loose = Listing(images, None, files, np.zeros(len(files), np.int64), None)
+        _check_images(say, loose, _scan(loose, workers or os.cpu_count() or 1, report))
         return result
-    pictures = read_pictures(root, classes.names, say.errors, classes.path)
+    listing = read_images(root, classes.names, say.errors, classes.path)
     result.encoding = classes.encoding
-    for note in (*classes.notes, *(pictures.notes if pictures else ())):
+    for note in (*classes.notes, *(listing.notes if listing else ())):
         say("note", "reading the tables", root, note)
-    if pictures is None:
+    if listing is None:
         result.classes = {"table": classes.path.name, "seen": [], "unseen": list(classes.names)}
         _check_table(say, classes, np.zeros(len(classes.names), dtype=bool))
         return result
-    say.errors(misfits(root, classes, pictures))
-    seen, split = settle(classes, pictures)
-    counts = np.bincount(pictures.labels, minlength=len(classes.names))
+    say.errors(misfits(root, classes, listing))
+    seen, split = settle(classes, listing)
+    counts = np.bincount(listing.labels, minlength=len(classes.names))
     result.classes = {
         "table": classes.path.name,
         "seen": [n for n, s in zip(classes.names, seen, strict=True) if s],
         "unseen": [n for n, s in zip(classes.names, seen, strict=True) if not s],
     }
-    result.pictures = {name: int((split == name).sum()) for name in SPLITS}
-    result.pictures["by"] = pictures.path.name if pictures.path else "folders"
-    result.pictures["of each class"] = {n: int(c) for n, c in zip(classes.names, counts, strict=True) if c}
-    _check_counts(say, classes, seen, pictures.labels[split == "trainval"])
+    result.images = {name: int((split == name).sum()) for name in SPLITS}
+    result.images["by"] = listing.path.name if listing.path else "folders"
+    result.images["of each class"] = {n: int(c) for n, c in zip(classes.names, counts, strict=True) if c}
+    _check_counts(say, classes, seen, listing.labels[split == "trainval"])
     _check_table(say, classes, seen)
-    _check_others(say, pictures)
-    scans = _scan(pictures, workers or os.cpu_count() or 1, report)
-    _check_pictures(say, pictures, scans)
-    _check_copies(say, classes, pictures, split, scans, report)
+    _check_others(say, listing)
+    scans = _scan(listing, workers or os.cpu_count() or 1, report)
+    _check_images(say, listing, scans)
+    _check_copies(say, classes, listing, split, scans, report)
     return result
 
 
@@ -164,13 +164,13 @@ class _Speaker:
     def __init__(self, result: CheckResult) -> None:
         self._result, self._root = result, result.folder
 
-    def __call__(self, level: str, kind: str, where: object, what: str, mend: str = "") -> None:
-        self._result.findings.append(Finding(level, kind, self._short(where), what, mend))
+    def __call__(self, level: str, kind: str, where: object, what: str, hint: str = "") -> None:
+        self._result.findings.append(Finding(level, kind, self._short(where), what, hint))
 
     def errors(self, errors: Sequence[DataError]) -> None:
         """Add what would stop training."""
         for error in errors:
-            self("error", "what stops training", error.where or self._root, error.problem, error.mend or "")
+            self("error", "what stops training", error.where or self._root, error.problem, error.hint or "")
 
     def _short(self, where: object) -> str:
         return str(where).removeprefix(str(self._root)).removeprefix(os.sep)
@@ -180,31 +180,31 @@ class _Speaker:
 
 
 def _check_counts(say: _Speaker, classes: Classes, seen: np.ndarray, trained: np.ndarray) -> None:
-    """Classes with too few pictures, and very uneven ones."""
+    """Classes with too few images, and very uneven ones."""
     counts = np.bincount(trained, minlength=len(seen))
     for c in np.flatnonzero(seen & (counts < FEW) & (counts > 0)):
-        some = "1 picture" if counts[c] == 1 else f"{counts[c]} pictures"
+        some = "1 image" if counts[c] == 1 else f"{counts[c]} images"
         what = f"only {some} to train on"
         say(
             "warning",
-            "classes with few pictures",
+            "classes with few images",
             f'class "{classes.names[c]}"',
             what,
-            "add pictures; 20 and more is good",
+            "add images; 20 and more is good",
         )
     have = counts[seen & (counts > 0)]
     if len(have) and have.max() > IMBALANCE * have.min():
         most, least = (classes.names[int(np.flatnonzero(seen & (counts == n))[0])] for n in (have.max(), have.min()))
-        what = f'"{most}" has {have.max()} pictures to train on, "{least}" {have.min()}'
-        say("warning", "uneven classes", classes.path, what, "add pictures of the rare ones")
+        what = f'"{most}" has {have.max()} images to train on, "{least}" {have.min()}'
+        say("warning", "uneven classes", classes.path, what, "add images of the rare ones")
     if seen.all():
-        what = "every class has pictures; there is none to be recognised from its attributes alone"
+        what = "every class has images; there is none to be recognised from its attributes alone"
         say(
             "warning",
             "no unseen classes",
             classes.path,
             what,
-            "add rows for classes without pictures, or add them later",
+            "add rows for classes without images, or add them later",
         )
 
 
@@ -227,16 +227,16 @@ def _check_table(say: _Speaker, classes: Classes, seen: np.ndarray) -> None:
     if seen.any():
         constant = varies & (np.ptp(values[seen], axis=0) <= HARDLY * np.ptp(values, axis=0))
         for k in np.flatnonzero(constant & once):
-            what = "the same in every class with pictures, so that it cannot be learned"
-            mend = "add pictures of a class that differs in it"
-            say("warning", "attributes that cannot be learned", f'attribute "{names[k]}"', what, mend)
+            what = "the same in every class with images, so that it cannot be learned"
+            hint = "add images of a class that differs in it"
+            say("warning", "attributes that cannot be learned", f'attribute "{names[k]}"', what, hint)
         has = values == high
         flag = (has | (values == low)).all(axis=0)
         for k in np.flatnonzero(flag & varies & ~constant & (has[seen].sum(axis=0) == 1) & (seen.sum() > 3)):
             c = int(np.flatnonzero(seen & has[:, k])[0])
-            what = f'of the classes with pictures only "{classes.names[c]}" has it'
-            mend = "with one example it can hardly be told from that class's other attributes"
-            say("warning", "attributes of one class", f'attribute "{names[k]}"', what, mend)
+            what = f'of the classes with images only "{classes.names[c]}" has it'
+            hint = "with one example it can hardly be told from that class's other attributes"
+            say("warning", "attributes of one class", f'attribute "{names[k]}"', what, hint)
     _check_equal_columns(say, classes, varies & once)
     _check_twins(say, classes, low, high)
     _check_names(say, classes)
@@ -288,12 +288,12 @@ def _check_twins(say: _Speaker, classes: Classes, low: np.ndarray, high: np.ndar
             if same[offset] or not counts[offset].any():
                 exactly = "the same attributes" if same[offset] else "nearly the same attributes"
                 what, kind = f"{exactly}: they cannot be told apart", "classes that cannot be told apart"
-                mend = "add an attribute in which they differ"
+                hint = "add an attribute in which they differ"
             else:
                 group = groups[int(np.flatnonzero(counts[offset])[0])]
                 what, kind = f'they differ in "{group}" alone', "classes that hardly differ"
-                mend = "add further attributes in which they differ"
-            say("warning", kind, where, what, mend)
+                hint = "add further attributes in which they differ"
+            say("warning", kind, where, what, hint)
 
 
 def _check_names(say: _Speaker, classes: Classes) -> None:
@@ -306,8 +306,8 @@ def _check_names(say: _Speaker, classes: Classes) -> None:
     for (i, a), (j, b) in _alike(folded):
         where = place(classes.path, j, "class")
         what = f'"{classes.names[j]}" is spelt nearly like "{classes.names[i]}" in row {i + 2}'
-        mend = "rename or remove one" if a == b else "if they are one class, keep one row"
-        say("warning", "class names nearly alike", where, what, mend)
+        hint = "rename or remove one" if a == b else "if they are one class, keep one row"
+        say("warning", "class names nearly alike", where, what, hint)
 
 
 def _alike(words: Sequence[str], most: int = 400) -> Iterable[tuple[tuple[int, str], tuple[int, str]]]:
@@ -345,8 +345,8 @@ def _check_cells(say: _Speaker, classes: Classes, frame: pd.DataFrame, encoding:
             say("warning", "mostly blank", where, what, "fill in more, or remove the column")
         cells = to_numbers(frame[column.name])
         if column.kind in ("number", "as is") and len(cells) > 3 and (np.diff(cells) == 1).all():
-            mend = 'if it is a number of the row, remove it or give it the scale "ignore"'
-            say("warning", "columns that count rows", where, "it counts the rows", mend)
+            hint = 'if it is a number of the row, remove it or give it the scale "ignore"'
+            say("warning", "columns that count rows", where, "it counts the rows", hint)
         if column.kind == "categories":
             used = Counter(
                 fold(p) for cell in frame[column.name] for p in cell.replace("|", ";").replace(",", ";").split(";")
@@ -365,67 +365,67 @@ def _check_cells(say: _Speaker, classes: Classes, frame: pd.DataFrame, encoding:
         for row in np.flatnonzero(2 * blank > len(used_columns)):
             if blank.iloc[row] < len(used_columns):
                 what = f"{blank.iloc[row]} of {len(used_columns)} attributes are blank"
-                mend = "fill in more: a class is known by them alone"
-                say("warning", "mostly blank", place(classes.path, int(row)), what, mend)
+                hint = "fill in more: a class is known by them alone"
+                say("warning", "mostly blank", place(classes.path, int(row)), what, hint)
 
 
-# the pictures
+# the images
 
 
 @dataclass(frozen=True)
 class _Scan:
-    """A picture's content hash, its thumbnail of unit length, and what is to be said of it."""
+    """An image's content hash, its thumbnail of unit length, and what is to be said of it."""
 
     digest: bytes
     thumb: np.ndarray | None
-    found: tuple[tuple[str, str, str, str], ...]  # level, kind, what, mend
+    found: tuple[tuple[str, str, str, str], ...]  # level, kind, what, hint
 
 
-def _scan(pictures: Pictures, workers: int, report: Report) -> list[_Scan]:
+def _scan(listing: Listing, workers: int, report: Report) -> list[_Scan]:
     scans: list[_Scan] = []
     with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(pictures.files), _CHUNK):
-            chunk = pictures.files[start : start + _CHUNK]
-            for scan in pool.map(_scan_one, [pictures.images / file for file in chunk]):
+        for start in range(0, len(listing.files), _CHUNK):
+            chunk = listing.files[start : start + _CHUNK]
+            for scan in pool.map(_scan_one, [listing.images / file for file in chunk]):
                 scans.append(scan)
-                report("looking at pictures", len(scans), len(pictures.files))
+                report("looking at images", len(scans), len(listing.files))
     return scans
 
 
 def _scan_one(path: Path) -> _Scan:
-    broken = "pictures that cannot be read"
-    mend = "replace or remove it"
+    broken = "images that cannot be read"
+    hint = "replace or remove it"
     if path.exists() and not path.is_file():  # opening a pipe would wait for ever
-        return _Scan(b"", None, (("error", broken, "not a file", mend),))
+        return _Scan(b"", None, (("error", broken, "not a file", hint),))
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").digest()
         if path.stat().st_size == 0:
-            return _Scan(digest, None, (("error", broken, "the file is empty", mend),))
+            return _Scan(digest, None, (("error", broken, "the file is empty", hint),))
     except OSError as error:
-        return _Scan(b"", None, (("error", broken, error.strerror or str(error), mend),))
+        return _Scan(b"", None, (("error", broken, error.strerror or str(error), hint),))
     found: list[tuple[str, str, str, str]] = []
     try:
-        with opened_picture(path) as image:
+        with opened_image(path) as image:
             side, kind, mode = min(image.size), image.format or "", image.mode
             if path.suffix.lower() not in _FORMATS.get(kind, {path.suffix.lower()}):
-                found.append(("note", "names that do not fit", f"a {kind} picture called {path.suffix}", ""))
+                found.append(("note", "names that do not fit", f"a {kind} image called {path.suffix}", ""))
             what = f"{image.width} x {image.height} pixels"
             if is_elongated(*image.size):
                 return _Scan(digest, None, (("error", broken, f"{what} is too elongated", "crop it"),))
             if side < TINY:
-                found.append(("warning", "tiny pictures", what, "use a larger one if there is"))
+                found.append(("warning", "tiny images", what, "use a larger one if there is"))
             if mode == "F":
                 raise ValueError("floating-point pixels have no fixed range")
             if mode == "CMYK" or mode.startswith("I"):
                 what = "in CMYK, brought to RGB" if mode == "CMYK" else "16-bit greys, brought to 8 bit"
-                found.append(("note", "converted pictures", what, ""))
+                found.append(("note", "converted images", what, ""))
             thumb = thumbnail(image)
             if (frames := _frames(image)) > 1 and kind != "MPO":
-                found.append(("note", "converted pictures", f"{frames} frames, the first is used", ""))
+                found.append(("note", "converted images", f"{frames} frames, the first is used", ""))
             return _Scan(digest, thumb, tuple(found))
     except DataError as error:
-        return _Scan(digest, None, (("error", broken, error.problem, error.mend or mend),))
+        return _Scan(digest, None, (("error", broken, error.problem, error.hint or hint),))
 
 
 def _frames(image: Image.Image) -> int:
@@ -437,9 +437,9 @@ def _frames(image: Image.Image) -> int:
 
 
 def thumbnail(image: Image.Image) -> np.ndarray | None:
-    """The picture as a float16 vector of unit length whose product with another's is their correlation.
+    """The image as a float16 vector of unit length whose product with another's is their correlation.
 
-    Decodes it whole. ``None`` for a picture without contrast, which would be like any other of the kind.
+    Decodes it whole. ``None`` for an image without contrast, which would be like any other of the kind.
     """
     image.draft("RGB", (4 * _THUMB, 4 * _THUMB))  # JPEG is decoded whole, but at an eighth of the size
     if image.mode.startswith("I"):
@@ -451,42 +451,42 @@ def thumbnail(image: Image.Image) -> np.ndarray | None:
     return (vector / norm).astype(np.float16) if norm > 3 * np.sqrt(vector.size) else None
 
 
-def _check_others(say: _Speaker, pictures: Pictures) -> None:
-    """Files beside the pictures that a person may take for pictures."""
-    found, others = find_files(pictures.images)
-    listed = set(pictures.files)
+def _check_others(say: _Speaker, listing: Listing) -> None:
+    """Files beside the images that a person may take for images."""
+    found, others = find_files(listing.images)
+    listed = set(listing.files)
     for file in others:
         if Path(file).suffix.lower() in _NOT_READ and file not in listed:
-            what = f"{Path(file).suffix} pictures are not read"
-            say("warning", "files that are not read", pictures.images / file, what, "export it as JPEG or PNG")
-    if pictures.path is not None:
+            what = f"{Path(file).suffix} images are not read"
+            say("warning", "files that are not read", listing.images / file, what, "export it as JPEG or PNG")
+    if listing.path is not None:
         left = len(found) - len(set(found) & listed)
         if left:
-            say("note", "files that are not read", pictures.images, f"{left} pictures are not in {pictures.path.name}")
+            say("note", "files that are not read", listing.images, f"{left} images are not in {listing.path.name}")
 
 
-def _check_pictures(say: _Speaker, pictures: Pictures, scans: list[_Scan]) -> None:
-    for file, scan in zip(pictures.files, scans, strict=True):
-        for level, kind, what, mend in scan.found:
-            say(level, kind, pictures.images / file, what, mend)
+def _check_images(say: _Speaker, listing: Listing, scans: list[_Scan]) -> None:
+    for file, scan in zip(listing.files, scans, strict=True):
+        for level, kind, what, hint in scan.found:
+            say(level, kind, listing.images / file, what, hint)
 
 
 def _check_copies(
-    say: _Speaker, classes: Classes, pictures: Pictures, split: np.ndarray, scans: list[_Scan], report: Report
+    say: _Speaker, classes: Classes, listing: Listing, split: np.ndarray, scans: list[_Scan], report: Report
 ) -> None:
-    """Pictures that are there twice, exactly or nearly; worst those with two classes, and in training and test."""
+    """Images that are there twice, exactly or nearly; worst those with two classes, and in training and test."""
     groups: dict[bytes, list[int]] = defaultdict(list)
     for i, scan in enumerate(scans):
         if scan.digest and not any(level == "error" for level, *_ in scan.found):
             groups[scan.digest].append(i)
     for copies in groups.values():
         for other in copies[1:]:
-            _say_copy(say, classes, pictures, split, other, copies[0], exact=True)
+            _say_copy(say, classes, listing, split, other, copies[0], exact=True)
     firsts = [copies[0] for copies in groups.values() if scans[copies[0]].thumb is not None]
     if len(firsts) < 2:
         return
     thumbs = np.stack([scans[i].thumb for i in firsts]).astype(np.float32)  # type: ignore[misc]
-    labels, tested = pictures.labels[firsts], split[firsts] != "trainval"
+    labels, tested = listing.labels[firsts], split[firsts] != "trainval"
     pairs: dict[tuple[int, int], None] = {}
     alike = 0
     for start in range(0, len(firsts), _BLOCK):
@@ -500,29 +500,29 @@ def _check_copies(
             for row in np.flatnonzero(best.max(axis=1) > ALIKE):
                 a, b = int(rows[row]), int(nearest[row])
                 pairs.setdefault((min(a, b), max(a, b)))
-        report("comparing pictures", len(rows) + start, len(firsts))
+        report("comparing images", len(rows) + start, len(firsts))
     if alike > 0.2 * len(firsts):
-        what = f"{alike} of {len(firsts)} pictures look nearly like another"
-        mend = "a fixed camera? Then keep pictures of one occasion in one split"
-        say("warning", "pictures nearly alike", pictures.images, what, mend)
+        what = f"{alike} of {len(firsts)} images look nearly like another"
+        hint = "a fixed camera? Then keep images of one occasion in one split"
+        say("warning", "images nearly alike", listing.images, what, hint)
     for a, b in pairs:
         if alike > 0.2 * len(firsts) and labels[a] == labels[b] and tested[a] == tested[b]:
             continue  # said above, in one line
-        _say_copy(say, classes, pictures, split, firsts[b], firsts[a], exact=False)
+        _say_copy(say, classes, listing, split, firsts[b], firsts[a], exact=False)
 
 
 def _say_copy(
-    say: _Speaker, classes: Classes, pictures: Pictures, split: np.ndarray, this: int, first: int, *, exact: bool
+    say: _Speaker, classes: Classes, listing: Listing, split: np.ndarray, this: int, first: int, *, exact: bool
 ) -> None:
-    """Say that a picture is a copy of an earlier one, and what that does."""
-    where = pictures.images / pictures.files[this]
-    kind, what = ("a copy", "a copy of") if exact else ("nearly a copy", "nearly the same picture as")
-    what = f'{what} "{pictures.files[first]}"'
-    if pictures.labels[this] != pictures.labels[first]:
-        a, b = (classes.names[pictures.labels[i]] for i in (first, this))
+    """Say that an image is a copy of an earlier one, and what that does."""
+    where = listing.images / listing.files[this]
+    kind, what = ("a copy", "a copy of") if exact else ("nearly a copy", "nearly the same image as")
+    what = f'{what} "{listing.files[first]}"'
+    if listing.labels[this] != listing.labels[first]:
+        a, b = (classes.names[listing.labels[i]] for i in (first, this))
         say("warning", f"{kind} with another class", where, f'{what}: is it "{a}" or "{b}"?', "keep the right one")
     elif (split[this] == "trainval") != (split[first] == "trainval"):
-        mend = "keep one; the test would be too easy" if exact else "keep one, or put both in one split"
-        say("warning", f"{kind} in training and test (a leak)", where, what, mend)
+        hint = "keep one; the test would be too easy" if exact else "keep one, or put both in one split"
+        say("warning", f"{kind} in training and test (a leak)", where, what, hint)
     else:
         say("warning" if exact else "note", kind, where, what, "keep one" if exact else "")

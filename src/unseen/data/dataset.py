@@ -1,4 +1,4 @@
-"""Pictures, their classes, and who may see which: the data model, checked on loading."""
+"""Images, their classes, and who may see which: the data model, checked on loading."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ def digest(*parts: object) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Pictures with class labels in a Proposed-Split partition.
+    """Images with class labels in a Proposed-Split partition.
 
     Args:
         name: what tables call it.
         images: the folder that ``files`` are relative to.
         table: the classes.
-        files: M picture files.
+        files: M image files.
         labels: int64 ``(M,)``, positions in ``table``.
         split: ``(M,)`` array of ``trainval``, ``test_seen`` or ``test_unseen``.
         attribute_vectors: optional float64 ``(K, D)`` word vector of each attribute.
-        part_positions: optional table file, part, x, y (pixels of the picture) and, where known, visible.
+        part_positions: optional table file, part, x, y (pixels of the image) and, where known, visible.
         warnings: what a reader of its results should know.
         encoding: how the columns of a spreadsheet became the table's attributes, where it was read from one.
 
     Raises:
-        DataError: pictures of unseen classes in training, pictures of seen classes among the unseen, a seen class
-            without training pictures, or shapes that do not fit.
+        DataError: images of unseen classes in training, images of seen classes among the unseen, a seen class
+            without training images, or shapes that do not fit.
     """
 
     name: str
@@ -64,44 +64,44 @@ class Dataset:
     def __post_init__(self) -> None:
         if not (len(self.files) == len(self.labels) == len(self.split)):
             raise DataError(
-                f"{len(self.files)} files, {len(self.labels)} labels, {len(self.split)} splits", mend="one each"
+                f"{len(self.files)} files, {len(self.labels)} labels, {len(self.split)} splits", hint="one each"
             )
         outside = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.table)))
         if len(outside):
             raise DataError(
                 f"label {self.labels[outside[0]]} for {len(self.table)} classes",
                 where=f"images.csv, row {outside[0] + 2} ({self.files[outside[0]]})",
-                mend="labels are positions in the class table",
+                hint="labels are positions in the class table",
             )
         unknown = set(self.split) - set(SPLITS)
         if unknown:
-            raise DataError(f'unknown split "{sorted(unknown)[0]}"', mend=f"one of {', '.join(SPLITS)}")
+            raise DataError(f'unknown split "{sorted(unknown)[0]}"', hint=f"one of {', '.join(SPLITS)}")
         for error in contradictions(self.table.names, self.table.seen, self.files, self.labels, self.split):
             raise error
         if self.attribute_vectors is not None:
             vectors, k = self.attribute_vectors, len(self.table.attributes)
             if vectors.ndim != 2 or len(vectors) != k:
-                raise DataError(f"attribute vectors have shape {vectors.shape}", mend=f"one row for each of {k} names")
+                raise DataError(f"attribute vectors have shape {vectors.shape}", hint=f"one row for each of {k} names")
             if not np.isfinite(vectors).all():
                 row = int(np.argwhere(~np.isfinite(vectors))[0][0])
-                raise DataError(f'the vector of "{self.table.attributes.names[row]}" is not finite', mend="mend it")
+                raise DataError(f'the vector of "{self.table.attributes.names[row]}" is not finite', hint="hint it")
 
     def indices(self, split: str) -> np.ndarray:
-        """Positions of the pictures of one split."""
+        """Positions of the images of one split."""
         return np.flatnonzero(self.split == split)
 
     def paths(self) -> list[Path]:
-        """Full paths of all pictures."""
+        """Full paths of all images."""
         return [self.images / f for f in self.files]
 
     @property
     def fingerprint(self) -> str:
         """Digest of files, labels, split, class names, seen and validation flags, and attribute values."""
         table = self.table
-        pictures = [(f, int(c), str(s)) for f, c, s in zip(self.files, self.labels, self.split, strict=True)]
+        images = [(f, int(c), str(s)) for f, c, s in zip(self.files, self.labels, self.split, strict=True)]
         names = (json.dumps(table.names), json.dumps(table.attributes.names))
         validation = () if table.validation is None else (table.validation,)
-        return digest(json.dumps(pictures), *names, table.values, table.seen, *validation)
+        return digest(json.dumps(images), *names, table.values, table.seen, *validation)
 
     def describe(self) -> dict[str, int | str]:
         """Counts for tables and reports."""
@@ -118,24 +118,24 @@ class Dataset:
 def contradictions(
     names: Sequence[str], seen: np.ndarray, files: Sequence[str], labels: np.ndarray, split: np.ndarray
 ) -> Iterator[DataError]:
-    """Where pictures, splits and seen flags contradict each other; arguments as in :class:`Dataset`."""
+    """Where images, splits and seen flags contradict each other; arguments as in :class:`Dataset`."""
     for i in map(int, np.flatnonzero(seen[labels] == (split == "test_unseen"))):
         kind = "seen" if seen[labels[i]] else "unseen"
         yield DataError(
-            f'a picture of the {kind} class "{names[labels[i]]}" is in {split[i]}',
+            f'an image of the {kind} class "{names[labels[i]]}" is in {split[i]}',
             where=f"images.csv, row {i + 2} ({files[i]})",
-            mend="put it in test_unseen" if kind == "unseen" else "put it in trainval or test_seen",
+            hint="put it in test_unseen" if kind == "unseen" else "put it in trainval or test_seen",
         )
     trained = np.bincount(labels[split == "trainval"], minlength=len(names)) > 0
     for c in map(int, np.flatnonzero(seen & ~trained)):
         yield DataError(
-            f'the seen class "{names[c]}" has no picture in trainval',
+            f'the seen class "{names[c]}" has no image in trainval',
             where=f"classes.csv, row {c + 2}",
-            mend="add pictures, or mark it unseen",
+            hint="add images, or mark it unseen",
         )
     if seen.sum() < 3:
         yield DataError(
-            f"{int(seen.sum())} seen classes", where='classes.csv, column "seen"', mend="training needs at least 3"
+            f"{int(seen.sum())} seen classes", where='classes.csv, column "seen"', hint="training needs at least 3"
         )
 
 
@@ -146,9 +146,9 @@ class Partition:
     Args:
         classes: classes that exist in this stage, training classes and those held out.
         seen: bool, in the order of ``classes``: those trained on.
-        train: pictures to train on.
-        test_seen: held-out pictures of the training classes.
-        test_unseen: pictures of the held-out classes.
+        train: images to train on.
+        test_seen: held-out images of the training classes.
+        test_unseen: images of the held-out classes.
         source: how it came about, for the result's record.
     """
 
@@ -160,14 +160,14 @@ class Partition:
     source: str
 
     def fingerprint(self, dataset: Dataset) -> str:
-        """Digest of the classes and pictures of each role, by name."""
+        """Digest of the classes and images of each role, by name."""
         names = [dataset.table.names[c] for c in self.classes]
         roles = [[dataset.files[i] for i in part] for part in (self.train, self.test_seen, self.test_unseen)]
         return digest(json.dumps(names), self.seen, json.dumps(roles))
 
 
 def final_partition(dataset: Dataset) -> Partition:
-    """Train on all seen classes, test on the test pictures (the Proposed Split, Xian et al., TPAMI 2019)."""
+    """Train on all seen classes, test on the test images (the Proposed Split, Xian et al., TPAMI 2019)."""
     return Partition(
         np.arange(len(dataset.table)),
         dataset.table.seen,
@@ -179,15 +179,15 @@ def final_partition(dataset: Dataset) -> Partition:
 
 
 def validation_partition(dataset: Dataset, seed: int = 0, held_out: float = 0.2) -> Partition:
-    """Hold out validation classes, and pictures of the others, from ``trainval`` alone.
+    """Hold out validation classes, and images of the others, from ``trainval`` alone.
 
     Takes the validation classes that the dataset names; where it names none, a seeded draw of as many as there are
     unseen classes, but at most a third of the seen ones (CUB and AWA2 set aside 50 of 150 and 13 of 40).
 
     Args:
         dataset: the data.
-        seed: for the draw of classes and pictures.
-        held_out: share of each remaining class's pictures kept as "test seen", the Proposed Split's share.
+        seed: for the draw of classes and images.
+        held_out: share of each remaining class's images kept as "test seen", the Proposed Split's share.
     """
     table = dataset.table
     rng = np.random.default_rng(seed)
@@ -196,7 +196,7 @@ def validation_partition(dataset: Dataset, seed: int = 0, held_out: float = 0.2)
         held = np.flatnonzero(table.validation)
         source = "given validation classes"
         if len(seen) - len(held) < 2:
-            raise DataError("fewer than 2 seen classes are left beside the validation classes", mend="name fewer")
+            raise DataError("fewer than 2 seen classes are left beside the validation classes", hint="name fewer")
     else:
         count = max(1, min(int((~table.seen).sum()) or len(seen), len(seen) // 3))
         held = np.sort(rng.permutation(seen)[:count])

@@ -1,4 +1,4 @@
-"""Pictures named by files, folders, patterns and lists, one after another."""
+"""Images named by files, folders, patterns and lists, one after another."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ ENDINGS = {
     *(".ppm", ".pgm", ".tga"),
 }
 """What a folder is searched for; a file that is named is taken whatever it is called."""
-COLUMNS = ("picture", "image", "file", "filename", "path")
-"""What the column of pictures in a table may be called."""
+COLUMNS = ("image", "image", "file", "filename", "path")
+"""What the column of images in a table may be called."""
 STDIN = "-"
 
 
-class FoundPictures:
-    """Pictures in a fixed order, found anew at each iteration; no list of them is held.
+class FoundImages:
+    """Images in a fixed order, found anew at each iteration; no list of them is held.
 
     Args:
-        sources: files; folders, for the pictures below them, hidden ones apart; patterns such as ``pics/**/*.jpg``, for
+        sources: files; folders, for the images below them, hidden ones apart; patterns such as ``pics/**/*.jpg``, for
             the files they match; ``-`` for paths on standard input, a line each.
         lists: text files with a path a line, or CSV and TSV tables with a column :data:`COLUMNS`. Relative paths are
             looked for in the current folder, then beside the list. A file that is missing is given all the same.
 
     Raises:
-        UnseenError: when iterated: a source that is none of these, a folder without pictures, an unreadable list.
+        UnseenError: when iterated: a source that is none of these, a folder without images, an unreadable list.
     """
 
     def __init__(self, sources: Sequence[Path | str], lists: Sequence[Path] = ()) -> None:
@@ -54,20 +54,20 @@ class FoundPictures:
             yield from (Path(line) for raw in self._stdin if (line := os.fsdecode(raw).strip("\r\n")))
         elif source and os.path.isdir(source):
             empty = True
-            for picture in _below(source):
+            for image in _below(source):
                 empty = False
-                yield picture
+                yield image
             if empty:
-                raise UnseenError("no pictures in this folder", where=path, mend="give pictures, or their folder")
+                raise UnseenError("no images in this folder", where=path, hint="give images, or their folder")
         elif os.path.isfile(source):
             yield path
         elif glob.has_magic(source):
             found = [path for path in sorted(map(Path, glob.iglob(source, recursive=True))) if os.path.isfile(path)]
             if not found:
-                raise UnseenError("no file matches this pattern", where=source, mend="mend the pattern")
+                raise UnseenError("no file matches this pattern", where=source, hint="hint the pattern")
             yield from found
         else:
-            raise UnseenError("no such file", where=path, mend="mend the path")
+            raise UnseenError("no such file", where=path, hint="hint the path")
 
     @cached_property
     def _stdin(self) -> IO[bytes]:
@@ -78,7 +78,7 @@ class FoundPictures:
 
 
 def _below(folder: str) -> Iterator[Path]:
-    """Pictures below a folder, those of a folder inside it where its name comes in order."""
+    """Images below a folder, those of a folder inside it where its name comes in order."""
     with os.scandir(folder) as entries:
         inside = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
     for entry in inside:
@@ -101,14 +101,14 @@ def _listed(path: Path) -> Iterator[Path]:
             rows = csv.DictReader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
             columns = [c for c in rows.fieldnames or () if c.strip().lower() in COLUMNS]
             if not columns:
-                raise DataError("no column of pictures", where=path, mend=f'call it "{COLUMNS[0]}"')
+                raise DataError("no column of images", where=path, hint=f'call it "{COLUMNS[0]}"')
             yield from (found(cell) for row in rows if (cell := (row[columns[0]] or "").strip()))
     except FileNotFoundError:
-        raise DataError("no such file", where=path, mend="mend the path") from None
+        raise DataError("no such file", where=path, hint="hint the path") from None
     except csv.Error as error:
-        raise DataError(str(error), where=path, mend="mend the table") from None
+        raise DataError(str(error), where=path, hint="hint the table") from None
 
 
-def find_pictures(sources: Sequence[Path | str]) -> list[Path]:
-    """All of :class:`FoundPictures`."""
-    return list(FoundPictures(sources))
+def find_images(sources: Sequence[Path | str]) -> list[Path]:
+    """All of :class:`FoundImages`."""
+    return list(FoundImages(sources))

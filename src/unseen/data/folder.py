@@ -1,7 +1,7 @@
-"""A dataset as a folder: pictures, and a spreadsheet of the classes, with optional extras beside them.
+"""A dataset as a folder: images, and a spreadsheet of the classes, with optional extras beside them.
 
 ========================= ====================================================================
-``images/``               the pictures, in a folder a class, or in any with an ``images`` table
+``images/``               the images, in a folder a class, or in any with an ``images`` table
 ``classes``               class, and columns of attributes; optionally seen, validation. Or the
 ``att_splits.mat``        of the Proposed Split, its classes named as in ``images.csv``
 ``images``                optional: file (relative to ``images/``), class, optionally split
@@ -45,12 +45,12 @@ from unseen.errors import DataError
 from unseen.formats.xlsa17 import SPLITS, read_class_table
 
 FEATURES = "features"
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 RESERVED = ("class", "seen", "validation")
 TEST_SHARE = 0.2
-"""Share of a seen class's pictures kept for testing where no table says which: the Proposed Split's."""
+"""Share of a seen class's images kept for testing where no table says which: the Proposed Split's."""
 LEAST_TO_SPLIT = 4
-"""Classes with fewer pictures are trained on whole."""
+"""Classes with fewer images are trained on whole."""
 
 Complain = Callable[[Sequence[DataError]], None]
 
@@ -59,14 +59,14 @@ def stop(errors: Sequence[DataError]) -> None:
     """Raise the first of several errors of one sort, with their number."""
     if errors:
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        raise DataError(errors[0].problem + more, where=errors[0].where, mend=errors[0].mend)
+        raise DataError(errors[0].problem + more, where=errors[0].where, hint=errors[0].hint)
 
 
 @dataclass(frozen=True)
 class Classes:
-    """What a class table says, before the pictures are known.
+    """What a class table says, before the images are known.
 
-    ``seen`` is ``None`` where pictures decide it, ``encoding`` for the field's own files.
+    ``seen`` is ``None`` where images decide it, ``encoding`` for the field's own files.
     """
 
     path: Path
@@ -81,8 +81,8 @@ class Classes:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Which picture shows which class; ``path`` is ``None`` where folders say it, ``split`` where nothing does."""
+class Listing:
+    """Which image shows which class; ``path`` is ``None`` where folders say it, ``split`` where nothing does."""
 
     images: Path
     path: Path | None
@@ -96,68 +96,68 @@ def load_folder(folder: Path | str, name: str | None = None) -> Dataset:
     """Load and check a dataset folder.
 
     Raises:
-        DataError: one line naming file, row and mend, on the first inconsistency.
+        DataError: one line naming file, row and hint, on the first inconsistency.
     """
     root = Path(folder)
-    classes, pictures = read_classes(root, stop), None
+    classes, listing = read_classes(root, stop), None
     if classes is not None:
-        pictures = read_pictures(root, classes.names, stop, classes.path)
+        listing = read_images(root, classes.names, stop, classes.path)
     assert classes is not None
-    assert pictures is not None
-    seen, split = settle(classes, pictures)
+    assert listing is not None
+    seen, split = settle(classes, listing)
     try:
         table = ClassTable(classes.names, classes.attributes, classes.values, seen, classes.validation)
         dataset = Dataset(
             name or root.resolve().name,
-            pictures.images,
+            listing.images,
             table,
-            pictures.files,
-            pictures.labels,
+            listing.files,
+            listing.labels,
             split,
             attribute_vectors=read_vectors(root / "attribute_vectors.npy", table.attributes),
-            part_positions=read_parts(root, set(pictures.files)),
+            part_positions=read_parts(root, set(listing.files)),
             encoding=classes.encoding,
         )
     except DataError as error:
-        raise in_folder(error, root, classes, pictures) from None
+        raise in_folder(error, root, classes, listing) from None
     notes = [f'"{a}" and "{b}" have the same attributes and cannot be told apart' for a, b in table.twins()]
     if dataset.attribute_vectors is not None:
         zero = np.flatnonzero(~dataset.attribute_vectors.any(axis=1))
         notes += [f'the word vector of "{table.attributes.names[k]}" is all zero' for k in zero]
-    return replace(dataset, warnings=(*classes.notes, *pictures.notes, *notes))
+    return replace(dataset, warnings=(*classes.notes, *listing.notes, *notes))
 
 
-def in_folder(error: DataError, root: Path, classes: Classes, pictures: Pictures) -> DataError:
+def in_folder(error: DataError, root: Path, classes: Classes, listing: Listing) -> DataError:
     """An error of the data model, with the tables called as they are here."""
     where = error.where or ""
     if not where.startswith(str(root)):
         where = where.replace("classes.csv", classes.path.name)
-        if pictures.path is not None:
-            where = where.replace("images.csv", pictures.path.name)
+        if listing.path is not None:
+            where = where.replace("images.csv", listing.path.name)
         if classes.seen is None:
             where = where.removesuffix(', column "seen"')
         where = str(root / where)
-    return DataError(error.problem, where=where, mend=error.mend)
+    return DataError(error.problem, where=where, hint=error.hint)
 
 
-def settle(classes: Classes, pictures: Pictures) -> tuple[np.ndarray, np.ndarray]:
-    """Which classes are seen ``(N,)``, and every picture's split ``(M,)``.
+def settle(classes: Classes, listing: Listing) -> tuple[np.ndarray, np.ndarray]:
+    """Which classes are seen ``(N,)``, and every image's split ``(M,)``.
 
-    Where no table says it, classes with pictures are the seen ones, and a seen class keeps a share of its pictures for
-    the test by a hash of each one's name, so that further pictures do not move the others.
+    Where no table says it, classes with images are the seen ones, and a seen class keeps a share of its images for
+    the test by a hash of each one's name, so that further images do not move the others.
     """
-    seen, split = classes.seen, pictures.split
+    seen, split = classes.seen, listing.split
     if seen is None:
-        shown = pictures.labels if split is None else pictures.labels[split != "test_unseen"]
+        shown = listing.labels if split is None else listing.labels[split != "test_unseen"]
         seen = np.bincount(shown, minlength=len(classes.names)) > 0
     if split is None:
-        split = np.full(len(pictures.files), "trainval", dtype=object)
-        for c, count in enumerate(np.bincount(pictures.labels, minlength=len(classes.names))):
-            mine = np.flatnonzero(pictures.labels == c)
+        split = np.full(len(listing.files), "trainval", dtype=object)
+        for c, count in enumerate(np.bincount(listing.labels, minlength=len(classes.names))):
+            mine = np.flatnonzero(listing.labels == c)
             if not seen[c]:
                 split[mine] = "test_unseen"
             elif count >= LEAST_TO_SPLIT:
-                draws = np.array([_draw(pictures.files[i]) for i in mine])
+                draws = np.array([_draw(listing.files[i]) for i in mine])
                 held = draws < TEST_SHARE
                 held[draws.argmax()] = False
                 split[mine[held]] = "test_seen"
@@ -165,7 +165,7 @@ def settle(classes: Classes, pictures: Pictures) -> tuple[np.ndarray, np.ndarray
 
 
 def _draw(file: str) -> float:
-    """A number in [0, 1) of a picture's name alone."""
+    """A number in [0, 1) of an image's name alone."""
     return int.from_bytes(hashlib.sha256(file.encode()).digest()[:8], "big") / 2**64
 
 
@@ -181,8 +181,8 @@ def read_classes(root: Path, complain: Complain) -> Classes | None:
     """
     try:
         if not root.is_dir():
-            mend = "give a folder with images and a table of classes, or make one: unseen init"
-            raise DataError("no such folder", where=root, mend=mend)
+            hint = "give a folder with images and a table of classes, or make one: unseen init"
+            raise DataError("no such folder", where=root, hint=hint)
         path = find_table(root, "classes")
         if path is None and (root / "att_splits.mat").is_file():
             return _published_classes(root)
@@ -190,15 +190,15 @@ def read_classes(root: Path, complain: Complain) -> Classes | None:
         if not path.is_file():
             tables = [p.name for p in sorted(root.iterdir()) if p.suffix.lower() in SUFFIXES]
             rename = f', or call "{tables[0]}" so' if len(tables) == 1 and fold(tables[0][:6]) != "images" else ""
-            mend = f"make it with columns class and attributes: unseen init{rename}"
-            raise DataError("no such file", where=path, mend=mend)
+            hint = f"make it with columns class and attributes: unseen init{rename}"
+            raise DataError("no such file", where=path, hint=hint)
         frame = read_table(path, ["class"], ["seen", "validation"])
         about = _about(root, path)
     except DataError as error:
         complain([error])
         return None
     if not len(frame):
-        complain([DataError("no classes", where=path, mend="one row a class")])
+        complain([DataError("no classes", where=path, hint="one row a class")])
         return None
     complain(repeats(frame, "class", path))
     names = [c for c in frame.columns if c not in RESERVED]
@@ -208,8 +208,8 @@ def read_classes(root: Path, complain: Complain) -> Classes | None:
         complain([e for e, mine in zip(found.errors, of_classes, strict=True) if mine])
         complain([e for e, mine in zip(found.errors, of_classes, strict=True) if not mine])
     if found is None or found.attributes is None:
-        mend = "one column an attribute, after class"
-        complain([DataError("no attribute columns", where=path, mend=mend)])
+        hint = "one column an attribute, after class"
+        complain([DataError("no attribute columns", where=path, hint=hint)])
         return None
     marked = {c: flags(frame, c, path) for c in ("seen", "validation") if c in frame and _ask(frame, c, path, complain)}
     complain(
@@ -217,7 +217,7 @@ def read_classes(root: Path, complain: Complain) -> Classes | None:
             DataError(
                 f'class "{frame["class"].iloc[row]}" has no attribute at all',
                 where=place(path, int(row)),
-                mend="give it at least one",
+                hint="give it at least one",
             )
             for row in np.flatnonzero(~found.values.any(axis=1))
         ]
@@ -228,7 +228,7 @@ def read_classes(root: Path, complain: Complain) -> Classes | None:
                 DataError(
                     f'validation class "{frame["class"].iloc[row]}" is unseen',
                     where=place(path, int(row), "validation"),
-                    mend="validation classes are seen classes",
+                    hint="validation classes are seen classes",
                 )
                 for row in np.flatnonzero(~marked["seen"] & marked["validation"])
             ]
@@ -266,7 +266,7 @@ def _about(root: Path, classes: Path) -> tuple[pd.DataFrame, Path] | None:
             return (frame, sheet) if len(frame) else None
         except DataError as error:
             where = (error.where or "").replace(str(classes), str(sheet))
-            raise DataError(error.problem, where=where, mend=error.mend) from None
+            raise DataError(error.problem, where=where, hint=error.hint) from None
     return None
 
 
@@ -281,16 +281,16 @@ def _images_table(root: Path) -> Path:
     return find_table(root, "images") or root / "images.csv"
 
 
-# pictures
+# images
 
 
-def read_pictures(root: Path, names: Sequence[str], complain: Complain, classes: Path) -> Pictures | None:
-    """The pictures of a folder, by ``images.csv`` or by the folders they are in; ``None`` if there are none.
+def read_images(root: Path, names: Sequence[str], complain: Complain, classes: Path) -> Listing | None:
+    """The images of a folder, by ``images.csv`` or by the folders they are in; ``None`` if there are none.
 
     Args:
         root: the dataset folder.
         names: the classes.
-        complain: told of everything that is wrong; may raise. Pictures in error are left out.
+        complain: told of everything that is wrong; may raise. Images in error are left out.
         classes: the class table's file, for errors.
     """
     images = root / "images" if (root / "images").is_dir() else root
@@ -306,10 +306,10 @@ def read_pictures(root: Path, names: Sequence[str], complain: Complain, classes:
     return _by_folders(images, names, complain, classes, strict=images != root)
 
 
-def _listed(path: Path, images: Path, names: Sequence[str], complain: Complain, classes: Path) -> Pictures | None:
+def _listed(path: Path, images: Path, names: Sequence[str], complain: Complain, classes: Path) -> Listing | None:
     frame = read_table(path, ["file", "class"], ["split"])
     if not len(frame):
-        raise DataError("no pictures", where=path, mend="one row a picture")
+        raise DataError("no images", where=path, hint="one row an image")
     complain(repeats(frame, "file", path))
     labels = frame["class"].map({c: i for i, c in enumerate(names)})
     unknown = np.flatnonzero(labels.isna())
@@ -318,7 +318,7 @@ def _listed(path: Path, images: Path, names: Sequence[str], complain: Complain, 
             DataError(
                 f'class "{frame["class"].iloc[row]}" is not in {classes.name}',
                 where=place(path, int(row), "class"),
-                mend=_spelling(frame["class"].iloc[row], names),
+                hint=_spelling(frame["class"].iloc[row], names),
             )
             for row in unknown
         ]
@@ -330,7 +330,7 @@ def _listed(path: Path, images: Path, names: Sequence[str], complain: Complain, 
             DataError(
                 f'unknown split "{frame["split"].iloc[row]}"',
                 where=place(path, int(row), "split"),
-                mend=f"one of {', '.join(SPLITS)}",
+                hint=f"one of {', '.join(SPLITS)}",
             )
             for row in wrong
         ]
@@ -342,12 +342,12 @@ def _listed(path: Path, images: Path, names: Sequence[str], complain: Complain, 
             (f for f in (slashed, [s.removeprefix("images/") for s in slashed]) if os.path.exists(images / f[0])), files
         )
     bad: Sequence[int] = []
-    if images.is_dir() or not (path.parent / FEATURES).is_dir():  # features may stand for pictures
+    if images.is_dir() or not (path.parent / FEATURES).is_dir():  # features may stand for images
         bad = _check_files(images, files, lambda row: place(path, row, "file"), complain, table=True)
     keep = np.setdiff1d(np.arange(len(frame)), [*unknown, *wrong, *bad])
     if not len(keep):
         return None
-    return Pictures(
+    return Listing(
         images,
         path,
         tuple(files[i] for i in keep),
@@ -358,30 +358,30 @@ def _listed(path: Path, images: Path, names: Sequence[str], complain: Complain, 
 
 def _spelling(name: str, names: Sequence[str]) -> str:
     near = nearest(name, names)
-    return f'did you mean "{near}"? else add the class there' if near else "add the class there, or mend the spelling"
+    return f'did you mean "{near}"? else add the class there' if near else "add the class there, or hint the spelling"
 
 
-def find_files(images: Path) -> tuple[list[str], list[str]]:
-    """Pictures below a folder and other files, relative to it and sorted; hidden ones apart."""
-    pictures: list[str] = []
+def find_files(root: Path) -> tuple[list[str], list[str]]:
+    """Images below a folder and other files, relative to it and sorted; hidden ones apart."""
+    listing: list[str] = []
     others: list[str] = []
     visited = set()
-    for folder, below, files in os.walk(images, followlinks=True):
+    for folder, below, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
         below[:] = sorted(d for d in below if not d.startswith((".", "__MACOSX"))) if real not in visited else []
         if real in visited:
             continue
         visited.add(real)
-        relative = PurePosixPath(Path(folder).relative_to(images).as_posix())
+        relative = PurePosixPath(Path(folder).relative_to(root).as_posix())
         for file in sorted(files):
             if not file.startswith((".", "~")) and file.lower() not in ("thumbs.db", "desktop.ini"):
-                chosen = pictures if Path(file).suffix.lower() in PICTURES else others
+                chosen = listing if Path(file).suffix.lower() in IMAGES else others
                 chosen.append(str(relative / file))
-    return sorted(pictures), sorted(others)
+    return sorted(listing), sorted(others)
 
 
-def _by_folders(images: Path, names: Sequence[str], complain: Complain, classes: Path, strict: bool) -> Pictures | None:
-    """Pictures by the first folder on their way that is called like a class.
+def _by_folders(images: Path, names: Sequence[str], complain: Complain, classes: Path, strict: bool) -> Listing | None:
+    """Images by the first folder on their way that is called like a class.
 
     Where there is no ``images/``, ``strict`` is false: folders of no class are then left alone.
     """
@@ -412,20 +412,20 @@ def _by_folders(images: Path, names: Sequence[str], complain: Complain, classes:
         complain(
             [
                 DataError(
-                    f"its pictures are of no class in {classes.name}" if folder else "pictures in no class's folder",
+                    f"its images are of no class in {classes.name}" if folder else "images in no class's folder",
                     where=images / folder,
-                    mend=_spelling(folder, names) if folder else "move them into their classes' folders",
+                    hint=_spelling(folder, names) if folder else "move them into their classes' folders",
                 )
                 for folder in strangers
             ]
         )
     if not files:
-        mend = f"put the pictures of {names[0]} into {images / names[0]}, and so on"
-        complain([DataError("no pictures in folders called like classes", where=images, mend=mend)])
+        hint = f"put the images of {names[0]} into {images / names[0]}, and so on"
+        complain([DataError("no images in folders called like classes", where=images, hint=hint)])
         return None
     bad = set(_check_files(images, files, lambda row: str(images / files[row]), complain, table=False))
     keep = [i for i in range(len(files)) if i not in bad]
-    return Pictures(
+    return Listing(
         images, None, tuple(files[i] for i in keep), np.array([labels[i] for i in keep], np.int64), None, tuple(notes)
     )
 
@@ -439,7 +439,7 @@ def _check_files(
     unnamed = [row for row, file in enumerate(files) if not file.isascii() and _not_utf8(file)]
     complain(
         [
-            DataError(f'the name "{files[row]}" is not UTF-8', where=where(row), mend="rename the picture")
+            DataError(f'the name "{files[row]}" is not UTF-8', where=where(row), hint="rename the image")
             for row in unnamed
         ]
     )
@@ -452,17 +452,17 @@ def _check_files(
             missing.append(row)
             continue
         if not target.is_relative_to(folder):
-            complain([DataError(f'"{file}" lies outside {images}', where=where(row), mend="move it inside")])
+            complain([DataError(f'"{file}" lies outside {images}', where=where(row), hint="move it inside")])
             refused.append(row)
         elif first.setdefault(target, row) != row:
             other = f"row {first[target] + 2}" if table else f'"{files[first[target]]}"'
-            complain([DataError(f'"{file}" is the picture of {other}', where=where(row), mend="keep one")])
+            complain([DataError(f'"{file}" is the image of {other}', where=where(row), hint="keep one")])
             refused.append(row)
         elif not exists:
             missing.append(row)
     complain(
         [
-            DataError(f'no picture "{files[row]}" in {images}', where=where(row), mend="add it or remove the row")
+            DataError(f'no image "{files[row]}" in {images}', where=where(row), hint="add it or remove the row")
             for row in missing
         ]
     )
@@ -489,20 +489,20 @@ def read_vectors(path: Path, attributes: Attributes) -> np.ndarray | None:
         with path.open("rb") as file:
             vectors = np.lib.format.read_array(file, allow_pickle=False)
     except Exception as error:  # a damaged header raises nearly anything
-        raise DataError(f"not a plain numpy array ({error})", where=path, mend="numpy.save a K x D array") from None
+        raise DataError(f"not a plain numpy array ({error})", where=path, hint="numpy.save a K x D array") from None
     k = len(attributes)
     if vectors.ndim != 2 or len(vectors) != k or not vectors.size or vectors.dtype.kind not in "fiu":
-        raise DataError(f"{vectors.dtype} array of shape {vectors.shape}", where=path, mend=f"make it {k} x D numbers")
+        raise DataError(f"{vectors.dtype} array of shape {vectors.shape}", where=path, hint=f"make it {k} x D numbers")
     bad = np.argwhere(~np.isfinite(vectors))
     if len(bad):
         row = int(bad[0][0])
         name = attributes.names[row]
-        raise DataError("a number is not finite", where=f'{path}, row {row} ("{name}")', mend="mend the vector")
+        raise DataError("a number is not finite", where=f'{path}, row {row} ("{name}")', hint="hint the vector")
     return vectors.astype(np.float64)
 
 
 def read_parts(root: Path, files: set[str]) -> pd.DataFrame | None:
-    """``parts.csv``, checked against the pictures; ``None`` where there is none."""
+    """``parts.csv``, checked against the images; ``None`` where there is none."""
     path = find_table(root, "parts")
     if path is None:
         return None
@@ -511,23 +511,23 @@ def read_parts(root: Path, files: set[str]) -> pd.DataFrame | None:
     if len(unknown):
         row = int(unknown[0])
         raise DataError(
-            f'"{frame["file"].iloc[row]}" is not in images.csv', where=place(path, row, "file"), mend="remove the row"
+            f'"{frame["file"].iloc[row]}" is not in images.csv', where=place(path, row, "file"), hint="remove the row"
         )
     frame[["x", "y"]] = numbers(frame, ["x", "y"], path)
     frame["visible"] = flags(frame, "visible", path) if "visible" in frame else True
     return frame
 
 
-def misfits(root: Path, classes: Classes, pictures: Pictures) -> list[DataError]:
+def misfits(root: Path, classes: Classes, listing: Listing) -> list[DataError]:
     """Everything that would stop :func:`load_folder` once its tables are read."""
-    seen, split = settle(classes, pictures)
+    seen, split = settle(classes, listing)
     found = [
-        in_folder(error, root, classes, pictures)
-        for error in contradictions(classes.names, seen, pictures.files, pictures.labels, split)
+        in_folder(error, root, classes, listing)
+        for error in contradictions(classes.names, seen, listing.files, listing.labels, split)
     ]
     for read in (
         lambda: read_vectors(root / "attribute_vectors.npy", classes.attributes),
-        lambda: read_parts(root, set(pictures.files)),
+        lambda: read_parts(root, set(listing.files)),
     ):
         try:
             read()

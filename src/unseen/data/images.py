@@ -1,4 +1,4 @@
-"""Pictures for methods that are trained together with their backbone: read, resized, kept, augmented."""
+"""Images for methods that are trained together with their backbone: read, resized, kept, augmented."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from unseen.data.dataset import digest
 from unseen.features.store import content_hashes, free_memory
 
 
-class PictureStore:
-    """All pictures of a dataset, as a backbone takes them.
+class ImageStore:
+    """All images of a dataset, as a backbone takes them.
 
-    Pictures are kept as bytes once they are resized, while they fit in the budget; others are read each time. The
+    Images are kept as bytes once they are resized, while they fit in the budget; others are read each time. The
     values are the same, and those of the backbone's own transform.
 
     Args:
-        files: the pictures.
+        files: the images.
         backbone: whose transform it is; only its description is kept.
         folder: where content hashes are remembered.
-        names: one name per picture, as in the dataset.
-        workers: threads that read pictures; 0 reads them in the one that asks.
+        names: one name per image, as in the dataset.
+        workers: threads that read images; 0 reads them in the one that asks.
         budget_bytes: how much may be kept in memory; ``None`` is half of what is free.
 
     Attributes:
         spec: the backbone's.
-        fingerprint: of the pictures' content, names and order, and of the backbone with its weights.
+        fingerprint: of the images' content, names and order, and of the backbone with its weights.
         nbytes: bytes kept by now.
     """
 
@@ -46,8 +46,8 @@ class PictureStore:
         budget_bytes: int | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        pictures = list(zip(names, content_hashes(files, folder / "hashes.json"), strict=True))
-        self.fingerprint = digest("pictures", backbone.fingerprint, pictures)
+        images = list(zip(names, content_hashes(files, folder / "hashes.json"), strict=True))
+        self.fingerprint = digest("images", backbone.fingerprint, images)
         self.spec = backbone.spec
         self.transform = backbone.transform
         self._files = files
@@ -69,7 +69,7 @@ class PictureStore:
         return self._channels
 
     def read(self, indices: Sequence[int] | np.ndarray) -> Tensor:
-        """Pictures as the network is given them in testing: float32 ``(B, 3, size, size)``."""
+        """Images as the network is given them in testing: float32 ``(B, 3, size, size)``."""
         return self.transform.normalized(self.read_cropped(indices))
 
     def read_cropped(self, indices: Sequence[int] | np.ndarray) -> Tensor:
@@ -77,7 +77,7 @@ class PictureStore:
         return torch.stack(self._load(indices, 0, self.transform.cropped))
 
     def read_resized(self, indices: Sequence[int] | np.ndarray, short: int) -> list[Tensor]:
-        """Whole pictures of this short side, each bytes ``(3, h, w)``."""
+        """Whole images of this short side, each bytes ``(3, h, w)``."""
         return self._load(indices, short, lambda path: self.transform.resized(path, short))
 
     def _load(self, indices: Sequence[int] | np.ndarray, kind: int, read: Callable[[Path], Tensor]) -> list[Tensor]:
@@ -96,23 +96,23 @@ class PictureStore:
         return [found[key] if key in found else self._kept[key] for key in keys]
 
 
-class PictureSource:
-    """Some pictures of a store as training and testing read them.
+class ImageSource:
+    """Some images of a store as training and testing read them.
 
     Args:
         store: the store.
-        indices: the pictures' indices in the store.
+        indices: the images' indices in the store.
         device: where batches are wanted.
         dtype: of the pixels.
-        resize: short side of training pictures, times the input size.
-        flip: whether every other training picture is mirrored.
+        resize: short side of training images, times the input size.
+        flip: whether every other training image is mirrored.
     """
 
     streams = True  # decoding, resizing and cropping can be done ahead
 
     def __init__(
         self,
-        store: PictureStore,
+        store: ImageStore,
         indices: np.ndarray,
         *,
         device: torch.device | str = "cpu",
@@ -129,15 +129,15 @@ class PictureSource:
         return len(self._indices)
 
     def batch(self, positions: np.ndarray) -> Tensor:
-        """Pictures as they are tested: ``(B, 3, size, size)``."""
+        """Images as they are tested: ``(B, 3, size, size)``."""
         return self._ready(self._store.read_cropped(self._indices[positions]))
 
     def augmented(self, positions: np.ndarray, key: tuple[int, ...]) -> Tensor:
-        """Pictures as they are trained on: resized, cropped at random, mirrored or not; ``(B, 3, size, size)``.
+        """Images as they are trained on: resized, cropped at random, mirrored or not; ``(B, 3, size, size)``.
 
         Args:
-            positions: of the pictures in ``indices``.
-            key: with each picture's index decides the draw; seed and step, say.
+            positions: of the images in ``indices``.
+            key: with each image's index decides the draw; seed and step, say.
         """
         indices = self._indices[positions]
         crops = [

@@ -1,6 +1,6 @@
 """Features that others made, as a region store in a dataset folder: the field's HDF5 and ``res101.mat``.
 
-They come without the network, so that a method can be trained and tested on them, but no new picture be looked at.
+They come without the network, so that a method can be trained and tested on them, but no new image be looked at.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from unseen.formats.region_hdf5 import Reader, RegionFile
 from unseen.formats.res101 import ImageList, read_features
 from unseen.ground.files import write_with
 
-MEND = "import the features of this dataset"
+HINT = "import the features of this dataset"
 UNKNOWN = "origin not stated"
 
 
@@ -33,9 +33,9 @@ class Source:
     Args:
         path: the file.
         labels: int64 ``(M,)``.
-        files: M picture names; empty where the file has none.
+        files: M image names; empty where the file has none.
         parts: rows of the splits; empty where the file has none.
-        grid, channels: shape of a picture's features.
+        grid, channels: shape of an image's features.
         reader: opens them.
     """
 
@@ -57,7 +57,7 @@ def open_source(path: Path) -> Source:
     if path.suffix == ".mat":
         images = ImageList.read(path)
         if not images.channels:
-            raise DataError("no `features`", where=path, mend=f"it has {', '.join(mat_shapes(path))}")
+            raise DataError("no `features`", where=path, hint=f"it has {', '.join(mat_shapes(path))}")
         return Source(path, images.labels, images.files, {}, (1, 1), images.channels, lambda: read_features(path))
     found = RegionFile.open(path)
     return Source(path, found.labels, (), found.rows, found.grid, found.channels, found.reader)
@@ -76,15 +76,15 @@ def import_features(
 ) -> RegionStore:
     """Import features into a dataset folder, a chunk at a time.
 
-    The rows of the file must be the pictures of the dataset in their order: the labels of all of them are compared and,
-    where the file has them, picture names and splits.
+    The rows of the file must be the images of the dataset in their order: the labels of all of them are compared and,
+    where the file has them, image names and splits.
 
     Args:
         path: see :func:`open_source`.
-        dataset: the data, its pictures in the order of the Proposed Split's rows as ``unseen prepare`` writes them.
+        dataset: the data, its images in the order of the Proposed Split's rows as ``unseen prepare`` writes them.
         folder: the dataset's folder.
         name: what the features are called in ``--backbone features:NAME``.
-        made_with: network, weights and picture size, for the record of every result.
+        made_with: network, weights and image size, for the record of every result.
         dtype, chunk, progress: see :func:`unseen.features.store.write_store`.
 
     Raises:
@@ -92,7 +92,7 @@ def import_features(
         StoreError: no room, or numbers too large for ``dtype``.
     """
     if not name or name != Path(name).name or name.startswith("."):
-        raise DataError(f'"{name}" is no name for features', where="--name", mend="a word, such as res101")
+        raise DataError(f'"{name}" is no name for features', where="--name", hint="a word, such as res101")
     source = open_source(path)
     _check(source, dataset)
     stat = path.stat()
@@ -125,12 +125,12 @@ def import_vectors(path: Path, dataset: Dataset, folder: Path) -> np.ndarray:
     if vectors is None or vectors.ndim != 2 or len(vectors) != count or not np.isfinite(vectors).all():
         there = "none" if vectors is None else f"an array of shape {vectors.shape}"
         raise DataError(
-            f"no word vectors of {count} attributes, but {there}", where=path, mend="leave out --word-vectors"
+            f"no word vectors of {count} attributes, but {there}", where=path, hint="leave out --word-vectors"
         )
     target = folder / "attribute_vectors.npy"
     if dataset.attribute_vectors is not None and not np.array_equal(dataset.attribute_vectors, vectors):
         raise DataError(
-            "the dataset has other word vectors", where=target, mend="remove it, or leave out --word-vectors"
+            "the dataset has other word vectors", where=target, hint="remove it, or leave out --word-vectors"
         )
 
     def save(temporary: Path) -> None:
@@ -142,29 +142,29 @@ def import_vectors(path: Path, dataset: Dataset, folder: Path) -> np.ndarray:
 
 
 def imported_store(dataset: Dataset, folder: Path) -> RegionStore:
-    """Imported features of a dataset; :class:`DataError` if they are of other pictures."""
+    """Imported features of a dataset; :class:`DataError` if they are of other images."""
     store = RegionStore.open(folder)
     if store.names != list(dataset.files):
-        raise DataError("these features are of other pictures", where=folder, mend="import them again")
+        raise DataError("these features are of other images", where=folder, hint="import them again")
     return store
 
 
 def _check(source: Source, dataset: Dataset) -> None:
-    """The rows of a file are the pictures of a dataset."""
+    """The rows of a file are the images of a dataset."""
     if len(source.labels) != len(dataset.files):
-        problem = f"features of {len(source.labels):,} pictures for {len(dataset.files):,} of {dataset.name}"
-        raise DataError(problem, where=source.path, mend=MEND)
+        problem = f"features of {len(source.labels):,} images for {len(dataset.files):,} of {dataset.name}"
+        raise DataError(problem, where=source.path, hint=HINT)
     wrong = np.flatnonzero(source.labels != dataset.labels)
     if len(wrong):
         row = int(wrong[0])
         problem = f"{len(wrong):,} labels differ, the first in row {row + 1} ({dataset.files[row]})"
         raise DataError(
-            problem, where=source.path, mend="make the dataset with `unseen prepare`; rows must be in its order"
+            problem, where=source.path, hint="make the dataset with `unseen prepare`; rows must be in its order"
         )
     for part, rows in source.parts.items():
         if not np.array_equal(np.sort(rows), dataset.indices(part)):
-            raise DataError(f"{part}_loc is not the dataset's {part}", where=source.path, mend=MEND)
+            raise DataError(f"{part}_loc is not the dataset's {part}", where=source.path, hint=HINT)
     for row, (theirs, mine) in enumerate(zip(source.files, dataset.files, strict=False)):
         stem = Path(theirs).stem
-        if not Path(mine).stem.startswith(stem):  # objects cut out of a picture are called by it and a number
-            raise DataError(f'row {row + 1} is "{theirs}", not "{mine}"', where=source.path, mend=MEND)
+        if not Path(mine).stem.startswith(stem):  # objects cut out of an image are called by it and a number
+            raise DataError(f'row {row + 1} is "{theirs}", not "{mine}"', where=source.path, hint=HINT)

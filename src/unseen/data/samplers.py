@@ -1,4 +1,4 @@
-"""Which pictures make up a training step: a pure function of seed and step, so that resuming needs only the step."""
+"""Which images make up a training step: a pure function of seed and step, so that resuming needs only the step."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 from unseen.errors import UnseenError
 
 Sampler = Callable[[int], np.ndarray]
-"""Step number to the positions of its pictures."""
+"""Step number to the positions of its images."""
 
 
-def random_pictures(count: int, batch_size: int, seed: int) -> Sampler:
-    """Every step an independent draw of different pictures (MSDN's release on CUB)."""
+def random_images(count: int, batch_size: int, seed: int) -> Sampler:
+    """Every step an independent draw of different images (MSDN's release on CUB)."""
     size = min(batch_size, count)
     return lambda step: np.random.default_rng([seed, step]).permutation(count)[:size]
 
 
-def pictures_of_classes(labels: np.ndarray, batch_size: int, seed: int, shots: int = 1) -> Sampler:
-    """Every step ``batch_size / shots`` different classes, ``shots`` different pictures of each.
+def images_of_classes(labels: np.ndarray, batch_size: int, seed: int, shots: int = 1) -> Sampler:
+    """Every step ``batch_size / shots`` different classes, ``shots`` different images of each.
 
-    MSDN's release takes one picture of each on SUN and AWA2, Mg-MRN's two. A class with fewer pictures gives the same
+    MSDN's release takes one image of each on SUN and AWA2, Mg-MRN's two. A class with fewer images gives the same
     one more than once.
     """
     members = [np.flatnonzero(labels == c) for c in np.unique(labels)]
@@ -38,7 +38,7 @@ def pictures_of_classes(labels: np.ndarray, batch_size: int, seed: int, shots: i
 def create_sampler(name: str, labels: np.ndarray, batch_size: int, seed: int, shots: int = 1) -> Sampler:
     """The sampler that a recipe names: ``random`` or ``classes``."""
     if name == "random":
-        return random_pictures(len(labels), batch_size, seed)
+        return random_images(len(labels), batch_size, seed)
     if name == "classes":
-        return pictures_of_classes(labels, batch_size, seed, shots)
-    raise UnseenError(f'unknown sampler "{name}"', mend="random or classes")
+        return images_of_classes(labels, batch_size, seed, shots)
+    raise UnseenError(f'unknown sampler "{name}"', hint="random or classes")

@@ -1,4 +1,4 @@
-"""A spreadsheet to fill in, for a person with pictures; and a filled one with pictures as an example."""
+"""A spreadsheet to fill in, for a person with images; and a filled one with images as an example."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FORMATS = ("xlsx", "csv")
 
 HEADER = {
-    "class": "The name, as the folder of its pictures is called. One row for each class, with or without pictures.",
+    "class": "The name, as the folder of its images is called. One row for each class, with or without images.",
     "white tail tip": "Yes or no. Also 1 and 0, or x and blank. Put columns of your own in place of these examples.",
     "fur colors": "Words; several of them separated by semicolons. Each becomes an attribute of its own.",
     "ear size": "Words in an order: small, medium, large; low, medium, high; never ... always; and others.",
@@ -41,28 +41,28 @@ ATTRIBUTES = {
     "description": "For people.",
 }
 HELP = """\
-Your pictures and what you know of the classes
+Your images and what you know of the classes
 
-1. Pictures: one folder for each class in images/, called like the class: images/red fox/1.jpg.
-   Classes without any picture need no folder. They are what the program shall recognise.
-2. Table: one row for each class in {table}, with and without pictures. One column for each thing that can be seen
-   in a picture: yes or no; words such as small, medium, large; numbers; percentages; colors (several: red; white).
+1. Images: one folder for each class in images/, called like the class: images/red fox/1.jpg.
+   Classes without any image need no folder. They are what the program shall recognise.
+2. Table: one row for each class in {table}, with and without images. One column for each thing that can be seen
+   in an image: yes or no; words such as small, medium, large; numbers; percentages; colors (several: red; white).
    Leave cells blank that you do not know.
 3. Look whether all is well:   unseen check {folder}
 4. Train:                      unseen train {folder}
 
-Good attributes can be seen in a picture, occur in several classes with pictures, and tell the classes apart.
-At least 3 classes need pictures; some 20 classes with 20 pictures each are a beginning.
+Good attributes can be seen in an image, occur in several classes with images, and tell the classes apart.
+At least 3 classes need images; some 20 classes with 20 images each are a beginning.
 """
 
 
 def write_template(folder: Path, format: str = "xlsx") -> list[Path]:
-    """Write a class table with explanations, a guide and the folders for pictures.
+    """Write a class table with explanations, a guide and the folders for images.
 
-    Where there are folders of pictures already, the table has a row for each of them, to be filled in.
+    Where there are folders of images already, the table has a row for each of them, to be filled in.
 
     Args:
-        folder: new, empty, or with pictures.
+        folder: new, empty, or with images.
         format: ``xlsx`` or ``csv``.
 
     Returns:
@@ -90,10 +90,10 @@ def write_template(folder: Path, format: str = "xlsx") -> list[Path]:
 
 
 def write_example(folder: Path, birds: Dataset, format: str = "xlsx") -> list[Path]:
-    """Write the drawn birds as a person would have them: pictures in class folders, and a table of words.
+    """Write the drawn birds as a person would have them: images in class folders, and a table of words.
 
-    The pictures of unseen species and the test pictures of the others are left out; those of the unseen species go to
-    ``new-pictures/``, to be recognised later.
+    The images of unseen species and the test images of the others are left out; those of the unseen species go to
+    ``new-images/``, to be recognised later.
 
     Args:
         folder: new or empty.
@@ -102,10 +102,10 @@ def write_example(folder: Path, birds: Dataset, format: str = "xlsx") -> list[Pa
     """
     table = _free(folder, format)
     if (folder / "images").exists():
-        raise DataError("is already there", where=folder / "images", mend="choose another folder")
+        raise DataError("is already there", where=folder / "images", hint="choose another folder")
     for source, file, split in zip(birds.paths(), birds.files, birds.split, strict=True):
         if split != "test_seen":
-            target = folder / ("images" if split == "trainval" else "new-pictures") / file
+            target = folder / ("images" if split == "trainval" else "new-images") / file
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
     groups = birds.table.attributes.by_group()
@@ -123,12 +123,12 @@ def write_example(folder: Path, birds: Dataset, format: str = "xlsx") -> list[Pa
     readme = folder / "README.txt"
     write_text(
         readme,
-        "Birds drawn by the program, as you would bring your own: pictures in images/, a table of what is known.\n"
-        "The species in new-pictures/ have no pictures to train on, only rows in the table.\n\n"
+        "Birds drawn by the program, as you would bring your own: images in images/, a table of what is known.\n"
+        "The species in new-images/ have no images to train on, only rows in the table.\n\n"
         f"unseen check {folder}\nunseen train {folder} --backbone fieldguide\n\n"
         "The backbone is a small network for these drawings; leave it out for photographs.\n",
     )
-    return [table, readme, folder / "images", folder / "new-pictures"]
+    return [table, readme, folder / "images", folder / "new-images"]
 
 
 YES_NO = {"crested": "yes", "smooth": "no", "ringed": "yes", "striped": "yes", "barred": "yes", "plain": "no"}
@@ -143,14 +143,14 @@ def _word(birds: Dataset, c: int, attributes: Sequence[int]) -> str:
 
 def _free(folder: Path, format: str) -> Path:
     if format not in FORMATS:
-        raise DataError(f'unknown format "{format}"', mend=f"one of {', '.join(FORMATS)}")
+        raise DataError(f'unknown format "{format}"', hint=f"one of {', '.join(FORMATS)}")
     taken = [f"{stem}{suffix}" for stem in ("classes", "attributes") for suffix in SUFFIXES]
     readme = HELP.format(table=f"classes.{format}", folder=folder)  # of a call that was killed
     if (folder / "README.txt").is_file() and (folder / "README.txt").read_bytes() != readme.encode():
         taken.append("README.txt")
     for name in taken:
         if (folder / name).exists():
-            raise DataError("is already there", where=folder / name, mend="move it away, or choose another folder")
+            raise DataError("is already there", where=folder / name, hint="move it away, or choose another folder")
     return folder / f"classes.{format}"
 
 

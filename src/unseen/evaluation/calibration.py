@@ -1,7 +1,7 @@
 """How far a model's confidence can be trusted: expected calibration error, risk and coverage, seen against unseen.
 
-Confidence is the highest entry of softmax((S - gamma seen) / T) over all classes. All figures are over pictures, not
-averaged over classes. A figure without a picture to measure it on is ``None`` in JSON.
+Confidence is the highest entry of softmax((S - gamma seen) / T) over all classes. All figures are over images, not
+averaged over classes. A figure without an image to measure it on is ``None`` in JSON.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ POINTS = 101
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model said of M pictures.
+    """What a model said of M images.
 
     Args:
         confidence: ``(M,)`` of the class it named.
@@ -55,7 +55,7 @@ class Answers:
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
     def reliability(self) -> dict[str, list[float]]:
-        """Mean confidence, accuracy and number of pictures of each of :data:`BINS` bins that holds any."""
+        """Mean confidence, accuracy and number of images of each of :data:`BINS` bins that holds any."""
         bins = np.minimum((self.confidence * BINS).astype(int), BINS - 1)
         count = np.bincount(bins, minlength=BINS)
         held = count > 0
@@ -63,7 +63,7 @@ class Answers:
         return {"confidence": mean[0].tolist(), "accuracy": mean[1].tolist(), "count": count[held].tolist()}
 
     def ece(self) -> float:
-        """Expected calibration error: mean over pictures of their bin's |confidence - accuracy|."""
+        """Expected calibration error: mean over images of their bin's |confidence - accuracy|."""
         bins = self.reliability()
         gaps = np.abs(np.subtract(bins["confidence"], bins["accuracy"]))
         return float(np.average(gaps, weights=bins["count"]))
@@ -71,12 +71,12 @@ class Answers:
     def risk_coverage(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Coverage, risk and threshold at every confidence that occurs, thresholds falling.
 
-        Risk is the share of wrong answers among the pictures with a confidence of at least the threshold, coverage
+        Risk is the share of wrong answers among the images with a confidence of at least the threshold, coverage
         their share of all (El-Yaniv and Wiener, JMLR 2010).
         """
         order = np.argsort(-self.confidence, kind="stable")
         threshold = self.confidence[order]
-        last = np.append(threshold[1:] < threshold[:-1], True)  # pictures of equal confidence come together
+        last = np.append(threshold[1:] < threshold[:-1], True)  # images of equal confidence come together
         given = np.arange(1, len(order) + 1)[last]
         wrong = np.cumsum(~self.right[order])[last]
         return given / len(order), wrong / given, threshold[last]
@@ -84,7 +84,7 @@ class Answers:
     def threshold(self) -> float:
         """The lowest confidence from which on the risk is half of the risk of answering always.
 
-        Ours. Where that would leave fewer than half of the pictures, the one that leaves half; where fewer than
+        Ours. Where that would leave fewer than half of the images, the one that leaves half; where fewer than
         :data:`MISTAKES` answers are wrong, too few to go by, the one that leaves 95% of them.
         """
         coverage, risk, threshold = self.risk_coverage()
@@ -94,9 +94,9 @@ class Answers:
         return float(threshold[enough[-1] if len(enough) else np.flatnonzero(coverage >= 0.5)[0]])
 
     def auroc(self) -> float | None:
-        """How well best seen minus best unseen score tells seen from unseen pictures: 0.5 is chance.
+        """How well best seen minus best unseen score tells seen from unseen images: 0.5 is chance.
 
-        ``None`` without pictures, or classes, of both kinds.
+        ``None`` without images, or classes, of both kinds.
         """
         from sklearn.metrics import roc_auc_score
 
@@ -111,7 +111,7 @@ class Answers:
             threshold: below which the answer is "unknown".
 
         Returns:
-            accuracy, confidence (means over pictures), ece, auroc, reliability, risk_coverage (at most
+            accuracy, confidence (means over images), ece, auroc, reliability, risk_coverage (at most
             :data:`POINTS` points), and at the threshold coverage and accuracy of what is answered.
         """
         if not len(self.right):
@@ -120,7 +120,7 @@ class Answers:
         kept = np.unique(np.linspace(0, len(coverage) - 1, POINTS).round().astype(int))
         known = self.confidence >= (threshold or 0.0)
         return {
-            "pictures": len(self.right),
+            "images": len(self.right),
             "accuracy": float(self.right.mean()),
             "confidence": float(self.confidence.mean()),
             "ece": self.ece(),

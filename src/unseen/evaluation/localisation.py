@@ -1,6 +1,6 @@
 """Does a method look at the part that an attribute names? The pointing game on annotated part positions.
 
-For every picture and every attribute that its class has, the attention's highest region is a hit if its centre lies
+For every image and every attribute that its class has, the attention's highest region is a hit if its centre lies
 within a radius of the named part (METHODS of the field: a hit in a box around the part). The radius is a share of the
 bird's, or more generally the part cloud's, extent. Chance is the hit rate of a region drawn at random.
 """
@@ -15,7 +15,7 @@ import torch
 
 from unseen.backbones.backbone import Transform
 from unseen.data.dataset import Dataset
-from unseen.data.images import PictureStore
+from unseen.data.images import ImageStore
 from unseen.errors import DataError
 from unseen.features.store import RegionStore
 from unseen.ground.images import upright_size
@@ -51,7 +51,7 @@ class PointingGame:
     """Hit rates of one map.
 
     Args:
-        hits: share of hits over all pictures and attributes.
+        hits: share of hits over all images and attributes.
         chance: the same for a region drawn at random.
         by_group: attribute group to (hits, chance, number of cases).
     """
@@ -68,7 +68,7 @@ def parts_of(dataset: Dataset) -> list[tuple[str, ...]]:
         DataError: the dataset has no part positions, or none that an attribute names.
     """
     if dataset.part_positions is None:
-        raise DataError("no part positions", where=dataset.name, mend="add parts.csv with file, part, x, y")
+        raise DataError("no part positions", where=dataset.name, hint="add parts.csv with file, part, x, y")
     known = set(dataset.part_positions["part"])
     attributes = dataset.table.attributes
     found = []
@@ -80,12 +80,12 @@ def parts_of(dataset: Dataset) -> list[tuple[str, ...]]:
             names = CUB_PARTS[max(fits, key=len)] if fits else ()
         found.append(tuple(n for n in names if n in known))
     if not any(found):
-        raise DataError("no attribute names an annotated part", where=dataset.name, mend="add a part column")
+        raise DataError("no attribute names an annotated part", where=dataset.name, hint="add a part column")
     return found
 
 
 def region_centres(transform: Transform, grid: tuple[int, int], width: int, height: int) -> np.ndarray:
-    """``(R, 2)`` x, y of every region's centre in an upright picture's pixels, row by row."""
+    """``(R, 2)`` x, y of every region's centre in an upright image's pixels, row by row."""
     h, w = grid
     left, top, right, bottom = transform.crop_box(width, height)
     xs = left + (np.arange(w) + 0.5) / w * (right - left)
@@ -97,9 +97,9 @@ def region_centres(transform: Transform, grid: tuple[int, int], width: int, heig
 def pointing_game(
     method: Method,
     dataset: Dataset,
-    store: RegionStore | PictureStore,
+    store: RegionStore | ImageStore,
     transform: Transform,
-    pictures: Sequence[int] | np.ndarray,
+    images: Sequence[int] | np.ndarray,
     *,
     radius: float = 0.15,
     batch_size: int = 32,
@@ -109,12 +109,12 @@ def pointing_game(
     Args:
         method: trained, on the CPU or a device.
         dataset: with part positions.
-        store: its regions, or for a method trained end to end its pictures.
+        store: its regions, or for a method trained end to end its images.
         transform: of the backbone.
-        pictures: which pictures.
-        radius: of a hit, as a share of the diagonal of the box around the picture's visible parts, at least one
+        images: which images.
+        radius: of a hit, as a share of the diagonal of the box around the image's visible parts, at least one
             region's half diagonal.
-        batch_size: pictures at once.
+        batch_size: images at once.
 
     Returns:
         Name of the sub-net to its hit rates.
@@ -135,7 +135,7 @@ def pointing_game(
     grid = store.grid()
     device = next(iter(method.state_dict().values()), torch.empty(0)).device
     cases: dict[str, list[tuple[str, bool, float]]] = {}
-    indices = np.asarray(pictures)
+    indices = np.asarray(images)
     for start in range(0, len(indices), batch_size):
         batch = indices[start : start + batch_size]
         branches = method.maps(store.read(batch).float().to(device))

@@ -1,6 +1,6 @@
 """The field's metrics: per-class mean accuracy, CZSL T1, GZSL U/S/H, calibrated stacking, AUSUC, bootstrap.
 
-Accuracies are fractions in [0, 1]. A metric without a picture to measure it on is NaN. Ties in a score go to the first
+Accuracies are fractions in [0, 1]. A metric without an image to measure it on is NaN. Ties in a score go to the first
 class, as ``argmax`` has it; where calibration makes the best seen and unseen class tie, the unseen one wins.
 """
 
@@ -16,7 +16,7 @@ METRICS = ("T1", "U", "S", "H", "AUSUC")
 
 
 def per_class_accuracy(correct: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Share of correct pictures of each class ``(N,)``; NaN for a class without pictures.
+    """Share of correct images of each class ``(N,)``; NaN for a class without images.
 
     Args:
         correct: bool or float ``(M,)``.
@@ -39,12 +39,12 @@ def harmonic(u: float | np.ndarray, s: float | np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Decisions:
-    """What of a picture's class scores the metrics need: the best seen and the best unseen class.
+    """What of an image's class scores the metrics need: the best seen and the best unseen class.
 
     Args:
         labels: ``(M,)`` true class.
         best_seen, best_unseen: ``(M,)`` best class of either kind.
-        offset: ``(M,)`` best seen minus best unseen score: the gamma at which the picture turns unseen.
+        offset: ``(M,)`` best seen minus best unseen score: the gamma at which the image turns unseen.
         is_unseen: ``(M,)`` whether the true class is unseen.
     """
 
@@ -83,7 +83,7 @@ class Decisions:
         return np.where(self.offset > gamma, self.best_seen, self.best_unseen)
 
     def czsl(self) -> np.ndarray:
-        """Whether each *unseen* picture is right among the unseen classes ``(M_unseen,)``."""
+        """Whether each *unseen* image is right among the unseen classes ``(M_unseen,)``."""
         return self.best_unseen[self.is_unseen] == self.labels[self.is_unseen]
 
 
@@ -125,7 +125,7 @@ class SeenUnseenCurve:
 
     Args:
         gamma: ``(G,)`` rising thresholds; entry i of ``u`` and ``s`` holds for gamma in [gamma_i, gamma_i+1).
-        u, s: ``(G,)``; NaN without unseen or seen pictures.
+        u, s: ``(G,)``; NaN without unseen or seen images.
     """
 
     gamma: np.ndarray
@@ -134,7 +134,7 @@ class SeenUnseenCurve:
 
     @classmethod
     def of(cls, d: Decisions) -> SeenUnseenCurve:
-        """The exact curve of a set of pictures: a step for every picture."""
+        """The exact curve of a set of images: a step for every image."""
 
         def weights(mask: np.ndarray) -> np.ndarray:
             counts = np.bincount(d.labels[mask], minlength=int(d.labels.max(initial=0)) + 1)
@@ -161,7 +161,7 @@ class SeenUnseenCurve:
 
     @property
     def area(self) -> float:
-        """AUSUC by the trapezoid rule over (U, S); NaN without seen or unseen pictures."""
+        """AUSUC by the trapezoid rule over (U, S); NaN without seen or unseen images."""
         if np.isnan(self.u[0] + self.s[0]):
             return float("nan")
         return float(np.sum(np.diff(self.u) * (self.s[1:] + self.s[:-1]) / 2))
@@ -180,7 +180,7 @@ class SeenUnseenCurve:
 
 @dataclass(frozen=True)
 class Interval:
-    """Mean over seeds, spread over seeds, and a bootstrap interval over pictures."""
+    """Mean over seeds, spread over seeds, and a bootstrap interval over images."""
 
     mean: float
     std: float
@@ -205,11 +205,11 @@ class Interval:
 
 @dataclass(frozen=True)
 class Resampled:
-    """A metric as measured and on resampled pictures.
+    """A metric as measured and on resampled images.
 
     Args:
         measured: ``(seeds,)``.
-        drawn: ``(samples, seeds)``; the same draws for whatever is resampled over the same pictures with the same seed.
+        drawn: ``(samples, seeds)``; the same draws for whatever is resampled over the same images with the same seed.
     """
 
     measured: np.ndarray
@@ -240,7 +240,7 @@ def difference(
     """First minus second, with a percentile interval of the paired bootstrap.
 
     Args:
-        first, second: of the same draws of the same pictures.
+        first, second: of the same draws of the same images.
         over_seeds: draw each side's seeds too, so that the interval is about the methods and not about these trainings
             of them. With few seeds it is rough, and somewhat too narrow.
         level: of the interval.
@@ -256,13 +256,13 @@ def difference(
 def resample(
     decisions: Sequence[Decisions], gammas: Sequence[float], *, samples: int = 1000, seed: int = 0
 ) -> dict[str, Resampled]:
-    """T1, U, S and H, measured and over pictures resampled within their class, the same for every seed.
+    """T1, U, S and H, measured and over images resampled within their class, the same for every seed.
 
-    The draws depend on the pictures' classes, ``samples`` and ``seed`` alone, so that the results of two methods on the
-    same pictures can be compared draw by draw.
+    The draws depend on the images' classes, ``samples`` and ``seed`` alone, so that the results of two methods on the
+    same images can be compared draw by draw.
 
     Args:
-        decisions: one entry a seed, over the same pictures.
+        decisions: one entry a seed, over the same images.
         gammas: one a seed.
         samples: bootstrap samples.
         seed: of the resampling.
@@ -302,7 +302,7 @@ def bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Percentile intervals of T1, U, S and H over pictures; see :func:`resample`.
+    """Percentile intervals of T1, U, S and H over images; see :func:`resample`.
 
     Args:
         decisions, gammas, samples, seed: as there.

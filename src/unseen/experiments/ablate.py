@@ -26,8 +26,8 @@ def ablation_variants(base: Variant) -> list[Variant]:
     """
     declared = find_method(base.method).ablations
     if not declared:
-        mend = "give --sweep, or use `unseen compare`"
-        raise UnseenError("declares no ablations", where=base.method, mend=mend)
+        hint = "give --sweep, or use `unseen compare`"
+        raise UnseenError("declares no ablations", where=base.method, hint=hint)
     rows = [replace(base, name=FULL, says="nothing taken away")]
     for title, ablation in declared.items():
         if ablation.method is None:
@@ -63,7 +63,7 @@ def sweep_variants(base: Variant, text: str) -> tuple[str, list[float], list[Var
     except ValueError:
         values = []
     if not (equals and key.strip() and values) or len(set(values)) < len(values):
-        raise UnseenError(f'"{text}" is no sweep', where="--sweep", mend="lambda_cal=0.01,0.1,1, each value once")
+        raise UnseenError(f'"{text}" is no sweep', where="--sweep", hint="lambda_cal=0.01,0.1,1, each value once")
     key = key.strip()
     rows = [Variant(f"{key}={v}", base.method, base.preset, {**base.changes, key: v}) for v in texts]
     return key, values, rows

@@ -35,7 +35,7 @@ class Comparison:
         variants: the rows.
         base: entries of :class:`RunConfig` that all rows share: dataset, backbone, protocols, seeds, ...
         recipe: recipe entries that all rows with a recipe share.
-        validation_only: measure on validation pictures alone and never look at a test picture.
+        validation_only: measure on validation images alone and never look at a test image.
         reference: the row that the others are set against; ``None`` for the best one.
         title: of the pages.
         cache, device, workers: see :func:`unseen.training.run.fit`.
@@ -93,12 +93,12 @@ def compare(
             resolve_settings(configs[variant.name], dataset.name)
             earlier_config(folder / variant.folder, configs[variant.name])
         except UnseenError as error:
-            raise UnseenError(error.problem, where=error.where or variant.name, mend=error.mend) from None
+            raise UnseenError(error.problem, where=error.where or variant.name, hint=error.hint) from None
     folder.mkdir(parents=True, exist_ok=True)
     try:
         held = FileLock(folder / ".lock").acquire(timeout=0)
     except Timeout:
-        raise RunError("another process is working on this comparison", where=folder, mend="wait for it") from None
+        raise RunError("another process is working on this comparison", where=folder, hint="wait for it") from None
     with held:
         return _compare(asked, folder, configs, dataset, say)
 
@@ -140,7 +140,7 @@ def _block(asked: Comparison, run: Run, view: str) -> dict[str, Any]:
         return run.validation
     found: dict[str, dict[str, Any]] = run.results["protocols"]
     if view not in found:
-        raise RunError("the run is unfinished", where=run.folder, mend="repeat its command")
+        raise RunError("the run is unfinished", where=run.folder, hint="repeat its command")
     return found[view]
 
 
@@ -243,7 +243,7 @@ def _backbone(spec: BackboneSpec, manifest: dict[str, Any] | None) -> dict[str, 
 
 
 def _resampled(folder: Path, view: str, block: dict[str, Any]) -> dict[str, Resampled]:
-    """Every metric of a run on the bootstrap's draws of the pictures."""
+    """Every metric of a run on the bootstrap's draws of the images."""
     gammas = [entry["gamma"] for entry in block["seeds"].values()]
     t1, gzsl = (
         resample([load_decisions(decisions_path(folder, seed, view, metric)) for seed in block["seeds"]], gammas)
@@ -266,17 +266,17 @@ def _against(
 ) -> dict[str, Any] | None:
     """A row minus the reference; ``None`` for the reference itself.
 
-    ``low`` and ``high`` are over pictures and seeds, ``low_pictures`` and ``high_pictures`` over pictures alone.
+    ``low`` and ``high`` are over images and seeds, ``low_images`` and ``high_images`` over images alone.
     """
     if row == other:
         return None
     pair = drawn[row, view][metric], drawn[other, view][metric]
-    pictures = _plain(difference(*pair))
+    images = _plain(difference(*pair))
     return {
         "reference": other,
         **_plain(difference(*pair, over_seeds=True)),
-        "low_pictures": pictures["low"],
-        "high_pictures": pictures["high"],
+        "low_images": images["low"],
+        "high_images": images["high"],
     }
 
 

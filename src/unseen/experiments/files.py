@@ -60,7 +60,7 @@ class DatasetFacts:
         title: in full.
         kind: ``published`` (the field's benchmark), ``subset`` of one, or ``drawn``.
         get: where it comes from, and what ``--data`` is to be.
-        counts: classes, attributes and pictures that it must have.
+        counts: classes, attributes and images that it must have.
         semantics: the class descriptions and attribute vectors.
         backbone: the default network.
         note: what a reader of figures must know.
@@ -103,7 +103,7 @@ class Reported:
     Args:
         numbers: of T1, U, S and H.
         protocol: how they were chosen.
-        features: of what network and picture size.
+        features: of what network and image size.
         source: paper and table.
         note: what a reader must know.
     """
@@ -162,7 +162,7 @@ class Experiment:
         if weights is not None:
             entries["weights"] = weights
         elif self.backbone.own_weights:
-            raise UnseenError("needs a weights file", where=self.name, mend=f"--backbone-weights: {self.backbone.get}")
+            raise UnseenError("needs a weights file", where=self.name, hint=f"--backbone-weights: {self.backbone.get}")
         if entries["name"] == "fieldguide":
             from unseen.training.run import default_backbone
 
@@ -194,7 +194,7 @@ class Experiment:
         try:
             resolve_settings(self.config("fieldguide", backbone), self.facts.name)
         except UnseenError as error:
-            raise ExperimentError(str(error), where=self.path, mend="mend the file") from None
+            raise ExperimentError(str(error), where=self.path, hint="hint the file") from None
 
 
 def experiment_names() -> list[str]:
@@ -214,14 +214,14 @@ def load_experiment(name: str) -> Experiment:
         path = Path(name)
     else:
         near = difflib.get_close_matches(name.lower(), known, 1)
-        mend = f'did you mean "{near[0]}"?' if near else "see `unseen list experiments`"
+        hint = f'did you mean "{near[0]}"?' if near else "see `unseen list experiments`"
         if mine := [n for n in known if n.startswith(f"{name.lower()}/")]:
-            mend = f"one of {', '.join(mine)}"
-        raise ExperimentError(f'no experiment "{name}"', mend=mend)
+            hint = f"one of {', '.join(mine)}"
+        raise ExperimentError(f'no experiment "{name}"', hint=hint)
     data = _Entries(path)
     dataset = data.text("dataset")
     if dataset not in DATASETS:
-        raise ExperimentError(f'no dataset "{dataset}"', where=path, mend=f"one of {', '.join(DATASETS)}")
+        raise ExperimentError(f'no dataset "{dataset}"', where=path, hint=f"one of {', '.join(DATASETS)}")
     facts = load_facts(dataset)
     sources = data.mapping("sources")
     found = Experiment(
@@ -242,9 +242,9 @@ def load_experiment(name: str) -> Experiment:
     data.close()
     unknown = set(found.protocols) - set(PROTOCOLS)
     if unknown or not found.protocols or not found.seeds:
-        raise ExperimentError("protocols and seeds must be named", where=path, mend=f"protocols: {list(PROTOCOLS)}")
+        raise ExperimentError("protocols and seeds must be named", where=path, hint=f"protocols: {list(PROTOCOLS)}")
     if found.reported and not facts.comparable:
-        raise ExperimentError(f"nothing is published on {facts.name}", where=path, mend="reported: []")
+        raise ExperimentError(f"nothing is published on {facts.name}", where=path, hint="reported: []")
     return found
 
 
@@ -254,7 +254,7 @@ def load_facts(dataset: str) -> DatasetFacts:
     backbone = data.backbone()
     counts = data.mapping("counts")
     if backbone is None or set(counts) != set(COUNTS):
-        raise ExperimentError("no backbone or not all counts", where=data.path, mend=f"counts: {', '.join(COUNTS)}")
+        raise ExperimentError("no backbone or not all counts", where=data.path, hint=f"counts: {', '.join(COUNTS)}")
     found = DatasetFacts(
         name=data.text("name"),
         title=data.text("title"),
@@ -267,7 +267,7 @@ def load_facts(dataset: str) -> DatasetFacts:
     )
     data.close()
     if found.kind not in KINDS:
-        raise ExperimentError(f'kind "{found.kind}"', where=data.path, mend=f"one of {', '.join(KINDS)}")
+        raise ExperimentError(f'kind "{found.kind}"', where=data.path, hint=f"one of {', '.join(KINDS)}")
     return found
 
 
@@ -296,15 +296,15 @@ class _Entries:
         try:
             found = yaml.safe_load(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise ExperimentError(error.strerror or str(error), where=path, mend="mend the path") from None
+            raise ExperimentError(error.strerror or str(error), where=path, hint="hint the path") from None
         except _NO_YAML as error:
-            raise ExperimentError(f"no YAML ({error})", where=path, mend="mend the file") from None
+            raise ExperimentError(f"no YAML ({error})", where=path, hint="hint the file") from None
         if not isinstance(found, dict):
-            raise ExperimentError("no mapping", where=path, mend="mend the file")
+            raise ExperimentError("no mapping", where=path, hint="hint the file")
         self.left: dict[str, Any] = found
 
     def _wrong(self, key: str, what: str) -> ExperimentError:
-        return ExperimentError(f"is not {what}", where=f"{self.path}, {key}", mend="mend the file")
+        return ExperimentError(f"is not {what}", where=f"{self.path}, {key}", hint="hint the file")
 
     def text(self, key: str, default: str | None = "required") -> str:
         value = self.left.pop(key, None)
@@ -361,4 +361,4 @@ class _Entries:
 
     def close(self) -> None:
         if self.left:
-            raise ExperimentError(f'unknown entry "{next(iter(self.left))}"', where=self.path, mend="mend the file")
+            raise ExperimentError(f'unknown entry "{next(iter(self.left))}"', where=self.path, hint="hint the file")

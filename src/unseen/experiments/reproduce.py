@@ -60,7 +60,7 @@ def reproduce(asked: Reproduction, report: Report = silent) -> tuple[Run, list[s
     experiment = asked.experiment
     if asked.data is None and experiment.dataset != FIELDGUIDE:
         where = f"{experiment.name} needs {experiment.facts.title}"
-        raise UnseenError("no data", where=where, mend=f"--data FOLDER; {experiment.facts.get}")
+        raise UnseenError("no data", where=where, hint=f"--data FOLDER; {experiment.facts.get}")
     name = FIELDGUIDE if asked.data is None else str(Path(asked.data).expanduser().absolute())
     dataset = load_dataset(name, cache=asked.cache, report=report)
     spec = asked.backbone or experiment.spec(asked.weights)

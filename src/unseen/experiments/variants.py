@@ -61,10 +61,10 @@ class Variant:
                 steps[name] = value
             else:
                 near = difflib.get_close_matches(name, known | entries, 1)
-                mend = (
+                hint = (
                     f'did you mean "{near[0]}"?' if near else f"one of {', '.join(sorted(known | entries)) or 'none'}"
                 )
-                raise UnseenError(f'no setting or recipe entry "{name}"', where=self.name, mend=mend)
+                raise UnseenError(f'no setting or recipe entry "{name}"', where=self.name, hint=hint)
         return RunConfig(method=self.method, preset=self.preset, settings=settings, recipe=steps, **base)
 
 
@@ -77,9 +77,9 @@ def parse_variant(text: str) -> Variant:
         UnseenError: it is not of that form.
     """
     found = _FORM.fullmatch(text.strip())
-    mend = f"{FORM}, such as msdn@sun:lambda_cal=0.2"
+    hint = f"{FORM}, such as msdn@sun:lambda_cal=0.2"
     if found is None:
-        raise UnseenError(f'cannot read "{text}"', mend=mend)
+        raise UnseenError(f'cannot read "{text}"', hint=hint)
     changes: dict[str, str] = {}
     last = None
     for part in (found["changes"] or "").split(",") if found["changes"] is not None else ():
@@ -90,7 +90,7 @@ def parse_variant(text: str) -> Variant:
         elif last is not None and not equals:
             changes[last] += f",{part}"
         else:
-            raise UnseenError(f'cannot read "{text}"', mend=mend)
+            raise UnseenError(f'cannot read "{text}"', hint=hint)
     method = found["method"].strip()
     find_method(method)
     name = found["name"] or (text.strip() if found["changes"] or found["preset"] else method)
@@ -113,9 +113,9 @@ def parse_variants(texts: Iterable[str]) -> list[Variant]:
 def check_names(variants: Sequence[Variant]) -> None:
     """Raise an :class:`UnseenError` where two rows would have one folder, or there is none."""
     if not variants:
-        raise UnseenError("nothing to compare", mend="name methods")
+        raise UnseenError("nothing to compare", hint="name methods")
     folders: dict[str, Variant] = {}
     for variant in variants:
         other = folders.setdefault(variant.folder.lower(), variant)
         if other is not variant:
-            raise UnseenError(f'"{variant.name}" stands twice', mend="name one of them: NAME=METHOD...")
+            raise UnseenError(f'"{variant.name}" stands twice', hint="name one of them: NAME=METHOD...")

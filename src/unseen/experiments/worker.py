@@ -84,7 +84,7 @@ def run_worker(task: Task) -> None:
     """
     if launched():
         problem = "rows are processes of their own, which torchrun cannot share"
-        raise UnseenError(problem, mend="start it without torchrun, or each row with torchrun and unseen train")
+        raise UnseenError(problem, hint="start it without torchrun, or each row with torchrun and unseen train")
     command = [sys.executable, "-m", "unseen.experiments.worker", task.to_json()]
     # a session of its own: a terminal's Ctrl-C reaches it once, through here
     with (
@@ -97,7 +97,7 @@ def run_worker(task: Task) -> None:
     if asked:
         raise KeyboardInterrupt
     if status == STOPPED:
-        raise WorkerError("stopped from outside", mend="repeat the command to go on from here")
+        raise WorkerError("stopped from outside", hint="repeat the command to go on from here")
     if status:
         cause = f"ended by signal {-status}" if status < 0 else f"ended with status {status}"
         if status == -signal.SIGKILL:

@@ -1,1 +1,1 @@
-"""Why: evidence and heat maps as pictures."""
+"""Why: evidence and heat maps as images."""

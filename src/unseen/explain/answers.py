@@ -1,4 +1,4 @@
-"""What a finished run's model says of its test pictures: the numbers that figures are drawn from."""
+"""What a finished run's model says of its test images: the numbers that figures are drawn from."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from unseen.training.steps import to_weight_precision
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """One seed's model on all test pictures.
+    """One seed's model on all test images.
 
     Args:
         run: the run.
         seed: whose model.
         dataset: the data.
-        regions: ``(B, R, C)`` of the pictures at B positions in the dataset, by the backbone as the model has it.
-        pictures: ``(M,)`` positions in the dataset: test pictures of seen classes, then those of unseen ones.
+        regions: ``(B, R, C)`` of the images at B positions in the dataset, by the backbone as the model has it.
+        images: ``(M,)`` positions in the dataset: test images of seen classes, then those of unseen ones.
         attribute_scores: float64 ``(M, K)``, the method's fused scores, which the class table multiplies.
         predicted: ``(M,)`` the class named among all, gamma taken off the seen ones.
     """
@@ -41,32 +41,32 @@ class Answers:
     seed: int
     dataset: Dataset
     regions: Callable[[np.ndarray], Tensor]
-    pictures: np.ndarray
+    images: np.ndarray
     attribute_scores: np.ndarray
     predicted: np.ndarray
 
     @cached_property
     def labels(self) -> np.ndarray:
         """``(M,)`` the true classes."""
-        return self.dataset.labels[self.pictures]
+        return self.dataset.labels[self.images]
 
     @cached_property
     def unseen(self) -> np.ndarray:
-        """Bool ``(M,)``, pictures of unseen classes."""
+        """Bool ``(M,)``, images of unseen classes."""
         return ~self.dataset.table.seen[self.labels]
 
     def pooled(self, positions: np.ndarray) -> np.ndarray:
-        """The backbone's features ``(n, C)`` of some of ``pictures``: the mean over regions, to unit length.
+        """The backbone's features ``(n, C)`` of some of ``images``: the mean over regions, to unit length.
 
         Of a backbone trained along it is the last map, as trained. Memory is O(batch) besides the result.
         """
         parts = [
-            pool(self.regions(self.pictures[positions[rows]]))[:, 0].cpu().numpy() for rows in batches(len(positions))
+            pool(self.regions(self.images[positions[rows]]))[:, 0].cpu().numpy() for rows in batches(len(positions))
         ]
         return np.concatenate(parts)
 
     def find(self, path: Path) -> int | None:
-        """A picture file's position in the dataset; ``None`` for any other picture."""
+        """An image file's position in the dataset; ``None`` for any other image."""
         try:
             inside = path.resolve().relative_to(self.dataset.images.resolve()).as_posix()
         except ValueError:
@@ -74,7 +74,7 @@ class Answers:
         return self.dataset.files.index(inside) if inside in self.dataset.files else None
 
     def in_turn(self, candidates: np.ndarray, seed: int = 0) -> np.ndarray:
-        """Some positions of ``pictures`` in a seeded order in which every class comes once before any comes again."""
+        """Some positions of ``images`` in a seeded order in which every class comes once before any comes again."""
         order = np.random.default_rng(seed).permutation(candidates)
         turn = np.zeros(len(order), dtype=int)
         met: dict[int, int] = {}
@@ -85,14 +85,14 @@ class Answers:
         return ordered
 
     def examples(self, count: int, seed: int = 0) -> list[int]:
-        """Test pictures to show, as positions in the dataset: ``count`` named right and as many named wrong.
+        """Test images to show, as positions in the dataset: ``count`` named right and as many named wrong.
 
         Of unseen classes where there are any; drawn with a seed, not by looks, and a class in turn.
         """
-        candidates = np.flatnonzero(self.unseen) if self.unseen.any() else np.arange(len(self.pictures))
+        candidates = np.flatnonzero(self.unseen) if self.unseen.any() else np.arange(len(self.images))
         order = self.in_turn(candidates, seed)
         right = self.predicted[order] == self.labels[order]
-        return [int(i) for i in self.pictures[np.concatenate([order[right][:count], order[~right][:count]])]]
+        return [int(i) for i in self.images[np.concatenate([order[right][:count], order[~right][:count]])]]
 
     @property
     def origin(self) -> str:
@@ -117,7 +117,7 @@ def answers_of(
     workers: int = 0,
     report: Report = silent,
 ) -> Answers:
-    """Ask a run's model about all test pictures, a batch of regions in memory at a time.
+    """Ask a run's model about all test images, a batch of regions in memory at a time.
 
     Args:
         run: a finished run.
@@ -126,27 +126,27 @@ def answers_of(
 
     Raises:
         RunError: unfinished, no such seed, or the dataset has changed.
-        UnseenError: pictures or weights are gone.
-        DataError: no test pictures.
+        UnseenError: images or weights are gone.
+        DataError: no test images.
     """
     found = run.results["protocols"][run.protocol]["seeds"]
     chosen = next(iter(found)) if seed is None else str(seed)
     if chosen not in found:
-        raise RunError(f"no seed {chosen}", where=run.folder, mend=f"one of {', '.join(found)}")
+        raise RunError(f"no seed {chosen}", where=run.folder, hint=f"one of {', '.join(found)}")
     parts, fabric = reopen(run, device=device, cache=cache, workers=workers, report=report)
     hand = Stagehand(parts, "final", fabric)
     if not len(hand.held_out):
-        raise DataError("no test pictures to draw figures of", where=parts.dataset.name, mend="name some in images.csv")
+        raise DataError("no test images to draw figures of", where=parts.dataset.name, hint="name some in images.csv")
     method = new_method(parts, int(chosen), fabric)
     load_weights(run.folder / f"seed-{chosen}" / f"{run.protocol}.safetensors", method)
     method.eval()
     features = hand.features(hand.held_out, budget_bytes=0)
 
-    def regions(pictures: np.ndarray) -> Tensor:
+    def regions(images: np.ndarray) -> Tensor:
         found: Tensor = (
-            method.regions(hand.features(pictures).batch(np.arange(len(pictures))))
+            method.regions(hand.features(images).batch(np.arange(len(images))))
             if isinstance(method, EndToEnd)
-            else parts.store.read(pictures).float()
+            else parts.store.read(images).float()
         )
         return found
 
@@ -158,7 +158,7 @@ def answers_of(
         to_weight_precision(branches, hand.classes)
         scores.append(method.fused_attribute_scores(branches).cpu().double().numpy())
         predicted.append((method.class_scores(branches, hand.classes) - offset).argmax(dim=1).cpu().numpy())
-        report("asking about the test pictures", int(positions[-1]) + 1, len(hand.held_out))
+        report("asking about the test images", int(positions[-1]) + 1, len(hand.held_out))
     return Answers(
         run,
         int(chosen),

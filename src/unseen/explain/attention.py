@@ -25,17 +25,17 @@ FUSED = "contribution"
 
 @dataclass(frozen=True)
 class Parts:
-    """Visible annotated points of one picture.
+    """Visible annotated points of one image.
 
     Args:
-        points: attribute to the (part, x, y) that it looks at, in the upright picture's pixels.
+        points: attribute to the (part, x, y) that it looks at, in the upright image's pixels.
     """
 
     points: Mapping[str, list[tuple[str, float, float]]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, dataset: Dataset, file: str) -> Parts:
-        """Of a dataset's picture; empty where nothing is annotated."""
+        """Of a dataset's image; empty where nothing is annotated."""
         try:
             named = parts_of(dataset)
         except DataError:
@@ -54,11 +54,11 @@ def sub_net_label(name: str) -> str:
     return name.upper() if len(name) <= 3 else name.replace("_", " ")
 
 
-def signed_overlay(picture: Image.Image, heat: np.ndarray, crop: tuple[float, float, float, float]) -> Image.Image:
-    """What regions add laid over what the network saw: red adds, blue takes away; the picture itself is grey.
+def signed_overlay(image: Image.Image, heat: np.ndarray, crop: tuple[float, float, float, float]) -> Image.Image:
+    """What regions add laid over what the network saw: red adds, blue takes away; the image itself is grey.
 
     Args:
-        picture: upright RGB.
+        image: upright RGB.
         heat: ``(h, w)``; its largest absolute value is shown in full.
         crop: left, top, right, bottom in pixels.
     """
@@ -68,10 +68,10 @@ def signed_overlay(picture: Image.Image, heat: np.ndarray, crop: tuple[float, fl
     size = (max(right - left, 1), max(bottom - top, 1))
     scaled = heat / max(float(np.abs(heat).max()), 1e-12)
     smooth = np.asarray(Image.fromarray(scaled.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)).clip(-1, 1)
-    full = np.zeros((picture.height, picture.width), dtype=np.float32)
-    x0, y0, x1, y1 = max(left, 0), max(top, 0), min(right, picture.width), min(bottom, picture.height)
+    full = np.zeros((image.height, image.width), dtype=np.float32)
+    x0, y0, x1, y1 = max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height)
     full[y0:y1, x0:x1] = smooth[y0 - top : y1 - top, x0 - left : x1 - left]
-    grey = 0.3 + 0.6 * np.asarray(picture.convert("L"), dtype=np.float32)[..., None] / 255
+    grey = 0.3 + 0.6 * np.asarray(image.convert("L"), dtype=np.float32)[..., None] / 255
     colours = matplotlib.colormaps["RdBu_r"](full / 2 + 0.5)[..., :3]
     opacity = 0.8 * np.abs(full)[..., None] ** 0.7
     return Image.fromarray((255 * (grey * (1 - opacity) + colours * opacity)).astype(np.uint8))
@@ -86,12 +86,12 @@ def attention_sheet(
     origin: str,
     top: int = 5,
 ) -> Sheet:
-    """A row an attribute: the picture, every sub-net's attention, and what each region adds to the fused score.
+    """A row an attribute: the image, every sub-net's attention, and what each region adds to the fused score.
 
     Args:
-        explanation: of the picture; its method has attention.
+        explanation: of the image; its method has attention.
         transform: of the backbone.
-        parts: of the picture.
+        parts: of the image.
         name: of the files.
         title: above the figure.
         origin: of the run, for the caption.
@@ -99,10 +99,10 @@ def attention_sheet(
     """
     reasons = explanation.looked_for(top) or explanation.strongest(top)
     maps = {**explanation.attention, FUSED: explanation.contributions}
-    picture = explanation.picture
+    image = explanation.image
     grids = {kind: (every.shape[1], every.shape[2]) for kind, every in maps.items()}
-    centres = {kind: region_centres(transform, grid, *picture.size) for kind, grid in grids.items()}
-    shape = np.clip(picture.height / picture.width, 0.5, 1.5)
+    centres = {kind: region_centres(transform, grid, *image.size) for kind, grid in grids.items()}
+    shape = np.clip(image.height / image.width, 0.5, 1.5)
     with style():
         figure = new_figure(2.0 + 2.3 * (1 + len(maps)), 1.9 + len(reasons) * (2.3 * shape + 0.2))
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
@@ -118,13 +118,13 @@ def attention_sheet(
                 va="center",
                 labelpad=8,
             )
-            line[0].imshow(picture)
+            line[0].imshow(image)
             if i == 0:
-                line[0].set_title("picture" + (" and annotated part" if parts.points else ""))
+                line[0].set_title("image" + (" and annotated part" if parts.points else ""))
             for axis, (kind, every) in zip(line[1:], maps.items(), strict=True):
                 heat = every[explanation.order[reason.attribute]]
                 lay = signed_overlay if kind == FUSED else overlay
-                axis.imshow(lay(picture, heat, explanation.crop))
+                axis.imshow(lay(image, heat, explanation.crop))
                 peak = centres[kind][int(heat.argmax())]
                 axis.plot(*peak, "x", color="black", markersize=7, markeredgewidth=3.2)
                 axis.plot(*peak, "x", color="#39ff14", markersize=6.5, markeredgewidth=1.6)
@@ -134,7 +134,7 @@ def attention_sheet(
                 for _, x, y in points:
                     axis.plot(x, y, "o", markersize=13, mfc="none", mec="black", mew=3)
                     axis.plot(x, y, "o", markersize=13, mfc="none", mec="white", mew=1.4)
-                axis.set(xticks=[], yticks=[], xlim=(-0.5, picture.width - 0.5), ylim=(picture.height - 0.5, -0.5))
+                axis.set(xticks=[], yticks=[], xlim=(-0.5, image.width - 0.5), ylim=(image.height - 0.5, -0.5))
                 axis.spines[:].set_visible(False)
         _scales(figure, axes)
     looked = ", ".join(sub_net_label(kind) for kind in explanation.attention)
@@ -149,7 +149,7 @@ def attention_sheet(
         + f"Evidence: score times class value. {origin}."
     )
     summary = {
-        "picture": explanation.prediction.picture,
+        "image": explanation.prediction.image,
         "target": vars(explanation.target),
         "rival": vars(explanation.rival),
         "crop": list(explanation.crop),
@@ -182,7 +182,7 @@ def _peak(heat: np.ndarray, centres: np.ndarray) -> dict[str, float]:
 
 
 def _rows(attribute: str, kind: str, heat: np.ndarray, centres: np.ndarray) -> list[dict[str, Any]]:
-    """A row a region: where its centre is in the picture, and its value."""
+    """A row a region: where its centre is in the image, and its value."""
     return [
         {"attribute": attribute, "map": kind, "row": row, "column": column, "x": x, "y": y, "value": float(value)}
         for ((row, column), value), (x, y) in zip(np.ndenumerate(heat), centres, strict=True)
@@ -196,7 +196,7 @@ def _scales(figure, axes: np.ndarray) -> None:  # type: ignore[no-untyped-def]
 
     attention = ScalarMappable(Normalize(0, 1), "inferno")
     bar = figure.colorbar(attention, ax=axes[:, 1:-1], location="bottom", shrink=0.6, aspect=35, pad=0.01)
-    bar.set_ticks([0, 1], labels=["lowest (picture as it is)", "highest"])
+    bar.set_ticks([0, 1], labels=["lowest (image as it is)", "highest"])
     contribution = ScalarMappable(Normalize(-1, 1), "RdBu_r")
     bar = figure.colorbar(contribution, ax=axes[:, -1], location="bottom", shrink=0.9, aspect=20, pad=0.01)
     bar.set_ticks([-1, 0, 1], labels=["lowers", "0", "raises"])

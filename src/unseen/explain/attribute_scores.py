@@ -1,6 +1,6 @@
-"""How well each attribute score tells pictures whose class has the attribute from those whose class has not.
+"""How well each attribute score tells images whose class has the attribute from those whose class has not.
 
-There are no labels a picture, so the truth is the class table's: a picture has the value of its class.
+There are no labels an image, so the truth is the class table's: an image has the value of its class.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ CHANCE = {"auroc": 0.5, "spearman": 0.0}
 
 @dataclass(frozen=True, eq=False)
 class AttributeQuality:
-    """Every attribute measured over the test pictures, of unseen and of seen classes apart.
+    """Every attribute measured over the test images, of unseen and of seen classes apart.
 
     Args:
         table: a row an attribute: attribute, group, part, and for ``unseen_`` and ``seen_``: ``auroc`` (has it: a class
-            value above half the attribute's largest), ``spearman`` (against the value itself), ``pictures`` and
-            ``with`` (how many of them have it). NaN where the pictures' classes have one value only.
+            value above half the attribute's largest), ``spearman`` (against the value itself), ``images`` and
+            ``with`` (how many of them have it). NaN where the images' classes have one value only.
         measure: ``auroc`` where every attribute has at most two values, else ``spearman``: what figures show.
         constant: side to the number of attributes that nothing can be measured of.
     """
@@ -60,7 +60,7 @@ def attribute_quality(answers: Answers) -> AttributeQuality:
         labels, scores = answers.labels[rows], answers.attribute_scores[rows]
         columns[f"{side}_auroc"] = auroc(scores, has[labels])
         columns[f"{side}_spearman"] = spearman(scores, values[labels])
-        columns[f"{side}_pictures"] = len(labels)
+        columns[f"{side}_images"] = len(labels)
         columns[f"{side}_with"] = has[labels].sum(axis=0)
         constant[side] = int(np.isnan(columns[f"{side}_{measure}"]).sum())
     return AttributeQuality(pd.DataFrame(columns), measure, constant)
@@ -77,13 +77,13 @@ def quality_sheet(answers: Answers, quality: AttributeQuality, top: int = 12) ->
     Raises:
         DataError: nothing could be measured.
     """
-    first, other = SIDES if quality.table["unseen_pictures"].any() else SIDES[::-1]
+    first, other = SIDES if quality.table["unseen_images"].any() else SIDES[::-1]
     column = f"{first}_{quality.measure}"
     ranked = quality.table.dropna(subset=[column]).sort_values(column, ascending=False, kind="stable")
     ranked = ranked.set_index("attribute")
     if ranked.empty:
-        problem = "no attribute differs between the classes of the test pictures"
-        raise DataError(problem, where=answers.dataset.name, mend="test on pictures of more classes")
+        problem = "no attribute differs between the classes of the test images"
+        raise DataError(problem, where=answers.dataset.name, hint="test on images of more classes")
     groups = quality.groups().dropna(subset=[column])
     panels = [("attributes", ranked, top)]
     if len(groups) < len(ranked):
@@ -98,23 +98,23 @@ def quality_sheet(answers: Answers, quality: AttributeQuality, top: int = 12) ->
             shown = frame if every else pd.concat([frame.head(most), frame.tail(most)])
             _bars(axis, shown, quality.measure, first, other, gap=None if every else most)
             axis.set_title(what if every else f"the {most} best and {most} worst {what}")
-            axis.set_xlabel(f"{title} of the attribute score over test pictures")
+            axis.set_xlabel(f"{title} of the attribute score over test images")
         limits = [axis.get_xlim() for axis in axes]
         for axis in axes:
             axis.set_xlim(min(low for low, _ in limits), max(high for _, high in limits))
         handles = _legend(first, other, CHANCE[quality.measure])
         figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False)
-    counts = {side: int(quality.table[f"{side}_pictures"].iloc[0]) for side in SIDES}
+    counts = {side: int(quality.table[f"{side}_images"].iloc[0]) for side in SIDES}
     against = (
-        "whether the picture's class has the attribute; line: chance, 0.5"
+        "whether the image's class has the attribute; line: chance, 0.5"
         if quality.measure == "auroc"
-        else "the value that the picture's class has; line: no relation, 0"
+        else "the value that the image's class has; line: no relation, 0"
     )
     left_out = " and ".join(
         f"{count} over {side} classes" for side, count in quality.constant.items() if count and counts[side]
     )
     caption = (
-        f"{title} of each fused attribute score against {against}. {counts['unseen']} test pictures of unseen classes, "
+        f"{title} of each fused attribute score against {against}. {counts['unseen']} test images of unseen classes, "
         f"{counts['seen']} of seen ones. "
         + (f"Left out, since the classes do not differ in them: {left_out}. " if left_out else "")
         + f"{answers.origin}."
@@ -124,7 +124,7 @@ def quality_sheet(answers: Answers, quality: AttributeQuality, top: int = 12) ->
         "measure": quality.measure,
         "chance": CHANCE[quality.measure],
         "mean": means,
-        "pictures": counts,
+        "images": counts,
         "constant": quality.constant,
         "groups": [
             {"group": name, **{side: _number(row[f"{side}_{quality.measure}"]) for side in SIDES}}
@@ -179,15 +179,15 @@ def _bars(  # type: ignore[no-untyped-def]
     axis.set_xlim(low - room, high + room)
 
 
-def picture_sheet(explanation: Explanation, name: str, title: str, origin: str, top: int = 12) -> Sheet:
-    """One picture's attribute scores beside what the class table says of the class named and of its rival.
+def image_sheet(explanation: Explanation, name: str, title: str, origin: str, top: int = 12) -> Sheet:
+    """One image's attribute scores beside what the class table says of the class named and of its rival.
 
     Args:
-        explanation: of the picture.
+        explanation: of the image.
         name: of the files.
         title: above the figure.
         origin: of the run, for the caption.
-        top: attributes shown, those that tell the two classes apart most in this picture.
+        top: attributes shown, those that tell the two classes apart most in this image.
     """
     target, rival = explanation.target, explanation.rival
     order = explanation.order
@@ -199,13 +199,13 @@ def picture_sheet(explanation: Explanation, name: str, title: str, origin: str, 
     a, b = class_label(target.name), class_label(rival.name)
     with style():
         figure = new_figure(13, 1.9 + 0.3 * max(len(shown), 6))
-        picture, scores, values, lead = figure.subplots(1, 4, width_ratios=[1, 1, 1.2, 1])
-        picture.imshow(explanation.picture)
-        picture.axis("off")
+        image, scores, values, lead = figure.subplots(1, 4, width_ratios=[1, 1, 1.2, 1])
+        image.imshow(explanation.image)
+        image.axis("off")
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
         above = shown["score"] - shown["typical"]
         scores.barh(places, above, color=[FOR if v >= 0 else AGAINST for v in above], height=0.65)
-        scores.set_title(f"attribute score{' above the average' if typical else ' of the picture'}")
+        scores.set_title(f"attribute score{' above the average' if typical else ' of the image'}")
         scores.set_yticks(places, [shorten(label(x)) for x in shown["attribute"]], fontsize=8)
         values.barh(places - 0.2, shown["value"], height=0.36, color="#33566b", label=a)
         values.barh(places + 0.2, shown["rival_value"], height=0.36, color="#e0a83e", label=b)
@@ -221,16 +221,16 @@ def picture_sheet(explanation: Explanation, name: str, title: str, origin: str, 
             if axis is not scores:
                 axis.set_yticks(places, [""] * len(places))
     total = numbers["against"].sum()
-    less = ", less that of an average training picture" if typical else ""
-    offsets = f"{'the average picture and ' if typical else ''}seen/unseen offsets"
+    less = ", less that of an average training image" if typical else ""
+    offsets = f"{'the average image and ' if typical else ''}seen/unseen offsets"
     caption = (
         f"The {len(shown)} attributes that tell {a} (named) and {b} apart most. Score: the method's fused attribute "
-        f"score of the picture{less}; class vectors: what the method makes of the class table; their product is "
+        f"score of the image{less}; class vectors: what the method makes of the class table; their product is "
         f"the lead of {a}: {shown['against'].sum():+.3g} by these attributes, {total:+.3g} by all {len(numbers)}, "
         f"{explanation.lead_offset:+.3g} by {offsets}. {origin}."
     )
     summary = {
-        "picture": explanation.prediction.picture,
+        "image": explanation.prediction.image,
         "target": vars(target),
         "rival": vars(rival),
         "offset": explanation.offset,

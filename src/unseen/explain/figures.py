@@ -1,4 +1,4 @@
-"""Heat maps over pictures."""
+"""Heat maps over images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from unseen.errors import DataError
 from unseen.explain.sheet import AGAINST, FOR, class_label, new_figure, shorten, style
 from unseen.ground.files import write_with
-from unseen.ground.images import open_picture
+from unseen.ground.images import open_image
 from unseen.model.references import Neighbour
 from unseen.recognizer import Candidate, Explanation, Reason
 
@@ -25,18 +25,18 @@ ENDINGS = ("png", "jpg", "jpeg", "pdf", "svg")
 WIDTH = 11.0
 """Of the figure of an explanation, in inches."""
 DRAWN = 700
-"""Pixels of the longer side of pictures in it."""
+"""Pixels of the longer side of images in it."""
 ELONGATED = 1.8
-"""Pictures with longer sides than this, to the shorter ones, are drawn in their own way."""
+"""Images with longer sides than this, to the shorter ones, are drawn in their own way."""
 
 
 def overlay(
-    picture: Image.Image, heat: np.ndarray, crop: tuple[float, float, float, float], strength: float = 0.5
+    image: Image.Image, heat: np.ndarray, crop: tuple[float, float, float, float], strength: float = 0.5
 ) -> Image.Image:
-    """A heat map laid over what the network saw of a picture; the rest is dimmed.
+    """A heat map laid over what the network saw of an image; the rest is dimmed.
 
     Args:
-        picture: upright RGB.
+        image: upright RGB.
         heat: ``(h, w)``; its own minimum is shown as nothing, its maximum in full.
         crop: left, top, right, bottom in pixels.
         strength: opacity at the maximum.
@@ -47,12 +47,12 @@ def overlay(
     size = (max(right - left, 1), max(bottom - top, 1))
     scaled = (heat - heat.min()) / max(float(np.ptp(heat)), 1e-12)
     smooth = np.asarray(Image.fromarray(scaled.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)).clip(0, 1)
-    full = np.zeros((picture.height, picture.width), dtype=np.float32)
-    x0, y0, x1, y1 = max(left, 0), max(top, 0), min(right, picture.width), min(bottom, picture.height)
+    full = np.zeros((image.height, image.width), dtype=np.float32)
+    x0, y0, x1, y1 = max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height)
     full[y0:y1, x0:x1] = smooth[y0 - top : y1 - top, x0 - left : x1 - left]
     inside = np.zeros_like(full)
     inside[y0:y1, x0:x1] = 1
-    pixels = np.asarray(picture, dtype=np.float32) / 255 * (0.45 + 0.55 * inside[..., None])
+    pixels = np.asarray(image, dtype=np.float32) / 255 * (0.45 + 0.55 * inside[..., None])
     colours = matplotlib.colormaps["inferno"](full)[..., :3]
     opacity = (strength * full)[..., None]
     return Image.fromarray((255 * (pixels * (1 - opacity) + colours * opacity)).astype(np.uint8))
@@ -64,7 +64,7 @@ def label(name: str) -> str:
 
 
 def said(reason: Reason) -> str:
-    """An attribute as it bears on the decision: ``(not seen)`` where its score is below that of an average picture."""
+    """An attribute as it bears on the decision: ``(not seen)`` where its score is below that of an average image."""
     return label(reason.attribute) + (" (not seen)" if reason.score < reason.typical else "")
 
 
@@ -85,29 +85,29 @@ def account(explanation: Explanation, count: int) -> tuple[list[Reason], list[tu
 
 
 def neighbours(explanation: Explanation, images: Path | None) -> list[tuple[Neighbour, Image.Image | None]]:
-    """The nearest training pictures, small; ``None`` for one that cannot be read.
+    """The nearest training images, small; ``None`` for one that cannot be read.
 
     Args:
         explanation: whose.
-        images: the folder of the training pictures, if it is there.
+        images: the folder of the training images, if it is there.
     """
     found: list[tuple[Neighbour, Image.Image | None]] = []
     for near in explanation.nearest:
         try:
-            found.append((near, None if images is None else thumbnail(open_picture(images / near.file))))
+            found.append((near, None if images is None else thumbnail(open_image(images / near.file))))
         except DataError:
             found.append((near, None))
     return found
 
 
 def attribute_maps(explanation: Explanation, folder: Path) -> list[Path]:
-    """A heat map over the picture for every attribute, as PNG; the attribute's position leads the file's name."""
-    picture, crop = _smaller(explanation)
+    """A heat map over the image for every attribute, as PNG; the attribute's position leads the file's name."""
+    image, crop = _smaller(explanation)
     paths = []
     for name, k in explanation.order.items():
         stem = re.sub(r"[^\w.-]+", "-", name)
         path = folder / f"{k + 1:03d}-{stem}.png"
-        drawn = overlay(picture, explanation.heat(name), crop)
+        drawn = overlay(image, explanation.heat(name), crop)
         write_with(path, lambda temporary, drawn=drawn: drawn.save(temporary, "PNG"))  # type: ignore[misc]
         paths.append(path)
     return paths
@@ -119,19 +119,19 @@ def explanation_figure(
     top: int = 6,
     nearest: Sequence[tuple[Neighbour, Image.Image | None]] = (),
 ) -> None:
-    """Picture, evidence, lead over the rival, a heat map for each of the strongest attributes, similar pictures.
+    """Image, evidence, lead over the rival, a heat map for each of the strongest attributes, similar images.
 
     Args:
         explanation: from :meth:`unseen.Recognizer.explain`.
         path: the file to write; its ending is one of :data:`ENDINGS`.
         top: how many attributes.
-        nearest: see :func:`neighbours`; those without a picture are left out.
+        nearest: see :func:`neighbours`; those without an image are left out.
     """
-    picture, crop = _smaller(explanation)
-    shape = picture.width / picture.height
+    image, crop = _smaller(explanation)
+    shape = image.width / image.height
     reasons = explanation.looked_for(top)
     shown = [(near, small) for near, small in nearest if small is not None]
-    maps = [_map(explanation, reason, picture, crop) for reason in reasons]
+    maps = [_map(explanation, reason, image, crop) for reason in reasons]
     columns = 3 if maps and maps[0].width >= 0.8 * maps[0].height else 4
     rows = -(-len(reasons) // columns)
     heights = {"wide": min(WIDTH / shape, 4.0) + 0.6} if shape > ELONGATED else {}
@@ -143,11 +143,11 @@ def explanation_figure(
         bands = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=list(heights.values())).ravel()
         band = dict(zip(heights, bands, strict=True))
         if "wide" in band:
-            _picture(band["wide"].subplots(), explanation, picture, crop)
+            _image(band["wide"].subplots(), explanation, image, crop)
             left, right = band["evidence"].subplots(1, 2)
         else:
             axis, left, right = band["evidence"].subplots(1, 3, width_ratios=[1.1, 1, 1])
-            _picture(axis, explanation, picture, crop)
+            _image(axis, explanation, image, crop)
         _evidence(left, explanation, 2 * top)
         _lead(right, explanation, 2 * top)
         if rows:
@@ -162,9 +162,9 @@ def explanation_figure(
 
 
 def _smaller(explanation: Explanation) -> tuple[Image.Image, tuple[float, float, float, float]]:
-    """The picture at a size to draw, and the crop on it."""
-    small = thumbnail(explanation.picture, DRAWN)
-    scale = small.width / explanation.picture.width
+    """The image at a size to draw, and the crop on it."""
+    small = thumbnail(explanation.image, DRAWN)
+    scale = small.width / explanation.image.width
     left, top, right, bottom = (scale * v for v in explanation.crop)
     return small, (left, top, right, bottom)
 
@@ -173,16 +173,14 @@ def _sure(candidate: Candidate) -> str:
     return f"{class_label(candidate.name)} ({100 * candidate.confidence:.0f}%{'' if candidate.seen else ', unseen'})"
 
 
-def _picture(
-    axis: Axes, explanation: Explanation, picture: Image.Image, crop: tuple[float, float, float, float]
-) -> None:
+def _image(axis: Axes, explanation: Explanation, image: Image.Image, crop: tuple[float, float, float, float]) -> None:
     from matplotlib.patches import Rectangle
 
-    axis.imshow(picture)
+    axis.imshow(image)
     left, top, right, bottom = crop
     axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, linestyle="--", edgecolor="white"))
-    axis.set_xlim(-0.5, picture.width - 0.5)  # a crop may reach beyond the picture
-    axis.set_ylim(picture.height - 0.5, -0.5)
+    axis.set_xlim(-0.5, image.width - 0.5)  # a crop may reach beyond the image
+    axis.set_ylim(image.height - 0.5, -0.5)
     lines = [_sure(explanation.target), f"rather than {_sure(explanation.rival)}"]
     if explanation.before:
         lines.append(f"before correcting: {_sure(explanation.before[0])}")
@@ -223,14 +221,14 @@ def _bars(axis: Axes, bars: Sequence[tuple[str, float]], title: str, offset_name
 
 
 def _map(
-    explanation: Explanation, reason: Reason, picture: Image.Image, crop: tuple[float, float, float, float]
+    explanation: Explanation, reason: Reason, image: Image.Image, crop: tuple[float, float, float, float]
 ) -> Image.Image:
-    """The heat map of an attribute; of elongated pictures only what the network saw."""
-    drawn = overlay(picture, explanation.heat(reason.attribute), crop)
-    if 1 / ELONGATED <= picture.width / picture.height <= ELONGATED:
+    """The heat map of an attribute; of elongated images only what the network saw."""
+    drawn = overlay(image, explanation.heat(reason.attribute), crop)
+    if 1 / ELONGATED <= image.width / image.height <= ELONGATED:
         return drawn
     left, top, right, bottom = (round(v) for v in crop)
-    return drawn.crop((max(left, 0), max(top, 0), min(right, picture.width), min(bottom, picture.height)))
+    return drawn.crop((max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height)))
 
 
 def _heat_maps(band: SubFigure, reasons: Sequence[Reason], maps: Sequence[Image.Image], grid: tuple[int, int]) -> None:
@@ -244,7 +242,7 @@ def _heat_maps(band: SubFigure, reasons: Sequence[Reason], maps: Sequence[Image.
 
 
 def _nearest(band: SubFigure, shown: Sequence[tuple[Neighbour, Image.Image]]) -> None:
-    band.suptitle("training pictures with the most similar attribute scores", fontsize=10)
+    band.suptitle("training images with the most similar attribute scores", fontsize=10)
     for axis, (near, small) in zip(band.subplots(1, max(len(shown), 6), squeeze=False).ravel(), shown, strict=False):
         axis.imshow(small)
         axis.set_title(f"{shorten(class_label(near.name), 22)}\n{near.similarity:.2f}", fontsize=8)
@@ -252,8 +250,8 @@ def _nearest(band: SubFigure, shown: Sequence[tuple[Neighbour, Image.Image]]) ->
         axis.axis("off")
 
 
-def thumbnail(picture: Image.Image, size: int = 200) -> Image.Image:
+def thumbnail(image: Image.Image, size: int = 200) -> Image.Image:
     """A copy no larger than ``size`` on either side."""
-    small = picture.copy()
+    small = image.copy()
     small.thumbnail((size, size), Image.Resampling.LANCZOS)
     return small

@@ -10,7 +10,7 @@ from pathlib import Path
 from unseen.errors import DataError, UnseenError
 from unseen.explain.answers import Answers, answers_of
 from unseen.explain.attention import Parts, attention_sheet
-from unseen.explain.attribute_scores import attribute_quality, picture_sheet, quality_sheet
+from unseen.explain.attribute_scores import attribute_quality, image_sheet, quality_sheet
 from unseen.explain.sheet import Sheet, check_formats, class_label
 from unseen.explain.tsne import tsne_maps, tsne_sheet
 from unseen.ground.progress import Report, silent
@@ -25,7 +25,7 @@ class Gallery:
     """What was drawn.
 
     Args:
-        figures: name to the files of each figure: pictures, then CSV and JSON.
+        figures: name to the files of each figure: images, then CSV and JSON.
         captions: name to its caption.
         notes: a line on each kind that could not be drawn.
     """
@@ -40,7 +40,7 @@ def run_figures(
     folder: Path | None = None,
     *,
     kinds: Sequence[str] = KINDS,
-    pictures: Sequence[Path] = (),
+    images: Sequence[Path] = (),
     formats: Sequence[str] = ("png", "svg"),
     seed: int | None = None,
     examples: int = 2,
@@ -59,20 +59,20 @@ def run_figures(
         run: a finished run.
         folder: where they go; default ``figures`` in the run's folder.
         kinds: of :data:`KINDS`.
-        pictures: to look into for ``attention`` and ``attributes``; default :meth:`Answers.examples`.
+        images: to look into for ``attention`` and ``attributes``; default :meth:`Answers.examples`.
         formats: of :data:`unseen.explain.sheet.FORMATS`.
         seed: whose model; default the first.
-        examples: so many default pictures named right, and as many named wrong.
+        examples: so many default images named right, and as many named wrong.
         classes, limit, perplexity: of the t-SNE, see :func:`unseen.explain.tsne.tsne_maps`.
         draw_seed: of every draw, and of t-SNE.
         device, cache, workers, report: see :func:`unseen.training.run.fit`.
 
     Raises:
-        UnseenError: an argument that does not fit, pictures that are gone, or nothing that could be drawn.
+        UnseenError: an argument that does not fit, images that are gone, or nothing that could be drawn.
     """
     for kind in kinds:
         if kind not in KINDS:
-            raise UnseenError(f'no figure "{kind}"', mend=f"one of {', '.join(KINDS)}")
+            raise UnseenError(f'no figure "{kind}"', hint=f"one of {', '.join(KINDS)}")
     check_formats(formats)
     answers = answers_of(run, seed=seed, device=device, cache=cache, workers=workers, report=report)
     folder, made = folder or run.folder / "figures", Gallery()
@@ -83,36 +83,36 @@ def run_figures(
 
     tasks: list[tuple[str, Callable[[], Sheet]]] = []
     if "tsne" in kinds:
-        maps = {"classes": classes, "pictures": limit, "perplexity": perplexity, "seed": draw_seed}
+        maps = {"classes": classes, "images": limit, "perplexity": perplexity, "seed": draw_seed}
         tasks.append(("tsne", lambda: tsne_sheet(answers, tsne_maps(answers, **maps), draw_seed)))  # type: ignore[arg-type]
     if "attributes" in kinds:
         tasks.append(("attributes", lambda: quality_sheet(answers, attribute_quality(answers))))
     for done, (kind, task) in enumerate(tasks):
-        report("figures over all test pictures", done, len(tasks))
+        report("figures over all test images", done, len(tasks))
         try:
             keep(task())
-        except DataError as error:  # too few pictures for one kind
+        except DataError as error:  # too few images for one kind
             made.notes.append(f"{kind}: {error}")
-        report("figures over all test pictures", done + 1, len(tasks))
+        report("figures over all test images", done + 1, len(tasks))
     if {"attention", "attributes"} & set(kinds):
-        chosen = list(pictures) or [answers.dataset.paths()[i] for i in answers.examples(examples, draw_seed)]
+        chosen = list(images) or [answers.dataset.paths()[i] for i in answers.examples(examples, draw_seed)]
         recognizer = Recognizer.load(run.folder, seed=answers.seed, device=device, as_trained=True)
         for done, path in enumerate(chosen):
-            for sheet in _of_picture(answers, recognizer, path, done + 1, kinds):
+            for sheet in _of_image(answers, recognizer, path, done + 1, kinds):
                 if isinstance(sheet, str):
                     made.notes += [sheet] if sheet not in made.notes else []
                 else:
                     keep(sheet)
-            report("figures of pictures", done + 1, len(chosen))
+            report("figures of images", done + 1, len(chosen))
     if not made.figures:
-        raise UnseenError("; ".join(made.notes) or "nothing to draw", where=run.folder, mend="choose another --kind")
+        raise UnseenError("; ".join(made.notes) or "nothing to draw", where=run.folder, hint="choose another --kind")
     return made
 
 
-def _of_picture(
+def _of_image(
     answers: Answers, recognizer: Recognizer, path: Path, number: int, kinds: Sequence[str]
 ) -> list[Sheet | str]:
-    """The sheets of one picture, and a line instead of one that the method has nothing for."""
+    """The sheets of one image, and a line instead of one that the method has nothing for."""
     table, index = answers.dataset.table, answers.find(path)
     truth = None if index is None else table.names[answers.dataset.labels[index]]
     explanation = recognizer.explain(path)
@@ -139,5 +139,5 @@ def _of_picture(
     if "attributes" in kinds and not explanation.strongest(1):
         made.append(f"attributes: {recognizer.method.name} names {path.name} without attributes")
     elif "attributes" in kinds:
-        made.append(picture_sheet(explanation, f"attributes-{stem}", title, answers.origin))
+        made.append(image_sheet(explanation, f"attributes-{stem}", title, answers.origin))
     return made

@@ -1,4 +1,4 @@
-"""What a model's learned parts attend to in a picture: the disentanglement of its regions."""
+"""What a model's learned parts attend to in an image: the disentanglement of its regions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ DARK = 0.15
 """Brightness of what a part has no share of."""
 
 
-def shares_over_picture(found: PartMaps, level: str) -> np.ndarray:
-    """``(P, height, width)`` shares of every pixel of the picture, 0 where the network saw nothing.
+def shares_over_image(found: PartMaps, level: str) -> np.ndarray:
+    """``(P, height, width)`` shares of every pixel of the image, 0 where the network saw nothing.
 
     Args:
         found: from :meth:`unseen.Recognizer.parts`.
@@ -26,7 +26,7 @@ def shares_over_picture(found: PartMaps, level: str) -> np.ndarray:
     size = (max(right - left, 1), max(bottom - top, 1))
     full = []
     for share in found.maps[level]:
-        layer = Image.new("F", found.picture.size)
+        layer = Image.new("F", found.image.size)
         layer.paste(Image.fromarray(share.astype(np.float32)).resize(size, Image.Resampling.BICUBIC), (left, top))
         full.append(np.asarray(layer).clip(0, 1))
     return np.stack(full)
@@ -39,26 +39,26 @@ def part_colours(count: int) -> np.ndarray:
     return np.array([matplotlib.colormaps["tab10"](p % 10)[:3] for p in range(count)])
 
 
-def strongest_part(shares: np.ndarray, picture: Image.Image) -> Image.Image:
-    """The picture in grey, every pixel tinted with the colour of the part that it belongs to most.
+def strongest_part(shares: np.ndarray, image: Image.Image) -> Image.Image:
+    """The image in grey, every pixel tinted with the colour of the part that it belongs to most.
 
     Args:
         shares: ``(P, height, width)``; a pixel without any stays grey and dark.
-        picture: of that size.
+        image: of that size.
     """
     colours = part_colours(len(shares))[shares.argmax(axis=0)] * (shares.sum(axis=0) > 0)[..., None]
-    grey = picture.convert("L").convert("RGB")
+    grey = image.convert("L").convert("RGB")
     return Image.blend(grey, Image.fromarray((255 * colours).astype(np.uint8)), 0.5)
 
 
-def lit_by(share: np.ndarray, picture: Image.Image) -> Image.Image:
-    """The picture as bright as a part's share ``(height, width)`` of every pixel."""
+def lit_by(share: np.ndarray, image: Image.Image) -> Image.Image:
+    """The image as bright as a part's share ``(height, width)`` of every pixel."""
     light = DARK + (1 - DARK) * share[..., None]
-    return Image.fromarray((np.asarray(picture) * light).astype(np.uint8))
+    return Image.fromarray((np.asarray(image) * light).astype(np.uint8))
 
 
 def parts_figure(found: PartMaps, path: Path) -> None:
-    """A column a level, shallow to deep: the strongest part everywhere, then the picture lit by each part, as PNG.
+    """A column a level, shallow to deep: the strongest part everywhere, then the image lit by each part, as PNG.
 
     Brightness is the share itself, not stretched; the number above is the largest share of any position.
 
@@ -70,18 +70,18 @@ def parts_figure(found: PartMaps, path: Path) -> None:
     from matplotlib.figure import Figure
 
     levels, most = list(found.maps), max(len(maps) for maps in found.maps.values())
-    ratio = min(max(found.picture.height / found.picture.width, 0.5), 2)
+    ratio = min(max(found.image.height / found.image.width, 0.5), 2)
     figure = Figure(figsize=(2.6 * len(levels), (2.6 * ratio + 0.35) * (most + 1)))
     FigureCanvasAgg(figure)
     axes = figure.subplots(most + 1, len(levels), squeeze=False)
     for axis in axes.ravel():
         axis.axis("off")
     for column, level in zip(axes.T, levels, strict=True):
-        maps, shares = found.maps[level], shares_over_picture(found, level)
-        column[0].imshow(strongest_part(shares, found.picture))
+        maps, shares = found.maps[level], shares_over_image(found, level)
+        column[0].imshow(strongest_part(shares, found.image))
         column[0].set_title(f"{level}, {maps.shape[1]} x {maps.shape[2]}", fontsize=13)
         for p, colour in enumerate(part_colours(len(maps))):
-            column[p + 1].imshow(lit_by(shares[p], found.picture))
+            column[p + 1].imshow(lit_by(shares[p], found.image))
             title = f"part {p + 1}: up to {100 * maps[p].max():.0f}%"
             column[p + 1].set_title(title, fontsize=13, color=tuple(0.75 * colour), fontweight="bold")
     figure.tight_layout(pad=0.6)

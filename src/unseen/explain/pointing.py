@@ -21,7 +21,7 @@ def run_pointing(
     workers: int = 0,
     report: Report = silent,
 ) -> dict[str, dict[str, Any]]:
-    """Hit rates of every sub-net on the unseen test pictures, over the seeds of a run.
+    """Hit rates of every sub-net on the unseen test images, over the seeds of a run.
 
     Args:
         run: a finished run on a dataset with part positions.
@@ -29,7 +29,7 @@ def run_pointing(
 
     Returns:
         By sub-net: ``hits`` (mean over seeds), ``std`` (over seeds, 0 for one), ``chance``, ``by_group``: attribute
-        group to ``hits``, ``std``, ``chance`` and ``cases`` (pictures times attributes of their class).
+        group to ``hits``, ``std``, ``chance`` and ``cases`` (images times attributes of their class).
 
     Raises:
         DataError: no part positions, or no attribute that names a part.
@@ -37,12 +37,12 @@ def run_pointing(
     """
     seeds = [int(seed) for seed in run.results["protocols"][run.protocol]["seeds"]]
     parts, _ = reopen(run, device=device, cache=cache, workers=workers, report=report)
-    pictures = parts.dataset.indices("test_unseen")
+    images = parts.dataset.indices("test_unseen")
     games = []
     for i, seed in enumerate(seeds):
         recognizer = Recognizer.load(run.folder, seed=seed, device=device, as_trained=True)
         transform = recognizer.backbone.transform
-        games.append(pointing_game(recognizer.method, parts.dataset, parts.store, transform, pictures))
+        games.append(pointing_game(recognizer.method, parts.dataset, parts.store, transform, images))
         report("pointing game", i + 1, len(seeds))
 
     def over_seeds(values: list[float]) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""A figure with the numbers behind it: written as pictures, CSV and JSON side by side."""
+"""A figure with the numbers behind it: written as images, CSV and JSON side by side."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Sheet:
         figure: drawn, without the caption.
         numbers: a row a point, bar or map cell.
         summary: further numbers and everything that was chosen, in JSON form.
-        dpi: pixels an inch of the PNG, and of pictures inside the others.
+        dpi: pixels an inch of the PNG, and of images inside the others.
     """
 
     name: str
@@ -108,6 +108,6 @@ def check_formats(formats: Sequence[str]) -> None:
     """Raise an :class:`UnseenError` where a figure cannot be written in one of these."""
     for form in formats:
         if form not in FORMATS:
-            raise UnseenError(f'no figures in "{form}"', mend=f"one of {', '.join(FORMATS)}")
+            raise UnseenError(f'no figures in "{form}"', hint=f"one of {', '.join(FORMATS)}")
     if not formats:
-        raise UnseenError("no format for the figures", mend=f"one of {', '.join(FORMATS)}")
+        raise UnseenError("no format for the figures", hint=f"one of {', '.join(FORMATS)}")

@@ -22,9 +22,9 @@ class Separation:
     """How well the classes shown lie apart, measured in the space itself, not in its map.
 
     Args:
-        seen, unseen: accuracy of the nearest neighbours (leave one out, :data:`NEIGHBOURS` votes among all pictures
+        seen, unseen: accuracy of the nearest neighbours (leave one out, :data:`NEIGHBOURS` votes among all images
             shown), mean over the classes; ``None`` where there are none.
-        silhouette: mean silhouette of the pictures in [-1, 1]; ``None`` where there is one class.
+        silhouette: mean silhouette of the images in [-1, 1]; ``None`` where there is one class.
         silhouette_map: the same in the map.
         chance: one over the number of classes.
     """
@@ -38,16 +38,16 @@ class Separation:
 
 @dataclass(frozen=True, eq=False)
 class Maps:
-    """Both t-SNE maps of the same pictures.
+    """Both t-SNE maps of the same images.
 
     Args:
-        positions: ``(n,)`` which of the answers' pictures.
+        positions: ``(n,)`` which of the answers' images.
         classes: the classes shown, unseen ones first.
         inputs: space to the ``(n, D)`` that t-SNE was given.
         coordinates: space to ``(n, 2)``.
         separation: space to its numbers.
         perplexity: as used.
-        candidates: pictures and classes that there were to draw from.
+        candidates: images and classes that there were to draw from.
     """
 
     positions: np.ndarray
@@ -59,11 +59,11 @@ class Maps:
     candidates: tuple[int, int]
 
 
-def draw(answers: Answers, classes: int, pictures: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A seeded draw of at most so many classes, half of them unseen where both have enough, and of their pictures.
+def draw(answers: Answers, classes: int, images: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A seeded draw of at most so many classes, half of them unseen where both have enough, and of their images.
 
     Returns:
-        Classes ``(n,)``, unseen first, each kind in the table's order; positions in ``answers.pictures``, ascending.
+        Classes ``(n,)``, unseen first, each kind in the table's order; positions in ``answers.images``, ascending.
     """
     rng = np.random.default_rng(seed)
     there = np.unique(answers.labels)
@@ -72,7 +72,7 @@ def draw(answers: Answers, classes: int, pictures: int, seed: int) -> tuple[np.n
     first = min(len(unseen_ones), max(classes // 2, classes - len(seen_ones)))
     chosen = np.concatenate([np.sort(unseen_ones[:first]), np.sort(seen_ones[: classes - first])])
     candidates = np.flatnonzero(np.isin(answers.labels, chosen))
-    return chosen, np.sort(rng.permutation(candidates)[:pictures])
+    return chosen, np.sort(rng.permutation(candidates)[:images])
 
 
 def embed(values: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
@@ -116,38 +116,38 @@ def tsne_maps(
     answers: Answers,
     *,
     classes: int = 20,
-    pictures: int = 1500,
+    images: int = 1500,
     perplexity: float | None = None,
     seed: int = 0,
 ) -> Maps:
-    """Map test pictures by the backbone's features and by the method's attribute scores.
+    """Map test images by the backbone's features and by the method's attribute scores.
 
     Args:
         answers: of a run.
         classes: at most so many, a seeded draw where there are more.
-        pictures: at most so many, likewise.
-        perplexity: of t-SNE; default 30, or a third of the pictures where that is less.
+        images: at most so many, likewise.
+        perplexity: of t-SNE; default 30, or a third of the images where that is less.
         seed: of the draws and of t-SNE.
 
     Raises:
-        UnseenError: fewer than 2 classes or 2 pictures asked for, or a perplexity that does not fit the pictures.
-        DataError: fewer than 5 pictures.
+        UnseenError: fewer than 2 classes or 2 images asked for, or a perplexity that does not fit the images.
+        DataError: fewer than 5 images.
     """
-    if classes < 2 or pictures < 5:
-        raise UnseenError(f"{classes} classes and {pictures} pictures", mend="give at least 2 classes and 5 pictures")
-    shown, positions = draw(answers, classes, pictures, seed)
+    if classes < 2 or images < 5:
+        raise UnseenError(f"{classes} classes and {images} images", hint="give at least 2 classes and 5 images")
+    shown, positions = draw(answers, classes, images, seed)
     count = len(positions)
     if count < 5:
-        raise DataError(f"{count} test pictures for t-SNE", where=answers.dataset.name, mend="5 or more")
+        raise DataError(f"{count} test images for t-SNE", where=answers.dataset.name, hint="5 or more")
     if perplexity is None:
         perplexity = min(30.0, max(1.0, (count - 1) // 3))
     if not 1 <= perplexity < count:
-        raise UnseenError(f"perplexity {perplexity:g} for {count} pictures", mend=f"give 1 or more, below {count}")
+        raise UnseenError(f"perplexity {perplexity:g} for {count} images", hint=f"give 1 or more, below {count}")
     inputs = {"features": answers.pooled(positions), "attributes": answers.attribute_scores[positions]}
     labels, unseen = answers.labels[positions], answers.unseen[positions]
     coordinates = {space: embed(values, perplexity, seed) for space, values in inputs.items()}
     measured = {s: separation(inputs[s], coordinates[s], labels, unseen) for s in SPACES}
-    candidates = (len(answers.pictures), len(np.unique(answers.labels)))
+    candidates = (len(answers.images), len(np.unique(answers.labels)))
     return Maps(positions, shown, inputs, coordinates, measured, perplexity, candidates)
 
 
@@ -220,20 +220,20 @@ def tsne_sheet(answers: Answers, maps: Maps, seed: int = 0) -> Sheet:
     every, kinds = maps.candidates
     drawn = len(maps.classes) < kinds or len(labels) < int(np.isin(answers.labels, maps.classes).sum())
     caption = (
-        f"t-SNE of {len(labels)} test pictures of {len(maps.classes)} classes"
+        f"t-SNE of {len(labels)} test images of {len(maps.classes)} classes"
         + (f", drawn with seed {seed} from {every} of {kinds}" if drawn else "")
         + f"; perplexity {maps.perplexity:g}, t-SNE seed {seed}. Triangles: unseen classes, circles: seen ones. Under "
-        f"each map, in the space itself: the share of pictures that their {NEIGHBOURS} nearest neighbours name right "
+        f"each map, in the space itself: the share of images that their {NEIGHBOURS} nearest neighbours name right "
         f"(leave one out, mean over classes) and the silhouette. {answers.origin}."
     )
     return Sheet("tsne", caption, figure, _numbers(answers, maps), _summary(answers, maps, seed))
 
 
 def _numbers(answers: Answers, maps: Maps) -> pd.DataFrame:
-    """A row a picture: file, class, seen, the class it was taken for, and its place in both maps."""
+    """A row an image: file, class, seen, the class it was taken for, and its place in both maps."""
     names = np.array(answers.dataset.table.names)
     columns: dict[str, Any] = {
-        "file": [answers.dataset.files[i] for i in answers.pictures[maps.positions]],
+        "file": [answers.dataset.files[i] for i in answers.images[maps.positions]],
         "class": names[answers.labels[maps.positions]],
         "seen": (~answers.unseen[maps.positions]).astype(int),
         "predicted": names[answers.predicted[maps.positions]],
@@ -247,8 +247,8 @@ def _summary(answers: Answers, maps: Maps, seed: int) -> dict[str, Any]:
     return {
         "perplexity": maps.perplexity,
         "seed": seed,
-        "pictures": len(maps.positions),
-        "pictures_in_all": maps.candidates[0],
+        "images": len(maps.positions),
+        "images_in_all": maps.candidates[0],
         "classes": [answers.dataset.table.names[c] for c in maps.classes],
         "classes_in_all": maps.candidates[1],
         "neighbours": NEIGHBOURS,

@@ -1,6 +1,6 @@
 """Region stores of reduced regions: made of a full store where there is one, else while the network looks.
 
-The axes are fitted on some of the pictures named for it, once, and kept in the cache by what they are of; a store's
+The axes are fitted on some of the images named for it, once, and kept in the cache by what they are of; a store's
 folder holds a copy of its own. The numbers do not depend on whether there was a full store.
 """
 
@@ -26,7 +26,7 @@ from unseen.ground.distributed import first_before_others
 from unseen.ground.progress import Report, silent
 
 MOST = 1000
-"""Pictures that axes are fitted on; with 49 regions each they are 38 for every one of 1280 channels."""
+"""Images that axes are fitted on; with 49 regions each they are 38 for every one of 1280 channels."""
 _BATCH = 32
 
 
@@ -49,7 +49,7 @@ def extract_reduced(
     Args:
         files, backbone, folder, names, dtype, device: as there.
         spec: what is reduced.
-        fit_on: positions of the pictures that axes may be fitted on.
+        fit_on: positions of the images that axes may be fitted on.
         kept: file of a reduction to use instead, where there is one: a run's own.
         report: progress of what is done besides extracting.
         options: further arguments of ``extract``.
@@ -63,8 +63,8 @@ def extract_reduced(
     backbone = backbone.to(device)
 
     @torch.inference_mode()
-    def look(pictures: np.ndarray) -> Tensor:
-        pixels = torch.stack([backbone.transform.cropped(files[i]) for i in pictures])
+    def look(images: np.ndarray) -> Tensor:
+        pixels = torch.stack([backbone.transform.cropped(files[i]) for i in images])
         return backbone.regions(pixels.to(device))[0]
 
     key = (backbone.fingerprint, dtype, [(names[i], hashes[i]) for i in fit_on])
@@ -110,7 +110,7 @@ def _reduction(
     kept: Path | None,
     report: Report,
 ) -> Reduction:
-    """The run's own, that of the cache, or one made anew; at most :data:`MOST` pictures, drawn once for all."""
+    """The run's own, that of the cache, or one made anew; at most :data:`MOST` images, drawn once for all."""
     if kept is not None and kept.is_file():
         return Reduction.load(kept)
     fingerprint = hashlib.sha256(json.dumps([str(spec), MOST, *key]).encode()).hexdigest()
@@ -121,13 +121,13 @@ def _reduction(
         with suppress(RunError):
             return Reduction.load(path)
         made = Reduction(spec, grid, dtype=dtype)
-        pictures = np.sort(np.random.default_rng(0).permutation(fit_on)[:MOST])
+        images = np.sort(np.random.default_rng(0).permutation(fit_on)[:MOST])
 
         def regions(start: int) -> Tensor:
-            report("fitting principal axes", min(start + _BATCH, len(pictures)), len(pictures))
-            return read(pictures[start : start + _BATCH])
+            report("fitting principal axes", min(start + _BATCH, len(images)), len(images))
+            return read(images[start : start + _BATCH])
 
-        made.fit(regions(start) for start in range(0, len(pictures), _BATCH))
+        made.fit(regions(start) for start in range(0, len(images), _BATCH))
         made.save(path)
         return made
 

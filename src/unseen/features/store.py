@@ -1,4 +1,4 @@
-"""The region store: features of every picture, computed once, kept on disk and read a batch at a time."""
+"""The region store: features of every image, computed once, kept on disk and read a batch at a time."""
 
 import errno
 import hashlib
@@ -41,7 +41,7 @@ _DTYPES = {
     "float32": (torch.float32, np.float32),
 }
 _PIECE = 1 << 20  # bytes whose checksum is computed at a time
-_THREADS = 2  # that read pictures where no processes do
+_THREADS = 2  # that read images where no processes do
 _OWN = re.compile(r"stage\d+\.bin|journal\.jsonl.*")
 _RACY_NS = 2 * 10**9  # a file this fresh can change again without its time changing
 _log = logging.getLogger(__name__)
@@ -53,16 +53,16 @@ class ExtractionPlan:
 
     Attributes:
         folder: the store's folder.
-        pictures: pictures in the store.
-        todo: pictures whose features are not there yet.
+        images: images in the store.
+        todo: images whose features are not there yet.
         nbytes: size of the finished store.
         needed: bytes still to be written.
         free: bytes free on the disk.
-        seconds: about how long it will take, by a few pictures timed beforehand; None where that is not worth it.
+        seconds: about how long it will take, by a few images timed beforehand; None where that is not worth it.
     """
 
     folder: Path
-    pictures: int
+    images: int
     todo: int
     nbytes: int
     needed: int
@@ -73,7 +73,7 @@ class ExtractionPlan:
         """What a person wants to know before it starts."""
         disk = f"{self.needed / 1e9:,.1f} GB to write, {self.free / 1e9:,.1f} GB free"
         time = "" if self.seconds is None else f", {duration(self.seconds)}"
-        return f"{self.todo:,} pictures, {disk}{time}"
+        return f"{self.todo:,} images, {disk}{time}"
 
 
 def extract(
@@ -89,32 +89,32 @@ def extract(
     progress: Callable[[int, int], None] | None = None,
     on_plan: Callable[[ExtractionPlan], None] | None = None,
 ) -> "RegionStore":
-    """Computes the region features of pictures, or only what of them is missing, and opens their store.
+    """Computes the region features of images, or only what of them is missing, and opens their store.
 
-    The store lies in a folder named by a fingerprint of the pictures' content, names and order, the
+    The store lies in a folder named by a fingerprint of the images' content, names and order, the
     backbone with its weights and transform, and the dtype, so that one of something else is never used.
     An extraction that was killed goes on with the first unfinished chunk.
 
     Args:
-        files: the pictures.
+        files: the images.
         backbone: the network; moved to `device`.
         folder: cache root, shared by any number of stores.
-        names: one name per picture, as in the dataset.
+        names: one name per image, as in the dataset.
         dtype: "float16", "bfloat16" or "float32".
-        batch_size: pictures per forward pass, and per chunk of a new store.
-        workers: processes that read pictures; 0 reads them in threads here, -1 chooses: up to 8 for a GPU, 0 for a CPU.
+        batch_size: images per forward pass, and per chunk of a new store.
+        workers: processes that read images; 0 reads them in threads here, -1 chooses: up to 8 for a GPU, 0 for a CPU.
         device: where the network runs.
-        progress: told (pictures done, pictures in all) after every chunk.
+        progress: told (images done, images in all) after every chunk.
         on_plan: told what is to be done before it is.
 
     Several processes (:mod:`unseen.ground.distributed`) share the chunks; the folder must be one that all of them see.
     """
     if dtype not in _DTYPES:
-        raise StoreError(f"unknown dtype {dtype!r}", where="region store", mend=f"use one of {', '.join(_DTYPES)}")
+        raise StoreError(f"unknown dtype {dtype!r}", where="region store", hint=f"use one of {', '.join(_DTYPES)}")
     if len(names) != len(files):
         raise ValueError(f"{len(names)} names for {len(files)} files")
     if not files:
-        raise DataError("no pictures to extract features of")
+        raise DataError("no images to extract features of")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     workers = chosen_workers(workers, torch.device(device))
@@ -146,14 +146,14 @@ def extract(
             layout, finished = _start(store, meta)
         wait_for_all()  # until all know what is finished
         todo = [chunk for chunk in range(layout.chunks) if chunk not in finished]
-        left = sum(len(layout.pictures(chunk)) for chunk in todo)
-        needed, free = left * layout.picture_bytes, shutil.disk_usage(store).free
+        left = sum(len(layout.images(chunk)) for chunk in todo)
+        needed, free = left * layout.image_bytes, shutil.disk_usage(store).free
         mine = [todo[i] for i in part(len(todo))]
         if on_plan is not None:
             seconds = _estimate(
-                [files[p] for c in mine for p in layout.pictures(c)], backbone, batch_size, workers, device
+                [files[p] for c in mine for p in layout.images(c)], backbone, batch_size, workers, device
             )
-            nbytes = layout.count * layout.picture_bytes
+            nbytes = layout.count * layout.image_bytes
             on_plan(ExtractionPlan(store, layout.count, left, nbytes, needed, free, seconds))
         if needed > free:
             raise _disk_full(store, needed, free)
@@ -163,8 +163,8 @@ def extract(
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
-                left = sum(len(layout.pictures(c)) for c in todo if c not in layout.journal())
-                raise _disk_full(store, left * layout.picture_bytes, shutil.disk_usage(store).free) from None
+                left = sum(len(layout.images(c)) for c in todo if c not in layout.journal())
+                raise _disk_full(store, left * layout.image_bytes, shutil.disk_usage(store).free) from None
         wait_for_all()
         with first_before_others():
             layout.join_journals()
@@ -172,9 +172,9 @@ def extract(
 
 
 def store_fingerprint(backbone: str, dtype: str, names: Sequence[str], hashes: Sequence[str]) -> str:
-    """SHA-256 of what features are made of: fingerprint of a backbone, dtype, and pictures by name and content."""
-    pictures = list(zip(names, hashes, strict=True))
-    facts = {"format": _FORMAT, "backbone": backbone, "dtype": dtype, "pictures": pictures}
+    """SHA-256 of what features are made of: fingerprint of a backbone, dtype, and images by name and content."""
+    images = list(zip(names, hashes, strict=True))
+    facts = {"format": _FORMAT, "backbone": backbone, "dtype": dtype, "images": images}
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -205,17 +205,17 @@ def write_store(
 
     Args:
         folder: the store's own folder.
-        read: gives the features (b, R, C) of the pictures from one position up to another.
-        names: one name per picture.
+        read: gives the features (b, R, C) of the images from one position up to another.
+        names: one name per image.
         grid: (height, width) of the grid of regions.
         channels: C.
         source: what the features are and of what file; JSON.
         dtype: "float16", "bfloat16" or "float32".
-        chunk: pictures read at once.
+        chunk: images read at once.
         fingerprint: of the features; default one of the other arguments.
-        progress: told (pictures done, pictures in all) after every chunk.
+        progress: told (images done, images in all) after every chunk.
     """
-    facts = {"format": _FORMAT, "source": dict(source), "dtype": dtype, "pictures": list(names), "grid": list(grid)}
+    facts = {"format": _FORMAT, "source": dict(source), "dtype": dtype, "images": list(names), "grid": list(grid)}
     fingerprint = fingerprint or hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     meta = {
         "format": _FORMAT,
@@ -233,18 +233,18 @@ def write_store(
     with locked(folder):
         layout, finished = _start(folder, meta)
         todo = [index for index in range(layout.chunks) if index not in finished]
-        needed, free = sum(len(layout.pictures(i)) for i in todo) * layout.picture_bytes, shutil.disk_usage(folder).free
+        needed, free = sum(len(layout.images(i)) for i in todo) * layout.image_bytes, shutil.disk_usage(folder).free
         if needed > free:
             raise _disk_full(folder, needed, free)
         try:
             with layout.files[0].open("r+b") as output, _repaired(folder / _JOURNAL) as journal:
                 for index in todo:
-                    rows = layout.pictures(index)
+                    rows = layout.images(index)
                     regions = torch.from_numpy(np.ascontiguousarray(read(rows.start, rows.stop)))
                     kept = regions.to(_DTYPES[dtype][0])
                     _check_finite(torch.stack(regions.aminmax()), kept, [f"row {i + 1} ({names[i]})" for i in rows])
                     data = _bits(kept).data.cast("B")
-                    output.seek(rows.start * layout.picture_bytes)
+                    output.seek(rows.start * layout.image_bytes)
                     output.write(data)
                     _sync(output)
                     journal.write(_journal_line(index, [zlib.crc32(data)]))
@@ -259,7 +259,7 @@ def write_store(
 
 
 def chosen_workers(workers: int, device: torch.device) -> int:
-    """How many processes read pictures: as asked, or for -1 up to 8 for a GPU and none for a CPU, which is busy."""
+    """How many processes read images: as asked, or for -1 up to 8 for a GPU and none for a CPU, which is busy."""
     if workers >= 0:
         return workers
     return max(1, min(8, len(os.sched_getaffinity(0)) // local_processes())) if device.type == "cuda" else 0
@@ -268,7 +268,7 @@ def chosen_workers(workers: int, device: torch.device) -> int:
 def _estimate(
     files: Sequence[Path], backbone: Backbone, batch_size: int, workers: int, device: str | torch.device
 ) -> float | None:
-    """Seconds that pictures will take, by a few of them; None where they are soon done anyway."""
+    """Seconds that images will take, by a few of them; None where they are soon done anyway."""
     if len(files) < 8 * batch_size:
         return None
     backbone = backbone.to(device)
@@ -293,14 +293,14 @@ def duration(seconds: float) -> str:
 
 
 class RegionStore:
-    """A finished store of region features, read from disk picture by picture.
+    """A finished store of region features, read from disk image by image.
 
     Nothing is mapped into memory, so that what a process holds does not grow with what it has read. A chunk's checksum
-    is computed before its first picture is read.
+    is computed before its first image is read.
 
     Attributes:
         folder: where it lies.
-        names: the pictures' names, in order.
+        names: the images' names, in order.
         stages: the backbone stages kept; a stage is named below by its position here.
         dtype: dtype of the features.
         fingerprint: SHA-256 of what the features were made of.
@@ -326,11 +326,11 @@ class RegionStore:
         layout.check_sizes()
         finished = layout.journal()
         if len(finished) < layout.chunks:
-            done = sum(len(layout.pictures(chunk)) for chunk in finished)
+            done = sum(len(layout.images(chunk)) for chunk in finished)
             raise StoreError(
-                f"unfinished: {done} of {layout.count} pictures",
+                f"unfinished: {done} of {layout.count} images",
                 where=folder,
-                mend="extract again; it goes on where it stopped",
+                hint="extract again; it goes on where it stopped",
             )
         return cls(layout)
 
@@ -352,17 +352,17 @@ class RegionStore:
     @property
     def nbytes(self) -> int:
         """Bytes of all features."""
-        return len(self) * self._layout.picture_bytes
+        return len(self) * self._layout.image_bytes
 
     def read(self, indices: Sequence[int] | np.ndarray | Tensor, stage: int = 0) -> Tensor:
-        """Features (B, R, C) of the pictures at these B indices, in the store's dtype.
+        """Features (B, R, C) of the images at these B indices, in the store's dtype.
 
         Raises:
             StoreError: the bytes are not those that were written.
         """
         wanted = np.asarray(indices, dtype=np.int64)
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(self)):
-            raise IndexError(f"picture {wanted.min()} or {wanted.max()} of {len(self)}")
+            raise IndexError(f"image {wanted.min()} or {wanted.max()} of {len(self)}")
         result = torch.empty(len(wanted), *self._layout.shapes[stage], dtype=self.dtype)
         target = _bits(result).view(np.uint8).reshape(len(wanted), self._layout.stage_bytes[stage])
         for chunk in np.unique(wanted // self._layout.meta["chunk"]).tolist():
@@ -377,23 +377,23 @@ class RegionStore:
         while done < len(target):
             count = os.preadv(file.fileno(), [target[done:].data], start + done)
             if not count:
-                raise StoreError("has become shorter", where=file.name, mend="extract again")
+                raise StoreError("has become shorter", where=file.name, hint="extract again")
             done += count
 
     def _check(self, chunk: int, stage: int) -> None:
         if (chunk, stage) in self._checked:
             return
         if self._checksum(chunk, stage) != self._checksums[chunk][stage]:
-            rows = self._layout.pictures(chunk)
+            rows = self._layout.images(chunk)
             raise StoreError(
-                f"damaged: chunk {chunk} (pictures {rows.start} to {rows.stop - 1}) is not what was written",
+                f"damaged: chunk {chunk} (images {rows.start} to {rows.stop - 1}) is not what was written",
                 where=self._layout.files[stage],
-                mend=f"unseen stores {self.folder} --mend, then repeat the command; only what is damaged is done again",
+                hint=f"unseen stores {self.folder} --hint, then repeat the command; only what is damaged is done again",
             )
         self._checked.add((chunk, stage))
 
     def _checksum(self, chunk: int, stage: int) -> int:
-        rows, size = self._layout.pictures(chunk), self._layout.stage_bytes[stage]
+        rows, size = self._layout.images(chunk), self._layout.stage_bytes[stage]
         piece = np.empty(min(_PIECE, len(rows) * size), dtype=np.uint8)
         found = 0
         for start in range(rows.start * size, rows.stop * size, _PIECE):
@@ -416,16 +416,16 @@ class StoreState:
     Attributes:
         folder: where it lies.
         backbone: name of the network, or of imported features; empty where the description is lost.
-        pictures: in the whole store.
+        images: in the whole store.
         nbytes: of their features.
-        finished: pictures whose features are there, damaged ones among them.
-        damaged: positions of the damaged pictures.
+        finished: images whose features are there, damaged ones among them.
+        damaged: positions of the damaged images.
         problem: what keeps all of it from being read; None where it can be.
     """
 
     folder: Path
     backbone: str = ""
-    pictures: int = 0
+    images: int = 0
     nbytes: int = 0
     finished: int = 0
     damaged: tuple[int, ...] = ()
@@ -434,23 +434,23 @@ class StoreState:
     @property
     def whole(self) -> bool:
         """Nothing of it is missing or damaged."""
-        return not self.problem and not self.damaged and self.finished == self.pictures
+        return not self.problem and not self.damaged and self.finished == self.images
 
 
-def inspect(folder: Path, mend: bool = False, progress: Callable[[int, int], None] | None = None) -> StoreState:
+def inspect(folder: Path, hint: bool = False, progress: Callable[[int, int], None] | None = None) -> StoreState:
     """Computes every checksum of a store, finished or not.
 
     Args:
         folder: the store's own.
-        mend: drop what is damaged, so that the next extraction (or import) does it again, and only it. A store whose
+        hint: drop what is damaged, so that the next extraction (or import) does it again, and only it. A store whose
             description is lost goes as a whole.
         progress: told (chunks checked, chunks in all).
     """
-    with locked(folder) if mend else nullcontext():
+    with locked(folder) if hint else nullcontext():
         try:
             layout = _Layout.read(folder)
         except StoreError as error:
-            if mend and error.problem.startswith(
+            if hint and error.problem.startswith(
                 ("damaged", "no such file")
             ):  # not one that cannot be read, or is newer
                 _remove(folder)
@@ -460,27 +460,27 @@ def inspect(folder: Path, mend: bool = False, progress: Callable[[int, int], Non
             layout.check_sizes()
         except StoreError as error:
             problem = error.problem
-        if mend:
-            for path, per_picture in zip(layout.files, layout.stage_bytes, strict=True):
+        if hint:
+            for path, per_image in zip(layout.files, layout.stage_bytes, strict=True):
                 with path.open("ab") as file:
-                    file.truncate(per_picture * layout.count)
+                    file.truncate(per_image * layout.count)
         finished, damaged = layout.journal(), []
-        if mend or problem is None:
+        if hint or problem is None:
             store = RegionStore(layout)
             for done, (chunk, checksums) in enumerate(sorted(finished.items())):
                 if [store._checksum(chunk, stage) for stage in range(len(store.stages))] != checksums:
                     damaged.append(chunk)
                 if progress is not None:
                     progress(done + 1, len(finished))
-        if mend and (damaged or problem):
+        if hint and (damaged or problem):
             layout.write_journal({chunk: found for chunk, found in finished.items() if chunk not in damaged})
         return StoreState(
             folder,
             str(layout.meta["backbone"]["name"]),
             layout.count,
-            layout.count * layout.picture_bytes,
-            sum(len(layout.pictures(chunk)) for chunk in finished),
-            tuple(picture for chunk in damaged for picture in layout.pictures(chunk)),
+            layout.count * layout.image_bytes,
+            sum(len(layout.images(chunk)) for chunk in finished),
+            tuple(image for chunk in damaged for image in layout.images(chunk)),
             problem,
         )
 
@@ -512,18 +512,18 @@ def _remove(folder: Path) -> None:
 
 
 class RegionSource:
-    """The regions that training reads: some pictures of a store, prepared, on a device.
+    """The regions that training reads: some images of a store, prepared, on a device.
 
     Prepared features that fit in the budget are computed once and kept on the device; others are read
     and prepared batch by batch. The values are the same.
 
     Args:
         store: the store.
-        indices: the pictures' indices in the store.
+        indices: the images' indices in the store.
         stage: position of the stage in `store.stages`.
         device: where batches are wanted.
         dtype: dtype that features are prepared in.
-        prepare: what is done to features (B, R, C) to give (B, R', C'), picture by picture and without
+        prepare: what is done to features (B, R, C) to give (B, R', C'), image by image and without
             gradients, such as normalising or pooling regions.
         budget_bytes: how much may be kept on the device; None is half of its free memory.
 
@@ -561,7 +561,7 @@ class RegionSource:
         return len(self._indices)
 
     def batch(self, positions: Sequence[int] | np.ndarray | Tensor) -> Tensor:
-        """Prepared features (B, R', C') of the pictures at these positions of `indices`."""
+        """Prepared features (B, R', C') of the images at these positions of `indices`."""
         if self.resident:
             return self._kept[torch.as_tensor(positions, dtype=torch.int64, device=self._device)]
         return self._compute(self._indices[np.asarray(torch.as_tensor(positions).cpu(), dtype=np.int64)])
@@ -581,14 +581,14 @@ class _Layout:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        mend = "extract the features again"
-        layout = cls(folder, read_json(folder / _META, StoreError, mend))
+        hint = "extract the features again"
+        layout = cls(folder, read_json(folder / _META, StoreError, hint))
         try:
             if layout.meta["format"] != _FORMAT:
-                raise StoreError(f"format {layout.meta['format']} instead of {_FORMAT}", where=folder, mend=mend)
+                raise StoreError(f"format {layout.meta['format']} instead of {_FORMAT}", where=folder, hint=hint)
             layout._check()
         except (LookupError, TypeError, ValueError) as error:
-            raise StoreError(f"damaged ({error!r})", where=folder / _META, mend=mend) from None
+            raise StoreError(f"damaged ({error!r})", where=folder / _META, hint=hint) from None
         return layout
 
     def _check(self) -> None:
@@ -603,7 +603,7 @@ class _Layout:
             raise ValueError("a size is no whole number from 1")
         if not isinstance(meta["backbone"].get("name"), str) or not isinstance(meta["names"], list) or not self.stages:
             raise ValueError("no backbone, names or stages")
-        _ = [s["stage"] for s in self.stages], self.picture_bytes
+        _ = [s["stage"] for s in self.stages], self.image_bytes
         if any(len(s["grid"]) != 2 for s in self.stages):
             raise ValueError("a grid is not of two sides")
 
@@ -621,12 +621,12 @@ class _Layout:
 
     @property
     def stage_bytes(self) -> list[int]:
-        """Bytes per picture of each stage."""
+        """Bytes per image of each stage."""
         size = _DTYPES[self.meta["dtype"]][0].itemsize
         return [regions * channels * size for regions, channels in self.shapes]
 
     @property
-    def picture_bytes(self) -> int:
+    def image_bytes(self) -> int:
         return sum(self.stage_bytes)
 
     @property
@@ -637,17 +637,15 @@ class _Layout:
     def chunks(self) -> int:
         return -(-self.count // self.meta["chunk"])
 
-    def pictures(self, chunk: int) -> range:
+    def images(self, chunk: int) -> range:
         size = self.meta["chunk"]
         return range(chunk * size, min((chunk + 1) * size, self.count))
 
     def check_sizes(self) -> None:
-        for path, per_picture in zip(self.files, self.stage_bytes, strict=True):
+        for path, per_image in zip(self.files, self.stage_bytes, strict=True):
             size = path.stat().st_size if path.exists() else 0
-            if size != per_picture * self.count:
-                raise StoreError(
-                    f"{size} bytes instead of {per_picture * self.count}", where=path, mend="extract again"
-                )
+            if size != per_image * self.count:
+                raise StoreError(f"{size} bytes instead of {per_image * self.count}", where=path, hint="extract again")
 
     def journal(self) -> dict[int, list[int]]:
         """Checksums, one per stage, of the finished chunks; a line torn by a crash counts for nothing."""
@@ -682,8 +680,8 @@ def _journal_line(chunk: int, checksums: Sequence[int]) -> bytes:
     return json.dumps({"chunk": chunk, "crc32": checksums}).encode() + b"\n"
 
 
-class _Pictures(Dataset[Tensor | DataError]):
-    """Pictures as bytes, a quarter as large to hand over as normalised ones.
+class _Images(Dataset[Tensor | DataError]):
+    """Images as bytes, a quarter as large to hand over as normalised ones.
 
     A broken one is handed on as its error, which a worker would garble by raising.
     """
@@ -715,12 +713,12 @@ def _start(folder: Path, meta: Mapping[str, Any]) -> tuple[_Layout, dict[int, li
     if folder.is_dir():
         _remove(folder)
     if folder.exists():
-        raise StoreError("it holds something else", where=folder, mend="choose another name, or move that away")
+        raise StoreError("it holds something else", where=folder, hint="choose another name, or move that away")
     folder.mkdir()
     layout = _Layout(folder, meta)
-    for path, per_picture in zip(layout.files, layout.stage_bytes, strict=True):
+    for path, per_image in zip(layout.files, layout.stage_bytes, strict=True):
         with path.open("wb") as file:
-            file.truncate(per_picture * layout.count)
+            file.truncate(per_image * layout.count)
     write_json(folder / _META, meta, sealed=True)
     return layout, {}
 
@@ -737,15 +735,15 @@ def _fill(
 ) -> None:
     """Computes and writes the chunks, each one journalled once its bytes are on the disk.
 
-    Progress is told as if the other processes were as far; `before` pictures were there at the start.
+    Progress is told as if the other processes were as far; `before` images were there at the start.
     """
     batches = [
-        list(pictures[start : start + batch_size])
-        for pictures in map(layout.pictures, todo)
-        for start in range(0, len(pictures), batch_size)
+        list(images[start : start + batch_size])
+        for images in map(layout.images, todo)
+        for start in range(0, len(images), batch_size)
     ]
     device = next(backbone.parameters()).device
-    chunk_of = {layout.pictures(chunk)[-1]: chunk for chunk in todo}
+    chunk_of = {layout.images(chunk)[-1]: chunk for chunk in todo}
     done, mine = 0, sum(map(len, batches))
     dtype = _DTYPES[layout.meta["dtype"]][0]
     with ExitStack() as stack:
@@ -792,10 +790,10 @@ def _fill(
 def _read(
     files: Sequence[Path], batches: Sequence[list[int]], transform: Transform, workers: int, device: torch.device
 ) -> Generator[Tensor]:
-    """Bytes (b, 3, H, W) of each batch of pictures, read ahead by processes, or by threads of this one for 0."""
+    """Bytes (b, 3, H, W) of each batch of images, read ahead by processes, or by threads of this one for 0."""
     if workers:
         loader = DataLoader(
-            _Pictures(files, transform),
+            _Images(files, transform),
             batch_sampler=batches,
             num_workers=workers,
             collate_fn=_collate,
@@ -807,8 +805,8 @@ def _read(
             yield found
         return
     with closing(read_batches(([files[i] for i in batch] for batch in batches), transform, _THREADS)) as read:
-        for _, pictures in read:
-            found = _collate(pictures)
+        for _, images in read:
+            found = _collate(images)
             if isinstance(found, DataError):
                 raise found
             yield found
@@ -834,22 +832,22 @@ def _compute(backbone: Backbone, pixels: Tensor, dtype: torch.dtype) -> Callable
 
 
 def _check_finite(extremes: Tensor, kept: Tensor, places: Sequence[object]) -> None:
-    """Raise a :class:`StoreError` at the first picture whose features are no numbers, or none as they are kept.
+    """Raise a :class:`StoreError` at the first image whose features are no numbers, or none as they are kept.
 
     Args:
         extremes: the least and the largest of the features (B, R, C), NaN where one of them is.
         kept: the features as they are to be stored.
-        places: what the pictures are called.
+        places: what the images are called.
     """
     if extremes.to(kept.dtype).isfinite().all():
         return
     row = int(torch.nonzero(~kept.flatten(1).isfinite().all(dim=1))[0])
     largest = extremes.abs().max().item()
     if not math.isfinite(largest):
-        raise StoreError(f"a feature is {largest:g}", where=places[row], mend="mend what it comes from")
+        raise StoreError(f"a feature is {largest:g}", where=places[row], hint="hint what it comes from")
     kind = str(kept.dtype).removeprefix("torch.")
     problem = f"features as large as {largest:g} do not fit in {kind}"
-    raise StoreError(problem, where=places[row], mend="store them as bfloat16 or float32")
+    raise StoreError(problem, where=places[row], hint="store them as bfloat16 or float32")
 
 
 def _bits(regions: Tensor) -> np.ndarray:
@@ -945,5 +943,5 @@ def _disk_full(folder: Path, needed: int, free: int) -> StoreError:
     return StoreError(
         f"the disk has {free / 1e6:,.1f} MB free and {needed / 1e6:,.1f} MB more are needed",
         where=folder,
-        mend="make room or choose another cache folder; what is done is kept",
+        hint="make room or choose another cache folder; what is done is kept",
     )

@@ -18,7 +18,7 @@ from unseen.fieldguide.drawing import Box, Part, draw
 from unseen.fieldguide.species import Species, invent
 
 VERSION = 1
-_LEAST = {"species": 10, "pictures": 2, "size": 32}
+_LEAST = {"species": 10, "images": 2, "size": 32}
 _MOST_SPECIES = 200
 
 
@@ -27,7 +27,7 @@ def build(
     *,
     seed: int = 0,
     species: int = 60,
-    pictures: int = 40,
+    images: int = 40,
     size: int = 128,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -40,28 +40,28 @@ def build(
         folder: where to write; must not exist, or be empty.
         seed: which world of birds.
         species: how many species, seen and unseen together.
-        pictures: how many pictures of each.
-        size: side of the square pictures in pixels.
+        images: how many images of each.
+        size: side of the square images in pixels.
         workers: how many processes draw; one per core if not given.
-        progress: called with the pictures done so far and their total.
+        progress: called with the images done so far and their total.
 
     Raises:
         DataError: the folder is taken, or a size is out of range.
     """
-    for name, value in (("species", species), ("pictures", pictures), ("size", size)):
+    for name, value in (("species", species), ("images", images), ("size", size)):
         if value < _LEAST[name]:
-            raise DataError(f"{value} is too few", where=f"fieldguide {name}", mend=f"take at least {_LEAST[name]}")
+            raise DataError(f"{value} is too few", where=f"fieldguide {name}", hint=f"take at least {_LEAST[name]}")
     if species > _MOST_SPECIES:
-        raise DataError(f"{species} is too many", where="fieldguide species", mend=f"take at most {_MOST_SPECIES}")
+        raise DataError(f"{species} is too many", where="fieldguide species", hint=f"take at most {_MOST_SPECIES}")
     if seed < 0:
-        raise DataError(f"{seed} is negative", where="fieldguide seed", mend="take 0 or more")
+        raise DataError(f"{seed} is negative", where="fieldguide seed", hint="take 0 or more")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError("is already there", where=folder, mend="remove it or name another folder")
+        raise DataError("is already there", where=folder, hint="remove it or name another folder")
     unfinished = folder.parent / f".{folder.name}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)  # of a call that was killed
     unfinished.mkdir(parents=True)
     try:
-        _write(unfinished, seed, invent(seed, species), pictures, size, workers or os.cpu_count() or 1, progress)
+        _write(unfinished, seed, invent(seed, species), images, size, workers or os.cpu_count() or 1, progress)
         if folder.exists():
             folder.rmdir()
         unfinished.rename(folder)
@@ -73,16 +73,16 @@ def build(
 Drawn = list[tuple[str, dict[str, Part], Box]]
 
 
-def _draw_species(numbered: tuple[int, Species], images: Path, seed: int, pictures: int, size: int) -> Drawn:
-    """Draw and save all pictures of one species: file, parts and box of each."""
+def _draw_species(numbered: tuple[int, Species], folder: Path, seed: int, images: int, size: int) -> Drawn:
+    """Draw and save all images of one species: file, parts and box of each."""
     index, kind = numbered
-    (images / kind.name).mkdir(parents=True)
+    (folder / kind.name).mkdir(parents=True)
     drawn = []
-    for number in range(pictures):
+    for number in range(images):
         rng = np.random.default_rng([seed, index, number])
-        picture, parts, box = draw(kind.appearance, rng, size)
+        image, parts, box = draw(kind.appearance, rng, size)
         file = f"{kind.name}/{number + 1:03d}.jpg"
-        picture.save(images / file, quality=93, subsampling=0)
+        image.save(folder / file, quality=93, subsampling=0)
         drawn.append((file, parts, box))
     return drawn
 
@@ -91,7 +91,7 @@ def _draw_share(job: Mapping[str, Any], share: range) -> Iterator[Drawn]:
     """Draw the species of a share of the world, one after the other."""
     world = invent(job["seed"], job["species"])
     for index in share:
-        yield _draw_species((index, world[index]), Path(job["images"]), job["seed"], job["pictures"], job["size"])
+        yield _draw_species((index, world[index]), Path(job["folder"]), job["seed"], job["images"], job["size"])
 
 
 def work() -> None:
@@ -130,7 +130,7 @@ def _draw_all(job: Mapping[str, Any], workers: int) -> Iterator[Drawn]:
             line = process.stdout.readline()
             if not line:
                 reason = process.stderr.read().strip().splitlines() or ["no reason given"]
-                raise DataError(f"a drawing process failed ({reason[-1]})", where="fieldguide", mend="try workers=1")
+                raise DataError(f"a drawing process failed ({reason[-1]})", where="fieldguide", hint="try workers=1")
             yield [
                 (file, {name: Part(*place) for name, place in parts.items()}, Box(*box))
                 for file, parts, box in json.loads(line)
@@ -145,17 +145,17 @@ def _write(
     folder: Path,
     seed: int,
     world: list[Species],
-    pictures: int,
+    images: int,
     size: int,
     workers: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    job = {"images": str(folder / "images"), "seed": seed, "species": len(world), "pictures": pictures, "size": size}
+    job = {"folder": str(folder / "images"), "seed": seed, "species": len(world), "images": images, "size": size}
     drawn: list[Drawn] = []
     for result in _draw_all(job, min(workers, len(world))):
         drawn.append(result)
         if progress is not None:
-            progress(len(drawn) * pictures, len(world) * pictures)
+            progress(len(drawn) * images, len(world) * images)
     _write_tables(folder, seed, world, drawn)
     about = {
         "name": "fieldguide",
@@ -163,7 +163,7 @@ def _write(
         "description": "Birds drawn by the program unseen; no photographs.",
         "seed": seed,
         "species": len(world),
-        "pictures": pictures,
+        "images": images,
         "size": size,
     }
     (folder / "dataset.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
@@ -192,10 +192,10 @@ def _write_tables(folder: Path, seed: int, world: list[Species], drawn: list[Dra
     _table(folder / "boxes.csv", ("file", "x", "y", "width", "height"), boxes)
 
 
-def _held_out(seed: int, index: int, pictures: int) -> set[int]:
-    """The fifth of a seen species' pictures that is kept for the test."""
-    order = np.random.default_rng([seed, index, pictures, 1]).permutation(pictures)
-    return set(order[: max(1, round(pictures * 0.2))].tolist())
+def _held_out(seed: int, index: int, images: int) -> set[int]:
+    """The fifth of a seen species' images that is kept for the test."""
+    order = np.random.default_rng([seed, index, images, 1]).permutation(images)
+    return set(order[: max(1, round(images * 0.2))].tolist())
 
 
 def _table(path: Path, header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:

@@ -15,7 +15,7 @@ Points = Sequence[tuple[float, float]] | np.ndarray
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame of reference on the picture: an origin and two axes, in pixels (y down)."""
+    """A frame of reference on the image: an origin and two axes, in pixels (y down)."""
 
     origin: np.ndarray
     across: np.ndarray
@@ -59,7 +59,7 @@ def mix(a: Color, b: Color, share: float) -> Color:
 
 
 class Layer:
-    """A transparent sheet, drawn at several times the picture's size and then reduced."""
+    """A transparent sheet, drawn at several times the image's size and then reduced."""
 
     def __init__(self, size: int) -> None:
         self.width = size * SUPERSAMPLING
@@ -88,7 +88,7 @@ class Layer:
         self._pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=self._ink(color, opacity))
 
     def reduced(self, soft: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-        """The sheet at the picture's size, blurred by `soft` pixels.
+        """The sheet at the image's size, blurred by `soft` pixels.
 
         Returns:
             Colour times cover (H, W, 3) and cover (H, W, 1), both 0..1.

@@ -48,7 +48,7 @@ class Part(NamedTuple):
 
 
 class Box(NamedTuple):
-    """The bird's bounding box in pixels, cut at the picture's edges."""
+    """The bird's bounding box in pixels, cut at the image's edges."""
 
     x: int
     y: int
@@ -58,7 +58,7 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class _Pose:
-    """Everything about one picture of a bird that its attributes do not settle."""
+    """Everything about one image of a bird that its attributes do not settle."""
 
     flip: bool
     x: float
@@ -347,17 +347,17 @@ def _flat(color: Color) -> np.ndarray:
 
 
 def draw(appearance: Appearance, rng: np.random.Generator, size: int = 128) -> tuple[Image.Image, dict[str, Part], Box]:
-    """Draw one picture of a bird that looks as told.
+    """Draw one image of a bird that looks as told.
 
-    The same generator state gives the same picture; with another appearance, the same pose, light and surroundings.
+    The same generator state gives the same image; with another appearance, the same pose, light and surroundings.
 
     Args:
         appearance: the value of every group of `attributes.GROUPS`.
         rng: where pose, light and surroundings come from.
-        size: side of the square picture in pixels.
+        size: side of the square image in pixels.
 
     Returns:
-        The picture, where every part is, and the bird's bounding box.
+        The image, where every part is, and the bird's bounding box.
     """
     pose_rng, plumage_rng, scene_rng, front_rng, grain_rng = (
         np.random.default_rng(int(seed)) for seed in rng.integers(2**63, size=5)
@@ -390,12 +390,12 @@ def draw(appearance: Appearance, rng: np.random.Generator, size: int = 128) -> t
     bird_cover = np.max([outline, wing_cover, limbs_cover], axis=0)[..., 0]
     front_color, front_cover = props.occluders(front_rng, size, bird.unit)
     field = _over(field, front_color, front_cover)
-    picture = _photograph(field, pose, grain_rng)
+    image = _photograph(field, pose, grain_rng)
 
     parts = {
         name: _located(place / SUPERSAMPLING, front_cover[..., 0], size) for name, place in sorted(bird.parts.items())
     }
-    return picture, parts, _bounds(bird_cover)
+    return image, parts, _bounds(bird_cover)
 
 
 def _photograph(field: np.ndarray, pose: _Pose, rng: np.random.Generator) -> Image.Image:
@@ -412,7 +412,7 @@ def _photograph(field: np.ndarray, pose: _Pose, rng: np.random.Generator) -> Ima
 
 
 def _located(place: np.ndarray, front: np.ndarray, size: int) -> Part:
-    """A part is visible inside the picture where nothing in front covers more than half of it."""
+    """A part is visible inside the image where nothing in front covers more than half of it."""
     x, y = float(place[0]), float(place[1])
     inside = 0 <= x < size and 0 <= y < size
     reach = max(1, size // 64)

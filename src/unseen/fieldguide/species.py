@@ -44,7 +44,7 @@ class Species:
     Attributes:
         name: its field-guide name.
         appearance: the value of every group.
-        seen: whether its pictures may be trained on.
+        seen: whether its images may be trained on.
         validation: whether it is a seen species that validation treats as unseen.
     """
 

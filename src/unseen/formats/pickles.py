@@ -18,7 +18,7 @@ from unseen.errors import DataError
 
 LIMIT = 2**30
 """Largest pickle that is opened, in bytes."""
-MEND = "save the array with numpy.save instead"
+HINT = "save the array with numpy.save instead"
 _KINDS = "biufc"
 
 
@@ -31,20 +31,20 @@ def read_pickle(path: Path, limit: int = LIMIT) -> Any:
         DataError: anything else in it, damage, or more than ``limit`` bytes.
     """
     if not path.is_file():
-        raise DataError("no such file", where=path, mend="give a pickle of a numpy array")
+        raise DataError("no such file", where=path, hint="give a pickle of a numpy array")
     size = path.stat().st_size
     if size > limit:
-        raise DataError(f"{size:,} bytes, more than {limit:,}", where=path, mend=MEND)
+        raise DataError(f"{size:,} bytes, more than {limit:,}", where=path, hint=HINT)
     try:
         # from memory, where asking for more than there is takes no room
         return _plain(_Reader(io.BytesIO(path.read_bytes()), encoding="latin1").load(), {})
     except _RefusedError as error:
-        raise DataError(f"a pickle with {error}, not only arrays", where=path, mend=MEND) from None
+        raise DataError(f"a pickle with {error}, not only arrays", where=path, hint=HINT) from None
     except PermissionError as error:
-        raise DataError(error.strerror or str(error), where=path, mend="make it readable") from None
+        raise DataError(error.strerror or str(error), where=path, hint="make it readable") from None
     except Exception as error:  # a damaged pickle raises nearly anything
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(f"no pickle, or a damaged one ({reason})", where=path, mend=MEND) from None
+        raise DataError(f"no pickle, or a damaged one ({reason})", where=path, hint=HINT) from None
 
 
 def read_array(path: Path) -> np.ndarray:
@@ -52,7 +52,7 @@ def read_array(path: Path) -> np.ndarray:
     value = read_pickle(path)
     if not isinstance(value, np.ndarray) or value.ndim != 2 or value.dtype.kind not in "fiu":
         shape = f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
-        raise DataError(f"{shape} instead of a table of numbers", where=path, mend="give one K x D array")
+        raise DataError(f"{shape} instead of a table of numbers", where=path, hint="give one K x D array")
     return value.astype(np.float64)
 
 

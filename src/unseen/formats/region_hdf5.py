@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 
 from unseen.errors import DataError
-from unseen.formats.hdf5 import MEND, member
+from unseen.formats.hdf5 import HINT, member
 
-MOST_A_PICTURE = 2**22
-"""Numbers of a picture's features: 2,048 channels in 45 x 45 regions."""
+MOST_A_IMAGE = 2**22
+"""Numbers of an image's features: 2,048 channels in 45 x 45 regions."""
 Reader = Callable[[int, int], np.ndarray]
-"""Features (b, R, C) of the pictures from one row up to another."""
+"""Features (b, R, C) of the images from one row up to another."""
 SPLITS = ("trainval", "test_seen", "test_unseen")
 
 
@@ -39,7 +39,7 @@ class RegionFile:
 
     Args:
         path: the file.
-        count: M pictures.
+        count: M images.
         channels: C numbers a region.
         grid: (H, W).
         labels: int64 ``(M,)`` from 0.
@@ -67,27 +67,27 @@ class RegionFile:
         with _opened(path) as file:
             for name in ("feature_map", "labels"):
                 if name not in file:
-                    raise DataError(f"no `{name}`", where=path, mend=f"it has {', '.join(list(file)[:8]) or 'nothing'}")
+                    raise DataError(f"no `{name}`", where=path, hint=f"it has {', '.join(list(file)[:8]) or 'nothing'}")
             features = member(file, "feature_map", path, "f", None)
             shape = features.shape
             if len(shape) not in (2, 4) or not features.size:
                 problem = f"`feature_map` is {features.dtype} of shape {shape}"
-                raise DataError(problem, where=path, mend="M x C x H x W floats are needed")
-            if math.prod(shape[1:]) > MOST_A_PICTURE:
-                problem = f"`feature_map` has {math.prod(shape[1:]):,} numbers a picture, more than {MOST_A_PICTURE:,}"
-                raise DataError(problem, where=path, mend="pool or crop the regions")
+                raise DataError(problem, where=path, hint="M x C x H x W floats are needed")
+            if math.prod(shape[1:]) > MOST_A_IMAGE:
+                problem = f"`feature_map` has {math.prod(shape[1:]):,} numbers an image, more than {MOST_A_IMAGE:,}"
+                raise DataError(problem, where=path, hint="pool or crop the regions")
             labels = _whole(file, "labels", path)
             rows = {s: _whole(file, f"{s}_loc", path) for s in SPLITS if f"{s}_loc" in file}
             name = "original_att" if "original_att" in file else "att"
             values = np.asarray(member(file, name, path, "fiu"), dtype=np.float64) if name in file else None
             vectors = np.asarray(member(file, "w2v_att", path, "fiu"), dtype=np.float64) if "w2v_att" in file else None
         if len(labels) != shape[0]:
-            raise DataError(f"{len(labels)} labels for {shape[0]} pictures", where=path, mend=MEND)
+            raise DataError(f"{len(labels)} labels for {shape[0]} images", where=path, hint=HINT)
         every = np.concatenate([*rows.values()]) if rows else np.zeros(0, dtype=np.int64)
         first = 1 if len(every) and every.max() == shape[0] else 0
         if len(every) and (every.min() < first or every.max() - first >= shape[0]):
-            problem = f"rows from {every.min()} to {every.max()} for {shape[0]} pictures"
-            raise DataError(problem, where=path, mend=MEND)
+            problem = f"rows from {every.min()} to {every.max()} for {shape[0]} images"
+            raise DataError(problem, where=path, hint=HINT)
         return cls(
             path,
             shape[0],
@@ -101,7 +101,7 @@ class RegionFile:
 
     @contextmanager
     def reader(self) -> Iterator[Reader]:
-        """A function that reads the features (b, R, C) of pictures ``start`` to ``stop``, and no more than these."""
+        """A function that reads the features (b, R, C) of images ``start`` to ``stop``, and no more than these."""
         with _opened(self.path) as file:
             features = file["feature_map"]
 
@@ -116,10 +116,10 @@ def _whole(file: Any, name: str, path: Path) -> np.ndarray:
     """A row or column of whole numbers, int64 ``(n,)``."""
     values = np.asarray(member(file, name, path, "fiu")).ravel()
     if values.dtype.kind == "f" and not (np.abs(values) < 2**53).all():
-        raise DataError(f"`{name}` holds a number that is not whole", where=path, mend=MEND)
+        raise DataError(f"`{name}` holds a number that is not whole", where=path, hint=HINT)
     found = values.astype(np.int64)
     if (found != values).any():
-        raise DataError(f"`{name}` holds a number that is not whole", where=path, mend=MEND)
+        raise DataError(f"`{name}` holds a number that is not whole", where=path, hint=HINT)
     return found
 
 
@@ -129,10 +129,10 @@ def _opened(path: Path) -> Iterator[Any]:
     import h5py
 
     if not path.is_file():
-        raise DataError("no such file", where=path, mend="give the HDF5 file of region features")
+        raise DataError("no such file", where=path, hint="give the HDF5 file of region features")
     try:
         with h5py.File(path, "r") as file:
             yield file
     except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(f"not an HDF5 file, or damaged ({reason})", where=path, mend=MEND) from None
+        raise DataError(f"not an HDF5 file, or damaged ({reason})", where=path, hint=HINT) from None

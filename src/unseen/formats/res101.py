@@ -1,4 +1,4 @@
-"""``res101.mat`` of the Proposed Split (Xian et al., TPAMI 2019): picture names, labels and pooled features."""
+"""``res101.mat`` of the Proposed Split (Xian et al., TPAMI 2019): image names, labels and pooled features."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import numpy as np
 
 from unseen.errors import DataError
 from unseen.formats.hdf5 import member
-from unseen.formats.matlab import MEND, mat_shapes, read_mat, readable, texts, whole_numbers
+from unseen.formats.matlab import HINT, mat_shapes, read_mat, readable, texts, whole_numbers
 from unseen.formats.region_hdf5 import Reader
 
 MOST_WHOLE = 2**29
-"""Features in a file of version 5, in numbers: 65,536 pictures of 2,048."""
+"""Features in a file of version 5, in numbers: 65,536 images of 2,048."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageList:
-    """Which pictures a release's rows are.
+    """Which images a release's rows are.
 
     Args:
         path: the ``res101.mat``.
-        files: M picture paths as the release's makers had them, with ``/``; empty where the file names none.
+        files: M image paths as the release's makers had them, with ``/``; empty where the file names none.
         labels: int64 ``(M,)``, positions in ``allclasses_names``, from 0.
-        channels: numbers per picture in ``features``; 0 where there are none.
+        channels: numbers per image in ``features``; 0 where there are none.
     """
 
     path: Path
@@ -46,23 +46,23 @@ class ImageList:
         """
         content = read_mat(path, ("labels", "image_files"))
         if "labels" not in content:
-            raise DataError("no `labels`", where=path, mend=MEND)
+            raise DataError("no `labels`", where=path, hint=HINT)
         labels = whole_numbers(content["labels"], "labels", path)
         if not len(labels) or labels.min() < 1:
             problem = "labels count from 0" if len(labels) else "no labels"
-            raise DataError(problem, where=path, mend="take the release's own file, whose labels count from 1")
+            raise DataError(problem, where=path, hint="take the release's own file, whose labels count from 1")
         names = texts(content["image_files"], "image_files", path) if "image_files" in content else ()
         if names and len(names) != len(labels):
-            raise DataError(f"{len(names)} image_files for {len(labels)} labels", where=path, mend=MEND)
+            raise DataError(f"{len(names)} image_files for {len(labels)} labels", where=path, hint=HINT)
         shape = mat_shapes(path).get("features", (0, len(labels)))
         if len(shape) != 2 or shape[1] != len(labels):
-            raise DataError(f"features of shape {shape} for {len(labels)} labels", where=path, mend=MEND)
+            raise DataError(f"features of shape {shape} for {len(labels)} labels", where=path, hint=HINT)
         return cls(path, tuple(n.replace("\\", "/") for n in names), labels - 1, shape[0])
 
 
 @contextmanager
 def read_features(path: Path) -> Iterator[Reader]:
-    """A function that reads pooled features as one region a picture, (b, 1, C), of pictures ``start`` to ``stop``.
+    """A function that reads pooled features as one region an image, (b, 1, C), of images ``start`` to ``stop``.
 
     A file of version 7.3 is read piece by piece; one of version 5 must be read whole.
 
@@ -72,14 +72,14 @@ def read_features(path: Path) -> Iterator[Reader]:
     import h5py
 
     if "features" not in mat_shapes(path):
-        raise DataError("no `features`", where=path, mend=MEND)
+        raise DataError("no `features`", where=path, hint=HINT)
     with readable(path):
         if h5py.is_hdf5(path):
             with h5py.File(path, "r") as file:
-                features = member(file, "features", path, "fiu", None)  # axes in reverse: pictures first
+                features = member(file, "features", path, "fiu", None)  # axes in reverse: images first
                 yield lambda start, stop: features[start:stop][:, None, :]
             return
     whole = read_mat(path, ("features",), MOST_WHOLE).get("features")
     if not isinstance(whole, np.ndarray) or whole.dtype.kind not in "fiu":
-        raise DataError("`features` are no numbers", where=path, mend=MEND)
+        raise DataError("`features` are no numbers", where=path, hint=HINT)
     yield lambda start, stop: whole[:, start:stop].T[:, None, :]

@@ -13,7 +13,7 @@ import numpy as np
 
 from unseen.classes.table import Attributes, ClassTable
 from unseen.errors import DataError
-from unseen.formats.matlab import MEND, read_mat, texts, whole_numbers
+from unseen.formats.matlab import HINT, read_mat, texts, whole_numbers
 
 SPLITS = ("trainval", "test_seen", "test_unseen")
 VALIDATION_LISTS = ("train", "val")
@@ -41,7 +41,7 @@ class Split:
 
     @property
     def count(self) -> int:
-        """Pictures in the three parts together."""
+        """Images in the three parts together."""
         return sum(len(self.rows[name]) for name in SPLITS)
 
     def parts(self) -> np.ndarray:
@@ -51,22 +51,20 @@ class Split:
             DataError: indices that count from 0, stand in two parts, or leave rows out.
         """
         every = np.concatenate([self.rows[name] for name in SPLITS])
-        mend = "take att_splits.mat from the release itself"
+        hint = "take att_splits.mat from the release itself"
         if every.min() < 0:
-            raise DataError("the indices count from 0 instead of 1", where=self.path, mend=mend)
+            raise DataError("the indices count from 0 instead of 1", where=self.path, hint=hint)
         for i, one in enumerate(SPLITS):
             if len(np.unique(self.rows[one])) < len(self.rows[one]):
-                raise DataError(f"a picture stands twice in {one}_loc", where=self.path, mend=mend)
+                raise DataError(f"an image stands twice in {one}_loc", where=self.path, hint=hint)
             for other in SPLITS[i + 1 :]:
                 both = len(np.intersect1d(self.rows[one], self.rows[other]))
                 if both:
-                    raise DataError(
-                        f"{both} pictures are in both {one}_loc and {other}_loc", where=self.path, mend=mend
-                    )
+                    raise DataError(f"{both} images are in both {one}_loc and {other}_loc", where=self.path, hint=hint)
         if every.max() >= len(every):
             gap = int(np.setdiff1d(np.arange(len(every)), every)[0])
-            problem = f"picture {gap + 1} is in no part, and the largest index is {every.max() + 1} for {len(every)}"
-            raise DataError(problem, where=self.path, mend=mend)
+            problem = f"image {gap + 1} is in no part, and the largest index is {every.max() + 1} for {len(every)}"
+            raise DataError(problem, where=self.path, hint=hint)
         found = np.empty(len(every), dtype=object)
         for name in SPLITS:
             found[self.rows[name]] = name
@@ -75,8 +73,8 @@ class Split:
     def validation_classes(self, labels: np.ndarray) -> tuple[np.ndarray | None, list[str]]:
         """Classes that the release sets aside for validation: those of ``val_loc`` that ``train_loc`` has not.
 
-        Several releases list test pictures of seen classes in ``train_loc`` and ``val_loc``. They are left out here;
-        since only the classes are taken, validation pictures always come from ``trainval_loc``.
+        Several releases list test images of seen classes in ``train_loc`` and ``val_loc``. They are left out here;
+        since only the classes are taken, validation images always come from ``trainval_loc``.
 
         Args:
             labels: int64 ``(M,)`` class of every row.
@@ -91,7 +89,7 @@ class Split:
             kept = np.intersect1d(self.rows[name], self.rows["trainval"])
             left = len(np.intersect1d(self.rows[name], self.rows["test_seen"]))
             if left:
-                notes.append(f"{name}_loc lists {left} test-seen pictures; they are left out of validation")
+                notes.append(f"{name}_loc lists {left} test-seen images; they are left out of validation")
             classes.append(np.unique(labels[kept]))
         held = np.setdiff1d(classes[1], classes[0])
         if len(held) < len(classes[1]):
@@ -113,9 +111,9 @@ def read_split(path: Path) -> Split:
         if f"{name}_loc" in content:
             rows[name] = whole_numbers(content[f"{name}_loc"], f"{name}_loc", path) - 1
         elif name in SPLITS:
-            raise DataError(f"no `{name}_loc`", where=path, mend=MEND)
+            raise DataError(f"no `{name}_loc`", where=path, hint=HINT)
         if name in SPLITS and not len(rows[name]):
-            raise DataError(f"`{name}_loc` is empty", where=path, mend=MEND)
+            raise DataError(f"`{name}_loc` is empty", where=path, hint=HINT)
     return Split(path, names, unit, values, rows, named)
 
 
@@ -128,7 +126,7 @@ def read_class_table(path: Path, seen: Collection[str]) -> ClassTable:
 
     Args:
         path: MATLAB file.
-        seen: names of the classes that have training pictures.
+        seen: names of the classes that have training images.
 
     Raises:
         DataError: not such a file, or a name in ``seen`` that it has not.
@@ -136,12 +134,12 @@ def read_class_table(path: Path, seen: Collection[str]) -> ClassTable:
     names, _, values, _ = _classes(path)
     unknown = [name for name in seen if name not in names]
     if unknown:
-        mend = f"its classes are {', '.join(names[:3])}, ..."
-        raise DataError(f'class "{unknown[0]}" of images.csv is not there', where=path, mend=mend)
+        hint = f"its classes are {', '.join(names[:3])}, ..."
+        raise DataError(f'class "{unknown[0]}" of images.csv is not there', where=path, hint=hint)
     try:
         return ClassTable(names, numbered(values.shape[1]), values, np.isin(names, list(seen)))
     except DataError as error:
-        raise DataError(error.problem, where=path, mend=error.mend) from None
+        raise DataError(error.problem, where=path, hint=error.hint) from None
 
 
 def numbered(count: int) -> Attributes:
@@ -155,14 +153,14 @@ def _classes(path: Path) -> tuple[tuple[str, ...], np.ndarray, np.ndarray, bool]
     tables = [content.get("att", content.get("original_att")), content.get("original_att", content.get("att"))]
     for table in tables:
         if not isinstance(table, np.ndarray) or table.ndim != 2 or not table.size or table.dtype.kind not in "fiu":
-            raise DataError("no K x N numbers `original_att` or `att`", where=path, mend=MEND)
+            raise DataError("no K x N numbers `original_att` or `att`", where=path, hint=HINT)
     unit, values = (np.asarray(table, dtype=np.float64).T for table in tables)
     if unit.shape != values.shape:
-        raise DataError(f"`att` is {unit.T.shape}, `original_att` {values.T.shape}", where=path, mend=MEND)
+        raise DataError(f"`att` is {unit.T.shape}, `original_att` {values.T.shape}", where=path, hint=HINT)
     classes = len(values)
     if "allclasses_names" not in content:
         return tuple(str(c + 1) for c in range(classes)), unit, values, False
     names = texts(content["allclasses_names"], "allclasses_names", path)
     if len(names) != classes:
-        raise DataError(f"{len(names)} names for {classes} classes", where=path, mend=MEND)
+        raise DataError(f"{len(names)} names for {classes} classes", where=path, hint=HINT)
     return names, unit, values, True

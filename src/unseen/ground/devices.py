@@ -7,7 +7,7 @@ import torch
 from unseen.errors import UnseenError
 
 KINDS = ("auto", "cpu", "cuda", "mps", "xpu")
-MEND = "auto, cpu, cuda, cuda:1 or mps"
+HINT = "auto, cpu, cuda, cuda:1 or mps"
 
 
 def split_device(name: str) -> tuple[str, int | None]:
@@ -18,7 +18,7 @@ def split_device(name: str) -> tuple[str, int | None]:
     """
     kind, colon, index = name.partition(":")
     if colon and not index.isdecimal():
-        raise UnseenError(f'no device "{name}"', mend=MEND)
+        raise UnseenError(f'no device "{name}"', hint=HINT)
     return kind, int(index) if colon else None
 
 
@@ -30,7 +30,7 @@ def find_device(name: str = "auto") -> torch.device:
     """
     kind, index = split_device(name)
     if kind not in KINDS:
-        raise UnseenError(f'no device "{name}"', mend=MEND)
+        raise UnseenError(f'no device "{name}"', hint=HINT)
     if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -38,5 +38,5 @@ def find_device(name: str = "auto") -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         said = str(error).splitlines()[0]
-        raise UnseenError(f'cannot use device "{name}" ({said})', mend="auto or cpu") from None
+        raise UnseenError(f'cannot use device "{name}" ({said})', hint="auto or cpu") from None
     return device

@@ -1,6 +1,6 @@
 """Several processes on one job, as torchrun starts them: who this one is, and the few things they do together.
 
-Every process runs the same program on the same data. Work is shared in three places: the pictures of a training step,
+Every process runs the same program on the same data. Work is shared in three places: the images of a training step,
 the batches of an evaluation, the chunks of an extraction. All else is done alike by all. The first process alone works
 in the run's folder; the others work in copies of it, which are deleted at the end, so that no code asks who writes.
 Without torchrun everything here does nothing.

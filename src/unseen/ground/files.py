@@ -37,8 +37,8 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = stack.enter_context(_temporary(path))
         except OSError as error:
-            mend = "choose a folder you can write to, with room on its disk"
-            raise UnseenError(error.strerror or str(error), where=path, mend=mend) from None
+            hint = "choose a folder you can write to, with room on its disk"
+            raise UnseenError(error.strerror or str(error), where=path, hint=hint) from None
         try:
             write(temporary)
             with temporary.open("rb") as written:
@@ -46,8 +46,8 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
             temporary.chmod(0o644)
             temporary.replace(path)
         except OSError as error:
-            mend = "free some disk space, then repeat"
-            raise UnseenError(error.strerror or str(error), where=path, mend=mend) from None
+            hint = "free some disk space, then repeat"
+            raise UnseenError(error.strerror or str(error), where=path, hint=hint) from None
 
 
 @contextlib.contextmanager
@@ -88,7 +88,7 @@ def write_text(path: Path, text: str) -> None:
     try:
         data = text.encode()
     except UnicodeEncodeError:
-        raise UnseenError("a name in it is not UTF-8", where=path, mend="rename that file or folder") from None
+        raise UnseenError("a name in it is not UTF-8", where=path, hint="rename that file or folder") from None
     write_with(path, lambda temporary: temporary.write_bytes(data))
 
 
@@ -109,19 +109,19 @@ def _seal(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def read_json(path: Path, error: type[UnseenError] = UnseenError, mend: str | None = None) -> Any:
+def read_json(path: Path, error: type[UnseenError] = UnseenError, hint: str | None = None) -> Any:
     """Read JSON without NaN; a missing or damaged file, or one not as it was sealed, raises ``error`` with one line."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except FileNotFoundError:
-        raise error("no such file", where=path, mend=mend) from None
+        raise error("no such file", where=path, hint=hint) from None
     except OSError as problem:
-        raise error(problem.strerror or str(problem), where=path, mend=mend) from None
+        raise error(problem.strerror or str(problem), where=path, hint=hint) from None
     except (ValueError, RecursionError) as problem:  # not UTF-8, not JSON, a number of 5,000 digits, nested too deep
-        raise error(f"damaged ({problem})", where=path, mend=mend) from None
+        raise error(f"damaged ({problem})", where=path, hint=hint) from None
     if isinstance(value, dict) and SEAL in value and value.pop(SEAL) != _seal(value):
         says = f'damaged: not what was written, by its checksum (if you changed it, remove "{SEAL}")'
-        raise error(says, where=path, mend=mend)
+        raise error(says, where=path, hint=hint)
     return value
 
 
@@ -146,7 +146,7 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
     write_with(path, write)
 
 
-def read_arrays(path: Path, names: Sequence[str], error: type[UnseenError], mend: str) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, names: Sequence[str], error: type[UnseenError], hint: str) -> dict[str, np.ndarray]:
     """Arrays of an ``.npz``; a missing or damaged file, or one without them, raises ``error`` with one line."""
     import numpy as np
 
@@ -155,9 +155,9 @@ def read_arrays(path: Path, names: Sequence[str], error: type[UnseenError], mend
         with np.load(path, allow_pickle=False) as found:
             return {name: found[name] for name in names}
     except FileNotFoundError:
-        raise error("no such file", where=path, mend=mend) from None
+        raise error("no such file", where=path, hint=hint) from None
     except Exception as problem:  # a damaged archive raises nearly anything
-        raise error(f"damaged ({problem})", where=path, mend=mend) from None
+        raise error(f"damaged ({problem})", where=path, hint=hint) from None
 
 
 def _check_unpacked(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Picture files: opened, judged by their headers, upright and in 8-bit RGB; what is broken is named in a line."""
+"""Image files: opened, judged by their headers, upright and in 8-bit RGB; what is broken is named in a line."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ FORMATS = (
 )
 """Pillow's formats that are read; told by the content. Of others some start programs (EPS) or need them."""
 ELONGATION = 50
-"""How many times longer than the other a side of a picture may be."""
+"""How many times longer than the other a side of an image may be."""
 _BAND = 256
 
 
 def is_elongated(width: int, height: int) -> bool:
-    """Whether a picture, a few bytes perhaps, would be a gigabyte once its short side is resized."""
+    """Whether an image, a few bytes perhaps, would be a gigabyte once its short side is resized."""
     return max(width, height) > ELONGATION * min(width, height)
 
 
 @contextmanager
-def opened_picture(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
-    """A picture file whose header is read, and no pixel yet.
+def opened_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """An image file whose header is read, and no pixel yet.
 
     Raises:
-        DataError: it holds no picture of :data:`FORMATS`, or one of too many pixels, or what is done with it fails as
-            broken pictures do; it names the file.
+        DataError: it holds no image of :data:`FORMATS`, or one of too many pixels, or what is done with it fails as
+            broken images do; it names the file.
     """
     with _unreadable(path):
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):  # to open a pipe or a device may never end
             kind = "a folder" if stat.S_ISDIR(mode) else "no file, but a pipe or a device"
-            raise DataError(kind, where=path, mend="name a picture's file")
+            raise DataError(kind, where=path, hint="name an image's file")
         with Image.open(path, formats=_formats()) as image:
             if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
@@ -54,23 +54,23 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def open_picture(path: str | os.PathLike[str]) -> Image.Image:
-    """The picture in a file, upright and in 8-bit RGB; DataError names a file that holds none."""
-    with opened_picture(path) as image:
+def open_image(path: str | os.PathLike[str]) -> Image.Image:
+    """The image in a file, upright and in 8-bit RGB; DataError names a file that holds none."""
+    with opened_image(path) as image:
         return upright_rgb(image)
 
 
 def upright_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Width and height of the picture in a file once it is turned as its EXIF orientation says; no pixel is read."""
-    with opened_picture(path) as image:
+    """Width and height of the image in a file once it is turned as its EXIF orientation says; no pixel is read."""
+    with opened_image(path) as image:
         # of a TIFF, Pillow gives the turned size itself
         turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8) and image.format != "TIFF"
         return (image.height, image.width) if turned else image.size
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """The picture turned as its EXIF orientation says, in 8-bit RGB; what is transparent becomes white."""
-    with _unreadable(getattr(image, "filename", "picture")):
+    """The image turned as its EXIF orientation says, in 8-bit RGB; what is transparent becomes white."""
+    with _unreadable(getattr(image, "filename", "image")):
         image = ImageOps.exif_transpose(image)
         if image.mode == "F":
             raise ValueError("floating-point pixels have no fixed range")
@@ -78,7 +78,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
             return eight_bit(image).convert("RGB")
         if image.has_transparency_data:
             flat = Image.new("RGB", image.size)
-            for top in range(0, image.height, _BAND):  # in bands, so that a large picture is not held four times
+            for top in range(0, image.height, _BAND):  # in bands, so that a large image is not held four times
                 box = (0, top, image.width, min(top + _BAND, image.height))
                 band = image.crop(box).convert("RGBA")
                 white = Image.new("RGBA", band.size, "white")
@@ -100,13 +100,13 @@ def _unreadable(where: object) -> Iterator[None]:
     except DataError:
         raise
     except FileNotFoundError:
-        raise DataError("no such picture", where=where) from None
+        raise DataError("no such image", where=where) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"too large: {_line(error)}", where=where, mend="save it smaller") from None
+        raise DataError(f"too large: {_line(error)}", where=where, hint="save it smaller") from None
     except Image.UnidentifiedImageError:
-        raise DataError("not a picture that Pillow can read", where=where, mend="replace or remove it") from None
+        raise DataError("not an image that Pillow can read", where=where, hint="replace or remove it") from None
     except Exception as error:
-        raise DataError(f"broken picture: {_line(error)}", where=where, mend="replace or remove it") from None
+        raise DataError(f"broken image: {_line(error)}", where=where, hint="replace or remove it") from None
 
 
 def _line(error: BaseException) -> str:

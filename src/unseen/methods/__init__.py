@@ -46,16 +46,16 @@ def find_method(name: str) -> type[Method]:
         return METHODS[name]
     base, at, preset = name.partition("@")
     if at and base in METHODS:
-        raise UnseenError(f'no method "{name}"', mend=f"here a preset stands by itself: {base} --preset {preset}")
+        raise UnseenError(f'no method "{name}"', hint=f"here a preset stands by itself: {base} --preset {preset}")
     near = difflib.get_close_matches(name.lower(), METHODS, 1)
-    mend = f'did you mean "{near[0]}"?' if near else f"one of {', '.join(METHODS)}"
-    raise UnseenError(f'no method "{name}"', mend=mend)
+    hint = f'did you mean "{near[0]}"?' if near else f"one of {', '.join(METHODS)}"
+    raise UnseenError(f'no method "{name}"', hint=hint)
 
 
 def find_preset(method: type[Method], dataset: str, preset: str | None = None) -> tuple[str, Preset]:
     """A method's settings for a dataset: the preset named, else the dataset's own, else ours, else the first."""
     if preset is not None and preset not in method.presets:
-        raise UnseenError(f'{method.name} has no preset "{preset}"', mend=f"one of {', '.join(method.presets)}")
+        raise UnseenError(f'{method.name} has no preset "{preset}"', hint=f"one of {', '.join(method.presets)}")
     choices = [preset, dataset.lower(), RECOMMENDED, next(iter(method.presets))]
     name = next(choice for choice in choices if choice in method.presets)
     return name, method.presets[name]

@@ -1,6 +1,6 @@
 """Attention over score maps, pooled to attribute scores, without anything kept of the maps' size but the maps.
 
-With maps of B pictures, R regions and K attributes each, A the softmax of logits l and s the scores::
+With maps of B images, R regions and K attributes each, A the softmax of logits l and s the scores::
 
     psi_k  = sum_r A_rk s_rk
     dL/ds  = A g,    dL/dl = A g s - A sum(A g s)      g = dL/dpsi; the sum runs over what A sums to one over
@@ -67,7 +67,7 @@ def _accurate(maps: Tensor) -> torch.dtype:
 
 
 def _pieces(maps: Tensor) -> Iterator[slice]:
-    """Runs of pictures; on a GPU all in one."""
+    """Runs of images; on a GPU all in one."""
     size = len(maps)
     if maps.device.type == "cpu":
         size = PIECE * torch.get_num_threads() // max(maps[:1].numel(), 1)

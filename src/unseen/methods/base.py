@@ -1,6 +1,6 @@
 """What a method is: regions in, attribute scores out, class scores from a class table.
 
-A method knows nothing of files, devices or datasets. Shapes: B pictures, R regions, C channels, K attributes,
+A method knows nothing of files, devices or datasets. Shapes: B images, R regions, C channels, K attributes,
 N classes.
 """
 
@@ -98,7 +98,7 @@ class Branch:
         attention: ``(B, K, R)`` where the sub-net looked for each attribute, if it was asked for.
         contributions: ``(B, K, R)`` what each region added to the attribute score, summing to it over R, if asked for.
         counterfactual: ``(B, K)`` attribute scores under an intervention on the attention (MSDN++, in training).
-        embedding: ``(B, C)`` of whole pictures, where classes are compared with it directly (CLIP).
+        embedding: ``(B, C)`` of whole images, where classes are compared with it directly (CLIP).
     """
 
     attribute_scores: Tensor
@@ -129,7 +129,7 @@ def check_choice(settings: object, name: str, allowed: tuple[str, ...]) -> None:
     """Raise an :class:`UnseenError` where a setting is none of the texts allowed."""
     value = getattr(settings, name)
     if value not in allowed:
-        raise UnseenError(f'"{value}" is no choice', where=f"setting {name}", mend=f"one of {', '.join(allowed)}")
+        raise UnseenError(f'"{value}" is no choice', where=f"setting {name}", hint=f"one of {', '.join(allowed)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,12 +137,12 @@ class Recipe:
     """How a gradient method is trained.
 
     Args:
-        epochs: passes over the training pictures; steps = pictures * epochs // batch_size.
-        batch_size: pictures a step.
-        step_pictures: pictures that a step counts for in that formula where a release counts other than the batch
+        epochs: passes over the training images; steps = images * epochs // batch_size.
+        batch_size: images a step.
+        step_images: images that a step counts for in that formula where a release counts other than the batch
             (MSDN on AWA2: 50, at a batch of 40); 0 for the batch size.
         batches: steps an epoch, instead of that formula; 0 for the formula.
-        sampler: ``random`` (independent draw of pictures) or ``classes`` (``shots`` pictures of each class drawn).
+        sampler: ``random`` (independent draw of images) or ``classes`` (``shots`` images of each class drawn).
         shots: see ``sampler``; a batch is of ``batch_size / shots`` classes.
         optimizer: ``rmsprop``, ``sgd`` or ``adamw``.
         lr, weight_decay, momentum: the optimiser's.
@@ -153,7 +153,7 @@ class Recipe:
 
     epochs: int = 30
     batch_size: int = 50
-    step_pictures: int = 0
+    step_images: int = 0
     batches: int = 0
     sampler: str = "random"
     shots: int = 1
@@ -169,17 +169,17 @@ class Recipe:
         check_choice(self, "sampler", ("random", "classes"))
         check_choice(self, "optimizer", ("rmsprop", "sgd", "adamw"))
         least = dict.fromkeys(("epochs", "batch_size", "shots", "lr_every"), 1)
-        least |= dict.fromkeys(("step_pictures", "batches", "lr", "weight_decay", "momentum", "lr_factor"), 0)
+        least |= dict.fromkeys(("step_images", "batches", "lr", "weight_decay", "momentum", "lr_factor"), 0)
         for name, low in least.items():
             if getattr(self, name) < low:
-                raise UnseenError(f"{name} is {getattr(self, name)}", mend=f"give {low} or more")
+                raise UnseenError(f"{name} is {getattr(self, name)}", hint=f"give {low} or more")
         if not 0 <= self.average < 1:
-            raise UnseenError(f"average is {self.average}", mend="give 0 or more, and less than 1")
+            raise UnseenError(f"average is {self.average}", hint="give 0 or more, and less than 1")
         if self.sampler != "classes" and self.shots > 1:
-            raise UnseenError(f"{self.shots} shots with independent pictures", mend="give sampler=classes")
+            raise UnseenError(f"{self.shots} shots with independent images", hint="give sampler=classes")
         if self.batch_size % self.shots:
-            problem = f"{self.batch_size} pictures are not classes of {self.shots} each"
-            raise UnseenError(problem, where="recipe", mend="give a batch_size that is a multiple of shots")
+            problem = f"{self.batch_size} images are not classes of {self.shots} each"
+            raise UnseenError(problem, where="recipe", hint="give a batch_size that is a multiple of shots")
 
     def lr_of(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 1."""
@@ -202,11 +202,11 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class EndToEndRecipe(Recipe):
-    """How a method and its backbone are trained together, on pictures.
+    """How a method and its backbone are trained together, on images.
 
     Args:
-        resize: short side that training pictures are resized to, times the input size; a random crop is taken of them.
-        flip: whether every other training picture is mirrored.
+        resize: short side that training images are resized to, times the input size; a random crop is taken of them.
+        flip: whether every other training image is mirrored.
         checkpointing: compute the backbone's activations again in the backward pass instead of keeping them all.
     """
 
@@ -217,7 +217,7 @@ class EndToEndRecipe(Recipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 1 <= self.resize <= 4:
-            raise UnseenError(f"resize is {self.resize}", mend="give 1 to 4: times the input size")
+            raise UnseenError(f"resize is {self.resize}", hint="give 1 to 4: times the input size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,8 +240,8 @@ def _changed(base: Any, changes: dict[str, str], what: str) -> Any:
     for name, text in changes.items():
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            mend = f'did you mean "{near[0]}"?' if near else f"one of {', '.join(known)}"
-            raise UnseenError(f'no {what} "{name}"', mend=mend)
+            hint = f'did you mean "{near[0]}"?' if near else f"one of {', '.join(known)}"
+            raise UnseenError(f'no {what} "{name}"', hint=hint)
         now = getattr(base, name)
         try:
             if isinstance(now, bool):
@@ -260,7 +260,7 @@ def _changed(base: Any, changes: dict[str, str], what: str) -> Any:
         except (ValueError, KeyError):
             kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
             kind = f"{len(now)} values, comma-separated" if isinstance(now, tuple) else kinds[type(now)]
-            raise UnseenError(f'"{text}" does not fit', where=f"{what} {name}", mend=f"give {kind}") from None
+            raise UnseenError(f'"{text}" does not fit', where=f"{what} {name}", hint=f"give {kind}") from None
     return type(base)(**{**{f: getattr(base, f) for f in known}, **values})
 
 
@@ -330,7 +330,7 @@ class Method(nn.Module):
 
     @staticmethod
     def prepare(regions: Tensor) -> Tensor:
-        """Per-picture preparation without parameters, done once where features are kept: ``(B, R, C)`` in and out."""
+        """Per-image preparation without parameters, done once where features are kept: ``(B, R, C)`` in and out."""
         raise NotImplementedError
 
     def forward(self, regions: Tensor) -> dict[str, Branch]:
@@ -411,10 +411,10 @@ class GradientMethod(Method):
         return False
 
     def start(self, batches: Iterable[tuple[Tensor, Tensor]], classes: ClassSpace) -> None:
-        """Initial weights from the training pictures, where a method wants some; called once, before the first step.
+        """Initial weights from the training images, where a method wants some; called once, before the first step.
 
         Args:
-            batches: prepared regions ``(B, R', C)`` and labels ``(B,)`` of every training picture, read when asked for.
+            batches: prepared regions ``(B, R', C)`` and labels ``(B,)`` of every training image, read when asked for.
             classes: of the stage.
         """
 
@@ -437,7 +437,7 @@ class ClosedFormMethod(Method):
     closed_form = True
 
     def fit(self, regions: Tensor, labels: Tensor, classes: ClassSpace) -> None:
-        """Prepare the solution from prepared regions ``(n, R', C)`` of the training pictures."""
+        """Prepare the solution from prepared regions ``(n, R', C)`` of the training images."""
         raise NotImplementedError
 
     def grid(self) -> list[dict[str, float]]:

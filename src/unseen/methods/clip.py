@@ -1,6 +1,6 @@
-"""CLIP and SigLIP zero-shot: pictures compared with texts (Radford et al., ICML 2021; Zhai et al., ICCV 2023).
+"""CLIP and SigLIP zero-shot: images compared with texts (Radford et al., ICML 2021; Zhai et al., ICCV 2023).
 
-v is the picture's embedding, of unit length. A class is scored by the cosine of v and the class's text embedding, the
+v is the image's embedding, of unit length. A class is scored by the cosine of v and the class's text embedding, the
 mean of its sentences' unit embeddings. What the sentences are is the mode:
 
 * ``names``: every template with the class's name, as CLIP does.
@@ -34,7 +34,7 @@ class CLIPSettings(Settings):
     Args:
         mode: ``names``, ``attributes`` or ``scores``; see the module's docstring.
         templates: sentences with ``{}`` for what is described, separated by ``|``; their embeddings are averaged.
-        kind: what any picture shows, in the modes without names: "bird".
+        kind: what any image shows, in the modes without names: "bird".
         attributes: of ``attributes``: how many describe a class; 0 chooses from 4, 8, 16, 32.
         per_sentence: of ``attributes``: how many stand in one sentence.
     """
@@ -50,11 +50,11 @@ class CLIPSettings(Settings):
         for template in self.templates.split("|"):
             if template.count("{}") != 1:
                 raise UnseenError(
-                    f'"{template}" has not one {{}}', where="setting templates", mend='"a photo of a {}."'
+                    f'"{template}" has not one {{}}', where="setting templates", hint='"a photo of a {}."'
                 )
         for name, least in (("attributes", 0), ("per_sentence", 1)):
             if getattr(self, name) < least:
-                raise UnseenError(f"{getattr(self, name)} is too few", where=f"setting {name}", mend=f"{least} or more")
+                raise UnseenError(f"{getattr(self, name)} is too few", where=f"setting {name}", hint=f"{least} or more")
 
     def fill(self, text: str) -> list[str]:
         """The text in every template."""
@@ -62,7 +62,7 @@ class CLIPSettings(Settings):
 
 
 class CLIP(ClosedFormMethod):
-    """See the module's docstring. Pooled regions must be picture embeddings, as an image tower of the same model gives.
+    """See the module's docstring. Pooled regions must be image embeddings, as an image tower of the same model gives.
 
     Buffers: ``weight`` ``(K, C)`` and ``bias`` ``(K,)`` give attribute scores, ``mean`` ``(K,)`` is the average class,
     ``count`` the number of attributes that describe a class.
@@ -116,7 +116,7 @@ class CLIP(ClosedFormMethod):
         return "offset" if self.by_attributes else f"the class's {'name' if self.settings.mode == 'names' else 'text'}"
 
     def fit(self, regions: Tensor, labels: Tensor, classes: ClassSpace) -> None:
-        """The average class, the attributes' embeddings, and how they score the training pictures. No label is used."""
+        """The average class, the attributes' embeddings, and how they score the training images. No label is used."""
         words = _words(classes)
         self.mean.copy_(classes.vectors.mean(dim=0))
         texts = self._attribute_texts(words)
@@ -142,7 +142,7 @@ class CLIP(ClosedFormMethod):
         return found
 
     def grid(self) -> list[dict[str, float]]:
-        """How many attributes describe a class; or whether attribute scores are standardised on training pictures."""
+        """How many attributes describe a class; or whether attribute scores are standardised on training images."""
         s, most = self.settings, len(self.weight)
         if s.mode == "names":
             return [{}]
@@ -231,7 +231,7 @@ class CLIP(ClosedFormMethod):
 
 def _words(classes: ClassSpace) -> Words:
     if classes.words is None:
-        raise UnseenError("clip needs the classes' names and a text tower", mend="use an hf: backbone")
+        raise UnseenError("clip needs the classes' names and a text tower", hint="use an hf: backbone")
     return classes.words
 
 

@@ -1,6 +1,6 @@
 """Bilinear compatibility learned by ranking: ALE, DeViSE and SJE.
 
-f(x, c) = x' W z_c with x the pooled feature and z_c the unit attribute vector. For a picture of class y every wrong
+f(x, c) = x' W z_c with x the pooled feature and z_c the unit attribute vector. For an image of class y every wrong
 seen class c costs a hinge h_c = max(0, margin + f(x, c) - f(x, y)); the methods differ in what they do with them.
 """
 
@@ -26,7 +26,7 @@ def hinges(scores: Tensor, labels: Tensor, margin: float) -> Tensor:
 
 
 def weighted_rank_loss(violations: Tensor) -> Tensor:
-    """ALE: mean over pictures of (1 + 1/2 + ... + 1/r) / r * sum_c h_c, with r the number of classes with h_c > 0.
+    """ALE: mean over images of (1 + 1/2 + ... + 1/r) / r * sum_c h_c, with r the number of classes with h_c > 0.
 
     The weight is a constant of the gradient; the loss jumps where r changes.
 
@@ -40,12 +40,12 @@ def weighted_rank_loss(violations: Tensor) -> Tensor:
 
 
 def summed_loss(violations: Tensor) -> Tensor:
-    """DeViSE: mean over pictures of sum_c h_c, from hinges ``(B, N)``."""
+    """DeViSE: mean over images of sum_c h_c, from hinges ``(B, N)``."""
     return violations.sum(dim=1).mean()
 
 
 def largest_loss(violations: Tensor) -> Tensor:
-    """SJE: mean over pictures of max_c h_c, from hinges ``(B, N)``; classes that tie share the gradient."""
+    """SJE: mean over images of max_c h_c, from hinges ``(B, N)``; classes that tie share the gradient."""
     return violations.amax(dim=1).mean()
 
 
@@ -61,7 +61,7 @@ class CompatibilitySettings(Settings):
 
     def __post_init__(self) -> None:
         if self.margin <= 0:
-            raise UnseenError(f"margin is {self.margin}", mend="give more than 0")
+            raise UnseenError(f"margin is {self.margin}", hint="give more than 0")
 
 
 def _preset(margin: float) -> dict[str, Preset]:

@@ -159,7 +159,7 @@ class DAP(PooledLinear, ClosedFormMethod):
         self.register_buffer("prior", vectors.new_full((len(vectors),), 0.5))
 
     def fit(self, regions: Tensor, labels: Tensor, classes: ClassSpace) -> None:
-        """Thresholds and priors from the classes with training pictures, and the features for the classifiers."""
+        """Thresholds and priors from the classes with training images, and the features for the classifiers."""
         trained = torch.unique(labels)
         self.threshold.copy_(classes.vectors[trained].double().mean(dim=0))
         table = self.class_vectors(classes)

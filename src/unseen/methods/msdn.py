@@ -74,14 +74,14 @@ class MSDNSettings(Settings):
     def __post_init__(self) -> None:
         check_choice(self, "head", ("released", "prototypes"))
         if self.tau <= 0:
-            raise UnseenError(f"{self.tau}", where="setting tau", mend="give more than 0")
+            raise UnseenError(f"{self.tau}", where="setting tau", hint="give more than 0")
         if not 0 <= self.attribute_dropout < 1:
             problem = f"{self.attribute_dropout}"
-            raise UnseenError(problem, where="setting attribute_dropout", mend="give a share, 0 or more and below 1")
+            raise UnseenError(problem, where="setting attribute_dropout", hint="give a share, 0 or more and below 1")
         check_choice(self, "subnets", ("both", "a2v", "v2a"))
         check_choice(self, "distillation", ("released", "paper", "none"))
         if self.subnets == "both" and not any(self.fusion):
-            raise UnseenError("no sub-net has weight", where="setting fusion", mend="make one of the two other than 0")
+            raise UnseenError("no sub-net has weight", where="setting fusion", hint="make one of the two other than 0")
 
 
 RECOMMENDED = MSDNSettings(lambda_cal=0.0, margin=0.0, head="prototypes", attribute_dropout=0.3)
@@ -137,7 +137,7 @@ class MSDN(GradientMethod):
             MSDNSettings(
                 lambda_cal=0.12, lambda_dis=1e-7, fusion=(1.0, 0.0), renormalize_vectors=True, clip_negative=True
             ),
-            replace(_RECIPE, epochs=50, batch_size=40, step_pictures=50, sampler="classes", momentum=0.0),
+            replace(_RECIPE, epochs=50, batch_size=40, step_images=50, sampler="classes", momentum=0.0),
             RELEASE,
         ),
         "recommended": Preset(RECOMMENDED, RECOMMENDED_RECIPE, OURS),
@@ -291,7 +291,7 @@ class MSDN(GradientMethod):
     def loss(self, branches: dict[str, Branch], labels: Tensor, classes: ClassSpace) -> dict[str, Tensor]:
         """Cross-entropy and self-calibration of each sub-net, distillation between them.
 
-        The self-calibration loss uses the *attributes* of unseen classes in training, never their pictures.
+        The self-calibration loss uses the *attributes* of unseen classes in training, never their images.
         """
         z, margin = self._trained_vectors(classes), self._margin(classes)
         scores = {name: branch.attribute_scores @ z.T for name, branch in branches.items()}

@@ -34,7 +34,7 @@ class MSDNPPSettings(MSDNSettings):
 
     Args:
         intervention: Abar. ``random``: U(0, 2)/R for A2V and U(0, 2)/K for V2A, drawn anew every step; ``uniform``:
-            1/R and 1/K; ``reversed``: softmax of minus the attention logits; ``shuffled``: another picture's attention
+            1/R and 1/K; ``reversed``: softmax of minus the attention logits; ``shuffled``: another image's attention
             of the batch.
         lambda_causal: weight of the causal loss.
         effect_only: cross-entropy on the effect *instead of* on S (then ``lambda_causal`` must be 0).
@@ -52,13 +52,13 @@ class MSDNPPSettings(MSDNSettings):
             raise UnseenError(
                 f'"{self.intervention}" is no choice',
                 where="setting intervention",
-                mend=f"one of {', '.join(INTERVENTIONS)}",
+                hint=f"one of {', '.join(INTERVENTIONS)}",
             )
         if not 0 <= self.lambda_causal < float("inf"):
-            raise UnseenError(f"{self.lambda_causal} is no weight", where="setting lambda_causal", mend="0 or more")
+            raise UnseenError(f"{self.lambda_causal} is no weight", where="setting lambda_causal", hint="0 or more")
         if self.effect_only and self.lambda_causal:
             raise UnseenError(
-                "the effect would be trained twice", where="setting effect_only", mend="set lambda_causal=0 with it"
+                "the effect would be trained twice", where="setting effect_only", hint="set lambda_causal=0 with it"
             )
 
 
@@ -77,7 +77,7 @@ def intervene(kind: str, logits: Tensor, axis: int) -> Tensor:
             return logits.new_tensor(1 / logits.shape[axis]).expand_as(logits)
         if kind == "reversed":
             return (-logits).softmax(dim=axis)
-        # a shift by one or more: no picture keeps its own
+        # a shift by one or more: no image keeps its own
         shift = int(torch.randint(1, max(batch_size(logits), 2), ()))
         return exchange(logits.softmax(dim=axis), lambda whole: whole.roll(shift, dims=0))
 

@@ -1,6 +1,6 @@
 """Class scores in the space of the features, from a closed-form start: ours, the head of MSDN's `recommended` recipe.
 
-With f_r a unit region, mu and sigma the mean and deviation over training pictures of every channel of the mean-pooled
+With f_r a unit region, mu and sigma the mean and deviation over training images of every channel of the mean-pooled
 regions, and z_c a class's unit attribute vector::
 
     g_r = (f_r - mu) / (sigma rho)                 rho: mean length of (mean over r of f_r - mu) / sigma
@@ -77,7 +77,7 @@ class PrototypeHead(nn.Module):
 
     @torch.no_grad()
     def fit(self, batches: Iterable[tuple[Tensor, Tensor]], classes: ClassSpace) -> float:
-        """The closed-form start, from all training pictures; float64 inside.
+        """The closed-form start, from all training images; float64 inside.
 
         Args:
             batches: unit regions ``(B, R, C)`` and labels ``(B,)``.
@@ -118,13 +118,13 @@ def ridge(attributes: Tensor, means: Tensor, penalty: float) -> Tensor:
 def choose_ridge(attributes: Tensor, means: Tensor, features: Tensor, labels: Tensor) -> float:
     """The penalty that names left-out training classes best: 3 times 3 folds of classes, each left out in turn.
 
-    A prototype for every left-out class is regressed from the other classes; its pictures are classified among the
-    left-out classes by cosine. No picture or class outside the training data is used.
+    A prototype for every left-out class is regressed from the other classes; its images are classified among the
+    left-out classes by cosine. No image or class outside the training data is used.
 
     Args:
         attributes: ``(n, K)`` of the training classes.
         means: ``(n, C)`` their mean features.
-        features: ``(m, C)`` unit features of training pictures.
+        features: ``(m, C)`` unit features of training images.
         labels: ``(m,)`` positions among the n classes.
 
     Returns:

@@ -1,7 +1,7 @@
 """SAE: semantic autoencoder (Kodirov, Xiang and Gong, CVPR 2017).
 
 W minimises ||X - W'S||^2 + lambda ||W X - S||^2, with X the pooled features (C, n) and S the unit attribute vectors of
-the pictures' classes (K, n): features are encoded as attributes, and decoded from them by the same weights. W solves
+the images' classes (K, n): features are encoded as attributes, and decoded from them by the same weights. W solves
 the Sylvester equation A W + W B = (1 + lambda) S X' with A = S S', B = lambda X X'. Class score cos(W x, z_c).
 """
 

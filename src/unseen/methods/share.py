@@ -1,6 +1,6 @@
-"""Which pictures of a step's batch a forward sees, where several processes share the batch.
+"""Which images of a step's batch a forward sees, where several processes share the batch.
 
-Whatever concerns a batch as a whole (random numbers, an exchange between its pictures) goes through here, so that the
+Whatever concerns a batch as a whole (random numbers, an exchange between its images) goes through here, so that the
 processes together do what one alone would do.
 """
 
@@ -21,7 +21,7 @@ class Share:
 
     Args:
         rows: those that this process has.
-        count: pictures in the whole batch.
+        count: images in the whole batch.
         whole: these rows of a tensor, without gradient, to those of the whole batch.
     """
 
@@ -59,6 +59,6 @@ def exchange(rows: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 def batch_size(rows: Tensor) -> int:
-    """Pictures in the whole batch."""
+    """Images in the whole batch."""
     share = _share.get()
     return len(rows) if share is None else share.count

@@ -1,4 +1,4 @@
-"""A method and its backbone as one module that is trained on pictures."""
+"""A method and its backbone as one module that is trained on images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unseen.methods.base import Branch, ClassSpace, GradientMethod, Method, Sett
 
 
 class EndToEnd(GradientMethod):
-    """A method on the maps of a fine-tuned backbone, asked as any other method is, with pictures instead of regions.
+    """A method on the maps of a fine-tuned backbone, asked as any other method is, with images instead of regions.
 
     Its state dict holds both, the backbone's weights below ``backbone``.
 
@@ -29,7 +29,7 @@ class EndToEnd(GradientMethod):
         super().__init__()
         self.head = head
         self.backbone = backbone.fine_tuned(checkpointing)
-        self.to(memory_format=torch.channels_last)  # as the pictures come: no convolution lays its weights out anew
+        self.to(memory_format=torch.channels_last)  # as the images come: no convolution lays its weights out anew
         self.name = head.name  # type: ignore[misc]
         self.settings = head.settings
 
@@ -46,7 +46,7 @@ class EndToEnd(GradientMethod):
 
     @staticmethod
     def prepare(pixels: Tensor) -> Tensor:
-        """Pictures are taken as they are."""
+        """Images are taken as they are."""
         return pixels
 
     def _maps(self, pixels: Tensor) -> Any:
@@ -54,13 +54,13 @@ class EndToEnd(GradientMethod):
         return maps[0] if len(maps) == 1 else maps
 
     def forward(self, pixels: Tensor) -> dict[str, Branch]:
-        """Transformed pictures ``(B, 3, H, W)`` to the answers of the sub-nets in use."""
+        """Transformed images ``(B, 3, H, W)`` to the answers of the sub-nets in use."""
         found: dict[str, Branch] = self.head(self._maps(pixels))
         return found
 
     @torch.inference_mode()
     def regions(self, pixels: Tensor) -> Tensor:
-        """Region features ``(B, R, C)`` of pictures, of the last stage as it has become."""
+        """Region features ``(B, R, C)`` of images, of the last stage as it has become."""
         return self.backbone(pixels)[-1]
 
     def passes(self) -> tuple[tuple[int, ...], ...]:
@@ -68,7 +68,7 @@ class EndToEnd(GradientMethod):
         return self.head.passes()
 
     def forward_pass(self, pixels: Tensor, trained: tuple[int, ...]) -> dict[str, Branch]:
-        """The head's, on the maps of pictures."""
+        """The head's, on the maps of images."""
         return self.head.forward_pass(self._maps(pixels), trained)
 
     def loss(self, branches: dict[str, Branch], labels: Tensor, classes: ClassSpace) -> dict[str, Tensor]:
@@ -104,7 +104,7 @@ class EndToEnd(GradientMethod):
         return self.head.counted(branches)
 
     def maps(self, pixels: Tensor) -> dict[str, Branch]:
-        """The head's, on the maps of pictures; regions are positions of the last."""
+        """The head's, on the maps of images; regions are positions of the last."""
         return self.head.maps(self._maps(pixels))
 
     def answers_and_maps(self, pixels: Tensor) -> tuple[dict[str, Branch], dict[str, Branch]]:
@@ -113,7 +113,7 @@ class EndToEnd(GradientMethod):
         return self.head(maps), self.head.maps(maps)
 
     def parts(self, pixels: Tensor) -> dict[str, Tensor]:
-        """The head's, on the maps of pictures."""
+        """The head's, on the maps of images."""
         return self.head.parts(self._maps(pixels))
 
 

@@ -1,6 +1,6 @@
-"""How a trained model scores its own training pictures: the measure of what an attribute score usually is.
+"""How a trained model scores its own training images: the measure of what an attribute score usually is.
 
-The file holds numbers and names, no pictures: attribute scores, classes and file names. With it a new picture's
+The file holds numbers and names, no images: attribute scores, classes and file names. With it a new image's
 neighbours are found, an attribute's reliability is known, and a corrected attribute gets the score that fits it.
 """
 
@@ -25,7 +25,7 @@ from unseen.methods import Method
 FLAT = 0.1
 """Below this correlation of score and class value an attribute counts as not learned."""
 LEAST_WIDTH = 0.02
-"""Share of the table's range below which the training pictures' values hardly vary, so that a line says nothing."""
+"""Share of the table's range below which the training images' values hardly vary, so that a line says nothing."""
 _ARRAYS = ("attribute_scores", "labels", "files", "class_names", "class_values")
 QUANTILES = (0.1, 0.9)
 """Of the scores of an attribute that was not learned: what stands for its least and its largest value."""
@@ -38,7 +38,7 @@ def references_beside(weights: Path) -> Path:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A training picture that is scored like another picture.
+    """A training image that is scored like another image.
 
     Args:
         file: relative to the dataset's images.
@@ -53,9 +53,9 @@ class Neighbour:
 
 @dataclass(frozen=True, eq=False)
 class AttributeFit:
-    """What the scores of each attribute are like on the training pictures; arrays are ``(K,)``.
+    """What the scores of each attribute are like on the training images; arrays are ``(K,)``.
 
-    ``slope`` and ``intercept`` are the least-squares line of the score on the value of the picture's class, in the
+    ``slope`` and ``intercept`` are the least-squares line of the score on the value of the image's class, in the
     class table's unit; ``correlation`` that of the two (0 where either is constant).
 
     Args:
@@ -85,7 +85,7 @@ class AttributeFit:
         return self.correlation >= FLAT
 
     def expected(self, values: np.ndarray) -> np.ndarray:
-        """The score that the model typically gives pictures of classes with these values.
+        """The score that the model typically gives images of classes with these values.
 
         On the line where the attribute was learned; else between the two quantiles.
 
@@ -99,7 +99,7 @@ class AttributeFit:
 
 @dataclass(frozen=True, eq=False)
 class References:
-    """Attribute scores of training pictures.
+    """Attribute scores of training images.
 
     Args:
         attribute_scores: float16 ``(M, K)``, the method's fused scores.
@@ -128,7 +128,7 @@ class References:
             and 0 <= self.labels.min() <= self.labels.max() < classes
         )
         if not fits:
-            raise RunError("attribute scores, labels, files and classes do not fit together", mend="train again")
+            raise RunError("attribute scores, labels, files and classes do not fit together", hint="train again")
 
     def save(self, path: Path) -> None:
         """Write an ``.npz`` without pickle, whole or not at all."""
@@ -145,7 +145,7 @@ class References:
         try:
             return cls(**arrays)
         except RunError as error:
-            raise RunError(f"damaged ({error})", where=path, mend="train again") from None
+            raise RunError(f"damaged ({error})", where=path, hint="train again") from None
 
     @cached_property
     def mean(self) -> np.ndarray:
@@ -195,7 +195,7 @@ class References:
         return directions
 
     def nearest(self, scores: np.ndarray, count: int, without: Sequence[str] = ()) -> list[Neighbour]:
-        """The training pictures whose standardised attribute scores have the largest cosine with a picture's.
+        """The training images whose standardised attribute scores have the largest cosine with an image's.
 
         Args:
             scores: ``(K,)``.
@@ -216,11 +216,11 @@ class References:
 def make_references(
     method: Method, batches: Iterable[Tensor], labels: np.ndarray, files: Sequence[str], table: ClassTable
 ) -> References:
-    """Ask a trained method about its training pictures.
+    """Ask a trained method about its training images.
 
     Args:
         method: in evaluation mode.
-        batches: what the method reads of the pictures, in order: prepared regions ``(B, R', C)``.
+        batches: what the method reads of the images, in order: prepared regions ``(B, R', C)``.
         labels: ``(M,)`` positions in the table.
         files: M names relative to the dataset's images.
         table: the classes of the training.
@@ -232,7 +232,7 @@ def make_references(
     with np.errstate(over="ignore"):
         scores = np.concatenate(rows).astype(np.float16)
     if not np.isfinite(scores).all():
-        raise UnseenError("an attribute score is not finite", where=method.name, mend="train again with a lower rate")
+        raise UnseenError("an attribute score is not finite", where=method.name, hint="train again with a lower rate")
     return References(
         scores, np.asarray(labels, np.int64), np.array(list(files)), np.array(table.names), np.array(table.values)
     )

@@ -2,7 +2,7 @@
 
 A matrix product may round differently when its shape changes. Here it never does: classes are scored in blocks of
 :data:`BLOCK`, the last filled up with empty ones, so that a class's score is the same to the bit whichever classes are
-beside it and wherever it stands. Of B pictures and N classes, ``B x CHUNK`` scores are held at a time.
+beside it and wherever it stands. Of B images and N classes, ``B x CHUNK`` scores are held at a time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CHUNK = 16
 
 @dataclass(frozen=True)
 class Best:
-    """The first classes of B pictures, best first.
+    """The first classes of B images, best first.
 
     Args:
         index: int64 ``(B, k)`` positions in the class table.
@@ -125,7 +125,7 @@ class ClassScorer:
     def best(
         self, query: Tensor, count: int, allowed: np.ndarray, *, gamma: float = 0.0, temperature: float = 1.0
     ) -> Best:
-        """The best classes of each picture; of equal ones the first in the table.
+        """The best classes of each image; of equal ones the first in the table.
 
         Args:
             query: ``(B, D)``, see :meth:`Method.query`.
@@ -157,9 +157,7 @@ class ClassScorer:
             highest = higher
         confidence = (shifted - highest).exp() / total
         if not confidence.isfinite().all():
-            raise UnseenError(
-                "the scores of a picture are not finite", mend="restore the model's files, or train again"
-            )
+            raise UnseenError("the scores of an image are not finite", hint="restore the model's files, or train again")
         return Best(index.cpu().numpy(), score.cpu().numpy(), confidence.cpu().numpy())
 
     def _chunks(self, query: Tensor, allowed: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:

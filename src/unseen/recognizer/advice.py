@@ -57,9 +57,9 @@ class Divider:
     Args:
         attribute: its name.
         first_value, second_value: of the classes, in the table's unit.
-        lead: what it adds on average to the lead of the first class over the second on a picture of the first, less
-            what it adds on a picture of the second; ``None`` where the model's training pictures are not known.
-        auroc: how well its score tells training pictures that have it from those that have not; ``None`` likewise.
+        lead: what it adds on average to the lead of the first class over the second on an image of the first, less
+            what it adds on an image of the second; ``None`` where the model's training images are not known.
+        auroc: how well its score tells training images that have it from those that have not; ``None`` likewise.
     """
 
     attribute: str
@@ -152,9 +152,9 @@ def closest_pairs(recognizer: Recognizer, count: int = 10) -> list[Pair]:
 def separate(recognizer: Recognizer, first: str, second: str, count: int = 5) -> Separation:
     """What tells two classes apart, and which attributes would if their values were refined.
 
-    With s_k the slope of attribute k's score on the class value over the training pictures (0 where it was not
+    With s_k the slope of attribute k's score on the class value over the training images (0 where it was not
     learned), v the classes' values and z their vectors, the attribute's lead is ``s_k (v_ak - v_bk) (z_ak - z_bk)``.
-    Without known training pictures attributes are ordered by ``|z_ak - z_bk|``, and in ``refine`` by how much they vary
+    Without known training images attributes are ordered by ``|z_ak - z_bk|``, and in ``refine`` by how much they vary
     between classes.
 
     Raises:
@@ -163,7 +163,7 @@ def separate(recognizer: Recognizer, first: str, second: str, count: int = 5) ->
     table, unit, vectors = recognizer.table, directions(recognizer), recognizer.class_vectors
     a, b = table.index(first), table.index(second)
     if a == b:
-        raise UnseenError(f'"{first}" twice', mend="name two classes")
+        raise UnseenError(f'"{first}" twice', hint="name two classes")
     values, gap = table.values, vectors[a] - vectors[b]
     fit = None if recognizer.references is None else recognizer.references.fit
     lead = None if fit is None else np.where(fit.learned, fit.slope, 0) * (values[a] - values[b]) * gap

@@ -19,7 +19,7 @@ class Candidate:
 
     Args:
         name: the class.
-        seen: whether it had training pictures.
+        seen: whether it had training images.
         confidence: softmax over the classes in question of (score - gamma if seen) / temperature.
         score: the raw class score.
     """
@@ -32,16 +32,16 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a picture shows.
+    """What an image shows.
 
     Args:
-        picture: its path, or ``""`` for one given as pixels.
+        image: its path, or ``""`` for one given as pixels.
         candidates: best first.
         attributes: the attributes that were seen and speak most for the best class, with their evidence.
         known: false where the best class's confidence is below the threshold: then the answer is "unknown".
     """
 
-    picture: str
+    image: str
     candidates: tuple[Candidate, ...]
     attributes: tuple[tuple[str, float], ...]
     known: bool = True
@@ -54,7 +54,7 @@ class Prediction:
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
         return {
-            "picture": self.picture,
+            "image": self.image,
             "known": self.known,
             "classes": [vars(c) for c in self.candidates],
             "attributes": [{"attribute": name, "evidence": value} for name, value in self.attributes],
@@ -71,7 +71,7 @@ class Reason:
         evidence: (psi_k - m_k) z_ck, what it adds to the class score.
         against: (psi_k - m_k) (z_ck - z_jk), what it adds to the lead over the rival j.
         value, rival_value: z_ck and z_jk, as the method scores with them.
-        typical: m_k, the mean of psi_k over the training pictures; 0 where they are not known.
+        typical: m_k, the mean of psi_k over the training images; 0 where they are not known.
     """
 
     attribute: str
@@ -87,16 +87,16 @@ class Reason:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Why a picture is taken for one class rather than for another.
+    """Why an image is taken for one class rather than for another.
 
     Args:
         target, rival: the class explained, and the one it is compared with.
         reasons: one an attribute, strongest evidence first. Their evidence adds up to the class score less ``offset``.
-        offset: what the score holds beside the evidence: what a picture of average attribute scores gets, where
-            training pictures are known, and such as the method's seen/unseen margin.
+        offset: what the score holds beside the evidence: what an image of average attribute scores gets, where
+            training images are known, and such as the method's seen/unseen margin.
         offset_name: what that is called.
         lead_offset: what these and gamma add to the target's lead over the rival; the lead is this plus the sum of
-            ``against``. Without known training pictures it is 0 where both are seen or both unseen.
+            ``against``. Without known training images it is 0 where both are seen or both unseen.
     """
 
     target: Candidate
@@ -109,23 +109,23 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Explanation(Comparison):
-    """The same with where in the picture the network looked; the arguments of :class:`Comparison` come first.
+    """The same with where in the image the network looked; the arguments of :class:`Comparison` come first.
 
     Args:
-        picture: upright RGB.
+        image: upright RGB.
         prediction: as :meth:`Recognizer.predict` gives it.
         attention: name of a sub-net to ``(K, h, w)`` in the table's attribute order; empty without attention.
         counted: names of the sub-nets whose scores count.
         contributions: ``(K, h, w)`` what each region adds to each attribute score, sub-nets fused.
-        crop: left, top, right, bottom of what the network saw, in the picture's pixels.
+        crop: left, top, right, bottom of what the network saw, in the image's pixels.
         order: attribute to its position.
         corrections: attributes corrected by hand, with the values that they were given; scores and ranking are with
-            them, maps are as the network sees the picture.
+            them, maps are as the network sees the image.
         before: the first classes without the corrections, where there are some.
-        nearest: the training pictures with the most similar attribute scores; empty where they are not known.
+        nearest: the training images with the most similar attribute scores; empty where they are not known.
     """
 
-    picture: Image.Image
+    image: Image.Image
     prediction: Prediction
     attention: Mapping[str, np.ndarray]
     counted: tuple[str, ...]
@@ -151,7 +151,7 @@ class Explanation(Comparison):
         Of contributions, what exceeds a region's equal share of the typical attribute score.
         """
         if attribute not in self.order:
-            raise DataError(f'no attribute "{attribute}"', mend=f"one of {', '.join(list(self.order)[:5])}, ...")
+            raise DataError(f'no attribute "{attribute}"', hint=f"one of {', '.join(list(self.order)[:5])}, ...")
         k = self.order[attribute]
         looked = [maps[k] for name, maps in self.attention.items() if name in self.counted]
         if looked:
@@ -177,14 +177,14 @@ class Explanation(Comparison):
 
 @dataclass(frozen=True)
 class PartMaps:
-    """What a model's learned parts attend to in a picture.
+    """What a model's learned parts attend to in an image.
 
     Args:
-        picture: upright RGB.
+        image: upright RGB.
         maps: name of a sub-net to ``(P, h, w)``, each position's shares of the P parts, which sum to one.
-        crop: left, top, right, bottom of what the network saw, in the picture's pixels.
+        crop: left, top, right, bottom of what the network saw, in the image's pixels.
     """
 
-    picture: Image.Image
+    image: Image.Image
     maps: Mapping[str, np.ndarray]
     crop: tuple[float, float, float, float]

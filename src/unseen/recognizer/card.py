@@ -36,7 +36,7 @@ class CardFields:
 
     Args:
         licence: of the model, such as ``apache-2.0`` or ``cc-by-4.0``.
-        data_licence: of the training pictures and tables.
+        data_licence: of the training images and tables.
         data_source: whose they are and where they come from.
         author: who made the model.
         contact: where to ask.
@@ -197,12 +197,12 @@ def _rows(about: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _calibration(about: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Pictures, quantity, value."""
+    """Images, quantity, value."""
     says = {
         "ece": "expected calibration error (mean gap between confidence and accuracy)",
         "auroc": "seen against unseen, area under the ROC curve",
-        "accuracy": "accuracy where every picture is answered",
-        "coverage": "share of the pictures that are sure enough to be answered",
+        "accuracy": "accuracy where every image is answered",
+        "coverage": "share of the images that are sure enough to be answered",
         "accuracy_when_known": "accuracy of these",
     }
     return [

@@ -1,4 +1,4 @@
-"""One picture as a model sees it: ranked and explained again without the network, attributes corrected by hand."""
+"""One image as a model sees it: ranked and explained again without the network, attributes corrected by hand."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def check_correctable(recognizer: Recognizer) -> None:
         UnseenError: a method that scores classes as a whole, or a model without references.
     """
     if not recognizer.class_vectors.any():
-        problem = "this model compares pictures with classes as a whole; no attribute can be corrected"
-        raise UnseenError(problem, where=recognizer.method.name, mend="use a method that scores attributes")
+        problem = "this model compares images with classes as a whole; no attribute can be corrected"
+        raise UnseenError(problem, where=recognizer.method.name, hint="use a method that scores attributes")
     _references(recognizer)
 
 
 def _references(recognizer: Recognizer) -> References:
     if recognizer.references is None:
-        problem = "this model has no attribute scores of its training pictures to go by"
-        raise UnseenError(problem, where=recognizer.method.name, mend="train again, which keeps them")
+        problem = "this model has no attribute scores of its training images to go by"
+        raise UnseenError(problem, where=recognizer.method.name, hint="train again, which keeps them")
     return recognizer.references
 
 
 class Reading:
-    """What a model read off one picture: numbers enough to rank the classes and to say why; no picture, no network.
+    """What a model read off one image: numbers enough to rank the classes and to say why; no image, no network.
 
     Everything here is computed from these numbers and the recogniser's classes as they are when asked, so that it takes
     milliseconds and follows classes that come and go. The numbers can be kept, and :meth:`Recognizer.reading` takes
@@ -58,14 +58,14 @@ class Reading:
         recognizer: whose classes, references and calibration count.
         scores: float64 ``(K,)`` fused attribute scores psi.
         query: float64 ``(D,)`` of :meth:`Method.query`; psi itself where the method scores attributes.
-        picture: its path, or ``""``.
+        file: its path, or ``""``.
     """
 
-    def __init__(self, recognizer: Recognizer, scores: np.ndarray, query: np.ndarray, picture: str = "") -> None:
+    def __init__(self, recognizer: Recognizer, scores: np.ndarray, query: np.ndarray, file: str = "") -> None:
         self.recognizer = recognizer
         self.attribute_scores = scores
         self.query = query
-        self.picture = picture
+        self.file = file
         self._last: tuple[ClassTable, np.ndarray] | None = None
 
     def class_scores(self, corrections: Mapping[str, float] | None = None) -> np.ndarray:
@@ -81,7 +81,7 @@ class Reading:
     def corrected(self, corrections: Mapping[str, float] | None) -> np.ndarray:
         """``(K,)`` attribute scores psi', those of corrected attributes as the model typically gives them.
 
-        What is typical is said by the training pictures, see :meth:`AttributeFit.expected`. This way of correcting is
+        What is typical is said by the training images, see :meth:`AttributeFit.expected`. This way of correcting is
         ours.
 
         Args:
@@ -101,7 +101,7 @@ class Reading:
             k = attributes.index(name)
             if not (math.isfinite(value) and fit.least[k] <= value <= fit.largest[k]):
                 allowed = f"{fit.least[k]:g} to {fit.largest[k]:g}"
-                raise DataError(f"{value:g} is outside {allowed}", where=name, mend="give it in the class table's unit")
+                raise DataError(f"{value:g} is outside {allowed}", where=name, hint="give it in the class table's unit")
             values[k] = value
             rows.append(k)
         scores = self.attribute_scores.copy()
@@ -111,7 +111,7 @@ class Reading:
     def estimates(self) -> np.ndarray:
         """``(K,)`` the class value that each attribute score points to, in the class table's unit.
 
-        The least-squares line of value on score over the training pictures, within the table's values; NaN where the
+        The least-squares line of value on score over the training images, within the table's values; NaN where the
         attribute was not learned.
 
         Raises:
@@ -160,16 +160,16 @@ class Reading:
         speaking = [k for k in np.argsort(-evidence, kind="stable")[:5] if evidence[k] > 0]
         reasons = tuple((table.attributes.names[k], float(evidence[k])) for k in speaking)
         known = candidates[0].confidence >= (self.recognizer.threshold or 0.0)
-        return Prediction(self.picture, tuple(candidates), reasons, known)
+        return Prediction(self.file, tuple(candidates), reasons, known)
 
     def nearest(self, count: int = 6, corrections: Mapping[str, float] | None = None) -> list[Neighbour]:
-        """The training pictures with the most similar attribute scores, itself left out; none without references."""
+        """The training images with the most similar attribute scores, itself left out; none without references."""
         references, images = self.recognizer.references, self.recognizer.images
         if references is None or count < 1:
             return []
         itself = []
-        if images is not None and self.picture and Path(self.picture).resolve().is_relative_to(images.resolve()):
-            itself = [Path(self.picture).resolve().relative_to(images.resolve()).as_posix()]
+        if images is not None and self.file and Path(self.file).resolve().is_relative_to(images.resolve()):
+            itself = [Path(self.file).resolve().relative_to(images.resolve()).as_posix()]
         return references.nearest(self.corrected(corrections), count, itself)
 
     def compare(
@@ -206,11 +206,11 @@ class Reading:
         recognizer, table = self.recognizer, self.recognizer.table
         if len(ranked) < 2:
             problem = f'"{ranked[0].name}" is the only class to choose from'
-            raise UnseenError(problem, mend="choose among more classes")
+            raise UnseenError(problem, hint="choose among more classes")
         wanted = self._one(ranked, target, ())
         other = self._one(ranked, rival, (wanted.name,))
         if other.name == wanted.name:
-            raise UnseenError(f'"{wanted.name}" cannot be its own rival', mend="compare it with another class")
+            raise UnseenError(f'"{wanted.name}" cannot be its own rival', hint="compare it with another class")
         scores, psi, vectors = self.class_scores(corrections), self.corrected(corrections), recognizer.class_vectors
         c, j = table.index(wanted.name), table.index(other.name)
         typical = recognizer.typical
@@ -233,7 +233,7 @@ class Reading:
         own, others = (_rest(scores[i], psi * vectors[i]) for i in (c, j))  # margins and the like
         usual = vectors[[c, j]] @ typical
         margin = recognizer.method.offset_name
-        what = [margin] if not usual.any() else ["average picture", margin] if own or others else ["average picture"]
+        what = [margin] if not usual.any() else ["average image", margin] if own or others else ["average image"]
         if recognizer.gamma and wanted.seen != other.seen:
             what.append("γ")
         return Comparison(
@@ -252,14 +252,14 @@ class Reading:
         for candidate in ranked:
             if candidate.name == name:
                 return candidate
-        raise UnseenError(f'"{name}" is not among the classes asked for', mend="choose among all")
+        raise UnseenError(f'"{name}" is not among the classes asked for', hint="choose among all")
 
 
 class Look(Reading):
-    """What the network made of one picture; from :meth:`Recognizer.look`.
+    """What the network made of one image; from :meth:`Recognizer.look`.
 
     Args:
-        recognizer, picture, scores, query: of :class:`Reading`.
+        recognizer, file, scores, query: of :class:`Reading`.
         image: upright RGB.
         branches: of :meth:`Method.maps`, a batch of one.
     """
@@ -268,12 +268,12 @@ class Look(Reading):
         self,
         recognizer: Recognizer,
         image: Image.Image,
-        picture: str,
+        file: str,
         branches: dict[str, Branch],
         scores: np.ndarray,
         query: np.ndarray,
     ) -> None:
-        super().__init__(recognizer, scores, query, picture)
+        super().__init__(recognizer, scores, query, file)
         self.image = image
         self.branches = branches
 
@@ -304,7 +304,7 @@ class Look(Reading):
 
         return Explanation(
             **vars(self._compare(ranked, corrections, target, rival)),
-            picture=self.image,
+            image=self.image,
             prediction=self._prediction(ranked[:5], self.corrected(corrections)),
             attention={name: to_grid(b.attention[0]) for name, b in self.branches.items() if b.attention is not None},
             counted=tuple(recognizer.method.counted(self.branches)),

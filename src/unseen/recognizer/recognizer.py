@@ -1,4 +1,4 @@
-"""A trained model in use: pictures in, classes and reasons out, with classes that come and go."""
+"""A trained model in use: images in, classes and reasons out, with classes that come and go."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from unseen.backbones.towers import PREFIX, TEXTS, TextTower
 from unseen.classes.spreadsheets.columns import Encoding
 from unseen.classes.table import ClassTable
 from unseen.errors import DataError, RunError, UnseenError
-from unseen.features.reading import Picture, read_batches
+from unseen.features.reading import ImageInput, read_batches
 from unseen.ground.devices import find_device
-from unseen.ground.images import open_picture, upright_rgb
+from unseen.ground.images import open_image, upright_rgb
 from unseen.methods import Method
 from unseen.model.references import References
 from unseen.model.scoring import ClassScorer
@@ -51,11 +51,11 @@ class Recognizer:
 
     Args:
         backbone: the network; that of an end-to-end method is part of the method.
-        method: trained, with unprepared regions as its raw input, or pictures where it is trained end to end.
+        method: trained, with unprepared regions as its raw input, or images where it is trained end to end.
         table: the classes to choose from.
         gamma: taken off the scores of seen classes.
         temperature: of the confidence's softmax; ``None`` where it was not fitted (then 1).
-        threshold: confidence below which a picture counts as unknown, chosen on validation data; ``None`` without.
+        threshold: confidence below which an image counts as unknown, chosen on validation data; ``None`` without.
         store_dtype: regions are rounded to it, as in training.
         device: see :func:`unseen.ground.devices.find_device`.
         about: whatever else is known (data, protocol), kept when saving.
@@ -116,7 +116,7 @@ class Recognizer:
             if str(folder) in str(error):
                 raise
             where = ", ".join(str(place) for place in (folder, error.where) if place)
-            raise type(error)(error.problem, where=where, mend=error.mend) from None
+            raise type(error)(error.problem, where=where, hint=error.hint) from None
 
     @classmethod
     def from_pretrained(
@@ -182,7 +182,7 @@ class Recognizer:
         Args:
             folder: new, empty, or written by an earlier save.
             include_backbone: store a pretrained backbone along too, so that nothing is fetched.
-            include_references: store attribute scores, labels and file names of the training pictures along.
+            include_references: store attribute scores, labels and file names of the training images along.
             card: licence, author and so on, for the model card.
 
         Raises:
@@ -223,7 +223,7 @@ class Recognizer:
     @table.setter
     def table(self, table: ClassTable) -> None:
         if table.attributes.names != self._table.attributes.names:
-            raise UnseenError("a table of other attributes", mend="keep the attribute columns that it was trained with")
+            raise UnseenError("a table of other attributes", hint="keep the attribute columns that it was trained with")
         self._table = table
         self.__dict__.pop("class_vectors", None)
 
@@ -242,11 +242,11 @@ class Recognizer:
 
     @property
     def references(self) -> References | None:
-        """How the model scores its training pictures; ``None`` where that was not kept. Read when first asked for."""
+        """How the model scores its training images; ``None`` where that was not kept. Read when first asked for."""
         if self._references is None and self.references_file is not None:
             self._references = References.load(self.references_file)
             if self._references.attribute_scores.shape[1] != len(self._table.attributes):
-                raise RunError("it has other attributes than the model", where=self.references_file, mend="train again")
+                raise RunError("it has other attributes than the model", where=self.references_file, hint="train again")
         return self._references
 
     @references.setter
@@ -255,14 +255,14 @@ class Recognizer:
 
     @property
     def typical(self) -> np.ndarray:
-        """``(K,)`` attribute scores of the average training picture, from which evidence counts; 0 if not known."""
+        """``(K,)`` attribute scores of the average training image, from which evidence counts; 0 if not known."""
         if self.references is not None:
             return self.references.mean
         return np.zeros(len(self._table.attributes)) if self._typical is None else self._typical
 
     @property
     def images(self) -> Path | None:
-        """The folder of the training pictures; ``None`` where it is not known or no longer there."""
+        """The folder of the training images; ``None`` where it is not known or no longer there."""
         folder = self.about.get("data", {}).get("images")
         return Path(folder) if folder and Path(folder).is_dir() else None
 
@@ -272,7 +272,7 @@ class Recognizer:
         return self._scorer.vectors(range(len(self._table)))
 
     def class_scores(self, query: np.ndarray) -> np.ndarray:
-        """Float64 ``(B, N)`` raw class scores of what :meth:`Method.query` gave for B pictures, ``(B, D)``."""
+        """Float64 ``(B, N)`` raw class scores of what :meth:`Method.query` gave for B images, ``(B, D)``."""
         return self._scorer.scores(torch.from_numpy(query).to(self.device, torch.float32))
 
     def add_class(
@@ -283,7 +283,7 @@ class Recognizer:
         Args:
             name: new to the table.
             values: K numbers in the table's unit, or a mapping from attribute names, the others 0.
-            seen: whether the model was trained on pictures of it (a class that was removed comes back).
+            seen: whether the model was trained on images of it (a class that was removed comes back).
         """
         self.table = self._table.with_class(name, values, seen=seen)
 
@@ -306,12 +306,12 @@ class Recognizer:
 
     @torch.inference_mode()
     def _inputs(self, images: Sequence[Image.Image]) -> Tensor:
-        """What the method reads: raw regions ``(B, R, C)``, rounded as the region store does, or the pictures."""
+        """What the method reads: raw regions ``(B, R, C)``, rounded as the region store does, or the images."""
         return self._network_inputs(torch.stack([self.backbone.transform.cropped(image) for image in images]))
 
     @torch.inference_mode()
     def _network_inputs(self, cropped: Tensor) -> Tensor:
-        """The same from pictures cropped to the network's size, as bytes ``(B, 3, h, w)``."""
+        """The same from images cropped to the network's size, as bytes ``(B, 3, h, w)``."""
         cropped = cropped.to(self.device)
         if self.method.end_to_end:
             return self.backbone.transform.normalized(cropped)
@@ -322,17 +322,17 @@ class Recognizer:
     ) -> np.ndarray:
         """Rising positions of the classes in question."""
         if among not in AMONG:
-            raise UnseenError(f'cannot choose among "{among}"', mend=f"one of {', '.join(AMONG)}")
+            raise UnseenError(f'cannot choose among "{among}"', hint=f"one of {', '.join(AMONG)}")
         seen = self._table.seen
         chosen = {"all": seen | ~seen, "seen": seen, "unseen": ~seen}[among]
         if not chosen.any():
-            raise UnseenError(f"there is no {among} class to choose from", mend="choose among all")
+            raise UnseenError(f"there is no {among} class to choose from", hint="choose among all")
         if only is not None:
             chosen = chosen & self._named(only)
         if exclude is not None:
             chosen = chosen & ~self._named(exclude)
         if not chosen.any():
-            raise UnseenError("no class is left to choose from", mend="name more classes, or exclude fewer")
+            raise UnseenError("no class is left to choose from", hint="name more classes, or exclude fewer")
         return np.flatnonzero(chosen)
 
     def choices(
@@ -352,31 +352,31 @@ class Recognizer:
             return 0.0
         threshold = self.threshold if unknown == "auto" else unknown
         if isinstance(threshold, str) or threshold is None or not 0 <= threshold <= 1:
-            raise UnseenError(f'"{unknown}" is no threshold', mend="auto, off, or a confidence from 0 to 1")
+            raise UnseenError(f'"{unknown}" is no threshold', hint="auto, off, or a confidence from 0 to 1")
         return threshold
 
     def predict(
         self,
-        pictures: Iterable[Picture] | Picture,
+        images: Iterable[ImageInput] | ImageInput,
         *,
         broken: Callable[[DataError], None] | None = None,
         **options: Any,
     ) -> Generator[Prediction]:
-        """Name what pictures show, in their order, a batch at a time.
+        """Name what images show, in their order, a batch at a time.
 
         Args:
-            pictures: files or PIL pictures, or one of them.
-            broken: told of every picture that cannot be read, which is then left out.
+            images: files or PIL images, or one of them.
+            broken: told of every image that cannot be read, which is then left out.
             options: as in :meth:`outcomes`.
 
         Raises:
-            DataError: a picture cannot be read, and there is no ``broken``; those before it have been given.
+            DataError: an image cannot be read, and there is no ``broken``; those before it have been given.
         """
-        return _readable(self.outcomes(pictures, **options), broken)
+        return _readable(self.outcomes(images, **options), broken)
 
     def outcomes(
         self,
-        pictures: Iterable[Picture] | Picture,
+        images: Iterable[ImageInput] | ImageInput,
         *,
         top: int = 5,
         among: str = "all",
@@ -386,45 +386,51 @@ class Recognizer:
         batch_size: int = 32,
         workers: int = 2,
     ) -> Generator[Prediction | DataError]:
-        """What :meth:`predict` gives, with the error in the place of a picture that cannot be read.
+        """What :meth:`predict` gives, with the error in the place of an image that cannot be read.
 
-        Pictures are read ahead of the network, two batches at most, which is also what is held in memory.
+        Images are read ahead of the network, two batches at most, which is also what is held in memory.
 
         Args:
-            pictures: files or PIL pictures, or one of them.
-            top: candidates a picture.
+            images: files or PIL images, or one of them.
+            top: candidates an image.
             among: ``all``, ``seen`` or ``unseen`` classes.
             only, exclude: names of the classes to choose from, and not to choose from; confidence is over those left.
-            unknown: confidence below which a picture counts as unknown: ``auto`` (:attr:`threshold`, where there is
+            unknown: confidence below which an image counts as unknown: ``auto`` (:attr:`threshold`, where there is
                 one), ``off`` or a number.
-            batch_size: pictures at once.
-            workers: threads that read pictures; 0 reads them here, when their batch is due.
+            batch_size: images at once.
+            workers: threads that read images; 0 reads them here, when their batch is due.
 
         Raises:
-            UnseenError: a name that is no class's, no class left, or no such threshold; before any picture is read.
+            UnseenError: a name that is no class's, no class left, or no such threshold; before any image is read.
         """
         allowed, threshold = self._allowed(among, only, exclude), self._threshold(unknown)
-        stream = iter([pictures] if isinstance(pictures, str | Path | Image.Image) else pictures)
+        stream = iter([images] if isinstance(images, str | Path | Image.Image) else images)
         return self._outcomes(stream, max(1, top), allowed, threshold, batch_size, workers)
 
     def _outcomes(
-        self, stream: Iterator[Picture], top: int, allowed: np.ndarray, threshold: float, batch_size: int, workers: int
+        self,
+        stream: Iterator[ImageInput],
+        top: int,
+        allowed: np.ndarray,
+        threshold: float,
+        batch_size: int,
+        workers: int,
     ) -> Generator[Prediction | DataError]:
         batches = iter(lambda: list(islice(stream, batch_size)), [])
         with closing(read_batches(batches, self.backbone.transform, workers)) as read:
-            for pictures, pixels in read:
+            for images, pixels in read:
                 readable = [i for i, found in enumerate(pixels) if isinstance(found, Tensor)]
                 named: dict[int, Prediction] = {}
                 if readable:
                     inputs = self._network_inputs(torch.stack([found for found in pixels if isinstance(found, Tensor)]))
-                    mine = [pictures[i] for i in readable]
+                    mine = [images[i] for i in readable]
                     named = dict(zip(readable, self._predict(mine, inputs, top, allowed, threshold), strict=True))
                 for i, found in enumerate(pixels):
                     yield found if isinstance(found, DataError) else named[i]
 
     @torch.inference_mode()
     def _predict(
-        self, pictures: Sequence[Picture], inputs: Tensor, top: int, allowed: np.ndarray, threshold: float
+        self, images: Sequence[ImageInput], inputs: Tensor, top: int, allowed: np.ndarray, threshold: float
     ) -> list[Prediction]:
         branches = self.method(self.method.prepare(inputs))
         best = self._scorer.best(
@@ -436,7 +442,7 @@ class Recognizer:
         evidence = np.where(excess > 0, excess * self._scorer.vectors(best.index[:, 0]), 0)
         return [
             self._prediction(
-                picture,
+                image,
                 [
                     Candidate(names[c], bool(seen[c]), float(confidence), float(score))
                     for c, confidence, score in zip(best.index[i], best.confidence[i], best.score[i], strict=True)
@@ -444,17 +450,17 @@ class Recognizer:
                 evidence[i],
                 threshold,
             )
-            for i, picture in enumerate(pictures)
+            for i, image in enumerate(images)
         ]
 
     def _prediction(
-        self, picture: Picture, candidates: Sequence[Candidate], evidence: np.ndarray, threshold: float
+        self, image: ImageInput, candidates: Sequence[Candidate], evidence: np.ndarray, threshold: float
     ) -> Prediction:
         """Candidates with the five attributes of most evidence ``(K,)`` for the first; 0 for those not seen."""
         strongest = np.argsort(-evidence, kind="stable")[:5]
         names = self._table.attributes.names
         return Prediction(
-            "" if isinstance(picture, Image.Image) else str(picture),
+            "" if isinstance(image, Image.Image) else str(image),
             tuple(candidates),
             tuple((names[k], float(evidence[k])) for k in strongest if evidence[k] > 0),
             candidates[0].confidence >= threshold,
@@ -473,14 +479,14 @@ class Recognizer:
         ]
 
     @torch.inference_mode()
-    def look(self, picture: Picture) -> Look:
-        """Ask the network about one picture; what it made of it can then be ranked and explained in milliseconds."""
-        own = isinstance(picture, Image.Image)
-        image = upright_rgb(picture) if isinstance(picture, Image.Image) else open_picture(picture)
-        branches, maps = self.method.answers_and_maps(self._inputs([image]))
+    def look(self, image: ImageInput) -> Look:
+        """Ask the network about one image; what it made of it can then be ranked and explained in milliseconds."""
+        own = isinstance(image, Image.Image)
+        upright = upright_rgb(image) if isinstance(image, Image.Image) else open_image(image)
+        branches, maps = self.method.answers_and_maps(self._inputs([upright]))
         psi = self.method.fused_attribute_scores(branches)[0].cpu().double().numpy()
         query = self.method.query(branches)[0].cpu().double().numpy()
-        return Look(self, image, "" if own else str(picture), maps, psi, query)
+        return Look(self, upright, "" if own else str(image), maps, psi, query)
 
     def reading(
         self, attribute_scores: Sequence[float] | np.ndarray, query: Sequence[float] | np.ndarray | None = None
@@ -501,12 +507,12 @@ class Recognizer:
             ("query numbers", asked, self._scorer.width),
         ):
             if found.shape != (count,):
-                raise UnseenError(f"{found.size} {name}", mend=f"give {count}, as a look of this model has them")
+                raise UnseenError(f"{found.size} {name}", hint=f"give {count}, as a look of this model has them")
         return Reading(self, psi, asked)
 
     def explain(
         self,
-        picture: Picture,
+        image: ImageInput,
         *,
         target: str | None = None,
         rival: str | None = None,
@@ -516,45 +522,45 @@ class Recognizer:
         corrections: Mapping[str, float] | None = None,
         nearest: int = 6,
     ) -> Explanation:
-        """Why a picture is taken for a class, attribute by attribute and region by region.
+        """Why an image is taken for a class, attribute by attribute and region by region.
 
         Args:
-            picture: file or PIL picture.
+            image: file or PIL image.
             target: the class to explain; default the best one.
             rival: the class to compare with; default the best one other than the target.
             among, only, exclude: classes to choose among, as in :meth:`outcomes`.
             corrections: attributes that the model has wrong, with what they are in truth, in the class table's unit.
-            nearest: how many training pictures with similar attribute scores.
+            nearest: how many training images with similar attribute scores.
         """
-        return self.look(picture).explanation(
+        return self.look(image).explanation(
             corrections, target=target, rival=rival, among=among, only=only, exclude=exclude, nearest=nearest
         )
 
     def correct(
-        self, picture: Picture, corrections: Mapping[str, float], *, top: int = 5, among: str = "all"
+        self, image: ImageInput, corrections: Mapping[str, float], *, top: int = 5, among: str = "all"
     ) -> tuple[Prediction, Prediction]:
-        """What a picture shows by the model alone, and with attributes corrected by hand; see :meth:`Look.corrected`.
+        """What an image shows by the model alone, and with attributes corrected by hand; see :meth:`Look.corrected`.
 
         Args:
-            picture: file or PIL picture.
+            image: file or PIL image.
             corrections: attribute to what it is in truth, in the class table's unit.
             top: candidates.
             among: classes to choose among.
         """
-        look = self.look(picture)
+        look = self.look(image)
         return look.prediction(top=top, among=among), look.prediction(corrections, top=top, among=among)
 
     @torch.inference_mode()
-    def parts(self, picture: Picture) -> PartMaps:
-        """What each learned part attends to in a picture.
+    def parts(self, image: ImageInput) -> PartMaps:
+        """What each learned part attends to in an image.
 
         Raises:
             UnseenError: the method learns no parts.
         """
-        image = upright_rgb(picture) if isinstance(picture, Image.Image) else open_picture(picture)
-        found = self.method.parts(self._inputs([image]))
+        upright = upright_rgb(image) if isinstance(image, Image.Image) else open_image(image)
+        found = self.method.parts(self._inputs([upright]))
         if not found:
-            mend = "train mgmrn with --set grouping=parts"
-            raise UnseenError("this model learned no parts", where=self.method.name, mend=mend)
+            hint = "train mgmrn with --set grouping=parts"
+            raise UnseenError("this model learned no parts", where=self.method.name, hint=hint)
         maps = {name: shares[0].cpu().double().numpy() for name, shares in found.items()}
-        return PartMaps(image, maps, self.backbone.transform.crop_box(*image.size))
+        return PartMaps(upright, maps, self.backbone.transform.crop_box(*upright.size))

@@ -64,11 +64,11 @@ class Parts:
         folder: where class table and texts lie.
         spec: of the backbone.
         weights: of the method.
-        references: attribute scores of the training pictures, if they are there.
+        references: attribute scores of the training images, if they are there.
         method, settings, vector_length: of the method.
         gamma, temperature, threshold, store_dtype, about, encoding: as in
             :class:`~unseen.recognizer.recognizer.Recognizer`.
-        typical: ``(K,)`` attribute scores of the average training picture, where there are no references.
+        typical: ``(K,)`` attribute scores of the average training image, where there are no references.
         reduction: file of what the backbone's regions go through, if anything.
         tables: SHA-256 of the class tables, by file; those not named are not checked.
     """
@@ -96,7 +96,7 @@ class Parts:
         table = trained_table(self.folder) if as_trained else table_in_use(self.folder)
         shape = (len(table.attributes), self.vector_length)
         if self.typical is not None and len(self.typical) != shape[0]:
-            raise RunError(f"typical is not {shape[0]} numbers", where=self.folder / FACTS, mend=_AGAIN)
+            raise RunError(f"typical is not {shape[0]} numbers", where=self.folder / FACTS, hint=_AGAIN)
         self._check_length(shape)
         # the weights of an end-to-end method hold the backbone's
         spec = replace(self.spec, weights="random") if find_method(self.method).end_to_end else self.spec
@@ -113,7 +113,7 @@ class Parts:
             with safe_open(self.weights, "pt") as file:
                 for name in {"vectors", "head.vectors"} & set(file.keys()):
                     if tuple(file.get_slice(name).get_shape()) != shape:
-                        raise RunError(f"its vectors are not {shape[0]} of {shape[1]}", where=self.weights, mend=_AGAIN)
+                        raise RunError(f"its vectors are not {shape[0]} of {shape[1]}", where=self.weights, hint=_AGAIN)
         except (SafetensorError, OSError):
             pass  # said better where the weights are read
 
@@ -136,7 +136,7 @@ def read_run(folder: Path, seed: int | None = None) -> Parts:
     try:
         return _read_run(folder, seed)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise RunError(f"damaged records of the training ({error!r})", where=folder, mend="train again") from None
+        raise RunError(f"damaged records of the training ({error!r})", where=folder, hint="train again") from None
 
 
 def _read_run(folder: Path, seed: int | None) -> Parts:
@@ -145,10 +145,10 @@ def _read_run(folder: Path, seed: int | None) -> Parts:
     measured = results["protocols"][run.protocol]
     chosen = str(seed) if seed is not None else next(iter(measured["seeds"]))
     if chosen not in measured["seeds"]:
-        raise RunError(f"no seed {chosen}", where=folder, mend=f"one of {', '.join(measured['seeds'])}")
+        raise RunError(f"no seed {chosen}", where=folder, hint=f"one of {', '.join(measured['seeds'])}")
     spec = run.config.backbone
     if manifest["backbone"]["frozen"] and spec.fingerprint()[:16] != manifest["backbone"]["fingerprint"]:
-        raise RunError("the backbone's weights are not those of the training", where=spec.weights, mend="restore")
+        raise RunError("the backbone's weights are not those of the training", where=spec.weights, hint="restore")
     found = measured["seeds"][chosen]
     calibration = found.get("calibration") or {}
     about = {k: manifest[k] for k in ("data", "backbone", "semantics", "method", "versions", "machine", "splits")}
@@ -194,7 +194,7 @@ def read_saved(folder: Path) -> Parts:
     where = folder / FACTS
     facts = _Checked(read_json(where, RunError, "give a folder that `unseen save` wrote"), where)
     if (version := facts.whole("format", 1, _LARGEST)) > FORMAT:
-        raise RunError(f"format {version}, of a newer unseen", where=where, mend="pip install --upgrade unseen")
+        raise RunError(f"format {version}, of a newer unseen", where=where, hint="pip install --upgrade unseen")
     method = facts.text("method")
     settings = _settings(method, facts.mapping("settings"), where)
     references = folder / REFERENCES
@@ -225,7 +225,7 @@ def save(
     inside = {path.name for path in folder.iterdir() if not is_left_over(path)} if folder.is_dir() else set()
     begun = inside <= {*FILES, TOWER} and bool(inside & {WEIGHTS, BACKBONE, TOWER})  # by a save that was stopped
     if inside and FACTS not in inside and not begun:
-        raise RunError("the folder is not empty and holds no saved model", where=folder, mend="choose another folder")
+        raise RunError("the folder is not empty and holds no saved model", where=folder, hint="choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     method, table = recognizer.method, recognizer.table
     spec, stored = _save_backbone(recognizer, folder, include_backbone)
@@ -287,7 +287,7 @@ def fetch(
         return Path(folder_or_id)
     name = str(folder_or_id)
     if not _HUB_ID.fullmatch(name):
-        raise RunError("no such folder", where=name, mend="give a saved folder, or OWNER/NAME of the hub")
+        raise RunError("no such folder", where=name, hint="give a saved folder, or OWNER/NAME of the hub")
     import huggingface_hub
 
     try:
@@ -303,7 +303,7 @@ def fetch(
     except Exception as error:
         raise _hub_error(error, name) from None
     if not (Path(found) / FACTS).is_file():
-        raise RunError(f"not a model of unseen: it has no {FACTS}", where=name, mend="give one that `unseen push` made")
+        raise RunError(f"not a model of unseen: it has no {FACTS}", where=name, hint="give one that `unseen push` made")
     return Path(found)
 
 
@@ -321,10 +321,10 @@ def push(
     import huggingface_hub
 
     if not _HUB_ID.fullmatch(repo_id):
-        raise RunError("not a name of a repository", where=repo_id, mend="give OWNER/NAME")
+        raise RunError("not a name of a repository", where=repo_id, hint="give OWNER/NAME")
     token = token or huggingface_hub.get_token()
     if not token:
-        raise RunError("not logged in to the hub", where=repo_id, mend="hf auth login, or set HF_TOKEN")
+        raise RunError("not logged in to the hub", where=repo_id, hint="hf auth login, or set HF_TOKEN")
     with tempfile.TemporaryDirectory() as temporary:
         folder = save(recognizer, Path(temporary) / "model", include_backbone, include_references, card)
         try:
@@ -359,7 +359,7 @@ def _hub_error(error: Exception, name: str) -> Exception:
 
     known: tuple[tuple[type[Exception], str, str], ...] = (
         (errors.GatedRepoError, "its owner must let you in first", "ask on its page, then hf auth login"),
-        (errors.RepositoryNotFoundError, "no such repository, or a private one", "mend the name, or hf auth login"),
+        (errors.RepositoryNotFoundError, "no such repository, or a private one", "hint the name, or hf auth login"),
         (errors.RevisionNotFoundError, "no such revision", "give a branch, tag or commit of it"),
         (errors.OfflineModeIsEnabled, "not fetched before, and the hub is switched off", "unset HF_HUB_OFFLINE"),
         (errors.LocalEntryNotFoundError, "not fetched before, and the hub cannot be reached", "go online once"),
@@ -368,11 +368,11 @@ def _hub_error(error: Exception, name: str) -> Exception:
         (OSError, "could not be done", "see its message"),
     )
     said = (str(error).strip() or type(error).__name__).splitlines()[0]
-    for kind, problem, mend in known:
+    for kind, problem, hint in known:
         if isinstance(error, kind):
-            return RunError(f"{problem}: {said}" if mend == "see its message" else problem, where=name, mend=mend)
+            return RunError(f"{problem}: {said}" if hint == "see its message" else problem, where=name, hint=hint)
     if type(error).__module__.split(".")[0] in ("httpx", "requests"):
-        return RunError(f"the hub cannot be reached: {said}", where=name, mend="try again later")
+        return RunError(f"the hub cannot be reached: {said}", where=name, hint="try again later")
     return error
 
 
@@ -413,15 +413,15 @@ def _settings(method: str, values: Mapping[str, Any], where: Path) -> Settings:
     made: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
-            raise RunError(f'{method} has no setting "{name}"', where=where, mend="use the unseen that saved it")
+            raise RunError(f'{method} has no setting "{name}"', where=where, hint="use the unseen that saved it")
         own = getattr(default, name)
         if not _alike(value, own):
-            raise RunError(f'setting "{name}" is not like {own!r}', where=where, mend=_AGAIN)
+            raise RunError(f'setting "{name}" is not like {own!r}', where=where, hint=_AGAIN)
         made[name] = tuple(value) if isinstance(own, tuple) else type(own)(value)
     try:
         return kind(**made)
     except UnseenError as error:
-        raise RunError(str(error), where=where, mend=_AGAIN) from None
+        raise RunError(str(error), where=where, hint=_AGAIN) from None
 
 
 def _alike(value: Any, own: Any) -> bool:
@@ -443,7 +443,7 @@ def _spec(values: Mapping[str, Any], folder: Path) -> BackboneSpec:
     name, weights = facts.text("name"), facts.text("weights", ("pretrained", "random", BACKBONE))
     tower = name.removeprefix(PREFIX) if name.startswith(PREFIX) else None
     if tower not in (None, TOWER) and not _HUB_ID.fullmatch(str(tower).partition("@")[0]):
-        raise RunError(f"backbone.name {name[:60]!r} is outside the folder", where=where, mend=_AGAIN)
+        raise RunError(f"backbone.name {name[:60]!r} is outside the folder", where=where, hint=_AGAIN)
     options = facts.mapping("options")
     reserved = set(inspect.signature(timm.create_model).parameters)
     for key, value in options.items():
@@ -452,17 +452,17 @@ def _spec(values: Mapping[str, Any], folder: Path) -> BackboneSpec:
             v is None or isinstance(v, str | bool) or (isinstance(v, int | float) and abs(v) <= 1e5) for v in scalars
         )
         if key in reserved or key.startswith("pretrained") or not fit:
-            raise RunError(f"backbone.options.{key[:60]} is not let through", where=where, mend=_AGAIN)
+            raise RunError(f"backbone.options.{key[:60]} is not let through", where=where, hint=_AGAIN)
     facts.whole("image_size", 1, 4096)
     facts.whole("seed", 0, 2**63 - 1)
     facts.number("crop", 0, 1)
     stages = facts.values.get("stages")
     if not isinstance(stages, list) or len(stages) > 16 or not all(isinstance(s, str | int) for s in stages):
-        raise RunError("backbone.stages is not a list of stages", where=where, mend=_AGAIN)
+        raise RunError("backbone.stages is not a list of stages", where=where, hint=_AGAIN)
     for key in ("mean", "std"):
         three = facts.values.get(key)
         if not isinstance(three, list) or not all(_alike(v, 1.0) for v in three):
-            raise RunError(f"backbone.{key} is not three numbers", where=where, mend=_AGAIN)
+            raise RunError(f"backbone.{key} is not three numbers", where=where, hint=_AGAIN)
     spec = BackboneSpec.from_json(values)
     if tower == TOWER:
         return replace(spec, name=PREFIX + str(folder / TOWER))
@@ -474,12 +474,12 @@ class _Checked:
 
     def __init__(self, values: Any, where: Path, prefix: str = "") -> None:
         if not isinstance(values, Mapping):
-            raise RunError("not a JSON object", where=where, mend=_AGAIN)
+            raise RunError("not a JSON object", where=where, hint=_AGAIN)
         self.values: Mapping[str, Any] = values
         self._where, self._prefix = where, prefix
 
     def _error(self, key: str, kind: str) -> RunError:
-        return RunError(f"{self._prefix}{key} is not {kind}", where=self._where, mend=_AGAIN)
+        return RunError(f"{self._prefix}{key} is not {kind}", where=self._where, hint=_AGAIN)
 
     def has(self, key: str) -> bool:
         return self.values.get(key) is not None

@@ -1,7 +1,7 @@
-"""Predictions of a stream of pictures as a file: CSV, Parquet, JSON or JSON lines; resumable, in bounded memory.
+"""Predictions of a stream of images as a file: CSV, Parquet, JSON or JSON lines; resumable, in bounded memory.
 
-Until all pictures are done, their predictions stand in a journal, ``FILE.partial/journal.jsonl``: a line that says what
-they depend on, then a line a picture, a batch at a time, each with its checksum. The file itself is made from the
+Until all images are done, their predictions stand in a journal, ``FILE.partial/journal.jsonl``: a line that says what
+they depend on, then a line an image, a batch at a time, each with its checksum. The file itself is made from the
 journal at the end.
 """
 
@@ -54,41 +54,41 @@ class Options:
 
 @dataclass
 class Counts:
-    """How many pictures there are, and how many of them broken or unknown."""
+    """How many images there are, and how many of them broken or unknown."""
 
-    pictures: int = 0
+    images: int = 0
     broken: int = 0
     unknown: int = 0
 
     def add(self, record: dict[str, Any]) -> None:
-        """Count a picture's record."""
-        self.pictures += 1
+        """Count an image's record."""
+        self.images += 1
         self.broken += "error" in record
         self.unknown += "error" not in record and not record["known"]
 
 
-def record_of(picture: object, outcome: Prediction | DataError) -> dict[str, Any]:
+def record_of(image: object, outcome: Prediction | DataError) -> dict[str, Any]:
     """JSON form of a prediction, or of the error in its place."""
     if isinstance(outcome, Prediction):
         return outcome.as_dict()
-    about = outcome.problem if outcome.mend is None else f"{outcome.problem} — {outcome.mend}"
-    return {"picture": str(picture), "known": False, "classes": [], "attributes": [], "error": about}
+    about = outcome.problem if outcome.hint is None else f"{outcome.problem} — {outcome.hint}"
+    return {"image": str(image), "known": False, "classes": [], "attributes": [], "error": about}
 
 
 def row_of(record: dict[str, Any], count: int) -> dict[str, Any]:
-    """One row a picture.
+    """One row an image.
 
     Args:
         record: of :func:`record_of`.
         count: how many classes have columns.
 
     Returns:
-        picture, class (or "unknown"), best_class, confidence, seen, class_2, confidence_2, ..., attributes, error; what
+        image, class (or "unknown"), best_class, confidence, seen, class_2, confidence_2, ..., attributes, error; what
         there is not is ``None``.
     """
     classes = record["classes"]
     row: dict[str, Any] = dict.fromkeys(_columns(count))
-    row |= {"picture": record["picture"], "error": record.get("error")}
+    row |= {"image": record["image"], "error": record.get("error")}
     if classes:
         best = classes[0]
         row |= {"class": best["name"] if record["known"] else UNKNOWN, "best_class": best["name"]}
@@ -101,18 +101,18 @@ def row_of(record: dict[str, Any], count: int) -> dict[str, Any]:
 
 def _columns(count: int) -> list[str]:
     others = [f"{what}_{rank}" for rank in range(2, count + 1) for what in ("class", "confidence")]
-    return ["picture", "class", "best_class", "confidence", "seen", *others, "attributes", "error"]
+    return ["image", "class", "best_class", "confidence", "seen", *others, "attributes", "error"]
 
 
 def check_output(path: Path, restart: bool = False) -> None:
     """Raise where a file cannot be begun: its ending, or it is there already."""
     if path.suffix.lower() not in ENDINGS:
-        raise UnseenError("not a kind of file that holds predictions", where=path, mend=f"one of {', '.join(ENDINGS)}")
+        raise UnseenError("not a kind of file that holds predictions", where=path, hint=f"one of {', '.join(ENDINGS)}")
     if path.is_dir():
-        raise UnseenError("a folder", where=path, mend="name a file")
+        raise UnseenError("a folder", where=path, hint="name a file")
     if path.exists() and not restart and not _journal(path).is_file():
         shutil.rmtree(_journal(path).parent, ignore_errors=True)  # of a call that was killed after its end
-        raise UnseenError("is there already", where=path, mend="give another --output, or --restart to replace it")
+        raise UnseenError("is there already", where=path, hint="give another --output, or --restart to replace it")
 
 
 def _journal(path: Path) -> Path:
@@ -121,7 +121,7 @@ def _journal(path: Path) -> Path:
 
 def predict_to_file(
     recognizer: Recognizer,
-    pictures: Iterable[Path],
+    images: Iterable[Path],
     path: Path,
     options: Options | None = None,
     *,
@@ -131,24 +131,24 @@ def predict_to_file(
     report: Report = silent,
     broken: Callable[[DataError], None] = lambda error: None,
 ) -> Counts:
-    """Predict pictures into a file, or go on where an earlier call was stopped.
+    """Predict images into a file, or go on where an earlier call was stopped.
 
     On the CPU the file's bytes are those of a call that was not stopped: a stopped batch is done again as a whole.
 
     Args:
         recognizer: the model.
-        pictures: in the same order at every iteration.
+        images: in the same order at every iteration.
         path: ending in one of :data:`ENDINGS`.
         options: what to predict.
-        total: how many pictures there are, for ``report``.
-        workers: threads that read pictures.
+        total: how many images there are, for ``report``.
+        workers: threads that read images.
         restart: begin anew, and replace ``path`` where it is there.
         report: progress.
-        broken: told of every picture that could not be read; it has a row with the error all the same.
+        broken: told of every image that could not be read; it has a row with the error all the same.
 
     Raises:
         UnseenError: ``path`` is there already, cannot be written, or another process is writing it.
-        RunError: what was begun earlier was of another model, other options or other pictures.
+        RunError: what was begun earlier was of another model, other options or other images.
     """
     options = options or Options()
     check_output(path, restart)
@@ -162,7 +162,7 @@ def predict_to_file(
         with _written(journal):
             lines = journal.open("r+b" if journal.is_file() else "w+b")
         try:
-            stream = iter(pictures)
+            stream = iter(images)
             _replay(lines, journal, facts, stream, options.batch_size, counts)
             _predict(recognizer, stream, lines, journal, options, counts, total, workers, report, broken)
         finally:
@@ -180,8 +180,8 @@ def _written(journal: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        mend = "free some disk space, then repeat the command"
-        raise UnseenError(error.strerror or str(error), where=journal, mend=mend) from None
+        hint = "free some disk space, then repeat the command"
+        raise UnseenError(error.strerror or str(error), where=journal, hint=hint) from None
 
 
 @contextmanager
@@ -192,15 +192,15 @@ def _locked(path: Path) -> Iterator[Path]:
         journal.parent.mkdir(parents=True, exist_ok=True)
         held = FileLock(journal.parent / ".lock").acquire(timeout=0)
     except Timeout:
-        raise UnseenError("another process is writing this file", where=path, mend="wait for it") from None
+        raise UnseenError("another process is writing this file", where=path, hint="wait for it") from None
     except OSError as error:
-        raise UnseenError(error.strerror or str(error), where=path, mend="choose a folder you can write to") from None
+        raise UnseenError(error.strerror or str(error), where=path, hint="choose a folder you can write to") from None
     with held:
         yield journal
 
 
 def _facts(recognizer: Recognizer, options: Options) -> dict[str, str]:
-    """Digests of what the predictions depend on beside the pictures, by what a person calls it."""
+    """Digests of what the predictions depend on beside the images, by what a person calls it."""
     method, table = recognizer.method, recognizer.table
     weights = [t.detach().cpu().contiguous().view(torch.uint8).numpy() for t in method.state_dict().values() if t.dim()]
     weights += [t.detach().cpu().double().numpy() for t in method.state_dict().values() if not t.dim()]
@@ -217,10 +217,10 @@ def _facts(recognizer: Recognizer, options: Options) -> dict[str, str]:
     }
 
 
-def _stamp(picture: Path) -> list[int] | None:
-    """Size and time of change, by which a picture that was exchanged is noticed."""
+def _stamp(image: Path) -> list[int] | None:
+    """Size and time of change, by which an image that was exchanged is noticed."""
     try:
-        found = os.stat(picture)
+        found = os.stat(image)
     except OSError:
         return None
     return [found.st_size, found.st_mtime_ns]
@@ -229,7 +229,7 @@ def _stamp(picture: Path) -> list[int] | None:
 def _replay(
     lines: IO[bytes], journal: Path, facts: dict[str, str], stream: Iterator[Path], batch: int, counts: Counts
 ) -> None:
-    """Count the whole batches that are there, take their pictures off the stream, and cut off what comes after."""
+    """Count the whole batches that are there, take their images off the stream, and cut off what comes after."""
     header = lines.readline()
     if not header.endswith(b"\n"):
         with _written(journal):
@@ -237,22 +237,22 @@ def _replay(
             lines.truncate()
             lines.write(_line({"facts": facts}))
         return
-    mend = "give --restart to begin anew"
+    hint = "give --restart to begin anew"
     try:
         earlier = _record(header)["facts"]
     except (ValueError, KeyError, TypeError):
-        raise RunError("damaged", where=journal, mend=mend) from None
+        raise RunError("damaged", where=journal, hint=hint) from None
     changed = [name for name, value in facts.items() if earlier.get(name) != value]
     if changed:
         problem = f"what was begun here had another {' and another '.join(changed)}"
-        raise RunError(problem, where=journal.parent, mend=f"repeat that command, or {mend}")
+        raise RunError(problem, where=journal.parent, hint=f"repeat that command, or {hint}")
     end = lines.tell()
     while records := _whole_batch(lines, batch):
         for record in records:
-            picture = next(stream, None)
-            if picture is None or str(picture) != record["picture"] or _stamp(picture) != record["stamp"]:
-                problem = f"the pictures have changed since this was begun, first {record['picture']}"
-                raise RunError(problem, where=journal.parent, mend=mend)
+            image = next(stream, None)
+            if image is None or str(image) != record["image"] or _stamp(image) != record["stamp"]:
+                problem = f"the images have changed since this was begun, first {record['image']}"
+                raise RunError(problem, where=journal.parent, hint=hint)
             counts.add(record)
         end = lines.tell()
     with _written(journal):
@@ -298,12 +298,12 @@ def _predict(
 ) -> None:
     asked: deque[tuple[Path, list[int] | None]] = deque()
 
-    def pictures() -> Iterator[Path]:
-        for picture in stream:
-            asked.append((picture, _stamp(picture)))
-            yield picture
+    def images() -> Iterator[Path]:
+        for image in stream:
+            asked.append((image, _stamp(image)))
+            yield image
 
-    started, before, synced = time.monotonic(), counts.pictures, time.monotonic()
+    started, before, synced = time.monotonic(), counts.images, time.monotonic()
     kept: list[bytes] = []
 
     def keep() -> None:
@@ -315,15 +315,15 @@ def _predict(
                 os.fsync(lines.fileno())
                 synced = time.monotonic()
         kept.clear()
-        speed = (counts.pictures - before) / max(time.monotonic() - started, 1e-9)
-        report("predicting", counts.pictures, max(total, counts.pictures), f"{speed:.0f} pictures/s")
+        speed = (counts.images - before) / max(time.monotonic() - started, 1e-9)
+        report("predicting", counts.images, max(total, counts.images), f"{speed:.0f} images/s")
 
     report("predicting", before, max(total, before))
-    for outcome in recognizer.outcomes(pictures(), **vars(options), workers=workers):
-        picture, stamp = asked.popleft()
+    for outcome in recognizer.outcomes(images(), **vars(options), workers=workers):
+        image, stamp = asked.popleft()
         if isinstance(outcome, DataError):
             broken(outcome)
-        record = record_of(picture, outcome)
+        record = record_of(image, outcome)
         counts.add(record)
         kept.append(_line({**record, "stamp": stamp}))
         if len(kept) == options.batch_size:
@@ -383,7 +383,7 @@ def _write_parquet(path: Path, records: Iterable[dict[str, Any]], count: int) ->
     with pq.ParquetWriter(path, schema) as writer:
         while group := list(islice(rows, ROW_GROUP)):
             for row in group:  # Parquet's text is UTF-8, which names of files need not be
-                row["picture"] = os.fsencode(row["picture"]).decode(errors="backslashreplace")
+                row["image"] = os.fsencode(row["image"]).decode(errors="backslashreplace")
             writer.write_table(pa.Table.from_pylist(group, schema))
 
 
@@ -414,11 +414,11 @@ def _names_in(path: Path) -> list[str]:
     if path.suffix.lower() == ".csv":
         frame = read_table(path)
         if "class" not in frame and len(frame.columns) > 1:
-            raise DataError("no column of classes", where=path, mend='call it "class"')
+            raise DataError("no column of classes", where=path, hint='call it "class"')
         names = list(frame["class"] if "class" in frame else [*frame.columns, *frame.iloc[:, 0]])
         return [name for name in names if name]
     try:
         return [name for line in path.read_text(encoding="utf-8-sig").splitlines() if (name := line.strip())]
     except (OSError, UnicodeDecodeError) as error:
         problem = getattr(error, "strerror", None) or "not a text file"
-        raise DataError(problem, where=path, mend="give a text file with a class a line") from None
+        raise DataError(problem, where=path, hint="give a text file with a class a line") from None

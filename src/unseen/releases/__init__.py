@@ -28,7 +28,7 @@ class Outcome:
     Args:
         benchmark: which.
         states: every file needed and what is there of it.
-        problems: what is wrong, one line each with its mend.
+        problems: what is wrong, one line each with its hint.
         notes: what a user should know.
         held: what was checked and is so.
         output: the dataset folder; ``None`` unless it was written.
@@ -69,8 +69,8 @@ class Outcome:
         }
 
 
-PICTURES = ("pictures", "pascal", "yahoo")
-"""Needs that are pictures."""
+IMAGES = ("images", "pascal", "yahoo")
+"""Needs that are images."""
 POOLED = "res101"
 """What the Proposed Split's own features are called."""
 MADE_WITH = "ResNet-101, ImageNet-1k, pooled (Xian et al., TPAMI 2019)"
@@ -90,7 +90,7 @@ def find_benchmark(name: str) -> Benchmark:
     try:
         return BENCHMARKS[name.lower()]
     except KeyError:
-        raise DataError(f'no benchmark "{name}"', mend=f"one of {', '.join(BENCHMARKS)}") from None
+        raise DataError(f'no benchmark "{name}"', hint=f"one of {', '.join(BENCHMARKS)}") from None
 
 
 def prepare(
@@ -111,7 +111,7 @@ def prepare(
         output: the dataset folder to write; ``None`` only checks.
         semantics: kind of class attributes, of ``benchmark.semantics``.
         verify: also compute checksums.
-        features_only: do without pictures; the release's pooled features are imported in their place, and only the
+        features_only: do without images; the release's pooled features are imported in their place, and only the
             Proposed Split's own files are required.
         report: progress.
 
@@ -120,15 +120,15 @@ def prepare(
             with the data is in the outcome.
     """
     if not root.is_dir():
-        raise DataError("no such folder", where=root, mend="give the folder that the downloads are unpacked in")
+        raise DataError("no such folder", where=root, hint="give the folder that the downloads are unpacked in")
     chosen = semantics or benchmark.semantics[0]
     if chosen not in benchmark.semantics:
-        mend = f"one of {', '.join(benchmark.semantics)}"
-        raise DataError(f'{benchmark.key} has no semantics "{chosen}"', where="--semantics", mend=mend)
+        hint = f"one of {', '.join(benchmark.semantics)}"
+        raise DataError(f'{benchmark.key} has no semantics "{chosen}"', where="--semantics", hint=hint)
     if features_only:
-        kept = [need for need in benchmark.needs if need.name not in PICTURES]
+        kept = [need for need in benchmark.needs if need.name not in IMAGES]
         needs = tuple(replace(need, required=need.name in ("split", "list")) for need in kept)
-        benchmark = replace(benchmark, needs=needs, pictures=False)
+        benchmark = replace(benchmark, needs=needs, images=False)
     states = [look(need, root, verify) for need in benchmark.needs]
     found = Found(benchmark.key, {s.need.name: s.path for s in states if s.path is not None})
     examined = examine(benchmark, found, chosen)
@@ -136,8 +136,8 @@ def prepare(
     outcome = Outcome(benchmark, states, [str(p) for p in findings.problems], findings.notes, findings.held)
     if outcome.lacking or outcome.problems or output is None:
         return outcome
-    if not benchmark.pictures:
-        material.name_pictures()
+    if not benchmark.images:
+        material.name_images()
     if "attributes" not in found and any(need.name == "attributes" for need in benchmark.needs):
         outcome.notes.append("attributes are numbered, as the file of their names is not there")
     record = {
@@ -152,7 +152,7 @@ def prepare(
     try:
         outcome.dataset = write_folder(output, benchmark.name, material, record, report)
         outcome.output = output
-        if not benchmark.pictures and material.images is not None and material.images.channels:
+        if not benchmark.images and material.images is not None and material.images.channels:
             _import(found, outcome.dataset, output, report)
     except (DataError, StoreError) as problem:
         outcome.problems.append(str(problem))

@@ -10,7 +10,7 @@ from unseen.errors import DataError
 from unseen.releases.benchmark import Benchmark, Found, Material, named, note_extra, split_needs
 from unseen.releases.facts import FACTS
 from unseen.releases.findings import Findings
-from unseen.releases.images import Pictures
+from unseen.releases.images import Images
 from unseen.releases.needs import Download, Need
 from unseen.releases.tables import check_matrix, check_names, read_lines
 
@@ -49,9 +49,9 @@ def _gather(found: Found, material: Material, findings: Findings, semantics: str
 
 
 def _objects(found: Found, material: Material, findings: Findings) -> None:
-    """The box of every row of the split: the objects of the official lists, by picture and class.
+    """The box of every row of the split: the objects of the official lists, by image and class.
 
-    Several objects of one class in one picture are paired in the order of the lists.
+    Several objects of one class in one image are paired in the order of the lists.
     """
     split, images = material.split, material.images
     assert split is not None
@@ -71,29 +71,29 @@ def _objects(found: Found, material: Material, findings: Findings) -> None:
         if turn[key] >= len(waiting.get(key, ())):
             problem = f'row {i + 1} is a "{key[1]}" in "{key[0]}", of which the official lists have {turn[key]}'
             raise DataError(
-                problem, where=images.path, mend="take res101.mat and att_splits.mat of APY from one release"
+                problem, where=images.path, hint="take res101.mat and att_splits.mat of APY from one release"
             )
         rows.append(waiting[key][turn[key]])
         turn[key] += 1
-    findings.held.append(f"{len(rows):,} objects found in the official lists by picture and class")
+    findings.held.append(f"{len(rows):,} objects found in the official lists by image and class")
     if several:
-        findings.notes.append(f"{several:,} objects share picture and class with another; they are paired in order")
+        findings.notes.append(f"{several:,} objects share image and class with another; they are paired in order")
     material.objects = boxes[rows]
     if "pascal" not in found or "yahoo" not in found:
         return
-    folders = [Pictures.below(found["pascal"]), Pictures.below(found["yahoo"])]
-    every = Pictures(found["pascal"], tuple(f"{p.folder}/{f}" for p in folders for f in p.files))
+    folders = [Images.below(found["pascal"]), Images.below(found["yahoo"])]
+    every = Images(found["pascal"], tuple(f"{p.folder}/{f}" for p in folders for f in p.files))
     material.files = every.find(
         [files[row] for row in rows], f"unpack {PASCAL.file} and {YAHOO.file} again", shared=True
     )
     material.folder = found["pascal"]
     findings.held.append(f"{len(set(material.files)):,} photographs found by name")
     yahoo = tuple(file for file in material.files if file.startswith(f"{found['yahoo']}/"))
-    note_extra(Pictures(found["yahoo"], tuple(f"{found['yahoo']}/{f}" for f in folders[1].files)), yahoo, findings)
+    note_extra(Images(found["yahoo"], tuple(f"{found['yahoo']}/{f}" for f in folders[1].files)), yahoo, findings)
 
 
 def _read_lists(found: Found) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
-    """Pictures, classes, boxes ``(n, 4)`` and attributes ``(n, K)`` of the three official lists, one after another."""
+    """Images, classes, boxes ``(n, 4)`` and attributes ``(n, K)`` of the three official lists, one after another."""
     files, classes, numbers = [], [], []
     for name in LISTS:
         for i, line in enumerate(read_lines(found[name])):
@@ -103,8 +103,8 @@ def _read_lists(found: Found) -> tuple[list[str], list[str], np.ndarray, np.ndar
                 if len(numbers[-1]) != len(numbers[0]) or len(cells) < 7:
                     raise ValueError(f"{len(cells)} cells")
             except ValueError as error:
-                mend = "a line is: picture, class, 4 corners, attributes; unpack the official archive again"
-                raise DataError(f"line {i + 1}: {error}", where=found[name], mend=mend) from None
+                hint = "a line is: image, class, 4 corners, attributes; unpack the official archive again"
+                raise DataError(f"line {i + 1}: {error}", where=found[name], hint=hint) from None
             files.append(cells[0])
             classes.append(cells[1])
     table = np.array(numbers)

@@ -6,7 +6,7 @@ from unseen.releases.benchmark import (
     Benchmark,
     Found,
     Material,
-    find_pictures,
+    find_images,
     join,
     named,
     split_needs,
@@ -38,12 +38,12 @@ BASE = Download(
 
 
 def _gather(found: Found, material: Material, findings: Findings, semantics: str) -> None:
-    find_pictures("pictures", found, material, findings, f"unpack {DATA.file} again")
+    find_images("images", found, material, findings, f"unpack {DATA.file} again")
     if material.files is not None and material.split is not None:
         assert material.images is not None
-        mend = "take res101.mat and att_splits.mat from the same folder of the release"
-        with findings.check("every picture lies in the folder of its class"):
-            check_classes(material.files, material.classes(), lambda p: p.parent.name, material.images.path, mend)
+        hint = "take res101.mat and att_splits.mat from the same folder of the release"
+        with findings.check("every image lies in the folder of its class"):
+            check_classes(material.files, material.classes(), lambda p: p.parent.name, material.images.path, hint)
     split = material.split
     if "classes" in found and split is not None:
         with findings.check("class names are those of classes.txt, joined by name"):
@@ -83,7 +83,7 @@ AWA2 = Benchmark(
     FACTS["AWA2"],
     (
         Need(
-            "pictures",
+            "images",
             "37,322 photographs in a folder a class",
             ("Animals_with_Attributes2/JPEGImages/", "JPEGImages/"),
             DATA,
@@ -105,5 +105,5 @@ AWA1 = Benchmark(
     (*_base("Animals_with_Attributes2", "Animals_with_Attributes"), *split_needs("AWA1"), _VECTORS),
     _gather,
     ("attributes", "binary"),
-    pictures=False,
+    images=False,
 )

@@ -1,4 +1,4 @@
-"""What every benchmark's preparation shares: the Proposed Split, its pictures by name, and the checks of both."""
+"""What every benchmark's preparation shares: the Proposed Split, its images by name, and the checks of both."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unseen.formats.res101 import ImageList
 from unseen.formats.xlsa17 import SPLITS, Split, numbered, read_split
 from unseen.releases.facts import Facts, looks_like
 from unseen.releases.findings import Findings
-from unseen.releases.images import Pictures
+from unseen.releases.images import Images
 from unseen.releases.needs import Download, Need
 from unseen.releases.tables import check_names, read_lines
 
@@ -52,14 +52,14 @@ class Material:
         split: the Proposed Split.
         images: names and labels of its rows.
         parts: ``(M,)`` the part of every row.
-        folder: where the pictures lie.
-        files: M pictures below it.
+        folder: where the images lie.
+        files: M images below it.
         attributes: names.
         values: ``(N, K)`` class attributes chosen.
         vectors: ``(K, D)`` word vectors.
         positions: part positions, as in parts.csv.
         boxes: ``file``, ``x``, ``y``, ``width``, ``height``.
-        objects: ``(M, 4)`` boxes (left, top, right, bottom) to cut out, where a picture holds several objects.
+        objects: ``(M, 4)`` boxes (left, top, right, bottom) to cut out, where an image holds several objects.
         validation: bool ``(N,)``.
         validation_source: where the validation classes come from.
     """
@@ -84,8 +84,8 @@ class Material:
         assert self.images is not None
         return tuple(self.split.names[c] for c in self.images.labels)
 
-    def name_pictures(self) -> None:
-        """Call the pictures as the release does, where they are not there; each by its row if several share a name."""
+    def name_images(self) -> None:
+        """Call the images as the release does, where they are not there; each by its row if several share a name."""
         assert self.images is not None
         names = ["/".join(path.split("/")[-2:]) for path in self.images.files]
         if len(set(names)) < len(names):
@@ -117,8 +117,8 @@ class Benchmark:
         facts: its counts.
         needs: its files.
         semantics: kinds of class attributes that can be chosen, the default first.
-        gather: reads what is its own: pictures, names, parts; fills the material and reports what it finds.
-        pictures: whether its pictures can be had.
+        gather: reads what is its own: images, names, parts; fills the material and reports what it finds.
+        images: whether its images can be had.
     """
 
     name: str
@@ -129,7 +129,7 @@ class Benchmark:
     needs: tuple[Need, ...]
     gather: Callable[[Found, Material, Findings, str], None]
     semantics: tuple[str, ...] = ("attributes",)
-    pictures: bool = True
+    images: bool = True
 
 
 @dataclass
@@ -191,7 +191,7 @@ def examine(benchmark: Benchmark, found: Found, semantics: str) -> Examination:
         with findings.check():
             _check_rows(benchmark, material)
             findings.held.append(
-                f"{facts.seen} seen and {facts.unseen} unseen classes; no unseen class has a training picture"
+                f"{facts.seen} seen and {facts.unseen} unseen classes; no unseen class has a training image"
             )
     benchmark.gather(found, material, findings, semantics)
     if (
@@ -216,29 +216,29 @@ def _mixed_up(benchmark: Benchmark, like: str | None) -> str:
 
 
 def _check_counts(benchmark: Benchmark, split: Split) -> None:
-    """Classes, attributes and pictures of the split are the benchmark's."""
+    """Classes, attributes and images of the split are the benchmark's."""
     facts = benchmark.facts
     classes, attributes = split.values.shape
     if (classes, attributes) != (facts.classes, facts.attributes):
         problem = f"{attributes} attributes of {classes} classes"
         problem += f", where {benchmark.key} has {facts.attributes} of {facts.classes}"
-        mend = _mixed_up(benchmark, looks_like(images=split.count) or looks_like(classes=classes))
-        raise DataError(problem, where=split.path, mend=mend)
+        hint = _mixed_up(benchmark, looks_like(images=split.count) or looks_like(classes=classes))
+        raise DataError(problem, where=split.path, hint=hint)
     if split.count != facts.images:
-        problem = f"a split of {split.count:,} pictures, where {benchmark.key} has {facts.images:,}"
-        raise DataError(problem, where=split.path, mend=_mixed_up(benchmark, looks_like(images=split.count)))
+        problem = f"a split of {split.count:,} images, where {benchmark.key} has {facts.images:,}"
+        raise DataError(problem, where=split.path, hint=_mixed_up(benchmark, looks_like(images=split.count)))
 
 
 def _check_sizes(facts: Facts, split: Split) -> None:
     for part in SPLITS:
         wanted, there = getattr(facts, part), len(split.rows[part])
         if there != wanted:
-            mend = "this is not the Proposed Split; take att_splits.mat from the release itself"
-            raise DataError(f"{there:,} pictures in {part}_loc, not {wanted:,}", where=split.path, mend=mend)
+            hint = "this is not the Proposed Split; take att_splits.mat from the release itself"
+            raise DataError(f"{there:,} images in {part}_loc, not {wanted:,}", where=split.path, hint=hint)
 
 
 def _check_rows(benchmark: Benchmark, material: Material) -> None:
-    """Split and image list are of the same pictures, and no unseen class is trained on."""
+    """Split and image list are of the same images, and no unseen class is trained on."""
     split, images, parts = material.split, material.images, material.parts
     assert split is not None
     assert images is not None
@@ -246,51 +246,49 @@ def _check_rows(benchmark: Benchmark, material: Material) -> None:
     facts = benchmark.facts
     if len(images) != len(parts):
         like = looks_like(images=len(images))
-        problem = f"{len(images):,} pictures, but {split.path.name} splits {len(parts):,}"
-        raise DataError(problem, where=images.path, mend=_mixed_up(benchmark, like))
+        problem = f"{len(images):,} images, but {split.path.name} splits {len(parts):,}"
+        raise DataError(problem, where=images.path, hint=_mixed_up(benchmark, like))
     if images.labels.max() >= len(split.names):
         problem = f"label {images.labels.max() + 1} for {len(split.names)} classes"
-        raise DataError(problem, where=images.path, mend=_mixed_up(benchmark, None))
+        raise DataError(problem, where=images.path, hint=_mixed_up(benchmark, None))
     trained, unseen = (np.unique(images.labels[np.isin(parts, p)]) for p in (("trainval", "test_seen"), "test_unseen"))
     both = np.intersect1d(trained, unseen)
     if len(both):
         row = int(np.flatnonzero((images.labels == both[0]) & (parts == "trainval"))[0]) if "trainval" in parts else 0
-        problem = f'class "{split.names[both[0]]}" has pictures both in training (row {row + 1}) and in test_unseen'
-        mend = f"labels and split do not belong together; {_mixed_up(benchmark, None)}"
-        raise DataError(problem, where=split.path, mend=mend)
+        problem = f'class "{split.names[both[0]]}" has images both in training (row {row + 1}) and in test_unseen'
+        hint = f"labels and split do not belong together; {_mixed_up(benchmark, None)}"
+        raise DataError(problem, where=split.path, hint=hint)
     if (len(trained), len(unseen)) != (facts.seen, facts.unseen):
         problem = f"{len(trained)} seen and {len(unseen)} unseen classes, not {facts.seen} and {facts.unseen}"
-        raise DataError(problem, where=split.path, mend=_mixed_up(benchmark, None))
+        raise DataError(problem, where=split.path, hint=_mixed_up(benchmark, None))
 
 
-def find_pictures(
-    need: str, found: Found, material: Material, findings: Findings, mend: str, shared: bool = False
+def find_images(
+    need: str, found: Found, material: Material, findings: Findings, hint: str, shared: bool = False
 ) -> None:
     """Fill in folder and files: the split's rows by name in the folder of a need."""
     if need not in found:
         return
-    pictures = Pictures.below(found[need])
+    images = Images.below(found[need])
     material.folder = found[need]
     if material.images is None:
-        findings.notes.append(
-            f"{len(pictures.files):,} pictures in {found[need]}; not compared, as res101.mat is missing"
-        )
+        findings.notes.append(f"{len(images.files):,} images in {found[need]}; not compared, as res101.mat is missing")
         return
     with findings.check():
         if not material.images.files:
             where = material.images.path
-            raise DataError("it names no image_files", where=where, mend="take res101.mat from the release itself")
-        material.files = pictures.find(material.images.files, mend, shared)
-        held = f"{len(set(material.files)):,} pictures found by name"
+            raise DataError("it names no image_files", where=where, hint="take res101.mat from the release itself")
+        material.files = images.find(material.images.files, hint, shared)
+        held = f"{len(set(material.files)):,} images found by name"
         findings.held.append(held)
-        note_extra(pictures, material.files, findings)
+        note_extra(images, material.files, findings)
 
 
-def note_extra(pictures: Pictures, used: tuple[str, ...], findings: Findings) -> None:
-    """Say how many pictures of the folder are in no part of the split."""
-    extra = pictures.extra(used)
+def note_extra(images: Images, used: tuple[str, ...], findings: Findings) -> None:
+    """Say how many images of the folder are in no part of the split."""
+    extra = images.extra(used)
     if extra:
-        note = f"{len(extra):,} pictures in {pictures.folder} are not in the split and are left out"
+        note = f"{len(extra):,} images in {images.folder} are not in the split and are left out"
         note += f', the first "{extra[0]}"'
         findings.notes.append(note)
 
@@ -309,11 +307,11 @@ def named(names: tuple[str, ...], material: Material, where: Path) -> None:
     columns = material.split.values.shape[1]
     if len(names) != columns:
         problem = f"{len(names)} attribute names for {columns} columns of {material.split.path.name}"
-        raise DataError(problem, where=where, mend="take both from the same dataset")
+        raise DataError(problem, where=where, hint="take both from the same dataset")
     try:
         material.attributes = Attributes(names)
     except DataError as error:
-        raise DataError(error.problem, where=where, mend=error.mend) from None
+        raise DataError(error.problem, where=where, hint=error.hint) from None
 
 
 def _validation(found: Found, material: Material, findings: Findings) -> None:
@@ -328,7 +326,7 @@ def _validation(found: Found, material: Material, findings: Findings) -> None:
     for _, offer in lists:
         if any(name in offer.rows and offer.rows[name].max() >= len(parts) for name in ("train", "val")):
             raise DataError(
-                "train_loc or val_loc goes beyond the pictures", where=offer.path, mend="take the release's own"
+                "train_loc or val_loc goes beyond the images", where=offer.path, hint="take the release's own"
             )
         classes, notes = offer.validation_classes(images.labels)
         if classes is not None:
@@ -342,8 +340,8 @@ def _validation(found: Found, material: Material, findings: Findings) -> None:
         names = read_lines(found["val classes"])
         unknown = [n for n in names if n not in split.names]
         if unknown:
-            mend = "take the class lists of the same dataset"
-            raise DataError(f'no class "{unknown[0]}" in {split.path.name}', where=found["val classes"], mend=mend)
+            hint = "take the class lists of the same dataset"
+            raise DataError(f'no class "{unknown[0]}" in {split.path.name}', where=found["val classes"], hint=hint)
         material.validation = np.isin(split.names, names)
         material.validation_source = found["val classes"].name
     assert material.validation is not None
@@ -351,7 +349,7 @@ def _validation(found: Found, material: Material, findings: Findings) -> None:
     wrong = [split.names[c] for c in unseen if material.validation[c]]
     if wrong:
         problem = f'the validation class "{wrong[0]}" is unseen'
-        raise DataError(problem, where=split.path, mend="take the class lists of the same split")
+        raise DataError(problem, where=split.path, hint="take the class lists of the same split")
     held = f"{int(material.validation.sum())} validation classes, all seen, from {material.validation_source}"
     findings.held.append(held)
 
@@ -360,10 +358,10 @@ def _word_vectors(path: Path, attributes: Attributes, findings: Findings) -> np.
     vectors = read_array(path)
     if len(vectors) != len(attributes):
         problem = f"{len(vectors)} word vectors for {len(attributes)} attributes"
-        raise DataError(problem, where=path, mend="take the vectors of this dataset's attributes")
+        raise DataError(problem, where=path, hint="take the vectors of this dataset's attributes")
     if not np.isfinite(vectors).all():
         row = int(np.argwhere(~np.isfinite(vectors))[0][0])
-        raise DataError(f"word vector {row + 1} is not finite", where=path, mend="make the vectors again")
+        raise DataError(f"word vector {row + 1} is not finite", where=path, hint="make the vectors again")
     findings.notes += [
         f'the word vector of "{attributes.names[k]}" (row {k + 1}) is all zero'
         for k in np.flatnonzero(~vectors.any(axis=1))

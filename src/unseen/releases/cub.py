@@ -7,13 +7,13 @@ from pathlib import Path
 import pandas as pd
 
 from unseen.errors import DataError
-from unseen.formats.matlab import MEND
+from unseen.formats.matlab import HINT
 from unseen.formats.xlsa17 import numbered, read_split
 from unseen.releases.benchmark import (
     Benchmark,
     Found,
     Material,
-    find_pictures,
+    find_images,
     join,
     named,
     split_needs,
@@ -47,12 +47,12 @@ def _official(name: str, what: str, *paths: str, required: bool = True) -> Need:
 
 
 def _gather(found: Found, material: Material, findings: Findings, semantics: str) -> None:
-    find_pictures("pictures", found, material, findings, f"unpack {OFFICIAL.file} again")
+    find_images("images", found, material, findings, f"unpack {OFFICIAL.file} again")
     if material.files is not None and material.split is not None:
         assert material.images is not None
-        with findings.check("every picture lies in the folder of its class"):
+        with findings.check("every image lies in the folder of its class"):
             files, classes = material.files, material.classes()
-            check_classes(files, classes, lambda p: p.parent.name, material.images.path, _label_mend(material))
+            check_classes(files, classes, lambda p: p.parent.name, material.images.path, _label_hint(material))
     if "classes" in found and material.split is not None:
         with findings.check("class names are those of classes.txt, joined by name"):
             names = read_numbered(found["classes"])
@@ -73,13 +73,13 @@ def _gather(found: Found, material: Material, findings: Findings, semantics: str
     if semantics == "sentences" and material.split is not None:
         with findings.check("sentence embeddings joined by class name"):
             if "sentences" not in found:
-                raise DataError("no sent_splits.mat", where=found.name, mend=f"get it from {SENTENCES.page}")
+                raise DataError("no sent_splits.mat", where=found.name, hint=f"get it from {SENTENCES.page}")
             other = read_split(found["sentences"])
             material.values = join(other.values, other.names, material.split, other.path)
             material.attributes = numbered(material.values.shape[1])
 
 
-def _label_mend(material: Material) -> str:
+def _label_hint(material: Material) -> str:
     """Tells labels in the official numbering 1..200 from those that are mixed up."""
     assert material.files is not None
     assert material.images is not None
@@ -97,7 +97,7 @@ def _parts(found: Found, material: Material, findings: Findings) -> None:
     known = {file: file for file in material.files or ()}
     lost = next((file for file in number.values() if file not in known), None)
     if lost is not None and len(number) == len(known):
-        raise DataError(f'"{lost}" is no picture of the split', where=found["images"], mend=MEND)
+        raise DataError(f'"{lost}" is no image of the split', where=found["images"], hint=HINT)
     if "parts" in found and "part names" in found:
         names = dict(_pair(line, found["part names"]) for line in read_lines(found["part names"]))
         rows = [line.split() for line in read_lines(found["parts"])]
@@ -106,7 +106,7 @@ def _parts(found: Found, material: Material, findings: Findings) -> None:
             unknown = ~frame[column].isin(table)
             if unknown.any():
                 problem = f'line {int(unknown.argmax()) + 1} names {column} "{frame[column][unknown.argmax()]}"'
-                raise DataError(problem, where=found["parts"], mend="unpack the official archive again")
+                raise DataError(problem, where=found["parts"], hint="unpack the official archive again")
             frame[column] = frame[column].map(table)
         seen = frame[(frame["visible"] == "1") & frame["image"].isin(known)]
         material.positions = seen.rename(columns={"image": "file"}).reset_index(drop=True)
@@ -124,7 +124,7 @@ def _parts(found: Found, material: Material, findings: Findings) -> None:
 def _pair(line: str, path: Path) -> tuple[str, str]:
     number, _, rest = line.partition(" ")
     if not rest:
-        raise DataError(f'"{line}" is not "number name"', where=path, mend="unpack the official archive again")
+        raise DataError(f'"{line}" is not "number name"', where=path, hint="unpack the official archive again")
     return number, rest.strip()
 
 
@@ -135,7 +135,7 @@ CUB = Benchmark(
     "Wah, Branson, Welinder, Perona and Belongie, technical report CNS-TR-2011-001, 2011",
     FACTS["CUB"],
     (
-        _official("pictures", "11,788 photographs in a folder a class", "images/"),
+        _official("images", "11,788 photographs in a folder a class", "images/"),
         _official("classes", "official class names", "classes.txt"),
         _official("images", "numbers of the photographs", "images.txt"),
         _official("matrix", "class attributes in percent", "attributes/class_attribute_labels_continuous.txt"),

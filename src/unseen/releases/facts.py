@@ -10,11 +10,11 @@ class Facts:
     """Counts of a benchmark under the Proposed Split (Xian et al., TPAMI 2019, table 1 and section 4).
 
     Args:
-        images: pictures (aPY: objects).
+        images: images (aPY: objects).
         classes: all classes.
-        seen: classes with training pictures.
+        seen: classes with training images.
         attributes: numbers per class in ``att_splits.mat``.
-        trainval, test_seen, test_unseen: pictures of each part.
+        trainval, test_seen, test_unseen: images of each part.
     """
 
     images: int
@@ -27,7 +27,7 @@ class Facts:
 
     @property
     def unseen(self) -> int:
-        """Classes without training pictures."""
+        """Classes without training images."""
         return self.classes - self.seen
 
 

@@ -14,7 +14,7 @@ class Findings:
     """Collects what checks say, so that one look shows all that is wrong.
 
     Args:
-        problems: one line each, with the mend.
+        problems: one line each, with the hint.
         notes: what a user should know.
         held: what was checked and is so.
     """

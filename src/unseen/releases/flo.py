@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from unseen.errors import DataError
-from unseen.formats.matlab import MEND, read_mat, whole_numbers
+from unseen.formats.matlab import HINT, read_mat, whole_numbers
 from unseen.formats.res101 import ImageList
 from unseen.releases.benchmark import Benchmark, Found, Material, note_extra, split_needs
 from unseen.releases.facts import FACTS
 from unseen.releases.findings import Findings
-from unseen.releases.images import Pictures
+from unseen.releases.images import Images
 from unseen.releases.needs import Download, Need
 
 PAGE = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
@@ -49,10 +49,10 @@ def _gather(found: Found, material: Material, findings: Findings, semantics: str
         labels = whole_numbers(_variable(found["labels"], "labels"), "labels", found["labels"])
         if sorted(numbers) != list(range(1, len(labels) + 1)):
             problem = f"{len(numbers)} image numbers for {len(labels)} labels, or one twice"
-            raise DataError(problem, where=found["sets"], mend=MEND)
+            raise DataError(problem, where=found["sets"], hint=HINT)
         if len(numbers) != len(material.parts):
-            problem = f"{len(numbers):,} pictures, but the split has {len(material.parts):,}"
-            raise DataError(problem, where=found["sets"], mend="take att_splits.mat of FLO")
+            problem = f"{len(numbers):,} images, but the split has {len(material.parts):,}"
+            raise DataError(problem, where=found["sets"], hint="take att_splits.mat of FLO")
         own = labels[numbers - 1] - 1
         named = tuple(f"image_{n:05d}.jpg" for n in numbers)
         _check_list(material, named, own)
@@ -60,14 +60,14 @@ def _gather(found: Found, material: Material, findings: Findings, semantics: str
             material.images = ImageList(found["sets"], named, own, 0)
         _check_unseen(found, material, own)
         findings.held.append("rows follow trnid, valid, tstid of setid.mat; their labels fit the split")
-    if "pictures" not in found or material.images is None or findings.problems:
+    if "images" not in found or material.images is None or findings.problems:
         return
     with findings.check():
-        pictures = Pictures.below(found["pictures"])
-        material.folder = found["pictures"]
-        material.files = pictures.find(material.images.files or named, f"unpack {IMAGES.file} again")
-        findings.held.append(f"{len(material.files):,} pictures found by name")
-        note_extra(pictures, material.files, findings)
+        images = Images.below(found["images"])
+        material.folder = found["images"]
+        material.files = images.find(material.images.files or named, f"unpack {IMAGES.file} again")
+        findings.held.append(f"{len(material.files):,} images found by name")
+        note_extra(images, material.files, findings)
 
 
 def _rows(path: Path) -> np.ndarray:
@@ -78,7 +78,7 @@ def _rows(path: Path) -> np.ndarray:
 def _variable(path: Path, name: str) -> object:
     content = read_mat(path, (name,))
     if name not in content:
-        raise DataError(f"no `{name}`", where=path, mend=MEND)
+        raise DataError(f"no `{name}`", where=path, hint=HINT)
     return content[name]
 
 
@@ -94,8 +94,8 @@ def _check_list(material: Material, names: tuple[str, ...], labels: np.ndarray) 
     if len(wrong):
         i = int(wrong[0])
         number = re.sub(r"\D", "", listed[i]) if listed else str(i + 1)
-        problem = f"{len(wrong):,} labels differ from imagelabels.mat, the first of picture {number}"
-        raise DataError(problem, where=images.path, mend="take res101.mat of FLO from the release itself")
+        problem = f"{len(wrong):,} labels differ from imagelabels.mat, the first of image {number}"
+        raise DataError(problem, where=images.path, hint="take res101.mat of FLO from the release itself")
 
 
 def _check_unseen(found: Found, material: Material, labels: np.ndarray) -> None:
@@ -104,9 +104,9 @@ def _check_unseen(found: Found, material: Material, labels: np.ndarray) -> None:
     unseen = np.unique(labels[material.parts == "test_unseen"])
     both = np.intersect1d(unseen, labels[material.parts != "test_unseen"])
     if len(both):
-        problem = f"class {both[0] + 1} has pictures both in training and in test_unseen"
-        mend = "rows follow trnid, valid, tstid, not the image number; take both files from their own pages"
-        raise DataError(problem, where=found["sets"], mend=mend)
+        problem = f"class {both[0] + 1} has images both in training and in test_unseen"
+        hint = "rows follow trnid, valid, tstid, not the image number; take both files from their own pages"
+        raise DataError(problem, where=found["sets"], hint=hint)
 
 
 FLO = Benchmark(
@@ -116,7 +116,7 @@ FLO = Benchmark(
     "Nilsback and Zisserman, ICVGIP 2008",
     FACTS["FLO"],
     (
-        Need("pictures", "8,189 photographs", ("jpg/", "102flowers/jpg/"), IMAGES),
+        Need("images", "8,189 photographs", ("jpg/", "102flowers/jpg/"), IMAGES),
         Need("labels", "class of each photograph", ("imagelabels.mat", "102flowers/imagelabels.mat"), LABELS),
         Need("sets", "order of the split's rows", ("setid.mat", "102flowers/setid.mat"), SETS),
         *split_needs(

@@ -1,4 +1,4 @@
-"""A release's picture names against the pictures of a folder, by name and not by number."""
+"""A release's image names against the images of a folder, by name and not by number."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp"}
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """The pictures below a folder.
+class Images:
+    """The images below a folder.
 
     Args:
         folder: the folder.
@@ -26,7 +26,7 @@ class Pictures:
     files: tuple[str, ...]
 
     @classmethod
-    def below(cls, folder: Path) -> Pictures:
+    def below(cls, folder: Path) -> Images:
         """List a folder; hidden files and other kinds are passed over."""
         found = []
         for place, folders, names in os.walk(folder, followlinks=True):
@@ -37,16 +37,16 @@ class Pictures:
             ]
         return cls(folder, tuple(sorted(found)))
 
-    def find(self, wanted: Sequence[str], mend: str, shared: bool = False) -> tuple[str, ...]:
-        """The picture of each path of a list whose folders lie elsewhere: by file name and as many folders as needed.
+    def find(self, wanted: Sequence[str], hint: str, shared: bool = False) -> tuple[str, ...]:
+        """The image of each path of a list whose folders lie elsewhere: by file name and as many folders as needed.
 
         Args:
             wanted: the paths, with ``/``.
-            mend: what to do where some are missing.
-            shared: whether several may name one picture.
+            hint: what to do where some are missing.
+            shared: whether several may name one image.
 
         Raises:
-            DataError: pictures that are missing, named twice, or that several of the folder may be.
+            DataError: images that are missing, named twice, or that several of the folder may be.
         """
         by_name: dict[str, list[str]] = defaultdict(list)
         for file in self.files:
@@ -58,24 +58,24 @@ class Pictures:
                 candidates = _nearest(path, candidates)
             if len(candidates) > 1:
                 problem = f'"{path}" may be {candidates[0]} or {candidates[1]}'
-                raise DataError(problem, where=self.folder, mend="keep one copy of the pictures in this folder")
+                raise DataError(problem, where=self.folder, hint="keep one copy of the images in this folder")
             if candidates:
                 found.append(candidates[0])
             else:
                 missing.append(path)
         if missing:
             tail = "/".join(missing[0].split("/")[-2:])
-            problem = f'{len(missing):,} of {len(wanted):,} pictures are not there, the first "{tail}"'
-            raise DataError(problem, where=self.folder, mend=mend)
+            problem = f'{len(missing):,} of {len(wanted):,} images are not there, the first "{tail}"'
+            raise DataError(problem, where=self.folder, hint=hint)
         if not shared:
             twice = [file for file, times in Counter(found).items() if times > 1]
             if twice:
                 problem = f'"{twice[0]}" is named {Counter(found)[twice[0]]} times'
-                raise DataError(problem, where=self.folder, mend="take res101.mat from the release itself")
+                raise DataError(problem, where=self.folder, hint="take res101.mat from the release itself")
         return tuple(found)
 
     def extra(self, used: Sequence[str]) -> list[str]:
-        """Pictures that a list does not name."""
+        """Images that a list does not name."""
         known = set(used)
         return [file for file in self.files if file not in known]
 
@@ -96,16 +96,16 @@ def _nearest(path: str, candidates: list[str]) -> list[str]:
 
 
 def check_classes(
-    files: Sequence[str], classes: Sequence[str], class_of: Callable[[PurePosixPath], str], where: Path, mend: str
+    files: Sequence[str], classes: Sequence[str], class_of: Callable[[PurePosixPath], str], where: Path, hint: str
 ) -> None:
-    """Whether the class that a picture's path names is that of its label.
+    """Whether the class that an image's path names is that of its label.
 
     Args:
-        files: picture paths.
+        files: image paths.
         classes: the class that the label of each stands for.
         class_of: the class that a path names.
         where: the file that the labels come from.
-        mend: what to do where they differ.
+        hint: what to do where they differ.
 
     Raises:
         DataError: they differ; one line with the first and how many.
@@ -113,5 +113,5 @@ def check_classes(
     wrong = [i for i, file in enumerate(files) if class_of(PurePosixPath(file)) != classes[i]]
     if wrong:
         i = wrong[0]
-        problem = f'{len(wrong):,} labels are not the class of the picture: "{files[i]}" is labelled "{classes[i]}"'
-        raise DataError(problem, where=where, mend=mend)
+        problem = f'{len(wrong):,} labels are not the class of the image: "{files[i]}" is labelled "{classes[i]}"'
+        raise DataError(problem, where=where, hint=hint)

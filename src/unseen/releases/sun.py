@@ -7,8 +7,8 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from unseen.errors import DataError
-from unseen.formats.matlab import MEND, read_mat, texts
-from unseen.releases.benchmark import Benchmark, Found, Material, find_pictures, named, split_needs, vector_need
+from unseen.formats.matlab import HINT, read_mat, texts
+from unseen.releases.benchmark import Benchmark, Found, Material, find_images, named, split_needs, vector_need
 from unseen.releases.facts import FACTS
 from unseen.releases.findings import Findings
 from unseen.releases.images import check_classes
@@ -31,22 +31,22 @@ IMAGES = Download(
 
 
 def class_of(path: PurePosixPath) -> str:
-    """The scene of a picture: ``a/airport/airport/sun_x.jpg`` shows ``airport_airport``."""
+    """The scene of an image: ``a/airport/airport/sun_x.jpg`` shows ``airport_airport``."""
     return "_".join(path.parts[1:-1])
 
 
 def _gather(found: Found, material: Material, findings: Findings, semantics: str) -> None:
-    find_pictures("pictures", found, material, findings, f"unpack {IMAGES.file} again")
+    find_images("images", found, material, findings, f"unpack {IMAGES.file} again")
     if material.files is not None and material.split is not None:
         assert material.images is not None
-        mend = "take res101.mat and att_splits.mat from the same folder of the release"
-        with findings.check("every picture lies in the folder of its class"):
-            check_classes(material.files, material.classes(), class_of, material.images.path, mend)
+        hint = "take res101.mat and att_splits.mat from the same folder of the release"
+        with findings.check("every image lies in the folder of its class"):
+            check_classes(material.files, material.classes(), class_of, material.images.path, hint)
     if "attributes" in found:
         with findings.check("attribute names of attributes.mat"):
             content = read_mat(found["attributes"], ("attributes",))
             if "attributes" not in content:
-                raise DataError("no `attributes`", where=found["attributes"], mend=MEND)
+                raise DataError("no `attributes`", where=found["attributes"], hint=HINT)
             named(texts(content["attributes"], "attributes", found["attributes"]), material, found["attributes"])
     if "scores" in found and "names" in found and material.split is not None:
         with findings.check():
@@ -54,17 +54,17 @@ def _gather(found: Found, material: Material, findings: Findings, semantics: str
 
 
 def _check_scores(found: Found, material: Material, findings: Findings) -> None:
-    """The split's class attributes against the mean of the pictures' own, joined by class name."""
+    """The split's class attributes against the mean of the images' own, joined by class name."""
     split, where = material.split, found["scores"]
     assert split is not None
     scores, images = read_mat(where, ("labels_cv",)), read_mat(found["names"], ("images",))
     if "labels_cv" not in scores or "images" not in images:
         lacking = where if "labels_cv" not in scores else found["names"]
-        raise DataError("no `labels_cv` or `images`", where=lacking, mend=MEND)
+        raise DataError("no `labels_cv` or `images`", where=lacking, hint=HINT)
     files = texts(images["images"], "images", found["names"])
     if len(files) != len(scores["labels_cv"]):
-        problem = f"{len(scores['labels_cv'])} rows for {len(files)} pictures of {found['names'].name}"
-        raise DataError(problem, where=where, mend=MEND)
+        problem = f"{len(scores['labels_cv'])} rows for {len(files)} images of {found['names'].name}"
+        raise DataError(problem, where=where, hint=HINT)
     names, rows = np.unique([class_of(PurePosixPath(f)) for f in files], return_inverse=True)
     check_names(list(names), split.names, found["names"], split.path)
     means = np.stack([scores["labels_cv"][rows == c].mean(axis=0) for c in range(len(names))])
@@ -78,12 +78,12 @@ SUN = Benchmark(
     "Patterson, Xu, Su and Hays, IJCV 2014",
     FACTS["SUN"],
     (
-        Need("pictures", "14,340 photographs", ("images/", "SUNAttributeDB_Images/images/", "SUN/images/"), IMAGES),
+        Need("images", "14,340 photographs", ("images/", "SUNAttributeDB_Images/images/", "SUN/images/"), IMAGES),
         Need("attributes", "attribute names", ("SUNAttributeDB/attributes.mat", "attributes.mat"), ANNOTATIONS),
-        Need("names", "names of the scored pictures", ("SUNAttributeDB/images.mat", "images.mat"), ANNOTATIONS, False),
+        Need("names", "names of the scored images", ("SUNAttributeDB/images.mat", "images.mat"), ANNOTATIONS, False),
         Need(
             "scores",
-            "attributes of each picture",
+            "attributes of each image",
             ("SUNAttributeDB/attributeLabels_continuous.mat", "attributeLabels_continuous.mat"),
             ANNOTATIONS,
             False,

@@ -9,7 +9,7 @@ import numpy as np
 
 from unseen.errors import DataError
 
-MEND = "unpack the official archive again"
+HINT = "unpack the official archive again"
 
 
 def read_lines(path: Path) -> list[str]:
@@ -17,7 +17,7 @@ def read_lines(path: Path) -> list[str]:
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read ({error})", where=path, mend=MEND) from None
+        raise DataError(f"cannot be read ({error})", where=path, hint=HINT) from None
 
 
 def read_numbered(path: Path) -> tuple[str, ...]:
@@ -26,7 +26,7 @@ def read_numbered(path: Path) -> tuple[str, ...]:
     for i, line in enumerate(read_lines(path)):
         number, _, name = line.replace("\t", " ").partition(" ")
         if number != str(i + 1) or not name.strip():
-            raise DataError(f'line {i + 1} is "{line}"', where=path, mend=f'it should be "{i + 1} NAME"; {MEND}')
+            raise DataError(f'line {i + 1} is "{line}"', where=path, hint=f'it should be "{i + 1} NAME"; {HINT}')
         names.append(name.strip())
     return tuple(names)
 
@@ -38,11 +38,11 @@ def read_numbers(path: Path, columns: int | None = None) -> np.ndarray:
     uneven = next((i for i, row in enumerate(rows) if len(row) != width), None)
     if not rows or uneven is not None:
         where = "empty" if not rows else f"line {(uneven or 0) + 1} has {len(rows[uneven or 0])} numbers, not {width}"
-        raise DataError(where, where=path, mend=MEND)
+        raise DataError(where, where=path, hint=HINT)
     try:
         return np.array(rows, dtype=np.float64)
     except ValueError as error:
-        raise DataError(str(error), where=path, mend=MEND) from None
+        raise DataError(str(error), where=path, hint=HINT) from None
 
 
 def check_names(names: Sequence[str], expected: Sequence[str], where: Path, other: Path) -> None:
@@ -56,7 +56,7 @@ def check_names(names: Sequence[str], expected: Sequence[str], where: Path, othe
         if lacking:
             more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
             problem = f'no class "{lacking[0]}"{more}, which {where if place == other else other} has'
-            raise DataError(problem, where=place, mend="take both files from the same dataset and edition")
+            raise DataError(problem, where=place, hint="take both files from the same dataset and edition")
 
 
 def check_matrix(
@@ -79,8 +79,8 @@ def check_matrix(
     """
     if official.shape != values.shape:
         problem = f"{official.shape[0]} classes x {official.shape[1]} attributes"
-        mend = f"{other} has {values.shape[0]} x {values.shape[1]}; take both from the same dataset"
-        raise DataError(problem, where=where, mend=mend)
+        hint = f"{other} has {values.shape[0]} x {values.shape[1]}; take both from the same dataset"
+        raise DataError(problem, where=where, hint=hint)
     position = {name: i for i, name in enumerate(names)}
     joined = official[[position[name] for name in classes]]
 
@@ -96,6 +96,6 @@ def check_matrix(
         hint = "; the rows are in the order of the split's classes, not of the official list" if by_number else ""
         problem = f'the attributes of {len(wrong)} classes fit another class better: "{classes[c]}" is nearest to '
         problem += f'"{classes[nearest[c]]}"{hint}'
-        raise DataError(problem, where=where, mend=f"take it and {other.name} from their releases again")
+        raise DataError(problem, where=where, hint=f"take it and {other.name} from their releases again")
     largest = float(np.abs(joined - values).max())
     return f"class attributes of {where.name} agree with {other.name} by class name (largest difference {largest:.3g})"

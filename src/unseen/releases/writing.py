@@ -1,4 +1,4 @@
-"""A prepared benchmark as a dataset folder of our own format, its pictures linked and not copied."""
+"""A prepared benchmark as a dataset folder of our own format, its images linked and not copied."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unseen.data.dataset import Dataset
 from unseen.data.folder import FEATURES, load_folder
 from unseen.errors import DataError
 from unseen.ground.files import write_json, write_text, write_with
-from unseen.ground.images import opened_picture
+from unseen.ground.images import opened_image
 from unseen.ground.progress import Report, silent
 from unseen.releases.benchmark import Material
 
@@ -42,7 +42,7 @@ def write_folder(
         DataError: the folder holds something else, or the dataset does not hold together.
     """
     if output.exists() and not (output / RECORD).is_file() and (not output.is_dir() or any(output.iterdir())):
-        raise DataError("it holds something else", where=output, mend="choose another --output")
+        raise DataError("it holds something else", where=output, hint="choose another --output")
     made = output.parent / f".{output.name}.preparing"
     shutil.rmtree(made, ignore_errors=True)
     try:
@@ -52,7 +52,7 @@ def write_folder(
         write_json(made / RECORD, record | {"fingerprint": dataset.fingerprint, "counts": dataset.describe()})
         _put_in_place(made, output)
     except OSError as error:
-        raise DataError(error.strerror or str(error), where=output, mend="choose a folder you can write to") from None
+        raise DataError(error.strerror or str(error), where=output, hint="choose a folder you can write to") from None
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return replace(dataset, images=output / "images")
@@ -64,7 +64,7 @@ def _fill(folder: Path, material: Material, report: Report) -> None:
     assert material.attributes is not None
     classes, files = material.classes(), material.files
     if material.folder is None:
-        (folder / FEATURES).mkdir()  # they stand for the pictures
+        (folder / FEATURES).mkdir()  # they stand for the images
     if material.objects is not None:
         files = _cut_out(folder / "images", material, report)
     elif material.folder is not None:
@@ -87,19 +87,17 @@ def _save(path: Path, array: np.ndarray) -> None:
 
 
 def _cut_out(folder: Path, material: Material, report: Report) -> tuple[str, ...]:
-    """Every object as a picture of its own; corners count pixels from 1 and belong to the box."""
+    """Every object as an image of its own; corners count pixels from 1 and belong to the box."""
     assert material.files is not None
     assert material.objects is not None
     names = []
     for i, (file, name, box) in enumerate(zip(material.files, material.classes(), material.objects, strict=True)):
         target = folder / name / f"{Path(file).stem}-{i + 1:05d}.jpg"
         target.parent.mkdir(parents=True, exist_ok=True)
-        with opened_picture(file) as picture:
-            left, top = (min(max(int(box[k]) - 1, 0), picture.size[k] - 1) for k in (0, 1))
-            right, bottom = (
-                min(max(int(box[k + 2]), start + 1), picture.size[k]) for k, start in ((0, left), (1, top))
-            )
-            part = picture.convert("RGB").crop((left, top, right, bottom))
+        with opened_image(file) as image:
+            left, top = (min(max(int(box[k]) - 1, 0), image.size[k] - 1) for k in (0, 1))
+            right, bottom = (min(max(int(box[k + 2]), start + 1), image.size[k]) for k, start in ((0, left), (1, top)))
+            part = image.convert("RGB").crop((left, top, right, bottom))
         part.save(target, quality=QUALITY)
         names.append(target.relative_to(folder).as_posix())
         report("cutting out objects", i + 1, len(material.files))

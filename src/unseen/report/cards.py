@@ -29,11 +29,11 @@ LICENCES = {
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Pictures of one split: how many, of how many classes, and fewest, middle and most of a class (if known)."""
+class Images:
+    """Images of one split: how many, of how many classes, and fewest, middle and most of a class (if known)."""
 
     role: str
-    pictures: int
+    images: int
     classes: int | None = None
     fewest: int | None = None
     middle: float | None = None
@@ -46,7 +46,7 @@ class DataCard:
 
     name: str
     about: str
-    splits: list[Pictures]
+    splits: list[Images]
     groups: list[tuple[str, int, list[str]]]
     validation: list[str]
     validation_source: str
@@ -83,7 +83,7 @@ def data_card(material: Material) -> DataCard:
                 "middle": float(np.median(counts)),
                 "most": int(counts.max()),
             }
-        splits.append(Pictures(role, data[split], **facts))
+        splits.append(Images(role, data[split], **facts))
     names = table.attributes.names
     groups = [(label(g), len(ks), [label(names[k]) for k in ks]) for g, ks in table.attributes.by_group().items()]
     if len(groups) == len(names):  # every attribute is a group of its own
@@ -98,7 +98,7 @@ def data_card(material: Material) -> DataCard:
         data["name"],
         "Birds of invented species, drawn by the program itself; no photograph, no person, no third party's rights."
         if drawn
-        else "A folder of pictures with a table of attributes. Where the pictures come from, who may use them and "
+        else "A folder of images with a table of attributes. Where the images come from, who may use them and "
         "whether people are in them is not recorded in the folder; whoever passes this report on should add it.",
         splits,
         groups,
@@ -167,7 +167,7 @@ def _backbone(material: Material) -> list[tuple[str, str]]:
     rows = [
         ("network", facts["name"]),
         ("weights", facts["weights"]),
-        *([("picture size", f"{facts['image_size']} px")] if facts["image_size"] else []),
+        *([("image size", f"{facts['image_size']} px")] if facts["image_size"] else []),
         ("features", f"{facts['regions']} regions of {wide} channels"),
         ("training", "frozen, as it was" if facts["frozen"] else "fine-tuned with the method"),
     ]
@@ -197,29 +197,29 @@ def _licence(name: str) -> str | None:
 
 def _uses(material: Material) -> list[str]:
     data = material.manifest["data"]
-    lines = ["Sorting and pre-labelling pictures like those it was tested on, with a person who looks at what matters."]
+    lines = ["Sorting and pre-labelling images like those it was tested on, with a person who looks at what matters."]
     if data["classes_unseen"]:
         lines.append("Finding candidates of classes that nobody has photographed yet, from their attributes.")
-    lines.append("Showing why a picture was taken for a class, attribute by attribute.")
+    lines.append("Showing why an image was taken for a class, attribute by attribute.")
     return lines
 
 
 def _limits(material: Material) -> list[str]:
     data = material.manifest["data"]
     lines = [
-        f"It always chooses among the {data['classes_seen'] + data['classes_unseen']} classes of its table. A picture "
+        f"It always chooses among the {data['classes_seen'] + data['classes_unseen']} classes of its table. An image "
         "of anything else gets one of these names too, unless its confidence falls below the threshold for “unknown”.",
-        "It expects pictures like those of the training: same kind of camera, distance, light and season. Others were "
+        "It expects images like those of the training: same kind of camera, distance, light and season. Others were "
         "not tested.",
-        "Classes without pictures are known by their row in the table alone. A wrong entry there makes wrong answers, "
+        "Classes without images are known by their row in the table alone. A wrong entry there makes wrong answers, "
         "and classes with nearly equal rows are mixed up.",
         "Heat maps show what the model used. They are no proof that it used the right thing: attributes that often "
         "come together in training are easily taken for one another.",
         "Not for decisions about people, their health or safety.",
-        "The numbers hold for these pictures, this split and this backbone; they cannot be set beside published ones.",
+        "The numbers hold for these images, this split and this backbone; they cannot be set beside published ones.",
     ]
     if material.run.protocol == "paper":
-        lines.append("Choices were made on the test pictures, so the accuracies are somewhat too high.")
+        lines.append("Choices were made on the test images, so the accuracies are somewhat too high.")
     if data["name"] == FIELDGUIDE:
         lines.append("These are drawings. Nothing here says how well a method does on photographs.")
     return lines

@@ -17,9 +17,9 @@ from unseen.report.tables import metric_cell, percent, pixels
 COLOURS = {"honest": "#1f6f54", "paper": "#c07a1c", "validation": "#3b5f8a"}
 EXPLAINED = {
     "honest": "honest: epoch or hyper-parameters and calibration chosen on validation classes, tested once.",
-    "paper": "paper: the best epoch chosen on the test pictures, for T1 and H apart, as papers of the field do.",
+    "paper": "paper: the best epoch chosen on the test images, for T1 and H apart, as papers of the field do.",
     "validation": "validation: on validation classes taken from the seen ones, at the epoch (or hyper-parameters) and "
-    "calibration that are best there; no test picture was looked at. For choosing, not for reporting.",
+    "calibration that are best there; no test image was looked at. For choosing, not for reporting.",
 }
 
 
@@ -122,7 +122,7 @@ def legend(found: dict[str, Any]) -> list[str]:
     lines = [
         f"Data: {data['name']} ({data['fingerprint']}): {data['classes_seen']} seen and {data['classes_unseen']} "
         f"unseen classes, {data['attributes']} attributes; {data['trainval']} training, {data['test_seen']} + "
-        f"{data['test_unseen']} test pictures.",
+        f"{data['test_unseen']} test images.",
         f"Backbone: {backbone['name']}, weights {backbone['weights']}{pixels(backbone)}"
         + (f", {backbone['regions']} regions of {backbone['channels']} channels" if "regions" in backbone else "")
         + f", {_trained(found)}.",
@@ -134,10 +134,10 @@ def legend(found: dict[str, Any]) -> list[str]:
         )
     lines += [EXPLAINED[view] for view in found["views"]]
     lines.append(
-        "Percent, averaged over classes. T1: pictures of unseen classes among the unseen classes; U, S: pictures of "
+        "Percent, averaged over classes. T1: images of unseen classes among the unseen classes; U, S: images of "
         "unseen and seen classes among all; H: their harmonic mean; AUSUC: area under the seen–unseen curve. "
-        "± spread over seeds, [ ] 95% interval over pictures; of differences between rows over pictures and seeds "
-        "(bootstrap, the same draws of pictures for all rows), without allowance for the number of rows."
+        "± spread over seeds, [ ] 95% interval over images; of differences between rows over images and seeds "
+        "(bootstrap, the same draws of images for all rows), without allowance for the number of rows."
     )
     lines.append(
         "Time and peak memory are of each row's own process, without the extraction of regions that all rows share; "
@@ -184,7 +184,7 @@ def flat_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
                     for key in ("mean", "std", "low", "high"):
                         flat[f"{view}_{metric}_{key}"] = entry[key]
                 for metric, gap in row[view]["against"].items():
-                    for key in ("mean", "low", "high", "low_pictures", "high_pictures"):
+                    for key in ("mean", "low", "high", "low_images", "high_images"):
                         flat[f"{view}_{metric}_against_{key}"] = None if gap is None else gap[key]
                     flat[f"{view}_{metric}_against"] = None if gap is None else gap["reference"]
             for metric, gap in row.get("paper_minus_honest", {}).items():

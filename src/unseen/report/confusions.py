@@ -13,10 +13,10 @@ from unseen.report.material import Material
 from unseen.report.quality import GOOD, POOR, mistakes, present, scores_attributes
 
 SMALL = 0.05
-"""Share of a class's pictures below which a mix-up is not worth a reader's time, the two largest apart."""
+"""Share of a class's images below which a mix-up is not worth a reader's time, the two largest apart."""
 
 FEWEST = 3
-"""Test pictures of each of two classes from which on their attribute scores are compared."""
+"""Test images of each of two classes from which on their attribute scores are compared."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Difference:
     Args:
         name: as people write it.
         more: whether the first class has more of it.
-        auroc: how well its score tells the two classes' test pictures apart; ``None`` where that is not known.
+        auroc: how well its score tells the two classes' test images apart; ``None`` where that is not known.
     """
 
     name: str
@@ -43,13 +43,13 @@ class Difference:
 
 @dataclass(frozen=True)
 class Confusion:
-    """A class whose pictures are often named as another one.
+    """A class whose images are often named as another one.
 
     Args:
         name, taken_for: the two.
-        seen, taken_for_seen: whether each had training pictures.
-        share: of the class's test pictures, over all seeds.
-        pictures: how many of them there are.
+        seen, taken_for_seen: whether each had training images.
+        share: of the class's test images, over all seeds.
+        images: how many of them there are.
         alike: cosine of the two rows of the class table.
         shared: attributes that both have.
         differences: attributes in which they differ most, strongest first.
@@ -61,7 +61,7 @@ class Confusion:
     seen: bool
     taken_for_seen: bool
     share: float
-    pictures: int
+    images: int
     alike: float
     shared: list[str]
     differences: list[Difference]
@@ -87,7 +87,7 @@ class Confusion:
 
 
 def confusions(material: Material, most: int = 8) -> list[Confusion]:
-    """The largest mix-ups: of unseen classes where they have test pictures, else of seen ones."""
+    """The largest mix-ups: of unseen classes where they have test images, else of seen ones."""
     table, wrong = material.table, mistakes(material)
     unseen = [c for c in wrong if not table.seen[c]]
     some = unseen if material.tested[1] else list(wrong)
@@ -113,7 +113,7 @@ def _confusion(material: Material, a: int, b: int, share: float) -> Confusion:
         bool(table.seen[a]),
         bool(table.seen[b]),
         share,
-        material.found["per_class"][a]["pictures"],
+        material.found["per_class"][a]["images"],
         float(values[a] @ values[b] / norms),
         [names[k] for k in rare],
         [Difference(names[k], bool(gap[k] > 0), reading.get(k)) for k in order],
@@ -122,7 +122,7 @@ def _confusion(material: Material, a: int, b: int, share: float) -> Confusion:
 
 
 def _readings(material: Material, a: int, b: int, attributes: list[int]) -> dict[int, float]:
-    """Attribute to the AUROC of its score between the test pictures of two classes, 1 where it is always right."""
+    """Attribute to the AUROC of its score between the test images of two classes, 1 where it is always right."""
     answers = material.answers
     if answers is None or not scores_attributes(answers) or not attributes:
         return {}

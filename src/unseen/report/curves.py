@@ -15,7 +15,7 @@ from unseen.report.tables import percent
 
 
 def seen_unseen_chart(material: Material) -> Chart | None:
-    """U against S over gamma, with the chosen gamma of the first seed; ``None`` without pictures of both kinds."""
+    """U against S over gamma, with the chosen gamma of the first seed; ``None`` without images of both kinds."""
     lines: list[Line] = []
     mark: Mark | None = None
     for seed, d in material.decisions.items():
@@ -48,22 +48,22 @@ def reliability_chart(side: str, found: Mapping[str, Any]) -> Chart | None:
     total, most = sum(n for _, _, n in rows), max(n for _, _, n in rows)
     dots = []
     for confidence, accuracy, count in rows:
-        said = f"{percent(confidence, 0)}% sure: right {percent(accuracy, 0)}% ({count:g} pictures)"
+        said = f"{percent(confidence, 0)}% sure: right {percent(accuracy, 0)}% ({count:g} images)"
         dots.append(Dot(confidence, accuracy, confidence, count / most, said))
     largest = max(rows, key=lambda row: row[2])
     says = (
-        f"How often answers of each confidence are right, over {total:g} pictures. The larger a dot, the more "
-        f"pictures; on the dashed line they are right as often as the model says. The largest group is about "
+        f"How often answers of each confidence are right, over {total:g} images. The larger a dot, the more "
+        f"images; on the dashed line they are right as often as the model says. The largest group is about "
         f"{percent(largest[0], 0)}% sure, and {percent(largest[1], 0)}% of those are right."
     )
     axes = Axis("how sure the model says it is", 0, 1, True), Axis("how often it is right", 0, 1, True)
     ideal = Line([0, 1], [0, 1], "right as often as it says", "ideal")
-    title = "Reliability on test pictures" if side == "test" else "Reliability on validation pictures"
+    title = "Reliability on test images" if side == "test" else "Reliability on validation images"
     return Chart(f"reliability-{side}", title, says, *axes, [ideal], dots)
 
 
 def risk_coverage_chart(calibration: Mapping[str, Any]) -> Chart | None:
-    """Mistakes among the answers given against the share of pictures answered, with the chosen threshold."""
+    """Mistakes among the answers given against the share of images answered, with the chosen threshold."""
     lines: list[Line] = []
     marks: list[Mark] = []
     says: list[str] = []
@@ -74,9 +74,9 @@ def risk_coverage_chart(calibration: Mapping[str, Any]) -> Chart | None:
         if not rows:
             continue
         coverage, risk = zip(*rows, strict=True)
-        lines.append(Line(coverage, risk, f"{side} pictures", look))
+        lines.append(Line(coverage, risk, f"{side} images", look))
         highest = max(highest, *risk)
-        says.append(f"If every picture gets an answer, {percent(risk[-1], 0)}% of the {side} pictures get a wrong one.")
+        says.append(f"If every image gets an answer, {percent(risk[-1], 0)}% of the {side} images get a wrong one.")
         if threshold and not marks and found.get("accuracy_when_known") is not None:
             answered, wrong = found["coverage"], 1 - found["accuracy_when_known"]
             marks.append(Mark(answered, wrong, f"“unknown” below {percent(threshold, 0)}%"))
@@ -86,7 +86,7 @@ def risk_coverage_chart(calibration: Mapping[str, Any]) -> Chart | None:
             )
     if not lines:
         return None
-    x = Axis("share of pictures that get an answer", 0, 1, True)
+    x = Axis("share of images that get an answer", 0, 1, True)
     y = Axis("share of those answers that are wrong", 0, min(1.0, 1.1 * highest), True)
     title = "Mistakes against answers given"
     return Chart("risk-coverage", title, " ".join(says), x, y, list(reversed(lines)), marks=marks)
@@ -133,7 +133,7 @@ def training_charts(material: Material) -> list[Chart]:
             for line in lines[:1]
             if epoch in line.x
         ]
-        what = "validation classes" if stages["validation"] else "test pictures"
+        what = "validation classes" if stages["validation"] else "test images"
         says = f"Accuracy on {what} by epoch; epoch {epoch} was chosen."
         last = lines[0].x[-1]
         axes = Axis("epoch", min(1, last - 1), last, False), Axis(f"on {what}", 0, 1, True)

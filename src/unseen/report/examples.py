@@ -1,4 +1,4 @@
-"""Test pictures with the reasons for their answers."""
+"""Test images with the reasons for their answers."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Bar:
 
 @dataclass(frozen=True)
 class Heat:
-    """A heat map of an attribute over the picture."""
+    """A heat map of an attribute over the image."""
 
     name: str
-    picture: str
+    image: str
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Example:
-    """One test picture, ready for the page.
+    """One test image, ready for the page.
 
     Args:
         file: its name.
-        truth, truth_seen: its class, and whether that had training pictures.
-        picture: as a data URI.
+        truth, truth_seen: its class, and whether that had training images.
+        image: as a data URI.
         answers: best first.
         right: whether the first is true.
         heats: where the model looked for the attributes that spoke most for its answer.
@@ -63,7 +63,7 @@ class Example:
     file: str
     truth: str
     truth_seen: bool
-    picture: str
+    image: str
     answers: list[Answer]
     right: bool
     heats: list[Heat]
@@ -73,7 +73,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """Pictures named right and wrong; ``attention`` says whether heat maps show attention or contributions."""
+    """Images named right and wrong; ``attention`` says whether heat maps show attention or contributions."""
 
     right: list[Example]
     wrong: list[Example]
@@ -86,7 +86,7 @@ class Examples:
 
 
 def choose(answers: Answers, number: int, seed: int = 0) -> list[int]:
-    """Test pictures to show: ``number`` named right and as many named wrong, as positions in the dataset.
+    """Test images to show: ``number`` named right and as many named wrong, as positions in the dataset.
 
     Of unseen classes first, and of seen ones where those do not suffice. A seeded draw, a class in turn; not by looks.
     """
@@ -94,11 +94,11 @@ def choose(answers: Answers, number: int, seed: int = 0) -> list[int]:
         [answers.in_turn(np.flatnonzero(answers.unseen), seed), answers.in_turn(np.flatnonzero(~answers.unseen), seed)]
     )
     right = answers.predicted[candidates] == answers.labels[candidates]
-    return [int(i) for i in answers.pictures[np.concatenate([candidates[r][:number] for r in (right, ~right)])]]
+    return [int(i) for i in answers.images[np.concatenate([candidates[r][:number] for r in (right, ~right)])]]
 
 
 def make_examples(material: Material, number: int = EXAMPLES, report: Report = silent) -> Examples | None:
-    """Examples of a run; ``None`` without test pictures or data, or where none is asked for."""
+    """Examples of a run; ``None`` without test images or data, or where none is asked for."""
     recognizer, dataset = material.recognizer, material.dataset
     if material.answers is None or recognizer is None or dataset is None or not number:
         return None
@@ -127,8 +127,8 @@ def _example(file: str, truth: str, truth_seen: bool, found: Explanation) -> Exa
     bars = [(said(r), r.against) for r in sorted(strongest, key=lambda r: -r.against)]
     bars += [(name, against) for name, _, against in rest if strongest]
     largest = max((abs(value) for _, value in bars), default=0) or 1.0
-    small = thumbnail(found.picture, 240)
-    ratio = small.width / found.picture.width
+    small = thumbnail(found.image, 240)
+    ratio = small.width / found.image.width
     left, top, right, bottom = (ratio * v for v in found.crop)
     return Example(
         file,

@@ -1,4 +1,4 @@
-"""What a run's page is made of: its numbers, and where the pictures are still there, what the model says of them."""
+"""What a run's page is made of: its numbers, and where the images are still there, what the model says of them."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Material:
     Args:
         run: the run.
         table: its classes.
-        decisions: seed to its decisions on the test pictures, by the model that U, S and H come from.
+        decisions: seed to its decisions on the test images, by the model that U, S and H come from.
         dataset: the data; ``None`` where they are gone or have changed.
-        answers: of the first seed's model; ``None`` without data or test pictures.
+        answers: of the first seed's model; ``None`` without data or test images.
         recognizer: that model; ``None`` without data.
-        copies: pictures with equal content, each group as positions in the dataset.
+        copies: images with equal content, each group as positions in the dataset.
         notes: a line on each thing that is missing.
     """
 
@@ -80,7 +80,7 @@ class Material:
 
     @cached_property
     def tested(self) -> tuple[int, int]:
-        """Test pictures of seen and of unseen classes."""
+        """Test images of seen and of unseen classes."""
         data = self.manifest["data"]
         return int(data["test_seen"]), int(data["test_unseen"])
 
@@ -88,7 +88,7 @@ class Material:
 def gather(
     run: Run, *, device: str = "auto", cache: Path | str | None = None, workers: int = 0, report: Report = silent
 ) -> Material:
-    """Read a finished run, and ask its model where the pictures are there; what cannot be had is a note.
+    """Read a finished run, and ask its model where the images are there; what cannot be had is a note.
 
     Args:
         run: a finished run.
@@ -103,20 +103,20 @@ def gather(
         answers, dataset = _ask(run, device, cache, workers, report)
     except (UnseenError, OSError) as error:
         notes.append(
-            f"The model could not be shown the pictures again ({error}). So there are no example pictures, no "
-            "attribute quality and no counts of training pictures here."
+            f"The model could not be shown the images again ({error}). So there are no example images, no "
+            "attribute quality and no counts of training images here."
         )
         return Material(run, table, decisions, notes=notes)
     recognizer = None
     try:
         recognizer = Recognizer.load(run.folder, device=device, as_trained=True)
     except (UnseenError, OSError) as error:
-        notes.append(f"The model could not be loaded to explain pictures ({error}), so there are no examples.")
+        notes.append(f"The model could not be loaded to explain images ({error}), so there are no examples.")
     return Material(run, table, decisions, dataset, answers, recognizer, _copies(dataset, cache_folder(cache)), notes)
 
 
 def recorded(run: Run) -> Material:
-    """What a finished run's folder holds, without its pictures and model; raises as :func:`gather`."""
+    """What a finished run's folder holds, without its images and model; raises as :func:`gather`."""
     table = ClassTable.from_csv(run.folder / "classes.csv", run.folder / "attributes.csv")
     seeds = run.results["protocols"][run.protocol]["seeds"]
     decisions: dict[str, Decisions] = {}
@@ -124,26 +124,26 @@ def recorded(run: Run) -> Material:
         path = decisions_path(run.folder, seed, run.protocol, "H")
         if path.is_file():
             decisions[seed] = load_decisions(path)
-    missing = "The decisions on the test pictures are not in the run's folder: no mix-ups, no seen–unseen curve."
+    missing = "The decisions on the test images are not in the run's folder: no mix-ups, no seen–unseen curve."
     return Material(run, table, decisions, notes=[missing] if len(decisions) < len(seeds) else [])
 
 
 def _ask(
     run: Run, device: str, cache: Path | str | None, workers: int, report: Report
 ) -> tuple[Answers | None, Dataset]:
-    """What the model says of the test pictures, where there are any, and the dataset as it was in the training."""
+    """What the model says of the test images, where there are any, and the dataset as it was in the training."""
     data = run.manifest["data"]
     if data["test_seen"] or data["test_unseen"]:
         answers = answers_of(run, device=device, cache=cache, workers=workers, report=report)
         return answers, answers.dataset
     dataset = load_dataset(run.config.dataset, cache=cache, report=report)
     if dataset.fingerprint != data["fingerprint"]:
-        raise RunError("the dataset has changed since the training", where=run.folder, mend="train again")
+        raise RunError("the dataset has changed since the training", where=run.folder, hint="train again")
     return None, dataset
 
 
 def _copies(dataset: Dataset, cache: Path) -> list[list[int]]:
-    """Groups of pictures with the same bytes; their hashes are kept beside the region stores."""
+    """Groups of images with the same bytes; their hashes are kept beside the region stores."""
     try:
         hashes = np.array(content_hashes(dataset.paths(), cache / "regions" / "hashes.json"))
     except (UnseenError, OSError):

@@ -1,4 +1,4 @@
-"""The HTML report of a run: one self-contained file, with pictures, to read, print and pass on."""
+"""The HTML report of a run: one self-contained file, with images, to read, print and pass on."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from unseen.report.quality import (
     MOST_THUMBNAILS,
     POOR,
     attribute_section,
+    class_images,
     class_order,
-    class_pictures,
     class_rows,
 )
 from unseen.report.summary import advice, count, key_figures, paragraph, sureness
@@ -47,13 +47,13 @@ def write_report(
 ) -> Path:
     """Write ``report.html`` into a run's folder.
 
-    Where the pictures are gone, the page is written without examples and attribute quality, and says so.
+    Where the images are gone, the page is written without examples and attribute quality, and says so.
 
     Args:
         run: a finished run; examples, attributes and charts are its first seed's.
         others: runs to stand beside it in the table of results.
         path: the page to write; default ``report.html`` in the run's folder.
-        examples: so many pictures named right, and as many named wrong.
+        examples: so many images named right, and as many named wrong.
         device, cache, workers, report: see :func:`unseen.training.run.fit`.
 
     Returns:
@@ -123,7 +123,7 @@ def _sections(material: Material, examples: int, report: Report) -> Mapping[str,
         "examples": make_examples(material, examples, report),
         "confusions": mixed,
         "classes": [(rows[c], c) for c in shown],
-        "class_pictures": class_pictures(material, shown[:MOST_THUMBNAILS]),
+        "class_images": class_images(material, shown[:MOST_THUMBNAILS]),
         "classes_left": len(rows) - len(shown),
         "attributes": attributes,
         "most_attributes": MOST_ATTRIBUTES,

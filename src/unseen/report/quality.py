@@ -21,7 +21,7 @@ GOOD, POOR = 0.8, 0.6
 """AUROC from which an attribute counts as read well, and below which as read badly."""
 
 MOST_CLASSES, MOST_THUMBNAILS, MOST_ATTRIBUTES = 600, 240, 600
-"""Rows and pictures of the tables; the page says how many more there are."""
+"""Rows and images of the tables; the page says how many more there are."""
 
 
 def present(values: np.ndarray) -> np.ndarray:
@@ -37,16 +37,16 @@ class ClassRow:
     name: str
     seen: bool
     training: int | None
-    pictures: int
+    images: int
     among_all: float | None
     among_unseen: float | None
     mistaken: str
     mistaken_share: float
-    picture: str
+    image: str
 
 
 def mistakes(material: Material) -> dict[int, tuple[int, float]]:
-    """Class to the other class that its test pictures are most often named as, and their share, over all seeds."""
+    """Class to the other class that its test images are most often named as, and their share, over all seeds."""
     pairs: Counter[tuple[int, int]] = Counter()
     totals: Counter[int] = Counter()
     for seed, d in material.decisions.items():
@@ -62,7 +62,7 @@ def mistakes(material: Material) -> dict[int, tuple[int, float]]:
 
 
 def class_rows(material: Material) -> list[ClassRow]:
-    """Classes as a table: unseen ones first, the worst first; all of them, without pictures."""
+    """Classes as a table: unseen ones first, the worst first; all of them, without images."""
     table, wrong = material.table, mistakes(material)
     training: np.ndarray | None = None
     if material.dataset is not None:
@@ -76,7 +76,7 @@ def class_rows(material: Material) -> list[ClassRow]:
                 class_label(entry["class"]),
                 entry["seen"],
                 None if training is None else int(training[c]),
-                entry["pictures"],
+                entry["images"],
                 entry["among_all"],
                 entry["among_unseen"],
                 "" if other < 0 else class_label(table.names[other]),
@@ -88,7 +88,7 @@ def class_rows(material: Material) -> list[ClassRow]:
 
 
 def class_order(rows: list[ClassRow]) -> list[int]:
-    """Positions of the rows as they are shown: unseen first, then by accuracy; classes without a test picture last."""
+    """Positions of the rows as they are shown: unseen first, then by accuracy; classes without a test image last."""
 
     def key(c: int) -> tuple[bool, bool, float, float]:
         row = rows[c]
@@ -97,8 +97,8 @@ def class_order(rows: list[ClassRow]) -> list[int]:
     return sorted(range(len(rows)), key=key)
 
 
-def class_pictures(material: Material, classes: list[int]) -> dict[int, str]:
-    """A small picture of each of some classes, where there is one: of the training pictures, else of the test ones."""
+def class_images(material: Material, classes: list[int]) -> dict[int, str]:
+    """A small image of each of some classes, where there is one: of the training images, else of the test ones."""
     dataset = material.dataset
     if dataset is None:
         return {}
@@ -111,7 +111,7 @@ def class_pictures(material: Material, classes: list[int]) -> dict[int, str]:
         if c in first:
             try:
                 found[c] = square(dataset.images / dataset.files[first[c]])
-            except UnseenError:  # that picture is broken; the class's row needs none
+            except UnseenError:  # that image is broken; the class's row needs none
                 continue
     return found
 
@@ -123,7 +123,7 @@ class AttributeRow:
     Args:
         name, group: as people write them.
         classes: how many classes have it.
-        unseen, seen: AUROC of its score over the test pictures of either kind; ``None`` where it cannot be measured.
+        unseen, seen: AUROC of its score over the test images of either kind; ``None`` where it cannot be measured.
         rank: Spearman's correlation with the class's value, over the side in ``best``; ``None`` likewise.
     """
 
@@ -147,7 +147,7 @@ class AttributeSection:
     Args:
         rows: in the table's order.
         graded: whether the class table has more than two values for an attribute.
-        side: of which classes' pictures the bars are: unseen where they can be measured there, else seen.
+        side: of which classes' images the bars are: unseen where they can be measured there, else seen.
         hardly: names of attributes that all classes but at most one have, or none but at most one.
         groups: name, mean AUROC and number of measured attributes, best first; empty where groups say nothing.
     """
@@ -182,12 +182,12 @@ class AttributeSection:
 
 
 def scores_attributes(answers: Answers) -> bool:
-    """Whether the method gives pictures attribute scores that differ from picture to picture."""
+    """Whether the method gives images attribute scores that differ from image to image."""
     return bool(np.ptp(answers.attribute_scores, axis=0).any())
 
 
 def attribute_section(material: Material) -> AttributeSection | None:
-    """Every attribute's quality over the test pictures; ``None`` where nothing can be measured."""
+    """Every attribute's quality over the test images; ``None`` where nothing can be measured."""
     answers = material.answers
     if answers is None or not scores_attributes(answers):
         return None

@@ -13,8 +13,8 @@ from unseen.report.quality import AttributeSection
 from unseen.report.tables import percent
 from unseen.training.folder import Run
 
-FEWEST_PICTURES, FEW_PICTURES, FEW_TRAINING = 4, 10, 20
-"""Test pictures a class below which intervals say nothing, and below which accuracies are coarse; training pictures
+FEWEST_IMAGES, FEW_IMAGES, FEW_TRAINING = 4, 10, 20
+"""Test images a class below which intervals say nothing, and below which accuracies are coarse; training images
 below which a class has few."""
 
 CLOSE = 0.95
@@ -77,27 +77,27 @@ def key_figures(material: Material) -> list[Figure]:
     add(
         "unseen classes, among themselves",
         "T1",
-        f"Pictures of the {unseen} classes without training pictures, named right when only these {unseen} are "
+        f"Images of the {unseen} classes without training images, named right when only these {unseen} are "
         "possible answers.",
         1 / max(unseen, 1),
-        f"{set_aside} their pictures, named right when only these {aside} are possible answers.",
+        f"{set_aside} their images, named right when only these {aside} are possible answers.",
         1 / max(aside, 1),
     )
     add(
         "unseen classes, among all",
         "U",
-        f"The same pictures when all {every} classes are possible answers.",
+        f"The same images when all {every} classes are possible answers.",
         1 / every,
-        f"{set_aside} their pictures, when the other training classes are possible answers too.",
+        f"{set_aside} their images, when the other training classes are possible answers too.",
         1 / max(data["classes_seen"], 1),
     )
     add(
         "seen classes, among all",
         "S",
-        f"New pictures of the {data['classes_seen']} classes with training pictures, when all {every} are possible "
+        f"New images of the {data['classes_seen']} classes with training images, when all {every} are possible "
         "answers.",
         1 / every,
-        f"{set_aside} new pictures of the other training classes.",
+        f"{set_aside} new images of the other training classes.",
         1 / max(data["classes_seen"], 1),
     )
     both = "The harmonic mean of U and S: high only if both are high."
@@ -113,18 +113,18 @@ def key_figures(material: Material) -> list[Figure]:
     found = calibration_side(material)
     if found is not None:
         side, numbers = found
-        where = {"test": "", "rehearsal": ", with classes set aside", "validation": ", on validation pictures"}[side]
+        where = {"test": "", "rehearsal": ", with classes set aside", "validation": ", on validation images"}[side]
         if numbers.get("ece") is not None:
             means = f"How far the stated confidence is from the share that is right, on average{where}. 0 is best."
             figures.append(Figure("calibration error", "ECE", numbers["ece"], means, better="low"))
         if numbers.get("auroc") is not None:
-            means = f"How well the score tells pictures of seen from those of unseen classes{where}. 100 is perfect."
+            means = f"How well the score tells images of seen from those of unseen classes{where}. 100 is perfect."
             figures.append(Figure("seen or unseen?", "AUROC", numbers["auroc"], means, 0.5))
     return figures
 
 
 def calibration_side(material: Material) -> tuple[str, dict[str, Any]] | None:
-    """What confidence came to: with classes set aside where there were, else on test, else on validation pictures."""
+    """What confidence came to: with classes set aside where there were, else on test, else on validation images."""
     draws = [draw.get("calibration") or {} for draw in (material.found.get("rehearsal") or {}).get("draws", [])]
     rehearsed = [draw["test"] for draw in draws if draw.get("test")]
     if rehearsed:
@@ -146,17 +146,17 @@ def paragraph(material: Material) -> list[str]:
     rehearsal, aside = material.rehearsal or {}, material.set_aside
     named = count(seen, "class", "classes")
     sentences = [
-        f"This model names what a picture shows. It learned {named} from {count(data['trainval'], 'picture')}"
+        f"This model names what an image shows. It learned {named} from {count(data['trainval'], 'image')}"
         + (
-            f", and knows {unseen} more from their attributes alone, without a single picture."
+            f", and knows {unseen} more from their attributes alone, without a single image."
             if unseen
-            else "; every class in its table had training pictures."
+            else "; every class in its table had training images."
         )
     ]
     t1, u, s = (measured[name]["mean"] for name in ("T1", "U", "S"))
     if t1 is not None:
         sentences.append(
-            f"If a picture is known to show one of those {unseen}, it names the right one {in_words(t1)} times "
+            f"If an image is known to show one of those {unseen}, it names the right one {in_words(t1)} times "
             f"(guessing: {percent(1 / max(unseen, 1), 0)})."
         )
         low = measured["T1"]["low"]
@@ -168,13 +168,13 @@ def paragraph(material: Material) -> list[str]:
             f"never saw and {in_words(s)} times for those it did."
         )
     elif s is not None:
-        sentences.append(f"It names new pictures of the classes it saw right {in_words(s)} times.")
+        sentences.append(f"It names new images of the classes it saw right {in_words(s)} times.")
     elif u is not None:
         sentences.append(f"With all {seen + unseen} classes as possible answers it is right {in_words(u)} times.")
     guess = rehearsal.get("T1") or {}
     if t1 is None and unseen and guess.get("mean") is not None:
         sentences.append(
-            f"There is no test picture of the {unseen}. Estimated by setting {aside} of your classes aside and "
+            f"There is no test image of the {unseen}. Estimated by setting {aside} of your classes aside and "
             f"treating them as never seen: right {in_words(guess['mean'])} times among these {aside} "
             f"(guessing: {percent(1 / max(aside, 1), 0)}), and {in_words(rehearsal['U']['mean'])} times with all "
             f"{seen} classes as possible answers."
@@ -182,7 +182,7 @@ def paragraph(material: Material) -> list[str]:
         if guess["low"] is not None and guess["low"] <= 1 / max(aside, 1):
             sentences.append("That is no better than guessing: do not rely on its names of unseen classes.")
     elif t1 is None and unseen:
-        sentences.append(f"There is no test picture of the {unseen}, so how well it names them is not measured.")
+        sentences.append(f"There is no test image of the {unseen}, so how well it names them is not measured.")
     return sentences
 
 
@@ -198,7 +198,7 @@ def sureness(material: Material) -> list[str]:
         where = {
             "test": "",
             "rehearsal": " with the classes that were set aside",
-            "validation": ", on the pictures that it was fitted to",
+            "validation": ", on the images that it was fitted to",
         }[side]
         said, right = numbers.get("confidence"), numbers.get("accuracy")
         lean = ""
@@ -212,12 +212,12 @@ def sureness(material: Material) -> list[str]:
             level, known = block["threshold"], percent(numbers["accuracy_when_known"], 0)
             sentences.append(
                 f"Where it is less than {percent(level, 0 if level < 0.99 else 1)}% sure it says “unknown”.{tried} it "
-                f"named {percent(numbers['coverage'], 0)}% of the pictures, and {known}% of these right."
+                f"named {percent(numbers['coverage'], 0)}% of the images, and {known}% of these right."
             )
     elif material.found["seeds"][material.seed].get("temperature") is None:
         sentences.append("Its stated confidence was not fitted to anything; take it as a ranking only.")
     else:
-        sentences.append("Its stated confidence was fitted on validation pictures; how well it holds was not measured.")
+        sentences.append("Its stated confidence was fitted on validation images; how well it holds was not measured.")
     said = {
         **(material.rehearsal or {}),
         **{k: v for k, v in material.found["metrics"].items() if v["mean"] is not None},
@@ -227,27 +227,27 @@ def sureness(material: Material) -> list[str]:
         for entry in said.values()
         if entry["mean"] is not None and entry["low"] is not None
     ]
-    if widths and tested_a_class(material) < FEWEST_PICTURES:
-        sentences.append("There are too few test pictures a class to say how sure these accuracies are.")
+    if widths and tested_a_class(material) < FEWEST_IMAGES:
+        sentences.append("There are too few test images a class to say how sure these accuracies are.")
     elif widths:
         sentences.append(
-            f"With other pictures of the same classes these accuracies would move by about ±{100 * max(widths):.0f} "
+            f"With other images of the same classes these accuracies would move by about ±{100 * max(widths):.0f} "
             "points, with other classes by more."
             if max(widths) >= 0.005
-            else "Other pictures of the same classes would hardly change these accuracies; other classes might."
+            else "Other images of the same classes would hardly change these accuracies; other classes might."
         )
     how = {
         "honest": "Everything that was chosen was chosen on validation classes taken from the seen ones; the test "
-        "pictures were used once.",
-        "paper": "What was chosen was chosen on the test pictures, as papers of the field do: expect less on pictures "
+        "images were used once.",
+        "paper": "What was chosen was chosen on the test images, as papers of the field do: expect less on images "
         "that nobody has looked at yet.",
     }
     return [*sentences, how[material.run.protocol]]
 
 
 def tested_a_class(material: Material) -> float:
-    """Test pictures of a class, on average over those that have any; 0 without."""
-    counts = [row["pictures"] for row in material.found["per_class"] if row["pictures"]]
+    """Test images of a class, on average over those that have any; 0 without."""
+    counts = [row["images"] for row in material.found["per_class"] if row["images"]]
     return sum(counts) / len(counts) if counts else 0.0
 
 
@@ -262,13 +262,13 @@ def advice(
     never = [
         row["class"]
         for row in material.found["per_class"]
-        if row["seen"] and row["pictures"] >= FEWEST_PICTURES and (row["among_all"] or 0) < 0.1
+        if row["seen"] and row["images"] >= FEWEST_IMAGES and (row["among_all"] or 0) < 0.1
     ]
     if never:
         some = _list([class_label(name) for name in never[:4]])
         lines.append(
             f"{some} {'is' if len(never) == 1 else 'are'} hardly ever named right, though "
-            "there are training pictures: look at their pictures and at their rows in the table."
+            "there are training images: look at their images and at their rows in the table."
         )
     same = [c for c in mixed if not c.differences]
     if same:
@@ -280,7 +280,7 @@ def advice(
     if badly:
         lines.append(
             f"The model hardly reads {_list(badly[:3])}, which would separate classes that it mixes up. Training "
-            f"pictures of more classes with and without {'it' if len(badly) == 1 else 'them'}, or clearer definitions, "
+            f"images of more classes with and without {'it' if len(badly) == 1 else 'them'}, or clearer definitions, "
             "would help."
         )
     close = [c for c in mixed if c.differences and c.alike >= CLOSE]
@@ -292,7 +292,7 @@ def advice(
     u, s = measured["U"]["mean"], measured["S"]["mean"]
     if u is not None and s is not None and s - u > 0.15:
         lines.append(
-            f"Unseen classes do {100 * (s - u):.0f} points worse than seen ones. A few pictures of the worst unseen "
+            f"Unseen classes do {100 * (s - u):.0f} points worse than seen ones. A few images of the worst unseen "
             "classes would help most."
         )
     if attributes is not None and attributes.hardly:
@@ -300,20 +300,20 @@ def advice(
         lines.append(f"{some} between the classes and can hardly help; others would do more.")
     seen = max(data["classes_seen"], 1)
     if data["trainval"] / seen < FEW_TRAINING:
-        some = count(round(data["trainval"] / seen), "training picture")
+        some = count(round(data["trainval"] / seen), "training image")
         lines.append(f"There are only about {some} a class; more would help.")
     few = round(tested_a_class(material))
     if not material.tested[1] and data["classes_unseen"]:
         lines.append(
-            "A few labelled pictures of unseen classes, kept for testing, would turn the estimate into a measure."
+            "A few labelled images of unseen classes, kept for testing, would turn the estimate into a measure."
         )
         if len((material.found.get("rehearsal") or {}).get("draws", [])) == 1:
             lines.append(
                 "The estimate is of one draw of classes, and another one may differ by ten points and more: "
                 "--rehearsals 3 makes three."
             )
-    elif 0 < few < FEW_PICTURES:
-        lines.append(f"There are only about {count(few, 'test picture')} a class; more would make the numbers surer.")
+    elif 0 < few < FEW_IMAGES:
+        lines.append(f"There are only about {count(few, 'test image')} a class; more would make the numbers surer.")
     if len(material.found["seeds"]) == 1 and not material.found["deterministic"]:
         lines.append("One training (seed) was done; --seeds 5 would show how much the numbers depend on chance.")
     return lines

@@ -12,9 +12,9 @@ from unseen.recognizer import Recognizer
 from unseen.serve.schema import Metric
 
 MEANINGS = {
-    "T1": ("Unseen classes among themselves", "pictures of unseen classes named right, choosing among unseen classes"),
-    "U": ("Unseen classes among all", "pictures of unseen classes named right, choosing among all classes"),
-    "S": ("Seen classes among all", "new pictures of seen classes named right, choosing among all classes"),
+    "T1": ("Unseen classes among themselves", "images of unseen classes named right, choosing among unseen classes"),
+    "U": ("Unseen classes among all", "images of unseen classes named right, choosing among all classes"),
+    "S": ("Seen classes among all", "new images of seen classes named right, choosing among all classes"),
     "H": ("Balance of the two", "harmonic mean of the two before: high only if both are"),
 }
 
@@ -36,9 +36,7 @@ def describe(recognizer: Recognizer, name: str, metrics: list[Metric]) -> dict[s
     """What stays the same while the server runs."""
     about = recognizer.about
     data, spec = about.get("data", {}), recognizer.backbone.spec
-    known = (
-        f"{data['name']}: {data['trainval']} training pictures" if "trainval" in data else data.get("name", "unknown")
-    )
+    known = f"{data['name']}: {data['trainval']} training images" if "trainval" in data else data.get("name", "unknown")
     how = "fine-tuned" if recognizer.method.end_to_end else "frozen"
     card = find_method(recognizer.method.name).card
     return {

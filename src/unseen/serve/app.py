@@ -107,39 +107,39 @@ def create_app(
             no_corrections=service.no_corrections,
             limits=schema.Limits(
                 upload_bytes=settings.max_upload,
-                picture_pixels=settings.max_pixels,
-                pictures=settings.max_pictures,
+                image_pixels=settings.max_pixels,
+                images=settings.max_images,
                 requests=settings.queue,
             ),
             saves=settings.save is not None,
         )
 
-    @app.post("/api/predict", openapi_extra=_form({"pictures": {"type": "array", "items": FILE}, **CHOICE}, "pictures"))
+    @app.post("/api/predict", openapi_extra=_form({"images": {"type": "array", "items": FILE}, **CHOICE}, "images"))
     async def predict(request: Request) -> schema.Predictions:
-        """Name what one or many pictures show. A picture that cannot be read has an error in its entry."""
-        sent, form = await read_uploads(request, "pictures", settings)
+        """Name what one or many images show. An image that cannot be read has an error in its entry."""
+        sent, form = await read_uploads(request, "images", settings)
         choice = _choice(form)
-        await worker.do(lambda: service.check(choice))  # a wrong choice is no picture's error
+        await worker.do(lambda: service.check(choice))  # a wrong choice is no image's error
         # one by one, so that others' requests come in between
         return schema.Predictions(predictions=[await worker.do(partial(service.predict, s, choice)) for s in sent])
 
-    explain_fields = {"picture": FILE, "target": {"type": "string"}, "rival": {"type": "string"}, **CHOICE}
+    explain_fields = {"image": FILE, "target": {"type": "string"}, "rival": {"type": "string"}, **CHOICE}
 
     asked_for = {"preview": {"type": "boolean"}, "thumbnails": {"type": "boolean"}}
 
-    @app.post("/api/explain", openapi_extra=_form({**explain_fields, **asked_for}, "picture"))
+    @app.post("/api/explain", openapi_extra=_form({**explain_fields, **asked_for}, "image"))
     async def explain(request: Request) -> schema.Explanation:
-        """Say why a picture is taken for a class, with evidence and a heat map an attribute."""
-        sent, form = await read_uploads(request, "picture", settings)
+        """Say why an image is taken for a class, with evidence and a heat map an attribute."""
+        sent, form = await read_uploads(request, "image", settings)
         choice, target, rival = _choice(form), _text(form, "target"), _text(form, "rival")
         preview, thumbnails = (_text(form, name) in ("1", "true") for name in asked_for)
         if len(sent) > 1:
-            raise Refusal(422, f"{len(sent)} pictures", "explain one at a time")
+            raise Refusal(422, f"{len(sent)} images", "explain one at a time")
         return await worker.do(lambda: service.explain(sent[0], choice, target, rival, preview, thumbnails))
 
     @app.post("/api/rank")
     async def rank(sent: schema.RankRequest) -> schema.Ranking:
-        """Rank the classes by a look with corrected attributes; needs no picture."""
+        """Rank the classes by a look with corrected attributes; needs no image."""
         return await worker.do(lambda: service.rank(sent))
 
     @app.get("/api/separate")
@@ -208,17 +208,17 @@ def _add_page(app: FastAPI) -> None:
 
 
 def _add_errors(app: FastAPI) -> None:
-    """Every error is one line with its mend."""
+    """Every error is one line with its hint."""
 
     async def refused(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        mend = getattr(error, "mend", "see /api/openapi.json for what there is")
-        return problem(error.status_code, str(error.detail), mend, dict(error.headers or {}))
+        hint = getattr(error, "hint", "see /api/openapi.json for what there is")
+        return problem(error.status_code, str(error.detail), hint, dict(error.headers or {}))
 
-    async def mendable(_: Request, error: Exception) -> Response:
+    async def hintable(_: Request, error: Exception) -> Response:
         assert isinstance(error, UnseenError)
         text = error.problem if error.where is None else f"{error.where}: {error.problem}"
-        return problem(422, " ".join(text.splitlines()), error.mend or "see /api/openapi.json")
+        return problem(422, " ".join(text.splitlines()), error.hint or "see /api/openapi.json")
 
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -228,11 +228,11 @@ def _add_errors(app: FastAPI) -> None:
         return problem(400, "the connection ended within the request", "send it again")
 
     async def failed(_: Request, error: Exception) -> Response:  # answers outside the guard
-        mend = "report it with the picture or request that did it"
-        return problem(500, "the server failed; its log says more", mend, HEADERS)
+        hint = "report it with the image or request that did it"
+        return problem(500, "the server failed; its log says more", hint, HEADERS)
 
     app.add_exception_handler(HTTPException, refused)
-    app.add_exception_handler(UnseenError, mendable)
+    app.add_exception_handler(UnseenError, hintable)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(Exception, failed)

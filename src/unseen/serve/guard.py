@@ -36,11 +36,11 @@ NO_STORE = {"Cache-Control": "no-store"}
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/@?#\[\]\\]+)(:[0-9]{1,5})?", re.IGNORECASE)
 
 
-def problem(status: int, error: str, mend: str, headers: dict[str, str] | None = None) -> JSONResponse:
+def problem(status: int, error: str, hint: str, headers: dict[str, str] | None = None) -> JSONResponse:
     """An error as the API says it; what it quotes of a request may be long, and no text."""
     lines = {
         key: "".join(c if c.isprintable() else "\ufffd" for c in text)
-        for key, text in (("error", error), ("mend", mend))
+        for key, text in (("error", error), ("hint", hint))
     }
     return JSONResponse({k: v if len(v) <= LONGEST else f"{v[:LONGEST]}..." for k, v in lines.items()}, status, headers)
 
@@ -90,7 +90,7 @@ class Guard:
                 await self.app(scope, self._counted(receive, limit), secured)
         except Refusal as refusal:
             await self._drain(headers, receive)
-            answer = problem(refusal.status_code, refusal.detail, refusal.mend, dict(refusal.headers or {}))
+            answer = problem(refusal.status_code, refusal.detail, refusal.hint, dict(refusal.headers or {}))
             await answer(scope, receive, secured)
 
     def _limit(self, headers: Headers) -> int:

@@ -26,7 +26,7 @@ class Problem(BaseModel):
     """Every answer with a status of 400 or above."""
 
     error: str = Field(description="what is wrong, in one line")
-    mend: str = Field(description="what to do about it")
+    hint: str = Field(description="what to do about it")
 
 
 class Choice(Sent):
@@ -42,7 +42,7 @@ class Candidate(BaseModel):
     """A class and how sure the model is."""
 
     name: str
-    seen: bool = Field(description="whether it had training pictures")
+    seen: bool = Field(description="whether it had training images")
     confidence: float = Field(description="0 to 1; they add up to 1 over the classes chosen from")
     score: float = Field(description="raw class score")
 
@@ -55,30 +55,30 @@ class Speaks(BaseModel):
 
 
 class Prediction(BaseModel):
-    """What one picture shows, or why it cannot be said."""
+    """What one image shows, or why it cannot be said."""
 
-    picture: str = Field(description="file name as sent, without folders")
+    image: str = Field(description="file name as sent, without folders")
     classes: list[Candidate] = Field(default=[], description="best first; empty where there is an error")
     unknown: bool = Field(
         default=False, description="whether the first is less sure than the threshold chosen in training"
     )
     attributes: list[Speaks] = []
     error: str | None = None
-    mend: str | None = None
+    hint: str | None = None
 
 
 class Predictions(BaseModel):
-    """One entry a picture, in the order sent."""
+    """One entry an image, in the order sent."""
 
     predictions: list[Prediction]
 
 
 class Look(Sent):
-    """What the model read off a picture: all that ranking needs."""
+    """What the model read off an image: all that ranking needs."""
 
     attribute_scores: list[Number] = Field(description="psi, one an attribute, in the order of /api/about")
     query: list[Number] | None = Field(
-        default=None, description="of a model that compares pictures with classes as a whole: the picture's numbers"
+        default=None, description="of a model that compares images with classes as a whole: the image's numbers"
     )
 
 
@@ -87,7 +87,7 @@ class Reason(BaseModel):
 
     attribute: str
     score: float = Field(description="psi, corrected where it was")
-    typical: float = Field(description="mean of psi over the training pictures; 0 where they are not known")
+    typical: float = Field(description="mean of psi over the training images; 0 where they are not known")
     evidence: float = Field(description="(score - typical) times value: what it adds to the target's score")
     against: float = Field(description="what it adds to the target's lead over the rival")
     value: float = Field(description="of the target, as the method scores with it")
@@ -117,24 +117,24 @@ class Ranking(BaseModel):
 
 
 class Near(BaseModel):
-    """A training picture that is scored like this one."""
+    """A training image that is scored like this one."""
 
-    file: str = Field(description="relative to the folder of the training pictures")
+    file: str = Field(description="relative to the folder of the training images")
     name: str = Field(description="its class")
     similarity: float = Field(description="cosine of the standardised attribute scores")
-    thumbnail: str | None = Field(description="JPEG as a data URI, if it was asked for and the picture is there")
+    thumbnail: str | None = Field(description="JPEG as a data URI, if it was asked for and the image is there")
 
 
 class Explanation(Ranking):
-    """A ranking with the picture's side of it."""
+    """A ranking with the image's side of it."""
 
-    picture: str
-    width: int = Field(description="of the upright picture, in pixels")
+    image: str
+    width: int = Field(description="of the upright image, in pixels")
     height: int
     crop: list[float] = Field(description="left, top, right, bottom of what the network saw, in pixels")
     look: Look = Field(description="send it to /api/rank")
     reasons: list[ReasonSeen]  # type: ignore[assignment]
-    nearest: list[Near] = Field(description="training pictures, nearest first; empty where they are not known")
+    nearest: list[Near] = Field(description="training images, nearest first; empty where they are not known")
     preview: str | None = Field(default=None, description="JPEG as a data URI, if it was asked for")
 
 
@@ -191,7 +191,7 @@ class Divider(BaseModel):
     first_value: float = Field(description="in the class table's unit")
     second_value: float
     lead: float | None = Field(description="how well the model tells the two by it; null where it is not known")
-    auroc: float | None = Field(description="how well its score tells training pictures that have it")
+    auroc: float | None = Field(description="how well its score tells training images that have it")
 
 
 class Separation(BaseModel):
@@ -221,7 +221,7 @@ class Metric(BaseModel):
 
     name: str
     value: float
-    low: float | None = Field(description="95 % interval over test pictures")
+    low: float | None = Field(description="95 % interval over test images")
     high: float | None
     meaning: str
 
@@ -230,8 +230,8 @@ class Limits(BaseModel):
     """What the server takes."""
 
     upload_bytes: int
-    picture_pixels: int
-    pictures: int
+    image_pixels: int
+    images: int
     requests: int
 
 

@@ -28,7 +28,7 @@ from unseen.serve.uploads import Upload, decode
 
 PREVIEW = 900
 THUMBNAIL = 160
-"""Longest sides of sent pictures."""
+"""Longest sides of sent images."""
 NEAREST = 6
 ROWS = 1000
 """Classes of one table."""
@@ -53,7 +53,7 @@ class Service:
         try:
             check_correctable(recognizer)
         except UnseenError as error:
-            self.no_corrections = f"{error.problem}; {error.mend}"
+            self.no_corrections = f"{error.problem}; {error.hint}"
         self._most = len(recognizer.table) + settings.added
         self._trained = recognizer.table if settings.save is None else trained_table(settings.save)
 
@@ -62,16 +62,16 @@ class Service:
         self.recognizer.choices(**_among(choice))
 
     def predict(self, upload: Upload, choice: schema.Choice) -> schema.Prediction:
-        """What a picture shows, or why it cannot be said."""
+        """What an image shows, or why it cannot be said."""
         try:
             image = decode(upload, self.settings.max_pixels)
             (found,) = self.recognizer.predict([image], top=choice.top, batch_size=1, workers=0, **_among(choice))
         except Refusal as refusal:
-            return schema.Prediction(picture=upload.name, error=refusal.detail, mend=refusal.mend)
+            return schema.Prediction(image=upload.name, error=refusal.detail, hint=refusal.hint)
         except DataError as error:
-            return schema.Prediction(picture=upload.name, error=error.problem, mend=error.mend)
+            return schema.Prediction(image=upload.name, error=error.problem, hint=error.hint)
         return schema.Prediction(
-            picture=upload.name,
+            image=upload.name,
             classes=[_candidate(c) for c in found.candidates],
             unknown=not found.known,
             attributes=[schema.Speaks(attribute=name, evidence=value) for name, value in found.attributes],
@@ -86,7 +86,7 @@ class Service:
         preview: bool,
         thumbnails: bool,
     ) -> schema.Explanation:
-        """Why a picture is taken for a class, with a heat map an attribute."""
+        """Why an image is taken for a class, with a heat map an attribute."""
         image = decode(upload, self.settings.max_pixels)
         look = self.recognizer.look(image)
         why = look.explanation(target=target, rival=rival, nearest=NEAREST, **_among(choice))
@@ -98,7 +98,7 @@ class Service:
         return schema.Explanation(
             **self._ranking(look, why, choice, {}),
             reasons=[schema.ReasonSeen(**r, heat=_bytes(why.heat(r["attribute"]))) for r in reasons],
-            picture=upload.name,
+            image=upload.name,
             width=image.width,
             height=image.height,
             crop=list(why.crop),
@@ -108,7 +108,7 @@ class Service:
         )
 
     def rank(self, request: schema.RankRequest) -> schema.Ranking:
-        """Classes by a look whose attributes may be corrected; no picture is needed."""
+        """Classes by a look whose attributes may be corrected; no image is needed."""
         reading = self.recognizer.reading(request.look.attribute_scores, request.look.query)
         corrections = request.corrections
         why = reading.compare(corrections, target=request.target, rival=request.rival, **_among(request))
@@ -142,15 +142,15 @@ class Service:
         return [{name: getattr(r, name) for name in fields} | {"reading": read[r.attribute]} for r in why.reasons]
 
     def _thumbnail(self, near: Neighbour) -> str | None:
-        """A training picture, small; ``None`` where it cannot be read, or lies elsewhere."""
+        """A training image, small; ``None`` where it cannot be read, or lies elsewhere."""
         images = self.recognizer.images
         if images is None or not (images / near.file).resolve().is_relative_to(images.resolve()):
             return None
         try:
-            picture = decode(Upload(near.file, (images / near.file).read_bytes()), self.settings.max_pixels)
+            image = decode(Upload(near.file, (images / near.file).read_bytes()), self.settings.max_pixels)
         except (OSError, DataError, Refusal):
             return None
-        return _data_uri(picture, THUMBNAIL)
+        return _data_uri(image, THUMBNAIL)
 
     def separate(self, first: str, second: str) -> schema.Separation:
         """What tells two classes apart, and what could."""
@@ -216,7 +216,7 @@ class Service:
             raise Refusal(413, f"{len(described)} classes in one table", f"send at most {ROWS} at once")
         names = [one.name for one in described if one.name is not None]
         if len(names) < len(described):
-            raise DataError("the table does not say which class it is of", mend='give it a column "class"')
+            raise DataError("the table does not say which class it is of", hint='give it a column "class"')
         with self._change():
             for name, one in zip(names, described, strict=True):
                 table = self.recognizer.table
@@ -259,7 +259,7 @@ class Service:
         try:
             return self.recognizer.table.index(name)
         except DataError as error:
-            raise Refusal(404, error.problem, error.mend or "") from None
+            raise Refusal(404, error.problem, error.hint or "") from None
 
     def _must_be_new(self, name: str) -> None:
         if len(name) > 200 or name in (".", "..") or any(unicodedata.category(c) in _NO_NAME for c in name):
@@ -327,6 +327,6 @@ def _check_workbook(data: bytes, limit: int) -> None:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, ValueError, OSError):
-        raise DataError("not a workbook that can be read", where="upload.xlsx", mend="save it again") from None
+        raise DataError("not a workbook that can be read", where="upload.xlsx", hint="save it again") from None
     if size > limit:
         raise Refusal(413, f"the workbook unpacks to {size / 1e6:.0f} MB", "save the table as CSV")

@@ -14,8 +14,8 @@ class Settings:
 
     Args:
         max_upload: bytes of one request.
-        max_pixels: of one picture.
-        max_pictures: of one request.
+        max_pixels: of one image.
+        max_images: of one request.
         queue: requests that are read, wait or are answered at one time; any more are turned away.
         read_seconds: how long a client may take to send a request's body, or to go on reading an answer.
         head_seconds: how long a connection may have no request under way.
@@ -28,7 +28,7 @@ class Settings:
 
     max_upload: int = 20 * 2**20
     max_pixels: int = 50_000_000
-    max_pictures: int = 64
+    max_images: int = 64
     queue: int = 64
     read_seconds: float = 60.0
     head_seconds: float = 20.0
@@ -44,10 +44,10 @@ class Refusal(HTTPException):
     Args:
         status: the HTTP status.
         error: what is wrong, in one line.
-        mend: what to do about it.
+        hint: what to do about it.
         headers: more headers of the answer.
     """
 
-    def __init__(self, status: int, error: str, mend: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(self, status: int, error: str, hint: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(status, error, headers)
-        self.mend = mend
+        self.hint = hint

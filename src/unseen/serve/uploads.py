@@ -1,4 +1,4 @@
-"""Pictures as they are sent: read in memory, checked before they are decoded, never written to disk."""
+"""Images as they are sent: read in memory, checked before they are decoded, never written to disk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FIELD_BYTES = 4096
 
 @dataclass(frozen=True)
 class Upload:
-    """A picture as it was sent.
+    """An image as it was sent.
 
     Args:
         name: its file name, without folders; for the answer only.
@@ -38,24 +38,24 @@ class Upload:
 def base_name(name: str | None) -> str:
     """A sent file name without folders and control characters, at most 200 long."""
     base = PurePosixPath((name or "").replace("\\", "/")).name
-    return "".join(c for c in base if c.isprintable()).strip(" .")[:200] or "picture"
+    return "".join(c for c in base if c.isprintable()).strip(" .")[:200] or "image"
 
 
 async def read_form(request: Request, settings: Settings) -> FormData:
     """A multipart body, held in memory.
 
     Raises:
-        Refusal: it is none, or holds too many pictures or fields.
+        Refusal: it is none, or holds too many images or fields.
     """
     kind = request.headers.get("content-type", "").lower()
     if not kind.startswith("multipart/form-data"):
-        raise Refusal(415, "the body is not multipart/form-data", "send pictures as form fields, as curl -F does")
+        raise Refusal(415, "the body is not multipart/form-data", "send images as form fields, as curl -F does")
     if "charset" in kind:  # which may name any of Python's codecs
         raise Refusal(400, "a form with a charset", "send UTF-8, and do not say so")
     parser = MultiPartParser(
         request.headers,
         request.stream(),
-        max_files=settings.max_pictures,
+        max_files=settings.max_images,
         max_fields=FIELDS,
         max_part_size=FIELD_BYTES,
     )
@@ -64,7 +64,7 @@ async def read_form(request: Request, settings: Settings) -> FormData:
         return await parser.parse()
     except MultiPartException as error:
         if "Too many files" in error.message:
-            raise Refusal(413, f"more than {settings.max_pictures} pictures", "send them in several requests") from None
+            raise Refusal(413, f"more than {settings.max_images} images", "send them in several requests") from None
         raise Refusal(400, error.message.rstrip("."), "send a well-formed multipart body") from None
 
 
@@ -78,20 +78,20 @@ async def read_uploads(request: Request, field: str, settings: Settings) -> tupl
     try:
         files = [item for item in form.getlist(field) if isinstance(item, UploadFile)]
         if not files:
-            raise Refusal(422, f'no file in the form field "{field}"', f"send a picture as {field}")
+            raise Refusal(422, f'no file in the form field "{field}"', f"send an image as {field}")
         return [Upload(base_name(file.filename), await file.read()) for file in files], form
     finally:
         await form.close()
 
 
 def decode(upload: Upload, max_pixels: int) -> Image.Image:
-    """The picture upright and in 8-bit RGB, its first frame if it moves.
+    """The image upright and in 8-bit RGB, its first frame if it moves.
 
     The format is told by the content, not by the name, and the size is checked in the header before a pixel is decoded.
 
     Raises:
-        Refusal: too many pixels (413), no picture of an allowed format (415).
-        DataError: a broken picture.
+        Refusal: too many pixels (413), no image of an allowed format (415).
+        DataError: a broken image.
     """
     try:
         with warnings.catch_warnings():
@@ -100,16 +100,16 @@ def decode(upload: Upload, max_pixels: int) -> Image.Image:
     except Image.DecompressionBombError:
         raise _too_many(upload, "too many", max_pixels) from None
     except Image.UnidentifiedImageError:
-        raise Refusal(415, f"{upload.name}: not a picture", f"send one of {', '.join(FORMATS)}") from None
+        raise Refusal(415, f"{upload.name}: not an image", f"send one of {', '.join(FORMATS)}") from None
     except (OSError, SyntaxError, ValueError, LookupError, MemoryError) as error:
-        raise DataError(f"broken picture: {error}", where=upload.name, mend="replace it") from None
+        raise DataError(f"broken image: {error}", where=upload.name, hint="replace it") from None
     with image:
         if image.width * image.height > max_pixels:
             raise _too_many(upload, f"{image.width} x {image.height}", max_pixels)
         try:
             return upright_rgb(image)
         except DataError as error:
-            raise DataError(error.problem, where=upload.name, mend="replace it") from None
+            raise DataError(error.problem, where=upload.name, hint="replace it") from None
 
 
 def _too_many(upload: Upload, size: str, limit: int) -> Refusal:

@@ -108,8 +108,8 @@ class Wire(H11Protocol):
         self._stop_waiting()
         self.transport.abort()
 
-    def _answer(self, status: int, error: str, mend: str, more: dict[str, str] | None = None) -> None:
-        body = json.dumps({"error": error, "mend": mend}).encode()
+    def _answer(self, status: int, error: str, hint: str, more: dict[str, str] | None = None) -> None:
+        body = json.dumps({"error": error, "hint": hint}).encode()
         headers: dict[str, Any] = HEADERS | NO_STORE | (more or {})
         headers |= {"Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close"}
         if self.cycle is not None:  # what the application has yet to say of it is not sent

@@ -32,17 +32,17 @@ def load_weights(path: Path, module: nn.Module) -> None:
     try:
         state, _ = load_tensors(path)
     except FileNotFoundError:
-        raise RunError("no such file", where=path, mend="train the run to its end first") from None
+        raise RunError("no such file", where=path, hint="train the run to its end first") from None
     except _DAMAGED as error:
-        raise RunError(f"damaged weights ({error})", where=path, mend="train again, or restore the file") from None
+        raise RunError(f"damaged weights ({error})", where=path, hint="train again, or restore the file") from None
     for name, value in state.items():
         if value.is_floating_point() and not value.isfinite().all():
-            raise RunError(f'a number of "{name}" is not finite', where=path, mend="train again, or restore the file")
+            raise RunError(f'a number of "{name}" is not finite', where=path, hint="train again, or restore the file")
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise RunError(f"weights of something else ({reason})", where=path, mend="use the run's own file") from None
+        raise RunError(f"weights of something else ({reason})", where=path, hint="use the run's own file") from None
 
 
 def save_checkpoint(
@@ -86,7 +86,7 @@ def read_info(path: Path) -> dict[str, Any] | None:
         info: dict[str, Any] = json.loads(read_texts(path)["info"])
         return info
     except _DAMAGED as error:
-        raise RunError(f"damaged checkpoint ({error})", where=path, mend="delete it; the stage starts again") from None
+        raise RunError(f"damaged checkpoint ({error})", where=path, hint="delete it; the stage starts again") from None
 
 
 def check_checkpoint(path: Path) -> None:
@@ -94,7 +94,7 @@ def check_checkpoint(path: Path) -> None:
     try:
         load_tensors(path)
     except _DAMAGED as error:
-        raise RunError(f"damaged checkpoint ({error})", where=path, mend="delete it; the stage starts again") from None
+        raise RunError(f"damaged checkpoint ({error})", where=path, hint="delete it; the stage starts again") from None
 
 
 def _check_state(state: Mapping[int, Mapping[str, Any]]) -> None:
@@ -137,4 +137,4 @@ def load_checkpoint(
         if torch.cuda.is_available() and "rng/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng/cuda"])
     except _DAMAGED as error:
-        raise RunError(f"cannot resume ({error})", where=path, mend="delete it; the stage starts again") from None
+        raise RunError(f"cannot resume ({error})", where=path, hint="delete it; the stage starts again") from None

@@ -23,20 +23,20 @@ class RunConfig:
     Args:
         method: name in the registry.
         dataset: ``fieldguide`` or a dataset folder.
-        backbone: network, weights and picture size; its last stages for a method of several, unless it names them.
+        backbone: network, weights and image size; its last stages for a method of several, unless it names them.
         preset: the method's named settings; ``None`` for the dataset's own.
         settings: changes to the method's settings, as text.
         recipe: changes to its training recipe, as text.
         vectors: attribute vectors, see :func:`unseen.vectors.sources.attribute_vectors`.
         protocols: ``honest``, ``paper`` or both; see ``docs/protocols.md``.
         seeds: one training each.
-        split_seed: of the draw of validation classes and pictures.
+        split_seed: of the draw of validation classes and images.
         select: validation metric that picks epoch or hyper-parameters in ``honest``; H is taken at its best gamma.
         store_dtype: of the region store.
         reduce: of the regions, see :class:`unseen.backbones.reduction.ReductionSpec`; ``""`` for as they are.
         precision: Fabric's precision of training.
         accumulate: micro-batches a step.
-        rehearsals: draws of classes set aside where no unseen class has pictures to test on; see
+        rehearsals: draws of classes set aside where no unseen class has images to test on; see
             :mod:`unseen.training.holdouts`. 0 for none.
     """
 
@@ -60,39 +60,39 @@ class RunConfig:
     def __post_init__(self) -> None:
         for protocol in self.protocols:
             if protocol not in PROTOCOLS:
-                raise UnseenError(f'unknown protocol "{protocol}"', mend=f"{' or '.join(PROTOCOLS)}")
+                raise UnseenError(f'unknown protocol "{protocol}"', hint=f"{' or '.join(PROTOCOLS)}")
         if not self.protocols or not self.seeds:
-            raise UnseenError("no protocol or no seed", mend="name at least one of each")
+            raise UnseenError("no protocol or no seed", hint="name at least one of each")
         if len(set(self.seeds)) != len(self.seeds):
-            raise UnseenError("a seed stands twice", where="seeds", mend="name each once")
+            raise UnseenError("a seed stands twice", where="seeds", hint="name each once")
         if min(*self.seeds, self.split_seed) < 0:
-            raise UnseenError("a seed is negative", where="seeds", mend="give 0 or more")
+            raise UnseenError("a seed is negative", where="seeds", hint="give 0 or more")
         if max(*self.seeds, self.split_seed) >= 2**63:
-            raise UnseenError("a seed is too large", where="seeds", mend="give less than 2^63")
+            raise UnseenError("a seed is too large", where="seeds", hint="give less than 2^63")
         if self.select not in SELECT:
-            raise UnseenError(f'cannot select by "{self.select}"', mend=f"one of {', '.join(SELECT)}")
+            raise UnseenError(f'cannot select by "{self.select}"', hint=f"one of {', '.join(SELECT)}")
         needed = find_method(self.method).stages
         if needed > 1 and (self.backbone.tower is not None or self.backbone.imported):
             problem = f"has one stage, and {self.method} reads {needed}"
-            raise UnseenError(problem, where=self.backbone.name, mend="give a timm model")
+            raise UnseenError(problem, where=self.backbone.name, hint="give a timm model")
         if self.backbone.stages == (FINAL,):
             stages = (*range(-needed, -1), FINAL)
             object.__setattr__(self, "backbone", replace(self.backbone, stages=stages))
         if len(self.backbone.stages) != needed:
-            mend = "these methods read one" if needed == 1 else f"{self.method} reads {needed}, shallow to deep"
-            raise UnseenError(f"{len(self.backbone.stages)} stages", where="backbone", mend=mend)
+            hint = "these methods read one" if needed == 1 else f"{self.method} reads {needed}, shallow to deep"
+            raise UnseenError(f"{len(self.backbone.stages)} stages", where="backbone", hint=hint)
         if self.store_dtype not in STORE_DTYPES:
             raise UnseenError(
-                f'unknown type "{self.store_dtype}"', where="store dtype", mend=f"one of {', '.join(STORE_DTYPES)}"
+                f'unknown type "{self.store_dtype}"', where="store dtype", hint=f"one of {', '.join(STORE_DTYPES)}"
             )
         object.__setattr__(self, "reduce", str(ReductionSpec.parse(self.reduce)))
         if self.reduce and (needed > 1 or find_method(self.method).reads_text):
             problem = f"{self.method} reads its backbone's features as they are"
-            raise UnseenError(problem, where="--reduce", mend="leave it out, or use a method on frozen regions")
+            raise UnseenError(problem, where="--reduce", hint="leave it out, or use a method on frozen regions")
         if self.accumulate < 1:
-            raise UnseenError(f"accumulate is {self.accumulate}", mend="give 1 or more")
+            raise UnseenError(f"accumulate is {self.accumulate}", hint="give 1 or more")
         if self.rehearsals < 0:
-            raise UnseenError(f"rehearsals is {self.rehearsals}", mend="give 0 or more")
+            raise UnseenError(f"rehearsals is {self.rehearsals}", hint="give 0 or more")
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary that JSON keeps as it is."""
@@ -120,9 +120,9 @@ class RunConfig:
                 }
             )
         except (TypeError, LookupError, ValueError, AttributeError) as error:
-            raise RunError(f"no run configuration ({error!r})", where=where, mend="train again") from None
+            raise RunError(f"no run configuration ({error!r})", where=where, hint="train again") from None
         except UnseenError as error:
-            raise RunError(str(error), where=where, mend="train again") from None
+            raise RunError(str(error), where=where, hint="train again") from None
 
     def difference(self, other: RunConfig) -> list[str]:
         """Names of the entries in which two configurations differ."""

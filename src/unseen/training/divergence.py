@@ -17,17 +17,17 @@ GROWN = 2.0
 WEIGHTS = "weights"
 """What the norm of all weights that train is called among a step's numbers."""
 SHOWN = 3
-"""Pictures that an error names."""
+"""Images that an error names."""
 
 
 class DivergedError(UnseenError):
     """A loss, a weight or a score is no longer a finite number.
 
     Args:
-        problem, where, mend: as of every error.
+        problem, where, hint: as of every error.
         term: the loss term, or what else it was.
         step, epoch: of the training, from 1.
-        pictures: names of the step's pictures; only those with such features, where there are some.
+        images: names of the step's images; only those with such features, where there are some.
     """
 
     def __init__(
@@ -35,14 +35,14 @@ class DivergedError(UnseenError):
         problem: str,
         *,
         where: object = None,
-        mend: str | None = None,
+        hint: str | None = None,
         term: str = "",
         step: int = 0,
         epoch: int = 0,
-        pictures: Sequence[str] = (),
+        images: Sequence[str] = (),
     ) -> None:
-        super().__init__(problem, where=where, mend=mend)
-        self.term, self.step, self.epoch, self.pictures = term, step, epoch, tuple(pictures)
+        super().__init__(problem, where=where, hint=hint)
+        self.term, self.step, self.epoch, self.images = term, step, epoch, tuple(images)
 
 
 def some(names: Sequence[str]) -> str:
@@ -52,23 +52,23 @@ def some(names: Sequence[str]) -> str:
 
 
 def not_finite(regions: Tensor) -> np.ndarray:
-    """Positions of the pictures whose features ``(B, ...)`` hold a number that is none."""
+    """Positions of the images whose features ``(B, ...)`` hold a number that is none."""
     found: np.ndarray = np.flatnonzero(~regions.flatten(1).isfinite().all(dim=1).cpu().numpy())
     return found
 
 
 def broken_features(names: Sequence[str], where: object) -> DivergedError:
-    """The error for features, of the pictures named, that are no numbers before anything is trained on them."""
+    """The error for features, of the images named, that are no numbers before anything is trained on them."""
     problem = f"features that are not finite of {some(names)}"
-    return DivergedError(problem, where=where, mend="extract or import the features again", pictures=names)
+    return DivergedError(problem, where=where, hint="extract or import the features again", images=names)
 
 
 def broken_start(weight: str, names: Sequence[str], where: object) -> DivergedError:
-    """The error for a start that is not finite, by the pictures whose features are not, or by itself."""
+    """The error for a start that is not finite, by the images whose features are not, or by itself."""
     if names:
         return broken_features(names, where)
     return DivergedError(
-        f"{weight} is not finite at the start", where=where, mend="look for classes that are all alike"
+        f"{weight} is not finite at the start", where=where, hint="look for classes that are all alike"
     )
 
 
@@ -90,7 +90,7 @@ def diverged(
     Args:
         numbers: loss terms and the norm of the weights after the step.
         step, epoch: from 1.
-        names: of its pictures.
+        names: of its images.
         broken: those of them whose features are not finite.
         weights: what else is not finite: a weight, or a state of the optimiser.
         folder: of the training.
@@ -108,15 +108,15 @@ def diverged(
     again = "starts again" if kept is None else f"goes on from the checkpoint of step {kept}"
     if broken:
         found += f": features that are not finite of {some(broken)}"
-        mend = f"extract or import the features again; the same command then {again}"
+        hint = f"extract or import the features again; the same command then {again}"
     else:
         found += f", on {some(names)}"
         less = f"lower the learning rate: --recipe lr={lr / 10:g}"
         if not precision.startswith(("32", "64")):
             less += " or --precision 32-true"
-        mend = f"{less}, with another --output; the same command {again}, into the same steps"
-    about: dict[str, Any] = {"term": term, "step": step, "epoch": epoch, "pictures": broken or names}
-    return DivergedError(found, where=folder, mend=mend, **about)
+        hint = f"{less}, with another --output; the same command {again}, into the same steps"
+    about: dict[str, Any] = {"term": term, "step": step, "epoch": epoch, "images": broken or names}
+    return DivergedError(found, where=folder, hint=hint, **about)
 
 
 def growth(records: Sequence[dict[str, Any]]) -> str | None:

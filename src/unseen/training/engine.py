@@ -94,12 +94,12 @@ def make_fabric(device: str = "auto", precision: str = "32-true") -> Fabric:
         UnseenError: no such device or precision here.
     """
     if precision not in PRECISIONS:
-        raise UnseenError(f'unknown precision "{precision}"', mend=f"one of {', '.join(PRECISIONS)}")
+        raise UnseenError(f'unknown precision "{precision}"', hint=f"one of {', '.join(PRECISIONS)}")
     accelerator, index = split_device(device)
     options: dict[str, Any] = {"devices": 1 if index is None else [index]}
     if launched():
         if index is not None:
-            raise UnseenError(f'one device "{device}" for all processes', mend="--device cuda: each takes its own")
+            raise UnseenError(f'one device "{device}" for all processes', hint="--device cuda: each takes its own")
         options = {"devices": local_processes(), "num_nodes": int(os.environ["GROUP_WORLD_SIZE"])}
         options["strategy"] = _Replicas(process_group_backend=_BACKENDS, timeout=timedelta(hours=6))
     try:
@@ -107,13 +107,13 @@ def make_fabric(device: str = "auto", precision: str = "32-true") -> Fabric:
         if launched():
             fabric.launch()
     except (RuntimeError, ValueError) as error:
-        raise UnseenError(f'cannot use device "{device}" ({error})', mend="auto or cpu") from None
+        raise UnseenError(f'cannot use device "{device}" ({error})', hint="auto or cpu") from None
     except Exception as error:  # Fabric's own MisconfigurationException is private
-        raise UnseenError(f'cannot use device "{device}" ({error})', mend="auto or cpu") from None
+        raise UnseenError(f'cannot use device "{device}" ({error})', hint="auto or cpu") from None
     if fabric.device.type == "cuda":
         torch.cuda.set_device(fabric.device)  # whose random state a checkpoint keeps
     if fabric.device.type == "cpu" and precision == "16-mixed":
-        raise UnseenError("float16 training needs a GPU", where="precision", mend="bf16-mixed or 32-true on the CPU")
+        raise UnseenError("float16 training needs a GPU", where="precision", hint="bf16-mixed or 32-true on the CPU")
     return fabric
 
 
@@ -122,11 +122,11 @@ def weight_dtype(precision: str) -> torch.dtype:
     return torch.float64 if precision == "64-true" else torch.float32
 
 
-def epoch_ends(pictures: int, recipe: Recipe) -> list[int]:
+def epoch_ends(images: int, recipe: Recipe) -> list[int]:
     """The step after which each epoch ends; the last is the number of steps, at least one an epoch."""
     if recipe.batches:
         return [recipe.batches * (e + 1) for e in range(recipe.epochs)]
-    steps = max(recipe.epochs, pictures * recipe.epochs // (recipe.step_pictures or recipe.batch_size))
+    steps = max(recipe.epochs, images * recipe.epochs // (recipe.step_images or recipe.batch_size))
     return [round(steps * (e + 1) / recipe.epochs) for e in range(recipe.epochs)]
 
 
@@ -157,14 +157,14 @@ class Stage:
 
     Args:
         method: with its initial weights.
-        features: of the training pictures.
+        features: of the training images.
         labels: ``(n,)`` positions in ``classes``.
         classes: on the training device.
         recipe: how.
         seed: of sampling and of any randomness inside the method.
         epochs: how many of the recipe's epochs to do; schedules are those of the whole recipe.
         identity: anything else that makes this training what it is (features, split), for safe resuming.
-        names: of the training pictures, for errors; their positions where there are none.
+        names: of the training images, for errors; their positions where there are none.
     """
 
     method: GradientMethod
@@ -177,9 +177,9 @@ class Stage:
     identity: str = ""
     names: Sequence[str] = ()
 
-    def name_of(self, picture: int) -> str:
-        """What a training picture is called."""
-        return self.names[picture] if len(self.names) else f"picture {picture}"
+    def name_of(self, image: int) -> str:
+        """What a training image is called."""
+        return self.names[image] if len(self.names) else f"image {image}"
 
     def fingerprint(self) -> str:
         """Digest of everything that decides the weights."""
@@ -231,7 +231,7 @@ def train(
         folder: where its files go.
         on_epoch: called after every epoch with its number (from 1), the method in evaluation mode and the records of
             earlier epochs; returns metrics.
-        accumulate: micro-batches a step, each shared by all processes. Losses that are no mean over pictures
+        accumulate: micro-batches a step, each shared by all processes. Losses that are no mean over images
             (self-calibration) are taken within each micro-batch.
         graph: launch each step as one CUDA graph.
         task: name for the progress report.
@@ -270,7 +270,7 @@ def train(
             kept = now.step
             # a checkpoint of a longer training holds this one's end too, but not its weights
             if now.step > ends[-1]:
-                raise UnseenError("trained further than asked", where=path, mend="delete it, or ask for more epochs")
+                raise UnseenError("trained further than asked", where=path, hint="delete it, or ask for more epochs")
         else:
             if is_first():
                 method.start(_everything(stage, fabric), stage.classes)
@@ -279,19 +279,19 @@ def train(
                 raise broken_start(bad, _broken(stage, np.arange(len(stage.labels))), folder)
         if any_of(add_up(torch.tensor([float(now.step)])).item() != now.step * processes()):
             raise RunError(
-                "its checkpoint is not seen by all", where=folder, mend="keep it where all nodes have access"
+                "its checkpoint is not seen by all", where=folder, hint="keep it where all nodes have access"
             )
         size = len(sampler(0))
         if processes() > 1 and size // accumulate < processes():
-            problem = f"{processes()} processes share batches of {size // accumulate} pictures"
-            raise UnseenError(problem, mend="start fewer processes, or give a larger batch_size or smaller accumulate")
+            problem = f"{processes()} processes share batches of {size // accumulate} images"
+            raise UnseenError(problem, hint="start fewer processes, or give a larger batch_size or smaller accumulate")
         steps = Steps(
             method, optimizer, stage.features, stage.labels, stage.classes, size, accumulate, fabric, graph=graph
         )
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in now.records))
         board = SummaryWriter(str(folder / "tensorboard"), purge_step=now.step or None)
-        pictures, numbers, left_out = np.zeros(0, int), dict[str, float](), now.skipped
+        images, numbers, left_out = np.zeros(0, int), dict[str, float](), now.skipped
 
         def stopped(step: int, weights: str | None) -> DivergedError:
             """What is wrong after a step that is not finite."""
@@ -300,8 +300,8 @@ def train(
                 numbers,
                 step=step,
                 epoch=epoch,
-                names=[stage.name_of(i) for i in pictures],
-                broken=_broken(stage, pictures),
+                names=[stage.name_of(i) for i in images],
+                broken=_broken(stage, images),
                 weights=weights,
                 folder=folder,
                 kept=kept,
@@ -350,8 +350,8 @@ def train(
                 while now.step < ends[-1]:
                     for group in steps.optimizer.param_groups:
                         group["lr"] = recipe.lr_of(bisect_right(ends, now.step) + 1)
-                    pictures, regions = next(draws)
-                    found = steps(pictures, regions).tolist()  # the one wait for the device
+                    images, regions = next(draws)
+                    found = steps(images, regions).tolist()  # the one wait for the device
                     numbers = dict(zip(steps.terms, found, strict=True))
                     if wrong(numbers) is None:
                         left_out = 0
@@ -378,8 +378,8 @@ def train(
                         saved = time.monotonic()
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            mend = "make room, then repeat the command" if full else "mend that, then repeat the command"
-            raise RunError(error.strerror or str(error), where=error.filename or folder, mend=mend) from None
+            hint = "make room, then repeat the command" if full else "hint that, then repeat the command"
+            raise RunError(error.strerror or str(error), where=error.filename or folder, hint=hint) from None
         finally:
             with suppress(OSError):
                 board.close()
@@ -430,9 +430,9 @@ def _everything_kept(
 
 
 def _drawn(stage: Stage, steps: Steps, sampler: Sampler, step: int) -> tuple[np.ndarray, list[Tensor] | None]:
-    """A step's pictures, and their regions where they are read ahead."""
-    pictures = sampler(step)
-    return pictures, steps.read(pictures, (stage.seed, step))
+    """A step's images, and their regions where they are read ahead."""
+    images = sampler(step)
+    return images, steps.read(images, (stage.seed, step))
 
 
 def _averaged(stage: Stage) -> AveragedModel | None:
@@ -442,15 +442,15 @@ def _averaged(stage: Stage) -> AveragedModel | None:
 
 
 def _everything(stage: Stage, fabric: Fabric) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every training picture's prepared regions and label, in batches."""
+    """Every training image's prepared regions and label, in batches."""
     for positions in batches(len(stage.labels)):
         regions = stage.features.batch(positions).to(next(stage.method.parameters()).dtype)
         yield regions, torch.as_tensor(stage.labels[positions], device=fabric.device)
 
 
-def _broken(stage: Stage, pictures: np.ndarray) -> list[str]:
-    """Names of those of some pictures whose features are not finite."""
-    runs = [pictures[rows] for rows in batches(len(pictures))]
+def _broken(stage: Stage, images: np.ndarray) -> list[str]:
+    """Names of those of some images whose features are not finite."""
+    runs = [images[rows] for rows in batches(len(images))]
     return [stage.name_of(run[i]) for run in runs for i in not_finite(stage.features.batch(run))]
 
 
@@ -507,15 +507,15 @@ def _answer(method: Method, regions: Tensor, classes: ClassSpace, fabric: Fabric
 def decide(
     method: Method, features: Features, labels: np.ndarray, classes: ClassSpace, fabric: Fabric, batch_size: int = 64
 ) -> Decisions:
-    """Score pictures in batches, and classes in blocks, and keep what the metrics need.
+    """Score images in batches, and classes in blocks, and keep what the metrics need.
 
     Args:
         method: put into evaluation mode.
-        features: of the pictures.
+        features: of the images.
         labels: ``(n,)`` positions in ``classes``.
         classes: on the method's device.
         fabric: for its precision.
-        batch_size: pictures at once.
+        batch_size: images at once.
     """
     seen = classes.seen.cpu().numpy()
     method.eval()
@@ -535,8 +535,8 @@ def decide(
     top_seen, top_unseen = rows_of_all(torch.cat(top, dim=1).cpu().double().T.contiguous(), rows, len(labels)).numpy().T
     unclear = np.flatnonzero(np.isnan(top_seen) | np.isnan(top_unseen))
     if len(unclear):
-        problem = f"class scores of {len(unclear)} of {len(labels)} pictures are not numbers"
-        raise DivergedError(problem, where=method.name, mend="--precision 32-true, or features made again")
+        problem = f"class scores of {len(unclear)} of {len(labels)} images are not numbers"
+        raise DivergedError(problem, where=method.name, hint="--precision 32-true, or features made again")
     return Decisions(labels, best_seen, best_unseen, top_seen - top_unseen, ~seen[labels])
 
 

@@ -16,22 +16,22 @@ class Run:
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         if not (self.folder / "config.json").is_file():
-            raise RunError("not a run folder", where=self.folder, mend="give a folder that `unseen train` wrote")
+            raise RunError("not a run folder", where=self.folder, hint="give a folder that `unseen train` wrote")
         where = self.folder / "config.json"
         self.config = RunConfig.from_json(read_json(where, RunError, "train again"), where)
 
     @property
     def results(self) -> dict[str, Any]:
         """The measured numbers; raises :class:`RunError` while there are none."""
-        mend = "the run is unfinished; repeat its command"
-        found: dict[str, Any] = read_json(self.folder / "results.json", RunError, mend)
+        hint = "the run is unfinished; repeat its command"
+        found: dict[str, Any] = read_json(self.folder / "results.json", RunError, hint)
         return found
 
     @property
     def validation(self) -> dict[str, Any]:
         """What the validation stage alone measured; raises :class:`RunError` while there is nothing."""
-        mend = "the validation stage is unfinished; repeat its command"
-        found: dict[str, Any] = read_json(self.folder / "validation.json", RunError, mend)
+        hint = "the validation stage is unfinished; repeat its command"
+        found: dict[str, Any] = read_json(self.folder / "validation.json", RunError, hint)
         return found
 
     @property

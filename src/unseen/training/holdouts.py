@@ -1,6 +1,6 @@
-"""How well unseen classes will be named where nobody has a picture of one: the whole procedure with classes set aside.
+"""How well unseen classes will be named where nobody has an image of one: the whole procedure with classes set aside.
 
-Some seen classes play the unseen ones. Without their pictures the model is chosen, calibrated and trained just as the
+Some seen classes play the unseen ones. Without their images the model is chosen, calibrated and trained just as the
 real one, and then tested on them once. So nothing that the numbers are of was used to choose anything. Ours.
 """
 
@@ -24,24 +24,24 @@ LEAST = 8
 
 
 def needs_rehearsal(dataset: Dataset) -> bool:
-    """Whether no unseen class has test pictures, and there are classes enough to set some aside."""
+    """Whether no unseen class has test images, and there are classes enough to set some aside."""
     return not len(dataset.indices("test_unseen")) and int(dataset.table.seen.sum()) >= LEAST
 
 
 def rehearsal_dataset(dataset: Dataset, draw: int = 0) -> Dataset:
-    """The seen classes alone, some of them set aside as if unseen, with all their pictures as test pictures.
+    """The seen classes alone, some of them set aside as if unseen, with all their images as test images.
 
     As many are set aside as there are unseen classes, but at least two and at most a quarter of the seen ones.
 
     Args:
-        dataset: without pictures of unseen classes.
+        dataset: without images of unseen classes.
         draw: number of the draw.
 
     Raises:
-        DataError: it has pictures of unseen classes, or too few seen ones.
+        DataError: it has images of unseen classes, or too few seen ones.
     """
     if not needs_rehearsal(dataset):
-        raise DataError("unseen classes can be tested as they are", where=dataset.name, mend="no rehearsal is needed")
+        raise DataError("unseen classes can be tested as they are", where=dataset.name, hint="no rehearsal is needed")
     seen = np.flatnonzero(dataset.table.seen)
     count = max(2, min(int((~dataset.table.seen).sum()), len(seen) // 4))
     aside = np.random.default_rng([draw, len(seen)]).permutation(seen)[:count]
@@ -94,7 +94,7 @@ def rehearsal_summary(found: Sequence[tuple[Dataset, Result]]) -> dict[str, Any]
         draws.append(
             {
                 "classes": [dataset.table.names[c] for c in np.flatnonzero(~dataset.table.seen)],
-                "pictures": int(result.gzsl.is_unseen.sum()),
+                "images": int(result.gzsl.is_unseen.sum()),
                 "metrics": numbers,
                 "calibration": result.calibration,
             }

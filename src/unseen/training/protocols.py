@@ -1,4 +1,4 @@
-"""Protocols: who may look at the test pictures, and when.
+"""Protocols: who may look at the test images, and when.
 
 ``honest``: epoch or hyper-parameters, the calibration offset gamma and the softmax temperature are chosen on validation
 classes taken from the seen classes; then one training on all seen classes, tested once. One model for every number.
@@ -28,7 +28,7 @@ from torch import Tensor
 from unseen.backbones.backbone import Backbone
 from unseen.backbones.towers import TextTower
 from unseen.data.dataset import Dataset, Partition, digest, final_partition, validation_partition
-from unseen.data.images import PictureSource, PictureStore
+from unseen.data.images import ImageSource, ImageStore
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.evaluation.calibration import Answers
 from unseen.evaluation.metrics import Decisions, SeenUnseenCurve, evaluate
@@ -75,7 +75,7 @@ class Ingredients:
 
     Args:
         dataset: the data.
-        store: regions of all its pictures, or for methods trained end to end the pictures.
+        store: regions of all its images, or for methods trained end to end the images.
         vectors: ``(K, D)`` attribute vectors.
         method: its name.
         settings: its settings.
@@ -90,7 +90,7 @@ class Ingredients:
     """
 
     dataset: Dataset
-    store: RegionStore | PictureStore
+    store: RegionStore | ImageStore
     vectors: np.ndarray
     method: str
     settings: Settings
@@ -104,7 +104,7 @@ class Ingredients:
     graph: bool = False
 
     def partition(self, stage: str) -> Partition:
-        """The pictures and classes of ``validation`` or ``final``."""
+        """The images and classes of ``validation`` or ``final``."""
         if stage == "validation":
             return validation_partition(self.dataset, self.split_seed)
         return final_partition(self.dataset)
@@ -115,12 +115,12 @@ class Result:
     """One seed under one protocol.
 
     Args:
-        t1, gzsl: decisions on the test pictures of the models that T1 and U/S/H come from (in ``honest`` the same).
+        t1, gzsl: decisions on the test images of the models that T1 and U/S/H come from (in ``honest`` the same).
         gamma: calibration offset of U, S and H.
         chosen: what was picked and how (epoch or hyper-parameters, validation metrics).
-        temperature: of the class scores' softmax, fitted on validation pictures; ``None`` where nothing was fitted.
+        temperature: of the class scores' softmax, fitted on validation images; ``None`` where nothing was fitted.
         calibration: in JSON form: temperature, gamma, the confidence below which an answer counts as unknown, and how
-            they do on the ``validation`` and ``test`` pictures (:meth:`Answers.summary`); ``None`` likewise.
+            they do on the ``validation`` and ``test`` images (:meth:`Answers.summary`); ``None`` likewise.
     """
 
     t1: Decisions
@@ -152,24 +152,22 @@ class Stagehand:
         self.identity = digest(parts.store.fingerprint, partition.fingerprint(parts.dataset))
         self.seen = partition.seen
 
-    def features(self, pictures: np.ndarray, budget_bytes: int | None = None) -> Features:
-        """Prepared regions of some pictures of the dataset, or the pictures, as the method is given them.
+    def features(self, images: np.ndarray, budget_bytes: int | None = None) -> Features:
+        """Prepared regions of some images of the dataset, or the images, as the method is given them.
 
         Args:
-            pictures: positions in the dataset.
-            budget_bytes: of regions, instead of the ingredients'; pictures are kept by their store.
+            images: positions in the dataset.
+            budget_bytes: of regions, instead of the ingredients'; images are kept by their store.
         """
         parts, device = self.parts, self.fabric.device
-        if isinstance(parts.store, PictureStore):
+        if isinstance(parts.store, ImageStore):
             recipe = parts.recipe
             assert isinstance(recipe, EndToEndRecipe)
             dtype = weight_dtype(parts.precision)
-            return PictureSource(
-                parts.store, pictures, device=device, dtype=dtype, resize=recipe.resize, flip=recipe.flip
-            )
+            return ImageSource(parts.store, images, device=device, dtype=dtype, resize=recipe.resize, flip=recipe.flip)
         return RegionSource(
             parts.store,
-            pictures,
+            images,
             device=device,
             dtype=PRECISIONS[parts.precision],
             prepare=find_method(parts.method).prepare,
@@ -178,20 +176,20 @@ class Stagehand:
 
     @cached_property
     def train(self) -> Features:
-        """Of the training pictures."""
+        """Of the training images."""
         return self.features(self.partition.train)
 
     @cached_property
     def test(self) -> Features:
-        """Of the held-out pictures."""
+        """Of the held-out images."""
         return self.features(self.held_out)
 
     def decide(self, method: Method) -> Decisions:
-        """Decisions on the held-out pictures."""
+        """Decisions on the held-out images."""
         return decide(method, self.test, self.test_labels, self.classes, self.fabric)
 
     def scores(self, method: Method) -> Tensor:
-        """``(M, N)`` class scores of the held-out pictures, for fitting the temperature."""
+        """``(M, N)`` class scores of the held-out images, for fitting the temperature."""
         with torch.inference_mode():
             mine, rows = own_batches(len(self.test_labels))
             regions = ahead(self.test.batch, mine, self.test)
@@ -200,7 +198,7 @@ class Stagehand:
         return rows_of_all(scores, rows, len(self.test_labels))
 
     def answers(self, method: Method, gamma: float, temperature: float) -> Answers:
-        """Answers on the held-out pictures, a batch at a time."""
+        """Answers on the held-out images, a batch at a time."""
         mine, rows = own_batches(len(self.test_labels))
         parts = [
             Answers.from_scores(np.zeros((0, len(self.seen))), self.test_labels[:0], self.seen, gamma, temperature)
@@ -216,9 +214,9 @@ class Stagehand:
 
 
 def fit_temperature(scores: Tensor, labels: np.ndarray, seen: np.ndarray, gamma: float) -> float:
-    """The temperature of least cross-entropy of softmax((S - gamma seen) / T) on held-out pictures.
+    """The temperature of least cross-entropy of softmax((S - gamma seen) / T) on held-out images.
 
-    A log-normal prior around the scores' own spread, worth one picture, keeps it finite where a few pictures are all
+    A log-normal prior around the scores' own spread, worth one image, keeps it finite where a few images are all
     named right.
     """
     shifted = scores - gamma * torch.from_numpy(seen.copy()).double()
@@ -248,7 +246,7 @@ class Choice:
 
     Args:
         pick: ``{"epoch": e}``, or the hyper-parameters of a closed form.
-        metrics: of that pick on the validation pictures.
+        metrics: of that pick on the validation images.
         temperature: fitted on them.
         decisions: on them.
         answers: on them.
@@ -262,7 +260,7 @@ class Choice:
 
     @property
     def gamma(self) -> float:
-        """The calibration offset of the best H on the validation pictures."""
+        """The calibration offset of the best H on the validation images."""
         return float(self.metrics["best_gamma"])
 
 
@@ -280,7 +278,7 @@ def run_seeds(
     time. ``folder/seed-N/PROTOCOL.safetensors`` holds the weights.
 
     Raises:
-        DataError: a protocol has no held-out pictures of seen or unseen classes to choose by.
+        DataError: a protocol has no held-out images of seen or unseen classes to choose by.
     """
     for protocol in protocols:
         _check_held_out(parts, protocol)
@@ -303,12 +301,12 @@ def run_seeds(
 def validate_seeds(
     parts: Ingredients, seeds: Sequence[int], folder: Path, fabric: Fabric, report: Report = silent
 ) -> dict[int, Choice]:
-    """The validation stage of every seed alone: what ``honest`` would choose, without a look at a test picture.
+    """The validation stage of every seed alone: what ``honest`` would choose, without a look at a test image.
 
     :func:`run_seeds` in the same folder goes on from there.
 
     Raises:
-        DataError: no held-out pictures of seen or unseen classes to choose by.
+        DataError: no held-out images of seen or unseen classes to choose by.
     """
     _check_held_out(parts, "honest")
     choose = _choose_candidate if find_method(parts.method).closed_form else _choose_epoch
@@ -317,20 +315,20 @@ def validate_seeds(
 
 
 def decisions_path(folder: Path, seed: int | str, protocol: str, metric: str) -> Path:
-    """The file of one seed's decisions: on the test pictures by the model that T1 or (``H``) U, S and H come from."""
+    """The file of one seed's decisions: on the test images by the model that T1 or (``H``) U, S and H come from."""
     return folder / f"seed-{seed}" / f"{protocol}-{metric}.npz"
 
 
 def _check_held_out(parts: Ingredients, protocol: str) -> None:
-    stage, mend = {
+    stage, hint = {
         "paper": ("final", "use the honest protocol"),
-        "honest": ("validation", "give every class 2 or more pictures"),
+        "honest": ("validation", "give every class 2 or more images"),
     }[protocol]
     chooser = parts.partition(stage)
-    for kind, pictures in (("seen", chooser.test_seen), ("unseen", chooser.test_unseen)):
-        if not len(pictures):
-            problem = f"the {protocol} protocol has no held-out pictures of {kind} classes to choose by"
-            raise DataError(problem, where=parts.dataset.name, mend=mend)
+    for kind, images in (("seen", chooser.test_seen), ("unseen", chooser.test_unseen)):
+        if not len(images):
+            problem = f"the {protocol} protocol has no held-out images of {kind} classes to choose by"
+            raise DataError(problem, where=parts.dataset.name, hint=hint)
 
 
 def _best(records: Records, criterion: str) -> dict[str, Any]:
@@ -383,12 +381,12 @@ def _kept_by(stage: Path) -> Iterator[None]:
     try:
         yield
     except RunError as error:
-        mend = f"delete {stage} and repeat the command, which does that stage again"
-        raise RunError(error.problem, where=error.where, mend=mend) from None
+        hint = f"delete {stage} and repeat the command, which does that stage again"
+        raise RunError(error.problem, where=error.where, hint=hint) from None
 
 
 def _choose_epoch(parts: Ingredients, seed: int, folder: Path, hand: Stagehand, report: Report) -> Choice:
-    """Train on the training classes, testing every epoch on the validation pictures."""
+    """Train on the training classes, testing every epoch on the validation images."""
     assert parts.recipe is not None
     criterion, best_weights = _criterion(parts.select), folder / "validation" / "weights.safetensors"
 
@@ -475,12 +473,12 @@ def _fitted(parts: Ingredients, seed: int, hand: Stagehand) -> ClosedFormMethod:
     try:
         method.fit(everything, torch.as_tensor(hand.train_labels, device=hand.fabric.device), hand.classes)
     except torch.linalg.LinAlgError as error:
-        raise DivergedError(f"no solution ({error})", where=parts.method, mend="--precision 64-true") from None
+        raise DivergedError(f"no solution ({error})", where=parts.method, hint="--precision 64-true") from None
     return method
 
 
 def _sweep(method: ClosedFormMethod, hand: Stagehand, task: str, report: Report) -> list[tuple[dict[str, Any], Any]]:
-    """Every hyper-parameter candidate with its metrics on the held-out pictures; those without a solution apart."""
+    """Every hyper-parameter candidate with its metrics on the held-out images; those without a solution apart."""
     grid = method.grid()
     swept = []
     for i, candidate in enumerate(grid):
@@ -490,12 +488,12 @@ def _sweep(method: ClosedFormMethod, hand: Stagehand, task: str, report: Report)
         report(task, i + 1, len(grid))
     if not swept:
         problem = f"none of {len(grid)} hyper-parameter candidates has a finite solution"
-        raise DivergedError(problem, where=method.name, mend="--precision 64-true, or check the features")
+        raise DivergedError(problem, where=method.name, hint="--precision 64-true, or check the features")
     return swept
 
 
 def _choose_candidate(parts: Ingredients, seed: int, folder: Path, hand: Stagehand, report: Report) -> Choice:
-    """Solve on the training classes for every candidate, testing each on the validation pictures."""
+    """Solve on the training classes for every candidate, testing each on the validation images."""
     method, criterion = _fitted(parts, seed, hand), _criterion(parts.select)
     swept = _sweep(method, hand, f"seed {seed}: validation", report)
     candidate, metrics = max(swept, key=lambda pair: pair[1][criterion])
@@ -544,7 +542,7 @@ def _honest(
 
 
 def _studied(parts: Ingredients, choice: Choice, method: Method, hand: Stagehand, folder: Path) -> dict[str, Any]:
-    """What validation chose for confidences and how it does on the test pictures; keeps the references.
+    """What validation chose for confidences and how it does on the test images; keeps the references.
 
     Both are made once for a model.
     """
@@ -570,13 +568,13 @@ def _studied(parts: Ingredients, choice: Choice, method: Method, hand: Stagehand
 
 
 def _keep_references(parts: Ingredients, method: Method, hand: Stagehand, weights: Path) -> None:
-    """Attribute scores of the training pictures, beside the weights that ``method`` holds."""
-    pictures, dataset, dtype = hand.partition.train, parts.dataset, weight_dtype(parts.precision)
+    """Attribute scores of the training images, beside the weights that ``method`` holds."""
+    images, dataset, dtype = hand.partition.train, parts.dataset, weight_dtype(parts.precision)
     found = make_references(
         method.eval(),
-        (hand.train.batch(positions).to(dtype) for positions in batches(len(pictures))),
-        dataset.labels[pictures],
-        [dataset.files[i] for i in pictures],
+        (hand.train.batch(positions).to(dtype) for positions in batches(len(images))),
+        dataset.labels[images],
+        [dataset.files[i] for i in images],
         dataset.table,
     )
     found.save(references_beside(weights))

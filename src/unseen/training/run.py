@@ -27,7 +27,7 @@ from unseen.classes.changes import table_digests
 from unseen.classes.table import ClassTable, write_attributes
 from unseen.data.catalogue import FIELDGUIDE, cache_folder, load_dataset
 from unseen.data.dataset import Dataset, validation_partition
-from unseen.data.images import PictureStore
+from unseen.data.images import ImageStore
 from unseen.data.importing import imported_store
 from unseen.errors import RunError, UnseenError
 from unseen.evaluation.metrics import Interval, bootstrap, evaluate, per_class_accuracy
@@ -65,7 +65,7 @@ PATIENCE = 5.0
 def default_backbone(dataset: str, device: str = "cuda") -> BackboneSpec:
     """The backbone where none is named: fieldguide's own on fieldguide, else ImageNet's ResNet-101 at 448 px.
 
-    On a CPU it is ResNet-50 at 320 px instead, with a quarter of the operations a picture.
+    On a CPU it is ResNet-50 at 320 px instead, with a quarter of the operations an image.
     """
     if dataset == FIELDGUIDE:
         from unseen.fieldguide import BACKBONE
@@ -92,7 +92,7 @@ def resolve_settings(config: RunConfig, dataset: str) -> tuple[str, Settings, Re
     name, preset = find_preset(find_method(config.method), dataset, config.preset)
     settings = type(preset.settings).from_strings(preset.settings, dict(config.settings))
     if preset.recipe is None and config.recipe:
-        raise UnseenError(f"{config.method} is solved in closed form", mend="leave out epochs and recipe")
+        raise UnseenError(f"{config.method} is solved in closed form", hint="leave out epochs and recipe")
     recipe = None if preset.recipe is None else change_recipe(preset.recipe, dict(config.recipe))
     return name, settings, recipe
 
@@ -114,9 +114,9 @@ class Plan:
         """Resolve a configuration; everything that can be wrong with it is found here, before any long work."""
         method = find_method(config.method)
         if method.reads_text and config.backbone.tower is None:
-            problem = f"no text tower, which {config.method} compares pictures with"
-            mend = "--backbone hf:MODEL, such as hf:google/siglip-base-patch16-224"
-            raise UnseenError(problem, where=f"backbone {config.backbone.name}", mend=mend)
+            problem = f"no text tower, which {config.method} compares images with"
+            hint = "--backbone hf:MODEL, such as hf:google/siglip-base-patch16-224"
+            raise UnseenError(problem, where=f"backbone {config.backbone.name}", hint=hint)
         config.backbone.fingerprint()  # the weights are there
         dataset = load_dataset(config.dataset, cache=cache, report=report)
         name, settings, recipe = resolve_settings(config, dataset.name)
@@ -131,10 +131,10 @@ class Plan:
         report: Report = silent,
         budget_bytes: int | None = None,
         folder: Path | None = None,
-    ) -> RegionStore | PictureStore:
-        """The region store of all pictures of the dataset; for a method trained end to end the pictures themselves.
+    ) -> RegionStore | ImageStore:
+        """The region store of all images of the dataset; for a method trained end to end the images themselves.
 
-        Regions are reduced by what a run's ``folder`` has kept; without one, axes are fitted on the training pictures
+        Regions are reduced by what a run's ``folder`` has kept; without one, axes are fitted on the training images
         of the validation stage, which no protocol tests on.
         """
         cache = cache / "regions"
@@ -153,7 +153,7 @@ class Plan:
         names, note = self.dataset.files, ""
         if find_method(self.config.method).end_to_end:
             workers = chosen_workers(workers, torch.device(device))
-            return PictureStore(
+            return ImageStore(
                 self.dataset.paths(), backbone, cache, names=names, workers=workers, budget_bytes=budget_bytes
             )
 
@@ -164,7 +164,7 @@ class Plan:
             nonlocal note
             if plan.todo:
                 note = f"({plan})"
-                tell(plan.pictures - plan.todo, plan.pictures)
+                tell(plan.images - plan.todo, plan.images)
 
         return (extract_reduced if reducing else extract)(
             self.dataset.paths(),
@@ -179,7 +179,7 @@ class Plan:
             **reducing,
         )
 
-    def ingredients(self, store: RegionStore | PictureStore, folder: Path) -> Ingredients:
+    def ingredients(self, store: RegionStore | ImageStore, folder: Path) -> Ingredients:
         """What every seed's training shares; texts that the run's folder has vectors of are not embedded again."""
         config, tower = self.config, None
         if find_method(config.method).reads_text and config.backbone.tower is not None:
@@ -222,7 +222,7 @@ def earlier_config(folder: Path, config: RunConfig) -> RunConfig | None:
         raise RunError(
             f"holds a run with other {changed[0]} ({there} there, {asked} asked)",
             where=folder,
-            mend="choose another --output, or delete it",
+            hint="choose another --output, or delete it",
         )
     return existing
 
@@ -248,12 +248,12 @@ def fit(
             protocol is added too, but trains on all seen classes again.
         cache: see :func:`unseen.data.catalogue.cache_folder`.
         device: see :func:`unseen.training.engine.make_fabric`.
-        workers: processes that read pictures (threads where they are read in training).
+        workers: processes that read images (threads where they are read in training).
         report: progress.
         on_plan: told what is going to be done, once everything has been checked.
-        validation_only: do the validation stage of every seed and write ``validation.json``; no test picture is looked
+        validation_only: do the validation stage of every seed and write ``validation.json``; no test image is looked
             at. A later call without it goes on from there.
-        budget_bytes: how much regions (or pictures) may be kept in memory, on a GPU in its own; ``None`` is half of
+        budget_bytes: how much regions (or images) may be kept in memory, on a GPU in its own; ``None`` is half of
             what is free. The numbers do not depend on it.
         graph: launch each step of a training as one CUDA graph.
 
@@ -271,7 +271,7 @@ def fit(
     if graph:
         check_graph_device(fabric)
         if plan.recipe is None:
-            raise UnseenError("a closed form takes no steps", where="--graph", mend="leave it out")
+            raise UnseenError("a closed form takes no steps", where="--graph", hint="leave it out")
     existing = earlier_config(folder, config)
     if existing is not None:
         wanted = {*existing.protocols, *config.protocols}
@@ -279,18 +279,18 @@ def fit(
         config = replace(config, seeds=(*existing.seeds, *(s for s in config.seeds if s not in existing.seeds)))
         plan = replace(plan, config=config)
     elif folder.is_dir() and any(not (file.name == ".lock" or is_left_over(file)) for file in folder.iterdir()):
-        raise RunError("the folder is not empty and holds no run", where=folder, mend="choose another --output")
+        raise RunError("the folder is not empty and holds no run", where=folder, hint="choose another --output")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"cannot be made ({error.strerror})", where=folder, mend="choose another --output") from None
+        raise RunError(f"cannot be made ({error.strerror})", where=folder, hint="choose another --output") from None
     if on_plan is not None and is_first():
         on_plan(plan)
     lock = FileLock(folder / ".lock")
     try:
         held = lock.acquire(timeout=PATIENCE)
     except Timeout:
-        raise RunError("another process is working on this run", where=folder, mend="wait for it") from None
+        raise RunError("another process is working on this run", where=folder, hint="wait for it") from None
     with held:
         started = time.monotonic()
         own = folder if _same_data(folder, plan.dataset) else None
@@ -330,7 +330,7 @@ def fit(
 
 
 def _same_data(folder: Path, dataset: Dataset) -> bool:
-    """Whether a run's folder is of these pictures, classes and splits."""
+    """Whether a run's folder is of these images, classes and splits."""
     with suppress(RunError, KeyError):
         return bool(Run(folder).manifest["data"]["fingerprint"] == dataset.fingerprint)
     return False
@@ -348,12 +348,12 @@ def reopen(
 
     Raises:
         RunError: the dataset is no longer the one of the training.
-        UnseenError: pictures or weights are gone.
+        UnseenError: images or weights are gone.
     """
     cache, fabric = cache_folder(cache), make_fabric(device, run.config.precision)
     plan = Plan.of(run.config, cache, report)
     if plan.dataset.fingerprint != run.manifest["data"]["fingerprint"]:
-        raise RunError("the dataset has changed since the training", where=run.folder, mend="train again")
+        raise RunError("the dataset has changed since the training", where=run.folder, hint="train again")
     return plan.ingredients(
         plan.extract(cache, str(fabric.device), workers, report, folder=run.folder), run.folder
     ), fabric
@@ -383,7 +383,7 @@ def evaluate_run(
     """
     results, chosen = run.results, protocol or run.protocol
     if chosen not in results["protocols"]:
-        raise RunError(f'no "{chosen}" protocol', where=run.folder, mend=f"it has {' and '.join(results['protocols'])}")
+        raise RunError(f'no "{chosen}" protocol', where=run.folder, hint=f"it has {' and '.join(results['protocols'])}")
     ingredients, fabric = reopen(run, device=device, cache=cache, workers=workers, report=report)
     final = Stagehand(ingredients, "final", fabric)
     seeds, values = {}, []
@@ -438,7 +438,7 @@ def _measured(config: RunConfig, per_seed: dict[int, Result], seen: np.ndarray) 
 
 
 def _validation_summary(plan: Plan, folder: Path, choices: dict[int, Choice], seen: np.ndarray) -> dict[str, Any]:
-    """As one protocol's summary, on the validation pictures, at each seed's choice; its decisions are kept."""
+    """As one protocol's summary, on the validation images, at each seed's choice; its decisions are kept."""
     per_seed = {}
     for seed, choice in choices.items():
         save_decisions(decisions_path(folder, seed, "validation", "H"), choice.decisions)
@@ -472,7 +472,7 @@ def _per_class(table: ClassTable, values: list[Result]) -> list[dict[str, Any]]:
         {
             "class": table.names[c],
             "seen": bool(table.seen[c]),
-            "pictures": int(counts[c]),
+            "images": int(counts[c]),
             "among_all": number(float(np.mean([g[c] for g in gzsl]))),
             "among_unseen": number(float(np.mean([z[c] for z in czsl]))),
         }
@@ -494,9 +494,7 @@ def _confusions(table: ClassTable, values: list[Result], most: int = 20) -> list
     ]
 
 
-def _manifest(
-    plan: Plan, store: RegionStore | PictureStore, parts: Ingredients, device: torch.device
-) -> dict[str, Any]:
+def _manifest(plan: Plan, store: RegionStore | ImageStore, parts: Ingredients, device: torch.device) -> dict[str, Any]:
     """What the numbers depend on and were made with."""
     import lightning_fabric
     import timm

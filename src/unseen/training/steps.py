@@ -28,10 +28,10 @@ WARM_UP = 3
 
 
 class Features(Protocol):
-    """Prepared regions of some pictures, by position."""
+    """Prepared regions of some images, by position."""
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Number of images."""
 
     def batch(self, positions: Any) -> Tensor:
         """``(B, R', C)`` on the training device; positions are an array, or on that device if features are there."""
@@ -42,7 +42,7 @@ class AugmentedFeatures(Features, Protocol):
     """What is trained on in a form drawn anew for every step."""
 
     def augmented(self, positions: Any, key: tuple[int, ...]) -> Tensor:
-        """As ``batch``, drawn; a pure function of picture and key, which is the training's seed and step."""
+        """As ``batch``, drawn; a pure function of image and key, which is the training's seed and step."""
 
 
 def read_ahead(features: Features) -> bool:
@@ -117,10 +117,10 @@ class Steps:
     Args:
         method: in training mode.
         optimizer: over its parameters; ``capturable`` where ``graph`` is asked for.
-        features: of the training pictures, on the device unless they are :func:`read_ahead`.
+        features: of the training images, on the device unless they are :func:`read_ahead`.
         labels: ``(n,)`` their positions in ``classes``.
         classes: on the device.
-        size: pictures a step.
+        size: images a step.
         accumulate: micro-batches a step.
         fabric: device and precision.
         graph: replay a CUDA graph; see :func:`check_graph`.
@@ -146,34 +146,34 @@ class Steps:
         self._method, self._features, self._fabric = method, features, fabric
         self._trained = [p for p in method.parameters() if p.requires_grad]
         self._labels = torch.as_tensor(labels, device=fabric.device)
-        self._pictures = torch.zeros(size, dtype=torch.int64, device=fabric.device)
+        self._images = torch.zeros(size, dtype=torch.int64, device=fabric.device)
         edges = np.cumsum([0, *map(len, np.array_split(np.arange(size), min(accumulate, size)))]).tolist()
         self._pieces = [slice(start, stop) for start, stop in pairwise(edges)]
         self._graph = Graph(self._gathered, fabric.device) if graph else None
         self.terms: tuple[str, ...] = ()
 
     def own(self, piece: slice) -> slice:
-        """The pictures of a micro-batch that this process computes."""
+        """The images of a micro-batch that this process computes."""
         rows = part(piece.stop - piece.start)
         return slice(piece.start + rows.start, piece.start + rows.stop)
 
-    def read(self, pictures: np.ndarray, key: tuple[int, ...]) -> list[Tensor] | None:
+    def read(self, images: np.ndarray, key: tuple[int, ...]) -> list[Tensor] | None:
         """Regions of a step's micro-batches where they are :func:`read_ahead`, else ``None``."""
         features = self._features
         if not read_ahead(features):
             return None
-        own = [pictures[self.own(piece)] for piece in self._pieces]
+        own = [images[self.own(piece)] for piece in self._pieces]
         if isinstance(features, AugmentedFeatures):
             return [features.augmented(mine, key) for mine in own]
         return [features.batch(mine) for mine in own]
 
-    def __call__(self, pictures: np.ndarray, regions: list[Tensor] | None = None) -> Tensor:
-        """A step on the pictures ``(size,)``, of which :meth:`read` may have read the regions.
+    def __call__(self, images: np.ndarray, regions: list[Tensor] | None = None) -> Tensor:
+        """A step on the images ``(size,)``, of which :meth:`read` may have read the regions.
 
         Returns:
             ``(T + 1,)`` on the device, named by :attr:`terms`: loss terms summed over passes, norm of the weights.
         """
-        self._pictures.copy_(torch.from_numpy(pictures))
+        self._images.copy_(torch.from_numpy(images))
         if regions is not None:
             return self._take(regions)
         if self._graph is None:
@@ -181,14 +181,14 @@ class Steps:
         return self._graph(tuple(group["lr"] for group in self.optimizer.param_groups))
 
     def _gathered(self) -> Tensor:
-        return self._take([self._features.batch(self._pictures[self.own(piece)]) for piece in self._pieces])
+        return self._take([self._features.batch(self._images[self.own(piece)]) for piece in self._pieces])
 
     def _take(self, regions: Sequence[Tensor]) -> Tensor:
         """One batch: an optimiser step for each of the method's passes."""
-        count, totals = len(self._pictures), dict[str, Tensor]()
+        count, totals = len(self._images), dict[str, Tensor]()
         for trained in self._method.passes():
             for piece, mine in zip(self._pieces, regions, strict=True):
-                labels, size = self._labels[self._pictures[piece]], piece.stop - piece.start
+                labels, size = self._labels[self._images[piece]], piece.stop - piece.start
                 rows = part(size)
                 own = (rows.start, rows.stop) if processes() > 1 else None
                 terms = self._model(mine, labels, size / count, trained, own)
@@ -264,22 +264,22 @@ def check_graph(method: GradientMethod, features: Features, fabric: Fabric) -> N
         UnseenError: they cannot; the reason.
     """
     check_graph_device(fabric)
-    mend = "leave out --graph"
+    hint = "leave out --graph"
     if not method.static_step:
-        raise UnseenError(f"a step of {method.name} asks the host", where="--graph", mend=mend)
+        raise UnseenError(f"a step of {method.name} asks the host", where="--graph", hint=hint)
     if read_ahead(features):
-        raise UnseenError("the features do not fit on the GPU", where="--graph", mend=f"{mend}, or give more --memory")
+        raise UnseenError("the features do not fit on the GPU", where="--graph", hint=f"{hint}, or give more --memory")
 
 
 def check_graph_device(fabric: Fabric) -> None:
     """What of it is known before any method or feature is; raises as :func:`check_graph`."""
-    mend = "leave out --graph"
+    hint = "leave out --graph"
     if fabric.device.type != "cuda":
-        raise UnseenError(f"needs a CUDA device, and this is {fabric.device.type}", where="--graph", mend=mend)
+        raise UnseenError(f"needs a CUDA device, and this is {fabric.device.type}", where="--graph", hint=hint)
     if processes() > 1:
-        raise UnseenError("is for one process", where="--graph", mend=mend)
+        raise UnseenError("is for one process", where="--graph", hint=hint)
     if getattr(fabric.strategy.precision, "scaler", None) is not None:
-        raise UnseenError("float16 training leaves out steps", where="--graph", mend="--precision bf16-mixed")
+        raise UnseenError("float16 training leaves out steps", where="--graph", hint="--precision bf16-mixed")
 
 
 def non_finite(state: dict[str, Any]) -> str | None:

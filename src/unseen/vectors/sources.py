@@ -1,4 +1,4 @@
-"""Attribute vectors: where a method's picture of an attribute's meaning starts from."""
+"""Attribute vectors: where a method's image of an attribute's meaning starts from."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def attribute_vectors(
         kind = "given" if given is not None else "words" if named else "random"
     if kind == "given":
         if given is None:
-            raise UnseenError("no attribute vectors", mend='add attribute_vectors.npy, or use "words"')
+            raise UnseenError("no attribute vectors", hint='add attribute_vectors.npy, or use "words"')
         return given, f"given vectors ({given.shape[1]}-d)"
     if kind == "words":
         return word_vectors(attributes.names, dim), f"hashed words ({dim}-d)"
@@ -87,7 +87,7 @@ def attribute_vectors(
     if kind.startswith((TEXT, SENTENCE)):
         vectors, label, _ = encoded(attributes.names, kind)
         return vectors, label
-    raise UnseenError(f'unknown attribute vectors "{kind}"', mend=f"one of {', '.join(KINDS)}")
+    raise UnseenError(f'unknown attribute vectors "{kind}"', hint=f"one of {', '.join(KINDS)}")
 
 
 def encoded(names: Sequence[str], source: str) -> tuple[np.ndarray, str, str]:
@@ -148,11 +148,11 @@ def make_vectors(
         UnseenError: no such file or model, or a damaged one.
     """
     if combine not in COMBINE:
-        raise UnseenError(f'cannot combine by "{combine}"', mend=f"one of {', '.join(COMBINE)}")
+        raise UnseenError(f'cannot combine by "{combine}"', hint=f"one of {', '.join(COMBINE)}")
     about: dict[str, Any] = {"attributes": list(names)}
     if source.startswith((TEXT, SENTENCE)):
         if instead:
-            raise UnseenError("other words are for files of word vectors", mend="rename the attributes instead")
+            raise UnseenError("other words are for files of word vectors", hint="rename the attributes instead")
         values, label, digest = encoded(names, source)
         return MadeVectors(values, about | {"source": source, "sha256": digest, "label": label}, {}, [])
     words = [[part for word in attribute_words(n) for part in (instead or {}).get(word, word).split()] for n in names]
@@ -212,7 +212,7 @@ def read_names(path: Path) -> tuple[str, ...]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
-        raise DataError(f"byte {error.start} is not UTF-8", where=path, mend="save it as UTF-8") from None
+        raise DataError(f"byte {error.start} is not UTF-8", where=path, hint="save it as UTF-8") from None
     numbered = [(row, line) for row, line in enumerate(lines, 1) if line]
     if numbered and all(re.match(r"\d+[\s,.]+\S", line) for _, line in numbered):
         numbered = [(row, re.sub(r"^\d+[\s,.]+", "", line)) for row, line in numbered]
@@ -220,10 +220,10 @@ def read_names(path: Path) -> tuple[str, ...]:
     for row, name in numbered:
         if first.setdefault(name, row) != row:
             raise DataError(
-                f'"{name}" stands in line {first[name]} already', where=f"{path}, line {row}", mend="keep one"
+                f'"{name}" stands in line {first[name]} already', where=f"{path}, line {row}", hint="keep one"
             )
     if not first:
-        raise DataError("no attribute names", where=path, mend="write one a line")
+        raise DataError("no attribute names", where=path, hint="write one a line")
     return tuple(first)
 
 

@@ -126,7 +126,7 @@ def test_one_unit(rows, same):
         (["3", "4", "5 mm", "1"], 4, '"5 mm": the others have no unit — use one unit'),
     ],
 )  # fmt: skip
-def test_a_wrong_cell_names_row_column_and_mend(cells, row, text):
+def test_a_wrong_cell_names_row_column_and_hint(cells, row, text):
     found = read({"x": cells, "word": ["red", "blue", "red", "blue"]})
     assert str(found.errors[0]).startswith(f'classes.csv, row {row}, column "x": {text}')
     assert len(found.errors) == 1

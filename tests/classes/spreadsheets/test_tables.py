@@ -32,7 +32,7 @@ def refused(path, text, **options):
         read_table(path, ["class"], **options)
     message = str(caught.value)
     assert text in message, message
-    assert caught.value.mend
+    assert caught.value.hint
     assert "\n" not in message
 
 

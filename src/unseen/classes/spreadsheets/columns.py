@@ -82,7 +82,7 @@ ENDS = {"yes/no": ("no", "yes"), "marks": ("no", "yes")} | dict.fromkeys(
 )
 """The two attributes of a column, the lower first."""
 KINDS = ("as is", "yes/no", "marks", "share", "percent", "scale", "number", "categories", "ignored")
-SCALE_MEND = "low<medium<high, yes/no, percent, share, number, 0..50, categories, as is, or ignore"
+SCALE_HINT = "low<medium<high, yes/no, percent, share, number, 0..50, categories, as is, or ignore"
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _MEASURE = re.compile(
@@ -94,10 +94,10 @@ _ENDS = re.compile(rf"({_NUMBER})\.\.({_NUMBER})")
 
 
 class CellError(Exception):
-    """What is wrong with a cell, and how to mend it."""
+    """What is wrong with a cell, and how to fix it."""
 
-    def __init__(self, what: str, mend: str) -> None:
-        self.what, self.mend = what, mend
+    def __init__(self, what: str, hint: str) -> None:
+        self.what, self.hint = what, hint
 
 
 @dataclass(frozen=True)
@@ -231,8 +231,8 @@ class Column:
         word = word if word in words else SYNONYMS.get(word, word)
         if word not in words:
             near = nearest(cell, self.steps)
-            mend = f'did you mean "{near}"?' if near else "one of these words, or blank"
-            raise CellError(f'"{cell}" is none of {" < ".join(self.steps)}', mend)
+            hint = f'did you mean "{near}"?' if near else "one of these words, or blank"
+            raise CellError(f'"{cell}" is none of {" < ".join(self.steps)}', hint)
         return words.index(word) / (len(words) - 1)
 
     def _percent(self, cell: str) -> float:
@@ -251,8 +251,8 @@ class Column:
         for part in _parts(cell):
             if fold(part) not in known:
                 near = nearest(part, self.steps)
-                mend = f'did you mean "{near}"?' if near else f"one of {', '.join(self.steps[:6])}"
-                raise CellError(f'"{part}" is no value of this column', mend)
+                hint = f'did you mean "{near}"?' if near else f"one of {', '.join(self.steps[:6])}"
+                raise CellError(f'"{part}" is no value of this column', hint)
             values[known[fold(part)]] = 1.0
         return values
 
@@ -298,8 +298,8 @@ class Encoding:
                 direct[key] = cell
             else:
                 near = nearest(key, [*own, *self.names])
-                mend = f'did you mean "{near}"?' if near else f"columns are {', '.join(list(own)[:6])}"
-                raise DataError(f'no column "{key}"', mend=mend)
+                hint = f'did you mean "{near}"?' if near else f"columns are {', '.join(list(own)[:6])}"
+                raise DataError(f'no column "{key}"', hint=hint)
         known = False
         values: list[float] = []
         for column in self.columns:
@@ -310,11 +310,11 @@ class Encoding:
             try:
                 found = column.read(as_text(cell))
             except CellError as error:
-                raise DataError(error.what, where=where, mend=error.mend) from None
+                raise DataError(error.what, where=where, hint=error.hint) from None
             named = {a: _plain(as_text(direct[a])) for a in column.attributes if a in direct}
             for attribute, value in named.items():
                 if not np.isfinite(value):
-                    raise DataError("not a finite number", where=f'attribute "{attribute}"', mend="write a number")
+                    raise DataError("not a finite number", where=f'attribute "{attribute}"', hint="write a number")
             if named:
                 given_one = next(iter(named.values()))
                 rest = found or ([1 - given_one] * 2 if column.ends else [0.0] * len(column.attributes))
@@ -322,7 +322,7 @@ class Encoding:
             known |= bool(found) and (column.kind != "marks" or as_text(cell) != "" or bool(named))
             values += found if found is not None else column.fill
         if not known:
-            raise DataError("nothing is known of the class", mend="give it at least one attribute")
+            raise DataError("nothing is known of the class", hint="give it at least one attribute")
         return np.array(values)
 
     def reading(self, name: str, cell: object) -> dict[str, float]:
@@ -335,7 +335,7 @@ class Encoding:
         """K values as readable cells by column; categories are those of 0.5 and more."""
         values = np.asarray(values, dtype=np.float64)
         if values.shape != (len(self.names),):
-            raise DataError(f"{values.size} values", mend=f"give {len(self.names)}")
+            raise DataError(f"{values.size} values", hint=f"give {len(self.names)}")
         found, at = {}, 0
         for column in self.columns:
             if column.kind != "ignored":
@@ -361,10 +361,10 @@ class Encoding:
         """
         try:
             if value["format"] != 1:
-                raise DataError("an encoding of another version", where=where, mend="use the version that wrote it")
+                raise DataError("an encoding of another version", where=where, hint="use the version that wrote it")
             columns = tuple(_column(entry) for entry in value["columns"])
         except (KeyError, TypeError, ValueError):
-            raise DataError("not an encoding", where=where, mend="train again") from None
+            raise DataError("not an encoding", where=where, hint="train again") from None
         return cls(columns)
 
 
@@ -424,13 +424,13 @@ def understand(
         blocks.append(block)
     order = {name: i for i, name in enumerate(names)}
     for row, name, problem in sorted(wrong, key=lambda found: (found[0], order[found[1]])):
-        errors.append(DataError(problem.what, where=place(path, row, name), mend=problem.mend))
+        errors.append(DataError(problem.what, where=place(path, row, name), hint=problem.hint))
     encoding = Encoding(tuple(finished))
     used = [c.name for c in finished if c.kind not in ("ignored", "marks")]
     if used and not any(c.kind == "marks" for c in finished):
         empty = np.flatnonzero(frame[used].apply(lambda s: s.str.casefold().isin(BLANK)).all(axis=1))
-        mend = "fill in what is known of it, or remove the row"
-        errors += [DataError("every attribute is blank", where=place(path, int(row)), mend=mend) for row in empty]
+        hint = "fill in what is known of it, or remove the row"
+        errors += [DataError("every attribute is blank", where=place(path, int(row)), hint=hint) for row in empty]
     attributes = _attributes(encoding, about, errors)
     values = np.hstack(blocks) if blocks else np.empty((len(frame), 0))
     return Understood(encoding, attributes, values, tuple(errors), _notes(finished))
@@ -634,7 +634,7 @@ def _hints(
                 raise CellError(f'"{name}" is one value of a column', "give the column a scale")
             hints[name] = parse_scale(name, text, list(table[name]))
         except CellError as error:
-            errors.append(DataError(error.what, where=place(path, row, "scale"), mend=error.mend))
+            errors.append(DataError(error.what, where=place(path, row, "scale"), hint=error.hint))
     return hints
 
 
@@ -672,7 +672,7 @@ def parse_scale(name: str, text: str, cells: Sequence[str]) -> Column:
         return Column(name, "ignored")
     if word in ("yes/no", "share", "as is"):
         return Column(name, word)
-    raise CellError(f'unknown scale "{text}"', f"one of {SCALE_MEND}")
+    raise CellError(f'unknown scale "{text}"', f"one of {SCALE_HINT}")
 
 
 def _attributes(
@@ -690,16 +690,16 @@ def _attributes(
         told = {name for _, name in rows}
         if all_plain(encoding):
             errors += [
-                DataError(f'attribute "{name}" of the class table is missing', where=path, mend="add a row for it")
+                DataError(f'attribute "{name}" of the class table is missing', where=path, hint="add a row for it")
                 for name in names
                 if name not in told
             ]
         for row, name in sorted(rows, key=lambda found: len(of.get(found[1], ())), reverse=True):  # columns first
             if name and name not in of:
                 near = nearest(name, list(of))
-                mend = f'remove it, or did you mean "{near}"?' if near else "remove it"
+                hint = f'remove it, or did you mean "{near}"?' if near else "remove it"
                 where = place(path, row, "attribute")
-                errors.append(DataError(f'the class table has no column "{name}"', where=where, mend=mend))
+                errors.append(DataError(f'the class table has no column "{name}"', where=where, hint=hint))
             for attribute in of.get(name, ()):
                 if "group" in frame and (frame["group"].iloc[row] or all_plain(encoding)):
                     groups[attribute] = frame["group"].iloc[row]

@@ -42,7 +42,7 @@ YES = {"1", "1.0", "yes", "y", "true", "seen"}
 NO = {"0", "0.0", "no", "n", "false", "unseen"}
 SUFFIXES = (".csv", ".tsv", ".xlsx", ".parquet")
 OTHER_SUFFIXES = (".xls", ".ods", ".numbers", ".xlsm", ".xlsb", ".txt", ".feather")
-ALIASES = {"class": ("class", "label", "species"), "file": ("file", "filename", "image", "path", "picture")}
+ALIASES = {"class": ("class", "label", "species"), "file": ("file", "filename", "image", "path", "image")}
 """What a needed column may be called where no column has its own name."""
 
 _SEPARATORS = (",", ";", "\t")
@@ -85,10 +85,10 @@ def find_table(folder: Path, stem: str) -> Path | None:
     found = [p for p in named if p.suffix.lower() in SUFFIXES]
     if len(found) > 1:
         names = " and ".join(p.name for p in found)
-        raise DataError(f"{names} are both there", where=folder, mend="keep one")
+        raise DataError(f"{names} are both there", where=folder, hint="keep one")
     other = [p for p in named if p.suffix.lower() in OTHER_SUFFIXES]
     if not found and other:
-        raise DataError("a format that is not read", where=other[0], mend='save it as .xlsx, or as "CSV UTF-8"')
+        raise DataError("a format that is not read", where=other[0], hint='save it as .xlsx, or as "CSV UTF-8"')
     return found[0] if found else None
 
 
@@ -132,11 +132,11 @@ def read_columns(
     """
     if data is None:
         if not path.is_file():
-            raise DataError("no such file", where=path, mend=f"make it with columns {', '.join(required)}")
+            raise DataError("no such file", where=path, hint=f"make it with columns {', '.join(required)}")
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise DataError(error.strerror or str(error), where=path, mend="make it readable") from None
+            raise DataError(error.strerror or str(error), where=path, hint="make it readable") from None
     kind = path.suffix.lower()
     if kind == ".xlsx":
         rows = _workbook_rows(data, path, sheet)
@@ -160,39 +160,39 @@ def _by_column(
     while rows and not any(rows[-1]):
         rows.pop()
     if not rows:
-        raise DataError("the file is empty", where=path, mend=f"give it columns {', '.join(required)}")
+        raise DataError("the file is empty", where=path, hint=f"give it columns {', '.join(required)}")
     header, *body = rows
     width = max(_filled(cells) for cells in rows)
     del header[width:]
     if not header or not any(header):
-        raise DataError("the first row is blank", where=place(path, -1), mend="name the columns there")
+        raise DataError("the first row is blank", where=place(path, -1), hint="name the columns there")
     if len(header) > MOST_COLUMNS:
         problem = f"{len(header):,} columns, more than {MOST_COLUMNS:,}"
-        raise DataError(problem, where=place(path, -1), mend="a row should be a class or a picture")
+        raise DataError(problem, where=place(path, -1), hint="a row should be a class or an image")
     count = Counter(header)
     for i, name in enumerate(header):
         if not name:
-            raise DataError(f"column {i + 1} has no name", where=place(path, -1), mend="name or remove it")
+            raise DataError(f"column {i + 1} has no name", where=place(path, -1), hint="name or remove it")
         if count[name] > 1:
-            raise DataError(f'column "{name}" appears twice', where=place(path, -1), mend="rename or remove one")
+            raise DataError(f'column "{name}" appears twice', where=place(path, -1), hint="rename or remove one")
     header = _renamed(header, path, required, optional)
     missing = [name for name in required if name not in header]
     if missing:
         raise DataError(
             f'no column "{missing[0]}"',
             where=place(path, -1),
-            mend=f"columns needed: {', '.join(required)}; it has {', '.join(header[:8])}",
+            hint=f"columns needed: {', '.join(required)}; it has {', '.join(header[:8])}",
         )
     for row, cells in enumerate(body):
         if not any(cells):
-            raise DataError("the row is blank", where=place(path, row), mend="remove it")
+            raise DataError("the row is blank", where=place(path, row), hint="remove it")
         while len(cells) > len(header) and not cells[-1]:
             cells.pop()
         if len(cells) != len(header):
             raise DataError(
                 f"{len(cells)} cells for {len(header)} columns",
                 where=place(path, row),
-                mend="give every row as many cells as the header, and put cells with commas in quotes",
+                hint="give every row as many cells as the header, and put cells with commas in quotes",
             )
     return {name: [cells[i] for cells in body] for i, name in enumerate(header)}
 
@@ -212,7 +212,7 @@ def _renamed(header: list[str], path: Path, required: Sequence[str], optional: S
         if len(alike) > 1:
             both = " and ".join(f'"{h}"' for h in alike)
             raise DataError(
-                f'which column is "{name}": {both}?', where=place(path, -1), mend=f'call one of them "{name}"'
+                f'which column is "{name}": {both}?', where=place(path, -1), hint=f'call one of them "{name}"'
             )
         header = [name if h in alike else h for h in header]
     return header
@@ -224,17 +224,17 @@ def _text_rows(data: bytes, path: Path, required: Sequence[str]) -> list[list[st
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start)
         raise DataError(
-            f"byte {error.start} is not UTF-8", where=place(path, line - 1), mend='save it as "CSV UTF-8"'
+            f"byte {error.start} is not UTF-8", where=place(path, line - 1), hint='save it as "CSV UTF-8"'
         ) from None
     if "\0" in text:
-        raise DataError("it holds NUL characters, as UTF-16 does", where=path, mend='save it as "CSV UTF-8"')
+        raise DataError("it holds NUL characters, as UTF-16 does", where=path, hint='save it as "CSV UTF-8"')
     separator = "\t" if path.suffix.lower() == ".tsv" else _separator(text, required)
     rows: list[list[str]] = []
     try:
         for cells in csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator):
             rows.append([cell.strip() for cell in cells])  # noqa: PERF401 - the error below counts them
     except csv.Error as error:
-        raise DataError(str(error), where=place(path, len(rows) - 1), mend="mend the quotes") from None
+        raise DataError(str(error), where=place(path, len(rows) - 1), hint="hint the quotes") from None
     if separator != ",":
         rows[1:] = [[c.replace(",", ".") if _DECIMAL_COMMA.fullmatch(c) else c for c in row] for row in rows[1:]]
     return rows
@@ -268,7 +268,7 @@ def _open_workbook(source: Path | IO[bytes], path: Path, **options: bool) -> Any
         raise
     except Exception as error:  # a damaged archive raises nearly anything
         problem = " ".join(str(error).split())[:100] or type(error).__name__
-        raise DataError(f"not a workbook that can be read ({problem})", where=path, mend="save it again") from None
+        raise DataError(f"not a workbook that can be read ({problem})", where=path, hint="save it again") from None
 
 
 def _check_unpacked(source: Path | IO[bytes], path: Path) -> None:
@@ -279,7 +279,7 @@ def _check_unpacked(source: Path | IO[bytes], path: Path) -> None:
         size = sum(part.file_size for part in archive.infolist())
         if size > MOST_UNPACKED:
             problem = f"{size:,} bytes unpacked, more than {MOST_UNPACKED:,}"
-            raise DataError(problem, where=path, mend='save it as "CSV UTF-8"')
+            raise DataError(problem, where=path, hint='save it as "CSV UTF-8"')
         for name in archive.namelist():
             if "worksheets/" not in name or not name.endswith(".xml"):
                 continue
@@ -287,7 +287,7 @@ def _check_unpacked(source: Path | IO[bytes], path: Path) -> None:
                 left, top, right, bottom = (int(n or 0) for n in range_boundaries(merged.decode("latin-1")))
                 if (right - left + 1) * (bottom - top + 1) > MOST_CELLS:
                     problem = f"cells {merged.decode('latin-1')} of {name} are merged"
-                    raise DataError(problem, where=path, mend="unmerge them, and fill each")
+                    raise DataError(problem, where=path, hint="unmerge them, and fill each")
     if not isinstance(source, Path):
         source.seek(0)
 
@@ -295,7 +295,7 @@ def _check_unpacked(source: Path | IO[bytes], path: Path) -> None:
 def _pick_sheet(book: Any, path: Path, sheet: str | None) -> Any:
     by_name = {name.lower(): name for name in book.sheetnames if hasattr(book[name], "iter_rows")}
     if not by_name:
-        raise DataError("a workbook without a table", where=path, mend="put the table into its first sheet")
+        raise DataError("a workbook without a table", where=path, hint="put the table into its first sheet")
     return book[by_name.get((sheet or path.stem).lower(), next(iter(by_name.values())))]
 
 
@@ -304,7 +304,7 @@ def _workbook_rows(data: bytes, path: Path, sheet: str | None) -> list[list[str]
     merged = next((r for r in found.merged_cells.ranges if r.size["rows"] * r.size["columns"] > 1), None)
     if merged is not None:
         raise DataError(
-            f'cells {merged} of sheet "{found.title}" are merged', where=path, mend="unmerge them, and fill each"
+            f'cells {merged} of sheet "{found.title}" are merged', where=path, hint="unmerge them, and fill each"
         )
     height, width = found.max_row, found.max_column
     if height * width > MOST_CELLS:  # of cells with a colour, perhaps
@@ -313,7 +313,7 @@ def _workbook_rows(data: bytes, path: Path, sheet: str | None) -> list[list[str]
         height, width = (max(places, default=1) for places in (zip(*filled, strict=True) if filled else ((), ())))
     if height * width > MOST_CELLS:
         problem = f'sheet "{found.title}" reaches to row {height:,}, column {width:,}'
-        raise DataError(problem, where=path, mend="delete what stands far from the table")
+        raise DataError(problem, where=path, hint="delete what stands far from the table")
     rows: list[list[str]] = []
     blank: list[tuple[int, int]] = []
     for r, cells in enumerate(found.iter_rows(max_row=height, max_col=width)):
@@ -327,14 +327,14 @@ def _workbook_rows(data: bytes, path: Path, sheet: str | None) -> list[list[str]
                 raise DataError(
                     f"the formula in {cell.coordinate} has no value",
                     where=place(path, r - 1, rows[0][c] if r else None),
-                    mend="open and save the file in a spreadsheet program, or write the value",
+                    hint="open and save the file in a spreadsheet program, or write the value",
                 )
     return rows
 
 
 def _cell_text(cell: Any, path: Path) -> str:
     if cell.data_type == "e":
-        raise DataError(f"{cell.value} in {cell.coordinate}", where=path, mend="mend the formula, or blank the cell")
+        raise DataError(f"{cell.value} in {cell.coordinate}", where=path, hint="hint the formula, or blank the cell")
     if isinstance(cell.value, int | float) and not isinstance(cell.value, bool) and "%" in (cell.number_format or ""):
         return f"{100 * cell.value:.12g}%"
     return as_text(cell.value)
@@ -369,13 +369,13 @@ def _parquet_rows(data: bytes, path: Path) -> list[list[str]]:
             MOST_UNPACKED, 10 * len(data)
         ):
             problem = f"{about.num_rows:,} rows of {about.num_columns:,} columns, {unpacked:,} bytes"
-            raise DataError(problem, where=path, mend=f"at most {MOST_CELLS:,} cells are read; save it as .csv")
+            raise DataError(problem, where=path, hint=f"at most {MOST_CELLS:,} cells are read; save it as .csv")
         frame = pd.read_parquet(io.BytesIO(data))
     except DataError:
         raise
     except Exception as error:  # a damaged file raises nearly anything
         problem = " ".join(str(error).split())[:100]
-        raise DataError(f"not a Parquet file that can be read ({problem})", where=path, mend="save it again") from None
+        raise DataError(f"not a Parquet file that can be read ({problem})", where=path, hint="save it again") from None
     columns = [list(map(as_text, frame[c])) for c in frame.columns]
     return [[str(c).strip() for c in frame.columns], *map(list, zip(*columns, strict=True))]
 
@@ -401,14 +401,14 @@ def numbers(columns: Columns, names: Sequence[str], path: Path) -> np.ndarray:
         cell = list(columns[names[j]])[row]
         what = "the cell is blank" if cell == "" else f'"{cell}" is not a finite number'
         more = f" (and {len(bad) - 1} more such cells)" if len(bad) > 1 else ""
-        raise DataError(what + more, where=place(path, row, names[j]), mend="write a number")
+        raise DataError(what + more, where=place(path, row, names[j]), hint="write a number")
     return values
 
 
 def bad_flags(columns: Columns, name: str, path: Path) -> list[DataError]:
     """What is wrong with a yes/no column."""
     return [
-        DataError(f'"{cell}" is neither 1 nor 0', where=place(path, row, name), mend="1 or 0")
+        DataError(f'"{cell}" is neither 1 nor 0', where=place(path, row, name), hint="1 or 0")
         for row, cell in enumerate(columns[name])
         if cell.lower() not in YES | NO
     ]
@@ -424,7 +424,7 @@ def flags(columns: Columns, name: str, path: Path) -> np.ndarray:
 def repeats(columns: Columns, name: str, path: Path) -> list[DataError]:
     """What is wrong with a column whose values must be there, and each once."""
     found = [
-        DataError("the cell is blank", where=place(path, row, name), mend="fill it or remove the row")
+        DataError("the cell is blank", where=place(path, row, name), hint="fill it or remove the row")
         for row, value in enumerate(columns[name])
         if value == ""
     ]
@@ -432,7 +432,7 @@ def repeats(columns: Columns, name: str, path: Path) -> list[DataError]:
     for row, value in enumerate(columns[name]):
         if value and first.setdefault(value, row) != row:
             problem = f'"{value}" stands in row {first[value] + 2} already'
-            found.append(DataError(problem, where=place(path, row, name), mend="keep one"))
+            found.append(DataError(problem, where=place(path, row, name), hint="keep one"))
     return found
 
 

@@ -58,9 +58,9 @@ class ReleasedGrouping(Grouping):
 
 
 class PartGrouping(Grouping):
-    """Ours: every region is given what its parts have beyond the picture, so that centres and smoothing matter.
+    """Ours: every region is given what its parts have beyond the image, so that centres and smoothing matter.
 
-    With x_i the regions of a picture, C channels::
+    With x_i the regions of an image, C channels::
 
         a_ip = softmax over p of -||x_i - d_p||^2 / (sqrt(C) sigmoid(smoothing_p))
         y_i  = x_i + sum_p a_ip (m_p - m)       m_p mean of the regions weighted with a_ip, m plain mean

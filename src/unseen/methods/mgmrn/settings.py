@@ -46,12 +46,12 @@ class MgMRNSettings(Settings):
         check_choice(self, "levels", ("all", *map(str, LEVELS)))
         if self.width < 1 or self.width % GROUPS:
             problem = f"{self.width} channels do not form the {GROUPS} groups of the normalisation"
-            raise UnseenError(problem, where="setting width", mend=f"give a multiple of {GROUPS}")
+            raise UnseenError(problem, where="setting width", hint=f"give a multiple of {GROUPS}")
         for name in ("parts", "attention_width"):
             if getattr(self, name) < 1:
-                raise UnseenError(f"{getattr(self, name)}", where=f"setting {name}", mend="give 1 or more")
+                raise UnseenError(f"{getattr(self, name)}", where=f"setting {name}", hint="give 1 or more")
         if self.tau <= 0 or self.lambda_reg < 0:
-            raise UnseenError(f"tau is {self.tau}, lambda_reg {self.lambda_reg}", mend="give tau > 0, lambda_reg >= 0")
+            raise UnseenError(f"tau is {self.tau}, lambda_reg {self.lambda_reg}", hint="give tau > 0, lambda_reg >= 0")
 
     @property
     def used(self) -> tuple[int, ...]:
@@ -64,7 +64,7 @@ class MgMRNSettings(Settings):
 
 
 def _released(lr: float, lr_factor: float, ways: int) -> EndToEndRecipe:
-    """The release's: SGD on batches of ``ways`` classes x 2 pictures, resized to 8/7 of the input size and cropped."""
+    """The release's: SGD on batches of ``ways`` classes x 2 images, resized to 8/7 of the input size and cropped."""
     return EndToEndRecipe(
         epochs=30,
         batches=300,

@@ -10,7 +10,7 @@ const RAMP = [[35, 17, 81], [82, 20, 120], [140, 41, 129], [194, 60, 110], [241,
 let about = null;
 let info = new Map(); // attribute name -> its entry of /api/about
 let classes = [];
-let shown = null; // the picture: {name, bitmap, answer, heats, corrections, all, target, rival, pinned, hovered}
+let shown = null; // the image: {name, bitmap, answer, heats, corrections, all, target, rival, pinned, hovered}
 let batch = { rows: [], running: false, stop: false };
 
 // ---------------------------------------------------------------- small helpers
@@ -38,7 +38,7 @@ const labelOf = (name) => info.get(name)?.label ?? name;
 const chip = (seen) =>
   make("span", {
     className: `chip ${seen ? "seen" : "unseen"}`,
-    title: seen ? "the model was trained on pictures of it" : "the model has never had a picture of it",
+    title: seen ? "the model was trained on images of it" : "the model has never had an image of it",
     textContent: seen ? "seen" : "unseen",
   });
 
@@ -60,7 +60,7 @@ async function ask(path, options = {}) {
   }
   const body = await answer.json().catch(() => ({}));
   if (!answer.ok) {
-    const error = new Error(body.error ? `${body.error}. To mend it: ${body.mend}.` : `The server said ${answer.status}.`);
+    const error = new Error(body.error ? `${body.error}. To hint it: ${body.hint}.` : `The server said ${answer.status}.`);
     error.status = answer.status;
     error.wait = Number(answer.headers.get("Retry-After")) || 1;
     throw error;
@@ -118,7 +118,7 @@ tabs.forEach((tab, i) => {
   });
 });
 
-// ---------------------------------------------------------------- the picture
+// ---------------------------------------------------------------- the image
 
 async function look(file, keep = false) {
   complain("");
@@ -126,13 +126,13 @@ async function look(file, keep = false) {
   if (problem) return complain(problem);
   const bitmap = await createImageBitmap(file).catch(() => null);
   const form = new FormData();
-  form.append("picture", file, file.name || "pasted picture");
+  form.append("image", file, file.name || "pasted image");
   form.append("top", String(EVERY));
   form.append("among", $("among").value);
   form.append("thumbnails", "1");
   if (!bitmap) form.append("preview", "1");
   $("answer-card").classList.add("busy");
-  say("Looking at the picture.");
+  say("Looking at the image.");
   try {
     const answer = await ask("/api/explain", { method: "POST", body: form });
     shown = {
@@ -151,7 +151,7 @@ async function look(file, keep = false) {
     };
     hideSeparation();
     $("drop").classList.add("filled");
-    document.querySelector("#drop .drop-text").textContent = "Choose another picture";
+    document.querySelector("#drop .drop-text").textContent = "Choose another image";
     for (const id of ["figure", "look-controls", "why"]) $(id).hidden = false;
     $("answer-empty").hidden = true;
     drawNearest(answer.nearest);
@@ -173,7 +173,7 @@ async function preview(uri) {
   return createImageBitmap(image);
 }
 
-// As the model saw the picture: corrections leave them as they are.
+// As the model saw the image: corrections leave them as they are.
 function drawNearest(nearest) {
   $("nearest-card").hidden = !nearest.length;
   $("nearest").replaceChildren(
@@ -235,7 +235,7 @@ async function rank() {
 function drawAnswer() {
   drawRanking();
   drawWhy();
-  drawPicture();
+  drawImage();
 }
 
 function drawRanking() {
@@ -359,13 +359,13 @@ function attributeRow(reason, value, largest, grouped) {
     className: "show",
     data: { attribute: name, role: "show" },
     aria: { pressed: String(shown.pinned === name) },
-    title: "show on the picture where the model looked for it",
+    title: "show on the image where the model looked for it",
   }, make("span", {}, ...labelled(info.get(name), grouped)), make("span", { className: "absent" }));
   button.addEventListener("click", () => {
     shown.pinned = shown.pinned === name ? null : name;
     drawWhy();
-    drawPicture();
-    say(shown.pinned ? `The picture shows where the model looked for ${labelOf(name)}.` : "The picture without heat map.");
+    drawImage();
+    say(shown.pinned ? `The image shows where the model looked for ${labelOf(name)}.` : "The image without heat map.");
   });
   const slide = make("div", { className: "slide" });
   const row = make("div", { className: "attribute", data: { row: name } }, button, bar(value, largest), slide);
@@ -373,7 +373,7 @@ function attributeRow(reason, value, largest, grouped) {
   fillAbsent(row, reason);
   const hover = (on) => () => {
     shown.hovered = on ? name : null;
-    drawPicture();
+    drawImage();
   };
   row.addEventListener("pointerenter", hover(true));
   row.addEventListener("pointerleave", hover(false));
@@ -464,7 +464,7 @@ function hideSeparation() {
   $("separate").setAttribute("aria-expanded", "false");
 }
 
-function drawPicture() {
+function drawImage() {
   const { bitmap, answer, pinned, hovered, heats } = shown;
   const canvas = $("canvas");
   const scale = Math.min(1, 1000 / Math.max(bitmap.width, bitmap.height)) * Math.max(1, 480 / Math.max(bitmap.width, bitmap.height));
@@ -474,16 +474,16 @@ function drawPicture() {
   pen.imageSmoothingQuality = "high";
   pen.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   const attribute = hovered ?? pinned;
-  const name = answer.picture;
+  const name = answer.image;
   $("legend").hidden = !attribute;
   if (!attribute) {
     $("caption").textContent = name;
-    canvas.setAttribute("aria-label", `Picture ${name}`);
+    canvas.setAttribute("aria-label", `Image ${name}`);
     return;
   }
   const text = `where it looked for ${labelOf(attribute)}`;
   $("caption").textContent = text[0].toUpperCase() + text.slice(1);
-  canvas.setAttribute("aria-label", `Picture ${name}, with a heat map of ${text}`);
+  canvas.setAttribute("aria-label", `Image ${name}, with a heat map of ${text}`);
   const [x, y] = [canvas.width / answer.width, canvas.height / answer.height];
   const [left, top, right, bottom] = answer.crop.map((v, i) => v * (i % 2 ? y : x));
   pen.fillStyle = "rgb(0 0 0 / 55%)";
@@ -560,36 +560,36 @@ window.addEventListener("paste", (event) => {
   const files = [...(event.clipboardData?.files ?? [])].filter((f) => f.type.startsWith("image/"));
   if (!files.length) return;
   event.preventDefault();
-  open($("tab-picture"));
+  open($("tab-image"));
   look(files[0]);
 });
 
-// ---------------------------------------------------------------- many pictures
+// ---------------------------------------------------------------- many images
 
 async function predict(file) {
   const problem = tooLarge(file);
-  if (problem) return { picture: file.name, error: problem };
+  if (problem) return { image: file.name, error: problem };
   for (;;) {
     const form = new FormData();
-    form.append("pictures", file, file.name);
+    form.append("images", file, file.name);
     form.append("among", $("batch-among").value);
     try {
       return (await ask("/api/predict", { method: "POST", body: form })).predictions[0];
     } catch (error) {
-      if (error.status !== 429 || batch.stop) return { picture: file.name, error: error.message };
+      if (error.status !== 429 || batch.stop) return { image: file.name, error: error.message };
       await new Promise((done) => setTimeout(done, 1000 * Math.min(error.wait, 10)));
     }
   }
 }
 
 async function runBatch(files) {
-  if (batch.running) return complain("Wait for the pictures under way, or stop them first.");
+  if (batch.running) return complain("Wait for the images under way, or stop them first.");
   complain("");
   batch = { rows: batch.rows, running: true, stop: false };
   batchButtons();
   $("batch-progress").hidden = $("batch-region").hidden = false;
   $("progress").max = files.length;
-  say(`${files.length} pictures under way.`);
+  say(`${files.length} images under way.`);
   let done = 0;
   const note = () => {
     $("progress").value = done;
@@ -607,7 +607,7 @@ async function runBatch(files) {
   batch.running = false;
   batchButtons();
   const failed = batch.rows.filter((r) => r.error).length;
-  say(`${done} pictures done${failed ? `, ${failed} could not be read` : ""}.`);
+  say(`${done} images done${failed ? `, ${failed} could not be read` : ""}.`);
 }
 
 function batchRow(file, found) {
@@ -620,10 +620,10 @@ function batchRow(file, found) {
       bitmap.close();
     })
     .catch(() => {});
-  const row = make("tr", {}, make("td", {}, make("div", {}, thumb, make("span", { textContent: found.picture }))));
+  const row = make("tr", {}, make("td", {}, make("div", {}, thumb, make("span", { textContent: found.image }))));
   if (found.error) {
-    const mend = found.mend ? ` To mend it: ${found.mend}.` : "";
-    row.append(make("td", { className: "bad", colSpan: 4, textContent: `${found.error}.${mend}`.replace("..", ".") }));
+    const hint = found.hint ? ` To hint it: ${found.hint}.` : "";
+    row.append(make("td", { className: "bad", colSpan: 4, textContent: `${found.error}.${hint}`.replace("..", ".") }));
     return row;
   }
   const [best, next] = found.classes;
@@ -650,13 +650,13 @@ function cell(value) {
 }
 
 function batchTable() {
-  const header = ["picture", "class", "seen", "confidence", "unknown", "second", "second_confidence", "attributes", "error"];
+  const header = ["image", "class", "seen", "confidence", "unknown", "second", "second_confidence", "attributes", "error"];
   const rows = batch.rows.map((r) => {
     const [best, next] = r.classes ?? [];
     const because = (r.attributes ?? []).map((a) => a.attribute).join("; ");
     const seen = best ? Number(best.seen) : "";
     const unknown = best ? Number(r.unknown) : "";
-    return [r.picture, best?.name, seen, best?.confidence, unknown, next?.name, next?.confidence, because, r.error];
+    return [r.image, best?.name, seen, best?.confidence, unknown, next?.name, next?.confidence, because, r.error];
   });
   return [header, ...rows].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
 }
@@ -741,7 +741,7 @@ $("dialog").addEventListener("close", () => {
   settle = null;
 });
 
-// Do something to the classes, then show what it changed, here and in the answer to the picture.
+// Do something to the classes, then show what it changed, here and in the answer to the image.
 async function change(work, message) {
   complain("");
   try {
@@ -857,7 +857,7 @@ $("template").addEventListener("click", () => {
 
 function drawHeader() {
   $("model").textContent = about.model;
-  $("summary").textContent = `Knows ${about.classes} classes by ${about.attributes.length} attributes; of ${about.unseen} it has never had a picture.`;
+  $("summary").textContent = `Knows ${about.classes} classes by ${about.attributes.length} attributes; of ${about.unseen} it has never had an image.`;
   document.title = `${about.model} – unseen`;
 }
 
@@ -895,8 +895,8 @@ function drawAbout() {
     Protocol: about.protocol,
     Confidence: sure,
     Unknown: about.threshold == null ? "never said: no threshold was chosen" : `said below ${percent(about.threshold)}`,
-    Limits: `${Math.round(limits.upload_bytes / 2 ** 20)} MB a request, ${limits.picture_pixels / 1e6} million pixels a picture`,
-    Pictures: "kept in memory while they are looked at, never stored",
+    Limits: `${Math.round(limits.upload_bytes / 2 ** 20)} MB a request, ${limits.image_pixels / 1e6} million pixels an image`,
+    Images: "kept in memory while they are looked at, never stored",
     Version: `unseen ${about.version}`,
   };
   $("facts").replaceChildren(

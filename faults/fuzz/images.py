@@ -1,4 +1,4 @@
-"""Pictures as people and attackers have them: every format and mode, cut, flipped, lying, and none at all."""
+"""Images as people and attackers have them: every format and mode, cut, flipped, lying, and none at all."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def bad_header(rng: Random) -> bytes:
 
 
 def spliced(rng: Random) -> bytes:
-    """The beginning of one picture and the end of another."""
+    """The beginning of one image and the end of another."""
     a, b = rng.choice(SOUND)(rng), rng.choice(SOUND)(rng)
     return a[: rng.randrange(len(a))] + b[rng.randrange(len(b)) :]
 
@@ -266,7 +266,7 @@ def wide_integers(rng: Random) -> bytes:
     return encoded(drawn(rng, mode="I"), rng.choice(["TIFF", "PPM"]))
 
 
-# no pictures
+# no images
 
 
 def nothing(rng: Random) -> bytes:
@@ -280,8 +280,8 @@ def noise(rng: Random) -> bytes:
     return magic + rng.randbytes(rng.choice([1, 10, 100, 5000]))
 
 
-def no_picture(rng: Random) -> bytes:
-    """What is called a picture and is none; some of it would be run or fetched by a careless reader."""
+def no_image(rng: Random) -> bytes:
+    """What is called an image and is none; some of it would be run or fetched by a careless reader."""
     return rng.choice(
         [
             b"\0" * 1000,
@@ -298,7 +298,7 @@ def no_picture(rng: Random) -> bytes:
             b'/* XPM */\nstatic char *x[] = {\n"3 3 1 1",\n"a c red",\n"aaa",\n"aaa",\n"aaa"\n};',
             b"SIMPLE  =                    T" + b" " * 50,
             b"class,red\nemu,1\n",
-            "\ufeffpicture".encode(),
+            "\ufeffimage".encode(),
         ]
     )
 
@@ -308,7 +308,7 @@ DAMAGED: tuple[Recipe, ...] = (
     *(cut, flipped, bad_header, spliced, trailing, huffman, scans, png_chunks, bomb, long_bomb, tiff_loops, exif_of),
     *(floats, wide_integers),
 )
-NONE: tuple[Recipe, ...] = (nothing, noise, no_picture)
+NONE: tuple[Recipe, ...] = (nothing, noise, no_image)
 RECIPES = SOUND + DAMAGED + NONE
 NAMES = (
     *(
@@ -364,10 +364,10 @@ def shown(path: Path) -> str:
     return max("".join(c if c.isalnum() and c.isascii() else " " for c in path.name[:100]).split() or [""], key=len)
 
 
-class Pictures(Target):
-    """A picture through every way in: they have to agree on whether it can be read."""
+class Images(Target):
+    """An image through every way in: they have to agree on whether it can be read."""
 
-    name = "pictures"
+    name = "images"
     weight = 2.0
     seconds = 20.0
     megabytes = 1500.0
@@ -387,7 +387,7 @@ class Pictures(Target):
     def run(self, case: Case, folder: Path) -> None:
         """Every way in."""
         from unseen.data.checks import _scan_one
-        from unseen.ground.images import open_picture, upright_size
+        from unseen.ground.images import open_image, upright_size
         from unseen.serve.settings import Refusal
         from unseen.serve.uploads import Upload, decode
 
@@ -411,7 +411,7 @@ class Pictures(Target):
             raise WrongResultError(f"sent {found['sent']}, from a file {found['predict']}")
         if refused:
             raise found["predict"]
-        if upright_size(case.data) != open_picture(case.data).size:
+        if upright_size(case.data) != open_image(case.data).size:
             raise WrongResultError("two sizes")
 
 
@@ -424,7 +424,7 @@ NO_FILES: tuple[Callable[[Path], None], ...] = (
 class Batches(Target):
     """Many files, sound and broken and none at all, as a list, a folder or one by one: a row each, in order."""
 
-    name = "picture batches"
+    name = "image batches"
     weight = 0.3
     seconds = 40.0
     megabytes = 1500.0
@@ -436,7 +436,7 @@ class Batches(Target):
 
     def make(self, rng: Random, folder: Path) -> Case:
         """A file or several."""
-        place = folder / "pictures"
+        place = folder / "images"
         place.mkdir()
         paths, sound = [], []
         for i in range(rng.randint(1, 12)):
@@ -463,25 +463,25 @@ class Batches(Target):
 
     def run(self, case: Case, folder: Path) -> None:
         """Every way in."""
-        from unseen.data.finding import FoundPictures
+        from unseen.data.finding import FoundImages
         from unseen.recognizer.stream import Options, predict_to_file
 
         paths, sound, by_list = case.data
-        found = FoundPictures([], [folder / "list.txt"]) if by_list else FoundPictures([folder / "pictures"])
+        found = FoundImages([], [folder / "list.txt"]) if by_list else FoundImages([folder / "images"])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             predict_to_file(self.recognizer, found, folder / "out.csv", Options(batch_size=4), workers=0)
         with (folder / "out.csv").open(newline="") as lines:
             rows = list(csv.DictReader(lines))
-        if [r["picture"] for r in rows] != [str(p) for p in paths]:
-            raise WrongResultError(f"{len(rows)} rows for {len(paths)} pictures")
+        if [r["image"] for r in rows] != [str(p) for p in paths]:
+            raise WrongResultError(f"{len(rows)} rows for {len(paths)} images")
         for path, row in zip(paths, rows, strict=True):
             if bool(row["error"]) == bool(row["best_class"]) or (path in sound and row["error"]):
                 raise WrongResultError(f"{path.name}: {row}")
 
 
 def _warm_pillow() -> None:
-    """Load what Pillow loads at its first picture."""
-    from unseen.ground.images import open_picture  # noqa: F401
+    """Load what Pillow loads at its first image."""
+    from unseen.ground.images import open_image  # noqa: F401
 
     Image.init()
