@@ -21,6 +21,7 @@ lint: .venv/installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 docs: .venv/installed
 	$(BIN)/pip install --quiet --editable '.[docs]'

@@ -23,8 +23,8 @@ from typing import Any
 WRITES = ("os.rename", "os.remove", "os.truncate", "os.mkdir", "os.rmdir", "os.chmod", "os.link")
 IGNORED = ("/dev/", "/proc/", "/sys/")
 TIMEOUT = 300.0
-MODULES = ("cli", "data.fieldguide", "data.prepare", "experiments.compare", "explain.gallery", "export", "recognizer")
-MODULES += ("report.page", "report.predictions", "training.run")
+MODULES = ("cli", "fieldguide", "releases", "experiments.compare", "explain.gallery", "export", "recognizer")
+MODULES += ("report.page", "recognizer.stream", "training.run")
 MODULES = (*(f"unseen.{name}" for name in MODULES), "pyarrow.parquet", "torch.utils.tensorboard")
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from unseen.version import __version__
 
 if TYPE_CHECKING:
     from unseen.api import evaluate, fit, list_methods
@@ -44,6 +44,7 @@ __all__ = [
     "Recognizer",
     "Run",
     "UnseenError",
+    "__version__",
     "create_method",
     "evaluate",
     "fit",

@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unseen import __version__
 from unseen.errors import UnseenError
 from unseen.ground.files import write_json
 from unseen.methods import ClassSpace
 from unseen.methods.base import Branch
 from unseen.recognizer import Recognizer
+from unseen.version import __version__
 
 FORMAT = 1
 TOLERANCE = 1e-4

@@ -9,9 +9,10 @@ from PIL import Image
 
 import unseen
 from unseen.backbones.backbone import Backbone
+from unseen.classes.naming import label
 from unseen.classes.table import Attributes, ClassTable
 from unseen.errors import DataError, RunError, UnseenError
-from unseen.explain.figures import account, explanation_figure, label, overlay
+from unseen.explain.figures import account, explanation_figure, overlay
 from unseen.methods import create_method
 from unseen.recognizer import Recognizer
 

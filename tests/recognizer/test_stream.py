@@ -14,9 +14,9 @@ from filelock import FileLock
 from PIL import Image
 
 from unseen.backbones.backbone import Backbone
+from unseen.classes.naming import label
 from unseen.classes.table import Attributes, ClassTable
 from unseen.errors import DataError, RunError, UnseenError
-from unseen.explain.figures import label
 from unseen.methods import create_method
 from unseen.recognizer import Prediction, Recognizer
 from unseen.recognizer.stream import Options, check_output, names_from, predict_to_file

@@ -32,3 +32,8 @@ def spellings(word: str) -> list[str]:
     if len(word) > 1 and any(c.isdigit() for c in word):
         found.append(re.sub(r"\d", "#", word))
     return list(dict.fromkeys(found))
+
+
+def label(name: str) -> str:
+    """An attribute as people write it: ``has_bill_shape::hooked`` becomes ``bill shape: hooked``."""
+    return name.removeprefix("has_").replace("::", ": ").replace("_", " ")

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 from typer.models import CommandInfo
 
-from unseen import __version__
 from unseen.cli import (
     classes,
     comparing,
@@ -27,6 +26,7 @@ from unseen.cli import (
     vectors,
 )
 from unseen.cli.common import app, err, main, out
+from unseen.version import __version__
 
 __all__ = [
     "app",

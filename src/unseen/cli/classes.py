@@ -383,7 +383,7 @@ def separate(
     as_json: JsonFlag = False,
 ) -> None:
     """Show which attributes tell two classes apart, and which would if you found out more about them."""
-    from unseen.explain.figures import label
+    from unseen.classes.naming import label
     from unseen.recognizer.advice import separate
 
     recognizer = _load(run, seed)

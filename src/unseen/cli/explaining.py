@@ -83,7 +83,8 @@ def _show_parts(found: PartMaps, path: Path, as_json: bool) -> dict[str, Any]:
 
 def _show(found: Explanation, top: int, path: Path) -> None:
     """Tables of one explanation."""
-    from unseen.explain.figures import account, label, said
+    from unseen.classes.naming import label
+    from unseen.explain.figures import account, said
     from unseen.explain.sheet import class_label
 
     target, rival = found.target, found.rival

@@ -164,7 +164,7 @@ def _say_counts(counts: Counts, path: Path, as_json: bool) -> None:
 def _onto_terminal(
     recognizer: Recognizer, images: FoundImages, options: Options, workers: int, as_json: bool
 ) -> Counts:
-    from unseen.explain.figures import label
+    from unseen.classes.naming import label
     from unseen.recognizer import Prediction
     from unseen.recognizer.stream import Counts, record_of
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-import unseen
 from unseen.backbones.backbone import BackboneSpec
 from unseen.data.catalogue import cache_folder, load_dataset
 from unseen.data.dataset import Dataset
@@ -22,6 +21,7 @@ from unseen.report.comparison import signed_cell, write_comparison
 from unseen.training.config import RunConfig, plain
 from unseen.training.protocols import decisions_path, load_decisions
 from unseen.training.run import Run, earlier_config, resolve_settings
+from unseen.version import __version__
 
 COMPARED = ("T1", "H")
 """Metrics in which rows are set against each other."""
@@ -220,7 +220,7 @@ def gather(asked: Comparison, folder: Path, dataset: Dataset, errors: Mapping[st
             }
     return {
         "title": asked.title or f"Comparison on {dataset.name}",
-        "unseen": unseen.__version__,
+        "unseen": __version__,
         "views": list(asked.views),
         "data": dataset.describe(),
         "warnings": list(dataset.warnings),

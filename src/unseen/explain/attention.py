@@ -12,10 +12,11 @@ import pandas as pd
 from PIL import Image
 
 from unseen.backbones.backbone import Transform
+from unseen.classes.naming import label
 from unseen.data.dataset import Dataset
 from unseen.errors import DataError
 from unseen.evaluation.localisation import parts_of, region_centres
-from unseen.explain.figures import label, overlay
+from unseen.explain.figures import overlay
 from unseen.explain.sheet import Sheet, class_label, new_figure, style
 from unseen.recognizer import Explanation
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from unseen.classes.naming import label
 from unseen.errors import DataError
 from unseen.evaluation.attributes import auroc, spearman
 from unseen.evaluation.localisation import PRESENT
 from unseen.explain.answers import Answers
-from unseen.explain.figures import label
 from unseen.explain.sheet import AGAINST, FOR, Sheet, class_label, new_figure, shorten, style
 from unseen.recognizer import Explanation
 

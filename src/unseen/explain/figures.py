@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from unseen.classes.naming import label
 from unseen.errors import DataError
 from unseen.explain.sheet import AGAINST, FOR, class_label, new_figure, shorten, style
 from unseen.ground.files import write_with
@@ -56,11 +57,6 @@ def overlay(
     colours = matplotlib.colormaps["inferno"](full)[..., :3]
     opacity = (strength * full)[..., None]
     return Image.fromarray((255 * (pixels * (1 - opacity) + colours * opacity)).astype(np.uint8))
-
-
-def label(name: str) -> str:
-    """An attribute as people write it: ``has_bill_shape::hooked`` becomes ``bill shape: hooked``."""
-    return name.removeprefix("has_").replace("::", ": ").replace("_", " ")
 
 
 def said(reason: Reason) -> str:

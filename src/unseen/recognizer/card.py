@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from unseen import __version__
+from unseen.version import __version__
 
 if TYPE_CHECKING:
     from unseen.recognizer.recognizer import Recognizer

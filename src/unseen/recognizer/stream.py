@@ -24,14 +24,14 @@ from typing import IO, Any
 import torch
 from filelock import FileLock, Timeout
 
-import unseen
+from unseen.classes.naming import label
 from unseen.classes.spreadsheets.tables import read_table
 from unseen.data.dataset import digest
 from unseen.errors import DataError, RunError, UnseenError
-from unseen.explain.figures import label
 from unseen.ground.files import write_with
 from unseen.ground.progress import Report, silent
 from unseen.recognizer import Prediction, Recognizer
+from unseen.version import __version__
 
 UNKNOWN = "unknown"
 ENDINGS = (".csv", ".parquet", ".json", ".jsonl")
@@ -213,7 +213,7 @@ def _facts(recognizer: Recognizer, options: Options) -> dict[str, str]:
         "choice of classes": digest(options.among, json.dumps(chosen)),
         "options": digest(json.dumps(plain)),
         "device": recognizer.device.type,
-        "version": f"{unseen.__version__}, torch {torch.__version__}",
+        "version": f"{__version__}, torch {torch.__version__}",
     }
 
 

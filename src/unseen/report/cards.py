@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from unseen.classes.naming import label
 from unseen.data.catalogue import FIELDGUIDE
-from unseen.explain.figures import label
 from unseen.explain.sheet import class_label
 from unseen.methods import find_method
 from unseen.methods.base import Card

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unseen.classes.naming import label
 from unseen.explain.attribute_scores import auroc
-from unseen.explain.figures import label
 from unseen.explain.sheet import class_label
 from unseen.report.material import Material
 from unseen.report.quality import GOOD, POOR, mistakes, present, scores_attributes

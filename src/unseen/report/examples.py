@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unseen.classes.naming import label
 from unseen.errors import UnseenError
 from unseen.explain.answers import Answers
-from unseen.explain.figures import account, label, overlay, said, thumbnail
+from unseen.explain.figures import account, overlay, said, thumbnail
 from unseen.explain.sheet import class_label
 from unseen.ground.progress import Report, silent
 from unseen.recognizer import Explanation

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from unseen.classes.naming import label
 from unseen.errors import UnseenError
 from unseen.evaluation.localisation import PRESENT
 from unseen.explain.answers import Answers
 from unseen.explain.attribute_scores import SIDES, attribute_quality
-from unseen.explain.figures import label
 from unseen.explain.sheet import class_label
 from unseen.report.images import square
 from unseen.report.material import Material

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from unseen import __version__
 from unseen.ground.files import read_json
 from unseen.methods import find_method
 from unseen.recognizer import Recognizer
 from unseen.serve.schema import Metric
+from unseen.version import __version__
 
 MEANINGS = {
     "T1": ("Unseen classes among themselves", "images of unseen classes named right, choosing among unseen classes"),

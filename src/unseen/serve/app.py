@@ -16,7 +16,6 @@ from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from unseen import __version__
 from unseen.errors import UnseenError
 from unseen.recognizer import Recognizer
 from unseen.serve import schema
@@ -26,6 +25,7 @@ from unseen.serve.service import Service
 from unseen.serve.settings import Refusal, Settings
 from unseen.serve.uploads import read_uploads
 from unseen.serve.worker import Worker
+from unseen.version import __version__
 
 STATIC = {
     "": ("index.html", "text/html"),

@@ -16,8 +16,9 @@ import numpy as np
 from PIL import Image
 
 from unseen.classes.changes import changing, keep_table, read_described, trained_table, unit_doubt, values_of
+from unseen.classes.naming import label
 from unseen.errors import DataError, UnseenError
-from unseen.explain.figures import label, thumbnail
+from unseen.explain.figures import thumbnail
 from unseen.model.references import Neighbour
 from unseen.recognizer import Candidate, Comparison, Reading, Recognizer
 from unseen.recognizer.advice import nearly_equal, separate

@@ -18,7 +18,6 @@ import torch
 from filelock import FileLock, Timeout
 from lightning_fabric import Fabric
 
-import unseen
 from unseen.backbones.backbone import Backbone, BackboneSpec
 from unseen.backbones.reduction import FILE as REDUCTION
 from unseen.backbones.reduction import Reduction, ReductionSpec
@@ -57,6 +56,7 @@ from unseen.training.protocols import (
 )
 from unseen.training.steps import check_graph_device
 from unseen.vectors.sources import attribute_vectors
+from unseen.version import __version__
 
 PATIENCE = 5.0
 """Seconds to wait for a run's folder: a row's worker writes its checkpoint when its parent has been killed."""
@@ -503,7 +503,7 @@ def _manifest(plan: Plan, store: RegionStore | ImageStore, parts: Ingredients, d
     spec = plan.config.backbone
     grid, channels = store.grid(), store.channels()
     return {
-        "unseen": unseen.__version__,
+        "unseen": __version__,
         "git": _git_commit(),
         "versions": {
             "python": platform.python_version(),
