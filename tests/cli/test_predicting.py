@@ -132,7 +132,7 @@ def test_a_file_with_a_row_for_a_broken_image(predict, images, tmp_path):
     assert f"error: {tmp_path / 'text.jpg'}: not an image" in err
     assert "2 of 12 images could not be read; the column error says why" in err
     rows = list(csv.DictReader(path.open()))
-    assert [r["error"][:15] for r in rows] == ["not an image t", *[""] * 10, "no such image"]
+    assert [r["error"][:15] for r in rows] == ["not an image th", *[""] * 10, "no such image"]
     assert {r["class"] for r in rows} == {"", "unknown"}
     status, _, err = predict(*arguments)
     assert (status, "is there already" in err) == (2, True)

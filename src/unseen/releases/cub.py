@@ -91,13 +91,13 @@ def _label_hint(material: Material) -> str:
 
 def _parts(found: Found, material: Material, findings: Findings) -> None:
     """Part positions and boxes, from image numbers to file names."""
-    if "images" not in found:
+    if "image_list" not in found:
         return
-    number = dict(_pair(line, found["images"]) for line in read_lines(found["images"]))
+    number = dict(_pair(line, found["image_list"]) for line in read_lines(found["image_list"]))
     known = {file: file for file in material.files or ()}
     lost = next((file for file in number.values() if file not in known), None)
     if lost is not None and len(number) == len(known):
-        raise DataError(f'"{lost}" is no image of the split', where=found["images"], hint=HINT)
+        raise DataError(f'"{lost}" is no image of the split', where=found["image_list"], hint=HINT)
     if "parts" in found and "part names" in found:
         names = dict(_pair(line, found["part names"]) for line in read_lines(found["part names"]))
         rows = [line.split() for line in read_lines(found["parts"])]
@@ -137,7 +137,7 @@ CUB = Benchmark(
     (
         _official("images", "11,788 photographs in a folder a class", "images/"),
         _official("classes", "official class names", "classes.txt"),
-        _official("images", "numbers of the photographs", "images.txt"),
+        _official("image_list", "numbers of the photographs", "images.txt"),
         _official("matrix", "class attributes in percent", "attributes/class_attribute_labels_continuous.txt"),
         Need(
             "attributes",
