@@ -31,7 +31,7 @@ EXTRACT = """
 import sys
 from pathlib import Path
 from unseen.backbones.backbone import Backbone, BackboneSpec
-from unseen.features.store import extract
+from unseen.features.extract import extract
 from unseen.data.finding import find_images
 files = find_images([Path(sys.argv[3])])[: int(sys.argv[4])]
 backbone = Backbone(BackboneSpec(sys.argv[1], image_size=int(sys.argv[2]), weights="random"))

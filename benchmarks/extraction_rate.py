@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.measured import finish
 from unseen.backbones.backbone import _CPU_PIXELS, Backbone, BackboneSpec
-from unseen.features.store import chosen_workers, extract
+from unseen.features.extract import chosen_workers, extract
 
 
 def draw(folder: Path, count: int) -> list[Path]:

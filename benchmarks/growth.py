@@ -26,7 +26,7 @@ from PIL import Image
 from benchmarks.measured import alternately, exponent, finish
 from unseen.backbones.backbone import Backbone, BackboneSpec
 from unseen.evaluation.metrics import evaluate
-from unseen.features.store import extract
+from unseen.features.extract import extract
 from unseen.methods import ClassSpace, create_method
 from unseen.model.references import References
 from unseen.training.engine import decide, make_fabric

@@ -33,7 +33,9 @@ from PIL import Image
 from torch import nn
 
 from unseen.backbones.backbone import BackboneSpec
-from unseen.features.store import RegionSource, RegionStore, extract
+from unseen.features.extract import extract
+from unseen.features.source import RegionSource
+from unseen.features.store import RegionStore
 from unseen.methods import ClassSpace, create_method, find_method
 from unseen.training import engine
 from unseen.training.engine import Stage, make_fabric, train

@@ -150,7 +150,8 @@ def damaged(file: File, base: Path, times: int, seed: int, only: int | None = No
 
 def files() -> list[File]:
     """The kinds of files."""
-    from unseen.features.store import RegionStore, content_hashes
+    from unseen.features.hashes import content_hashes
+    from unseen.features.store import RegionStore
     from unseen.model.references import References
     from unseen.training.protocols import load_decisions
     from unseen.training.run import Run

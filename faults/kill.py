@@ -123,7 +123,7 @@ def works(base: Path) -> list[Work]:
         def work() -> None:
             from unseen.backbones.backbone import Backbone, BackboneSpec
             from unseen.data.folder import load_folder
-            from unseen.features.store import extract
+            from unseen.features.extract import extract
 
             data = load_folder(base / "tiny")
             spec = BackboneSpec("test_resnet", weights="random", image_size=64, options={"output_stride": 16})

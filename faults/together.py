@@ -226,7 +226,7 @@ def _jumping(jump: float) -> None:
 
 def _changed_images(base: Path, failures: list[str]) -> dict[str, Any]:
     """A changed image of any time is noticed: with the same size and time as before, too."""
-    from unseen.features.store import content_hashes
+    from unseen.features.hashes import content_hashes
 
     folder = base / "images"
     folder.mkdir()

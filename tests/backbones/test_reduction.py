@@ -16,8 +16,8 @@ from unseen.backbones.reduction import FILE, Reduction, ReductionSpec
 from unseen.data.catalogue import load_dataset
 from unseen.data.dataset import validation_partition
 from unseen.errors import RunError, UnseenError
+from unseen.features.extract import extract
 from unseen.features.reduced import extract_reduced, reduce_store
-from unseen.features.store import extract
 from unseen.recognizer import Recognizer
 from unseen.training.config import RunConfig
 from unseen.training.run import Run, evaluate_run, fit

@@ -8,7 +8,7 @@ import pytest
 
 from unseen.backbones.backbone import Backbone
 from unseen.data.folder import load_folder
-from unseen.features.store import extract
+from unseen.features.extract import extract
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_damage_is_told_and_dropped(store, tmp_path, unseen):
     status, out, _ = unseen("stores", "--cache", tmp_path)
     assert status == 1
     assert "16 images damaged" in out
-    assert state("--hint")[0] == 0
+    assert state("--fix")[0] == 0
     status, found = state()
     assert (status, found["finished"], found["whole"]) == (0, 56, False)
 
@@ -51,7 +51,7 @@ def test_damage_is_told_and_dropped(store, tmp_path, unseen):
 def test_a_lost_description_goes_as_a_whole(store, tmp_path, unseen):
     (store / "store.json").write_text("{")
     assert unseen("stores", store)[0] == 1
-    assert unseen("stores", store, "--hint")[0] == 0
+    assert unseen("stores", store, "--fix")[0] == 0
     assert not store.exists()
     status, _, err = unseen("stores", store)
     assert status == 2
@@ -64,8 +64,8 @@ def test_hinting_leaves_what_is_not_ours(unseen, tmp_path):
     mine.mkdir(parents=True)
     (mine / "journal.jsonl").write_text("2026-11-22 wrote\n")
     (mine / "thesis.txt").write_text("mine")
-    unseen("stores", tmp_path, "--hint")
+    unseen("stores", tmp_path, "--fix")
     assert (mine / "thesis.txt").read_text() == "mine"
     (mine / "stage0.bin").write_bytes(b"1")  # a store without its description, and something beside it
-    unseen("stores", tmp_path, "--hint")
+    unseen("stores", tmp_path, "--fix")
     assert [file.name for file in mine.iterdir()] == ["thesis.txt"]

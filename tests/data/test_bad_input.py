@@ -31,7 +31,7 @@ from unseen.data.checks import check_folder
 from unseen.data.finding import FoundImages
 from unseen.data.folder import load_folder, read_classes, stop
 from unseen.errors import DataError, RunError, StoreError, UnseenError
-from unseen.features import store as features
+from unseen.features import layout
 from unseen.features.store import RegionStore, write_store
 from unseen.formats import hdf5, res101
 from unseen.formats.hdf5 import member
@@ -315,7 +315,7 @@ def test_a_store_with_damaged_facts(tmp_path, change):
     folder = tmp_path / "store"
     write_store(folder, lambda a, b: values[a:b], names=list("abcd"), grid=(2, 2), channels=3, source={"name": "x"})
     RegionStore.open(folder)
-    where = folder / features._META
+    where = folder / layout.META
     meta = json.loads(where.read_text())
     change(meta)
     where.write_text(json.dumps(meta))

@@ -27,8 +27,14 @@ from safetensors.torch import save_file
 
 from unseen.backbones.backbone import Backbone, BackboneSpec
 from unseen.errors import DataError, StoreError
+from unseen.features import extract as extraction
+from unseen.features import hashes as hashing
+from unseen.features import layout
 from unseen.features import store as features
-from unseen.features.store import RegionSource, RegionStore, extract
+from unseen.features.extract import extract
+from unseen.features.source import RegionSource
+from unseen.features.store import RegionStore
+from unseen.ground import memory
 from unseen.ground.files import read_json, write_json
 
 SPEC = BackboneSpec("test_resnet", stages=("final", 2), image_size=64, weights="random")
@@ -166,7 +172,7 @@ class TestContent:
 
     def test_the_plan_says_how_much_and_how_long(self, shared_images, backbone, tmp_path, monkeypatch):
         plans, clock = [], iter([0, 2, 2, 9, 10])  # 4 images read in 2 s, 4 through the network in 1 s
-        monkeypatch.setattr(features.time, "monotonic", lambda: next(clock))
+        monkeypatch.setattr(extraction.time, "monotonic", lambda: next(clock))
         run(shared_images, backbone, tmp_path, batch_size=3, on_plan=plans.append)
         assert plans[0].seconds == pytest.approx(COUNT * (2 / 4 + 1 / 4))
         assert replace(plans[0], needed=3 * 10**10, free=54 * 10**9, todo=37_322, seconds=7800.0).__str__() == (
@@ -178,7 +184,7 @@ class TestContent:
         [(0, "less than a minute"), (29, "less than a minute"), (31, "about 1 min"), (3599, "about 1 h 0 min")],
     )
     def test_durations(self, seconds, said):
-        assert features.duration(seconds) == said
+        assert extraction.duration(seconds) == said
 
     def test_journals_of_several_processes_are_one_in_the_end(self, finished, shared_images, backbone, tmp_path):
         folder = shutil.copytree(finished.folder, tmp_path / finished.folder.name)
@@ -244,7 +250,7 @@ class TestMistakes:
             real(handle)
 
         plans = []
-        monkeypatch.setattr(features.os, "fsync", fsync)
+        monkeypatch.setattr(layout.os, "fsync", fsync)
         with pytest.raises(StoreError, match="what is done is kept"):
             run(shared_images, backbone, tmp_path)
         monkeypatch.undo()
@@ -258,7 +264,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from unseen.backbones.backbone import Backbone, BackboneSpec
-from unseen.features.store import extract
+from unseen.features.extract import extract
 
 def progress(done, total):
     if done >= 12:
@@ -360,7 +366,8 @@ STREAM = """
 import sys
 import numpy as np
 import psutil
-from unseen.features.store import RegionSource, RegionStore
+from unseen.features.source import RegionSource
+from unseen.features.store import RegionStore
 source = RegionSource(RegionStore.open(sys.argv[1]), np.arange(60_000), stage=1, budget_bytes=0)
 source.batch(np.arange(500))
 before = psutil.Process().memory_info().rss
@@ -392,20 +399,20 @@ def test_memory_that_a_control_group_leaves(tmp_path):
         (group / "memory.current").write_text(f"{used}\n")
         (group / "memory.stat").write_text(f"anon {used - cached}\nfile {cached}\n")
     own.write_text("0::/job/step\n")
-    assert features._allowed_memory(tmp_path / "fs", own) == 2500
+    assert memory.allowed_memory(tmp_path / "fs", own) == 2500
     own.write_text("0::/\n")
-    assert features._allowed_memory(tmp_path / "fs", own) == float("inf")
+    assert memory.allowed_memory(tmp_path / "fs", own) == float("inf")
     own.write_text("4:memory:/job\n")
-    assert features._allowed_memory(tmp_path / "fs", own) == float("inf")
+    assert memory.allowed_memory(tmp_path / "fs", own) == float("inf")
 
 
 @pytest.mark.parametrize(
     ("asked", "device", "chosen"), [(3, "cuda", 3), (0, "cuda", 0), (-1, "cpu", 0), (-1, "cuda", 5)]
 )
 def test_how_many_processes_read(asked, device, chosen, monkeypatch):
-    monkeypatch.setattr(features.os, "sched_getaffinity", lambda _: set(range(11)), raising=False)
-    monkeypatch.setattr(features, "local_processes", lambda: 2)
-    assert features.chosen_workers(asked, torch.device(device)) == chosen
+    monkeypatch.setattr(extraction.os, "sched_getaffinity", lambda _: set(range(11)), raising=False)
+    monkeypatch.setattr(extraction, "local_processes", lambda: 2)
+    assert extraction.chosen_workers(asked, torch.device(device)) == chosen
 
 
 class TestStale:
@@ -452,15 +459,15 @@ class TestStale:
     def test_hashes_are_remembered_but_not_believed(self, images, tmp_path, monkeypatch):
         files, cache = sorted(images.iterdir()), tmp_path / "hashes.json"
         digests = []
-        real = features.hashlib.file_digest
-        monkeypatch.setattr(features.hashlib, "file_digest", lambda f, a: digests.append(f.name) or real(f, a))
-        first = features.content_hashes(files, cache)
+        real = hashing.hashlib.file_digest
+        monkeypatch.setattr(hashing.hashlib, "file_digest", lambda f, a: digests.append(f.name) or real(f, a))
+        first = hashing.content_hashes(files, cache)
         assert not cache.exists()  # the files are too fresh
         now = time.time_ns() + 10**10
-        monkeypatch.setattr(features.time, "time_ns", lambda: now)
-        assert features.content_hashes(files, cache) == first
+        monkeypatch.setattr(hashing.time, "time_ns", lambda: now)
+        assert hashing.content_hashes(files, cache) == first
         assert len(digests) == 2 * COUNT
-        assert features.content_hashes(files, cache) == first
+        assert hashing.content_hashes(files, cache) == first
         assert len(digests) == 2 * COUNT
         stat = files[0].stat()
         data = bytearray(files[0].read_bytes())
@@ -468,10 +475,10 @@ class TestStale:
         time.sleep(0.02)
         files[0].write_bytes(data)  # the same size, and made to look as old as before
         os.utime(files[0], ns=(stat.st_atime_ns, stat.st_mtime_ns))
-        second = features.content_hashes(files, cache)
+        second = hashing.content_hashes(files, cache)
         assert [a == b for a, b in zip(first, second, strict=True)] == [False] + [True] * (COUNT - 1)
         cache.write_text("{torn")
-        assert features.content_hashes(files, cache) == second
+        assert hashing.content_hashes(files, cache) == second
 
 
 class TestDamage:
@@ -499,7 +506,7 @@ class TestDamage:
         assert features.find_stores(tmp_path) == features.find_stores(store) == [store]
         before = features.inspect(store)
         assert not before.whole
-        after = features.inspect(store, hint=True)
+        after = features.inspect(store, fix=True)
         lost = {"bit": range(8, 12), "short": [*range(8, 12), 24, 25], "gone": range(COUNT)}[damage]
         assert after.damaged == tuple(lost)
         done = []
@@ -573,7 +580,7 @@ class TestSource:
     def test_default_budget_is_half_of_thefree_memory(self, finished, monkeypatch):
         free = namedtuple("Memory", "available")
         for available, resident in ((2 * 6 * 4 * 96 * 4, True), (2 * 6 * 4 * 96 * 4 - 2, False)):
-            monkeypatch.setattr(features.psutil, "virtual_memory", lambda a=available: free(a))
+            monkeypatch.setattr(memory.psutil, "virtual_memory", lambda a=available: free(a))
             assert RegionSource(finished, self.indices).resident is resident
 
     def test_no_gradients(self, finished):

@@ -20,7 +20,7 @@ from unseen.data.dataset import final_partition, validation_partition
 from unseen.data.folder import load_folder
 from unseen.errors import RunError, UnseenError
 from unseen.explain.answers import answers_of
-from unseen.features.store import RegionSource
+from unseen.features.source import RegionSource
 from unseen.methods import METHODS
 from unseen.methods.eszsl import ESZSL
 from unseen.training.divergence import DivergedError

@@ -22,15 +22,15 @@ def stores(
         Path | None,
         typer.Argument(help="A region store, a cache folder or a dataset folder [default: the cache folder]."),
     ] = None,
-    hint: Annotated[
-        bool, typer.Option("--hint", help="Drop what is damaged; the next extraction does that again, and only that.")
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Drop what is damaged; the next extraction does that again, and only that.")
     ] = False,
     cache: CacheOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Check the features on disk byte by byte by their checksums, and drop what is damaged.
 
-    Status 1 where something is damaged and was not fixed. Example: `unseen stores --hint`
+    Status 1 where something is damaged and was not fixed. Example: `unseen stores --fix`
     """
     from unseen.data.catalogue import cache_folder
     from unseen.features.store import find_stores, inspect
@@ -41,25 +41,25 @@ def stores(
         raise StoreError("no region stores", where=place, hint="give a store, a cache folder or a dataset folder")
 
     def check(report: Report) -> list[StoreState]:
-        return [inspect(store, hint, partial(report, f"checking {store.name}")) for store in folders]
+        return [inspect(store, fix, partial(report, f"checking {store.name}")) for store in folders]
 
     found = with_bars(check)
     if as_json:
         print_json([{**vars(state), "folder": str(state.folder), "whole": state.whole} for state in found])
     else:
-        print_table([_row(state, hint) for state in found])
+        print_table([_row(state, fix) for state in found])
         out.print(f"{len(found)} stores in {place}", highlight=False, soft_wrap=True)
-    if any(state.problem or state.damaged for state in found) and not hint:
+    if any(state.problem or state.damaged for state in found) and not fix:
         raise typer.Exit(1)
 
 
-def _row(state: StoreState, hinted: bool) -> dict[str, str]:
+def _row(state: StoreState, fixed: bool) -> dict[str, str]:
     parts = [state.problem] if state.problem else []
     parts += [f"{len(state.damaged)} images damaged"] if state.damaged else []
     if state.finished < state.images and not state.problem:
         parts.append(f"unfinished: {state.finished} of {state.images} images")
     says = "; ".join(parts) or "whole"
-    if hinted and (state.damaged or state.problem):
+    if fixed and (state.damaged or state.problem):
         says += " (dropped)"
     return {
         "store": str(state.folder),

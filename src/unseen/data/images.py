@@ -12,7 +12,8 @@ from torch import Tensor
 
 from unseen.backbones.backbone import Backbone
 from unseen.data.dataset import digest
-from unseen.features.store import content_hashes, free_memory
+from unseen.features.hashes import content_hashes
+from unseen.ground.memory import free_memory
 
 
 class ImageStore:

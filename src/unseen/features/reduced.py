@@ -21,7 +21,9 @@ from torch import Tensor
 from unseen.backbones.backbone import Backbone
 from unseen.backbones.reduction import FILE, Reduction, ReductionSpec
 from unseen.errors import RunError, StoreError
-from unseen.features.store import RegionStore, content_hashes, extract, store_fingerprint, write_store
+from unseen.features.extract import extract, store_fingerprint
+from unseen.features.hashes import content_hashes
+from unseen.features.store import RegionStore, write_store
 from unseen.ground.distributed import first_before_others
 from unseen.ground.progress import Report, silent
 
@@ -44,7 +46,7 @@ def extract_reduced(
     report: Report = silent,
     **options: Any,
 ) -> RegionStore:
-    """As :func:`unseen.features.store.extract`, of reduced regions; the backbone is a reduced one from then on.
+    """As :func:`unseen.features.extract.extract`, of reduced regions; the backbone is a reduced one from then on.
 
     Args:
         files, backbone, folder, names, dtype, device: as there.

@@ -16,7 +16,7 @@ from unseen.data.dataset import Dataset
 from unseen.errors import RunError, UnseenError
 from unseen.evaluation.metrics import Decisions
 from unseen.explain.answers import Answers, answers_of
-from unseen.features.store import content_hashes
+from unseen.features.hashes import content_hashes
 from unseen.ground.progress import Report, silent
 from unseen.recognizer import Recognizer
 from unseen.training.folder import Run

@@ -32,7 +32,8 @@ from unseen.data.images import ImageSource, ImageStore
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.evaluation.calibration import Answers
 from unseen.evaluation.metrics import Decisions, SeenUnseenCurve, evaluate
-from unseen.features.store import RegionSource, RegionStore
+from unseen.features.source import RegionSource
+from unseen.features.store import RegionStore
 from unseen.ground.distributed import rows_of_all
 from unseen.ground.files import file_digest, read_arrays, read_json, write_arrays, write_json
 from unseen.ground.progress import Report, silent

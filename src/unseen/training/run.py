@@ -30,8 +30,9 @@ from unseen.data.images import ImageStore
 from unseen.data.importing import imported_store
 from unseen.errors import RunError, UnseenError
 from unseen.evaluation.metrics import Interval, bootstrap, evaluate, per_class_accuracy
+from unseen.features.extract import ExtractionPlan, chosen_workers, extract
 from unseen.features.reduced import extract_reduced, reduce_store
-from unseen.features.store import ExtractionPlan, RegionStore, chosen_workers, extract
+from unseen.features.store import RegionStore
 from unseen.ground.distributed import first_before_others, is_first, own_folder
 from unseen.ground.files import is_left_over, read_json, write_json
 from unseen.ground.progress import Report, silent

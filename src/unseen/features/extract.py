@@ -1,0 +1,339 @@
+"""Extraction: a frozen network looks at every image once, and a store keeps what it gives."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from unseen.backbones.backbone import Backbone, Transform
+from unseen.backbones.vision import timm
+from unseen.errors import DataError, StoreError
+from unseen.features.hashes import content_hashes
+from unseen.features.layout import (
+    DTYPES,
+    FORMAT,
+    JOURNAL,
+    Layout,
+    bits,
+    check_finite,
+    disk_full,
+    journal_line,
+    locked,
+    repaired,
+    start_layout,
+    sync,
+)
+from unseen.features.reading import read_batches
+from unseen.features.store import RegionStore, finished_store
+from unseen.ground.distributed import first_before_others, is_first, local_processes, part, processes, wait_for_all
+from unseen.ground.distributed import position as own_position
+
+_THREADS = 2  # that read images where no processes do
+
+
+@dataclass(frozen=True)
+class ExtractionPlan:
+    """What an extraction is about to do.
+
+    Attributes:
+        folder: the store's folder.
+        images: images in the store.
+        todo: images whose features are not there yet.
+        nbytes: size of the finished store.
+        needed: bytes still to be written.
+        free: bytes free on the disk.
+        seconds: about how long it will take, by a few images timed beforehand; None where that is not worth it.
+    """
+
+    folder: Path
+    images: int
+    todo: int
+    nbytes: int
+    needed: int
+    free: int
+    seconds: float | None = None
+
+    def __str__(self) -> str:
+        """What a person wants to know before it starts."""
+        disk = f"{self.needed / 1e9:,.1f} GB to write, {self.free / 1e9:,.1f} GB free"
+        time = "" if self.seconds is None else f", {duration(self.seconds)}"
+        return f"{self.todo:,} images, {disk}{time}"
+
+
+def extract(
+    files: Sequence[Path],
+    backbone: Backbone,
+    folder: Path,
+    *,
+    names: Sequence[str],
+    dtype: str = "float16",
+    batch_size: int = 32,
+    workers: int = 0,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+    on_plan: Callable[[ExtractionPlan], None] | None = None,
+) -> "RegionStore":
+    """Computes the region features of images, or only what of them is missing, and opens their store.
+
+    The store lies in a folder named by a fingerprint of the images' content, names and order, the
+    backbone with its weights and transform, and the dtype, so that one of something else is never used.
+    An extraction that was killed goes on with the first unfinished chunk.
+
+    Args:
+        files: the images.
+        backbone: the network; moved to `device`.
+        folder: cache root, shared by any number of stores.
+        names: one name per image, as in the dataset.
+        dtype: "float16", "bfloat16" or "float32".
+        batch_size: images per forward pass, and per chunk of a new store.
+        workers: processes that read images; 0 reads them in threads here, -1 chooses: up to 8 for a GPU, 0 for a CPU.
+        device: where the network runs.
+        progress: told (images done, images in all) after every chunk.
+        on_plan: told what is to be done before it is.
+
+    Several processes (:mod:`unseen.ground.distributed`) share the chunks; the folder must be one that all of them see.
+    """
+    if dtype not in DTYPES:
+        raise StoreError(f"unknown dtype {dtype!r}", where="region store", hint=f"use one of {', '.join(DTYPES)}")
+    if len(names) != len(files):
+        raise ValueError(f"{len(names)} names for {len(files)} files")
+    if not files:
+        raise DataError("no images to extract features of")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    workers = chosen_workers(workers, torch.device(device))
+    with first_before_others():
+        hashes = content_hashes(files, folder / "hashes.json")
+    fingerprint = store_fingerprint(backbone.fingerprint, dtype, names, hashes)
+    store = folder / fingerprint[:16]
+    meta = {
+        "format": FORMAT,
+        "fingerprint": fingerprint,
+        "backbone": backbone.spec.to_json(),
+        "dtype": dtype,
+        "chunk": batch_size,
+        "stages": [
+            {"stage": stage, "file": f"stage{i}.bin", "grid": list(grid), "channels": channels}
+            for i, (stage, grid, channels) in enumerate(
+                zip(backbone.spec.stages, backbone.grids, backbone.channels, strict=True)
+            )
+        ],
+        "versions": {"torch": torch.__version__, "timm": timm.__version__},
+        "names": list(names),
+    }
+    if processes() == 1 and (found := finished_store(store, fingerprint)) is not None:
+        if on_plan is not None:
+            on_plan(ExtractionPlan(store, len(found), 0, found.nbytes, 0, shutil.disk_usage(store).free))
+        return found
+    with locked(store) if is_first() else nullcontext():
+        with first_before_others():
+            layout, finished = start_layout(store, meta)
+        wait_for_all()  # until all know what is finished
+        todo = [chunk for chunk in range(layout.chunks) if chunk not in finished]
+        left = sum(len(layout.images(chunk)) for chunk in todo)
+        needed, free = left * layout.image_bytes, shutil.disk_usage(store).free
+        mine = [todo[i] for i in part(len(todo))]
+        if on_plan is not None:
+            seconds = _estimate(
+                [files[p] for c in mine for p in layout.images(c)], backbone, batch_size, workers, device
+            )
+            nbytes = layout.count * layout.image_bytes
+            on_plan(ExtractionPlan(store, layout.count, left, nbytes, needed, free, seconds))
+        if needed > free:
+            raise disk_full(store, needed, free)
+        if mine:
+            try:
+                _fill(layout, mine, layout.count - left, files, backbone.to(device), batch_size, workers, progress)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                left = sum(len(layout.images(c)) for c in todo if c not in layout.journal())
+                raise disk_full(store, left * layout.image_bytes, shutil.disk_usage(store).free) from None
+        wait_for_all()
+        with first_before_others():
+            layout.join_journals()
+        return RegionStore.open(store)
+
+
+def store_fingerprint(backbone: str, dtype: str, names: Sequence[str], hashes: Sequence[str]) -> str:
+    """SHA-256 of what features are made of: fingerprint of a backbone, dtype, and images by name and content."""
+    images = list(zip(names, hashes, strict=True))
+    facts = {"format": FORMAT, "backbone": backbone, "dtype": dtype, "images": images}
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def chosen_workers(workers: int, device: torch.device) -> int:
+    """How many processes read images: as asked, or for -1 up to 8 for a GPU and none for a CPU, which is busy."""
+    if workers >= 0:
+        return workers
+    return max(1, min(8, len(os.sched_getaffinity(0)) // local_processes())) if device.type == "cuda" else 0
+
+
+def _estimate(
+    files: Sequence[Path], backbone: Backbone, batch_size: int, workers: int, device: str | torch.device
+) -> float | None:
+    """Seconds that images will take, by a few of them; None where they are soon done anyway."""
+    if len(files) < 8 * batch_size:
+        return None
+    backbone = backbone.to(device)
+    started = time.monotonic()
+    pixels = torch.stack([backbone.transform.cropped(file) for file in files[:4]])
+    reading = (time.monotonic() - started) / len(pixels)
+    size = batch_size if torch.device(device).type == "cuda" else len(pixels)
+    batch = pixels[torch.arange(size) % len(pixels)].to(device)
+    for trial in (batch[:1], batch):  # the first is slower
+        started = time.monotonic()
+        _ = [regions.cpu() for regions in backbone.regions(trial)]
+    network = (time.monotonic() - started) / size
+    return len(files) * (max(reading / workers, network) if workers else reading + network)
+
+
+def duration(seconds: float) -> str:
+    """As one says it: "about 2 h 10 min", "about 3 min", "less than a minute"."""
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if not hours and not minutes:
+        return "less than a minute"
+    return f"about {hours} h {minutes} min" if hours else f"about {minutes} min"
+
+
+def _fill(
+    layout: Layout,
+    todo: Sequence[int],
+    before: int,
+    files: Sequence[Path],
+    backbone: Backbone,
+    batch_size: int,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Computes and writes the chunks, each one journalled once its bytes are on the disk.
+
+    Progress is told as if the other processes were as far; `before` images were there at the start.
+    """
+    batches = [
+        list(images[start : start + batch_size])
+        for images in map(layout.images, todo)
+        for start in range(0, len(images), batch_size)
+    ]
+    device = next(backbone.parameters()).device
+    chunk_of = {layout.images(chunk)[-1]: chunk for chunk in todo}
+    done, mine = 0, sum(map(len, batches))
+    dtype = DTYPES[layout.meta["dtype"]][0]
+    with ExitStack() as stack:
+        outputs = [stack.enter_context(path.open("r+b")) for path in layout.files]
+        name = JOURNAL if is_first() else f"{JOURNAL}.{own_position()}"
+        journal = stack.enter_context(repaired(layout.folder / name))
+        checksums = [0] * len(outputs)
+
+        def write(batch: Sequence[int], computed: Callable[[], list[tuple[Tensor, Tensor]]]) -> None:
+            for i, ((kept, extremes), output) in enumerate(zip(computed(), outputs, strict=True)):
+                check_finite(extremes, kept, [files[position] for position in batch])
+                data = bits(kept).data.cast("B")
+                checksums[i] = zlib.crc32(data, checksums[i])
+                output.seek(batch[0] * layout.stage_bytes[i])
+                output.write(data)
+            if batch[-1] in chunk_of:
+                for output in outputs:
+                    sync(output)
+                journal.write(journal_line(chunk_of[batch[-1]], checksums))
+                sync(journal)
+                checksums[:] = [0] * len(outputs)
+
+        def finish(batch: Sequence[int], writing: Future[None]) -> None:
+            nonlocal done
+            writing.result()
+            done += len(batch)
+            if batch[-1] in chunk_of and progress is not None:
+                progress(before + (layout.count - before) * done // mine, layout.count)
+
+        reading = stack.enter_context(closing(_read(files, batches, backbone.transform, workers, device)))
+        writer = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="store"))
+        last: tuple[Sequence[int], Future[None]] | None = None
+        try:
+            for batch, pixels in zip(batches, reading, strict=True):
+                computed = _compute(backbone, pixels.to(device, non_blocking=True), dtype)
+                if last is not None:  # one batch is written while the next is computed
+                    finish(*last)
+                last = batch, writer.submit(write, batch, computed)
+        finally:  # what was computed before an error is kept
+            if last is not None:
+                finish(*last)
+
+
+def _read(
+    files: Sequence[Path], batches: Sequence[list[int]], transform: Transform, workers: int, device: torch.device
+) -> Generator[Tensor]:
+    """Bytes (b, 3, H, W) of each batch of images, read ahead by processes, or by threads of this one for 0."""
+    if workers:
+        loader = DataLoader(
+            _Images(files, transform),
+            batch_sampler=batches,
+            num_workers=workers,
+            collate_fn=_collate,
+            pin_memory=device.type == "cuda",
+        )
+        for found in loader:
+            if isinstance(found, DataError):
+                raise found
+            yield found
+        return
+    with closing(read_batches(([files[i] for i in batch] for batch in batches), transform, _THREADS)) as read:
+        for _, images in read:
+            found = _collate(images)
+            if isinstance(found, DataError):
+                raise found
+            yield found
+
+
+class _Images(Dataset[Tensor | DataError]):
+    """Images as bytes, a quarter as large to hand over as normalised ones.
+
+    A broken one is handed on as its error, which a worker would garble by raising.
+    """
+
+    def __init__(self, files: Sequence[Path], transform: Transform) -> None:
+        self.files, self.transform = files, transform
+
+    def __getitem__(self, index: int) -> Tensor | DataError:
+        try:
+            return self.transform.cropped(self.files[index])
+        except DataError as error:
+            return error
+
+
+def _collate(items: list[Tensor | DataError]) -> Tensor | DataError:
+    for item in items:
+        if isinstance(item, DataError):
+            return item
+    return torch.stack(items)  # type: ignore[arg-type]
+
+
+@torch.inference_mode()
+def _compute(backbone: Backbone, pixels: Tensor, dtype: torch.dtype) -> Callable[[], list[tuple[Tensor, Tensor]]]:
+    """Starts the computation of a batch; the result waits for each stage's regions and their (least, largest)."""
+    regions = backbone.regions(pixels)
+    found = [(stage.to(dtype).contiguous(), torch.stack(stage.aminmax())) for stage in regions]
+    if pixels.device.type != "cuda":
+        here = [(kept.cpu(), extremes.cpu()) for kept, extremes in found]
+        return lambda: here
+    coming = [(k.to("cpu", non_blocking=True), e.to("cpu", non_blocking=True)) for k, e in found]  # to pinned memory
+    arrived = torch.cuda.Event()
+    arrived.record()
+
+    def wait() -> list[tuple[Tensor, Tensor]]:
+        arrived.synchronize()
+        return coming
+
+    return wait

@@ -1,0 +1,244 @@
+"""A region store on disk: its description, one file of numbers a stage, and the journal of finished chunks."""
+
+import json
+import logging
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from unseen.errors import StoreError
+from unseen.ground.files import is_left_over, read_json, write_json, write_with
+
+FORMAT = 1
+META, JOURNAL = "store.json", "journal.jsonl"
+# NumPy has no bfloat16: its bits are kept as int16
+DTYPES = {
+    "float16": (torch.float16, np.float16),
+    "bfloat16": (torch.bfloat16, np.int16),
+    "float32": (torch.float32, np.float32),
+}
+_OWN = re.compile(r"stage\d+\.bin|journal\.jsonl.*")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything in a store lies, finished or not."""
+
+    folder: Path
+    meta: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Reads and checks a description; StoreError says what is wrong with it."""
+        hint = "extract the features again"
+        layout = cls(folder, read_json(folder / META, StoreError, hint))
+        try:
+            if layout.meta["format"] != FORMAT:
+                raise StoreError(f"format {layout.meta['format']} instead of {FORMAT}", where=folder, hint=hint)
+            layout._check()
+        except (LookupError, TypeError, ValueError) as error:
+            raise StoreError(f"damaged ({error!r})", where=folder / META, hint=hint) from None
+        return layout
+
+    def _check(self) -> None:
+        """Raise LookupError, TypeError or ValueError where an entry is missing or of another kind."""
+        meta, sizes = self.meta, [size for s in self.stages for size in (*s["grid"], s["channels"])]
+        texts = [meta["fingerprint"], meta["dtype"], *meta["names"], *(s["file"] for s in self.stages)]
+        if not all(isinstance(text, str) for text in texts) or any(
+            Path(s["file"]).name != s["file"] for s in self.stages
+        ):
+            raise ValueError("a name is no text")
+        if any(type(size) is not int or size < 1 for size in (*sizes, meta["chunk"])):
+            raise ValueError("a size is no whole number from 1")
+        if not isinstance(meta["backbone"].get("name"), str) or not isinstance(meta["names"], list) or not self.stages:
+            raise ValueError("no backbone, names or stages")
+        _ = [s["stage"] for s in self.stages], self.image_bytes
+        if any(len(s["grid"]) != 2 for s in self.stages):
+            raise ValueError("a grid is not of two sides")
+
+    @property
+    def stages(self) -> list[dict[str, Any]]:
+        """What is kept of each stage: its file, grid and channels."""
+        return self.meta["stages"]
+
+    @property
+    def files(self) -> list[Path]:
+        """One file of features per stage."""
+        return [self.folder / stage["file"] for stage in self.stages]
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """(R, C) of each stage."""
+        return [(stage["grid"][0] * stage["grid"][1], stage["channels"]) for stage in self.stages]
+
+    @property
+    def stage_bytes(self) -> list[int]:
+        """Bytes per image of each stage."""
+        size = DTYPES[self.meta["dtype"]][0].itemsize
+        return [regions * channels * size for regions, channels in self.shapes]
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes per image of all stages."""
+        return sum(self.stage_bytes)
+
+    @property
+    def count(self) -> int:
+        """Images in the whole store."""
+        return len(self.meta["names"])
+
+    @property
+    def chunks(self) -> int:
+        """Chunks that the images are computed and checked in."""
+        return -(-self.count // self.meta["chunk"])
+
+    def images(self, chunk: int) -> range:
+        """Positions of a chunk's images."""
+        size = self.meta["chunk"]
+        return range(chunk * size, min((chunk + 1) * size, self.count))
+
+    def check_sizes(self) -> None:
+        """StoreError where a file is not as large as its features."""
+        for path, per_image in zip(self.files, self.stage_bytes, strict=True):
+            size = path.stat().st_size if path.exists() else 0
+            if size != per_image * self.count:
+                raise StoreError(f"{size} bytes instead of {per_image * self.count}", where=path, hint="extract again")
+
+    def journal(self) -> dict[int, list[int]]:
+        """Checksums, one per stage, of the finished chunks; a line torn by a crash counts for nothing."""
+        finished: dict[int, list[int]] = {}
+        for path in self.journals():
+            for line in path.read_bytes().splitlines():
+                with suppress(ValueError, LookupError, TypeError):
+                    entry = json.loads(line)
+                    if entry["chunk"] in range(self.chunks) and len(entry["crc32"]) == len(self.stages):
+                        finished[entry["chunk"]] = entry["crc32"]
+        return finished
+
+    def journals(self) -> list[Path]:
+        """The journal, and those of the other processes of an extraction that is not finished."""
+        return sorted(self.folder.glob(f"{JOURNAL}*"))
+
+    def join_journals(self) -> None:
+        """One journal in the order of the chunks, as one process alone would have written it."""
+        if self.journals() != [self.folder / JOURNAL]:
+            self.write_journal(self.journal())
+
+    def write_journal(self, finished: Mapping[int, list[int]]) -> None:
+        """One journal of these chunks in the place of all."""
+        lines = [journal_line(chunk, checksums) for chunk, checksums in sorted(finished.items())]
+        write_with(self.folder / JOURNAL, lambda temporary: temporary.write_bytes(b"".join(lines)))
+        for path in self.journals():
+            if path.name != JOURNAL:
+                path.unlink()
+
+
+def start_layout(folder: Path, meta: Mapping[str, Any]) -> tuple[Layout, dict[int, list[int]]]:
+    """The layout to fill and its finished chunks: those of an extraction that stopped, or none."""
+    with suppress(StoreError):
+        layout = Layout.read(folder)
+        layout.check_sizes()
+        if layout.meta["fingerprint"] == meta["fingerprint"]:
+            return layout, layout.journal()
+    if folder.is_dir():
+        remove_store(folder)
+    if folder.exists():
+        raise StoreError("it holds something else", where=folder, hint="choose another name, or move that away")
+    folder.mkdir()
+    layout = Layout(folder, meta)
+    for path, per_image in zip(layout.files, layout.stage_bytes, strict=True):
+        with path.open("wb") as file:
+            file.truncate(per_image * layout.count)
+    write_json(folder / META, meta, sealed=True)
+    return layout, {}
+
+
+def journal_line(chunk: int, checksums: Sequence[int]) -> bytes:
+    """Says that a chunk is finished, with one checksum per stage."""
+    return json.dumps({"chunk": chunk, "crc32": checksums}).encode() + b"\n"
+
+
+def repaired(path: Path) -> BinaryIO:
+    """The journal opened for appending, a torn last line ended so that the next one stands alone."""
+    file = path.open("a+b")
+    if file.tell() and not path.read_bytes().endswith(b"\n"):
+        file.write(b"\n")
+    return file
+
+
+def sync(file: BinaryIO) -> None:
+    """Waits until the disk has what was written."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def remove_store(folder: Path) -> None:
+    """A store without anything else that lies in its folder."""
+    for file in list(folder.iterdir()):
+        if _is_ours(file) or is_left_over(file):
+            file.unlink()
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _is_ours(file: Path) -> bool:
+    return file.is_file() and (file.name in (META, "reduction.safetensors") or bool(_OWN.fullmatch(file.name)))
+
+
+@contextmanager
+def locked(store: Path) -> Iterator[None]:
+    """A store's folder, this process's alone to write; waits for another."""
+    lock = FileLock(store.with_name(f".{store.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        _log.warning("%s: another process is extracting these features; waiting for it", store)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_finite(extremes: Tensor, kept: Tensor, places: Sequence[object]) -> None:
+    """Raise a :class:`StoreError` at the first image whose features are no numbers, or none as they are kept.
+
+    Args:
+        extremes: the least and the largest of the features (B, R, C), NaN where one of them is.
+        kept: the features as they are to be stored.
+        places: what the images are called.
+    """
+    if extremes.to(kept.dtype).isfinite().all():
+        return
+    row = int(torch.nonzero(~kept.flatten(1).isfinite().all(dim=1))[0])
+    largest = extremes.abs().max().item()
+    if not math.isfinite(largest):
+        raise StoreError(f"a feature is {largest:g}", where=places[row], hint="repair what it comes from")
+    kind = str(kept.dtype).removeprefix("torch.")
+    problem = f"features as large as {largest:g} do not fit in {kind}"
+    raise StoreError(problem, where=places[row], hint="store them as bfloat16 or float32")
+
+
+def bits(regions: Tensor) -> np.ndarray:
+    """The tensor's memory as an array."""
+    return (regions.view(torch.int16) if regions.dtype == torch.bfloat16 else regions).numpy()
+
+
+def disk_full(folder: Path, needed: int, free: int) -> StoreError:
+    """The error for a disk with too few bytes free."""
+    return StoreError(
+        f"the disk has {free / 1e6:,.1f} MB free and {needed / 1e6:,.1f} MB more are needed",
+        where=folder,
+        hint="make room or choose another cache folder; what is done is kept",
+    )

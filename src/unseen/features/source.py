@@ -1,0 +1,72 @@
+"""The regions that training reads: kept on a device where they fit, else read from disk batch by batch."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unseen.features.store import RegionStore
+from unseen.ground.memory import free_memory
+
+
+class RegionSource:
+    """The regions that training reads: some images of a store, prepared, on a device.
+
+    Prepared features that fit in the budget are computed once and kept on the device; others are read
+    and prepared batch by batch. The values are the same.
+
+    Args:
+        store: the store.
+        indices: the images' indices in the store.
+        stage: position of the stage in `store.stages`.
+        device: where batches are wanted.
+        dtype: dtype that features are prepared in.
+        prepare: what is done to features (B, R, C) to give (B, R', C'), image by image and without
+            gradients, such as normalising or pooling regions.
+        budget_bytes: how much may be kept on the device; None is half of its free memory.
+
+    Attributes:
+        resident: whether the features are kept on the device.
+        streams: whether batches are read from disk.
+        shape: (R', C').
+        nbytes: bytes of all prepared features.
+    """
+
+    def __init__(
+        self,
+        store: RegionStore,
+        indices: Sequence[int] | np.ndarray | Tensor,
+        stage: int = 0,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        prepare: Callable[[Tensor], Tensor] | None = None,
+        budget_bytes: int | None = None,
+    ) -> None:
+        self._store, self._stage, self._prepare = store, stage, prepare
+        self._indices = np.asarray(indices, dtype=np.int64)
+        self._device, self._dtype = torch.device(device), dtype
+        first = self._compute(self._indices[:1])
+        self.shape: tuple[int, ...] = tuple(first.shape[1:])
+        self.nbytes = len(self) * math.prod(self.shape) * first.itemsize
+        self.resident = self.nbytes <= (free_memory(self._device) // 2 if budget_bytes is None else budget_bytes)
+        self.streams = not self.resident
+        if self.resident:
+            self._kept = first.new_empty(len(self), *self.shape)
+            for start in range(0, len(self), 64):
+                self._kept[start : start + 64] = self._compute(self._indices[start : start + 64])
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def batch(self, positions: Sequence[int] | np.ndarray | Tensor) -> Tensor:
+        """Prepared features (B, R', C') of the images at these positions of `indices`."""
+        if self.resident:
+            return self._kept[torch.as_tensor(positions, dtype=torch.int64, device=self._device)]
+        return self._compute(self._indices[np.asarray(torch.as_tensor(positions).cpu(), dtype=np.int64)])
+
+    @torch.no_grad()
+    def _compute(self, indices: np.ndarray) -> Tensor:
+        regions = self._store.read(indices, self._stage).to(self._device).to(self._dtype)
+        return regions if self._prepare is None else self._prepare(regions)
