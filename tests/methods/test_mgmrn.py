@@ -538,6 +538,9 @@ def test_presets_are_the_release_s():
             "sgd", 0.9, 1e-5, 10, 30, 300,
         )  # fmt: skip
         assert (f.sampler, round(448 * f.resize), f.flip) == ("classes", 512, True)
+        assert (s.initial, f.batch_norm) == ("released", "batch")
+        expected = [f.lr * f.lr_factor ** (epoch // 10) for epoch in range(1, 31)]  # falls at 10, 20 and 30
+        assert [f.lr_of(epoch) for epoch in range(1, 31)] == pytest.approx(expected, rel=1e-12)
         found[name] = (s.tau, s.lambda_reg, f.lr, f.lr_factor, f.batch_size // f.shots, f.shots)
     assert found == {
         "cub": (20, 0.1, 5e-4, 0.1, 8, 2),
@@ -546,11 +549,36 @@ def test_presets_are_the_release_s():
     }
 
 
+def test_presets_of_ours_say_what_differs():
+    recommended, recipe = PRESETS["recommended"].settings, PRESETS["recommended"].recipe
+    assert (recommended.initial, recipe.batch_norm, recipe.lr_early) == ("plain", "frozen", 0)
+    assert [recipe.lr_of(e) for e in (1, 6, 7, 8)] == pytest.approx([3e-4, 3e-4, 3e-5, 3e-5])
+
+
+def test_released_initial_weights():
+    """Kaiming's: uniform in +-sqrt(3/inputs) where r is mixed; normal with variance 2/C, at least 1e-5, for centres."""
+    channels, vectors = (512, 1024, 2048), random(6, D).float()
+    network = MgMRN(channels, vectors, MgMRNSettings(width=128, parts=50), torch.Generator().manual_seed(0))
+    for level, c in zip(network.levels, channels, strict=True):
+        centres = level.grouping.centres.detach()
+        assert centres.min().item() == pytest.approx(1e-5)
+        assert (centres == centres.min()).double().mean().item() == pytest.approx(0.5, abs=0.02)
+        above = centres[centres > centres.min()]
+        assert above.square().mean().sqrt().item() == pytest.approx((2 / c) ** 0.5, rel=0.03)
+        assert above.mean().item() == pytest.approx((2 / c) ** 0.5 * (2 / np.pi) ** 0.5, rel=0.03)
+    for refinement, inputs in zip(network.refinements[:2], (256, 128), strict=True):
+        weight, bound = refinement.mix.weight, (3 / inputs) ** 0.5
+        assert 0.99 * bound < weight.abs().max() <= bound
+        assert weight.std().item() == pytest.approx(inputs**-0.5, rel=0.02)  # of a uniform distribution
+        assert refinement.spatial.weight.abs().max() <= (9 * 128) ** -0.5
+
+
 def test_initial_weights_come_from_the_generator():
     vectors = random(40, D).float()
 
     def make(seed):
-        return MgMRN((3, 4, 6), vectors, MgMRNSettings(width=64), torch.Generator().manual_seed(seed))
+        settings = MgMRNSettings(width=64, initial="plain")
+        return MgMRN((3, 4, 6), vectors, settings, torch.Generator().manual_seed(seed))
 
     state = torch.get_rng_state()
     first, again, other = make(0), make(0), make(1)

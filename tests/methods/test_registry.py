@@ -160,6 +160,8 @@ def test_learning_rate_of_an_epoch():
     recipe = Recipe(lr=0.5, lr_factor=0.1, lr_every=3)
     assert [recipe.lr_of(e) for e in range(1, 8)] == pytest.approx([0.5] * 3 + [0.05] * 3 + [0.005])
     assert Recipe(lr=0.25).lr_of(30) == 0.25
+    early = Recipe(lr=0.5, lr_factor=0.1, lr_every=3, lr_early=1)
+    assert [early.lr_of(e) for e in range(1, 7)] == pytest.approx([0.5] * 2 + [0.05] * 3 + [0.005])
 
 
 @pytest.mark.parametrize(

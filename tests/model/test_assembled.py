@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
 from PIL import Image
 from torch import nn
 
@@ -36,9 +37,9 @@ CLASSES = ClassSpace(torch.rand(N, K, generator=torch.Generator().manual_seed(1)
 LABELS = torch.tensor([0, 2, 1, 0])
 
 
-def model_of(spec=RESNET, dtype=torch.float32, checkpointing=False, settings=SETTINGS, seed=0):
+def model_of(spec=RESNET, dtype=torch.float32, settings=SETTINGS, seed=0, **options):
     vectors = torch.randn(K, 4, generator=torch.Generator().manual_seed(2)).to(dtype)
-    return build_method("mgmrn", Backbone(spec), vectors, settings, seed=seed, checkpointing=checkpointing)
+    return build_method("mgmrn", Backbone(spec), vectors, settings, seed=seed, **options)
 
 
 def pixels_of(dtype=torch.float32, size=64, count=4):
@@ -81,6 +82,59 @@ def test_a_level_reaches_the_backbone_up_to_its_stage():
         assert max(layers) == deepest
 
 
+def normalisations(model):
+    return {n: m for n, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_batch_norm_of_each_batch_moves_its_running_averages(checkpointing):
+    model = model_of(dtype=torch.float64, checkpointing=checkpointing, batch_norm="batch")
+    layers, inputs = normalisations(model), {}
+    for name, layer in layers.items():
+        layer.register_forward_pre_hook(lambda _, args, name=name: inputs.update({name: args[0].detach().clone()}))
+    model.train()
+    assert all(layer.training for layer in layers.values())
+    assert not any(m.training for m in model.backbone.modules() if m not in layers.values())
+    for _ in range(2):
+        inputs.clear()
+        before = {name: (m.running_mean.clone(), m.running_var.clone()) for name, m in layers.items()}
+        model.zero_grad(set_to_none=True)
+        terms = model.loss(model.forward_pass(pixels_of(torch.float64), (1,)), LABELS, CLASSES.to("cpu", torch.float64))
+        terms["total"].backward()  # computes activations again with checkpointing, and counts them once
+        for name, layer in layers.items():
+            mean, var = inputs[name].mean((0, 2, 3)), inputs[name].transpose(0, 1).flatten(1).var(1)
+            for new, old, batch in (
+                (layer.running_mean, before[name][0], mean),
+                (layer.running_var, before[name][1], var),
+            ):
+                torch.testing.assert_close(new, 0.9 * old + 0.1 * batch, rtol=1e-9, atol=1e-12)
+    model.eval()
+    state = {n: b.clone() for n, b in model.named_buffers()}
+    with torch.no_grad():
+        alone = model(pixels_of(torch.float64, count=2))["level3"].attribute_scores
+        together = model(pixels_of(torch.float64))["level3"].attribute_scores
+    torch.testing.assert_close(alone, together[:2], rtol=1e-9, atol=1e-12)  # tests use the averages, not the batch
+    assert all(torch.equal(b, state[n]) for n, b in model.named_buffers())
+
+
+def test_batch_norm_of_each_batch_has_the_same_gradients_with_checkpointing():
+    found = []
+    for again in (False, True):
+        model = model_of(dtype=torch.float64, checkpointing=again, batch_norm="batch")
+        found.append(gradients(model, torch.float64))
+    frozen = gradients(model_of(dtype=torch.float64), torch.float64)
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, rtol=1e-6, atol=1e-12)
+    assert not torch.allclose(found[0]["backbone.model.conv1.0.weight"], frozen["backbone.model.conv1.0.weight"])
+
+
+def test_batch_norm_of_each_batch_is_for_one_process(monkeypatch):
+    monkeypatch.setattr("unseen.backbones.backbone.processes", lambda: 2)
+    with pytest.raises(UnseenError, match=r"each of 2 processes.*--recipe batch_norm=frozen, or one process"):
+        Backbone(RESNET).fine_tuned(batch_norm="batch")
+    Backbone(VIT).fine_tuned(batch_norm="batch")  # which has none
+
+
 def test_frozen_backbones_stay_frozen():
     backbone = Backbone(RESNET)
     assert not any(p.requires_grad for p in backbone.parameters())
@@ -93,7 +147,7 @@ def test_frozen_backbones_stay_frozen():
 def test_checkpointing_keeps_less_and_has_the_same_gradients(spec):
     saved, found = [], []
     for checkpointing in (False, True):
-        model, kept = model_of(spec, torch.float64, checkpointing), []
+        model, kept = model_of(spec, torch.float64, checkpointing=checkpointing), []
         with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.nbytes) or t, lambda t: t):  # noqa: B023
             model.backbone.maps(pixels_of(torch.float64))
         saved.append(sum(kept))
@@ -163,7 +217,8 @@ class Images:
         self.source = ImageSource(store, np.arange(15), resize=8 / 7, flip=True)
 
     def stage(self, recipe=RECIPE, epochs=3, **settings):
-        model = model_of(settings=replace(SETTINGS, **settings), checkpointing=recipe.checkpointing)
+        options = {"checkpointing": recipe.checkpointing, "batch_norm": recipe.batch_norm}
+        model = model_of(settings=replace(SETTINGS, **settings), **options)
         return Stage(model, self.source, self.labels, CLASSES, recipe, 4, epochs, "images")
 
 
@@ -226,9 +281,12 @@ def test_the_moving_average_is_of_the_backbone_too(images, tmp_path):
     assert not torch.equal(expected["backbone.model.conv1.0.weight"], state(plain)["backbone.model.conv1.0.weight"])
 
 
-@pytest.mark.parametrize(("stop_at", "average"), [(1, 0.0), (4, 0.0), (4, 0.9)])
-def test_interrupted_training_ends_with_the_same_bytes(images, tmp_path, stop_at, average):
-    recipe = replace(RECIPE, average=average)
+@pytest.mark.parametrize(
+    ("stop_at", "average", "batch_norm"),
+    [(1, 0.0, "frozen"), (4, 0.0, "frozen"), (4, 0.9, "frozen"), (4, 0.9, "batch")],
+)
+def test_interrupted_training_ends_with_the_same_bytes(images, tmp_path, stop_at, average, batch_norm):
+    recipe = replace(RECIPE, average=average, batch_norm=batch_norm)
     whole = images.stage(recipe, schedule="progressive")
     train(whole, make_fabric("cpu"), tmp_path / "whole")
 
@@ -275,21 +333,54 @@ def test_killed_training_ends_with_the_same_bytes(images, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changed", [{"flip": False}, {"resize": 1.25}, {"lr_factor": 0.5}, {"shots": 3}, {"checkpointing": True}]
+    "changed",
+    [
+        {"flip": False},
+        {"resize": 1.25},
+        {"lr_factor": 0.5},
+        {"lr_early": 1},
+        {"shots": 3},
+        {"checkpointing": True},
+        {"batch_norm": "batch"},
+    ],
 )
 def test_checkpoint_of_another_recipe_is_not_used(images, changed):
     assert images.stage().fingerprint() == images.stage().fingerprint()
     assert images.stage(replace(RECIPE, **changed)).fingerprint() != images.stage().fingerprint()
 
 
+class InDoublePrecision:
+    """Features in float64."""
+
+    def __init__(self, features):
+        self._features = features
+
+    def __len__(self):
+        return len(self._features)
+
+    def batch(self, positions):
+        return self._features.batch(positions).double()
+
+    def augmented(self, positions, key):
+        return self._features.augmented(positions, key).double()
+
+
 def test_accumulation_equals_one_batch(images, tmp_path):
+    """In float64: steps from random weights amplify float32's rounding, 1e-6 of a gradient, a thousandfold."""
     found = []
     for accumulate in (1, 3):
         stage = images.stage(schedule="progressive")
-        train(stage, make_fabric("cpu"), tmp_path / str(accumulate), accumulate=accumulate)
-        found.append(state(stage))
+        double = replace(
+            stage,
+            method=stage.method.double(),
+            features=InDoublePrecision(stage.features),
+            classes=stage.classes.to("cpu", torch.float64),
+        )
+        fabric = Fabric(accelerator="cpu", devices=1, precision="64-true")
+        train(double, fabric, tmp_path / str(accumulate), accumulate=accumulate)
+        found.append(state(double))
     for name, value in found[0].items():
-        torch.testing.assert_close(found[1][name], value, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(found[1][name], value, rtol=1e-9, atol=1e-12)
 
 
 def test_bfloat16_with_checkpointing_learns_the_colours(images, tmp_path):

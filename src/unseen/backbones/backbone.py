@@ -7,8 +7,8 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
@@ -23,6 +23,7 @@ from unseen.backbones.reduction import Reduction
 from unseen.backbones.vision import InterpolationMode, timm
 from unseen.backbones.vision import transforms as TF
 from unseen.errors import DataError, UnseenError
+from unseen.ground.distributed import processes
 from unseen.ground.files import read_json
 from unseen.ground.images import is_elongated, open_image, upright_rgb
 from unseen.ground.tensors import load_tensors
@@ -194,6 +195,8 @@ class Backbone(nn.Module):
         _check_patches(self.model, spec)
         self._indices = self._intermediates()
         self.reduction: Reduction | None = None
+        self._batch_statistics = False
+        self._momenta: list[Any] = []
         self.grids: list[tuple[int, int]] = []
         self.channels: list[int] = []
         try:
@@ -206,17 +209,36 @@ class Backbone(nn.Module):
             self.channels.append(feature_map.shape[1])
 
     def train(self, mode: bool = True) -> Self:
-        """Stays in evaluation mode: no dropout, and batch normalisation with the statistics of the pre-training."""
-        return super().train(False)
+        """Stays in evaluation mode, without dropout, but for batch normalisation that trains with its batch."""
+        super().train(False)
+        if mode and self._batch_statistics:
+            for layer in self._normalisations():
+                layer.train()
+        return self
 
-    def fine_tuned(self, checkpointing: bool = False) -> Self:
-        """The same backbone with weights that train, those of batch normalisation too, but not its statistics.
+    def _normalisations(self) -> list[Any]:
+        kinds = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+        return [module for module in self.model.modules() if isinstance(module, kinds)]
+
+    def fine_tuned(self, checkpointing: bool = False, batch_norm: str = "frozen") -> Self:
+        """The same backbone with weights that train, those of batch normalisation too.
 
         Args:
             checkpointing: compute activations again in the backward pass instead of keeping them all (timm's
                 `set_grad_checkpointing`, block by block); the gradients are the same.
+            batch_norm: `frozen` to normalise with the statistics of the pre-training, `batch` to train with those of
+                each batch and to test with their running averages.
+
+        Raises:
+            UnseenError: the network offers no checkpointing, or several processes share each batch.
         """
         self.model.requires_grad_(True)
+        layers = self._normalisations() if batch_norm == "batch" else []
+        self._batch_statistics = bool(layers)
+        self._momenta = [layer.momentum for layer in layers if checkpointing]
+        if self._batch_statistics and processes() > 1:
+            problem = f"each of {processes()} processes would normalise its own part of a batch"
+            raise UnseenError(problem, where=self.spec.name, hint="--recipe batch_norm=frozen, or one process")
         if checkpointing:
             try:
                 self.model.set_grad_checkpointing()
@@ -272,7 +294,20 @@ class Backbone(nn.Module):
 
     def maps(self, pixels: Tensor) -> list[Tensor]:
         """One map (B, C, h, w) per stage of transformed images (B, 3, H, W), with gradients if fine-tuned."""
-        pixels = pixels.contiguous(memory_format=torch.channels_last)  # convolutions are faster so
+        with self._counted_once():
+            return self._maps(pixels.contiguous(memory_format=torch.channels_last))  # convolutions are faster so
+
+    @contextmanager
+    def _counted_once(self) -> Iterator[None]:
+        """Running averages move within it alone: not when the backward pass computes activations again."""
+        layers = self._normalisations() if self._momenta else []
+        for layer, momentum in zip(layers, self._momenta, strict=True):
+            layer.momentum = momentum
+        yield
+        for layer in layers:
+            layer.momentum = 0.0
+
+    def _maps(self, pixels: Tensor) -> list[Tensor]:
         if not self._indices:
             return [self._final(self.model.forward_features(pixels))]
         indices = sorted(set(self._indices.values()))

@@ -147,6 +147,8 @@ class Recipe:
         optimizer: ``rmsprop``, ``sgd`` or ``adamw``.
         lr, weight_decay, momentum: the optimiser's.
         lr_factor, lr_every: every ``lr_every`` epochs, ``lr`` is multiplied by ``lr_factor``.
+        lr_early: epochs by which each of these changes comes earlier; 1 makes it at the start of epoch ``lr_every``
+            (Mg-MRN's release), 0 after its end.
         average: weights are tested and kept as their exponential moving average over steps with this decay; 0 for the
             last step's.
     """
@@ -163,13 +165,14 @@ class Recipe:
     momentum: float = 0.9
     lr_factor: float = 1.0
     lr_every: int = 1
+    lr_early: int = 0
     average: float = 0.0
 
     def __post_init__(self) -> None:
         check_choice(self, "sampler", ("random", "classes"))
         check_choice(self, "optimizer", ("rmsprop", "sgd", "adamw"))
         least = dict.fromkeys(("epochs", "batch_size", "shots", "lr_every"), 1)
-        least |= dict.fromkeys(("step_images", "batches", "lr", "weight_decay", "momentum", "lr_factor"), 0)
+        least |= dict.fromkeys(("step_images", "batches", "lr", "weight_decay", "momentum", "lr_factor", "lr_early"), 0)
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise UnseenError(f"{name} is {getattr(self, name)}", hint=f"give {low} or more")
@@ -183,7 +186,7 @@ class Recipe:
 
     def lr_of(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 1."""
-        return self.lr * self.lr_factor ** ((epoch - 1) // self.lr_every)
+        return self.lr * self.lr_factor ** ((epoch - 1 + self.lr_early) // self.lr_every)
 
     def make_optimizer(self, parameters: Iterator[nn.Parameter], capturable: bool = False) -> torch.optim.Optimizer:
         """The optimiser over the parameters that train; ``capturable`` in a CUDA graph."""
@@ -207,15 +210,19 @@ class EndToEndRecipe(Recipe):
     Args:
         resize: short side that training images are resized to, times the input size; a random crop is taken of them.
         flip: whether every other training image is mirrored.
+        batch_norm: what the backbone's batch normalisation trains with: ``frozen``, the statistics of the pre-training,
+            or ``batch``, each batch's own, whose running averages are used in tests.
         checkpointing: compute the backbone's activations again in the backward pass instead of keeping them all.
     """
 
     resize: float = 8 / 7
     flip: bool = True
+    batch_norm: str = "frozen"
     checkpointing: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_choice(self, "batch_norm", ("frozen", "batch"))
         if not 1 <= self.resize <= 4:
             raise UnseenError(f"resize is {self.resize}", hint="give 1 to 4: times the input size")
 

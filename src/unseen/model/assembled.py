@@ -20,15 +20,17 @@ class EndToEnd(GradientMethod):
     Args:
         head: the method, on the backbone's stages.
         backbone: its weights train from here on.
-        checkpointing: see :meth:`unseen.backbones.backbone.Backbone.fine_tuned`.
+        checkpointing, batch_norm: see :meth:`unseen.backbones.backbone.Backbone.fine_tuned`.
     """
 
     end_to_end = True
 
-    def __init__(self, head: GradientMethod, backbone: Backbone, checkpointing: bool = False) -> None:
+    def __init__(
+        self, head: GradientMethod, backbone: Backbone, checkpointing: bool = False, batch_norm: str = "frozen"
+    ) -> None:
         super().__init__()
         self.head = head
-        self.backbone = backbone.fine_tuned(checkpointing)
+        self.backbone = backbone.fine_tuned(checkpointing, batch_norm)
         self.to(memory_format=torch.channels_last)  # as the images come: no convolution lays its weights out anew
         self.name = head.name  # type: ignore[misc]
         self.settings = head.settings
@@ -125,6 +127,7 @@ def build_method(
     *,
     seed: int = 0,
     checkpointing: bool = False,
+    batch_norm: str = "frozen",
 ) -> Method:
     """A method with fresh weights for a backbone: on its regions, or joined with it where it is trained end to end.
 
@@ -135,6 +138,7 @@ def build_method(
         settings: the method's.
         seed: of the method's initial weights.
         checkpointing: of the backbone's activations, end to end only.
+        batch_norm: what the backbone's batch normalisation trains with, end to end only.
     """
     kind = find_method(name)
     channels = backbone.channels[0] if kind.stages == 1 else tuple(backbone.channels)
@@ -142,4 +146,4 @@ def build_method(
     if not kind.end_to_end:
         return made
     assert isinstance(made, GradientMethod)
-    return EndToEnd(made, backbone.to(vectors.dtype), checkpointing)
+    return EndToEnd(made, backbone.to(vectors.dtype), checkpointing, batch_norm)

@@ -349,8 +349,15 @@ def new_method(parts: Ingredients, seed: int, fabric: Fabric) -> Any:
         made = create_method(parts.method, channels=channels, vectors=vectors, settings=parts.settings, seed=seed)
     else:
         assert isinstance(parts.recipe, EndToEndRecipe)
-        backbone, again = Backbone(parts.store.spec), parts.recipe.checkpointing
-        made = build_method(parts.method, backbone, vectors, parts.settings, seed=seed, checkpointing=again)
+        made = build_method(
+            parts.method,
+            Backbone(parts.store.spec),
+            vectors,
+            parts.settings,
+            seed=seed,
+            checkpointing=parts.recipe.checkpointing,
+            batch_norm=parts.recipe.batch_norm,
+        )
     return made.to(fabric.device)
 
 

@@ -30,14 +30,19 @@ from unseen.methods.mgmrn.losses import semantic_cross_entropy, semantic_regress
 from unseen.methods.mgmrn.refinement import Level, Refinement
 from unseen.methods.mgmrn.settings import LEVELS, PRESETS, MgMRNSettings
 
+LEAST_CENTRE = 1e-5
+"""Initial centres of the release are no less."""
+
 
 class MgMRN(GradientMethod):
     """See the module's docstring. It is given three stages ``(B, C, h, w)``, not regions.
 
     Answers are :class:`~unseen.methods.base.Branch` objects by ``level1``, ``level2``, ``level3``, of
     the levels in use. Other levels, and refinements without a source, have no weights. Weights of
-    convolutions and linear maps start uniform in +-1/sqrt(inputs), classifiers (release) and centres as N(0, 1),
-    smoothing at 0. The attribute vectors are fixed, and used as they are.
+    convolutions and linear maps start uniform in +-1/sqrt(inputs), classifiers as N(0, 1), smoothing at 0. With
+    ``initial=released`` the mixing convolution of a refinement starts uniform in +-sqrt(3/inputs) (Kaiming, a = 1)
+    and the centres as N(0, 2/C) (Kaiming), raised to 1e-5 where they are below; with ``plain``, ours, the
+    convolution starts as any other and the centres as N(0, 1). The attribute vectors are fixed, and used as they are.
 
     Args:
         channels: of c3, c4 and c5.
@@ -54,7 +59,7 @@ class MgMRN(GradientMethod):
         "with its stage widths corrected (golden numbers at small widths, 1e-9 in float64, losses in float32)",
         ours="`grouping=parts`, `schedule=joint`, `refinement=false`, single `levels`, presets `recommended` and "
         "`fieldguide`; stages that are not halved evenly; "
-        "batch normalisation keeps its statistics",
+        "`initial=plain` and `batch_norm=frozen`",
     )
     end_to_end = True
     stages = len(LEVELS)
@@ -106,10 +111,17 @@ class MgMRN(GradientMethod):
             elif isinstance(module, nn.GroupNorm):
                 module.reset_parameters()
             elif isinstance(module, Grouping):
-                module.centres.normal_(generator=generator)
+                if self.settings.initial == "released":
+                    nn.init.kaiming_normal_(module.centres, generator=generator).clamp_(min=LEAST_CENTRE)
+                else:
+                    module.centres.normal_(generator=generator)
                 module.smoothing.zero_()
             elif isinstance(module, Decoder):
                 module.classifiers.normal_(generator=generator)
+        if self.settings.initial == "released":
+            for module in self.modules():
+                if isinstance(module, Refinement):
+                    nn.init.kaiming_uniform_(module.mix.weight, a=1, generator=generator)
 
     def passes(self) -> tuple[tuple[int, ...], ...]:
         """The levels of each pass that a batch gets: one each (``progressive``), or all in one (``joint``)."""

@@ -28,6 +28,8 @@ class MgMRNSettings(Settings):
         attention_width: length of queries, keys and values.
         tau: scale of the cosines.
         lambda_reg: weight of the regression loss.
+        initial: distributions of the initial weights: ``released``, or ``plain`` (ours), which differs in the mixing
+            convolution of refinements and in the centres; see :class:`~unseen.methods.mgmrn.network.MgMRN`.
     """
 
     grouping: str = "released"
@@ -39,10 +41,12 @@ class MgMRNSettings(Settings):
     attention_width: int = 1024
     tau: float = 20.0
     lambda_reg: float = 0.1
+    initial: str = "released"
 
     def __post_init__(self) -> None:
         check_choice(self, "grouping", ("released", "parts"))
         check_choice(self, "schedule", ("progressive", "joint"))
+        check_choice(self, "initial", ("released", "plain"))
         check_choice(self, "levels", ("all", *map(str, LEVELS)))
         if self.width < 1 or self.width % GROUPS:
             problem = f"{self.width} channels do not form the {GROUPS} groups of the normalisation"
@@ -64,7 +68,10 @@ class MgMRNSettings(Settings):
 
 
 def _released(lr: float, lr_factor: float, ways: int) -> EndToEndRecipe:
-    """The release's: SGD on batches of ``ways`` classes x 2 images, resized to 8/7 of the input size and cropped."""
+    """The release's: SGD on batches of ``ways`` classes x 2 images, resized to 8/7 of the input size and cropped.
+
+    It asks its scheduler for the next rate at the start of each epoch, so that epochs 10, 20 and 30 have the lower one.
+    """
     return EndToEndRecipe(
         epochs=30,
         batches=300,
@@ -75,14 +82,18 @@ def _released(lr: float, lr_factor: float, ways: int) -> EndToEndRecipe:
         lr=lr,
         lr_factor=lr_factor,
         lr_every=10,
+        lr_early=1,
         momentum=0.9,
         weight_decay=1e-5,
+        batch_norm="batch",
     )
 
 
 _OURS = "ours, for small networks on a CPU; not the authors'"
-_SMALL = MgMRNSettings(grouping="parts", schedule="joint", width=256, attention_width=256)
-_ADAMW = replace(_released(3e-4, 0.1, 8), optimizer="adamw", epochs=8, batches=100, lr_every=6)
+_SMALL = MgMRNSettings(grouping="parts", schedule="joint", width=256, attention_width=256, initial="plain")
+_ADAMW = replace(
+    _released(3e-4, 0.1, 8), optimizer="adamw", epochs=8, batches=100, lr_every=6, lr_early=0, batch_norm="frozen"
+)
 
 PRESETS = {
     "cub": Preset(MgMRNSettings(), _released(5e-4, 0.1, 8), RELEASE),
