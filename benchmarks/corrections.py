@@ -32,8 +32,8 @@ def main() -> None:
     parser.add_argument("--output", "-o", type=Path)
     options = parser.parse_args()
     run = Run(options.run)
-    with bars() as report:
-        parts, fabric = reopen(run, device="cpu", report=report)
+    with bars() as progress:
+        parts, fabric = reopen(run, device="cpu", progress=progress)
     seed = next(iter(run.results["protocols"][run.protocol]["seeds"]))
     weights = run.folder / f"seed-{seed}" / f"{run.protocol}.safetensors"
     recognizer = Recognizer.load(run.folder, device="cpu", as_trained=True)

@@ -42,9 +42,14 @@ def main() -> None:
     arguments = parser.parse_args()
     levels, looking = {}, {}
     for name, (method, preset) in ROWS.items():
-        with bars() as report:
+        with bars() as progress:
             run = unseen.fit(
-                method, "fieldguide", arguments.runs / name, preset=preset, seeds=range(arguments.seeds), report=report
+                method,
+                "fieldguide",
+                arguments.runs / name,
+                preset=preset,
+                seeds=range(arguments.seeds),
+                progress=progress,
             )
         levels[name] = run.results["protocols"]["honest"]["metrics"]
         looking[name] = run_pointing(run, device="cpu")

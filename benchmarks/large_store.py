@@ -139,7 +139,7 @@ def measure(folder: Path, steps: int, resident: bool) -> dict[str, Any]:
     engine.ahead = timed
     with tempfile.TemporaryDirectory() as temporary:
         job = Stage(method, source, labels[: len(indices)], classes, recipe, 0, 1)
-        train(job, fabric, Path(temporary), report=tick, checkpoint_seconds=1e9)
+        train(job, fabric, Path(temporary), progress=tick, checkpoint_seconds=1e9)
     taken, cpu = (np.diff(clock[: steps + 1])[steps // 4 :] for clock in (times, used))
     return {
         "seconds_per_step": round(float(np.median(taken)), 3),

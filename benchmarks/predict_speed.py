@@ -167,12 +167,12 @@ def main() -> None:
     options = parser.parse_args()
     began = time.monotonic()
     torch.set_num_threads(options.threads)
-    with tempfile.TemporaryDirectory() as folder, bars() as report:
+    with tempfile.TemporaryDirectory() as folder, bars() as progress:
         run = options.run or Path(folder) / "run"
         if options.run is None:
-            unseen.fit("eszsl", "fieldguide", run, device="cpu", report=report)
+            unseen.fit("eszsl", "fieldguide", run, device="cpu", progress=progress)
         if options.images is None:
-            files = load_dataset("fieldguide", report=report).paths()
+            files = load_dataset("fieldguide", progress=progress).paths()
         else:
             files = sorted(options.images.rglob("*.jpg"))
         files = files[:: max(1, len(files) // options.count)][: options.count]

@@ -8,7 +8,7 @@ from typing import Any
 
 from unseen.backbones.backbone import BackboneSpec
 from unseen.data.catalogue import FIELDGUIDE
-from unseen.ground.progress import Report, silent
+from unseen.ground.progress import Progress, silent
 from unseen.methods import METHODS
 from unseen.training import run as runs
 from unseen.training.config import RunConfig
@@ -26,7 +26,7 @@ def fit(
     device: str = "auto",
     workers: int = 0,
     cache: Path | str | None = None,
-    report: Report = silent,
+    progress: Progress = silent,
     graph: bool = False,
     **options: Any,
 ) -> Run:
@@ -39,7 +39,7 @@ def fit(
         backbone: default :func:`unseen.training.run.default_backbone`.
         protocols: ``honest``, ``paper`` or both.
         seeds: one training each.
-        device, workers, cache, report, graph: see :func:`unseen.training.run.fit`.
+        device, workers, cache, progress, graph: see :func:`unseen.training.run.fit`.
         options: other entries of :class:`unseen.training.config.RunConfig`, such as ``settings={"lambda_cal": "0.2"}``.
     """
     name = str(dataset) if str(dataset) == FIELDGUIDE else str(Path(dataset).expanduser().absolute())
@@ -51,7 +51,7 @@ def fit(
         seeds=tuple(seeds),
         **options,
     )
-    return runs.fit(config, folder, cache=cache, device=device, workers=workers, report=report, graph=graph)
+    return runs.fit(config, folder, cache=cache, device=device, workers=workers, progress=progress, graph=graph)
 
 
 def evaluate(run: Run | Path | str, **options: Any) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def edit(folder, old, new):
 def test_a_sound_folder(folder):
     steps = []
     result = check_folder(
-        folder, workers=1, report=lambda task, done, total, note="": steps.append((task, done, total))
+        folder, workers=1, progress=lambda task, done, total, note="": steps.append((task, done, total))
     )
     assert result.findings == []
     assert result.ready

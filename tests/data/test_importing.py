@@ -76,10 +76,10 @@ def test_an_import_that_stopped_goes_on(birds, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        import_features(tmp_path / "x.hdf5", load_folder(folder), folder, "stopped", chunk=4, progress=stop)
+        import_features(tmp_path / "x.hdf5", load_folder(folder), folder, "stopped", chunk=4, tick=stop)
     told = []
     import_features(
-        tmp_path / "x.hdf5", load_folder(folder), folder, "stopped", chunk=4, progress=lambda d, t: told.append(d)
+        tmp_path / "x.hdf5", load_folder(folder), folder, "stopped", chunk=4, tick=lambda d, t: told.append(d)
     )
     assert told[0] == 16
     store = imported_store(load_folder(folder), folder / "features" / "stopped")

@@ -245,13 +245,13 @@ def test_stopped_and_repeated_is_as_if_never_stopped(done, asked, tmp_path, monk
         count += 1
         if count == 3:
 
-            def report(name, step, total, note=""):
+            def progress(name, step, total, note=""):
                 if name == "seed 1: final" and step == 2:
                     os.kill(os.getpid(), signal.SIGTERM)
 
             from unseen.training.run import fit
 
-            fit(task.config, task.folder, cache=task.cache, device="cpu", report=report)
+            fit(task.config, task.folder, cache=task.cache, device="cpu", progress=progress)
         worker.work(task)
 
     with monkeypatch.context() as patch:

@@ -162,7 +162,7 @@ class TestContent:
 
     def test_progress_and_plan(self, shared_images, backbone, tmp_path):
         plans, steps = [], []
-        store = run(shared_images, backbone, tmp_path, progress=lambda *s: steps.append(s), on_plan=plans.append)
+        store = run(shared_images, backbone, tmp_path, tick=lambda *s: steps.append(s), on_plan=plans.append)
         assert steps == [(min(i, COUNT), COUNT) for i in range(4, 29, 4)]
         run(shared_images, backbone, tmp_path, on_plan=plans.append)
         assert [(p.folder, p.images, p.todo, p.nbytes, p.needed) for p in plans] == [
@@ -266,7 +266,7 @@ import torch
 from unseen.backbones.backbone import Backbone, BackboneSpec
 from unseen.features.extract import extract
 
-def progress(done, total):
+def tick(done, total):
     if done >= 12:
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -274,7 +274,7 @@ torch.set_num_threads(1)
 spec = BackboneSpec("test_resnet", stages=("final", 2), image_size=64, weights="random")
 files = sorted(Path(sys.argv[1]).iterdir())
 names = [f.name for f in files]
-extract(files, Backbone(spec), Path(sys.argv[2]), names=names, batch_size=4, progress=progress)
+extract(files, Backbone(spec), Path(sys.argv[2]), names=names, batch_size=4, tick=tick)
 """
 
 
@@ -350,7 +350,7 @@ class TestResume:
             threading.Thread(
                 target=run,
                 args=(shared_images, Backbone(SPEC), tmp_path),
-                kwargs={"progress": lambda *step: steps.append(step)},
+                kwargs={"tick": lambda *step: steps.append(step)},
             )
             for _ in range(2)
         ]

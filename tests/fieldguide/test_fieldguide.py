@@ -42,7 +42,7 @@ def world() -> list[fieldguide.Species]:
 
 def test_build_is_the_same_for_any_number_of_workers(folder: Path, tmp_path: Path) -> None:
     steps: list[tuple[int, int]] = []
-    build(tmp_path / "again", workers=2, progress=lambda done, total: steps.append((done, total)), **SMALL)
+    build(tmp_path / "again", workers=2, tick=lambda done, total: steps.append((done, total)), **SMALL)
     assert contents(tmp_path / "again") == contents(folder)
     assert steps == [(4 * n, 40) for n in range(1, 11)]
     assert [p.name for p in tmp_path.iterdir()] == ["again"]
@@ -124,7 +124,7 @@ def test_an_interrupted_build_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(tmp_path / "birds", workers=1, progress=stop, **SMALL)
+        build(tmp_path / "birds", workers=1, tick=stop, **SMALL)
     assert list(tmp_path.iterdir()) == []
 
 

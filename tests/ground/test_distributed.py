@@ -56,7 +56,7 @@ def do(job):
     job = dict(job)
     stop = job.pop("stop", None)
 
-    def report(task, done, total, note=""):
+    def progress(task, done, total, note=""):
         if (
             stop is not None
             and "final" in task
@@ -68,7 +68,7 @@ def do(job):
     spec = BackboneSpec(**job.pop("backbone"))
     try:
         names = [job.pop(name) for name in ("method", "dataset", "folder")]
-        unseen.fit(*names, backbone=spec, device="cpu", report=report, **job)
+        unseen.fit(*names, backbone=spec, device="cpu", progress=progress, **job)
     except Interrupted:
         assert stop is not None
 

@@ -270,7 +270,7 @@ def test_schedules_and_augmentation_matter_to_the_backbone(images, tmp_path):
 
 def test_the_moving_average_is_of_the_backbone_too(images, tmp_path):
     plain, steps = images.stage(), []
-    train(plain, make_fabric("cpu"), tmp_path / "plain", report=lambda *told: steps.append(state(plain)))
+    train(plain, make_fabric("cpu"), tmp_path / "plain", progress=lambda *told: steps.append(state(plain)))
     averaged = images.stage(replace(RECIPE, average=0.75))
     train(averaged, make_fabric("cpu"), tmp_path / "averaged")
     expected = steps[0]
@@ -295,9 +295,9 @@ def test_interrupted_training_ends_with_the_same_bytes(images, tmp_path, stop_at
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted):
-        train(images.stage(recipe, schedule="progressive"), make_fabric("cpu"), tmp_path / "cut", report=interrupt)
+        train(images.stage(recipe, schedule="progressive"), make_fabric("cpu"), tmp_path / "cut", progress=interrupt)
     resumed, steps = images.stage(recipe, schedule="progressive"), []
-    train(resumed, make_fabric("cpu"), tmp_path / "cut", report=lambda task, done, *rest: steps.append(done))
+    train(resumed, make_fabric("cpu"), tmp_path / "cut", progress=lambda task, done, *rest: steps.append(done))
     assert steps[0] > stop_at
     first, second = state(whole), state(resumed)
     assert all(torch.equal(value, second[name]) for name, value in first.items())
@@ -324,9 +324,9 @@ def test_killed_training_ends_with_the_same_bytes(images, tmp_path):
             (tmp_path / "cut").mkdir()
             shutil.copy(tmp_path / "whole" / "checkpoint.safetensors", tmp_path / "cut")
 
-    train(whole, make_fabric("cpu"), tmp_path / "whole", report=keep, checkpoint_seconds=0)
+    train(whole, make_fabric("cpu"), tmp_path / "whole", progress=keep, checkpoint_seconds=0)
     resumed, steps = images.stage(), []
-    train(resumed, make_fabric("cpu"), tmp_path / "cut", report=lambda task, done, *rest: steps.append(done))
+    train(resumed, make_fabric("cpu"), tmp_path / "cut", progress=lambda task, done, *rest: steps.append(done))
     assert steps[0] == 4
     first, second = state(whole), state(resumed)
     assert all(torch.equal(value, second[name]) for name, value in first.items())

@@ -41,7 +41,7 @@ def weights_after(steps, folder):
             kept.update(weights(stage))
 
     stage = named(Planted())
-    run(stage, folder, report=keep)
+    run(stage, folder, progress=keep)
     return kept
 
 

@@ -96,7 +96,7 @@ def test_the_average_is_what_is_tested_and_kept(planted, tmp_path):
     def after_step(task, done, total, note=""):
         steps.append(plain.method.a2v_score.detach().clone())
 
-    train(plain, make_fabric("cpu"), tmp_path / "plain", report=after_step)
+    train(plain, make_fabric("cpu"), tmp_path / "plain", progress=after_step)
     average = steps[1]
     for step in steps[2:13]:
         average = 0.9 * average + 0.1 * step
@@ -116,7 +116,7 @@ def test_a_closed_form_start_and_averages_resume_to_the_same_bytes(planted, tmp_
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted):
-        train(make(), make_fabric("cpu"), tmp_path / "cut", report=interrupt)
+        train(make(), make_fabric("cpu"), tmp_path / "cut", progress=interrupt)
     resumed = make()
     resumed.method.start = lambda *args: pytest.fail("started again")
     train(resumed, make_fabric("cpu"), tmp_path / "cut")
@@ -134,11 +134,11 @@ def test_interrupted_run_ends_with_the_same_bytes(planted, tmp_path, stop_at, na
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted):
-        train(stage_of(planted, name=name), make_fabric("cpu"), tmp_path / "cut", report=interrupt)
+        train(stage_of(planted, name=name), make_fabric("cpu"), tmp_path / "cut", progress=interrupt)
     resumed = stage_of(planted, name=name)
     steps = []
     records = train(
-        resumed, make_fabric("cpu"), tmp_path / "cut", report=lambda task, done, total, note="": steps.append(done)
+        resumed, make_fabric("cpu"), tmp_path / "cut", progress=lambda task, done, total, note="": steps.append(done)
     )
     assert_same(weights(whole), weights(resumed))
     assert steps[0] in (stop_at + 1, stop_at + 2)  # the signal is seen at the same or the next step
@@ -173,7 +173,7 @@ def test_a_signal_ends_the_test_of_an_epoch_at_once(planted, tmp_path, epoch):
         make_fabric("cpu"),
         tmp_path / "cut",
         on_epoch=test(None),
-        report=lambda task, step, total, note="": steps.append(step),
+        progress=lambda task, step, total, note="": steps.append(step),
     )
     assert_same(weights(whole), weights(resumed))
     assert done == [*range(1, epoch + 1), *range(epoch, 5)]
@@ -192,7 +192,7 @@ from unseen.training.engine import train, make_fabric
 def kill(task, done, total, note=""):
     if done == {at}:
         os.kill(os.getpid(), signal.SIGKILL)
-train(stage_of(Planted()), make_fabric("cpu"), Path({folder!r}), report=kill, checkpoint_seconds=0)
+train(stage_of(Planted()), make_fabric("cpu"), Path({folder!r}), progress=kill, checkpoint_seconds=0)
 """
 
 
@@ -230,7 +230,7 @@ def test_checkpoint_of_another_training_is_not_used(planted, tmp_path, change):
         settings=MSDNSettings(lambda_cal=0.5) if change == "settings" else None,
     )
     steps = []
-    train(other, make_fabric("cpu"), tmp_path, report=lambda task, done, total, note="": steps.append(done))
+    train(other, make_fabric("cpu"), tmp_path, progress=lambda task, done, total, note="": steps.append(done))
     assert steps[0] == 1
 
 
@@ -275,7 +275,7 @@ def test_divergence_is_named_and_the_last_checkpoint_stands(planted, tmp_path):
             planted.tensor[:] = float("nan")
 
     with pytest.raises(DivergedError, match=r"is nan at step 9"):
-        train(stage_of(planted), make_fabric("cpu"), tmp_path, report=poison, checkpoint_seconds=0)
+        train(stage_of(planted), make_fabric("cpu"), tmp_path, progress=poison, checkpoint_seconds=0)
     assert read_info(tmp_path / "checkpoint.safetensors")["step"] == 8
 
 

@@ -226,7 +226,7 @@ def test_stopped_run_resumes_to_the_same_bytes(do, both, tmp_path):
 
     options = {"protocols": ("honest", "paper"), "seeds": (0, 1)}
     with pytest.raises(Interrupted):
-        do("msdn", tmp_path / "cut", report=stop, **options)
+        do("msdn", tmp_path / "cut", progress=stop, **options)
     with pytest.raises(RunError, match=r"results\.json: no such file"):
         _ = Run(tmp_path / "cut").results
     resumed = do("msdn", tmp_path / "cut", **options)

@@ -115,11 +115,11 @@ def print_table(rows: list[dict[str, str]], columns: dict[str, str] | None = Non
 
 
 def with_bars(work: Callable[[Any], Any]) -> Any:
-    """``work(report)`` under progress bars; Ctrl-C says how to go on and ends with status 130."""
+    """``work(progress)`` under progress bars; Ctrl-C says how to go on and ends with status 130."""
     from unseen.ground.progress import bars
 
-    with stoppable(), bars() as report:
-        return work(report)
+    with stoppable(), bars() as progress:
+        return work(progress)
 
 
 def long_work() -> None:

@@ -141,7 +141,7 @@ def run_comparison(asked: Comparison, folder: Path, as_json: bool, do: Callable[
     from unseen.data.catalogue import load_dataset
     from unseen.experiments.compare import name
 
-    with_bars(lambda bars: load_dataset(asked.base["dataset"], cache=asked.cache, report=bars))
+    with_bars(lambda bars: load_dataset(asked.base["dataset"], cache=asked.cache, progress=bars))
     with stoppable():
         found = do(asked, folder, say=lambda line: err.print(plain_text(line), highlight=False, soft_wrap=True))
     if as_json:

@@ -66,7 +66,7 @@ def figures(
             device=device,
             cache=cache,
             workers=workers,
-            report=bars,
+            progress=bars,
         )
     )
     for note in made.notes:

@@ -36,7 +36,7 @@ def init(
     if example:
         from unseen.data.catalogue import FIELDGUIDE, load_dataset
 
-        birds = with_bars(lambda bars: load_dataset(FIELDGUIDE, cache=cache, report=bars))
+        birds = with_bars(lambda bars: load_dataset(FIELDGUIDE, cache=cache, progress=bars))
         written = write_example(folder, birds, format)
     else:
         written = write_template(folder, format)
@@ -59,7 +59,7 @@ def check(
     """
     from unseen.data.checks import check_folder
 
-    result = with_bars(lambda bars: check_folder(folder, workers=workers, report=bars))
+    result = with_bars(lambda bars: check_folder(folder, workers=workers, progress=bars))
     if as_json:
         print_json(result.as_dict())
         raise typer.Exit(0 if result.ready else 2)

@@ -29,7 +29,7 @@ def pointing(
     opened = [Run(run) for run in runs]
     found = {
         str(run.folder): with_bars(
-            lambda bars, run=run: run_pointing(run, device=device, cache=cache, report=bars)  # type: ignore[misc]
+            lambda bars, run=run: run_pointing(run, device=device, cache=cache, progress=bars)  # type: ignore[misc]
         )
         for run in opened
     }

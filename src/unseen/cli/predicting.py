@@ -25,7 +25,7 @@ from unseen.errors import DataError, UnseenError
 from unseen.ground.progress import quiet_libraries
 
 if TYPE_CHECKING:
-    from unseen.ground.progress import Report
+    from unseen.ground.progress import Progress
     from unseen.recognizer import Prediction, Recognizer
     from unseen.recognizer.stream import Counts, Options
 
@@ -93,7 +93,9 @@ def predict(
         wanted, unwanted = (names_from(e, recognizer.table.names) if e else None for e in (only, exclude))
         options = Options(top, among, wanted, unwanted, threshold, batch_size)
     if output is not None:
-        counts = with_bars(lambda report: _into(recognizer, inputs, output, options, total, workers, restart, report))
+        counts = with_bars(
+            lambda progress: _into(recognizer, inputs, output, options, total, workers, restart, progress)
+        )
         _say_counts(counts, output, as_json)
     else:
         counts = _onto_terminal(recognizer, inputs, options, workers, as_json)
@@ -123,7 +125,7 @@ def _into(
     total: int,
     workers: int,
     restart: bool,
-    report: Report,
+    progress: Progress,
 ) -> Counts:
     from unseen.recognizer.stream import predict_to_file
 
@@ -143,7 +145,7 @@ def _into(
         total=total,
         workers=workers,
         restart=restart,
-        report=report,
+        progress=progress,
         broken=broken,
     )
 

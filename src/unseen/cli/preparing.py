@@ -45,7 +45,7 @@ def prepare(
     folder = None if check else output or Path("datasets") / benchmark.name
     outcome = with_bars(
         lambda bars: work(
-            benchmark, root, folder, semantics=semantics, verify=verify, features_only=features_only, report=bars
+            benchmark, root, folder, semantics=semantics, verify=verify, features_only=features_only, progress=bars
         )
     )
     if as_json:
@@ -91,7 +91,7 @@ def import_(
             called,
             made_with=made_with,
             dtype=dtype,
-            progress=lambda done, total: bars("importing features", done, total),
+            tick=lambda done, total: bars("importing features", done, total),
         )
     )
     if word_vectors:

@@ -33,7 +33,7 @@ def report(
     opened = Run(run)
     page = with_bars(
         lambda bars: write_report(
-            opened, path=output, examples=examples, device=device, cache=cache, workers=workers, report=bars
+            opened, path=output, examples=examples, device=device, cache=cache, workers=workers, progress=bars
         )
     )
     if show:

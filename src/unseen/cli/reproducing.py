@@ -73,7 +73,7 @@ def reproduce(
         device=options.device,
         workers=options.workers,
     )
-    run, differs = with_bars(lambda bars: do(asked, report=bars))
+    run, differs = with_bars(lambda bars: do(asked, progress=bars))
     rows = comparison_table(found, run)
     if record:
         files.record(found, measured_block(run, _command(), differs))

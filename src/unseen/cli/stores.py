@@ -13,7 +13,7 @@ from unseen.errors import StoreError
 
 if TYPE_CHECKING:
     from unseen.features.store import StoreState
-    from unseen.ground.progress import Report
+    from unseen.ground.progress import Progress
 
 
 @app.command()
@@ -40,8 +40,8 @@ def stores(
     if not folders and folder is not None:
         raise StoreError("no region stores", where=place, hint="give a store, a cache folder or a dataset folder")
 
-    def check(report: Report) -> list[StoreState]:
-        return [inspect(store, fix, partial(report, f"checking {store.name}")) for store in folders]
+    def check(progress: Progress) -> list[StoreState]:
+        return [inspect(store, fix, partial(progress, f"checking {store.name}")) for store in folders]
 
     found = with_bars(check)
     if as_json:

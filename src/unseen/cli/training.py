@@ -95,7 +95,7 @@ def train(
             cache=cache,
             device=device,
             workers=workers,
-            report=bars,
+            progress=bars,
             on_plan=tell,
             budget_bytes=budget,
             graph=graph,
@@ -162,7 +162,7 @@ def write_run_report(run: Run, device: str, cache: Path | None) -> Path:
     """``report.html`` in the run's folder."""
     from unseen.report.page import write_report
 
-    return with_bars(lambda bars: write_report(run, device=device, cache=cache, report=bars))
+    return with_bars(lambda bars: write_report(run, device=device, cache=cache, progress=bars))
 
 
 def print_legend(run: Run) -> None:
@@ -201,7 +201,7 @@ def evaluate(
 
     opened = Run(run)
     found = with_bars(
-        lambda bars: evaluate_run(opened, protocol=protocol, gamma=gamma, device=device, cache=cache, report=bars)
+        lambda bars: evaluate_run(opened, protocol=protocol, gamma=gamma, device=device, cache=cache, progress=bars)
     )
     if as_json:
         print_json(found)
@@ -250,12 +250,12 @@ def demo(
         config = RunConfig(method=method, dataset="fieldguide", backbone=default_backbone("fieldguide"))
         if not as_json:
             err.print(f"[bold]{method}[/] on fieldguide", highlight=False)
-        return with_bars(lambda bars: fit(config, output / method, cache=cache, device=device, report=bars))
+        return with_bars(lambda bars: fit(config, output / method, cache=cache, device=device, progress=bars))
 
     runs = [one(method) for method in ("global", "eszsl", "msdn")]
     page = with_bars(
         lambda bars: write_report(
-            runs[-1], others=runs[:-1], path=output / "report.html", device=device, cache=cache, report=bars
+            runs[-1], others=runs[:-1], path=output / "report.html", device=device, cache=cache, progress=bars
         )
     )
     if as_json:

@@ -67,7 +67,7 @@ def vectors(
     for word in others:
         if word not in used:
             raise UnseenError(f'no attribute has the word "{word}"', where="--instead", hint="spell it as the names do")
-    made = with_bars(lambda bars: make_vectors(attributes, source, combine=combine, instead=others, report=bars))
+    made = with_bars(lambda bars: make_vectors(attributes, source, combine=combine, instead=others, progress=bars))
     if made.empty and not (allow_missing or dry_run):
         _say_lacking(made.lacking)
         raise UnseenError(

@@ -9,7 +9,7 @@ from filelock import FileLock
 
 from unseen.data.dataset import Dataset
 from unseen.data.folder import load_folder
-from unseen.ground.progress import Report, silent
+from unseen.ground.progress import Progress, silent
 
 FIELDGUIDE = "fieldguide"
 
@@ -20,13 +20,13 @@ def cache_folder(folder: Path | str | None = None) -> Path:
     return Path(chosen).expanduser()
 
 
-def load_dataset(name: Path | str, *, cache: Path | str | None = None, report: Report = silent) -> Dataset:
+def load_dataset(name: Path | str, *, cache: Path | str | None = None, progress: Progress = silent) -> Dataset:
     """Load ``fieldguide`` (drawn on first use) or a dataset folder.
 
     Args:
         name: ``fieldguide``, or a folder as :mod:`unseen.data.folder` describes it.
         cache: see :func:`cache_folder`.
-        report: progress of drawing.
+        progress: of drawing.
 
     Raises:
         DataError: one line naming file, row and hint, on the first inconsistency.
@@ -40,5 +40,5 @@ def load_dataset(name: Path | str, *, cache: Path | str | None = None, report: R
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{folder.name}.lock")):  # of several processes one draws
             if not folder.is_dir():
-                build(folder, progress=lambda done, total: report("drawing fieldguide", done, total))
+                build(folder, tick=lambda done, total: progress("drawing fieldguide", done, total))
     return load_folder(folder, FIELDGUIDE)

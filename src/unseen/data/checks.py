@@ -23,7 +23,7 @@ from unseen.data.folder import Classes, Listing, find_files, misfits, read_class
 from unseen.errors import DataError
 from unseen.formats.xlsa17 import SPLITS
 from unseen.ground.images import eight_bit, is_elongated, opened_image
-from unseen.ground.progress import Report, silent
+from unseen.ground.progress import Progress, silent
 
 FEW = 5
 """Seen classes with fewer images are warned of."""
@@ -110,7 +110,7 @@ class CheckResult:
         }
 
 
-def check_folder(folder: Path | str, *, workers: int | None = None, report: Report = silent) -> CheckResult:
+def check_folder(folder: Path | str, *, workers: int | None = None, progress: Progress = silent) -> CheckResult:
     """Check a dataset folder whole: tables, images, what the attributes can tell apart, and likely leaks.
 
     Every image is decoded. Memory grows by about 3 kB an image.
@@ -118,7 +118,7 @@ def check_folder(folder: Path | str, *, workers: int | None = None, report: Repo
     Args:
         folder: as :func:`unseen.data.folder.load_folder` takes it.
         workers: threads that decode; default one a core.
-        report: progress.
+        progress: told how far it is.
     """
     root = Path(folder)
     result = CheckResult(root)
@@ -128,7 +128,7 @@ def check_folder(folder: Path | str, *, workers: int | None = None, report: Repo
         images = root / "images"
         files = tuple(find_files(images)[0]) if images.is_dir() else ()
         loose = Listing(images, None, files, np.zeros(len(files), np.int64), None)
-        _check_images(say, loose, _scan(loose, workers or os.cpu_count() or 1, report))
+        _check_images(say, loose, _scan(loose, workers or os.cpu_count() or 1, progress))
         return result
     listing = read_images(root, classes.names, say.errors, classes.path)
     result.encoding = classes.encoding
@@ -152,9 +152,9 @@ def check_folder(folder: Path | str, *, workers: int | None = None, report: Repo
     _check_counts(say, classes, seen, listing.labels[split == "trainval"])
     _check_table(say, classes, seen)
     _check_others(say, listing)
-    scans = _scan(listing, workers or os.cpu_count() or 1, report)
+    scans = _scan(listing, workers or os.cpu_count() or 1, progress)
     _check_images(say, listing, scans)
-    _check_copies(say, classes, listing, split, scans, report)
+    _check_copies(say, classes, listing, split, scans, progress)
     return result
 
 
@@ -381,14 +381,14 @@ class _Scan:
     found: tuple[tuple[str, str, str, str], ...]  # level, kind, what, hint
 
 
-def _scan(listing: Listing, workers: int, report: Report) -> list[_Scan]:
+def _scan(listing: Listing, workers: int, progress: Progress) -> list[_Scan]:
     scans: list[_Scan] = []
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(listing.files), _CHUNK):
             chunk = listing.files[start : start + _CHUNK]
             for scan in pool.map(_scan_one, [listing.images / file for file in chunk]):
                 scans.append(scan)
-                report("looking at images", len(scans), len(listing.files))
+                progress("looking at images", len(scans), len(listing.files))
     return scans
 
 
@@ -472,7 +472,7 @@ def _check_images(say: _Speaker, listing: Listing, scans: list[_Scan]) -> None:
 
 
 def _check_copies(
-    say: _Speaker, classes: Classes, listing: Listing, split: np.ndarray, scans: list[_Scan], report: Report
+    say: _Speaker, classes: Classes, listing: Listing, split: np.ndarray, scans: list[_Scan], progress: Progress
 ) -> None:
     """Images that are there twice, exactly or nearly; worst those with two classes, and in training and test."""
     groups: dict[bytes, list[int]] = defaultdict(list)
@@ -500,7 +500,7 @@ def _check_copies(
             for row in np.flatnonzero(best.max(axis=1) > ALIKE):
                 a, b = int(rows[row]), int(nearest[row])
                 pairs.setdefault((min(a, b), max(a, b)))
-        report("comparing images", len(rows) + start, len(firsts))
+        progress("comparing images", len(rows) + start, len(firsts))
     if alike > 0.2 * len(firsts):
         what = f"{alike} of {len(firsts)} images look nearly like another"
         hint = "a fixed camera? Then keep images of one occasion in one split"

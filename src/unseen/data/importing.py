@@ -72,7 +72,7 @@ def import_features(
     made_with: str = UNKNOWN,
     dtype: str = "float16",
     chunk: int = 32,
-    progress: Callable[[int, int], None] | None = None,
+    tick: Callable[[int, int], None] | None = None,
 ) -> RegionStore:
     """Import features into a dataset folder, a chunk at a time.
 
@@ -85,7 +85,7 @@ def import_features(
         folder: the dataset's folder.
         name: what the features are called in ``--backbone features:NAME``.
         made_with: network, weights and image size, for the record of every result.
-        dtype, chunk, progress: see :func:`unseen.features.store.write_store`.
+        dtype, chunk, tick: see :func:`unseen.features.store.write_store`.
 
     Raises:
         DataError: the file does not fit the dataset.
@@ -107,7 +107,7 @@ def import_features(
             source=facts | {"modified": stat.st_mtime_ns},
             dtype=dtype,
             chunk=chunk,
-            progress=progress,
+            tick=tick,
         )
 
 

@@ -13,7 +13,7 @@ from unseen.data.catalogue import FIELDGUIDE, cache_folder, load_dataset
 from unseen.errors import UnseenError
 from unseen.evaluation.metrics import METRICS
 from unseen.experiments.files import COUNTS, Experiment, Reported
-from unseen.ground.progress import Report, silent
+from unseen.ground.progress import Progress, silent
 from unseen.training.run import Run, fit
 
 BACKBONE = ("name", "weights", "image_size", "regions", "fingerprint")
@@ -48,7 +48,7 @@ class Reproduction:
     workers: int = 0
 
 
-def reproduce(asked: Reproduction, report: Report = silent) -> tuple[Run, list[str]]:
+def reproduce(asked: Reproduction, progress: Progress = silent) -> tuple[Run, list[str]]:
     """Do an experiment, or finish it.
 
     Returns:
@@ -62,7 +62,7 @@ def reproduce(asked: Reproduction, report: Report = silent) -> tuple[Run, list[s
         where = f"{experiment.name} needs {experiment.facts.title}"
         raise UnseenError("no data", where=where, hint=f"--data FOLDER; {experiment.facts.get}")
     name = FIELDGUIDE if asked.data is None else str(Path(asked.data).expanduser().absolute())
-    dataset = load_dataset(name, cache=asked.cache, report=report)
+    dataset = load_dataset(name, cache=asked.cache, progress=progress)
     spec = asked.backbone or experiment.spec(asked.weights)
     changes: dict[str, Any] = dict(asked.options)
     changes |= {"protocols": asked.protocols} if asked.protocols else {}
@@ -74,7 +74,7 @@ def reproduce(asked: Reproduction, report: Report = silent) -> tuple[Run, list[s
         cache=cache_folder(asked.cache),
         device=asked.device,
         workers=asked.workers,
-        report=report,
+        progress=progress,
     )
     return run, _differences(asked, run, spec, dataset.describe())
 

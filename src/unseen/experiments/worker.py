@@ -130,9 +130,9 @@ def work(task: Task) -> None:
     from unseen.ground.progress import bars, quiet_libraries
     from unseen.training.run import Plan, fit, peak_memory_mb
 
-    with quiet_libraries(), bars() as report:
+    with quiet_libraries(), bars() as progress:
         if task.what == "extract":
-            Plan.of(task.config, task.cache, report).extract(task.cache, task.device, task.workers, report)
+            Plan.of(task.config, task.cache, progress).extract(task.cache, task.device, task.workers, progress)
             return
         started = time.monotonic()
         try:
@@ -142,7 +142,7 @@ def work(task: Task) -> None:
                 cache=task.cache,
                 device=task.device,
                 workers=task.workers,
-                report=report,
+                progress=progress,
                 validation_only=task.what == "validate",
             )
         finally:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unseen.data.dataset import Dataset
 from unseen.errors import DataError, RunError
-from unseen.ground.progress import Report, silent
+from unseen.ground.progress import Progress, silent
 from unseen.methods.pooled import pool
 from unseen.model.assembled import EndToEnd
 from unseen.training.checkpoints import load_weights
@@ -115,14 +115,14 @@ def answers_of(
     device: str = "auto",
     cache: Path | str | None = None,
     workers: int = 0,
-    report: Report = silent,
+    progress: Progress = silent,
 ) -> Answers:
     """Ask a run's model about all test images, a batch of regions in memory at a time.
 
     Args:
         run: a finished run.
         seed: whose model; default the first. Of a run of both protocols it is the honest one's.
-        device, cache, workers, report: see :func:`unseen.training.run.fit`.
+        device, cache, workers, progress: see :func:`unseen.training.run.fit`.
 
     Raises:
         RunError: unfinished, no such seed, or the dataset has changed.
@@ -133,7 +133,7 @@ def answers_of(
     chosen = next(iter(found)) if seed is None else str(seed)
     if chosen not in found:
         raise RunError(f"no seed {chosen}", where=run.folder, hint=f"one of {', '.join(found)}")
-    parts, fabric = reopen(run, device=device, cache=cache, workers=workers, report=report)
+    parts, fabric = reopen(run, device=device, cache=cache, workers=workers, progress=progress)
     hand = Stagehand(parts, "final", fabric)
     if not len(hand.held_out):
         raise DataError("no test images to draw figures of", where=parts.dataset.name, hint="name some in images.csv")
@@ -158,7 +158,7 @@ def answers_of(
         to_weight_precision(branches, hand.classes)
         scores.append(method.fused_attribute_scores(branches).cpu().double().numpy())
         predicted.append((method.class_scores(branches, hand.classes) - offset).argmax(dim=1).cpu().numpy())
-        report("asking about the test images", int(positions[-1]) + 1, len(hand.held_out))
+        progress("asking about the test images", int(positions[-1]) + 1, len(hand.held_out))
     return Answers(
         run,
         int(chosen),

@@ -13,7 +13,7 @@ from unseen.explain.attention import Parts, attention_sheet
 from unseen.explain.attribute_scores import attribute_quality, image_sheet, quality_sheet
 from unseen.explain.sheet import Sheet, check_formats, class_label
 from unseen.explain.tsne import tsne_maps, tsne_sheet
-from unseen.ground.progress import Report, silent
+from unseen.ground.progress import Progress, silent
 from unseen.recognizer import Recognizer
 from unseen.training.folder import Run
 
@@ -51,7 +51,7 @@ def run_figures(
     device: str = "auto",
     cache: Path | str | None = None,
     workers: int = 0,
-    report: Report = silent,
+    progress: Progress = silent,
 ) -> Gallery:
     """Draw figures of a run, each with its numbers beside it.
 
@@ -65,7 +65,7 @@ def run_figures(
         examples: so many default images named right, and as many named wrong.
         classes, limit, perplexity: of the t-SNE, see :func:`unseen.explain.tsne.tsne_maps`.
         draw_seed: of every draw, and of t-SNE.
-        device, cache, workers, report: see :func:`unseen.training.run.fit`.
+        device, cache, workers, progress: see :func:`unseen.training.run.fit`.
 
     Raises:
         UnseenError: an argument that does not fit, images that are gone, or nothing that could be drawn.
@@ -74,7 +74,7 @@ def run_figures(
         if kind not in KINDS:
             raise UnseenError(f'no figure "{kind}"', hint=f"one of {', '.join(KINDS)}")
     check_formats(formats)
-    answers = answers_of(run, seed=seed, device=device, cache=cache, workers=workers, report=report)
+    answers = answers_of(run, seed=seed, device=device, cache=cache, workers=workers, progress=progress)
     folder, made = folder or run.folder / "figures", Gallery()
 
     def keep(sheet: Sheet) -> None:
@@ -88,12 +88,12 @@ def run_figures(
     if "attributes" in kinds:
         tasks.append(("attributes", lambda: quality_sheet(answers, attribute_quality(answers))))
     for done, (kind, task) in enumerate(tasks):
-        report("figures over all test images", done, len(tasks))
+        progress("figures over all test images", done, len(tasks))
         try:
             keep(task())
         except DataError as error:  # too few images for one kind
             made.notes.append(f"{kind}: {error}")
-        report("figures over all test images", done + 1, len(tasks))
+        progress("figures over all test images", done + 1, len(tasks))
     if {"attention", "attributes"} & set(kinds):
         chosen = list(images) or [answers.dataset.paths()[i] for i in answers.examples(examples, draw_seed)]
         recognizer = Recognizer.load(run.folder, seed=answers.seed, device=device, as_trained=True)
@@ -103,7 +103,7 @@ def run_figures(
                     made.notes += [sheet] if sheet not in made.notes else []
                 else:
                     keep(sheet)
-            report("figures of images", done + 1, len(chosen))
+            progress("figures of images", done + 1, len(chosen))
     if not made.figures:
         raise UnseenError("; ".join(made.notes) or "nothing to draw", where=run.folder, hint="choose another --kind")
     return made

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from unseen.evaluation.localisation import pointing_game
-from unseen.ground.progress import Report, silent
+from unseen.ground.progress import Progress, silent
 from unseen.recognizer import Recognizer
 from unseen.training.run import Run, reopen
 
@@ -19,13 +19,13 @@ def run_pointing(
     device: str = "auto",
     cache: Path | str | None = None,
     workers: int = 0,
-    report: Report = silent,
+    progress: Progress = silent,
 ) -> dict[str, dict[str, Any]]:
     """Hit rates of every sub-net on the unseen test images, over the seeds of a run.
 
     Args:
         run: a finished run on a dataset with part positions.
-        device, cache, workers, report: as in :func:`unseen.training.run.fit`.
+        device, cache, workers, progress: as in :func:`unseen.training.run.fit`.
 
     Returns:
         By sub-net: ``hits`` (mean over seeds), ``std`` (over seeds, 0 for one), ``chance``, ``by_group``: attribute
@@ -36,14 +36,14 @@ def run_pointing(
         RunError: the run is unfinished, or its dataset has changed.
     """
     seeds = [int(seed) for seed in run.results["protocols"][run.protocol]["seeds"]]
-    parts, _ = reopen(run, device=device, cache=cache, workers=workers, report=report)
+    parts, _ = reopen(run, device=device, cache=cache, workers=workers, progress=progress)
     images = parts.dataset.indices("test_unseen")
     games = []
     for i, seed in enumerate(seeds):
         recognizer = Recognizer.load(run.folder, seed=seed, device=device, as_trained=True)
         transform = recognizer.backbone.transform
         games.append(pointing_game(recognizer.method, parts.dataset, parts.store, transform, images))
-        report("pointing game", i + 1, len(seeds))
+        progress("pointing game", i + 1, len(seeds))
 
     def over_seeds(values: list[float]) -> tuple[float, float]:
         return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0

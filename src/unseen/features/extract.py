@@ -82,7 +82,7 @@ def extract(
     batch_size: int = 32,
     workers: int = 0,
     device: str | torch.device = "cpu",
-    progress: Callable[[int, int], None] | None = None,
+    tick: Callable[[int, int], None] | None = None,
     on_plan: Callable[[ExtractionPlan], None] | None = None,
 ) -> "RegionStore":
     """Computes the region features of images, or only what of them is missing, and opens their store.
@@ -100,7 +100,7 @@ def extract(
         batch_size: images per forward pass, and per chunk of a new store.
         workers: processes that read images; 0 reads them in threads here, -1 chooses: up to 8 for a GPU, 0 for a CPU.
         device: where the network runs.
-        progress: told (images done, images in all) after every chunk.
+        tick: told (images done, images in all) after every chunk.
         on_plan: told what is to be done before it is.
 
     Several processes (:mod:`unseen.ground.distributed`) share the chunks; the folder must be one that all of them see.
@@ -155,7 +155,7 @@ def extract(
             raise disk_full(store, needed, free)
         if mine:
             try:
-                _fill(layout, mine, layout.count - left, files, backbone.to(device), batch_size, workers, progress)
+                _fill(layout, mine, layout.count - left, files, backbone.to(device), batch_size, workers, tick)
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
@@ -216,11 +216,11 @@ def _fill(
     backbone: Backbone,
     batch_size: int,
     workers: int,
-    progress: Callable[[int, int], None] | None,
+    tick: Callable[[int, int], None] | None,
 ) -> None:
     """Computes and writes the chunks, each one journalled once its bytes are on the disk.
 
-    Progress is told as if the other processes were as far; `before` images were there at the start.
+    Ticks are told as if the other processes were as far; `before` images were there at the start.
     """
     batches = [
         list(images[start : start + batch_size])
@@ -255,8 +255,8 @@ def _fill(
             nonlocal done
             writing.result()
             done += len(batch)
-            if batch[-1] in chunk_of and progress is not None:
-                progress(before + (layout.count - before) * done // mine, layout.count)
+            if batch[-1] in chunk_of and tick is not None:
+                tick(before + (layout.count - before) * done // mine, layout.count)
 
         reading = stack.enter_context(closing(_read(files, batches, backbone.transform, workers, device)))
         writer = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="store"))

@@ -25,7 +25,7 @@ from unseen.features.extract import extract, store_fingerprint
 from unseen.features.hashes import content_hashes
 from unseen.features.store import RegionStore, write_store
 from unseen.ground.distributed import first_before_others
-from unseen.ground.progress import Report, silent
+from unseen.ground.progress import Progress, silent
 
 MOST = 1000
 """Images that axes are fitted on; with 49 regions each they are 38 for every one of 1280 channels."""
@@ -43,7 +43,7 @@ def extract_reduced(
     kept: Path | None = None,
     dtype: str = "float16",
     device: str | torch.device = "cpu",
-    report: Report = silent,
+    progress: Progress = silent,
     **options: Any,
 ) -> RegionStore:
     """As :func:`unseen.features.extract.extract`, of reduced regions; the backbone is a reduced one from then on.
@@ -53,7 +53,7 @@ def extract_reduced(
         spec: what is reduced.
         fit_on: positions of the images that axes may be fitted on.
         kept: file of a reduction to use instead, where there is one: a run's own.
-        report: progress of what is done besides extracting.
+        progress: of what is done besides extracting.
         options: further arguments of ``extract``.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,13 +71,13 @@ def extract_reduced(
 
     key = (backbone.fingerprint, dtype, [(names[i], hashes[i]) for i in fit_on])
     read = look if full is None else full.read
-    reduction = _reduction(spec, backbone.grids[0], dtype, read, fit_on, key, folder, kept, report)
+    reduction = _reduction(spec, backbone.grids[0], dtype, read, fit_on, key, folder, kept, progress)
     backbone.reduced(reduction.to(device))
     if full is None:
         store = extract(files, backbone, folder, names=names, dtype=dtype, device=device, **options)
     else:
         store = _derive(
-            full, reduction, folder, store_fingerprint(backbone.fingerprint, dtype, names, hashes), device, report
+            full, reduction, folder, store_fingerprint(backbone.fingerprint, dtype, names, hashes), device, progress
         )
     return _with_copy(store, reduction)
 
@@ -90,15 +90,15 @@ def reduce_store(
     fit_on: np.ndarray,
     kept: Path | None = None,
     device: str | torch.device = "cpu",
-    report: Report = silent,
+    progress: Progress = silent,
 ) -> RegionStore:
     """The reduced store of a store of one stage, such as imported features; arguments as above."""
     dtype = str(full.dtype).removeprefix("torch.")
     key = (full.fingerprint, dtype, [full.names[i] for i in fit_on])
     folder.mkdir(parents=True, exist_ok=True)
-    reduction = _reduction(spec, full.grid(), dtype, full.read, fit_on, key, folder, kept, report).to(device)
+    reduction = _reduction(spec, full.grid(), dtype, full.read, fit_on, key, folder, kept, progress).to(device)
     fingerprint = hashlib.sha256(f"{full.fingerprint} {reduction.fingerprint}".encode()).hexdigest()
-    return _with_copy(_derive(full, reduction, folder, fingerprint, device, report), reduction)
+    return _with_copy(_derive(full, reduction, folder, fingerprint, device, progress), reduction)
 
 
 def _reduction(
@@ -110,7 +110,7 @@ def _reduction(
     key: tuple[Any, ...],
     folder: Path,
     kept: Path | None,
-    report: Report,
+    progress: Progress,
 ) -> Reduction:
     """The run's own, that of the cache, or one made anew; at most :data:`MOST` images, drawn once for all."""
     if kept is not None and kept.is_file():
@@ -126,7 +126,7 @@ def _reduction(
         images = np.sort(np.random.default_rng(0).permutation(fit_on)[:MOST])
 
         def regions(start: int) -> Tensor:
-            report("fitting principal axes", min(start + _BATCH, len(images)), len(images))
+            progress("fitting principal axes", min(start + _BATCH, len(images)), len(images))
             return read(images[start : start + _BATCH])
 
         made.fit(regions(start) for start in range(0, len(images), _BATCH))
@@ -140,7 +140,7 @@ def _derive(
     folder: Path,
     fingerprint: str,
     device: str | torch.device,
-    report: Report,
+    progress: Progress,
 ) -> RegionStore:
     @torch.inference_mode()
     def read(start: int, stop: int) -> np.ndarray:
@@ -157,7 +157,7 @@ def _derive(
             source=full.backbone,
             dtype=str(full.dtype).removeprefix("torch."),
             fingerprint=fingerprint,
-            progress=lambda done, total: report("reducing regions", done, total),
+            tick=lambda done, total: progress("reducing regions", done, total),
         )
 
 

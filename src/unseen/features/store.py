@@ -174,7 +174,7 @@ def write_store(
     dtype: str = "float16",
     chunk: int = 32,
     fingerprint: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    tick: Callable[[int, int], None] | None = None,
 ) -> "RegionStore":
     """Fills a store with features made elsewhere, or with what of them is missing, and opens it.
 
@@ -190,7 +190,7 @@ def write_store(
         dtype: "float16", "bfloat16" or "float32".
         chunk: images read at once.
         fingerprint: of the features; default one of the other arguments.
-        progress: told (images done, images in all) after every chunk.
+        tick: told (images done, images in all) after every chunk.
     """
     facts = {"format": FORMAT, "source": dict(source), "dtype": dtype, "images": list(names), "grid": list(grid)}
     fingerprint = fingerprint or hashlib.sha256(json.dumps(facts).encode()).hexdigest()
@@ -226,8 +226,8 @@ def write_store(
                     sync(output)
                     journal.write(journal_line(index, [zlib.crc32(data)]))
                     sync(journal)
-                    if progress is not None:
-                        progress(rows.stop, layout.count)
+                    if tick is not None:
+                        tick(rows.stop, layout.count)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -263,14 +263,14 @@ class StoreState:
         return not self.problem and not self.damaged and self.finished == self.images
 
 
-def inspect(folder: Path, fix: bool = False, progress: Callable[[int, int], None] | None = None) -> StoreState:
+def inspect(folder: Path, fix: bool = False, tick: Callable[[int, int], None] | None = None) -> StoreState:
     """Computes every checksum of a store, finished or not.
 
     Args:
         folder: the store's own.
         fix: drop what is damaged, so that the next extraction (or import) does it again, and only it. A store whose
             description is lost goes as a whole.
-        progress: told (chunks checked, chunks in all).
+        tick: told (chunks checked, chunks in all).
     """
     with locked(folder) if fix else nullcontext():
         try:
@@ -296,8 +296,8 @@ def inspect(folder: Path, fix: bool = False, progress: Callable[[int, int], None
             for done, (chunk, checksums) in enumerate(sorted(finished.items())):
                 if [store._checksum(chunk, stage) for stage in range(len(store.stages))] != checksums:
                     damaged.append(chunk)
-                if progress is not None:
-                    progress(done + 1, len(finished))
+                if tick is not None:
+                    tick(done + 1, len(finished))
         if fix and (damaged or problem):
             layout.write_journal({chunk: found for chunk, found in finished.items() if chunk not in damaged})
         return StoreState(

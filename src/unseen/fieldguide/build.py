@@ -30,7 +30,7 @@ def build(
     images: int = 40,
     size: int = 128,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    tick: Callable[[int, int], None] | None = None,
 ) -> None:
     """Draw the fieldguide into a new dataset folder.
 
@@ -43,7 +43,7 @@ def build(
         images: how many images of each.
         size: side of the square images in pixels.
         workers: how many processes draw; one per core if not given.
-        progress: called with the images done so far and their total.
+        tick: called with the images done so far and their total.
 
     Raises:
         DataError: the folder is taken, or a size is out of range.
@@ -61,7 +61,7 @@ def build(
     shutil.rmtree(unfinished, ignore_errors=True)  # of a call that was killed
     unfinished.mkdir(parents=True)
     try:
-        _write(unfinished, seed, invent(seed, species), images, size, workers or os.cpu_count() or 1, progress)
+        _write(unfinished, seed, invent(seed, species), images, size, workers or os.cpu_count() or 1, tick)
         if folder.exists():
             folder.rmdir()
         unfinished.rename(folder)
@@ -148,14 +148,14 @@ def _write(
     images: int,
     size: int,
     workers: int,
-    progress: Callable[[int, int], None] | None,
+    tick: Callable[[int, int], None] | None,
 ) -> None:
     job = {"folder": str(folder / "images"), "seed": seed, "species": len(world), "images": images, "size": size}
     drawn: list[Drawn] = []
     for result in _draw_all(job, min(workers, len(world))):
         drawn.append(result)
-        if progress is not None:
-            progress(len(drawn) * images, len(world) * images)
+        if tick is not None:
+            tick(len(drawn) * images, len(world) * images)
     _write_tables(folder, seed, world, drawn)
     about = {
         "name": "fieldguide",

@@ -13,7 +13,7 @@ SECONDS = 30.0
 """How often a log file is told how far a task has come."""
 
 
-class Report(Protocol):
+class Progress(Protocol):
     """Called often; must be cheap."""
 
     def __call__(self, task: str, done: int, total: int, note: str = "") -> None:
@@ -21,17 +21,18 @@ class Report(Protocol):
 
 
 def silent(task: str, done: int, total: int, note: str = "") -> None:
-    """Report nothing."""
+    """Say nothing."""
 
 
 @contextmanager
-def bars() -> Iterator[Report]:
+def bars() -> Iterator[Progress]:
     """Progress bars with time left, on standard error; where that is no terminal, a line now and then."""
     if not is_first():
         yield silent
         return
+    from rich import progress as rich_progress
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     columns = (
@@ -41,18 +42,18 @@ def bars() -> Iterator[Report]:
         TimeRemainingColumn(elapsed_when_finished=True),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with rich_progress.Progress(*columns, console=console, disable=not console.is_terminal) as shown:
         tasks: dict[str, TaskID] = {}
         finished: set[str] = set()
         said = time.monotonic()
 
-        def report(task: str, done: int, total: int, note: str = "") -> None:
+        def tell(task: str, done: int, total: int, note: str = "") -> None:
             nonlocal said
             if task not in tasks:
-                tasks[task] = progress.add_task(task, total=total, completed=done, note=note)
+                tasks[task] = shown.add_task(task, total=total, completed=done, note=note)
                 if not console.is_terminal:
                     console.print(f"{task} ({total}) {note}".rstrip(), highlight=False)
-            progress.update(tasks[task], completed=done, total=total, note=note)
+            shown.update(tasks[task], completed=done, total=total, note=note)
             if not console.is_terminal and done < total and time.monotonic() - said > SECONDS:
                 said = time.monotonic()
                 console.print(f"{task}: {done} of {total} {note}".rstrip(), highlight=False)
@@ -60,7 +61,7 @@ def bars() -> Iterator[Report]:
                 finished.add(task)
                 console.print(f"{task}: done {note}".rstrip(), highlight=False)
 
-        yield report
+        yield tell
 
 
 @contextmanager

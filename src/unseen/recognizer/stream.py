@@ -29,7 +29,7 @@ from unseen.classes.spreadsheets.tables import read_table
 from unseen.data.dataset import digest
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.ground.files import write_with
-from unseen.ground.progress import Report, silent
+from unseen.ground.progress import Progress, silent
 from unseen.recognizer import Prediction, Recognizer
 from unseen.version import __version__
 
@@ -128,7 +128,7 @@ def predict_to_file(
     total: int = 0,
     workers: int = 2,
     restart: bool = False,
-    report: Report = silent,
+    progress: Progress = silent,
     broken: Callable[[DataError], None] = lambda error: None,
 ) -> Counts:
     """Predict images into a file, or go on where an earlier call was stopped.
@@ -143,7 +143,7 @@ def predict_to_file(
         total: how many images there are, for ``report``.
         workers: threads that read images.
         restart: begin anew, and replace ``path`` where it is there.
-        report: progress.
+        progress: told how far it is.
         broken: told of every image that could not be read; it has a row with the error all the same.
 
     Raises:
@@ -164,7 +164,7 @@ def predict_to_file(
         try:
             stream = iter(images)
             _replay(lines, journal, facts, stream, options.batch_size, counts)
-            _predict(recognizer, stream, lines, journal, options, counts, total, workers, report, broken)
+            _predict(recognizer, stream, lines, journal, options, counts, total, workers, progress, broken)
         finally:
             with suppress(OSError):  # all that counts has been flushed, or could not be and was said
                 lines.close()
@@ -293,7 +293,7 @@ def _predict(
     counts: Counts,
     total: int,
     workers: int,
-    report: Report,
+    progress: Progress,
     broken: Callable[[DataError], None],
 ) -> None:
     asked: deque[tuple[Path, list[int] | None]] = deque()
@@ -316,9 +316,9 @@ def _predict(
                 synced = time.monotonic()
         kept.clear()
         speed = (counts.images - before) / max(time.monotonic() - started, 1e-9)
-        report("predicting", counts.images, max(total, counts.images), f"{speed:.0f} images/s")
+        progress("predicting", counts.images, max(total, counts.images), f"{speed:.0f} images/s")
 
-    report("predicting", before, max(total, before))
+    progress("predicting", before, max(total, before))
     for outcome in recognizer.outcomes(images(), **vars(options), workers=workers):
         image, stamp = asked.popleft()
         if isinstance(outcome, DataError):

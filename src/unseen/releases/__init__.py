@@ -8,7 +8,7 @@ from typing import Any
 
 from unseen.data.dataset import Dataset
 from unseen.errors import DataError, StoreError
-from unseen.ground.progress import Report, silent
+from unseen.ground.progress import Progress, silent
 from unseen.releases.apy import APY
 from unseen.releases.awa import AWA1, AWA2
 from unseen.releases.benchmark import Benchmark, Found, examine
@@ -76,13 +76,13 @@ POOLED = "res101"
 MADE_WITH = "ResNet-101, ImageNet-1k, pooled (Xian et al., TPAMI 2019)"
 
 
-def _import(found: Found, dataset: Dataset, output: Path, report: Report) -> None:
+def _import(found: Found, dataset: Dataset, output: Path, progress: Progress) -> None:
     from unseen.data.importing import import_features
 
-    def progress(done: int, total: int) -> None:
-        report("importing features", done, total)
+    def tick(done: int, total: int) -> None:
+        progress("importing features", done, total)
 
-    import_features(found["list"], dataset, output, POOLED, made_with=MADE_WITH, progress=progress)
+    import_features(found["list"], dataset, output, POOLED, made_with=MADE_WITH, tick=tick)
 
 
 def find_benchmark(name: str) -> Benchmark:
@@ -101,7 +101,7 @@ def prepare(
     semantics: str | None = None,
     verify: bool = False,
     features_only: bool = False,
-    report: Report = silent,
+    progress: Progress = silent,
 ) -> Outcome:
     """Look at what of a benchmark is below a folder, check it and, where all is well, write the dataset folder.
 
@@ -113,7 +113,7 @@ def prepare(
         verify: also compute checksums.
         features_only: do without images; the release's pooled features are imported in their place, and only the
             Proposed Split's own files are required.
-        report: progress.
+        progress: told how far it is.
 
     Raises:
         DataError: no such folder or semantics, or an output folder that cannot be written. What is missing or wrong
@@ -150,10 +150,10 @@ def prepare(
         "notes": findings.notes,
     }
     try:
-        outcome.dataset = write_folder(output, benchmark.name, material, record, report)
+        outcome.dataset = write_folder(output, benchmark.name, material, record, progress)
         outcome.output = output
         if not benchmark.images and material.images is not None and material.images.channels:
-            _import(found, outcome.dataset, output, report)
+            _import(found, outcome.dataset, output, progress)
     except (DataError, StoreError) as problem:
         outcome.problems.append(str(problem))
     return outcome

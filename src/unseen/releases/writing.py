@@ -17,7 +17,7 @@ from unseen.data.folder import FEATURES, load_folder
 from unseen.errors import DataError
 from unseen.ground.files import write_json, write_text, write_with
 from unseen.ground.images import opened_image
-from unseen.ground.progress import Report, silent
+from unseen.ground.progress import Progress, silent
 from unseen.releases.benchmark import Material
 
 RECORD = "prepared.json"
@@ -27,7 +27,7 @@ _OWN = ("images.csv", "classes.csv", "attributes.csv", "attribute_vectors.npy", 
 
 
 def write_folder(
-    output: Path, name: str, material: Material, record: dict[str, Any], report: Report = silent
+    output: Path, name: str, material: Material, record: dict[str, Any], progress: Progress = silent
 ) -> Dataset:
     """Write the folder, load it as any other command does, and only then put it in place.
 
@@ -36,7 +36,7 @@ def write_folder(
         name: the dataset's name.
         material: all of it, checked.
         record: what it was made of, kept as ``prepared.json``.
-        report: progress of cutting out objects.
+        progress: of cutting out objects.
 
     Raises:
         DataError: the folder holds something else, or the dataset does not hold together.
@@ -47,7 +47,7 @@ def write_folder(
     shutil.rmtree(made, ignore_errors=True)
     try:
         made.mkdir(parents=True)
-        _fill(made, material, report)
+        _fill(made, material, progress)
         dataset = load_folder(made, name)
         write_json(made / RECORD, record | {"fingerprint": dataset.fingerprint, "counts": dataset.describe()})
         _put_in_place(made, output)
@@ -58,7 +58,7 @@ def write_folder(
     return replace(dataset, images=output / "images")
 
 
-def _fill(folder: Path, material: Material, report: Report) -> None:
+def _fill(folder: Path, material: Material, progress: Progress) -> None:
     assert material.files is not None
     assert material.parts is not None
     assert material.attributes is not None
@@ -66,7 +66,7 @@ def _fill(folder: Path, material: Material, report: Report) -> None:
     if material.folder is None:
         (folder / FEATURES).mkdir()  # they stand for the images
     if material.objects is not None:
-        files = _cut_out(folder / "images", material, report)
+        files = _cut_out(folder / "images", material, progress)
     elif material.folder is not None:
         (folder / "images").symlink_to(material.folder.resolve(), target_is_directory=True)
     rows = {"file": files, "class": classes, "split": material.parts, "ps_row": range(len(files))}
@@ -86,7 +86,7 @@ def _save(path: Path, array: np.ndarray) -> None:
         np.save(file, array, allow_pickle=False)
 
 
-def _cut_out(folder: Path, material: Material, report: Report) -> tuple[str, ...]:
+def _cut_out(folder: Path, material: Material, progress: Progress) -> tuple[str, ...]:
     """Every object as an image of its own; corners count pixels from 1 and belong to the box."""
     assert material.files is not None
     assert material.objects is not None
@@ -100,7 +100,7 @@ def _cut_out(folder: Path, material: Material, report: Report) -> tuple[str, ...
             part = image.convert("RGB").crop((left, top, right, bottom))
         part.save(target, quality=QUALITY)
         names.append(target.relative_to(folder).as_posix())
-        report("cutting out objects", i + 1, len(material.files))
+        progress("cutting out objects", i + 1, len(material.files))
     return tuple(names)
 
 

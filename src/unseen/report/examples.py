@@ -11,7 +11,7 @@ from unseen.errors import UnseenError
 from unseen.explain.answers import Answers
 from unseen.explain.figures import account, overlay, said, thumbnail
 from unseen.explain.sheet import class_label
-from unseen.ground.progress import Report, silent
+from unseen.ground.progress import Progress, silent
 from unseen.recognizer import Explanation
 from unseen.report.images import data_uri
 from unseen.report.material import Material
@@ -98,7 +98,7 @@ def choose(answers: Answers, number: int, seed: int = 0) -> list[int]:
     return [int(i) for i in answers.images[np.concatenate([candidates[r][:number] for r in (right, ~right)])]]
 
 
-def make_examples(material: Material, number: int = EXAMPLES, report: Report = silent) -> Examples | None:
+def make_examples(material: Material, number: int = EXAMPLES, progress: Progress = silent) -> Examples | None:
     """Examples of a run; ``None`` without test images or data, or where none is asked for."""
     recognizer, dataset = material.recognizer, material.dataset
     if material.answers is None or recognizer is None or dataset is None or not number:
@@ -106,7 +106,7 @@ def make_examples(material: Material, number: int = EXAMPLES, report: Report = s
     chosen = choose(material.answers, number)
     made, attention = [], False
     for done, index in enumerate(chosen):
-        report("explaining examples", done, len(chosen))
+        progress("explaining examples", done, len(chosen))
         truth = dataset.table.names[dataset.labels[index]]
         path = dataset.images / dataset.files[index]
         try:
@@ -118,7 +118,7 @@ def make_examples(material: Material, number: int = EXAMPLES, report: Report = s
             continue
         attention = attention or bool(found.attention)
         made.append(_example(dataset.files[index], truth, bool(dataset.table.seen[dataset.labels[index]]), found))
-    report("explaining examples", len(chosen), len(chosen))
+    progress("explaining examples", len(chosen), len(chosen))
     return Examples([e for e in made if e.right], [e for e in made if not e.right], attention)
 
 

@@ -17,7 +17,7 @@ from unseen.errors import RunError, UnseenError
 from unseen.evaluation.metrics import Decisions
 from unseen.explain.answers import Answers, answers_of
 from unseen.features.hashes import content_hashes
-from unseen.ground.progress import Report, silent
+from unseen.ground.progress import Progress, silent
 from unseen.recognizer import Recognizer
 from unseen.training.folder import Run
 from unseen.training.protocols import decisions_path, load_decisions
@@ -86,13 +86,13 @@ class Material:
 
 
 def gather(
-    run: Run, *, device: str = "auto", cache: Path | str | None = None, workers: int = 0, report: Report = silent
+    run: Run, *, device: str = "auto", cache: Path | str | None = None, workers: int = 0, progress: Progress = silent
 ) -> Material:
     """Read a finished run, and ask its model where the images are there; what cannot be had is a note.
 
     Args:
         run: a finished run.
-        device, cache, workers, report: see :func:`unseen.training.run.fit`.
+        device, cache, workers, progress: see :func:`unseen.training.run.fit`.
 
     Raises:
         RunError: the run is unfinished.
@@ -100,7 +100,7 @@ def gather(
     written = recorded(run)
     table, decisions, notes = written.table, written.decisions, written.notes
     try:
-        answers, dataset = _ask(run, device, cache, workers, report)
+        answers, dataset = _ask(run, device, cache, workers, progress)
     except (UnseenError, OSError) as error:
         notes.append(
             f"The model could not be shown the images again ({error}). So there are no example images, no "
@@ -129,14 +129,14 @@ def recorded(run: Run) -> Material:
 
 
 def _ask(
-    run: Run, device: str, cache: Path | str | None, workers: int, report: Report
+    run: Run, device: str, cache: Path | str | None, workers: int, progress: Progress
 ) -> tuple[Answers | None, Dataset]:
     """What the model says of the test images, where there are any, and the dataset as it was in the training."""
     data = run.manifest["data"]
     if data["test_seen"] or data["test_unseen"]:
-        answers = answers_of(run, device=device, cache=cache, workers=workers, report=report)
+        answers = answers_of(run, device=device, cache=cache, workers=workers, progress=progress)
         return answers, answers.dataset
-    dataset = load_dataset(run.config.dataset, cache=cache, report=report)
+    dataset = load_dataset(run.config.dataset, cache=cache, progress=progress)
     if dataset.fingerprint != data["fingerprint"]:
         raise RunError("the dataset has changed since the training", where=run.folder, hint="train again")
     return None, dataset

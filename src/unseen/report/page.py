@@ -12,7 +12,7 @@ import jinja2
 
 from unseen.evaluation.metrics import METRICS
 from unseen.ground.files import write_text
-from unseen.ground.progress import Report, silent
+from unseen.ground.progress import Progress, silent
 from unseen.report.cards import MOST_NAMED, data_card, model_card, repeat
 from unseen.report.confusions import confusions
 from unseen.report.curves import reliability_chart, risk_coverage_chart, seen_unseen_chart, training_charts
@@ -43,7 +43,7 @@ def write_report(
     device: str = "auto",
     cache: Path | str | None = None,
     workers: int = 0,
-    report: Report = silent,
+    progress: Progress = silent,
 ) -> Path:
     """Write ``report.html`` into a run's folder.
 
@@ -54,7 +54,7 @@ def write_report(
         others: runs to stand beside it in the table of results.
         path: the page to write; default ``report.html`` in the run's folder.
         examples: so many images named right, and as many named wrong.
-        device, cache, workers, report: see :func:`unseen.training.run.fit`.
+        device, cache, workers, progress: see :func:`unseen.training.run.fit`.
 
     Returns:
         The page's path.
@@ -62,11 +62,11 @@ def write_report(
     Raises:
         RunError: the run is unfinished.
     """
-    material = gather(run, device=device, cache=cache, workers=workers, report=report)
+    material = gather(run, device=device, cache=cache, workers=workers, progress=progress)
     page = (
         environment()
         .get_template("report.html")
-        .render(**_sections(material, examples, report), **_results([*others, run]))
+        .render(**_sections(material, examples, progress), **_results([*others, run]))
     )
     target = path or run.folder / "report.html"
     write_text(target, page)
@@ -102,7 +102,7 @@ def _results(runs: Sequence[Run]) -> Mapping[str, Any]:
     }
 
 
-def _sections(material: Material, examples: int, report: Report) -> Mapping[str, Any]:
+def _sections(material: Material, examples: int, progress: Progress) -> Mapping[str, Any]:
     """What every section of the page is written from."""
     manifest = material.manifest
     mixed, attributes = confusions(material), attribute_section(material)
@@ -120,7 +120,7 @@ def _sections(material: Material, examples: int, report: Report) -> Mapping[str,
         "sureness": sureness(material),
         "figures": key_figures(material),
         "advice": advice(material, mixed, attributes),
-        "examples": make_examples(material, examples, report),
+        "examples": make_examples(material, examples, progress),
         "confusions": mixed,
         "classes": [(rows[c], c) for c in shown],
         "class_images": class_images(material, shown[:MOST_THUMBNAILS]),

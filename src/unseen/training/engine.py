@@ -42,7 +42,7 @@ from unseen.ground.distributed import (
     rows_of_all,
 )
 from unseen.ground.files import write_text
-from unseen.ground.progress import Report, silent
+from unseen.ground.progress import Progress, silent
 from unseen.ground.stopping import SIGNALS, at_once
 from unseen.methods.base import Branch, ClassSpace, GradientMethod, Method, Recipe
 from unseen.training.checkpoints import check_checkpoint, load_checkpoint, read_info, save_checkpoint
@@ -189,7 +189,7 @@ class Stage:
 
 
 @dataclass
-class _Progress:
+class _Place:
     """Where a training is: what its checkpoint says beside weights and states.
 
     Args:
@@ -216,7 +216,7 @@ def train(
     accumulate: int = 1,
     graph: bool = False,
     task: str = "training",
-    report: Report = silent,
+    progress: Progress = silent,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> list[dict[str, Any]]:
     """Train a stage, or go on where an earlier call was stopped.
@@ -234,8 +234,8 @@ def train(
         accumulate: micro-batches a step, each shared by all processes. Losses that are no mean over images
             (self-calibration) are taken within each micro-batch.
         graph: launch each step as one CUDA graph.
-        task: name for the progress report.
-        report: progress.
+        task: named in progress.
+        progress: told how far it is.
         checkpoint_seconds: how often to write the checkpoint.
 
     Returns:
@@ -255,7 +255,7 @@ def train(
         check_graph(method, stage.features, fabric)
     sampler = create_sampler(recipe.sampler, stage.labels, recipe.batch_size, stage.seed, recipe.shots)
     path, identity = folder / "checkpoint.safetensors", stage.fingerprint()
-    now, kept = _Progress(), None
+    now, kept = _Place(), None
     optimizer = recipe.make_optimizer(method.parameters(), capturable=graph)
     with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
         torch.manual_seed(stage.seed)
@@ -266,7 +266,7 @@ def train(
             check_checkpoint(path)  # another training's, or damaged just there
         if info is not None and same:
             load_checkpoint(path, method, optimizer, averaged)
-            now = _Progress(**info)
+            now = _Place(**info)
             kept = now.step
             # a checkpoint of a longer training holds this one's end too, but not its weights
             if now.step > ends[-1]:
@@ -369,7 +369,7 @@ def train(
                     stop = any_of(asked())
                     if now.step in ends and not stop:
                         end_epoch()
-                    report(task, now.step, ends[-1], _note(now.records))
+                    progress(task, now.step, ends[-1], _note(now.records))
                     if stop:
                         save()
                         raise Interrupted(f"stopped at step {now.step} of {ends[-1]}")
@@ -386,11 +386,11 @@ def train(
     if averaged is not None:
         method.load_state_dict(averaged.module.state_dict())
     method.eval()
-    report(task, now.step, ends[-1], _note(now.records))
+    progress(task, now.step, ends[-1], _note(now.records))
     return now.records
 
 
-def _finish_epoch(now: _Progress, ends: list[int], metrics: dict[str, Any], seconds: float) -> None:
+def _finish_epoch(now: _Place, ends: list[int], metrics: dict[str, Any], seconds: float) -> None:
     """Add the record of an epoch that ends here."""
     epoch = ends.index(now.step) + 1
     taken = now.step - (ends[epoch - 2] if epoch > 1 else 0) - now.skipped

@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 
 from unseen.data.dataset import Dataset
 from unseen.errors import DataError
-from unseen.ground.progress import Report, silent
+from unseen.ground.progress import Progress, silent
 from unseen.training.protocols import Ingredients, Result, run_seeds
 
 LEAST = 8
@@ -55,7 +55,7 @@ def rehearsal_dataset(dataset: Dataset, draw: int = 0) -> Dataset:
 
 
 def rehearse(
-    parts: Ingredients, seed: int, draws: int, folder: Path, fabric: Fabric, report: Report = silent
+    parts: Ingredients, seed: int, draws: int, folder: Path, fabric: Fabric, progress: Progress = silent
 ) -> list[tuple[Dataset, Result]]:
     """Every draw's dataset and its result under ``honest``, in ``folder/draw-D``; resumes as a run does.
 
@@ -65,12 +65,12 @@ def rehearse(
         draws: how many.
         folder: where weights and decisions go.
         fabric: device and precision.
-        report: progress.
+        progress: told how far it is.
     """
 
-    def told(draw: int) -> Report:
+    def told(draw: int) -> Progress:
         def tell(task: str, done: int, total: int, note: str = "") -> None:
-            report(f"rehearsal {draw}, {task}" if draws > 1 else f"rehearsal, {task}", done, total, note)
+            progress(f"rehearsal {draw}, {task}" if draws > 1 else f"rehearsal, {task}", done, total, note)
 
         return tell
 

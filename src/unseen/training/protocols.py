@@ -36,7 +36,7 @@ from unseen.features.source import RegionSource
 from unseen.features.store import RegionStore
 from unseen.ground.distributed import rows_of_all
 from unseen.ground.files import file_digest, read_arrays, read_json, write_arrays, write_json
-from unseen.ground.progress import Report, silent
+from unseen.ground.progress import Progress, silent
 from unseen.methods import create_method, find_method
 from unseen.methods.base import (
     ClassSpace,
@@ -271,7 +271,7 @@ def run_seeds(
     folder: Path,
     protocols: tuple[str, ...],
     fabric: Fabric,
-    report: Report = silent,
+    progress: Progress = silent,
 ) -> dict[int, dict[str, Result]]:
     """Train and test every seed under the protocols; what was finished earlier is read, not done again.
 
@@ -286,10 +286,10 @@ def run_seeds(
     finish = _finish_closed_form if find_method(parts.method).closed_form else _finish_training
     choices: dict[int, Choice | None] = dict.fromkeys(seeds)
     if "honest" in protocols:
-        choices.update(validate_seeds(parts, seeds, folder, fabric, report))
+        choices.update(validate_seeds(parts, seeds, folder, fabric, progress))
     hand = Stagehand(parts, "final", fabric)
     results = {
-        seed: finish(parts, seed, folder / f"seed-{seed}", protocols, hand, choice, report)
+        seed: finish(parts, seed, folder / f"seed-{seed}", protocols, hand, choice, progress)
         for seed, choice in choices.items()
     }
     for seed, found in results.items():
@@ -300,7 +300,7 @@ def run_seeds(
 
 
 def validate_seeds(
-    parts: Ingredients, seeds: Sequence[int], folder: Path, fabric: Fabric, report: Report = silent
+    parts: Ingredients, seeds: Sequence[int], folder: Path, fabric: Fabric, progress: Progress = silent
 ) -> dict[int, Choice]:
     """The validation stage of every seed alone: what ``honest`` would choose, without a look at a test image.
 
@@ -312,7 +312,7 @@ def validate_seeds(
     _check_held_out(parts, "honest")
     choose = _choose_candidate if find_method(parts.method).closed_form else _choose_epoch
     hand = Stagehand(parts, "validation", fabric)
-    return {seed: choose(parts, seed, folder / f"seed-{seed}", hand, report) for seed in seeds}
+    return {seed: choose(parts, seed, folder / f"seed-{seed}", hand, progress) for seed in seeds}
 
 
 def decisions_path(folder: Path, seed: int | str, protocol: str, metric: str) -> Path:
@@ -369,7 +369,7 @@ def _train(
     epochs: int,
     on_epoch: OnEpoch,
     kept: str,
-    report: Report,
+    progress: Progress,
 ) -> tuple[GradientMethod, Records]:
     """Train one stage; ``kept`` names what ``on_epoch`` keeps, so that a checkpoint that kept less is not used."""
     assert parts.recipe is not None
@@ -379,7 +379,7 @@ def _train(
     job = Stage(method, hand.train, hand.train_labels, hand.classes, parts.recipe, seed, epochs, identity, names)
     task = f"seed {seed}: {folder.name}"
     how: dict[str, Any] = {"accumulate": parts.accumulate, "graph": parts.graph}
-    records = train(job, hand.fabric, folder, on_epoch=on_epoch, task=task, report=report, **how)
+    records = train(job, hand.fabric, folder, on_epoch=on_epoch, task=task, progress=progress, **how)
     return method, records
 
 
@@ -393,7 +393,7 @@ def _kept_by(stage: Path) -> Iterator[None]:
         raise RunError(error.problem, where=error.where, hint=hint) from None
 
 
-def _choose_epoch(parts: Ingredients, seed: int, folder: Path, hand: Stagehand, report: Report) -> Choice:
+def _choose_epoch(parts: Ingredients, seed: int, folder: Path, hand: Stagehand, progress: Progress) -> Choice:
     """Train on the training classes, testing every epoch on the validation images."""
     assert parts.recipe is not None
     criterion, best_weights = _criterion(parts.select), folder / "validation" / "weights.safetensors"
@@ -405,7 +405,7 @@ def _choose_epoch(parts: Ingredients, seed: int, folder: Path, hand: Stagehand, 
         return metrics
 
     method, records = _train(
-        parts, seed, folder / "validation", hand, parts.recipe.epochs, validate, parts.select, report
+        parts, seed, folder / "validation", hand, parts.recipe.epochs, validate, parts.select, progress
     )
     best = _best(records, criterion)
     with _kept_by(folder / "validation"):
@@ -420,7 +420,7 @@ def _finish_training(
     protocols: tuple[str, ...],
     hand: Stagehand,
     choice: Choice | None,
-    report: Report,
+    progress: Progress,
 ) -> dict[str, Result]:
     """Train on all seen classes; for ``paper`` test every epoch, else only the chosen one, the last."""
     assert parts.recipe is not None
@@ -447,7 +447,7 @@ def _finish_training(
 
     epochs = chosen if "paper" not in protocols else parts.recipe.epochs
     assert epochs is not None
-    method, records = _train(parts, seed, folder / "final", hand, epochs, test, f"{protocols} {chosen}", report)
+    method, records = _train(parts, seed, folder / "final", hand, epochs, test, f"{protocols} {chosen}", progress)
     results = {}
     if choice is not None:
         with _kept_by(folder / "final"):
@@ -485,7 +485,9 @@ def _fitted(parts: Ingredients, seed: int, hand: Stagehand) -> ClosedFormMethod:
     return method
 
 
-def _sweep(method: ClosedFormMethod, hand: Stagehand, task: str, report: Report) -> list[tuple[dict[str, Any], Any]]:
+def _sweep(
+    method: ClosedFormMethod, hand: Stagehand, task: str, progress: Progress
+) -> list[tuple[dict[str, Any], Any]]:
     """Every hyper-parameter candidate with its metrics on the held-out images; those without a solution apart."""
     grid = method.grid()
     swept = []
@@ -493,17 +495,17 @@ def _sweep(method: ClosedFormMethod, hand: Stagehand, task: str, report: Report)
         method.use(candidate)
         if non_finite(method.state_dict()) is None:
             swept.append((candidate, measure(hand.decide(method), hand.seen)))
-        report(task, i + 1, len(grid))
+        progress(task, i + 1, len(grid))
     if not swept:
         problem = f"none of {len(grid)} hyper-parameter candidates has a finite solution"
         raise DivergedError(problem, where=method.name, hint="--precision 64-true, or check the features")
     return swept
 
 
-def _choose_candidate(parts: Ingredients, seed: int, folder: Path, hand: Stagehand, report: Report) -> Choice:
+def _choose_candidate(parts: Ingredients, seed: int, folder: Path, hand: Stagehand, progress: Progress) -> Choice:
     """Solve on the training classes for every candidate, testing each on the validation images."""
     method, criterion = _fitted(parts, seed, hand), _criterion(parts.select)
-    swept = _sweep(method, hand, f"seed {seed}: validation", report)
+    swept = _sweep(method, hand, f"seed {seed}: validation", progress)
     candidate, metrics = max(swept, key=lambda pair: pair[1][criterion])
     method.use(candidate)
     return _choice(candidate, metrics, method, hand)
@@ -516,7 +518,7 @@ def _finish_closed_form(
     protocols: tuple[str, ...],
     hand: Stagehand,
     choice: Choice | None,
-    report: Report,
+    progress: Progress,
 ) -> dict[str, Result]:
     """Solve on all seen classes, with the chosen candidate and, for ``paper``, with every one."""
     method, results = _fitted(parts, seed, hand), {}
@@ -525,7 +527,7 @@ def _finish_closed_form(
         save_weights(folder / "honest.safetensors", method)
         results["honest"] = _honest(parts, choice, hand.decide(method), method, hand, folder)
     if "paper" in protocols:
-        swept = _sweep(method, hand, f"seed {seed}: test", report)
+        swept = _sweep(method, hand, f"seed {seed}: test", progress)
         sweeps = find_method(parts.method).sweeps_gamma
         for_t1, _ = max(swept, key=lambda pair: pair[1]["T1"])
         for_h, best = max(swept, key=lambda pair: pair[1]["best_H" if sweeps else "H"])

@@ -35,7 +35,7 @@ from unseen.features.reduced import extract_reduced, reduce_store
 from unseen.features.store import RegionStore
 from unseen.ground.distributed import first_before_others, is_first, own_folder
 from unseen.ground.files import is_left_over, read_json, write_json
-from unseen.ground.progress import Report, silent
+from unseen.ground.progress import Progress, silent
 from unseen.methods import find_method, find_preset
 from unseen.methods.base import Recipe, Settings, change_recipe
 from unseen.training.checkpoints import load_weights
@@ -111,7 +111,7 @@ class Plan:
     vectors_label: str
 
     @classmethod
-    def of(cls, config: RunConfig, cache: Path, report: Report = silent) -> Plan:
+    def of(cls, config: RunConfig, cache: Path, progress: Progress = silent) -> Plan:
         """Resolve a configuration; everything that can be wrong with it is found here, before any long work."""
         method = find_method(config.method)
         if method.reads_text and config.backbone.tower is None:
@@ -119,7 +119,7 @@ class Plan:
             hint = "--backbone hf:MODEL, such as hf:google/siglip-base-patch16-224"
             raise UnseenError(problem, where=f"backbone {config.backbone.name}", hint=hint)
         config.backbone.fingerprint()  # the weights are there
-        dataset = load_dataset(config.dataset, cache=cache, report=report)
+        dataset = load_dataset(config.dataset, cache=cache, progress=progress)
         name, settings, recipe = resolve_settings(config, dataset.name)
         vectors, label = attribute_vectors(dataset.table.attributes, dataset.attribute_vectors, config.vectors)
         return cls(config, dataset, settings, recipe, name, vectors, label)
@@ -129,7 +129,7 @@ class Plan:
         cache: Path,
         device: str,
         workers: int,
-        report: Report = silent,
+        progress: Progress = silent,
         budget_bytes: int | None = None,
         folder: Path | None = None,
     ) -> RegionStore | ImageStore:
@@ -145,7 +145,7 @@ class Plan:
                 "spec": ReductionSpec.parse(self.config.reduce),
                 "fit_on": validation_partition(self.dataset, self.config.split_seed).train,
                 "kept": None if folder is None else folder / REDUCTION,
-                "report": report,
+                "progress": progress,
             }
         if self.config.backbone.imported:
             full = imported_store(self.dataset, Path(self.config.backbone.weights))
@@ -159,7 +159,7 @@ class Plan:
             )
 
         def tell(done: int, total: int) -> None:
-            report("extracting regions", done, total, note)
+            progress("extracting regions", done, total, note)
 
         def announce(plan: ExtractionPlan) -> None:
             nonlocal note
@@ -175,7 +175,7 @@ class Plan:
             dtype=self.config.store_dtype,
             device=device,
             workers=workers,
-            progress=tell,
+            tick=tell,
             on_plan=announce,
             **reducing,
         )
@@ -235,7 +235,7 @@ def fit(
     cache: Path | str | None = None,
     device: str = "auto",
     workers: int = 0,
-    report: Report = silent,
+    progress: Progress = silent,
     on_plan: Callable[[Plan], None] | None = None,
     validation_only: bool = False,
     budget_bytes: int | None = None,
@@ -250,7 +250,7 @@ def fit(
         cache: see :func:`unseen.data.catalogue.cache_folder`.
         device: see :func:`unseen.training.engine.make_fabric`.
         workers: processes that read images (threads where they are read in training).
-        report: progress.
+        progress: told how far it is.
         on_plan: told what is going to be done, once everything has been checked.
         validation_only: do the validation stage of every seed and write ``validation.json``; no test image is looked
             at. A later call without it goes on from there.
@@ -268,7 +268,7 @@ def fit(
     folder, cache = own_folder(Path(folder)), cache_folder(cache)
     where = folder / "config.json"
     with first_before_others():
-        plan = Plan.of(config, cache, report)  # a wrong setting is said before what the folder holds
+        plan = Plan.of(config, cache, progress)  # a wrong setting is said before what the folder holds
     if graph:
         check_graph_device(fabric)
         if plan.recipe is None:
@@ -295,7 +295,7 @@ def fit(
     with held:
         started = time.monotonic()
         own = folder if _same_data(folder, plan.dataset) else None
-        store = plan.extract(cache, str(fabric.device), workers, report, budget_bytes, own)
+        store = plan.extract(cache, str(fabric.device), workers, progress, budget_bytes, own)
         write_json(where, config.to_json(), sealed=True)  # from here on the folder is this run's
         if isinstance(store, RegionStore) and config.reduce:
             Reduction.load(store.folder / REDUCTION).save(folder / REDUCTION)
@@ -309,15 +309,15 @@ def fit(
         # a closed form has no randomness: one seed says it all
         seeds = config.seeds[:1] if find_method(config.method).closed_form else config.seeds
         if validation_only:
-            choices = validate_seeds(ingredients, seeds, folder, fabric, report)
+            choices = validate_seeds(ingredients, seeds, folder, fabric, progress)
             seen = ingredients.partition("validation").seen
             _keep_texts(ingredients, folder)
             write_json(folder / "validation.json", _validation_summary(plan, folder, choices, seen), sealed=True)
             return Run(folder)
-        results = run_seeds(ingredients, seeds, folder, config.protocols, fabric, report)
+        results = run_seeds(ingredients, seeds, folder, config.protocols, fabric, progress)
         rehearsed = None
         if "honest" in config.protocols and config.rehearsals and needs_rehearsal(plan.dataset):
-            found = rehearse(ingredients, seeds[0], config.rehearsals, folder / "rehearsal", fabric, report)
+            found = rehearse(ingredients, seeds[0], config.rehearsals, folder / "rehearsal", fabric, progress)
             rehearsed = rehearsal_summary(found)
         _keep_texts(ingredients, folder)
         summary = _summary(plan, results)
@@ -343,7 +343,7 @@ def reopen(
     device: str = "auto",
     cache: Path | str | None = None,
     workers: int = 0,
-    report: Report = silent,
+    progress: Progress = silent,
 ) -> tuple[Ingredients, Fabric]:
     """The data and regions that a finished run was made of, and the device; arguments as in :func:`fit`.
 
@@ -352,11 +352,11 @@ def reopen(
         UnseenError: images or weights are gone.
     """
     cache, fabric = cache_folder(cache), make_fabric(device, run.config.precision)
-    plan = Plan.of(run.config, cache, report)
+    plan = Plan.of(run.config, cache, progress)
     if plan.dataset.fingerprint != run.manifest["data"]["fingerprint"]:
         raise RunError("the dataset has changed since the training", where=run.folder, hint="train again")
     return plan.ingredients(
-        plan.extract(cache, str(fabric.device), workers, report, folder=run.folder), run.folder
+        plan.extract(cache, str(fabric.device), workers, progress, folder=run.folder), run.folder
     ), fabric
 
 
@@ -368,7 +368,7 @@ def evaluate_run(
     device: str = "auto",
     cache: Path | str | None = None,
     workers: int = 0,
-    report: Report = silent,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Test the saved model of every seed again, from its weights.
 
@@ -376,7 +376,7 @@ def evaluate_run(
         run: a finished run.
         protocol: whose models, of a run of both; default honest where there is one.
         gamma: calibration offset; default each seed's own.
-        device, cache, workers, report: as in :func:`fit`.
+        device, cache, workers, progress: as in :func:`fit`.
 
     Returns:
         protocol, seeds (T1, U, S, H, AUSUC, gamma of each) and per_class (averaged over seeds). Under ``paper`` all
@@ -385,7 +385,7 @@ def evaluate_run(
     results, chosen = run.results, protocol or run.protocol
     if chosen not in results["protocols"]:
         raise RunError(f'no "{chosen}" protocol', where=run.folder, hint=f"it has {' and '.join(results['protocols'])}")
-    ingredients, fabric = reopen(run, device=device, cache=cache, workers=workers, report=report)
+    ingredients, fabric = reopen(run, device=device, cache=cache, workers=workers, progress=progress)
     final = Stagehand(ingredients, "final", fabric)
     seeds, values = {}, []
     for seed, found in results["protocols"][chosen]["seeds"].items():

@@ -16,7 +16,7 @@ from unseen.classes.naming import attribute_phrase, attribute_words, class_phras
 from unseen.classes.table import Attributes
 from unseen.errors import DataError, UnseenError
 from unseen.ground.files import write_json, write_with
-from unseen.ground.progress import Report, silent
+from unseen.ground.progress import Progress, silent
 from unseen.methods.base import Words
 from unseen.vectors.sentences import SentenceEncoder
 from unseen.vectors.word_files import open_word_file, read_word_vectors
@@ -133,7 +133,7 @@ def make_vectors(
     *,
     combine: str = "sum",
     instead: Mapping[str, str] | None = None,
-    report: Report = silent,
+    progress: Progress = silent,
 ) -> MadeVectors:
     """Vectors for attributes, to be kept beside a dataset as ``attribute_vectors.npy``.
 
@@ -142,7 +142,7 @@ def make_vectors(
         source: a file of word vectors (see :mod:`unseen.vectors.word_files`), ``text:MODEL`` or ``sentence:MODEL``.
         combine: ``sum`` of the vectors of a name's words, as in the field's files, or their ``mean``.
         instead: other words for some words, such as ``{"toughskin": "tough skin"}``.
-        report: progress of reading.
+        progress: of reading.
 
     Raises:
         UnseenError: no such file or model, or a damaged one.
@@ -158,7 +158,7 @@ def make_vectors(
     words = [[part for word in attribute_words(n) for part in (instead or {}).get(word, word).split()] for n in names]
     file = open_word_file(source)
     needed = {spelling for own in words for word in own for spelling in spellings(word)}
-    known = read_word_vectors(file, needed, report)
+    known = read_word_vectors(file, needed, progress)
     values = np.zeros((len(names), file.dim))
     lacking: dict[str, list[str]] = {}
     used: dict[str, str] = {}

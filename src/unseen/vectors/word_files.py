@@ -20,7 +20,7 @@ from typing import IO
 import numpy as np
 
 from unseen.errors import DataError
-from unseen.ground.progress import Report, silent
+from unseen.ground.progress import Progress, silent
 
 BINARY, TEXT, GLOVE = "word2vec binary", "word2vec text", "GloVe text"
 _HINT = "give a word2vec file (binary or text) or a GloVe text file"
@@ -94,13 +94,13 @@ def open_word_file(path: Path | str) -> WordFile:
     return WordFile(path, BINARY, dim, words, start)
 
 
-def read_word_vectors(file: WordFile, words: Collection[str], report: Report = silent) -> dict[str, np.ndarray]:
+def read_word_vectors(file: WordFile, words: Collection[str], progress: Progress = silent) -> dict[str, np.ndarray]:
     """The vectors of those words that the file has; of a word that stands there twice the first.
 
     Args:
         file: see :func:`open_word_file`.
         words: exactly as the file spells them.
-        report: progress, in MiB.
+        progress: told how far it is, in MiB.
 
     Returns:
         float32 ``(D,)`` by word.
@@ -114,14 +114,14 @@ def read_word_vectors(file: WordFile, words: Collection[str], report: Report = s
     size = max(1, file.path.stat().st_size >> 20)
 
     def tell(position: int) -> None:
-        report(f"reading {file.path.name} (MiB)", min(position >> 20, size - 1), size)
+        progress(f"reading {file.path.name} (MiB)", min(position >> 20, size - 1), size)
 
     for key, vector, place in scan(file, frozenset(wanted), tell):
         if not np.isfinite(vector).all():
             raise DataError(f'a number of "{wanted[key]}" is not finite', where=place, hint="fetch the file again")
         if found.setdefault(wanted[key], vector) is vector and len(found) == len(wanted):
             break
-    report(f"reading {file.path.name} (MiB)", size, size)
+    progress(f"reading {file.path.name} (MiB)", size, size)
     return found
 
 
