@@ -134,7 +134,7 @@ def test_excel_files_are_read(folder, newline):
         ("classes.csv", "\ncat,", "\n\ncat,", "row 4", "the row is blank"),
         ("classes.csv", "\ncat,", "\n,,,,\ncat,", "row 4", "the row is blank"),
         ("classes.csv", "cat,1,1,2,1", '"cat,1,1,2,1', "row 4", "',' expected after '\"'"),
-        ("classes.csv", '"dog, big"', '"dog, big', "row 5", "unexpected end of data — hint the quotes"),
+        ("classes.csv", '"dog, big"', '"dog, big', "row 5", "unexpected end of data — fix the quotes"),
         ("classes.csv", 'big",0,0', 'big",0,1', 'row 5, column "validation"', 'validation class "dog, big" is unseen'),
         ("classes.csv", "class,seen", "klass,seen", "row 1", 'no column "class"'),
         ("classes.csv", "validation", "seen", "row 1", 'column "seen" appears twice'),

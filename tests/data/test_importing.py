@@ -136,7 +136,7 @@ def test_a_feature_that_is_no_number_is_said_with_its_row_and_image(birds, tmp_p
     regions(tmp_path / "x.hdf5", folder, feature_map=maps)
     with pytest.raises(StoreError) as caught:
         import_features(tmp_path / "x.hdf5", dataset, folder, "holed")
-    assert str(caught.value) == f"row 10 ({dataset.files[9]}): a feature is {said} — hint what it comes from"
+    assert str(caught.value) == f"row 10 ({dataset.files[9]}): a feature is {said} — repair what it comes from"
 
 
 def spec(folder, name):

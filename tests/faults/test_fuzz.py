@@ -44,8 +44,8 @@ class Bad(Target):
     megabytes: ClassVar[float] = 64.0
     does: ClassVar = [
         lambda folder: None,
-        lambda folder: _refuse("x.csv: wrong — hint it"),
-        lambda folder: _refuse("wrong — hint it"),
+        lambda folder: _refuse("x.csv: wrong — fix it"),
+        lambda folder: _refuse("wrong — fix it"),
         lambda folder: 1 / 0,
         lambda folder: _hang(),
         lambda folder: [b"x" * 200_000_000],

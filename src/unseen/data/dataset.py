@@ -84,7 +84,7 @@ class Dataset:
                 raise DataError(f"attribute vectors have shape {vectors.shape}", hint=f"one row for each of {k} names")
             if not np.isfinite(vectors).all():
                 row = int(np.argwhere(~np.isfinite(vectors))[0][0])
-                raise DataError(f'the vector of "{self.table.attributes.names[row]}" is not finite', hint="hint it")
+                raise DataError(f'the vector of "{self.table.attributes.names[row]}" is not finite', hint="fix it")
 
     def indices(self, split: str) -> np.ndarray:
         """Positions of the images of one split."""

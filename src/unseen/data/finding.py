@@ -64,10 +64,10 @@ class FoundImages:
         elif glob.has_magic(source):
             found = [path for path in sorted(map(Path, glob.iglob(source, recursive=True))) if os.path.isfile(path)]
             if not found:
-                raise UnseenError("no file matches this pattern", where=source, hint="hint the pattern")
+                raise UnseenError("no file matches this pattern", where=source, hint="fix the pattern")
             yield from found
         else:
-            raise UnseenError("no such file", where=path, hint="hint the path")
+            raise UnseenError("no such file", where=path, hint="fix the path")
 
     @cached_property
     def _stdin(self) -> IO[bytes]:
@@ -104,9 +104,9 @@ def _listed(path: Path) -> Iterator[Path]:
                 raise DataError("no column of images", where=path, hint=f'call it "{COLUMNS[0]}"')
             yield from (found(cell) for row in rows if (cell := (row[columns[0]] or "").strip()))
     except FileNotFoundError:
-        raise DataError("no such file", where=path, hint="hint the path") from None
+        raise DataError("no such file", where=path, hint="fix the path") from None
     except csv.Error as error:
-        raise DataError(str(error), where=path, hint="hint the table") from None
+        raise DataError(str(error), where=path, hint="fix the table") from None
 
 
 def find_images(sources: Sequence[Path | str]) -> list[Path]:

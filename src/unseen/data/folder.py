@@ -358,7 +358,7 @@ def _listed(path: Path, images: Path, names: Sequence[str], complain: Complain, 
 
 def _spelling(name: str, names: Sequence[str]) -> str:
     near = nearest(name, names)
-    return f'did you mean "{near}"? else add the class there' if near else "add the class there, or hint the spelling"
+    return f'did you mean "{near}"? else add the class there' if near else "add the class there, or fix the spelling"
 
 
 def find_files(root: Path) -> tuple[list[str], list[str]]:
@@ -497,7 +497,7 @@ def read_vectors(path: Path, attributes: Attributes) -> np.ndarray | None:
     if len(bad):
         row = int(bad[0][0])
         name = attributes.names[row]
-        raise DataError("a number is not finite", where=f'{path}, row {row} ("{name}")', hint="hint the vector")
+        raise DataError("a number is not finite", where=f'{path}, row {row} ("{name}")', hint="fix the vector")
     return vectors.astype(np.float64)
 
 

@@ -194,7 +194,7 @@ class Experiment:
         try:
             resolve_settings(self.config("fieldguide", backbone), self.facts.name)
         except UnseenError as error:
-            raise ExperimentError(str(error), where=self.path, hint="hint the file") from None
+            raise ExperimentError(str(error), where=self.path, hint="fix the file") from None
 
 
 def experiment_names() -> list[str]:
@@ -296,15 +296,15 @@ class _Entries:
         try:
             found = yaml.safe_load(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise ExperimentError(error.strerror or str(error), where=path, hint="hint the path") from None
+            raise ExperimentError(error.strerror or str(error), where=path, hint="fix the path") from None
         except _NO_YAML as error:
-            raise ExperimentError(f"no YAML ({error})", where=path, hint="hint the file") from None
+            raise ExperimentError(f"no YAML ({error})", where=path, hint="fix the file") from None
         if not isinstance(found, dict):
-            raise ExperimentError("no mapping", where=path, hint="hint the file")
+            raise ExperimentError("no mapping", where=path, hint="fix the file")
         self.left: dict[str, Any] = found
 
     def _wrong(self, key: str, what: str) -> ExperimentError:
-        return ExperimentError(f"is not {what}", where=f"{self.path}, {key}", hint="hint the file")
+        return ExperimentError(f"is not {what}", where=f"{self.path}, {key}", hint="fix the file")
 
     def text(self, key: str, default: str | None = "required") -> str:
         value = self.left.pop(key, None)
@@ -361,4 +361,4 @@ class _Entries:
 
     def close(self) -> None:
         if self.left:
-            raise ExperimentError(f'unknown entry "{next(iter(self.left))}"', where=self.path, hint="hint the file")
+            raise ExperimentError(f'unknown entry "{next(iter(self.left))}"', where=self.path, hint="fix the file")

@@ -359,7 +359,7 @@ def _hub_error(error: Exception, name: str) -> Exception:
 
     known: tuple[tuple[type[Exception], str, str], ...] = (
         (errors.GatedRepoError, "its owner must let you in first", "ask on its page, then hf auth login"),
-        (errors.RepositoryNotFoundError, "no such repository, or a private one", "hint the name, or hf auth login"),
+        (errors.RepositoryNotFoundError, "no such repository, or a private one", "fix the name, or hf auth login"),
         (errors.RevisionNotFoundError, "no such revision", "give a branch, tag or commit of it"),
         (errors.OfflineModeIsEnabled, "not fetched before, and the hub is switched off", "unset HF_HUB_OFFLINE"),
         (errors.LocalEntryNotFoundError, "not fetched before, and the hub cannot be reached", "go online once"),

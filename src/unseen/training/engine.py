@@ -378,7 +378,7 @@ def train(
                         saved = time.monotonic()
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            hint = "make room, then repeat the command" if full else "hint that, then repeat the command"
+            hint = "make room, then repeat the command" if full else "fix that, then repeat the command"
             raise RunError(error.strerror or str(error), where=error.filename or folder, hint=hint) from None
         finally:
             with suppress(OSError):

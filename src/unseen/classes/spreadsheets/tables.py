@@ -234,7 +234,7 @@ def _text_rows(data: bytes, path: Path, required: Sequence[str]) -> list[list[st
         for cells in csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator):
             rows.append([cell.strip() for cell in cells])  # noqa: PERF401 - the error below counts them
     except csv.Error as error:
-        raise DataError(str(error), where=place(path, len(rows) - 1), hint="hint the quotes") from None
+        raise DataError(str(error), where=place(path, len(rows) - 1), hint="fix the quotes") from None
     if separator != ",":
         rows[1:] = [[c.replace(",", ".") if _DECIMAL_COMMA.fullmatch(c) else c for c in row] for row in rows[1:]]
     return rows
@@ -334,7 +334,7 @@ def _workbook_rows(data: bytes, path: Path, sheet: str | None) -> list[list[str]
 
 def _cell_text(cell: Any, path: Path) -> str:
     if cell.data_type == "e":
-        raise DataError(f"{cell.value} in {cell.coordinate}", where=path, hint="hint the formula, or blank the cell")
+        raise DataError(f"{cell.value} in {cell.coordinate}", where=path, hint="fix the formula, or blank the cell")
     if isinstance(cell.value, int | float) and not isinstance(cell.value, bool) and "%" in (cell.number_format or ""):
         return f"{100 * cell.value:.12g}%"
     return as_text(cell.value)

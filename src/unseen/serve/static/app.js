@@ -60,7 +60,7 @@ async function ask(path, options = {}) {
   }
   const body = await answer.json().catch(() => ({}));
   if (!answer.ok) {
-    const error = new Error(body.error ? `${body.error}. To hint it: ${body.hint}.` : `The server said ${answer.status}.`);
+    const error = new Error(body.error ? `${body.error}. To fix it: ${body.hint}.` : `The server said ${answer.status}.`);
     error.status = answer.status;
     error.wait = Number(answer.headers.get("Retry-After")) || 1;
     throw error;
@@ -622,7 +622,7 @@ function batchRow(file, found) {
     .catch(() => {});
   const row = make("tr", {}, make("td", {}, make("div", {}, thumb, make("span", { textContent: found.image }))));
   if (found.error) {
-    const hint = found.hint ? ` To hint it: ${found.hint}.` : "";
+    const hint = found.hint ? ` To fix it: ${found.hint}.` : "";
     row.append(make("td", { className: "bad", colSpan: 4, textContent: `${found.error}.${hint}`.replace("..", ".") }));
     return row;
   }
