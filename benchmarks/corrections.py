@@ -18,7 +18,7 @@ from unseen.evaluation.metrics import per_class_accuracy
 from unseen.ground.files import write_json
 from unseen.ground.progress import bars
 from unseen.model.references import make_references
-from unseen.training.checkpoints import load_weights
+from unseen.model.weights import load_weights
 from unseen.training.engine import batches
 from unseen.training.protocols import Stagehand, new_method
 from unseen.training.run import reopen

@@ -14,7 +14,7 @@ import unseen as package
 from unseen import Recognizer
 from unseen.ground.files import SEAL
 from unseen.model.references import make_references, references_beside
-from unseen.training.checkpoints import load_weights
+from unseen.model.weights import load_weights
 from unseen.training.engine import batches
 from unseen.training.protocols import Stagehand, new_method
 from unseen.training.run import Run, reopen

@@ -16,7 +16,7 @@ from unseen.errors import DataError, RunError
 from unseen.ground.progress import Progress, silent
 from unseen.methods.pooled import pool
 from unseen.model.assembled import EndToEnd
-from unseen.training.checkpoints import load_weights
+from unseen.model.weights import load_weights
 from unseen.training.engine import batches
 from unseen.training.protocols import Stagehand, new_method
 from unseen.training.run import Run, reopen

@@ -32,8 +32,8 @@ from unseen.errors import RunError, UnseenError
 from unseen.ground.files import is_left_over, read_json, write_json, write_text
 from unseen.methods import Method, Settings, find_method
 from unseen.model.assembled import build_method
+from unseen.model.weights import load_weights, save_weights
 from unseen.recognizer.card import CardFields, model_card
-from unseen.training.checkpoints import load_weights, save_weights
 from unseen.training.folder import Run
 
 if TYPE_CHECKING:

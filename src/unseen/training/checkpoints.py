@@ -8,41 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from unseen.errors import RunError
 from unseen.ground.tensors import load_tensors, read_texts, save_tensors
-
-_DAMAGED = (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError)
-"""What a damaged file raises; a MemoryError where its header promises more than there is."""
-
-
-def save_weights(path: Path, module: nn.Module, metadata: dict[str, str] | None = None) -> None:
-    """Write a module's state dict, whole or not at all."""
-    save_tensors(path, module.state_dict(), metadata)
-
-
-def load_weights(path: Path, module: nn.Module) -> None:
-    """Read a module's state dict, strictly.
-
-    Raises:
-        RunError: the file is missing, damaged, or of another module.
-    """
-    try:
-        state, _ = load_tensors(path)
-    except FileNotFoundError:
-        raise RunError("no such file", where=path, hint="train the run to its end first") from None
-    except _DAMAGED as error:
-        raise RunError(f"damaged weights ({error})", where=path, hint="train again, or restore the file") from None
-    for name, value in state.items():
-        if value.is_floating_point() and not value.isfinite().all():
-            raise RunError(f'a number of "{name}" is not finite', where=path, hint="train again, or restore the file")
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise RunError(f"weights of something else ({reason})", where=path, hint="use the run's own file") from None
+from unseen.model.weights import DAMAGED
 
 
 def save_checkpoint(
@@ -85,7 +55,7 @@ def read_info(path: Path) -> dict[str, Any] | None:
     try:
         info: dict[str, Any] = json.loads(read_texts(path)["info"])
         return info
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise RunError(f"damaged checkpoint ({error})", where=path, hint="delete it; the stage starts again") from None
 
 
@@ -93,7 +63,7 @@ def check_checkpoint(path: Path) -> None:
     """Raise :class:`RunError` where a checkpoint is not what was written."""
     try:
         load_tensors(path)
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise RunError(f"damaged checkpoint ({error})", where=path, hint="delete it; the stage starts again") from None
 
 
@@ -136,5 +106,5 @@ def load_checkpoint(
         torch.set_rng_state(tensors["rng/cpu"])
         if torch.cuda.is_available() and "rng/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng/cuda"])
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise RunError(f"cannot resume ({error})", where=path, hint="delete it; the stage starts again") from None

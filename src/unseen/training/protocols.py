@@ -49,7 +49,7 @@ from unseen.methods.base import (
 )
 from unseen.model.assembled import build_method
 from unseen.model.references import make_references, references_beside
-from unseen.training.checkpoints import load_weights, save_weights
+from unseen.model.weights import load_weights, save_weights
 from unseen.training.divergence import DivergedError, broken_features, not_finite
 from unseen.training.engine import (
     PRECISIONS,

@@ -38,7 +38,7 @@ from unseen.ground.files import is_left_over, read_json, write_json
 from unseen.ground.progress import Progress, silent
 from unseen.methods import find_method, find_preset
 from unseen.methods.base import Recipe, Settings, change_recipe
-from unseen.training.checkpoints import load_weights
+from unseen.model.weights import load_weights
 from unseen.training.config import PROTOCOLS, RunConfig, plain
 from unseen.training.divergence import grown_losses
 from unseen.training.engine import make_fabric

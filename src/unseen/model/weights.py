@@ -1,0 +1,41 @@
+"""A trained module's weights as one safetensors file. No pickle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from torch import nn
+
+from unseen.errors import RunError
+from unseen.ground.tensors import load_tensors, save_tensors
+
+DAMAGED = (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError)
+"""What a damaged file raises; a MemoryError where its header promises more than there is."""
+
+
+def save_weights(path: Path, module: nn.Module, metadata: dict[str, str] | None = None) -> None:
+    """Write a module's state dict, whole or not at all."""
+    save_tensors(path, module.state_dict(), metadata)
+
+
+def load_weights(path: Path, module: nn.Module) -> None:
+    """Read a module's state dict, strictly.
+
+    Raises:
+        RunError: the file is missing, damaged, or of another module.
+    """
+    try:
+        state, _ = load_tensors(path)
+    except FileNotFoundError:
+        raise RunError("no such file", where=path, hint="train the run to its end first") from None
+    except DAMAGED as error:
+        raise RunError(f"damaged weights ({error})", where=path, hint="train again, or restore the file") from None
+    for name, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise RunError(f'a number of "{name}" is not finite', where=path, hint="train again, or restore the file")
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise RunError(f"weights of something else ({reason})", where=path, hint="use the run's own file") from None
