@@ -40,7 +40,7 @@ def main() -> None:
     for kind, regions in kinds:
         method = create_method(kind.name, channels=CUB.channels, vectors=vectors, seed=0)
         assert isinstance(method, GradientMethod)
-        _, preset = find_preset(kind, "cub", "cub")
+        _, preset = find_preset(kind, "cub")
         assert preset.recipe is not None
         features = Kept(kind.prepare(torch.rand(50, regions, CUB.channels, generator=generator)))
         optimizer = preset.recipe.make_optimizer(method.parameters())

@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from unseen.classes.table import Attributes, ClassTable
     from unseen.data.catalogue import load_dataset
     from unseen.errors import UnseenError
-    from unseen.methods import create_method
+    from unseen.methods import (
+        Branch,
+        ClassSpace,
+        ClosedFormMethod,
+        GradientMethod,
+        Method,
+        Recipe,
+        Settings,
+        create_method,
+        register_method,
+    )
     from unseen.recognizer import Recognizer
     from unseen.training.folder import Run
 
@@ -31,7 +41,20 @@ _HOME = {
     "Recognizer": "unseen.recognizer",
     "Run": "unseen.training.folder",
     "UnseenError": "unseen.errors",
-    "create_method": "unseen.methods",
+    **dict.fromkeys(
+        (
+            "Branch",
+            "ClassSpace",
+            "ClosedFormMethod",
+            "GradientMethod",
+            "Method",
+            "Recipe",
+            "Settings",
+            "create_method",
+            "register_method",
+        ),
+        "unseen.methods",
+    ),
     "evaluate": "unseen.api",
     "fit": "unseen.api",
     "list_methods": "unseen.api",
@@ -40,9 +63,16 @@ _HOME = {
 __all__ = [
     "Attributes",
     "BackboneSpec",
+    "Branch",
+    "ClassSpace",
     "ClassTable",
+    "ClosedFormMethod",
+    "GradientMethod",
+    "Method",
+    "Recipe",
     "Recognizer",
     "Run",
+    "Settings",
     "UnseenError",
     "__version__",
     "create_method",
@@ -50,6 +80,7 @@ __all__ = [
     "fit",
     "list_methods",
     "load_dataset",
+    "register_method",
 ]
 
 

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unseen.backbones.backbone import BackboneSpec
 from unseen.data.catalogue import FIELDGUIDE
+from unseen.errors import UnseenError
 from unseen.ground.progress import Progress, silent
-from unseen.methods import METHODS
+from unseen.methods import Recipe, Settings, every_method, method_of_settings, method_reference
+from unseen.methods.base import as_text
 from unseen.training import run as runs
 from unseen.training.config import RunConfig
 from unseen.training.run import Run, default_backbone
 
+if TYPE_CHECKING:
+    from unseen.methods import Method
+
 
 def fit(
-    method: str,
+    method: str | type[Method] | Settings,
     dataset: Path | str,
     folder: Path | str,
     *,
     backbone: BackboneSpec | None = None,
+    settings: Mapping[str, Any] | Settings | None = None,
+    recipe: Mapping[str, Any] | Recipe | None = None,
+    epochs: int | None = None,
     protocols: Sequence[str] = ("honest",),
     seeds: Sequence[int] = (0,),
     device: str = "auto",
@@ -33,20 +43,40 @@ def fit(
     """Train and test a method; the same call resumes a run that was stopped.
 
     Args:
-        method: see :func:`list_methods`.
+        method: a name of :func:`list_methods`, ``package.module:Class``, a class, or an instance of its settings.
         dataset: ``fieldguide``, or a dataset folder.
         folder: the run's folder.
         backbone: default :func:`unseen.training.run.default_backbone`.
+        settings: changes to the preset's settings, such as ``{"lambda_cal": 0.2}``, or an instance in place of them.
+        recipe: changes to its training recipe, such as ``{"lr": 1e-3}``, or an instance in place of it.
+        epochs: short for ``recipe={"epochs": N}``.
         protocols: ``honest``, ``paper`` or both.
         seeds: one training each.
         device, workers, cache, progress, graph: see :func:`unseen.training.run.fit`.
-        options: other entries of :class:`unseen.training.config.RunConfig`, such as ``settings={"lambda_cal": "0.2"}``.
+        options: other entries of :class:`unseen.training.config.RunConfig`, such as ``preset="sun"``.
+
+    Raises:
+        UnseenError: anything wrong with what is asked for, before long work starts.
     """
+    if isinstance(method, Settings):
+        if settings is not None:
+            raise UnseenError("settings are given twice", hint="give the method itself, and settings=")
+        settings = method
+        method = method_of_settings(settings)
+    known = {f.name for f in fields(RunConfig)}
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f'did you mean "{near[0]}"?' if near else "settings={...} for those of the method"
+            raise UnseenError(f'fit takes no "{name}"', hint=hint)
     name = str(dataset) if str(dataset) == FIELDGUIDE else str(Path(dataset).expanduser().absolute())
+    steps = as_text(recipe or {}) | ({} if epochs is None else {"epochs": str(epochs)})
     config = RunConfig(
-        method=method,
+        method=method if isinstance(method, str) else method_reference(method),
         dataset=name,
         backbone=backbone or default_backbone(name),
+        settings=as_text(settings or {}),
+        recipe=steps,
         protocols=tuple(protocols),
         seeds=tuple(seeds),
         **options,
@@ -60,5 +90,5 @@ def evaluate(run: Run | Path | str, **options: Any) -> dict[str, Any]:
 
 
 def list_methods() -> list[str]:
-    """Names of all methods."""
-    return list(METHODS)
+    """Names of all methods: this package's, registered ones, and those of installed packages."""
+    return list(every_method())

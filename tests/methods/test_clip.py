@@ -242,7 +242,7 @@ def test_kind_of_the_known_datasets():
 )
 def test_wrong_settings(changes, text):
     with pytest.raises(UnseenError, match=text):
-        CLIPSettings.from_strings(CLIPSettings(), changes)
+        CLIPSettings.changed(CLIPSettings(), changes)
 
 
 def test_a_backbone_without_text_is_refused_at_once(tiny_guide, tiny_backbone, tmp_path):

@@ -221,7 +221,7 @@ def test_the_recipe_learns_what_can_be_learned(name, tmp_path):
     method = create_method(name, channels=32, vectors=torch.zeros(16, 1))
     classes = ClassSpace(torch.from_numpy(values).float(), torch.from_numpy(seen))
     features = torch.from_numpy(unit @ mix.T).float()[:, None]
-    recipe = METHODS[name].presets["cub"].recipe
+    recipe = METHODS[name].presets["default"].recipe
     stage = Stage(method, Images(method.prepare(features[labels])), labels, classes, recipe, 0, recipe.epochs)
     records = train(stage, make_fabric("cpu"), tmp_path)
     assert records[-1]["loss"]["total"] < 0.05 * records[0]["loss"]["total"]
@@ -246,7 +246,7 @@ def test_contributions_sum_to_the_scores(name):
 
 
 def test_margins():
-    margins = {name: METHODS[name].presets["cub"].settings.margin for name in NAMES}
+    margins = {name: METHODS[name].presets["default"].settings.margin for name in NAMES}
     assert margins == {"ale": 1.0, "devise": 0.1, "sje": 1.0}
     with pytest.raises(UnseenError, match="give more than 0"):
-        CompatibilitySettings.from_strings(CompatibilitySettings(), {"margin": "0"})
+        CompatibilitySettings.changed(CompatibilitySettings(), {"margin": "0"})

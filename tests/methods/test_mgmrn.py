@@ -518,7 +518,7 @@ def test_settings_that_do_not_fit():
             MgMRNSettings(**wrong)
     with pytest.raises(UnseenError, match="Mg-MRN: 2 stages — give it three"):
         MgMRN((3, 4), random(K, D), MgMRNSettings(width=32))
-    changed = MgMRNSettings.from_strings(PRESETS["sun"].settings, {"width": "64", "schedule": "joint"})
+    changed = MgMRNSettings.changed(PRESETS["sun"].settings, {"width": "64", "schedule": "joint"})
     assert changed == MgMRNSettings(width=64, schedule="joint", tau=25.0, lambda_reg=1.0)
 
 

@@ -23,7 +23,7 @@ def refused(text):
         ("MSDN", 'did you mean "msdn"'),
         ("ezsl", 'did you mean "eszsl"'),
         ("globl", 'did you mean "global"'),
-        ("transformer", "one of msdn, msdnpp, mgmrn, global"),
+        ("transformer", "one of ale, clip, dap, devise"),
     ],
 )
 def test_unknown_methods_suggest_near_ones(name, suggestion):
@@ -36,14 +36,15 @@ def test_methods_are_complete(name):
     method = find_method(name)
     assert method.name == name
     assert all(vars(method.card).values())
-    assert method.presets["cub"].source
+    assert all(preset.source for preset in method.presets.values())
     channels = 6 if method.stages == 1 else (6,) * method.stages
     made = create_method(name, channels=channels, vectors=torch.randn(3, 4, dtype=torch.float64))
     assert isinstance(made, method)
     assert made.settings == next(iter(method.presets.values())).settings
     assert isinstance(made.settings, method.settings_class)
-    assert (method.presets["cub"].recipe is None) == method.closed_form
-    assert isinstance(method.presets["cub"].recipe, EndToEndRecipe) == method.end_to_end
+    for preset in method.presets.values():
+        assert (preset.recipe is None) == method.closed_form
+        assert isinstance(preset.recipe, EndToEndRecipe) == method.end_to_end
     assert all(tensor.dtype == torch.float64 for tensor in made.state_dict().values())
 
 
@@ -88,14 +89,14 @@ def test_which_preset_is_taken():
 
 def test_settings_from_text():
     base = MSDN.presets["sun"].settings
-    changed = MSDNSettings.from_strings(
+    changed = MSDNSettings.changed(
         base, {"lambda_cal": "0.5", "fusion": "0.25, 0.75", "renormalize_vectors": "Yes", "subnets": "a2v"}
     )
     assert changed == MSDNSettings(
         lambda_cal=0.5, lambda_dis=1e-2, fusion=(0.25, 0.75), renormalize_vectors=True, subnets="a2v"
     )
-    assert MSDNSettings.from_strings(changed, {"renormalize_vectors": "0"}).renormalize_vectors is False
-    assert MSDNSettings.from_strings(base, {}) == base == MSDN.presets["sun"].settings
+    assert MSDNSettings.changed(changed, {"renormalize_vectors": "0"}).renormalize_vectors is False
+    assert MSDNSettings.changed(base, {}) == base == MSDN.presets["sun"].settings
 
 
 @pytest.mark.parametrize(
@@ -114,12 +115,12 @@ def test_settings_from_text():
 )
 def test_wrong_settings_are_refused(changes, text):
     with refused(text):
-        MSDNSettings.from_strings(MSDNSettings(), changes)
+        MSDNSettings.changed(MSDNSettings(), changes)
 
 
 def test_a_method_without_settings_has_none_to_change():
     with refused('no setting "gamma"'):
-        ESZSLSettings.from_strings(ESZSLSettings(), {"gamma": "1"})
+        ESZSLSettings.changed(ESZSLSettings(), {"gamma": "1"})
 
 
 @pytest.mark.parametrize(

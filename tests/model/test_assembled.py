@@ -23,9 +23,9 @@ from unseen.explain.answers import answers_of
 from unseen.explain.gallery import run_figures
 from unseen.explain.parts import DARK, lit_by, part_colours, parts_figure, shares_over_image, strongest_part
 from unseen.methods import ClassSpace
-from unseen.methods.base import EndToEndRecipe
+from unseen.methods.base import EndToEndRecipe, GradientMethod, Method
 from unseen.methods.mgmrn import MgMRNSettings
-from unseen.model.assembled import build_method
+from unseen.model.assembled import EndToEnd, build_method, method_hooks
 from unseen.training.checkpoints import load_checkpoint
 from unseen.training.engine import Interrupted, Stage, make_fabric, train
 
@@ -51,6 +51,45 @@ def gradients(model, dtype=torch.float32, trained=(1, 2, 3)):
     classes = CLASSES.to("cpu", dtype)
     model.train().loss(model.forward_pass(pixels_of(dtype), trained), LABELS, classes)["total"].backward()
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+OWN = {"end_to_end", "static_step", "prepare"}
+"""What a joined method says of itself: its features are images."""
+IMAGES = {"start", "forward", "forward_pass", "maps", "answers_and_maps", "parts"}
+"""Hooks that take features, which the head is given as maps."""
+
+
+def test_every_hook_reaches_the_head():
+    """A hook added to a method is the head's, or this test names it."""
+    hooks = method_hooks()
+    assert {"class_scores", "by_attributes", "offset_name", "loss", "passes", "card", "presets", "counted"} < hooks
+    assert hooks == {n for k in (Method, GradientMethod) for n in {**vars(k), **k.__annotations__} if n[0] != "_"}
+
+    class Head(nn.Module):
+        """Answers every hook with its own name and what it was asked with."""
+
+        def __getattr__(self, name):
+            return lambda *given: (name, *given)
+
+    model = model_of()
+    model._modules["head"] = Head()
+    model._maps = lambda pixels: ("maps of", pixels)
+    for name in hooks - OWN - IMAGES:
+        assert getattr(model, name)("given") == (name, "given"), name
+    for name in IMAGES - {"start", "forward", "answers_and_maps"}:
+        assert getattr(model, name)(*["pixels", (1,)][: 1 + (name == "forward_pass")])[:2] == (
+            name,
+            ("maps of", "pixels"),
+        )
+    assert all(name in vars(EndToEnd) for name in hooks)
+
+
+def test_a_joined_method_is_asked_as_its_head_is():
+    model = model_of()
+    assert (model.name, model.card.title, model.stages) == ("mgmrn", model.head.card.title, 3)
+    assert model.end_to_end
+    assert not model.static_step
+    assert model.settings is model.head.settings
 
 
 @pytest.mark.parametrize("spec", [RESNET, VIT], ids=["resnet", "vit"])

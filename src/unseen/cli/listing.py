@@ -26,9 +26,9 @@ def list_things(
     Examples: `unseen list methods msdn`, `unseen list stages resnet101`
     """
     if what == "methods":
-        from unseen.methods import METHODS, find_method
+        from unseen.methods import every_method, find_method
 
-        chosen = METHODS.values() if name is None else [find_method(name)]
+        chosen = every_method().values() if name is None else [find_method(name)]
         rows = [{"name": m.name, **vars(m.card), "presets": ", ".join(m.presets)} for m in chosen]
         if name is None and not as_json:
             rows = [{k: row[k] for k in ("name", "title", "paper", "presets")} for row in rows]

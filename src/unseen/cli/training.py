@@ -36,7 +36,9 @@ def train(
     dataset: Annotated[
         str, typer.Argument(help="Folder with images and a class table, or `fieldguide`.", show_default=False)
     ],
-    method: Annotated[str, typer.Option("--method", "-m", help="See `unseen list methods`.")] = "msdnpp",
+    method: Annotated[
+        str, typer.Option("--method", "-m", help="See `unseen list methods`; or package.module:Class.")
+    ] = "msdnpp",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Run folder [default: runs/METHOD-DATASET].")
     ] = None,
@@ -74,7 +76,7 @@ def train(
 
     Examples: `unseen train my-folder`, `unseen train fieldguide --method msdn --seeds 5 --protocol both`
     """
-    folder = output or Path("runs") / f"{method}-{Path(dataset).resolve().name}"
+    folder = output or Path("runs") / f"{method.rpartition(':')[2]}-{Path(dataset).resolve().name}"
     check_dataset(dataset)
     kind = "cuda" if options.backbone else _kind_of_device(options.device, folder)
     entries = options.entries(dataset, protocol, seeds, kind)
@@ -131,6 +133,7 @@ def _kind_of_device(device: str, folder: Path) -> str:
 
 def _tell_plan(folder: Path) -> Callable[[Plan], None]:
     """Say what is going to be done, and what should be known about the data, before it starts."""
+    from unseen.methods import find_method
     from unseen.training.folder import Run
 
     def tell(plan: Plan) -> None:
@@ -143,7 +146,7 @@ def _tell_plan(folder: Path) -> Callable[[Plan], None]:
             f"{data['name']}: {data['classes_seen']} seen and {data['classes_unseen']} unseen classes, "
             f"{data['attributes']} attributes, {data['trainval']} images to train on, "
             f"{data['test_seen']} + {data['test_unseen']} to test on",
-            f"{plan.config.method} ({plan.preset}) on {spec.name}{size}, "
+            f"{find_method(plan.config.method).name} ({plan.preset}) on {spec.name}{size}, "
             f"{' and '.join(plan.config.protocols)} protocol, into {folder}",
         ]
         for line in lines:

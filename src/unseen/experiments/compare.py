@@ -16,6 +16,7 @@ from unseen.errors import RunError, UnseenError
 from unseen.evaluation.metrics import Interval, Resampled, difference, resample
 from unseen.experiments.variants import Variant, check_names
 from unseen.experiments.worker import Task, WorkerError, read_usage, run_worker
+from unseen.ground.outside import check_shareable
 from unseen.methods import find_method
 from unseen.report.comparison import signed_cell, write_comparison
 from unseen.training.config import RunConfig, plain
@@ -90,6 +91,7 @@ def compare(
     dataset = load_dataset(asked.base["dataset"], cache=asked.cache)
     for variant in asked.variants:
         try:
+            check_shareable(configs[variant.name].method, "method")
             resolve_settings(configs[variant.name], dataset.name)
             earlier_config(folder / variant.folder, configs[variant.name])
         except UnseenError as error:

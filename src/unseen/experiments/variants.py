@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from unseen.errors import UnseenError
-from unseen.methods import METHODS, find_method, find_preset
+from unseen.methods import METHODS, every_method, find_method, find_preset
 from unseen.training.config import RunConfig
 
-_FORM = re.compile(r"(?:(?P<name>[^=:@]+)=)?(?P<method>[^=:@]+)(?:@(?P<preset>[^=:@]+))?(?::(?P<changes>.*))?")
+_PATH = r"[\w.]+:[^\W\d][\w.]*(?=$|[@:])"
+_FORM = re.compile(rf"(?:(?P<name>[^=:@]+)=)?(?P<method>{_PATH}|[^=:@]+)(?:@(?P<preset>[^=:@]+))?(?::(?P<changes>.*))?")
 FORM = "[NAME=]METHOD[@PRESET][:KEY=VALUE,...]"
 
 
@@ -22,16 +23,16 @@ class Variant:
 
     Args:
         name: what tables call it; its run folder is named after it.
-        method: name in the registry.
+        method: name in the registry, or ``package.module:Class``.
         preset: the method's named settings; ``None`` for the dataset's own.
-        changes: settings and recipe entries to change, as text.
+        changes: settings and recipe entries to change, of their kind or as text.
         says: what is special about it, for the reader of a table.
     """
 
     name: str
     method: str
     preset: str | None = None
-    changes: Mapping[str, str] = field(default_factory=dict)
+    changes: Mapping[str, Any] = field(default_factory=dict)
     says: str = ""
 
     @property
@@ -92,8 +93,10 @@ def parse_variant(text: str) -> Variant:
         else:
             raise UnseenError(f'cannot read "{text}"', hint=hint)
     method = found["method"].strip()
-    find_method(method)
-    name = found["name"] or (text.strip() if found["changes"] or found["preset"] else method)
+    if method.partition(":")[0] in METHODS and ":" in method:  # a change without a value
+        raise UnseenError(f'cannot read "{text}"', hint=hint)
+    short = find_method(method).name
+    name = found["name"] or (text.strip() if found["changes"] or found["preset"] else short)
     return Variant(name.strip(), method, found["preset"], changes)
 
 
@@ -105,7 +108,7 @@ def parse_variants(texts: Iterable[str]) -> list[Variant]:
     """
     variants: list[Variant] = []
     for text in texts:
-        variants += [Variant(name, name) for name in METHODS] if text == "all" else [parse_variant(text)]
+        variants += [Variant(name, name) for name in every_method()] if text == "all" else [parse_variant(text)]
     check_names(variants)
     return variants
 

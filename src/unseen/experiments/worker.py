@@ -87,8 +87,9 @@ def run_worker(task: Task) -> None:
         raise UnseenError(problem, hint="start it without torchrun, or each row with torchrun and unseen train")
     command = [sys.executable, "-m", "unseen.experiments.worker", task.to_json()]
     # a session of its own: a terminal's Ctrl-C reaches it once, through here
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "start_new_session": True}
     with (
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as process,
+        subprocess.Popen(command, env=os.environ | {"PYTHONPATH": _search_path()}, **pipes) as process,
         _handing_on(process) as asked,
     ):
         assert process.stdout is not None
@@ -103,6 +104,11 @@ def run_worker(task: Task) -> None:
         if status == -signal.SIGKILL:
             cause += ", as the system does when memory runs out"
         raise WorkerError(text.strip() or cause)
+
+
+def _search_path() -> str:
+    """Where this process finds modules, so that a worker finds the user's methods and backbones too."""
+    return os.pathsep.join(dict.fromkeys(os.path.abspath(folder) for folder in sys.path))
 
 
 @contextlib.contextmanager

@@ -1,55 +1,56 @@
-"""The methods, by name."""
+"""The methods, by name; a module in this package is found by itself."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from unseen.errors import UnseenError
-from unseen.methods.base import Branch, ClassSpace, Method, Preset, Recipe, Settings
-from unseen.methods.clip import CLIP
-from unseen.methods.compatibility import ALE, SJE, DeViSE
-from unseen.methods.dap import DAP
-from unseen.methods.eszsl import ESZSL
-from unseen.methods.global_linear import GlobalLinear
-from unseen.methods.mgmrn import MgMRN
-from unseen.methods.msdn import MSDN
-from unseen.methods.msdnpp import MSDNPP
-from unseen.methods.sae import SAE
+from unseen.methods.base import (
+    Branch,
+    ClassSpace,
+    ClosedFormMethod,
+    GradientMethod,
+    Method,
+    Preset,
+    Recipe,
+    Settings,
+)
+from unseen.methods.registry import (
+    METHODS,
+    discover,
+    every_method,
+    find_method,
+    method_of_settings,
+    method_reference,
+    register_method,
+)
 
 RECOMMENDED = "recommended"
 """The preset for people's own data."""
-METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (MSDN, MSDNPP, MgMRN, GlobalLinear, ESZSL, DAP, SAE, ALE, DeViSE, SJE, CLIP)
-}
 
 __all__ = [
     "METHODS",
     "Branch",
     "ClassSpace",
+    "ClosedFormMethod",
+    "GradientMethod",
     "Method",
     "Preset",
     "Recipe",
     "Settings",
     "create_method",
+    "every_method",
     "find_method",
     "find_preset",
+    "method_of_settings",
+    "method_reference",
+    "register_method",
 ]
-
-
-def find_method(name: str) -> type[Method]:
-    """The class of a method; raises :class:`UnseenError` with near names for an unknown one."""
-    if name in METHODS:
-        return METHODS[name]
-    base, at, preset = name.partition("@")
-    if at and base in METHODS:
-        raise UnseenError(f'no method "{name}"', hint=f"here a preset stands by itself: {base} --preset {preset}")
-    near = difflib.get_close_matches(name.lower(), METHODS, 1)
-    hint = f'did you mean "{near[0]}"?' if near else f"one of {', '.join(METHODS)}"
-    raise UnseenError(f'no method "{name}"', hint=hint)
 
 
 def find_preset(method: type[Method], dataset: str, preset: str | None = None) -> tuple[str, Preset]:
@@ -62,23 +63,33 @@ def find_preset(method: type[Method], dataset: str, preset: str | None = None) -
 
 
 def create_method(
-    name: str,
+    method: str | type[Method],
     *,
     channels: int | Sequence[int],
-    vectors: Tensor,
+    vectors: Tensor | np.ndarray,
     settings: Settings | None = None,
     seed: int = 0,
+    **changes: Any,
 ) -> Method:
     """A method with fresh weights.
 
     Args:
-        name: as in :data:`METHODS`.
+        method: as :func:`find_method` takes it.
         channels: C of the regions it will see; for a method of several stages, of each.
-        vectors: ``(K, D)`` attribute vectors; their dtype is the weights'.
+        vectors: ``(K, D)`` attribute vectors; their dtype is the weights' (of an array float32).
         settings: the method's; default the first preset's.
         seed: of the initial weights.
+        changes: settings to change, by name: ``lambda_cal=0.2``.
+
+    Raises:
+        UnseenError: no such method or setting, or a value of the wrong kind.
     """
-    method = find_method(name)
-    chosen = settings if settings is not None else next(iter(method.presets.values())).settings
-    generator = torch.Generator(device=vectors.device).manual_seed(seed)
-    return method(channels, vectors, chosen, generator)
+    kind = find_method(method)
+    chosen = settings if settings is not None else next(iter(kind.presets.values())).settings
+    chosen = type(chosen).changed(chosen, changes)
+    table = vectors if isinstance(vectors, Tensor) else torch.as_tensor(np.asarray(vectors, np.float32))
+    generator = torch.Generator(device=table.device).manual_seed(seed)
+    return kind(channels, table, chosen, generator)
+
+
+discover(__name__, __path__)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, wraps
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -91,7 +92,7 @@ class ClassSpace:
 
 @dataclass
 class Branch:
-    """One sub-net's answer.
+    """One sub-net's answer; a method's own subclass may hold more ``(B, ...)`` tensors.
 
     Args:
         attribute_scores: ``(B, K)``.
@@ -107,6 +108,12 @@ class Branch:
     counterfactual: Tensor | None = None
     embedding: Tensor | None = None
 
+    def change(self, to: Callable[[Tensor], Tensor]) -> None:
+        """Replace every tensor in it, those of a subclass's own fields too; each has B rows."""
+        for entry in fields(self):
+            if isinstance(value := getattr(self, entry.name), Tensor):
+                setattr(self, entry.name, to(value))
+
 
 @dataclass(frozen=True)
 class Card:
@@ -120,9 +127,9 @@ class Card:
     """
 
     title: str
-    paper: str
-    exact: str
-    ours: str
+    paper: str = "unpublished"
+    exact: str = "not stated"
+    ours: str = "all of it"
 
 
 def check_choice(settings: object, name: str, allowed: tuple[str, ...]) -> None:
@@ -232,8 +239,8 @@ class Settings:
     """Base of every method's settings."""
 
     @classmethod
-    def from_strings(cls, base: Self, changes: dict[str, str]) -> Self:
-        """``base`` with some settings changed, given as text (the command line).
+    def changed(cls, base: Self, changes: Mapping[str, Any]) -> Self:
+        """``base`` with some settings changed: values of their kind, or text as on the command line.
 
         Raises:
             UnseenError: no such setting, or a value of the wrong kind.
@@ -241,20 +248,52 @@ class Settings:
         return _changed(base, changes, "setting")
 
 
-def _changed(base: Any, changes: dict[str, str], what: str) -> Any:
+def as_text(values: Mapping[str, Any] | Settings | Recipe) -> dict[str, str]:
+    """Settings or recipe entries as the command line takes them: a run keeps them so.
+
+    Args:
+        values: by name, of their kind or as text; or an instance, which stands for all its entries.
+
+    Raises:
+        UnseenError: a value is neither text, number, truth value nor a list of those.
+    """
+    if not isinstance(values, Mapping):
+        values = {f.name: getattr(values, f.name) for f in fields(values)}
+    return {name: _text(value, name) for name, value in values.items()}
+
+
+def _text(value: Any, name: str) -> str:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, tuple | list) and value:
+        return ",".join(_text(v, name) for v in value)
+    raise UnseenError(
+        f"{value!r} does not fit", where=f"setting {name}", hint="give a number, true or false, or a text"
+    )
+
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+_TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+def _changed(base: Any, changes: Mapping[str, Any], what: str) -> Any:
     known = {f.name: f for f in fields(base)}
     values: dict[str, Any] = {}
-    for name, text in changes.items():
+    for name, text in as_text(changes).items():
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            hint = f'did you mean "{near[0]}"?' if near else f"one of {', '.join(known)}"
+            hint = f'did you mean "{near[0]}"?' if near else f"one of {', '.join(known) or 'none'}"
             raise UnseenError(f'no {what} "{name}"', hint=hint)
         now = getattr(base, name)
         try:
             if isinstance(now, bool):
-                values[name] = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
-                    text.lower()
-                ]
+                values[name] = _TRUTH[text.lower()]
             elif isinstance(now, tuple):
                 values[name] = tuple(type(now[0])(v) for v in text.split(","))
                 if len(values[name]) != len(now):
@@ -265,14 +304,13 @@ def _changed(base: Any, changes: dict[str, str], what: str) -> Any:
             if not all(math.isfinite(v) for v in numbers if isinstance(v, float)):
                 raise ValueError
         except (ValueError, KeyError):
-            kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
-            kind = f"{len(now)} values, comma-separated" if isinstance(now, tuple) else kinds[type(now)]
+            kind = f"{len(now)} values, comma-separated" if isinstance(now, tuple) else _KINDS[type(now)]
             raise UnseenError(f'"{text}" does not fit', where=f"{what} {name}", hint=f"give {kind}") from None
-    return type(base)(**{**{f: getattr(base, f) for f in known}, **values})
+    return replace(base, **values)
 
 
-def change_recipe(recipe: Recipe, changes: dict[str, str]) -> Recipe:
-    """A recipe with some entries changed, given as text."""
+def change_recipe(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """A recipe with some entries changed: values of their kind, or text."""
     changed: Recipe = _changed(recipe, changes, "recipe entry")
     return changed
 
@@ -313,8 +351,9 @@ class Method(nn.Module):
 
     name: ClassVar[str]
     card: ClassVar[Card]
-    settings_class: ClassVar[type[Settings]]
+    settings_class: ClassVar[type[Settings]] = Settings
     presets: ClassVar[dict[str, Preset]]
+    """Named settings; where a class has none, the defaults of its settings and of the recipe."""
     closed_form: ClassVar[bool] = False
     end_to_end: ClassVar[bool] = False
     """Whether it is trained together with its backbone: it is given maps ``(B, C, h, w)`` instead of regions."""

@@ -23,6 +23,7 @@ from torch import Tensor
 from unseen.errors import UnseenError
 from unseen.methods.base import Branch, Card, ClassSpace, ClosedFormMethod, Preset, Settings, Words, check_choice
 from unseen.methods.pooled import pool, pooled_contributions
+from unseen.methods.registry import register_method
 
 COUNTS = (4, 8, 16, 32)
 
@@ -61,6 +62,7 @@ class CLIPSettings(Settings):
         return [template.strip().replace("{}", text) for template in self.templates.split("|")]
 
 
+@register_method
 class CLIP(ClosedFormMethod):
     """See the module's docstring. Pooled regions must be image embeddings, as an image tower of the same model gives.
 

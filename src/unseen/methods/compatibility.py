@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from unseen.errors import UnseenError
 from unseen.methods.base import Branch, Card, ClassSpace, GradientMethod, Preset, Recipe, Settings
 from unseen.methods.pooled import PooledLinear
+from unseen.methods.registry import register_method
 
 
 def hinges(scores: Tensor, labels: Tensor, margin: float) -> Tensor:
@@ -68,7 +69,7 @@ def _preset(margin: float) -> dict[str, Preset]:
     """The learning rate goes with the margin: AdamW's path from 0 then differs in nothing but the scale of W."""
     recipe = Recipe(epochs=30, batch_size=50, optimizer="adamw", lr=margin / 100, weight_decay=1e-4)
     source = "paper's margin; recipe ours, chosen on validation classes of fieldguide and of 50 classes of CUB"
-    return {"cub": Preset(CompatibilitySettings(margin=margin), recipe, source)}
+    return {"default": Preset(CompatibilitySettings(margin=margin), recipe, source)}
 
 
 class Compatibility(PooledLinear, GradientMethod):
@@ -95,6 +96,7 @@ class Compatibility(PooledLinear, GradientMethod):
         return {"total": self.rank_loss(hinges(scores, position[labels], self.settings.margin))}
 
 
+@register_method
 class ALE(Compatibility):
     """Attribute label embedding."""
 
@@ -111,6 +113,7 @@ class ALE(Compatibility):
     rank_loss = staticmethod(weighted_rank_loss)
 
 
+@register_method
 class DeViSE(Compatibility):
     """Deep visual-semantic embedding, with attributes."""
 
@@ -127,6 +130,7 @@ class DeViSE(Compatibility):
     rank_loss = staticmethod(summed_loss)
 
 
+@register_method
 class SJE(Compatibility):
     """Structured joint embedding, with attributes alone."""
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from unseen.methods.base import Branch, Card, ClassSpace, ClosedFormMethod, Preset, Settings
 from unseen.methods.pooled import PooledLinear, pooled_contributions
+from unseen.methods.registry import register_method
 
 STRENGTHS = tuple(10.0**e for e in range(-1, -7, -1))
 
@@ -123,6 +124,7 @@ class DAPSettings(Settings):
     """Settings of :class:`DAP`; none: the regularisation comes from a grid."""
 
 
+@register_method
 class DAP(PooledLinear, ClosedFormMethod):
     """See the module's docstring.
 
@@ -142,7 +144,7 @@ class DAP(PooledLinear, ClosedFormMethod):
         "features); class values made binary at the training classes' mean; seen classes scored as unseen ones",
     )
     settings_class = DAPSettings
-    presets: ClassVar = {"cub": Preset(DAPSettings(), None, "ours: lambda from 10^-1 ... 10^-6")}
+    presets: ClassVar = {"default": Preset(DAPSettings(), None, "ours: lambda from 10^-1 ... 10^-6")}
     weight: Tensor
     intercept: Tensor
     threshold: Tensor

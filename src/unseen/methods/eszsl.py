@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unseen.methods.base import Card, ClassSpace, ClosedFormMethod, Preset, Settings
 from unseen.methods.pooled import PooledLinear
+from unseen.methods.registry import register_method
 
 EXPONENTS = tuple(range(-3, 4))
 
@@ -24,6 +25,7 @@ class ESZSLSettings(Settings):
     """Settings of :class:`ESZSL`; none: gamma and lambda come from the grid 10^-3 ... 10^3 of the paper."""
 
 
+@register_method
 class ESZSL(PooledLinear, ClosedFormMethod):
     """See the module's docstring; ``weight`` is V' ``(K, C)``."""
 
@@ -35,7 +37,7 @@ class ESZSL(PooledLinear, ClosedFormMethod):
         ours="features are mean-pooled regions of unit length",
     )
     settings_class = ESZSLSettings
-    presets: ClassVar = {"cub": Preset(ESZSLSettings(), None, "paper's grid")}
+    presets: ClassVar = {"paper": Preset(ESZSLSettings(), None, "paper's grid")}
 
     def __init__(
         self, channels: int, vectors: Tensor, settings: ESZSLSettings, generator: torch.Generator | None = None

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from unseen.methods.base import Branch, Card, ClassSpace, GradientMethod, Preset, Recipe, Settings
 from unseen.methods.losses import self_calibration
 from unseen.methods.pooled import PooledLinear
+from unseen.methods.registry import register_method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,7 @@ class GlobalSettings(Settings):
     margin: float = 1.0
 
 
+@register_method
 class GlobalLinear(PooledLinear, GradientMethod):
     """psi = W f with f the mean-pooled unit feature; class score <psi, z_c> + b_c."""
 
@@ -39,7 +41,7 @@ class GlobalLinear(PooledLinear, GradientMethod):
     )
     settings_class = GlobalSettings
     presets: ClassVar = {
-        "cub": Preset(GlobalSettings(), Recipe(lr=1e-3), "ours: MSDN's recipe with ten times its step")
+        "default": Preset(GlobalSettings(), Recipe(lr=1e-3), "ours: MSDN's recipe with ten times its step")
     }
 
     def __init__(

@@ -36,6 +36,7 @@ from unseen.methods.base import (
 )
 from unseen.methods.losses import cubed_distance, jensen_shannon, posterior_distance, self_calibration
 from unseen.methods.prototypes import PrototypeHead
+from unseen.methods.registry import register_method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +108,7 @@ def folds(regions: int, channels: int, attributes: int, dim: int, trains: bool) 
     return folded <= 1.1 * hidden
 
 
+@register_method
 class MSDN(GradientMethod):
     """See the module's docstring.
 

@@ -23,6 +23,7 @@ from unseen.errors import UnseenError
 from unseen.methods.attending import attend
 from unseen.methods.base import Ablation, Branch, Card, ClassSpace, Preset
 from unseen.methods.msdn import MSDN, MSDNSettings
+from unseen.methods.registry import register_method
 from unseen.methods.share import batch_size, exchange, random_rows
 
 INTERVENTIONS = ("random", "uniform", "reversed", "shuffled")
@@ -89,6 +90,7 @@ def _upgraded(preset: Preset) -> Preset:
     return replace(preset, settings=MSDNPPSettings(**inherited), source=source)
 
 
+@register_method
 class MSDNPP(MSDN):
     """See the module's docstring; parameters are MSDN's."""
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unseen.methods.base import Branch, Card, ClassSpace, ClosedFormMethod, Preset, Settings
 from unseen.methods.pooled import PooledLinear, pooled_contributions
+from unseen.methods.registry import register_method
 
 EXPONENTS = tuple(range(-3, 7))
 
@@ -25,6 +26,7 @@ class SAESettings(Settings):
     """Settings of :class:`SAE`; none: lambda comes from a grid."""
 
 
+@register_method
 class SAE(PooledLinear, ClosedFormMethod):
     """See the module's docstring; ``weight`` is W ``(K, C)``."""
 
@@ -38,7 +40,7 @@ class SAE(PooledLinear, ClosedFormMethod):
         "other direction, from attributes to features, is left out",
     )
     settings_class = SAESettings
-    presets: ClassVar = {"cub": Preset(SAESettings(), None, "ours: lambda from 10^-3 ... 10^6")}
+    presets: ClassVar = {"default": Preset(SAESettings(), None, "ours: lambda from 10^-3 ... 10^6")}
     weight: Tensor
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,10 +13,18 @@ from unseen.methods import create_method, find_method
 from unseen.methods.base import Branch, ClassSpace, GradientMethod, Method, Settings
 
 
+def method_hooks() -> set[str]:
+    """Names of what a method is asked for: all that :class:`GradientMethod` adds to a module."""
+    kinds = (Method, GradientMethod)
+    declared = {name for kind in kinds for name in (*vars(kind), *vars(kind).get("__annotations__", ()))}
+    return {name for name in declared if not name.startswith("_")}
+
+
 class EndToEnd(GradientMethod):
     """A method on the maps of a fine-tuned backbone, asked as any other method is, with images instead of regions.
 
-    Its state dict holds both, the backbone's weights below ``backbone``.
+    Its state dict holds both, the backbone's weights below ``backbone``. What is written here takes images; every other
+    hook of a method is the head's, see the end of this module.
 
     Args:
         head: the method, on the backbone's stages.
@@ -32,8 +41,6 @@ class EndToEnd(GradientMethod):
         self.head = head
         self.backbone = backbone.fine_tuned(checkpointing, batch_norm)
         self.to(memory_format=torch.channels_last)  # as the images come: no convolution lays its weights out anew
-        self.name = head.name  # type: ignore[misc]
-        self.settings = head.settings
 
     @property
     def vectors(self) -> Tensor | None:
@@ -42,9 +49,9 @@ class EndToEnd(GradientMethod):
         return found if isinstance(found, Tensor) else None
 
     @property
-    def offset_name(self) -> str:
-        """The head's."""
-        return self.head.offset_name
+    def static_step(self) -> bool:
+        """Never: images are drawn anew for every step."""
+        return False
 
     @staticmethod
     def prepare(pixels: Tensor) -> Tensor:
@@ -54,6 +61,10 @@ class EndToEnd(GradientMethod):
     def _maps(self, pixels: Tensor) -> Any:
         maps = self.backbone.maps(pixels)
         return maps[0] if len(maps) == 1 else maps
+
+    def start(self, batches: Iterable[tuple[Tensor, Tensor]], classes: ClassSpace) -> None:
+        """The head's, on the maps of images."""
+        self.head.start(((self._maps(pixels), labels) for pixels, labels in batches), classes)
 
     def forward(self, pixels: Tensor) -> dict[str, Branch]:
         """Transformed images ``(B, 3, H, W)`` to the answers of the sub-nets in use."""
@@ -65,45 +76,9 @@ class EndToEnd(GradientMethod):
         """Region features ``(B, R, C)`` of images, of the last stage as it has become."""
         return self.backbone(pixels)[-1]
 
-    def passes(self) -> tuple[tuple[int, ...], ...]:
-        """The head's."""
-        return self.head.passes()
-
     def forward_pass(self, pixels: Tensor, trained: tuple[int, ...]) -> dict[str, Branch]:
         """The head's, on the maps of images."""
         return self.head.forward_pass(self._maps(pixels), trained)
-
-    def loss(self, branches: dict[str, Branch], labels: Tensor, classes: ClassSpace) -> dict[str, Tensor]:
-        """The head's."""
-        return self.head.loss(branches, labels, classes)
-
-    def fused_attribute_scores(self, branches: dict[str, Branch]) -> Tensor:
-        """The head's."""
-        return self.head.fused_attribute_scores(branches)
-
-    def class_vectors(self, classes: ClassSpace) -> Tensor:
-        """The head's."""
-        return self.head.class_vectors(classes)
-
-    def query(self, branches: dict[str, Branch]) -> Tensor:
-        """The head's."""
-        return self.head.query(branches)
-
-    def class_embeddings(self, classes: ClassSpace) -> Tensor:
-        """The head's."""
-        return self.head.class_embeddings(classes)
-
-    def class_offsets(self, classes: ClassSpace) -> Tensor | None:
-        """The head's."""
-        return self.head.class_offsets(classes)
-
-    def fused_contributions(self, branches: dict[str, Branch]) -> Tensor:
-        """The head's."""
-        return self.head.fused_contributions(branches)
-
-    def counted(self, branches: dict[str, Branch]) -> list[str]:
-        """The head's."""
-        return self.head.counted(branches)
 
     def maps(self, pixels: Tensor) -> dict[str, Branch]:
         """The head's, on the maps of images; regions are positions of the last."""
@@ -119,8 +94,16 @@ class EndToEnd(GradientMethod):
         return self.head.parts(self._maps(pixels))
 
 
+def _heads(name: str) -> property:
+    return property(lambda self: getattr(self.head, name), doc="The head's.")
+
+
+for _name in sorted(method_hooks() - set(vars(EndToEnd))):
+    setattr(EndToEnd, _name, _heads(_name))
+
+
 def build_method(
-    name: str,
+    name: str | type[Method],
     backbone: Backbone,
     vectors: Tensor,
     settings: Settings,
@@ -132,7 +115,7 @@ def build_method(
     """A method with fresh weights for a backbone: on its regions, or joined with it where it is trained end to end.
 
     Args:
-        name: as in :data:`unseen.methods.METHODS`.
+        name: as :func:`unseen.methods.find_method` takes it.
         backbone: becomes part of an end-to-end method, and its weights then train.
         vectors: ``(K, D)`` attribute vectors; their dtype is the weights'.
         settings: the method's.
@@ -142,7 +125,7 @@ def build_method(
     """
     kind = find_method(name)
     channels = backbone.channels[0] if kind.stages == 1 else tuple(backbone.channels)
-    made = create_method(name, channels=channels, vectors=vectors, settings=settings, seed=seed)
+    made = create_method(kind, channels=channels, vectors=vectors, settings=settings, seed=seed)
     if not kind.end_to_end:
         return made
     assert isinstance(made, GradientMethod)

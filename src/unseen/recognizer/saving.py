@@ -30,7 +30,7 @@ from unseen.classes.spreadsheets.columns import Encoding
 from unseen.classes.table import ClassTable, write_attributes
 from unseen.errors import RunError, UnseenError
 from unseen.ground.files import is_left_over, read_json, write_json, write_text
-from unseen.methods import Method, Settings, find_method
+from unseen.methods import Method, Settings, find_method, method_reference
 from unseen.model.assembled import build_method
 from unseen.model.weights import load_weights, save_weights
 from unseen.recognizer.card import CardFields, model_card
@@ -253,7 +253,7 @@ def save(
             (folder / name).unlink(missing_ok=True)  # of an earlier save
     facts = {
         "format": FORMAT,
-        "method": method.name,
+        "method": method_reference(getattr(method, "head", method)),
         "settings": {k: list(v) if isinstance(v, tuple) else v for k, v in vars(method.settings).items()},
         "vector_length": _vector_length(method),
         "backbone": spec.to_json(),
@@ -408,7 +408,7 @@ def _encoding(folder: Path) -> Encoding | None:
 
 def _settings(method: str, values: Mapping[str, Any], where: Path) -> Settings:
     """A method's settings from JSON, each of the kind that the method's own default is."""
-    kind = find_method(method).settings_class
+    kind = find_method(method, from_file=where).settings_class
     default, known = kind(), {f.name for f in fields(kind)}
     made: dict[str, Any] = {}
     for name, value in values.items():

@@ -136,7 +136,7 @@ def model_card(material: Material) -> ModelCard:
     manifest, found = material.manifest, material.found
     method = manifest["method"]
     return ModelCard(
-        find_method(method["name"]).card,
+        find_method(material.run.config.method).card,
         method["preset"],
         method["preset_source"],
         method["settings"],

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from unseen.ground.files import read_json
-from unseen.methods import find_method
 from unseen.recognizer import Recognizer
 from unseen.serve.schema import Metric
 from unseen.version import __version__
@@ -38,7 +37,7 @@ def describe(recognizer: Recognizer, name: str, metrics: list[Metric]) -> dict[s
     data, spec = about.get("data", {}), recognizer.backbone.spec
     known = f"{data['name']}: {data['trainval']} training images" if "trainval" in data else data.get("name", "unknown")
     how = "fine-tuned" if recognizer.method.end_to_end else "frozen"
-    card = find_method(recognizer.method.name).card
+    card = recognizer.method.card
     return {
         "model": name,
         "method": f"{recognizer.method.name} ({card.title})",

@@ -9,7 +9,8 @@ from typing import Any, Self
 from unseen.backbones.backbone import FINAL, BackboneSpec
 from unseen.backbones.reduction import ReductionSpec
 from unseen.errors import RunError, UnseenError
-from unseen.methods import find_method
+from unseen.methods import find_method, method_reference
+from unseen.methods.base import as_text
 
 PROTOCOLS = ("honest", "paper")
 STORE_DTYPES = ("float16", "bfloat16", "float32")
@@ -21,12 +22,12 @@ class RunConfig:
     """A run.
 
     Args:
-        method: name in the registry.
+        method: name in the registry, or ``package.module:Class``.
         dataset: ``fieldguide`` or a dataset folder.
         backbone: network, weights and image size; its last stages for a method of several, unless it names them.
         preset: the method's named settings; ``None`` for the dataset's own.
-        settings: changes to the method's settings, as text.
-        recipe: changes to its training recipe, as text.
+        settings: changes to the method's settings, of their kind or as text; kept as text.
+        recipe: changes to its training recipe, likewise.
         vectors: attribute vectors, see :func:`unseen.vectors.sources.attribute_vectors`.
         protocols: ``honest``, ``paper`` or both; see ``docs/protocols.md``.
         seeds: one training each.
@@ -44,8 +45,8 @@ class RunConfig:
     dataset: str
     backbone: BackboneSpec
     preset: str | None = None
-    settings: Mapping[str, str] = field(default_factory=dict)
-    recipe: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
     vectors: str = "auto"
     protocols: tuple[str, ...] = ("honest",)
     seeds: tuple[int, ...] = (0,)
@@ -71,23 +72,27 @@ class RunConfig:
             raise UnseenError("a seed is too large", where="seeds", hint="give less than 2^63")
         if self.select not in SELECT:
             raise UnseenError(f'cannot select by "{self.select}"', hint=f"one of {', '.join(SELECT)}")
-        needed = find_method(self.method).stages
+        kind = find_method(self.method)
+        object.__setattr__(self, "method", method_reference(kind))
+        object.__setattr__(self, "settings", as_text(self.settings))
+        object.__setattr__(self, "recipe", as_text(self.recipe))
+        needed = kind.stages
         if needed > 1 and (self.backbone.tower is not None or self.backbone.imported):
-            problem = f"has one stage, and {self.method} reads {needed}"
+            problem = f"has one stage, and {kind.name} reads {needed}"
             raise UnseenError(problem, where=self.backbone.name, hint="give a timm model")
         if self.backbone.stages == (FINAL,):
             stages = (*range(-needed, -1), FINAL)
             object.__setattr__(self, "backbone", replace(self.backbone, stages=stages))
         if len(self.backbone.stages) != needed:
-            hint = "these methods read one" if needed == 1 else f"{self.method} reads {needed}, shallow to deep"
+            hint = "these methods read one" if needed == 1 else f"{kind.name} reads {needed}, shallow to deep"
             raise UnseenError(f"{len(self.backbone.stages)} stages", where="backbone", hint=hint)
         if self.store_dtype not in STORE_DTYPES:
             raise UnseenError(
                 f'unknown type "{self.store_dtype}"', where="store dtype", hint=f"one of {', '.join(STORE_DTYPES)}"
             )
         object.__setattr__(self, "reduce", str(ReductionSpec.parse(self.reduce)))
-        if self.reduce and (needed > 1 or find_method(self.method).reads_text):
-            problem = f"{self.method} reads its backbone's features as they are"
+        if self.reduce and (needed > 1 or kind.reads_text):
+            problem = f"{kind.name} reads its backbone's features as they are"
             raise UnseenError(problem, where="--reduce", hint="leave it out, or use a method on frozen regions")
         if self.accumulate < 1:
             raise UnseenError(f"accumulate is {self.accumulate}", hint="give 1 or more")
@@ -111,6 +116,7 @@ class RunConfig:
         try:
             if wrong := [name for name in ("settings", "recipe") if not isinstance(data.get(name, {}), Mapping)]:
                 raise TypeError(f"{wrong[0]} is no mapping")
+            find_method(data["method"], from_file=where or "a configuration")
             return cls(
                 **{
                     **data,

@@ -477,11 +477,11 @@ def _fitted(parts: Ingredients, seed: int, hand: Stagehand) -> ClosedFormMethod:
     everything = hand.train.batch(np.arange(len(hand.train_labels)))
     broken = [parts.dataset.files[hand.partition.train[i]] for i in not_finite(everything)]
     if broken:
-        raise broken_features(broken, parts.method)
+        raise broken_features(broken, method.name)
     try:
         method.fit(everything, torch.as_tensor(hand.train_labels, device=hand.fabric.device), hand.classes)
     except torch.linalg.LinAlgError as error:
-        raise DivergedError(f"no solution ({error})", where=parts.method, hint="--precision 64-true") from None
+        raise DivergedError(f"no solution ({error})", where=method.name, hint="--precision 64-true") from None
     return method
 
 

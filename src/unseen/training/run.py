@@ -90,10 +90,11 @@ def resolve_settings(config: RunConfig, dataset: str) -> tuple[str, Settings, Re
     Raises:
         UnseenError: no such method, preset, setting or recipe entry, or a value that does not fit.
     """
-    name, preset = find_preset(find_method(config.method), dataset, config.preset)
-    settings = type(preset.settings).from_strings(preset.settings, dict(config.settings))
+    kind = find_method(config.method)
+    name, preset = find_preset(kind, dataset, config.preset)
+    settings = type(preset.settings).changed(preset.settings, dict(config.settings))
     if preset.recipe is None and config.recipe:
-        raise UnseenError(f"{config.method} is solved in closed form", hint="leave out epochs and recipe")
+        raise UnseenError(f"{kind.name} is solved in closed form", hint="leave out epochs and recipe")
     recipe = None if preset.recipe is None else change_recipe(preset.recipe, dict(config.recipe))
     return name, settings, recipe
 
@@ -115,7 +116,7 @@ class Plan:
         """Resolve a configuration; everything that can be wrong with it is found here, before any long work."""
         method = find_method(config.method)
         if method.reads_text and config.backbone.tower is None:
-            problem = f"no text tower, which {config.method} compares images with"
+            problem = f"no text tower, which {method.name} compares images with"
             hint = "--backbone hf:MODEL, such as hf:google/siglip-base-patch16-224"
             raise UnseenError(problem, where=f"backbone {config.backbone.name}", hint=hint)
         config.backbone.fingerprint()  # the weights are there
@@ -547,7 +548,7 @@ def _manifest(plan: Plan, store: RegionStore | ImageStore, parts: Ingredients, d
             "vector_length": plan.vectors.shape[1],
         },
         "method": {
-            "name": plan.config.method,
+            "name": find_method(plan.config.method).name,
             "preset": plan.preset,
             "preset_source": find_method(plan.config.method).presets[plan.preset].source,
             "settings": plain(plan.settings),

@@ -72,7 +72,7 @@ class Objective(nn.Module):
         """Regions ``(B, R, C)`` and labels ``(B,)`` to the loss terms, each times the batch's share of the step.
 
         Of several processes each has the regions of its ``own`` rows, from one to before another, and the labels of
-        all. Attribute scores are put together before the loss, which is then that of the whole batch in each.
+        all. What branches hold is put together before the loss, which is then that of the whole batch in each.
         """
         count, rows = len(labels), None if own is None else range(*own)  # Fabric takes no range
         found = None if rows is None else Share(rows, count, lambda mine: rows_of_all(mine, rows, count))
@@ -82,9 +82,7 @@ class Objective(nn.Module):
             to_weight_precision(branches, self.classes)
             if rows is not None:
                 for branch in branches.values():
-                    branch.attribute_scores = _WholeBatch.apply(branch.attribute_scores, rows, count)
-                    if branch.counterfactual is not None:
-                        branch.counterfactual = _WholeBatch.apply(branch.counterfactual, rows, count)
+                    branch.change(lambda mine: _WholeBatch.apply(mine, rows, count))
             terms = self.method.loss(branches, labels, self.classes)
             return {name: share * term for name, term in terms.items()}
 
@@ -104,11 +102,10 @@ class _WholeBatch(torch.autograd.Function):
 
 
 def to_weight_precision(branches: dict[str, Branch], classes: ClassSpace) -> None:
-    """Attribute scores in the type of the class vectors, after a forward in lower precision."""
+    """Whatever branches hold in the type of the class vectors, after a forward in lower precision."""
+    dtype = classes.vectors.dtype
     for branch in branches.values():
-        branch.attribute_scores = branch.attribute_scores.to(classes.vectors.dtype)
-        if branch.counterfactual is not None:
-            branch.counterfactual = branch.counterfactual.to(classes.vectors.dtype)
+        branch.change(lambda value: value.to(dtype) if value.is_floating_point() else value)
 
 
 class Steps:

@@ -29,11 +29,13 @@ from unseen.methods.mgmrn.grouping import Grouping, PartGrouping
 from unseen.methods.mgmrn.losses import semantic_cross_entropy, semantic_regression
 from unseen.methods.mgmrn.refinement import Level, Refinement
 from unseen.methods.mgmrn.settings import LEVELS, PRESETS, MgMRNSettings
+from unseen.methods.registry import register_method
 
 LEAST_CENTRE = 1e-5
 """Initial centres of the release are no less."""
 
 
+@register_method
 class MgMRN(GradientMethod):
     """See the module's docstring. It is given three stages ``(B, C, h, w)``, not regions.
 

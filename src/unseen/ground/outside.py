@@ -1,0 +1,95 @@
+"""Code of the user's: objects by their path ``package.module:Name``, and which of it may be imported."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from unseen.errors import UnseenError
+
+_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.([^\W\d]\w*|<locals>))*")
+
+
+def is_path(text: str) -> bool:
+    """Whether a text has the form ``package.module:Name``."""
+    return _PATH.fullmatch(text) is not None
+
+
+def path_of(thing: Any) -> str:
+    """``package.module:Name`` of a class or function."""
+    return f"{thing.__module__}:{thing.__qualname__}"
+
+
+def import_path(path: str, what: str) -> Any:
+    """The object at ``package.module:Name``.
+
+    Raises:
+        UnseenError: it cannot be imported; one line with the cause. ``what`` says what it is asked for.
+    """
+    module, _, name = path.partition(":")
+    check_shareable(path, what)
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
+            hint = "install its package, or put its folder on PYTHONPATH"
+            raise UnseenError(f'no module "{error.name}"', where=f"{what} {path}", hint=hint) from None
+        raise _failed(error, path, what) from error
+    except Exception as error:
+        raise _failed(error, path, what) from error
+    for part in name.split("."):
+        if not hasattr(found, part):
+            file = getattr(sys.modules[module], "__file__", None)
+            raise UnseenError(f'"{module}" has no "{name}"', where=f"{what} {path}", hint=f"see {file}")
+        found = getattr(found, part)
+    return found
+
+
+def check_installed(path: str, where: object, what: str) -> None:
+    """Raise where a file refers to code that the user has neither installed, put on ``PYTHONPATH`` nor imported.
+
+    The working directory does not count: it may hold what came with the file.
+    """
+    module = path.partition(":")[0]
+    if module in sys.modules and module != "__main__":
+        return
+    check_shareable(path, what)
+    folders = trusted_folders()
+    for folder in folders:
+        stem = folder.joinpath(*module.split("."))
+        file = next((f for f in (stem.with_name(f"{stem.name}.py"), stem / "__init__.py") if f.is_file()), None)
+        if file is not None:
+            if b"unseen" not in file.read_bytes():
+                problem = f"its {what} {path} is none: {file} has nothing to do with unseen"
+                raise UnseenError(problem, where=where, hint="do not trust that file")
+            return
+    hint = f"install the package of {path}, put its folder on PYTHONPATH, or import it first"
+    raise UnseenError(f'its {what} is code that is not installed here: no module "{module}"', where=where, hint=hint)
+
+
+def check_shareable(path: str, what: str) -> None:
+    """Raise where another process cannot import what a path names."""
+    if path.startswith("__main__:") or "<locals>" in path:
+        _refuse_script(path, what)
+
+
+def trusted_folders() -> list[Path]:
+    """Where modules may come from that a file names: the search path without the working directory."""
+    here = os.path.realpath(os.getcwd())
+    chosen = {os.path.realpath(p) for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p}
+    found = dict.fromkeys(os.path.realpath(p) for p in sys.path if p)
+    return [Path(p) for p in found if p != here or p in chosen]
+
+
+def _refuse_script(path: str, what: str) -> None:
+    problem = "is defined in a script, a notebook or a function, where no other process can find it"
+    raise UnseenError(problem, where=f"{what} {path}", hint="move it into a module and import it from there")
+
+
+def _failed(error: Exception, path: str, what: str) -> UnseenError:
+    said = " ".join(str(error).split()) or type(error).__name__
+    return UnseenError(f"cannot be imported ({type(error).__name__}: {said})", where=f"{what} {path}")

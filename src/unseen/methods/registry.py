@@ -1,0 +1,182 @@
+"""Methods by name or by path: those in this package, of installed packages, and of the user's own code.
+
+A method is referred to by its name where everybody can find it (it is in this package, or a package declares it as an
+entry point of the group ``unseen.methods``), and by ``package.module:Class`` otherwise. Runs and saved models keep that
+reference; from a file it is followed only into code that the user has installed, put on ``PYTHONPATH`` or imported.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import inspect
+import re
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from typing import TypeVar
+
+from unseen.errors import UnseenError
+from unseen.ground.outside import check_installed, import_path, is_path, path_of
+from unseen.methods.base import Card, ClosedFormMethod, EndToEndRecipe, Method, Preset, Recipe
+
+GROUP = "unseen.methods"
+METHODS: dict[str, type[Method]] = {}
+"""Registered methods by name; see :func:`every_method` for those of installed packages too."""
+_GIVEN: dict[str, type[Method]] = {}
+"""Classes by their path, as they were last given in this process: also of scripts, notebooks and functions."""
+M = TypeVar("M", bound=type[Method])
+_NAME = re.compile(r"[A-Za-z][\w.-]*")
+
+
+def register_method(kind: M) -> M:
+    """A class decorator: the method can be named in this process from here on, and listed.
+
+    Raises:
+        UnseenError: it is no method, or has a name that another method has.
+    """
+    _complete(kind)
+    other = METHODS.get(kind.name)
+    if other is not None and path_of(other) != path_of(kind):
+        hint = "give it another name"
+        raise UnseenError(f'there is a method "{kind.name}": {path_of(other)}', where=path_of(kind), hint=hint)
+    METHODS[kind.name] = kind
+    return kind
+
+
+def discover(package: str, path: list[str]) -> None:
+    """Import every module of a package, so that the methods in it register themselves; they are sorted by name."""
+    import pkgutil
+
+    for module in pkgutil.iter_modules(path):
+        importlib.import_module(f"{package}.{module.name}")
+    found = sorted(METHODS.items())
+    METHODS.clear()
+    METHODS.update(found)
+
+
+def every_method() -> dict[str, type[Method]]:
+    """All methods that can be named: registered ones and those of installed packages.
+
+    Raises:
+        UnseenError: an installed package's method cannot be imported, or is none.
+    """
+    return METHODS | {name: _load(entry) for name, entry in _entries().items() if name not in METHODS}
+
+
+def find_method(method: str | type[Method], from_file: object = None) -> type[Method]:
+    """The class of a method.
+
+    Args:
+        method: its name, ``package.module:Class``, or the class itself.
+        from_file: the file that refers to it; then no module is imported that is not installed or on ``PYTHONPATH``.
+
+    Raises:
+        UnseenError: no such method, with near names; or its code cannot be imported.
+    """
+    if not isinstance(method, str):
+        _complete(method)
+        _GIVEN[path_of(method)] = method
+        return method
+    if method in METHODS:
+        return METHODS[method]
+    if method in (entries := _entries()):
+        return _load(entries[method])
+    if is_path(method):
+        return _by_path(method, from_file)
+    base, at, preset = method.partition("@")
+    if at and base in METHODS:
+        raise UnseenError(f'no method "{method}"', hint=f"here a preset stands by itself: {base} --preset {preset}")
+    known = [*METHODS, *entries]
+    near = difflib.get_close_matches(method.lower(), known, 1)
+    hint = f'did you mean "{near[0]}"?' if near else f"one of {', '.join(known)}, or package.module:Class"
+    raise UnseenError(f'no method "{method}"', where=from_file, hint=hint)
+
+
+def method_reference(method: str | type[Method] | Method) -> str:
+    """What a run keeps of a method: a name that everybody can find, else its path.
+
+    Raises:
+        UnseenError: as :func:`find_method`.
+    """
+    kind = type(method) if isinstance(method, Method) else find_method(method)
+    path, name = path_of(kind), kind.name
+    if path.startswith(f"{__package__}.") and METHODS.get(name) is kind:
+        return name
+    entry = _entries().get(name)
+    return name if entry is not None and entry.value.replace(" ", "") == path else path
+
+
+def method_of_settings(settings: object) -> type[Method]:
+    """The method that an instance of settings is of.
+
+    Raises:
+        UnseenError: of none, or of several.
+    """
+    known = {path_of(kind): kind for kind in (*every_method().values(), *_GIVEN.values())}
+    found = [kind for kind in known.values() if kind.settings_class is type(settings)]
+    if len(found) != 1:
+        what = "none" if not found else " and ".join(kind.name for kind in found)
+        problem = f"{type(settings).__name__} are the settings of {what}"
+        raise UnseenError(problem, hint="give the method, and these as settings=")
+    return found[0]
+
+
+def _by_path(path: str, from_file: object) -> type[Method]:
+    if path in _GIVEN:
+        return _GIVEN[path]
+    for kind in METHODS.values():
+        if path_of(kind) == path:
+            return kind
+    if from_file is not None:
+        check_installed(path, from_file, "method")
+    kind = import_path(path, "method")
+    _complete(kind, path)
+    _GIVEN[path] = kind
+    return kind
+
+
+def _complete(kind: type[Method], where: str | None = None) -> None:
+    """Fill in what a class leaves out: name, card and presets.
+
+    Raises:
+        UnseenError: it is no method, or its name is none.
+    """
+    if not inspect.isclass(kind) or not issubclass(kind, Method):
+        hint = "give a subclass of unseen.GradientMethod or unseen.ClosedFormMethod"
+        raise UnseenError("is no method", where=where or getattr(kind, "__name__", repr(kind)), hint=hint)
+    own = vars(kind)
+    if "name" not in own:
+        kind.name = kind.__name__.lower()
+    if not isinstance(kind.name, str) or not _NAME.fullmatch(kind.name):
+        hint = "letters, digits, dots, dashes and underscores"
+        raise UnseenError(f"{kind.name!r} is no name of a method", where=path_of(kind), hint=hint)
+    if "card" not in own:
+        kind.card = Card(title=_title(kind))
+    if not hasattr(kind, "presets"):
+        made = EndToEndRecipe() if kind.end_to_end else Recipe()
+        recipe = None if issubclass(kind, ClosedFormMethod) else made
+        kind.presets = {"default": Preset(kind.settings_class(), recipe, "defaults of the class")}
+
+
+def _title(kind: type[Method]) -> str:
+    lines = (vars(kind).get("__doc__") or "").strip().splitlines()
+    return lines[0].rstrip(".") if lines else kind.__name__
+
+
+@functools.lru_cache(maxsize=1)
+def _entries_of(path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def _entries() -> dict[str, EntryPoint]:
+    """Entry points by name; looked for again when the search path has changed."""
+    return _entries_of(tuple(sys.path))
+
+
+def _load(entry: EntryPoint) -> type[Method]:
+    kind = _by_path(entry.value.replace(" ", ""), None)
+    if kind.name != entry.name:
+        problem = f'the entry point is called "{entry.name}" and the method "{kind.name}"'
+        raise UnseenError(problem, where=entry.value, hint="give both one name")
+    return kind

@@ -1,0 +1,79 @@
+"""A package of somebody else's: methods and backbones outside the tree, written where a test wants them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+METHODS = '''
+"""Methods of somebody else's."""
+from dataclasses import dataclass
+import torch
+from torch import nn
+import torch.nn.functional as F
+import unseen
+from unseen.methods.base import Ablation, Branch
+from unseen.methods.pooled import PooledLinear
+
+
+@dataclass(frozen=True, kw_only=True)
+class RidgeSettings(unseen.Settings):
+    strength: float = 1.0
+    bias: bool = False
+
+
+@unseen.register_method
+class Ridge(PooledLinear, unseen.ClosedFormMethod):
+    """Ridge regression from pooled features to class vectors."""
+
+    name = "ridge"
+    settings_class = RidgeSettings
+    ablations = {"weak": Ablation("hardly any ridge", {"strength": "1e-6"})}
+
+    def __init__(self, channels, vectors, settings, generator=None):
+        super().__init__()
+        self.settings = settings
+        self.register_buffer("weight", vectors.new_zeros(len(vectors), channels))
+
+    def fit(self, regions, labels, classes):
+        self._x, self._z = regions[:, 0], classes.unit[labels]
+
+    def grid(self):
+        return [{"ridge": self.settings.strength * 10.0**k} for k in (-2, 0, 2)]
+
+    def use(self, candidate):
+        x = self._x
+        inverse = torch.linalg.inv(x.T @ x + candidate["ridge"] * torch.eye(x.shape[1], dtype=x.dtype))
+        self.weight.copy_((inverse @ x.T @ self._z).T)
+
+
+class Mean(PooledLinear, unseen.GradientMethod):
+    """One linear map, trained."""
+
+    def __init__(self, channels, vectors, settings, generator=None):
+        super().__init__()
+        self.settings = settings
+        self.weight = nn.Parameter(torch.zeros(len(vectors), channels, dtype=vectors.dtype, device=vectors.device))
+
+    def loss(self, branches, labels, classes):
+        scores = 10 * self.class_scores(branches, classes)
+        return {"total": F.cross_entropy(scores.masked_fill(~classes.seen, float("-inf")), labels)}
+'''
+DIST_INFO = {
+    "METADATA": "Metadata-Version: 2.1\nName: birdkit\nVersion: 1.0\n",
+    "entry_points.txt": "[unseen.methods]\nridge = birdkit.methods:Ridge\n",
+    "RECORD": "",
+}
+
+
+def write_package(folder: Path, *, entry_point: bool = False, name: str = "birdkit") -> Path:
+    """A package with methods, as source on a search path or as installed with its entry point; the folder to add."""
+    package = folder / name
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "methods.py").write_text(METHODS)
+    if entry_point:
+        info = folder / f"{name}-1.0.dist-info"
+        info.mkdir()
+        for file, text in DIST_INFO.items():
+            (info / file).write_text(text.replace("birdkit", name))
+    return folder

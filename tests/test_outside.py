@@ -1,0 +1,241 @@
+"""Methods of a package outside the tree, everywhere that a method of ours works."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import unseen
+from outside import write_package
+from unseen.errors import UnseenError
+from unseen.experiments.ablate import ablate
+from unseen.experiments.compare import Comparison, compare
+from unseen.experiments.variants import Variant, parse_variants
+from unseen.methods import METHODS, registry
+from unseen.methods.base import Branch
+from unseen.training.config import RunConfig
+
+SRC = str(Path(unseen.__file__).parents[1])
+BACKBONE = ["--backbone", "test_resnet", "--image-size", "32", "--backbone-weights", "random", "--device", "cpu"]
+
+
+@pytest.fixture
+def registered():
+    """What a test registers is forgotten after it."""
+    before, given = dict(METHODS), dict(registry._GIVEN)
+    yield
+    for known, old in ((METHODS, before), (registry._GIVEN, given)):
+        known.clear()
+        known.update(old)
+    for name in [n for n in sys.modules if n.split(".")[0] in ("birdkit", "otherkit")]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def birdkit(tmp_path, monkeypatch, registered):
+    folder = write_package(tmp_path / "site")
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), SRC]))
+    return folder
+
+
+def command(*words, cwd, path):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*path, SRC])}
+    call = [sys.executable, "-P", "-m", "unseen.cli", *map(str, words)]
+    return subprocess.run(call, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def test_a_class_goes_all_the_way(birdkit, tiny_guide, tiny_backbone, tmp_path):
+    from birdkit.methods import Ridge, RidgeSettings
+
+    options = {"backbone": tiny_backbone, "device": "cpu", "cache": tmp_path / "cache"}
+    run = unseen.fit(Ridge, tiny_guide, tmp_path / "run", **options)
+    assert run.config.method == "birdkit.methods:Ridge"
+    assert json.loads((run.folder / "config.json").read_text())["method"] == "birdkit.methods:Ridge"
+    assert run.manifest["method"]["name"] == "ridge"
+    numbers = unseen.evaluate(run, device="cpu", cache=tmp_path / "cache")
+    assert numbers["seeds"]["0"]["H"] == run.results["protocols"]["honest"]["seeds"]["0"]["H"]
+
+    image = next((tiny_guide / "images").rglob("*.*"))
+    loaded = unseen.Recognizer.load(run.folder, device="cpu")
+    answer = next(loaded.predict([image]))
+    saved = loaded.save(tmp_path / "saved", include_backbone=True)
+    again = unseen.Recognizer.load(saved or tmp_path / "saved", device="cpu")
+    assert next(again.predict([image])).best == answer.best
+    assert json.loads((tmp_path / "saved" / "recognizer.json").read_text())["method"] == "birdkit.methods:Ridge"
+
+    typed = unseen.fit(RidgeSettings(strength=0.5), tiny_guide, tmp_path / "typed", **options)
+    assert typed.config.method == run.config.method
+    assert typed.config.settings == {"strength": "0.5", "bias": "false"}
+    named = unseen.fit(
+        "birdkit.methods:Ridge", tiny_guide, tmp_path / "named", settings={"strength": 0.5, "bias": False}, **options
+    )
+    assert named.config.to_json() == typed.config.to_json()
+
+
+def test_a_class_that_says_nothing_of_itself_trains(birdkit, tiny_guide, tiny_backbone, tmp_path):
+    from birdkit.methods import Mean
+
+    assert "mean" not in unseen.list_methods()
+    run = unseen.fit(
+        Mean, tiny_guide, tmp_path / "run", epochs=2, recipe={"lr": 1e-2}, backbone=tiny_backbone, device="cpu"
+    )
+    assert run.config.recipe == {"lr": "0.01", "epochs": "2"}
+    assert run.manifest["method"]["preset"] == "default"
+    assert Mean.card.title == "One linear map, trained"
+
+
+def test_rows_of_a_comparison_are_processes_that_find_it(birdkit, tiny_guide, tiny_backbone, tmp_path):
+    base = {"dataset": str(tiny_guide), "backbone": tiny_backbone, "protocols": ("honest",), "seeds": (0,)}
+    method = "birdkit.methods:Ridge"
+    rows = parse_variants([method, f"mild={method}:strength=10"])
+    asked = Comparison(rows, base, device="cpu", cache=tmp_path / "cache", validation_only=True)
+    found = compare(asked, tmp_path / "all")["rows"]
+    assert [(row["name"], row["error"]) for row in found] == [("ridge", None), ("mild", None)]
+    assert found[1]["settings"] == {"strength": 10.0, "bias": False}
+    found = ablate(asked, tmp_path / "parts", base=rows[0])["rows"]
+    assert [(row["name"], row["error"]) for row in found] == [("full", None), ("weak", None)]
+
+
+def test_a_command_takes_a_path_and_a_folder_is_not_trusted(tiny_guide, tmp_path):
+    folder = write_package(tmp_path / "site")
+    words = ["train", tiny_guide, "--method", "birdkit.methods:Ridge", *BACKBONE, "--no-report", "--cache", "cache"]
+    found = command(*words, cwd=tmp_path, path=[str(folder)])
+    assert found.returncode == 0, found.stderr
+    (run,) = (tmp_path / "runs").iterdir()
+    assert run.name.startswith("Ridge-")
+    # the receiver has not installed it; that it lies beside the folder is not enough
+    shutil.copytree(folder / "birdkit", tmp_path / "birdkit")
+    image = next((tiny_guide / "images").rglob("*.*"))
+    found = command("predict", run, image, "--device", "cpu", cwd=tmp_path, path=[])
+    assert (found.returncode, found.stdout) == (2, "")
+    line = " ".join(found.stderr.split())
+    assert 'its method is code that is not installed here: no module "birdkit.methods"' in line
+    assert "install the package of birdkit.methods:Ridge" in line
+
+
+def test_an_entry_point_is_a_name_like_ours(tiny_guide, tiny_backbone, tmp_path, monkeypatch, registered):
+    monkeypatch.syspath_prepend(str(write_package(tmp_path / "site", entry_point=True)))
+    assert "ridge" in unseen.list_methods()
+    made = unseen.create_method("ridge", channels=4, vectors=np.eye(3), strength=2)
+    assert made.settings.strength == 2.0
+    run = unseen.fit("ridge", tiny_guide, tmp_path / "run", backbone=tiny_backbone, device="cpu")
+    assert run.config.method == "ridge"
+    with pytest.raises(UnseenError, match='did you mean "ridge"'):
+        unseen.create_method("rigde", channels=4, vectors=np.eye(3))
+
+
+def test_what_is_only_in_this_process_stays_in_it(tiny_guide, tiny_backbone, tmp_path, registered):
+    eszsl = METHODS["eszsl"]
+
+    @unseen.register_method
+    class Mine(eszsl):
+        """Mine."""
+
+        name = "mine"
+
+    run = unseen.fit("mine", tiny_guide, tmp_path / "run", backbone=tiny_backbone, device="cpu")
+    assert run.config.method.endswith("<locals>.Mine")
+    assert unseen.evaluate(run, device="cpu")["protocol"] == "honest"
+    asked = Comparison(
+        [Variant("mine", "mine")],
+        {"dataset": str(tiny_guide), "backbone": tiny_backbone, "protocols": ("honest",), "seeds": (0,)},
+    )
+    with pytest.raises(UnseenError, match=r"no other process can find it — move it into a module"):
+        compare(asked, tmp_path / "rows")
+    METHODS.pop("mine")
+    registry._GIVEN.clear()
+    with pytest.raises(UnseenError, match="no other process can find it"):
+        unseen.Recognizer.load(run.folder, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (dict, "dict: is no method — give a subclass"),
+        (type("Odd", (METHODS["eszsl"],), {"name": "a b"}), "'a b' is no name of a method"),
+        (
+            type("ESZSL", (METHODS["eszsl"],), {"name": "eszsl"}),
+            'there is a method "eszsl": unseen.methods.eszsl:ESZSL',
+        ),
+    ],
+)
+def test_what_is_no_method_is_refused(kind, message, registered):
+    with pytest.raises(UnseenError, match=message):
+        unseen.register_method(kind)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("nowhere.at:All", 'method nowhere.at:All: no module "nowhere"'),
+        ("birdkit.methods:Nothing", '"birdkit.methods" has no "Nothing"'),
+        ("birdkit.broken:Any", r"cannot be imported \(ZeroDivisionError: division by zero\)"),
+        ("json:JSONDecoder", "json:JSONDecoder: is no method"),
+    ],
+)
+def test_what_cannot_be_imported_is_one_line(birdkit, path, message):
+    (birdkit / "birdkit" / "broken.py").write_text("1 / 0\n")
+    with pytest.raises(UnseenError, match=message) as caught:
+        unseen.create_method(path, channels=2, vectors=np.eye(2))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_imports_nothing_that_does_not_speak_of_unseen(birdkit, tmp_path):
+    (birdkit / "birdkit" / "bomb.py").write_text("raise SystemExit(3)\n")
+    config = RunConfig(method="eszsl", dataset="x", backbone=unseen.BackboneSpec(name="resnet18", weights="random"))
+    data = config.to_json() | {"method": "birdkit.bomb:Bomb"}
+    with pytest.raises(UnseenError, match="has nothing to do with unseen"):
+        RunConfig.from_json(data, tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"lambda_ca": 1}, 'no setting "lambda_ca" — did you mean "lambda_cal"'),
+        ({"renormalize_vectors": 3}, '"3" does not fit — give true or false'),
+        ({"lambda_cal": [1, 2]}, '"1,2" does not fit — give a number'),
+        ({"lambda_cal": None}, "setting lambda_cal: None does not fit"),
+    ],
+)
+def test_settings_of_the_wrong_kind_are_one_line(asked, message):
+    with pytest.raises(UnseenError, match=message):
+        unseen.create_method("msdn", channels=2, vectors=np.eye(2), **asked)
+
+
+def test_settings_are_typed(tmp_path):
+    made = unseen.create_method(
+        "msdn", channels=2, vectors=np.eye(2), renormalize_vectors=True, fusion=(0.25, 0.75), lambda_cal=np.float32(0.5)
+    )
+    assert (made.settings.renormalize_vectors, made.settings.fusion, made.settings.lambda_cal) == (
+        True,
+        (0.25, 0.75),
+        0.5,
+    )
+    assert made.vectors.dtype == torch.float32
+    with pytest.raises(UnseenError, match='fit takes no "epoch" — settings='):
+        unseen.fit("msdn", "fieldguide", tmp_path, epoch=3)
+    with pytest.raises(UnseenError, match="CompatibilitySettings are the settings of ale and devise and sje"):
+        unseen.fit(METHODS["ale"].settings_class(), "fieldguide", tmp_path)
+
+
+def test_every_tensor_of_a_branch_is_changed():
+    from dataclasses import dataclass
+
+    @dataclass
+    class Mine(Branch):
+        extra: torch.Tensor | None = None
+        note: str = "kept"
+
+    branch = Mine(torch.ones(2, 3), embedding=torch.ones(2, 4), extra=torch.ones(2, 5))
+    branch.change(lambda t: 2 * t)
+    assert [t.sum() for t in (branch.attribute_scores, branch.embedding, branch.extra)] == [12, 16, 20]
+    assert (branch.note, branch.attention) == ("kept", None)
