@@ -14,7 +14,8 @@ from unseen.evaluation.metrics import harmonic
 from unseen.experiments import files
 from unseen.experiments.files import DATASETS, HOME, experiment_names, load_experiment
 from unseen.experiments.reproduce import Reproduction, comparison_table, measured_block, reproduce
-from unseen.methods import METHODS, MSDN
+from unseen.methods import METHODS
+from unseen.methods.msdn import MSDN
 from unseen.training.run import resolve_settings
 
 ROOT = Path(__file__).parents[2]
