@@ -56,7 +56,11 @@ def test_ablations_of_msdnpp():
     settings = {name: resolved(row)[1] for name, row in rows.items()}
     assert settings["no causal term"].lambda_causal == 0
     assert settings["uniform intervention"].intervention == "uniform"
-    assert (settings["effect only"].effect_only, settings["effect only"].lambda_causal) == (True, 0)
+    assert (settings["effect only"].lambda_score, settings["effect only"].lambda_causal) == (0, 1)
+    assert settings["permuted_channels intervention"].intervention == "permuted_channels"
+    cal, cvsc = settings["CAL's weighing"], settings["CVsC's reading"]
+    assert (cal.lambda_score, cal.lambda_causal) == (1 / 3, 1)
+    assert (cvsc.intervention, cvsc.counterfactual_gradient, cvsc.lambda_semantic) == ("permuted", True, 1)
     assert settings["a2v alone"].subnets == "a2v"
     assert settings["no calibration"].lambda_cal == 0
     assert settings["no distillation"].distillation == "none"
@@ -64,7 +68,9 @@ def test_ablations_of_msdnpp():
 
 
 def test_ablations_of_mgmrn_are_what_a_preset_is_not_yet():
-    for preset, absent in (("cub", {"released grouping", "progressive"}), ("recommended", {"parts grouping", "joint"})):
+    released = {"released grouping", "progressive", "released initial weights", "batch statistics"}
+    ours = {"parts grouping", "joint", "plain initial weights", "frozen statistics"}
+    for preset, absent in (("cub", released), ("recommended", ours)):
         declared = ablation_variants(parse_variant(f"mgmrn@{preset}"))
         rows = {r.name: r for r in distinct(declared, {"dataset": "x", "backbone": SPEC}, lambda line: None)}
         assert {row.name for row in declared} - set(rows) == absent

@@ -32,6 +32,11 @@ JOBS = {
         "recipe": RECIPE,
         "accumulate": 2,
     },
+    "permuted": {
+        "method": "msdnpp",
+        "settings": {"intervention": "permuted", "counterfactual_gradient": "true", "lambda_semantic": "0.5"},
+        "recipe": RECIPE,
+    },
     "ale": {"method": "ale", "recipe": RECIPE},
     "dap": {"method": "dap"},
     "mgmrn": {

@@ -10,7 +10,16 @@ import torch.nn.functional as F
 from unseen.errors import UnseenError
 from unseen.methods import ClassSpace, create_method
 from unseen.methods.msdn import AXIS, MSDN
-from unseen.methods.msdnpp import INTERVENTIONS, MSDNPP, MSDNPPSettings, intervene
+from unseen.methods.msdnpp import (
+    FOLLOWED,
+    INTERVENTIONS,
+    MSDNPP,
+    PERMUTED,
+    MSDNPPSettings,
+    intervene,
+    semantic_loss,
+    standardised,
+)
 
 B, R, C, K, D, N = 5, 6, 8, 4, 3, 7
 SEEN = torch.arange(N) < 5
@@ -131,7 +140,7 @@ def test_the_margin_cancels_in_the_effect(problem):
         assert values[0][f"causal_{name}"].item() == pytest.approx(values[1][f"causal_{name}"].item(), abs=1e-12)
 
 
-@pytest.mark.parametrize("kind", INTERVENTIONS)
+@pytest.mark.parametrize("kind", [kind for kind in INTERVENTIONS if kind not in PERMUTED])
 @pytest.mark.parametrize("axis", [1, 2])
 def test_interventions(kind, axis):
     torch.manual_seed(0)
@@ -159,11 +168,10 @@ def test_effect_only_and_distilled_effects(problem):
     regions, labels, classes = problem
     causal = made(intervention="reversed", lambda_causal=1.0)
     a = causal.loss(causal(regions), labels, classes)
-    only = made(intervention="reversed", lambda_causal=0.0, effect_only=True)
+    only = made(intervention="reversed", lambda_causal=1.0, lambda_score=0.0)
     b = only.loss(only(regions), labels, classes)
-    for name in AXIS:
-        assert b[f"cross_entropy_{name}"].item() == pytest.approx(a[f"causal_{name}"].item(), abs=1e-12)
-    assert not any(name.startswith("causal") for name in b)
+    raw = sum(a[f"cross_entropy_{name}"].item() for name in AXIS)
+    assert b["total"].item() == pytest.approx(a["total"].item() - raw, abs=1e-12)
     distilled = made(intervention="reversed", distil_effects=True)
     branches = distilled(regions)
     z = classes.unit
@@ -173,9 +181,169 @@ def test_effect_only_and_distilled_effects(problem):
 
 
 def test_wrong_settings_are_one_line():
-    with pytest.raises(UnseenError, match="one of random, uniform, reversed, shuffled"):
+    with pytest.raises(UnseenError, match="one of random, uniform, reversed, shuffled, permuted, permuted_batch"):
         MSDNPPSettings(intervention="none")
-    with pytest.raises(UnseenError, match="lambda_causal=0"):
-        MSDNPPSettings(effect_only=True)
-    with pytest.raises(UnseenError, match="0 or more"):
-        MSDNPPSettings(lambda_causal=-1)
+    with pytest.raises(UnseenError, match=r"lambda_score: no cross-entropy is trained.*lambda_causal more than 0"):
+        MSDNPPSettings(lambda_score=0.0, lambda_causal=0.0)
+    for name in ("lambda_causal", "lambda_semantic", "lambda_score"):
+        with pytest.raises(UnseenError, match=f"{name}.*0 or more"):
+            MSDNPPSettings(**{name: -1.0})
+    for kind in set(INTERVENTIONS) - set(FOLLOWED):
+        with pytest.raises(UnseenError, match=f'no gradient passes through "{kind}".*reversed, permuted'):
+            MSDNPPSettings(intervention=kind, counterfactual_gradient=True)
+
+
+def test_whose_reading_a_preset_is():
+    weights = {name: preset.settings.lambda_causal for name, preset in MSDNPP.presets.items()}
+    assert weights == {"cub": 1.0, "sun": 1.0, "awa2": 1.0, "recommended": 0.01}
+    assert "Rao et al., ICCV 2021" in MSDNPP.presets["cub"].source
+    assert "ours, chosen on validation classes" in MSDNPP.presets["recommended"].source
+    for preset in MSDNPP.presets.values():  # the rest is neither CVsC's nor ours
+        s = preset.settings
+        assert (s.intervention, s.counterfactual_gradient, s.lambda_semantic, s.lambda_score) == ("random", False, 0, 1)
+
+
+def rows_of(method):
+    """Score and attention weights ``(K, C)`` by sub-net, what is subtracted from a region first, and V2A's factor."""
+    vectors, attention = method.vectors, {"a2v": method.a2v_attention, "v2a": method.v2a_attention}
+    if method.prototypes is None:
+        scores = {"a2v": vectors @ method.a2v_score, "v2a": vectors @ method.v2a_score.T}
+        return scores, {name: vectors @ w for name, w in attention.items()}, lambda f: f, 1.0
+    p = method.prototypes
+    scores = dict.fromkeys(AXIS, p.rows * p.tau / p.length)
+    return scores, {n: vectors @ w / p.scale for n, w in attention.items()}, lambda f: (f - p.mean) / p.scale, K / R
+
+
+def by_loops(method, regions, orders):
+    """Factual and counterfactual attribute scores of each sub-net, image by image and attribute by attribute.
+
+    Args:
+        method: ``reversed`` or permuted.
+        regions: ``(B, R, C)``.
+        orders: by sub-net, of the batch, of attributes and of channels.
+    """
+    scores, attends, region_of, factor = rows_of(method)
+    found = {}
+    for name, (images, attributes, channels) in orders.items():
+        attended, other = {}, {}
+        for b in range(B):
+            logits = torch.stack([torch.stack([attends[name][k] @ regions[b, r] for k in range(K)]) for r in range(R)])
+            attention = logits.softmax(0 if name == "a2v" else 1)
+            kept = logits if method.settings.counterfactual_gradient else logits.detach()
+            if method.settings.intervention == "reversed":
+                kept = -kept
+            changed = kept.softmax(0 if name == "a2v" else 1)
+            for k in range(K):
+                attended[b, k] = sum(attention[r, k] * region_of(regions[b, r]) for r in range(R))
+                other[b, k] = sum(changed[r, k] * region_of(regions[b, r]) for r in range(R))
+        times = factor if name == "v2a" else 1.0
+        rows = scores[name]
+        psi = [[times * (rows[k] @ attended[b, k]) for k in range(K)] for b in range(B)]
+        psibar = [
+            [times * (rows[k] @ other[int(images[b]), int(attributes[k])][channels]) for k in range(K)]
+            for b in range(B)
+        ]
+        found[name] = tuple(torch.stack([torch.stack(row) for row in rows]) for rows in (psi, psibar))
+    return found
+
+
+def drawn(kind, seed):
+    """What a step permutes by, drawn as the method draws it."""
+    torch.manual_seed(seed)
+    axes, orders = PERMUTED.get(kind, ()), {name: [torch.arange(n) for n in (B, K, C)] for name in AXIS}
+    for name in AXIS:
+        for place, axis, count in ((1, "attributes", K), (2, "channels", C)):
+            if axis in axes:
+                orders[name][place] = torch.randperm(count)
+    for name in AXIS:
+        if "batch" in axes:
+            orders[name][0] = torch.randperm(B)
+    return orders
+
+
+@pytest.mark.parametrize("through", [False, True])
+@pytest.mark.parametrize("kind", FOLLOWED)
+@pytest.mark.parametrize("head", ["released", "prototypes"])
+def test_followed_interventions_against_loops(problem, head, kind, through):
+    """Both effects' losses and all gradients, from attended features permuted one by one."""
+    regions, labels, classes = problem
+    weights = {"lambda_causal": 0.7, "lambda_semantic": 0.3, "lambda_score": 1 / 3, "lambda_dis": 0.0}
+    method = made(intervention=kind, counterfactual_gradient=through, head=head, **weights)
+    with torch.no_grad():
+        if head == "prototypes":
+            method.prototypes.fit([(regions, labels)], classes)
+            method.prototypes.rows.add_(0.1)
+    torch.manual_seed(11)
+    branches = method(regions)
+    terms = method.loss(branches, labels, classes)
+    terms["total"].backward()
+    ours = {name: p.grad.clone() for name, p in method.named_parameters()}
+    method.zero_grad()
+
+    total = 0.0
+    z, seen = method.class_vectors(classes), classes.seen
+    for name, (psi, psibar) in by_loops(method, regions, drawn(kind, 11)).items():
+        torch.testing.assert_close(branches[name].attribute_scores, psi, rtol=1e-9, atol=1e-12)
+        raw = causal = semantic = calibration = 0.0
+        for b in range(B):
+            kept = torch.ones(N, dtype=torch.bool) if head == "released" else seen
+            for weight, score in (("raw", psi[b] @ z.T), ("causal", (psi[b] - psibar[b]) @ z.T)):
+                loss = score[kept].exp().sum().log() - score[labels[b]]
+                raw, causal = (raw + loss / B, causal) if weight == "raw" else (raw, causal + loss / B)
+            shifted = psi[b] @ z.T + torch.where(seen, -1.0, 1.0)
+            calibration = calibration + shifted.softmax(0)[~seen].sum() / B
+        for k in range(K):
+            both = torch.cat([psi[:, k], psibar[:, k]])
+            p = (both - both.mean()) / (both.var(correction=0) + 1e-5).sqrt()
+            g = classes.vectors[labels, k] / classes.vectors[seen].max()
+            g = (g - g.mean()) / (g.var(correction=0) + 1e-5).sqrt()
+            semantic = semantic + sum(abs(g[b] - (p[b] - p[B + b])) for b in range(B)) / (B * K)
+        for term, value in (("cross_entropy", raw), ("causal", causal), ("semantic", semantic)):
+            assert terms[f"{term}_{name}"].item() == pytest.approx(value.item(), rel=1e-9)
+        total = total + raw / 3 + 0.7 * causal + 0.3 * semantic - 0.1 * calibration.log()
+    assert terms["total"].item() == pytest.approx(total.item(), rel=1e-9)
+    total.backward()
+    for name, p in method.named_parameters():
+        torch.testing.assert_close(ours[name], p.grad, rtol=1e-8, atol=1e-10)
+
+
+def test_gradient_through_the_counterfactual_matters(problem):
+    regions, labels, classes = problem
+    found = []
+    for through in (False, True):
+        method = made(intervention="permuted_attributes", counterfactual_gradient=through)
+        torch.manual_seed(3)
+        terms = method.loss(method(regions), labels, classes)
+        terms["total"].backward()
+        found.append((terms["total"].item(), method.a2v_attention.grad, method.a2v_score.grad))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-12)  # the same loss
+    assert not torch.allclose(found[0][1], found[1][1])
+    torch.testing.assert_close(found[0][2], found[1][2])  # the score map is always trained through
+
+
+@pytest.mark.parametrize("kind", PERMUTED)
+def test_permutations_are_drawn_anew_and_keep_what_is_attended(problem, kind):
+    regions, _, _ = problem
+    method = made(intervention=kind)
+    draws = {tuple(method._counterfactual(method(regions)["a2v"]).flatten().tolist()) for _ in range(6)}
+    assert len(draws) > 1
+    if kind == "permuted_batch":  # every image gets another's attribute scores
+        branch = method(regions)["a2v"]
+        other = method._counterfactual(branch)
+        assert sorted(map(tuple, other.tolist())) == sorted(map(tuple, branch.attribute_scores.tolist()))
+
+
+def test_semantic_loss_by_hand():
+    """Two images, two attributes; the standardised values are +-1 and +-1/sqrt(2) up to the 1e-5 of batch norm."""
+    classes = ClassSpace(torch.tensor([[10.0, 0.0], [0.0, 0.0]], dtype=torch.float64), torch.tensor([True, True]))
+    psi = torch.tensor([[300.0, 1.0], [100.0, 1.0]], dtype=torch.float64)
+    psibar = torch.tensor([[100.0, 1.0], [300.0, 1.0]], dtype=torch.float64)
+    # attribute 1: z = (1, -1), psi = (1, -1), psibar = (-1, 1): |1 - 2| and |-1 + 2|; attribute 2: all zero
+    found = semantic_loss(psi, psibar, torch.tensor([0, 1]), classes)
+    assert found.item() == pytest.approx((1 + 1 + 0 + 0) / 4, abs=1e-4)
+    assert semantic_loss(psi[:1], psibar[:1], torch.tensor([0]), classes).isfinite()
+    percent = ClassSpace(classes.vectors * 100, classes.seen)  # the unit of a table does not matter
+    assert semantic_loss(psi, psibar, torch.tensor([0, 1]), percent).item() == pytest.approx(found.item(), abs=1e-12)
+    values = standardised(torch.arange(6.0, dtype=torch.float64).view(3, 2) * 1000)
+    torch.testing.assert_close(values.mean(0), torch.zeros(2, dtype=torch.float64), atol=1e-12, rtol=0)
+    torch.testing.assert_close(values.square().mean(0), torch.ones(2, dtype=torch.float64), atol=1e-9, rtol=0)

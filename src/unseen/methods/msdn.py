@@ -231,6 +231,14 @@ class MSDN(GradientMethod):
         looks = [Look(logits=len(active) + i, scores=i, axis=AXIS[name]) for i, name in enumerate(active)]
         return maps.view(b, r, -1), looks
 
+    def _score_map(self, regions: Tensor, name: str, order: Tensor) -> Tensor:
+        """Score map ``(B, R, K)`` of a sub-net on regions whose channels are taken in another order ``(C,)``."""
+        if self.prototypes is not None:
+            return F.linear(regions, *self.prototypes.affine(order))
+        vectors = F.normalize(self.vectors, dim=1) if self.settings.renormalize_vectors else self.vectors
+        weight = self.a2v_score if name == "a2v" else self.v2a_score.T
+        return F.linear(regions, vectors @ weight[:, order.argsort()])
+
     def _factor(self, name: str, regions: int) -> float:
         """What a sub-net's score map is times, in what it pools."""
         return len(self.vectors) / regions if self.prototypes is not None and name == "v2a" else 1.0

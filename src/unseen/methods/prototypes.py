@@ -58,9 +58,14 @@ class PrototypeHead(nn.Module):
         self.register_buffer("centre", vectors.new_zeros(len(vectors)))
         self.register_buffer("length", vectors.new_ones(()))
 
-    def affine(self) -> tuple[Tensor, Tensor]:
-        """Weight ``(K, C)`` and bias ``(K,)`` that give ``tau / l <u_k, g_r>`` from a unit region f_r."""
-        weight = self.rows * (self.tau / self.length) / self.scale
+    def affine(self, order: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Weight ``(K, C)`` and bias ``(K,)`` that give ``tau / l <u_k, g_r>`` from a unit region f_r.
+
+        Args:
+            order: a permutation ``(C,)`` in which the channels of g_r are taken.
+        """
+        rows = self.rows if order is None else self.rows[:, order.argsort()]
+        weight = rows * (self.tau / self.length) / self.scale
         return weight, -weight @ self.mean
 
     def centred(self, classes: ClassSpace) -> Tensor:

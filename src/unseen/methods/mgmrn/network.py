@@ -72,6 +72,14 @@ class MgMRN(GradientMethod):
         "parts grouping": Ablation("our parts in place of the released grouping", {"grouping": "parts"}),
         "progressive": Ablation("an optimiser step a level in place of one for all", {"schedule": "progressive"}),
         "joint": Ablation("one optimiser step for all levels in place of one each", {"schedule": "joint"}),
+        "released initial weights": Ablation("the release's initial weights in place of ours", {"initial": "released"}),
+        "plain initial weights": Ablation("our initial weights in place of the release's", {"initial": "plain"}),
+        "batch statistics": Ablation(
+            "batch normalisation with each batch's statistics, not those of the pre-training", {"batch_norm": "batch"}
+        ),
+        "frozen statistics": Ablation(
+            "batch normalisation with the statistics of the pre-training, not each batch's", {"batch_norm": "frozen"}
+        ),
         "no refinement": Ablation("deep levels do not refine shallow ones", {"refinement": "false"}),
         "level 1 alone": Ablation("no levels 2 and 3", {"levels": "1"}),
         "level 2 alone": Ablation("no levels 1 and 3", {"levels": "2"}),
