@@ -54,7 +54,7 @@ def measure(count, batch, repeats):
     del values
     method = create_method("eszsl", channels=8, vectors=torch.zeros(ATTRIBUTES, 1)).eval()
     began = time.process_time()
-    scorer = ClassScorer(method, table, torch.device("cpu"))
+    scorer = ClassScorer.of_table(method, table, torch.device("cpu"))
     made = time.process_time() - began
     query = torch.from_numpy(rng.standard_normal((batch, ATTRIBUTES), dtype=np.float32))
     allowed, seen = np.arange(count), torch.from_numpy(table.seen.copy()).double()

@@ -53,7 +53,7 @@ def trained(name, settings):
 
 
 def scorer(method, classes, earlier=None):
-    return ClassScorer(method, classes, torch.device("cpu"), tower if method.reads_text else None, earlier)
+    return ClassScorer.of_table(method, classes, torch.device("cpu"), tower if method.reads_text else None, earlier)
 
 
 def query(method, images=5):
@@ -153,8 +153,9 @@ def test_blocks_that_did_not_change_are_not_made_again(monkeypatch):
     method, classes = trained("msdn", RECOMMENDED), table(2 * BLOCK + 3)
     first = scorer(method, classes)
     made = []
+    block = scoring._space
     monkeypatch.setattr(
-        ClassScorer, "_make", lambda self, start, make=ClassScorer._make: made.append(start) or make(self, start)
+        scoring, "_space", lambda table, rows, *rest: made.append(rows.start) or block(table, rows, *rest)
     )
     changed = classes.with_class("new", np.ones(K))
     again = scorer(method, changed, first)
@@ -170,3 +171,25 @@ def test_blocks_that_did_not_change_are_not_made_again(monkeypatch):
         scorer(trained("clip", KINDS[-3][1]), classes),
     )
     assert 0 in made
+
+
+@pytest.mark.parametrize(("name", "settings"), KINDS)
+def test_a_training_s_classes_are_scored_as_a_table_s_to_the_bit(monkeypatch, name, settings):
+    monkeypatch.setattr(scoring, "CHUNK", 2)
+    method, classes = trained(name, settings), table(3 * BLOCK + 9)
+    words = name_things(classes.names, classes.attributes, tower) if method.reads_text else None
+    made = ClassScorer(method, ClassSpace(torch.tensor(classes.values).float(), torch.tensor(classes.seen), words))
+    asked, allowed = query(method), np.arange(0, len(classes), 2)
+    scores = scorer(method, classes).scores(asked)
+    np.testing.assert_array_equal(made.scores(asked), scores)
+    index, top = made.best_of_kinds(asked)
+    for kind, row in ((True, 0), (False, 1)):
+        columns = np.flatnonzero(classes.seen == kind)
+        np.testing.assert_array_equal(index[row], columns[scores[:, columns].argmax(axis=1)])
+        np.testing.assert_array_equal(top[row], scores[:, columns].max(axis=1).astype(np.float32))
+    best, again = (
+        made.best(asked, 7, allowed, gamma=0.3, temperature=0.2),
+        made.best_of(scores, 7, allowed, gamma=0.3, temperature=0.2),
+    )
+    for field in ("index", "score", "confidence"):
+        np.testing.assert_array_equal(getattr(best, field), getattr(again, field))

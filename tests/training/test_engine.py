@@ -21,6 +21,7 @@ from unseen.errors import RunError, UnseenError
 from unseen.methods import create_method
 from unseen.methods.base import Recipe
 from unseen.methods.msdn import RECOMMENDED, MSDNSettings
+from unseen.model import scoring
 from unseen.training import engine
 from unseen.training.checkpoints import load_checkpoint, read_info, save_checkpoint
 from unseen.training.engine import DivergedError, Interrupted, Stage, decide, epoch_ends, make_fabric, train
@@ -327,7 +328,7 @@ def test_decide_in_batches_equals_at_once(planted):
 def test_decide_in_blocks_of_classes_equals_at_once(planted, monkeypatch):
     method, fabric = stage_of(planted).method.eval(), make_fabric("cpu")
     whole = decide(method, planted, planted.labels, planted.classes, fabric)
-    monkeypatch.setattr(engine, "CLASS_BLOCK", 3)
+    monkeypatch.setattr(scoring, "BLOCK", 3)
     blocks = decide(method, planted, planted.labels, planted.classes, fabric)
     assert (whole.best_seen == blocks.best_seen).all()
     assert (whole.best_unseen == blocks.best_unseen).all()

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+import torch
+
+from unseen.evaluation.scores import best_classes, best_of_kinds, columns_by_kind
 
 BINS = 15
 """Bins of equal width for the expected calibration error (Guo et al., ICML 2017)."""
@@ -41,12 +44,11 @@ class Answers:
         cls, scores: np.ndarray, labels: np.ndarray, seen: np.ndarray, gamma: float, temperature: float
     ) -> Self:
         """From class scores ``(M, N)``, labels ``(M,)``, seen flags ``(N,)``, gamma and the softmax's temperature."""
-        shifted = (scores.astype(np.float64) - gamma * seen) / temperature
-        named = shifted.argmax(axis=1)
-        rows = np.arange(len(labels))
-        total = np.exp(shifted - shifted[rows, named][:, None]).sum(axis=1)
-        best = [scores[:, kind].max(axis=1) if kind.any() else np.full(len(labels), -np.inf) for kind in (seen, ~seen)]
-        return cls(1 / total, named == labels, ~seen[labels], best[0].astype(np.float64) - best[1])
+        every = torch.from_numpy(scores).double()
+        best = best_classes([(torch.arange(len(seen)), every)], seen, 1, gamma=gamma, temperature=temperature)
+        _, top = best_of_kinds([every], [columns_by_kind(torch.from_numpy(seen.copy()))])
+        offset = (top[0] - top[1]).numpy()
+        return cls(best.confidence[:, 0], best.index[:, 0] == labels, ~seen[labels], offset)
 
     @classmethod
     def joined(cls, parts: Sequence[Answers]) -> Self:

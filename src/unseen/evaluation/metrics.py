@@ -10,6 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
+
+from unseen.evaluation.scores import best_of_kinds, columns_by_kind
 
 METRICS = ("T1", "U", "S", "H", "AUSUC")
 """The columns of every table."""
@@ -62,21 +65,14 @@ class Decisions:
     @classmethod
     def from_blocks(cls, blocks: Iterable[np.ndarray], labels: np.ndarray, seen: np.ndarray) -> Decisions:
         """From class scores in blocks of classes, ``(M, n)`` each; without a class of a kind its best is -1."""
-        rows, start = np.arange(len(labels)), 0
-        best = {kind: np.full(len(labels), -1) for kind in (True, False)}
-        top = {kind: np.full(len(labels), -np.inf) for kind in (True, False)}
+        kinds, start = [], 0
+        tensors = []
         for scores in blocks:
-            for kind in (True, False):
-                mine = np.flatnonzero(seen[start : start + scores.shape[1]] == kind)
-                if not len(mine):
-                    continue
-                found = mine[scores[:, mine].argmax(axis=1)]
-                value = scores[rows, found].astype(np.float64)
-                better = (value > top[kind]) | (best[kind] < 0)
-                best[kind] = np.where(better, found + start, best[kind])
-                top[kind] = np.where(better, value, top[kind])
+            kinds.append(columns_by_kind(torch.from_numpy(seen[start : start + scores.shape[1]].copy())))
+            tensors.append(torch.from_numpy(scores).double())
             start += scores.shape[1]
-        return cls(labels, best[True], best[False], top[True] - top[False], ~seen[labels])
+        best, top = (found.numpy() for found in best_of_kinds(tensors, kinds))
+        return cls(labels, best[0], best[1], top[0] - top[1], ~seen[labels])
 
     def predict(self, gamma: float = 0.0) -> np.ndarray:
         """Classes predicted among all, with calibrated stacking: gamma off every seen score."""

@@ -8,7 +8,9 @@ beside it and wherever it stands. Of B images and N classes, ``B x CHUNK`` score
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Self
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from unseen.backbones.towers import TextTower
 from unseen.classes.table import ClassTable
-from unseen.errors import UnseenError
+from unseen.evaluation.scores import Best, best_classes, best_of_kinds, columns_by_kind
 from unseen.methods import ClassSpace, Method
 from unseen.vectors.sources import name_things
 
@@ -27,87 +29,74 @@ CHUNK = 16
 
 
 @dataclass(frozen=True)
-class Best:
-    """The first classes of B images, best first.
-
-    Args:
-        index: int64 ``(B, k)`` positions in the class table.
-        score: float64 ``(B, k)`` raw class scores.
-        confidence: float64 ``(B, k)`` softmax over all classes in question.
-    """
-
-    index: np.ndarray
-    score: np.ndarray
-    confidence: np.ndarray
-
-
-@dataclass(frozen=True)
 class _Block:
     embeddings: Tensor
     offsets: Tensor | None
+    attributes: int
 
 
 class ClassScorer:
-    """Scores a table's classes with a trained method.
+    """Scores classes with a trained method; the one place where a query meets class vectors.
 
     Args:
         method: in evaluation mode, on its device.
-        table: the classes.
-        device: the method's.
-        tower: of a method that reads text.
-        earlier: a scorer of the same method whose unchanged blocks are taken over.
+        classes: on the same device, in the dtype of the method's weights.
     """
 
-    @torch.inference_mode()
-    def __init__(
-        self,
+    def __init__(self, method: Method, classes: ClassSpace) -> None:
+        self.method = method
+        self.seen = classes.seen.cpu().numpy()
+        self.table: ClassTable | None = None
+        self._blocks = [_block(method, space) for space in classes.blocks(BLOCK)]
+
+    @classmethod
+    def of_table(
+        cls,
         method: Method,
         table: ClassTable,
         device: torch.device,
         tower: TextTower | None = None,
         earlier: ClassScorer | None = None,
-    ) -> None:
-        self.method, self.table = method, table
-        self._device, self._tower = device, tower
-        starts = range(0, len(table), BLOCK)
-        self._blocks: list[_Block] = [
-            earlier._blocks[i] if earlier is not None and self._same(earlier.table, start) else self._make(start)
-            for i, start in enumerate(starts)
-        ]
+    ) -> Self:
+        """A scorer of a table's classes.
 
-    def _same(self, earlier: ClassTable, start: int) -> bool:
+        Args:
+            method: in evaluation mode, on its device.
+            table: the classes.
+            device: the method's.
+            tower: of a method that reads text.
+            earlier: a scorer of the same method whose unchanged blocks are taken over.
+        """
+        made = cls.__new__(cls)
+        made.method, made.table, made.seen = method, table, table.seen
+        made._blocks = [
+            earlier._blocks[i]
+            if earlier is not None and made._same(earlier.table, start)
+            else _block(method, _space(table, slice(start, start + BLOCK), device, tower))
+            for i, start in enumerate(range(0, len(table), BLOCK))
+        ]
+        return made
+
+    def _same(self, earlier: ClassTable | None, start: int) -> bool:
         rows = slice(start, start + BLOCK)
         mine = self.table
         return (
-            np.array_equal(mine.values[rows], earlier.values[rows])
+            mine is not None
+            and earlier is not None
+            and np.array_equal(mine.values[rows], earlier.values[rows])
             and np.array_equal(mine.seen[rows], earlier.seen[rows])
             and (not self.method.reads_text or mine.names[rows] == earlier.names[rows])
         )
 
-    def _make(self, start: int) -> _Block:
-        rows = slice(start, start + BLOCK)
-        values = torch.from_numpy(self.table.values[rows].astype(np.float32))
-        vectors, seen = torch.zeros(BLOCK, values.shape[1]), torch.zeros(BLOCK, dtype=torch.bool)
-        vectors[: len(values)] = values
-        seen[: len(values)] = torch.from_numpy(self.table.seen[rows].copy())
-        words = None
-        if self._tower is not None:
-            names = self.table.names[rows]
-            filled = (*names, *[names[0]] * (BLOCK - len(names)))  # a text that is embedded anyway
-            words = name_things(filled, self.table.attributes, self._tower)
-        classes = ClassSpace(vectors, seen, words).to(self._device, torch.float32)
-        return _Block(self.method.class_embeddings(classes), self.method.class_offsets(classes))
+    def __len__(self) -> int:
+        """N, of classes."""
+        return len(self.seen)
 
     @torch.inference_mode()
     def scores(self, query: Tensor) -> np.ndarray:
         """Raw class scores, float64 ``(B, N)``, of what :meth:`Method.query` gives ``(B, D)``."""
-        every = [self._score(query, block) for block in self._blocks]
-        return torch.cat(every, dim=1)[:, : len(self.table)].cpu().double().numpy()
-
-    @staticmethod
-    def _score(query: Tensor, block: _Block) -> Tensor:
-        scores = query @ block.embeddings.T
-        return scores if block.offsets is None else scores + block.offsets
+        every = [_score(query, block) for block in self._blocks]
+        return torch.cat(every, dim=1)[:, : len(self)].cpu().double().numpy()
 
     @property
     def width(self) -> int:
@@ -115,9 +104,12 @@ class ClassScorer:
         return self._blocks[0].embeddings.shape[1]
 
     def vectors(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Class vectors in the form that the method scores with, float64 ``(len(positions), K)``."""
+        """Class vectors in the form that the method scores with, float64 ``(len(positions), K)``; else 0.
+
+        They are 0 where the method compares images with classes as a whole.
+        """
         if not self.method.by_attributes:
-            return np.zeros((len(positions), len(self.table.attributes)))
+            return np.zeros((len(positions), self._blocks[0].attributes))
         rows = [self._blocks[int(i) // BLOCK].embeddings[int(i) % BLOCK] for i in positions]
         return torch.stack(rows).cpu().double().numpy()
 
@@ -137,52 +129,70 @@ class ClassScorer:
         Raises:
             UnseenError: a score is not finite, as with damaged weights.
         """
-        index = score = shifted = torch.empty(0)
-        highest = total = torch.empty(0)
-        for columns, raw in self._chunks(query, allowed):
-            seen = torch.from_numpy(self.table.seen[columns.cpu().numpy()]).to(raw)
-            lowered = (raw - gamma * seen) / temperature
-            order = _leading(lowered, count)
-            part = columns[order], raw.gather(1, order), lowered.gather(1, order)
-            top = part[2][:, :1]
-            if not len(highest):
-                index, score, shifted = part
-                highest, total = top, (lowered - top).exp().sum(dim=1, keepdim=True)
-                continue
-            index, score, shifted = (torch.cat(two, dim=1) for two in zip((index, score, shifted), part, strict=True))
-            order = shifted.sort(dim=1, descending=True, stable=True).indices[:, :count]
-            index, score, shifted = (values.gather(1, order) for values in (index, score, shifted))
-            higher = torch.maximum(highest, top)
-            total = total * (highest - higher).exp() + (lowered - higher).exp().sum(dim=1, keepdim=True)
-            highest = higher
-        confidence = (shifted - highest).exp() / total
-        if not confidence.isfinite().all():
-            raise UnseenError("the scores of an image are not finite", hint="restore the model's files, or train again")
-        return Best(index.cpu().numpy(), score.cpu().numpy(), confidence.cpu().numpy())
+        return best_classes(self._chunks(query, allowed), self.seen, count, gamma=gamma, temperature=temperature)
+
+    @torch.inference_mode()
+    def best_of(
+        self, scores: np.ndarray, count: int, allowed: np.ndarray, *, gamma: float = 0.0, temperature: float = 1.0
+    ) -> Best:
+        """As :meth:`best`, of raw scores ``(B, N)`` that may have been moved; the same to the bit where not."""
+        chunks = (
+            (torch.from_numpy(mine), torch.from_numpy(np.ascontiguousarray(scores[:, mine])))
+            for _, mine in self._in_chunks(allowed)
+        )
+        return best_classes(chunks, self.seen, count, gamma=gamma, temperature=temperature)
+
+    @torch.inference_mode()
+    def best_of_kinds(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Best seen and best unseen class ``(2, B)`` and their scores, -1 and -inf without one; on the device."""
+        firsts = range(0, len(self._blocks), CHUNK)
+        chunks = (torch.cat([_score(query, b) for b in self._blocks[i : i + CHUNK]], dim=1) for i in firsts)
+        return best_of_kinds(chunks, self._kinds)
+
+    @cached_property
+    def _kinds(self) -> list[list[Tensor]]:
+        seen = torch.from_numpy(self.seen.copy()).to(self._blocks[0].embeddings.device)
+        return [columns_by_kind(part) for part in seen.split(CHUNK * BLOCK)]
+
+    @staticmethod
+    def _in_chunks(allowed: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The blocks of every chunk that holds an allowed position, and the allowed positions in it."""
+        wanted = np.unique(allowed // BLOCK)
+        for first in range(0, len(wanted), CHUNK):
+            blocks = wanted[first : first + CHUNK]
+            low, high = np.searchsorted(allowed, (blocks[0] * BLOCK, (blocks[-1] + 1) * BLOCK))
+            yield blocks, allowed[low:high]
 
     def _chunks(self, query: Tensor, allowed: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
         """Allowed positions ``(n,)`` and float64 raw scores ``(B, n)``; blocks without one are left out."""
         place = torch.device("cpu") if query.device.type == "mps" else query.device  # which has no float64
-        wanted = np.unique(allowed // BLOCK)
-        for first in range(0, len(wanted), CHUNK):
-            blocks = wanted[first : first + CHUNK]
-            scores = torch.cat([self._score(query, self._blocks[b]) for b in blocks], dim=1).to(place)
-            low, high = np.searchsorted(allowed, (blocks[0] * BLOCK, (blocks[-1] + 1) * BLOCK))
-            mine = allowed[low:high]
+        for blocks, mine in self._in_chunks(allowed):
+            scores = torch.cat([_score(query, self._blocks[b]) for b in blocks], dim=1).to(place)
             within = np.searchsorted(blocks, mine // BLOCK) * BLOCK + mine % BLOCK
             if len(within) < scores.shape[1]:
                 scores = scores[:, torch.from_numpy(within).to(place)]
             yield torch.from_numpy(mine).to(place), scores.double()
 
 
-def _leading(values: Tensor, count: int) -> Tensor:
-    """``(B, k)`` columns of the largest of ``values`` ``(B, n)``, largest first, of equal ones the first."""
-    if values.shape[1] <= 2 * count:
-        return values.sort(dim=1, descending=True, stable=True).indices[:, :count]
-    found = values.topk(count + 1, dim=1)
-    order = found.indices[:, :count].sort(dim=1).values
-    order = order.gather(1, values.gather(1, order).sort(dim=1, descending=True, stable=True).indices)
-    tied = found.values[:, count - 1] == found.values[:, count]  # topk does not say which of them it takes
-    if tied.any():
-        order[tied] = values[tied].sort(dim=1, descending=True, stable=True).indices[:, :count]
-    return order
+def _score(query: Tensor, block: _Block) -> Tensor:
+    scores = query @ block.embeddings.T
+    return scores if block.offsets is None else scores + block.offsets
+
+
+def _space(table: ClassTable, rows: slice, device: torch.device, tower: TextTower | None) -> ClassSpace:
+    """Some rows of a table as a method sees them."""
+    values, seen = torch.from_numpy(table.values[rows].astype(np.float32)), torch.from_numpy(table.seen[rows].copy())
+    words = None if tower is None else name_things(table.names[rows], table.attributes, tower)
+    return ClassSpace(values, seen, words).to(device, torch.float32)
+
+
+@torch.inference_mode()
+def _block(method: Method, space: ClassSpace) -> _Block:
+    """At most :data:`BLOCK` classes, filled up with empty ones."""
+    vectors, words = space.vectors, space.words
+    more = BLOCK - len(vectors)
+    seen = torch.cat([space.seen, space.seen.new_zeros(more)])
+    if words is not None:  # a text that is embedded anyway
+        words = replace(words, classes=(*words.classes, *[words.classes[0]] * more))
+    filled = ClassSpace(torch.cat([vectors, vectors.new_zeros(more, vectors.shape[1])]), seen, words)
+    return _Block(method.class_embeddings(filled), method.class_offsets(filled), vectors.shape[1])

@@ -232,7 +232,7 @@ class Recognizer:
         """For the table as it is; blocks of classes that a change of the table left alone are not made again."""
         if self._made is None or self._made.table is not self._table:
             tower = self._text_tower if self.method.reads_text else None
-            self._made = ClassScorer(self.method, self._table, self.device, tower, self._made)
+            self._made = ClassScorer.of_table(self.method, self._table, self.device, tower, self._made)
         return self._made
 
     @cached_property

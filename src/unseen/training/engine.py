@@ -45,12 +45,12 @@ from unseen.ground.files import write_text
 from unseen.ground.progress import Progress, silent
 from unseen.ground.stopping import SIGNALS, at_once
 from unseen.methods.base import Branch, ClassSpace, GradientMethod, Method, Recipe
+from unseen.model.scoring import ClassScorer
 from unseen.training.checkpoints import check_checkpoint, load_checkpoint, read_info, save_checkpoint
 from unseen.training.divergence import WEIGHTS, DivergedError, broken_start, diverged, not_finite
 from unseen.training.steps import Features, Steps, check_graph, non_finite, to_weight_precision, wrong
 
 CHECKPOINT_SECONDS = 60.0
-CLASS_BLOCK = 4096
 """Classes scored at a time in testing."""
 PRECISIONS = {
     "32-true": torch.float32,
@@ -491,16 +491,12 @@ def own_batches(count: int, size: int = 64) -> tuple[list[np.ndarray], range]:
     return mine, range(mine[0][0], mine[-1][-1] + 1) if mine else range(0)
 
 
-def score(method: Method, regions: Tensor, classes: ClassSpace, fabric: Fabric) -> Tensor:
-    """Class scores ``(B, N)`` of prepared regions, the forward in Fabric's precision."""
-    return method.class_scores(_answer(method, regions, classes, fabric), classes)
-
-
-def _answer(method: Method, regions: Tensor, classes: ClassSpace, fabric: Fabric) -> dict[str, Branch]:
+def query(method: Method, regions: Tensor, classes: ClassSpace, fabric: Fabric) -> Tensor:
+    """What a :class:`ClassScorer` scores, of prepared regions; the forward in Fabric's precision."""
     with fabric.autocast():
         branches: dict[str, Branch] = method(regions)
     to_weight_precision(branches, classes)
-    return branches
+    return method.query(branches)
 
 
 @torch.inference_mode()
@@ -519,15 +515,11 @@ def decide(
     """
     seen = classes.seen.cpu().numpy()
     method.eval()
-    spaces = classes.blocks(CLASS_BLOCK)
-    blocks = [(method.class_embeddings(b), method.class_offsets(b)) for b in spaces]
-    kinds = [[torch.nonzero(b.seen == kind).flatten() for kind in (True, False)] for b in spaces]
+    scorer = ClassScorer(method, classes)
     mine, rows = own_batches(len(labels), batch_size)
     best, top = [torch.zeros(2, 0, dtype=torch.int64, device=classes.seen.device)], [classes.vectors.new_zeros(2, 0)]
     for regions in ahead(features.batch, mine, features):
-        query = method.query(_answer(method, regions, classes, fabric))
-        products = ((query @ embeddings.T, offsets) for embeddings, offsets in blocks)
-        found = _best((scores if offsets is None else scores + offsets for scores, offsets in products), kinds)
+        found = scorer.best_of_kinds(query(method, regions, classes, fabric))
         best.append(found[0])
         top.append(found[1])
     # once for all batches, so that a GPU is never waited for in between
@@ -538,27 +530,3 @@ def decide(
         problem = f"class scores of {len(unclear)} of {len(labels)} images are not numbers"
         raise DivergedError(problem, where=method.name, hint="--precision 32-true, or features made again")
     return Decisions(labels, best_seen, best_unseen, top_seen - top_unseen, ~seen[labels])
-
-
-def _best(blocks: Iterable[Tensor], kinds: Sequence[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
-    """Best seen and best unseen class ``(2, B)`` and their scores, by class scores in blocks ``(B, n)``.
-
-    Args:
-        blocks: at least one.
-        kinds: columns of the seen and of the unseen classes of each block; a kind without one has -1 and -inf.
-    """
-    start, best, top = 0, None, None
-    for scores, columns in zip(blocks, kinds, strict=True):
-        if best is None or top is None:
-            best = scores.new_full((2, len(scores)), -1, dtype=torch.int64)
-            top = scores.new_full((2, len(scores)), float("-inf"))
-        for kind, own in enumerate(columns):
-            if len(own):
-                value, at = scores[:, own].max(dim=1)
-                better = (value > top[kind]) | value.isnan() | (best[kind] < 0)  # one that is none stays
-                best[kind] = torch.where(better, own[at] + start, best[kind])
-                top[kind] = torch.where(better, value, top[kind])
-        start += scores.shape[1]
-    assert best is not None
-    assert top is not None
-    return best, top

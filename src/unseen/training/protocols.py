@@ -32,6 +32,7 @@ from unseen.data.images import ImageSource, ImageStore
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.evaluation.calibration import Answers
 from unseen.evaluation.metrics import Decisions, SeenUnseenCurve, evaluate
+from unseen.evaluation.scores import calibrated
 from unseen.features.source import RegionSource
 from unseen.features.store import RegionStore
 from unseen.ground.distributed import rows_of_all
@@ -49,6 +50,7 @@ from unseen.methods.base import (
 )
 from unseen.model.assembled import build_method
 from unseen.model.references import make_references, references_beside
+from unseen.model.scoring import ClassScorer
 from unseen.model.weights import load_weights, save_weights
 from unseen.training.divergence import DivergedError, broken_features, not_finite
 from unseen.training.engine import (
@@ -59,7 +61,7 @@ from unseen.training.engine import (
     batches,
     decide,
     own_batches,
-    score,
+    query,
     train,
     weight_dtype,
 )
@@ -194,8 +196,9 @@ class Stagehand:
         with torch.inference_mode():
             mine, rows = own_batches(len(self.test_labels))
             regions = ahead(self.test.batch, mine, self.test)
-            found = [score(method, own, self.classes, self.fabric).double().cpu() for own in regions]
-        scores = torch.cat([torch.zeros(0, len(self.seen), dtype=torch.float64), *found])
+            scorer = ClassScorer(method, self.classes)
+            found = [scorer.scores(query(method, own, self.classes, self.fabric)) for own in regions]
+        scores = torch.from_numpy(np.concatenate([np.zeros((0, len(self.seen))), *found]))
         return rows_of_all(scores, rows, len(self.test_labels))
 
     def answers(self, method: Method, gamma: float, temperature: float) -> Answers:
@@ -205,8 +208,9 @@ class Stagehand:
             Answers.from_scores(np.zeros((0, len(self.seen))), self.test_labels[:0], self.seen, gamma, temperature)
         ]
         with torch.inference_mode():
+            scorer = ClassScorer(method, self.classes)
             for positions, regions in zip(mine, ahead(self.test.batch, mine, self.test), strict=True):
-                scores = score(method, regions, self.classes, self.fabric).double().cpu().numpy()
+                scores = scorer.scores(query(method, regions, self.classes, self.fabric))
                 parts.append(Answers.from_scores(scores, self.test_labels[positions], self.seen, gamma, temperature))
         own = Answers.joined(parts)
         table = torch.from_numpy(np.stack([own.confidence, own.right, own.unseen, own.offset], axis=1).astype(float))
@@ -220,7 +224,7 @@ def fit_temperature(scores: Tensor, labels: np.ndarray, seen: np.ndarray, gamma:
     A log-normal prior around the scores' own spread, worth one image, keeps it finite where a few images are all
     named right.
     """
-    shifted = scores - gamma * torch.from_numpy(seen.copy()).double()
+    shifted = calibrated(scores, seen, gamma)
     target = torch.from_numpy(labels)
     spread = float(shifted.std(dim=1).mean().log().clamp(min=-20))
 
