@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from unseen.backbones.backbone import BackboneSpec
 from unseen.errors import UnseenError
 from unseen.evaluation.metrics import harmonic
 from unseen.experiments import files
-from unseen.experiments.files import DATASETS, HOME, experiment_names, load_experiment
+from unseen.experiments.files import DATASETS, HOME, experiment_names, load_experiment, record, recorded_names
 from unseen.experiments.reproduce import Reproduction, comparison_table, measured_block, reproduce
 from unseen.methods import METHODS
 from unseen.methods.msdn import MSDN
@@ -37,10 +38,53 @@ def test_a_method_has_tests_a_card_a_page_and_experiments(name):
     nav = (ROOT / "mkdocs.yml").read_text()
     assert any(f"methods/{p.name}" in nav for p in pages), "page not in the site"
     for dataset in DATASETS:
-        assert f"{name}/{dataset}" in experiment_names(), f"no experiment on {dataset}"
+        found = load_experiment(f"{name}/{dataset}")
+        found.check()
+        assert found.facts.comparable or not found.reported
+        assert all(s.source for s in (*found.settings.values(), *found.recipe.values())), "a value without source"
 
 
-@pytest.mark.parametrize("name", experiment_names())
+@pytest.mark.parametrize("name", recorded_names())
+def test_a_file_stands_for_a_published_or_measured_number(name):
+    found = load_experiment(name)
+    assert found.reported or found.measured
+
+
+def test_every_method_has_an_experiment_on_every_dataset_without_a_file():
+    assert experiment_names() == [f"{method}/{dataset}" for method in METHODS for dataset in DATASETS]
+    made = load_experiment("mgmrn/fieldguide")
+    assert made.path is None
+    assert (made.preset, made.protocols, made.seeds) == ("fieldguide", ("honest", "paper"), (0, 1, 2, 3, 4))
+    _, settings, recipe = resolve_settings(made.config("fieldguide", made.spec()), "x")
+    preset = METHODS["mgmrn"].presets["fieldguide"]
+    assert (settings, recipe) == (preset.settings, preset.recipe)
+    assert {s.source for s in made.settings.values()} == {preset.source}
+
+
+def test_a_file_needs_only_what_has_a_source_of_its_own(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "method: msdn\ndataset: cub\nsources: {me: a note}\nsettings: {lambda_cal: {value: 0.5, source: me}}\n"
+    )
+    found = load_experiment(str(path))
+    assert (found.settings["lambda_cal"].value, found.settings["lambda_cal"].source) == (0.5, "a note")
+    assert found.settings["lambda_dis"].source == MSDN.presets["cub"].source
+    _, settings, recipe = resolve_settings(found.config("x", BackboneSpec(name="resnet18", weights="random")), "x")
+    assert settings == replace(MSDN.presets["cub"].settings, lambda_cal=0.5)
+    assert recipe == MSDN.presets["cub"].recipe
+
+
+def test_recording_makes_the_file_of_an_experiment_without_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "HOME", tmp_path)
+    shutil.copytree(HOME / "datasets", tmp_path / "datasets")
+    made = load_experiment("eszsl/flo64")
+    block = {"date": "2026-01-01", "numbers": {"honest": {"T1": {"mean": 50.0}}}, "data": "x"}
+    assert record(made, block) == tmp_path / "files" / "eszsl" / "flo64.yaml"
+    again = load_experiment("eszsl/flo64")
+    assert (again.measured, again.settings, again.preset) == ((block,), made.settings, made.preset)
+
+
+@pytest.mark.parametrize("name", recorded_names())
 def test_every_file_holds_together(name):
     found = load_experiment(name)
     assert found.name == name
@@ -83,23 +127,29 @@ def test_settings_of_a_file_are_the_release(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("dataset: cub50", "dataset: cub51", 'no dataset "cub51"'),
-        ("{value: 1.0, source: paper}", "1.0", r"settings, margin: is not \{value"),
-        ("{value: 1.0, source: paper}", "{value: 1.0, source: me}", "margin, source: is not one of paper, ours"),
-        ("seeds: [0, 1, 2, 3, 4]", "seeds: [a]", "seeds: is not a list of int"),
-        ("seeds: [0, 1, 2, 3, 4]", "seeds: []", "protocols and seeds must be named"),
-        ("notes:", "note: x\nnotes:", 'unknown entry "note"'),
+        ("dataset: cub", "dataset: cub51", 'no dataset "cub51"'),
+        ("{value: 1.0, source: paper}", "1.0", r"settings.margin: is not an object"),
         (
-            "reported: []",
-            "reported: [{T1: 3, protocol: paper, features: a, source: b}]",
-            "nothing is published on cub50",
+            "{value: 1.0, source: paper}",
+            "{value: 1.0, source: me}",
+            "margin.source: is not among the sources — one of paper, ours",
         ),
-        ("reported: []", "reported: [{T1: 300, protocol: paper, features: a, source: b}]", "reported, T1"),
+        ("{value: 1.0, source: paper}", "{value: 1.0}", "settings.margin.source: is missing"),
+        ("seeds: [0, 1, 2, 3, 4]", "seeds: [a]", r"seeds.0: is not a valid integer \('a'\)"),
+        ("seeds: [0, 1, 2, 3, 4]", "seeds: []", "seeds: .* at least 1 item"),
+        (
+            "protocols: [honest, paper]",
+            "protocols: [honest, papers]",
+            r"protocols.1: is not 'honest' or 'paper' \('papers'\)",
+        ),
+        ("notes:", "note: x\nnotes:", "note: unknown entry"),
+        ("dataset: cub", "dataset: cub50", "nothing is published on cub50"),
+        ("U: 23.7", "U: 237", r"reported.0.U: is not less than or equal to 100 \(237\)"),
         ("method: ale", "method: [", "no YAML"),
     ],
 )
 def test_mistakes_in_a_file_are_one_line(tmp_path, old, new, message):
-    text = (HOME / "files" / "ale" / "cub50.yaml").read_text()
+    text = (HOME / "files" / "ale" / "cub.yaml").read_text()
     assert old in text
     path = tmp_path / "mine.yaml"
     path.write_text(text.replace(old, new))
@@ -113,7 +163,7 @@ def test_unknown_names_and_settings(tmp_path):
     with pytest.raises(UnseenError, match='did you mean "msdn/cub50"'):
         load_experiment("msdn/cub5")
     path = tmp_path / "mine.yaml"
-    path.write_text((HOME / "files/ale/cub50.yaml").read_text().replace("  margin:", "  margins:"))
+    path.write_text((HOME / "files/ale/cub.yaml").read_text().replace("  margin:", "  margins:"))
     with pytest.raises(UnseenError, match=r'mine.yaml: no setting "margins"'):
         load_experiment(str(path)).check()
 

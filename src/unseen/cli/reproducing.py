@@ -76,7 +76,7 @@ def reproduce(
     run, differs = with_bars(lambda bars: do(asked, progress=bars))
     rows = comparison_table(found, run)
     if record:
-        files.record(found, measured_block(run, _command(), differs))
+        recorded = files.record(found, measured_block(run, _command(), differs))
     if as_json:
         print_json({"experiment": found.name, "run": str(run.folder), "rows": rows, "differs": differs})
         return
@@ -95,7 +95,7 @@ def reproduce(
         out.print(f"note: {plain_text(line)}", highlight=False, soft_wrap=True)
     out.print(f"run: {run.folder}", highlight=False, soft_wrap=True)
     if record:
-        err.print(f"recorded in {found.path}", highlight=False, soft_wrap=True)
+        err.print(f"recorded in {recorded}", highlight=False, soft_wrap=True)
 
 
 def _command() -> str:

@@ -1,61 +1,92 @@
-"""Experiment files: settings of a method on a dataset, each with its source, what was reported, what a run measured.
+"""Experiments: settings of a method on a dataset with their sources, what was reported, what a run measured.
 
-``datasets/NAME.yaml`` holds what all methods share on a dataset; ``files/METHOD/NAME.yaml`` the experiment.
-``measured`` is the last entry of an experiment file and written by ``unseen reproduce --record`` alone.
+``datasets/NAME.yaml`` holds what all methods share on a dataset. ``files/METHOD/NAME.yaml`` exists where a number was
+published or measured: it names the settings that have a source of their own, and the rest comes from the preset. Every
+other pair of method and dataset is an experiment too, on the preset alone. ``measured`` is the last entry of a file and
+written by ``unseen reproduce --record`` alone.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field
 
 from unseen.backbones.backbone import BackboneSpec
 from unseen.errors import UnseenError
+from unseen.ground.checked import checked
 from unseen.ground.files import write_text
-from unseen.training.config import PROTOCOLS, RunConfig
+from unseen.methods import METHODS, every_method, find_method, find_preset
+from unseen.methods.base import as_text
+from unseen.training.config import RunConfig
 from unseen.training.run import resolve_settings
 
 HOME = Path(str(files("unseen.experiments")))
-DATASETS = ("cub", "sun", "awa2", "flo", "fieldguide", "cub50", "flo64")
-KINDS = ("published", "subset", "drawn")
+DATASETS = tuple(sorted(p.stem for p in (HOME / "datasets").glob("*.yaml")))
 NUMBERS = ("T1", "U", "S", "H")
-COUNTS = ("classes_seen", "classes_unseen", "attributes", "trainval", "test_seen", "test_unseen")
-
+SEEDS = (0, 1, 2, 3, 4)
 
 _NO_YAML = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """What the reader raises: also for `!!int x`, dates that are none, and lists in lists in lists."""
+
+Text = Annotated[str, Field(min_length=1)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+Protocol = Literal["honest", "paper"]
 
 
 class ExperimentError(UnseenError):
     """An experiment file that does not hold together."""
 
 
-@dataclass(frozen=True)
-class Backbone:
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, str_strip_whitespace=True)
+
+
+class Backbone(_Entry):
     """The network of an experiment.
 
-    Args:
-        spec: entries of :class:`unseen.backbones.backbone.BackboneSpec`.
+    Attributes:
         get: where its weights come from; ``--backbone-weights`` where they are the user's own file.
         own_weights: whether they are.
+        name, image_size, options, mean, std, crop: entries of :class:`unseen.backbones.backbone.BackboneSpec`.
     """
 
-    spec: Mapping[str, Any]
-    get: str
+    get: Text
     own_weights: bool = False
+    name: Text
+    image_size: int | None = None
+    options: dict[str, str | int | float | bool] = {}
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    crop: float | None = None
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Entries of the backbone that the file names, as JSON has them."""
+        return self.model_dump(mode="json", exclude={"get", "own_weights"}, exclude_unset=True)
 
 
-@dataclass(frozen=True)
-class DatasetFacts:
+class Counts(_Entry):
+    """Classes, attributes and images that a dataset must have."""
+
+    classes_seen: int
+    classes_unseen: int
+    attributes: int
+    trainval: int
+    test_seen: int
+    test_unseen: int
+
+
+class DatasetFacts(_Entry):
     """What all experiments on a dataset share.
 
-    Args:
+    Attributes:
         name: as tables call it.
         title: in full.
         kind: ``published`` (the field's benchmark), ``subset`` of one, or ``drawn``.
@@ -66,12 +97,12 @@ class DatasetFacts:
         note: what a reader of figures must know.
     """
 
-    name: str
-    title: str
-    kind: str
-    get: str
-    counts: Mapping[str, int]
-    semantics: str
+    name: Text
+    title: Text
+    kind: Literal["published", "subset", "drawn"]
+    get: Text
+    counts: Counts
+    semantics: Text
     backbone: Backbone
     note: str = ""
 
@@ -81,38 +112,54 @@ class DatasetFacts:
         return self.kind == "published"
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(_Entry):
     """A value and its source."""
 
-    value: Any
-    source: str
-
-    @property
-    def text(self) -> str:
-        """As the command line takes it."""
-        if isinstance(self.value, bool):
-            return str(self.value).lower()
-        return ",".join(str(v) for v in self.value) if isinstance(self.value, list) else str(self.value)
+    value: bool | int | float | str | list[bool | int | float | str]
+    source: Text
 
 
-@dataclass(frozen=True)
-class Reported:
+class Reported(_Entry):
     """Published numbers in percent, ``None`` where not known to us.
 
-    Args:
-        numbers: of T1, U, S and H.
+    Attributes:
+        T1, U, S, H: the numbers.
         protocol: how they were chosen.
         features: of what network and image size.
         source: paper and table.
         note: what a reader must know.
     """
 
-    numbers: Mapping[str, float | None]
-    protocol: str
-    features: str
-    source: str
+    T1: Percent | None = None
+    U: Percent | None = None
+    S: Percent | None = None
+    H: Percent | None = None
+    protocol: Protocol
+    features: Text
+    source: Text
     note: str = ""
+
+    @property
+    def numbers(self) -> dict[str, float | None]:
+        """T1, U, S and H."""
+        return {name: getattr(self, name) for name in NUMBERS}
+
+
+class _File(_Entry):
+    """An experiment file."""
+
+    method: Text
+    dataset: Text
+    preset: Text | None = None
+    sources: dict[str, Text] = {}
+    settings: dict[str, Setting] = {}
+    recipe: dict[str, Setting] = {}
+    backbone: Backbone | None = None
+    protocols: Annotated[tuple[Protocol, ...], Field(min_length=1)] = ("honest", "paper")
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = SEEDS
+    reported: tuple[Reported, ...] = ()
+    notes: tuple[str, ...] | None = ()
+    measured: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,8 +167,8 @@ class Experiment:
     """A method on a dataset.
 
     Args:
-        path: its file.
-        method: name in the registry.
+        path: its file; ``None`` where there is none.
+        method: as :func:`unseen.methods.find_method` takes it.
         facts: of the dataset.
         dataset: the dataset's short name.
         preset: that the settings start from.
@@ -133,7 +180,7 @@ class Experiment:
         measured: what runs measured, newest last.
     """
 
-    path: Path
+    path: Path | None
     method: str
     facts: DatasetFacts
     dataset: str
@@ -143,9 +190,9 @@ class Experiment:
     backbone: Backbone
     protocols: tuple[str, ...]
     seeds: tuple[int, ...]
-    reported: tuple[Reported, ...]
+    reported: tuple[Reported, ...] = ()
     notes: tuple[str, ...] = ()
-    measured: tuple[dict[str, Any], ...] = field(default=())
+    measured: tuple[dict[str, Any], ...] = ()
 
     @property
     def name(self) -> str:
@@ -183,8 +230,8 @@ class Experiment:
             dataset=dataset,
             backbone=backbone,
             preset=self.preset,
-            settings={name: setting.text for name, setting in self.settings.items()},
-            recipe={name: setting.text for name, setting in self.recipe.items()},
+            settings=as_text({name: setting.value for name, setting in self.settings.items()}),
+            recipe=as_text({name: setting.value for name, setting in self.recipe.items()}),
             **entries,
         )
 
@@ -194,11 +241,16 @@ class Experiment:
         try:
             resolve_settings(self.config("fieldguide", backbone), self.facts.name)
         except UnseenError as error:
-            raise ExperimentError(str(error), where=self.path, hint="fix the file") from None
+            raise ExperimentError(str(error), where=self.path or self.name, hint="fix the file") from None
 
 
 def experiment_names() -> list[str]:
-    """``METHOD/DATASET`` of every file that comes with the package."""
+    """``METHOD/DATASET`` of every method and dataset."""
+    return [f"{method}/{dataset}" for method in every_method() for dataset in DATASETS]
+
+
+def recorded_names() -> list[str]:
+    """``METHOD/DATASET`` of every file that comes with the package: a number was published or measured."""
     return sorted(f"{p.parent.name}/{p.stem}" for p in (HOME / "files").glob("*/*.yaml"))
 
 
@@ -208,157 +260,100 @@ def load_experiment(name: str) -> Experiment:
     Raises:
         ExperimentError: no such experiment, or a file that does not hold together; one line with file and entry.
     """
-    if name in (known := experiment_names()):
-        path = HOME / "files" / f"{name}.yaml"
-    elif name.endswith((".yaml", ".yml")):
-        path = Path(name)
-    else:
-        near = difflib.get_close_matches(name.lower(), known, 1)
-        hint = f'did you mean "{near[0]}"?' if near else "see `unseen list experiments`"
-        if mine := [n for n in known if n.startswith(f"{name.lower()}/")]:
-            hint = f"one of {', '.join(mine)}"
-        raise ExperimentError(f'no experiment "{name}"', hint=hint)
-    data = _Entries(path)
-    dataset = data.text("dataset")
-    if dataset not in DATASETS:
-        raise ExperimentError(f'no dataset "{dataset}"', where=path, hint=f"one of {', '.join(DATASETS)}")
-    facts = load_facts(dataset)
-    sources = data.mapping("sources")
-    found = Experiment(
-        path=path,
-        method=data.text("method"),
-        facts=facts,
-        dataset=dataset,
-        preset=data.text("preset", None) or None,
-        settings=data.settings("settings", sources),
-        recipe=data.settings("recipe", sources),
-        backbone=data.backbone() or facts.backbone,
-        protocols=tuple(data.items("protocols", str)),
-        seeds=tuple(data.items("seeds", int)),
-        reported=tuple(data.reported()),
-        notes=tuple(data.items("notes", str)),
-        measured=tuple(data.items("measured", dict)),
-    )
-    data.close()
-    unknown = set(found.protocols) - set(PROTOCOLS)
-    if unknown or not found.protocols or not found.seeds:
-        raise ExperimentError("protocols and seeds must be named", where=path, hint=f"protocols: {list(PROTOCOLS)}")
-    if found.reported and not facts.comparable:
-        raise ExperimentError(f"nothing is published on {facts.name}", where=path, hint="reported: []")
-    return found
+    method, _, dataset = name.rpartition("/")
+    if name in recorded_names():
+        return _read(HOME / "files" / f"{name}.yaml")
+    if name.endswith((".yaml", ".yml")):
+        return _read(Path(name))
+    if dataset in DATASETS and method:
+        return _made(_File(method=method, dataset=dataset), None)
+    near = difflib.get_close_matches(name.lower(), known := experiment_names(), 1)
+    hint = f'did you mean "{near[0]}"?' if near else "see `unseen list experiments`"
+    if name.lower() in METHODS:
+        hint = f"one of {', '.join(n for n in known if n.startswith(f'{name.lower()}/'))}"
+    raise ExperimentError(f'no experiment "{name}"', hint=hint)
 
 
 def load_facts(dataset: str) -> DatasetFacts:
     """What experiments on a dataset share, by its short name."""
-    data = _Entries(HOME / "datasets" / f"{dataset}.yaml")
-    backbone = data.backbone()
-    counts = data.mapping("counts")
-    if backbone is None or set(counts) != set(COUNTS):
-        raise ExperimentError("no backbone or not all counts", where=data.path, hint=f"counts: {', '.join(COUNTS)}")
-    found = DatasetFacts(
-        name=data.text("name"),
-        title=data.text("title"),
-        kind=data.text("kind"),
-        get=data.text("get"),
-        counts=counts,
-        semantics=data.text("semantics"),
-        backbone=backbone,
-        note=data.text("note", ""),
-    )
-    data.close()
-    if found.kind not in KINDS:
-        raise ExperimentError(f'kind "{found.kind}"', where=data.path, hint=f"one of {', '.join(KINDS)}")
+    path = HOME / "datasets" / f"{dataset}.yaml"
+    return checked(DatasetFacts, _yaml(path), path, error=ExperimentError, hint="fix the file")
+
+
+def _read(path: Path) -> Experiment:
+    data = checked(_File, _yaml(path), path, error=ExperimentError, hint="fix the file")
+    if data.dataset not in DATASETS:
+        raise ExperimentError(f'no dataset "{data.dataset}"', where=path, hint=f"one of {', '.join(DATASETS)}")
+    for key, block in (("settings", data.settings), ("recipe", data.recipe)):
+        for name, setting in block.items():
+            if setting.source not in data.sources:
+                where = f"{path}, {key}.{name}.source"
+                raise ExperimentError("is not among the sources", where=where, hint=f"one of {', '.join(data.sources)}")
+    found = _made(data, path)
+    if found.reported and not found.facts.comparable:
+        raise ExperimentError(f"nothing is published on {found.facts.name}", where=path, hint="reported: []")
     return found
 
 
-def record(experiment: Experiment, measured: dict[str, Any]) -> None:
-    """Add a run's numbers to the experiment's file; all before ``measured:`` stays as it is.
+def _made(data: _File, path: Path | None) -> Experiment:
+    """The experiment of a file, with the preset's values where the file names none."""
+    facts = load_facts(data.dataset)
+    name, preset = find_preset(find_method(data.method), facts.name, data.preset)
+    recipe = {} if preset.recipe is None else asdict(preset.recipe)
+
+    def filled(values: Mapping[str, Any], named: Mapping[str, Setting]) -> dict[str, Setting]:
+        own = {key: Setting(value=s.value, source=data.sources[s.source]) for key, s in named.items()}
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+        return {key: Setting(value=value, source=preset.source) for key, value in plain.items()} | own
+
+    return Experiment(
+        path=path,
+        method=data.method,
+        facts=facts,
+        dataset=data.dataset,
+        preset=name,
+        settings=filled(asdict(preset.settings), data.settings),
+        recipe=filled(recipe, data.recipe),
+        backbone=data.backbone or facts.backbone,
+        protocols=data.protocols,
+        seeds=data.seeds,
+        reported=data.reported,
+        notes=data.notes or (),
+        measured=data.measured,
+    )
+
+
+def record(experiment: Experiment, measured: dict[str, Any]) -> Path:
+    """Add a run's numbers to the experiment's file, which is made where there is none.
+
+    All before ``measured:`` stays as it is.
 
     Raises:
         UnseenError: the file cannot be written.
     """
-    text = experiment.path.read_text(encoding="utf-8")
-    head, _, _ = text.partition("\nmeasured:")
+    path = experiment.path or HOME / "files" / f"{experiment.name}.yaml"
+    if experiment.path is None:
+        text = f"method: {experiment.method}\ndataset: {experiment.dataset}\npreset: {experiment.preset}\n"
+    else:
+        text = path.read_text(encoding="utf-8")
+    head, _, _ = text.rstrip("\n").partition("\nmeasured:")
 
     def lasting(block: Mapping[str, Any]) -> dict[str, Any]:
         return {k: v for k, v in block.items() if k not in ("date", "seconds", "peak_memory_mb")}
 
     blocks = [b for b in experiment.measured if lasting(b) != lasting(measured)] + [measured]
     tail = yaml.safe_dump({"measured": blocks}, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
-    write_text(experiment.path, f"{head}\n{tail}")
+    write_text(path, f"{head}\n{tail}")
+    return path
 
 
-class _Entries:
-    """A YAML mapping whose entries are taken one by one; what is left in the end is a mistake."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            found = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ExperimentError(error.strerror or str(error), where=path, hint="fix the path") from None
-        except _NO_YAML as error:
-            raise ExperimentError(f"no YAML ({error})", where=path, hint="fix the file") from None
-        if not isinstance(found, dict):
-            raise ExperimentError("no mapping", where=path, hint="fix the file")
-        self.left: dict[str, Any] = found
-
-    def _wrong(self, key: str, what: str) -> ExperimentError:
-        return ExperimentError(f"is not {what}", where=f"{self.path}, {key}", hint="fix the file")
-
-    def text(self, key: str, default: str | None = "required") -> str:
-        value = self.left.pop(key, None)
-        if value is None and default != "required":
-            return default or ""
-        if not isinstance(value, str) or not value.strip():
-            raise self._wrong(key, "a text")
-        return value.strip()
-
-    def mapping(self, key: str) -> dict[str, Any]:
-        value = self.left.pop(key, None) or {}
-        if not isinstance(value, dict):
-            raise self._wrong(key, "a mapping")
-        return value
-
-    def items(self, key: str, kind: type) -> list[Any]:
-        value = self.left.pop(key, None) or []
-        if not isinstance(value, list) or not all(type(v) is kind for v in value):
-            raise self._wrong(key, f"a list of {kind.__name__}")
-        return value
-
-    def settings(self, key: str, sources: Mapping[str, Any]) -> dict[str, Setting]:
-        found = {}
-        for name, entry in self.mapping(key).items():
-            if not isinstance(entry, dict) or set(entry) != {"value", "source"}:
-                raise self._wrong(f"{key}, {name}", "{value: ..., source: ...}")
-            if not isinstance(entry["source"], str) or entry["source"] not in sources:
-                raise self._wrong(f"{key}, {name}, source", f"one of {', '.join(sources)}")
-            found[name] = Setting(entry["value"], sources[entry["source"]])
-        return found
-
-    def backbone(self) -> Backbone | None:
-        found = self.mapping("backbone")
-        if not found:
-            return None
-        get, own = found.pop("get", ""), found.pop("own_weights", False)
-        if "name" not in found or not get:
-            raise self._wrong("backbone", "{name: ..., get: ...}")
-        return Backbone(found, get, own)
-
-    def reported(self) -> list[Reported]:
-        blocks = []
-        for block in self.items("reported", dict):
-            extra = set(block) - {*NUMBERS, "protocol", "features", "source", "note"}
-            numbers = {name: block.get(name) for name in NUMBERS}
-            wrong = [n for n, v in numbers.items() if not (v is None or (isinstance(v, int | float) and 0 <= v <= 100))]
-            if extra or wrong:
-                raise self._wrong(f"reported, {next(iter([*extra, *wrong]))}", "known, or not a percentage")
-            texts = {key: block.get(key, "") for key in ("protocol", "features", "source", "note")}
-            if texts["protocol"] not in PROTOCOLS or not texts["source"] or not texts["features"]:
-                raise self._wrong("reported", "complete: protocol, features and source")
-            blocks.append(Reported(numbers, **texts))
-        return blocks
-
-    def close(self) -> None:
-        if self.left:
-            raise ExperimentError(f'unknown entry "{next(iter(self.left))}"', where=self.path, hint="fix the file")
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ExperimentError(error.strerror or str(error), where=path, hint="fix the path") from None
+    except _NO_YAML as error:
+        raise ExperimentError(f"no YAML ({error})", where=path, hint="fix the file") from None
+    if not isinstance(found, dict):
+        raise ExperimentError("no mapping", where=path, hint="fix the file")
+    return found

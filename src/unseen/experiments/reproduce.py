@@ -12,7 +12,7 @@ from unseen.backbones.backbone import BackboneSpec
 from unseen.data.catalogue import FIELDGUIDE, cache_folder, load_dataset
 from unseen.errors import UnseenError
 from unseen.evaluation.metrics import METRICS
-from unseen.experiments.files import COUNTS, Experiment, Reported
+from unseen.experiments.files import Experiment, Reported
 from unseen.ground.progress import Progress, silent
 from unseen.training.run import Run, fit
 
@@ -81,10 +81,11 @@ def reproduce(asked: Reproduction, progress: Progress = silent) -> tuple[Run, li
 
 def _differences(asked: Reproduction, run: Run, spec: BackboneSpec, found: Mapping[str, Any]) -> list[str]:
     experiment = asked.experiment
+    facts = experiment.facts
     differs = [
-        f"data: {found[key]} {key.replace('_', ' ')}, {experiment.facts.counts[key]} in {experiment.facts.name}"
-        for key in COUNTS
-        if found[key] != experiment.facts.counts[key]
+        f"data: {found[key]} {key.replace('_', ' ')}, {count} in {facts.name}"
+        for key, count in facts.counts
+        if found[key] != count
     ]
     if experiment.measured and experiment.measured[-1]["data"] != found["fingerprint"]:
         recorded = experiment.measured[-1]["data"]

@@ -1,0 +1,62 @@
+"""What was read from a file as a typed value, checked by pydantic; anything else is one line."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import Any, TypeVar, cast
+
+from unseen.errors import UnseenError
+
+T = TypeVar("T")
+
+
+@lru_cache(maxsize=64)
+def _adapter(kind: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
+def checked(kind: type[T], data: Any, where: object, *, error: type[UnseenError] = UnseenError, hint: str) -> T:
+    """``data`` as ``kind``: a pydantic model, a dataclass, or any type that pydantic knows.
+
+    Values must be of their kind as JSON has it: ``"1"`` is no number, and a list is a tuple.
+
+    Args:
+        kind: of the result.
+        data: as JSON or YAML is read.
+        where: the file.
+        error, hint: of what is raised.
+
+    Raises:
+        UnseenError: of the kind ``error``: the first entry that does not fit, with its place in the file.
+    """
+    from pydantic import ValidationError
+
+    try:
+        found: T = _adapter(cast(Any, kind)).validate_json(json.dumps(data, default=_refuse), strict=True)
+    except ValidationError as caught:
+        found_errors = caught.errors(include_url=False)
+        first = found_errors[0]
+        entry = ".".join(str(part) for part in first["loc"])
+        raise error(_said(first), where=f"{where}, {entry}" if entry else where, hint=hint) from None
+    except (TypeError, ValueError, RecursionError) as caught:
+        raise error(str(caught), where=where, hint=hint) from None
+    return found
+
+
+def _said(error: Any) -> str:
+    kind, text = error["type"], str(error["msg"])
+    if kind == "extra_forbidden":
+        return "unknown entry"
+    if kind == "missing":
+        return "is missing"
+    text = text.removeprefix("Value error, ").removeprefix("Assertion failed, ").replace("Input should be", "is not")
+    given = error.get("input")
+    shown = "" if isinstance(given, dict | list) or text.startswith("is not") is False else f" ({given!r:.60})"
+    return f"{text[:1].lower()}{text[1:]}{shown}"
+
+
+def _refuse(value: object) -> Any:
+    raise TypeError(f"{value!r} is no value of a table of settings")
