@@ -58,6 +58,75 @@ class Mean(PooledLinear, unseen.GradientMethod):
         scores = 10 * self.class_scores(branches, classes)
         return {"total": F.cross_entropy(scores.masked_fill(~classes.seen, float("-inf")), labels)}
 '''
+NETWORKS = '''
+"""Networks of somebody else's, for use with unseen."""
+import timm
+import torch
+from torch import nn
+
+
+class Stripes(nn.Module):
+    """Two maps, shallow and deep."""
+
+    image_size, mean, std = 64, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+
+    def __init__(self, width=6):
+        super().__init__()
+        self.first = nn.Conv2d(3, width, 8, stride=8)
+        self.second = nn.Conv2d(width, 2 * width, 2, stride=2)
+
+    def forward(self, x):
+        shallow = self.first(x).relu()
+        return [shallow, self.second(shallow).relu()]
+
+
+class Last(Stripes):
+    """The deep map, channels last."""
+
+    channels = 12
+
+    def forward(self, x):
+        return super().forward(x)[-1].permute(0, 2, 3, 1)
+
+
+class Pooled(Stripes):
+    def forward(self, x):
+        return super().forward(x)[-1].mean(dim=(2, 3))
+
+
+class Tokens(Stripes):
+    def forward(self, x):
+        return super().forward(x)[-1].flatten(2).transpose(1, 2)
+
+
+class Bare(nn.Module):
+    """Says nothing of itself."""
+
+    def forward(self, x):
+        return x[:, :, ::16, ::16]
+
+
+def small(pretrained=False, **options):
+    """A network of timm's, made by somebody else."""
+    made = timm.create_model("test_resnet", num_classes=0, **options)
+    made.was_pretrained = pretrained
+    return made
+
+
+def no_network():
+    return 3
+'''
+TIMM_NETWORKS = '''
+"""A model registered with timm, for use with unseen."""
+import timm
+from birdkit.networks import small
+
+
+@timm.models.register_model
+def birdkit_net(pretrained=False, **options):
+    options.pop("pretrained_cfg", None), options.pop("pretrained_cfg_overlay", None), options.pop("cache_dir", None)
+    return small(pretrained, **{k: v for k, v in options.items() if k != "num_classes"})
+'''
 DIST_INFO = {
     "METADATA": "Metadata-Version: 2.1\nName: birdkit\nVersion: 1.0\n",
     "entry_points.txt": "[unseen.methods]\nridge = birdkit.methods:Ridge\n",
@@ -71,6 +140,8 @@ def write_package(folder: Path, *, entry_point: bool = False, name: str = "birdk
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
     (package / "methods.py").write_text(METHODS)
+    (package / "networks.py").write_text(NETWORKS)
+    (package / "registered.py").write_text(TIMM_NETWORKS)
     if entry_point:
         info = folder / f"{name}-1.0.dist-info"
         info.mkdir()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ from unseen.training.config import RunConfig
 from unseen.training.run import Run, default_backbone
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from unseen.methods import Method
 
 
@@ -27,7 +29,7 @@ def fit(
     dataset: Path | str,
     folder: Path | str,
     *,
-    backbone: BackboneSpec | None = None,
+    backbone: BackboneSpec | nn.Module | Callable[..., nn.Module] | str | None = None,
     settings: Mapping[str, Any] | Settings | None = None,
     recipe: Mapping[str, Any] | Recipe | None = None,
     epochs: int | None = None,
@@ -46,7 +48,8 @@ def fit(
         method: a name of :func:`list_methods`, ``package.module:Class``, a class, or an instance of its settings.
         dataset: ``fieldguide``, or a dataset folder.
         folder: the run's folder.
-        backbone: default :func:`unseen.training.run.default_backbone`.
+        backbone: a spec, or what :meth:`unseen.BackboneSpec.of` takes: a name, a module, a function or class that makes
+            one. Default :func:`unseen.training.run.default_backbone`.
         settings: changes to the preset's settings, such as ``{"lambda_cal": 0.2}``, or an instance in place of them.
         recipe: changes to its training recipe, such as ``{"lr": 1e-3}``, or an instance in place of it.
         epochs: short for ``recipe={"epochs": N}``.
@@ -74,7 +77,7 @@ def fit(
     config = RunConfig(
         method=method if isinstance(method, str) else method_reference(method),
         dataset=name,
-        backbone=backbone or default_backbone(name),
+        backbone=default_backbone(name) if backbone is None else BackboneSpec.of(backbone),
         settings=as_text(settings or {}),
         recipe=steps,
         protocols=tuple(protocols),

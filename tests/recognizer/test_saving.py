@@ -236,7 +236,7 @@ def test_a_folder_of_something_else_is_left_alone(recognizer, tmp_path):
         ({"backbone__stages": "final"}, "backbone.stages is not a list"),
         ({"backbone__mean": ["a", 0, 0]}, "backbone.mean is not three numbers"),
         ({"backbone__crop": 7}, "backbone.crop is not between 0 and 1"),
-        ({"backbone__code": "import os"}, "unknown keys"),
+        ({"backbone__code": "import os"}, "code: unknown entry"),
     ],
 )
 def test_a_hostile_description_is_one_line(folder, values, message):

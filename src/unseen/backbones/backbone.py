@@ -9,23 +9,25 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from unseen.backbones import towers
+from unseen.backbones import own, towers
 from unseen.backbones.reduction import Reduction
 from unseen.backbones.vision import InterpolationMode, timm
 from unseen.backbones.vision import transforms as TF
 from unseen.errors import DataError, UnseenError
+from unseen.ground.checked import checked
 from unseen.ground.distributed import processes
 from unseen.ground.files import read_json
 from unseen.ground.images import is_elongated, open_image, upright_rgb
+from unseen.ground.outside import check_installed, is_path
 from unseen.ground.tensors import load_tensors
 
 FINAL = "final"
@@ -43,9 +45,10 @@ class BackboneSpec:
     """What determines the features: a network, its weights, and how an image is put to it.
 
     Attributes:
-        name: timm model name, with or without a pretrained tag; or ``hf:`` and the folder or hub id of a CLIP or
-            SigLIP model, whose image tower it is then (:mod:`unseen.backbones.towers`); or ``features:`` and the name
-            of imported features (:mod:`unseen.data.importing`).
+        name: timm model name, with or without a pretrained tag; ``package.module:Name`` of a function or class that
+            makes a network (:mod:`unseen.backbones.own`, and :meth:`of` for a module in hand); ``hf:`` and the folder
+            or hub id of a CLIP or SigLIP model, whose image tower it is then (:mod:`unseen.backbones.towers`); or
+            ``features:`` and the name of imported features (:mod:`unseen.data.importing`).
         stages: feature maps to take: "final" (timm's `forward_features`) or indices of
             `forward_intermediates`, negative ones from the end.
         image_size: side of the square input; None is the model's own.
@@ -56,6 +59,7 @@ class BackboneSpec:
         std: per-channel deviation of the normalisation; None is the model's own.
         crop: fraction of the resized short side that the centre crop keeps.
         seed: seed of "random" weights.
+        channels: of a user's network, where its maps are ``(B, h, w, C)``; checked where stated.
     """
 
     name: str
@@ -67,8 +71,11 @@ class BackboneSpec:
     std: tuple[float, ...] | None = None
     crop: float = 1.0
     seed: int = 0
+    channels: int | None = None
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", _own_path(self.name))
         _check_name(self.name)
         if self.tower is not None and (self.weights != "pretrained" or self.options or self.stages != (FINAL,)):
             problem = 'it has its own weights, one stage ("final") and no options'
@@ -83,6 +90,11 @@ class BackboneSpec:
         if self.image_size is not None and not 1 <= self.image_size <= LARGEST:
             problem = f"image size {self.image_size} is not within 1 to {LARGEST}"
             raise UnseenError(problem, where=self.name, hint="224, say")
+        if not 0 <= self.seed < 2**63:
+            raise UnseenError(f"seed {self.seed}", where=self.name, hint="give 0 or more, and less than 2^63")
+        if self.channels is not None and (self.channels < 1 or not self.is_own):
+            problem = f"{self.channels} channels stated"
+            raise UnseenError(problem, where=self.name, hint="for a network of your own, 1 or more")
         if not 0 < self.crop <= 1:
             raise UnseenError(f"crop {self.crop} is not in (0, 1]", where=self.name, hint="1 takes all of it")
         for what, values in (("mean", self.mean), ("std", self.std)):
@@ -98,6 +110,27 @@ class BackboneSpec:
         """Folder or hub id of the CLIP or SigLIP model; ``None`` for a timm network."""
         return self.name.removeprefix(towers.PREFIX) if self.name.startswith(towers.PREFIX) else None
 
+    @classmethod
+    def of(cls, network: Any, **entries: Any) -> Self:
+        """The spec of a network in hand; in a later process, the same call lets a run that used it find it again.
+
+        Args:
+            network: a name as above, an ``nn.Module`` (used as it is, weights included), or a function or class that
+                makes one; a function in a module is better, since other processes can import it.
+            entries: others of the spec: ``image_size``, ``mean``, ``std``, ``channels``, ``options``, ...
+
+        Raises:
+            UnseenError: it is none of these, or an entry does not fit.
+        """
+        if isinstance(network, cls):
+            return replace(network, **entries)
+        return cls(name=network if isinstance(network, str) else own.remember(network), **entries)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the network is the user's."""
+        return _is_own(self.name)
+
     @property
     def imported(self) -> bool:
         """Whether it stands for imported features, so that there is no network to look at an image with."""
@@ -111,6 +144,15 @@ class BackboneSpec:
             mean, std = (self.mean, self.std) if self.mean and self.std else towers.normalisation(self.tower)
             size = self.image_size or towers.model_facts(self.tower).image_size
             return replace(self, image_size=size, mean=tuple(self.mean or mean), std=tuple(self.std or std))
+        if self.is_own:
+            known = self._own_facts()
+            found = {key: getattr(self, key) or getattr(known, key) for key in ("image_size", "mean", "std")}
+            if missing := [key for key, value in found.items() if not value]:
+                options = ", ".join(f"--{key.replace('_', '-')}" for key in missing)
+                problem = f"says nothing of its {' and '.join(key.replace('_', ' ') for key in missing)}"
+                hint = f"give {options}, or make {' and '.join(missing)} attributes of it"
+                raise UnseenError(problem, where=f"backbone {self.name}", hint=hint)
+            return replace(self, **found, channels=self.channels or known.channels)
         cfg = _defaults(self.name)
         return replace(
             self,
@@ -119,27 +161,27 @@ class BackboneSpec:
             std=tuple(self.std or cfg.std),
         )
 
+    def _own_facts(self) -> own.Facts:
+        return own.facts(self.name, self.options, self.weights == "pretrained", self.seed)
+
     def to_json(self) -> dict[str, Any]:
         """A dictionary that JSON keeps as it is."""
-        return json.loads(json.dumps(asdict(self)))
+        found = json.loads(json.dumps(asdict(self)))
+        if found["channels"] is None:
+            del found["channels"]
+        return found
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """The spec that `to_json` wrote."""
-        unknown = sorted(set(data) - {f.name for f in fields(cls)})
-        if unknown or "name" not in data:
-            raise UnseenError(f"unknown keys {unknown}" if unknown else "no name", where="backbone spec")
-        lists = {key: tuple(data[key]) for key in ("stages", "mean", "std") if data.get(key) is not None}
-        return cls(**{**data, **lists})._typed()
+    def from_json(cls, data: Any, where: object = "backbone spec", hint: str = "fix the file") -> Self:
+        """The spec that `to_json` wrote, in the file ``where`` if it was one.
 
-    def _typed(self) -> Self:
-        """Itself; raises TypeError where an entry, read from a file, is not of its kind."""
-        kinds: dict[str, Any] = {"name": str, "weights": str, "options": Mapping, "crop": (int, float), "seed": int}
-        wrong = [name for name, kind in kinds.items() if not isinstance(getattr(self, name), kind)]
-        numbers = [*(self.mean or ()), *(self.std or ()), self.image_size or 1, self.seed]
-        if wrong or not all(isinstance(n, int | float) and abs(n) < 2**63 for n in numbers):
-            raise TypeError(f"{wrong[0] if wrong else 'a number'} is of another kind")
-        return self
+        Raises:
+            UnseenError: an entry is missing, unknown or of another kind; or it names code that is not installed.
+        """
+        spec = checked(cls, data, where, hint=hint)
+        if spec.is_own and not own.is_known(spec.name):
+            check_installed(spec.name, where, "backbone")
+        return spec
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of everything that changes the features, the content of the weights included.
@@ -157,6 +199,10 @@ class BackboneSpec:
         del facts["seed"]
         if self.tower is not None:
             facts |= {"name": towers.PREFIX, "weights": towers.model_digest(self.tower)}
+        elif self.is_own:
+            facts["made"] = self._own_facts().digest
+            if self.weights not in ("pretrained", "random"):
+                facts["weights"] = _file_digest(_weights_file(self.weights))
         elif self.weights == "pretrained":
             facts["name"] = f"{self.name.split('.')[0]}.{_defaults(self.name).tag}"
             facts["weights"] = ["pretrained", timm.__version__]
@@ -207,6 +253,11 @@ class Backbone(nn.Module):
         for feature_map in maps:
             self.grids.append((feature_map.shape[2], feature_map.shape[3]))
             self.channels.append(feature_map.shape[1])
+
+    @property
+    def network(self) -> Any:
+        """The network itself, of a user's without what gives it timm's interface."""
+        return self.model.network if isinstance(self.model, own.Plain) else self.model
 
     def train(self, mode: bool = True) -> Self:
         """Stays in evaluation mode, without dropout, but for batch normalisation that trains with its batch."""
@@ -425,6 +476,10 @@ def list_stages(name: str) -> list[tuple[str | int, int, int]]:
     if name.startswith(towers.PREFIX):
         facts = towers.model_facts(name.removeprefix(towers.PREFIX))
         return [(FINAL, facts.channels, facts.patch_size)]
+    if _is_own(name):
+        made = Backbone(BackboneSpec(name))
+        stages = [(i, s["num_chs"], s["reduction"]) for i, s in enumerate(getattr(made.model, "feature_info", []))]
+        return [(FINAL, made.channels[0], round((made.spec.image_size or 0) / made.grids[0][0])), *stages]
     with torch.device("meta"):
         model: Any = timm.create_model(name, num_classes=0)
     info = [] if not hasattr(model, "forward_intermediates") else model.feature_info
@@ -437,6 +492,8 @@ def _check_name(name: str) -> None:
     if name.startswith(towers.PREFIX):
         if name == towers.PREFIX:
             raise UnseenError("no model named", where=name, hint="hf:FOLDER, or the hub's id of one")
+        return
+    if _is_own(name):
         return
     if name.startswith(IMPORTED):
         if name == IMPORTED:
@@ -453,6 +510,19 @@ def _check_name(name: str) -> None:
             raise UnseenError(f"timm knows no weights {name!r}", where="backbone", hint=f"it has {', '.join(tagged)}")
 
 
+def _is_own(name: str) -> bool:
+    return name.startswith(own.GIVEN) or (is_path(name) and not name.startswith((towers.PREFIX, IMPORTED)))
+
+
+def _own_path(name: str) -> str:
+    """The path of a model that the user has registered with timm, which another process would not know by name."""
+    base = name.split(".")[0]
+    if _is_own(name) or name.startswith((towers.PREFIX, IMPORTED)) or not timm.is_model(base):
+        return name
+    entry = timm.model_entrypoint(base)
+    return name if entry.__module__.startswith("timm.") else own.remember(entry)
+
+
 def _defaults(name: str) -> Any:
     """What timm knows of the model without building it: input size, normalisation, tag."""
     return timm.get_pretrained_cfg(name)
@@ -462,6 +532,8 @@ def _build(spec: BackboneSpec) -> nn.Module:
     if spec.tower is not None:
         assert spec.image_size
         return towers.ImageTower(spec.tower, spec.image_size)
+    if spec.is_own:
+        return _build_own(spec)
     options = {"num_classes": 0, **spec.options}
     cfg = _defaults(spec.name)
     if cfg.fixed_input_size and spec.image_size != cfg.input_size[-1]:
@@ -482,6 +554,20 @@ def _build(spec: BackboneSpec) -> nn.Module:
     if spec.weights not in ("pretrained", "random"):
         _load(model, _weights_file(spec.weights))
     return model
+
+
+def _build_own(spec: BackboneSpec) -> nn.Module:
+    assert spec.image_size
+    made: Any = own.make(spec.name, spec.options, spec.weights == "pretrained", spec.seed)
+    made.eval()
+    if spec.weights not in ("pretrained", "random"):
+        _load(made, _weights_file(spec.weights))
+    if hasattr(made, "forward_features") and hasattr(made, "num_features"):
+        return made
+    try:
+        return own.Plain(made, spec.channels, spec.image_size, spec.name)
+    except (AssertionError, RuntimeError, ValueError, TypeError) as error:
+        raise UnseenError(f"cannot take {spec.image_size}-pixel images: {_line(error)}", where=spec.name) from None
 
 
 def _check_patches(model: Any, spec: BackboneSpec) -> None:
@@ -540,8 +626,8 @@ def _load(model: nn.Module, path: Path) -> None:
 
 
 def _misfits(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
-    cfg: Any = model.pretrained_cfg
-    heads = cfg["classifier"] or ()
+    cfg: Any = getattr(model, "pretrained_cfg", None) or {}
+    heads = (cfg if isinstance(cfg, Mapping) else vars(cfg)).get("classifier") or ()
     prefixes = tuple(head.split(".")[0] + "." for head in ([heads] if isinstance(heads, str) else heads))
     own = model.state_dict()
     missing = [k for k in own if k not in state and not k.startswith(prefixes) and "num_batches_tracked" not in k]

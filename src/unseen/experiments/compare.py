@@ -10,6 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from unseen.backbones.backbone import BackboneSpec
+from unseen.backbones.own import check_shareable_backbone
 from unseen.data.catalogue import cache_folder, load_dataset
 from unseen.data.dataset import Dataset
 from unseen.errors import RunError, UnseenError
@@ -89,6 +90,7 @@ def compare(
     check_names(asked.variants)
     configs = {v.name: v.config(asked.base, asked.recipe) for v in asked.variants}
     dataset = load_dataset(asked.base["dataset"], cache=asked.cache)
+    check_shareable_backbone(asked.base["backbone"].name)
     for variant in asked.variants:
         try:
             check_shareable(configs[variant.name].method, "method")

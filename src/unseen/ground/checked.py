@@ -48,9 +48,9 @@ def checked(kind: type[T], data: Any, where: object, *, error: type[UnseenError]
 
 def _said(error: Any) -> str:
     kind, text = error["type"], str(error["msg"])
-    if kind == "extra_forbidden":
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         return "unknown entry"
-    if kind == "missing":
+    if kind in ("missing", "missing_argument"):
         return "is missing"
     text = text.removeprefix("Value error, ").removeprefix("Assertion failed, ").replace("Input should be", "is not")
     given = error.get("input")

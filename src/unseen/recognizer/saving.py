@@ -390,9 +390,9 @@ def _save_backbone(recognizer: Recognizer, folder: Path, include: bool) -> tuple
             if source.resolve() != target.resolve():
                 shutil.copyfile(source, target)
         return replace(spec, name=PREFIX + TOWER), "folder"
-    if spec.weights == "pretrained" and not include:
+    if spec.weights == "pretrained" and not spec.is_own and not include:
         return spec, None
-    save_weights(folder / BACKBONE, recognizer.backbone.model)
+    save_weights(folder / BACKBONE, recognizer.backbone.network)
     return replace(spec, weights=BACKBONE), "file"
 
 
@@ -463,7 +463,7 @@ def _spec(values: Mapping[str, Any], folder: Path) -> BackboneSpec:
         three = facts.values.get(key)
         if not isinstance(three, list) or not all(_alike(v, 1.0) for v in three):
             raise RunError(f"backbone.{key} is not three numbers", where=where, hint=_AGAIN)
-    spec = BackboneSpec.from_json(values)
+    spec = BackboneSpec.from_json(values, where, _AGAIN)
     if tower == TOWER:
         return replace(spec, name=PREFIX + str(folder / TOWER))
     return replace(spec, weights=str(folder / BACKBONE)) if weights == BACKBONE else spec

@@ -120,7 +120,7 @@ class RunConfig:
             return cls(
                 **{
                     **data,
-                    "backbone": BackboneSpec.from_json(data["backbone"]),
+                    "backbone": BackboneSpec.from_json(data["backbone"], where or "backbone spec", "train again"),
                     "protocols": tuple(data["protocols"]),
                     "seeds": tuple(data["seeds"]),
                 }
