@@ -40,7 +40,7 @@ from unseen.formats.pickles import read_pickle
 from unseen.formats.region_hdf5 import RegionFile
 from unseen.ground.files import read_json
 from unseen.model.weights import load_weights, save_weights
-from unseen.recognizer.saving import read_run
+from unseen.recognizer.runs import read_run
 from unseen.training.checkpoints import read_info
 from unseen.training.config import RunConfig
 from unseen.vectors.word_files import open_word_file, read_word_vectors

@@ -211,8 +211,6 @@ def test_a_look_follows_classes_that_come_and_go(recognizer, image):
 
 def test_saving_keeps_references_and_the_classes_in_use(recognizer, image, tmp_path):
     recognizer.remove_class("a")
-    recognizer.references.save(tmp_path / "references.npz")
-    recognizer.references_file = tmp_path / "references.npz"
     folder = recognizer.save(tmp_path / "model", include_references=True)
     (folder / "classes-in-use.csv").write_text("something older")
     recognizer.save(folder, include_references=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import httpx
@@ -28,7 +30,8 @@ from unseen.methods import create_method
 from unseen.model.references import References
 from unseen.recognizer import Recognizer
 from unseen.recognizer.card import CardFields, escaped
-from unseen.recognizer.saving import FILES, PATTERNS, without_paths
+from unseen.recognizer.saved import FILES, PATTERNS
+from unseen.recognizer.saving import without_paths
 
 ATTRIBUTES = Attributes(("crown::red", "size::small", "tail::long"))
 ABOUT = {
@@ -177,20 +180,19 @@ def test_references_are_private_unless_asked_for(recognizer, tmp_path):
     table = recognizer.table
     scores, files = np.ones((2, len(table.attributes)), np.float16), np.array(["a.jpg", "b"])
     References(scores, np.array([0, 2]), files, np.array(table.names), table.values).save(source)
-    recognizer.references_file = source
+    recognizer.references = References.load(source)
     try:
         assert not (recognizer.save(tmp_path / "without") / "weights-references.npz").exists()
         kept = recognizer.save(tmp_path / "with", include_references=True)
         loaded = Recognizer.load(kept, device="cpu")
-        assert loaded.references_file == kept / "weights-references.npz"
         for name, value in vars(recognizer.references).items():
             np.testing.assert_array_equal(getattr(loaded.references, name), value)
         loaded.save(kept)  # a later save without them takes them away
         assert not (kept / "weights-references.npz").exists()
-        recognizer.references, recognizer.references_file = None, source
-        np.savez(source, attribute_scores=np.array([{}], object), labels=np.array([0]), files=np.array(["a"]))
-        with pytest.raises(RunError, match=r"honest-references\.npz: damaged"):
-            recognizer.save(tmp_path / "bad", include_references=True)
+        damaged = recognizer.save(tmp_path / "with", include_references=True) / "weights-references.npz"
+        np.savez(damaged, attribute_scores=np.array([{}], object), labels=np.array([0]), files=np.array(["a"]))
+        with pytest.raises(RunError, match=r"weights-references\.npz: damaged"):
+            Recognizer.load(damaged.parent, device="cpu").save(tmp_path / "bad", include_references=True)
     finally:
         recognizer.references = None
 
@@ -433,3 +435,20 @@ def test_the_commands(hub, folder, tmp_path):
     done = CliRunner().invoke(app, ["save", "hf:ada/garden", str(tmp_path / "back")])
     assert done.exit_code == 0, done.output
     assert (tmp_path / "back" / "classes.csv").read_bytes() == (folder / "classes.csv").read_bytes()
+
+
+def test_a_saved_model_is_used_without_training_code(recognizer, tmp_path):
+    folder = recognizer.save(tmp_path / "model")
+    Image.new("RGB", (64, 64)).save(tmp_path / "image.png")
+    code = f"""
+import sys
+from unseen.recognizer import Recognizer
+model = Recognizer.load({str(folder)!r}, device="cpu")
+assert next(model.predict({str(tmp_path / "image.png")!r})).known is not None
+model.explain({str(tmp_path / "image.png")!r})
+print([m for m in sys.modules if m.startswith(("unseen.training", "unseen.report", "unseen.explain"))])
+print([m for m in ("pandas", "lightning_fabric") if m in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:2] == ["[]", "[]"]

@@ -1,15 +1,17 @@
 """A trained model in use: images in, classes and reasons out, with classes that come and go."""
 
-from unseen.recognizer.answers import Candidate, Comparison, Explanation, PartMaps, Prediction, Reason
+from unseen.features.reading import ImageInput
+from unseen.model.predictions import Candidate, Comparison, Prediction, Reason
+from unseen.model.trained import AMONG
+from unseen.recognizer.answers import Explanation, PartMaps
 from unseen.recognizer.look import Look, Reading
-from unseen.recognizer.recognizer import AMONG, ImageInput, Recognizer
+from unseen.recognizer.recognizer import Recognizer
 
 __all__ = [
     "AMONG",
     "Candidate",
     "Comparison",
     "Explanation",
-    "Image",
     "ImageInput",
     "Look",
     "PartMaps",

@@ -9,7 +9,7 @@ import numpy as np
 
 from unseen.classes.table import ClassTable
 from unseen.errors import UnseenError
-from unseen.recognizer.recognizer import Recognizer
+from unseen.model.trained import TrainedModel
 
 NEAR = 0.995
 """Classes with a larger cosine are nearly equal, whatever the others are like."""
@@ -88,9 +88,9 @@ class Separation:
     refine: tuple[Divider, ...]
 
 
-def directions(recognizer: Recognizer) -> np.ndarray:
+def directions(model: TrainedModel) -> np.ndarray:
     """``(N, K)`` class vectors of unit length; of the table's values where the method has no class vectors."""
-    vectors = recognizer.class_vectors if recognizer.class_vectors.any() else recognizer.table.values
+    vectors = model.class_vectors if model.class_vectors.any() else model.table.values
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit: np.ndarray = vectors / np.where(length > 0, length, 1)
     return unit
@@ -102,9 +102,9 @@ def _apart(table: ClassTable, first: np.ndarray, second: np.ndarray) -> np.ndarr
     return apart
 
 
-def closest(recognizer: Recognizer, name: str, count: int = 5) -> list[Near]:
+def closest(model: TrainedModel, name: str, count: int = 5) -> list[Near]:
     """The classes nearest to one, nearest first."""
-    table, unit = recognizer.table, directions(recognizer)
+    table, unit = model.table, directions(model)
     mine = table.index(name)
     cosine = unit @ unit[mine]
     pairs = _pairs(unit[table.seen], 1)
@@ -122,9 +122,9 @@ def closest(recognizer: Recognizer, name: str, count: int = 5) -> list[Near]:
     ]
 
 
-def nearly_equal(recognizer: Recognizer, name: str) -> Near | None:
+def nearly_equal(model: TrainedModel, name: str) -> Near | None:
     """The class that one nearly equals, to warn of it; ``None`` if there is none."""
-    return next((near for near in closest(recognizer, name, 1) if near.nearly_equal), None)
+    return next((near for near in closest(model, name, 1) if near.nearly_equal), None)
 
 
 def _pairs(unit: np.ndarray, count: int) -> list[tuple[int, int, float]]:
@@ -140,16 +140,16 @@ def _pairs(unit: np.ndarray, count: int) -> list[tuple[int, int, float]]:
     return [(a, b, -negative) for negative, a, b in best]
 
 
-def closest_pairs(recognizer: Recognizer, count: int = 10) -> list[Pair]:
+def closest_pairs(model: TrainedModel, count: int = 10) -> list[Pair]:
     """The pairs of classes with the largest cosines in the whole table."""
-    table = recognizer.table
+    table = model.table
     return [
         Pair(table.names[a], table.names[b], cosine, int(_apart(table, table.values[a], table.values[b]).sum()))
-        for a, b, cosine in _pairs(directions(recognizer), count)
+        for a, b, cosine in _pairs(directions(model), count)
     ]
 
 
-def separate(recognizer: Recognizer, first: str, second: str, count: int = 5) -> Separation:
+def separate(model: TrainedModel, first: str, second: str, count: int = 5) -> Separation:
     """What tells two classes apart, and which attributes would if their values were refined.
 
     With s_k the slope of attribute k's score on the class value over the training images (0 where it was not
@@ -160,12 +160,12 @@ def separate(recognizer: Recognizer, first: str, second: str, count: int = 5) ->
     Raises:
         UnseenError: twice the same class.
     """
-    table, unit, vectors = recognizer.table, directions(recognizer), recognizer.class_vectors
+    table, unit, vectors = model.table, directions(model), model.class_vectors
     a, b = table.index(first), table.index(second)
     if a == b:
         raise UnseenError(f'"{first}" twice', hint="name two classes")
     values, gap = table.values, vectors[a] - vectors[b]
-    fit = None if recognizer.references is None else recognizer.references.fit
+    fit = None if model.references is None else model.references.fit
     lead = None if fit is None else np.where(fit.learned, fit.slope, 0) * (values[a] - values[b]) * gap
 
     def divider(k: int) -> Divider:

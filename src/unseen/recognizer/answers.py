@@ -1,4 +1,4 @@
-"""What a recognizer answers: candidates, predictions, explanations, part maps."""
+"""What a recognizer says of an image's regions: explanations with heat maps, and part maps."""
 
 from __future__ import annotations
 
@@ -10,101 +10,8 @@ import numpy as np
 from PIL import Image
 
 from unseen.errors import DataError
+from unseen.model.predictions import Candidate, Comparison, Prediction, Reason
 from unseen.model.references import Neighbour
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A class and how sure the model is.
-
-    Args:
-        name: the class.
-        seen: whether it had training images.
-        confidence: softmax over the classes in question of (score - gamma if seen) / temperature.
-        score: the raw class score.
-    """
-
-    name: str
-    seen: bool
-    confidence: float
-    score: float
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What an image shows.
-
-    Args:
-        image: its path, or ``""`` for one given as pixels.
-        candidates: best first.
-        attributes: the attributes that were seen and speak most for the best class, with their evidence.
-        known: false where the best class's confidence is below the threshold: then the answer is "unknown".
-    """
-
-    image: str
-    candidates: tuple[Candidate, ...]
-    attributes: tuple[tuple[str, float], ...]
-    known: bool = True
-
-    @property
-    def best(self) -> Candidate:
-        """The first candidate."""
-        return self.candidates[0]
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON form."""
-        return {
-            "image": self.image,
-            "known": self.known,
-            "classes": [vars(c) for c in self.candidates],
-            "attributes": [{"attribute": name, "evidence": value} for name, value in self.attributes],
-        }
-
-
-@dataclass(frozen=True)
-class Reason:
-    """One attribute's part in a decision.
-
-    Args:
-        attribute, group, part: its names.
-        score: attribute score psi_k.
-        evidence: (psi_k - m_k) z_ck, what it adds to the class score.
-        against: (psi_k - m_k) (z_ck - z_jk), what it adds to the lead over the rival j.
-        value, rival_value: z_ck and z_jk, as the method scores with them.
-        typical: m_k, the mean of psi_k over the training images; 0 where they are not known.
-    """
-
-    attribute: str
-    group: str
-    part: str
-    score: float
-    evidence: float
-    against: float
-    value: float
-    rival_value: float
-    typical: float = 0.0
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Why an image is taken for one class rather than for another.
-
-    Args:
-        target, rival: the class explained, and the one it is compared with.
-        reasons: one an attribute, strongest evidence first. Their evidence adds up to the class score less ``offset``.
-        offset: what the score holds beside the evidence: what an image of average attribute scores gets, where
-            training images are known, and such as the method's seen/unseen margin.
-        offset_name: what that is called.
-        lead_offset: what these and gamma add to the target's lead over the rival; the lead is this plus the sum of
-            ``against``. Without known training images it is 0 where both are seen or both unseen.
-    """
-
-    target: Candidate
-    rival: Candidate
-    reasons: tuple[Reason, ...]
-    offset: float
-    lead_offset: float
-    offset_name: str
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import jinja2
 from unseen.version import __version__
 
 if TYPE_CHECKING:
-    from unseen.recognizer.recognizer import Recognizer
+    from unseen.model.trained import TrainedModel
 
 LISTED = 60
 """Class names that the card lists of seen and of unseen ones."""
@@ -64,15 +64,15 @@ def escaped(value: Any) -> str:
     return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
 
 
-def model_card(recognizer: Recognizer, fields: CardFields, *, backbone_stored: bool) -> str:
+def model_card(model: TrainedModel, fields: CardFields, *, backbone_stored: bool) -> str:
     """The card as Markdown.
 
     Args:
-        recognizer: what is described, with what its ``about`` knows of its training.
+        model: what is described, with what its ``about`` knows of its training.
         fields: the author's.
         backbone_stored: whether the backbone's weights lie beside the card.
     """
-    about, table, method = recognizer.about, recognizer.table, recognizer.method
+    about, table, method = model.about, model.table, model.method
     data, machine, versions = (_part(about, name) for name in ("data", "machine", "versions"))
     names = {
         kind: [name for name, seen in zip(table.names, table.seen, strict=True) if seen == (kind == "seen")]
@@ -101,26 +101,26 @@ def model_card(recognizer: Recognizer, fields: CardFields, *, backbone_stored: b
         machine=machine,
         versions={"unseen": about.get("unseen", __version__), **versions},
         seeds=", ".join(map(str, about["seeds"])) if isinstance(about.get("seeds"), list) else "",
-        backbone=_backbone(recognizer),
+        backbone=_backbone(model),
         backbone_stored=backbone_stored,
-        size=recognizer.backbone.transform.size,
+        size=model.backbone.transform.size,
         rows=_rows(about),
         calibration=_calibration(about),
-        gamma=f"{recognizer.gamma:.4g}",
-        temperature=None if recognizer.temperature is None else f"{recognizer.temperature:.4g}",
-        threshold=recognizer.threshold,
+        gamma=f"{model.gamma:.4g}",
+        temperature=None if model.temperature is None else f"{model.temperature:.4g}",
+        threshold=model.threshold,
         settings=_Markdown(", ".join(escaped(f"{k}={v}") for k, v in vars(method.settings).items())),
-        encoding=recognizer.encoding is not None,
+        encoding=model.encoding is not None,
     )
-    return f"---\n{_front_matter(recognizer, fields)}---\n\n{body}"
+    return f"---\n{_front_matter(model, fields)}---\n\n{body}"
 
 
-def _front_matter(recognizer: Recognizer, fields: CardFields) -> str:
+def _front_matter(model: TrainedModel, fields: CardFields) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
-    about, method = recognizer.about, recognizer.method.name
+    about, method = model.about, model.method.name
     name = _plain(_part(about, "data").get("name", "own data"))
-    spec = recognizer.backbone.spec
+    spec = model.backbone.spec
     known = fields.licence.lower() if _LICENCE.fullmatch(fields.licence.lower()) else None
     licence: dict[str, Any] = {}
     if fields.licence != NOT_STATED:
@@ -164,9 +164,9 @@ def _listed(names: list[str]) -> _Markdown:
     return _Markdown(shown + (f", and {len(names) - LISTED} more" if len(names) > LISTED else ""))
 
 
-def _backbone(recognizer: Recognizer) -> str:
-    spec = recognizer.backbone.spec
-    told = _part(recognizer.about, "backbone").get("weights")
+def _backbone(model: TrainedModel) -> str:
+    spec = model.backbone.spec
+    told = _part(model.about, "backbone").get("weights")
     weights = told or (spec.weights if spec.weights in ("pretrained", "random") else "from a file")
     local = spec.tower is not None and Path(spec.tower).is_dir()
     return f"{Path(spec.name).name if local else spec.name} ({weights})"

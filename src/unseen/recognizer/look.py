@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +14,12 @@ from torch import Tensor
 
 from unseen.classes.table import ClassTable
 from unseen.errors import DataError, UnseenError
+from unseen.evaluation.scores import Best
 from unseen.methods import Branch
+from unseen.model.predictions import Candidate, Comparison, Prediction, Reason
 from unseen.model.references import Neighbour, References
-from unseen.recognizer.answers import Candidate, Comparison, Explanation, Prediction, Reason
-
-if TYPE_CHECKING:
-    from unseen.recognizer.recognizer import Recognizer
+from unseen.model.trained import TrainedModel
+from unseen.recognizer.answers import Explanation
 
 
 def _rest(score: float, evidence: np.ndarray) -> float:
@@ -28,41 +28,41 @@ def _rest(score: float, evidence: np.ndarray) -> float:
     return 0.0 if abs(rest) < 1e-5 * max(1.0, float(np.abs(evidence).sum())) else rest
 
 
-def check_correctable(recognizer: Recognizer) -> None:
+def check_correctable(model: TrainedModel) -> None:
     """Whether attributes can be corrected.
 
     Raises:
         UnseenError: a method that scores classes as a whole, or a model without references.
     """
-    if not recognizer.class_vectors.any():
+    if not model.class_vectors.any():
         problem = "this model compares images with classes as a whole; no attribute can be corrected"
-        raise UnseenError(problem, where=recognizer.method.name, hint="use a method that scores attributes")
-    _references(recognizer)
+        raise UnseenError(problem, where=model.method.name, hint="use a method that scores attributes")
+    _references(model)
 
 
-def _references(recognizer: Recognizer) -> References:
-    if recognizer.references is None:
+def _references(model: TrainedModel) -> References:
+    if model.references is None:
         problem = "this model has no attribute scores of its training images to go by"
-        raise UnseenError(problem, where=recognizer.method.name, hint="train again, which keeps them")
-    return recognizer.references
+        raise UnseenError(problem, where=model.method.name, hint="train again, which keeps them")
+    return model.references
 
 
 class Reading:
     """What a model read off one image: numbers enough to rank the classes and to say why; no image, no network.
 
-    Everything here is computed from these numbers and the recogniser's classes as they are when asked, so that it takes
+    Everything here is computed from these numbers and the model's classes as they are when asked, so that it takes
     milliseconds and follows classes that come and go. The numbers can be kept, and :meth:`Recognizer.reading` takes
     them back.
 
     Args:
-        recognizer: whose classes, references and calibration count.
+        model: whose classes, references and calibration count.
         scores: float64 ``(K,)`` fused attribute scores psi.
         query: float64 ``(D,)`` of :meth:`Method.query`; psi itself where the method scores attributes.
         file: its path, or ``""``.
     """
 
-    def __init__(self, recognizer: Recognizer, scores: np.ndarray, query: np.ndarray, file: str = "") -> None:
-        self.recognizer = recognizer
+    def __init__(self, model: TrainedModel, scores: np.ndarray, query: np.ndarray, file: str = "") -> None:
+        self.model = model
         self.attribute_scores = scores
         self.query = query
         self.file = file
@@ -70,13 +70,13 @@ class Reading:
 
     def class_scores(self, corrections: Mapping[str, float] | None = None) -> np.ndarray:
         """``(N,)`` raw class scores; with corrections each moves by (psi' - psi) z_c, see :meth:`corrected`."""
-        table = self.recognizer.table
+        table = self.model.table
         if self._last is None or self._last[0] is not table:
-            self._last = table, self.recognizer.class_scores(self.query[None])[0]
+            self._last = table, self.model.class_scores(self.query[None])[0]
         if not corrections:
             return self._last[1]
         moved: np.ndarray = self.corrected(corrections) - self.attribute_scores
-        return self._last[1] + self.recognizer.class_vectors @ moved
+        return self._last[1] + self.model.class_vectors @ moved
 
     def corrected(self, corrections: Mapping[str, float] | None) -> np.ndarray:
         """``(K,)`` attribute scores psi', those of corrected attributes as the model typically gives them.
@@ -93,9 +93,9 @@ class Reading:
         """
         if not corrections:
             return self.attribute_scores
-        check_correctable(self.recognizer)
-        fit = _references(self.recognizer).fit
-        attributes = self.recognizer.table.attributes
+        check_correctable(self.model)
+        fit = _references(self.model).fit
+        attributes = self.model.table.attributes
         values, rows = np.zeros(len(attributes)), []
         for name, value in corrections.items():
             k = attributes.index(name)
@@ -117,11 +117,16 @@ class Reading:
         Raises:
             UnseenError: a model without references.
         """
-        fit = _references(self.recognizer).fit
+        fit = _references(self.model).fit
         middle = (fit.mean - fit.intercept) / np.where(fit.learned, fit.slope, 1)
         back = np.divide(fit.correlation**2, fit.slope, out=np.zeros_like(fit.slope), where=fit.learned)
         value = middle + back * (self.attribute_scores - fit.mean)
         return np.where(fit.learned, value.clip(fit.least, fit.largest), np.nan)
+
+    def _best(self, corrections: Mapping[str, float] | None, count: int | None = None, **choice: Any) -> Best:
+        """The first classes, or all; ``choice`` as in :meth:`rank`."""
+        allowed = self.model.allowed(**choice)
+        return self.model.rank(self.class_scores(corrections)[None], count or len(allowed), allowed)
 
     def rank(
         self,
@@ -137,8 +142,7 @@ class Reading:
             corrections: see :meth:`corrected`.
             among, only, exclude: as in :meth:`Recognizer.predict`.
         """
-        allowed = self.recognizer._allowed(among, only, exclude)
-        return self.recognizer._rank(self.class_scores(corrections), allowed)
+        return self.model.candidates(self._best(corrections, among=among, only=only, exclude=exclude))[0]
 
     def prediction(
         self,
@@ -148,23 +152,21 @@ class Reading:
         among: str = "all",
         only: Iterable[str] | None = None,
         exclude: Iterable[str] | None = None,
+        unknown: float | str = "auto",
     ) -> Prediction:
-        """The first classes, with the attributes that speak for the best; arguments as in :meth:`rank`."""
-        ranked = self.rank(corrections, among=among, only=only, exclude=exclude)
-        return self._prediction(ranked[:top], self.corrected(corrections))
+        """What :meth:`Recognizer.predict` gives, the same to the bit where nothing is corrected.
 
-    def _prediction(self, candidates: list[Candidate], psi: np.ndarray) -> Prediction:
-        table = self.recognizer.table
-        excess = psi - self.recognizer.typical
-        evidence = np.where(excess > 0, excess * self.recognizer.class_vectors[table.index(candidates[0].name)], 0)
-        speaking = [k for k in np.argsort(-evidence, kind="stable")[:5] if evidence[k] > 0]
-        reasons = tuple((table.attributes.names[k], float(evidence[k])) for k in speaking)
-        known = candidates[0].confidence >= (self.recognizer.threshold or 0.0)
-        return Prediction(self.file, tuple(candidates), reasons, known)
+        Args:
+            corrections: see :meth:`corrected`.
+            top, among, only, exclude, unknown: as in :meth:`Recognizer.predict`.
+        """
+        best = self._best(corrections, max(1, top), among=among, only=only, exclude=exclude)
+        threshold = self.model.threshold_of(unknown)
+        return self.model.predictions([self.file], best, self.corrected(corrections)[None], threshold)[0]
 
     def nearest(self, count: int = 6, corrections: Mapping[str, float] | None = None) -> list[Neighbour]:
         """The training images with the most similar attribute scores, itself left out; none without references."""
-        references, images = self.recognizer.references, self.recognizer.images
+        references, images = self.model.references, self.model.images
         if references is None or count < 1:
             return []
         itself = []
@@ -203,7 +205,7 @@ class Reading:
         target: str | None,
         rival: str | None,
     ) -> Comparison:
-        recognizer, table = self.recognizer, self.recognizer.table
+        model, table = self.model, self.model.table
         if len(ranked) < 2:
             problem = f'"{ranked[0].name}" is the only class to choose from'
             raise UnseenError(problem, hint="choose among more classes")
@@ -211,10 +213,10 @@ class Reading:
         other = self._one(ranked, rival, (wanted.name,))
         if other.name == wanted.name:
             raise UnseenError(f'"{wanted.name}" cannot be its own rival', hint="compare it with another class")
-        scores, psi, vectors = self.class_scores(corrections), self.corrected(corrections), recognizer.class_vectors
+        scores, psi, vectors = self.class_scores(corrections), self.corrected(corrections), model.class_vectors
         c, j = table.index(wanted.name), table.index(other.name)
-        typical = recognizer.typical
-        evidence, against = (psi - typical) * vectors[c], (psi - typical) * (vectors[c] - vectors[j])
+        typical = model.typical
+        evidence, against = model.evidence(psi, vectors[c]), model.evidence(psi, vectors[c] - vectors[j])
         attributes = table.attributes
         reasons = tuple(
             Reason(
@@ -232,23 +234,23 @@ class Reading:
         )
         own, others = (_rest(scores[i], psi * vectors[i]) for i in (c, j))  # margins and the like
         usual = vectors[[c, j]] @ typical
-        margin = recognizer.method.offset_name
+        margin = model.method.offset_name
         what = [margin] if not usual.any() else ["average image", margin] if own or others else ["average image"]
-        if recognizer.gamma and wanted.seen != other.seen:
+        if model.gamma and wanted.seen != other.seen:
             what.append("γ")
         return Comparison(
             wanted,
             other,
             reasons,
             own + float(usual[0]),
-            own - others + float(usual[0] - usual[1]) - recognizer.gamma * (int(wanted.seen) - int(other.seen)),
+            own - others + float(usual[0] - usual[1]) - model.gamma * (int(wanted.seen) - int(other.seen)),
             ", ".join(what),
         )
 
     def _one(self, ranked: Sequence[Candidate], name: str | None, without: tuple[str, ...]) -> Candidate:
         if name is None:
             return next(c for c in ranked if c.name not in without)
-        self.recognizer.table.index(name)  # an unknown name is told apart from one not chosen among
+        self.model.table.index(name)  # an unknown name is told apart from one not chosen among
         for candidate in ranked:
             if candidate.name == name:
                 return candidate
@@ -259,21 +261,21 @@ class Look(Reading):
     """What the network made of one image; from :meth:`Recognizer.look`.
 
     Args:
-        recognizer, file, scores, query: of :class:`Reading`.
+        model, file, scores, query: of :class:`Reading`.
         image: upright RGB.
         branches: of :meth:`Method.maps`, a batch of one.
     """
 
     def __init__(
         self,
-        recognizer: Recognizer,
+        model: TrainedModel,
         image: Image.Image,
         file: str,
         branches: dict[str, Branch],
         scores: np.ndarray,
         query: np.ndarray,
     ) -> None:
-        super().__init__(recognizer, scores, query, file)
+        super().__init__(model, scores, query, file)
         self.image = image
         self.branches = branches
 
@@ -287,17 +289,19 @@ class Look(Reading):
         among: str = "all",
         only: Iterable[str] | None = None,
         exclude: Iterable[str] | None = None,
+        unknown: float | str = "auto",
         nearest: int = 6,
     ) -> Explanation:
         """Why, attribute by attribute and region by region; see :meth:`compare` and :meth:`Recognizer.explain`."""
-        recognizer = self.recognizer
+        model = self.model
         choice: dict[str, Any] = {
             "among": among,
             "only": None if only is None else list(only),
             "exclude": None if exclude is None else list(exclude),
         }
         ranked = self.rank(corrections, **choice)
-        grid = recognizer.backbone.grids[-1]
+        prediction = self.prediction(corrections, unknown=unknown, **choice)
+        grid = model.backbone.grids[-1]
 
         def to_grid(values: Tensor) -> np.ndarray:
             return values.cpu().double().numpy().reshape(-1, *grid)
@@ -305,12 +309,12 @@ class Look(Reading):
         return Explanation(
             **vars(self._compare(ranked, corrections, target, rival)),
             image=self.image,
-            prediction=self._prediction(ranked[:5], self.corrected(corrections)),
+            prediction=prediction,
             attention={name: to_grid(b.attention[0]) for name, b in self.branches.items() if b.attention is not None},
-            counted=tuple(recognizer.method.counted(self.branches)),
-            contributions=to_grid(recognizer.method.fused_contributions(self.branches)[0]),
-            crop=recognizer.backbone.transform.crop_box(*self.image.size),
-            order=recognizer.table.attributes.positions,
+            counted=tuple(model.method.counted(self.branches)),
+            contributions=to_grid(model.method.fused_contributions(self.branches)[0]),
+            crop=model.backbone.transform.crop_box(*self.image.size),
+            order=model.table.attributes.positions,
             corrections=dict(corrections or {}),
             before=tuple(self.rank(**choice)[:5]) if corrections else (),
             nearest=tuple(self.nearest(nearest, corrections)),

@@ -30,10 +30,10 @@ from unseen.data.dataset import digest
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.ground.files import write_with
 from unseen.ground.progress import Progress, silent
-from unseen.recognizer import Prediction, Recognizer
+from unseen.model.predictions import UNKNOWN, Prediction
+from unseen.recognizer.recognizer import Recognizer
 from unseen.version import __version__
 
-UNKNOWN = "unknown"
 ENDINGS = (".csv", ".parquet", ".json", ".jsonl")
 ROW_GROUP = 8192
 SYNC_SECONDS = 10.0

@@ -1,0 +1,178 @@
+"""What a trained model answers: candidates, predictions, reasons, comparisons. What a prediction holds is listed once.
+
+:data:`FIELDS` is the registry of a prediction's fields: JSON, rows of CSV and Parquet and the web API are made from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from unseen.classes.naming import label
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A class and how sure the model is.
+
+    Args:
+        name: the class.
+        seen: whether it had training images.
+        confidence: softmax over the classes in question of (score - gamma if seen) / temperature.
+        score: the raw class score.
+    """
+
+    name: str
+    seen: bool
+    confidence: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What an image shows.
+
+    Args:
+        image: its path, or ``""`` for one given as pixels.
+        candidates: best first.
+        attributes: the attributes that were seen and speak most for the best class, with their evidence.
+        known: false where the best class's confidence is below the threshold: then the answer is "unknown".
+    """
+
+    image: str
+    candidates: tuple[Candidate, ...]
+    attributes: tuple[tuple[str, float], ...]
+    known: bool = True
+
+    @property
+    def best(self) -> Candidate:
+        """The first candidate."""
+        return self.candidates[0]
+
+    @property
+    def name(self) -> str:
+        """The best class, or "unknown"."""
+        return self.best.name if self.known else UNKNOWN
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {field.name: field.json(self) for field in FIELDS if field.json is not None}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Self:
+        """What :meth:`as_dict` gave."""
+        return cls(
+            record["image"],
+            tuple(Candidate(**entry) for entry in record["classes"]),
+            tuple((entry["attribute"], entry["evidence"]) for entry in record["attributes"]),
+            record["known"],
+        )
+
+    def row(self, count: int) -> dict[str, Any]:
+        """One flat row: every field of a table, and class and confidence of the other candidates.
+
+        Args:
+            count: how many classes have columns, see :func:`columns`; what there is not is ``None``.
+        """
+        row: dict[str, Any] = dict.fromkeys(columns(count))
+        row |= {field.name: field.cell(self) for field in FIELDS if field.cell is not None}
+        for rank, other in enumerate(self.candidates[1:count], 2):
+            row |= {f"class_{rank}": other.name, f"confidence_{rank}": other.confidence}
+        return row
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a prediction.
+
+    Args:
+        name: key in JSON, column of a table.
+        meaning: in a few words.
+        kind: of a table's cells: ``str``, ``float`` or ``bool``.
+        json: its value in JSON form; ``None`` where JSON does not hold it.
+        cell: its value in a table; ``None`` where tables do not hold it.
+    """
+
+    name: str
+    meaning: str
+    kind: type = str
+    json: Callable[[Prediction], Any] | None = None
+    cell: Callable[[Prediction], Any] | None = None
+
+
+FIELDS = (
+    Field("image", "path of the image", json=lambda p: p.image, cell=lambda p: p.image),
+    Field("known", "whether the best class's confidence reaches the threshold", bool, json=lambda p: p.known),
+    Field("classes", "candidates, best first", json=lambda p: [vars(c) for c in p.candidates]),
+    Field("class", 'the best class, or "unknown"', cell=lambda p: p.name),
+    Field("best_class", "the best class", cell=lambda p: p.best.name),
+    Field("confidence", "of the best class", float, cell=lambda p: p.best.confidence),
+    Field("seen", "whether the best class had training images", bool, cell=lambda p: p.best.seen),
+    Field(
+        "attributes",
+        "the attributes that speak most for the best class",
+        json=lambda p: [{"attribute": name, "evidence": value} for name, value in p.attributes],
+        cell=lambda p: "; ".join(label(name) for name, _ in p.attributes),
+    ),
+)
+"""In the order of JSON's keys and of a table's columns; those of the other candidates come before the last."""
+
+
+def columns(count: int) -> dict[str, type]:
+    """Columns of a table of predictions with their kinds, for so many candidates an image; ``error`` comes last."""
+    table = [(field.name, field.kind) for field in FIELDS if field.cell is not None]
+    others = [(f"{name}_{rank}", kind) for rank in range(2, count + 1) for name, kind in _EACH]
+    return dict([*table[:-1], *others, table[-1], ("error", str)])
+
+
+_EACH = (("class", str), ("confidence", float))
+"""What every further candidate has."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One attribute's part in a decision.
+
+    Args:
+        attribute, group, part: its names.
+        score: attribute score psi_k.
+        evidence: (psi_k - m_k) z_ck, what it adds to the class score.
+        against: (psi_k - m_k) (z_ck - z_jk), what it adds to the lead over the rival j.
+        value, rival_value: z_ck and z_jk, as the method scores with them.
+        typical: m_k, the mean of psi_k over the training images; 0 where they are not known.
+    """
+
+    attribute: str
+    group: str
+    part: str
+    score: float
+    evidence: float
+    against: float
+    value: float
+    rival_value: float
+    typical: float = 0.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Why an image is taken for one class rather than for another.
+
+    Args:
+        target, rival: the class explained, and the one it is compared with.
+        reasons: one an attribute, strongest evidence first. Their evidence adds up to the class score less ``offset``.
+        offset: what the score holds beside the evidence: what an image of average attribute scores gets, where
+            training images are known, and such as the method's seen/unseen margin.
+        offset_name: what that is called.
+        lead_offset: what these and gamma add to the target's lead over the rival; the lead is this plus the sum of
+            ``against``. Without known training images it is 0 where both are seen or both unseen.
+    """
+
+    target: Candidate
+    rival: Candidate
+    reasons: tuple[Reason, ...]
+    offset: float
+    lead_offset: float
+    offset_name: str

@@ -1,0 +1,329 @@
+"""The trained model as one value: whatever ranks, explains, reports, serves or exports asks it and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unseen.backbones.backbone import Backbone
+from unseen.backbones.towers import TextTower
+from unseen.classes.spreadsheets.columns import Encoding
+from unseen.classes.table import ClassTable
+from unseen.errors import RunError, UnseenError
+from unseen.evaluation.scores import Best
+from unseen.ground.devices import find_device
+from unseen.methods import Branch, Method
+from unseen.model.predictions import Candidate, Prediction
+from unseen.model.references import References
+from unseen.model.scoring import ClassScorer
+
+AMONG = ("all", "seen", "unseen")
+SPEAKING = 5
+"""Attributes that a prediction names, at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What the network made of B images; class tables may change without asking it again.
+
+    Args:
+        query: ``(B, D)`` of :meth:`Method.query`, on the model's device.
+        attribute_scores: float64 ``(B, K)`` fused attribute scores psi.
+    """
+
+    query: Tensor
+    attribute_scores: np.ndarray
+
+
+class TrainedModel:
+    """Backbone, trained method and class table, with calibration and what is known of the training.
+
+    Args:
+        backbone: the network; that of an end-to-end method is part of the method.
+        method: trained, with unprepared regions as its raw input, or images where it is trained end to end.
+        table: the classes to choose from; classes come and go by setting :attr:`table`.
+        gamma: taken off the scores of seen classes.
+        temperature: of the confidence's softmax; ``None`` where it was not fitted (then 1).
+        threshold: confidence below which an image counts as unknown, chosen on validation data; ``None`` without.
+        store_dtype: regions are rounded to it, as in training.
+        device: see :func:`unseen.ground.devices.find_device`.
+        about: whatever else is known (data, protocol), kept when saving.
+        encoding: how a spreadsheet's columns became attributes, for classes to come.
+        references: how the model scores its training images, or the file of that, read when first asked for.
+        typical: ``(K,)`` attribute scores of the average training image, where there are no references.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        method: Method,
+        table: ClassTable,
+        *,
+        gamma: float = 0.0,
+        temperature: float | None = None,
+        threshold: float | None = None,
+        store_dtype: str = "float16",
+        device: str = "auto",
+        about: Mapping[str, Any] | None = None,
+        encoding: Encoding | None = None,
+        references: References | Path | None = None,
+        typical: np.ndarray | None = None,
+    ) -> None:
+        self.device = find_device(device)
+        self.backbone = backbone.to(self.device)
+        self.method = method.eval().to(self.device)
+        self._table = table
+        self._made: ClassScorer | None = None
+        self.gamma = gamma
+        self.temperature = temperature
+        self.threshold = threshold
+        self.store_dtype = store_dtype
+        self.about = dict(about or {})
+        self.encoding = encoding
+        self._references = references
+        self._typical = typical
+
+    # the classes
+
+    @property
+    def table(self) -> ClassTable:
+        """The classes to choose from; see :meth:`add_class`, :meth:`edit_class`, :meth:`remove_class`."""
+        return self._table
+
+    @table.setter
+    def table(self, table: ClassTable) -> None:
+        if table.attributes.names != self._table.attributes.names:
+            raise UnseenError("a table of other attributes", hint="keep the attribute columns that it was trained with")
+        self._table = table
+        self.__dict__.pop("class_vectors", None)
+
+    def add_class(
+        self, name: str, values: Sequence[float] | np.ndarray | Mapping[str, float], *, seen: bool = False
+    ) -> None:
+        """A new class from its attributes, without retraining.
+
+        Args:
+            name: new to the table.
+            values: K numbers in the table's unit, or a mapping from attribute names, the others 0.
+            seen: whether the model was trained on images of it (a class that was removed comes back).
+        """
+        self.table = self._table.with_class(name, values, seen=seen)
+
+    def edit_class(self, name: str, values: Sequence[float] | np.ndarray | Mapping[str, float]) -> None:
+        """Other attribute values for a class, without retraining.
+
+        Args:
+            name: the class.
+            values: K numbers in the table's unit, or a mapping from attribute names, the others as they are.
+        """
+        self.table = self._table.with_values(name, values)
+
+    def remove_class(self, name: str) -> None:
+        """Choose among the other classes from now on."""
+        self.table = self._table.without(name)
+
+    def rename_class(self, old: str, new: str) -> None:
+        """Call a class something else."""
+        self.table = self._table.renamed(old, new)
+
+    def allowed(
+        self, among: str = "all", only: Iterable[str] | None = None, exclude: Iterable[str] | None = None
+    ) -> np.ndarray:
+        """Rising positions of the classes to choose from.
+
+        Args:
+            among: ``all``, ``seen`` or ``unseen`` classes.
+            only, exclude: names of the classes to choose from, and not to choose from.
+
+        Raises:
+            UnseenError: a name that is no class's, or no class left.
+        """
+        if among not in AMONG:
+            raise UnseenError(f'cannot choose among "{among}"', hint=f"one of {', '.join(AMONG)}")
+        seen = self._table.seen
+        chosen = {"all": seen | ~seen, "seen": seen, "unseen": ~seen}[among]
+        if not chosen.any():
+            raise UnseenError(f"there is no {among} class to choose from", hint="choose among all")
+        if only is not None:
+            chosen = chosen & self._named(only)
+        if exclude is not None:
+            chosen = chosen & ~self._named(exclude)
+        if not chosen.any():
+            raise UnseenError("no class is left to choose from", hint="name more classes, or exclude fewer")
+        return np.flatnonzero(chosen)
+
+    def choices(
+        self, among: str = "all", only: Iterable[str] | None = None, exclude: Iterable[str] | None = None
+    ) -> list[str]:
+        """Names of the classes to choose from; see :meth:`allowed`."""
+        return [self._table.names[i] for i in self.allowed(among, only, exclude)]
+
+    def _named(self, names: Iterable[str]) -> np.ndarray:
+        """Bool ``(N,)``; raises on a name that is no class's."""
+        found = np.zeros(len(self._table), dtype=bool)
+        found[[self._table.index(name) for name in ([names] if isinstance(names, str) else names)]] = True
+        return found
+
+    # the training images
+
+    @property
+    def references(self) -> References | None:
+        """How the model scores its training images; ``None`` where that was not kept. Read when first asked for."""
+        if isinstance(self._references, Path):
+            found = References.load(self._references)
+            if found.attribute_scores.shape[1] != len(self._table.attributes):
+                raise RunError("it has other attributes than the model", where=self._references, hint="train again")
+            self._references = found
+        return self._references
+
+    @references.setter
+    def references(self, references: References | None) -> None:
+        self._references = references
+
+    @property
+    def typical(self) -> np.ndarray:
+        """``(K,)`` attribute scores of the average training image, from which evidence counts; 0 if not known."""
+        if self.references is not None:
+            return self.references.mean
+        return np.zeros(len(self._table.attributes)) if self._typical is None else self._typical
+
+    @property
+    def images(self) -> Path | None:
+        """The folder of the training images; ``None`` where it is not known or no longer there."""
+        folder = self.about.get("data", {}).get("images")
+        return Path(folder) if folder and Path(folder).is_dir() else None
+
+    # the network
+
+    @cached_property
+    def text_tower(self) -> TextTower:
+        """Of a method that reads text."""
+        assert self.backbone.spec.tower is not None
+        return TextTower(self.backbone.spec.tower)
+
+    @torch.inference_mode()
+    def inputs(self, cropped: Tensor) -> Tensor:
+        """What the method reads: raw regions ``(B, R, C)``, rounded as the region store does, or the images.
+
+        Args:
+            cropped: images cropped to the network's size, as bytes ``(B, 3, h, w)``.
+        """
+        cropped = cropped.to(self.device)
+        if self.method.end_to_end:
+            return self.backbone.transform.normalized(cropped)
+        return self.backbone.regions(cropped)[0].to(getattr(torch, self.store_dtype)).float()
+
+    @torch.inference_mode()
+    def answer(self, inputs: Tensor) -> Answer:
+        """Ask the method about images, given as :meth:`inputs`."""
+        return self.answer_of(self.method(self.method.prepare(inputs)))
+
+    @torch.inference_mode()
+    def answer_of(self, branches: dict[str, Branch]) -> Answer:
+        """The numbers that count of what the method's sub-nets say."""
+        psi = self.method.fused_attribute_scores(branches).cpu().double().numpy()
+        return Answer(self.method.query(branches), psi)
+
+    # scores, ranking, evidence
+
+    @property
+    def scorer(self) -> ClassScorer:
+        """For the table as it is; blocks of classes that a change of the table left alone are not made again."""
+        if self._made is None or self._made.table is not self._table:
+            tower = self.text_tower if self.method.reads_text else None
+            self._made = ClassScorer.of_table(self.method, self._table, self.device, tower, self._made)
+        return self._made
+
+    @cached_property
+    def class_vectors(self) -> np.ndarray:
+        """Float64 ``(N, K)``: the classes in the form that the method scores with; all 0 where it does not."""
+        return self.scorer.vectors(range(len(self._table)))
+
+    def class_scores(self, query: Tensor | np.ndarray) -> np.ndarray:
+        """Float64 ``(B, N)`` raw class scores of what :meth:`Method.query` gave for B images, ``(B, D)``."""
+        return self.scorer.scores(torch.as_tensor(query).to(self.device, torch.float32))
+
+    def rank(self, asked: Answer | np.ndarray, count: int, allowed: np.ndarray) -> Best:
+        """The best classes of B images, the same to the bit whether asked with an answer or with its class scores.
+
+        Args:
+            asked: an answer, or raw class scores ``(B, N)``, which corrections may have moved.
+            count: so many classes, fewer where fewer are allowed.
+            allowed: of :meth:`allowed`.
+        """
+        how = {"gamma": self.gamma, "temperature": self.temperature or 1.0}
+        if isinstance(asked, Answer):
+            return self.scorer.best(asked.query, count, allowed, **how)
+        return self.scorer.best_of(asked, count, allowed, **how)
+
+    def candidates(self, best: Best) -> list[list[Candidate]]:
+        """The classes of :meth:`rank` by name, a list an image."""
+        names, seen = self._table.names, self._table.seen
+        return [
+            [
+                Candidate(names[c], bool(seen[c]), float(confidence), float(score))
+                for c, confidence, score in zip(*row, strict=True)
+            ]
+            for row in zip(best.index, best.confidence, best.score, strict=True)
+        ]
+
+    def evidence(self, attribute_scores: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+        """(psi_k - m_k) z_k: what each attribute adds to a class score, from the average training image on.
+
+        Args:
+            attribute_scores: psi ``(..., K)``.
+            vectors: z ``(..., K)``, of :attr:`class_vectors`, or a difference of two.
+        """
+        evidence: np.ndarray = (attribute_scores - self.typical) * vectors
+        return evidence
+
+    def threshold_of(self, unknown: float | str) -> float:
+        """The confidence below which an image counts as unknown.
+
+        Args:
+            unknown: ``auto`` (:attr:`threshold`, where there is one), ``off`` or a number from 0 to 1.
+        """
+        if unknown == "off" or (unknown == "auto" and self.threshold is None):
+            return 0.0
+        threshold = self.threshold if unknown == "auto" else unknown
+        if isinstance(threshold, str) or threshold is None or not 0 <= threshold <= 1:
+            raise UnseenError(f'"{unknown}" is no threshold', hint="auto, off, or a confidence from 0 to 1")
+        return threshold
+
+    def predictions(
+        self, images: Sequence[str], best: Best, attribute_scores: np.ndarray, threshold: float
+    ) -> list[Prediction]:
+        """The one place where predictions are made.
+
+        Args:
+            images: B paths, or ``""``.
+            best: of :meth:`rank`.
+            attribute_scores: psi ``(B, K)``.
+            threshold: of :meth:`threshold_of`.
+        """
+        evidence = self.evidence(attribute_scores, self.scorer.vectors(best.index[:, 0]))
+        evidence = np.where(attribute_scores > self.typical, evidence, 0)  # of attributes that were seen
+        names = self._table.attributes.names
+        return [
+            Prediction(
+                image,
+                tuple(candidates),
+                tuple((names[k], float(mine[k])) for k in np.argsort(-mine, kind="stable")[:SPEAKING] if mine[k] > 0),
+                candidates[0].confidence >= threshold,
+            )
+            for image, candidates, mine in zip(images, self.candidates(best), evidence, strict=True)
+        ]
+
+    def predict_inputs(
+        self, images: Sequence[str], inputs: Tensor, *, top: int, allowed: np.ndarray, threshold: float
+    ) -> list[Prediction]:
+        """Predictions of B images, given as :meth:`inputs`; arguments as in :meth:`rank` and :meth:`predictions`."""
+        answer = self.answer(inputs)
+        return self.predictions(images, self.rank(answer, top, allowed), answer.attribute_scores, threshold)

@@ -1,0 +1,106 @@
+"""Models on the Hugging Face hub: fetched and pushed, each failure as one line."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from unseen.errors import RunError
+from unseen.model.trained import TrainedModel
+from unseen.recognizer.card import CardFields
+from unseen.recognizer.saved import FACTS, HUB_ID, PATTERNS
+from unseen.recognizer.saving import save
+
+
+def fetch(
+    folder_or_id: Path | str,
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: Path | str | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """The folder itself, or where the hub's files have been put.
+
+    Raises:
+        RunError: one line on what is wrong with name, network or repository.
+    """
+    if Path(folder_or_id).is_dir():
+        return Path(folder_or_id)
+    name = str(folder_or_id)
+    if not HUB_ID.fullmatch(name):
+        raise RunError("no such folder", where=name, hint="give a saved folder, or OWNER/NAME of the hub")
+    import huggingface_hub
+
+    try:
+        found = huggingface_hub.snapshot_download(
+            name,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            allow_patterns=list(PATTERNS),
+            library_name="unseen",
+        )
+    except Exception as error:
+        raise _hub_error(error, name) from None
+    if not (Path(found) / FACTS).is_file():
+        raise RunError(f"not a model of unseen: it has no {FACTS}", where=name, hint="give one that `unseen push` made")
+    return Path(found)
+
+
+def push(
+    model: TrainedModel,
+    repo_id: str,
+    private: bool,
+    token: str | None,
+    message: str,
+    include_backbone: bool,
+    include_references: bool,
+    card: CardFields,
+) -> str:
+    """See :meth:`unseen.recognizer.recognizer.Recognizer.push_to_hub`."""
+    import huggingface_hub
+
+    if not HUB_ID.fullmatch(repo_id):
+        raise RunError("not a name of a repository", where=repo_id, hint="give OWNER/NAME")
+    token = token or huggingface_hub.get_token()
+    if not token:
+        raise RunError("not logged in to the hub", where=repo_id, hint="hf auth login, or set HF_TOKEN")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = save(model, Path(temporary) / "model", include_backbone, include_references, card)
+        try:
+            hub = huggingface_hub.HfApi(token=token)
+            hub.create_repo(repo_id, private=private, exist_ok=True)
+            done = hub.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                commit_message=message,
+                allow_patterns=list(PATTERNS),
+                delete_patterns=list(PATTERNS),
+            )
+        except Exception as error:
+            raise _hub_error(error, repo_id) from None
+    return str(done.commit_url)
+
+
+def _hub_error(error: Exception, name: str) -> Exception:
+    """A known failure of hub or network as one line; anything else as it is."""
+    from huggingface_hub import errors
+
+    known: tuple[tuple[type[Exception], str, str], ...] = (
+        (errors.GatedRepoError, "its owner must let you in first", "ask on its page, then hf auth login"),
+        (errors.RepositoryNotFoundError, "no such repository, or a private one", "fix the name, or hf auth login"),
+        (errors.RevisionNotFoundError, "no such revision", "give a branch, tag or commit of it"),
+        (errors.OfflineModeIsEnabled, "not fetched before, and the hub is switched off", "unset HF_HUB_OFFLINE"),
+        (errors.LocalEntryNotFoundError, "not fetched before, and the hub cannot be reached", "go online once"),
+        (errors.HFValidationError, "not a name of a repository", "give OWNER/NAME"),
+        (errors.HfHubHTTPError, "the hub refused", "see its message"),
+        (OSError, "could not be done", "see its message"),
+    )
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    for kind, problem, hint in known:
+        if isinstance(error, kind):
+            return RunError(f"{problem}: {said}" if hint == "see its message" else problem, where=name, hint=hint)
+    if type(error).__module__.split(".")[0] in ("httpx", "requests"):
+        return RunError(f"the hub cannot be reached: {said}", where=name, hint="try again later")
+    return error

@@ -1,0 +1,17 @@
+"""Finding a model: in a run's folder or a saved one. A saved model is opened without any training code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unseen.recognizer.parts import Parts
+from unseen.recognizer.saved import FACTS, read_saved
+
+
+def find_parts(folder: Path, seed: int | None = None) -> Parts:
+    """Those of a saved folder, or of one seed of a run."""
+    if (folder / FACTS).is_file():
+        return read_saved(folder)
+    from unseen.recognizer.runs import read_run
+
+    return read_run(folder, seed)

@@ -1,0 +1,151 @@
+"""What a trained model is put together from, wherever it was found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+
+from unseen.backbones.backbone import Backbone, BackboneSpec
+from unseen.backbones.reduction import Reduction
+from unseen.backbones.towers import TEXTS
+from unseen.classes.changes import check_tables, table_in_use, trained_table
+from unseen.classes.spreadsheets.columns import Encoding
+from unseen.errors import RunError, UnseenError
+from unseen.ground.files import read_json
+from unseen.methods import Settings, find_method
+from unseen.model.assembled import build_method
+from unseen.model.trained import TrainedModel
+from unseen.model.weights import load_weights
+
+M = TypeVar("M", bound=TrainedModel)
+AGAIN = "save it again"
+LARGEST = 1_000_000
+FACTS = "recognizer.json"
+ENCODING = "encoding.json"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a recognizer is put together from.
+
+    Args:
+        folder: where class table and texts lie.
+        spec: of the backbone.
+        weights: of the method.
+        references: attribute scores of the training images, if they are there.
+        method, settings, vector_length: of the method.
+        gamma, temperature, threshold, store_dtype, about, encoding: as in
+            :class:`~unseen.model.trained.TrainedModel`.
+        typical: ``(K,)`` attribute scores of the average training image, where there are no references.
+        reduction: file of what the backbone's regions go through, if anything.
+        tables: SHA-256 of the class tables, by file; those not named are not checked.
+    """
+
+    folder: Path
+    spec: BackboneSpec
+    weights: Path
+    references: Path | None
+    method: str
+    settings: Settings
+    vector_length: int
+    gamma: float
+    temperature: float | None
+    threshold: float | None
+    store_dtype: str
+    about: Mapping[str, Any]
+    encoding: Encoding | None
+    typical: np.ndarray | None = None
+    reduction: Path | None = None
+    tables: Mapping[str, str] = field(default_factory=dict)
+
+    def build(self, kind: type[M], device: str = "auto", as_trained: bool = False) -> M:
+        """The model.
+
+        Args:
+            kind: :class:`TrainedModel` or a class made from it.
+            device: where to compute.
+            as_trained: with the classes of the training, not as they were changed since.
+        """
+        check_tables(self.folder, self.tables)
+        table = trained_table(self.folder) if as_trained else table_in_use(self.folder)
+        shape = (len(table.attributes), self.vector_length)
+        if self.typical is not None and len(self.typical) != shape[0]:
+            raise RunError(f"typical is not {shape[0]} numbers", where=self.folder / FACTS, hint=AGAIN)
+        self._check_length(shape)
+        # the weights of an end-to-end method hold the backbone's
+        spec = replace(self.spec, weights="random") if find_method(self.method).end_to_end else self.spec
+        backbone = Backbone(spec)
+        if self.reduction is not None:
+            backbone.reduced(Reduction.load(self.reduction))
+        method = build_method(self.method, backbone, torch.ones(shape), self.settings)
+        load_weights(self.weights, method)
+        made = kind(
+            backbone,
+            method,
+            table,
+            gamma=self.gamma,
+            temperature=self.temperature,
+            threshold=self.threshold,
+            store_dtype=self.store_dtype,
+            device=device,
+            about=self.about,
+            encoding=self.encoding,
+            references=self.references,
+            typical=self.typical,
+        )
+        if method.reads_text:
+            made.text_tower.load(self.folder / TEXTS)
+        return made
+
+    def _check_length(self, shape: tuple[int, int]) -> None:
+        """Before room is made for vectors: are those of the weights as long?"""
+        try:
+            with safe_open(self.weights, "pt") as file:
+                for name in {"vectors", "head.vectors"} & set(file.keys()):
+                    if tuple(file.get_slice(name).get_shape()) != shape:
+                        raise RunError(f"its vectors are not {shape[0]} of {shape[1]}", where=self.weights, hint=AGAIN)
+        except (SafetensorError, OSError):
+            pass  # said better where the weights are read
+
+
+def read_encoding(folder: Path) -> Encoding | None:
+    """How a spreadsheet became the class table, where the folder knows."""
+    where = folder / ENCODING
+    return Encoding.from_json(read_json(where, RunError, AGAIN), where) if where.is_file() else None
+
+
+def checked_settings(method: str, values: Mapping[str, Any], where: Path) -> Settings:
+    """A method's settings from JSON, each of the kind that the method's own default is."""
+    kind = find_method(method, from_file=where).settings_class
+    default, known = kind(), {f.name for f in fields(kind)}
+    made: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in known:
+            raise RunError(f'{method} has no setting "{name}"', where=where, hint="use the unseen that saved it")
+        own = getattr(default, name)
+        if not alike(value, own):
+            raise RunError(f'setting "{name}" is not like {own!r}', where=where, hint=AGAIN)
+        made[name] = tuple(value) if isinstance(own, tuple) else type(own)(value)
+    try:
+        return kind(**made)
+    except UnseenError as error:
+        raise RunError(str(error), where=where, hint=AGAIN) from None
+
+
+def alike(value: Any, own: Any) -> bool:
+    """Whether a value from JSON is of the kind of another one, and of a size that room can be made for."""
+    if isinstance(own, bool) or isinstance(value, bool):
+        return isinstance(own, bool) and isinstance(value, bool)
+    if isinstance(own, tuple):
+        return isinstance(value, list) and len(value) == len(own) and all(map(alike, value, own))
+    if isinstance(own, int | float):
+        if isinstance(own, int):  # a size, perhaps, for which room will be made
+            return isinstance(value, int) and abs(value) <= 10_000
+        return isinstance(value, int | float) and abs(value) <= LARGEST
+    return isinstance(value, str)
