@@ -41,7 +41,7 @@ def plain(recognizer: Recognizer, files: list[Path], batch: int) -> list[int]:
     transform = timm.data.create_transform(
         (3, spec.image_size, spec.image_size), interpolation="bicubic", crop_pct=spec.crop, mean=spec.mean, std=spec.std
     )
-    classes = recognizer._scorer._blocks[0].embeddings[: len(recognizer.table)]
+    classes = recognizer.scorer._blocks[0].embeddings[: len(recognizer.table)]
     found: list[int] = []
     with torch.inference_mode():
         for first in range(0, len(files), batch):

@@ -27,7 +27,8 @@ from unseen.errors import UnseenError
 from unseen.ground.files import write_json
 from unseen.methods import ClassSpace
 from unseen.methods.base import Branch
-from unseen.recognizer import Recognizer
+from unseen.model.scoring import ClassScorer
+from unseen.model.trained import TrainedModel
 from unseen.version import __version__
 
 FORMAT = 1
@@ -56,21 +57,21 @@ class Graph(nn.Module):
     """What is exported: a recognizer as a function of tensors.
 
     Args:
-        recognizer: its backbone and method; in evaluation mode, on the CPU.
+        model: its backbone and method; in evaluation mode, on the CPU.
         maps: also give where it looked.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, recognizer: Recognizer, maps: bool = False) -> None:
+    def __init__(self, model: TrainedModel, maps: bool = False) -> None:
         super().__init__()
-        self.method = recognizer.method
-        self.backbone = None if recognizer.method.end_to_end else recognizer.backbone
-        self.store_dtype = getattr(torch, recognizer.store_dtype)
-        self.grid = recognizer.backbone.grids[-1]
+        self.method = model.method
+        self.backbone = None if model.method.end_to_end else model.backbone
+        self.store_dtype = getattr(torch, model.store_dtype)
+        self.grid = model.backbone.grids[-1]
         self.maps = maps
-        transform = recognizer.backbone.transform
+        transform = model.backbone.transform
         self.register_buffer("mean", torch.tensor(transform.mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(transform.std).view(3, 1, 1))
 
@@ -135,7 +136,7 @@ class Exported:
 
 
 def export_onnx(
-    recognizer: Recognizer,
+    model: TrainedModel,
     path: Path | str,
     *,
     opset: int | None = None,
@@ -146,7 +147,7 @@ def export_onnx(
     """Write ``NAME.onnx``, ``NAME.json`` and ``NAME-classes.csv``.
 
     Args:
-        recognizer: on the CPU.
+        model: on the CPU.
         path: the file of the graph, ending in ``.onnx``.
         opset: ONNX operator set; default torch's.
         maps: further outputs: what each region adds to each attribute score, and attention.
@@ -157,10 +158,10 @@ def export_onnx(
         UnseenError: the extra is not installed, the method reads texts of classes, or the graph differs from torch.
     """
     path = Path(path)
-    _possible(recognizer, path)
-    graph = Graph(recognizer, maps).eval()
+    _possible(model, path)
+    graph = Graph(model, maps).eval()
     names = graph.outputs()
-    example = _example(recognizer, 2, 3)
+    example = _example(model, 2, 3)
     axes: Any = {"images": {0: "B"}, "class_vectors": {0: "N"}, "seen": {0: "N"}}
     options: dict[str, Any] = {} if opset is None else {"opset_version": opset}
     with _quiet(), torch.no_grad():
@@ -181,7 +182,7 @@ def export_onnx(
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             program.save(Path(folder) / path.name, external_data=external_data)
-            differences = difference_from_torch(recognizer, Path(folder) / path.name, graph) if check else {}
+            differences = difference_from_torch(model, Path(folder) / path.name, graph) if check else {}
             for name, difference in differences.items():
                 if difference > (TOLERANCE if name in SCORES else MAP_TOLERANCE):
                     raise UnseenError(f"{name} differ from torch by {difference:.1e} of the largest", where=path)
@@ -190,13 +191,13 @@ def export_onnx(
     except OSError as error:
         raise UnseenError(error.strerror or str(error), where=path, hint="make room, then repeat the command") from None
     exported = Exported(path, path.with_suffix(".json"), path.with_name(f"{path.stem}-classes.csv"), differences)
-    recognizer.table.to_csv(exported.classes)
-    write_json(exported.facts, _facts(recognizer, exported, given, names))
+    model.table.to_csv(exported.classes)
+    write_json(exported.facts, _facts(model, exported, given, names))
     return exported
 
 
-def difference_from_torch(recognizer: Recognizer, path: Path, graph: Graph) -> dict[str, float]:
-    """The largest difference between onnxruntime and torch on random images, of each output.
+def difference_from_torch(model: TrainedModel, path: Path, graph: Graph) -> dict[str, float]:
+    """The largest difference between onnxruntime and the model in use on random images, of each output.
 
     Looked at are 1 and 5 images, with the table's classes and with two more. The unit is torch's largest value of the
     output; of contributions, which add up to attribute scores, it is the largest attribute score.
@@ -210,9 +211,8 @@ def difference_from_torch(recognizer: Recognizer, path: Path, graph: Graph) -> d
     names = [output.name for output in session.get_outputs()]
     worst = dict.fromkeys(names, 0.0)
     for images, more in ((1, 0), (5, 2)):
-        example = _example(recognizer, images, len(recognizer.table) + more)
-        with torch.no_grad():
-            expected = dict(zip(names, (value.numpy() for value in graph(*example)), strict=True))
+        example = _example(model, images, len(model.table) + more)
+        expected = _expected(model, graph, names, example)
         given = {name: value.numpy() for name, value in zip(INPUTS, example, strict=True)}
         for name, found in zip(names, session.run(None, given), strict=True):
             if expected[name].shape != found.shape:
@@ -222,17 +222,30 @@ def difference_from_torch(recognizer: Recognizer, path: Path, graph: Graph) -> d
     return worst
 
 
-def _example(recognizer: Recognizer, images: int, classes: int) -> tuple[Tensor, Tensor, Tensor]:
+def _expected(
+    model: TrainedModel, graph: Graph, names: list[str], example: tuple[Tensor, Tensor, Tensor]
+) -> dict[str, np.ndarray]:
+    """What the outputs should be: scores as the model in use gives them, maps as the graph does in torch."""
+    images, vectors, seen = example
+    with torch.inference_mode():
+        expected = dict(zip(names, (value.numpy() for value in graph(*example)), strict=True))
+        answer = model.answer(model.inputs(images.permute(0, 3, 1, 2).contiguous()))
+        expected["scores"] = ClassScorer(model.method, ClassSpace(vectors, seen)).scores(answer.query)
+    expected["attribute_scores"] = answer.attribute_scores
+    return expected
+
+
+def _example(model: TrainedModel, images: int, classes: int) -> tuple[Tensor, Tensor, Tensor]:
     """Random images, and so many rows of the class table, from its start again where it ends."""
-    size, table = recognizer.backbone.transform.size, recognizer.table
+    size, table = model.backbone.transform.size, model.table
     generator = torch.Generator().manual_seed(images)
     pixels = torch.randint(0, 256, (images, size, size, 3), dtype=torch.uint8, generator=generator)
     rows = np.arange(classes) % len(table)
     return pixels, torch.from_numpy(table.values[rows]).float(), torch.from_numpy(table.seen[rows])
 
 
-def _facts(recognizer: Recognizer, exported: Exported, opset: int, outputs: list[str]) -> dict[str, Any]:
-    transform = recognizer.backbone.transform
+def _facts(model: TrainedModel, exported: Exported, opset: int, outputs: list[str]) -> dict[str, Any]:
+    transform = model.backbone.transform
     return {
         "format": FORMAT,
         "unseen": __version__,
@@ -248,14 +261,14 @@ def _facts(recognizer: Recognizer, exported: Exported, opset: int, outputs: list
             "background": "white",
         },
         "normalisation": {"mean": list(transform.mean), "std": list(transform.std), "in_graph": True},
-        "attributes": list(recognizer.table.attributes.names),
-        "gamma": recognizer.gamma,
-        "temperature": recognizer.temperature or 1.0,
-        "calibrated": recognizer.temperature is not None,
-        "threshold": recognizer.threshold,
-        "method": recognizer.method.name,
+        "attributes": list(model.table.attributes.names),
+        "gamma": model.gamma,
+        "temperature": model.temperature or 1.0,
+        "calibrated": model.temperature is not None,
+        "threshold": model.threshold,
+        "method": model.method.name,
         "differences_from_torch": exported.differences,
-        "about": recognizer.about,
+        "about": model.about,
     }
 
 
@@ -265,15 +278,15 @@ def check_path(path: Path) -> None:
         raise UnseenError("not a .onnx", where=path, hint="give a file name that ends in .onnx")
 
 
-def _possible(recognizer: Recognizer, path: Path) -> None:
+def _possible(model: TrainedModel, path: Path) -> None:
     check_path(path)
     _needs("onnx", "onnxscript")
-    if recognizer.device.type != "cpu":
+    if model.device.type != "cpu":
         raise UnseenError("only a model on the CPU is exported", hint='load it with device="cpu"')
-    settings = recognizer.method.settings
-    if recognizer.method.reads_text and settings.mode != "scores":
+    settings = model.method.settings
+    if model.method.reads_text and settings.mode != "scores":
         raise UnseenError(
-            f"{recognizer.method.name} in mode {settings.mode} reads texts of the classes, not a class table",
+            f"{model.method.name} in mode {settings.mode} reads texts of the classes, not a class table",
             hint="train it with --set mode=scores",
         )
 

@@ -106,8 +106,8 @@ def test_explain_equals_the_recognizer(client, recognizer, png, image):
 
 def test_explain_asks_the_network_once(client, recognizer, png, monkeypatch):
     asked = []
-    network = recognizer._network_inputs
-    monkeypatch.setattr(recognizer, "_network_inputs", lambda pixels: asked.append(1) or network(pixels))
+    network = recognizer.inputs
+    monkeypatch.setattr(recognizer, "inputs", lambda pixels: asked.append(1) or network(pixels))
     explained(client, png)
     assert len(asked) == 1
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,11 +16,10 @@ from unseen.errors import DataError, RunError
 from unseen.ground.progress import Progress, silent
 from unseen.methods.pooled import pool
 from unseen.model.assembled import EndToEnd
-from unseen.model.weights import load_weights
+from unseen.recognizer import Recognizer
 from unseen.training.engine import batches
-from unseen.training.protocols import Stagehand, new_method
+from unseen.training.protocols import Stagehand
 from unseen.training.run import Run, reopen
-from unseen.training.steps import to_weight_precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +29,7 @@ class Answers:
     Args:
         run: the run.
         seed: whose model.
+        recognizer: that model, with the classes of its training.
         dataset: the data.
         regions: ``(B, R, C)`` of the images at B positions in the dataset, by the backbone as the model has it.
         images: ``(M,)`` positions in the dataset: test images of seen classes, then those of unseen ones.
@@ -39,6 +39,7 @@ class Answers:
 
     run: Run
     seed: int
+    recognizer: Recognizer
     dataset: Dataset
     regions: Callable[[np.ndarray], Tensor]
     images: np.ndarray
@@ -134,12 +135,12 @@ def answers_of(
     if chosen not in found:
         raise RunError(f"no seed {chosen}", where=run.folder, hint=f"one of {', '.join(found)}")
     parts, fabric = reopen(run, device=device, cache=cache, workers=workers, progress=progress)
+    parts = replace(parts, precision="32-true")  # as a model is used, whatever it was trained in
     hand = Stagehand(parts, "final", fabric)
     if not len(hand.held_out):
         raise DataError("no test images to draw figures of", where=parts.dataset.name, hint="name some in images.csv")
-    method = new_method(parts, int(chosen), fabric)
-    load_weights(run.folder / f"seed-{chosen}" / f"{run.protocol}.safetensors", method)
-    method.eval()
+    recognizer = Recognizer.load(run.folder, seed=int(chosen), device=device, as_trained=True)
+    method = recognizer.method
     features = hand.features(hand.held_out, budget_bytes=0)
 
     def regions(images: np.ndarray) -> Tensor:
@@ -150,21 +151,20 @@ def answers_of(
         )
         return found
 
-    offset = found[chosen]["gamma"] * hand.classes.seen
     scores, predicted = [], []
+    every = recognizer.allowed()
     for positions in batches(len(hand.held_out)):
-        with fabric.autocast():
-            branches = method(features.batch(positions))
-        to_weight_precision(branches, hand.classes)
-        scores.append(method.fused_attribute_scores(branches).cpu().double().numpy())
-        predicted.append((method.class_scores(branches, hand.classes) - offset).argmax(dim=1).cpu().numpy())
+        answer = recognizer.answer_of(method(features.batch(positions)))
+        scores.append(answer.attribute_scores)
+        predicted.append(recognizer.rank(answer, 1, every).index[:, 0])
         progress("asking about the test images", int(positions[-1]) + 1, len(hand.held_out))
     return Answers(
         run,
         int(chosen),
+        recognizer,
         parts.dataset,
         regions,
         hand.held_out,
         np.concatenate(scores),
-        hand.partition.classes[np.concatenate(predicted)],
+        np.concatenate(predicted),
     )

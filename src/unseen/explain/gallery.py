@@ -14,7 +14,6 @@ from unseen.explain.attribute_scores import attribute_quality, image_sheet, qual
 from unseen.explain.sheet import Sheet, check_formats, class_label
 from unseen.explain.tsne import tsne_maps, tsne_sheet
 from unseen.ground.progress import Progress, silent
-from unseen.recognizer import Recognizer
 from unseen.training.folder import Run
 
 KINDS = ("tsne", "attention", "attributes")
@@ -96,9 +95,8 @@ def run_figures(
         progress("figures over all test images", done + 1, len(tasks))
     if {"attention", "attributes"} & set(kinds):
         chosen = list(images) or [answers.dataset.paths()[i] for i in answers.examples(examples, draw_seed)]
-        recognizer = Recognizer.load(run.folder, seed=answers.seed, device=device, as_trained=True)
         for done, path in enumerate(chosen):
-            for sheet in _of_image(answers, recognizer, path, done + 1, kinds):
+            for sheet in _of_image(answers, path, done + 1, kinds):
                 if isinstance(sheet, str):
                     made.notes += [sheet] if sheet not in made.notes else []
                 else:
@@ -109,10 +107,9 @@ def run_figures(
     return made
 
 
-def _of_image(
-    answers: Answers, recognizer: Recognizer, path: Path, number: int, kinds: Sequence[str]
-) -> list[Sheet | str]:
+def _of_image(answers: Answers, path: Path, number: int, kinds: Sequence[str]) -> list[Sheet | str]:
     """The sheets of one image, and a line instead of one that the method has nothing for."""
+    recognizer = answers.recognizer
     table, index = answers.dataset.table, answers.find(path)
     truth = None if index is None else table.names[answers.dataset.labels[index]]
     explanation = recognizer.explain(path)

@@ -100,9 +100,9 @@ def choose(answers: Answers, number: int, seed: int = 0) -> list[int]:
 
 def make_examples(material: Material, number: int = EXAMPLES, progress: Progress = silent) -> Examples | None:
     """Examples of a run; ``None`` without test images or data, or where none is asked for."""
-    recognizer, dataset = material.recognizer, material.dataset
-    if material.answers is None or recognizer is None or dataset is None or not number:
+    if material.answers is None or not number:
         return None
+    recognizer, dataset = material.answers.recognizer, material.answers.dataset
     chosen = choose(material.answers, number)
     made, attention = [], False
     for done, index in enumerate(chosen):

@@ -18,7 +18,6 @@ from unseen.evaluation.metrics import Decisions
 from unseen.explain.answers import Answers, answers_of
 from unseen.features.hashes import content_hashes
 from unseen.ground.progress import Progress, silent
-from unseen.recognizer import Recognizer
 from unseen.training.folder import Run
 from unseen.training.protocols import decisions_path, load_decisions
 
@@ -32,8 +31,7 @@ class Material:
         table: its classes.
         decisions: seed to its decisions on the test images, by the model that U, S and H come from.
         dataset: the data; ``None`` where they are gone or have changed.
-        answers: of the first seed's model; ``None`` without data or test images.
-        recognizer: that model; ``None`` without data.
+        answers: of the first seed's model, which they hold; ``None`` without data or test images.
         copies: images with equal content, each group as positions in the dataset.
         notes: a line on each thing that is missing.
     """
@@ -43,7 +41,6 @@ class Material:
     decisions: Mapping[str, Decisions]
     dataset: Dataset | None = None
     answers: Answers | None = None
-    recognizer: Recognizer | None = None
     copies: list[list[int]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -107,12 +104,7 @@ def gather(
             "attribute quality and no counts of training images here."
         )
         return Material(run, table, decisions, notes=notes)
-    recognizer = None
-    try:
-        recognizer = Recognizer.load(run.folder, device=device, as_trained=True)
-    except (UnseenError, OSError) as error:
-        notes.append(f"The model could not be loaded to explain images ({error}), so there are no examples.")
-    return Material(run, table, decisions, dataset, answers, recognizer, _copies(dataset, cache_folder(cache)), notes)
+    return Material(run, table, decisions, dataset, answers, _copies(dataset, cache_folder(cache)), notes)
 
 
 def recorded(run: Run) -> Material:
