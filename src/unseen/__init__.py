@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from unseen.backbones.backbone import BackboneSpec
     from unseen.classes.table import Attributes, ClassTable
     from unseen.data.catalogue import load_dataset
+    from unseen.data.dataset import Dataset
+    from unseen.data.holding import make_dataset
     from unseen.errors import UnseenError
     from unseen.methods import (
         Branch,
@@ -59,6 +61,8 @@ _HOME = {
     "fit": "unseen.api",
     "list_methods": "unseen.api",
     "load_dataset": "unseen.data.catalogue",
+    "Dataset": "unseen.data.dataset",
+    "make_dataset": "unseen.data.holding",
 }
 __all__ = [
     "Attributes",
@@ -67,6 +71,7 @@ __all__ = [
     "ClassSpace",
     "ClassTable",
     "ClosedFormMethod",
+    "Dataset",
     "GradientMethod",
     "Method",
     "Recipe",
@@ -80,6 +85,7 @@ __all__ = [
     "fit",
     "list_methods",
     "load_dataset",
+    "make_dataset",
     "register_method",
 ]
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unseen.backbones.backbone import BackboneSpec
-from unseen.data.catalogue import FIELDGUIDE
+from unseen.data.catalogue import FIELDGUIDE, keep_dataset
+from unseen.data.dataset import Dataset
+from unseen.data.holding import make_dataset
 from unseen.errors import UnseenError
 from unseen.ground.progress import Progress, silent
 from unseen.methods import Recipe, Settings, every_method, method_of_settings, method_reference
@@ -26,9 +28,11 @@ if TYPE_CHECKING:
 
 def fit(
     method: str | type[Method] | Settings,
-    dataset: Path | str,
+    dataset: Any,
     folder: Path | str,
     *,
+    attributes: Any = None,
+    root: Path | str | None = None,
     backbone: BackboneSpec | nn.Module | Callable[..., nn.Module] | str | None = None,
     settings: Mapping[str, Any] | Settings | None = None,
     recipe: Mapping[str, Any] | Recipe | None = None,
@@ -46,8 +50,11 @@ def fit(
 
     Args:
         method: a name of :func:`list_methods`, ``package.module:Class``, a class, or an instance of its settings.
-        dataset: ``fieldguide``, or a dataset folder.
+        dataset: ``fieldguide``, a dataset folder, a :class:`~unseen.data.dataset.Dataset`, or with ``attributes`` what
+            :func:`unseen.make_dataset` takes: a DataFrame of paths and classes, an ``ImageFolder``, a Hugging Face
+            dataset. One that is no folder is kept in the cache, so that the run finds it again.
         folder: the run's folder.
+        attributes, root: see :func:`unseen.make_dataset`.
         backbone: a spec, or what :meth:`unseen.BackboneSpec.of` takes: a name, a module, a function or class that makes
             one. Default :func:`unseen.training.run.default_backbone`.
         settings: changes to the preset's settings, such as ``{"lambda_cal": 0.2}``, or an instance in place of them.
@@ -72,7 +79,7 @@ def fit(
             near = difflib.get_close_matches(name, known, 1)
             hint = f'did you mean "{near[0]}"?' if near else "settings={...} for those of the method"
             raise UnseenError(f'fit takes no "{name}"', hint=hint)
-    name = str(dataset) if str(dataset) == FIELDGUIDE else str(Path(dataset).expanduser().absolute())
+    name = _dataset_name(dataset, attributes, root, cache, progress)
     steps = as_text(recipe or {}) | ({} if epochs is None else {"epochs": str(epochs)})
     config = RunConfig(
         method=method if isinstance(method, str) else method_reference(method),
@@ -85,6 +92,21 @@ def fit(
         **options,
     )
     return runs.fit(config, folder, cache=cache, device=device, workers=workers, progress=progress, graph=graph)
+
+
+def _dataset_name(dataset: Any, attributes: Any, root: Path | str | None, cache: Any, progress: Progress) -> str:
+    """What a run calls its data: a name or a folder."""
+    if isinstance(dataset, Path | str):
+        if attributes is not None or root is not None:
+            hint = "leave out attributes and root, or give the images as a table"
+            raise UnseenError("a dataset folder has its own class table", where=str(dataset), hint=hint)
+        return str(dataset) if str(dataset) == FIELDGUIDE else str(Path(dataset).expanduser().absolute())
+    if not isinstance(dataset, Dataset):
+        if attributes is None:
+            problem = f"images as {type(dataset).__name__}, and no attributes of their classes"
+            raise UnseenError(problem, hint="give attributes=, a DataFrame indexed by class")
+        dataset = make_dataset(dataset, attributes, root=root, cache=cache, progress=progress)
+    return str(keep_dataset(dataset, cache))
 
 
 def evaluate(run: Run | Path | str, **options: Any) -> dict[str, Any]:

@@ -10,12 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unseen.classes.spreadsheets.tables import flags, no_repeats, numbers, place, read_columns
 from unseen.errors import DataError
 from unseen.ground.files import write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SEPARATOR = "::"
 
@@ -256,6 +260,53 @@ class ClassTable:
             frame["validation"] = self.validation.astype(int)
         frame = pd.concat([frame, pd.DataFrame(self.values, columns=list(self.attributes.names))], axis=1)
         write_text(path, frame.to_csv(index=False))
+
+    def to_frame(self) -> pd.DataFrame:
+        """A DataFrame indexed by class: ``seen``, ``validation`` where known, and a column an attribute."""
+        import pandas as pd
+
+        columns: dict[str, np.ndarray] = {"seen": self.seen}
+        if self.validation is not None:
+            columns["validation"] = self.validation
+        index = pd.Index(self.names, name="class")
+        values = pd.DataFrame(self.values, index=index, columns=list(self.attributes.names))
+        return pd.concat([pd.DataFrame(columns, index=index), values], axis=1)
+
+    @classmethod
+    def from_frame(cls, frame: Any) -> ClassTable:
+        """A table from a DataFrame indexed by class (or with a column ``class``) and a column an attribute.
+
+        Args:
+            frame: the DataFrame, with ``seen`` and ``validation`` as booleans where it has them (all classes are seen
+                otherwise); a mapping of class to a mapping of attribute to number; or a table, which is returned.
+
+        Raises:
+            DataError: naming row and column of the first value that is not a number.
+        """
+        import pandas as pd
+
+        if isinstance(frame, cls):
+            return frame
+        if isinstance(frame, Mapping):
+            frame = pd.DataFrame.from_dict(dict(frame), orient="index")
+        if not isinstance(frame, pd.DataFrame):
+            problem = f"{type(frame).__name__} is no table of classes"
+            raise DataError(problem, where="attributes", hint="give a DataFrame indexed by class")
+        if "class" in frame.columns:
+            frame = frame.set_index("class")
+        names = tuple(str(name) for name in frame.index)
+        marks = {mark: frame[mark].to_numpy(dtype=bool) for mark in ("seen", "validation") if mark in frame.columns}
+        frame = frame.drop(columns=list(marks))
+        for column in frame.columns:
+            found = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64)
+            if not np.isfinite(found).all():
+                row = int(np.flatnonzero(~np.isfinite(found))[0])
+                where = f'attributes, class "{names[row]}", column "{column}"'
+                problem = f'"{frame[column].iloc[row]}" is not a number'
+                raise DataError(problem, where=where, hint="write a finite number")
+        attributes = Attributes(tuple(str(column) for column in frame.columns))
+        values = frame.to_numpy(dtype=np.float64)
+        return cls(names, attributes, values, marks.get("seen", np.ones(len(names), bool)), marks.get("validation"))
 
     @classmethod
     def from_csv(cls, path: Path, attributes: Path | None = None) -> ClassTable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from filelock import FileLock
 
 from unseen.data.dataset import Dataset
 from unseen.data.folder import load_folder
+from unseen.data.saved import is_saved, load_saved, save_dataset
 from unseen.ground.progress import Progress, silent
 
 FIELDGUIDE = "fieldguide"
@@ -18,6 +20,14 @@ def cache_folder(folder: Path | str | None = None) -> Path:
     """Where drawn datasets and region stores go: the argument, ``UNSEEN_CACHE``, or ``~/.cache/unseen``."""
     chosen = folder or os.environ.get("UNSEEN_CACHE") or Path.home() / ".cache" / "unseen"
     return Path(chosen).expanduser()
+
+
+def keep_dataset(dataset: Dataset, cache: Path | str | None = None) -> Path:
+    """Keep a dataset that is no folder in the cache, by its fingerprint, so that a run can name it."""
+    word = "".join(c if c.isalnum() or c in "-_" else "-" for c in dataset.name) or "dataset"
+    place = hashlib.sha256(str(dataset.images).encode()).hexdigest()[:8]
+    folder = cache_folder(cache).absolute() / "datasets" / f"{word}-{dataset.fingerprint}-{place}"
+    return folder if is_saved(folder) else save_dataset(dataset, folder)
 
 
 def load_dataset(name: Path | str, *, cache: Path | str | None = None, progress: Progress = silent) -> Dataset:
@@ -32,7 +42,7 @@ def load_dataset(name: Path | str, *, cache: Path | str | None = None, progress:
         DataError: one line naming file, row and hint, on the first inconsistency.
     """
     if str(name) != FIELDGUIDE:
-        return load_folder(name)
+        return load_saved(name) if is_saved(name) else load_folder(name)
     from unseen.fieldguide.build import VERSION, build
 
     folder = cache_folder(cache) / "datasets" / f"fieldguide-v{VERSION}"

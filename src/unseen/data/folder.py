@@ -16,7 +16,6 @@ Tables are ``.csv``, ``.tsv``, ``.xlsx`` or ``.parquet``.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -40,17 +39,13 @@ from unseen.classes.spreadsheets.tables import (
     repeats,
 )
 from unseen.classes.table import Attributes, ClassTable
-from unseen.data.dataset import Dataset, contradictions
+from unseen.data.dataset import Dataset, contradictions, split_by_name
 from unseen.errors import DataError
 from unseen.formats.xlsa17 import SPLITS, read_class_table
 
 FEATURES = "features"
 IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 RESERVED = ("class", "seen", "validation")
-TEST_SHARE = 0.2
-"""Share of a seen class's images kept for testing where no table says which: the Proposed Split's."""
-LEAST_TO_SPLIT = 4
-"""Classes with fewer images are trained on whole."""
 
 Complain = Callable[[Sequence[DataError]], None]
 
@@ -150,23 +145,7 @@ def settle(classes: Classes, listing: Listing) -> tuple[np.ndarray, np.ndarray]:
     if seen is None:
         shown = listing.labels if split is None else listing.labels[split != "test_unseen"]
         seen = np.bincount(shown, minlength=len(classes.names)) > 0
-    if split is None:
-        split = np.full(len(listing.files), "trainval", dtype=object)
-        for c, count in enumerate(np.bincount(listing.labels, minlength=len(classes.names))):
-            mine = np.flatnonzero(listing.labels == c)
-            if not seen[c]:
-                split[mine] = "test_unseen"
-            elif count >= LEAST_TO_SPLIT:
-                draws = np.array([_draw(listing.files[i]) for i in mine])
-                held = draws < TEST_SHARE
-                held[draws.argmax()] = False
-                split[mine[held]] = "test_seen"
-    return seen, split
-
-
-def _draw(file: str) -> float:
-    """A number in [0, 1) of an image's name alone."""
-    return int.from_bytes(hashlib.sha256(file.encode()).digest()[:8], "big") / 2**64
+    return seen, split_by_name(listing.files, listing.labels, seen) if split is None else split
 
 
 # classes
