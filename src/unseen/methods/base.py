@@ -339,6 +339,10 @@ class Ablation:
     method: str | None = None
 
 
+Candidate = dict[str, Any]
+"""Hyper-parameters by name: numbers, and names of preparations."""
+
+
 class Method(nn.Module):
     """Base of all methods; see the module's docstring.
 
@@ -486,10 +490,28 @@ class ClosedFormMethod(Method):
         """Prepare the solution from prepared regions ``(n, R', C)`` of the training images."""
         raise NotImplementedError
 
-    def grid(self) -> list[dict[str, float]]:
-        """Hyper-parameter candidates."""
+    def grid(self) -> list[Candidate]:
+        """Hyper-parameter candidates; of equally good ones the first is taken."""
         raise NotImplementedError
 
-    def use(self, candidate: dict[str, float]) -> None:
+    def use(self, candidate: Candidate) -> None:
         """Set the weights to a candidate's solution; only after :meth:`fit`."""
         raise NotImplementedError
+
+    def sweep(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[Candidate, Tensor]]:
+        """Class scores of held-out images under every candidate, in the order of :meth:`grid`.
+
+        A method with a large grid computes what its candidates share once. The scores then differ from those of
+        :meth:`use` by rounding.
+
+        Args:
+            regions: prepared, ``(M, R', C)``.
+            classes: N classes.
+
+        Returns:
+            Candidates with scores ``(M, N)``; those without a finite solution are left out.
+        """
+        for candidate in self.grid():
+            self.use(candidate)
+            if all(value.isfinite().all() for value in self.state_dict().values() if value.is_floating_point()):
+                yield candidate, self.class_scores(self(regions), classes)

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from unseen.errors import UnseenError
 from unseen.methods.base import Branch, Card, ClassSpace, ClosedFormMethod, Preset, Settings, Words, check_choice
-from unseen.methods.pooled import pool, pooled_contributions
+from unseen.methods.pooled import pool
+from unseen.methods.preparation import region_shares
 from unseen.methods.registry import register_method
 
 COUNTS = (4, 8, 16, 32)
@@ -170,7 +171,8 @@ class CLIP(ClosedFormMethod):
 
     def maps(self, regions: Tensor) -> dict[str, Branch]:
         """Contributions of every raw region ``(B, R, C)``, which share the bias equally; there is no attention."""
-        contributions = pooled_contributions(regions, self.weight) + self.bias[:, None] / regions.shape[1]
+        shares = region_shares(regions) @ self.weight.T + self.bias / regions.shape[1]
+        contributions = shares.transpose(1, 2)
         return {"text": Branch(contributions.sum(dim=2), None, contributions, embedding=pool(regions)[:, 0])}
 
     def fused_attribute_scores(self, branches: dict[str, Branch]) -> Tensor:

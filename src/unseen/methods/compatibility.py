@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unseen.errors import UnseenError
-from unseen.methods.base import Branch, Card, ClassSpace, GradientMethod, Preset, Recipe, Settings
-from unseen.methods.pooled import PooledLinear
+from unseen.methods.base import Branch, Card, ClassSpace, Preset, Recipe
+from unseen.methods.preparation import PreparedSettings
 from unseen.methods.registry import register_method
+from unseen.methods.trained_linear import TrainedLinear
 
 
 def hinges(scores: Tensor, labels: Tensor, margin: float) -> Tensor:
@@ -51,16 +52,18 @@ def largest_loss(violations: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompatibilitySettings(Settings):
+class CompatibilitySettings(PreparedSettings):
     """Settings of :class:`Compatibility`.
 
     Args:
+        features, rows: see :class:`PreparedSettings`; ``auto`` is chosen on left-out training classes.
         margin: by how much the right class's score is to lead.
     """
 
     margin: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.margin <= 0:
             raise UnseenError(f"margin is {self.margin}", hint="give more than 0")
 
@@ -69,10 +72,15 @@ def _preset(margin: float) -> dict[str, Preset]:
     """The learning rate goes with the margin: AdamW's path from 0 then differs in nothing but the scale of W."""
     recipe = Recipe(epochs=30, batch_size=50, optimizer="adamw", lr=margin / 100, weight_decay=1e-4)
     source = "paper's margin; recipe ours, chosen on validation classes of fieldguide and of 50 classes of CUB"
-    return {"default": Preset(CompatibilitySettings(margin=margin), recipe, source)}
+    unit = CompatibilitySettings(margin=margin, features="unit", rows="unit")
+    prepared = "ours: preparations chosen on left-out training classes"
+    return {
+        "default": Preset(unit, recipe, source),
+        "recommended": Preset(CompatibilitySettings(margin=margin), recipe, prepared),
+    }
 
 
-class Compatibility(PooledLinear, GradientMethod):
+class Compatibility(TrainedLinear):
     """Base of the three; see the module's docstring. ``weight`` is W' ``(K, C)``, 0 at the start."""
 
     settings_class = CompatibilitySettings

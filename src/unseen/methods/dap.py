@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unseen.methods.base import Branch, Card, ClassSpace, ClosedFormMethod, Preset, Settings
-from unseen.methods.pooled import PooledLinear, pooled_contributions
+from unseen.methods.base import Branch, Candidate, Card, ClassSpace, ClosedFormMethod, Preset, check_choice
+from unseen.methods.pooled import PooledLinear
+from unseen.methods.preparation import PreparedSettings
 from unseen.methods.registry import register_method
 
 STRENGTHS = tuple(10.0**e for e in range(-1, -7, -1))
@@ -120,8 +121,17 @@ class LogisticRegressions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DAPSettings(Settings):
-    """Settings of :class:`DAP`; none: the regularisation comes from a grid."""
+class DAPSettings(PreparedSettings):
+    """Settings of :class:`DAP`: the preparation of features; the regularisation comes from a grid.
+
+    Class vectors are made binary, which no preparation changes: ``rows`` stays ``unit``.
+    """
+
+    rows: str = "unit"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self, "rows", ("unit",))
 
 
 @register_method
@@ -144,7 +154,10 @@ class DAP(PooledLinear, ClosedFormMethod):
         "features); class values made binary at the training classes' mean; seen classes scored as unseen ones",
     )
     settings_class = DAPSettings
-    presets: ClassVar = {"default": Preset(DAPSettings(), None, "ours: lambda from 10^-1 ... 10^-6")}
+    presets: ClassVar = {
+        "default": Preset(DAPSettings(features="unit"), None, "ours: lambda from 10^-1 ... 10^-6"),
+        "recommended": Preset(DAPSettings(), None, "ours: features' preparation too, chosen on validation classes"),
+    }
     weight: Tensor
     intercept: Tensor
     threshold: Tensor
@@ -168,26 +181,31 @@ class DAP(PooledLinear, ClosedFormMethod):
         share = table[trained].double().mean(dim=0)
         self._varies = (share > 0) & (share < 1)
         self.prior.copy_(torch.where(self._varies, share, 0.5))
-        self._classifiers = LogisticRegressions(regions[:, 0], table[labels][:, self._varies])
+        self._training = regions[:, 0], labels, table[labels][:, self._varies]
+        self._classifiers: tuple[str, LogisticRegressions] | None = None
 
-    def grid(self) -> list[dict[str, float]]:
-        """Lambda in 10^-1 ... 10^-6."""
-        return [{"lambda": strength} for strength in STRENGTHS]
+    def grid(self) -> list[Candidate]:
+        """Every preparation with lambda in 10^-1 ... 10^-6."""
+        return [{"features": f, "lambda": strength} for f in self.settings.kinds[0] for strength in STRENGTHS]
 
-    def use(self, candidate: dict[str, float]) -> None:
-        """The classifiers of one lambda."""
-        weight, intercept = self._classifiers(candidate["lambda"])
+    def use(self, candidate: Candidate) -> None:
+        """The classifiers of one candidate."""
+        x, labels, targets = self._training
+        if self._classifiers is None or self._classifiers[0] != candidate["features"]:
+            self.features.fit(candidate["features"], x, labels)
+            self._classifiers = candidate["features"], LogisticRegressions(self.features(x), targets)
+        weight, intercept = self._classifiers[1](candidate["lambda"])
         self.weight.zero_()[self._varies] = weight.to(self.weight.dtype)
         self.intercept.zero_()[self._varies] = intercept.to(self.intercept.dtype)
 
     def forward(self, regions: Tensor) -> dict[str, Branch]:
         """Pooled features ``(B, 1, C)`` to attribute scores, the log-odds l."""
-        return {"linear": Branch(F.linear(regions[:, 0], self.weight, self.intercept))}
+        return {"linear": Branch(F.linear(self.features(regions[:, 0]), self.weight, self.intercept))}
 
     def maps(self, regions: Tensor) -> dict[str, Branch]:
         """Contributions of every raw region ``(B, R, C)``, which share the intercept equally; there is no attention."""
         shares = self.intercept[:, None] / regions.shape[1]
-        contributions = pooled_contributions(regions, self.weight) + shares
+        contributions = self.features.contributions(regions, self.weight) + shares
         return {"linear": Branch(contributions.sum(dim=2), None, contributions)}
 
     def class_vectors(self, classes: ClassSpace) -> Tensor:

@@ -1,28 +1,46 @@
 """ESZSL: embarrassingly simple zero-shot learning (Romera-Paredes and Torr, ICML 2015).
 
-Closed form: V = (X'X + gamma I)^-1 X' Y S (S'S + lambda I)^-1 with X the pooled features (n, C), Y the one-vs-rest
-labels in {-1, 1} (n, N seen), S the seen classes' unit attribute vectors (N seen, K). Class score x' V z_c.
+Closed form: V = (X'X + gamma I)^-1 X' Y S (S'S + lambda I)^-1 with X the prepared features (n, C), Y the one-vs-rest
+labels in {-1, 1} (n, N seen), S the seen classes' prepared attribute vectors (N seen, K). Class score x' V t_c.
+
+As published, features and class vectors have unit length, gamma and lambda come from 10^-3 ... 10^3. In `recommended`
+preparations are part of the grid, and gamma and lambda count in mean eigenvalues of X'X and S'S: the eigenvalues of
+unit features are such that the absolute grid does not reach the best ones.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unseen.methods.base import Card, ClassSpace, ClosedFormMethod, Preset, Settings
+from unseen.methods.base import Candidate, Card, ClassSpace, ClosedFormMethod, Preset
 from unseen.methods.pooled import PooledLinear
+from unseen.methods.preparation import FeaturePreparation, PreparedSettings, RowPreparation
 from unseen.methods.registry import register_method
 
-EXPONENTS = tuple(range(-3, 4))
+PAPER = tuple(10.0**e for e in range(-3, 4))
+"""Gamma and lambda of the paper."""
+GAMMAS = (10.0, 10**0.5, 1.0, 10**-0.5, 0.1)
+LAMBDAS = (10.0, 1.0, 0.1, 0.01)
+"""Ours, in mean eigenvalues."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ESZSLSettings(Settings):
-    """Settings of :class:`ESZSL`; none: gamma and lambda come from the grid 10^-3 ... 10^3 of the paper."""
+class ESZSLSettings(PreparedSettings):
+    """Settings of :class:`ESZSL`.
+
+    Args:
+        features, rows: see :class:`PreparedSettings`.
+        relative: gamma and lambda in mean eigenvalues of X'X and S'S; else the paper's grid.
+    """
+
+    relative: bool = True
 
 
 @register_method
@@ -33,36 +51,106 @@ class ESZSL(PooledLinear, ClosedFormMethod):
     card = Card(
         title="ESZSL: embarrassingly simple zero-shot learning",
         paper="Romera-Paredes and Torr, ICML 2015",
-        exact="the closed form, checked against a direct solution",
-        ours="features are mean-pooled regions of unit length",
+        exact="the closed form, checked against a direct solution; the grid of the preset `paper`",
+        ours="features are mean-pooled regions; in `recommended` their preparation, that of the class vectors, and the "
+        "unit of gamma and lambda",
     )
     settings_class = ESZSLSettings
-    presets: ClassVar = {"paper": Preset(ESZSLSettings(), None, "paper's grid")}
+    presets: ClassVar = {
+        "paper": Preset(ESZSLSettings(features="unit", rows="unit", relative=False), None, "paper's grid"),
+        "recommended": Preset(
+            ESZSLSettings(), None, "ours: preparations and relative grid, chosen on validation classes"
+        ),
+    }
 
     def __init__(
         self, channels: int, vectors: Tensor, settings: ESZSLSettings, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
         self.settings = settings
+        self._kinds = settings.kinds
+        self._gammas, self._lambdas = (GAMMAS, LAMBDAS) if settings.relative else (PAPER, PAPER)
         self.register_buffer("weight", torch.zeros(len(vectors), channels, dtype=vectors.dtype, device=vectors.device))
 
     def fit(self, regions: Tensor, labels: Tensor, classes: ClassSpace) -> None:
-        """Diagonalise X'X and S'S once, in float64, so that every grid point is two small products."""
-        x = regions[:, 0].double()
-        s = classes.unit[classes.seen].double()
-        position = torch.cumsum(classes.seen, 0) - 1
-        y = 2 * F.one_hot(position[labels], len(s)).double() - 1
-        x_values, x_vectors = torch.linalg.eigh(x.T @ x)
-        s_values, s_vectors = torch.linalg.eigh(s.T @ s)
-        middle = x_vectors.T @ (x.T @ y @ s) @ s_vectors
-        self._solution = (x_values.clamp(min=0), x_vectors, s_values.clamp(min=0), s_vectors, middle)
+        """Keep the training images; solutions are made by preparation, in float64, when they are asked for."""
+        self._training = regions[:, 0].double(), labels, classes
+        self._solved: dict[str, Features] = {}
 
-    def grid(self) -> list[dict[str, float]]:
-        """All pairs gamma, lambda in 10^-3 ... 10^3."""
-        return [{"gamma": 10.0**g, "lambda": 10.0**h} for g in EXPONENTS for h in EXPONENTS]
+    def grid(self) -> list[Candidate]:
+        """Every preparation with every gamma and lambda."""
+        return [
+            {"features": features, "gamma": gamma, "rows": rows, "lambda": strength}
+            for features, gamma, rows, strength in product(self._kinds[0], self._gammas, self._kinds[1], self._lambdas)
+        ]
 
-    def use(self, candidate: dict[str, float]) -> None:
-        """Solve for one gamma and lambda."""
-        x_values, x_vectors, s_values, s_vectors, middle = self._solution
-        scaled = middle / (x_values + candidate["gamma"])[:, None] / (s_values + candidate["lambda"])
-        self.weight.copy_((x_vectors @ scaled @ s_vectors.T).T)
+    def use(self, candidate: Candidate) -> None:
+        """Solve for one candidate."""
+        solved, right = self._by_features(candidate["features"]), self._by_rows(candidate["rows"])[1]
+        self.features.fit(candidate["features"], self._training[0].to(self.weight), self._training[1])
+        self.rows.fit(candidate["rows"], self._unit())
+        self.weight.copy_((solved.left(candidate["gamma"]) @ right(candidate["lambda"])).T)
+
+    def sweep(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[Candidate, Tensor]]:
+        """As the base's: a factorisation a preparation and gamma, a small product a candidate."""
+        unit, held_out = classes.unit.double(), regions[:, 0].double()
+        prepared = {kind: self._by_rows(kind) for kind in self._kinds[1]}
+        rights = {kind: (right, rows(unit).T) for kind, (rows, right) in prepared.items()}
+        for features in self._kinds[0]:
+            solved = self._by_features(features)
+            x = solved.preparation(held_out)
+            for gamma in self._gammas:
+                answers = x @ solved.left(gamma)
+                for kind, (right, table) in rights.items():
+                    for strength in self._lambdas:
+                        scores = answers @ (right(strength) @ table)
+                        if scores.isfinite().all():
+                            found = {"features": features, "gamma": gamma, "rows": kind, "lambda": strength}
+                            yield found, scores.to(regions)
+
+    def _unit(self) -> Tensor:
+        """Unit vectors of the classes trained on."""
+        classes = self._training[2]
+        return classes.unit[classes.seen].double()
+
+    def _by_features(self, kind: str) -> Features:
+        if kind not in self._solved:
+            x, labels, classes = self._training
+            position = torch.cumsum(classes.seen, 0) - 1
+            y = 2 * F.one_hot(position[labels], int(classes.seen.sum())).double() - 1
+            self._solved = {kind: Features(kind, x, labels, y, self.settings.relative)}  # one at a time in memory
+        return self._solved[kind]
+
+    def _by_rows(self, kind: str) -> tuple[RowPreparation, ClassVectors]:
+        rows = RowPreparation()
+        rows.fit(kind, self._unit())
+        return rows, ClassVectors(rows(self._unit()), self.settings.relative)
+
+
+class Features:
+    """Features under one preparation: ``left(gamma)`` is (X'X + gamma I)^-1 X'Y, ``(C, N seen)``."""
+
+    def __init__(self, kind: str, x: Tensor, labels: Tensor, y: Tensor, relative: bool) -> None:
+        self.preparation = FeaturePreparation()
+        self.preparation.fit(kind, x, labels)
+        prepared = self.preparation(x)
+        self._gram, self._target = prepared.T @ prepared, prepared.T @ y
+        self._step = float(self._gram.diagonal().mean()) if relative else 1.0
+
+    def left(self, gamma: float) -> Tensor:
+        """``(C, N seen)`` for one gamma."""
+        damped = self._gram.clone()
+        damped.diagonal().add_(gamma * self._step)
+        return torch.cholesky_solve(self._target, torch.linalg.cholesky(damped))
+
+
+class ClassVectors:
+    """Prepared class vectors S ``(N seen, K)``; a call with lambda gives S (S'S + lambda I)^-1, ``(N seen, K)``."""
+
+    def __init__(self, s: Tensor, relative: bool) -> None:
+        self._left, self._values, self._right = torch.linalg.svd(s, full_matrices=False)
+        self._step = float(self._values.square().sum() / s.shape[1]) if relative else 1.0
+
+    def __call__(self, strength: float) -> Tensor:
+        """``(N seen, K)`` for one lambda."""
+        return (self._left * (self._values / (self._values.square() + strength * self._step))) @ self._right

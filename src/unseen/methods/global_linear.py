@@ -9,17 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unseen.methods.base import Branch, Card, ClassSpace, GradientMethod, Preset, Recipe, Settings
+from unseen.methods.base import Branch, Card, ClassSpace, Preset, Recipe
 from unseen.methods.losses import self_calibration
-from unseen.methods.pooled import PooledLinear
+from unseen.methods.preparation import PreparedSettings
 from unseen.methods.registry import register_method
+from unseen.methods.trained_linear import TrainedLinear
 
 
 @dataclass(frozen=True, kw_only=True)
-class GlobalSettings(Settings):
+class GlobalSettings(PreparedSettings):
     """Settings of :class:`GlobalLinear`.
 
     Args:
+        features, rows: see :class:`PreparedSettings`; ``auto`` is chosen on left-out training classes.
         lambda_cal: weight of the self-calibration loss.
         margin: the seen/unseen offset, as in MSDN.
     """
@@ -29,7 +31,7 @@ class GlobalSettings(Settings):
 
 
 @register_method
-class GlobalLinear(PooledLinear, GradientMethod):
+class GlobalLinear(TrainedLinear):
     """psi = W f with f the mean-pooled unit feature; class score <psi, z_c> + b_c."""
 
     name = "global"
@@ -41,7 +43,12 @@ class GlobalLinear(PooledLinear, GradientMethod):
     )
     settings_class = GlobalSettings
     presets: ClassVar = {
-        "default": Preset(GlobalSettings(), Recipe(lr=1e-3), "ours: MSDN's recipe with ten times its step")
+        "default": Preset(
+            GlobalSettings(features="unit", rows="unit"), Recipe(lr=1e-3), "ours: MSDN's recipe with ten times its step"
+        ),
+        "recommended": Preset(
+            GlobalSettings(), Recipe(lr=1e-3), "ours: preparations chosen on left-out training classes"
+        ),
     }
 
     def __init__(

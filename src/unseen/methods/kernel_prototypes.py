@@ -1,0 +1,293 @@
+"""Prototypes: what a class should look like, regressed from its attributes; images go to the nearest by cosine.
+
+With t_c the prepared attribute vector of a class, M (N seen, C) the mean prepared features of the training classes and
+k a kernel, kernel ridge regression gives every class a prototype, and ESZSL's solution V may share in it::
+
+    q_c = k(t_c, T) (k(T, T) + rho m I)^-1 M            T: rows of the training classes, m: mean diagonal of k(T, T)
+    p_c = (1 - a) q_c / |q| + a V t_c / |V t|            |.|: root mean square length over the training classes
+    class score  S_c = cos(g, p_c)                       g: prepared pooled feature
+
+k is linear, or exp(-|t - t'|^2 / (w d)) with d the median squared distance between training classes. Everything
+(preparations, kernel, w, rho, the share a, ESZSL's gamma and lambda) is chosen on validation classes.
+
+Regression from attributes to features, not the other way round, is what keeps hubs away (Shigeto et al., ECML-PKDD
+2015; Zhang, Xiang and Gong, CVPR 2017); regressing class means is what Changpinyo, Chao and Sha do with support vector
+regression (EXEM, ICCV 2017). Whitened features make the cosine that of linear discriminant analysis. The share of ESZSL
+and the grid are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unseen.methods.base import Branch, Candidate, Card, ClassSpace, ClosedFormMethod, Preset, check_choice
+from unseen.methods.eszsl import ClassVectors, Features
+from unseen.methods.pooled import PooledLinear
+from unseen.methods.preparation import FittedBuffers, PreparedSettings, RowPreparation
+from unseen.methods.registry import register_method
+
+KERNELS = ("linear", "rbf")
+RIDGES = (1.0, 0.3, 0.1, 0.03, 0.01)
+"""Rho, in mean diagonals of the kernel."""
+WIDTHS = (4.0, 2.0, 1.0)
+"""w of the RBF kernel, in median squared distances."""
+SHARES = (0.25, 0.5)
+"""ESZSL's share a, beside 0."""
+GAMMAS, LAMBDAS = (10.0, 10**0.5), (10.0, 1.0)
+"""ESZSL's, in mean eigenvalues."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrototypesSettings(PreparedSettings):
+    """Settings of :class:`Prototypes`.
+
+    Args:
+        features, rows: see :class:`PreparedSettings`.
+        kernel: ``linear``, ``rbf`` or ``auto``: part of the grid. Only of the linear one is a class score a sum over
+            attributes.
+        eszsl: whether ESZSL's solution may share in the prototypes.
+    """
+
+    kernel: str = "linear"
+    eszsl: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self, "kernel", ("auto", *KERNELS))
+
+
+@register_method
+class Prototypes(PooledLinear, ClosedFormMethod):
+    """See the module's docstring.
+
+    ``weight`` ``(K, C)`` holds the linear prototypes' rows u_k, with which attribute scores are read off; the RBF
+    kernel's prototypes are in ``kernel``, which is empty for the linear one.
+    """
+
+    name = "prototypes"
+    card = Card(
+        title="Prototypes by kernel ridge regression, with a share of ESZSL",
+        paper="after Shigeto et al. (ECML-PKDD 2015), Changpinyo et al. (ICCV 2017) and ESZSL (ICML 2015)",
+        exact="-",
+        ours="the combination: class means regressed from attributes in prepared features, cosine, ESZSL's share",
+    )
+    settings_class = PrototypesSettings
+    presets: ClassVar = {
+        "recommended": Preset(PrototypesSettings(), None, "ours: everything chosen on validation classes"),
+        "rbf": Preset(PrototypesSettings(kernel="rbf"), None, "ours: no sum over attributes"),
+    }
+
+    def __init__(
+        self, channels: int, vectors: Tensor, settings: PrototypesSettings, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.register_buffer("weight", vectors.new_zeros(len(vectors), channels))
+        self.kernel = _RBFPrototypes()
+
+    def fit(self, regions: Tensor, labels: Tensor, classes: ClassSpace) -> None:
+        """Keep the training images; solutions are made by preparation, in float64, when they are asked for."""
+        x = regions[:, 0].double()
+        present, position = torch.unique(labels, return_inverse=True)
+        y = 2 * F.one_hot(position, len(present)).double() - 1
+        self._training = x, labels, y, classes.unit[present].double()
+        self._features: _MeanFeatures | None = None
+
+    def grid(self) -> list[Candidate]:
+        """Every preparation, kernel and penalty; with ESZSL's share some of them."""
+        return [
+            {"features": features, "rows": rows, **kernel, **share}
+            for features, rows in product(*self.settings.kinds)
+            for kernel, share in self._solutions()
+        ]
+
+    def _solutions(self) -> list[tuple[Candidate, Candidate]]:
+        kernels = KERNELS if self.settings.kernel == "auto" else (self.settings.kernel,)
+        every: list[Candidate] = []
+        if "linear" in kernels:
+            every += [{"kernel": "linear", "ridge": ridge} for ridge in RIDGES]
+        if "rbf" in kernels:
+            every += [{"kernel": "rbf", "ridge": r, "width": w} for w, r in product(WIDTHS, RIDGES)]
+        shares: list[Candidate] = [{"share": 0.0}]
+        if self.settings.eszsl:
+            shares += [{"share": a, "gamma": g, "lambda": s} for a, g, s in product(SHARES, GAMMAS, LAMBDAS)]
+        return list(product(every, shares))
+
+    def use(self, candidate: Candidate) -> None:
+        """Solve for one candidate."""
+        x, labels, _, unit = self._training
+        solved, rows = self._by_features(candidate["features"]), _Rows(candidate["rows"], unit)
+        self.features.fit(candidate["features"], x.to(self.weight), labels)
+        self.rows.fit(candidate["rows"], unit.to(self.weight))
+        share, dual = candidate["share"], rows.duals(candidate)
+        regressed = dual @ solved.means
+        length = _rms(rows.kernel(candidate, rows.trained) @ regressed)
+        linear = self.weight.new_zeros(self.weight.shape).double()
+        if share:
+            found = (solved.left(candidate["gamma"]) @ rows.right(candidate["lambda"])).T
+            linear = found * (share / _rms(rows.trained @ found))
+        if candidate["kernel"] == "linear":
+            linear = linear + rows.trained.T @ regressed * ((1 - share) / length)
+            self.kernel = _RBFPrototypes()
+        else:
+            kernel = self.kernel
+            kernel.anchors, kernel.linear = (
+                rows.trained.to(self.weight).contiguous(),
+                linear.to(self.weight).contiguous(),
+            )
+            kernel.duals = (regressed * ((1 - share) / length)).to(self.weight).contiguous()
+            kernel.width = self.weight.new_tensor(candidate["width"] * rows.median)
+            plain = {"kernel": "linear", "ridge": candidate["ridge"]}
+            linear = rows.trained.T @ rows.duals(plain) @ solved.means
+        self.weight.copy_(linear)
+
+    def sweep(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[Candidate, Tensor]]:
+        """As the base's: all candidates of a preparation work on products of images with N seen class means."""
+        unit, held_out = classes.unit.double(), regions[:, 0].double()
+        kept = {kind: _Rows(kind, self._training[3]) for kind in self.settings.kinds[1]}
+        for features in self.settings.kinds[0]:
+            solved = self._by_features(features)
+            lefts = {gamma: solved.left(gamma) for gamma in GAMMAS} if self.settings.eszsl else {}
+            basis = torch.cat([solved.means.T, *lefts.values()], dim=1)  # every prototype is a sum of its columns
+            x, inner = solved.preparation(held_out) @ basis, basis.T @ basis
+            for kind, rows in kept.items():
+                table = rows.preparation(unit)
+                for kernel, share in self._solutions():
+                    parts = [_scaled(rows.weights(kernel, table), rows.weights(kernel, rows.trained), inner, 0)]
+                    parts[0] = parts[0] * (1 - share["share"])
+                    for i, gamma in enumerate(lefts):
+                        mine = table.new_zeros(len(table), len(rows.trained))
+                        if share["share"] and share["gamma"] == gamma:
+                            right = rows.right(share["lambda"]).T
+                            mine = _scaled(table @ right, rows.trained @ right, inner, i + 1) * share["share"]
+                        parts.append(mine)
+                    weights = torch.cat(parts, dim=1)
+                    lengths = (weights @ inner * weights).sum(dim=1).clamp(min=0).sqrt()
+                    scores = x @ weights.T / lengths.clamp(min=1e-12)
+                    if scores.isfinite().all():
+                        yield {"features": features, "rows": kind, **kernel, **share}, scores.to(regions)
+
+    def forward(self, regions: Tensor) -> dict[str, Branch]:
+        """Pooled features ``(B, 1, C)`` to attribute scores, and g itself."""
+        g = self.features(regions[:, 0])
+        return {"linear": Branch(F.linear(g, self.weight), embedding=g)}
+
+    @property
+    def by_attributes(self) -> bool:
+        """Of the linear kernel."""
+        return not len(self.kernel.anchors)
+
+    def class_vectors(self, classes: ClassSpace) -> Tensor:
+        """``(N, K)``: t_c over the length of the prototype."""
+        t = self.rows(classes.unit)
+        if not self.by_attributes:
+            return t
+        return t / (t @ self.weight).norm(dim=1, keepdim=True).clamp(min=1e-12)
+
+    def query(self, branches: dict[str, Branch]) -> Tensor:
+        """``(B, K)`` attribute scores, or of the RBF kernel ``(B, C)`` g."""
+        branch = branches["linear"]
+        if self.by_attributes:
+            return branch.attribute_scores
+        assert branch.embedding is not None
+        return branch.embedding
+
+    def class_embeddings(self, classes: ClassSpace) -> Tensor:
+        """``(N, K)`` class vectors, or of the RBF kernel ``(N, C)`` unit prototypes."""
+        if self.by_attributes:
+            return self.class_vectors(classes)
+        return self.kernel(self.rows(classes.unit))
+
+    def _by_features(self, kind: str) -> _MeanFeatures:
+        if self._features is None or self._features.kind != kind:
+            self._features = _MeanFeatures(kind, *self._training[:3])
+        return self._features
+
+
+class _RBFPrototypes(FittedBuffers):
+    """Prototypes of the RBF kernel, with a linear part.
+
+    Buffers: ``anchors`` ``(N seen, K)``, ``duals`` ``(N seen, C)``, ``linear`` ``(K, C)``, ``width`` ``()``.
+    """
+
+    anchors: Tensor
+    duals: Tensor
+    linear: Tensor
+    width: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("anchors", "duals", "linear"):
+            self.register_buffer(name, torch.zeros(0, 0))
+        self.register_buffer("width", torch.ones(()))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Prepared class vectors ``(N, K)`` to unit prototypes ``(N, C)``."""
+        prototypes = _rbf(rows, self.anchors, self.width) @ self.duals + rows @ self.linear
+        return F.normalize(prototypes, dim=1)
+
+
+class _MeanFeatures(Features):
+    """ESZSL's features under one preparation, and their class means ``(N seen, C)``."""
+
+    def __init__(self, kind: str, x: Tensor, labels: Tensor, y: Tensor) -> None:
+        super().__init__(kind, x, labels, y, relative=True)
+        self.kind = kind
+        members = (y > 0).double()
+        self.means = members.T @ self.preparation(x) / members.sum(dim=0)[:, None]
+
+
+class _Rows:
+    """Class vectors under one preparation, ``trained`` ``(N seen, K)``, and what is solved with them."""
+
+    def __init__(self, kind: str, unit: Tensor) -> None:
+        self.preparation = RowPreparation()
+        self.preparation.fit(kind, unit)
+        self.trained = self.preparation(unit)
+        self.right = ClassVectors(self.trained, relative=True)
+        distances = torch.cdist(self.trained, self.trained).square()
+        apart = distances[~torch.eye(len(distances), dtype=torch.bool, device=distances.device)]
+        self.median = float(apart.median()) if len(apart) else 1.0
+        self._kept: dict[tuple[object, ...], Tensor] = {}
+
+    def kernel(self, candidate: Candidate, rows: Tensor) -> Tensor:
+        """``(N, N seen)``: the kernel of some rows with the trained ones."""
+        if candidate["kernel"] == "linear":
+            return rows @ self.trained.T
+        return _rbf(rows, self.trained, rows.new_tensor(candidate["width"] * self.median))
+
+    def duals(self, candidate: Candidate) -> Tensor:
+        """``(N seen, N seen)``: (k(T, T) + rho m I)^-1."""
+        key = tuple(candidate.get(name) for name in ("kernel", "width", "ridge"))
+        if key not in self._kept:
+            gram = self.kernel(candidate, self.trained)
+            penalty = candidate["ridge"] * gram.diagonal().mean()
+            self._kept[key] = torch.linalg.inv(gram + penalty * torch.eye(len(gram), dtype=gram.dtype).to(gram))
+        return self._kept[key]
+
+    def weights(self, candidate: Candidate, rows: Tensor) -> Tensor:
+        """``(N, N seen)``: the regression of some rows as weights of the class means."""
+        return self.kernel(candidate, rows) @ self.duals(candidate)
+
+
+def _rbf(rows: Tensor, anchors: Tensor, width: Tensor) -> Tensor:
+    squares = rows.square().sum(dim=1)[:, None] + anchors.square().sum(dim=1) - 2 * rows @ anchors.T
+    return (-squares.clamp(min=0) / width.clamp(min=1e-12)).exp()
+
+
+def _rms(rows: Tensor) -> Tensor:
+    return rows.square().sum(dim=1).mean().sqrt().clamp(min=1e-12)
+
+
+def _scaled(weights: Tensor, trained: Tensor, inner: Tensor, block: int) -> Tensor:
+    """Weights of a block of basis vectors over the root mean square length of what they make of training classes."""
+    n = trained.shape[1]
+    mine = inner[block * n : (block + 1) * n, block * n : (block + 1) * n]
+    return weights / (trained @ mine * trained).sum(dim=1).mean().clamp(min=1e-24).sqrt()

@@ -1,0 +1,99 @@
+"""Preparations against NumPy, their exact contributions, and loading of what was fitted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from unseen.errors import UnseenError
+from unseen.methods.preparation import (
+    FEATURES,
+    ROWS,
+    SHRINKAGE,
+    FeaturePreparation,
+    PreparedSettings,
+    RowPreparation,
+)
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def images(n=30, r=4, c=6, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((n, r, c)) + 0.3, rng.integers(0, 3, n)
+
+
+def by_hand(kind, train, labels, x):
+    train, x = unit(train), unit(x)
+    if kind == "unit":
+        return x
+    if kind in ("root", "whitened"):
+        train, x = (unit(np.sign(a) * np.sqrt(abs(a))) for a in (train, x))
+    moved = x - train.mean(0)
+    if kind in ("standardised", "root"):
+        moved = moved / train.std(0)
+    if kind == "whitened":
+        within = np.concatenate([train[labels == k] - train[labels == k].mean(0) for k in np.unique(labels)])
+        cov = within.T @ within / len(within)
+        cov = (1 - SHRINKAGE) * cov + SHRINKAGE * np.trace(cov) / len(cov) * np.eye(len(cov))
+        values, vectors = np.linalg.eigh(cov)
+        moved = moved @ vectors / np.sqrt(values) @ vectors.T  # up to a rotation
+    return unit(moved)
+
+
+@pytest.mark.parametrize("kind", FEATURES)
+def test_features_equal_numpy_up_to_a_rotation(kind):
+    regions, labels = images()
+    train, test = regions.mean(1), images(seed=1)[0].mean(1)
+    preparation = FeaturePreparation()
+    preparation.fit(kind, torch.from_numpy(unit(train)), torch.from_numpy(labels))
+    mine = preparation(torch.from_numpy(unit(test))).numpy()
+    theirs = by_hand(kind, train, labels, test)
+    np.testing.assert_allclose(mine @ mine.T, theirs @ theirs.T, atol=1e-12)
+    if kind != "whitened":
+        np.testing.assert_allclose(mine, theirs, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", FEATURES)
+def test_contributions_of_regions_add_up(kind):
+    regions, labels = images()
+    preparation, weight = FeaturePreparation(), torch.from_numpy(np.random.default_rng(2).standard_normal((5, 6)))
+    preparation.fit(kind, torch.from_numpy(unit(regions.mean(1))), torch.from_numpy(labels))
+    raw = torch.from_numpy(images(seed=3)[0])
+    shares = preparation.contributions(raw, weight)
+    assert shares.shape == (30, 5, 4)
+    pooled = torch.nn.functional.normalize(raw.mean(1), dim=-1)
+    torch.testing.assert_close(shares.sum(2), preparation(pooled) @ weight.T)
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_rows_equal_numpy(kind):
+    rng = np.random.default_rng(4)
+    train, rows = unit(rng.random((7, 5))), unit(rng.random((3, 5)))
+    preparation = RowPreparation()
+    preparation.fit(kind, torch.from_numpy(train))
+    moved = rows if kind == "unit" else rows - train.mean(0)
+    moved = moved / train.std(0) if kind == "zscored" else moved
+    np.testing.assert_allclose(preparation(torch.from_numpy(rows)).numpy(), unit(moved), atol=1e-12)
+    alone = preparation(torch.from_numpy(rows[1:2]))
+    assert torch.equal(alone, preparation(torch.from_numpy(rows))[1:2])  # each from its own class
+
+
+@pytest.mark.parametrize("kind", FEATURES)
+def test_a_fitted_preparation_is_loaded_into_a_new_one(kind):
+    regions, labels = images()
+    preparation, other = FeaturePreparation(), FeaturePreparation()
+    x = torch.from_numpy(unit(regions.mean(1)))
+    preparation.fit(kind, x, torch.from_numpy(labels))
+    other.load_state_dict(preparation.state_dict())
+    assert torch.equal(preparation(x), other(x))
+
+
+def test_settings_name_what_they_do_not_know():
+    assert PreparedSettings().kinds == (FEATURES, ROWS)
+    assert PreparedSettings(features="root", rows="unit").kinds == (("root",), ("unit",))
+    with pytest.raises(UnseenError, match=r'setting features: "white" is no preparation — one of auto, unit'):
+        PreparedSettings(features="white")
