@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import pickle
 import shutil
@@ -36,6 +35,7 @@ from unseen.features.source import RegionSource
 from unseen.features.store import RegionStore
 from unseen.ground import memory
 from unseen.ground.files import read_json, write_json
+from unseen.ground.journal import journal_line
 
 SPEC = BackboneSpec("test_resnet", stages=("final", 2), image_size=64, weights="random")
 COUNT, BATCH = 26, 4  # the last of 7 chunks is not full
@@ -296,7 +296,7 @@ class TestResume:
         assert forwards.images == 0
 
     @pytest.mark.parametrize(
-        "torn", [b'{"chunk": 3, "crc', b"\0\0\0\0", b"\xff{", b"3\n", b'{"chunk": 99, "crc32": [1, 2]}\n']
+        "torn", [b'{"chunk": 3, "crc', b"\0\0\0\0", b"\xff{", b"3\n", journal_line({"chunk": 99, "crc32": [1, 2]})]
     )
     def test_torn_journal_and_half_written_chunk(self, finished, shared_images, backbone, tmp_path, torn):
         folder = shutil.copytree(finished.folder, tmp_path / finished.folder.name)
@@ -385,7 +385,7 @@ def test_memory_does_not_grow_with_what_was_read(copy):
         (copy / file).write_bytes(b"")
         os.truncate(copy / file, size * count)  # 369 MB of zeros that take no room
     chunks, sums = range(count // BATCH), [zlib.crc32(bytes(size * BATCH)) for size in (4 * 96 * 2, 64 * 48 * 2)]
-    (copy / "journal.jsonl").write_text("".join(json.dumps({"chunk": c, "crc32": sums}) + "\n" for c in chunks))
+    (copy / "journal.jsonl").write_bytes(b"".join(journal_line({"chunk": c, "crc32": sums}) for c in chunks))
     done = subprocess.run([sys.executable, "-c", STREAM, copy], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 40
 
@@ -625,7 +625,7 @@ def sparse_copy(folder: Path, target: Path, count: int) -> RegionStore:
     meta = read_json(folder / "store.json") | {"names": ["x"] * count, "chunk": count}
     write_json(target / "store.json", meta)
     sums = [zlib.crc32(bytes(size * count)) for size in (4 * 96 * 2, 64 * 48 * 2)]
-    (target / "journal.jsonl").write_text(json.dumps({"chunk": 0, "crc32": sums}))
+    (target / "journal.jsonl").write_bytes(journal_line({"chunk": 0, "crc32": sums}))
     for name, per_image in (("stage0.bin", 4 * 96 * 2), ("stage1.bin", 64 * 48 * 2)):
         (target / name).touch()
         os.truncate(target / name, per_image * count)

@@ -29,9 +29,8 @@ from unseen.features.layout import (
     bits,
     check_finite,
     disk_full,
-    journal_line,
+    finished_chunk,
     locked,
-    repaired,
     start_layout,
     sync,
 )
@@ -39,6 +38,7 @@ from unseen.features.reading import read_batches
 from unseen.features.store import RegionStore, finished_store
 from unseen.ground.distributed import first_before_others, is_first, local_processes, part, processes, wait_for_all
 from unseen.ground.distributed import position as own_position
+from unseen.ground.journal import Journal
 
 _THREADS = 2  # that read images where no processes do
 
@@ -234,7 +234,7 @@ def _fill(
     with ExitStack() as stack:
         outputs = [stack.enter_context(path.open("r+b")) for path in layout.files]
         name = JOURNAL if is_first() else f"{JOURNAL}.{own_position()}"
-        journal = stack.enter_context(repaired(layout.folder / name))
+        journal = stack.enter_context(Journal(layout.folder / name))
         checksums = [0] * len(outputs)
 
         def write(batch: Sequence[int], computed: Callable[[], list[tuple[Tensor, Tensor]]]) -> None:
@@ -247,8 +247,7 @@ def _fill(
             if batch[-1] in chunk_of:
                 for output in outputs:
                     sync(output)
-                journal.write(journal_line(chunk_of[batch[-1]], checksums))
-                sync(journal)
+                journal.append(finished_chunk(chunk_of[batch[-1]], checksums))
                 checksums[:] = [0] * len(outputs)
 
         def finish(batch: Sequence[int], writing: Future[None]) -> None:

@@ -1,6 +1,5 @@
 """A region store on disk: its description, one file of numbers a stage, and the journal of finished chunks."""
 
-import json
 import logging
 import math
 import os
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from unseen.errors import StoreError
 from unseen.ground.files import is_left_over, read_json, write_json, write_with
+from unseen.ground.journal import intact_records, journal_line
 
 FORMAT = 1
 META, JOURNAL = "store.json", "journal.jsonl"
@@ -119,9 +119,8 @@ class Layout:
         """Checksums, one per stage, of the finished chunks; a line torn by a crash counts for nothing."""
         finished: dict[int, list[int]] = {}
         for path in self.journals():
-            for line in path.read_bytes().splitlines():
-                with suppress(ValueError, LookupError, TypeError):
-                    entry = json.loads(line)
+            for entry in intact_records(path):
+                with suppress(LookupError, TypeError):
                     if entry["chunk"] in range(self.chunks) and len(entry["crc32"]) == len(self.stages):
                         finished[entry["chunk"]] = entry["crc32"]
         return finished
@@ -137,7 +136,7 @@ class Layout:
 
     def write_journal(self, finished: Mapping[int, list[int]]) -> None:
         """One journal of these chunks in the place of all."""
-        lines = [journal_line(chunk, checksums) for chunk, checksums in sorted(finished.items())]
+        lines = [journal_line(finished_chunk(chunk, checksums)) for chunk, checksums in sorted(finished.items())]
         write_with(self.folder / JOURNAL, lambda temporary: temporary.write_bytes(b"".join(lines)))
         for path in self.journals():
             if path.name != JOURNAL:
@@ -164,17 +163,9 @@ def start_layout(folder: Path, meta: Mapping[str, Any]) -> tuple[Layout, dict[in
     return layout, {}
 
 
-def journal_line(chunk: int, checksums: Sequence[int]) -> bytes:
-    """Says that a chunk is finished, with one checksum per stage."""
-    return json.dumps({"chunk": chunk, "crc32": checksums}).encode() + b"\n"
-
-
-def repaired(path: Path) -> BinaryIO:
-    """The journal opened for appending, a torn last line ended so that the next one stands alone."""
-    file = path.open("a+b")
-    if file.tell() and not path.read_bytes().endswith(b"\n"):
-        file.write(b"\n")
-    return file
+def finished_chunk(chunk: int, checksums: Sequence[int]) -> dict[str, Any]:
+    """The journal's record of a finished chunk, with one checksum per stage."""
+    return {"chunk": chunk, "crc32": list(checksums)}
 
 
 def sync(file: BinaryIO) -> None:

@@ -26,14 +26,14 @@ from unseen.features.layout import (
     bits,
     check_finite,
     disk_full,
-    journal_line,
+    finished_chunk,
     locked,
     remove_store,
-    repaired,
     start_layout,
     sync,
 )
 from unseen.ground.distributed import is_first
+from unseen.ground.journal import Journal
 
 _PIECE = 1 << 20  # bytes whose checksum is computed at a time
 
@@ -214,7 +214,7 @@ def write_store(
         if needed > free:
             raise disk_full(folder, needed, free)
         try:
-            with layout.files[0].open("r+b") as output, repaired(folder / JOURNAL) as journal:
+            with layout.files[0].open("r+b") as output, Journal(folder / JOURNAL) as journal:
                 for index in todo:
                     rows = layout.images(index)
                     regions = torch.from_numpy(np.ascontiguousarray(read(rows.start, rows.stop)))
@@ -224,8 +224,7 @@ def write_store(
                     output.seek(rows.start * layout.image_bytes)
                     output.write(data)
                     sync(output)
-                    journal.write(journal_line(index, [zlib.crc32(data)]))
-                    sync(journal)
+                    journal.append(finished_chunk(index, [zlib.crc32(data)]))
                     if tick is not None:
                         tick(rows.stop, layout.count)
         except OSError as error:

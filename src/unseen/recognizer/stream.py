@@ -12,10 +12,9 @@ import json
 import os
 import shutil
 import time
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,13 +23,13 @@ from typing import IO, Any
 import torch
 from filelock import FileLock, Timeout
 
-from unseen.classes.naming import label
 from unseen.classes.spreadsheets.tables import read_table
 from unseen.data.dataset import digest
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.ground.files import write_with
+from unseen.ground.journal import Journal
 from unseen.ground.progress import Progress, silent
-from unseen.model.predictions import UNKNOWN, Prediction
+from unseen.model.predictions import Prediction, columns
 from unseen.recognizer.recognizer import Recognizer
 from unseen.version import __version__
 
@@ -76,32 +75,15 @@ def record_of(image: object, outcome: Prediction | DataError) -> dict[str, Any]:
 
 
 def row_of(record: dict[str, Any], count: int) -> dict[str, Any]:
-    """One row an image.
+    """One row an image, see :meth:`Prediction.row`; of a broken one only its path and the error.
 
     Args:
         record: of :func:`record_of`.
         count: how many classes have columns.
-
-    Returns:
-        image, class (or "unknown"), best_class, confidence, seen, class_2, confidence_2, ..., attributes, error; what
-        there is not is ``None``.
     """
-    classes = record["classes"]
-    row: dict[str, Any] = dict.fromkeys(_columns(count))
-    row |= {"image": record["image"], "error": record.get("error")}
-    if classes:
-        best = classes[0]
-        row |= {"class": best["name"] if record["known"] else UNKNOWN, "best_class": best["name"]}
-        row |= {"confidence": best["confidence"], "seen": best["seen"]}
-        row["attributes"] = "; ".join(label(a["attribute"]) for a in record["attributes"])
-    for rank, candidate in enumerate(classes[1:], 2):
-        row |= {f"class_{rank}": candidate["name"], f"confidence_{rank}": candidate["confidence"]}
-    return row
-
-
-def _columns(count: int) -> list[str]:
-    others = [f"{what}_{rank}" for rank in range(2, count + 1) for what in ("class", "confidence")]
-    return ["image", "class", "best_class", "confidence", "seen", *others, "attributes", "error"]
+    if "error" in record:
+        return dict.fromkeys(columns(count)) | {"image": record["image"], "error": record["error"]}
+    return Prediction.from_dict(record).row(count)
 
 
 def check_output(path: Path, restart: bool = False) -> None:
@@ -160,15 +142,12 @@ def predict_to_file(
         facts = _facts(recognizer, options)
         counts = Counts()
         with _written(journal):
-            lines = journal.open("r+b" if journal.is_file() else "w+b")
-        try:
+            kept = Journal(journal, SYNC_SECONDS)
+        with kept:
             stream = iter(images)
-            _replay(lines, journal, facts, stream, options.batch_size, counts)
-            _predict(recognizer, stream, lines, journal, options, counts, total, workers, progress, broken)
-        finally:
-            with suppress(OSError):  # all that counts has been flushed, or could not be and was said
-                lines.close()
-        _finish(journal, path, count)
+            _replay(kept, facts, stream, options.batch_size, counts)
+            _predict(recognizer, stream, kept, options, counts, total, workers, progress, broken)
+        _finish(journal, path, count, counts.images)
         journal.unlink()
         shutil.rmtree(journal.parent, ignore_errors=True)
     return counts
@@ -226,69 +205,41 @@ def _stamp(image: Path) -> list[int] | None:
     return [found.st_size, found.st_mtime_ns]
 
 
-def _replay(
-    lines: IO[bytes], journal: Path, facts: dict[str, str], stream: Iterator[Path], batch: int, counts: Counts
-) -> None:
+def _replay(journal: Journal, facts: dict[str, str], stream: Iterator[Path], batch: int, counts: Counts) -> None:
     """Count the whole batches that are there, take their images off the stream, and cut off what comes after."""
-    header = lines.readline()
-    if not header.endswith(b"\n"):
-        with _written(journal):
-            lines.seek(0)
-            lines.truncate()
-            lines.write(_line({"facts": facts}))
+    folder, hint = journal.path.parent, "give --restart to begin anew"
+    records = journal.records()
+    header = next(records, None)
+    if header is None:
+        if journal.path.read_bytes().count(b"\n"):
+            raise RunError("damaged", where=journal.path, hint=hint)
+        with _written(journal.path):
+            journal.cut(0)
+            journal.append({"facts": facts})
         return
-    hint = "give --restart to begin anew"
-    try:
-        earlier = _record(header)["facts"]
-    except (ValueError, KeyError, TypeError):
-        raise RunError("damaged", where=journal, hint=hint) from None
+    earlier, end = header[0].get("facts"), header[1]
+    if not isinstance(earlier, dict):
+        raise RunError("damaged", where=journal.path, hint=hint)
     changed = [name for name, value in facts.items() if earlier.get(name) != value]
     if changed:
         problem = f"what was begun here had another {' and another '.join(changed)}"
-        raise RunError(problem, where=journal.parent, hint=f"repeat that command, or {hint}")
-    end = lines.tell()
-    while records := _whole_batch(lines, batch):
-        for record in records:
+        raise RunError(problem, where=folder, hint=f"repeat that command, or {hint}")
+    while len(whole := list(islice(records, batch))) == batch:
+        for record, _ in whole:
             image = next(stream, None)
             if image is None or str(image) != record["image"] or _stamp(image) != record["stamp"]:
                 problem = f"the images have changed since this was begun, first {record['image']}"
-                raise RunError(problem, where=journal.parent, hint=hint)
+                raise RunError(problem, where=folder, hint=hint)
             counts.add(record)
-        end = lines.tell()
-    with _written(journal):
-        lines.seek(end)
-        lines.truncate()
-
-
-def _whole_batch(lines: IO[bytes], size: int) -> list[dict[str, Any]]:
-    """The next ``size`` records; none where fewer are there, or one is damaged."""
-    try:
-        records = [_record(line) for line in islice(lines, size)]
-    except ValueError:
-        return []
-    return records if len(records) == size else []
-
-
-def _line(record: dict[str, Any]) -> bytes:
-    """A line of the journal."""
-    text = json.dumps(record).encode()
-    return b"%08x %s\n" % (zlib.crc32(text), text)
-
-
-def _record(line: bytes) -> dict[str, Any]:
-    """What stands in a line of the journal; ValueError where it is torn or damaged."""
-    text = line[9:].removesuffix(b"\n")
-    if line != b"%08x %s\n" % (zlib.crc32(text), text):
-        raise ValueError("not what was written, by its checksum")
-    record: dict[str, Any] = json.loads(text)
-    return record
+        end = whole[-1][1]
+    with _written(journal.path):
+        journal.cut(end)
 
 
 def _predict(
     recognizer: Recognizer,
     stream: Iterator[Path],
-    lines: IO[bytes],
-    journal: Path,
+    journal: Journal,
     options: Options,
     counts: Counts,
     total: int,
@@ -303,17 +254,12 @@ def _predict(
             asked.append((image, _stamp(image)))
             yield image
 
-    started, before, synced = time.monotonic(), counts.images, time.monotonic()
-    kept: list[bytes] = []
+    started, before = time.monotonic(), counts.images
+    kept: list[dict[str, Any]] = []
 
     def keep() -> None:
-        nonlocal synced
-        with _written(journal):
-            lines.write(b"".join(kept))
-            lines.flush()
-            if time.monotonic() - synced > SYNC_SECONDS:
-                os.fsync(lines.fileno())
-                synced = time.monotonic()
+        with _written(journal.path):
+            journal.append(*kept)
         kept.clear()
         speed = (counts.images - before) / max(time.monotonic() - started, 1e-9)
         progress("predicting", counts.images, max(total, counts.images), f"{speed:.0f} images/s")
@@ -325,19 +271,28 @@ def _predict(
             broken(outcome)
         record = record_of(image, outcome)
         counts.add(record)
-        kept.append(_line({**record, "stamp": stamp}))
+        kept.append({**record, "stamp": stamp})
         if len(kept) == options.batch_size:
             keep()
     keep()
 
 
-def _finish(journal: Path, path: Path, count: int) -> None:
+def _finish(journal: Path, path: Path, count: int, images: int) -> None:
     """Make the file from the whole journal."""
     write = {".csv": _write_csv, ".parquet": _write_parquet, ".json": _write_json, ".jsonl": _write_lines}
-    with journal.open("rb") as lines:
-        lines.readline()
-        records = ({k: v for k, v in _record(line).items() if k != "stamp"} for line in lines)
+    with Journal(journal) as kept:
+        records = _all_records(kept, images)
         write_with(path, lambda temporary: write[path.suffix.lower()](temporary, records, count))
+
+
+def _all_records(journal: Journal, images: int) -> Iterator[dict[str, Any]]:
+    """The records of so many images; RunError where some have been lost since they were written."""
+    found = 0
+    for record, _ in islice(journal.records(), 1, None):
+        found += 1
+        yield {name: value for name, value in record.items() if name != "stamp"}
+    if found != images:
+        raise RunError("damaged", where=journal.path, hint="repeat the command, which resumes before the damage")
 
 
 def _open(path: Path) -> IO[str]:
@@ -347,7 +302,7 @@ def _open(path: Path) -> IO[str]:
 
 def _write_csv(path: Path, records: Iterable[dict[str, Any]], count: int) -> None:
     with _open(path) as file:
-        writer = csv.DictWriter(file, _columns(count), lineterminator="\n")
+        writer = csv.DictWriter(file, list(columns(count)), lineterminator="\n")
         writer.writeheader()
         for record in records:
             row = row_of(record, count)
@@ -375,10 +330,8 @@ def _write_parquet(path: Path, records: Iterable[dict[str, Any]], count: int) ->
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds = {"seen": pa.bool_()}
-    schema = pa.schema(
-        [(c, kinds.get(c, pa.float64() if c.startswith("confidence") else pa.string())) for c in _columns(count)]
-    )
+    kinds = {str: pa.string(), float: pa.float64(), bool: pa.bool_()}
+    schema = pa.schema([(name, kinds[kind]) for name, kind in columns(count).items()])
     rows = (row_of(record, count) for record in records)
     with pq.ParquetWriter(path, schema) as writer:
         while group := list(islice(rows, ROW_GROUP)):

@@ -55,7 +55,9 @@ class Speaks(BaseModel):
 
 
 class Prediction(BaseModel):
-    """What one image shows, or why it cannot be said."""
+    """What one image shows, or why it cannot be said; every further field of a prediction by its own name."""
+
+    model_config = ConfigDict(extra="allow")
 
     image: str = Field(description="file name as sent, without folders")
     classes: list[Candidate] = Field(default=[], description="best first; empty where there is an error")

@@ -71,12 +71,8 @@ class Service:
             return schema.Prediction(image=upload.name, error=refusal.detail, hint=refusal.hint)
         except DataError as error:
             return schema.Prediction(image=upload.name, error=error.problem, hint=error.hint)
-        return schema.Prediction(
-            image=upload.name,
-            classes=[_candidate(c) for c in found.candidates],
-            unknown=not found.known,
-            attributes=[schema.Speaks(attribute=name, evidence=value) for name, value in found.attributes],
-        )
+        record = found.as_dict() | {"image": upload.name}
+        return schema.Prediction(unknown=not record.pop("known"), **record)
 
     def explain(
         self,
