@@ -88,7 +88,7 @@ class ESZSL(PooledLinear, ClosedFormMethod):
         """Solve for one candidate."""
         solved, right = self._by_features(candidate["features"]), self._by_rows(candidate["rows"])[1]
         self.features.fit(candidate["features"], self._training[0].to(self.weight), self._training[1])
-        self.rows.fit(candidate["rows"], self._unit())
+        self.rows.fit(candidate["rows"], self._unit().to(self.weight))
         self.weight.copy_((solved.left(candidate["gamma"]) @ right(candidate["lambda"])).T)
 
     def sweep(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[Candidate, Tensor]]:
