@@ -8,7 +8,7 @@ from pathlib import Path
 from unseen.errors import RunError
 from unseen.model.trained import TrainedModel
 from unseen.recognizer.card import CardFields
-from unseen.recognizer.saved import FACTS, HUB_ID, PATTERNS
+from unseen.recognizer.names import FACTS, HUB_ID, PATTERNS
 from unseen.recognizer.saving import save
 
 

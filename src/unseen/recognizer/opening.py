@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from unseen.recognizer.names import FACTS
 from unseen.recognizer.parts import Parts
-from unseen.recognizer.saved import FACTS, read_saved
+from unseen.recognizer.saved import read_saved
 
 
 def find_parts(folder: Path, seed: int | None = None) -> Parts:

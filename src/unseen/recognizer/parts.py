@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,17 +17,15 @@ from unseen.backbones.towers import TEXTS
 from unseen.classes.changes import check_tables, table_in_use, trained_table
 from unseen.classes.spreadsheets.columns import Encoding
 from unseen.errors import RunError, UnseenError
+from unseen.ground.checked import checked
 from unseen.ground.files import read_json
 from unseen.methods import Settings, find_method
 from unseen.model.assembled import build_method
 from unseen.model.trained import TrainedModel
 from unseen.model.weights import load_weights
+from unseen.recognizer.names import AGAIN, ENCODING, FACTS
 
 M = TypeVar("M", bound=TrainedModel)
-AGAIN = "save it again"
-LARGEST = 1_000_000
-FACTS = "recognizer.json"
-ENCODING = "encoding.json"
 
 
 @dataclass(frozen=True)
@@ -122,30 +120,11 @@ def read_encoding(folder: Path) -> Encoding | None:
 
 def checked_settings(method: str, values: Mapping[str, Any], where: Path) -> Settings:
     """A method's settings from JSON, each of the kind that the method's own default is."""
+    from unseen.recognizer.schema import settings_model
+
     kind = find_method(method, from_file=where).settings_class
-    default, known = kind(), {f.name for f in fields(kind)}
-    made: dict[str, Any] = {}
-    for name, value in values.items():
-        if name not in known:
-            raise RunError(f'{method} has no setting "{name}"', where=where, hint="use the unseen that saved it")
-        own = getattr(default, name)
-        if not alike(value, own):
-            raise RunError(f'setting "{name}" is not like {own!r}', where=where, hint=AGAIN)
-        made[name] = tuple(value) if isinstance(own, tuple) else type(own)(value)
+    found = checked(settings_model(kind()), values, f"{where}, settings", error=RunError, hint=AGAIN)
     try:
-        return kind(**made)
+        return kind(**vars(found))
     except UnseenError as error:
         raise RunError(str(error), where=where, hint=AGAIN) from None
-
-
-def alike(value: Any, own: Any) -> bool:
-    """Whether a value from JSON is of the kind of another one, and of a size that room can be made for."""
-    if isinstance(own, bool) or isinstance(value, bool):
-        return isinstance(own, bool) and isinstance(value, bool)
-    if isinstance(own, tuple):
-        return isinstance(value, list) and len(value) == len(own) and all(map(alike, value, own))
-    if isinstance(own, int | float):
-        if isinstance(own, int):  # a size, perhaps, for which room will be made
-            return isinstance(value, int) and abs(value) <= 10_000
-        return isinstance(value, int | float) and abs(value) <= LARGEST
-    return isinstance(value, str)

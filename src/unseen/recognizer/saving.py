@@ -22,8 +22,7 @@ from unseen.methods import Method, method_reference
 from unseen.model.trained import TrainedModel
 from unseen.model.weights import save_weights
 from unseen.recognizer.card import CardFields, model_card
-from unseen.recognizer.parts import ENCODING
-from unseen.recognizer.saved import BACKBONE, CARD, FACTS, FILES, FORMAT, REFERENCES, TOWER, WEIGHTS
+from unseen.recognizer.names import BACKBONE, CARD, ENCODING, FACTS, FILES, FORMAT, REFERENCES, TOWER, WEIGHTS
 
 
 def save(model: TrainedModel, folder: Path, include_backbone: bool, include_references: bool, card: CardFields) -> Path:

@@ -1,0 +1,23 @@
+"""Files of a saved folder, and what may stand in their place on the hub."""
+
+from __future__ import annotations
+
+import re
+
+from unseen.backbones.reduction import FILE as REDUCTION
+from unseen.backbones.towers import TEXTS
+
+FORMAT = 1
+FACTS = "recognizer.json"
+WEIGHTS = "weights.safetensors"
+BACKBONE = "backbone.safetensors"
+TOWER = "backbone"
+ENCODING = "encoding.json"
+REFERENCES = "weights-references.npz"
+CARD = "README.md"
+FILES = (FACTS, WEIGHTS, "classes.csv", "attributes.csv", ENCODING, REFERENCES, TEXTS, BACKBONE, REDUCTION, CARD)
+PATTERNS = (*FILES, *(f"{TOWER}/*.{kind}" for kind in ("json", "safetensors", "model", "txt")))
+"""What is fetched from the hub, and what an upload replaces there."""
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+LARGEST = 1_000_000
+AGAIN = "save it again"
