@@ -265,7 +265,7 @@ def _times(folder: Path) -> list[str]:
 
 
 def _plain(path: Path, times: list[str]) -> bytes:
-    if path.suffix in (".json", ".jsonl") and path.parent.name != "work":
+    if path.suffix in (".json", ".jsonl") and path.name != "journal.jsonl" and path.parent.name != "work":
         lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
         return json.dumps([_without_times(json.loads(line)) for line in lines]).encode()
     if path.name == "checkpoint.safetensors":
