@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from unseen.data.dataset import Dataset
     from unseen.data.holding import make_dataset
     from unseen.errors import UnseenError
+    from unseen.integrations.sklearn import ZeroShotClassifier
     from unseen.methods import (
         Branch,
         ClassSpace,
@@ -43,6 +44,7 @@ _HOME = {
     "Recognizer": "unseen.recognizer",
     "Run": "unseen.training.folder",
     "UnseenError": "unseen.errors",
+    "ZeroShotClassifier": "unseen.integrations.sklearn",
     **dict.fromkeys(
         (
             "Branch",
@@ -79,6 +81,7 @@ __all__ = [
     "Run",
     "Settings",
     "UnseenError",
+    "ZeroShotClassifier",
     "__version__",
     "create_method",
     "evaluate",

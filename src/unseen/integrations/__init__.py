@@ -1,0 +1,1 @@
+"""unseen in other libraries: scikit-learn estimators."""

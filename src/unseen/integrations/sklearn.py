@@ -1,0 +1,465 @@
+"""A scikit-learn classifier of any method, on features in memory.
+
+::
+
+    model = unseen.ZeroShotClassifier("eszsl").fit(X, y, attributes=S, classes=names)
+    model.predict(X_new)  # among all N classes, those without a row in X too
+    model.add_class("night heron", {"grey back": 1, "long legs": 0.2})
+
+Features are rows ``(n, C)`` or regions ``(n, R, C)``. A fit is a run as ``unseen train`` does one: hyper-parameters or
+epoch, calibration offset and temperature are chosen on classes held out of the training classes, then all of them are
+trained on.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted, column_or_1d, validate_data
+
+from unseen.backbones.backbone import IMPORTED, BackboneSpec
+from unseen.classes.changes import table_in_use
+from unseen.classes.table import Attributes, ClassTable, write_attributes
+from unseen.data.catalogue import keep_dataset
+from unseen.data.dataset import Dataset
+from unseen.errors import RunError, UnseenError
+from unseen.features.store import write_store
+from unseen.ground.checked import checked
+from unseen.ground.devices import find_device
+from unseen.ground.files import is_left_over, read_json, write_json
+from unseen.methods import (
+    ClassSpace,
+    ClosedFormMethod,
+    Method,
+    create_method,
+    find_method,
+    find_preset,
+    method_reference,
+)
+from unseen.methods.base import as_text
+from unseen.model.scoring import ClassScorer
+from unseen.model.weights import load_weights, save_weights
+from unseen.training.config import RunConfig
+from unseen.training.folder import Run
+from unseen.training.run import fit as fit_run
+
+FACTS, WEIGHTS = "classifier.json", "weights.safetensors"
+FORMAT = 1
+BATCH = 1024
+"""Rows that are scored at once."""
+LEAST_HELD_OUT = 4
+"""Training classes of which some can be held out to choose by; with fewer, images are."""
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """``classifier.json``."""
+
+    format: int
+    method: str
+    settings: dict[str, str]
+    channels: int
+    regions: int
+    vector_length: int
+    gamma: float
+    temperature: float
+    labels: tuple[int | str, ...]
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+
+class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
+    """A zero-shot classifier of features by class attributes.
+
+    Args:
+        method: a name of :func:`unseen.list_methods`, ``package.module:Class`` or a class; not one that reads texts or
+            is trained end to end with its network, since they need images.
+        attributes: ``(N, K)`` array or DataFrame indexed by class; :meth:`fit` takes it too. Without any, each class is
+            an attribute of its own, as for an ordinary classifier.
+        classes: N class names, where ``attributes`` has none.
+        preset, settings, recipe, epochs: see :func:`unseen.fit`.
+        select: validation metric that picks hyper-parameters or epoch: ``H``, ``T1`` or ``AUSUC``.
+        random_state: seed of the training and of the draw of validation classes.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+
+    Attributes:
+        classes_: ``(N,)`` what :meth:`predict` chooses among, as ``y`` named them.
+        seen_: bool ``(N,)``, classes with rows in ``X``.
+        class_table_: names, attributes and values.
+        method_: the trained method.
+        gamma_: taken off the scores of seen classes.
+        temperature_: of the softmax of :meth:`predict_proba`.
+        n_features_in_: C.
+    """
+
+    def __init__(
+        self,
+        method: Any = "eszsl",
+        *,
+        attributes: Any = None,
+        classes: Any = None,
+        preset: str | None = None,
+        settings: Any = None,
+        recipe: Any = None,
+        epochs: int | None = None,
+        select: str = "H",
+        random_state: int = 0,
+        device: str = "auto",
+    ) -> None:
+        self.method = method
+        self.attributes = attributes
+        self.classes = classes
+        self.preset = preset
+        self.settings = settings
+        self.recipe = recipe
+        self.epochs = epochs
+        self.select = select
+        self.random_state = random_state
+        self.device = device
+
+    def __sklearn_tags__(self) -> Any:
+        """Classification of rows or of regions; how well depends on what the attributes say."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.classifier_tags.poor_score = True
+        return tags
+
+    def fit(self, X: Any, y: Any, *, attributes: Any = None, classes: Any = None) -> Self:
+        """Train on features.
+
+        Args:
+            X: ``(n, C)`` or ``(n, R, C)``, array or tensor.
+            y: ``(n,)`` names of the rows' classes, or their positions in ``attributes``.
+            attributes: in place of the constructor's.
+            classes: likewise.
+
+        Raises:
+            UnseenError: a row's class has no attributes, or as :func:`unseen.fit`.
+        """
+        kind = find_method(self.method)
+        if kind.reads_text or kind.end_to_end:
+            problem = "reads texts in the space of its network" if kind.reads_text else "is trained with its network"
+            raise UnseenError(f"{kind.name} {problem}, which features lack", hint="choose another method")
+        regions, labels = self._checked(X, y)
+        check_classification_targets(labels)
+        given = self.attributes if attributes is None else attributes
+        names = self.classes if classes is None else classes
+        table, every, positions = _table(given, names, np.asarray(labels))
+        self.n_features_in_ = regions.shape[2]
+        self.n_regions_ = regions.shape[1]
+        self.classes_, self.class_table_ = every, table
+        counts = np.bincount(positions[positions >= 0], minlength=len(table))
+        if (counts > 0).sum() < LEAST_HELD_OUT or counts[counts > 0].min() < 2:
+            self._fit_small(kind, regions, positions)
+        else:
+            self._fit_run(kind, regions, positions)
+        return self
+
+    def _fit_run(self, kind: type[Method], regions: np.ndarray, positions: np.ndarray) -> None:
+        """As a run does it, in a folder that is gone afterwards."""
+        files = tuple(f"{row:09d}" for row in range(len(regions)))
+        split = np.full(len(files), "trainval", dtype=object)
+        with tempfile.TemporaryDirectory(prefix="unseen-") as temporary:
+            folder = Path(temporary)
+            dataset = Dataset("features", folder, self.class_table_, files, positions, split)
+            write_store(
+                folder / "store",
+                lambda start, stop: regions[start:stop],
+                names=files,
+                grid=(1, regions.shape[1]),
+                channels=regions.shape[2],
+                source={"name": f"{IMPORTED}memory", "made_with": "given in memory"},
+                dtype="float32",
+            )
+            steps = as_text(self.recipe or {}) | ({} if self.epochs is None else {"epochs": str(self.epochs)})
+            config = RunConfig(
+                method=method_reference(kind),
+                dataset=str(keep_dataset(dataset, folder / "cache")),
+                backbone=BackboneSpec(f"{IMPORTED}memory", weights=str(folder / "store")),
+                preset=self.preset,
+                settings=as_text(self.settings or {}),
+                recipe=steps,
+                seeds=(int(self.random_state),),
+                split_seed=int(self.random_state),
+                select=self.select,
+                store_dtype="float32",
+                rehearsals=0,
+            )
+            run = fit_run(config, folder / "run", cache=folder / "cache", device=self.device)
+            self._take(run, str(config.seeds[0]))
+
+    def _take(self, run: Run, seed: str) -> None:
+        """Method and calibration of a finished run."""
+        manifest = run.manifest
+        found = run.results["protocols"][run.protocol]["seeds"][seed]
+        channels = manifest["backbone"]["channels"]
+        vectors = torch.ones(len(self.class_table_.attributes), manifest["semantics"]["vector_length"])
+        kind = find_method(run.config.method)
+        settings = kind.settings_class.changed(kind.settings_class(), manifest["method"]["settings"])
+        self.method_ = create_method(kind, channels=channels, vectors=vectors, settings=settings).eval()
+        load_weights(run.folder / f"seed-{seed}" / f"{run.protocol}.safetensors", self.method_)
+        self.gamma_, self.temperature_ = float(found["gamma"]), float(found["temperature"] or 1.0)
+        self._place()
+
+    def _fit_small(self, kind: type[Method], regions: np.ndarray, positions: np.ndarray) -> None:
+        """A closed form where too few classes are there to hold some out: chosen on every fifth row of each class."""
+        if not issubclass(kind, ClosedFormMethod):
+            rows = np.unique(positions, return_counts=True)[1]
+            problem = f"{len(rows)} classes, the smallest of {rows.min()} rows"
+            raise UnseenError(problem, hint=f"{kind.name} needs {LEAST_HELD_OUT} classes of 2 or more rows")
+        table = self.class_table_
+        preset = find_preset(kind, "features", self.preset)[1]
+        settings = type(preset.settings).changed(preset.settings, as_text(self.settings or {}))
+        x = kind.prepare(torch.from_numpy(regions))
+        order = np.concatenate([np.arange((positions == c).sum()) for c in np.unique(positions)])
+        place = np.empty(len(positions), dtype=int)
+        place[np.argsort(positions, kind="stable")] = order
+        held = place % 5 == 4
+        classes = ClassSpace(torch.from_numpy(table.values.astype(np.float32)), torch.from_numpy(table.seen.copy()))
+
+        def fitted(rows: np.ndarray) -> ClosedFormMethod:
+            vectors = torch.ones(len(table.attributes), 1)
+            made: Any = create_method(kind, channels=regions.shape[2], vectors=vectors, settings=settings)
+            made.fit(x[rows], torch.from_numpy(positions[rows]), classes)
+            return made
+
+        candidates, right = [], []
+        if held.any():
+            trial = fitted(np.flatnonzero(~held))
+            for candidate in trial.grid():
+                trial.use(candidate)
+                with torch.inference_mode():
+                    named = trial.class_scores(trial(x[held]), classes)[:, table.seen].argmax(dim=1).numpy()
+                candidates.append(candidate)
+                right.append(float((np.flatnonzero(table.seen)[named] == positions[held]).mean()))
+        final: Any = fitted(np.arange(len(x)))
+        grid = final.grid()
+        final.use(candidates[int(np.argmax(right))] if candidates else grid[len(grid) // 2])
+        self.method_, self.gamma_ = final.eval(), 0.0
+        with torch.inference_mode():
+            spread = float(final.class_scores(final(x), classes).std(dim=1).mean())
+        self.temperature_ = spread if len(table) > 1 and spread > 0 else 1.0
+        self._place()
+
+    def _place(self) -> None:
+        """On the device, its classes ready to be scored."""
+        self.method_.to(find_device(self.device))
+        self._scorer = ClassScorer.of_table(self.method_, self.class_table_, self._device())
+
+    def _device(self) -> torch.device:
+        return next(iter(self.method_.state_dict().values())).device
+
+    # answers
+
+    def scores(self, X: Any) -> np.ndarray:
+        """``(n, N)`` class scores, the calibration offset taken off those of seen classes."""
+        check_is_fitted(self, "method_")
+        regions = self._checked(X)[0]
+        if regions.shape[1] != self.n_regions_ or regions.shape[2] != self.n_features_in_:
+            shape = (self.n_features_in_,) if self.n_regions_ == 1 else (self.n_regions_, self.n_features_in_)
+            problem = f"X has rows of {regions.shape[1:]}, expected {shape}"
+            raise ValueError(problem)
+        method, scorer, device = self.method_, self._scorer, self._device()
+
+        def scored(rows: torch.Tensor) -> np.ndarray:
+            return scorer.scores(method.query(method(method.prepare(rows.to(device)))))
+
+        with torch.inference_mode():
+            found = np.concatenate([scored(rows) for rows in torch.from_numpy(regions).split(BATCH)])
+        lowered: np.ndarray = found - self.gamma_ * self.seen_
+        return lowered
+
+    def _checked(self, X: Any, y: Any = None) -> tuple[np.ndarray, Any]:
+        """``(n, R, C)`` float32, and ``y`` in :meth:`fit`."""
+        features = X.detach().cpu().numpy() if isinstance(X, torch.Tensor) else X
+        y = y.detach().cpu().numpy() if isinstance(y, torch.Tensor) else y
+        if getattr(features, "ndim", 2) == 3:  # scikit-learn would take the regions for features
+            features = check_array(features, allow_nd=True, dtype=np.float32, input_name="X")
+            if y is not None:
+                check_consistent_length(features, y := column_or_1d(y, warn=True))
+            return np.ascontiguousarray(features), y
+        if y is None:
+            features = validate_data(self, features, reset=False, dtype=np.float32)
+        else:
+            features, y = validate_data(self, features, y, dtype=np.float32)
+        return np.ascontiguousarray(features[:, None]), y
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """:meth:`scores`; of two classes ``(n,)``, the second's less the first's."""
+        scores = self.scores(X)
+        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """``(n, N)`` confidences: a softmax of :meth:`scores` at the temperature fitted on held-out rows."""
+        scores = self.scores(X) / self.temperature_
+        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+        found: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
+        return found
+
+    def predict(self, X: Any, among: str = "all") -> np.ndarray:
+        """``(n,)`` the best class of each row.
+
+        Args:
+            X: as in :meth:`fit`.
+            among: ``all`` classes, the ``seen`` or the ``unseen`` ones.
+
+        Raises:
+            UnseenError: there is no class of that kind.
+        """
+        scores = self.scores(X)
+        allowed = {"all": np.ones_like(self.seen_), "seen": self.seen_, "unseen": ~self.seen_}.get(among)
+        if allowed is None or not allowed.any():
+            raise UnseenError(f'no classes "{among}"', where="among", hint="all, seen or unseen")
+        found: np.ndarray = self.classes_[np.where(allowed, scores, -np.inf).argmax(axis=1)]
+        return found
+
+    @property
+    def seen_(self) -> np.ndarray:
+        """Which classes had rows in training."""
+        return self.class_table_.seen
+
+    def add_class(self, name: Any, attributes: Any) -> Self:
+        """One class more to choose among, without training; it comes last.
+
+        Args:
+            name: as ``y`` names classes; where ``y`` held positions, its name in the table.
+            attributes: K numbers, or a mapping of attribute to number, the others 0.
+        """
+        check_is_fitted(self, "method_")
+        table = self.class_table_.with_class(str(name), attributes)
+        named = self.classes_.dtype.kind in "OUS"
+        numbered = np.array_equal(self.classes_, np.arange(len(self.classes_)))
+        label = name if named or not numbered else len(self.classes_)
+        self.classes_ = np.append(self.classes_, np.array([label], dtype=object if named else self.classes_.dtype))
+        self.class_table_ = table
+        self._scorer = ClassScorer.of_table(self.method_, table, self._device(), earlier=self._scorer)
+        return self
+
+    # kept
+
+    def save(self, folder: Path | str) -> Path:
+        """Write the fitted classifier; :meth:`load` reads it. No pickle.
+
+        Raises:
+            RunError: the folder holds something else.
+        """
+        check_is_fitted(self, "method_")
+        folder = Path(folder)
+        if folder.is_dir() and any(not is_left_over(p) for p in folder.iterdir()) and not (folder / FACTS).is_file():
+            raise RunError("not empty, and holds no classifier", where=folder, hint="choose another folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        save_weights(folder / WEIGHTS, self.method_)
+        self.class_table_.to_csv(folder / "classes.csv")
+        write_attributes(folder / "attributes.csv", self.class_table_.attributes)
+        vectors = getattr(self.method_, "vectors", None)
+        facts = {
+            "format": FORMAT,
+            "method": method_reference(self.method_),
+            "settings": as_text(self.method_.settings),
+            "channels": self.n_features_in_,
+            "regions": self.n_regions_,
+            "vector_length": int(vectors.shape[1]) if isinstance(vectors, torch.Tensor) else 1,
+            "gamma": self.gamma_,
+            "temperature": self.temperature_,
+            "labels": [label.item() if isinstance(label, np.generic) else label for label in self.classes_],
+        }
+        write_json(folder / FACTS, facts, sealed=True)
+        return folder
+
+    @classmethod
+    def load(cls, folder: Path | str, device: str = "auto") -> Self:
+        """The classifier that :meth:`save` wrote, or that a run on frozen features trained (``unseen train``).
+
+        Raises:
+            RunError: it is neither, or damaged; or its method is code that is not installed.
+        """
+        folder = Path(folder)
+        if not (folder / FACTS).is_file():
+            return cls._of_run(folder, device)
+        where, hint = folder / FACTS, "save it again"
+        facts = checked(_Facts, read_json(where, RunError, hint), where, error=RunError, hint=hint)
+        if facts.format != FORMAT:
+            raise RunError(f"format {facts.format} instead of {FORMAT}", where=where, hint=hint)
+        kind = find_method(facts.method, from_file=where)
+        made = cls(facts.method, settings=facts.settings, device=device)
+        made.class_table_ = ClassTable.from_csv(folder / "classes.csv", folder / "attributes.csv")
+        if len(facts.labels) != len(made.class_table_):
+            raise RunError(f"{len(facts.labels)} labels for {len(made.class_table_)} classes", where=where, hint=hint)
+        texts = any(isinstance(label, str) for label in facts.labels)
+        made.classes_ = np.array(facts.labels, dtype=object if texts else np.int64)
+        made.n_features_in_, made.n_regions_ = facts.channels, facts.regions
+        made.gamma_, made.temperature_ = facts.gamma, facts.temperature
+        vectors = torch.ones(len(made.class_table_.attributes), facts.vector_length)
+        settings = kind.settings_class.changed(kind.settings_class(), facts.settings)
+        made.method_ = create_method(kind, channels=facts.channels, vectors=vectors, settings=settings).eval()
+        load_weights(folder / WEIGHTS, made.method_)
+        made._place()
+        return made
+
+    @classmethod
+    def _of_run(cls, folder: Path, device: str) -> Self:
+        run = Run(folder)
+        kind = find_method(run.config.method)
+        if kind.reads_text or kind.end_to_end:
+            raise RunError(f"{kind.name} needs images", where=folder, hint="use unseen.Recognizer")
+        made = cls(run.config.method, device=device)
+        made.class_table_ = table_in_use(folder)
+        made.classes_ = np.array(made.class_table_.names, dtype=object)
+        backbone = run.manifest["backbone"]
+        height, width = (int(side) for side in backbone["regions"].split("x"))
+        made.n_features_in_, made.n_regions_ = backbone["channels"], height * width
+        made._take(run, next(iter(run.results["protocols"][run.protocol]["seeds"])))
+        return made
+
+
+def _table(attributes: Any, classes: Any, y: np.ndarray) -> tuple[ClassTable, np.ndarray, np.ndarray]:
+    """The class table, its classes as ``y`` names them, and each row's position among them."""
+    if attributes is None:
+        every, positions = np.unique(y, return_inverse=True)
+        columns = Attributes(tuple(f"is {label}" for label in every))
+        seen = np.ones(len(every), dtype=bool)
+        return ClassTable(tuple(str(label) for label in every), columns, np.eye(len(every)), seen), every, positions
+    table = _attributes(attributes, classes)
+    labels = np.asarray(table.names, dtype=object)
+    if classes is not None:
+        labels = np.asarray(list(classes), dtype=object)
+    elif hasattr(attributes, "columns"):
+        labels = np.asarray(list(attributes.get("class", attributes.index)), dtype=object)
+    known = {label: i for i, label in enumerate(labels.tolist())}
+    wanted = [label.item() if isinstance(label, np.generic) else label for label in y]
+    if all(label in known for label in wanted):
+        every = labels if any(isinstance(label, str) for label in known) else np.array(labels.tolist())
+        positions = np.array([known[label] for label in wanted], dtype=np.int64)
+    elif y.dtype.kind in "iu" or (y.dtype.kind == "f" and (y == y.astype(int)).all()):
+        positions, every = y.astype(np.int64), np.arange(len(table))
+        outside = np.flatnonzero((positions < 0) | (positions >= len(table)))
+        if len(outside):
+            problem = f"class {positions[outside[0]]} of {len(table)}"
+            raise UnseenError(problem, where=f"y, row {outside[0]}", hint="give positions in attributes, or names")
+    else:
+        row = next(i for i, label in enumerate(wanted) if label not in known)
+        problem = f'class "{wanted[row]}" has no attributes'
+        raise UnseenError(problem, where=f"y, row {row}", hint="add a row of attributes for it, or fix the spelling")
+    seen = np.bincount(positions, minlength=len(table)) > 0
+    return ClassTable(table.names, table.attributes, table.values, seen), every, positions
+
+
+def _attributes(attributes: Any, classes: Any) -> ClassTable:
+    if isinstance(attributes, ClassTable) or hasattr(attributes, "columns") or isinstance(attributes, Mapping):
+        return ClassTable.from_frame(attributes)
+    values = np.asarray(attributes, dtype=np.float64)
+    if values.ndim != 2:
+        problem = f"attributes of shape {values.shape}"
+        raise UnseenError(problem, hint="give an (N, K) array, or a DataFrame indexed by class")
+    names: Sequence[Any] = range(len(values)) if classes is None else list(classes)
+    if len(names) != len(values):
+        raise UnseenError(f"{len(names)} classes for {len(values)} rows of attributes", hint="one name a row")
+    columns = Attributes(tuple(f"attribute {k}" for k in range(values.shape[1])))
+    return ClassTable(tuple(str(name) for name in names), columns, values, np.ones(len(values), dtype=bool))
