@@ -230,21 +230,24 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
             made.fit(x[rows], torch.from_numpy(positions[rows]), classes)
             return made
 
-        candidates, right = [], []
+        final: Any = fitted(np.arange(len(x)))
+        ranked = grid = final.grid()
         if held.any():
             trial = fitted(np.flatnonzero(~held))
-            for candidate in trial.grid():
-                trial.use(candidate)
+
+            def right(candidate: dict[str, Any]) -> float:
+                if not _use(trial, candidate):
+                    return -1.0
                 with torch.inference_mode():
                     named = trial.class_scores(trial(x[held]), classes)[:, table.seen].argmax(dim=1).numpy()
-                candidates.append(candidate)
-                right.append(float((np.flatnonzero(table.seen)[named] == positions[held]).mean()))
-        final: Any = fitted(np.arange(len(x)))
-        grid = final.grid()
-        final.use(candidates[int(np.argmax(right))] if candidates else grid[len(grid) // 2])
+                return float((np.flatnonzero(table.seen)[named] == positions[held]).mean())
+
+            ranked = sorted(grid, key=right, reverse=True)
+        if not any(_use(final, candidate) for candidate in ranked):
+            raise UnseenError(f"none of {len(grid)} hyper-parameter candidates has a solution", hint="give more rows")
         self.method_, self.gamma_ = final.eval(), 0.0
         with torch.inference_mode():
-            spread = float(final.class_scores(final(x), classes).std(dim=1).mean())
+            spread = float(final.class_scores(final(x), classes).std(dim=1, correction=0).mean())
         self.temperature_ = spread if len(table) > 1 and spread > 0 else 1.0
         self._place()
 
@@ -284,12 +287,12 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
             features = check_array(features, allow_nd=True, dtype=np.float32, input_name="X")
             if y is not None:
                 check_consistent_length(features, y := column_or_1d(y, warn=True))
-            return np.ascontiguousarray(features), y
+            return np.array(features), y
         if y is None:
             features = validate_data(self, features, reset=False, dtype=np.float32)
         else:
             features, y = validate_data(self, features, y, dtype=np.float32)
-        return np.ascontiguousarray(features[:, None]), y
+        return np.array(features[:, None]), y
 
     def decision_function(self, X: Any) -> np.ndarray:
         """:meth:`scores`; of two classes ``(n,)``, the second's less the first's."""
@@ -417,6 +420,15 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
         made.n_features_in_, made.n_regions_ = backbone["channels"], height * width
         made._take(run, next(iter(run.results["protocols"][run.protocol]["seeds"])))
         return made
+
+
+def _use(method: ClosedFormMethod, candidate: dict[str, Any]) -> bool:
+    """Whether a candidate has a solution, which the method then holds."""
+    try:
+        method.use(candidate)
+    except torch.linalg.LinAlgError:
+        return False
+    return all(bool(value.isfinite().all()) for value in method.state_dict().values())
 
 
 def _table(attributes: Any, classes: Any, y: np.ndarray) -> tuple[ClassTable, np.ndarray, np.ndarray]:
