@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from unseen.version import __version__
 
 if TYPE_CHECKING:
-    from unseen.api import evaluate, fit, list_methods
+    from unseen.api import evaluate, fit, list_methods, load
     from unseen.backbones.backbone import BackboneSpec
     from unseen.classes.table import Attributes, ClassTable
     from unseen.data.catalogue import load_dataset
@@ -62,6 +62,7 @@ _HOME = {
     "evaluate": "unseen.api",
     "fit": "unseen.api",
     "list_methods": "unseen.api",
+    "load": "unseen.api",
     "load_dataset": "unseen.data.catalogue",
     "Dataset": "unseen.data.dataset",
     "make_dataset": "unseen.data.holding",
@@ -87,6 +88,7 @@ __all__ = [
     "evaluate",
     "fit",
     "list_methods",
+    "load",
     "load_dataset",
     "make_dataset",
     "register_method",

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     from unseen.methods import Method
 
+if TYPE_CHECKING:
+    from unseen.recognizer import Recognizer
+
 
 def fit(
     method: str | type[Method] | Settings,
@@ -117,3 +120,23 @@ def evaluate(run: Run | Path | str, **options: Any) -> dict[str, Any]:
 def list_methods() -> list[str]:
     """Names of all methods: this package's, registered ones, and those of installed packages."""
     return list(every_method())
+
+
+def load(folder_or_id: Path | str, *, seed: int | None = None, device: str = "auto") -> Recognizer:
+    """A trained model, ready to predict.
+
+    Args:
+        folder_or_id: a run's folder, a saved one, or the hub's ``OWNER/NAME``, see :meth:`Recognizer.load`.
+        seed: of a run: which seed's model, default the first.
+        device: where to compute.
+
+    Raises:
+        RunError: no such model, unfinished, or damaged.
+    """
+    from unseen.recognizer import Recognizer
+    from unseen.recognizer.names import HUB_ID
+
+    name = str(folder_or_id)
+    if not Path(name).exists() and HUB_ID.fullmatch(name.partition("@")[0]):
+        name = f"hf:{name}"
+    return Recognizer.load(name, seed=seed, device=device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import stat
@@ -57,6 +58,14 @@ def _formats() -> tuple[str, ...]:
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
     """The image in a file, upright and in 8-bit RGB; DataError names a file that holds none."""
     with opened_image(path) as image:
+        return upright_rgb(image)
+
+
+def image_of_bytes(data: bytes, where: object) -> Image.Image:
+    """As :func:`open_image`, of an encoded image in memory that errors call ``where``."""
+    with _unreadable(where), Image.open(io.BytesIO(data), formats=_formats()) as image:
+        if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+            raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
         return upright_rgb(image)
 
 

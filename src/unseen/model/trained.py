@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -90,7 +90,28 @@ class TrainedModel:
         self._references = references
         self._typical = typical
 
+    def __repr__(self) -> str:
+        """What it is, in one line."""
+        seen = int(self._table.seen.sum())
+        classes = f"{seen} seen and {len(self._table) - seen} unseen classes"
+        parts = (self.method.name, self.backbone.spec.name, classes, f"{len(self._table.attributes)} attributes")
+        return f"<{type(self).__name__}: {', '.join(parts)}, on {self.device}>"
+
+    def to(self, device: str) -> Self:
+        """Move to another device, see :func:`unseen.ground.devices.find_device`; itself."""
+        self.device = find_device(device)
+        self.backbone.to(self.device)
+        self.method.to(self.device)
+        self._made = None
+        self.__dict__.pop("class_vectors", None)
+        return self
+
     # the classes
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the table's order."""
+        return self._table.names
 
     @property
     def table(self) -> ClassTable:

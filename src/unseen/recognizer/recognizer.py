@@ -21,6 +21,7 @@ from unseen.model.predictions import Prediction
 from unseen.model.trained import TrainedModel
 from unseen.recognizer.answers import Explanation, PartMaps
 from unseen.recognizer.card import CardFields
+from unseen.recognizer.given import from_one, images_of
 from unseen.recognizer.hub import fetch, push
 from unseen.recognizer.look import Look, Reading
 from unseen.recognizer.opening import find_parts
@@ -41,13 +42,14 @@ def _readable(
                 broken(outcome)
 
 
-def _upright(image: ImageInput) -> Image.Image:
+def _upright(image: Any) -> Image.Image:
+    image = from_one(image)
     return upright_rgb(image) if isinstance(image, Image.Image) else open_image(image)
 
 
-def _path(image: ImageInput) -> str:
-    """Its path; ``""`` of one given as pixels."""
-    return "" if isinstance(image, Image.Image) else str(image)
+def _path(image: Any) -> str:
+    """Its path; ``""`` of one given as pixels or bytes."""
+    return str(image) if isinstance(image, str | Path) else ""
 
 
 class Recognizer(TrainedModel):
@@ -158,7 +160,7 @@ class Recognizer(TrainedModel):
 
     def predict(
         self,
-        images: Iterable[ImageInput] | ImageInput,
+        images: Any,
         *,
         broken: Callable[[DataError], None] | None = None,
         **options: Any,
@@ -166,7 +168,7 @@ class Recognizer(TrainedModel):
         """Name what images show, in their order, a batch at a time.
 
         Args:
-            images: files or PIL images, or one of them.
+            images: one or many, in any form of :func:`unseen.recognizer.given.images_of`.
             broken: told of every image that cannot be read, which is then left out.
             options: as in :meth:`outcomes`.
 
@@ -177,7 +179,7 @@ class Recognizer(TrainedModel):
 
     def outcomes(
         self,
-        images: Iterable[ImageInput] | ImageInput,
+        images: Any,
         *,
         top: int = 5,
         among: str = "all",
@@ -192,7 +194,7 @@ class Recognizer(TrainedModel):
         Images are read ahead of the network, two batches at most, which is also what is held in memory.
 
         Args:
-            images: files or PIL images, or one of them.
+            images: one or many, in any form of :func:`unseen.recognizer.given.images_of`.
             top: candidates an image.
             among: ``all``, ``seen`` or ``unseen`` classes.
             only, exclude: names of the classes to choose from, and not to choose from; confidence is over those left.
@@ -205,8 +207,7 @@ class Recognizer(TrainedModel):
             UnseenError: a name that is no class's, no class left, or no such threshold; before any image is read.
         """
         allowed, threshold = self.allowed(among, only, exclude), self.threshold_of(unknown)
-        stream = iter([images] if isinstance(images, str | Path | Image.Image) else images)
-        return self._outcomes(stream, max(1, top), allowed, threshold, batch_size, workers)
+        return self._outcomes(images_of(images), max(1, top), allowed, threshold, batch_size, workers)
 
     def _outcomes(
         self,
@@ -230,8 +231,25 @@ class Recognizer(TrainedModel):
                 for i, found in enumerate(pixels):
                     yield found if isinstance(found, DataError) else named[i]
 
+    def scores(self, images: Any, *, batch_size: int = 32) -> np.ndarray:
+        """Raw class scores, float64 ``(n, N)``, in the order of :attr:`classes`.
+
+        Args:
+            images: n images, as in :meth:`predict`.
+            batch_size: images at once.
+
+        Raises:
+            DataError: an image cannot be read.
+        """
+        found = [np.zeros((0, len(self.table)))]
+        stream = images_of(images)
+        while batch := list(islice(stream, batch_size)):
+            crops = torch.stack([self.backbone.transform.cropped(image) for image in batch])
+            found.append(self.class_scores(self.answer(self.inputs(crops)).query))
+        return np.concatenate(found)
+
     @torch.inference_mode()
-    def look(self, image: ImageInput) -> Look:
+    def look(self, image: Any) -> Look:
         """Ask the network about one image; what it made of it can then be ranked and explained in milliseconds."""
         upright = _upright(image)
         branches, maps = self.method.answers_and_maps(self._inputs_of(upright))
@@ -267,7 +285,7 @@ class Recognizer(TrainedModel):
 
     def explain(
         self,
-        image: ImageInput,
+        image: Any,
         *,
         target: str | None = None,
         rival: str | None = None,
@@ -281,7 +299,7 @@ class Recognizer(TrainedModel):
         """Why an image is taken for a class, attribute by attribute and region by region.
 
         Args:
-            image: file or PIL image.
+            image: in any form of :func:`unseen.recognizer.given.from_one`.
             target: the class to explain; default the best one.
             rival: the class to compare with; default the best one other than the target.
             among, only, exclude, unknown: as in :meth:`outcomes`.
@@ -299,13 +317,11 @@ class Recognizer(TrainedModel):
             nearest=nearest,
         )
 
-    def correct(
-        self, image: ImageInput, corrections: Mapping[str, float], **options: Any
-    ) -> tuple[Prediction, Prediction]:
+    def correct(self, image: Any, corrections: Mapping[str, float], **options: Any) -> tuple[Prediction, Prediction]:
         """What an image shows by the model alone, and with attributes corrected by hand; see :meth:`Look.corrected`.
 
         Args:
-            image: file or PIL image.
+            image: in any form of :func:`unseen.recognizer.given.from_one`.
             corrections: attribute to what it is in truth, in the class table's unit.
             options: ``top``, ``among``, ``only``, ``exclude`` and ``unknown`` as in :meth:`outcomes`.
         """
@@ -313,7 +329,7 @@ class Recognizer(TrainedModel):
         return look.prediction(**options), look.prediction(corrections, **options)
 
     @torch.inference_mode()
-    def parts(self, image: ImageInput) -> PartMaps:
+    def parts(self, image: Any) -> PartMaps:
         """What each learned part attends to in an image.
 
         Raises:
