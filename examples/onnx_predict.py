@@ -7,6 +7,7 @@ python onnx_predict.py MODEL.onnx IMAGE... [--classes OTHER.csv] [--top 5]
 import argparse
 import csv
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,12 @@ from PIL import Image, ImageOps
 def read_image(path, size, short_side):
     """The upright image as the network sees it: short side resized, centre cropped; uint8 (size, size, 3)."""
     image = ImageOps.exif_transpose(Image.open(path))
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no fixed range")
+    if image.mode.startswith("I"):  # 16-bit greys, scaled by the bits that are used
+        greys = np.asarray(image)
+        bits = next((b for b in (8, 10, 12, 14, 16, 24) if greys.max() < 1 << b), 32)
+        image = Image.fromarray((greys >> (bits - 8)).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:  # what is transparent becomes white
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     image, (w, h) = image.convert("RGB"), image.size
@@ -45,8 +52,14 @@ def main():
     table = arguments.classes or arguments.model.with_name(facts["classes"])
     names, vectors, seen = read_classes(table, facts["attributes"])
     session = onnxruntime.InferenceSession(str(arguments.model))
+    broken = 0
     for path in arguments.images:
-        pixels = read_image(path, facts["image"]["size"], facts["image"]["short_side"])[None]
+        try:
+            pixels = read_image(path, facts["image"]["size"], facts["image"]["short_side"])[None]
+        except Exception as error:  # Pillow raises nearly anything on a broken file
+            print(f"{path}: {str(error).splitlines()[0]}", file=sys.stderr)
+            broken = 1
+            continue
         inputs = {"images": pixels, "class_vectors": vectors, "seen": seen}
         shifted = (session.run(["scores"], inputs)[0][0] - facts["gamma"] * seen) / facts["temperature"]
         confidence = np.exp(shifted - shifted.max()) / np.exp(shifted - shifted.max()).sum()
@@ -54,6 +67,7 @@ def main():
         print(path if confidence[best[0]] >= (facts["threshold"] or 0) else f"{path}: unknown, the nearest are")
         for i in best:
             print(f"  {confidence[i]:8.4%}  {names[i]}{'' if seen[i] else ' (unseen)'}")
+    sys.exit(broken)
 
 
 if __name__ == "__main__":

@@ -33,10 +33,12 @@ def script():
     return module
 
 
-def answers(model, images, *options):
+def answers(model, images, *options, status=0, says=""):
     command = [sys.executable, "-c", ALONE, str(SCRIPT), str(model), *map(str, images), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == status, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
     found, current, lines = {}, "", re.findall(r"^(?:  ( *[\d.]+)%  (.*)|(.*))$", done.stdout, re.MULTILINE)
     for percent, name, image in lines:
         if name:
@@ -68,7 +70,7 @@ def trained(tiny_guide, tiny_backbone, tmp_path_factory):
 
 
 def test_it_is_short():
-    assert len(SCRIPT.read_text().splitlines()) <= 60
+    assert len(SCRIPT.read_text().splitlines()) <= 75
 
 
 def said(prediction):
@@ -100,6 +102,21 @@ def test_another_class_table(trained, tmp_path):
             assert [n for n, _ in found[prediction.image]] == [n for n, _ in said(prediction)]
     finally:
         recognizer.table = before
+
+
+def test_greys_of_sixteen_bits_and_broken_images(trained, tmp_path):
+    recognizer, model, dataset = trained
+    grey = np.asarray(Image.open(dataset.paths()[0]).convert("L")).astype(np.uint16)
+    for bits in (10, 12, 16):
+        Image.fromarray(grey << (bits - 8)).save(tmp_path / f"{bits}.png")
+    for name, content in (("broken", b"GIF89a"), ("empty", b""), ("text", b"no image")):
+        (tmp_path / f"{name}.png").write_bytes(content)
+    files = sorted(tmp_path.glob("*.png"))
+    found = answers(model, files, status=1, says=str(tmp_path / "broken.png"))
+    assert len(found) == 3
+    assert len({tuple(answer) for answer in found.values()}) == 1
+    (prediction,) = recognizer.predict([tmp_path / "12.png"], top=5)
+    assert [name for name, _ in found[str(tmp_path / "12.png")]] == [name for name, _ in said(prediction)]
 
 
 def test_below_the_threshold_it_says_so(trained, tmp_path):

@@ -120,6 +120,22 @@ def test_many_images_need_a_file(predict, images, tmp_path):
     assert (status, "more than 1000 images — give --output FILE.csv" in err) == (2, True)
 
 
+def test_what_is_no_image_is_named(predict, images, tmp_path):
+    (tmp_path / "linked").symlink_to(images)
+    for name in ("a.cr2", "b.txt", "c.txt"):
+        (tmp_path / name).write_text("no image")
+    Image.fromarray(np.arange(70 * 64, dtype=np.uint16).reshape(64, 70) >> 1).save(tmp_path / "grey.png")
+    status, out, err = predict(tmp_path)
+    assert status == 0
+    assert "9.jpg" not in out
+    assert all(f"{i}.jpg" in out for i in range(9))
+    assert err.splitlines() == [
+        "note: 16-bit greys that use 12 bits are scaled by these",
+        f"note: 1 file left out, .cr2, a camera's raw file: export it as JPEG or PNG: {tmp_path}/a.cr2",
+        f"note: 2 files left out, .txt, no image: {tmp_path}/b.txt, {tmp_path}/c.txt",
+    ]
+
+
 def test_a_file_with_a_row_for_a_broken_image(predict, images, tmp_path):
     (tmp_path / "list.csv").write_text("image\nno image.jpg\n")
     (tmp_path / "text.jpg").write_text("text")
@@ -127,7 +143,7 @@ def test_a_file_with_a_row_for_a_broken_image(predict, images, tmp_path):
     path = tmp_path / "found.csv"
     arguments = [tmp_path / "text.jpg", tmp_path / "png.jpg", images, "--list", tmp_path / "list.csv", "-o", path]
     status, out, err = predict(*arguments)
-    assert status == 2
+    assert status == 1
     assert out == f"{path}: 12 images, 10 of them unknown\n"
     assert f"error: {tmp_path / 'text.jpg'}: not an image" in err
     assert "2 of 12 images could not be read; the column error says why" in err

@@ -93,6 +93,7 @@ def test_broken_and_odd_images(folder):
         folder / "images/ash/5.png"
     )
     (folder / "images/ash/IMG.HEIC").touch()
+    (folder / "images/ash/IMG.CR2").touch()
     result = {(f.level, f.where.removeprefix("images/"), f.what) for f in check_folder(folder).findings}
     assert {
         ("error", "oak/0.jpg", "the file is empty"),
@@ -102,8 +103,9 @@ def test_broken_and_odd_images(folder):
         ("warning", "ash/1.jpg", "40 x 40 pixels"),
         ("note", "ash/2.jpg", "in CMYK, brought to RGB"),
         ("note", "ash/3.gif", "2 frames, the first is used"),
-        ("note", "ash/5.png", "16-bit greys, brought to 8 bit"),
-        ("warning", "ash/IMG.HEIC", ".HEIC images are not read"),
+        ("note", "ash/5.png", "16-bit greys of which 16 bits are used, scaled to 8 by these"),
+        ("error", "ash/IMG.HEIC", "the file is empty"),
+        ("warning", "ash/IMG.CR2", ".cr2, a camera's raw file: export it as JPEG or PNG"),
     } <= result
     truncated = [what for level, where, what in result if where == "oak/1.jpg"]
     assert len(truncated) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,12 @@ def names(*sources, lists=()):
 
 def test_folders_in_order_without_hidden_files(images):
     assert names(".") == ["a/x/1.webp", "a[1].jpg", "b/10.PNG", "b/2.jpg", "b.jpg"]
+    found = FoundImages(["."])
+    assert len(list(found)) == 5
+    assert found.left_out.lines() == [
+        "1 file left out, .txt, no image: ./a/z.txt",
+        "1 file left out, no ending, no image: ./odd",
+    ]
     assert [str(Path(n)) for n in names("b", "b.jpg")] == ["b/10.PNG", "b/2.jpg", "b.jpg"]
 
 
@@ -55,11 +62,20 @@ def test_lists(images):
     assert names("odd", lists=[Path("a/list.csv")]) == ["odd", "a/x/1.webp", "b.jpg"]  # beside the list, or from here
     Path("list.tsv").write_text("path\tx\nb.jpg\t1\n")
     assert names(lists=[Path("list.tsv")]) == ["b.jpg"]
-    Path("bad.csv").write_text("name\nb.jpg\n")
-    with pytest.raises(UnseenError, match=r'bad\.csv: no column of images — call it "image"'):
+    Path("bad.csv").write_text("name;n\nb.jpg;1\n")
+    with pytest.raises(UnseenError, match=r'bad\.csv: no column of images — call it "image"; there is name, n'):
         names(lists=[Path("bad.csv")])
     with pytest.raises(UnseenError, match=r"none\.txt: no such file"):
         names(lists=[Path("none.txt")])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("text", ["sep=;\npicture;image\n1;b.jpg\n2;b\\2.jpg\n", "image\tn\nb.jpg\t1\nb/2.jpg\t2\n"])
+def test_lists_of_windows(images, encoding, text):
+    Path("list.csv").write_bytes(text.encode(encoding))
+    assert names(lists=[Path("list.csv")]) == ["b.jpg", "b/2.jpg"]
+    Path("list.txt").write_bytes("b.jpg\r\nb\\2.jpg\r\n".encode(encoding))
+    assert names(lists=[Path("list.txt")]) == ["b.jpg", "b/2.jpg"]
 
 
 def test_standard_input_is_read_once_and_found_again(images, monkeypatch):
@@ -74,7 +90,7 @@ def test_standard_input_is_read_once_and_found_again(images, monkeypatch):
 
 def test_it_is_lazy(images, monkeypatch):
     read = []
-    real = finding.os.scandir
-    monkeypatch.setattr(finding.os, "scandir", lambda folder: read.append(folder) or real(folder))
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: read.append(folder) or real(folder))
     assert next(iter(FoundImages(["."]))) == Path("a/x/1.webp")
     assert read == [".", "./a", "./a/x"]

@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
+from unseen.data.checks import check_folder
 from unseen.data.folder import load_folder
 from unseen.errors import DataError
 
@@ -400,6 +401,14 @@ def test_class_folders_and_words(own):
     assert data.files[0] == "bear/0.jpg"
     assert set(data.split) == {"trainval", "test_seen"}
     assert [data.table.names[c] for c in data.labels[[0, 59]]] == ["bear", "wolf"]
+
+
+def test_classes_that_do_not_differ_are_refused_before_training(own):
+    (own / "classes.csv").write_text("class,a,b\nbear,1,2\nred fox,2,4\nwolf,3,6\nlynx,1,0\n")
+    text = "the 3 seen classes all have the same attributes, so that nothing can be learned"
+    (own / "attributes.csv").write_text("attribute,scale\na,as is\nb,as is\n")
+    refused(own, "classes.csv", text)
+    assert text in [f.what for f in check_folder(own).of("error")]
 
 
 def test_the_drawn_split_holds_when_images_come(own):

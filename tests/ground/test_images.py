@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 
 from unseen.data.checks import _scan_one
 from unseen.errors import DataError
-from unseen.ground.images import ELONGATION, eight_bit, open_image, upright_rgb, upright_size
+from unseen.ground.images import ELONGATION, eight_bit, open_image, upright_rgb, upright_size, used_bits
 
 
 def refused(path, match):
@@ -77,6 +78,22 @@ def test_transparency_in_bands_is_that_of_the_whole(mode):
 def test_sixteen_bits_become_eight(dtype, greys):
     image = Image.fromarray(np.array([[0, 255, 256, 65535]], dtype))
     np.testing.assert_array_equal(np.asarray(eight_bit(image))[0], greys)
+
+
+@pytest.mark.parametrize(("largest", "bits"), [(255, 8), (1023, 10), (4095, 12), (16383, 14), (16384, 16)])
+def test_greys_are_scaled_by_the_bits_that_are_used(tmp_path, largest, bits):
+    greys = np.array([[0, largest // 2, largest]], np.uint16)
+    for name in ("a.png", "a.tif"):
+        Image.fromarray(greys).save(tmp_path / name)
+        with Image.open(tmp_path / name) as image:
+            assert used_bits(image) == bits
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found = np.asarray(open_image(tmp_path / name))[0, :, 0]
+        np.testing.assert_array_equal(found, greys[0] >> (bits - 8))
+        assert [str(w.message) for w in said] == (
+            [] if bits == 16 else [f"16-bit greys that use {bits} bits are scaled by these"]
+        )
 
 
 def test_check_and_reading_agree_on_long_images(tmp_path):

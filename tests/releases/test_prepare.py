@@ -14,6 +14,7 @@ from PIL import Image
 
 from tiny_benchmarks import CLASSES, EACH, ORDER, Tiny, cells, image, text
 from unseen.cli import main
+from unseen.data.checks import check_folder
 from unseen.data.dataset import validation_partition
 from unseen.data.folder import load_folder
 from unseen.releases import BENCHMARKS, prepare
@@ -426,6 +427,7 @@ def test_the_split_alone_is_enough_without_images(tmp_path):
     shutil.rmtree(tmp_path / "root/CUB_200_2011")
     (tmp_path / "root/attributes.txt").unlink()
     outcome = prepare(tiny.benchmark, tiny.root, tmp_path / "out", features_only=True)
+    assert check_folder(tmp_path / "out").ready
     assert outcome.ready
     assert outcome.dataset.table.attributes.names[0] == "0001"
     assert "attributes are numbered, as the file of their names is not there" in outcome.notes

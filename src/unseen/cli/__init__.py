@@ -25,7 +25,7 @@ from unseen.cli import (
     training,
     vectors,
 )
-from unseen.cli.common import app, err, main, out
+from unseen.cli.common import Command, app, err, main, out
 from unseen.version import __version__
 
 __all__ = [
@@ -59,12 +59,15 @@ PANELS = {
 
 
 def _arrange() -> None:
-    """The commands in the order of use, under headings."""
+    """The commands in the order of use, under headings, each a :class:`Command`."""
     places = {name: (panel, i) for panel, names in PANELS.items() for i, name in enumerate(names.split())}
     for group in app.registered_groups:
-        group.rich_help_panel = places[str(group.typer_instance.info.name)][0] if group.typer_instance else None
+        assert group.typer_instance is not None
+        group.rich_help_panel = places[str(group.typer_instance.info.name)][0]
+        for command in group.typer_instance.registered_commands:
+            command.cls = Command
     for command in app.registered_commands:
-        command.rich_help_panel = places[_name(command)][0]
+        command.rich_help_panel, command.cls = places[_name(command)][0], Command
     app.registered_commands.sort(key=lambda c: (list(PANELS).index(places[_name(c)][0]), places[_name(c)][1]))
 
 

@@ -6,7 +6,9 @@ import atexit
 import errno
 import gc
 import json
+import math
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import StringIO
@@ -16,11 +18,25 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperCommand
 
 from unseen.errors import UnseenError
 from unseen.ground.distributed import is_first, lost_others
 
 _THRESHOLD = gc.get_threshold()
+
+
+class Command(TyperCommand):
+    """A command whose numbers are finite, which no range of typer's says."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it once its options hold together."""
+        for name, value in ctx.params.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                option = next(o for p in self.params if p.name == name for o in p.opts)
+                raise UnseenError(f"{value} is not a finite number", where=option, hint="a number such as 0.5")
+        return super().invoke(ctx)
+
 
 app = typer.Typer(
     name="unseen",
@@ -42,6 +58,8 @@ CacheOption = Annotated[
 RunArgument = Annotated[Path, typer.Argument(help="A run's folder, or a saved model.", show_default=False)]
 
 
+FAILED = 1
+"""Status where some images could not be read and the others are done; 2 is a wrong call."""
 _ROOM, _ELSEWHERE = "make room, then repeat the command", "choose a folder you can write to"
 _HINTS = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EROFS: _ELSEWHERE, errno.EACCES: _ELSEWHERE}
 
@@ -54,6 +72,7 @@ def main() -> None:
     # to import torch makes very many objects and hardly any garbage, for which Python looks again and again
     gc.set_threshold(100_000, 20, 20)
     atexit.register(_forget)
+    warnings.showwarning = _show_warning
     if not is_first():
         out.quiet, sys.stdout = True, StringIO()
     try:
@@ -75,6 +94,12 @@ def main() -> None:
         if not is_first() and lost_others(error):  # which have said why
             sys.exit(1)
         raise
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
+    """The library's own warnings are notes; those of others are its programmers' business."""
+    if category.__module__.startswith("unseen."):
+        err.print(f"[yellow]note:[/] {plain_text(str(message))}", highlight=False, soft_wrap=True)
 
 
 def _forget() -> None:

@@ -9,6 +9,7 @@ import typer
 
 from unseen.classes.changes import read_settings
 from unseen.cli.common import (
+    FAILED,
     DeviceOption,
     JsonFlag,
     RunArgument,
@@ -171,11 +172,12 @@ def explain(
     as_json: JsonFlag = False,
 ) -> None:
     """Show why: evidence for and against, where the model looked as heat maps, and similar training images."""
-    from unseen.data.finding import find_images
+    from unseen.data.finding import FoundImages
     from unseen.explain.figures import attribute_maps, explanation_figure, neighbours
     from unseen.recognizer import Recognizer
 
-    files, cells = find_images(images), read_settings(correct or [], "--correct")
+    found_images = FoundImages(images)
+    files, cells = list(found_images), read_settings(correct or [], "--correct")
     several = len(files) > 1 or images[0].is_dir()
     paths = _targets(files, output, several, "parts" if parts else "why")
     made, broken = [], False
@@ -207,10 +209,12 @@ def explain(
             if not as_json:
                 _show(found, top, path)
             made.append({**found.as_dict(), "figure": str(path)})
+    for line in found_images.left_out.lines():
+        err.print(f"[yellow]note:[/] {plain_text(line)}", highlight=False, soft_wrap=True)
     if note:
         err.print(f"[yellow]note:[/] {plain_text(note)}", highlight=False, soft_wrap=True)
     if as_json:
         print_json(made if several else made[0])
     elif all_attributes is not None:
         _say(f"a heat map of each of {len(recognizer.table.attributes)} attributes: {all_attributes}")
-    raise typer.Exit(2 if broken else 0)
+    raise typer.Exit(FAILED if broken else 0)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unseen.cli.common import (
+    FAILED,
     DeviceOption,
     JsonFlag,
     RunArgument,
@@ -73,7 +74,10 @@ def predict(
     device: DeviceOption = "auto",
     as_json: JsonFlag = False,
 ) -> None:
-    """Name what images show, with confidence and the attributes that speak for it."""
+    """Name what images show, with confidence and the attributes that speak for it.
+
+    Ends with status 1 if some images could not be read, 2 if the call is wrong.
+    """
     if not images and not lists:
         raise UnseenError("no images", hint="name images or folders, or give --list FILE")
     threshold, inputs = _threshold(unknown), FoundImages(images or [], lists or [])
@@ -102,8 +106,10 @@ def predict(
     if counts.broken:
         where = "the column error says why" if output else "see above"
         err.print(f"{counts.broken} of {counts.images} images could not be read; {where}", highlight=False)
+    for line in inputs.left_out.lines():
+        _note(line)
     _notes(recognizer, options)
-    raise typer.Exit(2 if counts.broken else 0)
+    raise typer.Exit(FAILED if counts.broken else 0)
 
 
 def _threshold(text: str) -> float | str:

@@ -19,10 +19,21 @@ from PIL import Image
 
 from unseen.classes.spreadsheets.columns import Encoding
 from unseen.classes.spreadsheets.tables import fold, place, to_numbers
-from unseen.data.folder import Classes, Listing, find_files, misfits, read_classes, read_images, settle
+from unseen.data.folder import (
+    FEATURES,
+    Classes,
+    Listing,
+    find_files,
+    left_out,
+    misfits,
+    read_classes,
+    read_images,
+    settle,
+)
 from unseen.errors import DataError
 from unseen.formats.xlsa17 import SPLITS
-from unseen.ground.images import eight_bit, is_elongated, opened_image
+from unseen.ground.image_files import OTHER, endings_of
+from unseen.ground.images import eight_bit, is_elongated, opened_image, used_bits
 from unseen.ground.progress import Progress, silent
 
 FEW = 5
@@ -44,16 +55,6 @@ EXAMPLE = "EXAMPLE"
 _THUMB = 12
 _CHUNK = 1024
 _BLOCK = 128
-_FORMATS = {
-    "JPEG": {".jpg", ".jpeg"},
-    "MPO": {".jpg", ".jpeg"},
-    "PNG": {".png"},
-    "WEBP": {".webp"},
-    "BMP": {".bmp"},
-    "TIFF": {".tif", ".tiff"},
-    "GIF": {".gif"},
-}
-_NOT_READ = {".heic", ".heif", ".avif", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".svg", ".pdf"}
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,10 @@ def check_folder(folder: Path | str, *, workers: int | None = None, progress: Pr
     _check_counts(say, classes, seen, listing.labels[split == "trainval"])
     _check_table(say, classes, seen)
     _check_others(say, listing)
+    if not listing.images.is_dir():
+        what = f"no images, for which the features in {FEATURES}/ stand; images are not looked at"
+        say("note", "reading the tables", root, what)
+        return result
     scans = _scan(listing, workers or os.cpu_count() or 1, progress)
     _check_images(say, listing, scans)
     _check_copies(say, classes, listing, split, scans, progress)
@@ -408,7 +413,7 @@ def _scan_one(path: Path) -> _Scan:
     try:
         with opened_image(path) as image:
             side, kind, mode = min(image.size), image.format or "", image.mode
-            if path.suffix.lower() not in _FORMATS.get(kind, {path.suffix.lower()}):
+            if path.suffix.lower() not in endings_of(kind):
                 found.append(("note", "names that do not fit", f"a {kind} image called {path.suffix}", ""))
             what = f"{image.width} x {image.height} pixels"
             if is_elongated(*image.size):
@@ -417,8 +422,10 @@ def _scan_one(path: Path) -> _Scan:
                 found.append(("warning", "tiny images", what, "use a larger one if there is"))
             if mode == "F":
                 raise ValueError("floating-point pixels have no fixed range")
-            if mode == "CMYK" or mode.startswith("I"):
-                what = "in CMYK, brought to RGB" if mode == "CMYK" else "16-bit greys, brought to 8 bit"
+            if mode == "CMYK":
+                found.append(("note", "converted images", "in CMYK, brought to RGB", ""))
+            elif mode.startswith("I"):
+                what = f"16-bit greys of which {used_bits(image)} bits are used, scaled to 8 by these"
                 found.append(("note", "converted images", what, ""))
             thumb = thumbnail(image)
             if (frames := _frames(image)) > 1 and kind != "MPO":
@@ -455,11 +462,12 @@ def _check_others(say: _Speaker, listing: Listing) -> None:
     """Files beside the images that a person may take for images."""
     found, others = find_files(listing.images)
     listed = set(listing.files)
-    for file in others:
-        if Path(file).suffix.lower() in _NOT_READ and file not in listed:
-            what = f"{Path(file).suffix} images are not read"
-            say("warning", "files that are not read", listing.images / file, what, "export it as JPEG or PNG")
+    for file, why in others:
+        if file not in listed and Path(file).suffix.lower() in OTHER:
+            say("warning", "files that are not read", listing.images / file, why)
     if listing.path is not None:
+        for line in left_out((file, why) for file, why in others if file not in listed):
+            say("note", "files that are not read", listing.images, line)
         left = len(found) - len(set(found) & listed)
         if left:
             say("note", "files that are not read", listing.images, f"{left} images are not in {listing.path.name}")

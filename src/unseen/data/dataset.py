@@ -82,7 +82,9 @@ class Dataset:
         unknown = set(self.split) - set(SPLITS)
         if unknown:
             raise DataError(f'unknown split "{sorted(unknown)[0]}"', hint=f"one of {', '.join(SPLITS)}")
-        for error in contradictions(self.table.names, self.table.seen, self.files, self.labels, self.split):
+        for error in contradictions(
+            self.table.names, self.table.seen, self.files, self.labels, self.split, self.table.values
+        ):
             raise error
         if self.attribute_vectors is not None:
             vectors, k = self.attribute_vectors, len(self.table.attributes)
@@ -146,9 +148,14 @@ def _draw(file: str) -> float:
 
 
 def contradictions(
-    names: Sequence[str], seen: np.ndarray, files: Sequence[str], labels: np.ndarray, split: np.ndarray
+    names: Sequence[str],
+    seen: np.ndarray,
+    files: Sequence[str],
+    labels: np.ndarray,
+    split: np.ndarray,
+    values: np.ndarray,
 ) -> Iterator[DataError]:
-    """Where images, splits and seen flags contradict each other; arguments as in :class:`Dataset`."""
+    """Where images, splits, seen flags and attributes leave nothing to learn; arguments as in :class:`Dataset`."""
     for i in map(int, np.flatnonzero(seen[labels] == (split == "test_unseen"))):
         kind = "seen" if seen[labels[i]] else "unseen"
         yield DataError(
@@ -167,6 +174,18 @@ def contradictions(
         yield DataError(
             f"{int(seen.sum())} seen classes", where='classes.csv, column "seen"', hint="training needs at least 3"
         )
+    elif same_direction(values[seen]):
+        yield DataError(
+            f"the {int(seen.sum())} seen classes all have the same attributes, so that nothing can be learned",
+            where="classes.csv",
+            hint="add attributes in which they differ",
+        )
+
+
+def same_direction(rows: np.ndarray) -> bool:
+    """Whether all rows ``(n, K)`` are the same up to their length: methods compare directions."""
+    unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)
+    return bool(np.ptp(unit, axis=0).max() < 1e-9)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import glob
 import os
@@ -10,16 +11,13 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
 from unseen.errors import DataError, UnseenError
+from unseen.ground.image_files import LeftOut, image_files
 
-ENDINGS = {
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jp2"),
-    *(".ppm", ".pgm", ".tga"),
-}
-"""What a folder is searched for; a file that is named is taken whatever it is called."""
 COLUMNS = ("image", "image", "file", "filename", "path")
 """What the column of images in a table may be called."""
 STDIN = "-"
@@ -29,10 +27,14 @@ class FoundImages:
     """Images in a fixed order, found anew at each iteration; no list of them is held.
 
     Args:
-        sources: files; folders, for the images below them, hidden ones apart; patterns such as ``pics/**/*.jpg``, for
+        sources: files, taken whatever they are called; folders, for the images below them
+            (:func:`unseen.ground.image_files.image_files`); patterns such as ``pics/**/*.jpg``, for
             the files they match; ``-`` for paths on standard input, a line each.
         lists: text files with a path a line, or CSV and TSV tables with a column :data:`COLUMNS`. Relative paths are
             looked for in the current folder, then beside the list. A file that is missing is given all the same.
+
+    Attributes:
+        left_out: the files of folders that are no images, of the last iteration.
 
     Raises:
         UnseenError: when iterated: a source that is none of these, a folder without images, an unreadable list.
@@ -40,8 +42,10 @@ class FoundImages:
 
     def __init__(self, sources: Sequence[Path | str], lists: Sequence[Path] = ()) -> None:
         self._sources, self._lists = [os.fspath(s) for s in sources], lists
+        self.left_out = LeftOut()
 
     def __iter__(self) -> Iterator[Path]:
+        self.left_out = LeftOut()
         for source in self._sources:
             yield from self._of(source)
         for path in self._lists:
@@ -54,11 +58,12 @@ class FoundImages:
             yield from (Path(line) for raw in self._stdin if (line := os.fsdecode(raw).strip("\r\n")))
         elif source and os.path.isdir(source):
             empty = True
-            for image in _below(source):
+            for image in image_files(source, self.left_out):
                 empty = False
-                yield image
+                yield Path(image)
             if empty:
-                raise UnseenError("no images in this folder", where=path, hint="give images, or their folder")
+                said = "; ".join(["no images in this folder", *self.left_out.lines()])
+                raise UnseenError(said, where=path, hint="give images, or their folder")
         elif os.path.isfile(source):
             yield path
         elif glob.has_magic(source):
@@ -77,36 +82,44 @@ class FoundImages:
         return kept
 
 
-def _below(folder: str) -> Iterator[Path]:
-    """Images below a folder, those of a folder inside it where its name comes in order."""
-    with os.scandir(folder) as entries:
-        inside = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
-    for entry in inside:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _below(entry.path)
-        elif os.path.splitext(entry.name)[1].lower() in ENDINGS and os.path.isfile(entry.path):  # no error for loops
-            yield Path(entry.path)
-
-
 def _listed(path: Path) -> Iterator[Path]:
     def found(line: str) -> Path:
-        beside = path.parent / line
-        return beside if not os.path.exists(line) and os.path.isfile(beside) else Path(line)
+        for name in dict.fromkeys((line, line.replace("\\", "/"), line.strip("\"'"))):
+            for place in (Path(name), path.parent / name):
+                if os.path.isfile(place):
+                    return place
+        return Path(line)
 
     try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
+        with path.open(encoding=_encoding(path), errors="surrogateescape", newline="") as lines:
             if path.suffix.lower() not in (".csv", ".tsv"):
                 yield from (found(line.strip()) for line in lines if line.strip())
                 return
-            rows = csv.DictReader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+            header = next(lines, "")
+            if header.lower().startswith("sep="):  # Excel's own
+                header = next(lines, "")
+            rows = csv.DictReader(chain([header], lines), delimiter=max("\t;,", key=header.count))
             columns = [c for c in rows.fieldnames or () if c.strip().lower() in COLUMNS]
             if not columns:
-                raise DataError("no column of images", where=path, hint=f'call it "{COLUMNS[0]}"')
+                named = ", ".join(c for c in rows.fieldnames or () if c) or "an empty first row"
+                hint = f'call it "{COLUMNS[0]}"; there is {named}'
+                raise DataError("no column of images", where=path, hint=hint)
             yield from (found(cell) for row in rows if (cell := (row[columns[0]] or "").strip()))
     except FileNotFoundError:
         raise DataError("no such file", where=path, hint="fix the path") from None
     except csv.Error as error:
         raise DataError(str(error), where=path, hint="fix the table") from None
+
+
+def _encoding(path: Path) -> str:
+    """UTF-16, as "Unicode text" of Windows is, or UTF-8."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if head[1::2].count(0) > len(head) // 4:
+        return "utf-16-le"
+    return "utf-16-be" if head[::2].count(0) > len(head) // 4 else "utf-8-sig"
 
 
 def find_images(sources: Sequence[Path | str]) -> list[Path]:

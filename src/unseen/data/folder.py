@@ -17,7 +17,7 @@ Tables are ``.csv``, ``.tsv``, ``.xlsx`` or ``.parquet``.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -42,9 +42,9 @@ from unseen.classes.table import Attributes, ClassTable
 from unseen.data.dataset import Dataset, contradictions, split_by_name
 from unseen.errors import DataError
 from unseen.formats.xlsa17 import SPLITS, read_class_table
+from unseen.ground.image_files import LeftOut, image_files
 
 FEATURES = "features"
-IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 RESERVED = ("class", "seen", "validation")
 
 Complain = Callable[[Sequence[DataError]], None]
@@ -340,23 +340,22 @@ def _spelling(name: str, names: Sequence[str]) -> str:
     return f'did you mean "{near}"? else add the class there' if near else "add the class there, or fix the spelling"
 
 
-def find_files(root: Path) -> tuple[list[str], list[str]]:
-    """Images below a folder and other files, relative to it and sorted; hidden ones apart."""
-    listing: list[str] = []
-    others: list[str] = []
-    visited = set()
-    for folder, below, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        below[:] = sorted(d for d in below if not d.startswith((".", "__MACOSX"))) if real not in visited else []
-        if real in visited:
-            continue
-        visited.add(real)
-        relative = PurePosixPath(Path(folder).relative_to(root).as_posix())
-        for file in sorted(files):
-            if not file.startswith((".", "~")) and file.lower() not in ("thumbs.db", "desktop.ini"):
-                chosen = listing if Path(file).suffix.lower() in IMAGES else others
-                chosen.append(str(relative / file))
-    return sorted(listing), sorted(others)
+def find_files(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
+    """Images below a folder, relative to it and sorted, and every other file with why it is none."""
+    others: list[tuple[str, str]] = []
+
+    def left(file: str, why: str) -> None:
+        others.append((Path(file).relative_to(root).as_posix(), why))
+
+    return sorted(Path(file).relative_to(root).as_posix() for file in image_files(root, left)), others
+
+
+def left_out(files: Iterable[tuple[str, str]]) -> list[str]:
+    """What is to be said of files that are not taken."""
+    found = LeftOut()
+    for file, why in files:
+        found(file, why)
+    return found.lines()
 
 
 def _by_folders(images: Path, names: Sequence[str], complain: Complain, classes: Path, strict: bool) -> Listing | None:
@@ -370,7 +369,8 @@ def _by_folders(images: Path, names: Sequence[str], complain: Complain, classes:
         loose.setdefault(fold(name), set()).add(i)
     files, labels, notes = [], [], []
     said: dict[str, int | None] = {}
-    for file in find_files(images)[0]:
+    found_files, others = find_files(images)
+    for file in found_files:
         folders = PurePosixPath(file).parts[:-1]
         for folder in folders:
             if folder not in said:
@@ -402,6 +402,7 @@ def _by_folders(images: Path, names: Sequence[str], complain: Complain, classes:
         hint = f"put the images of {names[0]} into {images / names[0]}, and so on"
         complain([DataError("no images in folders called like classes", where=images, hint=hint)])
         return None
+    notes += left_out((f, why) for f, why in others if strict or any(said.get(p) is not None for p in Path(f).parts))
     bad = set(_check_files(images, files, lambda row: str(images / files[row]), complain, table=False))
     keep = [i for i in range(len(files)) if i not in bad]
     return Listing(
@@ -502,7 +503,7 @@ def misfits(root: Path, classes: Classes, listing: Listing) -> list[DataError]:
     seen, split = settle(classes, listing)
     found = [
         in_folder(error, root, classes, listing)
-        for error in contradictions(classes.names, seen, listing.files, listing.labels, split)
+        for error in contradictions(classes.names, seen, listing.files, listing.labels, split, classes.values)
     ]
     for read in (
         lambda: read_vectors(root / "attribute_vectors.npy", classes.attributes),

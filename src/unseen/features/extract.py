@@ -36,6 +36,7 @@ from unseen.features.layout import (
 )
 from unseen.features.reading import read_batches
 from unseen.features.store import RegionStore, finished_store
+from unseen.ground.devices import find_device
 from unseen.ground.distributed import first_before_others, is_first, local_processes, part, processes, wait_for_all
 from unseen.ground.distributed import position as own_position
 from unseen.ground.journal import Journal
@@ -99,7 +100,7 @@ def extract(
         dtype: "float16", "bfloat16" or "float32".
         batch_size: images per forward pass, and per chunk of a new store.
         workers: processes that read images; 0 reads them in threads here, -1 chooses: up to 8 for a GPU, 0 for a CPU.
-        device: where the network runs.
+        device: where the network runs; see :func:`unseen.ground.devices.find_device`.
         tick: told (images done, images in all) after every chunk.
         on_plan: told what is to be done before it is.
 
@@ -113,7 +114,8 @@ def extract(
         raise DataError("no images to extract features of")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    workers = chosen_workers(workers, torch.device(device))
+    device = find_device(device)
+    workers = chosen_workers(workers, device)
     with first_before_others():
         hashes = content_hashes(files, folder / "hashes.json")
     fingerprint = store_fingerprint(backbone.fingerprint, dtype, names, hashes)

@@ -24,6 +24,7 @@ from unseen.errors import RunError, StoreError
 from unseen.features.extract import extract, store_fingerprint
 from unseen.features.hashes import content_hashes
 from unseen.features.store import RegionStore, write_store
+from unseen.ground.devices import find_device
 from unseen.ground.distributed import first_before_others
 from unseen.ground.progress import Progress, silent
 
@@ -62,6 +63,7 @@ def extract_reduced(
     full = None
     with suppress(StoreError):
         full = RegionStore.open(folder / store_fingerprint(backbone.fingerprint, dtype, names, hashes)[:16])
+    device = find_device(device)
     backbone = backbone.to(device)
 
     @torch.inference_mode()
@@ -93,7 +95,7 @@ def reduce_store(
     progress: Progress = silent,
 ) -> RegionStore:
     """The reduced store of a store of one stage, such as imported features; arguments as above."""
-    dtype = str(full.dtype).removeprefix("torch.")
+    device, dtype = find_device(device), str(full.dtype).removeprefix("torch.")
     key = (full.fingerprint, dtype, [full.names[i] for i in fit_on])
     folder.mkdir(parents=True, exist_ok=True)
     reduction = _reduction(spec, full.grid(), dtype, full.read, fit_on, key, folder, kept, progress).to(device)

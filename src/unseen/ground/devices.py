@@ -22,12 +22,14 @@ def split_device(name: str) -> tuple[str, int | None]:
     return kind, int(index) if colon else None
 
 
-def find_device(name: str = "auto") -> torch.device:
-    """The device of that name; ``auto`` is a GPU where there is one.
+def find_device(name: str | torch.device = "auto") -> torch.device:
+    """The device of that name; ``auto`` is a GPU where there is one. A device is given back as it is.
 
     Raises:
         UnseenError: no such device here.
     """
+    if isinstance(name, torch.device):
+        return name
     kind, index = split_device(name)
     if kind not in KINDS:
         raise UnseenError(f'no device "{name}"', hint=HINT)

@@ -6,6 +6,7 @@ import io
 import math
 import os
 import stat
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -17,9 +18,15 @@ from unseen.errors import DataError
 
 FORMATS = (
     *("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "ICO", "PCX", "SGI", "QOI"),
-    "PSD",
+    *("PSD", "HEIF"),
 )
-"""Pillow's formats that are read; told by the content. Of others some start programs (EPS) or need them."""
+"""Formats that are read, told by the content: Pillow's, and HEIF where pillow-heif is installed.
+
+Of Pillow's others some start programs (EPS) or need them.
+"""
+DEPTHS = (8, 10, 12, 14, 16, 24)
+"""Bits that cameras, microscopes and scanners use of a grey; :func:`eight_bit` scales by the fewest that hold an image.
+"""
 ELONGATION = 50
 """How many times longer than the other a side of an image may be."""
 _BAND = 256
@@ -43,15 +50,22 @@ def opened_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
         if not stat.S_ISREG(mode):  # to open a pipe or a device may never end
             kind = "a folder" if stat.S_ISDIR(mode) else "no file, but a pipe or a device"
             raise DataError(kind, where=path, hint="name an image's file")
-        with Image.open(path, formats=_formats()) as image:
+        with Image.open(path, formats=formats()) as image:
             if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
             yield image
 
 
 @cache
-def _formats() -> tuple[str, ...]:
+def formats() -> tuple[str, ...]:
+    """Those of :data:`FORMATS` that can be read here."""
     Image.init()
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        pass
+    else:
+        register_heif_opener()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
@@ -84,6 +98,8 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         if image.mode == "F":
             raise ValueError("floating-point pixels have no fixed range")
         if image.mode.startswith("I"):  # 16-bit greys, which Pillow's own conversion clips at 255
+            if (bits := used_bits(image)) != 16:
+                warnings.warn(f"16-bit greys that use {bits} bits are scaled by these", ImageWarning, stacklevel=1)
             return eight_bit(image).convert("RGB")
         if image.has_transparency_data:
             flat = Image.new("RGB", image.size)
@@ -96,9 +112,20 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         return image.convert("RGB")
 
 
+def used_bits(image: Image.Image) -> int:
+    """How many bits the greys of an integer image use, one of :data:`DEPTHS`: a 12-bit camera's are 12 of 16."""
+    largest = int(np.asarray(image).max())
+    return next((bits for bits in DEPTHS if largest < 1 << bits), 32)
+
+
 def eight_bit(image: Image.Image) -> Image.Image:
-    """16-bit greys, in whichever of Pillow's integer modes, as 8-bit ones."""
-    return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    """16-bit greys, in whichever of Pillow's integer modes, as 8-bit ones, scaled by the bits that are used."""
+    bits = used_bits(image)
+    return Image.fromarray((np.asarray(image) >> (bits - 8)).clip(0, 255).astype(np.uint8))
+
+
+class ImageWarning(UserWarning):
+    """Something about an image's pixels that a person should know, said once."""
 
 
 @contextmanager
@@ -113,9 +140,21 @@ def _unreadable(where: object) -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"too large: {_line(error)}", where=where, hint="save it smaller") from None
     except Image.UnidentifiedImageError:
-        raise DataError("not an image that Pillow can read", where=where, hint="replace or remove it") from None
+        raise DataError("not an image that Pillow can read", where=where, hint=_unread(where)) from None
     except Exception as error:
         raise DataError(f"broken image: {_line(error)}", where=where, hint="replace or remove it") from None
+
+
+def _unread(where: object) -> str:
+    """What helps with a file of no format that is read."""
+    try:
+        with open(str(where), "rb") as file:
+            head = file.read(32)
+    except OSError:
+        head = b""
+    if head[4:8] == b"ftyp" and any(brand in head for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1")):
+        return "HEIF: pip install 'unseen[heif]', or export it as JPEG"
+    return "replace or remove it"
 
 
 def _line(error: BaseException) -> str:

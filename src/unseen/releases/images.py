@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from unseen.errors import DataError
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp"}
+from unseen.ground.image_files import image_files
 
 
 @dataclass(frozen=True)
@@ -28,14 +26,7 @@ class Images:
     @classmethod
     def below(cls, folder: Path) -> Images:
         """List a folder; hidden files and other kinds are passed over."""
-        found = []
-        for place, folders, names in os.walk(folder, followlinks=True):
-            folders[:] = [f for f in folders if not f.startswith(".")]
-            base = Path(place).relative_to(folder)
-            found += [
-                (base / n).as_posix() for n in names if n[0] != "." and os.path.splitext(n)[1].lower() in SUFFIXES
-            ]
-        return cls(folder, tuple(sorted(found)))
+        return cls(folder, tuple(sorted(Path(file).relative_to(folder).as_posix() for file in image_files(folder))))
 
     def find(self, wanted: Sequence[str], hint: str, shared: bool = False) -> tuple[str, ...]:
         """The image of each path of a list whose folders lie elsewhere: by file name and as many folders as needed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import resource
 import subprocess
@@ -33,6 +34,7 @@ from unseen.evaluation.metrics import Interval, bootstrap, evaluate, per_class_a
 from unseen.features.extract import ExtractionPlan, chosen_workers, extract
 from unseen.features.reduced import extract_reduced, reduce_store
 from unseen.features.store import RegionStore
+from unseen.ground.devices import find_device
 from unseen.ground.distributed import first_before_others, is_first, own_folder
 from unseen.ground.files import is_left_over, read_json, write_json
 from unseen.ground.progress import Progress, silent
@@ -128,7 +130,7 @@ class Plan:
     def extract(
         self,
         cache: Path,
-        device: str,
+        device: str | torch.device,
         workers: int,
         progress: Progress = silent,
         budget_bytes: int | None = None,
@@ -139,7 +141,7 @@ class Plan:
         Regions are reduced by what a run's ``folder`` has kept; without one, axes are fitted on the training images
         of the validation stage, which no protocol tests on.
         """
-        cache = cache / "regions"
+        cache, device = cache / "regions", find_device(device)
         reducing: dict[str, Any] = {}
         if self.config.reduce:
             reducing = {
@@ -154,7 +156,7 @@ class Plan:
         backbone = Backbone(self.config.backbone)
         names, note = self.dataset.files, ""
         if find_method(self.config.method).end_to_end:
-            workers = chosen_workers(workers, torch.device(device))
+            workers = chosen_workers(workers, device)
             return ImageStore(
                 self.dataset.paths(), backbone, cache, names=names, workers=workers, budget_bytes=budget_bytes
             )
@@ -383,6 +385,8 @@ def evaluate_run(
         protocol, seeds (T1, U, S, H, AUSUC, gamma of each) and per_class (averaged over seeds). Under ``paper`` all
         are of the model with the best H.
     """
+    if gamma is not None and not math.isfinite(gamma):
+        raise UnseenError(f"gamma is {gamma}", where="--gamma", hint="a finite number, such as 0.5")
     results, chosen = run.results, protocol or run.protocol
     if chosen not in results["protocols"]:
         raise RunError(f'no "{chosen}" protocol', where=run.folder, hint=f"it has {' and '.join(results['protocols'])}")

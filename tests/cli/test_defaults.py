@@ -1,0 +1,189 @@
+"""Every command with nothing but its arguments, in a process of its own, from a folder that holds none of its inputs.
+
+Default paths (device, output, cache) are what tests of options leave out. A new command fails until it has a case.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+
+from unseen.cli import app
+from unseen.data.folder import load_folder
+
+METHOD = """
+    from typing import ClassVar
+
+    from unseen.methods.base import Ablation
+    from unseen.methods.eszsl import ESZSL
+
+
+    class Quick(ESZSL):
+        name = "quick"
+        ablations: ClassVar = {"as paper": Ablation("nothing", method="sae")}
+"""
+EXPERIMENT = """
+    method: eszsl
+    dataset: fieldguide
+    preset: paper
+    sources: {}
+    settings: {}
+    recipe: {}
+    protocols: [honest]
+    seeds: [0]
+    reported: []
+    notes: []
+    measured: []
+"""
+
+
+@dataclass
+class Place:
+    """What the commands are given, and the folder that they are called in."""
+
+    root: Path
+    environment: dict[str, str]
+
+    def call(self, *arguments: object, status: int = 0) -> str:
+        command = [sys.executable, "-m", "unseen.cli", *map(str, arguments)]
+        done = subprocess.run(
+            command, cwd=self.root / "here", env=self.environment, capture_output=True, text=True, timeout=300
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        assert done.returncode == status, done.stderr
+        return done.stdout + done.stderr
+
+
+@dataclass(frozen=True)
+class Case:
+    """A call, what it says, what it leaves in the folder that it is called in, and its status."""
+
+    call: str
+    says: str = ""
+    leaves: str = ""
+    status: int = 0
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    from unseen.fieldguide.build import VERSION, build
+
+    root = tmp_path_factory.mktemp("defaults")
+    birds = root / "cache" / "datasets" / f"fieldguide-v{VERSION}"  # where every command looks for the built-in birds
+    birds.parent.mkdir(parents=True)
+    build(birds, species=12, images=6, size=64, workers=1)
+    for name in ("here", "downloads", "code"):
+        (root / name).mkdir()
+    (root / "birds").symlink_to(birds)
+    (root / "code" / "quick_method.py").write_text(textwrap.dedent(METHOD))
+    (root / "own.yaml").write_text(textwrap.dedent(EXPERIMENT))
+    Image.open(next((birds / "images").rglob("*.jpg"))).save(root / "bird.png")
+    dataset = load_folder(birds)
+    with h5py.File(root / "maps.hdf5", "w") as file:
+        file["feature_map"] = np.random.default_rng(0).normal(size=(len(dataset.files), 7, 2, 2)).astype(np.float32)
+        file["labels"] = dataset.labels
+        for part in ("trainval", "test_seen", "test_unseen"):
+            file[f"{part}_loc"] = dataset.indices(part)
+    (root / "word.vec").write_text("red 1 0\n")
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2] / "src"), str(root / "code")]),
+        "UNSEEN_CACHE": str(root / "cache"),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "200",
+    }
+    place = Place(root, environment)
+    place.call("train", "fieldguide", "--method", "eszsl", "--no-report", "--output", root / "run")
+    return place
+
+
+CASES = {
+    "init": Case("{root}/fresh", "unseen check"),
+    "check": Case("{root}/birds", "ready to train"),
+    "train": Case("fieldguide", "msdnpp", "runs/msdnpp-fieldguide/report.html"),
+    "predict": Case("{root}/run {root}/bird.png", "bird.png"),
+    "explain": Case("{root}/run {root}/bird.png", "bird", "bird-why.png"),
+    "report": Case("{root}/run", "report.html"),
+    "save": Case("{root}/run {root}/saved", "weights.safetensors"),
+    "push": Case("{root}/run somebody/birds", "error: ", status=2),
+    "export": Case("{root}/run --onnx {root}/birds.onnx", "birds.onnx"),
+    "demo": Case("", "Look at the report", "runs/demo/report.html"),
+    "prepare": Case("awa2 --root {root}/downloads", "not ready", status=2),
+    "import": Case("{root}/maps.hdf5 {root}/birds", "72 images, 2x2 regions of 7 channels"),
+    "vectors": Case("{root}/run --from {root}/word.vec", "error: ", status=2),
+    "evaluate": Case("{root}/run", "AUSUC"),
+    "compare": Case("eszsl fieldguide", "eszsl", "runs/compare-fieldguide/compare.md"),
+    "ablate": Case("quick_method:Quick fieldguide", "as paper"),
+    "reproduce": Case("{root}/own.yaml", "eszsl on drawn birds", "runs/reproduce"),
+    "figures": Case("{root}/run", "tsne"),
+    "pointing": Case("{root}/run", "part"),
+    "stores": Case("", "whole"),
+    "list": Case("", "msdn"),
+    "classes list": Case("{root}/run", "{name}"),
+    "classes show": Case("{root}/run {name}", "value"),
+    "classes add": Case("{root}/run Newcomer --like {name}", "Newcomer"),
+    "classes edit": Case("{root}/run Newcomer --like {other}", "Newcomer"),
+    "classes rename": Case("{root}/run {other} Oldtimer", "Oldtimer"),
+    "classes remove": Case("{root}/run Newcomer", "Newcomer"),
+    "classes reset": Case("{root}/run", ""),
+    "classes closest": Case("{root}/run", ""),
+    "classes separate": Case("{root}/run {name} {other}", ""),
+}
+
+
+def commands(command, path=()):
+    below = getattr(command, "commands", None)
+    if not below:
+        return [" ".join(path)]
+    return [name for sub, inside in below.items() for name in commands(inside, (*path, sub))]
+
+
+EVERY = commands(typer.main.get_command(app))
+
+
+@pytest.mark.parametrize("command", [name for name in EVERY if name != "serve"])
+def test_a_command_with_its_defaults(place, command):
+    case = CASES[command]
+    names = load_folder(place.root / "birds").table.names
+    fill = {"root": place.root, "name": names[0], "other": names[1]}
+    arguments = [word.format(**fill) for word in case.call.split()]
+    said = place.call(*command.split(), *arguments, status=case.status)
+    assert case.says.format(**fill) in said
+    assert (place.root / "here" / case.leaves).exists()
+
+
+def test_every_case_is_of_a_command():
+    assert {*CASES, "serve"} == set(EVERY)
+
+
+def test_serve_with_its_defaults(place):
+    pytest.importorskip("fastapi", reason="needs unseen[app]")
+    command = [sys.executable, "-m", "unseen.cli", "serve", str(place.root / "run")]
+    with subprocess.Popen(
+        command, cwd=place.root / "here", env=place.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        said, end = b"", time.monotonic() + 120
+        while b"http://127.0.0.1:" not in said and time.monotonic() < end and process.poll() is None:
+            said += process.stdout.read1(4096)
+        process.send_signal(signal.SIGINT)
+        said += process.stdout.read()
+    assert b"http://127.0.0.1:" in said, said
+    assert b"Traceback" not in said
+
+
+def test_numbers_that_are_none_are_one_line(unseen, place):
+    for option in ("nan", "inf"):
+        status, _, err = unseen("evaluate", place.root / "run", "--gamma", option)
+        assert (status, err.strip()) == (2, f"error: --gamma: {option} is not a finite number — a number such as 0.5")
