@@ -77,7 +77,7 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
 
 def image_of_bytes(data: bytes, where: object) -> Image.Image:
     """As :func:`open_image`, of an encoded image in memory that errors call ``where``."""
-    with _unreadable(where), Image.open(io.BytesIO(data), formats=_formats()) as image:
+    with _unreadable(where), Image.open(io.BytesIO(data), formats=formats()) as image:
         if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
             raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
         return upright_rgb(image)

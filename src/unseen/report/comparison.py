@@ -107,7 +107,8 @@ def chosen_cell(seeds: dict[str, Any]) -> str:
         picked = {k: v for k, v in entry["chosen"].items() if k not in ("by", "validation", "T1", "epoch_T1")}
         picked = picked.get("H", picked)
         epoch = picked.get("epoch", picked.get("epoch_H"))
-        texts.append(str(epoch) if epoch is not None else " ".join(f"{k} {v:g}" for k, v in picked.items()))
+        said = [f"{k} {v}" if isinstance(v, str) else f"{k} {v:g}" for k, v in picked.items()]
+        texts.append(str(epoch) if epoch is not None else " ".join(said))
     return ("epoch " if texts and texts[0].isdigit() else "") + ", ".join(texts)
 
 
