@@ -227,6 +227,6 @@ def test_the_command_trains_on_them(birds, tmp_path, unseen):
     options = ("--method", "eszsl", "--backbone", "features:told", "--vectors", "random", "--device", "cpu")
     status, out, err = unseen("train", folder, *options, "-o", tmp_path / "run")
     assert status == 0
-    assert "eszsl (cub) on features:told, honest protocol" in err
+    assert "eszsl (recommended) on features:told, honest protocol" in err
     assert "None" not in out + err
     assert "unseen predict" not in out  # there is no network to look at an image with

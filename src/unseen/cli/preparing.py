@@ -58,8 +58,12 @@ def prepare(
 
 @app.command(name="import")
 def import_(
-    features: Annotated[Path, typer.Argument(help="The field's region HDF5, or a res101.mat.", show_default=False)],
-    dataset: Annotated[Path, typer.Argument(help="A dataset folder of `unseen prepare`.", show_default=False)],
+    features: Annotated[
+        Path, typer.Argument(help="An .npz, .npy, .safetensors, .parquet, .hdf5 or res101.mat.", show_default=False)
+    ],
+    dataset: Annotated[
+        Path, typer.Argument(help="A dataset folder; a table of classes is enough.", show_default=False)
+    ],
     name: Annotated[
         str | None, typer.Option(help="What to call them in --backbone features:NAME [default: the file's name].")
     ] = None,
@@ -73,16 +77,16 @@ def import_(
 ) -> None:
     """Import features that others made; repeat the command to resume.
 
-    The rows must be the dataset's images: labels, names and splits are compared first. A method is then trained on
-    them with `unseen train DATASET --backbone features:NAME`; new images cannot be looked at without the network.
+    The rows must be the dataset's images: labels, names and splits are compared first. Where the folder has no images
+    and no table of them, one is made from the file's labels. A method is then trained with `unseen train DATASET
+    --backbone features:NAME`; new images cannot be looked at without the network, new features can (Python).
 
     Example: `unseen import feature_map_ResNet_101_CUB.hdf5 datasets/cub --name dazle`
     """
-    from unseen.data.folder import load_folder
-    from unseen.data.importing import import_features, import_vectors
+    from unseen.data.importing import dataset_of, import_features, import_vectors
 
     called = name or features.stem
-    found = load_folder(dataset)
+    found = dataset_of(dataset, features)
     store = with_bars(
         lambda bars: import_features(
             features,

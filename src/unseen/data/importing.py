@@ -1,4 +1,4 @@
-"""Features that others made, as a region store in a dataset folder: the field's HDF5 and ``res101.mat``.
+"""Features that others made, as a region store in a dataset folder: plain arrays, the field's HDF5, ``res101.mat``.
 
 They come without the network, so that a method can be trained and tested on them, but no new image be looked at.
 """
@@ -13,14 +13,16 @@ from pathlib import Path
 import numpy as np
 
 from unseen.backbones.backbone import IMPORTED
+from unseen.classes.spreadsheets.tables import find_table
 from unseen.data.dataset import Dataset
-from unseen.data.folder import FEATURES
+from unseen.data.folder import FEATURES, load_folder, read_classes, stop
 from unseen.errors import DataError
 from unseen.features.store import RegionStore, write_store
+from unseen.formats.arrays import SUFFIXES, ArrayFile
 from unseen.formats.matlab import mat_shapes
-from unseen.formats.region_hdf5 import Reader, RegionFile
+from unseen.formats.region_hdf5 import SPLITS, Reader, RegionFile
 from unseen.formats.res101 import ImageList, read_features
-from unseen.ground.files import write_with
+from unseen.ground.files import write_text, write_with
 
 HINT = "import the features of this dataset"
 UNKNOWN = "origin not stated"
@@ -32,35 +34,102 @@ class Source:
 
     Args:
         path: the file.
-        labels: int64 ``(M,)``.
+        labels: ``(M,)`` int64 positions in the class table, or class names; ``None`` where the file has none.
         files: M image names; empty where the file has none.
         parts: rows of the splits; empty where the file has none.
         grid, channels: shape of an image's features.
+        count: M.
         reader: opens them.
     """
 
     path: Path
-    labels: np.ndarray
+    labels: np.ndarray | None
     files: tuple[str, ...]
     parts: dict[str, np.ndarray]
     grid: tuple[int, int]
     channels: int
+    count: int
     reader: Callable[[], AbstractContextManager[Reader]]
 
 
 def open_source(path: Path) -> Source:
-    """A file of features: region HDF5, or ``res101.mat`` of MATLAB 5 or 7.3.
+    """A file of features: arrays (:mod:`unseen.formats.arrays`), region HDF5, or ``res101.mat`` of MATLAB 5 or 7.3.
 
     Raises:
-        DataError: it is neither, or damaged.
+        DataError: it is none of these, or damaged.
     """
+    if path.suffix.lower() in SUFFIXES:
+        made = ArrayFile.open(path)
+        parts = {} if made.split is None else {s: np.flatnonzero(made.split == s) for s in SPLITS if s in made.split}
+        return Source(path, made.labels, made.files, parts, made.grid, made.channels, made.shape[0], made.reader)
     if path.suffix == ".mat":
         images = ImageList.read(path)
         if not images.channels:
             raise DataError("no `features`", where=path, hint=f"it has {', '.join(mat_shapes(path))}")
-        return Source(path, images.labels, images.files, {}, (1, 1), images.channels, lambda: read_features(path))
+        return Source(
+            path, images.labels, images.files, {}, (1, 1), images.channels, len(images), lambda: read_features(path)
+        )
     found = RegionFile.open(path)
-    return Source(path, found.labels, (), found.rows, found.grid, found.channels, found.reader)
+    return Source(path, found.labels, (), found.rows, found.grid, found.channels, found.count, found.reader)
+
+
+def dataset_of(folder: Path, path: Path) -> Dataset:
+    """The dataset that features are of, which needs no image files.
+
+    Where the folder has a table of classes and neither images nor a table of them, ``images.csv`` is written from the
+    labels of the file.
+
+    Args:
+        folder: the dataset's folder.
+        path: the file of features.
+
+    Raises:
+        DataError: there is no class table, or nothing that says which class each row shows.
+    """
+    made = not (folder / FEATURES).exists() and folder.is_dir()
+    if made:
+        (folder / FEATURES).mkdir()  # says that images may be missing
+    listed = folder / "images.csv"
+    wanted = not (folder / "images").is_dir() and find_table(folder, "images") is None and folder.is_dir()
+    try:
+        if wanted:
+            _list_rows(folder, open_source(path), listed)
+        return load_folder(folder)
+    except BaseException:
+        if wanted:
+            listed.unlink(missing_ok=True)
+        if made:
+            (folder / FEATURES).rmdir()
+        raise
+
+
+def _list_rows(folder: Path, source: Source, listed: Path) -> None:
+    """``images.csv`` of the rows of a file."""
+    import pandas as pd
+
+    classes = read_classes(folder, stop)
+    assert classes is not None
+    if source.labels is None:
+        problem = "no labels, and the folder has no table of images"
+        raise DataError(problem, where=source.path, hint="add labels to the file, or images.csv with file and class")
+    count = len(source.labels)
+    rows = {"file": source.files or [f"row-{row:07d}" for row in range(count)]}
+    if source.labels.dtype.kind == "U":
+        rows["class"] = [str(name) for name in source.labels]
+    else:
+        outside = np.flatnonzero((source.labels < 0) | (source.labels >= len(classes.names)))
+        if len(outside):
+            problem = (
+                f"row {outside[0] + 1} is of class {source.labels[outside[0]]}, and there are {len(classes.names)}"
+            )
+            raise DataError(problem, where=source.path, hint=f"labels are positions in {classes.path.name}, from 0")
+        rows["class"] = [classes.names[c] for c in source.labels]
+    if source.parts:
+        split = np.full(count, "trainval", dtype=object)
+        for part, mine in source.parts.items():
+            split[mine] = part
+        rows["split"] = list(split)
+    write_text(listed, pd.DataFrame(rows).to_csv(index=False))
 
 
 def import_features(
@@ -76,8 +145,8 @@ def import_features(
 ) -> RegionStore:
     """Import features into a dataset folder, a chunk at a time.
 
-    The rows of the file must be the images of the dataset in their order: the labels of all of them are compared and,
-    where the file has them, image names and splits.
+    The rows of the file must be the images of the dataset: in its order, or in any where the file names them all as
+    the dataset does. What the file has of labels, image names and splits is compared.
 
     Args:
         path: see :func:`open_source`.
@@ -94,13 +163,14 @@ def import_features(
     if not name or name != Path(name).name or name.startswith("."):
         raise DataError(f'"{name}" is no name for features', where="--name", hint="a word, such as res101")
     source = open_source(path)
-    _check(source, dataset)
+    order = _order(source, dataset)
+    _check(source, dataset, order)
     stat = path.stat()
     facts = {"name": IMPORTED + name, "made_with": made_with, "file": path.name, "bytes": stat.st_size}
     with source.reader() as read:
         return write_store(
             folder / FEATURES / name,
-            read,
+            read if order is None else _reordered(read, order),
             names=dataset.files,
             grid=source.grid,
             channels=source.channels,
@@ -149,22 +219,49 @@ def imported_store(dataset: Dataset, folder: Path) -> RegionStore:
     return store
 
 
-def _check(source: Source, dataset: Dataset) -> None:
+def _order(source: Source, dataset: Dataset) -> np.ndarray | None:
+    """The row of each of the dataset's images, where the file names them all in another order; else ``None``."""
+    if not source.files or source.files == dataset.files or set(source.files) != set(dataset.files):
+        return None
+    rows = {file: row for row, file in enumerate(source.files)}
+    return np.array([rows[file] for file in dataset.files])
+
+
+def _reordered(read: Reader, order: np.ndarray) -> Reader:
+    """As ``read``, in the order of the dataset."""
+
+    def reordered(start: int, stop: int) -> np.ndarray:
+        return np.concatenate([read(int(row), int(row) + 1) for row in order[start:stop]])
+
+    return reordered
+
+
+def _check(source: Source, dataset: Dataset, order: np.ndarray | None) -> None:
     """The rows of a file are the images of a dataset."""
-    if len(source.labels) != len(dataset.files):
-        problem = f"features of {len(source.labels):,} images for {len(dataset.files):,} of {dataset.name}"
+    if source.count != len(dataset.files):
+        problem = f"features of {source.count:,} images for {len(dataset.files):,} of {dataset.name}"
         raise DataError(problem, where=source.path, hint=HINT)
-    wrong = np.flatnonzero(source.labels != dataset.labels)
+    rows = np.arange(source.count) if order is None else order
+    labels = dataset.labels
+    if source.labels is not None:
+        labels = source.labels[rows]
+        if labels.dtype.kind == "U":
+            positions = {name: c for c, name in enumerate(dataset.table.names)}
+            labels = np.array([positions.get(str(name), -1) for name in labels])
+    wrong = np.flatnonzero(labels != dataset.labels)
     if len(wrong):
         row = int(wrong[0])
         problem = f"{len(wrong):,} labels differ, the first in row {row + 1} ({dataset.files[row]})"
         raise DataError(
             problem, where=source.path, hint="make the dataset with `unseen prepare`; rows must be in its order"
         )
-    for part, rows in source.parts.items():
-        if not np.array_equal(np.sort(rows), dataset.indices(part)):
+    places = np.empty(source.count, dtype=int)
+    places[rows] = np.arange(source.count)
+    for part, mine in source.parts.items():
+        if not np.array_equal(np.sort(places[mine]), dataset.indices(part)):
             raise DataError(f"{part}_loc is not the dataset's {part}", where=source.path, hint=HINT)
-    for row, (theirs, mine) in enumerate(zip(source.files, dataset.files, strict=False)):
+    named = [] if order is not None else zip(source.files, dataset.files, strict=False)
+    for row, (theirs, own) in enumerate(named):
         stem = Path(theirs).stem
-        if not Path(mine).stem.startswith(stem):  # objects cut out of an image are called by it and a number
-            raise DataError(f'row {row + 1} is "{theirs}", not "{mine}"', where=source.path, hint=HINT)
+        if not Path(own).stem.startswith(stem):  # objects cut out of an image are called by it and a number
+            raise DataError(f'row {row + 1} is "{theirs}", not "{own}"', where=source.path, hint=HINT)
