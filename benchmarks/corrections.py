@@ -19,9 +19,9 @@ from unseen.ground.files import write_json
 from unseen.ground.progress import bars
 from unseen.model.references import make_references
 from unseen.model.weights import load_weights
-from unseen.training.engine import batches
-from unseen.training.protocols import Stagehand, new_method
+from unseen.training.batches import batches
 from unseen.training.run import reopen
+from unseen.training.stage import Stage
 
 COUNTS = (0, 1, 3, 5, 10)
 
@@ -33,15 +33,15 @@ def main() -> None:
     options = parser.parse_args()
     run = Run(options.run)
     with bars() as progress:
-        parts, fabric = reopen(run, device="cpu", progress=progress)
+        inputs = reopen(run, device="cpu", progress=progress)
     seed = next(iter(run.results["protocols"][run.protocol]["seeds"]))
     weights = run.folder / f"seed-{seed}" / f"{run.protocol}.safetensors"
     recognizer = Recognizer.load(run.folder, device="cpu", as_trained=True)
-    hand = Stagehand(parts, "final", fabric)
-    method = new_method(parts, int(seed), fabric)
+    hand = Stage(inputs, "final")
+    method = inputs.new_method(int(seed))
     load_weights(weights, method)
     method.eval()
-    dataset, train = parts.dataset, hand.partition.train
+    dataset, train = inputs.dataset, hand.partition.train
     if recognizer.references is None:
         files = [dataset.files[i] for i in train]
         asked = (hand.train.batch(rows) for rows in batches(len(train)))

@@ -20,7 +20,9 @@ import torch
 from benchmarks.measured import finish
 from benchmarks.steps import CHANNELS, DIM, SHAPES
 from unseen.methods import METHODS, ClassSpace
-from unseen.training.engine import PRECISIONS, Stage, make_fabric, to_weight_precision, train
+from unseen.training.engine import Training, train
+from unseen.training.fabric import PRECISIONS, make_fabric
+from unseen.training.steps import to_weight_precision
 
 PARTS = ("reading", "forward and loss", "backward", "optimiser")
 
@@ -79,7 +81,7 @@ def measure(shape, grid, precision, steps, clock):
     def stage():
         method = cls(CHANNELS, vectors, preset.settings, torch.Generator().manual_seed(1))
         prepared = Kept(method.prepare(regions).to(PRECISIONS[precision]))
-        return Stage(method, prepared, labels, classes, recipe, 0, 1)
+        return Training(method, prepared, labels, classes, recipe, 0, 1)
 
     by_hand(stage(), fabric, 1, clock)
     parts, made = by_hand(stage(), fabric, steps, clock), stage()

@@ -23,7 +23,7 @@ from unseen.evaluation.metrics import per_class_accuracy
 from unseen.explain.pointing import run_pointing
 from unseen.ground.progress import bars
 from unseen.methods.pooled import pool
-from unseen.training.run import Plan
+from unseen.training.plan import Plan
 
 ROWS = {
     "eszsl": ("eszsl", None),

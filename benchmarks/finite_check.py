@@ -20,7 +20,7 @@ from unseen.methods import ClassSpace, create_method, find_preset
 from unseen.methods.base import GradientMethod
 from unseen.methods.global_linear import GlobalLinear
 from unseen.methods.msdn import MSDN
-from unseen.training.engine import make_fabric
+from unseen.training.fabric import make_fabric
 from unseen.training.steps import Steps
 
 

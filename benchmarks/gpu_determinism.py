@@ -18,8 +18,10 @@ from typing import Any
 from benchmarks.gpu_training import CUB, SMALL, MadeUp, device_of, recipe_of
 from benchmarks.measured import finish
 from unseen.methods import create_method
-from unseen.training.engine import PRECISIONS, Stage, decide, make_fabric, train
-from unseen.training.protocols import measure
+from unseen.training.deciding import decide
+from unseen.training.engine import Training, train
+from unseen.training.fabric import PRECISIONS, make_fabric
+from unseen.training.outcomes import measure
 
 TOLERANCE = 1e-2
 """Two trainings are the same if no weight differs by more than this share of the largest of its tensor."""
@@ -36,7 +38,7 @@ def trained(data: MadeUp, method: str, precision: str, graph: bool, stops: tuple
     with tempfile.TemporaryDirectory() as folder:
         for epochs in (*stops, shape.epochs):
             made: Any = create_method(method, channels=shape.channels, vectors=data.vectors, seed=0).to(device)
-            stage = Stage(made, data.train, data.train_labels, data.classes, recipe_of(shape), 0, epochs)
+            stage = Training(made, data.train, data.train_labels, data.classes, recipe_of(shape), 0, epochs)
             records = train(stage, fabric, Path(folder), on_epoch=on_epoch, graph=graph)
     return {n: v.detach().clone() for n, v in made.state_dict().items()}, records[-1]["metrics"]
 

@@ -36,8 +36,10 @@ from unseen.data.samplers import random_images
 from unseen.methods import ClassSpace, create_method, find_preset
 from unseen.methods.base import Recipe
 from unseen.methods.msdn import MSDN
-from unseen.training.engine import Stage, decide, epoch_ends, make_fabric, train
-from unseen.training.protocols import measure
+from unseen.training.deciding import decide
+from unseen.training.engine import Training, epoch_ends, train
+from unseen.training.fabric import make_fabric
+from unseen.training.outcomes import measure
 
 GOAL = 15.0
 """Seconds that a whole training may take."""
@@ -148,7 +150,9 @@ def whole(data: MadeUp, precision: str, graph: bool, seed: int, device: torch.de
     """One training through the engine, tested after every epoch."""
     fabric = make_fabric(device.type, PRECISIONS[precision])
     method = new_method(data, seed, device)
-    stage = Stage(method, data.train, data.train_labels, data.classes, recipe_of(data.shape), seed, data.shape.epochs)
+    stage = Training(
+        method, data.train, data.train_labels, data.classes, recipe_of(data.shape), seed, data.shape.epochs
+    )
     testing = 0.0
 
     def on_epoch(epoch: int, tested: Any, earlier: Any) -> dict[str, Any]:

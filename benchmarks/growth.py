@@ -29,7 +29,8 @@ from unseen.evaluation.metrics import evaluate
 from unseen.features.extract import extract
 from unseen.methods import ClassSpace, create_method
 from unseen.model.references import References
-from unseen.training.engine import decide, make_fabric
+from unseen.training.deciding import decide
+from unseen.training.fabric import make_fabric
 
 FACTORS = (1, 3, 10)
 

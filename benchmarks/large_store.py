@@ -38,7 +38,8 @@ from unseen.features.source import RegionSource
 from unseen.features.store import RegionStore
 from unseen.methods import ClassSpace, create_method, find_method
 from unseen.training import engine
-from unseen.training.engine import Stage, make_fabric, train
+from unseen.training.engine import Training, train
+from unseen.training.fabric import make_fabric
 
 GRID, CHANNELS, BATCH, CLASSES, ATTRIBUTES = 14, 2048, 50, 50, 85
 IMAGE_BYTES = GRID * GRID * CHANNELS * 2
@@ -138,7 +139,7 @@ def measure(folder: Path, steps: int, resident: bool) -> dict[str, Any]:
 
     engine.ahead = timed
     with tempfile.TemporaryDirectory() as temporary:
-        job = Stage(method, source, labels[: len(indices)], classes, recipe, 0, 1)
+        job = Training(method, source, labels[: len(indices)], classes, recipe, 0, 1)
         train(job, fabric, Path(temporary), progress=tick, checkpoint_seconds=1e9)
     taken, cpu = (np.diff(clock[: steps + 1])[steps // 4 :] for clock in (times, used))
     return {

@@ -36,9 +36,15 @@ from unseen.features.store import RegionStore, write_store
 from unseen.methods import ClassSpace, create_method, find_method, find_preset
 from unseen.methods.base import GradientMethod
 from unseen.training.config import RunConfig
-from unseen.training.engine import PRECISIONS, make_fabric, to_weight_precision
-from unseen.training.protocols import Stagehand, decisions_path, load_decisions, validate_seeds
-from unseen.training.run import Plan, Run, fit
+from unseen.training.decisions import decisions_path, load_decisions
+from unseen.training.fabric import PRECISIONS, make_fabric
+from unseen.training.folder import Run
+from unseen.training.inputs import RunInputs
+from unseen.training.plan import Plan
+from unseen.training.protocols import validate_seeds
+from unseen.training.run import fit
+from unseen.training.stage import Stage
+from unseen.training.steps import to_weight_precision
 
 REDUCTIONS = ("pca:64", "pca:32", "merge:2", "merge:2,pca:64")
 CUB = {"images": 50, "grid": (14, 14), "channels": 2048, "attributes": 312, "vector": 300, "classes": 200}
@@ -94,7 +100,7 @@ def measure(base: RunConfig, method: str, reductions: tuple[str, ...], cache: Pa
             seconds = time.process_time() - began
             found = accuracy(run)
             full = full or found
-            hand = Stagehand(plan.ingredients(store, run.folder), "final", fabric)
+            hand = Stage(RunInputs.of_plan(plan, store, fabric, run.folder), "final")
             batch = np.linspace(0, len(hand.train_labels) - 1, 50).astype(int)
             regions, labels = hand.train.batch(batch), torch.as_tensor(hand.train_labels[batch])
             rows.append(
@@ -161,8 +167,8 @@ def bases(base: RunConfig, method: str, components: int, cache: Path) -> list[di
     plan, fabric = Plan.of(replace(base, method=method), cache), make_fabric("cpu", base.precision)
     full = plan.extract(cache, "cpu", 0)
     assert isinstance(full, RegionStore)
-    parts = plan.ingredients(full, Path())
-    images = parts.partition("validation").train
+    inputs = RunInputs.of_plan(plan, full, fabric)
+    images = inputs.partition("validation").train
     reduction = Reduction(ReductionSpec(components), full.grid())
     reduction.fit(full.read(part) for part in np.array_split(images, 32))
     drawn = reduction.components
@@ -181,7 +187,7 @@ def bases(base: RunConfig, method: str, components: int, cache: Path) -> list[di
                 channels=components,
                 source={"basis": name},
             )
-            chosen = validate_seeds(replace(parts, store=store), base.seeds, Path(temporary) / name, fabric)
+            chosen = validate_seeds(replace(inputs, store=store), base.seeds, Path(temporary) / name)
             cells = {
                 f"{title}, validation classes, by seed": ", ".join(
                     f"{100 * c.metrics[key]:.1f}" for c in chosen.values()

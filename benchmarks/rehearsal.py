@@ -17,7 +17,8 @@ from pathlib import Path
 import pandas as pd
 
 from unseen.data.catalogue import load_dataset
-from unseen.training.run import Run, fit
+from unseen.training.folder import Run
+from unseen.training.run import fit
 
 
 def without_unseen(dataset, folder: Path) -> Path:

@@ -17,7 +17,8 @@ from unseen.data.catalogue import FIELDGUIDE, cache_folder, load_dataset
 from unseen.data.folder import load_folder
 from unseen.data.template import write_example
 from unseen.training.config import RunConfig
-from unseen.training.run import default_backbone, fit
+from unseen.training.plan import default_backbone
+from unseen.training.run import fit
 
 
 def main(cache: Path) -> None:

@@ -153,8 +153,8 @@ def files() -> list[File]:
     from unseen.features.hashes import content_hashes
     from unseen.features.store import RegionStore
     from unseen.model.references import References
-    from unseen.training.protocols import load_decisions
-    from unseen.training.run import Run
+    from unseen.training.decisions import load_decisions
+    from unseen.training.folder import Run
 
     def stored(base: Path) -> Path:
         return next(p for p in (base / "cache" / "regions").iterdir() if p.is_dir())
@@ -191,7 +191,7 @@ def files() -> list[File]:
         """Weights as resumed; a checkpoint of another training is not used, and none starts the stage again."""
         from unseen.recognizer import Recognizer
         from unseen.training.checkpoints import load_checkpoint, read_info
-        from unseen.training.run import resolve_settings
+        from unseen.training.plan import resolve_settings
 
         path = base / "run/seed-0/final/checkpoint.safetensors"
         info = read_info(path)

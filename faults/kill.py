@@ -353,7 +353,7 @@ def read_whole(path: Path) -> int:
     from unseen.ground.files import read_json
     from unseen.ground.tensors import load_tensors
     from unseen.model.references import References
-    from unseen.training.protocols import load_decisions
+    from unseen.training.decisions import load_decisions
 
     if path.name.startswith(".") or ".partial" in path.parent.name:
         return 0

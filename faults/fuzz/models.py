@@ -183,7 +183,7 @@ class Models(Target):
         recognizer.encode({}) if recognizer.encoding is not None else None
         if case.data == "run":
             from unseen.report.material import recorded
-            from unseen.training.run import Run
+            from unseen.training.folder import Run
 
             recorded(Run(folder / "model"))
 

@@ -87,7 +87,7 @@ class Values(Target):
         from unseen.experiments.ablate import sweep_variants
         from unseen.experiments.variants import parse_variants
         from unseen.training.config import RunConfig
-        from unseen.training.run import resolve_settings
+        from unseen.training.plan import resolve_settings
 
         method, given = case.data
         given = dict(given)

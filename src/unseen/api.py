@@ -18,7 +18,8 @@ from unseen.methods import Recipe, Settings, every_method, method_of_settings, m
 from unseen.methods.base import as_text
 from unseen.training import run as runs
 from unseen.training.config import RunConfig
-from unseen.training.run import Run, default_backbone
+from unseen.training.folder import Run
+from unseen.training.plan import default_backbone
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,7 +60,7 @@ def fit(
         folder: the run's folder.
         attributes, root: see :func:`unseen.make_dataset`.
         backbone: a spec, or what :meth:`unseen.BackboneSpec.of` takes: a name, a module, a function or class that makes
-            one. Default :func:`unseen.training.run.default_backbone`.
+            one. Default :func:`unseen.training.plan.default_backbone`.
         settings: changes to the preset's settings, such as ``{"lambda_cal": 0.2}``, or an instance in place of them.
         recipe: changes to its training recipe, such as ``{"lr": 1e-3}``, or an instance in place of it.
         epochs: short for ``recipe={"epochs": N}``.

@@ -20,7 +20,8 @@ from unseen.features.extract import extract
 from unseen.features.reduced import extract_reduced, reduce_store
 from unseen.recognizer import Recognizer
 from unseen.training.config import RunConfig
-from unseen.training.run import Run, evaluate_run, fit
+from unseen.training.folder import Run
+from unseen.training.run import evaluate_run, fit
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,10 @@ from unseen import Recognizer
 from unseen.ground.files import SEAL
 from unseen.model.references import make_references, references_beside
 from unseen.model.weights import load_weights
-from unseen.training.engine import batches
-from unseen.training.protocols import Stagehand, new_method
-from unseen.training.run import Run, reopen
+from unseen.training.batches import batches
+from unseen.training.folder import Run
+from unseen.training.run import reopen
+from unseen.training.stage import Stage
 
 BACKBONE = ["--backbone", "test_resnet", "--backbone-weights", "random", "--image-size", "64"]
 BACKBONE += ["--backbone-option", "output_stride=16"]
@@ -35,12 +36,12 @@ def finished(fitting, tiny_guide):
     """A run with its references and the place of its images."""
     folder, options = fitting
     run = package.fit("eszsl", tiny_guide, folder, **options)
-    parts, fabric = reopen(run, cache=options["cache"], device="cpu")
-    hand, weights = Stagehand(parts, "final", fabric), folder / "seed-0" / "honest.safetensors"
-    method = new_method(parts, 0, fabric)
+    inputs = reopen(run, cache=options["cache"], device="cpu")
+    hand, weights = Stage(inputs, "final"), folder / "seed-0" / "honest.safetensors"
+    method = inputs.new_method(0)
     load_weights(weights, method)
     method.eval()
-    train, dataset = hand.partition.train, parts.dataset
+    train, dataset = hand.partition.train, inputs.dataset
     asked = (hand.train.batch(rows) for rows in batches(len(train)))
     files = [dataset.files[i] for i in train]
     make_references(method, asked, dataset.labels[train], files, dataset.table).save(references_beside(weights))

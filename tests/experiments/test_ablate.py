@@ -16,7 +16,7 @@ from unseen.experiments.compare import Comparison
 from unseen.experiments.variants import parse_variant
 from unseen.methods import METHODS
 from unseen.report.sweep import axis_scale
-from unseen.training.run import resolve_settings
+from unseen.training.plan import resolve_settings
 
 SPEC = BackboneSpec(name="resnet18", weights="random")
 DECLARED = [name for name, method in METHODS.items() if method.ablations]

@@ -21,7 +21,7 @@ from unseen.experiments import worker
 from unseen.experiments.compare import Comparison, compare
 from unseen.experiments.variants import Variant, parse_variant, parse_variants
 from unseen.experiments.worker import WorkerError
-from unseen.training.protocols import decisions_path, load_decisions
+from unseen.training.decisions import decisions_path, load_decisions
 
 ROWS = ["eszsl", "no cal=msdn:lambda_cal=0", "msdn:lr=1e30"]
 

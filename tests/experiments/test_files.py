@@ -17,7 +17,7 @@ from unseen.experiments.files import DATASETS, HOME, experiment_names, load_expe
 from unseen.experiments.reproduce import Reproduction, comparison_table, measured_block, reproduce
 from unseen.methods import METHODS
 from unseen.methods.msdn import MSDN
-from unseen.training.run import resolve_settings
+from unseen.training.plan import resolve_settings
 
 ROOT = Path(__file__).parents[2]
 

@@ -29,13 +29,13 @@ def run(tiny_guide, tiny_backbone, cache, tmp_path_factory):
 
 def test_means_over_seeds_of_the_game(run, cache):
     found = run_pointing(run, device="cpu", cache=cache)
-    parts, _ = reopen(run, device="cpu", cache=cache)
+    inputs = reopen(run, device="cpu", cache=cache)
     games = []
     for seed in (0, 1):
         recognizer = unseen.Recognizer.load(run.folder, seed=seed, device="cpu")
-        images = parts.dataset.indices("test_unseen")
+        images = inputs.dataset.indices("test_unseen")
         games.append(
-            pointing_game(recognizer.method, parts.dataset, parts.store, recognizer.backbone.transform, images)
+            pointing_game(recognizer.method, inputs.dataset, inputs.store, recognizer.backbone.transform, images)
         )
     assert list(found) == ["a2v", "v2a"]
     for name, entry in found.items():

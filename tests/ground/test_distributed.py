@@ -19,7 +19,8 @@ import unseen
 from unseen.backbones.backbone import BackboneSpec
 from unseen.ground import distributed
 from unseen.methods.share import Share, batch_size, exchange, random_rows, sharing
-from unseen.training.engine import Interrupted, ahead, own_batches
+from unseen.training.batches import ahead, own_batches
+from unseen.training.engine import Interrupted
 
 RECIPE = {"epochs": "2", "batch_size": "9", "lr": "1e-3"}
 JOBS = {

@@ -16,7 +16,8 @@ from unseen.methods.compatibility import (
     summed_loss,
     weighted_rank_loss,
 )
-from unseen.training.engine import Stage, make_fabric, train
+from unseen.training.engine import Training, train
+from unseen.training.fabric import make_fabric
 
 NAMES = ("ale", "devise", "sje")
 SEEN = np.array([False, True, True, False, True, False, True, True])
@@ -222,7 +223,7 @@ def test_the_recipe_learns_what_can_be_learned(name, tmp_path):
     classes = ClassSpace(torch.from_numpy(values).float(), torch.from_numpy(seen))
     features = torch.from_numpy(unit @ mix.T).float()[:, None]
     recipe = METHODS[name].presets["default"].recipe
-    stage = Stage(method, Images(method.prepare(features[labels])), labels, classes, recipe, 0, recipe.epochs)
+    stage = Training(method, Images(method.prepare(features[labels])), labels, classes, recipe, 0, recipe.epochs)
     records = train(stage, make_fabric("cpu"), tmp_path)
     assert records[-1]["loss"]["total"] < 0.05 * records[0]["loss"]["total"]
     with torch.no_grad():

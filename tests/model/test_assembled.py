@@ -27,7 +27,8 @@ from unseen.methods.base import EndToEndRecipe, GradientMethod, Method
 from unseen.methods.mgmrn import MgMRNSettings
 from unseen.model.assembled import EndToEnd, build_method, method_hooks
 from unseen.training.checkpoints import load_checkpoint
-from unseen.training.engine import Interrupted, Stage, make_fabric, train
+from unseen.training.engine import Interrupted, Training, train
+from unseen.training.fabric import make_fabric
 
 RESNET = BackboneSpec("test_resnet", (-3, -2, "final"), image_size=64, weights="random", options={"output_stride": 16})
 VIT = BackboneSpec("test_vit", (-2, -1, "final"), image_size=64, weights="random")
@@ -258,7 +259,7 @@ class Images:
     def stage(self, recipe=RECIPE, epochs=3, **settings):
         options = {"checkpointing": recipe.checkpointing, "batch_norm": recipe.batch_norm}
         model = model_of(settings=replace(SETTINGS, **settings), **options)
-        return Stage(model, self.source, self.labels, CLASSES, recipe, 4, epochs, "images")
+        return Training(model, self.source, self.labels, CLASSES, recipe, 4, epochs, "images")
 
 
 @pytest.fixture(scope="module")

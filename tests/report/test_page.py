@@ -21,8 +21,8 @@ from unseen.evaluation.metrics import SeenUnseenCurve
 from unseen.ground.files import read_json, write_json
 from unseen.report.page import write_report
 from unseen.report.tables import percent, result_rows
-from unseen.training.protocols import load_decisions
-from unseen.training.run import Run
+from unseen.training.decisions import load_decisions
+from unseen.training.folder import Run
 
 RECIPE = {"epochs": "3", "lr": "1e-3"}
 SMALL_MGMRN = {

@@ -26,7 +26,7 @@ from unseen.report.material import Material
 from unseen.report.quality import class_order, class_rows, mistakes, present
 from unseen.report.summary import in_words, sureness
 from unseen.training.config import RunConfig
-from unseen.training.run import default_backbone
+from unseen.training.plan import default_backbone
 
 
 @pytest.mark.parametrize(

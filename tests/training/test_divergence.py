@@ -17,8 +17,10 @@ from unseen.data.samplers import random_images
 from unseen.methods.msdn import RECOMMENDED
 from unseen.training import engine
 from unseen.training.checkpoints import read_info
+from unseen.training.deciding import decide
 from unseen.training.divergence import DivergedError, diverged, grown_losses, growth, not_finite, some
-from unseen.training.engine import decide, make_fabric, train
+from unseen.training.engine import train
+from unseen.training.fabric import make_fabric
 
 NAMES = [f"birds/{i}.jpg" for i in range(60)]
 NAN = float("nan")

@@ -18,13 +18,16 @@ from safetensors import safe_open
 from training.planted import Planted
 from unseen.data.samplers import random_images
 from unseen.errors import RunError, UnseenError
+from unseen.ground.stopping import stop_on_signal
 from unseen.methods import create_method
 from unseen.methods.base import Recipe
 from unseen.methods.msdn import RECOMMENDED, MSDNSettings
 from unseen.model import scoring
-from unseen.training import engine
 from unseen.training.checkpoints import load_checkpoint, read_info, save_checkpoint
-from unseen.training.engine import DivergedError, Interrupted, Stage, decide, epoch_ends, make_fabric, train
+from unseen.training.deciding import decide
+from unseen.training.divergence import DivergedError
+from unseen.training.engine import Interrupted, Training, epoch_ends, train
+from unseen.training.fabric import make_fabric
 
 RECIPE = Recipe(epochs=4, batch_size=10, lr=1e-2)
 
@@ -36,7 +39,7 @@ def planted():
 
 def stage_of(planted, recipe=RECIPE, epochs=None, seed=3, settings=None, name="msdn"):
     method = create_method(name, channels=16, vectors=planted.vectors, settings=settings, seed=seed)
-    return Stage(method, planted, planted.labels, planted.classes, recipe, seed, epochs or recipe.epochs)
+    return Training(method, planted, planted.labels, planted.classes, recipe, seed, epochs or recipe.epochs)
 
 
 def weights(stage):
@@ -189,7 +192,8 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from training.planted import Planted
 from training.test_engine import stage_of
-from unseen.training.engine import train, make_fabric
+from unseen.training.engine import train
+from unseen.training.fabric import make_fabric
 def kill(task, done, total, note=""):
     if done == {at}:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -345,7 +349,7 @@ def test_impossible_devices_are_one_line(device, precision, hint):
 
 
 def test_second_signal_stops_at_once():
-    with engine.stop_on_signal() as asked:
+    with stop_on_signal() as asked:
         os.kill(os.getpid(), signal.SIGINT)
         assert asked()
         with pytest.raises(KeyboardInterrupt):

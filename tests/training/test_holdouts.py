@@ -105,11 +105,11 @@ def test_calibration_is_measured_once_for_a_model(tiny_guide, tiny_backbone, tmp
     options = {"backbone": tiny_backbone, "cache": tmp_path / "cache", "device": "cpu"}
     options["recipe"] = {"epochs": "2", "batch_size": "8", "lr": "1e-3"}
     first = unseen.fit("global", tiny_guide, tmp_path / "run", **options).results["protocols"]["honest"]
-    from unseen.training.protocols import Stagehand
+    from unseen.training.stage import Stage
 
     calls = []
-    answer = Stagehand.answers
-    monkeypatch.setattr(Stagehand, "answers", lambda self, *a: calls.append(a) or answer(self, *a))
+    answer = Stage.answers
+    monkeypatch.setattr(Stage, "answers", lambda self, *a: calls.append(a) or answer(self, *a))
     again = unseen.fit("global", tiny_guide, tmp_path / "run", **options).results["protocols"]["honest"]
     assert not calls
     assert again["seeds"] == first["seeds"]

@@ -25,7 +25,7 @@ from unseen.methods import METHODS
 from unseen.methods.eszsl import ESZSL
 from unseen.training.divergence import DivergedError
 from unseen.training.engine import Interrupted
-from unseen.training.run import Run
+from unseen.training.folder import Run
 
 RECIPE = {"epochs": "4", "batch_size": "8", "lr": "1e-3"}
 SMALLER = {  # methods whose presets are too large for tests
@@ -274,7 +274,7 @@ def test_importing_unseen_is_light():
 
 
 def test_temperature_recovers_a_known_one_and_stays_sane_on_little_data():
-    from unseen.training.protocols import fit_temperature
+    from unseen.training.temperature import fit_temperature
 
     generator = torch.Generator().manual_seed(0)
     scores = 3 * torch.randn(4000, 6, generator=generator, dtype=torch.float64)

@@ -18,7 +18,8 @@ from unseen.methods.base import GradientMethod
 from unseen.methods.msdn import RECOMMENDED
 from unseen.methods.msdnpp import MSDNPPSettings
 from unseen.training.divergence import WEIGHTS
-from unseen.training.engine import make_fabric, train
+from unseen.training.engine import train
+from unseen.training.fabric import make_fabric
 from unseen.training.steps import WARM_UP, Graph, Steps, check_graph, non_finite
 
 

@@ -97,7 +97,7 @@ def make_backbone(
     from dataclasses import replace
 
     from unseen.backbones.backbone import BackboneSpec
-    from unseen.training.run import default_backbone
+    from unseen.training.plan import default_backbone
 
     extra = {k: typed(v) for k, v in pairs(options, "--backbone-option").items()}
     chosen = tuple(s if s == "final" else typed(s) for s in stages.split(","))

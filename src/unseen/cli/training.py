@@ -27,7 +27,8 @@ from unseen.cli.options import RunOptions, check_dataset, with_run_options
 from unseen.errors import UnseenError
 
 if TYPE_CHECKING:
-    from unseen.training.run import Plan, Run
+    from unseen.training.folder import Run
+    from unseen.training.plan import Plan
 
 
 @app.command()
@@ -121,8 +122,9 @@ def train(
 
 def _kind_of_device(device: str, folder: Path) -> str:
     """``cpu`` where the run computes on one; that of its first call for a run that goes on."""
-    from unseen.training.engine import make_fabric
-    from unseen.training.run import Run, default_backbone
+    from unseen.training.fabric import make_fabric
+    from unseen.training.folder import Run
+    from unseen.training.plan import default_backbone
 
     try:
         backbone = Run(folder).config.backbone.name
@@ -200,7 +202,8 @@ def evaluate(
     """Test a run's saved models again, from their weights."""
     from unseen.evaluation.metrics import METRICS
     from unseen.report.tables import percent, result_rows
-    from unseen.training.run import Run, evaluate_run
+    from unseen.training.folder import Run
+    from unseen.training.run import evaluate_run
 
     opened = Run(run)
     found = with_bars(
@@ -247,7 +250,8 @@ def demo(
     from unseen.report.page import write_report
     from unseen.report.tables import result_rows
     from unseen.training.config import RunConfig
-    from unseen.training.run import default_backbone, fit
+    from unseen.training.plan import default_backbone
+    from unseen.training.run import fit
 
     def one(method: str) -> Run:
         config = RunConfig(method=method, dataset="fieldguide", backbone=default_backbone("fieldguide"))

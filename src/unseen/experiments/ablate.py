@@ -13,7 +13,7 @@ from unseen.experiments.variants import Variant
 from unseen.methods import find_method
 from unseen.report.comparison import write_comparison
 from unseen.report.sweep import write_sweep
-from unseen.training.run import resolve_settings
+from unseen.training.plan import resolve_settings
 
 FULL = "full"
 

@@ -21,8 +21,10 @@ from unseen.ground.outside import check_shareable
 from unseen.methods import find_method
 from unseen.report.comparison import signed_cell, write_comparison
 from unseen.training.config import RunConfig, plain
-from unseen.training.protocols import decisions_path, load_decisions
-from unseen.training.run import Run, earlier_config, resolve_settings
+from unseen.training.decisions import decisions_path, load_decisions
+from unseen.training.folder import Run
+from unseen.training.plan import resolve_settings
+from unseen.training.run import earlier_config
 from unseen.version import __version__
 
 COMPARED = ("T1", "H")

@@ -25,7 +25,7 @@ from unseen.ground.files import write_text
 from unseen.methods import METHODS, every_method, find_method, find_preset
 from unseen.methods.base import as_text
 from unseen.training.config import RunConfig
-from unseen.training.run import resolve_settings
+from unseen.training.plan import resolve_settings
 
 HOME = Path(str(files("unseen.experiments")))
 DATASETS = tuple(sorted(p.stem for p in (HOME / "datasets").glob("*.yaml")))
@@ -211,7 +211,7 @@ class Experiment:
         elif self.backbone.own_weights:
             raise UnseenError("needs a weights file", where=self.name, hint=f"--backbone-weights: {self.backbone.get}")
         if entries["name"] == "fieldguide":
-            from unseen.training.run import default_backbone
+            from unseen.training.plan import default_backbone
 
             return default_backbone("fieldguide")
         return BackboneSpec.from_json(entries)

@@ -14,7 +14,8 @@ from unseen.errors import UnseenError
 from unseen.evaluation.metrics import METRICS
 from unseen.experiments.files import Experiment, Reported
 from unseen.ground.progress import Progress, silent
-from unseen.training.run import Run, fit
+from unseen.training.folder import Run
+from unseen.training.run import fit
 
 BACKBONE = ("name", "weights", "image_size", "regions", "fingerprint")
 """Of a manifest's backbone, what is recorded."""

@@ -134,7 +134,9 @@ def _handing_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
 def work(task: Task) -> None:
     """Do the task here."""
     from unseen.ground.progress import bars, quiet_libraries
-    from unseen.training.run import Plan, fit, peak_memory_mb
+    from unseen.training.manifest import peak_memory_mb
+    from unseen.training.plan import Plan
+    from unseen.training.run import fit
 
     with quiet_libraries(), bars() as progress:
         if task.what == "extract":

@@ -17,9 +17,10 @@ from unseen.ground.progress import Progress, silent
 from unseen.methods.pooled import pool
 from unseen.model.assembled import EndToEnd
 from unseen.recognizer import Recognizer
-from unseen.training.engine import batches
-from unseen.training.protocols import Stagehand
-from unseen.training.run import Run, reopen
+from unseen.training.batches import batches
+from unseen.training.folder import Run
+from unseen.training.run import reopen
+from unseen.training.stage import Stage
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,37 +135,37 @@ def answers_of(
     chosen = next(iter(found)) if seed is None else str(seed)
     if chosen not in found:
         raise RunError(f"no seed {chosen}", where=run.folder, hint=f"one of {', '.join(found)}")
-    parts, fabric = reopen(run, device=device, cache=cache, workers=workers, progress=progress)
-    parts = replace(parts, precision="32-true")  # as a model is used, whatever it was trained in
-    hand = Stagehand(parts, "final", fabric)
-    if not len(hand.held_out):
-        raise DataError("no test images to draw figures of", where=parts.dataset.name, hint="name some in images.csv")
+    inputs = reopen(run, device=device, cache=cache, workers=workers, progress=progress)
+    inputs = replace(inputs, config=replace(inputs.config, precision="32-true"))  # as a model is used
+    stage = Stage(inputs, "final")
+    if not len(stage.held_out):
+        raise DataError("no test images to draw figures of", where=inputs.dataset.name, hint="name some in images.csv")
     recognizer = Recognizer.load(run.folder, seed=int(chosen), device=device, as_trained=True)
     method = recognizer.method
-    features = hand.features(hand.held_out, budget_bytes=0)
+    features = stage.features(stage.held_out, budget_bytes=0)
 
     def regions(images: np.ndarray) -> Tensor:
         found: Tensor = (
-            method.regions(hand.features(images).batch(np.arange(len(images))))
+            method.regions(stage.features(images).batch(np.arange(len(images))))
             if isinstance(method, EndToEnd)
-            else parts.store.read(images).float()
+            else inputs.store.read(images).float()
         )
         return found
 
     scores, predicted = [], []
     every = recognizer.allowed()
-    for positions in batches(len(hand.held_out)):
+    for positions in batches(len(stage.held_out)):
         answer = recognizer.answer_of(method(features.batch(positions)))
         scores.append(answer.attribute_scores)
         predicted.append(recognizer.rank(answer, 1, every).index[:, 0])
-        progress("asking about the test images", int(positions[-1]) + 1, len(hand.held_out))
+        progress("asking about the test images", int(positions[-1]) + 1, len(stage.held_out))
     return Answers(
         run,
         int(chosen),
         recognizer,
-        parts.dataset,
+        inputs.dataset,
         regions,
-        hand.held_out,
+        stage.held_out,
         np.concatenate(scores),
         np.concatenate(predicted),
     )

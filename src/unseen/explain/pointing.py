@@ -10,7 +10,8 @@ import numpy as np
 from unseen.evaluation.localisation import pointing_game
 from unseen.ground.progress import Progress, silent
 from unseen.recognizer import Recognizer
-from unseen.training.run import Run, reopen
+from unseen.training.folder import Run
+from unseen.training.run import reopen
 
 
 def run_pointing(
@@ -36,13 +37,13 @@ def run_pointing(
         RunError: the run is unfinished, or its dataset has changed.
     """
     seeds = [int(seed) for seed in run.results["protocols"][run.protocol]["seeds"]]
-    parts, _ = reopen(run, device=device, cache=cache, workers=workers, progress=progress)
-    images = parts.dataset.indices("test_unseen")
+    inputs = reopen(run, device=device, cache=cache, workers=workers, progress=progress)
+    images = inputs.dataset.indices("test_unseen")
     games = []
     for i, seed in enumerate(seeds):
         recognizer = Recognizer.load(run.folder, seed=seed, device=device, as_trained=True)
         transform = recognizer.backbone.transform
-        games.append(pointing_game(recognizer.method, parts.dataset, parts.store, transform, images))
+        games.append(pointing_game(recognizer.method, inputs.dataset, inputs.store, transform, images))
         progress("pointing game", i + 1, len(seeds))
 
     def over_seeds(values: list[float]) -> tuple[float, float]:

@@ -1,11 +1,12 @@
-"""What a terminal (SIGINT) or a scheduler (SIGTERM) sends to stop a process."""
+"""Stopping a process with SIGINT, as a terminal does, or SIGTERM, as a scheduler does."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -19,6 +20,27 @@ def at_once() -> Iterator[None]:
     before = {number: signal.signal(number, signal.default_int_handler) for number in SIGNALS}
     try:
         yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGINT or SIGTERM into a flag to ask for; outside the main thread it is never set."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = {s: signal.signal(s, handle) for s in SIGNALS}
+    try:
+        yield asked.is_set
     finally:
         for number, old in before.items():
             signal.signal(number, old)

@@ -12,7 +12,7 @@ from unseen.backbones.backbone import FINAL, BackboneSpec
 from unseen.data.catalogue import FIELDGUIDE
 from unseen.methods import find_method
 from unseen.training.config import RunConfig
-from unseen.training.run import default_backbone
+from unseen.training.plan import default_backbone
 
 WRITTEN = ("method", "dataset", "backbone", "preset", "settings", "recipe", "protocols", "seeds")
 """Entries with a form of their own; the option of any other has its name and takes it as it stands."""

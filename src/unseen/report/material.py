@@ -18,8 +18,8 @@ from unseen.evaluation.metrics import Decisions
 from unseen.explain.answers import Answers, answers_of
 from unseen.features.hashes import content_hashes
 from unseen.ground.progress import Progress, silent
+from unseen.training.decisions import decisions_path, load_decisions
 from unseen.training.folder import Run
-from unseen.training.protocols import decisions_path, load_decisions
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from unseen.evaluation.metrics import METRICS
 
 if TYPE_CHECKING:
-    from unseen.training.run import Run  # which takes seconds, and not every table is of runs
+    from unseen.training.folder import Run  # which takes seconds, and not every table is of runs
 
 
 def percent(value: float | None, digits: int = 1) -> str:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning_fabric import Fabric
 
 from unseen.data.dataset import Dataset
 from unseen.errors import DataError
 from unseen.ground.progress import Progress, silent
-from unseen.training.protocols import Ingredients, Result, run_seeds
+from unseen.training.inputs import RunInputs
+from unseen.training.outcomes import Result
+from unseen.training.protocols import run_seeds
 
 LEAST = 8
 """Seen classes below which none is set aside: too few would be left to train and to choose on."""
@@ -55,16 +56,15 @@ def rehearsal_dataset(dataset: Dataset, draw: int = 0) -> Dataset:
 
 
 def rehearse(
-    parts: Ingredients, seed: int, draws: int, folder: Path, fabric: Fabric, progress: Progress = silent
+    inputs: RunInputs, seed: int, draws: int, folder: Path, progress: Progress = silent
 ) -> list[tuple[Dataset, Result]]:
     """Every draw's dataset and its result under ``honest``, in ``folder/draw-D``; resumes as a run does.
 
     Args:
-        parts: of the run.
+        inputs: of the run.
         seed: of the trainings.
         draws: how many.
         folder: where weights and decisions go.
-        fabric: device and precision.
         progress: told how far it is.
     """
 
@@ -76,9 +76,8 @@ def rehearse(
 
     found = []
     for draw in range(draws):
-        dataset = rehearsal_dataset(parts.dataset, draw)
-        stage = replace(parts, dataset=dataset)
-        results = run_seeds(stage, [seed], folder / f"draw-{draw}", ("honest",), fabric, told(draw))
+        dataset = rehearsal_dataset(inputs.dataset, draw)
+        results = run_seeds(replace(inputs, dataset=dataset), [seed], folder / f"draw-{draw}", ("honest",), told(draw))
         found.append((dataset, results[seed]["honest"]))
     return found
 

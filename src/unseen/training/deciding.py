@@ -1,0 +1,57 @@
+"""A method's answer for prepared images, and the decisions that the metrics are computed from."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from unseen.evaluation.metrics import Decisions
+from unseen.ground.distributed import rows_of_all
+from unseen.methods.base import Branch, ClassSpace, Method
+from unseen.model.scoring import ClassScorer
+from unseen.training.batches import ahead, own_batches
+from unseen.training.divergence import DivergedError
+from unseen.training.steps import Features, to_weight_precision
+
+
+def query(method: Method, regions: Tensor, classes: ClassSpace, fabric: Fabric) -> Tensor:
+    """What a :class:`ClassScorer` scores, of prepared regions; the forward in Fabric's precision."""
+    with fabric.autocast():
+        branches: dict[str, Branch] = method(regions)
+    to_weight_precision(branches, classes)
+    return method.query(branches)
+
+
+@torch.inference_mode()
+def decide(
+    method: Method, features: Features, labels: np.ndarray, classes: ClassSpace, fabric: Fabric, batch_size: int = 64
+) -> Decisions:
+    """Score images in batches, and classes in blocks, and keep what the metrics need.
+
+    Args:
+        method: put into evaluation mode.
+        features: of the images.
+        labels: ``(n,)`` positions in ``classes``.
+        classes: on the method's device.
+        fabric: for its precision.
+        batch_size: images at once.
+    """
+    seen = classes.seen.cpu().numpy()
+    method.eval()
+    scorer = ClassScorer(method, classes)
+    mine, rows = own_batches(len(labels), batch_size)
+    best, top = [torch.zeros(2, 0, dtype=torch.int64, device=classes.seen.device)], [classes.vectors.new_zeros(2, 0)]
+    for regions in ahead(features.batch, mine, features):
+        found = scorer.best_of_kinds(query(method, regions, classes, fabric))
+        best.append(found[0])
+        top.append(found[1])
+    # once for all batches, so that a GPU is never waited for in between
+    best_seen, best_unseen = rows_of_all(torch.cat(best, dim=1).cpu().T.contiguous(), rows, len(labels)).numpy().T
+    top_seen, top_unseen = rows_of_all(torch.cat(top, dim=1).cpu().double().T.contiguous(), rows, len(labels)).numpy().T
+    unclear = np.flatnonzero(np.isnan(top_seen) | np.isnan(top_unseen))
+    if len(unclear):
+        problem = f"class scores of {len(unclear)} of {len(labels)} images are not numbers"
+        raise DivergedError(problem, where=method.name, hint="--precision 32-true, or features made again")
+    return Decisions(labels, best_seen, best_unseen, top_seen - top_unseen, ~seen[labels])

@@ -1,0 +1,153 @@
+"""A gradient method's share of a run: the epoch that validation chooses, and the training on all seen classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from unseen.errors import RunError
+from unseen.ground.progress import Progress
+from unseen.methods import find_method
+from unseen.methods.base import GradientMethod, Method
+from unseen.model.weights import load_weights, save_weights
+from unseen.training.decisions import load_decisions, save_decisions
+from unseen.training.engine import OnEpoch, Training, train
+from unseen.training.outcomes import Choice, Result, choice_of, criterion_of, honest_result, keep_references, measure
+from unseen.training.stage import Stage
+
+Records = list[dict[str, Any]]
+
+
+def choose(seed: int, folder: Path, stage: Stage, progress: Progress) -> Choice:
+    """Train on the training classes, testing every epoch on the validation images."""
+    select, kept = stage.inputs.config.select, folder / "validation"
+    criterion, best_weights = criterion_of(select), kept / "weights.safetensors"
+
+    def validate(epoch: int, method: Method, earlier: Records) -> dict[str, Any]:
+        metrics = measure(stage.decide(method), stage.seen)
+        if _is_best(metrics, earlier, criterion):
+            save_weights(best_weights, method)
+        return metrics
+
+    method, records = _train(stage, seed, kept, select, validate, progress)
+    best = _best(records, criterion)
+    with _kept_by(kept):
+        load_weights(best_weights, method)
+    return choice_of({"epoch": best["epoch"]}, best["metrics"], method, stage)
+
+
+def finish(
+    seed: int,
+    folder: Path,
+    protocols: tuple[str, ...],
+    stage: Stage,
+    choice: Choice | None,
+    progress: Progress,
+) -> dict[str, Result]:
+    """Train on all seen classes; for ``paper`` test every epoch, else only the chosen one, the last."""
+    sweeps = find_method(stage.inputs.config.method).sweeps_gamma
+    paper_h = "best_H" if sweeps else "H"
+    chosen = None if choice is None else choice.pick["epoch"]
+
+    def at(epoch: int) -> Path:
+        return folder / "final" / f"epoch-{epoch}.npz"
+
+    def test(epoch: int, method: Method, earlier: Records) -> dict[str, Any]:
+        if epoch != chosen and "paper" not in protocols:
+            return {}
+        found = stage.decide(method)
+        save_decisions(at(epoch), found)
+        if epoch == chosen:
+            save_weights(folder / "honest.safetensors", method)
+        if "paper" not in protocols:
+            return {}
+        metrics = measure(found, stage.seen)
+        if _is_best(metrics, earlier, paper_h):
+            save_weights(folder / "paper.safetensors", method)
+        return metrics
+
+    epochs = None if "paper" in protocols else chosen
+    method, records = _train(stage, seed, folder / "final", f"{protocols} {chosen}", test, progress, epochs)
+    results = {}
+    if choice is not None:
+        with _kept_by(folder / "final"):
+            decisions = load_decisions(at(choice.pick["epoch"]))
+            load_weights(folder / "honest.safetensors", method)
+        results["honest"] = honest_result(choice, decisions, method, stage, folder)
+    if "paper" in protocols:
+        best_t1, best_h = _best(records, "T1"), _best(records, paper_h)
+        if choice is None:  # the run's model
+            with _kept_by(folder / "final"):
+                load_weights(folder / "paper.safetensors", method)
+            keep_references(method, stage, folder / "paper.safetensors")
+        with _kept_by(folder / "final"):
+            t1, gzsl = (load_decisions(at(best["epoch"])) for best in (best_t1, best_h))
+        results["paper"] = Result(
+            t1,
+            gzsl,
+            best_h["metrics"]["best_gamma"] if sweeps else 0.0,
+            {"epoch_T1": best_t1["epoch"], "epoch_H": best_h["epoch"], "by": "test set"},
+            None,
+        )
+    return results
+
+
+def _best(records: Records, criterion: str) -> dict[str, Any]:
+    """The earliest record with the highest value of a metric."""
+    return max(records, key=lambda record: (record["metrics"][criterion], -record["epoch"]))
+
+
+def _is_best(metrics: dict[str, Any], earlier: Records, criterion: str) -> bool:
+    return all(metrics[criterion] > record["metrics"][criterion] for record in earlier)
+
+
+def _train(
+    stage: Stage,
+    seed: int,
+    folder: Path,
+    kept: str,
+    on_epoch: OnEpoch,
+    progress: Progress,
+    epochs: int | None = None,
+) -> tuple[GradientMethod, Records]:
+    """Train on a stage, for the recipe's epochs unless told otherwise.
+
+    ``kept`` names what ``on_epoch`` keeps, so that a checkpoint that kept less is not used.
+    """
+    inputs, recipe = stage.inputs, stage.inputs.recipe
+    assert recipe is not None
+    method = inputs.new_method(seed)
+    job = Training(
+        method,
+        stage.train,
+        stage.train_labels,
+        stage.classes,
+        recipe,
+        seed,
+        epochs or recipe.epochs,
+        identity=f"{stage.identity} {kept}",
+        names=[inputs.dataset.files[i] for i in stage.partition.train],
+    )
+    records = train(
+        job,
+        inputs.fabric,
+        folder,
+        on_epoch=on_epoch,
+        accumulate=inputs.config.accumulate,
+        graph=inputs.graph,
+        task=f"seed {seed}: {folder.name}",
+        progress=progress,
+    )
+    return method, records
+
+
+@contextmanager
+def _kept_by(stage: Path) -> Iterator[None]:
+    """What a finished stage kept is read in here; it is gone or damaged only together with the stage."""
+    try:
+        yield
+    except RunError as error:
+        hint = f"delete {stage} and repeat the command, which does that stage again"
+        raise RunError(error.problem, where=error.where, hint=hint) from None

@@ -1,0 +1,83 @@
+"""Everything that the trainings of a run share: the one carrier of its settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from lightning_fabric import Fabric
+
+from unseen.backbones.backbone import Backbone
+from unseen.backbones.towers import TEXTS, TextTower
+from unseen.data.dataset import Partition, final_partition, validation_partition
+from unseen.data.images import ImageStore
+from unseen.features.store import RegionStore
+from unseen.methods import create_method, find_method
+from unseen.methods.base import EndToEndRecipe
+from unseen.model.assembled import build_method
+from unseen.training.fabric import weight_dtype
+from unseen.training.plan import Plan
+
+
+@dataclass(frozen=True)
+class RunInputs(Plan):
+    """A plan with its regions and its device: what every seed's training needs, the seed apart.
+
+    Args:
+        store: regions of all images, or for methods trained end to end the images.
+        fabric: device and precision.
+        tower: text tower, for methods that read text.
+        budget_bytes: of regions kept on the device, see :class:`unseen.features.source.RegionSource`.
+        graph: launch each step of a training as one CUDA graph.
+    """
+
+    store: RegionStore | ImageStore
+    fabric: Fabric
+    tower: TextTower | None = None
+    budget_bytes: int | None = None
+    graph: bool = False
+
+    @classmethod
+    def of_plan(
+        cls,
+        plan: Plan,
+        store: RegionStore | ImageStore,
+        fabric: Fabric,
+        folder: Path | None = None,
+        *,
+        budget_bytes: int | None = None,
+        graph: bool = False,
+    ) -> Self:
+        """Join them; texts that the run's ``folder`` has vectors of are not embedded again."""
+        tower = None
+        if find_method(plan.config.method).reads_text and plan.config.backbone.tower is not None:
+            tower = TextTower(plan.config.backbone.tower)
+            if folder is not None:
+                tower.load(folder / TEXTS)
+        return cls(**vars(plan), store=store, fabric=fabric, tower=tower, budget_bytes=budget_bytes, graph=graph)
+
+    def partition(self, stage: str) -> Partition:
+        """The images and classes of ``validation`` or ``final``."""
+        if stage == "validation":
+            return validation_partition(self.dataset, self.config.split_seed)
+        return final_partition(self.dataset)
+
+    def new_method(self, seed: int) -> Any:
+        """The method with a seed's initial weights, on the device."""
+        vectors = torch.from_numpy(self.vectors).to(weight_dtype(self.config.precision))
+        name, settings = self.config.method, self.settings
+        if isinstance(self.store, RegionStore):
+            channels = self.store.channels(0)
+            made = create_method(name, channels=channels, vectors=vectors, settings=settings, seed=seed)
+        else:
+            assert isinstance(self.recipe, EndToEndRecipe)
+            backbone, again = Backbone(self.store.spec), self.recipe.checkpointing
+            made = build_method(name, backbone, vectors, settings, seed=seed, checkpointing=again)
+        return made.to(self.fabric.device)
+
+    def keep_texts(self, folder: Path) -> None:
+        """Keep embedded texts with the run, so that its model needs no text tower."""
+        if self.tower is not None:
+            self.tower.save(folder / TEXTS)

@@ -1,0 +1,147 @@
+"""What a run is going to do: its configuration with every name resolved, its data, and where its regions come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from unseen.backbones.backbone import Backbone, BackboneSpec
+from unseen.backbones.reduction import FILE as REDUCTION
+from unseen.backbones.reduction import ReductionSpec
+from unseen.data.catalogue import FIELDGUIDE, load_dataset
+from unseen.data.dataset import Dataset, validation_partition
+from unseen.data.images import ImageStore
+from unseen.data.importing import imported_store
+from unseen.errors import UnseenError
+from unseen.features.extract import ExtractionPlan, chosen_workers, extract
+from unseen.features.reduced import extract_reduced, reduce_store
+from unseen.features.store import RegionStore
+from unseen.ground.devices import find_device
+from unseen.ground.progress import Progress, silent
+from unseen.methods import find_method, find_preset
+from unseen.methods.base import Recipe, Settings, change_recipe
+from unseen.training.config import RunConfig
+from unseen.vectors.sources import attribute_vectors
+
+
+def default_backbone(dataset: str, device: str = "cuda") -> BackboneSpec:
+    """The backbone where none is named: fieldguide's own on fieldguide, else ImageNet's ResNet-101 at 448 px.
+
+    On a CPU it is ResNet-50 at 320 px instead, with a quarter of the operations an image.
+    """
+    if dataset == FIELDGUIDE:
+        from unseen.fieldguide import BACKBONE
+
+        return BackboneSpec(
+            name=BACKBONE["name"],
+            image_size=BACKBONE["image_size"],
+            weights=str(BACKBONE["weights"]),
+            options=BACKBONE["options"],
+            mean=BACKBONE["mean"],
+            std=BACKBONE["std"],
+        )
+    if device == "cpu":
+        return BackboneSpec(name="resnet50.tv_in1k", image_size=320)
+    return BackboneSpec(name="resnet101.tv_in1k", image_size=448)
+
+
+def resolve_settings(config: RunConfig, dataset: str) -> tuple[str, Settings, Recipe | None]:
+    """Name of the preset, settings and recipe of a configuration on a dataset of that name.
+
+    Raises:
+        UnseenError: no such method, preset, setting or recipe entry, or a value that does not fit.
+    """
+    kind = find_method(config.method)
+    name, preset = find_preset(kind, dataset, config.preset)
+    settings = type(preset.settings).changed(preset.settings, dict(config.settings))
+    if preset.recipe is None and config.recipe:
+        raise UnseenError(f"{kind.name} is solved in closed form", hint="leave out epochs and recipe")
+    recipe = None if preset.recipe is None else change_recipe(preset.recipe, dict(config.recipe))
+    return name, settings, recipe
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A configuration with its names resolved and its data loaded."""
+
+    config: RunConfig
+    dataset: Dataset
+    settings: Settings
+    recipe: Recipe | None
+    preset: str
+    vectors: np.ndarray
+    vectors_label: str
+
+    @classmethod
+    def of(cls, config: RunConfig, cache: Path, progress: Progress = silent) -> Plan:
+        """Resolve a configuration; everything that can be wrong with it is found here, before any long work."""
+        method = find_method(config.method)
+        if method.reads_text and config.backbone.tower is None:
+            problem = f"no text tower, which {method.name} compares images with"
+            hint = "--backbone hf:MODEL, such as hf:google/siglip-base-patch16-224"
+            raise UnseenError(problem, where=f"backbone {config.backbone.name}", hint=hint)
+        config.backbone.fingerprint()  # the weights are there
+        dataset = load_dataset(config.dataset, cache=cache, progress=progress)
+        name, settings, recipe = resolve_settings(config, dataset.name)
+        vectors, label = attribute_vectors(dataset.table.attributes, dataset.attribute_vectors, config.vectors)
+        return cls(config, dataset, settings, recipe, name, vectors, label)
+
+    def extract(
+        self,
+        cache: Path,
+        device: str | torch.device,
+        workers: int,
+        progress: Progress = silent,
+        budget_bytes: int | None = None,
+        folder: Path | None = None,
+    ) -> RegionStore | ImageStore:
+        """The region store of all images of the dataset; for a method trained end to end the images themselves.
+
+        Regions are reduced by what a run's ``folder`` has kept; without one, axes are fitted on the training images
+        of the validation stage, which no protocol tests on.
+        """
+        cache, device = cache / "regions", find_device(device)
+        reducing: dict[str, Any] = {}
+        if self.config.reduce:
+            reducing = {
+                "spec": ReductionSpec.parse(self.config.reduce),
+                "fit_on": validation_partition(self.dataset, self.config.split_seed).train,
+                "kept": None if folder is None else folder / REDUCTION,
+                "progress": progress,
+            }
+        if self.config.backbone.imported:
+            full = imported_store(self.dataset, Path(self.config.backbone.weights))
+            return reduce_store(full, cache, device=device, **reducing) if reducing else full
+        backbone = Backbone(self.config.backbone)
+        names, note = self.dataset.files, ""
+        if find_method(self.config.method).end_to_end:
+            workers = chosen_workers(workers, device)
+            return ImageStore(
+                self.dataset.paths(), backbone, cache, names=names, workers=workers, budget_bytes=budget_bytes
+            )
+
+        def tell(done: int, total: int) -> None:
+            progress("extracting regions", done, total, note)
+
+        def announce(plan: ExtractionPlan) -> None:
+            nonlocal note
+            if plan.todo:
+                note = f"({plan})"
+                tell(plan.images - plan.todo, plan.images)
+
+        return (extract_reduced if reducing else extract)(
+            self.dataset.paths(),
+            backbone,
+            cache,
+            names=names,
+            dtype=self.config.store_dtype,
+            device=device,
+            workers=workers,
+            tick=tell,
+            on_plan=announce,
+            **reducing,
+        )

@@ -1,0 +1,104 @@
+"""A run's numbers in JSON form: metrics with intervals, every seed's, every class's, and what is mixed up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unseen.classes.table import ClassTable
+from unseen.evaluation.metrics import Interval, bootstrap, evaluate, per_class_accuracy
+from unseen.methods import find_method
+from unseen.training.config import RunConfig
+from unseen.training.decisions import decisions_path, save_decisions
+from unseen.training.inputs import RunInputs
+from unseen.training.outcomes import Choice, Result
+from unseen.training.plan import Plan
+
+
+def summary(plan: Plan, results: dict[int, dict[str, Result]]) -> dict[str, Any]:
+    """Every number of a run in JSON form, by protocol."""
+    table = plan.dataset.table
+    found: dict[str, Any] = {}
+    for protocol in plan.config.protocols:
+        per_seed = {seed: seeds[protocol] for seed, seeds in results.items()}
+        values = list(per_seed.values())
+        found[protocol] = {
+            **_measured(plan.config, per_seed, table.seen),
+            "per_class": per_class(table, values),
+            "confusions": _confusions(table, values),
+        }
+    return found
+
+
+def validation_summary(inputs: RunInputs, folder: Path, choices: dict[int, Choice]) -> dict[str, Any]:
+    """As one protocol's summary, on the validation images, at each seed's choice; its decisions are kept."""
+    per_seed = {}
+    for seed, choice in choices.items():
+        save_decisions(decisions_path(folder, seed, "validation", "H"), choice.decisions)
+        save_decisions(decisions_path(folder, seed, "validation", "T1"), choice.decisions)
+        chosen = {**choice.pick, "by": inputs.config.select}
+        per_seed[seed] = Result(choice.decisions, choice.decisions, choice.gamma, chosen, choice.temperature)
+    return _measured(inputs.config, per_seed, inputs.partition("validation").seen)
+
+
+def _measured(config: RunConfig, per_seed: dict[int, Result], seen: np.ndarray) -> dict[str, Any]:
+    """Metrics with their intervals, and each seed's numbers."""
+    values = list(per_seed.values())
+    gammas = [r.gamma for r in values]
+    gzsl = bootstrap([r.gzsl for r in values], seen, gammas)
+    t1 = bootstrap([r.t1 for r in values], seen, gammas)["T1"]
+    scores = {seed: evaluate(r.gzsl, seen, r.gamma) for seed, r in per_seed.items()}
+    areas = np.array([s.ausuc for s in scores.values()])
+    spread = float(areas.std(ddof=1)) if len(areas) > 1 else 0.0
+    area = Interval(float(areas.mean()), spread, float("nan"), float("nan"), list(areas))
+    seeds = {}
+    for seed, result in per_seed.items():
+        numbers = scores[seed].as_dict()
+        numbers["T1"] = evaluate(result.t1, seen).as_dict()["T1"]
+        seeds[str(seed)] = {**numbers, "chosen": result.chosen, "temperature": result.temperature}
+        if result.calibration is not None:
+            seeds[str(seed)]["calibration"] = result.calibration
+    found = {"T1": t1, "U": gzsl["U"], "S": gzsl["S"], "H": gzsl["H"], "AUSUC": area}
+    return {
+        "metrics": {name: interval.as_dict() for name, interval in found.items()},
+        "seeds": seeds,
+        "deterministic": find_method(config.method).closed_form,
+    }
+
+
+def per_class(table: ClassTable, values: list[Result]) -> list[dict[str, Any]]:
+    """Accuracy of every class among all classes, and of unseen ones among the unseen, averaged over seeds."""
+    every = np.arange(len(table))
+    gzsl = [per_class_accuracy(r.gzsl.predict(r.gamma) == r.gzsl.labels, r.gzsl.labels, every) for r in values]
+    czsl = [per_class_accuracy(r.t1.czsl(), r.t1.labels[r.t1.is_unseen], every) for r in values]
+    counts = np.bincount(values[0].gzsl.labels, minlength=len(table))
+
+    def number(value: float) -> float | None:
+        return None if np.isnan(value) else float(value)
+
+    return [
+        {
+            "class": table.names[c],
+            "seen": bool(table.seen[c]),
+            "images": int(counts[c]),
+            "among_all": number(float(np.mean([g[c] for g in gzsl]))),
+            "among_unseen": number(float(np.mean([z[c] for z in czsl]))),
+        }
+        for c in every
+    ]
+
+
+def _confusions(table: ClassTable, values: list[Result], most: int = 20) -> list[dict[str, Any]]:
+    """Unseen classes and what they are most often taken for among all classes, over all seeds."""
+    labels = np.concatenate([r.gzsl.labels for r in values])
+    named = np.concatenate([r.gzsl.predict(r.gamma) for r in values])
+    totals = np.bincount(labels, minlength=len(table))
+    pairs, counts = np.unique(np.stack([labels, named], axis=1), axis=0, return_counts=True)
+    wrong = (pairs[:, 0] != pairs[:, 1]) & ~table.seen[pairs[:, 0]]
+    pairs, share = pairs[wrong], counts[wrong] / totals[pairs[wrong, 0]]
+    return [
+        {"class": table.names[pairs[i, 0]], "taken_for": table.names[pairs[i, 1]], "share": float(share[i])}
+        for i in np.argsort(-share, kind="stable")[:most]
+    ]
