@@ -14,7 +14,7 @@ from unseen.model.scoring import ClassScorer
 from unseen.recognizer import Recognizer
 from unseen.report.examples import make_examples
 from unseen.report.material import gather
-from unseen.training.protocols import decisions_path, load_decisions
+from unseen.training.decisions import decisions_path, load_decisions
 
 METHODS = {
     "msdn": {"recipe": {"epochs": "2", "lr": "1e-3"}},
