@@ -6,6 +6,7 @@ real one, and then tested on them once. So nothing that the numbers are of was u
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +46,7 @@ def rehearsal_dataset(dataset: Dataset, draw: int = 0) -> Dataset:
         raise DataError("unseen classes can be tested as they are", where=dataset.name, hint="no rehearsal is needed")
     seen = np.flatnonzero(dataset.table.seen)
     count = max(2, min(int((~dataset.table.seen).sum()), len(seen) // 4))
-    aside = np.random.default_rng([draw, len(seen)]).permutation(seen)[:count]
+    aside = _set_aside(seen, count, draw)
     position = np.full(len(dataset.table), -1)
     position[seen] = np.arange(len(seen))
     table = dataset.table.select(seen, seen=~np.isin(seen, aside))
@@ -53,6 +54,26 @@ def rehearsal_dataset(dataset: Dataset, draw: int = 0) -> Dataset:
     return replace(
         dataset, name=f"{dataset.name} (rehearsal {draw})", table=table, labels=position[dataset.labels], split=split
     )
+
+
+def _set_aside(seen: np.ndarray, count: int, draw: int) -> np.ndarray:
+    """The classes of a draw: those that earlier draws set aside least often, and never the same ones together twice."""
+    if draw >= math.comb(len(seen), count):
+        problem = f"draw {draw + 1} of {count} among {len(seen)} classes would repeat an earlier one"
+        raise DataError(problem, hint=f"ask for at most {math.comb(len(seen), count)}")
+    uses, found = np.zeros(len(seen), int), list[np.ndarray]()
+    while len(found) <= draw:
+        rng = np.random.default_rng([len(found), len(seen)])
+        while True:
+            order = rng.permutation(len(seen))
+            chosen = order[np.argsort(uses[order], kind="stable")][:count]
+            if not any(set(chosen) == set(earlier) for earlier in found):
+                break
+            uses = np.zeros_like(uses)  # the least used ones have met already
+        uses[chosen] += 1
+        found.append(chosen)
+    aside: np.ndarray = seen[found[draw]]
+    return aside
 
 
 def rehearse(
