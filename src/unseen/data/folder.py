@@ -17,7 +17,8 @@ Tables are ``.csv``, ``.tsv``, ``.xlsx`` or ``.parquet``.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -295,11 +296,11 @@ def _listed(path: Path, images: Path, names: Sequence[str], complain: Complain, 
     complain(
         [
             DataError(
-                f'class "{frame["class"].iloc[row]}" is not in {classes.name}',
-                where=place(path, int(row), "class"),
-                hint=_spelling(frame["class"].iloc[row], names),
+                f'class "{name}" is not in {classes.name}{_times(rows)}',
+                where=place(path, rows[0], "class"),
+                hint=_spelling(name, names),
             )
-            for row in unknown
+            for name, rows in _alike(frame["class"], unknown)
         ]
     )
     split = frame["split"].to_numpy(dtype=object) if "split" in frame else None
@@ -307,19 +308,14 @@ def _listed(path: Path, images: Path, names: Sequence[str], complain: Complain, 
     complain(
         [
             DataError(
-                f'unknown split "{frame["split"].iloc[row]}"',
-                where=place(path, int(row), "split"),
+                f'unknown split "{name}"{_times(rows)}',
+                where=place(path, rows[0], "split"),
                 hint=f"one of {', '.join(SPLITS)}",
             )
-            for row in wrong
+            for name, rows in _alike(frame["split"] if split is not None else [], wrong)
         ]
     )
-    files = list(frame["file"])
-    if not os.path.exists(images / files[0]):  # written on Windows, or from the folder above
-        slashed = [file.replace("\\", "/") for file in files]
-        files = next(
-            (f for f in (slashed, [s.removeprefix("images/") for s in slashed]) if os.path.exists(images / f[0])), files
-        )
+    files = [_found(images, file) for file in frame["file"]]
     bad: Sequence[int] = []
     if images.is_dir() or not (path.parent / FEATURES).is_dir():  # features may stand for images
         bad = _check_files(images, files, lambda row: place(path, row, "file"), complain, table=True)
@@ -333,6 +329,36 @@ def _listed(path: Path, images: Path, names: Sequence[str], complain: Complain, 
         labels.to_numpy(dtype=float)[keep].astype(np.int64),
         None if split is None else split[keep],
     )
+
+
+def _alike(cells: Sequence[str] | pd.Series, rows: Iterable[int]) -> Iterable[tuple[str, list[int]]]:
+    """Rows by what their cells say, so that one cause is one error."""
+    found: dict[str, list[int]] = {}
+    values = list(cells)
+    for row in rows:
+        found.setdefault(values[row], []).append(int(row))
+    return found.items()
+
+
+def _times(rows: Sequence[int]) -> str:
+    return "" if len(rows) == 1 else f" (and in {len(rows) - 1:,} further rows)"
+
+
+def _found(images: Path, file: str) -> str:
+    """A file as it lies below a folder, however it is written: from the folder above, on Windows, absolute, in NFD."""
+    if os.path.exists(images / file) and not os.path.isabs(file) and not file.startswith("./"):
+        return file
+    slashed = file.replace("\\", "/")
+    parts = [part for part in PurePosixPath(slashed).parts if part != "."]
+    ways = ["/".join(parts), "/".join(parts).removeprefix("images/")]
+    above = [f"{place}/" for place in (images, images.resolve())]
+    ways += [slashed.removeprefix(place) for place in above if slashed.startswith(place)]
+    for way in ways:
+        plain = "".join(c for c in way if c not in "\u200b\u200c\u200d\u2060\ufeff")
+        for form in dict.fromkeys((way, *(unicodedata.normalize(f, t) for t in (way, plain) for f in ("NFC", "NFD")))):
+            if form and not os.path.isabs(form) and ".." not in form.split("/") and os.path.exists(images / form):
+                return form
+    return file
 
 
 def _spelling(name: str, names: Sequence[str]) -> str:
@@ -367,9 +393,10 @@ def _by_folders(images: Path, names: Sequence[str], complain: Complain, classes:
     loose: dict[str, set[int]] = {}
     for i, name in enumerate(names):
         loose.setdefault(fold(name), set()).add(i)
-    files, labels, notes = [], [], []
+    files, labels, notes, roles = [], [], [], []
     said: dict[str, int | None] = {}
     found_files, others = find_files(images)
+    parted = _parted(found_files, exact)
     for file in found_files:
         folders = PurePosixPath(file).parts[:-1]
         for folder in folders:
@@ -382,6 +409,7 @@ def _by_folders(images: Path, names: Sequence[str], complain: Complain, classes:
         if label is not None:
             files.append(file)
             labels.append(label)
+            roles.append(ROLES.get(folders[0].lower(), "") if parted else "")
         elif folders:
             said.setdefault(f"{folders[0]}/", None)
         else:
@@ -405,9 +433,37 @@ def _by_folders(images: Path, names: Sequence[str], complain: Complain, classes:
     notes += left_out((f, why) for f, why in others if strict or any(said.get(p) is not None for p in Path(f).parts))
     bad = set(_check_files(images, files, lambda row: str(images / files[row]), complain, table=False))
     keep = [i for i in range(len(files)) if i not in bad]
+    split = None
+    if parted:
+        trained = {label for label, role in zip(labels, roles, strict=True) if role != "test"}
+        split = np.array(
+            [
+                "trainval" if roles[i] != "test" else "test_seen" if labels[i] in trained else "test_unseen"
+                for i in keep
+            ],
+            dtype=object,
+        )
+        notes.append("images are split as their folders say: " + ", ".join(sorted({f.split("/")[0] for f in files})))
+        if "val" in roles:
+            notes.append("images of val/ are trained on as well: validation holds out whole classes")
     return Listing(
-        images, None, tuple(files[i] for i in keep), np.array([labels[i] for i in keep], np.int64), None, tuple(notes)
+        images, None, tuple(files[i] for i in keep), np.array([labels[i] for i in keep], np.int64), split, tuple(notes)
     )
+
+
+ROLES = {
+    **dict.fromkeys(("train", "training", "trainval"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""What the folders of a split into training, validation and test images are called."""
+
+
+def _parted(files: Sequence[str], classes: Mapping[str, int]) -> bool:
+    """Whether images lie in ``train/CLASS/`` and ``val/`` or ``test/``; not where a class is called so."""
+    tops = {file.split("/")[0] for file in files if file.count("/") > 1}
+    found = {ROLES[top.lower()] for top in tops if top.lower() in ROLES and top not in classes}
+    return "train" in found and len(found) > 1
 
 
 def _check_files(
@@ -440,13 +496,22 @@ def _check_files(
             refused.append(row)
         elif not exists:
             missing.append(row)
-    complain(
-        [
-            DataError(f'no image "{files[row]}" in {images}', where=where(row), hint="add it or remove the row")
-            for row in missing
-        ]
-    )
+    complain(_missing(images, files, where, missing))
     return [*missing, *refused, *unnamed]
+
+
+def _missing(
+    images: Path, files: Sequence[str], where: Callable[[int], str], missing: Sequence[int]
+) -> list[DataError]:
+    """One error for each file that is not there; a single one where none of several is, which has one cause."""
+    if len(missing) < 2 or len(missing) < len(files):
+        hint = "add it or remove the row"
+        return [DataError(f'no image "{files[row]}" in {images}', where=where(row), hint=hint) for row in missing]
+    there = next(iter(image_files(images)), None) if images.is_dir() else None
+    example = f'paths below {images}, such as "{Path(there).relative_to(images).as_posix()}"' if there else ""
+    problem = f'none of the {len(files):,} images is in {images}, the first "{files[missing[0]]}"'
+    hint = f"write {example}" if example else f"put the images into {images}"
+    return [DataError(problem, where=where(missing[0]), hint=hint)]
 
 
 def _not_utf8(name: str) -> bool:

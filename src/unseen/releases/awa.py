@@ -6,6 +6,7 @@ from unseen.releases.benchmark import (
     Benchmark,
     Found,
     Material,
+    check_labels,
     find_images,
     join,
     named,
@@ -14,7 +15,6 @@ from unseen.releases.benchmark import (
 )
 from unseen.releases.facts import FACTS
 from unseen.releases.findings import Findings
-from unseen.releases.images import check_classes
 from unseen.releases.needs import Download, Need
 from unseen.releases.tables import check_matrix, check_names, read_numbered, read_numbers
 
@@ -39,11 +39,7 @@ BASE = Download(
 
 def _gather(found: Found, material: Material, findings: Findings, semantics: str) -> None:
     find_images("images", found, material, findings, f"unpack {DATA.file} again")
-    if material.files is not None and material.split is not None:
-        assert material.images is not None
-        hint = "take res101.mat and att_splits.mat from the same folder of the release"
-        with findings.check("every image lies in the folder of its class"):
-            check_classes(material.files, material.classes(), lambda p: p.parent.name, material.images.path, hint)
+    check_labels(material, findings, "take res101.mat and att_splits.mat from the same folder of the release")
     split = material.split
     if "classes" in found and split is not None:
         with findings.check("class names are those of classes.txt, joined by name"):

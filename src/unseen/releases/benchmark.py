@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from unseen.formats.res101 import ImageList
 from unseen.formats.xlsa17 import SPLITS, Split, numbered, read_split
 from unseen.releases.facts import Facts, looks_like
 from unseen.releases.findings import Findings
-from unseen.releases.images import Images
+from unseen.releases.images import Images, check_classes
 from unseen.releases.needs import Download, Need
 from unseen.releases.tables import check_names, read_lines
 
@@ -282,6 +283,34 @@ def find_images(
         held = f"{len(set(material.files)):,} images found by name"
         findings.held.append(held)
         note_extra(images, material.files, findings)
+
+
+def check_labels(
+    material: Material,
+    findings: Findings,
+    hint: str,
+    class_of: Callable[[PurePosixPath], str] = lambda p: p.parent.name,
+) -> None:
+    """Whether labels are those that the images' paths name: of the images found, else of the release's own list.
+
+    Args:
+        material: what was read so far.
+        findings: told of it.
+        hint: what to do where they differ.
+        class_of: the class that a path below the folder of images names.
+    """
+    images = material.images
+    if material.split is None or images is None or not images.files:
+        return
+    if images.labels.max() >= len(material.split.names):  # which has been said
+        return
+    if material.files is not None:
+        files, held = material.files, "every image lies in the folder of its class"
+    else:
+        files = tuple(re.sub(r"^.*/(JPEG)?images/", "", path, flags=re.IGNORECASE) for path in images.files)
+        held = f"every path in {images.path.name} names the class of its label"
+    with findings.check(held):
+        check_classes(files, material.classes(), class_of, images.path, hint)
 
 
 def note_extra(images: Images, used: tuple[str, ...], findings: Findings) -> None:

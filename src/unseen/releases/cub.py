@@ -13,6 +13,7 @@ from unseen.releases.benchmark import (
     Benchmark,
     Found,
     Material,
+    check_labels,
     find_images,
     join,
     named,
@@ -21,7 +22,6 @@ from unseen.releases.benchmark import (
 )
 from unseen.releases.facts import FACTS
 from unseen.releases.findings import Findings
-from unseen.releases.images import check_classes
 from unseen.releases.needs import Download, Need
 from unseen.releases.tables import check_matrix, check_names, read_lines, read_numbered, read_numbers
 
@@ -48,11 +48,7 @@ def _official(name: str, what: str, *paths: str, required: bool = True) -> Need:
 
 def _gather(found: Found, material: Material, findings: Findings, semantics: str) -> None:
     find_images("images", found, material, findings, f"unpack {OFFICIAL.file} again")
-    if material.files is not None and material.split is not None:
-        assert material.images is not None
-        with findings.check("every image lies in the folder of its class"):
-            files, classes = material.files, material.classes()
-            check_classes(files, classes, lambda p: p.parent.name, material.images.path, _label_hint(material))
+    check_labels(material, findings, _label_hint(material))
     if "classes" in found and material.split is not None:
         with findings.check("class names are those of classes.txt, joined by name"):
             names = read_numbered(found["classes"])
@@ -81,11 +77,11 @@ def _gather(found: Found, material: Material, findings: Findings, semantics: str
 
 def _label_hint(material: Material) -> str:
     """Tells labels in the official numbering 1..200 from those that are mixed up."""
-    assert material.files is not None
-    assert material.images is not None
-    numbers = [file.split("/")[-2].split(".")[0] for file in material.files]
-    if all(n.isdigit() and int(n) == c + 1 for n, c in zip(numbers, material.images.labels, strict=True)):
-        return "the labels follow the official numbering, not allclasses_names; take res101.mat from the release itself"
+    images = material.images
+    if images is not None and images.files:
+        numbers = [f"/{file}".split("/")[-2].split(".")[0] for file in images.files]
+        if all(n.isdigit() and int(n) == c + 1 for n, c in zip(numbers, images.labels, strict=True)):
+            return "the labels follow the official numbering, not allclasses_names; take res101.mat of the release"
     return "take res101.mat and att_splits.mat from the same folder of the release"
 
 

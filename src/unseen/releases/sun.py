@@ -8,10 +8,18 @@ import numpy as np
 
 from unseen.errors import DataError
 from unseen.formats.matlab import HINT, read_mat, texts
-from unseen.releases.benchmark import Benchmark, Found, Material, find_images, named, split_needs, vector_need
+from unseen.releases.benchmark import (
+    Benchmark,
+    Found,
+    Material,
+    check_labels,
+    find_images,
+    named,
+    split_needs,
+    vector_need,
+)
 from unseen.releases.facts import FACTS
 from unseen.releases.findings import Findings
-from unseen.releases.images import check_classes
 from unseen.releases.needs import Download, Need
 from unseen.releases.tables import check_matrix, check_names
 
@@ -37,11 +45,8 @@ def class_of(path: PurePosixPath) -> str:
 
 def _gather(found: Found, material: Material, findings: Findings, semantics: str) -> None:
     find_images("images", found, material, findings, f"unpack {IMAGES.file} again")
-    if material.files is not None and material.split is not None:
-        assert material.images is not None
-        hint = "take res101.mat and att_splits.mat from the same folder of the release"
-        with findings.check("every image lies in the folder of its class"):
-            check_classes(material.files, material.classes(), class_of, material.images.path, hint)
+    hint = "take res101.mat and att_splits.mat from the same folder of the release"
+    check_labels(material, findings, hint, class_of)
     if "attributes" in found:
         with findings.check("attribute names of attributes.mat"):
             content = read_mat(found["attributes"], ("attributes",))
