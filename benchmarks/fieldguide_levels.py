@@ -18,9 +18,9 @@ import torch
 from sklearn.linear_model import RidgeClassifierCV
 
 import unseen
-from unseen.data.catalogue import cache_folder
 from unseen.evaluation.metrics import per_class_accuracy
 from unseen.explain.pointing import run_pointing
+from unseen.ground.cache import cache_folder
 from unseen.ground.progress import bars
 from unseen.methods.pooled import pool
 from unseen.training.plan import Plan

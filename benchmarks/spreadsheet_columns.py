@@ -13,9 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from unseen.classes.table import Attributes, ClassTable
-from unseen.data.catalogue import FIELDGUIDE, cache_folder, load_dataset
+from unseen.data.catalogue import FIELDGUIDE, load_dataset
 from unseen.data.folder import load_folder
 from unseen.data.template import write_example
+from unseen.ground.cache import cache_folder
 from unseen.training.config import RunConfig
 from unseen.training.plan import default_backbone
 from unseen.training.run import fit

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import unseen
 from benchmarks.measured import alternately, finish
-from unseen.data.catalogue import cache_folder, load_dataset
+from unseen.data.catalogue import load_dataset
+from unseen.ground.cache import cache_folder
 
 PLAIN = """
 import json, sys, timm, torch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 
 from places import DATA
 
+os.environ.setdefault("UNSEEN_ENGINE", "torch")  # exact numbers are torch's; tests of engines name theirs
 torch.set_num_threads(1)  # the test processes run side by side, a core each
 
 

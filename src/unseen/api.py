@@ -45,6 +45,7 @@ def fit(
     seeds: Sequence[int] = (0,),
     device: str = "auto",
     workers: int = 0,
+    engine: str | None = None,
     cache: Path | str | None = None,
     progress: Progress = silent,
     graph: bool = False,
@@ -66,7 +67,7 @@ def fit(
         epochs: short for ``recipe={"epochs": N}``.
         protocols: ``honest``, ``paper`` or both.
         seeds: one training each.
-        device, workers, cache, progress, graph: see :func:`unseen.training.run.fit`.
+        device, workers, engine, cache, progress, graph: see :func:`unseen.training.run.fit`.
         options: other entries of :class:`unseen.training.config.RunConfig`, such as ``preset="sun"``.
 
     Raises:
@@ -95,7 +96,8 @@ def fit(
         seeds=tuple(seeds),
         **options,
     )
-    return runs.fit(config, folder, cache=cache, device=device, workers=workers, progress=progress, graph=graph)
+    where: dict[str, Any] = {"cache": cache, "device": device, "workers": workers, "engine": engine}
+    return runs.fit(config, folder, **where, progress=progress, graph=graph)
 
 
 def _dataset_name(dataset: Any, attributes: Any, root: Path | str | None, cache: Any, progress: Progress) -> str:

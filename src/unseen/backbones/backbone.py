@@ -4,6 +4,7 @@ import difflib
 import functools
 import hashlib
 import json
+import logging
 import math
 import os
 import sys
@@ -19,10 +20,12 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from unseen.backbones import own, towers
+from unseen.backbones.engines import Compiled, Engine, chosen_engine, compiled, is_auto
 from unseen.backbones.reduction import Reduction
 from unseen.backbones.vision import InterpolationMode, timm
 from unseen.backbones.vision import transforms as TF
 from unseen.errors import DataError, UnseenError
+from unseen.ground.cache import cache_folder
 from unseen.ground.checked import checked
 from unseen.ground.distributed import processes
 from unseen.ground.files import read_json
@@ -38,6 +41,7 @@ IMPORTED = "features:"
 _CPU_PIXELS = 4 * 224 * 224
 """Pixels that a network on a CPU is given at once, see :meth:`Backbone.regions`."""
 _PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".tar"}
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -220,6 +224,7 @@ class Backbone(nn.Module):
     Attributes:
         spec: the spec, resolved.
         fingerprint: `spec.fingerprint()` when the weights were loaded; of a reduced one that of its regions.
+        network_fingerprint: the same without the reduction.
         transform: the matching image transform.
         grids: (height, width) of each stage's region grid.
         channels: channels of each stage.
@@ -232,7 +237,7 @@ class Backbone(nn.Module):
             problem = "imported features come without the network that made them, so no image can be looked at"
             raise UnseenError(problem, where=spec.name, hint="train with a --backbone for that")
         self.spec = spec = spec.resolved()
-        self.fingerprint = spec.fingerprint()
+        self.fingerprint = self.network_fingerprint = spec.fingerprint()
         assert spec.image_size and spec.mean and spec.std  # noqa: PT018
         self.transform = Transform(spec.image_size, spec.mean, spec.std, spec.crop)
         self.model: Any = _build(spec).eval().requires_grad_(False)
@@ -243,6 +248,9 @@ class Backbone(nn.Module):
         self.reduction: Reduction | None = None
         self._batch_statistics = False
         self._momenta: list[Any] = []
+        self._wanted: str | None = None
+        self._compiled: Compiled | None = None
+        self._cache: Path | None = None
         self.grids: list[tuple[int, int]] = []
         self.channels: list[int] = []
         try:
@@ -284,6 +292,7 @@ class Backbone(nn.Module):
             UnseenError: the network offers no checkpointing, or several processes share each batch.
         """
         self.model.requires_grad_(True)
+        self.use("torch")
         layers = self._normalisations() if batch_norm == "batch" else []
         self._batch_statistics = bool(layers)
         self._momenta = [layer.momentum for layer in layers if checkpointing]
@@ -316,6 +325,52 @@ class Backbone(nn.Module):
         self.fingerprint = hashlib.sha256(f"{self.fingerprint} {reduction.fingerprint}".encode()).hexdigest()
         return self
 
+    def use(self, engine: str | None = None, cache: Path | None = None) -> Self:
+        """Choose what computes :meth:`regions`; see :func:`unseen.backbones.engines.chosen_engine`.
+
+        Args:
+            engine: its name; None is ``$UNSEEN_ENGINE``, else "auto", which is torch where another engine cannot take
+                the network.
+            cache: cache folder in which converted networks are kept; None is the default one.
+
+        Raises:
+            UnseenError: there is no such engine, it is not installed, or it does not run on the network's device.
+        """
+        self._wanted, self._cache, self._compiled = engine, cache, None
+        _ = self.engine
+        return self
+
+    @property
+    def engine(self) -> Engine:
+        """What computes :meth:`regions` on the device where the network is."""
+        return chosen_engine(self._wanted, self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        parameter = next(self.model.parameters(), None)
+        return torch.device("cpu") if parameter is None else parameter.device
+
+    def ready(self) -> Engine:
+        """The engine, with the network converted and loaded if need be.
+
+        Raises:
+            UnseenError: the engine asked for cannot take the network.
+        """
+        engine = self.engine
+        if engine.name != "torch" and self._compiled is None:
+            try:
+                self._compiled = compiled(self, engine, cache_folder(self._cache) / "engines")
+            except UnseenError as error:
+                if not is_auto(self._wanted):
+                    raise
+                _log.warning("%s; torch computes instead", error)
+                self._wanted, engine = "torch", chosen_engine("torch")
+        return engine
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_compiled": None}
+
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """Region features of every stage.
 
@@ -330,15 +385,19 @@ class Backbone(nn.Module):
 
     @torch.inference_mode()
     def regions(self, cropped: Tensor) -> list[Tensor]:
-        """Region features of every stage, as `forward` gives them.
+        """Region features of every stage, as `forward` gives them, computed by the :attr:`engine`.
 
-        On a CPU a few images at a time. The activations of a large batch are blocks that the C library takes from the
-        system and gives back at every layer, and clearing their pages costs as much as the layers do.
+        torch on a CPU gets a few images at a time. The activations of a large batch are blocks that the C library takes
+        from the system and gives back at every layer, and clearing their pages costs as much as the layers do.
 
         Args:
             cropped: images as bytes (B, 3, H, W), on the network's device (:meth:`Transform.cropped`).
         """
         cpu = cropped.device.type == "cpu"
+        if cpu and self.ready().name != "torch":
+            assert self._compiled is not None
+            found = self._compiled(cropped)
+            return found if self.reduction is None else [self.reduction(found[0])]
         size = max(1, _CPU_PIXELS // cropped[0, 0].numel()) if cpu else len(cropped)
         parts = [self(self.transform.normalized(part)) for part in cropped.split(size)]
         return parts[0] if len(parts) == 1 else [torch.cat(stage) for stage in zip(*parts, strict=True)]

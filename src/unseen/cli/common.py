@@ -51,6 +51,14 @@ err = Console(stderr=True)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+EngineOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar="UNSEEN_ENGINE",
+        help="What computes a frozen network: torch, openvino, onnxruntime, openvino:bf16, or auto: the fastest that "
+        "is installed on a CPU, torch elsewhere [default: auto].",
+    ),
+]
 CacheOption = Annotated[
     Path | None,
     typer.Option(help="Where drawn images and region stores are kept [default: $UNSEEN_CACHE or ~/.cache/unseen]."),

@@ -75,6 +75,7 @@ def compare(
         cache=options.cache,
         device=options.device,
         workers=options.workers,
+        engine=options.engine,
     )
     run_comparison(asked, output or Path("runs") / f"compare-{Path(dataset).name}", as_json, do)
 
@@ -123,6 +124,7 @@ def ablate(
         cache=options.cache,
         device=options.device,
         workers=options.workers,
+        engine=options.engine,
     )
     swept = "" if sweep is None else f"-{sweep.partition('=')[0]}"
     folder = output or Path("runs") / f"ablate-{base.folder}-{Path(dataset).name}{swept}"

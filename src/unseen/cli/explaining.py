@@ -11,6 +11,7 @@ from unseen.classes.changes import read_settings
 from unseen.cli.common import (
     FAILED,
     DeviceOption,
+    EngineOption,
     JsonFlag,
     RunArgument,
     app,
@@ -169,6 +170,7 @@ def explain(
     ] = False,
     seed: Annotated[int | None, typer.Option(help="Which seed's model [default: the first].")] = None,
     device: DeviceOption = "auto",
+    engine: EngineOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Show why: evidence for and against, where the model looked as heat maps, and similar training images."""
@@ -182,7 +184,7 @@ def explain(
     paths = _targets(files, output, several, "parts" if parts else "why")
     made, broken = [], False
     with quiet_libraries():
-        recognizer = Recognizer.load(run, seed=seed, device=device)
+        recognizer = Recognizer.load(run, seed=seed, device=device, engine=engine)
         corrections = _corrections(cells, recognizer)
         note = None if parts else _missing(recognizer, nearest)
         for file, path in zip(files, paths, strict=True):

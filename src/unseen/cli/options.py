@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from unseen.cli.common import CacheOption, DeviceOption
+from unseen.cli.common import CacheOption, DeviceOption, EngineOption
 from unseen.cli.configuring import absolute_model, make_backbone, parse_protocols, parse_seeds
 from unseen.errors import UnseenError
 
@@ -73,6 +73,7 @@ class RunOptions:
         typer.Option(help="Where no unseen class has images: draws of classes set aside to test with; 0 for none."),
     ] = 1
     device: DeviceOption = "auto"
+    engine: EngineOption = None
     workers: Annotated[
         int, typer.Option(help="Processes that read images (mgmrn: threads); -1: up to 8 for a GPU, none for a CPU.")
     ] = -1

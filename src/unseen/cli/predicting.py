@@ -11,6 +11,7 @@ import typer
 from unseen.cli.common import (
     FAILED,
     DeviceOption,
+    EngineOption,
     JsonFlag,
     RunArgument,
     app,
@@ -72,6 +73,7 @@ def predict(
     workers: Annotated[int, typer.Option(help="Threads that read images.", min=0)] = 2,
     seed: Annotated[int | None, typer.Option(help="Which seed's model [default: the first].")] = None,
     device: DeviceOption = "auto",
+    engine: EngineOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Name what images show, with confidence and the attributes that speak for it.
@@ -93,7 +95,7 @@ def predict(
     if output is not None:
         check_output(output, restart)
     with quiet_libraries():
-        recognizer = Recognizer.load(run, seed=seed, device=device)
+        recognizer = Recognizer.load(run, seed=seed, device=device, engine=engine)
         wanted, unwanted = (names_from(e, recognizer.table.names) if e else None for e in (only, exclude))
         options = Options(top, among, wanted, unwanted, threshold, batch_size)
     if output is not None:

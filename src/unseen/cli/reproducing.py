@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -54,10 +54,8 @@ def reproduce(
     weights, network = options.backbone_weights, options
     if options.backbone is None:
         network = replace(options, backbone_weights=None)
-        if (
-            replace(network, device="auto", workers=RunOptions.workers, cache=None, **{k: DEFAULTS[k] for k in ENTRIES})
-            != RunOptions()
-        ):
+        free: dict[str, Any] = {"device": "auto", "workers": RunOptions.workers, "engine": None, "cache": None}
+        if replace(network, **free, **{k: DEFAULTS[k] for k in ENTRIES}) != RunOptions():
             raise UnseenError("options of a network without --backbone", hint="name the timm model too")
     entries = network.entries("fieldguide" if data is None else str(data), "both", "1")
     asked = Reproduction(
@@ -72,6 +70,7 @@ def reproduce(
         cache=options.cache,
         device=options.device,
         workers=options.workers,
+        engine=options.engine,
     )
     run, differs = with_bars(lambda bars: do(asked, progress=bars))
     rows = comparison_table(found, run)

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from unseen.cli.common import DeviceOption, app, err, long_work, out
+from unseen.cli.common import DeviceOption, EngineOption, app, err, long_work, out
 from unseen.errors import UnseenError
 
 TRIES = 50
@@ -78,6 +78,7 @@ def serve(
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     seed: Annotated[int | None, typer.Option(help="Which seed's model [default: the first].")] = None,
     device: DeviceOption = "auto",
+    engine: EngineOption = None,
 ) -> None:
     """Serve a model as a web page and a JSON API, on this machine only unless told otherwise.
 
@@ -111,7 +112,9 @@ def serve(
         save=run if save else None,
     )
     with quiet_libraries():
-        recognizer = Recognizer.load(run, seed=seed, device=device)
+        recognizer = Recognizer.load(run, seed=seed, device=device, engine=engine)
+        if not recognizer.method.end_to_end:
+            recognizer.backbone.ready()  # not in the first request
         application = create_app(
             recognizer,
             settings,

@@ -32,8 +32,8 @@ def stores(
 
     Status 1 where something is damaged and was not fixed. Example: `unseen stores --fix`
     """
-    from unseen.data.catalogue import cache_folder
     from unseen.features.store import find_stores, inspect
+    from unseen.ground.cache import cache_folder
 
     place = folder or cache_folder(cache)
     folders = find_stores(place)

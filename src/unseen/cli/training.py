@@ -98,6 +98,7 @@ def train(
             cache=cache,
             device=device,
             workers=workers,
+            engine=options.engine,
             progress=bars,
             on_plan=tell,
             budget_bytes=budget,

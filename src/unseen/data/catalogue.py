@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 from filelock import FileLock
@@ -11,15 +10,10 @@ from filelock import FileLock
 from unseen.data.dataset import Dataset
 from unseen.data.folder import load_folder
 from unseen.data.saved import is_saved, load_saved, save_dataset
+from unseen.ground.cache import cache_folder
 from unseen.ground.progress import Progress, silent
 
 FIELDGUIDE = "fieldguide"
-
-
-def cache_folder(folder: Path | str | None = None) -> Path:
-    """Where drawn datasets and region stores go: the argument, ``UNSEEN_CACHE``, or ``~/.cache/unseen``."""
-    chosen = folder or os.environ.get("UNSEEN_CACHE") or Path.home() / ".cache" / "unseen"
-    return Path(chosen).expanduser()
 
 
 def keep_dataset(dataset: Dataset, cache: Path | str | None = None) -> Path:
@@ -35,7 +29,7 @@ def load_dataset(name: Path | str, *, cache: Path | str | None = None, progress:
 
     Args:
         name: ``fieldguide``, or a folder as :mod:`unseen.data.folder` describes it.
-        cache: see :func:`cache_folder`.
+        cache: see :func:`unseen.ground.cache.cache_folder`.
         progress: of drawing.
 
     Raises:

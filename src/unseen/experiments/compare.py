@@ -42,7 +42,7 @@ class Comparison:
         validation_only: measure on validation images alone and never look at a test image.
         reference: the row that the others are set against; ``None`` for the best one.
         title: of the pages.
-        cache, device, workers: see :func:`unseen.training.run.fit`.
+        cache, device, workers, engine: see :func:`unseen.training.run.fit`.
     """
 
     variants: Sequence[Variant]
@@ -54,6 +54,7 @@ class Comparison:
     cache: Path | str | None = None
     device: str = "auto"
     workers: int = 0
+    engine: str | None = None
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -62,7 +63,7 @@ class Comparison:
 
     def task(self, what: str, config: RunConfig, folder: Path) -> Task:
         """For a worker."""
-        return Task(what, config, folder, cache_folder(self.cache), self.device, self.workers)
+        return Task(what, config, folder, cache_folder(self.cache), self.device, self.workers, self.engine)
 
 
 def compare(

@@ -33,7 +33,7 @@ class Reproduction:
         weights: file of backbone weights.
         protocols, seeds: others than the experiment's.
         options: other entries of :class:`unseen.training.config.RunConfig`.
-        cache, device, workers: see :func:`unseen.training.run.fit`.
+        cache, device, workers, engine: see :func:`unseen.training.run.fit`.
     """
 
     experiment: Experiment
@@ -47,6 +47,7 @@ class Reproduction:
     cache: Path | str | None = None
     device: str = "auto"
     workers: int = 0
+    engine: str | None = None
 
 
 def reproduce(asked: Reproduction, progress: Progress = silent) -> tuple[Run, list[str]]:
@@ -75,6 +76,7 @@ def reproduce(asked: Reproduction, progress: Progress = silent) -> tuple[Run, li
         cache=cache_folder(asked.cache),
         device=asked.device,
         workers=asked.workers,
+        engine=asked.engine,
         progress=progress,
     )
     return run, _differences(asked, run, spec, dataset.describe())

@@ -38,7 +38,7 @@ class Task:
         what: ``extract`` the regions, ``fit``, or only ``validate``.
         config: the run.
         folder: the run's folder.
-        cache, device, workers: see :func:`unseen.training.run.fit`.
+        cache, device, workers, engine: see :func:`unseen.training.run.fit`.
     """
 
     what: str
@@ -47,6 +47,7 @@ class Task:
     cache: Path
     device: str
     workers: int
+    engine: str | None
 
     def to_json(self) -> str:
         """For the command line of the worker."""
@@ -140,7 +141,8 @@ def work(task: Task) -> None:
 
     with quiet_libraries(), bars() as progress:
         if task.what == "extract":
-            Plan.of(task.config, task.cache, progress).extract(task.cache, task.device, task.workers, progress)
+            plan = Plan.of(task.config, task.cache, progress)
+            plan.extract(task.cache, task.device, task.workers, progress, engine=task.engine)
             return
         started = time.monotonic()
         try:
@@ -150,6 +152,7 @@ def work(task: Task) -> None:
                 cache=task.cache,
                 device=task.device,
                 workers=task.workers,
+                engine=task.engine,
                 progress=progress,
                 validation_only=task.what == "validate",
             )

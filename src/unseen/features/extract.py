@@ -9,7 +9,7 @@ import time
 import zlib
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from unseen.backbones.backbone import Backbone, Transform
+from unseen.backbones.engines import available_labels, is_auto
 from unseen.backbones.vision import timm
 from unseen.errors import DataError, StoreError
 from unseen.features.hashes import content_hashes
@@ -83,14 +84,16 @@ def extract(
     batch_size: int = 32,
     workers: int = 0,
     device: str | torch.device = "cpu",
+    engine: str | None = None,
+    earlier: str | None = None,
     tick: Callable[[int, int], None] | None = None,
     on_plan: Callable[[ExtractionPlan], None] | None = None,
 ) -> "RegionStore":
     """Computes the region features of images, or only what of them is missing, and opens their store.
 
     The store lies in a folder named by a fingerprint of the images' content, names and order, the
-    backbone with its weights and transform, and the dtype, so that one of something else is never used.
-    An extraction that was killed goes on with the first unfinished chunk.
+    backbone with its weights and transform, and the dtype, and by the engine that computes it, so that one of
+    something else is never used. An extraction that was killed resumes with the first unfinished chunk, in its engine.
 
     Args:
         files: the images.
@@ -101,6 +104,9 @@ def extract(
         batch_size: images per forward pass, and per chunk of a new store.
         workers: processes that read images; 0 reads them in threads here, -1 chooses: up to 8 for a GPU, 0 for a CPU.
         device: where the network runs; see :func:`unseen.ground.devices.find_device`.
+        engine: what computes the network, see :func:`unseen.backbones.engines.chosen_engine`. With "auto" a store
+            that another engine has finished is used as it is, and one that it has begun is finished with it.
+        earlier: of such stores, the one to use before all others: that of an earlier run, by its manifest.
         tick: told (images done, images in all) after every chunk.
         on_plan: told what is to be done before it is.
 
@@ -118,12 +124,25 @@ def extract(
     workers = chosen_workers(workers, device)
     with first_before_others():
         hashes = content_hashes(files, folder / "hashes.json")
-    fingerprint = store_fingerprint(backbone.fingerprint, dtype, names, hashes)
-    store = folder / fingerprint[:16]
+    identity = store_fingerprint(backbone.fingerprint, dtype, names, hashes)
+    backbone.to(device).use(engine, folder.parent)
+    with first_before_others():
+        label = chosen_label(folder, identity, backbone, engine, earlier)
+    store, fingerprint = folder / store_name(identity, label), engine_fingerprint(identity, label)
+    if processes() == 1 and (found := finished_store(store, fingerprint)) is not None:
+        if on_plan is not None:
+            on_plan(ExtractionPlan(store, len(found), 0, found.nbytes, 0, shutil.disk_usage(store).free))
+        return found
+    if label != backbone.engine.label:
+        backbone.use((label or "torch").split()[0], folder.parent)
+    if backbone.ready().label != label:  # "auto" has fallen back to torch
+        label = backbone.engine.label
+        store, fingerprint = folder / store_name(identity, label), engine_fingerprint(identity, label)
     meta = {
         "format": FORMAT,
         "fingerprint": fingerprint,
         "backbone": backbone.spec.to_json(),
+        "engine": label,
         "dtype": dtype,
         "chunk": batch_size,
         "stages": [
@@ -135,10 +154,6 @@ def extract(
         "versions": {"torch": torch.__version__, "timm": timm.__version__},
         "names": list(names),
     }
-    if processes() == 1 and (found := finished_store(store, fingerprint)) is not None:
-        if on_plan is not None:
-            on_plan(ExtractionPlan(store, len(found), 0, found.nbytes, 0, shutil.disk_usage(store).free))
-        return found
     with locked(store) if is_first() else nullcontext():
         with first_before_others():
             layout, finished = start_layout(store, meta)
@@ -157,7 +172,7 @@ def extract(
             raise disk_full(store, needed, free)
         if mine:
             try:
-                _fill(layout, mine, layout.count - left, files, backbone.to(device), batch_size, workers, tick)
+                _fill(layout, mine, layout.count - left, files, backbone, batch_size, workers, tick)
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
@@ -174,6 +189,40 @@ def store_fingerprint(backbone: str, dtype: str, names: Sequence[str], hashes: S
     images = list(zip(names, hashes, strict=True))
     facts = {"format": FORMAT, "backbone": backbone, "dtype": dtype, "images": images}
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def engine_fingerprint(identity: str, label: str | None) -> str:
+    """Of a store: what its features are made of, and by which engine (:attr:`Engine.label`)."""
+    return identity if label is None else hashlib.sha256(f"{identity} {label}".encode()).hexdigest()
+
+
+def store_name(identity: str, label: str | None) -> str:
+    """Name of a store's folder; those of other engines begin alike."""
+    return "-".join([identity[:16], *(label or "").split()])
+
+
+def chosen_label(
+    folder: Path, identity: str, backbone: Backbone, engine: str | None = None, earlier: str | None = None
+) -> str | None:
+    """Label of the engine whose store is used: that of `backbone.engine`, unless "auto" finds another's."""
+    own = backbone.engine.label
+    if not is_auto(engine):
+        return own
+    begun: list[str | None] = []
+    finished: list[str | None] = []
+    for place in sorted(folder.glob(f"{identity[:16]}*")):
+        with suppress(StoreError):
+            layout = Layout.read(place)
+            layout.check_sizes()
+            label = layout.meta["engine"]
+            if layout.meta["fingerprint"] == engine_fingerprint(identity, label):
+                (finished if len(layout.journal()) == layout.chunks else begun).append(label)
+    here = available_labels(backbone.device)
+    first = [None if earlier.startswith("torch") else earlier] if earlier else []
+    wanted = (*first, own, None, *(label for label in finished if label and "bf16" not in label))
+    whole = [label for label in wanted if label in finished]
+    resumable = [label for label in (own, *begun) if label in begun and label in here]
+    return [*whole, *resumable, own][0]
 
 
 def chosen_workers(workers: int, device: torch.device) -> int:

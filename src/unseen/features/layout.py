@@ -54,7 +54,13 @@ class Layout:
     def _check(self) -> None:
         """Raise LookupError, TypeError or ValueError where an entry is missing or of another kind."""
         meta, sizes = self.meta, [size for s in self.stages for size in (*s["grid"], s["channels"])]
-        texts = [meta["fingerprint"], meta["dtype"], *meta["names"], *(s["file"] for s in self.stages)]
+        texts = [
+            meta["fingerprint"],
+            meta["dtype"],
+            *meta["names"],
+            *(s["file"] for s in self.stages),
+            meta["engine"] or "",
+        ]
         if not all(isinstance(text, str) for text in texts) or any(
             Path(s["file"]).name != s["file"] for s in self.stages
         ):

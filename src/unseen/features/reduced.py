@@ -20,10 +20,10 @@ from torch import Tensor
 
 from unseen.backbones.backbone import Backbone
 from unseen.backbones.reduction import FILE, Reduction, ReductionSpec
-from unseen.errors import RunError, StoreError
-from unseen.features.extract import extract, store_fingerprint
+from unseen.errors import RunError
+from unseen.features.extract import chosen_label, engine_fingerprint, extract, store_fingerprint, store_name
 from unseen.features.hashes import content_hashes
-from unseen.features.store import RegionStore, write_store
+from unseen.features.store import RegionStore, finished_store, write_store
 from unseen.ground.devices import find_device
 from unseen.ground.distributed import first_before_others
 from unseen.ground.progress import Progress, silent
@@ -44,13 +44,15 @@ def extract_reduced(
     kept: Path | None = None,
     dtype: str = "float16",
     device: str | torch.device = "cpu",
+    engine: str | None = None,
+    earlier: str | None = None,
     progress: Progress = silent,
     **options: Any,
 ) -> RegionStore:
     """As :func:`unseen.features.extract.extract`, of reduced regions; the backbone is a reduced one from then on.
 
     Args:
-        files, backbone, folder, names, dtype, device: as there.
+        files, backbone, folder, names, dtype, device, engine, earlier: as there.
         spec: what is reduced.
         fit_on: positions of the images that axes may be fitted on.
         kept: file of a reduction to use instead, where there is one: a run's own.
@@ -60,27 +62,30 @@ def extract_reduced(
     folder.mkdir(parents=True, exist_ok=True)
     with first_before_others():
         hashes = content_hashes(files, folder / "hashes.json")
-    full = None
-    with suppress(StoreError):
-        full = RegionStore.open(folder / store_fingerprint(backbone.fingerprint, dtype, names, hashes)[:16])
+    identity = store_fingerprint(backbone.fingerprint, dtype, names, hashes)
     device = find_device(device)
-    backbone = backbone.to(device)
+    backbone = backbone.to(device).use(engine, folder.parent)
+    label = chosen_label(folder, identity, backbone, engine, earlier)
+    full = finished_store(folder / store_name(identity, label), engine_fingerprint(identity, label))
+    if full is None:
+        label = backbone.ready().label
 
     @torch.inference_mode()
     def look(images: np.ndarray) -> Tensor:
         pixels = torch.stack([backbone.transform.cropped(files[i]) for i in images])
         return backbone.regions(pixels.to(device))[0]
 
-    key = (backbone.fingerprint, dtype, [(names[i], hashes[i]) for i in fit_on])
+    key = (backbone.fingerprint, dtype, [(names[i], hashes[i]) for i in fit_on], *([label] if label else []))
     read = look if full is None else full.read
     reduction = _reduction(spec, backbone.grids[0], dtype, read, fit_on, key, folder, kept, progress)
     backbone.reduced(reduction.to(device))
     if full is None:
-        store = extract(files, backbone, folder, names=names, dtype=dtype, device=device, **options)
+        where: dict[str, Any] = {"device": device, "engine": engine, "earlier": earlier}
+        store = extract(files, backbone, folder, names=names, dtype=dtype, **where, **options)
     else:
-        store = _derive(
-            full, reduction, folder, store_fingerprint(backbone.fingerprint, dtype, names, hashes), device, progress
-        )
+        identity = store_fingerprint(backbone.fingerprint, dtype, names, hashes)
+        place = folder / store_name(identity, label)
+        store = _derive(full, reduction, place, engine_fingerprint(identity, label), device, progress)
     return _with_copy(store, reduction)
 
 
@@ -100,7 +105,7 @@ def reduce_store(
     folder.mkdir(parents=True, exist_ok=True)
     reduction = _reduction(spec, full.grid(), dtype, full.read, fit_on, key, folder, kept, progress).to(device)
     fingerprint = hashlib.sha256(f"{full.fingerprint} {reduction.fingerprint}".encode()).hexdigest()
-    return _with_copy(_derive(full, reduction, folder, fingerprint, device, progress), reduction)
+    return _with_copy(_derive(full, reduction, folder / fingerprint[:16], fingerprint, device, progress), reduction)
 
 
 def _reduction(
@@ -151,7 +156,7 @@ def _derive(
 
     with first_before_others():
         return write_store(
-            folder / fingerprint[:16],
+            folder,
             read,
             names=full.names,
             grid=reduction.grid,
@@ -159,6 +164,7 @@ def _derive(
             source=full.backbone,
             dtype=str(full.dtype).removeprefix("torch."),
             fingerprint=fingerprint,
+            engine=full.engine,
             tick=lambda done, total: progress("reducing regions", done, total),
         )
 

@@ -51,6 +51,7 @@ class RegionStore:
         dtype: dtype of the features.
         fingerprint: SHA-256 of what the features were made of.
         backbone: the backbone spec as JSON.
+        engine: what computed the features, "openvino 2026.4.1"; None for torch, and for imported ones.
     """
 
     def __init__(self, layout: "Layout") -> None:
@@ -61,6 +62,7 @@ class RegionStore:
         self.dtype: torch.dtype = DTYPES[layout.meta["dtype"]][0]
         self.fingerprint: str = layout.meta["fingerprint"]
         self.backbone: Mapping[str, Any] = layout.meta["backbone"]
+        self.engine: str | None = layout.meta["engine"]
         self._opened = [path.open("rb", buffering=0) for path in layout.files]
         self._checksums = layout.journal()
         self._checked: set[tuple[int, int]] = set()
@@ -174,6 +176,7 @@ def write_store(
     dtype: str = "float16",
     chunk: int = 32,
     fingerprint: str | None = None,
+    engine: str | None = None,
     tick: Callable[[int, int], None] | None = None,
 ) -> "RegionStore":
     """Fills a store with features made elsewhere, or with what of them is missing, and opens it.
@@ -190,6 +193,7 @@ def write_store(
         dtype: "float16", "bfloat16" or "float32".
         chunk: images read at once.
         fingerprint: of the features; default one of the other arguments.
+        engine: what computed them, see :attr:`RegionStore.engine`.
         tick: told (images done, images in all) after every chunk.
     """
     facts = {"format": FORMAT, "source": dict(source), "dtype": dtype, "images": list(names), "grid": list(grid)}
@@ -198,6 +202,7 @@ def write_store(
         "format": FORMAT,
         "fingerprint": fingerprint,
         "backbone": dict(source),
+        "engine": engine,
         "dtype": dtype,
         "chunk": chunk,
         "stages": [{"stage": "final", "file": "stage0.bin", "grid": list(grid), "channels": channels}],

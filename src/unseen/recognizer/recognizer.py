@@ -57,7 +57,13 @@ class Recognizer(TrainedModel):
 
     @classmethod
     def load(
-        cls, folder: Path | str, *, seed: int | None = None, device: str = "auto", as_trained: bool = False
+        cls,
+        folder: Path | str,
+        *,
+        seed: int | None = None,
+        device: str = "auto",
+        engine: str | None = None,
+        as_trained: bool = False,
     ) -> Self:
         """From a run folder, a folder that :meth:`save` wrote, or the hub.
 
@@ -65,6 +71,7 @@ class Recognizer(TrainedModel):
             folder: either folder; or ``hf:OWNER/NAME``, or ``hf:OWNER/NAME@REVISION``, see :meth:`from_pretrained`.
             seed: of a run: which seed's model, default the first.
             device: where to compute.
+            engine: what computes a frozen network, see :func:`unseen.backbones.engines.chosen_engine`.
             as_trained: with the classes of the training, not as ``unseen classes`` has changed them.
 
         Raises:
@@ -73,9 +80,9 @@ class Recognizer(TrainedModel):
         """
         if str(folder).startswith(PREFIX):
             name, _, revision = str(folder).removeprefix(PREFIX).partition("@")
-            return cls.from_pretrained(name, revision=revision or None, device=device)
+            return cls.from_pretrained(name, revision=revision or None, device=device, engine=engine)
         try:
-            return find_parts(Path(folder), seed).build(cls, device, as_trained)
+            return find_parts(Path(folder), seed).build(cls, device, as_trained)._using(engine)
         except UnseenError as error:
             if str(folder) in str(error):
                 raise
@@ -92,6 +99,7 @@ class Recognizer(TrainedModel):
         cache_dir: Path | str | None = None,
         local_files_only: bool = False,
         device: str = "auto",
+        engine: str | None = None,
     ) -> Self:
         """From a saved folder, or from the Hugging Face hub; only the files that :meth:`save` writes are fetched.
 
@@ -102,12 +110,18 @@ class Recognizer(TrainedModel):
             cache_dir: where fetched files are kept; default the hub's own cache.
             local_files_only: use what was fetched before, without a network.
             device: where to compute.
+            engine: as in :meth:`load`.
 
         Raises:
             RunError: no such model, no network, or not one of ours.
         """
         folder = fetch(folder_or_id, revision, token, cache_dir, local_files_only)
-        return read_saved(folder).build(cls, device)
+        return read_saved(folder).build(cls, device)._using(engine)
+
+    def _using(self, engine: str | None) -> Self:
+        if not self.method.end_to_end:
+            self.backbone.use(engine)
+        return self
 
     def save(
         self,

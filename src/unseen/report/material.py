@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from unseen.classes.table import ClassTable
-from unseen.data.catalogue import cache_folder, load_dataset
+from unseen.data.catalogue import load_dataset
 from unseen.data.dataset import Dataset
 from unseen.errors import RunError, UnseenError
 from unseen.evaluation.metrics import Decisions
 from unseen.explain.answers import Answers, answers_of
 from unseen.features.hashes import content_hashes
+from unseen.ground.cache import cache_folder
 from unseen.ground.progress import Progress, silent
 from unseen.training.decisions import decisions_path, load_decisions
 from unseen.training.folder import Run

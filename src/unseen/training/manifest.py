@@ -16,6 +16,7 @@ from unseen.features.store import RegionStore
 from unseen.methods import find_method
 from unseen.training.config import plain
 from unseen.training.inputs import RunInputs
+from unseen.training.plan import engine_of
 from unseen.version import __version__
 
 
@@ -64,6 +65,7 @@ def manifest_of(inputs: RunInputs) -> dict[str, Any]:
             "frozen": not find_method(inputs.config.method).end_to_end,
             "fingerprint": spec.fingerprint()[:16],
             "store": store.fingerprint[:16],
+            "engine": engine_of(store),
         },
         "semantics": {
             "attributes": len(inputs.dataset.table.attributes),

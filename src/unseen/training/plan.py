@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from unseen.backbones.backbone import Backbone, BackboneSpec
+from unseen.backbones.backbone import IMPORTED, Backbone, BackboneSpec
+from unseen.backbones.engines import chosen_engine
 from unseen.backbones.reduction import FILE as REDUCTION
 from unseen.backbones.reduction import ReductionSpec
 from unseen.data.catalogue import FIELDGUIDE, load_dataset
@@ -25,6 +27,7 @@ from unseen.ground.progress import Progress, silent
 from unseen.methods import find_method, find_preset
 from unseen.methods.base import Recipe, Settings, change_recipe
 from unseen.training.config import RunConfig
+from unseen.training.folder import Run
 from unseen.vectors.sources import attribute_vectors
 
 
@@ -98,6 +101,7 @@ class Plan:
         progress: Progress = silent,
         budget_bytes: int | None = None,
         folder: Path | None = None,
+        engine: str | None = None,
     ) -> RegionStore | ImageStore:
         """The region store of all images of the dataset; for a method trained end to end the images themselves.
 
@@ -141,7 +145,23 @@ class Plan:
             dtype=self.config.store_dtype,
             device=device,
             workers=workers,
+            engine=engine,
+            earlier=_earlier_engine(folder),
             tick=tell,
             on_plan=announce,
             **reducing,
         )
+
+
+def _earlier_engine(folder: Path | None) -> str | None:
+    """What computed the regions of the run in a folder, by its manifest."""
+    with suppress(UnseenError, KeyError):
+        return None if folder is None else Run(folder).manifest["backbone"]["engine"]
+    return None
+
+
+def engine_of(store: RegionStore | ImageStore) -> str | None:
+    """What computed a store's regions; None for imported ones."""
+    if isinstance(store, RegionStore) and store.backbone["name"].startswith(IMPORTED):
+        return None
+    return getattr(store, "engine", None) or str(chosen_engine("torch"))

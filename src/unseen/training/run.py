@@ -18,6 +18,7 @@ from unseen.classes.changes import table_digests
 from unseen.classes.table import write_attributes
 from unseen.data.catalogue import cache_folder
 from unseen.data.dataset import Dataset
+from unseen.data.images import ImageStore
 from unseen.errors import RunError, UnseenError
 from unseen.evaluation.metrics import evaluate
 from unseen.features.store import RegionStore
@@ -34,7 +35,7 @@ from unseen.training.holdouts import needs_rehearsal, rehearsal_summary, rehears
 from unseen.training.inputs import RunInputs
 from unseen.training.manifest import manifest_of, peak_memory_mb
 from unseen.training.outcomes import Result
-from unseen.training.plan import Plan
+from unseen.training.plan import Plan, engine_of
 from unseen.training.protocols import run_seeds, validate_seeds
 from unseen.training.stage import Stage
 from unseen.training.steps import check_graph_device
@@ -77,6 +78,7 @@ def fit(
     validation_only: bool = False,
     budget_bytes: int | None = None,
     graph: bool = False,
+    engine: str | None = None,
 ) -> Run:
     """Do a run, or finish one that was stopped: extract, train every seed, test, write ``results.json``.
 
@@ -84,7 +86,7 @@ def fit(
         config: what to do.
         folder: the run's folder; new, or of the same configuration. More seeds are added to those done; another
             protocol is added too, but trains on all seen classes again.
-        cache: see :func:`unseen.data.catalogue.cache_folder`.
+        cache: see :func:`unseen.ground.cache.cache_folder`.
         device: see :func:`unseen.training.fabric.make_fabric`.
         workers: processes that read images (threads where they are read in training).
         progress: told how far it is.
@@ -94,6 +96,7 @@ def fit(
         budget_bytes: how much regions (or images) may be kept in memory, on a GPU in its own; ``None`` is half of
             what is free. The numbers do not depend on it.
         graph: launch each step of a training as one CUDA graph.
+        engine: what computes a frozen network, see :func:`unseen.features.extract.extract`.
 
     Of several processes that torchrun started, the first works in ``folder`` (:mod:`unseen.ground.distributed`).
 
@@ -115,7 +118,9 @@ def fit(
     with _held(folder):
         started = time.monotonic()
         own = folder if _same_data(folder, plan.dataset) else None
-        store = plan.extract(cache, str(fabric.device), workers, progress, budget_bytes, own)
+        store = plan.extract(cache, str(fabric.device), workers, progress, budget_bytes, own, engine)
+        if own is not None:
+            _check_same_store(own, store)
         inputs = RunInputs.of_plan(plan, store, fabric, folder, budget_bytes=budget_bytes, graph=graph)
         manifest = _write_inputs(inputs, folder)
         # a closed form has no randomness: one seed says it all
@@ -179,6 +184,15 @@ def _write_inputs(inputs: RunInputs, folder: Path) -> dict[str, Any]:
     manifest = manifest_of(inputs) | {"tables": table_digests(folder)}
     write_json(folder / "manifest.json", manifest, sealed=True)
     return manifest
+
+
+def _check_same_store(folder: Path, store: RegionStore | ImageStore) -> None:
+    """Raise where the run in a folder has begun with regions of another engine."""
+    with suppress(KeyError):
+        there = Run(folder).manifest["backbone"]
+        if there["store"] != store.fingerprint[:16] and there["engine"] != (asked := engine_of(store)):
+            problem = f"holds a run on regions of another engine ({there['engine']} there, {asked} asked)"
+            raise RunError(problem, where=folder, hint=f"--engine {there['engine'].split()[0]}, or another --output")
 
 
 def _same_data(folder: Path, dataset: Dataset) -> bool:
