@@ -76,7 +76,7 @@ def test_check_prints_json_and_every_finding(unseen, tiny_guide):
     assert status == 0
     assert result["ready"]
     assert len(result["classes"]["seen"]) + len(result["classes"]["unseen"]) == 12
-    assert set(result["columns"].values()) == {"numbers, taken as they stand"}
+    assert set(result["columns"].values()) == {"numbers, taken as they stand: 0 to 100"}
     status, said, _ = unseen("check", tiny_guide)
     assert "all 53 columns" in said or "columns, " in said
     few = [f for f in result["findings"] if f["kind"] == "classes with few images"]
@@ -109,7 +109,7 @@ def test_the_example_is_sound(unseen, tiny_guide, tmp_path, format):
     crown = data.table.attributes.names.index("crown color::red")
     there = birds.table.attributes.names.index("crown_color::red")
     np.testing.assert_array_equal(100 * data.table.values[:, crown], birds.table.values[:, there])
-    crest = data.table.attributes.names.index("crest::yes")
+    crest = data.table.attributes.names.index("crest")
     there = birds.table.attributes.names.index("crest::crested")
     np.testing.assert_array_equal(100 * data.table.values[:, crest], birds.table.values[:, there])
     assert data.table.attributes.parts[crown] == "crown"

@@ -120,11 +120,11 @@ def test_excel_files_are_read(folder, newline):
         # classes.csv
         ("classes.csv", "\nbee,", "\nant,", 'row 3, column "class"', '"ant" stands in row 2 already'),
         ("classes.csv", "\nbee,", "\n ,", 'row 3, column "class"', "the cell is blank"),
-        ("classes.csv", "cat,1,1,2,1", "cat,1,1,nan,1", 'row 4, column "size::big"', '"nan" is not a finite number'),
+        ("classes.csv", "cat,1,1,2,1", "cat,1,1,inf,1", 'row 4, column "size::big"', '"inf" is not a finite number'),
         ("classes.csv", "cat,1,1,2,1", "cat,1,1,-inf,1", 'row 4, column "size::big"', '"-inf" is not a finite'),
         ("classes.csv", "cat,1,1,2,1", "cat,1,1,1e999,1", 'row 4, column "size::big"', '"1e999" is not a finite'),
         ("classes.csv", "cat,1,1,2,1", "cat,1,1,big,1", 'row 4, column "size::big"', '"big" is not a finite number'),
-        ("classes.csv", "cat,1,1,2,1", 'cat,1,1,"2,5",1', 'row 4, column "size::big"', '"2,5" is not a finite number'),
+        ("classes.csv", "cat,1,1,2,1", 'cat,1,1,"2,,5",1', 'row 4, column "size::big"', '"2,,5" is not a finite'),
         ("classes.csv", "cat,1,1,2,1", "cat,1,1,v,w", 'row 4, column "size::big"', '"v" is not a finite number (and 1'),
         ("classes.csv", "cat,1,1,2,1", "cat,maybe,1,2,1", 'row 4, column "seen"', '"maybe" is neither 1 nor 0'),
         ("classes.csv", "cat,1,1,2,1", "cat,,1,2,1", 'row 4, column "seen"', '"" is neither 1 nor 0'),
@@ -255,7 +255,6 @@ def test_other_separators_are_read(folder, separator):
     ("encoding", "place", "text"),
     [
         ("latin-1", "classes.csv, row 3", "byte 64 is not UTF-8"),
-        ("utf-16", "classes.csv, row 1", "byte 0 is not UTF-8"),
         ("utf-16-le", "classes.csv", "it holds NUL characters"),
     ],
 )
@@ -390,10 +389,10 @@ def test_class_folders_and_words(own):
     assert list(data.table.seen) == [True, True, True, False]
     assert data.table.attributes.names == (
         *("fur::brown", "fur::grey", "fur::red", "fur::white"),
-        *("size::small", "size::large", "striped::no", "striped::yes"),
+        *("size::small", "size::large", "striped"),
     )
-    np.testing.assert_array_equal(data.table.values[0], [0, 0, 1, 1, 1, 0, 1, 0])
-    np.testing.assert_array_equal(data.table.values[3], [0, 1, 0, 0, 0.5, 0.5, 0, 1])
+    np.testing.assert_array_equal(data.table.values[0], [0, 0, 1, 1, 1, 0, 0])
+    np.testing.assert_array_equal(data.table.values[3], [0, 1, 0, 0, 0.5, 0.5, 1])
     assert len(data.files) == 60
     assert data.encoding is not None
     assert data.encoding.names == data.table.attributes.names
@@ -510,7 +509,7 @@ def test_an_excel_table_with_a_sheet_about_the_attributes(own):
     book.save(own / "classes.xlsx")
     data = load_folder(own)
     np.testing.assert_array_equal(data.table.values, values)
-    assert data.table.attributes.parts == ("body",) * 4 + ("",) * 4
+    assert data.table.attributes.parts == ("body",) * 4 + ("",) * 3
     sheet.append(["furr", None, None, None])
     book.save(own / "classes.xlsx")
     where = 'classes.xlsx, sheet "attributes", row 3, column "attribute"'

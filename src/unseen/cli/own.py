@@ -50,6 +50,10 @@ def init(
 def check(
     folder: Annotated[Path, typer.Argument(help="Folder with images and a table of classes.", show_default=False)],
     everything: Annotated[bool, typer.Option("--all", help="Every finding and column, not the first ones.")] = False,
+    missing: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WORD", help="A word or code for not known; kept in missing.txt (repeatable)."),
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Threads that read images [default: one a core].", min=1)] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -59,6 +63,10 @@ def check(
     """
     from unseen.data.checks import check_folder
 
+    if missing:
+        from unseen.data.folder import add_missing_words
+
+        add_missing_words(folder, missing)
     result = with_bars(lambda bars: check_folder(folder, workers=workers, progress=bars))
     if as_json:
         print_json(result.as_dict())

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from unseen.classes.spreadsheets.columns import Encoding
+from unseen.classes.spreadsheets.columns import Encoding, parts_of
 from unseen.classes.spreadsheets.tables import fold, place, to_numbers
 from unseen.data.folder import (
     FEATURES,
@@ -135,12 +135,15 @@ def check_folder(folder: Path | str, *, workers: int | None = None, progress: Pr
     result.encoding = classes.encoding
     for note in (*classes.notes, *(listing.notes if listing else ())):
         say("note", "reading the tables", root, note)
+    for doubt in classes.doubts:
+        say("warning", "cells that may be misread", doubt.where, doubt.problem, doubt.hint or "")
     if listing is None:
         result.classes = {"table": classes.path.name, "seen": [], "unseen": list(classes.names)}
         _check_table(say, classes, np.zeros(len(classes.names), dtype=bool))
         return result
     say.errors(misfits(root, classes, listing))
     seen, split = settle(classes, listing)
+    classes = classes.filled(seen)
     counts = np.bincount(listing.labels, minlength=len(classes.names))
     result.classes = {
         "table": classes.path.name,
@@ -353,9 +356,7 @@ def _check_cells(say: _Speaker, classes: Classes, frame: pd.DataFrame, encoding:
             hint = 'if it is a number of the row, remove it or give it the scale "ignore"'
             say("warning", "columns that count rows", where, "it counts the rows", hint)
         if column.kind == "categories":
-            used = Counter(
-                fold(p) for cell in frame[column.name] for p in cell.replace("|", ";").replace(",", ";").split(";")
-            )
+            used = Counter(fold(p) for cell in frame[column.name] for p in parts_of(cell))
             steps = [fold(step) for step in column.steps]
             for (i, a), (j, b) in _alike(steps):
                 rare, other = (i, j) if used[a] <= used[b] else (j, i)
@@ -366,7 +367,8 @@ def _check_cells(say: _Speaker, classes: Classes, frame: pd.DataFrame, encoding:
                     say("warning", "values nearly alike", at, what, "if they are one, write them alike")
     used_columns = [c.name for c in encoding.columns if c.kind not in ("ignored", "marks")]
     if len(used_columns) > 2:
-        blank = (frame[used_columns] == "").sum(axis=1)
+        by_name = {c.name: c for c in encoding.columns}
+        blank = frame[used_columns].apply(lambda cells: cells.map(by_name[cells.name].is_blank)).sum(axis=1)
         for row in np.flatnonzero(2 * blank > len(used_columns)):
             if blank.iloc[row] < len(used_columns):
                 what = f"{blank.iloc[row]} of {len(used_columns)} attributes are blank"

@@ -18,7 +18,7 @@ from typing import IO
 from unseen.errors import DataError, UnseenError
 from unseen.ground.image_files import LeftOut, image_files
 
-COLUMNS = ("image", "image", "file", "filename", "path")
+COLUMNS = ("image", "picture", "file", "filename", "path")
 """What the column of images in a table may be called."""
 STDIN = "-"
 

@@ -5,7 +5,8 @@
 ``classes``               class, and columns of attributes; optionally seen, validation. Or the
 ``att_splits.mat``        of the Proposed Split, its classes named as in ``images.csv``
 ``images``                optional: file (relative to ``images/``), class, optionally split
-``attributes``            optional: attribute, group, part, scale; or a sheet of ``classes.xlsx``
+``attributes``            optional: attribute, group, part, scale, missing; or a sheet of ``classes.xlsx``
+``missing.txt``           optional: further words for "not known" in the class table, a line each
 ``attribute_vectors.npy`` optional: K x D word vectors, in the order of the attributes
 ``parts``                 optional: file, part, x, y in pixels, optionally visible
 ``features/``             optional: imported features; with them, ``images/`` may be missing
@@ -17,6 +18,7 @@ Tables are ``.csv``, ``.tsv``, ``.xlsx`` or ``.parquet``.
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,10 +27,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from unseen.classes.spreadsheets.columns import Encoding, understand
+from unseen.classes.spreadsheets.columns import Encoding
 from unseen.classes.spreadsheets.tables import (
     SUFFIXES,
     bad_flags,
+    decoded,
     find_table,
     flags,
     fold,
@@ -39,14 +42,17 @@ from unseen.classes.spreadsheets.tables import (
     read_table,
     repeats,
 )
+from unseen.classes.spreadsheets.understanding import understand
 from unseen.classes.table import Attributes, ClassTable
 from unseen.data.dataset import Dataset, contradictions, split_by_name
 from unseen.errors import DataError
 from unseen.formats.xlsa17 import SPLITS, read_class_table
+from unseen.ground.files import write_text
 from unseen.ground.image_files import LeftOut, image_files
 
 FEATURES = "features"
 RESERVED = ("class", "seen", "validation")
+MISSING_WORDS = "missing.txt"
 
 Complain = Callable[[Sequence[DataError]], None]
 
@@ -62,7 +68,8 @@ def stop(errors: Sequence[DataError]) -> None:
 class Classes:
     """What a class table says, before the images are known.
 
-    ``seen`` is ``None`` where images decide it, ``encoding`` for the field's own files.
+    ``seen`` is ``None`` where images decide it, ``encoding`` and ``known`` for the field's own files. ``doubts`` are
+    what may be misread in the table.
     """
 
     path: Path
@@ -74,6 +81,15 @@ class Classes:
     encoding: Encoding | None = None
     notes: tuple[str, ...] = ()
     frame: pd.DataFrame | None = None
+    known: np.ndarray | None = None
+    doubts: tuple[DataError, ...] = ()
+
+    def filled(self, seen: np.ndarray) -> Classes:
+        """With the means of the seen classes in place of what is unknown."""
+        if self.encoding is None or self.known is None or self.known.all() or not seen.any():
+            return self
+        encoding, values = self.encoding.filled(self.values, self.known, seen)
+        return replace(self, encoding=encoding, values=values)
 
 
 @dataclass(frozen=True)
@@ -101,6 +117,7 @@ def load_folder(folder: Path | str, name: str | None = None) -> Dataset:
     assert classes is not None
     assert listing is not None
     seen, split = settle(classes, listing)
+    classes = classes.filled(seen)
     try:
         table = ClassTable(classes.names, classes.attributes, classes.values, seen, classes.validation)
         dataset = Dataset(
@@ -120,7 +137,7 @@ def load_folder(folder: Path | str, name: str | None = None) -> Dataset:
     if dataset.attribute_vectors is not None:
         zero = np.flatnonzero(~dataset.attribute_vectors.any(axis=1))
         notes += [f'the word vector of "{table.attributes.names[k]}" is all zero' for k in zero]
-    return replace(dataset, warnings=(*classes.notes, *listing.notes, *notes))
+    return replace(dataset, warnings=(*classes.notes, *map(str, classes.doubts), *listing.notes, *notes))
 
 
 def in_folder(error: DataError, root: Path, classes: Classes, listing: Listing) -> DataError:
@@ -173,16 +190,23 @@ def read_classes(root: Path, complain: Complain) -> Classes | None:
             hint = f"make it with columns class and attributes: unseen init{rename}"
             raise DataError("no such file", where=path, hint=hint)
         frame = read_table(path, ["class"], ["seen", "validation"])
-        about = _about(root, path)
+        about, missing = _about(root, path), missing_words(root)
     except DataError as error:
         complain([error])
         return None
     if not len(frame):
         complain([DataError("no classes", where=path, hint="one row a class")])
         return None
-    complain(repeats(frame, "class", path))
+    rows, plain = frame.attrs.get("rows"), complain
+    if rows is not None:  # some are hidden
+
+        def complain(errors: Sequence[DataError]) -> None:
+            plain([as_shown(error, path, rows) for error in errors])
+
+    taxonomic = _taxonomic(frame, path)
+    complain([taxonomic] if taxonomic else repeats(frame, "class", path))
     names = [c for c in frame.columns if c not in RESERVED]
-    found = None if not names else understand(frame, names, path, about)
+    found = None if not names else understand(frame, names, path, about, missing)
     if found is not None:
         of_classes = [e.where is None or str(path) in e.where for e in found.errors]
         complain([e for e, mine in zip(found.errors, of_classes, strict=True) if mine])
@@ -221,9 +245,48 @@ def read_classes(root: Path, complain: Complain) -> Classes | None:
         marked.get("seen"),
         marked.get("validation"),
         found.encoding,
-        found.notes,
+        (*frame.attrs.get("notes", ()), *found.notes),
         frame,
+        found.known,
+        found.doubts if rows is None else tuple(as_shown(doubt, path, rows) for doubt in found.doubts),
     )
+
+
+def missing_words(root: Path) -> tuple[str, ...]:
+    """A folder's own words for "not known": the lines of ``missing.txt``."""
+    path = root / MISSING_WORDS
+    if not path.is_file():
+        return ()
+    try:
+        return tuple(line.strip() for line in decoded(path.read_bytes()).splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(str(error), where=path, hint="save it as UTF-8 text, a word on each line") from None
+
+
+def add_missing_words(root: Path, words: Sequence[str]) -> Path:
+    """Write further words into a folder's ``missing.txt``; those that it has stay."""
+    found = dict.fromkeys([*missing_words(root), *(word.strip() for word in words if word.strip())])
+    write_text(root / MISSING_WORDS, "".join(f"{word}\n" for word in found))
+    return root / MISSING_WORDS
+
+
+def as_shown(error: DataError, path: Path, rows: Sequence[int]) -> DataError:
+    """An error of a table of which rows are hidden, with rows counted as the spreadsheet program shows them."""
+    where = error.where or ""
+    if str(path) not in where:
+        return error
+    shown = re.sub(r", row (\d+)", lambda m: f", row {rows[int(m[1]) - 2]}" if int(m[1]) > 1 else m[0], where)
+    return DataError(error.problem, where=shown, hint=error.hint)
+
+
+def _taxonomic(frame: pd.DataFrame, path: Path) -> DataError | None:
+    """What is wrong where the column ``class`` is that of a taxonomy (Darwin Core), such as Aves in every row."""
+    others = {fold(name).replace(" ", ""): name for name in frame.columns}
+    name = next((others[n] for n in ("species", "scientificname", "vernacularname", "taxon") if n in others), None)
+    if name is None or frame["class"].duplicated().sum() < len(frame) / 2 or frame[name].duplicated().any():
+        return None
+    what = f'"{frame["class"].iloc[0]}" stands in many rows: the column "class" seems to be the taxonomic class'
+    return DataError(what, where=place(path, -1, "class"), hint=f'rename it, and call the column "{name}" class')
 
 
 def _ask(frame: pd.DataFrame, column: str, path: Path, complain: Complain) -> bool:
@@ -234,7 +297,7 @@ def _ask(frame: pd.DataFrame, column: str, path: Path, complain: Complain) -> bo
 
 def _about(root: Path, classes: Path) -> tuple[pd.DataFrame, Path] | None:
     """The table that describes attributes, or the sheet of that name beside the classes."""
-    columns = (["attribute"], ["group", "part", "scale", "description"])
+    columns = (["attribute"], ["group", "part", "scale", "missing", "description"])
     path = find_table(root, "attributes")
     if path is not None:
         frame = read_table(path, *columns)
@@ -362,6 +425,9 @@ def _found(images: Path, file: str) -> str:
 
 
 def _spelling(name: str, names: Sequence[str]) -> str:
+    bare = [other for other in names if other.lstrip("0") == name.lstrip("0") and other != name]
+    if bare:
+        return f'write "{bare[0]}": a spreadsheet program drops leading zeros, unless the column is formatted as text'
     near = nearest(name, names)
     return f'did you mean "{near}"? else add the class there' if near else "add the class there, or fix the spelling"
 

@@ -38,6 +38,7 @@ ATTRIBUTES = {
     "part": "The part of the thing where it shows: tail, ear.",
     "scale": "How to read the column, if unseen check guesses wrong: low<medium<high, yes/no, percent, number, "
     "0..50, categories, ignore.",
+    "missing": "Words or codes for not known in this column, such as -999; several separated by semicolons.",
     "description": "For people.",
 }
 HELP = """\
@@ -117,8 +118,8 @@ def write_example(folder: Path, birds: Dataset, format: str = "xlsx") -> list[Pa
         for c, name in enumerate(birds.table.names)
     ]
     header = {"class": HEADER["class"], **dict.fromkeys(columns, ""), "upperparts": HEADER["fur colors"]}
-    about = [[column, "", parts[k[0]], "", ""] for column, k in zip(columns, groups.values(), strict=True)]
-    about.append(["upperparts", "", "back", "", "colors of back and wings"])
+    about = [[column, "", parts[k[0]], "", "", ""] for column, k in zip(columns, groups.values(), strict=True)]
+    about.append(["upperparts", "", "back", "", "", "colors of back and wings"])
     _write_table(table, header, rows, folder, about)
     readme = folder / "README.txt"
     write_text(

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unseen.classes.spreadsheets.columns import SCALES, Encoding, one_unit, understand
+from unseen.classes.spreadsheets.columns import SCALES, Encoding
+from unseen.classes.spreadsheets.understanding import stands, understand
 from unseen.errors import DataError
 
 
@@ -25,6 +26,9 @@ def one(cells, name="x"):
     found = read({name: cells, "word": (["red", "blue"] * len(cells))[: len(cells)]})
     assert found.errors == (), [str(e) for e in found.errors]
     column = found.encoding.columns[0]
+    if not column.ends:
+        assert column.attributes == (name,)
+        return column, found.values[:, 0]
     lower, upper = found.values[:, :2].T
     np.testing.assert_allclose(lower, 1 - upper)
     return column, upper
@@ -78,20 +82,23 @@ def test_categories_have_an_attribute_each():
 
 
 def test_a_plain_table_is_taken_as_it_stands():
-    columns = {"a": ["0.1", "1e-3", "7"], "b": ["3", "2.9197", "-4"]}
+    columns = {"a": ["0.1", "1e-3", "7"], "b": ["3", "2.9197", "-5"]}
     found = read(columns)
-    np.testing.assert_array_equal(found.values, [[0.1, 3], [1e-3, 2.9197], [7, -4]])
+    np.testing.assert_array_equal(found.values, [[0.1, 3], [1e-3, 2.9197], [7, -5]])
     assert [c.kind for c in found.encoding.columns] == ["as is", "as is"]
     assert found.notes == found.errors == ()
-    blank = read({**columns, "b": ["3", "", "-4"]})
-    np.testing.assert_array_equal(blank.values[:, 1], [3, -0.5, -4])
+    blank = read({**columns, "b": ["3", "", "-5"]})
+    np.testing.assert_array_equal(blank.values[:, 1], [3, -1, -5])
     np.testing.assert_array_equal(blank.values[:, 0], found.values[:, 0])
 
 
 def test_units_that_cannot_be_compared_are_brought_to_one_range():
     found = read({"has crest": ["1", "0", "1"], "length": ["12", "300", "84"]})
-    np.testing.assert_allclose(found.values[:, 1::2], [[1, 0], [0, 1], [1, 0.25]])
-    assert found.encoding.names == ("has crest::no", "has crest::yes", "length::low", "length::high")
+    np.testing.assert_allclose(found.values[:, ::2], [[1, 0], [0, 1], [1, 0.25]])
+    assert found.encoding.names == ("has crest", "length::low", "length::high")
+    assert found.notes == (
+        'columns have ranges of their own ("has crest" up to 1, "length" up to 300): each is scaled by itself',
+    )
 
 
 @pytest.mark.parametrize(
@@ -99,17 +106,22 @@ def test_units_that_cannot_be_compared_are_brought_to_one_range():
     [
         ([[0, 100], [100, 0]], True),
         ([[1, 0], [0, 1]], True),
-        ([[0, 5], [1, 3]], True),
+        ([[0, 5], [1, 3]], False),
+        ([[0, 5], [2, 3]], True),
         ([[0, 12], [1, 3]], False),
-        ([[2.5, 90], [0, 40]], True),
+        ([[2.5, 90], [0, 40]], False),  # centimetres and kilograms, though none is above 100
         ([[300, 250], [10, 40]], True),
         ([[300, 2], [10, 3]], False),
         ([[np.nan, 2], [1.5, 3]], True),
         ([[0, 0], [0, 0]], True),
+        ([[0, 90, 80, 70, 60, 99, 3, 55], [51, 0, 0, 0, 0, 0, 0, 0]], True),  # percentages, one of them small
+        ([[0, 90, 80, 7, 6, 99, 3, 55], [51, 0, 0, 0, 0, 0, 0, 0]], False),
     ],
 )
-def test_one_unit(rows, same):
-    assert one_unit(np.array(rows, dtype=float)) is same
+def test_which_plain_numbers_stand(rows, same):
+    values = np.array(rows, dtype=float)
+    assert stands([f"c{i}" for i in range(values.shape[1])], values) is same
+    assert stands([f"c::{i}" for i in range(values.shape[1])], values)
 
 
 @pytest.mark.parametrize(
@@ -171,10 +183,11 @@ def test_scales_that_the_person_gives():
     scales = ["dim<dusk<bright", "0..10", "percent", "categories", "ignore", "number"]
     found = read(columns, {"attribute": list(columns), "scale": scales})
     assert found.errors == ()
-    assert found.encoding.names[::2] == ("shade::dim", "n::low", "p::low", "c::1", "r::low")
-    assert found.encoding.names[1] == "shade::bright"
+    assert found.encoding.names == (
+        "shade::dim", "shade::bright", "n::low", "n::high", "p", "c::1", "c::2", "r::low", "r::high",
+    )  # fmt: skip
     np.testing.assert_allclose(
-        found.values[:, [1, 3, 5, 6, 7, 9]], [[0, 0, 0.1, 1, 0, 0], [1, 0.1, 0.2, 0, 1, 0.5], [0.5, 0.5, 0.5, 1, 0, 1]]
+        found.values[:, [1, 3, 4, 5, 6, 8]], [[0, 0, 0.1, 1, 0, 0], [1, 0.1, 0.2, 0, 1, 0.5], [0.5, 0.5, 0.5, 1, 0, 1]]
     )
 
 
@@ -184,8 +197,8 @@ def test_groups_and_parts_of_columns_and_values():
         {"attribute": ["color", "color::red", "big"], "group": ["hue", "", ""], "part": ["wing", "tail", ""]},
     )
     assert found.errors == ()
-    assert found.attributes.groups == ("hue", "hue", "big", "big")
-    assert found.attributes.parts == ("wing", "tail", "", "")
+    assert found.attributes.groups == ("hue", "hue", "big")
+    assert found.attributes.parts == ("wing", "tail", "")
 
 
 @pytest.mark.parametrize(
@@ -222,23 +235,22 @@ def encoding():
 
 def test_encode_hand_computed(encoding):
     assert encoding.names == (
-        "color::blue", "color::red", "color::white", "size::small", "size::large", "crest::no", "crest::yes",
-        "length::low", "length::high", "cover::low", "cover::high",
+        "color::blue", "color::red", "color::white", "size::small", "size::large", "crest",
+        "length::low", "length::high", "cover",
     )  # fmt: skip
     row = {"color": "White, red", "Size": "big", "crest": True, "length": 156, "cover": "50%"}
-    np.testing.assert_allclose(encoding.encode(row), [0, 1, 1, 0, 1, 0, 1, 0.5, 0.5, 0.5, 0.5])
-    np.testing.assert_allclose(encoding.encode({"length": "999 mm"})[7:9], [0, 1])
-    np.testing.assert_allclose(
-        encoding.encode({"color": ["red"], "crest": None})[:7], [0, 1, 0, 0.625, 0.375, 0.5, 0.5]
-    )
+    np.testing.assert_allclose(encoding.encode(row), [0, 1, 1, 0, 1, 1, 0.5, 0.5, 0.5])
+    np.testing.assert_allclose(encoding.encode({"length": "999 mm"})[6:8], [0, 1])
+    np.testing.assert_allclose(encoding.encode({"color": ["red"], "crest": None})[:6], [0, 1, 0, 0.625, 0.375, 0.5])
     np.testing.assert_allclose(encoding.encode({"color::red": 0.7, "size": "small"})[:5], [0, 0.7, 0, 1, 0])
-    np.testing.assert_allclose(encoding.encode({"crest::yes": 0.8, "size::small": 1})[3:7], [1, 0, 0.2, 0.8])
+    np.testing.assert_allclose(encoding.encode({"crest": 0.8, "size::small": 1})[3:6], [1, 0, 0.8])
 
 
 def test_reading_of_one_cell(encoding):
     assert encoding.reading("Color", "red; white") == {"color::blue": 0, "color::red": 1, "color::white": 1}
-    assert encoding.reading("crest", "no") == {"crest::no": 1, "crest::yes": 0}
-    assert encoding.reading("crest::yes", "0.8") == pytest.approx({"crest::no": 0.2, "crest::yes": 0.8})
+    assert encoding.reading("crest", "no") == {"crest": 0}
+    assert encoding.reading("crest", "0.8") == encoding.reading("crest", "80%") == pytest.approx({"crest": 0.8})
+    assert encoding.reading("size::large", "0.8") == pytest.approx({"size::small": 0.2, "size::large": 0.8})
     with pytest.raises(DataError, match='did you mean "red"'):
         encoding.reading("color", "redd")
     assert not encoding.as_it_stands
@@ -281,7 +293,7 @@ def test_the_tables_own_rows_encode_to_their_values():
 def test_decode_undoes_encode(encoding, colors, size, crest, length, cover):
     row = {"color": colors, "size": size, "crest": crest, "length": length, "cover": f"{cover}%"}
     values = encoding.encode(row)
-    assert values.shape == (11,)
+    assert values.shape == (9,)
     assert ((values >= 0) & (values <= 1)).all()
     shown = encoding.decode(values)
     assert set(shown["color"].split("; ")) == colors

@@ -9,7 +9,7 @@ import openpyxl
 import pandas as pd
 import pytest
 
-from unseen.classes.spreadsheets.tables import as_text, find_table, fold, nearest, read_table
+from unseen.classes.spreadsheets.tables import as_text, find_table, fold, nearest, numbers, read_table
 from unseen.errors import DataError
 
 ROWS = [["class", "size", "share"], ["ant", "small", "80%"], ["bee", "large, red", "5%"]]
@@ -59,12 +59,15 @@ def test_every_format_gives_the_same_text(same):
     assert [list(frame.columns), *frame.to_numpy().tolist()] == ROWS
 
 
-def test_decimal_commas_where_commas_do_not_separate(tmp_path):
+def test_decimal_commas_stay_text(tmp_path):
     (tmp_path / "a.csv").write_text("class;x;y\nant;0,5;12,5%\nbee;-1,25;red, 1,5\n")
     assert read_table(tmp_path / "a.csv", ["class"]).to_numpy().tolist() == [
-        ["ant", "0.5", "12.5%"],
-        ["bee", "-1.25", "red, 1,5"],
+        ["ant", "0,5", "12,5%"],
+        ["bee", "-1,25", "red, 1,5"],
     ]
+    assert numbers({"x": ["0,5", "-1,25", "1.200,0"]}, ["x"], tmp_path)[:, 0].tolist() == [0.5, -1.25, 1200]
+    with pytest.raises(DataError, match='"1,850" is not a finite number'):
+        numbers({"x": ["1,850", "2,000"]}, ["x"], tmp_path)
 
 
 def test_cells_of_a_workbook(tmp_path):
@@ -92,9 +95,12 @@ def test_what_a_workbook_must_not_have(tmp_path):
     save()
     refused(path, "cells B2:B3")
     book.active.unmerge_cells("B2:B3")
-    book.active["B3"] = "#N/A"
+    book.active["B3"] = "#DIV/0!"
     save()
-    refused(path, "#N/A in B3")
+    refused(path, "#DIV/0! in B3")
+    book.active["B3"] = "#N/A"  # not available
+    save()
+    assert read_table(path, ["class"])["x"].tolist() == ["1", ""]
     path.write_bytes(b"PK\x03\x04 not a workbook")
     refused(path, "not a workbook that can be read")
 

@@ -5,6 +5,7 @@ Rows are counted as a spreadsheet shows them: the header is row 1.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import datetime
 import io
@@ -14,6 +15,8 @@ import unicodedata
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
@@ -47,7 +50,12 @@ ALIASES = {"class": ("class", "label", "species"), "file": ("file", "filename", 
 
 _SEPARATORS = (",", ";", "\t")
 _MERGED = re.compile(rb"<(?:\w+:)?mergeCell\s[^>]*?ref\s*=\s*[\"']([^\"']*)")
-_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+ ?%?")
+_SEP_LINE = re.compile(r"\s*\"?sep=(.)\"?\s*?(?:\r\n|\r|\n)")
+_LITERAL = re.compile(r'"([^"]*)"|\\(.)|_.|\*.|\[[^\]]*\]')
+_INVISIBLE = dict.fromkeys(map(ord, "\u200b\u2060\ufeff\u00ad\u200e\u200f"))
+"""Characters that nobody sees; those that join letters (in Persian, in emoji) stay."""
+_THREE = re.compile(r"-?\d{1,3}\.\d{3}")
+_DIGITS = re.compile(r"\d[.,]\d")
 
 
 def place(path: Path, row: int | None = None, column: str | None = None) -> str:
@@ -60,9 +68,17 @@ def place(path: Path, row: int | None = None, column: str | None = None) -> str:
     return text
 
 
+def tidy(text: str) -> str:
+    """A name or cell in one Unicode form (NFC), with plain spaces and without invisible characters."""
+    if text.isascii():
+        return text.strip()
+    plain = unicodedata.normalize("NFC", text).translate(_INVISIBLE)
+    return "".join(" " if unicodedata.category(c) == "Zs" else c for c in plain).strip()
+
+
 def fold(text: str) -> str:
     """A name without what people write in different ways: case, spaces, underscores, hyphens, Unicode forms."""
-    plain = unicodedata.normalize("NFKC", text).casefold()
+    plain = unicodedata.normalize("NFKC", tidy(text)).casefold()
     return " ".join(re.sub(r"[\s_\-‐–]+", " ", plain).split())
 
 
@@ -92,6 +108,29 @@ def find_table(folder: Path, stem: str) -> Path | None:
     return found[0] if found else None
 
 
+class Cells(dict[str, list[str]]):
+    """A table as text, by column.
+
+    Attributes:
+        about: ``notes``, what was left out; ``rows``, where each row stands in the file, the header being row 1;
+            ``decimal``, the decimal sign that such a file usually has, empty for workbooks; ``typed``, the columns with
+            fractions that are numbers in the file, not text.
+    """
+
+    about: dict[str, Any]
+
+
+@dataclass
+class _Rows:
+    """Rows of text as they stand in a file, the header first."""
+
+    cells: list[list[str]]
+    decimal: str = "."
+    notes: list[str] = field(default_factory=list)
+    at: list[int] | None = None
+    typed: set[int] = field(default_factory=set)
+
+
 def read_table(
     path: Path,
     required: Sequence[str] = (),
@@ -100,10 +139,13 @@ def read_table(
     sheet: str | None = None,
     data: bytes | None = None,
 ) -> pd.DataFrame:
-    """What :func:`read_columns` reads as a data frame."""
+    """A person's table as :func:`read_columns` reads it, tidied, as a data frame; ``attrs`` are :attr:`Cells.about`."""
     import pandas as pd
 
-    return pd.DataFrame(read_columns(path, required, optional, sheet=sheet, data=data), dtype=str)
+    columns = read_columns(path, required, optional, sheet=sheet, data=data, tidied=True)
+    frame = pd.DataFrame(columns, dtype=str)
+    frame.attrs.update(columns.about)
+    return frame
 
 
 def read_columns(
@@ -113,12 +155,14 @@ def read_columns(
     *,
     sheet: str | None = None,
     data: bytes | None = None,
-) -> dict[str, list[str]]:
+    tidied: bool = False,
+) -> Cells:
     """Read a table as stripped text, by column.
 
-    CSV may be separated by commas, semicolons or tabs; with the latter two, decimal commas become points. Of a workbook
-    the sheet called like the file is read, or else the first. Percent-formatted cells become ``80%``, dates
-    ``2026-01-31``, true and false ``yes`` and ``no``; a formula's last value is taken.
+    CSV may be separated by commas, semicolons or tabs, in UTF-8 or with the mark of UTF-16. Of a workbook the visible
+    sheet called like the file is read, or else the first visible one, without hidden or filtered-out rows and columns.
+    Percent-formatted cells become ``80%``, dates ``2026-01-31``, true and false ``yes`` and ``no``; a formula's last
+    value is taken.
 
     Args:
         path: the file.
@@ -126,6 +170,7 @@ def read_columns(
         optional: further columns that are renamed to this case.
         sheet: of a workbook; default as above.
         data: the file's content where it is no file; ``path`` then gives the format and the name in errors.
+        tidied: bring names and cells to one Unicode form, see :func:`tidy`; files' names are left alone.
 
     Raises:
         DataError: the file is missing, empty, not UTF-8, malformed or ragged, or lacks or repeats a column.
@@ -144,7 +189,7 @@ def read_columns(
         rows = _parquet_rows(data, path)
     else:
         rows = _text_rows(data, path, required)
-    return _by_column(rows, path, required, optional)
+    return _by_column(rows, path, required, optional, tidied)
 
 
 def has_sheet(path: Path, sheet: str) -> bool:
@@ -154,14 +199,14 @@ def has_sheet(path: Path, sheet: str) -> bool:
     return any(name.lower() == sheet for name in _open_workbook(path, path, read_only=True).sheetnames)
 
 
-def _by_column(
-    rows: list[list[str]], path: Path, required: Sequence[str], optional: Sequence[str]
-) -> dict[str, list[str]]:
+def _by_column(table: _Rows, path: Path, required: Sequence[str], optional: Sequence[str], tidied: bool) -> Cells:
+    rows = table.cells
     while rows and not any(rows[-1]):
         rows.pop()
     if not rows:
         raise DataError("the file is empty", where=path, hint=f"give it columns {', '.join(required)}")
     header, *body = rows
+    header = list(map(tidy, header)) if tidied else header
     width = max(_filled(cells) for cells in rows)
     del header[width:]
     if not header or not any(header):
@@ -194,7 +239,17 @@ def _by_column(
                 where=place(path, row),
                 hint="give every row as many cells as the header, and put cells with commas in quotes",
             )
-    return {name: [cells[i] for cells in body] for i, name in enumerate(header)}
+    found = Cells({name: [cells[i] for cells in body] for i, name in enumerate(header)})
+    for name in header if tidied else ():
+        if name != "file":  # whose names on the disk are what they are
+            found[name] = list(map(tidy, found[name]))
+    found.about = {
+        "notes": table.notes,
+        "rows": table.at[1:] if table.at else None,
+        "decimal": table.decimal,
+        "typed": {header[i] for i in table.typed if i < len(header)},
+    }
+    return found
 
 
 def _filled(cells: list[str]) -> int:
@@ -218,26 +273,37 @@ def _renamed(header: list[str], path: Path, required: Sequence[str], optional: S
     return header
 
 
-def _text_rows(data: bytes, path: Path, required: Sequence[str]) -> list[list[str]]:
+def _text_rows(data: bytes, path: Path, required: Sequence[str]) -> _Rows:
     try:
-        text = data.decode("utf-8-sig")
+        text = decoded(data)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start)
         raise DataError(
-            f"byte {error.start} is not UTF-8", where=place(path, line - 1), hint='save it as "CSV UTF-8"'
+            f"byte {error.start} is not {error.encoding.upper()}",
+            where=place(path, line - 1),
+            hint='save it as "CSV UTF-8"',
         ) from None
     if "\0" in text:
         raise DataError("it holds NUL characters, as UTF-16 does", where=path, hint='save it as "CSV UTF-8"')
-    separator = "\t" if path.suffix.lower() == ".tsv" else _separator(text, required)
+    said = _SEP_LINE.match(text)  # what Excel takes for an instruction, and does not show
+    text = text[said.end() :] if said else text
+    separator = said[1] if said else "\t" if path.suffix.lower() == ".tsv" else _separator(text, required)
     rows: list[list[str]] = []
     try:
         for cells in csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator):
             rows.append([cell.strip() for cell in cells])  # noqa: PERF401 - the error below counts them
     except csv.Error as error:
         raise DataError(str(error), where=place(path, len(rows) - 1), hint="fix the quotes") from None
-    if separator != ",":
-        rows[1:] = [[c.replace(",", ".") if _DECIMAL_COMMA.fullmatch(c) else c for c in row] for row in rows[1:]]
-    return rows
+    return _Rows(rows, decimal="," if separator == ";" else ".")
+
+
+def decoded(data: bytes) -> str:
+    """A text file's content: UTF-8, or UTF-16 that begins with its mark.
+
+    Raises:
+        UnicodeDecodeError: it is neither.
+    """
+    return data.decode("utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
 
 
 def _separator(text: str, required: Sequence[str]) -> str:
@@ -293,13 +359,16 @@ def _check_unpacked(source: Path | IO[bytes], path: Path) -> None:
 
 
 def _pick_sheet(book: Any, path: Path, sheet: str | None) -> Any:
-    by_name = {name.lower(): name for name in book.sheetnames if hasattr(book[name], "iter_rows")}
-    if not by_name:
+    """The visible sheet called ``sheet``, or like the file, or else the first visible one."""
+    tables = [book[name] for name in book.sheetnames if hasattr(book[name], "iter_rows")]
+    if not tables:
         raise DataError("a workbook without a table", where=path, hint="put the table into its first sheet")
-    return book[by_name.get((sheet or path.stem).lower(), next(iter(by_name.values())))]
+    named = [t for t in tables if t.title.lower() == (sheet or path.stem).lower()]
+    seen = [t for t in tables if t.sheet_state == "visible"]
+    return next(t for t in [*(n for n in named if n in seen), *seen[: not sheet], *named, *seen, *tables])
 
 
-def _workbook_rows(data: bytes, path: Path, sheet: str | None) -> list[list[str]]:
+def _workbook_rows(data: bytes, path: Path, sheet: str | None) -> _Rows:
     found = _pick_sheet(_open_workbook(io.BytesIO(data), path, data_only=True), path, sheet)
     merged = next((r for r in found.merged_cells.ranges if r.size["rows"] * r.size["columns"] > 1), None)
     if merged is not None:
@@ -329,19 +398,76 @@ def _workbook_rows(data: bytes, path: Path, sheet: str | None) -> list[list[str]
                     where=place(path, r - 1, rows[0][c] if r else None),
                     hint="open and save the file in a spreadsheet program, or write the value",
                 )
-    return rows
+    return _shown(rows, found, path, sheet)
+
+
+def _shown(rows: list[list[str]], sheet: Any, path: Path, asked: str | None) -> _Rows:
+    """What a person sees of a sheet, and a note of the rest."""
+    away = {r - 1 for r, row in sheet.row_dimensions.items() if row.hidden and 1 < r <= len(rows)}
+    away = {r for r in away if any(rows[r])}
+    gone: set[int] = set()
+    for column in sheet.column_dimensions.values():
+        if column.hidden:
+            gone |= set(range((column.min or 1) - 1, min(column.max or 1, len(rows[0]) if rows else 0)))
+    gone = {c for c in gone if any(row[c] for row in rows)}
+    notes = []
+    parts = [(away, "row"), (gone, "column")]
+    left = " and ".join(f"{len(n)} hidden {what}{'s' * (len(n) > 1)}" for n, what in parts if n)
+    if left:
+        notes.append(f'sheet "{sheet.title}": {left} left out; show them to have them read')
+    sheets = [name for name in sheet.parent.sheetnames if hasattr(sheet.parent[name], "iter_rows")]
+    others = [name for name in sheets if name not in (sheet.title, "attributes", "help")]
+    if others and not asked:
+        hidden = [name for name in others if sheet.parent[name].sheet_state != "visible"]
+        rest = ", ".join(f'"{name}"' + (" (hidden)" if name in hidden else "") for name in others[:4])
+        notes.append(f'sheet "{sheet.title}" is read, not {rest}')
+    keep = [r for r in range(len(rows)) if r not in away]
+    columns = [c for c in range(len(rows[0]) if rows else 0) if c not in gone]
+    typed = {
+        i
+        for i, c in enumerate(columns)
+        for row in sheet.iter_rows(min_row=2, max_row=len(rows), min_col=c + 1, max_col=c + 1)
+        if isinstance(row[0].value, float) and not row[0].value.is_integer()
+    }
+    cells = [[rows[r][c] for c in columns] for r in keep]
+    for i in typed:  # numbers beside numbers as text, whose decimal sign they must not decide
+        kind = [sheet.cell(r + 1, columns[i] + 1).data_type for r in keep]
+        if any(k == "s" and _DIGITS.search(row[i]) for k, row in zip(kind[1:], cells[1:], strict=True)):
+            for k, row in zip(kind[1:], cells[1:], strict=True):
+                row[i] = _without_sign(row[i]) if k == "n" else row[i]
+    return _Rows(cells, "", notes, [r + 1 for r in keep] if away else None, typed)
+
+
+def _without_sign(cell: str) -> str:
+    """A number without a decimal sign: 1.25 is 125e-2."""
+    number, percent = cell.removesuffix("%"), "%" * cell.endswith("%")
+    try:
+        sign, digits, exponent = Decimal(number).as_tuple()
+    except ArithmeticError:
+        return cell
+    return f"{'-' * sign}{''.join(map(str, digits))}e{exponent}{percent}"
 
 
 def _cell_text(cell: Any, path: Path) -> str:
     if cell.data_type == "e":
+        if cell.value in ("#N/A", "#NULL!"):
+            return ""
         raise DataError(f"{cell.value} in {cell.coordinate}", where=path, hint="fix the formula, or blank the cell")
-    if isinstance(cell.value, int | float) and not isinstance(cell.value, bool) and "%" in (cell.number_format or ""):
-        return f"{100 * cell.value:.12g}%"
+    if isinstance(cell.value, int | float) and not isinstance(cell.value, bool):
+        shown = (cell.number_format or "").split(";")[0]
+        said = "".join(quoted or escaped for quoted, escaped in _LITERAL.findall(shown)).strip()
+        if "%" in _LITERAL.sub("", shown):
+            return f"{as_text(float(f'{100 * cell.value:.12g}'))}%"
+        if said and shown.rstrip().endswith(('"', said)):  # 0.0" mm": a unit, or a percent sign that does not multiply
+            return f"{as_text(cell.value)} {said}".replace(" %", "%")
     return as_text(cell.value)
 
 
 def as_text(value: object) -> str:
-    """A value of any kind as a cell of text: nothing is blank, 3.0 is 3, lists are joined by semicolons."""
+    """A value of any kind as a cell of text: nothing is blank, 3.0 is 3, lists are joined by semicolons.
+
+    1.234 is written 1.2340, which nobody takes for a thousand.
+    """
     if value is None or type(value).__name__ in ("NaTType", "NAType"):  # of pandas
         return ""
     if isinstance(value, bool | np.bool_):
@@ -349,7 +475,10 @@ def as_text(value: object) -> str:
     if isinstance(value, int | np.integer):
         return str(int(value))
     if isinstance(value, float | np.floating):
-        return "" if np.isnan(value) else str(int(value)) if float(value).is_integer() else repr(float(value))
+        if np.isnan(value) or float(value).is_integer():
+            return "" if np.isnan(value) else str(int(value))
+        text = repr(float(value))
+        return f"{text}0" if _THREE.fullmatch(text) else text
     if isinstance(value, datetime.datetime):
         return value.date().isoformat() if value.time() == datetime.time() else value.isoformat(" ")
     if isinstance(value, list | tuple | set | frozenset | np.ndarray):
@@ -357,7 +486,7 @@ def as_text(value: object) -> str:
     return str(value).strip()
 
 
-def _parquet_rows(data: bytes, path: Path) -> list[list[str]]:
+def _parquet_rows(data: bytes, path: Path) -> _Rows:
     import pandas as pd
     import pyarrow.parquet as pq
 
@@ -377,7 +506,8 @@ def _parquet_rows(data: bytes, path: Path) -> list[list[str]]:
         problem = " ".join(str(error).split())[:100]
         raise DataError(f"not a Parquet file that can be read ({problem})", where=path, hint="save it again") from None
     columns = [list(map(as_text, frame[c])) for c in frame.columns]
-    return [[str(c).strip() for c in frame.columns], *map(list, zip(*columns, strict=True))]
+    typed = {i for i, c in enumerate(frame.columns) if frame[c].dtype.kind == "f"}
+    return _Rows([[str(c).strip() for c in frame.columns], *map(list, zip(*columns, strict=True))], "", typed=typed)
 
 
 def to_numbers(cells: Iterable[str]) -> np.ndarray:
@@ -392,9 +522,21 @@ def _number(cell: str) -> float:
         return math.nan
 
 
+def _strict(cells: list[str]) -> np.ndarray:
+    """As :func:`to_numbers`; a column that is not as programs write it may have decimal commas or spaces."""
+    from unseen.classes.spreadsheets.numbers import read_numbers
+
+    values = to_numbers(cells)
+    if np.isfinite(values).all() or "" in cells:
+        return values
+    found = read_numbers(cells, codes=False)
+    sound = not (found.unit or found.unsettled or found.ranges or found.wrong)
+    return np.array(found.values) if sound else values
+
+
 def numbers(columns: Columns, names: Sequence[str], path: Path) -> np.ndarray:
     """Columns of a text table as float64 ``(rows, columns)``; every cell must hold a finite number."""
-    values = np.stack([to_numbers(columns[name]) for name in names], axis=1)
+    values = np.stack([_strict(list(columns[name])) for name in names], axis=1)
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
         row, j = (int(i) for i in bad[0])
@@ -408,7 +550,11 @@ def numbers(columns: Columns, names: Sequence[str], path: Path) -> np.ndarray:
 def bad_flags(columns: Columns, name: str, path: Path) -> list[DataError]:
     """What is wrong with a yes/no column."""
     return [
-        DataError(f'"{cell}" is neither 1 nor 0', where=place(path, row, name), hint="1 or 0")
+        DataError(
+            f'"{cell}" is neither 1 nor 0',
+            where=place(path, row, name),
+            hint=f'1 or 0; "{name}" is a reserved word, so rename the column if it is an attribute',
+        )
         for row, cell in enumerate(columns[name])
         if cell.lower() not in YES | NO
     ]

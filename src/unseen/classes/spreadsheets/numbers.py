@@ -1,0 +1,302 @@
+"""Numbers as people write them: one grammar, settled for a column from all its cells.
+
+``1,5 kg``, ``11.5-13.5 mm``, ``12 ± 0.5``, ``1.850``, ``1 850``, ``80 %``, ``−3 °C``. Whether a comma or a point is the
+decimal sign is a property of a column, never of a cell: ``1.850`` is 1.85 among ``0.2`` and 1850 among ``1.200.000``.
+Where the column does not say, its values are read so that they are closest together, then as the table's other columns
+are.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+MISSING = (
+    *("", "na", "n/a", "n.a.", "n.a", "#n/a", "#na", "<na>", "nan", "null", "nil", "unknown", "not known", "missing"),
+    *(
+        "no data",
+        "not available",
+        "nd",
+        "n.d.",
+        "n.d",
+        "unk",
+        "tbd",
+        "not measured",
+        "?",
+        "??",
+        "-",
+        "--",
+        "–",
+        "—",
+        "−",
+        ".",
+        "..",
+        "…",
+    ),
+)
+"""Words for "not known", whatever their case; a dataset folder's ``missing.txt`` adds to them."""
+DASHES = frozenset({"-", "–", "−"})
+Sign = Literal["", ".", ","]
+POINT: Sign = "."
+COMMA: Sign = ","
+DECIMALS: tuple[Sign, ...] = (POINT, COMMA)
+_SPACES = re.compile(r"\s+")
+_TOKEN = r"(?:\d(?:[\d.,'’ ]*\d)?|[.,]\d+)(?:[eE][-+]?\d+)?"
+_UNIT = r"%|‰|[\"'″′]|°(?:\s?[CFK])?|[^\W\d_][^\s\d]{0,11}(?:[23]|\^[23])?"
+_ABOUT = r"(?:~|≈|∼|(?:ca|c|approx|about)\.?(?=[\s\d]))?\s?"
+_CELL = re.compile(
+    rf"{_ABOUT}([-+]?{_TOKEN})(?:\s?({_UNIT}))??(?:\s?(?:(±|\+/-|\+-)\s?({_TOKEN})|(?:-|–|—|to)\s?([-+]?{_TOKEN})))?"
+    rf"\s?({_UNIT})?"
+)
+_BARE = re.compile(r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
+_OPEN = re.compile(r"[-+]?[1-9]\d{0,2}\.\d{3}")
+_LONGEST = 60
+"""Characters of a number; what is longer is text."""
+_CODE = re.compile(r"-(?:1|9+)|9{3,}|-8{2,}|8{4,}")
+"""Numbers that often stand for "not known"."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A column's cells as numbers.
+
+    Args:
+        values: a number a cell; NaN where it is blank or none.
+        unit: what stands behind most of them; ``%`` for percentages.
+        decimal: the decimal sign, ``.`` or ``,``; empty where no cell has one that matters.
+        wrong: positions of cells that are no number, or of another unit.
+        other_units: positions of those of another unit.
+        codes: positions of numbers that look like codes for "not known"; their values are NaN.
+        unsettled: the first cell that may be read in two ways, where nothing settles it.
+        percent: whether some cell has a percent sign.
+        ranges: whether some cell is a range or has a deviation.
+    """
+
+    values: tuple[float, ...]
+    unit: str = ""
+    decimal: Sign = ""
+    wrong: tuple[int, ...] = ()
+    other_units: tuple[int, ...] = ()
+    codes: tuple[int, ...] = ()
+    unsettled: str = ""
+    percent: bool = False
+    ranges: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether all values are whole numbers."""
+        return all(math.isnan(value) or value.is_integer() for value in self.values)
+
+
+@dataclass(frozen=True)
+class _Cell:
+    tokens: tuple[str, ...]  # one, or the ends of a range
+    unit: str
+    plain: bool  # neither range nor deviation nor unit
+    spread: bool = False  # it has a deviation
+
+
+def tidy(cell: str) -> str:
+    """A cell in one Unicode form: plain spaces, digits and minus signs, no invisible characters."""
+    text = unicodedata.normalize("NFKC", cell).replace("−", "-").replace("⁄", "/")
+    return _SPACES.sub(" ", "".join(c for c in text if unicodedata.category(c) != "Cf")).strip()
+
+
+def is_missing(cell: str, more: Iterable[str] = ()) -> bool:
+    """Whether a cell says that nothing is known; ``more`` are words beside :data:`MISSING`, casefolded."""
+    word = cell.strip().casefold()
+    return word in MISSING or word in more
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell is a number in some notation, with or without a unit."""
+    found = _parse(cell)
+    return found is not None and any(_values(found, decimal) for decimal in DECIMALS)
+
+
+def plain_number(cell: str, decimal: Sign = "") -> float:
+    """A cell that is a number and nothing else, else NaN; in either notation if ``decimal`` is empty."""
+    if decimal != COMMA and _BARE.fullmatch(cell):
+        return float(cell)
+    found = _parse(cell)
+    if found is None or not found.plain:
+        return math.nan
+    return _read(found, decimal)
+
+
+def measure(cell: str, decimal: Sign = "") -> tuple[float, str] | None:
+    """A cell's number, or the middle of its range, and its unit; ``None`` if it is none."""
+    found = _parse(cell)
+    if found is None:
+        return None
+    value = _read(found, decimal)
+    return None if math.isnan(value) else (value, found.unit)
+
+
+def same_unit(one: str, other: str) -> bool:
+    """Whether two units are the same but for case and plural: day, days."""
+
+    def bare(unit: str) -> str:
+        return unit.casefold().rstrip(".").removesuffix("s").replace(" ", "")
+
+    return bare(one) == bare(other)
+
+
+def read_numbers(cells: Sequence[str], missing: Iterable[str] = (), decimal: Sign = "", codes: bool = True) -> Numbers:
+    """Read a column.
+
+    Args:
+        cells: its text.
+        missing: words for "not known" beside :data:`MISSING`, casefolded.
+        decimal: its decimal sign, where it is known.
+        codes: whether numbers may be codes for "not known".
+    """
+    more = frozenset(missing)
+    if decimal != COMMA and all(_BARE.fullmatch(cell) and not _OPEN.fullmatch(cell) for cell in cells):
+        bare = [float(cell) for cell in cells]  # as programs write them; large tables are
+        coded = _coded(bare, cells) if codes else []
+        sign = POINT if any(POINT in cell for cell in cells) else ""
+        return Numbers(
+            tuple(math.nan if i in set(coded) else v for i, v in enumerate(bare)), decimal=sign, codes=tuple(coded)
+        )
+    blank = [is_missing(cell, more) for cell in cells]
+    found = [None if b else _parse(cell) for cell, b in zip(cells, blank, strict=True)]
+    kept = [cell for cell in found if cell is not None]
+    signs, unsettled = ([decimal], "") if decimal else _decimal(kept)
+    values = [math.nan] * len(cells)
+    wrong, others = [], []
+    units = [cell.unit for cell in kept if cell.unit]
+    unit = Counter(units).most_common(1)[0][0] if 2 * len(units) >= len(kept) and units else ""
+    for i, cell in enumerate(found):
+        if blank[i]:
+            continue
+        value = math.nan if cell is None else _read(cell, signs[0])
+        if math.isnan(value):
+            wrong.append(i)
+        elif cell is not None and cell.unit and not same_unit(cell.unit, unit):
+            wrong.append(i)
+            others.append(i)
+        else:
+            values[i] = value
+    coded = _coded(values, cells) if codes else []
+    for i in coded:
+        values[i] = math.nan
+    return Numbers(
+        tuple(values),
+        unit,
+        signs[0] if len(signs) == 1 else "",
+        tuple(wrong),
+        tuple(others),
+        tuple(coded),
+        unsettled,
+        any(cell.unit == "%" for cell in kept),
+        any(cell.spread or len(cell.tokens) > 1 for cell in kept),
+    )
+
+
+def settle(columns: Sequence[Sequence[str]], missing: Iterable[str] = ()) -> Sign:
+    """The decimal sign of a table: that of most columns that have one; empty where none has."""
+    more = frozenset(missing)
+    votes: Counter[Sign] = Counter()
+    for cells in columns:
+        found = [c for c in (None if is_missing(cell, more) else _parse(cell) for cell in cells) if c is not None]
+        signs, _ = _decimal(found)
+        if len(signs) == 1 and found:
+            votes[signs[0]] += 1
+    return votes.most_common(1)[0][0] if votes else ""
+
+
+def _decimal(cells: Sequence[_Cell]) -> tuple[list[Sign], str]:
+    """Decimal signs that a column may have, the likeliest first, and a cell that nothing settles."""
+    fits = [d for d in DECIMALS if all(_values(cell, d) for cell in cells)]
+    if len(fits) < 2:
+        if not fits and cells:  # a slip in some cell: what fits most
+            fits = [max(DECIMALS, key=lambda d: sum(bool(_values(cell, d)) for cell in cells))]
+        return fits or [POINT], ""
+    open_cells = [cell for cell in cells if _values(cell, POINT) != _values(cell, COMMA)]
+    if not open_cells:
+        return list(DECIMALS), ""
+    spread = {d: _spread([v for cell in cells for v in _values(cell, d)]) for d in DECIMALS}
+    best = min(DECIMALS, key=lambda d: spread[d])
+    if max(spread.values()) > 10 * spread[best]:
+        return [best], ""
+    return list(DECIMALS), open_cells[0].tokens[0]
+
+
+def _spread(values: Sequence[float]) -> float:
+    sizes = [abs(v) for v in values if v]
+    return max(sizes) / min(sizes) if sizes else 1.0
+
+
+def _coded(values: Sequence[float], cells: Sequence[str]) -> list[int]:
+    """Positions of what looks like codes: -1 or -999 among numbers of 0 and more, 9999 ten times beyond all others."""
+    looks = [i for i, v in enumerate(values) if not math.isnan(v) and _CODE.fullmatch(tidy(cells[i]).split(" ")[0])]
+    others = [v for i, v in enumerate(values) if not math.isnan(v) and i not in set(looks)]
+    if not looks or not others:
+        return []
+    low, high = min(others), max(others)
+    beyond = 10 * max(abs(low), abs(high))
+    return [i for i in looks if (values[i] < 0 <= low) or abs(values[i]) > beyond]
+
+
+def _parse(cell: str) -> _Cell | None:
+    text = tidy(cell) if len(cell) <= _LONGEST else ""
+    if text[:1] in ("(", "[") and text[-1:] in (")", "]"):
+        text = text[1:-1].strip()
+    found = _CELL.fullmatch(text)
+    if found is None:
+        return None
+    first, inner, sign, _, last, unit = found.groups()
+    if inner and unit and not same_unit(inner, unit):
+        return None
+    tokens = (first,) if last is None else (first, last)
+    return _Cell(
+        tokens, (unit or inner or "").strip(), last is None and sign is None and not (unit or inner), sign is not None
+    )
+
+
+def _read(cell: _Cell, decimal: Sign) -> float:
+    for sign in (decimal,) if decimal else DECIMALS:
+        values = _values(cell, sign)
+        if values:
+            return sum(values) / len(values)
+    return math.nan
+
+
+def _values(cell: _Cell, decimal: str) -> tuple[float, ...]:
+    """The numbers of a cell in one notation; empty where they are none."""
+    read = tuple(_token(token, decimal) for token in cell.tokens)
+    return () if any(math.isnan(value) for value in read) else read
+
+
+def _token(token: str, decimal: str) -> float:
+    body, exponent = re.fullmatch(r"(.*?)((?:[eE][-+]?\d+)?)", token).groups()  # type: ignore[union-attr]
+    sign = -1.0 if body.startswith("-") else 1.0
+    body = body.lstrip("+-")
+    whole, point, part = body.partition(decimal)
+    if decimal in part or (point and not part.isdigit()):
+        groups = whole + point + part
+        whole, part = (groups, "") if not exponent else ("", "")
+        if decimal in whole:
+            return math.nan
+    separators = {c for c in whole if not c.isdigit()}
+    if len(separators) > 1 or decimal in separators:
+        return math.nan
+    if separators:
+        separator = separators.pop()
+        groups_found = whole.split(separator)
+        sound = 1 <= len(groups_found[0]) <= 3 and all(len(g) == 3 for g in groups_found[1:])
+        if not sound or groups_found[0].startswith("0"):
+            return math.nan
+        whole = "".join(groups_found)
+    if not (whole or part):
+        return math.nan
+    try:
+        return sign * float(f"{whole or '0'}.{part or '0'}{exponent}")
+    except ValueError:
+        return math.nan
