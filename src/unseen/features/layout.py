@@ -42,36 +42,17 @@ class Layout:
     def read(cls, folder: Path) -> Self:
         """Reads and checks a description; StoreError says what is wrong with it."""
         hint = "extract the features again"
-        layout = cls(folder, read_json(folder / META, StoreError, hint))
-        try:
-            if layout.meta["format"] != FORMAT:
-                raise StoreError(f"format {layout.meta['format']} instead of {FORMAT}", where=folder, hint=hint)
-            layout._check()
-        except (LookupError, TypeError, ValueError) as error:
-            raise StoreError(f"damaged ({error!r})", where=folder / META, hint=hint) from None
-        return layout
+        from unseen.features.description import Description
+        from unseen.ground.checked import checked
 
-    def _check(self) -> None:
-        """Raise LookupError, TypeError or ValueError where an entry is missing or of another kind."""
-        meta, sizes = self.meta, [size for s in self.stages for size in (*s["grid"], s["channels"])]
-        texts = [
-            meta["fingerprint"],
-            meta["dtype"],
-            *meta["names"],
-            *(s["file"] for s in self.stages),
-            meta["engine"] or "",
-        ]
-        if not all(isinstance(text, str) for text in texts) or any(
-            Path(s["file"]).name != s["file"] for s in self.stages
-        ):
-            raise ValueError("a name is no text")
-        if any(type(size) is not int or size < 1 for size in (*sizes, meta["chunk"])):
-            raise ValueError("a size is no whole number from 1")
-        if not isinstance(meta["backbone"].get("name"), str) or not isinstance(meta["names"], list) or not self.stages:
-            raise ValueError("no backbone, names or stages")
-        _ = [s["stage"] for s in self.stages], self.image_bytes
-        if any(len(s["grid"]) != 2 for s in self.stages):
-            raise ValueError("a grid is not of two sides")
+        meta = read_json(folder / META, StoreError, hint)
+        if isinstance(meta, dict) and (found := meta.get("format", FORMAT)) != FORMAT:
+            raise StoreError(f"format {found} instead of {FORMAT}", where=folder, hint=hint)
+        try:
+            checked(Description, meta, folder / META, error=StoreError, hint=hint)
+        except StoreError as error:
+            raise StoreError(f"damaged ({error.problem})", where=error.where, hint=hint) from None
+        return cls(folder, meta)
 
     @property
     def stages(self) -> list[dict[str, Any]]:
