@@ -29,6 +29,7 @@ from unseen.ground.cache import cache_folder
 from unseen.ground.checked import checked
 from unseen.ground.distributed import processes
 from unseen.ground.files import read_json
+from unseen.ground.hub import look_for_hub
 from unseen.ground.images import is_elongated, open_image, upright_rgb
 from unseen.ground.outside import check_installed, is_path
 from unseen.ground.tensors import load_tensors
@@ -598,6 +599,8 @@ def _build(spec: BackboneSpec) -> nn.Module:
     if cfg.fixed_input_size and spec.image_size != cfg.input_size[-1]:
         options.setdefault("img_size", spec.image_size)
     pretrained = spec.weights == "pretrained"
+    if pretrained:
+        look_for_hub()
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seed)

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from unseen.errors import UnseenError
+from unseen.ground.hub import look_for_hub
 from unseen.ground.tensors import load_tensors, save_tensors
 
 TEXTS = "texts.safetensors"
@@ -99,6 +100,7 @@ def _from_hub(name: str) -> Path:
     identifier, _, revision = name.partition("@")
     if name.startswith(("/", ".", "~")) or identifier.count("/") > 1:
         raise UnseenError("no such folder", where=name, hint=hint)
+    look_for_hub()
     try:
         return Path(snapshot_download(identifier, revision=revision or None, allow_patterns=list(_FILES)))
     except (OSError, ValueError) as error:

@@ -9,6 +9,7 @@ from typer.models import CommandInfo
 
 from unseen.cli import (
     classes,
+    common,
     comparing,
     explaining,
     figures,
@@ -26,6 +27,8 @@ from unseen.cli import (
     vectors,
 )
 from unseen.cli.common import Command, app, err, main, out
+from unseen.cli.files import with_config
+from unseen.ground.progress import silence_bars
 from unseen.version import __version__
 
 __all__ = [
@@ -65,10 +68,17 @@ def _arrange() -> None:
         assert group.typer_instance is not None
         group.rich_help_panel = places[str(group.typer_instance.info.name)][0]
         for command in group.typer_instance.registered_commands:
-            command.cls = Command
+            _complete(command)
     for command in app.registered_commands:
-        command.rich_help_panel, command.cls = places[_name(command)][0], Command
+        command.rich_help_panel = places[_name(command)][0]
+        _complete(command)
     app.registered_commands.sort(key=lambda c: (list(PANELS).index(places[_name(c)][0]), places[_name(c)][1]))
+
+
+def _complete(command: CommandInfo) -> None:
+    """What every command has beside its own."""
+    assert command.callback is not None
+    command.name, command.cls, command.callback = _name(command), Command, with_config(command.callback)
 
 
 def _name(command: CommandInfo) -> str:
@@ -87,5 +97,22 @@ def _version(value: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show version.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Only results and errors: no notes, no progress.")
+    ] = False,
+    loud: Annotated[
+        bool, typer.Option("--verbose", "-v", help="What libraries say, and where an error comes from.")
+    ] = False,
 ) -> None:
-    """Recognise classes nobody has photographed, from a table of their attributes."""
+    """Recognise classes nobody has photographed, from a table of their attributes.
+
+    Options may stand in a file (--config) or in the environment: UNSEEN_DEVICE, UNSEEN_CACHE, UNSEEN_CONFIG.
+    """
+    if quiet:
+        err.quiet = True
+        silence_bars()
+    if loud:
+        import logging
+
+        common.verbose = True
+        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")

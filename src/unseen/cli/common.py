@@ -48,9 +48,12 @@ app = typer.Typer(
 )
 out = Console()
 err = Console(stderr=True)
+errors = Console(stderr=True)
+"""Where errors go, which no option silences."""
+verbose = False
+"""Whether an error is shown with where it comes from."""
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 EngineOption = Annotated[
     str | None,
     typer.Option(
@@ -59,6 +62,7 @@ EngineOption = Annotated[
         "is installed on a CPU, torch elsewhere [default: auto].",
     ),
 ]
+DeviceOption = Annotated[str, typer.Option(envvar="UNSEEN_DEVICE", help="auto, cpu, cuda, cuda:1 or mps.")]
 CacheOption = Annotated[
     Path | None,
     typer.Option(help="Where drawn images and region stores are kept [default: $UNSEEN_CACHE or ~/.cache/unseen]."),
@@ -88,11 +92,13 @@ def main() -> None:
         if isinstance(status, int) and status:
             sys.exit(status)
     except UnseenError as error:
-        err.print(f"[bold red]error:[/] {plain_text(str(error))}", highlight=False, soft_wrap=True)
+        if verbose:
+            errors.print_exception()
+        errors.print(f"[bold red]error:[/] {plain_text(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except OSError as error:
         told = UnseenError(error.strerror or str(error), where=error.filename, hint=_HINTS.get(error.errno or 0))
-        err.print(f"[bold red]error:[/] {plain_text(str(told))}", highlight=False, soft_wrap=True)
+        errors.print(f"[bold red]error:[/] {plain_text(str(told))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except Exception as error:
         # typer's own usage errors know how to show themselves

@@ -20,6 +20,15 @@ class Progress(Protocol):
         """``done`` of ``total`` steps of a task are finished."""
 
 
+_silenced = False
+
+
+def silence_bars() -> None:
+    """From here on :func:`bars` shows none."""
+    global _silenced
+    _silenced = True
+
+
 def silent(task: str, done: int, total: int, note: str = "") -> None:
     """Say nothing."""
 
@@ -27,7 +36,7 @@ def silent(task: str, done: int, total: int, note: str = "") -> None:
 @contextmanager
 def bars() -> Iterator[Progress]:
     """Progress bars with time left, on standard error; where that is no terminal, a line now and then."""
-    if not is_first():
+    if not is_first() or _silenced:
         yield silent
         return
     from rich import progress as rich_progress

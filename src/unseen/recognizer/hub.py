@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from unseen.errors import RunError
+from unseen.ground.hub import look_for_hub
 from unseen.model.trained import TrainedModel
 from unseen.recognizer.card import CardFields
 from unseen.recognizer.names import FACTS, HUB_ID, PATTERNS
@@ -31,6 +32,7 @@ def fetch(
         raise RunError("no such folder", where=name, hint="give a saved folder, or OWNER/NAME of the hub")
     import huggingface_hub
 
+    look_for_hub()
     try:
         found = huggingface_hub.snapshot_download(
             name,
