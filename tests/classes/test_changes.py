@@ -12,6 +12,7 @@ from unseen.classes.changes import (
     LOCK,
     changing,
     keep_table,
+    left_unknown,
     read_described,
     read_settings,
     reset,
@@ -55,7 +56,7 @@ def test_changes_are_kept_beside_and_can_be_taken_back(folder):
     assert (folder / "classes.csv").read_bytes() == before
     found = table_in_use(folder)
     assert found.names == ("b", "c", "d")
-    assert found.values[2].tolist() == [0, 0, 0.1 + 0.2]  # to the bit
+    assert found.values[2].tolist() == [0, 100, 0.1 + 0.2]  # to the bit, beside the mean of the seen class left
     assert trained_table(folder).names == ("a", "b", "c")
     assert reset(folder)
     assert not reset(folder)
@@ -105,14 +106,23 @@ def test_tables_that_describe_no_class(tmp_path, text, message):
 
 
 def test_values_from_numbers():
-    assert values_of({"size": "5", "color::blue": 1e2}, TABLE).tolist() == [0, 100, 5]
+    assert values_of({"size": "5", "color::blue": 1e2}, TABLE).tolist() == [50, 100, 5]  # the mean of a and b
+    assert values_of({"Size": "100%", "COLOR::Red": "0,5"}, TABLE).tolist() == [0.5, 50, 100]
+    assert values_of({"size": "n.d.", "color::red": "1"}, TABLE).tolist() == [1, 50, pytest.approx((30 + 1 / 3) / 2)]
+    assert values_of({"size": "1.234"}, TABLE).tolist() == [50, 50, 1.234]  # as programs write it
+    with pytest.raises(DataError, match='"1,850" is not a finite number — write a number, without a thousands'):
+        values_of({"size": "1,850"}, TABLE)
+    assert left_unknown({"size": "5"}, TABLE) == (
+        "1 of 3 attributes given; the others are unknown, and get the mean of the training classes"
+    )
+    assert left_unknown(dict.fromkeys(ATTRIBUTES.names, 1), TABLE) is None
     assert values_of({"size": "5"}, TABLE, start=TABLE.values[0]).tolist() == [100, 0, 5]
     with pytest.raises(DataError, match=r'here: attribute "size": "large" is not a finite number'):
         values_of({"size": "large"}, TABLE, where="here")
-    with pytest.raises(DataError, match="the cell is blank"):
+    with pytest.raises(DataError, match="nothing is known"):
         values_of({"size": ""}, TABLE)
-    with pytest.raises(DataError, match="nan"):
-        values_of({"size": "nan"}, TABLE)
+    with pytest.raises(DataError, match="inf"):
+        values_of({"size": "inf"}, TABLE)
     with pytest.raises(DataError, match="did you mean color::red"):
         values_of({"colour::red": "1"}, TABLE)
 

@@ -103,7 +103,7 @@ def test_adding_removing_and_renaming_leave_the_rest():
     start = table(validation=np.array([False, True, False, False]))
     grown = start.with_class("eel", {"hue::red": 0.7})
     np.testing.assert_array_equal(grown.values[:4], VALUES)
-    np.testing.assert_array_equal(grown.values[4], [0, 0, 0.7])
+    np.testing.assert_array_equal(grown.values[4], [*VALUES[start.seen].mean(axis=0)[:2], 0.7])
     assert grown.names == (*start.names, "eel")
     np.testing.assert_array_equal(grown.seen, [True, True, True, False, False])
     np.testing.assert_array_equal(grown.validation, [False, True, False, False, False])
@@ -198,3 +198,22 @@ def test_a_message_is_always_one_line(tmp_path):
     with pytest.raises(DataError) as caught:
         ClassTable.from_csv(path)
     assert str(caught.value) == f'{path}, row 3, column "class": "an t" stands in row 2 already — keep one'
+
+
+def test_names_in_any_case_and_form():
+    table = ClassTable(
+        ("Dog", "Ko\u0308hler", "x"), Attributes(("Hooves", "b")), np.eye(3, 2) + 1, np.array([1, 1, 0], bool)
+    )
+    assert table.index("dog") == 0
+    assert table.index("K\u00f6hler") == 1
+    assert table.attributes.index("hooves") == 0
+    assert table.with_class("cat", {"b": 7}).values[-1].tolist() == [1.5, 7]  # the mean of the seen
+
+
+@pytest.mark.parametrize("name", ["unknown", "Seen", "UNSEEN"])
+def test_a_class_is_not_called_like_an_answer(name):
+    table = ClassTable(("a", "b"), Attributes(("x", "y")), np.eye(2), np.ones(2, bool))
+    with pytest.raises(DataError, match="is a reserved word"):
+        table.renamed("a", name)
+    with pytest.raises(DataError, match="is a reserved word"):
+        table.with_class(name, [1, 2])

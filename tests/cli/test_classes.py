@@ -184,7 +184,7 @@ def test_advice(unseen, run, names):
     ("arguments", "hint"),
     [
         (["add", "{run}"], "no name for the class"),
-        (["add", "{run}", "x"], "has no attribute at all"),
+        (["add", "{run}", "x"], "nothing is known of the class"),
         (["add", "{run}", "x", "--set", "crown_colour::red=1"], "did you mean crown_color::red"),
         (["add", "{run}", "x", "--set", "crown_color::red"], "sets nothing"),
         (["add", "{run}", "x", "--set", "crown_color::red=lots"], "not a finite number"),

@@ -18,8 +18,10 @@ from typing import Protocol
 import numpy as np
 from filelock import FileLock, Timeout
 
-from unseen.classes.spreadsheets.tables import no_repeats, place, read_table
-from unseen.classes.table import ClassTable
+from unseen.classes.spreadsheets.columns import Encoding
+from unseen.classes.spreadsheets.numbers import is_missing, read_numbers
+from unseen.classes.spreadsheets.tables import fold, no_repeats, place, read_table, tidy, to_numbers
+from unseen.classes.table import SEPARATOR, ClassTable
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.ground.files import file_digest
 
@@ -186,7 +188,7 @@ def read_settings(texts: Sequence[str], option: str = "--set") -> dict[str, str]
         name, equals, value = text.rpartition("=")
         if not equals or not name.strip() or not value.strip():
             raise UnseenError(f'"{text}" sets nothing', where=option, hint='write "ATTRIBUTE=VALUE"')
-        found[name.strip()] = value.strip()
+        found[tidy(name)] = tidy(value)
     return found
 
 
@@ -204,7 +206,8 @@ def values_of(
         cells: numbers by attribute name; with an encoding also cells by column of the spreadsheet.
         table: whose attributes, in whose unit.
         encoding: of the spreadsheet that the table was made of.
-        start: ``(K,)`` what everything else has; default 0, or with an encoding what it takes for unknown.
+        start: ``(K,)`` what everything else has; default unknown: the mean of the seen classes, or with an encoding
+            what it takes for unknown.
         where: the place, for errors.
 
     Returns:
@@ -219,25 +222,56 @@ def values_of(
             encoded = encoding.encode(cells) if cells or start is None else np.array(start)
         if start is None:
             return encoded
-        named = {name.strip().casefold() for name in cells}
+        named = {fold(name) for name in cells}
         given = [
-            name.casefold() in named or group.casefold() in named
+            fold(name) in named or fold(name.split(SEPARATOR)[0]) in named or fold(group) in named
             for name, group in zip(attributes.names, attributes.groups, strict=True)
         ]
         return np.where(given, encoded, start)
-    values = np.zeros(len(attributes)) if start is None else np.array(start, dtype=np.float64)
-    for name, cell in cells.items():
-        try:
-            number = float(str(cell))
-        except ValueError:
-            number = math.nan
+    values = np.array(table.unknown if start is None else start, dtype=np.float64)
+    texts = [str(cell) for cell in cells.values()]
+    read = read_numbers([text.rstrip("% ") for text in texts], codes=False)
+    largest, known = float(np.abs(table.values).max()), 0
+    for i, (name, text) in enumerate(zip(cells, texts, strict=True)):
         with _at(where):
             k = attributes.index(name)
-        if not math.isfinite(number):
-            what = "the cell is blank" if str(cell) == "" else f'"{cell}" is not a finite number'
-            raise DataError(f'attribute "{name}": {what}', where=where, hint="write a number")
-        values[k] = number
+        if is_missing(text):
+            continue
+        number, percent = _plain(text) if math.isfinite(_plain(text)) else read.values[i], text.endswith("%")
+        if math.isnan(number) or math.isinf(number) or (read.unsettled == text and not _is_plain(text)):
+            hint = "write a number, without a thousands separator"
+            raise DataError(f'attribute "{name}": "{text}" is not a finite number', where=where, hint=hint)
+        values[k] = number / 100 if percent and largest <= 1 else number
+        known += 1
+    if not known and start is None:
+        raise DataError("nothing is known of the class", where=where, hint="give it at least one attribute")
     return values
+
+
+def _plain(text: str) -> float:
+    """A number as programs write it, else NaN."""
+    return float(to_numbers([text])[0])
+
+
+def _is_plain(text: str) -> bool:
+    return math.isfinite(_plain(text))
+
+
+def left_unknown(cells: Mapping[str, object], table: ClassTable, encoding: Encoding | None = None) -> str | None:
+    """A line where most attributes of a new class were not named."""
+    own = {fold(name) for name, cell in cells.items() if not is_missing(str(cell))}
+    if encoding is not None:
+        every = [c.name for c in encoding.columns if c.kind != "ignored"]
+        given = sum(
+            bool(own & set(map(fold, (c.name, *c.attributes)))) for c in encoding.columns if c.kind != "ignored"
+        )
+        what = "columns"
+    else:
+        every, what = list(table.attributes.names), "attributes"
+        given = sum(fold(name) in own for name in every)
+    if given == len(every):
+        return None
+    return f"{given} of {len(every)} {what} given; the others are unknown, and get the mean of the training classes"
 
 
 def unit_doubt(values: np.ndarray, table: ClassTable) -> str | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unseen.classes.spreadsheets.tables import flags, no_repeats, numbers, place, read_columns
+from unseen.classes.spreadsheets.tables import flags, fold, no_repeats, numbers, place, read_columns
 from unseen.errors import DataError
 from unseen.ground.files import write_text
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SEPARATOR = "::"
+RESERVED = ("unknown", "seen", "unseen")
+"""What no class may be called: predictions and options use these words."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,15 @@ class Attributes:
         return {name: k for k, name in enumerate(self.names)}
 
     def index(self, name: str) -> int:
-        """Position of an attribute; raises :class:`DataError` with near names if there is none."""
+        """Position of an attribute, in any case; raises :class:`DataError` with near names if there is none."""
         try:
             return self.positions[name]
         except KeyError:
             import difflib
 
+            alike = [k for k, own in enumerate(self.names) if fold(own) == fold(name)]
+            if len(alike) == 1:
+                return alike[0]
             near = difflib.get_close_matches(name, self.names, 3)
             hint = f"did you mean {' or '.join(near)}?" if near else f"one of {', '.join(self.names[:5])}, ..."
             raise DataError(f'no attribute "{name}"', hint=hint) from None
@@ -117,6 +122,10 @@ class ClassTable:
         object.__setattr__(self, "seen", _frozen(self.seen, bool))
         if not all(name.strip() for name in self.names):
             raise DataError("a class has no name", hint="give it one")
+        reserved = next((name for name in self.names if name.strip().casefold() in RESERVED), None)
+        if reserved is not None:
+            hint = 'give it another name, such as "unknown species"'
+            raise DataError(f'"{reserved}" is a reserved word, which answers use, and cannot be a class', hint=hint)
         if len(set(self.names)) != n:
             twice = next(c for c in self.names if self.names.count(c) > 1)
             raise DataError(f'there is a class "{twice}" already', hint="choose another name, or change that one")
@@ -149,12 +158,15 @@ class ClassTable:
         return len(self.names)
 
     def index(self, name: str) -> int:
-        """Position of a class; raises :class:`DataError` with near names if there is none."""
+        """Position of a class, in any case; raises :class:`DataError` with near names if there is none."""
         try:
             return self.names.index(name)
         except ValueError:
             import difflib
 
+            alike = [c for c, own in enumerate(self.names) if fold(own) == fold(name)]
+            if len(alike) == 1:
+                return alike[0]
             near = difflib.get_close_matches(name, self.names, 3)
             hint = f"did you mean {' or '.join(near)}?" if near else "the names are those of classes.csv"
             raise DataError(f'no class "{name}"', hint=hint) from None
@@ -170,6 +182,11 @@ class ClassTable:
             None if seen is not None or self.validation is None else self.validation[rows],
         )
 
+    @cached_property
+    def unknown(self) -> np.ndarray:
+        """``(K,)`` what stands for unknown attributes: the mean of the seen classes, or of all if none is seen."""
+        return np.asarray(self.values[self.seen if self.seen.any() else slice(None)].mean(axis=0))
+
     def with_class(
         self, name: str, values: Sequence[float] | np.ndarray | Mapping[str, float], *, seen: bool = False
     ) -> ClassTable:
@@ -177,10 +194,13 @@ class ClassTable:
 
         Args:
             name: its name, new to the table.
-            values: K numbers, or a mapping from attribute names (those left out are 0), in the table's unit.
+            values: K numbers, or a mapping from attribute names (those left out are unknown, see :attr:`unknown`), in
+                the table's unit.
             seen: whether it has training images.
         """
-        rows = np.vstack([self.values, self.row(values, name)])
+        if isinstance(values, Mapping) and not values:
+            raise DataError(f'class "{name}" has no attribute at all', hint="give it at least one")
+        rows = np.vstack([self.values, self.row(values, name, self.unknown)])
         rows.flags.writeable = False
         return ClassTable(
             (*self.names, name),

@@ -13,6 +13,7 @@ from unseen.classes.changes import (
     Described,
     changing,
     keep_table,
+    left_unknown,
     read_described,
     read_settings,
     table_in_use,
@@ -211,7 +212,7 @@ def add(
 ) -> None:
     """Add classes from their attributes; nothing is trained.
 
-    What is not named is unknown where the model was trained from a spreadsheet of words, else 0, or as in --like.
+    What is not named is unknown (the mean of the training classes), or as in --like.
     """
     described = _described(name, attributes, settings)
     lines: list[str] = []
@@ -222,6 +223,8 @@ def add(
         for one in described:
             assert one.name is not None
             values = values_of(one.cells, table, recognizer.encoding, start=start, where=one.where)
+            doubt = None if start is not None else left_unknown(one.cells, table, recognizer.encoding)
+            lines += [f'"{one.name}": {doubt}'] if doubt else []
             seen = one.name in trained.names and bool(trained.seen[trained.index(one.name)])
             if seen:
                 lines.append(f'"{one.name}" was trained with images, so it counts as seen again')

@@ -224,8 +224,9 @@ class Column:
     def describe(self) -> str:
         """What was understood, without the name: ``numbers, 12 to 300``."""
         shown = ", ".join(self.steps[:4]) + (", ..." if len(self.steps) > 4 else "")
-        sign = "%" if self.unit == "%" or self.kind == "percent" else f" {self.unit}".rstrip()
-        seen = f"{self.least:.6g}{sign} to {self.greatest:.6g}{sign}"
+        sign = "%" if self.unit == "%" or self.kind == "percent" else ""
+        unit = "" if sign or not self.unit else f" {self.unit}"
+        seen = f"{self.least:.6g}{sign} to {self.greatest:.6g}{sign}{unit}"
         scaled = (
             "" if (self.low, self.high) == (self.least, self.greatest) else f", 0 at {self.low:g}, 1 at {self.high:g}"
         )

@@ -157,7 +157,11 @@ def read_numbers(cells: Sequence[str], missing: Iterable[str] = (), decimal: Sig
         codes: whether numbers may be codes for "not known".
     """
     more = frozenset(missing)
-    if decimal != COMMA and all(_BARE.fullmatch(cell) and not _OPEN.fullmatch(cell) for cell in cells):
+    if (
+        decimal != COMMA
+        and more.isdisjoint(cells)
+        and all(_BARE.fullmatch(cell) and not _OPEN.fullmatch(cell) for cell in cells)
+    ):
         bare = [float(cell) for cell in cells]  # as programs write them; large tables are
         coded = _coded(bare, cells) if codes else []
         sign = POINT if any(POINT in cell for cell in cells) else ""

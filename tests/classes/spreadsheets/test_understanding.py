@@ -1,0 +1,185 @@
+"""Tables that were once misread without a word: each case with the right value."""
+
+from __future__ import annotations
+
+import datetime
+
+import numpy as np
+import openpyxl
+import pandas as pd
+import pytest
+
+from unseen.classes.spreadsheets.tables import read_table
+from unseen.classes.spreadsheets.understanding import understand
+
+WORDS = ["red", "blue", "red", "blue"]
+
+
+def read(columns, **options):
+    frame = pd.DataFrame(columns, dtype=str)
+    frame.attrs.update(options.pop("attrs", {}))
+    return understand(frame, list(columns), "classes.csv", **options)
+
+
+def column(cells, **options):
+    """The first column's description, its attributes' last value a class, and the doubts."""
+    found = read({"x": cells, "word": (WORDS * 9)[: len(cells)]}, **options)
+    assert found.errors == (), [str(e) for e in found.errors]
+    first = found.encoding.columns[0]
+    return first, found.values[:, len(first.attributes) - 1], found.doubts
+
+
+def test_decimal_commas_in_a_quoted_csv(tmp_path):
+    (tmp_path / "classes.csv").write_text('class,x,word\na,"0,5",red\nb,"1,0",blue\nc,"0,0",red\n')
+    found = understand(read_table(tmp_path / "classes.csv"), ["x", "word"], tmp_path / "classes.csv")
+    assert found.encoding.names[0] == "x"
+    assert found.values[:, 0].tolist() == [0.5, 1, 0]
+
+
+def test_decimal_commas_as_text_in_a_workbook(tmp_path):
+    book = openpyxl.Workbook()
+    for row in (["class", "x", "word"], ["a", "0,5", "red"], ["b", "1,5", "blue"], ["c", 2, "red"]):
+        book.active.append(row)
+    book.save(tmp_path / "classes.xlsx")
+    found = understand(read_table(tmp_path / "classes.xlsx"), ["x", "word"], tmp_path / "classes.xlsx")
+    assert found.encoding.columns[0].describe() == "numbers, 0.5 to 2"
+    np.testing.assert_allclose(found.values[:, 1], [0, 2 / 3, 1])
+
+
+@pytest.mark.parametrize(
+    ("cells", "text", "values"),
+    [
+        (["1,5 kg", "0,5 kg", "2,5 kg"], "numbers, 0.5 to 2.5 kg", [0.5, 0, 1]),
+        (["11,5-13,5 mm", "10 mm", "20 mm"], "numbers, 10 to 20 mm", [0.25, 0, 1]),
+        (["1,850", "12,000", "700"], "numbers, 700 to 12000", [1150 / 11300, 1, 0]),
+        (["1.200", "950", "2.050"], "numbers, 950 to 2050", [250 / 1100, 0, 1]),
+        (["12\u00a0mm", "13\u2009mm", "14 ± 0.5 mm"], "numbers, 12 to 14 mm", [0, 0.5, 1]),
+        (["12 °C", "-3 °C", "27\u202f°C"], "numbers, -3 to 27 °C", [0.5, 0, 1]),
+        (["12.5", "-999", "11.5", "13.5"], "numbers, 11.5 to 13.5; 1 blank", [0.5, 0.5, 0, 1]),
+        (["0.5", "n.d.", "#N/A", "0.7", "."], "shares of 1: 0.5 to 0.7; 3 blank", [0.5, 0.6, 0.6, 0.7, 0.6]),
+        (["yes", "no", "unknown", "-"], "yes or no; 2 blank", [1, 0, 0.5, 0.5]),
+        (["red", "nd", "red", "?"], "1 values (red); 2 blank", [1, 1, 1, 1]),
+    ],
+)  # fmt: skip
+def test_what_is_understood(cells, text, values):
+    found, upper, _ = column(cells)
+    assert found.describe() == text
+    np.testing.assert_allclose(upper, values, atol=1e-12)
+
+
+def test_codes_are_asked_about_unless_said():
+    *_, doubts = column(["12", "-999", "14", "-999"])
+    assert [str(d) for d in doubts] == [
+        'classes.csv, row 3, column "x": "-999" lies apart from 12 to 14: taken for "not known" (and row 5) — '
+        'list it in missing.txt (unseen check --missing=-999), or give the column the scale "number"'
+    ]
+    assert column(["12", "-999", "14"], missing=["-999"])[2] == ()
+    about = (pd.DataFrame({"attribute": ["x"], "scale": ["number"]}), "attributes.csv")
+    found, _, doubts = column(["12", "-1", "14"], about=about)
+    assert (found.low, found.high, doubts) == (-1, 14, ())
+    about = (pd.DataFrame({"attribute": ["x"], "missing": ["0; none"]}), "attributes.csv")
+    assert column(["12", "0", "none", "14"], about=about)[0].describe() == "numbers, 12 to 14; 2 blank"
+
+
+def test_what_cannot_be_settled_is_asked():
+    cells = ["1.200", "3.450", "2.050"]
+    found, _, doubts = column(cells)
+    assert (found.low, found.high) == (1.2, 3.45)
+    assert '"1.200" may be 1200 or 1.2; read with a decimal point' in str(doubts[0])
+    assert column(cells, attrs={"decimal": ","})[0].high == 3450
+    assert not column([*cells, "0.5"])[2]
+    assert read({"x": cells, "y": ["0,5", "1,5", "2,25"]}).encoding.columns[0].high == 3450
+    asked = read({"x": cells, "word": WORDS[:3]}, attrs={"decimal": ""})
+    assert '"1.200" may be 1200 or 1.2' in str(asked.errors[0])
+    about = (pd.DataFrame({"attribute": ["x"], "scale": ["decimal comma"]}), "attributes.csv")
+    assert column(cells, about=about)[0].high == 3450
+
+
+def test_few_words_among_numbers_are_errors_and_equal_ones_are_told_once():
+    found = read({"x": ["12", "tall", "14", "15", "tall", "16"], "word": [*WORDS, "red", "red"]})
+    assert [str(e) for e in found.errors] == [
+        'classes.csv, row 3, column "x": "tall" is not a finite number (and row 6) — '
+        "write a number, or leave the cell blank"
+    ]
+
+
+def test_brackets_keep_their_commas():
+    found, *_ = column(["brown (dark, streaked)", "white; brown (dark, streaked)", "white"])
+    assert found.steps == ("brown (dark, streaked)", "white")
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_percent_or_not_means_the_same(words):
+    rng = np.random.default_rng(0)
+    numbers = {f"c{i}": [f"{v:.2f}" for v in rng.uniform(0, 100, 12)] for i in range(85)}
+    signed = {name: [f"{cell}%" for cell in cells] for name, cells in numbers.items()}
+    more = {"word": WORDS * 3} if words else {}
+    plain, percent = read(numbers | more), read(signed | more)
+    assert len(plain.encoding.names) == 85 + 2 * words
+    assert plain.encoding.names == percent.encoding.names
+    np.testing.assert_array_equal(plain.values, percent.values)
+    if not words:
+        assert plain.values[0, 0] == float(numbers["c0"][0])
+        assert percent.encoding.columns[0].describe().startswith("percent, taken as they stand: ")
+
+
+def test_columns_in_several_units_are_scaled_by_themselves():
+    found = read({"length": ["5", "30", "20"], "weight": ["0.02", "1.5", "0.76"], "eggs": ["2", "12", "7"]})
+    np.testing.assert_allclose(found.values[:, 1::2], [[0, 0, 0], [1, 1, 1], [0.6, 0.5, 0.5]])
+    assert "each is scaled by itself" in found.notes[0]
+
+
+def test_a_class_without_any_yes_keeps_its_no():
+    found = read({"a": ["yes", "no", "no"], "b": ["yes", "yes", "no"]})
+    assert found.encoding.names == ("a::no", "a::yes", "b::no", "b::yes")
+    assert found.values[2].tolist() == [1, 0, 1, 0]
+    assert read({"a": ["yes", "no", "no"], "b": ["no", "yes", "yes"]}).encoding.names == ("a", "b")
+
+
+def test_unknown_is_the_mean_of_the_training_classes():
+    found = read({"x": ["80%", "", "20%", "0%"], "word": WORDS})
+    encoding, values = found.encoding.filled(found.values, found.known, np.array([True, True, True, False]))
+    assert values[:, 0].tolist() == pytest.approx([0.8, 0.5, 0.2, 0])
+    assert encoding.encode({"word": "red"})[0] == pytest.approx(0.5)
+
+
+def test_sheets_rows_and_formats(tmp_path):
+    path = tmp_path / "classes.xlsx"
+    book = openpyxl.Workbook()
+    old, new = book.active, book.create_sheet("birds")
+    old.append(["class", "x"])
+    old.append(["wrong", 1])
+    old.sheet_state = "hidden"
+    new.append(["class", "x", "size", "when", "literal"])
+    for name, x in (("a", 0.005), ("b", 0.5), ("gone", 0.9), ("c", 0.25)):
+        new.append([name, x, x, datetime.datetime(2026, 1, 2), x])
+    for (cell,) in new.iter_rows(min_row=2, min_col=2, max_col=2):
+        cell.number_format = '0.0"%"'
+    for (cell,) in new.iter_rows(min_row=2, min_col=3, max_col=3):
+        cell.number_format = "0.0%"
+    for (cell,) in new.iter_rows(min_row=2, min_col=5, max_col=5):
+        cell.number_format = '0.0" mm"'
+    new.row_dimensions[4].hidden = True
+    book.active = 1
+    book.save(path)
+    frame = read_table(path, ["class"])
+    assert frame["class"].tolist() == ["a", "b", "c"]
+    assert frame["x"].tolist() == ["0.0050%", "0.5%", "0.25%"]
+    assert frame["size"].tolist() == ["0.5%", "50%", "25%"]
+    assert frame["literal"].tolist() == ["0.0050 mm", "0.5 mm", "0.25 mm"]
+    assert frame.attrs["rows"] == [2, 3, 5]
+    assert frame.attrs["notes"] == [
+        'sheet "birds": 1 hidden row left out; show them to have them read',
+        'sheet "birds" is read, not "Sheet" (hidden)',
+    ]
+    found = understand(frame, ["x", "when"], path)
+    assert found.notes[0].startswith('column "when" is not used: its cells are dates (2026-01-02)')
+
+
+def test_text_files_as_excel_writes_them(tmp_path):
+    text = "sep=;\nclass;Ko\u0308rper\u200b;x\na;gro\u00df\u00a0;0,5\nb;klein;1,5\n"
+    (tmp_path / "classes.csv").write_text(text, encoding="utf-16")
+    frame = read_table(tmp_path / "classes.csv", ["class"])
+    assert list(frame.columns) == ["class", "K\u00f6rper", "x"]
+    assert frame["K\u00f6rper"].tolist() == ["gro\u00df", "klein"]
+    assert frame.attrs["decimal"] == ","
