@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -197,9 +198,9 @@ def test_the_final_partition_is_the_proposed_split():
 
 @pytest.mark.parametrize(
     ("seen", "unseen", "held"),
-    [(4, 2, 1), (6, 2, 2), (9, 9, 3), (3, 1, 1), (5, 0, 1), (12, 1, 1), (150, 50, 50), (40, 10, 10)],
+    [(4, 2, 1), (6, 2, 2), (9, 9, 3), (3, 1, 1), (5, 0, 1), (12, 1, 1), (150, 50, 38), (40, 10, 8), (82, 20, 16)],
 )
-def test_as_many_validation_classes_as_unseen_ones_but_a_third_at_most(seen, unseen, held):
+def test_validation_classes_are_to_training_classes_as_unseen_to_seen_but_a_third_at_most(seen, unseen, held):
     data = make_dataset(trainval=[2] * seen, unseen=[1] * unseen)
     assert (~validation_partition(data).seen).sum() == held
 
@@ -224,6 +225,30 @@ def test_the_seed_decides_classes_and_images():
     assert len({tuple(part.classes[~part.seen]) for part in again}) > 5
     given = make_dataset(trainval=[6] * 9, validation=[0])
     assert len({validation_partition(given, seed).fingerprint(given) for seed in range(10)}) == 10
+
+
+def held(data, part):
+    return {data.table.names[c] for c in part.classes[~part.seen]}
+
+
+@pytest.mark.parametrize(("seen", "count"), [(9, 3), (12, 4), (10, 3)])
+def test_draws_go_through_all_classes_before_one_comes_again(seen, count):
+    data = make_dataset(trainval=[6] * seen, unseen=[1] * seen)
+    draws = [held(data, validation_partition(data, 3, draw=d)) for d in range(2 * seen // count)]
+    assert all(len(one) == count for one in draws)
+    times = Counter(name for one in draws for name in one)
+    assert max(times.values()) - min(times.values()) <= 1
+    assert len(set(map(frozenset, draws))) == len(draws)
+    assert draws == [held(data, validation_partition(data, 3, draw=d)) for d in range(len(draws))]
+    assert draws != [held(data, validation_partition(data, 4, draw=d)) for d in range(len(draws))]
+
+
+def test_only_the_first_draw_takes_the_given_classes():
+    data = make_dataset(trainval=[6] * 9, validation=[0, 1])
+    first, second = (validation_partition(data, 0, draw=d) for d in (0, 1))
+    assert first.source == "given validation classes"
+    assert "draw 2 with seed 0" in second.source
+    np.testing.assert_array_equal(first.classes[~first.seen], [0, 1])
 
 
 def test_the_held_out_share():
@@ -283,7 +308,7 @@ def test_validation_does_not_depend_on_the_test(data, seed, where):
 def test_cub50_validation(real_data):
     data = load_folder(real_data / "cub50")
     part = validation_partition(data)
-    assert (len(part.classes), int((~part.seen).sum())) == (40, 10)
+    assert (len(part.classes), int((~part.seen).sum())) == (40, 8)
     assert len(part.train) + len(part.test_seen) + len(part.test_unseen) == 1837
     share = len(part.test_seen) / (len(part.train) + len(part.test_seen))
     assert share == pytest.approx(0.2, abs=0.01)

@@ -15,6 +15,7 @@ from unseen.evaluation.metrics import (
     Scores,
     SeenUnseenCurve,
     bootstrap,
+    common_gamma,
     evaluate,
     harmonic,
     per_class_accuracy,
@@ -431,3 +432,29 @@ def test_scores_in_blocks_give_the_same_decisions(kinds, size):
     else:
         assert (found.offset == (np.inf if kinds == "seen" else -np.inf)).all()
     np.testing.assert_array_equal(found.is_unseen, ~seen[labels])
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), draws=st.integers(1, 4))
+def test_the_common_gamma_has_the_highest_mean_h(seed, draws):
+    """Against every gamma at which some curve changes, and both sides of it."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(draws):
+        seen = np.array([True, True, False, False])
+        labels = np.concatenate([np.arange(4), rng.integers(0, 4, 8)])
+        found.append(Decisions.from_scores(rng.integers(0, 6, (12, 4)).astype(float), labels, seen))
+    curves = [SeenUnseenCurve.of(d) for d in found]
+    gamma, best = common_gamma(curves)
+
+    def mean_h(at):
+        return np.mean([evaluate(d, seen, at).h for d in found])
+
+    np.testing.assert_allclose(mean_h(gamma), best, **EXACT)
+    assert best >= max(mean_h(at) for at in np.arange(-7, 7.1, 0.5)) - 1e-12
+
+
+def test_one_curve_has_its_own_gamma():
+    labels, seen = np.array([0, 1, 2]), np.array([True, False, False])
+    curve = SeenUnseenCurve.of(Decisions.from_scores(np.array([[3.0, 1, 0], [2, 1, 0], [0, 1, 2]]), labels, seen))
+    assert common_gamma([curve]) == curve.best_gamma()

@@ -50,7 +50,7 @@ def test_a_release_becomes_a_dataset_folder(tmp_path, name, v73):
     assert (dataset.attribute_vectors is not None) == (name in ("cub", "sun", "awa2"))
     if name == "apy":  # it has no lists of validation classes
         assert dataset.table.validation is None
-        assert "drawn with seed" in validation_partition(dataset).source
+        assert "with seed" in validation_partition(dataset).source
     else:
         assert np.flatnonzero(dataset.table.validation).tolist() == [4, 5]
         assert validation_partition(dataset).source == "given validation classes"

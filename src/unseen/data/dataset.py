@@ -227,29 +227,46 @@ def final_partition(dataset: Dataset) -> Partition:
     )
 
 
-def validation_partition(dataset: Dataset, seed: int = 0, held_out: float = 0.2) -> Partition:
+def validation_count(table: ClassTable) -> int:
+    """How many seen classes a validation draw holds out: n_s n_u / (n_s + n_u), at most a third.
+
+    Trained and held-out classes are then to each other as the seen to the unseen ones are, and a calibration offset
+    found on them holds for the test. Where no class is unseen, a third.
+    """
+    seen = int(table.seen.sum())
+    unseen = len(table) - seen
+    return max(1, min(round(seen * unseen / (seen + unseen)) if unseen else seen, seen // 3))
+
+
+def validation_partition(dataset: Dataset, seed: int = 0, held_out: float = 0.2, draw: int = 0) -> Partition:
     """Hold out validation classes, and images of the others, from ``trainval`` alone.
 
-    Takes the validation classes that the dataset names; where it names none, a seeded draw of as many as there are
-    unseen classes, but at most a third of the seen ones (CUB and AWA2 set aside 50 of 150 and 13 of 40).
+    Draw after draw goes through random orders of the seen classes, so that no class is held out again before every
+    other was. Where the dataset names validation classes, draw 0 takes them.
 
     Args:
         dataset: the data.
-        seed: for the draw of classes and images.
+        seed: for the draws of classes and images.
         held_out: share of each remaining class's images kept as "test seen", the Proposed Split's share.
+        draw: which of the draws, from 0.
+
+    Raises:
+        DataError: the named validation classes leave fewer than two to train on.
     """
     table = dataset.table
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, draw] if draw else seed)
     seen = np.flatnonzero(table.seen)
-    if table.validation is not None and table.validation.any():
+    given = table.validation is not None and bool(table.validation.any())
+    if given and draw == 0:
+        assert table.validation is not None
         held = np.flatnonzero(table.validation)
         source = "given validation classes"
         if len(seen) - len(held) < 2:
             raise DataError("fewer than 2 seen classes are left beside the validation classes", hint="name fewer")
     else:
-        count = max(1, min(int((~table.seen).sum()) or len(seen), len(seen) // 3))
-        held = np.sort(rng.permutation(seen)[:count])
-        source = f"{count} validation classes drawn with seed {seed}"
+        count = validation_count(table)
+        held = _held_classes(seen, count, draw - given, np.random.default_rng(seed))
+        source = f"{count} validation classes, draw {draw + 1} with seed {seed}"
     trainval = dataset.indices("trainval")
     train, test_seen = [], []
     for c in np.setdiff1d(seen, held):
@@ -265,3 +282,13 @@ def validation_partition(dataset: Dataset, seed: int = 0, held_out: float = 0.2)
         trainval[np.isin(dataset.labels[trainval], held)],
         source,
     )
+
+
+def _held_classes(seen: np.ndarray, count: int, draw: int, rng: np.random.Generator) -> np.ndarray:
+    """Classes of a draw: the next ``count`` of random orders laid end to end, none twice in a draw."""
+    waiting: list[int] = []
+    for _ in range(draw + 1):
+        if len(waiting) < count:
+            waiting += [int(c) for c in rng.permutation(seen) if c not in waiting]
+        held, waiting = waiting[:count], waiting[count:]
+    return np.sort(held)
