@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from unseen.errors import UnseenError
+from unseen.methods import ClassSpace, create_method, find_method
 from unseen.methods.preparation import (
     FEATURES,
     ROWS,
@@ -97,3 +98,22 @@ def test_settings_name_what_they_do_not_know():
     assert PreparedSettings(features="root", rows="unit").kinds == (("root",), ("unit",))
     with pytest.raises(UnseenError, match=r'setting features: "white" is no preparation — one of auto, unit'):
         PreparedSettings(features="white")
+
+
+@pytest.mark.parametrize("name", ["eszsl", "sae", "dap", "prototypes"])
+def test_every_candidate_of_a_closed_form_works_in_single_precision(name):
+    regions, labels = images()
+    method = create_method(
+        name, channels=6, vectors=torch.zeros(5, 2), settings=find_method(name).presets["recommended"].settings
+    )
+    classes = ClassSpace(
+        torch.rand(4, 5, generator=torch.Generator().manual_seed(0)), torch.tensor([1, 1, 1, 0]).bool()
+    )
+    method.fit(method.prepare(torch.from_numpy(regions).float()), torch.from_numpy(labels), classes)
+    held_out = method.prepare(torch.from_numpy(images(seed=1)[0]).float())
+    for (candidate, swept), again in zip(method.sweep(held_out, classes), method.grid(), strict=True):
+        method.use(candidate)
+        assert candidate == again
+        scores = method.class_scores(method(held_out), classes)
+        assert scores.dtype == torch.float32
+        torch.testing.assert_close(scores, swept, rtol=2e-3, atol=2e-3)
