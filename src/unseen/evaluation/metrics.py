@@ -74,6 +74,15 @@ class Decisions:
         best, top = (found.numpy() for found in best_of_kinds(tensors, kinds))
         return cls(labels, best[0], best[1], top[0] - top[1], ~seen[labels])
 
+    @classmethod
+    def joined(cls, parts: Sequence[Decisions], classes: int) -> Decisions:
+        """Several draws as one, every draw's N classes being classes of their own: means go over classes and draws."""
+        shifted = [
+            (d.labels + i * classes, d.best_seen + i * classes, d.best_unseen + i * classes, d.offset, d.is_unseen)
+            for i, d in enumerate(parts)
+        ]
+        return cls(*(np.concatenate(arrays) for arrays in zip(*shifted, strict=True)))
+
     def predict(self, gamma: float = 0.0) -> np.ndarray:
         """Classes predicted among all, with calibrated stacking: gamma off every seen score."""
         return np.where(self.offset > gamma, self.best_seen, self.best_unseen)

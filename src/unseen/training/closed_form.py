@@ -2,29 +2,60 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from unseen.evaluation.metrics import Decisions
 from unseen.ground.progress import Progress
 from unseen.methods import find_method
 from unseen.methods.base import ClosedFormMethod
 from unseen.model.weights import save_weights
 from unseen.training.divergence import DivergedError, broken_features, not_finite
-from unseen.training.outcomes import Choice, Result, choice_of, criterion_of, honest_result, keep_references, measure
+from unseen.training.inputs import RunInputs
+from unseen.training.outcomes import Choice, Result, honest_result, keep_references, measure, value_of
 from unseen.training.stage import Stage
-from unseen.training.steps import non_finite
+from unseen.training.temperature import Held
 
 
-def choose(seed: int, folder: Path, stage: Stage, progress: Progress) -> Choice:
-    """Solve on the training classes for every candidate, testing each on the validation images."""
-    method, criterion = _fitted(seed, stage), criterion_of(stage.inputs.config.select)
-    swept = _sweep(method, stage, f"seed {seed}: validation", progress)
-    candidate, metrics = max(swept, key=lambda pair: pair[1][criterion])
-    method.use(candidate)
-    return choice_of(candidate, metrics, method, stage)
+class Validation:
+    """The choice of hyper-parameters: every candidate on every draw, then the best on all."""
+
+    def __init__(self, seed: int, folder: Path) -> None:
+        self._seed = seed
+        self._draws: list[dict[str, tuple[dict[str, Any], Decisions]]] = []
+        self._seen: list[np.ndarray] = []
+
+    def draw(self, stage: Stage, progress: Progress) -> None:
+        """Solve on the training classes of a draw for every candidate, and decide on its validation images."""
+        method, task = _fitted(self._seed, stage), f"seed {self._seed}: {stage.name}"
+        found = {json.dumps(candidate): (candidate, d) for candidate, d in _sweep(method, stage, task, progress)}
+        self._draws.append(found)
+        self._seen.append(stage.seen)
+
+    def best(self, inputs: RunInputs) -> dict[str, Any]:
+        """The candidate of the highest value; of equal ones the first."""
+        common = [key for key in self._draws[0] if all(key in found for found in self._draws)]
+        if not common:
+            problem = "no hyper-parameter candidate has a finite solution on every draw of validation classes"
+            raise DivergedError(problem, where=inputs.config.method, hint="--precision 64-true, or check the features")
+        worth = {
+            key: value_of([found[key][1] for found in self._draws], self._seen, inputs.config.select) for key in common
+        }
+        return self._draws[0][max(common, key=lambda key: worth[key])][0]
+
+    def scores(self, stage: Stage, pick: dict[str, Any]) -> Held:
+        """Class scores of the validation images of a draw under a candidate."""
+        method = _fitted(self._seed, stage)
+        method.use(pick)
+        return Held(stage.scores(method).numpy(), stage.test_labels, stage.seen)
+
+    def close(self) -> None:
+        """Nothing is kept in files."""
 
 
 def finish(
@@ -42,7 +73,8 @@ def finish(
         save_weights(folder / "honest.safetensors", method)
         results["honest"] = honest_result(choice, stage.decide(method), method, stage, folder)
     if "paper" in protocols:
-        swept = _sweep(method, stage, f"seed {seed}: test", progress)
+        tested = _sweep(method, stage, f"seed {seed}: test", progress)
+        swept = [(candidate, measure(decisions, stage.seen)) for candidate, decisions in tested]
         sweeps = find_method(stage.inputs.config.method).sweeps_gamma
         for_t1, _ = max(swept, key=lambda pair: pair[1]["T1"])
         for_h, best = max(swept, key=lambda pair: pair[1]["best_H" if sweeps else "H"])
@@ -70,16 +102,18 @@ def _fitted(seed: int, stage: Stage) -> ClosedFormMethod:
     return method
 
 
-def _sweep(method: ClosedFormMethod, stage: Stage, task: str, progress: Progress) -> list[tuple[dict[str, Any], Any]]:
-    """Every hyper-parameter candidate with its metrics on the held-out images; those without a solution apart."""
-    grid = method.grid()
-    swept = []
-    for i, candidate in enumerate(grid):
-        method.use(candidate)
-        if non_finite(method.state_dict()) is None:
-            swept.append((candidate, measure(stage.decide(method), stage.seen)))
-        progress(task, i + 1, len(grid))
-    if not swept:
-        problem = f"none of {len(grid)} hyper-parameter candidates has a finite solution"
+def _sweep(
+    method: ClosedFormMethod, stage: Stage, task: str, progress: Progress
+) -> Iterator[tuple[dict[str, Any], Decisions]]:
+    """Every hyper-parameter candidate with its decisions on the held-out images; those without a solution apart."""
+    count, last = len(method.grid()), -1
+    everything = stage.test.batch(np.arange(len(stage.test_labels))).to(stage.classes.vectors.dtype)
+    with torch.no_grad():
+        for i, (candidate, scores) in enumerate(method.sweep(everything, stage.classes)):
+            yield candidate, Decisions.from_scores(scores.double().cpu().numpy(), stage.test_labels, stage.seen)
+            last = i
+            progress(task, i + 1, count)
+    if last < 0:
+        problem = f"none of {count} hyper-parameter candidates has a finite solution"
         raise DivergedError(problem, where=method.name, hint="--precision 64-true, or check the features")
-    return swept
+    progress(task, count, count)

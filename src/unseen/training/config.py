@@ -31,7 +31,8 @@ class RunConfig:
         vectors: attribute vectors, see :func:`unseen.vectors.sources.attribute_vectors`.
         protocols: ``honest``, ``paper`` or both; see ``docs/protocols.md``.
         seeds: one training each.
-        split_seed: of the draw of validation classes and images.
+        split_seed: of the draws of validation classes and images.
+        draws: how many draws of validation classes the choices are made on; 0 for as many as :attr:`draw_count` says.
         select: validation metric that picks epoch or hyper-parameters in ``honest``; H is taken at its best gamma.
         store_dtype: of the region store.
         reduce: of the regions, see :class:`unseen.backbones.reduction.ReductionSpec`; ``""`` for as they are.
@@ -51,6 +52,7 @@ class RunConfig:
     protocols: tuple[str, ...] = ("honest",)
     seeds: tuple[int, ...] = (0,)
     split_seed: int = 0
+    draws: int = 0
     select: str = "H"
     store_dtype: str = "float16"
     reduce: str = ""
@@ -94,10 +96,18 @@ class RunConfig:
         if self.reduce and (needed > 1 or kind.reads_text):
             problem = f"{kind.name} reads its backbone's features as they are"
             raise UnseenError(problem, where="--reduce", hint="leave it out, or use a method on frozen regions")
+        if self.draws < 0:
+            raise UnseenError(f"draws is {self.draws}", where="draws", hint="give 1 or more, or 0 for the default")
         if self.accumulate < 1:
             raise UnseenError(f"accumulate is {self.accumulate}", hint="give 1 or more")
         if self.rehearsals < 0:
             raise UnseenError(f"rehearsals is {self.rehearsals}", hint="give 0 or more")
+
+    @property
+    def draw_count(self) -> int:
+        """Draws of validation classes: by default five, for methods trained by gradients three, end to end one."""
+        kind = find_method(self.method)
+        return self.draws or (5 if kind.closed_form else 1 if kind.end_to_end else 3)
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary that JSON keeps as it is."""

@@ -7,35 +7,73 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from unseen.errors import RunError
+from unseen.evaluation.metrics import Decisions
+from unseen.ground.files import read_arrays, write_arrays
 from unseen.ground.progress import Progress
 from unseen.methods import find_method
 from unseen.methods.base import GradientMethod, Method
 from unseen.model.weights import load_weights, save_weights
 from unseen.training.decisions import load_decisions, save_decisions
 from unseen.training.engine import OnEpoch, Training, train
-from unseen.training.outcomes import Choice, Result, choice_of, criterion_of, honest_result, keep_references, measure
+from unseen.training.inputs import RunInputs
+from unseen.training.outcomes import Choice, Result, honest_result, keep_references, measure, value_of
 from unseen.training.stage import Stage
+from unseen.training.temperature import Held
 
 Records = list[dict[str, Any]]
 
 
-def choose(seed: int, folder: Path, stage: Stage, progress: Progress) -> Choice:
-    """Train on the training classes, testing every epoch on the validation images."""
-    select, kept = stage.inputs.config.select, folder / "validation"
-    criterion, best_weights = criterion_of(select), kept / "weights.safetensors"
+class Validation:
+    """The choice of the epoch: a training on every draw, tested every epoch, then the best epoch on all draws."""
 
-    def validate(epoch: int, method: Method, earlier: Records) -> dict[str, Any]:
-        metrics = measure(stage.decide(method), stage.seen)
-        if _is_best(metrics, earlier, criterion):
-            save_weights(best_weights, method)
-        return metrics
+    def __init__(self, seed: int, folder: Path) -> None:
+        self._seed, self._folder = seed, folder
+        self._stages: list[tuple[Path, np.ndarray, np.ndarray]] = []
 
-    method, records = _train(stage, seed, kept, select, validate, progress)
-    best = _best(records, criterion)
-    with _kept_by(kept):
-        load_weights(best_weights, method)
-    return choice_of({"epoch": best["epoch"]}, best["metrics"], method, stage)
+    def draw(self, stage: Stage, progress: Progress) -> None:
+        """Train on the training classes of a draw; every epoch's class scores of validation images are kept."""
+        folder = self._folder / stage.name
+
+        def validate(epoch: int, method: Method, earlier: Records) -> dict[str, Any]:
+            scores = stage.scores(method).numpy()
+            write_arrays(_scores_path(folder, epoch), scores=scores)
+            return measure(Decisions.from_scores(scores, stage.test_labels, stage.seen), stage.seen)
+
+        _train(stage, self._seed, folder, "scores", validate, progress)
+        self._stages.append((folder, stage.test_labels, stage.seen))
+
+    def best(self, inputs: RunInputs) -> dict[str, Any]:
+        """The epoch of the highest value; of equal ones the first."""
+        assert inputs.recipe is not None
+        worth = {}
+        for epoch in range(1, inputs.recipe.epochs + 1):
+            draws = [self._held(*stage, epoch) for stage in self._stages]
+            decisions = [Decisions.from_scores(held.scores, held.labels, held.seen) for held in draws]
+            worth[epoch] = value_of(decisions, [held.seen for held in draws], inputs.config.select)
+        return {"epoch": max(worth, key=lambda epoch: worth[epoch])}
+
+    def scores(self, stage: Stage, pick: dict[str, Any]) -> Held:
+        """Class scores of the validation images of a draw at an epoch."""
+        return self._held(self._folder / stage.name, stage.test_labels, stage.seen, pick["epoch"])
+
+    def close(self) -> None:
+        """Remove the class scores, which nothing needs any more."""
+        for folder, _, _ in self._stages:
+            for path in folder.glob("scores-*.npz"):
+                path.unlink()
+
+    @staticmethod
+    def _held(folder: Path, labels: np.ndarray, seen: np.ndarray, epoch: int) -> Held:
+        with _kept_by(folder):
+            arrays = read_arrays(_scores_path(folder, epoch), ("scores",), RunError, "repeat the command of the run")
+        return Held(arrays["scores"], labels, seen)
+
+
+def _scores_path(folder: Path, epoch: int) -> Path:
+    return folder / f"scores-{epoch}.npz"
 
 
 def finish(

@@ -58,10 +58,10 @@ class RunInputs(Plan):
                 tower.load(folder / TEXTS)
         return cls(**vars(plan), store=store, fabric=fabric, tower=tower, budget_bytes=budget_bytes, graph=graph)
 
-    def partition(self, stage: str) -> Partition:
-        """The images and classes of ``validation`` or ``final``."""
+    def partition(self, stage: str, draw: int = 0) -> Partition:
+        """The images and classes of ``validation``, of one of its draws, or of ``final``."""
         if stage == "validation":
-            return validation_partition(self.dataset, self.config.split_seed)
+            return validation_partition(self.dataset, self.config.split_seed, draw=draw)
         return final_partition(self.dataset)
 
     def new_method(self, seed: int) -> Any:

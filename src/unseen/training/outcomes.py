@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,16 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from unseen.errors import UnseenError
+from unseen.errors import RunError, UnseenError
 from unseen.evaluation.calibration import Answers
-from unseen.evaluation.metrics import Decisions, SeenUnseenCurve, evaluate
-from unseen.ground.files import file_digest, read_json, write_json
+from unseen.evaluation.metrics import Decisions, SeenUnseenCurve, common_gamma, evaluate
+from unseen.ground.files import file_digest, read_arrays, read_json, write_arrays, write_json
 from unseen.methods.base import Method
 from unseen.model.references import make_references, references_beside
 from unseen.training.batches import batches
 from unseen.training.fabric import weight_dtype
 from unseen.training.stage import Stage
-from unseen.training.temperature import fit_temperature
+from unseen.training.temperature import Held, fit_temperature
+
+DECISIONS = ("labels", "best_seen", "best_unseen", "offset", "is_unseen")
+ANSWERS = ("confidence", "right", "unseen", "offset")
 
 
 @dataclass(frozen=True)
@@ -44,13 +48,13 @@ class Result:
 
 @dataclass(frozen=True)
 class Choice:
-    """What validation picked for one seed.
+    """What validation picked for one seed, on all draws together.
 
     Args:
         pick: ``{"epoch": e}``, or the hyper-parameters of a closed form.
-        metrics: of that pick on the validation images.
+        metrics: of that pick on the validation images, averaged over draws; ``draws`` holds each one's.
         temperature: fitted on them.
-        decisions: on them.
+        decisions: on them, joined (:meth:`Decisions.joined`).
         answers: on them.
     """
 
@@ -62,8 +66,33 @@ class Choice:
 
     @property
     def gamma(self) -> float:
-        """The calibration offset of the best H on the validation images."""
+        """The calibration offset of the best mean H on the validation images."""
         return float(self.metrics["best_gamma"])
+
+    def save(self, path: Path, identity: str) -> None:
+        """Write it as ``path`` (JSON) and arrays beside it."""
+        arrays = {f"decisions_{k}": getattr(self.decisions, k) for k in DECISIONS}
+        write_arrays(path.with_suffix(".npz"), **arrays, **{f"answers_{k}": getattr(self.answers, k) for k in ANSWERS})
+        kept = {"identity": identity, "pick": self.pick, "metrics": self.metrics, "temperature": self.temperature}
+        write_json(path, kept, sealed=True)
+
+    @classmethod
+    def load(cls, path: Path, identity: str) -> Choice | None:
+        """What :meth:`save` wrote for the same training, else ``None``."""
+        if not path.is_file():
+            return None
+        kept = read_json(path)
+        if kept.get("identity") != identity:
+            return None
+        names = [f"decisions_{k}" for k in DECISIONS] + [f"answers_{k}" for k in ANSWERS]
+        arrays = read_arrays(path.with_suffix(".npz"), names, RunError, f"delete {path} and repeat the command")
+        return cls(
+            kept["pick"],
+            kept["metrics"],
+            kept["temperature"],
+            Decisions(**{k: arrays[f"decisions_{k}"] for k in DECISIONS}),
+            Answers(**{k: arrays[f"answers_{k}"] for k in ANSWERS}),
+        )
 
 
 def measure(decisions: Decisions, seen: np.ndarray) -> dict[str, Any]:
@@ -77,14 +106,31 @@ def criterion_of(select: str) -> str:
     return "best_H" if select == "H" else select
 
 
-def choice_of(pick: dict[str, Any], metrics: dict[str, Any], method: Method, stage: Stage) -> Choice:
-    """The choice of what ``method`` now is, with its temperature."""
-    scores, gamma = stage.scores(method), metrics["best_gamma"]
-    temperature = fit_temperature(scores, stage.test_labels, stage.seen, gamma)
-    values = scores.numpy()
-    decisions = Decisions.from_scores(values, stage.test_labels, stage.seen)
-    answers = Answers.from_scores(values, stage.test_labels, stage.seen, gamma, temperature)
-    return Choice(pick, metrics, temperature, decisions, answers)
+def value_of(draws: Sequence[Decisions], seens: Sequence[np.ndarray], select: str) -> float:
+    """What a candidate is worth on all draws: the mean of a metric, for H at the one gamma that is best for all."""
+    if select == "H":
+        return common_gamma([SeenUnseenCurve.of(d) for d in draws])[1]
+    name = criterion_of(select)
+    return float(np.mean([measure(d, seen)[name] for d, seen in zip(draws, seens, strict=True)]))
+
+
+def choice_of(pick: dict[str, Any], draws: Sequence[Held]) -> Choice:
+    """The choice of a candidate, from its class scores on every draw."""
+    decisions = [Decisions.from_scores(held.scores, held.labels, held.seen) for held in draws]
+    gamma, best = common_gamma([SeenUnseenCurve.of(d) for d in decisions])
+    plain = [evaluate(d, held.seen).as_dict() for d, held in zip(decisions, draws, strict=True)]
+    at_gamma = [evaluate(d, held.seen, gamma).as_dict() for d, held in zip(decisions, draws, strict=True)]
+    metrics: dict[str, Any] = {name: _mean([found[name] for found in plain]) for name in plain[0]}
+    metrics |= {"best_H": best, "best_gamma": gamma, "draws": at_gamma}
+    temperature = fit_temperature(draws, gamma)
+    answers = [Answers.from_scores(held.scores, held.labels, held.seen, gamma, temperature) for held in draws]
+    joined = Decisions.joined(decisions, len(draws[0].seen))
+    return Choice(pick, metrics, temperature, joined, Answers.joined(answers))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def honest_result(choice: Choice, decisions: Decisions, method: Method, stage: Stage, folder: Path) -> Result:

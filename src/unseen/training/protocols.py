@@ -1,7 +1,8 @@
 """Protocols: who may look at the test images, and when.
 
-``honest``: epoch or hyper-parameters, the calibration offset gamma and the softmax temperature are chosen on validation
-classes taken from the seen classes; then one training on all seen classes, tested once. One model for every number.
+``honest``: epoch or hyper-parameters, the offset gamma, the softmax temperature and the threshold of "unknown"
+are chosen on several draws of validation classes from the seen classes, all draws together; then one training on all
+seen classes, tested once. One model for every number.
 
 ``paper``: what the field does. The best epoch (or hyper-parameters) is picked *on the test set*, for T1 and for H
 apart; gamma is picked there too where the method's own protocol sweeps it, and is 0 otherwise.
@@ -16,14 +17,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+from unseen.data.dataset import digest
 from unseen.errors import DataError
 from unseen.ground.progress import Progress, silent
 from unseen.methods import find_method
 from unseen.training import closed_form, gradient
 from unseen.training.decisions import decisions_path, save_decisions
 from unseen.training.inputs import RunInputs
-from unseen.training.outcomes import Choice, Result
+from unseen.training.outcomes import Choice, Result, choice_of
 from unseen.training.stage import Stage
+from unseen.training.temperature import Held
 
 
 def run_seeds(
@@ -35,8 +38,8 @@ def run_seeds(
 ) -> dict[int, dict[str, Result]]:
     """Train and test every seed under the protocols; what was finished earlier is read, not done again.
 
-    All seeds choose first and are trained on all seen classes then, so that one stage's features are in memory at a
-    time. ``folder/seed-N/PROTOCOL.safetensors`` holds the weights.
+    All seeds choose first, draw by draw, and are trained on all seen classes then, so that one stage's features are in
+    memory at a time. ``folder/seed-N/PROTOCOL.safetensors`` holds the weights.
 
     Raises:
         DataError: a protocol has no held-out images of seen or unseen classes to choose by.
@@ -69,8 +72,35 @@ def validate_seeds(
         DataError: no held-out images of seen or unseen classes to choose by.
     """
     _check_held_out(inputs, "honest")
-    stage, kind = Stage(inputs, "validation"), _kind(inputs)
-    return {seed: kind.choose(seed, folder / f"seed-{seed}", stage, progress) for seed in seeds}
+    count, kind = inputs.config.draw_count, _kind(inputs)
+    identity = _identity(inputs, count)
+    kept = {seed: folder / f"seed-{seed}" / "choice.json" for seed in seeds}
+    choices = {seed: Choice.load(path, identity) for seed, path in kept.items()}
+    open_seeds = {seed: kind.Validation(seed, folder / f"seed-{seed}") for seed in seeds if choices[seed] is None}
+    if open_seeds:
+        for draw in range(count):
+            stage = Stage(inputs, "validation", draw)
+            for validation in open_seeds.values():
+                validation.draw(stage, progress)
+        picks = {seed: validation.best(inputs) for seed, validation in open_seeds.items()}
+        held: dict[int, list[Held]] = {seed: [] for seed in open_seeds}
+        for draw in range(count):
+            if count > 1:
+                stage = Stage(inputs, "validation", draw)
+            for seed, validation in open_seeds.items():
+                held[seed].append(validation.scores(stage, picks[seed]))
+        for seed, validation in open_seeds.items():
+            choice = choice_of(picks[seed], held[seed])
+            choice.save(kept[seed], identity)
+            validation.close()
+            choices[seed] = choice
+    return {seed: choice for seed, choice in choices.items() if choice is not None}
+
+
+def _identity(inputs: RunInputs, count: int) -> str:
+    """Of everything that a choice depends on beside the run's own configuration."""
+    draws = [inputs.partition("validation", draw).fingerprint(inputs.dataset) for draw in range(count)]
+    return digest(inputs.store.fingerprint, inputs.config.select, *draws)
 
 
 def _kind(inputs: RunInputs) -> ModuleType:

@@ -1,4 +1,4 @@
-"""The images, classes and features of one stage of a run: ``validation`` or ``final``."""
+"""The images, classes and features of one stage of a run: ``final``, or a draw of ``validation``."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ from unseen.vectors.sources import name_things
 class Stage:
     """Features, labels and classes of one stage on the device; features are prepared when they are first asked for."""
 
-    def __init__(self, inputs: RunInputs, name: str) -> None:
+    def __init__(self, inputs: RunInputs, name: str, draw: int = 0) -> None:
         self.inputs, self.fabric = inputs, inputs.fabric
-        self.partition = partition = inputs.partition(name)
+        self.name = f"{name}-{draw + 1}" if draw else name
+        self.partition = partition = inputs.partition(name, draw)
         table = inputs.dataset.table
         position = np.full(len(table), -1)
         position[partition.classes] = np.arange(len(partition.classes))

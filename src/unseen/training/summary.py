@@ -40,7 +40,8 @@ def validation_summary(inputs: RunInputs, folder: Path, choices: dict[int, Choic
         save_decisions(decisions_path(folder, seed, "validation", "T1"), choice.decisions)
         chosen = {**choice.pick, "by": inputs.config.select}
         per_seed[seed] = Result(choice.decisions, choice.decisions, choice.gamma, chosen, choice.temperature)
-    return _measured(inputs.config, per_seed, inputs.partition("validation").seen)
+    draws = range(inputs.config.draw_count)
+    return _measured(inputs.config, per_seed, np.concatenate([inputs.partition("validation", d).seen for d in draws]))
 
 
 def _measured(config: RunConfig, per_seed: dict[int, Result], seen: np.ndarray) -> dict[str, Any]:
