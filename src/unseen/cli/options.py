@@ -15,7 +15,7 @@ from unseen.cli.common import CacheOption, DeviceOption, EngineOption
 from unseen.cli.configuring import absolute_model, make_backbone, parse_protocols, parse_seeds
 from unseen.errors import UnseenError
 
-ENTRIES = ("select", "split_seed", "store_dtype", "reduce", "precision", "accumulate", "rehearsals")
+ENTRIES = ("select", "split_seed", "draws", "store_dtype", "reduce", "precision", "accumulate", "rehearsals")
 """Options that are entries of a run as they stand."""
 
 
@@ -57,7 +57,10 @@ class RunOptions:
         str, typer.Option(help="Feature map: final, or a timm stage number such as -2; for mgmrn three, as in 1,2,3.")
     ] = "final"
     select: Annotated[str, typer.Option(help="Validation metric that picks the epoch: H, T1 or AUSUC.")] = "H"
-    split_seed: Annotated[int, typer.Option(help="Seed of the draw of validation classes.")] = 0
+    split_seed: Annotated[int, typer.Option(help="Seed of the draws of validation classes.")] = 0
+    draws: Annotated[
+        int, typer.Option(help="Draws of validation classes; 0: 5 for closed forms, else 3, end to end 1.", min=0)
+    ] = 0
     store_dtype: Annotated[str, typer.Option(help="Region store: float16, bfloat16 or float32.")] = "float16"
     reduce: Annotated[
         str,

@@ -50,6 +50,7 @@ def manifest_of(inputs: RunInputs) -> dict[str, Any]:
             "final": final.fingerprint(inputs.dataset),
             "validation": validation.fingerprint(inputs.dataset),
             "validation_source": validation.source,
+            "validation_draws": inputs.config.draw_count,
             "validation_classes": [inputs.dataset.table.names[c] for c in validation.classes[~validation.seen]],
         },
         "backbone": {
