@@ -302,7 +302,8 @@ def test_validation_only_never_reads_a_test_image(here, asked, tiny_guide, tiny_
     for row, whole in zip(found["rows"], full["rows"], strict=True):
         for seed, entry in row["validation"]["seeds"].items():
             chosen = whole["honest"]["seeds"][seed]["chosen"]
-            assert entry["H"] == pytest.approx(chosen["validation"]["best_H"], abs=1e-12)
+            assert entry["gamma"] == pytest.approx(chosen["validation"]["best_gamma"], abs=1e-12)
+            assert entry["H"] == pytest.approx(harmonic(entry["U"], entry["S"]), abs=1e-12)  # of classes of all draws
             assert entry["T1"] == pytest.approx(chosen["validation"]["T1"], abs=1e-12)
             assert entry["chosen"].get("epoch") == chosen.get("epoch")
     assert (tmp_path / "compare-validation.md").is_file()
