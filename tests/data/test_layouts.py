@@ -52,6 +52,19 @@ def test_a_class_may_be_called_train(root):
     assert not any("split as" in w for w in load_folder(root).warnings)
 
 
+@pytest.mark.parametrize("column", ["label", "class"])
+def test_metadata_of_hugging_face(root, column):
+    put(root, *(f"images/{i:04d}.png" for i in range(6)))
+    rows = "".join(f"{i:04d}.png,{NAMES[i % 3]},text\n" for i in range(6))
+    (root / "images/metadata.csv").write_text(f"file_name,{column},caption\n{rows}")
+    data = load_folder(root)
+    assert data.files == tuple(f"{i:04d}.png" for i in range(6))
+    assert data.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    (root / "images/metadata.csv").write_text(f"file_name,{column}\n{rows.replace('fox', 'wolf').replace(',text', '')}")
+    with pytest.raises(DataError, match=r'metadata\.csv, row 3, column "class": class "wolf" is not in classes\.csv'):
+        load_folder(root)
+
+
 WAYS = {
     "plain": "{0}/{1}",
     "dot": "./{0}/{1}",

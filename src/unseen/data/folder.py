@@ -4,7 +4,8 @@
 ``images/``               the images, in a folder a class, or in any with an ``images`` table
 ``classes``               class, and columns of attributes; optionally seen, validation. Or the
 ``att_splits.mat``        of the Proposed Split, its classes named as in ``images.csv``
-``images``                optional: file (relative to ``images/``), class, optionally split
+``images``                optional: file (relative to ``images/``), class, optionally split; or
+                          ``images/metadata`` with file_name and label, as of Hugging Face
 ``attributes``            optional: attribute, group, part, scale, missing; or a sheet of ``classes.xlsx``
 ``missing.txt``           optional: further words for "not known" in the class table, a line each
 ``attribute_vectors.npy`` optional: K x D word vectors, in the order of the attributes
@@ -343,14 +344,29 @@ def read_images(root: Path, names: Sequence[str], complain: Complain, classes: P
             if (root / FEATURES).is_dir() or not any(entry.is_dir() for entry in root.iterdir()):
                 images = root / "images"
             return _listed(path, images, names, complain, classes)
+        path = find_table(images, "metadata")  # of Hugging Face's ImageFolder
+        if path is not None:
+            frame = read_table(path, ["file_name"])
+            label = next((c for c in ("class", "label") if c in frame), None)
+            if label is not None:
+                frame = frame.rename(columns={"file_name": "file", label: "class"})
+                return _listed(path, images, names, complain, classes, frame)
     except DataError as error:
         complain([error])
         return None
     return _by_folders(images, names, complain, classes, strict=images != root)
 
 
-def _listed(path: Path, images: Path, names: Sequence[str], complain: Complain, classes: Path) -> Listing | None:
-    frame = read_table(path, ["file", "class"], ["split"])
+def _listed(
+    path: Path,
+    images: Path,
+    names: Sequence[str],
+    complain: Complain,
+    classes: Path,
+    frame: pd.DataFrame | None = None,
+) -> Listing | None:
+    if frame is None:
+        frame = read_table(path, ["file", "class"], ["split"])
     if not len(frame):
         raise DataError("no images", where=path, hint="one row an image")
     complain(repeats(frame, "file", path))
