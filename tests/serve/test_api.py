@@ -280,7 +280,8 @@ def test_classes_from_a_workbook(client, tmp_path):
     data = (tmp_path / "new.xlsx").read_bytes()
     kind = {"Content-Type": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"}
     (added,) = client.post("/api/classes", content=data, headers=kind).json()["classes"]
-    assert (added["values"]["crown::red"], added["values"]["bill::flat"]) == (0.25, 0)
+    assert added["values"]["crown::red"] == 0.25
+    assert added["values"]["bill::flat"] == pytest.approx(0.3933333333)  # unknown: the mean of the seen classes
     assert "not a workbook" in client.post("/api/classes", content=b"PK", headers=kind).json()["error"]
     bomb = tmp_path / "bomb.xlsx"
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -293,7 +294,7 @@ def test_words_where_the_classes_came_from_a_spreadsheet(client, recognizer):
     columns = (
         Column("bill", "categories", ("hooked", "flat")),
         Column("crown", "categories", ("red",)),
-        Column("small", "yes/no"),
+        Column("small", "yes/no", both=True),
     )
     recognizer.encoding = Encoding(columns)
     about = client.get("/api/about").json()

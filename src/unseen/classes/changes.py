@@ -244,7 +244,9 @@ def values_of(
         values[k] = number / 100 if percent and largest <= 1 else number
         known += 1
     if not known and start is None:
-        raise DataError("nothing is known of the class", where=where, hint="give it at least one attribute")
+        raise DataError(
+            "nothing is known of the class: no attribute given", where=where, hint="give it at least one attribute"
+        )
     return values
 
 

@@ -196,7 +196,8 @@ class Service:
         with self._change():
             table = self.recognizer.table
             start = None if new.like is None else table.values[self._index(new.like)]
-            self._add(new.name, values_of(new.values, table, start=start))
+            there = new.name in table.names  # which is said first
+            self._add(new.name, table.unknown if there else values_of(new.values, table, start=start))
         return self._changed([new.name])
 
     def add_table(self, data: bytes, suffix: str) -> schema.Changed:
