@@ -15,6 +15,7 @@ SUITE: dict[str, tuple[str, ...]] = {
     "mgmrn_step": (),
     "finite_check": (),
     "extraction_rate": (),
+    "engines": (),
     "start_up": (),
     "predict_speed": (),
     "growth": (),

@@ -309,3 +309,25 @@ class TestStores:
         assert meta["engine"] == str(chosen_engine(engine))
         shutil.rmtree(mine.folder)
         assert store(photographs, tmp_path, engine).fingerprint == mine.fingerprint
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("engine", ENGINES)
+def test_real_photographs_rank_classes_as_with_torch(engine, real_data):
+    """Six classes of cub50 by the mean feature of two photographs each; every other photograph ranks all six."""
+    spec = BackboneSpec(
+        "mobilenetv2_100", weights=str(real_data / "weights" / "mobilenetv2_100_imagenet.safetensors"), image_size=224
+    )
+    folders = sorted(f for f in (real_data / "cub50" / "images").rglob("*") if any(f.glob("*.jpg")))[:6]
+    files = [file for folder in folders for file in sorted(folder.glob("*.jpg"))[:5]]
+    assert len(files) == 30
+    backbone = Backbone(spec)
+    images = torch.stack([backbone.transform.cropped(file) for file in files])
+    wanted, found = backbone.use("torch").regions(images)[0], backbone.use(engine).regions(images)[0]
+    assert close(found, wanted)
+
+    def ranking(regions: torch.Tensor) -> torch.Tensor:
+        pooled = torch.nn.functional.normalize(regions.half().float().mean(dim=1)).view(6, 5, -1)
+        return (pooled[:, 2:].flatten(0, 1) @ pooled[:, :2].mean(dim=1).T).argsort(dim=1, descending=True)
+
+    assert torch.equal(ranking(found), ranking(wanted))

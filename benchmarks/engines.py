@@ -1,0 +1,128 @@
+"""Extraction in each engine that is installed, against torch: whole, with decoding, hashing, checksums and `fsync`.
+
+    python -m benchmarks.engines [--networks mobilenetv2_100@224:2889 ...] [--images FOLDER]
+                                 [--rounds 3] [--output FILE]
+
+Sides in turn, each into an empty folder, converted beforehand; "alone" is the engine on pixels in memory. The time to
+convert and load is counted once, the time to load what was converted before is "load". Weights are random. Without a
+folder the images are 500 x 375 JPEGs of smooth noise. Medians of the rounds; memory is that of a new process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.extraction_rate import draw
+from benchmarks.measured import finish
+from unseen.backbones.backbone import Backbone, BackboneSpec
+from unseen.backbones.engines import available_labels
+from unseen.features.extract import extract
+
+MEMORY = """
+import sys, torch
+from unseen.backbones.backbone import Backbone, BackboneSpec
+from unseen.training.manifest import peak_memory_mb
+name, size, engine = sys.argv[1:]
+backbone = Backbone(BackboneSpec(name, weights="random", image_size=int(size))).use(engine)
+for _ in range(3):
+    backbone.regions(torch.zeros(32, 3, int(size), int(size), dtype=torch.uint8))
+print(peak_memory_mb())
+"""
+
+
+def measure(network: str, files: list[Path], rounds: int) -> list[dict]:
+    name, size = network.split("@")[0], int(network.split("@")[1])
+    spec = BackboneSpec(name, weights="random", image_size=size)
+    engines = ["torch", *sorted(label.split()[0] for label in available_labels(torch.device("cpu")) if label)]
+    names, made, load, convert = [str(i) for i in range(len(files))], {}, {}, {}
+    for engine in engines:
+        for seconds in (convert, load):
+            made[engine] = Backbone(spec).use(engine)
+            began = time.perf_counter()
+            made[engine].ready()
+            seconds[engine] = time.perf_counter() - began
+    held = torch.stack([made["torch"].transform.cropped(file) for file in files[:32]])
+    wanted = made["torch"].regions(held)[0]
+    differ = {e: float((made[e].regions(held)[0] - wanted).abs().max() / wanted.abs().max()) for e in engines}
+
+    def whole(engine: str) -> None:
+        with tempfile.TemporaryDirectory(dir=os.environ["UNSEEN_CACHE"]) as place:
+            folder = Path(place) / "regions"
+            (Path(place) / "engines").symlink_to(Path(os.environ["UNSEEN_CACHE"]) / "engines")
+            extract(files, made[engine], folder, names=names, engine=engine)
+
+    def alone(engine: str) -> None:
+        for start in range(0, len(files), 32):
+            made[engine].regions(held[: len(files) - start])
+
+    took: dict[tuple[str, str], list[float]] = {}
+    for _ in range(rounds):
+        for engine in engines:
+            for what, run in (("alone", alone), ("whole", whole)):
+                began = time.perf_counter()
+                run(engine)
+                took.setdefault((engine, what), []).append((time.perf_counter() - began) / len(files))
+    middle = {side: statistics.median(found) for side, found in took.items()}
+
+    def memory(engine: str) -> int:
+        command = [sys.executable, "-c", MEMORY, name, str(size), engine]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+    return [
+        {
+            "network": f"{name}, {size} px",
+            "engine": engine,
+            "alone, images/s": 1 / middle[engine, "alone"],
+            "extraction, images/s": 1 / middle[engine, "whole"],
+            "to torch": middle["torch", "whole"] / middle[engine, "whole"],
+            "to itself alone": middle[engine, "alone"] / middle[engine, "whole"],
+            "largest difference": differ[engine],
+            "convert, s": convert[engine],
+            "load, s": load[engine],
+            "memory, MiB": memory(engine),
+        }
+        for engine in engines
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.engines", description=__doc__)
+    parser.add_argument(
+        "--networks",
+        nargs="+",
+        default=["mobilenetv2_100@224:2889", "resnet50@224:2889", "vit_small_patch14_dinov2@224:600"],
+    )
+    parser.add_argument("--images", type=Path, help="folder of JPEGs; default: drawn")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    began = time.monotonic()
+    torch.set_num_threads(options.threads)
+    rows = []
+    with tempfile.TemporaryDirectory() as place:
+        os.environ["UNSEEN_CACHE"] = place
+        for network in options.networks:
+            network, _, count = network.partition(":")
+            files = sorted(options.images.rglob("*.jpg")) if options.images else draw(Path(place), int(count))
+            rows += measure(network, files[:: max(1, len(files) // int(count))][: int(count)], options.rounds)
+    finish(
+        options.output,
+        {"Engines": rows},
+        began=began,
+        rounds=options.rounds,
+        images="drawn, 500 x 375" if options.images is None else "a folder's",
+    )
+
+
+if __name__ == "__main__":
+    main()
