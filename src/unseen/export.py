@@ -96,7 +96,8 @@ class Graph(nn.Module):
         return tuple(found)
 
     def _on_grid(self, values: Tensor) -> Tensor:
-        return values.unflatten(2, self.grid)
+        result: Tensor = values.unflatten(2, self.grid)
+        return result
 
     @torch.inference_mode()
     def outputs(self) -> list[str]:

@@ -171,7 +171,7 @@ class BackboneSpec:
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary that JSON keeps as it is."""
-        found = json.loads(json.dumps(asdict(self)))
+        found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         if found["channels"] is None:
             del found["channels"]
         return found
@@ -439,7 +439,8 @@ class Backbone(nn.Module):
             tokens = features[:, self._prefix :]
             side = math.isqrt(tokens.shape[1])
             if side and side * side == tokens.shape[1]:
-                return tokens.transpose(1, 2).unflatten(2, (side, side))
+                result: Tensor = tokens.transpose(1, 2).unflatten(2, (side, side))
+                return result
         raise UnseenError(
             f'the "{FINAL}" features form no grid of regions',
             where=self.spec.name,
@@ -486,11 +487,13 @@ class Transform:
 
     def cropped(self, image: Image.Image | str | os.PathLike[str]) -> Tensor:
         """The first half of it: resized and centre-cropped, as bytes (3, size, size)."""
-        return TF.center_crop(self.resized(image, self.short_side), [self.size, self.size])
+        result: Tensor = TF.center_crop(self.resized(image, self.short_side), [self.size, self.size])
+        return result
 
     def normalized(self, pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """The second half: bytes (..., 3, h, w) as the network wants them."""
-        return TF.normalize(TF.to_dtype(pixels, dtype, scale=True), list(self.mean), list(self.std))
+        result: Tensor = TF.normalize(TF.to_dtype(pixels, dtype, scale=True), list(self.mean), list(self.std))
+        return result
 
     def resized(self, image: Image.Image | str | os.PathLike[str], short: int) -> Tensor:
         """Upright RGB with this short side in pixels, as bytes (3, h, w)."""
@@ -498,7 +501,8 @@ class Transform:
         if is_elongated(*upright.size):
             where = getattr(image, "filename", "image") if isinstance(image, Image.Image) else image
             raise DataError(f"{upright.width} x {upright.height} pixels is too elongated", where=where, hint="crop it")
-        return TF.pil_to_tensor(TF.resize(upright, [short], InterpolationMode.BICUBIC, antialias=True))
+        result: Tensor = TF.pil_to_tensor(TF.resize(upright, [short], InterpolationMode.BICUBIC, antialias=True))
+        return result
 
     def crop_box(self, width: int, height: int) -> tuple[float, float, float, float]:
         """What the network sees of an upright image: (left, top, right, bottom) in the image's pixels."""
@@ -620,7 +624,7 @@ def _build(spec: BackboneSpec) -> nn.Module:
 
 def _build_own(spec: BackboneSpec) -> nn.Module:
     assert spec.image_size
-    made: Any = own.make(spec.name, spec.options, spec.weights == "pretrained", spec.seed)
+    made: nn.Module = own.make(spec.name, spec.options, spec.weights == "pretrained", spec.seed)
     made.eval()
     if spec.weights not in ("pretrained", "random"):
         _load(made, _weights_file(spec.weights))

@@ -121,7 +121,8 @@ def _installed(name: str) -> bool:
 def _openvino_abilities() -> list[str]:
     import openvino
 
-    return openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    result: list[str] = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return result
 
 
 class Compiled(ABC):

@@ -251,7 +251,8 @@ class Plain(nn.Module):
         if not side or side * side != found.shape[1]:
             problem = f"gives {tuple(found.shape)}, which is no grid of regions"
             raise UnseenError(problem, where=self._where, hint="(B, C, h, w), or (B, T, C) of a square grid")
-        return found.transpose(1, 2).unflatten(2, (side, side))
+        result: Tensor = found.transpose(1, 2).unflatten(2, (side, side))
+        return result
 
     def forward(self, pixels: Tensor) -> Tensor:
         """The last map ``(B, C, h, w)``."""

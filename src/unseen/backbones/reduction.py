@@ -183,7 +183,8 @@ def _basis(size: int) -> Tensor:
     """Orthonormal float64 ``(size, size)``, uniform among them, always the same."""
     drawn = torch.randn(size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     q, r = torch.linalg.qr(drawn)
-    return q * r.diagonal().sign()
+    result: Tensor = q * r.diagonal().sign()
+    return result
 
 
 def _shares(old: int, new: int) -> Tensor:

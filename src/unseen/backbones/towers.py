@@ -195,7 +195,8 @@ class ImageTower(nn.Module):
             tokens = self.tower.head(tokens.flatten(0, 1)[:, None]).view(tokens.shape)
         regions = tokens + (whole - tokens.mean(dim=1))[:, None]
         height = pixels.shape[2] // self.patch_size
-        return regions.transpose(1, 2).unflatten(2, (height, -1))
+        result: Tensor = regions.transpose(1, 2).unflatten(2, (height, -1))
+        return result
 
 
 class TextTower:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -24,6 +24,7 @@ from unseen.errors import UnseenError
 from unseen.ground.distributed import is_first, lost_others
 
 _THRESHOLD = gc.get_threshold()
+_Result = TypeVar("_Result")
 
 
 class Command(TyperCommand):
@@ -153,7 +154,7 @@ def print_table(rows: list[dict[str, str]], columns: dict[str, str] | None = Non
     out.print(table)
 
 
-def with_bars(work: Callable[[Any], Any]) -> Any:
+def with_bars(work: Callable[[Any], _Result]) -> _Result:
     """``work(progress)`` under progress bars; Ctrl-C says how to go on and ends with status 130."""
     from unseen.ground.progress import bars
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unseen.classes.table import ClassTable
-from unseen.data.catalogue import cache_folder
 from unseen.data.dataset import Dataset, split_by_name
 from unseen.errors import DataError
 from unseen.formats.xlsa17 import SPLITS
+from unseen.ground.cache import cache_folder
 from unseen.ground.files import write_with
 from unseen.ground.progress import Progress, silent
 

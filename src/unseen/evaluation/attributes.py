@@ -20,7 +20,8 @@ def auroc(scores: np.ndarray, has: np.ndarray) -> np.ndarray:
     negatives = len(has) - positives
     ranks = rankdata(scores, axis=0) if len(scores) else scores
     with np.errstate(invalid="ignore", divide="ignore"):
-        return ((ranks * has).sum(axis=0) - positives * (positives + 1) / 2) / (positives * negatives)
+        result: np.ndarray = ((ranks * has).sum(axis=0) - positives * (positives + 1) / 2) / (positives * negatives)
+        return result
 
 
 def spearman(scores: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -31,4 +32,5 @@ def spearman(scores: np.ndarray, values: np.ndarray) -> np.ndarray:
         return np.full(scores.shape[1], np.nan)
     a, b = (ranks - ranks.mean(axis=0) for ranks in (rankdata(scores, axis=0), rankdata(values, axis=0)))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (a * b).sum(axis=0) / np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
+        result: np.ndarray = (a * b).sum(axis=0) / np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
+        return result

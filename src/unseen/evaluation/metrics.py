@@ -30,7 +30,8 @@ def per_class_accuracy(correct: np.ndarray, labels: np.ndarray, classes: np.ndar
     total = np.bincount(labels, minlength=size)[classes]
     right = np.bincount(labels, weights=correct.astype(float), minlength=size)[classes]
     with np.errstate(invalid="ignore", divide="ignore"):
-        return right / total
+        result: np.ndarray = right / total
+        return result
 
 
 def harmonic(u: float | np.ndarray, s: float | np.ndarray) -> np.ndarray:
@@ -89,7 +90,8 @@ class Decisions:
 
     def czsl(self) -> np.ndarray:
         """Whether each *unseen* image is right among the unseen classes ``(M_unseen,)``."""
-        return self.best_unseen[self.is_unseen] == self.labels[self.is_unseen]
+        result: np.ndarray = self.best_unseen[self.is_unseen] == self.labels[self.is_unseen]
+        return result
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,8 @@ class SeenUnseenCurve:
         def weights(mask: np.ndarray) -> np.ndarray:
             counts = np.bincount(d.labels[mask], minlength=int(d.labels.max(initial=0)) + 1)
             present = max(int((counts > 0).sum()), 1)
-            return 1.0 / (counts[d.labels[mask]] * present)
+            result: np.ndarray = 1.0 / (counts[d.labels[mask]] * present)
+            return result
 
         unseen, seen = d.is_unseen, ~d.is_unseen
         gain = np.zeros(len(d.labels))
@@ -255,10 +258,12 @@ class Resampled:
 
     def means(self, rng: np.random.Generator | None = None) -> np.ndarray:
         """``(samples,)`` means over seeds; with ``rng`` over as many seeds drawn with replacement."""
-        if rng is None:
-            return self.drawn.mean(axis=1)
         draws, seeds = self.drawn.shape
-        return np.take_along_axis(self.drawn, rng.integers(seeds, size=(draws, seeds)), axis=1).mean(axis=1)
+        drawn = self.drawn
+        if rng is not None:
+            drawn = np.take_along_axis(drawn, rng.integers(seeds, size=(draws, seeds)), axis=1)
+        result: np.ndarray = drawn.mean(axis=1)
+        return result
 
 
 def difference(

@@ -11,12 +11,13 @@ from filelock import FileLock, Timeout
 
 from unseen.backbones.backbone import BackboneSpec
 from unseen.backbones.own import check_shareable_backbone
-from unseen.data.catalogue import cache_folder, load_dataset
+from unseen.data.catalogue import load_dataset
 from unseen.data.dataset import Dataset
 from unseen.errors import RunError, UnseenError
 from unseen.evaluation.metrics import Interval, Resampled, difference, resample
 from unseen.experiments.variants import Variant, check_names
 from unseen.experiments.worker import Task, WorkerError, read_usage, run_worker
+from unseen.ground.cache import cache_folder
 from unseen.ground.outside import check_shareable
 from unseen.methods import find_method
 from unseen.report.comparison import signed_cell, write_comparison

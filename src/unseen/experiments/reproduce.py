@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from unseen.backbones.backbone import BackboneSpec
-from unseen.data.catalogue import FIELDGUIDE, cache_folder, load_dataset
+from unseen.data.catalogue import FIELDGUIDE, load_dataset
 from unseen.errors import UnseenError
 from unseen.evaluation.metrics import METRICS
 from unseen.experiments.files import Experiment, Reported
+from unseen.ground.cache import cache_folder
 from unseen.ground.progress import Progress, silent
 from unseen.training.folder import Run
 from unseen.training.run import fit

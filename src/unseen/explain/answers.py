@@ -50,12 +50,14 @@ class Answers:
     @cached_property
     def labels(self) -> np.ndarray:
         """``(M,)`` the true classes."""
-        return self.dataset.labels[self.images]
+        result: np.ndarray = self.dataset.labels[self.images]
+        return result
 
     @cached_property
     def unseen(self) -> np.ndarray:
         """Bool ``(M,)``, images of unseen classes."""
-        return ~self.dataset.table.seen[self.labels]
+        result: np.ndarray = ~self.dataset.table.seen[self.labels]
+        return result
 
     def pooled(self, positions: np.ndarray) -> np.ndarray:
         """The backbone's features ``(n, C)`` of some of ``images``: the mean over regions, to unit length.

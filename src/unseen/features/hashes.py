@@ -31,7 +31,8 @@ def content_hashes(files: Sequence[Path], cache: Path) -> list[str]:
             state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
             entry = known.get(key)
             if entry is not None and entry[:3] == state:
-                return entry[3]
+                result: str = entry[3]
+                return result
             with open(file, "rb") as opened:
                 found = hashlib.file_digest(opened, "sha256").hexdigest()
         except OSError as error:

@@ -57,7 +57,8 @@ class Layout:
     @property
     def stages(self) -> list[dict[str, Any]]:
         """What is kept of each stage: its file, grid and channels."""
-        return self.meta["stages"]
+        result: list[dict[str, Any]] = self.meta["stages"]
+        return result
 
     @property
     def files(self) -> list[Path]:
@@ -88,7 +89,8 @@ class Layout:
     @property
     def chunks(self) -> int:
         """Chunks that the images are computed and checked in."""
-        return -(-self.count // self.meta["chunk"])
+        result: int = -(-self.count // self.meta["chunk"])
+        return result
 
     def images(self, chunk: int) -> range:
         """Positions of a chunk's images."""

@@ -95,7 +95,8 @@ class RegionStore:
 
     def channels(self, stage: int = 0) -> int:
         """Numbers per region."""
-        return self._layout.stages[stage]["channels"]
+        result: int = self._layout.stages[stage]["channels"]
+        return result
 
     @property
     def nbytes(self) -> int:

@@ -24,7 +24,8 @@ class Frame:
     def __call__(self, points: Points | tuple[float, float]) -> np.ndarray:
         """Pixel positions of points given in this frame, of shape (..., 2)."""
         p = np.asarray(points, dtype=np.float64)
-        return self.origin + p[..., :1] * self.across + p[..., 1:] * self.up
+        result: np.ndarray = self.origin + p[..., :1] * self.across + p[..., 1:] * self.up
+        return result
 
     def child(self, at: tuple[float, float], degrees: float = 0.0, stretch: float = 1.0) -> "Frame":
         """A frame at a point of this one, turned counter-clockwise; `stretch` scales its first axis."""
@@ -109,10 +110,12 @@ def soften(field: np.ndarray, radius: float) -> np.ndarray:
 def smooth_noise(rng: np.random.Generator, cells: tuple[int, int], size: int) -> np.ndarray:
     """Soft noise in 0..1 of shape (size, size) with so many cells down and across."""
     coarse = Image.fromarray(rng.random(cells, dtype=np.float32))
-    return np.clip(np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC)), 0, 1)
+    result: np.ndarray = np.clip(np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC)), 0, 1)
+    return result
 
 
 def relief(mask: np.ndarray, light: tuple[float, float], radius: float) -> np.ndarray:
     """Shade of a plump thing with this outline: brighter than 0 towards the light, darker away from it."""
     down, across = np.gradient(soften(mask, radius))
-    return -(across * light[0] + down * light[1]) * radius
+    result: np.ndarray = -(across * light[0] + down * light[1]) * radius
+    return result

@@ -156,7 +156,8 @@ class _Bird:
 
     def feet(self) -> np.ndarray:
         """Where the bird stands: the midpoint between its feet."""
-        return self._legs().mean(axis=0)[2]
+        result: np.ndarray = self._legs().mean(axis=0)[2]
+        return result
 
     def _legs(self) -> np.ndarray:
         """Hip, heel and foot of the far and the near leg, of shape (2, 3, 2)."""
@@ -333,13 +334,15 @@ class _Bird:
 
 def _over(field: np.ndarray, color: np.ndarray, cover: np.ndarray) -> np.ndarray:
     """Lay colour (already multiplied by its cover) over a field."""
-    return field * (1 - cover) + color
+    result: np.ndarray = field * (1 - cover) + color
+    return result
 
 
 def _shaded(color: np.ndarray, cover: np.ndarray, light: tuple[float, float], size: int) -> np.ndarray:
     """Round a layer off: light from one side, a darker rim."""
     round_, rim = relief(cover[..., 0], light, size * 0.045), relief(cover[..., 0], light, size * 0.016)
-    return np.minimum(color * (1 + np.clip(0.75 * round_ + 0.4 * rim, -0.42, 0.3))[..., None], cover)
+    result: np.ndarray = np.minimum(color * (1 + np.clip(0.75 * round_ + 0.4 * rim, -0.42, 0.3))[..., None], cover)
+    return result
 
 
 def _flat(color: Color) -> np.ndarray:

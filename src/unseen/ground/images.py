@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from unseen.errors import DataError
 
@@ -139,7 +139,7 @@ def _unreadable(where: object) -> Iterator[None]:
         raise DataError("no such image", where=where) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"too large: {_line(error)}", where=where, hint="save it smaller") from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise DataError("not an image that Pillow can read", where=where, hint=_unread(where)) from None
     except Exception as error:
         raise DataError(f"broken image: {_line(error)}", where=where, hint="replace or remove it") from None

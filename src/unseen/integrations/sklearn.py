@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -75,7 +75,7 @@ class _Facts:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
 
-class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
+class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
     """A zero-shot classifier of features by class attributes.
 
     Args:
@@ -226,7 +226,8 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
 
         def fitted(rows: np.ndarray) -> ClosedFormMethod:
             vectors = torch.ones(len(table.attributes), 1)
-            made: Any = create_method(kind, channels=regions.shape[2], vectors=vectors, settings=settings)
+            created = create_method(kind, channels=regions.shape[2], vectors=vectors, settings=settings)
+            made = cast("ClosedFormMethod", created)
             made.fit(x[rows], torch.from_numpy(positions[rows]), classes)
             return made
 
@@ -257,7 +258,8 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
         self._scorer = ClassScorer.of_table(self.method_, self.class_table_, self._device())
 
     def _device(self) -> torch.device:
-        return next(iter(self.method_.state_dict().values())).device
+        result: torch.device = next(iter(self.method_.state_dict().values())).device
+        return result
 
     # answers
 
@@ -426,7 +428,7 @@ def _use(method: ClosedFormMethod, candidate: dict[str, Any]) -> bool:
     """Whether a candidate has a solution, which the method then holds."""
     try:
         method.use(candidate)
-    except torch.linalg.LinAlgError:
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined] # public, says torch's documentation
         return False
     return all(bool(value.isfinite().all()) for value in method.state_dict().values())
 

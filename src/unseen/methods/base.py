@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, wraps
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
@@ -278,11 +278,12 @@ def _text(value: Any, name: str) -> str:
     )
 
 
+_Changed = TypeVar("_Changed", bound=Settings | Recipe)
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
-def _changed(base: Any, changes: Mapping[str, Any], what: str) -> Any:
+def _changed(base: _Changed, changes: Mapping[str, Any], what: str) -> _Changed:
     known = {f.name: f for f in fields(base)}
     values: dict[str, Any] = {}
     for name, text in as_text(changes).items():
@@ -311,8 +312,7 @@ def _changed(base: Any, changes: Mapping[str, Any], what: str) -> Any:
 
 def change_recipe(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """A recipe with some entries changed: values of their kind, or text."""
-    changed: Recipe = _changed(recipe, changes, "recipe entry")
-    return changed
+    return _changed(recipe, changes, "recipe entry")
 
 
 @dataclass(frozen=True)
@@ -474,7 +474,8 @@ class GradientMethod(Method):
 
     def forward_pass(self, regions: Tensor, trained: tuple[int, ...]) -> dict[str, Branch]:
         """:meth:`forward` for one of :meth:`passes`."""
-        return self(regions)
+        result: dict[str, Branch] = self(regions)
+        return result
 
     def loss(self, branches: dict[str, Branch], labels: Tensor, classes: ClassSpace) -> dict[str, Tensor]:
         """Loss terms, each a scalar; ``total`` is what is differentiated."""

@@ -111,7 +111,8 @@ class CLIP(ClosedFormMethod):
     def by_attributes(self) -> bool:
         """Whether a class score is a sum over attributes; else the text of a class counts as a whole."""
         s = self.settings
-        return s.mode == "scores" or (s.mode == "attributes" and s.per_sentence == 1)
+        result: bool = s.mode == "scores" or (s.mode == "attributes" and s.per_sentence == 1)
+        return result
 
     @property
     def offset_name(self) -> str:
@@ -188,7 +189,8 @@ class CLIP(ClosedFormMethod):
         chosen = torch.zeros_like(classes.vectors)
         for row, attributes in zip(chosen, self.described_by(classes), strict=True):
             row[attributes] = 1
-        return chosen / (chosen @ self.weight).norm(dim=1, keepdim=True).clamp(min=1e-12)
+        result: Tensor = chosen / (chosen @ self.weight).norm(dim=1, keepdim=True).clamp(min=1e-12)
+        return result
 
     def query(self, branches: dict[str, Branch]) -> Tensor:
         """``(B, K)`` attribute scores, or ``(B, C)`` embeddings where the text of a class counts as a whole."""

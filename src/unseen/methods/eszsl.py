@@ -153,4 +153,5 @@ class ClassVectors:
 
     def __call__(self, strength: float) -> Tensor:
         """``(N seen, K)`` for one lambda."""
-        return (self._left * (self._values / (self._values.square() + strength * self._step))) @ self._right
+        result: Tensor = (self._left * (self._values / (self._values.square() + strength * self._step))) @ self._right
+        return result

@@ -64,7 +64,8 @@ class GlobalLinear(TrainedLinear):
         return True
 
     def _margin(self, classes: ClassSpace) -> Tensor:
-        return self.settings.margin * (1 - 2 * classes.seen.to(classes.vectors.dtype))
+        result: Tensor = self.settings.margin * (1 - 2 * classes.seen.to(classes.vectors.dtype))
+        return result
 
     def class_offsets(self, classes: ClassSpace) -> Tensor:
         """``(N,)`` the margin."""

@@ -186,10 +186,11 @@ class Prototypes(PooledLinear, ClosedFormMethod):
 
     def class_vectors(self, classes: ClassSpace) -> Tensor:
         """``(N, K)``: t_c over the length of the prototype."""
-        t = self.rows(classes.unit)
+        t: Tensor = self.rows(classes.unit)
         if not self.by_attributes:
             return t
-        return t / (t @ self.weight).norm(dim=1, keepdim=True).clamp(min=1e-12)
+        result: Tensor = t / (t @ self.weight).norm(dim=1, keepdim=True).clamp(min=1e-12)
+        return result
 
     def query(self, branches: dict[str, Branch]) -> Tensor:
         """``(B, K)`` attribute scores, or of the RBF kernel ``(B, C)`` g."""
@@ -203,7 +204,8 @@ class Prototypes(PooledLinear, ClosedFormMethod):
         """``(N, K)`` class vectors, or of the RBF kernel ``(N, C)`` unit prototypes."""
         if self.by_attributes:
             return self.class_vectors(classes)
-        return self.kernel(self.rows(classes.unit))
+        result: Tensor = self.kernel(self.rows(classes.unit))
+        return result
 
     def _by_features(self, kind: str) -> _MeanFeatures:
         if self._features is None or self._features.kind != kind:
@@ -260,7 +262,8 @@ class _Rows:
     def kernel(self, candidate: Candidate, rows: Tensor) -> Tensor:
         """``(N, N seen)``: the kernel of some rows with the trained ones."""
         if candidate["kernel"] == "linear":
-            return rows @ self.trained.T
+            result: Tensor = rows @ self.trained.T
+            return result
         return _rbf(rows, self.trained, rows.new_tensor(candidate["width"] * self.median))
 
     def duals(self, candidate: Candidate) -> Tensor:

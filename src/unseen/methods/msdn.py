@@ -291,7 +291,8 @@ class MSDN(GradientMethod):
         return classes.unit_nonnegative if self.settings.clip_negative else classes.unit
 
     def _margin(self, classes: ClassSpace) -> Tensor:
-        return self.settings.margin * (1 - 2 * classes.seen.to(classes.vectors.dtype))
+        result: Tensor = self.settings.margin * (1 - 2 * classes.seen.to(classes.vectors.dtype))
+        return result
 
     def class_offsets(self, classes: ClassSpace) -> Tensor:
         """``(N,)`` the sub-nets' margins, fused."""

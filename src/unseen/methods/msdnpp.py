@@ -220,14 +220,16 @@ class MSDNPP(MSDN):
         if not self.settings.counterfactual_gradient:
             logits = logits.detach()
         if kind == "reversed":
-            return ((-logits).softmax(dim=look.axis) * scores).sum(dim=1)
+            result: Tensor = ((-logits).softmax(dim=look.axis) * scores).sum(dim=1)
+            return result
         attention = logits.softmax(dim=look.axis)
         if "attributes" in PERMUTED[kind]:
             attention = attention[:, :, torch.randperm(k).to(maps.device)]
         if "channels" in PERMUTED[kind]:
             order = torch.randperm(regions.shape[2]).to(maps.device)
             scores = self._score_map(regions, name, order).to(attention.dtype)
-        return (attention * scores).sum(dim=1)
+        result = (attention * scores).sum(dim=1)
+        return result
 
     def _counterfactual(self, branch: Branch) -> Tensor:
         """``(B, K)`` of the whole batch, which a permuted intervention exchanges between images."""
@@ -239,7 +241,8 @@ class MSDNPP(MSDN):
 
     def _uses_effects(self) -> bool:
         settings = self.settings
-        return settings.lambda_causal > 0 or settings.lambda_semantic > 0 or settings.distil_effects
+        result: bool = settings.lambda_causal > 0 or settings.lambda_semantic > 0 or settings.distil_effects
+        return result
 
     def loss(self, branches: dict[str, Branch], labels: Tensor, classes: ClassSpace) -> dict[str, Tensor]:
         """MSDN's terms plus ``causal`` and ``semantic`` of each sub-net."""

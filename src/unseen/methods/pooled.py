@@ -44,4 +44,5 @@ class PooledLinear(Method):
 
     def class_vectors(self, classes: ClassSpace) -> Tensor:
         """``(N, K)`` prepared unit vectors."""
-        return self.rows(classes.unit)
+        result: Tensor = self.rows(classes.unit)
+        return result

@@ -149,7 +149,8 @@ class FeaturePreparation(FittedBuffers):
         turned = weight @ self.whitening.T if len(self.whitening) else weight
         turned = turned / self.scale if len(self.scale) else turned
         centre = turned @ self.mean / regions.shape[1]
-        return ((share @ turned.T).transpose(1, 2) - centre[:, None]) / length[:, None, None]
+        result: Tensor = ((share @ turned.T).transpose(1, 2) - centre[:, None]) / length[:, None, None]
+        return result
 
 
 class RowPreparation(FittedBuffers):
@@ -193,7 +194,8 @@ class RowPreparation(FittedBuffers):
 def region_shares(regions: Tensor) -> Tensor:
     """``(B, R, C)``: what each region adds to the mean-pooled unit feature, f_r / (R |mean f|)."""
     norm = regions.mean(dim=1).norm(dim=-1).clamp(min=1e-12) * regions.shape[1]
-    return regions / norm[:, None, None]
+    result: Tensor = regions / norm[:, None, None]
+    return result
 
 
 def whitening(features: Tensor, labels: Tensor, shrinkage: float = SHRINKAGE) -> Tensor:
@@ -213,7 +215,8 @@ def whitening(features: Tensor, labels: Tensor, shrinkage: float = SHRINKAGE) ->
     covariance.diagonal().add_(shrinkage * level)
     lower = torch.linalg.cholesky(covariance)
     eye = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
-    return torch.linalg.solve_triangular(lower, eye, upper=False).T.contiguous()
+    result: Tensor = torch.linalg.solve_triangular(lower, eye, upper=False).T.contiguous()
+    return result
 
 
 def _powered(features: Tensor, exponent: float) -> Tensor:

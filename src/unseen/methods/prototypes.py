@@ -78,7 +78,8 @@ class PrototypeHead(nn.Module):
     def class_vectors(self, classes: ClassSpace, kept: Tensor | None = None) -> Tensor:
         """``(N, K)``: ``l t_c / |p_c|``, without the attributes that ``kept`` ``(K,)`` sets to 0."""
         t = self.centred(classes) if kept is None else self.centred(classes) * kept
-        return t * (self.length / (t @ self.rows).norm(dim=1, keepdim=True).clamp(min=1e-12))
+        result: Tensor = t * (self.length / (t @ self.rows).norm(dim=1, keepdim=True).clamp(min=1e-12))
+        return result
 
     @torch.no_grad()
     def fit(self, batches: Iterable[tuple[Tensor, Tensor]], classes: ClassSpace) -> float:
@@ -117,7 +118,9 @@ def class_means(features: Tensor, labels: Tensor, count: int) -> Tensor:
 def ridge(attributes: Tensor, means: Tensor, penalty: float) -> Tensor:
     """``(n, C)`` dual weights B with which ``attributes.T @ B`` is the ridge regression of ``means`` on attributes."""
     gram = attributes @ attributes.T
-    return torch.linalg.solve(gram + penalty * torch.eye(len(gram), dtype=gram.dtype, device=gram.device), means)
+    ridge = penalty * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    result: Tensor = torch.linalg.solve(gram + ridge, means)
+    return result
 
 
 def choose_ridge(attributes: Tensor, means: Tensor, features: Tensor, labels: Tensor) -> float:

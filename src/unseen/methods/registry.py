@@ -125,12 +125,12 @@ def method_of_settings(settings: object) -> type[Method]:
 def _by_path(path: str, from_file: object) -> type[Method]:
     if path in _GIVEN:
         return _GIVEN[path]
-    for kind in METHODS.values():
-        if path_of(kind) == path:
-            return kind
+    for known in METHODS.values():
+        if path_of(known) == path:
+            return known
     if from_file is not None:
         check_installed(path, from_file, "method")
-    kind = import_path(path, "method")
+    kind: type[Method] = import_path(path, "method")
     _complete(kind, path)
     _GIVEN[path] = kind
     return kind

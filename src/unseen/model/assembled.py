@@ -74,7 +74,8 @@ class EndToEnd(GradientMethod):
     @torch.inference_mode()
     def regions(self, pixels: Tensor) -> Tensor:
         """Region features ``(B, R, C)`` of images, of the last stage as it has become."""
-        return self.backbone(pixels)[-1]
+        result: Tensor = self.backbone(pixels)[-1]
+        return result
 
     def forward_pass(self, pixels: Tensor, trained: tuple[int, ...]) -> dict[str, Branch]:
         """The head's, on the maps of images."""

@@ -94,7 +94,8 @@ class AttributeFit:
         """
         share = (values - self.least) / np.where(self.largest > self.least, self.largest - self.least, 1)
         between = self.low + (self.high - self.low) * share.clip(0, 1)
-        return np.where(self.learned, self.intercept + self.slope * values, between)
+        result: np.ndarray = np.where(self.learned, self.intercept + self.slope * values, between)
+        return result
 
 
 @dataclass(frozen=True, eq=False)

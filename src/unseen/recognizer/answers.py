@@ -62,9 +62,11 @@ class Explanation(Comparison):
         k = self.order[attribute]
         looked = [maps[k] for name, maps in self.attention.items() if name in self.counted]
         if looked:
-            return np.mean([one / max(one.max(), 1e-12) for one in looked], axis=0)
+            result: np.ndarray = np.mean([one / max(one.max(), 1e-12) for one in looked], axis=0)
+            return result
         share = next(r.typical for r in self.reasons if r.attribute == attribute) / self.contributions[k].size
-        return (self.contributions[k] - share).clip(min=0)
+        result = (self.contributions[k] - share).clip(min=0)
+        return result
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form, with a heat map an attribute."""

@@ -76,7 +76,8 @@ class Reading:
         if not corrections:
             return self._last[1]
         moved: np.ndarray = self.corrected(corrections) - self.attribute_scores
-        return self._last[1] + self.model.class_vectors @ moved
+        result: np.ndarray = self._last[1] + self.model.class_vectors @ moved
+        return result
 
     def corrected(self, corrections: Mapping[str, float] | None) -> np.ndarray:
         """``(K,)`` attribute scores psi', those of corrected attributes as the model typically gives them.

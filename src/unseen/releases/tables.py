@@ -86,7 +86,8 @@ def check_matrix(
 
     def centred(rows: np.ndarray) -> np.ndarray:
         rows = rows - rows.mean(axis=0)
-        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        result: np.ndarray = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        return result
 
     nearest = (centred(values) @ centred(joined).T).argmax(axis=1)
     wrong = np.flatnonzero(nearest != np.arange(len(classes)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unseen.classes.naming import label
-from unseen.explain.attribute_scores import auroc
+from unseen.evaluation.attributes import auroc
 from unseen.explain.sheet import class_label
 from unseen.report.material import Material
 from unseen.report.quality import GOOD, POOR, mistakes, present, scores_attributes

@@ -59,7 +59,8 @@ class Material:
     @property
     def seed(self) -> str:
         """Whose model examples, attribute scores and charts are of."""
-        return next(iter(self.found["seeds"]))
+        result: str = next(iter(self.found["seeds"]))
+        return result
 
     def gamma(self, seed: str) -> float:
         """The calibration offset of a seed."""

@@ -64,4 +64,5 @@ def shared_columns(rows: Sequence[dict[str, str]]) -> list[str]:
 
 def chance(run: Run) -> float:
     """T1 of guessing: one over the number of unseen classes."""
-    return 1 / max(run.manifest["data"]["classes_unseen"], 1)
+    result: float = 1 / max(run.manifest["data"]["classes_unseen"], 1)
+    return result

@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -99,7 +99,7 @@ def decode(upload: Upload, max_pixels: int) -> Image.Image:
             image = Image.open(io.BytesIO(upload.data), formats=FORMATS)
     except Image.DecompressionBombError:
         raise _too_many(upload, "too many", max_pixels) from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise Refusal(415, f"{upload.name}: not an image", f"send one of {', '.join(FORMATS)}") from None
     except (OSError, SyntaxError, ValueError, LookupError, MemoryError) as error:
         raise DataError(f"broken image: {error}", where=upload.name, hint="replace it") from None

@@ -97,7 +97,7 @@ def _fitted(seed: int, stage: Stage) -> ClosedFormMethod:
         raise broken_features(broken, method.name)
     try:
         method.fit(everything, torch.as_tensor(stage.train_labels, device=stage.fabric.device), stage.classes)
-    except torch.linalg.LinAlgError as error:
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined] # public, says torch's documentation
         raise DivergedError(f"no solution ({error})", where=method.name, hint="--precision 64-true") from None
     return method
 

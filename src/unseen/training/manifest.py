@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import platform
-import resource
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 
 from unseen.features.store import RegionStore
@@ -22,7 +23,6 @@ from unseen.version import __version__
 
 def manifest_of(inputs: RunInputs) -> dict[str, Any]:
     """What the numbers depend on and were made with."""
-    import lightning_fabric
     import timm
 
     final, validation = inputs.partition("final"), inputs.partition("validation")
@@ -35,7 +35,7 @@ def manifest_of(inputs: RunInputs) -> dict[str, Any]:
             "python": platform.python_version(),
             "torch": torch.__version__,
             "timm": timm.__version__,
-            "lightning_fabric": lightning_fabric.__version__,
+            "lightning_fabric": version("lightning_fabric"),
             "numpy": np.__version__,
         },
         "machine": {
@@ -116,5 +116,9 @@ def peak_memory_mb() -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
         return round(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024)
     except (OSError, StopIteration, ValueError):
+        if sys.platform == "win32":
+            return round(psutil.Process().memory_info().peak_wset / 2**20)
+        import resource
+
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return round(peak / (1024**2 if sys.platform == "darwin" else 1024))

@@ -16,12 +16,12 @@ from unseen.backbones.reduction import FILE as REDUCTION
 from unseen.backbones.reduction import Reduction
 from unseen.classes.changes import table_digests
 from unseen.classes.table import write_attributes
-from unseen.data.catalogue import cache_folder
 from unseen.data.dataset import Dataset
 from unseen.data.images import ImageStore
 from unseen.errors import RunError, UnseenError
 from unseen.evaluation.metrics import evaluate
 from unseen.features.store import RegionStore
+from unseen.ground.cache import cache_folder
 from unseen.ground.distributed import first_before_others, is_first, own_folder
 from unseen.ground.files import is_left_over, read_json, write_json
 from unseen.ground.progress import Progress, silent

@@ -62,6 +62,7 @@ class Decoder(nn.Module):
         contributions = attention * scores
 
         def by_position(values: Tensor) -> Tensor:
-            return values.unflatten(2, (len(tokens), -1)).sum(dim=2)
+            result: Tensor = values.unflatten(2, (len(tokens), -1)).sum(dim=2)
+            return result
 
         return Branch(contributions.sum(dim=2), by_position(attention), by_position(contributions))

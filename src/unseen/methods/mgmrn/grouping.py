@@ -73,7 +73,8 @@ class PartGrouping(Grouping):
         squares = self.centres.square().sum(dim=1)[:, None, None]
         products = nn.functional.conv2d(x, self.centres[:, :, None, None])
         distances = (x.square().sum(dim=1, keepdim=True) - 2 * products + squares).clamp(min=0) / x.shape[1] ** 0.5
-        return (-distances / self.smoothing.sigmoid()[:, None, None]).softmax(dim=1)
+        result: Tensor = (-distances / self.smoothing.sigmoid()[:, None, None]).softmax(dim=1)
+        return result
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, h, w)`` in and out."""

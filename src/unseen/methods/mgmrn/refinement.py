@@ -65,4 +65,5 @@ class Refinement(nn.Module):
         """``(B, sources * width, h, w)`` to ``(B, width, h, w)``; the spatial gate is one map a channel."""
         y: Tensor = self.mix(x)
         channel: Tensor = self.channel(y.mean(dim=(2, 3))).sigmoid()
-        return y * channel[:, :, None, None] * self.spatial(y).sigmoid()
+        result: Tensor = y * channel[:, :, None, None] * self.spatial(y).sigmoid()
+        return result
