@@ -1,6 +1,6 @@
 """Every campaign, one after another, or one with its options: `python -m faults [NAME [OPTIONS]]`.
 
-Results go to faults/results/NAME.json; `python -m benchmarks --docs` puts their tables into docs/reliability.md. The
+Results go to faults/results/NAME.json; `python -m benchmarks --docs` puts their tables into the docs. The
 status is 1 if anything came out other than it should.
 """
 

@@ -60,8 +60,8 @@ def fit(
             dataset. One that is no folder is kept in the cache, so that the run finds it again.
         folder: the run's folder.
         attributes, root: see :func:`unseen.make_dataset`.
-        backbone: a spec, or what :meth:`unseen.BackboneSpec.of` takes: a name, a module, a function or class that makes
-            one. Default :func:`unseen.training.plan.default_backbone`.
+        backbone: a spec, ``fieldguide``, or what :meth:`unseen.BackboneSpec.of` takes: a name, a module, a function or
+            class that makes one. Default :func:`unseen.training.plan.default_backbone`.
         settings: changes to the preset's settings, such as ``{"lambda_cal": 0.2}``, or an instance in place of them.
         recipe: changes to its training recipe, such as ``{"lr": 1e-3}``, or an instance in place of it.
         epochs: short for ``recipe={"epochs": N}``.
@@ -89,7 +89,7 @@ def fit(
     config = RunConfig(
         method=method if isinstance(method, str) else method_reference(method),
         dataset=name,
-        backbone=default_backbone(name) if backbone is None else BackboneSpec.of(backbone),
+        backbone=_backbone(backbone, name),
         settings=as_text(settings or {}),
         recipe=steps,
         protocols=tuple(protocols),
@@ -98,6 +98,12 @@ def fit(
     )
     where: dict[str, Any] = {"cache": cache, "device": device, "workers": workers, "engine": engine}
     return runs.fit(config, folder, **where, progress=progress, graph=graph)
+
+
+def _backbone(given: Any, dataset: str) -> BackboneSpec:
+    if given is None or given == FIELDGUIDE:
+        return default_backbone(given or dataset)
+    return BackboneSpec.of(given)
 
 
 def _dataset_name(dataset: Any, attributes: Any, root: Path | str | None, cache: Any, progress: Progress) -> str:

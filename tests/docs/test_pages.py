@@ -16,7 +16,7 @@ import unseen
 from unseen.methods import METHODS, registry
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ["extending/method.md", "extending/metric.md", "extending/dataset.md", "features.md"]
+PAGES = ["how-to/add-method.md", "how-to/add-metric.md", "how-to/add-dataset.md", "how-to/features.md"]
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.M | re.S)
 
 

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_has_tests_a_card_a_page_and_experiments(name):
-    """What a method must bring along: see docs/architecture.md."""
+    """What a method must bring along: see docs/how-to/add-method.md."""
     method = METHODS[name]
     tests = [p for p in (ROOT / "tests" / "methods").glob("test_*.py") if p.name != "test_registry.py"]
     assert any(re.search(rf'\b{method.__name__}\b|"{name}"', p.read_text()) for p in tests), "no test"
@@ -32,7 +32,9 @@ def test_a_method_has_tests_a_card_a_page_and_experiments(name):
     assert re.search(r"arXiv \d{4}\.\d{4,5}|\b(19|20)\d\d\b", method.card.paper), "no citation"
     assert all(preset.source for preset in method.presets.values()), "preset without source"
     pages = [
-        p for p in (ROOT / "docs" / "methods").glob("*.md") if re.search(rf"`{name}`|--method {name}\b", p.read_text())
+        p
+        for p in (ROOT / "docs" / "reference" / "methods").glob("*.md")
+        if re.search(rf"`{name}`|--method {name}\b", p.read_text())
     ]
     assert pages, "no page"
     nav = (ROOT / "mkdocs.yml").read_text()

@@ -1,4 +1,4 @@
-"""The examples of docs/api.md are true: requests are taken, and answers have the fields shown, of the types shown."""
+"""The examples of the JSON API page hold: requests are taken, answers have the fields and types shown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from places import ROOT
 
 EXAMPLE = re.compile(r"<!-- (request|answer): (.+?) -->\n```json\n(.+?)\n```", re.DOTALL)
 PAIR = {"target": "gull", "rival": "emu"}
-TEXT = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+TEXT = (ROOT / "docs" / "reference" / "http-api.md").read_text(encoding="utf-8")
 
 
 def examples(kind):

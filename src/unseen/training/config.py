@@ -29,7 +29,7 @@ class RunConfig:
         settings: changes to the method's settings, of their kind or as text; kept as text.
         recipe: changes to its training recipe, likewise.
         vectors: attribute vectors, see :func:`unseen.vectors.sources.attribute_vectors`.
-        protocols: ``honest``, ``paper`` or both; see ``docs/protocols.md``.
+        protocols: ``honest``, ``paper`` or both; see ``docs/explanation/protocols.md``.
         seeds: one training each.
         split_seed: of the draws of validation classes and images.
         draws: how many draws of validation classes the choices are made on; 0 for as many as :attr:`draw_count` says.
