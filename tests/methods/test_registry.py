@@ -23,7 +23,7 @@ def refused(text):
         ("MSDN", 'did you mean "msdn"'),
         ("ezsl", 'did you mean "eszsl"'),
         ("globl", 'did you mean "global"'),
-        ("transformer", "one of ale, clip, dap, devise"),
+        ("transformer", "one of ale, auto, clip, dap"),
     ],
 )
 def test_unknown_methods_suggest_near_ones(name, suggestion):

@@ -236,14 +236,12 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         if held.any():
             trial = fitted(np.flatnonzero(~held))
 
-            def right(candidate: dict[str, Any]) -> float:
-                if not _use(trial, candidate):
-                    return -1.0
-                with torch.inference_mode():
-                    named = trial.class_scores(trial(x[held]), classes)[:, table.seen].argmax(dim=1).numpy()
-                return float((np.flatnonzero(table.seen)[named] == positions[held]).mean())
-
-            ranked = sorted(grid, key=right, reverse=True)
+            seen, worth = np.flatnonzero(table.seen), []
+            with torch.no_grad():
+                for candidate, scores in trial.sweep(x[held], classes):
+                    named = scores[:, table.seen].argmax(dim=1).numpy()
+                    worth.append((float((seen[named] == positions[held]).mean()), candidate))
+            ranked = [candidate for _, candidate in sorted(worth, key=lambda found: -found[0])]
         if not any(_use(final, candidate) for candidate in ranked):
             raise UnseenError(f"none of {len(grid)} hyper-parameter candidates has a solution", hint="give more rows")
         self.method_, self.gamma_ = final.eval(), 0.0

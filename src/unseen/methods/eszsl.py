@@ -97,10 +97,14 @@ class ESZSL(PooledLinear, ClosedFormMethod):
         prepared = {kind: self._by_rows(kind) for kind in self._kinds[1]}
         rights = {kind: (right, rows(unit).T) for kind, (rows, right) in prepared.items()}
         for features in self._kinds[0]:
-            solved = self._by_features(features)
+            try:
+                solved = self._by_features(features)
+                lefts = {gamma: solved.left(gamma) for gamma in self._gammas}
+            except torch.linalg.LinAlgError:
+                continue
             x = solved.preparation(held_out)
-            for gamma in self._gammas:
-                answers = x @ solved.left(gamma)
+            for gamma, left in lefts.items():
+                answers = x @ left
                 for kind, (right, table) in rights.items():
                     for strength in self._lambdas:
                         scores = answers @ (right(strength) @ table)

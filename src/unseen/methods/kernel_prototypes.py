@@ -34,7 +34,7 @@ from unseen.methods.preparation import FittedBuffers, PreparedSettings, RowPrepa
 from unseen.methods.registry import register_method
 
 KERNELS = ("linear", "rbf")
-RIDGES = (1.0, 0.3, 0.1, 0.03, 0.01)
+RIDGES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 """Rho, in mean diagonals of the kernel."""
 WIDTHS = (4.0, 2.0, 1.0)
 """w of the RBF kernel, in median squared distances."""
@@ -153,8 +153,11 @@ class Prototypes(PooledLinear, ClosedFormMethod):
         unit, held_out = classes.unit.double(), regions[:, 0].double()
         kept = {kind: _Rows(kind, self._training[3]) for kind in self.settings.kinds[1]}
         for features in self.settings.kinds[0]:
-            solved = self._by_features(features)
-            lefts = {gamma: solved.left(gamma) for gamma in GAMMAS} if self.settings.eszsl else {}
+            try:
+                solved = self._by_features(features)
+                lefts = {gamma: solved.left(gamma) for gamma in GAMMAS} if self.settings.eszsl else {}
+            except torch.linalg.LinAlgError:
+                continue
             basis = torch.cat([solved.means.T, *lefts.values()], dim=1)  # every prototype is a sum of its columns
             x, inner = solved.preparation(held_out) @ basis, basis.T @ basis
             for kind, rows in kept.items():

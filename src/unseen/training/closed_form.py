@@ -23,12 +23,16 @@ from unseen.training.temperature import Held
 
 
 class Validation:
-    """The choice of hyper-parameters: every candidate on every draw, then the best on all."""
+    """The choice of hyper-parameters: every candidate on every draw, then the best on all.
+
+    ``race`` holds the value of each method's best candidate where methods are candidates (:mod:`unseen.methods.auto`).
+    """
 
     def __init__(self, seed: int, folder: Path) -> None:
         self._seed = seed
         self._draws: list[dict[str, tuple[dict[str, Any], Decisions]]] = []
         self._seen: list[np.ndarray] = []
+        self.race: dict[str, float] = {}
 
     def draw(self, stage: Stage, progress: Progress) -> None:
         """Solve on the training classes of a draw for every candidate, and decide on its validation images."""
@@ -46,6 +50,10 @@ class Validation:
         worth = {
             key: value_of([found[key][1] for found in self._draws], self._seen, inputs.config.select) for key in common
         }
+        for key, value in worth.items():
+            name = self._draws[0][key][0].get("method")
+            if name is not None:
+                self.race[name] = max(value, self.race.get(name, value))
         return self._draws[0][max(common, key=lambda key: worth[key])][0]
 
     def scores(self, stage: Stage, pick: dict[str, Any]) -> Held:

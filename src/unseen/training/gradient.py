@@ -32,6 +32,7 @@ class Validation:
     def __init__(self, seed: int, folder: Path) -> None:
         self._seed, self._folder = seed, folder
         self._stages: list[tuple[Path, np.ndarray, np.ndarray]] = []
+        self.race: dict[str, float] = {}
 
     def draw(self, stage: Stage, progress: Progress) -> None:
         """Train on the training classes of a draw; every epoch's class scores of validation images are kept."""

@@ -91,6 +91,8 @@ def validate_seeds(
                 held[seed].append(validation.scores(stage, picks[seed]))
         for seed, validation in open_seeds.items():
             choice = choice_of(picks[seed], held[seed])
+            if validation.race:
+                choice.metrics["race"] = validation.race
             choice.save(kept[seed], identity)
             validation.close()
             choices[seed] = choice

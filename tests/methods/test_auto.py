@@ -1,0 +1,70 @@
+"""The race is one grid: what is chosen answers just as the method alone would."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from unseen.methods import ClassSpace, create_method
+from unseen.methods.auto import RACING
+
+SEEN = np.array([False, True, True, False, True, True, True])
+
+
+def problem(seed=0):
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(np.flatnonzero(SEEN), 50)
+    return torch.from_numpy(rng.standard_normal((50, 3, 8)) + 0.3), torch.from_numpy(labels), rng.random((7, 5)) + 0.1
+
+
+def fitted(name):
+    regions, labels, values = problem()
+    classes = ClassSpace(torch.from_numpy(values), torch.from_numpy(SEEN))
+    method = create_method(name, channels=8, vectors=torch.zeros(5, 2, dtype=torch.float64), settings=None)
+    if name != "auto":
+        kind = type(method)
+        preset = kind.presets["recommended"].settings
+        method = create_method(name, channels=8, vectors=torch.zeros(5, 2, dtype=torch.float64), settings=preset)
+    method.fit(method.prepare(regions), labels, classes)
+    return method, classes
+
+
+def test_the_grid_is_that_of_all_methods():
+    method, _ = fitted("auto")
+    alone = [{"method": kind.name, **c} for kind in RACING for c in fitted(kind.name)[0].grid()]
+    assert method.grid() == alone
+    assert {"eszsl", "prototypes"} == {candidate["method"] for candidate in alone}
+
+
+@pytest.mark.parametrize("kind", RACING, ids=lambda kind: kind.name)
+def test_what_is_chosen_answers_as_the_method_alone(kind):
+    auto, classes = fitted("auto")
+    alone, _ = fitted(kind.name)
+    candidate = alone.grid()[-1]
+    auto.use({"method": kind.name, **candidate})
+    alone.use(candidate)
+    regions = problem(3)[0]
+    for a, b in (
+        (auto(auto.prepare(regions)), alone(alone.prepare(regions))),
+        (auto.maps(regions), alone.maps(regions)),
+    ):
+        assert torch.equal(auto.fused_attribute_scores(a), alone.fused_attribute_scores(b))
+        assert torch.equal(auto.class_scores(a, classes), alone.class_scores(b, classes))
+    assert torch.equal(auto.class_vectors(classes), alone.class_vectors(classes))
+    again = create_method("auto", channels=8, vectors=torch.zeros(5, 2, dtype=torch.float64))
+    again.load_state_dict(auto.state_dict())
+    branches = again(again.prepare(regions))
+    assert torch.equal(again.class_scores(branches, classes), alone.class_scores(branches, classes))
+
+
+def test_its_sweep_is_the_sweeps_of_all():
+    auto, classes = fitted("auto")
+    held_out = auto.prepare(problem(4)[0])
+    found = list(auto.sweep(held_out, classes))
+    assert [candidate for candidate, _ in found] == auto.grid()
+    at = 0
+    for kind in RACING:
+        for _, scores in fitted(kind.name)[0].sweep(held_out, classes):
+            assert torch.equal(found[at][1], scores)
+            at += 1
