@@ -100,7 +100,7 @@ class ESZSL(PooledLinear, ClosedFormMethod):
             try:
                 solved = self._by_features(features)
                 lefts = {gamma: solved.left(gamma) for gamma in self._gammas}
-            except torch.linalg.LinAlgError:
+            except torch.linalg.LinAlgError:  # type: ignore[attr-defined] # public, says torch's documentation
                 continue
             x = solved.preparation(held_out)
             for gamma, left in lefts.items():

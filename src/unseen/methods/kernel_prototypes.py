@@ -156,7 +156,7 @@ class Prototypes(PooledLinear, ClosedFormMethod):
             try:
                 solved = self._by_features(features)
                 lefts = {gamma: solved.left(gamma) for gamma in GAMMAS} if self.settings.eszsl else {}
-            except torch.linalg.LinAlgError:
+            except torch.linalg.LinAlgError:  # type: ignore[attr-defined] # public, says torch's documentation
                 continue
             basis = torch.cat([solved.means.T, *lefts.values()], dim=1)  # every prototype is a sum of its columns
             x, inner = solved.preparation(held_out) @ basis, basis.T @ basis
