@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import fcntl
 import hashlib
 import json
 import os
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from faults.attempts import Attempt, Moments, attempt, command, start, warm
 from faults.campaign import Outcome, Report
@@ -34,7 +34,7 @@ BACKBONE += ["--backbone-option", "output_stride=16", "--device", "cpu", "--work
 TIMED = ("seconds", "peak_memory_mb", "sha256 of the rest")
 """Keys of JSON that differ between any two calls: times, memory, and the checksum over them."""
 SET_ASIDE = "usage.json"
-LEFT_OVER = re.compile(r"^\..*\.tmp$|\.partial$|\.unfinished")
+LEFT_OVER = re.compile(r"^\..*\.tmp(\.lock)?$|\.partial$|\.unfinished")
 
 
 @dataclass(frozen=True)
@@ -243,11 +243,11 @@ def contents(folder: Path) -> dict[str, str]:
         if LEFT_OVER.search(path.name):
             found[name] = "left over"
         elif path.name.endswith(".lock"):
-            with path.open("rb") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
-                    found[name] = "locked"
+            try:
+                with FileLock(path).acquire(timeout=0):
+                    pass
+            except Timeout:
+                found[name] = "locked"
         elif path.is_file() and "tensorboard" not in path.parts and path.name != SET_ASIDE:
             found[name] = hashlib.sha256(_plain(path, times)).hexdigest()
     return found

@@ -415,6 +415,13 @@ def test_how_many_processes_read(asked, device, chosen, monkeypatch):
     assert extraction.chosen_workers(asked, torch.device(device)) == chosen
 
 
+def test_a_store_is_read_where_the_system_has_no_preadv(finished, monkeypatch):
+    expected = [finished.read([7, 0, 7, 3], stage) for stage in range(2)]
+    monkeypatch.delattr(os, "preadv", raising=False)
+    again = RegionStore.open(finished.folder)
+    assert all(torch.equal(again.read([7, 0, 7, 3], stage), expected[stage]) for stage in range(2))
+
+
 class TestStale:
     def folder(self, images: Path, backbone: Backbone, cache: Path, **kwargs) -> Path:
         return run(images, backbone, cache, **kwargs).folder

@@ -16,7 +16,16 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from unseen.errors import RunError, UnseenError
-from unseen.ground.files import SEAL, read_arrays, read_json, write_arrays, write_json, write_text, write_with
+from unseen.ground.files import (
+    SEAL,
+    is_left_over,
+    read_arrays,
+    read_json,
+    write_arrays,
+    write_json,
+    write_text,
+    write_with,
+)
 from unseen.ground.tensors import load_tensors, save_tensors
 
 KILLED = """
@@ -30,11 +39,11 @@ write_with(Path(sys.argv[1]), lambda temporary: os.kill(os.getpid(), signal.SIGK
 def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path):
     path = tmp_path / "results.json"
     subprocess.run([sys.executable, "-c", KILLED, path], check=False)
-    left = [p.name for p in tmp_path.iterdir()]
-    assert len(left) == 1
-    assert left[0].startswith(".results.json.")
+    left = list(tmp_path.iterdir())
+    assert len(left) == 2  # it and its lock
+    assert all(p.name.startswith(".results.json.") and is_left_over(p) for p in left)
     write_text(tmp_path / "other.json", "{}")
-    assert len(list(tmp_path.iterdir())) == 2  # only that of the same file
+    assert len(list(tmp_path.iterdir())) == 3  # only that of the same file
     write_text(path, "{}")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["other.json", "results.json"]
 
@@ -48,6 +57,22 @@ def test_what_another_process_is_writing_stays(tmp_path):
 
     write_with(path, slow)
     assert path.read_text() == "mine"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_what_a_live_process_is_writing_is_not_swept(tmp_path):
+    path = tmp_path / "x"
+    waiting = KILLED.replace("os.kill(os.getpid(), signal.SIGKILL)", "print(flush=True) or input()")
+    with subprocess.Popen(
+        [sys.executable, "-c", waiting, path],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as other:  # fmt: skip
+        assert other.stdout.readline()
+        during = {p.name for p in tmp_path.iterdir()}
+        write_text(path, "mine")
+        assert {p.name for p in tmp_path.iterdir()} == during | {"x"}
+        other.communicate(b"\n")
+        assert other.returncode == 0
     assert os.listdir(tmp_path) == ["x"]
 
 

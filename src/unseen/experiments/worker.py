@@ -102,7 +102,7 @@ def run_worker(task: Task) -> None:
         raise WorkerError("stopped from outside", hint="repeat the command to go on from here")
     if status:
         cause = f"ended by signal {-status}" if status < 0 else f"ended with status {status}"
-        if status == -signal.SIGKILL:
+        if hasattr(signal, "SIGKILL") and status == -signal.SIGKILL:
             cause += ", as the system does when memory runs out"
         raise WorkerError(text.strip() or cause)
 

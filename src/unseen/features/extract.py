@@ -229,7 +229,12 @@ def chosen_workers(workers: int, device: torch.device) -> int:
     """How many processes read images: as asked, or for -1 up to 8 for a GPU and none for a CPU, which is busy."""
     if workers >= 0:
         return workers
-    return max(1, min(8, len(os.sched_getaffinity(0)) // local_processes())) if device.type == "cuda" else 0
+    return max(1, min(8, _processors() // local_processes())) if device.type == "cuda" else 0
+
+
+def _processors() -> int:
+    """Those that this process may use, where the system says so."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _estimate(

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -66,6 +67,7 @@ class RegionStore:
         self._opened = [path.open("rb", buffering=0) for path in layout.files]
         self._checksums = layout.journal()
         self._checked: set[tuple[int, int]] = set()
+        self._position = threading.Lock()
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
@@ -124,7 +126,12 @@ class RegionStore:
         """Fill an array with the bytes of the stage's file from one on."""
         file, done = self._opened[stage], 0
         while done < len(target):
-            count = os.preadv(file.fileno(), [target[done:].data], start + done)
+            if hasattr(os, "preadv"):
+                count: int | None = os.preadv(file.fileno(), [target[done:].data], start + done)
+            else:  # Windows; the position belongs to the file, so one thread at a time
+                with self._position:
+                    file.seek(start + done)
+                    count = file.readinto(target[done:].data)
             if not count:
                 raise StoreError("has become shorter", where=file.name, hint="extract again")
             done += count

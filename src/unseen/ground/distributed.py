@@ -143,7 +143,7 @@ def own_folder(folder: Path) -> Path:
         atexit.register(shutil.rmtree, private, ignore_errors=True)
         copy = private / folder.name
         if folder.is_dir():
-            shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(".lock", ".*.tmp"))
+            shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(".lock", ".*.tmp", ".*.tmp.lock"))
         folder = copy
     wait_for_all()
     return folder

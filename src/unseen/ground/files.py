@@ -1,17 +1,16 @@
 """Files are written whole or not at all, and JSON is strict.
 
-What is being written stands in a temporary file beside its place, locked by its writer; one that nobody holds was left
-by a process that was killed, and the next write of the same file removes it.
+What is being written stands in a temporary file beside its place, with a lock that its writer holds; one whose lock is
+free was left by a process that was killed, and the next write of the same file removes it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,9 +20,11 @@ from unseen.errors import UnseenError
 
 if TYPE_CHECKING:
     import numpy as np
+    from filelock import FileLock
 
 SEAL = "sha256 of the rest"
 """Last entry of a sealed JSON object."""
+_LOCK = ".lock"
 
 
 def write_with(path: Path, write: Callable[[Path], object]) -> None:
@@ -55,32 +56,47 @@ def _temporary(path: Path) -> Iterator[Path]:
     """A new file beside ``path``, locked while it is in use; those left by killed processes are removed."""
     _sweep(path)
     while True:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        with contextlib.suppress(OSError):  # a file system without locks, on which none are swept either
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        if os.path.exists(name):  # else another process swept it before it was locked
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        lock = _lock(temporary)
+        with contextlib.suppress(OSError, NotImplementedError):  # without locks here, none are swept either
+            lock.acquire(timeout=0)
+        if not lock.is_locked or Path(lock.lock_file).exists():  # else another process swept it before it was locked
             break
-        os.close(handle)
+        lock.release()
     try:
-        yield Path(name)
+        with temporary.open("xb"):
+            pass
+        yield temporary
     finally:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        os.close(handle)
+        _remove(temporary, lock)
 
 
 def is_left_over(path: Path) -> bool:
-    """Whether a file is one that :func:`write_with` was filling; a killed process leaves it."""
-    return path.name.startswith(".") and path.suffix == ".tmp"
+    """Whether a file is one that :func:`write_with` was filling, or its lock; a killed process leaves them."""
+    return path.name.startswith(".") and path.name.endswith((".tmp", f".tmp{_LOCK}"))
 
 
 def _sweep(path: Path) -> None:
-    for name in os.listdir(path.parent):
-        if name.startswith(f".{path.name}.") and name.endswith(".tmp"):
-            left = path.parent / name
-            with contextlib.suppress(OSError), left.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                left.unlink()
+    found = (p for p in path.parent.iterdir() if p.name.startswith(f".{path.name}.") and is_left_over(p))
+    for left in {p.with_name(p.name.removesuffix(_LOCK)) for p in found}:
+        lock = _lock(left)
+        with contextlib.suppress(OSError, NotImplementedError):  # in use, by its lock
+            lock.acquire(timeout=0)
+            _remove(left, lock)
+
+
+def _lock(temporary: Path) -> FileLock:
+    from filelock import FileLock
+
+    return FileLock(temporary.with_name(temporary.name + _LOCK))
+
+
+def _remove(temporary: Path, lock: FileLock) -> None:
+    """Remove a temporary file, then its lock while it is held; Windows removes only what nobody holds."""
+    held = Path(lock.lock_file)
+    for remove in (temporary.unlink, held.unlink, lock.release, held.unlink):
+        with contextlib.suppress(OSError):
+            remove()
 
 
 def write_text(path: Path, text: str) -> None:
