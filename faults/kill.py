@@ -144,7 +144,7 @@ def works(base: Path) -> list[Work]:
     return [
         Work("extraction", extraction),
         Work("training, both protocols", lambda f: train(base, "tiny", "msdnpp", both, f / "run")),
-        Work("training, with a rehearsal", lambda f: train(base, "seen", "msdn", epochs, f / "run")),
+        Work("training, with class hold-outs", lambda f: train(base, "seen", "msdn", epochs, f / "run")),
         Work("comparison", lambda f: command("compare", *rows, "-o", f / "compare", "--cache", f / "cache")),
         Work("prediction to CSV", predicting("csv")),
         Work("prediction to Parquet", predicting("parquet")),

@@ -43,12 +43,12 @@ class Values(Target):
         method = rng.choice([m for m in METHODS if m != "clip"])
         entries: dict[str, Any] = {}
         for name in rng.sample(("vectors", "backbone", "backbone_weights", "backbone_option", "mean", "std", "stage", "select", "store_dtype", "precision", "crop", "split_seed",
-                                "accumulate", "rehearsals", "image_size", "protocol", "seeds", "recipe", "set", "variant", "sweep", "preset", "unknown"), rng.randint(1, 3)):  # fmt: skip
+                                "accumulate", "holdouts", "image_size", "protocol", "seeds", "recipe", "set", "variant", "sweep", "preset", "unknown"), rng.randint(1, 3)):  # fmt: skip
             entries[name] = rng.choice(VALUES)
         for name in ("crop",):
             if name in entries:
                 entries[name] = rng.choice((float("nan"), float("inf"), -1.0, 0.0, 2.0, 1e-300, 1e308))
-        for name in ("split_seed", "accumulate", "rehearsals", "image_size"):
+        for name in ("split_seed", "accumulate", "holdouts", "image_size"):
             if name in entries:
                 entries[name] = rng.choice((-1, 0, 1, 10**9, 10**30, 2**63, -(10**30)))
         for name in ("recipe", "set"):

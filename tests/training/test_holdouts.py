@@ -12,7 +12,7 @@ import unseen
 from unseen.data.folder import load_folder
 from unseen.errors import DataError
 from unseen.report.summary import verdict
-from unseen.training.holdouts import needs_rehearsal, rehearsal_dataset
+from unseen.training.holdouts import holdout_dataset, needs_holdouts
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +30,9 @@ def without(tiny_guide, tmp_path_factory):
 
 def test_classes_set_aside_are_seen_ones_with_all_their_images(without, tiny_guide):
     dataset = load_folder(without)
-    assert needs_rehearsal(dataset)
-    assert not needs_rehearsal(load_folder(tiny_guide))
-    made = rehearsal_dataset(dataset)
+    assert needs_holdouts(dataset)
+    assert not needs_holdouts(load_folder(tiny_guide))
+    made = holdout_dataset(dataset)
     seen = [name for name, kind in zip(dataset.table.names, dataset.table.seen, strict=True) if kind]
     assert list(made.table.names) == seen
     aside = {made.table.names[c] for c in np.flatnonzero(~made.table.seen)}
@@ -42,25 +42,25 @@ def test_classes_set_aside_are_seen_ones_with_all_their_images(without, tiny_gui
         assert made.files[i] == file
         assert made.table.names[made.labels[i]] == name
         assert made.split[i] == ("test_unseen" if name in aside else dataset.split[i])
-    assert rehearsal_dataset(dataset).fingerprint == made.fingerprint
-    draws = [rehearsal_dataset(dataset, d).table.seen for d in range(12)]
+    assert holdout_dataset(dataset).fingerprint == made.fingerprint
+    draws = [holdout_dataset(dataset, d).table.seen for d in range(12)]
     assert len({tuple(draw) for draw in draws}) == 12  # none stands twice
     # every class is set aside before any is again, as far as pairs of them go round
     assert sum(~draw for draw in draws[: len(seen) // 2]).max() == 1
-    with pytest.raises(DataError, match="no rehearsal is needed"):
-        rehearsal_dataset(load_folder(tiny_guide))
+    with pytest.raises(DataError, match="no hold-out is needed"):
+        holdout_dataset(load_folder(tiny_guide))
 
 
-def test_run_without_unseen_images_rehearses(without, tiny_backbone, tmp_path):
+def test_run_without_unseen_images_holds_classes_out(without, tiny_backbone, tmp_path):
     options = {"backbone": tiny_backbone, "cache": tmp_path / "cache", "device": "cpu"}
-    run = unseen.fit("eszsl", without, tmp_path / "run", rehearsals=2, **options)
+    run = unseen.fit("eszsl", without, tmp_path / "run", holdouts=2, **options)
     found = run.results["protocols"]["honest"]
     assert found["metrics"]["T1"]["mean"] is None
-    rehearsal = found["rehearsal"]
-    assert rehearsal["chance"] == 0.5
+    holdout = found["holdout"]
+    assert holdout["chance"] == 0.5
     # the numbers are those of an ordinary run on each draw's data
-    for draw, said in enumerate(rehearsal["draws"]):
-        made = rehearsal_dataset(load_folder(without), draw)
+    for draw, said in enumerate(holdout["draws"]):
+        made = holdout_dataset(load_folder(without), draw)
         assert said["classes"] == [made.table.names[c] for c in np.flatnonzero(~made.table.seen)]
         folder = tmp_path / f"as-a-folder-{draw}"
         folder.mkdir()
@@ -73,18 +73,18 @@ def test_run_without_unseen_images_rehearses(without, tiny_backbone, tmp_path):
         usual = unseen.fit("eszsl", folder, tmp_path / f"usual-{draw}", **options).results["protocols"]["honest"]
         for name in ("T1", "U", "S", "H", "AUSUC"):
             assert said["metrics"][name] == pytest.approx(usual["metrics"][name]["mean"])
-    means = [draw["metrics"]["T1"] for draw in rehearsal["draws"]]
-    assert rehearsal["metrics"]["T1"]["mean"] == pytest.approx(np.mean(means))
+    means = [draw["metrics"]["T1"] for draw in holdout["draws"]]
+    assert holdout["metrics"]["T1"]["mean"] == pytest.approx(np.mean(means))
     text = verdict(run)
     assert "Estimated by setting 2 of your classes aside" in text
     assert "None" not in text
     assert "nan" not in text
 
 
-def test_rehearsal_can_be_left_out(without, tiny_backbone, tmp_path):
+def test_holdouts_can_be_left_out(without, tiny_backbone, tmp_path):
     options = {"backbone": tiny_backbone, "cache": tmp_path / "cache", "device": "cpu"}
-    run = unseen.fit("eszsl", without, tmp_path / "run", rehearsals=0, **options)
-    assert "rehearsal" not in run.results["protocols"]["honest"]
+    run = unseen.fit("eszsl", without, tmp_path / "run", holdouts=0, **options)
+    assert "holdout" not in run.results["protocols"]["honest"]
     assert "so how well it names them is not measured" in verdict(run)
 
 

@@ -15,7 +15,7 @@ from unseen.cli.common import CacheOption, DeviceOption, EngineOption
 from unseen.cli.configuring import absolute_model, make_backbone, parse_protocols, parse_seeds
 from unseen.errors import UnseenError
 
-ENTRIES = ("select", "split_seed", "draws", "store_dtype", "reduce", "precision", "accumulate", "rehearsals")
+ENTRIES = ("select", "split_seed", "draws", "store_dtype", "reduce", "precision", "accumulate", "holdouts")
 """Options that are entries of a run as they stand."""
 
 
@@ -71,10 +71,14 @@ class RunOptions:
     ] = ""
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, 16-mixed or 64-true.")] = "32-true"
     accumulate: Annotated[int, typer.Option(help="Micro-batches a step.")] = 1
-    rehearsals: Annotated[
-        int,
-        typer.Option(help="Where no unseen class has images: draws of classes set aside to test with; 0 for none."),
-    ] = 1
+    holdouts: Annotated[
+        int | None,
+        typer.Option(
+            help="Where no unseen class has images: class hold-outs, each setting other classes aside to test with; 0 "
+            "for none [default: 3; closed forms 5, end to end 1].",
+            min=0,
+        ),
+    ] = None
     device: DeviceOption = "auto"
     engine: EngineOption = None
     workers: Annotated[

@@ -190,7 +190,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
                 split_seed=int(self.random_state),
                 select=self.select,
                 store_dtype="float32",
-                rehearsals=0,
+                holdouts=0,
             )
             run = fit_run(config, folder / "run", cache=folder / "cache", device=self.device)
             self._take(run, str(config.seeds[0]))

@@ -70,7 +70,7 @@ ROLES = {
 def data_card(material: Material) -> DataCard:
     """From the manifest, and from the dataset where it is still there."""
     manifest, dataset, table = material.manifest, material.dataset, material.table
-    data, rehearsal = manifest["data"], material.found.get("rehearsal") or {}
+    data, holdout = manifest["data"], material.found.get("holdout") or {}
     splits = []
     for split, role in ROLES.items():
         facts: dict[str, Any] = {}
@@ -104,7 +104,7 @@ def data_card(material: Material) -> DataCard:
         groups,
         [class_label(name) for name in manifest["splits"]["validation_classes"]],
         manifest["splits"]["validation_source"],
-        [[class_label(name) for name in draw["classes"]] for draw in rehearsal.get("draws", [])],
+        [[class_label(name) for name in draw["classes"]] for draw in holdout.get("draws", [])],
         [class_label(name) for name, seen in zip(table.names, table.seen, strict=True) if not seen],
         list(manifest["warnings"]),
         [(class_label(a), class_label(b)) for a, b in table.twins()],

@@ -67,15 +67,15 @@ class Material:
         return float(self.found["seeds"][seed]["gamma"])
 
     @cached_property
-    def rehearsal(self) -> dict[str, Any] | None:
+    def holdout(self) -> dict[str, Any] | None:
         """Metrics on classes that were set aside, where the run has them."""
-        found = self.found.get("rehearsal")
+        found = self.found.get("holdout")
         return None if found is None else found["metrics"]
 
     @property
     def set_aside(self) -> int:
-        """How many classes the rehearsal set aside; 0 without one."""
-        return int((self.found.get("rehearsal") or {}).get("classes_set_aside", 0))
+        """How many classes the holdout set aside; 0 without one."""
+        return int((self.found.get("holdout") or {}).get("classes_set_aside", 0))
 
     @cached_property
     def tested(self) -> tuple[int, int]:

@@ -62,13 +62,13 @@ def key_figures(material: Material) -> list[Figure]:
     data = material.manifest["data"]
     unseen, every = data["classes_unseen"], data["classes_unseen"] + data["classes_seen"]
     aside = material.set_aside
-    measured, rehearsal = material.found["metrics"], material.rehearsal or {}
+    measured, holdout = material.found["metrics"], material.holdout or {}
     figures = []
 
     def add(name: str, symbol: str, means: str, chance: float | None, estimate: str, estimate_chance: float) -> None:
         entry, estimated = measured[symbol], False
         if entry["mean"] is None:
-            entry, estimated = rehearsal.get(symbol) or entry, True
+            entry, estimated = holdout.get(symbol) or entry, True
         if entry["mean"] is not None:
             text, level = (estimate, estimate_chance) if estimated else (means, chance)
             figures.append(Figure(name, symbol, entry["mean"], text, level, entry["low"], entry["high"], estimated))
@@ -113,7 +113,7 @@ def key_figures(material: Material) -> list[Figure]:
     found = calibration_side(material)
     if found is not None:
         side, numbers = found
-        where = {"test": "", "rehearsal": ", with classes set aside", "validation": ", on validation images"}[side]
+        where = {"test": "", "holdout": ", with classes set aside", "validation": ", on validation images"}[side]
         if numbers.get("ece") is not None:
             means = f"How far the stated confidence is from the share that is right, on average{where}. 0 is best."
             figures.append(Figure("calibration error", "ECE", numbers["ece"], means, better="low"))
@@ -125,12 +125,12 @@ def key_figures(material: Material) -> list[Figure]:
 
 def calibration_side(material: Material) -> tuple[str, dict[str, Any]] | None:
     """What confidence came to: with classes set aside where there were, else on test, else on validation images."""
-    draws = [draw.get("calibration") or {} for draw in (material.found.get("rehearsal") or {}).get("draws", [])]
-    rehearsed = [draw["test"] for draw in draws if draw.get("test")]
-    if rehearsed:
+    draws = [draw.get("calibration") or {} for draw in (material.found.get("holdout") or {}).get("draws", [])]
+    held_out = [draw["test"] for draw in draws if draw.get("test")]
+    if held_out:
         names = ("ece", "auroc", "accuracy", "confidence", "coverage", "accuracy_when_known")
-        values = {name: [r.get(name) for r in rehearsed] for name in names}
-        return "rehearsal", {n: None if None in v else sum(v) / len(v) for n, v in values.items()}
+        values = {name: [r.get(name) for r in held_out] for name in names}
+        return "holdout", {n: None if None in v else sum(v) / len(v) for n, v in values.items()}
     block = material.found["seeds"][material.seed].get("calibration") or {}
     for side in ("test", "validation"):
         numbers = block.get(side)
@@ -143,7 +143,7 @@ def paragraph(material: Material) -> list[str]:
     """What the model can do, and how well."""
     data, measured = material.manifest["data"], material.found["metrics"]
     unseen, seen = data["classes_unseen"], data["classes_seen"]
-    rehearsal, aside = material.rehearsal or {}, material.set_aside
+    holdout, aside = material.holdout or {}, material.set_aside
     named = count(seen, "class", "classes")
     sentences = [
         f"This model names what an image shows. It learned {named} from {count(data['trainval'], 'image')}"
@@ -171,12 +171,12 @@ def paragraph(material: Material) -> list[str]:
         sentences.append(f"It names new images of the classes it saw right {in_words(s)} times.")
     elif u is not None:
         sentences.append(f"With all {seen + unseen} classes as possible answers it is right {in_words(u)} times.")
-    guess = rehearsal.get("T1") or {}
+    guess = holdout.get("T1") or {}
     if t1 is None and unseen and guess.get("mean") is not None:
         sentences.append(
             f"There is no test image of the {unseen}. Estimated by setting {aside} of your classes aside and "
             f"treating them as never seen: right {in_words(guess['mean'])} times among these {aside} "
-            f"(guessing: {percent(1 / max(aside, 1), 0)}), and {in_words(rehearsal['U']['mean'])} times with all "
+            f"(guessing: {percent(1 / max(aside, 1), 0)}), and {in_words(holdout['U']['mean'])} times with all "
             f"{seen} classes as possible answers."
         )
         if guess["low"] is not None and guess["low"] <= 1 / max(aside, 1):
@@ -197,7 +197,7 @@ def sureness(material: Material) -> list[str]:
         kind = "can be taken at its word" if error < 0.05 else "is a fair guide" if error < 0.12 else "is a rough guide"
         where = {
             "test": "",
-            "rehearsal": " with the classes that were set aside",
+            "holdout": " with the classes that were set aside",
             "validation": ", on the images that it was fitted to",
         }[side]
         said, right = numbers.get("confidence"), numbers.get("accuracy")
@@ -208,7 +208,7 @@ def sureness(material: Material) -> list[str]:
             f"Its stated confidence {kind}: it is off by {count(round(100 * error), 'point')} on average{where}{lean}."
         )
         if block and block.get("threshold") and numbers.get("accuracy_when_known") is not None:
-            tried = " With the classes set aside, and a threshold found likewise," if side == "rehearsal" else " So"
+            tried = " With the classes set aside, and a threshold found likewise," if side == "holdout" else " So"
             level, known = block["threshold"], percent(numbers["accuracy_when_known"], 0)
             sentences.append(
                 f"Where it is less than {percent(level, 0 if level < 0.99 else 1)}% sure it says “unknown”.{tried} it "
@@ -219,7 +219,7 @@ def sureness(material: Material) -> list[str]:
     else:
         sentences.append("Its stated confidence was fitted on validation images; how well it holds was not measured.")
     said = {
-        **(material.rehearsal or {}),
+        **(material.holdout or {}),
         **{k: v for k, v in material.found["metrics"].items() if v["mean"] is not None},
     }
     widths = [
@@ -307,10 +307,10 @@ def advice(
         lines.append(
             "A few labelled images of unseen classes, kept for testing, would turn the estimate into a measure."
         )
-        if len((material.found.get("rehearsal") or {}).get("draws", [])) == 1:
+        if len((material.found.get("holdout") or {}).get("draws", [])) == 1:
             lines.append(
                 "The estimate is of one draw of classes, and another one may differ by ten points and more: "
-                "--rehearsals 3 makes three."
+                "--holdouts 3 makes three."
             )
     elif 0 < few < FEW_IMAGES:
         lines.append(f"There are only about {count(few, 'test image')} a class; more would make the numbers surer.")

@@ -38,8 +38,8 @@ class RunConfig:
         reduce: of the regions, see :class:`unseen.backbones.reduction.ReductionSpec`; ``""`` for as they are.
         precision: Fabric's precision of training.
         accumulate: micro-batches a step.
-        rehearsals: draws of classes set aside where no unseen class has images to test on; see
-            :mod:`unseen.training.holdouts`. 0 for none.
+        holdouts: class hold-outs where no unseen class has images to test on; see
+            :mod:`unseen.training.holdouts`. 0 for none, ``None`` for as many as :attr:`holdout_count` says.
     """
 
     method: str
@@ -58,7 +58,7 @@ class RunConfig:
     reduce: str = ""
     precision: str = "32-true"
     accumulate: int = 1
-    rehearsals: int = 1
+    holdouts: int | None = None
 
     def __post_init__(self) -> None:
         for protocol in self.protocols:
@@ -100,14 +100,20 @@ class RunConfig:
             raise UnseenError(f"draws is {self.draws}", where="draws", hint="give 1 or more, or 0 for the default")
         if self.accumulate < 1:
             raise UnseenError(f"accumulate is {self.accumulate}", hint="give 1 or more")
-        if self.rehearsals < 0:
-            raise UnseenError(f"rehearsals is {self.rehearsals}", hint="give 0 or more")
+        if self.holdouts is not None and self.holdouts < 0:
+            raise UnseenError(f"holdouts is {self.holdouts}", hint="give 0 or more")
 
     @property
     def draw_count(self) -> int:
         """Draws of validation classes: by default five, for methods trained by gradients three, end to end one."""
         kind = find_method(self.method)
         return self.draws or (5 if kind.closed_form else 1 if kind.end_to_end else 3)
+
+    @property
+    def holdout_count(self) -> int:
+        """Class hold-outs: by default five, for methods trained by gradients three, end to end one."""
+        kind = find_method(self.method)
+        return self.holdouts if self.holdouts is not None else 5 if kind.closed_form else 1 if kind.end_to_end else 3
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary that JSON keeps as it is."""

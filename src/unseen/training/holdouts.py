@@ -25,12 +25,12 @@ LEAST = 8
 """Seen classes below which none is set aside: too few would be left to train and to choose on."""
 
 
-def needs_rehearsal(dataset: Dataset) -> bool:
+def needs_holdouts(dataset: Dataset) -> bool:
     """Whether no unseen class has test images, and there are classes enough to set some aside."""
     return not len(dataset.indices("test_unseen")) and int(dataset.table.seen.sum()) >= LEAST
 
 
-def rehearsal_dataset(dataset: Dataset, draw: int = 0) -> Dataset:
+def holdout_dataset(dataset: Dataset, draw: int = 0) -> Dataset:
     """The seen classes alone, some of them set aside as if unseen, with all their images as test images.
 
     As many are set aside as there are unseen classes, but at least two and at most a quarter of the seen ones.
@@ -42,8 +42,8 @@ def rehearsal_dataset(dataset: Dataset, draw: int = 0) -> Dataset:
     Raises:
         DataError: it has images of unseen classes, or too few seen ones.
     """
-    if not needs_rehearsal(dataset):
-        raise DataError("unseen classes can be tested as they are", where=dataset.name, hint="no rehearsal is needed")
+    if not needs_holdouts(dataset):
+        raise DataError("unseen classes can be tested as they are", where=dataset.name, hint="no hold-out is needed")
     seen = np.flatnonzero(dataset.table.seen)
     count = max(2, min(int((~dataset.table.seen).sum()), len(seen) // 4))
     aside = _set_aside(seen, count, draw)
@@ -52,7 +52,7 @@ def rehearsal_dataset(dataset: Dataset, draw: int = 0) -> Dataset:
     table = dataset.table.select(seen, seen=~np.isin(seen, aside))
     split = np.where(np.isin(dataset.labels, aside), "test_unseen", dataset.split).astype(object)
     return replace(
-        dataset, name=f"{dataset.name} (rehearsal {draw})", table=table, labels=position[dataset.labels], split=split
+        dataset, name=f"{dataset.name} (hold-out {draw})", table=table, labels=position[dataset.labels], split=split
     )
 
 
@@ -76,7 +76,7 @@ def _set_aside(seen: np.ndarray, count: int, draw: int) -> np.ndarray:
     return aside
 
 
-def rehearse(
+def run_holdouts(
     inputs: RunInputs, seed: int, draws: int, folder: Path, progress: Progress = silent
 ) -> list[tuple[Dataset, Result]]:
     """Every draw's dataset and its result under ``honest``, in ``folder/draw-D``; resumes as a run does.
@@ -91,20 +91,20 @@ def rehearse(
 
     def told(draw: int) -> Progress:
         def tell(task: str, done: int, total: int, note: str = "") -> None:
-            progress(f"rehearsal {draw}, {task}" if draws > 1 else f"rehearsal, {task}", done, total, note)
+            progress(f"class hold-out {draw}, {task}" if draws > 1 else f"class hold-out, {task}", done, total, note)
 
         return tell
 
     found = []
     for draw in range(draws):
-        dataset = rehearsal_dataset(inputs.dataset, draw)
+        dataset = holdout_dataset(inputs.dataset, draw)
         results = run_seeds(replace(inputs, dataset=dataset), [seed], folder / f"draw-{draw}", ("honest",), told(draw))
         found.append((dataset, results[seed]["honest"]))
     return found
 
 
-def rehearsal_summary(found: Sequence[tuple[Dataset, Result]]) -> dict[str, Any]:
-    """What the rehearsals measured, in JSON form: metrics averaged over draws, each draw's, and its calibration."""
+def holdout_summary(found: Sequence[tuple[Dataset, Result]]) -> dict[str, Any]:
+    """What the hold-outs measured, in JSON form: metrics averaged over draws, each draw's, and its calibration."""
     from unseen.evaluation.metrics import evaluate, resample
 
     draws: list[dict[str, Any]] = []

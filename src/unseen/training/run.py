@@ -31,7 +31,7 @@ from unseen.training.config import PROTOCOLS, RunConfig
 from unseen.training.divergence import grown_losses
 from unseen.training.fabric import make_fabric
 from unseen.training.folder import Run
-from unseen.training.holdouts import needs_rehearsal, rehearsal_summary, rehearse
+from unseen.training.holdouts import holdout_summary, needs_holdouts, run_holdouts
 from unseen.training.inputs import RunInputs
 from unseen.training.manifest import manifest_of, peak_memory_mb
 from unseen.training.outcomes import Result
@@ -132,9 +132,9 @@ def fit(
             write_json(folder / "validation.json", measured, sealed=True)
             return Run(folder)
         numbers = summary(plan, run_seeds(inputs, seeds, folder, plan.config.protocols, progress))
-        if "honest" in numbers and config.rehearsals and needs_rehearsal(plan.dataset):
-            found = rehearse(inputs, seeds[0], config.rehearsals, folder / "rehearsal", progress)
-            numbers["honest"]["rehearsal"] = rehearsal_summary(found)
+        if "honest" in numbers and config.holdout_count and needs_holdouts(plan.dataset):
+            found = run_holdouts(inputs, seeds[0], config.holdout_count, folder / "holdouts", progress)
+            numbers["honest"]["holdout"] = holdout_summary(found)
         inputs.keep_texts(folder)
         results = {
             "protocols": numbers,

@@ -1,9 +1,9 @@
-"""How well a rehearsal foretells the accuracy on unseen classes: finished runs that have their images, without them.
+"""How well class hold-outs foretell the accuracy on unseen classes: finished runs that have their images, without them.
 
-    python -m benchmarks.rehearsal runs/msdnpp-fieldguide runs/eszsl-fieldguide --draws 3 --output results.json
+    python -m benchmarks.holdouts runs/msdnpp-fieldguide runs/eszsl-fieldguide --draws 3 --output results.json
 
 The images of unseen classes are left out of a copy of each run's dataset, the run is repeated on it, and what its
-rehearsal says is set beside what was measured on those images.
+hold-outs say is set beside what was measured on those images.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ def main() -> None:
             folder = without_unseen(dataset, Path(scratch) / dataset.name)
             preset = run.manifest["method"]["preset"]
             config = replace(
-                run.config, dataset=str(folder), preset=preset, seeds=run.config.seeds[:1], rehearsals=options.draws
+                run.config, dataset=str(folder), preset=preset, seeds=run.config.seeds[:1], holdouts=options.draws
             )
-            again = fit(config, Path(scratch) / "run").results["protocols"]["honest"]["rehearsal"]
+            again = fit(config, Path(scratch) / "run").results["protocols"]["honest"]["holdout"]
         row = {"method": run.config.method, "data": dataset.name, "set_aside": again["classes_set_aside"]}
         for name in ("T1", "U", "S", "H"):
             row[name] = round(100 * measured[name]["mean"], 1)
-            row[f"{name}_rehearsed"] = [round(100 * draw["metrics"][name], 1) for draw in again["draws"]]
+            row[f"{name}_held_out"] = [round(100 * draw["metrics"][name], 1) for draw in again["draws"]]
         rows.append(row)
         print(json.dumps(row), flush=True)
     if options.output:
