@@ -34,7 +34,7 @@ class Auto(ClosedFormMethod):
     name = "auto"
     card = Card(
         title="Auto: the best closed form on validation classes",
-        paper="those of ESZSL and prototypes",
+        paper="ESZSL (ICML 2015) and prototypes (ours)",
         exact="-",
         ours="the race: every candidate of every method in one grid, chosen on the same draws of validation classes",
     )
