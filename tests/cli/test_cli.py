@@ -153,6 +153,13 @@ def test_figures_go_where_asked_with_their_numbers(unseen, trained, cache, tmp_p
     assert sorted(p.name for p in (tmp_path / "figs").iterdir()) == ["tsne.csv", "tsne.json", "tsne.svg"]
     assert "4 classes, drawn with seed 0" in found["caption"]
     assert found["caption"].endswith("honest protocol, seed 1.")
+    images = tmp_path / "mine"
+    images.mkdir()
+    Image.new("RGB", (64, 64)).save(images / "a.png")
+    (images / "b.nef").write_bytes(b"II*")
+    attention = ["--kind", "attention", "--format", "png", "-o", tmp_path / "more", "--image", images]
+    status, _, err = unseen(*common, *attention)
+    assert (status, "1 file left out, .nef, a camera's raw file" in err) == (0, True), err
     status, _, err = unseen(*common, "--kind", "umap")
     assert status == 2
     assert "one of tsne, attention, attributes" in err

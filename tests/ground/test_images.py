@@ -10,9 +10,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deep_images import png_of_16_bits, tiff_of_16_bits
 from unseen.data.checks import _scan_one
 from unseen.errors import DataError
-from unseen.ground.images import ELONGATION, eight_bit, open_image, upright_rgb, upright_size, used_bits
+from unseen.ground.images import (
+    ELONGATION,
+    eight_bit,
+    image_of_bytes,
+    open_image,
+    upright_rgb,
+    upright_size,
+    used_bits,
+)
 
 
 def refused(path, match):
@@ -94,6 +103,56 @@ def test_greys_are_scaled_by_the_bits_that_are_used(tmp_path, largest, bits):
         assert [str(w.message) for w in said] == (
             [] if bits == 16 else [f"16-bit greys that use {bits} bits are scaled by these"]
         )
+
+
+COLOURS = {
+    "png": png_of_16_bits,
+    "little-endian TIFF": tiff_of_16_bits,
+    "big-endian TIFF": lambda values: tiff_of_16_bits(values, ">"),
+    "deflated TIFF": lambda values: tiff_of_16_bits(values, deflated=True),
+    "deflated big-endian TIFF": lambda values: tiff_of_16_bits(values, ">", deflated=True),
+}
+
+
+@pytest.mark.parametrize("kind", COLOURS)
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_colours_of_16_bits_are_scaled_by_the_bits_that_are_used(tmp_path, kind, bits):
+    values = np.random.default_rng(bits).integers(0, 1 << bits, (20, 30, 3))
+    values[3, 4, 1] = (1 << bits) - 1
+    data = COLOURS[kind](values)
+    (tmp_path / "a").write_bytes(data)
+    said = [] if bits == 16 else [f"16-bit colours that use {bits} bits are scaled by these"]
+    for read in (lambda: open_image(tmp_path / "a"), lambda: image_of_bytes(data, "a")):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = np.asarray(read())
+        np.testing.assert_array_equal(found, values >> (bits - 8))
+        assert [str(w.message) for w in caught] == said
+    scan = _scan_one(tmp_path / "a")
+    notes = [f"16-bit colours of which {bits} bits are used, scaled to 8 by these"] * (bits != 16)
+    assert [what for _, group, what, _ in scan.found if group == "converted images"] == notes
+    assert scan.thumb is not None
+
+
+@pytest.mark.filterwarnings("ignore::unseen.ground.images.ImageWarning")
+def test_colours_of_16_bits_are_turned_and_stand_on_white(tmp_path):
+    values = np.random.default_rng(0).integers(0, 4096, (20, 30, 3))
+    (tmp_path / "a.tif").write_bytes(tiff_of_16_bits(values, orientation=6))
+    np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "a.tif")), np.rot90(values, -1) >> 4)
+    opaque = np.full((20, 30, 1), 65535)
+    opaque[0] = 0
+    (tmp_path / "a.png").write_bytes(png_of_16_bits(np.concatenate([values, opaque], axis=2)))
+    found = np.asarray(open_image(tmp_path / "a.png"))
+    np.testing.assert_array_equal(found[1:], values[1:] >> 4)
+    assert (found[0] == 255).all()
+
+
+def test_broken_images_in_memory_are_named():
+    data = png_of_16_bits(np.full((20, 30, 3), 100))
+    with pytest.raises(DataError, match=r"^here: broken image"):
+        image_of_bytes(data[:60], "here")
+    with pytest.raises(DataError, match=r"^here: too large: 30 x 20 pixels"):
+        image_of_bytes(data, "here", max_pixels=599)
 
 
 def test_check_and_reading_agree_on_long_images(tmp_path):

@@ -14,6 +14,7 @@ import unseen
 from unseen.backbones.backbone import Backbone
 from unseen.classes.table import Attributes, ClassTable
 from unseen.errors import DataError, UnseenError
+from unseen.ground.images import ImageWarning
 from unseen.methods import create_method
 from unseen.recognizer import Recognizer
 
@@ -63,6 +64,13 @@ def test_every_form_is_the_same_image(recognizer, file, form):
     (found,) = recognizer.predict(FORMS[form](file))
     assert found.candidates == expected.candidates
     np.testing.assert_array_equal(recognizer.scores(FORMS[form](file)), recognizer.scores(file))
+
+
+def test_a_folders_other_files_are_named(recognizer, file, tmp_path):
+    (tmp_path / "a.png").write_bytes(file.read_bytes())
+    (tmp_path / "a.nef").write_bytes(b"II*")
+    with pytest.warns(ImageWarning, match="1 file left out, .nef, a camera's raw file: .*a.nef"):
+        assert len(list(recognizer.predict(tmp_path))) == 1
 
 
 @pytest.mark.parametrize("form", ["path", "text", "address", "array", "tensor", "bytes", "open file"])

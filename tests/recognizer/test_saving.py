@@ -304,6 +304,12 @@ def test_the_card_says_what_is_known(recognizer, tmp_path):
     assert "/home/ada" not in text
 
 
+def test_the_card_gives_three_digits_of_the_threshold(tiny_backbone, tmp_path):
+    made = make(tiny_backbone, threshold=0.30000000000000004 / 7)
+    text = (made.save(tmp_path / "model") / "README.md").read_text()
+    assert 'Below a confidence of 0.0429 the answer is "unknown".' in text
+
+
 def test_an_unknown_card_is_honest(tiny_backbone, tmp_path):
     made = make(tiny_backbone)
     made.about, made.temperature = {"data": 5, "metrics": [1], "versions": "x", "seeds": 3}, None

@@ -307,6 +307,20 @@ def test_extra_images_are_left_out_and_said(tmp_path):
     assert any(note.startswith("1 images in") and note.endswith('"ant/extra.jpg"') for note in outcome.notes)
 
 
+@pytest.mark.parametrize("key", ["awa2", "flo", "apy"])
+def test_files_that_are_no_images_are_counted_and_named(key, tmp_path):
+    tiny = Tiny(key, tmp_path / "root")
+    tiny.write()
+    folder = next(path for path in (tmp_path / "root").rglob("*.jpg")).parent
+    for i in range(4):
+        (folder / f"{i}.CR2").write_bytes(b"II*\0\x10\0\0\0CR\2\0")
+    outcome = prepare(tiny.benchmark, tiny.root, tmp_path / "out")
+    assert outcome.ready
+    (note,) = (note for note in outcome.notes if "left out, " in note)
+    assert "4 files left out, .cr2, a camera's raw file: export it as JPEG or PNG: " in note
+    assert note.count(".CR2") == 3
+
+
 def test_flowers_without_a_list_follow_the_official_sets(tmp_path):
     tiny = Tiny("flo", tmp_path / "root")
     tiny.write()

@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deep_images import png_of_16_bits
 from serve_tools import client_of, drawn, encoded, served
+from unseen.ground.images import formats
 
 
 def send(client, data, name="a.png", path="/api/predict", field="images"):
@@ -53,9 +55,24 @@ def test_only_images_are_taken(client, data, status):
 
 
 def test_a_format_off_the_list_is_refused(client, image):
-    for kind in ("PPM", "TGA", "ICO"):
+    for kind in ("EPS", "PDF", "ICO"):
         answer = send(client, encoded(image, kind), "a.png", "/api/explain", "image")
         assert answer.status_code == 415, kind
+        assert answer.json()["hint"].startswith("send a JPEG, PNG")
+
+
+def test_the_server_reads_what_everything_else_reads(client, image):
+    for kind in sorted({"JPEG", "PNG", "TIFF", "PPM", "TGA", "AVIF", "JPEG2000", "HEIF"} & set(formats())):
+        assert send(client, encoded(image, kind), "a", "/api/explain", "image").status_code == 200, kind
+
+
+def test_sixteen_bit_colours_are_seen_as_in_a_file(client, recognizer, tmp_path):
+    values = np.random.default_rng(0).integers(0, 4096, (40, 60, 3))
+    (tmp_path / "a.png").write_bytes(png_of_16_bits(values))
+    (found,) = client.post("/api/predict", files={"images": ("a.png", png_of_16_bits(values))}).json()["predictions"]
+    (expected,) = recognizer.predict([tmp_path / "a.png"])
+    assert found["classes"][0]["name"] == expected.best.name
+    assert found["classes"][0]["score"] == pytest.approx(expected.best.score)
 
 
 def test_a_broken_image_is_named(client, png):

@@ -45,11 +45,12 @@ def figures(
     as_json: JsonFlag = False,
 ) -> None:
     """Draw t-SNE, attention maps and attribute scores of a run, each with its numbers as CSV and JSON beside it."""
-    from unseen.data.finding import find_images
+    from unseen.data.finding import FoundImages
     from unseen.explain.gallery import run_figures
     from unseen.training.folder import Run
 
-    opened, files = Run(run), find_images(image or [])
+    opened, found = Run(run), FoundImages(image or [])
+    files = list(found)
     made = with_bars(
         lambda bars: run_figures(
             opened,
@@ -69,7 +70,7 @@ def figures(
             progress=bars,
         )
     )
-    for note in made.notes:
+    for note in (*made.notes, *found.left_out.lines()):
         err.print(f"[yellow]note:[/] {plain_text(note)}", highlight=False, soft_wrap=True)
     if as_json:
         print_json(
@@ -78,7 +79,7 @@ def figures(
                     {"name": name, "files": [str(p) for p in paths], "caption": made.captions[name]}
                     for name, paths in made.figures.items()
                 ],
-                "notes": made.notes,
+                "notes": [*made.notes, *found.left_out.lines()],
             }
         )
         return

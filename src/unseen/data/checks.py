@@ -33,7 +33,7 @@ from unseen.data.folder import (
 from unseen.errors import DataError
 from unseen.formats.xlsa17 import SPLITS
 from unseen.ground.image_files import OTHER, endings_of
-from unseen.ground.images import eight_bit, is_elongated, opened_image, used_bits
+from unseen.ground.images import eight_bit, is_elongated, opened_image, scaled_colours, used_bits
 from unseen.ground.progress import Progress, silent
 
 FEW = 5
@@ -429,7 +429,11 @@ def _scan_one(path: Path) -> _Scan:
             elif mode.startswith("I"):
                 what = f"16-bit greys of which {used_bits(image)} bits are used, scaled to 8 by these"
                 found.append(("note", "converted images", what, ""))
-            thumb = thumbnail(image)
+            pixels, bits = scaled_colours(image)
+            if pixels is not image:
+                what = f"16-bit colours of which {bits} bits are used, scaled to 8 by these"
+                found.append(("note", "converted images", what, ""))
+            thumb = thumbnail(pixels)
             if (frames := _frames(image)) > 1 and kind != "MPO":
                 found.append(("note", "converted images", f"{frames} frames, the first is used", ""))
             return _Scan(digest, thumb, tuple(found))

@@ -6,23 +6,24 @@ import io
 import math
 import os
 import stat
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from unseen.errors import DataError
 
 FORMATS = (
-    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "ICO", "PCX", "SGI", "QOI"),
+    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "PCX", "SGI", "QOI"),
     *("PSD", "HEIF"),
 )
 """Formats that are read, told by the content: Pillow's, and HEIF where pillow-heif is installed.
 
-Of Pillow's others some start programs (EPS) or need them.
+Of Pillow's others some start programs (EPS) or need them, and icons are decoded before their size can be judged.
 """
 DEPTHS = (8, 10, 12, 14, 16, 24)
 """Bits that cameras, microscopes and scanners use of a grey; :func:`eight_bit` scales by the fewest that hold an image.
@@ -30,6 +31,8 @@ DEPTHS = (8, 10, 12, 14, 16, 24)
 ELONGATION = 50
 """How many times longer than the other a side of an image may be."""
 _BAND = 256
+_COLOURS = {"RGB": 3, "RGBA": 3}
+"""Of the modes of 16-bit colours, the channels before transparency."""
 
 
 def is_elongated(width: int, height: int) -> bool:
@@ -51,9 +54,14 @@ def opened_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
             kind = "a folder" if stat.S_ISDIR(mode) else "no file, but a pipe or a device"
             raise DataError(kind, where=path, hint="name an image's file")
         with Image.open(path, formats=formats()) as image:
-            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
-                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+            _check_size(image, Image.MAX_IMAGE_PIXELS or math.inf)
             yield image
+
+
+def _check_size(image: Image.Image, limit: float) -> None:
+    """Refuse an image of too many pixels by its header."""
+    if image.width * image.height > limit:
+        raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
 
 
 @cache
@@ -75,12 +83,17 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
         return upright_rgb(image)
 
 
-def image_of_bytes(data: bytes, where: object) -> Image.Image:
-    """As :func:`open_image`, of an encoded image in memory that errors call ``where``."""
-    with _unreadable(where), Image.open(io.BytesIO(data), formats=formats()) as image:
-        if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
-            raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
-        return upright_rgb(image)
+def image_of_bytes(data: bytes, where: object, max_pixels: int | None = None) -> Image.Image:
+    """As :func:`open_image`, of an encoded image in memory that errors call ``where``.
+
+    Args:
+        data: the file.
+        where: what errors call it.
+        max_pixels: refuse larger images by their header; by default Pillow's own limit holds.
+    """
+    with _unreadable(where, data), Image.open(io.BytesIO(data), formats=formats()) as image:
+        _check_size(image, max_pixels or Image.MAX_IMAGE_PIXELS or math.inf)
+        return _upright_rgb(image)
 
 
 def upright_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -94,27 +107,94 @@ def upright_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 def upright_rgb(image: Image.Image) -> Image.Image:
     """The image turned as its EXIF orientation says, in 8-bit RGB; what is transparent becomes white."""
     with _unreadable(getattr(image, "filename", "image")):
-        image = ImageOps.exif_transpose(image)
-        if image.mode == "F":
-            raise ValueError("floating-point pixels have no fixed range")
-        if image.mode.startswith("I"):  # 16-bit greys, which Pillow's own conversion clips at 255
-            if (bits := used_bits(image)) != 16:
-                warnings.warn(f"16-bit greys that use {bits} bits are scaled by these", ImageWarning, stacklevel=1)
-            return eight_bit(image).convert("RGB")
-        if image.has_transparency_data:
-            flat = Image.new("RGB", image.size)
-            for top in range(0, image.height, _BAND):  # in bands, so that a large image is not held four times
-                box = (0, top, image.width, min(top + _BAND, image.height))
-                band = image.crop(box).convert("RGBA")
-                white = Image.new("RGBA", band.size, "white")
-                flat.paste(Image.alpha_composite(white, band).convert("RGB"), box)
-            return flat
-        return image.convert("RGB")
+        return _upright_rgb(image)
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    low = _low_bytes(image)
+    image = ImageOps.exif_transpose(image)
+    if low is not None:
+        image, bits = _scaled(image, ImageOps.exif_transpose(low))
+        _say_bits(bits, "colours")
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no fixed range")
+    if image.mode.startswith("I"):  # 16-bit greys, which Pillow's own conversion clips at 255
+        _say_bits(used_bits(image), "greys")
+        return eight_bit(image).convert("RGB")
+    if image.has_transparency_data:
+        flat = Image.new("RGB", image.size)
+        for top in range(0, image.height, _BAND):  # in bands, so that a large image is not held four times
+            box = (0, top, image.width, min(top + _BAND, image.height))
+            band = image.crop(box).convert("RGBA")
+            white = Image.new("RGBA", band.size, "white")
+            flat.paste(Image.alpha_composite(white, band).convert("RGB"), box)
+        return flat
+    return image.convert("RGB")
+
+
+def _low_bytes(image: Image.Image) -> Image.Image | None:
+    """The low bytes of 16-bit colours, which Pillow decodes to their high bytes; ``None`` where these say enough.
+
+    Read in the other byte order, the same file gives the low bytes.
+    """
+    if not isinstance(image, ImageFile.ImageFile) or not (tiles := _swapped(image.tile)):
+        return None
+    source = image.filename or image.fp  # the latter is a file in memory
+    image.load()
+    high = np.asarray(image)[..., : _COLOURS[image.mode]]
+    if not source or high.max() >= 1 << (DEPTHS[-3] - 8):  # all 16 bits are used
+        return None
+    if not isinstance(source, str | bytes):
+        source.seek(0)
+    low = Image.open(source, formats=formats())
+    assert isinstance(low, ImageFile.ImageFile)
+    low.tile = tiles
+    low.load()
+    return low
+
+
+def _swapped(tiles: list[ImageFile._Tile]) -> list[ImageFile._Tile]:
+    """What to decode of 16-bit colours in the other byte order; empty for other images."""
+    swapped = []
+    for tile in tiles:
+        parts = (tile.args,) if isinstance(tile.args, str) else tuple(tile.args or ())
+        at = next((i for i, part in enumerate(parts) if isinstance(part, str) and ";16" in part), None)
+        if at is None or parts[at].split(";")[0] not in _COLOURS:
+            return []
+        little = parts[at].endswith("L") or (parts[at].endswith("N") and sys.byteorder == "little")
+        name = parts[at].split(";")[0] + (";16B" if little else ";16L")
+        args = name if isinstance(tile.args, str) else (*parts[:at], name, *parts[at + 1 :])
+        swapped.append(tile._replace(args=args))
+    return swapped
+
+
+def scaled_colours(image: Image.Image) -> tuple[Image.Image, int]:
+    """An opened image, with 16-bit colours scaled to 8 bits by the bits that are used, and their number; else 8."""
+    low = _low_bytes(image)
+    return (image, 8) if low is None else _scaled(image, low)
+
+
+def _scaled(high: Image.Image, low: Image.Image) -> tuple[Image.Image, int]:
+    """8-bit colours of high and low bytes, and how many bits are used; transparency keeps its high byte."""
+    count = _COLOURS[high.mode]
+    top, below = np.array(high), np.asarray(low)[..., :count]
+    values = (top[..., :count].astype(np.uint16) << 8) | below
+    bits = _depth(int(values.max()))
+    top[..., :count] = values >> (bits - 8)
+    return Image.fromarray(top, high.mode), bits
+
+
+def _say_bits(bits: int, what: str) -> None:
+    if bits != 16:
+        warnings.warn(f"16-bit {what} that use {bits} bits are scaled by these", ImageWarning, stacklevel=1)
 
 
 def used_bits(image: Image.Image) -> int:
     """How many bits the greys of an integer image use, one of :data:`DEPTHS`: a 12-bit camera's are 12 of 16."""
-    largest = int(np.asarray(image).max())
+    return _depth(int(np.asarray(image).max()))
+
+
+def _depth(largest: int) -> int:
     return next((bits for bits in DEPTHS if largest < 1 << bits), 32)
 
 
@@ -125,11 +205,19 @@ def eight_bit(image: Image.Image) -> Image.Image:
 
 
 class ImageWarning(UserWarning):
-    """Something about an image's pixels that a person should know, said once."""
+    """Something about images that a person should know."""
+
+
+class NoImageError(DataError):
+    """Data of none of the formats that are read."""
+
+
+class TooLargeError(DataError):
+    """An image of too many pixels."""
 
 
 @contextmanager
-def _unreadable(where: object) -> Iterator[None]:
+def _unreadable(where: object, data: bytes | None = None) -> Iterator[None]:
     """Turns what Pillow raises on bad files, which may be anything, into a DataError that names the file."""
     try:
         yield
@@ -138,20 +226,22 @@ def _unreadable(where: object) -> Iterator[None]:
     except FileNotFoundError:
         raise DataError("no such image", where=where) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"too large: {_line(error)}", where=where, hint="save it smaller") from None
+        raise TooLargeError(f"too large: {_line(error)}", where=where, hint="save it smaller") from None
     except UnidentifiedImageError:
-        raise DataError("not an image that Pillow can read", where=where, hint=_unread(where)) from None
+        raise NoImageError("not an image that Pillow can read", where=where, hint=_unread(where, data)) from None
     except Exception as error:
         raise DataError(f"broken image: {_line(error)}", where=where, hint="replace or remove it") from None
 
 
-def _unread(where: object) -> str:
-    """What helps with a file of no format that is read."""
-    try:
-        with open(str(where), "rb") as file:
-            head = file.read(32)
-    except OSError:
-        head = b""
+def _unread(where: object, data: bytes | None) -> str:
+    """What helps with a file, or data, of no format that is read."""
+    head = (data or b"")[:32]
+    if data is None:
+        try:
+            with open(str(where), "rb") as file:
+                head = file.read(32)
+        except OSError:
+            pass
     if head[4:8] == b"ftyp" and any(brand in head for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1")):
         return "HEIF: pip install 'unseen[heif]', or export it as JPEG"
     return "replace or remove it"

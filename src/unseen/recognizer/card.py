@@ -108,7 +108,7 @@ def model_card(model: TrainedModel, fields: CardFields, *, backbone_stored: bool
         calibration=_calibration(about),
         gamma=f"{model.gamma:.4g}",
         temperature=None if model.temperature is None else f"{model.temperature:.4g}",
-        threshold=model.threshold,
+        threshold=None if model.threshold is None else f"{model.threshold:.3g}",
         settings=_Markdown(", ".join(escaped(f"{k}={v}") for k, v in vars(method.settings).items())),
         encoding=model.encoding is not None,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from unseen.data.finding import find_images
+from unseen.data.finding import FoundImages
 from unseen.errors import DataError, UnseenError
 from unseen.features.reading import ImageInput
-from unseen.ground.images import image_of_bytes
+from unseen.ground.images import ImageWarning, image_of_bytes
 
 FORMS = "a path, folder, pattern or URL, a PIL image, a uint8 array or tensor (H, W, 3) or (3, H, W), bytes, or a file"
 
@@ -26,6 +27,8 @@ def images_of(given: Any) -> Iterator[ImageInput]:
         given: :data:`FORMS`, a batch ``(B, ...)`` of arrays, or an iterable of these such as a DataFrame's column; in
             an iterable every path is one image's.
 
+    Files of a folder that are no images are left out with an :class:`~unseen.ground.images.ImageWarning`.
+
     Raises:
         DataError: bytes that are no image, or an address that cannot be read.
         UnseenError: a folder or pattern without images, or anything else; one line that says what is taken.
@@ -33,7 +36,14 @@ def images_of(given: Any) -> Iterator[ImageInput]:
     if isinstance(given, str | Path) and "://" not in str(given):
         path = Path(given)
         expands = path.is_dir() or (glob.has_magic(str(given)) and not path.exists())
-        yield from find_images([given]) if expands else [given]
+        if not expands:
+            yield given
+            return
+        found = FoundImages([given])
+        images = list(found)
+        for line in found.left_out.lines():
+            warnings.warn(line, ImageWarning, stacklevel=2)
+        yield from images
     elif isinstance(given, Iterable) and not isinstance(given, _ONE) and not hasattr(given, "read"):
         if isinstance(given, Mapping) or hasattr(given, "columns"):
             raise UnseenError(f"a {type(given).__name__} is no column of images", hint="give one of its columns")

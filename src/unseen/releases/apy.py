@@ -90,6 +90,7 @@ def _objects(found: Found, material: Material, findings: Findings) -> None:
     findings.held.append(f"{len(set(material.files)):,} photographs found by name")
     yahoo = tuple(file for file in material.files if file.startswith(f"{found['yahoo']}/"))
     note_extra(Images(found["yahoo"], tuple(f"{found['yahoo']}/{f}" for f in folders[1].files)), yahoo, findings)
+    findings.notes.extend(line for place in folders for line in place.left_out)
 
 
 def _read_lists(found: Found) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:

@@ -274,6 +274,7 @@ def find_images(
     material.folder = found[need]
     if material.images is None:
         findings.notes.append(f"{len(images.files):,} images in {found[need]}; not compared, as res101.mat is missing")
+        findings.notes.extend(images.left_out)
         return
     with findings.check():
         if not material.images.files:
@@ -314,7 +315,8 @@ def check_labels(
 
 
 def note_extra(images: Images, used: tuple[str, ...], findings: Findings) -> None:
-    """Say how many images of the folder are in no part of the split."""
+    """Say which files of the folder are no images, and how many images are in no part of the split."""
+    findings.notes.extend(images.left_out)
     extra = images.extra(used)
     if extra:
         note = f"{len(extra):,} images in {images.folder} are not in the split and are left out"

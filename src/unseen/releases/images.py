@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from unseen.errors import DataError
-from unseen.ground.image_files import image_files
+from unseen.ground.image_files import LeftOut, image_files
 
 
 @dataclass(frozen=True)
@@ -18,15 +18,23 @@ class Images:
     Args:
         folder: the folder.
         files: their paths below it, with ``/``, sorted.
+        left_out: a line for each reason why other files are no images.
     """
 
     folder: Path
     files: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
     @classmethod
     def below(cls, folder: Path) -> Images:
-        """List a folder; hidden files and other kinds are passed over."""
-        return cls(folder, tuple(sorted(Path(file).relative_to(folder).as_posix() for file in image_files(folder))))
+        """List a folder; hidden files are passed over."""
+        left = LeftOut()
+
+        def below(file: str) -> str:
+            return Path(file).relative_to(folder).as_posix()
+
+        files = sorted(below(file) for file in image_files(folder, lambda file, why: left(below(file), why)))
+        return cls(folder, tuple(files), tuple(f"{folder}: {line}" for line in left.lines()))
 
     def find(self, wanted: Sequence[str], hint: str, shared: bool = False) -> tuple[str, ...]:
         """The image of each path of a list whose folders lie elsewhere: by file name and as many folders as needed.

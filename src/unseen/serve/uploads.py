@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from unseen.errors import DataError
-from unseen.ground.images import upright_rgb
+from unseen.ground.images import NoImageError, TooLargeError, image_of_bytes
 from unseen.serve.settings import Refusal, Settings
 
-Image.init()  # else Image.open does not know all of them
-FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF") if name in Image.OPEN)
 FIELDS = 1000
 FIELD_BYTES = 4096
 
@@ -90,27 +86,17 @@ def decode(upload: Upload, max_pixels: int) -> Image.Image:
     The format is told by the content, not by the name, and the size is checked in the header before a pixel is decoded.
 
     Raises:
-        Refusal: too many pixels (413), no image of an allowed format (415).
+        Refusal: too many pixels (413), no image of a format that is read (415).
         DataError: a broken image.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the check below is stricter
-            image = Image.open(io.BytesIO(upload.data), formats=FORMATS)
-    except Image.DecompressionBombError:
-        raise _too_many(upload, "too many", max_pixels) from None
-    except UnidentifiedImageError:
-        raise Refusal(415, f"{upload.name}: not an image", f"send one of {', '.join(FORMATS)}") from None
-    except (OSError, SyntaxError, ValueError, LookupError, MemoryError) as error:
-        raise DataError(f"broken image: {error}", where=upload.name, hint="replace it") from None
-    with image:
-        if image.width * image.height > max_pixels:
-            raise _too_many(upload, f"{image.width} x {image.height}", max_pixels)
-        try:
-            return upright_rgb(image)
-        except DataError as error:
-            raise DataError(error.problem, where=upload.name, hint="replace it") from None
-
-
-def _too_many(upload: Upload, size: str, limit: int) -> Refusal:
-    return Refusal(413, f"{upload.name}: {size} pixels", f"save it with at most {limit / 1e6:g} million")
+        return image_of_bytes(upload.data, upload.name, max_pixels)
+    except TooLargeError as error:
+        hint = f"save it with at most {max_pixels / 1e6:g} million"
+        raise Refusal(413, f"{upload.name}: {error.problem}", hint) from None
+    except NoImageError as error:
+        heif = error.hint is not None and error.hint.startswith("HEIF")
+        hint = str(error.hint) if heif else "send a JPEG, PNG, WebP, TIFF or another image file"
+        raise Refusal(415, f"{upload.name}: not an image", hint) from None
+    except DataError as error:
+        raise DataError(error.problem, where=upload.name, hint="replace it") from None
