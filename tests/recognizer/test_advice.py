@@ -134,3 +134,13 @@ def test_refine_falls_back_on_groups_that_differ(references):
 def test_a_class_is_not_told_from_itself():
     with pytest.raises(UnseenError, match="name two classes"):
         separate(model(), "a", "a")
+
+
+def test_nothing_is_asked_that_neither_class_can_have(references):
+    values = VALUES.copy()
+    values[:2, 2] = 10  # legs of a and b are hardly long; those of c are, so that the model has learned it
+    values[2, 2] = 100
+    values[:, 4] = [100, 100, 100, 20]  # only the class without images has another size
+    for known in (references, None):
+        assert "leg::long" not in [d.attribute for d in separate(model(values, references=known), "a", "b").refine]
+        assert "size" not in [d.attribute for d in separate(model(values, references=known), "a", "b").refine]

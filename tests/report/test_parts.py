@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unseen.backbones.backbone import BackboneSpec
+from unseen.classes.presence import present
 from unseen.classes.table import Attributes, ClassTable
 from unseen.cli.configuring import pairs
 from unseen.cli.options import RunOptions, with_run_options
@@ -23,7 +24,7 @@ from unseen.report.command import train_command, train_words
 from unseen.report.confusions import confusions
 from unseen.report.curves import reliability_chart, risk_coverage_chart, seen_unseen_chart
 from unseen.report.material import Material
-from unseen.report.quality import class_order, class_rows, mistakes, present
+from unseen.report.quality import class_order, class_rows, mistakes
 from unseen.report.summary import in_words, sureness
 from unseen.training.config import RunConfig
 from unseen.training.plan import default_backbone

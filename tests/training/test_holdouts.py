@@ -11,7 +11,8 @@ import pytest
 import unseen
 from unseen.data.folder import load_folder
 from unseen.errors import DataError
-from unseen.report.summary import verdict
+from unseen.report.material import recorded
+from unseen.report.summary import sureness, verdict
 from unseen.training.holdouts import holdout_dataset, needs_holdouts
 
 
@@ -57,7 +58,13 @@ def test_run_without_unseen_images_holds_classes_out(without, tiny_backbone, tmp
     found = run.results["protocols"]["honest"]
     assert found["metrics"]["T1"]["mean"] is None
     holdout = found["holdout"]
-    assert holdout["chance"] == 0.5
+    assert holdout["chance"]["T1"] == 0.5
+    assert holdout["chance"]["U"] == 1 / len(holdout_dataset(load_folder(without)).table)
+    assert holdout["distinct_classes"] == 4
+    assert holdout["metrics"]["T1"]["low"] <= holdout["metrics"]["T1"]["mean"] <= holdout["metrics"]["T1"]["high"]
+    assert len(holdout["attributes"]["auroc"]) == len(load_folder(without).table.attributes)
+    assert all(v is None or 0 <= v <= 1 for v in holdout["attributes"]["auroc"])
+    assert any(v is not None for v in holdout["attributes"]["auroc"])
     # the numbers are those of an ordinary run on each draw's data
     for draw, said in enumerate(holdout["draws"]):
         made = holdout_dataset(load_folder(without), draw)
@@ -75,7 +82,9 @@ def test_run_without_unseen_images_holds_classes_out(without, tiny_backbone, tmp
             assert said["metrics"][name] == pytest.approx(usual["metrics"][name]["mean"])
     means = [draw["metrics"]["T1"] for draw in holdout["draws"]]
     assert holdout["metrics"]["T1"]["mean"] == pytest.approx(np.mean(means))
-    text = verdict(run)
+    lines = verdict(run)
+    text = " ".join(lines)
+    assert len(lines) <= 3
     assert "Estimated by setting 2 of your classes aside" in text
     assert "None" not in text
     assert "nan" not in text
@@ -85,14 +94,14 @@ def test_holdouts_can_be_left_out(without, tiny_backbone, tmp_path):
     options = {"backbone": tiny_backbone, "cache": tmp_path / "cache", "device": "cpu"}
     run = unseen.fit("eszsl", without, tmp_path / "run", holdouts=0, **options)
     assert "holdout" not in run.results["protocols"]["honest"]
-    assert "so how well it names them is not measured" in verdict(run)
+    assert "so how well it names them is not measured" in " ".join(verdict(run))
 
 
 def test_verdict_says_the_run_s_numbers(tiny_guide, tiny_backbone, tmp_path):
     options = {"backbone": tiny_backbone, "cache": tmp_path / "cache", "device": "cpu"}
     run = unseen.fit("eszsl", tiny_guide, tmp_path / "run", protocols=("honest", "paper"), **options)
     found = run.results["protocols"]["honest"]
-    text = verdict(run)
+    text = " ".join([*verdict(run), *sureness(recorded(run))])
     for name in ("T1", "U", "S"):
         assert f"{100 * found['metrics'][name]['mean']:.0f} of 100" in text
     calibration = found["seeds"]["0"]["calibration"]

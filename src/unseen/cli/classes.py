@@ -22,6 +22,7 @@ from unseen.classes.changes import (
     values_of,
 )
 from unseen.classes.changes import reset as go_back
+from unseen.classes.expectations import Expectation, expectations
 from unseen.cli.common import JsonFlag, app, err, out, plain_text, print_json, print_table
 from unseen.errors import UnseenError
 from unseen.ground.files import write_text
@@ -139,22 +140,38 @@ def _changed(run: Path, recognizer: Recognizer, names: list[str], verb: str, lin
 def list_classes(run: ModelArgument, as_json: JsonFlag = False) -> None:
     """Show the classes to choose from, and what was changed since the training."""
     table, trained = table_in_use(run), trained_table(run)
-    states = _states(table, trained)
+    states, expected = _states(table, trained), {e.name: e for e in expectations(table, trained)}
     removed = [name for name in trained.names if name not in table.names]
     rows: list[dict[str, Any]] = [
-        {"class": name, "seen": bool(seen), "change": state}
+        {"class": name, "seen": bool(seen), "change": state, "expectation": _expectation(expected.get(name))}
         for name, seen, state in zip(table.names, table.seen, states, strict=True)
     ]
     if as_json:
         print_json({"classes": rows, "removed": removed})
         return
+    columns = {"class": "class", "": "", **({"change": "change"} if any(states) else {})}
+    if any(r["expectation"] for r in rows):
+        columns["expectation"] = "expectation"
     print_table(
-        [{"class": r["class"], "": "seen" if r["seen"] else "unseen", "change": r["change"]} for r in rows],
-        {"class": "class", "": "", "change": "change"} if any(states) else {"class": "class", "": ""},
+        [
+            {
+                "class": r["class"],
+                "": "seen" if r["seen"] else "unseen",
+                "change": r["change"],
+                "expectation": r["expectation"] or "",
+            }
+            for r in rows
+        ],
+        columns,
     )
     _say(f"{len(table)} classes: {int(table.seen.sum())} seen, {int((~table.seen).sum())} unseen")
     if removed:
         _say(f"no longer there: {', '.join(removed)}")
+
+
+def _expectation(found: Expectation | None) -> str | None:
+    """What the table says of an unseen class; ``None`` of a seen one."""
+    return None if found is None else found.text
 
 
 def _states(table: ClassTable, trained: ClassTable) -> list[str]:

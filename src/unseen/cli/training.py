@@ -113,7 +113,10 @@ def train(
         return
     print_table(result_rows([run]))
     print_legend(run)
-    out.print(f"\n{plain_text(verdict(run))}\n", highlight=False)
+    out.print()
+    for line in verdict(run):
+        out.print(plain_text(line), highlight=False)
+    out.print()
     if page:
         out.print(f"report:  {page}", highlight=False, soft_wrap=True)
     out.print(f"run:     {run.folder}", highlight=False, soft_wrap=True)

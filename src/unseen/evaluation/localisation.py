@@ -14,15 +14,13 @@ import numpy as np
 import torch
 
 from unseen.backbones.backbone import Transform
+from unseen.classes.presence import present
 from unseen.data.dataset import Dataset
 from unseen.data.images import ImageStore
 from unseen.errors import DataError
 from unseen.features.store import RegionStore
 from unseen.ground.images import upright_size
 from unseen.methods.base import Method
-
-PRESENT = 0.5
-"""An attribute is a class's own where its value is above this share of the attribute's largest value."""
 
 CUB_PARTS = {
     "bill": ("beak",),
@@ -124,8 +122,7 @@ def pointing_game(
     """
     named = parts_of(dataset)
     table = dataset.table
-    peak = np.abs(table.values).max(axis=0)
-    has = table.values > PRESENT * np.where(peak > 0, peak, 1)
+    has = present(table.values)
     frame = dataset.part_positions
     assert frame is not None
     visible = frame[frame["visible"].astype(bool)]

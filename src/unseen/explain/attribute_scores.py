@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from unseen.classes.naming import label
+from unseen.classes.presence import present
 from unseen.errors import DataError
 from unseen.evaluation.attributes import auroc, spearman
-from unseen.evaluation.localisation import PRESENT
 from unseen.explain.answers import Answers
 from unseen.explain.sheet import AGAINST, FOR, Sheet, class_label, new_figure, shorten, style
 from unseen.recognizer import Explanation
@@ -50,8 +50,7 @@ def attribute_quality(answers: Answers) -> AttributeQuality:
     """Measure every attribute score against the class table."""
     table = answers.dataset.table
     attributes, values = table.attributes, table.values
-    largest = np.abs(values).max(axis=0)
-    has = values > PRESENT * np.where(largest > 0, largest, 1)
+    has = present(values)
     columns: dict[str, Any] = {"attribute": attributes.names, "group": attributes.groups, "part": attributes.parts}
     measure = "auroc" if all(len(np.unique(column)) <= 2 for column in values.T) else "spearman"
     constant = {}

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unseen.classes.presence import present
 from unseen.classes.table import ClassTable
 from unseen.errors import RunError, UnseenError
 from unseen.evaluation.attributes import auroc
-from unseen.evaluation.localisation import PRESENT
 from unseen.ground.files import read_arrays, write_arrays
 from unseen.methods import Method
 
@@ -166,8 +166,7 @@ class References:
         slope = np.divide(together, width**2, out=np.zeros_like(mean), where=varies)
         correlation = np.divide(together, width * spread, out=np.zeros_like(mean), where=varies)
         deviation = spread * np.sqrt((1 - correlation**2).clip(min=0))
-        largest = np.abs(self.class_values).max(axis=0)
-        has = values > PRESENT * np.where(largest > 0, largest, 1)
+        has = present(self.class_values)[self.labels]
         low, high = np.quantile(scores, QUANTILES, axis=0)
         return AttributeFit(
             mean - slope * middle,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unseen.classes.presence import PRESENT
 from unseen.classes.table import ClassTable
 from unseen.errors import UnseenError
 from unseen.model.trained import TrainedModel
@@ -78,7 +79,8 @@ class Separation:
         cosine: of their vectors.
         today: attributes in which they differ, those that the model tells them apart by most first.
         refine: attributes in which they are described alike though the model reads them well: to find out of both
-            classes. One of each group, and of groups in which they differ nowhere where there are such groups.
+            classes. Only those in which the training classes vary and of which one of the two at least has half of the
+            largest value. One of each group, and of groups in which they differ nowhere where there are such groups.
     """
 
     first: str
@@ -181,12 +183,15 @@ def separate(model: TrainedModel, first: str, second: str, count: int = 5) -> Se
     apart = _apart(table, values[a], values[b])
     weight = np.abs(gap if gap.any() else unit[a] - unit[b]) if lead is None else lead
     today = [int(k) for k in np.argsort(-weight, kind="stable") if apart[k]][:count]
-    spread = np.ptp(values, axis=0)
+    spread, trained = np.ptp(values, axis=0), values[table.seen] if table.seen.any() else values
+    largest = np.abs(values).max(axis=0)
+    possible = (np.maximum(values[a], values[b]) >= PRESENT * largest) & (np.ptp(trained, axis=0) > DIFFERS * spread)
     if fit is None:
         promise = np.std(values, axis=0) / np.where(spread > 0, spread, 1)
     else:
         promise = np.where(fit.learned, np.nan_to_num(fit.auroc, nan=0.0), 0)
-    order = [int(k) for k in np.argsort(-promise, kind="stable") if promise[k] > 0 and spread[k] > 0 and not apart[k]]
+    possible &= (promise > 0) & (spread > 0) & ~apart
+    order = [int(k) for k in np.argsort(-promise, kind="stable") if possible[k]]
     refine = _one_of_each_group(table.attributes.groups, order, apart)[:count]
     return Separation(first, second, float(unit[a] @ unit[b]), tuple(map(divider, today)), tuple(map(divider, refine)))
 

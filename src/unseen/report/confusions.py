@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from unseen.classes.naming import label
+from unseen.classes.presence import present
 from unseen.evaluation.attributes import auroc
 from unseen.explain.sheet import class_label
 from unseen.report.material import Material
-from unseen.report.quality import GOOD, POOR, mistakes, present, scores_attributes
+from unseen.report.quality import GOOD, POOR, mistakes, scores_attributes
 
 SMALL = 0.05
 """Share of a class's images below which a mix-up is not worth a reader's time, the two largest apart."""

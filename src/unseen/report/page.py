@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 
 from unseen.evaluation.metrics import METRICS
+from unseen.explain.sheet import class_label
 from unseen.ground.files import write_text
 from unseen.ground.progress import Progress, silent
 from unseen.report.cards import MOST_NAMED, data_card, model_card, repeat
@@ -29,7 +30,7 @@ from unseen.report.quality import (
     class_order,
     class_rows,
 )
-from unseen.report.summary import advice, count, key_figures, paragraph, sureness
+from unseen.report.summary import advice, count, foreseen, key_figures, paragraph, sureness
 from unseen.report.tables import percent, result_rows, shared_columns
 from unseen.training.folder import Run
 
@@ -86,7 +87,7 @@ def environment() -> jinja2.Environment:
     script = made.loader.get_source(made, "report/script.js")[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     made.globals.update(script=script, script_digest=digest, count=count)
-    made.filters.update(percent=percent)
+    made.filters.update(percent=percent, class_label=class_label)
     return made
 
 
@@ -119,6 +120,7 @@ def _sections(material: Material, examples: int, progress: Progress) -> Mapping[
         "paragraph": paragraph(material),
         "sureness": sureness(material),
         "figures": key_figures(material),
+        "foreseen": foreseen(material),
         "advice": advice(material, mixed, attributes),
         "examples": make_examples(material, examples, progress),
         "confusions": mixed,

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from unseen.classes.naming import label
+from unseen.classes.presence import present
 from unseen.errors import UnseenError
-from unseen.evaluation.localisation import PRESENT
 from unseen.explain.answers import Answers
 from unseen.explain.attribute_scores import SIDES, attribute_quality
 from unseen.explain.sheet import class_label
@@ -22,12 +22,6 @@ GOOD, POOR = 0.8, 0.6
 
 MOST_CLASSES, MOST_THUMBNAILS, MOST_ATTRIBUTES = 600, 240, 600
 """Rows and images of the tables; the page says how many more there are."""
-
-
-def present(values: np.ndarray) -> np.ndarray:
-    """Bool ``(N, K)``: whether a class has an attribute, by a value above half of the attribute's largest."""
-    largest = np.abs(values).max(axis=0)
-    return values > PRESENT * np.where(largest > 0, largest, 1)
 
 
 @dataclass(frozen=True)
@@ -124,6 +118,7 @@ class AttributeRow:
         name, group: as people write them.
         classes: how many classes have it.
         unseen, seen: AUROC of its score over the test images of either kind; ``None`` where it cannot be measured.
+            Where no unseen class has test images, ``unseen`` is of the classes held out.
         rank: Spearman's correlation with the class's value, over the side in ``best``; ``None`` likewise.
     """
 
@@ -150,6 +145,7 @@ class AttributeSection:
         side: of which classes' images the bars are: unseen where they can be measured there, else seen.
         hardly: names of attributes that all classes but at most one have, or none but at most one.
         groups: name, mean AUROC and number of measured attributes, best first; empty where groups say nothing.
+        held_out: whether unseen classes are the ones that class hold-outs set aside.
     """
 
     rows: list[AttributeRow]
@@ -157,6 +153,7 @@ class AttributeSection:
     side: str
     hardly: list[str]
     groups: list[tuple[str, float, int]]
+    held_out: bool = False
 
     def value(self, row: AttributeRow) -> float | None:
         """AUROC of the side shown."""
@@ -191,8 +188,13 @@ def attribute_section(material: Material) -> AttributeSection | None:
     answers = material.answers
     if answers is None or not scores_attributes(answers):
         return None
-    quality = attribute_quality(answers)
-    frame, attributes, has = quality.table, material.table.attributes, present(material.table.values)
+    frame = attribute_quality(answers).table
+    attributes, has = material.table.attributes, present(material.table.values)
+    read: dict[str, Any] = (material.found.get("holdout") or {}).get("attributes") or {"auroc": []}
+    held_out = not frame["unseen_auroc"].notna().any() and any(v is not None for v in read["auroc"])
+    if held_out:
+        for name in ("auroc", "spearman"):
+            frame[f"unseen_{name}"] = np.array(read[name], dtype=np.float64)
     counts = has.sum(axis=0)
     side = next((s for s in SIDES if frame[f"{s}_auroc"].notna().any()), None)
     if side is None:
@@ -223,4 +225,4 @@ def attribute_section(material: Material) -> AttributeSection | None:
     if len(groups) >= len(rows) or len(groups) < 2:
         groups = []
     graded = any(len(np.unique(column)) > 2 for column in values.T)
-    return AttributeSection(rows, graded, side, hardly, sorted(groups, key=lambda g: -g[1]))
+    return AttributeSection(rows, graded, side, hardly, sorted(groups, key=lambda g: -g[1]), held_out)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from unseen.classes.expectations import Expectation, expectations
+from unseen.evaluation.standing import standing
 from unseen.explain.sheet import class_label
 from unseen.report.confusions import Confusion, confusions
 from unseen.report.material import Material, recorded
@@ -139,6 +141,31 @@ def calibration_side(material: Material) -> tuple[str, dict[str, Any]] | None:
     return None
 
 
+def held_out_classes(material: Material) -> int:
+    """How many distinct classes the hold-outs set aside."""
+    draws = (material.found.get("holdout") or {}).get("draws", [])
+    return len({name for draw in draws for name in draw["classes"]})
+
+
+def times(material: Material) -> str:
+    """How often classes were set aside, where more than once."""
+    draws = len((material.found.get("holdout") or {}).get("draws", []))
+    return f", {draws} times with other classes" if draws > 1 else ""
+
+
+def compared(entry: Mapping[str, Any], chance: float, classes: int, that: str = "That is") -> list[str]:
+    """An accuracy beside guessing, in a sentence; none where guessing cannot be wrong."""
+    if chance >= 1:
+        return []
+    said = {
+        "above": "better than guessing.",
+        "below": "worse than guessing: do not rely on these names.",
+        "equal": "no different from guessing, as far as these images tell: do not rely on these names.",
+        "too few": "measured on too few classes to tell it from guessing.",
+    }
+    return [f"{that} {said[standing(entry.get('low'), entry.get('high'), chance, classes)]}"]
+
+
 def paragraph(material: Material) -> list[str]:
     """What the model can do, and how well."""
     data, measured = material.manifest["data"], material.found["metrics"]
@@ -159,14 +186,13 @@ def paragraph(material: Material) -> list[str]:
             f"If an image is known to show one of those {unseen}, it names the right one {in_words(t1)} times "
             f"(guessing: {percent(1 / max(unseen, 1), 0)})."
         )
-        low = measured["T1"]["low"]
-        if unseen > 1 and low is not None and low <= 1 / unseen:
-            sentences.append("That is no better than guessing: do not rely on its names of unseen classes.")
+        sentences += compared(measured["T1"], 1 / max(unseen, 1), unseen)
     if u is not None and s is not None:
         sentences.append(
             f"With all {seen + unseen} classes as possible answers it is right {in_words(u)} times for classes it "
             f"never saw and {in_words(s)} times for those it did."
         )
+        sentences += compared(measured["U"], 1 / (seen + unseen), unseen, "With all classes, the ones it never saw are")
     elif s is not None:
         sentences.append(f"It names new images of the classes it saw right {in_words(s)} times.")
     elif u is not None:
@@ -175,12 +201,13 @@ def paragraph(material: Material) -> list[str]:
     if t1 is None and unseen and guess.get("mean") is not None:
         sentences.append(
             f"There is no test image of the {unseen}. Estimated by setting {aside} of your classes aside and "
-            f"treating them as never seen: right {in_words(guess['mean'])} times among these {aside} "
+            f"treating them as never seen{times(material)}: right {in_words(guess['mean'])} times among these {aside} "
             f"(guessing: {percent(1 / max(aside, 1), 0)}), and {in_words(holdout['U']['mean'])} times with all "
             f"{seen} classes as possible answers."
         )
-        if guess["low"] is not None and guess["low"] <= 1 / max(aside, 1):
-            sentences.append("That is no better than guessing: do not rely on its names of unseen classes.")
+        distinct = held_out_classes(material)
+        sentences += compared(guess, 1 / max(aside, 1), distinct, f"Among these {aside} that is")
+        sentences += compared(holdout["U"], 1 / max(seen, 1), distinct, f"Among all {seen} that is")
     elif t1 is None and unseen:
         sentences.append(f"There is no test image of the {unseen}, so how well it names them is not measured.")
     return sentences
@@ -319,11 +346,61 @@ def advice(
     return lines
 
 
-def verdict(run: Run) -> str:
-    """A run's result in one paragraph, from its folder alone: how well, how sure, and what would help."""
+def foreseen(material: Material) -> list[Expectation]:
+    """Unseen classes of which the table alone lets expect something else than the rest, the most troubled first."""
+    found = [e for e in expectations(material.table) if e.missing]
+    return sorted(found, key=lambda e: (not e.trouble, -len(e.missing) / len(e.telling)))
+
+
+def verdict(run: Run) -> list[str]:
+    """A run's result in at most three lines, from its folder alone.
+
+    Unseen classes among themselves, all classes, and the unseen class to expect trouble with, or else what would help
+    most. The report says the rest.
+    """
     material = recorded(run)
-    helps = advice(material, confusions(material), None)[:2]
-    return " ".join([*paragraph(material), *sureness(material)[:-1], *helps])
+    data, measured, holdout = material.manifest["data"], material.found["metrics"], material.holdout or {}
+    unseen, every = data["classes_unseen"], data["classes_seen"] + data["classes_unseen"]
+    lines = []
+    estimated = measured["T1"]["mean"] is None and (holdout.get("T1") or {}).get("mean") is not None
+    aside = material.set_aside
+    among, total = (aside, data["classes_seen"]) if estimated else (unseen, every)
+    source, classes = (holdout, held_out_classes(material)) if estimated else (measured, unseen)
+    if source["T1"]["mean"] is not None:
+        told = f"Estimated by setting {aside} of your classes aside{times(material)}: " if estimated else ""
+        lines.append(f"{told}{_line(source['T1'], f'unseen classes, among the {among}', 1 / max(among, 1), classes)}.")
+        u, s = source["U"], source["S"]
+        line = _line(u, f"unseen classes, among all {total}", 1 / total, classes)
+        lines.append(line[0].upper() + line[1:] + ("." if s["mean"] is None else f"; seen {in_words(s['mean'])}."))
+        lines[0] = lines[0][0].upper() + lines[0][1:]
+    else:
+        if measured["S"]["mean"] is not None:
+            lines.append(f"Seen classes, among all {every}: right {in_words(measured['S']['mean'])} times.")
+        if unseen:
+            lines.append(
+                f"There is no test image of the {count(unseen, 'unseen class', 'unseen classes')}, so how well it "
+                "names them is not measured."
+            )
+    expected = foreseen(material)
+    if expected:
+        more = f" ({len(expected) - 1} more: see `unseen classes list`)" if len(expected) > 1 else ""
+        return [*lines, f"{class_label(expected[0].name)}: {expected[0].text}{more}."]
+    return [*lines, *advice(material, confusions(material), None)[:1]]
+
+
+def _line(entry: Mapping[str, Any], what: str, chance: float, classes: int) -> str:
+    """An accuracy, its interval and what to think of it."""
+    if entry["mean"] is None:
+        return f"{what}: not measured"
+    span = "" if entry["low"] is None else f", 95% interval {percent(entry['low'], 0)} to {percent(entry['high'], 0)}"
+    said = {
+        "above": "better than guessing",
+        "below": "worse than guessing",
+        "equal": "no different from guessing",
+        "too few": "too few classes to tell",
+    }
+    close = f": {said[standing(entry['low'], entry['high'], chance, classes)]}" if chance < 1 else ""
+    return f"{what}: right {in_words(entry['mean'])} times (guessing {percent(chance, 0)}{span}){close}"
 
 
 def _list(names: Sequence[str]) -> str:

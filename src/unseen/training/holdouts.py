@@ -8,18 +8,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from unseen.classes.presence import present
 from unseen.data.dataset import Dataset
 from unseen.errors import DataError
+from unseen.evaluation.attributes import auroc, spearman
 from unseen.ground.progress import Progress, silent
+from unseen.methods.base import Method
+from unseen.model.weights import load_weights
+from unseen.training.batches import batches
+from unseen.training.fabric import weight_dtype
 from unseen.training.inputs import RunInputs
 from unseen.training.outcomes import Result
 from unseen.training.protocols import run_seeds
+from unseen.training.stage import Stage
 
 LEAST = 8
 """Seen classes below which none is set aside: too few would be left to train and to choose on."""
@@ -76,10 +84,25 @@ def _set_aside(seen: np.ndarray, count: int, draw: int) -> np.ndarray:
     return aside
 
 
-def run_holdouts(
-    inputs: RunInputs, seed: int, draws: int, folder: Path, progress: Progress = silent
-) -> list[tuple[Dataset, Result]]:
-    """Every draw's dataset and its result under ``honest``, in ``folder/draw-D``; resumes as a run does.
+@dataclass(frozen=True, eq=False)
+class HoldOut:
+    """One class hold-out.
+
+    Args:
+        dataset: the seen classes, some of them as if unseen.
+        result: under ``honest``.
+        auroc, spearman: ``(K,)`` of each attribute score over the images of the classes held out, against what the
+            table says of these classes; NaN where they do not differ.
+    """
+
+    dataset: Dataset
+    result: Result
+    auroc: np.ndarray
+    spearman: np.ndarray
+
+
+def run_holdouts(inputs: RunInputs, seed: int, draws: int, folder: Path, progress: Progress = silent) -> list[HoldOut]:
+    """Do every draw's hold-out in ``folder/draw-D``; resumes as a run does.
 
     Args:
         inputs: of the run.
@@ -91,25 +114,66 @@ def run_holdouts(
 
     def told(draw: int) -> Progress:
         def tell(task: str, done: int, total: int, note: str = "") -> None:
-            progress(f"class hold-out {draw}, {task}" if draws > 1 else f"class hold-out, {task}", done, total, note)
+            which = f" {draw + 1} of {draws}" if draws > 1 else ""
+            progress(f"class hold-out{which}, {task}", done, total, note)
 
         return tell
 
     found = []
     for draw in range(draws):
         dataset = holdout_dataset(inputs.dataset, draw)
-        results = run_seeds(replace(inputs, dataset=dataset), [seed], folder / f"draw-{draw}", ("honest",), told(draw))
-        found.append((dataset, results[seed]["honest"]))
+        mine, place = replace(inputs, dataset=dataset), folder / f"draw-{draw}"
+        results = run_seeds(mine, [seed], place, ("honest",), told(draw))
+        method = mine.new_method(seed)
+        load_weights(place / f"seed-{seed}" / "honest.safetensors", method)
+        found.append(HoldOut(dataset, results[seed]["honest"], *_attributes_read(mine, method)))
     return found
 
 
-def holdout_summary(found: Sequence[tuple[Dataset, Result]]) -> dict[str, Any]:
-    """What the hold-outs measured, in JSON form: metrics averaged over draws, each draw's, and its calibration."""
+@torch.inference_mode()
+def _attributes_read(inputs: RunInputs, method: Method) -> tuple[np.ndarray, np.ndarray]:
+    """AUROC and Spearman's correlation of each attribute score over the images of the classes held out."""
+    dataset, stage = inputs.dataset, Stage(inputs, "final")
+    images, values = dataset.indices("test_unseen"), dataset.table.values
+    features, dtype = stage.features(images, budget_bytes=0), weight_dtype(inputs.config.precision)
+    method.eval()
+    parts = [
+        method.fused_attribute_scores(method(features.batch(positions).to(dtype))).double().cpu().numpy()
+        for positions in batches(len(images))
+    ]
+    scores, labels = np.concatenate(parts), dataset.labels[images]
+    return auroc(scores, present(values)[labels]), spearman(scores, values[labels])
+
+
+def pooled_interval(drawn: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """95% interval of the mean over draws of classes, over draws and images.
+
+    Draws are drawn with replacement, each with its images resampled; the deviation from the mean is widened by
+    sqrt(D / (D - 1)), since D draws show too little of their spread. Of one draw it is over its images alone.
+
+    Args:
+        drawn: ``(samples, D)`` a metric on resampled images of each of D draws.
+        seed: of the draw of draws.
+    """
+    samples, draws = drawn.shape
+    rng = np.random.default_rng(seed)
+    means = np.take_along_axis(drawn, rng.integers(draws, size=(samples, draws)), axis=1).mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    middle, wider = float(drawn.mean()), math.sqrt(draws / (draws - 1)) if draws > 1 else 1.0
+    return max(0.0, middle + wider * (float(low) - middle)), min(1.0, middle + wider * (float(high) - middle))
+
+
+def holdout_summary(found: Sequence[HoldOut]) -> dict[str, Any]:
+    """What the hold-outs measured, in JSON form.
+
+    Metrics pooled over draws (:func:`pooled_interval`), each draw's metrics and calibration, the level of guessing, and
+    how well each attribute is read, averaged over the draws whose classes differ in it.
+    """
     from unseen.evaluation.metrics import evaluate, resample
 
     draws: list[dict[str, Any]] = []
     drawn: dict[str, list[np.ndarray]] = {}
-    for dataset, result in found:
+    for dataset, result in ((f.dataset, f.result) for f in found):
         numbers = evaluate(result.gzsl, dataset.table.seen, result.gamma).as_dict()
         draws.append(
             {
@@ -124,13 +188,29 @@ def holdout_summary(found: Sequence[tuple[Dataset, Result]]) -> dict[str, Any]:
     metrics = {}
     for name in ("T1", "U", "S", "H", "AUSUC"):
         values = np.array([draw["metrics"][name] for draw in draws], dtype=float)
-        low, high = np.quantile(np.mean(drawn[name], axis=0), [0.025, 0.975]) if name in drawn else (np.nan, np.nan)
+        low, high = pooled_interval(np.stack(drawn[name], axis=1)) if name in drawn else (np.nan, np.nan)
         entry = {
             "mean": float(values.mean()),
             "std": float(values.std(ddof=1)) if len(values) > 1 else 0.0,
-            "low": float(low),
-            "high": float(high),
+            "low": low,
+            "high": high,
         }
         metrics[name] = {k: None if np.isnan(v) else v for k, v in entry.items()}
     count: int = len(draws[0]["classes"])
-    return {"metrics": metrics, "draws": draws, "classes_set_aside": count, "chance": 1 / count}
+    every = len(found[0].dataset.table)
+    return {
+        "metrics": metrics,
+        "draws": draws,
+        "classes_set_aside": count,
+        "distinct_classes": len({name for draw in draws for name in draw["classes"]}),
+        "chance": {"T1": 1 / count, "U": 1 / every, "S": 1 / every},
+        "attributes": {"auroc": _means([f.auroc for f in found]), "spearman": _means([f.spearman for f in found])},
+    }
+
+
+def _means(rows: Sequence[np.ndarray]) -> list[float | None]:
+    """The mean of each column over the rows that are not NaN there; ``None`` where all are."""
+    stacked = np.stack(rows)
+    count = np.isfinite(stacked).sum(axis=0)
+    sums = np.nansum(stacked, axis=0)
+    return [float(s / n) if n else None for s, n in zip(sums, count, strict=True)]
