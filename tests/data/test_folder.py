@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from unseen.data.checks import check_folder
-from unseen.data.folder import load_folder
+from unseen.data.folder import add_missing_words, load_folder, missing_words, read_classes
 from unseen.errors import DataError
 
 CLASSES = '''class,seen,validation,size::big,"hue, at ""dusk"""
@@ -519,3 +519,38 @@ def test_an_excel_table_with_a_sheet_about_the_attributes(own):
 def test_plain_tables_keep_their_fingerprint(folder):
     """As it was before spreadsheets of words were read."""
     assert load_folder(folder).fingerprint == "700b96fd9393a11e"
+
+
+def test_a_taxonomic_class_column_is_one_line(own):
+    (own / "classes.csv").write_text(
+        "class,scientificName,legs\nAves,Turdus merula,2\nAves,Parus major,2\nAves,Corvus corax,2\n"
+    )
+    errors = []
+    read_classes(own, errors.extend)
+    (line,) = [str(error) for error in errors if "Aves" in str(error)]
+    assert line.endswith('seems to be the taxonomic class — rename it, and call the column "scientificName" class')
+    assert 'column "class"' in line
+
+
+def test_a_folders_own_words_for_not_known(own):
+    (own / "missing.txt").write_text("keine Angabe\n")
+    assert missing_words(own) == ("keine Angabe",)
+    add_missing_words(own, [" -9 ", "keine Angabe", ""])
+    assert missing_words(own) == ("keine Angabe", "-9")
+
+
+def test_rows_of_errors_count_the_hidden_ones(own):
+    from openpyxl import Workbook
+
+    book = Workbook()
+    for line in (own / "classes.csv").read_text().splitlines():
+        book.active.append(line.split(","))
+    book.active.append(["red fox", "red", "small", "no"])
+    book.active.row_dimensions[3].hidden = True
+    (own / "classes.csv").unlink()
+    book.save(own / "classes.xlsx")
+    errors = []
+    read_classes(own, errors.extend)
+    assert [(e.problem.split(" stands")[0], e.where.split(", row ")[1]) for e in errors][:1] == [
+        ('"red fox"', '6, column "class"')
+    ]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import httpx
 import pytest
 
+import unseen.serve
 from unseen.cli.serving import is_public, listen
 from unseen.errors import UnseenError
 
@@ -74,3 +77,12 @@ def test_start_ask_stop(saved, png, tmp_path):
     assert "anyone who can reach this machine" in errors.read_text()
     assert "Traceback" not in errors.read_text()
     assert "\nkept," in (saved / "classes-in-use.csv").read_text()
+
+
+def test_the_pages_table_has_the_columns_of_the_command_lines():
+    from unseen.model.predictions import columns
+
+    script = (Path(unseen.serve.__file__).parent / "static" / "app.js").read_text(encoding="utf-8")
+    (header,) = re.findall(r'header = \[("image".*?)\];', script)
+    assert header.replace("...others, ", "") == ", ".join(f'"{name}"' for name in columns(1))
+    assert "[`class_${rank}`, `confidence_${rank}`]" in script

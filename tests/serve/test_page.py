@@ -250,6 +250,7 @@ def test_classes_are_added_renamed_and_removed(page, files):
     page.wait("document.querySelector('#dialog').open")
     page.press("Escape")
     page.wait("!document.querySelector('#dialog').open")
+    assert "one that was added is gone" in page.eval("document.querySelector('#dialog-text').textContent")
     assert "other" in texts(page, "#class-list .name span:first-child")
     page.eval("document.querySelector('[aria-label=\"Remove other\"]').click()")
     page.eval("document.querySelector('#dialog-ok').click()")
@@ -287,6 +288,10 @@ def test_many_images_to_a_table(page, files, tmp_path, recognizer):
     table = pd.read_csv(tmp_path / "predictions.csv").set_index("image")
     assert list(table.index) == ["0.png", "1.png", "2.png", "'=x.png"]  # no formula in a spreadsheet
     assert "not an image" in table.loc["'=x.png", "error"]
+    from unseen.model.predictions import columns
+
+    assert ["image", *table.columns] == list(columns(5))  # as unseen predict writes
+    assert (table["best_class"][:3] == table["class"][:3]).all()
     for i in range(3):
         best = next(recognizer.predict(files / f"{i}.png")).best
         assert (table.loc[f"{i}.png", "class"], table.loc[f"{i}.png", "seen"]) == (best.name, best.seen)

@@ -649,14 +649,18 @@ function cell(value) {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
+// The columns are those of unseen predict --output.
 function batchTable() {
-  const header = ["image", "class", "seen", "confidence", "unknown", "second", "second_confidence", "attributes", "error"];
+  const count = Math.max(1, ...batch.rows.map((r) => r.classes?.length ?? 0));
+  const ranks = Array.from({ length: count - 1 }, (_, i) => i + 2);
+  const others = ranks.flatMap((rank) => [`class_${rank}`, `confidence_${rank}`]);
+  const header = ["image", "class", "best_class", "confidence", "seen", ...others, "attributes", "error"];
   const rows = batch.rows.map((r) => {
-    const [best, next] = r.classes ?? [];
-    const because = (r.attributes ?? []).map((a) => a.attribute).join("; ");
-    const seen = best ? Number(best.seen) : "";
-    const unknown = best ? Number(r.unknown) : "";
-    return [r.image, best?.name, seen, best?.confidence, unknown, next?.name, next?.confidence, because, r.error];
+    const [best, ...rest] = r.classes ?? [];
+    const because = (r.attributes ?? []).map((a) => labelOf(a.attribute)).join("; ");
+    const named = best && r.unknown ? "unknown" : best?.name;
+    const further = ranks.flatMap((_, i) => [rest[i]?.name, rest[i]?.confidence]);
+    return [r.image, named, best?.name, best?.confidence, best && Number(best.seen), ...further, because, r.error];
   });
   return [header, ...rows].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
 }
@@ -777,7 +781,7 @@ async function renameClass(name) {
 }
 
 async function removeClass(name) {
-  const text = about.saves ? "It is removed from the saved run too." : "The saved run keeps it: it is back when the server starts again.";
+  const text = about.saves ? "It is removed from the saved run too." : "A class of the saved run is back when the server starts again; one that was added is gone.";
   if (!(await dialog({ title: `Remove ${name}?`, text, ok: "Remove", danger: true }))) return;
   await change(() => ask(classPath(name), { method: "DELETE" }), () => `${name} is removed.`);
 }
