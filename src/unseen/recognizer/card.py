@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
+from unseen.evaluation.metrics import METRICS
+from unseen.evaluation.registry import REGISTRY
 from unseen.version import __version__
 
 if TYPE_CHECKING:
@@ -18,13 +20,6 @@ if TYPE_CHECKING:
 LISTED = 60
 """Class names that the card lists of seen and of unseen ones."""
 NOT_STATED = "not stated"
-METRICS = {
-    "T1": "accuracy of unseen classes, chosen among unseen classes",
-    "U": "accuracy of unseen classes, chosen among all classes",
-    "S": "accuracy of seen classes, chosen among all classes",
-    "H": "harmonic mean of U and S",
-    "AUSUC": "area under the seen-unseen curve",
-}
 # what the hub knows licences as; others are given as a name
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]{1,40}")
 _SPECIAL = re.compile(r"([\\`*_\[\]|~])")
@@ -131,7 +126,7 @@ def _front_matter(model: TrainedModel, fields: CardFields) -> str:
             dataset_type=re.sub(r"[^\w.-]+", "-", name).lower(),
             dataset_name=name,
             metric_type="accuracy",
-            metric_name=f"{metric} ({METRICS[metric]}; {about.get('protocol')} protocol)",
+            metric_name=f"{metric} ({REGISTRY[metric].meaning}; {about.get('protocol')} protocol)",
             metric_value=round(value["mean"], 4),
         )
         for metric, value in _measured(about).items()
@@ -190,7 +185,7 @@ def _rows(about: Mapping[str, Any]) -> list[dict[str, str]]:
                 "mean": f"{100 * value['mean']:.1f}",
                 "spread": f"{100 * value.get('std', 0):.1f}" if several else "",
                 "interval": f"{100 * low:.1f} to {100 * high:.1f}" if whole else "",
-                "says": METRICS.get(name, ""),
+                "says": REGISTRY[name].meaning if name in REGISTRY else "",
             }
         )
     return rows

@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 
 from unseen.evaluation.metrics import METRICS
+from unseen.evaluation.registry import REGISTRY
 from unseen.ground.files import write_json, write_text
 from unseen.report.tables import metric_cell, percent, pixels
 
@@ -135,9 +136,9 @@ def legend(found: dict[str, Any]) -> list[str]:
         )
     lines += [EXPLAINED[view] for view in found["views"]]
     lines.append(
-        "Percent, averaged over classes. T1: images of unseen classes among the unseen classes; U, S: images of "
-        "unseen and seen classes among all; H: their harmonic mean; AUSUC: area under the seen–unseen curve. "
-        "± spread over seeds, [ ] 95% interval over images; of differences between rows over images and seeds "
+        "Percent. "
+        + "; ".join(f"{name}: {REGISTRY[name].meaning}" for name in METRICS)
+        + ". ± spread over seeds, [ ] 95% interval over images; of differences between rows over images and seeds "
         "(bootstrap, the same draws of images for all rows), without allowance for the number of rows."
     )
     lines.append(

@@ -1,0 +1,55 @@
+"""The metrics of generalized zero-shot learning, for anybody's class scores.
+
+import unseen.metrics
+found = unseen.metrics.gzsl(scores, labels, seen)       # {"T1": ..., "U": ..., "S": ..., "H": ..., "AUSUC": ...}
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from unseen.errors import UnseenError
+from unseen.evaluation.metrics import SeenUnseenCurve
+from unseen.evaluation.registry import REGISTRY, Metric, Scored, measure, register_metric
+
+__all__ = ["REGISTRY", "Metric", "Scored", "SeenUnseenCurve", "curve", "gzsl", "register_metric"]
+
+
+def gzsl(scores: Any, labels: Any, seen: Any, gamma: float = 0.0, taxonomy: Any = None) -> dict[str, float]:
+    """Every registered metric, as fractions in [0, 1]; NaN where there is no image to measure it on.
+
+    Args:
+        scores: ``(M, N)`` class scores of M images, higher for the likelier class.
+        labels: ``(M,)`` true classes, positions among the N.
+        seen: bool ``(N,)``, classes trained on.
+        gamma: calibration offset, by which seen classes' scores are lowered (calibrated stacking, Chao et al., ECCV
+            2016).
+        taxonomy: ``(N, L)`` ancestors of every class (genus, family, ...), for the hierarchical distance.
+
+    Raises:
+        UnseenError: the shapes do not fit, or a number is not finite.
+    """
+    return dict(measure(_scored(scores, labels, seen, gamma, taxonomy)))
+
+
+def curve(scores: Any, labels: Any, seen: Any) -> SeenUnseenCurve:
+    """U and S at every calibration offset where either changes; its ``area`` is AUSUC. Arguments as of :func:`gzsl`."""
+    return SeenUnseenCurve.of(_scored(scores, labels, seen, 0.0, None).decisions)
+
+
+def _scored(scores: Any, labels: Any, seen: Any, gamma: float, taxonomy: Any) -> Scored:
+    table, kinds = np.asarray(scores, dtype=np.float64), np.asarray(seen, dtype=bool)
+    true = np.asarray(labels, dtype=np.int64)
+    if table.ndim != 2 or kinds.shape != table.shape[1:] or true.shape != table.shape[:1]:
+        problem = f"scores {table.shape}, labels {true.shape} and seen {kinds.shape} do not fit"
+        raise UnseenError(problem, hint="give scores (M, N), labels (M,) and seen (N,)")
+    if not np.isfinite(table).all():
+        raise UnseenError("a class score is not finite", hint="leave such images out")
+    if len(true) and not (true.min() >= 0 and true.max() < len(kinds)):
+        raise UnseenError(f"labels go from {true.min()} to {true.max()}", hint=f"give positions 0 to {len(kinds) - 1}")
+    ranks = None if taxonomy is None else np.asarray(taxonomy)
+    if ranks is not None and (ranks.ndim != 2 or len(ranks) != len(kinds)):
+        raise UnseenError(f"a taxonomy of shape {ranks.shape}", hint=f"give ({len(kinds)}, ranks)")
+    return Scored(table, true, kinds, gamma, ranks)
