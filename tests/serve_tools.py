@@ -38,19 +38,14 @@ def client_of(recognizer, **settings):
 @contextmanager
 def served(recognizer, **settings):
     """A real server on a free port; its address."""
-    import uvicorn
-
     from unseen.serve.app import create_app
+    from unseen.serve.server import Server, configure
     from unseen.serve.settings import Settings
-    from unseen.serve.wire import Server, wire
 
     listener = socket.create_server(("127.0.0.1", 0))
     limits = Settings(**settings)
     app = create_app(recognizer, limits, name="tiny")
-    config = uvicorn.Config(
-        app, http=wire(limits), ws="none", log_level="error", access_log=False, timeout_graceful_shutdown=2
-    )
-    server = Server(config)
+    server = Server(configure(app, limits, timeout_graceful_shutdown=2))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

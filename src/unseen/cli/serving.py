@@ -90,10 +90,8 @@ def serve(
     if away and save:
         raise UnseenError("a model of the hub cannot keep classes", where="--save", hint="serve a folder of your own")
     try:
-        import uvicorn
-
         from unseen.serve.app import create_app
-        from unseen.serve.wire import HEAD_BYTES, Server, wire
+        from unseen.serve.server import Server, configure
     except ModuleNotFoundError as error:
         raise UnseenError(f"{error.name} is not installed", hint="pip install 'unseen[app]'") from None
     import torch
@@ -138,19 +136,7 @@ def serve(
     if open_page:
         typer.launch(url)
     long_work()
-    server = Server(
-        uvicorn.Config(
-            application,
-            http=wire(settings),
-            ws="none",
-            proxy_headers=False,
-            log_level="error",
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=5,
-            h11_max_incomplete_event_size=HEAD_BYTES,
-        )
-    )
+    server = Server(configure(application, settings))
     with contextlib.suppress(KeyboardInterrupt), contextlib.closing(listener):
         server.run(sockets=[listener])
     out.print("stopped", highlight=False)

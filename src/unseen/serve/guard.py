@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unseen.serve.settings import Refusal, Settings
-from unseen.serve.worker import Worker
+from unseen.serve.worker import Worker, stopping
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 JSON_LIMIT = 4 * 2**20
@@ -45,12 +45,17 @@ def problem(status: int, error: str, hint: str, headers: dict[str, str] | None =
     return JSONResponse({k: v if len(v) <= LONGEST else f"{v[:LONGEST]}..." for k, v in lines.items()}, status, headers)
 
 
+class _NotRead(BaseException):
+    """A client that does not take its answer; no error, so that no handler tries to answer it."""
+
+
 class Guard:
     """ASGI middleware.
 
     It answers to known hosts only, so that no foreign name can be pointed at this machine. Requests that change or cost
     something are taken from its own page or from programs only. Bodies are counted while they are read. A request
-    beyond the worker's places is turned away before its body is read, so memory is bounded by places times size.
+    beyond the worker's places is turned away before its body is read, so memory is bounded by places times size. Both
+    the arrival of a body and every part of an answer have a deadline, so a slow client gives its place back.
 
     Args:
         app: the application.
@@ -76,7 +81,10 @@ class Guard:
                     headers[name] = value
                 for name, value in NO_STORE.items():
                     headers.setdefault(name, value)
-            await send(message)
+            try:  # a client that does not read gives its place back
+                await asyncio.wait_for(send(message), self.settings.read_seconds)
+            except TimeoutError:
+                raise _NotRead from None
 
         headers = Headers(scope=scope)
         safe = scope["method"] in SAFE
@@ -88,8 +96,11 @@ class Guard:
                 return
             with self.worker.place():
                 await self.app(scope, self._counted(receive, limit), secured)
+        except _NotRead:  # uvicorn ends a connection whose answer is incomplete
+            return
         except Refusal as refusal:
-            await self._drain(headers, receive)
+            if not self.worker.stopping.is_set():
+                await self._drain(headers, receive)
             answer = problem(refusal.status_code, refusal.detail, refusal.hint, dict(refusal.headers or {}))
             await answer(scope, receive, secured)
 
@@ -146,12 +157,7 @@ class Guard:
             nonlocal count, reading
             if not reading:
                 return await receive()
-            try:
-                message = await asyncio.wait_for(receive(), max(end - loop.time(), 0))
-            except TimeoutError:
-                raise Refusal(
-                    408, "the request did not arrive in time", "send it again", {"Connection": "close"}
-                ) from None
+            message = await self._received(receive, max(end - loop.time(), 0))
             count += len(message.get("body", b""))
             if count > limit:
                 raise _too_large(limit)
@@ -159,6 +165,20 @@ class Guard:
             return message
 
         return counted
+
+    async def _received(self, receive: Receive, seconds: float) -> Message:
+        """The next part of a body, unless the server is stopped meanwhile."""
+        part, stop = asyncio.ensure_future(receive()), asyncio.ensure_future(self.worker.stopping.wait())
+        try:
+            await asyncio.wait((part, stop), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if part.done():
+                return part.result()
+        finally:
+            part.cancel()
+            stop.cancel()
+        if self.worker.stopping.is_set():
+            raise stopping()
+        raise Refusal(408, "the request did not arrive in time", "send it again", {"Connection": "close"})
 
     async def _drain(self, headers: Headers, receive: Receive) -> None:
         """Read and drop what a refused client still sends, within reason: many listen only once all is sent."""

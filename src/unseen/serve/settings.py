@@ -17,9 +17,9 @@ class Settings:
         max_pixels: of one image.
         max_images: of one request.
         queue: requests that are read, wait or are answered at one time; any more are turned away.
-        read_seconds: how long a client may take to send a request's body, or to go on reading an answer.
-        head_seconds: how long a connection may have no request under way.
-        connections: at one time; then the one that waited longest without a request is closed.
+        read_seconds: how long a client may take to send a request's body, or to take a part of an answer.
+        idle_seconds: how long a connection stays open after an answer.
+        connections: at one time; requests beyond hear 503.
         added: classes beyond those that the model came with.
         hosts: host names it answers to besides IP addresses and localhost.
         save: the model's folder, whose ``classes-in-use.csv`` follows every change of the classes; ``None`` keeps
@@ -31,7 +31,7 @@ class Settings:
     max_images: int = 64
     queue: int = 64
     read_seconds: float = 60.0
-    head_seconds: float = 20.0
+    idle_seconds: int = 20
     connections: int = 800
     added: int = 10_000
     hosts: tuple[str, ...] = ()

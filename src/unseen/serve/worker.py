@@ -26,12 +26,13 @@ class Worker:
 
     Attributes:
         taken: places in use.
+        stopping: set once the server is being stopped.
     """
 
     def __init__(self, places: int) -> None:
         self.places = places
         self.taken = 0
-        self._stopping = False
+        self.stopping = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="recognizer")
         self._seconds = 0.1
 
@@ -59,8 +60,8 @@ class Worker:
         Raises:
             Refusal: 503, the server is being stopped.
         """
-        if self._stopping:
-            raise _stopping()
+        if self.stopping.is_set():
+            raise stopping()
 
         def timed() -> T:
             start = time.perf_counter()
@@ -72,13 +73,13 @@ class Worker:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, timed)
         except asyncio.CancelledError:
-            if self._stopping:
-                raise _stopping() from None
+            if self.stopping.is_set():
+                raise stopping() from None
             raise
 
     def stop(self) -> None:
         """Let what runs finish, refuse what waits; returns at once."""
-        self._stopping = True
+        self.stopping.set()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def close(self) -> None:
@@ -87,5 +88,6 @@ class Worker:
         self._thread.shutdown()
 
 
-def _stopping() -> Refusal:
+def stopping() -> Refusal:
+    """What a request hears once the server is being stopped."""
     return Refusal(503, "the server is being stopped", "try again later", {"Connection": "close"})
