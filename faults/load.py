@@ -343,7 +343,7 @@ def raw(server: Server, account: Account) -> None:
             wire.sendall(data)
             found = wire.recv(65_536).decode("latin-1")
         status, bare = found[9:12], [h for h in HEADERS if f"\r\n{h}:" not in found.lower()]
-        plain = status == "400" and "Invalid HTTP request received." in found
+        plain = status == "400" and "content-type: text/plain" in found
         account.check(what, status, plain or (status in ("400", "421") and not bare), "400, or 421 with all headers")
 
 
