@@ -238,7 +238,7 @@ def test_each_candidate_has_its_own_row(unseen, trained, tiny_guide):
     lines = [row for row in out.splitlines() if "%" in row]
     for candidate, line in zip(json.loads(text)[0]["classes"], lines, strict=True):
         assert f"{100 * candidate['confidence']:.0f}%" in line
-        assert candidate["name"].split()[0] in line
+        assert candidate["name"].split()[0][:10] in line
 
 
 @pytest.mark.parametrize("signal_name", ["SIGINT", "SIGTERM"])

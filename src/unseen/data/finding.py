@@ -99,7 +99,8 @@ def _listed(path: Path) -> Iterator[Path]:
             if header.lower().startswith("sep="):  # Excel's own
                 header = next(lines, "")
             rows = csv.DictReader(chain([header], lines), delimiter=max("\t;,", key=header.count))
-            columns = [c for c in rows.fieldnames or () if c.strip().lower() in COLUMNS]
+            named_so = {c.strip().lower(): c for c in rows.fieldnames or ()}
+            columns = [named_so[name] for name in COLUMNS if name in named_so]
             if not columns:
                 named = ", ".join(c for c in rows.fieldnames or () if c) or "an empty first row"
                 hint = f'call it "{COLUMNS[0]}"; there is {named}'
