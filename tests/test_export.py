@@ -109,6 +109,27 @@ def test_every_method_equals_torch(name, tiny_backbone, tmp_path):
             assert (found["scores"].argmax(axis=1) == scores.argmax(axis=1))[clear].all()
 
 
+@pytest.mark.parametrize(
+    ("name", "pick"),
+    [("eszsl", {"features": "root"}), ("sae", {"features": "whitened"}), ("prototypes", {"features": "whitened"})]
+    + [("auto", {"method": name, "features": "whitened"}) for name in ("eszsl", "prototypes")],
+)
+def test_fitted_preparations_equal_torch(name, pick, tiny_backbone, tmp_path):
+    recognizer = make(name, tiny_backbone)
+    method, table = recognizer.method, recognizer.table
+    generator = torch.Generator().manual_seed(5)
+    regions = torch.rand(60, 4, recognizer.backbone.channels[0], generator=generator)
+    labels = torch.from_numpy(np.flatnonzero(table.seen))[torch.arange(60) % int(table.seen.sum())]
+    classes = ClassSpace(torch.from_numpy(table.values).float(), torch.from_numpy(table.seen.copy()))
+    method.fit(method.prepare(regions), labels, classes)
+    method.use(next(c for c in method.grid() if pick.items() <= c.items()))
+    recognizer.table = table
+    exported = export_onnx(recognizer, tmp_path / "m.onnx")
+    inputs = example(3, 5, seed=1)
+    found, (scores, _) = run(exported.model, *inputs), torch_scores(recognizer, *inputs)
+    assert np.abs(found["scores"] - scores).max() <= 1e-4 * np.abs(scores).max()
+
+
 @pytest.mark.parametrize("name", ["msdn", "eszsl"])
 def test_maps_equal_torch_and_add_up(name, tiny_backbone, tmp_path):
     recognizer = make(name, tiny_backbone)

@@ -17,6 +17,7 @@ from unseen.methods.base import Branch, Candidate, Card, ClassSpace, ClosedFormM
 from unseen.methods.eszsl import ESZSL
 from unseen.methods.kernel_prototypes import Prototypes
 from unseen.methods.pooled import pool
+from unseen.methods.preparation import FittedBuffers
 from unseen.methods.registry import register_method
 
 RACING: tuple[type[ClosedFormMethod], ...] = (ESZSL, Prototypes)
@@ -27,9 +28,19 @@ class AutoSettings(Settings):
     """Settings of :class:`Auto`; none: each method races with its preset ``recommended``."""
 
 
+class _Chosen(FittedBuffers):
+    """The position of a method as the length of a buffer: a shape, so that a traced graph is of one method."""
+
+    position: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("position", torch.zeros(0))
+
+
 @register_method
 class Auto(ClosedFormMethod):
-    """See the module's docstring; ``racing`` holds the methods, ``chosen`` the position of the best."""
+    """See the module's docstring; ``racing`` holds the methods, ``chosen`` says which is the best."""
 
     name = "auto"
     card = Card(
@@ -41,7 +52,6 @@ class Auto(ClosedFormMethod):
     settings_class = AutoSettings
     presets: ClassVar = {"recommended": Preset(AutoSettings(), None, "ours")}
     prepare = staticmethod(pool)
-    chosen: Tensor
 
     def __init__(
         self, channels: int, vectors: Tensor, settings: AutoSettings, generator: torch.Generator | None = None
@@ -51,12 +61,12 @@ class Auto(ClosedFormMethod):
         self.racing = nn.ModuleList(
             kind(channels, vectors, kind.presets["recommended"].settings, generator) for kind in RACING
         )
-        self.register_buffer("chosen", torch.zeros((), dtype=torch.int64, device=vectors.device))
+        self.chosen = _Chosen()
 
     @property
     def best(self) -> Method:
         """The method that was chosen."""
-        found = self.racing[int(self.chosen)]
+        found = self.racing[len(self.chosen.position)]
         assert isinstance(found, Method)
         return found
 
@@ -79,7 +89,7 @@ class Auto(ClosedFormMethod):
         own = {key: value for key, value in candidate.items() if key != "method"}
         for position, method in enumerate(self._methods()):
             if method.name == candidate["method"]:
-                self.chosen.fill_(position)
+                self.chosen.position = torch.zeros(position)
                 method.use(own)
 
     def sweep(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[Candidate, Tensor]]:

@@ -85,17 +85,18 @@ class FittedBuffers(nn.Module):
 class FeaturePreparation(FittedBuffers):
     """Pooled features to prepared ones; see the module's docstring. It starts as ``unit``, with empty buffers.
 
-    Buffers: ``exponent`` p ``()``, ``mean`` mu and ``scale`` sigma ``(C,)``, ``whitening`` L ``(C, C)``.
+    Buffers: ``root``, of length 1 where p is 1/2, else empty (a shape: a traced graph is of one kind); ``mean`` mu and
+    ``scale`` sigma ``(C,)``, ``whitening`` L ``(C, C)``.
     """
 
-    exponent: Tensor
+    root: Tensor
     mean: Tensor
     scale: Tensor
     whitening: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("exponent", torch.ones(()))
+        self.register_buffer("root", torch.zeros(0))
         self.register_buffer("mean", torch.zeros(0))
         self.register_buffer("scale", torch.zeros(0))
         self.register_buffer("whitening", torch.zeros(0, 0))
@@ -109,9 +110,10 @@ class FeaturePreparation(FittedBuffers):
             features: ``(n, C)`` pooled unit features; the buffers take their dtype and device.
             labels: ``(n,)`` their classes.
         """
-        exponent = 0.5 if kind in ("root", "whitened") else 1.0
-        x, like = _powered(features.double(), exponent), features
-        self.exponent = like.new_tensor(exponent)
+        rooted = kind in ("root", "whitened")
+        x, like = features.double(), features
+        x = _rooted(x) if rooted else x
+        self.root = like.new_zeros(1 if rooted else 0)
         self.mean, self.scale, self.whitening = like.new_zeros(0), like.new_zeros(0), like.new_zeros(0, 0)
         if kind != "unit":
             self.mean = x.mean(dim=0).to(like)
@@ -127,7 +129,7 @@ class FeaturePreparation(FittedBuffers):
         return F.normalize(self._moved(features), dim=-1)
 
     def _moved(self, features: Tensor) -> Tensor:
-        moved = _powered(features, float(self.exponent)) - self.mean
+        moved = (_rooted(features) if len(self.root) else features) - self.mean
         if len(self.scale):
             moved = moved / self.scale
         return moved @ self.whitening if len(self.whitening) else moved
@@ -141,9 +143,9 @@ class FeaturePreparation(FittedBuffers):
         share = region_shares(regions)
         if not len(self.mean):
             return (share @ weight.T).transpose(1, 2)
-        pooled, exponent = F.normalize(regions.mean(dim=1), dim=-1), float(self.exponent)
-        if exponent != 1:
-            divided = pooled.abs().clamp(min=1e-12) ** (exponent - 1)
+        pooled = F.normalize(regions.mean(dim=1), dim=-1)
+        if len(self.root):
+            divided = pooled.abs().clamp(min=1e-12).rsqrt()
             share = share * (divided / (pooled * divided).norm(dim=-1, keepdim=True).clamp(min=1e-12))[:, None, :]
         length = self._moved(pooled).norm(dim=-1).clamp(min=1e-12)
         turned = weight @ self.whitening.T if len(self.whitening) else weight
@@ -219,7 +221,6 @@ def whitening(features: Tensor, labels: Tensor, shrinkage: float = SHRINKAGE) ->
     return result
 
 
-def _powered(features: Tensor, exponent: float) -> Tensor:
-    if exponent == 1:
-        return features
-    return F.normalize(features.sign() * features.abs() ** exponent, dim=-1)
+def _rooted(features: Tensor) -> Tensor:
+    """Signed square roots, to unit length."""
+    return F.normalize(features.sign() * features.abs().sqrt(), dim=-1)
