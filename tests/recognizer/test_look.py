@@ -198,9 +198,9 @@ def test_a_look_follows_classes_that_come_and_go(recognizer, image):
     recognizer.add_class("e", {"crown::blue": 100.0})
     assert {c.name for c in look.rank()} == {*before, "e"}
     recognizer.edit_class("e", {"crown::red": 100.0})
-    np.testing.assert_array_equal(recognizer.table.values[4], [100, 100, 0])
+    np.testing.assert_array_equal(recognizer.table.values[4], [100, 100, 30])  # what is not said is the mean
     edited = {c.name: c.score for c in look.rank()}
-    unit = np.array([1, 1, 0]) / np.sqrt(2)
+    unit = np.array([100, 100, 30]) / np.linalg.norm([100, 100, 30])
     margin = before["d"] - look.attribute_scores @ (np.array([1, 1, 0]) / np.sqrt(2))  # d is unseen too
     assert edited["e"] == pytest.approx(look.attribute_scores @ unit + margin, abs=1e-5)
     recognizer.remove_class("e")
