@@ -98,7 +98,7 @@ def test_validation_never_sees_a_test_image(key):
     assert set(dataset.split[used]) == {"trainval"}
     assert len(np.unique(used)) == len(used)
     offered = dataset.table.validation is not None
-    assert stage.source == ("given validation classes" if offered else "50 validation classes drawn with seed 0")
+    assert stage.source == ("given validation classes" if offered else "38 validation classes, draw 1 with seed 0")
     assert not set(dataset.labels[stage.test_unseen]) & set(dataset.labels[stage.train])
 
 
