@@ -388,9 +388,11 @@ def read_attributes(path: Path, names: Sequence[str]) -> Attributes:
     return Attributes(tuple(names), groups, parts)
 
 
-def write_attributes(path: Path, attributes: Attributes) -> None:
-    """Write ``attributes.csv``."""
+def write_attributes(path: Path, attributes: Attributes, scale: str = "") -> None:
+    """Write ``attributes.csv``; with a ``scale``, such as ``as is``, for every column of the class table."""
     import pandas as pd
 
     frame = pd.DataFrame({"attribute": attributes.names, "group": attributes.groups, "part": attributes.parts})
+    if scale:
+        frame["scale"] = scale
     write_text(path, frame.to_csv(index=False))
