@@ -67,7 +67,7 @@ def rates(recognizer: Recognizer, files: list[Path], batch: int, rounds: int) ->
     sides: dict[str, Callable[[], object]] = {
         "network alone": alone,
         "plain loop": lambda: plain(recognizer, files, batch),
-        "Recognizer.predict": lambda: list(recognizer.predict(files, batch_size=batch)),
+        "Recognizer.predict": lambda: recognizer.predict(files, batch_size=batch),
         "unseen predict --output": to_file,
     }
     wall: dict[str, list[float]] = {side: [] for side in sides}
@@ -101,8 +101,8 @@ def first(run: Path, files: list[Path], rounds: int) -> list[dict]:
         recognizer = Recognizer.load(run, device="cpu")
         for what, do in (
             ("load", lambda: None),
-            ("first image", lambda r=recognizer: list(r.predict(files[0]))),
-            ("second image", lambda r=recognizer: list(r.predict(files[1]))),
+            ("first image", lambda r=recognizer: r.predict(files[0])),
+            ("second image", lambda r=recognizer: r.predict(files[1])),
         ):
             do()
             found[what].append(1000 * (time.perf_counter() - began))

@@ -170,7 +170,7 @@ def files() -> list[File]:
             image = next((base / "tiny" / "images").rglob("*.jpg"))
             found = Recognizer.load(base / folder, device="cpu")
             references = found.references
-            said = next(found.predict(image)).as_dict()
+            said = found.predict(image)[0].as_dict()
             return said, None if references is None else references.attribute_scores.tobytes()
 
         return read

@@ -66,10 +66,10 @@ def test_a_class_goes_all_the_way(birdkit, tiny_guide, tiny_backbone, tmp_path):
 
     image = next((tiny_guide / "images").rglob("*.*"))
     loaded = unseen.Recognizer.load(run.folder, device="cpu")
-    answer = next(loaded.predict([image]))
+    answer = loaded.predict([image])[0]
     saved = loaded.save(tmp_path / "saved", include_backbone=True)
     again = unseen.Recognizer.load(saved or tmp_path / "saved", device="cpu")
-    assert next(again.predict([image])).best == answer.best
+    assert again.predict([image])[0].best == answer.best
     assert json.loads((tmp_path / "saved" / "recognizer.json").read_text())["method"] == "birdkit.methods:Ridge"
 
     typed = unseen.fit(RidgeSettings(strength=0.5), tiny_guide, tmp_path / "typed", **options)

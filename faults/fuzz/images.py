@@ -395,13 +395,13 @@ class Images(Target):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                found["predict"] = next(self.recognizer.predict([case.data], workers=0)).candidates
+                found["predict"] = self.recognizer.predict([case.data], workers=0)[0].candidates
             except UnseenError as error:
                 found["predict"] = error
             scan = _scan_one(case.data)
             try:
                 image = decode(Upload("x", case.data.read_bytes()), 50_000_000)
-                found["sent"] = next(self.recognizer.predict([image], workers=0)).candidates
+                found["sent"] = self.recognizer.predict([image], workers=0)[0].candidates
             except (UnseenError, Refusal) as error:
                 found["sent"] = error
         refused = isinstance(found["predict"], UnseenError)

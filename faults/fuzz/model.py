@@ -33,7 +33,7 @@ def small_recognizer() -> Recognizer:
         seed=1,
     )
     made = Recognizer(backbone, method, table, gamma=0.3, temperature=0.7, device="cpu")
-    list(made.predict([_blank()], workers=0))  # what is loaded at the first image
+    made.predict([_blank()], workers=0)  # what is loaded at the first image
     return made
 
 

@@ -132,7 +132,7 @@ class Models(Target):
         type(self).shared = folder
         self.image = Image.fromarray(np.random.default_rng(1).integers(0, 255, (80, 100, 3), dtype=np.uint8))
         recognizer = Recognizer.load(folder / "saved", device="cpu")
-        next(recognizer.predict(self.image))
+        recognizer.predict(self.image)
 
     def make(self, rng: Random, folder: Path) -> Case:  # noqa: D102
         kind = rng.choice(("saved", "run"))
@@ -175,7 +175,7 @@ class Models(Target):
         from unseen.recognizer import Recognizer
 
         recognizer = Recognizer.load(folder / "model", device="cpu")
-        found = next(recognizer.predict(self.image))
+        found = recognizer.predict(self.image)[0]
         if not all(0 <= c.confidence <= 1 and math.isfinite(c.confidence) for c in found.candidates):
             raise WrongResultError(f"confidence {found.candidates[0].confidence}")
         if recognizer.references_file is not None:

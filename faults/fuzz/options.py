@@ -129,7 +129,7 @@ class Commands(Target):
         if self.shared == folder:
             small_run(folder)
         self.image = next((self.shared / "birds" / "images").rglob("*.*"))
-        next(Recognizer.load(self.shared / "run", device="cpu").predict(self.image))
+        Recognizer.load(self.shared / "run", device="cpu").predict(self.image)
 
     def make(self, rng: Random, folder: Path) -> Case:  # noqa: D102
         model = folder / "model"

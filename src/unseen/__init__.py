@@ -4,7 +4,7 @@ import unseen
 dataset = unseen.load_dataset("fieldguide")
 run = unseen.fit("msdn", "fieldguide", "runs/first")
 recognizer = unseen.Recognizer.load(run.folder)
-print(next(recognizer.predict(["bird.jpg"])).best)
+print(recognizer.predict(["bird.jpg"])[0].best)
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ if TYPE_CHECKING:
         create_method,
         register_method,
     )
-    from unseen.recognizer import Recognizer
+    from unseen.recognizer import Predictions, Recognizer
     from unseen.training.folder import Run
 
 _HOME = {
     "Attributes": "unseen.classes.table",
     "BackboneSpec": "unseen.backbones.backbone",
     "ClassTable": "unseen.classes.table",
+    "Predictions": "unseen.recognizer",
     "Recognizer": "unseen.recognizer",
     "Run": "unseen.training.folder",
     "UnseenError": "unseen.errors",
@@ -77,6 +78,7 @@ __all__ = [
     "Dataset",
     "GradientMethod",
     "Method",
+    "Predictions",
     "Recipe",
     "Recognizer",
     "Run",

@@ -102,11 +102,11 @@ def test_a_run_finds_the_network_again(birdkit, tiny_guide, tmp_path, monkeypatc
     assert run.manifest["backbone"]["name"] == f"{NETS}:Stripes"
     image = next((tiny_guide / "images").rglob("*.*"))
     loaded = unseen.Recognizer.load(run.folder, device="cpu")
-    answer = next(loaded.predict([image]))
+    answer = loaded.predict([image])[0]
     loaded.save(tmp_path / "saved")
     assert (tmp_path / "saved" / "backbone.safetensors").is_file()
     again = unseen.Recognizer.load(tmp_path / "saved", device="cpu")
-    assert next(again.predict([image])).best.confidence == answer.best.confidence
+    assert again.predict([image])[0].best.confidence == answer.best.confidence
     asked = Comparison(
         [Variant("eszsl", "eszsl")],
         {"dataset": str(tiny_guide), "backbone": run.config.backbone, "protocols": ("honest",), "seeds": (0,)},
@@ -133,7 +133,7 @@ def test_a_module_in_hand(birdkit, tiny_guide, tmp_path):
     loaded = unseen.Recognizer.load(run.folder, device="cpu")
     assert torch.equal(loaded.backbone.network.first.weight, network.first.weight)
     assert network.first.weight.requires_grad, "the user's module is left as it was"
-    answer = next(loaded.predict([image])).best
+    answer = loaded.predict([image])[0].best
     loaded.save(tmp_path / "saved")
     own._MAKERS.clear()  # another process
     with pytest.raises(UnseenError, match=r"given in Python — make it and call unseen.BackboneSpec.of\(module\) first"):
@@ -142,7 +142,7 @@ def test_a_module_in_hand(birdkit, tiny_guide, tmp_path):
     with pytest.raises(UnseenError, match="not those of the training"):
         unseen.Recognizer.load(run.folder, device="cpu")
     again = unseen.Recognizer.load(tmp_path / "saved", device="cpu")
-    assert next(again.predict([image])).best.confidence == answer.confidence
+    assert again.predict([image])[0].best.confidence == answer.confidence
     asked = Comparison(
         [Variant("eszsl", "eszsl")],
         {"dataset": str(tiny_guide), "backbone": run.config.backbone, "protocols": ("honest",), "seeds": (0,)},

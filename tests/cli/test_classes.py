@@ -83,7 +83,7 @@ def test_remove_and_add_again_from_a_file(unseen, run, names, tmp_path):
     after = Recognizer.load(run, device="cpu")
     assert after.table.names[-1] == gone
     image = images(run)[0]
-    one, two = ({c.name: c for c in next(r.predict(image, top=99)).candidates} for r in (before, after))
+    one, two = ({c.name: c for c in r.predict(image, top=99)[0].candidates} for r in (before, after))
     assert set(one) == set(two)
     for name, candidate in one.items():
         assert two[name].score == pytest.approx(candidate.score, abs=1e-6)

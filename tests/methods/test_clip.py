@@ -107,7 +107,7 @@ def test_names_give_the_models_own_logits(pair, tower, regions, images):
     why = recognizer.explain(images[0])
     assert {r.evidence for r in why.reasons} == {0.0}
     assert (why.offset, why.offset_name) == (pytest.approx(why.target.score), "the class's name")
-    assert next(recognizer.predict(images[0])).attributes == ()
+    assert recognizer.predict(images[0])[0].attributes == ()
 
 
 @pytest.mark.parametrize("per_sentence", [1, 2])

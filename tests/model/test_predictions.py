@@ -80,7 +80,7 @@ def with_lead(monkeypatch):
 def test_a_new_field_is_everywhere(recognizer, with_lead, tmp_path):
     image = tmp_path / "image.png"
     Image.fromarray(np.random.default_rng(1).integers(0, 255, (80, 100, 3), dtype=np.uint8)).save(image)
-    first, second = next(recognizer.predict(image)).candidates[:2]
+    first, second = recognizer.predict(image)[0].candidates[:2]
     lead = first.confidence - second.confidence
     for ending in ("csv", "parquet", "json", "jsonl"):
         predict_to_file(recognizer, [image], tmp_path / f"p.{ending}")

@@ -46,7 +46,7 @@ def paths(answers):
 
 
 def one(recognizer, image, **options):
-    return next(recognizer.predict([image], batch_size=1, **options))
+    return recognizer.predict([image], batch_size=1, **options)[0]
 
 
 @pytest.mark.parametrize("options", [{}, {"among": "unseen"}, {"top": 3, "unknown": 0.99}, {"unknown": "off"}])

@@ -57,7 +57,7 @@ def as_before(recognizer):
 def test_a_look_ranks_as_predict_does(recognizer, image):
     look = recognizer.look(image)
     for among in ("all", "seen", "unseen"):
-        ranked, predicted = look.rank(among=among), next(recognizer.predict([image], top=9, among=among)).candidates
+        ranked, predicted = look.rank(among=among), recognizer.predict([image], top=9, among=among)[0].candidates
         assert [c.name for c in ranked] == [c.name for c in predicted]
         np.testing.assert_allclose([c.score for c in ranked], [c.score for c in predicted], atol=1e-5)
         np.testing.assert_allclose([c.confidence for c in ranked], [c.confidence for c in predicted], atol=1e-5)
@@ -68,7 +68,7 @@ def test_a_look_ranks_as_predict_does(recognizer, image):
 
 
 def test_a_look_scores_to_the_bit_as_predict_does(recognizer, image):
-    predicted = next(recognizer.predict([image], top=9, batch_size=1)).candidates
+    predicted = recognizer.predict([image], top=9, batch_size=1)[0].candidates
     assert [(c.name, c.score) for c in recognizer.look(image).rank()] == [(c.name, c.score) for c in predicted]
 
 

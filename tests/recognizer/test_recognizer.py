@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from unseen.classes.table import Attributes, ClassTable
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.explain.figures import account, explanation_figure, overlay
 from unseen.methods import create_method
+from unseen.model.predictions import columns
 from unseen.recognizer import Recognizer
 
 ATTRIBUTES = Attributes(("has_bill_shape::hooked", "crown::red", "size::small"))
@@ -44,11 +47,11 @@ def same_classes(recognizer):
 
 
 def scores(recognizer, image):
-    return {c.name: c.score for c in next(recognizer.predict([image], top=99)).candidates}
+    return {c.name: c.score for c in recognizer.predict([image], top=99)[0].candidates}
 
 
 def test_confidence_is_the_softmax_of_shifted_scores(recognizer, image):
-    found = next(recognizer.predict([image], top=4)).candidates
+    found = recognizer.predict([image], top=4)[0].candidates
     shifted = np.array([(c.score - 0.3 * c.seen) / 0.7 for c in found])
     expected = np.exp(shifted) / np.exp(shifted).sum()
     np.testing.assert_allclose([c.confidence for c in found], expected, rtol=1e-12)
@@ -57,7 +60,7 @@ def test_confidence_is_the_softmax_of_shifted_scores(recognizer, image):
 
 def test_among_leaves_the_scores_alone(recognizer, image):
     every = scores(recognizer, image)
-    among = next(recognizer.predict([image], among="unseen")).candidates
+    among = recognizer.predict([image], among="unseen")[0].candidates
     assert {c.name for c in among} == {"c", "d"}
     assert all(c.score == every[c.name] for c in among)
     assert sum(c.confidence for c in among) == pytest.approx(1)
@@ -87,9 +90,9 @@ def test_batches_do_not_matter(recognizer, image):
     assert one == [p.best.name for p in recognizer.predict(images, batch_size=3)]
 
 
-def test_predicting_is_lazy(recognizer, image, tmp_path):
+def test_iter_predict_is_lazy(recognizer, image, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"")
-    stream = recognizer.predict([image, tmp_path / "broken.jpg"], batch_size=1)
+    stream = recognizer.iter_predict([image, tmp_path / "broken.jpg"], batch_size=1)
     assert next(stream).best
     with pytest.raises(UnseenError, match=r"broken\.jpg"):
         next(stream)
@@ -105,15 +108,51 @@ def test_reading_ahead_changes_nothing(recognizer, image, tmp_path):
     plain = list(recognizer.predict(files, batch_size=2, workers=0, broken=told.append))
     assert [p.image for p in plain] == [str(f) for f in files if f.stem != "3"]
     for workers in (1, 3):
-        assert list(recognizer.predict(files, batch_size=2, workers=workers, broken=told.append)) == plain
+        assert list(recognizer.iter_predict(files, batch_size=2, workers=workers, broken=told.append)) == plain
     assert [str(e) for e in told] == [str(told[0])] * 3
     every = list(recognizer.outcomes(files, batch_size=2))
     assert [isinstance(o, DataError) for o in every] == [i == 3 for i in range(7)]
     read = []
-    stream = recognizer.predict((read.append(f) or f for f in files[:3] * 10), batch_size=2)
+    stream = recognizer.iter_predict((read.append(f) or f for f in files[:3] * 10), batch_size=2)
     assert next(stream) == plain[0]
     assert len(read) <= 6
     stream.close()  # the threads end with it
+
+
+def test_predictions_are_a_list_and_a_table(recognizer, image, tmp_path):
+    files = []
+    for i in range(8):
+        files.append(tmp_path / f"{i}.png")
+        image.rotate(40 * i).save(files[-1])
+    found = recognizer.predict(files, top=3)
+    assert isinstance(found, Sequence)
+    streamed = list(recognizer.iter_predict(files, top=3))
+    assert (len(found), list(found)) == (8, streamed)
+    assert (found[0], found[-1], found[np.int64(2)]) == (streamed[0], streamed[-1], streamed[2])
+    assert found[1:3] == unseen.Predictions(streamed[1:3])
+    assert found[:3] + found[3:] == found
+    assert found.classes == tuple(p.name for p in streamed)
+    assert found.confidences == tuple(p.best.confidence for p in streamed)
+    frame = found.to_frame()
+    assert list(frame.columns) == [c for c in columns(3) if c != "error"]
+    assert frame["image"].tolist() == [str(f) for f in files]
+    assert frame["class"].tolist() == list(found.classes)
+    assert frame["confidence_3"].tolist() == [p.candidates[2].confidence for p in streamed]
+    assert frame["seen"].dtype == bool
+    lines = repr(found).splitlines()
+    assert lines[0] == "<8 predictions>"
+    assert lines[1].startswith(f"  {files[0]}: {streamed[0].name}")
+    assert lines[-1] == "  ... 2 more"
+    assert "<table" in found._repr_html_()
+    empty = recognizer.predict([])
+    assert (len(empty), empty.classes, len(empty.to_frame()), repr(empty)) == (0, (), 0, "<0 predictions>")
+    with pytest.raises(IndexError):
+        found[8]
+    with pytest.raises(DataError, match=r"gone\.png"):
+        recognizer.predict([*files, tmp_path / "gone.png"])
+    told = []
+    assert recognizer.predict([*files, tmp_path / "gone.png"], top=3, broken=told.append) == found
+    assert len(told) == 1
 
 
 def test_only_and_exclude(recognizer, image):
@@ -130,9 +169,9 @@ def test_only_and_exclude(recognizer, image):
     assert names(exclude=("a", "b")) == {"c", "d"}
     assert names(only=["a", "b", "c"], exclude=["b"], among="seen") == {"a"}
     with pytest.raises(UnseenError, match='no class "e"'):
-        recognizer.predict([image], only=["a", "e"])  # at once, not with the first image
+        recognizer.iter_predict([image], only=["a", "e"])  # at once, not with the first image
     with pytest.raises(UnseenError, match="no class is left"):
-        next(recognizer.predict([image], only=["a"], among="unseen"))
+        recognizer.predict([image], only=["a"], among="unseen")
 
 
 def test_unknown_below_the_threshold(recognizer, image):
@@ -150,12 +189,12 @@ def test_unknown_below_the_threshold(recognizer, image):
     recognizer.threshold = None
     for wrong in ("much", 1.5, -0.1, float("nan")):
         with pytest.raises(UnseenError, match="is no threshold"):
-            next(recognizer.predict([image], unknown=wrong))
+            recognizer.predict([image], unknown=wrong)
 
 
 def test_one_image_and_unknown_attributes(recognizer, image, tmp_path):
     image.save(tmp_path / "one.png")
-    assert next(recognizer.predict(tmp_path / "one.png")).best == next(recognizer.predict([image])).best
+    assert recognizer.predict(tmp_path / "one.png")[0].best == recognizer.predict([image])[0].best
     why = recognizer.explain(image)
     with pytest.raises(UnseenError, match='no attribute "crown"'):
         why.heat("crown")

@@ -77,7 +77,7 @@ def folder(recognizer, tmp_path):
 
 
 def answers(recognizer, image):
-    return next(recognizer.predict(image, top=9)).as_dict()
+    return recognizer.predict(image, top=9)[0].as_dict()
 
 
 def change(folder, **values):
@@ -454,7 +454,7 @@ def test_a_saved_model_is_used_without_training_code(recognizer, tmp_path):
 import sys
 from unseen.recognizer import Recognizer
 model = Recognizer.load({str(folder)!r}, device="cpu")
-assert next(model.predict({str(tmp_path / "image.png")!r})).known is not None
+assert model.predict({str(tmp_path / "image.png")!r})[0].known is not None
 model.explain({str(tmp_path / "image.png")!r})
 print([m for m in sys.modules if m.startswith(("unseen.training", "unseen.report", "unseen.explain"))])
 print([m for m in ("pandas", "lightning_fabric") if m in sys.modules])

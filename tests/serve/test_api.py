@@ -40,7 +40,7 @@ def same_classes_as(found, expected):
 
 
 def test_predict_equals_the_recognizer(client, recognizer, png, image):
-    expected = next(recognizer.predict([image], top=4, batch_size=1)).as_dict()
+    expected = recognizer.predict([image], top=4, batch_size=1)[0].as_dict()
     found = predicted(client, png, top=4)
     assert found["classes"] == expected["classes"]
     assert found["attributes"] == expected["attributes"]
@@ -49,7 +49,7 @@ def test_predict_equals_the_recognizer(client, recognizer, png, image):
 
 @pytest.mark.parametrize("among", ["seen", "unseen"])
 def test_predict_among(client, recognizer, png, image, among):
-    expected = [c.name for c in next(recognizer.predict([image], among=among)).candidates]
+    expected = [c.name for c in recognizer.predict([image], among=among)[0].candidates]
     assert [c["name"] for c in predicted(client, png, among=among)["classes"]] == expected
 
 

@@ -79,7 +79,7 @@ def slide(page, attribute, end):
 
 def test_a_image_gets_classes_reasons_and_heat_maps(page, files, recognizer):
     look(page, files / "0.png")
-    expected = next(recognizer.predict(files / "0.png", top=5)).candidates
+    expected = recognizer.predict(files / "0.png", top=5)[0].candidates
     assert texts(page, "#ranking .name span:first-child") == [c.name for c in expected]
     assert texts(page, "#ranking .chip") == ["seen" if c.seen else "unseen" for c in expected]
     assert texts(page, "#ranking .percent")[0] == f"{100 * expected[0].confidence:.0f}%"
@@ -293,7 +293,7 @@ def test_many_images_to_a_table(page, files, tmp_path, recognizer):
     assert ["image", *table.columns] == list(columns(5))  # as unseen predict writes
     assert (table["best_class"][:3] == table["class"][:3]).all()
     for i in range(3):
-        best = next(recognizer.predict(files / f"{i}.png")).best
+        best = recognizer.predict(files / f"{i}.png")[0].best
         assert (table.loc[f"{i}.png", "class"], table.loc[f"{i}.png", "seen"]) == (best.name, best.seen)
         assert table.loc[f"{i}.png", "confidence"] == pytest.approx(best.confidence)
     found = json.loads((tmp_path / "predictions.json").read_text())["predictions"]

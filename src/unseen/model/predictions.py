@@ -5,13 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from unseen.classes.naming import label
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 UNKNOWN = "unknown"
+SHOWN = 6
+"""Predictions that a list of them prints."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,70 @@ class Prediction:
         for rank, other in enumerate(self.candidates[1:count], 2):
             row |= {f"class_{rank}": other.name, f"confidence_{rank}": other.confidence}
         return row
+
+
+class Predictions(Sequence[Prediction]):
+    """What several images show, in their order: a sequence that also makes a table.
+
+    Args:
+        predictions: one an image.
+    """
+
+    def __init__(self, predictions: Iterable[Prediction] = ()) -> None:
+        self._found = tuple(predictions)
+
+    @overload
+    def __getitem__(self, index: int) -> Prediction: ...
+    @overload
+    def __getitem__(self, index: slice) -> Predictions: ...
+    def __getitem__(self, index: int | slice) -> Prediction | Predictions:
+        """One prediction, or those of a slice."""
+        return Predictions(self._found[index]) if isinstance(index, slice) else self._found[index]
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Predictions) and self._found == other._found
+
+    def __hash__(self) -> int:
+        return hash(self._found)
+
+    def __add__(self, other: Predictions) -> Predictions:
+        """Those of further images after these."""
+        return Predictions((*self._found, *other._found)) if isinstance(other, Predictions) else NotImplemented
+
+    def __repr__(self) -> str:
+        """The first images with class and confidence, a line each."""
+        lines = []
+        for p in self._found[:SHOWN]:
+            about = " (unseen)" if p.known and not p.best.seen else ""
+            lines.append(f"  {p.image or 'image'}: {p.name}{about}, {p.best.confidence:.0%}")
+        lines += [f"  ... {len(self) - SHOWN} more"] if len(self) > SHOWN else []
+        return "\n".join([f"<{len(self)} prediction{'' if len(self) == 1 else 's'}>", *lines])
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the table."""
+        html: str = self.to_frame().to_html(max_rows=2 * SHOWN, notebook=True)
+        return html
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Each image's class, or "unknown"."""
+        return tuple(p.name for p in self._found)
+
+    @property
+    def confidences(self) -> tuple[float, ...]:
+        """Each image's confidence in its best class."""
+        return tuple(p.best.confidence for p in self._found)
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row an image, with the columns of ``unseen predict --output`` but ``error``."""
+        import pandas as pd
+
+        count = max((len(p.candidates) for p in self._found), default=1)
+        names = [name for name in columns(count) if name != "error"]
+        return pd.DataFrame([p.row(count) for p in self._found], columns=names)
 
 
 @dataclass(frozen=True)

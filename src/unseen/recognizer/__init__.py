@@ -1,7 +1,7 @@
 """A trained model in use: images in, classes and reasons out, with classes that come and go."""
 
 from unseen.features.reading import ImageInput
-from unseen.model.predictions import Candidate, Comparison, Prediction, Reason
+from unseen.model.predictions import Candidate, Comparison, Prediction, Predictions, Reason
 from unseen.model.trained import AMONG
 from unseen.recognizer.answers import Explanation, PartMaps
 from unseen.recognizer.look import Look, Reading
@@ -16,6 +16,7 @@ __all__ = [
     "Look",
     "PartMaps",
     "Prediction",
+    "Predictions",
     "Reading",
     "Reason",
     "Recognizer",

@@ -17,7 +17,7 @@ from unseen.backbones.towers import PREFIX
 from unseen.errors import DataError, UnseenError
 from unseen.features.reading import ImageInput, read_batches
 from unseen.ground.images import open_image, upright_rgb
-from unseen.model.predictions import Prediction
+from unseen.model.predictions import Prediction, Predictions
 from unseen.model.trained import TrainedModel
 from unseen.recognizer.answers import Explanation, PartMaps
 from unseen.recognizer.card import CardFields
@@ -172,19 +172,26 @@ class Recognizer(TrainedModel):
         """
         return push(self, repo_id, private, token, message, include_backbone, include_references, card or CardFields())
 
-    def predict(
-        self,
-        images: Any,
-        *,
-        broken: Callable[[DataError], None] | None = None,
-        **options: Any,
-    ) -> Generator[Prediction]:
-        """Name what images show, in their order, a batch at a time.
+    def predict(self, images: Any, *, broken: Callable[[DataError], None] | None = None, **options: Any) -> Predictions:
+        """Name what images show, in their order; :meth:`iter_predict` gives them one by one.
 
         Args:
             images: one or many, in any form of :func:`unseen.recognizer.given.images_of`.
             broken: told of every image that cannot be read, which is then left out.
             options: as in :meth:`outcomes`.
+
+        Raises:
+            DataError: an image cannot be read, and there is no ``broken``.
+        """
+        return Predictions(self.iter_predict(images, broken=broken, **options))
+
+    def iter_predict(
+        self, images: Any, *, broken: Callable[[DataError], None] | None = None, **options: Any
+    ) -> Generator[Prediction]:
+        """What :meth:`predict` gives, as a stream in bounded memory: images are read as it is consumed.
+
+        Args:
+            images, broken, options: as in :meth:`predict`.
 
         Raises:
             DataError: an image cannot be read, and there is no ``broken``; those before it have been given.
@@ -203,7 +210,7 @@ class Recognizer(TrainedModel):
         batch_size: int = 32,
         workers: int = 2,
     ) -> Generator[Prediction | DataError]:
-        """What :meth:`predict` gives, with the error in the place of an image that cannot be read.
+        """What :meth:`iter_predict` gives, with the error in the place of an image that cannot be read.
 
         Images are read ahead of the network, two batches at most, which is also what is held in memory.
 
