@@ -40,7 +40,7 @@ print(peak_memory_mb())
 
 
 def measure(network: str, files: list[Path], rounds: int) -> list[dict]:
-    name, size = network.split("@")[0], int(network.split("@")[1])
+    name, size = network.partition("@")[0], int(network.partition("@")[2])
     spec = BackboneSpec(name, weights="random", image_size=size)
     engines = ["torch", *sorted(label.split()[0] for label in available_labels(torch.device("cpu")) if label)]
     names, made, load, convert = [str(i) for i in range(len(files))], {}, {}, {}
@@ -111,8 +111,8 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as place:
         os.environ["UNSEEN_CACHE"] = place
-        for network in options.networks:
-            network, _, count = network.partition(":")
+        for asked in options.networks:
+            network, _, count = asked.partition(":")
             files = sorted(options.images.rglob("*.jpg")) if options.images else draw(Path(place), int(count))
             rows += measure(network, files[:: max(1, len(files) // int(count))][: int(count)], options.rounds)
     finish(

@@ -61,8 +61,8 @@ def plain(model: torch.nn.Module, files: list[Path], size: int, batch: int, work
     loader = DataLoader(Images(files, transform), batch, num_workers=workers, pin_memory=cuda)
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         out, done = None, 0
-        for pixels in loader:
-            pixels = pixels.to(device, non_blocking=True, memory_format=torch.channels_last)
+        for read in loader:
+            pixels = read.to(device, non_blocking=True, memory_format=torch.channels_last)
             maps = model.forward_features(pixels).flatten(2).transpose(1, 2).half().cpu().numpy()
             if out is None:
                 shape = (len(files), *maps.shape[1:])

@@ -25,6 +25,7 @@ from benchmarks.mgmrn_memory import Living
 from unseen.backbones.backbone import Backbone, BackboneSpec
 from unseen.methods import ClassSpace
 from unseen.methods.mgmrn import LEVELS, PRESETS, MgMRN
+from unseen.methods.mgmrn.refinement import Level
 from unseen.model.assembled import EndToEnd
 
 ATTRIBUTES, CLASSES, SEEN, WORDS = 312, 200, 150, 300
@@ -72,21 +73,25 @@ SIDES = (
 OPTIMISERS = {"single": {"foreach": False}, "fused": {"fused": True}}
 
 
+def convolved(level: Level, x: torch.Tensor, side: int) -> torch.Tensor:
+    """A level's convolutions, halving maps until they have the last stage's side."""
+    for convolution, norm in zip(level.convolutions, level.norms, strict=True):
+        x = F.relu(norm(convolution(x)))
+        x = x if x.shape[2] <= side else F.interpolate(x, scale_factor=0.5, mode="bilinear", align_corners=True)
+    return x
+
+
 def plain_scores(head: MgMRN, stages: list[torch.Tensor]) -> dict[int, torch.Tensor]:
     """Attribute scores of every level, formula by formula."""
     features = []
-    for level, x in zip(head.levels, stages, strict=True):
+    for level, maps in zip(head.levels, stages, strict=True):
         centres = level.grouping.centres
-        distances = x.square().sum(1, keepdim=True) - 2 * F.conv2d(x, centres[:, :, None, None])
+        distances = maps.square().sum(1, keepdim=True) - 2 * F.conv2d(maps, centres[:, :, None, None])
         distances = distances + centres.square().sum(1)[:, None, None]
         scaled = torch.clamp(-distances, max=0) / level.grouping.smoothing.sigmoid()[:, None, None]
         assignment = scaled.softmax(1)
-        x = sum(assignment[:, p : p + 1] * x for p in range(len(centres))) / len(centres)
-        for convolution, norm in zip(level.convolutions, level.norms, strict=True):
-            x = F.relu(norm(convolution(x)))
-            if x.shape[2] > stages[-1].shape[2]:
-                x = F.interpolate(x, scale_factor=0.5, mode="bilinear", align_corners=True)
-        features.append(x)
+        weighted = sum(assignment[:, p : p + 1] * maps for p in range(len(centres))) / len(centres)
+        features.append(convolved(level, weighted, stages[-1].shape[2]))
     tokens = [[f] for f in features]
     for m, refinement in enumerate(head.refinements[:2]):
         y = refinement.mix(torch.cat([f.detach() for f in features[m + 1 :]], 1))

@@ -34,7 +34,7 @@ def read_image(path, size, short_side):
 
 def read_classes(path, attributes):
     """Names, vectors (N, K) and seen flags (N,) of a table with a column `class` and one for each attribute."""
-    with open(path, newline="", encoding="utf-8") as file:
+    with Path(path).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     vectors = np.array([[float(row[a]) for a in attributes] for row in rows], np.float32)
     return [row["class"] for row in rows], vectors, np.array([row.get("seen") == "1" for row in rows])

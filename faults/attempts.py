@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -68,7 +69,7 @@ class Moments:
 
         def fsync(file: Any) -> None:
             number = file if isinstance(file, int) else file.fileno()
-            self._came("fsync", os.readlink(f"/proc/self/fd/{number}"))
+            self._came("fsync", str(Path(f"/proc/self/fd/{number}").readlink()))
             sync(file)
 
         os.fsync = fsync
@@ -257,7 +258,7 @@ class _Forked:
                 os._exit(status)
         os.close(own_in)
         os.close(own_out)
-        self.stdout = open(out, "rb")  # noqa: SIM115
+        self.stdout = os.fdopen(out, "rb")
 
     def __enter__(self) -> _Forked:
         return self

@@ -346,6 +346,9 @@ class Reader:
         print(count, flush=True)
 
 
+UNFINISHED = object()
+
+
 def read_whole(path: Path) -> int:
     """Read a file as the product does, 1; or 0 where it is none that is ever read. Half a file raises."""
     from unseen.errors import StoreError
@@ -357,35 +360,44 @@ def read_whole(path: Path) -> int:
 
     if path.name.startswith(".") or ".partial" in path.parent.name:
         return 0
-    if path.name == "journal.jsonl":
+
+    def store(path: Path) -> object:
         try:
-            RegionStore.open(path.parent).verify()
+            return RegionStore.open(path.parent).verify()
         except StoreError as error:
             if not error.problem.startswith(("unfinished", "no such file")):
                 raise
-            return 0
-    elif path.name == "p.csv":
-        lines = path.read_text().splitlines()
-        if len(lines) != 73 or not path.read_text().endswith("\n"):
-            raise ValueError(f"{len(lines)} lines")
-    elif path.name == "p.parquet":
-        import pyarrow.parquet
+            return UNFINISHED
 
-        if len(pyarrow.parquet.read_table(path, use_threads=False)) != 72:
-            raise ValueError("rows are missing")
-    elif path.suffix == ".json":
-        read_json(path)
-    elif path.suffix == ".jsonl":
-        _ = [json.loads(line) for line in path.read_text().splitlines()]
-    elif path.suffix == ".safetensors":
-        load_tensors(path)
-    elif path.name.endswith("-references.npz"):
-        References.load(path)
-    elif path.suffix == ".npz":
-        load_decisions(path)
-    elif path.suffix == ".html":
-        if not path.read_text().rstrip().endswith("</html>"):
-            raise ValueError("half a page")
-    else:
-        return 0
-    return 1
+    readers: dict[str, Callable[[Path], object]] = {
+        "journal.jsonl": store,
+        "p.csv": _whole_csv,
+        "p.parquet": _whole_parquet,
+        "-references.npz": References.load,
+        ".json": read_json,
+        ".jsonl": lambda path: [json.loads(line) for line in path.read_text().splitlines()],
+        ".safetensors": load_tensors,
+        ".npz": load_decisions,
+        ".html": _whole_page,
+    }
+    endings = [ending for ending in readers if ending[0] in "-." and path.name.endswith(ending)]
+    reader = readers.get(path.name) or (readers[endings[0]] if endings else None)
+    return int(reader is not None and reader(path) is not UNFINISHED)
+
+
+def _whole_csv(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    if len(lines) != 73 or not path.read_text().endswith("\n"):
+        raise ValueError(f"{len(lines)} lines")
+
+
+def _whole_parquet(path: Path) -> None:
+    import pyarrow.parquet
+
+    if len(pyarrow.parquet.read_table(path, use_threads=False)) != 72:
+        raise ValueError("rows are missing")
+
+
+def _whole_page(path: Path) -> None:
+    if not path.read_text().rstrip().endswith("</html>"):
+        raise ValueError("half a page")

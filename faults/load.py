@@ -89,7 +89,7 @@ class Server:
         with suppress(OSError):
             for entry in os.scandir(f"/proc/{self.process.pid}/fd"):
                 with suppress(OSError):
-                    target = os.readlink(entry.path)
+                    target = str(Path(entry.path).readlink())
                     if target.startswith("/") and not target.startswith(("/dev/", "/proc/")):
                         found.add(target)
         return found

@@ -105,7 +105,7 @@ def _file_for_folder(root: Path, rng: Random) -> None:
 
 def _loop(root: Path, rng: Random) -> None:
     path = rng.choice([p for p in root.rglob("*") if p.is_dir()])
-    (path / "loop").symlink_to(rng.choice((path, root, Path("."), Path("loop"), path / "loop")))
+    (path / "loop").symlink_to(rng.choice((path, root, Path(), Path("loop"), path / "loop")))
 
 
 def _outside(root: Path, rng: Random) -> None:

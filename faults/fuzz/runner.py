@@ -196,7 +196,7 @@ def _work(target: Target, seed: int, index: int, folder: Path, watch: Watch, wri
     def tell(result: Result, done: bool = False) -> None:
         os.write(writing, json.dumps({"done": done, "result": asdict(result)}).encode() + b"\n")
 
-    environment, here = dict(os.environ), os.getcwd()
+    environment, here = dict(os.environ), Path.cwd()
     folder.mkdir()
     tempfile.tempdir = str(folder)
     resource.setrlimit(resource.RLIMIT_CPU, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
@@ -215,7 +215,7 @@ def _quiet() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
-    sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
+    sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115
 
 
 def _guard() -> None:

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
@@ -132,71 +135,83 @@ def write_v73(path: Path, content: dict[str, Any]) -> None:
         raw.write(head)
 
 
+def _bomb(file: Any, name: str) -> None:
+    made = file.create_dataset(
+        name, shape=(M, 10**7 // 2, 1, 1), dtype="f4", chunks=(1, 10**6, 1, 1), compression="gzip"
+    )
+    made[0, : 10**6] = 0
+
+
+def _virtual(file: Any, name: str) -> None:
+    import h5py
+
+    layout = h5py.VirtualLayout(shape=(10**6, 10**6), dtype="f8")
+    layout[0] = h5py.VirtualSource("nowhere.h5", "x", shape=(10**6,))
+    file.create_virtual_dataset(name, layout)
+
+
+def _references(file: Any, name: str, to: str = "nothing") -> None:
+    import h5py
+
+    made = file.create_dataset(name, (N, 1), dtype=h5py.ref_dtype)
+    if to == "root":
+        made[0, 0] = file.ref
+    elif to == "itself":
+        made[:] = made.ref
+
+
+def _ways(path: Path, rng: Random) -> dict[str, Callable[[Any, str], object]]:
+    """What may stand in place of a dataset, given the file and its name."""
+    import h5py
+
+    def dataset(*arguments: Any, **named: Any) -> Callable[[Any, str], object]:
+        return lambda file, name: file.create_dataset(name, *arguments, **named)
+
+    def content(value: Any) -> Callable[[Any, str], object]:
+        return lambda file, name: file.__setitem__(name, value)
+
+    outside = rng.choice(("/etc/passwd", "other.h5", "../../x.h5", path.name))
+    return {
+        "external": lambda file, name: file.__setitem__(name, h5py.ExternalLink(outside, f"/{name}")),
+        "soft loop": lambda file, name: file.__setitem__(name, h5py.SoftLink(f"/{name}")),
+        "soft nowhere": content(h5py.SoftLink("/nowhere")),
+        "hard loop": lambda file, name: file.create_group(name).__setitem__(name, file["/"]),
+        "huge": dataset(shape=(10**7, 2048, 7, 7), dtype="f4", chunks=(1, 1, 7, 7)),
+        "huge chunked": dataset(shape=(M, 10**9), dtype="f4", chunks=(1, 10**6)),
+        "bomb": _bomb,
+        "virtual": _virtual,
+        "reference": partial(_references, to="root"),
+        "null reference": _references,
+        "reference loop": partial(_references, to="itself"),
+        "compound": content(np.zeros((M, 1), [("a", "f4")])),
+        "text": dataset(data=["a"] * M),
+        "scalar": content(3.0),
+        "empty": content(h5py.Empty("f4")),
+        "enum": dataset((M, 1), dtype=h5py.enum_dtype({"a": 1})),
+        "external data": dataset((M, 1), dtype="u1", external=[(rng.choice(("/etc/passwd", "../x.raw")), 0, M)]),
+        "group": lambda file, name: file.create_group(name).create_group("x"),
+        "vlen": dataset((M,), dtype=h5py.vlen_dtype(np.int32)),
+        "none": lambda file, name: None,
+    }
+
+
 def spoil_hdf5(path: Path, rng: Random) -> str:
     """Links, shapes and filters that an HDF5 file may have and nobody expects."""
     import h5py
 
-    how = rng.choice((
-        "external", "soft loop", "soft nowhere", "hard loop", "huge", "huge chunked", "bomb", "virtual", "reference", "null reference", "compound",
-        "text", "scalar", "empty", "enum", "external data", "group", "reference loop", "vlen", "none",
-    ))  # fmt: skip
+    ways = _ways(path, rng)
+    how = rng.choice(list(ways))
     with h5py.File(path, "r+") as file:
         name = rng.choice([n for n in file if n != "#refs#"])
-        attributes = {}
-        if isinstance(file[name], h5py.Dataset):
-            attributes = dict(file[name].attrs)
+        attributes = dict(file[name].attrs) if isinstance(file[name], h5py.Dataset) else {}
         del file[name]
-        if how == "external":
-            file[name] = h5py.ExternalLink(rng.choice(("/etc/passwd", "other.h5", "../../x.h5", path.name)), f"/{name}")
-        elif how == "soft loop":
-            file[name] = h5py.SoftLink(f"/{name}")
-        elif how == "soft nowhere":
-            file[name] = h5py.SoftLink("/nowhere")
-        elif how == "hard loop":
-            file.create_group(name)[name] = file["/"]
-        elif how == "huge":
-            file.create_dataset(name, shape=(10**7, 2048, 7, 7), dtype="f4", chunks=(1, 1, 7, 7))
-        elif how == "huge chunked":
-            file.create_dataset(name, shape=(M, 10**9), dtype="f4", chunks=(1, 10**6))
-        elif how == "bomb":
-            made = file.create_dataset(
-                name, shape=(M, 10**7 // 2, 1, 1), dtype="f4", chunks=(1, 10**6, 1, 1), compression="gzip"
-            )
-            made[0, : 10**6] = 0
-        elif how == "virtual":
-            layout = h5py.VirtualLayout(shape=(10**6, 10**6), dtype="f8")
-            layout[0] = h5py.VirtualSource("nowhere.h5", "x", shape=(10**6,))
-            file.create_virtual_dataset(name, layout)
-        elif how in ("reference", "null reference", "reference loop"):
-            made = file.create_dataset(name, (N, 1), dtype=h5py.ref_dtype)
-            if how == "reference":
-                made[0, 0] = file.ref
-            elif how == "reference loop":
-                made[:] = made.ref
-        elif how == "compound":
-            file[name] = np.zeros((M, 1), [("a", "f4")])
-        elif how == "text":
-            file.create_dataset(name, data=["a"] * M)
-        elif how == "scalar":
-            file[name] = 3.0
-        elif how == "empty":
-            file[name] = h5py.Empty("f4")
-        elif how == "enum":
-            file.create_dataset(name, (M, 1), dtype=h5py.enum_dtype({"a": 1}))
-        elif how == "external data":
-            file.create_dataset(name, (M, 1), dtype="u1", external=[(rng.choice(("/etc/passwd", "../x.raw")), 0, M)])
-        elif how == "group":
-            file.create_group(name).create_group("x")
-        elif how == "vlen":
-            file.create_dataset(name, (M,), dtype=h5py.vlen_dtype(np.int32))
+        ways[how](file, name)
         if name in file and rng.random() < 0.7:
-            try:
+            with suppress(KeyError, ValueError, OSError, RuntimeError):
                 for key, value in attributes.items():
                     file[name].attrs[key] = value
                 if rng.random() < 0.3:
                     file[name].attrs["MATLAB_empty"] = rng.choice((1, "x", 2.5))
-            except (KeyError, ValueError, OSError, RuntimeError):
-                pass
     return f"{name} {how}"
 
 

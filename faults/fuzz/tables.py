@@ -317,10 +317,11 @@ class Tables(Target):
             return Case("another format", must="accepted", data=before)
         victim = rng.choice(list(tables))
         said = []
-        for name, rows in tables.items():
+        for name, sound in tables.items():
             if name == victim:
+                rows = sound
                 if rng.random() < 0.8:
-                    rows, how = spoil_rows(rows, rng)
+                    rows, how = spoil_rows(sound, rng)
                     said.append(how)
                 suffix, content = written(rows, rng)
                 if suffix == ".xlsx" and rng.random() < 0.5:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import os
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -188,7 +187,7 @@ def export_onnx(
                 if difference > (TOLERANCE if name in SCORES else MAP_TOLERANCE):
                     raise UnseenError(f"{name} differ from torch by {difference:.1e} of the largest", where=path)
             for file in sorted(Path(folder).iterdir(), reverse=True):  # the graph after its data
-                os.replace(file, path.parent / file.name)
+                file.replace(path.parent / file.name)
     except OSError as error:
         raise UnseenError(error.strerror or str(error), where=path, hint="make room, then repeat the command") from None
     exported = Exported(path, path.with_suffix(".json"), path.with_name(f"{path.stem}-classes.csv"), differences)

@@ -227,7 +227,7 @@ def test_few_images_and_no_unseen_classes(folder):
         (lambda f: (f / "classes.csv").unlink(), "classes.csv", "no such file"),
         (lambda f: (f / "classes.csv").rename(f / "classes.ods"), "classes.ods", "a format that is not read"),
         (lambda f: shutil.copy(f / "classes.csv", f / "classes.tsv"), "", "classes.csv and classes.tsv are both there"),
-        (lambda f: shutil.rmtree(f), "", "no such folder"),
+        (shutil.rmtree, "", "no such folder"),
         (lambda f: shutil.rmtree(f / "images"), "", "no images in folders called like classes"),
         (lambda f: (f / "images.csv").write_text("file\n1.jpg\n"), "images.csv, row 1", 'no column "class"'),
     ],

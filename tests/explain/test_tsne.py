@@ -42,7 +42,7 @@ def test_draw_takes_half_unseen_and_repeats():
     assert len(draw(answers, 20, 17, seed=1)[1]) == 17
 
 
-@pytest.mark.parametrize(("seen", "unseen"), [(3, 30), (30, 3), (0, 25), (25, 0), (4, 5)], ids=lambda n: str(n))
+@pytest.mark.parametrize(("seen", "unseen"), [(3, 30), (30, 3), (0, 25), (25, 0), (4, 5)], ids=str)
 def test_draw_fills_up_with_the_other_kind(seen, unseen):
     answers = fake([True] * seen + [False] * unseen, 2)
     classes, _ = draw(answers, 20, 1000, seed=0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -57,7 +56,7 @@ def test_what_another_process_is_writing_stays(tmp_path):
 
     write_with(path, slow)
     assert path.read_text() == "mine"
-    assert os.listdir(tmp_path) == ["x"]
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
 def test_what_a_live_process_is_writing_is_not_swept(tmp_path):
@@ -73,7 +72,7 @@ def test_what_a_live_process_is_writing_is_not_swept(tmp_path):
         assert {p.name for p in tmp_path.iterdir()} == during | {"x"}
         other.communicate(b"\n")
         assert other.returncode == 0
-    assert os.listdir(tmp_path) == ["x"]
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
 def test_a_refused_write_leaves_what_was_there(tmp_path):
@@ -87,7 +86,7 @@ def test_a_refused_write_leaves_what_was_there(tmp_path):
     with pytest.raises(UnseenError, match=r"x: No space left on device — free some disk space"):
         write_with(path, full)
     assert path.read_text() == "before"
-    assert os.listdir(tmp_path) == ["x"]
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
 def test_a_changed_digit_is_noticed(tmp_path):
@@ -153,7 +152,7 @@ def test_no_room_for_tensors_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(UnseenError, match=r"w\.safetensors: No space left on device — free some disk space"):
         save_tensors(tmp_path / "w.safetensors", {"a": torch.ones(2)})
-    assert os.listdir(tmp_path) == []
+    assert [p.name for p in tmp_path.iterdir()] == []
 
 
 def test_texts_of_others_are_not_taken_for_ours(tmp_path):

@@ -30,71 +30,67 @@ def softmax(values):
     return [p / sum(powers) for p in powers]
 
 
+def subnet(m, f, weights, a):
+    """Attention (B, K, R) of a sub-network and its attribute scores (B, K), number by number."""
+    (batch, count, channels), (attributes, dim) = np.shape(f), np.shape(a)
+
+    def bilinear(name, k, region):  # a_k' W f_r
+        return sum(a[k][i] * weights[name][i][j] * region[j] for i in range(dim) for j in range(channels))
+
+    def transposed(name, k, region):  # f_r' W a_k
+        return sum(region[j] * weights[name][j][i] * a[k][i] for i in range(dim) for j in range(channels))
+
+    attention, psi = np.zeros((batch, attributes, count)), np.zeros((batch, attributes))
+    for n in range(batch):
+        score = bilinear if m == "a2v" else transposed
+        s = np.array([[score(f"{m}_score", k, region) for region in f[n]] for k in range(attributes)])
+        e = np.array([[bilinear(f"{m}_attention", k, region) for region in f[n]] for k in range(attributes)])
+        attention[n] = [softmax(row) for row in e] if m == "a2v" else np.transpose([softmax(row) for row in e.T])
+        for k in range(attributes):
+            psi[n, k] = sum(attention[n, k, r] * s[k, r] for r in range(count))
+    return attention, psi
+
+
+def distillation(first, second, kind):
+    """The loss between two sub-networks' class scores (B, C), image by image."""
+    distance, jsd, batch = 0.0, 0.0, len(first)
+    for one, two in zip(first, second, strict=True):
+        p, q = softmax(one), softmax(two)
+        d = [x - y for x, y in zip(one, two, strict=True)]
+        if kind == "released":
+            distance += sum(abs(x) ** 3 for x in d) / math.sqrt(sum(x * x for x in d)) / batch
+        else:
+            distance += sum((x - y) ** 2 for x, y in zip(p, q, strict=True)) / batch
+        for x, y in zip(p, q, strict=True):
+            mixture = (x + y) / 2
+            jsd += (x * math.log(x / mixture) + y * math.log(y / mixture)) / 2 / batch
+    return distance + jsd
+
+
 def loops(regions, labels, values, weights, cfg, subnets=("a2v", "v2a")):
     """MSDN from its equations, one number at a time: attention, attribute scores, class scores and losses."""
-    batch, count, channels = regions.shape
-    classes, attributes = values.shape
+    batch, classes = len(regions), len(values)
     f = [[r / math.sqrt(sum(x * x for x in r)) for r in image] for image in regions]
     z = np.maximum(values, 0) if cfg.clip_negative else values
     z = [row / math.sqrt(sum(x * x for x in row)) for row in z]
     a = weights["vectors"]
     if cfg.renormalize_vectors:
         a = [row / math.sqrt(sum(x * x for x in row)) for row in a]
-    dim = len(a[0])
     b = [-cfg.margin if seen else cfg.margin for seen in SEEN]
 
-    def bilinear(k, w, region):  # a_k' W f_r
-        return sum(a[k][i] * w[i][j] * region[j] for i in range(dim) for j in range(channels))
-
-    def transposed(k, w, region):  # f_r' W a_k
-        return sum(region[j] * w[j][i] * a[k][i] for i in range(dim) for j in range(channels))
-
     out = {"attention": {}, "psi": {}, "plain": {}, "scores": {}}
-    for m in subnets:
-        attention, psi = np.zeros((batch, attributes, count)), np.zeros((batch, attributes))
-        for n in range(batch):
-            s, e = np.zeros((attributes, count)), np.zeros((attributes, count))
-            for k in range(attributes):
-                for r in range(count):
-                    if m == "a2v":
-                        s[k, r] = bilinear(k, weights["a2v_score"], f[n][r])
-                        e[k, r] = bilinear(k, weights["a2v_attention"], f[n][r])
-                    else:
-                        s[k, r] = transposed(k, weights["v2a_score"], f[n][r])
-                        e[k, r] = bilinear(k, weights["v2a_attention"], f[n][r])
-            for k in range(attributes):
-                if m == "a2v":
-                    attention[n, k] = softmax(e[k])
-            for r in range(count):
-                if m == "v2a":
-                    attention[n, :, r] = softmax(e[:, r])
-            for k in range(attributes):
-                psi[n, k] = sum(attention[n, k, r] * s[k, r] for r in range(count))
-        plain = [[sum(psi[n, k] * z[c][k] for k in range(attributes)) for c in range(classes)] for n in range(batch)]
-        out["attention"][m], out["psi"][m], out["plain"][m] = attention, psi, np.array(plain)
-        out["scores"][m] = np.array([[plain[n][c] + b[c] for c in range(classes)] for n in range(batch)])
-
     terms = {}
     for m in subnets:
+        attention, psi = subnet(m, f, weights, a)
+        plain = [[sum(psi[n, k] * z[c][k] for k in range(len(a))) for c in range(classes)] for n in range(batch)]
+        out["attention"][m], out["psi"][m], out["plain"][m] = attention, psi, np.array(plain)
+        out["scores"][m] = np.array([[plain[n][c] + b[c] for c in range(classes)] for n in range(batch)])
         terms[f"cross_entropy_{m}"] = np.mean([-math.log(softmax(out["plain"][m][n])[labels[n]]) for n in range(batch)])
         mass = [sum(softmax(out["scores"][m][n])[c] for c in range(classes) if not SEEN[c]) for n in range(batch)]
         terms[f"self_calibration_{m}"] = -math.log(sum(mass) / batch)
-    if len(subnets) == 2:
-        distance, jsd = 0.0, 0.0
-        for n in range(batch):
-            one, two = out["scores"]["a2v"][n], out["scores"]["v2a"][n]
-            p, q = softmax(one), softmax(two)
-            d = [x - y for x, y in zip(one, two, strict=True)]
-            if cfg.distillation == "released":
-                distance += sum(abs(x) ** 3 for x in d) / math.sqrt(sum(x * x for x in d)) / batch
-            else:
-                distance += sum((x - y) ** 2 for x, y in zip(p, q, strict=True)) / batch
-            for x, y in zip(p, q, strict=True):
-                mixture = (x + y) / 2
-                jsd += (x * math.log(x / mixture) + y * math.log(y / mixture)) / 2 / batch
-        terms["distillation"] = distance + jsd
     out["terms"] = terms
     if len(subnets) == 2:
+        terms["distillation"] = distillation(out["scores"]["a2v"], out["scores"]["v2a"], cfg.distillation)
         out["fused"] = sum(w * out["scores"][m] for w, m in zip(cfg.fusion, subnets, strict=True))
     else:
         out["fused"] = out["scores"][subnets[0]]

@@ -44,7 +44,7 @@ FORMS = {
     "pattern": lambda file: str(file.parent / "*.png"),
     "address": lambda file: f"file://{file}",
     "addresses": lambda file: [f"file://{file}"],
-    "PIL": lambda file: Image.open(file),
+    "PIL": Image.open,
     "array": lambda file: PIXELS,
     "channels first": lambda file: PIXELS.transpose(2, 0, 1),
     "arrays": lambda file: PIXELS[None],

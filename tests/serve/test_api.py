@@ -168,14 +168,14 @@ def test_a_correction_is_as_the_recognizer_means_it(client, recognizer, png, ima
 def test_corrections_need_references(client, recognizer, png):
     assert client.get("/api/about").json()["no_corrections"] is None
     recognizer.references = None
-    with client_of(recognizer) as client:
-        assert "no attribute scores of its training images" in client.get("/api/about").json()["no_corrections"]
-        found = explained(client, png)
+    with client_of(recognizer) as fresh:
+        assert "no attribute scores of its training images" in fresh.get("/api/about").json()["no_corrections"]
+        found = explained(fresh, png)
         assert {r["reading"] for r in found["reasons"]} == {None}
         assert found["nearest"] == []
         assert {r["typical"] for r in found["reasons"]} == {0}
-        assert ranked(client, found["look"])["classes"]
-        answer = client.post("/api/rank", json={"look": found["look"], "corrections": {"crown::red": 0.1}})
+        assert ranked(fresh, found["look"])["classes"]
+        answer = fresh.post("/api/rank", json={"look": found["look"], "corrections": {"crown::red": 0.1}})
         assert answer.status_code == 422
         assert "train again" in answer.json()["hint"]
 
@@ -205,14 +205,14 @@ def test_a_model_that_compares_classes_as_a_whole(client, recognizer, png, monke
     monkeypatch.setattr(cls, "by_attributes", property(lambda self: False))
     monkeypatch.setattr(recognizer, "_made", None)
     recognizer.table = recognizer.table  # forgets its class vectors
-    with client_of(recognizer) as client:
-        assert "as a whole" in client.get("/api/about").json()["no_corrections"]
-        found = explained(client, png)
+    with client_of(recognizer) as fresh:
+        assert "as a whole" in fresh.get("/api/about").json()["no_corrections"]
+        found = explained(fresh, png)
         assert len(found["look"]["query"]) == 7
-        client.post("/api/classes", json={"name": "new", "values": {"crown::red": 0.9}})
-        same_classes_as(ranked(client, found["look"])["classes"], predicted(client, png, top=9)["classes"])
+        fresh.post("/api/classes", json={"name": "new", "values": {"crown::red": 0.9}})
+        same_classes_as(ranked(fresh, found["look"])["classes"], predicted(fresh, png, top=9)["classes"])
         short = {**found["look"], "query": [1.0]}
-        assert "1 query numbers" in client.post("/api/rank", json={"look": short}).json()["error"]
+        assert "1 query numbers" in fresh.post("/api/rank", json={"look": short}).json()["error"]
     monkeypatch.undo()
     recognizer._made = None
 

@@ -249,7 +249,7 @@ def test_every_answer_has_the_headers(client, png):
 
 def test_nothing_is_written_to_disk(client, png, monkeypatch):
     rolled = []
-    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", lambda self: rolled.append(self))
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", rolled.append)
     large = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 255, (1000, 1000, 3), dtype=np.uint8)
     Image.fromarray(noise).save(large, "PNG")

@@ -563,7 +563,7 @@ def _check_name(name: str) -> None:
         if name == IMPORTED:
             raise UnseenError("no features named", where=name, hint="features:NAME, as given to `unseen import`")
         return
-    base = name.split(".")[0]
+    base = name.partition(".")[0]
     if not timm.is_model(base):
         close = difflib.get_close_matches(base, timm.list_models(), n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "timm.list_models() lists them"
@@ -580,7 +580,7 @@ def _is_own(name: str) -> bool:
 
 def _own_path(name: str) -> str:
     """The path of a model that the user has registered with timm, which another process would not know by name."""
-    base = name.split(".")[0]
+    base = name.partition(".")[0]
     if _is_own(name) or name.startswith((towers.PREFIX, IMPORTED)) or not timm.is_model(base):
         return name
     entry = timm.model_entrypoint(base)
@@ -719,7 +719,7 @@ def _file_digest(path: Path) -> str:
 
 @functools.lru_cache(maxsize=8)
 def _digest_of(path: str, size: int, mtime_ns: int) -> str:
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

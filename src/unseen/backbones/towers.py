@@ -124,7 +124,7 @@ def model_digest(name: str) -> str:
 def _digest_of(state: tuple[tuple[str, str, int, int], ...]) -> str:
     hasher = hashlib.sha256()
     for path, name, *_ in state:
-        with open(path, "rb") as file:
+        with Path(path).open("rb") as file:
             hasher.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return hasher.hexdigest()
 

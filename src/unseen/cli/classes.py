@@ -285,7 +285,8 @@ def remove(
     as_json: JsonFlag = False,
 ) -> None:
     """Take classes out of the choice."""
-    with changing(run) as table:
+    with changing(run) as current:
+        table = current
         for name in names:
             table = table.without(name)
         if not len(table):
@@ -305,8 +306,8 @@ def rename(
     as_json: JsonFlag = False,
 ) -> None:
     """Call a class something else."""
-    with changing(run) as table:
-        table = table.renamed(old, new)
+    with changing(run) as current:
+        table = current.renamed(old, new)
         keep_table(run, table)
     if as_json:
         print_json({"renamed": {old: new}, "classes": len(table), "file": str(run / IN_USE)})

@@ -348,7 +348,7 @@ def _check_cells(say: _Speaker, classes: Classes, frame: pd.DataFrame, encoding:
     """Columns that look like no attributes, values spelt in two ways, and rows and columns that are mostly blank."""
     for column in encoding.columns:
         where = f'{classes.path.name}, column "{column.name}"'
-        if column.kind != "ignored" and column.kind != "marks" and 2 * column.blanks > len(frame):
+        if column.kind not in ("ignored", "marks") and 2 * column.blanks > len(frame):
             what = f"{column.blanks} of {len(frame)} cells are blank, and stand for the mean of the others"
             say("warning", "mostly blank", where, what, "fill in more, or remove the column")
         cells = to_numbers(frame[column.name])

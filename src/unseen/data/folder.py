@@ -425,7 +425,7 @@ def _times(rows: Sequence[int]) -> str:
 
 def _found(images: Path, file: str) -> str:
     """A file as it lies below a folder, however it is written: from the folder above, on Windows, absolute, in NFD."""
-    if os.path.exists(images / file) and not os.path.isabs(file) and not file.startswith("./"):
+    if os.path.exists(images / file) and not Path(file).is_absolute() and not file.startswith("./"):
         return file
     slashed = file.replace("\\", "/")
     parts = [part for part in PurePosixPath(slashed).parts if part != "."]
@@ -435,7 +435,7 @@ def _found(images: Path, file: str) -> str:
     for way in ways:
         plain = "".join(c for c in way if c not in "\u200b\u200c\u200d\u2060\ufeff")
         for form in dict.fromkeys((way, *(unicodedata.normalize(f, t) for t in (way, plain) for f in ("NFC", "NFD")))):
-            if form and not os.path.isabs(form) and ".." not in form.split("/") and os.path.exists(images / form):
+            if form and not Path(form).is_absolute() and ".." not in form.split("/") and os.path.exists(images / form):
                 return form
     return file
 

@@ -134,7 +134,7 @@ def _placed(files: Sequence[str], root: Path | str | None) -> tuple[Path, str]:
 def _root(files: Sequence[str], root: Path | str | None) -> Path:
     if root is not None:
         return Path(root).expanduser().absolute()
-    folders = {os.path.dirname(os.path.abspath(os.path.expanduser(file))) for file in files}
+    folders = {Path(os.path.abspath(os.path.expanduser(file))).parent for file in files}
     return Path(os.path.commonpath(sorted(folders)))
 
 
@@ -162,7 +162,7 @@ def _local(files: Sequence[str], classes: list[str], root: Path | str | None) ->
 
 def _local_name(url: str) -> str:
     """The name that a file behind a URL has in the cache: its own, after a digest of where it lies."""
-    name = PurePosixPath(url.split("://", 1)[1].split("?")[0])
+    name = PurePosixPath(url.partition("://")[2].partition("?")[0])
     return f"{hashlib.sha256(url.encode()).hexdigest()[:16]}/{name.name}"
 
 

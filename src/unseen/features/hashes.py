@@ -27,13 +27,13 @@ def content_hashes(files: Sequence[Path], cache: Path) -> list[str]:
 
     def digest(file: Path) -> str:
         try:
-            stat, key = os.stat(file), os.path.abspath(file)
+            stat, key = file.stat(), os.path.abspath(file)
             state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
             entry = known.get(key)
             if entry is not None and entry[:3] == state:
                 result: str = entry[3]
                 return result
-            with open(file, "rb") as opened:
+            with file.open("rb") as opened:
                 found = hashlib.file_digest(opened, "sha256").hexdigest()
         except OSError as error:
             raise DataError(f"cannot be read: {error.strerror}", where=file) from None

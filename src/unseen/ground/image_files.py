@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 
 from PIL import Image
 
@@ -100,7 +101,7 @@ def _below(folder: str, left: Tell, above: tuple[str, ...]) -> Iterator[str]:
             is_folder = False
         if is_folder:
             linked = entry.is_symlink()
-            real = os.path.realpath(entry.path) if linked else os.path.join(above[-1], entry.name)
+            real = os.path.realpath(entry.path) if linked else str(Path(above[-1], entry.name))
             if linked and real in above:
                 left(entry.path, "a link to a folder that it lies in")
             else:
@@ -117,7 +118,7 @@ def _hidden(name: str) -> bool:
 
 def why_none(path: str) -> str | None:
     """Why a file is not taken for an image; ``None`` where it is one."""
-    ending = os.path.splitext(path)[1].lower()
+    ending = Path(path).suffix.lower()
     if ending in endings():
         return None
     if not os.path.isfile(path):
@@ -130,7 +131,7 @@ def why_none(path: str) -> str | None:
 def _opens(path: str) -> bool:
     """Whether a file of another ending begins like an image and is one."""
     try:
-        with open(path, "rb") as file:
+        with Path(path).open("rb") as file:
             head = file.read(16)
     except OSError:
         return False

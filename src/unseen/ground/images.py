@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
@@ -49,7 +50,7 @@ def opened_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
             broken images do; it names the file.
     """
     with _unreadable(path):
-        mode = os.stat(path).st_mode
+        mode = Path(path).stat().st_mode
         if not stat.S_ISREG(mode):  # to open a pipe or a device may never end
             kind = "a folder" if stat.S_ISDIR(mode) else "no file, but a pipe or a device"
             raise DataError(kind, where=path, hint="name an image's file")
@@ -238,7 +239,7 @@ def _unread(where: object, data: bytes | None) -> str:
     head = (data or b"")[:32]
     if data is None:
         try:
-            with open(str(where), "rb") as file:
+            with Path(str(where)).open("rb") as file:
                 head = file.read(32)
         except OSError:
             pass

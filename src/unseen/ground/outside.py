@@ -79,7 +79,7 @@ def check_shareable(path: str, what: str) -> None:
 
 def trusted_folders() -> list[Path]:
     """Where modules may come from that a file names: the search path without the working directory."""
-    here = os.path.realpath(os.getcwd())
+    here = os.path.realpath("")
     chosen = {os.path.realpath(p) for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p}
     found = dict.fromkeys(os.path.realpath(p) for p in sys.path if p)
     return [Path(p) for p in found if p != here or p in chosen]

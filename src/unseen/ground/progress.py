@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Event
 from typing import Protocol
 
 from unseen.ground.distributed import is_first
@@ -20,13 +21,12 @@ class Progress(Protocol):
         """``done`` of ``total`` steps of a task are finished."""
 
 
-_silenced = False
+_silenced = Event()
 
 
 def silence_bars() -> None:
     """From here on :func:`bars` shows none."""
-    global _silenced
-    _silenced = True
+    _silenced.set()
 
 
 def silent(task: str, done: int, total: int, note: str = "") -> None:
@@ -36,7 +36,7 @@ def silent(task: str, done: int, total: int, note: str = "") -> None:
 @contextmanager
 def bars() -> Iterator[Progress]:
     """Progress bars with time left, on standard error; where that is no terminal, a line now and then."""
-    if not is_first() or _silenced:
+    if not is_first() or _silenced.is_set():
         yield silent
         return
     from rich import progress as rich_progress

@@ -76,6 +76,7 @@ def model_card(model: TrainedModel, fields: CardFields, *, backbone_stored: bool
     card = getattr(method, "card", None) or getattr(method.head, "card")  # noqa: B009
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("unseen.recognizer", "."),
+        autoescape=jinja2.select_autoescape(),  # Markdown is escaped by finalize
         undefined=jinja2.ChainableUndefined,
         finalize=escaped,
         trim_blocks=True,

@@ -199,7 +199,7 @@ def _facts(recognizer: Recognizer, options: Options) -> dict[str, str]:
 def _stamp(image: Path) -> list[int] | None:
     """Size and time of change, by which an image that was exchanged is noticed."""
     try:
-        found = os.stat(image)
+        found = image.stat()
     except OSError:
         return None
     return [found.st_size, found.st_mtime_ns]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -117,6 +116,6 @@ def _put_in_place(made: Path, output: Path) -> None:
         elif (old.exists() or old.is_symlink()) and (name == "images" or not new.exists()):
             old.unlink()
         if new.exists() or new.is_symlink():
-            os.replace(new, old)
+            new.replace(old)
     if (made / FEATURES).is_dir() and not (output / FEATURES).exists():
         (made / FEATURES).rename(output / FEATURES)

@@ -86,6 +86,14 @@ def create_app(
     app.add_middleware(Guard, worker=worker, settings=settings)
     _add_errors(app)
     _add_page(app)
+    _add_model(app, recognizer, service, worker, about)
+    _add_answers(app, service, worker)
+    _add_classes(app, service, worker)
+    return app
+
+
+def _add_model(app: FastAPI, recognizer: Recognizer, service: Service, worker: Worker, about: dict[str, Any]) -> None:
+    settings = service.settings
 
     @app.get("/healthz")
     async def health() -> schema.Health:
@@ -113,6 +121,11 @@ def create_app(
             ),
             saves=settings.save is not None,
         )
+
+
+def _add_answers(app: FastAPI, service: Service, worker: Worker) -> None:
+    """What the model says of images, looks and pairs of classes."""
+    settings = service.settings
 
     @app.post("/api/predict", openapi_extra=_form({"images": {"type": "array", "items": FILE}, **CHOICE}, "images"))
     async def predict(request: Request) -> schema.Predictions:
@@ -147,6 +160,10 @@ def create_app(
         """What tells two classes apart, and what to find out of them to tell them apart better."""
         with worker.place():
             return await worker.do(lambda: service.separate(first, second))
+
+
+def _add_classes(app: FastAPI, service: Service, worker: Worker) -> None:
+    """The classes, to read and to change."""
 
     @app.get("/api/classes", response_model_exclude_none=True)
     async def classes() -> schema.Classes:
@@ -188,8 +205,6 @@ def create_app(
     async def remove(name: str) -> schema.Changed:
         """Remove a class."""
         return await worker.do(lambda: service.remove(name))
-
-    return app
 
 
 def _add_page(app: FastAPI) -> None:

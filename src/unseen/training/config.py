@@ -10,7 +10,7 @@ from unseen.backbones.backbone import FINAL, BackboneSpec
 from unseen.backbones.reduction import ReductionSpec
 from unseen.errors import RunError, UnseenError
 from unseen.methods import find_method, method_reference
-from unseen.methods.base import as_text
+from unseen.methods.base import Method, as_text
 
 PROTOCOLS = ("honest", "paper")
 STORE_DTYPES = ("float16", "bfloat16", "float32")
@@ -61,9 +61,30 @@ class RunConfig:
     holdouts: int | None = None
 
     def __post_init__(self) -> None:
+        self._check_names()
+        self._check_numbers()
+        kind = find_method(self.method)
+        object.__setattr__(self, "method", method_reference(kind))
+        object.__setattr__(self, "settings", as_text(self.settings))
+        object.__setattr__(self, "recipe", as_text(self.recipe))
+        object.__setattr__(self, "backbone", _read_by(kind, self.backbone))
+        object.__setattr__(self, "reduce", str(ReductionSpec.parse(self.reduce)))
+        if self.reduce and (kind.stages > 1 or kind.reads_text):
+            problem = f"{kind.name} reads its backbone's features as they are"
+            raise UnseenError(problem, where="--reduce", hint="leave it out, or use a method on frozen regions")
+
+    def _check_names(self) -> None:
         for protocol in self.protocols:
             if protocol not in PROTOCOLS:
                 raise UnseenError(f'unknown protocol "{protocol}"', hint=f"{' or '.join(PROTOCOLS)}")
+        if self.select not in SELECT:
+            raise UnseenError(f'cannot select by "{self.select}"', hint=f"one of {', '.join(SELECT)}")
+        if self.store_dtype not in STORE_DTYPES:
+            raise UnseenError(
+                f'unknown type "{self.store_dtype}"', where="store dtype", hint=f"one of {', '.join(STORE_DTYPES)}"
+            )
+
+    def _check_numbers(self) -> None:
         if not self.protocols or not self.seeds:
             raise UnseenError("no protocol or no seed", hint="name at least one of each")
         if len(set(self.seeds)) != len(self.seeds):
@@ -72,30 +93,6 @@ class RunConfig:
             raise UnseenError("a seed is negative", where="seeds", hint="give 0 or more")
         if max(*self.seeds, self.split_seed) >= 2**63:
             raise UnseenError("a seed is too large", where="seeds", hint="give less than 2^63")
-        if self.select not in SELECT:
-            raise UnseenError(f'cannot select by "{self.select}"', hint=f"one of {', '.join(SELECT)}")
-        kind = find_method(self.method)
-        object.__setattr__(self, "method", method_reference(kind))
-        object.__setattr__(self, "settings", as_text(self.settings))
-        object.__setattr__(self, "recipe", as_text(self.recipe))
-        needed = kind.stages
-        if needed > 1 and (self.backbone.tower is not None or self.backbone.imported):
-            problem = f"has one stage, and {kind.name} reads {needed}"
-            raise UnseenError(problem, where=self.backbone.name, hint="give a timm model")
-        if self.backbone.stages == (FINAL,):
-            stages = (*range(-needed, -1), FINAL)
-            object.__setattr__(self, "backbone", replace(self.backbone, stages=stages))
-        if len(self.backbone.stages) != needed:
-            hint = "these methods read one" if needed == 1 else f"{kind.name} reads {needed}, shallow to deep"
-            raise UnseenError(f"{len(self.backbone.stages)} stages", where="backbone", hint=hint)
-        if self.store_dtype not in STORE_DTYPES:
-            raise UnseenError(
-                f'unknown type "{self.store_dtype}"', where="store dtype", hint=f"one of {', '.join(STORE_DTYPES)}"
-            )
-        object.__setattr__(self, "reduce", str(ReductionSpec.parse(self.reduce)))
-        if self.reduce and (needed > 1 or kind.reads_text):
-            problem = f"{kind.name} reads its backbone's features as they are"
-            raise UnseenError(problem, where="--reduce", hint="leave it out, or use a method on frozen regions")
         if self.draws < 0:
             raise UnseenError(f"draws is {self.draws}", where="draws", hint="give 1 or more, or 0 for the default")
         if self.accumulate < 1:
@@ -150,6 +147,20 @@ class RunConfig:
         """Names of the entries in which two configurations differ."""
         mine, theirs = self.to_json(), other.to_json()
         return [name for name in mine if mine[name] != theirs[name]]
+
+
+def _read_by(kind: type[Method], backbone: BackboneSpec) -> BackboneSpec:
+    """A backbone with the stages that a method reads: its last ones, unless it names them."""
+    needed = kind.stages
+    if needed > 1 and (backbone.tower is not None or backbone.imported):
+        problem = f"has one stage, and {kind.name} reads {needed}"
+        raise UnseenError(problem, where=backbone.name, hint="give a timm model")
+    if backbone.stages == (FINAL,):
+        return replace(backbone, stages=(*range(-needed, -1), FINAL))
+    if len(backbone.stages) != needed:
+        hint = "these methods read one" if needed == 1 else f"{kind.name} reads {needed}, shallow to deep"
+        raise UnseenError(f"{len(backbone.stages)} stages", where="backbone", hint=hint)
+    return backbone
 
 
 def plain(value: Any) -> dict[str, Any]:

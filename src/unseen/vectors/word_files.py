@@ -161,12 +161,12 @@ def _scan_text(file: WordFile, wanted: frozenset[bytes], tell: Callable[[int], N
         with _opened(file.path) as opened:
             opened.seek(file.start)
             read, told, number = file.start, 0, start
-            for number, line in enumerate(opened, step):
-                read += len(line)
+            for number, ended in enumerate(opened, step):
+                read += len(ended)
                 if read - told > _WINDOW:
                     tell(read)
                     told = read
-                line = line.rstrip()
+                line = ended.rstrip()
                 if line.count(b" ") < file.dim:
                     where = f"{file.path}, line {number}"
                     raise DataError(f"not a word and {file.dim} numbers", where=where, hint="fetch the file again")

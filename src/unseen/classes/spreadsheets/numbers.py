@@ -46,11 +46,11 @@ POINT: Sign = "."
 COMMA: Sign = ","
 DECIMALS: tuple[Sign, ...] = (POINT, COMMA)
 _SPACES = re.compile(r"\s+")
-_TOKEN = r"(?:\d(?:[\d.,'’ ]*\d)?|[.,]\d+)(?:[eE][-+]?\d+)?"
+_FIGURE = r"(?:\d(?:[\d.,'’ ]*\d)?|[.,]\d+)(?:[eE][-+]?\d+)?"
 _UNIT = r"%|‰|[\"'″′]|°(?:\s?[CFK])?|[^\W\d_][^\s\d]{0,11}(?:[23]|\^[23])?"
 _ABOUT = r"(?:~|≈|∼|(?:ca|c|approx|about)\.?(?=[\s\d]))?\s?"
 _CELL = re.compile(
-    rf"{_ABOUT}([-+]?{_TOKEN})(?:\s?({_UNIT}))??(?:\s?(?:(±|\+/-|\+-)\s?({_TOKEN})|(?:-|–|—|to)\s?([-+]?{_TOKEN})))?"
+    rf"{_ABOUT}([-+]?{_FIGURE})(?:\s?({_UNIT}))??(?:\s?(?:(±|\+/-|\+-)\s?({_FIGURE})|(?:-|–|—|to)\s?([-+]?{_FIGURE})))?"
     rf"\s?({_UNIT})?"
 )
 _BARE = re.compile(r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")

@@ -125,8 +125,8 @@ def understand(
     columns, notes = _settle(reads)
     columns = _with_no(columns, table)
     finished, blocks, wrong = [], [], []
-    for column, read in zip(columns, reads, strict=True):
-        column = _without_codes(column, read, path, doubts)
+    for coded, read in zip(columns, reads, strict=True):
+        column = _without_codes(coded, read, path, doubts)
         block, problems = _read_column(column, read.cells)
         wrong += [(row, column.name, problem) for row, problem in problems]
         sound = np.isfinite(block).all(axis=1)
