@@ -112,12 +112,23 @@ def rows_of_all(own: Tensor, rows: range, count: int) -> Tensor:
 
 
 def give_to_all(module: nn.Module) -> None:
-    """Parameters and buffers of the first process to all, in place."""
+    """Parameters and buffers of the first process to all; a buffer may have another shape there."""
+    import torch
     import torch.distributed as dist
+    from safetensors.torch import load, save
 
-    if _joined():
-        for value in (*module.parameters(), *module.buffers()):
-            dist.broadcast(value.detach(), 0)
+    if not _joined():
+        return
+    device = next((t.device for t in (*module.parameters(), *module.buffers())), torch.device("cpu"))
+    state = b""
+    if position() == 0:
+        state = save({name: value.detach().clone().contiguous() for name, value in module.state_dict().items()})
+    size = torch.tensor([len(state)], device=device)
+    dist.broadcast(size, 0)
+    sent = torch.frombuffer(bytearray(state or int(size)), dtype=torch.uint8).to(device)
+    dist.broadcast(sent, 0)
+    if position():
+        module.load_state_dict(load(sent.cpu().numpy().tobytes()))
 
 
 def add_gradients(module: nn.Module) -> None:
