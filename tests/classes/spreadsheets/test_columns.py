@@ -191,6 +191,24 @@ def test_scales_that_the_person_gives():
     )
 
 
+def test_a_log_scale():
+    columns = {"mass g": ["10", "100", "100000"], "wing": ["2", "20", "2000"]}
+    found = read(columns, {"attribute": list(columns), "scale": ["log", "Log 1..100"]})
+    assert found.errors == ()
+    np.testing.assert_allclose(found.values[:, 1], [0, 0.25, 1], atol=1e-12)
+    np.testing.assert_allclose(found.values[:, 3], [np.log10(2) / 2, np.log10(20) / 2, 1], atol=1e-12)
+    mass = found.encoding.columns[0]
+    assert mass.describe() == "numbers on a log scale, 10 to 100000"
+    assert [mass.show([1 - v, v]) for v in (0.0, 0.25, 1.0)] == ["10", "100", "100000"]
+    again = Encoding.from_json(json.loads(json.dumps(found.encoding.to_json())))
+    assert again == found.encoding
+    with pytest.raises(DataError, match=r"0 has no place on a log scale"):
+        again.encode({"mass g": "0"})
+    for scale, text in (("log", "its least number is 0"), ("log 0..5", "begins at 0"), ("log 9..5", "goes nowhere")):
+        wrong = read({"n": ["0", "5", "9"]}, {"attribute": ["n"], "scale": [scale]})
+        assert any(text in str(e) for e in wrong.errors)
+
+
 def test_groups_and_parts_of_columns_and_values():
     found = read(
         {"color": ["red", "blue", "red"], "big": ["yes", "no", "no"]},

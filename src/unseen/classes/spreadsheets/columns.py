@@ -10,7 +10,8 @@ yes/no      1 and 0; also x or a tick, where a blank cell is no if the column ho
 share       numbers within 0..1, as they are
 percent     ``80%`` is 0.8
 scale       words in an order, lowest first, evenly spaced: low 0, medium 0.5, high 1
-number      from the least to the greatest of the table: ``12 mm``, and ``12-15`` for its middle
+number      from the least to the greatest of the table: ``12 mm``, and ``12-15`` for its middle; where the person
+            says so on a log scale, for what spans orders of magnitude
 categories  any other words: an attribute ``column::value`` each; several in a cell by ``;``, ``|`` or ``,``
 =========== =============================================================================================
 
@@ -22,6 +23,7 @@ the ends of numbers and the mean are our choices. How numbers are written is in
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -98,6 +100,7 @@ class Column:
         kind: one of :data:`KINDS`.
         steps: the words of a scale, lowest first; the values of categories.
         low, high: of a number: what becomes 0 and 1.
+        log: of a number: whether the way between them is that of its logarithm.
         unit: of a number: what stands behind it in the cells; ``%`` of numbers that are percentages without saying so.
         decimal: the decimal sign of its numbers, ``.`` or ``,``; empty where none has any.
         least, greatest: of numbers: the smallest and the largest as read.
@@ -117,6 +120,7 @@ class Column:
     steps: tuple[str, ...] = ()
     low: float = 0.0
     high: float = 1.0
+    log: bool = False
     unit: str = ""
     decimal: Sign = ""
     least: float = 0.0
@@ -184,9 +188,17 @@ class Column:
         if self.kind == "share" and not 0 <= value <= 1:
             raise CellError(f"{cell} is not within 0 to 1", "write a share, or a percentage in the whole column")
         if self.kind == "number":
-            span = self.high - self.low
-            value = min(max((value - self.low) / span, 0.0), 1.0) if span else 0.5
+            value = self._share(cell, value)
         return float(value)
+
+    def _share(self, cell: str, value: float) -> float:
+        """How far a number lies on the way from low, 0, to high, 1."""
+        low, high = self.low, self.high
+        if self.log:
+            if value <= 0:
+                raise CellError(f"{cell} has no place on a log scale", 'write a number above 0, or scale "number"')
+            low, high, value = math.log(low), math.log(high), math.log(value)
+        return min(max((value - low) / (high - low), 0.0), 1.0) if high > low else 0.5
 
     def _measure(self, cell: str) -> tuple[float, str]:
         """The number and the unit of a cell, in the column's notation."""
@@ -214,7 +226,8 @@ class Column:
         if self.kind == "percent":
             return self.written(100 * value) + "%"
         if self.kind == "number":
-            return f"{self.written(self.low + value * (self.high - self.low))} {self.unit}".rstrip()
+            span = (self.high / self.low) ** value * self.low if self.log else self.low + value * (self.high - self.low)
+            return f"{self.written(span)} {self.unit}".rstrip()
         return self.written(value) + self.unit
 
     def written(self, value: float) -> str:
@@ -237,7 +250,7 @@ class Column:
             "share": f"shares of 1: {seen}",
             "percent": f"percent: {seen}",
             "scale": " < ".join(self.steps),
-            "number": f"numbers, {seen}{scaled}",
+            "number": f"numbers{' on a log scale' if self.log else ''}, {seen}{scaled}",
             "categories": f"{len(self.steps)} values ({shown})" + (", several a cell" if self.several else ""),
             "ignored": "not used",
         }[self.kind]
@@ -397,6 +410,7 @@ class Encoding:
         for column in stored.columns:
             sound = len(column.fill) == len(column.attributes) and (column.kind != "scale" or len(column.steps) > 1)
             numbers = [*column.fill, column.low, column.high, column.least, column.greatest]
+            sound &= not column.log or 0 < column.low <= column.high
             if not (sound and np.isfinite(numbers).all()):
                 raise DataError(f'column "{column.name}" is damaged', where=where, hint="train again")
         return cls(stored.columns)

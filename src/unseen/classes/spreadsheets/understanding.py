@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCALE_HINT = (
-    "low<medium<high, yes/no, percent, share, number, 0..50, decimal point, decimal comma, categories, as is, or ignore"
+    "low<medium<high, yes/no, percent, share, number, 0..50, log, log 1..100, decimal point, decimal comma, categories, as is, or ignore"
 )
 ALIKE = 3.0
 """Columns share one range if the largest of their maxima is at most so many times the smallest."""
@@ -473,7 +473,7 @@ def parse_scale(name: str, text: str, cells: Sequence[str], missing: tuple[str, 
 
     Args:
         name: the column.
-        text: such as ``low<medium<high``, ``percent`` or ``0..50``.
+        text: such as ``low<medium<high``, ``percent``, ``0..50`` or ``log``.
         cells: what is in it, for the ends of numbers and the values of categories.
         missing: its own words for "not known".
 
@@ -487,7 +487,8 @@ def parse_scale(name: str, text: str, cells: Sequence[str], missing: tuple[str, 
         if not all(steps) or len({fold(step) for step in steps}) < len(steps):
             raise CellError(f'"{text}" is not an order of words', "such as low<medium<high")
         return replace(base, kind="scale", steps=steps)
-    ends = _ENDS.fullmatch(text.replace(" ", ""))
+    log = fold(text).split(" ")[0] == "log"
+    ends = _ENDS.fullmatch(text.replace(" ", "").casefold().removeprefix("log"))
     word = fold(text)
     signs: dict[str, Sign] = {"decimal point": POINT, "decimal comma": COMMA}
     decimal = signs.get(word, "")
@@ -499,7 +500,14 @@ def parse_scale(name: str, text: str, cells: Sequence[str], missing: tuple[str, 
         low, high = (plain_number(end) for end in ends.groups())
         if not low < high:
             raise CellError(f'"{text}" goes nowhere', "write the smaller number first")
-        return replace(number, low=low, high=high)
+        if log and low <= 0:
+            raise CellError(f'"{text}" begins at {low:g}', "a log scale begins above 0")
+        return replace(number, low=low, high=high, log=log)
+    if word == "log":
+        if number.least <= 0:
+            what = f"a log scale, and its least number is {number.least:g}"
+            raise CellError(what, 'give the ends, such as "log 1..100", or scale "number"')
+        return replace(number, low=number.least, high=number.greatest, log=True)
     if word in ("number", "numbers", "decimal point", "decimal comma"):
         return replace(number, low=number.least, high=number.greatest)
     if word in ("categories", "category"):
