@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 
 @app.command(name="list")
 def list_things(
-    what: Annotated[str, typer.Argument(help="methods, datasets, experiments, or stages of a timm model.")] = "methods",
+    what: Annotated[
+        str, typer.Argument(help="methods, datasets, layouts, experiments, or stages of a timm model.")
+    ] = "methods",
     name: Annotated[
         str | None, typer.Argument(help="One method to tell more of, or the timm model for stages.", show_default=False)
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List methods (default), datasets, experiments, or the stages of a backbone.
+    """List methods (default), datasets, layouts that can be imported, experiments, or the stages of a backbone.
 
     Examples: `unseen list methods msdn`, `unseen list stages resnet101`
     """
@@ -39,6 +41,10 @@ def list_things(
             {"name": "fieldguide", "what": "birds drawn by the program: 60 species, no download"},
             {"name": "a folder", "what": "your own: images in images/CLASS/, a table of classes; see `unseen init`"},
         ]
+    elif what == "layouts":
+        from unseen.data.layouts import LAYOUTS
+
+        rows = [{"name": layout.name, "what `unseen import` reads": layout.title} for layout in LAYOUTS.values()]
     elif what == "experiments":
         rows = _experiments(name)
     elif what == "stages":
@@ -48,7 +54,7 @@ def list_things(
 
         rows = [{"stage": str(s), "channels": str(c), "reduction": f"1/{r}"} for s, c, r in list_stages(name)]
     else:
-        raise UnseenError(f'cannot list "{what}"', hint="methods, datasets, experiments or stages")
+        raise UnseenError(f'cannot list "{what}"', hint="methods, datasets, layouts, experiments or stages")
     if as_json:
         print_json(rows)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +11,8 @@ import typer
 from unseen.cli.common import JsonFlag, app, err, out, plain_text, print_json, with_bars
 
 if TYPE_CHECKING:
+    from unseen.data.layouts.importing import Imported
+    from unseen.errors import DataError
     from unseen.releases import Outcome
 
 
@@ -58,31 +61,116 @@ def prepare(
 
 @app.command(name="import")
 def import_(
-    features: Annotated[
-        Path, typer.Argument(help="An .npz, .npy, .safetensors, .parquet, .hdf5 or res101.mat.", show_default=False)
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="Features (.npz, .npy, .safetensors, .parquet, .hdf5, res101.mat); an export of images; a trait "
+            "table; a Google Sheets link. See `unseen list layouts`.",
+            show_default=False,
+        ),
     ],
     dataset: Annotated[
-        Path, typer.Argument(help="A dataset folder; a table of classes is enough.", show_default=False)
+        Path, typer.Argument(help="A dataset folder; for features a table of classes is enough.", show_default=False)
     ],
+    layout: Annotated[
+        str | None, typer.Option(help="Of an export: see `unseen list layouts` [default: told by the content].")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Of an export: the attribute, term or column that names the class.")
+    ] = None,
+    margin: Annotated[float, typer.Option(help="Added around a box on each side, as a share of it.", min=0)] = 0.1,
+    images: Annotated[Path | None, typer.Option(help="Where the images of an export lie, if not beside it.")] = None,
+    most: Annotated[int, typer.Option(help="Images of a class at most, from an export; 0 for all.", min=0)] = 0,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only these classes of an export: A,B or @FILE; may be repeated.")
+    ] = None,
     name: Annotated[
-        str | None, typer.Option(help="What to call them in --backbone features:NAME [default: the file's name].")
+        str | None,
+        typer.Option(help="What to call features in --backbone features:NAME [default: the file's name]."),
     ] = None,
     made_with: Annotated[
-        str, typer.Option(help="Network, its weights and image size: stands beside every result.")
+        str, typer.Option(help="Of features: network, its weights and image size: stands beside every result.")
     ] = "origin not stated",
-    dtype: Annotated[str, typer.Option(help="Kept as float16, bfloat16 or float32.")] = "float16",
+    dtype: Annotated[str, typer.Option(help="Features are kept as float16, bfloat16 or float32.")] = "float16",
     word_vectors: Annotated[
-        bool, typer.Option("--word-vectors", help="Also take its `w2v_att` as the dataset's attribute_vectors.npy.")
+        bool, typer.Option("--word-vectors", help="Also take `w2v_att` as the dataset's attribute_vectors.npy.")
     ] = False,
 ) -> None:
-    """Import features that others made; repeat the command to resume.
+    """Import images with boxes or classes, trait tables, or features that others made; repeat the command to resume.
 
-    The rows must be the dataset's images: labels, names and splits are compared first. Where the folder has no images
-    and no table of them, one is made from the file's labels. A method is then trained with `unseen train DATASET
-    --backbone features:NAME`; new images cannot be looked at without the network, new features can (Python).
+    Exports of annotations (COCO, Label Studio, CVAT, Roboflow, VIA) are cut out by their boxes, observations (Darwin
+    Core, GBIF, iNaturalist) are fetched, trait tables become `classes.csv` with proposals in `attributes.csv`.
 
-    Example: `unseen import feature_map_ResNet_101_CUB.hdf5 datasets/cub --name dazle`
+    The rows of features must be the dataset's images: labels, names and splits are compared first. Where the folder has
+    no images and no table of them, one is made from the file's labels. A method is then trained with `unseen train
+    DATASET --backbone features:NAME`; new images cannot be looked at without the network, new features can (Python).
+
+    Examples: `unseen import project.json datasets/birds --margin 0.15`, `unseen import AVONET.xlsx datasets/birds`,
+    `unseen import feature_map_ResNet_101_CUB.hdf5 datasets/cub --name dazle`
     """
+    from unseen.data.layouts.sheets import is_sheet
+
+    if layout is None and not is_sheet(source) and Path(source).suffix.lower() in FEATURES:
+        _features(Path(source), dataset, name, made_with, dtype, word_vectors)
+        return
+    from unseen.data.layouts.importing import Options, import_export
+    from unseen.recognizer.stream import names_from
+
+    wanted = names_from(only, ()) if only else None
+    options = Options(label, margin, images, most, wanted)
+    if is_sheet(source):
+        from unseen.data.layouts.sheets import csv_address, fetch_table
+
+        with TemporaryDirectory() as folder:
+            table = fetch_table(csv_address(source), Path(folder) / "sheet.csv")
+            found = import_export(table, dataset, options, layout=layout)
+    else:
+        left = LeftOutImages()
+        found = with_bars(
+            lambda bars: import_export(Path(source), dataset, options, layout=layout, progress=bars, left_out=left)
+        )
+    _say_imported(found, dataset)
+
+
+FEATURES = (".npz", ".npy", ".safetensors", ".parquet", ".hdf5", ".h5", ".mat")
+NAMED = 10
+"""Images left out that are named one by one."""
+
+
+class LeftOutImages:
+    """Names the first images that are left out."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, error: DataError) -> None:
+        """Tell of one."""
+        self.count += 1
+        if self.count <= NAMED:
+            err.print(f"[yellow]left out:[/] {plain_text(str(error))}", highlight=False, soft_wrap=True)
+
+
+def _say_imported(found: Imported, dataset: Path) -> None:
+    from unseen.classes.spreadsheets.tables import find_table
+
+    def say(text: str) -> None:
+        out.print(plain_text(text), highlight=False, soft_wrap=True)
+
+    say(f"read as {found.layout.name}: {found.layout.title}")
+    if found.images:
+        total = sum(found.images.values())
+        say(f"{total:,} images of {len(found.images)} classes in {dataset / 'images'}")
+    for note in found.notes:
+        err.print(f"note: {plain_text(note)}", highlight=False, soft_wrap=True)
+    for path in found.written:
+        say(f"wrote {path}{'/' if path.is_dir() else ''}")
+    if found.layout.table is None and find_table(dataset, "classes") is None:
+        say(f"next: a table of the classes: unseen init {dataset}, or import one")
+    else:
+        say(f"next: unseen check {dataset}")
+
+
+def _features(features: Path, dataset: Path, name: str | None, made_with: str, dtype: str, word_vectors: bool) -> None:
     from unseen.data.importing import dataset_of, import_features, import_vectors
 
     called = name or features.stem

@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCALE_HINT = (
-    "low<medium<high, yes/no, percent, share, number, 0..50, log, log 1..100, decimal point, decimal comma, categories, as is, or ignore"
+    "low<medium<high, yes/no, percent, share, number, 0..50, log, log 1..100, decimal point, decimal comma, "
+    "categories, as is, or ignore"
 )
 ALIKE = 3.0
 """Columns share one range if the largest of their maxima is at most so many times the smallest."""
