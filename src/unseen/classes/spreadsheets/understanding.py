@@ -497,18 +497,8 @@ def parse_scale(name: str, text: str, cells: Sequence[str], missing: tuple[str, 
     number = replace(_numbers(name, replace(read, percent=False), missing), kind="number", unit=read.unit)
     if number.unit == "%":
         number = replace(number, unit="")
-    if ends:
-        low, high = (plain_number(end) for end in ends.groups())
-        if not low < high:
-            raise CellError(f'"{text}" goes nowhere', "write the smaller number first")
-        if log and low <= 0:
-            raise CellError(f'"{text}" begins at {low:g}', "a log scale begins above 0")
-        return replace(number, low=low, high=high, log=log)
-    if word == "log":
-        if number.least <= 0:
-            what = f"a log scale, and its least number is {number.least:g}"
-            raise CellError(what, 'give the ends, such as "log 1..100", or scale "number"')
-        return replace(number, low=number.least, high=number.greatest, log=True)
+    if ends or log:
+        return _with_ends(number, text, [plain_number(end) for end in ends.groups()] if ends else None, log)
     if word in ("number", "numbers", "decimal point", "decimal comma"):
         return replace(number, low=number.least, high=number.greatest)
     if word in ("categories", "category"):
@@ -524,6 +514,17 @@ def parse_scale(name: str, text: str, cells: Sequence[str], missing: tuple[str, 
     if word == "as is":
         return replace(number, kind="as is", unit="", low=0.0, high=1.0)
     raise CellError(f'unknown scale "{text}"', f"one of {SCALE_HINT}")
+
+
+def _with_ends(number: Column, text: str, ends: list[float] | None, log: bool) -> Column:
+    """A number with the ends that the person says, or on a log scale from its least to its greatest."""
+    low, high = ends or (number.least, number.greatest)
+    if ends and not low < high:
+        raise CellError(f'"{text}" goes nowhere', "write the smaller number first")
+    if log and low <= 0:
+        what = f'"{text}" begins at {low:g}' if ends else f"a log scale, and its least number is {low:g}"
+        raise CellError(what, 'a log scale begins above 0, such as "log 1..100"; or scale "number"')
+    return replace(number, low=low, high=high, log=log)
 
 
 def _attributes(

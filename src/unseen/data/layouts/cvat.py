@@ -7,7 +7,7 @@ about the middle of the box.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 from unseen.data.layouts.entries import Corners, Entry, around, part_of, turned
 from unseen.data.layouts.source import Images, Source
@@ -31,19 +31,14 @@ def read(source: Source, images: Images, label: str | None) -> Iterator[Entry]:
     """Every box, polygon and tag; the class is its label, or its attribute ``label``."""
     for file in files(source):
         place = source.place(file)
-        try:
-            with source.open(file) as opened:
-                for _, element in ElementTree.iterparse(opened):
-                    if element.tag == "track":
-                        raise DataError("tracks of a video", where=place, hint=HINT)
-                    if element.tag == "image":
-                        yield from _of_image(element, images, place, label)
-                        element.clear()
-        except ElementTree.ParseError as error:
-            raise DataError(f"no XML ({error})", where=place, hint=HINT) from None
+        for element in source.load_xml(file, HINT):
+            if element.tag == "track":
+                raise DataError("tracks of a video", where=place, hint=HINT)
+            if element.tag == "image":
+                yield from _of_image(element, images, place, label)
 
 
-def _of_image(element: ElementTree.Element, images: Images, place: str, label: str | None) -> Iterator[Entry]:
+def _of_image(element: Element, images: Images, place: str, label: str | None) -> Iterator[Entry]:
     name = element.get("name")
     where = f'{place}, image "{name}"'
     if not name:
@@ -67,11 +62,11 @@ def _of_image(element: ElementTree.Element, images: Images, place: str, label: s
         yield Entry(path, found, where, box, (size[0], size[1]), part_of(element.get("subset") or ""))
 
 
-def _attribute(shape: ElementTree.Element, name: str) -> str | None:
+def _attribute(shape: Element, name: str) -> str | None:
     return next((a.text for a in shape.iter("attribute") if a.get("name") == name), None)
 
 
-def _numbers(element: ElementTree.Element, names: tuple[str, ...], where: str) -> list[float]:
+def _numbers(element: Element, names: tuple[str, ...], where: str) -> list[float]:
     try:
         return [float(element.attrib[name]) for name in names]
     except (KeyError, ValueError) as error:

@@ -10,7 +10,7 @@ import csv
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 from unseen.data.layouts.entries import Entry
 from unseen.data.layouts.source import Images, Source
@@ -78,17 +78,14 @@ def tables(source: Source) -> tuple[Table, list[Table]]:
     """Core and extensions as ``meta.xml`` describes them."""
     file = source.named("meta.xml")[0]
     place, folder = source.place(file), file.rpartition("/")[0]
-    try:
-        root = ElementTree.fromstring(source.read(file))
-    except ElementTree.ParseError as error:
-        raise DataError(f"no XML ({error})", where=place, hint=HINT) from None
+    root = source.load_xml(file, HINT)
     core = root.find(f"{_SPACE}core")
     if core is None:
         raise DataError("no core", where=place, hint=HINT)
     return _table(core, folder, place), [_table(e, folder, place) for e in root.findall(f"{_SPACE}extension")]
 
 
-def _table(element: ElementTree.Element, folder: str, place: str) -> Table:
+def _table(element: Element, folder: str, place: str) -> Table:
     location = element.findtext(f"{_SPACE}files/{_SPACE}location")
     key = element.find(f"{_SPACE}id")
     key = element.find(f"{_SPACE}coreid") if key is None else key

@@ -186,14 +186,14 @@ def _wanted(entries: Iterable[Entry], options: Options) -> tuple[list[Entry], in
         if not entry.label:
             unnamed += 1
             continue
-        entry = replace(entry, label=tidy(entry.label))
-        if not entry.label:
+        name = tidy(entry.label)
+        if not name:
             raise DataError("a class without a name", where=entry.where, hint="name it in the export")
-        if options.only is not None and entry.label not in options.only:
+        if options.only is not None and name not in options.only:
             continue
-        counts[entry.label] += 1
-        if not options.most or counts[entry.label] <= options.most:
-            found.append(entry)
+        counts[name] += 1
+        if not options.most or counts[name] <= options.most:
+            found.append(replace(entry, label=name))
     return found, unnamed
 
 

@@ -10,7 +10,6 @@ import csv
 import io
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from xml.etree import ElementTree
 
 import yaml
 
@@ -115,10 +114,7 @@ def _image(images: Images, stem: str, beside: str, where: str) -> Path:
 
 def _of_voc(source: Source, images: Images, file: str) -> Iterator[Entry]:
     place, (beside, part) = source.place(file), _folder(file)
-    try:
-        root = ElementTree.fromstring(source.read(file))
-    except ElementTree.ParseError as error:
-        raise DataError(f"no XML ({error})", where=place, hint=HINT) from None
+    root = source.load_xml(file, HINT)
     name = root.findtext("filename") or ""
     sizes = [root.findtext(f"size/{side}") for side in ("width", "height")]
     width, height = _floats(sizes, place)

@@ -42,8 +42,10 @@ def fetch_table(address: str, target: Path) -> Path:
     Raises:
         DataError: it cannot be fetched, or is a page to sign in.
     """
+    if not address.startswith(("https://", "http://")):
+        raise DataError("no address of the web", where=address, hint="give the link of the sheet")
     try:
-        with urllib.request.urlopen(address, timeout=SECONDS) as reply:
+        with urllib.request.urlopen(address, timeout=SECONDS) as reply:  # noqa: S310 - of the web, as just seen
             data = reply.read(MOST + 1)
             kind = reply.headers.get_content_type()
     except urllib.error.HTTPError as error:

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
+from xml.etree import ElementTree
 
 from unseen.errors import DataError
+from unseen.ground.extras import needed
 
 HEAD = 2**16
 """Bytes by which a file's layout is told."""
@@ -98,6 +100,15 @@ class Source:
             return []
         separator = max("\t,;", key=line.count)
         return [cell.strip().strip('"') for cell in line.split(separator)]
+
+    def load_xml(self, file: str, hint: str) -> ElementTree.Element:
+        """One of its files as XML."""
+        parse = needed("defusedxml.ElementTree", "tables", "XML").fromstring
+        try:
+            root: ElementTree.Element = parse(self.read(file))
+        except (ElementTree.ParseError, ValueError) as error:  # the latter of entities, which no export has
+            raise DataError(f"no XML ({error})", where=self.place(file), hint=hint) from None
+        return root
 
     @cached_property
     def json(self) -> Any:
