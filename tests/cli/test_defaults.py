@@ -96,6 +96,7 @@ def place(tmp_path_factory):
         file["labels"] = dataset.labels
         for part in ("trainval", "test_seen", "test_unseen"):
             file[f"{part}_loc"] = dataset.indices(part)
+    (root / "names.txt").write_text("Rook\nJay\n")
     (root / "word.vec").write_text("red 1 0\n")
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2] / "src"), str(root / "code")]),
@@ -112,6 +113,7 @@ def place(tmp_path_factory):
 CASES = {
     "init": Case("{root}/fresh", "unseen check"),
     "check": Case("{root}/birds", "ready to train"),
+    "describe": Case("{root}/names.txt", "nothing was sent"),
     "train": Case("fieldguide", "msdnpp", "runs/msdnpp-fieldguide/report.html"),
     "predict": Case("{root}/run {root}/bird.png", "bird.png"),
     "explain": Case("{root}/run {root}/bird.png", "bird", "bird-why.png"),

@@ -11,6 +11,7 @@ from unseen.cli import (
     classes,
     common,
     comparing,
+    describing,
     explaining,
     figures,
     listing,
@@ -35,6 +36,7 @@ __all__ = [
     "app",
     "classes",
     "comparing",
+    "describing",
     "err",
     "explaining",
     "figures",
@@ -55,7 +57,7 @@ __all__ = [
 ]
 
 PANELS = {
-    "Your images": "init check train predict explain serve report classes",
+    "Your images": "init describe check train predict explain serve report classes",
     "Share": "save push export",
     "Research": "demo prepare import vectors evaluate compare ablate reproduce figures pointing stores list",
 }

@@ -30,6 +30,7 @@ from unseen.data.folder import (
     read_images,
     settle,
 )
+from unseen.data.provenance import unchecked
 from unseen.errors import DataError
 from unseen.formats.xlsa17 import SPLITS
 from unseen.ground.image_files import OTHER, endings_of
@@ -135,6 +136,11 @@ def check_folder(folder: Path | str, *, workers: int | None = None, progress: Pr
     result.encoding = classes.encoding
     for note in (*classes.notes, *(listing.notes if listing else ())):
         say("note", "reading the tables", root, note)
+    drafted = [] if classes.frame is None else unchecked(root, classes.frame)
+    if drafted:
+        what = f"{len(drafted)} cells were drafted by a program and nobody has checked them, first "
+        hint = "check them, and say yes under checked in provenance.csv"
+        say("warning", "cells that nobody has checked", root / "provenance.csv", what + ", ".join(drafted[0]), hint)
     for doubt in classes.doubts:
         say("warning", "cells that may be misread", doubt.where, doubt.problem, doubt.hint or "")
     if listing is None:

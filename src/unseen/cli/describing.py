@@ -1,0 +1,74 @@
+"""``unseen describe``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unseen.cli.common import app, err, out, plain_text, with_bars
+
+
+@app.command()
+def describe(
+    classes: Annotated[Path, typer.Argument(help="Text with a class a line, or a table of them.", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The table to write [default: classes.csv beside it].")
+    ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="OpenAI-compatible address, such as http://localhost:11434/v1. Nothing is sent without it.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option(help="The model's name there.")] = "",
+    attributes: Annotated[
+        str | None,
+        typer.Option(help="Columns: 'crest: yes/no; crown color: red, black; size: number', or @FILE, a line each."),
+    ] = None,
+    about: Annotated[str, typer.Option(help="What the classes are, in a few words.")] = "",
+    count: Annotated[int, typer.Option(help="Columns asked for where --attributes names none.", min=1, max=300)] = 20,
+    key_variable: Annotated[str, typer.Option(help="Environment variable with the key.")] = "OPENAI_API_KEY",
+) -> None:
+    """Draft a table of attributes with a language model, to be checked by you; repeat the command to resume.
+
+    Without `--endpoint` the requests are printed and nothing is sent. Every cell is written to `provenance.csv` as
+    drafted; `unseen check` counts those that nobody has checked.
+
+    Example: `unseen describe birds.txt --endpoint http://localhost:11434/v1 --model llama3.1`
+    """
+    from unseen.data import describing
+    from unseen.recognizer.stream import names_from
+
+    names = names_from([f"@{classes}"], ())
+    columns = None
+    if attributes is not None:
+        text = Path(attributes[1:]).read_text(encoding="utf-8-sig") if attributes.startswith("@") else attributes
+        columns = describing.parse_attributes(text)
+    if endpoint is None:
+        asked = [] if columns else [describing.asked_for_attributes(names, about, count)]
+        shown = columns or [describing.Attribute("the attributes of the first answer")]
+        asked.append(describing.asked_for_values(names[: describing.BATCH], shown, about))
+        for text in asked:
+            out.print(plain_text(f"{describing.SYSTEM}\n\n{text}\n"), highlight=False, soft_wrap=True)
+        requests = len(asked) - 1 + -(-len(names) // describing.BATCH)
+        err.print(f"nothing was sent; with --endpoint URL these are {requests} requests", highlight=False)
+        return
+    key = describing.key_of(key_variable)
+    target = output or classes.with_name("classes.csv")
+    found = with_bars(
+        lambda bars: describing.describe(
+            names,
+            target,
+            describing.Endpoint(endpoint, model, key),
+            attributes=columns,
+            about=about,
+            count=count,
+            progress=bars,
+        )
+    )
+    for path in found:
+        out.print(plain_text(f"wrote {path}"), highlight=False, soft_wrap=True)
+    out.print(f"next: check every cell; then say yes under `checked` in {found[1].name}", highlight=False)
