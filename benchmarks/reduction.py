@@ -30,7 +30,7 @@ from benchmarks.measured import alternately, finish
 from unseen.backbones.backbone import Backbone
 from unseen.backbones.reduction import FILE, Reduction, ReductionSpec
 from unseen.cli.configuring import make_backbone
-from unseen.evaluation.metrics import Resampled, resample
+from unseen.evaluation.bootstrap import Resampled, resample
 from unseen.features.store import RegionStore, write_store
 from unseen.ground.cache import cache_folder
 from unseen.methods import ClassSpace, create_method, find_method, find_preset

@@ -127,9 +127,22 @@ def birdkit_net(pretrained=False, **options):
     options.pop("pretrained_cfg", None), options.pop("pretrained_cfg_overlay", None), options.pop("cache_dir", None)
     return small(pretrained, **{k: v for k, v in options.items() if k != "num_classes"})
 '''
+METRICS = '''
+"""A metric of somebody else's."""
+from unseen.metrics import Metric
+
+RECALL = Metric(
+    "recall-at-2",
+    "the true class among the two best of all classes, averaged over classes",
+    lambda decided: (decided.ranked(2) == decided.labels[:, None]).any(axis=1).astype(float),
+    title="right at the first or second guess",
+    chance=lambda seen, unseen: 2 / (seen + unseen),
+)
+'''
 DIST_INFO = {
     "METADATA": "Metadata-Version: 2.1\nName: birdkit\nVersion: 1.0\n",
-    "entry_points.txt": "[unseen.methods]\nridge = birdkit.methods:Ridge\n",
+    "entry_points.txt": "[unseen.methods]\nridge = birdkit.methods:Ridge\n\n"
+    "[unseen.metrics]\nrecall = birdkit.metrics:RECALL\n",
     "RECORD": "",
 }
 
@@ -140,6 +153,7 @@ def write_package(folder: Path, *, entry_point: bool = False, name: str = "birdk
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
     (package / "methods.py").write_text(METHODS)
+    (package / "metrics.py").write_text(METRICS)
     (package / "networks.py").write_text(NETWORKS)
     (package / "registered.py").write_text(TIMM_NETWORKS)
     if entry_point:

@@ -15,13 +15,22 @@ import torch
 
 import unseen
 from outside import write_package
+from unseen import cli
+from unseen.cli.comparing import print_comparison
 from unseen.errors import UnseenError
+from unseen.evaluation import registry as metrics
+from unseen.experiments import compare as comparing
+from unseen.experiments import worker
 from unseen.experiments.ablate import ablate
 from unseen.experiments.compare import Comparison, compare
 from unseen.experiments.variants import Variant, parse_variants
 from unseen.methods import METHODS, registry
 from unseen.methods.base import Branch
+from unseen.report.page import write_report
+from unseen.report.tables import result_rows
+from unseen.serve.about import metrics_of
 from unseen.training.config import RunConfig
+from unseen.training.folder import Run
 
 SRC = str(Path(unseen.__file__).parents[1])
 BACKBONE = ["--backbone", "test_resnet", "--image-size", "32", "--backbone-weights", "random", "--device", "cpu"]
@@ -131,6 +140,41 @@ def test_an_entry_point_is_a_name_like_ours(tiny_guide, tiny_backbone, tmp_path,
     assert run.config.method == "ridge"
     with pytest.raises(UnseenError, match='did you mean "ridge"'):
         unseen.create_method("rigde", channels=4, vectors=np.eye(3))
+
+
+def test_a_metric_of_an_installed_package_is_wherever_ours_are(
+    tiny_guide, tiny_backbone, tmp_path, monkeypatch, registered, capsys
+):
+    """In results.json, the tables of a comparison and of a run, what `evaluate` gives, the report and the page."""
+    monkeypatch.syspath_prepend(str(write_package(tmp_path / "site", entry_point=True)))
+    monkeypatch.setattr(metrics, "REGISTRY", dict(metrics.REGISTRY))
+    monkeypatch.setattr(comparing, "run_worker", worker.work)
+    monkeypatch.setattr(cli.out, "_width", 200)
+    metrics._installed.cache_clear()
+    try:
+        base = {"dataset": str(tiny_guide), "backbone": tiny_backbone, "protocols": ("honest",), "seeds": (0,)}
+        asked = Comparison(parse_variants(["eszsl"]), base, device="cpu", cache=tmp_path / "cache")
+        found = compare(asked, tmp_path / "all")
+        run = Run(tmp_path / "all" / "eszsl")
+        results = run.results["protocols"]["honest"]
+        entry = results["metrics"]["recall-at-2"]
+        assert entry["mean"] == pytest.approx(results["seeds"]["0"]["recall-at-2"], abs=1e-12)
+        assert entry["low"] <= entry["mean"] <= entry["high"]
+        cell = f"{100 * entry['mean']:.1f}"
+        print_comparison(found)
+        table = capsys.readouterr().out
+        assert ("recall-at-2" in table, "top-5" in table, cell in table) == (True, False, True)
+        assert result_rows([run])[0]["recall-at-2"].startswith(cell)
+        assert f"| {cell} [" in (tmp_path / "all" / "compare.md").read_text()
+        assert "honest_recall-at-2_mean" in (tmp_path / "all" / "compare.csv").read_text()
+        again = unseen.evaluate(run, device="cpu", cache=tmp_path / "cache")["seeds"]["0"]
+        assert again["recall-at-2"] == results["seeds"]["0"]["recall-at-2"]
+        page = write_report(run, device="cpu", cache=tmp_path / "cache").read_text()
+        assert page.count("right at the first or second guess") == 1
+        assert page.count("recall-at-2") >= 3  # the figure, the table of results, what the terms mean
+        assert [m.name for m in metrics_of(run.folder)][-1] == "Right at the first or second guess"
+    finally:
+        metrics._installed.cache_clear()
 
 
 def test_what_is_only_in_this_process_stays_in_it(tiny_guide, tiny_backbone, tmp_path, registered):

@@ -1,7 +1,7 @@
 """The metrics of generalized zero-shot learning, for anybody's class scores.
 
 import unseen.metrics
-found = unseen.metrics.gzsl(scores, labels, seen)       # {"T1": ..., "U": ..., "S": ..., "H": ..., "AUSUC": ...}
+found = unseen.metrics.gzsl(scores, labels, seen)       # {"T1": 0.61, "U": 0.52, ...}, every registered metric
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from unseen.errors import UnseenError
-from unseen.evaluation.metrics import SeenUnseenCurve
-from unseen.evaluation.registry import REGISTRY, Metric, Scored, measure, register_metric
+from unseen.evaluation.metrics import LEADING, Decisions, SeenUnseenCurve
+from unseen.evaluation.registry import Decided, Metric, every_metric, measure, register_metric
 
-__all__ = ["REGISTRY", "Metric", "Scored", "SeenUnseenCurve", "curve", "gzsl", "register_metric"]
+__all__ = ["Decided", "Metric", "SeenUnseenCurve", "curve", "every_metric", "gzsl", "register_metric"]
 
 
 def gzsl(scores: Any, labels: Any, seen: Any, gamma: float = 0.0, taxonomy: Any = None) -> dict[str, float]:
@@ -31,15 +31,15 @@ def gzsl(scores: Any, labels: Any, seen: Any, gamma: float = 0.0, taxonomy: Any 
     Raises:
         UnseenError: the shapes do not fit, or a number is not finite.
     """
-    return dict(measure(_scored(scores, labels, seen, gamma, taxonomy)))
+    return measure(_decided(scores, labels, seen, gamma, taxonomy))
 
 
 def curve(scores: Any, labels: Any, seen: Any) -> SeenUnseenCurve:
     """U and S at every calibration offset where either changes; its ``area`` is AUSUC. Arguments as of :func:`gzsl`."""
-    return SeenUnseenCurve.of(_scored(scores, labels, seen, 0.0, None).decisions)
+    return SeenUnseenCurve.of(_decided(scores, labels, seen, 0.0, None).decisions)
 
 
-def _scored(scores: Any, labels: Any, seen: Any, gamma: float, taxonomy: Any) -> Scored:
+def _decided(scores: Any, labels: Any, seen: Any, gamma: float, taxonomy: Any) -> Decided:
     table, kinds = np.asarray(scores, dtype=np.float64), np.asarray(seen, dtype=bool)
     true = np.asarray(labels, dtype=np.int64)
     if table.ndim != 2 or kinds.shape != table.shape[1:] or true.shape != table.shape[:1]:
@@ -52,4 +52,4 @@ def _scored(scores: Any, labels: Any, seen: Any, gamma: float, taxonomy: Any) ->
     ranks = None if taxonomy is None else np.asarray(taxonomy)
     if ranks is not None and (ranks.ndim != 2 or len(ranks) != len(kinds)):
         raise UnseenError(f"a taxonomy of shape {ranks.shape}", hint=f"give ({len(kinds)}, ranks)")
-    return Scored(table, true, kinds, gamma, ranks)
+    return Decided(Decisions.from_scores(table, true, kinds, LEADING), gamma, ranks)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import unseen
+from unseen.evaluation.registry import REGISTRY as METRICS
 from unseen.methods import METHODS, registry
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -26,7 +27,7 @@ def test_a_page_s_code_runs(page, tiny_guide, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UNSEEN_CACHE", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(str(tmp_path))
-    before, given = dict(METHODS), dict(registry._GIVEN)
+    kept = [(known, dict(known)) for known in (METHODS, registry._GIVEN, METRICS)]
     blocks = BLOCK.findall((DOCS / page).read_text())
     assert any(kind == "python" for kind, _, _ in blocks)
     names: dict[str, object] = {"__name__": "page"}
@@ -40,7 +41,7 @@ def test_a_page_s_code_runs(page, tiny_guide, tmp_path, monkeypatch):
                 for line in code.splitlines():
                     _call(line, tmp_path)
     finally:
-        for known, old in ((METHODS, before), (registry._GIVEN, given)):
+        for known, old in kept:
             known.clear()
             known.update(old)
         sys.modules.pop("ridge", None)

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unseen.evaluation.bootstrap import Interval, bootstrap
 from unseen.evaluation.metrics import (
+    CORE,
     Decisions,
-    Interval,
     Scores,
     SeenUnseenCurve,
-    bootstrap,
     common_gamma,
     evaluate,
     harmonic,
@@ -241,7 +241,7 @@ def test_what_cannot_be_measured_is_nan(missing):
         assert found.s == pytest.approx(expected)
     if has_unseen:
         assert found.t1 == pytest.approx(loop_t1(scores, labels, seen))
-    intervals = bootstrap([decisions], seen, [0.0], samples=10)
+    intervals = bootstrap([decisions], [0.0], names=CORE[:4], samples=10)
     assert np.isnan(intervals["H"].mean)
     assert intervals["H"].as_dict()["low"] is None
     assert np.isnan(intervals["T1"].mean) == (not has_unseen)
@@ -326,7 +326,8 @@ def outcome(right, labels, seen):
     kind = seen[labels]
     other = np.array([1, 0, 3, 2])[labels]
     said = np.where(right, labels, other)
-    return Decisions(labels, np.where(kind, said, 0), np.where(kind, 2, said), np.where(kind, 1.0, -1.0), ~kind)
+    leading = np.stack([np.where(kind, said, 0), np.where(kind, 2, said)], axis=1)[:, :, None]
+    return Decisions(labels, leading, np.stack([np.where(kind, 1.0, -1.0), 0 * said], axis=1)[:, :, None], ~kind)
 
 
 SEEN = np.array([True, True, False, False])
@@ -334,7 +335,7 @@ SEEN = np.array([True, True, False, False])
 
 def test_all_right_has_no_spread():
     labels = np.repeat([0, 1, 2, 3], [5, 3, 4, 2])
-    found = bootstrap([outcome(np.ones(14, bool), labels, SEEN)], SEEN, [0.0], samples=50)
+    found = bootstrap([outcome(np.ones(14, bool), labels, SEEN)], [0.0], names=CORE[:4], samples=50)
     for name in ("T1", "U", "S", "H"):
         assert (found[name].mean, found[name].std, found[name].low, found[name].high) == (1, 0, 1, 1)
         assert found[name].per_seed == [1]
@@ -343,7 +344,7 @@ def test_all_right_has_no_spread():
 def test_one_image_a_class_has_no_spread():
     """Resampling one image gives that image."""
     labels = np.arange(4)
-    found = bootstrap([outcome(np.array([1, 0, 1, 1], bool), labels, SEEN)], SEEN, [0.0], samples=50)
+    found = bootstrap([outcome(np.array([1, 0, 1, 1], bool), labels, SEEN)], [0.0], names=CORE[:4], samples=50)
     assert (found["S"].low, found["S"].mean, found["S"].high) == (0.5, 0.5, 0.5)
     assert (found["H"].low, found["H"].high) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
 
@@ -352,10 +353,10 @@ def test_images_are_resampled_within_their_class():
     """2 of 4 right in each of two classes: S resampled is the mean of two Binomial(4, 1/2) / 4."""
     labels = np.repeat([0, 1, 2, 3], 4)
     right = np.tile([1, 0, 1, 0], 4).astype(bool)
-    found = bootstrap([outcome(right, labels, SEEN)], SEEN, [0.0], samples=20000, level=0.9)
+    found = bootstrap([outcome(right, labels, SEEN)], [0.0], names=CORE[:4], samples=20000, level=0.9)
     # quantiles of Binomial(8, 1/2): P(X <= 1) = 0.035 < 0.05 < P(X <= 2) = 0.145
     assert (found["S"].low, found["S"].mean, found["S"].high) == (0.25, 0.5, 0.75)
-    wide = bootstrap([outcome(right, labels, SEEN)], SEEN, [0.0], samples=20000, level=0.995)
+    wide = bootstrap([outcome(right, labels, SEEN)], [0.0], names=CORE[:4], samples=20000, level=0.995)
     # P(X <= 0) = 0.0039 > 0.0025
     assert (wide["S"].low, wide["S"].high) == (0, 1)
 
@@ -366,7 +367,7 @@ def test_the_mean_is_as_measured_for_every_seed():
     labels, seen = problems[0][1:]
     decisions = [Decisions.from_scores(s + rng.standard_normal(s.shape), labels, seen) for s, *_ in problems]
     gammas = [0.0, 0.3, -0.2]
-    found = bootstrap(decisions, seen, gammas, samples=400)
+    found = bootstrap(decisions, gammas, names=CORE[:4], samples=400)
     measured = [evaluate(d, seen, g) for d, g in zip(decisions, gammas, strict=True)]
     for name in ("t1", "u", "s", "h"):
         interval = found[name.upper()]
@@ -375,17 +376,17 @@ def test_the_mean_is_as_measured_for_every_seed():
         assert interval.mean == pytest.approx(np.mean(values))
         assert interval.std == pytest.approx(np.std(values, ddof=1))
         assert interval.low < interval.mean < interval.high
-    assert bootstrap(decisions[:1], seen, [0.0], samples=10)["T1"].std == 0
+    assert bootstrap(decisions[:1], [0.0], names=CORE[:4], samples=10)["T1"].std == 0
 
 
 def test_the_same_seed_gives_the_same_interval():
     scores, labels, seen = random_problem(3)
     decisions = [Decisions.from_scores(scores, labels, seen)]
-    one, same, other = (bootstrap(decisions, seen, [0.0], samples=300, seed=seed) for seed in (1, 1, 2))
+    one, same, other = (bootstrap(decisions, [0.0], names=CORE[:4], samples=300, seed=seed) for seed in (1, 1, 2))
     assert one == same
     assert (one["S"].low, one["S"].high) != (other["S"].low, other["S"].high)
     # seeds of training share the resampling, so a model twice has the interval of that model
-    twice = bootstrap(decisions * 2, seen, [0.0, 0.0], samples=300, seed=1)
+    twice = bootstrap(decisions * 2, [0.0, 0.0], names=CORE[:4], samples=300, seed=1)
     assert (twice["H"].low, twice["H"].high) == pytest.approx((one["H"].low, one["H"].high))
 
 
@@ -395,7 +396,9 @@ def test_coverage():
     labels = np.repeat([0, 1, 2, 3], 60)
     inside = 0
     for i in range(150):
-        found = bootstrap([outcome(rng.random(240) < 0.7, labels, SEEN)], SEEN, [0.0], samples=200, seed=i)["S"]
+        found = bootstrap([outcome(rng.random(240) < 0.7, labels, SEEN)], [0.0], names=CORE[:4], samples=200, seed=i)[
+            "S"
+        ]
         inside += found.low <= 0.7 <= found.high
     assert 0.88 < inside / 150 < 0.99
 
@@ -432,6 +435,24 @@ def test_scores_in_blocks_give_the_same_decisions(kinds, size):
     else:
         assert (found.offset == (np.inf if kinds == "seen" else -np.inf)).all()
     np.testing.assert_array_equal(found.is_unseen, ~seen[labels])
+
+
+@pytest.mark.parametrize("size", [3, 40])
+@pytest.mark.parametrize("gamma", [0.0, 1.0])
+def test_the_leading_classes_are_those_of_a_full_sort(size, gamma):
+    rng = np.random.default_rng(size)
+    scores = rng.integers(0, 9, (30, 17)).astype(np.float32) - 4  # with ties
+    seen, labels = rng.random(17) < 0.5, rng.integers(0, 17, 30)
+    blocks = (scores[:, i : i + size] for i in range(0, 17, size))
+    found = Decisions.from_blocks(blocks, labels, seen, 6)
+    order = np.argsort(seen, kind="stable")  # of equal ones an unseen class first, then the first of its kind
+    expected = order[np.argsort(-(scores - gamma * seen)[:, order], axis=1, kind="stable")[:, :6]]
+    np.testing.assert_array_equal(found.ranked(6, gamma), expected)
+    np.testing.assert_array_equal(found.ranked(1, gamma)[:, 0], found.predict(gamma))
+    few = Decisions.from_scores(scores[:, :3], np.zeros(30, int), np.array([True, False, True]), 4)
+    np.testing.assert_array_equal(np.sort(few.ranked(4), axis=1), np.tile([-1, 0, 1, 2], (30, 1)))
+    with pytest.raises(ValueError, match="the best 4 classes of each kind are kept, not 5"):
+        few.ranked(5)
 
 
 @settings(max_examples=60, deadline=None)

@@ -8,8 +8,10 @@ from sklearn.metrics import f1_score
 
 import unseen.metrics
 from unseen.errors import UnseenError
-from unseen.evaluation.metrics import METRICS
-from unseen.evaluation.registry import REGISTRY, Metric, register_metric
+from unseen.evaluation import registry
+from unseen.evaluation.bootstrap import resample
+from unseen.evaluation.metrics import CORE, LEADING, Decisions, evaluate
+from unseen.evaluation.registry import Decided, Metric, chosen_metrics, every_metric, measure, register_metric
 
 SEEN = np.array([True, True, False, False])
 SCORES = np.array(
@@ -56,21 +58,60 @@ def test_against_scikit_learn():
     assert found["top-5"] == pytest.approx(np.mean(shares))
 
 
-def test_every_column_of_tables_is_registered_with_its_meaning():
-    assert list(REGISTRY)[: len(METRICS)] == list(METRICS)
-    assert all(metric.meaning and metric.name == name for name, metric in REGISTRY.items())
-    assert REGISTRY["T1"].chance(40, 10) == 0.1
-    assert REGISTRY["U"].chance(40, 10) == 0.02
-    assert REGISTRY["T1"].chance(40, 0) is None
-    assert not REGISTRY["hierarchical distance"].higher_is_better
+def test_every_metric_says_what_it_is():
+    known = every_metric()
+    assert list(known)[: len(CORE)] == list(CORE) == chosen_metrics()
+    assert all(metric.meaning and metric.name == name for name, metric in known.items())
+    assert known["T1"].chance(40, 10) == 0.1
+    assert known["U"].chance(40, 10) == 0.02
+    assert known["T1"].chance(40, 0) is None
+    assert not known["hierarchical distance"].higher_is_better
 
 
-def test_a_metric_of_ones_own(monkeypatch):
-    monkeypatch.setattr("unseen.evaluation.registry.REGISTRY", dict(REGISTRY))
-    register_metric(Metric("images", "number of images", lambda scored: len(scored.labels)))
-    assert unseen.metrics.gzsl(SCORES, LABELS, SEEN)["images"] == 4
+def test_the_registry_gives_the_numbers_of_evaluate():
+    rng = np.random.default_rng(1)
+    scores, labels, seen = rng.standard_normal((90, 9)), rng.integers(0, 9, 90), np.arange(9) < 6
+    decisions = Decisions.from_scores(scores, labels, seen, LEADING)
+    found = measure(Decided(decisions, 0.3))
+    assert {k: v for k, v in found.items() if k in CORE} | {"gamma": 0.3} == evaluate(decisions, seen, 0.3).as_dict()
+    drawn = resample([decisions], [0.3], samples=20)
+    for name, value in found.items():
+        np.testing.assert_allclose(drawn[name].measured, [value], rtol=1e-15)
+    assert np.isfinite(drawn["top-5"].drawn).all()
+    assert np.isnan(drawn["AUSUC"].drawn).all()
+
+
+def test_without_images_nothing_is_measured():
+    found = unseen.metrics.gzsl(np.zeros((0, 4)), [], SEEN)
+    assert list(found) == list(every_metric())
+    assert np.isnan(list(found.values())).all()
+
+
+def test_columns_are_chosen_by_name():
+    assert chosen_metrics("all") == list(every_metric())
+    assert chosen_metrics("top-5, H") == ["top-5", "H"]
+    with pytest.raises(UnseenError, match='no metric "top5" — did you mean "top-5"'):
+        chosen_metrics("top5")
+
+
+@pytest.fixture
+def mine(monkeypatch):
+    monkeypatch.setattr(registry, "REGISTRY", dict(registry.REGISTRY))
+
+
+@pytest.mark.usefixtures("mine")
+def test_a_metric_of_ones_own():
+    register_metric(Metric("images", "number of images", lambda d: len(d.labels)))
+    register_metric(Metric("twice", "two of it", lambda images: 2 * images, of=("images",)))
+    found = unseen.metrics.gzsl(SCORES, LABELS, SEEN)
+    assert (found["images"], found["twice"]) == (4, 8)
     with pytest.raises(UnseenError, match='there is a metric "T1"'):
-        register_metric(REGISTRY["T1"])
+        register_metric(Metric("T1", "another", lambda d: 0.0))
+    with pytest.raises(UnseenError, match='made: no metric "nothing"'):
+        register_metric(Metric("made", "of nothing", lambda n: n, of=("nothing",)))
+    register_metric(Metric("broken", "none", lambda d: 1 / 0))
+    with pytest.raises(UnseenError, match=r'the metric "broken" failed \(ZeroDivisionError: division by zero\)'):
+        unseen.metrics.gzsl(SCORES, LABELS, SEEN)
 
 
 @pytest.mark.parametrize(

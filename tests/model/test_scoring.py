@@ -185,8 +185,8 @@ def test_a_training_s_classes_are_scored_as_a_table_s_to_the_bit(monkeypatch, na
     index, top = made.best_of_kinds(asked)
     for kind, row in ((True, 0), (False, 1)):
         columns = np.flatnonzero(classes.seen == kind)
-        np.testing.assert_array_equal(index[row], columns[scores[:, columns].argmax(axis=1)])
-        np.testing.assert_array_equal(top[row], scores[:, columns].max(axis=1).astype(np.float32))
+        np.testing.assert_array_equal(index[:, row, 0], columns[scores[:, columns].argmax(axis=1)])
+        np.testing.assert_array_equal(top[:, row, 0], scores[:, columns].max(axis=1).astype(np.float32))
     best, again = (
         made.best(asked, 7, allowed, gamma=0.3, temperature=0.2),
         made.best_of(scores, 7, allowed, gamma=0.3, temperature=0.2),

@@ -82,7 +82,8 @@ def material(labels, named, seen, values=None, seeds=1):
     best_seen = np.where(seen[named], named, np.flatnonzero(seen)[0])
     best_unseen = np.where(seen[named], np.flatnonzero(~seen)[0], named)
     offset = np.where(seen[named], 1.0, -1.0)
-    decisions = Decisions(labels, best_seen, best_unseen, offset, ~seen[labels])
+    leading, scores = (np.stack(both, axis=1)[:, :, None] for both in ((best_seen, best_unseen), (offset, 0 * offset)))
+    decisions = Decisions(labels, leading, scores, ~seen[labels])
     attributes = Attributes(tuple(f"has_part::{k}" for k in range(np.shape(values)[1]))) if values is not None else None
     values = np.eye(n) if values is None else np.array(values, float)
     table = ClassTable(

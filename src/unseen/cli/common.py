@@ -64,6 +64,10 @@ EngineOption = Annotated[
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(envvar="UNSEEN_DEVICE", help="auto, cpu, cuda, cuda:1 or mps.")]
+MetricsOption = Annotated[
+    str | None,
+    typer.Option(help="Columns of the table: `all`, or some such as T1,H,top-5 [default: the usual ones]."),
+]
 CacheOption = Annotated[
     Path | None,
     typer.Option(help="Where drawn images and region stores are kept [default: $UNSEEN_CACHE or ~/.cache/unseen]."),

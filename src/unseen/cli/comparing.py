@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unseen.cli.common import JsonFlag, app, err, out, plain_text, print_json, print_table, stoppable, with_bars
+from unseen.cli.common import (
+    JsonFlag,
+    MetricsOption,
+    app,
+    err,
+    out,
+    plain_text,
+    print_json,
+    print_table,
+    stoppable,
+    with_bars,
+)
 from unseen.cli.configuring import pairs
 from unseen.cli.options import RunOptions, with_run_options
 
@@ -53,6 +64,7 @@ def compare(
     recipe: RecipeOption = None,
     epochs: EpochsOption = None,
     validation_only: ValidationFlag = False,
+    metrics: MetricsOption = None,
     as_json: JsonFlag = False,
     *,
     options: RunOptions,
@@ -63,6 +75,7 @@ def compare(
 
     Example: `unseen compare eszsl msdn "no cal=msdn:lambda_cal=0" fieldguide --seeds 3`
     """
+    from unseen.evaluation.registry import chosen_metrics
     from unseen.experiments.compare import Comparison
     from unseen.experiments.compare import compare as do
     from unseen.experiments.variants import parse_variants
@@ -72,6 +85,7 @@ def compare(
         options.entries(dataset, protocol, seeds),
         common_recipe(recipe, epochs),
         validation_only=validation_only,
+        metrics=chosen_metrics(metrics),
         cache=options.cache,
         device=options.device,
         workers=options.workers,
@@ -99,6 +113,7 @@ def ablate(
     recipe: RecipeOption = None,
     epochs: EpochsOption = None,
     validation_only: ValidationFlag = False,
+    metrics: MetricsOption = None,
     as_json: JsonFlag = False,
     *,
     options: RunOptions,
@@ -111,6 +126,7 @@ def ablate(
     """
     from functools import partial
 
+    from unseen.evaluation.registry import chosen_metrics
     from unseen.experiments.ablate import ablate as do
     from unseen.experiments.compare import Comparison
     from unseen.experiments.variants import parse_variant
@@ -121,6 +137,7 @@ def ablate(
         options.entries(dataset, protocol, seeds),
         common_recipe(recipe, epochs),
         validation_only=validation_only,
+        metrics=chosen_metrics(metrics),
         cache=options.cache,
         device=options.device,
         workers=options.workers,
@@ -155,6 +172,7 @@ def run_comparison(asked: Comparison, folder: Path, as_json: bool, do: Callable[
 
 def print_comparison(found: dict[str, Any]) -> None:
     """The table, in parts where the terminal is narrow, and what is to be said of it."""
+    from unseen.evaluation.registry import HEADLINES
     from unseen.report.comparison import comparison_rows, difference_columns, failures, legend, metric_columns
 
     rows = comparison_rows(found)
@@ -163,15 +181,19 @@ def print_comparison(found: dict[str, Any]) -> None:
     elif rows:
         views = found["views"]
         if len(views) > 1:  # side by side
-            gaps = {m: f"{m}, paper − honest" for m in ("T1", "H")}
-            parts = {"T1 and H": [n for m in ("T1", "H") for n in (*(f"{view} {m}" for view in views), gaps[m])]}
-            parts["the other metrics"] = [f"{view} {m}" for m in ("U", "S", "AUSUC") for view in views]
+            main = [m for m in HEADLINES if m in found["metrics"]]
+            gaps = {m: f"{m}, paper − honest" for m in main}
+            parts = {" and ".join(main): [n for m in main for n in (*(f"{view} {m}" for view in views), gaps[m])]}
+            others = [m for m in found["metrics"] if m not in main]
+            parts["the other metrics"] = [f"{view} {m}" for m in others for view in views]
         else:
             parts = {"metrics": list(metric_columns(found, views[0]))}
         parts["differences"] = [n for n in difference_columns(found) if "paper − honest" not in n]
         shown = {name for columns in parts.values() for name in columns} | {"method"}
         parts["runs"] = [name for name in rows[0] if name not in shown]
         for title, names in parts.items():
+            if not names:
+                continue
             columns = {name: name for name in ("method", *names)}
             print_table([{n: row[n] for n in columns} for row in rows], columns, f"{found['title']}: {title}")
     for text in failures(found):

@@ -13,6 +13,7 @@ from unseen.cli.common import (
     CacheOption,
     DeviceOption,
     JsonFlag,
+    MetricsOption,
     RunArgument,
     app,
     err,
@@ -174,15 +175,15 @@ def write_run_report(run: Run, device: str, cache: Path | None) -> Path:
     return with_bars(lambda bars: write_report(run, device=device, cache=cache, progress=bars))
 
 
-def print_legend(run: Run) -> None:
+def print_legend(run: Run, metrics: list[str] | None = None) -> None:
     """What the columns of a run's table are."""
-    from unseen.report.tables import chance, percent
+    from unseen.evaluation.registry import chosen_metrics
+    from unseen.report.tables import chances, metrics_legend, percent
 
-    manifest = run.manifest
+    names = metrics or chosen_metrics()
+    guessing = ", ".join(f"{name} {percent(value)}" for name, value in chances(run).items() if name in names)
     out.print(
-        f"T1: unseen images among the {manifest['data']['classes_unseen']} unseen classes (chance "
-        f"{percent(chance(run))}). U, S: unseen and seen images among all classes; H their harmonic mean. "
-        "± spread over seeds, [ ] 95% interval over images. "
+        f"{metrics_legend(names)}. By chance: {guessing}. ± spread over seeds, [ ] 95% interval over images. "
         + ("paper: epoch chosen on the test set." if "paper" in run.config.protocols else ""),
         highlight=False,
         style="dim",
@@ -201,15 +202,16 @@ def evaluate(
     ] = None,
     device: DeviceOption = "auto",
     cache: CacheOption = None,
+    metrics: MetricsOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Test a run's saved models again, from their weights."""
-    from unseen.evaluation.metrics import METRICS
+    from unseen.evaluation.registry import chosen_metrics
     from unseen.report.tables import percent, result_rows
     from unseen.training.folder import Run
     from unseen.training.run import evaluate_run
 
-    opened = Run(run)
+    opened, columns = Run(run), chosen_metrics(metrics)
     found = with_bars(
         lambda bars: evaluate_run(opened, protocol=protocol, gamma=gamma, device=device, cache=cache, progress=bars)
     )
@@ -220,7 +222,7 @@ def evaluate(
     rows = [
         {
             "seed": seed,
-            **{name: percent(values[name]) for name in METRICS},
+            **{name: percent(values[name]) for name in columns},
             "gamma": f"{values['gamma']:.3f}",
             "data": described["data"],
             "backbone": described["backbone"],

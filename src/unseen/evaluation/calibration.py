@@ -47,7 +47,7 @@ class Answers:
         every = torch.from_numpy(scores).double()
         best = best_classes([(torch.arange(len(seen)), every)], seen, 1, gamma=gamma, temperature=temperature)
         _, top = best_of_kinds([every], [columns_by_kind(torch.from_numpy(seen.copy()))])
-        offset = (top[0] - top[1]).numpy()
+        offset = (top[:, 0, 0] - top[:, 1, 0]).numpy()
         return cls(best.confidence[:, 0], best.index[:, 0] == labels, ~seen[labels], offset)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The field's metrics: per-class mean accuracy, CZSL T1, GZSL U/S/H, calibrated stacking, AUSUC, bootstrap.
+"""The field's metrics: per-class mean accuracy, CZSL T1, GZSL U/S/H, calibrated stacking, AUSUC.
 
 Accuracies are fractions in [0, 1]. A metric without an image to measure it on is NaN. Ties in a score go to the first
 class, as ``argmax`` has it; where calibration makes the best seen and unseen class tie, the unseen one wins.
@@ -6,16 +6,17 @@ class, as ``argmax`` has it; where calibration makes the best seen and unseen cl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from unseen.evaluation.scores import best_of_kinds, columns_by_kind
 
-METRICS = ("T1", "U", "S", "H", "AUSUC")
-"""The columns of every table."""
+LEADING = 10
+"""Classes of either kind that are kept of an image, for metrics that look beyond the best."""
 
 
 def per_class_accuracy(correct: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -43,46 +44,74 @@ def harmonic(u: float | np.ndarray, s: float | np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Decisions:
-    """What of an image's class scores the metrics need: the best seen and the best unseen class.
+    """What of an image's class scores the metrics need: the best seen and the best unseen classes.
 
     Args:
         labels: ``(M,)`` true class.
-        best_seen, best_unseen: ``(M,)`` best class of either kind.
-        offset: ``(M,)`` best seen minus best unseen score: the gamma at which the image turns unseen.
+        leading: ``(M, 2, k)`` the k best seen and the k best unseen classes, best first; -1 beyond the last of a kind.
+        scores: ``(M, 2, k)`` theirs; -inf there.
         is_unseen: ``(M,)`` whether the true class is unseen.
     """
 
     labels: np.ndarray
-    best_seen: np.ndarray
-    best_unseen: np.ndarray
-    offset: np.ndarray
+    leading: np.ndarray
+    scores: np.ndarray
     is_unseen: np.ndarray
 
     @classmethod
-    def from_scores(cls, scores: np.ndarray, labels: np.ndarray, seen: np.ndarray) -> Decisions:
-        """From class scores ``(M, N)``, labels ``(M,)`` and seen flags ``(N,)``."""
-        return cls.from_blocks([scores], labels, seen)
+    def from_scores(cls, scores: np.ndarray, labels: np.ndarray, seen: np.ndarray, count: int = 1) -> Decisions:
+        """From class scores ``(M, N)``, labels ``(M,)`` and seen flags ``(N,)``; ``count`` classes of each kind."""
+        return cls.from_blocks([scores], labels, seen, count)
 
     @classmethod
-    def from_blocks(cls, blocks: Iterable[np.ndarray], labels: np.ndarray, seen: np.ndarray) -> Decisions:
-        """From class scores in blocks of classes, ``(M, n)`` each; without a class of a kind its best is -1."""
+    def from_blocks(
+        cls, blocks: Iterable[np.ndarray], labels: np.ndarray, seen: np.ndarray, count: int = 1
+    ) -> Decisions:
+        """From class scores in blocks of classes, ``(M, n)`` each."""
         kinds, start = [], 0
         tensors = []
         for scores in blocks:
             kinds.append(columns_by_kind(torch.from_numpy(seen[start : start + scores.shape[1]].copy())))
             tensors.append(torch.from_numpy(scores).double())
             start += scores.shape[1]
-        best, top = (found.numpy() for found in best_of_kinds(tensors, kinds))
-        return cls(labels, best[0], best[1], top[0] - top[1], ~seen[labels])
+        best, top = best_of_kinds(tensors, kinds, count)
+        return cls(labels, best.numpy(), top.numpy(), ~seen[labels])
 
     @classmethod
     def joined(cls, parts: Sequence[Decisions], classes: int) -> Decisions:
         """Several draws as one, every draw's N classes being classes of their own: means go over classes and draws."""
         shifted = [
-            (d.labels + i * classes, d.best_seen + i * classes, d.best_unseen + i * classes, d.offset, d.is_unseen)
+            (d.labels + i * classes, np.where(d.leading < 0, -1, d.leading + i * classes), d.scores, d.is_unseen)
             for i, d in enumerate(parts)
         ]
         return cls(*(np.concatenate(arrays) for arrays in zip(*shifted, strict=True)))
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Decisions:
+        """What :meth:`arrays` gave."""
+        return cls(**{f.name: arrays[f.name] for f in fields(cls)})
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Its arrays by name, for a file."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @property
+    def best_seen(self) -> np.ndarray:
+        """``(M,)`` the best seen class, -1 without one."""
+        result: np.ndarray = self.leading[:, 0, 0]
+        return result
+
+    @property
+    def best_unseen(self) -> np.ndarray:
+        """``(M,)`` the best unseen class, -1 without one."""
+        result: np.ndarray = self.leading[:, 1, 0]
+        return result
+
+    @cached_property
+    def offset(self) -> np.ndarray:
+        """``(M,)`` best seen minus best unseen score: the gamma at which the image turns unseen."""
+        result: np.ndarray = self.scores[:, 0, 0] - self.scores[:, 1, 0]
+        return result
 
     def predict(self, gamma: float = 0.0) -> np.ndarray:
         """Classes predicted among all, with calibrated stacking: gamma off every seen score."""
@@ -92,6 +121,24 @@ class Decisions:
         """Whether each *unseen* image is right among the unseen classes ``(M_unseen,)``."""
         result: np.ndarray = self.best_unseen[self.is_unseen] == self.labels[self.is_unseen]
         return result
+
+    def ranked(self, count: int, gamma: float = 0.0) -> np.ndarray:
+        """``(M, count)`` classes among all, best first, with calibrated stacking; -1 beyond the last class.
+
+        Raises:
+            ValueError: fewer classes of each kind are kept.
+        """
+        if count > self.leading.shape[2]:
+            raise ValueError(f"the best {self.leading.shape[2]} classes of each kind are kept, not {count}")
+        lowered = self.scores - np.array([gamma, 0.0])[:, None]
+        # the unseen ones first, since they win a tie
+        scores, classes = (array[:, ::-1].reshape(len(array), 2 * array.shape[2]) for array in (lowered, self.leading))
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+        return np.take_along_axis(classes, order, axis=1)
+
+
+CORE = ("T1", "U", "S", "H", "AUSUC")
+"""The field's metrics: what an epoch's record and a choice hold."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +154,8 @@ class Scores:
 
     def as_dict(self) -> dict[str, float | None]:
         """JSON form; NaN becomes ``None``."""
-        values = {"T1": self.t1, "U": self.u, "S": self.s, "H": self.h, "AUSUC": self.ausuc, "gamma": self.gamma}
+        numbers = (self.t1, self.u, self.s, self.h, self.ausuc, self.gamma)
+        values = dict(zip((*CORE, "gamma"), numbers, strict=True))
         return {k: None if np.isnan(v) else float(v) for k, v in values.items()}
 
 
@@ -206,140 +254,3 @@ def common_gamma(curves: Sequence[SeenUnseenCurve]) -> tuple[float, float]:
     low, high = gamma[i], gamma[i + 1] if i + 1 < len(gamma) else np.inf
     middle = (low + high) / 2
     return float(middle if middle < high else low), best
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Mean over seeds, spread over seeds, and a bootstrap interval over images."""
-
-    mean: float
-    std: float
-    low: float
-    high: float
-    per_seed: list[float] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, float | list[float | None] | None]:
-        """JSON form; NaN becomes ``None``."""
-
-        def plain(value: float) -> float | None:
-            return None if np.isnan(value) else float(value)
-
-        return {
-            "mean": plain(self.mean),
-            "std": plain(self.std),
-            "low": plain(self.low),
-            "high": plain(self.high),
-            "per_seed": [plain(v) for v in self.per_seed],
-        }
-
-
-@dataclass(frozen=True)
-class Resampled:
-    """A metric as measured and on resampled images.
-
-    Args:
-        measured: ``(seeds,)``.
-        drawn: ``(samples, seeds)``; the same draws for whatever is resampled over the same images with the same seed.
-    """
-
-    measured: np.ndarray
-    drawn: np.ndarray
-
-    def interval(self, level: float = 0.95) -> Interval:
-        """Mean and spread over seeds, and the percentile interval of the mean."""
-        tail = (1 - level) / 2
-        low, high = np.quantile(self.drawn.mean(axis=1), [tail, 1 - tail])
-        spread = float(self.measured.std(ddof=1)) if len(self.measured) > 1 else 0.0
-        return Interval(float(self.measured.mean()), spread, float(low), float(high), list(self.measured))
-
-    def paired(self, other: Resampled) -> Resampled:
-        """This minus the other, seed by seed and draw by draw; for the same seeds."""
-        return Resampled(self.measured - other.measured, self.drawn - other.drawn)
-
-    def means(self, rng: np.random.Generator | None = None) -> np.ndarray:
-        """``(samples,)`` means over seeds; with ``rng`` over as many seeds drawn with replacement."""
-        draws, seeds = self.drawn.shape
-        drawn = self.drawn
-        if rng is not None:
-            drawn = np.take_along_axis(drawn, rng.integers(seeds, size=(draws, seeds)), axis=1)
-        result: np.ndarray = drawn.mean(axis=1)
-        return result
-
-
-def difference(
-    first: Resampled, second: Resampled, *, over_seeds: bool = False, level: float = 0.95, seed: int = 0
-) -> Interval:
-    """First minus second, with a percentile interval of the paired bootstrap.
-
-    Args:
-        first, second: of the same draws of the same images.
-        over_seeds: draw each side's seeds too, so that the interval is about the methods and not about these trainings
-            of them. With few seeds it is rough, and somewhat too narrow.
-        level: of the interval.
-        seed: of the draw of seeds.
-    """
-    rng = np.random.default_rng(seed) if over_seeds else None
-    drawn = first.means(rng) - second.means(rng)
-    tail = (1 - level) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail])
-    return Interval(float(first.measured.mean() - second.measured.mean()), 0.0, float(low), float(high))
-
-
-def resample(
-    decisions: Sequence[Decisions], gammas: Sequence[float], *, samples: int = 1000, seed: int = 0
-) -> dict[str, Resampled]:
-    """T1, U, S and H, measured and over images resampled within their class, the same for every seed.
-
-    The draws depend on the images' classes, ``samples`` and ``seed`` alone, so that the results of two methods on the
-    same images can be compared draw by draw.
-
-    Args:
-        decisions: one entry a seed, over the same images.
-        gammas: one a seed.
-        samples: bootstrap samples.
-        seed: of the resampling.
-    """
-    first = decisions[0]
-    rng = np.random.default_rng(seed)
-    right = np.stack([d.predict(g) == d.labels for d, g in zip(decisions, gammas, strict=True)], axis=1)
-    czsl = np.stack([d.czsl() for d in decisions], axis=1)
-
-    def resampled(correct: np.ndarray, labels: np.ndarray) -> Resampled:
-        """Per-class mean accuracy."""
-        measured, drawn = [], []
-        for c in np.unique(labels):
-            mine = correct[labels == c].astype(float)
-            counts = rng.multinomial(len(mine), np.full(len(mine), 1 / len(mine)), size=samples)
-            measured.append(mine.mean(axis=0))
-            drawn.append(counts @ mine / len(mine))
-        if not measured:
-            nan = np.full(correct.shape[1], np.nan)
-            return Resampled(nan, np.tile(nan, (samples, 1)))
-        return Resampled(np.mean(measured, axis=0), np.mean(drawn, axis=0))
-
-    unseen = first.is_unseen
-    t1 = resampled(czsl, first.labels[unseen])
-    u = resampled(right[unseen], first.labels[unseen])
-    s = resampled(right[~unseen], first.labels[~unseen])
-    h = Resampled(harmonic(u.measured, s.measured), harmonic(u.drawn, s.drawn))
-    return {"T1": t1, "U": u, "S": s, "H": h}
-
-
-def bootstrap(
-    decisions: Sequence[Decisions],
-    seen: np.ndarray,
-    gammas: Sequence[float],
-    *,
-    samples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> dict[str, Interval]:
-    """Percentile intervals of T1, U, S and H over images; see :func:`resample`.
-
-    Args:
-        decisions, gammas, samples, seed: as there.
-        seen: bool ``(N,)``.
-        level: of the interval.
-    """
-    found = resample(decisions, gammas, samples=samples, seed=seed)
-    return {name: values.interval(level) for name, values in found.items()}

@@ -1,53 +1,66 @@
 """Metrics as things: what each is called, what it means, which way is better, what guessing gives, how it is computed.
 
-A metric is computed from class scores alone, so that anybody's scores can be measured. One more metric is one more
-entry here, by :func:`register_metric`.
+A metric is computed from decisions alone, so that anybody's scores can be measured. One more metric is one more entry
+here; a package's own ones are :func:`register_metric` or an entry point of the group ``unseen.metrics``. Every metric
+is in ``results.json`` and the tables that ask for it; those that are :attr:`Metric.shown` are columns of every table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import difflib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from importlib.metadata import entry_points
 
 import numpy as np
 
 from unseen.errors import UnseenError
-from unseen.evaluation.metrics import Decisions, Scores, evaluate, per_class_accuracy
+from unseen.evaluation.metrics import CORE, Decisions, SeenUnseenCurve, harmonic, per_class_accuracy
+
+GROUP = "unseen.metrics"
+HEADLINES = ("T1", "H")
+"""The metrics that methods are compared in, and that the protocol ``paper`` chooses a model by each."""
 
 
 @dataclass(frozen=True)
-class Scored:
-    """Class scores of test images.
+class Decided:
+    """Decisions at one calibration offset: all that a metric is computed from. M images, N classes.
 
     Args:
-        scores: ``(M, N)``, higher for the likelier class.
-        labels: ``(M,)`` true classes, positions among the N.
-        seen: bool ``(N,)``, classes trained on.
+        decisions: the :data:`~unseen.evaluation.metrics.LEADING` best classes of either kind.
         gamma: calibration offset that seen classes' scores are lowered by.
         taxonomy: ``(N, L)`` ancestors of every class, from the coarsest rank to the finest, if there is a taxonomy.
     """
 
-    scores: np.ndarray
-    labels: np.ndarray
-    seen: np.ndarray
+    decisions: Decisions
     gamma: float = 0.0
     taxonomy: np.ndarray | None = None
 
-    @cached_property
-    def decisions(self) -> Decisions:
-        """The best seen and unseen class of every image."""
-        return Decisions.from_scores(self.scores, self.labels, self.seen)
+    @property
+    def labels(self) -> np.ndarray:
+        """``(M,)`` true classes."""
+        return self.decisions.labels
 
-    @cached_property
-    def accuracies(self) -> Scores:
-        """T1, U, S, H and AUSUC."""
-        return evaluate(self.decisions, self.seen, self.gamma)
+    @property
+    def is_unseen(self) -> np.ndarray:
+        """``(M,)`` whether the true class is unseen."""
+        return self.decisions.is_unseen
 
     @cached_property
     def named(self) -> np.ndarray:
         """``(M,)`` the class that each image is taken for, among all."""
         return self.decisions.predict(self.gamma)
+
+    @cached_property
+    def right(self) -> np.ndarray:
+        """``(M,)`` 1 where that is the true class, else 0."""
+        found: np.ndarray = (self.named == self.labels).astype(float)
+        return found
+
+    def ranked(self, count: int) -> np.ndarray:
+        """``(M, count)`` the best classes among all, best first, -1 beyond the last; ``count`` is at most LEADING."""
+        return self.decisions.ranked(count, self.gamma)
 
 
 @dataclass(frozen=True)
@@ -56,99 +69,222 @@ class Metric:
 
     Args:
         name: its short name, the column of tables.
-        meaning: what it is, in a sentence without a full stop.
-        compute: the value, NaN where there is nothing to measure it on.
+        meaning: what it is, in a sentence without capital and full stop.
+        compute: a fraction; or one for each image ``(M,)``, NaN for those that do not count, of which the metric is
+            the mean over the classes of each class's mean, with a bootstrap interval. NaN where there is nothing to
+            measure it on. With ``of`` it is computed from those metrics.
+        title: in plain words, for pages; the page and the report show none without one.
         chance: what guessing gives, from the numbers of seen and unseen classes; ``None`` where that says nothing.
+        of: names of metrics registered earlier, whose values ``compute`` takes instead of decisions.
+        alone: it asks among the unseen classes alone, so that ``paper`` has a model for it apart.
         higher_is_better: its direction.
+        shown: it is a column of every table.
     """
 
     name: str
     meaning: str
-    compute: Callable[[Scored], float]
+    compute: Callable[..., float | np.ndarray]
+    title: str = ""
     chance: Callable[[int, int], float | None] = lambda seen, unseen: None
+    of: tuple[str, ...] = ()
+    alone: bool = False
     higher_is_better: bool = True
+    shown: bool = True
+
+    def computed(self, *arguments: Decided | np.ndarray) -> np.ndarray:
+        """What :attr:`compute` gives, an empty array without images; its error as one line that names the metric."""
+        if any(isinstance(given, Decided) and not len(given.labels) for given in arguments):
+            return np.empty(0)
+        try:
+            return np.asarray(self.compute(*arguments), dtype=float)
+        except Exception as error:
+            problem = f'the metric "{self.name}" failed ({type(error).__name__}: {error})'
+            raise UnseenError(problem, hint="fix it, or uninstall its package; then repeat the command") from error
 
 
 REGISTRY: dict[str, Metric] = {}
-"""Every metric by name, in the order of registration."""
+"""Metrics of this package and those registered in this process, by name, in the order of registration."""
 
 
 def register_metric(metric: Metric) -> Metric:
     """Add a metric.
 
     Raises:
-        UnseenError: there is one of that name.
+        UnseenError: there is another one of that name, or none of those that it is made of.
     """
-    if metric.name in REGISTRY:
+    if REGISTRY.get(metric.name, metric) is not metric:
         raise UnseenError(f'there is a metric "{metric.name}"', hint="give it another name")
+    if missing := [name for name in metric.of if name not in REGISTRY]:
+        raise UnseenError(f'no metric "{missing[0]}"', where=metric.name, hint="register it first")
     REGISTRY[metric.name] = metric
     return metric
 
 
-def measure(scored: Scored) -> Mapping[str, float]:
-    """Every registered metric of some class scores."""
-    return {name: float(metric.compute(scored)) for name, metric in REGISTRY.items()}
+def every_metric() -> Mapping[str, Metric]:
+    """All metrics: registered ones and those of installed packages.
+
+    Raises:
+        UnseenError: an installed package's metric cannot be imported, or is none.
+    """
+    for metric in _installed():
+        register_metric(metric)
+    return REGISTRY
 
 
-def _top(scored: Scored, count: int) -> float:
-    """Mean over classes of the share of images with the true class among the ``count`` best of all."""
-    shifted = scored.scores - scored.gamma * scored.seen
-    own = np.take_along_axis(shifted, scored.labels[:, None], axis=1)
-    before = (shifted > own).sum(axis=1)
-    accuracy = per_class_accuracy(before < count, scored.labels, np.unique(scored.labels))
-    return float(np.mean(accuracy)) if len(accuracy) else float("nan")
+@cache
+def _installed() -> tuple[Metric, ...]:
+    found = []
+    for entry in entry_points(group=GROUP):
+        try:
+            metric = entry.load()
+        except Exception as error:
+            hint = "reinstall its package, or uninstall it"
+            raise UnseenError(f"cannot be imported ({error})", where=f"metric {entry.value}", hint=hint) from error
+        if not isinstance(metric, Metric):
+            raise UnseenError("no unseen.metrics.Metric", where=f"metric {entry.value}", hint="name an instance")
+        found.append(metric)
+    return tuple(found)
 
 
-def _macro_f1(scored: Scored) -> float:
+def chosen_metrics(asked: str | None = None) -> list[str]:
+    """Names of the columns of a table: those always shown, ``all``, or the ones asked for (``T1,top-5``).
+
+    Raises:
+        UnseenError: no such metric.
+    """
+    known = every_metric()
+    if asked is None:
+        return [name for name, metric in known.items() if metric.shown]
+    names = list(known) if asked.strip().lower() == "all" else [name.strip() for name in asked.split(",")]
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1, cutoff=0.4)
+            hint = f'did you mean "{near[0]}"?' if near else f"all, or some of {', '.join(known)}"
+            raise UnseenError(f'no metric "{name}"', where="--metrics", hint=hint)
+    return names
+
+
+def measure(decided: Decided, alone: Decided | None = None) -> dict[str, float]:
+    """Every metric of some decisions; ``alone`` are those that metrics among the unseen classes are of."""
+    values: dict[str, float] = {}
+    for name, metric in every_metric().items():
+        if metric.of:
+            values[name] = float(metric.computed(*(np.asarray(values[part]) for part in metric.of)))
+            continue
+        found = metric.computed((alone or decided) if metric.alone else decided)
+        values[name] = _over_classes(found, decided.labels) if found.ndim else float(found)
+    return values
+
+
+def sentence(text: str) -> str:
+    """A title or a meaning with a capital."""
+    return text[:1].upper() + text[1:]
+
+
+def in_json(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Values with ``None`` for NaN."""
+    return {name: None if np.isnan(value) else value for name, value in values.items()}
+
+
+def _over_classes(values: np.ndarray, labels: np.ndarray) -> float:
+    """The mean over classes of each class's mean; NaN for images that do not count."""
+    counted = ~np.isnan(values)
+    shares = per_class_accuracy(values[counted], labels[counted], np.unique(labels[counted]))
+    return float(shares.mean()) if len(shares) else float("nan")
+
+
+def _among_unseen(decided: Decided) -> np.ndarray:
+    right = (decided.decisions.best_unseen == decided.labels).astype(float)
+    return np.where(decided.is_unseen, right, np.nan)
+
+
+def _within(count: int, decided: Decided) -> np.ndarray:
+    found: np.ndarray = (decided.ranked(count) == decided.labels[:, None]).any(axis=1).astype(float)
+    return found
+
+
+def _macro_f1(decided: Decided) -> float:
     """Mean over the classes of test images of F1 = 2 TP / (2 TP + FP + FN)."""
-    present = np.unique(scored.labels)
-    values = []
-    for c in present:
-        true, named = scored.labels == c, scored.named == c
-        values.append(2 * (true & named).sum() / (true.sum() + named.sum()))
-    return float(np.mean(values)) if values else float("nan")
+    size = int(max(decided.labels.max(initial=-1), decided.named.max(initial=-1))) + 1
+    true, named = (np.bincount(classes, minlength=size) for classes in (decided.labels, decided.named))
+    both = np.bincount(decided.labels, weights=decided.right, minlength=size)
+    present = true > 0
+    return float((2 * both / np.maximum(true + named, 1))[present].mean()) if present.any() else float("nan")
 
 
-def _hierarchical(scored: Scored) -> float:
+def _hierarchical(decided: Decided) -> float:
     """Mean over images of the number of ranks at which the named class differs from the true one, over all ranks."""
-    if scored.taxonomy is None or not len(scored.labels):
+    if decided.taxonomy is None or not len(decided.labels):
         return float("nan")
-    return float((scored.taxonomy[scored.labels] != scored.taxonomy[scored.named]).mean())
+    return float((decided.taxonomy[decided.labels] != decided.taxonomy[decided.named]).mean())
 
 
-for _metric in (
-    Metric(
-        "T1",
-        "images of unseen classes named among the unseen classes, accuracy averaged over classes (CZSL)",
-        lambda s: s.accuracies.t1,
-        lambda seen, unseen: 1 / unseen if unseen else None,
-    ),
-    Metric(
-        "U",
-        "images of unseen classes named among all classes, accuracy averaged over classes",
-        lambda s: s.accuracies.u,
-        lambda seen, unseen: 1 / (seen + unseen),
-    ),
-    Metric(
-        "S",
-        "images of seen classes named among all classes, accuracy averaged over classes",
-        lambda s: s.accuracies.s,
-        lambda seen, unseen: 1 / (seen + unseen),
-    ),
-    Metric("H", "harmonic mean of U and S", lambda s: s.accuracies.h, lambda seen, unseen: 1 / (seen + unseen)),
-    Metric("AUSUC", "area under the curve of U and S over the calibration offset", lambda s: s.accuracies.ausuc),
-    Metric(
-        "top-5",
-        "the true class among the five best of all classes, averaged over classes",
-        lambda s: _top(s, 5),
-        lambda seen, unseen: min(1.0, 5 / (seen + unseen)),
-    ),
-    Metric("macro-F1", "F1 of every class among all classes, averaged over classes", _macro_f1),
-    Metric(
-        "hierarchical distance",
-        "share of the taxonomy's ranks at which the named class differs from the true one",
-        _hierarchical,
-        higher_is_better=False,
-    ),
-):
+def _one_of_all(seen: int, unseen: int) -> float | None:
+    return 1 / (seen + unseen)
+
+
+def _core() -> Sequence[Metric]:
+    """The field's own, in the order of tables."""
+    return (
+        Metric(
+            "T1",
+            "images of unseen classes named right among the unseen classes alone, averaged over classes (CZSL)",
+            _among_unseen,
+            "unseen classes, among themselves",
+            lambda seen, unseen: 1 / unseen if unseen else None,
+            alone=True,
+        ),
+        Metric(
+            "U",
+            "images of unseen classes named right among all classes, averaged over classes",
+            lambda d: np.where(d.is_unseen, d.right, np.nan),
+            "unseen classes, among all",
+            _one_of_all,
+        ),
+        Metric(
+            "S",
+            "images of seen classes named right among all classes, averaged over classes",
+            lambda d: np.where(d.is_unseen, np.nan, d.right),
+            "seen classes, among all",
+            _one_of_all,
+        ),
+        Metric(
+            "H",
+            "the harmonic mean of U and S, high only if both are high",
+            harmonic,
+            "balance of both",
+            _one_of_all,
+            of=("U", "S"),
+        ),
+        Metric(
+            "AUSUC",
+            "the area under the curve of U and S over the calibration offset",
+            lambda d: SeenUnseenCurve.of(d.decisions).area,
+        ),
+    )
+
+
+def _further() -> Sequence[Metric]:
+    """Those that tables show when asked to."""
+    return (
+        Metric(
+            "top-5",
+            "the true class among the five best of all classes, averaged over classes",
+            lambda d: _within(5, d),
+            chance=lambda seen, unseen: min(1.0, 5 / (seen + unseen)),
+            shown=False,
+        ),
+        Metric("macro-F1", "F1 of every class among all classes, averaged over classes", _macro_f1, shown=False),
+        Metric(
+            "hierarchical distance",
+            "the share of the taxonomy's ranks at which the named class differs from the true one",
+            _hierarchical,
+            higher_is_better=False,
+            shown=False,
+        ),
+    )
+
+
+for _metric in (*_core(), *_further()):
     register_metric(_metric)
+assert tuple(REGISTRY)[: len(CORE)] == CORE

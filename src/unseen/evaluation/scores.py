@@ -82,7 +82,7 @@ def best_classes(
 
 def _leading(values: Tensor, count: int) -> Tensor:
     """``(B, k)`` columns of the largest of ``values`` ``(B, n)``, largest first, of equal ones the first."""
-    if values.shape[1] <= 2 * count:
+    if values.shape[1] <= 2 * count or values.is_cuda:  # a GPU sorts soon, and is not waited for
         return values.sort(dim=1, descending=True, stable=True).indices[:, :count]
     found = values.topk(count + 1, dim=1)
     order = found.indices[:, :count].sort(dim=1).values
@@ -98,25 +98,40 @@ def columns_by_kind(seen: Tensor) -> list[Tensor]:
     return [torch.nonzero(seen == kind).flatten() for kind in (True, False)]
 
 
-def best_of_kinds(blocks: Iterable[Tensor], kinds: Iterable[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
-    """Best seen and best unseen class ``(2, B)`` and their scores; of equal ones the first.
+def best_of_kinds(blocks: Iterable[Tensor], kinds: Iterable[Sequence[Tensor]], count: int = 1) -> tuple[Tensor, Tensor]:
+    """Positions ``(B, 2, count)`` of the best seen and the best unseen classes and their scores, best first.
+
+    Of equal ones the first; -1 and -inf beyond the last class of a kind.
 
     Args:
         blocks: class scores ``(B, n)``, at least one block; NaN wins over every number.
-        kinds: :func:`columns_by_kind` of each block; a kind without a class has -1 and -inf.
+        kinds: :func:`columns_by_kind` of each block.
+        count: classes of each kind.
     """
-    start, best, top = 0, None, None
+    start, rows = 0, torch.empty(0, 0)
+    found: list[tuple[Tensor, Tensor] | None] = [None, None]
     for scores, columns in zip(blocks, kinds, strict=True):
-        if best is None or top is None:
-            best = scores.new_full((2, len(scores)), -1, dtype=torch.int64)
-            top = scores.new_full((2, len(scores)), float("-inf"))
+        rows = scores[:, :0]
         for kind, own in enumerate(columns):
             if len(own):
-                value, at = scores[:, own].max(dim=1)
-                better = (value > top[kind]) | value.isnan() | (best[kind] < 0)
-                best[kind] = torch.where(better, own[at] + start, best[kind])
-                top[kind] = torch.where(better, value, top[kind])
+                part = scores[:, own]
+                order = part.max(dim=1, keepdim=True).indices if count == 1 else _leading(part, count)
+                found[kind] = _merged(found[kind], (own[order] + start, part.gather(1, order)), count)
         start += scores.shape[1]
-    assert best is not None
-    assert top is not None
-    return best, top
+    empty = rows.new_empty(len(rows), 0, dtype=torch.int64), rows
+    both = [pair or empty for pair in found]
+    best = torch.stack([_filled(index, count, -1) for index, _ in both], dim=1)
+    return best, torch.stack([_filled(score, count, float("-inf")) for _, score in both], dim=1)
+
+
+def _merged(found: tuple[Tensor, Tensor] | None, more: tuple[Tensor, Tensor], count: int) -> tuple[Tensor, Tensor]:
+    """The first of two rankings (positions and scores), of which the second's positions are the later ones."""
+    if found is None:
+        return more
+    index, score = (torch.cat(two, dim=1) for two in zip(found, more, strict=True))
+    order = score.sort(dim=1, descending=True, stable=True).indices[:, :count]
+    return index.gather(1, order), score.gather(1, order)
+
+
+def _filled(values: Tensor, count: int, fill: float) -> Tensor:
+    return torch.cat([values, values.new_full((len(values), count - values.shape[1]), fill)], dim=1)

@@ -14,7 +14,8 @@ from unseen.backbones.own import check_shareable_backbone
 from unseen.data.catalogue import load_dataset
 from unseen.data.dataset import Dataset
 from unseen.errors import RunError, UnseenError
-from unseen.evaluation.metrics import Interval, Resampled, difference, resample
+from unseen.evaluation.bootstrap import Interval, Resampled, difference, resample
+from unseen.evaluation.registry import HEADLINES, REGISTRY, chosen_metrics
 from unseen.experiments.variants import Variant, check_names
 from unseen.experiments.worker import Task, WorkerError, read_usage, run_worker
 from unseen.ground.cache import cache_folder
@@ -28,8 +29,8 @@ from unseen.training.plan import resolve_settings
 from unseen.training.run import earlier_config
 from unseen.version import __version__
 
-COMPARED = ("T1", "H")
-"""Metrics in which rows are set against each other."""
+COMPARED = tuple(dict.fromkeys(part for name in HEADLINES for part in (*REGISTRY[name].of, name)))
+"""The metrics that differences are told of, with what they are made of."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Comparison:
         validation_only: measure on validation images alone and never look at a test image.
         reference: the row that the others are set against; ``None`` for the best one.
         title: of the pages.
+        metrics: columns of the tables; ``None`` for those of every table. Files hold all.
         cache, device, workers, engine: see :func:`unseen.training.run.fit`.
     """
 
@@ -52,6 +54,7 @@ class Comparison:
     validation_only: bool = False
     reference: str | None = None
     title: str | None = None
+    metrics: Sequence[str] | None = None
     cache: Path | str | None = None
     device: str = "auto"
     workers: int = 0
@@ -167,7 +170,7 @@ def _is_done(asked: Comparison, folder: Path, config: RunConfig, dataset: Datase
             return False
         return all(
             str(seed) in _block(asked, run, view)["seeds"]
-            and all(decisions_path(folder, seed, view, metric).is_file() for metric in COMPARED)
+            and all(decisions_path(folder, seed, view, metric).is_file() for metric in HEADLINES)
             for view in asked.views
             for seed in seeds
         )
@@ -215,21 +218,22 @@ def gather(asked: Comparison, folder: Path, dataset: Dataset, errors: Mapping[st
                 metric: _plain(
                     drawn[variant.name, "paper"][metric].paired(drawn[variant.name, "honest"][metric]).interval()
                 )
-                for metric in ("T1", "U", "S", "H")
+                for metric in COMPARED
             }
     done = [row for row in rows if row["error"] is None]
     references = {
-        (view, metric): _reference(asked, done, view, metric) for view in asked.views for metric in COMPARED if done
+        (view, metric): _reference(asked, done, view, metric) for view in asked.views for metric in HEADLINES if done
     }
     for row in done:
         for view in asked.views:
             row[view]["against"] = {
-                metric: _against(drawn, row["name"], references[view, metric], view, metric) for metric in COMPARED
+                metric: _against(drawn, row["name"], references[view, metric], view, metric) for metric in HEADLINES
             }
     return {
         "title": asked.title or f"Comparison on {dataset.name}",
         "unseen": __version__,
         "views": list(asked.views),
+        "metrics": list(chosen_metrics() if asked.metrics is None else asked.metrics),
         "data": dataset.describe(),
         "warnings": list(dataset.warnings),
         "backbone": _backbone(asked.base["backbone"], manifest),
@@ -251,13 +255,12 @@ def _backbone(spec: BackboneSpec, manifest: dict[str, Any] | None) -> dict[str, 
 
 
 def _resampled(folder: Path, view: str, block: dict[str, Any]) -> dict[str, Resampled]:
-    """Every metric of a run on the bootstrap's draws of the images."""
+    """A run's metrics on the bootstrap's draws of the images."""
     gammas = [entry["gamma"] for entry in block["seeds"].values()]
     t1, gzsl = (
-        resample([load_decisions(decisions_path(folder, seed, view, metric)) for seed in block["seeds"]], gammas)
-        for metric in COMPARED
+        [load_decisions(decisions_path(folder, seed, view, metric)) for seed in block["seeds"]] for metric in HEADLINES
     )
-    return {**gzsl, "T1": t1["T1"]}
+    return resample(gzsl, gammas, alone=t1, names=COMPARED)
 
 
 def _reference(asked: Comparison, done: list[dict[str, Any]], view: str, metric: str) -> str:
@@ -297,7 +300,7 @@ def _statements(done: list[dict[str, Any]], views: Sequence[str], references: di
     """What differs by more than the interval, and what does not, in plain words."""
     found = []
     for view in views:
-        for metric in COMPARED:
+        for metric in HEADLINES:
             if len(done) < 2 or done[0][view]["metrics"][metric]["mean"] is None:
                 continue
             name = references[view, metric]

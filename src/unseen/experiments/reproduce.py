@@ -11,7 +11,7 @@ from typing import Any
 from unseen.backbones.backbone import BackboneSpec
 from unseen.data.catalogue import FIELDGUIDE, load_dataset
 from unseen.errors import UnseenError
-from unseen.evaluation.metrics import METRICS
+from unseen.evaluation.metrics import CORE
 from unseen.experiments.files import Experiment, Reported
 from unseen.ground.cache import cache_folder
 from unseen.ground.progress import Progress, silent
@@ -119,7 +119,7 @@ def comparison_table(experiment: Experiment, run: Run) -> list[dict[str, str]]:
     backbone = run.manifest["backbone"]
     for protocol, found in run.results["protocols"].items():
         cells = {"": "measured", "protocol": protocol}
-        for metric in METRICS:
+        for metric in CORE:
             entry = found["metrics"][metric]
             text = "–" if entry["mean"] is None else f"{100 * entry['mean']:.1f}"
             if entry["mean"] is not None and len(found["seeds"]) > 1:
@@ -133,7 +133,7 @@ def comparison_table(experiment: Experiment, run: Run) -> list[dict[str, str]]:
 
 
 def _reported_row(block: Reported) -> dict[str, str]:
-    numbers = {metric: block.numbers.get(metric) for metric in METRICS}
+    numbers = {metric: block.numbers.get(metric) for metric in CORE}
     cells = {metric: "–" if value is None else f"{value:.1f}" for metric, value in numbers.items()}
     about = {"features": block.features, "source": block.source}
     return {"": "reported", "protocol": block.protocol, **cells, **about}
@@ -148,7 +148,7 @@ def measured_block(run: Run, command: str, differs: list[str]) -> dict[str, Any]
         "numbers": {
             protocol: {
                 metric: {key: _percent(found["metrics"][metric][key]) for key in ("mean", "std", "low", "high")}
-                for metric in METRICS
+                for metric in CORE
             }
             for protocol, found in results["protocols"].items()
         },

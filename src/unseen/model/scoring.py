@@ -143,11 +143,14 @@ class ClassScorer:
         return best_classes(chunks, self.seen, count, gamma=gamma, temperature=temperature)
 
     @torch.inference_mode()
-    def best_of_kinds(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Best seen and best unseen class ``(2, B)`` and their scores, -1 and -inf without one; on the device."""
+    def best_of_kinds(self, query: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
+        """The best seen and the best unseen classes ``(B, 2, count)`` and their scores, on the device.
+
+        -1 and -inf stand beyond the last class of a kind.
+        """
         firsts = range(0, len(self._blocks), CHUNK)
         chunks = (torch.cat([_score(query, b) for b in self._blocks[i : i + CHUNK]], dim=1) for i in firsts)
-        return best_of_kinds(chunks, self._kinds)
+        return best_of_kinds(chunks, self._kinds, count)
 
     @cached_property
     def _kinds(self) -> list[list[Tensor]]:

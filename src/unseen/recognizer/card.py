@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from unseen.evaluation.metrics import METRICS
-from unseen.evaluation.registry import REGISTRY
+from unseen.evaluation.registry import chosen_metrics, every_metric
 from unseen.version import __version__
 
 if TYPE_CHECKING:
@@ -127,11 +126,11 @@ def _front_matter(model: TrainedModel, fields: CardFields) -> str:
             dataset_type=re.sub(r"[^\w.-]+", "-", name).lower(),
             dataset_name=name,
             metric_type="accuracy",
-            metric_name=f"{metric} ({REGISTRY[metric].meaning}; {about.get('protocol')} protocol)",
+            metric_name=f"{metric} ({every_metric()[metric].meaning}; {about.get('protocol')} protocol)",
             metric_value=round(value["mean"], 4),
         )
         for metric, value in _measured(about).items()
-        if metric in METRICS
+        if metric in chosen_metrics()
     ]
     more: dict[str, Any] = {"model_name": f"{method} on {name}", "eval_results": results} if results else {}
     data = ModelCardData(
@@ -186,7 +185,7 @@ def _rows(about: Mapping[str, Any]) -> list[dict[str, str]]:
                 "mean": f"{100 * value['mean']:.1f}",
                 "spread": f"{100 * value.get('std', 0):.1f}" if several else "",
                 "interval": f"{100 * low:.1f} to {100 * high:.1f}" if whole else "",
-                "says": REGISTRY[name].meaning if name in REGISTRY else "",
+                "says": every_metric()[name].meaning if name in every_metric() else "",
             }
         )
     return rows

@@ -10,10 +10,9 @@ from typing import Any
 
 import jinja2
 
-from unseen.evaluation.metrics import METRICS
-from unseen.evaluation.registry import REGISTRY
+from unseen.evaluation.registry import HEADLINES, every_metric
 from unseen.ground.files import write_json, write_text
-from unseen.report.tables import metric_cell, percent, pixels
+from unseen.report.tables import metric_cell, metrics_legend, percent, pixels
 
 COLOURS = {"honest": "#1f6f54", "paper": "#c07a1c", "validation": "#3b5f8a"}
 EXPLAINED = {
@@ -57,14 +56,14 @@ def against_what(found: dict[str, Any]) -> str:
 
 def metric_columns(found: dict[str, Any], view: str) -> dict[str, str]:
     """Column of :func:`comparison_rows` to metric, of one protocol."""
-    return {f"{view} {metric}": metric for metric in METRICS}
+    return {f"{view} {metric}": metric for metric in found["metrics"]}
 
 
 def difference_columns(found: dict[str, Any]) -> list[str]:
     """Columns of :func:`comparison_rows` that hold differences."""
     names = ["paper − honest"] if {"honest", "paper"} <= set(found["views"]) else []
     names += [f"{view} − {against_what(found)}" for view in found["views"]]
-    return [f"{metric}, {name}" for name in names for metric in ("T1", "H")]
+    return [f"{metric}, {name}" for name in names for metric in HEADLINES]
 
 
 def comparison_rows(found: dict[str, Any]) -> list[dict[str, str]]:
@@ -80,10 +79,10 @@ def comparison_rows(found: dict[str, Any]) -> list[dict[str, str]]:
         cells = {"method": row["name"]}
         for view in found["views"]:
             for column, metric in metric_columns(found, view).items():
-                cells[column] = metric_cell(row[view]["metrics"][metric], len(row["seeds"]))
+                cells[column] = metric_cell(row[view]["metrics"].get(metric), len(row["seeds"]))
         gaps = [row["paper_minus_honest"]] if "paper_minus_honest" in row else []
         gaps += [row[view]["against"] for view in found["views"]]
-        values = [gap[metric] for gap in gaps for metric in ("T1", "H")]
+        values = [gap[metric] for gap in gaps for metric in HEADLINES]
         cells |= {name: signed_cell(gap) for name, gap in zip(difference_columns(found), values, strict=True)}
         cells |= {
             "chosen": chosen_cell(row[found["views"][0]]["seeds"]),
@@ -105,9 +104,9 @@ def chosen_cell(seeds: dict[str, Any]) -> str:
     """The epoch of each seed, or the hyper-parameters of a closed form; under ``paper`` those of H."""
     texts = []
     for entry in seeds.values():
-        picked = {k: v for k, v in entry["chosen"].items() if k not in ("by", "validation", "T1", "epoch_T1")}
-        picked = picked.get("H", picked)
-        epoch = picked.get("epoch", picked.get("epoch_H"))
+        picked = {k: v for k, v in entry["chosen"].items() if k not in ("by", "validation")}
+        picked = picked.get(HEADLINES[-1], picked)
+        epoch = picked.get("epoch")
         said = [f"{k} {v}" if isinstance(v, str) else f"{k} {v:g}" for k, v in picked.items()]
         texts.append(str(epoch) if epoch is not None else " ".join(said))
     return ("epoch " if texts and texts[0].isdigit() else "") + ", ".join(texts)
@@ -136,10 +135,9 @@ def legend(found: dict[str, Any]) -> list[str]:
         )
     lines += [EXPLAINED[view] for view in found["views"]]
     lines.append(
-        "Percent. "
-        + "; ".join(f"{name}: {REGISTRY[name].meaning}" for name in METRICS)
-        + ". ± spread over seeds, [ ] 95% interval over images; of differences between rows over images and seeds "
-        "(bootstrap, the same draws of images for all rows), without allowance for the number of rows."
+        f"Percent. {metrics_legend(found['metrics'])}. ± spread over seeds, [ ] 95% interval over images; of "
+        "differences between rows over images and seeds (bootstrap, the same draws of images for all rows), without "
+        "allowance for the number of rows."
     )
     lines.append(
         "Time and peak memory are of each row's own process, without the extraction of regions that all rows share; "
@@ -253,7 +251,8 @@ def html(found: dict[str, Any], figures: Sequence[str] = ()) -> str:
     )
     return environment.get_template("comparison.html").render(
         found=found,
-        metrics=METRICS,
+        metrics=found["metrics"],
+        headlines={name: every_metric()[name].alone for name in HEADLINES},
         views=found["views"],
         both="honest" in found["views"] and "paper" in found["views"],
         against=against_what(found),
@@ -263,7 +262,7 @@ def html(found: dict[str, Any], figures: Sequence[str] = ()) -> str:
         memory=memory_cell,
         seeds=seeds_cell,
         chosen=chosen_cell,
-        plots=[dot_plot(found, metric) for metric in ("T1", "H")],
+        plots=[dot_plot(found, metric) for metric in HEADLINES],
         colours=COLOURS,
         legend=legend(found),
         figures=figures,

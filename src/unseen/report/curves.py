@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from unseen.evaluation.metrics import SeenUnseenCurve
+from unseen.evaluation.registry import HEADLINES
 from unseen.report.charts import Axis, Chart, Dot, Line, Mark
 from unseen.report.material import Material
 from unseen.report.tables import percent
@@ -127,7 +128,7 @@ def training_charts(material: Material) -> list[Chart]:
     ]
     if lines:
         chosen = material.found["seeds"][material.seed]["chosen"]
-        epoch = chosen.get("epoch", chosen.get("epoch_H"))
+        epoch = chosen.get(HEADLINES[-1], chosen).get("epoch")
         marks = [
             Mark(epoch, line.y[list(line.x).index(epoch)], f"chosen: epoch {epoch}")
             for line in lines[:1]

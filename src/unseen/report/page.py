@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 
-from unseen.evaluation.metrics import METRICS
+from unseen.evaluation.registry import chosen_metrics, every_metric, sentence
 from unseen.explain.sheet import class_label
 from unseen.ground.files import write_text
 from unseen.ground.progress import Progress, silent
@@ -93,12 +93,13 @@ def environment() -> jinja2.Environment:
 
 def _results(runs: Sequence[Run]) -> Mapping[str, Any]:
     """The table of results of one or several runs."""
-    rows = result_rows(runs)
+    rows = result_rows(runs, list(every_metric()))
     protocols = [p for r in runs for p in r.results["protocols"].values()]
     return {
         "rows": rows,
         "shared": shared_columns(rows),
-        "metrics": [m for m in METRICS if any(row[m] != "–" for row in rows)],
+        "meanings": {m: sentence(every_metric()[m].meaning) for m in chosen_metrics()},
+        "metrics": [m for m in every_metric() if any(row[m] != "–" for row in rows)],
         "several_seeds": any(len(p["seeds"]) > 1 for p in protocols),
     }
 

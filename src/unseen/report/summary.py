@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unseen.classes.expectations import Expectation, expectations
+from unseen.evaluation.registry import every_metric, sentence
 from unseen.evaluation.standing import standing
 from unseen.explain.sheet import class_label
 from unseen.report.confusions import Confusion, confusions
@@ -18,6 +19,8 @@ from unseen.training.folder import Run
 FEWEST_IMAGES, FEW_IMAGES, FEW_TRAINING = 4, 10, 20
 """Test images a class below which intervals say nothing, and below which accuracies are coarse; training images
 below which a class has few."""
+
+NOT_MEASURED = {"mean": None, "low": None, "high": None}
 
 CLOSE = 0.95
 """Cosine of two classes' attributes from which they count as nearly the same."""
@@ -61,57 +64,21 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
 
 def key_figures(material: Material) -> list[Figure]:
     """Accuracies with their chance levels, and calibration where it was measured."""
-    data = material.manifest["data"]
-    unseen, every = data["classes_unseen"], data["classes_unseen"] + data["classes_seen"]
+    seen, unseen = (material.manifest["data"][f"classes_{kind}"] for kind in ("seen", "unseen"))
     aside = material.set_aside
     measured, holdout = material.found["metrics"], material.holdout or {}
     figures = []
-
-    def add(name: str, symbol: str, means: str, chance: float | None, estimate: str, estimate_chance: float) -> None:
-        entry, estimated = measured[symbol], False
+    for name, metric in every_metric().items():
+        entry, estimated = measured.get(name) or NOT_MEASURED, False
         if entry["mean"] is None:
-            entry, estimated = holdout.get(symbol) or entry, True
-        if entry["mean"] is not None:
-            text, level = (estimate, estimate_chance) if estimated else (means, chance)
-            figures.append(Figure(name, symbol, entry["mean"], text, level, entry["low"], entry["high"], estimated))
-
-    set_aside = f"Estimated by setting {count(aside, 'of your classes', 'of your classes')} aside:"
-    add(
-        "unseen classes, among themselves",
-        "T1",
-        f"Images of the {unseen} classes without training images, named right when only these {unseen} are "
-        "possible answers.",
-        1 / max(unseen, 1),
-        f"{set_aside} their images, named right when only these {aside} are possible answers.",
-        1 / max(aside, 1),
-    )
-    add(
-        "unseen classes, among all",
-        "U",
-        f"The same images when all {every} classes are possible answers.",
-        1 / every,
-        f"{set_aside} their images, when the other training classes are possible answers too.",
-        1 / max(data["classes_seen"], 1),
-    )
-    add(
-        "seen classes, among all",
-        "S",
-        f"New images of the {data['classes_seen']} classes with training images, when all {every} are possible "
-        "answers.",
-        1 / every,
-        f"{set_aside} new images of the other training classes.",
-        1 / max(data["classes_seen"], 1),
-    )
-    both = "The harmonic mean of U and S: high only if both are high."
-    level = 1 / every
-    add(
-        "balance of both",
-        "H",
-        both,
-        level,
-        f"{set_aside} {both[0].lower()}{both[1:]}",
-        1 / max(data["classes_seen"], 1),
-    )
+            entry, estimated = holdout.get(name) or entry, True
+        if entry["mean"] is not None and metric.title:
+            level = metric.chance(seen - aside, aside) if estimated else metric.chance(seen, unseen)
+            told = f"Estimated by setting {count(aside, 'of your classes', 'of your classes')} aside: "
+            means = f"{told}{metric.meaning}." if estimated else f"{sentence(metric.meaning)}."
+            interval = entry["low"], entry["high"]
+            better = "high" if metric.higher_is_better else "low"
+            figures.append(Figure(metric.title, name, entry["mean"], means, level, *interval, estimated, better))
     found = calibration_side(material)
     if found is not None:
         side, numbers = found

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from unseen.evaluation.registry import HEADLINES
 from unseen.ground.files import write_with
 
-METRIC_COLOURS = {"T1": "#1f6f54", "H": "#b5533c"}
+METRIC_COLOURS = dict(zip(HEADLINES, ("#1f6f54", "#b5533c"), strict=True))
 STYLES = {"honest": "-", "paper": ":", "validation": "-"}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from unseen.evaluation.metrics import METRICS
+from unseen.evaluation.registry import chosen_metrics, every_metric
 
 if TYPE_CHECKING:
     from unseen.training.folder import Run  # which takes seconds, and not every table is of runs
@@ -16,9 +16,9 @@ def percent(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{100 * value:.{digits}f}"
 
 
-def metric_cell(entry: dict[str, Any], seeds: int) -> str:
+def metric_cell(entry: dict[str, Any] | None, seeds: int) -> str:
     """Mean, spread over seeds where there are several, and the bootstrap interval."""
-    if entry["mean"] is None:
+    if entry is None or entry["mean"] is None:
         return "–"
     text = percent(entry["mean"])
     if seeds > 1:
@@ -28,9 +28,20 @@ def metric_cell(entry: dict[str, Any], seeds: int) -> str:
     return text
 
 
-def result_rows(runs: Sequence[Run]) -> list[dict[str, str]]:
-    """A row a run and protocol; every row says its data, backbone, protocol and seeds."""
-    rows = []
+def metrics_legend(names: Sequence[str]) -> str:
+    """What the columns of a table are."""
+    known = every_metric()
+    return "; ".join(f"{name}: {known[name].meaning}" for name in names if name in known)
+
+
+def result_rows(runs: Sequence[Run], metrics: Sequence[str] | None = None) -> list[dict[str, str]]:
+    """A row a run and protocol; every row says its data, backbone, protocol and seeds.
+
+    Args:
+        runs: finished ones.
+        metrics: the columns; ``None`` for those of every table.
+    """
+    rows, columns = [], chosen_metrics() if metrics is None else metrics
     for run in runs:
         results, manifest = run.results, run.manifest
         for protocol, found in results["protocols"].items():
@@ -43,7 +54,7 @@ def result_rows(runs: Sequence[Run]) -> list[dict[str, str]]:
                 {
                     "method": manifest["method"]["name"],
                     "protocol": protocol,
-                    **{name: metric_cell(found["metrics"][name], len(names)) for name in METRICS},
+                    **{name: metric_cell(found["metrics"].get(name), len(names)) for name in columns},
                     "data": f"{manifest['data']['name']} ({manifest['data']['fingerprint'][:8]})",
                     "backbone": f"{backbone['name']}{pixels(backbone)} {backbone['weights']}, {how}",
                     "seeds": label,
@@ -62,7 +73,8 @@ def shared_columns(rows: Sequence[dict[str, str]]) -> list[str]:
     return [name for name in ("data", "backbone", "seeds") if len({row.get(name) for row in rows}) == 1]
 
 
-def chance(run: Run) -> float:
-    """T1 of guessing: one over the number of unseen classes."""
-    result: float = 1 / max(run.manifest["data"]["classes_unseen"], 1)
-    return result
+def chances(run: Run) -> dict[str, float]:
+    """What guessing gives, of the metrics where that says something."""
+    data = run.manifest["data"]
+    found = {name: m.chance(data["classes_seen"], data["classes_unseen"]) for name, m in every_metric().items()}
+    return {name: value for name, value in found.items() if value is not None}

@@ -5,17 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from unseen.evaluation.registry import every_metric, sentence
 from unseen.ground.files import read_json
 from unseen.recognizer import Recognizer
 from unseen.serve.schema import Metric
 from unseen.version import __version__
-
-MEANINGS = {
-    "T1": ("Unseen classes among themselves", "images of unseen classes named right, choosing among unseen classes"),
-    "U": ("Unseen classes among all", "images of unseen classes named right, choosing among all classes"),
-    "S": ("Seen classes among all", "new images of seen classes named right, choosing among all classes"),
-    "H": ("Balance of the two", "harmonic mean of the two before: high only if both are"),
-}
 
 
 def metrics_of(folder: Path) -> list[Metric]:
@@ -25,9 +19,9 @@ def metrics_of(folder: Path) -> list[Metric]:
     protocols = read_json(folder / "results.json")["protocols"]
     measured = (protocols.get("honest") or next(iter(protocols.values())))["metrics"]
     return [
-        Metric(name=name, value=found["mean"], low=found["low"], high=found["high"], meaning=meaning)
-        for key, (name, meaning) in MEANINGS.items()
-        if (found := measured.get(key)) and found["mean"] is not None
+        Metric(name=sentence(m.title), value=found["mean"], low=found["low"], high=found["high"], meaning=m.meaning)
+        for name, m in every_metric().items()
+        if m.title and (found := measured.get(name)) and found["mean"] is not None
     ]
 
 

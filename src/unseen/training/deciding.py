@@ -7,7 +7,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from unseen.evaluation.metrics import Decisions
+from unseen.evaluation.metrics import LEADING, Decisions
 from unseen.ground.distributed import rows_of_all
 from unseen.methods.base import Branch, ClassSpace, Method
 from unseen.model.scoring import ClassScorer
@@ -42,16 +42,17 @@ def decide(
     method.eval()
     scorer = ClassScorer(method, classes)
     mine, rows = own_batches(len(labels), batch_size)
-    best, top = [torch.zeros(2, 0, dtype=torch.int64, device=classes.seen.device)], [classes.vectors.new_zeros(2, 0)]
+    none = classes.vectors.new_zeros(0, 2, LEADING)
+    best, top = [none.long()], [none]
     for regions in ahead(features.batch, mine, features):
-        found = scorer.best_of_kinds(query(method, regions, classes, fabric))
+        found = scorer.best_of_kinds(query(method, regions, classes, fabric), LEADING)
         best.append(found[0])
         top.append(found[1])
     # once for all batches, so that a GPU is never waited for in between
-    best_seen, best_unseen = rows_of_all(torch.cat(best, dim=1).cpu().T.contiguous(), rows, len(labels)).numpy().T
-    top_seen, top_unseen = rows_of_all(torch.cat(top, dim=1).cpu().double().T.contiguous(), rows, len(labels)).numpy().T
-    unclear = np.flatnonzero(np.isnan(top_seen) | np.isnan(top_unseen))
+    leading = rows_of_all(torch.cat(best).cpu(), rows, len(labels)).numpy()
+    scores = rows_of_all(torch.cat(top).cpu().double(), rows, len(labels)).numpy()
+    unclear = np.flatnonzero(np.isnan(scores[:, :, 0]).any(axis=1))
     if len(unclear):
         problem = f"class scores of {len(unclear)} of {len(labels)} images are not numbers"
         raise DivergedError(problem, where=method.name, hint="--precision 32-true, or features made again")
-    return Decisions(labels, best_seen, best_unseen, top_seen - top_unseen, ~seen[labels])
+    return Decisions(labels, leading, scores, ~seen[labels])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 from unseen.errors import RunError
 from unseen.evaluation.metrics import Decisions
 from unseen.ground.files import read_arrays, write_arrays
-
-_ARRAYS = ("labels", "best_seen", "best_unseen", "offset", "is_unseen")
 
 
 def decisions_path(folder: Path, seed: int | str, protocol: str, metric: str) -> Path:
@@ -18,7 +17,7 @@ def decisions_path(folder: Path, seed: int | str, protocol: str, metric: str) ->
 
 def save_decisions(path: Path, d: Decisions) -> None:
     """Write decisions as arrays, whole or not at all."""
-    write_arrays(path, **{k: getattr(d, k) for k in _ARRAYS})
+    write_arrays(path, **d.arrays())
 
 
 def load_decisions(path: Path) -> Decisions:
@@ -27,5 +26,5 @@ def load_decisions(path: Path) -> Decisions:
     Raises:
         RunError: missing, damaged, or not of this kind.
     """
-    arrays = read_arrays(path, _ARRAYS, RunError, "repeat the command of the run")
-    return Decisions(**arrays)
+    names = [f.name for f in fields(Decisions)]
+    return Decisions.from_arrays(read_arrays(path, names, RunError, "repeat the command of the run"))

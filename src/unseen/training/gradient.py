@@ -127,7 +127,7 @@ def finish(
             t1,
             gzsl,
             best_h["metrics"]["best_gamma"] if sweeps else 0.0,
-            {"epoch_T1": best_t1["epoch"], "epoch_H": best_h["epoch"], "by": "test set"},
+            {"T1": {"epoch": best_t1["epoch"]}, "H": {"epoch": best_h["epoch"]}, "by": "test set"},
             None,
         )
     return results

@@ -19,6 +19,8 @@ from unseen.classes.presence import present
 from unseen.data.dataset import Dataset
 from unseen.errors import DataError
 from unseen.evaluation.attributes import auroc, spearman
+from unseen.evaluation.bootstrap import resample
+from unseen.evaluation.registry import Decided, every_metric, in_json, measure
 from unseen.ground.progress import Progress, silent
 from unseen.methods.base import Method
 from unseen.model.weights import load_weights
@@ -160,7 +162,8 @@ def pooled_interval(drawn: np.ndarray, seed: int = 0) -> tuple[float, float]:
     means = np.take_along_axis(drawn, rng.integers(draws, size=(samples, draws)), axis=1).mean(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     middle, wider = float(drawn.mean()), math.sqrt(draws / (draws - 1)) if draws > 1 else 1.0
-    return max(0.0, middle + wider * (float(low) - middle)), min(1.0, middle + wider * (float(high) - middle))
+    ends = middle + wider * (float(low) - middle), middle + wider * (float(high) - middle)
+    return float(np.clip(ends[0], 0, 1)), float(np.clip(ends[1], 0, 1))
 
 
 def holdout_summary(found: Sequence[HoldOut]) -> dict[str, Any]:
@@ -169,12 +172,10 @@ def holdout_summary(found: Sequence[HoldOut]) -> dict[str, Any]:
     Metrics pooled over draws (:func:`pooled_interval`), each draw's metrics and calibration, the level of guessing, and
     how well each attribute is read, averaged over the draws whose classes differ in it.
     """
-    from unseen.evaluation.metrics import evaluate, resample
-
     draws: list[dict[str, Any]] = []
     drawn: dict[str, list[np.ndarray]] = {}
     for dataset, result in ((f.dataset, f.result) for f in found):
-        numbers = evaluate(result.gzsl, dataset.table.seen, result.gamma).as_dict()
+        numbers = in_json(measure(Decided(result.gzsl, result.gamma)) | {"gamma": result.gamma})
         draws.append(
             {
                 "classes": [dataset.table.names[c] for c in np.flatnonzero(~dataset.table.seen)],
@@ -186,9 +187,9 @@ def holdout_summary(found: Sequence[HoldOut]) -> dict[str, Any]:
         for name, resampled in resample([result.gzsl], [result.gamma]).items():
             drawn.setdefault(name, []).append(resampled.drawn[:, 0])
     metrics = {}
-    for name in ("T1", "U", "S", "H", "AUSUC"):
+    for name, resampled_draws in drawn.items():
         values = np.array([draw["metrics"][name] for draw in draws], dtype=float)
-        low, high = pooled_interval(np.stack(drawn[name], axis=1)) if name in drawn else (np.nan, np.nan)
+        low, high = pooled_interval(np.stack(resampled_draws, axis=1))
         entry = {
             "mean": float(values.mean()),
             "std": float(values.std(ddof=1)) if len(values) > 1 else 0.0,
@@ -203,7 +204,7 @@ def holdout_summary(found: Sequence[HoldOut]) -> dict[str, Any]:
         "draws": draws,
         "classes_set_aside": count,
         "distinct_classes": len({name for draw in draws for name in draw["classes"]}),
-        "chance": {"T1": 1 / count, "U": 1 / every, "S": 1 / every},
+        "chance": {name: metric.chance(every - count, count) for name, metric in every_metric().items()},
         "attributes": {"auroc": _means([f.auroc for f in found]), "spearman": _means([f.spearman for f in found])},
     }
 

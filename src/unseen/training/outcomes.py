@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from unseen.errors import RunError, UnseenError
 from unseen.evaluation.calibration import Answers
-from unseen.evaluation.metrics import Decisions, SeenUnseenCurve, common_gamma, evaluate
+from unseen.evaluation.metrics import LEADING, Decisions, SeenUnseenCurve, common_gamma, evaluate
 from unseen.ground.files import file_digest, read_arrays, read_json, write_arrays, write_json
 from unseen.methods.base import Method
 from unseen.model.references import make_references, references_beside
@@ -21,7 +21,7 @@ from unseen.training.fabric import weight_dtype
 from unseen.training.stage import Stage
 from unseen.training.temperature import Held, fit_temperature
 
-DECISIONS = ("labels", "best_seen", "best_unseen", "offset", "is_unseen")
+DECISIONS = tuple(f.name for f in fields(Decisions))
 ANSWERS = ("confidence", "right", "unseen", "offset")
 
 
@@ -71,7 +71,7 @@ class Choice:
 
     def save(self, path: Path, identity: str) -> None:
         """Write it as ``path`` (JSON) and arrays beside it."""
-        arrays = {f"decisions_{k}": getattr(self.decisions, k) for k in DECISIONS}
+        arrays = {f"decisions_{k}": array for k, array in self.decisions.arrays().items()}
         write_arrays(path.with_suffix(".npz"), **arrays, **{f"answers_{k}": getattr(self.answers, k) for k in ANSWERS})
         kept = {"identity": identity, "pick": self.pick, "metrics": self.metrics, "temperature": self.temperature}
         write_json(path, kept, sealed=True)
@@ -90,7 +90,7 @@ class Choice:
             kept["pick"],
             kept["metrics"],
             kept["temperature"],
-            Decisions(**{k: arrays[f"decisions_{k}"] for k in DECISIONS}),
+            Decisions.from_arrays({k: arrays[f"decisions_{k}"] for k in DECISIONS}),
             Answers(**{k: arrays[f"answers_{k}"] for k in ANSWERS}),
         )
 
@@ -116,7 +116,7 @@ def value_of(draws: Sequence[Decisions], seens: Sequence[np.ndarray], select: st
 
 def choice_of(pick: dict[str, Any], draws: Sequence[Held]) -> Choice:
     """The choice of a candidate, from its class scores on every draw."""
-    decisions = [Decisions.from_scores(held.scores, held.labels, held.seen) for held in draws]
+    decisions = [Decisions.from_scores(held.scores, held.labels, held.seen, LEADING) for held in draws]
     gamma, best = common_gamma([SeenUnseenCurve.of(d) for d in decisions])
     plain = [evaluate(d, held.seen).as_dict() for d, held in zip(decisions, draws, strict=True)]
     at_gamma = [evaluate(d, held.seen, gamma).as_dict() for d, held in zip(decisions, draws, strict=True)]

@@ -19,6 +19,7 @@ from types import ModuleType
 
 from unseen.data.dataset import digest
 from unseen.errors import DataError
+from unseen.evaluation.registry import HEADLINES
 from unseen.ground.progress import Progress, silent
 from unseen.methods import find_method
 from unseen.training import closed_form, gradient
@@ -56,7 +57,7 @@ def run_seeds(
     }
     for seed, found in results.items():
         for protocol, result in found.items():
-            for metric, decisions in (("T1", result.t1), ("H", result.gzsl)):
+            for metric, decisions in zip(HEADLINES, (result.t1, result.gzsl), strict=True):
                 save_decisions(decisions_path(folder, seed, protocol, metric), decisions)
     return results
 

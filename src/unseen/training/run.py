@@ -19,7 +19,7 @@ from unseen.classes.table import write_attributes
 from unseen.data.dataset import Dataset
 from unseen.data.images import ImageStore
 from unseen.errors import RunError, UnseenError
-from unseen.evaluation.metrics import evaluate
+from unseen.evaluation.registry import Decided, in_json, measure
 from unseen.features.store import RegionStore
 from unseen.ground.cache import cache_folder
 from unseen.ground.distributed import first_before_others, is_first, own_folder
@@ -243,7 +243,7 @@ def evaluate_run(
         device, cache, workers, progress: as in :func:`fit`.
 
     Returns:
-        protocol, seeds (T1, U, S, H, AUSUC, gamma of each) and per_class (averaged over seeds). Under ``paper`` all
+        protocol, seeds (every metric and gamma of each) and per_class (averaged over seeds). Under ``paper`` all
         are of the model with the best H.
     """
     if gamma is not None and not math.isfinite(gamma):
@@ -259,6 +259,6 @@ def evaluate_run(
         load_weights(run.folder / f"seed-{seed}" / f"{chosen}.safetensors", method)
         decisions = final.decide(method)
         offset = found["gamma"] if gamma is None else gamma
-        seeds[seed] = evaluate(decisions, final.seen, offset).as_dict()
+        seeds[seed] = in_json(measure(Decided(decisions, offset)) | {"gamma": offset})
         values.append(Result(decisions, decisions, offset, {}, None))
     return {"protocol": chosen, "seeds": seeds, "per_class": per_class(inputs.dataset.table, values)}

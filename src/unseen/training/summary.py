@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from unseen.classes.table import ClassTable
-from unseen.evaluation.metrics import Interval, bootstrap, evaluate, per_class_accuracy
+from unseen.evaluation.bootstrap import bootstrap
+from unseen.evaluation.metrics import per_class_accuracy
+from unseen.evaluation.registry import HEADLINES, Decided, in_json, measure
 from unseen.methods import find_method
 from unseen.training.config import RunConfig
 from unseen.training.decisions import decisions_path, save_decisions
@@ -25,7 +27,7 @@ def summary(plan: Plan, results: dict[int, dict[str, Result]]) -> dict[str, Any]
         per_seed = {seed: seeds[protocol] for seed, seeds in results.items()}
         values = list(per_seed.values())
         found[protocol] = {
-            **_measured(plan.config, per_seed, table.seen),
+            **_measured(plan.config, per_seed),
             "per_class": per_class(table, values),
             "confusions": _confusions(table, values),
         }
@@ -36,32 +38,27 @@ def validation_summary(inputs: RunInputs, folder: Path, choices: dict[int, Choic
     """As one protocol's summary, on the validation images, at each seed's choice; its decisions are kept."""
     per_seed = {}
     for seed, choice in choices.items():
-        save_decisions(decisions_path(folder, seed, "validation", "H"), choice.decisions)
-        save_decisions(decisions_path(folder, seed, "validation", "T1"), choice.decisions)
+        for metric in HEADLINES:
+            save_decisions(decisions_path(folder, seed, "validation", metric), choice.decisions)
         chosen = {**choice.pick, "by": inputs.config.select}
         per_seed[seed] = Result(choice.decisions, choice.decisions, choice.gamma, chosen, choice.temperature)
-    draws = range(inputs.config.draw_count)
-    return _measured(inputs.config, per_seed, np.concatenate([inputs.partition("validation", d).seen for d in draws]))
+    return _measured(inputs.config, per_seed)
 
 
-def _measured(config: RunConfig, per_seed: dict[int, Result], seen: np.ndarray) -> dict[str, Any]:
+def _measured(config: RunConfig, per_seed: dict[int, Result]) -> dict[str, Any]:
     """Metrics with their intervals, and each seed's numbers."""
     values = list(per_seed.values())
-    gammas = [r.gamma for r in values]
-    gzsl = bootstrap([r.gzsl for r in values], seen, gammas)
-    t1 = bootstrap([r.t1 for r in values], seen, gammas)["T1"]
-    scores = {seed: evaluate(r.gzsl, seen, r.gamma) for seed, r in per_seed.items()}
-    areas = np.array([s.ausuc for s in scores.values()])
-    spread = float(areas.std(ddof=1)) if len(areas) > 1 else 0.0
-    area = Interval(float(areas.mean()), spread, float("nan"), float("nan"), list(areas))
+    found = bootstrap([r.gzsl for r in values], [r.gamma for r in values], alone=[r.t1 for r in values])
     seeds = {}
     for seed, result in per_seed.items():
-        numbers = scores[seed].as_dict()
-        numbers["T1"] = evaluate(result.t1, seen).as_dict()["T1"]
-        seeds[str(seed)] = {**numbers, "chosen": result.chosen, "temperature": result.temperature}
+        numbers = measure(Decided(result.gzsl, result.gamma), Decided(result.t1, result.gamma))
+        seeds[str(seed)] = {
+            **in_json(numbers | {"gamma": result.gamma}),
+            "chosen": result.chosen,
+            "temperature": result.temperature,
+        }
         if result.calibration is not None:
             seeds[str(seed)]["calibration"] = result.calibration
-    found = {"T1": t1, "U": gzsl["U"], "S": gzsl["S"], "H": gzsl["H"], "AUSUC": area}
     return {
         "metrics": {name: interval.as_dict() for name, interval in found.items()},
         "seeds": seeds,

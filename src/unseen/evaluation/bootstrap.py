@@ -1,0 +1,170 @@
+"""Metrics on resampled images: intervals, and differences between methods on the same draws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from unseen.evaluation.metrics import Decisions
+from unseen.evaluation.registry import Decided, every_metric
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Mean over seeds, spread over seeds, and a bootstrap interval over images."""
+
+    mean: float
+    std: float
+    low: float
+    high: float
+    per_seed: list[float] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, float | list[float | None] | None]:
+        """JSON form; NaN becomes ``None``."""
+
+        def plain(value: float) -> float | None:
+            return None if np.isnan(value) else float(value)
+
+        return {
+            "mean": plain(self.mean),
+            "std": plain(self.std),
+            "low": plain(self.low),
+            "high": plain(self.high),
+            "per_seed": [plain(v) for v in self.per_seed],
+        }
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """A metric as measured and on resampled images.
+
+    Args:
+        measured: ``(seeds,)``.
+        drawn: ``(samples, seeds)``; the same draws for whatever is resampled over the same images with the same seed.
+    """
+
+    measured: np.ndarray
+    drawn: np.ndarray
+
+    def interval(self, level: float = 0.95) -> Interval:
+        """Mean and spread over seeds, and the percentile interval of the mean."""
+        tail = (1 - level) / 2
+        low, high = np.quantile(self.drawn.mean(axis=1), [tail, 1 - tail])
+        spread = float(self.measured.std(ddof=1)) if len(self.measured) > 1 else 0.0
+        return Interval(float(self.measured.mean()), spread, float(low), float(high), list(self.measured))
+
+    def paired(self, other: Resampled) -> Resampled:
+        """This minus the other, seed by seed and draw by draw; for the same seeds."""
+        return Resampled(self.measured - other.measured, self.drawn - other.drawn)
+
+    def means(self, rng: np.random.Generator | None = None) -> np.ndarray:
+        """``(samples,)`` means over seeds; with ``rng`` over as many seeds drawn with replacement."""
+        draws, seeds = self.drawn.shape
+        drawn = self.drawn
+        if rng is not None:
+            drawn = np.take_along_axis(drawn, rng.integers(seeds, size=(draws, seeds)), axis=1)
+        result: np.ndarray = drawn.mean(axis=1)
+        return result
+
+
+def difference(
+    first: Resampled, second: Resampled, *, over_seeds: bool = False, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """First minus second, with a percentile interval of the paired bootstrap.
+
+    Args:
+        first, second: of the same draws of the same images.
+        over_seeds: draw each side's seeds too, so that the interval is about the methods and not about these trainings
+            of them. With few seeds it is rough, and somewhat too narrow.
+        level: of the interval.
+        seed: of the draw of seeds.
+    """
+    rng = np.random.default_rng(seed) if over_seeds else None
+    drawn = first.means(rng) - second.means(rng)
+    tail = (1 - level) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    return Interval(float(first.measured.mean() - second.measured.mean()), 0.0, float(low), float(high))
+
+
+def resample(
+    decisions: Sequence[Decisions],
+    gammas: Sequence[float],
+    *,
+    alone: Sequence[Decisions] | None = None,
+    names: Iterable[str] | None = None,
+    samples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Resampled]:
+    """Metrics as measured and over images resampled within their class, the same for every seed.
+
+    Of metrics that are means over images, or made of such; others have no ``drawn``. The draws depend on the images'
+    classes, the metrics asked for, ``samples`` and ``seed`` alone, so that the results of two methods on the same
+    images can be compared draw by draw.
+
+    Args:
+        decisions: one entry a seed, over the same images.
+        gammas: one a seed.
+        alone: those of the models that metrics of the unseen classes alone are measured of, where they are others.
+        names: of the metrics; ``None`` for all.
+        samples: bootstrap samples.
+        seed: of the resampling.
+    """
+    known = every_metric()
+    models = {
+        kind: [Decided(d, gamma) for d, gamma in zip(found, gammas, strict=True)]
+        for kind, found in ((False, decisions), (True, decisions if alone is None else alone))
+    }
+    rng = np.random.default_rng(seed)
+    results: dict[str, Resampled] = {}
+    for name in known if names is None else [name for name in known if name in set(names)]:
+        metric = known[name]
+        if metric.of:
+            parts = [results[part] for part in metric.of]
+            results[name] = Resampled(
+                metric.computed(*(p.measured for p in parts)), metric.computed(*(p.drawn for p in parts))
+            )
+            continue
+        values = [np.asarray(metric.computed(decided), dtype=float) for decided in models[metric.alone]]
+        if values[0].ndim:
+            results[name] = _resampled(np.stack(values, axis=1), decisions[0].labels, samples, rng)
+        else:
+            results[name] = Resampled(np.stack(values), np.full((samples, len(values)), np.nan))
+    return results
+
+
+def _resampled(values: np.ndarray, labels: np.ndarray, samples: int, rng: np.random.Generator) -> Resampled:
+    """The mean over classes of each class's mean, of values ``(M, seeds)``; NaN for images that do not count."""
+    counted = ~np.isnan(values[:, 0])
+    values, labels = values[counted], labels[counted]
+    measured, drawn = [], []
+    for c in np.unique(labels):
+        mine = values[labels == c]
+        counts = rng.multinomial(len(mine), np.full(len(mine), 1 / len(mine)), size=samples)
+        measured.append(mine.mean(axis=0))
+        drawn.append(counts @ mine / len(mine))
+    if not measured:
+        nan = np.full(values.shape[1], np.nan)
+        return Resampled(nan, np.tile(nan, (samples, 1)))
+    return Resampled(np.mean(measured, axis=0), np.mean(drawn, axis=0))
+
+
+def bootstrap(
+    decisions: Sequence[Decisions],
+    gammas: Sequence[float],
+    *,
+    alone: Sequence[Decisions] | None = None,
+    names: Iterable[str] | None = None,
+    samples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Every metric with its percentile interval over images; see :func:`resample`.
+
+    Args:
+        decisions, gammas, alone, names, samples, seed: as there.
+        level: of the interval.
+    """
+    found = resample(decisions, gammas, alone=alone, names=names, samples=samples, seed=seed)
+    return {name: values.interval(level) for name, values in found.items()}
