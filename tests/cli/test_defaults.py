@@ -153,9 +153,10 @@ def commands(command, path=()):
 
 
 EVERY = commands(typer.main.get_command(app))
+LISTENING = {"serve": ["{root}/run"], "review": ["{root}/run", "{root}/birds/images"]}
 
 
-@pytest.mark.parametrize("command", [name for name in EVERY if name != "serve"])
+@pytest.mark.parametrize("command", [name for name in EVERY if name not in LISTENING])
 def test_a_command_with_its_defaults(place, command):
     case = CASES[command]
     names = load_folder(place.root / "birds").table.names
@@ -167,12 +168,13 @@ def test_a_command_with_its_defaults(place, command):
 
 
 def test_every_case_is_of_a_command():
-    assert {*CASES, "serve"} == set(EVERY)
+    assert {*CASES, *LISTENING} == set(EVERY)
 
 
-def test_serve_with_its_defaults(place):
+@pytest.mark.parametrize("name", LISTENING)
+def test_what_serves_with_its_defaults(place, name):
     pytest.importorskip("fastapi", reason="needs unseen[app]")
-    command = [sys.executable, "-m", "unseen.cli", "serve", str(place.root / "run")]
+    command = [sys.executable, "-m", "unseen.cli", name, *(word.format(root=place.root) for word in LISTENING[name])]
     with subprocess.Popen(
         command, cwd=place.root / "here", env=place.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:

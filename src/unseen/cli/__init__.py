@@ -21,6 +21,7 @@ from unseen.cli import (
     preparing,
     reporting,
     reproducing,
+    reviewing,
     serving,
     sharing,
     stores,
@@ -49,6 +50,7 @@ __all__ = [
     "preparing",
     "reporting",
     "reproducing",
+    "reviewing",
     "serving",
     "sharing",
     "stores",
@@ -57,7 +59,7 @@ __all__ = [
 ]
 
 PANELS = {
-    "Your images": "init describe check train predict explain serve report classes",
+    "Your images": "init describe check train predict review explain serve report classes",
     "Share": "save push export",
     "Research": "demo prepare import vectors evaluate compare ablate reproduce figures pointing stores list",
 }

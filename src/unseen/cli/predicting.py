@@ -68,6 +68,10 @@ def predict(
         Path | None,
         typer.Option("--output", "-o", help="Write .csv, .parquet, .json or .jsonl; resumable.", show_default=False),
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write a contact sheet to review, as one HTML file.", show_default=False),
+    ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Begin --output anew, replacing what is there.")] = False,
     batch_size: Annotated[int, typer.Option(help="Images at once.", min=1)] = 32,
     workers: Annotated[int, typer.Option(help="Threads that read images.", min=0)] = 2,
@@ -82,36 +86,58 @@ def predict(
     """
     if not images and not lists:
         raise UnseenError("no images", hint="name images or folders, or give --list FILE")
+    if html is not None and output is not None:
+        raise UnseenError("two outputs", where="--html", hint="leave out --output, and save the CSV from the page")
+    target = output if html is None else _beneath(html, restart)
     threshold, inputs = _threshold(unknown), FoundImages(images or [], lists or [])
-    total = sum(1 for _ in inputs) if output else sum(1 for _ in islice(inputs, SHOWN + 1))
+    total = sum(1 for _ in inputs) if target else sum(1 for _ in islice(inputs, SHOWN + 1))
     if not total:
         raise UnseenError("no images", hint="the list is empty")
-    if output is None and total > SHOWN:
+    if target is None and total > SHOWN:
         raise UnseenError(f"more than {SHOWN} images", hint="give --output FILE.csv (.parquet, .json, .jsonl)")
 
     from unseen.recognizer import Recognizer
     from unseen.recognizer.stream import Options, check_output, names_from
 
-    if output is not None:
-        check_output(output, restart)
+    if target is not None:
+        check_output(target, restart)
     with quiet_libraries():
         recognizer = Recognizer.load(run, seed=seed, device=device, engine=engine)
         wanted, unwanted = (names_from(e, recognizer.table.names) if e else None for e in (only, exclude))
         options = Options(top, among, wanted, unwanted, threshold, batch_size)
-    if output is not None:
+    if target is not None:
         counts = with_bars(
-            lambda progress: _into(recognizer, inputs, output, options, total, workers, restart, progress)
+            lambda progress: _into(recognizer, inputs, target, options, total, workers, restart, progress)
         )
-        _say_counts(counts, output, as_json)
+        if html is not None:
+            with_bars(lambda progress: _sheet(recognizer, target, html, workers, progress))
+        _say_counts(counts, html or target, as_json)
     else:
         counts = _onto_terminal(recognizer, inputs, options, workers, as_json)
     if counts.broken:
-        where = "the column error says why" if output else "see above"
+        where = "the column error says why" if output else "the page shows why" if html else "see above"
         err.print(f"{counts.broken} of {counts.images} images could not be read; {where}", highlight=False)
     for line in inputs.left_out.lines():
         _note(line)
     _notes(recognizer, options)
     raise typer.Exit(FAILED if counts.broken else 0)
+
+
+def _beneath(html: Path, restart: bool) -> Path:
+    """The file of predictions that a contact sheet is made from, beside it until it is done."""
+    if html.suffix.lower() not in (".html", ".htm"):
+        raise UnseenError("not the name of a page", where=f"--html {html}", hint="end it in .html")
+    if html.exists() and not restart:
+        raise UnseenError("is there already", where=html, hint="give another --html, or --restart to replace it")
+    return html.with_name(f".{html.name}.jsonl")
+
+
+def _sheet(recognizer: Recognizer, predictions: Path, html: Path, workers: int, progress: Progress) -> None:
+    from unseen.review import read_items, write_sheet
+
+    title = f"{html.stem}: what {recognizer.method.card.title} says"
+    write_sheet(read_items(predictions), recognizer.table.names, html, title=title, workers=workers, progress=progress)
+    predictions.unlink()
 
 
 def _threshold(text: str) -> float | str:

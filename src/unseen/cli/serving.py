@@ -7,14 +7,20 @@ import errno
 import ipaddress
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from unseen.cli.common import DeviceOption, EngineOption, app, err, long_work, out
 from unseen.errors import UnseenError
 
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from unseen.serve.settings import Settings
+
 TRIES = 50
+CHANGES = "use this page, and add, change and remove classes"
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -91,7 +97,6 @@ def serve(
         raise UnseenError("a model of the hub cannot keep classes", where="--save", hint="serve a folder of your own")
     try:
         from unseen.serve.app import create_app
-        from unseen.serve.server import Server, configure
     except ModuleNotFoundError as error:
         raise UnseenError(f"{error.name} is not installed", hint="pip install 'unseen[app]'") from None
     import torch
@@ -119,6 +124,15 @@ def serve(
             name=str(run).removeprefix("hf:") if away else run.resolve().name,
             metrics=metrics_of(run),
         )
+    serve_application(application, settings, host, port, str(run), open_page)
+
+
+def serve_application(
+    application: FastAPI, settings: Settings, host: str, port: int, what: str, open_page: bool, warning: str = CHANGES
+) -> None:
+    """Serve until Ctrl-C, and say where."""
+    from unseen.serve.server import Server, configure
+
     listener = listen(host, port)
     found = listener.getsockname()[1]
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
@@ -127,12 +141,11 @@ def serve(
         err.print(f"port {port} is taken; using {found}", highlight=False)
     if is_public(host):
         err.print(
-            "[bold yellow]warning:[/] anyone who can reach this machine can use this page, and add, change and remove "
-            "classes; there is no password",
+            f"[bold yellow]warning:[/] anyone who can reach this machine can {warning}; there is no password",
             highlight=False,
             soft_wrap=True,
         )
-    out.print(f"serving {run} at {url}   (Ctrl-C stops)", highlight=False, soft_wrap=True)
+    out.print(f"serving {what} at {url}   (Ctrl-C stops)", highlight=False, soft_wrap=True)
     if open_page:
         typer.launch(url)
     long_work()

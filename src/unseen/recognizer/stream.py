@@ -139,7 +139,7 @@ def predict_to_file(
         if restart:
             journal.unlink(missing_ok=True)
         count = min(options.top, len(recognizer.choices(options.among, options.only, options.exclude)))
-        facts = _facts(recognizer, options)
+        facts = facts_of(recognizer, options)
         counts = Counts()
         with _written(journal):
             kept = Journal(journal, SYNC_SECONDS)
@@ -178,7 +178,7 @@ def _locked(path: Path) -> Iterator[Path]:
         yield journal
 
 
-def _facts(recognizer: Recognizer, options: Options) -> dict[str, str]:
+def facts_of(recognizer: Recognizer, options: Options) -> dict[str, str]:
     """Digests of what the predictions depend on beside the images, by what a person calls it."""
     method, table = recognizer.method, recognizer.table
     weights = [t.detach().cpu().contiguous().view(torch.uint8).numpy() for t in method.state_dict().values() if t.dim()]

@@ -10,17 +10,14 @@ from importlib.resources import files
 from typing import Any, NoReturn
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.datastructures import FormData
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
-from unseen.errors import UnseenError
 from unseen.recognizer import Recognizer
 from unseen.serve import schema
 from unseen.serve.about import describe
-from unseen.serve.guard import HEADERS, Guard, problem
+from unseen.serve.errors import add_errors, first_error
+from unseen.serve.guard import Guard
 from unseen.serve.service import Service
 from unseen.serve.settings import Refusal, Settings
 from unseen.serve.uploads import read_uploads
@@ -84,7 +81,7 @@ def create_app(
     )
     app.state.worker = worker
     app.add_middleware(Guard, worker=worker, settings=settings)
-    _add_errors(app)
+    add_errors(app)
     _add_page(app)
     _add_model(app, recognizer, service, worker, about)
     _add_answers(app, service, worker)
@@ -222,45 +219,8 @@ def _add_page(app: FastAPI) -> None:
         app.add_route(f"/{path}", page, methods=["GET", "HEAD"], include_in_schema=False)
 
 
-def _add_errors(app: FastAPI) -> None:
-    """Every error is one line with its hint."""
-
-    async def refused(_: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        hint = getattr(error, "hint", "see /api/openapi.json for what there is")
-        return problem(error.status_code, str(error.detail), hint, dict(error.headers or {}))
-
-    async def hintable(_: Request, error: Exception) -> Response:
-        assert isinstance(error, UnseenError)
-        text = error.problem if error.where is None else f"{error.where}: {error.problem}"
-        return problem(422, " ".join(text.splitlines()), error.hint or "see /api/openapi.json")
-
-    async def invalid(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        return problem(422, _first(error.errors()), "see /api/openapi.json for the fields")
-
-    async def gone(_: Request, error: Exception) -> Response:  # of which nothing arrives any more
-        return problem(400, "the connection ended within the request", "send it again")
-
-    async def failed(_: Request, error: Exception) -> Response:  # answers outside the guard
-        hint = "report it with the image or request that did it"
-        return problem(500, "the server failed; its log says more", hint, HEADERS)
-
-    app.add_exception_handler(HTTPException, refused)
-    app.add_exception_handler(UnseenError, hintable)
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(ClientDisconnect, gone)
-    app.add_exception_handler(Exception, failed)
-
-
-def _first(errors: Sequence[Any]) -> str:
-    """The first of a validation's errors as a line."""
-    place = ".".join(str(part) for part in errors[0]["loc"] if part != "body")
-    return f"{place}: {errors[0]['msg']}" if place else str(errors[0]["msg"])
-
-
 def _refuse(errors: Sequence[Any]) -> NoReturn:
-    raise Refusal(422, _first(errors), "see /api/openapi.json for the fields") from None
+    raise Refusal(422, first_error(errors), "see /api/openapi.json for the fields") from None
 
 
 def _form(fields: dict[str, Any], required: str) -> dict[str, Any]:

@@ -1,0 +1,122 @@
+"""``unseen review``: answers on a batch of images, judged by a person."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unseen.cli.common import DeviceOption, EngineOption, RunArgument, app, err, out, plain_text, with_bars
+from unseen.cli.serving import serve_application
+from unseen.data.finding import FoundImages
+from unseen.errors import DataError, UnseenError
+from unseen.ground.progress import quiet_libraries
+
+if TYPE_CHECKING:
+    from unseen.review import Review
+
+TOP = 9
+"""Classes an image, as many as there are keys."""
+NAMED = 10
+WARNING = "see the images and change the verdicts"
+
+
+@app.command()
+def review(
+    run: RunArgument,
+    images: Annotated[
+        list[str], typer.Argument(help="Images, folders of them, or quoted patterns.", show_default=False)
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder that keeps the review [default: review-NAME, by the images]."),
+    ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(help="Write .csv or .xlsx, or copy the images into a new folder by class; opens no page."),
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Choose among these classes: A,B or @FILE.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port, or the next free one.", min=1, max=65535)] = 8000,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    workers: Annotated[int, typer.Option(help="Threads that read images.", min=0)] = 2,
+    seed: Annotated[int | None, typer.Option(help="Which seed's model [default: the first].")] = None,
+    device: DeviceOption = "auto",
+    engine: EngineOption = None,
+) -> None:
+    """Review the answers on many images in a browser: accept, correct, mark as unknown, by keyboard.
+
+    Every verdict is kept at once; repeat the command to resume. The page measures the accuracy of the answers.
+
+    Example: `unseen review runs/birds photos --open`
+    """
+    try:
+        from unseen.serve.reviewing import create_review_app
+    except ModuleNotFoundError as error:
+        raise UnseenError(f"{error.name} is not installed", hint="pip install 'unseen[app]'") from None
+    from unseen.recognizer import Recognizer
+    from unseen.recognizer.stream import Options, names_from
+    from unseen.review.begin import begin
+    from unseen.review.export import check_export
+    from unseen.serve.settings import Settings
+
+    if export is not None:
+        check_export(export)
+    inputs = FoundImages(images)
+    total, folder = sum(1 for _ in inputs), output or _folder(images)
+    with quiet_libraries():
+        recognizer = Recognizer.load(run, seed=seed, device=device, engine=engine)
+    wanted = names_from(only, recognizer.table.names) if only else None
+    told = 0
+
+    def broken(error: DataError) -> None:
+        nonlocal told
+        told += 1
+        if told <= NAMED:
+            err.print(f"[bold red]error:[/] {plain_text(str(error))}", highlight=False, soft_wrap=True)
+
+    found = with_bars(
+        lambda progress: begin(
+            recognizer,
+            inputs,
+            folder,
+            Options(top=TOP, only=wanted),
+            total=total,
+            workers=workers,
+            progress=progress,
+            broken=broken,
+        )
+    )
+    for line in inputs.left_out.lines():
+        err.print(f"note: {line}", highlight=False, soft_wrap=True)
+    _say(found)
+    if export is not None:
+        from unseen.review import export_review
+
+        with found:
+            out.print(f"written: {export_review(found, export)}", highlight=False, soft_wrap=True)
+        return
+    settings = Settings()
+    serve_application(
+        create_review_app(recognizer, found, settings), settings, host, port, str(folder), open_page, WARNING
+    )
+
+
+def _folder(images: list[str]) -> Path:
+    """``review-NAME`` in the current folder, NAME being what was given first."""
+    name = Path(images[0]).resolve().stem if not any(c in images[0] for c in "*?[") else "images"
+    return Path(f"review-{name or 'images'}")
+
+
+def _say(found: Review) -> None:
+    measured, estimated = found.reviewed(), found.estimated()
+    line = f"{found.folder}: {len(found.items)} images, {measured.reviewed} reviewed"
+    if measured.reviewed:
+        line += f", {measured.right} of them right"
+    if estimated.reviewed:
+        line += (
+            f"; of a random sample of {estimated.reviewed}, {estimated.share:.0%} are right "
+            f"(95% interval {estimated.low:.0%} to {estimated.high:.0%})"
+        )
+    out.print(line, highlight=False, soft_wrap=True)

@@ -1,0 +1,75 @@
+"""Start a review, or take it up where it was left."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from unseen.errors import DataError, RunError
+from unseen.ground.files import read_json, write_json
+from unseen.ground.progress import Progress, silent
+from unseen.recognizer.recognizer import Recognizer
+from unseen.recognizer.stream import Options, facts_of, predict_to_file
+from unseen.review.book import FACTS, PREDICTIONS, Review
+from unseen.version import __version__
+
+MADE_BY = ("model", "class table", "choice of classes")
+"""What a review's answers depend on beside the images."""
+
+
+def begin(
+    recognizer: Recognizer,
+    images: Iterable[Path],
+    folder: Path,
+    options: Options | None = None,
+    *,
+    total: int = 0,
+    workers: int = 2,
+    progress: Progress = silent,
+    broken: Callable[[DataError], None] = lambda error: None,
+) -> Review:
+    """Predict the images and open their review; a folder that holds a review of the same images is opened as it is.
+
+    Args:
+        recognizer: the model.
+        images: in the same order at every iteration.
+        folder: of the review, made where there is none.
+        options, total, workers, progress, broken: see :func:`unseen.recognizer.stream.predict_to_file`.
+
+    Raises:
+        RunError: the folder holds something else, or a review of other images.
+    """
+    facts, predictions = folder / FACTS, folder / PREDICTIONS
+    options = options or Options()
+    made = {name: digest for name, digest in facts_of(recognizer, options).items() if name in MADE_BY}
+    wanted = {"images": _digest(images), **made}
+    if facts.is_file():
+        before = read_json(facts)["of"]
+        other = [name for name in wanted if before.get(name) != wanted[name]]
+        if other:
+            hint = "give another --output, or what it was started with"
+            raise RunError(f"a review with another {' and '.join(other)}", where=folder, hint=hint)
+    elif folder.is_dir() and any(entry for entry in folder.iterdir() if not entry.name.startswith(PREDICTIONS)):
+        raise RunError("not empty, and no review", where=folder, hint="give another --output")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not predictions.is_file():
+        predict_to_file(
+            recognizer, images, predictions, options, total=total, workers=workers, progress=progress, broken=broken
+        )
+    if not facts.is_file():
+        found = {
+            "unseen": __version__,
+            "of": wanted,
+            "classes": list(recognizer.table.names),
+            "threshold": recognizer.threshold,
+        }
+        write_json(facts, found, sealed=True)
+    return Review(folder)
+
+
+def _digest(images: Iterable[Path]) -> str:
+    found = hashlib.sha256()
+    for image in images:
+        found.update(str(image).encode(errors="surrogateescape") + b"\0")
+    return found.hexdigest()

@@ -1,0 +1,183 @@
+"""The review page over HTTP: a contact sheet whose verdicts are kept in the review's folder."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Response
+from fastapi import Path as InPath
+from pydantic import BaseModel, ConfigDict, Field
+
+from unseen.recognizer import Recognizer
+from unseen.review import Review, Verdict, export_review
+from unseen.review.sheet import STATIC, page_of, review_data, thumbnail_bytes
+from unseen.serve import schema
+from unseen.serve.errors import add_errors
+from unseen.serve.guard import Guard
+from unseen.serve.service import Service
+from unseen.serve.settings import Refusal, Settings
+from unseen.serve.uploads import Upload
+from unseen.serve.worker import Worker
+from unseen.version import __version__
+
+THUMBNAIL, LARGE = 260, 1200
+"""Longest sides of images sent."""
+REASONS = 10
+KINDS = {"csv": "text/csv", "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"}
+KEPT = {"Cache-Control": "private, max-age=3600"}
+Row = Annotated[int, InPath(ge=0)]
+
+
+class Given(BaseModel):
+    """One verdict on several images."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rows: Annotated[list[int], Field(max_length=1_000_000)]
+    name: Annotated[str | None, Field(alias="class")] = None
+    undo: bool = False
+
+
+class Verdicts(BaseModel):
+    """What a person decided."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    verdicts: list[Given]
+
+
+def create_review_app(recognizer: Recognizer, review: Review, settings: Settings | None = None) -> FastAPI:
+    """The contact sheet of a review.
+
+    Args:
+        recognizer: the model, for reasons; from here on the application's alone.
+        review: likewise; closed with the application.
+        settings: limits of the server.
+    """
+    settings = settings or Settings()
+    worker, service = Worker(settings.queue), Service(recognizer, settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        worker.close()
+        review.close()
+
+    app = FastAPI(title="unseen review", version=__version__, openapi_url=None, docs_url=None, lifespan=lifespan)
+    app.state.worker = worker
+    app.add_middleware(Guard, worker=worker, settings=settings)
+    add_errors(app)
+    _add_sheet(app, review)
+    _add_images(app, review, worker)
+    _add_review(app, review, worker, service)
+    return app
+
+
+def _add_sheet(app: FastAPI, review: Review) -> None:
+    page = page_of(review.folder.name)
+
+    @app.get("/")
+    async def sheet() -> Response:
+        return Response(page, media_type="text/html")
+
+    @app.get("/sheet.js")
+    async def script() -> Response:
+        return Response((STATIC / "sheet.js").read_bytes(), media_type="text/javascript")
+
+    @app.get("/sheet.css")
+    async def style() -> Response:
+        return Response((STATIC / "sheet.css").read_bytes(), media_type="text/css")
+
+
+def _add_images(app: FastAPI, review: Review, worker: Worker) -> None:
+    async def jpeg(row: int, side: int) -> Response:
+        image = _image(review, row)
+        small = await worker.do(lambda: thumbnail_bytes(image, side))
+        if small is None:
+            raise Refusal(404, "the image cannot be read", "look whether the file is still there")
+        return Response(small, media_type="image/jpeg", headers=KEPT)
+
+    @app.get("/thumb/{row}")
+    async def thumb(row: Row) -> Response:
+        return await jpeg(row, THUMBNAIL)
+
+    @app.get("/image/{row}")
+    async def large(row: Row) -> Response:
+        return await jpeg(row, LARGE)
+
+
+def _add_review(app: FastAPI, review: Review, worker: Worker, service: Service) -> None:
+    @app.get("/api/review")
+    async def everything() -> dict[str, Any]:
+        """All images with their answers, and the verdicts so far."""
+        found = review_data(review.items, review.classes, review.order)
+        verdicts = [[row, verdict.name] for row, verdict in review.verdicts.items()]
+        return found | {"verdicts": verdicts, "explains": True}
+
+    @app.post("/api/review/verdicts")
+    async def decide(given: Verdicts) -> dict[str, Any]:
+        """Keep verdicts; they are on the disk when this answers."""
+
+        def keep() -> None:
+            for one in given.verdicts:
+                review.decide(one.rows, None if one.undo else Verdict(one.name))
+
+        await worker.do(keep)
+        return {"reviewed": vars(review.reviewed()), "estimated": vars(review.estimated())}
+
+    @app.get("/api/review/{row}/reasons")
+    async def reasons(row: Row) -> dict[str, Any]:
+        """The strongest reasons for the best class, with heat maps."""
+        image = _image(review, row)
+
+        def explain() -> schema.Explanation:
+            return service.explain(Upload(image.name, image.read_bytes()), schema.Choice(), None, None, False, False)
+
+        try:
+            found = await worker.do(explain)
+        except OSError as error:
+            raise Refusal(404, error.strerror or str(error), "look whether the file is still there") from None
+        labels = {entry.name: entry.label for entry in service.attributes()}
+        strongest = sorted(found.reasons, key=lambda r: -abs(r.evidence))[:REASONS]
+        return {
+            "crop": [edge / size for edge, size in zip(found.crop, 2 * (found.width, found.height), strict=True)],
+            "reasons": [{"label": labels[r.attribute], "evidence": r.evidence, "heat": r.heat} for r in strongest],
+        }
+
+    @app.get("/api/review/export.{kind}")
+    async def export(kind: str) -> Response:
+        """The table."""
+        if kind not in KINDS:
+            raise Refusal(404, f"no export as {kind[:20]}", f"one of {', '.join(KINDS)}")
+
+        def write() -> bytes:
+            with tempfile.TemporaryDirectory() as folder:
+                return export_review(review, Path(folder) / f"review.{kind}").read_bytes()
+
+        headers = {"Content-Disposition": f'attachment; filename="review.{kind}"'}
+        return Response(await worker.do(write), media_type=KINDS[kind], headers=headers)
+
+    @app.post("/api/review/folders")
+    async def folders() -> dict[str, str]:
+        """Copy the images into a folder a class, beside the verdicts."""
+        target = _new_folder(review.folder)
+        await worker.do(lambda: export_review(review, target))
+        return {"folder": str(target)}
+
+
+def _image(review: Review, row: int) -> Path:
+    if row >= len(review.items):
+        raise Refusal(404, f"no image {row}", f"0 to {len(review.items) - 1}")
+    return Path(review.items[row].image)
+
+
+def _new_folder(folder: Path) -> Path:
+    target, count = folder / "classes", 1
+    while target.exists():
+        count += 1
+        target = folder / f"classes-{count}"
+    return target

@@ -1,0 +1,64 @@
+"""``unseen review`` and ``predict --html`` at the command line; the page has its own tests."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from review_tools import draw_images, model
+from unseen.review import Review, Verdict
+
+
+@pytest.fixture(scope="module")
+def saved(tiny_backbone, tmp_path_factory):
+    return model(tiny_backbone).save(tmp_path_factory.mktemp("model") / "saved")
+
+
+@pytest.fixture
+def images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    draw_images(tmp_path / "images", 4)[1].write_bytes(b"no image")
+    return tmp_path / "images"
+
+
+def test_a_review_is_exported_without_a_page_and_resumed(unseen, saved, images, tmp_path):
+    pytest.importorskip("fastapi", reason="needs unseen[app]")
+    status, out, err = unseen("review", saved, images, "--device", "cpu", "--export", tmp_path / "a.csv")
+    assert status == 0
+    assert "review-images: 4 images, 0 reviewed" in out
+    assert "1.jpg" in err
+    with Review(tmp_path / "review-images") as review:
+        for row in review.order[:2]:
+            review.decide([row], review.items[row].answer or Verdict(None))
+        first = review.final(review.order[0])
+    status, out, _ = unseen("review", saved, images, "--device", "cpu", "--export", tmp_path / "a.csv")
+    assert "4 images, 2 reviewed" in out
+    assert "of a random sample of 2" in out
+    with (tmp_path / "a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sum(row["reviewed"] == "1" for row in rows) == 2
+    assert rows[review.order[0]]["class"] == first
+    status, _, err = unseen("review", saved, images, "--export", tmp_path / "a.json")
+    assert (status, err.count("\n")) == (2, 1)
+    status, _, err = unseen("review", saved, images, "--device", "cpu", "-o", images, "--export", tmp_path / "b.csv")
+    assert status == 2
+    assert "not empty, and no review — give another --output" in err
+
+
+def test_a_contact_sheet_is_one_file(unseen, saved, images, tmp_path):
+    page = tmp_path / "sheet.html"
+    status, out, err = unseen("predict", saved, images, "--device", "cpu", "--html", page)
+    assert (status, out.strip()) == (1, f"{page}: 4 images")
+    assert "the page shows why" in err
+    text = page.read_text()
+    assert text.count('"thumbnail": "') == 3
+    assert "http://" not in text.replace("http://www.w3.org", "")
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["images", "sheet.html"]
+    status, _, err = unseen("predict", saved, images, "--html", page)
+    assert (status, "is there already" in err) == (2, True)
+    status, _, err = unseen("predict", saved, images, "--html", tmp_path / "x.csv")
+    assert (status, "not the name of a page" in err) == (2, True)
+    status, _, err = unseen("predict", saved, images, "--html", tmp_path / "x.html", "-o", tmp_path / "x.csv")
+    assert (status, "two outputs" in err) == (2, True)
