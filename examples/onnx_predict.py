@@ -33,11 +33,15 @@ def read_image(path, size, short_side):
 
 
 def read_classes(path, attributes):
-    """Names, vectors (N, K) and seen flags (N,) of a table with a column `class` and one for each attribute."""
+    """Names, vectors (N, K) and seen flags (N,) of a table with a column `class` and one for each attribute.
+
+    Last, which class of the training has whose images, by name, for models whose graph asks for it.
+    """
     with Path(path).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     vectors = np.array([[float(row[a]) for a in attributes] for row in rows], np.float32)
-    return [row["class"] for row in rows], vectors, np.array([row.get("seen") == "1" for row in rows])
+    trained = {row["class"]: int(row.get("trained_as", -1)) for row in rows}
+    return list(trained), vectors, np.array([row.get("seen") == "1" for row in rows]), trained
 
 
 def main():
@@ -49,8 +53,11 @@ def main():
     parser.add_argument("--top", type=int, default=5)
     arguments = parser.parse_args()
     facts = json.loads(arguments.model.with_suffix(".json").read_text(encoding="utf-8"))
-    table = arguments.classes or arguments.model.with_name(facts["classes"])
-    names, vectors, seen = read_classes(table, facts["attributes"])
+    table = arguments.model.with_name(facts["classes"])
+    *_, trained = read_classes(table, facts["attributes"])
+    names, vectors, seen, _ = read_classes(arguments.classes or table, facts["attributes"])
+    fed = {"class_vectors": vectors, "seen": seen, "trained": np.array([trained.get(name, -1) for name in names])}
+    fed = {name: fed[name] for name in facts["inputs"] if name in fed}
     session = onnxruntime.InferenceSession(str(arguments.model))
     broken = 0
     for path in arguments.images:
@@ -60,8 +67,9 @@ def main():
             print(f"{path}: {str(error).splitlines()[0]}", file=sys.stderr)
             broken = 1
             continue
-        inputs = {"images": pixels, "class_vectors": vectors, "seen": seen}
-        shifted = (session.run(["scores"], inputs)[0][0] - facts["gamma"] * seen) / facts["temperature"]
+        shifted = (session.run(["scores"], {"images": pixels, **fed})[0][0] - facts["gamma"] * seen) / facts[
+            "temperature"
+        ]
         confidence = np.exp(shifted - shifted.max()) / np.exp(shifted - shifted.max()).sum()
         best = np.argsort(-shifted, kind="stable")[: arguments.top]
         print(path if confidence[best[0]] >= (facts["threshold"] or 0) else f"{path}: unknown, the nearest are")

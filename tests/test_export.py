@@ -66,13 +66,13 @@ def make(name, spec, settings=None, store_dtype="float16", quick=True):
     )
 
 
-def run(path, images, vectors, seen):
+def run(path, *inputs):
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(None, dict(zip(INPUTS, (images, vectors, seen), strict=True))), strict=True))
+    return dict(zip(names, session.run(None, dict(zip([*INPUTS, "trained"], inputs, strict=False))), strict=True))
 
 
-def torch_scores(recognizer, images, vectors, seen):
+def torch_scores(recognizer, images, vectors, seen, *trained):
     """Class scores from images, by the recognizer's own steps."""
     pixels = recognizer.backbone.transform.normalized(torch.from_numpy(images).permute(0, 3, 1, 2))
     method = recognizer.method
@@ -80,7 +80,7 @@ def torch_scores(recognizer, images, vectors, seen):
         if not method.end_to_end:
             pixels = recognizer.backbone(pixels)[0].to(getattr(torch, recognizer.store_dtype)).float()
         branches = method(method.prepare(pixels))
-        classes = ClassSpace(torch.from_numpy(vectors), torch.from_numpy(seen))
+        classes = ClassSpace(torch.from_numpy(vectors), torch.from_numpy(seen), None, *map(torch.from_numpy, trained))
         return method.class_scores(branches, classes).numpy(), method.fused_attribute_scores(branches).numpy()
 
 
@@ -111,8 +111,9 @@ def test_every_method_equals_torch(name, tiny_backbone, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "pick"),
-    [("eszsl", {"features": "root"}), ("sae", {"features": "whitened"}), ("prototypes", {"features": "whitened"})]
-    + [("auto", {"method": name, "features": "whitened"}) for name in ("eszsl", "prototypes")],
+    [("eszsl", {"features": "root", "own": 0.0}), ("eszsl", {"features": "centred", "own": 0.5})]
+    + [("sae", {"features": "whitened"}), ("prototypes", {"features": "whitened", "own": 0.75})]
+    + [("auto", {"method": name, "features": "whitened", "own": 0.5}) for name in ("eszsl", "prototypes")],
 )
 def test_fitted_preparations_equal_torch(name, pick, tiny_backbone, tmp_path):
     recognizer = make(name, tiny_backbone)
@@ -125,7 +126,10 @@ def test_fitted_preparations_equal_torch(name, pick, tiny_backbone, tmp_path):
     method.use(next(c for c in method.grid() if pick.items() <= c.items()))
     recognizer.table = table
     exported = export_onnx(recognizer, tmp_path / "m.onnx")
-    inputs = example(3, 5, seed=1)
+    own = (np.array([2, -1, 0, -1, 1]),) if pick.get("own") else ()
+    assert json.loads(exported.facts.read_text())["inputs"] == [*INPUTS, "trained"][: 3 + len(own)]
+    assert ("trained_as" in exported.classes.read_text()) == bool(own)
+    inputs = (*example(3, 5, seed=1), *own)
     found, (scores, _) = run(exported.model, *inputs), torch_scores(recognizer, *inputs)
     assert np.abs(found["scores"] - scores).max() <= 1e-4 * np.abs(scores).max()
 

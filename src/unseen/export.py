@@ -36,6 +36,8 @@ TOLERANCE = 1e-4
 MAP_TOLERANCE = 1e-3
 """The same of maps: a single region's features may be rounded to the other side, which is 5e-4 in float16."""
 INPUTS = ("images", "class_vectors", "seen")
+TRAINED = "trained"
+"""One input more where own training images share in a class's score, see :class:`unseen.methods.base.ClassSpace`."""
 SCORES = ("scores", "attribute_scores")
 _EXTRA = "pip install 'unseen[export]'"
 
@@ -74,18 +76,28 @@ class Graph(nn.Module):
         self.register_buffer("mean", torch.tensor(transform.mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(transform.std).view(3, 1, 1))
 
-    def forward(self, images: Tensor, class_vectors: Tensor, seen: Tensor) -> tuple[Tensor, ...]:
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of what :meth:`forward` takes."""
+        return INPUTS if self.method.own_query is None else (*INPUTS, TRAINED)
+
+    def forward(
+        self, images: Tensor, class_vectors: Tensor, seen: Tensor, trained: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """Scores, in the order of :meth:`outputs`.
 
         Args:
             images: uint8 ``(B, S, S, 3)``, RGB, resized and cropped.
             class_vectors: float32 ``(N, K)`` attribute values in the table's unit.
             seen: bool ``(N,)``.
+            trained: int64 ``(N,)`` which of the classes trained on has a class's images, -1 for none.
         """
         inputs = (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
         if self.backbone is not None:
             inputs = self.backbone(inputs)[0].to(self.store_dtype).float()
-        classes = _TracedClasses(class_vectors, seen)
+        classes = _TracedClasses(class_vectors, seen, None, torch.zeros_like(seen, dtype=torch.int64) - 1)
+        if trained is not None:
+            classes = _TracedClasses(class_vectors, seen, None, trained)
         method = self.method
         branches = method.maps(inputs) if self.maps else method(method.prepare(inputs))
         found = [method.class_scores(branches, classes), method.fused_attribute_scores(branches)]
@@ -162,14 +174,15 @@ def export_onnx(
     graph = Graph(model, maps).eval()
     names = graph.outputs()
     example = _example(model, 2, 3)
-    axes: Any = {"images": {0: "B"}, "class_vectors": {0: "N"}, "seen": {0: "N"}}
+    axes: Any = {name: {0: "B" if name == "images" else "N"} for name in graph.inputs}
+    example = example[: len(graph.inputs)]
     options: dict[str, Any] = {} if opset is None else {"opset_version": opset}
     with _quiet(), torch.no_grad():
         program: Any = torch.onnx.export(
             graph,
             example,
             dynamo=True,
-            input_names=list(INPUTS),
+            input_names=list(graph.inputs),
             output_names=names,
             dynamic_shapes=axes,
             verbose=False,
@@ -191,8 +204,8 @@ def export_onnx(
     except OSError as error:
         raise UnseenError(error.strerror or str(error), where=path, hint="make room, then repeat the command") from None
     exported = Exported(path, path.with_suffix(".json"), path.with_name(f"{path.stem}-classes.csv"), differences)
-    model.table.to_csv(exported.classes)
-    write_json(exported.facts, _facts(model, exported, given, names))
+    model.table.to_csv(exported.classes, trained=len(graph.inputs) > len(INPUTS))
+    write_json(exported.facts, _facts(model, exported, given, names, graph))
     return exported
 
 
@@ -213,7 +226,7 @@ def difference_from_torch(model: TrainedModel, path: Path, graph: Graph) -> dict
     for images, more in ((1, 0), (5, 2)):
         example = _example(model, images, len(model.table) + more)
         expected = _expected(model, graph, names, example)
-        given = {name: value.numpy() for name, value in zip(INPUTS, example, strict=True)}
+        given = {name: value.numpy() for name, value in zip(graph.inputs, example, strict=False)}
         for name, found in zip(names, session.run(None, given), strict=True):
             if expected[name].shape != found.shape:
                 raise UnseenError(f"{name} {found.shape} where torch gives {expected[name].shape}", where=path)
@@ -223,28 +236,29 @@ def difference_from_torch(model: TrainedModel, path: Path, graph: Graph) -> dict
 
 
 def _expected(
-    model: TrainedModel, graph: Graph, names: list[str], example: tuple[Tensor, Tensor, Tensor]
+    model: TrainedModel, graph: Graph, names: list[str], example: tuple[Tensor, ...]
 ) -> dict[str, np.ndarray]:
     """What the outputs should be: scores as the model in use gives them, maps as the graph does in torch."""
-    images, vectors, seen = example
+    images, vectors, seen, trained = example
     with torch.inference_mode():
-        expected = dict(zip(names, (value.numpy() for value in graph(*example)), strict=True))
+        expected = dict(zip(names, (value.numpy() for value in graph(*example[: len(graph.inputs)])), strict=True))
         answer = model.answer(model.inputs(images.permute(0, 3, 1, 2).contiguous()))
-        expected["scores"] = ClassScorer(model.method, ClassSpace(vectors, seen)).scores(answer.query)
+        expected["scores"] = ClassScorer(model.method, ClassSpace(vectors, seen, None, trained)).scores(answer.query)
     expected["attribute_scores"] = answer.attribute_scores
     return expected
 
 
-def _example(model: TrainedModel, images: int, classes: int) -> tuple[Tensor, Tensor, Tensor]:
+def _example(model: TrainedModel, images: int, classes: int) -> tuple[Tensor, ...]:
     """Random images, and so many rows of the class table, from its start again where it ends."""
     size, table = model.backbone.transform.size, model.table
     generator = torch.Generator().manual_seed(images)
     pixels = torch.randint(0, 256, (images, size, size, 3), dtype=torch.uint8, generator=generator)
     rows = np.arange(classes) % len(table)
-    return pixels, torch.from_numpy(table.values[rows]).float(), torch.from_numpy(table.seen[rows])
+    own = torch.from_numpy(table.images_of[rows])
+    return pixels, torch.from_numpy(table.values[rows]).float(), torch.from_numpy(table.seen[rows]), own
 
 
-def _facts(model: TrainedModel, exported: Exported, opset: int, outputs: list[str]) -> dict[str, Any]:
+def _facts(model: TrainedModel, exported: Exported, opset: int, outputs: list[str], graph: Graph) -> dict[str, Any]:
     transform = model.backbone.transform
     return {
         "format": FORMAT,
@@ -252,7 +266,7 @@ def _facts(model: TrainedModel, exported: Exported, opset: int, outputs: list[st
         "opset": opset,
         "model": exported.model.name,
         "classes": exported.classes.name,
-        "inputs": list(INPUTS),
+        "inputs": list(graph.inputs),
         "outputs": outputs,
         "image": {
             "size": transform.size,

@@ -117,3 +117,38 @@ def test_contributions_sum_to_the_scores():
     expected = branches["linear"].attribute_scores
     torch.testing.assert_close(maps["linear"].contributions.sum(2), expected)
     torch.testing.assert_close(method.fused_contributions(maps).sum(2), method.fused_attribute_scores(branches))
+
+
+def test_own_answers_share_in_the_scores_of_seen_classes():
+    """Half of the weights over one-vs-rest answers, at mean length 1, moves to the class's own answer."""
+    regions, labels, values, seen = problem()
+    method, classes = fitted(regions, labels, values, seen, preset="recommended")
+    x = regions.mean(1) / np.linalg.norm(regions.mean(1), axis=1, keepdims=True)
+    g = x - x.mean(0)
+    g /= np.linalg.norm(g, axis=1, keepdims=True)
+    z = values / np.linalg.norm(values, axis=1, keepdims=True)
+    s = z[seen]
+    y = np.where(np.flatnonzero(seen) == labels[:, None], 1.0, -1.0)
+    gamma = 3.0 * ((g - g.mean(0)) ** 2).sum() / g.shape[1]
+    answers = g @ np.linalg.solve(g.T @ g + gamma * np.eye(g.shape[1]), g.T @ y)
+    strength = 0.3 * ((s - s.mean(0)) ** 2).sum() / len(s)
+    w = z @ s.T @ np.linalg.inv(s @ s.T + strength * np.eye(len(s)))
+    w /= np.linalg.norm(w[seen], axis=1).mean()
+    w[seen] = 0.5 * w[seen] + 0.5 * np.eye(len(s))
+    method.use({"features": "centred", "rows": "unit", "gamma": 3.0, "lambda": 0.3, "own": 0.5})
+    branches = method(method.prepare(torch.from_numpy(regions)))
+    np.testing.assert_allclose(method.class_scores(branches, classes).numpy(), answers @ w.T, atol=1e-10)
+    other = create_method("eszsl", channels=7, vectors=torch.zeros(5, 3, dtype=torch.float64))
+    other.load_state_dict(method.state_dict())
+    assert torch.equal(other.class_scores(branches, classes), method.class_scores(branches, classes))
+
+
+def test_the_recommended_sweep_says_what_single_solutions_say():
+    method, classes = fitted(*problem(), preset="recommended")
+    held_out = method.prepare(torch.from_numpy(problem(seed=5)[0]))
+    swept = list(method.sweep(held_out, classes))
+    assert [candidate for candidate, _ in swept] == method.grid()
+    assert {candidate["own"] for candidate, _ in swept} == {0.0, 0.5}
+    for candidate, scores in swept[::29]:
+        method.use(candidate)
+        torch.testing.assert_close(method.class_scores(method(held_out), classes), scores, rtol=1e-6, atol=1e-8)

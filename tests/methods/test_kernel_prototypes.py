@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.kernel_ridge import KernelRidge
+from sklearn.metrics.pairwise import pairwise_kernels
 
 from unseen.methods import ClassSpace, create_method
 
@@ -55,8 +56,12 @@ def test_prototypes_are_scikit_learns_kernel_ridge(kernel):
         if kernel == "linear"
         else {"kernel": "rbf", "gamma": 1 / (2.0 * torch.tensor(apart).median().item())}
     )
-    diagonal = np.mean((t[seen] ** 2).sum(1)) if kernel == "linear" else 1.0
-    theirs = KernelRidge(alpha=0.3 * diagonal, **options).fit(t[seen], means).predict(t)
+    gram = pairwise_kernels(
+        t[seen], metric=options["kernel"], **({"gamma": options["gamma"]} if "gamma" in options else {})
+    )
+    middle = np.eye(len(gram)) - 1 / len(gram)
+    level = np.trace(middle @ gram @ middle) / len(gram)  # mean eigenvalue of the centred kernel
+    theirs = KernelRidge(alpha=0.3 * level, **options).fit(t[seen], means).predict(t)
     method.use(BASE | {"kernel": kernel, "ridge": 0.3} | ({"width": 2.0} if kernel == "rbf" else {}))
     np.testing.assert_allclose(scores_of(method, classes, regions), g @ unit(theirs).T, atol=1e-10)
     assert method.by_attributes == (kernel == "linear")
@@ -68,11 +73,12 @@ def test_eszsl_shares_in_them():
     g, t = prepared(regions, labels, values)
     seen = np.unique(labels)
     means, s = np.stack([g[labels == c].mean(0) for c in seen]), t[seen]
-    gram = s @ s.T
-    q = t @ s.T @ np.linalg.solve(gram + 0.1 * np.trace(gram) / len(s) * np.eye(len(s)), means)
+    gram, level = s @ s.T, ((s - s.mean(0)) ** 2).sum() / len(s)
+    q = t @ s.T @ np.linalg.solve(gram + 0.1 * level * np.eye(len(s)), means)
     y = np.where(seen == labels[:, None], 1.0, -1.0)
-    left = np.linalg.solve(g.T @ g + 10.0 * np.trace(g.T @ g) / g.shape[1] * np.eye(g.shape[1]), g.T @ y @ s)
-    v = left @ np.linalg.inv(s.T @ s + 1.0 * np.trace(s.T @ s) / s.shape[1] * np.eye(s.shape[1]))
+    gamma = 10.0 * ((g - g.mean(0)) ** 2).sum() / g.shape[1]
+    left = np.linalg.solve(g.T @ g + gamma * np.eye(g.shape[1]), g.T @ y @ s)
+    v = left @ np.linalg.inv(s.T @ s + 1.0 * level * np.eye(s.shape[1]))
     e = t @ v.T
 
     def rms(p):
@@ -83,7 +89,33 @@ def test_eszsl_shares_in_them():
     np.testing.assert_allclose(scores_of(method, classes, regions), g @ unit(p).T, atol=1e-9)
 
 
-@pytest.mark.parametrize("settings", [{"kernel": "auto"}, {"kernel": "linear", "eszsl": False}])
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+def test_own_images_share_in_the_prototypes_of_seen_classes(kernel):
+    """A quarter of the regression is left, the rest is the class's mean feature; others are as without."""
+    regions, labels, values = problem()
+    candidate = BASE | {"kernel": kernel, "ridge": 0.1} | ({"width": 2.0} if kernel == "rbf" else {})
+    method, classes = fitted(regions, labels, values, kernel=kernel)
+    method.use(candidate)
+    t = method.rows(classes.unit)
+    q = (method.kernel(t) if kernel == "rbf" else t @ method.weight).numpy()  # of root mean square length 1
+    plain = scores_of(method, classes, regions)
+    g, _ = prepared(regions, labels, values)
+    seen = np.flatnonzero(SEEN)
+    means = np.stack([g[labels == c].mean(0) for c in seen])
+    p = q.copy()
+    p[seen] = 0.25 * q[seen] + 0.75 * means / np.sqrt((means**2).sum(1).mean())
+    method.use(candidate | {"own": 0.75})
+    mixed = scores_of(method, classes, regions)
+    np.testing.assert_allclose(mixed, g @ unit(p).T, atol=1e-10)
+    np.testing.assert_allclose(mixed[:, ~SEEN], plain[:, ~SEEN], atol=1e-12)
+    moved = ClassSpace(classes.vectors[[4, 0]], torch.tensor([True, False]), None, torch.tensor([2, -1]))
+    found = method.class_scores(method(method.prepare(torch.from_numpy(regions))), moved).numpy()
+    np.testing.assert_allclose(found, mixed[:, [4, 0]], atol=1e-12)  # whichever place a class has in a table
+
+
+@pytest.mark.parametrize(
+    "settings", [{"kernel": "auto", "features": "whitened"}, {"kernel": "linear", "eszsl": False, "own": False}]
+)
 def test_the_sweep_says_what_single_solutions_say(settings):
     regions, labels, values = problem()
     method, classes = fitted(regions, labels, values, **settings)
@@ -95,17 +127,23 @@ def test_the_sweep_says_what_single_solutions_say(settings):
         torch.testing.assert_close(method.class_scores(method(held_out), classes), scores, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("own", [0.0, 0.5])
 @pytest.mark.parametrize("kernel", ["linear", "rbf"])
-def test_evidence_adds_up_and_weights_are_loaded(kernel):
+def test_evidence_adds_up_and_weights_are_loaded(kernel, own):
     regions, labels, values = problem()
     method, classes = fitted(regions, labels, values, kernel=kernel)
-    method.use(next(c for c in method.grid() if c["features"] == "whitened" and c["share"]))
+    method.use(next(c for c in method.grid() if c["features"] == "whitened" and c["share"] and c["own"] == own))
     raw = torch.from_numpy(regions)
     maps, branches = method.maps(raw), method(method.prepare(raw))
     torch.testing.assert_close(maps["linear"].attribute_scores, branches["linear"].attribute_scores)
     if kernel == "linear":
         evidence = branches["linear"].attribute_scores[:, None] * method.class_vectors(classes)
-        torch.testing.assert_close(evidence.sum(2), method.class_scores(branches, classes))
+        images = method.query(branches)[:, 5:] @ method.class_embeddings(classes)[:, 5:].T
+        assert images.shape[1] == 7
+        assert (images != 0).any() == (own > 0)
+        assert (method.own_query is not None) == (own > 0)
+        assert not images[:, ~SEEN].any()
+        torch.testing.assert_close(evidence.sum(2) + images, method.class_scores(branches, classes))
     other = create_method("prototypes", channels=8, vectors=torch.zeros(5, 2, dtype=torch.float64), kernel=kernel)
     other.load_state_dict(method.state_dict())
     np.testing.assert_array_equal(scores_of(method, classes, regions), scores_of(other, classes, regions))

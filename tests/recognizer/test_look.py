@@ -205,7 +205,8 @@ def test_a_look_follows_classes_that_come_and_go(recognizer, image):
     assert edited["e"] == pytest.approx(look.attribute_scores @ unit + margin, abs=1e-5)
     recognizer.remove_class("e")
     assert {c.name: c.score for c in look.rank()} == before
-    recognizer.add_class("f", [1, 2, 3], seen=True)
+    recognizer.remove_class("a")
+    recognizer.add_class("a", [1, 2, 3], trained=recognizer.table.back_from(TABLE, "a"))
     assert recognizer.table.seen[-1]
 
 

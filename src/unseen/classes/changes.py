@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from unseen.classes.spreadsheets.columns import Encoding
 from unseen.classes.spreadsheets.numbers import is_missing, read_numbers
 from unseen.classes.spreadsheets.tables import fold, no_repeats, place, read_table, tidy, to_numbers
-from unseen.classes.table import SEPARATOR, ClassTable
+from unseen.classes.table import NO_VALUES, SEPARATOR, ClassTable
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.ground.files import file_digest
 
@@ -29,7 +29,6 @@ TRAINED, IN_USE, ATTRIBUTES = "classes.csv", "classes-in-use.csv", "attributes.c
 LOCK = ".classes.lock"
 WAIT = 10.0
 """Seconds to wait for another change of the same folder's classes."""
-NO_VALUES = ("class", "seen", "validation")
 
 
 class Encodes(Protocol):
@@ -149,7 +148,7 @@ class Described:
 def read_described(path: Path, data: bytes | None = None) -> list[Described]:
     """Classes of a table: rows ``attribute, value`` for one class, or a row a class with a ``class`` column.
 
-    Columns ``seen`` and ``validation`` are passed over, so that rows of ``classes.csv`` can be given.
+    Columns ``seen``, ``validation`` and ``trained_as`` are passed over, so that rows of ``classes.csv`` can be given.
 
     Args:
         path: the file.

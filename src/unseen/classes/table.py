@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SEPARATOR = "::"
+TRAINED_AS = "trained_as"
+NO_VALUES = ("class", "seen", "validation", TRAINED_AS)
+"""Columns of ``classes.csv`` that are no attributes."""
 RESERVED = ("unknown", "seen", "unseen")
 """What no class may be called: predictions and options use these words."""
 
@@ -84,6 +87,11 @@ class Attributes:
         return found
 
 
+def in_order(seen: np.ndarray) -> np.ndarray:
+    """``(N,)`` positions of the seen classes among themselves, -1 for the others."""
+    return np.where(seen, np.cumsum(seen) - 1, -1)
+
+
 def _frozen(values: np.ndarray, dtype: type) -> np.ndarray:
     """A copy that cannot be written to, or the array itself if that holds of it already."""
     if isinstance(values, np.ndarray) and values.dtype == dtype and values.base is None and not values.flags.writeable:
@@ -103,6 +111,8 @@ class ClassTable:
         values: float64 ``(N, K)``, finite, no row all zero. Any unit: methods normalise for themselves.
         seen: bool ``(N,)``, classes with training images.
         validation: bool ``(N,)``, seen classes that a release sets aside for validation; ``None`` where it names none.
+        trained: int64 ``(N,)``, which of a trained model's seen classes (counted from 0 in the order of its training)
+            has this class's images, -1 for none; by default the seen classes in order.
 
     Raises:
         DataError: on duplicate names, wrong shapes, values that are not finite or all zero, or unseen validation
@@ -114,12 +124,17 @@ class ClassTable:
     values: np.ndarray
     seen: np.ndarray
     validation: np.ndarray | None = None
+    trained: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         n, k = len(self.names), len(self.attributes)
         values = _frozen(self.values, np.float64)
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "seen", _frozen(self.seen, bool))
+        if self.seen.shape != (n,):
+            raise DataError(f"{self.seen.size} seen flags for {n} classes", hint="one a class")
+        trained = in_order(self.seen) if self.trained is None else self.trained
+        object.__setattr__(self, "trained", _frozen(trained, np.int64))
         if not all(name.strip() for name in self.names):
             raise DataError("a class has no name", hint="give it one")
         reserved = next((name for name in self.names if name.strip().casefold() in RESERVED), None)
@@ -131,8 +146,6 @@ class ClassTable:
             raise DataError(f'there is a class "{twice}" already', hint="choose another name, or change that one")
         if values.shape != (n, k):
             raise DataError(f"attribute values have shape {values.shape}, not {(n, k)}", hint="one row a class")
-        if self.seen.shape != (n,):
-            raise DataError(f"{self.seen.size} seen flags for {n} classes", hint="one a class")
         finite = np.isfinite(values)
         if not finite.all():
             c, a = np.argwhere(~finite)[0]
@@ -154,8 +167,17 @@ class ClassTable:
                     f'validation class "{self.names[wrong[0]]}" is unseen', hint="validation classes are seen classes"
                 )
 
+        if self.images_of.shape != (n,):
+            raise DataError(f"{self.images_of.size} positions in the training for {n} classes", hint="one a class")
+
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def images_of(self) -> np.ndarray:
+        """``(N,)`` :attr:`trained`, which is always known once a table is made."""
+        assert self.trained is not None
+        return self.trained
 
     def index(self, name: str) -> int:
         """Position of a class, in any case; raises :class:`DataError` with near names if there is none."""
@@ -172,7 +194,7 @@ class ClassTable:
             raise DataError(f'no class "{name}"', hint=hint) from None
 
     def select(self, classes: Iterable[int], seen: np.ndarray | None = None) -> ClassTable:
-        """The table of some classes, in the order given, optionally with other ``seen`` flags."""
+        """The table of some classes to train on, in the order given, optionally with other ``seen`` flags."""
         rows = np.asarray(list(classes), dtype=int)
         return ClassTable(
             tuple(self.names[i] for i in rows),
@@ -188,7 +210,12 @@ class ClassTable:
         return np.asarray(self.values[self.seen if self.seen.any() else slice(None)].mean(axis=0))
 
     def with_class(
-        self, name: str, values: Sequence[float] | np.ndarray | Mapping[str, float], *, seen: bool = False
+        self,
+        name: str,
+        values: Sequence[float] | np.ndarray | Mapping[str, float],
+        *,
+        seen: bool = False,
+        trained: int = -1,
     ) -> ClassTable:
         """The table with one class more, at the end.
 
@@ -197,6 +224,7 @@ class ClassTable:
             values: K numbers, or a mapping from attribute names (those left out are unknown, see :attr:`unknown`), in
                 the table's unit.
             seen: whether it has training images.
+            trained: which class of the training they are of, see the class's docstring.
         """
         if isinstance(values, Mapping) and not values:
             raise DataError(f'class "{name}" has no attribute at all', hint="give it at least one")
@@ -208,7 +236,13 @@ class ClassTable:
             rows,
             np.append(self.seen, seen),
             None if self.validation is None else np.append(self.validation, False),
+            np.append(self.images_of, trained),
         )
+
+    def back_from(self, training: ClassTable, name: str) -> int:
+        """Which of the training's seen classes a class added as ``name`` is: one of that name that is gone; else -1."""
+        found = int(training.images_of[training.names.index(name)]) if name in training.names else -1
+        return -1 if found in self.images_of else found
 
     def row(
         self, values: Sequence[float] | np.ndarray | Mapping[str, float], name: str, start: np.ndarray | None = None
@@ -249,8 +283,8 @@ class ClassTable:
 
     def without(self, name: str) -> ClassTable:
         """The table without one class."""
-        gone = self.index(name)
-        return self.select(i for i in range(len(self)) if i != gone)
+        kept = np.delete(np.arange(len(self)), self.index(name))
+        return replace(self.select(kept), trained=self.images_of[kept])
 
     def renamed(self, old: str, new: str) -> ClassTable:
         """The table with one class called something else."""
@@ -271,13 +305,19 @@ class ClassTable:
                 first[int(group)] = i
         return pairs
 
-    def to_csv(self, path: Path) -> None:
-        """Write ``classes.csv``: class, seen, validation where known, and a column an attribute."""
+    def to_csv(self, path: Path, *, trained: bool = False) -> None:
+        """Write ``classes.csv``: class, seen, validation where known, and a column an attribute.
+
+        A column ``trained_as`` holds :attr:`trained` where the seen classes are no longer those of the training, or
+        where it is asked for.
+        """
         import pandas as pd
 
         frame = pd.DataFrame({"class": self.names, "seen": self.seen.astype(int)})
         if self.validation is not None:
             frame["validation"] = self.validation.astype(int)
+        if trained or not np.array_equal(self.images_of, in_order(self.seen)):
+            frame[TRAINED_AS] = self.images_of
         frame = pd.concat([frame, pd.DataFrame(self.values, columns=list(self.attributes.names))], axis=1)
         write_text(path, frame.to_csv(index=False))
 
@@ -339,7 +379,7 @@ class ClassTable:
         if not columns["class"]:
             raise DataError("no classes", where=path, hint="one row a class")
         no_repeats(columns, "class", path)
-        names = [c for c in columns if c not in ("class", "seen", "validation")]
+        names = [c for c in columns if c not in NO_VALUES]
         if not names:
             raise DataError("no attribute columns", where=path, hint="one column an attribute, after class and seen")
         values = numbers(columns, names, path)
@@ -348,6 +388,7 @@ class ClassTable:
             table_attributes = read_attributes(attributes, names)
         seen = flags(columns, "seen", path)
         validation = flags(columns, "validation", path) if "validation" in columns else None
+        trained = numbers(columns, [TRAINED_AS], path)[:, 0].astype(int) if TRAINED_AS in columns else None
         empty = np.flatnonzero(~values.any(axis=1))
         if len(empty):
             raise DataError(
@@ -362,7 +403,7 @@ class ClassTable:
                 where=place(path, int(wrong[0]), "validation"),
                 hint="validation classes are seen classes",
             )
-        return cls(tuple(columns["class"]), table_attributes, values, seen, validation)
+        return cls(tuple(columns["class"]), table_attributes, values, seen, validation, trained)
 
 
 def read_attributes(path: Path, names: Sequence[str]) -> Attributes:

@@ -242,10 +242,10 @@ def add(
             values = values_of(one.cells, table, recognizer.encoding, start=start, where=one.where)
             doubt = None if start is not None else left_unknown(one.cells, table, recognizer.encoding)
             lines += [f'"{one.name}": {doubt}'] if doubt else []
-            seen = one.name in trained.names and bool(trained.seen[trained.index(one.name)])
-            if seen:
+            position = recognizer.table.back_from(trained, one.name)
+            if position >= 0:
                 lines.append(f'"{one.name}" was trained with images, so it counts as seen again')
-            recognizer.add_class(one.name, values, seen=seen)
+            recognizer.add_class(one.name, values, trained=position)
         keep_table(run, recognizer.table)
     _changed(run, recognizer, [str(d.name) for d in described], "added", lines, as_json)
 

@@ -15,6 +15,7 @@ from unseen.errors import DataError
 from unseen.explain.sheet import AGAINST, FOR, class_label, new_figure, shorten, style
 from unseen.ground.files import write_with
 from unseen.ground.images import open_image
+from unseen.model.predictions import OWN
 from unseen.model.references import Neighbour
 from unseen.recognizer import Candidate, Explanation, Reason
 
@@ -65,7 +66,7 @@ def said(reason: Reason) -> str:
 
 
 def account(explanation: Explanation, count: int) -> tuple[list[Reason], list[tuple[str, float, float]]]:
-    """The strongest attributes, and what remains: (name, evidence, against) of the others and of the offset.
+    """The strongest attributes, and what remains: (name, evidence, against) of the others, own images and the offset.
 
     Evidence adds up to the target's class score, ``against`` to its lead over the rival.
     """
@@ -75,6 +76,8 @@ def account(explanation: Explanation, count: int) -> tuple[list[Reason], list[tu
     if others:
         name = f"{len(others)} other attributes"
         rest.append((name, sum(r.evidence for r in others), sum(r.against for r in others)))
+    if explanation.own or explanation.own_lead:
+        rest.append((OWN, explanation.own, explanation.own_lead))
     if max(abs(explanation.offset), abs(explanation.lead_offset)) > 1e-6:
         rest.append((explanation.offset_name, explanation.offset, explanation.lead_offset))
     return shown, rest
@@ -190,6 +193,7 @@ def _evidence(axis: Axes, explanation: Explanation, count: int) -> None:
     strongest = sorted((r for r in explanation.reasons if r.evidence), key=lambda r: -abs(r.evidence))
     shown, others = strongest[:count], strongest[count:]
     bars = [(f"{len(others)} other attributes", sum(r.evidence for r in others))] if others else []
+    bars += [(OWN, explanation.own)] if explanation.own else []
     bars += [(said(r), r.evidence) for r in sorted(shown, key=lambda r: r.evidence)]
     _bars(axis, bars, f"for {class_label(explanation.target.name)}", explanation.offset_name, explanation.offset)
 

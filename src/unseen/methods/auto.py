@@ -119,6 +119,11 @@ class Auto(ClosedFormMethod):
         """Whether the best method scores by attributes."""
         return self.best.by_attributes
 
+    @property
+    def own_query(self) -> Tensor | None:
+        """The best method's."""
+        return self.best.own_query
+
     def query(self, branches: dict[str, Branch]) -> Tensor:
         """The best method's query."""
         return self.best.query(branches)

@@ -55,12 +55,17 @@ class ClassSpace:
         vectors: ``(N, K)`` attribute values, any unit.
         seen: bool ``(N,)``, classes trained on.
         words: their names, for methods with ``reads_text``.
+        trained: int64 ``(N,)`` which of the classes trained on, in the order of the training, has a class's images, -1
+            for none; by default the seen classes in order.
     """
 
-    def __init__(self, vectors: Tensor, seen: Tensor, words: Words | None = None) -> None:
+    def __init__(
+        self, vectors: Tensor, seen: Tensor, words: Words | None = None, trained: Tensor | None = None
+    ) -> None:
         self.vectors = vectors
         self.seen = seen
         self.words = words
+        self.trained = torch.where(seen, torch.cumsum(seen, 0) - 1, -1) if trained is None else trained
 
     @_kept
     def unit(self) -> Tensor:
@@ -83,11 +88,14 @@ class ClassSpace:
             return [self]
         runs = [slice(start, start + size) for start in range(0, len(self.vectors), size)]
         words = [self.words and replace(self.words, classes=self.words.classes[run]) for run in runs]
-        return [ClassSpace(self.vectors[run], self.seen[run], w) for run, w in zip(runs, words, strict=True)]
+        return [
+            ClassSpace(self.vectors[run], self.seen[run], w, self.trained[run])
+            for run, w in zip(runs, words, strict=True)
+        ]
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> ClassSpace:
         """The same classes on another device."""
-        return ClassSpace(self.vectors.to(device, dtype), self.seen.to(device), self.words)
+        return ClassSpace(self.vectors.to(device, dtype), self.seen.to(device), self.words, self.trained.to(device))
 
 
 @dataclass
@@ -397,8 +405,17 @@ class Method(nn.Module):
 
     @property
     def by_attributes(self) -> bool:
-        """Whether a class score is a sum over attributes, apart from :meth:`class_offsets`."""
+        """Whether a class score is a sum over attributes, apart from :meth:`class_offsets` and :attr:`own_query`."""
         return True
+
+    @property
+    def own_query(self) -> Tensor | None:
+        """``(D - K,)`` of the average training image, where a seen class's own training images share in its score.
+
+        A method :attr:`by_attributes` for which this is not ``None`` has K entries of :meth:`query` and
+        :meth:`class_embeddings` for attributes, and then D - K more.
+        """
+        return None
 
     def query(self, branches: dict[str, Branch]) -> Tensor:
         """``(B, D)`` what is multiplied with :meth:`class_embeddings`."""

@@ -4,8 +4,10 @@ Closed form: V = (X'X + gamma I)^-1 X' Y S (S'S + lambda I)^-1 with X the prepar
 labels in {-1, 1} (n, N seen), S the seen classes' prepared attribute vectors (N seen, K). Class score x' V t_c.
 
 As published, features and class vectors have unit length, gamma and lambda come from 10^-3 ... 10^3. In `recommended`
-preparations are part of the grid, and gamma and lambda count in mean eigenvalues of X'X and S'S: the eigenvalues of
-unit features are such that the absolute grid does not reach the best ones.
+preparations are part of the grid, and gamma and lambda count in mean eigenvalues of the *centred* Gram matrices, of C
+features and of N seen class vectors: that of vectors which are not centred is nearly all their mean, which no grid in
+its units gets past. A seen class's own one-vs-rest answer may share in its score (:mod:`unseen.methods.own`); V is then
+divided by the mean length of the seen classes' weights over these answers.
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ from unseen.methods.registry import register_method
 
 PAPER = tuple(10.0**e for e in range(-3, 4))
 """Gamma and lambda of the paper."""
-GAMMAS = (10.0, 10**0.5, 1.0, 10**-0.5, 0.1)
-LAMBDAS = (10.0, 1.0, 0.1, 0.01)
-"""Ours, in mean eigenvalues."""
+GAMMAS = tuple(10.0 ** (e / 2) for e in (4, 3, 2, 1, 0, -1, -2))
+LAMBDAS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
+"""Ours, in mean eigenvalues of the centred Gram matrices."""
+SHARES = (0.0, 0.5)
+"""Of a seen class's own images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +41,12 @@ class ESZSLSettings(PreparedSettings):
 
     Args:
         features, rows: see :class:`PreparedSettings`.
-        relative: gamma and lambda in mean eigenvalues of X'X and S'S; else the paper's grid.
+        relative: gamma and lambda in mean eigenvalues; else the paper's grid.
+        own: whether a seen class's own images may share in its score.
     """
 
     relative: bool = True
+    own: bool = True
 
 
 @register_method
@@ -52,12 +58,12 @@ class ESZSL(PooledLinear, ClosedFormMethod):
         title="ESZSL: embarrassingly simple zero-shot learning",
         paper="Romera-Paredes and Torr, ICML 2015",
         exact="the closed form, checked against a direct solution; the grid of the preset `paper`",
-        ours="features are mean-pooled regions; in `recommended` their preparation, that of the class vectors, and the "
-        "unit of gamma and lambda",
+        ours="features are mean-pooled regions; in `recommended` their preparation, that of the class vectors, the "
+        "unit of gamma and lambda, and the share of own images",
     )
     settings_class = ESZSLSettings
     presets: ClassVar = {
-        "paper": Preset(ESZSLSettings(features="unit", rows="unit", relative=False), None, "paper's grid"),
+        "paper": Preset(ESZSLSettings(features="unit", rows="unit", relative=False, own=False), None, "paper's grid"),
         "recommended": Preset(
             ESZSLSettings(), None, "ours: preparations and relative grid, chosen on validation classes"
         ),
@@ -69,7 +75,10 @@ class ESZSL(PooledLinear, ClosedFormMethod):
         super().__init__()
         self.settings = settings
         self._kinds = settings.kinds
+        self._gammas: tuple[float, ...]
+        self._lambdas: tuple[float, ...]
         self._gammas, self._lambdas = (GAMMAS, LAMBDAS) if settings.relative else (PAPER, PAPER)
+        self._shares: list[Candidate] = [{"own": share} for share in SHARES] if settings.own else [{}]
         self.register_buffer("weight", torch.zeros(len(vectors), channels, dtype=vectors.dtype, device=vectors.device))
 
     def fit(self, regions: Tensor, labels: Tensor, classes: ClassSpace) -> None:
@@ -80,22 +89,28 @@ class ESZSL(PooledLinear, ClosedFormMethod):
     def grid(self) -> list[Candidate]:
         """Every preparation with every gamma and lambda."""
         return [
-            {"features": features, "gamma": gamma, "rows": rows, "lambda": strength}
-            for features, gamma, rows, strength in product(self._kinds[0], self._gammas, self._kinds[1], self._lambdas)
+            {"features": features, "gamma": gamma, "rows": rows, "lambda": strength, **own}
+            for features, gamma, rows, strength, own in product(
+                self._kinds[0], self._gammas, self._kinds[1], self._lambdas, self._shares
+            )
         ]
 
     def use(self, candidate: Candidate) -> None:
         """Solve for one candidate."""
-        solved, right = self._by_features(candidate["features"]), self._by_rows(candidate["rows"])[1]
+        solved, (rows, right) = self._by_features(candidate["features"]), self._by_rows(candidate["rows"])
+        left, weights, share = solved.left(candidate["gamma"]), right(candidate["lambda"]), candidate.get("own", 0.0)
         self.features.fit(candidate["features"], self._training[0].to(self.weight), self._training[1])
         self.rows.fit(candidate["rows"], self._unit().to(self.weight))
-        self.weight.copy_((solved.left(candidate["gamma"]) @ right(candidate["lambda"])).T)
+        length = _mean_length(rows(self._unit()) @ weights.T) if share else 1.0
+        self.weight.copy_((left @ weights).T / length)
+        self.own.fit(share, left.T, solved.preparation(self._training[0]), self.weight)
 
     def sweep(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[Candidate, Tensor]]:
         """As the base's: a factorisation a preparation and gamma, a small product a candidate."""
         unit, held_out = classes.unit.double(), regions[:, 0].double()
         prepared = {kind: self._by_rows(kind) for kind in self._kinds[1]}
-        rights = {kind: (right, rows(unit).T) for kind, (rows, right) in prepared.items()}
+        rights = {kind: (right, rows(unit), rows(self._unit())) for kind, (rows, right) in prepared.items()}
+        own = one_hot(classes, int(self._training[2].seen.sum())).to(unit)
         for features in self._kinds[0]:
             try:
                 solved = self._by_features(features)
@@ -105,12 +120,18 @@ class ESZSL(PooledLinear, ClosedFormMethod):
             x = solved.preparation(held_out)
             for gamma, left in lefts.items():
                 answers = x @ left
-                for kind, (right, table) in rights.items():
+                for kind, (right, table, trained) in rights.items():
                     for strength in self._lambdas:
-                        scores = answers @ (right(strength) @ table)
-                        if scores.isfinite().all():
-                            found = {"features": features, "gamma": gamma, "rows": kind, "lambda": strength}
-                            yield found, scores.to(regions)
+                        weights = right(strength).T
+                        plain, mine = answers @ (table @ weights).T, answers @ own.T
+                        for share in self._shares:
+                            scores = plain
+                            if share.get("own"):
+                                length = _mean_length(trained @ weights)
+                                scores = plain / length * (1 - share["own"] * own.sum(dim=1)) + share["own"] * mine
+                            if scores.isfinite().all():
+                                found = {"features": features, "gamma": gamma, "rows": kind, "lambda": strength}
+                                yield found | share, scores.to(regions)
 
     def _unit(self) -> Tensor:
         """Unit vectors of the classes trained on."""
@@ -139,7 +160,7 @@ class Features:
         self.preparation.fit(kind, x, labels)
         prepared = self.preparation(x)
         self._gram, self._target = prepared.T @ prepared, prepared.T @ y
-        self._step = float(self._gram.diagonal().mean()) if relative else 1.0
+        self._step = centred_level(prepared, prepared.shape[1]) if relative else 1.0
 
     def left(self, gamma: float) -> Tensor:
         """``(C, N seen)`` for one gamma."""
@@ -153,9 +174,25 @@ class ClassVectors:
 
     def __init__(self, s: Tensor, relative: bool) -> None:
         self._left, self._values, self._right = torch.linalg.svd(s, full_matrices=False)
-        self._step = float(self._values.square().sum() / s.shape[1]) if relative else 1.0
+        self._step = centred_level(s, len(s)) if relative else 1.0
 
     def __call__(self, strength: float) -> Tensor:
         """``(N seen, K)`` for one lambda."""
         result: Tensor = (self._left * (self._values / (self._values.square() + strength * self._step))) @ self._right
         return result
+
+
+def centred_level(rows: Tensor, count: int) -> float:
+    """The sum of the eigenvalues of the centred Gram matrix of some rows over ``count`` of them."""
+    return max(float((rows - rows.mean(dim=0)).square().sum()) / count, 1e-12)
+
+
+def one_hot(classes: ClassSpace, count: int) -> Tensor:
+    """``(N, count)``: 1 where a class has the images of a class trained on."""
+    result: Tensor = F.one_hot(classes.trained + 1, count + 1)[:, 1:]
+    return result
+
+
+def _mean_length(weights: Tensor) -> Tensor:
+    result: Tensor = weights.norm(dim=1).mean().clamp(min=1e-12)
+    return result

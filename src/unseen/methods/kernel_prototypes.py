@@ -3,17 +3,19 @@
 With t_c the prepared attribute vector of a class, M (N seen, C) the mean prepared features of the training classes and
 k a kernel, kernel ridge regression gives every class a prototype, and ESZSL's solution V may share in it::
 
-    q_c = k(t_c, T) (k(T, T) + rho m I)^-1 M            T: rows of the training classes, m: mean diagonal of k(T, T)
-    p_c = (1 - a) q_c / |q| + a V t_c / |V t|            |.|: root mean square length over the training classes
+    q_c = k(t_c, T) (k(T, T) + rho m I)^-1 M            T: rows of the training classes, m: mean eigenvalue of the
+                                                         centred k(T, T)
+    r_c = (1 - a) q_c / |q| + a V t_c / |V t|            |.|: root mean square length over the training classes
+    p_c = (1 - b s_c) r_c + b s_c M_c / |M|              s_c: 1 for a class with images, else 0
     class score  S_c = cos(g, p_c)                       g: prepared pooled feature
 
 k is linear, or exp(-|t - t'|^2 / (w d)) with d the median squared distance between training classes. Everything
-(preparations, kernel, w, rho, the share a, ESZSL's gamma and lambda) is chosen on validation classes.
+(preparations, kernel, w, rho, the shares a and b, ESZSL's gamma and lambda) is chosen on validation classes.
 
 Regression from attributes to features, not the other way round, is what keeps hubs away (Shigeto et al., ECML-PKDD
 2015; Zhang, Xiang and Gong, CVPR 2017); regressing class means is what Changpinyo, Chao and Sha do with support vector
-regression (EXEM, ICCV 2017). Whitened features make the cosine that of linear discriminant analysis. The share of ESZSL
-and the grid are ours.
+regression (EXEM, ICCV 2017). Whitened features make the cosine that of linear discriminant analysis. The shares, of
+ESZSL and of a seen class's own images (:mod:`unseen.methods.own`), and the grid are ours.
 """
 
 from __future__ import annotations
@@ -28,20 +30,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unseen.methods.base import Branch, Candidate, Card, ClassSpace, ClosedFormMethod, Preset, check_choice
-from unseen.methods.eszsl import ClassVectors, Features
+from unseen.methods.eszsl import ClassVectors, Features, one_hot
+from unseen.methods.own import present_rows
 from unseen.methods.pooled import PooledLinear
 from unseen.methods.preparation import FittedBuffers, PreparedSettings, RowPreparation
 from unseen.methods.registry import register_method
 
 KERNELS = ("linear", "rbf")
-RIDGES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
-"""Rho, in mean diagonals of the kernel."""
+RIDGES = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+"""Rho, in mean eigenvalues of the centred kernel matrix."""
 WIDTHS = (4.0, 2.0, 1.0)
 """w of the RBF kernel, in median squared distances."""
 SHARES = (0.25, 0.5)
 """ESZSL's share a, beside 0."""
-GAMMAS, LAMBDAS = (10.0, 10**0.5), (10.0, 1.0)
-"""ESZSL's, in mean eigenvalues."""
+GAMMAS, LAMBDAS = (10.0, 10**0.5), (0.3,)
+"""ESZSL's, in mean eigenvalues of the centred Gram matrices."""
+OWNS, OWNS_SHARED = (0.0, 0.25, 0.5, 0.75), (0.0, 0.5)
+"""The share b of own images, without and with ESZSL's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +58,12 @@ class PrototypesSettings(PreparedSettings):
         kernel: ``linear``, ``rbf`` or ``auto``: part of the grid. Only of the linear one is a class score a sum over
             attributes.
         eszsl: whether ESZSL's solution may share in the prototypes.
+        own: whether a seen class's own images may share in its prototype.
     """
 
     kernel: str = "linear"
     eszsl: bool = True
+    own: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -98,15 +105,21 @@ class Prototypes(PooledLinear, ClosedFormMethod):
         present, position = torch.unique(labels, return_inverse=True)
         y = 2 * F.one_hot(position, len(present)).double() - 1
         self._training = x, labels, y, classes.unit[present].double()
+        self._place = present, classes.seen
         self._features: _MeanFeatures | None = None
 
     def grid(self) -> list[Candidate]:
-        """Every preparation, kernel and penalty; with ESZSL's share some of them."""
+        """Every preparation, kernel and penalty; with ESZSL's share some of them; each with every own share."""
         return [
-            {"features": features, "rows": rows, **kernel, **share}
+            {"features": features, "rows": rows, **kernel, **share, "own": own}
             for features, rows in product(*self.settings.kinds)
             for kernel, share in self._solutions()
+            for own in self._owns(share)
         ]
+
+    def _owns(self, share: Candidate) -> tuple[float, ...]:
+        every = OWNS_SHARED if share["share"] else OWNS
+        return every if self.settings.own else every[:1]
 
     def _solutions(self) -> list[tuple[Candidate, Candidate]]:
         kernels = KERNELS if self.settings.kernel == "auto" else (self.settings.kernel,)
@@ -126,7 +139,7 @@ class Prototypes(PooledLinear, ClosedFormMethod):
         solved, rows = self._by_features(candidate["features"]), _Rows(candidate["rows"], unit)
         self.features.fit(candidate["features"], x.to(self.weight), labels)
         self.rows.fit(candidate["rows"], unit.to(self.weight))
-        share, dual = candidate["share"], rows.duals(candidate)
+        share, dual, own = candidate["share"], rows.duals(candidate), candidate.get("own", 0.0)
         regressed = dual @ solved.means
         length = _rms(rows.kernel(candidate, rows.trained) @ regressed)
         linear = self.weight.new_zeros(self.weight.shape).double()
@@ -147,10 +160,14 @@ class Prototypes(PooledLinear, ClosedFormMethod):
             plain = {"kernel": "linear", "ridge": candidate["ridge"]}
             linear = rows.trained.T @ rows.duals(plain) @ solved.means
         self.weight.copy_(linear)
+        means = present_rows(solved.means / _rms(solved.means), *self._place)
+        self.own.fit(own, means, solved.preparation(x), self.weight)
 
     def sweep(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[Candidate, Tensor]]:
         """As the base's: all candidates of a preparation work on products of images with N seen class means."""
         unit, held_out = classes.unit.double(), regions[:, 0].double()
+        own = one_hot(classes, int(self._place[1].sum()))[:, self._place[1][self._place[0]].cumsum(0) - 1]
+        own = own.to(unit)
         kept = {kind: _Rows(kind, self._training[3]) for kind in self.settings.kinds[1]}
         for features in self.settings.kinds[0]:
             try:
@@ -160,27 +177,22 @@ class Prototypes(PooledLinear, ClosedFormMethod):
                 continue
             basis = torch.cat([solved.means.T, *lefts.values()], dim=1)  # every prototype is a sum of its columns
             x, inner = solved.preparation(held_out) @ basis, basis.T @ basis
+            means = F.pad(own / _rms(solved.means), (0, basis.shape[1] - own.shape[1]))  # M_c / |M| as sums of them
+            images, inner_images = x @ means.T, means @ inner
             for kind, rows in kept.items():
                 table = rows.preparation(unit)
+                sums = _Sums(rows, table, inner, tuple(lefts))
                 for kernel, share in self._solutions():
-                    parts = [_scaled(rows.weights(kernel, table), rows.weights(kernel, rows.trained), inner, 0)]
-                    parts[0] = parts[0] * (1 - share["share"])
-                    for i, gamma in enumerate(lefts):
-                        mine = table.new_zeros(len(table), len(rows.trained))
-                        if share["share"] and share["gamma"] == gamma:
-                            right = rows.right(share["lambda"]).T
-                            mine = _scaled(table @ right, rows.trained @ right, inner, i + 1) * share["share"]
-                        parts.append(mine)
-                    weights = torch.cat(parts, dim=1)
-                    lengths = (weights @ inner * weights).sum(dim=1).clamp(min=0).sqrt()
-                    scores = x @ weights.T / lengths.clamp(min=1e-12)
-                    if scores.isfinite().all():
-                        yield {"features": features, "rows": kind, **kernel, **share}, scores.to(regions)
-
-    def forward(self, regions: Tensor) -> dict[str, Branch]:
-        """Pooled features ``(B, 1, C)`` to attribute scores, and g itself."""
-        g = self.features(regions[:, 0])
-        return {"linear": Branch(F.linear(g, self.weight), embedding=g)}
+                    weights = sums.weights(kernel, share)
+                    regressed, squares = x @ weights.T, (weights @ inner * weights).sum(dim=1)
+                    mixed, owns = (inner_images * weights).sum(dim=1), (inner_images * means).sum(dim=1)
+                    for b in self._owns(share):
+                        left = 1 - b * own.sum(dim=1)
+                        lengths = (left.square() * squares + 2 * b * left * mixed + b * b * owns).clamp(min=0).sqrt()
+                        scores = (regressed * left + b * images) / lengths.clamp(min=1e-12)
+                        if scores.isfinite().all():
+                            found = {"features": features, "rows": kind, **kernel, **share, "own": b}
+                            yield found, scores.to(regions)
 
     @property
     def by_attributes(self) -> bool:
@@ -188,27 +200,36 @@ class Prototypes(PooledLinear, ClosedFormMethod):
         return not len(self.kernel.anchors)
 
     def class_vectors(self, classes: ClassSpace) -> Tensor:
-        """``(N, K)``: t_c over the length of the prototype."""
-        t: Tensor = self.rows(classes.unit)
+        """``(N, K)``: what is left of t_c over the length of the prototype."""
         if not self.by_attributes:
-            return t
-        result: Tensor = t / (t @ self.weight).norm(dim=1, keepdim=True).clamp(min=1e-12)
-        return result
+            result: Tensor = self.rows(classes.unit)
+            return result
+        return self._linear(classes)[0]
+
+    def _linear(self, classes: ClassSpace) -> tuple[Tensor, Tensor | None]:
+        """Class vectors ``(N, K)`` and own rows ``(N, C)`` of the linear kernel, both over the prototypes' lengths."""
+        t: Tensor = self.rows(classes.unit)
+        if not len(self.own):
+            return t / (t @ self.weight).norm(dim=1, keepdim=True).clamp(min=1e-12), None
+        t, own = t * self.own.left(classes), self.own.of(classes)
+        length = (t @ self.weight + own).norm(dim=1, keepdim=True).clamp(min=1e-12)
+        return t / length, own / length
 
     def query(self, branches: dict[str, Branch]) -> Tensor:
-        """``(B, K)`` attribute scores, or of the RBF kernel ``(B, C)`` g."""
-        branch = branches["linear"]
-        if self.by_attributes:
-            return branch.attribute_scores
-        assert branch.embedding is not None
-        return branch.embedding
+        """As the base's, or of the RBF kernel ``(B, C)`` g."""
+        embedding = branches["linear"].embedding
+        assert embedding is not None
+        return super().query(branches) if self.by_attributes else embedding
 
     def class_embeddings(self, classes: ClassSpace) -> Tensor:
-        """``(N, K)`` class vectors, or of the RBF kernel ``(N, C)`` unit prototypes."""
-        if self.by_attributes:
-            return self.class_vectors(classes)
-        result: Tensor = self.kernel(self.rows(classes.unit))
-        return result
+        """``(N, K)`` class vectors, with own images' share ``(N, K + C)``; of the RBF kernel ``(N, C)`` prototypes."""
+        if not self.by_attributes:
+            prototypes: Tensor = self.kernel(self.rows(classes.unit))
+            if len(self.own):
+                prototypes = prototypes * self.own.left(classes) + self.own.of(classes)
+            return F.normalize(prototypes, dim=1)
+        vectors, own = self._linear(classes)
+        return vectors if own is None else torch.cat([vectors, own], dim=1)
 
     def _by_features(self, kind: str) -> _MeanFeatures:
         if self._features is None or self._features.kind != kind:
@@ -234,9 +255,8 @@ class _RBFPrototypes(FittedBuffers):
         self.register_buffer("width", torch.ones(()))
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Prepared class vectors ``(N, K)`` to unit prototypes ``(N, C)``."""
-        prototypes = _rbf(rows, self.anchors, self.width) @ self.duals + rows @ self.linear
-        return F.normalize(prototypes, dim=1)
+        """Prepared class vectors ``(N, K)`` to prototypes ``(N, C)``."""
+        return _rbf(rows, self.anchors, self.width) @ self.duals + rows @ self.linear
 
 
 class _MeanFeatures(Features):
@@ -274,13 +294,44 @@ class _Rows:
         key = tuple(candidate.get(name) for name in ("kernel", "width", "ridge"))
         if key not in self._kept:
             gram = self.kernel(candidate, self.trained)
-            penalty = candidate["ridge"] * gram.diagonal().mean()
+            level = (gram.trace() - gram.sum() / len(gram)) / len(gram)
+            penalty = candidate["ridge"] * level.clamp(min=1e-12)
             self._kept[key] = torch.linalg.inv(gram + penalty * torch.eye(len(gram), dtype=gram.dtype).to(gram))
         return self._kept[key]
 
     def weights(self, candidate: Candidate, rows: Tensor) -> Tensor:
         """``(N, N seen)``: the regression of some rows as weights of the class means."""
         return self.kernel(candidate, rows) @ self.duals(candidate)
+
+
+class _Sums:
+    """Prototypes of a table's classes as weights of basis vectors: class means, then ESZSL's answers for each gamma."""
+
+    def __init__(self, rows: _Rows, table: Tensor, inner: Tensor, gammas: tuple[float, ...]) -> None:
+        self._rows, self._table, self._inner, self._gammas = rows, table, inner, gammas
+        self._kept: dict[tuple[object, ...], Tensor] = {}
+
+    def weights(self, kernel: Candidate, share: Candidate) -> Tensor:
+        """``(N, basis)`` of (1 - a) q / |q| + a V t / |V t|."""
+        key, rows, a = tuple(kernel.values()), self._rows, share["share"]
+        if key not in self._kept:
+            self._keep(key, 0, rows.weights(kernel, self._table), rows.weights(kernel, rows.trained))
+        if not a:
+            return self._kept[key]
+        other = ("eszsl", share["gamma"], share["lambda"])
+        if other not in self._kept:
+            right = rows.right(share["lambda"]).T
+            block = 1 + self._gammas.index(share["gamma"])
+            self._keep(other, block, self._table @ right, rows.trained @ right)
+        mixed: Tensor = (1 - a) * self._kept[key] + a * self._kept[other]
+        return mixed
+
+    def _keep(self, key: tuple[object, ...], block: int, table: Tensor, trained: Tensor) -> None:
+        """Over the root mean square length of what they make of the training classes."""
+        n = trained.shape[1]
+        mine = self._inner[block * n : (block + 1) * n, block * n : (block + 1) * n]
+        scaled = table / (trained @ mine * trained).sum(dim=1).mean().clamp(min=1e-24).sqrt()
+        self._kept[key] = F.pad(scaled, (block * n, (len(self._gammas) - block) * n))
 
 
 def _rbf(rows: Tensor, anchors: Tensor, width: Tensor) -> Tensor:
@@ -290,10 +341,3 @@ def _rbf(rows: Tensor, anchors: Tensor, width: Tensor) -> Tensor:
 
 def _rms(rows: Tensor) -> Tensor:
     return rows.square().sum(dim=1).mean().sqrt().clamp(min=1e-12)
-
-
-def _scaled(weights: Tensor, trained: Tensor, inner: Tensor, block: int) -> Tensor:
-    """Weights of a block of basis vectors over the root mean square length of what they make of training classes."""
-    n = trained.shape[1]
-    mine = inner[block * n : (block + 1) * n, block * n : (block + 1) * n]
-    return weights / (trained @ mine * trained).sum(dim=1).mean().clamp(min=1e-24).sqrt()

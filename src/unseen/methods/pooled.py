@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from unseen.methods.base import Branch, ClassSpace, Method
+from unseen.methods.own import OwnImages
 from unseen.methods.preparation import FeaturePreparation, RowPreparation
 
 
@@ -18,7 +20,8 @@ class PooledLinear(Method):
     """Attribute scores ``weight`` g, with g the prepared pooled feature; one sub-net, ``linear``.
 
     A subclass gives ``weight`` ``(K, C)``; ``features`` and ``rows`` prepare features and class vectors, and leave both
-    as they are until they are fitted (:mod:`unseen.methods.preparation`).
+    as they are until they are fitted (:mod:`unseen.methods.preparation`). ``own`` is the share of a seen class's own
+    images (:mod:`unseen.methods.own`), none until it is fitted.
     """
 
     weight: Tensor
@@ -28,21 +31,40 @@ class PooledLinear(Method):
         super().__init__()
         self.features = FeaturePreparation()
         self.rows = RowPreparation()
+        self.own = OwnImages()
 
     def forward(self, regions: Tensor) -> dict[str, Branch]:
-        """Pooled features ``(B, 1, C)`` to attribute scores."""
-        return {"linear": Branch(F.linear(self.features(regions[:, 0]), self.weight))}
+        """Pooled features ``(B, 1, C)`` to attribute scores, with the prepared features."""
+        g = self.features(regions[:, 0])
+        return {"linear": Branch(F.linear(g, self.weight), embedding=g)}
 
     def maps(self, regions: Tensor) -> dict[str, Branch]:
         """Contributions of every raw region ``(B, R, C)``; there is no attention."""
         contributions = self.features.contributions(regions, self.weight)
-        return {"linear": Branch(contributions.sum(dim=2), None, contributions)}
+        g = self.features(pool(regions)[:, 0])
+        return {"linear": Branch(contributions.sum(dim=2), None, contributions, embedding=g)}
+
+    @property
+    def own_query(self) -> Tensor | None:
+        """The mean prepared feature of the training images, where own images have a share."""
+        return self.own.typical if len(self.own) else None
+
+    def query(self, branches: dict[str, Branch]) -> Tensor:
+        """``(B, K)`` attribute scores; where own images have a share, with the features, ``(B, K + C)``."""
+        scores = self.fused_attribute_scores(branches)
+        g = branches["linear"].embedding
+        return scores if g is None or not len(self.own) else torch.cat([scores, g], dim=1)
+
+    def class_embeddings(self, classes: ClassSpace) -> Tensor:
+        """``(N, K)`` class vectors; where own images have a share, with their rows, ``(N, K + C)``."""
+        vectors = self.class_vectors(classes)
+        return torch.cat([vectors, self.own.of(classes)], dim=1) if len(self.own) else vectors
 
     def fused_attribute_scores(self, branches: dict[str, Branch]) -> Tensor:
         """``(B, K)``."""
         return branches["linear"].attribute_scores
 
     def class_vectors(self, classes: ClassSpace) -> Tensor:
-        """``(N, K)`` prepared unit vectors."""
+        """``(N, K)`` prepared unit vectors; where own images have a share, those of seen classes less that."""
         result: Tensor = self.rows(classes.unit)
-        return result
+        return result * self.own.left(classes) if len(self.own) else result

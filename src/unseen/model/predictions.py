@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 UNKNOWN = "unknown"
 SHOWN = 6
 """Predictions that a list of them prints."""
+OWN = "its own training images"
+"""What :attr:`Comparison.own` is called."""
 
 
 @dataclass(frozen=True)
@@ -231,12 +233,17 @@ class Comparison:
 
     Args:
         target, rival: the class explained, and the one it is compared with.
-        reasons: one an attribute, strongest evidence first. Their evidence adds up to the class score less ``offset``.
+        reasons: one an attribute, strongest evidence first. Their evidence adds up to the class score less ``offset``
+            and ``own``.
         offset: what the score holds beside the evidence: what an image of average attribute scores gets, where
             training images are known, and such as the method's seen/unseen margin.
         offset_name: what that is called.
-        lead_offset: what these and gamma add to the target's lead over the rival; the lead is this plus the sum of
-            ``against``. Without known training images it is 0 where both are seen or both unseen.
+        lead_offset: what these and gamma add to the target's lead over the rival; the lead is this plus ``own_lead``
+            plus the sum of ``against``. Without known training images it is 0 where both are seen or both unseen.
+        offset_name: what ``offset`` is called.
+        own: what the target's own training images add to its score, from the average training image on, where the
+            method lets them; 0 for a class without.
+        own_lead: the same less that of the rival.
     """
 
     target: Candidate
@@ -245,3 +252,5 @@ class Comparison:
     offset: float
     lead_offset: float
     offset_name: str
+    own: float
+    own_lead: float

@@ -85,6 +85,7 @@ class ClassScorer:
             and earlier is not None
             and np.array_equal(mine.values[rows], earlier.values[rows])
             and np.array_equal(mine.seen[rows], earlier.seen[rows])
+            and np.array_equal(mine.images_of[rows], earlier.images_of[rows])
             and (not self.method.reads_text or mine.names[rows] == earlier.names[rows])
         )
 
@@ -110,8 +111,28 @@ class ClassScorer:
         """
         if not self.method.by_attributes:
             return np.zeros((len(positions), self._blocks[0].attributes))
-        rows = [self._blocks[int(i) // BLOCK].embeddings[int(i) % BLOCK] for i in positions]
-        return torch.stack(rows).cpu().double().numpy()
+        return self._embedded(positions)[:, : self._blocks[0].attributes].cpu().double().numpy()
+
+    @torch.inference_mode()
+    def own(self, query: Tensor, positions: Sequence[int] | np.ndarray) -> np.ndarray:
+        """What classes' own training images add to their scores, from the average training image on; float64.
+
+        Args:
+            query: ``(B, D)``, see :meth:`Method.query`.
+            positions: of n classes.
+
+        Returns:
+            ``(B, n)``; 0 where the method does not look at them, see :meth:`Method.own_query`.
+        """
+        typical = self.method.own_query if self.method.by_attributes else None
+        if typical is None:
+            return np.zeros((len(query), len(positions)))
+        width = self._blocks[0].attributes
+        found = (query[:, width:] - typical) @ self._embedded(positions)[:, width:].T
+        return found.cpu().double().numpy()
+
+    def _embedded(self, positions: Sequence[int] | np.ndarray) -> Tensor:
+        return torch.stack([self._blocks[int(i) // BLOCK].embeddings[int(i) % BLOCK] for i in positions])
 
     @torch.inference_mode()
     def best(
@@ -186,7 +207,8 @@ def _space(table: ClassTable, rows: slice, device: torch.device, tower: TextTowe
     """Some rows of a table as a method sees them."""
     values, seen = torch.from_numpy(table.values[rows].astype(np.float32)), torch.from_numpy(table.seen[rows].copy())
     words = None if tower is None else name_things(table.names[rows], table.attributes, tower)
-    return ClassSpace(values, seen, words).to(device, torch.float32)
+    trained = torch.from_numpy(table.images_of[rows].copy())
+    return ClassSpace(values, seen, words, trained).to(device, torch.float32)
 
 
 @torch.inference_mode()
@@ -197,5 +219,6 @@ def _block(method: Method, space: ClassSpace) -> _Block:
     seen = torch.cat([space.seen, space.seen.new_zeros(more)])
     if words is not None:  # a text that is embedded anyway
         words = replace(words, classes=(*words.classes, *[words.classes[0]] * more))
-    filled = ClassSpace(torch.cat([vectors, vectors.new_zeros(more, vectors.shape[1])]), seen, words)
+    trained = torch.cat([space.trained, space.trained.new_full((more,), -1)])
+    filled = ClassSpace(torch.cat([vectors, vectors.new_zeros(more, vectors.shape[1])]), seen, words, trained)
     return _Block(method.class_embeddings(filled), method.class_offsets(filled), vectors.shape[1])

@@ -126,16 +126,17 @@ class TrainedModel:
         self.__dict__.pop("class_vectors", None)
 
     def add_class(
-        self, name: str, values: Sequence[float] | np.ndarray | Mapping[str, float], *, seen: bool = False
+        self, name: str, values: Sequence[float] | np.ndarray | Mapping[str, float], *, trained: int = -1
     ) -> None:
         """A new class from its attributes, without retraining.
 
         Args:
             name: new to the table.
-            values: K numbers in the table's unit, or a mapping from attribute names, the others 0.
-            seen: whether the model was trained on images of it (a class that was removed comes back).
+            values: K numbers in the table's unit, or a mapping from attribute names, the others unknown.
+            trained: for a class that was removed and comes back, which of the seen classes it was in the training, see
+                :meth:`ClassTable.back_from`; it counts as seen then.
         """
-        self.table = self._table.with_class(name, values, seen=seen)
+        self.table = self._table.with_class(name, values, seen=trained >= 0, trained=trained)
 
     def edit_class(self, name: str, values: Sequence[float] | np.ndarray | Mapping[str, float]) -> None:
         """Other attribute values for a class, without retraining.

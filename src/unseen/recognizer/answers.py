@@ -76,6 +76,8 @@ class Explanation(Comparison):
             "rival": vars(self.rival),
             "offset": self.offset,
             "lead_offset": self.lead_offset,
+            "own": self.own,
+            "own_lead": self.own_lead,
             "crop": list(self.crop),
             "corrections": dict(self.corrections),
             "before": [vars(c) for c in self.before],

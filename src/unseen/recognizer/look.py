@@ -233,19 +233,24 @@ class Reading:
             )
             for k in np.argsort(-evidence, kind="stable")
         )
-        own, others = (_rest(scores[i], psi * vectors[i]) for i in (c, j))  # margins and the like
+        images = model.scorer.own(torch.from_numpy(self.query[None]).to(model.device, torch.float32), [c, j])[0]
+        mine, others = (  # margins and the like
+            _rest(scores[i] - images[n], psi * vectors[i]) for n, i in enumerate((c, j))
+        )
         usual = vectors[[c, j]] @ typical
         margin = model.method.offset_name
-        what = [margin] if not usual.any() else ["average image", margin] if own or others else ["average image"]
+        what = [margin] if not usual.any() else ["average image", margin] if mine or others else ["average image"]
         if model.gamma and wanted.seen != other.seen:
             what.append("γ")
         return Comparison(
             wanted,
             other,
             reasons,
-            own + float(usual[0]),
-            own - others + float(usual[0] - usual[1]) - model.gamma * (int(wanted.seen) - int(other.seen)),
+            mine + float(usual[0]),
+            mine - others + float(usual[0] - usual[1]) - model.gamma * (int(wanted.seen) - int(other.seen)),
             ", ".join(what),
+            float(images[0]),
+            float(images[0] - images[1]),
         )
 
     def _one(self, ranked: Sequence[Candidate], name: str | None, without: tuple[str, ...]) -> Candidate:

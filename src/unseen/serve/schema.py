@@ -115,6 +115,8 @@ class Ranking(BaseModel):
     offset: float = Field(description="what the target's score holds beside the evidence")
     lead_offset: float = Field(description="what its lead over the rival, gamma taken off, holds beside `against`")
     offset_name: str
+    own: float = Field(description="what the target's own training images add to its score; 0 where nothing")
+    own_lead: float = Field(description="the same less that of the rival")
     reasons: list[Reason] = Field(description="strongest evidence first")
 
 

@@ -128,6 +128,8 @@ class Service:
             "offset": why.offset,
             "lead_offset": why.lead_offset,
             "offset_name": why.offset_name,
+            "own": why.own,
+            "own_lead": why.own_lead,
         }
 
     def _reasons(self, reading: Reading, why: Comparison, corrections: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -227,7 +229,7 @@ class Service:
             raise Refusal(409, f"{self.settings.added} classes were added already", "remove some")
         if np.abs(values).max() > schema.LARGEST:
             raise Refusal(422, f'class "{name}": a value beyond {schema.LARGEST:g}', "use a larger unit")
-        self.recognizer.add_class(name, values, seen=self._was_seen(name))
+        self.recognizer.add_class(name, values, trained=self.recognizer.table.back_from(self._trained, name))
 
     def edit(self, name: str, change: schema.ClassChange) -> schema.Changed:
         """Another name, other values, or both."""
@@ -248,10 +250,6 @@ class Service:
                 raise Refusal(409, "only two classes are left", "add others first")
             self.recognizer.remove_class(name)
         return self._changed([])
-
-    def _was_seen(self, name: str) -> bool:
-        trained = self._trained
-        return name in trained.names and bool(trained.seen[trained.index(name)])
 
     def _index(self, name: str) -> int:
         try:

@@ -287,6 +287,7 @@ function drawWhy() {
     : `To the right: what speaks for ${target.name}. To the left: what speaks against it. Point at an attribute to see where the model looked for it.`;
   $("reset").disabled = !shown.corrections.size;
   const { offset, offset_name: beside, lead_offset: lead } = shown.answer;
+  const own = against ? shown.answer.own_lead : shown.answer.own;
   $("account").textContent = against
     ? `All of it, and ${signed(lead)} for ${beside}, makes the lead of ${target.name} over ${rival.name}.`
     : `All of it, and ${signed(offset)} for ${beside}, makes the score of ${target.name}: ${signed(target.score)}.`;
@@ -301,7 +302,7 @@ function drawWhy() {
     rows = found.slice(0, FEW);
     rows.push(...found.slice(FEW).filter((r) => shown.corrections.has(r.attribute)));
   }
-  const largest = Math.max(...sorted.map((r) => Math.abs(value(r))), 1e-9);
+  const largest = Math.max(...sorted.map((r) => Math.abs(value(r))), Math.abs(own), 1e-9);
   const row = (r) => attributeRow(r, value(r), largest, grouped);
   const active = document.activeElement;
   const back = active?.dataset?.attribute ? [active.dataset.attribute, active.dataset.role] : null;
@@ -321,6 +322,7 @@ function drawWhy() {
     );
   } else {
     list.replaceChildren(...rows.map(row));
+    if (own && !words.length) list.prepend(ownRow(own, largest));
     if (!rows.length) list.append(make("p", { className: "empty", textContent: "No attribute of that name." }));
   }
   if (back) [...list.querySelectorAll(`[data-role="${back[1]}"]`)].find((n) => n.dataset.attribute === back[0])?.focus();
@@ -339,6 +341,13 @@ function update(value, largest) {
     fillSlide(node.querySelector(".slide"), r);
     fillAbsent(node, r);
   }
+}
+
+// What the class's own training images add, where the method lets them.
+function ownRow(value, largest) {
+  const row = make("div", { className: "own" });
+  row.append(make("span", { textContent: "its own training images" }), bar(value, largest));
+  return row;
 }
 
 function bar(value, largest) {
