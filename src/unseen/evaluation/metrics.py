@@ -63,11 +63,10 @@ class Decisions:
         """From class scores ``(M, N)``, labels ``(M,)`` and seen flags ``(N,)``; ``count`` classes of each kind."""
         if count > 1 or seen.all() or not seen.any() or not np.isfinite(scores).all():
             return cls.from_blocks([scores], labels, seen, count)
-        best, top, rows = [], [], np.arange(len(scores))
-        for columns in (np.flatnonzero(seen), np.flatnonzero(~seen)):
-            best.append(columns[scores[:, columns].argmax(axis=1)])
-            top.append(scores[rows, best[-1]].astype(np.float64))
-        return cls(labels, best[0], best[1], top[0] - top[1], ~seen[labels])
+        kinds = [np.flatnonzero(seen), np.flatnonzero(~seen)]
+        best = np.stack([columns[scores[:, columns].argmax(axis=1)] for columns in kinds], axis=1)
+        top = np.take_along_axis(scores, best, axis=1).astype(np.float64)
+        return cls(labels, best[:, :, None], top[:, :, None], ~seen[labels])
 
     @classmethod
     def from_blocks(
