@@ -44,6 +44,17 @@ def read_classes(path, attributes):
     return list(trained), vectors, np.array([row.get("seen") == "1" for row in rows]), trained
 
 
+def read_images(path, names):
+    """What images of classes add to their scores; nothing to those of other classes."""
+    with np.load(path, allow_pickle=False) as arrays:
+        rows = {name: i for i, name in enumerate(arrays["classes"])}
+        shares, prototypes, constants = (arrays[n] for n in ("attribute_shares", "image_prototypes", "image_constants"))
+    nothing = np.float32(1), np.zeros_like(prototypes[0]), np.float32(0)
+    own = [(shares[i], prototypes[i], constants[i]) if (i := rows.get(name)) is not None else nothing for name in names]
+    keys = ("attribute_shares", "image_prototypes", "image_constants")
+    return {key: np.array(values, np.float32) for key, values in zip(keys, zip(*own, strict=True), strict=True)}
+
+
 def main():
     """Parse, run, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -57,7 +68,10 @@ def main():
     *_, trained = read_classes(table, facts["attributes"])
     names, vectors, seen, _ = read_classes(arguments.classes or table, facts["attributes"])
     fed = {"class_vectors": vectors, "seen": seen, "trained": np.array([trained.get(name, -1) for name in names])}
+    if facts["class_images"]:
+        fed |= read_images(arguments.model.with_name(facts["class_images"]), names)
     fed = {name: fed[name] for name in facts["inputs"] if name in fed}
+    lowered = facts["gamma"] * seen * fed.get("attribute_shares", 1)
     session = onnxruntime.InferenceSession(str(arguments.model))
     broken = 0
     for path in arguments.images:
@@ -67,9 +81,7 @@ def main():
             print(f"{path}: {str(error).splitlines()[0]}", file=sys.stderr)
             broken = 1
             continue
-        shifted = (session.run(["scores"], {"images": pixels, **fed})[0][0] - facts["gamma"] * seen) / facts[
-            "temperature"
-        ]
+        shifted = (session.run(["scores"], {"images": pixels, **fed})[0][0] - lowered) / facts["temperature"]
         confidence = np.exp(shifted - shifted.max()) / np.exp(shifted - shifted.max()).sum()
         best = np.argsort(-shifted, kind="stable")[: arguments.top]
         print(path if confidence[best[0]] >= (facts["threshold"] or 0) else f"{path}: unknown, the nearest are")

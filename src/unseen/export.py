@@ -23,10 +23,12 @@ import torch
 from torch import Tensor, nn
 
 from unseen.errors import UnseenError
-from unseen.ground.files import write_json
+from unseen.ground.files import write_arrays, write_json
 from unseen.methods import ClassSpace
 from unseen.methods.base import Branch
+from unseen.model.assembled import EndToEnd
 from unseen.model.scoring import ClassScorer
+from unseen.model.support import pooled
 from unseen.model.trained import TrainedModel
 from unseen.version import __version__
 
@@ -38,6 +40,8 @@ MAP_TOLERANCE = 1e-3
 INPUTS = ("images", "class_vectors", "seen")
 TRAINED = "trained"
 """One input more where own training images share in a class's score, see :class:`unseen.methods.base.ClassSpace`."""
+GIVEN = ("attribute_shares", "image_prototypes", "image_constants")
+"""Further inputs, one row a class, where classes were given images (:mod:`unseen.model.support`)."""
 SCORES = ("scores", "attribute_scores")
 _EXTRA = "pip install 'unseen[export]'"
 
@@ -92,9 +96,16 @@ class Graph(nn.Module):
             seen: bool ``(N,)``.
             trained: int64 ``(N,)`` which of the classes trained on has a class's images, -1 for none.
         """
-        inputs = (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
-        if self.backbone is not None:
-            inputs = self.backbone(inputs)[0].to(self.store_dtype).float()
+        return self._answers(self._inputs(images), class_vectors, seen, trained)
+
+    def _inputs(self, images: Tensor) -> Tensor:
+        """What the method reads."""
+        inputs: Tensor = (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+        return inputs if self.backbone is None else self.backbone(inputs)[0].to(self.store_dtype).float()
+
+    def _answers(
+        self, inputs: Tensor, class_vectors: Tensor, seen: Tensor, trained: Tensor | None
+    ) -> tuple[Tensor, ...]:
         classes = _TracedClasses(class_vectors, seen, None, torch.zeros_like(seen, dtype=torch.int64) - 1)
         if trained is not None:
             classes = _TracedClasses(class_vectors, seen, None, trained)
@@ -125,6 +136,56 @@ class Graph(nn.Module):
         return int(backbone.transform.size)
 
 
+class GraphWithImages(Graph):
+    """The same where classes have images of their own (:mod:`unseen.model.support`)."""
+
+    def __init__(self, model: TrainedModel, maps: bool = False) -> None:
+        super().__init__(model, maps)
+        self.preparation = model.space.preparation
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of what :meth:`forward` takes."""
+        return (*INPUTS, *GIVEN, *super().inputs[len(INPUTS) :])
+
+    def forward(  # type: ignore[override]
+        self,
+        images: Tensor,
+        class_vectors: Tensor,
+        seen: Tensor,
+        attribute_shares: Tensor,
+        image_prototypes: Tensor,
+        image_constants: Tensor,
+        trained: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """As :meth:`Graph.forward`; attribute_shares * scores + <v, image_prototypes> + image_constants.
+
+        Args:
+            images, class_vectors, seen, trained: as there.
+            attribute_shares: float32 ``(N,)``; 1 for a class without images.
+            image_prototypes: float32 ``(N, C)``; 0 for a class without images.
+            image_constants: float32 ``(N,)``; likewise.
+        """
+        inputs = self._inputs(images)
+        scores, *others = self._answers(inputs, class_vectors, seen, trained)
+        regions = self.method.regions(inputs) if isinstance(self.method, EndToEnd) else inputs
+        vectors = self.preparation(pooled(regions))
+        return attribute_shares * scores + vectors @ image_prototypes.T + image_constants, *others
+
+
+def given_images(model: TrainedModel) -> dict[str, np.ndarray]:
+    """The inputs of :data:`GIVEN` for the table's classes; none where no class has images."""
+    own = model.own_images
+    if own is None:
+        return {}
+    prototypes = np.zeros((len(model.table), model.space.channels), np.float32)
+    constants = np.zeros(len(model.table), np.float32)
+    factor, constant = own.terms
+    prototypes[own.positions] = factor[:, None] * own.prototypes.cpu().numpy()
+    constants[own.positions] = constant
+    return dict(zip(GIVEN, (own.keep.astype(np.float32), prototypes, constants), strict=True))
+
+
 def _attention(branches: dict[str, Branch]) -> dict[str, Tensor]:
     return {f"attention_{name}": b.attention for name, b in branches.items() if b.attention is not None}
 
@@ -137,6 +198,7 @@ class Exported:
         model: the graph.
         facts: JSON with what a program needs beside the graph.
         classes: the class table, with every attribute value.
+        images: arrays of what images of classes add; ``None`` where no class has any.
         differences: of each output the largest difference from torch, see :func:`difference_from_torch`; empty where it
             was not compared.
     """
@@ -144,6 +206,7 @@ class Exported:
     model: Path
     facts: Path
     classes: Path
+    images: Path | None
     differences: dict[str, float]
 
 
@@ -156,7 +219,7 @@ def export_onnx(
     check: bool = True,
     external_data: bool | None = None,
 ) -> Exported:
-    """Write ``NAME.onnx``, ``NAME.json`` and ``NAME-classes.csv``.
+    """Write ``NAME.onnx``, ``NAME.json``, ``NAME-classes.csv`` and, where classes have images, ``NAME-images.npz``.
 
     Args:
         model: on the CPU.
@@ -171,11 +234,11 @@ def export_onnx(
     """
     path = Path(path)
     _possible(model, path)
-    graph = Graph(model, maps).eval()
+    own = given_images(model)
+    graph = (GraphWithImages if own else Graph)(model, maps).eval()
     names = graph.outputs()
-    example = _example(model, 2, 3)
+    example = _example(model, graph, 2, 3)
     axes: Any = {name: {0: "B" if name == "images" else "N"} for name in graph.inputs}
-    example = example[: len(graph.inputs)]
     options: dict[str, Any] = {} if opset is None else {"opset_version": opset}
     with _quiet(), torch.no_grad():
         program: Any = torch.onnx.export(
@@ -203,8 +266,19 @@ def export_onnx(
                 file.replace(path.parent / file.name)
     except OSError as error:
         raise UnseenError(error.strerror or str(error), where=path, hint="make room, then repeat the command") from None
-    exported = Exported(path, path.with_suffix(".json"), path.with_name(f"{path.stem}-classes.csv"), differences)
-    model.table.to_csv(exported.classes, trained=len(graph.inputs) > len(INPUTS))
+    images = path.with_name(f"{path.stem}-images.npz")
+    exported = Exported(
+        path,
+        path.with_suffix(".json"),
+        path.with_name(f"{path.stem}-classes.csv"),
+        images if own else None,
+        differences,
+    )
+    model.table.to_csv(exported.classes, trained=TRAINED in graph.inputs)
+    if own:
+        write_arrays(images, classes=np.array(model.table.names), **own)
+    else:
+        images.unlink(missing_ok=True)  # of an earlier export
     write_json(exported.facts, _facts(model, exported, given, names, graph))
     return exported
 
@@ -224,9 +298,9 @@ def difference_from_torch(model: TrainedModel, path: Path, graph: Graph) -> dict
     names = [output.name for output in session.get_outputs()]
     worst = dict.fromkeys(names, 0.0)
     for images, more in ((1, 0), (5, 2)):
-        example = _example(model, images, len(model.table) + more)
+        example = _example(model, graph, images, len(model.table) + more)
         expected = _expected(model, graph, names, example)
-        given = {name: value.numpy() for name, value in zip(graph.inputs, example, strict=False)}
+        given = {name: value.numpy() for name, value in zip(graph.inputs, example, strict=True)}
         for name, found in zip(names, session.run(None, given), strict=True):
             if expected[name].shape != found.shape:
                 raise UnseenError(f"{name} {found.shape} where torch gives {expected[name].shape}", where=path)
@@ -239,23 +313,38 @@ def _expected(
     model: TrainedModel, graph: Graph, names: list[str], example: tuple[Tensor, ...]
 ) -> dict[str, np.ndarray]:
     """What the outputs should be: scores as the model in use gives them, maps as the graph does in torch."""
-    images, vectors, seen, trained = example
+    entries = dict(zip(graph.inputs, example, strict=True))
+    images, vectors, seen = example[:3]
     with torch.inference_mode():
-        expected = dict(zip(names, (value.numpy() for value in graph(*example[: len(graph.inputs)])), strict=True))
+        expected = dict(zip(names, (value.numpy() for value in graph(*example)), strict=True))
         answer = model.answer(model.inputs(images.permute(0, 3, 1, 2).contiguous()))
-        expected["scores"] = ClassScorer(model.method, ClassSpace(vectors, seen, None, trained)).scores(answer.query)
+        trained = entries.get(TRAINED)
+        space = ClassSpace(vectors, seen) if trained is None else ClassSpace(vectors, seen, None, trained)
+        scores = ClassScorer(model.method, space).scores(answer.query)
+        if GIVEN[0] in entries:
+            assert answer.pooled is not None
+            keep, prototypes, constants = (entries[name].double().numpy() for name in GIVEN)
+            features = model.space.vectors(answer.pooled).double().numpy()
+            scores = keep * scores + features @ prototypes.T + constants
+        expected["scores"] = scores
     expected["attribute_scores"] = answer.attribute_scores
     return expected
 
 
-def _example(model: TrainedModel, images: int, classes: int) -> tuple[Tensor, ...]:
+def _example(model: TrainedModel, graph: Graph, images: int, classes: int) -> tuple[Tensor, ...]:
     """Random images, and so many rows of the class table, from its start again where it ends."""
     size, table = model.backbone.transform.size, model.table
     generator = torch.Generator().manual_seed(images)
     pixels = torch.randint(0, 256, (images, size, size, 3), dtype=torch.uint8, generator=generator)
     rows = np.arange(classes) % len(table)
-    own = torch.from_numpy(table.images_of[rows])
-    return pixels, torch.from_numpy(table.values[rows]).float(), torch.from_numpy(table.seen[rows]), own
+    every = {
+        "images": pixels,
+        "class_vectors": torch.from_numpy(table.values[rows]).float(),
+        "seen": torch.from_numpy(table.seen[rows]),
+        TRAINED: torch.from_numpy(table.images_of[rows]),
+        **{name: torch.from_numpy(value[rows]) for name, value in given_images(model).items()},
+    }
+    return tuple(every[name] for name in graph.inputs)
 
 
 def _facts(model: TrainedModel, exported: Exported, opset: int, outputs: list[str], graph: Graph) -> dict[str, Any]:
@@ -266,6 +355,7 @@ def _facts(model: TrainedModel, exported: Exported, opset: int, outputs: list[st
         "opset": opset,
         "model": exported.model.name,
         "classes": exported.classes.name,
+        "class_images": None if exported.images is None else exported.images.name,
         "inputs": list(graph.inputs),
         "outputs": outputs,
         "image": {

@@ -139,7 +139,9 @@ def test_explain_writes_a_figure(unseen, trained, tiny_guide, tmp_path):
     found = json.loads(text)
     assert len(found["reasons"]) == 50
     assert len(found["reasons"][0]["heat"]) == 4  # the 4 x 4 grid
-    assert sum(r["against"] for r in found["reasons"]) + found["lead_offset"] > 0  # the best one leads
+    assert (
+        sum(r["against"] for r in found["reasons"]) + sum(t["against"] for t in found["terms"]) > 0
+    )  # the best one leads
 
 
 def test_figures_go_where_asked_with_their_numbers(unseen, trained, cache, tmp_path):

@@ -106,7 +106,7 @@ def test_names_give_the_models_own_logits(pair, tower, regions, images):
     np.testing.assert_allclose(scores(recognizer, images), expected, atol=2e-6)
     why = recognizer.explain(images[0])
     assert {r.evidence for r in why.reasons} == {0.0}
-    assert (why.offset, why.offset_name) == (pytest.approx(why.target.score), "the class's name")
+    assert [(t.name, t.evidence) for t in why.terms] == [("the class's name", pytest.approx(why.target.score))]
     assert recognizer.predict(images[0])[0].attributes == ()
 
 
@@ -132,10 +132,11 @@ def test_attributes_give_the_logits_of_sentences_written_by_hand(pair, tower, re
         evidence = {r.attribute: r.evidence + r.typical * r.value for r in why.reasons}
         assert evidence["crown_color::grey"] == pytest.approx(by_sentence[0, 0] / 2 / length, abs=1e-6)
         assert evidence["small"] == pytest.approx(by_sentence[0, 1] / 2 / length, abs=1e-6)
-        assert why.offset == pytest.approx(sum(r.typical * r.value for r in why.reasons), abs=1e-6)
+        assert sum(t.evidence for t in why.terms) == pytest.approx(
+            sum(r.typical * r.value for r in why.reasons), abs=1e-6
+        )
     else:
-        assert why.offset == pytest.approx(found[0, 0], abs=1e-6)
-        assert why.offset_name == "the class's text"
+        assert [(t.name, t.evidence) for t in why.terms] == [("the class's text", pytest.approx(found[0, 0], abs=1e-6))]
 
 
 @pytest.mark.parametrize("standardize", [0.0, 1.0])
@@ -307,8 +308,10 @@ def test_runs_without_names(pair, tiny_guide, tmp_path, mode, protocols, monkeyp
     np.testing.assert_allclose(after[:, :-1], before, atol=1e-6)
     np.testing.assert_allclose(after[:, -1], before[:, 3], atol=1e-6)
     why = recognizer.explain(images[0])
-    assert sum(r.evidence for r in why.reasons) + why.offset == pytest.approx(why.target.score, abs=1e-5)
-    assert why.offset == pytest.approx(sum(r.typical * r.value for r in why.reasons), abs=1e-5)
+    assert sum(r.evidence for r in why.reasons) + sum(t.evidence for t in why.terms) == pytest.approx(
+        why.target.score, abs=1e-5
+    )
+    assert sum(t.evidence for t in why.terms) == pytest.approx(sum(r.typical * r.value for r in why.reasons), abs=1e-5)
     assert why.contributions.shape[1:] == (4, 4)
     # an attribute that speaks for a class by its absence has nowhere to be looked for
     for_it = [r for r in why.reasons if r.evidence > 0]

@@ -17,6 +17,7 @@ from unseen.classes.table import Attributes, ClassTable
 from unseen.errors import DataError, UnseenError
 from unseen.explain.figures import account, said
 from unseen.methods import create_method
+from unseen.model.predictions import AVERAGE, UNSEEN_BONUS
 from unseen.model.references import References
 from unseen.recognizer import Reading, Recognizer
 
@@ -159,12 +160,14 @@ def test_evidence_against_the_average_image_adds_up(recognizer, image, pair, cor
         assert r.evidence == pytest.approx((psi[k] - mean[k]) * unit[c, k], abs=1e-6)
         assert r.against == pytest.approx((psi[k] - mean[k]) * (unit[c, k] - unit[j, k]), abs=1e-6)
         assert said(r).endswith("(not seen)") == (psi[k] < mean[k])
-    assert sum(r.evidence for r in why.reasons) + why.offset == pytest.approx(why.target.score, abs=1e-5)
+    assert sum(r.evidence for r in why.reasons) + sum(t.evidence for t in why.terms) == pytest.approx(
+        why.target.score, abs=1e-5
+    )
     lead = why.target.score - why.rival.score - 0.3 * (int(why.target.seen) - int(why.rival.seen))
     shown, rest = account(why, 2)
     assert sum(r.against for r in shown) + sum(a for _, _, a in rest) == pytest.approx(lead, abs=1e-5)
-    gamma = ", γ" if why.target.seen != why.rival.seen else ""
-    assert why.offset_name == f"average image, seen/unseen offset{gamma}"
+    bonus = [UNSEEN_BONUS] if why.target.seen != why.rival.seen else []
+    assert [t.name for t in why.terms] == [AVERAGE, "seen/unseen offset", *bonus]
     assert bool(why.before) == bool(corrections)
     assert len(why.nearest) == 6
     assert why.as_dict()["corrections"] == corrections

@@ -12,6 +12,7 @@ from unseen.classes.changes import changing, keep_table
 from unseen.classes.table import Attributes, ClassTable
 from unseen.explain.figures import account
 from unseen.methods import ClassSpace, create_method
+from unseen.model.predictions import OWN
 from unseen.recognizer import Recognizer
 
 ATTRIBUTES = Attributes(("crown::red", "crown::blue", "size"))
@@ -85,17 +86,14 @@ def test_classes_come_and_go_and_scores_stay_to_the_bit(recognizer, tmp_path):
 def test_the_account_has_a_bar_of_its_own(recognizer):
     image = images(1, 5)[0]
     found = recognizer.explain(image, target="c", rival="d")
-    assert found.own != 0
-    assert found.own_lead == found.own  # the rival has no images
-    assert sum(r.evidence for r in found.reasons) + found.own + found.offset == pytest.approx(
-        found.target.score, abs=1e-5
-    )
+    own = next(term for term in found.terms if term.name == OWN)
+    assert own.evidence == own.against != 0  # the rival has no images
+    assert sum(x.evidence for x in (*found.reasons, *found.terms)) == pytest.approx(found.target.score, abs=1e-5)
     lead = found.target.score - found.rival.score - recognizer.gamma
-    assert sum(r.against for r in found.reasons) + found.own_lead + found.lead_offset == pytest.approx(lead, abs=1e-5)
-    assert ("its own training images", found.own, found.own_lead) in account(found, 2)[1]
+    assert sum(x.against for x in (*found.reasons, *found.terms)) == pytest.approx(lead, abs=1e-5)
+    assert (OWN, own.evidence, own.against) in account(found, 2)[1]
     among = recognizer.explain(image, target="b", rival="d")
-    assert (among.own, among.own_lead) == (0, 0)
-    assert not any(name == "its own training images" for name, *_ in account(among, 2)[1])
+    assert not any(name == OWN for name, *_ in account(among, 2)[1])
     look = recognizer.look(image)
     again = recognizer.reading(look.attribute_scores.tolist(), look.query.tolist()).compare(target="c", rival="d")
-    assert again.own == found.own
+    assert own in again.terms

@@ -16,7 +16,7 @@ from unseen.classes.table import Attributes, ClassTable
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.explain.figures import account, explanation_figure, overlay
 from unseen.methods import create_method
-from unseen.model.predictions import columns
+from unseen.model.predictions import UNSEEN_BONUS, columns
 from unseen.recognizer import Recognizer
 
 ATTRIBUTES = Attributes(("has_bill_shape::hooked", "crown::red", "size::small"))
@@ -211,8 +211,10 @@ def test_explanation_of_a_chosen_pair(recognizer, image):
         assert reason.evidence == pytest.approx(reason.score * unit[3, k], rel=1e-5)
         assert reason.against == pytest.approx(reason.score * (unit[3, k] - unit[0, k]), rel=1e-5, abs=1e-6)
         assert (reason.value, reason.rival_value) == pytest.approx((unit[3, k], unit[0, k]), rel=1e-5)
-    assert why.offset == pytest.approx(1.0, abs=1e-5)  # the margin of an unseen class
-    assert why.lead_offset == pytest.approx(2.0 + 0.3, abs=1e-5)  # +1 against -1, and gamma off the seen one
+    margin, bonus = why.terms
+    assert (margin.name, bonus.name) == ("seen/unseen offset", UNSEEN_BONUS)
+    assert (margin.evidence, margin.against) == pytest.approx((1.0, 2.0), abs=1e-5)  # +1 against -1
+    assert (bonus.evidence, bonus.against) == pytest.approx((0.0, 0.3))  # gamma off the seen one
     assert set(why.attention) == {"a2v", "v2a"}
     np.testing.assert_allclose(why.attention["a2v"].sum(axis=(1, 2)), 1, rtol=1e-5)
     np.testing.assert_allclose(why.attention["v2a"].sum(axis=0), 1, rtol=1e-5)

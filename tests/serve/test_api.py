@@ -78,11 +78,7 @@ def test_explain_equals_the_recognizer(client, recognizer, png, image):
     why, look = recognizer.explain(image, target="gull", rival="b/c"), recognizer.look(image)
     found = explained(client, png, target="gull", rival="b/c")
     assert (found["target"]["name"], found["rival"]["name"]) == ("gull", "b/c")
-    assert (found["offset"], found["lead_offset"], found["offset_name"]) == (
-        why.offset,
-        why.lead_offset,
-        why.offset_name,
-    )
+    assert found["terms"] == [vars(t) for t in why.terms]
     assert found["crop"] == list(why.crop)
     assert (found["width"], found["height"]) == image.size
     assert [r["attribute"] for r in found["reasons"]] == [r.attribute for r in why.reasons]
@@ -97,7 +93,9 @@ def test_explain_equals_the_recognizer(client, recognizer, png, image):
         np.testing.assert_allclose(np.array(got["heat"]) / 255, heat / heat.max(), atol=0.5 / 255 + 1e-9)
     same_classes_as(found["classes"], predicted(client, png)["classes"])
     score = found["target"]["score"]
-    assert sum(r["evidence"] for r in found["reasons"]) + found["offset"] == pytest.approx(score, abs=1e-5)
+    assert sum(r["evidence"] for r in found["reasons"]) + sum(t["evidence"] for t in found["terms"]) == pytest.approx(
+        score, abs=1e-5
+    )
     assert [(n["file"], n["name"], n["similarity"]) for n in found["nearest"]] == [
         (n.file, n.name, n.similarity) for n in why.nearest
     ]

@@ -77,10 +77,12 @@ def test_every_method_fits_evaluates_predicts_explains_adds_saves_loads(method, 
     assert why.target.name == first[0].best.name
     assert why.target.score == pytest.approx(first[0].best.score, abs=1e-5, rel=1e-6)
     assert why.target.confidence == pytest.approx(first[0].best.confidence, abs=1e-5)
-    assert sum(r.evidence for r in why.reasons) + why.offset == pytest.approx(why.target.score, abs=1e-5)
+    assert sum(r.evidence for r in why.reasons) + sum(t.evidence for t in why.terms) == pytest.approx(
+        why.target.score, abs=1e-5
+    )
     gamma = recognizer.gamma
     lead = (why.target.score - gamma * why.target.seen) - (why.rival.score - gamma * why.rival.seen)
-    assert sum(r.against for r in why.reasons) + why.lead_offset == pytest.approx(lead, abs=1e-5)
+    assert sum(r.against for r in why.reasons) + sum(t.against for t in why.terms) == pytest.approx(lead, abs=1e-5)
     k = dataset.table.attributes.index(why.reasons[0].attribute)
     assert why.contributions[k].sum() == pytest.approx(why.reasons[0].score, rel=1e-4, abs=1e-6)
     answers = answers_of(run, cache=cache, device="cpu")  # what figures are drawn from

@@ -2,7 +2,8 @@
 
 A folder with a model (a run, or what ``Recognizer.save`` wrote) has the classes of its training in ``classes.csv``.
 That file stays as it is: a resumed training writes it again, and test figures are about its classes. Changes go to
-``classes-in-use.csv``, which predictions and explanations prefer.
+``classes-in-use.csv``, which predictions and explanations prefer, and images of classes to
+``class-images.safetensors`` (:mod:`unseen.model.support`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from unseen.errors import DataError, RunError, UnseenError
 from unseen.ground.files import file_digest
 
 TRAINED, IN_USE, ATTRIBUTES = "classes.csv", "classes-in-use.csv", "attributes.csv"
+IMAGES = "class-images.safetensors"
 LOCK = ".classes.lock"
 WAIT = 10.0
 """Seconds to wait for another change of the same folder's classes."""
@@ -124,10 +126,11 @@ def keep_table(folder: Path, table: ClassTable) -> None:
 
 
 def reset(folder: Path) -> bool:
-    """Go back to the classes of the training; tells whether anything was changed."""
-    changed = (folder / IN_USE).is_file()
-    (folder / IN_USE).unlink(missing_ok=True)
-    return changed
+    """Go back to the classes of the training, without images added since; tells whether anything was changed."""
+    changed = [folder / name for name in (IN_USE, IMAGES) if (folder / name).is_file()]
+    for path in changed:
+        path.unlink(missing_ok=True)
+    return bool(changed)
 
 
 @dataclass(frozen=True)

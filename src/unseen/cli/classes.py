@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unseen.classes.changes import (
+    IMAGES,
     IN_USE,
     Described,
     changing,
@@ -30,6 +31,7 @@ from unseen.ground.progress import quiet_libraries
 
 if TYPE_CHECKING:
     from unseen.classes.table import ClassTable
+    from unseen.model.support import ClassImages, Support
     from unseen.recognizer import Recognizer
     from unseen.recognizer.advice import Divider, Near
 
@@ -56,8 +58,32 @@ FileOption = Annotated[
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="ATTRIBUTE=VALUE", help="An attribute's value (repeatable).")
 ]
+ImagesOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--images",
+        metavar="FILE...",
+        help="Images of the class, files or folders: evidence beside its attributes, or instead of them.",
+        show_default=False,
+    ),
+]
 LikeOption = Annotated[str | None, typer.Option(help="Start from the values of this class.")]
 SeedOption = Annotated[int | None, typer.Option(help="Which seed's model to ask [default: the first].")]
+
+
+def _support(run: Path) -> Support | None:
+    """Images of classes; ``None``, and no import of torch, where no class has any."""
+    if not (run / IMAGES).is_file():
+        return None
+    from unseen.model.support import read_support
+
+    return read_support(run)
+
+
+def _keep_support(run: Path, support: Support) -> None:
+    from unseen.model.support import keep_support
+
+    keep_support(run, support)
 
 
 def _load(run: Path, seed: int | None) -> Recognizer:
@@ -142,14 +168,25 @@ def list_classes(run: ModelArgument, as_json: JsonFlag = False) -> None:
     table, trained = table_in_use(run), trained_table(run)
     states, expected = _states(table, trained), {e.name: e for e in expectations(table, trained)}
     removed = [name for name in trained.names if name not in table.names]
+    support = _support(run)
+    counts = {name: 0 if support is None else len(support[name].images) for name in table.names}
+    bare = {name for name in table.names if support is not None and not support[name].attributes}
     rows: list[dict[str, Any]] = [
-        {"class": name, "seen": bool(seen), "change": state, "expectation": _expectation(expected.get(name))}
+        {
+            "class": name,
+            "seen": bool(seen),
+            "change": state,
+            "images": counts[name],
+            "expectation": None if name in bare else _expectation(expected.get(name)),
+        }
         for name, seen, state in zip(table.names, table.seen, states, strict=True)
     ]
     if as_json:
         print_json({"classes": rows, "removed": removed})
         return
     columns = {"class": "class", "": "", **({"change": "change"} if any(states) else {})}
+    if any(counts.values()):
+        columns["images"] = "images"
     if any(r["expectation"] for r in rows):
         columns["expectation"] = "expectation"
     print_table(
@@ -158,6 +195,7 @@ def list_classes(run: ModelArgument, as_json: JsonFlag = False) -> None:
                 "class": r["class"],
                 "": "seen" if r["seen"] else "unseen",
                 "change": r["change"],
+                "images": f"{r['images']}{', no attributes' if r['class'] in bare else ''}",
                 "expectation": r["expectation"] or "",
             }
             for r in rows
@@ -224,14 +262,18 @@ def add(
     attributes: FileOption = None,
     settings: SetOption = None,
     like: LikeOption = None,
+    images: ImagesOption = None,
     seed: SeedOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Add classes from their attributes; nothing is trained.
+    """Add classes from their attributes, images or both; nothing is trained.
 
     What is not named is unknown (the mean of the training classes), or as in --like.
     """
     described = _described(name, attributes, settings)
+    if images and len(described) > 1:
+        raise UnseenError("--images with several classes", hint="name one class")
+    bare = bool(images) and attributes is None and not settings and like is None
     lines: list[str] = []
     with changing(run):
         recognizer, trained = _load(run, seed), trained_table(run)
@@ -239,14 +281,14 @@ def add(
         start = None if like is None else table.values[table.index(like)]
         for one in described:
             assert one.name is not None
-            values = values_of(one.cells, table, recognizer.encoding, start=start, where=one.where)
-            doubt = None if start is not None else left_unknown(one.cells, table, recognizer.encoding)
+            values = None if bare else values_of(one.cells, table, recognizer.encoding, start=start, where=one.where)
+            doubt = None if bare or start is not None else left_unknown(one.cells, table, recognizer.encoding)
             lines += [f'"{one.name}": {doubt}'] if doubt else []
             position = recognizer.table.back_from(trained, one.name)
             if position >= 0:
                 lines.append(f'"{one.name}" was trained with images, so it counts as seen again')
-            recognizer.add_class(one.name, values, trained=position)
-        keep_table(run, recognizer.table)
+            recognizer.add_class(one.name, values, trained=position, images=_files(images or []))
+        _keep(run, recognizer)
     _changed(run, recognizer, [str(d.name) for d in described], "added", lines, as_json)
 
 
@@ -274,7 +316,7 @@ def edit(
             start = table.values[table.index(one.name if like is None else like)]
             values = values_of(one.cells, table, recognizer.encoding, start=start, where=one.where)
             recognizer.edit_class(one.name, values)
-        keep_table(run, recognizer.table)
+        _keep(run, recognizer)
     _changed(run, recognizer, [str(d.name) for d in described], "edited", [], as_json)
 
 
@@ -286,12 +328,15 @@ def remove(
 ) -> None:
     """Take classes out of the choice."""
     with changing(run) as current:
-        table = current
-        for name in names:
-            table = table.without(name)
+        table, support = current, _support(run)
+        for asked in names:
+            name = table.names[table.index(asked)]
+            table, support = table.without(name), support and support.without(name)
         if not len(table):
             raise UnseenError("no class would remain", where=run, hint="keep at least one")
         keep_table(run, table)
+        if support is not None:
+            _keep_support(run, support)
     if as_json:
         print_json({"removed": names, "classes": len(table), "file": str(run / IN_USE)})
         return
@@ -307,12 +352,111 @@ def rename(
 ) -> None:
     """Call a class something else."""
     with changing(run) as current:
+        old = current.names[current.index(old)]
         table = current.renamed(old, new)
         keep_table(run, table)
+        if (support := _support(run)) is not None:
+            _keep_support(run, support.renamed(old, new))
     if as_json:
         print_json({"renamed": {old: new}, "classes": len(table), "file": str(run / IN_USE)})
         return
     _say(f"renamed: {old} is now {new}, kept in {run / IN_USE}")
+
+
+@commands.command()
+def images(
+    run: ModelArgument,
+    name: Annotated[str | None, typer.Argument(help="A class [default: show all that have images].")] = None,
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="FILES...", help="Images of the class, files or folders.")
+    ] = None,
+    remove: Annotated[
+        bool,
+        typer.Option("--remove", help="Take these images away instead (path, name or SHA-256); without FILES all."),
+    ] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Take away what was added last.")] = False,
+    seed: SeedOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Give a class images as evidence beside its attributes, or show those that it has; nothing is trained.
+
+    Two or three are enough to help. How much they count is chosen in training, on validation classes.
+    """
+    from unseen.model.support import keep_support, read_support
+
+    if name is None or not (files or remove or undo):
+        _list_images(run, name, as_json)
+        return
+    if undo and (files or remove):
+        raise UnseenError("--undo takes no files", hint="unseen classes images RUN CLASS --undo")
+    with changing(run) as table:
+        name = table.names[table.index(name)]
+        support = read_support(run)
+        before, again = support[name], 0
+        if undo:
+            support = support.undone(name)
+        elif remove:
+            support = support.removed(name, [str(f) for f in files] if files else None)
+        else:
+            recognizer = _load(run, seed)
+            again = len(recognizer.add_images(name, _files(files or [])))
+            support = recognizer.support
+        keep_support(run, support)
+    now = support[name]
+    if as_json:
+        print_json({"class": name, **_of_class(now), "known": again, "file": str(run / IMAGES)})
+        return
+    difference = len(now.images) - len(before.images)
+    verb = "added" if difference >= 0 else "removed"
+    _say(f"{name}: {abs(difference)} {verb}, {len(now.images)} images in all, kept in {run / IMAGES}")
+    if again:
+        _warn([f"{again} of them {'was' if again == 1 else 'were'} there already, by content"])
+
+
+def _list_images(run: Path, name: str | None, as_json: bool) -> None:
+    """Where images of one class, or of all, came from."""
+    from unseen.model.support import Support
+
+    table, support = table_in_use(run), _support(run) or Support()
+    names = [n for n in table.names if support[n].images] if name is None else [table.names[table.index(name)]]
+    if as_json:
+        print_json({"classes": {n: _of_class(support[n]) for n in names}})
+        return
+    rows = [
+        {
+            "class": n,
+            "image": image.file or "(pixels)",
+            "added": image.added[:16].replace("T", " "),
+            "SHA-256": image.sha256[:12],
+        }
+        for n in names
+        for image in support[n].images
+    ]
+    if rows:
+        print_table(rows, {column: column for column in rows[0]})
+    _say(f"{len(rows)} images of {sum(bool(support[n].images) for n in names)} classes")
+
+
+def _of_class(found: ClassImages) -> dict[str, Any]:
+    return {"attributes": found.attributes, "images": [asdict(image) for image in found.images]}
+
+
+def _files(given: list[Path]) -> list[Path]:
+    """Files, and the images in folders."""
+    from unseen.data.finding import FoundImages
+
+    if not given:
+        return []
+    found = FoundImages(given)
+    files = list(found)
+    _warn(found.left_out.lines())
+    return [Path(file) for file in files]
+
+
+def _keep(run: Path, recognizer: Recognizer) -> None:
+    """Keep classes and their images, inside ``changing``."""
+    keep_table(run, recognizer.table)
+    _keep_support(run, recognizer.support)
 
 
 @commands.command()

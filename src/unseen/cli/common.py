@@ -28,7 +28,22 @@ _Result = TypeVar("_Result")
 
 
 class Command(TyperCommand):
-    """A command whose numbers are finite, which no range of typer's says."""
+    """A command whose numbers are finite, and whose options for several values take them in a row."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """``--images a b`` is ``--images a --images b`` where the option's metavar ends in ``...``."""
+        several = {o for p in self.params if str(p.metavar or "").endswith("...") for o in p.opts if o.startswith("-")}
+        spread: list[str] = []
+        option, first = None, False
+        for arg in args:
+            if arg.startswith("-") and len(arg) > 1:
+                option, first = (arg, True) if arg in several else (None, False)
+            elif option is not None and not first:
+                spread.append(option)
+            else:
+                first = False
+            spread.append(arg)
+        return super().parse_args(ctx, spread)
 
     def invoke(self, ctx: Any) -> Any:
         """Run it once its options hold together."""

@@ -35,7 +35,7 @@ def calibrated(scores: Tensor, seen: np.ndarray, gamma: float, temperature: floa
 
     Args:
         scores: ``(B, N)`` raw class scores.
-        seen: bool ``(N,)``.
+        seen: bool ``(N,)``, or how many times gamma is taken off, float64 ``(N,)``.
         gamma: calibration offset.
         temperature: T.
     """
@@ -49,7 +49,7 @@ def best_classes(
 
     Args:
         blocks: rising positions ``(n,)`` and float64 raw scores ``(B, n)`` of the classes in question; at least one.
-        seen: bool ``(N,)`` of all classes.
+        seen: ``(N,)`` of all classes, as :func:`calibrated` takes it.
         count: k; fewer where fewer classes are in question.
         gamma, temperature: see :func:`calibrated`.
 

@@ -17,7 +17,6 @@ from unseen.errors import DataError
 from unseen.evaluation.attributes import auroc, spearman
 from unseen.explain.answers import Answers
 from unseen.explain.sheet import AGAINST, FOR, Sheet, class_label, new_figure, shorten, style
-from unseen.model.predictions import OWN
 from unseen.recognizer import Explanation
 
 SIDES = ("unseen", "seen")
@@ -222,22 +221,18 @@ def image_sheet(explanation: Explanation, name: str, title: str, origin: str, to
                 axis.set_yticks(places, [""] * len(places))
     total = numbers["against"].sum()
     less = ", less that of an average training image" if typical else ""
-    offsets = f"{'the average image and ' if typical else ''}seen/unseen offsets"
-    own = f", {explanation.own_lead:+.3g} by {OWN}" if explanation.own_lead else ""
+    beside = "".join(f", {t.against:+.3g} by {t.name}" for t in explanation.terms if t.against)
     caption = (
         f"The {len(shown)} attributes that tell {a} (named) and {b} apart most. Score: the method's fused attribute "
         f"score of the image{less}; class vectors: what the method makes of the class table; their product is "
-        f"the lead of {a}: {shown['against'].sum():+.3g} by these attributes, {total:+.3g} by all {len(numbers)}, "
-        f"{explanation.lead_offset:+.3g} by {offsets}{own}. {origin}."
+        f"the lead of {a}: {shown['against'].sum():+.3g} by these attributes, {total:+.3g} by all {len(numbers)}"
+        f"{beside}. {origin}."
     )
     summary = {
         "image": explanation.prediction.image,
         "target": vars(target),
         "rival": vars(rival),
-        "offset": explanation.offset,
-        "lead_offset": explanation.lead_offset,
-        "own": explanation.own,
-        "own_lead": explanation.own_lead,
+        "terms": [vars(t) for t in explanation.terms],
         "shown": list(shown["attribute"]),
     }
     return Sheet(name, caption, figure, numbers, summary)

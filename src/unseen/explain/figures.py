@@ -15,7 +15,7 @@ from unseen.errors import DataError
 from unseen.explain.sheet import AGAINST, FOR, class_label, new_figure, shorten, style
 from unseen.ground.files import write_with
 from unseen.ground.images import open_image
-from unseen.model.predictions import OWN
+from unseen.model.predictions import AVERAGE
 from unseen.model.references import Neighbour
 from unseen.recognizer import Candidate, Explanation, Reason
 
@@ -66,7 +66,7 @@ def said(reason: Reason) -> str:
 
 
 def account(explanation: Explanation, count: int) -> tuple[list[Reason], list[tuple[str, float, float]]]:
-    """The strongest attributes, and what remains: (name, evidence, against) of the others, own images and the offset.
+    """The strongest attributes, and what remains: (name, evidence, against) of the others and of every term.
 
     Evidence adds up to the target's class score, ``against`` to its lead over the rival.
     """
@@ -76,11 +76,7 @@ def account(explanation: Explanation, count: int) -> tuple[list[Reason], list[tu
     if others:
         name = f"{len(others)} other attributes"
         rest.append((name, sum(r.evidence for r in others), sum(r.against for r in others)))
-    if explanation.own or explanation.own_lead:
-        rest.append((OWN, explanation.own, explanation.own_lead))
-    if max(abs(explanation.offset), abs(explanation.lead_offset)) > 1e-6:
-        rest.append((explanation.offset_name, explanation.offset, explanation.lead_offset))
-    return shown, rest
+    return shown, rest + [(term.name, term.evidence, term.against) for term in explanation.terms]
 
 
 def neighbours(explanation: Explanation, images: Path | None) -> list[tuple[Neighbour, Image.Image | None]]:
@@ -193,22 +189,26 @@ def _evidence(axis: Axes, explanation: Explanation, count: int) -> None:
     strongest = sorted((r for r in explanation.reasons if r.evidence), key=lambda r: -abs(r.evidence))
     shown, others = strongest[:count], strongest[count:]
     bars = [(f"{len(others)} other attributes", sum(r.evidence for r in others))] if others else []
-    bars += [(OWN, explanation.own)] if explanation.own else []
     bars += [(said(r), r.evidence) for r in sorted(shown, key=lambda r: r.evidence)]
-    _bars(axis, bars, f"for {class_label(explanation.target.name)}", explanation.offset_name, explanation.offset)
+    bars += [(term.name, term.evidence) for term in explanation.terms if term.evidence and term.name != AVERAGE]
+    _bars(axis, bars, f"for {class_label(explanation.target.name)}")
+    for term in explanation.terms:
+        if term.name == AVERAGE:  # it would dwarf the bars, and tells no class from another
+            axis.set_xlabel(f"{term.name}: {term.evidence:+.3f}", fontsize=7)
 
 
 def _lead(axis: Axes, explanation: Explanation, count: int) -> None:
     """What makes up the lead of the class over its rival."""
     shown, rest = account(explanation, count)
-    bars = [(name, against) for name, _, against in reversed(rest) if name != explanation.offset_name]
+    terms = {term.name for term in explanation.terms}
+    bars = [(name, against) for name, _, against in rest if name not in terms]
     bars += [(said(r), r.against) for r in sorted(shown, key=lambda r: r.against)]
-    title = f"over {class_label(explanation.rival.name)}"
-    _bars(axis, bars, title, explanation.offset_name, explanation.lead_offset)
+    bars += [(name, against) for name, _, against in reversed(rest) if name in terms and against]
+    _bars(axis, bars, f"over {class_label(explanation.rival.name)}")
 
 
-def _bars(axis: Axes, bars: Sequence[tuple[str, float]], title: str, offset_name: str, offset: float) -> None:
-    """Bars to the right for, to the left against; the offset is written below, since it may dwarf them."""
+def _bars(axis: Axes, bars: Sequence[tuple[str, float]], title: str) -> None:
+    """Bars to the right for, to the left against."""
     places = range(len(bars))
     axis.barh(places, [value for _, value in bars], color=[FOR if value > 0 else AGAINST for _, value in bars])
     axis.set_yticks(places, [shorten(name, 34) for name, _ in bars])
@@ -216,8 +216,6 @@ def _bars(axis: Axes, bars: Sequence[tuple[str, float]], title: str, offset_name
     axis.set_title(shorten(title, 36), fontsize=9)
     axis.tick_params(labelsize=7)
     axis.locator_params(axis="x", nbins=4)
-    if abs(offset) > 1e-6:
-        axis.set_xlabel(f"{shorten(offset_name, 40)}: {offset:+.3f}", fontsize=7)
 
 
 def _map(

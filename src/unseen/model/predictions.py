@@ -18,7 +18,7 @@ UNKNOWN = "unknown"
 SHOWN = 6
 """Predictions that a list of them prints."""
 OWN = "its own training images"
-"""What :attr:`Comparison.own` is called."""
+"""What training images of a seen class add within a method that lets them (:mod:`unseen.methods.own`)."""
 
 
 @dataclass(frozen=True)
@@ -228,29 +228,42 @@ class Reason:
 
 
 @dataclass(frozen=True)
+class Term:
+    """What class scores hold beside the evidence of attributes.
+
+    Args:
+        name: what it is, in words.
+        evidence: what it adds to the target's score.
+        against: what it adds to the target's lead over the rival.
+    """
+
+    name: str
+    evidence: float
+    against: float
+
+
+IMAGES = "its own images"
+"""The similarity to the images that a class was given after the training, by any method."""
+AVERAGE = "what an average image gets"
+UNSEEN_BONUS = "offset for classes without training images"
+"""Calibration: gamma is taken off the scores of seen classes."""
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Why an image is taken for one class rather than for another.
 
+    The evidence of reasons and terms adds up to the target's class score, their ``against`` to its lead over the rival,
+    gamma taken off seen classes.
+
     Args:
         target, rival: the class explained, and the one it is compared with.
-        reasons: one an attribute, strongest evidence first. Their evidence adds up to the class score less ``offset``
-            and ``own``.
-        offset: what the score holds beside the evidence: what an image of average attribute scores gets, where
-            training images are known, and such as the method's seen/unseen margin.
-        offset_name: what that is called.
-        lead_offset: what these and gamma add to the target's lead over the rival; the lead is this plus ``own_lead``
-            plus the sum of ``against``. Without known training images it is 0 where both are seen or both unseen.
-        offset_name: what ``offset`` is called.
-        own: what the target's own training images add to its score, from the average training image on, where the
-            method lets them; 0 for a class without.
-        own_lead: the same less that of the rival.
+        reasons: one an attribute, strongest evidence first.
+        terms: what there is beside: the class's own images, what an image of average attribute scores gets (where
+            training images are known), the method's offset, and gamma; those that are 0 for both are left out.
     """
 
     target: Candidate
     rival: Candidate
     reasons: tuple[Reason, ...]
-    offset: float
-    lead_offset: float
-    offset_name: str
-    own: float
-    own_lead: float
+    terms: tuple[Term, ...]

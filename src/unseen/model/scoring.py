@@ -154,14 +154,28 @@ class ClassScorer:
 
     @torch.inference_mode()
     def best_of(
-        self, scores: np.ndarray, count: int, allowed: np.ndarray, *, gamma: float = 0.0, temperature: float = 1.0
+        self,
+        scores: np.ndarray,
+        count: int,
+        allowed: np.ndarray,
+        *,
+        gamma: float = 0.0,
+        temperature: float = 1.0,
+        lowered: np.ndarray | None = None,
     ) -> Best:
-        """As :meth:`best`, of raw scores ``(B, N)`` that may have been moved; the same to the bit where not."""
+        """As :meth:`best`, of raw scores ``(B, N)`` that may have been moved; the same to the bit where not.
+
+        Args:
+            scores: raw class scores.
+            count, allowed, gamma, temperature: as in :meth:`best`.
+            lowered: ``(N,)`` how many times gamma is taken off each class's score; default once off seen classes.
+        """
         chunks = (
             (torch.from_numpy(mine), torch.from_numpy(np.ascontiguousarray(scores[:, mine])))
             for _, mine in self._in_chunks(allowed)
         )
-        return best_classes(chunks, self.seen, count, gamma=gamma, temperature=temperature)
+        seen = self.seen if lowered is None else lowered
+        return best_classes(chunks, seen, count, gamma=gamma, temperature=temperature)
 
     @torch.inference_mode()
     def best_of_kinds(self, query: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:

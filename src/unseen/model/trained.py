@@ -20,9 +20,11 @@ from unseen.errors import RunError, UnseenError
 from unseen.evaluation.scores import Best
 from unseen.ground.devices import find_device
 from unseen.methods import Branch, Method
+from unseen.model.assembled import EndToEnd
 from unseen.model.predictions import Candidate, Prediction
 from unseen.model.references import References
-from unseen.model.scoring import ClassScorer
+from unseen.model.scoring import BLOCK, ClassScorer
+from unseen.model.support import OwnImages, Support, SupportSpace, pooled
 
 AMONG = ("all", "seen", "unseen")
 SPEAKING = 5
@@ -36,14 +38,16 @@ class Answer:
     Args:
         query: ``(B, D)`` of :meth:`Method.query`, on the model's device.
         attribute_scores: float64 ``(B, K)`` fused attribute scores psi.
+        pooled: float32 ``(B, C)`` pooled features (:meth:`TrainedModel.pooled`), needed where classes have images.
     """
 
     query: Tensor
     attribute_scores: np.ndarray
+    pooled: Tensor | None = None
 
 
 class TrainedModel:
-    """Backbone, trained method and class table, with calibration and what is known of the training.
+    """Backbone, trained method, class table and images of classes, with calibration and what is known of the training.
 
     Args:
         backbone: the network; that of an end-to-end method is part of the method.
@@ -58,6 +62,9 @@ class TrainedModel:
         encoding: how a spreadsheet's columns became attributes, for classes to come.
         references: how the model scores its training images, or the file of that, read when first asked for.
         typical: ``(K,)`` attribute scores of the average training image, where there are no references.
+        space: where images of classes are compared, or the file of that, read when first asked for; ``None`` where
+            training chose no rule for them.
+        support: images of classes, beside their attributes.
     """
 
     def __init__(
@@ -75,6 +82,8 @@ class TrainedModel:
         encoding: Encoding | None = None,
         references: References | Path | None = None,
         typical: np.ndarray | None = None,
+        space: SupportSpace | Path | None = None,
+        support: Support | None = None,
     ) -> None:
         self.device = find_device(device)
         self.backbone = backbone.to(self.device)
@@ -89,6 +98,9 @@ class TrainedModel:
         self.encoding = encoding
         self._references = references
         self._typical = typical
+        self._space = space
+        self.support = support or Support()
+        self._own: tuple[ClassTable, Support, OwnImages] | None = None
 
     def __repr__(self) -> str:
         """What it is, in one line."""
@@ -102,7 +114,9 @@ class TrainedModel:
         self.device = find_device(device)
         self.backbone.to(self.device)
         self.method.to(self.device)
-        self._made = None
+        self._made = self._own = None
+        if isinstance(self._space, SupportSpace):
+            self._space.preparation.to(self.device)
         self.__dict__.pop("class_vectors", None)
         return self
 
@@ -146,14 +160,17 @@ class TrainedModel:
             values: K numbers in the table's unit, or a mapping from attribute names, the others as they are.
         """
         self.table = self._table.with_values(name, values)
+        self.support = self.support.described(self._table.names[self._table.index(name)])
 
     def remove_class(self, name: str) -> None:
         """Choose among the other classes from now on."""
-        self.table = self._table.without(name)
+        name = self._table.names[self._table.index(name)]
+        self.table, self.support = self._table.without(name), self.support.without(name)
 
     def rename_class(self, old: str, new: str) -> None:
         """Call a class something else."""
-        self.table = self._table.renamed(old, new)
+        old = self._table.names[self._table.index(old)]
+        self.table, self.support = self._table.renamed(old, new), self.support.renamed(old, new)
 
     def allowed(
         self, among: str = "all", only: Iterable[str] | None = None, exclude: Iterable[str] | None = None
@@ -222,6 +239,44 @@ class TrainedModel:
         folder = self.about.get("data", {}).get("images")
         return Path(folder) if folder and Path(folder).is_dir() else None
 
+    # images of classes
+
+    @property
+    def space(self) -> SupportSpace:
+        """Where images of classes are compared; read when first asked for.
+
+        Raises:
+            UnseenError: training chose no rule for them.
+        """
+        if isinstance(self._space, Path):
+            self._space = SupportSpace.load(self._space)
+            self._space.preparation.to(self.device)
+        if self._space is None:
+            problem = "this model has no rule for images of classes"
+            raise UnseenError(problem, where=self.method.name, hint="train it again; the honest protocol chooses one")
+        return self._space
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether classes can have images, see :attr:`space`."""
+        return self._space is not None
+
+    @property
+    def own_images(self) -> OwnImages | None:
+        """What the images of classes make of their scores; ``None`` where no class has one."""
+        if not self.support:
+            return None
+        if self._own is None or self._own[0] is not self._table or self._own[1] is not self.support:
+            own = OwnImages(self._table.names, self.support, self.space, BLOCK)
+            self._own = self._table, self.support, own
+        return self._own[2] if len(self._own[2].positions) else None
+
+    @property
+    def attribute_shares(self) -> np.ndarray:
+        """Float64 ``(N,)`` weight of a class's attributes, and of gamma, in its score: 1 without images."""
+        own = self.own_images
+        return np.ones(len(self._table)) if own is None else own.keep
+
     # the network
 
     @cached_property
@@ -245,13 +300,19 @@ class TrainedModel:
     @torch.inference_mode()
     def answer(self, inputs: Tensor) -> Answer:
         """Ask the method about images, given as :meth:`inputs`."""
-        return self.answer_of(self.method(self.method.prepare(inputs)))
+        branches = self.method(self.method.prepare(inputs))
+        return self.answer_of(branches, self.pooled(inputs) if self.support else None)
 
     @torch.inference_mode()
-    def answer_of(self, branches: dict[str, Branch]) -> Answer:
-        """The numbers that count of what the method's sub-nets say."""
+    def answer_of(self, branches: dict[str, Branch], pooled: Tensor | None = None) -> Answer:
+        """The numbers that count of what the method's sub-nets say, with :meth:`pooled` features."""
         psi = self.method.fused_attribute_scores(branches).cpu().double().numpy()
-        return Answer(self.method.query(branches), psi)
+        return Answer(self.method.query(branches), psi, pooled)
+
+    @torch.inference_mode()
+    def pooled(self, inputs: Tensor) -> Tensor:
+        """Float32 ``(B, C)`` mean of the raw regions of images, given as :meth:`inputs`, to unit length."""
+        return pooled(self.method.regions(inputs) if isinstance(self.method, EndToEnd) else inputs)
 
     # scores, ranking, evidence
 
@@ -268,9 +329,36 @@ class TrainedModel:
         """Float64 ``(N, K)``: the classes in the form that the method scores with; all 0 where it does not."""
         return self.scorer.vectors(range(len(self._table)))
 
-    def class_scores(self, query: Tensor | np.ndarray) -> np.ndarray:
-        """Float64 ``(B, N)`` raw class scores of what :meth:`Method.query` gave for B images, ``(B, D)``."""
-        return self.scorer.scores(torch.as_tensor(query).to(self.device, torch.float32))
+    def class_scores(self, query: Tensor | np.ndarray, pooled: Tensor | np.ndarray | None = None) -> np.ndarray:
+        """Float64 ``(B, N)`` raw class scores of B images.
+
+        Args:
+            query: ``(B, D)`` of :meth:`Method.query`.
+            pooled: ``(B, C)`` of :meth:`pooled`; needed where classes have images.
+
+        Raises:
+            UnseenError: classes have images, and there are no pooled features.
+        """
+        scores = self.scorer.scores(torch.as_tensor(query).to(self.device, torch.float32))
+        own = self.own_images
+        return scores if own is None else own.mixed(scores, self._support_vectors(pooled))
+
+    def _support_vectors(self, pooled: Tensor | np.ndarray | None) -> Tensor:
+        """``(B, C)`` images in the space of the images of classes."""
+        if pooled is None:
+            problem = "classes have images, and there are no pooled features of this image to compare with them"
+            raise UnseenError(problem, hint="look at the image again")
+        return self.space.vectors(torch.as_tensor(pooled).to(self.device, torch.float32))
+
+    def image_evidence(self, pooled: Tensor | np.ndarray | None) -> np.ndarray:
+        """Float64 ``(B, N)`` what its own images add to each class's score; 0 without."""
+        own = self.own_images
+        if own is None:
+            return np.zeros((1 if pooled is None else len(pooled), len(self._table)))
+        vectors = self._support_vectors(pooled)
+        found = np.zeros((len(vectors), len(self._table)))
+        found[:, own.positions] = own.evidence(vectors)
+        return found
 
     def rank(self, asked: Answer | np.ndarray, count: int, allowed: np.ndarray) -> Best:
         """The best classes of B images, the same to the bit whether asked with an answer or with its class scores.
@@ -281,9 +369,13 @@ class TrainedModel:
             allowed: of :meth:`allowed`.
         """
         how = {"gamma": self.gamma, "temperature": self.temperature or 1.0}
+        own = self.own_images
         if isinstance(asked, Answer):
-            return self.scorer.best(asked.query, count, allowed, **how)
-        return self.scorer.best_of(asked, count, allowed, **how)
+            if own is None:
+                return self.scorer.best(asked.query, count, allowed, **how)
+            asked = self.class_scores(asked.query, asked.pooled)
+        lowered = None if own is None else own.keep * self._table.seen
+        return self.scorer.best_of(asked, count, allowed, **how, lowered=lowered)
 
     def candidates(self, best: Best) -> list[list[Candidate]]:
         """The classes of :meth:`rank` by name, a list an image."""
@@ -330,7 +422,8 @@ class TrainedModel:
             attribute_scores: psi ``(B, K)``.
             threshold: of :meth:`threshold_of`.
         """
-        evidence = self.evidence(attribute_scores, self.scorer.vectors(best.index[:, 0]))
+        first = best.index[:, 0]
+        evidence = self.evidence(attribute_scores, self.scorer.vectors(first)) * self.attribute_shares[first, None]
         evidence = np.where(attribute_scores > self.typical, evidence, 0)  # of attributes that were seen
         names = self._table.attributes.names
         return [

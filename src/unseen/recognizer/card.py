@@ -106,6 +106,15 @@ def model_card(model: TrainedModel, fields: CardFields, *, backbone_stored: bool
         threshold=None if model.threshold is None else f"{model.threshold:.3g}",
         settings=_Markdown(", ".join(escaped(f"{k}={v}") for k, v in vars(method.settings).items())),
         encoding=model.encoding is not None,
+        takes_images=model.takes_images,
+        images=[
+            (
+                name,
+                f"{len(mine.images)}{'' if mine.attributes else ', no attributes'}",
+                f"{min(image.added for image in mine.images)[:10]} to {max(image.added for image in mine.images)[:10]}",
+            )
+            for name, mine in model.support.classes.items()
+        ],
     )
     return f"---\n{_front_matter(model, fields)}---\n\n{body}"
 

@@ -16,8 +16,9 @@ from unseen.classes.table import ClassTable
 from unseen.errors import DataError, UnseenError
 from unseen.evaluation.scores import Best
 from unseen.methods import Branch
-from unseen.model.predictions import Candidate, Comparison, Prediction, Reason
+from unseen.model.predictions import AVERAGE, IMAGES, OWN, UNSEEN_BONUS, Candidate, Comparison, Prediction, Reason, Term
 from unseen.model.references import Neighbour, References
+from unseen.model.support import Support
 from unseen.model.trained import TrainedModel
 from unseen.recognizer.answers import Explanation
 
@@ -58,26 +59,39 @@ class Reading:
         model: whose classes, references and calibration count.
         scores: float64 ``(K,)`` fused attribute scores psi.
         query: float64 ``(D,)`` of :meth:`Method.query`; psi itself where the method scores attributes.
+        pooled: float32 ``(C,)`` of :meth:`TrainedModel.pooled`, needed where classes have images.
         file: its path, or ``""``.
     """
 
-    def __init__(self, model: TrainedModel, scores: np.ndarray, query: np.ndarray, file: str = "") -> None:
+    def __init__(
+        self,
+        model: TrainedModel,
+        scores: np.ndarray,
+        query: np.ndarray,
+        pooled: np.ndarray | None = None,
+        file: str = "",
+    ) -> None:
         self.model = model
         self.attribute_scores = scores
         self.query = query
+        self.pooled = pooled
         self.file = file
-        self._last: tuple[ClassTable, np.ndarray] | None = None
+        self._last: tuple[ClassTable, Support, np.ndarray] | None = None
 
     def class_scores(self, corrections: Mapping[str, float] | None = None) -> np.ndarray:
-        """``(N,)`` raw class scores; with corrections each moves by (psi' - psi) z_c, see :meth:`corrected`."""
-        table = self.model.table
-        if self._last is None or self._last[0] is not table:
-            self._last = table, self.model.class_scores(self.query[None])[0]
+        """``(N,)`` raw class scores; with corrections the method's move by (psi' - psi) z_c, see :meth:`corrected`."""
+        model = self.model
+        if self._last is None or self._last[0] is not model.table or self._last[1] is not model.support:
+            self._last = model.table, model.support, model.class_scores(self.query[None], self._pooled)[0]
         if not corrections:
-            return self._last[1]
+            return self._last[2]
         moved: np.ndarray = self.corrected(corrections) - self.attribute_scores
-        result: np.ndarray = self._last[1] + self.model.class_vectors @ moved
+        result: np.ndarray = self._last[2] + model.attribute_shares * (model.class_vectors @ moved)
         return result
+
+    @property
+    def _pooled(self) -> np.ndarray | None:
+        return None if self.pooled is None else self.pooled[None]
 
     def corrected(self, corrections: Mapping[str, float] | None) -> np.ndarray:
         """``(K,)`` attribute scores psi', those of corrected attributes as the model typically gives them.
@@ -214,10 +228,12 @@ class Reading:
         other = self._one(ranked, rival, (wanted.name,))
         if other.name == wanted.name:
             raise UnseenError(f'"{wanted.name}" cannot be its own rival', hint="compare it with another class")
-        scores, psi, vectors = self.class_scores(corrections), self.corrected(corrections), model.class_vectors
+        scores, psi = self.class_scores(corrections), self.corrected(corrections)
+        values, shares = model.class_vectors, model.attribute_shares
         c, j = table.index(wanted.name), table.index(other.name)
-        typical = model.typical
-        evidence, against = model.evidence(psi, vectors[c]), model.evidence(psi, vectors[c] - vectors[j])
+        pair = [c, j]
+        typical, weighted = model.typical, values[pair] * shares[pair, None]
+        evidence, against = model.evidence(psi, weighted[0]), model.evidence(psi, weighted[0] - weighted[1])
         attributes = table.attributes
         reasons = tuple(
             Reason(
@@ -227,31 +243,24 @@ class Reading:
                 float(psi[k]),
                 float(evidence[k]),
                 float(against[k]),
-                float(vectors[c, k]),
-                float(vectors[j, k]),
+                float(values[c, k]),
+                float(values[j, k]),
                 float(typical[k]),
             )
             for k in np.argsort(-evidence, kind="stable")
         )
-        images = model.scorer.own(torch.from_numpy(self.query[None]).to(model.device, torch.float32), [c, j])[0]
-        mine, others = (  # margins and the like
-            _rest(scores[i] - images[n], psi * vectors[i]) for n, i in enumerate((c, j))
-        )
-        usual = vectors[[c, j]] @ typical
-        margin = model.method.offset_name
-        what = [margin] if not usual.any() else ["average image", margin] if mine or others else ["average image"]
-        if model.gamma and wanted.seen != other.seen:
-            what.append("γ")
-        return Comparison(
-            wanted,
-            other,
-            reasons,
-            mine + float(usual[0]),
-            mine - others + float(usual[0] - usual[1]) - model.gamma * (int(wanted.seen) - int(other.seen)),
-            ", ".join(what),
-            float(images[0]),
-            float(images[0] - images[1]),
-        )
+        asked = torch.from_numpy(self.query[None]).to(model.device, torch.float32)
+        trained = model.scorer.own(asked, pair)[0] * shares[pair]
+        images, usual = model.image_evidence(self._pooled)[0, pair], weighted @ typical
+        rest = [
+            _rest(scores[i] - beside, psi * row)
+            for i, beside, row in zip(pair, images + trained, weighted, strict=True)
+        ]
+        lowered = [-model.gamma * shares[i] * bool(table.seen[i]) for i in pair]
+        found = {IMAGES: images, OWN: trained, AVERAGE: usual, model.method.offset_name: rest}
+        terms = [Term(name, float(a), float(a - b)) for name, (a, b) in found.items()]
+        terms.append(Term(UNSEEN_BONUS, 0.0, float(lowered[0] - lowered[1])))
+        return Comparison(wanted, other, reasons, tuple(term for term in terms if term.evidence or term.against))
 
     def _one(self, ranked: Sequence[Candidate], name: str | None, without: tuple[str, ...]) -> Candidate:
         if name is None:
@@ -267,7 +276,7 @@ class Look(Reading):
     """What the network made of one image; from :meth:`Recognizer.look`.
 
     Args:
-        model, file, scores, query: of :class:`Reading`.
+        model, file, scores, query, pooled: of :class:`Reading`.
         image: upright RGB.
         branches: of :meth:`Method.maps`, a batch of one.
     """
@@ -280,8 +289,9 @@ class Look(Reading):
         branches: dict[str, Branch],
         scores: np.ndarray,
         query: np.ndarray,
+        pooled: np.ndarray | None = None,
     ) -> None:
-        super().__init__(model, scores, query, file)
+        super().__init__(model, scores, query, pooled, file)
         self.image = image
         self.branches = branches
 

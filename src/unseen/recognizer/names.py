@@ -6,6 +6,7 @@ import re
 
 from unseen.backbones.reduction import FILE as REDUCTION
 from unseen.backbones.towers import TEXTS
+from unseen.classes.changes import IMAGES
 
 FORMAT = 1
 FACTS = "recognizer.json"
@@ -14,8 +15,12 @@ BACKBONE = "backbone.safetensors"
 TOWER = "backbone"
 ENCODING = "encoding.json"
 REFERENCES = "weights-references.npz"
+SPACE = "weights-images.safetensors"
 CARD = "README.md"
-FILES = (FACTS, WEIGHTS, "classes.csv", "attributes.csv", ENCODING, REFERENCES, TEXTS, BACKBONE, REDUCTION, CARD)
+FILES = (
+    *(FACTS, WEIGHTS, "classes.csv", "attributes.csv", IMAGES, SPACE, ENCODING),
+    *(REFERENCES, TEXTS, BACKBONE, REDUCTION, CARD),
+)
 PATTERNS = (*FILES, *(f"{TOWER}/*.{kind}" for kind in ("json", "safetensors", "model", "txt")))
 """What is fetched from the hub, and what an upload replaces there."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")

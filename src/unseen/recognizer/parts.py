@@ -21,6 +21,7 @@ from unseen.ground.checked import checked
 from unseen.ground.files import read_json
 from unseen.methods import Settings, find_method
 from unseen.model.assembled import build_method
+from unseen.model.support import read_support
 from unseen.model.trained import TrainedModel
 from unseen.model.weights import load_weights
 from unseen.recognizer.names import AGAIN, ENCODING, FACTS
@@ -43,6 +44,7 @@ class Parts:
         typical: ``(K,)`` attribute scores of the average training image, where there are no references.
         reduction: file of what the backbone's regions go through, if anything.
         tables: SHA-256 of the class tables, by file; those not named are not checked.
+        space: file of where images of classes are compared, if the model has a rule for them.
     """
 
     folder: Path
@@ -61,6 +63,7 @@ class Parts:
     typical: np.ndarray | None = None
     reduction: Path | None = None
     tables: Mapping[str, str] = field(default_factory=dict)
+    space: Path | None = None
 
     def build(self, kind: type[M], device: str = "auto", as_trained: bool = False) -> M:
         """The model.
@@ -96,6 +99,8 @@ class Parts:
             encoding=self.encoding,
             references=self.references,
             typical=self.typical,
+            space=self.space,
+            support=None if as_trained else read_support(self.folder),
         )
         if method.reads_text:
             made.text_tower.load(self.folder / TEXTS)

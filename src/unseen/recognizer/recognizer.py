@@ -18,9 +18,11 @@ from unseen.errors import DataError, UnseenError
 from unseen.features.reading import ImageInput, read_batches
 from unseen.ground.images import open_image, upright_rgb
 from unseen.model.predictions import Prediction, Predictions
+from unseen.model.support import SupportImage
 from unseen.model.trained import TrainedModel
 from unseen.recognizer.answers import Explanation, PartMaps
 from unseen.recognizer.card import CardFields
+from unseen.recognizer.class_images import read_images
 from unseen.recognizer.given import from_one, images_of
 from unseen.recognizer.hub import fetch, push
 from unseen.recognizer.look import Look, Reading
@@ -172,6 +174,77 @@ class Recognizer(TrainedModel):
         """
         return push(self, repo_id, private, token, message, include_backbone, include_references, card or CardFields())
 
+    def add_class(
+        self,
+        name: str,
+        values: Sequence[float] | np.ndarray | Mapping[str, float] | None = None,
+        *,
+        trained: int = -1,
+        images: Any = (),
+    ) -> None:
+        """A new class from its attributes, from images of it, or from both, without retraining.
+
+        Args:
+            name: new to the table.
+            values: K numbers in the table's unit, or a mapping from attribute names, the others unknown; ``None`` for
+                a class that is known by its images alone.
+            trained: as in :meth:`TrainedModel.add_class`.
+            images: of the class, in any form of :func:`unseen.recognizer.given.images_of`.
+
+        Raises:
+            UnseenError: neither attributes nor images, or as in :meth:`add_images`.
+        """
+        given = read_images(self, images)
+        if values is None and not given:
+            raise UnseenError(f'class "{name}" has neither attributes nor images', hint="give it some")
+        super().add_class(name, self.table.unknown if values is None else values, trained=trained)
+        self.support = self.support.without(name)
+        if given:
+            self.support, _ = self.support.added(name, *given, attributes=values is not None)
+
+    def add_images(self, name: str, images: Any) -> list[SupportImage]:
+        """Images of a class, seen or unseen, as evidence beside its attributes, without retraining.
+
+        The more there are the more they count, see :mod:`unseen.model.support`.
+
+        Args:
+            name: the class.
+            images: in any form of :func:`unseen.recognizer.given.images_of`.
+
+        Returns:
+            Those that the class had already, by their content; they count once.
+
+        Raises:
+            DataError: no such class, or an image that cannot be read; then none is added.
+            UnseenError: training chose no rule for images of classes.
+        """
+        name = self.table.names[self.table.index(name)]
+        given = read_images(self, images)
+        if not given:
+            raise UnseenError("no images", hint="give one or more")
+        self.support, again = self.support.added(name, *given)
+        return again
+
+    def remove_images(self, name: str, files: Sequence[str] | None = None) -> None:
+        """Take images of a class away.
+
+        Args:
+            name: the class.
+            files: their paths or file names, as :meth:`class_images` has them, or SHA-256; default all.
+
+        Raises:
+            DataError: no such class or image, or a class without attributes would be left with nothing.
+        """
+        self.support = self.support.removed(self.table.names[self.table.index(name)], files)
+
+    def undo_images(self, name: str) -> None:
+        """Take away the images of a class that were added last; raises as :meth:`remove_images`."""
+        self.support = self.support.undone(self.table.names[self.table.index(name)])
+
+    def class_images(self, name: str) -> tuple[SupportImage, ...]:
+        """Where the images of a class came from: file, SHA-256, when they were added."""
+        return self.support[self.table.names[self.table.index(name)]].images
+
     def predict(self, images: Any, *, broken: Callable[[DataError], None] | None = None, **options: Any) -> Predictions:
         """Name what images show, in their order; :meth:`iter_predict` gives them one by one.
 
@@ -266,30 +339,37 @@ class Recognizer(TrainedModel):
         stream = images_of(images)
         while batch := list(islice(stream, batch_size)):
             crops = torch.stack([self.backbone.transform.cropped(image) for image in batch])
-            found.append(self.class_scores(self.answer(self.inputs(crops)).query))
+            answer = self.answer(self.inputs(crops))
+            found.append(self.class_scores(answer.query, answer.pooled))
         return np.concatenate(found)
 
     @torch.inference_mode()
     def look(self, image: Any) -> Look:
         """Ask the network about one image; what it made of it can then be ranked and explained in milliseconds."""
         upright = _upright(image)
-        branches, maps = self.method.answers_and_maps(self._inputs_of(upright))
+        inputs = self._inputs_of(upright)
+        branches, maps = self.method.answers_and_maps(inputs)
         answer = self.answer_of(branches)
         query = answer.query[0].cpu().double().numpy()
-        return Look(self, upright, _path(image), maps, answer.attribute_scores[0], query)
+        pooled = self.pooled(inputs)[0].cpu().numpy() if self.takes_images else None
+        return Look(self, upright, _path(image), maps, answer.attribute_scores[0], query, pooled)
 
     def _inputs_of(self, upright: Image.Image) -> Tensor:
         # stacked as batches are: another layout in memory would round otherwise
         return self.inputs(torch.stack([self.backbone.transform.cropped(upright)]))
 
     def reading(
-        self, attribute_scores: Sequence[float] | np.ndarray, query: Sequence[float] | np.ndarray | None = None
+        self,
+        attribute_scores: Sequence[float] | np.ndarray,
+        query: Sequence[float] | np.ndarray | None = None,
+        pooled: Sequence[float] | np.ndarray | None = None,
     ) -> Reading:
         """A :class:`Reading` from the numbers of an earlier look.
 
         Args:
             attribute_scores: ``(K,)``.
             query: ``(D,)``; default the attribute scores, which it is where the method scores attributes.
+            pooled: ``(C,)`` pooled features, needed where classes have images.
 
         Raises:
             UnseenError: too few numbers or too many.
@@ -302,7 +382,13 @@ class Recognizer(TrainedModel):
         ):
             if found.shape != (count,):
                 raise UnseenError(f"{found.size} {name}", hint=f"give {count}, as a look of this model has them")
-        return Reading(self, psi, asked)
+        if pooled is None or not self.takes_images:
+            return Reading(self, psi, asked)
+        features = np.asarray(pooled, np.float32)
+        if features.shape != (self.space.channels,):
+            problem = f"{features.size} pooled features"
+            raise UnseenError(problem, hint=f"give {self.space.channels}, as a look of this model has them")
+        return Reading(self, psi, asked, features)
 
     def explain(
         self,

@@ -8,6 +8,7 @@ from pathlib import Path
 from unseen.backbones.reduction import FILE as REDUCTION
 from unseen.errors import RunError
 from unseen.model.references import references_beside
+from unseen.model.support import space_beside
 from unseen.recognizer.parts import Parts, checked_settings, read_encoding
 from unseen.training.folder import Run
 
@@ -71,4 +72,5 @@ def _read_run(folder: Path, seed: int | None) -> Parts:
         read_encoding(folder),
         reduction=folder / REDUCTION if run.config.reduce else None,
         tables=manifest.get("tables", {}),
+        space=space if (space := space_beside(weights)).is_file() else None,
     )

@@ -19,7 +19,7 @@ from unseen.backbones.towers import PREFIX
 from unseen.errors import RunError
 from unseen.ground.checked import checked
 from unseen.ground.files import read_json
-from unseen.recognizer.names import AGAIN, BACKBONE, FACTS, FORMAT, REFERENCES, TOWER, WEIGHTS
+from unseen.recognizer.names import AGAIN, BACKBONE, FACTS, FORMAT, REFERENCES, SPACE, TOWER, WEIGHTS
 from unseen.recognizer.parts import Parts, checked_settings, read_encoding
 
 
@@ -54,6 +54,7 @@ def read_saved(folder: Path) -> Parts:
         None if facts.typical is None else np.array(facts.typical, dtype=np.float64),
         folder / REDUCTION if facts.reduce is not None else None,
         facts.tables,
+        space if (space := folder / SPACE).is_file() else None,
     )
 
 

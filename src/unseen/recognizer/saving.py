@@ -19,10 +19,11 @@ from unseen.classes.table import write_attributes
 from unseen.errors import RunError
 from unseen.ground.files import is_left_over, write_json, write_text
 from unseen.methods import Method, method_reference
+from unseen.model.support import keep_support
 from unseen.model.trained import TrainedModel
 from unseen.model.weights import save_weights
 from unseen.recognizer.card import CardFields, model_card
-from unseen.recognizer.names import BACKBONE, CARD, ENCODING, FACTS, FILES, FORMAT, REFERENCES, TOWER, WEIGHTS
+from unseen.recognizer.names import BACKBONE, CARD, ENCODING, FACTS, FILES, FORMAT, REFERENCES, SPACE, TOWER, WEIGHTS
 
 
 def save(model: TrainedModel, folder: Path, include_backbone: bool, include_references: bool, card: CardFields) -> Path:
@@ -37,7 +38,10 @@ def save(model: TrainedModel, folder: Path, include_backbone: bool, include_refe
     save_weights(folder / WEIGHTS, method)
     if method.reads_text:
         model.text_tower.save(folder / TEXTS)
+    if model.takes_images:
+        model.space.save(folder / SPACE)
     reset(folder)  # what is saved are the classes in use
+    keep_support(folder, model.support, names_only=True)
     table.to_csv(folder / "classes.csv")
     write_attributes(folder / "attributes.csv", table.attributes)
     references = model.references if include_references else None
@@ -53,6 +57,7 @@ def save(model: TrainedModel, folder: Path, include_backbone: bool, include_refe
         (REFERENCES, references is not None),
         (BACKBONE, stored == "file"),
         (REDUCTION, reduction is not None),
+        (SPACE, model.takes_images),
     ):
         if not there:
             (folder / name).unlink(missing_ok=True)  # of an earlier save

@@ -82,6 +82,9 @@ class Look(Sent):
     query: list[Number] | None = Field(
         default=None, description="of a model that compares images with classes as a whole: the image's numbers"
     )
+    pooled: list[Number] | None = Field(
+        default=None, description="the image's pooled features, which classes with images of their own are ranked by"
+    )
 
 
 class Reason(BaseModel):
@@ -105,6 +108,14 @@ class ReasonSeen(Reason):
     heat: list[list[int]] = Field(description="rows of 0 to 255 over the crop; 255 is the strongest region")
 
 
+class Term(BaseModel):
+    """What a decision rests on beside attributes, such as a class's own images."""
+
+    name: str
+    evidence: float = Field(description="what it adds to the target's score")
+    against: float = Field(description="what it adds to the target's lead over the rival")
+
+
 class Ranking(BaseModel):
     """Classes, and why the target rather than the rival."""
 
@@ -112,11 +123,7 @@ class Ranking(BaseModel):
     unknown: bool
     target: Candidate
     rival: Candidate
-    offset: float = Field(description="what the target's score holds beside the evidence")
-    lead_offset: float = Field(description="what its lead over the rival, gamma taken off, holds beside `against`")
-    offset_name: str
-    own: float = Field(description="what the target's own training images add to its score; 0 where nothing")
-    own_lead: float = Field(description="the same less that of the rival")
+    terms: list[Term] = Field(description="what score and lead hold beside the attributes; gamma is one of them")
     reasons: list[Reason] = Field(description="strongest evidence first")
 
 

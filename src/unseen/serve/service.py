@@ -20,6 +20,7 @@ from unseen.classes.naming import label
 from unseen.errors import DataError, UnseenError
 from unseen.explain.figures import thumbnail
 from unseen.model.references import Neighbour
+from unseen.model.support import keep_support, read_support
 from unseen.recognizer import Candidate, Comparison, Reading, Recognizer
 from unseen.recognizer.advice import nearly_equal, separate
 from unseen.recognizer.look import check_correctable
@@ -89,7 +90,9 @@ class Service:
         why = look.explanation(target=target, rival=rival, nearest=NEAREST, **_among(choice))
         same = np.array_equal(look.query, look.attribute_scores)
         numbers = schema.Look(
-            attribute_scores=look.attribute_scores.tolist(), query=None if same else look.query.tolist()
+            attribute_scores=look.attribute_scores.tolist(),
+            query=None if same else look.query.tolist(),
+            pooled=None if look.pooled is None else look.pooled.tolist(),
         )
         reasons = self._reasons(look, why, {})
         return schema.Explanation(
@@ -106,7 +109,7 @@ class Service:
 
     def rank(self, request: schema.RankRequest) -> schema.Ranking:
         """Classes by a look whose attributes may be corrected; no image is needed."""
-        reading = self.recognizer.reading(request.look.attribute_scores, request.look.query)
+        reading = self.recognizer.reading(request.look.attribute_scores, request.look.query, request.look.pooled)
         corrections = request.corrections
         why = reading.compare(corrections, target=request.target, rival=request.rival, **_among(request))
         reasons = self._reasons(reading, why, corrections)
@@ -125,11 +128,7 @@ class Service:
             "unknown": not found.known,
             "target": _candidate(why.target),
             "rival": _candidate(why.rival),
-            "offset": why.offset,
-            "lead_offset": why.lead_offset,
-            "offset_name": why.offset_name,
-            "own": why.own,
-            "own_lead": why.own_lead,
+            "terms": [schema.Term(**vars(t)) for t in why.terms],
         }
 
     def _reasons(self, reading: Reading, why: Comparison, corrections: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -267,16 +266,18 @@ class Service:
     def _change(self) -> Iterator[None]:
         """Whole or not at all; where changes are kept, of the table as other processes left it."""
         recognizer, folder = self.recognizer, self.settings.save
-        before = recognizer.table
+        before = recognizer.table, recognizer.support
         try:
             if folder is None:
                 yield
                 return
             with changing(folder) as recognizer.table:
+                recognizer.support = read_support(folder)
                 yield
                 keep_table(folder, recognizer.table)
+                keep_support(folder, recognizer.support)
         except BaseException:
-            recognizer.table = before
+            recognizer.table, recognizer.support = before
             raise
 
     def _changed(self, names: Sequence[str]) -> schema.Changed:

@@ -124,7 +124,7 @@ def run_holdouts(inputs: RunInputs, seed: int, draws: int, folder: Path, progres
     found = []
     for draw in range(draws):
         dataset = holdout_dataset(inputs.dataset, draw)
-        mine, place = replace(inputs, dataset=dataset), folder / f"draw-{draw}"
+        mine, place = replace(inputs, dataset=dataset, with_images=False), folder / f"draw-{draw}"
         results = run_seeds(mine, [seed], place, ("honest",), told(draw))
         method = mine.new_method(seed)
         load_weights(place / f"seed-{seed}" / "honest.safetensors", method)

@@ -31,6 +31,7 @@ class RunInputs(Plan):
         tower: text tower, for methods that read text.
         budget_bytes: of regions kept on the device, see :class:`unseen.features.source.RegionSource`.
         graph: launch each step of a training as one CUDA graph.
+        with_images: choose how images of classes count beside attributes (:mod:`unseen.training.support`).
     """
 
     store: RegionStore | ImageStore
@@ -38,6 +39,7 @@ class RunInputs(Plan):
     tower: TextTower | None = None
     budget_bytes: int | None = None
     graph: bool = False
+    with_images: bool = True
 
     @classmethod
     def of_plan(

@@ -16,9 +16,11 @@ from unseen.evaluation.metrics import LEADING, Decisions, SeenUnseenCurve, commo
 from unseen.ground.files import file_digest, read_arrays, read_json, write_arrays, write_json
 from unseen.methods.base import Method
 from unseen.model.references import make_references, references_beside
+from unseen.model.support import SupportRule, space_beside
 from unseen.training.batches import batches
 from unseen.training.fabric import weight_dtype
 from unseen.training.stage import Stage
+from unseen.training.support import choose_support, fitted_space
 from unseen.training.temperature import Held, fit_temperature
 
 DECISIONS = tuple(f.name for f in fields(Decisions))
@@ -56,6 +58,8 @@ class Choice:
         temperature: fitted on them.
         decisions: on them, joined (:meth:`Decisions.joined`).
         answers: on them.
+        support: how images of classes count (:func:`unseen.training.support.choose_support`); ``None`` where that was
+            not chosen.
     """
 
     pick: dict[str, Any]
@@ -63,6 +67,7 @@ class Choice:
     temperature: float
     decisions: Decisions
     answers: Answers
+    support: dict[str, Any] | None = None
 
     @property
     def gamma(self) -> float:
@@ -74,7 +79,7 @@ class Choice:
         arrays = {f"decisions_{k}": array for k, array in self.decisions.arrays().items()}
         write_arrays(path.with_suffix(".npz"), **arrays, **{f"answers_{k}": getattr(self.answers, k) for k in ANSWERS})
         kept = {"identity": identity, "pick": self.pick, "metrics": self.metrics, "temperature": self.temperature}
-        write_json(path, kept, sealed=True)
+        write_json(path, kept | {"support": self.support}, sealed=True)
 
     @classmethod
     def load(cls, path: Path, identity: str) -> Choice | None:
@@ -92,6 +97,7 @@ class Choice:
             kept["temperature"],
             Decisions.from_arrays({k: arrays[f"decisions_{k}"] for k in DECISIONS}),
             Answers(**{k: arrays[f"answers_{k}"] for k in ANSWERS}),
+            kept["support"],
         )
 
 
@@ -114,8 +120,14 @@ def value_of(draws: Sequence[Decisions], seens: Sequence[np.ndarray], select: st
     return float(np.mean([measure(d, seen)[name] for d, seen in zip(draws, seens, strict=True)]))
 
 
-def choice_of(pick: dict[str, Any], draws: Sequence[Held]) -> Choice:
-    """The choice of a candidate, from its class scores on every draw."""
+def choice_of(pick: dict[str, Any], draws: Sequence[Held], vectors: Sequence[np.ndarray] = ()) -> Choice:
+    """The choice of a candidate, from its class scores on every draw.
+
+    Args:
+        pick: the candidate.
+        draws: its class scores.
+        vectors: :func:`unseen.training.support.held_out_vectors` of every draw, where images of classes can count.
+    """
     decisions = [Decisions.from_scores(held.scores, held.labels, held.seen, LEADING) for held in draws]
     gamma, best = common_gamma([SeenUnseenCurve.of(d) for d in decisions])
     plain = [evaluate(d, held.seen).as_dict() for d, held in zip(decisions, draws, strict=True)]
@@ -125,7 +137,8 @@ def choice_of(pick: dict[str, Any], draws: Sequence[Held]) -> Choice:
     temperature = fit_temperature(draws, gamma)
     answers = [Answers.from_scores(held.scores, held.labels, held.seen, gamma, temperature) for held in draws]
     joined = Decisions.joined(decisions, len(draws[0].seen))
-    return Choice(pick, metrics, temperature, joined, Answers.joined(answers))
+    support = choose_support(draws, vectors, gamma, temperature) if vectors else None
+    return Choice(pick, metrics, temperature, joined, Answers.joined(answers), support)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -149,7 +162,8 @@ def _studied(choice: Choice, method: Method, stage: Stage, folder: Path) -> dict
     model = file_digest(weights)
     with suppress(UnseenError, KeyError, TypeError):
         found = read_json(path)
-        if found["model"] == model and references_beside(weights).is_file():
+        spaced = choice.support is None or space_beside(weights).is_file()
+        if found["model"] == model and spaced and references_beside(weights).is_file():
             calibration: dict[str, Any] = found["calibration"]
             return calibration
     threshold = choice.answers.threshold()
@@ -160,8 +174,11 @@ def _studied(choice: Choice, method: Method, stage: Stage, folder: Path) -> dict
         "threshold": threshold,
         "validation": choice.answers.summary(threshold),
         "test": {} if tested is None else tested.summary(threshold),
+        "images": choice.support,
     }
     keep_references(method, stage, weights)
+    if choice.support is not None:
+        fitted_space(stage, SupportRule(**choice.support["rule"])).save(space_beside(weights))
     write_json(path, {"model": model, "calibration": calibration}, sealed=True)
     return calibration
 

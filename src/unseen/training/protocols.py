@@ -1,8 +1,8 @@
 """Protocols: who may look at the test images, and when.
 
-``honest``: epoch or hyper-parameters, the offset gamma, the softmax temperature and the threshold of "unknown"
-are chosen on several draws of validation classes from the seen classes, all draws together; then one training on all
-seen classes, tested once. One model for every number.
+``honest``: epoch or hyper-parameters, the offset gamma, the softmax temperature, the threshold of "unknown" and how
+images of classes count are chosen on several draws of validation classes from the seen classes, all draws together;
+then one training on all seen classes, tested once. One model for every number.
 
 ``paper``: what the field does. The best epoch (or hyper-parameters) is picked *on the test set*, for T1 and for H
 apart; gamma is picked there too where the method's own protocol sweeps it, and is 0 otherwise.
@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+
 from unseen.data.dataset import digest
 from unseen.errors import DataError
 from unseen.evaluation.registry import HEADLINES
@@ -27,6 +29,7 @@ from unseen.training.decisions import decisions_path, save_decisions
 from unseen.training.inputs import RunInputs
 from unseen.training.outcomes import Choice, Result, choice_of
 from unseen.training.stage import Stage
+from unseen.training.support import held_out_vectors, takes_images
 from unseen.training.temperature import Held
 
 
@@ -85,13 +88,16 @@ def validate_seeds(
                 validation.draw(stage, progress)
         picks = {seed: validation.best(inputs) for seed, validation in open_seeds.items()}
         held: dict[int, list[Held]] = {seed: [] for seed in open_seeds}
+        vectors: list[np.ndarray] = []
         for draw in range(count):
             if count > 1:
                 stage = Stage(inputs, "validation", draw)
             for seed, validation in open_seeds.items():
                 held[seed].append(validation.scores(stage, picks[seed]))
+            if takes_images(stage):
+                vectors.append(held_out_vectors(stage))
         for seed, validation in open_seeds.items():
-            choice = choice_of(picks[seed], held[seed])
+            choice = choice_of(picks[seed], held[seed], vectors)
             if validation.race:
                 choice.metrics["race"] = validation.race
             choice.save(kept[seed], identity)
@@ -103,7 +109,7 @@ def validate_seeds(
 def _identity(inputs: RunInputs, count: int) -> str:
     """Of everything that a choice depends on beside the run's own configuration."""
     draws = [inputs.partition("validation", draw).fingerprint(inputs.dataset) for draw in range(count)]
-    return digest(inputs.store.fingerprint, inputs.config.select, *draws)
+    return digest(inputs.store.fingerprint, inputs.config.select, inputs.with_images, *draws)
 
 
 def _kind(inputs: RunInputs) -> ModuleType:

@@ -286,11 +286,10 @@ function drawWhy() {
     ? `To the right: what speaks for ${target.name} rather than ${rival.name}. To the left: the opposite.`
     : `To the right: what speaks for ${target.name}. To the left: what speaks against it. Point at an attribute to see where the model looked for it.`;
   $("reset").disabled = !shown.corrections.size;
-  const { offset, offset_name: beside, lead_offset: lead } = shown.answer;
-  const own = against ? shown.answer.own_lead : shown.answer.own;
+  const terms = shown.answer.terms.filter((t) => (against ? t.against : t.evidence));
   $("account").textContent = against
-    ? `All of it, and ${signed(lead)} for ${beside}, makes the lead of ${target.name} over ${rival.name}.`
-    : `All of it, and ${signed(offset)} for ${beside}, makes the score of ${target.name}: ${signed(target.score)}.`;
+    ? `All of it together makes the lead of ${target.name} over ${rival.name}.`
+    : `All of it together makes the score of ${target.name}: ${signed(target.score)}.`;
   if (shown.apart && shown.apart !== `${target.name}\n${rival.name}`) hideSeparation();
   const value = (r) => (against ? r.against : r.evidence);
   const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -302,7 +301,7 @@ function drawWhy() {
     rows = found.slice(0, FEW);
     rows.push(...found.slice(FEW).filter((r) => shown.corrections.has(r.attribute)));
   }
-  const largest = Math.max(...sorted.map((r) => Math.abs(value(r))), Math.abs(own), 1e-9);
+  const largest = Math.max(...[...sorted, ...terms].map((r) => Math.abs(value(r))), 1e-9);
   const row = (r) => attributeRow(r, value(r), largest, grouped);
   const active = document.activeElement;
   const back = active?.dataset?.attribute ? [active.dataset.attribute, active.dataset.role] : null;
@@ -318,11 +317,12 @@ function drawWhy() {
       groups.set(group, [...(groups.get(group) ?? []), r]);
     }
     list.replaceChildren(
+      ...terms.map((t) => termRow(t, value(t), largest)),
       ...[...groups].flatMap(([group, members]) => [make("h3", { textContent: group }), ...members.map(row)]),
     );
   } else {
-    list.replaceChildren(...rows.map(row));
-    if (own && !words.length) list.prepend(ownRow(own, largest));
+    const beside = words.length ? [] : terms.map((t) => termRow(t, value(t), largest));
+    list.replaceChildren(...beside, ...rows.map(row));
     if (!rows.length) list.append(make("p", { className: "empty", textContent: "No attribute of that name." }));
   }
   if (back) [...list.querySelectorAll(`[data-role="${back[1]}"]`)].find((n) => n.dataset.attribute === back[0])?.focus();
@@ -335,19 +335,16 @@ function drawWhy() {
 // New numbers in the rows that stand there.
 function update(value, largest) {
   const byName = new Map(shown.answer.reasons.map((r) => [r.attribute, r]));
-  for (const node of $("attributes").querySelectorAll(".attribute")) {
+  for (const node of $("attributes").querySelectorAll(".term")) {
+    const term = shown.answer.terms.find((t) => t.name === node.dataset.row);
+    if (term) node.querySelector(".bar").replaceWith(bar(value(term), largest));
+  }
+  for (const node of $("attributes").querySelectorAll(".attribute:not(.term)")) {
     const r = byName.get(node.dataset.row);
     node.querySelector(".bar").replaceWith(bar(value(r), largest));
     fillSlide(node.querySelector(".slide"), r);
     fillAbsent(node, r);
   }
-}
-
-// What the class's own training images add, where the method lets them.
-function ownRow(value, largest) {
-  const row = make("div", { className: "own" });
-  row.append(make("span", { textContent: "its own training images" }), bar(value, largest));
-  return row;
 }
 
 function bar(value, largest) {
@@ -360,6 +357,10 @@ function bar(value, largest) {
     make("span", { className: "number", textContent: signed(value) }),
   );
 }
+
+// What a decision rests on beside attributes.
+const termRow = ({ name }, value, largest) =>
+  make("div", { className: "attribute term", data: { row: name } }, make("span", { textContent: name }), bar(value, largest), make("span"));
 
 function attributeRow(reason, value, largest, grouped) {
   const name = reason.attribute;

@@ -1,0 +1,50 @@
+"""Images of a class read for :mod:`unseen.model.support`: features and where they came from."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from unseen.features.reading import ImageInput
+from unseen.ground.files import file_digest
+from unseen.model.support import SupportImage
+from unseen.model.trained import TrainedModel
+from unseen.recognizer.given import images_of
+
+BATCH = 32
+
+
+def read_images(model: TrainedModel, images: Any) -> tuple[list[SupportImage], np.ndarray] | None:
+    """Provenance and pooled features float32 ``(n, C)`` of images; ``None`` without any.
+
+    Args:
+        model: whose features.
+        images: in any form of :func:`unseen.recognizer.given.images_of`.
+
+    Raises:
+        DataError: an image cannot be read.
+        UnseenError: training chose no rule for images of classes.
+    """
+    found: list[SupportImage] = []
+    features: list[np.ndarray] = []
+    added, stream = datetime.now(UTC).isoformat(timespec="microseconds"), images_of(images)
+    while batch := list(islice(stream, BATCH)):
+        model.space  # noqa: B018 - said before images are read
+        crops = torch.stack([model.backbone.transform.cropped(image) for image in batch])
+        features.append(model.pooled(model.inputs(crops)).cpu().numpy())
+        found += [_provenance(image, added) for image in batch]
+    return (found, np.concatenate(features)) if found else None
+
+
+def _provenance(image: ImageInput, added: str) -> SupportImage:
+    if isinstance(image, Image.Image):
+        digest = hashlib.sha256(f"{image.mode} {image.size}".encode() + image.tobytes()).hexdigest()
+        return SupportImage("", digest, added)
+    return SupportImage(str(Path(image).absolute()), file_digest(Path(image)), added)

@@ -1,0 +1,289 @@
+"""How images of classes count beside attributes, chosen on validation classes by few-shot episodes.
+
+Held-out images of a validation draw become support images of the validation classes (all of them, half of them) or of
+half of all classes; 1, 2, 5, 10 and 20 a class. The numbers of :class:`~unseen.model.support.SupportRule` are those of
+least cross-entropy of the softmax of (S' / temperature) on the other held-out images, each class and both kinds of
+classes counting alike, with gamma and temperature as chosen for attributes alone. So both stay valid for any mixture.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+from unseen.evaluation.metrics import Decisions, evaluate
+from unseen.evaluation.scores import calibrated
+from unseen.evaluation.shots import SHOTS, Episode
+from unseen.features.store import RegionStore
+from unseen.model.support import SupportRule, SupportSpace, fitted, pooled
+from unseen.training.batches import batches
+from unseen.training.stage import Stage
+from unseen.training.temperature import Held
+
+MOST = 50_000
+"""Training images that the whitening is fitted on."""
+QUERIES = 2_000
+"""Images of a draw that the rule is chosen on."""
+START = {"prior": math.log(3.0), "scale": math.log(10.0), "offset": 0.0, "few": 0.0}
+BOUNDS = {"prior": (math.log(0.1), math.log(100.0)), "scale": (-3.0, 7.0), "offset": (-100, 100), "few": (-100, 100)}
+
+
+def takes_images(stage: Stage) -> bool:
+    """Whether features do not depend on the training: of a backbone that is trained along they do."""
+    return stage.inputs.with_images and isinstance(stage.inputs.store, RegionStore)
+
+
+def pooled_features(stage: Stage, images: np.ndarray) -> Tensor:
+    """Float32 ``(n, C)`` :func:`~unseen.model.support.pooled` features of images of the dataset, on the CPU."""
+    store = stage.inputs.store
+    assert isinstance(store, RegionStore)
+    parts = [pooled(store.read(images[positions])) for positions in batches(len(images))]
+    return torch.cat(parts) if parts else torch.zeros(0, store.channels())
+
+
+def _training_images(stage: Stage) -> tuple[Tensor, Tensor]:
+    """Pooled features and labels of training images."""
+    images, labels = stage.partition.train, stage.train_labels
+    if len(images) > MOST:
+        kept = np.sort(np.random.default_rng(0).choice(len(images), MOST, replace=False))
+        images, labels = images[kept], labels[kept]
+    return pooled_features(stage, images), torch.from_numpy(labels)
+
+
+def held_out_vectors(stage: Stage) -> np.ndarray:
+    """Float32 ``(M, C)``: the held-out images of a stage in the space of its training images."""
+    space = fitted(*_training_images(stage))
+    with torch.inference_mode():
+        return np.asarray(space(pooled_features(stage, stage.held_out)).numpy())
+
+
+def fitted_space(stage: Stage, rule: SupportRule) -> SupportSpace:
+    """The space of the training images of a stage, with the rule."""
+    return SupportSpace.fit(*_training_images(stage), rule)
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """One episode at one number of shots, gamma and temperature applied; Q queries, P classes with support images.
+
+    Args:
+        prior: ``(Q, P)`` what attributes alone say of these classes.
+        others: ``(Q,)`` log-sum-exp over the other classes.
+        cosines: ``(Q, P)``.
+        count: ``(P,)`` support images.
+        target: ``(Q,)`` position of the true class among the P, -1 for another.
+        truth: ``(Q,)`` score of the true class, where it is another.
+        weight: ``(Q,)``, adds up to 1.
+        bare: bool ``(P,)``, those that are taken to have no attributes.
+    """
+
+    prior: Tensor
+    others: Tensor
+    cosines: Tensor
+    count: Tensor
+    target: Tensor
+    truth: Tensor
+    weight: Tensor
+    bare: Tensor
+
+    def loss(self, keep: Tensor, cosine: Tensor, constant: Tensor) -> Tensor:
+        """Weighted cross-entropy with the scores keep * prior + cosine * cosines + constant, each ``(P,)``."""
+        scores = keep * self.prior + cosine * self.cosines + constant
+        total = torch.logaddexp(self.others, scores.logsumexp(dim=1))
+        mine = scores.gather(1, self.target.clamp(min=0)[:, None])[:, 0]
+        result: Tensor = (self.weight * (total - torch.where(self.target < 0, self.truth, mine))).sum()
+        return result
+
+
+def choose_support(
+    draws: Sequence[Held], vectors: Sequence[np.ndarray], gamma: float, temperature: float
+) -> dict[str, Any] | None:
+    """The rule, and how it does on the validation images.
+
+    Args:
+        draws: class scores of the held-out images of every draw.
+        vectors: :func:`held_out_vectors` of every draw.
+        gamma, temperature: chosen for attributes alone.
+
+    Returns:
+        ``rule`` (:class:`SupportRule`) and ``shots``: T1, U, S and H by images a class, averaged over draws; all in
+        JSON form. ``None`` where no class has two held-out images.
+    """
+    tasks, counted = [], 0
+    for i, (held, own) in enumerate(zip(draws, vectors, strict=True)):
+        made, queries = _tasks(held, own, gamma, temperature, np.random.default_rng([i, 1]))
+        tasks += made
+        counted += queries
+    if not tasks:
+        return None
+    unit = max(float(np.mean([held.scores.std(axis=1).mean() for held in draws])) / temperature, 1e-12)
+    rule = _chosen(tasks, counted, unit, temperature)
+    return {"rule": asdict(rule), "shots": shots_on(draws, vectors, gamma, rule)}
+
+
+def _tasks(
+    held: Held, vectors: np.ndarray, gamma: float, temperature: float, rng: np.random.Generator
+) -> tuple[list[_Task], int]:
+    unseen, every = np.flatnonzero(~held.seen), np.arange(len(held.seen))
+    scores = calibrated(torch.from_numpy(held.scores).double(), held.seen, gamma, temperature)
+    made, queries = [], 0
+    for among in (unseen, every):
+        episode = Episode.draw(held.labels, among, max(SHOTS), rng)
+        supported = np.array(sorted(episode.support))
+        if len(supported) < 2:
+            continue
+        half = rng.permutation(supported)[: -(-len(supported) // 2)]
+        if len(episode.queries) > QUERIES:
+            kept = np.sort(rng.choice(episode.queries, QUERIES, replace=False))
+            episode = Episode(kept, episode.support)
+        queries += len(episode.queries)
+        bare = rng.permutation(supported)[: len(supported) // 2]
+        for classes in (supported, half) if among is unseen else (half,):
+            made += [
+                _task(scores, held, vectors, episode, shots, classes, bare if among is unseen else bare[:0])
+                for shots in SHOTS
+                if shots
+            ]
+    return made, queries
+
+
+def _task(
+    scores: Tensor,
+    held: Held,
+    vectors: np.ndarray,
+    episode: Episode,
+    shots: int,
+    classes: np.ndarray,
+    bare: np.ndarray,
+) -> _Task:
+    chosen, count, cosines = episode.similarities(vectors, shots, classes)
+    asked, labels = scores[episode.queries], held.labels[episode.queries]
+    place = np.full(len(held.seen), -1)
+    place[chosen] = np.arange(len(chosen))
+    others = torch.from_numpy(np.setdiff1d(np.arange(len(held.seen)), chosen))
+    return _Task(
+        asked[:, torch.from_numpy(chosen)],
+        asked[:, others].logsumexp(dim=1) if len(others) else asked.new_full((len(asked),), -math.inf),
+        torch.from_numpy(cosines),
+        torch.from_numpy(count).double(),
+        torch.from_numpy(place[labels]),
+        asked.gather(1, torch.from_numpy(labels)[:, None])[:, 0],
+        torch.from_numpy(_weights(labels, held.seen)),
+        torch.from_numpy(np.isin(chosen, bare)),
+    )
+
+
+def _weights(labels: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Images of a class, classes of a kind, and the two kinds count alike; adds up to 1."""
+    images = np.bincount(labels, minlength=len(seen))
+    weights = np.zeros(len(seen))
+    kinds = [kind for kind in (seen, ~seen) if (images[kind] > 0).any()]
+    for kind in kinds:
+        there = kind & (images > 0)
+        weights[there] = 1 / (len(kinds) * there.sum() * images[there])
+    return np.asarray(weights[labels])
+
+
+def _chosen(tasks: Sequence[_Task], counted: int, unit: float, temperature: float) -> SupportRule:
+    """The numbers of least loss, those of classes without attributes after the others."""
+
+    def mixed(task: _Task, prior: Tensor, scale: Tensor, offset: Tensor, few: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        keep = prior / (task.count + prior)
+        return keep, (1 - keep) * scale, (1 - keep) * offset + few / (task.count + prior)
+
+    def attributes(values: Tensor) -> Tensor:
+        prior, scale = values[0].exp(), values[1].exp() * unit
+        losses = [task.loss(*mixed(task, prior, scale, values[2] * unit, values[3] * unit)) for task in tasks]
+        start = values.new_tensor(list(START.values()))
+        return torch.stack(losses).mean() + ((values - start) ** 2).sum() / (2 * counted)
+
+    best = _least(attributes, list(START.values()), list(BOUNDS.values()))
+    prior, scale, offset, few = math.exp(best[0]), math.exp(best[1]) * unit, best[2] * unit, best[3] * unit
+
+    def bare(values: Tensor) -> Tensor:
+        own, constant = values[0].exp(), values[1] * unit
+        losses = []
+        for task in (t for t in tasks if t.bare.any()):
+            usual = mixed(task, *map(values.new_tensor, (prior, scale, offset, few)))
+            keep = own / (task.count + own)
+            mine = torch.zeros_like(keep), (1 - keep) * scale, (1 - keep) * offset + keep * constant
+            losses.append(task.loss(*(torch.where(task.bare, a, b) for a, b in zip(mine, usual, strict=True))))
+        return torch.stack(losses).mean() + (values**2).sum() / (2 * counted)
+
+    without = [0.0, 0.0]
+    if any(task.bare.any() for task in tasks):
+        without = _least(bare, without, [BOUNDS["prior"], BOUNDS["offset"]])
+    return SupportRule(
+        prior,
+        scale * temperature,
+        offset * temperature,
+        few * temperature,
+        math.exp(without[0]),
+        without[1] * unit * temperature,
+    )
+
+
+def _least(loss: Any, start: list[float], bounds: list[tuple[float, float]]) -> list[float]:
+    """Where a smooth function of a few numbers is least."""
+
+    def with_gradient(x: np.ndarray) -> tuple[float, np.ndarray]:
+        values = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+        value = loss(values)
+        (gradient,) = torch.autograd.grad(value, values)
+        return float(value.detach()), gradient.numpy()
+
+    with torch.inference_mode(False), torch.enable_grad():
+        found = minimize(with_gradient, start, jac=True, method="L-BFGS-B", bounds=bounds)
+    return [float(v) for v in found.x]
+
+
+def mixed_scores(
+    scores: np.ndarray,
+    seen: np.ndarray,
+    gamma: float,
+    rule: SupportRule,
+    episode: Episode,
+    vectors: np.ndarray,
+    shots: int,
+) -> np.ndarray:
+    """Float64 ``(Q, N)`` scores of an episode's queries, gamma taken off.
+
+    Args:
+        scores: ``(M, N)`` of the method.
+        seen: bool ``(N,)``.
+        gamma: calibration offset.
+        rule: how images count.
+        episode: whose queries.
+        vectors: ``(M, C)`` of the M images.
+        shots: images a class; 0 for attributes alone.
+    """
+    asked: np.ndarray = scores[episode.queries].astype(np.float64) - gamma * seen
+    if shots:
+        chosen, count, cosines = episode.similarities(vectors, shots)
+        keep, factor, constant = rule.terms(count, np.ones(len(count), bool))
+        asked[:, chosen] = keep * asked[:, chosen] + factor * cosines + constant
+    return asked
+
+
+def shots_on(
+    draws: Sequence[Held], vectors: Sequence[np.ndarray], gamma: float, rule: SupportRule
+) -> dict[str, dict[str, float]]:
+    """T1, U, S and H of validation images by support images a validation class, averaged over draws."""
+    found: dict[str, dict[str, float]] = {}
+    for shots in SHOTS:
+        rows = []
+        for i, (held, own) in enumerate(zip(draws, vectors, strict=True)):
+            episode = Episode.draw(held.labels, np.flatnonzero(~held.seen), max(SHOTS), np.random.default_rng([i, 2]))
+            mixed = mixed_scores(held.scores, held.seen, gamma, rule, episode, own, shots)
+            decisions = Decisions.from_scores(mixed, held.labels[episode.queries], held.seen)
+            rows.append(evaluate(decisions, held.seen).as_dict())
+        known = {name: [v for row in rows if (v := row[name]) is not None] for name in ("T1", "U", "S", "H")}
+        found[str(shots)] = {name: float(np.mean(values)) for name, values in known.items() if values}
+    return found
