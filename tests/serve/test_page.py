@@ -135,7 +135,7 @@ def test_bars_and_offset_add_up(page, files, recognizer):
     )
     numbers = [float(text.replace("−", "-")) for text in texts(page, ".attribute .number")]
     assert sum(numbers) == pytest.approx(why.target.score, abs=0.03)
-    assert texts(page, ".term span:first-child") == [t.name for t in why.terms if t.evidence]
+    assert texts(page, ".term > span:first-child") == [t.name for t in why.terms if t.evidence]
     absent = texts(page, ".attribute .absent")
     shown = texts(page, ".attribute .show span:first-child")
     below = {r.attribute.replace("::", ": ") for r in why.reasons if r.score < r.typical}

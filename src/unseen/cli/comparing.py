@@ -22,6 +22,7 @@ from unseen.cli.common import (
 )
 from unseen.cli.configuring import pairs
 from unseen.cli.options import RunOptions, with_run_options
+from unseen.errors import UnseenError
 
 if TYPE_CHECKING:
     from unseen.experiments.compare import Comparison
@@ -65,6 +66,13 @@ def compare(
     epochs: EpochsOption = None,
     validation_only: ValidationFlag = False,
     metrics: MetricsOption = None,
+    shots: Annotated[
+        str | None,
+        typer.Option(
+            help="Also accuracy against images a class, such as 0,1,2,5,10,20: test images of unseen classes become "
+            "their support images, 10 draws.",
+        ),
+    ] = None,
     as_json: JsonFlag = False,
     *,
     options: RunOptions,
@@ -78,8 +86,12 @@ def compare(
     from unseen.evaluation.registry import chosen_metrics
     from unseen.experiments.compare import Comparison
     from unseen.experiments.compare import compare as do
+    from unseen.experiments.shots import measure_shots, parse_shots
     from unseen.experiments.variants import parse_variants
 
+    counts = None if shots is None else parse_shots(shots)
+    if counts is not None and (validation_only or protocol == "paper"):
+        raise UnseenError("needs the honest protocol", where="--shots", hint="--protocol honest or both")
     asked = Comparison(
         parse_variants(methods),
         options.entries(dataset, protocol, seeds),
@@ -91,7 +103,16 @@ def compare(
         workers=options.workers,
         engine=options.engine,
     )
-    run_comparison(asked, output or Path("runs") / f"compare-{Path(dataset).name}", as_json, do)
+    folder = output or Path("runs") / f"compare-{Path(dataset).name}"
+    found = run_comparison(asked, folder, as_json, do, counts is None)
+    if counts is None:
+        return
+    done = [(row["name"], folder / row["folder"]) for row in found["rows"] if row["error"] is None]
+    measured = measure_shots(done, folder, counts, device=options.device, cache=options.cache, say=_say)
+    if as_json:
+        print_json(found | {"shots": measured})
+    else:
+        _print_shots(measured, folder)
 
 
 @app.command()
@@ -150,24 +171,46 @@ def ablate(
         out.print(f"plot:   {folder / 'sweep'}*.png, .svg", highlight=False, soft_wrap=True)
 
 
+def _say(line: str) -> None:
+    err.print(plain_text(line), highlight=False, soft_wrap=True)
+
+
+def _print_shots(found: dict[str, Any], folder: Path) -> None:
+    from unseen.experiments.shots import KINDS, METRICS, cells, legend
+
+    rows = [cells(row) for row in found["rows"]]
+    first = ("method", "images a class")
+    for title in KINDS.values():
+        columns = {n: n for n in first} | {f"{m}, {title}": m for m in METRICS}
+        print_table([{n: row[n] for n in columns} for row in rows], columns, title)
+    columns = {n: n for n in (*first, "T1, both − better", "H, both − better")}
+    print_table([{n: row[n] for n in columns} for row in rows], columns, "what images and attributes together add")
+    out.print(plain_text(legend(found)), highlight=False, soft_wrap=True, style="dim")
+    out.print(f"curves: {folder / 'shots'}.md, .csv, .json, .png, .svg", highlight=False, soft_wrap=True)
+
+
 def common_recipe(recipe: list[str] | None, epochs: int | None) -> dict[str, str]:
     """The recipe entries that all rows share."""
     return pairs(recipe or [], "--recipe") | ({"epochs": str(epochs)} if epochs is not None else {})
 
 
-def run_comparison(asked: Comparison, folder: Path, as_json: bool, do: Callable[..., dict[str, Any]]) -> None:
-    """Do a comparison and print its table."""
+def run_comparison(
+    asked: Comparison, folder: Path, as_json: bool, do: Callable[..., dict[str, Any]], last: bool = True
+) -> dict[str, Any]:
+    """Do a comparison and print its table; what it found. JSON is printed only where nothing comes after."""
     from unseen.data.catalogue import load_dataset
     from unseen.experiments.compare import name
 
     with_bars(lambda bars: load_dataset(asked.base["dataset"], cache=asked.cache, progress=bars))
     with stoppable():
-        found = do(asked, folder, say=lambda line: err.print(plain_text(line), highlight=False, soft_wrap=True))
+        found = do(asked, folder, say=_say)
     if as_json:
-        print_json(found)
-        return
+        if last:
+            print_json(found)
+        return found
     print_comparison(found)
     out.print(f"tables: {folder / name(asked)}.md, .csv, .json, .html", highlight=False, soft_wrap=True)
+    return found
 
 
 def print_comparison(found: dict[str, Any]) -> None:
