@@ -259,3 +259,23 @@ def common_gamma(curves: Sequence[SeenUnseenCurve]) -> tuple[float, float]:
     low, high = gamma[i], gamma[i + 1] if i + 1 < len(gamma) else np.inf
     middle = (low + high) / 2
     return float(middle if middle < high else low), best
+
+
+def kept_share(curve: SeenUnseenCurve, gamma: float) -> float:
+    """Which share of the right answers to seen images an offset leaves: S over S without unseen classes."""
+    i = int(np.searchsorted(curve.gamma, gamma, side="right")) - 1
+    return float(curve.s[i] / curve.s[0]) if curve.s[0] > 0 else 1.0
+
+
+def gamma_keeping(curve: SeenUnseenCurve, share: float) -> float:
+    """The largest gamma that leaves a share of the right answers to seen images, the middle of its interval.
+
+    Args:
+        curve: its ``s`` alone counts.
+        share: from 0 to 1, see :func:`kept_share`.
+    """
+    i = int(np.flatnonzero(curve.s >= share * curve.s[0] - 1e-12)[-1])
+    low, high = (curve.gamma[j] if j < len(curve.gamma) else np.inf for j in (i, i + 1))
+    if not np.isfinite(low) or not np.isfinite(high):
+        return float(high if np.isfinite(high) else low if np.isfinite(low) else 0.0)
+    return float((low + high) / 2)

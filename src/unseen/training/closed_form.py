@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from unseen.evaluation.metrics import Decisions
 from unseen.ground.progress import Progress
@@ -17,6 +19,7 @@ from unseen.methods.base import ClosedFormMethod
 from unseen.model.weights import save_weights
 from unseen.training.divergence import DivergedError, broken_features, not_finite
 from unseen.training.inputs import RunInputs
+from unseen.training.offset import matched
 from unseen.training.outcomes import Choice, Result, honest_result, keep_references, measure, value_of
 from unseen.training.stage import Stage
 from unseen.training.temperature import Held
@@ -77,6 +80,9 @@ def finish(
     """Solve on all seen classes, with the chosen candidate and, for ``paper``, with every one."""
     method, results = _fitted(seed, stage), {}
     if choice is not None:
+        progress(f"seed {seed}: offset", 0, 1)
+        choice = matched(choice, stage, functools.partial(_scored, seed, stage, choice.pick))
+        progress(f"seed {seed}: offset", 1, 1)
         method.use(choice.pick)
         save_weights(folder / "honest.safetensors", method)
         results["honest"] = honest_result(choice, stage.decide(method), method, stage, folder)
@@ -97,14 +103,26 @@ def finish(
     return results
 
 
-def _fitted(seed: int, stage: Stage) -> ClosedFormMethod:
+def _scored(seed: int, stage: Stage, pick: dict[str, Any], train: np.ndarray, held: np.ndarray) -> Tensor:
+    """Class scores of some training images under the solution of others."""
+    method = _fitted(seed, stage, train)
+    method.use(pick)
+    method.eval()
+    with torch.inference_mode():
+        regions = stage.train.batch(held).to(stage.classes.vectors.dtype)
+        return method.class_scores(method(regions), stage.classes)
+
+
+def _fitted(seed: int, stage: Stage, rows: np.ndarray | None = None) -> ClosedFormMethod:
+    """The method with the training images, or some of them."""
     method: ClosedFormMethod = stage.inputs.new_method(seed)
-    everything = stage.train.batch(np.arange(len(stage.train_labels)))
-    broken = [stage.inputs.dataset.files[stage.partition.train[i]] for i in not_finite(everything)]
+    rows = np.arange(len(stage.train_labels)) if rows is None else rows
+    everything = stage.train.batch(rows)
+    broken = [stage.inputs.dataset.files[stage.partition.train[rows[i]]] for i in not_finite(everything)]
     if broken:
         raise broken_features(broken, method.name)
     try:
-        method.fit(everything, torch.as_tensor(stage.train_labels, device=stage.fabric.device), stage.classes)
+        method.fit(everything, torch.as_tensor(stage.train_labels[rows], device=stage.fabric.device), stage.classes)
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined] # public, says torch's documentation
         raise DivergedError(f"no solution ({error})", where=method.name, hint="--precision 64-true") from None
     return method

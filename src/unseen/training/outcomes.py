@@ -71,8 +71,8 @@ class Choice:
 
     @property
     def gamma(self) -> float:
-        """The calibration offset of the best mean H on the validation images."""
-        return float(self.metrics["best_gamma"])
+        """The calibration offset: that of the final model where it is known, else of the best mean H in validation."""
+        return float(self.metrics.get("final_gamma", self.metrics["best_gamma"]))
 
     def save(self, path: Path, identity: str) -> None:
         """Write it as ``path`` (JSON) and arrays beside it."""
