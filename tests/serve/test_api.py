@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -327,6 +328,73 @@ def test_changes_are_kept_if_asked(recognizer, tmp_path):
     assert (folder / "classes.csv").read_bytes() == trained
 
 
+def test_null_is_unknown_and_nearest_classes_are_named(client, recognizer):
+    unknown = recognizer.table.unknown
+    changed = client.post("/api/classes", json={"name": "n", "like": "gull", "values": {"crown::red": None}}).json()
+    gull = recognizer.table.values[recognizer.table.index("gull")]
+    mine = recognizer.table.values[recognizer.table.index("n")]
+    assert mine.tolist() == [gull[0], gull[1], unknown[2], gull[3], gull[4]]
+    from unseen.recognizer.advice import closest
+
+    assert changed["nearest"] == {"n": [near.name for near in closest(recognizer, "n", 3)]}
+    client.patch("/api/classes/n", json={"values": {"bill::flat": None, "crown::red": 0.5}})
+    mine = recognizer.table.values[recognizer.table.index("n")]
+    assert mine.tolist() == pytest.approx([gull[0], unknown[1], 0.5, gull[3], gull[4]], abs=0.05)
+    assert client.patch("/api/classes/n", json={"values": {"tail": None}}).status_code == 422
+
+
+def test_ranges_of_values(client, recognizer):
+    def ranges(values):
+        recognizer.table = replace(recognizer.table, values=np.asarray(values, float))
+        return [(a["least"], a["most"]) for a in client.get("/api/about").json()["attributes"]]
+
+    shares = np.random.default_rng(0).random((6, 5))
+    assert set(ranges(shares)) == {(0.0, 1.0)}
+    assert set(ranges(6.25 * shares)) == {(0.0, 100.0)}
+    grams = shares * [1, 1, 1, 1, 2000]
+    assert ranges(grams) == [(0.0, m) for m in grams.max(axis=0)]
+
+
+def test_classes_are_saved_once_if_the_folder_is_known(recognizer, tmp_path):
+    recognizer.save(tmp_path / "m")
+    with client_of(recognizer, folder=tmp_path / "m") as client:
+        about = client.get("/api/about").json()
+        assert (about["can_save"], about["saves"]) == (True, False)
+        client.post("/api/classes", json={"name": "new", "values": {"crown::red": 0.9}})
+        assert not (tmp_path / "m/classes-in-use.csv").exists()
+        assert client.post("/api/classes/save").json() == {"folder": str(tmp_path / "m")}
+        assert "new" in (tmp_path / "m/classes-in-use.csv").read_text()
+    with client_of(recognizer) as client:
+        assert client.post("/api/classes/save").status_code == 403
+
+
+def test_examples_are_training_images_of_different_classes(recognizer, image, tmp_path):
+    (tmp_path / "a class").mkdir()
+    for i in range(30):
+        image.save(tmp_path / f"a class/{i}.png")
+    recognizer.about["data"] = {"images": str(tmp_path)}
+    with client_of(recognizer) as client:
+        names = client.get("/api/examples").json()["examples"]
+        assert sorted(names) == sorted(recognizer.table.names[:3])
+        found = client.get("/api/examples/0?small=1")
+        assert found.headers["content-type"] == "image/jpeg"
+        assert client.get("/api/examples/3").status_code == 404
+    recognizer.about.pop("data")
+    with client_of(recognizer) as client:
+        assert client.get("/api/examples").json() == {"examples": []}
+
+
+def test_a_table_becomes_a_workbook(client):
+    import io
+
+    openpyxl = pytest.importorskip("openpyxl")
+    found = client.post("/api/workbook", json={"columns": ["image", "class"], "rows": [["=1.jpg", None], ["b", "x"]]})
+    rows = list(openpyxl.load_workbook(io.BytesIO(found.content)).active.iter_rows(values_only=True))
+    assert rows == [("image", "class"), ("=1.jpg", None), ("b", "x")]
+    wrong = client.post("/api/workbook", json={"columns": ["image"], "rows": [["a", "b"]]})
+    assert wrong.status_code == 422
+
+
 def test_unknown_below_the_threshold(client, recognizer, png, monkeypatch):
     best = predicted(client, png)["classes"][0]["confidence"]
     monkeypatch.setattr(recognizer, "threshold", best + 1e-6, raising=False)
@@ -405,12 +473,13 @@ def test_the_schema_describes_every_route(client):
     schema = client.get("/api/openapi.json").json()
     assert set(schema["paths"]) == {
         *("/healthz", "/api/about", "/api/predict", "/api/explain", "/api/rank", "/api/separate"),
-        *("/api/classes", "/api/classes/{name}"),
+        *("/api/classes", "/api/classes/{name}", "/api/classes/save"),
+        *("/api/examples", "/api/examples/{number}", "/api/workbook"),
     }
-    for path in schema["paths"].values():
+    for name, path in schema["paths"].items():
         for operation in path.values():
             assert operation["description"]
-            if operation.get("operationId", "").endswith("post"):
+            if operation.get("operationId", "").endswith("post") and name != "/api/classes/save":
                 assert operation["requestBody"]["content"]
     text = json.dumps(schema)
     assert "#/$defs/" not in text
@@ -422,7 +491,7 @@ def test_about_says_what_it_is(client, recognizer):
     assert (about["model"], about["classes"], about["seen"], about["unseen"]) == ("tiny", 6, 3, 3)
     assert [a["name"] for a in about["attributes"]] == list(recognizer.table.attributes.names)
     assert about["attributes"][2]["label"] == "crown: red"
-    assert about["attributes"][2]["mean"] == pytest.approx(recognizer.table.values[:, 2].mean())
+    assert about["attributes"][2]["mean"] == pytest.approx(recognizer.table.unknown[2])
     assert about["limits"]["upload_bytes"] == 20 * 2**20
 
 

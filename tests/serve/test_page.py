@@ -259,6 +259,65 @@ def test_classes_are_added_renamed_and_removed(page, files):
     page.wait("document.querySelector('#model').textContent === 'tiny'")
 
 
+def set_number(page, attribute, value):
+    page.eval(
+        f"""(() => {{ const n = document.getElementById('add-{attribute}').parentElement.querySelector('input[type=number]');
+        n.value = {json.dumps(value)}; n.dispatchEvent(new Event('input')); n.dispatchEvent(new Event('blur')) }})()"""
+    )
+
+
+def test_what_is_not_set_is_unknown_and_values_can_be_edited(page, recognizer):
+    page.eval("document.querySelector('#tab-classes').click()")
+    assert page.eval("document.getElementById('add-bill::hooked').getAttribute('aria-valuetext')") == "unknown"
+    assert page.eval("document.getElementById('add-bill::hooked').max") == "100"  # one value lies above 1
+    page.eval("document.querySelector('#add-name').value = 'wren'")
+    set_number(page, "crown::red", "0.5")
+    page.eval("document.querySelector('#add').requestSubmit()")
+    page.wait("document.querySelector('#added').textContent.includes('Nearest by attributes: ')")
+    unknown, mine = recognizer.table.unknown, recognizer.table.values[recognizer.table.index("wren")]
+    assert mine.tolist() == pytest.approx([unknown[0], unknown[1], 0.5, unknown[3], unknown[4]])
+    page.eval("document.querySelector('[aria-label=\"Edit wren\"]').click()")
+    page.wait("document.querySelector('#add-title').textContent === 'Edit wren'")
+    set_number(page, "bill::flat", "0.25")
+    set_number(page, "crown::red", "")
+    page.eval("document.querySelector('#add').requestSubmit()")
+    page.wait("document.querySelector('#added').textContent.includes('wren is changed')")
+    mine = recognizer.table.values[recognizer.table.index("wren")]
+    assert mine.tolist() == pytest.approx([unknown[0], 0.25, unknown[2], unknown[3], unknown[4]])
+    assert page.eval("document.querySelector('#add-title').textContent") == "Add a class"
+    page.eval("fetch('/api/classes/wren', {method: 'DELETE'})")
+
+
+def test_results_are_filtered_sorted_and_opened(page, files):
+    page.eval("document.querySelector('#tab-batch').click()")
+    page.choose("#files", *sorted(files.glob("*.png")))
+    page.wait(
+        "document.querySelectorAll('#batch-table tbody tr').length === 4 && document.querySelector('#batch-stop').disabled"
+    )
+    shown = "[...document.querySelectorAll('#batch-table tbody tr')].filter(r => !r.hidden)"
+    names = f"{shown}.map(r => r.querySelector('.open span').textContent)"
+    page.eval("document.querySelector('[data-sort=confidence]').click()")
+    sure = page.eval(f"{shown}.slice(1).map(r => parseInt(r.cells[2].textContent))")
+    assert sure == sorted(sure)
+    assert page.eval(names)[0] == "=x.png"  # what could not be read comes first
+    page.eval("document.querySelector('[data-sort=image]').click()")
+    assert page.eval(names) == ["0.png", "1.png", "2.png", "=x.png"]
+    page.eval(
+        "{ const s = document.querySelector('#batch-which'); s.value = 'error'; s.dispatchEvent(new Event('change')) }"
+    )
+    assert page.eval(names) == ["=x.png"]
+    page.eval(
+        "{ const s = document.querySelector('#batch-which'); s.value = 'all'; s.dispatchEvent(new Event('change')) }"
+    )
+    page.eval(
+        "{ const s = document.querySelector('#batch-search'); s.value = '1.png'; s.dispatchEvent(new Event('input')) }"
+    )
+    assert page.eval(names) == ["1.png"]
+    page.eval(f"{shown}[0].querySelector('.open').click()")
+    page.wait("document.querySelector('#caption').textContent === '1.png'")
+    assert not page.eval("document.querySelector('#image').hidden")
+
+
 def test_classes_from_a_table(page, files, tmp_path, recognizer):
     names = recognizer.table.attributes.names
     (tmp_path / "new.csv").write_text(",".join(("class", *names)) + "\nlark,1,0,0,0,0.4\n")
@@ -282,7 +341,8 @@ def test_many_images_to_a_table(page, files, tmp_path, recognizer):
     assert page.eval("document.querySelector('#progress').value") == 4
     page.eval("document.querySelector('#batch-csv').click()")
     page.eval("document.querySelector('#batch-json').click()")
-    for name in ("predictions.csv", "predictions.json"):
+    page.eval("document.querySelector('#batch-xlsx').click()")
+    for name in ("predictions.csv", "predictions.json", "predictions.xlsx"):
         wait_for(tmp_path / name)
     import pandas as pd
 
@@ -297,6 +357,9 @@ def test_many_images_to_a_table(page, files, tmp_path, recognizer):
         best = recognizer.predict(files / f"{i}.png")[0].best
         assert (table.loc[f"{i}.png", "class"], table.loc[f"{i}.png", "seen"]) == (best.name, best.seen)
         assert table.loc[f"{i}.png", "confidence"] == pytest.approx(best.confidence)
+    sheet = pd.read_excel(tmp_path / "predictions.xlsx").set_index("image")
+    assert list(sheet.index) == ["0.png", "1.png", "2.png", "=x.png"]
+    assert list(sheet.columns) == list(table.columns)
     found = json.loads((tmp_path / "predictions.json").read_text())["predictions"]
     assert [len(p["classes"]) for p in found] == [5, 5, 5, 0] or [bool(p["error"]) for p in found] == [0, 0, 0, 1]
 

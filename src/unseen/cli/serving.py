@@ -113,6 +113,7 @@ def serve(
         queue=queue,
         hosts=tuple(name.lower() for name in allow_host or ()),
         save=run if save else None,
+        folder=None if away or is_public(host) else run,
     )
     with quiet_libraries():
         recognizer = Recognizer.load(run, seed=seed, device=device, engine=engine)

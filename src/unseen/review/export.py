@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from unseen.classes.spreadsheets.workbook import write_workbook
 from unseen.errors import UnseenError
 from unseen.ground.files import write_with
 from unseen.model.predictions import UNKNOWN
@@ -79,24 +80,7 @@ def _write_csv(review: Review, path: Path) -> None:
 
 
 def _write_xlsx(review: Review, path: Path) -> None:
-    from openpyxl import Workbook
-
-    book = Workbook(write_only=True)
-    sheet = book.create_sheet("review")
-    sheet.append(COLUMNS)
-    for row in review_rows(review):
-        sheet.append([_text(sheet, v) if isinstance(v, str) else v for v in row.values()])
-    book.save(path)
-
-
-def _text(sheet: Any, value: str) -> Any:
-    """Text as text: a spreadsheet takes what begins with = for a formula, and allows no control characters."""
-    from openpyxl.cell import WriteOnlyCell
-    from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
-
-    cell = WriteOnlyCell(sheet, ILLEGAL_CHARACTERS_RE.sub("", value))
-    cell.data_type = "s"
-    return cell
+    write_workbook(path, "review", COLUMNS, (list(row.values()) for row in review_rows(review)))
 
 
 def _copy(review: Review, folder: Path) -> None:

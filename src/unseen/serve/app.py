@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.resources import files
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 from fastapi import FastAPI, Request, Response
+from fastapi import Path as InPath
 from pydantic import ValidationError
 from starlette.datastructures import FormData
 
@@ -36,11 +37,8 @@ CHOICE = {
     "exclude": {"type": "array", "items": {"type": "string"}},
 }
 FILE = {"type": "string", "format": "binary"}
-TABLES = {
-    "text/csv": ".csv",
-    "text/tab-separated-values": ".tsv",
-    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": ".xlsx",
-}
+XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+TABLES = {"text/csv": ".csv", "text/tab-separated-values": ".tsv", XLSX: ".xlsx"}
 
 
 def create_app(
@@ -86,6 +84,7 @@ def create_app(
     _add_model(app, recognizer, service, worker, about)
     _add_answers(app, service, worker)
     _add_classes(app, service, worker)
+    _add_files(app, service, worker)
     return app
 
 
@@ -116,6 +115,7 @@ def _add_model(app: FastAPI, recognizer: Recognizer, service: Service, worker: W
                 images=settings.max_images,
                 requests=settings.queue,
             ),
+            can_save=settings.save is None and settings.folder is not None,
             saves=settings.save is not None,
         )
 
@@ -159,6 +159,26 @@ def _add_answers(app: FastAPI, service: Service, worker: Worker) -> None:
             return await worker.do(lambda: service.separate(first, second))
 
 
+def _add_files(app: FastAPI, service: Service, worker: Worker) -> None:
+    """Images to try, and tables as workbooks."""
+
+    @app.get("/api/examples")
+    async def examples() -> schema.Examples:
+        """Training images to try the model on, one per class; none if the images are elsewhere."""
+        return schema.Examples(examples=[name for name, _ in service.examples])
+
+    @app.get("/api/examples/{number}")
+    async def example(number: Annotated[int, InPath(ge=0)], small: bool = False) -> Response:
+        """One of them, as JPEG."""
+        image = await worker.do(lambda: service.example(number, small))
+        return Response(image, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+
+    @app.post("/api/workbook", response_class=Response)
+    async def workbook(table: schema.Table) -> Response:
+        """A table as XLSX."""
+        return Response(await worker.do(lambda: service.workbook(table)), media_type=XLSX)
+
+
 def _add_classes(app: FastAPI, service: Service, worker: Worker) -> None:
     """The classes, to read and to change."""
 
@@ -186,6 +206,11 @@ def _add_classes(app: FastAPI, service: Service, worker: Worker) -> None:
         except ValidationError as error:
             _refuse(error.errors())
         return await worker.do(lambda: service.add(new))
+
+    @app.post("/api/classes/save")
+    async def save() -> schema.Saved:
+        """Keep the classes with the run, as ``unseen serve --save`` does at every change."""
+        return await worker.do(service.save)
 
     @app.get("/api/classes/{name:path}")
     async def one_class(name: str) -> schema.ClassEntry:

@@ -14,6 +14,7 @@ LARGEST = 1e12
 """Of class values and scores; beyond it sums overflow."""
 Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
 Values = dict[Asked, Number]
+ValuesOrUnknown = dict[Asked, Number | None]
 
 
 class Sent(BaseModel):
@@ -176,15 +177,17 @@ class NewClass(Sent):
     """A class to add."""
 
     name: Name
-    like: Asked | None = Field(default=None, description="a class whose values it starts from; else 0")
-    values: Values = Field(default={}, description="attribute to value, in the class table's unit")
+    like: Asked | None = Field(default=None, description="a class whose values it starts from; else all are unknown")
+    values: ValuesOrUnknown = Field(
+        default={}, description="attribute to value, in the class table's unit; null is unknown"
+    )
 
 
 class ClassChange(Sent):
     """What to change of a class; what is left out stays."""
 
     name: Name | None = None
-    values: Values = {}
+    values: ValuesOrUnknown = {}
 
 
 class Changed(BaseModel):
@@ -192,6 +195,7 @@ class Changed(BaseModel):
 
     classes: list[ClassEntry]
     warnings: list[str] = []
+    nearest: dict[str, list[str]] = Field(default={}, description="each one's nearest classes by their attributes")
     saved: bool = Field(description="whether the change is kept with the run")
 
 
@@ -224,7 +228,9 @@ class AttributeEntry(BaseModel):
     part: str
     low: float = Field(description="lowest class value in training, 0 included")
     high: float
-    mean: float = Field(description="of the classes as they are")
+    least: float = Field(description="smallest meaningful class value: of a share, of a percentage, else the table's")
+    most: float
+    mean: float = Field(description="of the training classes: what unknown counts as")
 
 
 class Metric(BaseModel):
@@ -265,6 +271,7 @@ class About(BaseModel):
     template: dict[str, str] = Field(description="the first class as a row of a table that /api/classes takes")
     metrics: list[Metric]
     limits: Limits
+    can_save: bool = Field(description="whether POST /api/classes/save keeps the classes with the run")
     saves: bool = Field(description="whether changes of the classes are kept with the run")
 
 
@@ -274,3 +281,22 @@ class Health(BaseModel):
     status: Literal["ok"]
     busy: int
     places: int
+
+
+class Table(Sent):
+    """Rows to be made a workbook."""
+
+    columns: list[Asked] = Field(max_length=10_000)
+    rows: list[list[str | float | bool | None]] = Field(max_length=200_000)
+
+
+class Examples(BaseModel):
+    """Images to try the model on."""
+
+    examples: list[str] = Field(description="class of each; the images are at /api/examples/0, 1, ...")
+
+
+class Saved(BaseModel):
+    """Where the classes were kept."""
+
+    folder: str

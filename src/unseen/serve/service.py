@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from PIL import Image
 
 from unseen.classes.changes import changing, keep_table, read_described, trained_table, unit_doubt, values_of
 from unseen.classes.naming import label
+from unseen.classes.spreadsheets.workbook import write_workbook
+from unseen.classes.table import ClassTable
 from unseen.errors import DataError, UnseenError
 from unseen.explain.figures import thumbnail
 from unseen.model.references import Neighbour
 from unseen.model.support import keep_support, read_support
 from unseen.recognizer import Candidate, Comparison, Reading, Recognizer
-from unseen.recognizer.advice import nearly_equal, separate
+from unseen.recognizer.advice import closest, nearly_equal, separate
 from unseen.recognizer.look import check_correctable
 from unseen.serve import schema
 from unseen.serve.settings import Refusal, Settings
@@ -32,6 +35,10 @@ PREVIEW = 900
 THUMBNAIL = 160
 """Longest sides of sent images."""
 NEAREST = 6
+NEAR, MOST_NEAR = 3, 20
+"""Classes that a new one is said to be near to; new classes of which it is said."""
+EXAMPLES = 6
+"""Images to try."""
 ROWS = 1000
 """Classes of one table."""
 _NO_NAME = {"Cc", "Cs", "Cn", "Zl", "Zp"}
@@ -170,7 +177,8 @@ class Service:
         table, references = self.recognizer.table, self.recognizer.references
         values = table.values if references is None else references.class_values
         low, high = values.min(axis=0).clip(max=0), values.max(axis=0).clip(min=0)
-        means = table.values.mean(axis=0)
+        least, most = _range(table.values)
+        means = table.unknown
         a = table.attributes
         return [
             schema.AttributeEntry(
@@ -180,6 +188,8 @@ class Service:
                 part=a.parts[k],
                 low=low[k],
                 high=high[k],
+                least=least[k],
+                most=most[k],
                 mean=means[k],
             )
             for k in range(len(a))
@@ -198,7 +208,7 @@ class Service:
             table = self.recognizer.table
             start = None if new.like is None else table.values[self._index(new.like)]
             there = new.name in table.names  # which is said first
-            self._add(new.name, table.unknown if there else values_of(new.values, table, start=start))
+            self._add(new.name, table.unknown if there else _values(new.values, table, start))
         return self._changed([new.name])
 
     def add_table(self, data: bytes, suffix: str) -> schema.Changed:
@@ -222,6 +232,46 @@ class Service:
                 self._add(name, values_of(one.cells, table, self.recognizer.encoding, where=one.where))
         return self._changed(names)
 
+    def save(self) -> schema.Saved:
+        """Keep the classes with the run."""
+        folder = self.settings.save or self.settings.folder
+        if folder is None:
+            raise Refusal(403, "this server does not keep classes", "start it with --save on a folder of your own")
+        with changing(folder):
+            keep_table(folder, self.recognizer.table)
+        return schema.Saved(folder=str(folder))
+
+    @cached_property
+    def examples(self) -> list[tuple[str, Path]]:
+        """Class and path of training images to try, each of another class."""
+        folder, references = self.recognizer.images, self.recognizer.references
+        if folder is None or references is None:
+            return []
+        found: dict[str, Path] = {}
+        for c, file in zip(references.labels, references.files, strict=True):
+            name, path = str(references.class_names[c]), folder / str(file)
+            if name not in found and path.resolve().is_relative_to(folder.resolve()) and path.is_file():
+                found[name] = path
+            if len(found) == EXAMPLES:
+                break
+        return list(found.items())
+
+    def example(self, number: int, small: bool) -> bytes:
+        """A JPEG of an example."""
+        if number >= len(self.examples):
+            raise Refusal(404, f"no example {number}", "see /api/examples")
+        path = self.examples[number][1]
+        image = decode(Upload(path.name, path.read_bytes()), self.settings.max_pixels)
+        return _jpeg(image, THUMBNAIL if small else PREVIEW)
+
+    def workbook(self, table: schema.Table) -> bytes:
+        """A table as XLSX."""
+        if any(len(row) != len(table.columns) for row in table.rows):
+            raise Refusal(422, "a row of another length than the header", "send a cell a column in every row")
+        file = io.BytesIO()
+        write_workbook(file, "predictions", table.columns, table.rows)
+        return file.getvalue()
+
     def _add(self, name: str, values: np.ndarray) -> None:
         self._must_be_new(name)
         if len(self.recognizer.table) >= self._most:
@@ -235,7 +285,7 @@ class Service:
         with self._change():
             c, table = self._index(name), self.recognizer.table
             if change.values:
-                self.recognizer.edit_class(name, values_of(change.values, table, start=table.values[c]))
+                self.recognizer.edit_class(name, _values(change.values, table, table.values[c]))
             if change.name is not None and change.name != name:
                 self._must_be_new(change.name)
                 self.recognizer.rename_class(name, change.name)
@@ -283,7 +333,8 @@ class Service:
     def _changed(self, names: Sequence[str]) -> schema.Changed:
         warnings = [line for name in names for line in self._warnings(name)]
         entries = [self.entry(name) for name in names]
-        return schema.Changed(classes=entries, warnings=warnings, saved=self.settings.save is not None)
+        near = {name: [n.name for n in closest(self.recognizer, name, NEAR)] for name in names[:MOST_NEAR]}
+        return schema.Changed(classes=entries, warnings=warnings, nearest=near, saved=self.settings.save is not None)
 
     def _warnings(self, name: str) -> Iterator[str]:
         near = nearly_equal(self.recognizer, name)
@@ -296,6 +347,24 @@ class Service:
         doubt = unit_doubt(table.values[table.index(name)], table.without(name))
         if doubt is not None:
             yield f'"{name}": {doubt}; is it in the same unit?'
+
+
+def _values(given: Mapping[str, float | None], table: ClassTable, start: np.ndarray | None) -> np.ndarray:
+    """A class's values from numbers and nulls, which are unknown."""
+    values = values_of({name: value for name, value in given.items() if value is not None}, table, start=start)
+    for name, value in given.items():
+        if value is None:
+            k = table.attributes.index(name)
+            values[k] = table.unknown[k]
+    return values
+
+
+def _range(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest and highest meaningful value of each attribute: of a share, of a percentage, else the table's own."""
+    low, high = values.min(axis=0).clip(max=0), values.max(axis=0).clip(min=0)
+    if low.min() >= 0 and high.max() <= 100:
+        high = np.full_like(high, 1.0 if high.max() <= 1 else 100.0)
+    return low, high
 
 
 def _among(choice: schema.Choice) -> dict[str, Any]:
@@ -312,10 +381,14 @@ def _bytes(heat: np.ndarray) -> list[list[int]]:
     return rows
 
 
-def _data_uri(image: Image.Image, side: int) -> str:
+def _jpeg(image: Image.Image, side: int) -> bytes:
     buffer = io.BytesIO()
     thumbnail(image, side).save(buffer, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
+
+
+def _data_uri(image: Image.Image, side: int) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(_jpeg(image, side)).decode()
 
 
 def _check_workbook(data: bytes, limit: int) -> None:

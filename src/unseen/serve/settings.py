@@ -24,6 +24,7 @@ class Settings:
         hosts: host names it answers to besides IP addresses and localhost.
         save: the model's folder, whose ``classes-in-use.csv`` follows every change of the classes; ``None`` keeps
             changes in memory.
+        folder: the model's folder, into which ``POST /api/classes/save`` writes the classes once; ``None`` refuses it.
     """
 
     max_upload: int = 20 * 2**20
@@ -36,6 +37,7 @@ class Settings:
     added: int = 10_000
     hosts: tuple[str, ...] = ()
     save: Path | None = None
+    folder: Path | None = None
 
 
 class Refusal(HTTPException):

@@ -95,7 +95,7 @@ function options(select, names, chosen) {
 
 const tabs = [...document.querySelectorAll("[role=tab]")];
 
-function open(tab, focus = false) {
+function openTab(tab, focus = false) {
   for (const one of tabs) {
     const chosen = one === tab;
     one.setAttribute("aria-selected", String(chosen));
@@ -107,13 +107,13 @@ function open(tab, focus = false) {
 }
 
 tabs.forEach((tab, i) => {
-  tab.addEventListener("click", () => open(tab));
+  tab.addEventListener("click", () => openTab(tab));
   tab.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     const next = step ? tabs.at((i + step) % tabs.length) : { Home: tabs[0], End: tabs.at(-1) }[event.key];
     if (next) {
       event.preventDefault();
-      open(next, true);
+      openTab(next, true);
     }
   });
 });
@@ -570,7 +570,7 @@ window.addEventListener("paste", (event) => {
   const files = [...(event.clipboardData?.files ?? [])].filter((f) => f.type.startsWith("image/"));
   if (!files.length) return;
   event.preventDefault();
-  open($("tab-image"));
+  openTab($("tab-image"));
   look(files[0]);
 });
 
@@ -597,7 +597,7 @@ async function runBatch(files) {
   complain("");
   batch = { rows: batch.rows, running: true, stop: false };
   batchButtons();
-  $("batch-progress").hidden = $("batch-region").hidden = false;
+  $("batch-progress").hidden = $("batch-region").hidden = $("batch-filter").hidden = false;
   $("progress").max = files.length;
   say(`${files.length} images under way.`);
   let done = 0;
@@ -609,14 +609,15 @@ async function runBatch(files) {
   for (const file of files) {
     if (batch.stop) break;
     const found = await predict(file);
-    batch.rows.push(found);
-    $("batch-table").tBodies[0].append(batchRow(file, found));
+    const row = { found, file, node: batchRow(file, found) };
+    batch.rows.push(row);
+    place(row);
     done += 1;
     note();
   }
   batch.running = false;
   batchButtons();
-  const failed = batch.rows.filter((r) => r.error).length;
+  const failed = batch.rows.filter((r) => r.found.error).length;
   say(`${done} images done${failed ? `, ${failed} could not be read` : ""}.`);
 }
 
@@ -630,7 +631,12 @@ function batchRow(file, found) {
       bitmap.close();
     })
     .catch(() => {});
-  const row = make("tr", {}, make("td", {}, make("div", {}, thumb, make("span", { textContent: found.image }))));
+  const open = make("button", { type: "button", className: "open", title: "show why" }, thumb, make("span", { textContent: found.image }));
+  open.addEventListener("click", () => {
+    openTab($("tab-image"));
+    look(file);
+  });
+  const row = make("tr", {}, make("td", {}, open));
   if (found.error) {
     const hint = found.hint ? ` To fix it: ${found.hint}.` : "";
     row.append(make("td", { className: "bad", colSpan: 4, textContent: `${found.error}.${hint}`.replace("..", ".") }));
@@ -646,10 +652,60 @@ function batchRow(file, found) {
   return row;
 }
 
+let sorting = null; // {key, down}
+const SORTED = {
+  image: (r) => r.found.image.toLowerCase(),
+  class: (r) => (r.found.error ? "\uffff" : `${r.found.unknown ? "" : "\u0001"}${r.found.classes[0].name.toLowerCase()}`),
+  confidence: (r) => (r.found.error ? -1 : r.found.classes[0].confidence),
+};
+
+function fitsFilter({ found, node }) {
+  const which = $("batch-which").value;
+  if (which === "unknown" && (found.error || !found.unknown)) return false;
+  if (which === "error" && !found.error) return false;
+  const words = $("batch-search").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const text = node.textContent.toLowerCase();
+  return words.every((w) => text.includes(w));
+}
+
+// A row that has just come; the others stay where they are.
+function place(row) {
+  row.node.hidden = !fitsFilter(row);
+  const body = $("batch-table").tBodies[0];
+  if (!sorting) return body.append(row.node);
+  const before = sortedRows().find((other) => other !== row && order(row, other) < 0);
+  body.insertBefore(row.node, before?.node ?? null);
+}
+
+function order(a, b) {
+  const [x, y] = [SORTED[sorting.key](a), SORTED[sorting.key](b)];
+  return (x < y ? -1 : x > y ? 1 : 0) * (sorting.down ? -1 : 1);
+}
+
+const sortedRows = () => (sorting ? [...batch.rows].sort(order) : batch.rows);
+
+function drawBatch() {
+  for (const row of batch.rows) row.node.hidden = !fitsFilter(row);
+  $("batch-table").tBodies[0].replaceChildren(...sortedRows().map((row) => row.node));
+  for (const button of document.querySelectorAll("#batch-table [data-sort]")) {
+    const mine = sorting?.key === button.dataset.sort;
+    button.parentElement.ariaSort = mine ? (sorting.down ? "descending" : "ascending") : null;
+  }
+}
+
+for (const button of document.querySelectorAll("#batch-table [data-sort]"))
+  button.addEventListener("click", () => {
+    const key = button.dataset.sort;
+    sorting = sorting?.key !== key ? { key, down: false } : sorting.down ? null : { key, down: true };
+    drawBatch();
+  });
+$("batch-search").addEventListener("input", drawBatch);
+$("batch-which").addEventListener("change", drawBatch);
+
 function batchButtons() {
   const none = !batch.rows.length;
   $("batch-stop").disabled = !batch.running;
-  $("batch-csv").disabled = $("batch-json").disabled = none;
+  $("batch-csv").disabled = $("batch-xlsx").disabled = $("batch-json").disabled = none;
   $("batch-clear").disabled = none || batch.running;
 }
 
@@ -661,19 +717,22 @@ function cell(value) {
 
 // The columns are those of unseen predict --output.
 function batchTable() {
-  const count = Math.max(1, ...batch.rows.map((r) => r.classes?.length ?? 0));
+  const found = batch.rows.map((r) => r.found);
+  const count = Math.max(1, ...found.map((r) => r.classes?.length ?? 0));
   const ranks = Array.from({ length: count - 1 }, (_, i) => i + 2);
   const others = ranks.flatMap((rank) => [`class_${rank}`, `confidence_${rank}`]);
   const header = ["image", "class", "best_class", "confidence", "seen", ...others, "attributes", "error"];
-  const rows = batch.rows.map((r) => {
+  const rows = found.map((r) => {
     const [best, ...rest] = r.classes ?? [];
     const because = (r.attributes ?? []).map((a) => labelOf(a.attribute)).join("; ");
     const named = best && r.unknown ? "unknown" : best?.name;
     const further = ranks.flatMap((_, i) => [rest[i]?.name, rest[i]?.confidence]);
     return [r.image, named, best?.name, best?.confidence, best && Number(best.seen), ...further, because, r.error];
   });
-  return [header, ...rows].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
+  return [header, ...rows];
 }
+
+const csv = (rows) => rows.map((row) => row.map(cell).join(",") + "\r\n").join("");
 
 $("files").addEventListener("change", () => {
   const files = [...$("files").files];
@@ -683,14 +742,25 @@ $("files").addEventListener("change", () => {
 $("batch-stop").addEventListener("click", () => {
   batch.stop = true;
 });
-$("batch-csv").addEventListener("click", () => download("predictions.csv", "text/csv;charset=utf-8", batchTable()));
+$("batch-csv").addEventListener("click", () => download("predictions.csv", "text/csv;charset=utf-8", csv(batchTable())));
+$("batch-xlsx").addEventListener("click", async () => {
+  const [columns, ...rows] = batchTable();
+  const body = JSON.stringify({ columns, rows: rows.map((row) => row.map((value) => value ?? null)) });
+  try {
+    const answer = await fetch("/api/workbook", { method: "POST", headers: { "Content-Type": "application/json" }, body });
+    if (!answer.ok) throw new Error((await answer.json()).error);
+    download("predictions.xlsx", answer.headers.get("Content-Type"), await answer.blob());
+  } catch (error) {
+    complain(error.message);
+  }
+});
 $("batch-json").addEventListener("click", () =>
-  download("predictions.json", "application/json", JSON.stringify({ predictions: batch.rows }, null, 2)),
+  download("predictions.json", "application/json", JSON.stringify({ predictions: batch.rows.map((r) => r.found) }, null, 2)),
 );
 $("batch-clear").addEventListener("click", () => {
   batch.rows = [];
   $("batch-table").tBodies[0].replaceChildren();
-  $("batch-progress").hidden = $("batch-region").hidden = true;
+  $("batch-progress").hidden = $("batch-region").hidden = $("batch-filter").hidden = true;
   batchButtons();
 });
 
@@ -719,12 +789,14 @@ function drawClasses() {
   $("classes-title").textContent = `${classes.length} classes`;
   $("class-list").replaceChildren(
     ...found.map((c) => {
+      const edit = make("button", { type: "button", className: "quiet", textContent: "Edit", aria: { label: `Edit ${c.name}` } });
+      edit.addEventListener("click", () => editClass(c.name));
       const rename = make("button", { type: "button", className: "quiet", textContent: "Rename", aria: { label: `Rename ${c.name}` } });
       const remove = make("button", { type: "button", className: "quiet", textContent: "Remove", aria: { label: `Remove ${c.name}` } });
       rename.addEventListener("click", () => renameClass(c.name));
       remove.addEventListener("click", () => removeClass(c.name));
       const added = own.has(c.name) ? make("span", { className: "chip own", textContent: "added" }) : null;
-      return make("li", {}, make("span", { className: "name" }, make("span", { textContent: c.name }), chip(c.seen), added), rename, remove);
+      return make("li", {}, make("span", { className: "name" }, make("span", { textContent: c.name }), chip(c.seen), added), edit, rename, remove);
     }),
   );
 }
@@ -762,7 +834,9 @@ async function change(work, message) {
     const found = await work();
     await loadClasses();
     const notes = found.warnings.map((text) => make("p", { className: "note", textContent: text }));
-    $("added").replaceChildren(make("p", { className: "done", textContent: message(found) }), ...notes);
+    const near = Object.entries(found.nearest ?? {}).filter(([, names]) => names.length);
+    const lines = near.map(([name, names]) => make("p", { className: "hint", textContent: `${near.length > 1 ? `${name}: nearest` : "Nearest"} by attributes: ${names.join(", ")}.` }));
+    $("added").replaceChildren(make("p", { className: "done", textContent: message(found) }), ...lines, ...notes);
     if (shown) {
       const names = new Set(classes.map((c) => c.name));
       if (!names.has(shown.target)) shown.target = null;
@@ -796,6 +870,7 @@ async function removeClass(name) {
   await change(() => ask(classPath(name), { method: "DELETE" }), () => `${name} is removed.`);
 }
 
+// A slider and a number for each attribute; an attribute without a value is unknown, and stands at the mean.
 function drawSliders() {
   const words = $("add-search").value.toLowerCase().split(/\s+/).filter(Boolean);
   let group = null;
@@ -803,20 +878,79 @@ function drawSliders() {
   for (const a of about.attributes) {
     if (!words.every((w) => a.label.toLowerCase().includes(w))) continue;
     if (a.group !== group) nodes.push(make("h3", { textContent: (group = a.group) }));
-    const value = sent.get(a.name) ?? base.get(a.name) ?? 0;
-    const range = make("input", { type: "range", id: `add-${a.name}`, min: a.low, max: a.high, step: (a.high - a.low) / 100 || "any", value });
-    const output = make("output", { textContent: plain(value) });
-    const row = make("div", { className: `slider${sent.has(a.name) ? " set" : ""}` }, make("label", { htmlFor: range.id }, ...labelled(a, true)), range, output);
-    range.addEventListener("input", () => {
-      sent.set(a.name, Number(range.value));
-      output.textContent = plain(Number(range.value));
-      row.classList.add("set");
-    });
-    nodes.push(row);
+    nodes.push(slider(a));
   }
   $("add-attributes").replaceChildren(...(nodes.length ? nodes : [make("p", { className: "empty", textContent: "No attribute of that name." })]));
 }
 
+function slider(a) {
+  const step = (a.most - a.least) / 100 || "any";
+  const range = make("input", { type: "range", id: `add-${a.name}`, min: a.least, max: a.most, step });
+  const number = make("input", { type: "number", step: "any", placeholder: "unknown", aria: { label: `${a.label}, value` } });
+  const row = make("div", { className: "slider" }, make("label", { htmlFor: range.id }, ...labelled(a, true)), range, number);
+  const show = () => {
+    const value = sent.has(a.name) ? sent.get(a.name) : (base.get(a.name) ?? null);
+    range.value = value ?? a.mean;
+    range.setAttribute("aria-valuetext", value === null ? "unknown" : plain(value));
+    if (document.activeElement !== number) number.value = value === null ? "" : plain(value);
+    row.classList.toggle("unset", value === null);
+    row.classList.toggle("set", sent.has(a.name));
+  };
+  range.addEventListener("input", () => {
+    sent.set(a.name, Number(range.value));
+    show();
+  });
+  number.addEventListener("input", () => {
+    if (number.value === "" && number.validity.badInput) return;
+    sent.set(a.name, number.value === "" ? null : Number(number.value)); // an emptied field is unknown
+    show();
+  });
+  number.addEventListener("blur", show);
+  show();
+  return row;
+}
+
+let edited = null; // the class whose values stand in the form; null while one is added
+
+function formFor(name) {
+  edited = name;
+  $("add").reset();
+  sent.clear();
+  base.clear();
+  $("add-title").textContent = name === null ? "Add a class" : `Edit ${name}`;
+  $("add-submit").textContent = name === null ? "Add the class" : "Save the values";
+  $("add-cancel").hidden = name === null;
+  $("add-hint").hidden = $("add-like").parentElement.hidden = name !== null;
+  $("add-name").value = name ?? "";
+}
+
+async function editClass(name) {
+  complain("");
+  try {
+    const { values } = await ask(classPath(name));
+    formFor(name);
+    base = new Map(Object.entries(values));
+    drawSliders();
+    $("add-title").scrollIntoView({ block: "nearest" });
+    $("add-name").focus();
+  } catch (error) {
+    complain(error.message);
+  }
+}
+
+$("add-cancel").addEventListener("click", () => {
+  formFor(null);
+  drawSliders();
+});
+$("save").addEventListener("click", async () => {
+  complain("");
+  try {
+    const { folder } = await send("/api/classes/save", "POST", {});
+    $("added").replaceChildren(make("p", { className: "done", textContent: `The classes are saved in ${folder}.` }));
+  } catch (error) {
+    complain(error.message);
+  }
+});
 $("add-like").addEventListener("change", async () => {
   const like = $("add-like").value;
   try {
@@ -832,17 +966,21 @@ $("class-search").addEventListener("input", drawClasses);
 $("add").addEventListener("submit", async (event) => {
   event.preventDefault();
   const name = $("add-name").value.trim();
-  const value = { name, like: $("add-like").value || null, values: Object.fromEntries(sent) };
+  const values = Object.fromEntries(sent);
+  const before = edited;
   const kept = about.saves ? "It is kept with the run." : "It is forgotten when the server stops.";
   const work = async () => {
-    const found = await send("/api/classes", "POST", value);
+    if (before !== null) {
+      const found = await send(classPath(before), "PATCH", { name, values });
+      if (own.delete(before)) own.add(name);
+      return found;
+    }
+    const found = await send("/api/classes", "POST", { name, like: $("add-like").value || null, values });
     own.add(name);
     return found;
   };
-  if (await change(work, () => `${name} is added. ${kept}`)) {
-    $("add").reset();
-    sent.clear();
-    base.clear();
+  if (await change(work, () => `${name} is ${before === null ? "added" : "changed"}. ${kept}`)) {
+    formFor(null);
     drawSliders();
     $("add-name").focus();
   }
@@ -864,7 +1002,7 @@ $("csv").addEventListener("change", async () => {
 });
 $("template").addEventListener("click", () => {
   const rows = [["class", ...Object.keys(about.template)], ["New class", ...Object.values(about.template)]];
-  download("classes-to-add.csv", "text/csv;charset=utf-8", rows.map((row) => row.map(cell).join(",") + "\r\n").join(""));
+  download("classes-to-add.csv", "text/csv;charset=utf-8", csv(rows));
 });
 
 // ---------------------------------------------------------------- what it is
@@ -881,6 +1019,7 @@ function drawAbout() {
     ? `Attributes cannot be corrected here: ${about.no_corrections}.`
     : "";
   $("slide-head").hidden = $("reset").hidden = Boolean(about.no_corrections);
+  $("save-line").hidden = !about.can_save;
   $("saves").textContent = about.saves ? "Changes are kept with the run." : "Changes last until the server stops.";
   if (about.metrics.length) {
     $("metrics").replaceChildren(
@@ -918,6 +1057,22 @@ function drawAbout() {
   );
 }
 
+async function drawExamples() {
+  const { examples } = await ask("/api/examples").catch(() => ({ examples: [] }));
+  $("examples").hidden = !examples.length;
+  $("example-list").replaceChildren(
+    ...examples.map((name, i) => {
+      const image = make("img", { src: `/api/examples/${i}?small=1`, alt: name, title: name });
+      const button = make("button", { type: "button", className: "example" }, image);
+      button.addEventListener("click", async () => {
+        const answer = await fetch(`/api/examples/${i}`);
+        if (answer.ok) look(new File([await answer.blob()], `${name}.jpg`, { type: "image/jpeg" }));
+      });
+      return button;
+    }),
+  );
+}
+
 async function start() {
   try {
     about = await ask("/api/about");
@@ -925,6 +1080,7 @@ async function start() {
     drawAbout();
     drawSliders();
     await loadClasses();
+    await drawExamples();
   } catch (error) {
     $("model").textContent = "unseen";
     complain(error.message);
@@ -932,5 +1088,5 @@ async function start() {
 }
 
 const wanted = tabs.find((tab) => `#${tab.getAttribute("aria-controls")}` === location.hash);
-if (wanted) open(wanted);
+if (wanted) openTab(wanted);
 start();
