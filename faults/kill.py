@@ -214,7 +214,7 @@ def trial(work: Work, folder: Path, whole: Attempt, expected: dict[str, str], se
         tally.kills["write" if at_write else "time"] += 1
     if last is None or last.status == -signal.SIGKILL:
         last = attempt(work.make(folder))
-    if last.status == 2 and "is there already" in last.said:  # killed after its end
+    if last.status == 2 and "already exists" in last.said:  # killed after its end
         last = Attempt(0, last.said, last.seconds, last.writes)
     where = f"{work.name}, --seed {seed[0]} --trial {seed[-1]} (killed at {'; '.join(drawn)})"
     if last.status:

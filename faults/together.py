@@ -59,7 +59,7 @@ def until_done(make: Callable[[], object]) -> Attempt:
     """Repeat a command, as one does who was told to wait or to go on."""
     for _ in range(5):
         done = attempt(make)
-        if done.status == 0 or "is there already" in done.said:
+        if done.status == 0 or "already exists" in done.said:
             return Attempt(0, done.said, done.seconds, done.writes)
     return done
 
@@ -109,7 +109,7 @@ def _pair(
     fresh(folder)
     for work in (*before, first, second):
         done = attempt(work)
-        if done.status and "is there already" not in done.said:
+        if done.status and "already exists" not in done.said:
             raise RuntimeError(f"{name}: {done.said}")
     expected, took = contents(folder), max(done.seconds, 0.3)
     row = {"at once": name, "times": times, "both finished": 0, "one refused in one line": 0, "the same bytes": 0}

@@ -206,7 +206,7 @@ def test_text_towers_by_attribute_scores_only(tiny_pairs, tmp_path):
     exported = export_onnx(make("clip", spec, CLIPSettings(mode="scores"), quick=False), tmp_path / "m.onnx")
     assert exported.differences["scores"] <= 1e-4
     for mode in ("names", "attributes"):
-        with pytest.raises(UnseenError, match=f"clip in mode {mode} reads texts of the classes"):
+        with pytest.raises(UnseenError, match=f"clip in mode {mode} uses class texts"):
             export_onnx(make("clip", spec, CLIPSettings(mode=mode)), tmp_path / "m.onnx")
 
 
@@ -235,10 +235,10 @@ def test_the_command(tiny_backbone, tmp_path):
     assert told["model"] == str(tmp_path / "m.onnx")
     assert told["differences_from_torch"]["scores"] <= 1e-4
     done = CliRunner().invoke(app, ["export", str(saved), "--onnx", str(tmp_path / "m.onnx"), "--opset", "99"])
-    assert "operator set 99 cannot hold this graph" in str(done.exception)
+    assert "opset 99 does not support this graph" in str(done.exception)
 
 
 def test_a_wrong_ending_is_said_before_anything_is_loaded(unseen, tmp_path):
     status, _, error = unseen("export", tmp_path / "nowhere", "--onnx", "model.txt")
     assert status == 2
-    assert "model.txt: not a .onnx — give a file name that ends in .onnx" in error
+    assert "model.txt: not an .onnx file — use a file name that ends in .onnx" in error

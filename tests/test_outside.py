@@ -127,7 +127,7 @@ def test_a_command_takes_a_path_and_a_folder_is_not_trusted(tiny_guide, tmp_path
     found = command("predict", run, image, "--device", "cpu", cwd=tmp_path, path=[])
     assert (found.returncode, found.stdout) == (2, "")
     line = " ".join(found.stderr.split())
-    assert 'its method is code that is not installed here: no module "birdkit.methods"' in line
+    assert 'its method is code that is not installed: no module "birdkit.methods"' in line
     assert "install the package of birdkit.methods:Ridge" in line
 
 
@@ -193,22 +193,22 @@ def test_what_is_only_in_this_process_stays_in_it(tiny_guide, tiny_backbone, tmp
         [Variant("mine", "mine")],
         {"dataset": str(tiny_guide), "backbone": tiny_backbone, "protocols": ("honest",), "seeds": (0,)},
     )
-    with pytest.raises(UnseenError, match=r"no other process can find it — move it into a module"):
+    with pytest.raises(UnseenError, match=r"other processes cannot import it — move it into a module"):
         compare(asked, tmp_path / "rows")
     METHODS.pop("mine")
     registry._GIVEN.clear()
-    with pytest.raises(UnseenError, match="no other process can find it"):
+    with pytest.raises(UnseenError, match="other processes cannot import it"):
         unseen.Recognizer.load(run.folder, device="cpu")
 
 
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (dict, "dict: is no method — give a subclass"),
-        (type("Odd", (METHODS["eszsl"],), {"name": "a b"}), "'a b' is no name of a method"),
+        (dict, "dict: is not a method — pass a subclass"),
+        (type("Odd", (METHODS["eszsl"],), {"name": "a b"}), "'a b' is not a valid method name"),
         (
             type("ESZSL", (METHODS["eszsl"],), {"name": "eszsl"}),
-            'there is a method "eszsl": unseen.methods.eszsl:ESZSL',
+            'method "eszsl" already exists: unseen.methods.eszsl:ESZSL',
         ),
     ],
 )
@@ -223,7 +223,7 @@ def test_what_is_no_method_is_refused(kind, message, registered):
         ("nowhere.at:All", 'method nowhere.at:All: no module "nowhere"'),
         ("birdkit.methods:Nothing", '"birdkit.methods" has no "Nothing"'),
         ("birdkit.broken:Any", r"cannot be imported \(ZeroDivisionError: division by zero\)"),
-        ("json:JSONDecoder", "json:JSONDecoder: is no method"),
+        ("json:JSONDecoder", "json:JSONDecoder: is not a method"),
     ],
 )
 def test_what_cannot_be_imported_is_one_line(birdkit, path, message):
@@ -237,7 +237,7 @@ def test_a_file_imports_nothing_that_does_not_speak_of_unseen(birdkit, tmp_path)
     (birdkit / "birdkit" / "bomb.py").write_text("raise SystemExit(3)\n")
     config = RunConfig(method="eszsl", dataset="x", backbone=unseen.BackboneSpec(name="resnet18", weights="random"))
     data = config.to_json() | {"method": "birdkit.bomb:Bomb"}
-    with pytest.raises(UnseenError, match="has nothing to do with unseen"):
+    with pytest.raises(UnseenError, match="does not belong to unseen"):
         RunConfig.from_json(data, tmp_path / "config.json")
 
 
@@ -245,9 +245,9 @@ def test_a_file_imports_nothing_that_does_not_speak_of_unseen(birdkit, tmp_path)
     ("asked", "message"),
     [
         ({"lambda_ca": 1}, 'no setting "lambda_ca" — did you mean "lambda_cal"'),
-        ({"renormalize_vectors": 3}, '"3" does not fit — give true or false'),
-        ({"lambda_cal": [1, 2]}, '"1,2" does not fit — give a number'),
-        ({"lambda_cal": None}, "setting lambda_cal: None does not fit"),
+        ({"renormalize_vectors": 3}, '"3" has the wrong type — use true or false'),
+        ({"lambda_cal": [1, 2]}, '"1,2" has the wrong type — use a number'),
+        ({"lambda_cal": None}, "setting lambda_cal: None has the wrong type"),
     ],
 )
 def test_settings_of_the_wrong_kind_are_one_line(asked, message):
@@ -265,7 +265,7 @@ def test_settings_are_typed(tmp_path):
         0.5,
     )
     assert made.vectors.dtype == torch.float32
-    with pytest.raises(UnseenError, match='fit takes no "epoch" — settings='):
+    with pytest.raises(UnseenError, match='fit has no argument "epoch" — settings of the method'):
         unseen.fit("msdn", "fieldguide", tmp_path, epoch=3)
     with pytest.raises(UnseenError, match="CompatibilitySettings are the settings of ale and devise and sje"):
         unseen.fit(METHODS["ale"].settings_class(), "fieldguide", tmp_path)

@@ -53,7 +53,7 @@ def run(options: argparse.Namespace, report: Report) -> Outcome:
     known = targets()
     names = options.target or list(known)
     if unknown := [name for name in names if name not in known]:
-        raise SystemExit(f"no target {unknown[0]}; there are {', '.join(known)}")
+        raise SystemExit(f"no target {unknown[0]}; the columns are {', '.join(known)}")
     with tempfile.TemporaryDirectory(prefix="fuzz-warm") as shared:
         chosen = [known[name]() for name in names]
         for target in chosen:

@@ -75,15 +75,15 @@ def fit(
     """
     if isinstance(method, Settings):
         if settings is not None:
-            raise UnseenError("settings are given twice", hint="give the method itself, and settings=")
+            raise UnseenError("settings are passed twice", hint="pass the method, and its settings as settings=")
         settings = method
         method = method_of_settings(settings)
     known = {f.name for f in fields(RunConfig)}
     for name in options:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            hint = f'did you mean "{near[0]}"?' if near else "settings={...} for those of the method"
-            raise UnseenError(f'fit takes no "{name}"', hint=hint)
+            hint = f'did you mean "{near[0]}"?' if near else f"settings of the method belong in settings={...}"
+            raise UnseenError(f'fit has no argument "{name}"', hint=hint)
     name = _dataset_name(dataset, attributes, root, cache, progress)
     steps = as_text(recipe or {}) | ({} if epochs is None else {"epochs": str(epochs)})
     config = RunConfig(
@@ -110,13 +110,13 @@ def _dataset_name(dataset: Any, attributes: Any, root: Path | str | None, cache:
     """What a run calls its data: a name or a folder."""
     if isinstance(dataset, Path | str):
         if attributes is not None or root is not None:
-            hint = "leave out attributes and root, or give the images as a table"
+            hint = "omit attributes and root, or pass the images as a table"
             raise UnseenError("a dataset folder has its own class table", where=str(dataset), hint=hint)
         return str(dataset) if str(dataset) == FIELDGUIDE else str(Path(dataset).expanduser().absolute())
     if not isinstance(dataset, Dataset):
         if attributes is None:
-            problem = f"images as {type(dataset).__name__}, and no attributes of their classes"
-            raise UnseenError(problem, hint="give attributes=, a DataFrame indexed by class")
+            problem = f"images as {type(dataset).__name__} without attributes of their classes"
+            raise UnseenError(problem, hint="pass attributes=, a DataFrame indexed by class")
         dataset = make_dataset(dataset, attributes, root=root, cache=cache, progress=progress)
     return str(keep_dataset(dataset, cache))
 

@@ -253,7 +253,7 @@ def export_onnx(
         )
     given = program.model.opset_imports[""]
     if opset is not None and given != opset:
-        raise UnseenError(f"operator set {opset} cannot hold this graph", where="--opset", hint=f"give {given}")
+        raise UnseenError(f"opset {opset} does not support this graph", where="--opset", hint=f"pass {given}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
@@ -265,7 +265,9 @@ def export_onnx(
             for file in sorted(Path(folder).iterdir(), reverse=True):  # the graph after its data
                 file.replace(path.parent / file.name)
     except OSError as error:
-        raise UnseenError(error.strerror or str(error), where=path, hint="make room, then repeat the command") from None
+        raise UnseenError(
+            error.strerror or str(error), where=path, hint="free some disk space, then repeat the command"
+        ) from None
     images = path.with_name(f"{path.stem}-images.npz")
     exported = Exported(
         path,
@@ -379,19 +381,19 @@ def _facts(model: TrainedModel, exported: Exported, opset: int, outputs: list[st
 def check_path(path: Path) -> None:
     """Raise an :class:`UnseenError` where a graph cannot be called so."""
     if path.suffix != ".onnx":
-        raise UnseenError("not a .onnx", where=path, hint="give a file name that ends in .onnx")
+        raise UnseenError("not an .onnx file", where=path, hint="use a file name that ends in .onnx")
 
 
 def _possible(model: TrainedModel, path: Path) -> None:
     check_path(path)
     _needs("onnx", "onnxscript")
     if model.device.type != "cpu":
-        raise UnseenError("only a model on the CPU is exported", hint='load it with device="cpu"')
+        raise UnseenError("only a model on the CPU can be exported", hint='load the model with device="cpu"')
     settings = model.method.settings
     if model.method.reads_text and settings.mode != "scores":
         raise UnseenError(
-            f"{model.method.name} in mode {settings.mode} reads texts of the classes, not a class table",
-            hint="train it with --set mode=scores",
+            f"{model.method.name} in mode {settings.mode} uses class texts, not the class table",
+            hint="train with --set mode=scores",
         )
 
 

@@ -43,13 +43,13 @@ def _decided(scores: Any, labels: Any, seen: Any, gamma: float, taxonomy: Any) -
     table, kinds = np.asarray(scores, dtype=np.float64), np.asarray(seen, dtype=bool)
     true = np.asarray(labels, dtype=np.int64)
     if table.ndim != 2 or kinds.shape != table.shape[1:] or true.shape != table.shape[:1]:
-        problem = f"scores {table.shape}, labels {true.shape} and seen {kinds.shape} do not fit"
-        raise UnseenError(problem, hint="give scores (M, N), labels (M,) and seen (N,)")
+        problem = f"scores {table.shape}, labels {true.shape} and seen {kinds.shape} do not match"
+        raise UnseenError(problem, hint="pass scores (M, N), labels (M,) and seen (N,)")
     if not np.isfinite(table).all():
-        raise UnseenError("a class score is not finite", hint="leave such images out")
+        raise UnseenError("a class score is not finite", hint="omit such images")
     if len(true) and not (true.min() >= 0 and true.max() < len(kinds)):
-        raise UnseenError(f"labels go from {true.min()} to {true.max()}", hint=f"give positions 0 to {len(kinds) - 1}")
+        raise UnseenError(f"labels go from {true.min()} to {true.max()}", hint=f"use positions 0 to {len(kinds) - 1}")
     ranks = None if taxonomy is None else np.asarray(taxonomy)
     if ranks is not None and (ranks.ndim != 2 or len(ranks) != len(kinds)):
-        raise UnseenError(f"a taxonomy of shape {ranks.shape}", hint=f"give ({len(kinds)}, ranks)")
+        raise UnseenError(f"a taxonomy of shape {ranks.shape}", hint=f"pass ({len(kinds)}, ranks)")
     return Decided(Decisions.from_scores(table, true, kinds, LEADING), gamma, ranks)

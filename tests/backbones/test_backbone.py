@@ -126,10 +126,10 @@ class TestMistakes:
         ("kwargs", "message"),
         [
             ({"name": "test_resnt"}, "did you mean test_resnet"),
-            ({"name": "test_resnet.nope"}, "it has test_resnet.r160_in1k"),
-            ({"stages": ()}, "stages must be given"),
-            ({"stages": ("last",)}, "'last' is not a stage"),
-            ({"stages": (True,)}, "True is not a stage"),
+            ({"name": "test_resnet.nope"}, "available: test_resnet.r160_in1k"),
+            ({"stages": ()}, "stages must be distinct"),
+            ({"stages": ("last",)}, "'last' is not a valid stage"),
+            ({"stages": (True,)}, "True is not a valid stage"),
             ({"crop": 0.0}, "crop 0.0 is not in"),
             ({"image_size": 0}, "image size 0"),
             ({"std": (0.5, 0.5, 0.0)}, "std"),
@@ -147,7 +147,7 @@ class TestMistakes:
             ({"stages": (-6,)}, "no stage -6"),
             ({"options": {"bogus": 1}}, "bogus"),
             ({"name": "test_vit", "image_size": 150}, "150.*patch size"),
-            ({"name": "crossvit_tiny_240"}, "form no grid"),
+            ({"name": "crossvit_tiny_240"}, "do not form a grid"),
         ],
     )
     def test_network(self, kwargs, message):
@@ -221,7 +221,7 @@ class TestWeights:
             Backbone(spec("test_convnext", weights=str(path)))
 
     def test_missing_file(self, path):
-        with pytest.raises(UnseenError, match='no such weights file — give "pretrained"'):
+        with pytest.raises(UnseenError, match='no such weights file — use "pretrained"'):
             Backbone(spec(weights=str(path)))
 
     def test_not_safetensors(self, path):
@@ -237,7 +237,9 @@ class TestWeights:
 
         path = tmp_path / name
         path.write_bytes(pickle.dumps(Evil()))
-        with pytest.raises(UnseenError, match=r"a pickle, which is never loaded — convert it once with .*save_file"):
+        with pytest.raises(
+            UnseenError, match=r"a pickle; unseen does not load pickles — convert it once with .*save_file"
+        ):
             Backbone(spec(weights=str(path)))
         torch.save(self.state(), path)
         with pytest.raises(UnseenError, match="a pickle"):
@@ -449,7 +451,7 @@ class TestOpenImage:
 
     def test_bomb_after_resizing(self, tmp_path):
         Image.new("1", (1_000_000, 2)).save(tmp_path / "a.png")
-        with pytest.raises(DataError, match=r"a.png: 1000000 x 2 pixels is too elongated"):
+        with pytest.raises(DataError, match=r"a.png: 1000000 x 2 pixels is too narrow"):
             transform(224)(tmp_path / "a.png")
 
     def test_bad_exif_or_profile_is_no_obstacle(self, tmp_path):

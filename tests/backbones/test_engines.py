@@ -146,10 +146,10 @@ def test_what_is_chosen(monkeypatch):
 @pytest.mark.parametrize(
     ("wanted", "device", "said"),
     [
-        ("tensorrt", "cpu", 'no engine "tensorrt" — auto, torch, openvino'),
-        ("torch:bf16", "cpu", "no engine"),
-        ("openvino:int8", "cpu", "no engine"),
-        ("openvino", "cuda", "openvino computes on a CPU only"),
+        ("tensorrt", "cpu", 'unknown engine "tensorrt" — auto, torch, openvino'),
+        ("torch:bf16", "cpu", "unknown engine"),
+        ("openvino:int8", "cpu", "unknown engine"),
+        ("openvino", "cuda", "openvino runs on a CPU only"),
         ("openvino", "cpu", r"openvino is not installed — pip install 'unseen\[cpu\]'"),
         ("onnxruntime", "cpu", r"onnxruntime is not installed — pip install 'unseen\[export\]'"),
     ],
@@ -163,7 +163,7 @@ def test_what_cannot_be_chosen(wanted, device, said, monkeypatch):
 @pytest.mark.skipif("openvino" not in INSTALLED, reason="needs openvino")
 def test_bfloat16_needs_a_processor_that_has_it(monkeypatch):
     monkeypatch.setattr(engines, "_openvino_abilities", lambda: ["FP32", "INT8"])
-    with pytest.raises(UnseenError, match="this processor computes no bfloat16"):
+    with pytest.raises(UnseenError, match="this processor does not support bfloat16"):
         chosen_engine("openvino:bf16")
 
 
@@ -173,7 +173,9 @@ def test_a_network_that_an_engine_cannot_take(engine, monkeypatch, caplog):
         raise RuntimeError("no such operation\nand more")
 
     monkeypatch.setattr(engines._KINDS[engine], "convert", refuse)
-    with pytest.raises(UnseenError, match=rf"test_resnet: {engine} .* cannot take it: no such operation — --engine"):
+    with pytest.raises(
+        UnseenError, match=rf"test_resnet: {engine} .* cannot run this network: no such operation — --engine"
+    ):
         small().use(engine).regions(pixels(1, 64))
     monkeypatch.setattr(engines, "_installed", lambda name: name == engine)
     backbone = small()

@@ -41,7 +41,7 @@ def test_what_is_asked_for(text, components, merge, canonical):
 
 @pytest.mark.parametrize("text", ["pca", "pca:0", "pca:-4", "merge:1", "pca:4,pca:5", "svd:4", "pca:1.5", "pca:999999"])
 def test_anything_else_is_one_line(text):
-    with pytest.raises(UnseenError, match="no reduction"):
+    with pytest.raises(UnseenError, match="not a reduction"):
         ReductionSpec.parse(text)
 
 
@@ -168,7 +168,7 @@ def test_a_reduced_backbone(tiny_backbone):
     assert (backbone.grids, backbone.channels) == ([(2, 2)], [5])
     assert backbone.fingerprint != plain.fingerprint
     torch.testing.assert_close(backbone(pixels)[0], reduction(full))
-    with pytest.raises(UnseenError, match="not those that the reduction is of"):
+    with pytest.raises(UnseenError, match="differ from those of the reduction"):
         Backbone(tiny_backbone).reduced(made())
 
 
@@ -211,7 +211,7 @@ def test_axes_are_of_the_images_named_alone(images, tiny_backbone, tmp_path):
 
 
 def test_methods_that_need_features_as_they_are(tiny_backbone):
-    with pytest.raises(UnseenError, match="reads its backbone's features as they are"):
+    with pytest.raises(UnseenError, match="uses the backbone's full features"):
         RunConfig(method="mgmrn", dataset="x", backbone=tiny_backbone, reduce="pca:4")
 
 
@@ -302,4 +302,4 @@ def test_command_line(unseen, tiny_guide, tiny_backbone, tmp_path):
     assert Run(tmp_path / "run").config.reduce == "pca:16"
     status, _, err = unseen(*words, "--reduce", "pca:x", "--device", "cpu")
     assert status != 0
-    assert '"pca:x" is no reduction' in err
+    assert '"pca:x" is not a reduction' in err

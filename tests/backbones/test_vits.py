@@ -63,7 +63,7 @@ def test_regions_are_the_patch_tokens_in_row_major_order(name, size, side, prefi
     ],
 )
 def test_a_size_that_patches_do_not_fill_is_refused(name, size, near):
-    with pytest.raises(UnseenError, match=rf"{size} is no multiple of its patch size 1\d — --image-size {near}$"):
+    with pytest.raises(UnseenError, match=rf"{size} is not a multiple of the patch size 1\d — --image-size {near}$"):
         Backbone(spec(name, size))
 
 

@@ -65,9 +65,9 @@ def test_changes_are_kept_beside_and_can_be_taken_back(folder):
 
 def test_other_attributes_and_no_model_are_said(folder, tmp_path_factory):
     (folder / IN_USE).write_text("class,seen,size\na,1,1\n")
-    with pytest.raises(RunError, match=r"its attributes are not those of classes.csv — unseen classes reset"):
+    with pytest.raises(RunError, match=r"its attributes differ from those of classes.csv — run `unseen classes reset"):
         table_in_use(folder)
-    with pytest.raises(RunError, match="no model here"), changing(tmp_path_factory.mktemp("empty")):
+    with pytest.raises(RunError, match="not a run folder"), changing(tmp_path_factory.mktemp("empty")):
         pass
 
 
@@ -92,10 +92,10 @@ def test_both_kinds_of_tables(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name,value\nx,1\n", "neither columns attribute and value nor a column class"),
+        ("name,value\nx,1\n", 'no columns "attribute" and "value", and no column "class"'),
         ("attribute,value\n", "no rows below the header"),
-        ("attribute,value\nsize,1\nsize,2\n", "stands in row 2 already"),
-        ("class,size\nx,1\nx,2\n", "stands in row 2 already"),
+        ("attribute,value\nsize,1\nsize,2\n", "already appears in row 2"),
+        ("class,size\nx,1\nx,2\n", "already appears in row 2"),
         ("class,seen\nx,1\n", "no attribute columns"),
     ],
 )
@@ -110,10 +110,10 @@ def test_values_from_numbers():
     assert values_of({"Size": "100%", "COLOR::Red": "0,5"}, TABLE).tolist() == [0.5, 50, 100]
     assert values_of({"size": "n.d.", "color::red": "1"}, TABLE).tolist() == [1, 50, pytest.approx((30 + 1 / 3) / 2)]
     assert values_of({"size": "1.234"}, TABLE).tolist() == [50, 50, 1.234]  # as programs write it
-    with pytest.raises(DataError, match='"1,850" is not a finite number — write a number, without a thousands'):
+    with pytest.raises(DataError, match='"1,850" is not a finite number — use a number without a thousands'):
         values_of({"size": "1,850"}, TABLE)
     assert left_unknown({"size": "5"}, TABLE) == (
-        "1 of 3 attributes given; the others are unknown, and get the mean of the training classes"
+        "1 of 3 attributes given; the others get the mean of the training classes"
     )
     assert left_unknown(dict.fromkeys(ATTRIBUTES.names, 1), TABLE) is None
     assert values_of({"size": "5"}, TABLE, start=TABLE.values[0]).tolist() == [100, 0, 5]
@@ -141,11 +141,11 @@ def test_values_from_a_spreadsheets_words():
 def test_settings_divide_at_the_last_equals_sign():
     assert read_settings(["color::red=80", " a=b = 1 "]) == {"color::red": "80", "a=b": "1"}
     for text in ("color::red", "=1", "size="):
-        with pytest.raises(UnseenError, match="sets nothing"):
+        with pytest.raises(UnseenError, match="is not ATTRIBUTE=VALUE"):
             read_settings([text])
 
 
 def test_another_unit_is_noticed():
-    assert unit_doubt(np.array([0.8, 0.2, 0]), TABLE) == "its largest value is 0.8, that of the other classes 50 to 100"
+    assert unit_doubt(np.array([0.8, 0.2, 0]), TABLE) == "the largest value is 0.8; the other classes have 50 to 100"
     assert unit_doubt(np.array([8000.0, 0, 0]), TABLE) is not None
     assert unit_doubt(np.array([80.0, 0, 0]), TABLE) is None

@@ -29,11 +29,11 @@ def test_what_no_class_with_images_has_is_foreseen():
     assert dolphin.telling == ("ocean", "flippers")  # 100/100 and (90 - 5/3)/90 above the mean; big is not present
     assert dolphin.missing == ("ocean", "flippers")
     assert dolphin.trouble
-    assert dolphin.text == "expect trouble, ocean and flippers occur in no class with images"
+    assert dolphin.text == "low accuracy expected: ocean and flippers occur in no class with images"
     assert bear.telling == ("big",)  # 100 against a mean of 110/3; furry 95 against 70 is too near
     assert bear.missing == ()  # the horse is big
-    assert bear.text == "its one telling attribute occurs in classes with images"
-    assert plain.text == "no attribute sets it apart from the classes with images"
+    assert bear.text == "its one distinctive attribute occurs in classes with images"
+    assert plain.text == "no attribute separates it from the classes with images"
 
 
 def test_classes_of_the_training_count_though_no_longer_there():

@@ -39,7 +39,7 @@ def same(a, b):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"names": ("ant", "bee", "ant", "dog")}, 'there is a class "ant" already'),
+        ({"names": ("ant", "bee", "ant", "dog")}, 'class "ant" already exists'),
         ({"names": ("ant", "bee", " ", "dog")}, "a class has no name"),
         ({"values": VALUES[:3]}, r"shape \(3, 3\), not \(4, 3\)"),
         ({"values": VALUES.ravel()}, r"shape \(12,\), not \(4, 3\)"),
@@ -49,7 +49,7 @@ def same(a, b):
         ({"validation": np.array([0, 0, 0, 1], bool)}, 'validation class "dog" is unseen'),
         ({"values": np.where(np.eye(4, 3, dtype=bool), np.nan, VALUES)}, 'class "ant", attribute "size::big": nan'),
         ({"values": np.where(VALUES == 1 / 3, -np.inf, VALUES)}, 'class "bee", attribute "hue::red": -inf'),
-        ({"values": VALUES * [[1], [1], [0], [1]]}, 'class "cat" has no attribute at all'),
+        ({"values": VALUES * [[1], [1], [0], [1]]}, 'class "cat" has only zeros as attributes'),
     ],
 )
 def test_inconsistent_tables_are_refused(changes, text):
@@ -129,13 +129,13 @@ def test_select_takes_rows_in_the_order_given():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda t: t.with_class("ant", [1, 2, 3]), 'there is a class "ant" already'),
+        (lambda t: t.with_class("ant", [1, 2, 3]), 'class "ant" already exists'),
         (lambda t: t.with_class("eel", [1, 2]), 'class "eel": 2 values — give 3'),
         (lambda t: t.with_class("eel", {"hue::blue": 1}), 'no attribute "hue::blue"'),
-        (lambda t: t.with_class("eel", {}), 'class "eel" has no attribute at all'),
+        (lambda t: t.with_class("eel", {}), 'class "eel" has only zeros as attributes'),
         (lambda t: t.with_class("eel", [1, np.nan, 0]), 'attribute "size::small": nan'),
         (lambda t: t.with_class("", [1, 2, 3]), "a class has no name"),
-        (lambda t: t.renamed("ant", "bee"), 'there is a class "bee" already'),
+        (lambda t: t.renamed("ant", "bee"), 'class "bee" already exists'),
         (lambda t: t.renamed("eel", "bee"), 'no class "eel"'),
         (lambda t: t.without("eel"), 'no class "eel"'),
     ],
@@ -197,7 +197,7 @@ def test_a_message_is_always_one_line(tmp_path):
     path.write_text('class,seen,a\n"an\nt",1,1\n"an\nt",1,1\n')
     with pytest.raises(DataError) as caught:
         ClassTable.from_csv(path)
-    assert str(caught.value) == f'{path}, row 3, column "class": "an t" stands in row 2 already — keep one'
+    assert str(caught.value) == f'{path}, row 3, column "class": "an t" already appears in row 2 — keep one'
 
 
 def test_names_in_any_case_and_form():
@@ -213,7 +213,7 @@ def test_names_in_any_case_and_form():
 @pytest.mark.parametrize("name", ["unknown", "Seen", "UNSEEN"])
 def test_a_class_is_not_called_like_an_answer(name):
     table = ClassTable(("a", "b"), Attributes(("x", "y")), np.eye(2), np.ones(2, bool))
-    with pytest.raises(DataError, match="is a reserved word"):
+    with pytest.raises(DataError, match="is reserved for answers"):
         table.renamed("a", name)
-    with pytest.raises(DataError, match="is a reserved word"):
+    with pytest.raises(DataError, match="is reserved for answers"):
         table.with_class(name, [1, 2])

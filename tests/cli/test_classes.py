@@ -103,8 +103,8 @@ def test_a_table_of_several_classes_and_a_seen_one_coming_back(unseen, run, name
     status, out, err = unseen("classes", "add", run, "--attributes", tmp_path / "more.csv")
     assert status == 0
     assert f"added: {back}" in out
-    assert "counts as seen again" in err
-    assert f'"New bird" nearly equals "{back}" (cosine 1.000, 0 attributes differ)' in err
+    assert "is a seen class again" in err
+    assert f'"New bird" is nearly equal to "{back}" (cosine 1.000, 0 attributes differ)' in err
     found = Recognizer.load(run, device="cpu").table
     assert found.seen[found.index(back)]
     assert not found.seen[found.index("New bird")]
@@ -136,9 +136,9 @@ def test_set_like_edit_rename_reset(unseen, run, names):
     changes = {c["class"]: c["change"] for c in listed if c["change"]}
     assert changes == {names[0]: "edited", "Renamed bird": f"was {names[1]}", "Night bird": "added"}
     _, _, err = unseen("classes", "edit", run, "Night bird", "--set", "crown_color::red=1e5")
-    assert "is it in the same unit?" in err
-    assert "back to the 12 classes" in unseen("classes", "reset", run)[1]
-    assert "nothing was changed" in unseen("classes", "reset", run)[1]
+    assert "check the unit" in err
+    assert "restored the 12 classes" in unseen("classes", "reset", run)[1]
+    assert "no changes to undo" in unseen("classes", "reset", run)[1]
     assert Recognizer.load(run, device="cpu").table.names == names
 
 
@@ -177,22 +177,22 @@ def test_advice(unseen, run, names):
     assert apart["today"][0]["first_value"] != apart["today"][0]["second_value"]
     status, out, _ = unseen("classes", "separate", run, names[0], names[1])
     assert status == 0
-    assert "what tells them apart" in out
+    assert "attributes that separate them" in out
 
 
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
-        (["add", "{run}"], "no name for the class"),
-        (["add", "{run}", "x"], "nothing is known of the class"),
+        (["add", "{run}"], "the class has no name"),
+        (["add", "{run}", "x"], "the class has no attribute values"),
         (["add", "{run}", "x", "--set", "crown_colour::red=1"], "did you mean crown_color::red"),
-        (["add", "{run}", "x", "--set", "crown_color::red"], "sets nothing"),
+        (["add", "{run}", "x", "--set", "crown_color::red"], "is not ATTRIBUTE=VALUE"),
         (["add", "{run}", "x", "--set", "crown_color::red=lots"], "not a finite number"),
         (["add", "{run}", "x", "--attributes", "none.csv"], "no such file"),
         (["edit", "{run}", "x"], "nothing to change"),
         (["edit", "{run}", "x", "--set", "crown_color::red=1"], 'no class "x"'),
         (["remove", "{run}", "x"], 'no class "x"'),
-        (["list", "none"], "no model here"),
+        (["list", "none"], "not a run folder"),
         (["separate", "{run}", "x", "y"], 'no class "x"'),
     ],
 )
@@ -210,9 +210,9 @@ def test_explain_with_corrections_and_neighbours(unseen, run, tmp_path):
     arguments = ["explain", run, image, "--device", "cpu", "--correct", "crown_color::red=100"]
     status, out, err = unseen(*arguments, "-o", tmp_path / "why.png")
     assert (status, err) == (0, "")
-    assert "by the model alone" in out
+    assert "corrected" in out
     assert "crown color: red = 100" in out
-    assert re.search(r"like: .*\.jpg \(", out)
+    assert re.search(r"similar: .*\.jpg \(", out)
     assert Image.open(tmp_path / "why.png").width > 800
     found = json.loads(unseen(*arguments, "-o", tmp_path / "why.svg", "--json")[1])
     assert found["corrections"] == {"crown_color::red": 100}
@@ -223,7 +223,7 @@ def test_explain_with_corrections_and_neighbours(unseen, run, tmp_path):
     assert [c["name"] for c in found["classes"]] == [c.name for c in look.rank({"crown_color::red": 100})[:5]]
     assert [c["name"] for c in found["before"]] == [c.name for c in look.rank()[:5]]
     assert (tmp_path / "why.svg").read_text().startswith("<?xml")
-    assert "sets nothing" in unseen("explain", run, image, "--correct", "crown_color::red")[2]
+    assert "is not ATTRIBUTE=VALUE" in unseen("explain", run, image, "--correct", "crown_color::red")[2]
     assert "is not a number" in unseen("explain", run, image, "--correct", "crown_color::red=much")[2]
 
 
@@ -245,7 +245,7 @@ def test_explain_several_images_and_every_attribute(unseen, run, tmp_path):
     assert len(list((tmp_path / "maps" / "wide").iterdir())) == 50
     assert (tmp_path / "maps" / "wide" / "009-crown_color-red.png").is_file()
     status, _, err = unseen("explain", run, one, two, "-o", tmp_path / "x.png")
-    assert "give -o a folder" in err
+    assert "pass a folder to -o" in err
 
 
 def test_explain_says_in_a_line_what_is_missing(unseen, run, tmp_path):
@@ -255,7 +255,7 @@ def test_explain_says_in_a_line_what_is_missing(unseen, run, tmp_path):
         status, out, err = unseen("explain", run, images(run)[0], "-o", tmp_path / "a.png", "--device", "cpu")
         assert status == 0
         assert "no nearest training images" in err
-        assert "like:" not in out
+        assert "similar:" not in out
         status, _, err = unseen("explain", run, images(run)[0], "--correct", "size::large=0", "-o", tmp_path / "a.png")
         assert status == 2
         assert "train again" in err
@@ -268,7 +268,7 @@ def test_explain_says_in_a_line_what_is_missing(unseen, run, tmp_path):
     (run / "manifest.json").write_text(json.dumps(gone))
     try:
         status, out, err = unseen("explain", run, image, "-o", tmp_path / "a.png", "--device", "cpu")
-        assert "by name only" in err
-        assert "like:" in out
+        assert "listed by name" in err
+        assert "similar:" in out
     finally:
         (run / "manifest.json").write_text(before)

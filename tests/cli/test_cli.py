@@ -161,7 +161,7 @@ def test_figures_go_where_asked_with_their_numbers(unseen, trained, cache, tmp_p
     (images / "b.nef").write_bytes(b"II*")
     attention = ["--kind", "attention", "--format", "png", "-o", tmp_path / "more", "--image", images]
     status, _, err = unseen(*common, *attention)
-    assert (status, "1 file left out, .nef, a camera's raw file" in err) == (0, True), err
+    assert (status, "1 file ignored, .nef, a camera raw file" in err) == (0, True), err
     status, _, err = unseen(*common, "--kind", "umap")
     assert status == 2
     assert "one of tsne, attention, attributes" in err
@@ -191,7 +191,10 @@ def test_every_command_has_help(unseen):
         (["train", "fieldguide", "--method", "msd"], 'did you mean "msdn"'),
         (["train", "no-such-folder", "--method", "msdn"], "no such folder"),
         (["train", "{guide}", "--method", "msdn", "--backbone", "resnet10"], "did you mean"),
-        (["train", "{guide}", "--method", "msdn", "--backbone-weights", "x.safetensors"], "name the timm model too"),
+        (
+            ["train", "{guide}", "--method", "msdn", "--backbone-weights", "x.safetensors"],
+            "add --backbone with a timm model",
+        ),
         (
             ["train", "{guide}", "--method", "msdn", "--backbone", "test_resnet", "--backbone-weights", "x.pth"],
             "no such weights",
@@ -202,7 +205,7 @@ def test_every_command_has_help(unseen):
         (["train", "{guide}", "--method", "msdn", "--protocol", "best"], "honest, paper or both"),
         (["train", "{guide}", "--method", "msdn", "--store-dtype", "int8"], "float16, bfloat16, float32"),
         (["explain", "{guide}", "{guide}"], "unseen train"),
-        (["explain", "{guide}", "{guide}/images.csv", "-o", "x.txt"], "end it in .png"),
+        (["explain", "{guide}", "{guide}/images.csv", "-o", "x.txt"], "use a file name that ends in .png"),
         (["train", "{guide}", "--method", "msdn", "--device", "tpu"], "auto or cpu"),
         (["evaluate", "{guide}"], "unseen train"),
         (["predict", "{guide}", "x.jpg"], "no such file"),
@@ -381,7 +384,7 @@ def test_compare_prints_one_table_and_writes_files(unseen, here, tiny_guide, cac
 def test_compare_refuses_before_any_work(unseen, here, tiny_guide, cache, tmp_path):
     for rows, words in (
         (["eszsl", "mdsn"], 'did you mean "msdn"'),
-        (["eszsl", "msdn:lambda_cal=much"], 'msdn:lambda_cal=much: "much" does not fit'),
+        (["eszsl", "msdn:lambda_cal=much"], 'msdn:lambda_cal=much: "much" has the wrong type'),
         (["eszsl:epochs=3"], 'no setting or recipe entry "epochs"'),
     ):
         status, _, err = unseen("compare", *rows, tiny_guide, *BACKBONE, "--cache", cache, "-o", tmp_path / "out")
@@ -400,7 +403,7 @@ def test_experiments_are_listed_and_ask_for_data(unseen, tiny_guide, tmp_path):
     assert status == 2
     assert "--data FOLDER" in err
     status, _, err = unseen("reproduce", "msdn/cub", "--data", tiny_guide, "--image-size", "64")
-    assert (status, "without --backbone" in err) == (2, True)
+    assert (status, "need --backbone" in err) == (2, True)
 
 
 def test_reproduce_shows_reported_and_measured(unseen, tiny_guide, cache, tmp_path):
@@ -411,7 +414,7 @@ def test_reproduce_shows_reported_and_measured(unseen, tiny_guide, cache, tmp_pa
         "reported",
         "33.3",
         "measured",
-        "differs: data: 9 classes seen, 150 in CUB",
+        "difference: data: 9 classes seen, 150 in CUB",
         "protocols: honest here",
     ):
         assert words in out

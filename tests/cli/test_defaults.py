@@ -121,7 +121,7 @@ CASES = {
     "save": Case("{root}/run {root}/saved", "weights.safetensors"),
     "push": Case("{root}/run somebody/birds", "error: ", status=2),
     "export": Case("{root}/run --onnx {root}/birds.onnx", "birds.onnx"),
-    "demo": Case("", "Look at the report", "runs/demo/report.html"),
+    "demo": Case("", "Open the report", "runs/demo/report.html"),
     "prepare": Case("awa2 --root {root}/downloads", "not ready", status=2),
     "import": Case("{root}/maps.hdf5 {root}/birds", "72 images, 2x2 regions of 7 channels"),
     "vectors": Case("{root}/run --from {root}/word.vec", "error: ", status=2),
@@ -190,4 +190,7 @@ def test_what_serves_with_its_defaults(place, name):
 def test_numbers_that_are_none_are_one_line(unseen, place):
     for option in ("nan", "inf"):
         status, _, err = unseen("evaluate", place.root / "run", "--gamma", option)
-        assert (status, err.strip()) == (2, f"error: --gamma: {option} is not a finite number — a number such as 0.5")
+        assert (status, err.strip()) == (
+            2,
+            f"error: --gamma: {option} is not a finite number — pass a number such as 0.5",
+        )

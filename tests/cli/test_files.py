@@ -48,8 +48,8 @@ def test_a_file_by_hand(unseen, tiny_guide, tmp_path, cache):
     ("text", "words"),
     [
         ("imagesize: 3", 'no option "imagesize" — did you mean "image_size"?'),
-        ("- a", "no mapping of options"),
-        ("a: [", "no YAML"),
+        ("- a", "not a mapping of options"),
+        ("a: [", "not valid YAML"),
         ("image-size: much", "image-size"),
     ],
 )

@@ -22,11 +22,11 @@ def test_from_the_template_to_ready(unseen, tmp_path, format):
     assert "unseen check" in (folder / "README.txt").read_text()
     status, said, _ = unseen("check", folder)
     assert status == 2
-    assert f'classes.{format}, row 2: "{EXAMPLE} red fox" is an example of the template' in said
-    assert "1 thing to fix first" in said
+    assert f'classes.{format}, row 2: "{EXAMPLE} red fox" is an example row of the template' in said
+    assert "1 problem to fix first" in said
     status, _, complaint = unseen("init", folder)
     assert status == 2
-    assert "is already there" in complaint
+    assert "already exists" in complaint
     for i, name in enumerate(("fox", "wolf", "bear")):
         (folder / "images" / name).mkdir()
         for j in range(8):
@@ -46,9 +46,9 @@ def test_from_the_template_to_ready(unseen, tmp_path, format):
         book.save(table)
     status, said, _ = unseen("check", folder)
     assert status == 0
-    assert "3 classes with images to learn from (seen): fox, wolf, bear" in said
-    assert "1 class known from the table alone (unseen): badger" in said
-    assert 'classes "fox" and "badger": the same attributes: they cannot be told apart' in said
+    assert "3 classes with images (seen): fox, wolf, bear" in said
+    assert "1 class in the table only (unseen): badger" in said
+    assert 'classes "fox" and "badger": the same attributes: the model cannot separate them' in said
     assert said.splitlines()[-1].startswith(f"ready to train: unseen train {folder}")
     assert load_folder(folder).table.names == ("fox", "wolf", "bear", "badger")
 
@@ -58,7 +58,7 @@ def test_the_template_explains_itself(unseen, tmp_path):
     book = openpyxl.load_workbook(tmp_path / "x" / "classes.xlsx")
     assert book.sheetnames == ["classes", "attributes", "help"]
     assert all(cell.comment for cell in book["classes"][1])
-    assert any("several of them separated by semicolons" in str(row[0].value) for row in book["help"].iter_rows())
+    assert any("Words, separated by semicolons" in str(row[0].value) for row in book["help"].iter_rows())
 
 
 def test_a_folder_with_images_gets_its_rows(unseen, tmp_path):
@@ -76,11 +76,11 @@ def test_check_prints_json_and_every_finding(unseen, tiny_guide):
     assert status == 0
     assert result["ready"]
     assert len(result["classes"]["seen"]) + len(result["classes"]["unseen"]) == 12
-    assert set(result["columns"].values()) == {"numbers, taken as they stand: 0 to 100"}
+    assert set(result["columns"].values()) == {"numbers, used as they are: 0 to 100"}
     status, said, _ = unseen("check", tiny_guide)
     assert "all 53 columns" in said or "columns, " in said
     few = [f for f in result["findings"] if f["kind"] == "classes with few images"]
-    assert (len(few) > 10) == ("--all shows them" in said)
+    assert (len(few) > 10) == ("(--all lists them)" in said)
     assert len(unseen("check", tiny_guide, "--all")[1]) >= len(said)
 
 

@@ -86,18 +86,18 @@ def test_class_lists(predict, images, tmp_path):
     assert classes("--only", f"@{tmp_path / 'here.txt'}") == {"Rook", "Crow, hooded"}
     assert classes("--exclude", tmp_path / "here.txt", "--among", "unseen") == {"Jackdaw", "Raven"}
     _, _, err = predict(images / "1.jpg", "--only", "Rook,Jay")
-    assert "note: confidence is over the classes asked for" in err
+    assert "note: confidence is relative to the candidate classes" in err
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["{images}", "--only", "Rok"], 'no class "Rok" — did you mean Rook?'),
-        (["{images}", "--only", "Rook", "--exclude", "Rook"], "no class is left"),
+        (["{images}", "--only", "Rook", "--exclude", "Rook"], "no candidate class remains"),
         (["{images}", "--only", "@none.txt"], "none.txt: No such file"),
-        (["{images}", "--unknown", "much"], '"much" is no threshold — auto, off, or a confidence from 0 to 1'),
-        (["{images}", "--unknown", "1.5"], '"1.5" is no threshold'),
-        (["{images}", "-o", "x.xlsx"], "x.xlsx: not a kind of file that holds predictions"),
+        (["{images}", "--unknown", "much"], '"much" is not a threshold — use auto, off, or a confidence from 0 to 1'),
+        (["{images}", "--unknown", "1.5"], '"1.5" is not a threshold'),
+        (["{images}", "-o", "x.xlsx"], "x.xlsx: unsupported file format for predictions"),
         ([], "no images"),
         (["none/*.jpg"], "none/*.jpg: no file matches this pattern"),
     ],
@@ -117,7 +117,7 @@ def test_mistakes_are_one_line_and_leave_nothing(predict, images, tmp_path, monk
 def test_many_images_need_a_file(predict, images, tmp_path):
     (tmp_path / "list.txt").write_text(f"{images / '1.jpg'}\n" * 1001)
     status, _, err = predict("--list", tmp_path / "list.txt")
-    assert (status, "more than 1000 images — give --output FILE.csv" in err) == (2, True)
+    assert (status, "more than 1000 images — pass --output FILE.csv" in err) == (2, True)
 
 
 def test_what_is_no_image_is_named(predict, images, tmp_path):
@@ -130,9 +130,9 @@ def test_what_is_no_image_is_named(predict, images, tmp_path):
     assert "9.jpg" not in out
     assert all(f"{i}.jpg" in out for i in range(9))
     assert err.splitlines() == [
-        "note: 16-bit greys that use 12 bits are scaled by these",
-        f"note: 1 file left out, .cr2, a camera's raw file: export it as JPEG or PNG: {tmp_path}/a.cr2",
-        f"note: 2 files left out, .txt, no image: {tmp_path}/b.txt, {tmp_path}/c.txt",
+        "note: 16-bit greys that use 12 bits are scaled to 8 bits",
+        f"note: 1 file ignored, .cr2, a camera raw file: export it as JPEG or PNG: {tmp_path}/a.cr2",
+        f"note: 2 files ignored, .txt, not an image format: {tmp_path}/b.txt, {tmp_path}/c.txt",
     ]
 
 
@@ -146,12 +146,12 @@ def test_a_file_with_a_row_for_a_broken_image(predict, images, tmp_path):
     assert status == 1
     assert out == f"{path}: 12 images, 10 of them unknown\n"
     assert f"error: {tmp_path / 'text.jpg'}: not an image" in err
-    assert "2 of 12 images could not be read; the column error says why" in err
+    assert '2 of 12 images could not be read; see the column "error"' in err
     rows = list(csv.DictReader(path.open()))
-    assert [r["error"][:15] for r in rows] == ["not an image th", *[""] * 10, "no such image"]
+    assert [r["error"][:15] for r in rows] == ["Pillow cannot r", *[""] * 10, "no such image"]
     assert {r["class"] for r in rows} == {"", "unknown"}
     status, _, err = predict(*arguments)
-    assert (status, "is there already" in err) == (2, True)
+    assert (status, "already exists" in err) == (2, True)
     status, out, _ = predict(*arguments, "--restart", "--json")
     assert json.loads(out) == {"output": str(path), "images": 12, "broken": 2, "unknown": 10}
     assert list(csv.DictReader(path.open())) == rows

@@ -51,13 +51,13 @@ def test_a_contact_sheet_is_one_file(unseen, saved, images, tmp_path):
     page = tmp_path / "sheet.html"
     status, out, err = unseen("predict", saved, images, "--device", "cpu", "--html", page)
     assert (status, out.strip()) == (1, f"{page}: 4 images")
-    assert "the page shows why" in err
+    assert "see the page" in err
     text = page.read_text()
     assert text.count('"thumbnail": "') == 3
     assert "http://" not in text.replace("http://www.w3.org", "")
     assert sorted(f.name for f in tmp_path.iterdir()) == ["images", "sheet.html"]
     status, _, err = unseen("predict", saved, images, "--html", page)
-    assert (status, "is there already" in err) == (2, True)
+    assert (status, "already exists" in err) == (2, True)
     status, _, err = unseen("predict", saved, images, "--html", tmp_path / "x.csv")
     assert (status, "not the name of a page" in err) == (2, True)
     status, _, err = unseen("predict", saved, images, "--html", tmp_path / "x.html", "-o", tmp_path / "x.csv")

@@ -111,7 +111,7 @@ def workbook(**parts):
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
-        ('r="A2"', 'r="XFD1048576"', 'sheet "Sheet" reaches to row 1,048,576, column 16,384'),
+        ('r="A2"', 'r="XFD1048576"', 'sheet "Sheet" extends to row 1,048,576, column 16,384'),
         (
             "</sheetData>",
             '</sheetData><mergeCells><mergeCell ref="A1:XFD1048576"/></mergeCells>',
@@ -195,18 +195,18 @@ def virtual(file, name):
     ("name", "put", "problem"),
     [
         ("labels", lambda f, n: f.create_dataset(n, (10**7, 2048), "i8", chunks=(1, 2048)), "20,480,000,000 elements"),
-        ("labels", lambda f, n: f.create_dataset(n, data=[0.5] * 6), "not whole"),
-        ("labels", lambda f, n: f.create_dataset(n, data=[np.nan] * 6), "not whole"),
+        ("labels", lambda f, n: f.create_dataset(n, data=[0.5] * 6), "not an integer"),
+        ("labels", lambda f, n: f.create_dataset(n, data=[np.nan] * 6), "not an integer"),
         ("labels", lambda f, n: f.create_dataset(n, data=["a"] * 6), "`labels` is object"),
-        ("att", virtual, "`att` is in another file"),
+        ("att", virtual, "`att` is stored in another file"),
         ("att", lambda f, n: f.create_dataset(n, (6,), "u1", external=[("/etc/passwd", 0, 6)]), "in another file"),
-        ("att", lambda f, n: f.__setitem__(n, h5py.ExternalLink("y.h5", "/att")), "`att` is in another file"),
+        ("att", lambda f, n: f.__setitem__(n, h5py.ExternalLink("y.h5", "/att")), "`att` is stored in another file"),
         (
             "feature_map",
             lambda f, n: f.create_dataset(n, (6, 10**9), "f4", chunks=(1, 10**6)),
             "1,000,000,000 numbers a",
         ),
-        ("feature_map", lambda f, n: f.create_group(n), "`feature_map` is no array"),
+        ("feature_map", lambda f, n: f.create_group(n), "`feature_map` is not an array"),
     ],
 )
 def test_region_files_that_are_not_what_they_say(region_file, name, put, problem):
@@ -225,7 +225,7 @@ def test_cells_of_the_same_cells_are_counted(tmp_path, monkeypatch):
             cells = np.array([last.ref] * 10, dtype=h5py.ref_dtype)
             last = file.create_dataset(f"#refs#/{level}", data=cells, dtype=h5py.ref_dtype)
         file.create_dataset("names", data=np.array([last.ref], dtype=h5py.ref_dtype), dtype=h5py.ref_dtype)
-    with pytest.raises(DataError, match="numbers and letters or more, and 5,000 are read"):
+    with pytest.raises(DataError, match="numbers and characters; the limit is 5,000"):
         read_mat(path, most=5000)
 
 
@@ -235,7 +235,7 @@ def test_a_large_variable_of_matlab_5_is_not_read(tmp_path):
     path = tmp_path / "x.mat"
     scipy.io.savemat(path, {"a": np.zeros((100, 60))}, do_compression=True)
     assert read_mat(path, most=6000)["a"].shape == (100, 60)
-    with pytest.raises(DataError, match="it holds 6,000 numbers and letters or more, and 5,999 are read"):
+    with pytest.raises(DataError, match="it has at least 6,000 numbers and characters; the limit is 5,999"):
         read_mat(path, most=5999)
     assert hdf5.MOST < res101.MOST_WHOLE
 
@@ -268,7 +268,7 @@ def test_weights_that_are_not_finite(tmp_path):
     with torch.no_grad():
         module.bias[1] = torch.nan
     save_weights(tmp_path / "x.safetensors", module)
-    with pytest.raises(RunError, match='a number of "bias" is not finite'):
+    with pytest.raises(RunError, match='"bias" contains values that are not finite'):
         load_weights(tmp_path / "x.safetensors", torch.nn.Linear(2, 2))
 
 
@@ -294,7 +294,7 @@ def test_a_run_without_its_records(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config.to_json()))
     for name in ("manifest", "results"):
         (tmp_path / f"{name}.json").write_text("{}")
-    with pytest.raises(RunError, match="damaged records of the training"):
+    with pytest.raises(RunError, match="damaged training records"):
         read_run(tmp_path)
 
 
@@ -335,7 +335,7 @@ def test_words_outside_a_guessed_scale_are_categories(birds):
 
 @pytest.mark.parametrize("text", ["9" * 30, "1000000000", "1001", "0", "-1", "nan", "1,x"])
 def test_seeds_that_are_none(text):
-    with pytest.raises(UnseenError, match="names no seeds"):
+    with pytest.raises(UnseenError, match="is not a number or list of seeds"):
         parse_seeds(text)
 
 

@@ -58,7 +58,7 @@ def test_a_sound_folder(folder):
     assert result.classes == {"table": "classes.csv", "seen": list(NAMES[:4]), "unseen": ["yew"]}
     assert result.images["trainval"] + result.images["test_seen"] == 40
     assert result.as_dict()["columns"]["height m"] == "numbers, 10 to 30"
-    assert ("looking at images", 40, 40) in steps
+    assert ("checking images", 40, 40) in steps
 
 
 def test_all_errors_at_once(folder):
@@ -68,10 +68,10 @@ def test_all_errors_at_once(folder):
     (folder / "images/oak/0.jpg").write_bytes(b"")
     errors = found(folder, "error")
     assert [(where, what) for _, where, what in errors] == [
-        ('classes.csv, row 3, column "lobed"', '"perhaps" is neither yes nor no'),
-        ('classes.csv, row 5, column "leaf"', '"lagre" is none of small < medium < large'),
+        ('classes.csv, row 3, column "lobed"', '"perhaps" is not yes or no'),
+        ('classes.csv, row 5, column "leaf"', '"lagre" is not one of small < medium < large'),
         ('classes.csv, row 5, column "height m"', '"ten" is not a finite number'),
-        ("images/elmm", "its images are of no class in classes.csv"),
+        ("images/elmm", "no class has this name in classes.csv"),
         ("images/oak/0.jpg", "the file is empty"),
     ]
 
@@ -97,15 +97,15 @@ def test_broken_and_odd_images(folder):
     result = {(f.level, f.where.removeprefix("images/"), f.what) for f in check_folder(folder).findings}
     assert {
         ("error", "oak/0.jpg", "the file is empty"),
-        ("error", "oak/2.jpg", "not an image that Pillow can read"),
+        ("error", "oak/2.jpg", "Pillow cannot read this image"),
         ("error", "ash/4.tif", "broken image: floating-point pixels have no fixed range"),
-        ("note", "ash/0.jpg", "a PNG image called .jpg"),
+        ("note", "ash/0.jpg", "a PNG image named .jpg"),
         ("warning", "ash/1.jpg", "40 x 40 pixels"),
-        ("note", "ash/2.jpg", "in CMYK, brought to RGB"),
-        ("note", "ash/3.gif", "2 frames, the first is used"),
-        ("note", "ash/5.png", "16-bit greys of which 16 bits are used, scaled to 8 by these"),
+        ("note", "ash/2.jpg", "converted from CMYK to RGB"),
+        ("note", "ash/3.gif", "2 frames; the first is used"),
+        ("note", "ash/5.png", "16-bit grayscale with 16 bits in use, scaled to 8 bits"),
         ("error", "ash/IMG.HEIC", "the file is empty"),
-        ("warning", "ash/IMG.CR2", ".cr2, a camera's raw file: export it as JPEG or PNG"),
+        ("warning", "ash/IMG.CR2", ".cr2, a camera raw file: export it as JPEG or PNG"),
     } <= result
     truncated = [what for level, where, what in result if where == "oak/1.jpg"]
     assert len(truncated) == 1
@@ -127,11 +127,11 @@ def test_copies_and_leaks(folder):
     assert found(folder) == [
         ("a copy", "images/oak/1.jpg", 'a copy of "oak/0.jpg"'),
         ("a copy in training and test (a leak)", "images/oak/9.jpg", 'a copy of "oak/2.jpg"'),
-        ("a copy with another class", "images/elm/0.jpg", 'a copy of "ash/0.jpg": is it "ash" or "elm"?'),
+        ("a copy with another class", "images/elm/0.jpg", 'a copy of "ash/0.jpg", in classes "ash" and "elm"'),
         (
             "nearly a copy with another class",
             "images/lime/3.jpg",
-            'nearly the same image as "elm/4.jpg": is it "elm" or "lime"?',
+            'nearly the same image as "elm/4.jpg", in classes "elm" and "lime"',
         ),
         ("nearly a copy in training and test (a leak)", "images/ash/8.jpg", 'nearly the same image as "ash/3.jpg"'),
         ("nearly a copy", "images/lime/2.jpg", 'nearly the same image as "lime/1.jpg"'),
@@ -154,19 +154,19 @@ def test_attributes_that_tell_nothing(folder):
         "lime,no,yes,brown,yes,no,small,no\nyew,no,yes,grey,yes,yes,medium,no\n"
     )
     assert found(folder) == [
-        ("attributes that never vary", 'attribute "always"', "the same in every class"),
+        ("constant attributes", 'attribute "always"', "the same in every class"),
         (
             "attributes that cannot be learned",
             'attribute "only yew"',
-            "the same in every class with images, so that it cannot be learned",
+            "the same in every class with images, so it cannot be learned",
         ),
-        ("attributes of one class", 'attribute "oaken"', 'of the classes with images only "oak" has it'),
+        ("attributes of one class", 'attribute "oaken"', 'only one class with images has it: "oak"'),
         (
-            "attributes that go together",
+            "redundant attributes",
             'attributes "lobed" and "lobed too"',
             "they are opposites in every class",
         ),
-        ("classes that hardly differ", 'classes "ash" and "yew"', 'they differ in "only yew" alone'),
+        ("classes that are nearly alike", 'classes "ash" and "yew"', 'they differ in "only yew" alone'),
     ]  # fmt: skip
 
 
@@ -175,16 +175,16 @@ def test_twins_and_names(folder):
     shutil.rmtree(folder / "images/ash")
     kinds = found(folder)
     assert (
-        "classes that cannot be told apart",
+        "indistinguishable classes",
         'classes "ash" and "Ash"',
-        "the same attributes: they cannot be told apart",
+        "the same attributes: the model cannot separate them",
     ) in kinds
     assert (
-        "class names nearly alike",
+        "similar class names",
         'classes.csv, row 6, column "class"',
-        '"Ash" is spelt nearly like "ash" in row 3',
+        '"Ash" is spelled nearly like "ash" in row 3',
     ) in kinds
-    assert ("rows of the template", "classes.csv, row 8", '"EXAMPLE x" is an example of the template') in kinds
+    assert ("example rows", "classes.csv, row 8", '"EXAMPLE x" is an example row of the template') in kinds
 
 
 def test_cells_that_look_wrong(folder):
@@ -195,18 +195,18 @@ def test_cells_that_look_wrong(folder):
     edit(folder, "large,10", "large,4")
     edit(folder, "small,12", "small,5")
     kinds = found(folder)
-    assert ("columns that count rows", 'classes.csv, column "id"', "it counts the rows") in kinds
+    assert ("row numbers", 'classes.csv, column "id"', "it numbers the rows") in kinds
     assert (
-        "values nearly alike",
+        "similar values",
         'classes.csv, row 4, column "bark"',
-        '"brwon" stands here alone, "brown" is spelt nearly alike',
+        '"brwon" appears once, and "brown" is spelled nearly alike',
     ) not in kinds
     edit(folder, "ash,no,grey", "ash,no,brown")
     kinds = found(folder)
     assert (
-        "values nearly alike",
+        "similar values",
         'classes.csv, row 4, column "bark"',
-        '"brwon" stands here alone, "brown" is spelt nearly alike',
+        '"brwon" appears once, and "brown" is spelled nearly alike',
     ) in kinds
     edit(folder, "elm,,brwon,,3", "elm,,,,3")
     assert ("mostly blank", "classes.csv, row 4", "3 of 4 attributes are blank") in found(folder)
@@ -218,17 +218,17 @@ def test_few_images_and_no_unseen_classes(folder):
     edit(folder, "yew,yes,grey,small,12\n", "")
     kinds = [kind for kind, *_ in found(folder)]
     assert kinds[:2] == ["classes with few images", "no unseen classes"]
-    assert ("classes with few images", 'class "oak"', "only 1 image to train on") in found(folder)
+    assert ("classes with few images", 'class "oak"', "only 1 image for training") in found(folder)
 
 
 @pytest.mark.parametrize(
     ("ruin", "where", "text"),
     [
         (lambda f: (f / "classes.csv").unlink(), "classes.csv", "no such file"),
-        (lambda f: (f / "classes.csv").rename(f / "classes.ods"), "classes.ods", "a format that is not read"),
-        (lambda f: shutil.copy(f / "classes.csv", f / "classes.tsv"), "", "classes.csv and classes.tsv are both there"),
+        (lambda f: (f / "classes.csv").rename(f / "classes.ods"), "classes.ods", "unsupported format"),
+        (lambda f: shutil.copy(f / "classes.csv", f / "classes.tsv"), "", "classes.csv and classes.tsv both exist"),
         (shutil.rmtree, "", "no such folder"),
-        (lambda f: shutil.rmtree(f / "images"), "", "no images in folders called like classes"),
+        (lambda f: shutil.rmtree(f / "images"), "", "no folder in images/ has the name of a class"),
         (lambda f: (f / "images.csv").write_text("file\n1.jpg\n"), "images.csv, row 1", 'no column "class"'),
     ],
 )  # fmt: skip

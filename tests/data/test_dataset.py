@@ -105,7 +105,7 @@ def test_images_in_the_wrong_split_are_refused(of, to, kind):
     data = make_dataset()
     i = first(data, of)
     name = data.table.names[data.labels[i]]
-    text = rf'images\.csv, row {i + 2} \({i}\.jpg\): an image of the {kind} class "{name}" is in {to} — put it in '
+    text = rf'images\.csv, row {i + 2} \({i}\.jpg\): an image of the {kind} class "{name}" has split {to} — set its '
     with pytest.raises(DataError, match=text):
         moved(data, i, to)
 
@@ -212,7 +212,7 @@ def test_given_validation_classes_are_taken():
         np.testing.assert_array_equal(part.classes[~part.seen], [1, 3])
         assert part.source == "given validation classes"
     assert len(validation_partition(make_dataset(validation=[])).classes[~part.seen]) > 0
-    with pytest.raises(DataError, match="fewer than 2 seen classes are left"):
+    with pytest.raises(DataError, match="fewer than 2 seen classes remain"):
         validation_partition(make_dataset(validation=[0, 1, 3]))
 
 

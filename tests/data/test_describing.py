@@ -82,7 +82,7 @@ def test_a_draft(server, tmp_path):
     assert set(told["model"]) == {"small"}
     assert set(told["checked"]) == {""}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["classes.csv", "provenance.csv"]
-    with pytest.raises(DataError, match=r"classes\.csv: is already there"):
+    with pytest.raises(DataError, match=r"classes\.csv: already exists"):
         describe(NAMES, table, Endpoint(server.url, "small"))
 
 
@@ -113,9 +113,9 @@ def test_a_wrong_answer_is_asked_for_again_once(server, tmp_path):
     [
         ("[]", "the answer"),
         ('{"classes": {"bird 0": {}}}', 'no class "bird 1"'),
-        (json.dumps({"classes": {n: {"crown": "green"} for n in NAMES}}), '"green" is none of red, black'),
+        (json.dumps({"classes": {n: {"crown": "green"} for n in NAMES}}), '"green" is not one of red, black'),
         (json.dumps({"classes": {n: {"crest": "maybe"} for n in NAMES}}), "neither true nor false"),
-        (json.dumps({"classes": {n: {"size": "big"} for n in NAMES}}), "'big' is no number"),
+        (json.dumps({"classes": {n: {"size": "big"} for n in NAMES}}), "'big' is not a number"),
     ],
 )
 def test_two_wrong_answers_end_it_and_a_repetition_resumes(answer, text, server, tmp_path):
@@ -161,7 +161,7 @@ def test_attributes_as_a_person_writes_them():
         Attribute("crest", "yes/no"), Attribute("crown", "words", ("red", "black")), Attribute("size", "number"),
         Attribute("shape"),
     ]  # fmt: skip
-    for text, wrong in (("", "no attributes"), ("a; A: red", '"A" stands twice')):
+    for text, wrong in (("", "no attributes"), ("a; A: red", '"A" appears twice')):
         with pytest.raises(DataError, match=wrong):
             parse_attributes(text)
 

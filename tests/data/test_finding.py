@@ -31,8 +31,8 @@ def test_folders_in_order_without_hidden_files(images):
     found = FoundImages(["."])
     assert len(list(found)) == 5
     assert found.left_out.lines() == [
-        "1 file left out, .txt, no image: ./a/z.txt",
-        "1 file left out, no ending, no image: ./odd",
+        "1 file ignored, .txt, not an image format: ./a/z.txt",
+        "1 file ignored, no ending, not an image format: ./odd",
     ]
     assert [str(Path(n)) for n in names("b", "b.jpg")] == ["b/10.PNG", "b/2.jpg", "b.jpg"]
 
@@ -63,7 +63,7 @@ def test_lists(images):
     Path("list.tsv").write_text("path\tx\nb.jpg\t1\n")
     assert names(lists=[Path("list.tsv")]) == ["b.jpg"]
     Path("bad.csv").write_text("name;n\nb.jpg;1\n")
-    with pytest.raises(UnseenError, match=r'bad\.csv: no column of images — call it "image"; there is name, n'):
+    with pytest.raises(UnseenError, match=r'bad\.csv: no image column — name it "image"; the columns are name, n'):
         names(lists=[Path("bad.csv")])
     with pytest.raises(UnseenError, match=r"none\.txt: no such file"):
         names(lists=[Path("none.txt")])

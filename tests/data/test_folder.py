@@ -118,7 +118,7 @@ def test_excel_files_are_read(folder, newline):
     ("file", "old", "new", "place", "text"),
     [
         # classes.csv
-        ("classes.csv", "\nbee,", "\nant,", 'row 3, column "class"', '"ant" stands in row 2 already'),
+        ("classes.csv", "\nbee,", "\nant,", 'row 3, column "class"', '"ant" already appears in row 2'),
         ("classes.csv", "\nbee,", "\n ,", 'row 3, column "class"', "the cell is blank"),
         ("classes.csv", "cat,1,1,2,1", "cat,1,1,inf,1", 'row 4, column "size::big"', '"inf" is not a finite number'),
         ("classes.csv", "cat,1,1,2,1", "cat,1,1,-inf,1", 'row 4, column "size::big"', '"-inf" is not a finite'),
@@ -126,10 +126,10 @@ def test_excel_files_are_read(folder, newline):
         ("classes.csv", "cat,1,1,2,1", "cat,1,1,big,1", 'row 4, column "size::big"', '"big" is not a finite number'),
         ("classes.csv", "cat,1,1,2,1", 'cat,1,1,"2,,5",1', 'row 4, column "size::big"', '"2,,5" is not a finite'),
         ("classes.csv", "cat,1,1,2,1", "cat,1,1,v,w", 'row 4, column "size::big"', '"v" is not a finite number (and 1'),
-        ("classes.csv", "cat,1,1,2,1", "cat,maybe,1,2,1", 'row 4, column "seen"', '"maybe" is neither 1 nor 0'),
-        ("classes.csv", "cat,1,1,2,1", "cat,,1,2,1", 'row 4, column "seen"', '"" is neither 1 nor 0'),
-        ("classes.csv", "cat,1,1,2,1", "cat,1,2,2,1", 'row 4, column "validation"', '"2" is neither 1 nor 0'),
-        ("classes.csv", "cat,1,1,2,1", "cat,1,1,0,0", "row 4", 'class "cat" has no attribute at all'),
+        ("classes.csv", "cat,1,1,2,1", "cat,maybe,1,2,1", 'row 4, column "seen"', '"maybe" is not 1 or 0'),
+        ("classes.csv", "cat,1,1,2,1", "cat,,1,2,1", 'row 4, column "seen"', '"" is not 1 or 0'),
+        ("classes.csv", "cat,1,1,2,1", "cat,1,2,2,1", 'row 4, column "validation"', '"2" is not 1 or 0'),
+        ("classes.csv", "cat,1,1,2,1", "cat,1,1,0,0", "row 4", 'class "cat" has only zeros as attributes'),
         ("classes.csv", "cat,1,1,2,1", "cat,1,1,2", "row 4", "4 cells for 5 columns"),
         ("classes.csv", "cat,1,1,2,1", "cat,1,1,2,1,7", "row 4", "6 cells for 5 columns"),
         ("classes.csv", "\ncat,", "\n\ncat,", "row 4", "the row is blank"),
@@ -142,8 +142,8 @@ def test_excel_files_are_read(folder, newline):
         ("classes.csv", "validation", "size::big", "row 1", 'column "size::big" appears twice'),
         ("classes.csv", "validation", " ", "row 1", "column 3 has no name"),
         # images.csv
-        ("images.csv", "a/2.jpg", "a/1.jpg", 'row 3, column "file"', '"a/1.jpg" stands in row 2 already'),
-        ("images.csv", "a/2.jpg", "b/../a/1.jpg", 'row 3, column "file"', '"b/../a/1.jpg" is the image of row 2'),
+        ("images.csv", "a/2.jpg", "a/1.jpg", 'row 3, column "file"', '"a/1.jpg" already appears in row 2'),
+        ("images.csv", "a/2.jpg", "b/../a/1.jpg", 'row 3, column "file"', '1.jpg" is already the image of row 2'),
         ("images.csv", "a/2.jpg", "", 'row 3, column "file"', "the cell is blank"),
         ("images.csv", "a/2.jpg", "a/3.jpg", 'row 3, column "file"', 'no image "a/3.jpg" in '),
         ("images.csv", "a/2.jpg", "a", 'row 3, column "file"', 'no image "a" in '),
@@ -159,13 +159,13 @@ def test_excel_files_are_read(folder, newline):
         ("images.csv", "ant,test_seen", "ant", "row 3", "2 cells for 3 columns"),
         ("images.csv", "file,class", "file,kind", "row 1", 'no column "class"'),
         # the optional files
-        ("attributes.csv", "size::big,", "size::bag,", "", 'attribute "size::big" of the class table is missing'),
+        ("attributes.csv", "size::big,", "size::bag,", "", 'attribute "size::big" of the class table has no row'),
         ("attributes.csv", "size::big,size,", "size::big,size,\nx,x,", 'row 4, column "attribute"', "the class"),
         ("attributes.csv", "size::big,size,", "size::big,size,\nsize::big,,", 'row 4, column "attribute"', '"size:'),
         ("attributes.csv", "attribute,", "name,", "row 1", 'no column "attribute"'),
         ("parts.csv", "b/1.jpg", "b/9.jpg", 'row 3, column "file"', '"b/9.jpg" is not in images.csv'),
         ("parts.csv", "10.5", "left", 'row 2, column "x"', '"left" is not a finite number'),
-        ("parts.csv", ",0,0,0", ",0,0,?", 'row 3, column "visible"', '"?" is neither 1 nor 0'),
+        ("parts.csv", ",0,0,0", ",0,0,?", 'row 3, column "visible"', '"?" is not 1 or 0'),
         ("parts.csv", "part,x", "part,u", "row 1", 'no column "x"'),
     ],
 )  # fmt: skip
@@ -185,7 +185,7 @@ def test_missing_images_are_counted(folder):
     (folder / "images/a/2.jpg").unlink()
     (folder / "images/b/2.jpg").unlink()
     hint = refused(folder, 'images.csv, row 3, column "file"', f'no image "a/2.jpg" in {folder}/images (and 1 more)')
-    assert hint == "add it or remove the row"
+    assert hint == "add the image, or remove the row"
 
 
 def test_a_link_out_of_the_folder_is_refused(folder, tmp_path):
@@ -227,11 +227,11 @@ def test_headers_without_rows(folder):
 
 def test_a_missing_class_table(folder):
     (folder / "classes.csv").unlink()
-    refused(folder, "classes.csv", "no such file — make it with columns ")
+    refused(folder, "classes.csv", "no such file — create it with columns ")
 
 
 def test_missing_folder(folder):
-    refused(folder / "nowhere", "", "no such folder — give a folder with images and a table of classes")
+    refused(folder / "nowhere", "", "no such folder — pass a folder with images and a class table")
 
 
 def test_no_attribute_columns(folder):
@@ -255,7 +255,7 @@ def test_other_separators_are_read(folder, separator):
     ("encoding", "place", "text"),
     [
         ("latin-1", "classes.csv, row 3", "byte 64 is not UTF-8"),
-        ("utf-16-le", "classes.csv", "it holds NUL characters"),
+        ("utf-16-le", "classes.csv", "the file contains NUL characters"),
     ],
 )
 def test_other_encodings_are_refused(folder, encoding, place, text):
@@ -268,7 +268,7 @@ def test_twins_and_blank_vectors_are_warned_of(folder):
     edit(folder, "classes.csv", 'big",0,0,1,3', 'big",0,0,6,3')
     np.save(folder / "attribute_vectors.npy", [[0, 0], [0, 1]])
     assert load_folder(folder).warnings == (
-        '"cat" and "dog, big" have the same attributes and cannot be told apart',
+        '"cat" and "dog, big" have the same attributes and cannot be separated',
         'the word vector of "size::big" is all zero',
     )
 
@@ -279,13 +279,13 @@ def test_twins_and_blank_vectors_are_warned_of(folder):
 @pytest.mark.parametrize(
     ("array", "place", "text"),
     [
-        (np.ones((3, 2)), "", "float64 array of shape (3, 2) — make it 2 x D numbers"),
+        (np.ones((3, 2)), "", "float64 array of shape (3, 2) — save an array of 2 x D numbers"),
         (np.ones(2), "", "float64 array of shape (2,)"),
         (np.ones((2, 0)), "", "float64 array of shape (2, 0)"),
         (np.ones((2, 3), complex), "", "complex128 array of shape (2, 3)"),
         (np.array([["a"], ["b"]]), "", "<U1 array of shape (2, 1)"),
-        (np.array([[1, 2], [np.nan, 0]]), ', row 1 ("hue, at "dusk"")', "a number is not finite"),
-        (np.array([[np.inf, 2], [1, 0]], np.float32), ', row 0 ("size::big")', "a number is not finite"),
+        (np.array([[1, 2], [np.nan, 0]]), ', row 1 ("hue, at "dusk"")', "a value is not finite"),
+        (np.array([[np.inf, 2], [1, 0]], np.float32), ', row 0 ("size::big")', "a value is not finite"),
     ],
 )
 def test_wrong_vectors(folder, array, place, text):
@@ -307,9 +307,9 @@ def test_a_pickle_is_never_opened(folder, tmp_path):
     sprung = tmp_path / "sprung"
     path = folder / "attribute_vectors.npy"
     np.save(path, np.array([[Trap(sprung)], [1]], dtype=object), allow_pickle=True)
-    refused(folder, "attribute_vectors.npy", "not a plain numpy array")
+    refused(folder, "attribute_vectors.npy", "not a plain NumPy array")
     path.write_bytes(pickle.dumps(Trap(sprung)))
-    refused(folder, "attribute_vectors.npy", "not a plain numpy array")
+    refused(folder, "attribute_vectors.npy", "not a plain NumPy array")
     assert not sprung.exists()
     pickle.loads(path.read_bytes()).close()
     assert sprung.exists()  # so the trap works
@@ -329,13 +329,13 @@ def test_a_pickle_is_never_opened(folder, tmp_path):
 )
 def test_damaged_vectors(folder, content):
     (folder / "attribute_vectors.npy").write_bytes(content)
-    refused(folder, "attribute_vectors.npy", "not a plain numpy array")
+    refused(folder, "attribute_vectors.npy", "not a plain NumPy array")
 
 
 def test_an_npz_is_no_npy(folder):
     with (folder / "attribute_vectors.npy").open("wb") as file:
         np.savez(file, np.ones((2, 3)))
-    refused(folder, "attribute_vectors.npy", "not a plain numpy array")
+    refused(folder, "attribute_vectors.npy", "not a plain NumPy array")
 
 
 def test_cub50(real_data):
@@ -396,7 +396,7 @@ def test_class_folders_and_words(own):
     assert len(data.files) == 60
     assert data.encoding is not None
     assert data.encoding.names == data.table.attributes.names
-    assert data.warnings == ('1 blank cell got its column\'s mean ("size" 1)',)
+    assert data.warnings == ('1 blank cell gets the column mean ("size" 1)',)
     assert data.files[0] == "bear/0.jpg"
     assert set(data.split) == {"trainval", "test_seen"}
     assert [data.table.names[c] for c in data.labels[[0, 59]]] == ["bear", "wolf"]
@@ -404,7 +404,7 @@ def test_class_folders_and_words(own):
 
 def test_classes_that_do_not_differ_are_refused_before_training(own):
     (own / "classes.csv").write_text("class,a,b\nbear,1,2\nred fox,2,4\nwolf,3,6\nlynx,1,0\n")
-    text = "the 3 seen classes all have the same attributes, so that nothing can be learned"
+    text = "the 3 seen classes all have the same attributes, so nothing can be learned"
     (own / "attributes.csv").write_text("attribute,scale\na,as is\nb,as is\n")
     refused(own, "classes.csv", text)
     assert text in [f.what for f in check_folder(own).of("error")]
@@ -434,7 +434,7 @@ def test_folders_are_matched_as_people_write_them(own):
     (own / "images/bear/.DS_Store").touch()
     (own / "images/bear/notes.txt").touch()
     data = load_folder(own)
-    assert data.warnings[1] == 'folder "Red_Fox" is taken for class "red fox"'
+    assert data.warnings[1] == 'folder "Red_Fox" is read as class "red fox"'
     assert len(data.files) == 60
     assert "bear/deep/1.JPG" in data.files
 
@@ -452,16 +452,16 @@ def test_class_folders_without_a_folder_of_images(own):
 
 def test_a_folder_of_no_class(own):
     (own / "images/wolf").rename(own / "images/wolff")
-    hint = refused(own, "images/wolff", "its images are of no class in classes.csv")
-    assert hint == 'did you mean "wolf"? else add the class there'
+    hint = refused(own, "images/wolff", "no class has this name in classes.csv")
+    assert hint == 'did you mean "wolf"? Otherwise add the class to the table'
 
 
 def test_loose_images_and_none_at_all(own):
     (own / "images/stray.jpg").touch()
-    refused(own, "images", "images in no class's folder")
+    refused(own, "images", "images outside the class folders")
     shutil.rmtree(own / "images")
     (own / "images").mkdir()
-    refused(own, "images", "no images in folders called like classes")
+    refused(own, "images", "no folder in images/ has the name of a class")
 
 
 def test_links_out_of_class_folders_are_refused(own, tmp_path):
@@ -471,7 +471,7 @@ def test_links_out_of_class_folders_are_refused(own, tmp_path):
     (own / "images/bear/link.jpg").unlink()
     (own / "images/bear/again").symlink_to(own / "images/bear")
     (own / "images/bear/0link.jpg").symlink_to(own / "images/bear/0.jpg")
-    refused(own, "images/bear/0link.jpg", '"bear/0link.jpg" is the image of "bear/0.jpg"')
+    refused(own, "images/bear/0link.jpg", '"bear/0link.jpg" is already the image of "bear/0.jpg"')
 
 
 def test_seen_may_be_said(own):
@@ -528,7 +528,9 @@ def test_a_taxonomic_class_column_is_one_line(own):
     errors = []
     read_classes(own, errors.extend)
     (line,) = [str(error) for error in errors if "Aves" in str(error)]
-    assert line.endswith('seems to be the taxonomic class — rename it, and call the column "scientificName" class')
+    assert line.endswith(
+        'seems to be the taxonomic class — rename it, and rename the column "scientificName" to "class"'
+    )
     assert 'column "class"' in line
 
 

@@ -68,9 +68,9 @@ def test_a_table_goes_to_a_frame_and_back(guide):
             pd.DataFrame({"legs": [6, np.nan]}, index=["ant", "bee"]),
             'class "bee", column "legs": "nan" is not a number',
         ),
-        (pd.DataFrame({"legs": [6, 6]}, index=["ant", "ant"]), 'there is a class "ant" already'),
+        (pd.DataFrame({"legs": [6, 6]}, index=["ant", "ant"]), 'class "ant" already exists'),
         (pd.DataFrame(index=["ant", "bee"]), "no attributes"),
-        ([[1, 2]], "list is no table of classes — give a DataFrame indexed by class"),
+        ([[1, 2]], "list is not a class table — pass a DataFrame indexed by class"),
     ],
 )
 def test_a_frame_that_is_no_table_is_one_line(frame, message):
@@ -108,7 +108,7 @@ def test_a_kept_dataset_is_the_same(guide, images, attributes, tmp_path):
         load_dataset(folder)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thing").touch()
-    with pytest.raises(DataError, match="not empty and holds no saved dataset"):
+    with pytest.raises(DataError, match="not empty and contains no saved dataset"):
         save_dataset(guide, tmp_path / "other")
 
 
@@ -131,7 +131,7 @@ def test_a_dataset_of_hugging_face(guide, images, attributes, tmp_path):
     made = unseen.make_dataset(held, attributes, cache=tmp_path)
     np.testing.assert_array_equal(made.labels, guide.labels)
     assert made.paths()[3].read_bytes() == guide.paths()[3].read_bytes()
-    with pytest.raises(DataError, match=r"no image column — cast one: there are label \(ClassLabel\)"):
+    with pytest.raises(DataError, match=r"no image column — cast one of label \(ClassLabel\)"):
         unseen.make_dataset(held.remove_columns("image"), attributes, cache=tmp_path)
 
 
@@ -170,16 +170,16 @@ def test_fit_takes_them(guide, images, attributes, tiny_guide, tiny_backbone, tm
     [
         (
             lambda f: f.rename(columns={"path": "where"}),
-            "no column of paths — call it file; there are where, label",
+            "no column of paths — name it file; the columns are where, label",
         ),
-        (lambda f: f.rename(columns={"label": "kind"}), "no column of class names — call it class"),
+        (lambda f: f.rename(columns={"label": "kind"}), "no column of class names — name it class"),
         (lambda f: f.assign(label=[None, *f["label"][1:]]), 'row 0, column "label": an empty cell'),
         (lambda f: f.assign(split="train"), 'row 0, column "split": unknown split "train" — one of trainval'),
         (lambda f: f.assign(label="Dodo"), r'row 0 \(.*\): class "Dodo" has no attributes'),
         (lambda f: f.assign(path=["/nowhere/a.png", *f["path"][1:]]), 'row 0: no image "/nowhere/a.png"'),
-        (lambda f: pd.concat([f, f[:1]]), "is the image of row 0 — keep one"),
+        (lambda f: pd.concat([f, f[:1]]), "is already the image of row 0 — keep one"),
         (lambda f: f[:0], "no images"),
-        (lambda f: 3, "int is no list of images"),
+        (lambda f: 3, "int is not a table of images"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_one_line(images, attributes, change, message):
@@ -189,9 +189,9 @@ def test_what_is_wrong_with_a_table_is_one_line(images, attributes, change, mess
 
 
 def test_a_root_that_is_not_above_and_a_folder_with_attributes(images, attributes, tiny_guide, tmp_path):
-    with pytest.raises(DataError, match=r"lies outside .* — give a root= above all images"):
+    with pytest.raises(DataError, match=r"lies outside .* — pass a root= above all images"):
         unseen.make_dataset(images, attributes, root=tmp_path)
     with pytest.raises(UnseenError, match="a dataset folder has its own class table"):
         unseen.fit("eszsl", tiny_guide, tmp_path / "run", attributes=attributes)
-    with pytest.raises(UnseenError, match="images as DataFrame, and no attributes of their classes"):
+    with pytest.raises(UnseenError, match="images as DataFrame without attributes of their classes"):
         unseen.fit("eszsl", images, tmp_path / "run")

@@ -104,7 +104,7 @@ def test_no_more_than_a_chunk_is_held(birds, tmp_path):
     ("changes", "problem"),
     [
         ({"labels": np.zeros(COUNT, int)}, "35 labels differ, the first in row 6"),
-        ({"trainval_loc": np.arange(24)}, "trainval_loc is not the dataset's trainval"),
+        ({"trainval_loc": np.arange(24)}, "trainval_loc differs from the dataset's trainval"),
         (
             {"feature_map": np.zeros((3, 7, 2, 2), np.float32), "labels": np.zeros(3, int)},
             "rows from 0 to 39 for 3 images",
@@ -122,7 +122,7 @@ def test_features_of_something_else_are_refused(birds, tmp_path, changes, proble
 def test_numbers_that_do_not_fit_are_said(birds, tmp_path):
     folder, _ = birds
     regions(tmp_path / "x.hdf5", folder, feature_map=np.full((COUNT, 7, 2, 2), 1e6, np.float32))
-    with pytest.raises(StoreError, match=r"features as large as 1e\+06 do not fit in float16"):
+    with pytest.raises(StoreError, match=r"feature values up to 1e\+06 overflow float16"):
         import_features(tmp_path / "x.hdf5", load_folder(folder), folder, "large")
     with pytest.raises(DataError, match=r'"\.\./x" is no name'):
         import_features(tmp_path / "x.hdf5", load_folder(folder), folder, "../x")
@@ -136,7 +136,7 @@ def test_a_feature_that_is_no_number_is_said_with_its_row_and_image(birds, tmp_p
     regions(tmp_path / "x.hdf5", folder, feature_map=maps)
     with pytest.raises(StoreError) as caught:
         import_features(tmp_path / "x.hdf5", dataset, folder, "holed")
-    assert str(caught.value) == f"row 10 ({dataset.files[9]}): a feature is {said} — repair what it comes from"
+    assert str(caught.value) == f"row 10 ({dataset.files[9]}): a feature value is {said} — fix its source"
 
 
 def spec(folder, name):
@@ -164,13 +164,13 @@ def test_a_method_trains_and_tests_on_them(birds, tmp_path, method):
 def test_what_needs_the_network_says_so(birds, tmp_path):
     folder, tiny = birds
     import_features(tiny.root / "xlsa17/data/CUB/res101.mat", load_folder(folder), folder, "blind")
-    with pytest.raises(UnseenError, match="no image can be looked at"):
+    with pytest.raises(UnseenError, match="the model cannot read images"):
         Backbone(spec(folder, "blind"))
     with pytest.raises(UnseenError, match="no such file — import them with `unseen import`"):
         spec(folder, "absent").fingerprint()
-    with pytest.raises(UnseenError, match="features:blind: has one stage, and mgmrn reads 3 — give a timm model"):
+    with pytest.raises(UnseenError, match="features:blind: has one stage; mgmrn needs 3 — use a timm model"):
         RunConfig(method="mgmrn", dataset=str(folder), backbone=spec(folder, "blind"))
-    with pytest.raises(UnseenError, match="no features named"):
+    with pytest.raises(UnseenError, match="no feature name"):
         BackboneSpec(name="features:")
 
 
@@ -213,10 +213,10 @@ def test_word_vectors_of_a_region_file(tmp_path):
     import_vectors(tmp_path / "x.hdf5", load_folder(tmp_path / "out"), tmp_path / "out")
     assert (load_folder(tmp_path / "out").attribute_vectors == vectors).all()
     regions(tmp_path / "x.hdf5", tmp_path / "out", w2v_att=vectors + 1)
-    with pytest.raises(DataError, match="the dataset has other word vectors"):
+    with pytest.raises(DataError, match="the dataset already has other word vectors"):
         import_vectors(tmp_path / "x.hdf5", load_folder(tmp_path / "out"), tmp_path / "out")
     regions(tmp_path / "x.hdf5", tmp_path / "out")
-    with pytest.raises(DataError, match="no word vectors of 6 attributes, but none"):
+    with pytest.raises(DataError, match="expected word vectors of 6 attributes, found none"):
         import_vectors(tmp_path / "x.hdf5", load_folder(tmp_path / "out"), tmp_path / "out")
 
 

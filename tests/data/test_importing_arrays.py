@@ -118,14 +118,17 @@ def test_columns_of_numbers_are_channels(tmp_path):
     ("content", "message"),
     [
         ({"files": FILES}, "no labels, and the folder has no table of images"),
-        ({"labels": LABELS + 1}, "row 43 is of class 8, and there are 8 — labels are positions in classes.csv, from 0"),
+        (
+            {"labels": LABELS + 1},
+            "row 43 is of class 8, but there are 8 classes — labels are positions in classes.csv, from 0",
+        ),
         ({"labels": LABELS[1:]}, r"`labels` has shape \(47,\) for 48 rows"),
-        ({"labels": LABELS.astype(float)}, "labels are float64 — give class names, or positions from 0"),
-        ({"labels": LABELS, "files": FILES[[0, *range(47)]]}, '"species a/0.jpg" is there twice'),
+        ({"labels": LABELS.astype(float)}, "labels are float64 — use class names, or positions from 0"),
+        ({"labels": LABELS, "files": FILES[[0, *range(47)]]}, '"species a/0.jpg" appears twice'),
         ({"labels": LABELS, "split": np.full(len(X), "train")}, 'unknown split "train" — one of trainval'),
         ({"labels": np.array(["dodo"] * len(X))}, 'class "dodo" is not in classes.csv'),
         ({"features": X[0]}, r"`features` is float32 of shape \(7,\)"),
-        ({"features": np.array([{}] * 3)}, "holds pickled objects, which are never loaded"),
+        ({"features": np.array([{}] * 3)}, "contains pickled objects; unseen does not load pickles"),
     ],
 )
 def test_what_does_not_fit_is_one_line_and_leaves_nothing(folder, tmp_path, content, message):

@@ -40,16 +40,16 @@ def test_split_folders_are_the_split(root, below, train, val, test):
     for file, split, label in zip(data.files, data.split, data.labels, strict=True):
         wanted = ("test_unseen" if label == 3 else "test_seen") if file.startswith(test) else "trainval"
         assert split == wanted, file
-    assert f"images are split as their folders say: {', '.join(sorted((train, val, test)))}" in data.warnings
-    assert "images of val/ are trained on as well: validation holds out whole classes" in data.warnings
-    assert [f.what for f in check_folder(root).findings if "split as" in f.what]
+    assert f"images are split by their folders: {', '.join(sorted((train, val, test)))}" in data.warnings
+    assert "images in val/ are used for training: validation holds out whole classes" in data.warnings
+    assert [f.what for f in check_folder(root).findings if "split by" in f.what]
 
 
 def test_a_class_may_be_called_train(root):
     (root / "classes.csv").write_text(CLASSES.replace("bear", "train"))
     put(root, *(f"images/{name}/x/{i}.jpg" for name in ("train", "fox", "elk") for i in range(4)))
     assert len(load_folder(root).indices("trainval")) == 12 - len(load_folder(root).indices("test_seen"))
-    assert not any("split as" in w for w in load_folder(root).warnings)
+    assert not any("split by" in w for w in load_folder(root).warnings)
 
 
 @pytest.mark.parametrize("column", ["label", "class"])
@@ -102,7 +102,7 @@ def test_equal_looking_names_are_equal(root, written, there):
 
 
 def tables(root):
-    return [e for e in check_folder(root).of("error") if e.kind == "what stops training"]
+    return [e for e in check_folder(root).of("error") if e.kind == "errors that stop training"]
 
 
 def test_one_cause_is_one_error(root):

@@ -124,8 +124,11 @@ def gone(tmp_path):
 SAME = "bear,1,1\nfox,2,2\nelk,3,3\nlynx,0.5,0\n"
 CHECKS = {
     "labels contradict file names": {
-        "prepare": (lambda t: prepared(t, swap_names), r"labels are not the class of the image"),
-        "features-only": (lambda t: prepared(t, swap_names, features_only=True), r"labels are not the class of the"),
+        "prepare": (lambda t: prepared(t, swap_names), r"labels differ from the class of the image"),
+        "features-only": (
+            lambda t: prepared(t, swap_names, features_only=True),
+            r"labels differ from the class of the",
+        ),
         "import": (lambda t: imported(t, labels=lambda found, _: np.roll(found, EACH)), r"labels differ"),
     },
     "all seen classes alike": {
@@ -158,7 +161,7 @@ CHECKS = {
     },
     "an image is missing": {
         "folder": (gone, r'no image "4.jpg"'),
-        "prepare": (lost, r"1 of 24 images are not there|images are not there"),
+        "prepare": (lost, r"1 of 24 images are missing|images are missing"),
     },
     "a split of other images": {
         "folder": (lambda t: load_folder(own(t, split=["train", *["trainval"] * 11])), r'unknown split "train"'),
@@ -171,17 +174,17 @@ CHECKS = {
         ),
         "import": (
             lambda t: imported(t, test_seen_loc=lambda f, d: d.indices("trainval")),
-            r"is not the dataset's|loc",
+            r"differs from the dataset's|loc",
         ),
         "arrays": (lambda t: arrays(split=np.array(["x"] * 12, dtype=object)), r'unknown split "x"'),
     },
     "features that are no numbers": {
-        "features-only": (lambda t: prepared(t, broken, features_only=True), r"a feature is nan"),
+        "features-only": (lambda t: prepared(t, broken, features_only=True), r"a feature value is nan"),
         "import": (
             lambda t: imported(
                 t, feature_map=lambda f, _: np.where(np.arange(len(f))[:, None, None, None] == 3, np.nan, f)
             ),
-            r"a feature is nan",
+            r"a feature value is nan",
         ),
     },
 }

@@ -105,7 +105,7 @@ def test_a_metric_of_ones_own():
     register_metric(Metric("twice", "two of it", lambda images: 2 * images, of=("images",)))
     found = unseen.metrics.gzsl(SCORES, LABELS, SEEN)
     assert (found["images"], found["twice"]) == (4, 8)
-    with pytest.raises(UnseenError, match='there is a metric "T1"'):
+    with pytest.raises(UnseenError, match='a metric "T1" already exists'):
         register_metric(Metric("T1", "another", lambda d: 0.0))
     with pytest.raises(UnseenError, match='made: no metric "nothing"'):
         register_metric(Metric("made", "of nothing", lambda n: n, of=("nothing",)))
@@ -117,8 +117,8 @@ def test_a_metric_of_ones_own():
 @pytest.mark.parametrize(
     ("scores", "labels", "seen", "problem"),
     [
-        (SCORES[0], LABELS, SEEN, "do not fit"),
-        (SCORES, LABELS[:2], SEEN, "do not fit"),
+        (SCORES[0], LABELS, SEEN, "do not match"),
+        (SCORES, LABELS[:2], SEEN, "do not match"),
         (SCORES, LABELS + 1, SEEN, "labels go from 1 to 4"),
         (SCORES * np.nan, LABELS, SEEN, "not finite"),
     ],

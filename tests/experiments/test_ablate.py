@@ -44,7 +44,7 @@ def test_rows_without_anything_to_take_away_are_left_out():
     lines = []
     rows = distinct(ablation_variants(parse_variant("msdn@cub")), {"dataset": "x", "backbone": SPEC}, lines.append)
     assert not {"no prototypes", "no averaging"} & {row.name for row in rows}
-    assert "no averaging: left out, the same as full with these settings" in lines
+    assert "no averaging: skipped, equal to full with these settings" in lines
 
 
 def test_ablations_of_msdnpp():
@@ -81,7 +81,7 @@ def test_ablations_of_mgmrn_are_what_a_preset_is_not_yet():
 
 
 def test_a_method_without_parts():
-    with pytest.raises(UnseenError, match="eszsl: declares no ablations"):
+    with pytest.raises(UnseenError, match="eszsl: has no ablations"):
         ablation_variants(parse_variant("eszsl"))
 
 
@@ -90,7 +90,7 @@ def test_sweep_from_text():
     assert (key, values) == ("lambda_cal", [0, 0.1, 10])
     assert [resolved(row)[1].lambda_cal for row in rows] == values
     for wrong in ("lambda_cal", "lambda_cal=", "lambda_cal=a", "=1", "lambda_cal=1,1.0"):
-        with pytest.raises(UnseenError, match="is no sweep"):
+        with pytest.raises(UnseenError, match="is not a sweep"):
             sweep_variants(parse_variant("msdn"), wrong)
 
 

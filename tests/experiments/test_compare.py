@@ -46,8 +46,8 @@ def test_a_row_as_text(text, expected):
         (["msdn:0.5"], 'cannot read "msdn:0.5"'),
         (["a=b=msdn"], "cannot read"),
         (["mdsn"], 'did you mean "msdn"'),
-        (["msdn", "msdn"], '"msdn" stands twice'),
-        (["a b=msdn", "a-b=eszsl"], '"a-b" stands twice'),
+        (["msdn", "msdn"], '"msdn" appears twice'),
+        (["a b=msdn", "a-b=eszsl"], '"a-b" appears twice'),
         ([], "nothing to compare"),
     ],
 )
@@ -145,9 +145,9 @@ def test_a_finished_run_is_not_done_again(done, asked, monkeypatch):
     again = compare(asked(ROWS[:2]), folder)
     assert tasks == []
     assert again["rows"] == found["rows"][:2]
-    with pytest.raises(UnseenError, match="holds a run with other settings"):
+    with pytest.raises(UnseenError, match="contains a run with another settings"):
         compare(asked(["eszsl", "no cal=msdn:lambda_cal=0.5"]), folder)
-    with pytest.raises(UnseenError, match='"much" does not fit'):
+    with pytest.raises(UnseenError, match='"much" has the wrong type'):
         compare(asked(["eszsl", "new=msdn:lambda_cal=much"]), folder)
     assert tasks == []
 
@@ -261,7 +261,7 @@ def test_stopped_and_repeated_is_as_if_never_stopped(done, asked, tmp_path, monk
         with pytest.raises(KeyboardInterrupt):
             compare(asked(ROWS[:2]), tmp_path)
     cut = json.loads((tmp_path / "compare.json").read_text())["rows"]
-    assert [row["error"] for row in cut] == [None, "not finished; repeat the command"]
+    assert [row["error"] for row in cut] == [None, "unfinished; repeat the command to resume"]
     again = compare(asked(ROWS[:2]), tmp_path)
 
     def numbers(rows):
@@ -327,7 +327,7 @@ def test_workers_in_their_own_process(asked, done, tmp_path):
     make = asked(["msdn"], recipe={"epochs": "100000", "batch_size": "8"})
     config = make.variants[0].config(make.base, make.recipe)
     bad = parse_variant("msdn:lambda_cal=much").config(make.base)
-    with pytest.raises(WorkerError, match=r'^setting lambda_cal: "much" does not fit — give a number$'):
+    with pytest.raises(WorkerError, match=r'^setting lambda_cal: "much" has the wrong type — use a number$'):
         worker.run_worker(make.task("fit", bad, tmp_path / "bad"))
     task = make.task("fit", config, tmp_path / "long")
     parent = subprocess.Popen([sys.executable, "-c", WAIT, task.to_json()], stderr=subprocess.DEVNULL)

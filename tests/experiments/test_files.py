@@ -134,7 +134,7 @@ def test_settings_of_a_file_are_the_release(tmp_path):
         (
             "{value: 1.0, source: paper}",
             "{value: 1.0, source: me}",
-            "margin.source: is not among the sources — one of paper, ours",
+            "margin.source: is not one of the sources — use one of paper, ours",
         ),
         ("{value: 1.0, source: paper}", "{value: 1.0}", "settings.margin.source: is missing"),
         ("seeds: [0, 1, 2, 3, 4]", "seeds: [a]", r"seeds.0: is not a valid integer \('a'\)"),
@@ -147,7 +147,7 @@ def test_settings_of_a_file_are_the_release(tmp_path):
         ("notes:", "note: x\nnotes:", "note: unknown entry"),
         ("dataset: cub", "dataset: cub50", "nothing is published on cub50"),
         ("U: 23.7", "U: 237", r"reported.0.U: is not less than or equal to 100 \(237\)"),
-        ("method: ale", "method: [", "no YAML"),
+        ("method: ale", "method: [", "not valid YAML"),
     ],
 )
 def test_mistakes_in_a_file_are_one_line(tmp_path, old, new, message):

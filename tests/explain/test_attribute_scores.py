@@ -122,7 +122,7 @@ def test_images_of_one_side_only(labels, there, gone, tmp_path):
     sheet = quality_sheet(measured, found)
     assert sheet.summary["images"] == {there: 4, gone: 0}
     assert sheet.summary["mean"] == {there: 1.0, gone: None}
-    assert f"do not differ in them: 1 over {there} classes" in sheet.caption
+    assert f"all classes have the same value: 1 over {there} classes" in sheet.caption
     again = quality_sheet(measured, found).save(tmp_path / "again", FORMATS)
     for first, second in zip(sheet.save(tmp_path, FORMATS), again, strict=True):
         assert first.read_bytes() == second.read_bytes()  # the same figure, the same bytes
@@ -154,7 +154,7 @@ def test_the_figure_s_numbers_are_all_attributes(tmp_path):
 
 def test_nothing_to_measure_is_said():
     measured = answers([[1, 0], [1, 1], [0, 1], [1, 1]], [True, True, True, False], [3, 3], [[1, 2], [3, 4]])
-    with pytest.raises(DataError, match="mine: no attribute differs between the classes"):
+    with pytest.raises(DataError, match="mine: all classes with test images have the same attributes"):
         quality_sheet(measured, attribute_quality(measured))
 
 

@@ -195,9 +195,9 @@ def test_any_sub_nets_of_any_grid(runs):
     why = replace(why, attention=levels, counted=("level_1", "level_3"))
     sheet = attention_sheet(why, recognizer.backbone.transform, Parts(), "odd", "an odd one", "by hand", top=2)
     assert [a.get_title().split("\n")[0] for a in sheet.figure.axes[:5]] == [
-        "image", "level 1 attention", "level 2 attention (not counted)", "level 3 attention", "contribution, fused"
+        "image", "level 1 attention", "level 2 attention (not in the score)", "level 3 attention", "contribution, fused"
     ]  # fmt: skip
-    assert "level 2: not counted" in sheet.caption
+    assert "level 2: not part of the class score" in sheet.caption
     assert sheet.summary["grids"] == {"level_1": [8, 8], "level_2": [4, 4], "level_3": [4, 4], "contribution": [4, 4]}
     assert sheet.summary["attributes"][1]["highest"]["level_1"] == {"x": 12, "y": 52, "value": 1}
 
@@ -228,7 +228,7 @@ def test_images_that_are_gone_are_one_line(tiny_guide, tiny_backbone, tmp_path):
 def test_mistakes(runs, cache, tmp_path):
     for options, text in (
         ({"kinds": ("umap",)}, 'no figure "umap" — one of tsne, attention, attributes'),
-        ({"formats": ("gif",)}, 'no figures in "gif" — one of png, svg, pdf'),
+        ({"formats": ("gif",)}, 'unknown figure format "gif" — use one of png, svg, pdf'),
         ({"formats": ()}, "no format"),
         ({"seed": 7}, "no seed 7 — one of 0"),
     ):

@@ -131,7 +131,7 @@ def test_colours_differ(count):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"perplexity": 20}, "perplexity 20 for 20 images — give 1 or more, below 20"),
+        ({"perplexity": 20}, "perplexity 20 for 20 images — use 1 or more, and less than 20"),
         ({"perplexity": 0.5}, "perplexity 0.5"),
         ({"classes": 1}, "at least 2 classes"),
     ],

@@ -226,9 +226,7 @@ class TestMistakes:
         for module in backbone.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.weight.data.fill_(1000)
-        with pytest.raises(
-            StoreError, match=r"00.png: features as large as .* do not fit in float16 — store them as bf"
-        ):
+        with pytest.raises(StoreError, match=r"00.png: feature values up to .* overflow float16 — store them as bf"):
             run(shared_images, backbone, tmp_path)
 
     def test_too_little_room_before_the_start(self, shared_images, backbone, tmp_path, monkeypatch):
@@ -338,7 +336,7 @@ class TestResume:
         deadline = time.monotonic() + 10
         while "another process" not in caplog.text and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert "waiting for it" in caplog.text
+        assert "waiting for another process" in caplog.text
         assert not (tmp_path / finished.folder.name).exists()
         lock.release()
         thread.join()
@@ -495,7 +493,7 @@ class TestDamage:
         data[64 * 48 * 2 * 9 + 5] ^= 4
         path.write_bytes(data)
         store = RegionStore.open(copy)
-        says = r"stage1.bin: damaged: chunk 2 \(images 8 to 11\) is not what was written — unseen stores"
+        says = r"stage1.bin: damaged: chunk 2 \(images 8 to 11\) has a wrong checksum — unseen stores"
         with pytest.raises(StoreError, match=says):
             store.verify()
         with pytest.raises(StoreError, match=says):

@@ -114,7 +114,7 @@ def test_senseless_sizes_are_refused(tmp_path: Path, wrong: dict[str, int]) -> N
 
 def test_a_taken_folder_is_left_alone(folder: Path) -> None:
     before = contents(folder)
-    with pytest.raises(UnseenError, match="already there"):
+    with pytest.raises(UnseenError, match="already exists"):
         build(folder, workers=1, **SMALL)
     assert contents(folder) == before
 

@@ -48,7 +48,7 @@ def test_original_values_go_before_unit_ones_and_numbers_stand_for_names(tmp_pat
         ({"other": VALUES}, "no K x N numbers"),
         ({"att": VALUES * np.nan}, "not a number"),
         ({"att": VALUES, "allclasses_names": cells("a", "b")}, "2 names for 3 classes"),
-        ({"att": VALUES}, 'class "owl" of images.csv is not there'),
+        ({"att": VALUES}, 'class "owl" of images.csv is missing'),
     ],
 )
 def test_what_is_wrong_is_one_line(tmp_path, content, problem):
@@ -61,7 +61,7 @@ def test_what_is_wrong_is_one_line(tmp_path, content, problem):
 def test_other_files_are_named(tmp_path):
     path = tmp_path / "att_splits.mat"
     path.write_bytes(b"MATLAB 5.0 MAT-file" + bytes(300))
-    with pytest.raises(DataError, match="not a MATLAB file"):
+    with pytest.raises(DataError, match="not a valid MATLAB file"):
         read_class_table(path, set())
 
 

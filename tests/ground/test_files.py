@@ -97,7 +97,7 @@ def test_a_changed_digit_is_noticed(tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text())))  # another layout of the same
     assert read_json(path) == value
     path.write_text(path.read_text().replace("0.25", "0.35"))
-    with pytest.raises(RunError, match=r"results.json: damaged: not what was written, .* — train again"):
+    with pytest.raises(RunError, match=r"results.json: damaged: the checksum does not match .* — train again"):
         read_json(path, RunError, "train again")
     changed = json.loads(path.read_text())
     del changed[SEAL]  # on purpose, as the message says
@@ -159,5 +159,5 @@ def test_texts_of_others_are_not_taken_for_ours(tmp_path):
     save_file({"a": torch.ones(2)}, tmp_path / "x.safetensors", {"sha256": "theirs"})
     assert load_tensors(tmp_path / "x.safetensors")[1] == {"sha256": "theirs"}
     save_file({"a": torch.ones(2)}, tmp_path / "y.safetensors", {"unseen": '{"reduce": 5}'})
-    with pytest.raises(SafetensorError, match="texts are damaged"):
+    with pytest.raises(SafetensorError, match="metadata is damaged"):
         load_tensors(tmp_path / "y.safetensors")

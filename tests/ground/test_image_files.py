@@ -89,12 +89,12 @@ def test_what_is_left_out_is_counted_and_named(folder):
     assert len(list(image_files(folder / "images", left))) == IMAGES + 1
     assert len(left) == 6
     assert {line.replace(f"{folder}/images/elk/", "") for line in left.lines()} == {
-        "1 file left out, a link to a folder that it lies in: loop",
-        "1 file left out, a link that leads nowhere: gone",
-        "1 file left out, .txt, no image: notes.txt",
-        "1 file left out, .md, no image: P6.md",
-        "1 file left out, .cr2, a camera's raw file: export it as JPEG or PNG: raw.CR2",
-        "1 file left out, no file, but a pipe or a device: pipe",
+        "1 file ignored, a link to its own parent folder: loop",
+        "1 file ignored, a broken link: gone",
+        "1 file ignored, .txt, not an image format: notes.txt",
+        "1 file ignored, .md, not an image format: P6.md",
+        "1 file ignored, .cr2, a camera raw file: export it as JPEG or PNG: raw.CR2",
+        "1 file ignored, a pipe or a device: pipe",
     }
     shutil.rmtree(folder / "images/elk/one")
     assert sum("left out" in warning for warning in load_folder(folder).warnings) == 6
@@ -104,7 +104,7 @@ def test_many_are_counted_and_three_named():
     left = LeftOut()
     for i in range(1200):
         left(f"{i}.txt", "no image")
-    assert left.lines() == ["1,200 files left out, no image: 0.txt, 1.txt, 2.txt, ..."]
+    assert left.lines() == ["1,200 files ignored, no image: 0.txt, 1.txt, 2.txt, ..."]
 
 
 def test_endings_are_those_of_the_formats():
@@ -128,6 +128,6 @@ def test_heif_without_the_plug_in_is_named_with_the_fix(tmp_path, monkeypatch):
 
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
     monkeypatch.setattr(images, "formats", lambda: ("JPEG", "PNG"))
-    with pytest.raises(DataError, match=r"not an image that Pillow can read — HEIF: pip install 'unseen\[heif\]'"):
+    with pytest.raises(DataError, match=r"Pillow cannot read this image — HEIF: pip install 'unseen\[heif\]'"):
         open_image(tmp_path / "a.heic")
     assert [str(p) for p in FoundImages([tmp_path])] == [str(tmp_path / "a.heic")]  # it has a row with its error

@@ -43,8 +43,8 @@ def test_only_files_are_opened(tmp_path):
     (tmp_path / "b.jpg").symlink_to("/dev/zero")
     (tmp_path / "c.jpg").mkdir()
     (tmp_path / "d.jpg").symlink_to("d.jpg")
-    refused(tmp_path / "a.jpg", "a.jpg: no file, but a pipe or a device")
-    refused(tmp_path / "b.jpg", "b.jpg: no file, but a pipe or a device")
+    refused(tmp_path / "a.jpg", "a.jpg: a pipe or a device")
+    refused(tmp_path / "b.jpg", "b.jpg: a pipe or a device")
     refused(tmp_path / "c.jpg", "c.jpg: a folder")
     refused(tmp_path / "d.jpg", "d.jpg: broken image: .*symbolic links")
 
@@ -59,7 +59,7 @@ def test_only_files_are_opened(tmp_path):
 )
 def test_other_formats_of_pillow_are_no_images(tmp_path, data):
     (tmp_path / "a.jpg").write_bytes(data)
-    refused(tmp_path / "a.jpg", "a.jpg: not an image that Pillow can read")
+    refused(tmp_path / "a.jpg", "a.jpg: Pillow cannot read this image")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -101,7 +101,7 @@ def test_greys_are_scaled_by_the_bits_that_are_used(tmp_path, largest, bits):
             found = np.asarray(open_image(tmp_path / name))[0, :, 0]
         np.testing.assert_array_equal(found, greys[0] >> (bits - 8))
         assert [str(w.message) for w in said] == (
-            [] if bits == 16 else [f"16-bit greys that use {bits} bits are scaled by these"]
+            [] if bits == 16 else [f"16-bit greys that use {bits} bits are scaled to 8 bits"]
         )
 
 
@@ -121,7 +121,7 @@ def test_colours_of_16_bits_are_scaled_by_the_bits_that_are_used(tmp_path, kind,
     values[3, 4, 1] = (1 << bits) - 1
     data = COLOURS[kind](values)
     (tmp_path / "a").write_bytes(data)
-    said = [] if bits == 16 else [f"16-bit colours that use {bits} bits are scaled by these"]
+    said = [] if bits == 16 else [f"16-bit colours that use {bits} bits are scaled to 8 bits"]
     for read in (lambda: open_image(tmp_path / "a"), lambda: image_of_bytes(data, "a")):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -129,7 +129,7 @@ def test_colours_of_16_bits_are_scaled_by_the_bits_that_are_used(tmp_path, kind,
         np.testing.assert_array_equal(found, values >> (bits - 8))
         assert [str(w.message) for w in caught] == said
     scan = _scan_one(tmp_path / "a")
-    notes = [f"16-bit colours of which {bits} bits are used, scaled to 8 by these"] * (bits != 16)
+    notes = [f"16-bit color with {bits} bits in use, scaled to 8 bits"] * (bits != 16)
     assert [what for _, group, what, _ in scan.found if group == "converted images"] == notes
     assert scan.thumb is not None
 
@@ -166,5 +166,5 @@ def test_check_and_reading_agree_on_long_images(tmp_path):
         if fits:
             assert transform(path).shape == (3, 8, 8)
         else:
-            with pytest.raises(DataError, match=f"1 x {length} pixels is too elongated"):
+            with pytest.raises(DataError, match=f"1 x {length} pixels is too narrow"):
                 transform(path)

@@ -128,7 +128,7 @@ def test_a_class_comes_without_training(data):
         ZeroShotClassifier().fit(x, y, attributes=values[:-1]).add_class("new", dict.fromkeys(["attribute 0"], 1))
     )
     assert numbered.classes_.tolist() == list(range(N))
-    with pytest.raises(UnseenError, match='there is a class "new" already'):
+    with pytest.raises(UnseenError, match='class "new" already exists'):
         numbered.add_class("new", values[-1])
 
 
@@ -180,7 +180,7 @@ def test_a_saved_classifier_is_the_same(data, labels, tmp_path):
     made.save(folder)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thing").touch()
-    with pytest.raises(UnseenError, match="not empty, and holds no classifier"):
+    with pytest.raises(UnseenError, match="the folder is not empty and contains no classifier"):
         made.save(tmp_path / "other")
     facts = json.loads((folder / "classifier.json").read_text())
     del facts["sha256" if "sha256" in facts else next(k for k in facts if k.startswith(("sha", "seal", "check")))]
@@ -220,12 +220,12 @@ def test_a_run_on_features_predicts_from_features(tiny_guide, tiny_backbone, tmp
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"method": "clip"}, "clip reads texts in the space of its network, which features lack"),
-        ({"method": "mgmrn"}, "mgmrn is trained with its network"),
+        ({"method": "clip"}, "clip encodes texts with its backbone, so it cannot use features"),
+        ({"method": "mgmrn"}, "mgmrn trains its backbone"),
         ({"method": "ezsl"}, 'did you mean "eszsl"'),
         ({"settings": {"lambda": 1}}, 'no setting "lambda"'),
-        ({"epochs": 3}, "eszsl is solved in closed form — leave out epochs"),
-        ({"select": "accuracy"}, 'cannot select by "accuracy"'),
+        ({"epochs": 3}, "eszsl has a closed-form solution — omit epochs"),
+        ({"select": "accuracy"}, 'unknown selection metric "accuracy"'),
     ],
 )
 def test_what_does_not_fit_is_one_line(data, change, message):
@@ -261,5 +261,5 @@ def test_few_classes_are_chosen_by_held_out_rows(data):
     made = ZeroShotClassifier().fit(x[few], y[few], attributes=values)
     assert made.gamma_ == 0
     assert made.score(x[few], y[few]) > 0.5
-    with pytest.raises(UnseenError, match="3 classes, the smallest of 14 rows — msdn needs 4 classes"):
+    with pytest.raises(UnseenError, match="3 classes, the smallest with 14 rows — msdn needs 4 classes"):
         ZeroShotClassifier("msdn").fit(x[few], y[few], attributes=values)

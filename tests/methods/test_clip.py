@@ -235,10 +235,10 @@ def test_kind_of_the_known_datasets():
     ("changes", "text"),
     [
         ({"mode": "title"}, "one of names, attributes, scores"),
-        ({"templates": "a photo"}, 'setting templates: "a photo" has not one {}'),
-        ({"templates": "a {}|a {} and {}"}, '"a {} and {}" has not one {}'),
-        ({"attributes": "-1"}, "setting attributes: -1 is too few — 0 or more"),
-        ({"per_sentence": "0"}, "setting per_sentence: 0 is too few — 1 or more"),
+        ({"templates": "a photo"}, 'setting templates: "a photo" needs exactly one {}'),
+        ({"templates": "a {}|a {} and {}"}, '"a {} and {}" needs exactly one {}'),
+        ({"attributes": "-1"}, "setting attributes: -1 is too small — use 0 or more"),
+        ({"per_sentence": "0"}, "setting per_sentence: 0 is too small — use 1 or more"),
     ],
 )
 def test_wrong_settings(changes, text):
@@ -247,7 +247,7 @@ def test_wrong_settings(changes, text):
 
 
 def test_a_backbone_without_text_is_refused_at_once(tiny_guide, tiny_backbone, tmp_path):
-    with pytest.raises(UnseenError, match=r"test_resnet: no text tower, which clip .* — --backbone hf:MODEL") as caught:
+    with pytest.raises(UnseenError, match=r"test_resnet: clip needs a text tower — use --backbone hf:MODEL") as caught:
         unseen.fit("clip", tiny_guide, tmp_path / "run", backbone=tiny_backbone, device="cpu")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()

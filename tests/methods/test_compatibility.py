@@ -249,5 +249,5 @@ def test_contributions_sum_to_the_scores(name):
 def test_margins():
     margins = {name: METHODS[name].presets["default"].settings.margin for name in NAMES}
     assert margins == {"ale": 1.0, "devise": 0.1, "sje": 1.0}
-    with pytest.raises(UnseenError, match="give more than 0"):
+    with pytest.raises(UnseenError, match="use more than 0"):
         CompatibilitySettings.changed(CompatibilitySettings(), {"margin": "0"})

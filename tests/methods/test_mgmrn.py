@@ -505,18 +505,24 @@ def test_stages_of_other_shapes(channels, sizes, grouping):
 
 
 def test_settings_that_do_not_fit():
-    with pytest.raises(UnseenError, match=r"setting width: 100 channels do not form the 32 groups.*a multiple of 32"):
+    with pytest.raises(
+        UnseenError, match=r"setting width: 100 channels is not a multiple of the 32 groups.*a multiple of 32"
+    ):
         MgMRNSettings(width=100)
-    with pytest.raises(UnseenError, match='setting grouping: "none" is no choice — one of released, parts'):
+    with pytest.raises(
+        UnseenError, match='setting grouping: "none" is not a valid choice — use one of released, parts'
+    ):
         MgMRNSettings(grouping="none")
-    with pytest.raises(UnseenError, match='setting schedule: "both" is no choice — one of progressive, joint'):
+    with pytest.raises(
+        UnseenError, match='setting schedule: "both" is not a valid choice — use one of progressive, joint'
+    ):
         MgMRNSettings(schedule="both")
-    with pytest.raises(UnseenError, match='setting levels: "4" is no choice — one of all, 1, 2, 3'):
+    with pytest.raises(UnseenError, match='setting levels: "4" is not a valid choice — use one of all, 1, 2, 3'):
         MgMRNSettings(levels="4")
     for wrong in ({"width": 0}, {"parts": 0}, {"attention_width": 0}, {"tau": 0.0}, {"lambda_reg": -1.0}):
         with pytest.raises(UnseenError):
             MgMRNSettings(**wrong)
-    with pytest.raises(UnseenError, match="Mg-MRN: 2 stages — give it three"):
+    with pytest.raises(UnseenError, match="Mg-MRN: 2 stages — pass three"):
         MgMRN((3, 4), random(K, D), MgMRNSettings(width=32))
     changed = MgMRNSettings.changed(PRESETS["sun"].settings, {"width": "64", "schedule": "joint"})
     assert changed == MgMRNSettings(width=64, schedule="joint", tau=25.0, lambda_reg=1.0)

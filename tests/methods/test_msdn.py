@@ -342,12 +342,12 @@ def test_a_subnet_without_weight_is_skipped_in_evaluation(fusion, left):
 
 
 def test_some_subnet_must_have_weight():
-    with pytest.raises(UnseenError, match="setting fusion: no sub-net has weight"):
+    with pytest.raises(UnseenError, match="setting fusion: both sub-nets have weight 0"):
         MSDNSettings(fusion=(0.0, 0.0))
     assert MSDNSettings(fusion=(0.0, 0.0), subnets="a2v").subnets == "a2v"
-    with pytest.raises(UnseenError, match='setting subnets: "c2v" is no choice — one of both, a2v, v2a'):
+    with pytest.raises(UnseenError, match='setting subnets: "c2v" is not a valid choice — use one of both, a2v, v2a'):
         MSDNSettings(subnets="c2v")
-    with pytest.raises(UnseenError, match='setting distillation: "old" is no choice'):
+    with pytest.raises(UnseenError, match='setting distillation: "old" is not a valid choice'):
         MSDNSettings(distillation="old")
 
 

@@ -183,7 +183,7 @@ def test_effect_only_and_distilled_effects(problem):
 def test_wrong_settings_are_one_line():
     with pytest.raises(UnseenError, match="one of random, uniform, reversed, shuffled, permuted, permuted_batch"):
         MSDNPPSettings(intervention="none")
-    with pytest.raises(UnseenError, match=r"lambda_score: no cross-entropy is trained.*lambda_causal more than 0"):
+    with pytest.raises(UnseenError, match=r"lambda_score: no cross-entropy term remains.*lambda_causal to more than 0"):
         MSDNPPSettings(lambda_score=0.0, lambda_causal=0.0)
     for name in ("lambda_causal", "lambda_semantic", "lambda_score"):
         with pytest.raises(UnseenError, match=f"{name}.*0 or more"):

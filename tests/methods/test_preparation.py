@@ -96,7 +96,9 @@ def test_a_fitted_preparation_is_loaded_into_a_new_one(kind):
 def test_settings_name_what_they_do_not_know():
     assert PreparedSettings().kinds == (FEATURES, ROWS)
     assert PreparedSettings(features="root", rows="unit").kinds == (("root",), ("unit",))
-    with pytest.raises(UnseenError, match=r'setting features: "white" is no preparation — one of auto, unit'):
+    with pytest.raises(
+        UnseenError, match=r'setting features: "white" is not a valid preparation — use one of auto, unit'
+    ):
         PreparedSettings(features="white")
 
 

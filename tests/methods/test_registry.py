@@ -104,14 +104,17 @@ def test_settings_from_text():
     ("changes", "text"),
     [
         ({"lambda": "1"}, 'no setting "lambda" — did you mean "lambda_'),
-        ({"lambda_cal": "much"}, 'setting lambda_cal: "much" does not fit — give a number'),
-        ({"lambda_cal": "nan"}, 'setting lambda_cal: "nan" does not fit'),
-        ({"fusion": "inf,1"}, 'setting fusion: "inf,1" does not fit'),
-        ({"fusion": "1"}, 'setting fusion: "1" does not fit — give 2 values, comma-separated'),
-        ({"fusion": "1,2,3"}, 'setting fusion: "1,2,3" does not fit'),
-        ({"fusion": "0,0"}, "setting fusion: no sub-net has weight"),
-        ({"renormalize_vectors": "maybe"}, 'setting renormalize_vectors: "maybe" does not fit — give true or false'),
-        ({"subnets": "all"}, 'setting subnets: "all" is no choice — one of both, a2v, v2a'),
+        ({"lambda_cal": "much"}, 'setting lambda_cal: "much" has the wrong type — use a number'),
+        ({"lambda_cal": "nan"}, 'setting lambda_cal: "nan" has the wrong type'),
+        ({"fusion": "inf,1"}, 'setting fusion: "inf,1" has the wrong type'),
+        ({"fusion": "1"}, 'setting fusion: "1" has the wrong type — use 2 values, comma-separated'),
+        ({"fusion": "1,2,3"}, 'setting fusion: "1,2,3" has the wrong type'),
+        ({"fusion": "0,0"}, "setting fusion: both sub-nets have weight 0"),
+        (
+            {"renormalize_vectors": "maybe"},
+            'setting renormalize_vectors: "maybe" has the wrong type — use true or false',
+        ),
+        ({"subnets": "all"}, 'setting subnets: "all" is not a valid choice — use one of both, a2v, v2a'),
     ],
 )
 def test_wrong_settings_are_refused(changes, text):
@@ -127,17 +130,17 @@ def test_a_method_without_settings_has_none_to_change():
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"epochs": "0"}, "epochs is 0 — give 1 or more"),
-        ({"batch_size": "-3"}, "batch_size is -3 — give 1 or more"),
-        ({"epochs": "2.5"}, 'recipe entry epochs: "2.5" does not fit — give a whole number'),
-        ({"lr": "-1"}, "lr is -1.0 — give 0 or more"),
-        ({"weight_decay": "-1e-4"}, "weight_decay is -0.0001 — give 0 or more"),
-        ({"optimizer": "lion"}, 'setting optimizer: "lion" is no choice — one of rmsprop, sgd, adamw'),
-        ({"sampler": "pairs"}, 'setting sampler: "pairs" is no choice — one of random, classes'),
+        ({"epochs": "0"}, "epochs is 0 — use 1 or more"),
+        ({"batch_size": "-3"}, "batch_size is -3 — use 1 or more"),
+        ({"epochs": "2.5"}, 'recipe entry epochs: "2.5" has the wrong type — use a whole number'),
+        ({"lr": "-1"}, "lr is -1.0 — use 0 or more"),
+        ({"weight_decay": "-1e-4"}, "weight_decay is -0.0001 — use 0 or more"),
+        ({"optimizer": "lion"}, 'setting optimizer: "lion" is not a valid choice — use one of rmsprop, sgd, adamw'),
+        ({"sampler": "pairs"}, 'setting sampler: "pairs" is not a valid choice — use one of random, classes'),
         ({"rate": "1"}, 'no recipe entry "rate"'),
         ({"flip": "true"}, 'no recipe entry "flip"'),  # these are read once, without augmentation
-        ({"shots": "2"}, "2 shots with independent images — give sampler=classes"),
-        ({"sampler": "classes", "batch_size": "9", "shots": "2"}, "recipe: 9 images are not classes of 2 each"),
+        ({"shots": "2"}, "2 shots with independent images — pass sampler=classes"),
+        ({"sampler": "classes", "batch_size": "9", "shots": "2"}, "recipe: batch_size 9 is not a multiple of 2 shots"),
     ],
 )
 def test_wrong_recipes_are_refused(changes, text):
@@ -154,7 +157,7 @@ def test_recipes_from_text():
 def test_recipes_of_images():
     base = EndToEndRecipe()
     assert change_recipe(base, {"flip": "no", "resize": "1.5"}) == EndToEndRecipe(flip=False, resize=1.5)
-    with refused("resize is 0.5 — give 1 to 4: times the input size"):
+    with refused("resize is 0.5 — use 1 to 4 times the input size"):
         change_recipe(base, {"resize": "0.5"})
 
 

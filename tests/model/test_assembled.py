@@ -170,7 +170,7 @@ def test_batch_norm_of_each_batch_has_the_same_gradients_with_checkpointing():
 
 def test_batch_norm_of_each_batch_is_for_one_process(monkeypatch):
     monkeypatch.setattr("unseen.backbones.backbone.processes", lambda: 2)
-    with pytest.raises(UnseenError, match=r"each of 2 processes.*--recipe batch_norm=frozen, or one process"):
+    with pytest.raises(UnseenError, match=r"each of 2 processes.*--recipe batch_norm=frozen, or use one process"):
         Backbone(RESNET).fine_tuned(batch_norm="batch")
     Backbone(VIT).fine_tuned(batch_norm="batch")  # which has none
 
@@ -201,7 +201,7 @@ def test_checkpointing_keeps_less_and_has_the_same_gradients(spec):
 def test_networks_without_checkpointing_are_one_line(monkeypatch):
     backbone = Backbone(RESNET)
     monkeypatch.delattr(type(backbone.model), "set_grad_checkpointing")
-    with pytest.raises(UnseenError, match=r"test_resnet: timm offers no gradient checkpointing.*checkpointing=false"):
+    with pytest.raises(UnseenError, match=r"test_resnet: timm has no gradient checkpointing.*checkpointing=false"):
         backbone.fine_tuned(checkpointing=True)
 
 
@@ -455,7 +455,7 @@ def test_stages_are_the_last_three_or_those_named(run, tiny_guide, tiny_backbone
     for stages in ((1, 2), (0, 1, 2, 3)):
         with pytest.raises(UnseenError, match=f"backbone: {len(stages)} stages — mgmrn reads 3, shallow to deep"):
             unseen.fit("mgmrn", tiny_guide, tmp_path / "no", backbone=replace(tiny_backbone, stages=stages))
-    with pytest.raises(UnseenError, match="hf:some/model: has one stage, and mgmrn reads 3 — give a timm model"):
+    with pytest.raises(UnseenError, match="hf:some/model: has one stage; mgmrn needs 3 — use a timm model"):
         unseen.training.config.RunConfig(method="mgmrn", dataset="x", backbone=BackboneSpec("hf:some/model"))
     named = replace(tiny_backbone, stages=(1, 2, 3))
     assert unseen.training.config.RunConfig(method="mgmrn", dataset="x", backbone=named).backbone == named
@@ -553,5 +553,7 @@ def test_models_without_parts_say_so(tiny_backbone):
     backbone = Backbone(tiny_backbone)
     method = unseen.create_method("msdn", channels=backbone.channels[0], vectors=torch.randn(2, 4))
     table = ClassTable(("a", "b", "c", "d"), Attributes(("x", "y")), np.random.rand(4, 2), np.array([1, 1, 1, 0], bool))
-    with pytest.raises(UnseenError, match=r"msdn: this model learned no parts — train mgmrn with --set grouping=parts"):
+    with pytest.raises(
+        UnseenError, match=r"msdn: this model has no learned parts — train mgmrn with --set grouping=parts"
+    ):
         unseen.Recognizer(backbone, method, table, device="cpu").parts(Image.new("RGB", (64, 64)))

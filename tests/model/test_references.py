@@ -97,9 +97,9 @@ def test_pickles_and_unfitting_shapes_are_refused(drawn, tmp_path):
         References.load(tmp_path / "p.npz")
     with pytest.raises(RunError, match="no such file"):
         References.load(tmp_path / "none.npz")
-    with pytest.raises(RunError, match="do not fit"):
+    with pytest.raises(RunError, match="do not match"):
         References(drawn.attribute_scores, drawn.labels[:-1], drawn.files, drawn.class_names, drawn.class_values)
-    with pytest.raises(RunError, match="do not fit"):
+    with pytest.raises(RunError, match="do not match"):
         References(drawn.attribute_scores, drawn.labels + 1, drawn.files, drawn.class_names, drawn.class_values)
 
 

@@ -132,7 +132,7 @@ def test_refine_falls_back_on_groups_that_differ(references):
 
 
 def test_a_class_is_not_told_from_itself():
-    with pytest.raises(UnseenError, match="name two classes"):
+    with pytest.raises(UnseenError, match="pass two classes"):
         separate(model(), "a", "a")
 
 

@@ -69,7 +69,7 @@ def test_every_form_is_the_same_image(recognizer, file, form):
 def test_a_folders_other_files_are_named(recognizer, file, tmp_path):
     (tmp_path / "a.png").write_bytes(file.read_bytes())
     (tmp_path / "a.nef").write_bytes(b"II*")
-    with pytest.warns(ImageWarning, match="1 file left out, .nef, a camera's raw file: .*a.nef"):
+    with pytest.warns(ImageWarning, match="1 file ignored, .nef, a camera raw file: .*a.nef"):
         assert len(list(recognizer.predict(tmp_path))) == 1
 
 
@@ -81,13 +81,13 @@ def test_a_look_takes_one_of_any_form(recognizer, file, form):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (None, "NoneType is no image — give a path"),
-        (5, "int is no image"),
-        ([5], "int is no image"),
-        ({"image": "a.png"}, "a dict is no column of images"),
-        (pd.DataFrame({"image": []}), "a DataFrame is no column of images — give one of its columns"),
-        (PIXELS.astype(float), r"an array of float64 \(80, 100, 3\) is no image — give uint8"),
-        (PIXELS[:, :, 0], r"an array of uint8 \(100,\) is no image"),
+        (None, "NoneType is not an image — pass a path"),
+        (5, "int is not an image"),
+        ([5], "int is not an image"),
+        ({"image": "a.png"}, "a dict is not a column of images"),
+        (pd.DataFrame({"image": []}), "a DataFrame is not a column of images — pass one of its columns"),
+        (PIXELS.astype(float), r"an array of float64 \(80, 100, 3\) is not an image — pass uint8"),
+        (PIXELS[:, :, 0], r"an array of uint8 \(100,\) is not an image"),
         (b"nothing", "bytes: not an image"),
         ("memory://nowhere.png", "memory://nowhere.png: "),
         ("nowhere.png", "nowhere.png: no such image"),

@@ -64,7 +64,7 @@ def test_a_look_ranks_as_predict_does(recognizer, image):
         np.testing.assert_allclose([c.confidence for c in ranked], [c.confidence for c in predicted], atol=1e-5)
     assert {c.name for c in look.rank(only=["a", "d"])} == {"a", "d"}
     assert {c.name for c in look.rank(exclude=["a"], among="seen")} == {"b"}
-    with pytest.raises(UnseenError, match="no class is left to choose from"):
+    with pytest.raises(UnseenError, match="no candidate class remains"):
         look.rank(exclude=["a", "b"], among="seen")
 
 
@@ -87,9 +87,9 @@ def test_a_reading_is_a_look_without_image(recognizer, image):
     for numbers, told in ((([1.0],), "1 attribute scores — give 3"), ((sent["psi"], [1.0]), "1 query numbers")):
         with pytest.raises(UnseenError, match=told):
             recognizer.reading(*numbers)
-    with pytest.raises(UnseenError, match='"a" is the only class to choose from'):
+    with pytest.raises(UnseenError, match='"a" is the only candidate class'):
         look.compare(only=["a"])
-    with pytest.raises(UnseenError, match='"a" is not among the classes asked for'):
+    with pytest.raises(UnseenError, match='"a" is not a candidate class'):
         look.compare(target="a", exclude=["a"])
 
 
@@ -159,7 +159,7 @@ def test_evidence_against_the_average_image_adds_up(recognizer, image, pair, cor
         assert r.typical == pytest.approx(mean[k])
         assert r.evidence == pytest.approx((psi[k] - mean[k]) * unit[c, k], abs=1e-6)
         assert r.against == pytest.approx((psi[k] - mean[k]) * (unit[c, k] - unit[j, k]), abs=1e-6)
-        assert said(r).endswith("(not seen)") == (psi[k] < mean[k])
+        assert said(r).endswith("(absent)") == (psi[k] < mean[k])
     assert sum(r.evidence for r in why.reasons) + sum(t.evidence for t in why.terms) == pytest.approx(
         why.target.score, abs=1e-5
     )

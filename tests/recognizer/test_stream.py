@@ -177,7 +177,7 @@ def test_killed_after_the_end_leaves_nothing_for_long(recognizer, images, tmp_pa
     predict_to_file(recognizer, images[:2], path, OPTIONS)
     (tmp_path / "p.csv.partial").mkdir()
     (tmp_path / "p.csv.partial" / ".lock").touch()
-    with pytest.raises(UnseenError, match="is there already"):
+    with pytest.raises(UnseenError, match="already exists"):
         check_output(path)
     assert [p.name for p in tmp_path.iterdir()] == ["p.csv"]
 
@@ -216,7 +216,7 @@ def test_what_changed_is_said_and_only_a_restart_begins_anew(recognizer, images,
 
     refused("another options", Options(top=2, batch_size=4))
     refused("another options", Options(top=3, batch_size=5))
-    refused("another choice of classes", Options(only=("a", "d"), batch_size=4))
+    refused("another class selection", Options(only=("a", "d"), batch_size=4))
     gamma, table = recognizer.gamma, recognizer.table
     try:
         recognizer.gamma = 0.4
@@ -230,7 +230,7 @@ def test_what_changed_is_said_and_only_a_restart_begins_anew(recognizer, images,
         recognizer.method.weight.add_(1e-3)
         refused("another model")
         recognizer.method.weight.copy_(weight)
-    refused(r"the images have changed since this was begun, first .*00\.png", files=images[1:])
+    refused(r"the images have changed since the start, first .*00\.png", files=images[1:])
     refused(r"first .*07\.png", files=images[:7])
     moved = images[0].stat()
     os.utime(images[0], ns=(moved.st_atime_ns, moved.st_mtime_ns + 1))
@@ -244,7 +244,7 @@ def test_what_changed_is_said_and_only_a_restart_begins_anew(recognizer, images,
 def test_a_file_that_is_there_is_not_replaced_unasked(recognizer, images, tmp_path):
     path = tmp_path / "p.csv"
     path.write_text("mine")
-    with pytest.raises(UnseenError, match=r"p\.csv: is there already — .* --restart"):
+    with pytest.raises(UnseenError, match=r"p\.csv: already exists — .* --restart"):
         predict_to_file(recognizer, images[:2], path, OPTIONS)
     assert path.read_text() == "mine"
     predict_to_file(recognizer, images[:2], path, OPTIONS, restart=True)
@@ -287,7 +287,7 @@ def test_names_from_the_command_line(tmp_path, monkeypatch):
     assert names_from(["list.txt"], names) == ("list.txt",)  # a class of that name
     assert names_from(["@list.txt"], names) == ("a",)
     assert names_from(["x"], names) == ("x",)  # which the recogniser refuses
-    with pytest.raises(DataError, match=r'two\.csv: no column of classes — call it "class"'):
+    with pytest.raises(DataError, match=r'two\.csv: no class column — name it "class"'):
         names_from(["two.csv"], names)
     with pytest.raises(DataError, match=r"gone\.txt: No such file"):
         names_from(["@gone.txt"], names)

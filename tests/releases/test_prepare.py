@@ -54,7 +54,7 @@ def test_a_release_becomes_a_dataset_folder(tmp_path, name, v73):
     else:
         assert np.flatnonzero(dataset.table.validation).tolist() == [4, 5]
         assert validation_partition(dataset).source == "given validation classes"
-        assert "train_loc lists 4 test-seen images; they are left out of validation" in outcome.notes
+        assert "train_loc lists 4 test-seen images; they are excluded from validation" in outcome.notes
 
 
 def test_the_same_dataset_from_both_versions_of_matlab(tmp_path):
@@ -124,7 +124,7 @@ def test_a_folder_is_replaced_only_if_it_was_prepared(tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "diary.txt").write_text("mine")
     refused = run_again(tiny, tmp_path / "other")
-    assert refused.problems == [f"{tmp_path / 'other'}: it holds something else — choose another --output"]
+    assert refused.problems == [f"{tmp_path / 'other'}: the folder holds something else — choose another --output"]
     assert (tmp_path / "other" / "diary.txt").read_text() == "mine"
 
 
@@ -202,21 +202,21 @@ def mixed_attributes(tiny):
 @pytest.mark.parametrize(
     ("spoil", "problem"),
     [
-        (zero_based, "the indices count from 0 instead of 1 — take att_splits.mat from the release itself"),
+        (zero_based, "the indices start at 0 instead of 1 — use att_splits.mat of the release"),
         (twice, "1 images are in both trainval_loc and test_seen_loc"),
         (other_sizes, "25 images in trainval_loc, not 24 — this is not the Proposed Split"),
         (leak, "has images both in training"),
         (official_numbers, "the labels follow the official numbering, not allclasses_names"),
-        (swapped_names, "10 labels are not the class of the image"),
+        (swapped_names, "10 labels differ from the class of the image"),
         (renamed, 'att_splits.mat: no class ".*", which .*classes.txt has'),
-        (labels_from_zero, "labels count from 0"),
+        (labels_from_zero, "labels start at 0"),
         (fewer_labels, "40 image_files for 39 labels"),
         (fewer_rows, "39 images, but att_splits.mat splits 40"),
-        (one_image_twice, "is named 2 times"),
-        (more_attributes, "7 attributes of 8 classes, where CUB has 6 of 8"),
-        (not_whole, "`trainval_loc` holds a number that is not whole"),
+        (one_image_twice, "appears 2 times"),
+        (more_attributes, "7 attributes of 8 classes; CUB has 6 of 8"),
+        (not_whole, "`trainval_loc` contains a value that is not an integer"),
         (no_part, "no `test_seen_loc`"),
-        (mixed_attributes, "the attributes of 8 classes fit another class better"),
+        (mixed_attributes, "the attributes of 8 classes match another class better"),
     ],
 )
 def test_each_kind_of_damage_has_its_line(tmp_path, spoil, problem):
@@ -266,14 +266,14 @@ def damaged_split(tiny):
 @pytest.mark.parametrize(
     ("spoil", "problem"),
     [
-        (remove_image, r"images: 1 of 40 images are not there, the first .* — unpack CUB_200_2011.tgz again"),
+        (remove_image, r"images: 1 of 40 images are missing, the first .* — unpack CUB_200_2011.tgz again"),
         (copy_images, "may be .* — keep one copy"),
         (gap, 'line 2 is "3 three" — it should be "2 NAME"'),
         (few_names, "2 attribute names for 6 columns of att_splits.mat"),
         (ragged, "line 2 has 2 numbers, not 3"),
         (vectors_of_others, "3 word vectors for 6 attributes"),
         (unknown_part, 'line 1 names part "9"'),
-        (damaged_split, "not a MATLAB file, or damaged"),
+        (damaged_split, "not a valid MATLAB file"),
     ],
 )
 def test_damage_of_the_official_files(tmp_path, spoil, problem):
@@ -294,7 +294,7 @@ def test_the_split_of_another_dataset_is_recognised(tmp_path):
     count = FACTS["FLO"].images
     tiny.split["test_unseen_loc"] = np.arange(31, count + 1)[:, None]
     outcome = run(tiny)
-    assert any("8,189 images, where CUB has 40 — it looks like FLO's" in line for line in outcome.problems)
+    assert any("8,189 images; CUB has 40 — it looks like FLO" in line for line in outcome.problems)
 
 
 def test_extra_images_are_left_out_and_said(tmp_path):
@@ -316,8 +316,8 @@ def test_files_that_are_no_images_are_counted_and_named(key, tmp_path):
         (folder / f"{i}.CR2").write_bytes(b"II*\0\x10\0\0\0CR\2\0")
     outcome = prepare(tiny.benchmark, tiny.root, tmp_path / "out")
     assert outcome.ready
-    (note,) = (note for note in outcome.notes if "left out, " in note)
-    assert "4 files left out, .cr2, a camera's raw file: export it as JPEG or PNG: " in note
+    (note,) = (note for note in outcome.notes if "ignored, " in note)
+    assert "4 files ignored, .cr2, a camera raw file: export it as JPEG or PNG: " in note
     assert note.count(".CR2") == 3
 
 
@@ -390,7 +390,7 @@ def test_the_command_says_what_to_get(tmp_path, capsys, name):
         assert file["page"].startswith("http")
         assert bool(file["checksum"]) <= bool(file["source"])  # no sum without who says so
     status, said, _ = command(capsys, "prepare", name, "--root", tmp_path)
-    assert "To get what is missing:" in said
+    assert "Missing files:" in said
     assert "att_splits.mat" in said
 
 
@@ -403,11 +403,11 @@ def test_the_command_writes_the_folder(tmp_path, capsys, monkeypatch):
     shutil.rmtree(tmp_path / "out")
     status, said, _ = command(capsys, "prepare", "awa2", "--root", tmp_path / "root", "--check")
     assert status == 0
-    assert "all is well" in said
+    assert "all checks passed" in said
     (tmp_path / "root/xlsa17/data/AWA2/res101.mat").unlink()
     status, said, _ = command(capsys, "prepare", "awa2", "--root", tmp_path / "root", "-o", tmp_path / "out")
     assert status == 2
-    assert "not ready: 1 needed files" in said
+    assert "not ready: 1 required files" in said
 
 
 def test_names_with_folders_of_another_machine_are_found(tmp_path):
@@ -444,4 +444,4 @@ def test_the_split_alone_is_enough_without_images(tmp_path):
     assert check_folder(tmp_path / "out").ready
     assert outcome.ready
     assert outcome.dataset.table.attributes.names[0] == "0001"
-    assert "attributes are numbered, as the file of their names is not there" in outcome.notes
+    assert "attributes are numbered, because the file of their names is missing" in outcome.notes

@@ -153,7 +153,7 @@ def test_animals_agree_with_their_official_tables():
     assert set(np.unique(binary)) == {0.0, 1.0}
     assert len(read_numbered(REAL / "AWA2" / "predicates.txt")) == 85
     rolled = np.roll(read_numbers(path), 1, axis=0)
-    with pytest.raises(DataError, match="the attributes of 50 classes fit another class better"):
+    with pytest.raises(DataError, match="the attributes of 50 classes match another class better"):
         check_matrix(rolled, names, split.values, split.names, path, split.path)
 
 
@@ -200,12 +200,10 @@ def test_the_split_of_another_dataset_is_called_so():
 
     wrong = examine(BENCHMARKS["sun"], Found("SUN", {"split": REAL / "AWA2" / "att_splits.mat"}), "attributes")
     (problem,) = map(str, wrong.findings.problems)
-    assert (
-        "85 attributes of 50 classes, where SUN has 102 of 717 — it looks like AWA2's; take xlsa17/data/SUN/" in problem
-    )
+    assert "85 attributes of 50 classes; SUN has 102 of 717 — it looks like AWA2; use xlsa17/data/SUN/" in problem
     wrong = examine(BENCHMARKS["awa1"], Found("AWA1", {"split": REAL / "AWA2" / "att_splits.mat"}), "attributes")
     (problem,) = map(str, wrong.findings.problems)
-    assert "a split of 37,322 images, where AWA1 has 30,475 — it looks like AWA2's" in problem
+    assert "a split of 37,322 images; AWA1 has 30,475 — it looks like AWA2" in problem
 
 
 def release(key, root):

@@ -55,7 +55,7 @@ def test_report_is_written_again(run, command, tmp_path):
 def test_what_is_refused(run, command, tmp_path):
     status, _, err = command(run.folder, "-o", tmp_path / "page.pdf")
     assert status == 2
-    assert "not a .html" in err
+    assert "not an .html file" in err
     status, _, err = command(tmp_path)
     assert status == 2
     assert "not a run folder" in err

@@ -267,10 +267,11 @@ def test_calibration_is_the_run_s(closed, write, tmp_path):
     assert "“unknown” below 60%" in words  # in the chart
     assert "With the chosen threshold 55% get an answer, and 10% of those answers are wrong." in words
     assert "28% of the test images get a wrong one" in words
-    assert "The largest group is about 95% sure, and 90% of those are right" in words
+    assert "The largest group has about 95% confidence, and 90% of it is correct" in words
     summary = read.words("summary")
     assert "off by 6 points on average" in summary
-    assert "less than 60% sure it says “unknown”. So it named 55% of the images, and 90% of these right" in summary
+    assert "less than 60% confident, it answers “unknown”. So it answered for 55% of the images" in summary
+    assert "and 90% of these answers were right" in summary
     assert "6.2%" in summary
     assert "87.5%" in summary
 
@@ -284,7 +285,7 @@ def test_calibration_without_test_images_or_threshold(closed, write, tmp_path):
     assert "no threshold was needed" in words
     assert "all of this is over the validation images" in words
     assert len(read.rows("calibration")) == 1
-    assert "on the images that it was fitted to" in read.words("summary")
+    assert "on the images it was fitted on" in read.words("summary")
 
 
 def test_without_calibration_it_says_how_to_get_it(closed, fit, write, tmp_path):
@@ -302,7 +303,7 @@ def test_closed_forms_have_no_curves(closed, write):
     read = sound(write(closed))
     assert "without epochs" in read.words("training")
     assert "one step, in closed form" in read.words("model")
-    assert "the method has no randomness" in read.words("repeat")
+    assert "the method is deterministic" in read.words("repeat")
 
 
 def test_training_curves_are_the_records(page, both):
@@ -334,7 +335,7 @@ def test_a_dataset_that_is_gone(closed, fit, write, tiny_guide, tmp_path):
     there = sound(write(run))
     shutil.rmtree(tmp_path / "data")
     read = sound(write(run))
-    assert "could not be shown the images again" in read.words("summary")
+    assert "could not open the images" in read.words("summary")
     assert read.sections["examples"].images == 0
     assert [r["right among all classes"] for r in read.rows("classes")] == [
         r["right among all classes"] for r in there.rows("classes")

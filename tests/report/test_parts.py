@@ -136,7 +136,7 @@ def test_equal_classes_are_said_to_be_equal():
     values[3] = [1, 1]
     (found,) = confusions(material([2, 2, 3], [3, 3, 3], [True, True, False, False], [*values]))
     assert not found.differences
-    assert "no model can tell them apart" in found.advice
+    assert "no model can separate them" in found.advice
 
 
 def test_present_is_above_half_of_the_largest():
@@ -241,7 +241,7 @@ def test_the_command_makes_the_same_run(config, monkeypatch):
     assert read["config"].to_json() == config.to_json()
 
 
-@pytest.mark.parametrize(("images", "sure"), [(8, "move by about ±10 points"), (1, "too few test images a class")])
+@pytest.mark.parametrize(("images", "sure"), [(8, "move by about ±10 points"), (1, "too few test images per class")])
 def test_intervals_of_hardly_any_images_are_not_believed(images, sure):
     labels = [0, 1, 2] * images
     m = material(labels, labels, [True, True, False])

@@ -44,7 +44,7 @@ def test_another_model_choice_or_image_is_not_mixed_in(recognizer, tiny_backbone
     begin(recognizer, images, tmp_path / "r").close()
     with pytest.raises(RunError, match="a review with another images"):
         begin(recognizer, images[:3], tmp_path / "r")
-    with pytest.raises(RunError, match="a review with another choice of classes"):
+    with pytest.raises(RunError, match="a review with another class selection"):
         begin(recognizer, images, tmp_path / "r", Options(only=("Rook", "Raven")))
     with pytest.raises(RunError, match="a review with another model"):
         begin(model(tiny_backbone, temperature=1.0), images, tmp_path / "r")

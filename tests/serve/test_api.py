@@ -182,7 +182,7 @@ def test_corrections_need_references(client, recognizer, png):
 def test_rank_follows_classes_that_come_and_go(client, png):
     look = explained(client, png)["look"]
     twin = client.post("/api/classes", json={"name": "twin", "like": "gull"}).json()
-    assert twin["warnings"] == ['"twin" has the same attributes as "gull": the two cannot be told apart.']
+    assert twin["warnings"] == ['"twin" has the same attributes as "gull", so the model cannot separate them.']
     client.post("/api/classes", json={"name": "new", "values": {"crown::red": 0.9, "bill::flat": 0.3}})
     client.patch("/api/classes/emu", json={"name": "rhea", "values": {"crown::blue": 0.77}})
     client.delete("/api/classes/Fähre")
@@ -255,10 +255,10 @@ def test_classes_from_a_table_all_or_none(client, recognizer):
     assert client.get("/api/classes/y").json()["values"]["crown::blue"] == 0.5
     for bad, said in (
         (good.replace("x,", "z,").replace("0.5", "half"), 'upload.csv, row 3: attribute "crown::blue": "half" is not'),
-        (good, 'there is a class "x" already'),
+        (good, 'class "x" already exists'),
         (good.replace("size::small", "weight").replace("x,", "z,"), 'no attribute "weight"'),
-        ("name,a\nz,1\n", "neither columns attribute and value nor a column class"),
-        ("attribute,value\ncrown::red,1\n", "does not say which class"),
+        ("name,a\nz,1\n", 'no columns "attribute" and "value", and no column "class"'),
+        ("attribute,value\ncrown::red,1\n", "has no class name"),
         ("class,a\n", "no rows below the header"),
         ("class\nz\n", "no attribute columns"),
         (good.replace("x,1", "z,1,1"), "row 2: 7 cells for 6 columns"),
@@ -281,7 +281,7 @@ def test_classes_from_a_workbook(client, tmp_path):
     (added,) = client.post("/api/classes", content=data, headers=kind).json()["classes"]
     assert added["values"]["crown::red"] == 0.25
     assert added["values"]["bill::flat"] == pytest.approx(0.3933333333)  # unknown: the mean of the seen classes
-    assert "not a workbook" in client.post("/api/classes", content=b"PK", headers=kind).json()["error"]
+    assert "cannot read the workbook" in client.post("/api/classes", content=b"PK", headers=kind).json()["error"]
     bomb = tmp_path / "bomb.xlsx"
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("xl/worksheets/sheet1.xml", bytes(30_000_000))
@@ -410,12 +410,12 @@ def test_unknown_below_the_threshold(client, recognizer, png, monkeypatch):
         ("post", "/api/rank", {"look": {"attribute_scores": [1]}}, 422, "1 attribute scores"),
         ("post", "/api/rank", {}, 422, "look: Field required"),
         ("post", "/api/rank", {"look": {"attribute_scores": [0] * 5, "x": 1}}, 422, "look.x: Extra"),
-        ("post", "/api/classes", {"name": "gull"}, 409, 'there is a class "gull" already'),
+        ("post", "/api/classes", {"name": "gull"}, 409, 'class "gull" already exists'),
         ("post", "/api/classes", {"name": " "}, 422, "name: "),
         ("post", "/api/classes", {"name": "n"}, 422, "no attribute"),
         ("post", "/api/classes", {"name": "n", "like": "nobody"}, 404, 'no class "nobody"'),
         ("post", "/api/classes", {"name": "n", "values": {"tail": 1}}, 422, 'no attribute "tail"'),
-        ("patch", "/api/classes/gull", {"name": "emu"}, 409, 'there is a class "emu" already'),
+        ("patch", "/api/classes/gull", {"name": "emu"}, 409, 'class "emu" already exists'),
         ("patch", "/api/classes/nobody", {"name": "emu"}, 404, 'no class "nobody"'),
         ("delete", "/api/classes/nobody", None, 404, 'no class "nobody"'),
         ("get", "/api/classes/nobody", None, 404, 'no class "nobody"'),
@@ -441,7 +441,7 @@ def test_errors_are_one_line_with_a_hint(client, method, path, body, status, sai
         ({"top": "0"}, "top: "),
         ({"top": "many"}, "top: "),
         ({"only": ["x"]}, 'no class "x"'),
-        ({"exclude": ["gull", "emu", "Fähre"], "among": "unseen"}, "no class is left"),
+        ({"exclude": ["gull", "emu", "Fähre"], "among": "unseen"}, "no candidate class remains"),
     ],
 )
 def test_wrong_choices(client, png, fields, said):
@@ -453,9 +453,9 @@ def test_wrong_choices(client, png, fields, said):
 def test_explain_of_wrong_classes(client, png):
     for fields, said in (
         ({"target": "x"}, 'no class "x"'),
-        ({"target": "emu", "rival": "emu"}, "its own rival"),
-        ({"target": "emu", "among": "seen"}, '"emu" is not among the classes asked for'),
-        ({"only": "emu"}, '"emu" is the only class to choose from'),
+        ({"target": "emu", "rival": "emu"}, "cannot be compared with itself"),
+        ({"target": "emu", "among": "seen"}, '"emu" is not a candidate class'),
+        ({"only": "emu"}, '"emu" is the only candidate class'),
     ):
         answer = client.post("/api/explain", files={"image": ("a.png", png)}, data=fields)
         assert answer.status_code == 422
@@ -466,7 +466,7 @@ def test_two_classes_stay(client):
     for name in ("Ada's finch", "emu", "Fähre", "gull"):
         assert client.delete(f"/api/classes/{name}").status_code == 200
     answer = client.delete("/api/classes/b/c")
-    assert (answer.status_code, answer.json()["error"]) == (409, "only two classes are left")
+    assert (answer.status_code, answer.json()["error"]) == (409, "at least two classes must remain")
 
 
 def test_the_schema_describes_every_route(client):
@@ -499,5 +499,5 @@ def test_a_bug_is_no_traceback_to_the_client(client, recognizer, png, monkeypatc
     monkeypatch.setattr(recognizer, "predict", lambda *a, **k: 1 / 0)
     answer = client.post("/api/predict", files={"images": ("a.png", png)})
     assert answer.status_code == 500
-    assert answer.json()["error"] == "the server failed; its log says more"
+    assert answer.json()["error"] == "the server failed; see its log"
     assert answer.headers["x-content-type-options"] == "nosniff"

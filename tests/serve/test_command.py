@@ -61,7 +61,7 @@ def test_start_ask_stop(saved, png, tmp_path):
         process = subprocess.Popen(command, stdout=out, stderr=err, env=environment)
         try:
             end = time.monotonic() + 120
-            while "Ctrl-C stops" not in log.read_text() and process.poll() is None and time.monotonic() < end:
+            while "press Ctrl-C to stop" not in log.read_text() and process.poll() is None and time.monotonic() < end:
                 time.sleep(0.1)
             url = next(word for word in log.read_text().split() if word.startswith("http"))
             answer = httpx.post(f"{url}api/predict", files={"images": ("a.png", png)}, timeout=60)

@@ -288,7 +288,7 @@ def test_a_full_queue_says_come_later(recognizer, png, monkeypatch):
     assert after["busy"] == 0
     assert sorted(a.status_code for a in answers) == [200] * 4 + [429] * 36
     refused = next(a for a in answers if a.status_code == 429)
-    assert refused.json() == {"error": "4 requests are waiting already", "hint": "try again later"}
+    assert refused.json() == {"error": "4 requests are already waiting", "hint": "try again later"}
     assert int(refused.headers["retry-after"]) >= 1
     results = [a.json()["predictions"][0]["classes"] for a in answers if a.status_code == 200]
     assert all(r == results[0] for r in results)

@@ -241,7 +241,7 @@ def test_classes_are_added_renamed_and_removed(page, files):
     page.wait("[...document.querySelectorAll('#add-attributes input')].some(r => Number(r.value))")
     page.eval("document.querySelector('#add').requestSubmit()")
     page.wait("document.querySelector('#added .note')")
-    assert "the two cannot be told apart" in page.eval("document.querySelector('#added .note').textContent")
+    assert "the model cannot separate them" in page.eval("document.querySelector('#added .note').textContent")
     page.wait("[...document.querySelectorAll('#target option')].some(o => o.value === 'twin')")
     page.eval("document.querySelector('[aria-label=\"Rename twin\"]').click()")
     page.wait("document.querySelector('#dialog').open")

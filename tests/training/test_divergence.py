@@ -97,10 +97,10 @@ def test_planted(tmp_path, plant, term, said, at):
         error
     )
     if at == 1:
-        assert "the same command starts again, into the same steps" in str(error)
+        assert "the same command starts over and meets the same steps" in str(error)
         assert not (tmp_path / "bad" / "checkpoint.safetensors").exists()
     else:
-        assert "the same command goes on from the checkpoint of step 8, into the same steps" in str(error)
+        assert "the same command resumes from the checkpoint of step 8 and meets the same steps" in str(error)
         assert_stands(tmp_path / "bad", 8, weights_after(8, tmp_path / "good"))
 
 
@@ -109,7 +109,7 @@ def test_features_of_one_image(tmp_path):
     planted.tensor[17, 3, 2] = NAN
     stage = named(planted)
     first = next(step for step in range(24) if 17 in random_images(60, 10, 3)(step)) + 1
-    with pytest.raises(DivergedError, match=r"features that are not finite of birds/17\.jpg — extract or import") as e:
+    with pytest.raises(DivergedError, match=r"features of birds/17\.jpg are not finite — extract or import") as e:
         run(stage, tmp_path)
     assert (e.value.step, e.value.images) == (first, ("birds/17.jpg",))
 
@@ -117,7 +117,7 @@ def test_features_of_one_image(tmp_path):
 def test_features_that_a_start_reads(tmp_path):
     planted = Planted()
     planted.tensor[40, 0, 0] = math.inf
-    with pytest.raises(DivergedError, match=r"features that are not finite of birds/40\.jpg — extract") as caught:
+    with pytest.raises(DivergedError, match=r"features of birds/40\.jpg are not finite — extract") as caught:
         run(named(planted, settings=RECOMMENDED), tmp_path)
     assert caught.value.step == 0
 
@@ -170,7 +170,7 @@ def test_no_checkpoint_of_a_state_that_is_not_finite(tmp_path):
     made.taken = 1
     stage.recipe = replace(stage.recipe)
     object.__setattr__(stage.recipe, "make_optimizer", lambda *parts, **more: made)
-    with pytest.raises(DivergedError, match=r"the optimiser's momentum_buffer of vectors is not finite after step 5"):
+    with pytest.raises(DivergedError, match=r"optimizer state momentum_buffer of vectors is not finite after step 5"):
         run(stage, tmp_path)
     assert read_info(tmp_path / "checkpoint.safetensors")["step"] == 4
 
@@ -182,7 +182,7 @@ def test_scores_that_are_not_numbers_end_the_epoch_before_its_checkpoint(tmp_pat
     def on_epoch(epoch, method, earlier):
         decide(method, other, other.labels, other.classes, make_fabric("cpu"))
 
-    with pytest.raises(DivergedError, match="msdn: class scores of 1 of 60 images are not numbers"):
+    with pytest.raises(DivergedError, match="msdn: class scores of 1 of 60 images are not finite"):
         run(named(planted), tmp_path, on_epoch=on_epoch)
     assert read_info(tmp_path / "checkpoint.safetensors")["step"] == 5
 
@@ -257,6 +257,6 @@ def test_names_and_hints():
     assert str(error) == (
         "run: total is nan at step 2 (epoch 1), on a — lower the learning rate: --recipe lr=0.001 or "
         "--precision 32-true, with another "
-        "--output; the same command starts again, into the same steps"
+        "--output; the same command starts over and meets the same steps"
     )
     assert diverged({"total": NAN, "part": NAN, "weights": 1.0}, **where, lr=1, precision="32-true").term == "part"

@@ -94,7 +94,7 @@ def test_holdouts_can_be_left_out(without, tiny_backbone, tmp_path):
     options = {"backbone": tiny_backbone, "cache": tmp_path / "cache", "device": "cpu"}
     run = unseen.fit("eszsl", without, tmp_path / "run", holdouts=0, **options)
     assert "holdout" not in run.results["protocols"]["honest"]
-    assert "so how well it names them is not measured" in " ".join(verdict(run))
+    assert "so its accuracy on them is not measured" in " ".join(verdict(run))
 
 
 def test_verdict_says_the_run_s_numbers(tiny_guide, tiny_backbone, tmp_path):

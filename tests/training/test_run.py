@@ -207,7 +207,7 @@ def test_the_other_protocol_is_added(do, both, tmp_path, first):
 def test_several_stages_are_refused(do, tiny_backbone, tmp_path):
     from dataclasses import replace
 
-    with pytest.raises(UnseenError, match="these methods read one"):
+    with pytest.raises(UnseenError, match="these methods use one"):
         do("msdn", tmp_path / "run", backbone=replace(tiny_backbone, stages=("final", 2)))
 
 
@@ -267,13 +267,13 @@ def test_two_processes_on_one_run(do, both, tiny_guide, tiny_backbone, cache, mo
         ({"select": "acc"}, "H, T1, AUSUC"),
         ({"settings": {"lamda_cal": "1"}}, 'did you mean "lambda_cal"'),
         ({"recipe": {"epoch": "1"}}, 'no recipe entry "epoch".*did you mean "epochs"'),
-        ({"settings": {"lambda_cal": "much"}}, "give a number"),
+        ({"settings": {"lambda_cal": "much"}}, "use a number"),
         ({"settings": {"fusion": "1"}}, "2 values"),
         ({"recipe": {"epochs": "0"}}, "1 or more"),
         ({"recipe": {"optimizer": "adagrad"}}, "rmsprop, sgd, adamw"),
         ({"preset": "imagenet"}, "cub, sun, awa2"),
         ({"vectors": "given"}, 'use "words"'),
-        ({"seeds": (1, 1)}, "name each once"),
+        ({"seeds": (1, 1)}, "list each seed once"),
     ],
 )
 def test_wrong_options_are_one_line_and_cost_nothing(do, tmp_path, options, hint):
@@ -322,7 +322,7 @@ def test_features_that_are_no_numbers_are_said_with_the_image(do, tiny_guide, tm
     dataset = load_folder(tiny_guide)
     image = int(validation_partition(dataset, 0).train[3])
     _hurt(monkeypatch, image)
-    with pytest.raises(DivergedError, match=f"not finite of {dataset.files[image]} — extract or import"):
+    with pytest.raises(DivergedError, match=f"features of {dataset.files[image]} are not finite — extract or import"):
         do(method, tmp_path / "run")
     assert not (tmp_path / "run" / "results.json").exists()
 
@@ -339,7 +339,7 @@ def test_candidates_without_a_solution_are_left_out(do, tmp_path, monkeypatch):
     run = do("eszsl", tmp_path / "some")
     assert run.results["protocols"]["honest"]["seeds"]["0"]["chosen"]["gamma"] >= 1
     bad = 1e9
-    with pytest.raises(DivergedError, match=r"eszsl: none of \d+ hyper-parameter candidates has a finite solution"):
+    with pytest.raises(DivergedError, match=r"eszsl: none of \d+ hyperparameter candidates has a finite solution"):
         do("eszsl", tmp_path / "none")
 
 
@@ -351,7 +351,7 @@ def test_a_run_whose_loss_grew_says_so(do, tmp_path):
 
 
 def test_a_graph_needs_a_gpu(do, tmp_path):
-    with pytest.raises(UnseenError, match="--graph: needs a CUDA device, and this is cpu — leave out --graph"):
+    with pytest.raises(UnseenError, match="--graph: needs a CUDA device; this is cpu — omit --graph"):
         do("msdn", tmp_path / "run", graph=True, device="cpu")
 
 

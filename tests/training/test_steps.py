@@ -173,10 +173,10 @@ class _Device:
 @pytest.mark.parametrize(
     ("fabric", "change", "reason"),
     [
-        (_Device("cpu"), {}, "needs a CUDA device, and this is cpu — leave out --graph"),
-        (_Device("cuda", scaler=1), {}, "float16 training leaves out steps — --precision bf16-mixed"),
-        (_Device("cuda"), {"streams": True}, "do not fit on the GPU"),
-        (_Device("cuda"), {"method": "ale"}, "a step of ale asks the host"),
+        (_Device("cpu"), {}, "needs a CUDA device; this is cpu — omit --graph"),
+        (_Device("cuda", scaler=1), {}, "float16 training skips steps — --precision bf16-mixed"),
+        (_Device("cuda"), {"streams": True}, "do not fit into GPU memory"),
+        (_Device("cuda"), {"method": "ale"}, "a step of ale synchronizes with the host"),
     ],
 )
 def test_where_there_can_be_no_graph_is_one_line(fabric, change, reason):

@@ -85,7 +85,7 @@ def test_names_from_a_file(tmp_path):
     path.write_text("4 legs\nbrown\n")
     assert read_names(path) == ("4 legs", "brown")
     path.write_text("a\nb\na\n")
-    with pytest.raises(DataError, match=r'line 3: "a" stands in line 1 already'):
+    with pytest.raises(DataError, match=r'line 3: "a" already appears in line 1'):
         read_names(path)
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match="not UTF-8"):
@@ -151,7 +151,7 @@ def test_a_sentence_encoder_is_the_mean_of_its_tokens(bert, tiny_guide):
 
 
 def test_models_that_are_no_sentence_encoders(tiny_pairs, tmp_path):
-    with pytest.raises(UnseenError, match="give text:"):
+    with pytest.raises(UnseenError, match="use text:"):
         make_vectors(["bill"], f"sentence:{tiny_pairs['clip']}")
     with pytest.raises(UnseenError, match=r"no config\.json"):
         make_vectors(["bill"], f"sentence:{tmp_path}")
@@ -165,15 +165,15 @@ def test_the_command(unseen, glove, tmp_path):
     status, _, err = unseen("vectors", names, "--from", glove, "-o", target)
     assert status == 2
     assert '"crooked" in bill::crooked, crooked_beak' in err
-    assert 'no word of "crooked_beak" is known' in err
+    assert 'no word vector for any word of "crooked_beak"' in err
     assert not target.exists()
     status, out, _ = unseen("vectors", names, "--from", glove, "-o", target, "--instead", "beak=bill", "--json")
     assert status == 0
     assert json.loads(out)["lacking"] == {"crooked": ["bill::crooked", "crooked_beak"]}
     np.testing.assert_array_equal(np.load(target), [[3, 3], [1, 0], [1, 0]])
     for arguments, message in (
-        (["-o", target], "is there already"),
-        ([], "give --output"),
+        (["-o", target], "already exists"),
+        ([], "pass --output"),
         (["-o", tmp_path / "v.txt"], "not a .npy file"),
         (["-o", tmp_path / "w.npy", "--instead", "wing=bill"], 'no attribute has the word "wing"'),
     ):

@@ -83,32 +83,34 @@ class BackboneSpec:
         object.__setattr__(self, "name", _own_path(self.name))
         _check_name(self.name)
         if self.tower is not None and (self.weights != "pretrained" or self.options or self.stages != (FINAL,)):
-            problem = 'it has its own weights, one stage ("final") and no options'
-            raise UnseenError(problem, where=self.name, hint="leave out weights, stages and options")
+            problem = "this backbone takes no weights, stages or options"
+            raise UnseenError(problem, where=self.name, hint="omit weights, stages and options")
         if self.imported and (self.options or self.stages != (FINAL,)):
-            raise UnseenError("imported features have one stage and no options", where=self.name, hint="leave them out")
+            raise UnseenError("imported features take no stages or options", where=self.name, hint="omit them")
         for stage in self.stages:
             if stage != FINAL and (not isinstance(stage, int) or isinstance(stage, bool)):
-                raise UnseenError(f"{stage!r} is not a stage", where=self.name, hint=f'give "{FINAL}" or an integer')
+                raise UnseenError(
+                    f"{stage!r} is not a valid stage", where=self.name, hint=f'use "{FINAL}" or an integer'
+                )
         if not self.stages or len(set(self.stages)) < len(self.stages):
-            raise UnseenError("stages must be given, each once", where=self.name)
+            raise UnseenError("stages must be distinct, and at least one", where=self.name)
         if self.image_size is not None and not 1 <= self.image_size <= LARGEST:
-            problem = f"image size {self.image_size} is not within 1 to {LARGEST}"
-            raise UnseenError(problem, where=self.name, hint="224, say")
+            problem = f"image size {self.image_size} is not between 1 and {LARGEST}"
+            raise UnseenError(problem, where=self.name, hint="use 224, for example")
         if not 0 <= self.seed < 2**63:
-            raise UnseenError(f"seed {self.seed}", where=self.name, hint="give 0 or more, and less than 2^63")
+            raise UnseenError(f"seed {self.seed}", where=self.name, hint="use a seed from 0 to 2^63 - 1")
         if self.channels is not None and (self.channels < 1 or not self.is_own):
-            problem = f"{self.channels} channels stated"
-            raise UnseenError(problem, where=self.name, hint="for a network of your own, 1 or more")
+            problem = f"{self.channels} is not a number of channels"
+            raise UnseenError(problem, where=self.name, hint="pass channels=1 or more for a network of your own")
         if not 0 < self.crop <= 1:
-            raise UnseenError(f"crop {self.crop} is not in (0, 1]", where=self.name, hint="1 takes all of it")
+            raise UnseenError(f"crop {self.crop} is not in (0, 1]", where=self.name, hint="use 1 for the whole image")
         for what, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and (
                 len(values) != 3
                 or not all(isinstance(v, int | float) and math.isfinite(v) for v in values)
                 or (what == "std" and min(values) <= 0)
             ):
-                raise UnseenError(f"{what} {values} is not three numbers fit for it", where=self.name)
+                raise UnseenError(f"{what} {values} is not three valid numbers", where=self.name)
 
     @property
     def tower(self) -> str | None:
@@ -154,8 +156,8 @@ class BackboneSpec:
             found = {key: getattr(self, key) or getattr(known, key) for key in ("image_size", "mean", "std")}
             if missing := [key for key, value in found.items() if not value]:
                 options = ", ".join(f"--{key.replace('_', '-')}" for key in missing)
-                problem = f"says nothing of its {' and '.join(key.replace('_', ' ') for key in missing)}"
-                hint = f"give {options}, or make {' and '.join(missing)} attributes of it"
+                problem = f"has no default for {' and '.join(key.replace('_', ' ') for key in missing)}"
+                hint = f"pass {options}, or set {' and '.join(missing)} as attributes of the network"
                 raise UnseenError(problem, where=f"backbone {self.name}", hint=hint)
             return replace(self, **found, channels=self.channels or known.channels)
         cfg = _defaults(self.name)
@@ -235,8 +237,8 @@ class Backbone(nn.Module):
     def __init__(self, spec: BackboneSpec) -> None:
         super().__init__()
         if spec.imported:
-            problem = "imported features come without the network that made them, so no image can be looked at"
-            raise UnseenError(problem, where=spec.name, hint="train with a --backbone for that")
+            problem = "imported features have no network, so the model cannot read images"
+            raise UnseenError(problem, where=spec.name, hint="train with --backbone to predict images")
         self.spec = spec = spec.resolved()
         self.fingerprint = self.network_fingerprint = spec.fingerprint()
         assert spec.image_size and spec.mean and spec.std  # noqa: PT018
@@ -298,14 +300,14 @@ class Backbone(nn.Module):
         self._batch_statistics = bool(layers)
         self._momenta = [layer.momentum for layer in layers if checkpointing]
         if self._batch_statistics and processes() > 1:
-            problem = f"each of {processes()} processes would normalise its own part of a batch"
-            raise UnseenError(problem, where=self.spec.name, hint="--recipe batch_norm=frozen, or one process")
+            problem = f"each of {processes()} processes would normalize its own part of a batch"
+            raise UnseenError(problem, where=self.spec.name, hint="--recipe batch_norm=frozen, or use one process")
         if checkpointing:
             try:
                 self.model.set_grad_checkpointing()
             except (AttributeError, AssertionError):
                 raise UnseenError(
-                    "timm offers no gradient checkpointing for it",
+                    "timm has no gradient checkpointing for this network",
                     where=self.spec.name,
                     hint="--recipe checkpointing=false",
                 ) from None
@@ -320,7 +322,7 @@ class Backbone(nn.Module):
         grid, channels = self.grids[0], self.channels[0]
         axes = reduction.components
         if reduction.full_grid != grid or (axes is not None and axes.shape[1] != channels):
-            raise UnseenError("its regions are not those that the reduction is of", where=self.spec.name)
+            raise UnseenError("its regions differ from those of the reduction", where=self.spec.name)
         self.reduction = reduction
         self.grids, self.channels = [reduction.grid], [reduction.channels(channels)]
         self.fingerprint = hashlib.sha256(f"{self.fingerprint} {reduction.fingerprint}".encode()).hexdigest()
@@ -442,7 +444,7 @@ class Backbone(nn.Module):
                 result: Tensor = tokens.transpose(1, 2).unflatten(2, (side, side))
                 return result
         raise UnseenError(
-            f'the "{FINAL}" features form no grid of regions',
+            f'the "{FINAL}" features do not form a grid of regions',
             where=self.spec.name,
             hint=f"use one of {self._listing()}",
         )
@@ -452,7 +454,7 @@ class Backbone(nn.Module):
         wanted = [stage for stage in self.spec.stages if isinstance(stage, int)]
         if wanted and not hasattr(self.model, "forward_intermediates"):
             raise UnseenError(
-                "timm gives only the last map of this network", where=self.spec.name, hint=f'use "{FINAL}"'
+                "timm returns only the last feature map of this network", where=self.spec.name, hint=f'use "{FINAL}"'
             )
         count = len(self.model.feature_info) if wanted else 0
         for stage in wanted:
@@ -500,7 +502,9 @@ class Transform:
         upright = upright_rgb(image) if isinstance(image, Image.Image) else open_image(image)
         if is_elongated(*upright.size):
             where = getattr(image, "filename", "image") if isinstance(image, Image.Image) else image
-            raise DataError(f"{upright.width} x {upright.height} pixels is too elongated", where=where, hint="crop it")
+            raise DataError(
+                f"{upright.width} x {upright.height} pixels is too narrow", where=where, hint="crop the image"
+            )
         result: Tensor = TF.pil_to_tensor(TF.resize(upright, [short], InterpolationMode.BICUBIC, antialias=True))
         return result
 
@@ -555,23 +559,25 @@ def list_stages(name: str) -> list[tuple[str | int, int, int]]:
 def _check_name(name: str) -> None:
     if name.startswith(towers.PREFIX):
         if name == towers.PREFIX:
-            raise UnseenError("no model named", where=name, hint="hf:FOLDER, or the hub's id of one")
+            raise UnseenError("no model name", where=name, hint="use hf:FOLDER or hf:OWNER/NAME")
         return
     if _is_own(name):
         return
     if name.startswith(IMPORTED):
         if name == IMPORTED:
-            raise UnseenError("no features named", where=name, hint="features:NAME, as given to `unseen import`")
+            raise UnseenError(
+                "no feature name", where=name, hint="use features:NAME, with the name from `unseen import`"
+            )
         return
     base = name.partition(".")[0]
     if not timm.is_model(base):
         close = difflib.get_close_matches(base, timm.list_models(), n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else "timm.list_models() lists them"
-        raise UnseenError(f"timm knows no model {name!r}", where="backbone", hint=hint)
+        hint = f"did you mean {' or '.join(close)}?" if close else "timm.list_models() lists the models"
+        raise UnseenError(f"timm has no model {name!r}", where="backbone", hint=hint)
     if "." in name:
         tagged = [m for m in timm.list_pretrained(base + "*") if m.split(".")[0] == base]
         if name not in tagged:
-            raise UnseenError(f"timm knows no weights {name!r}", where="backbone", hint=f"it has {', '.join(tagged)}")
+            raise UnseenError(f"timm has no weights {name!r}", where="backbone", hint=f"available: {', '.join(tagged)}")
 
 
 def _is_own(name: str) -> bool:
@@ -611,9 +617,12 @@ def _build(spec: BackboneSpec) -> nn.Module:
             model = timm.create_model(spec.name, pretrained=pretrained, **options)
     except (OSError, RuntimeError, TypeError, AssertionError, ValueError) as error:
         if pretrained and isinstance(error, OSError | RuntimeError):  # no network, or timm has no weights
-            problem = "no pretrained weights to be had"
+            problem = "cannot get pretrained weights"
             page = f"model.safetensors of huggingface.co/timm/{spec.name}"
-            hint = f"go online once, or fetch {page} and give --backbone {spec.name} --backbone-weights FILE"
+            hint = (
+                f"connect to the internet once, or download {page} and pass --backbone {spec.name} "
+                "--backbone-weights FILE"
+            )
         else:
             problem, hint = f"timm cannot build it at {spec.image_size} pixels with {dict(spec.options)}", None
         raise UnseenError(f"{problem}: {_line(error)}", where=spec.name, hint=hint) from None
@@ -647,7 +656,7 @@ def _check_patches(model: Any, spec: BackboneSpec) -> None:
         return
     near = [s for s in (size - size % side, size - size % side + side) if s]
     raise UnseenError(
-        f"cannot take {size}-pixel images: {size} is no multiple of its patch size {side}",
+        f"cannot take {size}-pixel images: {size} is not a multiple of the patch size {side}",
         where=spec.name,
         hint=f"--image-size {' or '.join(map(str, near))}",
     )
@@ -656,13 +665,13 @@ def _check_patches(model: Any, spec: BackboneSpec) -> None:
 def _weights_file(weights: str) -> Path:
     path = Path(weights)
     if not path.is_file():
-        hint = 'give "pretrained", "random" or the path of a .safetensors file'
+        hint = 'use "pretrained", "random" or the path of a .safetensors file'
         raise UnseenError("no such weights file", where=path, hint=hint)
     with path.open("rb") as file:
         head = file.read(9)
     if head[8:] != b"{" and (path.suffix in _PICKLES or head.startswith((b"\x80", b"PK"))):
         convert = "safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW)"
-        raise UnseenError("a pickle, which is never loaded", where=path, hint=f"convert it once with {convert}")
+        raise UnseenError("a pickle; unseen does not load pickles", where=path, hint=f"convert it once with {convert}")
     return path
 
 
@@ -672,10 +681,12 @@ def _load(model: nn.Module, path: Path) -> None:
         state, _ = load_tensors(path)
     except (SafetensorError, OSError, ValueError) as error:
         problem = f"not a readable safetensors file: {_line(error)}"
-        raise UnseenError(problem, where=path, hint="restore the file") from None
+        raise UnseenError(problem, where=path, hint="restore the original file") from None
     for name, value in state.items():
         if value.is_floating_point() and not value.isfinite().all():
-            raise UnseenError(f'a number of "{name}" is not finite', where=path, hint="restore the file")
+            raise UnseenError(
+                f'"{name}" contains values that are not finite', where=path, hint="restore the original file"
+            )
     problems = _misfits(model, state)
     adapt = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if problems and adapt is not None:  # timm's own adaptation, e.g. of position embeddings to another size
@@ -684,9 +695,9 @@ def _load(model: nn.Module, path: Path) -> None:
             problems = _misfits(model, state)
     if problems:
         raise UnseenError(
-            f"does not fit the network: {'; '.join(problems)}",
+            f"does not match the network: {'; '.join(problems)}",
             where=path,
-            hint="use the weights of this timm model, or the backbone options they were made with",
+            hint="use weights of this timm model, or the backbone options that they need",
         )
     model.load_state_dict(state, strict=False)
 

@@ -85,17 +85,17 @@ def chosen_engine(wanted: str | None = None, device: str | torch.device = "cpu")
     wanted = wanted or os.environ.get(VARIABLE) or "auto"
     name, _, precision = wanted.partition(":")
     if name not in ENGINES or precision not in ("", "f32", "bf16") or (precision == "bf16" and name != "openvino"):
-        raise UnseenError(f'no engine "{wanted}"', where="--engine", hint=f"{', '.join(ENGINES)} or openvino:bf16")
+        raise UnseenError(f'unknown engine "{wanted}"', where="--engine", hint=f"{', '.join(ENGINES)} or openvino:bf16")
     on_cpu = torch.device(device).type == "cpu"
     if name == "auto":
         name = next((n for n in _EXTRAS if on_cpu and _installed(n)), "torch")
     elif name != "torch" and not on_cpu:
-        raise UnseenError(f"{name} computes on a CPU only", where=f"device {device}", hint="--engine auto")
+        raise UnseenError(f"{name} runs on a CPU only", where=f"device {device}", hint="--engine auto")
     elif name != "torch" and not _installed(name):
         raise UnseenError(f"{name} is not installed", where="--engine", hint=f"pip install 'unseen[{_EXTRAS[name]}]'")
     if precision == "bf16" and "BF16" not in _openvino_abilities():
-        problem = "this processor computes no bfloat16"
-        raise UnseenError(problem, where="--engine", hint="leave :bf16 out; it takes AVX-512 BF16 or AMX")
+        problem = "this processor does not support bfloat16"
+        raise UnseenError(problem, where="--engine", hint="omit :bf16; it needs AVX-512 BF16 or AMX")
     return Engine(name, precision or "f32", torch.__version__.split("+")[0] if name == "torch" else version(name))
 
 
@@ -263,7 +263,7 @@ def compiled(backbone: Backbone, engine: Engine, cache: Path) -> Compiled:
     with suppress(Exception):  # not there, damaged, or of an engine that reads it no more: made again
         if read_json(folder / "digests.json") == _digests(folder):
             return kind(file, threads, engine.precision)
-    _log.info("converting %s for %s, once", backbone.spec.name, engine)
+    _log.info("converting %s for %s (done once)", backbone.spec.name, engine)
     size = backbone.spec.image_size
     assert size
     try:
@@ -277,7 +277,9 @@ def compiled(backbone: Backbone, engine: Engine, cache: Path) -> Compiled:
                 _keep(Path(made), folder)
     except Exception as error:  # whatever a converter raises
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UnseenError(f"{engine} cannot take it: {line}", where=backbone.spec.name, hint="--engine torch") from None
+        raise UnseenError(
+            f"{engine} cannot run this network: {line}", where=backbone.spec.name, hint="--engine torch"
+        ) from None
     return ready
 
 

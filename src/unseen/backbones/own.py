@@ -60,8 +60,8 @@ def remember(network: nn.Module | Callable[..., nn.Module]) -> str:
     elif callable(network) and hasattr(network, "__qualname__"):
         name = path_of(network)
     else:
-        hint = "give an nn.Module, or a function or class that makes one"
-        raise UnseenError(f"{type(network).__name__} is no network", where="backbone", hint=hint)
+        hint = "pass an nn.Module, or a function or class that returns one"
+        raise UnseenError(f"{type(network).__name__} is not a network", where="backbone", hint=hint)
     _MAKERS[name] = network
     return name
 
@@ -75,12 +75,12 @@ def find_maker(name: str) -> Any:
     if name in _MAKERS:
         return _MAKERS[name]
     if name.startswith(GIVEN):
-        problem = "is a module that was given in Python"
-        hint = "make it and call unseen.BackboneSpec.of(module) first; or give the path of a function that makes it"
+        problem = "is a module passed in Python"
+        hint = "call unseen.BackboneSpec.of(module) first, or pass the path of a function that returns it"
         raise UnseenError(problem, where=f"backbone {name}", hint=hint)
     maker = import_path(name, "backbone")
     if not callable(maker):
-        raise UnseenError("makes no network", where=f"backbone {name}", hint="give a function or class")
+        raise UnseenError("does not return a network", where=f"backbone {name}", hint="pass a function or class")
     _MAKERS[name] = maker
     return maker
 
@@ -93,8 +93,8 @@ def is_known(name: str) -> bool:
 def check_shareable_backbone(name: str) -> None:
     """Raise where another process cannot make the network."""
     if name.startswith(GIVEN):
-        problem = "is a module given in Python, which a row's own process cannot make"
-        raise UnseenError(problem, where=f"backbone {name}", hint="give the path of a function that makes it")
+        problem = "is a module passed in Python; child processes cannot create it"
+        raise UnseenError(problem, where=f"backbone {name}", hint="pass the path of a function that returns it")
     check_shareable(name, "backbone")
 
 
@@ -123,9 +123,9 @@ def make(name: str, options: Mapping[str, Any], pretrained: bool, seed: int) -> 
             made = maker(**arguments)
     except Exception as error:
         said = " ".join(str(error).split()) or type(error).__name__
-        raise UnseenError(f"cannot be made with {arguments}: {said}", where=f"backbone {name}") from error
+        raise UnseenError(f"fails with {arguments}: {said}", where=f"backbone {name}") from error
     if not isinstance(made, nn.Module):
-        raise UnseenError(f"makes a {type(made).__name__}, not an nn.Module", where=f"backbone {name}")
+        raise UnseenError(f"returns a {type(made).__name__}, not an nn.Module", where=f"backbone {name}")
     return made
 
 
@@ -227,8 +227,8 @@ class Plain(nn.Module):
             for i, m in enumerate(maps)
         ]
         if channels is not None and maps[-1].shape[1] != channels:
-            problem = f"gives {maps[-1].shape[1]} channels, and {channels} are stated"
-            raise UnseenError(problem, where=where, hint="state those that it gives")
+            problem = f"returns {maps[-1].shape[1]} channels, not the {channels} of the specification"
+            raise UnseenError(problem, where=where, hint="pass the number of channels that it returns")
 
     def _maps(self, pixels: Tensor) -> list[Tensor]:
         found = self.network(pixels)
@@ -237,7 +237,9 @@ class Plain(nn.Module):
         every = list(found) if isinstance(found, tuple | list) else [found]
         if not every or not all(isinstance(m, Tensor) and m.is_floating_point() for m in every):
             raise UnseenError(
-                f"gives {type(found).__name__}, not maps", where=self._where, hint="(B, C, h, w), or a list of them"
+                f"returns {type(found).__name__}, not feature maps",
+                where=self._where,
+                hint="return (B, C, h, w), or a list of such maps",
             )
         return [self._map(m) for m in every]
 
@@ -249,8 +251,8 @@ class Plain(nn.Module):
             return found.permute(0, 3, 1, 2) if last else found
         side = math.isqrt(found.shape[1]) if found.ndim == 3 else 0
         if not side or side * side != found.shape[1]:
-            problem = f"gives {tuple(found.shape)}, which is no grid of regions"
-            raise UnseenError(problem, where=self._where, hint="(B, C, h, w), or (B, T, C) of a square grid")
+            problem = f"returns {tuple(found.shape)}, which is not a grid of regions"
+            raise UnseenError(problem, where=self._where, hint="return (B, C, h, w), or (B, T, C) for a square grid")
         result: Tensor = found.transpose(1, 2).unflatten(2, (side, side))
         return result
 

@@ -29,7 +29,7 @@ from unseen.ground.tensors import load_tensors, save_tensors
 
 FILE = "reduction.safetensors"
 _LARGEST = 4096
-_HINT = "pca:256, merge:2, or merge:2,pca:256"
+_HINT = "use pca:256, merge:2, or merge:2,pca:256"
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class ReductionSpec:
         for word in filter(None, text.replace(" ", "").split(",")):
             match = re.fullmatch(r"(pca|merge):([1-9][0-9]{0,4})", word)
             if match is None or match[1] in found or match[0] == "merge:1":
-                raise UnseenError(f'"{text}" is no reduction', where="reduce", hint=_HINT)
+                raise UnseenError(f'"{text}" is not a reduction', where="reduce", hint=_HINT)
             found[match[1]] = int(match[2])
         return cls(found.get("pca", 0), found.get("merge", 1))
 
@@ -130,11 +130,11 @@ class Reduction(nn.Module):
         for regions in batches:
             if regions.shape[-1] < self.spec.components:
                 problem = f"pca:{self.spec.components} of {regions.shape[-1]} channels"
-                raise UnseenError(problem, where="reduce", hint=f"give at most pca:{regions.shape[-1]}")
+                raise UnseenError(problem, where="reduce", hint=f"use at most pca:{regions.shape[-1]}")
             rounded = self(regions)
             if not rounded.isfinite().all():
-                problem = f"features as large as {regions.abs().max().item():g} do not fit in {self.dtype}"
-                raise UnseenError(problem, where="reduce", hint="--store-dtype bfloat16 or float32")
+                problem = f"features as large as {regions.abs().max().item():g} overflow {self.dtype}"
+                raise UnseenError(problem, where="reduce", hint="pass --store-dtype bfloat16 or float32")
             unit = F.normalize(rounded.flatten(0, 1), dim=1)
             moment = moment.to(unit.device) + (unit.T @ unit).double()
         values, vectors = torch.linalg.eigh(moment.cpu())
@@ -172,7 +172,7 @@ class Reduction(nn.Module):
         except FileNotFoundError:
             raise RunError("no such file", where=path, hint=hint) from None
         except (SafetensorError, OSError, KeyError, ValueError, UnseenError) as error:
-            raise RunError(f"not a reduction of regions ({error})", where=path, hint=hint) from None
+            raise RunError(f"not a valid reduction file ({error})", where=path, hint=hint) from None
         return cls(spec, (height, width), None if axes is None else axes.float(), about["dtype"])
 
 

@@ -82,12 +82,12 @@ def model_folder(name: str) -> Path:
     if not folder.is_dir():
         folder = _from_hub(name)
     if not (folder / "config.json").is_file():
-        raise UnseenError("no config.json", where=name, hint="give a folder that transformers' save_pretrained wrote")
+        raise UnseenError("no config.json", where=name, hint="pass a folder written by save_pretrained of transformers")
     if not any(folder.glob("model*.safetensors")):
         raise UnseenError(
-            "no model.safetensors, and pickles are never loaded",
+            "no model.safetensors; unseen does not load pickles",
             where=name,
-            hint="convert it once with transformers.AutoModel.from_pretrained(NAME).save_pretrained(FOLDER)",
+            hint="convert it with transformers.AutoModel.from_pretrained(NAME).save_pretrained(FOLDER)",
         )
     return folder
 
@@ -96,7 +96,7 @@ def model_folder(name: str) -> Path:
 def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    hint = "give a folder, or a model of the hub such as google/siglip-base-patch16-224"
+    hint = "pass a folder, or a hub model such as google/siglip-base-patch16-224"
     identifier, _, revision = name.partition("@")
     if name.startswith(("/", ".", "~")) or identifier.count("/") > 1:
         raise UnseenError("no such folder", where=name, hint=hint)
@@ -105,7 +105,7 @@ def _from_hub(name: str) -> Path:
         return Path(snapshot_download(identifier, revision=revision or None, allow_patterns=list(_FILES)))
     except (OSError, ValueError) as error:
         problem = (str(error) or type(error).__name__).splitlines()[0]
-        raise UnseenError(f"not to be had from the hub: {problem}", where=name, hint=hint) from None
+        raise UnseenError(f"cannot get it from the hub: {problem}", where=name, hint=hint) from None
 
 
 def model_files(name: str) -> list[Path]:
@@ -133,7 +133,9 @@ def model_facts(name: str) -> Facts:
     """What a model's ``config.json`` says; UnseenError if it is neither CLIP nor SigLIP."""
     config = _config(name)
     if config.model_type not in _KINDS:
-        raise UnseenError(f'a "{config.model_type}" model', where=name, hint="use a CLIP or SigLIP model")
+        raise UnseenError(
+            f'unsupported model type "{config.model_type}"', where=name, hint="use a CLIP or SigLIP model"
+        )
     vision, text = config.vision_config, config.text_config
     return Facts(
         config.model_type,
@@ -155,7 +157,7 @@ def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         about = about.get("image_processor", about)
         if "image_mean" in about and "image_std" in about:
             return tuple(about["image_mean"]), tuple(about["image_std"])
-    raise UnseenError("no preprocessor_config.json with mean and std", where=name, hint="give --mean and --std")
+    raise UnseenError("no preprocessor_config.json with mean and std", where=name, hint="pass --mean and --std")
 
 
 class ImageTower(nn.Module):
@@ -225,7 +227,7 @@ class TextTower:
             raise UnseenError("its tokenizer needs sentencepiece", hint="pip install 'unseen[clip]'") from None
         except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
             raise UnseenError(
-                f"no usable tokenizer: {first_line(error)}", where=self.name, hint="restore its files"
+                f"cannot load the tokenizer: {first_line(error)}", where=self.name, hint="restore the original files"
             ) from None
         return tokenizer, _load(self.name, 1).eval().requires_grad_(False)
 
@@ -259,7 +261,7 @@ class TextTower:
         tokens = tokenizer(texts, verbose=False)["input_ids"]
         long = [text for text, ids in zip(texts, tokens, strict=True) if len(ids) > limit]
         if long:
-            message = '%d of %d texts are longer than %d tokens and were cut, the first: "%s..."'
+            message = '%d of %d texts are longer than %d tokens and were truncated, the first: "%s..."'
             _log.warning(message, len(long), len(texts), limit, long[0][:70])
 
     def _embed(self, text: str, device: torch.device | str) -> Tensor:
@@ -287,7 +289,7 @@ def _config(name: str) -> Any:
         with quietly():
             return AutoConfig.from_pretrained(model_folder(name), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UnseenError(f"not a model that transformers knows: {first_line(error)}", where=name) from None
+        raise UnseenError(f"transformers cannot load this model: {first_line(error)}", where=name) from None
 
 
 def _load(name: str, tower: int) -> Any:
@@ -306,10 +308,14 @@ def _load(name: str, tower: int) -> Any:
                 output_loading_info=True,
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UnseenError(f"cannot be loaded: {first_line(error)}", where=name, hint="restore its files") from None
+        raise UnseenError(
+            f"cannot be loaded: {first_line(error)}", where=name, hint="restore the original files"
+        ) from None
     lacking = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
     if lacking:
-        raise UnseenError(f"weights are missing or mis-shaped: {lacking[0]}", where=name, hint="restore its files")
+        raise UnseenError(
+            f"weights are missing or have the wrong shape: {lacking[0]}", where=name, hint="restore the original files"
+        )
     return model
 
 

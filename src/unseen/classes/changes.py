@@ -44,7 +44,7 @@ class Encodes(Protocol):
 def trained_table(folder: Path) -> ClassTable:
     """The classes of the training, or those that a recogniser was saved with."""
     if not (folder / TRAINED).is_file():
-        raise RunError("no model here", where=folder, hint="give a folder that `unseen train` wrote")
+        raise RunError("not a run folder", where=folder, hint="pass a run folder of `unseen train`")
     return ClassTable.from_csv(folder / TRAINED, folder / ATTRIBUTES)
 
 
@@ -60,9 +60,9 @@ def check_tables(folder: Path, digests: Mapping[str, str]) -> None:
         if name in digests and not path.is_file():
             raise RunError("no such file", where=path, hint="restore it, or train again")
         if name in digests and file_digest(path) != digests[name]:
-            problem = "damaged or changed: not what was written, by its checksum"
+            problem = "damaged or edited: the checksum does not match"
             raise RunError(
-                problem, where=path, hint=f"restore it; classes are changed with unseen classes edit {folder}"
+                problem, where=path, hint=f"restore the file; use `unseen classes edit {folder}` to change classes"
             )
 
 
@@ -77,7 +77,9 @@ def table_in_use(folder: Path) -> ClassTable:
     trained, changed = (_attribute_columns(folder / name) for name in (TRAINED, IN_USE))
     if trained != changed:
         raise RunError(
-            f"its attributes are not those of {TRAINED}", where=folder / IN_USE, hint=f"unseen classes reset {folder}"
+            f"its attributes differ from those of {TRAINED}",
+            where=folder / IN_USE,
+            hint=f"run `unseen classes reset {folder}`",
         )
     return ClassTable.from_csv(folder / IN_USE, folder / ATTRIBUTES)
 
@@ -87,7 +89,7 @@ def _attribute_columns(path: Path) -> list[str]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return [name.strip() for name in next(csv.reader(file), []) if name.strip() not in NO_VALUES]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RunError(str(error), where=path, hint="unseen classes reset, or train again") from None
+        raise RunError(str(error), where=path, hint="run `unseen classes reset`, or train again") from None
 
 
 @contextmanager
@@ -162,12 +164,12 @@ def read_described(path: Path, data: bytes | None = None) -> list[Described]:
     """
     frame = read_table(path, data=data)
     if not len(frame):
-        raise DataError("no rows below the header", where=path, hint="give one row a class, or one an attribute")
+        raise DataError("no rows below the header", where=path, hint="add one row per class, or one per attribute")
     if "class" in frame:
         no_repeats(frame, "class", path)
         columns = [str(c) for c in frame.columns if c not in NO_VALUES]
         if not columns:
-            raise DataError("no attribute columns", where=path, hint="one column an attribute, beside class")
+            raise DataError("no attribute columns", where=path, hint="add one column per attribute")
         return [
             Described(str(row["class"]), {c: str(row[c]) for c in columns}, place(path, i))
             for i, (_, row) in enumerate(frame.iterrows())
@@ -177,9 +179,9 @@ def read_described(path: Path, data: bytes | None = None) -> list[Described]:
         cells = {str(a): str(v) for a, v in zip(frame["attribute"], frame["value"], strict=True)}
         return [Described(None, cells, str(path))]
     raise DataError(
-        "neither columns attribute and value nor a column class",
+        'no columns "attribute" and "value", and no column "class"',
         where=path,
-        hint="one row an attribute of one class, or one row a class",
+        hint="use one row per attribute of one class, or one row per class",
     )
 
 
@@ -189,7 +191,7 @@ def read_settings(texts: Sequence[str], option: str = "--set") -> dict[str, str]
     for text in texts:
         name, equals, value = text.rpartition("=")
         if not equals or not name.strip() or not value.strip():
-            raise UnseenError(f'"{text}" sets nothing', where=option, hint='write "ATTRIBUTE=VALUE"')
+            raise UnseenError(f'"{text}" is not ATTRIBUTE=VALUE', where=option, hint='for example, "crest=1"')
         found[tidy(name)] = tidy(value)
     return found
 
@@ -241,14 +243,12 @@ def values_of(
             continue
         number, percent = _plain(text) if math.isfinite(_plain(text)) else read.values[i], text.endswith("%")
         if math.isnan(number) or math.isinf(number) or (read.unsettled == text and not _is_plain(text)):
-            hint = "write a number, without a thousands separator"
+            hint = "use a number without a thousands separator"
             raise DataError(f'attribute "{name}": "{text}" is not a finite number', where=where, hint=hint)
         values[k] = number / 100 if percent and largest <= 1 else number
         known += 1
     if not known and start is None:
-        raise DataError(
-            "nothing is known of the class: no attribute given", where=where, hint="give it at least one attribute"
-        )
+        raise DataError("the class has no attribute values", where=where, hint="set at least one attribute")
     return values
 
 
@@ -275,12 +275,12 @@ def left_unknown(cells: Mapping[str, object], table: ClassTable, encoding: Encod
         given = sum(fold(name) in own for name in every)
     if given == len(every):
         return None
-    return f"{given} of {len(every)} {what} given; the others are unknown, and get the mean of the training classes"
+    return f"{given} of {len(every)} {what} given; the others get the mean of the training classes"
 
 
 def unit_doubt(values: np.ndarray, table: ClassTable) -> str | None:
     """A line where a class's values look as if they were in another unit than the table's; else ``None``."""
     largest, mine = np.abs(table.values).max(axis=1), float(np.abs(values).max())
     if mine > 2 * largest.max() or mine < largest.min() / 10:
-        return f"its largest value is {mine:g}, that of the other classes {largest.min():g} to {largest.max():g}"
+        return f"the largest value is {mine:g}; the other classes have {largest.min():g} to {largest.max():g}"
     return None

@@ -48,15 +48,16 @@ class Expectation:
     def text(self) -> str:
         """In a line, without the class's name."""
         if not self.telling:
-            return "no attribute sets it apart from the classes with images"
+            return "no attribute separates it from the classes with images"
         if not self.missing:
             many = len(self.telling)
-            every = f"all {many} telling attributes occur" if many > 1 else "its one telling attribute occurs"
+            every = f"all {many} distinctive attributes occur" if many > 1 else "its one distinctive attribute occurs"
             return f"{every} in classes with images"
         some = f"{_list([label(name) for name in self.missing])} {'occurs' if len(self.missing) == 1 else 'occur'}"
         if self.trouble:
-            return f"expect trouble, {some} in no class with images"
-        return f"{some} in no class with images, its {len(self.telling) - len(self.missing)} other telling ones do"
+            return f"low accuracy expected: {some} in no class with images"
+        others = len(self.telling) - len(self.missing)
+        return f"{some} in no class with images, its {others} other distinctive ones do"
 
 
 def expectations(table: ClassTable, trained: ClassTable | None = None) -> list[Expectation]:

@@ -45,7 +45,7 @@ class Attributes:
 
     def __post_init__(self) -> None:
         if not self.names:
-            raise DataError("no attributes", hint="give every class at least one attribute column")
+            raise DataError("no attributes", hint="add at least one attribute column")
         if len(set(self.names)) != len(self.names):
             twice = next(n for n in self.names if self.names.count(n) > 1)
             raise DataError(f'attribute "{twice}" appears twice', hint="rename or remove one")
@@ -55,7 +55,9 @@ class Attributes:
             object.__setattr__(self, "parts", ("",) * len(self.names))
         for label, values in (("groups", self.groups), ("parts", self.parts)):
             if len(values) != len(self.names):
-                raise DataError(f"{len(values)} {label} for {len(self.names)} attributes", hint="one each")
+                raise DataError(
+                    f"{len(values)} {label} for {len(self.names)} attributes", hint="pass one per attribute"
+                )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -76,7 +78,7 @@ class Attributes:
             if len(alike) == 1:
                 return alike[0]
             near = difflib.get_close_matches(name, self.names, 3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"one of {', '.join(self.names[:5])}, ..."
+            hint = f"did you mean {' or '.join(near)}?" if near else f"use one of {', '.join(self.names[:5])}, ..."
             raise DataError(f'no attribute "{name}"', hint=hint) from None
 
     def by_group(self) -> dict[str, list[int]]:
@@ -132,43 +134,47 @@ class ClassTable:
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "seen", _frozen(self.seen, bool))
         if self.seen.shape != (n,):
-            raise DataError(f"{self.seen.size} seen flags for {n} classes", hint="one a class")
+            raise DataError(f"{self.seen.size} seen flags for {n} classes", hint="pass one per class")
         trained = in_order(self.seen) if self.trained is None else self.trained
         object.__setattr__(self, "trained", _frozen(trained, np.int64))
         if not all(name.strip() for name in self.names):
-            raise DataError("a class has no name", hint="give it one")
+            raise DataError("a class has no name", hint="name the class")
         reserved = next((name for name in self.names if name.strip().casefold() in RESERVED), None)
         if reserved is not None:
-            hint = 'give it another name, such as "unknown species"'
-            raise DataError(f'"{reserved}" is a reserved word, which answers use, and cannot be a class', hint=hint)
+            hint = 'choose another name, such as "unknown species"'
+            raise DataError(f'"{reserved}" is reserved for answers and cannot be a class name', hint=hint)
         if len(set(self.names)) != n:
             twice = next(c for c in self.names if self.names.count(c) > 1)
-            raise DataError(f'there is a class "{twice}" already', hint="choose another name, or change that one")
+            raise DataError(f'class "{twice}" already exists', hint="choose another name, or edit that class")
         if values.shape != (n, k):
-            raise DataError(f"attribute values have shape {values.shape}, not {(n, k)}", hint="one row a class")
+            raise DataError(f"attribute values have shape {values.shape}, not {(n, k)}", hint="pass one row per class")
         finite = np.isfinite(values)
         if not finite.all():
             c, a = np.argwhere(~finite)[0]
             raise DataError(
                 f'class "{self.names[c]}", attribute "{self.attributes.names[a]}": {values[c, a]} is not a number',
-                hint="write a finite number",
+                hint="use a finite number",
             )
         empty = np.flatnonzero(~values.any(axis=1))
         if len(empty):
-            raise DataError(f'class "{self.names[empty[0]]}" has no attribute at all', hint="give it at least one")
+            raise DataError(
+                f'class "{self.names[empty[0]]}" has only zeros as attributes', hint="set at least one attribute"
+            )
         if self.validation is not None:
             validation = _frozen(self.validation, bool)
             object.__setattr__(self, "validation", validation)
             if validation.shape != (n,):
-                raise DataError(f"{validation.size} validation flags for {n} classes", hint="one a class")
+                raise DataError(f"{validation.size} validation flags for {n} classes", hint="pass one per class")
             wrong = np.flatnonzero(validation & ~self.seen)
             if len(wrong):
                 raise DataError(
-                    f'validation class "{self.names[wrong[0]]}" is unseen', hint="validation classes are seen classes"
+                    f'validation class "{self.names[wrong[0]]}" is unseen', hint="use seen classes for validation"
                 )
 
         if self.images_of.shape != (n,):
-            raise DataError(f"{self.images_of.size} positions in the training for {n} classes", hint="one a class")
+            raise DataError(
+                f"{self.images_of.size} positions in the training for {n} classes", hint="pass one per class"
+            )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -190,7 +196,7 @@ class ClassTable:
             if len(alike) == 1:
                 return alike[0]
             near = difflib.get_close_matches(name, self.names, 3)
-            hint = f"did you mean {' or '.join(near)}?" if near else "the names are those of classes.csv"
+            hint = f"did you mean {' or '.join(near)}?" if near else "use a name from the class table"
             raise DataError(f'no class "{name}"', hint=hint) from None
 
     def select(self, classes: Iterable[int], seen: np.ndarray | None = None) -> ClassTable:
@@ -227,7 +233,7 @@ class ClassTable:
             trained: which class of the training they are of, see the class's docstring.
         """
         if isinstance(values, Mapping) and not values:
-            raise DataError(f'class "{name}" has no attribute at all', hint="give it at least one")
+            raise DataError(f'class "{name}" has only zeros as attributes', hint="set at least one attribute")
         rows = np.vstack([self.values, self.row(values, name, self.unknown)])
         rows.flags.writeable = False
         return ClassTable(
@@ -257,7 +263,7 @@ class ClassTable:
         if not isinstance(values, Mapping):
             row = np.array(values, dtype=np.float64)
             if row.shape != (len(self.attributes),):
-                raise DataError(f'class "{name}": {row.size} values', hint=f"give {len(self.attributes)}")
+                raise DataError(f'class "{name}": {row.size} values', hint=f"pass {len(self.attributes)}")
             return row
         row = np.zeros(len(self.attributes)) if start is None else np.array(start, dtype=np.float64)
         for attribute, value in values.items():
@@ -265,7 +271,7 @@ class ClassTable:
                 row[self.attributes.index(attribute)] = value
             except (TypeError, ValueError):
                 raise DataError(
-                    f'class "{name}", attribute "{attribute}": {value!r} is not a number', hint="write a number"
+                    f'class "{name}", attribute "{attribute}": {value!r} is not a number', hint="use a number"
                 ) from None
         return row
 
@@ -350,8 +356,8 @@ class ClassTable:
         if isinstance(frame, Mapping):
             frame = pd.DataFrame.from_dict(dict(frame), orient="index")
         if not isinstance(frame, pd.DataFrame):
-            problem = f"{type(frame).__name__} is no table of classes"
-            raise DataError(problem, where="attributes", hint="give a DataFrame indexed by class")
+            problem = f"{type(frame).__name__} is not a class table"
+            raise DataError(problem, where="attributes", hint="pass a DataFrame indexed by class")
         if "class" in frame.columns:
             frame = frame.set_index("class")
         names = tuple(str(name) for name in frame.index)
@@ -363,7 +369,7 @@ class ClassTable:
                 row = int(np.flatnonzero(~np.isfinite(found))[0])
                 where = f'attributes, class "{names[row]}", column "{column}"'
                 problem = f'"{frame[column].iloc[row]}" is not a number'
-                raise DataError(problem, where=where, hint="write a finite number")
+                raise DataError(problem, where=where, hint="use a finite number")
         attributes = Attributes(tuple(str(column) for column in frame.columns))
         values = frame.to_numpy(dtype=np.float64)
         return cls(names, attributes, values, marks.get("seen", np.ones(len(names), bool)), marks.get("validation"))
@@ -377,7 +383,7 @@ class ClassTable:
         """
         columns = read_columns(path, ["class", "seen"])
         if not columns["class"]:
-            raise DataError("no classes", where=path, hint="one row a class")
+            raise DataError("no classes", where=path, hint="pass one row per class")
         no_repeats(columns, "class", path)
         names = [c for c in columns if c not in NO_VALUES]
         if not names:
@@ -392,16 +398,16 @@ class ClassTable:
         empty = np.flatnonzero(~values.any(axis=1))
         if len(empty):
             raise DataError(
-                f'class "{columns["class"][empty[0]]}" has no attribute at all',
+                f'class "{columns["class"][empty[0]]}" has only zeros as attributes',
                 where=place(path, int(empty[0])),
-                hint="give it at least one",
+                hint="set at least one attribute",
             )
         wrong = np.flatnonzero(~seen & (False if validation is None else validation))
         if len(wrong):
             raise DataError(
                 f'validation class "{columns["class"][wrong[0]]}" is unseen',
                 where=place(path, int(wrong[0]), "validation"),
-                hint="validation classes are seen classes",
+                hint="use seen classes for validation",
             )
         return cls(tuple(columns["class"]), table_attributes, values, seen, validation, trained)
 

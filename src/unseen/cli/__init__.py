@@ -100,17 +100,19 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show version.")] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Only results and errors: no notes, no progress.")
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only results and errors.")] = False,
     loud: Annotated[
-        bool, typer.Option("--verbose", "-v", help="What libraries say, and where an error comes from.")
+        bool,
+        typer.Option("--verbose", "-v", help="Print the log messages of libraries, and a traceback with an error."),
     ] = False,
 ) -> None:
-    """Recognise classes nobody has photographed, from a table of their attributes.
+    """Recognize classes without training images, from a table of their attributes.
 
-    Options may stand in a file (--config) or in the environment: UNSEEN_DEVICE, UNSEEN_CACHE, UNSEEN_CONFIG.
+    Options can also come from a file (--config) or from environment variables: UNSEEN_DEVICE, UNSEEN_ENGINE,
+    UNSEEN_CACHE, UNSEEN_CONFIG.
     """
     if quiet:
         err.quiet = True

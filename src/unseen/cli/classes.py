@@ -1,4 +1,4 @@
-"""``unseen classes``: the classes of a trained model, changed without retraining, and advice on them."""
+"""``unseen classes``: change the classes of a trained model without retraining, and get advice on them."""
 
 from __future__ import annotations
 
@@ -37,38 +37,38 @@ if TYPE_CHECKING:
 
 commands = typer.Typer(
     name="classes",
-    help="Add, edit, remove and compare the classes of a trained model, without retraining.",
+    help="Change and compare the classes of a trained model; no retraining.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(commands)
 
 ModelArgument = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A folder that `unseen train` wrote, or a saved one.", show_default=False)
+    Path, typer.Argument(metavar="RUN", help="Run folder of `unseen train`, or a saved model.", show_default=False)
 ]
-NameArgument = Annotated[str, typer.Argument(help="A class.", show_default=False)]
+NameArgument = Annotated[str, typer.Argument(help="Name of the class.", show_default=False)]
 FileOption = Annotated[
     Path | None,
     typer.Option(
         "--attributes",
-        help="Table of attribute values: columns attribute and value for one class, or a class column and a column an "
-        "attribute for several.",
+        help="Table of attribute values: columns `attribute` and `value` for one class; or one row "
+        "per class, one column per attribute.",
     ),
 ]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="ATTRIBUTE=VALUE", help="An attribute's value (repeatable).")
+    list[str] | None, typer.Option("--set", metavar="ATTRIBUTE=VALUE", help="Set one attribute's value (repeatable).")
 ]
 ImagesOption = Annotated[
     list[Path] | None,
     typer.Option(
         "--images",
         metavar="FILE...",
-        help="Images of the class, files or folders: evidence beside its attributes, or instead of them.",
+        help="Images of the class (files or folders), used beside its attributes or instead of them.",
         show_default=False,
     ),
 ]
 LikeOption = Annotated[str | None, typer.Option(help="Start from the values of this class.")]
-SeedOption = Annotated[int | None, typer.Option(help="Which seed's model to ask [default: the first].")]
+SeedOption = Annotated[int | None, typer.Option(help="Seed of the model to use [default: the first].")]
 
 
 def _support(run: Path) -> Support | None:
@@ -109,14 +109,16 @@ def _described(name: str | None, file: Path | None, settings: list[str] | None) 
         named = [d for d in found if d.name == name]
         if not named:
             names = ", ".join(str(d.name) for d in found[:5])
-            raise UnseenError(f'no row for "{name}"', where=file, hint=f"it has {names}; leave the name out for all")
+            raise UnseenError(
+                f'no row for "{name}"', where=file, hint=f"the file has {names}; omit the name to use all rows"
+            )
         found = named
     if not found:
         found = [Described(None, {}, "--set")]
     if len(found) > 1 and cells:
-        raise UnseenError("--set with several classes", hint="name one class, or write the values into the file")
+        raise UnseenError("--set applies to one class only", hint="name one class, or put the values in the file")
     if any(d.name is None for d in found) and name is None:
-        raise UnseenError("no name for the class", hint='unseen classes add RUN "NAME" --attributes FILE')
+        raise UnseenError("the class has no name", hint='unseen classes add RUN "NAME" --attributes FILE')
     return [Described(d.name or name, {**d.cells, **cells}, d.where) for d in found]
 
 
@@ -127,14 +129,14 @@ def _doubts(recognizer: Recognizer, name: str) -> tuple[list[str], list[Near]]:
     table = recognizer.table
     near = closest(recognizer, name, 3)
     lines = [
-        f'"{name}" nearly equals "{n.name}" (cosine {n.cosine:.3f}, {n.differing} attributes differ); '
-        "see `unseen classes separate`"
+        f'"{name}" is nearly equal to "{n.name}" (cosine {n.cosine:.3f}, {n.differing} attributes '
+        "differ); see `unseen classes separate`"
         for n in near
         if n.nearly_equal
     ]
     others = table.without(name)
     doubt = unit_doubt(table.values[table.index(name)], others) if len(others) else None
-    return lines + ([f'"{name}": {doubt}; is it in the same unit?'] if doubt else []), near
+    return lines + ([f'"{name}": {doubt}; check the unit'] if doubt else []), near
 
 
 def _changed(run: Path, recognizer: Recognizer, names: list[str], verb: str, lines: list[str], as_json: bool) -> None:
@@ -158,13 +160,13 @@ def _changed(run: Path, recognizer: Recognizer, names: list[str], verb: str, lin
     for name in names:
         beside = ", ".join(f"{n['name']} ({n['cosine']:.2f})" for n in nearest[name])
         _say(f"{verb}: {name}{f'   nearest: {beside}' if beside else ''}")
-    _say(f"{len(recognizer.table)} classes in use, kept in {run / IN_USE}")
+    _say(f"{len(recognizer.table)} classes in use, saved in {run / IN_USE}")
     _warn(lines)
 
 
 @commands.command("list")
 def list_classes(run: ModelArgument, as_json: JsonFlag = False) -> None:
-    """Show the classes to choose from, and what was changed since the training."""
+    """List the classes, and their changes since the training."""
     table, trained = table_in_use(run), trained_table(run)
     states, expected = _states(table, trained), {e.name: e for e in expectations(table, trained)}
     removed = [name for name in trained.names if name not in table.names]
@@ -204,7 +206,7 @@ def list_classes(run: ModelArgument, as_json: JsonFlag = False) -> None:
     )
     _say(f"{len(table)} classes: {int(table.seen.sum())} seen, {int((~table.seen).sum())} unseen")
     if removed:
-        _say(f"no longer there: {', '.join(removed)}")
+        _say(f"removed: {', '.join(removed)}")
 
 
 def _expectation(found: Expectation | None) -> str | None:
@@ -231,11 +233,11 @@ def show(
     run: ModelArgument,
     name: NameArgument,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write all values to this CSV, which `add` and `edit` read.")
+        Path | None, typer.Option("--output", "-o", help="Write all values to this CSV, for `add` and `edit`.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show a class's attribute values, those that are not 0."""
+    """Show the nonzero attribute values of a class."""
     import pandas as pd
 
     table = table_in_use(run)
@@ -257,7 +259,8 @@ def show(
 def add(
     run: ModelArgument,
     name: Annotated[
-        str | None, typer.Argument(help="The new class [default: all of the table's rows].", show_default=False)
+        str | None,
+        typer.Argument(help="Name of the new class [default: add every row of the table].", show_default=False),
     ] = None,
     attributes: FileOption = None,
     settings: SetOption = None,
@@ -266,13 +269,13 @@ def add(
     seed: SeedOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Add classes from their attributes, images or both; nothing is trained.
+    """Add classes from attributes, images or both, without training.
 
-    What is not named is unknown (the mean of the training classes), or as in --like.
+    An attribute without a value gets the mean of the training classes, or the value of the class given by --like.
     """
     described = _described(name, attributes, settings)
     if images and len(described) > 1:
-        raise UnseenError("--images with several classes", hint="name one class")
+        raise UnseenError("--images applies to one class only", hint="name one class")
     bare = bool(images) and attributes is None and not settings and like is None
     lines: list[str] = []
     with changing(run):
@@ -286,7 +289,7 @@ def add(
             lines += [f'"{one.name}": {doubt}'] if doubt else []
             position = recognizer.table.back_from(trained, one.name)
             if position >= 0:
-                lines.append(f'"{one.name}" was trained with images, so it counts as seen again')
+                lines.append(f'"{one.name}" has training images, so it is a seen class again')
             recognizer.add_class(one.name, values, trained=position, images=_files(images or []))
         _keep(run, recognizer)
     _changed(run, recognizer, [str(d.name) for d in described], "added", lines, as_json)
@@ -296,7 +299,8 @@ def add(
 def edit(
     run: ModelArgument,
     name: Annotated[
-        str | None, typer.Argument(help="The class [default: all of the table's rows].", show_default=False)
+        str | None,
+        typer.Argument(help="Name of the class [default: edit every class in the table].", show_default=False),
     ] = None,
     attributes: FileOption = None,
     settings: SetOption = None,
@@ -304,9 +308,12 @@ def edit(
     seed: SeedOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Give classes other attribute values; those not named stay as they are, or become as in --like."""
+    """Change attribute values of classes.
+
+    The other attributes keep their values, or get those of the class given by --like.
+    """
     if attributes is None and not settings and like is None:
-        raise UnseenError("nothing to change", hint="give --attributes, --set or --like")
+        raise UnseenError("nothing to change", hint="pass --attributes, --set or --like")
     described = _described(name, attributes, settings)
     with changing(run):
         recognizer = _load(run, seed)
@@ -326,31 +333,31 @@ def remove(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Classes.", show_default=False)],
     as_json: JsonFlag = False,
 ) -> None:
-    """Take classes out of the choice."""
+    """Remove classes."""
     with changing(run) as current:
         table, support = current, _support(run)
         for asked in names:
             name = table.names[table.index(asked)]
             table, support = table.without(name), support and support.without(name)
         if not len(table):
-            raise UnseenError("no class would remain", where=run, hint="keep at least one")
+            raise UnseenError("this would remove every class", where=run, hint="keep at least one class")
         keep_table(run, table)
         if support is not None:
             _keep_support(run, support)
     if as_json:
         print_json({"removed": names, "classes": len(table), "file": str(run / IN_USE)})
         return
-    _say(f"removed: {', '.join(names)}\n{len(table)} classes in use, kept in {run / IN_USE}")
+    _say(f"removed: {', '.join(names)}\n{len(table)} classes in use, saved in {run / IN_USE}")
 
 
 @commands.command()
 def rename(
     run: ModelArgument,
-    old: Annotated[str, typer.Argument(help="The class.", show_default=False)],
-    new: Annotated[str, typer.Argument(help="Its new name.", show_default=False)],
+    old: Annotated[str, typer.Argument(help="Current name.", show_default=False)],
+    new: Annotated[str, typer.Argument(help="New name.", show_default=False)],
     as_json: JsonFlag = False,
 ) -> None:
-    """Call a class something else."""
+    """Rename a class."""
     with changing(run) as current:
         old = current.names[current.index(old)]
         table = current.renamed(old, new)
@@ -360,27 +367,29 @@ def rename(
     if as_json:
         print_json({"renamed": {old: new}, "classes": len(table), "file": str(run / IN_USE)})
         return
-    _say(f"renamed: {old} is now {new}, kept in {run / IN_USE}")
+    _say(f"renamed: {old} is now {new}; saved in {run / IN_USE}")
 
 
 @commands.command()
 def images(
     run: ModelArgument,
-    name: Annotated[str | None, typer.Argument(help="A class [default: show all that have images].")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Name of the class [default: list all classes with images].")
+    ] = None,
     files: Annotated[
-        list[Path] | None, typer.Argument(metavar="FILES...", help="Images of the class, files or folders.")
+        list[Path] | None, typer.Argument(metavar="FILES...", help="Images of the class: files or folders.")
     ] = None,
     remove: Annotated[
         bool,
-        typer.Option("--remove", help="Take these images away instead (path, name or SHA-256); without FILES all."),
+        typer.Option("--remove", help="Remove these images (path, name or SHA-256), or all without FILES."),
     ] = False,
-    undo: Annotated[bool, typer.Option("--undo", help="Take away what was added last.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Undo the last addition.")] = False,
     seed: SeedOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Give a class images as evidence beside its attributes, or show those that it has; nothing is trained.
+    """Add support images to a class, or list them; no training.
 
-    Two or three are enough to help. How much they count is chosen in training, on validation classes.
+    Two or three images already help. Training chooses their weight on validation classes.
     """
     from unseen.model.support import keep_support, read_support
 
@@ -461,24 +470,26 @@ def _keep(run: Path, recognizer: Recognizer) -> None:
 
 @commands.command()
 def reset(run: ModelArgument, as_json: JsonFlag = False) -> None:
-    """Go back to the classes of the training."""
+    """Restore the classes of the training."""
     with changing(run):
         changed = go_back(run)
     if as_json:
         print_json({"reset": changed, "classes": len(trained_table(run))})
         return
-    _say(f"{'back to' if changed else 'nothing was changed:'} the {len(trained_table(run))} classes of the training")
+    _say(f"{'restored' if changed else 'no changes to undo:'} the {len(trained_table(run))} classes of the training")
 
 
 @commands.command()
 def closest(
     run: ModelArgument,
-    name: Annotated[str | None, typer.Argument(help="A class [default: pairs of all classes].")] = None,
-    top: Annotated[int, typer.Option(help="So many.", min=1)] = 10,
+    name: Annotated[
+        str | None, typer.Argument(help="Class to compare with all others [default: the closest pairs of all classes].")
+    ] = None,
+    top: Annotated[int, typer.Option(help="Number of rows.", min=1)] = 10,
     seed: SeedOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show the classes nearest to one by their attributes, or the pairs that are hardest to tell apart."""
+    """Show the classes closest to one class by their attributes, or the closest pairs of all classes."""
     from unseen.recognizer.advice import closest, closest_pairs
 
     recognizer = _load(run, seed)
@@ -520,10 +531,10 @@ def closest(
     if confused:
         print_table(
             [
-                {"unseen class": c["class"], "taken for": c["taken_for"], "share": f"{100 * c['share']:.0f}%"}
+                {"unseen class": c["class"], "mistaken for": c["taken_for"], "share": f"{100 * c['share']:.0f}%"}
                 for c in confused
             ],
-            title="most often confused on the test images, with the classes of the training",
+            title="most often confused on the test images (classes of the training)",
         )
 
 
@@ -542,12 +553,15 @@ def _confusions(run: Path) -> list[dict[str, Any]]:
 def separate(
     run: ModelArgument,
     first: Annotated[str, typer.Argument(help="A class.", show_default=False)],
-    second: Annotated[str, typer.Argument(help="The class that it is confused with.", show_default=False)],
-    top: Annotated[int, typer.Option(help="So many attributes.", min=1)] = 5,
+    second: Annotated[str, typer.Argument(help="Class that it is confused with.", show_default=False)],
+    top: Annotated[int, typer.Option(help="Number of attributes.", min=1)] = 5,
     seed: SeedOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show which attributes tell two classes apart, and which would if you found out more about them."""
+    """Show the attributes that separate two classes.
+
+    Also suggests attributes that the model recognizes well but that have equal values for both classes.
+    """
     from unseen.classes.naming import label
     from unseen.recognizer.advice import separate
 
@@ -564,21 +578,21 @@ def separate(
                 first: f"{d.first_value:g}",
                 second: f"{d.second_value:g}",
                 **({"lead": "?" if d.lead is None else f"{d.lead:+.3f}"} if leads else {}),
-                "read well": "?" if d.auroc is None else f"{100 * d.auroc:.0f}%",
+                "AUROC": "?" if d.auroc is None else f"{100 * d.auroc:.0f}%",
             }
             for d in dividers
         ]
 
-    columns = ["attribute", first, second, "lead", "read well"]
+    columns = ["attribute", first, second, "lead", "AUROC"]
     _say(f"{first} and {second}: cosine {found.cosine:.3f}")
     if found.today:
-        print_table(rows(found.today, True), {c: c for c in columns}, title="what tells them apart")
+        print_table(rows(found.today, True), {c: c for c in columns}, title="attributes that separate them")
     else:
-        _say("their attributes do not differ")
+        _say("their attribute values are equal")
     if found.refine:
         shown = {c: c for c in columns if c != "lead"}
-        print_table(rows(found.refine, False), shown, title="described alike: say of both how it is")
+        print_table(rows(found.refine, False), shown, title="described alike, recognized well: refine these values")
         best = found.refine[0]
-        _say(f"suggestion: find out whether {first} and {second} differ in “{label(best.attribute)}”.")
+        _say(f"suggestion: check whether {first} and {second} differ in “{label(best.attribute)}”.")
     if recognizer.references is None:
-        _warn(["how well each attribute is read is not known: the run keeps no scores of its training images"])
+        _warn(["no AUROC: the run has no attribute scores of its training images"])

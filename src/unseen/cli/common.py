@@ -18,7 +18,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 from rich.table import Table
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperOption
 
 from unseen.errors import UnseenError
 from unseen.ground.distributed import is_first, lost_others
@@ -27,8 +27,26 @@ _THRESHOLD = gc.get_threshold()
 _Result = TypeVar("_Result")
 
 
+MANY = 20
+"""Number of parameters from which a command's help shows its options in groups."""
+GROUPS = {
+    "Backbone": "backbone backbone_weights backbone_option image_size mean std crop stage store_dtype reduce vectors",
+    "Validation and testing": "protocol seeds select split_seed draws holdouts validation_only",
+    "Compute": "precision accumulate device engine workers cache memory graph",
+}
+"""Heading in the help of a long command to the parameters under it."""
+
+
 class Command(TyperCommand):
-    """A command whose numbers are finite, and whose options for several values take them in a row."""
+    """A command that rejects nan and inf, shows many options in groups, and takes several values after an option."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if len(self.params) > MANY:
+            headings = {name: heading for heading, names in GROUPS.items() for name in names.split()}
+            for param in self.params:
+                if isinstance(param, TyperOption) and param.name in headings:
+                    param.rich_help_panel = headings[param.name]
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """``--images a b`` is ``--images a --images b`` where the option's metavar ends in ``...``."""
@@ -46,17 +64,17 @@ class Command(TyperCommand):
         return super().parse_args(ctx, spread)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run it once its options hold together."""
+        """Check the numbers, then run."""
         for name, value in ctx.params.items():
             if isinstance(value, float) and not math.isfinite(value):
                 option = next(o for p in self.params if p.name == name for o in p.opts)
-                raise UnseenError(f"{value} is not a finite number", where=option, hint="a number such as 0.5")
+                raise UnseenError(f"{value} is not a finite number", where=option, hint="pass a number such as 0.5")
         return super().invoke(ctx)
 
 
 app = typer.Typer(
     name="unseen",
-    help="Recognise classes nobody has photographed, from a table of their attributes.",
+    help="Recognize classes without training images, from a table of their attributes.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -65,17 +83,17 @@ app = typer.Typer(
 out = Console()
 err = Console(stderr=True)
 errors = Console(stderr=True)
-"""Where errors go, which no option silences."""
+"""Console for errors; no option silences it."""
 verbose = False
-"""Whether an error is shown with where it comes from."""
+"""Whether an error is printed with its traceback."""
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 EngineOption = Annotated[
     str | None,
     typer.Option(
         envvar="UNSEEN_ENGINE",
-        help="What computes a frozen network: torch, openvino, onnxruntime, openvino:bf16, or auto: the fastest that "
-        "is installed on a CPU, torch elsewhere [default: auto].",
+        help="Engine for a frozen backbone: torch, openvino, openvino:bf16, onnxruntime, or auto "
+        "(the fastest one installed on a CPU, torch elsewhere) [default: auto].",
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(envvar="UNSEEN_DEVICE", help="auto, cpu, cuda, cuda:1 or mps.")]
@@ -85,23 +103,23 @@ MetricsOption = Annotated[
 ]
 CacheOption = Annotated[
     Path | None,
-    typer.Option(help="Where drawn images and region stores are kept [default: $UNSEEN_CACHE or ~/.cache/unseen]."),
+    typer.Option(help="Cache folder for drawn images and region features [default: $UNSEEN_CACHE or ~/.cache/unseen]."),
 ]
-RunArgument = Annotated[Path, typer.Argument(help="A run's folder, or a saved model.", show_default=False)]
+RunArgument = Annotated[Path, typer.Argument(help="Run folder, or a saved model.", show_default=False)]
 
 
 FAILED = 1
-"""Status where some images could not be read and the others are done; 2 is a wrong call."""
-_ROOM, _ELSEWHERE = "make room, then repeat the command", "choose a folder you can write to"
+"""Exit status if some images cannot be read and the others are done; 2 is a wrong call."""
+_ROOM, _ELSEWHERE = "free some disk space, then repeat the command", "choose a folder you can write to"
 _HINTS = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EROFS: _ELSEWHERE, errno.EACCES: _ELSEWHERE}
 
 
 def main() -> None:
     """Run the command; a user's mistake is one line on standard error and status 2.
 
-    Of several processes that torchrun started, the first alone has something to say, but for mistakes.
+    Of the processes that torchrun starts, only the first prints; errors are printed by all.
     """
-    # to import torch makes very many objects and hardly any garbage, for which Python looks again and again
+    # importing torch creates many objects and hardly any garbage
     gc.set_threshold(100_000, 20, 20)
     atexit.register(_forget)
     warnings.showwarning = _show_warning
@@ -131,14 +149,14 @@ def main() -> None:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
-    """The library's own warnings are notes; those of others are its programmers' business."""
+    """Print the library's own warnings as notes; drop those of other libraries."""
     if category.__module__.startswith("unseen."):
         err.print(f"[yellow]note:[/] {plain_text(str(message))}", highlight=False, soft_wrap=True)
 
 
 def _forget() -> None:
-    """No search for garbage at the end of the process."""
-    if not {"onnx", "triton"} & sys.modules.keys():  # whose bindings would take what is left for leaks, and say so
+    """Skip garbage collection at exit."""
+    if not {"onnx", "triton"} & sys.modules.keys():  # their bindings would report what is left as leaks
         gc.freeze()
 
 
@@ -155,7 +173,7 @@ def print_json(value: Any) -> None:
 
 
 def print_table(rows: list[dict[str, str]], columns: dict[str, str] | None = None, title: str | None = None) -> None:
-    """Print rows; columns that say the same in every row move above the table, so that it stays narrow."""
+    """Print rows; a column with one value in every row moves above the table."""
     from unseen.report.tables import shared_columns
 
     if not rows:
@@ -174,7 +192,7 @@ def print_table(rows: list[dict[str, str]], columns: dict[str, str] | None = Non
 
 
 def with_bars(work: Callable[[Any], _Result]) -> _Result:
-    """``work(progress)`` under progress bars; Ctrl-C says how to go on and ends with status 130."""
+    """Run ``work(progress)`` under progress bars; Ctrl-C prints how to resume and exits with status 130."""
     from unseen.ground.progress import bars
 
     with stoppable(), bars() as progress:
@@ -182,13 +200,13 @@ def with_bars(work: Callable[[Any], _Result]) -> _Result:
 
 
 def long_work() -> None:
-    """From here on garbage is looked for as often as Python does, so that memory stays flat."""
+    """Restore Python's garbage collection thresholds, so that memory stays flat."""
     gc.set_threshold(*_THRESHOLD)
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Quiet libraries; Ctrl-C or SIGTERM says how to go on and ends with status 130."""
+    """Silence libraries; Ctrl-C or SIGTERM prints how to resume and exits with status 130."""
     from unseen.ground.progress import quiet_libraries
     from unseen.ground.stopping import at_once
 
@@ -198,5 +216,5 @@ def stoppable() -> Iterator[None]:
             yield
     except KeyboardInterrupt as stop:  # caught here, since typer makes a silent exit of it
         reason = f" ({stop})" if str(stop) else ""
-        err.print(f"stopped{reason}; repeat the command to go on from here", highlight=False, soft_wrap=True)
+        err.print(f"stopped{reason}; repeat the command to resume", highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None

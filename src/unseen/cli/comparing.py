@@ -30,17 +30,16 @@ if TYPE_CHECKING:
 ProtocolOption = Annotated[
     str, typer.Option(help="honest (choose on validation classes), paper (choose on the test set), or both.")
 ]
-SeedsOption = Annotated[str, typer.Option(help="How many seeds, or a list such as 0,7.")]
+SeedsOption = Annotated[str, typer.Option(help="Number of seeds, or a list such as 0,7.")]
 RecipeOption = Annotated[
-    list[str] | None, typer.Option(help="Recipe entry of every row that has a recipe: lr=1e-3 (repeatable).")
+    list[str] | None,
+    typer.Option(help="Set a training recipe value for every gradient-trained row: lr=1e-3 (repeatable)."),
 ]
-EpochsOption = Annotated[int | None, typer.Option(help="Short for --recipe epochs=N.")]
+EpochsOption = Annotated[int | None, typer.Option(help="Number of epochs; short for --recipe epochs=N.")]
 ValidationFlag = Annotated[
-    bool, typer.Option("--validation-only", help="Measure on validation classes; look at no test image.")
+    bool, typer.Option("--validation-only", help="Measure on validation classes only; never read test images.")
 ]
-DatasetArgument = Annotated[
-    str, typer.Argument(help="`fieldguide`, or a folder with images.csv and classes.csv.", show_default=False)
-]
+DatasetArgument = Annotated[str, typer.Argument(help="`fieldguide`, or a dataset folder.", show_default=False)]
 WIDE = 320
 """Columns of a terminal that take the whole table."""
 
@@ -51,14 +50,14 @@ def compare(
     methods: Annotated[
         list[str],
         typer.Argument(
-            help="Rows: [NAME=]METHOD[@PRESET][:KEY=VALUE,...], or `all` methods.",
+            help="Rows to compare: [NAME=]METHOD[@PRESET][:KEY=VALUE,...], or `all` for every method.",
             show_default=False,
             metavar="ROWS",
         ),
     ],
     dataset: DatasetArgument,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder of runs and tables [default: runs/compare-DATASET].")
+        Path | None, typer.Option("--output", "-o", help="Folder for runs and tables [default: runs/compare-DATASET].")
     ] = None,
     protocol: ProtocolOption = "both",
     seeds: SeedsOption = "5",
@@ -77,9 +76,9 @@ def compare(
     *,
     options: RunOptions,
 ) -> None:
-    """Run several methods, or one with several settings, and write one table.
+    """Compare methods or settings on one dataset.
 
-    Repeat the command to go on where it stopped; a finished run is not done again, a failed one stands in its row.
+    Repeat the command to resume: finished runs are kept, and a failed run is reported in its row.
 
     Example: `unseen compare eszsl msdn "no cal=msdn:lambda_cal=0" fieldguide --seeds 3`
     """
@@ -119,15 +118,16 @@ def compare(
 @with_run_options
 def ablate(
     method: Annotated[
-        str, typer.Argument(help="METHOD[@PRESET][:KEY=VALUE,...]; the changes hold in all rows.", show_default=False)
+        str,
+        typer.Argument(help="METHOD[@PRESET][:KEY=VALUE,...]; the settings apply to every row.", show_default=False),
     ],
     dataset: DatasetArgument,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder of runs and tables [default: runs/ablate-METHOD-DATASET]."),
+        typer.Option("--output", "-o", help="Folder for runs and tables [default: runs/ablate-METHOD-DATASET]."),
     ] = None,
     sweep: Annotated[
-        str | None, typer.Option(help="Instead, values of one setting: lambda_cal=0.01,0.1,1; also draws a plot.")
+        str | None, typer.Option(help="Vary one setting instead and plot it: lambda_cal=0.01,0.1,1.")
     ] = None,
     protocol: ProtocolOption = "honest",
     seeds: SeedsOption = "5",
@@ -139,9 +139,10 @@ def ablate(
     *,
     options: RunOptions,
 ) -> None:
-    """Take a method apart: a run without each of its parts, or with other values of one setting.
+    """Run a method without each of its components, or sweep one setting.
 
-    Tables, files and resuming are those of `unseen compare`; rows are set against the full method.
+    Writes the same tables as `unseen compare`; every row is compared with the full method. Repeat the command to
+    resume.
 
     Example: `unseen ablate msdnpp fieldguide --validation-only --sweep lambda_causal=0.01,0.1,1`
     """

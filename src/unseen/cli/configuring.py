@@ -26,7 +26,7 @@ def pairs(values: list[str], option: str) -> dict[str, str]:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise UnseenError(
-                f'"{text}" is not NAME=VALUE', where=option, hint=f"{option} {EXAMPLES[option]}, for instance"
+                f'"{text}" is not NAME=VALUE', where=option, hint=f"for example, {option} {EXAMPLES[option]}"
             )
         found[name.strip()] = value.strip()
     return found
@@ -51,7 +51,7 @@ def triple(text: str | None, option: str) -> tuple[float, ...] | None:
     if len(values) == 1:
         values *= 3
     if len(values) != 3:
-        raise UnseenError(f'"{text}" is not one or three numbers', where=option, hint="0.5 or 0.485,0.456,0.406")
+        raise UnseenError(f'"{text}" is not one or three numbers', where=option, hint="use 0.5 or 0.485,0.456,0.406")
     return values
 
 
@@ -64,14 +64,18 @@ def parse_seeds(text: str) -> tuple[int, ...]:
             return tuple(range(int(text)))
     except ValueError:
         pass
-    raise UnseenError(f'"{text}" names no seeds', where="--seeds", hint="a number of seeds, or a list such as 0,7")
+    raise UnseenError(
+        f'"{text}" is not a number or list of seeds',
+        where="--seeds",
+        hint="use a number of seeds, or a list such as 0,7",
+    )
 
 
 def parse_protocols(text: str) -> tuple[str, ...]:
     """``honest``, ``paper`` or ``both``."""
     known = {"honest": ("honest",), "paper": ("paper",), "both": ("honest", "paper")}
     if text not in known:
-        raise UnseenError(f'unknown protocol "{text}"', where="--protocol", hint="honest, paper or both")
+        raise UnseenError(f'unknown protocol "{text}"', where="--protocol", hint="use honest, paper or both")
     return known[text]
 
 
@@ -104,7 +108,9 @@ def make_backbone(
     normal: dict[str, Any] = {"mean": triple(mean, "--mean"), "std": triple(std, "--std")}
     if name is None or name == "fieldguide":
         if weights is not None or extra:
-            raise UnseenError("backbone weights or options without --backbone", hint="name the timm model too")
+            raise UnseenError(
+                "--backbone-weights and --backbone-option need --backbone", hint="add --backbone with a timm model"
+            )
         default = default_backbone(name or dataset, device)
         changes = {k: v for k, v in {**normal, "image_size": size}.items() if v is not None}
         return replace(default, stages=chosen, crop=crop, **changes)

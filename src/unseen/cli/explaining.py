@@ -47,7 +47,7 @@ def _corrections(cells: dict[str, str], recognizer: Recognizer) -> dict[str, flo
         try:
             found[name] = float(cell)
         except ValueError:
-            raise UnseenError(f'"{cell}" is not a number', where=f"--correct {name}", hint="write a number") from None
+            raise UnseenError(f'"{cell}" is not a number', where=f"--correct {name}", hint="use a number") from None
     return found
 
 
@@ -59,11 +59,15 @@ def _targets(files: list[Path], output: Path | None, several: bool, ending: str)
         path = output or Path(f"{files[0].stem}-{ending}.png")
         path = path / f"{files[0].stem}-{ending}.png" if path.is_dir() else path
         if path.suffix.lower().lstrip(".") not in ENDINGS:
-            raise UnseenError("no image's ending", where=path, hint=f"end it in {', '.join(f'.{e}' for e in ENDINGS)}")
+            raise UnseenError(
+                "not a figure format",
+                where=path,
+                hint=f"use a file name that ends in {', '.join(f'.{e}' for e in ENDINGS)}",
+            )
         return [path]
     folder = output or Path("explained")
     if folder.suffix.lower().lstrip(".") in ENDINGS or folder.is_file():
-        raise UnseenError("one figure for several images", where=folder, hint="give -o a folder")
+        raise UnseenError("several images need a folder, not one file", where=folder, hint="pass a folder to -o")
     found: list[Path] = []
     for file in files:
         path, number = folder / f"{file.stem}-{ending}.png", 2
@@ -94,12 +98,12 @@ def _show(found: Explanation, top: int, path: Path) -> None:
         print_table(
             [
                 {
-                    "by the model alone": f"{class_label(a.name)} {100 * a.confidence:.0f}%",
+                    "model": f"{class_label(a.name)} {100 * a.confidence:.0f}%",
                     "corrected": f"{class_label(b.name)} {100 * b.confidence:.0f}%",
                 }
                 for a, b in zip(found.before, found.prediction.candidates, strict=True)
             ],
-            {"by the model alone": "by the model alone", "corrected": "corrected"},
+            {"model": "model", "corrected": "corrected"},
             title=", ".join(f"{label(name)} = {value:g}" for name, value in found.corrections.items()),
         )
     shown, rest = account(found, top)
@@ -107,7 +111,7 @@ def _show(found: Explanation, top: int, path: Path) -> None:
         [
             {
                 "attribute": name,
-                "looks at": where,
+                "part": where,
                 f"for {target.name}": _signed(evidence),
                 f"against {rival.name}": _signed(against),
             }
@@ -122,8 +126,8 @@ def _show(found: Explanation, top: int, path: Path) -> None:
         title=f"{target.name}: {100 * target.confidence:.0f}%   {rival.name}: {100 * rival.confidence:.0f}%",
     )
     for near in found.nearest[:3]:
-        _say(f"like:    {near.file} ({class_label(near.name)}, {near.similarity:.2f})")
-    _say(f"image: {found.prediction.image}\nfigure:  {path}")
+        _say(f"similar: {near.file} ({class_label(near.name)}, {near.similarity:.2f})")
+    _say(f"image:   {found.prediction.image}\nfigure:  {path}")
 
 
 def _missing(recognizer: Recognizer, shown: int) -> str | None:
@@ -131,23 +135,25 @@ def _missing(recognizer: Recognizer, shown: int) -> str | None:
     if not shown:
         return None
     if recognizer.references is None:
-        return "no nearest training images: this model keeps no scores of them"
+        return "no nearest training images: this model stores no training scores"
     if recognizer.images is None:
-        return "nearest training images by name only: their folder is not known or gone"
+        return "nearest training images are listed by name: their folder is missing"
     return None
 
 
 @app.command()
 def explain(
     run: RunArgument,
-    images: Annotated[list[Path], typer.Argument(help="Images, or folders of them.", show_default=False)],
-    target: Annotated[str | None, typer.Option("--class", help="Class to explain [default: the best].")] = None,
-    against: Annotated[str | None, typer.Option(help="Class to compare with [default: the next best].")] = None,
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.", show_default=False)],
+    target: Annotated[
+        str | None, typer.Option("--class", help="Class to explain [default: the predicted class].")
+    ] = None,
+    against: Annotated[str | None, typer.Option(help="Class to compare with [default: the runner-up].")] = None,
     correct: Annotated[
         list[str] | None,
         typer.Option(
             metavar="ATTRIBUTE=VALUE",
-            help="An attribute that the model has wrong, and what it is, in the class table's unit (repeatable).",
+            help="Correct an attribute: its true value, in the class table's unit (repeatable).",
         ),
     ] = None,
     output: Annotated[
@@ -155,25 +161,26 @@ def explain(
         typer.Option(
             "--output",
             "-o",
-            help="Figure to write: .png, .jpg, .pdf or .svg [default: IMAGE-why.png here]; "
-            "of several images a folder [default: explained].",
+            help="Figure to write: .png, .jpg, .pdf or .svg [default: IMAGE-why.png]; a folder for "
+            "several images [default: explained].",
         ),
     ] = None,
-    top: Annotated[int, typer.Option(help="Attributes shown.", min=1)] = 6,
-    nearest: Annotated[int, typer.Option(help="Nearest training images shown.", min=0, max=12)] = 6,
+    top: Annotated[int, typer.Option(help="Number of attributes to show.", min=1)] = 6,
+    nearest: Annotated[int, typer.Option(help="Number of nearest training images to show.", min=0, max=12)] = 6,
     all_attributes: Annotated[
-        Path | None, typer.Option(help="Write a heat map of every attribute to this folder too.")
+        Path | None, typer.Option(help="Also write a heat map of every attribute to this folder.")
     ] = None,
-    among: Annotated[str, typer.Option(help="Choose among all, seen or unseen classes.")] = "all",
+    among: Annotated[str, typer.Option(help="Candidate classes: all, seen or unseen.")] = "all",
     parts: Annotated[
-        bool, typer.Option("--parts", help="Show instead what each learned part attends to (mgmrn, grouping=parts).")
+        bool,
+        typer.Option("--parts", help="Show the attention of each learned part instead (mgmrn with grouping=parts)."),
     ] = False,
-    seed: Annotated[int | None, typer.Option(help="Which seed's model [default: the first].")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the model to use [default: the first].")] = None,
     device: DeviceOption = "auto",
     engine: EngineOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show why: evidence for and against, where the model looked as heat maps, and similar training images."""
+    """Explain a prediction: evidence per attribute, heat maps, and similar training images."""
     from unseen.data.finding import FoundImages
     from unseen.explain.figures import attribute_maps, explanation_figure, neighbours
     from unseen.recognizer import Recognizer
@@ -203,7 +210,7 @@ def explain(
                 continue
             nearby = neighbours(found, recognizer.images)
             if any(image is None for _, image in nearby) and recognizer.images is not None:
-                note = f"some training images are no longer in {recognizer.images}"
+                note = f"some training images are missing from {recognizer.images}"
             explanation_figure(found, path, top, nearby)
             if all_attributes is not None:
                 folder = all_attributes / path.stem.removesuffix("-why") if several else all_attributes
@@ -218,5 +225,5 @@ def explain(
     if as_json:
         print_json(made if several else made[0])
     elif all_attributes is not None:
-        _say(f"a heat map of each of {len(recognizer.table.attributes)} attributes: {all_attributes}")
+        _say(f"heat maps of {len(recognizer.table.attributes)} attributes: {all_attributes}")
     raise typer.Exit(FAILED if broken else 0)

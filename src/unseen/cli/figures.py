@@ -24,27 +24,31 @@ from unseen.cli.common import (
 @app.command()
 def figures(
     run: RunArgument,
-    kind: Annotated[str, typer.Option(help="Which: tsne, attention, attributes.")] = "tsne,attention,attributes",
+    kind: Annotated[
+        str, typer.Option(help="Figures to draw: tsne, attention, attributes.")
+    ] = "tsne,attention,attributes",
     image: Annotated[
         list[Path] | None,
-        typer.Option(help="Image to look into (repeatable) [default: unseen test images, named right and wrong]."),
+        typer.Option(help="Image to draw (repeatable) [default: correct and wrong test images of unseen classes]."),
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder to write to [default: RUN/figures].")
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Output folder [default: RUN/figures].")] = None,
+    form: Annotated[str, typer.Option("--format", help="File formats: png, svg, pdf.")] = "png,svg",
+    examples: Annotated[
+        int, typer.Option(help="Default images: number of correct ones, and of wrong ones.", min=1)
+    ] = 2,
+    classes: Annotated[int, typer.Option(help="Largest number of classes in the t-SNE plot.", min=2)] = 20,
+    limit: Annotated[int, typer.Option(help="Largest number of images in the t-SNE plot.", min=5)] = 1500,
+    perplexity: Annotated[
+        float | None, typer.Option(help="Perplexity of the t-SNE [default: 30, less for few images].")
     ] = None,
-    form: Annotated[str, typer.Option("--format", help="Of the figures: png, svg, pdf.")] = "png,svg",
-    examples: Annotated[int, typer.Option(help="Default images: so many named right, as many wrong.", min=1)] = 2,
-    classes: Annotated[int, typer.Option(help="Classes in the t-SNE at most.", min=2)] = 20,
-    limit: Annotated[int, typer.Option(help="Images in the t-SNE at most.", min=5)] = 1500,
-    perplexity: Annotated[float | None, typer.Option(help="Of the t-SNE [default: 30, less for few images].")] = None,
-    draw_seed: Annotated[int, typer.Option(help="Seed of the draws and of t-SNE.", min=0)] = 0,
-    seed: Annotated[int | None, typer.Option(help="Which seed's model [default: the first].")] = None,
+    draw_seed: Annotated[int, typer.Option(help="Seed of the image sample and of t-SNE.", min=0)] = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of the model to use [default: the first].")] = None,
     device: DeviceOption = "auto",
     workers: Annotated[int, typer.Option(help="Processes that read images.")] = 0,
     cache: CacheOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Draw t-SNE, attention maps and attribute scores of a run, each with its numbers as CSV and JSON beside it."""
+    """Draw the t-SNE, attention and attribute-score figures of a run, with their numbers as CSV and JSON."""
     from unseen.data.finding import FoundImages
     from unseen.explain.gallery import run_figures
     from unseen.training.folder import Run
@@ -85,7 +89,7 @@ def figures(
         return
     for paths in made.figures.values():
         out.print(str(paths[0]), highlight=False, soft_wrap=True, markup=False)
-    out.print("The numbers behind each are in the .csv and .json of the same name.", style="dim", highlight=False)
+    out.print("Each figure's numbers are in the .csv and .json file of the same name.", style="dim", highlight=False)
 
 
 def _words(text: str) -> list[str]:

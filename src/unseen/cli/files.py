@@ -47,7 +47,7 @@ ConfigOption = Annotated[
     str | None,
     typer.Option(
         "--config",
-        help="YAML or JSON file of options, such as a run's config.json; what the command line says counts more.",
+        help="YAML or JSON file with options, such as a run's config.json; the command line overrides it.",
         envvar="UNSEEN_CONFIG",
         is_eager=True,
         callback=_take,
@@ -71,11 +71,11 @@ def read_options(path: Path, known: Collection[str]) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UnseenError(error.strerror or str(error), where=path, hint="name a YAML or JSON file") from None
+        raise UnseenError(error.strerror or str(error), where=path, hint="pass a YAML or JSON file") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise UnseenError(f"no YAML ({' '.join(str(error).split())})", where=path, hint="fix it") from None
+        raise UnseenError(f"not valid YAML ({' '.join(str(error).split())})", where=path, hint="fix the file") from None
     if not isinstance(content, Mapping):
-        raise UnseenError("no mapping of options", where=path, hint="write lines such as `epochs: 20`")
+        raise UnseenError("not a mapping of options", where=path, hint="use lines such as `epochs: 20`")
     given = {str(name).replace("-", "_"): value for name, value in content.items() if name != SEAL}
     if given.keys() >= KEPT and isinstance(given.get("backbone"), Mapping):
         given = _of_run(given)
@@ -83,7 +83,7 @@ def read_options(path: Path, known: Collection[str]) -> dict[str, Any]:
     unknown = [name for name in given if name not in known]
     if unknown:
         near = difflib.get_close_matches(unknown[0], list(known), 1)
-        hint = f'did you mean "{near[0]}"?' if near else f"one of {', '.join(sorted(known))}"
+        hint = f'did you mean "{near[0]}"?' if near else f"use one of {', '.join(sorted(known))}"
         raise UnseenError(f'no option "{unknown[0]}"', where=path, hint=hint)
     return {name: _as_option(value) for name, value in given.items() if value is not None}
 

@@ -19,7 +19,7 @@ def list_things(
         str, typer.Argument(help="methods, datasets, layouts, experiments, or stages of a timm model.")
     ] = "methods",
     name: Annotated[
-        str | None, typer.Argument(help="One method to tell more of, or the timm model for stages.", show_default=False)
+        str | None, typer.Argument(help="Method to describe, or timm model for `stages`.", show_default=False)
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -38,8 +38,11 @@ def list_things(
             rows = [{"": key, rows[0]["name"]: value} for key, value in rows[0].items() if key != "name"]
     elif what == "datasets":
         rows = [
-            {"name": "fieldguide", "what": "birds drawn by the program: 60 species, no download"},
-            {"name": "a folder", "what": "your own: images in images/CLASS/, a table of classes; see `unseen init`"},
+            {"name": "fieldguide", "what": "60 species of drawn birds; no download"},
+            {
+                "name": "FOLDER",
+                "what": "your own dataset: images in images/CLASS/ and a class table; see `unseen init`",
+            },
         ]
     elif what == "layouts":
         from unseen.data.layouts import LAYOUTS
@@ -49,12 +52,12 @@ def list_things(
         rows = _experiments(name)
     elif what == "stages":
         if name is None:
-            raise UnseenError("no model named", hint="unseen list stages resnet101, for instance")
+            raise UnseenError("stages needs a timm model", hint="for example, unseen list stages resnet101")
         from unseen.backbones.backbone import list_stages
 
         rows = [{"stage": str(s), "channels": str(c), "reduction": f"1/{r}"} for s, c, r in list_stages(name)]
     else:
-        raise UnseenError(f'cannot list "{what}"', hint="methods, datasets, layouts, experiments or stages")
+        raise UnseenError(f'cannot list "{what}"', hint="use methods, datasets, layouts, experiments or stages")
     if as_json:
         print_json(rows)
     else:
@@ -77,7 +80,7 @@ def _experiments(method: str | None) -> list[dict[str, str]]:
                 "experiment": name,
                 "data": found.facts.title,
                 "reported": " ".join(numbers) or "–",
-                "runs recorded": str(len(found.measured)),
+                "recorded": str(len(found.measured)),
             }
         )
     if not rows:

@@ -23,9 +23,9 @@ def check_dataset(dataset: str) -> None:
     """Raise where there is no such dataset, before anything heavy is imported."""
     path = Path(dataset).expanduser()
     if path.is_file():
-        raise UnseenError("a file", where=dataset, hint=f"give its folder: {path.parent}")
+        raise UnseenError("this is a file", where=dataset, hint=f"pass its folder: {path.parent}")
     if dataset != "fieldguide" and not path.is_dir():
-        raise UnseenError("no such folder", where=dataset, hint="give a folder with images and a class table")
+        raise UnseenError("no such folder", where=dataset, hint="pass a folder with images and a class table")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,51 +38,64 @@ class RunOptions:
     backbone: Annotated[
         str | None,
         typer.Option(
-            help="timm model, hf:MODEL (a CLIP or SigLIP folder or hub id), fieldguide (the one made for its birds), "
-            "or features:NAME (what `unseen import` put into the dataset folder) "
-            "[default: resnet101.tv_in1k at 448 px; in train on a CPU resnet50.tv_in1k at 320 px]."
+            help="timm model, hf:MODEL (CLIP or SigLIP, a folder or hub id), fieldguide (for the drawn "
+            "birds), or features:NAME (features from `unseen import`) [default: resnet101.tv_in1k "
+            "at 448 px; for train on a CPU, resnet50.tv_in1k at 320 px]."
         ),
     ] = None
     backbone_weights: Annotated[
         str | None, typer.Option(help="pretrained (timm's), random, or a .safetensors file [default: pretrained].")
     ] = None
     backbone_option: Annotated[
-        list[str] | None, typer.Option(help="Argument of timm.create_model: pad_type=same (repeatable).")
+        list[str] | None, typer.Option(help="Argument for timm.create_model, such as pad_type=same (repeatable).")
     ] = None
-    image_size: Annotated[int | None, typer.Option(help="Side of the network's input [default: the model's].")] = None
-    mean: Annotated[str | None, typer.Option(help="Normalisation: one or three numbers [default: the model's].")] = None
-    std: Annotated[str | None, typer.Option(help="Normalisation: one or three numbers [default: the model's].")] = None
-    crop: Annotated[float, typer.Option(help="Share of the short side that the centre crop keeps.")] = 1.0
+    image_size: Annotated[int | None, typer.Option(help="Input size in pixels [default: the model's].")] = None
+    mean: Annotated[
+        str | None, typer.Option(help="Normalization mean, one or three numbers [default: the model's].")
+    ] = None
+    std: Annotated[str | None, typer.Option(help="Normalization std, one or three numbers [default: the model's].")] = (
+        None
+    )
+    crop: Annotated[float, typer.Option(help="Fraction of the short side that the center crop keeps.")] = 1.0
     stage: Annotated[
-        str, typer.Option(help="Feature map: final, or a timm stage number such as -2; for mgmrn three, as in 1,2,3.")
+        str, typer.Option(help="Feature map: final, or a timm stage index such as -2; three for mgmrn, such as 1,2,3.")
     ] = "final"
-    select: Annotated[str, typer.Option(help="Validation metric that picks the epoch: H, T1 or AUSUC.")] = "H"
-    split_seed: Annotated[int, typer.Option(help="Seed of the draws of validation classes.")] = 0
+    select: Annotated[str, typer.Option(help="Validation metric that selects the epoch: H, T1 or AUSUC.")] = "H"
+    split_seed: Annotated[int, typer.Option(help="Seed that draws the validation classes.")] = 0
     draws: Annotated[
-        int, typer.Option(help="Draws of validation classes; 0: 5 for closed forms, else 3, end to end 1.", min=0)
+        int,
+        typer.Option(
+            help="Number of validation draws; 0 means 5 for closed forms, 3 for gradient training, 1 end to end.", min=0
+        ),
     ] = 0
-    store_dtype: Annotated[str, typer.Option(help="Region store: float16, bfloat16 or float32.")] = "float16"
+    store_dtype: Annotated[
+        str, typer.Option(help="Data type of stored region features: float16, bfloat16 or float32.")
+    ] = "float16"
     reduce: Annotated[
         str,
         typer.Option(
-            help="Train on fewer numbers an image: pca:256 (channels), merge:2 (2x2 regions become one), or "
-            "merge:2,pca:256."
+            help="Reduce the features: pca:256 (channels), merge:2 (average 2x2 regions), or merge:2,pca:256."
         ),
     ] = ""
-    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, 16-mixed or 64-true.")] = "32-true"
-    accumulate: Annotated[int, typer.Option(help="Micro-batches a step.")] = 1
+    precision: Annotated[str, typer.Option(help="Training precision: 32-true, bf16-mixed, 16-mixed or 64-true.")] = (
+        "32-true"
+    )
+    accumulate: Annotated[int, typer.Option(help="Micro-batches per step.")] = 1
     holdouts: Annotated[
         int | None,
         typer.Option(
-            help="Where no unseen class has images: class hold-outs, each setting other classes aside to test with; 0 "
-            "for none [default: 3; closed forms 5, end to end 1].",
+            help="Class hold-outs, which estimate the accuracy on unseen classes that have no test "
+            "images; 0 for none [default: 3; closed forms 5, end to end 1].",
             min=0,
         ),
     ] = None
     device: DeviceOption = "auto"
     engine: EngineOption = None
     workers: Annotated[
-        int, typer.Option(help="Processes that read images (mgmrn: threads); -1: up to 8 for a GPU, none for a CPU.")
+        int,
+        typer.Option(
+            help="Worker processes that read images (threads for mgmrn); -1 means up to 8 for a GPU, none for a CPU."
+        ),
     ] = -1
     cache: CacheOption = None
 

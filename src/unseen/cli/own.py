@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 SHOWN = 10
 COLUMNS = 40
-LEVELS = {"error": ("red", "to fix"), "warning": ("yellow", "to look at"), "note": ("dim", "to know")}
+LEVELS = {"error": ("red", "to fix"), "warning": ("yellow", "to review"), "note": ("dim", "to note")}
 
 
 @app.command()
 def init(
-    folder: Annotated[Path, typer.Argument(help="Folder for your images and table.", show_default=False)],
-    format: Annotated[str, typer.Option(help="Of the table: xlsx or csv.")] = "xlsx",
+    folder: Annotated[Path, typer.Argument(help="Folder to create, or with your images.", show_default=False)],
+    format: Annotated[str, typer.Option(help="Format of the table: xlsx or csv.")] = "xlsx",
     example: Annotated[
-        bool, typer.Option("--example", help="A complete example: drawn birds and their table.")
+        bool, typer.Option("--example", help="Write a complete example: drawn birds and their table.")
     ] = False,
     cache: CacheOption = None,
 ) -> None:
-    """Write a table to fill in, with explanations, and folders for your images.
+    """Create a dataset folder: a class table to fill in and a folder for your images.
 
-    A folder that has images in class folders already gets a table with a row for each of them.
+    If the folder already has class folders with images, the table gets a row for each class.
     """
     from unseen.data.template import write_example, write_template
 
@@ -42,24 +42,26 @@ def init(
         written = write_template(folder, format)
     for path in written:
         out.print(f"wrote {path}{'/' if path.is_dir() else ''}", highlight=False, soft_wrap=True, markup=False)
-    step = "Look at it, then" if example else f"Fill in {written[0].name}, put images into images/, then"
+    step = "Inspect it, then run" if example else f"Fill in {written[0].name}, put images in images/, then run"
     out.print(f"{step}: unseen check {folder}", highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command()
 def check(
-    folder: Annotated[Path, typer.Argument(help="Folder with images and a table of classes.", show_default=False)],
-    everything: Annotated[bool, typer.Option("--all", help="Every finding and column, not the first ones.")] = False,
+    folder: Annotated[Path, typer.Argument(help="Dataset folder: images and a class table.", show_default=False)],
+    everything: Annotated[bool, typer.Option("--all", help="List every finding and column.")] = False,
     missing: Annotated[
         list[str] | None,
-        typer.Option(metavar="WORD", help="A word or code for not known; kept in missing.txt (repeatable)."),
+        typer.Option(metavar="WORD", help='Text or code that means "missing"; saved in missing.txt (repeatable).'),
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Threads that read images [default: one a core].", min=1)] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Threads that read images [default: one per core].", min=1)
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say what was understood of a folder, what is wrong or doubtful in it, and how to fix it.
+    """Check a dataset folder: how its tables are read, what is wrong, and how to fix it.
 
-    Tables are read whole and every image is decoded. Status 2 if training could not start.
+    Reads every table and decodes every image. Exits with status 2 if training cannot start.
     """
     from unseen.data.checks import check_folder
 
@@ -77,10 +79,10 @@ def check(
     count = len(result.of("error"))
     if result.ready:
         doubts = len(result.of("warning"))
-        more = f" ({doubts} {'thing' if doubts == 1 else 'things'} to look at above)" if doubts else ""
+        more = f" ({doubts} {'warning' if doubts == 1 else 'warnings'} above)" if doubts else ""
         _say(f"[green]ready to train:[/] unseen train {plain_text(str(folder))}{more}")
     else:
-        _say(f"[bold red]{count} {'thing' if count == 1 else 'things'} to fix first[/]")
+        _say(f"[bold red]{count} {'problem' if count == 1 else 'problems'} to fix first[/]")
     raise typer.Exit(0 if result.ready else 2)
 
 
@@ -91,21 +93,21 @@ def _say(text: str) -> None:
 def _print_understood(result: CheckResult, everything: bool) -> None:
     if result.encoding is not None:
         columns = result.encoding.columns
-        rows = [{"column": c.name, "understood as": c.describe()} for c in columns]
+        rows = [{"column": c.name, "read as": c.describe()} for c in columns]
         if len(rows) > COLUMNS and not everything:
-            kinds = {row["understood as"] for row in rows}
+            kinds = {row["read as"] for row in rows}
             if len(kinds) == 1:
-                rows = [{"column": f"all {len(rows)} columns", "understood as": kinds.pop()}]
+                rows = [{"column": f"all {len(rows)} columns", "read as": kinds.pop()}]
             else:
-                rows = [*rows[:COLUMNS], {"column": f"and {len(rows) - COLUMNS} more", "understood as": "see --all"}]
+                rows = [*rows[:COLUMNS], {"column": f"and {len(rows) - COLUMNS} more", "read as": "see --all"}]
         table = Table(header_style="bold")
         table.add_column("column", overflow="fold")
-        table.add_column("understood as", overflow="fold")
+        table.add_column("read as", overflow="fold")
         for row in rows:
             table.add_row(*map(plain_text, row.values()))
         out.print(table)
         _say(f"{len(columns)} columns, {len(result.encoding.names)} attributes")
-    for state, what in (("seen", "with images to learn from"), ("unseen", "known from the table alone")):
+    for state, what in (("seen", "with images"), ("unseen", "in the table only")):
         names = result.classes.get(state, [])
         if result.classes:
             shown = names if everything else names[:SHOWN]
@@ -117,8 +119,8 @@ def _print_understood(result: CheckResult, everything: bool) -> None:
     if result.images:
         counts = result.images
         _say(
-            f"[bold]{counts['trainval']}[/] images to train on, {counts['test_seen']} to test seen classes, "
-            f"{counts['test_unseen']} of unseen classes (by {counts['by']})"
+            f"[bold]{counts['trainval']}[/] training images, {counts['test_seen']} test images of "
+            f"seen classes, {counts['test_unseen']} of unseen classes (by {counts['by']})"
         )
 
 
@@ -135,6 +137,6 @@ def _print_findings(findings: list[Finding], level: str, everything: bool) -> No
         for finding in found if everything else found[:SHOWN]:
             _say(f"  {plain_text(str(finding))}")
         if len(found) > SHOWN and not everything:
-            _say(f"  and {len(found) - SHOWN} more: --all shows them")
+            _say(f"  and {len(found) - SHOWN} more (--all lists them)")
     if kinds and level == "note":
         _say("")

@@ -12,13 +12,13 @@ from unseen.cli.common import CacheOption, DeviceOption, JsonFlag, app, out, pri
 
 @app.command()
 def pointing(
-    runs: Annotated[list[Path], typer.Argument(help="Folders that `unseen train` wrote.", show_default=False)],
-    by_group: Annotated[bool, typer.Option("--by-group", help="Also a row an attribute group.")] = False,
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of `unseen train`.", show_default=False)],
+    by_group: Annotated[bool, typer.Option("--by-group", help="Also print one row per attribute group.")] = False,
     device: DeviceOption = "auto",
     cache: CacheOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Count how often the attention for an attribute is highest on the part that it names (needs parts.csv).
+    """Play the pointing game: how often the attention of an attribute peaks on its part (needs parts.csv).
 
     Example: `unseen pointing runs/msdn-cub50 runs/msdnpp-cub50 --by-group`
     """
@@ -56,8 +56,9 @@ def pointing(
             ]
         )
     out.print(
-        "Share of (unseen test image, attribute of its class) whose highest region lies on the part that the "
-        "attribute names, in percent; ± spread over seeds; chance: a region drawn at random.",
+        "Percentage of (unseen test image, attribute of its class) pairs whose strongest region "
+        "lies on the part that the attribute names; ± spread over seeds; chance: a random "
+        "region.",
         highlight=False,
         style="dim",
     )

@@ -43,58 +43,64 @@ def predict(
     images: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Images, folders of them, quoted patterns ('pics/**/*.jpg'), or - for paths on standard input.",
+            help="Images, folders, quoted patterns ('pics/**/*.jpg'), or - to read paths from standard input.",
             show_default=False,
         ),
     ] = None,
     lists: Annotated[
         list[Path] | None,
-        typer.Option("--list", help="A file of paths: one a line, or a CSV table with a column `image`."),
+        typer.Option("--list", help="File of paths: one per line, or a CSV table with a column `image`."),
     ] = None,
-    top: Annotated[int, typer.Option(help="Classes an image.", min=1)] = 3,
-    among: Annotated[str, typer.Option(help="Choose among all, seen or unseen classes.")] = "all",
+    top: Annotated[int, typer.Option(help="Number of classes per image.", min=1)] = 3,
+    among: Annotated[str, typer.Option(help="Candidate classes: all, seen or unseen.")] = "all",
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Choose among these classes: A,B or @FILE with one a line; may be repeated."),
+        typer.Option(help="Candidate classes by name: A,B or @FILE with one per line (repeatable)."),
     ] = None,
-    exclude: Annotated[
-        list[str] | None, typer.Option(help="Never choose these classes: A,B or @FILE; may be repeated.")
-    ] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Classes to exclude: A,B or @FILE (repeatable).")] = None,
     unknown: Annotated[
         str,
-        typer.Option(help='Confidence below which the answer is "unknown": auto (of the validation data), off, 0.35.'),
+        typer.Option(
+            help='Answer "unknown" below this confidence: auto (fitted on validation data), off, or a '
+            "number such as 0.35."
+        ),
     ] = "auto",
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Write .csv, .parquet, .json or .jsonl; resumable.", show_default=False),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Write a .csv, .parquet, .json or .jsonl file; repeat the command to resume.",
+            show_default=False,
+        ),
     ] = None,
     html: Annotated[
         Path | None,
         typer.Option(help="Write a contact sheet to review, as one HTML file.", show_default=False),
     ] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Begin --output anew, replacing what is there.")] = False,
-    batch_size: Annotated[int, typer.Option(help="Images at once.", min=1)] = 32,
+    restart: Annotated[bool, typer.Option("--restart", help="Start --output over and replace the file.")] = False,
+    batch_size: Annotated[int, typer.Option(help="Images per batch.", min=1)] = 32,
     workers: Annotated[int, typer.Option(help="Threads that read images.", min=0)] = 2,
-    seed: Annotated[int | None, typer.Option(help="Which seed's model [default: the first].")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the model to use [default: the first].")] = None,
     device: DeviceOption = "auto",
     engine: EngineOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Name what images show, with confidence and the attributes that speak for it.
+    """Predict the classes of images, with confidence and evidence.
 
-    Ends with status 1 if some images could not be read, 2 if the call is wrong.
+    Exits with status 1 if some images cannot be read, 2 if the call is wrong.
     """
     if not images and not lists:
-        raise UnseenError("no images", hint="name images or folders, or give --list FILE")
+        raise UnseenError("no images", hint="pass images or folders, or --list FILE")
     if html is not None and output is not None:
-        raise UnseenError("two outputs", where="--html", hint="leave out --output, and save the CSV from the page")
+        raise UnseenError("two outputs", where="--html", hint="omit --output; save the CSV from the page")
     target = output if html is None else _beneath(html, restart)
     threshold, inputs = _threshold(unknown), FoundImages(images or [], lists or [])
     total = sum(1 for _ in inputs) if target else sum(1 for _ in islice(inputs, SHOWN + 1))
     if not total:
         raise UnseenError("no images", hint="the list is empty")
     if target is None and total > SHOWN:
-        raise UnseenError(f"more than {SHOWN} images", hint="give --output FILE.csv (.parquet, .json, .jsonl)")
+        raise UnseenError(f"more than {SHOWN} images", hint="pass --output FILE.csv (.parquet, .json, .jsonl)")
 
     from unseen.recognizer import Recognizer
     from unseen.recognizer.stream import Options, check_output, names_from
@@ -115,7 +121,7 @@ def predict(
     else:
         counts = _onto_terminal(recognizer, inputs, options, workers, as_json)
     if counts.broken:
-        where = "the column error says why" if output else "the page shows why" if html else "see above"
+        where = 'see the column "error"' if output else "see the page" if html else "see the errors above"
         err.print(f"{counts.broken} of {counts.images} images could not be read; {where}", highlight=False)
     for line in inputs.left_out.lines():
         _note(line)
@@ -148,7 +154,9 @@ def _threshold(text: str) -> float | str:
             return threshold
     except ValueError:
         pass
-    raise UnseenError(f'"{text}" is no threshold', where="--unknown", hint="auto, off, or a confidence from 0 to 1")
+    raise UnseenError(
+        f'"{text}" is not a threshold', where="--unknown", hint="use auto, off, or a confidence from 0 to 1"
+    )
 
 
 def _into(
@@ -218,9 +226,7 @@ def _onto_terminal(
                     "image": "/".join(image.parts[-2:]) if rank == 0 else "",
                     "class": _named(outcome, rank),
                     "confidence": f"{100 * c.confidence:.0f}%",
-                    "the first because of": label(outcome.attributes[rank][0])
-                    if rank < len(outcome.attributes)
-                    else "",
+                    "top evidence": label(outcome.attributes[rank][0]) if rank < len(outcome.attributes) else "",
                 }
                 for rank, c in enumerate(outcome.candidates)
             ]
@@ -240,10 +246,10 @@ def _named(prediction: Prediction, rank: int) -> str:
 def _notes(recognizer: Recognizer, options: Options) -> None:
     """What a person should know of these confidences."""
     if recognizer.temperature is None:
-        _note("confidence is not calibrated (no validation classes were used)")
+        _note("confidence is not calibrated: the run has no validation classes")
     fewer = options.only is not None or options.exclude is not None or options.among != "all"
     if fewer and options.unknown != "off" and (options.unknown != "auto" or recognizer.threshold is not None):
-        _note("confidence is over the classes asked for; an image of none of them may seem known")
+        _note("confidence is relative to the candidate classes; an image of another class can still get a high value")
 
 
 def _note(text: str) -> None:

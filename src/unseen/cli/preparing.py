@@ -19,25 +19,24 @@ if TYPE_CHECKING:
 @app.command()
 def prepare(
     dataset: Annotated[str, typer.Argument(help="cub, sun, awa2, awa1, apy or flo.", show_default=False)],
-    root: Annotated[Path, typer.Option(help="Folder that the downloads are unpacked in.", show_default=False)],
+    root: Annotated[Path, typer.Option(help="Folder with the unpacked downloads.", show_default=False)],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Dataset folder to write [default: datasets/DATASET].")
     ] = None,
     semantics: Annotated[
         str | None,
-        typer.Option(help="Class attributes: attributes, binary (AWA) or sentences (CUB, FLO) [default: the first]."),
+        typer.Option(help="Class semantics: attributes, binary (AWA) or sentences (CUB, FLO) [default: the first]."),
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Also compute checksums.")] = False,
     features_only: Annotated[
-        bool, typer.Option("--features-only", help="Do without images: take the release's pooled features.")
+        bool, typer.Option("--features-only", help="Use the release's pooled features; no images needed.")
     ] = False,
-    check: Annotated[bool, typer.Option("--check", help="Check only; write nothing.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Check the files only; write nothing.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Check the official files of a benchmark and make a dataset folder of them.
+    """Turn the official files of a benchmark into a dataset folder.
 
-    Says which files are needed, from which page, what is there and what is wrong. Ends with status 0 if all is well,
-    else 2.
+    Checks the files and lists those that are missing, with their download pages. Exits with status 2 on a problem.
 
     Example: `unseen prepare cub --root downloads`
     """
@@ -64,46 +63,52 @@ def import_(
     source: Annotated[
         str,
         typer.Argument(
-            help="Features (.npz, .npy, .safetensors, .parquet, .hdf5, res101.mat); an export of images; a trait "
-            "table; a Google Sheets link. See `unseen list layouts`.",
+            help="Feature file (.npz, .npy, .safetensors, .parquet, .hdf5, res101.mat), annotation or observation "
+            "export, trait table, or Google Sheets link. See `unseen list layouts`.",
             show_default=False,
         ),
     ],
     dataset: Annotated[
-        Path, typer.Argument(help="A dataset folder; for features a table of classes is enough.", show_default=False)
+        Path, typer.Argument(help="Dataset folder; for features, a class table is enough.", show_default=False)
     ],
     layout: Annotated[
-        str | None, typer.Option(help="Of an export: see `unseen list layouts` [default: told by the content].")
+        str | None, typer.Option(help="Layout of an export (see `unseen list layouts`) [default: detected].")
     ] = None,
     label: Annotated[
-        str | None, typer.Option(help="Of an export: the attribute, term or column that names the class.")
+        str | None, typer.Option(help="Attribute, term or column of an export that holds the class name.")
     ] = None,
-    margin: Annotated[float, typer.Option(help="Added around a box on each side, as a share of it.", min=0)] = 0.1,
-    images: Annotated[Path | None, typer.Option(help="Where the images of an export lie, if not beside it.")] = None,
-    most: Annotated[int, typer.Option(help="Images of a class at most, from an export; 0 for all.", min=0)] = 0,
+    margin: Annotated[
+        float, typer.Option(help="Margin added on each side of a box, as a fraction of its size.", min=0)
+    ] = 0.1,
+    images: Annotated[
+        Path | None, typer.Option(help="Image folder of an export [default: the export's folder].")
+    ] = None,
+    most: Annotated[
+        int, typer.Option(help="Largest number of images per class from an export; 0 means all.", min=0)
+    ] = 0,
     only: Annotated[
-        list[str] | None, typer.Option(help="Only these classes of an export: A,B or @FILE; may be repeated.")
+        list[str] | None, typer.Option(help="Classes of an export to import: A,B or @FILE (repeatable).")
     ] = None,
     name: Annotated[
-        str | None,
-        typer.Option(help="What to call features in --backbone features:NAME [default: the file's name]."),
+        str | None, typer.Option(help="Name of features, for --backbone features:NAME [default: the file name].")
     ] = None,
     made_with: Annotated[
-        str, typer.Option(help="Of features: network, its weights and image size: stands beside every result.")
-    ] = "origin not stated",
-    dtype: Annotated[str, typer.Option(help="Features are kept as float16, bfloat16 or float32.")] = "float16",
+        str, typer.Option(help="Network, weights and image size that made the features; shown with every result.")
+    ] = "unknown origin",
+    dtype: Annotated[str, typer.Option(help="Data type of stored features: float16, bfloat16 or float32.")] = "float16",
     word_vectors: Annotated[
-        bool, typer.Option("--word-vectors", help="Also take `w2v_att` as the dataset's attribute_vectors.npy.")
+        bool, typer.Option("--word-vectors", help="Also store `w2v_att` as the dataset's attribute_vectors.npy.")
     ] = False,
 ) -> None:
-    """Import images with boxes or classes, trait tables, or features that others made; repeat the command to resume.
+    """Import annotations, observations, trait tables or precomputed features; repeat the command to resume.
 
-    Exports of annotations (COCO, Label Studio, CVAT, Roboflow, VIA) are cut out by their boxes, observations (Darwin
-    Core, GBIF, iNaturalist) are fetched, trait tables become `classes.csv` with proposals in `attributes.csv`.
+    Annotation exports (COCO, Label Studio, CVAT, Roboflow, VIA) become crops of their boxes. Images of observation
+    exports (Darwin Core, GBIF, iNaturalist) are downloaded. Trait tables become `classes.csv`, with suggestions in
+    `attributes.csv`.
 
-    The rows of features must be the dataset's images: labels, names and splits are compared first. Where the folder has
-    no images and no table of them, one is made from the file's labels. A method is then trained with `unseen train
-    DATASET --backbone features:NAME`; new images cannot be looked at without the network, new features can (Python).
+    Rows of features must match the dataset's images: labels, names and splits are compared first. A folder without
+    images gets a table of images from the file's labels. Then train with `unseen train DATASET --backbone
+    features:NAME`. The model predicts from new features (in Python), not from new images.
 
     Examples: `unseen import project.json datasets/birds --margin 0.15`, `unseen import AVONET.xlsx datasets/birds`,
     `unseen import feature_map_ResNet_101_CUB.hdf5 datasets/cub --name dazle`
@@ -147,7 +152,7 @@ class LeftOutImages:
         """Tell of one."""
         self.count += 1
         if self.count <= NAMED:
-            err.print(f"[yellow]left out:[/] {plain_text(str(error))}", highlight=False, soft_wrap=True)
+            err.print(f"[yellow]ignored:[/] {plain_text(str(error))}", highlight=False, soft_wrap=True)
 
 
 def _say_imported(found: Imported, dataset: Path) -> None:
@@ -165,7 +170,7 @@ def _say_imported(found: Imported, dataset: Path) -> None:
     for path in found.written:
         say(f"wrote {path}{'/' if path.is_dir() else ''}")
     if found.layout.table is None and find_table(dataset, "classes") is None:
-        say(f"next: a table of the classes: unseen init {dataset}, or import one")
+        say(f"next: create a class table with `unseen init {dataset}`, or import one")
     else:
         say(f"next: unseen check {dataset}")
 
@@ -204,7 +209,7 @@ def _show(outcome: Outcome, root: Path) -> None:
 
     benchmark = outcome.benchmark
     say(f"{benchmark.title} in {root}", "bold")
-    say(f"by {benchmark.cite}; terms of use: see its page", "dim")
+    say(f"{benchmark.cite}; see its page for the terms of use", "dim")
     width = max(len(s.need.paths[0]) for s in outcome.states)
     for state in outcome.states:
         mark = state.state if state.state == "found" or state.need.required else f"{state.state} (optional)"
@@ -213,7 +218,7 @@ def _show(outcome: Outcome, root: Path) -> None:
     wanted = {s.need.download.file: s for s in outcome.states if s.state != "found"}
     if wanted:
         say("")
-        say("To get what is missing:", "bold")
+        say("Missing files:", "bold")
     for file, state in wanted.items():
         download = state.need.download
         needed = any(s.need.required for s in outcome.states if s.state != "found" and s.need.download.file == file)
@@ -229,7 +234,7 @@ def _show(outcome: Outcome, root: Path) -> None:
     for note in outcome.notes:
         err.print(f"[yellow]note:[/] {plain_text(note)}", highlight=False, soft_wrap=True)
     for problem in outcome.problems:
-        err.print(f"[bold red]wrong:[/] {plain_text(problem)}", highlight=False, soft_wrap=True)
+        err.print(f"[bold red]error:[/] {plain_text(problem)}", highlight=False, soft_wrap=True)
     say("")
     if outcome.dataset is not None:
         say(f"dataset:     {outcome.output}")
@@ -238,11 +243,11 @@ def _show(outcome: Outcome, root: Path) -> None:
         features = " --backbone features:res101" if pooled and not benchmark.images else ""
         say(f"next:        unseen train {outcome.output}{features}")
     elif outcome.lacking:
-        say(f"not ready: {len(outcome.lacking)} needed files are not there or damaged", "bold")
+        say(f"not ready: {len(outcome.lacking)} required files are missing or damaged", "bold")
     elif outcome.problems:
-        say(f"not ready: {len(outcome.problems)} things to fix", "bold")
+        say(f"not ready: {len(outcome.problems)} problems to fix", "bold")
     else:
-        say("all is well")
+        say("all checks passed")
 
 
 def _below(path: Path, root: Path) -> str:

@@ -15,21 +15,21 @@ from unseen.errors import UnseenError
 def report(
     run: RunArgument,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Page to write [default: RUN/report.html].")
+        Path | None, typer.Option("--output", "-o", help="HTML file to write [default: RUN/report.html].")
     ] = None,
-    examples: Annotated[int, typer.Option(help="Images named right, and as many named wrong.", min=0, max=60)] = 6,
-    show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    examples: Annotated[int, typer.Option(help="Number of correct examples, and of wrong ones.", min=0, max=60)] = 6,
+    show: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
     device: DeviceOption = "auto",
     workers: Annotated[int, typer.Option(help="Processes that read images.")] = 0,
     cache: CacheOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write the HTML report of a finished run: one page, with images, to read, print and pass on."""
+    """Write the HTML report of a finished run: one self-contained page."""
     from unseen.report.page import write_report
     from unseen.training.folder import Run
 
     if output is not None and output.suffix.lower() not in (".html", ".htm"):
-        raise UnseenError("not a .html", where=output, hint="give -o a file name that ends in .html")
+        raise UnseenError("not an .html file", where=output, hint="use a file name that ends in .html")
     opened = Run(run)
     page = with_bars(
         lambda bars: write_report(

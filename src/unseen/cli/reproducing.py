@@ -22,24 +22,22 @@ DEFAULTS = {name: getattr(RunOptions(), name) for name in ENTRIES}
 def reproduce(
     experiment: Annotated[
         str,
-        typer.Argument(help="METHOD/DATASET of `unseen list experiments`, or a YAML file.", show_default=False),
+        typer.Argument(help="METHOD/DATASET from `unseen list experiments`, or a YAML file.", show_default=False),
     ],
     data: Annotated[
-        Path | None, typer.Option(help="The dataset's folder; not needed for fieldguide.", show_default=False)
+        Path | None, typer.Option(help="Folder of the dataset; not needed for fieldguide.", show_default=False)
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Run folder [default: runs/reproduce/METHOD-DATASET].")
     ] = None,
-    seeds: Annotated[str | None, typer.Option(help="Other seeds than the experiment's.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds to use instead of the experiment's.")] = None,
     protocol: Annotated[str | None, typer.Option(help="honest, paper or both [default: the experiment's].")] = None,
-    record: Annotated[
-        bool, typer.Option("--record", help="Write what was measured into the experiment's file.")
-    ] = False,
+    record: Annotated[bool, typer.Option("--record", help="Record the results in the experiment file.")] = False,
     as_json: JsonFlag = False,
     *,
     options: RunOptions,
 ) -> None:
-    """Run an experiment and set what it measures beside what was published, with all that differs.
+    """Run a published experiment and compare the results with the paper's.
 
     Repeat the command to resume.
 
@@ -56,7 +54,7 @@ def reproduce(
         network = replace(options, backbone_weights=None)
         free: dict[str, Any] = {"device": "auto", "workers": RunOptions.workers, "engine": None, "cache": None}
         if replace(network, **free, **{k: DEFAULTS[k] for k in ENTRIES}) != RunOptions():
-            raise UnseenError("options of a network without --backbone", hint="name the timm model too")
+            raise UnseenError("backbone options need --backbone", hint="add --backbone with a timm model")
     entries = network.entries("fieldguide" if data is None else str(data), "both", "1")
     asked = Reproduction(
         found,
@@ -84,7 +82,7 @@ def reproduce(
     for line in dict.fromkeys(f"{row['']}: {row['source']}; {row['features']}" for row in rows):
         out.print(plain_text(line), highlight=False, soft_wrap=True)
     for line in differs:
-        out.print(f"differs: {plain_text(line)}", highlight=False, soft_wrap=True)
+        out.print(f"difference: {plain_text(line)}", highlight=False, soft_wrap=True)
     said = [
         *(b.note for b in found.reported if b.note),
         *found.notes,

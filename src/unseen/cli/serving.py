@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from unseen.serve.settings import Settings
 
 TRIES = 50
-CHANGES = "use this page, and add, change and remove classes"
+CHANGES = "use this page and change classes"
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -32,7 +32,9 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
     except socket.gaierror:
-        raise UnseenError("no such host", where=f"--host {host}", hint="127.0.0.1, or this machine's address") from None
+        raise UnseenError(
+            "unknown host", where=f"--host {host}", hint="use 127.0.0.1, or this machine's address"
+        ) from None
     for candidate in range(port, min(port + TRIES, 65536)):
         # asyncio turns Nagle's algorithm off only where TCP is named; else every answer waits 40 ms
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -42,7 +44,7 @@ def listen(host: str, port: int) -> socket.socket:
             listener.listen(1024)
         except PermissionError:
             listener.close()
-            raise UnseenError("not allowed", where=f"--port {candidate}", hint="choose one above 1023") from None
+            raise UnseenError("permission denied", where=f"--port {candidate}", hint="use a port above 1023") from None
         except OSError as error:
             listener.close()
             if error.errno != errno.EADDRINUSE:
@@ -65,28 +67,28 @@ def serve(
     run: Annotated[
         Path,
         typer.Argument(
-            help="A folder that `unseen train` or `Recognizer.save` wrote, or hf:OWNER/NAME[@REVISION].",
+            help="Run folder, saved model, or hf:OWNER/NAME[@REVISION].",
             show_default=False,
         ),
     ],
     host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 is every one of this machine.")
+        str, typer.Option(help="Address to listen on; 0.0.0.0 accepts connections from other machines.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port, or the next free one.", min=1, max=65535)] = 8000,
+    port: Annotated[int, typer.Option(help="Port; the next free one if it is taken.", min=1, max=65535)] = 8000,
     max_upload_mb: Annotated[int, typer.Option(help="Largest request, in MB.", min=1, max=2000)] = 20,
-    max_megapixels: Annotated[float, typer.Option(help="Largest image, in million pixels.", min=0.1, max=89)] = 50,
-    queue: Annotated[int, typer.Option(help="Requests at one time; any more are told to come later.", min=1)] = 64,
-    threads: Annotated[int, typer.Option(help="CPU threads for the model; 0 is torch's choice.", min=0)] = 0,
+    max_megapixels: Annotated[float, typer.Option(help="Largest image, in megapixels.", min=0.1, max=89)] = 50,
+    queue: Annotated[int, typer.Option(help="Concurrent requests; further ones get status 503.", min=1)] = 64,
+    threads: Annotated[int, typer.Option(help="CPU threads for the model; 0 uses torch's default.", min=0)] = 0,
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="A host name to answer to, as behind a proxy; may be repeated.")
+        list[str] | None, typer.Option(help="Host name to accept, for use behind a proxy (repeatable).")
     ] = None,
-    save: Annotated[bool, typer.Option("--save", help="Keep added and changed classes in the folder.")] = False,
+    save: Annotated[bool, typer.Option("--save", help="Save added and changed classes in the folder.")] = False,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
-    seed: Annotated[int | None, typer.Option(help="Which seed's model [default: the first].")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the model to use [default: the first].")] = None,
     device: DeviceOption = "auto",
     engine: EngineOption = None,
 ) -> None:
-    """Serve a model as a web page and a JSON API, on this machine only unless told otherwise.
+    """Serve a model as a web page and a JSON API, by default on this machine only.
 
     Example: `unseen serve runs/msdnpp-fieldguide --open`
     """
@@ -94,7 +96,7 @@ def serve(
 
     away = str(run).startswith("hf:")
     if away and save:
-        raise UnseenError("a model of the hub cannot keep classes", where="--save", hint="serve a folder of your own")
+        raise UnseenError("classes cannot be saved in a model on the hub", where="--save", hint="serve a local folder")
     try:
         from unseen.serve.app import create_app
     except ModuleNotFoundError as error:
@@ -142,11 +144,11 @@ def serve_application(
         err.print(f"port {port} is taken; using {found}", highlight=False)
     if is_public(host):
         err.print(
-            f"[bold yellow]warning:[/] anyone who can reach this machine can {warning}; there is no password",
+            f"[bold yellow]warning:[/] there is no password: anyone who can reach this machine can {warning}",
             highlight=False,
             soft_wrap=True,
         )
-    out.print(f"serving {what} at {url}   (Ctrl-C stops)", highlight=False, soft_wrap=True)
+    out.print(f"serving {what} at {url}   (press Ctrl-C to stop)", highlight=False, soft_wrap=True)
     if open_page:
         typer.launch(url)
     long_work()

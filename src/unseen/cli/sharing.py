@@ -14,17 +14,21 @@ if TYPE_CHECKING:
     from unseen.recognizer.card import CardFields
 
 Stated = "not stated"
-LicenceOption = Annotated[str, typer.Option(help="Of the model, such as apache-2.0 or cc-by-4.0.")]
-DataLicenceOption = Annotated[str, typer.Option(help="Of the training images and tables.")]
-DataSourceOption = Annotated[str, typer.Option(help="Whose the training data are and where they come from.")]
-AuthorOption = Annotated[str, typer.Option(help="Who made the model.")]
-ContactOption = Annotated[str, typer.Option(help="Where to ask.")]
-DatasetOption = Annotated[list[str] | None, typer.Option("--hub-dataset", help="A data set of the hub (repeatable).")]
-BackboneFlag = Annotated[bool, typer.Option("--include-backbone", help="Store a pretrained backbone's weights too.")]
-ReferencesFlag = Annotated[
-    bool, typer.Option("--include-references", help="Store scores and file names of the training images too.")
+LicenceOption = Annotated[str, typer.Option(help="License of the model, such as apache-2.0 or cc-by-4.0.")]
+DataLicenceOption = Annotated[str, typer.Option(help="License of the training images and tables.")]
+DataSourceOption = Annotated[str, typer.Option(help="Source and owner of the training data.")]
+AuthorOption = Annotated[str, typer.Option(help="Author of the model.")]
+ContactOption = Annotated[str, typer.Option(help="Contact for questions.")]
+DatasetOption = Annotated[
+    list[str] | None, typer.Option("--hub-dataset", help="Hub dataset that the model was trained on (repeatable).")
 ]
-SeedOption = Annotated[int | None, typer.Option(help="Which seed's model [default: the first].")]
+BackboneFlag = Annotated[
+    bool, typer.Option("--include-backbone", help="Also store the weights of a pretrained backbone.")
+]
+ReferencesFlag = Annotated[
+    bool, typer.Option("--include-references", help="Also store the training images' scores and file names.")
+]
+SeedOption = Annotated[int | None, typer.Option(help="Seed of the model to use [default: the first].")]
 
 
 def _fields(
@@ -37,7 +41,7 @@ def _fields(
 
 def _warn(licence: str) -> None:
     if licence == Stated:
-        err.print("note: no --licence given; the model card says so", highlight=False)
+        err.print("note: the model card states no license; pass --licence", highlight=False)
 
 
 @app.command()
@@ -54,7 +58,7 @@ def save(
     include_backbone: BackboneFlag = False,
     include_references: ReferencesFlag = False,
 ) -> None:
-    """Write a model as a folder for another machine: safetensors, tables, JSON and a model card."""
+    """Save a model to a self-contained folder: safetensors, tables, JSON and a model card."""
     from unseen.recognizer import Recognizer
 
     fields = _fields(licence, data_licence, data_source, author, contact, hub_dataset)
@@ -71,9 +75,9 @@ def save(
 @app.command()
 def push(
     run: RunArgument,
-    repo_id: Annotated[str, typer.Argument(help="OWNER/NAME on the Hugging Face hub.", show_default=False)],
-    private: Annotated[bool, typer.Option("--private", help="Of a new repository.")] = False,
-    message: Annotated[str, typer.Option(help="Of the commit.")] = "Model of unseen",
+    repo_id: Annotated[str, typer.Argument(help="Hub repository, OWNER/NAME.", show_default=False)],
+    private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
+    message: Annotated[str, typer.Option(help="Commit message.")] = "Model of unseen",
     seed: SeedOption = None,
     licence: LicenceOption = Stated,
     data_licence: DataLicenceOption = Stated,
@@ -84,7 +88,7 @@ def push(
     include_backbone: BackboneFlag = False,
     include_references: ReferencesFlag = False,
 ) -> None:
-    """Upload a model to the Hugging Face hub (log in before with `hf auth login`)."""
+    """Upload a model to the Hugging Face hub (log in first with `hf auth login`)."""
     from unseen.recognizer import Recognizer
 
     fields = _fields(licence, data_licence, data_source, author, contact, hub_dataset)
@@ -105,14 +109,14 @@ def push(
 @app.command()
 def export(
     run: RunArgument,
-    onnx: Annotated[Path, typer.Option("--onnx", help="File to write, ending in .onnx.", show_default=False)],
-    maps: Annotated[bool, typer.Option("--maps", help="Give also where it looked, for every attribute.")] = False,
-    opset: Annotated[int | None, typer.Option(help="ONNX operator set [default: torch's].", min=18)] = None,
-    check: Annotated[bool, typer.Option(help="Compare with torch before anything is written.")] = True,
+    onnx: Annotated[Path, typer.Option("--onnx", help=".onnx file to write.", show_default=False)],
+    maps: Annotated[bool, typer.Option("--maps", help="Add an output with a heat map for every attribute.")] = False,
+    opset: Annotated[int | None, typer.Option(help="ONNX opset version [default: torch's].", min=18)] = None,
+    check: Annotated[bool, typer.Option(help="Compare the outputs with torch before writing.")] = True,
     seed: SeedOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write a model as one ONNX graph, with the class table as an input, for programs without torch."""
+    """Export a model to ONNX, with the class table as an input."""
     from unseen.export import check_path, export_onnx
     from unseen.recognizer import Recognizer
 
@@ -126,4 +130,4 @@ def export(
     for file in (done.model, done.facts, done.classes):
         out.print(str(file), highlight=False, soft_wrap=True, markup=False)
     for name, value in done.differences.items():
-        out.print(f"{name}: onnxruntime and torch differ by {value:.1e} of the largest", highlight=False)
+        out.print(f"{name}: largest relative difference to torch {value:.1e}", highlight=False)

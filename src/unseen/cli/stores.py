@@ -1,4 +1,4 @@
-"""``unseen stores``: are the features on disk still those that were computed?"""
+"""``unseen stores``: verify stored features."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 def stores(
     folder: Annotated[
         Path | None,
-        typer.Argument(help="A region store, a cache folder or a dataset folder [default: the cache folder]."),
+        typer.Argument(help="Region store, cache folder or dataset folder [default: the cache folder]."),
     ] = None,
     fix: Annotated[
-        bool, typer.Option("--fix", help="Drop what is damaged; the next extraction does that again, and only that.")
+        bool, typer.Option("--fix", help="Drop damaged chunks; the next extraction computes only those again.")
     ] = False,
     cache: CacheOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Check the features on disk byte by byte by their checksums, and drop what is damaged.
+    """Verify the checksums of stored features.
 
-    Status 1 where something is damaged and was not fixed. Example: `unseen stores --fix`
+    Exits with status 1 if something is damaged and --fix is not given. Example: `unseen stores --fix`
     """
     from unseen.features.store import find_stores, inspect
     from unseen.ground.cache import cache_folder
@@ -38,7 +38,7 @@ def stores(
     place = folder or cache_folder(cache)
     folders = find_stores(place)
     if not folders and folder is not None:
-        raise StoreError("no region stores", where=place, hint="give a store, a cache folder or a dataset folder")
+        raise StoreError("no region stores", where=place, hint="pass a store, a cache folder or a dataset folder")
 
     def check(progress: Progress) -> list[StoreState]:
         return [inspect(store, fix, partial(progress, f"checking {store.name}")) for store in folders]

@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 @with_run_options
 def train(
     dataset: Annotated[
-        str, typer.Argument(help="Folder with images and a class table, or `fieldguide`.", show_default=False)
+        str, typer.Argument(help="Dataset folder: images and a class table; or `fieldguide`.", show_default=False)
     ],
     method: Annotated[
-        str, typer.Option("--method", "-m", help="See `unseen list methods`; or package.module:Class.")
+        str, typer.Option("--method", "-m", help="Method name (see `unseen list methods`), or package.module:Class.")
     ] = "msdnpp",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Run folder [default: runs/METHOD-DATASET].")
@@ -47,34 +47,36 @@ def train(
     protocol: Annotated[
         str, typer.Option(help="honest (choose on validation classes), paper (choose on the test set), or both.")
     ] = "honest",
-    seeds: Annotated[str, typer.Option(help="How many seeds, or a list such as 0,7.")] = "1",
+    seeds: Annotated[str, typer.Option(help="Number of seeds, or a list such as 0,7.")] = "1",
     preset: Annotated[
         str | None,
-        typer.Option(help="Settings to start from: cub, sun, awa2 (released) or recommended [default: by dataset]."),
+        typer.Option(
+            help="Settings to start from: cub, sun, awa2 (the releases') or recommended [default: by dataset]."
+        ),
     ] = None,
     setting: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a setting: lambda_cal=0.2 (repeatable).")
+        list[str] | None, typer.Option("--set", help="Change a setting of the method: lambda_cal=0.2 (repeatable).")
     ] = None,
     recipe: Annotated[
         list[str] | None, typer.Option(help="Change the training recipe: epochs=10, lr=1e-3 (repeatable).")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Short for --recipe epochs=N.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Number of epochs; short for --recipe epochs=N.")] = None,
     report: Annotated[bool, typer.Option(help="Write report.html into the run folder.")] = True,
     memory: Annotated[
         float | None,
         typer.Option(
             min=0,
-            help="GB of regions or images to keep in memory, on a GPU in its own [default: half of what is free].",
+            help="GB of regions or images to keep in memory (GPU memory on a GPU) [default: half of what is free].",
         ),
     ] = None,
     graph: Annotated[
-        bool, typer.Option("--graph", help="Launch each training step as one CUDA graph: faster on a GPU.")
+        bool, typer.Option("--graph", help="Capture each training step as one CUDA graph; faster on a GPU.")
     ] = False,
     as_json: JsonFlag = False,
     *,
     options: RunOptions,
 ) -> None:
-    """Train and test on a folder of images; repeat the command to resume.
+    """Train and test a model on a dataset; repeat the command to resume.
 
     Examples: `unseen train my-folder`, `unseen train fieldguide --method msdn --seeds 5 --protocol both`
     """
@@ -139,7 +141,7 @@ def _kind_of_device(device: str, folder: Path) -> str:
 
 
 def _tell_plan(folder: Path) -> Callable[[Plan], None]:
-    """Say what is going to be done, and what should be known about the data, before it starts."""
+    """Print what the run does, and notes on the data, before it starts."""
     from unseen.methods import find_method
     from unseen.training.folder import Run
 
@@ -148,13 +150,13 @@ def _tell_plan(folder: Path) -> Callable[[Plan], None]:
         size = "" if spec.imported else f" at {spec.resolved().image_size} px"
         with suppress(UnseenError):
             if Run(folder).manifest["data"]["fingerprint"] != data["fingerprint"]:
-                _note("the images or the table have changed since the last training; this one takes its place")
+                _note("the images or the table have changed since the last training; starting over")
         lines = [
-            f"{data['name']}: {data['classes_seen']} seen and {data['classes_unseen']} unseen classes, "
-            f"{data['attributes']} attributes, {data['trainval']} images to train on, "
-            f"{data['test_seen']} + {data['test_unseen']} to test on",
+            f"{data['name']}: {data['classes_seen']} seen and {data['classes_unseen']} unseen "
+            f"classes, {data['attributes']} attributes, {data['trainval']} training images, "
+            f"{data['test_seen']} + {data['test_unseen']} test images",
             f"{find_method(plan.config.method).name} ({plan.preset}) on {spec.name}{size}, "
-            f"{' and '.join(plan.config.protocols)} protocol, into {folder}",
+            f"{' and '.join(plan.config.protocols)} protocol; run folder {folder}",
         ]
         for line in lines:
             err.print(plain_text(line), highlight=False, soft_wrap=True)
@@ -183,8 +185,8 @@ def print_legend(run: Run, metrics: list[str] | None = None) -> None:
     names = metrics or chosen_metrics()
     guessing = ", ".join(f"{name} {percent(value)}" for name, value in chances(run).items() if name in names)
     out.print(
-        f"{metrics_legend(names)}. By chance: {guessing}. ± spread over seeds, [ ] 95% interval over images. "
-        + ("paper: epoch chosen on the test set." if "paper" in run.config.protocols else ""),
+        f"{metrics_legend(names)}. Chance: {guessing}. ± spread over seeds, [ ] 95% interval over images. "
+        + ("paper: the epoch is chosen on the test set." if "paper" in run.config.protocols else ""),
         highlight=False,
         style="dim",
     )
@@ -193,19 +195,19 @@ def print_legend(run: Run, metrics: list[str] | None = None) -> None:
 @app.command()
 def evaluate(
     run: RunArgument,
-    per_class: Annotated[bool, typer.Option("--per-class", help="Also a row a class.")] = False,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Also print one row per class.")] = False,
     protocol: Annotated[
-        str | None, typer.Option(help="honest or paper, of a run of both [default: honest where there is one].")
+        str | None, typer.Option(help="honest or paper, for a run with both [default: honest if it ran].")
     ] = None,
     gamma: Annotated[
-        float | None, typer.Option(help="Calibration offset off seen scores [default: the run's own].")
+        float | None, typer.Option(help="Calibration offset subtracted from seen scores [default: the run's].")
     ] = None,
     device: DeviceOption = "auto",
     cache: CacheOption = None,
     metrics: MetricsOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Test a run's saved models again, from their weights."""
+    """Test the saved models of a run again."""
     from unseen.evaluation.registry import chosen_metrics
     from unseen.report.tables import percent, result_rows
     from unseen.training.folder import Run
@@ -247,12 +249,12 @@ def evaluate(
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where runs and the report go.")] = Path("runs/demo"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for runs and the report.")] = Path("runs/demo"),
     cache: CacheOption = None,
     device: DeviceOption = "auto",
     as_json: JsonFlag = False,
 ) -> None:
-    """Draw the built-in birds, train on them, test, and write a report with images: the whole way in minutes."""
+    """Run the whole workflow on the built-in drawn birds: draw, train, test and write a report."""
     from unseen.report.page import write_report
     from unseen.report.tables import result_rows
     from unseen.training.config import RunConfig
@@ -276,5 +278,5 @@ def demo(
         return
     print_table(result_rows(runs))
     print_legend(runs[-1])
-    out.print(f"\nLook at the report:  {page.resolve()}", highlight=False, soft_wrap=True)
-    out.print(f"Try an image:       unseen predict {runs[-1].folder} IMAGE", highlight=False, soft_wrap=True)
+    out.print(f"\nOpen the report:  {page.resolve()}", highlight=False, soft_wrap=True)
+    out.print(f"Predict an image: unseen predict {runs[-1].folder} IMAGE", highlight=False, soft_wrap=True)

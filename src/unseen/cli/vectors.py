@@ -19,34 +19,38 @@ def vectors(
     names: Annotated[
         str,
         typer.Argument(
-            help="`fieldguide`, a dataset folder, or a text file with an attribute name a line.", show_default=False
+            help="`fieldguide`, a dataset folder, or a text file with one attribute name per line.", show_default=False
         ),
     ],
     source: Annotated[
         str,
         typer.Option(
             "--from",
-            help="word2vec file (binary, text), GloVe file (.gz too), text:MODEL (CLIP, SigLIP) or sentence:MODEL.",
+            help="word2vec file (binary or text), GloVe file (also .gz), text:MODEL (CLIP, SigLIP) or sentence:MODEL.",
             show_default=False,
         ),
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="File to write [default: attribute_vectors.npy in the dataset folder]."),
+        typer.Option(
+            "--output", "-o", help=".npy file to write [default: attribute_vectors.npy in the dataset folder]."
+        ),
     ] = None,
-    combine: Annotated[str, typer.Option(help="sum (as the field's files) or mean of a name's word vectors.")] = "sum",
+    combine: Annotated[
+        str, typer.Option(help="Combine a name's word vectors by sum (as in the published files) or mean.")
+    ] = "sum",
     instead: Annotated[
-        list[str] | None, typer.Option(help="Other words for one: toughskin='tough skin' (repeatable).")
+        list[str] | None, typer.Option(help="Replace a word: toughskin='tough skin' (repeatable).")
     ] = None,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Zeros for attributes of which no word is known.")
+        bool, typer.Option("--allow-missing", help="Use a zero vector for attributes without any known word.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which words are known.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list unknown words.")] = False,
     cache: CacheOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make attribute vectors, and say which words are not known.
+    """Make attribute vectors from word vectors or a text encoder, and list unknown words.
 
     Example: `unseen vectors my-folder --from glove.6B.300d.txt`
     """
@@ -57,24 +61,28 @@ def vectors(
     target = output or target
     if not dry_run:
         if target is None:
-            raise UnseenError("no place to write to", where=names, hint="give --output")
+            raise UnseenError("no output file", where=names, hint="pass --output FILE.npy")
         if target.suffix != ".npy":
-            raise UnseenError("not a .npy file", where=target, hint="give --output NAME.npy")
+            raise UnseenError("not a .npy file", where=target, hint="pass --output NAME.npy")
         if target.exists() and not force:
-            raise UnseenError("is there already", where=target, hint="give --force to replace it, or --output")
+            raise UnseenError(
+                "the file already exists", where=target, hint="pass --force to overwrite it, or another --output"
+            )
     others = pairs(instead or [], "--instead")
     used = {word for name in attributes for word in attribute_words(name)}
     for word in others:
         if word not in used:
-            raise UnseenError(f'no attribute has the word "{word}"', where="--instead", hint="spell it as the names do")
+            raise UnseenError(
+                f'no attribute has the word "{word}"', where="--instead", hint="spell it as in the attribute names"
+            )
     made = with_bars(lambda bars: make_vectors(attributes, source, combine=combine, instead=others, progress=bars))
     if made.empty and not (allow_missing or dry_run):
         _say_lacking(made.lacking)
         raise UnseenError(
-            f'no word of "{made.empty[0]}" is known'
-            + (f" (and of {len(made.empty) - 1} more attributes)" if len(made.empty) > 1 else ""),
+            f'no word vector for any word of "{made.empty[0]}"'
+            + (f" (and {len(made.empty) - 1} more attributes)" if len(made.empty) > 1 else ""),
             where=source,
-            hint=f"give --instead {next(iter(made.lacking))}='OTHER WORDS', a larger file, or --allow-missing",
+            hint=f"pass --instead {next(iter(made.lacking))}='OTHER WORDS', a larger file, or --allow-missing",
         )
     written = None if dry_run or target is None else write_vectors(target, made)
     summary = {
@@ -89,9 +97,9 @@ def vectors(
         return
     _say_lacking(made.lacking)
     for name in made.empty:
-        err.print(f'[yellow]note:[/] "{plain_text(name)}" is all zero: none of its words is known', highlight=False)
+        err.print(f'[yellow]note:[/] "{plain_text(name)}" gets a zero vector: it has no known word', highlight=False)
     rows, dim = made.values.shape
-    out.print(f"{rows} attributes, {dim} numbers each: {plain_text(made.about['label'])}", highlight=False)
+    out.print(f"{rows} attributes, {dim} dimensions: {plain_text(made.about['label'])}", highlight=False)
     if written is not None:
         out.print(f"written: {written}", highlight=False, soft_wrap=True)
 
@@ -105,14 +113,14 @@ def _attributes(names: str, cache: Path | None) -> tuple[tuple[str, ...], Path |
         return read_names(Path(names)), None
     attributes = load_dataset(names, cache=cache).table.attributes.names
     if all(name.isdigit() for name in attributes):
-        raise UnseenError("its attributes have no names", where=names, hint="train with --vectors random")
+        raise UnseenError("the attributes have no names", where=names, hint="train with --vectors random")
     return attributes, Path(names) / "attribute_vectors.npy" if Path(names).is_dir() else None
 
 
 def _say_lacking(lacking: dict[str, list[str]]) -> None:
     for word, own in list(lacking.items())[:SHOWN]:
         more = f" and {len(own) - 3} more" if len(own) > 3 else ""
-        text = f'[yellow]not known:[/] "{plain_text(word)}" in {plain_text(", ".join(own[:3]))}{more}'
+        text = f'[yellow]unknown word:[/] "{plain_text(word)}" in {plain_text(", ".join(own[:3]))}{more}'
         err.print(text, highlight=False, soft_wrap=True)
     if len(lacking) > SHOWN:
         err.print(f"... and {len(lacking) - SHOWN} more words (--json shows all)", highlight=False)

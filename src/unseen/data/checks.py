@@ -163,7 +163,7 @@ def check_folder(folder: Path | str, *, workers: int | None = None, progress: Pr
     _check_table(say, classes, seen)
     _check_others(say, listing)
     if not listing.images.is_dir():
-        what = f"no images, for which the features in {FEATURES}/ stand; images are not looked at"
+        what = f"no images: the features in {FEATURES}/ are used instead"
         say("note", "reading the tables", root, what)
         return result
     scans = _scan(listing, workers or os.cpu_count() or 1, progress)
@@ -184,7 +184,7 @@ class _Speaker:
     def errors(self, errors: Sequence[DataError]) -> None:
         """Add what would stop training."""
         for error in errors:
-            self("error", "what stops training", error.where or self._root, error.problem, error.hint or "")
+            self("error", "errors that stop training", error.where or self._root, error.problem, error.hint or "")
 
     def _short(self, where: object) -> str:
         return str(where).removeprefix(str(self._root)).removeprefix(os.sep)
@@ -198,27 +198,27 @@ def _check_counts(say: _Speaker, classes: Classes, seen: np.ndarray, trained: np
     counts = np.bincount(trained, minlength=len(seen))
     for c in np.flatnonzero(seen & (counts < FEW) & (counts > 0)):
         some = "1 image" if counts[c] == 1 else f"{counts[c]} images"
-        what = f"only {some} to train on"
+        what = f"only {some} for training"
         say(
             "warning",
             "classes with few images",
             f'class "{classes.names[c]}"',
             what,
-            "add images; 20 and more is good",
+            "add images; aim for 20 or more",
         )
     have = counts[seen & (counts > 0)]
     if len(have) and have.max() > IMBALANCE * have.min():
         most, least = (classes.names[int(np.flatnonzero(seen & (counts == n))[0])] for n in (have.max(), have.min()))
-        what = f'"{most}" has {have.max()} images to train on, "{least}" {have.min()}'
-        say("warning", "uneven classes", classes.path, what, "add images of the rare ones")
+        what = f'"{most}" has {have.max()} training images, "{least}" {have.min()}'
+        say("warning", "class imbalance", classes.path, what, "add images of the rare classes")
     if seen.all():
-        what = "every class has images; there is none to be recognised from its attributes alone"
+        what = "every class has images, so there is no unseen class"
         say(
             "warning",
             "no unseen classes",
             classes.path,
             what,
-            "add rows for classes without images, or add them later",
+            "add rows for classes without images now or later",
         )
 
 
@@ -233,23 +233,23 @@ def _check_table(say: _Speaker, classes: Classes, seen: np.ndarray) -> None:
     for k in np.flatnonzero(~varies & once):
         say(
             "warning",
-            "attributes that never vary",
+            "constant attributes",
             f'attribute "{names[k]}"',
             "the same in every class",
-            "it tells nothing",
+            "it carries no information",
         )
     if seen.any():
         constant = varies & (np.ptp(values[seen], axis=0) <= HARDLY * np.ptp(values, axis=0))
         for k in np.flatnonzero(constant & once):
-            what = "the same in every class with images, so that it cannot be learned"
-            hint = "add images of a class that differs in it"
+            what = "the same in every class with images, so it cannot be learned"
+            hint = "add images of a class with another value"
             say("warning", "attributes that cannot be learned", f'attribute "{names[k]}"', what, hint)
         has = values == high
         flag = (has | (values == low)).all(axis=0)
         for k in np.flatnonzero(flag & varies & ~constant & (has[seen].sum(axis=0) == 1) & (seen.sum() > 3)):
             c = int(np.flatnonzero(seen & has[:, k])[0])
-            what = f'of the classes with images only "{classes.names[c]}" has it'
-            hint = "with one example it can hardly be told from that class's other attributes"
+            what = f'only one class with images has it: "{classes.names[c]}"'
+            hint = "the model cannot separate it from the other attributes of that class"
             say("warning", "attributes of one class", f'attribute "{names[k]}"', what, hint)
     _check_equal_columns(say, classes, varies & once)
     _check_twins(say, classes, low, high)
@@ -269,11 +269,11 @@ def _check_equal_columns(say: _Speaker, classes: Classes, varies: np.ndarray) ->
     for a, b in np.argwhere(np.triu(np.abs(unit.T @ unit) > 1 - 1e-9, 1)):
         i, j = int(columns[a]), int(columns[b])
         if groups[i] != groups[j]:
-            kind = "go together" if unit[:, a] @ unit[:, b] > 0 else "are opposites"
+            kind = "always occur together" if unit[:, a] @ unit[:, b] > 0 else "are opposites"
             where = f'attributes "{classes.attributes.names[i]}" and "{classes.attributes.names[j]}"'
             say(
                 "warning",
-                "attributes that go together",
+                "redundant attributes",
                 where,
                 f"they {kind} in every class",
                 "drop one, or add classes",
@@ -301,12 +301,12 @@ def _check_twins(say: _Speaker, classes: Classes, low: np.ndarray, high: np.ndar
             where = f'classes "{classes.names[i]}" and "{classes.names[i + 1 + offset]}"'
             if same[offset] or not counts[offset].any():
                 exactly = "the same attributes" if same[offset] else "nearly the same attributes"
-                what, kind = f"{exactly}: they cannot be told apart", "classes that cannot be told apart"
-                hint = "add an attribute in which they differ"
+                what, kind = f"{exactly}: the model cannot separate them", "indistinguishable classes"
+                hint = "add an attribute that separates them"
             else:
                 group = groups[int(np.flatnonzero(counts[offset])[0])]
-                what, kind = f'they differ in "{group}" alone', "classes that hardly differ"
-                hint = "add further attributes in which they differ"
+                what, kind = f'they differ in "{group}" alone', "classes that are nearly alike"
+                hint = "add more attributes that separate them"
             say("warning", kind, where, what, hint)
 
 
@@ -314,14 +314,20 @@ def _check_names(say: _Speaker, classes: Classes) -> None:
     """Class names that are probably one class spelt in two ways, and rows of the template."""
     for row, name in enumerate(classes.names):
         if name.startswith(EXAMPLE):
-            what = f'"{name}" is an example of the template'
-            say("warning", "rows of the template", place(classes.path, row), what, "write your own class, or remove it")
+            what = f'"{name}" is an example row of the template'
+            say(
+                "warning",
+                "example rows",
+                place(classes.path, row),
+                what,
+                "replace it with your own class, or remove it",
+            )
     folded = [fold(name) for name in classes.names]
     for (i, a), (j, b) in _alike(folded):
         where = place(classes.path, j, "class")
-        what = f'"{classes.names[j]}" is spelt nearly like "{classes.names[i]}" in row {i + 2}'
-        hint = "rename or remove one" if a == b else "if they are one class, keep one row"
-        say("warning", "class names nearly alike", where, what, hint)
+        what = f'"{classes.names[j]}" is spelled nearly like "{classes.names[i]}" in row {i + 2}'
+        hint = "rename or remove one" if a == b else "if they are the same class, keep one row"
+        say("warning", "similar class names", where, what, hint)
 
 
 def _alike(words: Sequence[str], most: int = 400) -> Iterable[tuple[tuple[int, str], tuple[int, str]]]:
@@ -355,12 +361,12 @@ def _check_cells(say: _Speaker, classes: Classes, frame: pd.DataFrame, encoding:
     for column in encoding.columns:
         where = f'{classes.path.name}, column "{column.name}"'
         if column.kind not in ("ignored", "marks") and 2 * column.blanks > len(frame):
-            what = f"{column.blanks} of {len(frame)} cells are blank, and stand for the mean of the others"
-            say("warning", "mostly blank", where, what, "fill in more, or remove the column")
+            what = f"{column.blanks} of {len(frame)} cells are blank and get the mean of the others"
+            say("warning", "mostly blank", where, what, "fill in more cells, or remove the column")
         cells = to_numbers(frame[column.name])
         if column.kind in ("number", "as is") and len(cells) > 3 and (np.diff(cells) == 1).all():
-            hint = 'if it is a number of the row, remove it or give it the scale "ignore"'
-            say("warning", "columns that count rows", where, "it counts the rows", hint)
+            hint = 'if it is a row number, remove it or set its scale to "ignore"'
+            say("warning", "row numbers", where, "it numbers the rows", hint)
         if column.kind == "categories":
             used = Counter(fold(p) for cell in frame[column.name] for p in parts_of(cell))
             steps = [fold(step) for step in column.steps]
@@ -369,8 +375,8 @@ def _check_cells(say: _Speaker, classes: Classes, frame: pd.DataFrame, encoding:
                 if used[steps[rare]] == 1:
                     rows = [r for r, cell in enumerate(frame[column.name]) if steps[rare] in fold(cell)]
                     at = place(classes.path, rows[0], column.name) if rows else where
-                    what = f'"{column.steps[rare]}" stands here alone, "{column.steps[other]}" is spelt nearly alike'
-                    say("warning", "values nearly alike", at, what, "if they are one, write them alike")
+                    what = f'"{column.steps[rare]}" appears once, and "{column.steps[other]}" is spelled nearly alike'
+                    say("warning", "similar values", at, what, "if they are the same, spell them alike")
     used_columns = [c.name for c in encoding.columns if c.kind not in ("ignored", "marks")]
     if len(used_columns) > 2:
         by_name = {c.name: c for c in encoding.columns}
@@ -378,7 +384,7 @@ def _check_cells(say: _Speaker, classes: Classes, frame: pd.DataFrame, encoding:
         for row in np.flatnonzero(2 * blank > len(used_columns)):
             if blank.iloc[row] < len(used_columns):
                 what = f"{blank.iloc[row]} of {len(used_columns)} attributes are blank"
-                hint = "fill in more: a class is known by them alone"
+                hint = "fill in more; they are all the model knows about an unseen class"
                 say("warning", "mostly blank", place(classes.path, int(row)), what, hint)
 
 
@@ -401,12 +407,12 @@ def _scan(listing: Listing, workers: int, progress: Progress) -> list[_Scan]:
             chunk = listing.files[start : start + _CHUNK]
             for scan in pool.map(_scan_one, [listing.images / file for file in chunk]):
                 scans.append(scan)
-                progress("looking at images", len(scans), len(listing.files))
+                progress("checking images", len(scans), len(listing.files))
     return scans
 
 
 def _scan_one(path: Path) -> _Scan:
-    broken = "images that cannot be read"
+    broken = "unreadable images"
     hint = "replace or remove it"
     if path.exists() and not path.is_file():  # opening a pipe would wait for ever
         return _Scan(b"", None, (("error", broken, "not a file", hint),))
@@ -422,26 +428,26 @@ def _scan_one(path: Path) -> _Scan:
         with opened_image(path) as image:
             side, kind, mode = min(image.size), image.format or "", image.mode
             if path.suffix.lower() not in endings_of(kind):
-                found.append(("note", "names that do not fit", f"a {kind} image called {path.suffix}", ""))
+                found.append(("note", "wrong file extensions", f"a {kind} image named {path.suffix}", ""))
             what = f"{image.width} x {image.height} pixels"
             if is_elongated(*image.size):
-                return _Scan(digest, None, (("error", broken, f"{what} is too elongated", "crop it"),))
+                return _Scan(digest, None, (("error", broken, f"{what} is too narrow", "crop it"),))
             if side < TINY:
-                found.append(("warning", "tiny images", what, "use a larger one if there is"))
+                found.append(("warning", "tiny images", what, "use a larger version if there is one"))
             if mode == "F":
                 raise ValueError("floating-point pixels have no fixed range")
             if mode == "CMYK":
-                found.append(("note", "converted images", "in CMYK, brought to RGB", ""))
+                found.append(("note", "converted images", "converted from CMYK to RGB", ""))
             elif mode.startswith("I"):
-                what = f"16-bit greys of which {used_bits(image)} bits are used, scaled to 8 by these"
+                what = f"16-bit grayscale with {used_bits(image)} bits in use, scaled to 8 bits"
                 found.append(("note", "converted images", what, ""))
             pixels, bits = scaled_colours(image)
             if pixels is not image:
-                what = f"16-bit colours of which {bits} bits are used, scaled to 8 by these"
+                what = f"16-bit color with {bits} bits in use, scaled to 8 bits"
                 found.append(("note", "converted images", what, ""))
             thumb = thumbnail(pixels)
             if (frames := _frames(image)) > 1 and kind != "MPO":
-                found.append(("note", "converted images", f"{frames} frames, the first is used", ""))
+                found.append(("note", "converted images", f"{frames} frames; the first is used", ""))
             return _Scan(digest, thumb, tuple(found))
     except DataError as error:
         return _Scan(digest, None, (("error", broken, error.problem, error.hint or hint),))
@@ -476,13 +482,13 @@ def _check_others(say: _Speaker, listing: Listing) -> None:
     listed = set(listing.files)
     for file, why in others:
         if file not in listed and Path(file).suffix.lower() in OTHER:
-            say("warning", "files that are not read", listing.images / file, why)
+            say("warning", "ignored files", listing.images / file, why)
     if listing.path is not None:
         for line in left_out((file, why) for file, why in others if file not in listed):
-            say("note", "files that are not read", listing.images, line)
+            say("note", "ignored files", listing.images, line)
         left = len(found) - len(set(found) & listed)
         if left:
-            say("note", "files that are not read", listing.images, f"{left} images are not in {listing.path.name}")
+            say("note", "ignored files", listing.images, f"{left} images are not in {listing.path.name}")
 
 
 def _check_images(say: _Speaker, listing: Listing, scans: list[_Scan]) -> None:
@@ -522,9 +528,9 @@ def _check_copies(
                 pairs.setdefault((min(a, b), max(a, b)))
         progress("comparing images", len(rows) + start, len(firsts))
     if alike > 0.2 * len(firsts):
-        what = f"{alike} of {len(firsts)} images look nearly like another"
-        hint = "a fixed camera? Then keep images of one occasion in one split"
-        say("warning", "images nearly alike", listing.images, what, hint)
+        what = f"{alike} of {len(firsts)} images look nearly like another image"
+        hint = "with a fixed camera, keep images of one occasion in one split"
+        say("warning", "near-duplicate images", listing.images, what, hint)
     for a, b in pairs:
         if alike > 0.2 * len(firsts) and labels[a] == labels[b] and tested[a] == tested[b]:
             continue  # said above, in one line
@@ -540,9 +546,15 @@ def _say_copy(
     what = f'{what} "{listing.files[first]}"'
     if listing.labels[this] != listing.labels[first]:
         a, b = (classes.names[listing.labels[i]] for i in (first, this))
-        say("warning", f"{kind} with another class", where, f'{what}: is it "{a}" or "{b}"?', "keep the right one")
+        say(
+            "warning",
+            f"{kind} with another class",
+            where,
+            f'{what}, in classes "{a}" and "{b}"',
+            "keep the correct one",
+        )
     elif (split[this] == "trainval") != (split[first] == "trainval"):
-        hint = "keep one; the test would be too easy" if exact else "keep one, or put both in one split"
+        hint = "keep one; otherwise the test is too easy" if exact else "keep one, or put both in the same split"
         say("warning", f"{kind} in training and test (a leak)", where, what, hint)
     else:
         say("warning" if exact else "note", kind, where, what, "keep one" if exact else "")

@@ -70,7 +70,8 @@ class Dataset:
     def __post_init__(self) -> None:
         if not (len(self.files) == len(self.labels) == len(self.split)):
             raise DataError(
-                f"{len(self.files)} files, {len(self.labels)} labels, {len(self.split)} splits", hint="one each"
+                f"{len(self.files)} files, {len(self.labels)} labels, {len(self.split)} splits",
+                hint="pass one of each per image",
             )
         outside = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.table)))
         if len(outside):
@@ -81,7 +82,7 @@ class Dataset:
             )
         unknown = set(self.split) - set(SPLITS)
         if unknown:
-            raise DataError(f'unknown split "{sorted(unknown)[0]}"', hint=f"one of {', '.join(SPLITS)}")
+            raise DataError(f'unknown split "{sorted(unknown)[0]}"', hint=f"use one of {', '.join(SPLITS)}")
         for error in contradictions(
             self.table.names, self.table.seen, self.files, self.labels, self.split, self.table.values
         ):
@@ -89,10 +90,14 @@ class Dataset:
         if self.attribute_vectors is not None:
             vectors, k = self.attribute_vectors, len(self.table.attributes)
             if vectors.ndim != 2 or len(vectors) != k:
-                raise DataError(f"attribute vectors have shape {vectors.shape}", hint=f"one row for each of {k} names")
+                raise DataError(
+                    f"attribute vectors have shape {vectors.shape}", hint=f"expected one row for each of {k} names"
+                )
             if not np.isfinite(vectors).all():
                 row = int(np.argwhere(~np.isfinite(vectors))[0][0])
-                raise DataError(f'the vector of "{self.table.attributes.names[row]}" is not finite', hint="fix it")
+                raise DataError(
+                    f'the vector of "{self.table.attributes.names[row]}" is not finite', hint="fix the file"
+                )
 
     def indices(self, split: str) -> np.ndarray:
         """Positions of the images of one split."""
@@ -159,9 +164,9 @@ def contradictions(
     for i in map(int, np.flatnonzero(seen[labels] == (split == "test_unseen"))):
         kind = "seen" if seen[labels[i]] else "unseen"
         yield DataError(
-            f'an image of the {kind} class "{names[labels[i]]}" is in {split[i]}',
+            f'an image of the {kind} class "{names[labels[i]]}" has split {split[i]}',
             where=f"images.csv, row {i + 2} ({files[i]})",
-            hint="put it in test_unseen" if kind == "unseen" else "put it in trainval or test_seen",
+            hint="set its split to test_unseen" if kind == "unseen" else "set its split to trainval or test_seen",
         )
     trained = np.bincount(labels[split == "trainval"], minlength=len(names)) > 0
     for c in map(int, np.flatnonzero(seen & ~trained)):
@@ -176,9 +181,9 @@ def contradictions(
         )
     elif same_direction(values[seen]):
         yield DataError(
-            f"the {int(seen.sum())} seen classes all have the same attributes, so that nothing can be learned",
+            f"the {int(seen.sum())} seen classes all have the same attributes, so nothing can be learned",
             where="classes.csv",
-            hint="add attributes in which they differ",
+            hint="add attributes that separate them",
         )
 
 
@@ -262,7 +267,9 @@ def validation_partition(dataset: Dataset, seed: int = 0, held_out: float = 0.2,
         held = np.flatnonzero(table.validation)
         source = "given validation classes"
         if len(seen) - len(held) < 2:
-            raise DataError("fewer than 2 seen classes are left beside the validation classes", hint="name fewer")
+            raise DataError(
+                "fewer than 2 seen classes remain beside the validation classes", hint="name fewer validation classes"
+            )
     else:
         count = validation_count(table)
         held = _held_classes(seen, count, draw - given, np.random.default_rng(seed))

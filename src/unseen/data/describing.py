@@ -127,7 +127,7 @@ def parse_attributes(text: str) -> list[Attribute]:
     names = [a.name.casefold() for a in found]
     twice = next((a.name for i, a in enumerate(found) if a.name.casefold() in names[:i]), None)
     if twice is not None or not found:
-        problem = "no attributes" if twice is None else f'"{twice}" stands twice'
+        problem = "no attributes" if twice is None else f'"{twice}" appears twice'
         raise DataError(problem, where="--attributes", hint="a line each: crown color: red, black")
     return found
 
@@ -185,9 +185,11 @@ def describe(
         raise DataError("no .csv", where=output, hint="name the table classes.csv")
     for path in (output, beside):
         if path.exists():
-            raise DataError("is already there", where=path, hint="give another --output")
+            raise DataError("already exists", where=path, hint="pass another --output")
     if len(set(classes)) < len(classes) or not classes:
-        raise DataError("no classes" if not classes else "a class stands twice", hint="a class a line, each once")
+        raise DataError(
+            "no classes" if not classes else "a class appears twice", hint="list each class once, one per line"
+        )
     facts = digest(json.dumps([list(classes), about, count, [asdict(a) for a in attributes or ()], endpoint.model]))
     output.parent.mkdir(parents=True, exist_ok=True)
     with Journal(output.with_name(output.name + ".partial.jsonl")) as journal:
@@ -235,7 +237,7 @@ def _ask_for_attributes(endpoint: Endpoint, classes: Sequence[str], about: str, 
         made = [Attribute(a.name.strip(), a.kind, tuple(dict.fromkeys(a.values))) for a in found]
         names = [a.name.casefold() for a in made]
         if len(set(names)) < len(names) or "class" in names:
-            raise DataError("an attribute stands twice, or is called class", where="the answer", hint=HINT)
+            raise DataError("an attribute appears twice, or is named class", where="the answer", hint=HINT)
         return made
 
     return _ask(endpoint, asked_for_attributes(classes, about, count), read)
@@ -267,7 +269,7 @@ def _cell(attribute: Attribute, value: Any, name: str) -> str:
         return words[key]
     if attribute.kind == "number":
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise DataError(f"{value!r:.40} is no number", where=where, hint=HINT)
+            raise DataError(f"{value!r:.40} is not a number", where=where, hint=HINT)
         return f"{value:g}"
     several = value if isinstance(value, list) else [value]
     if not all(isinstance(word, str) and word.strip() for word in several):
@@ -275,7 +277,7 @@ def _cell(attribute: Attribute, value: Any, name: str) -> str:
     allowed = {word.casefold(): word for word in attribute.values}
     for word in several:
         if allowed and word.strip().casefold() not in allowed:
-            raise DataError(f'"{word}" is none of {", ".join(attribute.values)}', where=where, hint=HINT)
+            raise DataError(f'"{word}" is not one of {", ".join(attribute.values)}', where=where, hint=HINT)
     return "; ".join(dict.fromkeys(allowed.get(w.strip().casefold(), w.strip()) for w in several))
 
 

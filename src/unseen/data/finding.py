@@ -63,7 +63,7 @@ class FoundImages:
                 yield Path(image)
             if empty:
                 said = "; ".join(["no images in this folder", *self.left_out.lines()])
-                raise UnseenError(said, where=path, hint="give images, or their folder")
+                raise UnseenError(said, where=path, hint="pass images, or their folder")
         elif os.path.isfile(source):
             yield path
         elif glob.has_magic(source):
@@ -103,8 +103,8 @@ def _listed(path: Path) -> Iterator[Path]:
             columns = [named_so[name] for name in COLUMNS if name in named_so]
             if not columns:
                 named = ", ".join(c for c in rows.fieldnames or () if c) or "an empty first row"
-                hint = f'call it "{COLUMNS[0]}"; there is {named}'
-                raise DataError("no column of images", where=path, hint=hint)
+                hint = f'name it "{COLUMNS[0]}"; the columns are {named}'
+                raise DataError("no image column", where=path, hint=hint)
             yield from (found(cell) for row in rows if (cell := (row[columns[0]] or "").strip()))
     except FileNotFoundError:
         raise DataError("no such file", where=path, hint="fix the path") from None

@@ -134,7 +134,7 @@ def load_folder(folder: Path | str, name: str | None = None) -> Dataset:
         )
     except DataError as error:
         raise in_folder(error, root, classes, listing) from None
-    notes = [f'"{a}" and "{b}" have the same attributes and cannot be told apart' for a, b in table.twins()]
+    notes = [f'"{a}" and "{b}" have the same attributes and cannot be separated' for a, b in table.twins()]
     if dataset.attribute_vectors is not None:
         zero = np.flatnonzero(~dataset.attribute_vectors.any(axis=1))
         notes += [f'the word vector of "{table.attributes.names[k]}" is all zero' for k in zero]
@@ -179,7 +179,7 @@ def read_classes(root: Path, complain: Complain) -> Classes | None:
     """
     try:
         if not root.is_dir():
-            hint = "give a folder with images and a table of classes, or make one: unseen init"
+            hint = "pass a folder with images and a class table, or create one with `unseen init`"
             raise DataError("no such folder", where=root, hint=hint)
         path = find_table(root, "classes")
         if path is None and (root / "att_splits.mat").is_file():
@@ -187,8 +187,8 @@ def read_classes(root: Path, complain: Complain) -> Classes | None:
         path = path or root / "classes.csv"
         if not path.is_file():
             tables = [p.name for p in sorted(root.iterdir()) if p.suffix.lower() in SUFFIXES]
-            rename = f', or call "{tables[0]}" so' if len(tables) == 1 and fold(tables[0][:6]) != "images" else ""
-            hint = f"make it with columns class and attributes: unseen init{rename}"
+            rename = f', or rename "{tables[0]}"' if len(tables) == 1 and fold(tables[0][:6]) != "images" else ""
+            hint = f'create it with columns "class" and attributes (see `unseen init`){rename}'
             raise DataError("no such file", where=path, hint=hint)
         frame = read_table(path, ["class"], ["seen", "validation"])
         about, missing = _about(root, path), missing_words(root)
@@ -196,7 +196,7 @@ def read_classes(root: Path, complain: Complain) -> Classes | None:
         complain([error])
         return None
     if not len(frame):
-        complain([DataError("no classes", where=path, hint="one row a class")])
+        complain([DataError("no classes", where=path, hint="add one row per class")])
         return None
     rows, plain = frame.attrs.get("rows"), complain
     if rows is not None:  # some are hidden
@@ -213,16 +213,16 @@ def read_classes(root: Path, complain: Complain) -> Classes | None:
         complain([e for e, mine in zip(found.errors, of_classes, strict=True) if mine])
         complain([e for e, mine in zip(found.errors, of_classes, strict=True) if not mine])
     if found is None or found.attributes is None:
-        hint = "one column an attribute, after class"
+        hint = "add one column per attribute"
         complain([DataError("no attribute columns", where=path, hint=hint)])
         return None
     marked = {c: flags(frame, c, path) for c in ("seen", "validation") if c in frame and _ask(frame, c, path, complain)}
     complain(
         [
             DataError(
-                f'class "{frame["class"].iloc[row]}" has no attribute at all',
+                f'class "{frame["class"].iloc[row]}" has only zeros as attributes',
                 where=place(path, int(row)),
-                hint="give it at least one",
+                hint="set at least one attribute",
             )
             for row in np.flatnonzero(~found.values.any(axis=1))
         ]
@@ -233,7 +233,7 @@ def read_classes(root: Path, complain: Complain) -> Classes | None:
                 DataError(
                     f'validation class "{frame["class"].iloc[row]}" is unseen',
                     where=place(path, int(row), "validation"),
-                    hint="validation classes are seen classes",
+                    hint="use seen classes for validation",
                 )
                 for row in np.flatnonzero(~marked["seen"] & marked["validation"])
             ]
@@ -261,7 +261,7 @@ def missing_words(root: Path) -> tuple[str, ...]:
     try:
         return tuple(line.strip() for line in decoded(path.read_bytes()).splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(str(error), where=path, hint="save it as UTF-8 text, a word on each line") from None
+        raise DataError(str(error), where=path, hint="save it as UTF-8 text, one word per line") from None
 
 
 def add_missing_words(root: Path, words: Sequence[str]) -> Path:
@@ -286,8 +286,8 @@ def _taxonomic(frame: pd.DataFrame, path: Path) -> DataError | None:
     name = next((others[n] for n in ("species", "scientificname", "vernacularname", "taxon") if n in others), None)
     if name is None or frame["class"].duplicated().sum() < len(frame) / 2 or frame[name].duplicated().any():
         return None
-    what = f'"{frame["class"].iloc[0]}" stands in many rows: the column "class" seems to be the taxonomic class'
-    return DataError(what, where=place(path, -1, "class"), hint=f'rename it, and call the column "{name}" class')
+    what = f'"{frame["class"].iloc[0]}" appears in many rows: the column "class" seems to be the taxonomic class'
+    return DataError(what, where=place(path, -1, "class"), hint=f'rename it, and rename the column "{name}" to "class"')
 
 
 def _ask(frame: pd.DataFrame, column: str, path: Path, complain: Complain) -> bool:
@@ -368,7 +368,7 @@ def _listed(
     if frame is None:
         frame = read_table(path, ["file", "class"], ["split"])
     if not len(frame):
-        raise DataError("no images", where=path, hint="one row an image")
+        raise DataError("no images", where=path, hint="add one row per image")
     complain(repeats(frame, "file", path))
     labels = frame["class"].map({c: i for i, c in enumerate(names)})
     unknown = np.flatnonzero(labels.isna())
@@ -389,7 +389,7 @@ def _listed(
             DataError(
                 f'unknown split "{name}"{_times(rows)}',
                 where=place(path, rows[0], "split"),
-                hint=f"one of {', '.join(SPLITS)}",
+                hint=f"use one of {', '.join(SPLITS)}",
             )
             for name, rows in _alike(frame["split"] if split is not None else [], wrong)
         ]
@@ -443,9 +443,13 @@ def _found(images: Path, file: str) -> str:
 def _spelling(name: str, names: Sequence[str]) -> str:
     bare = [other for other in names if other.lstrip("0") == name.lstrip("0") and other != name]
     if bare:
-        return f'write "{bare[0]}": a spreadsheet program drops leading zeros, unless the column is formatted as text'
+        return f'use "{bare[0]}": spreadsheet programs drop leading zeros unless the column is formatted as text'
     near = nearest(name, names)
-    return f'did you mean "{near}"? else add the class there' if near else "add the class there, or fix the spelling"
+    return (
+        f'did you mean "{near}"? Otherwise add the class to the table'
+        if near
+        else "add the class to the table, or fix the spelling"
+    )
 
 
 def find_files(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
@@ -486,7 +490,7 @@ def _by_folders(images: Path, names: Sequence[str], complain: Complain, classes:
                 found = {exact[folder]} if folder in exact else loose.get(fold(folder), set())
                 said[folder] = next(iter(found)) if len(found) == 1 else None
                 if len(found) == 1 and folder not in exact:
-                    notes.append(f'folder "{folder}" is taken for class "{names[next(iter(found))]}"')
+                    notes.append(f'folder "{folder}" is read as class "{names[next(iter(found))]}"')
         label = next((said[f] for f in folders if said[f] is not None), None)
         if label is not None:
             files.append(file)
@@ -501,16 +505,16 @@ def _by_folders(images: Path, names: Sequence[str], complain: Complain, classes:
         complain(
             [
                 DataError(
-                    f"its images are of no class in {classes.name}" if folder else "images in no class's folder",
+                    f"no class has this name in {classes.name}" if folder else "images outside the class folders",
                     where=images / folder,
-                    hint=_spelling(folder, names) if folder else "move them into their classes' folders",
+                    hint=_spelling(folder, names) if folder else "move them into the folders of their classes",
                 )
                 for folder in strangers
             ]
         )
     if not files:
         hint = f"put the images of {names[0]} into {images / names[0]}, and so on"
-        complain([DataError("no images in folders called like classes", where=images, hint=hint)])
+        complain([DataError("no folder in images/ has the name of a class", where=images, hint=hint)])
         return None
     notes += left_out((f, why) for f, why in others if strict or any(said.get(p) is not None for p in Path(f).parts))
     bad = set(_check_files(images, files, lambda row: str(images / files[row]), complain, table=False))
@@ -525,9 +529,9 @@ def _by_folders(images: Path, names: Sequence[str], complain: Complain, classes:
             ],
             dtype=object,
         )
-        notes.append("images are split as their folders say: " + ", ".join(sorted({f.split("/")[0] for f in files})))
+        notes.append("images are split by their folders: " + ", ".join(sorted({f.split("/")[0] for f in files})))
         if "val" in roles:
-            notes.append("images of val/ are trained on as well: validation holds out whole classes")
+            notes.append("images in val/ are used for training: validation holds out whole classes")
     return Listing(
         images, None, tuple(files[i] for i in keep), np.array([labels[i] for i in keep], np.int64), split, tuple(notes)
     )
@@ -574,7 +578,7 @@ def _check_files(
             refused.append(row)
         elif first.setdefault(target, row) != row:
             other = f"row {first[target] + 2}" if table else f'"{files[first[target]]}"'
-            complain([DataError(f'"{file}" is the image of {other}', where=where(row), hint="keep one")])
+            complain([DataError(f'"{file}" is already the image of {other}', where=where(row), hint="keep one")])
             refused.append(row)
         elif not exists:
             missing.append(row)
@@ -587,12 +591,12 @@ def _missing(
 ) -> list[DataError]:
     """One error for each file that is not there; a single one where none of several is, which has one cause."""
     if len(missing) < 2 or len(missing) < len(files):
-        hint = "add it or remove the row"
+        hint = "add the image, or remove the row"
         return [DataError(f'no image "{files[row]}" in {images}', where=where(row), hint=hint) for row in missing]
     there = next(iter(image_files(images)), None) if images.is_dir() else None
     example = f'paths below {images}, such as "{Path(there).relative_to(images).as_posix()}"' if there else ""
     problem = f'none of the {len(files):,} images is in {images}, the first "{files[missing[0]]}"'
-    hint = f"write {example}" if example else f"put the images into {images}"
+    hint = f"use {example}" if example else f"put the images in {images}"
     return [DataError(problem, where=where(missing[0]), hint=hint)]
 
 
@@ -616,15 +620,19 @@ def read_vectors(path: Path, attributes: Attributes) -> np.ndarray | None:
         with path.open("rb") as file:
             vectors = np.lib.format.read_array(file, allow_pickle=False)
     except Exception as error:  # a damaged header raises nearly anything
-        raise DataError(f"not a plain numpy array ({error})", where=path, hint="numpy.save a K x D array") from None
+        raise DataError(
+            f"not a plain NumPy array ({error})", where=path, hint="save a K x D array with numpy.save"
+        ) from None
     k = len(attributes)
     if vectors.ndim != 2 or len(vectors) != k or not vectors.size or vectors.dtype.kind not in "fiu":
-        raise DataError(f"{vectors.dtype} array of shape {vectors.shape}", where=path, hint=f"make it {k} x D numbers")
+        raise DataError(
+            f"{vectors.dtype} array of shape {vectors.shape}", where=path, hint=f"save an array of {k} x D numbers"
+        )
     bad = np.argwhere(~np.isfinite(vectors))
     if len(bad):
         row = int(bad[0][0])
         name = attributes.names[row]
-        raise DataError("a number is not finite", where=f'{path}, row {row} ("{name}")', hint="fix the vector")
+        raise DataError("a value is not finite", where=f'{path}, row {row} ("{name}")', hint="fix the vector")
     return vectors.astype(np.float64)
 
 

@@ -87,11 +87,11 @@ def _listed(
     elif isinstance(images, Sequence | np.ndarray) and len(images) and all(len(pair) == 2 for pair in images):
         files, classes = [str(f) for f, _ in images], [str(c) for _, c in images]
     else:
-        problem = f"{type(images).__name__} is no list of images"
-        hint = "a DataFrame, pairs of path and class, an ImageFolder or a Hugging Face dataset"
+        problem = f"{type(images).__name__} is not a table of images"
+        hint = "pass a DataFrame, pairs of path and class, an ImageFolder or a Hugging Face dataset"
         raise DataError(problem, where="images", hint=hint)
     if not files:
-        raise DataError("no images", where="images", hint="one row an image")
+        raise DataError("no images", where="images", hint="pass one row per image")
     if (root is not None and _URL.match(str(root))) or any(_URL.match(file) for file in files):
         below = "" if root is None else str(root).rstrip("/")
         urls = [file if _URL.match(file) else f"{below}/{file}" for file in files]
@@ -107,7 +107,7 @@ _COLUMNS = (("paths", FILE_COLUMNS), ("class names", CLASS_COLUMNS))
 def _column(frame: pd.DataFrame, kind: str, names: Sequence[str]) -> list[str]:
     found = [c for c in names if c in frame.columns]
     if not found:
-        hint = f"call it {names[0]}; there are {', '.join(map(str, frame.columns))}"
+        hint = f"name it {names[0]}; the columns are {', '.join(map(str, frame.columns))}"
         raise DataError(f"no column of {kind}", where="images", hint=hint)
     values = frame[found[0]]
     for row, empty in enumerate(values.isna()):
@@ -122,7 +122,7 @@ def _splits(frame: pd.DataFrame) -> list[str]:
     for row, value in enumerate(found):
         if value not in SPLITS:
             where = f'images, row {row}, column "split"'
-            raise DataError(f'unknown split "{value}"', where=where, hint=f"one of {', '.join(SPLITS)}")
+            raise DataError(f'unknown split "{value}"', where=where, hint=f"use one of {', '.join(SPLITS)}")
     return found
 
 
@@ -149,13 +149,13 @@ def _local(files: Sequence[str], classes: list[str], root: Path | str | None) ->
         path = Path(os.path.normpath(path))
         where = f"images, row {row}"
         if not path.is_relative_to(folder):
-            raise DataError(f'"{file}" lies outside {folder}', where=where, hint="give a root= above all images")
+            raise DataError(f'"{file}" lies outside {folder}', where=where, hint="pass a root= above all images")
         if not path.is_file():
-            hint = "fix the path" if root is not None else "fix the path, or give the folder as root="
+            hint = "fix the path" if root is not None else "fix the path, or pass the folder as root="
             raise DataError(f'no image "{file}"', where=where, hint=hint)
         name = path.relative_to(folder).as_posix()
         if first.setdefault(name, row) != row:
-            raise DataError(f'"{file}" is the image of row {first[name]}', where=where, hint="keep one")
+            raise DataError(f'"{file}" is already the image of row {first[name]}', where=where, hint="keep one")
         found.append(name)
     return found, classes
 
@@ -179,7 +179,7 @@ def _fetched(urls: Sequence[str], cache: Path, progress: Progress) -> Path:
                     content = file.read()
             except Exception as error:
                 said = " ".join(str(error).split()) or type(error).__name__
-                hint = "see the message; s3 and the like need their fsspec package"
+                hint = "see the message; s3 and other schemes need their fsspec package"
                 raise DataError(f"cannot be fetched ({said})", where=url, hint=hint) from None
             target.parent.mkdir(parents=True, exist_ok=True)
             _write(target, content)
@@ -205,7 +205,7 @@ def _hugging_face(
     if pixels is None or labels is None:
         lacking = "image column" if pixels is None else "column of labels"
         columns = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
-        raise DataError(f"no {lacking}", where="dataset", hint=f"cast one: there are {columns}")
+        raise DataError(f"no {lacking}", where="dataset", hint=f"cast one of {columns}")
     import datasets
 
     raw = images.cast_column(pixels, datasets.Image(decode=False))

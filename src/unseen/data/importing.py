@@ -25,7 +25,7 @@ from unseen.formats.res101 import ImageList, read_features
 from unseen.ground.files import write_text, write_with
 
 HINT = "import the features of this dataset"
-UNKNOWN = "origin not stated"
+UNKNOWN = "unknown origin"
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ def open_source(path: Path) -> Source:
     if path.suffix == ".mat":
         images = ImageList.read(path)
         if not images.channels:
-            raise DataError("no `features`", where=path, hint=f"it has {', '.join(mat_shapes(path))}")
+            raise DataError("no `features`", where=path, hint=f"the file has {', '.join(mat_shapes(path))}")
         return Source(
             path, images.labels, images.files, {}, (1, 1), images.channels, len(images), lambda: read_features(path)
         )
@@ -120,7 +120,8 @@ def _list_rows(folder: Path, source: Source, listed: Path) -> None:
         outside = np.flatnonzero((source.labels < 0) | (source.labels >= len(classes.names)))
         if len(outside):
             problem = (
-                f"row {outside[0] + 1} is of class {source.labels[outside[0]]}, and there are {len(classes.names)}"
+                f"row {outside[0] + 1} is of class {source.labels[outside[0]]}, but there are "
+                f"{len(classes.names)} classes"
             )
             raise DataError(problem, where=source.path, hint=f"labels are positions in {classes.path.name}, from 0")
         rows["class"] = [classes.names[c] for c in source.labels]
@@ -161,7 +162,9 @@ def import_features(
         StoreError: no room, or numbers too large for ``dtype``.
     """
     if not name or name != Path(name).name or name.startswith("."):
-        raise DataError(f'"{name}" is no name for features', where="--name", hint="a word, such as res101")
+        raise DataError(
+            f'"{name}" is not a valid name for features', where="--name", hint="use one word, such as res101"
+        )
     source = open_source(path)
     order = _order(source, dataset)
     _check(source, dataset, order)
@@ -195,12 +198,12 @@ def import_vectors(path: Path, dataset: Dataset, folder: Path) -> np.ndarray:
     if vectors is None or vectors.ndim != 2 or len(vectors) != count or not np.isfinite(vectors).all():
         there = "none" if vectors is None else f"an array of shape {vectors.shape}"
         raise DataError(
-            f"no word vectors of {count} attributes, but {there}", where=path, hint="leave out --word-vectors"
+            f"expected word vectors of {count} attributes, found {there}", where=path, hint="omit --word-vectors"
         )
     target = folder / "attribute_vectors.npy"
     if dataset.attribute_vectors is not None and not np.array_equal(dataset.attribute_vectors, vectors):
         raise DataError(
-            "the dataset has other word vectors", where=target, hint="remove it, or leave out --word-vectors"
+            "the dataset already has other word vectors", where=target, hint="remove it, or omit --word-vectors"
         )
 
     def save(temporary: Path) -> None:
@@ -215,7 +218,7 @@ def imported_store(dataset: Dataset, folder: Path) -> RegionStore:
     """Imported features of a dataset; :class:`DataError` if they are of other images."""
     store = RegionStore.open(folder)
     if store.names != list(dataset.files):
-        raise DataError("these features are of other images", where=folder, hint="import them again")
+        raise DataError("these features belong to other images", where=folder, hint="import them again")
     return store
 
 
@@ -253,13 +256,13 @@ def _check(source: Source, dataset: Dataset, order: np.ndarray | None) -> None:
         row = int(wrong[0])
         problem = f"{len(wrong):,} labels differ, the first in row {row + 1} ({dataset.files[row]})"
         raise DataError(
-            problem, where=source.path, hint="make the dataset with `unseen prepare`; rows must be in its order"
+            problem, where=source.path, hint="create the dataset with `unseen prepare`; rows must be in its order"
         )
     places = np.empty(source.count, dtype=int)
     places[rows] = np.arange(source.count)
     for part, mine in source.parts.items():
         if not np.array_equal(np.sort(places[mine]), dataset.indices(part)):
-            raise DataError(f"{part}_loc is not the dataset's {part}", where=source.path, hint=HINT)
+            raise DataError(f"{part}_loc differs from the dataset's {part}", where=source.path, hint=HINT)
     named = [] if order is not None else zip(source.files, dataset.files, strict=False)
     for row, (theirs, own) in enumerate(named):
         stem = Path(theirs).stem

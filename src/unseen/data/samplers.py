@@ -41,4 +41,4 @@ def create_sampler(name: str, labels: np.ndarray, batch_size: int, seed: int, sh
         return random_images(len(labels), batch_size, seed)
     if name == "classes":
         return images_of_classes(labels, batch_size, seed, shots)
-    raise UnseenError(f'unknown sampler "{name}"', hint="random or classes")
+    raise UnseenError(f'unknown sampler "{name}"', hint="use random or classes")

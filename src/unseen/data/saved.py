@@ -51,7 +51,9 @@ def save_dataset(dataset: Dataset, folder: Path | str) -> Path:
     """
     folder = Path(folder)
     if folder.is_dir() and any(folder.iterdir()) and not is_saved(folder):
-        raise DataError("the folder is not empty and holds no saved dataset", where=folder, hint="choose another")
+        raise DataError(
+            "the folder is not empty and contains no saved dataset", where=folder, hint="choose another folder"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     names = dataset.table.names
     dataset.table.to_csv(folder / "classes.csv")

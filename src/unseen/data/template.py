@@ -21,25 +21,25 @@ if TYPE_CHECKING:
 FORMATS = ("xlsx", "csv")
 
 HEADER = {
-    "class": "The name, as the folder of its images is called. One row for each class, with or without images.",
-    "white tail tip": "Yes or no. Also 1 and 0, or x and blank. Put columns of your own in place of these examples.",
-    "fur colors": "Words; several of them separated by semicolons. Each becomes an attribute of its own.",
-    "ear size": "Words in an order: small, medium, large; low, medium, high; never ... always; and others.",
-    "body length cm": "A number, in one unit for the whole column; 60-80 counts as 70.",
-    "snow in its habitat": "A percentage. Leave cells blank that you do not know.",
+    "class": "Name of the class; its image folder has the same name. One row per class, with or without images.",
+    "white tail tip": "Yes or no. Also 1 and 0, or x and blank. Replace these example columns with your own.",
+    "fur colors": "Words, separated by semicolons. Each word becomes an attribute.",
+    "ear size": "Ordered words, such as small, medium, large or never, sometimes, always.",
+    "body length cm": "A number, with one unit in the whole column; 60-80 counts as 70.",
+    "snow in its habitat": "A percentage. Leave a cell blank if you do not know the value.",
 }
 ROWS = (
     (f"{EXAMPLE} red fox", "yes", "red; white; black", "medium", "70", "20%"),
     (f"{EXAMPLE} arctic fox", "no", "white", "small", "", "90%"),
 )
 ATTRIBUTES = {
-    "attribute": "Optional sheet. The name of a column of the sheet classes, or column::value.",
-    "group": "Attributes of one group stand together in reports.",
-    "part": "The part of the thing where it shows: tail, ear.",
-    "scale": "How to read the column, if unseen check guesses wrong: low<medium<high, yes/no, percent, number, "
-    "0..50, categories, ignore.",
-    "missing": "Words or codes for not known in this column, such as -999; several separated by semicolons.",
-    "description": "For people.",
+    "attribute": 'Optional sheet. Name of a column of the sheet "classes", or column::value.',
+    "group": "Reports show attributes of one group together.",
+    "part": "Part of the object where the attribute is visible: tail, ear.",
+    "scale": "How to read the column, if `unseen check` guesses wrong: low<medium<high, yes/no, "
+    "percent, number, 0..50, categories, ignore.",
+    "missing": "Words or codes for missing values in this column, such as -999, separated by semicolons.",
+    "description": "Notes for readers.",
 }
 HELP = """\
 Your images and what you know of the classes
@@ -103,7 +103,7 @@ def write_example(folder: Path, birds: Dataset, format: str = "xlsx") -> list[Pa
     """
     table = _free(folder, format)
     if (folder / "images").exists():
-        raise DataError("is already there", where=folder / "images", hint="choose another folder")
+        raise DataError("already exists", where=folder / "images", hint="choose another folder")
     for source, file, split in zip(birds.paths(), birds.files, birds.split, strict=True):
         if split != "test_seen":
             target = folder / ("images" if split == "trainval" else "new-images") / file
@@ -144,14 +144,14 @@ def _word(birds: Dataset, c: int, attributes: Sequence[int]) -> str:
 
 def _free(folder: Path, format: str) -> Path:
     if format not in FORMATS:
-        raise DataError(f'unknown format "{format}"', hint=f"one of {', '.join(FORMATS)}")
+        raise DataError(f'unknown format "{format}"', hint=f"use one of {', '.join(FORMATS)}")
     taken = [f"{stem}{suffix}" for stem in ("classes", "attributes") for suffix in SUFFIXES]
     readme = HELP.format(table=f"classes.{format}", folder=folder)  # of a call that was killed
     if (folder / "README.txt").is_file() and (folder / "README.txt").read_bytes() != readme.encode():
         taken.append("README.txt")
     for name in taken:
         if (folder / name).exists():
-            raise DataError("is already there", where=folder / name, hint="move it away, or choose another folder")
+            raise DataError("already exists", where=folder / name, hint="move it, or choose another folder")
     return folder / f"classes.{format}"
 
 

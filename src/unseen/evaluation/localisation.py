@@ -66,7 +66,7 @@ def parts_of(dataset: Dataset) -> list[tuple[str, ...]]:
         DataError: the dataset has no part positions, or none that an attribute names.
     """
     if dataset.part_positions is None:
-        raise DataError("no part positions", where=dataset.name, hint="add parts.csv with file, part, x, y")
+        raise DataError("no part positions", where=dataset.name, hint="add parts.csv with columns file, part, x, y")
     known = set(dataset.part_positions["part"])
     attributes = dataset.table.attributes
     found = []
@@ -78,7 +78,7 @@ def parts_of(dataset: Dataset) -> list[tuple[str, ...]]:
             names = CUB_PARTS[max(fits, key=len)] if fits else ()
         found.append(tuple(n for n in names if n in known))
     if not any(found):
-        raise DataError("no attribute names an annotated part", where=dataset.name, hint="add a part column")
+        raise DataError("no attribute refers to an annotated part", where=dataset.name, hint="add a part column")
     return found
 
 

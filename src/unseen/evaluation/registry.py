@@ -113,7 +113,7 @@ def register_metric(metric: Metric) -> Metric:
         UnseenError: there is another one of that name, or none of those that it is made of.
     """
     if REGISTRY.get(metric.name, metric) is not metric:
-        raise UnseenError(f'there is a metric "{metric.name}"', hint="give it another name")
+        raise UnseenError(f'a metric "{metric.name}" already exists', hint="choose another name")
     if missing := [name for name in metric.of if name not in REGISTRY]:
         raise UnseenError(f'no metric "{missing[0]}"', where=metric.name, hint="register it first")
     REGISTRY[metric.name] = metric
@@ -141,7 +141,11 @@ def _installed() -> tuple[Metric, ...]:
             hint = "reinstall its package, or uninstall it"
             raise UnseenError(f"cannot be imported ({error})", where=f"metric {entry.value}", hint=hint) from error
         if not isinstance(metric, Metric):
-            raise UnseenError("no unseen.metrics.Metric", where=f"metric {entry.value}", hint="name an instance")
+            raise UnseenError(
+                "not an unseen.metrics.Metric",
+                where=f"metric {entry.value}",
+                hint="point the entry point to an instance",
+            )
         found.append(metric)
     return tuple(found)
 
@@ -159,7 +163,7 @@ def chosen_metrics(asked: str | None = None) -> list[str]:
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1, cutoff=0.4)
-            hint = f'did you mean "{near[0]}"?' if near else f"all, or some of {', '.join(known)}"
+            hint = f'did you mean "{near[0]}"?' if near else f"use all, or some of {', '.join(known)}"
             raise UnseenError(f'no metric "{name}"', where="--metrics", hint=hint)
     return names
 
@@ -228,7 +232,7 @@ def _core() -> Sequence[Metric]:
     return (
         Metric(
             "T1",
-            "images of unseen classes named right among the unseen classes alone, averaged over classes (CZSL)",
+            "mean per-class accuracy on unseen classes, among the unseen classes alone (CZSL)",
             _among_unseen,
             "unseen classes, among themselves",
             lambda seen, unseen: 1 / unseen if unseen else None,
@@ -236,21 +240,21 @@ def _core() -> Sequence[Metric]:
         ),
         Metric(
             "U",
-            "images of unseen classes named right among all classes, averaged over classes",
+            "mean per-class accuracy on unseen classes, among all classes",
             lambda d: np.where(d.is_unseen, d.right, np.nan),
             "unseen classes, among all",
             _one_of_all,
         ),
         Metric(
             "S",
-            "images of seen classes named right among all classes, averaged over classes",
+            "mean per-class accuracy on seen classes, among all classes",
             lambda d: np.where(d.is_unseen, np.nan, d.right),
             "seen classes, among all",
             _one_of_all,
         ),
         Metric(
             "H",
-            "the harmonic mean of U and S, high only if both are high",
+            "harmonic mean of U and S; high only if both are high",
             harmonic,
             "balance of both",
             _one_of_all,
@@ -258,7 +262,7 @@ def _core() -> Sequence[Metric]:
         ),
         Metric(
             "AUSUC",
-            "the area under the curve of U and S over the calibration offset",
+            "area under the seen-unseen curve, over all calibration offsets",
             lambda d: SeenUnseenCurve.of(d.decisions).area,
         ),
     )
@@ -269,15 +273,15 @@ def _further() -> Sequence[Metric]:
     return (
         Metric(
             "top-5",
-            "the true class among the five best of all classes, averaged over classes",
+            "mean per-class top-5 accuracy, among all classes",
             lambda d: _within(5, d),
             chance=lambda seen, unseen: min(1.0, 5 / (seen + unseen)),
             shown=False,
         ),
-        Metric("macro-F1", "F1 of every class among all classes, averaged over classes", _macro_f1, shown=False),
+        Metric("macro-F1", "mean F1 over all classes", _macro_f1, shown=False),
         Metric(
             "hierarchical distance",
-            "the share of the taxonomy's ranks at which the named class differs from the true one",
+            "share of taxonomic ranks at which the predicted class differs from the true class",
             _hierarchical,
             higher_is_better=False,
             shown=False,

@@ -76,7 +76,9 @@ def best_classes(
     index, score, shifted = found
     confidence = (shifted - highest).exp() / total
     if not confidence.isfinite().all():
-        raise UnseenError("the scores of an image are not finite", hint="restore the model's files, or train again")
+        raise UnseenError(
+            "the class scores of an image are not finite", hint="restore the model's files, or train again"
+        )
     return Best(index.cpu().numpy(), score.cpu().numpy(), confidence.cpu().numpy())
 
 

@@ -26,9 +26,9 @@ def ablation_variants(base: Variant) -> list[Variant]:
     """
     declared = find_method(base.method).ablations
     if not declared:
-        hint = "give --sweep, or use `unseen compare`"
-        raise UnseenError("declares no ablations", where=base.method, hint=hint)
-    rows = [replace(base, name=FULL, says="nothing taken away")]
+        hint = "pass --sweep, or use `unseen compare`"
+        raise UnseenError("has no ablations", where=base.method, hint=hint)
+    rows = [replace(base, name=FULL, says="full method")]
     for title, ablation in declared.items():
         if ablation.method is None:
             changes = {**base.changes, **ablation.changes}
@@ -44,7 +44,7 @@ def distinct(rows: list[Variant], base: Mapping[str, Any], say: Callable[[str], 
     for row in rows:
         trained = (row.method, *resolve_settings(row.config(base), Path(base["dataset"]).name)[1:])
         if trained in found:
-            say(f"{row.name}: left out, the same as {found[trained].name} with these settings")
+            say(f"{row.name}: skipped, equal to {found[trained].name} with these settings")
         else:
             found[trained] = row
     return list(found.values())
@@ -63,7 +63,9 @@ def sweep_variants(base: Variant, text: str) -> tuple[str, list[float], list[Var
     except ValueError:
         values = []
     if not (equals and key.strip() and values) or len(set(values)) < len(values):
-        raise UnseenError(f'"{text}" is no sweep', where="--sweep", hint="lambda_cal=0.01,0.1,1, each value once")
+        raise UnseenError(
+            f'"{text}" is not a sweep', where="--sweep", hint="use distinct values, such as lambda_cal=0.01,0.1,1"
+        )
     key = key.strip()
     rows = [Variant(f"{key}={v}", base.method, base.preset, {**base.changes, key: v}) for v in texts]
     return key, values, rows

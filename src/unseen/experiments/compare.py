@@ -109,7 +109,9 @@ def compare(
     try:
         held = FileLock(folder / ".lock").acquire(timeout=0)
     except Timeout:
-        raise RunError("another process is working on this comparison", where=folder, hint="wait for it") from None
+        raise RunError(
+            "another process is working on this comparison", where=folder, hint="wait until it ends"
+        ) from None
     with held:
         return _compare(asked, folder, configs, dataset, say)
 
@@ -118,7 +120,7 @@ def _compare(
     asked: Comparison, folder: Path, configs: Mapping[str, RunConfig], dataset: Dataset, say: Callable[[str], None]
 ) -> dict[str, Any]:
     left = [v for v in asked.variants if not _is_done(asked, folder / v.folder, configs[v.name], dataset)]
-    errors = {v.name: "not finished; repeat the command" for v in left}
+    errors = {v.name: "unfinished; repeat the command to resume" for v in left}
     try:
         stored = [v.name for v in left if not find_method(v.method).end_to_end]
         if stored:  # so that no row's time holds what these rows share
@@ -314,9 +316,9 @@ def _statements(done: list[dict[str, Any]], views: Sequence[str], references: di
                     groups[kind].append(f"{row['name']} ({span})")
             parts = [f"{metric}, {view}: {name} has {100 * own:.1f}."]
             words = {
-                "higher": "Higher by more than the interval",
-                "level": "Not told apart from it",
-                "lower": "Lower by more than the interval",
+                "higher": "Significantly higher",
+                "level": "No significant difference",
+                "lower": "Significantly lower",
             }
             parts += [f"{words[kind]}: {', '.join(groups[kind])}." for kind in words if groups[kind]]
             found.append(" ".join(parts))

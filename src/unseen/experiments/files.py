@@ -209,7 +209,9 @@ class Experiment:
         if weights is not None:
             entries["weights"] = weights
         elif self.backbone.own_weights:
-            raise UnseenError("needs a weights file", where=self.name, hint=f"--backbone-weights: {self.backbone.get}")
+            raise UnseenError(
+                "this experiment needs a weights file", where=self.name, hint=f"--backbone-weights: {self.backbone.get}"
+            )
         if entries["name"] == "fieldguide":
             from unseen.training.plan import default_backbone
 
@@ -270,7 +272,7 @@ def load_experiment(name: str) -> Experiment:
     near = difflib.get_close_matches(name.lower(), known := experiment_names(), 1)
     hint = f'did you mean "{near[0]}"?' if near else "see `unseen list experiments`"
     if name.lower() in METHODS:
-        hint = f"one of {', '.join(n for n in known if n.startswith(f'{name.lower()}/'))}"
+        hint = f"use one of {', '.join(n for n in known if n.startswith(f'{name.lower()}/'))}"
     raise ExperimentError(f'no experiment "{name}"', hint=hint)
 
 
@@ -283,12 +285,14 @@ def load_facts(dataset: str) -> DatasetFacts:
 def _read(path: Path) -> Experiment:
     data = checked(_File, _yaml(path), path, error=ExperimentError, hint="fix the file")
     if data.dataset not in DATASETS:
-        raise ExperimentError(f'no dataset "{data.dataset}"', where=path, hint=f"one of {', '.join(DATASETS)}")
+        raise ExperimentError(f'no dataset "{data.dataset}"', where=path, hint=f"use one of {', '.join(DATASETS)}")
     for key, block in (("settings", data.settings), ("recipe", data.recipe)):
         for name, setting in block.items():
             if setting.source not in data.sources:
                 where = f"{path}, {key}.{name}.source"
-                raise ExperimentError("is not among the sources", where=where, hint=f"one of {', '.join(data.sources)}")
+                raise ExperimentError(
+                    "is not one of the sources", where=where, hint=f"use one of {', '.join(data.sources)}"
+                )
     found = _made(data, path)
     if found.reported and not found.facts.comparable:
         raise ExperimentError(f"nothing is published on {found.facts.name}", where=path, hint="reported: []")
@@ -353,7 +357,7 @@ def _yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ExperimentError(error.strerror or str(error), where=path, hint="fix the path") from None
     except _NO_YAML as error:
-        raise ExperimentError(f"no YAML ({error})", where=path, hint="fix the file") from None
+        raise ExperimentError(f"not valid YAML ({error})", where=path, hint="fix the file") from None
     if not isinstance(found, dict):
-        raise ExperimentError("no mapping", where=path, hint="fix the file")
+        raise ExperimentError("not a mapping", where=path, hint="fix the file")
     return found

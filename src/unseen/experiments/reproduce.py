@@ -63,7 +63,7 @@ def reproduce(asked: Reproduction, progress: Progress = silent) -> tuple[Run, li
     experiment = asked.experiment
     if asked.data is None and experiment.dataset != FIELDGUIDE:
         where = f"{experiment.name} needs {experiment.facts.title}"
-        raise UnseenError("no data", where=where, hint=f"--data FOLDER; {experiment.facts.get}")
+        raise UnseenError("no dataset folder", where=where, hint=f"pass --data FOLDER; {experiment.facts.get}")
     name = FIELDGUIDE if asked.data is None else str(Path(asked.data).expanduser().absolute())
     dataset = load_dataset(name, cache=asked.cache, progress=progress)
     spec = asked.backbone or experiment.spec(asked.weights)

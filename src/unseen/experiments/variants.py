@@ -63,7 +63,9 @@ class Variant:
             else:
                 near = difflib.get_close_matches(name, known | entries, 1)
                 hint = (
-                    f'did you mean "{near[0]}"?' if near else f"one of {', '.join(sorted(known | entries)) or 'none'}"
+                    f'did you mean "{near[0]}"?'
+                    if near
+                    else f"use one of {', '.join(sorted(known | entries)) or 'none'}"
                 )
                 raise UnseenError(f'no setting or recipe entry "{name}"', where=self.name, hint=hint)
         return RunConfig(method=self.method, preset=self.preset, settings=settings, recipe=steps, **base)
@@ -116,9 +118,9 @@ def parse_variants(texts: Iterable[str]) -> list[Variant]:
 def check_names(variants: Sequence[Variant]) -> None:
     """Raise an :class:`UnseenError` where two rows would have one folder, or there is none."""
     if not variants:
-        raise UnseenError("nothing to compare", hint="name methods")
+        raise UnseenError("nothing to compare", hint="pass one or more methods")
     folders: dict[str, Variant] = {}
     for variant in variants:
         other = folders.setdefault(variant.folder.lower(), variant)
         if other is not variant:
-            raise UnseenError(f'"{variant.name}" stands twice', hint="name one of them: NAME=METHOD...")
+            raise UnseenError(f'"{variant.name}" appears twice', hint="name one of them: NAME=METHOD...")

@@ -84,8 +84,8 @@ def run_worker(task: Task) -> None:
         KeyboardInterrupt: stopped on request; what is done is kept.
     """
     if launched():
-        problem = "rows are processes of their own, which torchrun cannot share"
-        raise UnseenError(problem, hint="start it without torchrun, or each row with torchrun and unseen train")
+        problem = "each row runs in its own process, so torchrun cannot be used here"
+        raise UnseenError(problem, hint="run without torchrun, or train each row with torchrun and `unseen train`")
     command = [sys.executable, "-m", "unseen.experiments.worker", task.to_json()]
     # a session of its own: a terminal's Ctrl-C reaches it once, through here
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "start_new_session": True}
@@ -99,11 +99,11 @@ def run_worker(task: Task) -> None:
     if asked:
         raise KeyboardInterrupt
     if status == STOPPED:
-        raise WorkerError("stopped from outside", hint="repeat the command to go on from here")
+        raise WorkerError("stopped by a signal", hint="repeat the command to resume")
     if status:
         cause = f"ended by signal {-status}" if status < 0 else f"ended with status {status}"
         if hasattr(signal, "SIGKILL") and status == -signal.SIGKILL:
-            cause += ", as the system does when memory runs out"
+            cause += "; the system does so when memory runs out"
         raise WorkerError(text.strip() or cause)
 
 

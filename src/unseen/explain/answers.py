@@ -136,12 +136,12 @@ def answers_of(
     found = run.results["protocols"][run.protocol]["seeds"]
     chosen = next(iter(found)) if seed is None else str(seed)
     if chosen not in found:
-        raise RunError(f"no seed {chosen}", where=run.folder, hint=f"one of {', '.join(found)}")
+        raise RunError(f"no seed {chosen}", where=run.folder, hint=f"use one of {', '.join(found)}")
     inputs = reopen(run, device=device, cache=cache, workers=workers, progress=progress)
     inputs = replace(inputs, config=replace(inputs.config, precision="32-true"))  # as a model is used
     stage = Stage(inputs, "final")
     if not len(stage.held_out):
-        raise DataError("no test images to draw figures of", where=inputs.dataset.name, hint="name some in images.csv")
+        raise DataError("no test images for figures", where=inputs.dataset.name, hint="add test images to images.csv")
     recognizer = Recognizer.load(run.folder, seed=int(chosen), device=device, as_trained=True)
     method = recognizer.method
     features = stage.features(stage.held_out, budget_bytes=0)
@@ -160,7 +160,7 @@ def answers_of(
         answer = recognizer.answer_of(method(features.batch(positions)))
         scores.append(answer.attribute_scores)
         predicted.append(recognizer.rank(answer, 1, every).index[:, 0])
-        progress("asking about the test images", int(positions[-1]) + 1, len(stage.held_out))
+        progress("predicting test images", int(positions[-1]) + 1, len(stage.held_out))
     return Answers(
         run,
         int(chosen),

@@ -142,11 +142,11 @@ def attention_sheet(
     target, rival = class_label(explanation.target.name), class_label(explanation.rival.name)
     uncounted = [sub_net_label(kind) for kind in explanation.attention if kind not in explanation.counted]
     caption = (
-        f"Attention of {looked} and each region's contribution to the fused attribute score, for the {len(reasons)} "
-        f"attributes that speak for {target} and tell it from {rival} most. Every map on its own scale, its highest "
-        f"value above it. Cross: highest region. "
-        + ("Ring: annotated part that the attribute names. " if parts.points else "")
-        + (f"{', '.join(uncounted)}: not counted in the class score. " if uncounted else "")
+        f"Attention of {looked} and each region's contribution to the fused attribute score, for "
+        f"the {len(reasons)} attributes with the most evidence for {target} over {rival}. Each "
+        "map has its own scale; the number above it is its maximum. Cross: strongest region. "
+        + ("Ring: annotated part of the attribute. " if parts.points else "")
+        + (f"{', '.join(uncounted)}: not part of the class score. " if uncounted else "")
         + f"Evidence: score times class value. {origin}."
     )
     summary = {
@@ -174,7 +174,7 @@ def attention_sheet(
 def _column(kind: str, explanation: Explanation) -> str:
     if kind == FUSED:
         return "contribution, fused"
-    return f"{sub_net_label(kind)} attention" + ("" if kind in explanation.counted else " (not counted)")
+    return f"{sub_net_label(kind)} attention" + ("" if kind in explanation.counted else " (not in the score)")
 
 
 def _peak(heat: np.ndarray, centres: np.ndarray) -> dict[str, float]:
@@ -197,7 +197,7 @@ def _scales(figure, axes: np.ndarray) -> None:  # type: ignore[no-untyped-def]
 
     attention = ScalarMappable(Normalize(0, 1), "inferno")
     bar = figure.colorbar(attention, ax=axes[:, 1:-1], location="bottom", shrink=0.6, aspect=35, pad=0.01)
-    bar.set_ticks([0, 1], labels=["lowest (image as it is)", "highest"])
+    bar.set_ticks([0, 1], labels=["lowest (original image)", "highest"])
     contribution = ScalarMappable(Normalize(-1, 1), "RdBu_r")
     bar = figure.colorbar(contribution, ax=axes[:, -1], location="bottom", shrink=0.9, aspect=20, pad=0.01)
     bar.set_ticks([-1, 0, 1], labels=["lowers", "0", "raises"])

@@ -81,8 +81,8 @@ def quality_sheet(answers: Answers, quality: AttributeQuality, top: int = 12) ->
     ranked = quality.table.dropna(subset=[column]).sort_values(column, ascending=False, kind="stable")
     ranked = ranked.set_index("attribute")
     if ranked.empty:
-        problem = "no attribute differs between the classes of the test images"
-        raise DataError(problem, where=answers.dataset.name, hint="test on images of more classes")
+        problem = "all classes with test images have the same attributes"
+        raise DataError(problem, where=answers.dataset.name, hint="use test images of more classes")
     groups = quality.groups().dropna(subset=[column])
     panels = [("attributes", ranked, top)]
     if len(groups) < len(ranked):
@@ -115,7 +115,7 @@ def quality_sheet(answers: Answers, quality: AttributeQuality, top: int = 12) ->
     caption = (
         f"{title} of each fused attribute score against {against}. {counts['unseen']} test images of unseen classes, "
         f"{counts['seen']} of seen ones. "
-        + (f"Left out, since the classes do not differ in them: {left_out}. " if left_out else "")
+        + (f"Omitted, because all classes have the same value: {left_out}. " if left_out else "")
         + f"{answers.origin}."
     )
     means = {side: _mean(quality.table[f"{side}_{quality.measure}"]) for side in SIDES}
@@ -223,8 +223,8 @@ def image_sheet(explanation: Explanation, name: str, title: str, origin: str, to
     less = ", less that of an average training image" if typical else ""
     beside = "".join(f", {t.against:+.3g} by {t.name}" for t in explanation.terms if t.against)
     caption = (
-        f"The {len(shown)} attributes that tell {a} (named) and {b} apart most. Score: the method's fused attribute "
-        f"score of the image{less}; class vectors: what the method makes of the class table; their product is "
+        f"The {len(shown)} attributes that separate {a} (predicted) from {b} most. Score: the method's fused attribute "
+        f"score of the image{less}; class vectors: the method's encoding of the class table; their product is "
         f"the lead of {a}: {shown['against'].sum():+.3g} by these attributes, {total:+.3g} by all {len(numbers)}"
         f"{beside}. {origin}."
     )

@@ -62,7 +62,7 @@ def overlay(
 
 def said(reason: Reason) -> str:
     """An attribute as it bears on the decision: ``(not seen)`` where its score is below that of an average image."""
-    return label(reason.attribute) + (" (not seen)" if reason.score < reason.typical else "")
+    return label(reason.attribute) + (" (absent)" if reason.score < reason.typical else "")
 
 
 def account(explanation: Explanation, count: int) -> tuple[list[Reason], list[tuple[str, float, float]]]:
@@ -176,9 +176,9 @@ def _image(axis: Axes, explanation: Explanation, image: Image.Image, crop: tuple
     axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, linestyle="--", edgecolor="white"))
     axis.set_xlim(-0.5, image.width - 0.5)  # a crop may reach beyond the image
     axis.set_ylim(image.height - 0.5, -0.5)
-    lines = [_sure(explanation.target), f"rather than {_sure(explanation.rival)}"]
+    lines = [_sure(explanation.target), f"instead of {_sure(explanation.rival)}"]
     if explanation.before:
-        lines.append(f"before correcting: {_sure(explanation.before[0])}")
+        lines.append(f"before correction: {_sure(explanation.before[0])}")
         lines += [f"corrected: {label(name)} = {value:g}" for name, value in explanation.corrections.items()]
     axis.set_title("\n".join(shorten(line, 46) for line in lines), fontsize=8, loc="left")
     axis.axis("off")

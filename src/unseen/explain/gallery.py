@@ -71,7 +71,7 @@ def run_figures(
     """
     for kind in kinds:
         if kind not in KINDS:
-            raise UnseenError(f'no figure "{kind}"', hint=f"one of {', '.join(KINDS)}")
+            raise UnseenError(f'no figure "{kind}"', hint=f"use one of {', '.join(KINDS)}")
     check_formats(formats)
     answers = answers_of(run, seed=seed, device=device, cache=cache, workers=workers, progress=progress)
     folder, made = folder or run.folder / "figures", Gallery()
@@ -103,7 +103,7 @@ def run_figures(
                     keep(sheet)
             progress("figures of images", done + 1, len(chosen))
     if not made.figures:
-        raise UnseenError("; ".join(made.notes) or "nothing to draw", where=run.folder, hint="choose another --kind")
+        raise UnseenError("; ".join(made.notes) or "no figures to draw", where=run.folder, hint="choose another --kind")
     return made
 
 
@@ -116,11 +116,11 @@ def _of_image(answers: Answers, path: Path, number: int, kinds: Sequence[str]) -
     named = explanation.target
     if truth is not None and truth != named.name:
         explanation = recognizer.explain(path, target=named.name, rival=truth)
-    title = f"{path.parent.name}/{path.name}: named {class_label(named.name)}"
+    title = f"{path.parent.name}/{path.name}: predicted {class_label(named.name)}"
     title += f"{'' if named.seen else ' (unseen)'}, {100 * named.confidence:.0f}%"
     if truth is not None:
         kind = "seen" if table.seen[table.index(truth)] else "unseen"
-        title += " — right" if truth == named.name else f" — wrong, it is {class_label(truth)} ({kind})"
+        title += " — correct" if truth == named.name else f" — wrong, it is {class_label(truth)} ({kind})"
     stem = re.sub(r"[^\w.-]+", "_", f"{number}-{path.parent.name}-{path.stem}")
     made: list[Sheet | str] = []
     if "attention" in kinds:
@@ -134,7 +134,7 @@ def _of_image(answers: Answers, path: Path, number: int, kinds: Sequence[str]) -
         else:
             made.append(f"attention: {recognizer.method.name} has no attention maps")
     if "attributes" in kinds and not explanation.strongest(1):
-        made.append(f"attributes: {recognizer.method.name} names {path.name} without attributes")
+        made.append(f"attributes: {recognizer.method.name} classifies {path.name} without attributes")
     elif "attributes" in kinds:
         made.append(image_sheet(explanation, f"attributes-{stem}", title, answers.origin))
     return made

@@ -108,6 +108,6 @@ def check_formats(formats: Sequence[str]) -> None:
     """Raise an :class:`UnseenError` where a figure cannot be written in one of these."""
     for form in formats:
         if form not in FORMATS:
-            raise UnseenError(f'no figures in "{form}"', hint=f"one of {', '.join(FORMATS)}")
+            raise UnseenError(f'unknown figure format "{form}"', hint=f"use one of {', '.join(FORMATS)}")
     if not formats:
-        raise UnseenError("no format for the figures", hint=f"one of {', '.join(FORMATS)}")
+        raise UnseenError("no figure format", hint=f"use one of {', '.join(FORMATS)}")

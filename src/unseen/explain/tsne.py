@@ -134,15 +134,15 @@ def tsne_maps(
         DataError: fewer than 5 images.
     """
     if classes < 2 or images < 5:
-        raise UnseenError(f"{classes} classes and {images} images", hint="give at least 2 classes and 5 images")
+        raise UnseenError(f"{classes} classes and {images} images", hint="use at least 2 classes and 5 images")
     shown, positions = draw(answers, classes, images, seed)
     count = len(positions)
     if count < 5:
-        raise DataError(f"{count} test images for t-SNE", where=answers.dataset.name, hint="5 or more")
+        raise DataError(f"{count} test images for t-SNE", where=answers.dataset.name, hint="use 5 or more")
     if perplexity is None:
         perplexity = min(30.0, max(1.0, (count - 1) // 3))
     if not 1 <= perplexity < count:
-        raise UnseenError(f"perplexity {perplexity:g} for {count} images", hint=f"give 1 or more, below {count}")
+        raise UnseenError(f"perplexity {perplexity:g} for {count} images", hint=f"use 1 or more, and less than {count}")
     inputs = {"features": answers.pooled(positions), "attributes": answers.attribute_scores[positions]}
     labels, unseen = answers.labels[positions], answers.unseen[positions]
     coordinates = {space: embed(values, perplexity, seed) for space, values in inputs.items()}
@@ -187,8 +187,8 @@ def tsne_sheet(answers: Answers, maps: Maps, seed: int = 0) -> Sheet:
             found = maps.separation[space]
             silhouette = "–" if found.silhouette is None else f"{found.silhouette:+.2f}"
             axis.set_xlabel(
-                f"{NEIGHBOURS} nearest neighbours right: unseen {_percent(found.unseen)}, seen {_percent(found.seen)} "
-                f"(chance {_percent(found.chance)});  silhouette {silhouette}"
+                f"{NEIGHBOURS} nearest neighbors correct: unseen {_percent(found.unseen)}, seen "
+                f"{_percent(found.seen)} (chance {_percent(found.chance)});  silhouette {silhouette}"
             )
         handles: list[Line2D] = []
         for is_seen, title, marker in ((False, "unseen classes", "^"), (True, "seen classes", "o")):
@@ -222,9 +222,10 @@ def tsne_sheet(answers: Answers, maps: Maps, seed: int = 0) -> Sheet:
     caption = (
         f"t-SNE of {len(labels)} test images of {len(maps.classes)} classes"
         + (f", drawn with seed {seed} from {every} of {kinds}" if drawn else "")
-        + f"; perplexity {maps.perplexity:g}, t-SNE seed {seed}. Triangles: unseen classes, circles: seen ones. Under "
-        f"each map, in the space itself: the share of images that their {NEIGHBOURS} nearest neighbours name right "
-        f"(leave one out, mean over classes) and the silhouette. {answers.origin}."
+        + f"; perplexity {maps.perplexity:g}, t-SNE seed {seed}. Triangles: unseen classes, "
+        "circles: seen ones. Below each map, computed in the full space: accuracy of "
+        f"{NEIGHBOURS} nearest neighbors (leave one out, mean over classes) and silhouette. "
+        f"{answers.origin}."
     )
     return Sheet("tsne", caption, figure, _numbers(answers, maps), _summary(answers, maps, seed))
 

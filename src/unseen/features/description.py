@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 def _plain(name: str) -> str:
     if not name or Path(name).name != name:
-        raise ValueError("is no name of a file in the store")
+        raise ValueError("is not a file name in the store")
     return name
 
 

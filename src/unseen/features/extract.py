@@ -117,7 +117,7 @@ def extract(
     if len(names) != len(files):
         raise ValueError(f"{len(names)} names for {len(files)} files")
     if not files:
-        raise DataError("no images to extract features of")
+        raise DataError("no images for feature extraction")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     device = find_device(device)

@@ -142,7 +142,9 @@ def start_layout(folder: Path, meta: Mapping[str, Any]) -> tuple[Layout, dict[in
     if folder.is_dir():
         remove_store(folder)
     if folder.exists():
-        raise StoreError("it holds something else", where=folder, hint="choose another name, or move that away")
+        raise StoreError(
+            "the folder holds something else", where=folder, hint="choose another name, or move that folder"
+        )
     folder.mkdir()
     layout = Layout(folder, meta)
     for path, per_image in zip(layout.files, layout.stage_bytes, strict=True):
@@ -183,7 +185,7 @@ def locked(store: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        _log.warning("%s: another process is extracting these features; waiting for it", store)
+        _log.warning("%s: waiting for another process that extracts these features", store)
         lock.acquire()
     try:
         yield
@@ -204,9 +206,9 @@ def check_finite(extremes: Tensor, kept: Tensor, places: Sequence[object]) -> No
     row = int(torch.nonzero(~kept.flatten(1).isfinite().all(dim=1))[0])
     largest = extremes.abs().max().item()
     if not math.isfinite(largest):
-        raise StoreError(f"a feature is {largest:g}", where=places[row], hint="repair what it comes from")
+        raise StoreError(f"a feature value is {largest:g}", where=places[row], hint="fix its source")
     kind = str(kept.dtype).removeprefix("torch.")
-    problem = f"features as large as {largest:g} do not fit in {kind}"
+    problem = f"feature values up to {largest:g} overflow {kind}"
     raise StoreError(problem, where=places[row], hint="store them as bfloat16 or float32")
 
 
@@ -220,5 +222,5 @@ def disk_full(folder: Path, needed: int, free: int) -> StoreError:
     return StoreError(
         f"the disk has {free / 1e6:,.1f} MB free and {needed / 1e6:,.1f} MB more are needed",
         where=folder,
-        hint="make room or choose another cache folder; what is done is kept",
+        hint="free some disk space or choose another cache folder; finished work is kept",
     )

@@ -80,7 +80,7 @@ class RegionStore:
             raise StoreError(
                 f"unfinished: {done} of {layout.count} images",
                 where=folder,
-                hint="extract again to resume",
+                hint="repeat the extraction to resume",
             )
         return cls(layout)
 
@@ -133,7 +133,7 @@ class RegionStore:
                     file.seek(start + done)
                     count = file.readinto(target[done:].data)
             if not count:
-                raise StoreError("has become shorter", where=file.name, hint="extract again")
+                raise StoreError("is truncated", where=file.name, hint="extract again")
             done += count
 
     def _check(self, chunk: int, stage: int) -> None:
@@ -142,9 +142,10 @@ class RegionStore:
         if self._checksum(chunk, stage) != self._checksums[chunk][stage]:
             rows = self._layout.images(chunk)
             raise StoreError(
-                f"damaged: chunk {chunk} (images {rows.start} to {rows.stop - 1}) is not what was written",
+                f"damaged: chunk {chunk} (images {rows.start} to {rows.stop - 1}) has a wrong checksum",
                 where=self._layout.files[stage],
-                hint=f"unseen stores {self.folder} --fix, then repeat the command; only what is damaged is done again",
+                hint=f"unseen stores {self.folder} --fix, then repeat the command; only damaged chunks are "
+                "computed again",
             )
         self._checked.add((chunk, stage))
 

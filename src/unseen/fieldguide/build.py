@@ -50,13 +50,13 @@ def build(
     """
     for name, value in (("species", species), ("images", images), ("size", size)):
         if value < _LEAST[name]:
-            raise DataError(f"{value} is too few", where=f"fieldguide {name}", hint=f"take at least {_LEAST[name]}")
+            raise DataError(f"{value} is too few", where=f"fieldguide {name}", hint=f"use at least {_LEAST[name]}")
     if species > _MOST_SPECIES:
-        raise DataError(f"{species} is too many", where="fieldguide species", hint=f"take at most {_MOST_SPECIES}")
+        raise DataError(f"{species} is too many", where="fieldguide species", hint=f"use at most {_MOST_SPECIES}")
     if seed < 0:
-        raise DataError(f"{seed} is negative", where="fieldguide seed", hint="take 0 or more")
+        raise DataError(f"{seed} is negative", where="fieldguide seed", hint="use 0 or more")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError("is already there", where=folder, hint="remove it or name another folder")
+        raise DataError("already exists", where=folder, hint="remove it, or choose another folder")
     unfinished = folder.parent / f".{folder.name}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)  # of a call that was killed
     unfinished.mkdir(parents=True)
@@ -160,7 +160,7 @@ def _write(
     about = {
         "name": "fieldguide",
         "version": VERSION,
-        "description": "Birds drawn by the program unseen; no photographs.",
+        "description": "Birds drawn by the program unseen; no photos.",
         "seed": seed,
         "species": len(world),
         "images": images,

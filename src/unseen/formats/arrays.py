@@ -31,7 +31,7 @@ FEATURES = ("features", "X", "x", "embeddings", "feature_map")
 LABELS = ("labels", "label", "y", "class")
 FILES = ("files", "file", "path", "image", "image_files")
 SPLIT = ("split", "splits")
-HINT = "see the table in the docs: features, labels, files, split"
+HINT = "see the docs for the names: features, labels, files, split"
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,28 +60,30 @@ class ArrayFile:
             DataError: no such file, damage, or arrays that do not fit together.
         """
         if not path.is_file():
-            raise DataError("no such file", where=path, hint="give the file of features")
+            raise DataError("no such file", where=path, hint="pass a feature file")
         with _content(path) as found:
             name = next((n for n in FEATURES if n in found), None)
             if name is None:
-                raise DataError("no `features`", where=path, hint=f"it has {', '.join(list(found)[:8]) or 'nothing'}")
+                raise DataError(
+                    "no `features`", where=path, hint=f"the file has {', '.join(list(found)[:8]) or 'nothing'}"
+                )
             shape = tuple(int(side) for side in found[name].shape)
             kind = np.dtype(found[name].dtype).kind
             if len(shape) not in (2, 3, 4) or not math.prod(shape) or kind not in "fiu":
                 problem = f"`{name}` is {found[name].dtype} of shape {shape}"
-                raise DataError(problem, where=path, hint="numbers (M, C), (M, R, C) or (M, C, H, W) are needed")
+                raise DataError(problem, where=path, hint="expected numbers of shape (M, C), (M, R, C) or (M, C, H, W)")
             if math.prod(shape[1:]) > MOST_A_IMAGE:
-                problem = f"`{name}` has {math.prod(shape[1:]):,} numbers an image, more than {MOST_A_IMAGE:,}"
+                problem = f"`{name}` has {math.prod(shape[1:]):,} values per image, more than {MOST_A_IMAGE:,}"
                 raise DataError(problem, where=path, hint="pool or crop the regions")
             labels, files, split = (_column(found, names, shape[0], path) for names in (LABELS, FILES, SPLIT))
         if labels is not None and labels.dtype.kind not in "iuU":
-            raise DataError(f"labels are {labels.dtype}", where=path, hint="give class names, or positions from 0")
+            raise DataError(f"labels are {labels.dtype}", where=path, hint="use class names, or positions from 0")
         if split is not None and (wrong := sorted(set(split) - set(SPLITS))):
-            raise DataError(f'unknown split "{wrong[0]}"', where=path, hint=f"one of {', '.join(SPLITS)}")
+            raise DataError(f'unknown split "{wrong[0]}"', where=path, hint=f"use one of {', '.join(SPLITS)}")
         texts = () if files is None else tuple(str(file).replace("\\", "/") for file in files)
         if len(set(texts)) < len(texts):
             twice = next(file for file in texts if texts.count(file) > 1)
-            raise DataError(f'"{twice}" is there twice', where=path, hint="one row an image")
+            raise DataError(f'"{twice}" appears twice', where=path, hint="use one row per image")
         return cls(
             path, shape, labels if labels is None or labels.dtype.kind == "U" else labels.astype(np.int64), texts, split
         )
@@ -123,7 +125,7 @@ def _column(found: Any, names: Sequence[str], count: int, path: Path) -> np.ndar
     if values.dtype.kind in "OS":
         values = np.array([v.decode() if isinstance(v, bytes) else str(v) for v in values])
     if values.shape != (count,):
-        raise DataError(f"`{name}` has shape {values.shape} for {count} rows", where=path, hint="one entry a row")
+        raise DataError(f"`{name}` has shape {values.shape} for {count} rows", where=path, hint="use one entry per row")
     return values
 
 
@@ -140,7 +142,7 @@ def _content(path: Path) -> Iterator[Any]:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         if "pickle" in reason:
             raise DataError(
-                "holds pickled objects, which are never loaded", where=path, hint="save plain arrays"
+                "contains pickled objects; unseen does not load pickles", where=path, hint="save plain arrays"
             ) from None
         raise DataError(f"not a readable {path.suffix} file ({reason})", where=path, hint=HINT) from None
 

@@ -11,7 +11,7 @@ from unseen.errors import DataError
 
 MOST = 25_000_000
 """Numbers that a variable may hold which is read whole: labels, rows, names, class attributes."""
-HINT = "make or download the file again"
+HINT = "create or download the file again"
 
 
 def member(file: Any, name: str, path: Path, kinds: Collection[str], most: int | None = MOST) -> Any:
@@ -30,12 +30,12 @@ def member(file: Any, name: str, path: Path, kinds: Collection[str], most: int |
     import h5py
 
     if isinstance(file.get(name, getlink=True), h5py.ExternalLink):
-        raise DataError(f"`{name}` is in another file", where=path, hint="copy it into this one")
+        raise DataError(f"`{name}` is stored in another file", where=path, hint="copy it into this one")
     item = file.get(name)
     if item is not None and item.file.filename != file.filename:  # through a group that is there
-        raise DataError(f"`{name}` is in another file", where=path, hint="copy it into this one")
+        raise DataError(f"`{name}` is stored in another file", where=path, hint="copy it into this one")
     if not isinstance(item, h5py.Dataset):
-        raise DataError(f"`{name}` is no array", where=path, hint=HINT)
+        raise DataError(f"`{name}` is not an array", where=path, hint=HINT)
     return plain(item, path, kinds, most)
 
 
@@ -43,7 +43,7 @@ def plain(item: Any, path: Path, kinds: Collection[str], most: int | None = MOST
     """The same of a dataset that was found already."""
     name = (item.name or "?").lstrip("/")
     if item.external or item.is_virtual:
-        raise DataError(f"`{name}` is in another file", where=path, hint="copy it into this one")
+        raise DataError(f"`{name}` is stored in another file", where=path, hint="copy it into this one")
     if item.shape is None or item.dtype.kind not in kinds:
         raise DataError(f"`{name}` is {item.dtype} of shape {item.shape}", where=path, hint=HINT)
     if most is not None and math.prod(item.shape) > most:

@@ -13,7 +13,7 @@ import numpy as np
 from unseen.errors import DataError, UnseenError
 from unseen.formats.hdf5 import MOST, plain
 
-HINT = "download it again from the data's own page"
+HINT = "download it again from the dataset's page"
 _NUMBERS = "biufc"
 
 
@@ -70,7 +70,7 @@ def texts(value: object, name: str, path: Path) -> tuple[str, ...]:
     """
     cells = list(value.ravel()) if isinstance(value, np.ndarray) and value.dtype == object else [value]
     if not all(isinstance(cell, str) for cell in cells):
-        raise DataError(f"`{name}` is no cell array of names", where=path, hint=HINT)
+        raise DataError(f"`{name}` is not a cell array of names", where=path, hint=HINT)
     return tuple(str(cell).strip() for cell in cells)
 
 
@@ -81,10 +81,10 @@ def whole_numbers(value: object, name: str, path: Path) -> np.ndarray:
         DataError: it is none.
     """
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf" or value.size not in (0, max(value.shape)):
-        raise DataError(f"`{name}` is no row or column of numbers", where=path, hint=HINT)
+        raise DataError(f"`{name}` is not a row or column of numbers", where=path, hint=HINT)
     flat = value.ravel()
     if flat.dtype.kind == "f" and not (np.isfinite(flat).all() and (flat == np.floor(flat)).all()):
-        raise DataError(f"`{name}` holds a number that is not whole", where=path, hint=HINT)
+        raise DataError(f"`{name}` contains a value that is not an integer", where=path, hint=HINT)
     return flat.astype(np.int64)
 
 
@@ -92,16 +92,16 @@ def whole_numbers(value: object, name: str, path: Path) -> np.ndarray:
 def readable(path: Path) -> Iterator[None]:
     """Everything that can be wrong with a MATLAB file as one line."""
     if not path.is_file():
-        raise DataError("no such file", where=path, hint="download it from the data's own page")
+        raise DataError("no such file", where=path, hint="download it from the dataset's page")
     try:
         yield
     except PermissionError as error:
-        raise DataError(error.strerror or str(error), where=path, hint="make it readable") from None
+        raise DataError(error.strerror or str(error), where=path, hint="change its permissions") from None
     except UnseenError:
         raise
     except Exception as error:  # a damaged file raises nearly anything
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(f"not a MATLAB file, or damaged ({reason})", where=path, hint=HINT) from None
+        raise DataError(f"not a valid MATLAB file ({reason})", where=path, hint=HINT) from None
 
 
 def _from_scipy(value: Any) -> Any:
@@ -118,8 +118,8 @@ def _from_scipy(value: Any) -> Any:
 
 
 def _too_much(count: int, most: int, path: Path) -> DataError:
-    problem = f"it holds {count:,} numbers and letters or more, and {most:,} are read"
-    return DataError(problem, where=path, hint="leave out variables that are not needed")
+    problem = f"it has at least {count:,} numbers and characters; the limit is {most:,}"
+    return DataError(problem, where=path, hint="remove variables that are not needed")
 
 
 def _own(file: Any, name: str, path: Path) -> Any:
@@ -127,10 +127,10 @@ def _own(file: Any, name: str, path: Path) -> Any:
     import h5py
 
     if isinstance(file.get(name, getlink=True), h5py.ExternalLink):
-        raise DataError(f"`{name}` is in another file", where=path, hint=HINT)
+        raise DataError(f"`{name}` is stored in another file", where=path, hint=HINT)
     item = file[name]
     if item.file.filename != file.filename:  # through a group that is there
-        raise DataError(f"`{name}` is in another file", where=path, hint=HINT)
+        raise DataError(f"`{name}` is stored in another file", where=path, hint=HINT)
     return item
 
 

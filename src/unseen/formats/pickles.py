@@ -18,7 +18,7 @@ from unseen.errors import DataError
 
 LIMIT = 2**30
 """Largest pickle that is opened, in bytes."""
-HINT = "save the array with numpy.save instead"
+HINT = "save the array with numpy.save"
 _KINDS = "biufc"
 
 
@@ -31,7 +31,7 @@ def read_pickle(path: Path, limit: int = LIMIT) -> Any:
         DataError: anything else in it, damage, or more than ``limit`` bytes.
     """
     if not path.is_file():
-        raise DataError("no such file", where=path, hint="give a pickle of a numpy array")
+        raise DataError("no such file", where=path, hint="pass a pickle of a NumPy array")
     size = path.stat().st_size
     if size > limit:
         raise DataError(f"{size:,} bytes, more than {limit:,}", where=path, hint=HINT)
@@ -41,10 +41,10 @@ def read_pickle(path: Path, limit: int = LIMIT) -> Any:
     except _RefusedError as error:
         raise DataError(f"a pickle with {error}, not only arrays", where=path, hint=HINT) from None
     except PermissionError as error:
-        raise DataError(error.strerror or str(error), where=path, hint="make it readable") from None
+        raise DataError(error.strerror or str(error), where=path, hint="change its permissions") from None
     except Exception as error:  # a damaged pickle raises nearly anything
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(f"no pickle, or a damaged one ({reason})", where=path, hint=HINT) from None
+        raise DataError(f"not a valid pickle ({reason})", where=path, hint=HINT) from None
 
 
 def read_array(path: Path) -> np.ndarray:
@@ -52,7 +52,7 @@ def read_array(path: Path) -> np.ndarray:
     value = read_pickle(path)
     if not isinstance(value, np.ndarray) or value.ndim != 2 or value.dtype.kind not in "fiu":
         shape = f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
-        raise DataError(f"{shape} instead of a table of numbers", where=path, hint="give one K x D array")
+        raise DataError(f"{shape} instead of a table of numbers", where=path, hint="use one K x D array")
     return value.astype(np.float64)
 
 

@@ -67,14 +67,16 @@ class RegionFile:
         with _opened(path) as file:
             for name in ("feature_map", "labels"):
                 if name not in file:
-                    raise DataError(f"no `{name}`", where=path, hint=f"it has {', '.join(list(file)[:8]) or 'nothing'}")
+                    raise DataError(
+                        f"no `{name}`", where=path, hint=f"the file has {', '.join(list(file)[:8]) or 'nothing'}"
+                    )
             features = member(file, "feature_map", path, "f", None)
             shape = features.shape
             if len(shape) not in (2, 4) or not features.size:
                 problem = f"`feature_map` is {features.dtype} of shape {shape}"
-                raise DataError(problem, where=path, hint="M x C x H x W floats are needed")
+                raise DataError(problem, where=path, hint="expected M x C x H x W floats")
             if math.prod(shape[1:]) > MOST_A_IMAGE:
-                problem = f"`feature_map` has {math.prod(shape[1:]):,} numbers an image, more than {MOST_A_IMAGE:,}"
+                problem = f"`feature_map` has {math.prod(shape[1:]):,} values per image, more than {MOST_A_IMAGE:,}"
                 raise DataError(problem, where=path, hint="pool or crop the regions")
             labels = _whole(file, "labels", path)
             rows = {s: _whole(file, f"{s}_loc", path) for s in SPLITS if f"{s}_loc" in file}
@@ -116,10 +118,10 @@ def _whole(file: Any, name: str, path: Path) -> np.ndarray:
     """A row or column of whole numbers, int64 ``(n,)``."""
     values = np.asarray(member(file, name, path, "fiu")).ravel()
     if values.dtype.kind == "f" and not (np.abs(values) < 2**53).all():
-        raise DataError(f"`{name}` holds a number that is not whole", where=path, hint=HINT)
+        raise DataError(f"`{name}` contains a value that is not an integer", where=path, hint=HINT)
     found = values.astype(np.int64)
     if (found != values).any():
-        raise DataError(f"`{name}` holds a number that is not whole", where=path, hint=HINT)
+        raise DataError(f"`{name}` contains a value that is not an integer", where=path, hint=HINT)
     return found
 
 
@@ -129,10 +131,10 @@ def _opened(path: Path) -> Iterator[Any]:
     import h5py
 
     if not path.is_file():
-        raise DataError("no such file", where=path, hint="give the HDF5 file of region features")
+        raise DataError("no such file", where=path, hint="pass an HDF5 file with region features")
     try:
         with h5py.File(path, "r") as file:
             yield file
     except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(f"not an HDF5 file, or damaged ({reason})", where=path, hint=HINT) from None
+        raise DataError(f"not a valid HDF5 file ({reason})", where=path, hint=HINT) from None

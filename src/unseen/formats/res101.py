@@ -49,8 +49,8 @@ class ImageList:
             raise DataError("no `labels`", where=path, hint=HINT)
         labels = whole_numbers(content["labels"], "labels", path)
         if not len(labels) or labels.min() < 1:
-            problem = "labels count from 0" if len(labels) else "no labels"
-            raise DataError(problem, where=path, hint="take the release's own file, whose labels count from 1")
+            problem = "labels start at 0" if len(labels) else "no labels"
+            raise DataError(problem, where=path, hint="use the file of the release, whose labels start at 1")
         names = texts(content["image_files"], "image_files", path) if "image_files" in content else ()
         if names and len(names) != len(labels):
             raise DataError(f"{len(names)} image_files for {len(labels)} labels", where=path, hint=HINT)
@@ -81,5 +81,5 @@ def read_features(path: Path) -> Iterator[Reader]:
             return
     whole = read_mat(path, ("features",), MOST_WHOLE).get("features")
     if not isinstance(whole, np.ndarray) or whole.dtype.kind not in "fiu":
-        raise DataError("`features` are no numbers", where=path, hint=HINT)
+        raise DataError("`features` are not numbers", where=path, hint=HINT)
     yield lambda start, stop: whole[:, start:stop].T[:, None, :]

@@ -51,12 +51,12 @@ class Split:
             DataError: indices that count from 0, stand in two parts, or leave rows out.
         """
         every = np.concatenate([self.rows[name] for name in SPLITS])
-        hint = "take att_splits.mat from the release itself"
+        hint = "use att_splits.mat of the release"
         if every.min() < 0:
-            raise DataError("the indices count from 0 instead of 1", where=self.path, hint=hint)
+            raise DataError("the indices start at 0 instead of 1", where=self.path, hint=hint)
         for i, one in enumerate(SPLITS):
             if len(np.unique(self.rows[one])) < len(self.rows[one]):
-                raise DataError(f"an image stands twice in {one}_loc", where=self.path, hint=hint)
+                raise DataError(f"an image appears twice in {one}_loc", where=self.path, hint=hint)
             for other in SPLITS[i + 1 :]:
                 both = len(np.intersect1d(self.rows[one], self.rows[other]))
                 if both:
@@ -89,12 +89,12 @@ class Split:
             kept = np.intersect1d(self.rows[name], self.rows["trainval"])
             left = len(np.intersect1d(self.rows[name], self.rows["test_seen"]))
             if left:
-                notes.append(f"{name}_loc lists {left} test-seen images; they are left out of validation")
+                notes.append(f"{name}_loc lists {left} test-seen images; they are excluded from validation")
             classes.append(np.unique(labels[kept]))
         held = np.setdiff1d(classes[1], classes[0])
         if len(held) < len(classes[1]):
             shared = len(classes[1]) - len(held)
-            notes.append(f"{shared} classes are in both train_loc and val_loc; they are trained on")
+            notes.append(f"{shared} classes are in both train_loc and val_loc; they are used for training")
         return (np.isin(np.arange(len(self.names)), held), notes) if len(held) else (None, notes)
 
 
@@ -135,7 +135,7 @@ def read_class_table(path: Path, seen: Collection[str]) -> ClassTable:
     unknown = [name for name in seen if name not in names]
     if unknown:
         hint = f"its classes are {', '.join(names[:3])}, ..."
-        raise DataError(f'class "{unknown[0]}" of images.csv is not there', where=path, hint=hint)
+        raise DataError(f'class "{unknown[0]}" of images.csv is missing', where=path, hint=hint)
     try:
         return ClassTable(names, numbered(values.shape[1]), values, np.isin(names, list(seen)))
     except DataError as error:

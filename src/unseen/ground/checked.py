@@ -59,4 +59,4 @@ def _said(error: Any) -> str:
 
 
 def _refuse(value: object) -> Any:
-    raise TypeError(f"{value!r} is no value of a table of settings")
+    raise TypeError(f"{value!r} is not a valid setting")

@@ -7,7 +7,7 @@ import torch
 from unseen.errors import UnseenError
 
 KINDS = ("auto", "cpu", "cuda", "mps", "xpu")
-HINT = "auto, cpu, cuda, cuda:1 or mps"
+HINT = "use auto, cpu, cuda, cuda:1 or mps"
 
 
 def split_device(name: str) -> tuple[str, int | None]:
@@ -40,5 +40,5 @@ def find_device(name: str | torch.device = "auto") -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         said = str(error).splitlines()[0]
-        raise UnseenError(f'cannot use device "{name}" ({said})', hint="auto or cpu") from None
+        raise UnseenError(f'cannot use device "{name}" ({said})', hint="use auto or cpu") from None
     return device

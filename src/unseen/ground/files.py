@@ -38,7 +38,7 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = stack.enter_context(_temporary(path))
         except OSError as error:
-            hint = "choose a folder you can write to, with room on its disk"
+            hint = "choose a writable folder with free disk space"
             raise UnseenError(error.strerror or str(error), where=path, hint=hint) from None
         try:
             write(temporary)
@@ -136,13 +136,13 @@ def read_json(path: Path, error: type[UnseenError] = UnseenError, hint: str | No
     except (ValueError, RecursionError) as problem:  # not UTF-8, not JSON, a number of 5,000 digits, nested too deep
         raise error(f"damaged ({problem})", where=path, hint=hint) from None
     if isinstance(value, dict) and SEAL in value and value.pop(SEAL) != _seal(value):
-        says = f'damaged: not what was written, by its checksum (if you changed it, remove "{SEAL}")'
+        says = f'damaged: the checksum does not match (if you edited the file, remove "{SEAL}")'
         raise error(says, where=path, hint=hint)
     return value
 
 
 def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def file_digest(path: Path) -> str:

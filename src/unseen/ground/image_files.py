@@ -14,8 +14,8 @@ from unseen.ground.images import FORMATS, formats, opened_image
 JUNK = ("thumbs.db", "desktop.ini")
 """What systems put beside images; like hidden files it is nobody's image."""
 OTHER = {
-    **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".raw"), "a camera's raw file"),
-    **dict.fromkeys((".svg", ".pdf", ".eps", ".ai"), "a drawing, not pixels"),
+    **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".raw"), "a camera raw file"),
+    **dict.fromkeys((".svg", ".pdf", ".eps", ".ai"), "a vector graphic"),
     **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv"), "a video"),
 }
 """Endings of what a person may take for images and is not read, though some of it begins like a TIFF."""
@@ -45,7 +45,7 @@ class LeftOut:
     def lines(self) -> list[str]:
         """A line for each reason."""
         return [
-            f"{self._counts[why]:,} {'file' if self._counts[why] == 1 else 'files'} left out, {why}: "
+            f"{self._counts[why]:,} {'file' if self._counts[why] == 1 else 'files'} ignored, {why}: "
             + ", ".join(named)
             + (", ..." if self._counts[why] > len(named) else "")
             for why, named in self._reasons.items()
@@ -92,7 +92,7 @@ def _below(folder: str, left: Tell, above: tuple[str, ...]) -> Iterator[str]:
         with os.scandir(folder) as entries:
             inside = sorted((e for e in entries if not _hidden(e.name)), key=lambda e: e.name)
     except OSError as error:
-        left(folder, f"a folder that cannot be read ({error.strerror})")
+        left(folder, f"an unreadable folder ({error.strerror})")
         return
     for entry in inside:
         try:
@@ -103,7 +103,7 @@ def _below(folder: str, left: Tell, above: tuple[str, ...]) -> Iterator[str]:
             linked = entry.is_symlink()
             real = os.path.realpath(entry.path) if linked else str(Path(above[-1], entry.name))
             if linked and real in above:
-                left(entry.path, "a link to a folder that it lies in")
+                left(entry.path, "a link to its own parent folder")
             else:
                 yield from _below(entry.path, left, (*above, real))
         elif (why := why_none(entry.path)) is None:
@@ -122,10 +122,10 @@ def why_none(path: str) -> str | None:
     if ending in endings():
         return None
     if not os.path.isfile(path):
-        return "a link that leads nowhere" if os.path.islink(path) else "no file, but a pipe or a device"
+        return "a broken link" if os.path.islink(path) else "a pipe or a device"
     if ending in OTHER:
         return f"{ending}, {OTHER[ending]}: export it as JPEG or PNG"
-    return None if _opens(path) else f"{ending or 'no ending'}, no image"
+    return None if _opens(path) else f"{ending or 'no ending'}, not an image format"
 
 
 def _opens(path: str) -> bool:

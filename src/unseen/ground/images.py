@@ -52,8 +52,8 @@ def opened_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     with _unreadable(path):
         mode = Path(path).stat().st_mode
         if not stat.S_ISREG(mode):  # to open a pipe or a device may never end
-            kind = "a folder" if stat.S_ISDIR(mode) else "no file, but a pipe or a device"
-            raise DataError(kind, where=path, hint="name an image's file")
+            kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+            raise DataError(kind, where=path, hint="pass an image file")
         with Image.open(path, formats=formats()) as image:
             _check_size(image, Image.MAX_IMAGE_PIXELS or math.inf)
             yield image
@@ -187,7 +187,7 @@ def _scaled(high: Image.Image, low: Image.Image) -> tuple[Image.Image, int]:
 
 def _say_bits(bits: int, what: str) -> None:
     if bits != 16:
-        warnings.warn(f"16-bit {what} that use {bits} bits are scaled by these", ImageWarning, stacklevel=1)
+        warnings.warn(f"16-bit {what} that use {bits} bits are scaled to 8 bits", ImageWarning, stacklevel=1)
 
 
 def used_bits(image: Image.Image) -> int:
@@ -227,9 +227,9 @@ def _unreadable(where: object, data: bytes | None = None) -> Iterator[None]:
     except FileNotFoundError:
         raise DataError("no such image", where=where) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise TooLargeError(f"too large: {_line(error)}", where=where, hint="save it smaller") from None
+        raise TooLargeError(f"too large: {_line(error)}", where=where, hint="save a smaller image") from None
     except UnidentifiedImageError:
-        raise NoImageError("not an image that Pillow can read", where=where, hint=_unread(where, data)) from None
+        raise NoImageError("Pillow cannot read this image", where=where, hint=_unread(where, data)) from None
     except Exception as error:
         raise DataError(f"broken image: {_line(error)}", where=where, hint="replace or remove it") from None
 

@@ -26,7 +26,7 @@ def journal_record(line: bytes) -> dict[str, Any]:
     """What :func:`journal_line` wrote; ValueError where it is torn or damaged."""
     text = line[9:].removesuffix(b"\n")
     if line != b"%08x %s\n" % (zlib.crc32(text), text):
-        raise ValueError("not what was written, by its checksum")
+        raise ValueError("the checksum does not match")
     record = json.loads(text)
     if not isinstance(record, dict):
         raise ValueError("not a record")

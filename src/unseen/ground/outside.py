@@ -36,7 +36,7 @@ def import_path(path: str, what: str) -> Any:
         found: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
-            hint = "install its package, or put its folder on PYTHONPATH"
+            hint = "install its package, or add its folder to PYTHONPATH"
             raise UnseenError(f'no module "{error.name}"', where=f"{what} {path}", hint=hint) from None
         raise _failed(error, path, what) from error
     except Exception as error:
@@ -64,11 +64,11 @@ def check_installed(path: str, where: object, what: str) -> None:
         file = next((f for f in (stem.with_name(f"{stem.name}.py"), stem / "__init__.py") if f.is_file()), None)
         if file is not None:
             if b"unseen" not in file.read_bytes():
-                problem = f"its {what} {path} is none: {file} has nothing to do with unseen"
-                raise UnseenError(problem, where=where, hint="do not trust that file")
+                problem = f"its {what} {path} is not valid: {file} does not belong to unseen"
+                raise UnseenError(problem, where=where, hint="do not trust this file")
             return
-    hint = f"install the package of {path}, put its folder on PYTHONPATH, or import it first"
-    raise UnseenError(f'its {what} is code that is not installed here: no module "{module}"', where=where, hint=hint)
+    hint = f"install the package of {path}, add its folder to PYTHONPATH, or import it first"
+    raise UnseenError(f'its {what} is code that is not installed: no module "{module}"', where=where, hint=hint)
 
 
 def check_shareable(path: str, what: str) -> None:
@@ -86,7 +86,7 @@ def trusted_folders() -> list[Path]:
 
 
 def _refuse_script(path: str, what: str) -> None:
-    problem = "is defined in a script, a notebook or a function, where no other process can find it"
+    problem = "is defined in a script, notebook or function; other processes cannot import it"
     raise UnseenError(problem, where=f"{what} {path}", hint="move it into a module and import it from there")
 
 

@@ -42,7 +42,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     tensors, (about, ours) = load_file(path), _read_texts(path)
     if ours and about.pop(SEAL, None) != _digest(tensors, about):
-        raise SafetensorError("not what was written, by its checksum")
+        raise SafetensorError("the checksum does not match")
     return tensors, about
 
 
@@ -58,9 +58,9 @@ def _read_texts(path: Path) -> tuple[dict[str, str], bool]:
     try:
         texts = json.loads(about[ENTRY]) if ENTRY in about else about
     except ValueError as error:
-        raise SafetensorError(f"its texts are damaged: {error}") from None
+        raise SafetensorError(f"its metadata is damaged: {error}") from None
     if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
-        raise SafetensorError("its texts are damaged")
+        raise SafetensorError("its metadata is damaged")
     return texts, ENTRY in about
 
 

@@ -145,8 +145,8 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         """
         kind = find_method(self.method)
         if kind.reads_text or kind.end_to_end:
-            problem = "reads texts in the space of its network" if kind.reads_text else "is trained with its network"
-            raise UnseenError(f"{kind.name} {problem}, which features lack", hint="choose another method")
+            problem = "encodes texts with its backbone" if kind.reads_text else "trains its backbone"
+            raise UnseenError(f"{kind.name} {problem}, so it cannot use features", hint="choose another method")
         regions, labels = self._checked(X, y)
         check_classification_targets(labels)
         given = self.attributes if attributes is None else attributes
@@ -212,7 +212,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         """A closed form where too few classes are there to hold some out: chosen on every fifth row of each class."""
         if not issubclass(kind, ClosedFormMethod):
             rows = np.unique(positions, return_counts=True)[1]
-            problem = f"{len(rows)} classes, the smallest of {rows.min()} rows"
+            problem = f"{len(rows)} classes, the smallest with {rows.min()} rows"
             raise UnseenError(problem, hint=f"{kind.name} needs {LEAST_HELD_OUT} classes of 2 or more rows")
         table = self.class_table_
         preset = find_preset(kind, "features", self.preset)[1]
@@ -243,7 +243,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
                     worth.append((float((seen[named] == positions[held]).mean()), candidate))
             ranked = [candidate for _, candidate in sorted(worth, key=lambda found: -found[0])]
         if not any(_use(final, candidate) for candidate in ranked):
-            raise UnseenError(f"none of {len(grid)} hyper-parameter candidates has a solution", hint="give more rows")
+            raise UnseenError(f"none of {len(grid)} hyperparameter candidates has a solution", hint="pass more rows")
         self.method_, self.gamma_ = final.eval(), 0.0
         with torch.inference_mode():
             spread = float(final.class_scores(final(x), classes).std(dim=1, correction=0).mean())
@@ -319,7 +319,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         scores = self.scores(X)
         allowed = {"all": np.ones_like(self.seen_), "seen": self.seen_, "unseen": ~self.seen_}.get(among)
         if allowed is None or not allowed.any():
-            raise UnseenError(f'no classes "{among}"', where="among", hint="all, seen or unseen")
+            raise UnseenError(f'no classes "{among}"', where="among", hint="use all, seen or unseen")
         found: np.ndarray = self.classes_[np.where(allowed, scores, -np.inf).argmax(axis=1)]
         return found
 
@@ -356,7 +356,9 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         check_is_fitted(self, "method_")
         folder = Path(folder)
         if folder.is_dir() and any(not is_left_over(p) for p in folder.iterdir()) and not (folder / FACTS).is_file():
-            raise RunError("not empty, and holds no classifier", where=folder, hint="choose another folder")
+            raise RunError(
+                "the folder is not empty and contains no classifier", where=folder, hint="choose another folder"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         save_weights(folder / WEIGHTS, self.method_)
         self.class_table_.to_csv(folder / "classes.csv")
@@ -454,11 +456,11 @@ def _table(attributes: Any, classes: Any, y: np.ndarray) -> tuple[ClassTable, np
         outside = np.flatnonzero((positions < 0) | (positions >= len(table)))
         if len(outside):
             problem = f"class {positions[outside[0]]} of {len(table)}"
-            raise UnseenError(problem, where=f"y, row {outside[0]}", hint="give positions in attributes, or names")
+            raise UnseenError(problem, where=f"y, row {outside[0]}", hint="use positions in attributes, or names")
     else:
         row = next(i for i, label in enumerate(wanted) if label not in known)
         problem = f'class "{wanted[row]}" has no attributes'
-        raise UnseenError(problem, where=f"y, row {row}", hint="add a row of attributes for it, or fix the spelling")
+        raise UnseenError(problem, where=f"y, row {row}", hint="add a row to attributes, or fix the spelling")
     seen = np.bincount(positions, minlength=len(table)) > 0
     return ClassTable(table.names, table.attributes, table.values, seen), every, positions
 
@@ -469,9 +471,9 @@ def _attributes(attributes: Any, classes: Any) -> ClassTable:
     values = np.asarray(attributes, dtype=np.float64)
     if values.ndim != 2:
         problem = f"attributes of shape {values.shape}"
-        raise UnseenError(problem, hint="give an (N, K) array, or a DataFrame indexed by class")
+        raise UnseenError(problem, hint="pass an (N, K) array, or a DataFrame indexed by class")
     names: Sequence[Any] = range(len(values)) if classes is None else list(classes)
     if len(names) != len(values):
-        raise UnseenError(f"{len(names)} classes for {len(values)} rows of attributes", hint="one name a row")
+        raise UnseenError(f"{len(names)} classes for {len(values)} rows of attributes", hint="pass one name per row")
     columns = Attributes(tuple(f"attribute {k}" for k in range(values.shape[1])))
     return ClassTable(tuple(str(name) for name in names), columns, values, np.ones(len(values), dtype=bool))

@@ -56,7 +56,7 @@ __all__ = [
 def find_preset(method: type[Method], dataset: str, preset: str | None = None) -> tuple[str, Preset]:
     """A method's settings for a dataset: the preset named, else the dataset's own, else ours, else the first."""
     if preset is not None and preset not in method.presets:
-        raise UnseenError(f'{method.name} has no preset "{preset}"', hint=f"one of {', '.join(method.presets)}")
+        raise UnseenError(f'{method.name} has no preset "{preset}"', hint=f"use one of {', '.join(method.presets)}")
     choices = [preset, dataset.lower(), RECOMMENDED, next(iter(method.presets))]
     name = next(choice for choice in choices if choice in method.presets)
     return name, method.presets[name]

@@ -47,7 +47,8 @@ class Auto(ClosedFormMethod):
         title="Auto: the best closed form on validation classes",
         paper="ESZSL (ICML 2015) and prototypes (ours)",
         exact="-",
-        ours="the race: every candidate of every method in one grid, chosen on the same draws of validation classes",
+        ours="the selection: all candidates of all methods form one grid, chosen on the same draws "
+        "of validation classes",
     )
     settings_class = AutoSettings
     presets: ClassVar = {"recommended": Preset(AutoSettings(), None, "ours")}

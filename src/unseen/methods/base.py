@@ -144,7 +144,9 @@ def check_choice(settings: object, name: str, allowed: tuple[str, ...]) -> None:
     """Raise an :class:`UnseenError` where a setting is none of the texts allowed."""
     value = getattr(settings, name)
     if value not in allowed:
-        raise UnseenError(f'"{value}" is no choice', where=f"setting {name}", hint=f"one of {', '.join(allowed)}")
+        raise UnseenError(
+            f'"{value}" is not a valid choice', where=f"setting {name}", hint=f"use one of {', '.join(allowed)}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,14 +192,14 @@ class Recipe:
         least |= dict.fromkeys(("step_images", "batches", "lr", "weight_decay", "momentum", "lr_factor", "lr_early"), 0)
         for name, low in least.items():
             if getattr(self, name) < low:
-                raise UnseenError(f"{name} is {getattr(self, name)}", hint=f"give {low} or more")
+                raise UnseenError(f"{name} is {getattr(self, name)}", hint=f"use {low} or more")
         if not 0 <= self.average < 1:
-            raise UnseenError(f"average is {self.average}", hint="give 0 or more, and less than 1")
+            raise UnseenError(f"average is {self.average}", hint="use 0 or more, and less than 1")
         if self.sampler != "classes" and self.shots > 1:
-            raise UnseenError(f"{self.shots} shots with independent images", hint="give sampler=classes")
+            raise UnseenError(f"{self.shots} shots with independent images", hint="pass sampler=classes")
         if self.batch_size % self.shots:
-            problem = f"{self.batch_size} images are not classes of {self.shots} each"
-            raise UnseenError(problem, where="recipe", hint="give a batch_size that is a multiple of shots")
+            problem = f"batch_size {self.batch_size} is not a multiple of {self.shots} shots"
+            raise UnseenError(problem, where="recipe", hint="use a batch_size that is a multiple of shots")
 
     def lr_of(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 1."""
@@ -239,7 +241,7 @@ class EndToEndRecipe(Recipe):
         super().__post_init__()
         check_choice(self, "batch_norm", ("frozen", "batch"))
         if not 1 <= self.resize <= 4:
-            raise UnseenError(f"resize is {self.resize}", hint="give 1 to 4: times the input size")
+            raise UnseenError(f"resize is {self.resize}", hint="use 1 to 4 times the input size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,7 +284,7 @@ def _text(value: Any, name: str) -> str:
     if isinstance(value, tuple | list) and value:
         return ",".join(_text(v, name) for v in value)
     raise UnseenError(
-        f"{value!r} does not fit", where=f"setting {name}", hint="give a number, true or false, or a text"
+        f"{value!r} has the wrong type", where=f"setting {name}", hint="use a number, true or false, or text"
     )
 
 
@@ -297,7 +299,7 @@ def _changed(base: _Changed, changes: Mapping[str, Any], what: str) -> _Changed:
     for name, text in as_text(changes).items():
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            hint = f'did you mean "{near[0]}"?' if near else f"one of {', '.join(known) or 'none'}"
+            hint = f'did you mean "{near[0]}"?' if near else f"use one of {', '.join(known) or 'none'}"
             raise UnseenError(f'no {what} "{name}"', hint=hint)
         now = getattr(base, name)
         try:
@@ -314,7 +316,7 @@ def _changed(base: _Changed, changes: Mapping[str, Any], what: str) -> _Changed:
                 raise ValueError
         except (ValueError, KeyError):
             kind = f"{len(now)} values, comma-separated" if isinstance(now, tuple) else _KINDS[type(now)]
-            raise UnseenError(f'"{text}" does not fit', where=f"{what} {name}", hint=f"give {kind}") from None
+            raise UnseenError(f'"{text}" has the wrong type', where=f"{what} {name}", hint=f"use {kind}") from None
     return replace(base, **values)
 
 

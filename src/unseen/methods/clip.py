@@ -52,11 +52,13 @@ class CLIPSettings(Settings):
         for template in self.templates.split("|"):
             if template.count("{}") != 1:
                 raise UnseenError(
-                    f'"{template}" has not one {{}}', where="setting templates", hint='"a photo of a {}."'
+                    f'"{template}" needs exactly one {{}}', where="setting templates", hint='"a photo of a {}."'
                 )
         for name, least in (("attributes", 0), ("per_sentence", 1)):
             if getattr(self, name) < least:
-                raise UnseenError(f"{getattr(self, name)} is too few", where=f"setting {name}", hint=f"{least} or more")
+                raise UnseenError(
+                    f"{getattr(self, name)} is too small", where=f"setting {name}", hint=f"use {least} or more"
+                )
 
     def fill(self, text: str) -> list[str]:
         """The text in every template."""
@@ -237,7 +239,7 @@ class CLIP(ClosedFormMethod):
 
 def _words(classes: ClassSpace) -> Words:
     if classes.words is None:
-        raise UnseenError("clip needs the classes' names and a text tower", hint="use an hf: backbone")
+        raise UnseenError("clip needs class names and a text tower", hint="use an hf: backbone")
     return classes.words
 
 

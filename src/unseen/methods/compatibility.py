@@ -65,7 +65,7 @@ class CompatibilitySettings(PreparedSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.margin <= 0:
-            raise UnseenError(f"margin is {self.margin}", hint="give more than 0")
+            raise UnseenError(f"margin is {self.margin}", hint="use more than 0")
 
 
 def _preset(margin: float) -> dict[str, Preset]:

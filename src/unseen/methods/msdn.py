@@ -75,14 +75,18 @@ class MSDNSettings(Settings):
     def __post_init__(self) -> None:
         check_choice(self, "head", ("released", "prototypes"))
         if self.tau <= 0:
-            raise UnseenError(f"{self.tau}", where="setting tau", hint="give more than 0")
+            raise UnseenError(f"{self.tau}", where="setting tau", hint="use more than 0")
         if not 0 <= self.attribute_dropout < 1:
             problem = f"{self.attribute_dropout}"
-            raise UnseenError(problem, where="setting attribute_dropout", hint="give a share, 0 or more and below 1")
+            raise UnseenError(
+                problem, where="setting attribute_dropout", hint="use a fraction, 0 or more and less than 1"
+            )
         check_choice(self, "subnets", ("both", "a2v", "v2a"))
         check_choice(self, "distillation", ("released", "paper", "none"))
         if self.subnets == "both" and not any(self.fusion):
-            raise UnseenError("no sub-net has weight", where="setting fusion", hint="make one of the two other than 0")
+            raise UnseenError(
+                "both sub-nets have weight 0", where="setting fusion", hint="set at least one of the two to more than 0"
+            )
 
 
 RECOMMENDED = MSDNSettings(lambda_cal=0.0, margin=0.0, head="prototypes", attribute_dropout=0.3)

@@ -74,13 +74,15 @@ class MSDNPPSettings(MSDNSettings):
         check_choice(self, "intervention", INTERVENTIONS)
         for name in ("lambda_causal", "lambda_semantic", "lambda_score"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise UnseenError(f"{getattr(self, name)} is no weight", where=f"setting {name}", hint="0 or more")
+                raise UnseenError(
+                    f"{getattr(self, name)} is not a valid weight", where=f"setting {name}", hint="use 0 or more"
+                )
         if not self.lambda_score and not self.lambda_causal:
-            problem = "no cross-entropy is trained"
-            raise UnseenError(problem, where="setting lambda_score", hint="make it or lambda_causal more than 0")
+            problem = "no cross-entropy term remains"
+            raise UnseenError(problem, where="setting lambda_score", hint="set it or lambda_causal to more than 0")
         if self.counterfactual_gradient and self.intervention not in FOLLOWED:
             problem = f'no gradient passes through "{self.intervention}"'
-            hint = f"intervention one of {', '.join(FOLLOWED)}"
+            hint = f"use intervention {', '.join(FOLLOWED)}"
             raise UnseenError(problem, where="setting counterfactual_gradient", hint=hint)
 
 

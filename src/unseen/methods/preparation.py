@@ -59,8 +59,8 @@ class PreparedSettings(Settings):
         for name, known in (("features", FEATURES), ("rows", ROWS)):
             value = getattr(self, name)
             if value not in (AUTO, *known):
-                hint = f"one of {', '.join((AUTO, *known))}"
-                raise UnseenError(f'"{value}" is no preparation', where=f"setting {name}", hint=hint)
+                hint = f"use one of {', '.join((AUTO, *known))}"
+                raise UnseenError(f'"{value}" is not a valid preparation', where=f"setting {name}", hint=hint)
 
     @property
     def kinds(self) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -38,8 +38,8 @@ def register_method(kind: M) -> M:
     _complete(kind)
     other = METHODS.get(kind.name)
     if other is not None and path_of(other) != path_of(kind):
-        hint = "give it another name"
-        raise UnseenError(f'there is a method "{kind.name}": {path_of(other)}', where=path_of(kind), hint=hint)
+        hint = "choose another name"
+        raise UnseenError(f'method "{kind.name}" already exists: {path_of(other)}', where=path_of(kind), hint=hint)
     METHODS[kind.name] = kind
     return kind
 
@@ -86,10 +86,10 @@ def find_method(method: str | type[Method], from_file: object = None) -> type[Me
         return _by_path(method, from_file)
     base, at, preset = method.partition("@")
     if at and base in METHODS:
-        raise UnseenError(f'no method "{method}"', hint=f"here a preset stands by itself: {base} --preset {preset}")
+        raise UnseenError(f'no method "{method}"', hint=f"pass the preset separately: {base} --preset {preset}")
     known = [*METHODS, *entries]
     near = difflib.get_close_matches(method.lower(), known, 1)
-    hint = f'did you mean "{near[0]}"?' if near else f"one of {', '.join(known)}, or package.module:Class"
+    hint = f'did you mean "{near[0]}"?' if near else f"use one of {', '.join(known)}, or package.module:Class"
     raise UnseenError(f'no method "{method}"', where=from_file, hint=hint)
 
 
@@ -118,7 +118,7 @@ def method_of_settings(settings: object) -> type[Method]:
     if len(found) != 1:
         what = "none" if not found else " and ".join(kind.name for kind in found)
         problem = f"{type(settings).__name__} are the settings of {what}"
-        raise UnseenError(problem, hint="give the method, and these as settings=")
+        raise UnseenError(problem, hint="pass the method, and these as settings=")
     return found[0]
 
 
@@ -143,14 +143,14 @@ def _complete(kind: type[Method], where: str | None = None) -> None:
         UnseenError: it is no method, or its name is none.
     """
     if not inspect.isclass(kind) or not issubclass(kind, Method):
-        hint = "give a subclass of unseen.GradientMethod or unseen.ClosedFormMethod"
-        raise UnseenError("is no method", where=where or getattr(kind, "__name__", repr(kind)), hint=hint)
+        hint = "pass a subclass of unseen.GradientMethod or unseen.ClosedFormMethod"
+        raise UnseenError("is not a method", where=where or getattr(kind, "__name__", repr(kind)), hint=hint)
     own = vars(kind)
     if "name" not in own:
         kind.name = kind.__name__.lower()
     if not isinstance(kind.name, str) or not _NAME.fullmatch(kind.name):
-        hint = "letters, digits, dots, dashes and underscores"
-        raise UnseenError(f"{kind.name!r} is no name of a method", where=path_of(kind), hint=hint)
+        hint = "use letters, digits, dots, dashes and underscores"
+        raise UnseenError(f"{kind.name!r} is not a valid method name", where=path_of(kind), hint=hint)
     if "card" not in own:
         kind.card = Card(title=_title(kind))
     if not hasattr(kind, "presets"):
@@ -178,5 +178,5 @@ def _load(entry: EntryPoint) -> type[Method]:
     kind = _by_path(entry.value.replace(" ", ""), None)
     if kind.name != entry.name:
         problem = f'the entry point is called "{entry.name}" and the method "{kind.name}"'
-        raise UnseenError(problem, where=entry.value, hint="give both one name")
+        raise UnseenError(problem, where=entry.value, hint="use the same name for both")
     return kind

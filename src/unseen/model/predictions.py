@@ -181,10 +181,10 @@ FIELDS = (
     Field("class", 'the best class, or "unknown"', cell=lambda p: p.name),
     Field("best_class", "the best class", cell=lambda p: p.best.name),
     Field("confidence", "of the best class", float, cell=lambda p: p.best.confidence),
-    Field("seen", "whether the best class had training images", bool, cell=lambda p: p.best.seen),
+    Field("seen", "whether the best class has training images", bool, cell=lambda p: p.best.seen),
     Field(
         "attributes",
-        "the attributes that speak most for the best class",
+        "the attributes with the most evidence for the best class",
         json=lambda p: [{"attribute": name, "evidence": value} for name, value in p.attributes],
         cell=lambda p: "; ".join(label(name) for name, _ in p.attributes),
     ),

@@ -129,7 +129,7 @@ class References:
             and 0 <= self.labels.min() <= self.labels.max() < classes
         )
         if not fits:
-            raise RunError("attribute scores, labels, files and classes do not fit together", hint="train again")
+            raise RunError("attribute scores, labels, files and classes do not match", hint="train again")
 
     def save(self, path: Path) -> None:
         """Write an ``.npz`` without pickle, whole or not at all."""
@@ -232,7 +232,9 @@ def make_references(
     with np.errstate(over="ignore"):
         scores = np.concatenate(rows).astype(np.float16)
     if not np.isfinite(scores).all():
-        raise UnseenError("an attribute score is not finite", where=method.name, hint="train again with a lower rate")
+        raise UnseenError(
+            "an attribute score is not finite", where=method.name, hint="train again with a lower learning rate"
+        )
     return References(
         scores, np.asarray(labels, np.int64), np.array(list(files)), np.array(table.names), np.array(table.values)
     )

@@ -135,7 +135,7 @@ class TrainedModel:
     @table.setter
     def table(self, table: ClassTable) -> None:
         if table.attributes.names != self._table.attributes.names:
-            raise UnseenError("a table of other attributes", hint="keep the attribute columns that it was trained with")
+            raise UnseenError("the table has other attributes", hint="keep the attribute columns of the training")
         self._table = table
         self.__dict__.pop("class_vectors", None)
 
@@ -185,17 +185,17 @@ class TrainedModel:
             UnseenError: a name that is no class's, or no class left.
         """
         if among not in AMONG:
-            raise UnseenError(f'cannot choose among "{among}"', hint=f"one of {', '.join(AMONG)}")
+            raise UnseenError(f'cannot choose among "{among}"', hint=f"use one of {', '.join(AMONG)}")
         seen = self._table.seen
         chosen = {"all": seen | ~seen, "seen": seen, "unseen": ~seen}[among]
         if not chosen.any():
-            raise UnseenError(f"there is no {among} class to choose from", hint="choose among all")
+            raise UnseenError(f"the table has no {among} class", hint='use among="all"')
         if only is not None:
             chosen = chosen & self._named(only)
         if exclude is not None:
             chosen = chosen & ~self._named(exclude)
         if not chosen.any():
-            raise UnseenError("no class is left to choose from", hint="name more classes, or exclude fewer")
+            raise UnseenError("no candidate class remains", hint="pass more classes, or exclude fewer")
         return np.flatnonzero(chosen)
 
     def choices(
@@ -218,7 +218,7 @@ class TrainedModel:
         if isinstance(self._references, Path):
             found = References.load(self._references)
             if found.attribute_scores.shape[1] != len(self._table.attributes):
-                raise RunError("it has other attributes than the model", where=self._references, hint="train again")
+                raise RunError("its attributes differ from the model's", where=self._references, hint="train again")
             self._references = found
         return self._references
 
@@ -408,7 +408,7 @@ class TrainedModel:
             return 0.0
         threshold = self.threshold if unknown == "auto" else unknown
         if isinstance(threshold, str) or threshold is None or not 0 <= threshold <= 1:
-            raise UnseenError(f'"{unknown}" is no threshold', hint="auto, off, or a confidence from 0 to 1")
+            raise UnseenError(f'"{unknown}" is not a threshold', hint="use auto, off, or a confidence from 0 to 1")
         return threshold
 
     def predictions(

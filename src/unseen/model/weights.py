@@ -28,14 +28,16 @@ def load_weights(path: Path, module: nn.Module) -> None:
     try:
         state, _ = load_tensors(path)
     except FileNotFoundError:
-        raise RunError("no such file", where=path, hint="train the run to its end first") from None
+        raise RunError("no such file", where=path, hint="finish the training first") from None
     except DAMAGED as error:
         raise RunError(f"damaged weights ({error})", where=path, hint="train again, or restore the file") from None
     for name, value in state.items():
         if value.is_floating_point() and not value.isfinite().all():
-            raise RunError(f'a number of "{name}" is not finite', where=path, hint="train again, or restore the file")
+            raise RunError(
+                f'"{name}" contains values that are not finite', where=path, hint="train again, or restore the file"
+            )
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise RunError(f"weights of something else ({reason})", where=path, hint="use the run's own file") from None
+        raise RunError(f"weights of another model ({reason})", where=path, hint="use the file of this run") from None

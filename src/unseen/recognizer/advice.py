@@ -165,7 +165,7 @@ def separate(model: TrainedModel, first: str, second: str, count: int = 5) -> Se
     table, unit, vectors = model.table, directions(model), model.class_vectors
     a, b = table.index(first), table.index(second)
     if a == b:
-        raise UnseenError(f'"{first}" twice', hint="name two classes")
+        raise UnseenError(f'"{first}" twice', hint="pass two classes")
     values, gap = table.values, vectors[a] - vectors[b]
     fit = None if model.references is None else model.references.fit
     lead = None if fit is None else np.where(fit.learned, fit.slope, 0) * (values[a] - values[b]) * gap

@@ -58,7 +58,7 @@ class Explanation(Comparison):
         Of contributions, what exceeds a region's equal share of the typical attribute score.
         """
         if attribute not in self.order:
-            raise DataError(f'no attribute "{attribute}"', hint=f"one of {', '.join(list(self.order)[:5])}, ...")
+            raise DataError(f'no attribute "{attribute}"', hint=f"use one of {', '.join(list(self.order)[:5])}, ...")
         k = self.order[attribute]
         looked = [maps[k] for name, maps in self.attention.items() if name in self.counted]
         if looked:

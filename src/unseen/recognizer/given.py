@@ -46,7 +46,7 @@ def images_of(given: Any) -> Iterator[ImageInput]:
         yield from images
     elif isinstance(given, Iterable) and not isinstance(given, _ONE) and not hasattr(given, "read"):
         if isinstance(given, Mapping) or hasattr(given, "columns"):
-            raise UnseenError(f"a {type(given).__name__} is no column of images", hint="give one of its columns")
+            raise UnseenError(f"a {type(given).__name__} is not a column of images", hint="pass one of its columns")
         for one in given:
             yield one if isinstance(one, Path | Image.Image) else from_one(one)
     elif isinstance(given, np.ndarray | Tensor) and given.ndim != 3:
@@ -68,7 +68,7 @@ def from_one(given: Any) -> ImageInput:
         return image_of_bytes(given.read(), str(getattr(given, "name", "file")))
     if isinstance(given, np.ndarray | Tensor):
         return _pixels(given.detach().cpu().numpy() if isinstance(given, Tensor) else given)
-    raise UnseenError(f"{type(given).__name__} is no image", hint=f"give {FORMS}")
+    raise UnseenError(f"{type(given).__name__} is not an image", hint=f"pass {FORMS}")
 
 
 def _fetched(address: str) -> Image.Image:
@@ -85,8 +85,8 @@ def _fetched(address: str) -> Image.Image:
 
 def _pixels(array: np.ndarray) -> Image.Image:
     if array.dtype != np.uint8 or array.ndim != 3 or 3 not in (array.shape[-1], array.shape[0]):
-        problem = f"an array of {array.dtype} {array.shape} is no image"
-        raise UnseenError(problem, hint="give uint8 of (H, W, 3) or (3, H, W), 0 to 255")
+        problem = f"an array of {array.dtype} {array.shape} is not an image"
+        raise UnseenError(problem, hint="pass uint8 of shape (H, W, 3) or (3, H, W), 0 to 255")
     rows = array if array.shape[-1] == 3 else np.moveaxis(array, 0, -1)
     return Image.fromarray(np.ascontiguousarray(rows))
 

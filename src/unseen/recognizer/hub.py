@@ -29,7 +29,7 @@ def fetch(
         return Path(folder_or_id)
     name = str(folder_or_id)
     if not HUB_ID.fullmatch(name):
-        raise RunError("no such folder", where=name, hint="give a saved folder, or OWNER/NAME of the hub")
+        raise RunError("no such folder", where=name, hint="pass a saved folder, or OWNER/NAME on the hub")
     import huggingface_hub
 
     look_for_hub()
@@ -46,7 +46,9 @@ def fetch(
     except Exception as error:
         raise _hub_error(error, name) from None
     if not (Path(found) / FACTS).is_file():
-        raise RunError(f"not a model of unseen: it has no {FACTS}", where=name, hint="give one that `unseen push` made")
+        raise RunError(
+            f"not an unseen model: it has no {FACTS}", where=name, hint="pass a repository that `unseen push` created"
+        )
     return Path(found)
 
 
@@ -64,10 +66,10 @@ def push(
     import huggingface_hub
 
     if not HUB_ID.fullmatch(repo_id):
-        raise RunError("not a name of a repository", where=repo_id, hint="give OWNER/NAME")
+        raise RunError("not a repository name", where=repo_id, hint="use OWNER/NAME")
     token = token or huggingface_hub.get_token()
     if not token:
-        raise RunError("not logged in to the hub", where=repo_id, hint="hf auth login, or set HF_TOKEN")
+        raise RunError("not logged in to the hub", where=repo_id, hint="run `hf auth login`, or set HF_TOKEN")
     with tempfile.TemporaryDirectory() as temporary:
         folder = save(model, Path(temporary) / "model", include_backbone, include_references, card)
         try:
@@ -90,19 +92,31 @@ def _hub_error(error: Exception, name: str) -> Exception:
     from huggingface_hub import errors
 
     known: tuple[tuple[type[Exception], str, str], ...] = (
-        (errors.GatedRepoError, "its owner must let you in first", "ask on its page, then hf auth login"),
-        (errors.RepositoryNotFoundError, "no such repository, or a private one", "fix the name, or hf auth login"),
-        (errors.RevisionNotFoundError, "no such revision", "give a branch, tag or commit of it"),
-        (errors.OfflineModeIsEnabled, "not fetched before, and the hub is switched off", "unset HF_HUB_OFFLINE"),
-        (errors.LocalEntryNotFoundError, "not fetched before, and the hub cannot be reached", "go online once"),
-        (errors.HFValidationError, "not a name of a repository", "give OWNER/NAME"),
+        (
+            errors.GatedRepoError,
+            "access needs the owner's approval",
+            "request access on its page, then run `hf auth login`",
+        ),
+        (
+            errors.RepositoryNotFoundError,
+            "no such repository, or it is private",
+            "fix the name, or run `hf auth login`",
+        ),
+        (errors.RevisionNotFoundError, "no such revision", "use one of its branches, tags or commits"),
+        (errors.OfflineModeIsEnabled, "not in the local cache, and HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE"),
+        (
+            errors.LocalEntryNotFoundError,
+            "not in the local cache, and the hub is not reachable",
+            "connect to the internet once",
+        ),
+        (errors.HFValidationError, "not a repository name", "use OWNER/NAME"),
         (errors.HfHubHTTPError, "the hub refused", "see its message"),
-        (OSError, "could not be done", "see its message"),
+        (OSError, "the request failed", "see its message"),
     )
     said = (str(error).strip() or type(error).__name__).splitlines()[0]
     for kind, problem, hint in known:
         if isinstance(error, kind):
             return RunError(f"{problem}: {said}" if hint == "see its message" else problem, where=name, hint=hint)
     if type(error).__module__.split(".")[0] in ("httpx", "requests"):
-        return RunError(f"the hub cannot be reached: {said}", where=name, hint="try again later")
+        return RunError(f"the hub is not reachable: {said}", where=name, hint="try again later")
     return error

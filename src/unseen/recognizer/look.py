@@ -36,15 +36,15 @@ def check_correctable(model: TrainedModel) -> None:
         UnseenError: a method that scores classes as a whole, or a model without references.
     """
     if not model.class_vectors.any():
-        problem = "this model compares images with classes as a whole; no attribute can be corrected"
+        problem = "this model does not score attributes, so none can be corrected"
         raise UnseenError(problem, where=model.method.name, hint="use a method that scores attributes")
     _references(model)
 
 
 def _references(model: TrainedModel) -> References:
     if model.references is None:
-        problem = "this model has no attribute scores of its training images to go by"
-        raise UnseenError(problem, where=model.method.name, hint="train again, which keeps them")
+        problem = "this model has no attribute scores of its training images"
+        raise UnseenError(problem, where=model.method.name, hint="train again; the training stores them")
     return model.references
 
 
@@ -116,7 +116,7 @@ class Reading:
             k = attributes.index(name)
             if not (math.isfinite(value) and fit.least[k] <= value <= fit.largest[k]):
                 allowed = f"{fit.least[k]:g} to {fit.largest[k]:g}"
-                raise DataError(f"{value:g} is outside {allowed}", where=name, hint="give it in the class table's unit")
+                raise DataError(f"{value:g} is outside {allowed}", where=name, hint="use the class table's unit")
             values[k] = value
             rows.append(k)
         scores = self.attribute_scores.copy()
@@ -222,12 +222,14 @@ class Reading:
     ) -> Comparison:
         model, table = self.model, self.model.table
         if len(ranked) < 2:
-            problem = f'"{ranked[0].name}" is the only class to choose from'
-            raise UnseenError(problem, hint="choose among more classes")
+            problem = f'"{ranked[0].name}" is the only candidate class'
+            raise UnseenError(problem, hint="use more candidate classes")
         wanted = self._one(ranked, target, ())
         other = self._one(ranked, rival, (wanted.name,))
         if other.name == wanted.name:
-            raise UnseenError(f'"{wanted.name}" cannot be its own rival', hint="compare it with another class")
+            raise UnseenError(
+                f'"{wanted.name}" cannot be compared with itself', hint="choose another class to compare with"
+            )
         scores, psi = self.class_scores(corrections), self.corrected(corrections)
         values, shares = model.class_vectors, model.attribute_shares
         c, j = table.index(wanted.name), table.index(other.name)
@@ -269,7 +271,7 @@ class Reading:
         for candidate in ranked:
             if candidate.name == name:
                 return candidate
-        raise UnseenError(f'"{name}" is not among the classes asked for', hint="choose among all")
+        raise UnseenError(f'"{name}" is not a candidate class', hint='use among="all"')
 
 
 class Look(Reading):

@@ -155,7 +155,7 @@ class Recognizer(TrainedModel):
         *,
         private: bool = False,
         token: str | None = None,
-        message: str = "Model of unseen",
+        message: str = "Add unseen model",
         include_backbone: bool = False,
         include_references: bool = False,
         card: CardFields | None = None,
@@ -381,13 +381,13 @@ class Recognizer(TrainedModel):
             ("query numbers", asked, self.scorer.width),
         ):
             if found.shape != (count,):
-                raise UnseenError(f"{found.size} {name}", hint=f"give {count}, as a look of this model has them")
+                raise UnseenError(f"{found.size} {name}", hint=f"pass {count}, as in a look of this model")
         if pooled is None or not self.takes_images:
             return Reading(self, psi, asked)
         features = np.asarray(pooled, np.float32)
         if features.shape != (self.space.channels,):
             problem = f"{features.size} pooled features"
-            raise UnseenError(problem, hint=f"give {self.space.channels}, as a look of this model has them")
+            raise UnseenError(problem, hint=f"pass {self.space.channels}, as in a look of this model")
         return Reading(self, psi, asked, features)
 
     def explain(
@@ -446,6 +446,6 @@ class Recognizer(TrainedModel):
         found = self.method.parts(self._inputs_of(upright))
         if not found:
             hint = "train mgmrn with --set grouping=parts"
-            raise UnseenError("this model learned no parts", where=self.method.name, hint=hint)
+            raise UnseenError("this model has no learned parts", where=self.method.name, hint=hint)
         maps = {name: shares[0].cpu().double().numpy() for name, shares in found.items()}
         return PartMaps(upright, maps, self.backbone.transform.crop_box(*upright.size))

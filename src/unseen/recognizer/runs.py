@@ -26,7 +26,7 @@ def read_run(folder: Path, seed: int | None = None) -> Parts:
     try:
         return _read_run(folder, seed)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise RunError(f"damaged records of the training ({error!r})", where=folder, hint="train again") from None
+        raise RunError(f"damaged training records ({error!r})", where=folder, hint="train again") from None
 
 
 def _read_run(folder: Path, seed: int | None) -> Parts:
@@ -35,10 +35,10 @@ def _read_run(folder: Path, seed: int | None) -> Parts:
     measured = results["protocols"][run.protocol]
     chosen = str(seed) if seed is not None else next(iter(measured["seeds"]))
     if chosen not in measured["seeds"]:
-        raise RunError(f"no seed {chosen}", where=folder, hint=f"one of {', '.join(measured['seeds'])}")
+        raise RunError(f"no seed {chosen}", where=folder, hint=f"use one of {', '.join(measured['seeds'])}")
     spec = run.config.backbone
     if manifest["backbone"]["frozen"] and spec.fingerprint()[:16] != manifest["backbone"]["fingerprint"]:
-        raise RunError("the backbone's weights are not those of the training", where=spec.weights, hint="restore")
+        raise RunError("the backbone weights differ from those of the training", where=spec.weights, hint="restore")
     found = measured["seeds"][chosen]
     calibration = found.get("calibration") or {}
     about = {k: manifest[k] for k in ("data", "backbone", "semantics", "method", "versions", "machine", "splits")}

@@ -32,9 +32,11 @@ def read_saved(folder: Path) -> Parts:
     from unseen.recognizer.schema import SavedModel, Version
 
     where = folder / FACTS
-    values = read_json(where, RunError, "give a folder that `unseen save` wrote")
+    values = read_json(where, RunError, "pass a folder written by `unseen save`")
     if (version := checked(Version, values, where, error=RunError, hint=AGAIN).format) > FORMAT:
-        raise RunError(f"format {version}, of a newer unseen", where=where, hint="pip install --upgrade unseen")
+        raise RunError(
+            f"format {version} of a newer unseen version", where=where, hint="run pip install --upgrade unseen"
+        )
     facts = checked(SavedModel, values, where, error=RunError, hint=AGAIN)
     references = folder / REFERENCES
     return Parts(

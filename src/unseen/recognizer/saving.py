@@ -31,7 +31,9 @@ def save(model: TrainedModel, folder: Path, include_backbone: bool, include_refe
     inside = {path.name for path in folder.iterdir() if not is_left_over(path)} if folder.is_dir() else set()
     begun = inside <= {*FILES, TOWER} and bool(inside & {WEIGHTS, BACKBONE, TOWER})  # by a save that was stopped
     if inside and FACTS not in inside and not begun:
-        raise RunError("the folder is not empty and holds no saved model", where=folder, hint="choose another folder")
+        raise RunError(
+            "the folder is not empty and contains no saved model", where=folder, hint="choose another folder"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     method, table = model.method, model.table
     spec, stored = _save_backbone(model, folder, include_backbone)

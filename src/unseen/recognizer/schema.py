@@ -45,7 +45,7 @@ class SavedBackbone(BaseModel):
         for key, value in options.items():
             scalars = value if isinstance(value, list) and len(value) <= 16 else [value]
             if key in _RESERVED or key.startswith("pretrained") or not all(map(_small, scalars)):
-                raise ValueError(f"{key[:60]} is not let through")
+                raise ValueError(f"{key[:60]} is not allowed")
         return options
         return options
 

@@ -89,12 +89,14 @@ def row_of(record: dict[str, Any], count: int) -> dict[str, Any]:
 def check_output(path: Path, restart: bool = False) -> None:
     """Raise where a file cannot be begun: its ending, or it is there already."""
     if path.suffix.lower() not in ENDINGS:
-        raise UnseenError("not a kind of file that holds predictions", where=path, hint=f"one of {', '.join(ENDINGS)}")
+        raise UnseenError(
+            "unsupported file format for predictions", where=path, hint=f"use one of {', '.join(ENDINGS)}"
+        )
     if path.is_dir():
-        raise UnseenError("a folder", where=path, hint="name a file")
+        raise UnseenError("a folder", where=path, hint="pass a file name")
     if path.exists() and not restart and not _journal(path).is_file():
         shutil.rmtree(_journal(path).parent, ignore_errors=True)  # of a call that was killed after its end
-        raise UnseenError("is there already", where=path, hint="give another --output, or --restart to replace it")
+        raise UnseenError("already exists", where=path, hint="pass another --output, or --restart to overwrite it")
 
 
 def _journal(path: Path) -> Path:
@@ -171,9 +173,9 @@ def _locked(path: Path) -> Iterator[Path]:
         journal.parent.mkdir(parents=True, exist_ok=True)
         held = FileLock(journal.parent / ".lock").acquire(timeout=0)
     except Timeout:
-        raise UnseenError("another process is writing this file", where=path, hint="wait for it") from None
+        raise UnseenError("another process is writing this file", where=path, hint="wait until it ends") from None
     except OSError as error:
-        raise UnseenError(error.strerror or str(error), where=path, hint="choose a folder you can write to") from None
+        raise UnseenError(error.strerror or str(error), where=path, hint="choose a writable folder") from None
     with held:
         yield journal
 
@@ -189,7 +191,7 @@ def facts_of(recognizer: Recognizer, options: Options) -> dict[str, str]:
     return {
         "model": digest(method.name, method.settings, recognizer.backbone.fingerprint, *numbers, *weights),
         "class table": digest(json.dumps(table.names), table.attributes, table.values, table.seen),
-        "choice of classes": digest(options.among, json.dumps(chosen)),
+        "class selection": digest(options.among, json.dumps(chosen)),
         "options": digest(json.dumps(plain)),
         "device": recognizer.device.type,
         "version": f"{__version__}, torch {torch.__version__}",
@@ -207,7 +209,7 @@ def _stamp(image: Path) -> list[int] | None:
 
 def _replay(journal: Journal, facts: dict[str, str], stream: Iterator[Path], batch: int, counts: Counts) -> None:
     """Count the whole batches that are there, take their images off the stream, and cut off what comes after."""
-    folder, hint = journal.path.parent, "give --restart to begin anew"
+    folder, hint = journal.path.parent, "pass --restart to start over"
     records = journal.records()
     header = next(records, None)
     if header is None:
@@ -222,13 +224,13 @@ def _replay(journal: Journal, facts: dict[str, str], stream: Iterator[Path], bat
         raise RunError("damaged", where=journal.path, hint=hint)
     changed = [name for name, value in facts.items() if earlier.get(name) != value]
     if changed:
-        problem = f"what was begun here had another {' and another '.join(changed)}"
-        raise RunError(problem, where=folder, hint=f"repeat that command, or {hint}")
+        problem = f"the unfinished output has another {' and another '.join(changed)}"
+        raise RunError(problem, where=folder, hint=f"repeat the original command, or {hint}")
     while len(whole := list(islice(records, batch))) == batch:
         for record, _ in whole:
             image = next(stream, None)
             if image is None or str(image) != record["image"] or _stamp(image) != record["stamp"]:
-                problem = f"the images have changed since this was begun, first {record['image']}"
+                problem = f"the images have changed since the start, first {record['image']}"
                 raise RunError(problem, where=folder, hint=hint)
             counts.add(record)
         end = whole[-1][1]
@@ -292,7 +294,7 @@ def _all_records(journal: Journal, images: int) -> Iterator[dict[str, Any]]:
         found += 1
         yield {name: value for name, value in record.items() if name != "stamp"}
     if found != images:
-        raise RunError("damaged", where=journal.path, hint="repeat the command, which resumes before the damage")
+        raise RunError("damaged", where=journal.path, hint="repeat the command to resume before the damaged part")
 
 
 def _open(path: Path) -> IO[str]:
@@ -367,11 +369,11 @@ def _names_in(path: Path) -> list[str]:
     if path.suffix.lower() == ".csv":
         frame = read_table(path)
         if "class" not in frame and len(frame.columns) > 1:
-            raise DataError("no column of classes", where=path, hint='call it "class"')
+            raise DataError("no class column", where=path, hint='name it "class"')
         names = list(frame["class"] if "class" in frame else [*frame.columns, *frame.iloc[:, 0]])
         return [name for name in names if name]
     try:
         return [name for line in path.read_text(encoding="utf-8-sig").splitlines() if (name := line.strip())]
     except (OSError, UnicodeDecodeError) as error:
         problem = getattr(error, "strerror", None) or "not a text file"
-        raise DataError(problem, where=path, hint="give a text file with a class a line") from None
+        raise DataError(problem, where=path, hint="pass a text file with one class per line") from None

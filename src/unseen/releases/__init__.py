@@ -90,7 +90,7 @@ def find_benchmark(name: str) -> Benchmark:
     try:
         return BENCHMARKS[name.lower()]
     except KeyError:
-        raise DataError(f'no benchmark "{name}"', hint=f"one of {', '.join(BENCHMARKS)}") from None
+        raise DataError(f'unknown benchmark "{name}"', hint=f"use one of {', '.join(BENCHMARKS)}") from None
 
 
 def prepare(
@@ -120,10 +120,10 @@ def prepare(
             with the data is in the outcome.
     """
     if not root.is_dir():
-        raise DataError("no such folder", where=root, hint="give the folder that the downloads are unpacked in")
+        raise DataError("no such folder", where=root, hint="pass the folder with the unpacked downloads")
     chosen = semantics or benchmark.semantics[0]
     if chosen not in benchmark.semantics:
-        hint = f"one of {', '.join(benchmark.semantics)}"
+        hint = f"use one of {', '.join(benchmark.semantics)}"
         raise DataError(f'{benchmark.key} has no semantics "{chosen}"', where="--semantics", hint=hint)
     if features_only:
         kept = [need for need in benchmark.needs if need.name not in IMAGES]
@@ -139,7 +139,7 @@ def prepare(
     if not benchmark.images:
         material.name_images()
     if "attributes" not in found and any(need.name == "attributes" for need in benchmark.needs):
-        outcome.notes.append("attributes are numbered, as the file of their names is not there")
+        outcome.notes.append("attributes are numbered, because the file of their names is missing")
     record = {
         "benchmark": benchmark.key,
         "root": str(root.resolve()),

@@ -69,13 +69,13 @@ def _objects(found: Found, material: Material, findings: Findings) -> None:
     rows = []
     for i, key in enumerate(wanted):
         if turn[key] >= len(waiting.get(key, ())):
-            problem = f'row {i + 1} is a "{key[1]}" in "{key[0]}", of which the official lists have {turn[key]}'
+            problem = f'row {i + 1} is a "{key[1]}" in "{key[0]}"; the official lists have {turn[key]}'
             raise DataError(
-                problem, where=images.path, hint="take res101.mat and att_splits.mat of APY from one release"
+                problem, where=images.path, hint="use res101.mat and att_splits.mat of the same APY release"
             )
         rows.append(waiting[key][turn[key]])
         turn[key] += 1
-    findings.held.append(f"{len(rows):,} objects found in the official lists by image and class")
+    findings.held.append(f"{len(rows):,} objects match the official lists by image and class")
     if several:
         findings.notes.append(f"{several:,} objects share image and class with another; they are paired in order")
     material.objects = boxes[rows]
@@ -87,7 +87,7 @@ def _objects(found: Found, material: Material, findings: Findings) -> None:
         [files[row] for row in rows], f"unpack {PASCAL.file} and {YAHOO.file} again", shared=True
     )
     material.folder = found["pascal"]
-    findings.held.append(f"{len(set(material.files)):,} photographs found by name")
+    findings.held.append(f"{len(set(material.files)):,} images found by name")
     yahoo = tuple(file for file in material.files if file.startswith(f"{found['yahoo']}/"))
     note_extra(Images(found["yahoo"], tuple(f"{found['yahoo']}/{f}" for f in folders[1].files)), yahoo, findings)
     findings.notes.extend(line for place in folders for line in place.left_out)

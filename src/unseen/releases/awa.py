@@ -39,7 +39,7 @@ BASE = Download(
 
 def _gather(found: Found, material: Material, findings: Findings, semantics: str) -> None:
     find_images("images", found, material, findings, f"unpack {DATA.file} again")
-    check_labels(material, findings, "take res101.mat and att_splits.mat from the same folder of the release")
+    check_labels(material, findings, "use res101.mat and att_splits.mat of the same folder of the release")
     split = material.split
     if "classes" in found and split is not None:
         with findings.check("class names are those of classes.txt, joined by name"):
@@ -80,7 +80,7 @@ AWA2 = Benchmark(
     (
         Need(
             "images",
-            "37,322 photographs in a folder a class",
+            "37,322 images, one folder per class",
             ("Animals_with_Attributes2/JPEGImages/", "JPEGImages/"),
             DATA,
         ),
@@ -96,7 +96,7 @@ AWA1 = Benchmark(
     "awa1",
     "AWA1",
     "Animals with Attributes",
-    "Lampert, Nickisch and Harmeling, TPAMI 2014; its photographs are not public, features only",
+    "Lampert, Nickisch and Harmeling, TPAMI 2014; its images are not public; features only",
     FACTS["AWA1"],
     (*_base("Animals_with_Attributes2", "Animals_with_Attributes"), *split_needs("AWA1"), _VECTORS),
     _gather,

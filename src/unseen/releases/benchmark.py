@@ -77,7 +77,7 @@ class Material:
     boxes: pd.DataFrame | None = None
     objects: np.ndarray | None = None
     validation: np.ndarray | None = None
-    validation_source: str = "none offered; drawn with a seed"
+    validation_source: str = "none; drawn with a seed"
 
     def classes(self) -> tuple[str, ...]:
         """The class of every row."""
@@ -204,7 +204,7 @@ def examine(benchmark: Benchmark, found: Found, semantics: str) -> Examination:
         with findings.check():
             _validation(found, material, findings)
     if "vectors" in found and semantics == "sentences":
-        findings.notes.append("word vectors are of attributes, not of sentence embeddings; they are left out")
+        findings.notes.append("word vectors exist for attributes only; they are omitted for sentence embeddings")
     elif "vectors" in found and material.attributes is not None:
         with findings.check():
             material.vectors = _word_vectors(found["vectors"], material.attributes, findings)
@@ -212,8 +212,8 @@ def examine(benchmark: Benchmark, found: Found, semantics: str) -> Examination:
 
 
 def _mixed_up(benchmark: Benchmark, like: str | None) -> str:
-    place = f"take xlsa17/data/{benchmark.key}/ of the release"
-    return place if like in (None, benchmark.key) else f"it looks like {like}'s; {place}"
+    place = f"use xlsa17/data/{benchmark.key}/ of the release"
+    return place if like in (None, benchmark.key) else f"it looks like {like}; {place}"
 
 
 def _check_counts(benchmark: Benchmark, split: Split) -> None:
@@ -222,11 +222,11 @@ def _check_counts(benchmark: Benchmark, split: Split) -> None:
     classes, attributes = split.values.shape
     if (classes, attributes) != (facts.classes, facts.attributes):
         problem = f"{attributes} attributes of {classes} classes"
-        problem += f", where {benchmark.key} has {facts.attributes} of {facts.classes}"
+        problem += f"; {benchmark.key} has {facts.attributes} of {facts.classes}"
         hint = _mixed_up(benchmark, looks_like(images=split.count) or looks_like(classes=classes))
         raise DataError(problem, where=split.path, hint=hint)
     if split.count != facts.images:
-        problem = f"a split of {split.count:,} images, where {benchmark.key} has {facts.images:,}"
+        problem = f"a split of {split.count:,} images; {benchmark.key} has {facts.images:,}"
         raise DataError(problem, where=split.path, hint=_mixed_up(benchmark, looks_like(images=split.count)))
 
 
@@ -234,7 +234,7 @@ def _check_sizes(facts: Facts, split: Split) -> None:
     for part in SPLITS:
         wanted, there = getattr(facts, part), len(split.rows[part])
         if there != wanted:
-            hint = "this is not the Proposed Split; take att_splits.mat from the release itself"
+            hint = "this is not the Proposed Split; use att_splits.mat of the release"
             raise DataError(f"{there:,} images in {part}_loc, not {wanted:,}", where=split.path, hint=hint)
 
 
@@ -257,7 +257,7 @@ def _check_rows(benchmark: Benchmark, material: Material) -> None:
     if len(both):
         row = int(np.flatnonzero((images.labels == both[0]) & (parts == "trainval"))[0]) if "trainval" in parts else 0
         problem = f'class "{split.names[both[0]]}" has images both in training (row {row + 1}) and in test_unseen'
-        hint = f"labels and split do not belong together; {_mixed_up(benchmark, None)}"
+        hint = f"labels and split do not match; {_mixed_up(benchmark, None)}"
         raise DataError(problem, where=split.path, hint=hint)
     if (len(trained), len(unseen)) != (facts.seen, facts.unseen):
         problem = f"{len(trained)} seen and {len(unseen)} unseen classes, not {facts.seen} and {facts.unseen}"
@@ -273,13 +273,15 @@ def find_images(
     images = Images.below(found[need])
     material.folder = found[need]
     if material.images is None:
-        findings.notes.append(f"{len(images.files):,} images in {found[need]}; not compared, as res101.mat is missing")
+        findings.notes.append(
+            f"{len(images.files):,} images in {found[need]}; not compared, because res101.mat is missing"
+        )
         findings.notes.extend(images.left_out)
         return
     with findings.check():
         if not material.images.files:
             where = material.images.path
-            raise DataError("it names no image_files", where=where, hint="take res101.mat from the release itself")
+            raise DataError("it has no image_files", where=where, hint="use res101.mat of the release")
         material.files = images.find(material.images.files, hint, shared)
         held = f"{len(set(material.files)):,} images found by name"
         findings.held.append(held)
@@ -319,7 +321,7 @@ def note_extra(images: Images, used: tuple[str, ...], findings: Findings) -> Non
     findings.notes.extend(images.left_out)
     extra = images.extra(used)
     if extra:
-        note = f"{len(extra):,} images in {images.folder} are not in the split and are left out"
+        note = f"{len(extra):,} images in {images.folder} are not in the split and are ignored"
         note += f', the first "{extra[0]}"'
         findings.notes.append(note)
 
@@ -338,7 +340,7 @@ def named(names: tuple[str, ...], material: Material, where: Path) -> None:
     columns = material.split.values.shape[1]
     if len(names) != columns:
         problem = f"{len(names)} attribute names for {columns} columns of {material.split.path.name}"
-        raise DataError(problem, where=where, hint="take both from the same dataset")
+        raise DataError(problem, where=where, hint="use both of the same dataset")
     try:
         material.attributes = Attributes(names)
     except DataError as error:
@@ -357,7 +359,7 @@ def _validation(found: Found, material: Material, findings: Findings) -> None:
     for _, offer in lists:
         if any(name in offer.rows and offer.rows[name].max() >= len(parts) for name in ("train", "val")):
             raise DataError(
-                "train_loc or val_loc goes beyond the images", where=offer.path, hint="take the release's own"
+                "train_loc or val_loc goes beyond the images", where=offer.path, hint="use the file of the release"
             )
         classes, notes = offer.validation_classes(images.labels)
         if classes is not None:
@@ -366,12 +368,12 @@ def _validation(found: Found, material: Material, findings: Findings) -> None:
             break
     else:
         if "val classes" not in found:
-            findings.notes.append("the release names no validation classes; they are drawn with a seed when training")
+            findings.notes.append("the release has no validation classes; the training draws them with a seed")
             return
         names = read_lines(found["val classes"])
         unknown = [n for n in names if n not in split.names]
         if unknown:
-            hint = "take the class lists of the same dataset"
+            hint = "use the class lists of the same dataset"
             raise DataError(f'no class "{unknown[0]}" in {split.path.name}', where=found["val classes"], hint=hint)
         material.validation = np.isin(split.names, names)
         material.validation_source = found["val classes"].name
@@ -380,7 +382,7 @@ def _validation(found: Found, material: Material, findings: Findings) -> None:
     wrong = [split.names[c] for c in unseen if material.validation[c]]
     if wrong:
         problem = f'the validation class "{wrong[0]}" is unseen'
-        raise DataError(problem, where=split.path, hint="take the class lists of the same split")
+        raise DataError(problem, where=split.path, hint="use the class lists of the same split")
     held = f"{int(material.validation.sum())} validation classes, all seen, from {material.validation_source}"
     findings.held.append(held)
 
@@ -389,13 +391,13 @@ def _word_vectors(path: Path, attributes: Attributes, findings: Findings) -> np.
     vectors = read_array(path)
     if len(vectors) != len(attributes):
         problem = f"{len(vectors)} word vectors for {len(attributes)} attributes"
-        raise DataError(problem, where=path, hint="take the vectors of this dataset's attributes")
+        raise DataError(problem, where=path, hint="use vectors of this dataset's attributes")
     if not np.isfinite(vectors).all():
         row = int(np.argwhere(~np.isfinite(vectors))[0][0])
-        raise DataError(f"word vector {row + 1} is not finite", where=path, hint="make the vectors again")
+        raise DataError(f"word vector {row + 1} is not finite", where=path, hint="create the vectors again")
     findings.notes += [
         f'the word vector of "{attributes.names[k]}" (row {k + 1}) is all zero'
         for k in np.flatnonzero(~vectors.any(axis=1))
     ]
-    findings.held.append(f"word vectors of {vectors.shape[0]} attributes, {vectors.shape[1]} numbers each")
+    findings.held.append(f"word vectors of {vectors.shape[0]} attributes, {vectors.shape[1]} dimensions")
     return vectors

@@ -69,7 +69,7 @@ def _gather(found: Found, material: Material, findings: Findings, semantics: str
     if semantics == "sentences" and material.split is not None:
         with findings.check("sentence embeddings joined by class name"):
             if "sentences" not in found:
-                raise DataError("no sent_splits.mat", where=found.name, hint=f"get it from {SENTENCES.page}")
+                raise DataError("no sent_splits.mat", where=found.name, hint=f"download it from {SENTENCES.page}")
             other = read_split(found["sentences"])
             material.values = join(other.values, other.names, material.split, other.path)
             material.attributes = numbered(material.values.shape[1])
@@ -81,8 +81,8 @@ def _label_hint(material: Material) -> str:
     if images is not None and images.files:
         numbers = [f"/{file}".split("/")[-2].split(".")[0] for file in images.files]
         if all(n.isdigit() and int(n) == c + 1 for n, c in zip(numbers, images.labels, strict=True)):
-            return "the labels follow the official numbering, not allclasses_names; take res101.mat of the release"
-    return "take res101.mat and att_splits.mat from the same folder of the release"
+            return "the labels follow the official numbering, not allclasses_names; use res101.mat of the release"
+    return "use res101.mat and att_splits.mat of the same folder of the release"
 
 
 def _parts(found: Found, material: Material, findings: Findings) -> None:
@@ -93,7 +93,7 @@ def _parts(found: Found, material: Material, findings: Findings) -> None:
     known = {file: file for file in material.files or ()}
     lost = next((file for file in number.values() if file not in known), None)
     if lost is not None and len(number) == len(known):
-        raise DataError(f'"{lost}" is no image of the split', where=found["image_list"], hint=HINT)
+        raise DataError(f'"{lost}" is not an image of the split', where=found["image_list"], hint=HINT)
     if "parts" in found and "part names" in found:
         names = dict(_pair(line, found["part names"]) for line in read_lines(found["part names"]))
         rows = [line.split() for line in read_lines(found["parts"])]
@@ -131,9 +131,9 @@ CUB = Benchmark(
     "Wah, Branson, Welinder, Perona and Belongie, technical report CNS-TR-2011-001, 2011",
     FACTS["CUB"],
     (
-        _official("images", "11,788 photographs in a folder a class", "images/"),
+        _official("images", "11,788 images, one folder per class", "images/"),
         _official("classes", "official class names", "classes.txt"),
-        _official("image_list", "numbers of the photographs", "images.txt"),
+        _official("image_list", "image numbers", "images.txt"),
         _official("matrix", "class attributes in percent", "attributes/class_attribute_labels_continuous.txt"),
         Need(
             "attributes",

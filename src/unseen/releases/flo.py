@@ -52,7 +52,7 @@ def _gather(found: Found, material: Material, findings: Findings, semantics: str
             raise DataError(problem, where=found["sets"], hint=HINT)
         if len(numbers) != len(material.parts):
             problem = f"{len(numbers):,} images, but the split has {len(material.parts):,}"
-            raise DataError(problem, where=found["sets"], hint="take att_splits.mat of FLO")
+            raise DataError(problem, where=found["sets"], hint="use att_splits.mat of FLO")
         own = labels[numbers - 1] - 1
         named = tuple(f"image_{n:05d}.jpg" for n in numbers)
         _check_list(material, named, own)
@@ -95,7 +95,7 @@ def _check_list(material: Material, names: tuple[str, ...], labels: np.ndarray) 
         i = int(wrong[0])
         number = re.sub(r"\D", "", listed[i]) if listed else str(i + 1)
         problem = f"{len(wrong):,} labels differ from imagelabels.mat, the first of image {number}"
-        raise DataError(problem, where=images.path, hint="take res101.mat of FLO from the release itself")
+        raise DataError(problem, where=images.path, hint="use res101.mat of the FLO release")
 
 
 def _check_unseen(found: Found, material: Material, labels: np.ndarray) -> None:
@@ -105,7 +105,7 @@ def _check_unseen(found: Found, material: Material, labels: np.ndarray) -> None:
     both = np.intersect1d(unseen, labels[material.parts != "test_unseen"])
     if len(both):
         problem = f"class {both[0] + 1} has images both in training and in test_unseen"
-        hint = "rows follow trnid, valid, tstid, not the image number; take both files from their own pages"
+        hint = "rows follow trnid, valid, tstid, not the image number; download both files from their pages"
         raise DataError(problem, where=found["sets"], hint=hint)
 
 
@@ -116,7 +116,7 @@ FLO = Benchmark(
     "Nilsback and Zisserman, ICVGIP 2008",
     FACTS["FLO"],
     (
-        Need("images", "8,189 photographs", ("jpg/", "102flowers/jpg/"), IMAGES),
+        Need("images", "8,189 images", ("jpg/", "102flowers/jpg/"), IMAGES),
         Need("labels", "class of each photograph", ("imagelabels.mat", "102flowers/imagelabels.mat"), LABELS),
         Need("sets", "order of the split's rows", ("setid.mat", "102flowers/setid.mat"), SETS),
         *split_needs(

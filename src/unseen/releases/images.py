@@ -64,13 +64,13 @@ class Images:
                 missing.append(path)
         if missing:
             tail = "/".join(missing[0].split("/")[-2:])
-            problem = f'{len(missing):,} of {len(wanted):,} images are not there, the first "{tail}"'
+            problem = f'{len(missing):,} of {len(wanted):,} images are missing, the first "{tail}"'
             raise DataError(problem, where=self.folder, hint=hint)
         if not shared:
             twice = [file for file, times in Counter(found).items() if times > 1]
             if twice:
-                problem = f'"{twice[0]}" is named {Counter(found)[twice[0]]} times'
-                raise DataError(problem, where=self.folder, hint="take res101.mat from the release itself")
+                problem = f'"{twice[0]}" appears {Counter(found)[twice[0]]} times'
+                raise DataError(problem, where=self.folder, hint="use res101.mat of the release")
         return tuple(found)
 
     def extra(self, used: Sequence[str]) -> list[str]:
@@ -112,5 +112,5 @@ def check_classes(
     wrong = [i for i, file in enumerate(files) if class_of(PurePosixPath(file)) != classes[i]]
     if wrong:
         i = wrong[0]
-        problem = f'{len(wrong):,} labels are not the class of the image: "{files[i]}" is labelled "{classes[i]}"'
+        problem = f'{len(wrong):,} labels differ from the class of the image: "{files[i]}" is labelled "{classes[i]}"'
         raise DataError(problem, where=where, hint=hint)

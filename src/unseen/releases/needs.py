@@ -140,7 +140,7 @@ def digest(path: Path, algorithm: str = "sha256") -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, algorithm).hexdigest()
     except OSError as error:
-        raise DataError(error.strerror or str(error), where=path, hint="make it readable") from None
+        raise DataError(error.strerror or str(error), where=path, hint="change its permissions") from None
 
 
 def _damage(archive: Path, download: Download, verify: bool) -> str:

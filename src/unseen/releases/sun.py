@@ -45,7 +45,7 @@ def class_of(path: PurePosixPath) -> str:
 
 def _gather(found: Found, material: Material, findings: Findings, semantics: str) -> None:
     find_images("images", found, material, findings, f"unpack {IMAGES.file} again")
-    hint = "take res101.mat and att_splits.mat from the same folder of the release"
+    hint = "use res101.mat and att_splits.mat of the same folder of the release"
     check_labels(material, findings, hint, class_of)
     if "attributes" in found:
         with findings.check("attribute names of attributes.mat"):
@@ -83,7 +83,7 @@ SUN = Benchmark(
     "Patterson, Xu, Su and Hays, IJCV 2014",
     FACTS["SUN"],
     (
-        Need("images", "14,340 photographs", ("images/", "SUNAttributeDB_Images/images/", "SUN/images/"), IMAGES),
+        Need("images", "14,340 images", ("images/", "SUNAttributeDB_Images/images/", "SUN/images/"), IMAGES),
         Need("attributes", "attribute names", ("SUNAttributeDB/attributes.mat", "attributes.mat"), ANNOTATIONS),
         Need("names", "names of the scored images", ("SUNAttributeDB/images.mat", "images.mat"), ANNOTATIONS, False),
         Need(

@@ -56,7 +56,7 @@ def check_names(names: Sequence[str], expected: Sequence[str], where: Path, othe
         if lacking:
             more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
             problem = f'no class "{lacking[0]}"{more}, which {where if place == other else other} has'
-            raise DataError(problem, where=place, hint="take both files from the same dataset and edition")
+            raise DataError(problem, where=place, hint="use both files of the same dataset and edition")
 
 
 def check_matrix(
@@ -79,7 +79,7 @@ def check_matrix(
     """
     if official.shape != values.shape:
         problem = f"{official.shape[0]} classes x {official.shape[1]} attributes"
-        hint = f"{other} has {values.shape[0]} x {values.shape[1]}; take both from the same dataset"
+        hint = f"{other} has {values.shape[0]} x {values.shape[1]}; use both of the same dataset"
         raise DataError(problem, where=where, hint=hint)
     position = {name: i for i, name in enumerate(names)}
     joined = official[[position[name] for name in classes]]
@@ -95,8 +95,8 @@ def check_matrix(
         c = int(wrong[0])
         by_number = np.abs(official - values).max() < np.abs(joined - values).max()
         hint = "; the rows are in the order of the split's classes, not of the official list" if by_number else ""
-        problem = f'the attributes of {len(wrong)} classes fit another class better: "{classes[c]}" is nearest to '
+        problem = f'the attributes of {len(wrong)} classes match another class better: "{classes[c]}" is nearest to '
         problem += f'"{classes[nearest[c]]}"{hint}'
-        raise DataError(problem, where=where, hint=f"take it and {other.name} from their releases again")
+        raise DataError(problem, where=where, hint=f"download it and {other.name} again")
     largest = float(np.abs(joined - values).max())
     return f"class attributes of {where.name} agree with {other.name} by class name (largest difference {largest:.3g})"

@@ -41,7 +41,7 @@ def write_folder(
         DataError: the folder holds something else, or the dataset does not hold together.
     """
     if output.exists() and not (output / RECORD).is_file() and (not output.is_dir() or any(output.iterdir())):
-        raise DataError("it holds something else", where=output, hint="choose another --output")
+        raise DataError("the folder holds something else", where=output, hint="choose another --output")
     made = output.parent / f".{output.name}.preparing"
     shutil.rmtree(made, ignore_errors=True)
     try:
@@ -51,7 +51,7 @@ def write_folder(
         write_json(made / RECORD, record | {"fingerprint": dataset.fingerprint, "counts": dataset.describe()})
         _put_in_place(made, output)
     except OSError as error:
-        raise DataError(error.strerror or str(error), where=output, hint="choose a folder you can write to") from None
+        raise DataError(error.strerror or str(error), where=output, hint="choose a writable folder") from None
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return replace(dataset, images=output / "images")

@@ -96,10 +96,11 @@ def data_card(material: Material) -> DataCard:
     drawn = data["name"] == FIELDGUIDE
     return DataCard(
         data["name"],
-        "Birds of invented species, drawn by the program itself; no photograph, no person, no third party's rights."
+        "Birds of invented species, drawn by the program itself. No photos, no people, no third-party rights."
         if drawn
-        else "A folder of images with a table of attributes. Where the images come from, who may use them and "
-        "whether people are in them is not recorded in the folder; whoever passes this report on should add it.",
+        else "A folder of images with a table of attributes. The folder does not record where the "
+        "images come from, who may use them, and whether they show people; add this before you "
+        "share the report.",
         splits,
         groups,
         [class_label(name) for name in manifest["splits"]["validation_classes"]],
@@ -169,17 +170,17 @@ def _backbone(material: Material) -> list[tuple[str, str]]:
         ("weights", facts["weights"]),
         *([("image size", f"{facts['image_size']} px")] if facts["image_size"] else []),
         ("features", f"{facts['regions']} regions of {wide} channels"),
-        ("training", "frozen, as it was" if facts["frozen"] else "fine-tuned with the method"),
+        ("training", "frozen" if facts["frozen"] else "fine-tuned with the method"),
     ]
     licence = _licence(spec.name) if spec.weights == "pretrained" and spec.tower is None else None
     if licence:
-        rows.append(("licence of the weights", licence))
+        rows.append(("license of the weights", licence))
     elif facts["weights"] == "random":
-        rows.append(("licence of the weights", "none needed: random"))
+        rows.append(("license of the weights", "none needed: random"))
     elif facts["name"] == "test_resnet" and facts["weights"] == "backbone.safetensors":
-        rows.append(("licence of the weights", "that of this program: trained on its own drawings"))
+        rows.append(("license of the weights", "that of this program: trained on its own drawings"))
     else:
-        rows.append(("licence of the weights", "not recorded; see where they were taken from"))
+        rows.append(("license of the weights", "not recorded; see the source of the weights"))
     return [*rows, ("fingerprint", facts["fingerprint"])]
 
 
@@ -197,31 +198,32 @@ def _licence(name: str) -> str | None:
 
 def _uses(material: Material) -> list[str]:
     data = material.manifest["data"]
-    lines = ["Sorting and pre-labelling images like those it was tested on, with a person who looks at what matters."]
+    lines = ["Sorting and pre-labeling images like those it was tested on, with a person who checks what matters."]
     if data["classes_unseen"]:
-        lines.append("Finding candidates of classes that nobody has photographed yet, from their attributes.")
-    lines.append("Showing why an image was taken for a class, attribute by attribute.")
+        lines.append("Finding candidates of classes without training images, from their attributes.")
+    lines.append("Explaining a prediction, attribute by attribute.")
     return lines
 
 
 def _limits(material: Material) -> list[str]:
     data = material.manifest["data"]
     lines = [
-        f"It always chooses among the {data['classes_seen'] + data['classes_unseen']} classes of its table. An image "
-        "of anything else gets one of these names too, unless its confidence falls below the threshold for “unknown”.",
-        "It expects images like those of the training: same kind of camera, distance, light and season. Others were "
-        "not tested.",
-        "Classes without images are known by their row in the table alone. A wrong entry there makes wrong answers, "
-        "and classes with nearly equal rows are mixed up.",
-        "Heat maps show what the model used. They are no proof that it used the right thing: attributes that often "
-        "come together in training are easily taken for one another.",
-        "Not for decisions about people, their health or safety.",
-        "The numbers hold for these images, this split and this backbone; they cannot be set beside published ones.",
+        f"It always chooses among the {data['classes_seen'] + data['classes_unseen']} classes of "
+        "its table. An image of anything else also gets one of these names, unless its "
+        "confidence is below the threshold for “unknown”.",
+        "It expects images like those of the training: the same kind of camera, distance, light "
+        "and season. Other images were not tested.",
+        "The model knows unseen classes only from their row in the table. A wrong entry leads "
+        "to wrong answers, and classes with nearly equal rows are confused.",
+        "Heat maps show what the model used. They do not prove that it used the right thing: "
+        "attributes that often occur together in training are easily confused.",
+        "Do not use it for decisions about people, their health or safety.",
+        "The numbers hold for these images, this split and this backbone; they are not comparable with published ones.",
     ]
     if material.run.protocol == "paper":
-        lines.append("Choices were made on the test images, so the accuracies are somewhat too high.")
+        lines.append("Settings were chosen on the test images, so the accuracies are somewhat too high.")
     if data["name"] == FIELDGUIDE:
-        lines.append("These are drawings. Nothing here says how well a method does on photographs.")
+        lines.append("These are drawings. The numbers say nothing about photos.")
     return lines
 
 
@@ -246,7 +248,7 @@ def repeat(material: Material) -> Repeat:
         ("versions", versions),
         ("machine", f"{machine['processor']}, {count(machine['threads'], 'thread')}, {machine['device']}"),
         ("system", machine["system"]),
-        ("seeds", "none: the method has no randomness" if material.found["deterministic"] else ", ".join(seeds)),
+        ("seeds", "none: the method is deterministic" if material.found["deterministic"] else ", ".join(seeds)),
         ("protocols", ", ".join(results["protocols"])),
         ("data", f"{manifest['data']['name']}, fingerprint {manifest['data']['fingerprint']}"),
         ("splits", f"final {manifest['splits']['final']}, validation {manifest['splits']['validation']}"),

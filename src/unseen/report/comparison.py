@@ -16,10 +16,12 @@ from unseen.report.tables import metric_cell, metrics_legend, percent, pixels
 
 COLOURS = {"honest": "#1f6f54", "paper": "#c07a1c", "validation": "#3b5f8a"}
 EXPLAINED = {
-    "honest": "honest: epoch or hyper-parameters and calibration chosen on validation classes, tested once.",
-    "paper": "paper: the best epoch chosen on the test images, for T1 and H apart, as papers of the field do.",
-    "validation": "validation: on validation classes taken from the seen ones, at the epoch (or hyper-parameters) and "
-    "calibration that are best there; no test image was looked at. For choosing, not for reporting.",
+    "honest": "honest: epoch or hyperparameters and calibration are chosen on validation classes; the "
+    "test set is used once.",
+    "paper": "paper: the best epoch is chosen on the test images, separately for T1 and H, as much released code does.",
+    "validation": "validation: measured on validation classes drawn from the seen classes, at their best "
+    "epoch (or hyperparameters) and calibration; no test image is used. For choosing, not "
+    "for reporting.",
 }
 
 
@@ -135,13 +137,14 @@ def legend(found: dict[str, Any]) -> list[str]:
         )
     lines += [EXPLAINED[view] for view in found["views"]]
     lines.append(
-        f"Percent. {metrics_legend(found['metrics'])}. ± spread over seeds, [ ] 95% interval over images; of "
-        "differences between rows over images and seeds (bootstrap, the same draws of images for all rows), without "
-        "allowance for the number of rows."
+        f"Percent. {metrics_legend(found['metrics'])}. ±: standard deviation over seeds; [ ]: "
+        "95% interval over images. Differences between rows: paired bootstrap over images and "
+        "seeds, not corrected for the number of rows."
     )
     lines.append(
-        "Time and peak memory are of each row's own process, without the extraction of regions that all rows share; "
-        "memory counts the pages of the region store that were read. Numbers hold for this data and backbone only."
+        "Time and peak memory are those of each row's own process, without the shared feature "
+        "extraction; memory includes the pages of the region store that were read. The numbers "
+        "hold for this data and backbone only."
     )
     return lines
 

@@ -72,18 +72,18 @@ class Confusion:
     def advice(self) -> str:
         """What the mix-up comes from, and what would separate the two."""
         if not self.differences:
-            return "The class table says the same of both: no model can tell them apart by it. Add an attribute."
+            return "Both have the same attributes, so no model can separate them. Add an attribute."
         badly = [d.name for d in self.differences if d.verdict == "badly"]
         known = [d for d in self.differences if d.verdict]
         if badly:
             which = "it" if len(badly[:2]) == 1 else "them"
-            return f"{' and '.join(badly[:2])} would separate them, but the model hardly reads {which}."
+            return f"{' and '.join(badly[:2])} would separate them, but the model hardly recognizes {which}."
         if known and all(d.verdict == "well" for d in known):
-            few = "" if self.differing > 3 else " They differ in little else, so one more attribute would help."
-            return f"The model reads what separates them; the other attributes outweigh it.{few}"
+            few = "" if self.differing > 3 else " They differ in little else, so another attribute would help."
+            return f"The model recognizes what separates them, but other attributes outweigh it.{few}"
         if known:
             weakest = min(known, key=lambda d: d.auroc or 0)
-            return f"Read with some mistakes: {weakest.name}, which would separate them."
+            return f"{weakest.name} would separate them, but the model often gets it wrong."
         return ""
 
 

@@ -32,11 +32,11 @@ def seen_unseen_chart(material: Material) -> Chart | None:
     if mark is None:
         return None
     says = (
-        f"Accuracy on unseen classes against accuracy on seen classes. At the chosen offset it is "
-        f"{percent(mark.y, 0)}% on unseen and {percent(mark.x, 0)}% on seen classes."
+        "Accuracy on unseen classes against accuracy on seen classes. At the chosen offset, "
+        f"accuracy is {percent(mark.y, 0)}% on unseen and {percent(mark.x, 0)}% on seen classes."
     )
-    x, y = Axis("right on seen classes (S)", 0, 1, True), Axis("right on unseen classes (U)", 0, 1, True)
-    return Chart("seen-unseen", "Seen against unseen", says, x, y, list(reversed(lines)), marks=[mark])
+    x, y = Axis("accuracy on seen classes (S)", 0, 1, True), Axis("accuracy on unseen classes (U)", 0, 1, True)
+    return Chart("seen-unseen", "Unseen against seen classes", says, x, y, list(reversed(lines)), marks=[mark])
 
 
 def reliability_chart(side: str, found: Mapping[str, Any]) -> Chart | None:
@@ -49,16 +49,17 @@ def reliability_chart(side: str, found: Mapping[str, Any]) -> Chart | None:
     total, most = sum(n for _, _, n in rows), max(n for _, _, n in rows)
     dots = []
     for confidence, accuracy, count in rows:
-        said = f"{percent(confidence, 0)}% sure: right {percent(accuracy, 0)}% ({count:g} images)"
+        said = f"{percent(confidence, 0)}% confidence: {percent(accuracy, 0)}% correct ({count:g} images)"
         dots.append(Dot(confidence, accuracy, confidence, count / most, said))
     largest = max(rows, key=lambda row: row[2])
     says = (
-        f"How often answers of each confidence are right, over {total:g} images. The larger a dot, the more "
-        f"images; on the dashed line they are right as often as the model says. The largest group is about "
-        f"{percent(largest[0], 0)}% sure, and {percent(largest[1], 0)}% of those are right."
+        f"How often answers of each confidence are correct, over {total:g} images. Larger dots "
+        "mean more images; on the dashed line, accuracy equals confidence. The largest group "
+        f"has about {percent(largest[0], 0)}% confidence, and {percent(largest[1], 0)}% of it is "
+        "correct."
     )
-    axes = Axis("how sure the model says it is", 0, 1, True), Axis("how often it is right", 0, 1, True)
-    ideal = Line([0, 1], [0, 1], "right as often as it says", "ideal")
+    axes = Axis("confidence", 0, 1, True), Axis("accuracy", 0, 1, True)
+    ideal = Line([0, 1], [0, 1], "accuracy = confidence", "ideal")
     title = "Reliability on test images" if side == "test" else "Reliability on validation images"
     return Chart(f"reliability-{side}", title, says, *axes, [ideal], dots)
 
@@ -77,19 +78,21 @@ def risk_coverage_chart(calibration: Mapping[str, Any]) -> Chart | None:
         coverage, risk = zip(*rows, strict=True)
         lines.append(Line(coverage, risk, f"{side} images", look))
         highest = max(highest, *risk)
-        says.append(f"If every image gets an answer, {percent(risk[-1], 0)}% of the {side} images get a wrong one.")
+        says.append(
+            f"If every image gets an answer, {percent(risk[-1], 0)}% of the answers on {side} images are wrong."
+        )
         if threshold and not marks and found.get("accuracy_when_known") is not None:
             answered, wrong = found["coverage"], 1 - found["accuracy_when_known"]
             marks.append(Mark(answered, wrong, f"“unknown” below {percent(threshold, 0)}%"))
             says.append(
-                f"With the chosen threshold {percent(answered, 0)}% get an answer, and {percent(wrong, 0)}% of those "
-                "answers are wrong."
+                f"With the chosen threshold, {percent(answered, 0)}% get an answer, and "
+                f"{percent(wrong, 0)}% of those answers are wrong."
             )
     if not lines:
         return None
-    x = Axis("share of images that get an answer", 0, 1, True)
-    y = Axis("share of those answers that are wrong", 0, min(1.0, 1.1 * highest), True)
-    title = "Mistakes against answers given"
+    x = Axis("share of images with an answer", 0, 1, True)
+    y = Axis("share of wrong answers", 0, min(1.0, 1.1 * highest), True)
+    title = "Errors against answers given"
     return Chart("risk-coverage", title, " ".join(says), x, y, list(reversed(lines)), marks=marks)
 
 

@@ -102,8 +102,8 @@ def gather(
         answers, dataset = _ask(run, device, cache, workers, progress)
     except (UnseenError, OSError) as error:
         notes.append(
-            f"The model could not be shown the images again ({error}). So there are no example images, no "
-            "attribute quality and no counts of training images here."
+            f"The report could not open the images ({error}). It therefore has no example images, "
+            "attribute quality or counts of training images."
         )
         return Material(run, table, decisions, notes=notes)
     return Material(run, table, decisions, dataset, answers, _copies(dataset, cache_folder(cache)), notes)
@@ -118,7 +118,7 @@ def recorded(run: Run) -> Material:
         path = decisions_path(run.folder, seed, run.protocol, "H")
         if path.is_file():
             decisions[seed] = load_decisions(path)
-    missing = "The decisions on the test images are not in the run's folder: no mix-ups, no seen–unseen curve."
+    missing = "The run folder has no decisions on the test images, so there are no confusions and no seen–unseen curve."
     return Material(run, table, decisions, notes=[missing] if len(decisions) < len(seeds) else [])
 
 

@@ -84,10 +84,10 @@ def key_figures(material: Material) -> list[Figure]:
         side, numbers = found
         where = {"test": "", "holdout": ", with classes set aside", "validation": ", on validation images"}[side]
         if numbers.get("ece") is not None:
-            means = f"How far the stated confidence is from the share that is right, on average{where}. 0 is best."
+            means = f"Average gap between confidence and accuracy{where}. 0 is best."
             figures.append(Figure("calibration error", "ECE", numbers["ece"], means, better="low"))
         if numbers.get("auroc") is not None:
-            means = f"How well the score tells images of seen from those of unseen classes{where}. 100 is perfect."
+            means = f"How well the score separates images of seen and unseen classes{where}. 100 is perfect."
             figures.append(Figure("seen or unseen?", "AUROC", numbers["auroc"], means, 0.5))
     return figures
 
@@ -127,8 +127,8 @@ def compared(entry: Mapping[str, Any], chance: float, classes: int, that: str = 
     said = {
         "above": "better than guessing.",
         "below": "worse than guessing: do not rely on these names.",
-        "equal": "no different from guessing, as far as these images tell: do not rely on these names.",
-        "too few": "measured on too few classes to tell it from guessing.",
+        "equal": "not measurably better than guessing: do not rely on these names.",
+        "too few": "measured on too few classes to compare with guessing.",
     }
     return [f"{that} {said[standing(entry.get('low'), entry.get('high'), chance, classes)]}"]
 
@@ -150,33 +150,33 @@ def paragraph(material: Material) -> list[str]:
     t1, u, s = (measured[name]["mean"] for name in ("T1", "U", "S"))
     if t1 is not None:
         sentences.append(
-            f"If an image is known to show one of those {unseen}, it names the right one {in_words(t1)} times "
-            f"(guessing: {percent(1 / max(unseen, 1), 0)})."
+            f"If an image is known to show one of those {unseen}, it picks the right one "
+            f"{in_words(t1)} times (guessing: {percent(1 / max(unseen, 1), 0)})."
         )
         sentences += compared(measured["T1"], 1 / max(unseen, 1), unseen)
     if u is not None and s is not None:
         sentences.append(
-            f"With all {seen + unseen} classes as possible answers it is right {in_words(u)} times for classes it "
-            f"never saw and {in_words(s)} times for those it did."
+            f"With all {seen + unseen} classes as possible answers it is right {in_words(u)} times "
+            f"for unseen classes and {in_words(s)} times for seen classes."
         )
-        sentences += compared(measured["U"], 1 / (seen + unseen), unseen, "With all classes, the ones it never saw are")
+        sentences += compared(measured["U"], 1 / (seen + unseen), unseen, "With all classes, unseen classes are")
     elif s is not None:
-        sentences.append(f"It names new images of the classes it saw right {in_words(s)} times.")
+        sentences.append(f"It gets new images of seen classes right {in_words(s)} times.")
     elif u is not None:
         sentences.append(f"With all {seen + unseen} classes as possible answers it is right {in_words(u)} times.")
     guess = holdout.get("T1") or {}
     if t1 is None and unseen and guess.get("mean") is not None:
         sentences.append(
-            f"There is no test image of the {unseen}. Estimated by setting {aside} of your classes aside and "
-            f"treating them as never seen{times(material)}: right {in_words(guess['mean'])} times among these {aside} "
-            f"(guessing: {percent(1 / max(aside, 1), 0)}), and {in_words(holdout['U']['mean'])} times with all "
-            f"{seen} classes as possible answers."
+            f"There is no test image of the {unseen}. Estimated by setting {aside} of your classes "
+            f"aside as unseen{times(material)}: right {in_words(guess['mean'])} times among these "
+            f"{aside} (guessing: {percent(1 / max(aside, 1), 0)}), and "
+            f"{in_words(holdout['U']['mean'])} times with all {seen} classes as possible answers."
         )
         distinct = held_out_classes(material)
         sentences += compared(guess, 1 / max(aside, 1), distinct, f"Among these {aside} that is")
         sentences += compared(holdout["U"], 1 / max(seen, 1), distinct, f"Among all {seen} that is")
     elif t1 is None and unseen:
-        sentences.append(f"There is no test image of the {unseen}, so how well it names them is not measured.")
+        sentences.append(f"There is no test image of the {unseen}, so its accuracy on them is not measured.")
     return sentences
 
 
@@ -188,30 +188,33 @@ def sureness(material: Material) -> list[str]:
     if found is not None:
         side, numbers = found
         error = numbers["ece"]
-        kind = "can be taken at its word" if error < 0.05 else "is a fair guide" if error < 0.12 else "is a rough guide"
+        kind = "is reliable" if error < 0.05 else "is a fair guide" if error < 0.12 else "is a rough guide"
         where = {
             "test": "",
             "holdout": " with the classes that were set aside",
-            "validation": ", on the images that it was fitted to",
+            "validation": ", on the images it was fitted on",
         }[side]
         said, right = numbers.get("confidence"), numbers.get("accuracy")
         lean = ""
         if said is not None and right is not None and abs(said - right) >= 0.02:
-            lean = ", mostly too sure" if said > right else ", mostly too modest"
+            lean = ", mostly too high" if said > right else ", mostly too low"
         sentences.append(
             f"Its stated confidence {kind}: it is off by {count(round(100 * error), 'point')} on average{where}{lean}."
         )
         if block and block.get("threshold") and numbers.get("accuracy_when_known") is not None:
-            tried = " With the classes set aside, and a threshold found likewise," if side == "holdout" else " So"
+            tried = " With classes set aside and a threshold fitted the same way," if side == "holdout" else " So"
             level, known = block["threshold"], percent(numbers["accuracy_when_known"], 0)
             sentences.append(
-                f"Where it is less than {percent(level, 0 if level < 0.99 else 1)}% sure it says “unknown”.{tried} it "
-                f"named {percent(numbers['coverage'], 0)}% of the images, and {known}% of these right."
+                f"If it is less than {percent(level, 0 if level < 0.99 else 1)}% confident, it answers "
+                f"“unknown”.{tried} it answered for {percent(numbers['coverage'], 0)}% of the images, "
+                f"and {known}% of these answers were right."
             )
     elif material.found["seeds"][material.seed].get("temperature") is None:
-        sentences.append("Its stated confidence was not fitted to anything; take it as a ranking only.")
+        sentences.append("Its confidence is not calibrated; use it only to rank answers.")
     else:
-        sentences.append("Its stated confidence was fitted on validation images; how well it holds was not measured.")
+        sentences.append(
+            "Its confidence was fitted on validation images; its calibration on test images is not measured."
+        )
     said = {
         **(material.holdout or {}),
         **{k: v for k, v in material.found["metrics"].items() if v["mean"] is not None},
@@ -222,19 +225,19 @@ def sureness(material: Material) -> list[str]:
         if entry["mean"] is not None and entry["low"] is not None
     ]
     if widths and tested_a_class(material) < FEWEST_IMAGES:
-        sentences.append("There are too few test images a class to say how sure these accuracies are.")
+        sentences.append("There are too few test images per class for confidence intervals.")
     elif widths:
         sentences.append(
             f"With other images of the same classes these accuracies would move by about ±{100 * max(widths):.0f} "
             "points, with other classes by more."
             if max(widths) >= 0.005
-            else "Other images of the same classes would hardly change these accuracies; other classes might."
+            else "With other images of the same classes, these accuracies would hardly change; with "
+            "other classes, they might."
         )
     how = {
-        "honest": "Everything that was chosen was chosen on validation classes taken from the seen ones; the test "
+        "honest": "Every choice was made on validation classes drawn from the seen classes; the test "
         "images were used once.",
-        "paper": "What was chosen was chosen on the test images, as papers of the field do: expect less on images "
-        "that nobody has looked at yet.",
+        "paper": "Choices were made on the test images, as in many papers: expect lower accuracy on new images.",
     }
     return [*sentences, how[material.run.protocol]]
 
@@ -261,55 +264,57 @@ def advice(
     if never:
         some = _list([class_label(name) for name in never[:4]])
         lines.append(
-            f"{some} {'is' if len(never) == 1 else 'are'} hardly ever named right, though "
-            "there are training images: look at their images and at their rows in the table."
+            f"{some} {'is' if len(never) == 1 else 'are'} hardly ever recognized, although there are "
+            "training images: check their images and their rows in the table."
         )
     same = [c for c in mixed if not c.differences]
     if same:
         lines.append(
-            f"{same[0].name} and {same[0].taken_for} have equal attributes. Add one that tells them apart, or make "
-            "them one class."
+            f"{same[0].name} and {same[0].taken_for} have equal attributes. Add one that separates "
+            "them, or merge the classes."
         )
     badly = list(dict.fromkeys(d.name for c in mixed for d in c.differences if d.verdict == "badly"))
     if badly:
         lines.append(
-            f"The model hardly reads {_list(badly[:3])}, which would separate classes that it mixes up. Training "
-            f"images of more classes with and without {'it' if len(badly) == 1 else 'them'}, or clearer definitions, "
-            "would help."
+            f"The model hardly recognizes {_list(badly[:3])}, which would separate classes that it "
+            "confuses. Training images of more classes with and without "
+            f"{'it' if len(badly) == 1 else 'them'}, or clearer definitions, would help."
         )
     close = [c for c in mixed if c.differences and c.alike >= CLOSE]
     if close:
         lines.append(
             f"{close[0].name} and {close[0].taken_for} are nearly the same in the class table "
-            f"(similarity {close[0].alike:.2f}). One more attribute in which they differ would help."
+            f"(similarity {close[0].alike:.2f}). Another attribute that separates them would help."
         )
     u, s = measured["U"]["mean"], measured["S"]["mean"]
     if u is not None and s is not None and s - u > 0.15:
         lines.append(
-            f"Unseen classes do {100 * (s - u):.0f} points worse than seen ones. A few images of the worst unseen "
-            "classes would help most."
+            f"Unseen classes do {100 * (s - u):.0f} points worse than seen ones. A few images of the "
+            "worst unseen classes would help most."
         )
     if attributes is not None and attributes.hardly:
         some = count(len(attributes.hardly), "attribute hardly varies", "attributes hardly vary")
-        lines.append(f"{some} between the classes and can hardly help; others would do more.")
+        lines.append(f"{some} between the classes and help little; add attributes that vary.")
     seen = max(data["classes_seen"], 1)
     if data["trainval"] / seen < FEW_TRAINING:
         some = count(round(data["trainval"] / seen), "training image")
-        lines.append(f"There are only about {some} a class; more would help.")
+        lines.append(f"There are only about {some} per class; more would help.")
     few = round(tested_a_class(material))
     if not material.tested[1] and data["classes_unseen"]:
         lines.append(
-            "A few labelled images of unseen classes, kept for testing, would turn the estimate into a measure."
+            "A few labelled images of unseen classes, kept for testing, would turn the estimate into a measurement."
         )
         if len((material.found.get("holdout") or {}).get("draws", [])) == 1:
             lines.append(
-                "The estimate is of one draw of classes, and another one may differ by ten points and more: "
-                "--holdouts 3 makes three."
+                "The estimate comes from one draw of classes; another draw can differ by ten points or "
+                "more. Use --holdouts 3 for three draws."
             )
     elif 0 < few < FEW_IMAGES:
-        lines.append(f"There are only about {count(few, 'test image')} a class; more would make the numbers surer.")
+        lines.append(
+            f"There are only about {count(few, 'test image')} per class; more would make the numbers more precise."
+        )
     if len(material.found["seeds"]) == 1 and not material.found["deterministic"]:
-        lines.append("One training (seed) was done; --seeds 5 would show how much the numbers depend on chance.")
+        lines.append("The run has one seed; --seeds 5 shows how much the numbers depend on chance.")
     return lines
 
 
@@ -345,8 +350,8 @@ def verdict(run: Run) -> list[str]:
             lines.append(f"Seen classes, among all {every}: right {in_words(measured['S']['mean'])} times.")
         if unseen:
             lines.append(
-                f"There is no test image of the {count(unseen, 'unseen class', 'unseen classes')}, so how well it "
-                "names them is not measured."
+                f"There is no test image of the {count(unseen, 'unseen class', 'unseen classes')}, so "
+                "its accuracy on them is not measured."
             )
     expected = foreseen(material)
     if expected:
@@ -364,7 +369,7 @@ def _line(entry: Mapping[str, Any], what: str, chance: float, classes: int) -> s
         "above": "better than guessing",
         "below": "worse than guessing",
         "equal": "no different from guessing",
-        "too few": "too few classes to tell",
+        "too few": "too few classes to compare",
     }
     close = f": {said[standing(entry['low'], entry['high'], chance, classes)]}" if chance < 1 else ""
     return f"{what}: right {in_words(entry['mean'])} times (guessing {percent(chance, 0)}{span}){close}"

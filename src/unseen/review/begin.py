@@ -14,7 +14,7 @@ from unseen.recognizer.stream import Options, facts_of, predict_to_file
 from unseen.review.book import FACTS, PREDICTIONS, Review
 from unseen.version import __version__
 
-MADE_BY = ("model", "class table", "choice of classes")
+MADE_BY = ("model", "class table", "class selection")
 """What a review's answers depend on beside the images."""
 
 

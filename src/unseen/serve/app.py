@@ -69,7 +69,7 @@ def create_app(
     app = FastAPI(
         title="unseen",
         version=__version__,
-        description="Recognise classes from a table of their attributes.",
+        description="Recognize classes from a table of their attributes.",
         openapi_url="/api/openapi.json",
         docs_url=None,
         redoc_url=None,
@@ -144,7 +144,7 @@ def _add_answers(app: FastAPI, service: Service, worker: Worker) -> None:
         choice, target, rival = _choice(form), _text(form, "target"), _text(form, "rival")
         preview, thumbnails = (_text(form, name) in ("1", "true") for name in asked_for)
         if len(sent) > 1:
-            raise Refusal(422, f"{len(sent)} images", "explain one at a time")
+            raise Refusal(422, f"{len(sent)} images", "send one image per request")
         return await worker.do(lambda: service.explain(sent[0], choice, target, rival, preview, thumbnails))
 
     @app.post("/api/rank")

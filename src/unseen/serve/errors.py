@@ -19,7 +19,7 @@ def add_errors(app: FastAPI) -> None:
 
     async def refused(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        hint = getattr(error, "hint", "see /api/openapi.json for what there is")
+        hint = getattr(error, "hint", "see /api/openapi.json for the endpoints")
         return problem(error.status_code, str(error.detail), hint, dict(error.headers or {}))
 
     async def hintable(_: Request, error: Exception) -> Response:
@@ -32,11 +32,11 @@ def add_errors(app: FastAPI) -> None:
         return problem(422, first_error(error.errors()), "see /api/openapi.json for the fields")
 
     async def gone(_: Request, error: Exception) -> Response:  # of which nothing arrives any more
-        return problem(400, "the connection ended within the request", "send it again")
+        return problem(400, "the connection closed during the request", "send it again")
 
     async def failed(_: Request, error: Exception) -> Response:  # answers outside the guard
-        hint = "report it with the image or request that did it"
-        return problem(500, "the server failed; its log says more", hint, HEADERS)
+        hint = "report this with the image or request that caused it"
+        return problem(500, "the server failed; see its log", hint, HEADERS)
 
     app.add_exception_handler(HTTPException, refused)
     app.add_exception_handler(UnseenError, hintable)

@@ -111,9 +111,7 @@ class Guard:
     def _check(self, headers: Headers, safe: bool, limit: int) -> None:
         host = headers.get("host", "")
         if not self._known(host):
-            raise Refusal(
-                421, f'this server does not answer to the host "{host[:100]}"', "see unseen serve --allow-host"
-            )
+            raise Refusal(421, f'this server does not accept the host "{host[:100]}"', "see unseen serve --allow-host")
         if safe:
             return
         origin = headers.get("origin")
@@ -124,7 +122,12 @@ class Guard:
             raise Refusal(403, "a page of another site may not use this server", "use this server's own page")
         length = headers.get("content-length")
         if length is not None and "transfer-encoding" in headers:  # a proxy may have read the other one
-            raise Refusal(400, "two lengths in one request", "send Content-Length alone", {"Connection": "close"})
+            raise Refusal(
+                400,
+                "both Content-Length and Transfer-Encoding in one request",
+                "send only Content-Length",
+                {"Connection": "close"},
+            )
         if length is not None and (not length.isdecimal() or int(length) > limit):
             raise _too_large(limit)
 
@@ -193,5 +196,5 @@ class Guard:
 
 def _too_large(limit: int) -> Refusal:
     return Refusal(
-        413, f"more than {limit / 2**20:.3g} MB in one request", "send less at once", {"Connection": "close"}
+        413, f"more than {limit / 2**20:.3g} MB in one request", "send less per request", {"Connection": "close"}
     )

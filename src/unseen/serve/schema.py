@@ -34,17 +34,17 @@ class Choice(Sent):
     """Which classes to choose from, and how many to give."""
 
     top: int = Field(default=5, ge=1, le=1000, description="classes given")
-    among: Among = Field(default="all", description="all, seen or unseen classes")
-    only: list[Asked] = Field(default=[], max_length=1000, description="if any: choose among these alone")
-    exclude: list[Asked] = Field(default=[], max_length=1000, description="leave these out")
+    among: Among = Field(default="all", description="candidate classes: all, seen or unseen")
+    only: list[Asked] = Field(default=[], max_length=1000, description="if given, the only candidate classes")
+    exclude: list[Asked] = Field(default=[], max_length=1000, description="classes to exclude")
 
 
 class Candidate(BaseModel):
     """A class and how sure the model is."""
 
     name: str
-    seen: bool = Field(description="whether it had training images")
-    confidence: float = Field(description="0 to 1; they add up to 1 over the classes chosen from")
+    seen: bool = Field(description="whether it has training images")
+    confidence: float = Field(description="0 to 1; sums to 1 over the candidate classes")
     score: float = Field(description="raw class score")
 
 
@@ -61,10 +61,8 @@ class Prediction(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     image: str = Field(description="file name as sent, without folders")
-    classes: list[Candidate] = Field(default=[], description="best first; empty where there is an error")
-    unknown: bool = Field(
-        default=False, description="whether the first is less sure than the threshold chosen in training"
-    )
+    classes: list[Candidate] = Field(default=[], description="best first; empty if there is an error")
+    unknown: bool = Field(default=False, description="whether the first class's confidence is below the threshold")
     attributes: list[Speaks] = []
     error: str | None = None
     hint: str | None = None
@@ -79,9 +77,11 @@ class Predictions(BaseModel):
 class Look(Sent):
     """What the model read off an image: all that ranking needs."""
 
-    attribute_scores: list[Number] = Field(description="psi, one an attribute, in the order of /api/about")
+    attribute_scores: list[Number] = Field(
+        description="attribute scores psi, one per attribute, in the order of /api/about"
+    )
     query: list[Number] | None = Field(
-        default=None, description="of a model that compares images with classes as a whole: the image's numbers"
+        default=None, description="embedding of the image, for a model that does not score attributes"
     )
     pooled: list[Number] | None = Field(
         default=None, description="the image's pooled features, which classes with images of their own are ranked by"
@@ -92,14 +92,14 @@ class Reason(BaseModel):
     """One attribute's part in a decision."""
 
     attribute: str
-    score: float = Field(description="psi, corrected where it was")
-    typical: float = Field(description="mean of psi over the training images; 0 where they are not known")
-    evidence: float = Field(description="(score - typical) times value: what it adds to the target's score")
-    against: float = Field(description="what it adds to the target's lead over the rival")
-    value: float = Field(description="of the target, as the method scores with it")
+    score: float = Field(description="psi, or its corrected value")
+    typical: float = Field(description="mean psi of the training images; 0 if unknown")
+    evidence: float = Field(description="(score - typical) * value: contribution to the target's score")
+    against: float = Field(description="contribution to the target's lead over the rival")
+    value: float = Field(description="value of the target class, as the method uses it")
     rival_value: float
     reading: float | None = Field(
-        description="the class value that psi points to, or that it was corrected to; null where that is not known"
+        description="class value that psi corresponds to, or the corrected value; null if unknown"
     )
 
 
@@ -124,7 +124,7 @@ class Ranking(BaseModel):
     unknown: bool
     target: Candidate
     rival: Candidate
-    terms: list[Term] = Field(description="what score and lead hold beside the attributes; gamma is one of them")
+    terms: list[Term] = Field(description="parts of score and lead that are not attributes, including gamma")
     reasons: list[Reason] = Field(description="strongest evidence first")
 
 
@@ -134,7 +134,7 @@ class Near(BaseModel):
     file: str = Field(description="relative to the folder of the training images")
     name: str = Field(description="its class")
     similarity: float = Field(description="cosine of the standardised attribute scores")
-    thumbnail: str | None = Field(description="JPEG as a data URI, if it was asked for and the image is there")
+    thumbnail: str | None = Field(description="JPEG as a data URI, if requested and available")
 
 
 class Explanation(Ranking):
@@ -143,11 +143,11 @@ class Explanation(Ranking):
     image: str
     width: int = Field(description="of the upright image, in pixels")
     height: int
-    crop: list[float] = Field(description="left, top, right, bottom of what the network saw, in pixels")
+    crop: list[float] = Field(description="left, top, right, bottom of the network's input, in pixels")
     look: Look = Field(description="send it to /api/rank")
     reasons: list[ReasonSeen]  # type: ignore[assignment]
-    nearest: list[Near] = Field(description="training images, nearest first; empty where they are not known")
-    preview: str | None = Field(default=None, description="JPEG as a data URI, if it was asked for")
+    nearest: list[Near] = Field(description="training images, nearest first; empty if unknown")
+    preview: str | None = Field(default=None, description="JPEG as a data URI, if requested")
 
 
 class RankRequest(Choice):
@@ -155,8 +155,8 @@ class RankRequest(Choice):
 
     look: Look
     corrections: Values = Field(default={}, description="attribute to value, in the class table's unit")
-    target: Asked | None = Field(default=None, description="class to explain; default the best")
-    rival: Asked | None = Field(default=None, description="class to compare with; default the best other one")
+    target: Asked | None = Field(default=None, description="class to explain; default: the predicted class")
+    rival: Asked | None = Field(default=None, description="class to compare with; default: the best other class")
 
 
 class ClassEntry(BaseModel):
@@ -177,9 +177,9 @@ class NewClass(Sent):
     """A class to add."""
 
     name: Name
-    like: Asked | None = Field(default=None, description="a class whose values it starts from; else all are unknown")
+    like: Asked | None = Field(default=None, description="class to copy values from; otherwise, all values are missing")
     values: ValuesOrUnknown = Field(
-        default={}, description="attribute to value, in the class table's unit; null is unknown"
+        default={}, description="attribute to value, in the class table's unit; null is a missing value"
     )
 
 
@@ -195,8 +195,8 @@ class Changed(BaseModel):
 
     classes: list[ClassEntry]
     warnings: list[str] = []
-    nearest: dict[str, list[str]] = Field(default={}, description="each one's nearest classes by their attributes")
-    saved: bool = Field(description="whether the change is kept with the run")
+    nearest: dict[str, list[str]] = Field(default={}, description="nearest classes of each by attributes")
+    saved: bool = Field(description="whether the change is saved with the run")
 
 
 class Divider(BaseModel):
@@ -205,8 +205,8 @@ class Divider(BaseModel):
     attribute: str
     first_value: float = Field(description="in the class table's unit")
     second_value: float
-    lead: float | None = Field(description="how well the model tells the two by it; null where it is not known")
-    auroc: float | None = Field(description="how well its score tells training images that have it")
+    lead: float | None = Field(description="AUROC of the attribute between the two classes; null if unknown")
+    auroc: float | None = Field(description="AUROC of its score over the training images")
 
 
 class Separation(BaseModel):
@@ -215,8 +215,8 @@ class Separation(BaseModel):
     first: str
     second: str
     cosine: float = Field(description="of the class vectors")
-    today: list[Divider] = Field(description="attributes in which they differ, the most telling first")
-    refine: list[Divider] = Field(description="described alike, though the model reads them well: find out of both")
+    today: list[Divider] = Field(description="attributes that separate them, strongest first")
+    refine: list[Divider] = Field(description="described alike but well recognized: worth refining")
 
 
 class AttributeEntry(BaseModel):
@@ -228,9 +228,11 @@ class AttributeEntry(BaseModel):
     part: str
     low: float = Field(description="lowest class value in training, 0 included")
     high: float
-    least: float = Field(description="smallest meaningful class value: of a share, of a percentage, else the table's")
+    least: float = Field(
+        description="smallest valid class value: of a fraction, of a percentage, otherwise of the table"
+    )
     most: float
-    mean: float = Field(description="of the training classes: what unknown counts as")
+    mean: float = Field(description="mean of the training classes: the value of a missing one")
 
 
 class Metric(BaseModel):
@@ -262,17 +264,17 @@ class About(BaseModel):
     protocol: str
     version: str
     calibrated: bool
-    threshold: float | None = Field(description="confidence below which the answer is unknown; null if none")
+    threshold: float | None = Field(description='confidence below which the answer is "unknown"; null if none')
     no_corrections: str | None = Field(description="why attributes cannot be corrected; null if they can")
     classes: int
     seen: int
     unseen: int
     attributes: list[AttributeEntry]
-    template: dict[str, str] = Field(description="the first class as a row of a table that /api/classes takes")
+    template: dict[str, str] = Field(description="the first class as a table for /api/classes")
     metrics: list[Metric]
     limits: Limits
-    can_save: bool = Field(description="whether POST /api/classes/save keeps the classes with the run")
-    saves: bool = Field(description="whether changes of the classes are kept with the run")
+    can_save: bool = Field(description="whether POST /api/classes/save saves the classes with the run")
+    saves: bool = Field(description="whether class changes are saved with the run")
 
 
 class Health(BaseModel):

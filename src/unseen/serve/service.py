@@ -225,7 +225,7 @@ class Service:
             raise Refusal(413, f"{len(described)} classes in one table", f"send at most {ROWS} at once")
         names = [one.name for one in described if one.name is not None]
         if len(names) < len(described):
-            raise DataError("the table does not say which class it is of", hint='give it a column "class"')
+            raise DataError("the table has no class name", hint='add a column "class"')
         with self._change():
             for name, one in zip(names, described, strict=True):
                 table = self.recognizer.table
@@ -275,7 +275,7 @@ class Service:
     def _add(self, name: str, values: np.ndarray) -> None:
         self._must_be_new(name)
         if len(self.recognizer.table) >= self._most:
-            raise Refusal(409, f"{self.settings.added} classes were added already", "remove some")
+            raise Refusal(409, f"{self.settings.added} classes are already added", "remove some first")
         if np.abs(values).max() > schema.LARGEST:
             raise Refusal(422, f'class "{name}": a value beyond {schema.LARGEST:g}', "use a larger unit")
         self.recognizer.add_class(name, values, trained=self.recognizer.table.back_from(self._trained, name))
@@ -296,7 +296,7 @@ class Service:
         with self._change():
             self._index(name)
             if len(self.recognizer.table) <= 2:
-                raise Refusal(409, "only two classes are left", "add others first")
+                raise Refusal(409, "at least two classes must remain", "add another class first")
             self.recognizer.remove_class(name)
         return self._changed([])
 
@@ -308,9 +308,9 @@ class Service:
 
     def _must_be_new(self, name: str) -> None:
         if len(name) > 200 or name in (".", "..") or any(unicodedata.category(c) in _NO_NAME for c in name):
-            raise Refusal(422, "no name for a class", "give it at most 200 characters, all of them visible")
+            raise Refusal(422, "not a valid class name", "use 1 to 200 printable characters")
         if name in self.recognizer.table.names:
-            raise Refusal(409, f'there is a class "{name}" already', "choose another name")
+            raise Refusal(409, f'class "{name}" already exists', "choose another name")
 
     @contextmanager
     def _change(self) -> Iterator[None]:
@@ -339,14 +339,14 @@ class Service:
     def _warnings(self, name: str) -> Iterator[str]:
         near = nearly_equal(self.recognizer, name)
         if near is not None and not near.differing:
-            yield f'"{name}" has the same attributes as "{near.name}": the two cannot be told apart.'
+            yield f'"{name}" has the same attributes as "{near.name}", so the model cannot separate them.'
         elif near is not None:
             count = f"{near.differing} attribute{'s differ' if near.differing > 1 else ' differs'}"
-            yield f'"{name}" nearly equals "{near.name}": {count}, so they are easily taken for each other.'
+            yield f'"{name}" is nearly equal to "{near.name}": {count}, so they are easily confused.'
         table = self.recognizer.table
         doubt = unit_doubt(table.values[table.index(name)], table.without(name))
         if doubt is not None:
-            yield f'"{name}": {doubt}; is it in the same unit?'
+            yield f'"{name}": {doubt}; check the unit'
 
 
 def _values(given: Mapping[str, float | None], table: ClassTable, start: np.ndarray | None) -> np.ndarray:
@@ -397,6 +397,6 @@ def _check_workbook(data: bytes, limit: int) -> None:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, ValueError, OSError):
-        raise DataError("not a workbook that can be read", where="upload.xlsx", hint="save it again") from None
+        raise DataError("cannot read the workbook", where="upload.xlsx", hint="save it again") from None
     if size > limit:
         raise Refusal(413, f"the workbook unpacks to {size / 1e6:.0f} MB", "save the table as CSV")

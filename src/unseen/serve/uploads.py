@@ -47,7 +47,7 @@ async def read_form(request: Request, settings: Settings) -> FormData:
     if not kind.startswith("multipart/form-data"):
         raise Refusal(415, "the body is not multipart/form-data", "send images as form fields, as curl -F does")
     if "charset" in kind:  # which may name any of Python's codecs
-        raise Refusal(400, "a form with a charset", "send UTF-8, and do not say so")
+        raise Refusal(400, "the form declares a charset", "send UTF-8 without a charset")
     parser = MultiPartParser(
         request.headers,
         request.stream(),

@@ -46,7 +46,7 @@ class Worker:
         if self.taken >= self.places:
             wait = max(1, math.ceil(self.taken * self._seconds))
             raise Refusal(
-                429, f"{self.taken} requests are waiting already", "try again later", {"Retry-After": str(wait)}
+                429, f"{self.taken} requests are already waiting", "try again later", {"Retry-After": str(wait)}
             )
         self.taken += 1
         try:
@@ -90,4 +90,4 @@ class Worker:
 
 def stopping() -> Refusal:
     """What a request hears once the server is being stopped."""
-    return Refusal(503, "the server is being stopped", "try again later", {"Connection": "close"})
+    return Refusal(503, "the server is stopping", "try again later", {"Connection": "close"})

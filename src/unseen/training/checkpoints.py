@@ -56,7 +56,9 @@ def read_info(path: Path) -> dict[str, Any] | None:
         info: dict[str, Any] = json.loads(read_texts(path)["info"])
         return info
     except DAMAGED as error:
-        raise RunError(f"damaged checkpoint ({error})", where=path, hint="delete it; the stage starts again") from None
+        raise RunError(
+            f"damaged checkpoint ({error})", where=path, hint="delete it and repeat the command; the stage starts over"
+        ) from None
 
 
 def check_checkpoint(path: Path) -> None:
@@ -64,13 +66,15 @@ def check_checkpoint(path: Path) -> None:
     try:
         load_tensors(path)
     except DAMAGED as error:
-        raise RunError(f"damaged checkpoint ({error})", where=path, hint="delete it; the stage starts again") from None
+        raise RunError(
+            f"damaged checkpoint ({error})", where=path, hint="delete it and repeat the command; the stage starts over"
+        ) from None
 
 
 def _check_state(state: Mapping[int, Mapping[str, Any]]) -> None:
     """Raise ValueError where some parameter has another kind of optimiser state than the others."""
     if len({frozenset(entries) for entries in state.values()}) > 1:
-        raise ValueError("some parameters lack a part of the optimiser's state")
+        raise ValueError("part of the optimizer state is missing")
 
 
 def load_checkpoint(
@@ -107,4 +111,6 @@ def load_checkpoint(
         if torch.cuda.is_available() and "rng/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng/cuda"])
     except DAMAGED as error:
-        raise RunError(f"cannot resume ({error})", where=path, hint="delete it; the stage starts again") from None
+        raise RunError(
+            f"cannot resume ({error})", where=path, hint="delete it and repeat the command; the stage starts over"
+        ) from None

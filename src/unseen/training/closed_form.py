@@ -48,8 +48,10 @@ class Validation:
         """The candidate of the highest value; of equal ones the first."""
         common = [key for key in self._draws[0] if all(key in found for found in self._draws)]
         if not common:
-            problem = "no hyper-parameter candidate has a finite solution on every draw of validation classes"
-            raise DivergedError(problem, where=inputs.config.method, hint="--precision 64-true, or check the features")
+            problem = "no hyperparameter candidate has a finite solution on every draw of validation classes"
+            raise DivergedError(
+                problem, where=inputs.config.method, hint="use --precision 64-true, or check the features"
+            )
         worth = {
             key: value_of([found[key][1] for found in self._draws], self._seen, inputs.config.select) for key in common
         }
@@ -140,6 +142,6 @@ def _sweep(
             last = i
             progress(task, i + 1, count)
     if last < 0:
-        problem = f"none of {count} hyper-parameter candidates has a finite solution"
-        raise DivergedError(problem, where=method.name, hint="--precision 64-true, or check the features")
+        problem = f"none of {count} hyperparameter candidates has a finite solution"
+        raise DivergedError(problem, where=method.name, hint="use --precision 64-true, or check the features")
     progress(task, count, count)

@@ -70,35 +70,35 @@ class RunConfig:
         object.__setattr__(self, "backbone", _read_by(kind, self.backbone))
         object.__setattr__(self, "reduce", str(ReductionSpec.parse(self.reduce)))
         if self.reduce and (kind.stages > 1 or kind.reads_text):
-            problem = f"{kind.name} reads its backbone's features as they are"
-            raise UnseenError(problem, where="--reduce", hint="leave it out, or use a method on frozen regions")
+            problem = f"{kind.name} uses the backbone's full features"
+            raise UnseenError(problem, where="--reduce", hint="omit it, or use a method on frozen regions")
 
     def _check_names(self) -> None:
         for protocol in self.protocols:
             if protocol not in PROTOCOLS:
                 raise UnseenError(f'unknown protocol "{protocol}"', hint=f"{' or '.join(PROTOCOLS)}")
         if self.select not in SELECT:
-            raise UnseenError(f'cannot select by "{self.select}"', hint=f"one of {', '.join(SELECT)}")
+            raise UnseenError(f'unknown selection metric "{self.select}"', hint=f"use one of {', '.join(SELECT)}")
         if self.store_dtype not in STORE_DTYPES:
             raise UnseenError(
-                f'unknown type "{self.store_dtype}"', where="store dtype", hint=f"one of {', '.join(STORE_DTYPES)}"
+                f'unknown type "{self.store_dtype}"', where="store dtype", hint=f"use one of {', '.join(STORE_DTYPES)}"
             )
 
     def _check_numbers(self) -> None:
         if not self.protocols or not self.seeds:
-            raise UnseenError("no protocol or no seed", hint="name at least one of each")
+            raise UnseenError("no protocol or no seed", hint="pass at least one of each")
         if len(set(self.seeds)) != len(self.seeds):
-            raise UnseenError("a seed stands twice", where="seeds", hint="name each once")
+            raise UnseenError("a seed appears twice", where="seeds", hint="list each seed once")
         if min(*self.seeds, self.split_seed) < 0:
-            raise UnseenError("a seed is negative", where="seeds", hint="give 0 or more")
+            raise UnseenError("a seed is negative", where="seeds", hint="use 0 or more")
         if max(*self.seeds, self.split_seed) >= 2**63:
-            raise UnseenError("a seed is too large", where="seeds", hint="give less than 2^63")
+            raise UnseenError("a seed is too large", where="seeds", hint="use less than 2^63")
         if self.draws < 0:
-            raise UnseenError(f"draws is {self.draws}", where="draws", hint="give 1 or more, or 0 for the default")
+            raise UnseenError(f"draws is {self.draws}", where="draws", hint="use 1 or more, or 0 for the default")
         if self.accumulate < 1:
-            raise UnseenError(f"accumulate is {self.accumulate}", hint="give 1 or more")
+            raise UnseenError(f"accumulate is {self.accumulate}", hint="use 1 or more")
         if self.holdouts is not None and self.holdouts < 0:
-            raise UnseenError(f"holdouts is {self.holdouts}", hint="give 0 or more")
+            raise UnseenError(f"holdouts is {self.holdouts}", hint="use 0 or more")
 
     @property
     def draw_count(self) -> int:
@@ -128,7 +128,7 @@ class RunConfig:
         """What :meth:`to_json` wrote; raises :class:`RunError` if it is not that."""
         try:
             if wrong := [name for name in ("settings", "recipe") if not isinstance(data.get(name, {}), Mapping)]:
-                raise TypeError(f"{wrong[0]} is no mapping")
+                raise TypeError(f"{wrong[0]} is not a mapping")
             find_method(data["method"], from_file=where or "a configuration")
             return cls(
                 **{
@@ -139,7 +139,7 @@ class RunConfig:
                 }
             )
         except (TypeError, LookupError, ValueError, AttributeError) as error:
-            raise RunError(f"no run configuration ({error!r})", where=where, hint="train again") from None
+            raise RunError(f"not a valid run configuration ({error!r})", where=where, hint="train again") from None
         except UnseenError as error:
             raise RunError(str(error), where=where, hint="train again") from None
 
@@ -153,12 +153,12 @@ def _read_by(kind: type[Method], backbone: BackboneSpec) -> BackboneSpec:
     """A backbone with the stages that a method reads: its last ones, unless it names them."""
     needed = kind.stages
     if needed > 1 and (backbone.tower is not None or backbone.imported):
-        problem = f"has one stage, and {kind.name} reads {needed}"
-        raise UnseenError(problem, where=backbone.name, hint="give a timm model")
+        problem = f"has one stage; {kind.name} needs {needed}"
+        raise UnseenError(problem, where=backbone.name, hint="use a timm model")
     if backbone.stages == (FINAL,):
         return replace(backbone, stages=(*range(-needed, -1), FINAL))
     if len(backbone.stages) != needed:
-        hint = "these methods read one" if needed == 1 else f"{kind.name} reads {needed}, shallow to deep"
+        hint = "these methods use one" if needed == 1 else f"pass {needed} stages for {kind.name}, shallow to deep"
         raise UnseenError(f"{len(backbone.stages)} stages", where="backbone", hint=hint)
     return backbone
 

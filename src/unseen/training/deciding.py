@@ -53,6 +53,6 @@ def decide(
     scores = rows_of_all(torch.cat(top).cpu().double(), rows, len(labels)).numpy()
     unclear = np.flatnonzero(np.isnan(scores[:, :, 0]).any(axis=1))
     if len(unclear):
-        problem = f"class scores of {len(unclear)} of {len(labels)} images are not numbers"
-        raise DivergedError(problem, where=method.name, hint="--precision 32-true, or features made again")
+        problem = f"class scores of {len(unclear)} of {len(labels)} images are not finite"
+        raise DivergedError(problem, where=method.name, hint="use --precision 32-true, or extract the features again")
     return Decisions(labels, leading, scores, ~seen[labels])

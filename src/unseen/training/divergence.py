@@ -59,7 +59,7 @@ def not_finite(regions: Tensor) -> np.ndarray:
 
 def broken_features(names: Sequence[str], where: object) -> DivergedError:
     """The error for features, of the images named, that are no numbers before anything is trained on them."""
-    problem = f"features that are not finite of {some(names)}"
+    problem = f"features of {some(names)} are not finite"
     return DivergedError(problem, where=where, hint="extract or import the features again", images=names)
 
 
@@ -68,7 +68,7 @@ def broken_start(weight: str, names: Sequence[str], where: object) -> DivergedEr
     if names:
         return broken_features(names, where)
     return DivergedError(
-        f"{weight} is not finite at the start", where=where, hint="look for classes that are all alike"
+        f"{weight} is not finite at the start", where=where, hint="check for classes with equal attributes"
     )
 
 
@@ -105,16 +105,16 @@ def diverged(
         found += f"{numbers['total']:.4g}"
     else:
         found = f"{term} is {numbers[term]} at step {step} (epoch {epoch})"
-    again = "starts again" if kept is None else f"goes on from the checkpoint of step {kept}"
+    again = "starts over" if kept is None else f"resumes from the checkpoint of step {kept}"
     if broken:
-        found += f": features that are not finite of {some(broken)}"
+        found += f": features of {some(broken)} are not finite"
         hint = f"extract or import the features again; the same command then {again}"
     else:
         found += f", on {some(names)}"
         less = f"lower the learning rate: --recipe lr={lr / 10:g}"
         if not precision.startswith(("32", "64")):
             less += " or --precision 32-true"
-        hint = f"{less}, with another --output; the same command {again}, into the same steps"
+        hint = f"{less}, with another --output; the same command {again} and meets the same steps"
     about: dict[str, Any] = {"term": term, "step": step, "epoch": epoch, "images": broken or names}
     return DivergedError(found, where=folder, hint=hint, **about)
 

@@ -206,12 +206,12 @@ class Loop:
         if not self._resumed():
             self._start()
         if any_of(add_up(torch.tensor([float(self.state.step)])).item() != self.state.step * processes()):
-            hint = "keep it where all nodes have access"
-            raise RunError("its checkpoint is not seen by all", where=self._folder, hint=hint)
+            hint = "put it where all nodes have access"
+            raise RunError("not all processes can read its checkpoint", where=self._folder, hint=hint)
         size = len(self._sampler(0))
         if processes() > 1 and size // accumulate < processes():
             problem = f"{processes()} processes share batches of {size // accumulate} images"
-            raise UnseenError(problem, hint="start fewer processes, or give a larger batch_size or smaller accumulate")
+            raise UnseenError(problem, hint="start fewer processes, or use a larger batch_size or a smaller accumulate")
         training, graph = self.training, self._graph
         self._steps = Steps(
             self.method,
@@ -244,7 +244,7 @@ class Loop:
         self._kept = self.state.step
         # a checkpoint of a longer training holds this one's end too, but not its weights
         if self.state.step > self.ends[-1]:
-            raise UnseenError("trained further than asked", where=self._path, hint="delete it, or ask for more epochs")
+            raise UnseenError("already trained for more epochs", where=self._path, hint="delete it, or set more epochs")
         return True
 
     def _start(self) -> None:
@@ -364,7 +364,7 @@ class Loop:
         if self.averaged is not None:
             kept |= {f"average of {name}": value for name, value in self.averaged.state_dict().items()}
         for index, entries in self._optimizer.state_dict()["state"].items():
-            kept |= {f"the optimiser's {key} of {names[index]}": value for key, value in entries.items()}
+            kept |= {f"optimizer state {key} of {names[index]}": value for key, value in entries.items()}
         return kept
 
     def _diverged(self, step: int, weights: str | None) -> DivergedError:
@@ -391,7 +391,7 @@ def _named_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        hint = "make room, then repeat the command" if full else "fix that, then repeat the command"
+        hint = "free some disk space, then repeat the command" if full else "fix this, then repeat the command"
         raise RunError(error.strerror or str(error), where=error.filename or folder, hint=hint) from None
 
 

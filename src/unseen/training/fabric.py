@@ -44,12 +44,14 @@ def make_fabric(device: str = "auto", precision: str = "32-true") -> Fabric:
         UnseenError: no such device or precision here.
     """
     if precision not in PRECISIONS:
-        raise UnseenError(f'unknown precision "{precision}"', hint=f"one of {', '.join(PRECISIONS)}")
+        raise UnseenError(f'unknown precision "{precision}"', hint=f"use one of {', '.join(PRECISIONS)}")
     accelerator, index = split_device(device)
     options: dict[str, Any] = {"devices": 1 if index is None else [index]}
     if launched():
         if index is not None:
-            raise UnseenError(f'one device "{device}" for all processes', hint="--device cuda: each takes its own")
+            raise UnseenError(
+                f'device "{device}" is the same for all processes', hint="use --device cuda; each process gets its own"
+            )
         options = {"devices": local_processes(), "num_nodes": int(os.environ["GROUP_WORLD_SIZE"])}
         options["strategy"] = _Replicas(process_group_backend=_BACKENDS, timeout=timedelta(hours=6))
     try:
@@ -57,13 +59,13 @@ def make_fabric(device: str = "auto", precision: str = "32-true") -> Fabric:
         if launched():
             fabric.launch()
     except (RuntimeError, ValueError) as error:
-        raise UnseenError(f'cannot use device "{device}" ({error})', hint="auto or cpu") from None
+        raise UnseenError(f'cannot use device "{device}" ({error})', hint="use auto or cpu") from None
     except Exception as error:  # Fabric's own MisconfigurationException is private
-        raise UnseenError(f'cannot use device "{device}" ({error})', hint="auto or cpu") from None
+        raise UnseenError(f'cannot use device "{device}" ({error})', hint="use auto or cpu") from None
     if fabric.device.type == "cuda":
         torch.cuda.set_device(fabric.device)  # whose random state a checkpoint keeps
     if fabric.device.type == "cpu" and precision == "16-mixed":
-        raise UnseenError("float16 training needs a GPU", where="precision", hint="bf16-mixed or 32-true on the CPU")
+        raise UnseenError("float16 training needs a GPU", where="precision", hint="use bf16-mixed or 32-true on a CPU")
     return fabric
 
 

@@ -16,7 +16,7 @@ class Run:
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         if not (self.folder / "config.json").is_file():
-            raise RunError("not a run folder", where=self.folder, hint="give a folder that `unseen train` wrote")
+            raise RunError("not a run folder", where=self.folder, hint="pass a run folder of `unseen train`")
         where = self.folder / "config.json"
         self.config = RunConfig.from_json(read_json(where, RunError, "train again"), where)
 

@@ -188,5 +188,5 @@ def _kept_by(stage: Path) -> Iterator[None]:
     try:
         yield
     except RunError as error:
-        hint = f"delete {stage} and repeat the command, which does that stage again"
+        hint = f"delete {stage} and repeat the command to run that stage again"
         raise RunError(error.problem, where=error.where, hint=hint) from None

@@ -53,7 +53,7 @@ def holdout_dataset(dataset: Dataset, draw: int = 0) -> Dataset:
         DataError: it has images of unseen classes, or too few seen ones.
     """
     if not needs_holdouts(dataset):
-        raise DataError("unseen classes can be tested as they are", where=dataset.name, hint="no hold-out is needed")
+        raise DataError("unseen classes have test images", where=dataset.name, hint="no hold-out is needed")
     seen = np.flatnonzero(dataset.table.seen)
     count = max(2, min(int((~dataset.table.seen).sum()), len(seen) // 4))
     aside = _set_aside(seen, count, draw)
@@ -69,8 +69,8 @@ def holdout_dataset(dataset: Dataset, draw: int = 0) -> Dataset:
 def _set_aside(seen: np.ndarray, count: int, draw: int) -> np.ndarray:
     """The classes of a draw: those that earlier draws set aside least often, and never the same ones together twice."""
     if draw >= math.comb(len(seen), count):
-        problem = f"draw {draw + 1} of {count} among {len(seen)} classes would repeat an earlier one"
-        raise DataError(problem, hint=f"ask for at most {math.comb(len(seen), count)}")
+        problem = f"draw {draw + 1} of {count} among {len(seen)} classes would repeat an earlier draw"
+        raise DataError(problem, hint=f"use at most {math.comb(len(seen), count)}")
     uses, found = np.zeros(len(seen), int), list[np.ndarray]()
     while len(found) <= draw:
         rng = np.random.default_rng([len(found), len(seen)])

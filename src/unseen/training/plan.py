@@ -62,7 +62,7 @@ def resolve_settings(config: RunConfig, dataset: str) -> tuple[str, Settings, Re
     name, preset = find_preset(kind, dataset, config.preset)
     settings = type(preset.settings).changed(preset.settings, dict(config.settings))
     if preset.recipe is None and config.recipe:
-        raise UnseenError(f"{kind.name} is solved in closed form", hint="leave out epochs and recipe")
+        raise UnseenError(f"{kind.name} has a closed-form solution", hint="omit epochs and recipe")
     recipe = None if preset.recipe is None else change_recipe(preset.recipe, dict(config.recipe))
     return name, settings, recipe
 
@@ -84,8 +84,8 @@ class Plan:
         """Resolve a configuration; everything that can be wrong with it is found here, before any long work."""
         method = find_method(config.method)
         if method.reads_text and config.backbone.tower is None:
-            problem = f"no text tower, which {method.name} compares images with"
-            hint = "--backbone hf:MODEL, such as hf:google/siglip-base-patch16-224"
+            problem = f"{method.name} needs a text tower"
+            hint = "use --backbone hf:MODEL, such as hf:google/siglip-base-patch16-224"
             raise UnseenError(problem, where=f"backbone {config.backbone.name}", hint=hint)
         config.backbone.fingerprint()  # the weights are there
         dataset = load_dataset(config.dataset, cache=cache, progress=progress)
@@ -129,7 +129,7 @@ class Plan:
             )
 
         def tell(done: int, total: int) -> None:
-            progress("extracting regions", done, total, note)
+            progress("extracting features", done, total, note)
 
         def announce(plan: ExtractionPlan) -> None:
             nonlocal note

@@ -120,10 +120,10 @@ def _kind(inputs: RunInputs) -> ModuleType:
 def _check_held_out(inputs: RunInputs, protocol: str) -> None:
     stage, hint = {
         "paper": ("final", "use the honest protocol"),
-        "honest": ("validation", "give every class 2 or more images"),
+        "honest": ("validation", "provide 2 or more images of every class"),
     }[protocol]
     chooser = inputs.partition(stage)
     for kind, images in (("seen", chooser.test_seen), ("unseen", chooser.test_unseen)):
         if not len(images):
-            problem = f"the {protocol} protocol has no held-out images of {kind} classes to choose by"
+            problem = f"the {protocol} protocol needs held-out images of {kind} classes for its choices"
             raise DataError(problem, where=inputs.dataset.name, hint=hint)

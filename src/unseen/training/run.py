@@ -54,12 +54,12 @@ def earlier_config(folder: Path, config: RunConfig) -> RunConfig | None:
     where = folder / "config.json"
     if not where.is_file():
         return None
-    existing = RunConfig.from_json(read_json(where, RunError, "restore it, or choose another --output"), where)
+    existing = RunConfig.from_json(read_json(where, RunError, "restore the file, or choose another --output"), where)
     changed = [name for name in config.difference(existing) if name not in ("seeds", "protocols")]
     if changed:
         there, asked = (c.to_json()[changed[0]] or "none" for c in (existing, config))
         raise RunError(
-            f"holds a run with other {changed[0]} ({there} there, {asked} asked)",
+            f"contains a run with another {changed[0]} ({there}, now {asked})",
             where=folder,
             hint="choose another --output, or delete it",
         )
@@ -111,7 +111,7 @@ def fit(
     if graph:
         check_graph_device(fabric)
         if plan.recipe is None:
-            raise UnseenError("a closed form takes no steps", where="--graph", hint="leave it out")
+            raise UnseenError("a closed-form method has no training steps", where="--graph", hint="omit it")
     plan = _with_earlier(plan, folder)
     if on_plan is not None and is_first():
         on_plan(plan)
@@ -155,11 +155,13 @@ def _with_earlier(plan: Plan, folder: Path) -> Plan:
         config = replace(config, protocols=tuple(p for p in PROTOCOLS if p in wanted))
         config = replace(config, seeds=(*existing.seeds, *(s for s in config.seeds if s not in existing.seeds)))
     elif folder.is_dir() and any(not (file.name == ".lock" or is_left_over(file)) for file in folder.iterdir()):
-        raise RunError("the folder is not empty and holds no run", where=folder, hint="choose another --output")
+        raise RunError("the folder is not empty and contains no run", where=folder, hint="choose another --output")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"cannot be made ({error.strerror})", where=folder, hint="choose another --output") from None
+        raise RunError(
+            f"cannot create the folder ({error.strerror})", where=folder, hint="choose another --output"
+        ) from None
     return replace(plan, config=config)
 
 
@@ -168,7 +170,7 @@ def _held(folder: Path) -> AbstractContextManager[Any]:
     try:
         return FileLock(folder / ".lock").acquire(timeout=PATIENCE)
     except Timeout:
-        raise RunError("another process is working on this run", where=folder, hint="wait for it") from None
+        raise RunError("another process is working on this run", where=folder, hint="wait until it ends") from None
 
 
 def _write_inputs(inputs: RunInputs, folder: Path) -> dict[str, Any]:
@@ -191,7 +193,7 @@ def _check_same_store(folder: Path, store: RegionStore | ImageStore) -> None:
     with suppress(KeyError):
         there = Run(folder).manifest["backbone"]
         if there["store"] != store.fingerprint[:16] and there["engine"] != (asked := engine_of(store)):
-            problem = f"holds a run on regions of another engine ({there['engine']} there, {asked} asked)"
+            problem = f"holds a run on regions of another engine ({there['engine']}, now {asked})"
             raise RunError(problem, where=folder, hint=f"--engine {there['engine'].split()[0]}, or another --output")
 
 
@@ -247,10 +249,12 @@ def evaluate_run(
         are of the model with the best H.
     """
     if gamma is not None and not math.isfinite(gamma):
-        raise UnseenError(f"gamma is {gamma}", where="--gamma", hint="a finite number, such as 0.5")
+        raise UnseenError(f"gamma is {gamma}", where="--gamma", hint="use a finite number, such as 0.5")
     results, chosen = run.results, protocol or run.protocol
     if chosen not in results["protocols"]:
-        raise RunError(f'no "{chosen}" protocol', where=run.folder, hint=f"it has {' and '.join(results['protocols'])}")
+        raise RunError(
+            f'no "{chosen}" protocol', where=run.folder, hint=f"the run has {' and '.join(results['protocols'])}"
+        )
     inputs = reopen(run, device=device, cache=cache, workers=workers, progress=progress)
     final = Stage(inputs, "final")
     seeds, values = {}, []

@@ -261,22 +261,22 @@ def check_graph(method: GradientMethod, features: Features, fabric: Fabric) -> N
         UnseenError: they cannot; the reason.
     """
     check_graph_device(fabric)
-    hint = "leave out --graph"
+    hint = "omit --graph"
     if not method.static_step:
-        raise UnseenError(f"a step of {method.name} asks the host", where="--graph", hint=hint)
+        raise UnseenError(f"a step of {method.name} synchronizes with the host", where="--graph", hint=hint)
     if read_ahead(features):
-        raise UnseenError("the features do not fit on the GPU", where="--graph", hint=f"{hint}, or give more --memory")
+        raise UnseenError("the features do not fit into GPU memory", where="--graph", hint=f"{hint}, or raise --memory")
 
 
 def check_graph_device(fabric: Fabric) -> None:
     """What of it is known before any method or feature is; raises as :func:`check_graph`."""
-    hint = "leave out --graph"
+    hint = "omit --graph"
     if fabric.device.type != "cuda":
-        raise UnseenError(f"needs a CUDA device, and this is {fabric.device.type}", where="--graph", hint=hint)
+        raise UnseenError(f"needs a CUDA device; this is {fabric.device.type}", where="--graph", hint=hint)
     if processes() > 1:
-        raise UnseenError("is for one process", where="--graph", hint=hint)
+        raise UnseenError("works with one process", where="--graph", hint=hint)
     if getattr(fabric.strategy.precision, "scaler", None) is not None:
-        raise UnseenError("float16 training leaves out steps", where="--graph", hint="--precision bf16-mixed")
+        raise UnseenError("float16 training skips steps", where="--graph", hint="--precision bf16-mixed")
 
 
 def non_finite(state: dict[str, Any]) -> str | None:

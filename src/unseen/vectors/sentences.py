@@ -37,14 +37,18 @@ class SentenceEncoder:
                 tokenizer = AutoTokenizer.from_pretrained(folder, **options)
                 model = AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **options)
         except ImportError as error:
-            raise UnseenError(f"needs more: {first_line(error)}", where=self.name, hint="install it") from None
+            raise UnseenError(f"needs more packages: {first_line(error)}", where=self.name, hint="install it") from None
         except (OSError, ValueError, TypeError, AttributeError, KeyError, RuntimeError, SafetensorError) as error:
-            problem = f"no sentence encoder: {first_line(error)}"
-            raise UnseenError(problem, where=self.name, hint="restore its files, or use another model") from None
+            problem = f"not a sentence encoder: {first_line(error)}"
+            raise UnseenError(
+                problem, where=self.name, hint="restore the original files, or use another model"
+            ) from None
         if hasattr(model.config, "text_config"):
-            raise UnseenError("a model of images and text", where=self.name, hint=f"give text:{self.name}")
+            raise UnseenError("the model encodes images and text", where=self.name, hint=f"use text:{self.name}")
         if model.config.is_encoder_decoder:
-            raise UnseenError("no sentence encoder", where=self.name, hint="use an encoder such as MiniLM or MPNet")
+            raise UnseenError(
+                "not a sentence encoder", where=self.name, hint="use a sentence encoder such as MiniLM or MPNet"
+            )
         return tokenizer, model.eval().requires_grad_(False)
 
     @torch.inference_mode()

@@ -87,7 +87,7 @@ def attribute_vectors(
     if kind.startswith((TEXT, SENTENCE)):
         vectors, label, _ = encoded(attributes.names, kind)
         return vectors, label
-    raise UnseenError(f'unknown attribute vectors "{kind}"', hint=f"one of {', '.join(KINDS)}")
+    raise UnseenError(f'unknown attribute vectors "{kind}"', hint=f"use one of {', '.join(KINDS)}")
 
 
 def encoded(names: Sequence[str], source: str) -> tuple[np.ndarray, str, str]:
@@ -148,11 +148,13 @@ def make_vectors(
         UnseenError: no such file or model, or a damaged one.
     """
     if combine not in COMBINE:
-        raise UnseenError(f'cannot combine by "{combine}"', hint=f"one of {', '.join(COMBINE)}")
+        raise UnseenError(f'cannot combine by "{combine}"', hint=f"use one of {', '.join(COMBINE)}")
     about: dict[str, Any] = {"attributes": list(names)}
     if source.startswith((TEXT, SENTENCE)):
         if instead:
-            raise UnseenError("other words are for files of word vectors", hint="rename the attributes instead")
+            raise UnseenError(
+                "replacement words work only with word-vector files", hint="rename the attributes instead"
+            )
         values, label, digest = encoded(names, source)
         return MadeVectors(values, about | {"source": source, "sha256": digest, "label": label}, {}, [])
     words = [[part for word in attribute_words(n) for part in (instead or {}).get(word, word).split()] for n in names]
@@ -220,10 +222,10 @@ def read_names(path: Path) -> tuple[str, ...]:
     for row, name in numbered:
         if first.setdefault(name, row) != row:
             raise DataError(
-                f'"{name}" stands in line {first[name]} already', where=f"{path}, line {row}", hint="keep one"
+                f'"{name}" already appears in line {first[name]}', where=f"{path}, line {row}", hint="keep one"
             )
     if not first:
-        raise DataError("no attribute names", where=path, hint="write one a line")
+        raise DataError("no attribute names", where=path, hint="use one name per line")
     return tuple(first)
 
 

@@ -23,14 +23,14 @@ from unseen.errors import DataError
 from unseen.ground.progress import Progress, silent
 
 BINARY, TEXT, GLOVE = "word2vec binary", "word2vec text", "GloVe text"
-_HINT = "give a word2vec file (binary or text) or a GloVe text file"
+_HINT = "pass a word2vec file (binary or text) or a GloVe text file"
 _LONGEST = 4096  # bytes; no word of a word2vec file comes near it
 _WINDOW = 32 << 20  # bytes of a map read before its pages are given back
 _SIGNATURES = {
     b"PK\x03\x04": "a zip archive",
     b"\x89HDF": "an HDF5 file",
     b"\x93NUMPY": "a numpy array",
-    b"\x80": "a pickle, which is never loaded",
+    b"\x80": "a pickle; unseen does not load pickles",
 }
 
 
@@ -66,7 +66,7 @@ def open_word_file(path: Path | str) -> WordFile:
         with _opened(path) as file:
             head = file.read(1 << 16)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"cannot be read ({error})", where=path, hint="fetch the file again") from None
+        raise DataError(f"cannot be read ({error})", where=path, hint="download the file again") from None
     for signature, what in _SIGNATURES.items():
         if head.startswith(signature):
             raise DataError(what, where=path, hint=_HINT)
@@ -78,18 +78,20 @@ def open_word_file(path: Path | str) -> WordFile:
         return WordFile(path, GLOVE, _glove_dim(path, head), None, 0)
     words, dim = int(header[1]), int(header[2])
     if not words or not dim:
-        raise DataError(f"its header says {words} words of {dim} numbers", where=path, hint="fetch the file again")
+        raise DataError(
+            f"the header says {words} words with {dim} dimensions", where=path, hint="download the file again"
+        )
     start = len(line) + 1
     if _numbers(rest.partition(b"\n")[0].split()[1:]) == dim:
         return WordFile(path, TEXT, dim, words, start)
     if _compressed(path):
-        raise DataError("a compressed binary file, which cannot be mapped", where=path, hint="gunzip it first")
+        raise DataError("a compressed binary file", where=path, hint="decompress it first")
     least, size = start + words * (4 * dim + 2), path.stat().st_size
     if size < least:
         raise DataError(
-            f"{size} bytes, but {words} words of {dim} numbers need {least} or more",
+            f"{size} bytes, but {words} words of {dim} numbers need at least {least}",
             where=path,
-            hint="fetch the file again",
+            hint="download the file again",
         )
     return WordFile(path, BINARY, dim, words, start)
 
@@ -118,7 +120,7 @@ def read_word_vectors(file: WordFile, words: Collection[str], progress: Progress
 
     for key, vector, place in scan(file, frozenset(wanted), tell):
         if not np.isfinite(vector).all():
-            raise DataError(f'a number of "{wanted[key]}" is not finite', where=place, hint="fetch the file again")
+            raise DataError(f'the vector of "{wanted[key]}" is not finite', where=place, hint="download the file again")
         if found.setdefault(wanted[key], vector) is vector and len(found) == len(wanted):
             break
     progress(f"reading {file.path.name} (MiB)", size, size)
@@ -137,9 +139,9 @@ def _scan_binary(file: WordFile, wanted: frozenset[bytes], tell: Callable[[int],
         for index in range(file.words):
             space = mapped.find(b" ", position, position + _LONGEST)
             if space < 0 or space + 1 + width > size:
-                what = "no word begins" if space < 0 else f"the file ends within the vector of word {index + 1}"
+                what = "no word starts here" if space < 0 else f"the file ends within the vector of word {index + 1}"
                 where = f"{file.path}, byte {position}"
-                raise DataError(f"{what} ({index} of {file.words} read)", where=where, hint="fetch the file again")
+                raise DataError(f"{what} ({index} of {file.words} read)", where=where, hint="download the file again")
             word = mapped[position:space].lstrip(b"\n")
             if word in wanted:
                 vector = np.frombuffer(mapped[space + 1 : space + 1 + width], dtype="<f4")
@@ -169,7 +171,7 @@ def _scan_text(file: WordFile, wanted: frozenset[bytes], tell: Callable[[int], N
                 line = ended.rstrip()
                 if line.count(b" ") < file.dim:
                     where = f"{file.path}, line {number}"
-                    raise DataError(f"not a word and {file.dim} numbers", where=where, hint="fetch the file again")
+                    raise DataError(f"not a word and {file.dim} values", where=where, hint="download the file again")
                 if line.split(b" ", 1)[0] not in first:
                     continue
                 word, *numbers = line.rsplit(b" ", file.dim)
@@ -178,12 +180,14 @@ def _scan_text(file: WordFile, wanted: frozenset[bytes], tell: Callable[[int], N
                     try:
                         yield word, np.array(numbers, dtype=np.float64).astype(np.float32), place
                     except ValueError:
-                        raise DataError("a cell is not a number", where=place, hint="fetch the file again") from None
+                        raise DataError(
+                            "a value is not a number", where=place, hint="download the file again"
+                        ) from None
             if file.words is not None and number - start < file.words:
-                problem = f"{number - start} words, but its first line says {file.words}"
-                raise DataError(problem, where=file.path, hint="fetch the file again")
+                problem = f"{number - start} words, but the first line says {file.words}"
+                raise DataError(problem, where=file.path, hint="download the file again")
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"cannot be read on ({error})", where=file.path, hint="fetch the file again") from None
+        raise DataError(f"cannot read further ({error})", where=file.path, hint="download the file again") from None
 
 
 def _numbers(cells: list[bytes]) -> int:
@@ -203,7 +207,7 @@ def _glove_dim(path: Path, head: bytes) -> int:
         lines = lines[:-1]  # cut off
     dim = Counter(len(cells) - 1 for cells in lines).most_common(1)[0][0]
     if dim < 2 or 2 * sum(_numbers(cells) >= dim for cells in lines) < len(lines):
-        raise DataError("neither a word2vec nor a GloVe file", where=path, hint=_HINT)
+        raise DataError("not a word2vec or GloVe file", where=path, hint=_HINT)
     return dim
 
 

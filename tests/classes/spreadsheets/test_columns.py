@@ -76,8 +76,8 @@ def test_categories_have_an_attribute_each():
         found.values[:, :3], [[0, 0, 1], [1, 1, 0], [0, 1, 1], [1 / 3, 2 / 3, 2 / 3]], atol=1e-12
     )
     assert found.attributes.groups == (*["crown color"] * 3, *["tail"] * 2)
-    assert found.encoding.describe()[0] == "crown color: 3 values (black, Blue, red), several a cell; 1 blank"
-    assert found.notes == ('1 blank cell got its column\'s mean ("crown color" 1)',)
+    assert found.encoding.describe()[0] == "crown color: 3 values (black, Blue, red), several per cell; 1 blank"
+    assert found.notes == ('1 blank cell gets the column mean ("crown color" 1)',)
     assert found.encoding.decode(found.values[1]) == {"crown color": "black; Blue", "tail": "round"}
 
 
@@ -97,7 +97,7 @@ def test_units_that_cannot_be_compared_are_brought_to_one_range():
     np.testing.assert_allclose(found.values[:, ::2], [[1, 0], [0, 1], [1, 0.25]])
     assert found.encoding.names == ("has crest", "length::low", "length::high")
     assert found.notes == (
-        'columns have ranges of their own ("has crest" up to 1, "length" up to 300): each is scaled by itself',
+        'columns have different ranges ("has crest" up to 1, "length" up to 300): each is scaled separately',
     )
 
 
@@ -127,13 +127,13 @@ def test_which_plain_numbers_stand(rows, same):
 @pytest.mark.parametrize(
     ("cells", "row", "text"),
     [
-        (["low", "hgih", "high", "medium"], 3, '"hgih" is none of low < medium < high — did you mean "high"?'),
-        (["yes", "no", "yes", "maybe"], 5, '"maybe" is neither yes nor no — yes, no, or blank'),
-        (["yes", "no", "yse", "yes"], 4, '"yse" is neither yes nor no — did you mean "yes"?'),
-        (["3", "4", "two", "1"], 4, '"two" is not a finite number — write a number'),
+        (["low", "hgih", "high", "medium"], 3, '"hgih" is not one of low < medium < high — did you mean "high"?'),
+        (["yes", "no", "yes", "maybe"], 5, '"maybe" is not yes or no — use yes, no, or leave it blank'),
+        (["yes", "no", "yse", "yes"], 4, '"yse" is not yes or no — did you mean "yes"?'),
+        (["3", "4", "two", "1"], 4, '"two" is not a finite number — enter a number'),
         (["3", "4", "2026-02-01", "1"], 4, '"2026-02-01" is a date — format the column as text'),
-        (["80%", "0.7", "5%", "1%"], 3, '"0.7" among percentages: a share or a percentage? — write 70%, or 0.7%'),
-        (["80%", "120%", "5%", "1%"], 3, '"120%" is not a percentage — write 0% to 100%'),
+        (["80%", "0.7", "5%", "1%"], 3, '"0.7" among percentages: is it a fraction or a percentage? — use 70%'),
+        (["80%", "120%", "5%", "1%"], 3, '"120%" is not a percentage — use 0% to 100%'),
         (["3 mm", "4 cm", "5 mm", "1 mm"], 3, '"4 cm": the others are in mm — use one unit'),
         (["3", "4", "5 mm", "1"], 4, '"5 mm": the others have no unit — use one unit'),
     ],
@@ -154,7 +154,7 @@ def test_all_errors_are_told_in_order():
 def test_a_class_without_anything_known():
     found = read({"a": ["red", "", "red"], "b": ["1", "?", "0"]})
     assert [str(e) for e in found.errors] == [
-        "classes.csv, row 3: every attribute is blank — fill in what is known of it, or remove the row"
+        "classes.csv, row 3: every attribute is blank — fill in its attributes, or remove the row"
     ]
 
 
@@ -163,7 +163,7 @@ def test_columns_that_are_no_attributes():
     found = read({"latin": names, "size": ["small", "large"] * 4, "empty": [""] * 8})
     assert found.encoding.names == ("size::small", "size::large")
     assert [c.kind for c in found.encoding.columns] == ["ignored", "scale", "ignored"]
-    assert found.notes[0].startswith('column "latin" is not used: no two rows share a value')
+    assert found.notes[0].startswith('column "latin" is ignored: no two rows share a value')
     forced = read({"latin": names}, {"attribute": ["latin"], "scale": ["categories"]})
     assert len(forced.encoding.names) == 8
 
@@ -202,9 +202,9 @@ def test_a_log_scale():
     assert [mass.show([1 - v, v]) for v in (0.0, 0.25, 1.0)] == ["10", "100", "100000"]
     again = Encoding.from_json(json.loads(json.dumps(found.encoding.to_json())))
     assert again == found.encoding
-    with pytest.raises(DataError, match=r"0 has no place on a log scale"):
+    with pytest.raises(DataError, match=r"0 cannot be on a log scale"):
         again.encode({"mass g": "0"})
-    for scale, text in (("log", "its least number is 0"), ("log 0..5", "begins at 0"), ("log 9..5", "goes nowhere")):
+    for scale, text in (("log", "smallest value of 0"), ("log 0..5", "starts at 0"), ("log 9..5", "is an empty range")):
         wrong = read({"n": ["0", "5", "9"]}, {"attribute": ["n"], "scale": [scale]})
         assert any(text in str(e) for e in wrong.errors)
 
@@ -224,10 +224,10 @@ def test_groups_and_parts_of_columns_and_values():
     [
         ({"attribute": ["colr"]}, 'attributes.csv, row 2, column "attribute": the class table has no column "colr"'),
         ({"attribute": ["color"], "scale": ["words"]}, 'attributes.csv, row 2, column "scale": unknown scale "words"'),
-        ({"attribute": ["color"], "scale": ["a<a"]}, 'row 2, column "scale": "a<a" is not an order of words'),
-        ({"attribute": ["color"], "scale": ["5..1"]}, 'column "scale": "5..1" goes nowhere'),
-        ({"attribute": ["color::red"], "scale": ["number"]}, '"color::red" is one value of a column'),
-        ({"attribute": ["color", "color"]}, '"color" stands in row 2 already'),
+        ({"attribute": ["color"], "scale": ["a<a"]}, 'row 2, column "scale": "a<a" is not an ordered list of words'),
+        ({"attribute": ["color"], "scale": ["5..1"]}, 'column "scale": "5..1" is an empty range'),
+        ({"attribute": ["color::red"], "scale": ["number"]}, '"color::red" is a single value of a column'),
+        ({"attribute": ["color", "color"]}, '"color" already appears in row 2'),
     ],
 )
 def test_what_attributes_must_not_say(about, text):
@@ -279,10 +279,10 @@ def test_reading_of_one_cell(encoding):
     ("row", "text"),
     [
         ({"colour": "red"}, 'no column "colour" — did you mean "color"?'),
-        ({"color": "redd"}, 'column "color": "redd" is no value of this column — did you mean "red"?'),
-        ({"size": "smal"}, 'column "size": "smal" is none of small < medium < large — did you mean "small"?'),
-        ({"size": None}, "nothing is known of the class — give it at least one attribute"),
-        ({}, "nothing is known of the class"),
+        ({"color": "redd"}, 'column "color": "redd" is not a value of this column — did you mean "red"?'),
+        ({"size": "smal"}, 'column "size": "smal" is not one of small < medium < large — did you mean "small"?'),
+        ({"size": None}, "the class has no attribute values — set at least one attribute"),
+        ({}, "the class has no attribute values"),
         ({"color::red": "much"}, 'attribute "color::red": not a finite number'),
         ({"length": "tall"}, 'column "length": "tall" is not a finite number'),
     ],

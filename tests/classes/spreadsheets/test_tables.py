@@ -88,7 +88,7 @@ def test_what_a_workbook_must_not_have(tmp_path):
     path = tmp_path / "classes.xlsx"
     book, save = workbook(path, [["class", "x"], ["ant", "=1+1"]])
     save()
-    refused(path, 'row 2, column "x": the formula in B2 has no value')
+    refused(path, 'row 2, column "x": the formula in B2 has no stored value')
     book.active["B2"] = 1
     book.active["A3"] = "bee"
     book.active.merge_cells("B2:B3")
@@ -102,12 +102,12 @@ def test_what_a_workbook_must_not_have(tmp_path):
     save()
     assert read_table(path, ["class"])["x"].tolist() == ["1", ""]
     path.write_bytes(b"PK\x03\x04 not a workbook")
-    refused(path, "not a workbook that can be read")
+    refused(path, "cannot read the workbook")
 
 
 def test_a_damaged_parquet_file(tmp_path):
     (tmp_path / "classes.parquet").write_bytes(b"PAR1 no")
-    refused(tmp_path / "classes.parquet", "not a Parquet file that can be read")
+    refused(tmp_path / "classes.parquet", "cannot read the Parquet file")
 
 
 def test_lists_and_blanks_of_parquet(tmp_path):
@@ -123,7 +123,7 @@ def test_needed_columns_by_other_names(tmp_path):
     path.write_text("FileName,Species,SPLIT\n1.jpg,ant,trainval\n")
     assert list(read_table(path, ["file", "class"], ["split"]).columns) == ["file", "class", "split"]
     path.write_text("image,path,class\n1,2,3\n")
-    with pytest.raises(DataError, match='which column is "file": "image" and "path"'):
+    with pytest.raises(DataError, match='several columns could be "file": "image" and "path"'):
         read_table(path, ["file", "class"])
     path.write_text("file,species,class\n1,2,3\n")
     assert list(read_table(path, ["file", "class"]).columns) == ["file", "species", "class"]
@@ -139,12 +139,12 @@ def test_trailing_blank_columns_are_dropped(tmp_path):
 def test_find_table(tmp_path):
     assert find_table(tmp_path, "classes") is None
     (tmp_path / "classes.ods").touch()
-    with pytest.raises(DataError, match=r"classes\.ods: a format that is not read — save it as \.xlsx"):
+    with pytest.raises(DataError, match=r"classes\.ods: unsupported format — save it as \.xlsx"):
         find_table(tmp_path, "classes")
     (tmp_path / "Classes.xlsx").touch()
     assert find_table(tmp_path, "classes") == tmp_path / "Classes.xlsx"
     (tmp_path / "classes.csv").touch()
-    with pytest.raises(DataError, match=r"Classes\.xlsx and classes\.csv are both there"):
+    with pytest.raises(DataError, match=r"Classes\.xlsx and classes\.csv both exist"):
         find_table(tmp_path, "classes")
 
 

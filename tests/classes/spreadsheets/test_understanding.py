@@ -56,7 +56,7 @@ def test_decimal_commas_as_text_in_a_workbook(tmp_path):
         (["12\u00a0mm", "13\u2009mm", "14 ± 0.5 mm"], "numbers, 12 to 14 mm", [0, 0.5, 1]),
         (["12 °C", "-3 °C", "27\u202f°C"], "numbers, -3 to 27 °C", [0.5, 0, 1]),
         (["12.5", "-999", "11.5", "13.5"], "numbers, 11.5 to 13.5; 1 blank", [0.5, 0.5, 0, 1]),
-        (["0.5", "n.d.", "#N/A", "0.7", "."], "shares of 1: 0.5 to 0.7; 3 blank", [0.5, 0.6, 0.6, 0.7, 0.6]),
+        (["0.5", "n.d.", "#N/A", "0.7", "."], "fractions: 0.5 to 0.7; 3 blank", [0.5, 0.6, 0.6, 0.7, 0.6]),
         (["yes", "no", "unknown", "-"], "yes or no; 2 blank", [1, 0, 0.5, 0.5]),
         (["red", "nd", "red", "?"], "1 values (red); 2 blank", [1, 1, 1, 1]),
     ],
@@ -70,8 +70,8 @@ def test_what_is_understood(cells, text, values):
 def test_codes_are_asked_about_unless_said():
     *_, doubts = column(["12", "-999", "14", "-999"])
     assert [str(d) for d in doubts] == [
-        'classes.csv, row 3, column "x": "-999" lies apart from 12 to 14: taken for "not known" (and row 5) — '
-        'list it in missing.txt (unseen check --missing=-999), or give the column the scale "number"'
+        'classes.csv, row 3, column "x": "-999" is far from 12 to 14; read as missing (and row 5) — confirm with '
+        '`unseen check --missing=-999` (kept in missing.txt), or set the column\'s scale to "number"'
     ]
     assert column(["12", "-999", "14"], missing=["-999"])[2] == ()
     about = (pd.DataFrame({"attribute": ["x"], "scale": ["number"]}), "attributes.csv")
@@ -85,12 +85,12 @@ def test_what_cannot_be_settled_is_asked():
     cells = ["1.200", "3.450", "2.050"]
     found, _, doubts = column(cells)
     assert (found.low, found.high) == (1.2, 3.45)
-    assert '"1.200" may be 1200 or 1.2; read with a decimal point' in str(doubts[0])
+    assert '"1.200" can mean 1200 or 1.2; read with a decimal point' in str(doubts[0])
     assert column(cells, attrs={"decimal": ","})[0].high == 3450
     assert not column([*cells, "0.5"])[2]
     assert read({"x": cells, "y": ["0,5", "1,5", "2,25"]}).encoding.columns[0].high == 3450
     asked = read({"x": cells, "word": WORDS[:3]}, attrs={"decimal": ""})
-    assert '"1.200" may be 1200 or 1.2' in str(asked.errors[0])
+    assert '"1.200" can mean 1200 or 1.2' in str(asked.errors[0])
     about = (pd.DataFrame({"attribute": ["x"], "scale": ["decimal comma"]}), "attributes.csv")
     assert column(cells, about=about)[0].high == 3450
 
@@ -99,7 +99,7 @@ def test_few_words_among_numbers_are_errors_and_equal_ones_are_told_once():
     found = read({"x": ["12", "tall", "14", "15", "tall", "16"], "word": [*WORDS, "red", "red"]})
     assert [str(e) for e in found.errors] == [
         'classes.csv, row 3, column "x": "tall" is not a finite number (and row 6) — '
-        "write a number, or leave the cell blank"
+        "enter a number, or leave the cell blank"
     ]
 
 
@@ -120,13 +120,13 @@ def test_percent_or_not_means_the_same(words):
     np.testing.assert_array_equal(plain.values, percent.values)
     if not words:
         assert plain.values[0, 0] == float(numbers["c0"][0])
-        assert percent.encoding.columns[0].describe().startswith("percent, taken as they stand: ")
+        assert percent.encoding.columns[0].describe().startswith("percent, used as they are: ")
 
 
 def test_columns_in_several_units_are_scaled_by_themselves():
     found = read({"length": ["5", "30", "20"], "weight": ["0.02", "1.5", "0.76"], "eggs": ["2", "12", "7"]})
     np.testing.assert_allclose(found.values[:, 1::2], [[0, 0, 0], [1, 1, 1], [0.6, 0.5, 0.5]])
-    assert "each is scaled by itself" in found.notes[0]
+    assert "each is scaled separately" in found.notes[0]
 
 
 def test_a_class_without_any_yes_keeps_its_no():
@@ -169,11 +169,11 @@ def test_sheets_rows_and_formats(tmp_path):
     assert frame["literal"].tolist() == ["0.0050 mm", "0.5 mm", "0.25 mm"]
     assert frame.attrs["rows"] == [2, 3, 5]
     assert frame.attrs["notes"] == [
-        'sheet "birds": 1 hidden row left out; show them to have them read',
-        'sheet "birds" is read, not "Sheet" (hidden)',
+        'sheet "birds": 1 hidden row ignored; unhide them to include them',
+        'sheet "birds" is used; ignored: "Sheet" (hidden)',
     ]
     found = understand(frame, ["x", "when"], path)
-    assert found.notes[0].startswith('column "when" is not used: its cells are dates (2026-01-02)')
+    assert found.notes[0].startswith('column "when" is ignored: the cells are dates (2026-01-02)')
 
 
 def test_text_files_as_excel_writes_them(tmp_path):

@@ -48,7 +48,7 @@ def test_only_and_left_out(unseen, tmp_path):
     (tmp_path / "export/photos/crow/medium.jpg").unlink()
     status, out, err = unseen("import", source, tmp_path / "birds", "--label", "common_name")
     assert status == 0
-    assert "left out: " in err
+    assert "ignored: " in err
     assert "1 images of 1 classes" in out
     status, _, err = unseen("import", source, tmp_path / "other", "--only", "Jay")
     assert (status, "no image with a class" in err) == (2, True)

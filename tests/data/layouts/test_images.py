@@ -120,7 +120,7 @@ def test_what_cannot_be_fetched_is_told_and_a_repetition_resumes(tmp_path):
     (root / "photos/crow/gone.jpg").rename(root / "photos/crow/medium.jpg")
     assert sum(import_export(source, begun).images.values()) == 2
     assert done.stat().st_mtime_ns == stamp
-    with pytest.raises(DataError, match=r"images\.csv: is already there"):
+    with pytest.raises(DataError, match=r"images\.csv: already exists"):
         import_export(source, begun)
 
 

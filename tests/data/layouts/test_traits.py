@@ -44,7 +44,7 @@ def test_a_wide_table(tmp_path):
     assert "Mass::high" in classes.attributes.names
     assert "Habitat::Forest" in classes.attributes.names
     assert not any(name.startswith(("Family1", "Female")) for name in classes.attributes.names)
-    with pytest.raises(DataError, match=r"classes\.csv: is already there"):
+    with pytest.raises(DataError, match=r"classes\.csv: already exists"):
         import_export(tmp_path / "AVONET1_BirdLife.csv", tmp_path / "birds")
 
 

@@ -184,9 +184,9 @@ class Column:
             value, unit = value / 100, ""
         if unit and not same_unit(unit, self.unit):
             others = f"the others are in {self.unit}" if self.unit else "the others have no unit"
-            raise CellError(f'"{cell}": {others}', "use one unit, or none, in the whole column")
+            raise CellError(f'"{cell}": {others}', "use one unit in the whole column, or none")
         if self.kind == "share" and not 0 <= value <= 1:
-            raise CellError(f"{cell} is not within 0 to 1", "write a share, or a percentage in the whole column")
+            raise CellError(f"{cell} is not between 0 and 1", "use fractions in the whole column, or percentages")
         if self.kind == "number":
             value = self._share(cell, value)
         return float(value)
@@ -196,7 +196,7 @@ class Column:
         low, high = self.low, self.high
         if self.log:
             if value <= 0:
-                raise CellError(f"{cell} has no place on a log scale", 'write a number above 0, or scale "number"')
+                raise CellError(f"{cell} cannot be on a log scale", 'use a number above 0, or the scale "number"')
             low, high, value = math.log(low), math.log(high), math.log(value)
         return min(max((value - low) / (high - low), 0.0), 1.0) if high > low else 0.5
 
@@ -207,10 +207,12 @@ class Column:
             return found
         if self.decimal and measure(cell) is not None:
             sign = {".": "point", ",": "comma"}[self.decimal]
-            raise CellError(f'"{cell}": the others have a decimal {sign}', "write all numbers of a column alike")
+            raise CellError(
+                f'"{cell}": the other cells have a decimal {sign}', "use one number format in the whole column"
+            )
         if DATE.fullmatch(cell):
-            raise CellError(f'"{cell}" is a date', "format the column as text, and write the value again")
-        raise CellError(f'"{cell}" is not a finite number', "write a number, or leave the cell blank")
+            raise CellError(f'"{cell}" is a date', "format the column as text and enter the value again")
+        raise CellError(f'"{cell}" is not a finite number', "enter a number, or leave the cell blank")
 
     def show(self, values: Sequence[float]) -> str:
         """Values, one an attribute, as a cell that a person would write."""
@@ -244,14 +246,14 @@ class Column:
             "" if (self.low, self.high) == (self.least, self.greatest) else f", 0 at {self.low:g}, 1 at {self.high:g}"
         )
         text = {
-            "as is": f"{'percent' if sign else 'numbers'}, taken as they stand: {seen}",
+            "as is": f"{'percent' if sign else 'numbers'}, used as they are: {seen}",
             "yes/no": "yes or no",
-            "marks": "marked or blank; blank is no",
-            "share": f"shares of 1: {seen}",
+            "marks": "mark or blank; blank means no",
+            "share": f"fractions: {seen}",
             "percent": f"percent: {seen}",
             "scale": " < ".join(self.steps),
             "number": f"numbers{' on a log scale' if self.log else ''}, {seen}{scaled}",
-            "categories": f"{len(self.steps)} values ({shown})" + (", several a cell" if self.several else ""),
+            "categories": f"{len(self.steps)} values ({shown})" + (", several per cell" if self.several else ""),
             "ignored": "not used",
         }[self.kind]
         return text + (f"; {self.blanks} blank" if self.blanks and self.kind != "ignored" else "")
@@ -266,7 +268,9 @@ class Column:
         if 0 <= share <= 1:
             return share
         near = nearest(cell, ["yes", "no", "true", "false", "present", "absent"])
-        raise CellError(f'"{cell}" is neither yes nor no', f'did you mean "{near}"?' if near else "yes, no, or blank")
+        raise CellError(
+            f'"{cell}" is not yes or no', f'did you mean "{near}"?' if near else "use yes, no, or leave it blank"
+        )
 
     def _step(self, cell: str) -> float:
         words = [fold(step) for step in self.steps]
@@ -274,16 +278,16 @@ class Column:
         word = word if word in words else SYNONYMS.get(word, word)
         if word not in words:
             near = nearest(cell, self.steps)
-            hint = f'did you mean "{near}"?' if near else "one of these words, or blank"
-            raise CellError(f'"{cell}" is none of {" < ".join(self.steps)}', hint)
+            hint = f'did you mean "{near}"?' if near else "use one of these words, or leave it blank"
+            raise CellError(f'"{cell}" is not one of {" < ".join(self.steps)}', hint)
         return words.index(word) / (len(words) - 1)
 
     def _percent(self, cell: str, value: float, unit: str) -> float:
         if not 0 <= value <= 100 or unit not in ("", "%"):
-            raise CellError(f'"{cell}" is not a percentage', "write 0% to 100%")
+            raise CellError(f'"{cell}" is not a percentage', "use 0% to 100%")
         if self.unit != "%" and not unit and 0 < value <= 1:
             raise CellError(
-                f'"{cell}" among percentages: a share or a percentage?', f"write {100 * value:g}%, or {cell}%"
+                f'"{cell}" among percentages: is it a fraction or a percentage?', f"use {100 * value:g}%, or {cell}%"
             )
         return value
 
@@ -293,8 +297,8 @@ class Column:
         for part in parts_of(cell):
             if fold(part) not in known:
                 near = nearest(part, self.steps)
-                hint = f'did you mean "{near}"?' if near else f"one of {', '.join(self.steps[:6])}"
-                raise CellError(f'"{part}" is no value of this column', hint)
+                hint = f'did you mean "{near}"?' if near else f"use one of {', '.join(self.steps[:6])}"
+                raise CellError(f'"{part}" is not a value of this column', hint)
             values[known[fold(part)]] = 1.0
         return values
 
@@ -359,7 +363,7 @@ class Encoding:
             named = {a: plain_number(as_text(direct[a])) for a in column.attributes if a in direct}
             for attribute, value in named.items():
                 if not np.isfinite(value):
-                    raise DataError("not a finite number", where=f'attribute "{attribute}"', hint="write a number")
+                    raise DataError("not a finite number", where=f'attribute "{attribute}"', hint="use a number")
             if named:
                 given_one = next(iter(named.values()))
                 rest = found or ([1 - given_one] * 2 if column.ends else [0.0] * len(column.attributes))
@@ -367,7 +371,7 @@ class Encoding:
             known |= bool(found) and (column.kind != "marks" or as_text(cell) != "" or bool(named))
             values += found if found is not None else column.fill
         if not known:
-            raise DataError("nothing is known of the class", hint="give it at least one attribute")
+            raise DataError("the class has no attribute values", hint="set at least one attribute")
         return np.array(values)
 
     def reading(self, name: str, cell: object) -> dict[str, float]:
@@ -380,7 +384,7 @@ class Encoding:
         """K values as readable cells by column; categories are those of 0.5 and more."""
         values = np.asarray(values, dtype=np.float64)
         if values.shape != (len(self.names),):
-            raise DataError(f"{values.size} values", hint=f"give {len(self.names)}")
+            raise DataError(f"{values.size} values", hint=f"pass {len(self.names)} values")
         found, at = {}, 0
         for column in self.columns:
             if column.kind != "ignored":

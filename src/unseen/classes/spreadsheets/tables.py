@@ -101,10 +101,10 @@ def find_table(folder: Path, stem: str) -> Path | None:
     found = [p for p in named if p.suffix.lower() in SUFFIXES]
     if len(found) > 1:
         names = " and ".join(p.name for p in found)
-        raise DataError(f"{names} are both there", where=folder, hint="keep one")
+        raise DataError(f"{names} both exist", where=folder, hint="keep one")
     other = [p for p in named if p.suffix.lower() in OTHER_SUFFIXES]
     if not found and other:
-        raise DataError("a format that is not read", where=other[0], hint='save it as .xlsx, or as "CSV UTF-8"')
+        raise DataError("unsupported format", where=other[0], hint='save it as .xlsx, or as "CSV UTF-8"')
     return found[0] if found else None
 
 
@@ -177,11 +177,11 @@ def read_columns(
     """
     if data is None:
         if not path.is_file():
-            raise DataError("no such file", where=path, hint=f"make it with columns {', '.join(required)}")
+            raise DataError("no such file", where=path, hint=f"create it with columns {', '.join(required)}")
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise DataError(error.strerror or str(error), where=path, hint="make it readable") from None
+            raise DataError(error.strerror or str(error), where=path, hint="change its permissions") from None
     kind = path.suffix.lower()
     if kind == ".xlsx":
         rows = _workbook_rows(data, path, sheet)
@@ -204,20 +204,20 @@ def _by_column(table: _Rows, path: Path, required: Sequence[str], optional: Sequ
     while rows and not any(rows[-1]):
         rows.pop()
     if not rows:
-        raise DataError("the file is empty", where=path, hint=f"give it columns {', '.join(required)}")
+        raise DataError("the file is empty", where=path, hint=f"add the columns {', '.join(required)}")
     header, *body = rows
     header = list(map(tidy, header)) if tidied else header
     width = max(_filled(cells) for cells in rows)
     del header[width:]
     if not header or not any(header):
-        raise DataError("the first row is blank", where=place(path, -1), hint="name the columns there")
+        raise DataError("the first row is blank", where=place(path, -1), hint="put the column names there")
     if len(header) > MOST_COLUMNS:
         problem = f"{len(header):,} columns, more than {MOST_COLUMNS:,}"
-        raise DataError(problem, where=place(path, -1), hint="a row should be a class or an image")
+        raise DataError(problem, where=place(path, -1), hint="use one row per class or image")
     count = Counter(header)
     for i, name in enumerate(header):
         if not name:
-            raise DataError(f"column {i + 1} has no name", where=place(path, -1), hint="name or remove it")
+            raise DataError(f"column {i + 1} has no name", where=place(path, -1), hint="name it or remove it")
         if count[name] > 1:
             raise DataError(f'column "{name}" appears twice', where=place(path, -1), hint="rename or remove one")
     header = _renamed(header, path, required, optional)
@@ -237,7 +237,7 @@ def _by_column(table: _Rows, path: Path, required: Sequence[str], optional: Sequ
             raise DataError(
                 f"{len(cells)} cells for {len(header)} columns",
                 where=place(path, row),
-                hint="give every row as many cells as the header, and put cells with commas in quotes",
+                hint="use as many cells as in the header, and quote cells that contain commas",
             )
     found = Cells({name: [cells[i] for cells in body] for i, name in enumerate(header)})
     for name in header if tidied else ():
@@ -267,7 +267,9 @@ def _renamed(header: list[str], path: Path, required: Sequence[str], optional: S
         if len(alike) > 1:
             both = " and ".join(f'"{h}"' for h in alike)
             raise DataError(
-                f'which column is "{name}": {both}?', where=place(path, -1), hint=f'call one of them "{name}"'
+                f'several columns could be "{name}": {both}',
+                where=place(path, -1),
+                hint=f'rename one of them to "{name}"',
             )
         header = [name if h in alike else h for h in header]
     return header
@@ -284,7 +286,7 @@ def _text_rows(data: bytes, path: Path, required: Sequence[str]) -> _Rows:
             hint='save it as "CSV UTF-8"',
         ) from None
     if "\0" in text:
-        raise DataError("it holds NUL characters, as UTF-16 does", where=path, hint='save it as "CSV UTF-8"')
+        raise DataError("the file contains NUL characters, as in UTF-16", where=path, hint='save it as "CSV UTF-8"')
     said = _SEP_LINE.match(text)  # what Excel takes for an instruction, and does not show
     text = text[said.end() :] if said else text
     separator = said[1] if said else "\t" if path.suffix.lower() == ".tsv" else _separator(text, required)
@@ -334,7 +336,7 @@ def _open_workbook(source: Path | IO[bytes], path: Path, **options: bool) -> Any
         raise
     except Exception as error:  # a damaged archive raises nearly anything
         problem = " ".join(str(error).split())[:100] or type(error).__name__
-        raise DataError(f"not a workbook that can be read ({problem})", where=path, hint="save it again") from None
+        raise DataError(f"cannot read the workbook ({problem})", where=path, hint="save it again") from None
 
 
 def _check_unpacked(source: Path | IO[bytes], path: Path) -> None:
@@ -353,7 +355,7 @@ def _check_unpacked(source: Path | IO[bytes], path: Path) -> None:
                 left, top, right, bottom = (int(n or 0) for n in range_boundaries(merged.decode("latin-1")))
                 if (right - left + 1) * (bottom - top + 1) > MOST_CELLS:
                     problem = f"cells {merged.decode('latin-1')} of {name} are merged"
-                    raise DataError(problem, where=path, hint="unmerge them, and fill each")
+                    raise DataError(problem, where=path, hint="unmerge them and fill every cell")
     if not isinstance(source, Path):
         source.seek(0)
 
@@ -362,7 +364,7 @@ def _pick_sheet(book: Any, path: Path, sheet: str | None) -> Any:
     """The visible sheet called ``sheet``, or like the file, or else the first visible one."""
     tables = [book[name] for name in book.sheetnames if hasattr(book[name], "iter_rows")]
     if not tables:
-        raise DataError("a workbook without a table", where=path, hint="put the table into its first sheet")
+        raise DataError("the workbook has no table", where=path, hint="put the table in the first sheet")
     named = [t for t in tables if t.title.lower() == (sheet or path.stem).lower()]
     seen = [t for t in tables if t.sheet_state == "visible"]
     return next(t for t in [*(n for n in named if n in seen), *seen[: not sheet], *named, *seen, *tables])
@@ -373,7 +375,7 @@ def _workbook_rows(data: bytes, path: Path, sheet: str | None) -> _Rows:
     merged = next((r for r in found.merged_cells.ranges if r.size["rows"] * r.size["columns"] > 1), None)
     if merged is not None:
         raise DataError(
-            f'cells {merged} of sheet "{found.title}" are merged', where=path, hint="unmerge them, and fill each"
+            f'cells {merged} of sheet "{found.title}" are merged', where=path, hint="unmerge them and fill every cell"
         )
     height, width = found.max_row, found.max_column
     if height * width > MOST_CELLS:  # of cells with a colour, perhaps
@@ -381,8 +383,8 @@ def _workbook_rows(data: bytes, path: Path, sheet: str | None) -> _Rows:
         filled = [(c.row, c.column) for s in (found, formulas) for c in s._cells.values() if c.value is not None]
         height, width = (max(places, default=1) for places in (zip(*filled, strict=True) if filled else ((), ())))
     if height * width > MOST_CELLS:
-        problem = f'sheet "{found.title}" reaches to row {height:,}, column {width:,}'
-        raise DataError(problem, where=path, hint="delete what stands far from the table")
+        problem = f'sheet "{found.title}" extends to row {height:,}, column {width:,}'
+        raise DataError(problem, where=path, hint="delete cells far from the table")
     rows: list[list[str]] = []
     blank: list[tuple[int, int]] = []
     for r, cells in enumerate(found.iter_rows(max_row=height, max_col=width)):
@@ -394,9 +396,9 @@ def _workbook_rows(data: bytes, path: Path, sheet: str | None) -> _Rows:
             cell = formulas.cell(r + 1, c + 1)
             if cell.data_type == "f":
                 raise DataError(
-                    f"the formula in {cell.coordinate} has no value",
+                    f"the formula in {cell.coordinate} has no stored value",
                     where=place(path, r - 1, rows[0][c] if r else None),
-                    hint="open and save the file in a spreadsheet program, or write the value",
+                    hint="open and save the file in a spreadsheet program, or enter the value",
                 )
     return _shown(rows, found, path, sheet)
 
@@ -414,13 +416,13 @@ def _shown(rows: list[list[str]], sheet: Any, path: Path, asked: str | None) -> 
     parts = [(away, "row"), (gone, "column")]
     left = " and ".join(f"{len(n)} hidden {what}{'s' * (len(n) > 1)}" for n, what in parts if n)
     if left:
-        notes.append(f'sheet "{sheet.title}": {left} left out; show them to have them read')
+        notes.append(f'sheet "{sheet.title}": {left} ignored; unhide them to include them')
     sheets = [name for name in sheet.parent.sheetnames if hasattr(sheet.parent[name], "iter_rows")]
     others = [name for name in sheets if name not in (sheet.title, "attributes", "help")]
     if others and not asked:
         hidden = [name for name in others if sheet.parent[name].sheet_state != "visible"]
         rest = ", ".join(f'"{name}"' + (" (hidden)" if name in hidden else "") for name in others[:4])
-        notes.append(f'sheet "{sheet.title}" is read, not {rest}')
+        notes.append(f'sheet "{sheet.title}" is used; ignored: {rest}')
     keep = [r for r in range(len(rows)) if r not in away]
     columns = [c for c in range(len(rows[0]) if rows else 0) if c not in gone]
     typed = {
@@ -452,7 +454,7 @@ def _cell_text(cell: Any, path: Path) -> str:
     if cell.data_type == "e":
         if cell.value in ("#N/A", "#NULL!"):
             return ""
-        raise DataError(f"{cell.value} in {cell.coordinate}", where=path, hint="fix the formula, or blank the cell")
+        raise DataError(f"{cell.value} in {cell.coordinate}", where=path, hint="fix the formula, or clear the cell")
     if isinstance(cell.value, int | float) and not isinstance(cell.value, bool):
         shown = (cell.number_format or "").split(";")[0]
         said = "".join(quoted or escaped for quoted, escaped in _LITERAL.findall(shown)).strip()
@@ -498,13 +500,13 @@ def _parquet_rows(data: bytes, path: Path) -> _Rows:
             MOST_UNPACKED, 10 * len(data)
         ):
             problem = f"{about.num_rows:,} rows of {about.num_columns:,} columns, {unpacked:,} bytes"
-            raise DataError(problem, where=path, hint=f"at most {MOST_CELLS:,} cells are read; save it as .csv")
+            raise DataError(problem, where=path, hint=f"the limit is {MOST_CELLS:,} cells; save it as .csv")
         frame = pd.read_parquet(io.BytesIO(data))
     except DataError:
         raise
     except Exception as error:  # a damaged file raises nearly anything
         problem = " ".join(str(error).split())[:100]
-        raise DataError(f"not a Parquet file that can be read ({problem})", where=path, hint="save it again") from None
+        raise DataError(f"cannot read the Parquet file ({problem})", where=path, hint="save it again") from None
     columns = [list(map(as_text, frame[c])) for c in frame.columns]
     typed = {i for i, c in enumerate(frame.columns) if frame[c].dtype.kind == "f"}
     return _Rows([[str(c).strip() for c in frame.columns], *map(list, zip(*columns, strict=True))], "", typed=typed)
@@ -543,7 +545,7 @@ def numbers(columns: Columns, names: Sequence[str], path: Path) -> np.ndarray:
         cell = list(columns[names[j]])[row]
         what = "the cell is blank" if cell == "" else f'"{cell}" is not a finite number'
         more = f" (and {len(bad) - 1} more such cells)" if len(bad) > 1 else ""
-        raise DataError(what + more, where=place(path, row, names[j]), hint="write a number")
+        raise DataError(what + more, where=place(path, row, names[j]), hint="enter a number")
     return values
 
 
@@ -551,9 +553,9 @@ def bad_flags(columns: Columns, name: str, path: Path) -> list[DataError]:
     """What is wrong with a yes/no column."""
     return [
         DataError(
-            f'"{cell}" is neither 1 nor 0',
+            f'"{cell}" is not 1 or 0',
             where=place(path, row, name),
-            hint=f'1 or 0; "{name}" is a reserved word, so rename the column if it is an attribute',
+            hint=f'use 1 or 0; "{name}" is a reserved column name; rename the column if it is an attribute',
         )
         for row, cell in enumerate(columns[name])
         if cell.lower() not in YES | NO
@@ -570,14 +572,14 @@ def flags(columns: Columns, name: str, path: Path) -> np.ndarray:
 def repeats(columns: Columns, name: str, path: Path) -> list[DataError]:
     """What is wrong with a column whose values must be there, and each once."""
     found = [
-        DataError("the cell is blank", where=place(path, row, name), hint="fill it or remove the row")
+        DataError("the cell is blank", where=place(path, row, name), hint="fill it, or remove the row")
         for row, value in enumerate(columns[name])
         if value == ""
     ]
     first: dict[str, int] = {}
     for row, value in enumerate(columns[name]):
         if value and first.setdefault(value, row) != row:
-            problem = f'"{value}" stands in row {first[value] + 2} already'
+            problem = f'"{value}" already appears in row {first[value] + 2}'
             found.append(DataError(problem, where=place(path, row, name), hint="keep one"))
     return found
 

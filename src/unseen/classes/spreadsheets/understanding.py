@@ -171,7 +171,7 @@ def _empty_rows(columns: Sequence[Column], table: Mapping[str, list[str]], path:
     if not used or any(c.kind == "marks" for c in columns):
         return []
     empty = np.all([[c.is_blank(cell) for cell in table[c.name]] for c in used], axis=0)
-    hint = "fill in what is known of it, or remove the row"
+    hint = "fill in its attributes, or remove the row"
     return [
         DataError("every attribute is blank", where=place(path, int(row)), hint=hint) for row in np.flatnonzero(empty)
     ]
@@ -179,12 +179,12 @@ def _empty_rows(columns: Sequence[Column], table: Mapping[str, list[str]], path:
 
 def _notes(columns: Iterable[Column]) -> tuple[str, ...]:
     columns = list(columns)
-    notes = [f'column "{c.name}" is not used: {c.why}' for c in columns if c.why]
+    notes = [f'column "{c.name}" is ignored: {c.why}' for c in columns if c.why]
     filled = [c for c in columns if c.blanks and c.kind != "ignored"]
     if filled:
         most = ", ".join(f'"{c.name}" {c.blanks}' for c in sorted(filled, key=lambda c: -c.blanks)[:3])
         count = sum(c.blanks for c in filled)
-        verb = "cell got its column's mean" if count == 1 else "cells got their columns' means"
+        verb = "cell gets the column mean" if count == 1 else "cells get their column means"
         notes.append(f"{count} blank {verb} ({most}{', ...' if len(filled) > 3 else ''})")
     return tuple(notes)
 
@@ -223,7 +223,7 @@ def _guess(name: str, cells: list[str], missing: tuple[str, ...]) -> _Read:
     filled = [cell for cell in cells if not base.is_blank(cell)]
     words = [cell.casefold() for cell in filled]
     if not filled:
-        return _Read(replace(base, why="it is blank"), cells, False)
+        return _Read(replace(base, why="all cells are blank"), cells, False)
     if set(words) <= MARKS and len(filled) < len(cells):
         return _Read(replace(base, kind="marks"), cells, False)
     flags = sum(word in YES_WORDS | NO_WORDS for word in words)
@@ -232,7 +232,7 @@ def _guess(name: str, cells: list[str], missing: tuple[str, ...]) -> _Read:
     base = replace(base, dash=False)
     dates = sum(DATE.fullmatch(cell) is not None for cell in filled)
     if dates == len(filled):
-        why = f"its cells are dates ({filled[0]}); if you wrote numbers or ranges, format the column as text first"
+        why = f"the cells are dates ({filled[0]}); if you entered numbers or ranges, format the column as text first"
         return _Read(replace(base, why=why), cells, False)
     numbers = read_numbers(cells, missing)
     numeric = len(filled) - len(numbers.wrong) + len(numbers.other_units)
@@ -291,7 +291,7 @@ def _categories(base: Column, filled: list[str], rows: int = 0) -> Column:
             count[key] = count.get(key, 0) + 1
     long = sum(map(len, filled)) > 40 * len(filled)
     if rows and max(count.values(), default=1) == 1 and (long or len(filled) >= max(8, 0.5 * rows)):
-        why = 'no two rows share a value (scale "categories" in attributes would use it)'
+        why = 'no two rows share a value; to use it, set its scale to "categories" in the attributes sheet'
         return replace(base, kind="ignored", why=why)
     several = any(len(parts_of(cell)) > 1 for cell in filled)
     steps = tuple(spelling[key] for key in sorted(spelling))
@@ -322,8 +322,11 @@ def _decimals(
         if not of_table:
             rows = [i for i, cell in enumerate(read.cells) if numbers.unsettled in cell]
             both = " or ".join(f"{(measure(numbers.unsettled, sign) or (0, ''))[0]:.10g}" for sign in (COMMA, POINT))
-            what = f'"{read.cells[rows[0]]}" may be {both}' if rows else f"{both}?"
-            hint = 'give the column the scale "decimal point" or "decimal comma" in attributes, or write it without'
+            what = f'"{read.cells[rows[0]]}" can mean {both}' if rows else f"{both}?"
+            hint = (
+                'set the column\'s scale to "decimal point" or "decimal comma" in the attributes sheet, '
+                "or write it without"
+            )
             where = place(path, rows[0] if rows else None, read.column.name)
             if usual:
                 read_as = f"; read with a decimal {'point' if decimal == POINT else 'comma'}"
@@ -382,12 +385,12 @@ def _settle(reads: list[_Read]) -> tuple[list[Column], tuple[str, ...]]:
     percent = bool(plain) and looks_percent(values)
     notes: tuple[str, ...] = ()
     if percent:
-        notes = (f"{len(plain)} columns of plain numbers within 0 to 100 are taken for percentages",)
+        notes = (f"{len(plain)} columns of plain numbers within 0 to 100 are read as percentages",)
     elif only and len(plain) == len(loose) and len(plain) > 1:
         least, most = (f(plain, key=lambda read: read.column.greatest).column for f in (min, max))
         notes = (
-            f'columns have ranges of their own ("{least.name}" up to {least.greatest:g}, "{most.name}" up to '
-            f"{most.greatest:g}): each is scaled by itself",
+            f'columns have different ranges ("{least.name}" up to {least.greatest:g}, "{most.name}" '
+            f"up to {most.greatest:g}): each is scaled separately",
         )
     mine = {
         id(read): _own_range(read.column, percent, read.numbers is not None and read.numbers.whole) for read in plain
@@ -426,8 +429,11 @@ def _without_codes(column: Column, read: _Read, path: Path, doubts: list[DataErr
     for row in numbers.codes:
         found.setdefault(read.cells[row], []).append(row)
     for code, rows in found.items():
-        what = f'"{code}" lies apart from {column.least:g} to {column.greatest:g}: taken for "not known"'
-        hint = f'list it in missing.txt (unseen check --missing={code}), or give the column the scale "number"'
+        what = f'"{code}" is far from {column.least:g} to {column.greatest:g}; read as missing'
+        hint = (
+            f"confirm with `unseen check --missing={code}` (kept in missing.txt), or set the "
+            'column\'s scale to "number"'
+        )
         doubts.append(DataError(what + also(rows), where=place(path, rows[0], column.name), hint=hint))
     return replace(column, missing=(*column.missing, *(code.casefold() for code in found)))
 
@@ -462,7 +468,7 @@ def _hints(
             continue  # an unknown one is told of by _attributes
         try:
             if name not in table:
-                raise CellError(f'"{name}" is one value of a column', "give the column a scale")
+                raise CellError(f'"{name}" is a single value of a column', "set the scale of the whole column")
             hints[name] = parse_scale(name, text, table[name], words.get(name, ()))
         except CellError as error:
             errors.append(DataError(error.what, where=place(path, row, "scale"), hint=error.hint))
@@ -486,7 +492,7 @@ def parse_scale(name: str, text: str, cells: Sequence[str], missing: tuple[str, 
     if "<" in text:
         steps = tuple(step.strip() for step in text.split("<"))
         if not all(steps) or len({fold(step) for step in steps}) < len(steps):
-            raise CellError(f'"{text}" is not an order of words', "such as low<medium<high")
+            raise CellError(f'"{text}" is not an ordered list of words', "use, for example, low<medium<high")
         return replace(base, kind="scale", steps=steps)
     log = fold(text).split(" ")[0] == "log"
     ends = _ENDS.fullmatch(text.replace(" ", "").casefold().removeprefix("log"))
@@ -513,17 +519,17 @@ def parse_scale(name: str, text: str, cells: Sequence[str], missing: tuple[str, 
         return replace(number, kind="share", unit="", low=0.0, high=1.0)
     if word == "as is":
         return replace(number, kind="as is", unit="", low=0.0, high=1.0)
-    raise CellError(f'unknown scale "{text}"', f"one of {SCALE_HINT}")
+    raise CellError(f'unknown scale "{text}"', f"use one of {SCALE_HINT}")
 
 
 def _with_ends(number: Column, text: str, ends: list[float] | None, log: bool) -> Column:
     """A number with the ends that the person says, or on a log scale from its least to its greatest."""
     low, high = ends or (number.least, number.greatest)
     if ends and not low < high:
-        raise CellError(f'"{text}" goes nowhere', "write the smaller number first")
+        raise CellError(f'"{text}" is an empty range', "put the smaller number first")
     if log and low <= 0:
-        what = f'"{text}" begins at {low:g}' if ends else f"a log scale, and its least number is {low:g}"
-        raise CellError(what, 'a log scale begins above 0, such as "log 1..100"; or scale "number"')
+        what = f'"{text}" starts at {low:g}' if ends else f"log scale with a smallest value of {low:g}"
+        raise CellError(what, 'start above 0, as in "log 1..100", or use the scale "number"')
     return replace(number, low=low, high=high, log=log)
 
 
@@ -542,7 +548,7 @@ def _attributes(
         told = {name for _, name in rows}
         if encoding.as_it_stands:
             errors += [
-                DataError(f'attribute "{name}" of the class table is missing', where=path, hint="add a row for it")
+                DataError(f'attribute "{name}" of the class table has no row', where=path, hint="add a row for it")
                 for name in names
                 if name not in told
             ]

@@ -109,7 +109,7 @@ def _table(source: Source, layout: Layout, folder: Path, options: Options) -> Im
     assert layout.table is not None
     for stem in ("classes", "attributes"):
         if (there := find_table(folder, stem)) is not None:
-            raise DataError("is already there", where=there, hint="move it away, or choose another folder")
+            raise DataError("already exists", where=there, hint="move it, or choose another folder")
     traits = layout.table(source, options.label)
     if options.only is not None:
         traits = keep_only(traits, options.only, source.path)
@@ -129,7 +129,7 @@ def _images(
 ) -> Imported:
     assert layout.images is not None
     if (there := find_table(folder, "images")) is not None:
-        raise DataError("is already there", where=there, hint="move it away, or choose another folder")
+        raise DataError("already exists", where=there, hint="move it, or choose another folder")
     _begin(source, layout, folder, options)
     kept = folder / UNPACKED
     entries, unnamed = _wanted(layout.images(source, Images(source, options.images, kept), options.label), options)

@@ -97,7 +97,7 @@ class MgMRN(GradientMethod):
     ) -> None:
         super().__init__()
         if len(channels) != len(LEVELS):
-            raise UnseenError(f"{len(channels)} stages", where="Mg-MRN", hint="give it three, shallow to deep")
+            raise UnseenError(f"{len(channels)} stages", where="Mg-MRN", hint="pass three, shallow to deep")
         self.settings = settings
         (k, d), width = vectors.shape, settings.width
         with torch.device("meta"):  # without a first set of weights that no one uses

@@ -49,13 +49,15 @@ class MgMRNSettings(Settings):
         check_choice(self, "initial", ("released", "plain"))
         check_choice(self, "levels", ("all", *map(str, LEVELS)))
         if self.width < 1 or self.width % GROUPS:
-            problem = f"{self.width} channels do not form the {GROUPS} groups of the normalisation"
-            raise UnseenError(problem, where="setting width", hint=f"give a multiple of {GROUPS}")
+            problem = f"{self.width} channels is not a multiple of the {GROUPS} normalization groups"
+            raise UnseenError(problem, where="setting width", hint=f"use a multiple of {GROUPS}")
         for name in ("parts", "attention_width"):
             if getattr(self, name) < 1:
-                raise UnseenError(f"{getattr(self, name)}", where=f"setting {name}", hint="give 1 or more")
+                raise UnseenError(f"{getattr(self, name)}", where=f"setting {name}", hint="use 1 or more")
         if self.tau <= 0 or self.lambda_reg < 0:
-            raise UnseenError(f"tau is {self.tau}, lambda_reg {self.lambda_reg}", hint="give tau > 0, lambda_reg >= 0")
+            raise UnseenError(
+                f"tau is {self.tau}, lambda_reg {self.lambda_reg}", hint="use tau > 0 and lambda_reg >= 0"
+            )
 
     @property
     def used(self) -> tuple[int, ...]:
