@@ -41,7 +41,39 @@ def test_help_imports_no_torch():
     assert in_a_new_process(code).strip() == "False"
 
 
+CHANGES = """
+list RUN
+show RUN wren
+add RUN kiwi --like wren --set size=3
+add RUN --attributes TABLE
+edit RUN kiwi --set size=2
+rename RUN kiwi moa
+remove RUN moa
+reset RUN
+"""
+
+
+def test_changing_classes_imports_no_torch(tmp_path):
+    (tmp_path / "classes.csv").write_text("class,seen,size,colour\nwren,1,1,0\ntit,1,2,5\nowl,0,9,3\n")
+    (tmp_path / "attributes.csv").write_text("attribute\nsize\ncolour\n")
+    (tmp_path / "new.csv").write_text("class,size,colour\nemu,8,1\nrhea,7,2\n")
+    calls = CHANGES.replace("RUN", str(tmp_path)).replace("TABLE", str(tmp_path / "new.csv")).strip().splitlines()
+    code = f"""
+import sys
+from unseen import cli
+for call in {calls}:
+    sys.argv = ["unseen", "classes", *call.split()]
+    try:
+        cli.main()
+    except SystemExit as left:
+        assert not left.code, call
+print(sorted({{"torch", "timm", "scipy"}} & set(sys.modules)))
+"""
+    assert in_a_new_process(code).strip().splitlines()[-1] == "[]"
+
+
 def test_the_compiler_is_there_when_it_is_asked_for():
+    """The canary of unseen.backbones.vision: it fails where timm, torchvision or torch ask for something else."""
     code = """
 import sys, types
 import torch, unseen.backbones.vision
@@ -50,6 +82,12 @@ from torchvision.ops import roi_align
 assert roi_align(torch.ones(1, 1, 8, 8), [torch.tensor([[0.0, 0.0, 4.0, 4.0]])], 2).eq(1).all()
 from timm.models import naflexvit
 kept = naflexvit.NaFlexRopeIterator
+stand_in = unseen.backbones.vision
+import torch._dynamo, torch._dynamo.utils
+# what the stand-ins give, the real compiler gives in the same form
+assert torch._dynamo.disable(recursive=True)(lambda x: x)._torchdynamo_disable
+assert stand_in._disable(recursive=True)(lambda x: x)._torchdynamo_disable
+assert stand_in._is_compile_supported("cpu") == torch._dynamo.utils.is_compile_supported("cpu")
 counted = torch.compile(lambda x: x * 2 + 1, backend="eager")
 print(counted(torch.ones(2)).tolist(), hasattr(torch._dynamo, "eval_frame"))
 """

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unseen.classes import nearness
 from unseen.classes.table import Attributes, ClassTable
 from unseen.errors import UnseenError
 from unseen.model.references import References
-from unseen.recognizer import advice
 from unseen.recognizer.advice import closest, closest_pairs, nearly_equal, separate
 
 ATTRIBUTES = Attributes(("crown::red", "crown::blue", "leg::long", "leg::short", "size"))
@@ -80,11 +80,11 @@ def test_pairs_are_those_of_the_whole_matrix(classes, count, seed, rows):
     rng = np.random.default_rng(seed)
     values = rng.random((classes, 5)) + 0.01
     unit = values / np.linalg.norm(values, axis=1, keepdims=True)
-    before, advice.ROWS = advice.ROWS, rows
+    before, nearness.ROWS = nearness.ROWS, rows
     try:
-        found = advice._pairs(unit, count)
+        found = nearness._pairs(unit, count)
     finally:
-        advice.ROWS = before
+        nearness.ROWS = before
     cosine = unit @ unit.T
     first, second = np.triu_indices(classes, 1)
     expected = np.sort(cosine[first, second])[::-1][:count]

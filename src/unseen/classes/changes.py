@@ -24,10 +24,14 @@ from unseen.classes.spreadsheets.numbers import is_missing, read_numbers
 from unseen.classes.spreadsheets.tables import fold, no_repeats, place, read_table, tidy, to_numbers
 from unseen.classes.table import NO_VALUES, SEPARATOR, ClassTable
 from unseen.errors import DataError, RunError, UnseenError
-from unseen.ground.files import file_digest
+from unseen.ground.files import file_digest, read_json
 
 TRAINED, IN_USE, ATTRIBUTES = "classes.csv", "classes-in-use.csv", "attributes.csv"
 IMAGES = "class-images.safetensors"
+ENCODING = "encoding.json"
+_FACTS = ("manifest.json", "recognizer.json")
+"""What a run and a saved model say of themselves."""
+AGAIN = "save the model again, or train again"
 LOCK = ".classes.lock"
 WAIT = 10.0
 """Seconds to wait for another change of the same folder's classes."""
@@ -64,6 +68,20 @@ def check_tables(folder: Path, digests: Mapping[str, str]) -> None:
             raise RunError(
                 problem, where=path, hint=f"restore the file; use `unseen classes edit {folder}` to change classes"
             )
+
+
+def check_model(folder: Path) -> None:
+    """Raise :class:`RunError` where the tables beside a model are not those that it was trained or saved with."""
+    for facts in (folder / name for name in _FACTS):
+        if facts.is_file():
+            tables = read_json(facts, RunError, AGAIN).get("tables")
+            check_tables(folder, tables if isinstance(tables, Mapping) else {})
+
+
+def read_encoding(folder: Path) -> Encoding | None:
+    """How a spreadsheet became the class table, where the folder knows."""
+    where = folder / ENCODING
+    return Encoding.from_json(read_json(where, RunError, AGAIN), where) if where.is_file() else None
 
 
 def table_in_use(folder: Path) -> ClassTable:

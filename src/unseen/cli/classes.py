@@ -13,9 +13,11 @@ from unseen.classes.changes import (
     IN_USE,
     Described,
     changing,
+    check_model,
     keep_table,
     left_unknown,
     read_described,
+    read_encoding,
     read_settings,
     table_in_use,
     trained_table,
@@ -24,6 +26,8 @@ from unseen.classes.changes import (
 )
 from unseen.classes.changes import reset as go_back
 from unseen.classes.expectations import Expectation, expectations
+from unseen.classes.nearness import Near
+from unseen.classes.nearness import closest as closest_classes
 from unseen.cli.common import JsonFlag, app, err, out, plain_text, print_json, print_table
 from unseen.errors import UnseenError
 from unseen.ground.files import write_text
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
     from unseen.classes.table import ClassTable
     from unseen.model.support import ClassImages, Support
     from unseen.recognizer import Recognizer
-    from unseen.recognizer.advice import Divider, Near
+    from unseen.recognizer.advice import Divider
 
 commands = typer.Typer(
     name="classes",
@@ -122,12 +126,9 @@ def _described(name: str | None, file: Path | None, settings: list[str] | None) 
     return [Described(d.name or name, {**d.cells, **cells}, d.where) for d in found]
 
 
-def _doubts(recognizer: Recognizer, name: str) -> tuple[list[str], list[Near]]:
+def _doubts(table: ClassTable, name: str) -> tuple[list[str], list[Near]]:
     """What to warn of about one class, and its nearest classes."""
-    from unseen.recognizer.advice import closest
-
-    table = recognizer.table
-    near = closest(recognizer, name, 3)
+    near = closest_classes(table, name, 3)
     lines = [
         f'"{name}" is nearly equal to "{n.name}" (cosine {n.cosine:.3f}, {n.differing} attributes '
         "differ); see `unseen classes separate`"
@@ -139,18 +140,18 @@ def _doubts(recognizer: Recognizer, name: str) -> tuple[list[str], list[Near]]:
     return lines + ([f'"{name}": {doubt}; check the unit'] if doubt else []), near
 
 
-def _changed(run: Path, recognizer: Recognizer, names: list[str], verb: str, lines: list[str], as_json: bool) -> None:
+def _changed(run: Path, table: ClassTable, names: list[str], verb: str, lines: list[str], as_json: bool) -> None:
     """Say what was done to some classes, with warnings and nearest classes."""
     nearest: dict[str, list[dict[str, Any]]] = {}
     for name in names:
-        more, near = _doubts(recognizer, name)
+        more, near = _doubts(table, name)
         lines += more
         nearest[name] = [asdict(n) for n in near]
     if as_json:
         print_json(
             {
                 verb: names,
-                "classes": len(recognizer.table),
+                "classes": len(table),
                 "nearest": nearest,
                 "notes": lines,
                 "file": str(run / IN_USE),
@@ -160,7 +161,7 @@ def _changed(run: Path, recognizer: Recognizer, names: list[str], verb: str, lin
     for name in names:
         beside = ", ".join(f"{n['name']} ({n['cosine']:.2f})" for n in nearest[name])
         _say(f"{verb}: {name}{f'   nearest: {beside}' if beside else ''}")
-    _say(f"{len(recognizer.table)} classes in use, saved in {run / IN_USE}")
+    _say(f"{len(table)} classes in use, saved in {run / IN_USE}")
     _warn(lines)
 
 
@@ -278,21 +279,28 @@ def add(
         raise UnseenError("--images applies to one class only", hint="name one class")
     bare = bool(images) and attributes is None and not settings and like is None
     lines: list[str] = []
-    with changing(run):
-        recognizer, trained = _load(run, seed), trained_table(run)
-        table = recognizer.table
-        start = None if like is None else table.values[table.index(like)]
+    check_model(run)
+    with changing(run) as current:
+        table, trained, encoding = current, trained_table(run), read_encoding(run)
+        recognizer = _load(run, seed) if images else None
+        start = None if like is None else current.values[current.index(like)]
         for one in described:
             assert one.name is not None
-            values = None if bare else values_of(one.cells, table, recognizer.encoding, start=start, where=one.where)
-            doubt = None if bare or start is not None else left_unknown(one.cells, table, recognizer.encoding)
+            values = None if bare else values_of(one.cells, current, encoding, start=start, where=one.where)
+            doubt = None if bare or start is not None else left_unknown(one.cells, current, encoding)
             lines += [f'"{one.name}": {doubt}'] if doubt else []
-            position = recognizer.table.back_from(trained, one.name)
+            position = table.back_from(trained, one.name)
             if position >= 0:
                 lines.append(f'"{one.name}" has training images, so it is a seen class again')
-            recognizer.add_class(one.name, values, trained=position, images=_files(images or []))
-        _keep(run, recognizer)
-    _changed(run, recognizer, [str(d.name) for d in described], "added", lines, as_json)
+            if recognizer is not None:
+                recognizer.add_class(one.name, values, trained=position, images=_files(images or []))
+                table = recognizer.table
+            elif values is not None:
+                table = table.with_class(one.name, values, seen=position >= 0, trained=position)
+        keep_table(run, table)
+        if recognizer is not None:
+            _keep_support(run, recognizer.support)
+    _changed(run, table, [str(d.name) for d in described], "added", lines, as_json)
 
 
 @commands.command()
@@ -305,7 +313,6 @@ def edit(
     attributes: FileOption = None,
     settings: SetOption = None,
     like: LikeOption = None,
-    seed: SeedOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Change attribute values of classes.
@@ -315,16 +322,19 @@ def edit(
     if attributes is None and not settings and like is None:
         raise UnseenError("nothing to change", hint="pass --attributes, --set or --like")
     described = _described(name, attributes, settings)
-    with changing(run):
-        recognizer = _load(run, seed)
-        table = recognizer.table
+    check_model(run)
+    with changing(run) as current:
+        table, encoding, support = current, read_encoding(run), _support(run)
         for one in described:
             assert one.name is not None
-            start = table.values[table.index(one.name if like is None else like)]
-            values = values_of(one.cells, table, recognizer.encoding, start=start, where=one.where)
-            recognizer.edit_class(one.name, values)
-        _keep(run, recognizer)
-    _changed(run, recognizer, [str(d.name) for d in described], "edited", [], as_json)
+            start = current.values[current.index(one.name if like is None else like)]
+            values = values_of(one.cells, current, encoding, start=start, where=one.where)
+            table = table.with_values(one.name, values)
+            support = support and support.described(table.names[table.index(one.name)])
+        keep_table(run, table)
+        if support is not None:
+            _keep_support(run, support)
+    _changed(run, table, [str(d.name) for d in described], "edited", [], as_json)
 
 
 @commands.command()
@@ -460,12 +470,6 @@ def _files(given: list[Path]) -> list[Path]:
     files = list(found)
     _warn(found.left_out.lines())
     return [Path(file) for file in files]
-
-
-def _keep(run: Path, recognizer: Recognizer) -> None:
-    """Keep classes and their images, inside ``changing``."""
-    keep_table(run, recognizer.table)
-    _keep_support(run, recognizer.support)
 
 
 @commands.command()

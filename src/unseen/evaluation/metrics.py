@@ -11,9 +11,6 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
-import torch
-
-from unseen.evaluation.scores import best_of_kinds, columns_by_kind
 
 LEADING = 10
 """Classes of either kind that are kept of an image, for metrics that look beyond the best."""
@@ -73,6 +70,10 @@ class Decisions:
         cls, blocks: Iterable[np.ndarray], labels: np.ndarray, seen: np.ndarray, count: int = 1
     ) -> Decisions:
         """From class scores in blocks of classes, ``(M, n)`` each."""
+        import torch
+
+        from unseen.evaluation.scores import best_of_kinds, columns_by_kind
+
         kinds, start = [], 0
         tensors = []
         for scores in blocks:

@@ -7,48 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unseen.classes import nearness
+from unseen.classes.nearness import DIFFERS, Near, Pair, apart
 from unseen.classes.presence import PRESENT
-from unseen.classes.table import ClassTable
 from unseen.errors import UnseenError
 from unseen.model.trained import TrainedModel
-
-NEAR = 0.995
-"""Classes with a larger cosine are nearly equal, whatever the others are like."""
-CLOSE = 0.95
-"""Classes with a smaller cosine are not called nearly equal."""
-DIFFERS = 0.1
-"""Two classes differ in an attribute if their values lie further apart than this share of its range in the table."""
-ROWS = 1024
-"""Classes compared with all others at a time."""
-
-
-@dataclass(frozen=True)
-class Near:
-    """A class beside another one.
-
-    Args:
-        name, seen: of the class.
-        cosine: of the two class vectors, as the method scores with them.
-        differing: how many attributes differ, see :data:`DIFFERS`.
-        nearly_equal: the cosine is above :data:`NEAR`, or above :data:`CLOSE` and that of any two seen classes: the
-            model never had to learn so fine a difference.
-    """
-
-    name: str
-    seen: bool
-    cosine: float
-    differing: int
-    nearly_equal: bool
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two classes whose vectors have a large cosine; see :class:`Near`."""
-
-    first: str
-    second: str
-    cosine: float
-    differing: int
 
 
 @dataclass(frozen=True)
@@ -92,36 +55,12 @@ class Separation:
 
 def directions(model: TrainedModel) -> np.ndarray:
     """``(N, K)`` class vectors of unit length; of the table's values where the method has no class vectors."""
-    vectors = model.class_vectors if model.class_vectors.any() else model.table.values
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: np.ndarray = vectors / np.where(length > 0, length, 1)
-    return unit
-
-
-def _apart(table: ClassTable, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Bool: where values ``(..., K)`` differ."""
-    apart: np.ndarray = np.abs(first - second) > DIFFERS * np.ptp(table.values, axis=0)
-    return apart
+    return nearness.directions(model.class_vectors if model.class_vectors.any() else model.table.values)
 
 
 def closest(model: TrainedModel, name: str, count: int = 5) -> list[Near]:
-    """The classes nearest to one, nearest first."""
-    table, unit = model.table, directions(model)
-    mine = table.index(name)
-    cosine = unit @ unit[mine]
-    pairs = _pairs(unit[table.seen], 1)
-    limit = min(NEAR, max(CLOSE, pairs[0][2] if pairs else 1.0))
-    order = [int(c) for c in np.argsort(-cosine, kind="stable") if c != mine][:count]
-    return [
-        Near(
-            table.names[c],
-            bool(table.seen[c]),
-            float(cosine[c]),
-            int(_apart(table, table.values[c], table.values[mine]).sum()),
-            bool(cosine[c] > limit),
-        )
-        for c in order
-    ]
+    """The classes nearest to one by the vectors that the method scores with, nearest first."""
+    return nearness.closest(model.table, name, count, directions(model))
 
 
 def nearly_equal(model: TrainedModel, name: str) -> Near | None:
@@ -129,26 +68,9 @@ def nearly_equal(model: TrainedModel, name: str) -> Near | None:
     return next((near for near in closest(model, name, 1) if near.nearly_equal), None)
 
 
-def _pairs(unit: np.ndarray, count: int) -> list[tuple[int, int, float]]:
-    """The pairs of rows with the largest cosines, in blocks: memory is ``ROWS x N``."""
-    best: list[tuple[float, int, int]] = []
-    for start in range(0, len(unit), ROWS):
-        cosine = unit[start : start + ROWS] @ unit.T
-        cosine[np.arange(len(unit)) <= np.arange(start, start + len(cosine))[:, None]] = -np.inf
-        few = np.argpartition(-cosine, min(count, cosine.size) - 1, axis=None)[:count]
-        rows, columns = np.unravel_index(few, cosine.shape)
-        best += [(-float(cosine[r, c]), start + int(r), int(c)) for r, c in zip(rows, columns, strict=True)]
-        best = sorted(pair for pair in best if np.isfinite(pair[0]))[:count]
-    return [(a, b, -negative) for negative, a, b in best]
-
-
 def closest_pairs(model: TrainedModel, count: int = 10) -> list[Pair]:
     """The pairs of classes with the largest cosines in the whole table."""
-    table = model.table
-    return [
-        Pair(table.names[a], table.names[b], cosine, int(_apart(table, table.values[a], table.values[b]).sum()))
-        for a, b, cosine in _pairs(directions(model), count)
-    ]
+    return nearness.closest_pairs(model.table, count, directions(model))
 
 
 def separate(model: TrainedModel, first: str, second: str, count: int = 5) -> Separation:
@@ -180,9 +102,9 @@ def separate(model: TrainedModel, first: str, second: str, count: int = 5) -> Se
             area,
         )
 
-    apart = _apart(table, values[a], values[b])
+    differs = apart(table, values[a], values[b])
     weight = np.abs(gap if gap.any() else unit[a] - unit[b]) if lead is None else lead
-    today = [int(k) for k in np.argsort(-weight, kind="stable") if apart[k]][:count]
+    today = [int(k) for k in np.argsort(-weight, kind="stable") if differs[k]][:count]
     spread, trained = np.ptp(values, axis=0), values[table.seen] if table.seen.any() else values
     largest = np.abs(values).max(axis=0)
     possible = (np.maximum(values[a], values[b]) >= PRESENT * largest) & (np.ptp(trained, axis=0) > DIFFERS * spread)
@@ -190,9 +112,9 @@ def separate(model: TrainedModel, first: str, second: str, count: int = 5) -> Se
         promise = np.std(values, axis=0) / np.where(spread > 0, spread, 1)
     else:
         promise = np.where(fit.learned, np.nan_to_num(fit.auroc, nan=0.0), 0)
-    possible &= (promise > 0) & (spread > 0) & ~apart
+    possible &= (promise > 0) & (spread > 0) & ~differs
     order = [int(k) for k in np.argsort(-promise, kind="stable") if possible[k]]
-    refine = _one_of_each_group(table.attributes.groups, order, apart)[:count]
+    refine = _one_of_each_group(table.attributes.groups, order, differs)[:count]
     return Separation(first, second, float(unit[a] @ unit[b]), tuple(map(divider, today)), tuple(map(divider, refine)))
 
 

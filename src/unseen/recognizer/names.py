@@ -6,14 +6,13 @@ import re
 
 from unseen.backbones.reduction import FILE as REDUCTION
 from unseen.backbones.towers import TEXTS
-from unseen.classes.changes import IMAGES
+from unseen.classes.changes import ENCODING, IMAGES
 
 FORMAT = 1
 FACTS = "recognizer.json"
 WEIGHTS = "weights.safetensors"
 BACKBONE = "backbone.safetensors"
 TOWER = "backbone"
-ENCODING = "encoding.json"
 REFERENCES = "weights-references.npz"
 SPACE = "weights-images.safetensors"
 CARD = "README.md"

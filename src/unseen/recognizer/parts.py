@@ -18,13 +18,12 @@ from unseen.classes.changes import check_tables, table_in_use, trained_table
 from unseen.classes.spreadsheets.columns import Encoding
 from unseen.errors import RunError, UnseenError
 from unseen.ground.checked import checked
-from unseen.ground.files import read_json
 from unseen.methods import Settings, find_method
 from unseen.model.assembled import build_method
 from unseen.model.support import read_support
 from unseen.model.trained import TrainedModel
 from unseen.model.weights import load_weights
-from unseen.recognizer.names import AGAIN, ENCODING, FACTS
+from unseen.recognizer.names import AGAIN, FACTS
 
 M = TypeVar("M", bound=TrainedModel)
 
@@ -115,12 +114,6 @@ class Parts:
                         raise RunError(f"its vectors are not {shape[0]} of {shape[1]}", where=self.weights, hint=AGAIN)
         except (SafetensorError, OSError):
             pass  # said better where the weights are read
-
-
-def read_encoding(folder: Path) -> Encoding | None:
-    """How a spreadsheet became the class table, where the folder knows."""
-    where = folder / ENCODING
-    return Encoding.from_json(read_json(where, RunError, AGAIN), where) if where.is_file() else None
 
 
 def checked_settings(method: str, values: Mapping[str, Any], where: Path) -> Settings:

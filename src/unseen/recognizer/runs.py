@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from unseen.backbones.reduction import FILE as REDUCTION
+from unseen.classes.changes import read_encoding
 from unseen.errors import RunError
 from unseen.model.references import references_beside
 from unseen.model.support import space_beside
-from unseen.recognizer.parts import Parts, checked_settings, read_encoding
+from unseen.recognizer.parts import Parts, checked_settings
 from unseen.training.folder import Run
 
 

@@ -16,11 +16,12 @@ import numpy as np
 from unseen.backbones.backbone import BackboneSpec
 from unseen.backbones.reduction import FILE as REDUCTION
 from unseen.backbones.towers import PREFIX
+from unseen.classes.changes import read_encoding
 from unseen.errors import RunError
 from unseen.ground.checked import checked
 from unseen.ground.files import read_json
 from unseen.recognizer.names import AGAIN, BACKBONE, FACTS, FORMAT, REFERENCES, SPACE, TOWER, WEIGHTS
-from unseen.recognizer.parts import Parts, checked_settings, read_encoding
+from unseen.recognizer.parts import Parts, checked_settings
 
 
 def read_saved(folder: Path) -> Parts:

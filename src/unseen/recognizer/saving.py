@@ -14,7 +14,7 @@ import torch
 from unseen.backbones.backbone import BackboneSpec
 from unseen.backbones.reduction import FILE as REDUCTION
 from unseen.backbones.towers import PREFIX, TEXTS, model_files
-from unseen.classes.changes import reset, table_digests
+from unseen.classes.changes import ENCODING, reset, table_digests
 from unseen.classes.table import write_attributes
 from unseen.errors import RunError
 from unseen.ground.files import is_left_over, write_json, write_text
@@ -23,7 +23,7 @@ from unseen.model.support import keep_support
 from unseen.model.trained import TrainedModel
 from unseen.model.weights import save_weights
 from unseen.recognizer.card import CardFields, model_card
-from unseen.recognizer.names import BACKBONE, CARD, ENCODING, FACTS, FILES, FORMAT, REFERENCES, SPACE, TOWER, WEIGHTS
+from unseen.recognizer.names import BACKBONE, CARD, FACTS, FILES, FORMAT, REFERENCES, SPACE, TOWER, WEIGHTS
 
 
 def save(model: TrainedModel, folder: Path, include_backbone: bool, include_references: bool, card: CardFields) -> Path:
