@@ -150,11 +150,11 @@ def test_pretrained_weights_are_named_or_stored(monkeypatch, tmp_path, tiny_back
     assert not (named / "backbone.safetensors").exists()
     card = (named / "README.md").read_text()
     assert "base_model: timm/resnet10t.c3_in1k" in card
-    assert "fetched by name" in card
+    assert "downloaded by name" in card
     Recognizer.load(named, device="cpu")
     assert fetched == [True, True]
     stored = made.save(tmp_path / "stored", include_backbone=True)
-    assert "nothing else is fetched" in (stored / "README.md").read_text()
+    assert "nothing else is downloaded" in (stored / "README.md").read_text()
     loaded = Recognizer.load(stored, device="cpu")
     assert fetched == [True, True, False]
     for own, other in zip(made.backbone.state_dict().values(), loaded.backbone.state_dict().values(), strict=True):
@@ -296,7 +296,7 @@ def test_the_card_says_what_is_known(recognizer, tmp_path):
         "test images of garden; mean over the trainings of seed 3, 4. This file is\nseed 3's. Protocol: honest.",
         "| validation | seen against unseen, area under the ROC curve | 0.750 |",
         'Below a confidence of 0.4 the answer is "unknown"',
-        "Licence of the training data: CC0. Source: our garden",
+        "License of the training data: CC0. Source: our garden",
         "Chen et al., CVPR 2022",
         "EPYC, 2 thread(s), cpu",
     ):
@@ -315,7 +315,7 @@ def test_an_unknown_card_is_honest(tiny_backbone, tmp_path):
     made.about, made.temperature = {"data": 5, "metrics": [1], "versions": "x", "seeds": 3}, None
     _, front, body = (made.save(tmp_path / "model") / "README.md").read_text().split("---\n", 2)
     assert "license" not in yaml.safe_load(front)
-    assert "No measurement is known" in body
+    assert "There are no measurements" in body
     assert "**not calibrated**" in body
     assert body.count("not stated") == 5
 

@@ -162,7 +162,7 @@ def test_calibration_charts_leave_gaps_out():
     chart = risk_coverage_chart({"threshold": None, "test": side, "validation": None})
     assert not chart.marks
     assert chart.lines[0].x == (0.5, 1.0)
-    assert "50% of the test images get a wrong one" in chart.says
+    assert "50% of the answers on test images are wrong" in chart.says
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_a_image_gets_classes_reasons_and_heat_maps(page, files, recognizer):
     plain = page.eval("document.querySelector('#canvas').toDataURL()")
     page.eval("document.querySelector('.attribute .show').click()")
     assert page.eval("document.querySelector('#canvas').toDataURL()") != plain
-    assert "where it looked for" in page.eval("document.querySelector('#canvas').getAttribute('aria-label')")
+    assert "heat map of" in page.eval("document.querySelector('#canvas').getAttribute('aria-label')")
     page.eval("document.querySelector('.attribute .show').click()")
     assert page.eval("document.querySelector('#canvas').toDataURL()") == plain
 
@@ -117,7 +117,7 @@ def test_another_class_and_rival(page, files, recognizer):
         """(() => { const r = document.querySelector('#rival'); r.value = 'emu'; r.dispatchEvent(new Event('change'));
         const m = document.querySelector('#measure'); m.value = 'against'; m.dispatchEvent(new Event('change')) })()"""
     )
-    page.wait("document.querySelector('#why-hint').textContent.includes('rather than emu')")
+    page.wait("document.querySelector('#why-hint').textContent.includes('favor emu')")
     why = recognizer.explain(files / "0.png", target="gull", rival="emu")
     shown = dict(
         zip(texts(page, ".attribute .show span:first-child"), texts(page, ".attribute:not(.term) .number"), strict=True)
@@ -251,7 +251,7 @@ def test_classes_are_added_renamed_and_removed(page, files):
     page.wait("document.querySelector('#dialog').open")
     page.press("Escape")
     page.wait("!document.querySelector('#dialog').open")
-    assert "one that was added is gone" in page.eval("document.querySelector('#dialog-text').textContent")
+    assert "added classes don’t" in page.eval("document.querySelector('#dialog-text').textContent")
     assert "other" in texts(page, "#class-list .name span:first-child")
     page.eval("document.querySelector('[aria-label=\"Remove other\"]').click()")
     page.eval("document.querySelector('#dialog-ok').click()")
@@ -387,7 +387,7 @@ def test_everything_works_by_keyboard(page, files):
     wanted = ["tab-image", "file", "among", "target", "rival", "search", "measure", "show", "range"]
     assert [name for name in order if name in wanted] == wanted
     attribute = page.eval("document.activeElement.dataset.attribute")
-    assert "where it looked for" in page.eval("document.querySelector('#caption').textContent.toLowerCase()")
+    assert "heat map of" in page.eval("document.querySelector('#caption').textContent.toLowerCase()")
     lowest = page.eval("document.activeElement.value === document.activeElement.min")
     page.press("End" if lowest else "Home")  # the slider to its other end
     page.wait("document.querySelector('.undo')")

@@ -38,7 +38,7 @@ const labelOf = (name) => info.get(name)?.label ?? name;
 const chip = (seen) =>
   make("span", {
     className: `chip ${seen ? "seen" : "unseen"}`,
-    title: seen ? "the model was trained on images of it" : "the model has never had an image of it",
+    title: seen ? "has training images" : "has no training images",
     textContent: seen ? "seen" : "unseen",
   });
 
@@ -56,11 +56,11 @@ async function ask(path, options = {}) {
   try {
     answer = await fetch(path, options);
   } catch {
-    throw new Error("The server does not answer. It may have been stopped, or the network is down.");
+    throw new Error("The server does not answer. Check that it is running and that the network works.");
   }
   const body = await answer.json().catch(() => ({}));
   if (!answer.ok) {
-    const error = new Error(body.error ? `${body.error}. To fix it: ${body.hint}.` : `The server said ${answer.status}.`);
+    const error = new Error(body.error ? `${body.error}. To fix it: ${body.hint}.` : `The server returned status ${answer.status}.`);
     error.status = answer.status;
     error.wait = Number(answer.headers.get("Retry-After")) || 1;
     throw error;
@@ -76,7 +76,7 @@ const classPath = (name) => `/api/classes/${encodeURIComponent(name)}`;
 function tooLarge(file) {
   const limit = about.limits.upload_bytes;
   return file.size > limit - 4096
-    ? `${file.name} has ${(file.size / 2 ** 20).toFixed(1)} MB; this server takes ${Math.round(limit / 2 ** 20)} MB.`
+    ? `${file.name} has ${(file.size / 2 ** 20).toFixed(1)} MB; the limit is ${Math.round(limit / 2 ** 20)} MB.`
     : null;
 }
 
@@ -132,7 +132,7 @@ async function look(file, keep = false) {
   form.append("thumbnails", "1");
   if (!bitmap) form.append("preview", "1");
   $("answer-card").classList.add("busy");
-  say("Looking at the image.");
+  say("Analyzing the image.");
   try {
     const answer = await ask("/api/explain", { method: "POST", body: form });
     shown = {
@@ -191,8 +191,8 @@ function drawNearest(nearest) {
 
 function announce() {
   const best = shown.answer.classes[0];
-  const sure = `${best.name}, ${percent(best.confidence)} sure, ${best.seen ? "a seen" : "an unseen"} class.`;
-  say(shown.answer.unknown ? `Unknown. The nearest is ${sure}` : sure);
+  const sure = `${best.name}, ${percent(best.confidence)} confidence, ${best.seen ? "a seen" : "an unseen"} class.`;
+  say(shown.answer.unknown ? `Unknown. The closest is ${sure}` : sure);
 }
 
 let ranking = false;
@@ -242,7 +242,7 @@ function drawRanking() {
   const { classes: ranked, unknown, target } = shown.answer;
   $("unknown").hidden = !unknown;
   $("unknown").textContent = unknown
-    ? `Unknown: no class is more than ${percent(about.threshold)} sure. These are the nearest.`
+    ? `Unknown: no class reaches ${percent(about.threshold)} confidence. These are the closest.`
     : "";
   const focused = document.activeElement?.closest?.("#ranking button")?.dataset.name;
   $("ranking").replaceChildren(
@@ -255,7 +255,7 @@ function drawRanking() {
           type: "button",
           data: { name: c.name },
           aria: { pressed: String(c.name === target.name) },
-          title: "show why",
+          title: "Explain this class",
         },
         make("span", { className: "name" }, make("span", { textContent: c.name }), chip(c.seen)),
         make("span", { className: "percent", textContent: percent(c.confidence) }),
@@ -283,13 +283,13 @@ function drawWhy() {
   options($("rival"), names.filter((n) => n !== target.name), rival?.name);
   const against = $("measure").value === "against" && rival;
   $("why-hint").textContent = against
-    ? `To the right: what speaks for ${target.name} rather than ${rival.name}. To the left: the opposite.`
-    : `To the right: what speaks for ${target.name}. To the left: what speaks against it. Point at an attribute to see where the model looked for it.`;
+    ? `Bars to the right favor ${target.name}, bars to the left favor ${rival.name}.`
+    : `Bars to the right are evidence for ${target.name}, bars to the left evidence against it. Point at an attribute to see its heat map.`;
   $("reset").disabled = !shown.corrections.size;
   const terms = shown.answer.terms.filter((t) => (against ? t.against : t.evidence));
   $("account").textContent = against
-    ? `All of it together makes the lead of ${target.name} over ${rival.name}.`
-    : `All of it together makes the score of ${target.name}: ${signed(target.score)}.`;
+    ? `Together, the bars add up to the lead of ${target.name} over ${rival.name}.`
+    : `Together, the bars add up to the score of ${target.name}: ${signed(target.score)}.`;
   if (shown.apart && shown.apart !== `${target.name}\n${rival.name}`) hideSeparation();
   const value = (r) => (against ? r.against : r.evidence);
   const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -369,13 +369,13 @@ function attributeRow(reason, value, largest, grouped) {
     className: "show",
     data: { attribute: name, role: "show" },
     aria: { pressed: String(shown.pinned === name) },
-    title: "show on the image where the model looked for it",
+    title: "Show the heat map",
   }, make("span", {}, ...labelled(info.get(name), grouped)), make("span", { className: "absent" }));
   button.addEventListener("click", () => {
     shown.pinned = shown.pinned === name ? null : name;
     drawWhy();
     drawImage();
-    say(shown.pinned ? `The image shows where the model looked for ${labelOf(name)}.` : "The image without heat map.");
+    say(shown.pinned ? `The image shows the heat map of ${labelOf(name)}.` : "The heat map is hidden.");
   });
   const slide = make("div", { className: "slide" });
   const row = make("div", { className: "attribute", data: { row: name } }, button, bar(value, largest), slide);
@@ -393,7 +393,7 @@ function attributeRow(reason, value, largest, grouped) {
 }
 
 const fillAbsent = (row, { score, typical }) => {
-  row.querySelector(".absent").textContent = score < typical ? "not seen" : "";
+  row.querySelector(".absent").textContent = score < typical ? "absent" : "";
 };
 
 function fillSlide(slide, reason) {
@@ -421,7 +421,7 @@ function fillSlide(slide, reason) {
     slide.append(range, make("span"));
   }
   if (document.activeElement !== range) range.value = value;
-  const read = unread ? "not learned well enough to be read" : `${plain(value)}, as the model read it`;
+  const read = unread ? "not learned well enough to estimate" : `${plain(value)}, estimated by the model`;
   range.setAttribute("aria-valuetext", corrected ? `${plain(value)}, corrected` : read);
   slide.classList.toggle("unread", unread);
   const end = slide.lastElementChild;
@@ -455,10 +455,10 @@ async function separate() {
     const values = (d) => `${labelOf(d.attribute)} (${plain(d.first_value)} and ${plain(d.second_value)})`;
     const today = found.today.length
       ? `${target.name} and ${rival.name} differ most in ${found.today.map(values).join(", ")}.`
-      : `${target.name} and ${rival.name} are described alike.`;
+      : `${target.name} and ${rival.name} have equal attributes.`;
     const refine = found.refine.length
-      ? `To tell them apart better, look whether they differ in ${found.refine.map((d) => labelOf(d.attribute)).join(", ")}; the model reads these well, but the table says the same of both.`
-      : "The table holds no further attribute that the model reads well.";
+      ? `To separate them better, check whether they differ in ${found.refine.map((d) => labelOf(d.attribute)).join(", ")}: the model recognizes these well, but their values are equal in the table.`
+      : "The table has no other attribute that the model recognizes well.";
     $("separation").replaceChildren(make("p", { textContent: today }), make("p", { textContent: refine }));
     $("separation").hidden = false;
     $("separate").setAttribute("aria-expanded", "true");
@@ -491,9 +491,9 @@ function drawImage() {
     canvas.setAttribute("aria-label", `Image ${name}`);
     return;
   }
-  const text = `where it looked for ${labelOf(attribute)}`;
+  const text = `heat map of ${labelOf(attribute)}`;
   $("caption").textContent = text[0].toUpperCase() + text.slice(1);
-  canvas.setAttribute("aria-label", `Image ${name}, with a heat map of ${text}`);
+  canvas.setAttribute("aria-label", `Image ${name}, with the ${text}`);
   const [x, y] = [canvas.width / answer.width, canvas.height / answer.height];
   const [left, top, right, bottom] = answer.crop.map((v, i) => v * (i % 2 ? y : x));
   pen.fillStyle = "rgb(0 0 0 / 55%)";
@@ -593,13 +593,13 @@ async function predict(file) {
 }
 
 async function runBatch(files) {
-  if (batch.running) return complain("Wait for the images under way, or stop them first.");
+  if (batch.running) return complain("Wait until the current images are done, or stop them first.");
   complain("");
   batch = { rows: batch.rows, running: true, stop: false };
   batchButtons();
   $("batch-progress").hidden = $("batch-region").hidden = $("batch-filter").hidden = false;
   $("progress").max = files.length;
-  say(`${files.length} images under way.`);
+  say(`Processing ${files.length} images.`);
   let done = 0;
   const note = () => {
     $("progress").value = done;
@@ -631,7 +631,7 @@ function batchRow(file, found) {
       bitmap.close();
     })
     .catch(() => {});
-  const open = make("button", { type: "button", className: "open", title: "show why" }, thumb, make("span", { textContent: found.image }));
+  const open = make("button", { type: "button", className: "open", title: "Explain this image" }, thumb, make("span", { textContent: found.image }));
   open.addEventListener("click", () => {
     openTab($("tab-image"));
     look(file);
@@ -860,12 +860,12 @@ async function renameClass(name) {
       if (own.delete(name)) own.add(to);
       return found;
     },
-    () => `${name} is now called ${to}.`,
+    () => `${name} is renamed to ${to}.`,
   );
 }
 
 async function removeClass(name) {
-  const text = about.saves ? "It is removed from the saved run too." : "A class of the saved run is back when the server starts again; one that was added is gone.";
+  const text = about.saves ? "The saved run loses the class, too." : "Classes of the saved run return when the server restarts; added classes don’t.";
   if (!(await dialog({ title: `Remove ${name}?`, text, ok: "Remove", danger: true }))) return;
   await change(() => ask(classPath(name), { method: "DELETE" }), () => `${name} is removed.`);
 }
@@ -886,7 +886,7 @@ function drawSliders() {
 function slider(a) {
   const step = (a.most - a.least) / 100 || "any";
   const range = make("input", { type: "range", id: `add-${a.name}`, min: a.least, max: a.most, step });
-  const number = make("input", { type: "number", step: "any", placeholder: "unknown", aria: { label: `${a.label}, value` } });
+  const number = make("input", { type: "number", step: "any", placeholder: "not set", aria: { label: `${a.label}, value` } });
   const row = make("div", { className: "slider" }, make("label", { htmlFor: range.id }, ...labelled(a, true)), range, number);
   const show = () => {
     const value = sent.has(a.name) ? sent.get(a.name) : (base.get(a.name) ?? null);
@@ -918,7 +918,7 @@ function formFor(name) {
   sent.clear();
   base.clear();
   $("add-title").textContent = name === null ? "Add a class" : `Edit ${name}`;
-  $("add-submit").textContent = name === null ? "Add the class" : "Save the values";
+  $("add-submit").textContent = name === null ? "Add class" : "Save values";
   $("add-cancel").hidden = name === null;
   $("add-hint").hidden = $("add-like").parentElement.hidden = name !== null;
   $("add-name").value = name ?? "";
@@ -968,7 +968,7 @@ $("add").addEventListener("submit", async (event) => {
   const name = $("add-name").value.trim();
   const values = Object.fromEntries(sent);
   const before = edited;
-  const kept = about.saves ? "It is kept with the run." : "It is forgotten when the server stops.";
+  const kept = about.saves ? "It is saved with the run." : "It is lost when the server stops.";
   const work = async () => {
     if (before !== null) {
       const found = await send(classPath(before), "PATCH", { name, values });
@@ -1009,7 +1009,7 @@ $("template").addEventListener("click", () => {
 
 function drawHeader() {
   $("model").textContent = about.model;
-  $("summary").textContent = `Knows ${about.classes} classes by ${about.attributes.length} attributes; of ${about.unseen} it has never had an image.`;
+  $("summary").textContent = `${about.classes} classes, ${about.attributes.length} attributes; ${about.unseen} classes have no training images.`;
   document.title = `${about.model} – unseen`;
 }
 
@@ -1020,13 +1020,13 @@ function drawAbout() {
     : "";
   $("slide-head").hidden = $("reset").hidden = Boolean(about.no_corrections);
   $("save-line").hidden = !about.can_save;
-  $("saves").textContent = about.saves ? "Changes are kept with the run." : "Changes last until the server stops.";
+  $("saves").textContent = about.saves ? "Changes are saved with the run." : "Changes last until the server stops.";
   if (about.metrics.length) {
     $("metrics").replaceChildren(
       ...about.metrics.map((m) => {
         const fill = make("span");
         fill.style.width = `${100 * m.value}%`;
-        const range = m.low == null ? "" : ` Likely between ${(100 * m.low).toFixed(1)}% and ${(100 * m.high).toFixed(1)}%.`;
+        const range = m.low == null ? "" : ` 95% interval ${(100 * m.low).toFixed(1)}% to ${(100 * m.high).toFixed(1)}%.`;
         return make(
           "div",
           { className: "metric" },
@@ -1040,16 +1040,16 @@ function drawAbout() {
     $("metrics").replaceChildren(make("p", { className: "empty", textContent: "No test results came with this model." }));
   }
   const { limits } = about;
-  const sure = about.calibrated ? "fitted on validation classes" : "not calibrated: take it as an order, not as a chance";
+  const sure = about.calibrated ? "fitted on validation classes" : "not calibrated: use it only to rank answers";
   const facts = {
     Method: about.method,
     Backbone: about.backbone,
     Data: about.data,
     Protocol: about.protocol,
     Confidence: sure,
-    Unknown: about.threshold == null ? "never said: no threshold was chosen" : `said below ${percent(about.threshold)}`,
-    Limits: `${Math.round(limits.upload_bytes / 2 ** 20)} MB a request, ${limits.image_pixels / 1e6} million pixels an image`,
-    Images: "kept in memory while they are looked at, never stored",
+    Unknown: about.threshold == null ? "never: no threshold was chosen" : `below ${percent(about.threshold)} confidence`,
+    Limits: `${Math.round(limits.upload_bytes / 2 ** 20)} MB per request, ${limits.image_pixels / 1e6} megapixels per image`,
+    Images: "kept in memory during analysis, never stored",
     Version: `unseen ${about.version}`,
   };
   $("facts").replaceChildren(
