@@ -870,7 +870,7 @@ async function removeClass(name) {
   await change(() => ask(classPath(name), { method: "DELETE" }), () => `${name} is removed.`);
 }
 
-// A slider and a number for each attribute; an attribute without a value is unknown, and stands at the mean.
+// A slider and a number for each attribute; an attribute without a value is at the mean.
 function drawSliders() {
   const words = $("add-search").value.toLowerCase().split(/\s+/).filter(Boolean);
   let group = null;
@@ -891,7 +891,7 @@ function slider(a) {
   const show = () => {
     const value = sent.has(a.name) ? sent.get(a.name) : (base.get(a.name) ?? null);
     range.value = value ?? a.mean;
-    range.setAttribute("aria-valuetext", value === null ? "unknown" : plain(value));
+    range.setAttribute("aria-valuetext", value === null ? "not set" : plain(value));
     if (document.activeElement !== number) number.value = value === null ? "" : plain(value);
     row.classList.toggle("unset", value === null);
     row.classList.toggle("set", sent.has(a.name));
@@ -902,7 +902,7 @@ function slider(a) {
   });
   number.addEventListener("input", () => {
     if (number.value === "" && number.validity.badInput) return;
-    sent.set(a.name, number.value === "" ? null : Number(number.value)); // an emptied field is unknown
+    sent.set(a.name, number.value === "" ? null : Number(number.value)); // an empty field has no value
     show();
   });
   number.addEventListener("blur", show);
