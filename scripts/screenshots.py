@@ -7,8 +7,8 @@ RUN is a finished run, IMAGE one of its images; the docs use
     unseen train fieldguide --method msdnpp --recipe epochs=6 --output runs/screenshots
     python scripts/screenshots.py runs/screenshots ~/.cache/unseen/datasets/fieldguide-v1/images/SPECIES/003.jpg
 
-Needs Chromium. Every image is 1280 pixels wide (390 for the phone), in light mode, and has at most 300 KB. `--check FOLDER` also
-writes each page in dark mode and at phone width, to look at; they are not part of the docs.
+Needs Chromium. Every image is 1280 pixels wide (390 for the phone), in light mode, and has at most 300 KB. `--check
+FOLDER` also writes each page in dark mode and at phone width, to look at; they are not part of the docs.
 """
 
 from __future__ import annotations
@@ -124,7 +124,8 @@ def page(shots: Shots, url: str, image: Path, check: Path | None) -> None:
     show(width=390, height=844)
     shots.take("serve-phone")
     if check is not None:
-        for name, width, dark in (("light", 1280, False), ("dark", 1280, True), ("phone", 390, False), ("phone-dark", 390, True)):
+        windows = (("light", 1280, False), ("dark", 1280, True), ("phone", 390, False), ("phone-dark", 390, True))
+        for name, width, dark in windows:
             show(width=width, height=900 if width > 600 else 844, dark=dark)
             for tab in ("image", "batch", "classes", "about"):
                 browser.eval(f"document.querySelector('#tab-{tab}').click()")

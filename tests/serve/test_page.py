@@ -268,7 +268,7 @@ def set_number(page, attribute, value):
 
 def test_what_is_not_set_is_unknown_and_values_can_be_edited(page, recognizer):
     page.eval("document.querySelector('#tab-classes').click()")
-    assert page.eval("document.getElementById('add-bill::hooked').getAttribute('aria-valuetext')") == "unknown"
+    assert page.eval("document.getElementById('add-bill::hooked').getAttribute('aria-valuetext')") == "not set"
     assert page.eval("document.getElementById('add-bill::hooked').max") == "100"  # one value lies above 1
     page.eval("document.querySelector('#add-name').value = 'wren'")
     set_number(page, "crown::red", "0.5")
