@@ -42,11 +42,11 @@ def test_answers_are_the_recognizers_and_verdicts_are_resumed(recognizer, images
 
 def test_another_model_choice_or_image_is_not_mixed_in(recognizer, tiny_backbone, images, tmp_path):
     begin(recognizer, images, tmp_path / "r").close()
-    with pytest.raises(RunError, match="a review with another images"):
+    with pytest.raises(RunError, match="a review with other images"):
         begin(recognizer, images[:3], tmp_path / "r")
-    with pytest.raises(RunError, match="a review with another class selection"):
+    with pytest.raises(RunError, match="a review with other class selection"):
         begin(recognizer, images, tmp_path / "r", Options(only=("Rook", "Raven")))
-    with pytest.raises(RunError, match="a review with another model"):
+    with pytest.raises(RunError, match="a review with other model"):
         begin(model(tiny_backbone, temperature=1.0), images, tmp_path / "r")
     with pytest.raises(RunError, match="not empty, and no review"):
         begin(recognizer, images, tmp_path / "images")

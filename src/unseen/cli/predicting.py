@@ -134,7 +134,7 @@ def _beneath(html: Path, restart: bool) -> Path:
     if html.suffix.lower() not in (".html", ".htm"):
         raise UnseenError("not the name of a page", where=f"--html {html}", hint="end it in .html")
     if html.exists() and not restart:
-        raise UnseenError("is there already", where=html, hint="give another --html, or --restart to replace it")
+        raise UnseenError("already exists", where=html, hint="pass another --html, or --restart to overwrite it")
     return html.with_name(f".{html.name}.jsonl")
 
 

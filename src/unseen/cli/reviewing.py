@@ -14,6 +14,7 @@ from unseen.errors import DataError, UnseenError
 from unseen.ground.progress import quiet_libraries
 
 if TYPE_CHECKING:
+    from unseen.recognizer import Recognizer
     from unseen.review import Review
 
 TOP = 9
@@ -36,6 +37,13 @@ def review(
         Path | None,
         typer.Option(help="Write .csv or .xlsx, or copy the images into a new folder by class; opens no page."),
     ] = None,
+    teach: Annotated[
+        bool,
+        typer.Option("--teach", help="Add the reviewed images to their classes as support images; opens no page."),
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Predict again with the model as it is now; keep the verdicts.")
+    ] = False,
     only: Annotated[list[str] | None, typer.Option(help="Choose among these classes: A,B or @FILE.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port, or the next free one.", min=1, max=65535)] = 8000,
@@ -63,6 +71,8 @@ def review(
 
     if export is not None:
         check_export(export)
+    if teach and not run.is_dir():
+        raise UnseenError("not a folder of your own", where="--teach", hint="fetch the model, then give its folder")
     inputs = FoundImages(images)
     total, folder = sum(1 for _ in inputs), output or _folder(images)
     with quiet_libraries():
@@ -86,6 +96,7 @@ def review(
             workers=workers,
             progress=progress,
             broken=broken,
+            again=again,
         )
     )
     for line in inputs.left_out.lines():
@@ -97,10 +108,28 @@ def review(
         with found:
             out.print(f"written: {export_review(found, export)}", highlight=False, soft_wrap=True)
         return
+    if teach:
+        _teach(run, recognizer, found)
+        return
     settings = Settings()
     serve_application(
         create_review_app(recognizer, found, settings), settings, host, port, str(folder), open_page, WARNING
     )
+
+
+def _teach(run: Path, recognizer: Recognizer, review: Review) -> None:
+    from unseen.classes.changes import changing
+    from unseen.model.support import keep_support, read_support
+    from unseen.review.teach import teach
+
+    with review, changing(run):
+        recognizer.support = read_support(run)
+        added = teach(recognizer, review)
+        keep_support(run, recognizer.support)
+    for name, count in sorted(added.items()):
+        out.print(f"{name}: {count} image{'' if count == 1 else 's'} added", highlight=False, soft_wrap=True)
+    total = f"{sum(added.values())} images added to {len(added)} classes, kept with {run}"
+    out.print(f"{total}; --again predicts again with them", highlight=False, soft_wrap=True)
 
 
 def _folder(images: list[str]) -> Path:

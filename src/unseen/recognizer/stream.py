@@ -188,9 +188,11 @@ def facts_of(recognizer: Recognizer, options: Options) -> dict[str, str]:
     numbers = (recognizer.gamma, recognizer.temperature, recognizer.threshold, recognizer.store_dtype)
     chosen = [sorted(names) if names is not None else None for names in (options.only, options.exclude)]
     plain = {k: v for k, v in asdict(options).items() if k not in ("among", "only", "exclude")}
+    support = {name: [image.sha256 for image in recognizer.support[name].images] for name in recognizer.support.classes}
     return {
         "model": digest(method.name, method.settings, recognizer.backbone.fingerprint, *numbers, *weights),
         "class table": digest(json.dumps(table.names), table.attributes, table.values, table.seen),
+        "support images": digest(json.dumps(support, sort_keys=True)),
         "class selection": digest(options.among, json.dumps(chosen)),
         "options": digest(json.dumps(plain)),
         "device": recognizer.device.type,

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from unseen.errors import DataError, RunError
-from unseen.ground.files import read_json, write_json
+from unseen.ground.files import file_digest, read_json, write_json
 from unseen.ground.progress import Progress, silent
 from unseen.recognizer.recognizer import Recognizer
 from unseen.recognizer.stream import Options, facts_of, predict_to_file
-from unseen.review.book import FACTS, PREDICTIONS, Review
+from unseen.review.book import FACTS, PREDICTIONS, VERDICTS, Review
 from unseen.version import __version__
 
-MADE_BY = ("model", "class table", "class selection")
+MADE_BY = ("model", "class table", "support images", "class selection")
 """What a review's answers depend on beside the images."""
 
 
@@ -28,14 +28,18 @@ def begin(
     workers: int = 2,
     progress: Progress = silent,
     broken: Callable[[DataError], None] = lambda error: None,
+    again: bool = False,
 ) -> Review:
     """Predict the images and open their review; a folder that holds a review of the same images is opened as it is.
+
+    Images that classes have as support images are marked as used: the model knows them, so they measure nothing.
 
     Args:
         recognizer: the model.
         images: in the same order at every iteration.
         folder: of the review, made where there is none.
         options, total, workers, progress, broken: see :func:`unseen.recognizer.stream.predict_to_file`.
+        again: predict again, with the model as it is now, and keep the verdicts.
 
     Raises:
         RunError: the folder holds something else, or a review of other images.
@@ -47,11 +51,16 @@ def begin(
     if facts.is_file():
         before = read_json(facts)["of"]
         other = [name for name in wanted if before.get(name) != wanted[name]]
+        if "images" in other or (other and not again):
+            hint = "pass another --output"
+            if "images" not in other:
+                hint = "pass --again to predict again and keep the verdicts"
+            raise RunError(f"a review with other {' and '.join(other)}", where=folder, hint=hint)
         if other:
-            hint = "give another --output, or what it was started with"
-            raise RunError(f"a review with another {' and '.join(other)}", where=folder, hint=hint)
-    elif folder.is_dir() and any(entry for entry in folder.iterdir() if not entry.name.startswith(PREDICTIONS)):
-        raise RunError("not empty, and no review", where=folder, hint="give another --output")
+            predictions.unlink(missing_ok=True)
+            facts.unlink()
+    elif folder.is_dir() and not (folder / VERDICTS).is_file() and any(map(_foreign, folder.iterdir())):
+        raise RunError("not empty, and no review", where=folder, hint="pass another --output")
     folder.mkdir(parents=True, exist_ok=True)
     if not predictions.is_file():
         predict_to_file(
@@ -60,12 +69,24 @@ def begin(
     if not facts.is_file():
         found = {
             "unseen": __version__,
+            "used": _used(recognizer, images),
             "of": wanted,
             "classes": list(recognizer.table.names),
             "threshold": recognizer.threshold,
         }
         write_json(facts, found, sealed=True)
     return Review(folder)
+
+
+def _foreign(entry: Path) -> bool:
+    """Whether it is no part of a review that was stopped before its first verdict."""
+    return not entry.name.startswith(PREDICTIONS)
+
+
+def _used(recognizer: Recognizer, images: Iterable[Path]) -> list[int]:
+    """Positions of images that some class has as support images, by their content."""
+    known = {image.sha256 for found in recognizer.support.classes.values() for image in found.images}
+    return [row for row, image in enumerate(images) if image.is_file() and file_digest(image) in known] if known else []
 
 
 def _digest(images: Iterable[Path]) -> str:

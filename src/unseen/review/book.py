@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,7 @@ class Review:
     Attributes:
         items: the images in their order.
         classes: names of all classes of the model.
+        used: positions of images that the model has as support images: they measure nothing.
         verdicts: the verdict on each reviewed image, by its position.
 
     Raises:
@@ -120,6 +122,7 @@ class Review:
         except Timeout:
             raise UnseenError("another process has this review open", where=self.folder, hint="close it") from None
         self.classes: tuple[str, ...] = tuple(self.facts["classes"])
+        self.used = frozenset(self.facts.get("used", ()))
         self.items = tuple(read_items(self.folder / PREDICTIONS))
         self.verdicts: dict[int, Verdict] = {}
         self._journal = Journal(self.folder / VERDICTS)
@@ -167,16 +170,13 @@ class Review:
         return self.items[row].answer == self.verdicts[row]
 
     def reviewed(self) -> Measured:
-        """Of all reviewed images. It says nothing of the others unless they were reviewed in no particular order."""
-        return Measured.of(len(self.verdicts), sum(map(self.is_right, self.verdicts)))
+        """Of all reviewed images, those used apart: not of the others, unless the order of review was random."""
+        rows = [row for row in self.verdicts if row not in self.used]
+        return Measured.of(len(rows), sum(map(self.is_right, rows)))
 
     def estimated(self) -> Measured:
-        """Of the random sample: the reviewed images that come first in :attr:`order`, which stand for all."""
-        rows = []
-        for row in self.order:
-            if row not in self.verdicts:
-                break
-            rows.append(row)
+        """Of the random sample: the reviewed images that come first in :attr:`order`, which stand for all others."""
+        rows = list(takewhile(self.verdicts.__contains__, (row for row in self.order if row not in self.used)))
         return Measured.of(len(rows), sum(map(self.is_right, rows)))
 
     @cached_property

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib.resources import files
@@ -54,13 +54,17 @@ def item_data(row: int, item: Item) -> dict[str, Any]:
     }
 
 
-def review_data(items: Sequence[Item], classes: Sequence[str], order: Sequence[int]) -> dict[str, Any]:
+def review_data(
+    items: Sequence[Item], classes: Sequence[str], order: Sequence[int], used: Collection[int] = ()
+) -> dict[str, Any]:
     """All that the page shows, images apart."""
     place = np.empty(len(order), int)
     place[list(order)] = np.arange(len(order))
     return {
         "classes": list(classes),
-        "items": [item_data(row, item) | {"place": int(place[row])} for row, item in enumerate(items)],
+        "items": [
+            item_data(row, item) | {"place": int(place[row]), "used": row in used} for row, item in enumerate(items)
+        ],
     }
 
 

@@ -114,7 +114,7 @@ def _add_review(app: FastAPI, review: Review, worker: Worker, service: Service) 
     @app.get("/api/review")
     async def everything() -> dict[str, Any]:
         """All images with their answers, and the verdicts so far."""
-        found = review_data(review.items, review.classes, review.order)
+        found = review_data(review.items, review.classes, review.order, review.used)
         verdicts = [[row, verdict.name] for row, verdict in review.verdicts.items()]
         return found | {"verdicts": verdicts, "explains": True}
 

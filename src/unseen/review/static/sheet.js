@@ -237,17 +237,18 @@ function wilson(right, n) {
 
 function tell() {
   const right = (rows) => rows.filter((row) => verdicts.get(row) === answerOf(items[row])).length;
-  const done = [...verdicts.keys()];
+  const done = [...verdicts.keys()].filter((row) => !items[row].used);
+  const order = items.filter((item) => !item.used).sort((a, b) => a.place - b.place).map((item) => item.row);
   const parts = [count(items.length), `${done.length.toLocaleString("en")} reviewed`];
   if (done.length) parts.push(`${right(done).toLocaleString("en")} of them right`);
+  if (order.length !== items.length) parts.push(`${(items.length - order.length).toLocaleString("en")} used by the model, which measure nothing`);
   if (shown.length !== items.length) parts.push(`${count(shown.length)} shown`);
   $("summary").textContent = parts.join(" · ");
-  const order = [...items].sort((a, b) => a.place - b.place).map((item) => item.row);
   const first = order.findIndex((row) => !verdicts.has(row));
   const sample = first < 0 ? order : order.slice(0, first);
   if (sample.length) {
     const [low, high] = wilson(right(sample), sample.length);
-    const all = sample.length === items.length ? "All images reviewed" : `Measured on a random sample of ${sample.length.toLocaleString("en")}`;
+    const all = sample.length === order.length ? "All images reviewed" : `Measured on a random sample of ${sample.length.toLocaleString("en")}`;
     $("measured").textContent = `${all}: ${percent(right(sample) / sample.length)} of answers are right (95% interval ${percent(low)} to ${percent(high)}).`;
   } else {
     $("measured").textContent = done.length ? "To measure accuracy, review images in the order “random sample”: a choice of doubtful ones says too little." : "";

@@ -1,0 +1,51 @@
+"""What a person said of images helps the model, and measures nothing afterwards."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from review_tools import draw_images, model
+from unseen.errors import RunError
+from unseen.methods.preparation import FeaturePreparation
+from unseen.model.support import SupportRule, SupportSpace
+from unseen.review import Verdict
+from unseen.review.begin import begin
+from unseen.review.teach import teach
+
+RULE = SupportRule(prior=1.0, scale=4.0, offset=0.0, few=0.0, bare_prior=1.0, bare_score=0.0)
+
+
+@pytest.fixture
+def recognizer(tiny_backbone):
+    made = model(tiny_backbone)
+    preparation = FeaturePreparation()
+    channels = made.backbone.channels[0]
+    preparation.fit("unit", torch.eye(channels), torch.arange(channels))
+    return model(tiny_backbone, space=SupportSpace(preparation, RULE))
+
+
+def test_reviewed_images_become_support_and_are_not_measured_again(recognizer, tmp_path):
+    (tmp_path / "images").mkdir()
+    images = draw_images(tmp_path / "images", 5)
+    images[3].write_bytes(b"no image")
+    with begin(recognizer, images, tmp_path / "r") as review:
+        review.decide([0, 1, 3], Verdict("b/c"))
+        review.decide([2], Verdict(None))
+        assert teach(recognizer, review) == {"b/c": 2}
+        assert teach(recognizer, review) == {}  # by their content
+        before = review.items[0].classes
+    assert [image.file for image in recognizer.support["b/c"].images] == [str(image) for image in images[:2]]
+    with pytest.raises(RunError, match="a review with other support images — pass --again"):
+        begin(recognizer, images, tmp_path / "r")
+    with begin(recognizer, images, tmp_path / "r", again=True) as review:
+        assert review.verdicts == {0: Verdict("b/c"), 1: Verdict("b/c"), 3: Verdict("b/c"), 2: Verdict(None)}
+        assert review.items[0].classes != before
+        assert review.used == {0, 1}
+        assert review.reviewed().reviewed == 2  # the unknown one and the broken one
+        rest = [row for row in review.order if row not in review.used]
+        review.decide([rest[0]], Verdict(None))
+        assert review.estimated().reviewed >= 1
+    with pytest.raises(RunError, match="a review with other images"):
+        begin(recognizer, images[:4], tmp_path / "r", again=True)
+    begin(recognizer, images, tmp_path / "r").close()
