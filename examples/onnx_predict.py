@@ -3,7 +3,6 @@
 python onnx_predict.py MODEL.onnx IMAGE... [--classes OTHER.csv] [--top 5]
 """
 
-# ruff: noqa: T201
 import argparse
 import csv
 import json

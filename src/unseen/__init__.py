@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from unseen.version import __version__
 
 if TYPE_CHECKING:
-    from unseen.api import evaluate, fit, list_methods, load
+    from unseen.api import evaluate, fit, list_methods
     from unseen.backbones.backbone import BackboneSpec
     from unseen.classes.table import Attributes, ClassTable
     from unseen.data.catalogue import load_dataset
@@ -34,13 +34,15 @@ if TYPE_CHECKING:
         create_method,
         register_method,
     )
-    from unseen.recognizer import Predictions, Recognizer
+    from unseen.recognizer import Prediction, Predictions, Recognizer
+    from unseen.recognizer.loading import load
     from unseen.training.folder import Run
 
 _HOME = {
     "Attributes": "unseen.classes.table",
     "BackboneSpec": "unseen.backbones.backbone",
     "ClassTable": "unseen.classes.table",
+    "Prediction": "unseen.recognizer",
     "Predictions": "unseen.recognizer",
     "Recognizer": "unseen.recognizer",
     "Run": "unseen.training.folder",
@@ -63,7 +65,7 @@ _HOME = {
     "evaluate": "unseen.api",
     "fit": "unseen.api",
     "list_methods": "unseen.api",
-    "load": "unseen.api",
+    "load": "unseen.recognizer.loading",
     "load_dataset": "unseen.data.catalogue",
     "Dataset": "unseen.data.dataset",
     "make_dataset": "unseen.data.holding",
@@ -78,6 +80,7 @@ __all__ = [
     "Dataset",
     "GradientMethod",
     "Method",
+    "Prediction",
     "Predictions",
     "Recipe",
     "Recognizer",
@@ -100,5 +103,18 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import on first use, so that ``import unseen`` costs nothing."""
     if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
+        try:
+            return getattr(import_module(_HOME[name]), name)
+        except ModuleNotFoundError as error:
+            _tell_missing(error, f"unseen.{name}")
+            raise
     raise AttributeError(f"module 'unseen' has no attribute '{name}'")
+
+
+def _tell_missing(error: ModuleNotFoundError, what: str) -> None:
+    """Raise one line where a module of an extra is missing."""
+    from unseen.ground.extras import EXTRA_OF, missing
+
+    name = (error.name or "").partition(".")[0]
+    if name in EXTRA_OF:
+        raise missing(name, what) from None

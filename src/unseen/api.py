@@ -20,14 +20,13 @@ from unseen.training import run as runs
 from unseen.training.config import RunConfig
 from unseen.training.folder import Run
 from unseen.training.plan import default_backbone
+from unseen.training.records import OnRecord, untold
 
 if TYPE_CHECKING:
+    from lightning_fabric import Fabric
     from torch import nn
 
     from unseen.methods import Method
-
-if TYPE_CHECKING:
-    from unseen.recognizer import Recognizer
 
 
 def fit(
@@ -49,6 +48,8 @@ def fit(
     cache: Path | str | None = None,
     progress: Progress = silent,
     graph: bool = False,
+    on_record: OnRecord = untold,
+    fabric: Fabric | None = None,
     **options: Any,
 ) -> Run:
     """Train and test a method; the same call resumes a run that was stopped.
@@ -67,7 +68,7 @@ def fit(
         epochs: short for ``recipe={"epochs": N}``.
         protocols: ``honest``, ``paper`` or both.
         seeds: one training each.
-        device, workers, engine, cache, progress, graph: see :func:`unseen.training.run.fit`.
+        device, workers, engine, cache, progress, graph, on_record, fabric: see :func:`unseen.training.run.fit`.
         options: other entries of :class:`unseen.training.config.RunConfig`, such as ``preset="sun"``.
 
     Raises:
@@ -97,7 +98,7 @@ def fit(
         **options,
     )
     where: dict[str, Any] = {"cache": cache, "device": device, "workers": workers, "engine": engine}
-    return runs.fit(config, folder, **where, progress=progress, graph=graph)
+    return runs.fit(config, folder, **where, progress=progress, graph=graph, on_record=on_record, fabric=fabric)
 
 
 def _backbone(given: Any, dataset: str) -> BackboneSpec:
@@ -129,23 +130,3 @@ def evaluate(run: Run | Path | str, **options: Any) -> dict[str, Any]:
 def list_methods() -> list[str]:
     """Names of all methods: this package's, registered ones, and those of installed packages."""
     return list(every_method())
-
-
-def load(folder_or_id: Path | str, *, seed: int | None = None, device: str = "auto") -> Recognizer:
-    """A trained model, ready to predict.
-
-    Args:
-        folder_or_id: a run's folder, a saved one, or the hub's ``OWNER/NAME``, see :meth:`Recognizer.load`.
-        seed: of a run: which seed's model, default the first.
-        device: where to compute.
-
-    Raises:
-        RunError: no such model, unfinished, or damaged.
-    """
-    from unseen.recognizer import Recognizer
-    from unseen.recognizer.names import HUB_ID
-
-    name = str(folder_or_id)
-    if not Path(name).exists() and HUB_ID.fullmatch(name.partition("@")[0]):
-        name = f"hf:{name}"
-    return Recognizer.load(name, seed=seed, device=device)

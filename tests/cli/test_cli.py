@@ -99,7 +99,7 @@ def test_predict_files_and_folders(unseen, trained, tiny_guide):
     assert "001.jpg" in out
     assert "006.jpg" in out
     _, text, _ = unseen("predict", trained, folder / "001.jpg", "--among", "unseen", "--top", "2", "--json")
-    (found,) = json.loads(text)
+    (found,) = json.loads(text)["items"]
     assert [c["seen"] for c in found["classes"]] == [False, False]
     assert found["image"].endswith("001.jpg")
 
@@ -169,9 +169,9 @@ def test_figures_go_where_asked_with_their_numbers(unseen, trained, cache, tmp_p
 
 def test_list(unseen):
     _, out, _ = unseen("list", "--json")
-    assert {row["name"] for row in json.loads(out)} >= {"msdn", "eszsl", "global"}
+    assert {row["name"] for row in json.loads(out)["items"]} >= {"msdn", "eszsl", "global"}
     _, out, _ = unseen("list", "stages", "resnet101", "--json")
-    assert {"stage": "final", "channels": "2048", "reduction": "1/32"} in json.loads(out)
+    assert {"stage": "final", "channels": "2048", "reduction": "1/32"} in json.loads(out)["items"]
     _, out, _ = unseen("list", "methods", "msdn")
     assert "golden numbers" in out
 
@@ -230,7 +230,7 @@ def test_broken_image_is_named_and_the_others_predicted(unseen, trained, tiny_gu
     status, out, err = unseen("predict", trained, tmp_path / "broken.jpg", good, "--device", "cpu", "--json")
     assert status == 1  # some images failed; 2 is a wrong call
     assert "broken.jpg" in err
-    broken, found = json.loads(out)
+    broken, found = json.loads(out)["items"]
     assert "not an image" in broken["error"]
     assert (found["image"], "error" in found) == (str(good), False)
 
@@ -241,7 +241,7 @@ def test_each_candidate_has_its_own_row(unseen, trained, tiny_guide):
     _, text, _ = unseen("predict", trained, good, "--top", "3", "--device", "cpu", "--json")
     _, out, _ = unseen("predict", trained, good, "--top", "3", "--unknown", "off", "--device", "cpu", width=64)
     lines = [row for row in out.splitlines() if "%" in row]
-    for candidate, line in zip(json.loads(text)[0]["classes"], lines, strict=True):
+    for candidate, line in zip(json.loads(text)["items"][0]["classes"], lines, strict=True):
         assert f"{100 * candidate['confidence']:.0f}%" in line
         assert candidate["name"].split()[0][:10] in line
 
@@ -378,7 +378,7 @@ def test_compare_prints_one_table_and_writes_files(unseen, here, tiny_guide, cac
     for words in ("eszsl", "no cal", "honest", "paper", "T1, honest: ", "compare.md"):
         assert words in out
     _, text, _ = unseen(*arguments, "--json")
-    assert json.loads(text) == found
+    assert json.loads(text) == {"json_version": 1, **found}
 
 
 def test_compare_refuses_before_any_work(unseen, here, tiny_guide, cache, tmp_path):
@@ -396,7 +396,7 @@ def test_compare_refuses_before_any_work(unseen, here, tiny_guide, cache, tmp_pa
 
 def test_experiments_are_listed_and_ask_for_data(unseen, tiny_guide, tmp_path):
     _, text, _ = unseen("list", "experiments", "msdn", "--json")
-    rows = {row["experiment"]: row for row in json.loads(text)}
+    rows = {row["experiment"]: row for row in json.loads(text)["items"]}
     assert rows["msdn/cub"]["reported"] == "T1 76.1 U 68.7 S 67.5 H 68.1"
     assert rows["msdn/cub50"]["reported"] == "–"
     status, _, err = unseen("reproduce", "msdn/cub")

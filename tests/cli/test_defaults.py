@@ -107,6 +107,8 @@ def place(tmp_path_factory):
     }
     place = Place(root, environment)
     place.call("train", "fieldguide", "--method", "eszsl", "--no-report", "--output", root / "run")
+    name = sorted(p.name for p in (birds / "images").iterdir())[0]
+    place.call("predict", root / "run", *[birds / "images" / name] * 2, "-o", root / "parts", "--shard", "0/1")
     return place
 
 
@@ -116,6 +118,7 @@ CASES = {
     "describe": Case("{root}/names.txt", "nothing was sent"),
     "train": Case("fieldguide", "msdnpp", "runs/msdnpp-fieldguide/report.html"),
     "predict": Case("{root}/run {root}/bird.png", "bird.png"),
+    "merge": Case("{root}/parts -o {root}/all.csv", "12 images"),
     "explain": Case("{root}/run {root}/bird.png", "bird", "bird-why.png"),
     "report": Case("{root}/run", "report.html"),
     "save": Case("{root}/run {root}/saved", "weights.safetensors"),
@@ -133,6 +136,7 @@ CASES = {
     "pointing": Case("{root}/run", "part"),
     "stores": Case("", "whole"),
     "list": Case("", "msdn"),
+    "schema": Case("predict", "confidence"),
     "classes list": Case("{root}/run", "{name}"),
     "classes show": Case("{root}/run {name}", "value"),
     "classes add": Case("{root}/run Newcomer --like {name}", "Newcomer"),

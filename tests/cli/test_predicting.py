@@ -70,14 +70,14 @@ def test_the_table_says_unknown(predict, images):
     status, out, _ = predict(images / "1.jpg", "--unknown", "off")
     assert "unknown" not in out
     _, text, _ = predict(images / "1.jpg", "--unknown", "0", "--json")
-    assert json.loads(text)[0]["known"] is True
+    assert json.loads(text)["items"][0]["known"] is True
 
 
 def test_class_lists(predict, images, tmp_path):
     def classes(*arguments):
         status, out, err = predict(images / "1.jpg", "--json", "--top", "9", *arguments)
         assert status == 0, err
-        (found,) = json.loads(out)
+        (found,) = json.loads(out)["items"]
         assert sum(c["confidence"] for c in found["classes"]) == pytest.approx(1)
         return {c["name"] for c in found["classes"]}
 
@@ -153,7 +153,7 @@ def test_a_file_with_a_row_for_a_broken_image(predict, images, tmp_path):
     status, _, err = predict(*arguments)
     assert (status, "already exists" in err) == (2, True)
     status, out, _ = predict(*arguments, "--restart", "--json")
-    assert json.loads(out) == {"output": str(path), "images": 12, "broken": 2, "unknown": 10}
+    assert json.loads(out) == {"json_version": 1, "output": str(path), "images": 12, "broken": 2, "unknown": 10}
     assert list(csv.DictReader(path.open())) == rows
 
 
@@ -189,3 +189,55 @@ def test_killed_at_any_moment_and_repeated(model, images, tmp_path):
     assert (tmp_path / "killed.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert len((tmp_path / "whole.jsonl").read_text().splitlines()) == 150
     assert sorted(p.name for p in tmp_path.iterdir()) == ["killed.jsonl", "whole.jsonl"]
+
+
+def test_shards_and_their_merge(predict, images, tmp_path, monkeypatch, capsys):
+    one, parts = tmp_path / "one.csv", tmp_path / "parts"
+    assert predict(images, "-o", one, "--batch-size", 2)[0] == 0
+    status, out, _ = predict(images, "-o", parts, "--batch-size", 2, "--shard", "0/3")
+    assert (status, f"unseen merge {parts}" in out) == (0, True)
+    for rank in (1, 2):  # as torchrun and Slurm say it
+        named = (
+            {"RANK": rank, "WORLD_SIZE": 3} if rank == 1 else {"SLURM_ARRAY_TASK_ID": 2, "SLURM_ARRAY_TASK_COUNT": 3}
+        )
+        for name, value in named.items():
+            monkeypatch.setenv(name, str(value))
+        assert predict(images, "-o", parts, "--batch-size", 2)[0] == 0
+        for name in named:
+            monkeypatch.delenv(name)
+    status, _, err = predict(images, "-o", tmp_path / "x.csv", "--shard", "0/3")
+    assert (status, "a shard goes to a folder of parts" in err) == (2, True)
+    monkeypatch.setattr(sys, "argv", ["unseen", "merge", str(parts), "-o", str(tmp_path / "all.csv")])
+    cli.main()
+    assert "9 images" in capsys.readouterr().out
+    assert (tmp_path / "all.csv").read_bytes() == one.read_bytes()
+
+
+def test_rows_on_standard_output(predict, images, tmp_path):
+    """A CSV, or with --json a line an image, the same as in a file."""
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    inputs = [images, tmp_path / "broken.jpg"]
+    assert predict(*inputs, "-o", tmp_path / "found.csv", "--batch-size", 2)[0] == 1
+    status, out, err = predict(*inputs, "-o", "-", "--batch-size", 2)
+    assert (status, out) == (1, (tmp_path / "found.csv").read_text())
+    assert "1 of 10 images could not be read" in err
+    _, out, _ = predict(*inputs, "-o", "-", "--batch-size", 2, "--json")
+    predict(*inputs, "-o", tmp_path / "found.jsonl", "--batch-size", 2)
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert {line.pop("json_version") for line in lines} == {1}
+    assert lines == [json.loads(line) for line in (tmp_path / "found.jsonl").read_text().splitlines()]
+    assert {p.name for p in tmp_path.iterdir()} == {"broken.jpg", "found.csv", "found.jsonl"}
+
+
+def test_an_image_on_standard_input(model, images):
+    command = [sys.executable, "-m", "unseen.cli", "predict", str(model), "-", "--device", "cpu", "--json"]
+    data = (images / "3.jpg").read_bytes()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, input=data, capture_output=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(done.stdout)["items"]
+    (expected,) = Recognizer.load(model, device="cpu").predict(images / "3.jpg", top=3)
+    assert found == expected.as_dict() | {"image": "-"}
+    done = subprocess.run(command, input=data[:200], capture_output=True, env=environment)  # torn
+    assert done.returncode == 1
+    assert b"error: -: " in done.stderr

@@ -20,7 +20,7 @@ def store(tiny_guide, tiny_backbone, tmp_path):
 def test_damage_is_told_and_dropped(store, tmp_path, unseen):
     def state(*options):
         status, out, _ = unseen("stores", tmp_path, "--json", *options)
-        return status, json.loads(out)[0]
+        return status, json.loads(out)["items"][0]
 
     assert state() == (
         0,

@@ -55,3 +55,35 @@ def _call(line: str, folder: Path) -> None:
     call = [sys.executable, "-m", "unseen.cli", *words]
     done = subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_recipe_for_spark(tiny_backbone, tmp_path, monkeypatch):
+    """The function alone: pyspark is a stand-in that hands it back."""
+    import types
+
+    import numpy as np
+    import pandas as pd
+    import torch
+    from PIL import Image
+
+    from unseen.backbones.backbone import Backbone
+    from unseen.classes.table import Attributes, ClassTable
+    from unseen.methods import create_method
+    from unseen.recognizer import Recognizer
+
+    backbone = Backbone(tiny_backbone)
+    table = ClassTable(("a", "b"), Attributes(("x", "y")), np.eye(2) + 0.1, np.array([1, 0], bool))
+    method = create_method("global", channels=backbone.channels[0], vectors=torch.randn(2, 8))
+    model = Recognizer(backbone, method, table, device="cpu").save(tmp_path / "model")
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "a.png")
+    functions = types.SimpleNamespace(pandas_udf=lambda schema: lambda function: function)
+    for name in ("pyspark", "pyspark.sql"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, "pyspark.sql.functions", functions)
+    blocks = BLOCK.findall((DOCS / "how-to/many-machines.md").read_text())
+    (code,) = [code for _, title, code in blocks if title == "spark_predict.py"]
+    names: dict[str, object] = {}
+    exec(compile(code.replace("/shared/model", str(model)), "page", "exec"), names)
+    (found,) = names["recognise"](iter([pd.Series([str(tmp_path / "a.png"), str(tmp_path / "gone.png")])]))
+    assert found["class"].tolist()[0] == unseen.load(model, device="cpu").predict(tmp_path / "a.png")[0].name
+    assert found["class"].isna().tolist() == [False, True]

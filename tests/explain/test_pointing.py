@@ -54,7 +54,7 @@ def test_the_command(run, cache, monkeypatch, capsys):
         cli.main()
         text = capsys.readouterr().out
         if extra == ["--json"]:
-            assert json.loads(text) == {str(run.folder): run_pointing(run, cache=cache)}
+            assert json.loads(text) == {"json_version": 1, str(run.folder): run_pointing(run, cache=cache)}
         else:
             assert "msdn a2v" in text
             assert "chance" in text

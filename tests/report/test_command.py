@@ -44,7 +44,7 @@ def test_report_is_written_again(run, command, tmp_path):
     first = (run.folder / "report.html").read_bytes()
     page = tmp_path / "colleague.html"
     status, out, _ = command(run.folder, *common, "-o", page, "--json")
-    assert json.loads(out) == {"report": str(page)}
+    assert json.loads(out) == {"json_version": 1, "report": str(page)}
     assert page.read_bytes() == first  # the same run gives the same page
     status, _, _ = command(run.folder, *common, "-o", page, "--examples", 2)
     assert status == 0

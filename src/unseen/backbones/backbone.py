@@ -30,7 +30,7 @@ from unseen.ground.checked import checked
 from unseen.ground.distributed import processes
 from unseen.ground.files import read_json
 from unseen.ground.hub import look_for_hub
-from unseen.ground.images import is_elongated, open_image, upright_rgb
+from unseen.ground.images import EncodedImage, is_elongated, open_image, upright_rgb
 from unseen.ground.outside import check_installed, is_path
 from unseen.ground.tensors import load_tensors
 
@@ -487,7 +487,7 @@ class Transform:
         """The image, or the image in a file, as floats (3, size, size)."""
         return self.normalized(self.cropped(image))
 
-    def cropped(self, image: Image.Image | str | os.PathLike[str]) -> Tensor:
+    def cropped(self, image: Image.Image | EncodedImage | str | os.PathLike[str]) -> Tensor:
         """The first half of it: resized and centre-cropped, as bytes (3, size, size)."""
         result: Tensor = TF.center_crop(self.resized(image, self.short_side), [self.size, self.size])
         return result
@@ -497,9 +497,12 @@ class Transform:
         result: Tensor = TF.normalize(TF.to_dtype(pixels, dtype, scale=True), list(self.mean), list(self.std))
         return result
 
-    def resized(self, image: Image.Image | str | os.PathLike[str], short: int) -> Tensor:
+    def resized(self, image: Image.Image | EncodedImage | str | os.PathLike[str], short: int) -> Tensor:
         """Upright RGB with this short side in pixels, as bytes (3, h, w)."""
-        upright = upright_rgb(image) if isinstance(image, Image.Image) else open_image(image)
+        if isinstance(image, EncodedImage):
+            upright = image.open()
+        else:
+            upright = upright_rgb(image) if isinstance(image, Image.Image) else open_image(image)
         if is_elongated(*upright.size):
             where = getattr(image, "filename", "image") if isinstance(image, Image.Image) else image
             raise DataError(

@@ -22,6 +22,7 @@ from unseen.cli import (
     reporting,
     reproducing,
     reviewing,
+    schemas,
     serving,
     sharing,
     stores,
@@ -51,6 +52,7 @@ __all__ = [
     "reporting",
     "reproducing",
     "reviewing",
+    "schemas",
     "serving",
     "sharing",
     "stores",
@@ -59,8 +61,8 @@ __all__ = [
 ]
 
 PANELS = {
-    "Your images": "init describe check train predict review explain serve report classes",
-    "Share": "save push export",
+    "Your images": "init describe check train predict merge review explain serve report classes",
+    "Share": "save push export schema",
     "Research": "demo prepare import vectors evaluate compare ablate reproduce figures pointing stores list",
 }
 

@@ -7,6 +7,7 @@ import errno
 import gc
 import json
 import math
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperCommand, TyperOption
 
+from unseen.cli import completing
 from unseen.errors import UnseenError
 from unseen.ground.distributed import is_first, lost_others
 
@@ -94,9 +96,17 @@ EngineOption = Annotated[
         envvar="UNSEEN_ENGINE",
         help="Engine for a frozen backbone: torch, openvino, openvino:bf16, onnxruntime, or auto "
         "(the fastest one installed on a CPU, torch elsewhere) [default: auto].",
+        autocompletion=completing.one_of("engine"),
     ),
 ]
-DeviceOption = Annotated[str, typer.Option(envvar="UNSEEN_DEVICE", help="auto, cpu, cuda, cuda:1 or mps.")]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        envvar="UNSEEN_DEVICE",
+        help="auto, cpu, cuda, cuda:1 or mps.",
+        autocompletion=completing.one_of("device"),
+    ),
+]
 MetricsOption = Annotated[
     str | None,
     typer.Option(help="Columns of the table: `all`, or some such as T1,H,top-5 [default: the usual ones]."),
@@ -105,7 +115,9 @@ CacheOption = Annotated[
     Path | None,
     typer.Option(help="Cache folder for drawn images and region features [default: $UNSEEN_CACHE or ~/.cache/unseen]."),
 ]
-RunArgument = Annotated[Path, typer.Argument(help="Run folder, or a saved model.", show_default=False)]
+RunArgument = Annotated[
+    Path, typer.Argument(help="Run folder, or a saved model.", show_default=False, autocompletion=completing.runs)
+]
 
 
 FAILED = 1
@@ -133,6 +145,17 @@ def main() -> None:
         if verbose:
             errors.print_exception()
         errors.print(f"[bold red]error:[/] {plain_text(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except BrokenPipeError:  # whoever read, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except ModuleNotFoundError as error:
+        from unseen.ground.extras import EXTRA_OF, missing
+
+        name = (error.name or "").partition(".")[0]
+        if name not in EXTRA_OF:
+            raise
+        errors.print(f"[bold red]error:[/] {plain_text(str(missing(name)))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except OSError as error:
         told = UnseenError(error.strerror or str(error), where=error.filename, hint=_HINTS.get(error.errno or 0))
@@ -167,9 +190,15 @@ def plain_text(text: str) -> str:
     return escape(text)
 
 
+JSON_VERSION = 1
+"""Of what ``--json`` prints; rises when an entry is renamed, removed or means something else."""
+
+
 def print_json(value: Any) -> None:
-    """JSON on standard output."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """JSON on standard output: an object with its version; a list stands under ``items``. See ``unseen schema``."""
+    entries = {"items": value} if isinstance(value, list) else value
+    found = {"json_version": JSON_VERSION, **entries}
+    sys.stdout.write(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
 
 
 def print_table(rows: list[dict[str, str]], columns: dict[str, str] | None = None, title: str | None = None) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from unseen.cli import completing
 from unseen.cli.common import CacheOption, DeviceOption, EngineOption
 from unseen.cli.configuring import absolute_model, make_backbone, parse_protocols, parse_seeds
 from unseen.errors import UnseenError
@@ -40,7 +41,8 @@ class RunOptions:
         typer.Option(
             help="timm model, hf:MODEL (CLIP or SigLIP, a folder or hub id), fieldguide (for the drawn "
             "birds), or features:NAME (features from `unseen import`) [default: resnet101.tv_in1k "
-            "at 448 px; for train on a CPU, resnet50.tv_in1k at 320 px]."
+            "at 448 px; for train on a CPU, resnet50.tv_in1k at 320 px].",
+            autocompletion=completing.backbones,
         ),
     ] = None
     backbone_weights: Annotated[

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import islice
+import os
+import sys
+from collections.abc import Iterable
+from itertools import islice, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +13,7 @@ import typer
 
 from unseen.cli.common import (
     FAILED,
+    JSON_VERSION,
     DeviceOption,
     EngineOption,
     JsonFlag,
@@ -23,10 +27,13 @@ from unseen.cli.common import (
     with_bars,
 )
 from unseen.data.finding import FoundImages
+from unseen.data.tars import WithTars
 from unseen.errors import DataError, UnseenError
 from unseen.ground.progress import quiet_libraries
+from unseen.ground.shards import Shard, parse_shard, shard_of
 
 if TYPE_CHECKING:
+    from unseen.ground.images import EncodedImage
     from unseen.ground.progress import Progress
     from unseen.recognizer import Prediction, Recognizer
     from unseen.recognizer.stream import Counts, Options
@@ -43,7 +50,8 @@ def predict(
     images: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Images, folders, quoted patterns ('pics/**/*.jpg'), or - to read paths from standard input.",
+            help="Images, folders, tar archives, quoted patterns ('pics/**/*.jpg'), or - to read paths or one image "
+            "from standard input.",
             show_default=False,
         ),
     ] = None,
@@ -70,13 +78,22 @@ def predict(
         typer.Option(
             "--output",
             "-o",
-            help="Write a .csv, .parquet, .json or .jsonl file; repeat the command to resume.",
+            help="Write a .csv, .parquet, .json or .jsonl file; repeat the command to resume. - streams CSV to "
+            "standard output, or JSON lines with --json.",
             show_default=False,
         ),
     ] = None,
     html: Annotated[
         Path | None,
         typer.Option(help="Write a contact sheet to review, as one HTML file.", show_default=False),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="Share of the images for this process, counted from 0: 0/4 to 3/4. --output is then a folder of "
+            "parts; see `unseen merge` [default: set by a Slurm array or torchrun].",
+            show_default=False,
+        ),
     ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Start --output over and replace the file.")] = False,
     batch_size: Annotated[int, typer.Option(help="Images per batch.", min=1)] = 32,
@@ -94,13 +111,12 @@ def predict(
         raise UnseenError("no images", hint="pass images or folders, or --list FILE")
     if html is not None and output is not None:
         raise UnseenError("two outputs", where="--html", hint="omit --output; save the CSV from the page")
-    target = output if html is None else _beneath(html, restart)
-    threshold, inputs = _threshold(unknown), FoundImages(images or [], lists or [])
-    total = sum(1 for _ in inputs) if target else sum(1 for _ in islice(inputs, SHOWN + 1))
-    if not total:
-        raise UnseenError("no images", hint="the list is empty")
-    if target is None and total > SHOWN:
-        raise UnseenError(f"more than {SHOWN} images", hint="pass --output FILE.csv (.parquet, .json, .jsonl)")
+    threshold, found = _threshold(unknown), FoundImages(images or [], lists or [])
+    share = _share(shard, output, html)
+    inputs = _inputs(found, share, batch_size)
+    piped = output is not None and str(output) == "-"
+    target = None if piped else _target(output, share, html, restart)
+    total = 1 if piped else _count(inputs, target is None, share is None)
 
     from unseen.recognizer import Recognizer
     from unseen.recognizer.stream import Options, check_output, names_from
@@ -118,12 +134,17 @@ def predict(
         if html is not None:
             with_bars(lambda progress: _sheet(recognizer, target, html, workers, progress))
         _say_counts(counts, html or target, as_json)
+        if share is not None and not as_json:
+            said = f"when all {share.count} parts are there: unseen merge {target.parent} -o FILE.csv"
+            out.print(said, highlight=False, soft_wrap=True, markup=False)
+    elif piped:
+        counts = _onto_pipe(recognizer, inputs, options, workers, as_json)
     else:
         counts = _onto_terminal(recognizer, inputs, options, workers, as_json)
     if counts.broken:
         where = 'see the column "error"' if output else "see the page" if html else "see the errors above"
         err.print(f"{counts.broken} of {counts.images} images could not be read; {where}", highlight=False)
-    for line in inputs.left_out.lines():
+    for line in found.left_out.lines():
         _note(line)
     _notes(recognizer, options)
     raise typer.Exit(FAILED if counts.broken else 0)
@@ -146,6 +167,72 @@ def _sheet(recognizer: Recognizer, predictions: Path, html: Path, workers: int, 
     predictions.unlink()
 
 
+def _inputs(found: FoundImages, share: Shard | None, batch: int) -> Iterable[Path | EncodedImage]:
+    """The images, with those of archives, of this share."""
+    image = found.piped_image()
+    every: Iterable[Path | EncodedImage] = WithTars(found) if image is None else [image]
+    return every if share is None else share.deal(every, batch)
+
+
+def _target(output: Path | None, share: Shard | None, html: Path | None, restart: bool) -> Path | None:
+    """The file that predictions are kept in, if any."""
+    if share is not None:
+        return _part(output, share)
+    return output if html is None else _beneath(html, restart)
+
+
+def _count(images: Iterable[object], shown: bool, some: bool) -> int:
+    """How many images there are; not more than fit on a terminal where they are shown there."""
+    total = sum(1 for _ in (islice(images, SHOWN + 1) if shown else images))
+    if not total and some:
+        raise UnseenError("no images", hint="the list is empty")
+    if shown and total > SHOWN:
+        raise UnseenError(f"more than {SHOWN} images", hint="pass --output FILE.csv (.parquet, .json, .jsonl), or -o -")
+    return total
+
+
+def _share(shard: str | None, output: Path | None, html: Path | None) -> Shard | None:
+    """The share that is asked for, or where a file is written that of a Slurm array or torchrun."""
+    if shard is None and (output is None or str(output) == "-"):
+        return None
+    share = parse_shard(shard) if shard is not None else shard_of(os.environ)
+    if share is not None and html is not None:
+        raise UnseenError("a page of one shard", where="--html", hint="give -o FOLDER, and merge the parts")
+    return share
+
+
+def _part(output: Path | None, share: Shard) -> Path:
+    """The part of a share in the folder that is to hold them all."""
+    if output is None or output.suffix.lower() in (".csv", ".parquet", ".json", ".jsonl") or output.is_file():
+        where = "--output" if output is None else output
+        raise UnseenError(
+            "a shard goes to a folder of parts", where=where, hint="give -o FOLDER; then unseen merge FOLDER"
+        )
+    return output / share.name
+
+
+@app.command()
+def merge(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of the parts of `unseen predict --shard`.", show_default=False)
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Write .csv or .parquet.", show_default=False)],
+    restart: Annotated[bool, typer.Option("--restart", help="Replace --output where it is there.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Put the parts of `unseen predict --shard` together: the rows of a single process, in the order of the images.
+
+    Example: `unseen merge found -o found.csv`
+    """
+    from unseen.recognizer.merging import merge as work
+
+    count = work(folder, output, restart)
+    if as_json:
+        print_json({"output": str(output), "images": count})
+    else:
+        out.print(f"{output}: {count} images", highlight=False, soft_wrap=True, markup=False)
+
+
 def _threshold(text: str) -> float | str:
     if text in ("auto", "off"):
         return text
@@ -161,7 +248,7 @@ def _threshold(text: str) -> float | str:
 
 def _into(
     recognizer: Recognizer,
-    images: FoundImages,
+    images: Iterable[Path | EncodedImage],
     path: Path,
     options: Options,
     total: int,
@@ -205,8 +292,38 @@ def _say_counts(counts: Counts, path: Path, as_json: bool) -> None:
     out.print(f"{path}: {named}", highlight=False, soft_wrap=True)
 
 
+def _onto_pipe(
+    recognizer: Recognizer, images: Iterable[Path | EncodedImage], options: Options, workers: int, as_json: bool
+) -> Counts:
+    """Rows on standard output, a batch at a time, in bounded memory."""
+    import csv
+    import json
+
+    from unseen.model.predictions import columns
+    from unseen.recognizer.stream import Counts, record_of, row_of, shown
+
+    counts, count = Counts(), len(recognizer.choices(options.among, options.only, options.exclude))
+    count = min(options.top, count)
+    writer = csv.DictWriter(sys.stdout, list(columns(count)), lineterminator="\n")
+    if not as_json:
+        writer.writeheader()
+    named, asked = tee(images)
+    with quiet_libraries():
+        for image, outcome in zip(named, recognizer.outcomes(asked, **vars(options), workers=workers), strict=True):
+            record = record_of(image, outcome)
+            counts.add(record)
+            if as_json:
+                sys.stdout.write(json.dumps({"json_version": JSON_VERSION, **record}, ensure_ascii=False) + "\n")
+            else:
+                writer.writerow(shown(row_of(record, count)))
+            if counts.images % options.batch_size == 0:
+                sys.stdout.flush()
+    sys.stdout.flush()
+    return counts
+
+
 def _onto_terminal(
-    recognizer: Recognizer, images: FoundImages, options: Options, workers: int, as_json: bool
+    recognizer: Recognizer, images: Iterable[Path | EncodedImage], options: Options, workers: int, as_json: bool
 ) -> Counts:
     from unseen.classes.naming import label
     from unseen.recognizer import Prediction

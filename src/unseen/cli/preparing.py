@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unseen.cli import completing
 from unseen.cli.common import JsonFlag, app, err, out, plain_text, print_json, with_bars
 
 if TYPE_CHECKING:
@@ -72,7 +73,11 @@ def import_(
         Path, typer.Argument(help="Dataset folder; for features, a class table is enough.", show_default=False)
     ],
     layout: Annotated[
-        str | None, typer.Option(help="Layout of an export (see `unseen list layouts`) [default: detected].")
+        str | None,
+        typer.Option(
+            help="Layout of an export (see `unseen list layouts`) [default: detected].",
+            autocompletion=completing.layouts,
+        ),
     ] = None,
     label: Annotated[
         str | None, typer.Option(help="Attribute, term or column of an export that holds the class name.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from unseen.cli import completing
 from unseen.cli.common import (
     CacheOption,
     DeviceOption,
@@ -28,6 +29,7 @@ from unseen.cli.options import RunOptions, check_dataset, with_run_options
 from unseen.errors import UnseenError
 
 if TYPE_CHECKING:
+    from unseen.integrations.trackers import Tracker
     from unseen.training.folder import Run
     from unseen.training.plan import Plan
 
@@ -36,10 +38,21 @@ if TYPE_CHECKING:
 @with_run_options
 def train(
     dataset: Annotated[
-        str, typer.Argument(help="Dataset folder: images and a class table; or `fieldguide`.", show_default=False)
+        str,
+        typer.Argument(
+            help="Dataset folder: images and a class table; or `fieldguide`.",
+            show_default=False,
+            autocompletion=completing.datasets,
+        ),
     ],
     method: Annotated[
-        str, typer.Option("--method", "-m", help="Method name (see `unseen list methods`), or package.module:Class.")
+        str,
+        typer.Option(
+            "--method",
+            "-m",
+            help="Method name (see `unseen list methods`), or package.module:Class.",
+            autocompletion=completing.methods,
+        ),
     ] = "msdnpp",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Run folder [default: runs/METHOD-DATASET].")
@@ -69,6 +82,14 @@ def train(
             help="GB of regions or images to keep in memory (GPU memory on a GPU) [default: half of what is free].",
         ),
     ] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also tell a tracker: tensorboard, wandb, mlflow or trackio (repeatable).",
+            show_default=False,
+            autocompletion=completing.one_of("tracker"),
+        ),
+    ] = None,
     graph: Annotated[
         bool, typer.Option("--graph", help="Capture each training step as one CUDA graph; faster on a GPU.")
     ] = False,
@@ -94,23 +115,26 @@ def train(
     config = RunConfig(method=method, preset=preset, settings=pairs(setting or [], "--set"), recipe=changes, **entries)
     device, cache, workers = options.device, options.cache, options.workers
     budget, tell = None if memory is None else round(memory * 1e9), _tell_plan(folder)
-    run = with_bars(
-        lambda bars: fit(
-            config,
-            folder,
-            cache=cache,
-            device=device,
-            workers=workers,
-            engine=options.engine,
-            progress=bars,
-            on_plan=tell,
-            budget_bytes=budget,
-            graph=graph,
+    tracker = _tracker(track or [], folder)
+    with tracker:
+        run = with_bars(
+            lambda bars: fit(
+                config,
+                folder,
+                on_record=tracker,
+                cache=cache,
+                device=device,
+                workers=workers,
+                engine=options.engine,
+                progress=bars,
+                on_plan=tell,
+                budget_bytes=budget,
+                graph=graph,
+            )
         )
-    )
     for note in run.results["warnings"]:
         _note(note)
-    page = write_run_report(run, device, cache) if report and not config.backbone.imported else None
+    page = _page_of(run, device, cache) if report and not config.backbone.imported else None
     if as_json:
         print_json({"run": str(run.folder), "page": None if page is None else str(page), **run.results})
         return
@@ -138,6 +162,13 @@ def _kind_of_device(device: str, folder: Path) -> str:
     except UnseenError:
         return make_fabric(device).device.type
     return "cpu" if backbone == default_backbone("", "cpu").name else "cuda"
+
+
+def _tracker(names: list[str], folder: Path) -> Tracker:
+    from unseen.ground.distributed import is_first
+    from unseen.integrations.trackers import create_tracker
+
+    return create_tracker(names if is_first() else [], folder)
 
 
 def _tell_plan(folder: Path) -> Callable[[Plan], None]:
@@ -168,6 +199,18 @@ def _tell_plan(folder: Path) -> Callable[[Plan], None]:
 
 def _note(text: str) -> None:
     err.print(f"[yellow]note:[/] {plain_text(text)}", highlight=False, soft_wrap=True)
+
+
+def _page_of(run: Run, device: str, cache: Path | None) -> Path | None:
+    """The page, or a note where the packages that draw it are not installed."""
+    from unseen.ground.extras import require
+
+    try:
+        require("matplotlib")
+    except UnseenError as error:
+        _note(f"no report page: {error}")
+        return None
+    return write_run_report(run, device, cache)
 
 
 def write_run_report(run: Run, device: str, cache: Path | None) -> Path:

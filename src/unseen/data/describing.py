@@ -306,7 +306,7 @@ def _json(text: str) -> Any:
 
 
 def _post(endpoint: Endpoint, messages: list[dict[str, str]]) -> str:
-    httpx = needed("httpx", "describe", "unseen describe")
+    httpx = needed("httpx", "unseen describe")
     body = {
         "model": endpoint.model,
         "messages": messages,

@@ -17,6 +17,7 @@ from typing import IO
 
 from unseen.errors import DataError, UnseenError
 from unseen.ground.image_files import LeftOut, image_files
+from unseen.ground.images import HeldImage, begins_like_an_image
 
 COLUMNS = ("image", "picture", "file", "filename", "path")
 """What the column of images in a table may be called."""
@@ -29,7 +30,8 @@ class FoundImages:
     Args:
         sources: files, taken whatever they are called; folders, for the images below them
             (:func:`unseen.ground.image_files.image_files`); patterns such as ``pics/**/*.jpg``, for
-            the files they match; ``-`` for paths on standard input, a line each.
+            the files they match; ``-`` for paths on standard input, a line each; see
+            :meth:`piped_image`.
         lists: text files with a path a line, or CSV and TSV tables with a column :data:`COLUMNS`. Relative paths are
             looked for in the current folder, then beside the list. A file that is missing is given all the same.
 
@@ -73,6 +75,16 @@ class FoundImages:
             yield from found
         else:
             raise UnseenError("no such file", where=path, hint="fix the path")
+
+    def piped_image(self) -> HeldImage | None:
+        """The image whose bytes stand on standard input, where ``-`` is the only source and no list of paths."""
+        if self._sources != [STDIN] or self._lists:
+            return None
+        self._stdin.seek(0)
+        if not begins_like_an_image(self._stdin.read(16)):
+            return None
+        self._stdin.seek(0)
+        return HeldImage(STDIN, self._stdin.read())
 
     @cached_property
     def _stdin(self) -> IO[bytes]:

@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from unseen.evaluation.attributes import auroc
 from unseen.evaluation.scores import best_classes, best_of_kinds, columns_by_kind
 
 BINS = 15
@@ -100,11 +101,9 @@ class Answers:
 
         ``None`` without images, or classes, of both kinds.
         """
-        from sklearn.metrics import roc_auc_score
-
         if self.unseen.all() or not self.unseen.any() or not np.isfinite(self.offset).all():
             return None
-        return float(roc_auc_score(~self.unseen, self.offset))
+        return float(auroc(self.offset[:, None], ~self.unseen[:, None])[0])
 
     def summary(self, threshold: float | None = None) -> dict[str, Any]:
         """Everything above in JSON form.

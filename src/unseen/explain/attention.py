@@ -18,6 +18,7 @@ from unseen.errors import DataError
 from unseen.evaluation.localisation import parts_of, region_centres
 from unseen.explain.figures import overlay
 from unseen.explain.sheet import Sheet, class_label, new_figure, style
+from unseen.ground.extras import require
 from unseen.recognizer import Explanation
 
 FUSED = "contribution"
@@ -63,6 +64,7 @@ def signed_overlay(image: Image.Image, heat: np.ndarray, crop: tuple[float, floa
         heat: ``(h, w)``; its largest absolute value is shown in full.
         crop: left, top, right, bottom in pixels.
     """
+    require("matplotlib")
     import matplotlib
 
     left, top, right, bottom = (round(v) for v in crop)
@@ -192,6 +194,7 @@ def _rows(attribute: str, kind: str, heat: np.ndarray, centres: np.ndarray) -> l
 
 def _scales(figure, axes: np.ndarray) -> None:  # type: ignore[no-untyped-def]
     """Colour bars under the attention columns and under the contributions."""
+    require("matplotlib")
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 

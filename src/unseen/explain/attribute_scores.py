@@ -17,6 +17,7 @@ from unseen.errors import DataError
 from unseen.evaluation.attributes import auroc, spearman
 from unseen.explain.answers import Answers
 from unseen.explain.sheet import AGAINST, FOR, Sheet, class_label, new_figure, shorten, style
+from unseen.ground.extras import require
 from unseen.recognizer import Explanation
 
 SIDES = ("unseen", "seen")
@@ -134,6 +135,7 @@ def quality_sheet(answers: Answers, quality: AttributeQuality, top: int = 12) ->
 
 
 def _legend(first: str, other: str, chance: float) -> list[Any]:
+    require("matplotlib")
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 

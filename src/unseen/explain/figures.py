@@ -13,6 +13,7 @@ from PIL import Image
 from unseen.classes.naming import label
 from unseen.errors import DataError
 from unseen.explain.sheet import AGAINST, FOR, class_label, new_figure, shorten, style
+from unseen.ground.extras import require
 from unseen.ground.files import write_with
 from unseen.ground.images import open_image
 from unseen.model.predictions import AVERAGE
@@ -43,6 +44,7 @@ def overlay(
         crop: left, top, right, bottom in pixels.
         strength: opacity at the maximum.
     """
+    require("matplotlib")
     import matplotlib
 
     left, top, right, bottom = (round(v) for v in crop)
@@ -169,6 +171,7 @@ def _sure(candidate: Candidate) -> str:
 
 
 def _image(axis: Axes, explanation: Explanation, image: Image.Image, crop: tuple[float, float, float, float]) -> None:
+    require("matplotlib")
     from matplotlib.patches import Rectangle
 
     axis.imshow(image)

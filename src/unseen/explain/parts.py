@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from unseen.ground.extras import require
 from unseen.ground.files import write_with
 from unseen.recognizer import PartMaps
 
@@ -34,6 +35,7 @@ def shares_over_image(found: PartMaps, level: str) -> np.ndarray:
 
 def part_colours(count: int) -> np.ndarray:
     """``(count, 3)`` colours of parts, each from 0 to 1."""
+    require("matplotlib")
     import matplotlib
 
     return np.array([matplotlib.colormaps["tab10"](p % 10)[:3] for p in range(count)])
@@ -66,6 +68,7 @@ def parts_figure(found: PartMaps, path: Path) -> None:
         found: from :meth:`unseen.Recognizer.parts`.
         path: the PNG to write.
     """
+    require("matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

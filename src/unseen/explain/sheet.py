@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unseen.errors import UnseenError
+from unseen.ground.extras import require
 from unseen.ground.files import write_json, write_text, write_with
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ FOR, AGAINST, MUTED = "#2a7f62", "#b5533c", "#8a8f94"
 @contextmanager
 def style() -> Iterator[None]:
     """The look of all sheets; text in PDF stays text, and the same figure gives the same bytes."""
+    require("matplotlib")
     import matplotlib
 
     look: dict[Any, Any] = {
@@ -40,6 +42,7 @@ def style() -> Iterator[None]:
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of a size in inches, apart from any window."""
+    require("matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

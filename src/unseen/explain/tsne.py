@@ -11,6 +11,7 @@ import pandas as pd
 from unseen.errors import DataError, UnseenError
 from unseen.explain.answers import Answers
 from unseen.explain.sheet import Sheet, class_label, new_figure, shorten, style
+from unseen.ground.extras import require
 
 NEIGHBOURS = 5
 SPACES = ("features", "attributes")
@@ -80,6 +81,7 @@ def embed(values: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
 
     It starts from a PCA, or at random where there is none (one dimension, or all values equal).
     """
+    require("sklearn", "threadpoolctl")
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
@@ -91,6 +93,7 @@ def embed(values: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
 
 def separation(values: np.ndarray, mapped: np.ndarray, labels: np.ndarray, unseen: np.ndarray) -> Separation:
     """Leave-one-out nearest neighbours in ``(n, D)`` and silhouettes of classes ``(n,)``, of which some are unseen."""
+    require("sklearn")
     from sklearn.metrics import silhouette_score
     from sklearn.neighbors import KNeighborsClassifier
 
@@ -153,6 +156,7 @@ def tsne_maps(
 
 def colours(count: int) -> list[tuple[float, float, float]]:
     """So many colours: matplotlib's ten strong ones, their pale shades, then hues around the circle."""
+    require("matplotlib")
     import matplotlib
 
     pairs = [tuple(colour) for colour in matplotlib.colormaps["tab20"].colors]  # type: ignore[attr-defined]
@@ -167,6 +171,7 @@ def _percent(value: float | None) -> str:
 
 def tsne_sheet(answers: Answers, maps: Maps, seed: int = 0) -> Sheet:
     """Both maps side by side: unseen classes as triangles, seen ones as circles, a colour a class."""
+    require("matplotlib")
     from matplotlib.lines import Line2D
 
     table = answers.dataset.table

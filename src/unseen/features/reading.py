@@ -13,8 +13,9 @@ from torch import Tensor
 
 from unseen.backbones.backbone import Transform
 from unseen.errors import DataError
+from unseen.ground.images import EncodedImage
 
-ImageInput = Path | str | Image.Image
+ImageInput = Path | str | Image.Image | EncodedImage
 AHEAD = 2
 """Batches that are being decoded or wait for the network."""
 

@@ -25,6 +25,7 @@ import numpy as np
 
 from unseen.errors import DataError
 from unseen.formats.region_hdf5 import MOST_A_IMAGE, SPLITS, Reader
+from unseen.ground.extras import require
 
 SUFFIXES = (".npz", ".npy", ".safetensors", ".parquet")
 FEATURES = ("features", "X", "x", "embeddings", "feature_map")
@@ -181,6 +182,7 @@ class _Slice:
 
 @contextmanager
 def _parquet(path: Path) -> Iterator[Any]:
+    require("pyarrow")
     import pyarrow as pa
     import pyarrow.parquet as pq
 

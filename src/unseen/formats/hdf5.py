@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unseen.errors import DataError
+from unseen.ground.extras import require
 
 MOST = 25_000_000
 """Numbers that a variable may hold which is read whole: labels, rows, names, class attributes."""
@@ -27,6 +28,7 @@ def member(file: Any, name: str, path: Path, kinds: Collection[str], most: int |
     Raises:
         DataError: it is something else, lies in another file, or is too large.
     """
+    require("h5py")
     import h5py
 
     if isinstance(file.get(name, getlink=True), h5py.ExternalLink):

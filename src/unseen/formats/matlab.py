@@ -12,6 +12,7 @@ import numpy as np
 
 from unseen.errors import DataError, UnseenError
 from unseen.formats.hdf5 import MOST, plain
+from unseen.ground.extras import require
 
 HINT = "download it again from the dataset's page"
 _NUMBERS = "biufc"
@@ -31,6 +32,7 @@ def read_mat(path: Path, names: Collection[str] | None = None, most: int = MOST)
     Raises:
         DataError: no such file, or one that is no MATLAB file, damaged or too large.
     """
+    require("h5py")
     import h5py
     import scipy.io
 
@@ -51,6 +53,7 @@ def read_mat(path: Path, names: Collection[str] | None = None, most: int = MOST)
 
 def mat_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """MATLAB's shape of every variable, without reading it; errors as :func:`read_mat`."""
+    require("h5py")
     import h5py
     import scipy.io
 
@@ -124,6 +127,7 @@ def _too_much(count: int, most: int, path: Path) -> DataError:
 
 def _own(file: Any, name: str, path: Path) -> Any:
     """A variable of an HDF5 file, which is not in another file."""
+    require("h5py")
     import h5py
 
     if isinstance(file.get(name, getlink=True), h5py.ExternalLink):
@@ -146,6 +150,7 @@ class _Hdf5:
 
     def __call__(self, item: Any) -> Any:
         """A variable, as :func:`read_mat` gives it; ``None`` for other kinds."""
+        require("h5py")
         import h5py
 
         if not isinstance(item, h5py.Dataset) or item.shape is None or item.dtype.kind not in _NUMBERS + "O":

@@ -25,6 +25,7 @@ import numpy as np
 
 from unseen.errors import DataError
 from unseen.formats.hdf5 import HINT, member
+from unseen.ground.extras import require
 
 MOST_A_IMAGE = 2**22
 """Numbers of an image's features: 2,048 channels in 45 x 45 regions."""
@@ -128,6 +129,7 @@ def _whole(file: Any, name: str, path: Path) -> np.ndarray:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """An HDF5 file; what goes wrong with it is one line."""
+    require("h5py")
     import h5py
 
     if not path.is_file():

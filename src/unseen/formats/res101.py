@@ -13,6 +13,7 @@ from unseen.errors import DataError
 from unseen.formats.hdf5 import member
 from unseen.formats.matlab import HINT, mat_shapes, read_mat, readable, texts, whole_numbers
 from unseen.formats.region_hdf5 import Reader
+from unseen.ground.extras import require
 
 MOST_WHOLE = 2**29
 """Features in a file of version 5, in numbers: 65,536 images of 2,048."""
@@ -69,6 +70,7 @@ def read_features(path: Path) -> Iterator[Reader]:
     Raises:
         DataError: no ``features``, or damage.
     """
+    require("h5py")
     import h5py
 
     if "features" not in mat_shapes(path):

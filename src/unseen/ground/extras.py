@@ -2,10 +2,40 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from unseen.errors import UnseenError
+
+EXTRA_OF = {
+    "defusedxml": "tables",
+    "pyarrow": "tables",
+    "matplotlib": "figures",
+    "sklearn": "sklearn",
+    "threadpoolctl": "figures",
+    "h5py": "benchmarks",
+    "tensorboard": "tracking",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
+    "trackio": "trackio",
+    "fastapi": "app",
+    "uvicorn": "app",
+    "multipart": "app",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxruntime": "export",
+    "openvino": "cpu",
+    "transformers": "clip",
+    "sentencepiece": "clip",
+    "open_clip": "openclip",
+    "datasets": "huggingface",
+    "httpx": "describe",
+    "ray": "ray",
+    "pillow_heif": "heif",
+}
+"""Modules that the core does without, and the extra of ``pyproject.toml`` that brings each."""
 
 
 def install(extra: str) -> str:
@@ -13,20 +43,35 @@ def install(extra: str) -> str:
     return f"pip install 'unseen[{extra}]'"
 
 
-def needed(module: str, extra: str, what: str = "") -> Any:
-    """A module of an extra.
+def missing(module: str, what: str = "") -> UnseenError:
+    """The line on a module that is not installed.
 
     Args:
-        module: its name.
-        extra: of ``pyproject.toml``, which installs it.
-        what: needs it, in a few words; default the module itself is named alone.
+        module: of :data:`EXTRA_OF`, or below one.
+        what: needs it, in a few words.
+    """
+    name = module.partition(".")[0]
+    subject = f"{what} needs {name}, which" if what else name
+    return UnseenError(f"{subject} is not installed", hint=install(EXTRA_OF[name]))
+
+
+def require(*modules: str, what: str = "") -> None:
+    """Raise :func:`missing` of the first module that is not there; none is imported."""
+    for module in modules:
+        name = module.partition(".")[0]
+        there = sys.modules[name] is not None if name in sys.modules else find_spec(name) is not None
+        if not there:
+            raise missing(name, what)
+
+
+def needed(module: str, what: str = "") -> Any:
+    """A module of an extra, imported.
 
     Raises:
-        UnseenError: it is not installed.
+        UnseenError: it is not installed, or one that it needs.
     """
     try:
         return import_module(module)
     except ImportError as error:
-        name = (error.name or module).split(".")[0]
-        subject = f"{what} needs {name}, which" if what else name
-        raise UnseenError(f"{subject} is not installed", hint=install(extra)) from None
+        name = (error.name or module).partition(".")[0]
+        raise missing(name if name in EXTRA_OF else module, what) from None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from unseen.ground.images import FORMATS, formats, opened_image
+from unseen.ground.images import FORMATS, begins_like_an_image, formats, opened_image
 
 JUNK = ("thumbs.db", "desktop.ini")
 """What systems put beside images; like hidden files it is nobody's image."""
@@ -21,8 +21,6 @@ OTHER = {
 """Endings of what a person may take for images and is not read, though some of it begins like a TIFF."""
 HEIF = (".heic", ".heif", ".hif")
 NAMED = 3
-_VAGUE = ("DIB", "TGA")
-"""Formats that any bytes may begin like: their endings alone tell them."""
 
 
 class LeftOut:
@@ -135,7 +133,7 @@ def _opens(path: str) -> bool:
             head = file.read(16)
     except OSError:
         return False
-    if not any((accept := Image.OPEN[name][1]) and accept(head) for name in formats() if name not in _VAGUE):
+    if not begins_like_an_image(head):
         return False
     try:
         with opened_image(path):

@@ -8,10 +8,12 @@ import os
 import stat
 import sys
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
@@ -26,6 +28,8 @@ FORMATS = (
 
 Of Pillow's others some start programs (EPS) or need them, and icons are decoded before their size can be judged.
 """
+VAGUE = ("DIB", "TGA")
+"""Formats that any bytes may begin like: their endings alone tell them."""
 DEPTHS = (8, 10, 12, 14, 16, 24)
 """Bits that cameras, microscopes and scanners use of a grey; :func:`eight_bit` scales by the fewest that hold an image.
 """
@@ -34,6 +38,82 @@ ELONGATION = 50
 _BAND = 256
 _COLOURS = {"RGB": 3, "RGBA": 3}
 """Of the modes of 16-bit colours, the channels before transparency."""
+
+
+class EncodedImage(ABC):
+    """An image that is no file of its own, encoded as one."""
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """What answers and errors call it."""
+
+    @abstractmethod
+    def read(self) -> bytes:
+        """Its bytes, as in a file."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """As of a path."""
+        return PurePosixPath(str(self)).parts
+
+    def open(self) -> Image.Image:
+        """The image, upright and in 8-bit RGB; raises as :func:`open_image`."""
+        return image_of_bytes(self.read(), self)
+
+
+@dataclass(frozen=True)
+class PackedImage(EncodedImage):
+    """An image in an uncompressed archive, read when it is due.
+
+    Args:
+        archive: the archive's path.
+        name: inside it.
+        offset, size: of its bytes.
+    """
+
+    archive: str
+    name: str
+    offset: int
+    size: int
+
+    def __str__(self) -> str:
+        """Archive and name, as of a file in a folder."""
+        return f"{self.archive}/{self.name}"
+
+    def read(self) -> bytes:
+        """Its bytes."""
+        try:
+            with Path(self.archive).open("rb") as file:
+                file.seek(self.offset)
+                return file.read(self.size)
+        except OSError as error:
+            raise DataError(error.strerror or str(error), where=self, hint="make the archive readable") from None
+
+
+@dataclass(frozen=True)
+class HeldImage(EncodedImage):
+    """An image in memory, such as one from standard input.
+
+    Args:
+        name: what it is called.
+        data: its bytes.
+    """
+
+    name: str
+    data: bytes = field(repr=False)
+
+    def __str__(self) -> str:
+        """Its name."""
+        return self.name
+
+    def read(self) -> bytes:
+        """Its bytes."""
+        return self.data
+
+
+def begins_like_an_image(head: bytes) -> bool:
+    """Whether the first 16 bytes of a file are those of one of :func:`formats`."""
+    return any((accept := Image.OPEN[name][1]) and accept(head) for name in formats() if name not in VAGUE)
 
 
 def is_elongated(width: int, height: int) -> bool:

@@ -13,11 +13,15 @@ from PIL import Image
 from torch import Tensor
 
 from unseen.data.finding import FoundImages
+from unseen.data.tars import TAR, tar_images
 from unseen.errors import DataError, UnseenError
 from unseen.features.reading import ImageInput
-from unseen.ground.images import ImageWarning, image_of_bytes
+from unseen.ground.images import EncodedImage, ImageWarning, image_of_bytes
 
-FORMS = "a path, folder, pattern or URL, a PIL image, a uint8 array or tensor (H, W, 3) or (3, H, W), bytes, or a file"
+FORMS = (
+    "a path, folder, tar archive, pattern or URL, a PIL image, a uint8 array or tensor (H, W, 3) or (3, H, W), bytes, "
+    "or a file"
+)
 
 
 def images_of(given: Any) -> Iterator[ImageInput]:
@@ -35,6 +39,9 @@ def images_of(given: Any) -> Iterator[ImageInput]:
     """
     if isinstance(given, str | Path) and "://" not in str(given):
         path = Path(given)
+        if path.suffix.lower() == TAR and path.is_file():
+            yield from tar_images(path)
+            return
         expands = path.is_dir() or (glob.has_magic(str(given)) and not path.exists())
         if not expands:
             yield given
@@ -48,7 +55,7 @@ def images_of(given: Any) -> Iterator[ImageInput]:
         if isinstance(given, Mapping) or hasattr(given, "columns"):
             raise UnseenError(f"a {type(given).__name__} is not a column of images", hint="pass one of its columns")
         for one in given:
-            yield one if isinstance(one, Path | Image.Image) else from_one(one)
+            yield one if isinstance(one, Path | Image.Image | EncodedImage) else from_one(one)
     elif isinstance(given, np.ndarray | Tensor) and given.ndim != 3:
         for one in given:
             yield from_one(one)
@@ -60,7 +67,7 @@ def from_one(given: Any) -> ImageInput:
     """One image; raises as :func:`images_of`."""
     if isinstance(given, str):
         return _fetched(given) if "://" in given else given
-    if isinstance(given, Path | Image.Image):
+    if isinstance(given, Path | Image.Image | EncodedImage):
         return given
     if isinstance(given, bytes | bytearray | memoryview):
         return image_of_bytes(bytes(given), "bytes")

@@ -16,7 +16,7 @@ from torch import Tensor
 from unseen.backbones.towers import PREFIX
 from unseen.errors import DataError, UnseenError
 from unseen.features.reading import ImageInput, read_batches
-from unseen.ground.images import open_image, upright_rgb
+from unseen.ground.images import EncodedImage, open_image, upright_rgb
 from unseen.model.predictions import Prediction, Predictions
 from unseen.model.support import SupportImage
 from unseen.model.trained import TrainedModel
@@ -46,12 +46,14 @@ def _readable(
 
 def _upright(image: Any) -> Image.Image:
     image = from_one(image)
+    if isinstance(image, EncodedImage):
+        return image.open()
     return upright_rgb(image) if isinstance(image, Image.Image) else open_image(image)
 
 
 def _path(image: Any) -> str:
     """Its path; ``""`` of one given as pixels or bytes."""
-    return str(image) if isinstance(image, str | Path) else ""
+    return str(image) if isinstance(image, str | Path | EncodedImage) else ""
 
 
 class Recognizer(TrainedModel):

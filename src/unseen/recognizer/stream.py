@@ -12,10 +12,12 @@ import json
 import os
 import shutil
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -26,7 +28,9 @@ from filelock import FileLock, Timeout
 from unseen.classes.spreadsheets.tables import read_table
 from unseen.data.dataset import digest
 from unseen.errors import DataError, RunError, UnseenError
+from unseen.ground.extras import require
 from unseen.ground.files import write_with
+from unseen.ground.images import EncodedImage, HeldImage, PackedImage
 from unseen.ground.journal import Journal
 from unseen.ground.progress import Progress, silent
 from unseen.model.predictions import Prediction, columns
@@ -35,6 +39,8 @@ from unseen.version import __version__
 
 ENDINGS = (".csv", ".parquet", ".json", ".jsonl")
 ROW_GROUP = 8192
+ABOUT = b"unseen"
+"""Key of what a Parquet file says of itself, in the metadata of its schema: see :mod:`unseen.recognizer.merging`."""
 SYNC_SECONDS = 10.0
 """How often the journal is brought to the disk for certain, against loss of power."""
 
@@ -105,7 +111,7 @@ def _journal(path: Path) -> Path:
 
 def predict_to_file(
     recognizer: Recognizer,
-    images: Iterable[Path],
+    images: Iterable[Path | EncodedImage],
     path: Path,
     options: Options | None = None,
     *,
@@ -149,7 +155,7 @@ def predict_to_file(
             stream = iter(images)
             _replay(kept, facts, stream, options.batch_size, counts)
             _predict(recognizer, stream, kept, options, counts, total, workers, progress, broken)
-        _finish(journal, path, count, counts.images)
+        _finish(journal, path, count, counts.images, {"facts": facts, "batch": options.batch_size})
         journal.unlink()
         shutil.rmtree(journal.parent, ignore_errors=True)
     return counts
@@ -200,16 +206,20 @@ def facts_of(recognizer: Recognizer, options: Options) -> dict[str, str]:
     }
 
 
-def _stamp(image: Path) -> list[int] | None:
+def _stamp(image: Path | EncodedImage) -> list[int] | None:
     """Size and time of change, by which an image that was exchanged is noticed."""
+    if isinstance(image, HeldImage):
+        return [len(image.data), zlib.crc32(image.data)]
     try:
-        found = image.stat()
+        found = Path(image.archive if isinstance(image, PackedImage) else str(image)).stat()
     except OSError:
         return None
     return [found.st_size, found.st_mtime_ns]
 
 
-def _replay(journal: Journal, facts: dict[str, str], stream: Iterator[Path], batch: int, counts: Counts) -> None:
+def _replay(
+    journal: Journal, facts: dict[str, str], stream: Iterator[Path | EncodedImage], batch: int, counts: Counts
+) -> None:
     """Count the whole batches that are there, take their images off the stream, and cut off what comes after."""
     folder, hint = journal.path.parent, "pass --restart to start over"
     records = journal.records()
@@ -242,7 +252,7 @@ def _replay(journal: Journal, facts: dict[str, str], stream: Iterator[Path], bat
 
 def _predict(
     recognizer: Recognizer,
-    stream: Iterator[Path],
+    stream: Iterator[Path | EncodedImage],
     journal: Journal,
     options: Options,
     counts: Counts,
@@ -251,9 +261,9 @@ def _predict(
     progress: Progress,
     broken: Callable[[DataError], None],
 ) -> None:
-    asked: deque[tuple[Path, list[int] | None]] = deque()
+    asked: deque[tuple[Path | EncodedImage, list[int] | None]] = deque()
 
-    def images() -> Iterator[Path]:
+    def images() -> Iterator[Path | EncodedImage]:
         for image in stream:
             asked.append((image, _stamp(image)))
             yield image
@@ -281,9 +291,11 @@ def _predict(
     keep()
 
 
-def _finish(journal: Path, path: Path, count: int, images: int) -> None:
+def _finish(journal: Path, path: Path, count: int, images: int, about: dict[str, Any]) -> None:
     """Make the file from the whole journal."""
-    write = {".csv": _write_csv, ".parquet": _write_parquet, ".json": _write_json, ".jsonl": _write_lines}
+    parquet = partial(_write_parquet, about=about)
+    write: dict[str, Callable[[Path, Iterable[dict[str, Any]], int], None]]
+    write = {".csv": _write_csv, ".parquet": parquet, ".json": _write_json, ".jsonl": _write_lines}
     with Journal(journal) as kept:
         records = _all_records(kept, images)
         write_with(path, lambda temporary: write[path.suffix.lower()](temporary, records, count))
@@ -304,17 +316,17 @@ def _open(path: Path) -> IO[str]:
     return path.open("w", encoding="utf-8", errors="surrogateescape", newline="")
 
 
+def shown(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as CSV has it: six decimals, 1 and 0."""
+    return {k: f"{v:.6f}" if isinstance(v, float) else int(v) if v is True or v is False else v for k, v in row.items()}
+
+
 def _write_csv(path: Path, records: Iterable[dict[str, Any]], count: int) -> None:
     with _open(path) as file:
         writer = csv.DictWriter(file, list(columns(count)), lineterminator="\n")
         writer.writeheader()
         for record in records:
-            row = row_of(record, count)
-            shown = {
-                k: f"{v:.6f}" if isinstance(v, float) else int(v) if v is True or v is False else v
-                for k, v in row.items()
-            }
-            writer.writerow(shown)
+            writer.writerow(shown(row_of(record, count)))
 
 
 def _write_json(path: Path, records: Iterable[dict[str, Any]], count: int) -> None:
@@ -330,12 +342,14 @@ def _write_lines(path: Path, records: Iterable[dict[str, Any]], count: int) -> N
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
-def _write_parquet(path: Path, records: Iterable[dict[str, Any]], count: int) -> None:
+def _write_parquet(path: Path, records: Iterable[dict[str, Any]], count: int, about: dict[str, Any]) -> None:
+    require("pyarrow")
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     kinds = {str: pa.string(), float: pa.float64(), bool: pa.bool_()}
     schema = pa.schema([(name, kinds[kind]) for name, kind in columns(count).items()])
+    schema = schema.with_metadata({ABOUT: json.dumps(about)})
     rows = (row_of(record, count) for record in records)
     with pq.ParquetWriter(path, schema) as writer:
         while group := list(islice(rows, ROW_GROUP)):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unseen.evaluation.registry import HEADLINES
+from unseen.ground.extras import require
 from unseen.ground.files import write_with
 
 METRIC_COLOURS = dict(zip(HEADLINES, ("#1f6f54", "#b5533c"), strict=True))
@@ -32,6 +33,7 @@ def write_sweep(found: dict[str, Any], key: str, values: list[float], path: Path
     Returns:
         The SVG element.
     """
+    require("matplotlib")
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -7,7 +7,7 @@ import json
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,7 @@ def train(
     folder: Path,
     *,
     on_epoch: OnEpoch = lambda epoch, method, earlier: {},
+    on_record: Callable[[dict[str, Any]], object] = lambda record: None,
     accumulate: int = 1,
     graph: bool = False,
     task: str = "training",
@@ -121,7 +122,7 @@ def train(
 ) -> Records:
     """Train, or resume where an earlier call was stopped.
 
-    ``folder`` gets ``metrics.jsonl`` (a line an epoch), ``tensorboard/`` and ``checkpoint.safetensors``. On SIGINT or
+    ``folder`` gets ``metrics.jsonl`` (a line an epoch) and ``checkpoint.safetensors``. On SIGINT or
     SIGTERM the checkpoint is written and :class:`Interrupted` raised; the same call then resumes, and on the CPU ends
     with the same bytes as if it had not stopped.
 
@@ -131,6 +132,7 @@ def train(
         folder: where its files go.
         on_epoch: called after every epoch with its number (from 1), the method in evaluation mode and the records of
             earlier epochs; returns metrics.
+        on_record: told of every epoch's line of ``metrics.jsonl``.
         accumulate: micro-batches a step, each shared by all processes. Losses that are no mean over images
             (self-calibration) are taken within each micro-batch.
         graph: launch each step as one CUDA graph.
@@ -149,7 +151,7 @@ def train(
     """
     if graph:
         check_graph(training.method, training.features, fabric)
-    loop = Loop(training, fabric, folder, on_epoch, graph=graph, checkpoint_seconds=checkpoint_seconds)
+    loop = Loop(training, fabric, folder, on_epoch, on_record, graph=graph, checkpoint_seconds=checkpoint_seconds)
 
     def tell() -> None:
         progress(task, loop.state.step, loop.ends[-1], _note(loop.state.records))
@@ -169,7 +171,7 @@ class Loop:
     """A training under way: takes steps, ends epochs, keeps checkpoints.
 
     Args:
-        training, fabric, folder, on_epoch, graph, checkpoint_seconds: see :func:`train`.
+        training, fabric, folder, on_epoch, on_record, graph, checkpoint_seconds: see :func:`train`.
 
     Attributes:
         state: where it is.
@@ -183,6 +185,7 @@ class Loop:
         fabric: Fabric,
         folder: Path,
         on_epoch: OnEpoch,
+        on_record: Callable[[dict[str, Any]], object],
         *,
         graph: bool,
         checkpoint_seconds: float,
@@ -191,7 +194,8 @@ class Loop:
         self.training, self.method = training, method
         self.state, self.averaged = State(), _averaged(method, recipe)
         self.ends = epoch_ends(len(training.labels), recipe)[: training.epochs]
-        self._fabric, self._folder, self._on_epoch, self._graph = fabric, folder, on_epoch, graph
+        self._fabric, self._folder, self._graph = fabric, folder, graph
+        self._on_epoch, self._on_record = on_epoch, on_record
         self._sampler = create_sampler(recipe.sampler, training.labels, recipe.batch_size, training.seed, recipe.shots)
         self._optimizer = recipe.make_optimizer(method.parameters(), capturable=graph)
         self._path, self._identity = folder / "checkpoint.safetensors", training.fingerprint()
@@ -258,12 +262,9 @@ class Loop:
 
     def run(self, tell: Callable[[], None]) -> None:
         """Take the steps that are left; ``tell`` is called after each."""
-        from torch.utils.tensorboard import SummaryWriter
-
         state, last, features = self.state, self.ends[-1], self.training.features
-        self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=state.step or None)
         self._began = self._saved = time.monotonic()
-        with _named_errors(self._folder), _closed(self._board):
+        with _named_errors(self._folder):
             draws = ahead(self._drawn, range(state.step, last), features)
             self.method.train()
             with closing(draws), stop_on_signal() as asked:
@@ -342,10 +343,7 @@ class Loop:
         state.sums, state.skipped = {}, 0
         with (self._folder / "metrics.jsonl").open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(record) + "\n")
-        for group in ("loss", "metrics"):
-            for name, entry in record[group].items():
-                if isinstance(entry, float):
-                    self._board.add_scalar(f"{group}/{name}", entry, state.step)
+        self._on_record(record)
 
     def _save(self) -> None:
         """Write the checkpoint, if every number of it is finite."""
@@ -393,16 +391,6 @@ def _named_errors(folder: Path) -> Iterator[None]:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         hint = "free some disk space, then repeat the command" if full else "fix this, then repeat the command"
         raise RunError(error.strerror or str(error), where=error.filename or folder, hint=hint) from None
-
-
-@contextmanager
-def _closed(board: Any) -> Iterator[None]:
-    """Close the board at the end, on a full disk too."""
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            board.close()
 
 
 def _averaged(method: nn.Module, recipe: Recipe) -> AveragedModel | None:

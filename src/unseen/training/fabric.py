@@ -69,6 +69,21 @@ def make_fabric(device: str = "auto", precision: str = "32-true") -> Fabric:
     return fabric
 
 
+def check_fabric(fabric: Fabric, precision: str) -> Fabric:
+    """A Fabric of somebody's own, if a training can use it: of this precision, and one process.
+
+    Raises:
+        UnseenError: it cannot.
+    """
+    own = str(getattr(fabric.strategy.precision, "precision", ""))
+    if own != precision:
+        problem = f"a Fabric of precision {own}, and the run is of {precision}"
+        raise UnseenError(problem, where="fabric", hint=f'precision="{own}", or another Fabric')
+    if fabric.world_size > 1 and not launched():
+        raise UnseenError("a Fabric of several processes", where="fabric", hint="leave it out and start torchrun")
+    return fabric
+
+
 def weight_dtype(precision: str) -> torch.dtype:
     """The type that parameters have under a precision."""
     return torch.float64 if precision == "64-true" else torch.float32

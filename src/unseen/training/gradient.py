@@ -20,6 +20,7 @@ from unseen.training.decisions import load_decisions, save_decisions
 from unseen.training.engine import OnEpoch, Training, train
 from unseen.training.inputs import RunInputs
 from unseen.training.outcomes import Choice, Result, honest_result, keep_references, measure, value_of
+from unseen.training.records import epoch_record
 from unseen.training.stage import Stage
 from unseen.training.temperature import Held
 
@@ -174,6 +175,7 @@ def _train(
         inputs.fabric,
         folder,
         on_epoch=on_epoch,
+        on_record=lambda record: inputs.on_record(epoch_record(seed, folder.name, record)),
         accumulate=inputs.config.accumulate,
         graph=inputs.graph,
         task=f"seed {seed}: {folder.name}",

@@ -19,6 +19,7 @@ from unseen.methods.base import EndToEndRecipe
 from unseen.model.assembled import build_method
 from unseen.training.fabric import weight_dtype
 from unseen.training.plan import Plan
+from unseen.training.records import OnRecord, untold
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class RunInputs(Plan):
         budget_bytes: of regions kept on the device, see :class:`unseen.features.source.RegionSource`.
         graph: launch each step of a training as one CUDA graph.
         with_images: choose how images of classes count beside attributes (:mod:`unseen.training.support`).
+        on_record: told of every epoch.
     """
 
     store: RegionStore | ImageStore
@@ -40,6 +42,7 @@ class RunInputs(Plan):
     budget_bytes: int | None = None
     graph: bool = False
     with_images: bool = True
+    on_record: OnRecord = untold
 
     @classmethod
     def of_plan(
@@ -51,6 +54,7 @@ class RunInputs(Plan):
         *,
         budget_bytes: int | None = None,
         graph: bool = False,
+        on_record: OnRecord = untold,
     ) -> Self:
         """Join them; texts that the run's ``folder`` has vectors of are not embedded again."""
         tower = None
@@ -58,7 +62,8 @@ class RunInputs(Plan):
             tower = TextTower(plan.config.backbone.tower)
             if folder is not None:
                 tower.load(folder / TEXTS)
-        return cls(**vars(plan), store=store, fabric=fabric, tower=tower, budget_bytes=budget_bytes, graph=graph)
+        more: Any = {"budget_bytes": budget_bytes, "graph": graph, "on_record": on_record}
+        return cls(**vars(plan), store=store, fabric=fabric, tower=tower, **more)
 
     def partition(self, stage: str, draw: int = 0) -> Partition:
         """The images and classes of ``validation``, of one of its draws, or of ``final``."""

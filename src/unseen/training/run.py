@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from lightning_fabric import Fabric
 
 from unseen.backbones.reduction import FILE as REDUCTION
 from unseen.backbones.reduction import Reduction
@@ -29,7 +30,7 @@ from unseen.methods import find_method
 from unseen.model.weights import load_weights
 from unseen.training.config import PROTOCOLS, RunConfig
 from unseen.training.divergence import grown_losses
-from unseen.training.fabric import make_fabric
+from unseen.training.fabric import check_fabric, make_fabric
 from unseen.training.folder import Run
 from unseen.training.holdouts import holdout_summary, needs_holdouts, run_holdouts
 from unseen.training.inputs import RunInputs
@@ -37,6 +38,8 @@ from unseen.training.manifest import manifest_of, peak_memory_mb
 from unseen.training.outcomes import Result
 from unseen.training.plan import Plan, engine_of
 from unseen.training.protocols import run_seeds, validate_seeds
+from unseen.training.records import OnRecord, Record, first_alone, untold
+from unseen.training.records import numbers as numbers_of
 from unseen.training.stage import Stage
 from unseen.training.steps import check_graph_device
 from unseen.training.summary import per_class, summary, validation_summary
@@ -79,6 +82,8 @@ def fit(
     budget_bytes: int | None = None,
     graph: bool = False,
     engine: str | None = None,
+    on_record: OnRecord = untold,
+    fabric: Fabric | None = None,
 ) -> Run:
     """Do a run, or finish one that was stopped: extract, train every seed, test, write ``results.json``.
 
@@ -97,6 +102,8 @@ def fit(
             what is free. The numbers do not depend on it.
         graph: launch each step of a training as one CUDA graph.
         engine: what computes a frozen network, see :func:`unseen.features.extract.extract`.
+        on_record: told of the run, of every epoch and of every result; of an epoch that an earlier call has done not.
+        fabric: one of your own, launched, of the precision of ``config``; ``device`` is then not looked at.
 
     Of several processes that torchrun started, the first works in ``folder`` (:mod:`unseen.ground.distributed`).
 
@@ -104,7 +111,8 @@ def fit(
         RunError: the folder holds another run, or another process works on it.
         UnseenError: anything wrong with the input, before long work starts.
     """
-    fabric = make_fabric(device, config.precision)
+    fabric = make_fabric(device, config.precision) if fabric is None else check_fabric(fabric, config.precision)
+    on_record = first_alone(on_record)
     folder, cache = own_folder(Path(folder)), cache_folder(cache)
     with first_before_others():
         plan = Plan.of(config, cache, progress)  # a wrong setting is said before what the folder holds
@@ -121,8 +129,11 @@ def fit(
         store = plan.extract(cache, str(fabric.device), workers, progress, budget_bytes, own, engine)
         if own is not None:
             _check_same_store(own, store)
-        inputs = RunInputs.of_plan(plan, store, fabric, folder, budget_bytes=budget_bytes, graph=graph)
+        inputs = RunInputs.of_plan(
+            plan, store, fabric, folder, budget_bytes=budget_bytes, graph=graph, on_record=on_record
+        )
         manifest = _write_inputs(inputs, folder)
+        on_record(Record("run", about=plan.config.to_json()))
         # a closed form has no randomness: one seed says it all
         seeds = plan.config.seeds[:1] if find_method(config.method).closed_form else plan.config.seeds
         if validation_only:
@@ -135,6 +146,9 @@ def fit(
         if "honest" in numbers and config.holdout_count and needs_holdouts(plan.dataset):
             found = run_holdouts(inputs, seeds[0], config.holdout_count, folder / "holdouts", progress)
             numbers["honest"]["holdout"] = holdout_summary(found)
+        for protocol, found in numbers.items():
+            for seed, values in found["seeds"].items():
+                on_record(Record("result", int(seed), protocol, values=numbers_of(values)))
         inputs.keep_texts(folder)
         results = {
             "protocols": numbers,

@@ -24,6 +24,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from unseen.errors import DataError
+from unseen.ground.extras import require
 
 if TYPE_CHECKING:
     import pandas as pd  # which takes long to import, and a model needs none to be used
@@ -490,6 +491,8 @@ def as_text(value: object) -> str:
 
 def _parquet_rows(data: bytes, path: Path) -> _Rows:
     import pandas as pd
+
+    require("pyarrow")
     import pyarrow.parquet as pq
 
     try:

@@ -103,7 +103,7 @@ class Source:
 
     def load_xml(self, file: str, hint: str) -> ElementTree.Element:
         """One of its files as XML."""
-        parse = needed("defusedxml.ElementTree", "tables", "XML").fromstring
+        parse = needed("defusedxml.ElementTree", "XML").fromstring
         try:
             root: ElementTree.Element = parse(self.read(file))
         except (ElementTree.ParseError, ValueError) as error:  # the latter of entities, which no export has

@@ -1,0 +1,113 @@
+"""``unseen schema``: the form of what ``--json`` prints, as JSON Schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from unseen.cli.common import JSON_VERSION, app
+from unseen.errors import UnseenError
+from unseen.ground.files import write_text
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+
+def models() -> dict[str, type[BaseModel]]:
+    """The form of each command's output, by what ``unseen schema`` calls it."""
+    from pydantic import BaseModel, ConfigDict, Field
+
+    version = (int, Field(description="Rises when an entry is renamed, removed or means something else."))
+
+    class Strict(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+
+    class Open(BaseModel):
+        model_config = ConfigDict(extra="allow")
+
+    def closed(title: str, **entries: Any) -> type[BaseModel]:
+        from pydantic import create_model
+
+        return create_model(title, __base__=Strict, json_version=version, **entries)
+
+    def opened(title: str, **entries: Any) -> type[BaseModel]:
+        from pydantic import create_model
+
+        return create_model(title, __base__=Open, json_version=version, **entries)
+
+    class Candidate(Strict):
+        name: str
+        seen: bool
+        confidence: float = Field(ge=0, le=1)
+        score: float
+
+    class Evidence(Strict):
+        attribute: str
+        evidence: float
+
+    class Prediction(Strict):
+        image: str
+        known: bool
+        classes: list[Candidate]
+        attributes: list[Evidence]
+        error: str | None = None
+
+    class Finding(Open):
+        level: str
+        what: str
+
+    text, count, texts = (str, ...), (int, ...), (list[str], ...)
+    return {
+        "predict": closed("predict", items=(list[Prediction], ...)),
+        "predict --output": closed("predict --output", output=text, images=count, broken=count, unknown=count),
+        "merge": closed("merge", output=text, images=count),
+        "check": opened("check", folder=text, ready=(bool, ...), findings=(list[Finding], ...)),
+        "train": opened("train", run=text, page=(str | None, ...), protocols=(dict[str, Any], ...), warnings=texts),
+        "evaluate": opened("evaluate", protocol=text, seeds=(dict[str, Any], ...), per_class=(list[Any], ...)),
+        "explain": opened("explain", image=text, known=(bool, ...), classes=(list[Candidate], ...), figure=text),
+        "list": opened("list", items=(list[dict[str, Any]], ...)),
+        "report": closed("report", report=text),
+    }
+
+
+def schema() -> dict[str, Any]:
+    """All forms as one JSON Schema, each under ``$defs``."""
+    definitions: dict[str, Any] = {}
+    for name, model in models().items():
+        found = model.model_json_schema(ref_template="#/$defs/{model}")
+        definitions |= found.pop("$defs", {})
+        definitions[name] = found
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "What unseen --json prints",
+        "json_version": JSON_VERSION,
+        "oneOf": [{"$ref": f"#/$defs/{name.replace(' ', '%20')}"} for name in models()],
+        "$defs": dict(sorted(definitions.items())),
+    }
+
+
+@app.command(name="schema")
+def print_schema(
+    command: Annotated[str | None, typer.Argument(help="One command; else all.", show_default=False)] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write a file.", show_default=False)] = None,
+) -> None:
+    """Print the JSON Schema of what `--json` prints.
+
+    Example: `unseen schema predict`
+    """
+    import json
+    import sys
+
+    found = schema()
+    if command is not None:
+        known = models()
+        if command not in known:
+            raise UnseenError(f'no schema of "{command}"', hint=f"one of {', '.join(known)}")
+        found = known[command].model_json_schema()
+    text = json.dumps(found, indent=2) + "\n"
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        write_text(output, text)

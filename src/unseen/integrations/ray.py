@@ -1,0 +1,135 @@
+"""Predicting with Ray Data: actors that hold a model, on the devices of one machine or of many.
+
+found = unseen.integrations.ray.predict("s3://bucket/images.txt".splitlines(), "runs/mine", workers=8, gpus=0.5)
+found.write_parquet("s3://bucket/found")
+
+:class:`Predictor` goes into ``map_batches`` of any dataset of one's own. Needs ``pip install 'unseen[ray]'``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unseen.errors import DataError, UnseenError
+from unseen.ground.extras import needed
+from unseen.ground.shards import batches
+from unseen.model.predictions import Prediction, columns
+from unseen.recognizer.stream import record_of, row_of
+
+POSITION = "position"
+"""Column that keeps the order of images, which Ray does not."""
+
+
+class Predictor:
+    """A model for ``map_batches``: a batch with a column of images in, one with rows of predictions out.
+
+    Args:
+        model: folder or id, as :func:`unseen.load` takes it; every actor loads it once.
+        column: of the images: paths, addresses, bytes, or pixels ``(H, W, 3)`` as ``ray.data.read_images`` gives them.
+        top: classes an image.
+        device: of each actor; ``auto`` takes the GPU that Ray gives it.
+        threads: torch's of an actor, where it computes on a CPU.
+        options: of :meth:`unseen.Recognizer.outcomes`.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        column: str = "image",
+        top: int = 3,
+        device: str = "auto",
+        threads: int = 1,
+        **options: Any,
+    ) -> None:
+        import torch
+
+        from unseen.recognizer.loading import load
+
+        torch.set_num_threads(threads)
+        self.recognizer = load(model, device=device)
+        self.column, self.top, self.options = column, top, options
+        among = {name: options[name] for name in ("among", "only", "exclude") if name in options}
+        self.count = min(top, len(self.recognizer.choices(**among)))
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        """The batch's other columns, and those of ``unseen predict --output``."""
+        if self.column not in batch:
+            raise UnseenError(f'no column "{self.column}"', hint=f"it has {', '.join(batch)}")
+        images = list(batch[self.column])
+        outcomes = list(
+            self.recognizer.outcomes(images, top=self.top, batch_size=max(len(images), 1), workers=0, **self.options)
+        )
+        rows = [
+            row_of(record_of(image if isinstance(image, str) else "", outcome), self.count)
+            for image, outcome in zip(images, outcomes, strict=True)
+        ]
+        kinds = columns(self.count)
+        found = {name: _array([row[name] for row in rows], kind) for name, kind in kinds.items()}
+        return {k: v for k, v in batch.items() if k != self.column and k not in found} | found
+
+
+def _array(values: list[Any], kind: type) -> np.ndarray:
+    if kind is float:
+        return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+    if kind is bool:
+        return np.array([bool(v) for v in values])
+    return np.array(["" if v is None else v for v in values], dtype=object)
+
+
+def predict(
+    images: Any,
+    model: str | Path,
+    *,
+    column: str = "image",
+    workers: int = 1,
+    gpus: float = 0.0,
+    cpus: float = 1.0,
+    batch_size: int = 32,
+    **options: Any,
+) -> Any:
+    """Rows of predictions as a Ray dataset, computed when it is consumed; ``column`` ``position`` keeps the order.
+
+    Args:
+        images: paths or addresses, or a Ray dataset with a column of images.
+        model: as in :class:`Predictor`.
+        column: of a dataset: its images.
+        workers: actors.
+        gpus: of each; 0.5 puts two on one.
+        cpus: of each.
+        batch_size: images at once. With paths every batch is that of a single process, and so is every row.
+        options: of :class:`Predictor`.
+
+    Raises:
+        UnseenError: Ray is not installed, or fewer than one worker.
+    """
+    data = needed("ray.data", "unseen.integrations.ray")
+    if workers < 1:
+        raise UnseenError(f"{workers} workers", hint="give one or more")
+    size: int | None = batch_size
+    if isinstance(images, Sequence) and not isinstance(images, str):
+        import pandas as pd
+
+        parts = [
+            pd.DataFrame({column: list(map(str, part)), POSITION: range(i * batch_size, i * batch_size + len(part))})
+            for i, part in enumerate(batches(images, batch_size))
+        ]
+        if not parts:
+            raise DataError("no images", hint="give paths or addresses")
+        images, size = data.from_pandas(parts), None  # a block is a batch
+    return images.map_batches(
+        Predictor,
+        fn_constructor_args=(str(model),),
+        fn_constructor_kwargs={"column": column, **options},
+        batch_size=size,
+        concurrency=workers,
+        num_gpus=gpus,
+        num_cpus=cpus,
+    )
+
+
+__all__ = ["POSITION", "Prediction", "Predictor", "predict"]

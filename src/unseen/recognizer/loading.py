@@ -1,0 +1,25 @@
+"""A trained model by its folder or id."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unseen.recognizer.names import HUB_ID
+from unseen.recognizer.recognizer import Recognizer
+
+
+def load(folder_or_id: Path | str, *, seed: int | None = None, device: str = "auto") -> Recognizer:
+    """A trained model, ready to predict.
+
+    Args:
+        folder_or_id: a run's folder, a saved one, or the hub's ``OWNER/NAME``, see :meth:`Recognizer.load`.
+        seed: of a run: which seed's model, default the first.
+        device: where to compute.
+
+    Raises:
+        RunError: no such model, unfinished, or damaged.
+    """
+    name = str(folder_or_id)
+    if not Path(name).exists() and HUB_ID.fullmatch(name.partition("@")[0]):
+        name = f"hf:{name}"
+    return Recognizer.load(name, seed=seed, device=device)

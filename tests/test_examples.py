@@ -1,0 +1,36 @@
+"""Every example runs as it stands, in a process of its own, in less than 15 seconds on an idle core."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+NEEDS = {"lightning_training.py": "lightning"}
+
+
+def run(name, *arguments, folder):
+    package = NEEDS.get(name)
+    if package and importlib.util.find_spec(package) is None:
+        pytest.skip(f"needs {package}")
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "UNSEEN_CACHE": str(folder / "cache"),
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", ["torch_training.py", "lightning_training.py"])
+def test_a_loop_of_one_s_own_learns(name, tmp_path):
+    said = run(name, folder=tmp_path)
+    assert int(re.search(r"among these: (\d+)%", said)[1]) >= 75  # 25 by guessing
