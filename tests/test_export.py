@@ -134,6 +134,24 @@ def test_fitted_preparations_equal_torch(name, pick, tiny_backbone, tmp_path):
     assert np.abs(found["scores"] - scores).max() <= 1e-4 * np.abs(scores).max()
 
 
+@pytest.mark.parametrize("shares", [{}, {"attention": 0.5, "residual": 0.5}], ids=["start", "trained"])
+def test_anchored_equals_torch_with_and_without_its_parts(shares, tiny_backbone, tmp_path):
+    recognizer = make("anchored", tiny_backbone)
+    method, table = recognizer.method, recognizer.table
+    regions = torch.rand(60, 16, recognizer.backbone.channels[0], generator=torch.Generator().manual_seed(5))
+    labels = torch.from_numpy(np.flatnonzero(table.seen))[torch.arange(60) % int(table.seen.sum())]
+    classes = ClassSpace(torch.from_numpy(table.values).float(), torch.from_numpy(table.seen.copy()))
+    pick = {"features": "whitened", "rows": "centred", "own": 0.0}
+    method.candidate = next(c for c in method.closed.grid() if pick.items() <= c.items())
+    method.start([(regions, labels)], classes)
+    method.set_shares(shares)
+    exported = export_onnx(recognizer, tmp_path / "m.onnx", maps=True)
+    inputs = example(3, 5, seed=1)
+    found, (scores, _) = run(exported.model, *inputs), torch_scores(recognizer, *inputs)
+    assert np.abs(found["scores"] - scores).max() <= 1e-4 * np.abs(scores).max()
+    assert ("attention_a2v" in found) == bool(shares)
+
+
 @pytest.mark.parametrize("name", ["msdn", "eszsl"])
 def test_maps_equal_torch_and_add_up(name, tiny_backbone, tmp_path):
     recognizer = make(name, tiny_backbone)

@@ -23,7 +23,7 @@ def refused(text):
         ("MSDN", 'did you mean "msdn"'),
         ("ezsl", 'did you mean "eszsl"'),
         ("globl", 'did you mean "global"'),
-        ("transformer", "one of ale, auto, clip, dap"),
+        ("transformer", "use one of ale, anchored, auto, clip"),
     ],
 )
 def test_unknown_methods_suggest_near_ones(name, suggestion):
@@ -84,7 +84,7 @@ def test_which_preset_is_taken():
     assert find_preset(MSDN, "SUN")[0] == "sun"
     assert find_preset(MSDN, "my birds")[0] == "recommended"
     assert find_preset(MSDN, "sun", "awa2")[0] == "awa2"
-    with refused('msdn has no preset "apy" — one of cub, sun, awa2, recommended'):
+    with refused('msdn has no preset "apy" — use one of cub, sun, awa2, recommended'):
         find_preset(MSDN, "sun", "apy")
 
 

@@ -159,7 +159,7 @@ def test_which_methods_can_be_captured():
             vectors = torch.randn(6, 8)
             settings = next(iter(kind.presets.values())).settings
             static[name] = create_method(name, channels=16, vectors=vectors, settings=settings).static_step
-    assert {name for name, can in static.items() if can} == {"msdn", "msdnpp", "global"}
+    assert {name for name, can in static.items() if can} == {"anchored", "msdn", "msdnpp", "global"}
     shuffled = MSDNPPSettings(intervention="shuffled")
     assert not create_method("msdnpp", channels=16, vectors=torch.randn(6, 8), settings=shuffled).static_step
 

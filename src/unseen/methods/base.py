@@ -535,3 +535,42 @@ class ClosedFormMethod(Method):
             self.use(candidate)
             if all(value.isfinite().all() for value in self.state_dict().values() if value.is_floating_point()):
                 yield candidate, self.class_scores(self(regions), classes)
+
+
+class AnchoredMethod(GradientMethod):
+    """A gradient method on top of a closed form, which is chosen first, on the same draws of validation classes.
+
+    Its class scores are the closed form's plus a share w of what each trained part changes in them. With shares of 0
+    they are the closed form's to the bit.
+    """
+
+    start_method: ClassVar[type[ClosedFormMethod]]
+    """The closed form."""
+    trained_parts: ClassVar[Mapping[str, tuple[float, ...]]]
+    """The parts that are trained, each with the candidates of its share beside 0."""
+    candidate: Candidate | None = None
+    """The closed form's hyper-parameters, set before training."""
+
+    @staticmethod
+    def start_settings(settings: Any) -> Settings:
+        """Settings of the closed form, from this method's."""
+        raise NotImplementedError
+
+    @staticmethod
+    def fixed_shares(settings: Any) -> dict[str, float]:
+        """The shares that settings fix, by part; the others are chosen on validation classes."""
+        return {}
+
+    def start(self, batches: Iterable[tuple[Tensor, Tensor]], classes: ClassSpace) -> None:
+        """:meth:`begin` with :attr:`candidate`."""
+        if self.candidate is None:
+            raise UnseenError("its closed form was not chosen", where=self.name, hint="set candidate before training")
+        self.begin(batches, classes, self.candidate)
+
+    def begin(self, batches: Iterable[tuple[Tensor, Tensor]], classes: ClassSpace, candidate: Candidate) -> None:
+        """Solve the closed form on all training images, see :meth:`start`; shares are 0 then."""
+        raise NotImplementedError
+
+    def set_shares(self, shares: Mapping[str, float]) -> None:
+        """Set the share of each part; of one that is not named to 0."""
+        raise NotImplementedError

@@ -36,6 +36,7 @@ class Validation:
         self._draws: list[dict[str, tuple[dict[str, Any], Decisions]]] = []
         self._seen: list[np.ndarray] = []
         self.race: dict[str, float] = {}
+        self.study: dict[str, Any] = {}
 
     def draw(self, stage: Stage, progress: Progress) -> None:
         """Solve on the training classes of a draw for every candidate, and decide on its validation images."""
@@ -83,7 +84,7 @@ def finish(
     method, results = _fitted(seed, stage), {}
     if choice is not None:
         progress(f"seed {seed}: offset", 0, 1)
-        choice = matched(choice, stage, functools.partial(_scored, seed, stage, choice.pick))
+        choice = matched(choice, stage, functools.partial(scored, seed, stage, choice.pick))
         progress(f"seed {seed}: offset", 1, 1)
         method.use(choice.pick)
         save_weights(folder / "honest.safetensors", method)
@@ -105,7 +106,7 @@ def finish(
     return results
 
 
-def _scored(seed: int, stage: Stage, pick: dict[str, Any], train: np.ndarray, held: np.ndarray) -> Tensor:
+def scored(seed: int, stage: Stage, pick: dict[str, Any], train: np.ndarray, held: np.ndarray) -> Tensor:
     """Class scores of some training images under the solution of others."""
     method = _fitted(seed, stage, train)
     method.use(pick)

@@ -10,7 +10,7 @@ from unseen.backbones.backbone import FINAL, BackboneSpec
 from unseen.backbones.reduction import ReductionSpec
 from unseen.errors import RunError, UnseenError
 from unseen.methods import find_method, method_reference
-from unseen.methods.base import Method, as_text
+from unseen.methods.base import AnchoredMethod, Method, as_text
 
 PROTOCOLS = ("honest", "paper")
 STORE_DTYPES = ("float16", "bfloat16", "float32")
@@ -102,9 +102,13 @@ class RunConfig:
 
     @property
     def draw_count(self) -> int:
-        """Draws of validation classes: by default five, for methods trained by gradients three, end to end one."""
+        """Draws of validation classes: by default five, for methods trained by gradients three, end to end one.
+
+        Anchored ones take five too.
+        """
         kind = find_method(self.method)
-        return self.draws or (5 if kind.closed_form else 1 if kind.end_to_end else 3)
+        five = kind.closed_form or issubclass(kind, AnchoredMethod)
+        return self.draws or (5 if five else 1 if kind.end_to_end else 3)
 
     @property
     def holdout_count(self) -> int:

@@ -257,6 +257,7 @@ class Loop:
         if is_first():
             self.method.start(_everything(training, self._fabric), training.classes)
         give_to_all(self.method)
+        self.averaged = _averaged(self.method, training.recipe)  # of buffers that have their shapes now
         if (bad := non_finite(self.method.state_dict())) is not None:
             raise broken_start(bad, _broken(training, np.arange(len(training.labels))), self._folder)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from unseen.errors import RunError
 from unseen.evaluation.metrics import Decisions
@@ -22,6 +24,7 @@ from unseen.training.inputs import RunInputs
 from unseen.training.outcomes import Choice, Result, honest_result, keep_references, measure, value_of
 from unseen.training.records import epoch_record
 from unseen.training.stage import Stage
+from unseen.training.steps import Features, read_ahead
 from unseen.training.temperature import Held
 
 Records = list[dict[str, Any]]
@@ -34,6 +37,7 @@ class Validation:
         self._seed, self._folder = seed, folder
         self._stages: list[tuple[Path, np.ndarray, np.ndarray]] = []
         self.race: dict[str, float] = {}
+        self.study: dict[str, Any] = {}
 
     def draw(self, stage: Stage, progress: Progress) -> None:
         """Train on the training classes of a draw; every epoch's class scores of validation images are kept."""
@@ -41,10 +45,10 @@ class Validation:
 
         def validate(epoch: int, method: Method, earlier: Records) -> dict[str, Any]:
             scores = stage.scores(method).numpy()
-            write_arrays(_scores_path(folder, epoch), scores=scores)
+            write_arrays(scores_path(folder, epoch), scores=scores)
             return measure(Decisions.from_scores(scores, stage.test_labels, stage.seen), stage.seen)
 
-        _train(stage, self._seed, folder, "scores", validate, progress)
+        train_stage(stage, self._seed, folder, "scores", validate, progress)
         self._stages.append((folder, stage.test_labels, stage.seen))
 
     def best(self, inputs: RunInputs) -> dict[str, Any]:
@@ -69,12 +73,13 @@ class Validation:
 
     @staticmethod
     def _held(folder: Path, labels: np.ndarray, seen: np.ndarray, epoch: int) -> Held:
-        with _kept_by(folder):
-            arrays = read_arrays(_scores_path(folder, epoch), ("scores",), RunError, "repeat the command of the run")
+        with kept_by(folder):
+            arrays = read_arrays(scores_path(folder, epoch), ("scores",), RunError, "repeat the command of the run")
         return Held(arrays["scores"], labels, seen)
 
 
-def _scores_path(folder: Path, epoch: int) -> Path:
+def scores_path(folder: Path, epoch: int) -> Path:
+    """Where the class scores of validation images at an epoch are kept."""
     return folder / f"scores-{epoch}.npz"
 
 
@@ -109,20 +114,20 @@ def finish(
         return metrics
 
     epochs = None if "paper" in protocols else chosen
-    method, records = _train(stage, seed, folder / "final", f"{protocols} {chosen}", test, progress, epochs)
+    method, records = train_stage(stage, seed, folder / "final", f"{protocols} {chosen}", test, progress, epochs)
     results = {}
     if choice is not None:
-        with _kept_by(folder / "final"):
+        with kept_by(folder / "final"):
             decisions = load_decisions(at(choice.pick["epoch"]))
             load_weights(folder / "honest.safetensors", method)
         results["honest"] = honest_result(choice, decisions, method, stage, folder)
     if "paper" in protocols:
         best_t1, best_h = _best(records, "T1"), _best(records, paper_h)
         if choice is None:  # the run's model
-            with _kept_by(folder / "final"):
+            with kept_by(folder / "final"):
                 load_weights(folder / "paper.safetensors", method)
             keep_references(method, stage, folder / "paper.safetensors")
-        with _kept_by(folder / "final"):
+        with kept_by(folder / "final"):
             t1, gzsl = (load_decisions(at(best["epoch"])) for best in (best_t1, best_h))
         results["paper"] = Result(
             t1,
@@ -143,7 +148,7 @@ def _is_best(metrics: dict[str, Any], earlier: Records, criterion: str) -> bool:
     return all(metrics[criterion] > record["metrics"][criterion] for record in earlier)
 
 
-def _train(
+def train_stage(
     stage: Stage,
     seed: int,
     folder: Path,
@@ -151,24 +156,34 @@ def _train(
     on_epoch: OnEpoch,
     progress: Progress,
     epochs: int | None = None,
+    rows: np.ndarray | None = None,
 ) -> tuple[GradientMethod, Records]:
-    """Train on a stage, for the recipe's epochs unless told otherwise.
+    """Train on a stage, for the recipe's epochs and on all training images unless told otherwise.
 
-    ``kept`` names what ``on_epoch`` keeps, so that a checkpoint that kept less is not used.
+    Args:
+        stage: what on.
+        seed: of weights and sampling.
+        folder: where its files go.
+        kept: names what ``on_epoch`` keeps, so that a checkpoint that kept less is not used.
+        on_epoch: called after every epoch.
+        progress: told how far it is.
+        epochs: how many.
+        rows: positions among the training images of those to train on.
     """
     inputs, recipe = stage.inputs, stage.inputs.recipe
     assert recipe is not None
     method = inputs.new_method(seed)
+    mine = np.arange(len(stage.train_labels)) if rows is None else rows
     job = Training(
         method,
-        stage.train,
-        stage.train_labels,
+        stage.train if rows is None else Some(stage.train, rows),
+        stage.train_labels[mine],
         stage.classes,
         recipe,
         seed,
         epochs or recipe.epochs,
         identity=f"{stage.identity} {kept}",
-        names=[inputs.dataset.files[i] for i in stage.partition.train],
+        names=[inputs.dataset.files[i] for i in stage.partition.train[mine]],
     )
     records = train(
         job,
@@ -184,8 +199,29 @@ def _train(
     return method, records
 
 
+class Some:
+    """Features of some images of others.
+
+    Args:
+        features: of all.
+        rows: positions of some.
+    """
+
+    def __init__(self, features: Features, rows: np.ndarray) -> None:
+        self._features, self._rows = features, rows
+        self.streams = read_ahead(features)
+
+    def __len__(self) -> int:
+        """Of the images."""
+        return len(self._rows)
+
+    def batch(self, positions: Any) -> Tensor:
+        """Of the images at these positions among the some."""
+        return self._features.batch(self._rows[np.asarray(torch.as_tensor(positions).cpu())])
+
+
 @contextmanager
-def _kept_by(stage: Path) -> Iterator[None]:
+def kept_by(stage: Path) -> Iterator[None]:
     """What a finished stage kept is read in here; it is gone or damaged only together with the stage."""
     try:
         yield

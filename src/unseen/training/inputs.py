@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,7 +15,7 @@ from unseen.data.dataset import Partition, final_partition, validation_partition
 from unseen.data.images import ImageStore
 from unseen.features.store import RegionStore
 from unseen.methods import create_method, find_method
-from unseen.methods.base import EndToEndRecipe
+from unseen.methods.base import AnchoredMethod, Candidate, EndToEndRecipe, as_text
 from unseen.model.assembled import build_method
 from unseen.training.fabric import weight_dtype
 from unseen.training.plan import Plan
@@ -34,6 +34,7 @@ class RunInputs(Plan):
         graph: launch each step of a training as one CUDA graph.
         with_images: choose how images of classes count beside attributes (:mod:`unseen.training.support`).
         on_record: told of every epoch.
+        start: of an anchored method, the hyper-parameters of its closed form.
     """
 
     store: RegionStore | ImageStore
@@ -43,6 +44,7 @@ class RunInputs(Plan):
     graph: bool = False
     with_images: bool = True
     on_record: OnRecord = untold
+    start: Candidate | None = None
 
     @classmethod
     def of_plan(
@@ -82,7 +84,17 @@ class RunInputs(Plan):
             assert isinstance(self.recipe, EndToEndRecipe)
             backbone, again = Backbone(self.store.spec), self.recipe.checkpointing
             made = build_method(name, backbone, vectors, settings, seed=seed, checkpointing=again)
+        if isinstance(made, AnchoredMethod):
+            made.candidate = self.start
         return made.to(self.fabric.device)
+
+    def of_start(self) -> RunInputs:
+        """The run of an anchored method's closed form alone, on the same draws."""
+        kind = find_method(self.config.method)
+        assert issubclass(kind, AnchoredMethod)
+        settings = kind.start_settings(self.settings)
+        config = replace(self.config, method=kind.start_method.name, preset=None, settings=as_text(settings), recipe={})
+        return replace(self, config=config, settings=settings, recipe=None, with_images=False)
 
     def keep_texts(self, folder: Path) -> None:
         """Keep embedded texts with the run, so that its model needs no text tower."""

@@ -116,8 +116,16 @@ def value_of(draws: Sequence[Decisions], seens: Sequence[np.ndarray], select: st
     """What a candidate is worth on all draws: the mean of a metric, for H at the one gamma that is best for all."""
     if select == "H":
         return common_gamma([SeenUnseenCurve.of(d) for d in draws])[1]
-    name = criterion_of(select)
-    return float(np.mean([measure(d, seen)[name] for d, seen in zip(draws, seens, strict=True)]))
+    return float(np.mean(values_of(draws, seens, select)))
+
+
+def values_of(draws: Sequence[Decisions], seens: Sequence[np.ndarray], select: str) -> np.ndarray:
+    """``(draws,)`` what a candidate is worth on each, for H at the one gamma that is best for all."""
+    pairs = list(zip(draws, seens, strict=True))
+    if select == "H":
+        gamma = common_gamma([SeenUnseenCurve.of(d) for d in draws])[0]
+        return np.array([evaluate(d, seen, gamma).h for d, seen in pairs])
+    return np.array([measure(d, seen)[criterion_of(select)] for d, seen in pairs])
 
 
 def choice_of(pick: dict[str, Any], draws: Sequence[Held], vectors: Sequence[np.ndarray] = ()) -> Choice:

@@ -13,7 +13,9 @@ validation chose, which is what a separate training for that many epochs would g
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -24,7 +26,8 @@ from unseen.errors import DataError
 from unseen.evaluation.registry import HEADLINES
 from unseen.ground.progress import Progress, silent
 from unseen.methods import find_method
-from unseen.training import closed_form, gradient
+from unseen.methods.base import AnchoredMethod
+from unseen.training import anchored, closed_form, gradient
 from unseen.training.decisions import decisions_path, save_decisions
 from unseen.training.inputs import RunInputs
 from unseen.training.outcomes import Choice, Result, choice_of
@@ -50,6 +53,7 @@ def run_seeds(
     """
     for protocol in protocols:
         _check_held_out(inputs, protocol)
+    inputs = _started(inputs, seeds, folder, progress)
     choices: dict[int, Choice | None] = dict.fromkeys(seeds)
     if "honest" in protocols:
         choices.update(validate_seeds(inputs, seeds, folder, progress))
@@ -76,6 +80,7 @@ def validate_seeds(
         DataError: no held-out images of seen or unseen classes to choose by.
     """
     _check_held_out(inputs, "honest")
+    inputs = _started(inputs, seeds, folder, progress)
     count, kind = inputs.config.draw_count, _kind(inputs)
     identity = _identity(inputs, count)
     kept = {seed: folder / f"seed-{seed}" / "choice.json" for seed in seeds}
@@ -100,6 +105,8 @@ def validate_seeds(
             choice = choice_of(picks[seed], held[seed], vectors)
             if validation.race:
                 choice.metrics["race"] = validation.race
+            if validation.study:
+                choice.metrics["study"] = validation.study
             choice.save(kept[seed], identity)
             validation.close()
             choices[seed] = choice
@@ -109,12 +116,22 @@ def validate_seeds(
 def _identity(inputs: RunInputs, count: int) -> str:
     """Of everything that a choice depends on beside the run's own configuration."""
     draws = [inputs.partition("validation", draw).fingerprint(inputs.dataset) for draw in range(count)]
-    return digest(inputs.store.fingerprint, inputs.config.select, inputs.with_images, *draws)
+    start = [] if inputs.start is None else [json.dumps(inputs.start)]
+    return digest(inputs.store.fingerprint, inputs.config.select, inputs.with_images, *draws, *start)
+
+
+def _started(inputs: RunInputs, seeds: Sequence[int], folder: Path, progress: Progress) -> RunInputs:
+    """The run with the closed form of an anchored method chosen, once for all seeds; other runs as they are."""
+    if inputs.start is not None or not issubclass(find_method(inputs.config.method), AnchoredMethod):
+        return inputs
+    choice = validate_seeds(inputs.of_start(), seeds[:1], folder / "start", progress)[seeds[0]]
+    return replace(inputs, start=choice.pick)
 
 
 def _kind(inputs: RunInputs) -> ModuleType:
-    """How a method is chosen and finished: :mod:`closed_form` or :mod:`gradient`."""
-    return closed_form if find_method(inputs.config.method).closed_form else gradient
+    """How a method is chosen and finished: :mod:`closed_form`, :mod:`gradient` or :mod:`anchored`."""
+    method = find_method(inputs.config.method)
+    return closed_form if method.closed_form else anchored if issubclass(method, AnchoredMethod) else gradient
 
 
 def _check_held_out(inputs: RunInputs, protocol: str) -> None:

@@ -1,0 +1,128 @@
+"""What attention could add at best: a closed form whose attributes look where people marked their parts.
+
+    python -m benchmarks.attention_oracle runs/prototypes-cub50 --output results.json
+
+The run is of `prototypes` on a dataset with parts.csv. On every draw of validation classes its chosen solution is
+fitted again, and the contributions of regions to an attribute that names a part are weighed by how near they are to
+it (a Gaussian, ``--width`` regions wide) instead of alike. Attributes without a part, or whose part is hidden, stay as
+they are. Boxes of all visible parts stand for an attention to the object. No test image is read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from unseen.backbones.backbone import Backbone
+from unseen.evaluation.localisation import parts_of, region_centres
+from unseen.evaluation.metrics import Decisions, SeenUnseenCurve, common_gamma, evaluate
+from unseen.ground.images import upright_size
+from unseen.methods.pooled import pool
+from unseen.training.batches import batches
+from unseen.training.folder import Run
+from unseen.training.inputs import RunInputs
+from unseen.training.run import reopen
+from unseen.training.stage import Stage
+
+SHARES = (0.25, 0.5, 1.0)
+
+
+def marked(inputs: RunInputs, grid: tuple[int, int], width: float) -> tuple[np.ndarray, np.ndarray]:
+    """``(n, P, R)`` attention to each named part of each image, uniform where it is hidden, and ``(n, R)`` to all."""
+    dataset, transform = inputs.dataset, Backbone(inputs.config.backbone).transform
+    frame = dataset.part_positions
+    assert frame is not None
+    names = {name: p for p, name in enumerate(sorted(set(frame["part"])))}
+    regions = grid[0] * grid[1]
+    parts = np.full((len(dataset.files), len(names), regions), 1 / regions, np.float32)
+    whole = np.full((len(dataset.files), regions), 1 / regions, np.float32)
+    place = {file: i for i, file in enumerate(dataset.files)}
+    for file, mine in frame[frame["visible"].astype(bool)].groupby("file"):
+        if file not in place:
+            continue
+        i, size = place[file], upright_size(dataset.images / file)
+        centres = region_centres(transform, grid, *size)
+        step = np.abs(np.diff(centres[:, 0])).max()
+        points = mine[["x", "y"]].to_numpy(float)
+        near = np.exp(-((centres[None] - points[:, None]) ** 2).sum(axis=2) / (2 * (width * step) ** 2)) + 1e-6
+        for row, name in zip(near / near.sum(axis=1, keepdims=True), mine["part"], strict=True):
+            parts[i, names[name]] = row
+        inside = ((centres >= points.min(0) - step / 2) & (centres <= points.max(0) + step / 2)).all(axis=1) + 1e-6
+        whole[i] = inside / inside.sum()
+    return parts, whole
+
+
+def scores_of(stage: Stage, pick: dict, attention: tuple[np.ndarray, np.ndarray], named: list) -> dict[str, np.ndarray]:
+    """Class scores of a draw's validation images: the closed form, and with attention to parts and to the object."""
+    inputs, store = stage.inputs, stage.inputs.store
+    method = inputs.new_method(0)
+    everything = stage.train.batch(np.arange(len(stage.train_labels)))
+    method.fit(everything, torch.as_tensor(stage.train_labels), stage.classes)
+    method.use(pick)
+    method.eval()
+    found: dict[str, list] = {"start": [], "parts": [], "object": []}
+    with torch.inference_mode():
+        for rows in batches(len(stage.held_out)):
+            images = stage.held_out[rows]
+            regions = store.read(images).float()
+            branches = method.maps(regions)
+            c = branches["linear"].contributions
+            uniform = torch.full_like(c, 1 / c.shape[2])
+            looks = uniform.clone()
+            for k, places in enumerate(named):
+                if places:
+                    looks[:, k] = torch.from_numpy(attention[0][images][:, places].mean(axis=1))
+            whole = torch.from_numpy(attention[1][images])[:, None].expand_as(c)
+            for name, look in (("start", uniform), ("parts", looks), ("object", whole)):
+                branches["linear"].attribute_scores = c.shape[2] * (look * c).sum(dim=2)
+                found[name].append(method.class_scores(branches, stage.classes).numpy())
+    assert torch.allclose(method(pool(regions))["linear"].attribute_scores, c.sum(dim=2), atol=1e-4)
+    return {name: np.concatenate(every) for name, every in found.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--width", type=float, default=0.7)
+    parser.add_argument("--cache", type=Path, help="folder of stored features")
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    run = Run(options.run)
+    inputs = reopen(run, device="cpu", cache=options.cache)
+    pick = json.loads((run.folder / f"seed-{inputs.config.seeds[0]}" / "choice.json").read_text())["pick"]
+    grid = Backbone(inputs.config.backbone).grids[-1]
+    attention = marked(inputs, grid, options.width)
+    assert inputs.dataset.part_positions is not None
+    order = sorted(set(inputs.dataset.part_positions["part"]))
+    named = [[order.index(part) for part in parts] for parts in parts_of(inputs.dataset)]
+    drawn = []
+    for draw in range(inputs.config.draw_count):
+        stage = Stage(inputs, "validation", draw)
+        drawn.append((scores_of(stage, pick, attention, named), stage.test_labels, stage.seen))
+    rows, start = [], np.zeros(0)
+    for name in ("start", "parts", "object"):
+        for share in SHARES if name != "start" else (0.0,):
+            made = [
+                (Decisions.from_scores(s["start"] + share * (s[name] - s["start"]), labels, seen), seen)
+                for s, labels, seen in drawn
+            ]
+            gamma = common_gamma([SeenUnseenCurve.of(d) for d, _ in made])[0]
+            every = [evaluate(d, seen, gamma) for d, seen in made]
+            h = 100 * np.array([e.h for e in every])
+            start = h if name == "start" else start
+            error = float((h - start).std(ddof=1) / len(h) ** 0.5)
+            row = {"attention": name, "share": share, "T1": 100 * float(np.mean([e.t1 for e in every]))}
+            row |= {"H": float(h.mean()), "gain": float((h - start).mean()), "standard_error": error}
+            rows.append({key: value if isinstance(value, str) else round(value, 2) for key, value in row.items()})
+            print(json.dumps(rows[-1]), flush=True)
+    if options.output:
+        about = {"dataset": inputs.dataset.name, "attributes_with_a_part": sum(map(bool, named)), "rows": rows}
+        options.output.write_text(json.dumps(about, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
