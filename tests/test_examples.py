@@ -34,3 +34,21 @@ def run(name, *arguments, folder):
 def test_a_loop_of_one_s_own_learns(name, tmp_path):
     said = run(name, folder=tmp_path)
     assert int(re.search(r"among these: (\d+)%", said)[1]) >= 75  # 25 by guessing
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("features.py", r"accuracy on 4 unseen classes, among these: (7|8|9)\d%\nclasses: 13"),
+        ("own_images.py", r"<15 predictions>[^$]*scores: \(2, 13\)"),
+        ("import_boxes.py", r"'robin': 2, 'jay': 2, 'rook': 1, 'canary': 1"),
+    ],
+)
+def test_an_example(name, says, tmp_path):
+    assert re.search(says, run(name, folder=tmp_path))
+
+
+def test_every_example_is_tested():
+    here = {p.name for p in EXAMPLES.glob("*.py")}
+    text = Path(__file__).read_text()
+    assert {name for name in here if name not in text} == {"onnx_predict.py"}  # which tests/test_onnx_example.py tests
