@@ -145,7 +145,7 @@ def test_a_file_with_a_row_for_a_broken_image(predict, images, tmp_path):
     status, out, err = predict(*arguments)
     assert status == 1
     assert out == f"{path}: 12 images, 10 of them unknown\n"
-    assert f"error: {tmp_path / 'text.jpg'}: not an image" in err
+    assert f"error: {tmp_path / 'text.jpg'}: Pillow cannot read this image" in err
     assert '2 of 12 images could not be read; see the column "error"' in err
     rows = list(csv.DictReader(path.open()))
     assert [r["error"][:15] for r in rows] == ["Pillow cannot r", *[""] * 10, "no such image"]
