@@ -8,6 +8,8 @@ import pytest
 
 from unseen.cli import app
 from unseen.errors import RunError, UnseenError
+from unseen.evaluation.mixtures import KINDS
+from unseen.experiments.batches import cells
 from unseen.experiments.shots import measure_shots, parse_shots
 from unseen.model.support import space_beside
 
@@ -17,9 +19,12 @@ def test_shots_of_a_comparison(tiny_guide, tmp_path, capsys):
 
     command = ["compare", "eszsl", str(tiny_guide), "--backbone", "test_resnet", "--backbone-weights", "random"]
     command += ["--image-size", "64", "--protocol", "honest", "--seeds", "1", "--cache", str(tmp_path / "cache")]
-    command += ["--device", "cpu", "-o", str(tmp_path / "out"), "--shots", "0,1,2", "--json"]
+    command += ["--device", "cpu", "-o", str(tmp_path / "out"), "--shots", "0,1,2", "--together", "--json"]
     app(command, standalone_mode=False)
-    found = json.loads(capsys.readouterr().out)["shots"]
+    told = json.loads(capsys.readouterr().out)
+    assert {row["batch"] for row in map(cells, told["together"]["rows"])} == set(KINDS)
+    assert "transductive" in (tmp_path / "out" / "together.md").read_text()
+    found = told["shots"]
     assert [row["shots"] for row in found["rows"]] == [0, 1, 2]
     none, *some = found["rows"]
     assert none["both"] == none["attributes"]

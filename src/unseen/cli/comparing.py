@@ -72,6 +72,12 @@ def compare(
             "their support images, 10 draws.",
         ),
     ] = None,
+    together: Annotated[
+        bool,
+        typer.Option(
+            "--together", help="Also what naming batches of test images as a whole (`unseen predict --together`) gains."
+        ),
+    ] = False,
     as_json: JsonFlag = False,
     *,
     options: RunOptions,
@@ -83,14 +89,16 @@ def compare(
     Example: `unseen compare eszsl msdn "no cal=msdn:lambda_cal=0" fieldguide --seeds 3`
     """
     from unseen.evaluation.registry import chosen_metrics
+    from unseen.experiments.batches import measure_batches
     from unseen.experiments.compare import Comparison
     from unseen.experiments.compare import compare as do
     from unseen.experiments.shots import measure_shots, parse_shots
     from unseen.experiments.variants import parse_variants
 
     counts = None if shots is None else parse_shots(shots)
-    if counts is not None and (validation_only or protocol == "paper"):
-        raise UnseenError("needs the honest protocol", where="--shots", hint="--protocol honest or both")
+    if (counts is not None or together) and (validation_only or protocol == "paper"):
+        where = "--shots" if counts is not None else "--together"
+        raise UnseenError("needs the honest protocol", where=where, hint="--protocol honest or both")
     asked = Comparison(
         parse_variants(methods),
         options.entries(dataset, protocol, seeds),
@@ -103,15 +111,20 @@ def compare(
         engine=options.engine,
     )
     folder = output or Path("runs") / f"compare-{Path(dataset).name}"
-    found = run_comparison(asked, folder, as_json, do, counts is None)
-    if counts is None:
-        return
+    found = run_comparison(asked, folder, as_json, do, counts is None and not together)
     done = [(row["name"], folder / row["folder"]) for row in found["rows"] if row["error"] is None]
-    measured = measure_shots(done, folder, counts, device=options.device, cache=options.cache, say=_say)
-    if as_json:
-        print_json(found | {"shots": measured})
-    else:
-        _print_shots(measured, folder)
+    more: dict[str, Any] = {}
+    if counts is not None:
+        more["shots"] = measure_shots(done, folder, counts, device=options.device, cache=options.cache, say=_say)
+    if together:
+        more["together"] = measure_batches(done, folder, device=options.device, cache=options.cache, say=_say)
+    if as_json and more:
+        print_json(found | more)
+        return
+    if "shots" in more:
+        _print_shots(more["shots"], folder)
+    if "together" in more:
+        _print_batches(more["together"], folder)
 
 
 @app.command()
@@ -188,6 +201,14 @@ def _print_shots(found: dict[str, Any], folder: Path) -> None:
     print_table([{n: row[n] for n in columns} for row in rows], columns, "what images and attributes together add")
     out.print(plain_text(legend(found)), highlight=False, soft_wrap=True, style="dim")
     out.print(f"curves: {folder / 'shots'}.md, .csv, .json, .png, .svg", highlight=False, soft_wrap=True)
+
+
+def _print_batches(found: dict[str, Any], folder: Path) -> None:
+    from unseen.experiments.batches import cells, legend
+
+    print_table([cells(row) for row in found["rows"]], title="batches named as a whole (transductive)")
+    out.print(plain_text(legend(found)), highlight=False, soft_wrap=True, style="dim")
+    out.print(f"batches: {folder / 'together'}.md, .json", highlight=False, soft_wrap=True)
 
 
 def common_recipe(recipe: list[str] | None, epochs: int | None) -> dict[str, str]:

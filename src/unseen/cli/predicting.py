@@ -83,6 +83,14 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    together: Annotated[
+        bool,
+        typer.Option(
+            "--together",
+            help="Name all images as a whole (transductive): images that look alike share their evidence. Answers then "
+            "depend on the other images.",
+        ),
+    ] = False,
     html: Annotated[
         Path | None,
         typer.Option(help="Write a contact sheet to review, as one HTML file.", show_default=False),
@@ -126,7 +134,7 @@ def predict(
     with quiet_libraries():
         recognizer = Recognizer.load(run, seed=seed, device=device, engine=engine)
         wanted, unwanted = (names_from(e, recognizer.table.names) if e else None for e in (only, exclude))
-        options = Options(top, among, wanted, unwanted, threshold, batch_size)
+        options = Options(top, among, wanted, unwanted, threshold, batch_size, together)
     if target is not None:
         counts = with_bars(
             lambda progress: _into(recognizer, inputs, target, options, total, workers, restart, progress)
@@ -342,7 +350,7 @@ def _onto_terminal(
                 {
                     "image": "/".join(image.parts[-2:]) if rank == 0 else "",
                     "class": _named(outcome, rank),
-                    "confidence": f"{100 * c.confidence:.0f}%",
+                    "confidence": f"{100 * c.confidence:.0f}%{' (together)' if outcome.together else ''}",
                     "top evidence": label(outcome.attributes[rank][0]) if rank < len(outcome.attributes) else "",
                 }
                 for rank, c in enumerate(outcome.candidates)
@@ -362,6 +370,8 @@ def _named(prediction: Prediction, rank: int) -> str:
 
 def _notes(recognizer: Recognizer, options: Options) -> None:
     """What a person should know of these confidences."""
+    if options.together:
+        _note("named together (transductive): every answer and confidence depends on the other images of this call")
     if recognizer.temperature is None:
         _note("confidence is not calibrated: the run has no validation classes")
     fewer = options.only is not None or options.exclude is not None or options.among != "all"

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 UNKNOWN = "unknown"
 SHOWN = 6
 """Predictions that a list of them prints."""
+TOGETHER = "together"
+"""Key and column of predictions of a batch that was named as a whole."""
 OWN = "its own training images"
 """What training images of a seen class add within a method that lets them (:mod:`unseen.methods.own`)."""
 
@@ -47,12 +49,14 @@ class Prediction:
         candidates: best first.
         attributes: the attributes that were seen and speak most for the best class, with their evidence.
         known: false where the best class's confidence is below the threshold: then the answer is "unknown".
+        together: whether the images of a batch were named as a whole (transductive): then it depends on the others.
     """
 
     image: str
     candidates: tuple[Candidate, ...]
     attributes: tuple[tuple[str, float], ...]
     known: bool = True
+    together: bool = False
 
     @property
     def best(self) -> Candidate:
@@ -66,7 +70,8 @@ class Prediction:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
-        return {field.name: field.json(self) for field in FIELDS if field.json is not None}
+        found = {field.name: field.json(self) for field in FIELDS if field.json is not None}
+        return found | ({TOGETHER: True} if self.together else {})
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Self:
@@ -76,6 +81,7 @@ class Prediction:
             tuple(Candidate(**entry) for entry in record["classes"]),
             tuple((entry["attribute"], entry["evidence"]) for entry in record["attributes"]),
             record["known"],
+            bool(record.get(TOGETHER)),
         )
 
     def row(self, count: int) -> dict[str, Any]:
@@ -84,7 +90,8 @@ class Prediction:
         Args:
             count: how many classes have columns, see :func:`columns`; what there is not is ``None``.
         """
-        row: dict[str, Any] = dict.fromkeys(columns(count))
+        row: dict[str, Any] = dict.fromkeys(columns(count, self.together))
+        row |= {TOGETHER: True} if self.together else {}
         row |= {field.name: field.cell(self) for field in FIELDS if field.cell is not None}
         for rank, other in enumerate(self.candidates[1:count], 2):
             row |= {f"class_{rank}": other.name, f"confidence_{rank}": other.confidence}
@@ -151,7 +158,7 @@ class Predictions(Sequence[Prediction]):
         import pandas as pd
 
         count = max((len(p.candidates) for p in self._found), default=1)
-        names = [name for name in columns(count) if name != "error"]
+        names = [name for name in columns(count, any(p.together for p in self._found)) if name != "error"]
         return pd.DataFrame([p.row(count) for p in self._found], columns=names)
 
 
@@ -192,11 +199,15 @@ FIELDS = (
 """In the order of JSON's keys and of a table's columns; those of the other candidates come before the last."""
 
 
-def columns(count: int) -> dict[str, type]:
-    """Columns of a table of predictions with their kinds, for so many candidates an image; ``error`` comes last."""
+def columns(count: int, together: bool = False) -> dict[str, type]:
+    """Columns of a table of predictions with their kinds, for so many candidates an image; ``error`` comes last.
+
+    With ``together`` a column says of every number that it depends on the other images.
+    """
     table = [(field.name, field.kind) for field in FIELDS if field.cell is not None]
     others = [(f"{name}_{rank}", kind) for rank in range(2, count + 1) for name, kind in _EACH]
-    return dict([*table[:-1], *others, table[-1], ("error", str)])
+    mark = [(TOGETHER, bool)] if together else []
+    return dict([*table[:-1], *others, *mark, table[-1], ("error", str)])
 
 
 _EACH = (("class", str), ("confidence", float))

@@ -56,6 +56,8 @@ class SupportRule:
         few: d, fades out as images come.
         bare_prior: k_0, how many images the constant of a class without attributes counts as.
         bare_score: S_0.
+        together: how many support images an image of a batch that is named as a whole counts as, see
+            :mod:`unseen.model.together`; 0 where that does not help.
     """
 
     prior: float
@@ -64,9 +66,14 @@ class SupportRule:
     few: float
     bare_prior: float
     bare_score: float
+    together: float = 0.0
 
     def __post_init__(self) -> None:
-        if not all(map(math.isfinite, vars(self).values())) or min(self.prior, self.bare_prior) <= 0:
+        if (
+            not all(map(math.isfinite, vars(self).values()))
+            or min(self.prior, self.bare_prior) <= 0
+            or self.together < 0
+        ):
             raise ValueError("no rule: numbers that are not finite, or a prior of 0")
 
     def terms(self, count: np.ndarray, attributes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -25,6 +25,7 @@ from unseen.model.predictions import Candidate, Prediction
 from unseen.model.references import References
 from unseen.model.scoring import BLOCK, ClassScorer
 from unseen.model.support import OwnImages, Support, SupportSpace, pooled
+from unseen.model.together import together
 
 AMONG = ("all", "seen", "unseen")
 SPEAKING = 5
@@ -411,8 +412,37 @@ class TrainedModel:
             raise UnseenError(f'"{unknown}" is not a threshold', hint="use auto, off, or a confidence from 0 to 1")
         return threshold
 
+    def together(self, scores: np.ndarray, pooled: Tensor, allowed: np.ndarray) -> np.ndarray:
+        """Raw class scores of a batch that is named as a whole, see :mod:`unseen.model.together`.
+
+        Args:
+            scores: ``(B, N)`` of each image by itself.
+            pooled: ``(B, C)`` of :meth:`pooled`.
+            allowed: of :meth:`allowed`.
+
+        Raises:
+            UnseenError: there is no rule for it, or validation found that it does not help.
+        """
+        rule = self.space.rule
+        if not rule.together:
+            problem = "naming a batch as a whole gained nothing on validation batches of this model"
+            raise UnseenError(problem, where=self.method.name, hint="name its images one by one")
+        seen = self._table.seen[allowed]
+        lowered = self.gamma * self.attribute_shares[allowed] * seen
+        vectors = self._support_vectors(pooled).cpu().numpy()
+        moved = scores.copy()
+        moved[:, allowed] = lowered + together(
+            scores[:, allowed] - lowered, vectors, seen, rule, rule.together, self.temperature or 1.0
+        )
+        return moved
+
     def predictions(
-        self, images: Sequence[str], best: Best, attribute_scores: np.ndarray, threshold: float
+        self,
+        images: Sequence[str],
+        best: Best,
+        attribute_scores: np.ndarray,
+        threshold: float,
+        together: bool = False,
     ) -> list[Prediction]:
         """The one place where predictions are made.
 
@@ -421,6 +451,7 @@ class TrainedModel:
             best: of :meth:`rank`.
             attribute_scores: psi ``(B, K)``.
             threshold: of :meth:`threshold_of`.
+            together: whether ``best`` is of :meth:`together`.
         """
         first = best.index[:, 0]
         evidence = self.evidence(attribute_scores, self.scorer.vectors(first)) * self.attribute_shares[first, None]
@@ -432,6 +463,7 @@ class TrainedModel:
                 tuple(candidates),
                 tuple((names[k], float(mine[k])) for k in np.argsort(-mine, kind="stable")[:SPEAKING] if mine[k] > 0),
                 candidates[0].confidence >= threshold,
+                together,
             )
             for image, candidates, mine in zip(images, self.candidates(best), evidence, strict=True)
         ]

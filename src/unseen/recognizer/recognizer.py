@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
@@ -284,6 +285,7 @@ class Recognizer(TrainedModel):
         unknown: float | str = "auto",
         batch_size: int = 32,
         workers: int = 2,
+        together: bool = False,
     ) -> Generator[Prediction | DataError]:
         """What :meth:`iter_predict` gives, with the error in the place of an image that cannot be read.
 
@@ -298,12 +300,57 @@ class Recognizer(TrainedModel):
                 one), ``off`` or a number.
             batch_size: images at once.
             workers: threads that read images; 0 reads them here, when their batch is due.
+            together: name all images as a whole (transductive, :mod:`unseen.model.together`): an answer then depends on
+                the other images, and none comes before all have been read; their features are held in memory.
 
         Raises:
             UnseenError: a name that is no class's, no class left, or no such threshold; before any image is read.
         """
         allowed, threshold = self.allowed(among, only, exclude), self.threshold_of(unknown)
+        if together:
+            self.together(np.zeros((0, len(self.table))), torch.zeros(0, self.space.channels), allowed)
+            return self._together(images_of(images), max(1, top), allowed, threshold, batch_size, workers)
         return self._outcomes(images_of(images), max(1, top), allowed, threshold, batch_size, workers)
+
+    def _together(
+        self,
+        stream: Iterator[ImageInput],
+        top: int,
+        allowed: np.ndarray,
+        threshold: float,
+        batch_size: int,
+        workers: int,
+    ) -> Generator[Prediction | DataError]:
+        """The outcomes once the scores of all images are known."""
+        outcomes: list[str | DataError] = []
+        scores, psi, pooled = [np.zeros((0, len(self.table)))], [np.zeros((0, len(self.table.attributes)))], []
+        for images, pixels in self._read(stream, batch_size, workers):
+            outcomes += [
+                found if isinstance(found, DataError) else _path(image)
+                for image, found in zip(images, pixels, strict=True)
+            ]
+            if readable := [found for found in pixels if isinstance(found, Tensor)]:
+                inputs = self.inputs(torch.stack(readable))
+                pooled.append(self.pooled(inputs))
+                answer = replace(self.answer(inputs), pooled=pooled[-1])
+                scores.append(self.class_scores(answer.query, answer.pooled))
+                psi.append(answer.attribute_scores)
+        named: Iterator[Prediction] = iter(())
+        if pooled:
+            moved = self.together(np.concatenate(scores), torch.cat(pooled), allowed)
+            mine = [found for found in outcomes if isinstance(found, str)]
+            best = self.rank(moved, top, allowed)
+            named = iter(self.predictions(mine, best, np.concatenate(psi), threshold, together=True))
+        for found in outcomes:
+            yield found if isinstance(found, DataError) else next(named)
+
+    def _read(
+        self, stream: Iterator[ImageInput], batch_size: int, workers: int
+    ) -> Generator[tuple[Sequence[ImageInput], Sequence[Tensor | DataError]]]:
+        """Images with their pixels in batches, read ahead."""
+        batches = iter(lambda: list(islice(stream, batch_size)), [])
+        with closing(read_batches(batches, self.backbone.transform, workers)) as read:
+            yield from read
 
     def _outcomes(
         self,
@@ -314,8 +361,7 @@ class Recognizer(TrainedModel):
         batch_size: int,
         workers: int,
     ) -> Generator[Prediction | DataError]:
-        batches = iter(lambda: list(islice(stream, batch_size)), [])
-        with closing(read_batches(batches, self.backbone.transform, workers)) as read:
+        with closing(self._read(stream, batch_size, workers)) as read:
             for images, pixels in read:
                 readable = [i for i, found in enumerate(pixels) if isinstance(found, Tensor)]
                 named: dict[int, Prediction] = {}

@@ -55,6 +55,7 @@ class Options:
     exclude: tuple[str, ...] | None = None
     unknown: float | str = "auto"
     batch_size: int = 32
+    together: bool = False
 
 
 @dataclass
@@ -144,7 +145,7 @@ def predict_to_file(
     check_output(path, restart)
     recognizer.outcomes([], **vars(options))  # which raises where they do not hold together
     with _locked(path) as journal:
-        if restart:
+        if restart or options.together:  # a batch as a whole is done as a whole
             journal.unlink(missing_ok=True)
         count = min(options.top, len(recognizer.choices(options.among, options.only, options.exclude)))
         facts = facts_of(recognizer, options)
@@ -155,7 +156,7 @@ def predict_to_file(
             stream = iter(images)
             _replay(kept, facts, stream, options.batch_size, counts)
             _predict(recognizer, stream, kept, options, counts, total, workers, progress, broken)
-        _finish(journal, path, count, counts.images, {"facts": facts, "batch": options.batch_size})
+        _finish(journal, path, count, counts.images, {"facts": facts, "batch": options.batch_size}, options.together)
         journal.unlink()
         shutil.rmtree(journal.parent, ignore_errors=True)
     return counts
@@ -291,14 +292,14 @@ def _predict(
     keep()
 
 
-def _finish(journal: Path, path: Path, count: int, images: int, about: dict[str, Any]) -> None:
+def _finish(journal: Path, path: Path, count: int, images: int, about: dict[str, Any], together: bool) -> None:
     """Make the file from the whole journal."""
     parquet = partial(_write_parquet, about=about)
-    write: dict[str, Callable[[Path, Iterable[dict[str, Any]], int], None]]
+    write: dict[str, Callable[[Path, Iterable[dict[str, Any]], int, bool], None]]
     write = {".csv": _write_csv, ".parquet": parquet, ".json": _write_json, ".jsonl": _write_lines}
     with Journal(journal) as kept:
         records = _all_records(kept, images)
-        write_with(path, lambda temporary: write[path.suffix.lower()](temporary, records, count))
+        write_with(path, lambda temporary: write[path.suffix.lower()](temporary, records, count, together))
 
 
 def _all_records(journal: Journal, images: int) -> Iterator[dict[str, Any]]:
@@ -321,15 +322,15 @@ def shown(row: dict[str, Any]) -> dict[str, Any]:
     return {k: f"{v:.6f}" if isinstance(v, float) else int(v) if v is True or v is False else v for k, v in row.items()}
 
 
-def _write_csv(path: Path, records: Iterable[dict[str, Any]], count: int) -> None:
+def _write_csv(path: Path, records: Iterable[dict[str, Any]], count: int, together: bool) -> None:
     with _open(path) as file:
-        writer = csv.DictWriter(file, list(columns(count)), lineterminator="\n")
+        writer = csv.DictWriter(file, list(columns(count, together)), lineterminator="\n")
         writer.writeheader()
         for record in records:
             writer.writerow(shown(row_of(record, count)))
 
 
-def _write_json(path: Path, records: Iterable[dict[str, Any]], count: int) -> None:
+def _write_json(path: Path, records: Iterable[dict[str, Any]], count: int, together: bool) -> None:
     with _open(path) as file:
         file.write("[")
         for i, record in enumerate(records):
@@ -337,18 +338,20 @@ def _write_json(path: Path, records: Iterable[dict[str, Any]], count: int) -> No
         file.write("\n]\n")
 
 
-def _write_lines(path: Path, records: Iterable[dict[str, Any]], count: int) -> None:
+def _write_lines(path: Path, records: Iterable[dict[str, Any]], count: int, together: bool) -> None:
     with _open(path) as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
-def _write_parquet(path: Path, records: Iterable[dict[str, Any]], count: int, about: dict[str, Any]) -> None:
+def _write_parquet(
+    path: Path, records: Iterable[dict[str, Any]], count: int, together: bool, about: dict[str, Any]
+) -> None:
     require("pyarrow")
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     kinds = {str: pa.string(), float: pa.float64(), bool: pa.bool_()}
-    schema = pa.schema([(name, kinds[kind]) for name, kind in columns(count).items()])
+    schema = pa.schema([(name, kinds[kind]) for name, kind in columns(count, together).items()])
     schema = schema.with_metadata({ABOUT: json.dumps(about)})
     rows = (row_of(record, count) for record in records)
     with pq.ParquetWriter(path, schema) as writer:

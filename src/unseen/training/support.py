@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,12 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from unseen.evaluation.metrics import Decisions, evaluate
+from unseen.evaluation.mixtures import KINDS, SCOPES, accuracy, draw_mixture
 from unseen.evaluation.scores import calibrated
 from unseen.evaluation.shots import SHOTS, Episode
 from unseen.features.store import RegionStore
 from unseen.model.support import SupportRule, SupportSpace, fitted, pooled
+from unseen.model.together import together
 from unseen.training.batches import batches
 from unseen.training.stage import Stage
 from unseen.training.temperature import Held
@@ -31,6 +34,12 @@ MOST = 50_000
 """Training images that the whitening is fitted on."""
 QUERIES = 2_000
 """Images of a draw that the rule is chosen on."""
+WEIGHTS = (0.25, 0.5, 1.0)
+"""Candidates for what an image of a batch counts as."""
+HARM = 0.01
+"""Accuracy that naming a batch as a whole may lose on validation batches of any kind."""
+BATCH, BATCH_DRAWS, REPEATS = 400, 3, 2
+"""Images of a validation batch, at most; draws that give some of each kind, and how many each."""
 START = {"prior": math.log(3.0), "scale": math.log(10.0), "offset": 0.0, "few": 0.0}
 BOUNDS = {"prior": (math.log(0.1), math.log(100.0)), "scale": (-3.0, 7.0), "offset": (-100, 100), "few": (-100, 100)}
 
@@ -113,8 +122,8 @@ def choose_support(
         gamma, temperature: chosen for attributes alone.
 
     Returns:
-        ``rule`` (:class:`SupportRule`) and ``shots``: T1, U, S and H by images a class, averaged over draws; all in
-        JSON form. ``None`` where no class has two held-out images.
+        ``rule`` (:class:`SupportRule`), ``shots``: T1, U, S and H by images a class, averaged over draws, and
+        ``together``: of :func:`choose_together`; all in JSON form. ``None`` where no class has two held-out images.
     """
     tasks, counted = [], 0
     for i, (held, own) in enumerate(zip(draws, vectors, strict=True)):
@@ -125,7 +134,85 @@ def choose_support(
         return None
     unit = max(float(np.mean([held.scores.std(axis=1).mean() for held in draws])) / temperature, 1e-12)
     rule = _chosen(tasks, counted, unit, temperature)
-    return {"rule": asdict(rule), "shots": shots_on(draws, vectors, gamma, rule)}
+    weight, gains = choose_together(draws, vectors, gamma, temperature, rule)
+    return {
+        "rule": asdict(replace(rule, together=weight)),
+        "shots": shots_on(draws, vectors, gamma, rule),
+        "together": gains,
+    }
+
+
+def choose_together(
+    draws: Sequence[Held], vectors: Sequence[np.ndarray], gamma: float, temperature: float, rule: SupportRule
+) -> tuple[float, dict[str, dict[str, float]]]:
+    """How many support images an image of a batch counts as (:mod:`unseen.model.together`).
+
+    Returns:
+        The candidate of the highest mean accuracy over all kinds of batches
+        (:data:`~unseen.evaluation.mixtures.KINDS`) among those that lose no more than :data:`HARM` and a standard error
+        in any, and what it gains by kind and scope; 0 where none gains.
+    """
+    batches = [
+        (held, own, np.random.default_rng([i, repeat, 3]))
+        for repeat in range(REPEATS)
+        for i, (held, own) in enumerate(list(zip(draws, vectors, strict=True))[:BATCH_DRAWS])
+    ]
+    found: dict[float, dict[str, dict[str, np.ndarray]]] = {}
+    for weight in WEIGHTS:
+        found[weight] = {kind: {scope: np.zeros(0) for scope in SCOPES} for kind in KINDS}
+        for kind in KINDS:
+            for scope in SCOPES:
+                pairs = [
+                    together_on(kind, scope, held, own, gamma, temperature, rule, weight, deepcopy(rng), BATCH)
+                    for held, own, rng in batches
+                ]
+                gains = np.array([after - before for before, after in pairs])
+                found[weight][kind][scope] = gains[np.isfinite(gains)]
+    harmless = [w for w, by_kind in found.items() if not any(_harms(g) for by in by_kind.values() for g in by.values())]
+    means = {
+        w: {kind: {scope: float(g.mean()) for scope, g in by.items() if len(g)} for kind, by in by_kind.items()}
+        for w, by_kind in found.items()
+    }
+    worth = {w: float(np.mean([g for by in means[w].values() for g in by.values()] or [0.0])) for w in harmless}
+    best = max(worth, key=lambda w: worth[w], default=0.0)
+    return (best, means[best]) if best and worth[best] > 0 else (0.0, {})
+
+
+def _harms(gains: np.ndarray) -> bool:
+    """Whether the loss exceeds :data:`HARM` by more than a standard error."""
+    if len(gains) < 2:
+        return bool((gains < -HARM).any())
+    return bool(gains.mean() + gains.std(ddof=1) / math.sqrt(len(gains)) < -HARM)
+
+
+def together_on(
+    kind: str,
+    scope: str,
+    held: Held,
+    vectors: np.ndarray,
+    gamma: float,
+    temperature: float,
+    rule: SupportRule,
+    weight: float,
+    rng: np.random.Generator,
+    most: int = 0,
+) -> tuple[float, float]:
+    """Accuracy on a batch of held-out images, image by image and as a whole.
+
+    Args:
+        kind, scope: of :mod:`unseen.evaluation.mixtures`.
+        held: class scores of the held-out images.
+        vectors: ``(M, C)`` of them.
+        gamma, temperature, rule, weight: of the model.
+        rng: of the batch.
+        most: images of the batch, at most; 0 for any.
+    """
+    mixture = draw_mixture(kind, scope, held.labels, held.seen, rng, most)
+    rows, classes = mixture.images, mixture.classes
+    plain = held.scores[np.ix_(rows, classes)].astype(np.float64) - gamma * held.seen[classes]
+    moved = together(plain, vectors[rows], held.seen[classes], rule, weight, temperature)
+    before, after = (accuracy(s, held.labels, mixture, held.seen, scope) for s in (plain, moved))
+    return before, after
 
 
 def _tasks(

@@ -1,0 +1,73 @@
+"""A whole batch at once (transductive): its images stand as support images of the classes they look like. Ours.
+
+Expectation maximisation over the rule of :mod:`unseen.model.support`. With q_ic the softmax of (S_ic / temperature)
+over the classes in question, and v_i the image in the space of support images, for each class c without training
+images::
+
+    n_ic = d sum over j != i of q_jc             images of the batch that look like c, this one left out
+    p_ic = unit(sum over j != i of q_jc v_j)
+    S'_ic = (1 - w) S_ic + w (a <v_i, p_ic> + b) + (1 - exp(-n_ic)) e / (n_ic + k)       w = n_ic / (n_ic + k)
+
+again and again, with q from S'. Guards against batches that are not balanced: there is no prior over classes, so a
+class need not have images in the batch; an image of the batch counts as d support images, d chosen on validation
+classes in batches of many kinds (:mod:`unseen.evaluation.mixtures`), 0 where that does not help; and the share of all
+classes without training images in an image's confidence stays as it was, whatever becomes of each of them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import logsumexp, softmax
+
+from unseen.model.support import SupportRule
+
+ROUNDS = 10
+"""Of expectation and maximisation."""
+LEAST = 1e-6
+"""Images below which a class has none in the batch."""
+
+
+def together(
+    scores: np.ndarray,
+    vectors: np.ndarray,
+    seen: np.ndarray,
+    rule: SupportRule,
+    weight: float,
+    temperature: float,
+    rounds: int = ROUNDS,
+) -> np.ndarray:
+    """Scores that take the whole batch into account; those of seen classes are as before.
+
+    Args:
+        scores: ``(B, N)`` of the classes in question, gamma taken off; finite.
+        vectors: ``(B, C)`` unit vectors v.
+        seen: bool ``(N,)``.
+        rule: how images count.
+        weight: d.
+        temperature: of the softmax.
+        rounds: how often.
+
+    Returns:
+        float64 ``(B, N)``.
+    """
+    open_ = np.flatnonzero(~seen)
+    if weight <= 0 or not len(open_) or len(scores) < 2:
+        return scores
+    asked = vectors.astype(np.float64)
+    plain = scores[:, open_]
+    level = logsumexp(plain / temperature, axis=1, keepdims=True)
+    moved: np.ndarray = scores.astype(np.float64, copy=True)
+    for _ in range(rounds):
+        mine = softmax(moved / temperature, axis=1)[:, open_]
+        count = weight * (mine.sum(axis=0) - mine)
+        sums = mine.T @ asked
+        toward = asked @ sums.T
+        length = (sums**2).sum(axis=1) - 2 * mine * toward + mine**2  # less this image, whose length is 1
+        cosine = (toward - mine) / np.sqrt(length.clip(min=1e-12))
+        keep = rule.prior / (count + rule.prior)
+        beside = -np.expm1(-count) * rule.few / (count + rule.prior)
+        found = keep * plain + (1 - keep) * (rule.scale * cosine + rule.offset) + beside
+        found = np.where(count > LEAST, found, plain)
+        found += temperature * (level - logsumexp(found / temperature, axis=1, keepdims=True))
+        moved[:, open_] = found
+    return moved
