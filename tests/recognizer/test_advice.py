@@ -13,6 +13,7 @@ from unseen.classes import nearness
 from unseen.classes.table import Attributes, ClassTable
 from unseen.errors import UnseenError
 from unseen.model.references import References
+from unseen.model.support import Support, SupportImage
 from unseen.recognizer.advice import closest, closest_pairs, nearly_equal, separate
 
 ATTRIBUTES = Attributes(("crown::red", "crown::blue", "leg::long", "leg::short", "size"))
@@ -30,7 +31,8 @@ def model(values=VALUES, seen=(1, 1, 1, 0), references=None, vectors=None):
     values = np.asarray(values, float)
     table = ClassTable(tuple("abcdefgh"[: len(values)]), ATTRIBUTES, values, np.array(seen, bool))
     unit = values / np.linalg.norm(values, axis=1, keepdims=True)
-    return SimpleNamespace(table=table, class_vectors=unit if vectors is None else vectors, references=references)
+    vectors = unit if vectors is None else vectors
+    return SimpleNamespace(table=table, class_vectors=vectors, references=references, support=Support())
 
 
 @pytest.fixture
@@ -129,6 +131,14 @@ def test_refine_falls_back_on_groups_that_differ(references):
     values[1, 2] = 100
     found = separate(model(values, references=references), "a", "b")
     assert "leg::long" in [d.attribute for d in found.refine]
+
+
+def test_a_class_without_attributes_has_none_to_be_told_by():
+    bare = model()
+    image = SupportImage("x.png", "0" * 64, "2026-01-01")
+    bare.support, _ = Support().added("b", [image], np.ones((1, 2), np.float32), attributes=False)
+    with pytest.raises(UnseenError, match='"b" has images but no attributes'):
+        separate(bare, "a", "b")
 
 
 def test_a_class_is_not_told_from_itself():

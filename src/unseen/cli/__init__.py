@@ -12,6 +12,7 @@ from unseen.cli import (
     common,
     comparing,
     describing,
+    embedding,
     explaining,
     figures,
     listing,
@@ -39,6 +40,7 @@ __all__ = [
     "classes",
     "comparing",
     "describing",
+    "embedding",
     "err",
     "explaining",
     "figures",
@@ -61,8 +63,8 @@ __all__ = [
 ]
 
 PANELS = {
-    "Your images": "init describe check train predict merge review explain serve report classes",
-    "Share": "save push export schema",
+    "Your images": "init describe check train predict merge review similar explain serve report classes",
+    "Share": "save push export embed schema",
     "Research": "demo prepare import vectors evaluate compare ablate reproduce figures pointing stores list",
 }
 

@@ -143,8 +143,10 @@ def _doubts(table: ClassTable, name: str) -> tuple[list[str], list[Near]]:
 def _changed(run: Path, table: ClassTable, names: list[str], verb: str, lines: list[str], as_json: bool) -> None:
     """Say what was done to some classes, with warnings and nearest classes."""
     nearest: dict[str, list[dict[str, Any]]] = {}
+    support = _support(run)
     for name in names:
-        more, near = _doubts(table, name)
+        bare = support is not None and not support[name].attributes
+        more, near = ([], []) if bare else _doubts(table, name)
         lines += more
         nearest[name] = [asdict(n) for n in near]
     if as_json:

@@ -121,6 +121,8 @@ def predict(
         raise UnseenError("two outputs", where="--html", hint="omit --output; save the CSV from the page")
     threshold, found = _threshold(unknown), FoundImages(images or [], lists or [])
     share = _share(shard, output, html)
+    if together and share is not None:
+        raise UnseenError("a share of the images is not the whole batch", where="--together", hint="omit --shard")
     inputs = _inputs(found, share, batch_size)
     piped = output is not None and str(output) == "-"
     target = None if piped else _target(output, share, html, restart)
@@ -312,7 +314,7 @@ def _onto_pipe(
 
     counts, count = Counts(), len(recognizer.choices(options.among, options.only, options.exclude))
     count = min(options.top, count)
-    writer = csv.DictWriter(sys.stdout, list(columns(count)), lineterminator="\n")
+    writer = csv.DictWriter(sys.stdout, list(columns(count, options.together)), lineterminator="\n")
     if not as_json:
         writer.writeheader()
     named, asked = tee(images)

@@ -63,7 +63,7 @@ def overlay(
 
 
 def said(reason: Reason) -> str:
-    """An attribute as it bears on the decision: ``(not seen)`` where its score is below that of an average image."""
+    """An attribute as it bears on the decision: ``(absent)`` where its score is below that of an average image."""
     return label(reason.attribute) + (" (absent)" if reason.score < reason.typical else "")
 
 

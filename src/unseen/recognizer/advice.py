@@ -82,12 +82,16 @@ def separate(model: TrainedModel, first: str, second: str, count: int = 5) -> Se
     between classes.
 
     Raises:
-        UnseenError: twice the same class.
+        UnseenError: twice the same class, or one without attributes.
     """
     table, unit, vectors = model.table, directions(model), model.class_vectors
     a, b = table.index(first), table.index(second)
     if a == b:
         raise UnseenError(f'"{first}" twice', hint="pass two classes")
+    for name in (table.names[a], table.names[b]):
+        if not model.support[name].attributes:
+            problem = f'"{name}" has images but no attributes'
+            raise UnseenError(problem, hint="describe it first: unseen classes edit RUN CLASS --set ATTRIBUTE=VALUE")
     values, gap = table.values, vectors[a] - vectors[b]
     fit = None if model.references is None else model.references.fit
     lead = None if fit is None else np.where(fit.learned, fit.slope, 0) * (values[a] - values[b]) * gap

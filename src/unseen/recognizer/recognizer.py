@@ -24,6 +24,7 @@ from unseen.model.trained import TrainedModel
 from unseen.recognizer.answers import Explanation, PartMaps
 from unseen.recognizer.card import CardFields
 from unseen.recognizer.class_images import read_images
+from unseen.recognizer.embedding import Embeddings
 from unseen.recognizer.given import from_one, images_of
 from unseen.recognizer.hub import fetch, push
 from unseen.recognizer.look import Look, Reading
@@ -390,6 +391,51 @@ class Recognizer(TrainedModel):
             answer = self.answer(self.inputs(crops))
             found.append(self.class_scores(answer.query, answer.pooled))
         return np.concatenate(found)
+
+    def embed(
+        self,
+        images: Any,
+        *,
+        broken: Callable[[DataError], None] | None = None,
+        batch_size: int = 32,
+        workers: int = 2,
+    ) -> Embeddings:
+        """Images as numbers: pooled features, these standardised, and attribute scores.
+
+        Args:
+            images: in any form of :func:`unseen.recognizer.given.images_of`.
+            broken: told of every image that cannot be read, which is then left out.
+            batch_size: images at once.
+            workers: threads that read images.
+
+        Raises:
+            DataError: an image cannot be read, and there is no ``broken``.
+        """
+        names: list[str] = []
+        pooled, psi = (
+            [np.zeros((0, self.backbone.channels[0]), np.float32)],
+            [np.zeros((0, len(self.table.attributes)))],
+        )
+        for batch, pixels in self._read(images_of(images), batch_size, workers):
+            readable = []
+            for image, found in zip(batch, pixels, strict=True):
+                if isinstance(found, Tensor):
+                    readable.append(found)
+                    names.append(_path(image))
+                elif broken is None:
+                    raise found
+                else:
+                    broken(found)
+            if readable:
+                inputs = self.inputs(torch.stack(readable))
+                pooled.append(self.pooled(inputs).cpu().numpy())
+                psi.append(self.answer(inputs).attribute_scores)
+        every = np.concatenate(pooled[1:] or pooled)
+        standardised = None
+        if self.takes_images:
+            standardised = self.space.vectors(torch.from_numpy(every).to(self.device)).cpu().numpy()
+        scores = np.concatenate(psi).astype(np.float32)
+        return Embeddings(tuple(names), every, standardised, scores, self.table.attributes.names)
 
     @torch.inference_mode()
     def look(self, image: Any) -> Look:

@@ -301,7 +301,7 @@ function drawWhy() {
     rows = found.slice(0, FEW);
     rows.push(...found.slice(FEW).filter((r) => shown.corrections.has(r.attribute)));
   }
-  const largest = Math.max(...[...sorted, ...terms].map((r) => Math.abs(value(r))), 1e-9);
+  const largest = Math.max(...[...sorted, ...terms.filter((t) => t.name !== AVERAGE)].map((r) => Math.abs(value(r))), 1e-9);
   const row = (r) => attributeRow(r, value(r), largest, grouped);
   const active = document.activeElement;
   const back = active?.dataset?.attribute ? [active.dataset.attribute, active.dataset.role] : null;
@@ -318,7 +318,7 @@ function drawWhy() {
     }
     list.replaceChildren(
       ...terms.map((t) => termRow(t, value(t), largest)),
-      ...[...groups].flatMap(([group, members]) => [make("h3", { textContent: group }), ...members.map(row)]),
+      ...[...groups].flatMap(([group, members]) => [...heading(group, members), ...members.map(row)]),
     );
   } else {
     const beside = words.length ? [] : terms.map((t) => termRow(t, value(t), largest));
@@ -331,6 +331,10 @@ function drawWhy() {
   $("all-attributes").textContent = shown.every ? "Show the strongest only" : `Show all ${total} attributes, by group`;
   $("all-attributes").setAttribute("aria-expanded", String(shown.every));
 }
+
+// No heading above one attribute of the same name.
+const heading = (group, [first, ...more]) =>
+  more.length || labelOf(first.attribute).toLowerCase() !== group.toLowerCase() ? [make("h3", { textContent: group })] : [];
 
 // New numbers in the rows that stand there.
 function update(value, largest) {
@@ -349,7 +353,7 @@ function update(value, largest) {
 
 function bar(value, largest) {
   const fill = make("span", { className: value > 0 ? "plus" : "minus" });
-  fill.style.width = `${(50 * Math.abs(value)) / largest}%`;
+  fill.style.width = `${Math.min(50, (50 * Math.abs(value)) / largest)}%`;
   return make(
     "div",
     { className: "bar" },
@@ -357,6 +361,9 @@ function bar(value, largest) {
     make("span", { className: "number", textContent: signed(value) }),
   );
 }
+
+// It tells no class from another, and would dwarf the other bars.
+const AVERAGE = "what an average image gets";
 
 // What a decision rests on beside attributes.
 const termRow = ({ name }, value, largest) =>
@@ -877,7 +884,10 @@ function drawSliders() {
   const nodes = [];
   for (const a of about.attributes) {
     if (!words.every((w) => a.label.toLowerCase().includes(w))) continue;
-    if (a.group !== group) nodes.push(make("h3", { textContent: (group = a.group) }));
+    const alone = about.attributes.filter((b) => b.group === a.group).length < 2;
+    if (a.group !== group && !(alone && a.label.toLowerCase() === a.group.toLowerCase()))
+      nodes.push(make("h3", { textContent: a.group }));
+    group = a.group;
     nodes.push(slider(a));
   }
   $("add-attributes").replaceChildren(...(nodes.length ? nodes : [make("p", { className: "empty", textContent: "No attribute of that name." })]));
