@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unseen.errors import UnseenError
+from unseen.ground.extras import require
 from unseen.ground.files import write_arrays, write_with
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Embeddings:
             names = {"images": np.array(self.images), "attributes": np.array(self.attributes)}
             write_arrays(path, **names, pooled=self.pooled, **more, attribute_scores=self.attribute_scores)
             return
+        require("pyarrow")
         import json
 
         import pyarrow as pa
