@@ -15,7 +15,6 @@ from PIL import Image
 from unseen.features.reading import ImageInput
 from unseen.ground.files import file_digest
 from unseen.ground.images import EncodedImage
-from unseen.ground.images import EncodedImage
 from unseen.model.support import SupportImage
 from unseen.model.trained import TrainedModel
 from unseen.recognizer.given import images_of
@@ -49,8 +48,6 @@ def _provenance(image: ImageInput, added: str) -> SupportImage:
     if isinstance(image, Image.Image):
         digest = hashlib.sha256(f"{image.mode} {image.size}".encode() + image.tobytes()).hexdigest()
         return SupportImage("", digest, added)
-    if isinstance(image, EncodedImage):
-        return SupportImage(str(image), hashlib.sha256(image.read()).hexdigest(), added)
     if isinstance(image, EncodedImage):
         return SupportImage(str(image), hashlib.sha256(image.read()).hexdigest(), added)
     return SupportImage(str(Path(image).absolute()), file_digest(Path(image)), added)
