@@ -1,10 +1,16 @@
-"""Every benchmark, one after another: `python -m benchmarks [NAME ...]`; `--docs` puts the tables into docs/."""
+"""Every benchmark, one after another: `python -m benchmarks [NAME ...]`; `--docs` puts the tables into docs/.
+
+What a benchmark asks of a trained model or of images it gets from a run on the drawn dataset, which is made once; call
+`python -m benchmarks.NAME` yourself for your own. `gpu` stands for the suite of those that need one.
+"""
 
 from __future__ import annotations
 
 import argparse
 import subprocess
 import sys
+import tempfile
+from functools import cached_property
 from pathlib import Path
 
 from benchmarks.measured import ROOT, fill_docs
@@ -13,38 +19,88 @@ SUITE: dict[str, tuple[str, ...]] = {
     "steps": (),
     "epoch": (),
     "mgmrn_step": (),
+    "mgmrn_memory": (),
+    "mgmrn_schedules": ("fieldguide",),
     "finite_check": (),
     "extraction_rate": (),
+    "extraction_memory": ("{images}", "--count", "200"),
     "engines": (),
     "start_up": (),
     "predict_speed": (),
+    "onnx_speed": ("{run}", "{images}"),
+    "serve_load": ("{run}", "{image}"),
     "growth": (),
     "many_classes": (),
+    "large_store": ("{scratch}", "--sizes", "2"),
+    "import_memory": (),
+    "word_vectors": ("{scratch}",),
+    "spreadsheet_columns": (),
     "reduction": ("--no-synthetic",),
+    "holdouts": ("{run}",),
+    "corrections": ("{run}",),
     "fieldguide_levels": (),
     "aims": (),
 }
 """Module of this package to its arguments; each takes ``--output``."""
+GPU = "gpu"
+SHARED = ("measured",)
+"""Modules that measure nothing by themselves."""
+
+
+class Made:
+    """What benchmarks are given: a run, its images and one of them, a folder for large files."""
+
+    def __init__(self, scratch: Path) -> None:
+        self.scratch = scratch
+
+    @cached_property
+    def run(self) -> Path:
+        """A run on the drawn dataset."""
+        folder = self.scratch / "run"
+        command = [sys.executable, "-m", "unseen", "train", "fieldguide", "--method", "eszsl", "--output", str(folder)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return folder
+
+    @cached_property
+    def images(self) -> Path:
+        """Its images."""
+        from unseen.data.catalogue import load_dataset
+
+        return load_dataset("fieldguide").images
+
+    @property
+    def image(self) -> Path:
+        """One of them."""
+        return next(path for path in sorted(self.images.rglob("*")) if path.is_file())
+
+    def filled(self, argument: str) -> str:
+        """An argument with what stands for its name."""
+        return str(getattr(self, argument[1:-1])) if argument.startswith("{") else argument
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"all of {', '.join(SUITE)} unless named")
+    known = (*SUITE, GPU)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"all of {', '.join(SUITE)} unless named; or {GPU}")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results")
     parser.add_argument("--docs", action="store_true", help="run nothing: put the tables of the results into docs/")
     options = parser.parse_args()
     if options.docs:
         print("\n".join(f"{page}: written" for page in fill_docs(write=True)) or "docs/: nothing to do")
         return
-    unknown = [name for name in options.names if name not in SUITE]
+    unknown = [name for name in options.names if name not in known]
     if unknown:
-        parser.error(f"no benchmark {unknown[0]}; one of {', '.join(SUITE)}")
+        parser.error(f"no benchmark {unknown[0]}; one of {', '.join(known)}")
     failed = []
-    for name in options.names or SUITE:
-        print(f"\n# {name}", flush=True)
-        command = [sys.executable, "-m", f"benchmarks.{name}", *SUITE[name]]
-        if subprocess.run([*command, "--output", options.output / f"{name}.json"], cwd=ROOT, check=False).returncode:
-            failed.append(name)
+    with tempfile.TemporaryDirectory(prefix="unseen-benchmarks") as scratch:
+        made = Made(Path(scratch))
+        for name in options.names or SUITE:
+            print(f"\n# {name}", flush=True)
+            arguments = [made.filled(argument) for argument in SUITE.get(name, ())]
+            output = options.output / (GPU if name == GPU else f"{name}.json")
+            command = [sys.executable, "-m", f"benchmarks.{name}", *arguments, "--output", output]
+            if subprocess.run(command, cwd=ROOT, check=False).returncode:
+                failed.append(name)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 

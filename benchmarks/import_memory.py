@@ -5,6 +5,8 @@ Each size runs in a process of its own. The features are 2048 x 14 x 14 float32,
 
 from __future__ import annotations
 
+import argparse
+import json
 import resource
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from benchmarks.measured import ROOT, finish
 from unseen.classes.table import Attributes, ClassTable
 from unseen.data.dataset import Dataset
 from unseen.data.importing import import_features
@@ -40,20 +43,33 @@ def one(images: int, folder: Path) -> None:
     started = time.monotonic()
     store = import_features(path, dataset, folder, "generated")
     seconds, peak = time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(
-        f"{images:>8} images  HDF5 {path.stat().st_size / 1e9:6.2f} GB  store {store.nbytes / 1e9:6.2f} GB  "
-        f"{seconds:6.1f} s  {path.stat().st_size / 1e6 / seconds:6.0f} MB/s  peak {peak / 1024:6.0f} MB "
-        f"({(peak - before) / 1024:.0f} MB above the start)"
-    )
+    row = {
+        "images": images,
+        "HDF5 GB": round(path.stat().st_size / 1e9, 2),
+        "store GB": round(store.nbytes / 1e9, 2),
+        "seconds": round(seconds, 1),
+        "MB/s": round(path.stat().st_size / 1e6 / seconds),
+        "peak MB": round(peak / 1024),
+        "above the start": round((peak - before) / 1024),
+    }
+    print(json.dumps(row))
 
 
 def main() -> None:
-    if len(sys.argv) == 3 and sys.argv[1] == "--one":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("images", type=int, nargs="*", default=[200, 800, 3200])
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--output", type=Path)
+    options, began = parser.parse_args(), time.monotonic()
+    if options.one:
         with tempfile.TemporaryDirectory() as folder:
-            one(int(sys.argv[2]), Path(folder))
+            one(options.images[0], Path(folder))
         return
-    for images in sys.argv[1:] or ["200", "800", "3200"]:
-        subprocess.run([sys.executable, __file__, "--one", images], check=True)
+    rows = []
+    for images in options.images:
+        command = [sys.executable, "-m", "benchmarks.import_memory", "--one", str(images)]
+        rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout))
+    finish(options.output, {"Import of region features": rows}, began=began)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Training from region stores of growing size: steps a second and memory, with what was read before dropped.
 
-    python -m benchmarks.large_store FOLDER [--sizes 2 8 22] [--steps 24]
+    python -m benchmarks.large_store FOLDER [--sizes 2 8 22] [--steps 24] [--output FILE]
 
 Stores of generated float16 features, AWA2's 14 x 14 regions of 2048 channels, are made one after another in FOLDER by
 the store's own writer, trained on from disk by MSDN with a batch of 50, and deleted. Extraction is with a backbone that
@@ -8,7 +8,6 @@ does nothing, so that its memory is that of reading and writing. A training keep
 the store is dropped from the system's cache before it starts; beside it the same training on 256 images held in
 memory. Each is a process of its own. The median of the last three quarters of the steps counts. What matters
 is the time that a step waits for its images: the rest of it depends on what else the machine does.
-Results go to benchmarks/results/large_store.json.
 """
 
 from __future__ import annotations
@@ -158,6 +157,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sizes", type=float, nargs="+", default=[2, 8, 22], help="of the stores, in GB")
     parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--output", type=Path)
     parser.add_argument("--fill", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--measure", choices=("disk", "memory"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -198,8 +198,8 @@ def main() -> None:
         "steps": asked.steps,
         "stores": rows,
     }
-    target = Path(__file__).parent / "results" / "large_store.json"
-    target.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if asked.output is not None:
+        asked.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,29 +1,37 @@
 """Does it pay to make two attributes of a yes/no or size column of a spreadsheet? Fieldguide as words, both ways.
 
-``python -m benchmarks.spreadsheet_columns [CACHE]`` trains ESZSL and `global` on both and prints what the honest
-protocol gives with seed 0, in two minutes on two cores.
+``python -m benchmarks.spreadsheet_columns [--output FILE]`` trains ESZSL and `global` on both and tells
+what the honest protocol gives with seed 0, in two minutes on two cores.
 """
 
 from __future__ import annotations
 
+import argparse
 import shutil
-import sys
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.measured import finish
 from unseen.classes.table import Attributes, ClassTable
 from unseen.data.catalogue import FIELDGUIDE, load_dataset
 from unseen.data.folder import load_folder
 from unseen.data.template import write_example
+from unseen.evaluation.metrics import CORE
 from unseen.ground.cache import cache_folder
 from unseen.training.config import RunConfig
 from unseen.training.plan import default_backbone
 from unseen.training.run import fit
 
 
-def main(cache: Path) -> None:
-    """Write both folders, train, print."""
+def main() -> None:
+    """Write both folders, train, tell."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cache", type=Path)
+    parser.add_argument("--output", type=Path)
+    options, began, rows = parser.parse_args(), time.monotonic(), []
+    cache = cache_folder(options.cache)
     birds = load_dataset(FIELDGUIDE, cache=cache)
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
@@ -52,9 +60,10 @@ def main(cache: Path) -> None:
                 )
                 run = fit(config, work / f"{method} {label}", cache=cache)
                 measured = run.results["protocols"]["honest"]["seeds"]["0"]
-                numbers = "  ".join(f"{name} {100 * measured[name]:.1f}" for name in ("T1", "U", "S", "H"))
-                print(f"{method:6}  {label} a column ({len(columns)}):  {numbers}")
+                numbers = {name: round(100 * measured[name], 1) for name in CORE}
+                rows.append({"method": method, "a column is": label, "attributes": len(columns), **numbers})
+    finish(options.output, {"One attribute or two": rows}, began=began)
 
 
 if __name__ == "__main__":
-    main(cache_folder(sys.argv[1] if len(sys.argv) > 1 else None))
+    main()

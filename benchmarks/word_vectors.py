@@ -1,20 +1,20 @@
 """Time and memory of reading a few words from a word2vec binary file of GoogleNews' shape (3,000,000 x 300).
 
-    python -m benchmarks.word_vectors FOLDER
+    python -m benchmarks.word_vectors FOLDER [--output FILE]
 
-The file is generated in FOLDER (3.6 GB) and deleted afterwards. Results go to benchmarks/results/word_vectors.json.
+The file is generated in FOLDER (3.6 GB) and deleted afterwards.
 """
 
 from __future__ import annotations
 
-import json
-import sys
+import argparse
 import time
 from pathlib import Path
 
 import numpy as np
 import psutil
 
+from benchmarks.measured import finish
 from unseen.vectors.word_files import open_word_file, read_word_vectors
 
 WORDS, DIM = 3_000_000, 300
@@ -29,7 +29,11 @@ def generate(path: Path) -> None:
 
 
 def main() -> None:
-    path = Path(sys.argv[1]) / "generated.bin"
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--output", type=Path)
+    options, began = parser.parse_args(), time.monotonic()
+    path = options.folder / "generated.bin"
     generate(path)
     try:
         size = path.stat().st_size
@@ -53,9 +57,7 @@ def main() -> None:
         "seconds": round(seconds, 1),
         "memory_grown_mb": round((peak - before) / 1e6, 1),
     }
-    print(json.dumps(result))
-    target = Path(__file__).parent / "results" / "word_vectors.json"
-    target.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    finish(options.output, {"Words of a large file": [result]}, began=began)
 
 
 if __name__ == "__main__":
