@@ -56,7 +56,7 @@ def main() -> None:
         f"joint, {batches} batches an epoch={method}:batches={batches}",
     ][: options.rows]
     data = str(options.data or name)
-    command = [sys.executable, "-m", "unseen.cli", "compare", *rows, data, *arguments]
+    command = [sys.executable, "-m", "unseen", "compare", *rows, data, *arguments]
     subprocess.run([*command, "--protocol", "honest", "--seeds", options.seeds, "-o", runs], check=True)
     found = json.loads((runs / "compare.json").read_text(encoding="utf-8"))
     finish(

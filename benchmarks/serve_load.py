@@ -26,7 +26,7 @@ import psutil
 
 def start(run: Path, threads: int) -> tuple[subprocess.Popen, str]:
     path = Path(tempfile.mkdtemp()) / "log"
-    command = [sys.executable, "-m", "unseen.cli", "serve", str(run), "--threads", str(threads)]
+    command = [sys.executable, "-m", "unseen", "serve", str(run), "--threads", str(threads)]
     with path.open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=os.environ | {"COLUMNS": "300"})
     while "Ctrl-C" not in (text := path.read_text()):

@@ -47,7 +47,7 @@ def main() -> None:
     image = str(dataset.paths()[0])
     with tempfile.TemporaryDirectory() as place:
         run = unseen.fit("eszsl", "fieldguide", Path(place) / "run", device="cpu").folder
-        command = [sys.executable, "-m", "unseen.cli"]
+        command = [sys.executable, "-m", "unseen"]
         made = [BACKBONE["name"], json.dumps(BACKBONE["options"]), str(BACKBONE["weights"])]
         plain = [*made, str(BACKBONE["image_size"]), image]
         sides = {

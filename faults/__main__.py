@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import signal
 import sys
 import time
 
@@ -23,13 +25,16 @@ def main() -> None:
     for name, module in modules.items():
         module.add_arguments(names.add_parser(name, help=(module.__doc__ or "").splitlines()[0]))
     options = parser.parse_args()
+    os.environ.setdefault("UNSEEN_ENGINE", "torch")  # a forked process cannot use the threads of another engine
     failed = []
     for name in [options.name] if options.name else modules:
         given = options if options.name else parser.parse_args([name])
         print(f"\n# {name}", flush=True)
         began = time.monotonic()
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no child is left behind
         found = modules[name].run(given, lambda line: print(line, file=sys.stderr, flush=True))
-        output = ROOT / "faults" / "results" / f"{name}.json"
+        again = getattr(given, "case", None) is not None  # one case is no campaign
+        output = None if again else ROOT / "faults" / "results" / f"{name}.json"
         finish(output, found.tables, began=began, failures=found.failures, **found.facts)
         for failure in found.failures:
             print(f"FAILED: {failure}")

@@ -44,7 +44,7 @@ def train(method: str, dataset: Path, folder: Path, cache: Path, options: tuple[
     """One run in a process of its own."""
     small = ("--backbone", "test_resnet", "--backbone-weights", "random", "--image-size", "64")
     shared = () if method == "eszsl" else ("--epochs", "2")
-    command = [sys.executable, "-m", "unseen.cli", "train", str(dataset), "--method", method, *small, *shared]
+    command = [sys.executable, "-m", "unseen", "train", str(dataset), "--method", method, *small, *shared]
     command += ["--device", "cpu", "--output", str(folder), "--cache", str(cache), "--no-report"]
     environment = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT / "src")}
     command += [*SMALL.get(method, ()), *options]

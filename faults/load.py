@@ -55,7 +55,7 @@ class Server:
         self.run = run
         for name in ("cwd", "tmp"):
             (folder / name).mkdir(parents=True)
-        command = [sys.executable, "-m", "unseen.cli", "serve", str(run.resolve())]
+        command = [sys.executable, "-m", "unseen", "serve", str(run.resolve())]
         command += ["--port", "18000", "--threads", "1", "--queue", str(QUEUE)]
         paths = os.pathsep.join(str(Path(p).resolve()) for p in sys.path if p)
         env = os.environ | {"TMPDIR": str(folder / "tmp"), "COLUMNS": "300", "PYTHONPATH": paths}
@@ -116,7 +116,7 @@ class Account:
 
 def trained(folder: Path) -> Path:
     """A small run on the drawn dataset: a minute."""
-    command = [sys.executable, "-m", "unseen.cli", "train", "fieldguide", "--method", "eszsl", "--output", str(folder)]
+    command = [sys.executable, "-m", "unseen", "train", "fieldguide", "--method", "eszsl", "--output", str(folder)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return folder
 

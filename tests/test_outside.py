@@ -58,7 +58,7 @@ def birdkit(tmp_path, monkeypatch, registered):
 
 def command(*words, cwd, path):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([*path, SRC])}
-    call = [sys.executable, "-P", "-m", "unseen.cli", *map(str, words)]
+    call = [sys.executable, "-P", "-m", "unseen", *map(str, words)]
     return subprocess.run(call, cwd=cwd, env=environment, capture_output=True, text=True)
 
 

@@ -145,21 +145,27 @@ def campaign(
     running: dict[int, _Child] = {}
     with tempfile.TemporaryDirectory(prefix="fuzz") as made:
         folders = Path(made)
-        while batches or running:
-            while batches and len(running) < jobs:
-                child = _start(*batches.pop(), seed, folders)
-                running[child.pipe] = child
-            for child, result in _heard(running, seed):
-                folder = _folder(folders, child.target, result.index)
-                if result.outcome == "failed" and keep is not None:
-                    kept = keep / f"{result.target}-{seed}-{result.index}"
-                    shutil.rmtree(kept, ignore_errors=True)
-                    with suppress(OSError, RecursionError):  # pipes cannot be copied, nor what is nested deep
-                        shutil.copytree(folder, kept, symlinks=True, ignore_dangling_symlinks=True)
-                shutil.rmtree(folder, ignore_errors=True)
-                yield result
-                if child.pipe not in running and child.todo:
-                    batches.append((child.target, child.todo))
+        try:
+            while batches or running:
+                while batches and len(running) < jobs:
+                    child = _start(*batches.pop(), seed, folders)
+                    running[child.pipe] = child
+                for child, result in _heard(running, seed):
+                    folder = _folder(folders, child.target, result.index)
+                    if result.outcome == "failed" and keep is not None:
+                        kept = keep / f"{result.target}-{seed}-{result.index}"
+                        shutil.rmtree(kept, ignore_errors=True)
+                        with suppress(OSError, RecursionError):  # pipes cannot be copied, nor what is nested deep
+                            shutil.copytree(folder, kept, symlinks=True, ignore_dangling_symlinks=True)
+                    shutil.rmtree(folder, ignore_errors=True)
+                    yield result
+                    if child.pipe not in running and child.todo:
+                        batches.append((child.target, child.todo))
+        finally:  # stopped: none is left behind
+            for child in running.values():
+                with suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+                os.waitpid(child.pid, 0)
 
 
 def _folder(folders: Path, target: Target, index: int) -> Path:

@@ -252,7 +252,7 @@ def test_stopping_says_so_and_the_same_command_goes_on(tiny_guide, cache, tmp_pa
     argv = [
         sys.executable,
         "-m",
-        "unseen.cli",
+        "unseen",
         "train",
         str(tiny_guide),
         "--method",

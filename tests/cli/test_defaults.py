@@ -57,7 +57,7 @@ class Place:
     environment: dict[str, str]
 
     def call(self, *arguments: object, status: int = 0) -> str:
-        command = [sys.executable, "-m", "unseen.cli", *map(str, arguments)]
+        command = [sys.executable, "-m", "unseen", *map(str, arguments)]
         done = subprocess.run(
             command, cwd=self.root / "here", env=self.environment, capture_output=True, text=True, timeout=300
         )
@@ -181,7 +181,7 @@ def test_every_case_is_of_a_command():
 @pytest.mark.parametrize("name", LISTENING)
 def test_what_serves_with_its_defaults(place, name):
     pytest.importorskip("fastapi", reason="needs unseen[app]")
-    command = [sys.executable, "-m", "unseen.cli", name, *(word.format(root=place.root) for word in LISTENING[name])]
+    command = [sys.executable, "-m", "unseen", name, *(word.format(root=place.root) for word in LISTENING[name])]
     with subprocess.Popen(
         command, cwd=place.root / "here", env=place.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:

@@ -160,7 +160,7 @@ def test_a_file_with_a_row_for_a_broken_image(predict, images, tmp_path):
 def test_killed_at_any_moment_and_repeated(model, images, tmp_path):
     """The real command, killed without warning, with paths on standard input."""
     paths = "".join(f"{images / f'{i % 9}.jpg'}\n" for i in range(150))
-    argv = [sys.executable, "-m", "unseen.cli", "predict", str(model), "-", "--device", "cpu", "--batch-size", "7"]
+    argv = [sys.executable, "-m", "unseen", "predict", str(model), "-", "--device", "cpu", "--batch-size", "7"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
 
     def start(name):
@@ -230,7 +230,7 @@ def test_rows_on_standard_output(predict, images, tmp_path):
 
 
 def test_an_image_on_standard_input(model, images):
-    command = [sys.executable, "-m", "unseen.cli", "predict", str(model), "-", "--device", "cpu", "--json"]
+    command = [sys.executable, "-m", "unseen", "predict", str(model), "-", "--device", "cpu", "--json"]
     data = (images / "3.jpg").read_bytes()
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, input=data, capture_output=True, env=environment)

@@ -52,7 +52,7 @@ def _call(line: str, folder: Path) -> None:
     assert program == "unseen"
     source = str(Path(unseen.__file__).parents[1])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), source])}
-    call = [sys.executable, "-m", "unseen.cli", *words]
+    call = [sys.executable, "-m", "unseen", *words]
     done = subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -17,7 +17,17 @@ from faults.fuzz.target import Case, Target, WrongResultError
 
 from unseen.errors import UnseenError
 
-SLICE = {"npy": 20, "npz": 12, "pickle": 40, "words": 25, "mat": 25, "hdf5": 25, "lists": 20, "checkpoints": 15}
+SLICE = {
+    "npy": 20,
+    "npz": 12,
+    "pickle": 40,
+    "words": 25,
+    "mat": 25,
+    "hdf5": 25,
+    "lists": 20,
+    "checkpoints": 15,
+    "requests": 3,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +43,7 @@ def test_bad_input_is_refused_in_a_line(name, tmp_path):
     results = list(campaign([(target, i) for i in range(SLICE[name])], seed=9, jobs=1))
     assert len(results) == SLICE[name]
     assert [f"{r.why} [{r.said}]" for r in results if r.outcome == "failed"] == []
-    assert {r.outcome for r in results} == {"accepted", "refused"}
+    assert {r.outcome for r in results} == ({"accepted"} if name == "requests" else {"accepted", "refused"})
 
 
 class Bad(Target):

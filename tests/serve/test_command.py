@@ -54,7 +54,7 @@ def saved(recognizer, tmp_path_factory):
 
 
 def test_start_ask_stop(saved, png, tmp_path):
-    command = [sys.executable, "-m", "unseen.cli", "serve", str(saved), "--port", "8765", "--host", "0.0.0.0", "--save"]
+    command = [sys.executable, "-m", "unseen", "serve", str(saved), "--port", "8765", "--host", "0.0.0.0", "--save"]
     log, errors = tmp_path / "out", tmp_path / "err"
     environment = os.environ | {"COLUMNS": "200"}
     with log.open("wb") as out, errors.open("wb") as err:

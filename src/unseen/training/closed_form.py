@@ -14,13 +14,12 @@ from torch import Tensor
 
 from unseen.evaluation.metrics import Decisions
 from unseen.ground.progress import Progress
-from unseen.methods import find_method
 from unseen.methods.base import ClosedFormMethod
 from unseen.model.weights import save_weights
 from unseen.training.divergence import DivergedError, broken_features, not_finite
 from unseen.training.inputs import RunInputs
 from unseen.training.offset import matched
-from unseen.training.outcomes import Choice, Result, honest_result, keep_references, measure, value_of
+from unseen.training.outcomes import Choice, Result, measure, results_of, value_of
 from unseen.training.stage import Stage
 from unseen.training.temperature import Held
 
@@ -81,29 +80,38 @@ def finish(
     progress: Progress,
 ) -> dict[str, Result]:
     """Solve on all seen classes, with the chosen candidate and, for ``paper``, with every one."""
-    method, results = _fitted(seed, stage), {}
     if choice is not None:
         progress(f"seed {seed}: offset", 0, 1)
         choice = matched(choice, stage, functools.partial(scored, seed, stage, choice.pick))
         progress(f"seed {seed}: offset", 1, 1)
-        method.use(choice.pick)
-        save_weights(folder / "honest.safetensors", method)
-        results["honest"] = honest_result(choice, stage.decide(method), method, stage, folder)
-    if "paper" in protocols:
-        tested = _sweep(method, stage, f"seed {seed}: test", progress)
-        swept = [(candidate, measure(decisions, stage.seen)) for candidate, decisions in tested]
-        sweeps = find_method(stage.inputs.config.method).sweeps_gamma
-        for_t1, _ = max(swept, key=lambda pair: pair[1]["T1"])
-        for_h, best = max(swept, key=lambda pair: pair[1]["best_H" if sweeps else "H"])
-        method.use(for_t1)
-        t1 = stage.decide(method)
-        method.use(for_h)
-        save_weights(folder / "paper.safetensors", method)
-        if choice is None:  # the run's model
-            keep_references(method, stage, folder / "paper.safetensors")
-        chosen = {"T1": for_t1, "H": for_h, "by": "test set"}
-        results["paper"] = Result(t1, stage.decide(method), best["best_gamma"] if sweeps else 0.0, chosen, None)
-    return results
+    return results_of(_Solved(seed, stage, progress), protocols, stage, choice, folder)
+
+
+class _Solved:
+    """A fitted method under any candidate; see :class:`unseen.training.outcomes.Trained`."""
+
+    def __init__(self, seed: int, stage: Stage, progress: Progress) -> None:
+        self.method = _fitted(seed, stage)
+        self._stage, self._task, self._progress = stage, f"seed {seed}: test", progress
+        self._held: dict[str, Any] | None = None
+
+    def tested(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        self._held = None
+        swept = _sweep(self.method, self._stage, self._task, self._progress)
+        return [(candidate, measure(decisions, self._stage.seen)) for candidate, decisions in swept]
+
+    def hold(self, pick: dict[str, Any], weights: Path) -> None:
+        self._use(pick)
+        save_weights(weights, self.method)
+
+    def decisions(self, pick: dict[str, Any]) -> Decisions:
+        self._use(pick)
+        return self._stage.decide(self.method)
+
+    def _use(self, pick: dict[str, Any]) -> None:
+        if pick != self._held:
+            self.method.use(pick)
+            self._held = pick
 
 
 def scored(seed: int, stage: Stage, pick: dict[str, Any], train: np.ndarray, held: np.ndarray) -> Tensor:

@@ -15,13 +15,12 @@ from unseen.errors import RunError
 from unseen.evaluation.metrics import Decisions
 from unseen.ground.files import read_arrays, write_arrays
 from unseen.ground.progress import Progress
-from unseen.methods import find_method
 from unseen.methods.base import GradientMethod, Method
 from unseen.model.weights import load_weights, save_weights
 from unseen.training.decisions import load_decisions, save_decisions
 from unseen.training.engine import OnEpoch, Training, train
 from unseen.training.inputs import RunInputs
-from unseen.training.outcomes import Choice, Result, honest_result, keep_references, measure, value_of
+from unseen.training.outcomes import Choice, Result, measure, paper_criteria, results_of, value_of
 from unseen.training.records import epoch_record
 from unseen.training.stage import Stage
 from unseen.training.steps import Features, read_ahead
@@ -92,60 +91,48 @@ def finish(
     progress: Progress,
 ) -> dict[str, Result]:
     """Train on all seen classes; for ``paper`` test every epoch, else only the chosen one, the last."""
-    sweeps = find_method(stage.inputs.config.method).sweeps_gamma
-    paper_h = "best_H" if sweeps else "H"
-    chosen = None if choice is None else choice.pick["epoch"]
-
-    def at(epoch: int) -> Path:
-        return folder / "final" / f"epoch-{epoch}.npz"
+    chosen, final = None if choice is None else choice.pick["epoch"], folder / "final"
+    criterion = paper_criteria(stage)[-1]
 
     def test(epoch: int, method: Method, earlier: Records) -> dict[str, Any]:
         if epoch != chosen and "paper" not in protocols:
             return {}
         found = stage.decide(method)
-        save_decisions(at(epoch), found)
+        save_decisions(_decisions_path(final, epoch), found)
         if epoch == chosen:
             save_weights(folder / "honest.safetensors", method)
         if "paper" not in protocols:
             return {}
         metrics = measure(found, stage.seen)
-        if _is_best(metrics, earlier, paper_h):
+        if all(metrics[criterion] > record["metrics"][criterion] for record in earlier):
             save_weights(folder / "paper.safetensors", method)
         return metrics
 
     epochs = None if "paper" in protocols else chosen
-    method, records = train_stage(stage, seed, folder / "final", f"{protocols} {chosen}", test, progress, epochs)
-    results = {}
-    if choice is not None:
-        with kept_by(folder / "final"):
-            decisions = load_decisions(at(choice.pick["epoch"]))
-            load_weights(folder / "honest.safetensors", method)
-        results["honest"] = honest_result(choice, decisions, method, stage, folder)
-    if "paper" in protocols:
-        best_t1, best_h = _best(records, "T1"), _best(records, paper_h)
-        if choice is None:  # the run's model
-            with kept_by(folder / "final"):
-                load_weights(folder / "paper.safetensors", method)
-            keep_references(method, stage, folder / "paper.safetensors")
-        with kept_by(folder / "final"):
-            t1, gzsl = (load_decisions(at(best["epoch"])) for best in (best_t1, best_h))
-        results["paper"] = Result(
-            t1,
-            gzsl,
-            best_h["metrics"]["best_gamma"] if sweeps else 0.0,
-            {"T1": {"epoch": best_t1["epoch"]}, "H": {"epoch": best_h["epoch"]}, "by": "test set"},
-            None,
-        )
-    return results
+    method, records = train_stage(stage, seed, final, f"{protocols} {chosen}", test, progress, epochs)
+    return results_of(_Epochs(method, records, final), protocols, stage, choice, folder)
 
 
-def _best(records: Records, criterion: str) -> dict[str, Any]:
-    """The earliest record with the highest value of a metric."""
-    return max(records, key=lambda record: (record["metrics"][criterion], -record["epoch"]))
+class _Epochs:
+    """A finished training's epochs; see :class:`unseen.training.outcomes.Trained`."""
+
+    def __init__(self, method: GradientMethod, records: Records, folder: Path) -> None:
+        self.method, self._records, self._folder = method, records, folder
+
+    def tested(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        return [({"epoch": record["epoch"]}, record["metrics"]) for record in self._records]
+
+    def hold(self, pick: dict[str, Any], weights: Path) -> None:
+        with kept_by(self._folder):
+            load_weights(weights, self.method)
+
+    def decisions(self, pick: dict[str, Any]) -> Decisions:
+        with kept_by(self._folder):
+            return load_decisions(_decisions_path(self._folder, pick["epoch"]))
 
 
-def _is_best(metrics: dict[str, Any], earlier: Records, criterion: str) -> bool:
-    return all(metrics[criterion] > record["metrics"][criterion] for record in earlier)
+def _decisions_path(folder: Path, epoch: int) -> Path:
+    return folder / f"epoch-{epoch}.npz"
 
 
 def train_stage(

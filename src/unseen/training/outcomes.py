@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from unseen.errors import RunError, UnseenError
 from unseen.evaluation.calibration import Answers
 from unseen.evaluation.metrics import LEADING, Decisions, SeenUnseenCurve, common_gamma, evaluate
+from unseen.evaluation.registry import HEADLINES
 from unseen.ground.files import file_digest, read_arrays, read_json, write_arrays, write_json
+from unseen.methods import find_method
 from unseen.methods.base import Method
 from unseen.model.references import make_references, references_beside
 from unseen.model.support import SupportRule, space_beside
@@ -152,6 +154,53 @@ def choice_of(pick: dict[str, Any], draws: Sequence[Held], vectors: Sequence[np.
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
+
+
+class Trained(Protocol):
+    """A method trained on all seen classes, in the forms (epochs, hyper-parameters) that a protocol picks from."""
+
+    method: Any
+
+    def tested(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """Every pick with what :func:`measure` gives of it on the test images."""
+        ...
+
+    def hold(self, pick: dict[str, Any], weights: Path) -> None:
+        """Make ``method`` that of a pick, whose weights ``weights`` holds from then on."""
+        ...
+
+    def decisions(self, pick: dict[str, Any]) -> Decisions:
+        """Those of a pick on the test images."""
+        ...
+
+
+def paper_criteria(stage: Stage) -> tuple[str, str]:
+    """The entries of :func:`measure` that ``paper`` picks the model of T1 and that of U, S and H by."""
+    sweeps = find_method(stage.inputs.config.method).sweeps_gamma
+    return HEADLINES[0], criterion_of(HEADLINES[-1]) if sweeps else HEADLINES[-1]
+
+
+def results_of(
+    trained: Trained, protocols: tuple[str, ...], stage: Stage, choice: Choice | None, folder: Path
+) -> dict[str, Result]:
+    """The results of one seed under the protocols, with weights and references in ``folder``."""
+    results = {}
+    if choice is not None:
+        trained.hold(choice.pick, folder / "honest.safetensors")
+        decisions = trained.decisions(choice.pick)
+        results["honest"] = honest_result(choice, decisions, trained.method, stage, folder)
+    if "paper" in protocols:
+        tested, criteria = trained.tested(), paper_criteria(stage)
+        for_t1, for_h = (max(tested, key=lambda pair: pair[1][criterion]) for criterion in criteria)
+        t1 = trained.decisions(for_t1[0])
+        weights = folder / "paper.safetensors"
+        trained.hold(for_h[0], weights)
+        if choice is None:  # the run's model
+            keep_references(trained.method, stage, weights)
+        chosen = dict(zip(HEADLINES, (for_t1[0], for_h[0]), strict=True)) | {"by": "test set"}
+        gamma = 0.0 if criteria[-1] in HEADLINES else for_h[1]["best_gamma"]
+        results["paper"] = Result(t1, trained.decisions(for_h[0]), gamma, chosen, None)
+    return results
 
 
 def honest_result(choice: Choice, decisions: Decisions, method: Method, stage: Stage, folder: Path) -> Result:

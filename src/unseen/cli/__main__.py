@@ -1,5 +1,0 @@
-"""``python -m unseen.cli``."""
-
-from unseen.cli import main
-
-main()
