@@ -72,7 +72,7 @@ class Generator(nn.Module):
 
 def fill(folder: Path, count: int) -> dict[str, Any]:
     """A store of ``count`` generated images; its extraction's rate and memory."""
-    from unseen.backbones.backbone import Transform
+    from unseen.backbones.transform import Transform
 
     images = folder / "images"
     images.mkdir()

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import unseen
-from unseen.backbones.backbone import Transform
+from unseen.backbones.transform import Transform
 from unseen.data.folder import load_folder
 
 pytest.importorskip("onnxscript", reason="needs unseen[export]")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unseen.backbones.backbone import Transform
+from unseen.backbones.transform import Transform
 from unseen.classes.table import Attributes, ClassTable
 from unseen.data.dataset import Dataset
 from unseen.errors import DataError

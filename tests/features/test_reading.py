@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unseen.backbones.backbone import Transform
+from unseen.backbones.transform import Transform
 from unseen.errors import DataError
 from unseen.features.reading import AHEAD, read_batches
 

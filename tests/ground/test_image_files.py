@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from unseen.data.finding import FoundImages
-from unseen.data.folder import find_files, load_folder
+from unseen.data.folder import load_folder
+from unseen.data.folder_images import find_files
 from unseen.ground.image_files import LeftOut, endings, image_files
 from unseen.ground.images import formats, open_image
 from unseen.releases.images import Images

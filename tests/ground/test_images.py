@@ -156,7 +156,7 @@ def test_broken_images_in_memory_are_named():
 
 
 def test_check_and_reading_agree_on_long_images(tmp_path):
-    from unseen.backbones.backbone import Transform
+    from unseen.backbones.transform import Transform
 
     transform = Transform(8, (0.5,) * 3, (0.5,) * 3)
     for length, fits in ((ELONGATION, True), (ELONGATION + 1, False)):

@@ -1,47 +1,37 @@
 """Networks (timm's, or a CLIP model's image tower) that turn images into grids of region features."""
 
-import difflib
-import functools
 import hashlib
 import json
 import logging
 import math
-import os
-import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from unseen.backbones import own, towers
+from unseen.backbones.building import build, check_patches, file_digest, first_line, weights_file
 from unseen.backbones.engines import Compiled, Engine, chosen_engine, compiled, is_auto
+from unseen.backbones.naming import IMPORTED, check_name, defaults, is_own, own_path
 from unseen.backbones.reduction import Reduction
-from unseen.backbones.vision import InterpolationMode, timm
-from unseen.backbones.vision import transforms as TF
-from unseen.errors import DataError, UnseenError
+from unseen.backbones.transform import Transform
+from unseen.backbones.vision import timm
+from unseen.errors import UnseenError
 from unseen.ground.cache import cache_folder
 from unseen.ground.checked import checked
 from unseen.ground.distributed import processes
 from unseen.ground.files import read_json
-from unseen.ground.hub import look_for_hub
-from unseen.ground.images import EncodedImage, is_elongated, open_image, upright_rgb
-from unseen.ground.outside import check_installed, is_path
-from unseen.ground.tensors import load_tensors
+from unseen.ground.outside import check_installed
 
 FINAL = "final"
 LARGEST = 8192
 """Side of the image that a network reads, in pixels."""
-IMPORTED = "features:"
-"""Prefix of features that were imported into a dataset folder: no network, only its answers."""
 _CPU_PIXELS = 4 * 224 * 224
 """Pixels that a network on a CPU is given at once, see :meth:`Backbone.regions`."""
-_PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".tar"}
 _log = logging.getLogger(__name__)
 
 
@@ -80,8 +70,8 @@ class BackboneSpec:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", _own_path(self.name))
-        _check_name(self.name)
+        object.__setattr__(self, "name", own_path(self.name))
+        check_name(self.name)
         if self.tower is not None and (self.weights != "pretrained" or self.options or self.stages != (FINAL,)):
             problem = "this backbone takes no weights, stages or options"
             raise UnseenError(problem, where=self.name, hint="omit weights, stages and options")
@@ -136,7 +126,7 @@ class BackboneSpec:
     @property
     def is_own(self) -> bool:
         """Whether the network is the user's."""
-        return _is_own(self.name)
+        return is_own(self.name)
 
     @property
     def imported(self) -> bool:
@@ -160,7 +150,7 @@ class BackboneSpec:
                 hint = f"pass {options}, or set {' and '.join(missing)} as attributes of the network"
                 raise UnseenError(problem, where=f"backbone {self.name}", hint=hint)
             return replace(self, **found, channels=self.channels or known.channels)
-        cfg = _defaults(self.name)
+        cfg = defaults(self.name)
         return replace(
             self,
             image_size=self.image_size or cfg.input_size[-1],
@@ -209,15 +199,15 @@ class BackboneSpec:
         elif self.is_own:
             facts["made"] = self._own_facts().digest
             if self.weights not in ("pretrained", "random"):
-                facts["weights"] = _file_digest(_weights_file(self.weights))
+                facts["weights"] = file_digest(weights_file(self.weights))
         elif self.weights == "pretrained":
-            facts["name"] = f"{self.name.split('.')[0]}.{_defaults(self.name).tag}"
+            facts["name"] = f"{self.name.split('.')[0]}.{defaults(self.name).tag}"
             facts["weights"] = ["pretrained", timm.__version__]
         elif self.weights == "random":
             facts["weights"] = ["random", self.seed, timm.__version__, torch.__version__.split("+")[0]]
         else:
             facts["name"] = self.name.split(".")[0]
-            facts["weights"] = _file_digest(_weights_file(self.weights))
+            facts["weights"] = file_digest(weights_file(self.weights))
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -243,10 +233,10 @@ class Backbone(nn.Module):
         self.fingerprint = self.network_fingerprint = spec.fingerprint()
         assert spec.image_size and spec.mean and spec.std  # noqa: PT018
         self.transform = Transform(spec.image_size, spec.mean, spec.std, spec.crop)
-        self.model: Any = _build(spec).eval().requires_grad_(False)
+        self.model: Any = build(spec).eval().requires_grad_(False)
         self._prefix = getattr(self.model, "num_prefix_tokens", 0)
         self._channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
-        _check_patches(self.model, spec)
+        check_patches(self.model, spec)
         self._indices = self._intermediates()
         self.reduction: Reduction | None = None
         self._batch_statistics = False
@@ -260,7 +250,8 @@ class Backbone(nn.Module):
             with torch.inference_mode():
                 maps = self.maps(torch.zeros(1, 3, spec.image_size, spec.image_size))
         except (AssertionError, RuntimeError, ValueError) as error:
-            raise UnseenError(f"cannot take {spec.image_size}-pixel images: {_line(error)}", where=spec.name) from None
+            problem = f"cannot take {spec.image_size}-pixel images: {first_line(error)}"
+            raise UnseenError(problem, where=spec.name) from None
         for feature_map in maps:
             self.grids.append((feature_map.shape[2], feature_map.shape[3]))
             self.channels.append(feature_map.shape[1])
@@ -467,87 +458,13 @@ class Backbone(nn.Module):
         return f'"{FINAL}", ' + ", ".join(f"{i} ({s['num_chs']} channels, 1/{s['reduction']})" for i, s in info)
 
 
-@dataclass(frozen=True)
-class Transform:
-    """Image to network input: upright, RGB, short side resized (bicubic, antialiased), centre crop, normalised.
-
-    Attributes:
-        size: side of the square input.
-        mean: per-channel mean.
-        std: per-channel deviation.
-        crop: fraction of the resized short side that the crop keeps.
-    """
-
-    size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    crop: float = 1.0
-
-    def __call__(self, image: Image.Image | str | os.PathLike[str]) -> Tensor:
-        """The image, or the image in a file, as floats (3, size, size)."""
-        return self.normalized(self.cropped(image))
-
-    def cropped(self, image: Image.Image | EncodedImage | str | os.PathLike[str]) -> Tensor:
-        """The first half of it: resized and centre-cropped, as bytes (3, size, size)."""
-        result: Tensor = TF.center_crop(self.resized(image, self.short_side), [self.size, self.size])
-        return result
-
-    def normalized(self, pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The second half: bytes (..., 3, h, w) as the network wants them."""
-        result: Tensor = TF.normalize(TF.to_dtype(pixels, dtype, scale=True), list(self.mean), list(self.std))
-        return result
-
-    def resized(self, image: Image.Image | EncodedImage | str | os.PathLike[str], short: int) -> Tensor:
-        """Upright RGB with this short side in pixels, as bytes (3, h, w)."""
-        if isinstance(image, EncodedImage):
-            upright = image.open()
-        else:
-            upright = upright_rgb(image) if isinstance(image, Image.Image) else open_image(image)
-        if is_elongated(*upright.size):
-            where = getattr(image, "filename", "image") if isinstance(image, Image.Image) else image
-            raise DataError(
-                f"{upright.width} x {upright.height} pixels is too narrow", where=where, hint="crop the image"
-            )
-        result: Tensor = TF.pil_to_tensor(TF.resize(upright, [short], InterpolationMode.BICUBIC, antialias=True))
-        return result
-
-    def crop_box(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """What the network sees of an upright image: (left, top, right, bottom) in the image's pixels."""
-        new_width, new_height = self._resized(width, height, self.short_side)
-        left, top = round((new_width - self.size) / 2), round((new_height - self.size) / 2)
-        x, y = width / new_width, height / new_height
-        return left * x, top * y, (left + self.size) * x, (top + self.size) * y
-
-    def to_input(self, x: float, y: float, width: int, height: int) -> tuple[float, float]:
-        """Where a point of an upright image lies in the input; outside [0, size] if it is cropped away."""
-        left, top, right, bottom = self.crop_box(width, height)
-        return (x - left) / (right - left) * self.size, (y - top) / (bottom - top) * self.size
-
-    def to_image(self, x: float, y: float, width: int, height: int) -> tuple[float, float]:
-        """Where a point of the input lies in the upright image: the inverse of `to_input`."""
-        left, top, right, bottom = self.crop_box(width, height)
-        return left + x / self.size * (right - left), top + y / self.size * (bottom - top)
-
-    @property
-    def short_side(self) -> int:
-        """Short side in pixels that an image is resized to, before the crop."""
-        return round(self.size / self.crop)
-
-    @staticmethod
-    def _resized(width: int, height: int, short: int) -> tuple[int, int]:
-        """Size after torchvision's resize of the short side."""
-        if width <= height:
-            return short, int(short * height / width)
-        return int(short * width / height), short
-
-
 def list_stages(name: str) -> list[tuple[str | int, int, int]]:
     """Stage, channels and reduction of every feature map that a model gives; no weights are made."""
-    _check_name(name)
+    check_name(name)
     if name.startswith(towers.PREFIX):
         facts = towers.model_facts(name.removeprefix(towers.PREFIX))
         return [(FINAL, facts.channels, facts.patch_size)]
-    if _is_own(name):
+    if is_own(name):
         made = Backbone(BackboneSpec(name))
         stages = [(i, s["num_chs"], s["reduction"]) for i, s in enumerate(getattr(made.model, "feature_info", []))]
         return [(FINAL, made.channels[0], round((made.spec.image_size or 0) / made.grids[0][0])), *stages]
@@ -557,185 +474,3 @@ def list_stages(name: str) -> list[tuple[str | int, int, int]]:
     found: list[tuple[str | int, int, int]] = [(i, s["num_chs"], s["reduction"]) for i, s in enumerate(info)]
     last = model.feature_info[-1]["reduction"] if hasattr(model, "feature_info") else 0
     return [(FINAL, model.num_features, last), *found]
-
-
-def _check_name(name: str) -> None:
-    if name.startswith(towers.PREFIX):
-        if name == towers.PREFIX:
-            raise UnseenError("no model name", where=name, hint="use hf:FOLDER or hf:OWNER/NAME")
-        return
-    if _is_own(name):
-        return
-    if name.startswith(IMPORTED):
-        if name == IMPORTED:
-            raise UnseenError(
-                "no feature name", where=name, hint="use features:NAME, with the name from `unseen import`"
-            )
-        return
-    base = name.partition(".")[0]
-    if not timm.is_model(base):
-        close = difflib.get_close_matches(base, timm.list_models(), n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else "timm.list_models() lists the models"
-        raise UnseenError(f"timm has no model {name!r}", where="backbone", hint=hint)
-    if "." in name:
-        tagged = [m for m in timm.list_pretrained(base + "*") if m.split(".")[0] == base]
-        if name not in tagged:
-            raise UnseenError(f"timm has no weights {name!r}", where="backbone", hint=f"available: {', '.join(tagged)}")
-
-
-def _is_own(name: str) -> bool:
-    return name.startswith(own.GIVEN) or (is_path(name) and not name.startswith((towers.PREFIX, IMPORTED)))
-
-
-def _own_path(name: str) -> str:
-    """The path of a model that the user has registered with timm, which another process would not know by name."""
-    base = name.partition(".")[0]
-    if _is_own(name) or name.startswith((towers.PREFIX, IMPORTED)) or not timm.is_model(base):
-        return name
-    entry = timm.model_entrypoint(base)
-    return name if entry.__module__.startswith("timm.") else own.remember(entry)
-
-
-def _defaults(name: str) -> Any:
-    """What timm knows of the model without building it: input size, normalisation, tag."""
-    return timm.get_pretrained_cfg(name)
-
-
-def _build(spec: BackboneSpec) -> nn.Module:
-    if spec.tower is not None:
-        assert spec.image_size
-        return towers.ImageTower(spec.tower, spec.image_size)
-    if spec.is_own:
-        return _build_own(spec)
-    options = {"num_classes": 0, **spec.options}
-    cfg = _defaults(spec.name)
-    if cfg.fixed_input_size and spec.image_size != cfg.input_size[-1]:
-        options.setdefault("img_size", spec.image_size)
-    pretrained = spec.weights == "pretrained"
-    if pretrained:
-        look_for_hub()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(spec.seed)
-            model = timm.create_model(spec.name, pretrained=pretrained, **options)
-    except (OSError, RuntimeError, TypeError, AssertionError, ValueError) as error:
-        if pretrained and isinstance(error, OSError | RuntimeError):  # no network, or timm has no weights
-            problem = "cannot get pretrained weights"
-            page = f"model.safetensors of huggingface.co/timm/{spec.name}"
-            hint = (
-                f"connect to the internet once, or download {page} and pass --backbone {spec.name} "
-                "--backbone-weights FILE"
-            )
-        else:
-            problem, hint = f"timm cannot build it at {spec.image_size} pixels with {dict(spec.options)}", None
-        raise UnseenError(f"{problem}: {_line(error)}", where=spec.name, hint=hint) from None
-    if spec.weights not in ("pretrained", "random"):
-        _load(model, _weights_file(spec.weights))
-    return model
-
-
-def _build_own(spec: BackboneSpec) -> nn.Module:
-    assert spec.image_size
-    made: nn.Module = own.make(spec.name, spec.options, spec.weights == "pretrained", spec.seed)
-    made.eval()
-    if spec.weights not in ("pretrained", "random"):
-        _load(made, _weights_file(spec.weights))
-    if hasattr(made, "forward_features") and hasattr(made, "num_features"):
-        return made
-    try:
-        return own.Plain(made, spec.channels, spec.image_size, spec.name)
-    except (AssertionError, RuntimeError, ValueError, TypeError) as error:
-        raise UnseenError(f"cannot take {spec.image_size}-pixel images: {_line(error)}", where=spec.name) from None
-
-
-def _check_patches(model: Any, spec: BackboneSpec) -> None:
-    """A transformer's patches must fill the image: timm cuts off the rest of some sizes in silence."""
-    embed = getattr(model, "patch_embed", getattr(model, "embeds", model))
-    side = getattr(embed, "patch_size", 1)
-    side = side if isinstance(side, int) else side[0]
-    size = spec.image_size
-    assert size
-    if not hasattr(model, "num_prefix_tokens") or size % side == 0 or getattr(embed, "dynamic_img_pad", False):
-        return
-    near = [s for s in (size - size % side, size - size % side + side) if s]
-    raise UnseenError(
-        f"cannot take {size}-pixel images: {size} is not a multiple of the patch size {side}",
-        where=spec.name,
-        hint=f"--image-size {' or '.join(map(str, near))}",
-    )
-
-
-def _weights_file(weights: str) -> Path:
-    path = Path(weights)
-    if not path.is_file():
-        hint = 'use "pretrained", "random" or the path of a .safetensors file'
-        raise UnseenError("no such weights file", where=path, hint=hint)
-    with path.open("rb") as file:
-        head = file.read(9)
-    if head[8:] != b"{" and (path.suffix in _PICKLES or head.startswith((b"\x80", b"PK"))):
-        convert = "safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW)"
-        raise UnseenError("a pickle; unseen does not load pickles", where=path, hint=f"convert it once with {convert}")
-    return path
-
-
-def _load(model: nn.Module, path: Path) -> None:
-    """Loads weights strictly, but for the classifier head that the features do not use."""
-    try:
-        state, _ = load_tensors(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        problem = f"not a readable safetensors file: {_line(error)}"
-        raise UnseenError(problem, where=path, hint="restore the original file") from None
-    for name, value in state.items():
-        if value.is_floating_point() and not value.isfinite().all():
-            raise UnseenError(
-                f'"{name}" contains values that are not finite', where=path, hint="restore the original file"
-            )
-    problems = _misfits(model, state)
-    adapt = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-    if problems and adapt is not None:  # timm's own adaptation, e.g. of position embeddings to another size
-        with suppress(Exception):  # it is written for sound files: on others the misfits tell more than its failure
-            state = adapt(state, model)
-            problems = _misfits(model, state)
-    if problems:
-        raise UnseenError(
-            f"does not match the network: {'; '.join(problems)}",
-            where=path,
-            hint="use weights of this timm model, or the backbone options that they need",
-        )
-    model.load_state_dict(state, strict=False)
-
-
-def _misfits(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
-    cfg: Any = getattr(model, "pretrained_cfg", None) or {}
-    heads = (cfg if isinstance(cfg, Mapping) else vars(cfg)).get("classifier") or ()
-    prefixes = tuple(head.split(".")[0] + "." for head in ([heads] if isinstance(heads, str) else heads))
-    own = model.state_dict()
-    missing = [k for k in own if k not in state and not k.startswith(prefixes) and "num_batches_tracked" not in k]
-    unexpected = [k for k in state if k not in own and not k.startswith(prefixes)]
-    shapes = [
-        f"{k} {tuple(state[k].shape)} instead of {tuple(own[k].shape)}"
-        for k in own
-        if k in state and state[k].shape != own[k].shape
-    ]
-    found = (("missing", missing), ("unexpected", unexpected), ("mis-shaped", shapes))
-    return [f"{len(keys)} {what} ({_first(keys)})" for what, keys in found if keys]
-
-
-def _first(keys: Iterable[str], count: int = 3) -> str:
-    keys = list(keys)
-    return ", ".join(keys[:count]) + (", ..." if len(keys) > count else "")
-
-
-def _file_digest(path: Path) -> str:
-    stat = path.stat()
-    return _digest_of(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=8)
-def _digest_of(path: str, size: int, mtime_ns: int) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

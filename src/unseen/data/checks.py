@@ -20,16 +20,12 @@ from PIL import Image
 from unseen.classes.spreadsheets.columns import Encoding, parts_of
 from unseen.classes.spreadsheets.tables import fold, place, to_numbers
 from unseen.data.folder import (
-    FEATURES,
     Classes,
-    Listing,
-    find_files,
-    left_out,
     misfits,
     read_classes,
-    read_images,
     settle,
 )
+from unseen.data.folder_images import FEATURES, Listing, find_files, left_out, read_images
 from unseen.data.provenance import unchecked
 from unseen.errors import DataError
 from unseen.formats.xlsa17 import SPLITS

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from unseen.backbones.backbone import IMPORTED
+from unseen.backbones.naming import IMPORTED
 from unseen.classes.spreadsheets.tables import find_table
 from unseen.data.dataset import Dataset
-from unseen.data.folder import FEATURES, load_folder, read_classes, stop
+from unseen.data.folder import load_folder, read_classes, stop
+from unseen.data.folder_images import FEATURES
 from unseen.errors import DataError
 from unseen.features.store import RegionStore, write_store
 from unseen.formats.arrays import SUFFIXES, ArrayFile

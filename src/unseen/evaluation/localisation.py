@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from unseen.backbones.backbone import Transform
+from unseen.backbones.transform import Transform
 from unseen.classes.presence import present
 from unseen.data.dataset import Dataset
 from unseen.data.images import ImageStore

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from unseen.backbones.backbone import Transform
+from unseen.backbones.transform import Transform
 from unseen.classes.naming import label
 from unseen.data.dataset import Dataset
 from unseen.errors import DataError

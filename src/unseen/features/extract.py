@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from unseen.backbones.backbone import Backbone, Transform
+from unseen.backbones.backbone import Backbone
 from unseen.backbones.engines import available_labels, is_auto
+from unseen.backbones.transform import Transform
 from unseen.backbones.vision import timm
 from unseen.errors import DataError, StoreError
 from unseen.features.hashes import content_hashes

@@ -11,7 +11,7 @@ from typing import TypeVar
 from PIL import Image
 from torch import Tensor
 
-from unseen.backbones.backbone import Transform
+from unseen.backbones.transform import Transform
 from unseen.errors import DataError
 from unseen.ground.images import EncodedImage
 

@@ -12,7 +12,8 @@ import pandas as pd
 
 from unseen.classes.table import write_attributes
 from unseen.data.dataset import Dataset
-from unseen.data.folder import FEATURES, load_folder
+from unseen.data.folder import load_folder
+from unseen.data.folder_images import FEATURES
 from unseen.errors import DataError
 from unseen.ground.files import write_json, write_text, write_with
 from unseen.ground.images import opened_image

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from unseen.backbones.backbone import IMPORTED, Backbone, BackboneSpec
+from unseen.backbones.backbone import Backbone, BackboneSpec
 from unseen.backbones.engines import chosen_engine
+from unseen.backbones.naming import IMPORTED
 from unseen.backbones.reduction import FILE as REDUCTION
 from unseen.backbones.reduction import ReductionSpec
 from unseen.data.catalogue import FIELDGUIDE, load_dataset

@@ -1,0 +1,58 @@
+"""Names of networks: timm's, the user's own, image towers, imported features."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from unseen.backbones import own, towers
+from unseen.backbones.vision import timm
+from unseen.errors import UnseenError
+from unseen.ground.outside import is_path
+
+IMPORTED = "features:"
+"""Prefix of features that were imported into a dataset folder: no network, only its answers."""
+
+
+def check_name(name: str) -> None:
+    """Raise :class:`UnseenError` where there is no such network."""
+    if name.startswith(towers.PREFIX):
+        if name == towers.PREFIX:
+            raise UnseenError("no model name", where=name, hint="use hf:FOLDER or hf:OWNER/NAME")
+        return
+    if is_own(name):
+        return
+    if name.startswith(IMPORTED):
+        if name == IMPORTED:
+            raise UnseenError(
+                "no feature name", where=name, hint="use features:NAME, with the name from `unseen import`"
+            )
+        return
+    base = name.partition(".")[0]
+    if not timm.is_model(base):
+        close = difflib.get_close_matches(base, timm.list_models(), n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "timm.list_models() lists the models"
+        raise UnseenError(f"timm has no model {name!r}", where="backbone", hint=hint)
+    if "." in name:
+        tagged = [m for m in timm.list_pretrained(base + "*") if m.split(".")[0] == base]
+        if name not in tagged:
+            raise UnseenError(f"timm has no weights {name!r}", where="backbone", hint=f"available: {', '.join(tagged)}")
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is that of a network of the user's."""
+    return name.startswith(own.GIVEN) or (is_path(name) and not name.startswith((towers.PREFIX, IMPORTED)))
+
+
+def own_path(name: str) -> str:
+    """The path of a model that the user has registered with timm, which another process would not know by name."""
+    base = name.partition(".")[0]
+    if is_own(name) or name.startswith((towers.PREFIX, IMPORTED)) or not timm.is_model(base):
+        return name
+    entry = timm.model_entrypoint(base)
+    return name if entry.__module__.startswith("timm.") else own.remember(entry)
+
+
+def defaults(name: str) -> Any:
+    """What timm knows of the model without building it: input size, normalisation, tag."""
+    return timm.get_pretrained_cfg(name)

@@ -1,0 +1,89 @@
+"""How an image is put to a network: resized, cropped, normalised; and where its points lie then."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unseen.backbones.vision import InterpolationMode
+from unseen.backbones.vision import transforms as TF
+from unseen.errors import DataError
+from unseen.ground.images import EncodedImage, is_elongated, open_image, upright_rgb
+
+
+@dataclass(frozen=True)
+class Transform:
+    """Image to network input: upright, RGB, short side resized (bicubic, antialiased), centre crop, normalised.
+
+    Attributes:
+        size: side of the square input.
+        mean: per-channel mean.
+        std: per-channel deviation.
+        crop: fraction of the resized short side that the crop keeps.
+    """
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop: float = 1.0
+
+    def __call__(self, image: Image.Image | str | os.PathLike[str]) -> Tensor:
+        """The image, or the image in a file, as floats (3, size, size)."""
+        return self.normalized(self.cropped(image))
+
+    def cropped(self, image: Image.Image | EncodedImage | str | os.PathLike[str]) -> Tensor:
+        """The first half of it: resized and centre-cropped, as bytes (3, size, size)."""
+        result: Tensor = TF.center_crop(self.resized(image, self.short_side), [self.size, self.size])
+        return result
+
+    def normalized(self, pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The second half: bytes (..., 3, h, w) as the network wants them."""
+        result: Tensor = TF.normalize(TF.to_dtype(pixels, dtype, scale=True), list(self.mean), list(self.std))
+        return result
+
+    def resized(self, image: Image.Image | EncodedImage | str | os.PathLike[str], short: int) -> Tensor:
+        """Upright RGB with this short side in pixels, as bytes (3, h, w)."""
+        if isinstance(image, EncodedImage):
+            upright = image.open()
+        else:
+            upright = upright_rgb(image) if isinstance(image, Image.Image) else open_image(image)
+        if is_elongated(*upright.size):
+            where = getattr(image, "filename", "image") if isinstance(image, Image.Image) else image
+            raise DataError(
+                f"{upright.width} x {upright.height} pixels is too narrow", where=where, hint="crop the image"
+            )
+        result: Tensor = TF.pil_to_tensor(TF.resize(upright, [short], InterpolationMode.BICUBIC, antialias=True))
+        return result
+
+    def crop_box(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """What the network sees of an upright image: (left, top, right, bottom) in the image's pixels."""
+        new_width, new_height = self._resized(width, height, self.short_side)
+        left, top = round((new_width - self.size) / 2), round((new_height - self.size) / 2)
+        x, y = width / new_width, height / new_height
+        return left * x, top * y, (left + self.size) * x, (top + self.size) * y
+
+    def to_input(self, x: float, y: float, width: int, height: int) -> tuple[float, float]:
+        """Where a point of an upright image lies in the input; outside [0, size] if it is cropped away."""
+        left, top, right, bottom = self.crop_box(width, height)
+        return (x - left) / (right - left) * self.size, (y - top) / (bottom - top) * self.size
+
+    def to_image(self, x: float, y: float, width: int, height: int) -> tuple[float, float]:
+        """Where a point of the input lies in the upright image: the inverse of `to_input`."""
+        left, top, right, bottom = self.crop_box(width, height)
+        return left + x / self.size * (right - left), top + y / self.size * (bottom - top)
+
+    @property
+    def short_side(self) -> int:
+        """Short side in pixels that an image is resized to, before the crop."""
+        return round(self.size / self.crop)
+
+    @staticmethod
+    def _resized(width: int, height: int, short: int) -> tuple[int, int]:
+        """Size after torchvision's resize of the short side."""
+        if width <= height:
+            return short, int(short * height / width)
+        return int(short * width / height), short

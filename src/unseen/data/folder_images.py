@@ -1,0 +1,323 @@
+"""The images of a dataset folder: from a table of files, or from folders called like classes."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+
+from unseen.classes.spreadsheets.tables import (
+    find_table,
+    fold,
+    nearest,
+    place,
+    read_table,
+    repeats,
+)
+from unseen.errors import DataError
+from unseen.formats.xlsa17 import SPLITS
+from unseen.ground.image_files import LeftOut, image_files
+
+FEATURES = "features"
+Complain = Callable[[Sequence[DataError]], None]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Which image shows which class; ``path`` is ``None`` where folders say it, ``split`` where nothing does."""
+
+    images: Path
+    path: Path | None
+    files: tuple[str, ...]
+    labels: np.ndarray
+    split: np.ndarray | None
+    notes: tuple[str, ...] = ()
+
+
+def read_images(root: Path, names: Sequence[str], complain: Complain, classes: Path) -> Listing | None:
+    """The images of a folder, by ``images.csv`` or by the folders they are in; ``None`` if there are none.
+
+    Args:
+        root: the dataset folder.
+        names: the classes.
+        complain: told of everything that is wrong; may raise. Images in error are left out.
+        classes: the class table's file, for errors.
+    """
+    images = root / "images" if (root / "images").is_dir() else root
+    try:
+        path = find_table(root, "images")
+        if path is not None:
+            if (root / FEATURES).is_dir() or not any(entry.is_dir() for entry in root.iterdir()):
+                images = root / "images"
+            return _listed(path, images, names, complain, classes)
+        path = find_table(images, "metadata")  # of Hugging Face's ImageFolder
+        if path is not None:
+            frame = read_table(path, ["file_name"])
+            label = next((c for c in ("class", "label") if c in frame), None)
+            if label is not None:
+                frame = frame.rename(columns={"file_name": "file", label: "class"})
+                return _listed(path, images, names, complain, classes, frame)
+    except DataError as error:
+        complain([error])
+        return None
+    return _by_folders(images, names, complain, classes, strict=images != root)
+
+
+def _listed(
+    path: Path,
+    images: Path,
+    names: Sequence[str],
+    complain: Complain,
+    classes: Path,
+    frame: pd.DataFrame | None = None,
+) -> Listing | None:
+    if frame is None:
+        frame = read_table(path, ["file", "class"], ["split"])
+    if not len(frame):
+        raise DataError("no images", where=path, hint="add one row per image")
+    complain(repeats(frame, "file", path))
+    labels = frame["class"].map({c: i for i, c in enumerate(names)})
+    unknown = np.flatnonzero(labels.isna())
+    complain(
+        [
+            DataError(
+                f'class "{name}" is not in {classes.name}{_times(rows)}',
+                where=place(path, rows[0], "class"),
+                hint=_spelling(name, names),
+            )
+            for name, rows in _alike(frame["class"], unknown)
+        ]
+    )
+    split = frame["split"].to_numpy(dtype=object) if "split" in frame else None
+    wrong = np.flatnonzero(~np.isin(split, SPLITS)) if split is not None else np.array([], dtype=int)
+    complain(
+        [
+            DataError(
+                f'unknown split "{name}"{_times(rows)}',
+                where=place(path, rows[0], "split"),
+                hint=f"use one of {', '.join(SPLITS)}",
+            )
+            for name, rows in _alike(frame["split"] if split is not None else [], wrong)
+        ]
+    )
+    files = [_found(images, file) for file in frame["file"]]
+    bad: Sequence[int] = []
+    if images.is_dir() or not (path.parent / FEATURES).is_dir():  # features may stand for images
+        bad = _check_files(images, files, lambda row: place(path, row, "file"), complain, table=True)
+    keep = np.setdiff1d(np.arange(len(frame)), [*unknown, *wrong, *bad])
+    if not len(keep):
+        return None
+    return Listing(
+        images,
+        path,
+        tuple(files[i] for i in keep),
+        labels.to_numpy(dtype=float)[keep].astype(np.int64),
+        None if split is None else split[keep],
+    )
+
+
+def _alike(cells: Sequence[str] | pd.Series, rows: Iterable[int]) -> Iterable[tuple[str, list[int]]]:
+    """Rows by what their cells say, so that one cause is one error."""
+    found: dict[str, list[int]] = {}
+    values = list(cells)
+    for row in rows:
+        found.setdefault(values[row], []).append(int(row))
+    return found.items()
+
+
+def _times(rows: Sequence[int]) -> str:
+    return "" if len(rows) == 1 else f" (and in {len(rows) - 1:,} further rows)"
+
+
+def _found(images: Path, file: str) -> str:
+    """A file as it lies below a folder, however it is written: from the folder above, on Windows, absolute, in NFD."""
+    if os.path.exists(images / file) and not Path(file).is_absolute() and not file.startswith("./"):
+        return file
+    slashed = file.replace("\\", "/")
+    parts = [part for part in PurePosixPath(slashed).parts if part != "."]
+    ways = ["/".join(parts), "/".join(parts).removeprefix("images/")]
+    above = [f"{place}/" for place in (images, images.resolve())]
+    ways += [slashed.removeprefix(place) for place in above if slashed.startswith(place)]
+    for way in ways:
+        plain = "".join(c for c in way if c not in "\u200b\u200c\u200d\u2060\ufeff")
+        for form in dict.fromkeys((way, *(unicodedata.normalize(f, t) for t in (way, plain) for f in ("NFC", "NFD")))):
+            if form and not Path(form).is_absolute() and ".." not in form.split("/") and os.path.exists(images / form):
+                return form
+    return file
+
+
+def _spelling(name: str, names: Sequence[str]) -> str:
+    bare = [other for other in names if other.lstrip("0") == name.lstrip("0") and other != name]
+    if bare:
+        return f'use "{bare[0]}": spreadsheet programs drop leading zeros unless the column is formatted as text'
+    near = nearest(name, names)
+    return (
+        f'did you mean "{near}"? Otherwise add the class to the table'
+        if near
+        else "add the class to the table, or fix the spelling"
+    )
+
+
+def find_files(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
+    """Images below a folder, relative to it and sorted, and every other file with why it is none."""
+    others: list[tuple[str, str]] = []
+
+    def left(file: str, why: str) -> None:
+        others.append((Path(file).relative_to(root).as_posix(), why))
+
+    return sorted(Path(file).relative_to(root).as_posix() for file in image_files(root, left)), others
+
+
+def left_out(files: Iterable[tuple[str, str]]) -> list[str]:
+    """What is to be said of files that are not taken."""
+    found = LeftOut()
+    for file, why in files:
+        found(file, why)
+    return found.lines()
+
+
+def _by_folders(images: Path, names: Sequence[str], complain: Complain, classes: Path, strict: bool) -> Listing | None:
+    """Images by the first folder on their way that is called like a class.
+
+    Where there is no ``images/``, ``strict`` is false: folders of no class are then left alone.
+    """
+    exact = {name: i for i, name in enumerate(names)}
+    loose: dict[str, set[int]] = {}
+    for i, name in enumerate(names):
+        loose.setdefault(fold(name), set()).add(i)
+    files, labels, notes, roles = [], [], [], []
+    said: dict[str, int | None] = {}
+    found_files, others = find_files(images)
+    parted = _parted(found_files, exact)
+    for file in found_files:
+        folders = PurePosixPath(file).parts[:-1]
+        for folder in folders:
+            if folder not in said:
+                found = {exact[folder]} if folder in exact else loose.get(fold(folder), set())
+                said[folder] = next(iter(found)) if len(found) == 1 else None
+                if len(found) == 1 and folder not in exact:
+                    notes.append(f'folder "{folder}" is read as class "{names[next(iter(found))]}"')
+        label = next((said[f] for f in folders if said[f] is not None), None)
+        if label is not None:
+            files.append(file)
+            labels.append(label)
+            roles.append(ROLES.get(folders[0].lower(), "") if parted else "")
+        elif folders:
+            said.setdefault(f"{folders[0]}/", None)
+        else:
+            said.setdefault("/", None)
+    strangers = [folder.removesuffix("/") for folder in said if folder.endswith("/")]
+    if strict:
+        complain(
+            [
+                DataError(
+                    f"no class has this name in {classes.name}" if folder else "images outside the class folders",
+                    where=images / folder,
+                    hint=_spelling(folder, names) if folder else "move them into the folders of their classes",
+                )
+                for folder in strangers
+            ]
+        )
+    if not files:
+        hint = f"put the images of {names[0]} into {images / names[0]}, and so on"
+        complain([DataError("no folder in images/ has the name of a class", where=images, hint=hint)])
+        return None
+    notes += left_out((f, why) for f, why in others if strict or any(said.get(p) is not None for p in Path(f).parts))
+    bad = set(_check_files(images, files, lambda row: str(images / files[row]), complain, table=False))
+    keep = [i for i in range(len(files)) if i not in bad]
+    split = None
+    if parted:
+        trained = {label for label, role in zip(labels, roles, strict=True) if role != "test"}
+        split = np.array(
+            [
+                "trainval" if roles[i] != "test" else "test_seen" if labels[i] in trained else "test_unseen"
+                for i in keep
+            ],
+            dtype=object,
+        )
+        notes.append("images are split by their folders: " + ", ".join(sorted({f.split("/")[0] for f in files})))
+        if "val" in roles:
+            notes.append("images in val/ are used for training: validation holds out whole classes")
+    return Listing(
+        images, None, tuple(files[i] for i in keep), np.array([labels[i] for i in keep], np.int64), split, tuple(notes)
+    )
+
+
+ROLES = {
+    **dict.fromkeys(("train", "training", "trainval"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""What the folders of a split into training, validation and test images are called."""
+
+
+def _parted(files: Sequence[str], classes: Mapping[str, int]) -> bool:
+    """Whether images lie in ``train/CLASS/`` and ``val/`` or ``test/``; not where a class is called so."""
+    tops = {file.split("/")[0] for file in files if file.count("/") > 1}
+    found = {ROLES[top.lower()] for top in tops if top.lower() in ROLES and top not in classes}
+    return "train" in found and len(found) > 1
+
+
+def _check_files(
+    images: Path, files: Sequence[str], where: Callable[[int], str], complain: Complain, table: bool
+) -> list[int]:
+    """Rows of files that are not there, lie outside, or are there twice."""
+    folder = images.resolve()
+    missing, refused = [], []
+    unnamed = [row for row, file in enumerate(files) if not file.isascii() and _not_utf8(file)]
+    complain(
+        [
+            DataError(f'the name "{files[row]}" is not UTF-8', where=where(row), hint="rename the image")
+            for row in unnamed
+        ]
+    )
+    first: dict[Path, int] = {}
+    for row, file in enumerate(files):
+        try:
+            target = (images / file).resolve()
+            exists = target.is_file()
+        except (OSError, ValueError):  # a name too long or with a NUL, a folder that may not be read
+            missing.append(row)
+            continue
+        if not target.is_relative_to(folder):
+            complain([DataError(f'"{file}" lies outside {images}', where=where(row), hint="move it inside")])
+            refused.append(row)
+        elif first.setdefault(target, row) != row:
+            other = f"row {first[target] + 2}" if table else f'"{files[first[target]]}"'
+            complain([DataError(f'"{file}" is already the image of {other}', where=where(row), hint="keep one")])
+            refused.append(row)
+        elif not exists:
+            missing.append(row)
+    complain(_missing(images, files, where, missing))
+    return [*missing, *refused, *unnamed]
+
+
+def _missing(
+    images: Path, files: Sequence[str], where: Callable[[int], str], missing: Sequence[int]
+) -> list[DataError]:
+    """One error for each file that is not there; a single one where none of several is, which has one cause."""
+    if len(missing) < 2 or len(missing) < len(files):
+        hint = "add the image, or remove the row"
+        return [DataError(f'no image "{files[row]}" in {images}', where=where(row), hint=hint) for row in missing]
+    there = next(iter(image_files(images)), None) if images.is_dir() else None
+    example = f'paths below {images}, such as "{Path(there).relative_to(images).as_posix()}"' if there else ""
+    problem = f'none of the {len(files):,} images is in {images}, the first "{files[missing[0]]}"'
+    hint = f"use {example}" if example else f"put the images in {images}"
+    return [DataError(problem, where=where(missing[0]), hint=hint)]
+
+
+def _not_utf8(name: str) -> bool:
+    """Whether a file's name came from bytes of another encoding, so that it cannot be written down."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+# extras
