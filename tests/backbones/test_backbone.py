@@ -218,7 +218,7 @@ class TestWeights:
 
     def test_of_another_family(self, path):
         save_file(self.state("test_vit"), path)
-        with pytest.raises(UnseenError, match="does not fit"):
+        with pytest.raises(UnseenError, match="does not match the network"):
             Backbone(spec("test_convnext", weights=str(path)))
 
     def test_missing_file(self, path):
