@@ -145,6 +145,8 @@ class Decisions:
 
 CORE = ("T1", "U", "S", "H", "AUSUC")
 """The field's metrics: what an epoch's record and a choice hold."""
+ACCURACIES = CORE[:4]
+"""Those that hold at one calibration offset, and that papers report."""
 
 
 @dataclass(frozen=True)

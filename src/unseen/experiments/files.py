@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from unseen.backbones.backbone import BackboneSpec
 from unseen.errors import UnseenError
+from unseen.evaluation.metrics import ACCURACIES
 from unseen.ground.checked import checked
 from unseen.ground.files import write_text
 from unseen.methods import METHODS, every_method, find_method, find_preset
@@ -29,7 +30,7 @@ from unseen.training.plan import resolve_settings
 
 HOME = Path(str(files("unseen.experiments")))
 DATASETS = tuple(sorted(p.stem for p in (HOME / "datasets").glob("*.yaml")))
-NUMBERS = ("T1", "U", "S", "H")
+NUMBERS = ACCURACIES
 SEEDS = (0, 1, 2, 3, 4)
 
 _NO_YAML = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError)

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from unseen.errors import RunError, UnseenError
-from unseen.evaluation.metrics import Decisions, evaluate
+from unseen.evaluation.metrics import ACCURACIES, Decisions, evaluate
+from unseen.evaluation.registry import HEADLINES
 from unseen.evaluation.shots import Episode
 from unseen.ground.files import write_json, write_text
 from unseen.model.support import SupportSpace, space_beside
@@ -22,7 +23,7 @@ from unseen.training.run import reopen
 from unseen.training.stage import Stage
 from unseen.training.support import mixed_scores, pooled_features
 
-METRICS = ("T1", "U", "S", "H")
+METRICS = ACCURACIES
 KINDS = {"attributes": "attributes alone", "images": "images alone", "both": "attributes and images"}
 DRAWS = 10
 """Draws of support images."""
@@ -175,7 +176,7 @@ def cells(row: dict[str, Any]) -> dict[str, str]:
         for metric in METRICS:
             entry = row.get(kind, {}).get(metric)
             found[f"{metric}, {title}"] = "" if entry is None else f"{100 * entry['mean']:.1f}"
-    for metric in ("T1", "H"):
+    for metric in HEADLINES:
         gain = row["gain"]["better"][metric]
         found[f"{metric}, both − better"] = (
             f"{100 * gain['mean']:+.1f} ({100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})"

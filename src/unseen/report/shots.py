@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from unseen.evaluation.registry import HEADLINES, REGISTRY
 from unseen.ground.files import write_with
 
 LINES = {
@@ -12,7 +13,7 @@ LINES = {
     "images": ("images alone", "#b5533c", "--"),
     "both": ("both", "#1f6f54", "-"),
 }
-METRICS = {"T1": "unseen classes among themselves (T1)", "H": "seen and unseen together (H)"}
+METRICS = {name: f"{REGISTRY[name].title} ({name})" for name in HEADLINES}
 
 
 def write_curves(found: dict[str, Any], path: Path) -> None:
