@@ -4,8 +4,8 @@
 
 RUN is a finished run, IMAGE one of its images; the docs use
 
-    unseen train fieldguide --method msdnpp --recipe epochs=6 --output runs/screenshots
-    python scripts/screenshots.py runs/screenshots ~/.cache/unseen/datasets/fieldguide-v1/images/SPECIES/003.jpg
+    unseen train fieldguide --method msdnpp --recipe epochs=6 --draws 1
+    python scripts/screenshots.py runs/msdnpp-fieldguide ~/.cache/unseen/datasets/fieldguide-v1/images/SPECIES/003.jpg
 
 Needs Chromium. Every image is 1280 pixels wide (390 for the phone), in light mode, and has at most 300 KB. `--check
 FOLDER` also writes each page in dark mode and at phone width, to look at; they are not part of the docs.
@@ -60,8 +60,8 @@ class Shots:
         self.browser.go(url, width=width, height=height, dark=dark)
         self.browser.wait("document.readyState === 'complete'")
 
-    def take(self, name: str, *, full: bool = False, folder: Path | None = None) -> Path:
-        """What the window shows, or the whole page, as PNG, or JPEG where that would be too large."""
+    def take(self, name: str, *, full: bool = False, folder: Path | None = None, photos: bool = True) -> Path:
+        """What the window shows, or the whole page, as JPEG, or as PNG where there are no photos."""
         with tempfile.TemporaryDirectory() as scratch:
             image = Image.open(self.browser.shot(Path(scratch) / "shot.png", full=full)).convert("RGB")
         target = folder or self.folder
@@ -69,7 +69,7 @@ class Shots:
         if folder is not None:
             image.save(target / f"{name}.png")
             return target / f"{name}.png"
-        for quality in (None, 90, 80, 70, 60):
+        for quality in (93, 85, 75, 60) if photos else (None,):
             data = io.BytesIO()
             if quality is None:
                 image.quantize(256, dither=Image.Dither.NONE).save(data, "PNG", optimize=True)
@@ -94,8 +94,8 @@ def report(shots: Shots, run: Path, check: Path | None) -> None:
     try:
         url = page.resolve().as_uri()
         shots.open(url)
-        shots.take("report-summary")
-        shots.browser.eval("document.querySelector('#examples').scrollIntoView()")
+        shots.take("report-summary", photos=False)
+        shots.browser.eval("document.querySelector('#examples').scrollIntoView({behavior: 'instant'})")
         shots.take("report-examples")
         if check is not None:
             for name, width, dark in (("light", 1280, False), ("dark", 1280, True), ("phone", 390, False)):
@@ -117,10 +117,10 @@ def page(shots: Shots, url: str, image: Path, check: Path | None) -> None:
         browser.eval("document.querySelector('#attributes .show').click()")
         browser.wait("!document.querySelector('#legend').hidden")
 
-    show()
+    show(height=1250)
     shots.take("serve-image")
     browser.eval("document.querySelector('#tab-classes').click()")
-    shots.take("serve-classes")
+    shots.take("serve-classes", photos=False)
     show(width=390, height=844)
     shots.take("serve-phone")
     if check is not None:

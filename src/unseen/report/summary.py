@@ -159,7 +159,7 @@ def paragraph(material: Material) -> list[str]:
             f"With all {seen + unseen} classes as possible answers it is right {in_words(u)} times "
             f"for unseen classes and {in_words(s)} times for seen classes."
         )
-        sentences += compared(measured["U"], 1 / (seen + unseen), unseen, "With all classes, unseen classes are")
+        sentences += compared(measured["U"], 1 / (seen + unseen), unseen, "For unseen classes, that is")
     elif s is not None:
         sentences.append(f"It gets new images of seen classes right {in_words(s)} times.")
     elif u is not None:
