@@ -44,7 +44,7 @@ def test_a_review_is_exported_without_a_page_and_resumed(unseen, saved, images, 
     assert (status, err.count("\n")) == (2, 1)
     status, _, err = unseen("review", saved, images, "--device", "cpu", "-o", images, "--export", tmp_path / "b.csv")
     assert status == 2
-    assert "not empty, and no review — pass another --output" in err
+    assert "the folder is not empty and contains no review — pass another --output" in err
 
 
 def test_a_contact_sheet_is_one_file(unseen, saved, images, tmp_path):

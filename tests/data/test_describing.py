@@ -114,7 +114,7 @@ def test_a_wrong_answer_is_asked_for_again_once(server, tmp_path):
         ("[]", "the answer"),
         ('{"classes": {"bird 0": {}}}', 'no class "bird 1"'),
         (json.dumps({"classes": {n: {"crown": "green"} for n in NAMES}}), '"green" is not one of red, black'),
-        (json.dumps({"classes": {n: {"crest": "maybe"} for n in NAMES}}), "neither true nor false"),
+        (json.dumps({"classes": {n: {"crest": "maybe"} for n in NAMES}}), "is not true or false"),
         (json.dumps({"classes": {n: {"size": "big"} for n in NAMES}}), "'big' is not a number"),
     ],
 )
@@ -124,7 +124,7 @@ def test_two_wrong_answers_end_it_and_a_repetition_resumes(answer, text, server,
     with pytest.raises(DataError, match=text):
         describe(NAMES[:8], tmp_path / "classes.csv", Endpoint(server.url, "small"), attributes=columns)
     assert not (tmp_path / "classes.csv").exists()
-    with pytest.raises(DataError, match="another model was begun here"):
+    with pytest.raises(DataError, match="or another model"):
         describe(NAMES[:8], tmp_path / "classes.csv", Endpoint(server.url, "other"), attributes=columns)
     describe(NAMES[:8], tmp_path / "classes.csv", Endpoint(server.url, "small"), attributes=columns)
 
@@ -177,7 +177,7 @@ def test_the_command_sends_nothing_without_the_option(server, tmp_path, monkeypa
     (tmp_path / "birds.txt").write_text("\n".join(NAMES))
     said = run(tmp_path / "birds.txt")
     assert "Propose 20 visual attributes" in said.out
-    assert "nothing was sent; with --endpoint URL these are 3 requests" in said.err
+    assert "nothing was sent; with --endpoint URL, this takes 3 requests" in said.err
     assert (server.asked, [p.name for p in tmp_path.iterdir()]) == ([], ["birds.txt"])
     said = run(tmp_path / "birds.txt", "--endpoint", server.url, "--model", "small", "--attributes", "crest: yes/no")
     assert len(server.asked) == 2

@@ -48,5 +48,5 @@ def test_another_model_choice_or_image_is_not_mixed_in(recognizer, tiny_backbone
         begin(recognizer, images, tmp_path / "r", Options(only=("Rook", "Raven")))
     with pytest.raises(RunError, match="a review with other model"):
         begin(model(tiny_backbone, temperature=1.0), images, tmp_path / "r")
-    with pytest.raises(RunError, match="not empty, and no review"):
+    with pytest.raises(RunError, match="the folder is not empty and contains no review"):
         begin(recognizer, images, tmp_path / "images")

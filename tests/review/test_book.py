@@ -89,9 +89,9 @@ def test_wrong_verdicts_change_nothing(folder, rows, verdict, line):
 
 
 def test_what_is_no_review_is_said(folder, tmp_path):
-    with pytest.raises(RunError, match="no review"):
+    with pytest.raises(RunError, match="not a review"):
         Review(tmp_path)
-    with Review(folder), pytest.raises(UnseenError, match="another process has this review open"):
+    with Review(folder), pytest.raises(UnseenError, match="another process is using this review"):
         Review(folder)
     (folder / "predictions.jsonl").write_text('{"image": 1\n')
     with pytest.raises(RunError, match=r"predictions\.jsonl: damaged"):

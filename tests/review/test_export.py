@@ -73,7 +73,7 @@ def test_names_that_meet_on_disk_are_kept_apart(tmp_path):
 
 @pytest.mark.parametrize("name", ["out.json", "out.csv.zip"])
 def test_other_files_are_refused(review, tmp_path, name):
-    with pytest.raises(UnseenError, match="not a kind of file that holds a review"):
+    with pytest.raises(UnseenError, match="unsupported file format for a review"):
         export_review(review, tmp_path / name)
 
 

@@ -12,25 +12,29 @@ from unseen.cli.common import app, err, out, plain_text, with_bars
 
 @app.command()
 def describe(
-    classes: Annotated[Path, typer.Argument(help="Text with a class a line, or a table of them.", show_default=False)],
+    classes: Annotated[
+        Path, typer.Argument(help="Text file with one class per line, or a class table.", show_default=False)
+    ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The table to write [default: classes.csv beside it].")
+        Path | None, typer.Option("--output", "-o", help="Table to write [default: classes.csv in the same folder].")
     ] = None,
     endpoint: Annotated[
         str | None,
         typer.Option(
-            help="OpenAI-compatible address, such as http://localhost:11434/v1. Nothing is sent without it.",
+            help="OpenAI-compatible endpoint, such as http://localhost:11434/v1; without it, nothing is sent.",
             show_default=False,
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help="The model's name there.")] = "",
+    model: Annotated[str, typer.Option(help="Model name at the endpoint.")] = "",
     attributes: Annotated[
         str | None,
-        typer.Option(help="Columns: 'crest: yes/no; crown color: red, black; size: number', or @FILE, a line each."),
+        typer.Option(
+            help="Columns: 'crest: yes/no; crown color: red, black; size: number', or @FILE with one per line."
+        ),
     ] = None,
-    about: Annotated[str, typer.Option(help="What the classes are, in a few words.")] = "",
-    count: Annotated[int, typer.Option(help="Columns asked for where --attributes names none.", min=1, max=300)] = 20,
-    key_variable: Annotated[str, typer.Option(help="Environment variable with the key.")] = "OPENAI_API_KEY",
+    about: Annotated[str, typer.Option(help='Short description of the classes, such as "garden birds".')] = "",
+    count: Annotated[int, typer.Option(help="Number of columns to ask for without --attributes.", min=1, max=300)] = 20,
+    key_variable: Annotated[str, typer.Option(help="Environment variable with the API key.")] = "OPENAI_API_KEY",
 ) -> None:
     """Draft a table of attributes with a language model, to be checked by you; repeat the command to resume.
 
@@ -54,7 +58,7 @@ def describe(
         for text in asked:
             out.print(plain_text(f"{describing.SYSTEM}\n\n{text}\n"), highlight=False, soft_wrap=True)
         requests = len(asked) - 1 + -(-len(names) // describing.BATCH)
-        err.print(f"nothing was sent; with --endpoint URL these are {requests} requests", highlight=False)
+        err.print(f"nothing was sent; with --endpoint URL, this takes {requests} requests", highlight=False)
         return
     key = describing.key_of(key_variable)
     target = output or classes.with_name("classes.csv")
@@ -71,4 +75,4 @@ def describe(
     )
     for path in found:
         out.print(plain_text(f"wrote {path}"), highlight=False, soft_wrap=True)
-    out.print(f"next: check every cell; then say yes under `checked` in {found[1].name}", highlight=False)
+    out.print(f'next: check every cell, then write "yes" in the column `checked` of {found[1].name}', highlight=False)

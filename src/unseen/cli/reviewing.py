@@ -26,30 +26,28 @@ WARNING = "see the images and change the verdicts"
 @app.command()
 def review(
     run: RunArgument,
-    images: Annotated[
-        list[str], typer.Argument(help="Images, folders of them, or quoted patterns.", show_default=False)
-    ],
+    images: Annotated[list[str], typer.Argument(help="Images, folders, or quoted patterns.", show_default=False)],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder that keeps the review [default: review-NAME, by the images]."),
+        typer.Option("--output", "-o", help="Folder of the review [default: review-NAME, after the images]."),
     ] = None,
     export: Annotated[
         Path | None,
-        typer.Option(help="Write .csv or .xlsx, or copy the images into a new folder by class; opens no page."),
+        typer.Option(help="Write a .csv or .xlsx file, or copy the images to a new folder by class; opens no page."),
     ] = None,
     teach: Annotated[
         bool,
         typer.Option("--teach", help="Add the reviewed images to their classes as support images; opens no page."),
     ] = False,
     again: Annotated[
-        bool, typer.Option("--again", help="Predict again with the model as it is now; keep the verdicts.")
+        bool, typer.Option("--again", help="Predict again with the current model; keep the verdicts.")
     ] = False,
-    only: Annotated[list[str] | None, typer.Option(help="Choose among these classes: A,B or @FILE.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Candidate classes: A,B or @FILE.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port, or the next free one.", min=1, max=65535)] = 8000,
+    port: Annotated[int, typer.Option(help="Port; the next free one if it is taken.", min=1, max=65535)] = 8000,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     workers: Annotated[int, typer.Option(help="Threads that read images.", min=0)] = 2,
-    seed: Annotated[int | None, typer.Option(help="Which seed's model [default: the first].")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the model to use [default: the first].")] = None,
     device: DeviceOption = "auto",
     engine: EngineOption = None,
 ) -> None:

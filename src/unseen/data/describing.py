@@ -39,7 +39,7 @@ SYSTEM = (
     "can be seen in a photograph of one member of the class. Where you do not know, say null; never guess. "
     "Answer with one JSON object and nothing else."
 )
-HINT = "repeat the command, which resumes, or give another --model"
+HINT = "repeat the command to resume, or pass another --model"
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,11 @@ class Endpoint:
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UnseenError("no address of an endpoint", where=self.url, hint="such as http://localhost:11434/v1")
+            raise UnseenError(
+                "not an endpoint address", where=self.url, hint="use, for example, http://localhost:11434/v1"
+            )
         if not self.model:
-            raise UnseenError("no model", where="--model", hint="name one that the endpoint offers")
+            raise UnseenError("no model", where="--model", hint="pass a model of the endpoint")
         if self.key and parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
             raise UnseenError("a key over plain http", where=self.url, hint="use https, or unset the key's variable")
 
@@ -182,7 +184,7 @@ def describe(
     """
     beside = output.with_name(f"{PROVENANCE}.csv")
     if output.suffix.lower() != ".csv":
-        raise DataError("no .csv", where=output, hint="name the table classes.csv")
+        raise DataError("not a .csv file", where=output, hint="use a file name that ends in .csv")
     for path in (output, beside):
         if path.exists():
             raise DataError("already exists", where=path, hint="pass another --output")
@@ -197,7 +199,9 @@ def describe(
         if kept and kept[0].get("facts") != facts:
             hint = f"repeat that command, or remove {journal.path}"
             raise DataError(
-                "a draft of other classes, attributes or another model was begun here", where=output, hint=hint
+                "the folder has an unfinished draft of other classes, attributes or another model",
+                where=output,
+                hint=hint,
             )
         if not kept:
             journal.cut(0)
@@ -265,7 +269,7 @@ def _cell(attribute: Attribute, value: Any, name: str) -> str:
         words = {True: "yes", False: "no", "yes": "yes", "no": "no", "true": "yes", "false": "no"}
         key = value.casefold() if isinstance(value, str) else value
         if not isinstance(key, str | bool) or key not in words:
-            raise DataError(f"{value!r:.40} is neither true nor false", where=where, hint=HINT)
+            raise DataError(f"{value!r:.40} is not true or false", where=where, hint=HINT)
         return words[key]
     if attribute.kind == "number":
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -273,7 +277,7 @@ def _cell(attribute: Attribute, value: Any, name: str) -> str:
         return f"{value:g}"
     several = value if isinstance(value, list) else [value]
     if not all(isinstance(word, str) and word.strip() for word in several):
-        raise DataError(f"{value!r:.40} is no word", where=where, hint=HINT)
+        raise DataError(f"{value!r:.40} is not a word", where=where, hint=HINT)
     allowed = {word.casefold(): word for word in attribute.values}
     for word in several:
         if allowed and word.strip().casefold() not in allowed:
@@ -302,7 +306,7 @@ def _json(text: str) -> Any:
     try:
         return json.loads(plain)
     except ValueError as error:
-        raise DataError(f"no JSON ({error})", where="the answer", hint=HINT) from None
+        raise DataError(f"not valid JSON ({error})", where="the answer", hint=HINT) from None
 
 
 def _post(endpoint: Endpoint, messages: list[dict[str, str]]) -> str:

@@ -60,7 +60,7 @@ def begin(
             predictions.unlink(missing_ok=True)
             facts.unlink()
     elif folder.is_dir() and not (folder / VERDICTS).is_file() and any(map(_foreign, folder.iterdir())):
-        raise RunError("not empty, and no review", where=folder, hint="pass another --output")
+        raise RunError("the folder is not empty and contains no review", where=folder, hint="pass another --output")
     folder.mkdir(parents=True, exist_ok=True)
     if not predictions.is_file():
         predict_to_file(

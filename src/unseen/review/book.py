@@ -114,13 +114,13 @@ class Review:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         if not (self.folder / FACTS).is_file():
-            raise RunError("no review", where=self.folder, hint="start one: unseen review RUN IMAGES")
+            raise RunError("not a review", where=self.folder, hint="start one with `unseen review RUN IMAGES`")
         self.facts: Mapping[str, Any] = read_json(self.folder / FACTS)
         self._lock = FileLock(self.folder / ".lock", thread_local=False)
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise UnseenError("another process has this review open", where=self.folder, hint="close it") from None
+            raise UnseenError("another process is using this review", where=self.folder, hint="close it") from None
         self.classes: tuple[str, ...] = tuple(self.facts["classes"])
         self.used = frozenset(self.facts.get("used", ()))
         self.items = tuple(read_items(self.folder / PREDICTIONS))
@@ -215,5 +215,5 @@ def read_items(path: Path) -> Iterator[Item]:
                     record.get("error"),
                 )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        hint = "delete it and repeat the command, which predicts again and keeps the verdicts"
+        hint = "delete it and repeat the command: it predicts again and keeps the verdicts"
         raise RunError(f"damaged ({error})", where=path, hint=hint) from None

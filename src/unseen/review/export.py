@@ -61,14 +61,14 @@ def export_review(review: Review, path: Path) -> Path:
 def check_export(path: Path) -> None:
     """Raise where nothing can be exported to."""
     if path.is_dir() and path.suffix.lower() in TABLES:
-        raise UnseenError("a folder", where=path, hint="name a file")
+        raise UnseenError("a folder", where=path, hint="pass a file name")
     if path.is_file() or (path.suffix and path.suffix.lower() not in TABLES and not path.is_dir()):
         if path.suffix.lower() in TABLES:
             return
-        hint = f"a file ending in {' or '.join(TABLES)}, or the name of a new folder"
-        raise UnseenError("not a kind of file that holds a review", where=path, hint=hint)
+        hint = f"use a file name that ends in {' or '.join(TABLES)}, or the name of a new folder"
+        raise UnseenError("unsupported file format for a review", where=path, hint=hint)
     if path.is_dir() and any(path.iterdir()):
-        raise UnseenError("not empty", where=path, hint="give a new folder")
+        raise UnseenError("not empty", where=path, hint="pass a new folder")
 
 
 def _write_csv(review: Review, path: Path) -> None:
@@ -97,7 +97,7 @@ def _copy(review: Review, folder: Path) -> None:
         try:
             shutil.copy2(source, _beside(places[name], source.name))
         except OSError as error:
-            hint = "put it back, or export a table"
+            hint = "restore it, or export a table"
             raise UnseenError(error.strerror or str(error), where=source, hint=hint) from None
 
 

@@ -65,7 +65,7 @@ def test_margin_and_edges(tmp_path):
     ):
         with pytest.raises(DataError, match=text):
             corners(Entry("x", "a", "here", box, size), (100, 100), 0.0)
-    with pytest.raises(DataError, match="is no margin"):
+    with pytest.raises(DataError, match="is not a margin"):
         Options(margin=5)
     np.testing.assert_allclose(turned((0, 0, 2, 1), 90, (0, 0)), (-1, 0, 0, 2), atol=1e-12)
     np.testing.assert_allclose(turned((0, 0, 2, 2), 45, (1, 1)), (1 - 2**0.5, 1 - 2**0.5, 1 + 2**0.5, 1 + 2**0.5))
@@ -78,7 +78,7 @@ def test_observations_are_fetched(name, tmp_path):
     source = getattr(samples, name)(root)
     found = import_export(source, tmp_path / "birds")
     assert found.layout.name == {"gbif": "darwin-core"}.get(name, name)
-    assert found.notes == (("1 images without a class left out (another --label may name them)",) * (name == "gbif"))
+    assert found.notes == (("1 images without a class ignored (try another --label)",) * (name == "gbif"))
     table = pd.read_csv(tmp_path / "birds/images.csv", keep_default_na=False)
     assert table["class"].tolist() == ["Corvus frugilegus", "Corvus corone"]
     assert table["creator"].tolist() == (["B. Seer", ""] if name == "gbif" else ["Al F.", "bo"])
@@ -100,7 +100,7 @@ def test_what_cannot_be_fetched_is_told_and_a_repetition_resumes(tmp_path):
     told = []
     found = import_export(source, tmp_path / "birds", left_out=told.append)
     assert found.images == {"Corvus frugilegus": 1}
-    assert found.notes == ("1 of 2 left out",)
+    assert found.notes == ("1 of 2 ignored",)
     (line,) = map(str, told)
     assert "cannot be fetched" in line
     assert str(root / "photos/crow/medium.jpg") in line
@@ -154,9 +154,9 @@ def test_damaged_coco(path, new, text, tmp_path):
 
 WRONG = {
     "cvat": ("cvat", 'xtl="10.00"', 'xtl="ten"', r'image "scene\.png": box: no number'),
-    "cvat xml": ("cvat", "</annotations>", "", "no XML"),
+    "cvat xml": ("cvat", "</annotations>", "", "not valid XML"),
     "via": ("via", '"species": "crow"', '"species": ""', r'region 1: a region without "species"'),
-    "via csv": ("via_csv", '""width""', '""wdth""', r"row 2: a rect lacks numbers"),
+    "via csv": ("via_csv", '""width""', '""wdth""', r"row 2: a rect has missing numbers"),
     "label studio": (
         "label_studio",
         '"rectanglelabels": ["rook"]',
@@ -189,7 +189,7 @@ def test_one_line_on_what_is_wrong(case, tmp_path):
 
 def test_what_is_of_no_layout(tmp_path):
     (tmp_path / "notes.json").write_text('{"a": 1}')
-    with pytest.raises(DataError, match=r"notes\.json: no layout that is known"):
+    with pytest.raises(DataError, match=r"notes\.json: unknown layout"):
         import_export(tmp_path / "notes.json", tmp_path / "birds")
     with pytest.raises(UnseenError, match='unknown layout "voc"'):
         import_export(tmp_path / "notes.json", tmp_path / "birds", layout="voc")

@@ -34,9 +34,9 @@ def test_a_wide_table(tmp_path):
     assert {name for name, (scale, _) in told.items() if scale == "ignore"} == {
         "Family1", "Order1", "Avibase.ID1", "Total.individuals", "Female", "Mass.Source"
     }  # fmt: skip
-    assert told["Avibase.ID1"][1] == "proposed: an identifier"
-    assert told["Total.individuals"][1] == "proposed: a sample size"
-    assert told["Mass"] == ("log", "proposed: skewed, 4 to 4659.6")
+    assert told["Avibase.ID1"][1] == "suggested: an identifier"
+    assert told["Total.individuals"][1] == "suggested: a sample size"
+    assert told["Mass"] == ("log", "suggested: skewed, 4 to 4659.6")
     assert told["Range.Size"][0] == "log"
     assert told["Beak.Length_Culmen"] == told["Habitat"] == ("", "")
     classes = read_classes(tmp_path / "birds", stop)  # and it is a class table
@@ -64,7 +64,7 @@ def test_a_long_table(tmp_path):
         {"class": "Rana a", "body mass (g)": "25", "habitat": "forest; marsh"},
         {"class": "Rana b", "body mass (g)": "7", "habitat": "marsh"},
     ]
-    assert '"body mass": 1 values in other units than g left out' in found.notes
+    assert '"body mass": 1 values in other units than g ignored' in found.notes
 
 
 @pytest.mark.parametrize(
@@ -101,10 +101,10 @@ def test_rows_of_one_class_are_merged_and_other_names_left_out(tmp_path):
         {"class": "Poa a", "common name": "grass", "wing mm": "12", "colour": "blue; red"},
         {"class": "Poa b", "common name": "reed", "wing mm": "8", "colour": ""},
     ]
-    assert about(tmp_path / "d")["common name"] == ("ignore", "proposed: another name of the class")
+    assert about(tmp_path / "d")["common name"] == ("ignore", "suggested: another name of the class")
     import_export(tmp_path / "t.csv", tmp_path / "e", Options(label="common name"))
     assert read_table(tmp_path / "e/classes.csv")["class"].tolist() == ["grass", "reed"]
-    with pytest.raises(DataError, match='no column "latin" — --label NAME says which'):
+    with pytest.raises(DataError, match='no column "latin" — --label NAME selects one'):
         import_export(tmp_path / "t.csv", tmp_path / "f", Options(label="latin"))
 
 
@@ -155,7 +155,7 @@ def test_a_sheet_is_fetched(tmp_path):
         table = fetch_table(f"{base}/ok", tmp_path / "sheet.csv")
         assert import_export(table, tmp_path / "d").layout.name == "traits"
         assert pd.read_csv(tmp_path / "d/classes.csv")["class"].tolist() == ["rook"]
-        with pytest.raises(DataError, match='a page to sign in, no table — share it as "anyone with the link"'):
+        with pytest.raises(DataError, match='a sign-in page instead of a table — share it as "anyone with the link"'):
             fetch_table(f"{base}/private", tmp_path / "sheet.csv")
         with pytest.raises(DataError, match="404 Not Found"):
             fetch_table(f"{base}/gone", tmp_path / "sheet.csv")

@@ -73,5 +73,5 @@ def find_layout(source: Source, name: str | None = None) -> Layout:
         return LAYOUTS[name]
     found = next((layout for layout in LAYOUTS.values() if layout.recognises(source)), None)
     if found is None:
-        raise DataError("no layout that is known", where=source.path, hint="`unseen list layouts` says which are")
+        raise DataError("unknown layout", where=source.path, hint="`unseen list layouts` lists the supported ones")
     return found

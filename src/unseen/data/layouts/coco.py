@@ -16,7 +16,7 @@ from unseen.data.layouts.source import Images, Source
 from unseen.errors import DataError
 from unseen.ground.checked import checked
 
-TITLE = "COCO JSON: boxes, or a class an image"
+TITLE = "COCO JSON: boxes, or one class per image"
 HINT = "export it as COCO JSON again"
 
 
@@ -96,7 +96,9 @@ def _read(source: Source, images: Images, file: str) -> Iterator[Entry]:
         box = None
         if annotation.bbox:
             if len(annotation.bbox) != 4:
-                raise DataError(f"a bbox of {len(annotation.bbox)} numbers", where=where, hint="x, y, width, height")
+                raise DataError(
+                    f"a bbox of {len(annotation.bbox)} numbers", where=where, hint="expected x, y, width, height"
+                )
             x, y, width, height = annotation.bbox
             box = (x, y, x + width, y + height)
         size = (image.width, image.height) if image.width and image.height else None

@@ -77,5 +77,5 @@ def _around(points: str, where: str) -> Corners:
     try:
         found = [(float(x), float(y)) for x, y in (point.split(",") for point in points.split(";"))]
     except ValueError:
-        raise DataError(f'polygon: "{points[:40]}" are no points', where=where, hint=HINT) from None
+        raise DataError(f'polygon: "{points[:40]}" are not points', where=where, hint=HINT) from None
     return around(found)

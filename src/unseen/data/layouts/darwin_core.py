@@ -64,7 +64,7 @@ class Table:
                 last = max([self.key, *(i for i in self.terms.values() if i is not None)])
                 if len(cells) <= last:
                     where = f"{source.place(self.file)}, row {number}"
-                    raise DataError(f"{len(cells)} cells, where meta.xml says {last + 1}", where=where, hint=HINT)
+                    raise DataError(f"{len(cells)} cells; meta.xml says {last + 1}", where=where, hint=HINT)
                 found = {t: cells[i].strip() for t, i in self.terms.items() if i is not None}
                 yield number, cells[self.key], {**self.defaults, **{t: c for t, c in found.items() if c}}
 
@@ -121,12 +121,14 @@ def read(source: Source, images: Images, label: str | None) -> Iterator[Entry]:
     """Every image of an occurrence; of one that is not determined so far without a class."""
     core, extensions = tables(source)
     if core.kind not in ("Occurrence", "Event", "Taxon"):
-        raise DataError(f"a core of {core.kind}", where=source.path, hint="take an archive of occurrences")
+        raise DataError(f"a core of {core.kind}", where=source.path, hint="use an archive of occurrences")
     wanted = (label,) if label else LABELS
     term = next((t for t in wanted if t in core.terms or t in core.defaults), None)
     if term is None:
         raise DataError(
-            f"no term {' or '.join(wanted)}", where=source.place(core.file), hint=f"it has {', '.join(core.terms)}"
+            f"no term {' or '.join(wanted)}",
+            where=source.place(core.file),
+            hint=f"the core has {', '.join(core.terms)}",
         )
     media = [t for t in extensions if t.kind in ("Multimedia", "Image")]
     named: dict[str, tuple[str, dict[str, str]]] = {}

@@ -52,7 +52,9 @@ class Options:
 
     def __post_init__(self) -> None:
         if not 0 <= self.margin <= 2:
-            raise DataError(f"{self.margin:g} is no margin", where="--margin", hint="a share of the box, 0 to 2")
+            raise DataError(
+                f"{self.margin:g} is not a margin", where="--margin", hint="use a fraction of the box, 0 to 2"
+            )
 
 
 @dataclass(frozen=True)
@@ -134,9 +136,7 @@ def _images(
     kept = folder / UNPACKED
     entries, unnamed = _wanted(layout.images(source, Images(source, options.images, kept), options.label), options)
     if not entries:
-        raise DataError(
-            "no image with a class", where=source.path, hint="look into the export, or give another --label"
-        )
+        raise DataError("no image with a class", where=source.path, hint="check the export, or pass another --label")
     rows, counts, cut = [], Counter[str](), _Cutter()
     for done, (entry, name) in enumerate(zip(entries, _names(entries), strict=True), 1):
         try:
@@ -157,7 +157,7 @@ def _images(
     (folder / BEGUN).unlink(missing_ok=True)
     shutil.rmtree(kept, ignore_errors=True)
     notes = [f"{len(entries) - len(rows)} of {len(entries)} left out"] if len(rows) < len(entries) else []
-    notes += [f"{unnamed} images without a class left out (another --label may name them)"] if unnamed else []
+    notes += [f"{unnamed} images without a class ignored (try another --label)"] if unnamed else []
     return Imported(layout, (folder / "images", folder / "images.csv"), dict(counts), tuple(notes))
 
 
@@ -171,11 +171,11 @@ def _begin(source: Source, layout: Layout, folder: Path, options: Options) -> No
     begun = folder / BEGUN
     if begun.is_file():
         if read_json(begun, DataError, "remove it, and images/") != facts:
-            problem = "an import with another source or other options was begun here"
-            raise DataError(problem, where=folder, hint="repeat that one, or choose another folder")
+            problem = "the folder has an unfinished import with another source or other options"
+            raise DataError(problem, where=folder, hint="repeat that import, or choose another folder")
         return
     if (folder / "images").is_dir() and any((folder / "images").iterdir()):
-        raise DataError("has images already", where=folder / "images", hint="choose another folder")
+        raise DataError("already has images", where=folder / "images", hint="choose another folder")
     write_json(begun, facts)
 
 
@@ -272,7 +272,7 @@ def corners(entry: Entry, size: tuple[int, int], margin: float) -> tuple[int, in
     across, down = entry.size or size
     if (across, down) != (1, 1) and abs(across * size[1] - down * size[0]) > 0.02 * across * size[1]:
         problem = f"the boxes are of {across:g} x {down:g} pixels, the image is {size[0]} x {size[1]}"
-        raise DataError(problem, where=entry.where, hint="give the images that were annotated")
+        raise DataError(problem, where=entry.where, hint="pass the images that were annotated")
     scale = (size[0] / across, size[1] / down)
     left, top, right, bottom = (value * scale[i % 2] for i, value in enumerate(entry.box))
     box: Corners = (left, top, right, bottom)
@@ -282,7 +282,7 @@ def corners(entry: Entry, size: tuple[int, int], margin: float) -> tuple[int, in
         raise DataError("a box without area in its image", where=entry.where, hint="draw it again, or remove it")
     if right - left < LEAST_SIDE or bottom - top < LEAST_SIDE:
         problem = f"a box of {right - left:.0f} x {bottom - top:.0f} pixels"
-        raise DataError(problem, where=entry.where, hint="too small to tell anything; remove it")
+        raise DataError(problem, where=entry.where, hint="too small; remove it")
     wide, high = margin * (box[2] - box[0]), margin * (box[3] - box[1])
     return (
         max(int(box[0] - wide), 0),

@@ -38,7 +38,9 @@ def read(source: Source, images: Images, label: str | None) -> Iterator[Entry]:
         column = next((name for name in ((label,) if label else LABELS) if name in header), None)
         if column is None:
             wanted = label or " or ".join(LABELS)
-            raise DataError(f"no column {wanted}", where=source.place(file), hint=f"it has {', '.join(header)}")
+            raise DataError(
+                f"no column {wanted}", where=source.place(file), hint=f"the columns are {', '.join(header)}"
+            )
         with source.open(file) as opened:
             rows = csv.DictReader(io.TextIOWrapper(opened, "utf-8-sig", errors="replace", newline=""))
             for number, row in enumerate(rows, 2):

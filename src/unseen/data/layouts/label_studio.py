@@ -116,13 +116,13 @@ def _entries(kind: str, value: Value, image: Path | str, where: str) -> Iterator
     if len(names) != 1:
         if not names:
             return  # drawn, and not named
-        raise DataError(f"{len(names)} labels for one thing: {', '.join(names)}", where=where, hint="keep one")
+        raise DataError(f"{len(names)} labels for one region: {', '.join(names)}", where=where, hint="keep one")
     if kind == "choices":
         yield Entry(image, names[0], where)
         return
     numbers = (value.x, value.y, value.width, value.height, value.original_width, value.original_height)
     if any(number is None for number in numbers):
-        raise DataError("a rectangle lacks numbers", where=where, hint=HINT)
+        raise DataError("a rectangle has missing numbers", where=where, hint=HINT)
     x, y, width, height, across, down = (float(number) for number in numbers if number is not None)
     left, top = x * across / 100, y * down / 100
     box: Corners = (left, top, left + width * across / 100, top + height * down / 100)

@@ -73,11 +73,11 @@ def _of_yolo(source: Source, images: Images, file: str) -> Iterator[Entry]:
     try:
         names = yaml.safe_load(source.read(file))["names"]
     except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
-        raise DataError("no list of names", where=place, hint=HINT) from None
+        raise DataError("not a list of names", where=place, hint=HINT) from None
     names = dict(names) if isinstance(names, dict) else dict(enumerate(names))
     labels = [f for f in source.named(".txt") if "labels" in PurePosixPath(f).parts]
     if not labels:
-        raise DataError("no labels/*.txt", where=place, hint="give the folder that data.yaml lies in")
+        raise DataError("no labels/*.txt", where=place, hint="pass the folder with data.yaml")
     for one in labels:
         folder, part = _folder(one)
         beside = str(PurePosixPath(*("images" if p == "labels" else p for p in PurePosixPath(folder).parts)))
@@ -91,7 +91,7 @@ def _of_yolo(source: Source, images: Images, file: str) -> Iterator[Entry]:
             if int(numbers[0]) not in names:
                 raise DataError(f"class {cells[0]} of {len(names)}", where=where, hint=f"names are in {place}")
             if len(numbers) != 5 and (len(numbers) < 7 or not len(numbers) % 2):
-                raise DataError(f"{len(numbers)} numbers", where=where, hint="class, x, y, width, height")
+                raise DataError(f"{len(numbers)} numbers", where=where, hint="expected class, x, y, width, height")
             image = image or _image(images, PurePosixPath(one).stem, beside, where)
             if len(numbers) == 5:
                 _, x, y, width, height = numbers
@@ -134,4 +134,4 @@ def _floats(cells: list[str | None] | list[str], where: str) -> list[float]:
     try:
         return [float(cell) for cell in cells]  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        raise DataError(f"no numbers: {', '.join(map(str, cells))}", where=where, hint=HINT) from None
+        raise DataError(f"not numbers: {', '.join(map(str, cells))}", where=where, hint=HINT) from None

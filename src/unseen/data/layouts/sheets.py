@@ -43,7 +43,7 @@ def fetch_table(address: str, target: Path) -> Path:
         DataError: it cannot be fetched, or is a page to sign in.
     """
     if not address.startswith(("https://", "http://")):
-        raise DataError("no address of the web", where=address, hint="give the link of the sheet")
+        raise DataError("not a web address", where=address, hint="pass the link of the sheet")
     try:
         with urllib.request.urlopen(address, timeout=SECONDS) as reply:  # noqa: S310 - of the web, as just seen
             data = reply.read(MOST + 1)
@@ -54,7 +54,7 @@ def fetch_table(address: str, target: Path) -> Path:
         said = str(getattr(error, "reason", error))
         raise DataError(f"cannot be fetched ({said})", where=address, hint="check the network and the link") from None
     if kind == "text/html":
-        raise DataError("a page to sign in, no table", where=address, hint=SHARE)
+        raise DataError("a sign-in page instead of a table", where=address, hint=SHARE)
     if len(data) > MOST:
         raise DataError("more than 256 MiB", where=address, hint="download it, and import the file")
     write_with(target, lambda path: path.write_bytes(data))

@@ -107,7 +107,7 @@ class Source:
         try:
             root: ElementTree.Element = parse(self.read(file))
         except (ElementTree.ParseError, ValueError) as error:  # the latter of entities, which no export has
-            raise DataError(f"no XML ({error})", where=self.place(file), hint=hint) from None
+            raise DataError(f"not valid XML ({error})", where=self.place(file), hint=hint) from None
         return root
 
     @cached_property
@@ -127,7 +127,7 @@ class Source:
         try:
             return json.loads(self.read(file))
         except (ValueError, RecursionError) as error:
-            raise DataError(f"no JSON ({error})", where=self.place(file), hint="export it again") from None
+            raise DataError(f"not valid JSON ({error})", where=self.place(file), hint="export it again") from None
 
 
 def _tables(folder: Path) -> Iterator[Path]:
@@ -179,12 +179,10 @@ class Images:
         if len(found_all) == 1:
             return found_all[0]
         if found_all:
-            problem = f'{len(found_all)} images are called "{wanted.name}"'
-            raise DataError(problem, where=where, hint=f"{found_all[0]} and {found_all[1]}: keep the one that is meant")
+            problem = f'{len(found_all)} images are named "{wanted.name}"'
+            raise DataError(problem, where=where, hint=f"{found_all[0]} and {found_all[1]}; keep one")
         looked = ", ".join(str(root) for root in self._roots(""))
-        raise DataError(
-            f'no image "{name}" in {looked}', where=where, hint="give the folder of images: --images FOLDER"
-        )
+        raise DataError(f'no image "{name}" in {looked}', where=where, hint="pass the image folder: --images FOLDER")
 
     def _roots(self, beside: str) -> list[Path]:
         own = self.source.path if self.source.path.is_dir() else self.source.path.parent

@@ -26,8 +26,8 @@ from unseen.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-WIDE_TITLE = "trait table with a row a class (AVONET and the like), or a Google Sheets link"
-LONG_TITLE = "trait table with a row a value (TraitBank, TRY, MeasurementOrFact)"
+WIDE_TITLE = "trait table with one row per class (such as AVONET), or a Google Sheets link"
+LONG_TITLE = "trait table with one row per value (TraitBank, TRY, MeasurementOrFact)"
 CLASS = (
     *("class", "species", "scientific name", "canonical name", "taxon name", "binomial", "acc species name"),
     *("species name", "species1", "species2", "species3", "canonical", "taxon", "name", "common name"),
@@ -117,7 +117,7 @@ def read_wide(source: Source, label: str | None) -> Traits:
     others = [n for n in pick(frame.columns, CLASS) if n != column]
     rest = [name for name in frame.columns if name != column]
     frame = frame[[column, *rest]].rename(columns={column: "class"})
-    notes = [f'classes are called by "{column}"']
+    notes = [f'classes are named by "{column}"']
     rows = len(frame)
     frame = frame[frame["class"] != ""]
     if frame["class"].duplicated().any():
@@ -156,7 +156,7 @@ def read_long(source: Source, label: str | None) -> Traits:
         counted.setdefault(name, Counter())[unit] += 1
         kept.append((str(row["class"]), name, word, unit))
     if not kept:
-        raise DataError("no value", where=place, hint="look at the columns of traits and values")
+        raise DataError("no value", where=place, hint="check the columns of traits and values")
     usual = {name: units_of.most_common(1)[0][0] for name, units_of in counted.items()}
     other = Counter(name for _, name, _, unit in kept if unit != usual[name])
     for cls, name, word, unit in kept:
@@ -167,8 +167,7 @@ def read_long(source: Source, label: str | None) -> Traits:
     rows = [{"class": cls, **{c: _one(row.get(c, [])) for c in columns}} for cls, row in cells.items()]
     notes = [f"{len(kept):,} values are {len(rows)} classes and {len(columns)} columns: medians of numbers, all words"]
     notes += [
-        f'"{name}": {count} values in other units than {usual[name] or "none"} left out'
-        for name, count in other.items()
+        f'"{name}": {count} values in other units than {usual[name] or "none"} ignored' for name, count in other.items()
     ]
     return _proposed(pd.DataFrame(rows, columns=["class", *columns]), [], notes)
 
@@ -204,8 +203,8 @@ def _word(text: str, names: dict[str, str]) -> str:
 def _column(names: list[str], label: str | None, wanted: Sequence[str], place: str) -> str:
     found = [label] if label in names else pick(names, (plain(label),) if label else wanted)
     if not found:
-        what = f'"{label}"' if label else f"called {', '.join(wanted[:4])} or the like"
-        raise DataError(f"no column {what}", where=place, hint=f"--label NAME says which: {', '.join(names[:12])}")
+        what = f'"{label}"' if label else f"called {', '.join(wanted[:4])}  or similar"
+        raise DataError(f"no column {what}", where=place, hint=f"--label NAME selects one: {', '.join(names[:12])}")
     return str(found[0])
 
 
@@ -236,18 +235,18 @@ def _proposed(frame: pd.DataFrame, others: Sequence[str], notes: list[str]) -> T
     import pandas as pd
 
     if frame.size > MOST_CELLS:
-        hint = "name the classes that you need: --only FILE"
+        hint = "select classes: --only FILE"
         raise DataError(f"{frame.size:,} cells, more than {MOST_CELLS:,}", hint=hint)
     rows = []
     for name in frame.columns[1:]:
         scale, why = _proposal(name, list(frame[name]), name in others)
         rows.append({"attribute": name, "scale": scale, "description": why})
     about = pd.DataFrame(rows, columns=["attribute", "scale", "description"])
-    for scale, what in (("ignore", "left out"), ("log", "on a log scale")):
+    for scale, what in (("ignore", "ignored"), ("log", "on a log scale")):
         named = about.loc[about["scale"] == scale, "attribute"]
         if len(named):
             shown = ", ".join(named[:6]) + (", ..." if len(named) > 6 else "")
-            notes.append(f"proposed {what}: {shown} (change it in attributes.csv)")
+            notes.append(f"suggested {what}: {shown} (change it in attributes.csv)")
     return Traits(frame.reset_index(drop=True), about, tuple(notes))
 
 
@@ -256,24 +255,24 @@ def _proposal(name: str, cells: list[str], is_name: bool) -> tuple[str, str]:
     called = plain(re.sub(r"\s*\(.*\)$", "", name))
     filled = [cell for cell in cells if not is_missing(cell)]
     if is_name:
-        return "ignore", "proposed: another name of the class"
+        return "ignore", "suggested: another name of the class"
     if ID.search(called) and len(set(filled)) > 0.5 * len(filled):
-        return "ignore", "proposed: an identifier"
+        return "ignore", "suggested: an identifier"
     if TAXON.match(called):
-        return "ignore", "proposed: a place in the taxonomy, no trait"
+        return "ignore", "suggested: a taxonomic rank, not a trait"
     if SOURCE.search(called) or (filled and all(re.match(r"https?://", cell) for cell in filled)):
-        return "ignore", "proposed: where values come from"
+        return "ignore", "suggested: a source of values"
     found = [measure(cell) for cell in filled]
     values = np.array([one[0] for one in found if one is not None], dtype=float)
     numeric = len(values) > 0 and len(values) == len(filled)
     if SAMPLES.search(called) and numeric and (values == np.round(values)).all():
-        return "ignore", "proposed: a sample size"
+        return "ignore", "suggested: a sample size"
     if not filled:
-        return "ignore", "proposed: blank"
+        return "ignore", "suggested: blank"
     if numeric and len(values) >= LEAST and values.min() > 0 and values.max() >= WIDE_SPREAD * values.min():
         straight, logged = _skew(values), _skew(np.log(values))
         if straight > SKEW and abs(logged) < straight:
-            return "log", f"proposed: skewed, {values.min():g} to {values.max():g}"
+            return "log", f"suggested: skewed, {values.min():g} to {values.max():g}"
     return "", ""
 
 
@@ -298,7 +297,7 @@ def keep_only(found: Traits, names: Sequence[str], where: Path) -> Traits:
         key = fold(name.replace("_", " "))
         if key not in rows:
             near = nearest(name, list(found.frame["class"]))
-            hint = f'did you mean "{near}"?' if near else "spell it as the table does"
+            hint = f'did you mean "{near}"?' if near else "spell it as in the table"
             raise DataError(f'no class "{name}"', where=where, hint=hint)
         wanted.append(rows[key])
     frame = found.frame.iloc[wanted].copy()

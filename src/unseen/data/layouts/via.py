@@ -58,7 +58,7 @@ def read(source: Source, images: Images, label: str | None) -> Iterator[Entry]:
                 raise DataError(f'several values of "{name}": {", ".join(ticked)}', where=where, hint="keep one")
             found = ticked[0] if ticked else ""
         if not isinstance(found, str) or not found.strip():
-            raise DataError(f'a region without "{name}"', where=where, hint="name it, or give another --label")
+            raise DataError(f'a region without "{name}"', where=where, hint="name it, or pass another --label")
         yield Entry(images.find(file, where=where), found.strip(), where, box)
 
 
@@ -85,7 +85,7 @@ def _of_csv(source: Source, place: str) -> Iterator[Region]:
         try:
             shape, about = (json.loads(row[column]) for column in _HEADER[1:])
         except (ValueError, TypeError):
-            raise DataError("a region that is no JSON", where=where, hint=HINT) from None
+            raise DataError("a region that is not JSON", where=where, hint=HINT) from None
         if shape:  # images without regions have a row too
             yield row["filename"], where, shape, about
 
@@ -117,5 +117,5 @@ def _box(shape: Mapping[str, Any], where: str) -> Corners | None:
         if kind == "polygon":
             return around(list(zip(map(float, shape["all_points_x"]), map(float, shape["all_points_y"]), strict=True)))
     except (KeyError, TypeError, ValueError):
-        raise DataError(f"a {kind} lacks numbers", where=where, hint=HINT) from None
+        raise DataError(f"a {kind} has missing numbers", where=where, hint=HINT) from None
     return None
