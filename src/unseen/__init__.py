@@ -1,4 +1,4 @@
-"""Recognise classes nobody has photographed, from a table of their attributes.
+"""Recognize classes without training images, from a table of their attributes.
 
 import unseen
 dataset = unseen.load_dataset("fieldguide")

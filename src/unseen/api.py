@@ -1,4 +1,4 @@
-"""The library in a few lines: fit, evaluate, list_methods."""
+"""The main entry points of the library: fit, evaluate, load, list_methods."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ def fit(
     fabric: Fabric | None = None,
     **options: Any,
 ) -> Run:
-    """Train and test a method; the same call resumes a run that was stopped.
+    """Train and test a method. Call it again with the same arguments to resume an interrupted run.
 
     Args:
         method: a name of :func:`list_methods`, ``package.module:Class``, a class, or an instance of its settings.
         dataset: ``fieldguide``, a dataset folder, a :class:`~unseen.data.dataset.Dataset`, or with ``attributes`` what
             :func:`unseen.make_dataset` takes: a DataFrame of paths and classes, an ``ImageFolder``, a Hugging Face
-            dataset. One that is no folder is kept in the cache, so that the run finds it again.
+            dataset. Anything but a folder is copied to the cache, so that the run finds it again.
         folder: the run's folder.
         attributes, root: see :func:`unseen.make_dataset`.
-        backbone: a spec, ``fieldguide``, or what :meth:`unseen.BackboneSpec.of` takes: a name, a module, a function or
-            class that makes one. Default :func:`unseen.training.plan.default_backbone`.
+        backbone: a spec, ``fieldguide``, or what :meth:`unseen.BackboneSpec.of` takes: a name, a module, or a function
+            or class that returns one. Default :func:`unseen.training.plan.default_backbone`.
         settings: changes to the preset's settings, such as ``{"lambda_cal": 0.2}``, or an instance in place of them.
         recipe: changes to its training recipe, such as ``{"lr": 1e-3}``, or an instance in place of it.
         epochs: short for ``recipe={"epochs": N}``.
@@ -72,7 +72,7 @@ def fit(
         options: other entries of :class:`unseen.training.config.RunConfig`, such as ``preset="sun"``.
 
     Raises:
-        UnseenError: anything wrong with what is asked for, before long work starts.
+        UnseenError: an argument is invalid; raised before any long work starts.
     """
     if isinstance(method, Settings):
         if settings is not None:
@@ -123,7 +123,7 @@ def _dataset_name(dataset: Any, attributes: Any, root: Path | str | None, cache:
 
 
 def evaluate(run: Run | Path | str, **options: Any) -> dict[str, Any]:
-    """Test a run's saved models again; see :func:`unseen.training.run.evaluate_run`."""
+    """Test the saved models of a run again; see :func:`unseen.training.run.evaluate_run`."""
     return runs.evaluate_run(run if isinstance(run, Run) else Run(run), **options)
 
 

@@ -1,4 +1,4 @@
-"""The errors that a person can fix, and nothing else."""
+"""Errors that a user can fix."""
 
 _LONGEST = 500
 """Characters of each of the three parts of a line; a damaged file can make them as long as itself."""
@@ -7,14 +7,14 @@ _JOINERS = "\u200c\u200d"
 
 
 class UnseenError(Exception):
-    """A mistake in what the user gave: one line that names the place and the hint.
+    """A user error: one line with the place, the problem and a hint.
 
     The command line prints it without a traceback and exits with status 2.
 
     Args:
         problem: what is wrong.
         where: the file, row, column or option at fault.
-        hint: what to do about it.
+        hint: how to fix it.
     """
 
     def __init__(self, problem: str, *, where: object = None, hint: str | None = None) -> None:

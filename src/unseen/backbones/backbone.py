@@ -1,4 +1,4 @@
-"""Networks (timm's, or a CLIP model's image tower) that turn images into grids of region features."""
+"""Networks that turn images into grids of region features: timm, CLIP and SigLIP towers, your own modules."""
 
 import hashlib
 import json
@@ -37,22 +37,22 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """What determines the features: a network, its weights, and how an image is put to it.
+    """Everything that determines the features: a network, its weights, and the image transform.
 
     Attributes:
         name: timm model name, with or without a pretrained tag; ``package.module:Name`` of a function or class that
-            makes a network (:mod:`unseen.backbones.own`, and :meth:`of` for a module in hand); ``hf:`` and the folder
-            or hub id of a CLIP or SigLIP model, whose image tower it is then (:mod:`unseen.backbones.towers`); or
+            returns a network (:mod:`unseen.backbones.own`, and :meth:`of` for a module); ``hf:`` and the folder
+            or hub id of a CLIP or SigLIP model, whose image tower is used (:mod:`unseen.backbones.towers`); or
             ``features:`` and the name of imported features (:mod:`unseen.data.importing`).
         stages: feature maps to take: "final" (timm's `forward_features`) or indices of
             `forward_intermediates`, negative ones from the end.
         image_size: side of the square input; None is the model's own.
         weights: "pretrained" (timm's), "random", or the path of a `.safetensors` file; of imported features
             their store.
-        options: further arguments of `timm.create_model`, such as `pad_type="same"`.
-        mean: per-channel mean of the normalisation; None is the model's own.
-        std: per-channel deviation of the normalisation; None is the model's own.
-        crop: fraction of the resized short side that the centre crop keeps.
+        options: more arguments of `timm.create_model`, such as `pad_type="same"`.
+        mean: per-channel mean of the normalization; None is the model's own.
+        std: per-channel standard deviation of the normalization; None is the model's own.
+        crop: fraction of the resized short side that the center crop keeps.
         seed: seed of "random" weights.
         channels: of a user's network, where its maps are ``(B, h, w, C)``; checked where stated.
     """
@@ -109,15 +109,15 @@ class BackboneSpec:
 
     @classmethod
     def of(cls, network: Any, **entries: Any) -> Self:
-        """The spec of a network in hand; in a later process, the same call lets a run that used it find it again.
+        """Make the spec of a network object. In a later process, the same call lets a run find its network again.
 
         Args:
             network: a name as above, an ``nn.Module`` (used as it is, weights included), or a function or class that
-                makes one; a function in a module is better, since other processes can import it.
-            entries: others of the spec: ``image_size``, ``mean``, ``std``, ``channels``, ``options``, ...
+                returns one; prefer a function in a module, because other processes can import it.
+            entries: other fields of the spec: ``image_size``, ``mean``, ``std``, ``channels``, ``options``, ...
 
         Raises:
-            UnseenError: it is none of these, or an entry does not fit.
+            UnseenError: it is none of these, or a field is invalid.
         """
         if isinstance(network, cls):
             return replace(network, **entries)

@@ -1,7 +1,7 @@
-"""The class table: which classes there are, and what they look like.
+"""The class table: classes and their attributes.
 
-Only the table knows classes; a trained method knows attributes. So a class can be added, hidden or renamed at any
-moment without touching the network.
+Only the table knows classes; a trained method knows attributes. You can therefore add, hide or rename a class at any
+time without changing the network.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ RESERVED = ("unknown", "seen", "unseen")
 
 @dataclass(frozen=True)
 class Attributes:
-    """Attribute names in one fixed order, each in a group that may look at a body part.
+    """Attribute names in a fixed order, with groups and parts.
 
     Args:
-        names: K unique names; ``group::value`` by custom.
+        names: K unique names; ``group::value`` by convention.
         groups: K group names; by default the part of each name before ``::``.
         parts: K part names, empty where none is known.
     """
@@ -68,7 +68,7 @@ class Attributes:
         return {name: k for k, name in enumerate(self.names)}
 
     def index(self, name: str) -> int:
-        """Position of an attribute, in any case; raises :class:`DataError` with near names if there is none."""
+        """Position of an attribute, ignoring case; raises :class:`DataError` with similar names if there is none."""
         try:
             return self.positions[name]
         except KeyError:
@@ -105,12 +105,12 @@ def _frozen(values: np.ndarray, dtype: type) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class ClassTable:
-    """Classes x attributes; immutable, every change gives a new table.
+    """Classes and their attribute values. Immutable: every change returns a new table.
 
     Args:
         names: N unique class names; everything else is in this order.
         attributes: the K attributes.
-        values: float64 ``(N, K)``, finite, no row all zero. Any unit: methods normalise for themselves.
+        values: float64 ``(N, K)``, finite, no row all zero. Any unit; methods normalize.
         seen: bool ``(N,)``, classes with training images.
         validation: bool ``(N,)``, seen classes that a release sets aside for validation; ``None`` where it names none.
         trained: int64 ``(N,)``, which of a trained model's seen classes (counted from 0 in the order of its training)
@@ -186,7 +186,7 @@ class ClassTable:
         return self.trained
 
     def index(self, name: str) -> int:
-        """Position of a class, in any case; raises :class:`DataError` with near names if there is none."""
+        """Position of a class, ignoring case; raises :class:`DataError` with similar names if there is none."""
         try:
             return self.names.index(name)
         except ValueError:
@@ -223,10 +223,10 @@ class ClassTable:
         seen: bool = False,
         trained: int = -1,
     ) -> ClassTable:
-        """The table with one class more, at the end.
+        """The table with a class added at the end.
 
         Args:
-            name: its name, new to the table.
+            name: name of the new class.
             values: K numbers, or a mapping from attribute names (those left out are unknown, see :attr:`unknown`), in
                 the table's unit.
             seen: whether it has training images.
@@ -276,11 +276,11 @@ class ClassTable:
         return row
 
     def with_values(self, name: str, values: Sequence[float] | np.ndarray | Mapping[str, float]) -> ClassTable:
-        """The table with other values of one class.
+        """The table with other values for a class.
 
         Args:
             name: the class.
-            values: K numbers, or a mapping from attribute names; those left out stay.
+            values: K numbers, or a mapping from attribute names; omitted ones stay.
         """
         position = self.index(name)
         changed = self.values.copy()
@@ -293,13 +293,13 @@ class ClassTable:
         return replace(self.select(kept), trained=self.images_of[kept])
 
     def renamed(self, old: str, new: str) -> ClassTable:
-        """The table with one class called something else."""
+        """The table with a class renamed."""
         names = list(self.names)
         names[self.index(old)] = new
         return replace(self, names=tuple(names))
 
     def twins(self) -> list[tuple[str, str]]:
-        """Pairs of classes that the attributes cannot tell apart: their unit vectors are equal to 1e-9."""
+        """Pairs of classes with equal attributes: their unit vectors agree to 1e-9."""
         unit = self.values / np.linalg.norm(self.values, axis=1, keepdims=True)
         _, inverse = np.unique(unit.round(9), axis=0, return_inverse=True)
         first: dict[int, int] = {}
@@ -312,7 +312,7 @@ class ClassTable:
         return pairs
 
     def to_csv(self, path: Path, *, trained: bool = False) -> None:
-        """Write ``classes.csv``: class, seen, validation where known, and a column an attribute.
+        """Write ``classes.csv``: class, seen, validation where known, and one column per attribute.
 
         A column ``trained_as`` holds :attr:`trained` where the seen classes are no longer those of the training, or
         where it is asked for.
@@ -328,7 +328,7 @@ class ClassTable:
         write_text(path, frame.to_csv(index=False))
 
     def to_frame(self) -> pd.DataFrame:
-        """A DataFrame indexed by class: ``seen``, ``validation`` where known, and a column an attribute."""
+        """A DataFrame indexed by class: ``seen``, ``validation`` where known, and one column per attribute."""
         import pandas as pd
 
         columns: dict[str, np.ndarray] = {"seen": self.seen}
@@ -340,7 +340,7 @@ class ClassTable:
 
     @classmethod
     def from_frame(cls, frame: Any) -> ClassTable:
-        """A table from a DataFrame indexed by class (or with a column ``class``) and a column an attribute.
+        """A table from a DataFrame indexed by class (or with a column ``class``) and one column per attribute.
 
         Args:
             frame: the DataFrame, with ``seen`` and ``validation`` as booleans where it has them (all classes are seen

@@ -1,4 +1,4 @@
-"""Images, their classes, and who may see which: the data model, checked on loading."""
+"""Images with classes and splits, checked on loading."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def digest(*parts: object) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images with class labels in a Proposed-Split partition.
+    """Images with class labels and a split as in the Proposed Split.
 
     Args:
-        name: what tables call it.
+        name: name in tables.
         images: the folder that ``files`` are relative to.
         table: the classes.
         files: M image files.
@@ -48,7 +48,7 @@ class Dataset:
         split: ``(M,)`` array of ``trainval``, ``test_seen`` or ``test_unseen``.
         attribute_vectors: optional float64 ``(K, D)`` word vector of each attribute.
         part_positions: optional table file, part, x, y (pixels of the image) and, where known, visible.
-        warnings: what a reader of its results should know.
+        warnings: notes for readers of its results.
         encoding: how the columns of a spreadsheet became the table's attributes, where it was read from one.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What people hold as a :class:`Dataset`: tables of paths, folders of torchvision, datasets of Hugging Face."""
+"""Datasets from objects: tables of paths, ImageFolder, Hugging Face datasets."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def make_dataset(
     cache: Path | str | None = None,
     progress: Progress = silent,
 ) -> Dataset:
-    """A dataset from what is in hand.
+    """Make a dataset from tables, an ImageFolder or a Hugging Face dataset.
 
     Args:
         images: a DataFrame with a column of paths or URLs (``file``, ``path``, ``image``, ...), one of class names
             (``class``, ``label``, ...) and optionally ``split``; pairs of path and class name; a torchvision
             ``ImageFolder``; or a Hugging Face ``datasets.Dataset`` with an image column and a label column.
         attributes: a class table, or a DataFrame indexed by class with a column an attribute (a mapping of class to
-            a mapping of attribute to number). Classes without images are the unseen ones.
-        root: folder or URL that relative paths are below; default for local paths what they have in common. Files
-            behind URLs (s3, hf, https, ...: whatever fsspec opens) are fetched into the cache once.
-        name: what tables call the dataset.
+            a mapping of attribute to number). Classes without images are unseen.
+        root: folder or URL that relative paths are below; by default the common folder of local paths. Files
+            behind URLs (s3, hf, https, ...: whatever fsspec opens) are downloaded to the cache once.
+        name: name of the dataset in tables.
         cache: see :func:`unseen.data.catalogue.cache_folder`.
-        progress: of fetching.
+        progress: callback for downloads.
 
     Raises:
         DataError: one line naming row, column or class, and the fix.

@@ -77,26 +77,26 @@ class _Facts:
 
 
 class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
-    """A zero-shot classifier of features by class attributes.
+    """A zero-shot classifier of features, from class attributes.
 
     Args:
-        method: a name of :func:`unseen.list_methods`, ``package.module:Class`` or a class; not one that reads texts or
-            is trained end to end with its network, since they need images.
-        attributes: ``(N, K)`` array or DataFrame indexed by class; :meth:`fit` takes it too. Without any, each class is
-            an attribute of its own, as for an ordinary classifier.
-        classes: N class names, where ``attributes`` has none.
+        method: a name of :func:`unseen.list_methods`, ``package.module:Class`` or a class; except methods that read
+            texts or train their backbone, because they need images.
+        attributes: ``(N, K)`` array or DataFrame indexed by class; :meth:`fit` takes it too. Without attributes, each
+            class is its own attribute, as in an ordinary classifier.
+        classes: N class names, if ``attributes`` has none.
         preset, settings, recipe, epochs: see :func:`unseen.fit`.
-        select: validation metric that picks hyper-parameters or epoch: ``H``, ``T1`` or ``AUSUC``.
-        random_state: seed of the training and of the draw of validation classes.
+        select: validation metric that selects hyperparameters or epoch: ``H``, ``T1`` or ``AUSUC``.
+        random_state: seed of the training and of the draws of validation classes.
         device: ``auto``, ``cpu``, ``cuda``, ...
 
     Attributes:
-        classes_: ``(N,)`` what :meth:`predict` chooses among, as ``y`` named them.
+        classes_: ``(N,)`` candidate classes of :meth:`predict`, as named in ``y``.
         seen_: bool ``(N,)``, classes with rows in ``X``.
         class_table_: names, attributes and values.
         method_: the trained method.
-        gamma_: taken off the scores of seen classes.
-        temperature_: of the softmax of :meth:`predict_proba`.
+        gamma_: calibration offset, subtracted from the scores of seen classes.
+        temperature_: temperature of :meth:`predict_proba`.
         n_features_in_: C.
     """
 
@@ -138,7 +138,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         Args:
             X: ``(n, C)`` or ``(n, R, C)``, array or tensor.
             y: ``(n,)`` names of the rows' classes, or their positions in ``attributes``.
-            attributes: in place of the constructor's.
+            attributes: overrides those of the constructor.
             classes: likewise.
 
         Raises:
@@ -263,7 +263,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     # answers
 
     def scores(self, X: Any) -> np.ndarray:
-        """``(n, N)`` class scores, the calibration offset taken off those of seen classes."""
+        """Class scores ``(n, N)``, after subtracting the calibration offset from seen classes."""
         check_is_fitted(self, "method_")
         regions = self._checked(X)[0]
         if regions.shape[1] != self.n_regions_ or regions.shape[2] != self.n_features_in_:
@@ -301,14 +301,14 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """``(n, N)`` confidences: a softmax of :meth:`scores` at the temperature fitted on held-out rows."""
+        """Confidences ``(n, N)``: softmax of :meth:`scores` at the temperature fitted on held-out rows."""
         scores = self.scores(X) / self.temperature_
         powers = np.exp(scores - scores.max(axis=1, keepdims=True))
         found: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
         return found
 
     def predict(self, X: Any, among: str = "all") -> np.ndarray:
-        """``(n,)`` the best class of each row.
+        """Best class ``(n,)`` of each row.
 
         Args:
             X: as in :meth:`fit`.
@@ -330,7 +330,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         return self.class_table_.seen
 
     def add_class(self, name: Any, attributes: Any) -> Self:
-        """One class more to choose among, without training; it comes last.
+        """Add a class at the end, without training.
 
         Args:
             name: as ``y`` names classes; where ``y`` held positions, its name in the table.
@@ -349,7 +349,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     # kept
 
     def save(self, folder: Path | str) -> Path:
-        """Write the fitted classifier; :meth:`load` reads it. No pickle.
+        """Save the fitted classifier to a folder, without pickle; :meth:`load` reads it.
 
         Raises:
             RunError: the folder holds something else.
@@ -381,10 +381,10 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "auto") -> Self:
-        """The classifier that :meth:`save` wrote, or that a run on frozen features trained (``unseen train``).
+        """Load a saved classifier, or a run of ``unseen train`` on frozen features.
 
         Raises:
-            RunError: it is neither, or damaged; or its method is code that is not installed.
+            RunError: the folder is neither or damaged, or the code of its method is not installed.
         """
         folder = Path(folder)
         if not (folder / FACTS).is_file():

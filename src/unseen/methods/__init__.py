@@ -71,14 +71,14 @@ def create_method(
     seed: int = 0,
     **changes: Any,
 ) -> Method:
-    """A method with fresh weights.
+    """Create a method with initial weights.
 
     Args:
         method: as :func:`find_method` takes it.
-        channels: C of the regions it will see; for a method of several stages, of each.
+        channels: number of channels C of the regions; for several stages, of each.
         vectors: ``(K, D)`` attribute vectors; their dtype is the weights' (of an array float32).
-        settings: the method's; default the first preset's.
-        seed: of the initial weights.
+        settings: settings of the method; by default those of the first preset.
+        seed: seed of the initial weights.
         changes: settings to change, by name: ``lambda_cal=0.2``.
 
     Raises:

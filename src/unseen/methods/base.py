@@ -1,4 +1,4 @@
-"""What a method is: regions in, attribute scores out, class scores from a class table.
+"""The interface of a method: regions to attribute scores, and attribute scores to class scores.
 
 A method knows nothing of files, devices or datasets. Shapes: B images, R regions, C channels, K attributes,
 N classes.
@@ -49,7 +49,7 @@ class Words:
 
 
 class ClassSpace:
-    """The classes as a method sees them, on its device.
+    """Classes as tensors on the device of the method.
 
     Args:
         vectors: ``(N, K)`` attribute values, any unit.
@@ -100,12 +100,12 @@ class ClassSpace:
 
 @dataclass
 class Branch:
-    """One sub-net's answer; a method's own subclass may hold more ``(B, ...)`` tensors.
+    """Output of a sub-net. A subclass may hold more ``(B, ...)`` tensors.
 
     Args:
         attribute_scores: ``(B, K)``.
-        attention: ``(B, K, R)`` where the sub-net looked for each attribute, if it was asked for.
-        contributions: ``(B, K, R)`` what each region added to the attribute score, summing to it over R, if asked for.
+        attention: ``(B, K, R)`` attention of each attribute, if requested.
+        contributions: ``(B, K, R)`` contribution of each region, which sum to the attribute score, if requested.
         counterfactual: ``(B, K)`` attribute scores under an intervention on the attention (MSDN++, in training).
         embedding: ``(B, C)`` of whole images, where classes are compared with it directly (CLIP).
     """
@@ -151,18 +151,18 @@ def check_choice(settings: object, name: str, allowed: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a gradient method is trained.
+    """Training recipe of a gradient method.
 
     Args:
         epochs: passes over the training images; steps = images * epochs // batch_size.
-        batch_size: images a step.
+        batch_size: images per step.
         step_images: images that a step counts for in that formula where a release counts other than the batch
             (MSDN on AWA2: 50, at a batch of 40); 0 for the batch size.
         batches: steps an epoch, instead of that formula; 0 for the formula.
         sampler: ``random`` (independent draw of images) or ``classes`` (``shots`` images of each class drawn).
         shots: see ``sampler``; a batch is of ``batch_size / shots`` classes.
         optimizer: ``rmsprop``, ``sgd`` or ``adamw``.
-        lr, weight_decay, momentum: the optimiser's.
+        lr, weight_decay, momentum: of the optimizer.
         lr_factor, lr_every: every ``lr_every`` epochs, ``lr`` is multiplied by ``lr_factor``.
         lr_early: epochs by which each of these changes comes earlier; 1 makes it at the start of epoch ``lr_every``
             (Mg-MRN's release), 0 after its end.
@@ -390,11 +390,11 @@ class Method(nn.Module):
 
     @staticmethod
     def prepare(regions: Tensor) -> Tensor:
-        """Per-image preparation without parameters, done once where features are kept: ``(B, R, C)`` in and out."""
+        """Prepare regions ``(B, R, C)`` without parameters, once per image."""
         raise NotImplementedError
 
     def forward(self, regions: Tensor) -> dict[str, Branch]:
-        """Prepared regions ``(B, R', C)`` to the answers of the sub-nets in use."""
+        """Compute the sub-nets in use from prepared regions ``(B, R', C)``."""
         raise NotImplementedError
 
     def fused_attribute_scores(self, branches: dict[str, Branch]) -> Tensor:
@@ -468,7 +468,7 @@ class Method(nn.Module):
 
 
 class GradientMethod(Method):
-    """A method trained step by step."""
+    """A method trained by gradient steps."""
 
     @property
     def static_step(self) -> bool:
@@ -497,25 +497,25 @@ class GradientMethod(Method):
         return result
 
     def loss(self, branches: dict[str, Branch], labels: Tensor, classes: ClassSpace) -> dict[str, Tensor]:
-        """Loss terms, each a scalar; ``total`` is what is differentiated."""
+        """Loss terms, each a scalar; ``total`` is differentiated."""
         raise NotImplementedError
 
 
 class ClosedFormMethod(Method):
-    """A method whose weights come from one solution, with hyper-parameters from a grid."""
+    """A method with a closed-form solution and a grid of hyperparameters."""
 
     closed_form = True
 
     def fit(self, regions: Tensor, labels: Tensor, classes: ClassSpace) -> None:
-        """Prepare the solution from prepared regions ``(n, R', C)`` of the training images."""
+        """Prepare the solution from the prepared regions ``(n, R', C)`` of the training images."""
         raise NotImplementedError
 
     def grid(self) -> list[Candidate]:
-        """Hyper-parameter candidates; of equally good ones the first is taken."""
+        """Hyperparameter candidates; the first of equally good ones wins."""
         raise NotImplementedError
 
     def use(self, candidate: Candidate) -> None:
-        """Set the weights to a candidate's solution; only after :meth:`fit`."""
+        """Set the weights to the solution of a candidate; call :meth:`fit` first."""
         raise NotImplementedError
 
     def sweep(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[Candidate, Tensor]]:

@@ -30,10 +30,10 @@ _NAME = re.compile(r"[A-Za-z][\w.-]*")
 
 
 def register_method(kind: M) -> M:
-    """A class decorator: the method can be named in this process from here on, and listed.
+    """Class decorator that registers a method by name in this process.
 
     Raises:
-        UnseenError: it is no method, or has a name that another method has.
+        UnseenError: it is not a method, or its name is taken.
     """
     _complete(kind)
     other = METHODS.get(kind.name)

@@ -1,4 +1,4 @@
-"""What a trained model answers: candidates, predictions, reasons, comparisons. What a prediction holds is listed once.
+"""Answers of a trained model: candidates, predictions, reasons, comparisons.
 
 :data:`FIELDS` is the registry of a prediction's fields: JSON, rows of CSV and Parquet and the web API are made from it.
 """
@@ -25,12 +25,12 @@ OWN = "its own training images"
 
 @dataclass(frozen=True)
 class Candidate:
-    """A class and how sure the model is.
+    """A class with the confidence of the model.
 
     Args:
         name: the class.
-        seen: whether it had training images.
-        confidence: softmax over the classes in question of (score - gamma if seen) / temperature.
+        seen: whether it has training images.
+        confidence: softmax over the candidate classes of (score - gamma if seen) / temperature.
         score: the raw class score.
     """
 
@@ -42,14 +42,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What an image shows.
+    """Prediction for an image.
 
     Args:
-        image: its path, or ``""`` for one given as pixels.
+        image: its path, or ``""`` for pixels.
         candidates: best first.
-        attributes: the attributes that were seen and speak most for the best class, with their evidence.
-        known: false where the best class's confidence is below the threshold: then the answer is "unknown".
-        together: whether the images of a batch were named as a whole (transductive): then it depends on the others.
+        attributes: present attributes with the most evidence for the best class.
+        known: false if the confidence of the best class is below the threshold; the answer is then "unknown".
+        together: whether the images were predicted together (transductive); the answer then depends on all of them.
     """
 
     image: str
@@ -99,10 +99,10 @@ class Prediction:
 
 
 class Predictions(Sequence[Prediction]):
-    """What several images show, in their order: a sequence that also makes a table.
+    """Predictions for several images, in order: a sequence that converts to a table.
 
     Args:
-        predictions: one an image.
+        predictions: one per image.
     """
 
     def __init__(self, predictions: Iterable[Prediction] = ()) -> None:
@@ -145,16 +145,16 @@ class Predictions(Sequence[Prediction]):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Each image's class, or "unknown"."""
+        """Class of each image, or "unknown"."""
         return tuple(p.name for p in self._found)
 
     @property
     def confidences(self) -> tuple[float, ...]:
-        """Each image's confidence in its best class."""
+        """Confidence of each image's best class."""
         return tuple(p.best.confidence for p in self._found)
 
     def to_frame(self) -> pd.DataFrame:
-        """A row an image, with the columns of ``unseen predict --output`` but ``error``."""
+        """A DataFrame with one row per image and the columns of ``unseen predict --output``, except ``error``."""
         import pandas as pd
 
         count = max((len(p.candidates) for p in self._found), default=1)
@@ -216,15 +216,15 @@ _EACH = (("class", str), ("confidence", float))
 
 @dataclass(frozen=True)
 class Reason:
-    """One attribute's part in a decision.
+    """Contribution of one attribute to a decision.
 
     Args:
         attribute, group, part: its names.
         score: attribute score psi_k.
-        evidence: (psi_k - m_k) z_ck, what it adds to the class score.
-        against: (psi_k - m_k) (z_ck - z_jk), what it adds to the lead over the rival j.
+        evidence: (psi_k - m_k) z_ck, its contribution to the class score.
+        against: (psi_k - m_k) (z_ck - z_jk), its contribution to the lead over the rival j.
         value, rival_value: z_ck and z_jk, as the method scores with them.
-        typical: m_k, the mean of psi_k over the training images; 0 where they are not known.
+        typical: m_k, the mean of psi_k over the training images; 0 if unknown.
     """
 
     attribute: str
@@ -240,7 +240,7 @@ class Reason:
 
 @dataclass(frozen=True)
 class Term:
-    """What class scores hold beside the evidence of attributes.
+    """Part of class scores that is not evidence of attributes.
 
     Args:
         name: what it is, in words.
@@ -262,7 +262,7 @@ UNSEEN_BONUS = "offset for classes without training images"
 
 @dataclass(frozen=True)
 class Comparison:
-    """Why an image is taken for one class rather than for another.
+    """Comparison of two classes for an image.
 
     The evidence of reasons and terms adds up to the target's class score, their ``against`` to its lead over the rival,
     gamma taken off seen classes.

@@ -143,18 +143,18 @@ class TrainedModel:
     def add_class(
         self, name: str, values: Sequence[float] | np.ndarray | Mapping[str, float], *, trained: int = -1
     ) -> None:
-        """A new class from its attributes, without retraining.
+        """Add a class from its attributes, without retraining.
 
         Args:
             name: new to the table.
-            values: K numbers in the table's unit, or a mapping from attribute names, the others unknown.
+            values: K numbers in the table's unit, or a mapping from attribute names; the others get the mean.
             trained: for a class that was removed and comes back, which of the seen classes it was in the training, see
                 :meth:`ClassTable.back_from`; it counts as seen then.
         """
         self.table = self._table.with_class(name, values, seen=trained >= 0, trained=trained)
 
     def edit_class(self, name: str, values: Sequence[float] | np.ndarray | Mapping[str, float]) -> None:
-        """Other attribute values for a class, without retraining.
+        """Change attribute values of a class, without retraining.
 
         Args:
             name: the class.
@@ -164,12 +164,12 @@ class TrainedModel:
         self.support = self.support.described(self._table.names[self._table.index(name)])
 
     def remove_class(self, name: str) -> None:
-        """Choose among the other classes from now on."""
+        """Remove a class."""
         name = self._table.names[self._table.index(name)]
         self.table, self.support = self._table.without(name), self.support.without(name)
 
     def rename_class(self, old: str, new: str) -> None:
-        """Call a class something else."""
+        """Rename a class."""
         old = self._table.names[self._table.index(old)]
         self.table, self.support = self._table.renamed(old, new), self.support.renamed(old, new)
 

@@ -1,4 +1,4 @@
-"""What a recognizer says of an image's regions: explanations with heat maps, and part maps."""
+"""Explanations with heat maps, and part maps."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ from unseen.model.references import Neighbour
 
 @dataclass(frozen=True)
 class Explanation(Comparison):
-    """The same with where in the image the network looked; the arguments of :class:`Comparison` come first.
+    """A comparison with heat maps; the arguments of :class:`Comparison` come first.
 
     Args:
         image: upright RGB.
-        prediction: as :meth:`Recognizer.predict` gives it.
+        prediction: as returned by :meth:`Recognizer.predict`.
         attention: name of a sub-net to ``(K, h, w)`` in the table's attribute order; empty without attention.
-        counted: names of the sub-nets whose scores count.
+        counted: names of the sub-nets that contribute to the score.
         contributions: ``(K, h, w)`` what each region adds to each attribute score, sub-nets fused.
-        crop: left, top, right, bottom of what the network saw, in the image's pixels.
+        crop: left, top, right, bottom of the network's input, in pixels of the image.
         order: attribute to its position.
-        corrections: attributes corrected by hand, with the values that they were given; scores and ranking are with
-            them, maps are as the network sees the image.
-        before: the first classes without the corrections, where there are some.
-        nearest: the training images with the most similar attribute scores; empty where they are not known.
+        corrections: corrected attributes and their values; scores and ranking use them, heat maps don't.
+        before: the first classes without corrections, if there are corrections.
+        nearest: training images with the most similar attribute scores; empty if unknown.
     """
 
     image: Image.Image
@@ -44,18 +43,18 @@ class Explanation(Comparison):
     nearest: tuple[Neighbour, ...] = ()
 
     def strongest(self, count: int) -> list[Reason]:
-        """The attributes that tell target and rival apart most, either way; none that counts for nothing."""
+        """Attributes that separate target and rival most, in either direction; without those that count for nothing."""
         counting = [r for r in self.reasons if r.evidence or r.against]
         return sorted(counting, key=lambda r: -abs(r.against))[:count]
 
     def looked_for(self, count: int) -> list[Reason]:
-        """Of the attributes that speak for the target by being there, those that tell it from the rival most."""
+        """Attributes whose presence is evidence for the target, ordered by how much they separate it from the rival."""
         return [r for r in self.strongest(len(self.reasons)) if r.evidence > 0 and r.score > r.typical][:count]
 
     def heat(self, attribute: str) -> np.ndarray:
-        """``(h, w)`` where the model looked for it: the counted sub-nets' mean attention, else contributions.
+        """Heat map ``(h, w)``: mean attention of the counted sub-nets, or contributions of regions.
 
-        Of contributions, what exceeds a region's equal share of the typical attribute score.
+        For contributions, the part that exceeds an equal share of the typical attribute score.
         """
         if attribute not in self.order:
             raise DataError(f'no attribute "{attribute}"', hint=f"use one of {', '.join(list(self.order)[:5])}, ...")
@@ -85,12 +84,12 @@ class Explanation(Comparison):
 
 @dataclass(frozen=True)
 class PartMaps:
-    """What a model's learned parts attend to in an image.
+    """Attention of a model's learned parts in an image.
 
     Args:
         image: upright RGB.
         maps: name of a sub-net to ``(P, h, w)``, each position's shares of the P parts, which sum to one.
-        crop: left, top, right, bottom of what the network saw, in the image's pixels.
+        crop: left, top, right, bottom of the network's input, in pixels of the image.
     """
 
     image: Image.Image

@@ -1,4 +1,4 @@
-"""The model card of a saved recognizer: the front matter that the hub reads, and what a person should know."""
+"""The model card of a saved recognizer: metadata for the hub, and facts for readers."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _SPECIAL = re.compile(r"([\\`*_\[\]|~])")
 
 @dataclass(frozen=True)
 class CardFields:
-    """What only the author of a model can say; "not stated" where nothing is given.
+    """Facts that only the author knows; "not stated" by default.
 
     Args:
-        licence: of the model, such as ``apache-2.0`` or ``cc-by-4.0``.
-        data_licence: of the training images and tables.
-        data_source: whose they are and where they come from.
-        author: who made the model.
-        contact: where to ask.
-        datasets: names of data sets on the hub that it was trained on.
+        licence: license of the model, such as ``apache-2.0`` or ``cc-by-4.0``.
+        data_licence: license of the training images and tables.
+        data_source: owner and source of the training data.
+        author: author of the model.
+        contact: contact for questions.
+        datasets: hub datasets that the model was trained on.
     """
 
     licence: str = NOT_STATED

@@ -1,4 +1,4 @@
-"""One image as a model sees it: ranked and explained again without the network, attributes corrected by hand."""
+"""Results of the network for one image, to rank, correct and explain without running it again."""
 
 from __future__ import annotations
 
@@ -49,14 +49,13 @@ def _references(model: TrainedModel) -> References:
 
 
 class Reading:
-    """What a model read off one image: numbers enough to rank the classes and to say why; no image, no network.
+    """Numbers that a model computed from one image, enough to rank classes and to explain; no image, no network.
 
-    Everything here is computed from these numbers and the model's classes as they are when asked, so that it takes
-    milliseconds and follows classes that come and go. The numbers can be kept, and :meth:`Recognizer.reading` takes
-    them back.
+    All results follow from these numbers and the current classes of the model, so they take milliseconds and include
+    changed classes. You can store the numbers and pass them to :meth:`Recognizer.reading`.
 
     Args:
-        model: whose classes, references and calibration count.
+        model: its classes, references and calibration are used.
         scores: float64 ``(K,)`` fused attribute scores psi.
         query: float64 ``(D,)`` of :meth:`Method.query`; psi itself where the method scores attributes.
         pooled: float32 ``(C,)`` of :meth:`TrainedModel.pooled`, needed where classes have images.
@@ -94,13 +93,12 @@ class Reading:
         return None if self.pooled is None else self.pooled[None]
 
     def corrected(self, corrections: Mapping[str, float] | None) -> np.ndarray:
-        """``(K,)`` attribute scores psi', those of corrected attributes as the model typically gives them.
+        """Attribute scores psi' ``(K,)`` with corrections, as the model typically scores the corrected values.
 
-        What is typical is said by the training images, see :meth:`AttributeFit.expected`. This way of correcting is
-        ours.
+        Typical scores come from the training images, see :meth:`AttributeFit.expected`. This method is ours.
 
         Args:
-            corrections: attribute to what it is in truth, in the class table's unit.
+            corrections: attribute to its true value, in the class table's unit.
 
         Raises:
             UnseenError: see :func:`check_correctable`.
@@ -124,7 +122,7 @@ class Reading:
         return scores
 
     def estimates(self) -> np.ndarray:
-        """``(K,)`` the class value that each attribute score points to, in the class table's unit.
+        """Class value ``(K,)`` that each attribute score corresponds to, in the class table's unit.
 
         The least-squares line of value on score over the training images, within the table's values; NaN where the
         attribute was not learned.
@@ -151,7 +149,7 @@ class Reading:
         only: Iterable[str] | None = None,
         exclude: Iterable[str] | None = None,
     ) -> list[Candidate]:
-        """All classes to choose among, best first.
+        """Rank all candidate classes, best first.
 
         Args:
             corrections: see :meth:`corrected`.
@@ -169,7 +167,7 @@ class Reading:
         exclude: Iterable[str] | None = None,
         unknown: float | str = "auto",
     ) -> Prediction:
-        """What :meth:`Recognizer.predict` gives, the same to the bit where nothing is corrected.
+        """Predict as :meth:`Recognizer.predict` does, to the bit without corrections.
 
         Args:
             corrections: see :meth:`corrected`.
@@ -180,7 +178,7 @@ class Reading:
         return self.model.predictions([self.file], best, self.corrected(corrections)[None], threshold)[0]
 
     def nearest(self, count: int = 6, corrections: Mapping[str, float] | None = None) -> list[Neighbour]:
-        """The training images with the most similar attribute scores, itself left out; none without references."""
+        """Training images with the most similar attribute scores, without the image itself; none without references."""
         references, images = self.model.references, self.model.images
         if references is None or count < 1:
             return []
@@ -199,16 +197,16 @@ class Reading:
         only: Iterable[str] | None = None,
         exclude: Iterable[str] | None = None,
     ) -> Comparison:
-        """Why one class rather than another, attribute by attribute.
+        """Compare two classes attribute by attribute.
 
         Args:
             corrections: see :meth:`corrected`.
-            target: default the best class.
-            rival: default the best class other than the target.
+            target: by default the best class.
+            rival: by default the best other class.
             among, only, exclude: as in :meth:`rank`.
 
         Raises:
-            UnseenError: there is no other class, or the target is its own rival.
+            UnseenError: there is no other class, or target and rival are the same.
         """
         ranked = self.rank(corrections, among=among, only=only, exclude=exclude)
         return self._compare(ranked, corrections, target, rival)
@@ -275,7 +273,7 @@ class Reading:
 
 
 class Look(Reading):
-    """What the network made of one image; from :meth:`Recognizer.look`.
+    """Result of the network for one image; from :meth:`Recognizer.look`.
 
     Args:
         model, file, scores, query, pooled: of :class:`Reading`.
@@ -310,7 +308,7 @@ class Look(Reading):
         unknown: float | str = "auto",
         nearest: int = 6,
     ) -> Explanation:
-        """Why, attribute by attribute and region by region; see :meth:`compare` and :meth:`Recognizer.explain`."""
+        """Explain by attribute and region; see :meth:`compare` and :meth:`Recognizer.explain`."""
         model = self.model
         choice: dict[str, Any] = {
             "among": among,

@@ -1,4 +1,4 @@
-"""A trained model in use: images in, classes and reasons out, with classes that come and go."""
+"""A trained model in use: predict, explain, and change classes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _path(image: Any) -> str:
 
 
 class Recognizer(TrainedModel):
-    """A trained model with images in front of it: files and PIL images in, classes and reasons out."""
+    """A trained model that predicts and explains images, and whose classes can change."""
 
     @classmethod
     def load(
@@ -71,18 +71,18 @@ class Recognizer(TrainedModel):
         engine: str | None = None,
         as_trained: bool = False,
     ) -> Self:
-        """From a run folder, a folder that :meth:`save` wrote, or the hub.
+        """Load a model from a run folder, a folder written by :meth:`save`, or the hub.
 
         Args:
             folder: either folder; or ``hf:OWNER/NAME``, or ``hf:OWNER/NAME@REVISION``, see :meth:`from_pretrained`.
-            seed: of a run: which seed's model, default the first.
+            seed: for a run, the seed of the model; by default the first.
             device: where to compute.
-            engine: what computes a frozen network, see :func:`unseen.backbones.engines.chosen_engine`.
-            as_trained: with the classes of the training, not as ``unseen classes`` has changed them.
+            engine: engine of a frozen network, see :func:`unseen.backbones.engines.chosen_engine`.
+            as_trained: use the classes of the training and ignore changes by ``unseen classes``.
 
         Raises:
-            RunError: it is neither, unfinished, damaged, or of a newer version.
-            UnseenError: the backbone's weights are gone or have changed.
+            RunError: the folder is not a model, unfinished, damaged, or from a newer version.
+            UnseenError: the backbone's weights are missing or have changed.
         """
         if str(folder).startswith(PREFIX):
             name, _, revision = str(folder).removeprefix(PREFIX).partition("@")
@@ -107,19 +107,19 @@ class Recognizer(TrainedModel):
         device: str = "auto",
         engine: str | None = None,
     ) -> Self:
-        """From a saved folder, or from the Hugging Face hub; only the files that :meth:`save` writes are fetched.
+        """Load a model from a saved folder or the Hugging Face hub. Downloads only the files that :meth:`save` writes.
 
         Args:
             folder_or_id: a folder that :meth:`save` wrote, or the hub's ``OWNER/NAME``.
-            revision: branch, tag or commit of the hub's.
-            token: for private repositories; default that of ``hf auth login``.
-            cache_dir: where fetched files are kept; default the hub's own cache.
-            local_files_only: use what was fetched before, without a network.
+            revision: branch, tag or commit on the hub.
+            token: for private repositories; by default that of ``hf auth login``.
+            cache_dir: folder for downloaded files; by default the hub's cache.
+            local_files_only: use downloaded files only, without a network.
             device: where to compute.
             engine: as in :meth:`load`.
 
         Raises:
-            RunError: no such model, no network, or not one of ours.
+            RunError: no such model, no network, or not an unseen model.
         """
         folder = fetch(folder_or_id, revision, token, cache_dir, local_files_only)
         return read_saved(folder).build(cls, device)._using(engine)
@@ -137,16 +137,16 @@ class Recognizer(TrainedModel):
         include_references: bool = False,
         card: CardFields | None = None,
     ) -> Path:
-        """Write a folder that :meth:`load` reads on another machine: weights, classes, backbone, model card; no pickle.
+        """Save the model to a self-contained folder, without pickle: weights, classes, backbone and model card.
 
-        A backbone from files of this machine or with random weights is stored along; a pretrained one of timm's or the
-        hub's is named, and fetched again. A fine-tuned one is among the method's weights.
+        The folder includes a backbone from local files or with random weights. A pretrained backbone from timm or the
+        hub is stored by name and downloaded again. A fine-tuned backbone is part of the method's weights.
 
         Args:
             folder: new, empty, or written by an earlier save.
-            include_backbone: store a pretrained backbone along too, so that nothing is fetched.
-            include_references: store attribute scores, labels and file names of the training images along.
-            card: licence, author and so on, for the model card.
+            include_backbone: also store a pretrained backbone, so that loading needs no download.
+            include_references: also store attribute scores, labels and file names of the training images.
+            card: license, author and other facts for the model card.
 
         Raises:
             RunError: the folder holds something else.
@@ -164,17 +164,17 @@ class Recognizer(TrainedModel):
         include_references: bool = False,
         card: CardFields | None = None,
     ) -> str:
-        """:meth:`save`, and upload the folder to the Hugging Face hub; returns the address of the commit.
+        """Save the model and upload it to the Hugging Face hub. Returns the address of the commit.
 
         Args:
-            repo_id: ``OWNER/NAME``, made where there is none.
-            private: of a new repository.
-            token: default that of ``hf auth login``.
-            message: of the commit.
+            repo_id: ``OWNER/NAME``; created if needed.
+            private: create a private repository.
+            token: by default that of ``hf auth login``.
+            message: commit message.
             include_backbone, include_references, card: as in :meth:`save`.
 
         Raises:
-            RunError: nobody is logged in, no network, or the hub refuses.
+            RunError: not logged in, no network, or the hub refuses.
         """
         return push(self, repo_id, private, token, message, include_backbone, include_references, card or CardFields())
 
@@ -186,12 +186,12 @@ class Recognizer(TrainedModel):
         trained: int = -1,
         images: Any = (),
     ) -> None:
-        """A new class from its attributes, from images of it, or from both, without retraining.
+        """Add a class from attributes, images or both, without retraining.
 
         Args:
-            name: new to the table.
-            values: K numbers in the table's unit, or a mapping from attribute names, the others unknown; ``None`` for
-                a class that is known by its images alone.
+            name: name of the new class.
+            values: K numbers in the table's unit, or a mapping from attribute names (the others get the mean of the
+                training classes); ``None`` for a class that has only images.
             trained: as in :meth:`TrainedModel.add_class`.
             images: of the class, in any form of :func:`unseen.recognizer.given.images_of`.
 
@@ -207,20 +207,20 @@ class Recognizer(TrainedModel):
             self.support, _ = self.support.added(name, *given, attributes=values is not None)
 
     def add_images(self, name: str, images: Any) -> list[SupportImage]:
-        """Images of a class, seen or unseen, as evidence beside its attributes, without retraining.
+        """Add support images to a class, seen or unseen, without retraining.
 
-        The more there are the more they count, see :mod:`unseen.model.support`.
+        Their weight grows with their number, see :mod:`unseen.model.support`.
 
         Args:
             name: the class.
             images: in any form of :func:`unseen.recognizer.given.images_of`.
 
         Returns:
-            Those that the class had already, by their content; they count once.
+            Images that the class already has, by content; they count once.
 
         Raises:
-            DataError: no such class, or an image that cannot be read; then none is added.
-            UnseenError: training chose no rule for images of classes.
+            DataError: no such class, or an unreadable image; no image is added then.
+            UnseenError: the training chose no rule for support images.
         """
         name = self.table.names[self.table.index(name)]
         given = read_images(self, images)
@@ -230,7 +230,7 @@ class Recognizer(TrainedModel):
         return again
 
     def remove_images(self, name: str, files: Sequence[str] | None = None) -> None:
-        """Take images of a class away.
+        """Remove support images of a class.
 
         Args:
             name: the class.
@@ -242,30 +242,30 @@ class Recognizer(TrainedModel):
         self.support = self.support.removed(self.table.names[self.table.index(name)], files)
 
     def undo_images(self, name: str) -> None:
-        """Take away the images of a class that were added last; raises as :meth:`remove_images`."""
+        """Undo the last :meth:`add_images` of a class; raises like :meth:`remove_images`."""
         self.support = self.support.undone(self.table.names[self.table.index(name)])
 
     def class_images(self, name: str) -> tuple[SupportImage, ...]:
-        """Where the images of a class came from: file, SHA-256, when they were added."""
+        """Support images of a class: file, SHA-256, and time of addition."""
         return self.support[self.table.names[self.table.index(name)]].images
 
     def predict(self, images: Any, *, broken: Callable[[DataError], None] | None = None, **options: Any) -> Predictions:
-        """Name what images show, in their order; :meth:`iter_predict` gives them one by one.
+        """Predict the classes of images, in order; :meth:`iter_predict` yields them one by one.
 
         Args:
             images: one or many, in any form of :func:`unseen.recognizer.given.images_of`.
-            broken: told of every image that cannot be read, which is then left out.
+            broken: called with the error of every unreadable image, which is then skipped.
             options: as in :meth:`outcomes`.
 
         Raises:
-            DataError: an image cannot be read, and there is no ``broken``.
+            DataError: an image cannot be read and ``broken`` is not given.
         """
         return Predictions(self.iter_predict(images, broken=broken, **options))
 
     def iter_predict(
         self, images: Any, *, broken: Callable[[DataError], None] | None = None, **options: Any
     ) -> Generator[Prediction]:
-        """What :meth:`predict` gives, as a stream in bounded memory: images are read as it is consumed.
+        """Yield the predictions of :meth:`predict` in bounded memory; images are read as you consume them.
 
         Args:
             images, broken, options: as in :meth:`predict`.
@@ -288,24 +288,24 @@ class Recognizer(TrainedModel):
         workers: int = 2,
         together: bool = False,
     ) -> Generator[Prediction | DataError]:
-        """What :meth:`iter_predict` gives, with the error in the place of an image that cannot be read.
+        """Yield the predictions of :meth:`iter_predict`, with the error in place of an unreadable image.
 
-        Images are read ahead of the network, two batches at most, which is also what is held in memory.
+        Images are read ahead of the network, by at most two batches, which bounds the memory.
 
         Args:
             images: one or many, in any form of :func:`unseen.recognizer.given.images_of`.
-            top: candidates an image.
+            top: number of candidates per image.
             among: ``all``, ``seen`` or ``unseen`` classes.
-            only, exclude: names of the classes to choose from, and not to choose from; confidence is over those left.
-            unknown: confidence below which an image counts as unknown: ``auto`` (:attr:`threshold`, where there is
+            only, exclude: names of candidate classes, and of classes to exclude; confidence is over the remaining ones.
+            unknown: confidence below which the answer is "unknown": ``auto`` (:attr:`threshold`, if there is
                 one), ``off`` or a number.
-            batch_size: images at once.
-            workers: threads that read images; 0 reads them here, when their batch is due.
-            together: name all images as a whole (transductive, :mod:`unseen.model.together`): an answer then depends on
-                the other images, and none comes before all have been read; their features are held in memory.
+            batch_size: images per batch.
+            workers: threads that read images; 0 reads them in this thread.
+            together: predict all images together (transductive, :mod:`unseen.model.together`); each answer then depends
+                on all images, which are read first; their features stay in memory.
 
         Raises:
-            UnseenError: a name that is no class's, no class left, or no such threshold; before any image is read.
+            UnseenError: an unknown class, no candidate class, or an invalid threshold; raised before any image is read.
         """
         allowed, threshold = self.allowed(among, only, exclude), self.threshold_of(unknown)
         if together:
@@ -379,7 +379,7 @@ class Recognizer(TrainedModel):
 
         Args:
             images: n images, as in :meth:`predict`.
-            batch_size: images at once.
+            batch_size: images per batch.
 
         Raises:
             DataError: an image cannot be read.
@@ -405,7 +405,7 @@ class Recognizer(TrainedModel):
         Args:
             images: in any form of :func:`unseen.recognizer.given.images_of`.
             broken: told of every image that cannot be read, which is then left out.
-            batch_size: images at once.
+            batch_size: images per batch.
             workers: threads that read images.
 
         Raises:
@@ -439,7 +439,7 @@ class Recognizer(TrainedModel):
 
     @torch.inference_mode()
     def look(self, image: Any) -> Look:
-        """Ask the network about one image; what it made of it can then be ranked and explained in milliseconds."""
+        """Run the network on one image; the result can then be ranked and explained in milliseconds."""
         upright = _upright(image)
         inputs = self._inputs_of(upright)
         branches, maps = self.method.answers_and_maps(inputs)
@@ -462,11 +462,11 @@ class Recognizer(TrainedModel):
 
         Args:
             attribute_scores: ``(K,)``.
-            query: ``(D,)``; default the attribute scores, which it is where the method scores attributes.
-            pooled: ``(C,)`` pooled features, needed where classes have images.
+            query: ``(D,)``; by default the attribute scores, for methods that score attributes.
+            pooled: ``(C,)`` pooled features, needed if classes have support images.
 
         Raises:
-            UnseenError: too few numbers or too many.
+            UnseenError: the wrong number of values.
         """
         psi = np.asarray(attribute_scores, np.float64)
         asked = psi if query is None else np.asarray(query, np.float64)
@@ -497,15 +497,15 @@ class Recognizer(TrainedModel):
         corrections: Mapping[str, float] | None = None,
         nearest: int = 6,
     ) -> Explanation:
-        """Why an image is taken for a class, attribute by attribute and region by region.
+        """Explain why an image is predicted as a class, by attribute and region.
 
         Args:
             image: in any form of :func:`unseen.recognizer.given.from_one`.
-            target: the class to explain; default the best one.
-            rival: the class to compare with; default the best one other than the target.
+            target: class to explain; by default the predicted class.
+            rival: class to compare with; by default the best other class.
             among, only, exclude, unknown: as in :meth:`outcomes`.
-            corrections: attributes that the model has wrong, with what they are in truth, in the class table's unit.
-            nearest: how many training images with similar attribute scores.
+            corrections: attribute to its true value, in the class table's unit.
+            nearest: number of similar training images.
         """
         return self.look(image).explanation(
             corrections,
@@ -519,11 +519,11 @@ class Recognizer(TrainedModel):
         )
 
     def correct(self, image: Any, corrections: Mapping[str, float], **options: Any) -> tuple[Prediction, Prediction]:
-        """What an image shows by the model alone, and with attributes corrected by hand; see :meth:`Look.corrected`.
+        """Predict an image without and with corrected attributes; see :meth:`Look.corrected`.
 
         Args:
             image: in any form of :func:`unseen.recognizer.given.from_one`.
-            corrections: attribute to what it is in truth, in the class table's unit.
+            corrections: attribute to its true value, in the class table's unit.
             options: ``top``, ``among``, ``only``, ``exclude`` and ``unknown`` as in :meth:`outcomes`.
         """
         look = self.look(image)
@@ -531,7 +531,7 @@ class Recognizer(TrainedModel):
 
     @torch.inference_mode()
     def parts(self, image: Any) -> PartMaps:
-        """What each learned part attends to in an image.
+        """Attention of each learned part in an image.
 
         Raises:
             UnseenError: the method learns no parts.
