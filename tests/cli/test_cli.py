@@ -231,7 +231,7 @@ def test_broken_image_is_named_and_the_others_predicted(unseen, trained, tiny_gu
     assert status == 1  # some images failed; 2 is a wrong call
     assert "broken.jpg" in err
     broken, found = json.loads(out)["items"]
-    assert "not an image" in broken["error"]
+    assert "Pillow cannot read this image" in broken["error"]
     assert (found["image"], "error" in found) == (str(good), False)
 
 
