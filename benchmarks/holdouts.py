@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from unseen.classes.table import write_attributes
 from unseen.data.catalogue import load_dataset
 from unseen.training.folder import Run
 from unseen.training.run import fit
@@ -24,6 +25,7 @@ from unseen.training.run import fit
 def without_unseen(dataset, folder: Path) -> Path:
     folder.mkdir(parents=True)
     dataset.table.to_csv(folder / "classes.csv")
+    write_attributes(folder / "attributes.csv", dataset.table.attributes)
     (folder / "images").symlink_to(dataset.images.resolve())
     names = [dataset.table.names[c] for c in dataset.labels]
     frame = pd.DataFrame({"file": dataset.files, "class": names, "split": dataset.split})

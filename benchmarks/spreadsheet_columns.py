@@ -1,4 +1,4 @@
-"""Does it pay to make two attributes of a yes/no or size column of a spreadsheet? Fieldguide as words, both ways.
+"""Does it pay to make two attributes of a column of sizes of a spreadsheet? Fieldguide as words, both ways.
 
 ``python -m benchmarks.spreadsheet_columns [--output FILE]`` trains ESZSL and `global` on both and tells
 what the honest protocol gives with seed 0, in two minutes on two cores.
@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.measured import finish
-from unseen.classes.table import Attributes, ClassTable
+from unseen.classes.table import Attributes, ClassTable, write_attributes
 from unseen.data.catalogue import FIELDGUIDE, load_dataset
 from unseen.data.folder import load_folder
 from unseen.data.template import write_example
@@ -54,6 +54,7 @@ def main() -> None:
             ClassTable(table.names, attributes, table.values[:, columns], table.seen, table.validation).to_csv(
                 folder / "classes.csv"
             )
+            write_attributes(folder / "attributes.csv", attributes)
             for method, recipe in (("eszsl", {}), ("global", {"epochs": "8"})):
                 config = RunConfig(
                     method=method, dataset=str(folder), backbone=default_backbone(FIELDGUIDE), recipe=recipe

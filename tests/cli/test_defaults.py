@@ -20,6 +20,7 @@ import pytest
 import typer
 from PIL import Image
 
+from forking import Commands
 from unseen.cli import app
 from unseen.data.folder import load_folder
 
@@ -54,16 +55,13 @@ class Place:
     """What the commands are given, and the folder that they are called in."""
 
     root: Path
-    environment: dict[str, str]
+    commands: Commands
 
     def call(self, *arguments: object, status: int = 0) -> str:
-        command = [sys.executable, "-m", "unseen", *map(str, arguments)]
-        done = subprocess.run(
-            command, cwd=self.root / "here", env=self.environment, capture_output=True, text=True, timeout=300
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        assert done.returncode == status, done.stderr
-        return done.stdout + done.stderr
+        found, out, err = self.commands.call(self.root / "here", *map(str, arguments))
+        assert "Traceback" not in err, err
+        assert found == status, err
+        return out + err
 
 
 @dataclass(frozen=True)
@@ -98,18 +96,19 @@ def place(tmp_path_factory):
             file[f"{part}_loc"] = dataset.indices(part)
     (root / "names.txt").write_text("Rook\nJay\n")
     (root / "word.vec").write_text("red 1 0\n")
-    environment = os.environ | {
+    environment = {name: value for name, value in os.environ.items() if name != "UNSEEN_ENGINE"} | {
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2] / "src"), str(root / "code")]),
         "UNSEEN_CACHE": str(root / "cache"),
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
         "COLUMNS": "200",
     }
-    place = Place(root, environment)
-    place.call("train", "fieldguide", "--method", "eszsl", "--no-report", "--output", root / "run")
-    name = sorted(p.name for p in (birds / "images").iterdir())[0]
-    place.call("predict", root / "run", *[birds / "images" / name] * 2, "-o", root / "parts", "--shard", "0/1")
-    return place
+    with Commands(environment) as commands:
+        place = Place(root, commands)
+        place.call("train", "fieldguide", "--method", "eszsl", "--no-report", "--output", root / "run")
+        name = sorted(p.name for p in (birds / "images").iterdir())[0]
+        place.call("predict", root / "run", *[birds / "images" / name] * 2, "-o", root / "parts", "--shard", "0/1")
+        yield place
 
 
 CASES = {
@@ -143,9 +142,9 @@ CASES = {
     "classes show": Case("{root}/run {name}", "value"),
     "classes add": Case("{root}/run Newcomer --like {name}", "Newcomer"),
     "classes images": Case("{root}/run {name} {root}/bird.png", "1 added"),
-    "classes edit": Case("{root}/run Newcomer --like {other}", "Newcomer"),
-    "classes rename": Case("{root}/run {other} Oldtimer", "Oldtimer"),
-    "classes remove": Case("{root}/run Newcomer", "Newcomer"),
+    "classes edit": Case("{root}/run {edited} --like {name}", "{edited}"),
+    "classes rename": Case("{root}/run {renamed} Oldtimer", "Oldtimer"),
+    "classes remove": Case("{root}/run {removed}", "{removed}"),
     "classes reset": Case("{root}/run", ""),
     "classes closest": Case("{root}/run", ""),
     "classes separate": Case("{root}/run {name} {other}", ""),
@@ -167,7 +166,7 @@ LISTENING = {"serve": ["{root}/run"], "review": ["{root}/run", "{root}/birds/ima
 def test_a_command_with_its_defaults(place, command):
     case = CASES[command]
     names = load_folder(place.root / "birds").table.names
-    fill = {"root": place.root, "name": names[0], "other": names[1]}
+    fill = {"root": place.root, **dict(zip(("name", "other", "edited", "renamed", "removed"), names, strict=False))}
     arguments = [word.format(**fill) for word in case.call.split()]
     said = place.call(*command.split(), *arguments, status=case.status)
     assert case.says.format(**fill) in said
@@ -183,7 +182,11 @@ def test_what_serves_with_its_defaults(place, name):
     pytest.importorskip("fastapi", reason="needs unseen[app]")
     command = [sys.executable, "-m", "unseen", name, *(word.format(root=place.root) for word in LISTENING[name])]
     with subprocess.Popen(
-        command, cwd=place.root / "here", env=place.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command,
+        cwd=place.root / "here",
+        env=place.commands.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     ) as process:
         said, end = b"", time.monotonic() + 120
         while b"http://127.0.0.1:" not in said and time.monotonic() < end and process.poll() is None:

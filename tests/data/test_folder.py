@@ -143,7 +143,7 @@ def test_excel_files_are_read(folder, newline):
         ("classes.csv", "validation", " ", "row 1", "column 3 has no name"),
         # images.csv
         ("images.csv", "a/2.jpg", "a/1.jpg", 'row 3, column "file"', '"a/1.jpg" already appears in row 2'),
-        ("images.csv", "a/2.jpg", "b/../a/1.jpg", 'row 3, column "file"', '1.jpg" is already the image of row 2'),
+        ("images.csv", "a/2.jpg", "b/../a/1.jpg", 'row 3, column "file"', '"b/../a/1.jpg" is already the image of'),
         ("images.csv", "a/2.jpg", "", 'row 3, column "file"', "the cell is blank"),
         ("images.csv", "a/2.jpg", "a/3.jpg", 'row 3, column "file"', 'no image "a/3.jpg" in '),
         ("images.csv", "a/2.jpg", "a", 'row 3, column "file"', 'no image "a" in '),
@@ -527,11 +527,45 @@ def test_a_taxonomic_class_column_is_one_line(own):
     )
     errors = []
     read_classes(own, errors.extend)
-    (line,) = [str(error) for error in errors if "Aves" in str(error)]
+    (line,) = map(str, errors)
     assert line.endswith(
         'seems to be the taxonomic class — rename it, and rename the column "scientificName" to "class"'
     )
     assert 'column "class"' in line
+
+
+@pytest.mark.parametrize("name", ["unknown", "Seen"])
+def test_a_class_called_like_an_answer(folder, name):
+    edit(folder, "classes.csv", "bee,", f"{name},")
+    edit(folder, "images.csv", "b/1.jpg,bee", f"b/1.jpg,{name}")
+    edit(folder, "images.csv", "b/2.jpg,bee", f"b/2.jpg,{name}")
+    wanted = f'classes.csv, row 3, column "class": "{name}" is reserved for answers and cannot be a class name'
+    with pytest.raises(DataError, match=wanted):
+        load_folder(folder)
+    assert wanted.split(": ", 1)[1] in [f.what for f in check_folder(folder).of("error")]
+
+
+def test_leading_zeros_that_a_spreadsheet_dropped(folder):
+    for file in ("classes.csv", "images.csv"):
+        text = (folder / file).read_text()
+        (folder / file).write_text(text.replace("ant,", "007,"))
+    assert load_folder(folder).table.names[0] == "007"
+    edit(folder, "images.csv", "a/1.jpg,007", "a/1.jpg,7")
+    with pytest.raises(DataError) as caught:
+        load_folder(folder)
+    assert 'images.csv, row 2, column "class": ' in str(caught.value)
+    assert str(caught.value).endswith(
+        'use "007": spreadsheet programs drop leading zeros unless the column is formatted as text'
+    )
+
+
+@pytest.mark.parametrize("name", ["seen", "validation"])
+def test_an_attribute_that_is_called_like_a_column_of_the_table(own, name):
+    (own / "classes.csv").write_text(f"class,{name},legs\ncat,often,2\ndog,never,3\nemu,often,4\n")
+    errors = []
+    read_classes(own, errors.extend)
+    wanted = f'use 1 or 0; "{name}" is a reserved column name; rename the column if it is an attribute'
+    assert any(str(error).endswith(f'row 2, column "{name}": "often" is not 1 or 0 — {wanted}') for error in errors)
 
 
 def test_a_folders_own_words_for_not_known(own):

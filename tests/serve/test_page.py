@@ -253,6 +253,12 @@ def test_classes_are_added_renamed_and_removed(page, files):
     page.wait("!document.querySelector('#dialog').open")
     assert "added classes don’t" in page.eval("document.querySelector('#dialog-text').textContent")
     assert "other" in texts(page, "#class-list .name span:first-child")
+    page.go(f"{page.eval('location.origin')}/?")  # what was added stands first, and is told after a reload too
+    page.wait("document.querySelector('#class-list .chip.own')")
+    about = texts(page, "#class-list li:first-child .name span")
+    assert about[:3] == ["other", "unseen", "added"]
+    assert "in classes with images" in about[3]
+    page.eval("document.querySelector('#tab-classes').click()")
     page.eval("document.querySelector('[aria-label=\"Remove other\"]').click()")
     page.eval("document.querySelector('#dialog-ok').click()")
     page.wait("!document.querySelector('[aria-label=\"Remove other\"]')")

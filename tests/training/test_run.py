@@ -61,6 +61,24 @@ def both(do, tmp_path_factory):
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_a_table_where_nothing_varies_is_one_line(method, do, tiny_guide, tmp_path):
+    (tmp_path / "birds").mkdir()
+    (tmp_path / "birds" / "images").symlink_to(tiny_guide / "images")
+    shutil.copy(tiny_guide / "images.csv", tmp_path / "birds")
+    table = pd.read_csv(tiny_guide / "classes.csv")
+    table.iloc[:, 3:] = table.iloc[0, 3:].to_numpy()
+    table.to_csv(tmp_path / "birds" / "classes.csv", index=False)
+    with pytest.raises(UnseenError) as caught:
+        do(method, tmp_path / "run", tmp_path / "birds")
+    seen = int(table["seen"].sum())
+    assert str(caught.value) == (
+        f"{tmp_path}/birds/classes.csv: the {seen} seen classes all have the same attributes, "
+        "so nothing can be learned — add attributes that separate them"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_fits_evaluates_predicts_explains_adds_saves_loads(method, do, cache, tiny_guide, tmp_path):
     run = do(method, tmp_path / "run")
     metrics = run.results["protocols"]["honest"]["metrics"]

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from unseen.classes.spreadsheets.columns import Encoding
 from unseen.classes.spreadsheets.numbers import is_missing, read_numbers
-from unseen.classes.spreadsheets.tables import fold, no_repeats, place, read_table, tidy, to_numbers
+from unseen.classes.spreadsheets.tables import exact_text, fold, no_repeats, place, read_table, tidy, to_numbers
 from unseen.classes.table import NO_VALUES, SEPARATOR, ClassTable
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.ground.files import file_digest, read_json
@@ -153,6 +153,20 @@ def reset(folder: Path) -> bool:
     return bool(changed)
 
 
+def changes_since(table: ClassTable, trained: ClassTable) -> list[str]:
+    """What became of each class since the training: nothing (empty), ``added``, ``edited``, or ``was NAME``."""
+    values = {trained.values[i].tobytes(): name for i, name in enumerate(trained.names) if name not in table.names}
+    found = []
+    for name, row in zip(table.names, table.values, strict=True):
+        if name in trained.names:
+            same = (row == trained.values[trained.index(name)]).all()
+            found.append("" if same else "edited")
+        else:
+            old = values.get(row.tobytes())
+            found.append("added" if old is None else f"was {old}")
+    return found
+
+
 @dataclass(frozen=True)
 class Described:
     """A class as somebody wrote it down.
@@ -225,7 +239,8 @@ def values_of(
     """A class's attribute values from what somebody wrote.
 
     Args:
-        cells: numbers by attribute name; with an encoding also cells by column of the spreadsheet.
+        cells: numbers by attribute name; with an encoding also cells by column of the spreadsheet, unless they are what
+            the program wrote, see :func:`_as_written`.
         table: whose attributes, in whose unit.
         encoding: of the spreadsheet that the table was made of.
         start: ``(K,)`` what everything else has; default unknown: the mean of the seen classes, or with an encoding
@@ -239,7 +254,7 @@ def values_of(
         DataError: an unknown name, or a cell that is no finite number.
     """
     attributes = table.attributes
-    if encoding is not None:
+    if encoding is not None and not _as_written(cells, table):
         with _at(where):
             encoded = encoding.encode(cells) if cells or start is None else np.array(start)
         if start is None:
@@ -268,6 +283,21 @@ def values_of(
     if not known and start is None:
         raise DataError("the class has no attribute values", where=where, hint="set at least one attribute")
     return values
+
+
+def _as_written(cells: Mapping[str, object], table: ClassTable) -> bool:
+    """Whether cells are a row of ``classes.csv``, or what ``unseen classes show --output`` wrote, and no person's.
+
+    Those name every attribute, with its value as the program writes it. Only of percentages do a person's ``0.8`` and
+    the program's differ; a person's row of them all has one above 1.
+    """
+    if cells.keys() != table.attributes.positions.keys():
+        return False
+    texts = [str(cell) for cell in cells.values()]
+    found = to_numbers(texts)
+    largest = np.abs(table.values).max(axis=0, initial=1.0)[[table.attributes.positions[name] for name in cells]]
+    written = all(exact_text(value) == text for value, text in zip(found.tolist(), texts, strict=True))
+    return written and bool((np.abs(found) <= largest).all())
 
 
 def _plain(text: str) -> float:

@@ -6,6 +6,7 @@ time without changing the network.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unseen.classes.spreadsheets.tables import flags, fold, no_repeats, numbers, place, read_columns
+from unseen.classes.spreadsheets.tables import exact_text, flags, fold, no_repeats, numbers, place, read_columns
 from unseen.errors import DataError
 from unseen.ground.files import write_text
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 SEPARATOR = "::"
 TRAINED_AS = "trained_as"
 NO_VALUES = ("class", "seen", "validation", TRAINED_AS)
-"""Columns of ``classes.csv`` that are no attributes."""
+"""Columns of ``classes.csv`` that are no attributes, which therefore cannot be called so."""
 RESERVED = ("unknown", "seen", "unseen")
 """What no class may be called: predictions and options use these words."""
 
@@ -49,6 +50,11 @@ class Attributes:
         if len(set(self.names)) != len(self.names):
             twice = next(n for n in self.names if self.names.count(n) > 1)
             raise DataError(f'attribute "{twice}" appears twice', hint="rename or remove one")
+        _check_names(self.names, "attribute")
+        taken = next((name for name in self.names if name in NO_VALUES), None)
+        if taken is not None:
+            problem = f'"{taken}" is a column of the class table, and cannot be an attribute'
+            raise DataError(problem, hint="choose another name")
         if not self.groups:
             object.__setattr__(self, "groups", tuple(n.split(SEPARATOR)[0] for n in self.names))
         if not self.parts:
@@ -94,6 +100,23 @@ def in_order(seen: np.ndarray) -> np.ndarray:
     return np.where(seen, np.cumsum(seen) - 1, -1)
 
 
+def _check_names(names: Iterable[str], what: str) -> None:
+    """Names that a file can hold."""
+    for name in names:
+        if not name.strip():
+            raise DataError(f"{'an' if what == 'attribute' else 'a'} {what} has no name", hint=f"name the {what}")
+        if not name.isprintable() and any(c in "\0\r" or unicodedata.category(c) == "Cs" for c in name):
+            raise DataError(f"the {what} name {name!r} is no text that a file can hold", hint="choose another name")
+
+
+def reserved(name: str) -> DataError | None:
+    """What is wrong with a class's name that answers and options use."""
+    if name.strip().casefold() not in RESERVED:
+        return None
+    hint = 'choose another name, such as "unknown species"'
+    return DataError(f'"{name}" is reserved for answers and cannot be a class name', hint=hint)
+
+
 def _frozen(values: np.ndarray, dtype: type) -> np.ndarray:
     """A copy that cannot be written to, or the array itself if that holds of it already."""
     if isinstance(values, np.ndarray) and values.dtype == dtype and values.base is None and not values.flags.writeable:
@@ -137,12 +160,9 @@ class ClassTable:
             raise DataError(f"{self.seen.size} seen flags for {n} classes", hint="pass one per class")
         trained = in_order(self.seen) if self.trained is None else self.trained
         object.__setattr__(self, "trained", _frozen(trained, np.int64))
-        if not all(name.strip() for name in self.names):
-            raise DataError("a class has no name", hint="name the class")
-        reserved = next((name for name in self.names if name.strip().casefold() in RESERVED), None)
-        if reserved is not None:
-            hint = 'choose another name, such as "unknown species"'
-            raise DataError(f'"{reserved}" is reserved for answers and cannot be a class name', hint=hint)
+        _check_names(self.names, "class")
+        for error in filter(None, map(reserved, self.names)):
+            raise error
         if len(set(self.names)) != n:
             twice = next(c for c in self.names if self.names.count(c) > 1)
             raise DataError(f'class "{twice}" already exists', hint="choose another name, or edit that class")
@@ -324,7 +344,8 @@ class ClassTable:
             frame["validation"] = self.validation.astype(int)
         if trained or not np.array_equal(self.images_of, in_order(self.seen)):
             frame[TRAINED_AS] = self.images_of
-        frame = pd.concat([frame, pd.DataFrame(self.values, columns=list(self.attributes.names))], axis=1)
+        values = [[exact_text(value) for value in row] for row in self.values.tolist()]
+        frame = pd.concat([frame, pd.DataFrame(values, columns=list(self.attributes.names))], axis=1)
         write_text(path, frame.to_csv(index=False))
 
     def to_frame(self) -> pd.DataFrame:
@@ -376,12 +397,12 @@ class ClassTable:
 
     @classmethod
     def from_csv(cls, path: Path, attributes: Path | None = None) -> ClassTable:
-        """Read ``classes.csv`` and, where it exists, ``attributes.csv`` (attribute, group, part).
+        """Read back what :meth:`to_csv` and, where it exists, what :func:`write_attributes` wrote, exactly.
 
         Raises:
             DataError: naming file, row and column of the first thing wrong.
         """
-        columns = read_columns(path, ["class", "seen"])
+        columns = read_columns(path, ["class", "seen"], exact=True)
         if not columns["class"]:
             raise DataError("no classes", where=path, hint="pass one row per class")
         no_repeats(columns, "class", path)
@@ -418,7 +439,7 @@ def read_attributes(path: Path, names: Sequence[str]) -> Attributes:
     Raises:
         DataError: an attribute is missing there, unknown here, or named twice.
     """
-    columns = read_columns(path, ["attribute"])
+    columns = read_columns(path, ["attribute"], exact=True)
     no_repeats(columns, "attribute", path)
     rows = {name: i for i, name in enumerate(columns["attribute"])}
     for name in names:
@@ -435,11 +456,12 @@ def read_attributes(path: Path, names: Sequence[str]) -> Attributes:
     return Attributes(tuple(names), groups, parts)
 
 
-def write_attributes(path: Path, attributes: Attributes, scale: str = "") -> None:
-    """Write ``attributes.csv``; with a ``scale``, such as ``as is``, for every column of the class table."""
+def write_attributes(path: Path, attributes: Attributes) -> None:
+    """Write ``attributes.csv``; its ``scale`` says that the values of the class table stand as they are.
+
+    So a folder of tables that the program wrote is a dataset's too, whose columns nothing interprets.
+    """
     import pandas as pd
 
     frame = pd.DataFrame({"attribute": attributes.names, "group": attributes.groups, "part": attributes.parts})
-    if scale:
-        frame["scale"] = scale
-    write_text(path, frame.to_csv(index=False))
+    write_text(path, frame.assign(scale="as is").to_csv(index=False))

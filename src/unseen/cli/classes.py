@@ -12,6 +12,7 @@ from unseen.classes.changes import (
     IMAGES,
     IN_USE,
     Described,
+    changes_since,
     changing,
     check_model,
     keep_table,
@@ -171,7 +172,7 @@ def _changed(run: Path, table: ClassTable, names: list[str], verb: str, lines: l
 def list_classes(run: ModelArgument, as_json: JsonFlag = False) -> None:
     """List the classes, and their changes since the training."""
     table, trained = table_in_use(run), trained_table(run)
-    states, expected = _states(table, trained), {e.name: e for e in expectations(table, trained)}
+    states, expected = changes_since(table, trained), {e.name: e for e in expectations(table, trained)}
     removed = [name for name in trained.names if name not in table.names]
     support = _support(run)
     counts = {name: 0 if support is None else len(support[name].images) for name in table.names}
@@ -215,20 +216,6 @@ def list_classes(run: ModelArgument, as_json: JsonFlag = False) -> None:
 def _expectation(found: Expectation | None) -> str | None:
     """What the table says of an unseen class; ``None`` of a seen one."""
     return None if found is None else found.text
-
-
-def _states(table: ClassTable, trained: ClassTable) -> list[str]:
-    """What became of each class since the training."""
-    values = {trained.values[i].tobytes(): name for i, name in enumerate(trained.names) if name not in table.names}
-    found = []
-    for name, row in zip(table.names, table.values, strict=True):
-        if name in trained.names:
-            same = (row == trained.values[trained.index(name)]).all()
-            found.append("" if same else "edited")
-        else:
-            old = values.get(row.tobytes())
-            found.append("added" if old is None else f"was {old}")
-    return found
 
 
 @commands.command()

@@ -41,14 +41,13 @@ from unseen.classes.spreadsheets.tables import (
     repeats,
 )
 from unseen.classes.spreadsheets.understanding import understand
-from unseen.classes.table import Attributes, ClassTable
+from unseen.classes.table import NO_VALUES, Attributes, ClassTable, reserved
 from unseen.data.dataset import Dataset, contradictions, split_by_name
 from unseen.data.folder_images import Complain, Listing, read_images
 from unseen.errors import DataError
 from unseen.formats.xlsa17 import read_class_table
 from unseen.ground.files import write_text
 
-RESERVED = ("class", "seen", "validation")
 MISSING_WORDS = "missing.txt"
 
 
@@ -187,8 +186,13 @@ def read_classes(root: Path, complain: Complain) -> Classes | None:
             plain([as_shown(error, path, rows) for error in errors])
 
     taxonomic = _taxonomic(frame, path)
-    complain([taxonomic] if taxonomic else repeats(frame, "class", path))
-    names = [c for c in frame.columns if c not in RESERVED]
+    if taxonomic:
+        complain([taxonomic])
+        return None
+    complain(repeats(frame, "class", path))
+    taken = [(row, error) for row, error in enumerate(map(reserved, frame["class"])) if error is not None]
+    complain([DataError(e.problem, where=place(path, row, "class"), hint=e.hint) for row, e in taken])
+    names = [c for c in frame.columns if c not in NO_VALUES]
     found = None if not names else understand(frame, names, path, about, missing)
     if found is not None:
         of_classes = [e.where is None or str(path) in e.where for e in found.errors]

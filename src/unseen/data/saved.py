@@ -89,7 +89,7 @@ def load_saved(folder: Path | str) -> Dataset:
     if facts.format != FORMAT:
         raise DataError(f"format {facts.format} instead of {FORMAT}", where=folder / FILE, hint=hint)
     table = ClassTable.from_csv(folder / "classes.csv", folder / "attributes.csv")
-    columns = read_columns(folder / "images.csv", ["file", "class", "split"])
+    columns = read_columns(folder / "images.csv", ["file", "class", "split"], exact=True)
     positions = {name: i for i, name in enumerate(table.names)}
     labels = np.array([positions.get(name, -1) for name in columns["class"]], dtype=np.int64)
     files = tuple(columns["file"])

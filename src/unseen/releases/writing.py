@@ -72,7 +72,7 @@ def _fill(folder: Path, material: Material, progress: Progress) -> None:
     rows = {"file": files, "class": classes, "split": material.parts, "ps_row": range(len(files))}
     write_text(folder / "images.csv", pd.DataFrame(rows).to_csv(index=False))
     material.table().to_csv(folder / "classes.csv")
-    write_attributes(folder / "attributes.csv", material.attributes, scale="as is")
+    write_attributes(folder / "attributes.csv", material.attributes)
     vectors = material.vectors
     if vectors is not None:
         write_with(folder / "attribute_vectors.npy", lambda path: _save(path, vectors))

@@ -192,7 +192,12 @@ def _add_classes(app: FastAPI, service: Service, worker: Worker) -> None:
         **{kind: {"schema": {"type": "string"}} for kind in TABLES},
     }
 
-    @app.post("/api/classes", status_code=201, openapi_extra={"requestBody": {"content": bodies}})
+    @app.post(
+        "/api/classes",
+        status_code=201,
+        response_model_exclude_none=True,
+        openapi_extra={"requestBody": {"content": bodies}},
+    )
     async def add(request: Request) -> schema.Changed:
         """Add a class (JSON), or many (a table with a column ``class`` and one an attribute; all or none)."""
         kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
@@ -212,13 +217,13 @@ def _add_classes(app: FastAPI, service: Service, worker: Worker) -> None:
         """Keep the classes with the run, as ``unseen serve --save`` does at every change."""
         return await worker.do(service.save)
 
-    @app.get("/api/classes/{name:path}")
+    @app.get("/api/classes/{name:path}", response_model_exclude_none=True)
     async def one_class(name: str) -> schema.ClassEntry:
         """A class with its attribute values."""
         with worker.place():
             return await worker.do(lambda: service.entry(name))
 
-    @app.patch("/api/classes/{name:path}")
+    @app.patch("/api/classes/{name:path}", response_model_exclude_none=True)
     async def edit(name: str, change: schema.ClassChange) -> schema.Changed:
         """Rename a class, or change attribute values of it."""
         return await worker.do(lambda: service.edit(name, change))

@@ -164,6 +164,8 @@ class ClassEntry(BaseModel):
 
     name: str
     seen: bool
+    change: str | None = Field(default=None, description="since the training: added, edited, or was NAME")
+    expectation: str | None = Field(default=None, description="what the table says of an unseen class")
     values: Values | None = Field(default=None, description="attribute to value; with /api/classes/NAME only")
 
 

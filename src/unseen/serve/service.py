@@ -16,7 +16,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from unseen.classes.changes import changing, keep_table, read_described, trained_table, unit_doubt, values_of
+from unseen.classes.changes import (
+    changes_since,
+    changing,
+    keep_table,
+    read_described,
+    trained_table,
+    unit_doubt,
+    values_of,
+)
+from unseen.classes.expectations import expectations
 from unseen.classes.naming import label
 from unseen.classes.spreadsheets.workbook import write_workbook
 from unseen.classes.table import ClassTable
@@ -163,14 +172,26 @@ class Service:
 
     def classes(self) -> list[schema.ClassEntry]:
         """All classes without their values."""
-        table = self.recognizer.table
-        return [schema.ClassEntry(name=n, seen=bool(s)) for n, s in zip(table.names, table.seen, strict=True)]
+        table, trained = self.recognizer.table, self._trained
+        support = self.recognizer.support  # a class known from images alone is not expected by attributes
+        expected = {e.name: e.text for e in expectations(table, trained) if support[e.name].attributes}
+        rows = zip(table.names, table.seen, changes_since(table, trained), strict=True)
+        return [
+            schema.ClassEntry(name=name, seen=bool(seen), change=change or None, expectation=expected.get(name))
+            for name, seen, change in rows
+        ]
 
     def entry(self, name: str) -> schema.ClassEntry:
         """A class with its values."""
-        c, table = self._index(name), self.recognizer.table
-        values = dict(zip(table.attributes.names, table.values[c].tolist(), strict=True))
-        return schema.ClassEntry(name=name, seen=bool(table.seen[c]), values=values)
+        return self._entries([name])[0]
+
+    def _entries(self, names: Sequence[str]) -> list[schema.ClassEntry]:
+        table, every = self.recognizer.table, self.classes()
+        found = []
+        for c in map(self._index, names):
+            values = dict(zip(table.attributes.names, table.values[c].tolist(), strict=True))
+            found.append(every[c].model_copy(update={"values": values}))
+        return found
 
     def attributes(self) -> list[schema.AttributeEntry]:
         """All attributes, in the table's order."""
@@ -332,7 +353,7 @@ class Service:
 
     def _changed(self, names: Sequence[str]) -> schema.Changed:
         warnings = [line for name in names for line in self._warnings(name)]
-        entries = [self.entry(name) for name in names]
+        entries = self._entries(names) if names else []
         near = {name: [n.name for n in closest(self.recognizer, name, NEAR)] for name in names[:MOST_NEAR]}
         return schema.Changed(classes=entries, warnings=warnings, nearest=near, saved=self.settings.save is not None)
 

@@ -46,7 +46,7 @@ YES = {"1", "1.0", "yes", "y", "true", "seen"}
 NO = {"0", "0.0", "no", "n", "false", "unseen"}
 SUFFIXES = (".csv", ".tsv", ".xlsx", ".parquet")
 OTHER_SUFFIXES = (".xls", ".ods", ".numbers", ".xlsm", ".xlsb", ".txt", ".feather")
-ALIASES = {"class": ("class", "label", "species"), "file": ("file", "filename", "image", "path", "image")}
+ALIASES = {"class": ("class", "label", "species"), "file": ("file", "filename", "image", "path", "photo", "picture")}
 """What a needed column may be called where no column has its own name."""
 
 _SEPARATORS = (",", ";", "\t")
@@ -157,6 +157,7 @@ def read_columns(
     sheet: str | None = None,
     data: bytes | None = None,
     tidied: bool = False,
+    exact: bool = False,
 ) -> Cells:
     """Read a table as stripped text, by column.
 
@@ -172,6 +173,7 @@ def read_columns(
         sheet: of a workbook; default as above.
         data: the file's content where it is no file; ``path`` then gives the format and the name in errors.
         tidied: bring names and cells to one Unicode form, see :func:`tidy`; files' names are left alone.
+        exact: a table that the program wrote: any number of columns, and not even spaces are stripped.
 
     Raises:
         DataError: the file is missing, empty, not UTF-8, malformed or ragged, or lacks or repeats a column.
@@ -189,8 +191,8 @@ def read_columns(
     elif kind == ".parquet":
         rows = _parquet_rows(data, path)
     else:
-        rows = _text_rows(data, path, required)
-    return _by_column(rows, path, required, optional, tidied)
+        rows = _text_rows(data, path, required, exact)
+    return _by_column(rows, path, required, optional, tidied, exact)
 
 
 def has_sheet(path: Path, sheet: str) -> bool:
@@ -200,7 +202,9 @@ def has_sheet(path: Path, sheet: str) -> bool:
     return any(name.lower() == sheet for name in _open_workbook(path, path, read_only=True).sheetnames)
 
 
-def _by_column(table: _Rows, path: Path, required: Sequence[str], optional: Sequence[str], tidied: bool) -> Cells:
+def _by_column(
+    table: _Rows, path: Path, required: Sequence[str], optional: Sequence[str], tidied: bool, exact: bool
+) -> Cells:
     rows = table.cells
     while rows and not any(rows[-1]):
         rows.pop()
@@ -212,7 +216,7 @@ def _by_column(table: _Rows, path: Path, required: Sequence[str], optional: Sequ
     del header[width:]
     if not header or not any(header):
         raise DataError("the first row is blank", where=place(path, -1), hint="put the column names there")
-    if len(header) > MOST_COLUMNS:
+    if len(header) > MOST_COLUMNS and not exact:
         problem = f"{len(header):,} columns, more than {MOST_COLUMNS:,}"
         raise DataError(problem, where=place(path, -1), hint="use one row per class or image")
     count = Counter(header)
@@ -276,7 +280,7 @@ def _renamed(header: list[str], path: Path, required: Sequence[str], optional: S
     return header
 
 
-def _text_rows(data: bytes, path: Path, required: Sequence[str]) -> _Rows:
+def _text_rows(data: bytes, path: Path, required: Sequence[str], exact: bool) -> _Rows:
     try:
         text = decoded(data)
     except UnicodeDecodeError as error:
@@ -294,7 +298,7 @@ def _text_rows(data: bytes, path: Path, required: Sequence[str]) -> _Rows:
     rows: list[list[str]] = []
     try:
         for cells in csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator):
-            rows.append([cell.strip() for cell in cells])  # noqa: PERF401 - the error below counts them
+            rows.append(cells if exact else [cell.strip() for cell in cells])  # noqa: PERF401 - the error counts them
     except csv.Error as error:
         raise DataError(str(error), where=place(path, len(rows) - 1), hint="fix the quotes") from None
     return _Rows(rows, decimal="," if separator == ";" else ".")
@@ -480,13 +484,18 @@ def as_text(value: object) -> str:
     if isinstance(value, float | np.floating):
         if np.isnan(value) or float(value).is_integer():
             return "" if np.isnan(value) else str(int(value))
-        text = repr(float(value))
-        return f"{text}0" if _THREE.fullmatch(text) else text
+        return exact_text(float(value))
     if isinstance(value, datetime.datetime):
         return value.date().isoformat() if value.time() == datetime.time() else value.isoformat(" ")
     if isinstance(value, list | tuple | set | frozenset | np.ndarray):
         return "; ".join(as_text(v) for v in (sorted(value) if isinstance(value, set | frozenset) else value))
     return str(value).strip()
+
+
+def exact_text(value: float) -> str:
+    """A number that reads as itself, to the bit and under every rule: 1.234, a thousand to some, is 1.2340."""
+    text = repr(value)
+    return f"{text}0" if _THREE.fullmatch(text) else text
 
 
 def _parquet_rows(data: bytes, path: Path) -> _Rows:

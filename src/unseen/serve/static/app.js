@@ -773,7 +773,6 @@ $("batch-clear").addEventListener("click", () => {
 
 // ---------------------------------------------------------------- classes
 
-let own = new Set(); // names added from this page
 let sent = new Map(); // attribute -> value set in the form
 let base = new Map(); // values of the class that the form starts from
 
@@ -792,7 +791,7 @@ async function loadClasses() {
 function drawClasses() {
   const words = $("class-search").value.toLowerCase().split(/\s+/).filter(Boolean);
   const found = classes.filter((c) => words.every((w) => c.name.toLowerCase().includes(w)));
-  found.sort((a, b) => Number(own.has(b.name)) - Number(own.has(a.name))); // those just added first
+  found.sort((a, b) => Number(b.change === "added") - Number(a.change === "added")); // those added first
   $("classes-title").textContent = `${classes.length} classes`;
   $("class-list").replaceChildren(
     ...found.map((c) => {
@@ -802,8 +801,9 @@ function drawClasses() {
       const remove = make("button", { type: "button", className: "quiet", textContent: "Remove", aria: { label: `Remove ${c.name}` } });
       rename.addEventListener("click", () => renameClass(c.name));
       remove.addEventListener("click", () => removeClass(c.name));
-      const added = own.has(c.name) ? make("span", { className: "chip own", textContent: "added" }) : null;
-      return make("li", {}, make("span", { className: "name" }, make("span", { textContent: c.name }), chip(c.seen), added), edit, rename, remove);
+      const changed = c.change ? make("span", { className: "chip own", textContent: c.change }) : null;
+      const expected = c.expectation ? make("span", { className: "expectation", textContent: c.expectation }) : null;
+      return make("li", {}, make("span", { className: "name" }, make("span", { textContent: c.name }), chip(c.seen), changed, expected), edit, rename, remove);
     }),
   );
 }
@@ -862,11 +862,7 @@ async function renameClass(name) {
   const to = await dialog({ title: `Rename ${name}`, value: name, ok: "Rename" });
   if (!to || to === true || to === name) return;
   await change(
-    async () => {
-      const found = await send(classPath(name), "PATCH", { name: to });
-      if (own.delete(name)) own.add(to);
-      return found;
-    },
+    () => send(classPath(name), "PATCH", { name: to }),
     () => `${name} is renamed to ${to}.`,
   );
 }
@@ -979,16 +975,10 @@ $("add").addEventListener("submit", async (event) => {
   const values = Object.fromEntries(sent);
   const before = edited;
   const kept = about.saves ? "It is saved with the run." : "It is lost when the server stops.";
-  const work = async () => {
-    if (before !== null) {
-      const found = await send(classPath(before), "PATCH", { name, values });
-      if (own.delete(before)) own.add(name);
-      return found;
-    }
-    const found = await send("/api/classes", "POST", { name, like: $("add-like").value || null, values });
-    own.add(name);
-    return found;
-  };
+  const work = () =>
+    before === null
+      ? send("/api/classes", "POST", { name, like: $("add-like").value || null, values })
+      : send(classPath(before), "PATCH", { name, values });
   if (await change(work, () => `${name} is ${before === null ? "added" : "changed"}. ${kept}`)) {
     formFor(null);
     drawSliders();
@@ -1002,11 +992,7 @@ $("csv").addEventListener("change", async () => {
   const kinds = { tsv: "text/tab-separated-values", xlsx: "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet" };
   const headers = { "Content-Type": kinds[file.name.split(".").pop().toLowerCase()] ?? "text/csv" };
   await change(
-    async () => {
-      const found = await ask("/api/classes", { method: "POST", headers, body: await file.arrayBuffer() });
-      for (const c of found.classes) own.add(c.name);
-      return found;
-    },
+    async () => ask("/api/classes", { method: "POST", headers, body: await file.arrayBuffer() }),
     (found) => `${found.classes.length} added: ${found.classes.map((c) => c.name).join(", ")}.`,
   );
 });
