@@ -80,8 +80,11 @@ def _of_run(run: Run, draws: int, device: str, cache: Path | str | None) -> list
                     for draw in range(draws)
                 ]
             )
+            pairs = pairs[np.isfinite(pairs).all(axis=1)]  # of batches that hold images of every kind asked for
+            if not len(pairs):
+                continue
             gains = pairs[:, 1] - pairs[:, 0]
-            half = 1.96 * float(gains.std(ddof=1)) / draws**0.5 if draws > 1 else 0.0
+            half = 1.96 * float(gains.std(ddof=1)) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
             gain = {"gain": float(gains.mean()), "low": float(gains.mean()) - half, "high": float(gains.mean()) + half}
             alone, whole = pairs.mean(axis=0)
             rows.append({"kind": kind, "scope": scope, "alone": float(alone), "together": float(whole), **gain})
