@@ -2,8 +2,8 @@
 
     python -m benchmarks.closed_forms cub50:mobilenetv2 fieldguide --split-seeds 0 --output results.json
 
-``DATA:NETWORK`` is ``cub50`` or ``flo64`` with ``mobilenetv2`` (224 px) or ``lite2`` (260 px), found below UNSEEN_DATA, a
-folder with either network, or ``fieldguide``, which has its own. Features are extracted once and kept in the cache.
+``DATA:NETWORK`` is ``cub50`` or ``flo64`` with ``mobilenetv2`` (224 px) or ``lite2`` (260 px), found below UNSEEN_DATA,
+a folder with either network, or ``fieldguide``, which has its own. Features are extracted once and kept in the cache.
 Candidates are chosen under the honest protocol, as a run does; test images are scored once by every model named in the
 tables, and choose nothing. The highest H at any offset (``swept``) is the yardstick of the offset alone.
 """

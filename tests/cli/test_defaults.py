@@ -115,7 +115,7 @@ CASES = {
     "init": Case("{root}/fresh", "unseen check"),
     "check": Case("{root}/birds", "ready to train"),
     "describe": Case("{root}/names.txt", "nothing was sent"),
-    "train": Case("fieldguide", "msdnpp", "runs/msdnpp-fieldguide/report.html"),
+    "train": Case("fieldguide", "Race on validation classes", "runs/auto-fieldguide/report.html"),
     "predict": Case("{root}/run {root}/bird.png", "bird.png"),
     "merge": Case("{root}/parts -o {root}/all.csv", "12 images"),
     "similar": Case("{root}/run {root}/birds/images", "unlike the others"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,14 +48,8 @@ def train(
         ),
     ],
     method: Annotated[
-        str,
-        typer.Option(
-            "--method",
-            "-m",
-            help="Method name (see `unseen list methods`), or package.module:Class.",
-            autocompletion=completing.methods,
-        ),
-    ] = "msdnpp",
+        str, typer.Option("--method", "-m", help="Method name (see `unseen list methods`), or package.module:Class.")
+    ] = "auto",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Run folder [default: runs/METHOD-DATASET].")
     ] = None,
@@ -93,6 +89,10 @@ def train(
     graph: Annotated[
         bool, typer.Option("--graph", help="Capture each training step as one CUDA graph; faster on a GPU.")
     ] = False,
+    time: Annotated[
+        str | None,
+        typer.Option(help="With --method auto: be done in this time, such as 90s, 5m or 2h [default: no limit]."),
+    ] = None,
     as_json: JsonFlag = False,
     *,
     options: RunOptions,
@@ -107,12 +107,13 @@ def train(
     entries = options.entries(dataset, protocol, seeds, kind)
 
     from unseen.report.summary import verdict
-    from unseen.report.tables import result_rows
+    from unseen.report.tables import race_rows, race_sentence, result_rows
     from unseen.training.config import RunConfig
     from unseen.training.run import fit
 
     changes = pairs(recipe or [], "--recipe") | ({"epochs": str(epochs)} if epochs is not None else {})
     config = RunConfig(method=method, preset=preset, settings=pairs(setting or [], "--set"), recipe=changes, **entries)
+    config = replace(config, time=_seconds(time)) if time else config
     device, cache, workers = options.device, options.cache, options.workers
     budget, tell = None if memory is None else round(memory * 1e9), _tell_plan(folder)
     tracker = _tracker(track or [], folder)
@@ -138,6 +139,9 @@ def train(
     if as_json:
         print_json({"run": str(run.folder), "page": None if page is None else str(page), **run.results})
         return
+    if race := race_rows(run.results):
+        print_table(race, title="Race on validation classes")
+        out.print(plain_text(race_sentence(run.results)), highlight=False, style="dim")
     print_table(result_rows([run]))
     print_legend(run)
     out.print()
@@ -149,6 +153,14 @@ def train(
     out.print(f"run:     {run.folder}", highlight=False, soft_wrap=True)
     if not config.backbone.imported:
         out.print(f"predict: unseen predict {run.folder} IMAGES", highlight=False, soft_wrap=True)
+
+
+def _seconds(text: str) -> float:
+    """A time such as 90, 90s, 5m or 2h."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip().lower())
+    if found is None or not float(found[1]):
+        raise UnseenError(f'"{text}" is no time', where="--time", hint="such as 90s, 5m or 2h")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def _kind_of_device(device: str, folder: Path) -> str:

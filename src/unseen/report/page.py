@@ -31,7 +31,7 @@ from unseen.report.quality import (
     class_rows,
 )
 from unseen.report.summary import advice, count, foreseen, key_figures, paragraph, sureness
-from unseen.report.tables import percent, result_rows, shared_columns
+from unseen.report.tables import percent, race_rows, race_sentence, result_rows, shared_columns
 from unseen.training.folder import Run
 
 
@@ -137,6 +137,8 @@ def _sections(material: Material, examples: int, progress: Progress) -> Mapping[
         "calibration_charts": [c for c in (*reliability, risk_coverage_chart(mine)) if c is not None],
         "seen_unseen": seen_unseen_chart(material),
         "training": training_charts(material),
+        "race": race_rows(material.run.results),
+        "race_sentence": race_sentence(material.run.results),
         "data": data_card(material),
         "model": model_card(material),
         "repeat": repeat(material),

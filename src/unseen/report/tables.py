@@ -78,3 +78,36 @@ def chances(run: Run) -> dict[str, float]:
     data = run.manifest["data"]
     found = {name: m.chance(data["classes_seen"], data["classes_unseen"]) for name, m in every_metric().items()}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def race_rows(results: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The race of ``auto``, a row a method, best first; empty where a run had none."""
+    race = results.get("race")
+    if not race:
+        return []
+    rows = []
+    for entry in race["entries"]:
+        kept = entry["method"] == race["winner"]
+        late = f"not ready in time, given up after {entry['seconds']} s"
+        rows.append(
+            {
+                "method": entry["method"],
+                "H on validation classes": late if entry["H"] is None else percent(entry["H"]),
+                "draws": " ".join(percent(value) for value in entry["draws"] or []),
+                "": "kept" if kept else "",
+            }
+        )
+    return rows
+
+
+def race_sentence(results: Mapping[str, Any]) -> str:
+    """How the race was decided, in a sentence; empty where the trained method was not ready, or there was none."""
+    race = results.get("race")
+    if not race or race["difference"] is None:
+        return ""
+    gain, error = 100 * race["difference"], race["error"]
+    within = "one draw alone" if error is None else f"a standard error of {100 * error:.1f}"
+    return (
+        f"Over the closed form the trained method gains {gain:+.1f} points of H on the draws that both were measured "
+        f"on ({within}); it is kept where that is more than the standard error."
+    )

@@ -40,6 +40,8 @@ class RunConfig:
         accumulate: micro-batches a step.
         holdouts: class hold-outs where no unseen class has images to test on; see
             :mod:`unseen.training.holdouts`. 0 for none, ``None`` for as many as :attr:`holdout_count` says.
+        time: seconds in which a run of ``auto`` should be done; it decides what is tried. 0 for as long as it takes.
+        raced: whether the method is the winner of a race, see :mod:`unseen.training.race`.
     """
 
     method: str
@@ -59,6 +61,8 @@ class RunConfig:
     precision: str = "32-true"
     accumulate: int = 1
     holdouts: int | None = None
+    time: float = 0.0
+    raced: bool = False
 
     def __post_init__(self) -> None:
         self._check_names()
@@ -95,6 +99,9 @@ class RunConfig:
             raise UnseenError("a seed is too large", where="seeds", hint="use less than 2^63")
         if self.draws < 0:
             raise UnseenError(f"draws is {self.draws}", where="draws", hint="use 1 or more, or 0 for the default")
+        if self.time < 0 or (self.time and self.method != "auto" and not self.raced):
+            problem = f"time is {self.time:g}" if self.time < 0 else f"{self.method} tries nothing else"
+            raise UnseenError(problem, where="time", hint="give a time above 0, and method auto")
         if self.accumulate < 1:
             raise UnseenError(f"accumulate is {self.accumulate}", hint="use 1 or more")
         if self.holdouts is not None and self.holdouts < 0:

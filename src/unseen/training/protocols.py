@@ -82,7 +82,7 @@ def validate_seeds(
     _check_held_out(inputs, "honest")
     inputs = _started(inputs, seeds, folder, progress)
     count, kind = inputs.config.draw_count, _kind(inputs)
-    identity = _identity(inputs, count)
+    identity = identity_of(inputs, count)
     kept = {seed: folder / f"seed-{seed}" / "choice.json" for seed in seeds}
     choices = {seed: Choice.load(path, identity) for seed, path in kept.items()}
     open_seeds = {seed: kind.Validation(seed, folder / f"seed-{seed}") for seed in seeds if choices[seed] is None}
@@ -113,11 +113,12 @@ def validate_seeds(
     return {seed: choice for seed, choice in choices.items() if choice is not None}
 
 
-def _identity(inputs: RunInputs, count: int) -> str:
-    """Of everything that a choice depends on beside the run's own configuration."""
+def identity_of(inputs: RunInputs, count: int) -> str:
+    """Of everything that a choice depends on beside the run's own configuration; a race has choices of two methods."""
     draws = [inputs.partition("validation", draw).fingerprint(inputs.dataset) for draw in range(count)]
     start = [] if inputs.start is None else [json.dumps(inputs.start)]
-    return digest(inputs.store.fingerprint, inputs.config.select, inputs.with_images, *draws, *start)
+    config = inputs.config
+    return digest(inputs.store.fingerprint, config.method, config.select, inputs.with_images, *draws, *start)
 
 
 def _started(inputs: RunInputs, seeds: Sequence[int], folder: Path, progress: Progress) -> RunInputs:

@@ -38,6 +38,7 @@ from unseen.training.manifest import manifest_of, peak_memory_mb
 from unseen.training.outcomes import Result
 from unseen.training.plan import Plan, engine_of
 from unseen.training.protocols import run_seeds, validate_seeds
+from unseen.training.race import AUTO, asked_for, race_of, run_race
 from unseen.training.records import OnRecord, Record, first_alone, untold
 from unseen.training.records import numbers as numbers_of
 from unseen.training.stage import Stage
@@ -111,9 +112,11 @@ def fit(
         RunError: the folder holds another run, or another process works on it.
         UnseenError: anything wrong with the input, before long work starts.
     """
+    began = time.monotonic()
     fabric = make_fabric(device, config.precision) if fabric is None else check_fabric(fabric, config.precision)
     on_record = first_alone(on_record)
     folder, cache = own_folder(Path(folder)), cache_folder(cache)
+    config = _as_raced(config, folder)
     with first_before_others():
         plan = Plan.of(config, cache, progress)  # a wrong setting is said before what the folder holds
     if graph:
@@ -134,6 +137,9 @@ def fit(
         )
         manifest = _write_inputs(inputs, folder)
         on_record(Record("run", about=plan.config.to_json()))
+        if config.method == AUTO and "honest" in plan.config.protocols and not validation_only:
+            inputs = _raced(inputs, folder, cache, progress, began)
+            config, plan, manifest = inputs.config, inputs, _write_inputs(inputs, folder)
         # a closed form has no randomness: one seed says it all
         seeds = plan.config.seeds[:1] if find_method(config.method).closed_form else plan.config.seeds
         if validation_only:
@@ -156,9 +162,32 @@ def fit(
             "seconds": round(time.monotonic() - started, 1),
             "peak_memory_mb": peak_memory_mb(),
             "warnings": grown_losses(folder),
+            "race": race_of(folder),
         }
         write_json(folder / "results.json", results, sealed=True)
     return Run(folder)
+
+
+def _raced(inputs: RunInputs, folder: Path, cache: Path, progress: Progress, began: float) -> RunInputs:
+    """The inputs of the winner of the race, which may be these."""
+    ends = began + (inputs.config.time or math.inf)
+    winner, _ = run_race(inputs, inputs.config.seeds[0], folder, progress, ends)
+    if not winner.raced:
+        return inputs
+    plan, store, fabric = Plan.of(winner, cache, progress), inputs.store, inputs.fabric
+    budget, told = inputs.budget_bytes, inputs.on_record
+    return RunInputs.of_plan(plan, store, fabric, folder, budget_bytes=budget, on_record=told)
+
+
+def _as_raced(config: RunConfig, folder: Path) -> RunConfig:
+    """The configuration of a run of ``auto`` that has found its winner, where this one asks for that run."""
+    where = folder / "config.json"
+    if config.method != AUTO or not where.is_file():
+        return config
+    existing = RunConfig.from_json(read_json(where, RunError, "restore it, or choose another --output"), where)
+    if not existing.raced or set(asked_for(existing).difference(config)) - {"seeds", "protocols"}:
+        return config
+    return replace(existing, seeds=config.seeds, protocols=config.protocols)
 
 
 def _with_earlier(plan: Plan, folder: Path) -> Plan:

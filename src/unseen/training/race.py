@@ -1,0 +1,150 @@
+"""The race of ``auto``: the best closed form against a trained method, on the same draws of validation classes.
+
+Closed forms race first, in seconds (:mod:`unseen.methods.auto`). The trained method is tried next, as far as time
+allows, and takes their place where its H is higher by more than a standard error: of the mean paired difference over
+the draws that both were measured on, each at its own common offset. No test image is looked at. Ours.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from unseen.ground.files import read_json, write_json
+from unseen.ground.progress import Progress
+from unseen.training.config import RunConfig
+from unseen.training.holdouts import needs_holdouts
+from unseen.training.inputs import RunInputs
+from unseen.training.outcomes import Choice
+from unseen.training.plan import resolve_settings
+from unseen.training.protocols import identity_of, validate_seeds
+
+AUTO, TRAINED = "auto", "msdnpp"
+"""The method that stands for a race, and the trained method in it."""
+FILE = "race.json"
+LEAST_SHARE, LEAST_SECONDS = 0.02, 5.0
+"""How much of a training, and how long, before its end is foretold."""
+
+
+class OutOfTimeError(Exception):
+    """The trained method would not be ready in time."""
+
+
+@dataclass
+class Clock:
+    """Progress that stops a training which would end too late.
+
+    Args:
+        progress: told everything.
+        ends: ``time.monotonic()`` at which all has to be done.
+        trainings: how many are to be done, the final one and those of class hold-outs included.
+    """
+
+    progress: Progress
+    ends: float
+    trainings: int
+
+    def __post_init__(self) -> None:
+        self._began = time.monotonic()
+        self._finished: set[str] = set()
+
+    def __call__(self, task: str, done: int, total: int, note: str = "") -> None:
+        """As :class:`Progress`; raises :class:`OutOfTimeError`."""
+        self.progress(task, done, total, note)
+        now = time.monotonic()
+        share = len(self._finished - {task}) + (done / total if total else 0)
+        if done >= total:
+            self._finished.add(task)
+        late = now > self.ends
+        if share > LEAST_SHARE and now - self._began > LEAST_SECONDS:
+            late |= self._began + (now - self._began) / share * self.trainings > self.ends
+        if late:
+            raise OutOfTimeError
+
+
+def gain(trained: Sequence[float], closed: Sequence[float]) -> tuple[float, float]:
+    """Mean paired difference over the draws that both have, and its standard error; infinite for one draw."""
+    pairs = [a - b for a, b in zip(trained, closed, strict=False)]
+    mean = sum(pairs) / len(pairs)
+    if len(pairs) < 2:
+        return mean, math.inf
+    variance = sum((pair - mean) ** 2 for pair in pairs) / (len(pairs) - 1)
+    return mean, math.sqrt(variance / len(pairs))
+
+
+def run_race(
+    inputs: RunInputs, seed: int, folder: Path, progress: Progress, ends: float = math.inf
+) -> tuple[RunConfig, dict[str, Any]]:
+    """Race, or read what an earlier call found.
+
+    Args:
+        inputs: of the run of ``auto``.
+        seed: of the training.
+        folder: the run's.
+        progress: told how far it is.
+        ends: ``time.monotonic()`` at which the run has to be done.
+
+    Returns:
+        The winner's configuration (that of ``auto`` for a closed form), and a record for the report: ``entries``, best
+        validation H first (method, H, draws, seconds; no H where time was too short), ``winner``, ``difference``
+        of the trained method to the closed form and its standard ``error``.
+    """
+    config, began = inputs.config, time.monotonic()
+    theirs = replace(config, method=TRAINED, preset=None, raced=True)
+    identity = identity_of(inputs, config.draw_count)
+    earlier = race_of(folder)
+    if earlier is not None and earlier["identity"] == identity:
+        return theirs if earlier["winner"] == theirs.method else config, earlier
+    closed = validate_seeds(inputs, [seed], folder, progress)[seed]
+    entries = [_entry(name, value, None, None) for name, value in closed.metrics["race"].items()]
+    best = max(entries, key=lambda entry: entry["H"])
+    best |= {"draws": _draws(closed), "seconds": round(time.monotonic() - began)}
+    found: dict[str, Any] = {"winner": best["method"], "difference": None, "error": None}
+    preset, settings, recipe = resolve_settings(theirs, inputs.dataset.name)
+    own = replace(inputs, config=theirs, preset=preset, settings=settings, recipe=recipe)
+    draws = theirs.draw_count
+    held = theirs.holdout_count if needs_holdouts(inputs.dataset) else 0
+    began, place = time.monotonic(), folder / "race" / TRAINED
+    try:
+        told = progress if math.isinf(ends) else Clock(progress, ends, (draws + 1) * (1 + held))
+        trained = validate_seeds(own, [seed], place, told)[seed]
+    except OutOfTimeError:
+        entries.append(_entry(TRAINED, None, None, round(time.monotonic() - began)))
+        winner = config
+    else:
+        mean, error = gain(_draws(trained), _draws(closed))
+        seconds = round(time.monotonic() - began)
+        entries.append(_entry(TRAINED, trained.metrics["best_H"], _draws(trained), seconds))
+        found |= {"difference": mean, "error": None if math.isinf(error) else error}
+        winner = theirs if mean > error else config
+        if winner is theirs:
+            found["winner"] = TRAINED
+            shutil.copytree(place / f"seed-{seed}", folder / f"seed-{seed}", dirs_exist_ok=True)
+    entries.sort(key=lambda entry: -(entry["H"] or 0))
+    found |= {"entries": entries, "identity": identity}
+    write_json(folder / "race" / FILE, found, sealed=True)
+    return winner, found
+
+
+def race_of(folder: Path) -> dict[str, Any] | None:
+    """The record of the race of a run, ``None`` where there was none."""
+    path = folder / "race" / FILE
+    return read_json(path) if path.is_file() else None
+
+
+def asked_for(config: RunConfig) -> RunConfig:
+    """The configuration that a race was asked for with, of its winner's."""
+    return replace(config, method=AUTO, preset=None, raced=False) if config.raced else config
+
+
+def _entry(method: str, value: float | None, draws: list[float] | None, seconds: int | None) -> dict[str, Any]:
+    return {"method": method, "H": value, "draws": draws, "seconds": seconds}
+
+
+def _draws(choice: Choice) -> list[float]:
+    return [float(draw["H"] or 0) for draw in choice.metrics["draws"]]

@@ -1,0 +1,73 @@
+"""The race of auto: who wins, what time allows, and that the run goes on as the winner's."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import pytest
+
+from unseen.errors import UnseenError
+from unseen.recognizer import Recognizer
+from unseen.report.tables import race_rows
+from unseen.training import race
+from unseen.training.config import RunConfig
+from unseen.training.run import fit
+
+
+def test_a_gain_is_paired_and_has_an_error():
+    assert race.gain([0.5, 0.7, 0.6], [0.4, 0.5, 0.5, 0.9, 0.9]) == pytest.approx((0.4 / 3, 0.1 / 3))
+    assert race.gain([0.5], [0.4]) == (pytest.approx(0.1), math.inf)  # one draw proves nothing
+
+
+def test_a_training_that_would_end_too_late_is_stopped(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    told = []
+    clock = race.Clock(lambda *say: told.append(say), ends=100.0, trainings=4)
+    now[0] = 10.0
+    clock("draw 1", 50, 100)  # 4 trainings at 20 s each
+    clock("draw 1", 100, 100)
+    now[0] = 55.0
+    with pytest.raises(race.OutOfTimeError):
+        clock("draw 2", 50, 100)  # 1.5 trainings took 55 s, so that 4 take 147
+    assert len(told) == 3
+
+
+@pytest.fixture
+def config(tiny_guide, tiny_backbone):
+    return RunConfig(method="auto", dataset=str(tiny_guide), backbone=tiny_backbone, holdouts=0)
+
+
+def run(config, folder):
+    return fit(config, folder, cache=folder.parent / "cache", device="cpu")
+
+
+@pytest.mark.parametrize("wins", [True, False])
+def test_the_run_becomes_the_winner_s(config, tmp_path, monkeypatch, wins):
+    monkeypatch.setattr(race, "TRAINED", "global")
+    monkeypatch.setattr(race, "gain", lambda *_: (0.1, 0.05) if wins else (0.04, 0.05))
+    made = run(config, tmp_path / "run")
+    found = made.results["race"]
+    assert {entry["method"] for entry in found["entries"]} == {"eszsl", "prototypes", "global"}
+    assert (found["winner"] == "global") == wins
+    assert [row["method"] for row in race_rows(made.results) if row[""] == "kept"] == [found["winner"]]
+    assert made.config.method == ("global" if wins else "auto")
+    assert made.config.raced == wins
+    method = Recognizer.load(made.folder, device="cpu").method
+    assert method.name == ("global" if wins else "auto")
+    monkeypatch.setattr(race, "validate_seeds", None)  # the command, repeated, does not race again
+    if wins:
+        assert run(config, tmp_path / "run").results["protocols"] == made.results["protocols"]
+
+
+def test_no_time_leaves_the_closed_forms(config, tmp_path):
+    from dataclasses import replace
+
+    made = run(replace(config, time=0.001), tmp_path / "run")
+    found = made.results["race"]
+    late = next(entry for entry in found["entries"] if entry["method"] == race.TRAINED)
+    assert late["H"] is None
+    assert found["winner"] in ("eszsl", "prototypes")
+    with pytest.raises(UnseenError, match="tries nothing else"):
+        replace(config, method="eszsl", time=5.0)
