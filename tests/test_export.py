@@ -15,6 +15,7 @@ from unseen.classes.table import Attributes, ClassTable
 from unseen.cli import app
 from unseen.errors import UnseenError
 from unseen.methods import METHODS, RECOMMENDED, ClassSpace
+from unseen.methods.class_normalized import ClassNormalizedSettings
 from unseen.methods.clip import CLIPSettings
 from unseen.methods.mgmrn.settings import MgMRNSettings
 from unseen.model.assembled import build_method
@@ -47,6 +48,8 @@ def make(name, spec, settings=None, store_dtype="float16", quick=True):
     if name == "mgmrn":
         spec = BackboneSpec(name="test_resnet", weights="random", image_size=SIZE, stages=(1, 2, 3))
         settings = MgMRNSettings(width=32, attention_width=16, tau=5.0)
+    if name == "cn":  # wide layers with random weights make all prototypes alike
+        settings = ClassNormalizedSettings(hidden=8)
     generator = torch.Generator().manual_seed(3)
     backbone = Backbone(spec)
     if quick and name != "mgmrn":  # which reads several stages
