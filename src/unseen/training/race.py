@@ -124,7 +124,7 @@ def run_race(
         winner = theirs if mean > error else config
         if winner is theirs:
             found["winner"] = TRAINED
-            shutil.copytree(place / f"seed-{seed}", folder / f"seed-{seed}", dirs_exist_ok=True)
+            shutil.copytree(place, folder, dirs_exist_ok=True)
     entries.sort(key=lambda entry: -(entry["H"] or 0))
     found |= {"entries": entries, "identity": identity}
     write_json(folder / "race" / FILE, found, sealed=True)
