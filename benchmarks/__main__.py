@@ -38,6 +38,7 @@ SUITE: dict[str, tuple[str, ...]] = {
     "reduction": ("--no-synthetic",),
     "holdouts": ("{run}",),
     "corrections": ("{run}",),
+    "attention_oracle": ("{prototypes}",),
     "fieldguide_levels": (),
     "aims": (),
 }
@@ -56,8 +57,16 @@ class Made:
     @cached_property
     def run(self) -> Path:
         """A run on the drawn dataset."""
-        folder = self.scratch / "run"
-        command = [sys.executable, "-m", "unseen", "train", "fieldguide", "--method", "eszsl", "--output", str(folder)]
+        return self._trained("eszsl")
+
+    @cached_property
+    def prototypes(self) -> Path:
+        """One of `prototypes`."""
+        return self._trained("prototypes")
+
+    def _trained(self, method: str) -> Path:
+        folder = self.scratch / method
+        command = [sys.executable, "-m", "unseen", "train", "fieldguide", "--method", method, "--output", str(folder)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         return folder
 
