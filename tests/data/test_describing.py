@@ -148,7 +148,7 @@ def test_an_endpoint_that_refuses(server, tmp_path):
     with pytest.raises(UnseenError, match="no answer"):
         describe(NAMES, tmp_path / "classes.csv", Endpoint("http://127.0.0.1:9/v1", "small"))
     for url, model, key, text in (
-        ("localhost:11434", "m", "", "no address"),
+        ("localhost:11434", "m", "", "not an endpoint address"),
         ("http://localhost:1/v1", "", "", "no model"),
         ("http://example.org/v1", "m", "k", "a key over plain http"),
     ):

@@ -163,7 +163,7 @@ WRONG = {
         '"rectanglelabels": ["a", "b"]',
         "2 labels for one",
     ),
-    "roboflow csv": ("roboflow_csv", ",90,", ",ninety,", r"_annotations\.csv, row 3: no numbers"),
+    "roboflow csv": ("roboflow_csv", ",90,", ",ninety,", r"_annotations\.csv, row 3: not numbers"),
     "yolo": ("roboflow_yolo", "0 0.5", "7 0.5", r"scene\.txt, line 2: class 7 of 2"),
 }
 

@@ -156,7 +156,7 @@ def _images(
     write_text(folder / "images.csv", frame.to_csv(index=False))
     (folder / BEGUN).unlink(missing_ok=True)
     shutil.rmtree(kept, ignore_errors=True)
-    notes = [f"{len(entries) - len(rows)} of {len(entries)} left out"] if len(rows) < len(entries) else []
+    notes = [f"{len(entries) - len(rows)} of {len(entries)} ignored"] if len(rows) < len(entries) else []
     notes += [f"{unnamed} images without a class ignored (try another --label)"] if unnamed else []
     return Imported(layout, (folder / "images", folder / "images.csv"), dict(counts), tuple(notes))
 
