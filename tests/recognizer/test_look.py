@@ -131,7 +131,7 @@ def test_corrections_that_cannot_be_made(recognizer, image):
 def test_a_method_without_attribute_scores_says_so():
     whole = SimpleNamespace(table=TABLE, class_vectors=np.zeros((4, 3)), method=SimpleNamespace(name="clip"))
     look = Reading(whole, np.zeros(3), np.zeros(8))
-    with pytest.raises(UnseenError, match="as a whole"):
+    with pytest.raises(UnseenError, match="does not score attributes"):
         look.corrected({"crown::red": 0})
 
 

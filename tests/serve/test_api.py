@@ -205,7 +205,7 @@ def test_a_model_that_compares_classes_as_a_whole(client, recognizer, png, monke
     monkeypatch.setattr(recognizer, "_made", None)
     recognizer.table = recognizer.table  # forgets its class vectors
     with client_of(recognizer) as fresh:
-        assert "as a whole" in fresh.get("/api/about").json()["no_corrections"]
+        assert "does not score attributes" in fresh.get("/api/about").json()["no_corrections"]
         found = explained(fresh, png)
         assert len(found["look"]["query"]) == 7
         fresh.post("/api/classes", json={"name": "new", "values": {"crown::red": 0.9}})
