@@ -130,7 +130,7 @@ def test_select_takes_rows_in_the_order_given():
     ("change", "text"),
     [
         (lambda t: t.with_class("ant", [1, 2, 3]), 'class "ant" already exists'),
-        (lambda t: t.with_class("eel", [1, 2]), 'class "eel": 2 values — give 3'),
+        (lambda t: t.with_class("eel", [1, 2]), 'class "eel": 2 values — pass 3'),
         (lambda t: t.with_class("eel", {"hue::blue": 1}), 'no attribute "hue::blue"'),
         (lambda t: t.with_class("eel", {}), 'class "eel" has only zeros as attributes'),
         (lambda t: t.with_class("eel", [1, np.nan, 0]), 'attribute "size::small": nan'),

@@ -153,7 +153,7 @@ def test_excel_files_are_read(folder, newline):
         ("images.csv", "2.jpg,ant", "2.jpg,Ant", 'row 3, column "class"', 'class "Ant" is not in classes.csv'),
         ("images.csv", "2.jpg,ant", "2.jpg,", 'row 3, column "class"', 'class "" is not in classes.csv'),
         ("images.csv", "test_seen", "test", 'row 3, column "split"', 'unknown split "test"'),
-        ("images.csv", "test_seen", "test_unseen", "row 3 (a/2.jpg)", 'an image of the seen class "ant" is in test_u'),
+        ("images.csv", "test_seen", "test_unseen", "row 3 (a/2.jpg)", 'an image of the seen class "ant" has split'),
         ("images.csv", "test_unseen", "trainval", 'row 7 (d/1, "x".jpg)', 'an image of the unseen class "dog'),
         ("images.csv", "test_unseen", "test_seen", 'row 7 (d/1, "x".jpg)', 'an image of the unseen class "dog'),
         ("images.csv", "ant,test_seen", "ant", "row 3", "2 cells for 3 columns"),
@@ -587,6 +587,6 @@ def test_rows_of_errors_count_the_hidden_ones(own):
     book.save(own / "classes.xlsx")
     errors = []
     read_classes(own, errors.extend)
-    assert [(e.problem.split(" stands")[0], e.where.split(", row ")[1]) for e in errors][:1] == [
+    assert [(e.problem.split(" already")[0], e.where.split(", row ")[1]) for e in errors][:1] == [
         ('"red fox"', '6, column "class"')
     ]
