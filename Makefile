@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint docs wheel benchmark faults clean
+.PHONY: demo test slow lint docs wheel benchmark faults clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("unseen needs Python 3.11 or newer; run make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
@@ -16,6 +16,9 @@ demo: .venv/installed
 
 test: .venv/installed lint
 	$(BIN)/python -m pytest -n 2
+
+slow: .venv/installed
+	UNSEEN_SLOW=1 $(BIN)/python -m pytest -n 2 -m slow
 
 lint: .venv/installed
 	$(BIN)/ruff check

@@ -15,6 +15,14 @@ os.environ.setdefault("UNSEEN_ENGINE", "torch")  # exact numbers are torch's; te
 torch.set_num_threads(1)  # the test processes run side by side, a core each
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests run in ``make slow``, so that ``make test`` stays under 20 minutes on two cores."""
+    if not os.environ.get("UNSEEN_SLOW"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow: make slow"))
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real photographs; the test is skipped where it is absent."""

@@ -30,12 +30,14 @@ def run(name, *arguments, folder):
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["torch_training.py", "lightning_training.py"])
 def test_a_loop_of_one_s_own_learns(name, tmp_path):
     said = run(name, folder=tmp_path)
     assert int(re.search(r"among these: (\d+)%", said)[1]) >= 75  # 25 by guessing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "says"),
     [

@@ -67,6 +67,7 @@ LACKING = {
 }
 
 
+@pytest.mark.slow
 def test_the_core_trains_and_predicts_and_names_each_extra(place):
     (place / "features.hdf5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     (place / "export.xml").write_text("<annotations><version>1.1</version></annotations>")
@@ -104,7 +105,7 @@ def test_what_pyproject_says():
     extras = project["project"]["optional-dependencies"]
     assert set(EXTRA_OF.values()) <= set(extras)
     names = {"sklearn": "scikit-learn", "multipart": "python-multipart", "pillow_heif": "pillow-heif"}
-    names |= {"open_clip": "open_clip_torch", "mlflow": "mlflow-skinny"}
+    names |= {"mlflow": "mlflow-skinny"}
     core = {re.split(r"[<>=\[]", d)[0] for d in project["project"]["dependencies"]}
     for module, extra in EXTRA_OF.items():
         listed = {re.split(r"[<>=\[]", d)[0] for d in extras[extra]}

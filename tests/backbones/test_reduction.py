@@ -41,7 +41,7 @@ def test_what_is_asked_for(text, components, merge, canonical):
 
 @pytest.mark.parametrize("text", ["pca", "pca:0", "pca:-4", "merge:1", "pca:4,pca:5", "svd:4", "pca:1.5", "pca:999999"])
 def test_anything_else_is_one_line(text):
-    with pytest.raises(UnseenError, match="not a reduction"):
+    with pytest.raises(UnseenError, match="not a valid reduction file"):
         ReductionSpec.parse(text)
 
 
@@ -146,7 +146,7 @@ def test_fingerprint_tells_maps_apart():
 )
 def test_damaged_files_are_one_line(tensors, about, tmp_path):
     save_file(tensors, tmp_path / FILE, about)
-    with pytest.raises(RunError, match="not a reduction"):
+    with pytest.raises(RunError, match="not a valid reduction file"):
         Reduction.load(tmp_path / FILE)
 
 
@@ -154,7 +154,7 @@ def test_file_that_is_missing_or_no_safetensors(tmp_path):
     with pytest.raises(RunError, match="no such file"):
         Reduction.load(tmp_path / FILE)
     (tmp_path / FILE).write_bytes(b"garbage")
-    with pytest.raises(RunError, match="not a reduction"):
+    with pytest.raises(RunError, match="not a valid reduction file"):
         Reduction.load(tmp_path / FILE)
 
 
@@ -248,7 +248,7 @@ def test_resuming_and_other_reductions(run, tmp_path, tiny_guide):
     again = fit(run.config, run.folder, cache=run.folder.parent / "cache", device="cpu")
     assert again.results["protocols"] == run.results["protocols"]
     data = run.config.to_json() | {"reduce": ""}
-    with pytest.raises(RunError, match="a run with other reduce"):
+    with pytest.raises(RunError, match="a run with another reduce"):
         fit(RunConfig.from_json(data), run.folder, cache=run.folder.parent / "cache", device="cpu")
     del data["reduce"]  # of a version that knew none
     assert RunConfig.from_json(data).reduce == ""

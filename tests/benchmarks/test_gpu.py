@@ -13,6 +13,7 @@ from benchmarks.measured import ROOT
 from benchmarks import gpu_determinism, gpu_training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("module", "more"), [(gpu_training, ["--seeds", "1"]), (gpu_determinism, [])])
 def test_small(module, more, tmp_path, monkeypatch, capsys):
     output = tmp_path / "found.json"

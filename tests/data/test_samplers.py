@@ -68,5 +68,5 @@ def test_classes_come_equally_often_and_so_do_their_images():
 
 
 def test_unknown_sampler():
-    with pytest.raises(UnseenError, match='unknown sampler "pairs" — random or classes'):
+    with pytest.raises(UnseenError, match='unknown sampler "pairs" — use random or classes'):
         create_sampler("pairs", LABELS, 4, 0)

@@ -17,6 +17,7 @@ def test_there_are_three():
     assert [path.stem for path in NOTEBOOKS] == ["features", "own_images", "research_table"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

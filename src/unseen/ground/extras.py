@@ -29,7 +29,6 @@ EXTRA_OF = {
     "openvino": "cpu",
     "transformers": "clip",
     "sentencepiece": "clip",
-    "open_clip": "openclip",
     "datasets": "huggingface",
     "httpx": "describe",
     "ray": "ray",

@@ -180,7 +180,7 @@ class Anchored(AnchoredMethod):
                 momentum=0.0,
                 average=0.95,
             ),
-            "ours, chosen on validation classes of fieldguide, CUB's first 50 classes and 64-pixel flowers",
+            "ours, chosen on validation classes of fieldguide",
         )
     }
     ablations: ClassVar = {
