@@ -136,9 +136,7 @@ def test_a_module_in_hand(birdkit, tiny_guide, tmp_path):
     answer = loaded.predict([image])[0].best
     loaded.save(tmp_path / "saved")
     own._MAKERS.clear()  # another process
-    with pytest.raises(
-        UnseenError, match=r"a module passed in Python — call unseen.BackboneSpec.of\(module\) first"
-    ):
+    with pytest.raises(UnseenError, match=r"a module passed in Python — call unseen.BackboneSpec.of\(module\) first"):
         unseen.Recognizer.load(run.folder, device="cpu")
     BackboneSpec.of(Stripes(5))  # other weights: a run is refused, a saved model brings its own
     with pytest.raises(UnseenError, match="differ from those of the training"):
