@@ -340,5 +340,5 @@ def test_which_vectors_a_method_starts_from():
     assert (random != again).all()
     with pytest.raises(Exception, match="no attribute vectors"):
         attribute_vectors(plain.table.attributes, plain.attribute_vectors, "given")
-    with pytest.raises(Exception, match='unknown attribute vectors "glove" — one of auto, given, words, random'):
+    with pytest.raises(Exception, match='unknown attribute vectors "glove" — use one of auto, given, words, random'):
         attribute_vectors(plain.table.attributes, plain.attribute_vectors, "glove")

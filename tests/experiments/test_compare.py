@@ -280,8 +280,8 @@ def test_tables_without_a_single_number(asked, tmp_path, monkeypatch):
     monkeypatch.setattr(comparing, "run_worker", stop)
     with pytest.raises(KeyboardInterrupt):
         compare(asked(ROWS[:2]), tmp_path / "out")
-    assert (tmp_path / "out" / "compare.html").read_text().count("not finished") == 2
-    assert (tmp_path / "out" / "compare.md").read_text().count("not finished") == 2
+    assert (tmp_path / "out" / "compare.html").read_text().count("unfinished; repeat") == 2
+    assert (tmp_path / "out" / "compare.md").read_text().count("unfinished; repeat") == 2
 
 
 def test_validation_only_never_reads_a_test_image(here, asked, tiny_guide, tiny_backbone, cache, tmp_path):

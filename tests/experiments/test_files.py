@@ -171,9 +171,9 @@ def test_unknown_names_and_settings(tmp_path):
 
 
 def test_what_is_needed_is_asked_for(tmp_path):
-    with pytest.raises(UnseenError, match=r"msdn/cub needs Caltech.*no data — --data FOLDER"):
+    with pytest.raises(UnseenError, match=r"msdn/cub needs Caltech.*no dataset folder — pass --data FOLDER"):
         reproduce(Reproduction(load_experiment("msdn/cub"), None, tmp_path / "run"))
-    with pytest.raises(UnseenError, match=r"msdn/cub50: needs a weights file — --backbone-weights"):
+    with pytest.raises(UnseenError, match=r"msdn/cub50: this experiment needs a weights file — --backbone-weights"):
         load_experiment("msdn/cub50").spec()
     spec = load_experiment("msdn/cub50").spec("mine.safetensors")
     assert (spec.image_size, spec.mean, spec.weights) == (224, (0.5, 0.5, 0.5), "mine.safetensors")

@@ -227,10 +227,10 @@ def test_images_that_are_gone_are_one_line(tiny_guide, tiny_backbone, tmp_path):
 
 def test_mistakes(runs, cache, tmp_path):
     for options, text in (
-        ({"kinds": ("umap",)}, 'no figure "umap" — one of tsne, attention, attributes'),
+        ({"kinds": ("umap",)}, 'no figure "umap" — use one of tsne, attention, attributes'),
         ({"formats": ("gif",)}, 'unknown figure format "gif" — use one of png, svg, pdf'),
-        ({"formats": ()}, "no format"),
-        ({"seed": 7}, "no seed 7 — one of 0"),
+        ({"formats": ()}, "no figure format"),
+        ({"seed": 7}, "no seed 7 — use one of 0"),
     ):
         with pytest.raises(UnseenError, match=text):
             run_figures(runs["eszsl"], tmp_path / "out", cache=cache, device="cpu", **options)

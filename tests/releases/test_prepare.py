@@ -91,7 +91,7 @@ def test_other_semantics(tmp_path):
     outcome = run(Tiny("awa2", tmp_path / "root"), tmp_path / "out", semantics="binary")
     assert set(np.unique(outcome.dataset.table.values)) == {0.0, 1.0}
     tiny = Tiny("cub", tmp_path / "birds")
-    with pytest.raises(Exception, match='CUB has no semantics "binary" — one of attributes, sentences'):
+    with pytest.raises(Exception, match='CUB has no semantics "binary" — use one of attributes, sentences'):
         run(tiny, semantics="binary")
 
 
