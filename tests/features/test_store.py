@@ -249,7 +249,7 @@ class TestMistakes:
 
         plans = []
         monkeypatch.setattr(layout.os, "fsync", fsync)
-        with pytest.raises(StoreError, match="what is done is kept"):
+        with pytest.raises(StoreError, match="finished work is kept"):
             run(shared_images, backbone, tmp_path)
         monkeypatch.undo()
         store = run(shared_images, backbone, tmp_path, on_plan=plans.append)
@@ -282,7 +282,7 @@ class TestResume:
         path = os.pathsep.join([str(Path(features.__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
         assert subprocess.run(command, env={**os.environ, "PYTHONPATH": path}).returncode == -signal.SIGKILL
         folder = tmp_path / finished.folder.name
-        with pytest.raises(StoreError, match=r"unfinished: 12 of 26 images — extract again"):
+        with pytest.raises(StoreError, match=r"unfinished: 12 of 26 images"):
             RegionStore.open(folder)
         with Forwards(backbone) as forwards:
             store = run(shared_images, backbone, tmp_path)

@@ -144,7 +144,7 @@ def test_a_pickle_that_asks_for_memory_gets_none(tmp_path):
         size = b"\x8a\x08" + struct.pack("<q", shape[0]) + b"\x85"
         (tmp_path / "x.pkl").write_bytes(honest.replace(b"K\x01\x85", size))
         if shape[0] > 0:
-            with pytest.raises(DataError, match="damaged"):
+            with pytest.raises(DataError, match="not a valid pickle"):
                 read_pickle(tmp_path / "x.pkl")
     bomb = io.BytesIO()
     bomb.write(b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(L1000000000000L\ntS'b'\ntR.")

@@ -98,7 +98,7 @@ def test_what_is_left_out_is_counted_and_named(folder):
         "1 file ignored, a pipe or a device: pipe",
     }
     shutil.rmtree(folder / "images/elk/one")
-    assert sum("left out" in warning for warning in load_folder(folder).warnings) == 6
+    assert sum("ignored" in warning for warning in load_folder(folder).warnings) == 6
 
 
 def test_many_are_counted_and_three_named():
