@@ -88,7 +88,7 @@ def test_a_look_takes_one_of_any_form(recognizer, file, form):
         (pd.DataFrame({"image": []}), "a DataFrame is not a column of images — pass one of its columns"),
         (PIXELS.astype(float), r"an array of float64 \(80, 100, 3\) is not an image — pass uint8"),
         (PIXELS[:, :, 0], r"an array of uint8 \(100,\) is not an image"),
-        (b"nothing", "bytes: not an image"),
+        (b"nothing", "bytes: Pillow cannot read this image"),
         ("memory://nowhere.png", "memory://nowhere.png: "),
         ("nowhere.png", "nowhere.png: no such image"),
     ],

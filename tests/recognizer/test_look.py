@@ -84,7 +84,7 @@ def test_a_reading_is_a_look_without_image(recognizer, image):
             assert reading.nearest(3, corrections) == look.nearest(3, corrections)
         np.testing.assert_array_equal(reading.estimates(), look.estimates())
         assert reading.prediction(only=["a", "b"], top=1) == look.prediction(only=["b", "a"], top=1)
-    for numbers, told in ((([1.0],), "1 attribute scores — give 3"), ((sent["psi"], [1.0]), "1 query numbers")):
+    for numbers, told in ((([1.0],), "1 attribute scores — pass 3"), ((sent["psi"], [1.0]), "1 query numbers")):
         with pytest.raises(UnseenError, match=told):
             recognizer.reading(*numbers)
     with pytest.raises(UnseenError, match='"a" is the only candidate class'):

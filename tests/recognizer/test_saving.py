@@ -219,7 +219,7 @@ def test_a_folder_of_something_else_is_left_alone(recognizer, tmp_path):
         ({"vector_length": 10**12}, "vector_length: is not less than or equal to 1000000"),
         ({"vector_length": 900_000}, "its vectors are not 3 of 900000"),
         ({"gamma": None}, "gamma: is not a valid number"),
-        ({"gamma": float("nan")}, "damaged (NaN is no number)"),
+        ({"gamma": float("nan")}, "damaged (NaN is not a number)"),
         ({"temperature": 0}, "temperature: is not greater than or equal to"),
         ({"threshold": 1.5}, "threshold: is not less than or equal to 1"),
         ({"store_dtype": "load"}, "store_dtype: is not 'float32', 'float16' or 'bfloat16'"),
@@ -293,9 +293,9 @@ def test_the_card_says_what_is_known(recognizer, tmp_path):
         "**2 unseen classes** (without training images): b, d.",
         "| T1 | 50.0 | 10.0 | 25.0 to 75.0 |",
         "| H | 62.5 | 0.0 |  |",
-        "test images of garden; mean over the trainings of seed 3, 4. This file is\nseed 3's. Protocol: honest.",
+        "test images of garden; mean over seeds 3, 4. This file is\nseed 3's. Protocol: honest.",
         "| validation | seen against unseen, area under the ROC curve | 0.750 |",
-        'Below a confidence of 0.4 the answer is "unknown"',
+        'Below a confidence of 0.4, the answer is "unknown"',
         "License of the training data: CC0. Source: our garden",
         "Chen et al., CVPR 2022",
         "EPYC, 2 thread(s), cpu",
@@ -307,7 +307,7 @@ def test_the_card_says_what_is_known(recognizer, tmp_path):
 def test_the_card_gives_three_digits_of_the_threshold(tiny_backbone, tmp_path):
     made = make(tiny_backbone, threshold=0.30000000000000004 / 7)
     text = (made.save(tmp_path / "model") / "README.md").read_text()
-    assert 'Below a confidence of 0.0429 the answer is "unknown".' in text
+    assert 'Below a confidence of 0.0429, the answer is "unknown".' in text
 
 
 def test_an_unknown_card_is_honest(tiny_backbone, tmp_path):
@@ -425,7 +425,7 @@ def test_not_ours_not_named_not_logged_in(hub, recognizer, monkeypatch):
         with pytest.raises(RunError, match="OWNER/NAME"):
             recognizer.push_to_hub(name)
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
-    with pytest.raises(RunError, match="not logged in to the hub — hf auth login"):
+    with pytest.raises(RunError, match="not logged in to the hub — run `hf auth login`"):
         recognizer.push_to_hub("ada/garden")
 
 
