@@ -204,7 +204,7 @@ def virtual(file, name):
         (
             "feature_map",
             lambda f, n: f.create_dataset(n, (6, 10**9), "f4", chunks=(1, 10**6)),
-            "1,000,000,000 numbers a",
+            "1,000,000,000 values per image",
         ),
         ("feature_map", lambda f, n: f.create_group(n), "`feature_map` is not an array"),
     ],
@@ -253,10 +253,10 @@ def test_a_damaged_gzip_of_words(tmp_path):
     content = bytearray(gzip.compress("".join(f"w{i} {i} 1.5 {i * 7919 % 101}\n" for i in range(30_000)).encode()))
     content[len(content) // 2 :] = b"\xff" * (len(content) // 2)
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"glove\.txt\.gz: cannot be read"):
+    with pytest.raises(DataError, match=r"glove\.txt\.gz: cannot (be read|read further)"):
         read_word_vectors(open_word_file(path), ["nowhere"])
     path.write_bytes(content[:12] + b"\xff" * 50)
-    with pytest.raises(DataError, match=r"glove\.txt\.gz: cannot be read"):
+    with pytest.raises(DataError, match=r"glove\.txt\.gz: cannot (be read|read further)"):
         open_word_file(path)
 
 
@@ -400,7 +400,7 @@ def test_a_pickle_that_says_it_has_much_takes_no_room(tmp_path):
 
     (tmp_path / "b.pkl").write_bytes(b"\x80\x05\x96" + struct.pack("<Q", 400_000_000) + b".")
     tracemalloc.start()
-    with pytest.raises(DataError, match="damaged one"):
+    with pytest.raises(DataError, match="not a valid pickle"):
         read_pickle(tmp_path / "b.pkl")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

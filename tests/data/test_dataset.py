@@ -78,7 +78,7 @@ def moved(data, i, split):
         (lambda d: replace(d, split=d.split[1:]), "26 files, 26 labels, 25 splits"),
         (lambda d: replace(d, labels=d.labels - 1), r"images\.csv, row \d+ \(\d+\.jpg\): label -1 for 6 classes"),
         (lambda d: replace(d, labels=d.labels + 1), r"images\.csv, row \d+ \(\d+\.jpg\): label 6 for 6 classes"),
-        (lambda d: moved(d, 3, "train"), 'unknown split "train" — one of trainval, test_seen, test_unseen'),
+        (lambda d: moved(d, 3, "train"), 'unknown split "train" — use one of trainval, test_seen, test_unseen'),
         (lambda d: make_dataset(trainval=(4, 0, 3, 6)), 'row 3: the seen class "class 1" has no image in trainval'),
         (lambda d: make_dataset(trainval=(4, 3)), "2 seen classes — training needs at least 3"),
         (lambda d: replace(d, attribute_vectors=np.ones((4, 2))), r"attribute vectors have shape \(4, 2\)"),

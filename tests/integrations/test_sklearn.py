@@ -186,7 +186,7 @@ def test_a_saved_classifier_is_the_same(data, labels, tmp_path):
     del facts["sha256" if "sha256" in facts else next(k for k in facts if k.startswith(("sha", "seal", "check")))]
     for change, message in (
         ({"gamma": "1"}, r"classifier.json, gamma: is not a valid number \('1'\)"),
-        ({"method": "nowhere.at:All"}, "its method is code that is not installed here"),
+        ({"method": "nowhere.at:All"}, "its method is code that is not installed"),
         ({"labels": ["a"]}, "1 labels for 15 classes"),
         ({"more": 1}, "more: unknown entry"),
     ):

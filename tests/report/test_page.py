@@ -160,7 +160,7 @@ def test_mistakes_and_curve_are_the_decisions(page, both):
             assert wrong.value_counts()[name] == wrong.value_counts().max()
     curve = SeenUnseenCurve.of(parts[0])
     at = np.searchsorted(curve.gamma, gammas[0], side="right") - 1
-    said = f"it is {percent(curve.u[at], 0)}% on unseen and {percent(curve.s[at], 0)}% on seen classes"
+    said = f"accuracy is {percent(curve.u[at], 0)}% on unseen and {percent(curve.s[at], 0)}% on seen classes"
     assert said in read.words("results")
 
 
@@ -265,8 +265,8 @@ def test_calibration_is_the_run_s(closed, write, tmp_path):
     words = read.words("calibration")
     assert "below 60.0% confidence" in words
     assert "“unknown” below 60%" in words  # in the chart
-    assert "With the chosen threshold 55% get an answer, and 10% of those answers are wrong." in words
-    assert "28% of the test images get a wrong one" in words
+    assert "With the chosen threshold, 55% get an answer, and 10% of those answers are wrong." in words
+    assert "28% of the answers on test images are wrong" in words
     assert "The largest group has about 95% confidence, and 90% of it is correct" in words
     summary = read.words("summary")
     assert "off by 6 points on average" in summary
@@ -296,7 +296,7 @@ def test_without_calibration_it_says_how_to_get_it(closed, fit, write, tmp_path)
     paper = fit("eszsl", "paper", protocols=("paper",))
     read = sound(write(paper))
     assert "--protocol honest" in read.words("calibration")
-    assert "chosen on the test images" in read.words("summary")
+    assert "Choices were made on the test images" in read.words("summary")
 
 
 def test_closed_forms_have_no_curves(closed, write):
