@@ -174,7 +174,7 @@ def test_fit_takes_them(guide, images, attributes, tiny_guide, tiny_backbone, tm
         ),
         (lambda f: f.rename(columns={"label": "kind"}), "no column of class names — name it class"),
         (lambda f: f.assign(label=[None, *f["label"][1:]]), 'row 0, column "label": an empty cell'),
-        (lambda f: f.assign(split="train"), 'row 0, column "split": unknown split "train" — one of trainval'),
+        (lambda f: f.assign(split="train"), 'row 0, column "split": unknown split "train" — use one of trainval'),
         (lambda f: f.assign(label="Dodo"), r'row 0 \(.*\): class "Dodo" has no attributes'),
         (lambda f: f.assign(path=["/nowhere/a.png", *f["path"][1:]]), 'row 0: no image "/nowhere/a.png"'),
         (lambda f: pd.concat([f, f[:1]]), "is already the image of row 0 — keep one"),

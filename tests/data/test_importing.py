@@ -124,7 +124,7 @@ def test_numbers_that_do_not_fit_are_said(birds, tmp_path):
     regions(tmp_path / "x.hdf5", folder, feature_map=np.full((COUNT, 7, 2, 2), 1e6, np.float32))
     with pytest.raises(StoreError, match=r"feature values up to 1e\+06 overflow float16"):
         import_features(tmp_path / "x.hdf5", load_folder(folder), folder, "large")
-    with pytest.raises(DataError, match=r'"\.\./x" is no name'):
+    with pytest.raises(DataError, match=r'"\.\./x" is not a valid name'):
         import_features(tmp_path / "x.hdf5", load_folder(folder), folder, "../x")
 
 

@@ -125,7 +125,7 @@ def test_columns_of_numbers_are_channels(tmp_path):
         ({"labels": LABELS[1:]}, r"`labels` has shape \(47,\) for 48 rows"),
         ({"labels": LABELS.astype(float)}, "labels are float64 — use class names, or positions from 0"),
         ({"labels": LABELS, "files": FILES[[0, *range(47)]]}, '"species a/0.jpg" appears twice'),
-        ({"labels": LABELS, "split": np.full(len(X), "train")}, 'unknown split "train" — one of trainval'),
+        ({"labels": LABELS, "split": np.full(len(X), "train")}, 'unknown split "train" — use one of trainval'),
         ({"labels": np.array(["dodo"] * len(X))}, 'class "dodo" is not in classes.csv'),
         ({"features": X[0]}, r"`features` is float32 of shape \(7,\)"),
         ({"features": np.array([{}] * 3)}, "contains pickled objects; unseen does not load pickles"),

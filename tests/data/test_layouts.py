@@ -115,7 +115,7 @@ def test_one_cause_is_one_error(root):
     (root / "images.csv").write_text("file,class\n" + "\n".join(f"photos/{row}" for row in rows) + "\n")
     (error,) = tables(root)
     assert error.what == f'none of the 60 images is in {root}/images, the first "photos/bear/0.jpg"'
-    assert error.hint == f'write paths below {root}/images, such as "bear/0.jpg"'
+    assert error.hint == f'use paths below {root}/images, such as "bear/0.jpg"'
     with pytest.raises(DataError, match="none of the 60 images"):
         load_folder(root)
     (root / "images.csv").write_text("file,class\n" + "\n".join(rows) + "\ngone.jpg,fox\nlost.jpg,elk\n")

@@ -133,8 +133,8 @@ CHECKS = {
     },
     "all seen classes alike": {
         "folder": (lambda t: load_folder(own(t, attributes=SAME)), r"the 3 seen classes all have the same attributes"),
-        "prepare": (lambda t: prepared(t, alike), r"same attributes|fit another class better"),
-        "features-only": (lambda t: prepared(t, alike, features_only=True), r"same attributes|fit another"),
+        "prepare": (lambda t: prepared(t, alike), r"same attributes|match another class better"),
+        "features-only": (lambda t: prepared(t, alike, features_only=True), r"same attributes|match another"),
         "arrays": (lambda t: arrays(np.ones((4, 3))), r"the 3 seen classes all have the same attributes"),
     },
     "an unseen class is trained on": {
@@ -146,7 +146,7 @@ CHECKS = {
         "features-only": (lambda t: prepared(t, overlap, features_only=True), r"images in|both in training"),
         "arrays": (
             lambda t: arrays(split=np.array([*["trainval"] * 10, *["test_unseen"] * 2], dtype=object)),
-            r'an image of the unseen class "d" is in trainval',
+            r'an image of the unseen class "d" has split trainval',
         ),
     },
     "labels of no class": {
