@@ -506,7 +506,8 @@ def test_stages_of_other_shapes(channels, sizes, grouping):
 
 def test_settings_that_do_not_fit():
     with pytest.raises(
-        UnseenError, match=r"setting width: 100 channels is not a multiple of the 32 normalization groups — use a multiple of 32"
+        UnseenError,
+        match=r"setting width: 100 channels is not a multiple of the 32 normalization groups — use a multiple of 32",
     ):
         MgMRNSettings(width=100)
     with pytest.raises(

@@ -453,7 +453,9 @@ def test_stages_are_the_last_three_or_those_named(run, tiny_guide, tiny_backbone
     assert run.manifest["backbone"]["channels"] == [48, 192, 96]
     assert run.manifest["backbone"]["frozen"] is False
     for stages in ((1, 2), (0, 1, 2, 3)):
-        with pytest.raises(UnseenError, match=f"backbone: {len(stages)} stages — pass 3 stages for mgmrn, shallow to deep"):
+        with pytest.raises(
+            UnseenError, match=f"backbone: {len(stages)} stages — pass 3 stages for mgmrn, shallow to deep"
+        ):
             unseen.fit("mgmrn", tiny_guide, tmp_path / "no", backbone=replace(tiny_backbone, stages=stages))
     with pytest.raises(UnseenError, match="hf:some/model: has one stage; mgmrn needs 3 — use a timm model"):
         unseen.training.config.RunConfig(method="mgmrn", dataset="x", backbone=BackboneSpec("hf:some/model"))

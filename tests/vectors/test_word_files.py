@@ -72,7 +72,7 @@ def test_the_first_of_two_counts(tmp_path):
     ("content", "where", "problem"),
     [
         (b"", "", "no word vectors"),
-        (b"hello\nworld\n", "", "neither"),
+        (b"hello\nworld\n", "", "not a word2vec or GloVe file"),
         (b"0 5\nx\n", "", "0 words with 5 dimensions"),
         (b"\x80\x04K\x01.", "", "a pickle; unseen does not load pickles"),
         (b"PK\x03\x04abc", "", "zip"),
