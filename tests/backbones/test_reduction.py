@@ -41,7 +41,7 @@ def test_what_is_asked_for(text, components, merge, canonical):
 
 @pytest.mark.parametrize("text", ["pca", "pca:0", "pca:-4", "merge:1", "pca:4,pca:5", "svd:4", "pca:1.5", "pca:999999"])
 def test_anything_else_is_one_line(text):
-    with pytest.raises(UnseenError, match="not a valid reduction file"):
+    with pytest.raises(UnseenError, match="is not a reduction"):
         ReductionSpec.parse(text)
 
 
