@@ -102,6 +102,7 @@ def test_a_class_that_says_nothing_of_itself_trains(birdkit, tiny_guide, tiny_ba
     assert Mean.card.title == "One linear map, trained"
 
 
+@pytest.mark.slow
 def test_rows_of_a_comparison_are_processes_that_find_it(birdkit, tiny_guide, tiny_backbone, tmp_path):
     base = {"dataset": str(tiny_guide), "backbone": tiny_backbone, "protocols": ("honest",), "seeds": (0,)}
     method = "birdkit.methods:Ridge"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", sorted(Path(__file__).parent.glob("campaign_*.py")), ids=lambda file: file.stem)
 def test_in_a_fresh_process(file):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(file)]

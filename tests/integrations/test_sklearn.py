@@ -59,6 +59,7 @@ def test_every_method_learns_classes_without_a_row(data, name):
     np.testing.assert_array_equal(made.predict(held), made.classes_[proba.argmax(axis=1)])
 
 
+@pytest.mark.slow
 def test_forms_of_input_are_one(data, tmp_path):
     x, y, held, _, values = split(data)
     names = np.array(NAMES)
@@ -132,6 +133,7 @@ def test_a_class_comes_without_training(data):
         numbered.add_class("new", values[-1])
 
 
+@pytest.mark.slow
 def test_scikit_learn_s_tools(data):
     x, y, held, _, values = split(data)
     scores = cross_val_score(ZeroShotClassifier(attributes=values, preset="paper"), x, y, cv=3)

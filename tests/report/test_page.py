@@ -174,6 +174,7 @@ def test_it_is_self_contained_and_guarded(page):
     assert len(text) < 1_500_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "keep"),
     [
