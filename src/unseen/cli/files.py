@@ -111,7 +111,11 @@ def _of_run(config: Mapping[str, Any]) -> dict[str, Any]:
         if spec.imported:
             network["backbone_weights"] = None
     both = len(config["protocols"]) == 2
-    rest = {n: v for n, v in config.items() if n not in ("backbone", "settings", "protocols", "seeds")}
+    rest = {n: v for n, v in config.items() if n not in ("backbone", "settings", "protocols", "seeds", "raced", "time")}
+    if config.get("time"):
+        rest["time"] = f"{config['time']:g}s"
+    if config.get("raced"):  # the method is the winner of `auto`
+        rest |= {"method": "auto", "preset": None}
     return {
         **rest,
         **network,

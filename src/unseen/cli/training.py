@@ -48,7 +48,13 @@ def train(
         ),
     ],
     method: Annotated[
-        str, typer.Option("--method", "-m", help="Method name (see `unseen list methods`), or package.module:Class.")
+        str,
+        typer.Option(
+            "--method",
+            "-m",
+            help="Method name (see `unseen list methods`), or package.module:Class.",
+            autocompletion=completing.methods,
+        ),
     ] = "auto",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Run folder [default: runs/METHOD-DATASET].")
