@@ -39,12 +39,19 @@ def client_of(recognizer, **settings):
 def served(recognizer, **settings):
     """A real server on a free port; its address."""
     from unseen.serve.app import create_app
-    from unseen.serve.server import Server, configure
     from unseen.serve.settings import Settings
 
-    listener = socket.create_server(("127.0.0.1", 0))
     limits = Settings(**settings)
-    app = create_app(recognizer, limits, name="tiny")
+    with listening(create_app(recognizer, limits, name="tiny"), limits) as found:
+        yield found
+
+
+@contextmanager
+def listening(app, limits):
+    """An application on a free port; its address."""
+    from unseen.serve.server import Server, configure
+
+    listener = socket.create_server(("127.0.0.1", 0))
     server = Server(configure(app, limits, timeout_graceful_shutdown=2))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

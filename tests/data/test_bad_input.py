@@ -253,10 +253,10 @@ def test_a_damaged_gzip_of_words(tmp_path):
     content = bytearray(gzip.compress("".join(f"w{i} {i} 1.5 {i * 7919 % 101}\n" for i in range(30_000)).encode()))
     content[len(content) // 2 :] = b"\xff" * (len(content) // 2)
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"glove\.txt\.gz: cannot (be read|read further)"):
+    with pytest.raises(DataError, match=r"glove\.txt\.gz: cannot read further"):
         read_word_vectors(open_word_file(path), ["nowhere"])
     path.write_bytes(content[:12] + b"\xff" * 50)
-    with pytest.raises(DataError, match=r"glove\.txt\.gz: cannot (be read|read further)"):
+    with pytest.raises(DataError, match=r"glove\.txt\.gz: cannot be read"):
         open_word_file(path)
 
 

@@ -282,7 +282,7 @@ class TestResume:
         path = os.pathsep.join([str(Path(features.__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
         assert subprocess.run(command, env={**os.environ, "PYTHONPATH": path}).returncode == -signal.SIGKILL
         folder = tmp_path / finished.folder.name
-        with pytest.raises(StoreError, match=r"unfinished: 12 of 26 images"):
+        with pytest.raises(StoreError, match=r"unfinished: 12 of 26 images — repeat the extraction to resume"):
             RegionStore.open(folder)
         with Forwards(backbone) as forwards:
             store = run(shared_images, backbone, tmp_path)

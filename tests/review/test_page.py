@@ -5,16 +5,13 @@
 from __future__ import annotations
 
 import json
-import socket
-import threading
-import time
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
 import chromium
 from review_tools import NAMES, draw_images, made_up, model
+from serve_tools import listening
 from unseen.review import Review, Verdict, read_items, write_sheet
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(chromium.PATH is None, reason="no Chromium")]
@@ -237,33 +234,15 @@ def test_the_measured_accuracy_is_the_commands(sheet, tmp_path):
     sheet.eval("localStorage.clear()")
 
 
-@contextmanager
-def served(recognizer, review):
-    from unseen.serve.reviewing import create_review_app
-    from unseen.serve.server import Server, configure
-    from unseen.serve.settings import Settings
-
-    listener = socket.create_server(("127.0.0.1", 0))
-    app = create_review_app(recognizer, review)
-    server = Server(configure(app, Settings(), timeout_graceful_shutdown=2))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        while not server.started:
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-    finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()
-
-
 def test_a_served_review_is_kept_on_disk_and_explained(browser, tiny_backbone, images, tmp_path):
     pytest.importorskip("fastapi", reason="needs unseen[app]")
     from unseen.review.begin import begin
+    from unseen.serve.reviewing import create_review_app
+    from unseen.serve.settings import Settings
 
     recognizer = model(tiny_backbone)
-    with served(recognizer, begin(recognizer, images, tmp_path / "r")) as url:
+    app = create_review_app(recognizer, begin(recognizer, images, tmp_path / "r"))
+    with listening(app, Settings()) as url:
         browser.go(url)
         browser.wait("document.querySelectorAll('.tile').length")
         first = rows(browser)[0]

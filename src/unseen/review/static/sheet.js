@@ -135,7 +135,7 @@ const lazy = new IntersectionObserver(
   (entries) => {
     for (const { isIntersecting, target } of entries) {
       if (!isIntersecting) continue;
-      target.src = target.dataset.row === "" ? "" : store.image(items[target.dataset.row]);
+      target.src = store.image(items[target.dataset.row]);
       lazy.unobserve(target);
     }
   },
