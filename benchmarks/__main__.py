@@ -38,6 +38,7 @@ SUITE: dict[str, tuple[str, ...]] = {
     "reduction": ("--no-synthetic",),
     "holdouts": ("{run}",),
     "corrections": ("{run}",),
+    "closed_forms": ("fieldguide",),
     "attention_oracle": ("{prototypes}",),
     "fieldguide_levels": (),
     "aims": (),
