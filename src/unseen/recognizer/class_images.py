@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from unseen.features.reading import ImageInput
@@ -17,6 +16,7 @@ from unseen.ground.files import file_digest
 from unseen.ground.images import EncodedImage
 from unseen.model.support import SupportImage
 from unseen.model.trained import TrainedModel
+from unseen.recognizer.batches import inputs_of
 from unseen.recognizer.given import images_of
 
 BATCH = 32
@@ -38,8 +38,7 @@ def read_images(model: TrainedModel, images: Any) -> tuple[list[SupportImage], n
     added, stream = datetime.now(UTC).isoformat(timespec="microseconds"), images_of(images)
     while batch := list(islice(stream, BATCH)):
         model.space  # noqa: B018 - said before images are read
-        crops = torch.stack([model.backbone.transform.cropped(image) for image in batch])
-        features.append(model.pooled(model.inputs(crops)).cpu().numpy())
+        features.append(model.pooled(inputs_of(model, *batch)).cpu().numpy())
         found += [_provenance(image, added) for image in batch]
     return (found, np.concatenate(features)) if found else None
 

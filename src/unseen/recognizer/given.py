@@ -16,7 +16,7 @@ from unseen.data.finding import FoundImages
 from unseen.data.tars import TAR, tar_images
 from unseen.errors import DataError, UnseenError
 from unseen.features.reading import ImageInput
-from unseen.ground.images import EncodedImage, ImageWarning, image_of_bytes
+from unseen.ground.images import EncodedImage, ImageWarning, image_of_bytes, open_image, upright_rgb
 
 FORMS = (
     "a path, folder, tar archive, pattern or URL, a PIL image, a uint8 array or tensor (H, W, 3) or (3, H, W), bytes, "
@@ -76,6 +76,19 @@ def from_one(given: Any) -> ImageInput:
     if isinstance(given, np.ndarray | Tensor):
         return _pixels(given.detach().cpu().numpy() if isinstance(given, Tensor) else given)
     raise UnseenError(f"{type(given).__name__} is not an image", hint=f"pass {FORMS}")
+
+
+def upright_of(image: Any) -> Image.Image:
+    """One image, upright and RGB; raises as :func:`images_of`."""
+    image = from_one(image)
+    if isinstance(image, EncodedImage):
+        return image.open()
+    return upright_rgb(image) if isinstance(image, Image.Image) else open_image(image)
+
+
+def path_of(image: Any) -> str:
+    """The path of an image; ``""`` for pixels or bytes."""
+    return str(image) if isinstance(image, str | Path | EncodedImage) else ""
 
 
 def _fetched(address: str) -> Image.Image:

@@ -335,3 +335,27 @@ class Look(Reading):
             before=tuple(self.rank(**choice)[:5]) if corrections else (),
             nearest=tuple(self.nearest(nearest, corrections)),
         )
+
+
+def reading_of(
+    model: TrainedModel,
+    attribute_scores: Sequence[float] | np.ndarray,
+    query: Sequence[float] | np.ndarray | None,
+    pooled: Sequence[float] | np.ndarray | None,
+) -> Reading:
+    """See :meth:`unseen.recognizer.recognizer.Recognizer.reading`."""
+    psi = np.asarray(attribute_scores, np.float64)
+    asked = psi if query is None else np.asarray(query, np.float64)
+    for name, found, count in (
+        ("attribute scores", psi, len(model.table.attributes)),
+        ("query numbers", asked, model.scorer.width),
+    ):
+        if found.shape != (count,):
+            raise UnseenError(f"{found.size} {name}", hint=f"pass {count}, as in a look of this model")
+    if pooled is None or not model.takes_images:
+        return Reading(model, psi, asked)
+    features = np.asarray(pooled, np.float32)
+    if features.shape != (model.space.channels,):
+        problem = f"{features.size} pooled features"
+        raise UnseenError(problem, hint=f"pass {model.space.channels}, as in a look of this model")
+    return Reading(model, psi, asked, features)

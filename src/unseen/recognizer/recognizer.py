@@ -2,60 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import replace
-from itertools import islice
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
 from unseen.backbones.towers import PREFIX
 from unseen.errors import DataError, UnseenError
-from unseen.features.reading import ImageInput, read_batches
-from unseen.ground.images import EncodedImage, open_image, upright_rgb
 from unseen.model.predictions import Prediction, Predictions
 from unseen.model.support import SupportImage
 from unseen.model.trained import TrainedModel
 from unseen.recognizer.answers import Explanation, PartMaps
+from unseen.recognizer.batches import (
+    Choice,
+    class_scores,
+    embeddings,
+    inputs_of,
+    predict_each,
+    predict_together,
+    without_errors,
+)
 from unseen.recognizer.card import CardFields
 from unseen.recognizer.class_images import read_images
 from unseen.recognizer.embedding import Embeddings
-from unseen.recognizer.given import from_one, images_of
+from unseen.recognizer.given import images_of, path_of, upright_of
 from unseen.recognizer.hub import fetch, push
-from unseen.recognizer.look import Look, Reading
+from unseen.recognizer.look import Look, Reading, reading_of
 from unseen.recognizer.opening import find_parts
 from unseen.recognizer.saved import read_saved
 from unseen.recognizer.saving import save
-
-
-def _readable(
-    outcomes: Generator[Prediction | DataError], broken: Callable[[DataError], None] | None
-) -> Generator[Prediction]:
-    with closing(outcomes):
-        for outcome in outcomes:
-            if isinstance(outcome, Prediction):
-                yield outcome
-            elif broken is None:
-                raise outcome
-            else:
-                broken(outcome)
-
-
-def _upright(image: Any) -> Image.Image:
-    image = from_one(image)
-    if isinstance(image, EncodedImage):
-        return image.open()
-    return upright_rgb(image) if isinstance(image, Image.Image) else open_image(image)
-
-
-def _path(image: Any) -> str:
-    """Its path; ``""`` of one given as pixels or bytes."""
-    return str(image) if isinstance(image, str | Path | EncodedImage) else ""
 
 
 class Recognizer(TrainedModel):
@@ -273,7 +250,7 @@ class Recognizer(TrainedModel):
         Raises:
             DataError: an image cannot be read, and there is no ``broken``; those before it have been given.
         """
-        return _readable(self.outcomes(images, **options), broken)
+        return without_errors(self.outcomes(images, **options), broken)
 
     def outcomes(
         self,
@@ -308,71 +285,11 @@ class Recognizer(TrainedModel):
             UnseenError: an unknown class, no candidate class, or an invalid threshold; raised before any image is read.
         """
         allowed, threshold = self.allowed(among, only, exclude), self.threshold_of(unknown)
+        choice = Choice(max(1, top), allowed, threshold)
         if together:
             self.together(np.zeros((0, len(self.table))), torch.zeros(0, self.space.channels), allowed)
-            return self._together(images_of(images), max(1, top), allowed, threshold, batch_size, workers)
-        return self._outcomes(images_of(images), max(1, top), allowed, threshold, batch_size, workers)
-
-    def _together(
-        self,
-        stream: Iterator[ImageInput],
-        top: int,
-        allowed: np.ndarray,
-        threshold: float,
-        batch_size: int,
-        workers: int,
-    ) -> Generator[Prediction | DataError]:
-        """The outcomes once the scores of all images are known."""
-        outcomes: list[str | DataError] = []
-        scores, psi, pooled = [np.zeros((0, len(self.table)))], [np.zeros((0, len(self.table.attributes)))], []
-        for images, pixels in self._read(stream, batch_size, workers):
-            outcomes += [
-                found if isinstance(found, DataError) else _path(image)
-                for image, found in zip(images, pixels, strict=True)
-            ]
-            if readable := [found for found in pixels if isinstance(found, Tensor)]:
-                inputs = self.inputs(torch.stack(readable))
-                pooled.append(self.pooled(inputs))
-                answer = replace(self.answer(inputs), pooled=pooled[-1])
-                scores.append(self.class_scores(answer.query, answer.pooled))
-                psi.append(answer.attribute_scores)
-        named: Iterator[Prediction] = iter(())
-        if pooled:
-            moved = self.together(np.concatenate(scores), torch.cat(pooled), allowed)
-            mine = [found for found in outcomes if isinstance(found, str)]
-            best = self.rank(moved, top, allowed)
-            named = iter(self.predictions(mine, best, np.concatenate(psi), threshold, together=True))
-        for found in outcomes:
-            yield found if isinstance(found, DataError) else next(named)
-
-    def _read(
-        self, stream: Iterator[ImageInput], batch_size: int, workers: int
-    ) -> Generator[tuple[Sequence[ImageInput], Sequence[Tensor | DataError]]]:
-        """Images with their pixels in batches, read ahead."""
-        batches = iter(lambda: list(islice(stream, batch_size)), [])
-        with closing(read_batches(batches, self.backbone.transform, workers)) as read:
-            yield from read
-
-    def _outcomes(
-        self,
-        stream: Iterator[ImageInput],
-        top: int,
-        allowed: np.ndarray,
-        threshold: float,
-        batch_size: int,
-        workers: int,
-    ) -> Generator[Prediction | DataError]:
-        with closing(self._read(stream, batch_size, workers)) as read:
-            for images, pixels in read:
-                readable = [i for i, found in enumerate(pixels) if isinstance(found, Tensor)]
-                named: dict[int, Prediction] = {}
-                if readable:
-                    inputs = self.inputs(torch.stack([found for found in pixels if isinstance(found, Tensor)]))
-                    mine = [_path(images[i]) for i in readable]
-                    found_of = self.predict_inputs(mine, inputs, top=top, allowed=allowed, threshold=threshold)
-                    named = dict(zip(readable, found_of, strict=True))
-                for i, found in enumerate(pixels):
-                    yield found if isinstance(found, DataError) else named[i]
+            return predict_together(self, images_of(images), choice, batch_size, workers)
+        return predict_each(self, images_of(images), choice, batch_size, workers)
 
     def scores(self, images: Any, *, batch_size: int = 32) -> np.ndarray:
         """Raw class scores, float64 ``(n, N)``, in the order of :attr:`classes`.
@@ -384,13 +301,7 @@ class Recognizer(TrainedModel):
         Raises:
             DataError: an image cannot be read.
         """
-        found = [np.zeros((0, len(self.table)))]
-        stream = images_of(images)
-        while batch := list(islice(stream, batch_size)):
-            crops = torch.stack([self.backbone.transform.cropped(image) for image in batch])
-            answer = self.answer(self.inputs(crops))
-            found.append(self.class_scores(answer.query, answer.pooled))
-        return np.concatenate(found)
+        return class_scores(self, images_of(images), batch_size)
 
     def embed(
         self,
@@ -411,46 +322,18 @@ class Recognizer(TrainedModel):
         Raises:
             DataError: an image cannot be read, and there is no ``broken``.
         """
-        names: list[str] = []
-        pooled, psi = (
-            [np.zeros((0, self.backbone.channels[0]), np.float32)],
-            [np.zeros((0, len(self.table.attributes)))],
-        )
-        for batch, pixels in self._read(images_of(images), batch_size, workers):
-            readable = []
-            for image, found in zip(batch, pixels, strict=True):
-                if isinstance(found, Tensor):
-                    readable.append(found)
-                    names.append(_path(image))
-                elif broken is None:
-                    raise found
-                else:
-                    broken(found)
-            if readable:
-                inputs = self.inputs(torch.stack(readable))
-                pooled.append(self.pooled(inputs).cpu().numpy())
-                psi.append(self.answer(inputs).attribute_scores)
-        every = np.concatenate(pooled[1:] or pooled)
-        standardised = None
-        if self.takes_images:
-            standardised = self.space.vectors(torch.from_numpy(every).to(self.device)).cpu().numpy()
-        scores = np.concatenate(psi).astype(np.float32)
-        return Embeddings(tuple(names), every, standardised, scores, self.table.attributes.names)
+        return embeddings(self, images_of(images), broken, batch_size, workers)
 
     @torch.inference_mode()
     def look(self, image: Any) -> Look:
         """Run the network on one image; the result can then be ranked and explained in milliseconds."""
-        upright = _upright(image)
-        inputs = self._inputs_of(upright)
+        upright = upright_of(image)
+        inputs = inputs_of(self, upright)
         branches, maps = self.method.answers_and_maps(inputs)
         answer = self.answer_of(branches)
         query = answer.query[0].cpu().double().numpy()
         pooled = self.pooled(inputs)[0].cpu().numpy() if self.takes_images else None
-        return Look(self, upright, _path(image), maps, answer.attribute_scores[0], query, pooled)
-
-    def _inputs_of(self, upright: Image.Image) -> Tensor:
-        # stacked as batches are: another layout in memory would round otherwise
-        return self.inputs(torch.stack([self.backbone.transform.cropped(upright)]))
+        return Look(self, upright, path_of(image), maps, answer.attribute_scores[0], query, pooled)
 
     def reading(
         self,
@@ -468,21 +351,7 @@ class Recognizer(TrainedModel):
         Raises:
             UnseenError: the wrong number of values.
         """
-        psi = np.asarray(attribute_scores, np.float64)
-        asked = psi if query is None else np.asarray(query, np.float64)
-        for name, found, count in (
-            ("attribute scores", psi, len(self._table.attributes)),
-            ("query numbers", asked, self.scorer.width),
-        ):
-            if found.shape != (count,):
-                raise UnseenError(f"{found.size} {name}", hint=f"pass {count}, as in a look of this model")
-        if pooled is None or not self.takes_images:
-            return Reading(self, psi, asked)
-        features = np.asarray(pooled, np.float32)
-        if features.shape != (self.space.channels,):
-            problem = f"{features.size} pooled features"
-            raise UnseenError(problem, hint=f"pass {self.space.channels}, as in a look of this model")
-        return Reading(self, psi, asked, features)
+        return reading_of(self, attribute_scores, query, pooled)
 
     def explain(
         self,
@@ -536,8 +405,8 @@ class Recognizer(TrainedModel):
         Raises:
             UnseenError: the method learns no parts.
         """
-        upright = _upright(image)
-        found = self.method.parts(self._inputs_of(upright))
+        upright = upright_of(image)
+        found = self.method.parts(inputs_of(self, upright))
         if not found:
             hint = "train mgmrn with --set grouping=parts"
             raise UnseenError("this model has no learned parts", where=self.method.name, hint=hint)
