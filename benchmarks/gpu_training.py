@@ -34,8 +34,8 @@ from benchmarks.measured import finish
 from benchmarks.steps import literal_inference, literal_loss
 from unseen.data.samplers import random_images
 from unseen.methods import ClassSpace, create_method, find_preset
-from unseen.methods.base import Recipe
 from unseen.methods.msdn import MSDN
+from unseen.methods.settings import Recipe
 from unseen.training.deciding import decide
 from unseen.training.engine import Training, epoch_ends, train
 from unseen.training.fabric import make_fabric

@@ -386,7 +386,7 @@ class Images(Target):
 
     def run(self, case: Case, folder: Path) -> None:
         """Every way in."""
-        from unseen.data.checks import _scan_one
+        from unseen.data.checks.images import scan_image
         from unseen.ground.images import open_image, upright_size
         from unseen.serve.settings import Refusal
         from unseen.serve.uploads import Upload, decode
@@ -398,7 +398,7 @@ class Images(Target):
                 found["predict"] = self.recognizer.predict([case.data], workers=0)[0].candidates
             except UnseenError as error:
                 found["predict"] = error
-            scan = _scan_one(case.data)
+            scan = scan_image(case.data)
             try:
                 image = decode(Upload("x", case.data.read_bytes()), 50_000_000)
                 found["sent"] = self.recognizer.predict([image], workers=0)[0].candidates

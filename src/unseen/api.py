@@ -15,7 +15,7 @@ from unseen.data.holding import make_dataset
 from unseen.errors import UnseenError
 from unseen.ground.progress import Progress, silent
 from unseen.methods import Recipe, Settings, every_method, method_of_settings, method_reference
-from unseen.methods.base import as_text
+from unseen.methods.settings import as_text
 from unseen.training import run as runs
 from unseen.training.config import RunConfig
 from unseen.training.folder import Run

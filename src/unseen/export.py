@@ -39,7 +39,7 @@ MAP_TOLERANCE = 1e-3
 """The same of maps: a single region's features may be rounded to the other side, which is 5e-4 in float16."""
 INPUTS = ("images", "class_vectors", "seen")
 TRAINED = "trained"
-"""One input more where own training images share in a class's score, see :class:`unseen.methods.base.ClassSpace`."""
+"""One input more where own training images share in a class's score, see :class:`unseen.methods.ClassSpace`."""
 GIVEN = ("attribute_shares", "image_prototypes", "image_constants")
 """Further inputs, one row a class, where classes were given images (:mod:`unseen.model.support`)."""
 SCORES = ("scores", "attribute_scores")

@@ -431,7 +431,7 @@ def test_a_styled_cell_far_below_is_no_row(tmp_path):
 
 
 def test_a_large_sound_parquet_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("unseen.classes.spreadsheets.tables.MOST_CELLS", 1000)
+    monkeypatch.setattr("unseen.classes.spreadsheets.rows.MOST_CELLS", 1000)
     frame = pd.DataFrame(np.random.default_rng(0).random((50, 30)), columns=[f"c{i}" for i in range(30)])
     frame.to_parquet(tmp_path / "classes.parquet")
     assert read_table(tmp_path / "classes.parquet").shape == (50, 30)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unseen.data.checks import ALIKE, _scan_one, check_folder, thumbnail
+from unseen.data.checks import check_folder
+from unseen.data.checks.copies import ALIKE
+from unseen.data.checks.images import scan_image, thumbnail
 from unseen.ground.images import open_image
 
 NAMES = ("oak", "ash", "elm", "lime", "yew")
@@ -249,6 +251,6 @@ def test_a_broken_second_frame_does_not_count(tmp_path):
     second = [i for i in range(len(data) - 5) if data[i : i + 6] == b"\x08\x00\x08\x00\x08\x00"][-1]
     data[second : second + 6] = b"\x07\x00\x09\x00\x0b\x00"
     (tmp_path / "x.tif").write_bytes(data)
-    scan = _scan_one(tmp_path / "x.tif")
+    scan = scan_image(tmp_path / "x.tif")
     assert open_image(tmp_path / "x.tif").size == (40, 30)
     assert [found for found in scan.found if found[0] == "error"] == []

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from deep_images import png_of_16_bits, tiff_of_16_bits
-from unseen.data.checks import _scan_one
+from unseen.data.checks.images import scan_image
 from unseen.errors import DataError
 from unseen.ground.images import (
     ELONGATION,
@@ -128,7 +128,7 @@ def test_colours_of_16_bits_are_scaled_by_the_bits_that_are_used(tmp_path, kind,
             found = np.asarray(read())
         np.testing.assert_array_equal(found, values >> (bits - 8))
         assert [str(w.message) for w in caught] == said
-    scan = _scan_one(tmp_path / "a")
+    scan = scan_image(tmp_path / "a")
     notes = [f"16-bit color with {bits} bits in use, scaled to 8 bits"] * (bits != 16)
     assert [what for _, group, what, _ in scan.found if group == "converted images"] == notes
     assert scan.thumb is not None
@@ -162,7 +162,7 @@ def test_check_and_reading_agree_on_long_images(tmp_path):
     for length, fits in ((ELONGATION, True), (ELONGATION + 1, False)):
         path = tmp_path / f"{length}.png"
         Image.new("L", (1, length)).save(path)
-        assert [level for level, *_ in _scan_one(path).found].count("error") == (not fits)
+        assert [level for level, *_ in scan_image(path).found].count("error") == (not fits)
         if fits:
             assert transform(path).shape == (3, 8, 8)
         else:

@@ -16,7 +16,7 @@ from unseen.classes.table import Attributes, ClassTable
 from unseen.data.folder import load_folder
 from unseen.errors import UnseenError
 from unseen.methods import ClassSpace, create_method
-from unseen.methods.base import Words
+from unseen.methods.class_space import Words
 from unseen.methods.clip import CLIP, CLIPSettings
 from unseen.recognizer import Recognizer
 

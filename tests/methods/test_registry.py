@@ -7,9 +7,9 @@ import torch
 
 from unseen.errors import UnseenError
 from unseen.methods import METHODS, ClassSpace, create_method, find_method, find_preset
-from unseen.methods.base import EndToEndRecipe, Recipe, change_recipe
 from unseen.methods.eszsl import ESZSLSettings
 from unseen.methods.msdn import MSDN, MSDNSettings
+from unseen.methods.settings import EndToEndRecipe, Recipe, change_recipe
 
 
 def refused(text):

@@ -23,8 +23,9 @@ from unseen.explain.answers import answers_of
 from unseen.explain.gallery import run_figures
 from unseen.explain.parts import DARK, lit_by, part_colours, parts_figure, shares_over_image, strongest_part
 from unseen.methods import ClassSpace
-from unseen.methods.base import EndToEndRecipe, GradientMethod, Method
+from unseen.methods.base import GradientMethod, Method
 from unseen.methods.mgmrn import MgMRNSettings
+from unseen.methods.settings import EndToEndRecipe
 from unseen.model.assembled import EndToEnd, build_method, method_hooks
 from unseen.training.checkpoints import load_checkpoint
 from unseen.training.engine import Interrupted, Training, train

@@ -10,8 +10,8 @@ import torch
 
 from places import PARITY
 from unseen.methods import ClassSpace
-from unseen.methods.base import Recipe
 from unseen.methods.msdn import MSDN, MSDNSettings
+from unseen.methods.settings import Recipe
 
 FILES = sorted(PARITY.glob("msdn_*.npz")) if PARITY.is_dir() else []
 pytestmark = pytest.mark.skipif(not FILES, reason=f"no golden numbers at {PARITY} (set UNSEEN_PARITY)")

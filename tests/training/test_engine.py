@@ -20,8 +20,8 @@ from unseen.data.samplers import random_images
 from unseen.errors import RunError, UnseenError
 from unseen.ground.stopping import stop_on_signal
 from unseen.methods import create_method
-from unseen.methods.base import Recipe
 from unseen.methods.msdn import RECOMMENDED, MSDNSettings
+from unseen.methods.settings import Recipe
 from unseen.model import scoring
 from unseen.training.checkpoints import load_checkpoint, read_info, save_checkpoint
 from unseen.training.deciding import decide

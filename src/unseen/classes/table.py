@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unseen.classes.spreadsheets.tables import exact_text, flags, fold, no_repeats, numbers, place, read_columns
+from unseen.classes.spreadsheets.cells import exact_text, fold, place
+from unseen.classes.spreadsheets.tables import read_columns
+from unseen.classes.spreadsheets.values import flags, no_repeats, numbers
 from unseen.errors import DataError
 from unseen.ground.files import write_text
 

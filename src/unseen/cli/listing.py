@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from unseen.cli.common import JsonFlag, app, print_json, print_table
 from unseen.errors import UnseenError
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command(name="list")

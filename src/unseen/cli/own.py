@@ -11,7 +11,7 @@ from rich.table import Table
 from unseen.cli.common import CacheOption, JsonFlag, app, out, plain_text, print_json, with_bars
 
 if TYPE_CHECKING:
-    from unseen.data.checks import CheckResult, Finding
+    from unseen.data.checks.findings import CheckResult, Finding
 
 SHOWN = 10
 COLUMNS = 40

@@ -26,21 +26,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from unseen.classes.spreadsheets.cells import fold, place
 from unseen.classes.spreadsheets.columns import Encoding
-from unseen.classes.spreadsheets.tables import (
-    SUFFIXES,
-    bad_flags,
-    decoded,
-    find_table,
-    flags,
-    fold,
-    has_sheet,
-    numbers,
-    place,
-    read_table,
-    repeats,
-)
+from unseen.classes.spreadsheets.rows import decoded
+from unseen.classes.spreadsheets.tables import SUFFIXES, find_table, read_table
 from unseen.classes.spreadsheets.understanding import understand
+from unseen.classes.spreadsheets.values import bad_flags, flags, numbers, repeats
+from unseen.classes.spreadsheets.workbook import has_sheet
 from unseen.classes.table import NO_VALUES, Attributes, ClassTable, reserved
 from unseen.data.dataset import Dataset, contradictions, split_by_name
 from unseen.data.folder_images import Complain, Listing, read_images

@@ -11,14 +11,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from unseen.classes.spreadsheets.tables import (
-    find_table,
-    fold,
-    nearest,
-    place,
-    read_table,
-    repeats,
-)
+from unseen.classes.spreadsheets.cells import fold, nearest, place
+from unseen.classes.spreadsheets.tables import find_table, read_table
+from unseen.classes.spreadsheets.values import repeats
 from unseen.errors import DataError
 from unseen.formats.xlsa17 import SPLITS
 from unseen.ground.image_files import LeftOut, image_files

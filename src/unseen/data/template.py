@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unseen.classes.spreadsheets.tables import SUFFIXES
-from unseen.data.checks import EXAMPLE
+from unseen.data.checks.tables import EXAMPLE
 from unseen.data.folder_images import find_files
 from unseen.errors import DataError, UnseenError
 from unseen.ground.files import write_text, write_with

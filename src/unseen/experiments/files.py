@@ -24,7 +24,7 @@ from unseen.evaluation.metrics import ACCURACIES
 from unseen.ground.checked import checked
 from unseen.ground.files import write_text
 from unseen.methods import METHODS, every_method, find_method, find_preset
-from unseen.methods.base import as_text
+from unseen.methods.settings import as_text
 from unseen.training.config import RunConfig
 from unseen.training.plan import resolve_settings
 

@@ -45,7 +45,7 @@ from unseen.methods import (
     find_preset,
     method_reference,
 )
-from unseen.methods.base import as_text
+from unseen.methods.settings import as_text
 from unseen.model.scoring import ClassScorer
 from unseen.model.weights import load_weights, save_weights
 from unseen.training.config import RunConfig

@@ -10,16 +10,8 @@ import torch
 from torch import Tensor
 
 from unseen.errors import UnseenError
-from unseen.methods.base import (
-    Branch,
-    ClassSpace,
-    ClosedFormMethod,
-    GradientMethod,
-    Method,
-    Preset,
-    Recipe,
-    Settings,
-)
+from unseen.methods.base import Branch, ClosedFormMethod, GradientMethod, Method
+from unseen.methods.class_space import ClassSpace
 from unseen.methods.registry import (
     METHODS,
     discover,
@@ -29,6 +21,7 @@ from unseen.methods.registry import (
     method_reference,
     register_method,
 )
+from unseen.methods.settings import Preset, Recipe, Settings
 
 RECOMMENDED = "recommended"
 """The preset for people's own data."""

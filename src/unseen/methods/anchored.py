@@ -36,23 +36,15 @@ from torch import Tensor, nn
 
 from unseen.errors import UnseenError
 from unseen.methods.attending import Look, attend
-from unseen.methods.base import (
-    Ablation,
-    AnchoredMethod,
-    Branch,
-    Candidate,
-    Card,
-    ClassSpace,
-    Preset,
-    Recipe,
-    check_choice,
-)
+from unseen.methods.base import AnchoredMethod, Branch, Candidate, Card
+from unseen.methods.class_space import ClassSpace
 from unseen.methods.kernel_prototypes import Prototypes, PrototypesSettings
 from unseen.methods.losses import jensen_shannon
 from unseen.methods.msdnpp import intervene
 from unseen.methods.pooled import pool
 from unseen.methods.preparation import AUTO, FittedBuffers, PreparedSettings
 from unseen.methods.registry import register_method
+from unseen.methods.settings import Ablation, Preset, Recipe, check_choice
 
 SUBNETS = {"a2v": 1, "v2a": 2}
 """What a sub-net's attention sums to one over, in maps ``(B, R, K)``."""

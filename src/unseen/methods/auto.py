@@ -13,12 +13,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from unseen.methods.base import Branch, Candidate, Card, ClassSpace, ClosedFormMethod, Method, Preset, Settings
+from unseen.methods.base import Branch, Candidate, Card, ClosedFormMethod, Method
+from unseen.methods.class_space import ClassSpace
 from unseen.methods.eszsl import ESZSL
 from unseen.methods.kernel_prototypes import Prototypes
 from unseen.methods.pooled import pool
 from unseen.methods.preparation import FittedBuffers
 from unseen.methods.registry import register_method
+from unseen.methods.settings import Preset, Settings
 
 RACING: tuple[type[ClosedFormMethod], ...] = (ESZSL, Prototypes)
 

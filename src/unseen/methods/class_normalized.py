@@ -19,10 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unseen.errors import UnseenError
-from unseen.methods.base import Branch, Card, ClassSpace, GradientMethod, Preset, Recipe, Settings
+from unseen.methods.base import Branch, Card, GradientMethod
+from unseen.methods.class_space import ClassSpace
 from unseen.methods.pooled import pool
 from unseen.methods.preparation import region_shares
 from unseen.methods.registry import register_method
+from unseen.methods.settings import Preset, Recipe, Settings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,10 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unseen.errors import UnseenError
-from unseen.methods.base import Branch, Card, ClassSpace, ClosedFormMethod, Preset, Settings, Words, check_choice
+from unseen.methods.base import Branch, Card, ClosedFormMethod
+from unseen.methods.class_space import ClassSpace, Words
 from unseen.methods.pooled import pool
 from unseen.methods.preparation import region_shares
 from unseen.methods.registry import register_method
+from unseen.methods.settings import Preset, Settings, check_choice
 
 COUNTS = (4, 8, 16, 32)
 

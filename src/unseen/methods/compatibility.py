@@ -14,9 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unseen.errors import UnseenError
-from unseen.methods.base import Branch, Card, ClassSpace, Preset, Recipe
+from unseen.methods.base import Branch, Card
+from unseen.methods.class_space import ClassSpace
 from unseen.methods.preparation import PreparedSettings
 from unseen.methods.registry import register_method
+from unseen.methods.settings import Preset, Recipe
 from unseen.methods.trained_linear import TrainedLinear
 
 

@@ -16,10 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unseen.methods.base import Branch, Candidate, Card, ClassSpace, ClosedFormMethod, Preset, check_choice
+from unseen.methods.base import Branch, Candidate, Card, ClosedFormMethod
+from unseen.methods.class_space import ClassSpace
 from unseen.methods.pooled import PooledLinear
 from unseen.methods.preparation import PreparedSettings
 from unseen.methods.registry import register_method
+from unseen.methods.settings import Preset, check_choice
 
 STRENGTHS = tuple(10.0**e for e in range(-1, -7, -1))
 

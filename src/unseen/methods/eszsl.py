@@ -21,10 +21,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unseen.methods.base import Candidate, Card, ClassSpace, ClosedFormMethod, Preset
+from unseen.methods.base import Candidate, Card, ClosedFormMethod
+from unseen.methods.class_space import ClassSpace
 from unseen.methods.pooled import PooledLinear
 from unseen.methods.preparation import FeaturePreparation, PreparedSettings, RowPreparation
 from unseen.methods.registry import register_method
+from unseen.methods.settings import Preset
 
 PAPER = tuple(10.0**e for e in range(-3, 4))
 """Gamma and lambda of the paper."""

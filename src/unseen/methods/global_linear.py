@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unseen.methods.base import Branch, Card, ClassSpace, Preset, Recipe
+from unseen.methods.base import Branch, Card
+from unseen.methods.class_space import ClassSpace
 from unseen.methods.losses import self_calibration
 from unseen.methods.preparation import PreparedSettings
 from unseen.methods.registry import register_method
+from unseen.methods.settings import Preset, Recipe
 from unseen.methods.trained_linear import TrainedLinear
 
 

@@ -29,12 +29,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unseen.methods.base import Branch, Candidate, Card, ClassSpace, ClosedFormMethod, Preset, check_choice
+from unseen.methods.base import Branch, Candidate, Card, ClosedFormMethod
+from unseen.methods.class_space import ClassSpace
 from unseen.methods.eszsl import ClassVectors, Features, one_hot
 from unseen.methods.own import present_rows
 from unseen.methods.pooled import PooledLinear
 from unseen.methods.preparation import FittedBuffers, PreparedSettings, RowPreparation
 from unseen.methods.registry import register_method
+from unseen.methods.settings import Preset, check_choice
 
 KERNELS = ("linear", "rbf")
 RIDGES = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)

@@ -23,20 +23,12 @@ from torch import Tensor, nn
 
 from unseen.errors import UnseenError
 from unseen.methods.attending import Look, attend
-from unseen.methods.base import (
-    Ablation,
-    Branch,
-    Card,
-    ClassSpace,
-    GradientMethod,
-    Preset,
-    Recipe,
-    Settings,
-    check_choice,
-)
+from unseen.methods.base import Branch, Card, GradientMethod
+from unseen.methods.class_space import ClassSpace
 from unseen.methods.losses import cubed_distance, jensen_shannon, posterior_distance, self_calibration
 from unseen.methods.prototypes import PrototypeHead
 from unseen.methods.registry import register_method
+from unseen.methods.settings import Ablation, Preset, Recipe, Settings, check_choice
 
 
 @dataclass(frozen=True, kw_only=True)

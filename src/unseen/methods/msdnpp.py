@@ -25,9 +25,11 @@ from torch import Tensor
 
 from unseen.errors import UnseenError
 from unseen.methods.attending import Look, attend
-from unseen.methods.base import Ablation, Branch, Card, ClassSpace, Preset, check_choice
+from unseen.methods.base import Branch, Card
+from unseen.methods.class_space import ClassSpace
 from unseen.methods.msdn import MSDN, MSDNSettings
 from unseen.methods.registry import register_method
+from unseen.methods.settings import Ablation, Preset, check_choice
 from unseen.methods.share import batch_size, exchange, random_rows
 
 PERMUTED = {

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from unseen.methods.base import ClassSpace
+from unseen.methods.class_space import ClassSpace
 from unseen.methods.preparation import FittedBuffers
 
 

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unseen.methods.base import Branch, ClassSpace, Method
+from unseen.methods.base import Branch, Method
+from unseen.methods.class_space import ClassSpace
 from unseen.methods.own import OwnImages
 from unseen.methods.preparation import FeaturePreparation, RowPreparation
 

@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unseen.errors import UnseenError
-from unseen.methods.base import Settings
+from unseen.methods.settings import Settings
 
 AUTO = "auto"
 """Chosen on validation classes."""

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unseen.methods.base import ClassSpace
+from unseen.methods.class_space import ClassSpace
 
 RIDGES = tuple(10 ** (exponent / 2) for exponent in range(-5, 3))
 """Candidates for the weight of the ridge penalty."""

@@ -18,7 +18,8 @@ from typing import TypeVar
 
 from unseen.errors import UnseenError
 from unseen.ground.outside import check_installed, import_path, is_path, path_of
-from unseen.methods.base import Card, ClosedFormMethod, EndToEndRecipe, Method, Preset, Recipe
+from unseen.methods.base import Card, ClosedFormMethod, Method
+from unseen.methods.settings import EndToEndRecipe, Preset, Recipe
 
 GROUP = "unseen.methods"
 METHODS: dict[str, type[Method]] = {}

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unseen.methods.base import ClassSpace, GradientMethod
+from unseen.methods.base import GradientMethod
+from unseen.methods.class_space import ClassSpace
 from unseen.methods.eszsl import GAMMAS, LAMBDAS, ClassVectors, Features
 from unseen.methods.pooled import PooledLinear
 from unseen.methods.preparation import PreparedSettings, RowPreparation

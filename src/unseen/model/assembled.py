@@ -10,7 +10,9 @@ from torch import Tensor
 
 from unseen.backbones.backbone import Backbone
 from unseen.methods import create_method, find_method
-from unseen.methods.base import Branch, ClassSpace, GradientMethod, Method, Settings
+from unseen.methods.base import Branch, GradientMethod, Method
+from unseen.methods.class_space import ClassSpace
+from unseen.methods.settings import Settings
 
 
 def method_hooks() -> set[str]:

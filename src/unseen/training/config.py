@@ -10,7 +10,8 @@ from unseen.backbones.backbone import FINAL, BackboneSpec
 from unseen.backbones.reduction import ReductionSpec
 from unseen.errors import RunError, UnseenError
 from unseen.methods import find_method, method_reference
-from unseen.methods.base import AnchoredMethod, Method, as_text
+from unseen.methods.base import AnchoredMethod, Method
+from unseen.methods.settings import as_text
 
 PROTOCOLS = ("honest", "paper")
 STORE_DTYPES = ("float16", "bfloat16", "float32")

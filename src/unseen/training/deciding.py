@@ -9,7 +9,8 @@ from torch import Tensor
 
 from unseen.evaluation.metrics import LEADING, Decisions
 from unseen.ground.distributed import rows_of_all
-from unseen.methods.base import Branch, ClassSpace, Method
+from unseen.methods.base import Branch, Method
+from unseen.methods.class_space import ClassSpace
 from unseen.model.scoring import ClassScorer
 from unseen.training.batches import ahead, own_batches
 from unseen.training.divergence import DivergedError

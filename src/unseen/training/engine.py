@@ -25,7 +25,9 @@ from unseen.ground.distributed import add_up, any_of, give_to_all, is_first, pro
 from unseen.ground.files import write_text
 from unseen.ground.progress import Progress, silent
 from unseen.ground.stopping import at_once, stop_on_signal
-from unseen.methods.base import ClassSpace, GradientMethod, Method, Recipe
+from unseen.methods.base import GradientMethod, Method
+from unseen.methods.class_space import ClassSpace
+from unseen.methods.settings import Recipe
 from unseen.training.batches import ahead, batches
 from unseen.training.checkpoints import check_checkpoint, load_checkpoint, read_info, save_checkpoint
 from unseen.training.divergence import WEIGHTS, DivergedError, broken_start, diverged, not_finite

@@ -15,7 +15,8 @@ from unseen.data.dataset import Partition, final_partition, validation_partition
 from unseen.data.images import ImageStore
 from unseen.features.store import RegionStore
 from unseen.methods import create_method, find_method
-from unseen.methods.base import AnchoredMethod, Candidate, EndToEndRecipe, as_text
+from unseen.methods.base import AnchoredMethod, Candidate
+from unseen.methods.settings import EndToEndRecipe, as_text
 from unseen.model.assembled import build_method
 from unseen.training.fabric import weight_dtype
 from unseen.training.plan import Plan

@@ -26,7 +26,7 @@ from unseen.features.store import RegionStore
 from unseen.ground.devices import find_device
 from unseen.ground.progress import Progress, silent
 from unseen.methods import find_method, find_preset
-from unseen.methods.base import Recipe, Settings, change_recipe
+from unseen.methods.settings import Recipe, Settings, change_recipe
 from unseen.training.config import RunConfig
 from unseen.training.folder import Run
 from unseen.vectors.sources import attribute_vectors

@@ -15,7 +15,9 @@ from unseen.evaluation.metrics import Decisions
 from unseen.features.source import RegionSource
 from unseen.ground.distributed import rows_of_all
 from unseen.methods import find_method
-from unseen.methods.base import ClassSpace, EndToEndRecipe, Method
+from unseen.methods.base import Method
+from unseen.methods.class_space import ClassSpace
+from unseen.methods.settings import EndToEndRecipe
 from unseen.model.scoring import ClassScorer
 from unseen.training.batches import ahead, own_batches
 from unseen.training.deciding import decide, query

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from unseen.errors import UnseenError
 from unseen.ground.distributed import add_gradients, add_up, part, processes, rows_of_all
-from unseen.methods.base import Branch, ClassSpace, GradientMethod
+from unseen.methods.base import Branch, GradientMethod
+from unseen.methods.class_space import ClassSpace
 from unseen.methods.share import Share, sharing
 from unseen.training.divergence import WEIGHTS
 

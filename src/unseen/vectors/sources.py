@@ -17,7 +17,7 @@ from unseen.classes.table import Attributes
 from unseen.errors import DataError, UnseenError
 from unseen.ground.files import write_json, write_with
 from unseen.ground.progress import Progress, silent
-from unseen.methods.base import Words
+from unseen.methods.class_space import Words
 from unseen.vectors.sentences import SentenceEncoder
 from unseen.vectors.word_files import open_word_file, read_word_vectors
 

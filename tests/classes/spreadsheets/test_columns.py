@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unseen.classes.spreadsheets.columns import SCALES, Encoding
-from unseen.classes.spreadsheets.understanding import stands, understand
+from unseen.classes.spreadsheets.together import stands
+from unseen.classes.spreadsheets.understanding import understand
 from unseen.errors import DataError
 
 

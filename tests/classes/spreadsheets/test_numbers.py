@@ -133,7 +133,7 @@ def test_ranges_are_their_middle(ends, notation, dash):
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=5))
 def test_numbers_of_programs_are_read_to_the_bit(values):
-    from unseen.classes.spreadsheets.tables import as_text
+    from unseen.classes.spreadsheets.cells import as_text
 
     cells = [as_text(value) for value in values]
     found = read_numbers(cells, codes=False)

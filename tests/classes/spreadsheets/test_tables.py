@@ -9,7 +9,9 @@ import openpyxl
 import pandas as pd
 import pytest
 
-from unseen.classes.spreadsheets.tables import as_text, find_table, fold, nearest, numbers, read_table
+from unseen.classes.spreadsheets.cells import as_text, fold, nearest
+from unseen.classes.spreadsheets.tables import find_table, read_table
+from unseen.classes.spreadsheets.values import numbers
 from unseen.errors import DataError
 
 ROWS = [["class", "size", "share"], ["ant", "small", "80%"], ["bee", "large, red", "5%"]]

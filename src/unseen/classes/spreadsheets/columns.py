@@ -31,8 +31,9 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
-from unseen.classes.spreadsheets.numbers import DASHES, Sign, is_missing, measure, plain_number, same_unit
-from unseen.classes.spreadsheets.tables import as_text, fold, nearest
+from unseen.classes.spreadsheets.cells import as_text, fold, nearest
+from unseen.classes.spreadsheets.numbers import COMMA, DASHES, Sign, is_missing, measure, plain_number, same_unit
+from unseen.classes.spreadsheets.values import to_numbers
 from unseen.classes.table import SEPARATOR
 from unseen.errors import DataError
 
@@ -462,3 +463,27 @@ def parts_of(cell: str) -> list[str]:
         else:
             found[-1] += letter
     return [part.strip() for part in found if part.strip()]
+
+
+def read_column(column: Column, cells: list[str]) -> tuple[np.ndarray, list[tuple[int, CellError]]]:
+    """Values ``(rows, attributes)``, NaN where a cell is blank or wrong; and what is wrong, by row."""
+    block = np.full((len(cells), len(column.attributes)), np.nan)
+    if column.kind == "as is" and column.decimal != COMMA:
+        block[:, 0] = to_numbers(cells)
+        block[~np.isfinite(block)] = np.nan
+        if column.missing:
+            block[[column.is_blank(cell) for cell in cells]] = np.nan
+    wrong = []
+    known: dict[str, list[float] | None] = {}
+    for row, cell in enumerate(cells):
+        if column.kind == "as is" and np.isfinite(block[row, 0]):
+            continue
+        try:
+            if cell not in known:
+                known[cell] = column.read(cell)
+            values = known[cell]
+            if values is not None:
+                block[row] = values
+        except CellError as error:
+            wrong.append((row, error))
+    return block, wrong

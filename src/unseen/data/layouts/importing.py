@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 import pandas as pd
 from PIL import Image
 
-from unseen.classes.spreadsheets.tables import find_table, tidy
+from unseen.classes.spreadsheets.cells import tidy
+from unseen.classes.spreadsheets.tables import find_table
 from unseen.data.dataset import digest
 from unseen.data.layouts import Layout, find_layout
 from unseen.data.layouts.entries import Corners, Entry

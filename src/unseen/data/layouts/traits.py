@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unseen.classes.spreadsheets.numbers import is_missing, measure
-from unseen.classes.spreadsheets.tables import MOST_CELLS, SUFFIXES, read_table
+from unseen.classes.spreadsheets.rows import MOST_CELLS
+from unseen.classes.spreadsheets.tables import SUFFIXES, read_table
 from unseen.data.layouts.source import Source
 from unseen.errors import DataError
 
@@ -289,7 +290,7 @@ def keep_only(found: Traits, names: Sequence[str], where: Path) -> Traits:
     Raises:
         DataError: a name that the table has not.
     """
-    from unseen.classes.spreadsheets.tables import fold, nearest
+    from unseen.classes.spreadsheets.cells import fold, nearest
 
     rows = {fold(name.replace("_", " ")): i for i, name in enumerate(found.frame["class"])}
     wanted = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from unseen.methods.base import ClassSpace
+from unseen.methods.class_space import ClassSpace
 
 
 def semantic_cross_entropy(attribute_scores: Tensor, labels: Tensor, classes: ClassSpace, tau: float) -> Tensor:

@@ -23,13 +23,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unseen.errors import UnseenError
-from unseen.methods.base import Ablation, Branch, Card, ClassSpace, GradientMethod, Preset
+from unseen.methods.base import Branch, Card, GradientMethod
+from unseen.methods.class_space import ClassSpace
 from unseen.methods.mgmrn.decoder import Decoder
 from unseen.methods.mgmrn.grouping import Grouping, PartGrouping
 from unseen.methods.mgmrn.losses import semantic_cross_entropy, semantic_regression
 from unseen.methods.mgmrn.refinement import Level, Refinement
 from unseen.methods.mgmrn.settings import LEVELS, PRESETS, MgMRNSettings
 from unseen.methods.registry import register_method
+from unseen.methods.settings import Ablation, Preset
 
 LEAST_CENTRE = 1e-5
 """Initial centres of the release are no less."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from unseen.errors import UnseenError
-from unseen.methods.base import EndToEndRecipe, Preset, Settings, check_choice
+from unseen.methods.settings import EndToEndRecipe, Preset, Settings, check_choice
 
 GROUPS = 32
 """Groups of every group normalisation (release)."""

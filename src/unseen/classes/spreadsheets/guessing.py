@@ -1,0 +1,122 @@
+"""What a single column of a spreadsheet holds, guessed from its cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from unseen.classes.spreadsheets.cells import fold, nearest
+from unseen.classes.spreadsheets.columns import (
+    DATE,
+    MARKS,
+    NO_WORDS,
+    PLAIN_FLAGS,
+    SCALES,
+    SYNONYMS,
+    YES_WORDS,
+    Column,
+    parts_of,
+)
+from unseen.classes.spreadsheets.numbers import (
+    Numbers,
+    read_numbers,
+)
+
+
+@dataclass(frozen=True)
+class Read:
+    """A column on its way: its cells, and the numbers in them where it holds numbers."""
+
+    column: Column
+    cells: list[str]
+    fixed: bool
+    numbers: Numbers | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether its cells are bare numbers: no unit, no range, no deviation."""
+        found = self.numbers
+        return found is not None and not found.unit and not found.ranges
+
+
+def guess(name: str, cells: list[str], missing: tuple[str, ...]) -> Read:
+    """What a column holds, by its cells alone; numbers are settled later, together with the other columns."""
+    dash = any(cell.casefold() in MARKS for cell in cells)
+    base = Column(name, "ignored", missing=missing, dash=dash)
+    filled = [cell for cell in cells if not base.is_blank(cell)]
+    words = [cell.casefold() for cell in filled]
+    if not filled:
+        return Read(replace(base, why="all cells are blank"), cells, False)
+    if set(words) <= MARKS and len(filled) < len(cells):
+        return Read(replace(base, kind="marks"), cells, False)
+    flags = sum(word in YES_WORDS | NO_WORDS for word in words)
+    if flags == len(words) and not set(words) <= {"1", "1.0", "0", "0.0"}:
+        return Read(replace(base, kind="yes/no"), cells, False)
+    base = replace(base, dash=False)
+    dates = sum(DATE.fullmatch(cell) is not None for cell in filled)
+    if dates == len(filled):
+        why = f"the cells are dates ({filled[0]}); if you entered numbers or ranges, format the column as text first"
+        return Read(replace(base, why=why), cells, False)
+    numbers = read_numbers(cells, missing)
+    numeric = len(filled) - len(numbers.wrong) + len(numbers.other_units)
+    if 2 * (numeric + dates) >= len(filled) and numeric:
+        return Read(number_column(name, numbers, missing), cells, False, numbers)
+    known, steps = _scale(filled)
+    if known < 1 and flags >= 0.6 * len(words) and len(set(words) & PLAIN_FLAGS) > 1:
+        return Read(replace(base, kind="yes/no"), cells, False)
+    if steps:
+        return Read(replace(base, kind="scale", steps=steps), cells, False)
+    return Read(category_column(base, filled, rows=len(cells)), cells, False)
+
+
+def number_column(name: str, numbers: Numbers, missing: tuple[str, ...]) -> Column:
+    """Numbers or percentages, with their ends and unit."""
+    values = [value for value in numbers.values if np.isfinite(value)]
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    shared = Column(
+        name,
+        "number",
+        low=low,
+        high=high,
+        least=low,
+        greatest=high,
+        decimal=numbers.decimal,
+        missing=missing,
+    )
+    if numbers.percent:
+        return replace(shared, kind="percent", low=0.0, high=1.0)
+    if not numbers.unit and values and ("%" in name or "percent" in name.casefold()) and 1 < high <= 100:
+        return replace(shared, kind="percent", unit="%", low=0.0, high=1.0)
+    return replace(shared, unit=numbers.unit)
+
+
+def _scale(filled: list[str]) -> tuple[float, tuple[str, ...]]:
+    """The smallest known scale that the words are of, slips of the pen apart, and which share of them it has."""
+    best: tuple[float, tuple[str, ...]] = (0.0, ())
+    words = [fold(cell) for cell in filled]
+    for steps in SCALES:
+        own = [w if w in steps else SYNONYMS.get(w, w) for w in words]
+        known = sum(w in steps for w in own) / len(own)
+        slips = all(w in steps or nearest(w, steps) for w in own)
+        fits = known >= 0.6 and slips
+        if len(set(own) & set(steps)) >= 2 and fits and (known, -len(steps)) > (best[0], -len(best[1])):
+            best = (known, steps)
+    return best
+
+
+def category_column(base: Column, filled: list[str], rows: int = 0) -> Column:
+    """Categories; or free text that is not used, if it is asked about with the number of ``rows``."""
+    spelling: dict[str, str] = {}
+    count: dict[str, int] = {}
+    for cell in filled:
+        for key, part in {fold(p): p for p in parts_of(cell)}.items():
+            spelling.setdefault(key, part)
+            count[key] = count.get(key, 0) + 1
+    long = sum(map(len, filled)) > 40 * len(filled)
+    if rows and max(count.values(), default=1) == 1 and (long or len(filled) >= max(8, 0.5 * rows)):
+        why = 'no two rows share a value; to use it, set its scale to "categories" in the attributes sheet'
+        return replace(base, kind="ignored", why=why)
+    several = any(len(parts_of(cell)) > 1 for cell in filled)
+    steps = tuple(spelling[key] for key in sorted(spelling))
+    return replace(base, kind="categories", steps=steps, several=several)

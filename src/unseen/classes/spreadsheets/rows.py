@@ -1,0 +1,111 @@
+"""Rows of text from CSV, TSV and Parquet, as they stand in the file."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from unseen.classes.spreadsheets.cells import as_text, fold, place
+from unseen.errors import DataError
+from unseen.ground.extras import require
+
+MOST_CELLS = 2_000_000
+"""Of a workbook or a Parquet file, where a few bytes can say that there are any number."""
+MOST_UNPACKED = 2**27
+"""Bytes of a workbook's parts."""
+ALIASES = {"class": ("class", "label", "species"), "file": ("file", "filename", "image", "path", "photo", "picture")}
+"""What a needed column may be called where no column has its own name."""
+
+_SEPARATORS = (",", ";", "\t")
+_SEP_LINE = re.compile(r"\s*\"?sep=(.)\"?\s*?(?:\r\n|\r|\n)")
+
+
+@dataclass
+class Rows:
+    """Rows of text as they stand in a file, the header first."""
+
+    cells: list[list[str]]
+    decimal: str = "."
+    notes: list[str] = field(default_factory=list)
+    at: list[int] | None = None
+    typed: set[int] = field(default_factory=set)
+
+
+def text_rows(data: bytes, path: Path, required: Sequence[str], exact: bool) -> Rows:
+    """Rows of a CSV or TSV file; its separator is told from the header."""
+    try:
+        text = decoded(data)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start)
+        raise DataError(
+            f"byte {error.start} is not {error.encoding.upper()}",
+            where=place(path, line - 1),
+            hint='save it as "CSV UTF-8"',
+        ) from None
+    if "\0" in text:
+        raise DataError("the file contains NUL characters, as in UTF-16", where=path, hint='save it as "CSV UTF-8"')
+    said = _SEP_LINE.match(text)  # what Excel takes for an instruction, and does not show
+    text = text[said.end() :] if said else text
+    separator = said[1] if said else "\t" if path.suffix.lower() == ".tsv" else _separator(text, required)
+    rows: list[list[str]] = []
+    try:
+        for cells in csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator):
+            rows.append(cells if exact else [cell.strip() for cell in cells])  # noqa: PERF401 - the error counts them
+    except csv.Error as error:
+        raise DataError(str(error), where=place(path, len(rows) - 1), hint="fix the quotes") from None
+    return Rows(rows, decimal="," if separator == ";" else ".")
+
+
+def decoded(data: bytes) -> str:
+    """A text file's content: UTF-8, or UTF-16 that begins with its mark.
+
+    Raises:
+        UnicodeDecodeError: it is neither.
+    """
+    return data.decode("utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
+
+
+def _separator(text: str, required: Sequence[str]) -> str:
+    """The separator with which the header has the needed columns, or else the most columns; commas on a tie."""
+
+    def fit(separator: str) -> tuple[int, int]:
+        try:
+            header = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
+        except csv.Error:
+            return 0, 0
+        cells = {fold(cell) for cell in header}
+        return sum(not cells.isdisjoint({name, *ALIASES.get(name, ())}) for name in required), len(header)
+
+    return max(_SEPARATORS, key=fit)
+
+
+def parquet_rows(data: bytes, path: Path) -> Rows:
+    """Rows of a Parquet file, within the limits of this module."""
+    import pandas as pd
+
+    require("pyarrow")
+    import pyarrow.parquet as pq
+
+    try:
+        about = pq.read_metadata(io.BytesIO(data))
+        unpacked = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
+        # a sound file has a byte a cell or so, and packs ten to one at best
+        if about.num_rows * about.num_columns > max(MOST_CELLS, len(data)) or unpacked > max(
+            MOST_UNPACKED, 10 * len(data)
+        ):
+            problem = f"{about.num_rows:,} rows of {about.num_columns:,} columns, {unpacked:,} bytes"
+            raise DataError(problem, where=path, hint=f"the limit is {MOST_CELLS:,} cells; save it as .csv")
+        frame = pd.read_parquet(io.BytesIO(data))
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file raises nearly anything
+        problem = " ".join(str(error).split())[:100]
+        raise DataError(f"cannot read the Parquet file ({problem})", where=path, hint="save it again") from None
+    columns = [list(map(as_text, frame[c])) for c in frame.columns]
+    typed = {i for i, c in enumerate(frame.columns) if frame[c].dtype.kind == "f"}
+    return Rows([[str(c).strip() for c in frame.columns], *map(list, zip(*columns, strict=True))], "", typed=typed)

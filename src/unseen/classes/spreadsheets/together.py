@@ -1,0 +1,155 @@
+"""What the columns of a table say together: their decimal sign, their common range, and "no" beside "yes".
+
+Whether a table of plain numbers may be taken as it stands is our choice: see :func:`stands`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unseen.classes.spreadsheets.cells import also, place
+from unseen.classes.spreadsheets.columns import (
+    FLAGS,
+    Column,
+    read_column,
+)
+from unseen.classes.spreadsheets.guessing import Read, number_column
+from unseen.classes.spreadsheets.numbers import (
+    COMMA,
+    POINT,
+    Sign,
+    measure,
+    read_numbers,
+    settle,
+)
+from unseen.classes.table import SEPARATOR
+from unseen.errors import DataError
+
+ALIKE = 3.0
+"""Columns share one range if the largest of their maxima is at most so many times the smallest."""
+MANY, MOSTLY = 8, 0.7
+"""So many columns, so large a share of them beyond 50, and none beyond 100: those are percentages."""
+
+
+def settle_decimals(
+    reads: list[Read], path: Path, about: Mapping[Any, Any], errors: list[DataError], doubts: list[DataError]
+) -> list[Read]:
+    """Settle columns such as 1.200 and 3.450 by the table's others, then by how such a file is usually written."""
+    unsettled = [read for read in reads if read.numbers is not None and read.numbers.unsettled]
+    if not unsettled:
+        return reads
+    typed, usual = about.get("typed", ()), about.get("decimal", POINT)
+    of_table = settle([r.cells for r in reads if r.numbers is not None and r.column.name not in typed])
+    found = []
+    for read in reads:
+        numbers = read.numbers
+        if numbers is None or not numbers.unsettled or read.fixed:
+            found.append(read)
+            continue
+        decimal: Sign = of_table or usual or POINT
+        missing = read.column.missing
+        again = read_numbers(read.cells, missing, decimal)
+        if not of_table:
+            rows = [i for i, cell in enumerate(read.cells) if numbers.unsettled in cell]
+            both = " or ".join(f"{(measure(numbers.unsettled, sign) or (0, ''))[0]:.10g}" for sign in (COMMA, POINT))
+            what = f'"{read.cells[rows[0]]}" can mean {both}' if rows else f"{both}?"
+            hint = (
+                'set the column\'s scale to "decimal point" or "decimal comma" in the attributes sheet, '
+                "or write it without"
+            )
+            where = place(path, rows[0] if rows else None, read.column.name)
+            if usual:
+                read_as = f"; read with a decimal {'point' if decimal == POINT else 'comma'}"
+                doubts.append(DataError(what + also(rows) + read_as, where=where, hint=hint))
+            else:
+                errors.append(DataError(what + also(rows), where=where, hint=hint))
+        found.append(replace(read, column=number_column(read.column.name, again, missing), numbers=again))
+    return found
+
+
+def stands(names: Sequence[str], values: np.ndarray) -> bool:
+    """Whether columns of plain numbers may be compared as they stand.
+
+    They may if they are the field's own (``group::value``), if they share one range (see :data:`ALIKE`), or if they
+    look like percentages (see :data:`MANY`). Centimetres, kilograms and counts may not: each is scaled by itself.
+
+    Args:
+        names: of the columns.
+        values: ``(N, K)``, NaN where unknown.
+    """
+    if all(SEPARATOR in name for name in names):
+        return True
+    size = np.where(np.isfinite(values), np.abs(values), 0).max(axis=0, initial=0)
+    if looks_percent(values):
+        return True
+    size = size[size > 0]
+    return not len(size) or bool(size.max() <= ALIKE * size.min())
+
+
+def looks_percent(values: np.ndarray) -> bool:
+    """Whether many columns ``(N, K)`` of plain numbers together look like percentages."""
+    finite = values[np.isfinite(values)]
+    if values.shape[1] < MANY or not len(finite) or finite.min() < 0 or not 50 < finite.max() <= 100:
+        return False
+    return bool((np.where(np.isfinite(values), values, 0).max(axis=0) > 50).mean() >= MOSTLY)
+
+
+def settle_ranges(reads: list[Read]) -> tuple[list[Column], tuple[str, ...]]:
+    """Numbers as they stand where all columns are numbers of one range, else each column in 0..1."""
+    columns = [read.column for read in reads]
+    loose = [read for read in reads if not read.fixed and read.numbers is not None]
+    if not loose:
+        return columns, ()
+    only = len(loose) == sum(
+        c.kind != "ignored" and not (r.fixed and c.kind == "as is") for c, r in zip(columns, reads, strict=True)
+    )
+    percents = [read for read in loose if read.column.kind == "percent"]
+    plain = [read for read in loose if read.plain and read.column.kind == "number"]
+    values = np.array([read.numbers.values for read in plain if read.numbers is not None], dtype=float).T
+    if only and len(percents) == len(loose):
+        as_is = {id(read): replace(read.column, kind="as is", unit="%") for read in percents}
+        return [as_is.get(id(read), read.column) for read in reads], ()
+    if only and len(plain) == len(loose) and stands([read.column.name for read in plain], values):
+        as_is = {id(read): replace(read.column, kind="as is", low=0.0, high=1.0) for read in plain}
+        return [as_is.get(id(read), read.column) for read in reads], ()
+    percent = bool(plain) and looks_percent(values)
+    notes: tuple[str, ...] = ()
+    if percent:
+        notes = (f"{len(plain)} columns of plain numbers within 0 to 100 are read as percentages",)
+    elif only and len(plain) == len(loose) and len(plain) > 1:
+        least, most = (f(plain, key=lambda read: read.column.greatest).column for f in (min, max))
+        notes = (
+            f'columns have different ranges ("{least.name}" up to {least.greatest:g}, "{most.name}" '
+            f"up to {most.greatest:g}): each is scaled separately",
+        )
+    mine = {
+        id(read): _own_range(read.column, percent, read.numbers is not None and read.numbers.whole) for read in plain
+    }
+    return [mine.get(id(read), read.column) for read in reads], notes
+
+
+def _own_range(column: Column, percent: bool, whole: bool) -> Column:
+    """A column of plain numbers in 0..1."""
+    if percent:
+        return replace(column, kind="percent", unit="%", low=0.0, high=1.0)
+    if whole and {column.least, column.greatest} <= {0.0, 1.0}:
+        return replace(column, kind="yes/no", low=0.0, high=1.0)
+    if column.least >= 0 and column.greatest <= 1:
+        return replace(column, kind="share", low=0.0, high=1.0)
+    return column
+
+
+def with_no(columns: list[Column], table: Mapping[str, list[str]]) -> list[Column]:
+    """Where a class would have no attribute at all, "no" becomes one beside "yes"."""
+    if not any(c.kind in FLAGS for c in columns):
+        return columns
+    blocks = [read_column(c, table[c.name])[0] for c in columns if c.kind != "ignored"]
+    values = np.hstack(blocks)
+    if (np.isfinite(values).all(axis=1) & ~values.any(axis=1)).any():
+        return [replace(c, both=True) if c.kind in FLAGS else c for c in columns]
+    return columns

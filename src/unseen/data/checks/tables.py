@@ -1,0 +1,223 @@
+"""Checks of the class table: classes with few images, uninformative attributes, classes that are alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from difflib import SequenceMatcher
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from unseen.classes.spreadsheets.cells import fold, place
+from unseen.classes.spreadsheets.columns import Encoding, parts_of
+from unseen.classes.spreadsheets.values import to_numbers
+from unseen.data.checks.findings import Recorder
+from unseen.data.folder import (
+    Classes,
+)
+
+FEW = 5
+"""Seen classes with fewer images get a warning."""
+IMBALANCE = 20
+HARDLY = 0.05
+"""Share of an attribute's range below which classes hardly differ, as after filling a blank cell."""
+EXAMPLE = "EXAMPLE"
+"""Prefix of the example class names in the template."""
+
+
+def check_counts(say: Recorder, classes: Classes, seen: np.ndarray, trained: np.ndarray) -> None:
+    """Check for classes with too few images, and for imbalance."""
+    counts = np.bincount(trained, minlength=len(seen))
+    for c in np.flatnonzero(seen & (counts < FEW) & (counts > 0)):
+        some = "1 image" if counts[c] == 1 else f"{counts[c]} images"
+        what = f"only {some} for training"
+        say(
+            "warning",
+            "classes with few images",
+            f'class "{classes.names[c]}"',
+            what,
+            "add images; aim for 20 or more",
+        )
+    have = counts[seen & (counts > 0)]
+    if len(have) and have.max() > IMBALANCE * have.min():
+        most, least = (classes.names[int(np.flatnonzero(seen & (counts == n))[0])] for n in (have.max(), have.min()))
+        what = f'"{most}" has {have.max()} training images, "{least}" {have.min()}'
+        say("warning", "class imbalance", classes.path, what, "add images of the rare classes")
+    if seen.all():
+        what = "every class has images, so there is no unseen class"
+        say(
+            "warning",
+            "no unseen classes",
+            classes.path,
+            what,
+            "add rows for classes without images now or later",
+        )
+
+
+def check_table(say: Recorder, classes: Classes, seen: np.ndarray) -> None:
+    """Check what the attributes of the table can tell apart, and how names and cells are written."""
+    values, names = classes.values, classes.attributes.names
+    low, high = values.min(axis=0), values.max(axis=0)
+    varies = high > low
+    once = np.ones(len(names), dtype=bool)  # an ordered column has two attributes; report only the upper one
+    if classes.encoding is not None:
+        lower = {column.attributes[0] for column in classes.encoding.columns if column.ends}
+        once = np.array([name not in lower for name in names])
+    for k in np.flatnonzero(~varies & once):
+        say(
+            "warning",
+            "constant attributes",
+            f'attribute "{names[k]}"',
+            "the same in every class",
+            "it carries no information",
+        )
+    if seen.any():
+        constant = varies & (np.ptp(values[seen], axis=0) <= HARDLY * np.ptp(values, axis=0))
+        for k in np.flatnonzero(constant & once):
+            what = "the same in every class with images, so it cannot be learned"
+            hint = "add images of a class with another value"
+            say("warning", "attributes that cannot be learned", f'attribute "{names[k]}"', what, hint)
+        has = values == high
+        flag = (has | (values == low)).all(axis=0)
+        for k in np.flatnonzero(flag & varies & ~constant & (has[seen].sum(axis=0) == 1) & (seen.sum() > 3)):
+            c = int(np.flatnonzero(seen & has[:, k])[0])
+            what = f'only one class with images has it: "{classes.names[c]}"'
+            hint = "the model cannot separate it from the other attributes of that class"
+            say("warning", "attributes of one class", f'attribute "{names[k]}"', what, hint)
+    _check_equal_columns(say, classes, varies & once)
+    _check_twins(say, classes, low, high)
+    _check_names(say, classes)
+    if classes.frame is not None and classes.encoding is not None:
+        _check_cells(say, classes, classes.frame, classes.encoding)
+
+
+def _check_equal_columns(say: Recorder, classes: Classes, varies: np.ndarray) -> None:
+    """Check for attributes that always occur together, which no method can tell apart."""
+    if len(classes.names) < 4:
+        return
+    columns = np.flatnonzero(varies)
+    unit = classes.values[:, columns] - classes.values[:, columns].mean(axis=0)
+    unit = unit / np.linalg.norm(unit, axis=0)
+    groups = classes.attributes.groups
+    for a, b in np.argwhere(np.triu(np.abs(unit.T @ unit) > 1 - 1e-9, 1)):
+        i, j = int(columns[a]), int(columns[b])
+        if groups[i] != groups[j]:
+            kind = "always occur together" if unit[:, a] @ unit[:, b] > 0 else "are opposites"
+            where = f'attributes "{classes.attributes.names[i]}" and "{classes.attributes.names[j]}"'
+            say(
+                "warning",
+                "redundant attributes",
+                where,
+                f"they {kind} in every class",
+                "drop one, or add classes",
+            )
+
+
+def _check_twins(say: Recorder, classes: Classes, low: np.ndarray, high: np.ndarray) -> None:
+    """Check for pairs of classes with the same attributes, or that differ in only one group of attributes.
+
+    Values differ if they are more than a tenth of the attribute's range apart. Parallel rows count as equal.
+    """
+    values, groups = classes.values, list(dict.fromkeys(classes.attributes.groups))
+    of = np.array([groups.index(g) for g in classes.attributes.groups])
+    step = np.where(high > low, high - low, 1.0) / 10
+    norms = np.linalg.norm(values, axis=1, keepdims=True)
+    unit = values / np.where(norms > 0, norms, 1)
+    for i in range(len(values) - 1):
+        differs = np.abs(values[i + 1 :] - values[i]) > step
+        same = np.abs(unit[i + 1 :] - unit[i]).max(axis=1) < 1e-9
+        counts = np.zeros((len(differs), len(groups)), dtype=bool)
+        for g in range(len(groups)):
+            counts[:, g] = differs[:, of == g].any(axis=1)
+        close = counts.sum(axis=1) <= 1
+        for offset in np.flatnonzero(same | (close & (len(groups) > 3))):
+            where = f'classes "{classes.names[i]}" and "{classes.names[i + 1 + offset]}"'
+            if same[offset] or not counts[offset].any():
+                exactly = "the same attributes" if same[offset] else "nearly the same attributes"
+                what, kind = f"{exactly}: the model cannot separate them", "indistinguishable classes"
+                hint = "add an attribute that separates them"
+            else:
+                group = groups[int(np.flatnonzero(counts[offset])[0])]
+                what, kind = f'they differ in "{group}" alone', "classes that are nearly alike"
+                hint = "add more attributes that separate them"
+            say("warning", kind, where, what, hint)
+
+
+def _check_names(say: Recorder, classes: Classes) -> None:
+    """Check for class names that are probably spellings of one class, and for example rows of the template."""
+    for row, name in enumerate(classes.names):
+        if name.startswith(EXAMPLE):
+            what = f'"{name}" is an example row of the template'
+            say(
+                "warning",
+                "example rows",
+                place(classes.path, row),
+                what,
+                "replace it with your own class, or remove it",
+            )
+    folded = [fold(name) for name in classes.names]
+    for (i, a), (j, b) in _alike(folded):
+        where = place(classes.path, j, "class")
+        what = f'"{classes.names[j]}" is spelled nearly like "{classes.names[i]}" in row {i + 2}'
+        hint = "rename or remove one" if a == b else "if they are the same class, keep one row"
+        say("warning", "similar class names", where, what, hint)
+
+
+def _alike(words: Sequence[str], most: int = 400) -> Iterable[tuple[tuple[int, str], tuple[int, str]]]:
+    """Yield pairs of words that differ by about one letter; only equal words if there are more than ``most``."""
+    pairs = combinations(enumerate(words), 2)
+    if len(words) > most:
+        first: dict[str, int] = {}
+        for i, word in enumerate(words):
+            if first.setdefault(word, i) != i:
+                yield (first[word], word), (i, word)
+        return
+    for (i, a), (j, b) in pairs:
+        letters = [("".join(c for c in w if not c.isdigit())) for w in (a, b)]
+        if a == b or (min(map(len, letters)) >= 5 and letters[0] != letters[1] and _close(a, b)):
+            yield (i, a), (j, b)
+
+
+def _close(a: str, b: str) -> bool:
+    """Whether two words differ by one letter inserted, removed or replaced, or by two letters swapped."""
+    if abs(len(a) - len(b)) > 1 or not _share_end(a, b):
+        return False
+    return SequenceMatcher(None, a, b, autojunk=False).ratio() > 1 - 1.5 / max(len(a), len(b))
+
+
+def _share_end(a: str, b: str) -> bool:
+    return a[:2] == b[:2] or a[-2:] == b[-2:]
+
+
+def _check_cells(say: Recorder, classes: Classes, frame: pd.DataFrame, encoding: Encoding) -> None:
+    """Check for columns that are not attributes, values with two spellings, and mostly blank rows and columns."""
+    for column in encoding.columns:
+        where = f'{classes.path.name}, column "{column.name}"'
+        if column.kind not in ("ignored", "marks") and 2 * column.blanks > len(frame):
+            what = f"{column.blanks} of {len(frame)} cells are blank and get the mean of the others"
+            say("warning", "mostly blank", where, what, "fill in more cells, or remove the column")
+        cells = to_numbers(frame[column.name])
+        if column.kind in ("number", "as is") and len(cells) > 3 and (np.diff(cells) == 1).all():
+            hint = 'if it is a row number, remove it or set its scale to "ignore"'
+            say("warning", "row numbers", where, "it numbers the rows", hint)
+        if column.kind == "categories":
+            used = Counter(fold(p) for cell in frame[column.name] for p in parts_of(cell))
+            steps = [fold(step) for step in column.steps]
+            for (i, a), (j, b) in _alike(steps):
+                rare, other = (i, j) if used[a] <= used[b] else (j, i)
+                if used[steps[rare]] == 1:
+                    rows = [r for r, cell in enumerate(frame[column.name]) if steps[rare] in fold(cell)]
+                    at = place(classes.path, rows[0], column.name) if rows else where
+                    what = f'"{column.steps[rare]}" appears once, and "{column.steps[other]}" is spelled nearly alike'
+                    say("warning", "similar values", at, what, "if they are the same, spell them alike")
+    used_columns = [c.name for c in encoding.columns if c.kind not in ("ignored", "marks")]
+    if len(used_columns) > 2:
+        by_name = {c.name: c for c in encoding.columns}
+        blank = frame[used_columns].apply(lambda cells: cells.map(by_name[cells.name].is_blank)).sum(axis=1)
+        for row in np.flatnonzero(2 * blank > len(used_columns)):
+            if blank.iloc[row] < len(used_columns):
+                what = f"{blank.iloc[row]} of {len(used_columns)} attributes are blank"
+                hint = "fill in more; they are all the model knows about an unseen class"
+                say("warning", "mostly blank", place(classes.path, int(row)), what, hint)
