@@ -19,6 +19,7 @@ def recognizer(tiny_backbone):
     from unseen.backbones.backbone import Backbone
     from unseen.classes.table import Attributes, ClassTable
     from unseen.methods import create_method
+    from unseen.model.support import SupportRule, SupportSpace
     from unseen.recognizer import Recognizer
 
     backbone = Backbone(tiny_backbone)
@@ -34,7 +35,10 @@ def recognizer(tiny_backbone):
     with torch.no_grad():
         for parameter in method.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
-    made = Recognizer(backbone, method, table, gamma=0.3, temperature=0.7, device="cpu")
+    rule = SupportRule(prior=1.0, scale=4.0, offset=0.0, few=0.0, bare_prior=1.0, bare_score=0.0)
+    training = torch.rand(200, backbone.channels[0], generator=torch.Generator().manual_seed(4))
+    space = SupportSpace.fit(training, torch.arange(200) % 3, rule)
+    made = Recognizer(backbone, method, table, gamma=0.3, temperature=0.7, device="cpu", space=space)
     made.references = references_of(table)
     return made
 
@@ -53,9 +57,11 @@ def references_of(table):
 
 @pytest.fixture(autouse=True)
 def same_classes(recognizer):
+    from unseen.model.support import Support
+
     before, recognizer.references = recognizer.table, references_of(recognizer.table)
     yield
-    recognizer.table, recognizer.encoding = before, None
+    recognizer.table, recognizer.encoding, recognizer.support = before, None, Support()
     recognizer.about.pop("data", None)
 
 

@@ -474,6 +474,7 @@ def test_the_schema_describes_every_route(client):
     assert set(schema["paths"]) == {
         *("/healthz", "/api/about", "/api/predict", "/api/explain", "/api/rank", "/api/separate"),
         *("/api/classes", "/api/classes/{name}", "/api/classes/save"),
+        *("/api/class-images/{name}", "/api/thumbnails/{digest}"),
         *("/api/examples", "/api/examples/{number}", "/api/workbook"),
     }
     for name, path in schema["paths"].items():

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 import pytest
@@ -196,6 +197,80 @@ def test_search_finds_attributes(page, files):
     assert sorted(texts(page, ".attribute .show span:first-child")) == ["crown: blue", "crown: red"]
 
 
+GIVE = """((kind, selector, names, pixels) => {
+    const data = new DataTransfer();
+    names.forEach((name, i) => data.items.add(new File([Uint8Array.from(atob(pixels[i]), c => c.charCodeAt(0))], name, {type: 'image/png'})));
+    const event = kind === 'paste' ? new ClipboardEvent('paste', {clipboardData: data, bubbles: true})
+        : new DragEvent(kind, {dataTransfer: data, bubbles: true, cancelable: true});
+    document.querySelector(selector).dispatchEvent(event) })"""
+
+
+def give(page, kind, selector, files, *names):
+    """Drop or paste files."""
+    pixels = [base64.b64encode((files / name).read_bytes()).decode() for name in names]
+    page.eval(f"{GIVE}({json.dumps(kind)}, {json.dumps(selector)}, {json.dumps(names)}, {json.dumps(pixels)})")
+
+
+def test_images_are_dropped_on_a_class(page, files, recognizer):
+    look(page, files / "0.png")
+    before = page.eval("document.querySelector('#ranking').innerHTML")
+    page.eval("document.querySelector('#tab-classes').click()")
+    gull = '#class-list li[data-name="gull"]'
+    told = f"document.querySelector('{gull} .done')?.textContent"
+    give(page, "drop", gull, files, "0.png", "1.png", "=x.png")
+    page.wait(told)
+    assert page.eval(told) == "2 images added. Scores of gull now use 2 images (67%) and its attributes (33%). Undo"
+    assert texts(page, f"{gull} .note") == [
+        "=x.png: not an image. To fix it: send a JPEG, PNG, WebP, TIFF or another image file."
+    ]
+    assert "Scores of gull now use 2 images" in page.eval("document.querySelector('#status').textContent")
+    thumbs = f"[...document.querySelectorAll('{gull} .thumbs img')].filter(i => i.naturalWidth === 100).length"
+    page.wait(f"{thumbs} === 2")
+    page.wait(f"document.querySelector('#ranking').innerHTML !== {json.dumps(before)}")  # the image is ranked again
+    give(page, "paste", "body", files, "2.png")  # on the class that is open
+    page.wait(f"{told}?.includes('now use 3 images (75%)')")
+    page.wait(f"{thumbs} === 3")
+    page.eval(f"document.querySelector('{gull} .done button').click()")
+    page.wait(f"{told}?.startsWith('1 image removed')")
+    page.wait(f"{thumbs} === 2")
+    page.eval(f"document.querySelector('{gull} .thumbs button').click()")
+    page.wait(f"{thumbs} === 1")
+    assert [i.file for i in recognizer.support["gull"].images] == ["1.png"]
+    assert "1 image" in texts(page, f"{gull} .chip")
+    page.eval(f"document.querySelector('{gull} .thumbs button').click()")
+    page.wait(f"{told}?.endsWith('now use its attributes alone.')")
+    page.wait(f"document.querySelector('#ranking').innerHTML === {json.dumps(before)}")
+
+
+def test_a_class_is_added_by_images_alone(page, files, recognizer):
+    page.eval("document.querySelector('#tab-classes').click()")
+    give(page, "drop", "#add-drop", files, "0.png")
+    give(page, "paste", "body", files, "1.png", "=x.png")
+    assert "3 images: 0.png, 1.png, =x.png" in page.eval("document.querySelector('#add-chosen').textContent")
+    page.eval("document.querySelector('#add-name').value = 'spoonbill'; document.querySelector('#add').requestSubmit()")
+    page.wait("document.querySelector('#added .done')")
+    assert page.eval("document.querySelector('#added .done').textContent").startswith(
+        "spoonbill is added. Its scores use 2 images, no attributes."
+    )
+    assert "=x.png: not an image" in page.eval("document.querySelector('#added .note').textContent")
+    assert not recognizer.support["spoonbill"].attributes
+    page.eval("fetch('/api/classes/spoonbill', {method: 'DELETE'})")
+
+
+def test_a_class_is_added_with_attributes_and_images(page, files, recognizer):
+    page.eval("document.querySelector('#tab-classes').click()")
+    page.choose("#add-files", files / "0.png")
+    page.eval("document.querySelector('#add-name').value = 'wren'")
+    set_number(page, "crown::red", "0.5")
+    page.eval("document.querySelector('#add').requestSubmit()")
+    page.wait("document.querySelector('#added .done')")
+    assert "Its scores use 1 image (50%) and its attributes (50%)." in page.eval(
+        "document.querySelector('#added .done').textContent"
+    )
+    assert page.eval("document.querySelector('#add-chosen').hidden")
+    page.eval("fetch('/api/classes/wren', {method: 'DELETE'})")
+
+
 def test_names_are_text(page, files):
     look(page, files / "0.png")
     assert "<b>d</b>" in texts(page, "#target option")
@@ -203,25 +278,12 @@ def test_names_are_text(page, files):
 
 
 def test_drop_and_paste(page, files):
-    give = """(async (kind, selector) => {
-        const file = new File([await (await fetch('data:image/png;base64,%s')).blob()], 'dropped.png', {type: 'image/png'});
-        const data = new DataTransfer(); data.items.add(file);
-        const event = kind === 'paste' ? new ClipboardEvent('paste', {clipboardData: data, bubbles: true})
-            : new DragEvent(kind, {dataTransfer: data, bubbles: true, cancelable: true});
-        document.querySelector(selector).dispatchEvent(event) })"""
-    pixels = page.eval(
-        "(() => { const c = document.createElement('canvas'); c.width = c.height = 64; return c.toDataURL() })()"
-    )
-    # a data: address may not be fetched under the policy, so the bytes are decoded here
-    give = give.replace(
-        "await (await fetch('data:image/png;base64,%s')).blob()",
-        f"Uint8Array.from(atob('{pixels.split(',')[1]}'), c => c.charCodeAt(0))",
-    )
-    page.eval(f"{give}('drop', '#drop')")
-    page.wait("document.querySelector('#caption').textContent === 'dropped.png'")
+    give(page, "drop", "#drop", files, "0.png")
+    page.wait("document.querySelector('#caption').textContent === '0.png'")
     page.eval("document.querySelector('#tab-about').click()")
-    page.eval(f"{give}('paste', 'body')")
+    give(page, "paste", "body", files, "1.png")
     page.wait("!document.querySelector('#image').hidden")
+    page.wait("document.querySelector('#caption').textContent === '1.png'")
 
 
 def test_what_is_no_image_is_said(page, files):

@@ -20,6 +20,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
 import numpy as np
@@ -357,6 +358,7 @@ class OwnImages:
         support: images of some of them; others are passed over.
         space: where they are compared.
         block: classes in a matrix product, so that a class's score is the same whoever has images beside it.
+        known: p_c of images that were there before, for speed.
 
     Attributes:
         positions: rising, of the P classes with images.
@@ -364,9 +366,17 @@ class OwnImages:
         counts: ``(N,)`` images.
         prototypes: float64 ``(P, C)`` p_c.
         terms: factor of <v, p_c> and constant, each ``(P,)``.
+        means: p_c by the images of the class.
     """
 
-    def __init__(self, names: Sequence[str], support: Support, space: SupportSpace, block: int) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        support: Support,
+        space: SupportSpace,
+        block: int,
+        known: Mapping[ClassImages, Tensor] = MappingProxyType({}),
+    ) -> None:
         mine = [support[name] for name in names]
         self.counts = np.array([len(images.images) for images in mine])
         self.positions = np.flatnonzero(self.counts)
@@ -374,10 +384,14 @@ class OwnImages:
         self.keep, factor, constant = space.rule.terms(self.counts, attributes)
         self.terms = factor[self.positions], constant[self.positions]
         device = space.preparation.mean.device
-        means = [
-            F.normalize(space.vectors(torch.from_numpy(mine[c].features).to(device)).double().mean(dim=0), dim=0)
-            for c in self.positions
-        ]
+        self.means: dict[ClassImages, Tensor] = {}
+        for images in (mine[c] for c in self.positions):
+            mean = known.get(images)
+            if mean is None:
+                vectors = space.vectors(torch.from_numpy(images.features).to(device)).double()
+                mean = F.normalize(vectors.mean(dim=0), dim=0)
+            self.means[images] = mean
+        means = [self.means[mine[c]] for c in self.positions]
         self.prototypes = torch.stack(means) if means else torch.zeros(0, space.channels, dtype=torch.float64)
         self._blocks = [F.pad(part, (0, 0, 0, block - len(part))) for part in self.prototypes.split(block) if len(part)]
 

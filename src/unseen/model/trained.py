@@ -268,7 +268,8 @@ class TrainedModel:
         if not self.support:
             return None
         if self._own is None or self._own[0] is not self._table or self._own[1] is not self.support:
-            own = OwnImages(self._table.names, self.support, self.space, BLOCK)
+            known = {} if self._own is None else self._own[2].means
+            own = OwnImages(self._table.names, self.support, self.space, BLOCK, known)
             self._own = self._table, self.support, own
         return self._own[2] if len(self._own[2].positions) else None
 

@@ -9,7 +9,7 @@ from functools import partial
 from importlib.resources import files
 from typing import Annotated, Any, NoReturn
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 from fastapi import Path as InPath
 from pydantic import ValidationError
 from starlette.datastructures import FormData
@@ -21,6 +21,7 @@ from unseen.serve.errors import add_errors, first_error
 from unseen.serve.guard import Guard
 from unseen.serve.service import Service
 from unseen.serve.settings import Refusal, Settings
+from unseen.serve.supporting import SupportImages
 from unseen.serve.uploads import read_uploads
 from unseen.serve.worker import Worker
 from unseen.version import __version__
@@ -59,6 +60,7 @@ def create_app(
     settings = settings or Settings()
     worker = Worker(settings.queue)
     service = Service(recognizer, settings)
+    support = SupportImages(service)
     about = describe(recognizer, name, list(metrics))
 
     @asynccontextmanager
@@ -81,9 +83,10 @@ def create_app(
     app.add_middleware(Guard, worker=worker, settings=settings)
     add_errors(app)
     _add_page(app)
-    _add_model(app, recognizer, service, worker, about)
+    _add_model(app, recognizer, service, worker, about | {"no_images": support.refused})
     _add_answers(app, service, worker)
     _add_classes(app, service, worker)
+    _add_class_images(app, support, worker, settings)
     _add_files(app, service, worker)
     return app
 
@@ -232,6 +235,48 @@ def _add_classes(app: FastAPI, service: Service, worker: Worker) -> None:
     async def remove(name: str) -> schema.Changed:
         """Remove a class."""
         return await worker.do(lambda: service.remove(name))
+
+
+def _add_class_images(app: FastAPI, support: SupportImages, worker: Worker, settings: Settings) -> None:
+    """Images of the classes; the methods are those that no form of another site can send."""
+
+    async def give(name: str, request: Request, new: bool) -> schema.ImagesAdded:
+        await worker.do(lambda: support.check(name, new))
+        sent, _ = await read_uploads(request, "images", settings)
+        # one by one, so that others' requests come in between
+        read = [await worker.do(partial(support.read, one)) for one in sent]
+        return await worker.do(lambda: support.add(name, read, new))
+
+    form = _form({"images": {"type": "array", "items": FILE}}, "images")
+    where = "/api/class-images/{name:path}"
+
+    @app.get(where)
+    async def images(name: str) -> schema.ImagesOfClass:
+        """The support images of a class."""
+        with worker.place():
+            return await worker.do(lambda: support.listed(name))
+
+    @app.patch(where, response_model_exclude_none=True, openapi_extra=form)
+    async def add_images(name: str, request: Request) -> schema.ImagesAdded:
+        """Add support images to a class; unreadable ones are left out."""
+        return await give(name, request, False)
+
+    @app.put(where, status_code=201, response_model_exclude_none=True, openapi_extra=form)
+    async def class_of_images(name: str, request: Request) -> schema.ImagesAdded:
+        """Make a class of images alone, without attributes."""
+        return await give(name, request, True)
+
+    @app.delete(where, response_model_exclude_none=True)
+    async def remove_images(name: str, image: Annotated[list[str] | None, Query()] = None) -> schema.Changed:
+        """Remove support images by their SHA-256; all without any."""
+        return await worker.do(lambda: support.remove(name, image or []))
+
+    @app.get("/api/thumbnails/{digest}")
+    async def thumbnail(digest: str) -> Response:
+        """A support image as a small JPEG."""
+        with worker.place():
+            small = await worker.do(lambda: support.thumbnail(digest))
+        return Response(small, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
 
 def _add_page(app: FastAPI) -> None:

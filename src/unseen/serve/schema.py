@@ -166,6 +166,10 @@ class ClassEntry(BaseModel):
     seen: bool
     change: str | None = Field(default=None, description="since the training: added, edited, or was NAME")
     expectation: str | None = Field(default=None, description="what the table says of an unseen class")
+    images: int | None = Field(default=None, description="number of support images; left out if none")
+    image_weight: float | None = Field(
+        default=None, description="share of them in the class score; 1 without attributes"
+    )
     values: Values | None = Field(default=None, description="attribute to value; with /api/classes/NAME only")
 
 
@@ -199,6 +203,38 @@ class Changed(BaseModel):
     warnings: list[str] = []
     nearest: dict[str, list[str]] = Field(default={}, description="nearest classes of each by attributes")
     saved: bool = Field(description="whether the change is saved with the run")
+
+
+class FailedImage(BaseModel):
+    """An image that could not be read."""
+
+    image: str
+    error: str
+    hint: str
+
+
+class ImagesAdded(Changed):
+    """A class that got support images."""
+
+    added: list[str] = Field(description="SHA-256 of those added")
+    known: list[str] = Field(description="names of those that the class already had, by content")
+    failed: list[FailedImage] = Field(description="those left out, unreadable")
+
+
+class ClassImage(BaseModel):
+    """A support image."""
+
+    image: str = Field(description="file name, without folders")
+    sha256: str = Field(description="of the file")
+    added: str = Field(description="ISO 8601, UTC; images added together have the same time")
+    thumbnail: bool = Field(description="whether /api/thumbnails/SHA256 has it")
+
+
+class ImagesOfClass(BaseModel):
+    """The support images of a class, oldest first."""
+
+    name: str
+    images: list[ClassImage]
 
 
 class Divider(BaseModel):
@@ -268,6 +304,7 @@ class About(BaseModel):
     calibrated: bool
     threshold: float | None = Field(description='confidence below which the answer is "unknown"; null if none')
     no_corrections: str | None = Field(description="why attributes cannot be corrected; null if they can")
+    no_images: str | None = Field(description="why classes cannot have support images; null if they can")
     classes: int
     seen: int
     unseen: int

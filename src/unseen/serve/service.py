@@ -175,10 +175,19 @@ class Service:
         table, trained = self.recognizer.table, self._trained
         support = self.recognizer.support  # a class known from images alone is not expected by attributes
         expected = {e.name: e.text for e in expectations(table, trained) if support[e.name].attributes}
-        rows = zip(table.names, table.seen, changes_since(table, trained), strict=True)
+        rows = zip(
+            table.names, table.seen, changes_since(table, trained), self.recognizer.attribute_shares, strict=True
+        )
         return [
-            schema.ClassEntry(name=name, seen=bool(seen), change=change or None, expectation=expected.get(name))
-            for name, seen, change in rows
+            schema.ClassEntry(
+                name=name,
+                seen=bool(seen),
+                change=change or None,
+                expectation=expected.get(name),
+                images=len(support[name].images) or None,
+                image_weight=1 - float(share) if support[name].images else None,
+            )
+            for name, seen, change, share in rows
         ]
 
     def entry(self, name: str) -> schema.ClassEntry:
@@ -188,7 +197,7 @@ class Service:
     def _entries(self, names: Sequence[str]) -> list[schema.ClassEntry]:
         table, every = self.recognizer.table, self.classes()
         found = []
-        for c in map(self._index, names):
+        for c in map(self.index, names):
             values = dict(zip(table.attributes.names, table.values[c].tolist(), strict=True))
             found.append(every[c].model_copy(update={"values": values}))
         return found
@@ -225,11 +234,11 @@ class Service:
 
     def add(self, new: schema.NewClass) -> schema.Changed:
         """A class from its attributes."""
-        with self._change():
+        with self.change():
             table = self.recognizer.table
-            start = None if new.like is None else table.values[self._index(new.like)]
+            start = None if new.like is None else table.values[self.index(new.like)]
             there = new.name in table.names  # which is said first
-            self._add(new.name, table.unknown if there else _values(new.values, table, start))
+            self.add_described(new.name, table.unknown if there else _values(new.values, table, start))
         return self._changed([new.name])
 
     def add_table(self, data: bytes, suffix: str) -> schema.Changed:
@@ -247,10 +256,10 @@ class Service:
         names = [one.name for one in described if one.name is not None]
         if len(names) < len(described):
             raise DataError("the table has no class name", hint='add a column "class"')
-        with self._change():
+        with self.change():
             for name, one in zip(names, described, strict=True):
                 table = self.recognizer.table
-                self._add(name, values_of(one.cells, table, self.recognizer.encoding, where=one.where))
+                self.add_described(name, values_of(one.cells, table, self.recognizer.encoding, where=one.where))
         return self._changed(names)
 
     def save(self) -> schema.Saved:
@@ -260,6 +269,7 @@ class Service:
             raise Refusal(403, "this server does not keep classes", "start it with --save on a folder of your own")
         with changing(folder):
             keep_table(folder, self.recognizer.table)
+            keep_support(folder, self.recognizer.support)
         return schema.Saved(folder=str(folder))
 
     @cached_property
@@ -283,7 +293,7 @@ class Service:
             raise Refusal(404, f"no example {number}", "see /api/examples")
         path = self.examples[number][1]
         image = decode(Upload(path.name, path.read_bytes()), self.settings.max_pixels)
-        return _jpeg(image, THUMBNAIL if small else PREVIEW)
+        return jpeg(image, THUMBNAIL if small else PREVIEW)
 
     def workbook(self, table: schema.Table) -> bytes:
         """A table as XLSX."""
@@ -293,8 +303,9 @@ class Service:
         write_workbook(file, "predictions", table.columns, table.rows)
         return file.getvalue()
 
-    def _add(self, name: str, values: np.ndarray) -> None:
-        self._must_be_new(name)
+    def add_described(self, name: str, values: np.ndarray) -> None:
+        """Add a class, inside :meth:`change`."""
+        self.must_be_new(name)
         if len(self.recognizer.table) >= self._most:
             raise Refusal(409, f"{self.settings.added} classes are already added", "remove some first")
         if np.abs(values).max() > schema.LARGEST:
@@ -303,38 +314,40 @@ class Service:
 
     def edit(self, name: str, change: schema.ClassChange) -> schema.Changed:
         """Another name, other values, or both."""
-        with self._change():
-            c, table = self._index(name), self.recognizer.table
+        with self.change():
+            c, table = self.index(name), self.recognizer.table
             if change.values:
                 self.recognizer.edit_class(name, _values(change.values, table, table.values[c]))
             if change.name is not None and change.name != name:
-                self._must_be_new(change.name)
+                self.must_be_new(change.name)
                 self.recognizer.rename_class(name, change.name)
         return self._changed([change.name or name])
 
     def remove(self, name: str) -> schema.Changed:
         """Choose among the other classes from now on."""
-        with self._change():
-            self._index(name)
+        with self.change():
+            self.index(name)
             if len(self.recognizer.table) <= 2:
                 raise Refusal(409, "at least two classes must remain", "add another class first")
             self.recognizer.remove_class(name)
         return self._changed([])
 
-    def _index(self, name: str) -> int:
+    def index(self, name: str) -> int:
+        """Position of a class in the table; Refusal (404) where there is none."""
         try:
             return self.recognizer.table.index(name)
         except DataError as error:
             raise Refusal(404, error.problem, error.hint or "") from None
 
-    def _must_be_new(self, name: str) -> None:
+    def must_be_new(self, name: str) -> None:
+        """Refuse what is no class name, or one that is taken."""
         if len(name) > 200 or name in (".", "..") or any(unicodedata.category(c) in _NO_NAME for c in name):
             raise Refusal(422, "not a valid class name", "use 1 to 200 printable characters")
         if name in self.recognizer.table.names:
             raise Refusal(409, f'class "{name}" already exists', "choose another name")
 
     @contextmanager
-    def _change(self) -> Iterator[None]:
+    def change(self) -> Iterator[None]:
         """Whole or not at all; where changes are kept, of the table as other processes left it."""
         recognizer, folder = self.recognizer, self.settings.save
         before = recognizer.table, recognizer.support
@@ -354,10 +367,17 @@ class Service:
     def _changed(self, names: Sequence[str]) -> schema.Changed:
         warnings = [line for name in names for line in self._warnings(name)]
         entries = self._entries(names) if names else []
-        near = {name: [n.name for n in closest(self.recognizer, name, NEAR)] for name in names[:MOST_NEAR]}
+        described = [name for name in names if self.recognizer.support[name].attributes]
+        near = {name: [n.name for n in closest(self.recognizer, name, NEAR)] for name in described[:MOST_NEAR]}
         return schema.Changed(classes=entries, warnings=warnings, nearest=near, saved=self.settings.save is not None)
 
+    def entry_of(self, name: str) -> dict[str, Any]:
+        """The fields of an answer that says what became of a class's images."""
+        return {"classes": [self.entry(name)], "saved": self.settings.save is not None}
+
     def _warnings(self, name: str) -> Iterator[str]:
+        if not self.recognizer.support[name].attributes:
+            return
         near = nearly_equal(self.recognizer, name)
         if near is not None and not near.differing:
             yield f'"{name}" has the same attributes as "{near.name}", so the model cannot separate them.'
@@ -402,14 +422,15 @@ def _bytes(heat: np.ndarray) -> list[list[int]]:
     return rows
 
 
-def _jpeg(image: Image.Image, side: int) -> bytes:
+def jpeg(image: Image.Image, side: int) -> bytes:
+    """A JPEG of the image with this longest side."""
     buffer = io.BytesIO()
     thumbnail(image, side).save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
 
 
 def _data_uri(image: Image.Image, side: int) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(_jpeg(image, side)).decode()
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg(image, side)).decode()
 
 
 def _check_workbook(data: bytes, limit: int) -> None:

@@ -21,6 +21,7 @@ class Settings:
         idle_seconds: how long a connection stays open after an answer.
         connections: at one time; requests beyond hear 503.
         added: classes beyond those that the model came with.
+        support_images: likewise, of all classes together.
         hosts: host names it answers to besides IP addresses and localhost.
         save: the model's folder, whose ``classes-in-use.csv`` follows every change of the classes; ``None`` keeps
             changes in memory.
@@ -35,6 +36,7 @@ class Settings:
     idle_seconds: int = 20
     connections: int = 800
     added: int = 10_000
+    support_images: int = 10_000
     hosts: tuple[str, ...] = ()
     save: Path | None = None
     folder: Path | None = None

@@ -71,6 +71,7 @@ async function ask(path, options = {}) {
 const send = (path, method, value) =>
   ask(path, { method, headers: { "Content-Type": "application/json" }, body: JSON.stringify(value) });
 
+const count = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
 const classPath = (name) => `/api/classes/${encodeURIComponent(name)}`;
 
 function tooLarge(file) {
@@ -577,6 +578,11 @@ window.addEventListener("paste", (event) => {
   const files = [...(event.clipboardData?.files ?? [])].filter((f) => f.type.startsWith("image/"));
   if (!files.length) return;
   event.preventDefault();
+  if (!$("classes").hidden && !about.no_images) {
+    if (opened !== null) addImages(opened, files);
+    else if (edited === null) chooseImages([...chosen, ...files]);
+    return;
+  }
   openTab($("tab-image"));
   look(files[0]);
 });
@@ -795,18 +801,161 @@ function drawClasses() {
   $("classes-title").textContent = `${classes.length} classes`;
   $("class-list").replaceChildren(
     ...found.map((c) => {
-      const edit = make("button", { type: "button", className: "quiet", textContent: "Edit", aria: { label: `Edit ${c.name}` } });
-      edit.addEventListener("click", () => editClass(c.name));
-      const rename = make("button", { type: "button", className: "quiet", textContent: "Rename", aria: { label: `Rename ${c.name}` } });
-      const remove = make("button", { type: "button", className: "quiet", textContent: "Remove", aria: { label: `Remove ${c.name}` } });
-      rename.addEventListener("click", () => renameClass(c.name));
-      remove.addEventListener("click", () => removeClass(c.name));
+      const action = (text, act, aria) => {
+        const button = make("button", { type: "button", className: "quiet", textContent: text, aria: { label: `${text} ${text === "Images" ? "of " : ""}${c.name}`, ...aria } });
+        button.addEventListener("click", () => act(c.name));
+        return button;
+      };
+      const open = opened === c.name;
       const changed = c.change ? make("span", { className: "chip own", textContent: c.change }) : null;
+      const images = c.images ? make("span", { className: "chip own", textContent: count(c.images, "image") }) : null;
       const expected = c.expectation ? make("span", { className: "expectation", textContent: c.expectation }) : null;
-      return make("li", {}, make("span", { className: "name" }, make("span", { textContent: c.name }), chip(c.seen), changed, expected), edit, rename, remove);
+      const name = make("span", { className: "name" }, make("span", { textContent: c.name }), chip(c.seen), changed, images, expected);
+      const buttons = make("div", { className: "buttons" }, action("Edit", editClass), action("Rename", renameClass), action("Remove", removeClass));
+      if (!about.no_images) buttons.prepend(action("Images", toggleImages, { expanded: String(open) }));
+      const row = make("li", { data: { name: c.name } }, name, buttons, open ? imagesPanel(c) : null);
+      if (!about.no_images) takesFiles(row, (files) => addImages(c.name, files));
+      return row;
     }),
   );
 }
+
+// ---------------------------------------------------------------- images of classes
+
+let opened = null; // the class whose images are shown
+let told = null; // what happened to them last: nodes
+
+const imagesPath = (name) => `/api/class-images/${encodeURIComponent(name)}`;
+
+function toggleImages(name) {
+  opened = opened === name ? null : name;
+  told = null;
+  drawClasses();
+  [...$("class-list").querySelectorAll("[aria-expanded]")].find((b) => b.closest("li").dataset.name === name)?.focus();
+}
+
+// What a class's score rests on, in words.
+function restsOn({ images, image_weight: weight }) {
+  if (!images) return "its attributes alone";
+  return weight === 1 ? `${count(images, "image")}, no attributes` : `${count(images, "image")} (${percent(weight)}) and its attributes (${percent(1 - weight)})`;
+}
+
+function imagesPanel(c) {
+  const input = make("input", { type: "file", accept: "image/*", multiple: true, aria: { label: `Add images of ${c.name}` } });
+  input.addEventListener("change", () => {
+    const files = [...input.files];
+    if (files.length) addImages(c.name, files);
+  });
+  const drop = make("label", { className: "drop small" }, input, make("span", { className: "drop-text", textContent: "Choose images" }), make("span", { className: "drop-help", textContent: `of ${c.name}, drop them here, or paste them` }));
+  const list = make("ul", { className: "thumbs", aria: { label: `Images of ${c.name}` } });
+  if (c.images) fillImages(list, c.name);
+  const score = make("p", { className: "hint", textContent: `Scores of ${c.name} use ${restsOn(c)}.` });
+  return make("div", { className: "own-images" }, score, ...(told ?? []), list, drop);
+}
+
+async function fillImages(list, name) {
+  try {
+    const { images } = await ask(imagesPath(name));
+    list.replaceChildren(
+      ...images.map((i) => {
+        const remove = make("button", { type: "button", className: "quiet", textContent: "×", title: "Remove", aria: { label: `Remove the image ${i.image || "without a name"}, ${i.sha256.slice(0, 6)}` } });
+        remove.addEventListener("click", () => removeImages(name, [i.sha256]));
+        const none = () => make("span", { className: "none", textContent: i.image || "image" });
+        const small = i.thumbnail ? make("img", { src: `/api/thumbnails/${i.sha256}`, alt: i.image, loading: "lazy" }) : none();
+        small.addEventListener("error", () => small.replaceWith(none()));
+        return make("li", { title: `${i.image}, added ${new Date(i.added).toLocaleString()}` }, small, remove);
+      }),
+    );
+  } catch (error) {
+    complain(error.message);
+  }
+}
+
+// Files in requests that the server takes: all of one request are added at one time.
+function parcels(files) {
+  const { images, upload_bytes: most } = about.limits;
+  const found = [];
+  let size = Infinity;
+  for (const file of files) {
+    if (size + file.size + 4096 > most || found.at(-1).length === images) {
+      found.push([]);
+      size = 0;
+    }
+    found.at(-1).push(file);
+    size += file.size + 4096;
+  }
+  return found;
+}
+
+// Send images of a class; what the server says of all requests together. Throws where none was taken.
+async function sendImages(name, files, create = false) {
+  const total = { classes: [], added: [], known: [], failed: [], warnings: [] };
+  const sendable = [];
+  for (const file of files) {
+    const problem = tooLarge(file);
+    if (problem) total.failed.push({ image: file.name, error: problem });
+    else sendable.push(file);
+  }
+  for (const parcel of parcels(sendable)) {
+    const form = new FormData();
+    for (const file of parcel) form.append("images", file, file.name || "pasted image");
+    try {
+      const found = await ask(imagesPath(name), { method: create && !total.classes.length ? "PUT" : "PATCH", body: form });
+      total.classes = found.classes;
+      for (const key of ["added", "known", "failed", "warnings"]) total[key].push(...found[key]);
+    } catch (error) {
+      total.failed.push(...parcel.map((file, i) => ({ image: file.name, error: i ? null : error.message })));
+    }
+  }
+  if (!total.classes.length) throw new Error(total.failed.find((f) => f.error).error);
+  return total;
+}
+
+// Lines about images that were left out.
+function leftOut({ known, failed, warnings }) {
+  const lines = failed.filter((f) => f.error).map((f) => `${f.error}${f.hint ? `. To fix it: ${f.hint}.` : ""}`);
+  if (known.length) lines.unshift(`${count(known.length, "image")} the class has already: ${known.slice(0, 5).join(", ")}${known.length > 5 ? ", …" : ""}.`);
+  const more = lines.length > 6 ? [`${lines.length - 5} more were left out.`] : [];
+  return [...lines.slice(0, more.length ? 5 : 6), ...more, ...warnings];
+}
+
+async function changeImages(name, work, message) {
+  opened = name;
+  await change(work, (found) => {
+    const [c] = found.classes;
+    told = [make("p", { className: "done" }, `${message(found)} Scores of ${name} now use ${restsOn(c)}.`), ...leftOut({ known: [], failed: [], ...found }).map((text) => make("p", { className: "note", textContent: text }))];
+    if (found.added?.length) {
+      const undo = make("button", { type: "button", className: "link", textContent: "Undo" });
+      undo.addEventListener("click", () => removeImages(name, found.added));
+      told[0].append(" ", undo);
+    }
+    say(told[0].firstChild.data);
+    return null; // it stands at the class
+  });
+}
+
+const addImages = (name, files) => changeImages(name, () => sendImages(name, files), (found) => `${count(found.added.length, "image")} added.`);
+
+function removeImages(name, digests) {
+  const query = new URLSearchParams(digests.map((digest) => ["image", digest]));
+  return changeImages(name, () => ask(`${imagesPath(name)}?${query}`, { method: "DELETE" }), () => `${count(digests.length, "image")} removed.`);
+}
+
+let chosen = []; // images of the class that is being added
+
+function chooseImages(files) {
+  chosen = files;
+  $("add-chosen").hidden = !files.length;
+  $("add-chosen").firstElementChild.textContent = files.length ? `${count(files.length, "image")}: ${files.slice(0, 3).map((f) => f.name).join(", ")}${files.length > 3 ? ", …" : ""}` : "";
+}
+
+$("add-files").addEventListener("change", () => {
+  const files = [...$("add-files").files];
+  $("add-files").value = "";
+  if (files.length) chooseImages([...chosen, ...files]);
+});
+$("add-chosen").lastElementChild.addEventListener("click", () => chooseImages([]));
+takesFiles($("add-drop"), (files) => chooseImages([...chosen, ...files]));
 
 let settle = null; // tells who opened the dialog how it was left
 
@@ -839,11 +988,13 @@ async function change(work, message) {
   complain("");
   try {
     const found = await work();
+    const text = message(found);
     await loadClasses();
-    const notes = found.warnings.map((text) => make("p", { className: "note", textContent: text }));
+    const notes = found.warnings.map((warning) => make("p", { className: "note", textContent: warning }));
     const near = Object.entries(found.nearest ?? {}).filter(([, names]) => names.length);
     const lines = near.map(([name, names]) => make("p", { className: "hint", textContent: `${near.length > 1 ? `${name}: nearest` : "Nearest"} by attributes: ${names.join(", ")}.` }));
-    $("added").replaceChildren(make("p", { className: "done", textContent: message(found) }), ...lines, ...notes);
+    if (text === null) $("added").replaceChildren();
+    else $("added").replaceChildren(make("p", { className: "done", textContent: text }), ...lines, ...notes);
     if (shown) {
       const names = new Set(classes.map((c) => c.name));
       if (!names.has(shown.target)) shown.target = null;
@@ -927,6 +1078,8 @@ function formFor(name) {
   $("add-submit").textContent = name === null ? "Add class" : "Save values";
   $("add-cancel").hidden = name === null;
   $("add-hint").hidden = $("add-like").parentElement.hidden = name !== null;
+  $("add-images").hidden = name !== null || Boolean(about.no_images);
+  chooseImages([]);
   $("add-name").value = name ?? "";
 }
 
@@ -975,11 +1128,21 @@ $("add").addEventListener("submit", async (event) => {
   const values = Object.fromEntries(sent);
   const before = edited;
   const kept = about.saves ? "It is saved with the run." : "It is lost when the server stops.";
-  const work = () =>
-    before === null
-      ? send("/api/classes", "POST", { name, like: $("add-like").value || null, values })
-      : send(classPath(before), "PATCH", { name, values });
-  if (await change(work, () => `${name} is ${before === null ? "added" : "changed"}. ${kept}`)) {
+  const like = $("add-like").value || null;
+  const images = before === null ? chosen : [];
+  const alone = images.length > 0 && !sent.size && !like; // no attributes: images are all there is
+  const work = async () => {
+    if (before !== null) return send(classPath(before), "PATCH", { name, values });
+    const found = alone ? { warnings: [] } : await send("/api/classes", "POST", { name, like, values });
+    if (!images.length) return found;
+    const given = await sendImages(name, images, alone).catch((error) => {
+      if (alone) throw error;
+      return { classes: found.classes, added: [], known: [], failed: [{ error: error.message }], warnings: [] };
+    });
+    return { ...found, classes: given.classes, warnings: [...found.warnings, ...leftOut(given)] };
+  };
+  const uses = (found) => (images.length ? ` Its scores use ${restsOn(found.classes[0])}.` : "");
+  if (await change(work, (found) => `${name} is ${before === null ? "added" : "changed"}.${uses(found)} ${kept}`)) {
     formFor(null);
     drawSliders();
     $("add-name").focus();
@@ -1016,6 +1179,11 @@ function drawAbout() {
     : "";
   $("slide-head").hidden = $("reset").hidden = Boolean(about.no_corrections);
   $("save-line").hidden = !about.can_save;
+  $("add-images").hidden = $("no-images").hidden = true;
+  if (about.no_images) {
+    $("no-images").hidden = false;
+    $("no-images").textContent = `Classes cannot have images here: ${about.no_images}.`;
+  } else $("add-images").hidden = false;
   $("saves").textContent = about.saves ? "Changes are saved with the run." : "Changes last until the server stops.";
   if (about.metrics.length) {
     $("metrics").replaceChildren(
@@ -1045,7 +1213,7 @@ function drawAbout() {
     Confidence: sure,
     Unknown: about.threshold == null ? "never: no threshold was chosen" : `below ${percent(about.threshold)} confidence`,
     Limits: `${Math.round(limits.upload_bytes / 2 ** 20)} MB per request, ${limits.image_pixels / 1e6} megapixels per image`,
-    Images: "kept in memory during analysis, never stored",
+    Images: "kept in memory during analysis, never stored; of images of classes, features, file names and checksums are saved",
     Version: `unseen ${about.version}`,
   };
   $("facts").replaceChildren(

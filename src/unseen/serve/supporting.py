@@ -1,0 +1,184 @@
+"""Support images over HTTP: read one by one, added together, listed with thumbnails, removed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from unseen.errors import DataError, UnseenError
+from unseen.model.support import SupportImage
+from unseen.recognizer.class_images import read_images
+from unseen.serve import schema
+from unseen.serve.service import THUMBNAIL, Service, jpeg
+from unseen.serve.settings import Refusal
+from unseen.serve.uploads import Upload, decode
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """An image that can become a support image.
+
+    Args:
+        image: its provenance.
+        features: float32 ``(1, C)``, pooled.
+        thumbnail: a small JPEG.
+    """
+
+    image: SupportImage
+    features: np.ndarray
+    thumbnail: bytes
+
+
+class SupportImages:
+    """The support images of a service's classes; everything here runs in the worker's thread.
+
+    Args:
+        service: whose classes.
+
+    Attributes:
+        refused: why classes cannot have images; ``None`` if they can.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.service, self.recognizer = service, service.recognizer
+        self._thumbnails: dict[str, bytes] = {}
+        self._most = self._count() + service.settings.support_images
+        self.refused: str | None = None
+        try:
+            self.recognizer.space  # noqa: B018
+        except UnseenError as error:
+            self.refused = f"{error.problem}; {error.hint}"
+
+    def check(self, name: str, new: bool) -> None:
+        """Raise where the class cannot get images, before any is read."""
+        self.recognizer.space  # noqa: B018 - says why there is none
+        if new:
+            self.service.must_be_new(name)
+        else:
+            self.service.index(name)
+
+    def read(self, upload: Upload) -> Read | schema.FailedImage:
+        """Features and provenance of an image, or why it cannot be read."""
+        try:
+            image = decode(upload, self.service.settings.max_pixels)
+        except Refusal as refusal:
+            return schema.FailedImage(image=upload.name, error=refusal.detail, hint=refusal.hint)
+        except DataError as error:
+            where = f"{upload.name}: {error.problem}"
+            return schema.FailedImage(image=upload.name, error=where, hint=error.hint or "replace it")
+        found = read_images(self.recognizer, image)
+        assert found is not None
+        (about,), features = found
+        about = replace(about, file=upload.name, sha256=hashlib.sha256(upload.data).hexdigest())
+        return Read(about, features, jpeg(image, THUMBNAIL))
+
+    def add(self, name: str, given: Sequence[Read | schema.FailedImage], new: bool = False) -> schema.ImagesAdded:
+        """Add images to a class, or make a class of images alone.
+
+        Args:
+            name: the class.
+            given: images; those that could not be read are left out, and named in the answer.
+            new: make the class.
+
+        Raises:
+            Refusal: no image could be read, the class is there (new) or not, or too many images.
+        """
+        found = [one for one in given if isinstance(one, Read)]
+        failed = [one for one in given if isinstance(one, schema.FailedImage)]
+        if not found:
+            raise Refusal(422, failed[0].error, failed[0].hint)
+        now = datetime.now(UTC).isoformat(timespec="microseconds")
+        images = [replace(one.image, added=now) for one in found]
+        with self.service.change():
+            if new:
+                self.service.add_described(name, self.recognizer.table.unknown)
+            name = self.recognizer.table.names[self.service.index(name)]
+            if self._count() + len(images) > self._most:
+                most = self.service.settings.support_images
+                raise Refusal(409, f"more than {most} images of classes", "remove some first")
+            features = np.concatenate([one.features for one in found])
+            support, again = self.recognizer.support.added(name, images, features, False if new else None)
+            elsewhere = self._elsewhere(name, images)
+            self.recognizer.support = support
+        self._thumbnails |= {one.image.sha256: one.thumbnail for one in found}
+        self._forget()
+        fresh = [image.sha256 for image in support[name].images if image.added == now]
+        return schema.ImagesAdded(
+            **self.service.entry_of(name),
+            warnings=elsewhere,
+            added=fresh,
+            known=[image.file for image in again],
+            failed=failed,
+        )
+
+    def listed(self, name: str) -> schema.ImagesOfClass:
+        """The images of a class, in the order in which they were added."""
+        name = self.recognizer.table.names[self.service.index(name)]
+        images = [
+            schema.ClassImage(
+                image=PurePosixPath(image.file.replace("\\", "/")).name,
+                sha256=image.sha256,
+                added=image.added,
+                thumbnail=image.sha256 in self._thumbnails or _on_disk(image),
+            )
+            for image in self.recognizer.support[name].images
+        ]
+        return schema.ImagesOfClass(name=name, images=images)
+
+    def remove(self, name: str, digests: Sequence[str]) -> schema.Changed:
+        """Remove images of a class by their SHA-256; all without any."""
+        with self.service.change():
+            name = self.recognizer.table.names[self.service.index(name)]
+            known = {image.sha256 for image in self.recognizer.support[name].images}
+            wrong = [digest for digest in digests if digest not in known]
+            if wrong or not known:
+                problem = f'no image "{wrong[0][:20]}" of "{name}"' if wrong else f'"{name}" has no images'
+                raise Refusal(404, problem, "see /api/class-images/NAME")
+            self.recognizer.remove_images(name, list(dict.fromkeys(digests)) or None)
+        self._forget()
+        return schema.Changed(**self.service.entry_of(name))
+
+    def thumbnail(self, digest: str) -> bytes:
+        """A small JPEG of a support image: of one sent to this server, or of a file that is still there, unchanged.
+
+        Raises:
+            Refusal: neither.
+        """
+        if digest in self._thumbnails:
+            return self._thumbnails[digest]
+        every = (image for mine in self.recognizer.support.classes.values() for image in mine.images)
+        for image in every:
+            if image.sha256 == digest and _on_disk(image):
+                with suppress(OSError, DataError, Refusal):
+                    data = Path(image.file).read_bytes()
+                    if hashlib.sha256(data).hexdigest() == digest:
+                        return jpeg(decode(Upload(digest, data), self.service.settings.max_pixels), THUMBNAIL)
+        raise Refusal(404, "no thumbnail of this image", "the model keeps features of images, not the images")
+
+    def _elsewhere(self, name: str, images: Sequence[SupportImage]) -> list[str]:
+        """Warnings of images that another class has, too."""
+        names = {image.sha256: image.file for image in reversed(images)}
+        return [
+            f'{names[image.sha256]} is also an image of "{other}"'
+            for other, mine in self.recognizer.support.classes.items()
+            for image in mine.images
+            if other != name and image.sha256 in names
+        ]
+
+    def _forget(self) -> None:
+        """Drop thumbnails of images that no class has any more."""
+        kept = {image.sha256 for mine in self.recognizer.support.classes.values() for image in mine.images}
+        self._thumbnails = {digest: small for digest, small in self._thumbnails.items() if digest in kept}
+
+    def _count(self) -> int:
+        return sum(len(mine.images) for mine in self.recognizer.support.classes.values())
+
+
+def _on_disk(image: SupportImage) -> bool:
+    return Path(image.file).is_absolute() and Path(image.file).is_file()
