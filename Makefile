@@ -15,10 +15,10 @@ demo: .venv/installed
 	$(BIN)/unseen demo
 
 test: .venv/installed lint
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 slow: .venv/installed
-	UNSEEN_SLOW=1 $(BIN)/python -m pytest -n 2 -m slow
+	OMP_NUM_THREADS=1 UNSEEN_SLOW=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 lint: .venv/installed
 	$(BIN)/ruff check

@@ -262,8 +262,9 @@ def test_stopping_says_so_and_the_same_command_goes_on(tiny_guide, cache, tmp_pa
         "lr=1e-3",
     ]
     argv += ["-o", str(tmp_path / "run"), "--cache", str(cache), "--device", "cpu", "--no-report"]
+    argv += ["--epochs", "60", "--draws", "1", "--holdouts", "0"]
     lines = tmp_path / "run" / "seed-0" / "validation" / "metrics.jsonl"
-    process = subprocess.Popen([*argv, "--epochs", "400"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(argv, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (lines.is_file() and lines.stat().st_size) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
@@ -271,7 +272,7 @@ def test_stopping_says_so_and_the_same_command_goes_on(tiny_guide, cache, tmp_pa
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert re.search(r"stopped \(stopped (at|in the test after) step \d+ of \d+\); repeat the command", err)
-    done = subprocess.run([*argv, "--epochs", "400"], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "results.json").is_file()
 
