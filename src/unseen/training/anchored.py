@@ -34,8 +34,8 @@ from unseen.training.decisions import load_decisions, save_decisions
 from unseen.training.divergence import broken_features, not_finite
 from unseen.training.fabric import weight_dtype
 from unseen.training.inputs import RunInputs
-from unseen.training.offset import matched
-from unseen.training.outcomes import Choice, Result, honest_result, keep_references, measure, values_of
+from unseen.training.outcomes import Result, honest_result, keep_references, measure, values_of
+from unseen.training.seed import Final
 from unseen.training.stage import Stage
 from unseen.training.temperature import Held
 
@@ -156,15 +156,9 @@ def _picked(inputs: RunInputs, pick: Mapping[str, Any]) -> Shares:
     return tuple(pick[part] for part in _kind(inputs).trained_parts)
 
 
-def finish(
-    seed: int,
-    folder: Path,
-    protocols: tuple[str, ...],
-    stage: Stage,
-    choice: Choice | None,
-    progress: Progress,
-) -> dict[str, Result]:
-    """Solve, and train where w is above 0; for ``paper`` test every epoch at every share."""
+def finish(final: Final) -> dict[str, Result]:
+    """Solve the closed form, and train if a share is above 0; for ``paper`` test every epoch at every share."""
+    seed, stage, folder, choice, protocols = final.seed, final.stage, final.folder, final.choice, final.protocols
     inputs, kept = stage.inputs, folder / "final"
     assert inputs.recipe is not None
     _check_features(stage)
@@ -199,7 +193,7 @@ def finish(
         test(0, method, [])
     if last:
         method, _ = gradient.train_stage(
-            stage, seed, kept, f"{sorted(wanted)} {json.dumps(inputs.start)}", test, progress, last
+            stage, seed, kept, f"{sorted(wanted)} {json.dumps(inputs.start)}", test, final.progress, last
         )
 
     def load(epoch: int, shares: Shares) -> Decisions:
@@ -222,9 +216,7 @@ def finish(
         picks = {m: {"epoch": e, **_by_part(inputs, shares)} for m, (e, shares) in best.items()}
         results["paper"] = Result(t1, gzsl, 0.0, {**picks, "by": "test set"}, None)
     if choice is not None:
-        progress(f"seed {seed}: offset", 0, 1)
-        choice = matched(choice, stage, _scorer(seed, folder / "offset", stage, choice.pick, progress))
-        progress(f"seed {seed}: offset", 1, 1)
+        choice = final.with_offset(_scorer(seed, folder / "offset", stage, choice.pick, final.progress))
         decisions = load(choice.pick["epoch"], _picked(inputs, choice.pick))
         save_weights(folder / "honest.safetensors", method)
         results["honest"] = honest_result(choice, decisions, method, stage, folder)
@@ -244,7 +236,7 @@ def _at_shares(method: Method, shares: Mapping[str, float], work: Callable[[], T
 def _scorer(
     seed: int, folder: Path, stage: Stage, pick: dict[str, Any], progress: Progress
 ) -> Callable[[np.ndarray, np.ndarray], Tensor]:
-    """What gives class scores of some training images under what is trained on others, see :func:`matched`."""
+    """A function that trains on some training images and returns class scores of others (:meth:`Final.with_offset`)."""
     inputs, fold = stage.inputs, count()
     shares = _by_part(inputs, _picked(inputs, pick))
     if not pick["epoch"]:

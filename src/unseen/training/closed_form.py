@@ -18,24 +18,19 @@ from unseen.methods.base import ClosedFormMethod
 from unseen.model.weights import save_weights
 from unseen.training.divergence import DivergedError, broken_features, not_finite
 from unseen.training.inputs import RunInputs
-from unseen.training.offset import matched
-from unseen.training.outcomes import Choice, Result, measure, results_of, value_of
+from unseen.training.outcomes import Result, measure, results_of, value_of
+from unseen.training.seed import Final, SeedValidation
 from unseen.training.stage import Stage
 from unseen.training.temperature import Held
 
 
-class Validation:
-    """The choice of hyper-parameters: every candidate on every draw, then the best on all.
-
-    ``race`` holds the value of each method's best candidate where methods are candidates (:mod:`unseen.methods.auto`).
-    """
+class Validation(SeedValidation):
+    """Chooses hyperparameters: tries every candidate on every draw, then takes the best on all."""
 
     def __init__(self, seed: int, folder: Path) -> None:
-        self._seed = seed
+        super().__init__(seed, folder)
         self._draws: list[dict[str, tuple[dict[str, Any], Decisions]]] = []
         self._seen: list[np.ndarray] = []
-        self.race: dict[str, float] = {}
-        self.study: dict[str, Any] = {}
 
     def draw(self, stage: Stage, progress: Progress) -> None:
         """Solve on the training classes of a draw for every candidate, and decide on its validation images."""
@@ -67,24 +62,14 @@ class Validation:
         method.use(pick)
         return Held(stage.scores(method).numpy(), stage.test_labels, stage.seen)
 
-    def close(self) -> None:
-        """Nothing is kept in files."""
 
-
-def finish(
-    seed: int,
-    folder: Path,
-    protocols: tuple[str, ...],
-    stage: Stage,
-    choice: Choice | None,
-    progress: Progress,
-) -> dict[str, Result]:
-    """Solve on all seen classes, with the chosen candidate and, for ``paper``, with every one."""
+def finish(final: Final) -> dict[str, Result]:
+    """Solve on all seen classes with the chosen candidate, and for ``paper`` with every candidate."""
+    choice = final.choice
     if choice is not None:
-        progress(f"seed {seed}: offset", 0, 1)
-        choice = matched(choice, stage, functools.partial(scored, seed, stage, choice.pick))
-        progress(f"seed {seed}: offset", 1, 1)
-    return results_of(_Solved(seed, stage, progress), protocols, stage, choice, folder)
+        choice = final.with_offset(functools.partial(scored, final.seed, final.stage, choice.pick))
+    solved = _Solved(final.seed, final.stage, final.progress)
+    return results_of(solved, final.protocols, final.stage, choice, final.folder)
 
 
 class _Solved:

@@ -20,8 +20,9 @@ from unseen.model.weights import load_weights, save_weights
 from unseen.training.decisions import load_decisions, save_decisions
 from unseen.training.engine import OnEpoch, Training, train
 from unseen.training.inputs import RunInputs
-from unseen.training.outcomes import Choice, Result, measure, paper_criteria, results_of, value_of
+from unseen.training.outcomes import Result, measure, paper_criteria, results_of, value_of
 from unseen.training.records import epoch_record
+from unseen.training.seed import Final, SeedValidation
 from unseen.training.stage import Stage
 from unseen.training.steps import Features, read_ahead
 from unseen.training.temperature import Held
@@ -29,14 +30,12 @@ from unseen.training.temperature import Held
 Records = list[dict[str, Any]]
 
 
-class Validation:
-    """The choice of the epoch: a training on every draw, tested every epoch, then the best epoch on all draws."""
+class Validation(SeedValidation):
+    """Chooses the epoch: trains on every draw, tests after every epoch, then takes the best epoch on all draws."""
 
     def __init__(self, seed: int, folder: Path) -> None:
-        self._seed, self._folder = seed, folder
+        super().__init__(seed, folder)
         self._stages: list[tuple[Path, np.ndarray, np.ndarray]] = []
-        self.race: dict[str, float] = {}
-        self.study: dict[str, Any] = {}
 
     def draw(self, stage: Stage, progress: Progress) -> None:
         """Train on the training classes of a draw; every epoch's class scores of validation images are kept."""
@@ -82,23 +81,17 @@ def scores_path(folder: Path, epoch: int) -> Path:
     return folder / f"scores-{epoch}.npz"
 
 
-def finish(
-    seed: int,
-    folder: Path,
-    protocols: tuple[str, ...],
-    stage: Stage,
-    choice: Choice | None,
-    progress: Progress,
-) -> dict[str, Result]:
-    """Train on all seen classes; for ``paper`` test every epoch, else only the chosen one, the last."""
-    chosen, final = None if choice is None else choice.pick["epoch"], folder / "final"
+def finish(final: Final) -> dict[str, Result]:
+    """Train on all seen classes; for ``paper`` test after every epoch, else only after the chosen one, the last."""
+    folder, protocols, stage = final.folder, final.protocols, final.stage
+    chosen, kept = None if final.choice is None else final.choice.pick["epoch"], folder / "final"
     criterion = paper_criteria(stage)[-1]
 
     def test(epoch: int, method: Method, earlier: Records) -> dict[str, Any]:
         if epoch != chosen and "paper" not in protocols:
             return {}
         found = stage.decide(method)
-        save_decisions(_decisions_path(final, epoch), found)
+        save_decisions(_decisions_path(kept, epoch), found)
         if epoch == chosen:
             save_weights(folder / "honest.safetensors", method)
         if "paper" not in protocols:
@@ -109,8 +102,8 @@ def finish(
         return metrics
 
     epochs = None if "paper" in protocols else chosen
-    method, records = train_stage(stage, seed, final, f"{protocols} {chosen}", test, progress, epochs)
-    return results_of(_Epochs(method, records, final), protocols, stage, choice, folder)
+    method, records = train_stage(stage, final.seed, kept, f"{protocols} {chosen}", test, final.progress, epochs)
+    return results_of(_Epochs(method, records, kept), protocols, stage, final.choice, folder)
 
 
 class _Epochs:

@@ -31,6 +31,7 @@ from unseen.training import anchored, closed_form, gradient
 from unseen.training.decisions import decisions_path, save_decisions
 from unseen.training.inputs import RunInputs
 from unseen.training.outcomes import Choice, Result, choice_of
+from unseen.training.seed import Final
 from unseen.training.stage import Stage
 from unseen.training.support import held_out_vectors, takes_images
 from unseen.training.temperature import Held
@@ -59,7 +60,7 @@ def run_seeds(
         choices.update(validate_seeds(inputs, seeds, folder, progress))
     stage, kind = Stage(inputs, "final"), _kind(inputs)
     results = {
-        seed: kind.finish(seed, folder / f"seed-{seed}", protocols, stage, choice, progress)
+        seed: kind.finish(Final(seed, folder / f"seed-{seed}", protocols, stage, choice, progress))
         for seed, choice in choices.items()
     }
     for seed, found in results.items():
