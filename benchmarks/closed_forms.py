@@ -25,7 +25,7 @@ import pandas as pd
 from scipy.io import loadmat
 
 from benchmarks.measured import finish
-from unseen.backbones.backbone import BackboneSpec
+from unseen.backbones.spec import BackboneSpec
 from unseen.classes.table import Attributes, ClassTable, write_attributes
 from unseen.evaluation.metrics import SeenUnseenCurve, common_gamma, evaluate
 from unseen.ground.cache import cache_folder

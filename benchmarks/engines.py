@@ -23,8 +23,9 @@ import torch
 
 from benchmarks.extraction_rate import draw
 from benchmarks.measured import finish
-from unseen.backbones.backbone import Backbone, BackboneSpec
+from unseen.backbones.backbone import Backbone
 from unseen.backbones.engines import available_labels
+from unseen.backbones.spec import BackboneSpec
 from unseen.features.extract import extract
 
 MEMORY = """

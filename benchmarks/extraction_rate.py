@@ -29,7 +29,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.measured import finish
-from unseen.backbones.backbone import _CPU_PIXELS, Backbone, BackboneSpec
+from unseen.backbones.backbone import _CPU_PIXELS, Backbone
+from unseen.backbones.spec import BackboneSpec
 from unseen.features.extract import chosen_workers, extract
 
 

@@ -24,7 +24,8 @@ import torch
 from PIL import Image
 
 from benchmarks.measured import alternately, exponent, finish
-from unseen.backbones.backbone import Backbone, BackboneSpec
+from unseen.backbones.backbone import Backbone
+from unseen.backbones.spec import BackboneSpec
 from unseen.evaluation.metrics import evaluate
 from unseen.features.extract import extract
 from unseen.methods import ClassSpace, create_method

@@ -31,7 +31,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from unseen.backbones.backbone import BackboneSpec
+from unseen.backbones.spec import BackboneSpec
 from unseen.features.extract import extract
 from unseen.features.source import RegionSource
 from unseen.features.store import RegionStore

@@ -23,7 +23,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from unseen.backbones.backbone import Backbone, BackboneSpec
+from unseen.backbones.backbone import Backbone
+from unseen.backbones.spec import BackboneSpec
 from unseen.methods import ClassSpace
 from unseen.methods.mgmrn import PRESETS, MgMRN
 from unseen.model.assembled import EndToEnd

@@ -22,7 +22,8 @@ import torch.nn.functional as F
 
 from benchmarks.measured import finish
 from benchmarks.mgmrn_memory import Living
-from unseen.backbones.backbone import Backbone, BackboneSpec
+from unseen.backbones.backbone import Backbone
+from unseen.backbones.spec import BackboneSpec
 from unseen.methods import ClassSpace
 from unseen.methods.mgmrn import LEVELS, PRESETS, MgMRN
 from unseen.methods.mgmrn.refinement import Level

@@ -209,9 +209,9 @@ def command(*arguments: object) -> Callable[[], None]:
         from unseen.cli import common
 
         common.out, common.err = Console(), Console(stderr=True)
-        for module in vars(cli).values():  # each has imported them by name
+        for path, module in list(sys.modules.items()):  # each has imported them by name
             for name in ("out", "err"):
-                if hasattr(module, name):
+                if f"{path}.".startswith("unseen.cli.") and hasattr(module, name):
                     setattr(module, name, getattr(common, name))
         sys.argv = ["unseen", *map(str, arguments)]
         fork_workers()

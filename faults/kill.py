@@ -121,7 +121,8 @@ def works(base: Path) -> list[Work]:
 
     def extraction(folder: Path) -> Callable[[], object]:
         def work() -> None:
-            from unseen.backbones.backbone import Backbone, BackboneSpec
+            from unseen.backbones.backbone import Backbone
+            from unseen.backbones.spec import BackboneSpec
             from unseen.data.folder import load_folder
             from unseen.features.extract import extract
 

@@ -44,7 +44,7 @@ def tiny_guide(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_backbone():
     """A small network with seeded random weights at 64 px: 4 x 4 regions."""
-    from unseen.backbones.backbone import BackboneSpec
+    from unseen.backbones.spec import BackboneSpec
 
     return BackboneSpec(name="test_resnet", weights="random", image_size=64, options={"output_stride": 16})
 

@@ -1,6 +1,8 @@
-"""Commands in processes of their own that share the import of other people's packages, which costs more than they do.
+"""Commands in processes of their own that share the slow import of third-party packages.
 
-Run as a script it imports those once, then forks for every call that it reads; the package itself is imported anew.
+Run as a script, it imports those packages once, then forks for every call that it reads. Each fork imports ``unseen``
+anew, with nothing changed in it. This is not :mod:`faults.attempts`, whose children share the imported package and
+count and interrupt writes.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from unseen.backbones.backbone import Backbone, BackboneSpec
+from unseen.backbones.backbone import Backbone
+from unseen.backbones.spec import BackboneSpec
 from unseen.classes.table import Attributes, ClassTable
 from unseen.cli import app
 from unseen.errors import UnseenError

@@ -9,8 +9,8 @@ import pytest
 
 
 def test_no_module_imports_itself_in_a_circle():
-    """Imports within functions count, those for type checking alone do not."""
-    graph = grimp.build_graph("unseen", exclude_type_checking_imports=True, cache_dir=None)
+    """Imports within functions and those for type checking count too."""
+    graph = grimp.build_graph("unseen", cache_dir=None)
     imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
     assert len(imports) > 150
     try:

@@ -17,7 +17,8 @@ ATTRIBUTES = ("bill::hooked", "bill::flat", "crown::red", "crown::blue", "size::
 @cache
 def small_recognizer() -> Recognizer:
     """MSDN on a tiny network of 64 pixels, always the same."""
-    from unseen.backbones.backbone import Backbone, BackboneSpec
+    from unseen.backbones.backbone import Backbone
+    from unseen.backbones.spec import BackboneSpec
     from unseen.classes.table import Attributes, ClassTable
     from unseen.methods import create_method
 

@@ -97,7 +97,7 @@ def small_run(folder: Path) -> Path:
     """A finished run of a small gradient method on a few drawn birds, and a saved recogniser beside it."""
     import torch
 
-    from unseen.backbones.backbone import BackboneSpec
+    from unseen.backbones.spec import BackboneSpec
     from unseen.fieldguide import build
     from unseen.recognizer import Recognizer
     from unseen.training.config import RunConfig

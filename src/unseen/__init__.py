@@ -16,7 +16,7 @@ from unseen.version import __version__
 
 if TYPE_CHECKING:
     from unseen.api import evaluate, fit, list_methods
-    from unseen.backbones.backbone import BackboneSpec
+    from unseen.backbones.spec import BackboneSpec
     from unseen.classes.table import Attributes, ClassTable
     from unseen.data.catalogue import load_dataset
     from unseen.data.dataset import Dataset

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unseen.backbones.backbone import BackboneSpec
+from unseen.backbones.spec import BackboneSpec
 from unseen.data.catalogue import FIELDGUIDE, keep_dataset
 from unseen.data.dataset import Dataset
 from unseen.data.holding import make_dataset

@@ -15,7 +15,8 @@ from PIL import Image, ImageCms, ImageOps
 from safetensors.torch import save_file
 from torchvision.transforms import v2
 
-from unseen.backbones.backbone import Backbone, BackboneSpec
+from unseen.backbones.backbone import Backbone
+from unseen.backbones.spec import BackboneSpec
 from unseen.backbones.transform import Transform
 from unseen.errors import DataError, UnseenError
 from unseen.ground.images import open_image, upright_rgb

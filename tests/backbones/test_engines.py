@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 
 from unseen.backbones import engines
-from unseen.backbones.backbone import Backbone, BackboneSpec
+from unseen.backbones.backbone import Backbone
 from unseen.backbones.engines import TOLERANCE, VARIABLE, Engine, available_labels, chosen_engine
 from unseen.backbones.reduction import ReductionSpec
+from unseen.backbones.spec import BackboneSpec
 from unseen.errors import UnseenError
 from unseen.features.extract import extract
 from unseen.features.layout import Layout

@@ -15,7 +15,8 @@ from torch import nn
 import unseen
 from outside import write_package
 from unseen.backbones import own
-from unseen.backbones.backbone import Backbone, BackboneSpec, list_stages
+from unseen.backbones.backbone import Backbone, list_stages
+from unseen.backbones.spec import BackboneSpec
 from unseen.errors import UnseenError
 from unseen.experiments.compare import Comparison, compare
 from unseen.experiments.variants import Variant

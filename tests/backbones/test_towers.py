@@ -16,7 +16,8 @@ import torch.nn.functional as F
 import tiny_clip
 import unseen
 from unseen.backbones import towers
-from unseen.backbones.backbone import Backbone, BackboneSpec, list_stages
+from unseen.backbones.backbone import Backbone, list_stages
+from unseen.backbones.spec import BackboneSpec
 from unseen.backbones.towers import TextTower
 from unseen.classes.naming import attribute_phrase, class_phrase
 from unseen.data.folder import load_folder

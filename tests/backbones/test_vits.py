@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 import unseen
-from unseen.backbones.backbone import Backbone, BackboneSpec
+from unseen.backbones.backbone import Backbone
+from unseen.backbones.spec import BackboneSpec
 from unseen.data.folder import load_folder
 from unseen.errors import UnseenError
 from unseen.methods import METHODS

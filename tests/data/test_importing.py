@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from tiny_benchmarks import CLASSES, EACH, Tiny
-from unseen.backbones.backbone import Backbone, BackboneSpec
+from unseen.backbones.backbone import Backbone
+from unseen.backbones.spec import BackboneSpec
 from unseen.data.folder import load_folder
 from unseen.data.importing import import_features, import_vectors, imported_store
 from unseen.errors import DataError, StoreError, UnseenError

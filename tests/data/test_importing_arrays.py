@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from unseen import ZeroShotClassifier, fit
-from unseen.backbones.backbone import BackboneSpec
+from unseen.backbones.spec import BackboneSpec
 from unseen.data.folder import load_folder
 from unseen.data.importing import dataset_of, import_features
 from unseen.errors import DataError

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from unseen.backbones.backbone import BackboneSpec
+from unseen.backbones.spec import BackboneSpec
 from unseen.errors import UnseenError
 from unseen.experiments import ablate as ablating
 from unseen.experiments import compare as comparing

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from unseen.backbones.backbone import BackboneSpec
+from unseen.backbones.spec import BackboneSpec
 from unseen.errors import UnseenError
 from unseen.evaluation.metrics import harmonic
 from unseen.experiments import files

@@ -24,7 +24,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from unseen.backbones.backbone import Backbone, BackboneSpec
+from unseen.backbones.backbone import Backbone
+from unseen.backbones.spec import BackboneSpec
 from unseen.errors import DataError, StoreError
 from unseen.features import extract as extraction
 from unseen.features import hashes as hashing

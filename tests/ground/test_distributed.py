@@ -16,7 +16,7 @@ import torch
 from safetensors.numpy import load_file
 
 import unseen
-from unseen.backbones.backbone import BackboneSpec
+from unseen.backbones.spec import BackboneSpec
 from unseen.ground import distributed
 from unseen.methods.share import Share, batch_size, exchange, random_rows, sharing
 from unseen.training.batches import ahead, own_batches

@@ -10,7 +10,8 @@ from PIL import Image
 
 import tiny_clip
 import unseen
-from unseen.backbones.backbone import Backbone, BackboneSpec
+from unseen.backbones.backbone import Backbone
+from unseen.backbones.spec import BackboneSpec
 from unseen.backbones.towers import TextTower
 from unseen.classes.table import Attributes, ClassTable
 from unseen.data.folder import load_folder

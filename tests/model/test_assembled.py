@@ -15,7 +15,8 @@ from PIL import Image
 from torch import nn
 
 import unseen
-from unseen.backbones.backbone import Backbone, BackboneSpec
+from unseen.backbones.backbone import Backbone
+from unseen.backbones.spec import BackboneSpec
 from unseen.data.images import ImageSource, ImageStore
 from unseen.data.samplers import images_of_classes
 from unseen.errors import UnseenError

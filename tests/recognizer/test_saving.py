@@ -20,7 +20,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import tiny_clip
-from unseen.backbones.backbone import Backbone, BackboneSpec
+from unseen.backbones.backbone import Backbone
+from unseen.backbones.spec import BackboneSpec
 from unseen.classes.spreadsheets.columns import Column, Encoding
 from unseen.classes.table import Attributes, ClassTable
 from unseen.cli import app

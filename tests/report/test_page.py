@@ -15,7 +15,7 @@ import pytest
 
 import unseen
 from pages import sound
-from unseen.backbones.backbone import BackboneSpec
+from unseen.backbones.spec import BackboneSpec
 from unseen.errors import RunError
 from unseen.evaluation.metrics import SeenUnseenCurve
 from unseen.ground.files import read_json, write_json

@@ -13,7 +13,7 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unseen.backbones.backbone import BackboneSpec
+from unseen.backbones.spec import BackboneSpec
 from unseen.classes.presence import present
 from unseen.classes.table import Attributes, ClassTable
 from unseen.cli.configuring import pairs

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import unseen
-from unseen.backbones.backbone import BackboneSpec
+from unseen.backbones.spec import BackboneSpec
 from unseen.data.dataset import final_partition, validation_partition
 from unseen.data.folder import load_folder
 from unseen.errors import RunError, UnseenError

@@ -1,214 +1,32 @@
 """Networks that turn images into grids of region features: timm, CLIP and SigLIP towers, your own modules."""
 
 import hashlib
-import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from unseen.backbones import own, towers
-from unseen.backbones.building import build, check_patches, file_digest, first_line, weights_file
+from unseen.backbones.building import build, check_patches
 from unseen.backbones.engines import Compiled, Engine, chosen_engine, compiled, is_auto
-from unseen.backbones.naming import IMPORTED, check_name, defaults, is_own, own_path
+from unseen.backbones.naming import check_name, is_own
 from unseen.backbones.reduction import Reduction
+from unseen.backbones.spec import FINAL, BackboneSpec
 from unseen.backbones.transform import Transform
 from unseen.backbones.vision import timm
+from unseen.backbones.weights import first_line
 from unseen.errors import UnseenError
 from unseen.ground.cache import cache_folder
-from unseen.ground.checked import checked
 from unseen.ground.distributed import processes
-from unseen.ground.files import read_json
-from unseen.ground.outside import check_installed
 
-FINAL = "final"
-LARGEST = 8192
-"""Side of the image that a network reads, in pixels."""
 _CPU_PIXELS = 4 * 224 * 224
 """Pixels that a network on a CPU is given at once, see :meth:`Backbone.regions`."""
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class BackboneSpec:
-    """Everything that determines the features: a network, its weights, and the image transform.
-
-    Attributes:
-        name: timm model name, with or without a pretrained tag; ``package.module:Name`` of a function or class that
-            returns a network (:mod:`unseen.backbones.own`, and :meth:`of` for a module); ``hf:`` and the folder
-            or hub id of a CLIP or SigLIP model, whose image tower is used (:mod:`unseen.backbones.towers`); or
-            ``features:`` and the name of imported features (:mod:`unseen.data.importing`).
-        stages: feature maps to take: "final" (timm's `forward_features`) or indices of
-            `forward_intermediates`, negative ones from the end.
-        image_size: side of the square input; None is the model's own.
-        weights: "pretrained" (timm's), "random", or the path of a `.safetensors` file; of imported features
-            their store.
-        options: more arguments of `timm.create_model`, such as `pad_type="same"`.
-        mean: per-channel mean of the normalization; None is the model's own.
-        std: per-channel standard deviation of the normalization; None is the model's own.
-        crop: fraction of the resized short side that the center crop keeps.
-        seed: seed of "random" weights.
-        channels: of a user's network, where its maps are ``(B, h, w, C)``; checked where stated.
-    """
-
-    name: str
-    stages: tuple[str | int, ...] = (FINAL,)
-    image_size: int | None = None
-    weights: str = "pretrained"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    crop: float = 1.0
-    seed: int = 0
-    channels: int | None = None
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "name", own_path(self.name))
-        check_name(self.name)
-        if self.tower is not None and (self.weights != "pretrained" or self.options or self.stages != (FINAL,)):
-            problem = "this backbone takes no weights, stages or options"
-            raise UnseenError(problem, where=self.name, hint="omit weights, stages and options")
-        if self.imported and (self.options or self.stages != (FINAL,)):
-            raise UnseenError("imported features take no stages or options", where=self.name, hint="omit them")
-        for stage in self.stages:
-            if stage != FINAL and (not isinstance(stage, int) or isinstance(stage, bool)):
-                raise UnseenError(
-                    f"{stage!r} is not a valid stage", where=self.name, hint=f'use "{FINAL}" or an integer'
-                )
-        if not self.stages or len(set(self.stages)) < len(self.stages):
-            raise UnseenError("stages must be distinct, and at least one", where=self.name)
-        if self.image_size is not None and not 1 <= self.image_size <= LARGEST:
-            problem = f"image size {self.image_size} is not between 1 and {LARGEST}"
-            raise UnseenError(problem, where=self.name, hint="use 224, for example")
-        if not 0 <= self.seed < 2**63:
-            raise UnseenError(f"seed {self.seed}", where=self.name, hint="use a seed from 0 to 2^63 - 1")
-        if self.channels is not None and (self.channels < 1 or not self.is_own):
-            problem = f"{self.channels} is not a number of channels"
-            raise UnseenError(problem, where=self.name, hint="pass channels=1 or more for a network of your own")
-        if not 0 < self.crop <= 1:
-            raise UnseenError(f"crop {self.crop} is not in (0, 1]", where=self.name, hint="use 1 for the whole image")
-        for what, values in (("mean", self.mean), ("std", self.std)):
-            if values is not None and (
-                len(values) != 3
-                or not all(isinstance(v, int | float) and math.isfinite(v) for v in values)
-                or (what == "std" and min(values) <= 0)
-            ):
-                raise UnseenError(f"{what} {values} is not three valid numbers", where=self.name)
-
-    @property
-    def tower(self) -> str | None:
-        """Folder or hub id of the CLIP or SigLIP model; ``None`` for a timm network."""
-        return self.name.removeprefix(towers.PREFIX) if self.name.startswith(towers.PREFIX) else None
-
-    @classmethod
-    def of(cls, network: Any, **entries: Any) -> Self:
-        """Make the spec of a network object. In a later process, the same call lets a run find its network again.
-
-        Args:
-            network: a name as above, an ``nn.Module`` (used as it is, weights included), or a function or class that
-                returns one; prefer a function in a module, because other processes can import it.
-            entries: other fields of the spec: ``image_size``, ``mean``, ``std``, ``channels``, ``options``, ...
-
-        Raises:
-            UnseenError: it is none of these, or a field is invalid.
-        """
-        if isinstance(network, cls):
-            return replace(network, **entries)
-        return cls(name=network if isinstance(network, str) else own.remember(network), **entries)
-
-    @property
-    def is_own(self) -> bool:
-        """Whether the network is the user's."""
-        return is_own(self.name)
-
-    @property
-    def imported(self) -> bool:
-        """Whether it stands for imported features, so that there is no network to look at an image with."""
-        return self.name.startswith(IMPORTED)
-
-    def resolved(self) -> Self:
-        """The same spec with the model's own input size and normalisation filled in."""
-        if self.imported:
-            return self
-        if self.tower is not None:
-            mean, std = (self.mean, self.std) if self.mean and self.std else towers.normalisation(self.tower)
-            size = self.image_size or towers.model_facts(self.tower).image_size
-            return replace(self, image_size=size, mean=tuple(self.mean or mean), std=tuple(self.std or std))
-        if self.is_own:
-            known = self._own_facts()
-            found = {key: getattr(self, key) or getattr(known, key) for key in ("image_size", "mean", "std")}
-            if missing := [key for key, value in found.items() if not value]:
-                options = ", ".join(f"--{key.replace('_', '-')}" for key in missing)
-                problem = f"has no default for {' and '.join(key.replace('_', ' ') for key in missing)}"
-                hint = f"pass {options}, or set {' and '.join(missing)} as attributes of the network"
-                raise UnseenError(problem, where=f"backbone {self.name}", hint=hint)
-            return replace(self, **found, channels=self.channels or known.channels)
-        cfg = defaults(self.name)
-        return replace(
-            self,
-            image_size=self.image_size or cfg.input_size[-1],
-            mean=tuple(self.mean or cfg.mean),
-            std=tuple(self.std or cfg.std),
-        )
-
-    def _own_facts(self) -> own.Facts:
-        return own.facts(self.name, self.options, self.weights == "pretrained", self.seed)
-
-    def to_json(self) -> dict[str, Any]:
-        """A dictionary that JSON keeps as it is."""
-        found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        if found["channels"] is None:
-            del found["channels"]
-        return found
-
-    @classmethod
-    def from_json(cls, data: Any, where: object = "backbone spec", hint: str = "fix the file") -> Self:
-        """The spec that `to_json` wrote, in the file ``where`` if it was one.
-
-        Raises:
-            UnseenError: an entry is missing, unknown or of another kind; or it names code that is not installed.
-        """
-        spec = checked(cls, data, where, hint=hint)
-        if spec.is_own and not own.is_known(spec.name):
-            check_installed(spec.name, where, "backbone")
-        return spec
-
-    def fingerprint(self) -> str:
-        """SHA-256 (hex) of everything that changes the features, the content of the weights included.
-
-        Weights that do not come from a file are named by the versions that make them.
-        """
-        if self.imported:
-            hint = "import them with `unseen import`"
-            where = Path(self.weights) / "store.json"
-            facts = read_json(where, UnseenError, hint)
-            if not isinstance(facts, dict) or "fingerprint" not in facts:
-                raise UnseenError("damaged: no fingerprint", where=where, hint=hint)
-            return str(facts["fingerprint"])
-        facts = self.resolved().to_json() | {"interpolation": "bicubic"}
-        del facts["seed"]
-        if self.tower is not None:
-            facts |= {"name": towers.PREFIX, "weights": towers.model_digest(self.tower)}
-        elif self.is_own:
-            facts["made"] = self._own_facts().digest
-            if self.weights not in ("pretrained", "random"):
-                facts["weights"] = file_digest(weights_file(self.weights))
-        elif self.weights == "pretrained":
-            facts["name"] = f"{self.name.split('.')[0]}.{defaults(self.name).tag}"
-            facts["weights"] = ["pretrained", timm.__version__]
-        elif self.weights == "random":
-            facts["weights"] = ["random", self.seed, timm.__version__, torch.__version__.split("+")[0]]
-        else:
-            facts["name"] = self.name.split(".")[0]
-            facts["weights"] = file_digest(weights_file(self.weights))
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 class Backbone(nn.Module):

@@ -24,17 +24,16 @@ from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unseen.backbones.spec import BackboneSpec
+from unseen.backbones.transform import Transform
 from unseen.errors import UnseenError
 from unseen.ground.files import read_json, write_json
-
-if TYPE_CHECKING:
-    from unseen.backbones.backbone import Backbone
 
 ENGINES = ("auto", "torch", "openvino", "onnxruntime")
 VARIABLE = "UNSEEN_ENGINE"
@@ -227,13 +226,25 @@ class OnnxRuntime(Compiled):
 _KINDS: dict[str, type[Compiled]] = {"openvino": OpenVino, "onnxruntime": OnnxRuntime}
 
 
+class Convertible(Protocol):
+    """What a conversion needs of a :class:`unseen.backbones.backbone.Backbone`."""
+
+    spec: BackboneSpec
+    model: Any
+    transform: Transform
+    network_fingerprint: str
+
+    def maps(self, pixels: Tensor) -> list[Tensor]:
+        """One map (B, C, h, w) per stage of transformed images (B, 3, H, W)."""
+
+
 class _Network(nn.Module):
     """From bytes to regions, as one graph."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Convertible) -> None:
         super().__init__()
         self.maps: Callable[[Tensor], list[Tensor]] = backbone.maps
         self.parts = backbone.model
@@ -245,11 +256,11 @@ class _Network(nn.Module):
         return tuple(found.flatten(2).transpose(1, 2).contiguous() for found in maps)
 
 
-def compiled(backbone: Backbone, engine: Engine, cache: Path) -> Compiled:
-    """A backbone's network, without its reduction, in an engine.
+def compiled(backbone: Convertible, engine: Engine, cache: Path) -> Compiled:
+    """A backbone's network in an engine, without the backbone's reduction.
 
     Args:
-        backbone: on the CPU.
+        backbone: a backbone on the CPU.
         engine: any but torch.
         cache: folder where converted networks are kept.
 

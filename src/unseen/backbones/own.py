@@ -38,7 +38,7 @@ class Facts:
     """What a network of the user's says of itself; ``None`` where it does not.
 
     Attributes:
-        image_size, mean, std, channels: as in :class:`unseen.backbones.backbone.BackboneSpec`.
+        image_size, mean, std, channels: as in :class:`unseen.backbones.spec.BackboneSpec`.
         digest: SHA-256 (hex) of its weights as made, and of the code of its class, comments apart.
     """
 

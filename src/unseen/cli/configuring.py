@@ -100,7 +100,7 @@ def make_backbone(
     """A backbone spec from the options of a command; the default for dataset and device where none is named."""
     from dataclasses import replace
 
-    from unseen.backbones.backbone import BackboneSpec
+    from unseen.backbones.spec import BackboneSpec
     from unseen.training.plan import default_backbone
 
     extra = {k: typed(v) for k, v in pairs(options, "--backbone-option").items()}

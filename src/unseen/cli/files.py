@@ -97,7 +97,7 @@ def _as_option(value: Any) -> Any:
 
 def _of_run(config: Mapping[str, Any]) -> dict[str, Any]:
     """A run's own configuration as options of `unseen train`."""
-    from unseen.backbones.backbone import BackboneSpec
+    from unseen.backbones.spec import BackboneSpec
     from unseen.training.plan import default_backbone
 
     spec = BackboneSpec.from_json(config["backbone"])

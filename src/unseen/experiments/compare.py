@@ -9,8 +9,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from unseen.backbones.backbone import BackboneSpec
 from unseen.backbones.own import check_shareable_backbone
+from unseen.backbones.spec import BackboneSpec
 from unseen.data.catalogue import load_dataset
 from unseen.data.dataset import Dataset
 from unseen.errors import RunError, UnseenError

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from unseen.backbones.backbone import BackboneSpec
+from unseen.backbones.spec import BackboneSpec
 from unseen.errors import UnseenError
 from unseen.evaluation.metrics import ACCURACIES
 from unseen.ground.checked import checked
@@ -55,7 +55,7 @@ class Backbone(_Entry):
     Attributes:
         get: where its weights come from; ``--backbone-weights`` where they are the user's own file.
         own_weights: whether they are.
-        name, image_size, options, mean, std, crop: entries of :class:`unseen.backbones.backbone.BackboneSpec`.
+        name, image_size, options, mean, std, crop: entries of :class:`unseen.backbones.spec.BackboneSpec`.
     """
 
     get: Text

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unseen.backbones.backbone import BackboneSpec
+from unseen.backbones.spec import BackboneSpec
 from unseen.data.catalogue import FIELDGUIDE, load_dataset
 from unseen.errors import UnseenError
 from unseen.evaluation.metrics import CORE

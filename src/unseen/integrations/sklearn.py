@@ -25,8 +25,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted, column_or_1d, validate_data
 
-from unseen.backbones.backbone import BackboneSpec
 from unseen.backbones.naming import IMPORTED
+from unseen.backbones.spec import BackboneSpec
 from unseen.classes.changes import table_in_use
 from unseen.classes.table import Attributes, ClassTable, write_attributes
 from unseen.data.catalogue import keep_dataset

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from unseen.backbones.backbone import Backbone, BackboneSpec
+from unseen.backbones.backbone import Backbone
 from unseen.backbones.reduction import Reduction
+from unseen.backbones.spec import BackboneSpec
 from unseen.backbones.towers import TEXTS
 from unseen.classes.changes import check_tables, table_in_use, trained_table
 from unseen.classes.spreadsheets.columns import Encoding

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from unseen.backbones.backbone import BackboneSpec
 from unseen.backbones.reduction import FILE as REDUCTION
+from unseen.backbones.spec import BackboneSpec
 from unseen.backbones.towers import PREFIX
 from unseen.classes.changes import read_encoding
 from unseen.errors import RunError

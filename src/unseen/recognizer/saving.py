@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from unseen.backbones.backbone import BackboneSpec
 from unseen.backbones.reduction import FILE as REDUCTION
+from unseen.backbones.spec import BackboneSpec
 from unseen.backbones.towers import PREFIX, TEXTS, model_files
 from unseen.classes.changes import ENCODING, reset, table_digests
 from unseen.classes.table import write_attributes

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from unseen.backbones.backbone import FINAL, BackboneSpec
+from unseen.backbones.spec import FINAL, BackboneSpec
 from unseen.data.catalogue import FIELDGUIDE
 from unseen.methods import find_method
 from unseen.training.config import RunConfig

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
-from unseen.backbones.backbone import FINAL, BackboneSpec
 from unseen.backbones.reduction import ReductionSpec
+from unseen.backbones.spec import FINAL, BackboneSpec
 from unseen.errors import RunError, UnseenError
 from unseen.methods import find_method, method_reference
 from unseen.methods.base import AnchoredMethod, Method

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from unseen.backbones.backbone import Backbone, BackboneSpec
+from unseen.backbones.backbone import Backbone
 from unseen.backbones.engines import chosen_engine
 from unseen.backbones.naming import IMPORTED
 from unseen.backbones.reduction import FILE as REDUCTION
 from unseen.backbones.reduction import ReductionSpec
+from unseen.backbones.spec import BackboneSpec
 from unseen.data.catalogue import FIELDGUIDE, load_dataset
 from unseen.data.dataset import Dataset, validation_partition
 from unseen.data.images import ImageStore
