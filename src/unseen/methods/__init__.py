@@ -1,4 +1,4 @@
-"""The methods, by name; a module in this package is found by itself."""
+"""All methods, by name. Modules of this package are discovered automatically."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from unseen.methods.registry import (
 from unseen.methods.settings import Preset, Recipe, Settings
 
 RECOMMENDED = "recommended"
-"""The preset for people's own data."""
+"""Preset for users' own data."""
 
 __all__ = [
     "METHODS",
@@ -47,7 +47,7 @@ __all__ = [
 
 
 def find_preset(method: type[Method], dataset: str, preset: str | None = None) -> tuple[str, Preset]:
-    """A method's settings for a dataset: the preset named, else the dataset's own, else ours, else the first."""
+    """Settings for a dataset: those of the named preset, else of the dataset's own, else of ours, else of the first."""
     if preset is not None and preset not in method.presets:
         raise UnseenError(f'{method.name} has no preset "{preset}"', hint=f"use one of {', '.join(method.presets)}")
     choices = [preset, dataset.lower(), RECOMMENDED, next(iter(method.presets))]
@@ -67,9 +67,9 @@ def create_method(
     """Create a method with initial weights.
 
     Args:
-        method: as :func:`find_method` takes it.
-        channels: number of channels C of the regions; for several stages, of each.
-        vectors: ``(K, D)`` attribute vectors; their dtype is the weights' (of an array float32).
+        method: as in :func:`find_method`.
+        channels: number of channels C of the regions; for several stages, one number per stage.
+        vectors: ``(K, D)`` attribute vectors; the weights take their dtype (float32 for arrays).
         settings: settings of the method; by default those of the first preset.
         seed: seed of the initial weights.
         changes: settings to change, by name: ``lambda_cal=0.2``.

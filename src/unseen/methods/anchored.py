@@ -1,8 +1,8 @@
-"""Anchored: attention and finer rows, trained on a validated closed form; they count as far as validation allows.
+"""Anchored: attention and finer attribute rows on a validated closed form; validation decides how much they count.
 
-The start is :mod:`unseen.methods.kernel_prototypes`, chosen on validation classes and frozen: attribute scores
-psi_k = <u_k, g> of the prepared pooled feature g. Preparation divides g among the regions exactly, g = sum_r h_r, so
-that c_kr = <u_k, h_r> adds up to psi_k over regions. On top of it are trained::
+The start is :mod:`unseen.methods.kernel_prototypes`, chosen on validation classes and frozen: attribute scores psi_k =
+<u_k, g> of the prepared pooled feature g. Preparation splits g exactly into regions, g = sum_r h_r, so c_kr = <u_k,
+h_r> sums to psi_k over regions. Three parts are trained on top::
 
     A2V       A_kr  = softmax over r of R h_r' W q_k      a_k  = R sum_r A_kr c_kr         q_k: u_k to unit length
     V2A       A'_rk = softmax over k of R h_r' W' q_k     a'_k = K sum_r A'_rk c_kr
@@ -11,17 +11,18 @@ that c_kr = <u_k, h_r> adds up to psi_k over regions. On top of it are trained::
     attribute score  psi_k + v ((a_k + a'_k) / 2 - psi_k) + w d_k
     class score      what the start makes of it: the sum over attributes with t_c / |p_c|, and own images
 
-W, W' and D are all that trains. They act on the ``width`` strongest directions of the u_k and start at 0: both
-attentions are uniform then, and everything is the start. Weight decay pulls them back there. With S the class scores of
-a sub-net (A2V, V2A, or start and residual) and Sbar those under a random attention
+Only W, W' and D are trained. They act on the ``width`` strongest directions of the u_k and start at 0, where both
+attentions are uniform and the scores are those of the start. Weight decay pulls them back to 0. With S the class scores
+of a sub-net (A2V, V2A, or start and residual) and Sbar the scores under a random attention
 (:func:`unseen.methods.msdnpp.intervene`)::
 
     total = sum over sub-nets of CE(S) + lambda_causal CE(S - Sbar) of A2V and V2A + lambda_dis JSD(S of A2V, of V2A)
 
-over the seen classes, each step without a share of the attributes. The epoch and the shares v and w are chosen on the
-draws of validation classes that the start was chosen on, 0 among them; see :mod:`unseen.training.anchored`.
+over the seen classes; every step drops a share of the attributes. The epoch and the shares v and w are chosen on the
+same draws of validation classes as the start, with 0 as a candidate; see :mod:`unseen.training.anchored`.
 
-Two-way attention and distillation are MSDN's, the causal term is MSDN++'s. The anchor, exact shares and the rule: ours.
+Two-way attention and distillation come from MSDN, the causal term from MSDN++. The anchor, the exact shares and the
+rule are ours.
 """
 
 from __future__ import annotations
@@ -47,13 +48,13 @@ from unseen.methods.registry import register_method
 from unseen.methods.settings import Ablation, Preset, Recipe, check_choice
 
 SUBNETS = {"a2v": 1, "v2a": 2}
-"""What a sub-net's attention sums to one over, in maps ``(B, R, K)``."""
+"""Axis over which the attention of each sub-net sums to one, in maps ``(B, R, K)``."""
 PARTS = {"attention": (0.25, 0.5, 1.0), "residual": (0.5,)}
-"""What is trained, with the candidates of its share."""
+"""The trained parts, each with the candidates of its share."""
 RESIDUAL_STEP = 0.1
-"""D is this times what trains: it learns so much slower than attention."""
+"""Scale of D relative to its parameters; it slows D down relative to the attention."""
 LEAST = 1e-6
-"""Directions of the u_k below this share of the strongest are left out."""
+"""Directions of the u_k weaker than this share of the strongest are left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,14 +62,14 @@ class AnchoredSettings(PreparedSettings):
     """Settings of :class:`Anchored`.
 
     Args:
-        features, rows: of the start, see :class:`PreparedSettings`.
-        attention: its share v, or ``auto``: chosen on validation classes.
-        residual: its share w, or ``auto``.
+        features, rows: preparation of the start, see :class:`PreparedSettings`.
+        attention: share v, or ``auto`` to choose it on validation classes.
+        residual: share w, or ``auto``.
         subnets: ``both``, ``a2v`` or ``v2a``.
-        width: directions of the u_k that are trained on.
+        width: number of directions of the u_k to train on.
         lambda_causal: weight of the causal term.
         lambda_dis: weight of the distillation.
-        attribute_dropout: share of attributes that a step leaves out.
+        attribute_dropout: share of attributes that each step drops.
         tau: scale of class scores in the losses.
     """
 
@@ -97,10 +98,10 @@ class AnchoredSettings(PreparedSettings):
         self.fixed_shares()
 
     def fixed_shares(self) -> dict[str, float]:
-        """Shares that are given, by part.
+        """Shares fixed by the settings, by part.
 
         Raises:
-            UnseenError: one is none.
+            UnseenError: a value is not a valid share.
         """
         found = {}
         for name in PARTS:
@@ -117,10 +118,10 @@ class AnchoredSettings(PreparedSettings):
 
 
 class _Directions(FittedBuffers):
-    """The u_k in r directions that span them, strongest first, and the shares.
+    """The u_k as coordinates in r orthonormal directions, strongest first, and the shares.
 
-    Buffers: ``basis`` ``(r, C)`` orthonormal, ``rows`` ``(K, r)``; ``attention`` v and ``residual`` w, empty for 0 (a
-    shape: a traced graph of the start alone holds nothing else).
+    Buffers: ``basis`` ``(r, C)`` orthonormal, ``rows`` ``(K, r)``; ``attention`` v and ``residual`` w are empty for 0,
+    so that a traced graph of the start alone contains nothing else.
     """
 
     basis: Tensor
@@ -137,7 +138,7 @@ class _Directions(FittedBuffers):
 
     @torch.no_grad()
     def fit(self, weight: Tensor) -> None:
-        """Take ``weight`` ``(K, C)`` apart."""
+        """Decompose ``weight`` ``(K, C)``."""
         left, values, right = torch.linalg.svd(weight.double(), full_matrices=False)
         kept = values > LEAST * values[0].clamp(min=1e-12)
         self.basis = right[kept].to(weight).contiguous()
@@ -146,7 +147,7 @@ class _Directions(FittedBuffers):
 
 @register_method
 class Anchored(AnchoredMethod):
-    """See the module's docstring; ``closed`` is the start, ``a2v`` W, ``v2a`` W', ``residual`` D over its step."""
+    """See the module's docstring; ``closed`` is the start, ``a2v`` W, ``v2a`` W', ``residual`` D over its scale."""
 
     name = "anchored"
     card = Card(
@@ -207,40 +208,40 @@ class Anchored(AnchoredMethod):
 
     @staticmethod
     def start_settings(settings: AnchoredSettings) -> PrototypesSettings:
-        """Those of `prototypes`, with these preparations."""
+        """Settings of `prototypes` with these preparations."""
         return PrototypesSettings(features=settings.features, rows=settings.rows)
 
     @staticmethod
     def fixed_shares(settings: AnchoredSettings) -> dict[str, float]:
-        """Those of the settings that are no ``auto``."""
+        """Shares that the settings fix, without those that are ``auto``."""
         return settings.fixed_shares()
 
     @staticmethod
     def prepare(regions: Tensor) -> Tensor:
-        """Regions as they are: pooling is the start's."""
+        """Return the regions unchanged; the start pools them."""
         return regions
 
     @property
     def static_step(self) -> bool:
-        """Always."""
+        """Always true."""
         return True
 
     def begin(self, batches: Iterable[tuple[Tensor, Tensor]], classes: ClassSpace, candidate: Candidate) -> None:
-        """The closed form on all training images, and its directions."""
+        """Solve the closed form on all training images, and find its directions."""
         pooled, labels = (torch.cat(parts) for parts in zip(*((pool(r), y) for r, y in batches), strict=True))
         self.closed.fit(pooled, labels, classes)
         self.closed.use(candidate)
         self.directions.fit(self.closed.weight)
 
     def set_shares(self, shares: Mapping[str, float]) -> None:
-        """Set v and w; 0 takes a part away."""
+        """Set v and w; 0 removes a part."""
         for name in PARTS:
             share = shares.get(name, 0.0)
             like = self.closed.weight
             setattr(self.directions, name, like.new_tensor([share]) if share else like.new_zeros(0))
 
     def _has(self, part: str) -> bool:
-        """Whether a part is to answer: in training all that train, else those with a share."""
+        """Whether to compute a part: in training every trained part, otherwise those with a share."""
         return part in self.trains if self.training else len(getattr(self.directions, part)) > 0
 
     def _attentions(self) -> list[str]:
@@ -253,7 +254,7 @@ class Anchored(AnchoredMethod):
         return F.pad(RESIDUAL_STEP * self.residual[:, :width], (0, count - width))
 
     def _regions(self, regions: Tensor) -> Tensor:
-        """``(B, R, r)`` the h_r in the directions."""
+        """``(B, R, r)`` the h_r in these directions."""
         return self.closed.features.contributions(regions, self.directions.basis).transpose(1, 2)
 
     def _maps(self, h: Tensor, active: list[str]) -> tuple[Tensor, list[Look]]:
@@ -266,11 +267,11 @@ class Anchored(AnchoredMethod):
         return maps, [Look(logits=1 + i, scores=0, axis=SUBNETS[name]) for i, name in enumerate(active)]
 
     def _factor(self, name: str, regions: int) -> int:
-        """By what a uniform attention is divided."""
+        """Divisor that gives a uniform attention."""
         return regions if name == "a2v" else len(self.closed.weight)
 
     def forward(self, regions: Tensor) -> dict[str, Branch]:
-        """Raw regions ``(B, R, C)`` to the answers of the start and of the sub-nets that count, or train."""
+        """Compute the start and the sub-nets that count, or all in training, from raw regions ``(B, R, C)``."""
         active, k = self._attentions(), len(self.closed.weight)
         branches = self.closed.forward(pool(regions))
         if self._has("residual"):
@@ -290,7 +291,7 @@ class Anchored(AnchoredMethod):
         return branches
 
     def maps(self, regions: Tensor) -> dict[str, Branch]:
-        """Contributions of every raw region ``(B, R, C)`` to the start and the sub-nets that count, with attention."""
+        """Attention and contributions of every raw region ``(B, R, C)`` to the start and the sub-nets that count."""
         active, branches = self._attentions(), self.closed.maps(regions)
         if not active and not self._has("residual"):
             return branches
@@ -307,7 +308,7 @@ class Anchored(AnchoredMethod):
         return branches
 
     def fused_attribute_scores(self, branches: dict[str, Branch]) -> Tensor:
-        """``(B, K)`` start and sub-nets in their shares."""
+        """``(B, K)`` scores of the start and the sub-nets, weighted by their shares."""
         fused = start = branches["linear"].attribute_scores
         attentions = [branch.attribute_scores for name, branch in branches.items() if name in SUBNETS]
         if attentions:
@@ -318,16 +319,16 @@ class Anchored(AnchoredMethod):
 
     @property
     def by_attributes(self) -> bool:
-        """As the start."""
+        """As in the start."""
         return self.closed.by_attributes
 
     @property
     def own_query(self) -> Tensor | None:
-        """The start's."""
+        """As in the start."""
         return self.closed.own_query
 
     def query(self, branches: dict[str, Branch]) -> Tensor:
-        """The start's, with the fused attribute scores in the place of its own."""
+        """The query of the start, with fused attribute scores instead of its own."""
         start = self.closed.query(branches)
         if len(branches) == 1:
             return start
@@ -335,19 +336,19 @@ class Anchored(AnchoredMethod):
         return torch.cat([fused, start[:, fused.shape[1] :]], dim=1)
 
     def class_vectors(self, classes: ClassSpace) -> Tensor:
-        """The start's."""
+        """As in the start."""
         return self.closed.class_vectors(classes)
 
     def class_embeddings(self, classes: ClassSpace) -> Tensor:
-        """The start's."""
+        """As in the start."""
         return self.closed.class_embeddings(classes)
 
     def class_offsets(self, classes: ClassSpace) -> Tensor | None:
-        """The start's."""
+        """As in the start."""
         return self.closed.class_offsets(classes)
 
     def _table(self, classes: ClassSpace) -> Tensor:
-        """``(N, K)`` t_c / |p_c|, in training without the attributes that the step leaves out."""
+        """``(N, K)`` t_c / |p_c|; in training without the attributes that the step drops."""
         t: Tensor = self.closed.rows(classes.unit)
         share = self.settings.attribute_dropout
         if share and self.training:
@@ -356,7 +357,7 @@ class Anchored(AnchoredMethod):
         return result
 
     def loss(self, branches: dict[str, Branch], labels: Tensor, classes: ClassSpace) -> dict[str, Tensor]:
-        """Cross-entropy of each sub-net, causal terms and distillation of the attentions; over the seen classes."""
+        """Cross-entropy of each sub-net, causal terms and distillation of the attentions, over the seen classes."""
         settings, z = self.settings, self._table(classes) * self.settings.tau
 
         def cross_entropy(scores: Tensor) -> Tensor:

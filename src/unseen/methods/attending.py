@@ -1,13 +1,13 @@
-"""Attention over score maps, pooled to attribute scores, without anything kept of the maps' size but the maps.
+"""Attention over score maps, pooled to attribute scores; nothing but the maps themselves needs memory of their size.
 
 With maps of B images, R regions and K attributes each, A the softmax of logits l and s the scores::
 
     psi_k  = sum_r A_rk s_rk
     dL/ds  = A g,    dL/dl = A g s - A sum(A g s)      g = dL/dpsi; the sum runs over what A sums to one over
 
-The backward pass computes A again from the logits, which costs less than reading it from memory, and writes its
-gradient where the product with the regions reads it. Both passes go through the batch in pieces that stay in a core's
-cache. Maps in bfloat16 are attended to in float32.
+The backward pass recomputes A from the logits, which is cheaper than reading it from memory, and writes its gradient to
+where the product with the regions reads it. Both passes process the batch in pieces that fit a core's cache. Maps in
+bfloat16 are converted to float32.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 PIECE = 2**17
-"""Numbers of the maps per thread in a piece of the batch: half a mebibyte of float32."""
+"""Map entries per thread in a piece of the batch: 512 KiB of float32."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """One attention on maps ``(B, R, M)`` of K columns each.
+    """An attention on maps ``(B, R, M)``, of K columns each.
 
     Args:
-        logits: which of the maps its attention is the softmax of.
-        scores: which of the maps it pools.
-        axis: what the attention sums to one over: 1 for regions, 2 for attributes.
+        logits: map whose softmax is the attention.
+        scores: map to pool.
+        axis: axis over which the attention sums to one: 1 for regions, 2 for attributes.
     """
 
     logits: int
@@ -42,18 +42,18 @@ class Look:
 def attend(
     maps: Tensor, attributes: int, looks: Sequence[Look], others: Sequence[Tensor] = ()
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """What each look pools, and what it would with another attention.
+    """Pool score maps by each look's attention, and by other attentions.
 
     Args:
         maps: ``(B, R, M)``.
         attributes: K.
         looks: the attentions.
-        others: of each look an attention ``(B, R, K)`` through which no gradient flows, or none at all.
+        others: for each look another attention ``(B, R, K)``, without gradient; or an empty list.
 
     Returns:
-        ``(B, K)`` of each look, and of each of ``others``; float32 at least.
+        ``(B, K)`` for each look, and for each of ``others``; at least float32.
     """
-    if torch.compiler.is_compiling():  # export and compilers want operators alone
+    if torch.compiler.is_compiling():  # export and compilers accept only plain operators
         parts = maps.to(_accurate(maps)).split(attributes, dim=2)
         found = [(parts[x.logits].softmax(dim=x.axis) * parts[x.scores]).sum(dim=1) for x in looks]
         found += [(other * parts[x.scores]).sum(dim=1) for x, other in zip(looks, others, strict=False)]
@@ -67,7 +67,7 @@ def _accurate(maps: Tensor) -> torch.dtype:
 
 
 def _pieces(maps: Tensor) -> Iterator[slice]:
-    """Runs of images; on a GPU all in one."""
+    """Slices of the batch; a single one on a GPU."""
     size = len(maps)
     if maps.device.type == "cpu":
         size = PIECE * torch.get_num_threads() // max(maps[:1].numel(), 1)
@@ -102,7 +102,7 @@ class _Attend(torch.autograd.Function):
         for rows in _pieces(maps):
             parts = maps[rows].to(_accurate(maps)).split(ctx.attributes, dim=2)
             to = of_maps[rows].split(ctx.attributes, dim=2)
-            of_scores: dict[int, Tensor] = {}  # looks may share scores
+            of_scores: dict[int, Tensor] = {}  # looks may share a score map
             for i, look in enumerate(looks):
                 attention = parts[look.logits].softmax(dim=look.axis)
                 change = attention * gradients[i][rows, None]

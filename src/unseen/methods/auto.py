@@ -1,7 +1,7 @@
-"""Auto: the closed forms race on the same validation draws, and the best one is the model.
+"""Auto: closed forms compete on the same validation draws, and the best one becomes the model.
 
-Every candidate of every method in the race is a candidate of one grid, so that choosing the method is choosing a
-hyper-parameter: on validation classes, on all draws together. It takes what its methods take together, seconds. Ours.
+The grid holds every candidate of every competing method, so choosing a method is choosing a hyperparameter on
+validation classes, over all draws together. Takes the sum of the methods' times: seconds. Ours.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ RACING: tuple[type[ClosedFormMethod], ...] = (ESZSL, Prototypes)
 
 @dataclass(frozen=True, kw_only=True)
 class AutoSettings(Settings):
-    """Settings of :class:`Auto`; none: each method races with its preset ``recommended``."""
+    """Settings of :class:`Auto`: none, since each method uses its preset ``recommended``."""
 
 
 class _Chosen(FittedBuffers):
-    """The position of a method as the length of a buffer: a shape, so that a traced graph is of one method."""
+    """The position of a method, stored as the length of a buffer: a shape, so that a traced graph holds one method."""
 
     position: Tensor
 
@@ -42,7 +42,7 @@ class _Chosen(FittedBuffers):
 
 @register_method
 class Auto(ClosedFormMethod):
-    """See the module's docstring; ``racing`` holds the methods, ``chosen`` says which is the best."""
+    """See the module's docstring; ``racing`` holds the methods, ``chosen`` the position of the best one."""
 
     name = "auto"
     card = Card(
@@ -68,7 +68,7 @@ class Auto(ClosedFormMethod):
 
     @property
     def best(self) -> Method:
-        """The method that was chosen."""
+        """The chosen method."""
         found = self.racing[len(self.chosen.position)]
         assert isinstance(found, Method)
         return found
@@ -79,16 +79,16 @@ class Auto(ClosedFormMethod):
             yield method
 
     def fit(self, regions: Tensor, labels: Tensor, classes: ClassSpace) -> None:
-        """Fit all of them."""
+        """Fit all methods."""
         for method in self._methods():
             method.fit(regions, labels, classes)
 
     def grid(self) -> list[Candidate]:
-        """Every candidate of every method, with the method's name."""
+        """Every candidate of every method, together with the method's name."""
         return [{"method": method.name, **found} for method in self._methods() for found in method.grid()]
 
     def use(self, candidate: Candidate) -> None:
-        """The method of one candidate, at its solution."""
+        """Choose the method of a candidate, and set it to the candidate's solution."""
         own = {key: value for key, value in candidate.items() if key != "method"}
         for position, method in enumerate(self._methods()):
             if method.name == candidate["method"]:
@@ -96,45 +96,45 @@ class Auto(ClosedFormMethod):
                 method.use(own)
 
     def sweep(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[Candidate, Tensor]]:
-        """The sweeps of all methods, one after the other."""
+        """The sweeps of all methods in turn."""
         for method in self._methods():
             for candidate, scores in method.sweep(regions, classes):
                 yield {"method": method.name, **candidate}, scores
 
     def forward(self, regions: Tensor) -> dict[str, Branch]:
-        """The best method's answer."""
+        """Compute the best method."""
         return self.best.forward(regions)
 
     def maps(self, regions: Tensor) -> dict[str, Branch]:
-        """The best method's maps."""
+        """Maps of the best method."""
         return self.best.maps(regions)
 
     def fused_attribute_scores(self, branches: dict[str, Branch]) -> Tensor:
-        """``(B, K)`` of the best method."""
+        """``(B, K)`` scores of the best method."""
         return self.best.fused_attribute_scores(branches)
 
     def class_vectors(self, classes: ClassSpace) -> Tensor:
-        """``(N, K)`` of the best method."""
+        """``(N, K)`` class vectors of the best method."""
         return self.best.class_vectors(classes)
 
     @property
     def by_attributes(self) -> bool:
-        """Whether the best method scores by attributes."""
+        """Whether the best method scores classes by attributes."""
         return self.best.by_attributes
 
     @property
     def own_query(self) -> Tensor | None:
-        """The best method's."""
+        """The own query of the best method."""
         return self.best.own_query
 
     def query(self, branches: dict[str, Branch]) -> Tensor:
-        """The best method's query."""
+        """The query of the best method."""
         return self.best.query(branches)
 
     def class_embeddings(self, classes: ClassSpace) -> Tensor:
-        """The best method's embeddings of classes."""
+        """Class embeddings of the best method."""
         return self.best.class_embeddings(classes)
 
     def class_offsets(self, classes: ClassSpace) -> Tensor | None:
-        """The best method's offsets."""
+        """Class offsets of the best method."""
         return self.best.class_offsets(classes)

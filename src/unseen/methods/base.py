@@ -22,11 +22,11 @@ class Branch:
     """Output of a sub-net. A subclass may hold more ``(B, ...)`` tensors.
 
     Args:
-        attribute_scores: ``(B, K)``.
+        attribute_scores: ``(B, K)`` attribute scores.
         attention: ``(B, K, R)`` attention of each attribute, if requested.
         contributions: ``(B, K, R)`` contribution of each region, which sum to the attribute score, if requested.
         counterfactual: ``(B, K)`` attribute scores under an intervention on the attention (MSDN++, in training).
-        embedding: ``(B, C)`` of whole images, where classes are compared with it directly (CLIP).
+        embedding: ``(B, C)`` embeddings of whole images, for methods that compare them with classes directly (CLIP).
     """
 
     attribute_scores: Tensor
@@ -36,7 +36,7 @@ class Branch:
     embedding: Tensor | None = None
 
     def change(self, to: Callable[[Tensor], Tensor]) -> None:
-        """Replace every tensor in it, those of a subclass's own fields too; each has B rows."""
+        """Apply ``to`` to every tensor, including those of a subclass; each must keep its B rows."""
         for entry in fields(self):
             if isinstance(value := getattr(self, entry.name), Tensor):
                 setattr(self, entry.name, to(value))
@@ -44,13 +44,13 @@ class Branch:
 
 @dataclass(frozen=True)
 class Card:
-    """Who a method is by, and what of it is exact.
+    """Origin of a method, and which parts of it are exact.
 
     Args:
         title: full name.
-        paper: authors' venue and year, with the arXiv number where there is one.
-        exact: what equals the paper or release, and how that is checked.
-        ours: what is our reading or addition.
+        paper: venue and year, with the arXiv number if there is one.
+        exact: what equals the paper or release, and how this is checked.
+        ours: what is our interpretation or addition.
     """
 
     title: str
@@ -60,16 +60,16 @@ class Card:
 
 
 Candidate = dict[str, Any]
-"""Hyper-parameters by name: numbers, and names of preparations."""
+"""Hyperparameters by name: numbers, and names of preparations."""
 
 
 class Method(nn.Module):
-    """Base of all methods; see the module's docstring.
+    """Base class of all methods; see the module's docstring.
 
     Args:
-        channels: C of the regions; for a method of several stages, of each.
+        channels: C of the regions; for a method of several stages, one number per stage.
         vectors: ``(K, D)`` attribute vectors, unused by methods that need none.
-        settings: the method's own.
+        settings: settings of the method.
         generator: for initial weights.
     """
 
@@ -77,17 +77,17 @@ class Method(nn.Module):
     card: ClassVar[Card]
     settings_class: ClassVar[type[Settings]] = Settings
     presets: ClassVar[dict[str, Preset]]
-    """Named settings; where a class has none, the defaults of its settings and of the recipe."""
+    """Named settings. A class without presets has one with the defaults of its settings and recipe."""
     closed_form: ClassVar[bool] = False
     end_to_end: ClassVar[bool] = False
-    """Whether it is trained together with its backbone: it is given maps ``(B, C, h, w)`` instead of regions."""
+    """Whether the method trains together with its backbone; it then gets maps ``(B, C, h, w)`` instead of regions."""
     stages: ClassVar[int] = 1
-    """How many stages of a backbone it reads; of several it is given a list."""
+    """Number of backbone stages that the method reads; it gets a list if there are several."""
     sweeps_gamma: ClassVar[bool] = False
-    """Whether the published protocol of the method sweeps the calibration offset (on the test set)."""
+    """Whether the published protocol sweeps the calibration offset (on the test set)."""
 
     reads_text: ClassVar[bool] = False
-    """Whether it needs ``ClassSpace.words``, and so a backbone with a text tower."""
+    """Whether the method needs ``ClassSpace.words``, and so a backbone with a text tower."""
     ablations: ClassVar[Mapping[str, Ablation]] = {}
     """Rows of ``unseen ablate``, by name."""
 
@@ -95,12 +95,12 @@ class Method(nn.Module):
 
     @property
     def offset_name(self) -> str:
-        """What a class score holds beside the attributes' evidence."""
+        """Name of the part of a class score that is not evidence of attributes."""
         return "seen/unseen offset"
 
     @staticmethod
     def prepare(regions: Tensor) -> Tensor:
-        """Prepare regions ``(B, R, C)`` without parameters, once per image."""
+        """Prepare regions ``(B, R, C)`` once per image, without parameters."""
         raise NotImplementedError
 
     def forward(self, regions: Tensor) -> dict[str, Branch]:
@@ -108,11 +108,11 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def fused_attribute_scores(self, branches: dict[str, Branch]) -> Tensor:
-        """``(B, K)`` scores whose product with a class vector is the class score, seen margin apart."""
+        """``(B, K)`` scores; their product with a class vector is the class score without the seen margin."""
         raise NotImplementedError
 
     def class_vectors(self, classes: ClassSpace) -> Tensor:
-        """``(N, K)`` class vectors in the form that the method scores with."""
+        """``(N, K)`` class vectors as used by the class scores."""
         return classes.unit
 
     @property
@@ -122,23 +122,23 @@ class Method(nn.Module):
 
     @property
     def own_query(self) -> Tensor | None:
-        """``(D - K,)`` of the average training image, where a seen class's own training images share in its score.
+        """``(D - K,)`` of the average training image, if training images of a seen class contribute to its score.
 
-        A method :attr:`by_attributes` for which this is not ``None`` has K entries of :meth:`query` and
-        :meth:`class_embeddings` for attributes, and then D - K more.
+        If this is not ``None``, a method :attr:`by_attributes` has K entries of :meth:`query` and
+        :meth:`class_embeddings` for attributes, followed by D - K more.
         """
         return None
 
     def query(self, branches: dict[str, Branch]) -> Tensor:
-        """``(B, D)`` what is multiplied with :meth:`class_embeddings`."""
+        """``(B, D)`` factor that multiplies :meth:`class_embeddings`."""
         return self.fused_attribute_scores(branches)
 
     def class_embeddings(self, classes: ClassSpace) -> Tensor:
-        """``(N, D)``, each row from its own class alone; :meth:`class_vectors` unless not :attr:`by_attributes`."""
+        """``(N, D)``; each row depends on its own class only. Equals :meth:`class_vectors` if :attr:`by_attributes`."""
         return self.class_vectors(classes)
 
     def class_offsets(self, classes: ClassSpace) -> Tensor | None:
-        """``(N,)`` what a class score holds beside the product, each entry from its own class alone."""
+        """``(N,)`` terms added to the product; each entry depends on its own class only."""
         return None
 
     def class_scores(self, branches: dict[str, Branch], classes: ClassSpace) -> Tensor:
@@ -147,9 +147,9 @@ class Method(nn.Module):
         return scores if offsets is None else scores + offsets
 
     def fused_contributions(self, branches: dict[str, Branch]) -> Tensor:
-        """``(B, K, R)`` what each region adds to the fused attribute scores; needs the branches of :meth:`maps`.
+        """``(B, K, R)`` contribution of each region to the fused attribute scores; needs the branches of :meth:`maps`.
 
-        Fusion is linear, so it holds for every region's contribution as for their sum.
+        Valid because the fusion is linear.
         """
         by_region = {}
         for name, branch in branches.items():
@@ -161,19 +161,19 @@ class Method(nn.Module):
         return self.fused_attribute_scores(by_region).view(b, r, k).transpose(1, 2)
 
     def counted(self, branches: dict[str, Branch]) -> list[str]:
-        """Names of the sub-nets whose scores count at test."""
+        """Names of the sub-nets that count at test."""
         return list(branches)
 
     def maps(self, regions: Tensor) -> dict[str, Branch]:
-        """As :meth:`forward` on unprepared regions ``(B, R, C)``, with attention and contributions of every region."""
+        """Like :meth:`forward` on raw regions ``(B, R, C)``, with attention and contributions of every region."""
         raise NotImplementedError
 
     def answers_and_maps(self, regions: Tensor) -> tuple[dict[str, Branch], dict[str, Branch]]:
-        """What :meth:`forward` and :meth:`maps` say of unprepared regions; they round differently."""
+        """Results of :meth:`forward` and :meth:`maps` on raw regions; the two round differently."""
         return self(self.prepare(regions)), self.maps(regions)
 
     def parts(self, regions: Tensor) -> dict[str, Tensor]:
-        """``(B, P, h, w)`` shares of each position in P learned parts, by sub-net; empty where none are learned."""
+        """``(B, P, h, w)`` shares of each position in P learned parts, by sub-net; empty if none are learned."""
         return {}
 
 
@@ -182,23 +182,23 @@ class GradientMethod(Method):
 
     @property
     def static_step(self) -> bool:
-        """Whether every step is the same operations on the device, which a CUDA graph can hold.
+        """Whether every step runs the same operations on the device, so that a CUDA graph can record it.
 
-        So it is where neither forward nor loss asks for a tensor's value, draws on the CPU, or makes tensors whose
-        shapes depend on values.
+        True if neither forward nor loss reads a tensor's value, draws random numbers on the CPU, or creates tensors
+        whose shapes depend on values.
         """
         return False
 
     def start(self, batches: Iterable[tuple[Tensor, Tensor]], classes: ClassSpace) -> None:
-        """Initial weights from the training images, where a method wants some; called once, before the first step.
+        """Set initial weights from the training images; called once, before the first step.
 
         Args:
-            batches: prepared regions ``(B, R', C)`` and labels ``(B,)`` of every training image, read when asked for.
-            classes: of the stage.
+            batches: prepared regions ``(B, R', C)`` and labels ``(B,)`` of all training images, read lazily.
+            classes: classes of the stage.
         """
 
     def passes(self) -> tuple[tuple[int, ...], ...]:
-        """What of the method each of a batch's optimiser steps trains; most take one step for all of it."""
+        """Parts of the method that each optimizer step on a batch trains; by default one step trains everything."""
         return ((),)
 
     def forward_pass(self, regions: Tensor, trained: tuple[int, ...]) -> dict[str, Branch]:
@@ -221,7 +221,7 @@ class ClosedFormMethod(Method):
         raise NotImplementedError
 
     def grid(self) -> list[Candidate]:
-        """Hyperparameter candidates; the first of equally good ones wins."""
+        """Hyperparameter candidates; the first one wins ties."""
         raise NotImplementedError
 
     def use(self, candidate: Candidate) -> None:
@@ -231,15 +231,15 @@ class ClosedFormMethod(Method):
     def sweep(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[Candidate, Tensor]]:
         """Class scores of held-out images under every candidate, in the order of :meth:`grid`.
 
-        A method with a large grid computes what its candidates share once. The scores then differ from those of
-        :meth:`use` by rounding.
+        A method with a large grid computes shared parts once. The scores then differ from those of :meth:`use` by
+        rounding.
 
         Args:
-            regions: prepared, ``(M, R', C)``.
+            regions: prepared regions ``(M, R', C)``.
             classes: N classes.
 
         Returns:
-            Candidates with scores ``(M, N)``; those without a finite solution are left out.
+            Candidates with scores ``(M, N)``, without those that have no finite solution.
         """
         for candidate in self.grid():
             self.use(candidate)
@@ -248,39 +248,39 @@ class ClosedFormMethod(Method):
 
 
 class AnchoredMethod(GradientMethod):
-    """A gradient method on top of a closed form, which is chosen first, on the same draws of validation classes.
+    """A gradient method on top of a closed form that is chosen first, on the same draws of validation classes.
 
-    Its class scores are the closed form's plus a share w of what each trained part changes in them. With shares of 0
-    they are the closed form's to the bit.
+    Its class scores are those of the closed form plus, for each trained part, a share of what the part changes. With
+    shares of 0 they equal those of the closed form to the bit.
     """
 
     start_method: ClassVar[type[ClosedFormMethod]]
-    """The closed form."""
+    """Class of the closed form."""
     trained_parts: ClassVar[Mapping[str, tuple[float, ...]]]
-    """The parts that are trained, each with the candidates of its share beside 0."""
+    """Trained parts, each with the candidates of its share other than 0."""
     candidate: Candidate | None = None
-    """The closed form's hyper-parameters, set before training."""
+    """Hyperparameters of the closed form, set before training."""
 
     @staticmethod
     def start_settings(settings: Any) -> Settings:
-        """Settings of the closed form, from this method's."""
+        """Settings of the closed form, derived from this method's settings."""
         raise NotImplementedError
 
     @staticmethod
     def fixed_shares(settings: Any) -> dict[str, float]:
-        """The shares that settings fix, by part; the others are chosen on validation classes."""
+        """Shares that the settings fix, by part; the others are chosen on validation classes."""
         return {}
 
     def start(self, batches: Iterable[tuple[Tensor, Tensor]], classes: ClassSpace) -> None:
-        """:meth:`begin` with :attr:`candidate`."""
+        """Call :meth:`begin` with :attr:`candidate`."""
         if self.candidate is None:
             raise UnseenError("its closed form was not chosen", where=self.name, hint="set candidate before training")
         self.begin(batches, classes, self.candidate)
 
     def begin(self, batches: Iterable[tuple[Tensor, Tensor]], classes: ClassSpace, candidate: Candidate) -> None:
-        """Solve the closed form on all training images, see :meth:`start`; shares are 0 then."""
+        """Solve the closed form on all training images, as in :meth:`start`, and set all shares to 0."""
         raise NotImplementedError
 
     def set_shares(self, shares: Mapping[str, float]) -> None:
-        """Set the share of each part; of one that is not named to 0."""
+        """Set the share of each part; parts that are not named get 0."""
         raise NotImplementedError

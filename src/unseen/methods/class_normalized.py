@@ -1,12 +1,12 @@
-"""Class normalisation (Skorokhodov and Elhoseiny, ICLR 2021): a network makes a prototype of a class's attributes.
+"""Class normalization (Skorokhodov and Elhoseiny, ICLR 2021): a network maps a class's attributes to a prototype.
 
-With a_c the unit attribute vector of a class, x the pooled feature, both networks and normalisations over classes::
+With a_c the unit attribute vector of a class, x the pooled feature, and both networks normalized over classes::
 
     h_c = CN(ReLU(CN(W2 ReLU(W1 a_c))))          CN: every coordinate to mean 0, variance 1 over the classes of a step
     p_c = W3 h_c,   S_c = scale^2 <x / |x|, p_c / |p_c|>
 
-In training CN takes mean and variance of the seen classes and keeps running averages, with which classes are tested, so
-that a class's prototype depends on no other class. Cross-entropy is over the seen classes.
+In training CN uses mean and variance of the seen classes and updates running averages. At test it uses the running
+averages, so a class's prototype depends on no other class. Cross-entropy is over the seen classes.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class ClassNormalizedSettings(Settings):
     """Settings of :class:`ClassNormalized`.
 
     Args:
-        hidden: units of both hidden layers.
-        scale: gamma; class scores are its square times a cosine.
-        normalize: whether hidden values are normalised over classes; without, it is the plain network.
+        hidden: units of each hidden layer.
+        scale: gamma; class scores are gamma squared times a cosine.
+        normalize: whether to normalize hidden values over classes; without, it is a plain network.
     """
 
     hidden: int = 1024
@@ -48,11 +48,11 @@ class ClassNormalizedSettings(Settings):
 
 
 class ClassNormalization(nn.Module):
-    """Columns to mean 0 and variance 1 over classes in training, by their running averages afterwards.
+    """Normalize columns over classes in training, and by running averages afterwards.
 
     Args:
-        units: columns.
-        like: a tensor of the type and device wanted.
+        units: number of columns.
+        like: tensor of the wanted dtype and device.
     """
 
     mean: Tensor
@@ -64,16 +64,16 @@ class ClassNormalization(nn.Module):
         self.register_buffer("variance", like.new_ones(units))
 
     def forward(self, values: Tensor) -> Tensor:
-        """``(N, units)`` in and out."""
+        """``(N, units)`` to ``(N, units)``."""
         return F.batch_norm(values, self.mean, self.variance, training=self.training)
 
 
 @register_method
 class ClassNormalized(GradientMethod):
-    """See the module's docstring. The attribute vectors are not used.
+    """See the module's docstring. Ignores the attribute vectors.
 
-    ``mean`` is the seen classes' mean unit attribute vector, ``directions`` ``(K, C)`` by how much each attribute moves
-    the scores of a class that has it; they are made for testing, where no step changes them.
+    ``mean`` is the mean unit attribute vector of the seen classes; ``directions`` ``(K, C)`` is how much each attribute
+    moves the scores of a class that has it. Both are computed for testing and then stay fixed.
     """
 
     name = "cn"
@@ -115,7 +115,7 @@ class ClassNormalized(GradientMethod):
         self.inner, self.outer = (ClassNormalization(hidden, vectors) for _ in range(2))
         self.register_buffer("mean", vectors.new_zeros(k))
         self.register_buffer("directions", vectors.new_zeros(k, channels))
-        last = (3 / channels / hidden) ** 0.5  # uniform, of variance 1 / (hidden channels)
+        last = (3 / channels / hidden) ** 0.5  # uniform, with variance 1 / (hidden channels)
         for layer, bound in ((self.first, k**-0.5), (self.second, hidden**-0.5), (self.last, last)):
             with torch.no_grad():
                 layer.weight.uniform_(-bound, bound, generator=generator)
@@ -123,26 +123,26 @@ class ClassNormalized(GradientMethod):
 
     @property
     def by_attributes(self) -> bool:
-        """No: attributes work together in a prototype."""
+        """False: the prototype is a nonlinear function of all attributes."""
         return False
 
     @property
     def offset_name(self) -> str:
-        """The prototype as a whole."""
+        """Name of the prototype's part of a score."""
         return "the class's prototype"
 
     def prototypes(self, attributes: Tensor) -> Tensor:
-        """``(N, C)`` unit prototypes of unit attribute vectors ``(N, K)``, normalised over them in training."""
+        """``(N, C)`` unit prototypes of unit attribute vectors ``(N, K)``, normalized over them in training."""
         hidden = self.second(F.relu(self.first(attributes)))
         hidden = self.outer(F.relu(self.inner(hidden))) if self.settings.normalize else F.relu(hidden)
         return F.normalize(self.last(hidden), dim=1)
 
     def forward(self, regions: Tensor) -> dict[str, Branch]:
-        """Pooled features ``(B, 1, C)``, as they are and with attribute scores."""
+        """Pooled features ``(B, 1, C)`` to the same features and attribute scores."""
         return {"prototypes": Branch(F.linear(regions[:, 0], self.directions), embedding=regions[:, 0])}
 
     def train(self, mode: bool = True) -> Self:
-        """As the base's; for testing the directions of attributes are made anew."""
+        """As in the base class; entering test mode recomputes the directions of attributes."""
         super().train(mode)
         if not mode:
             with torch.inference_mode(False), torch.no_grad():
@@ -158,11 +158,11 @@ class ClassNormalized(GradientMethod):
         return {"prototypes": Branch(contributions.sum(dim=2), None, contributions, embedding=pool(regions)[:, 0])}
 
     def fused_attribute_scores(self, branches: dict[str, Branch]) -> Tensor:
-        """``(B, K)``."""
+        """``(B, K)`` attribute scores."""
         return branches["prototypes"].attribute_scores
 
     def class_vectors(self, classes: ClassSpace) -> Tensor:
-        """``(N, K)`` zeros: no score is a sum over attributes."""
+        """``(N, K)`` zeros, because no score is a sum over attributes."""
         return torch.zeros_like(classes.vectors)
 
     def query(self, branches: dict[str, Branch]) -> Tensor:
@@ -172,7 +172,7 @@ class ClassNormalized(GradientMethod):
         return embedding.to(self.mean.dtype)
 
     def class_embeddings(self, classes: ClassSpace) -> Tensor:
-        """``(N, C)`` prototypes times ``scale^2``."""
+        """``(N, C)`` prototypes times gamma squared."""
         return self.settings.scale**2 * self.prototypes(classes.unit)
 
     def loss(self, branches: dict[str, Branch], labels: Tensor, classes: ClassSpace) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def _kept(compute: Callable[[Any], Tensor]) -> cached_property[Tensor]:
-    """A tensor made once, and fit for training even if it is first asked for in inference mode."""
+    """Cached tensor that can take part in training even if first computed in inference mode."""
 
     @wraps(compute)
     def outside(self: Any) -> Tensor:
@@ -24,13 +24,13 @@ def _kept(compute: Callable[[Any], Tensor]) -> cached_property[Tensor]:
 
 @dataclass(frozen=True)
 class Words:
-    """What classes and attributes are called, for methods that read text.
+    """Names of classes and attributes, for methods that read text.
 
     Args:
         classes: N class names as words.
         attributes: K attributes as words ("red crown color").
-        groups: K names of attribute groups.
-        encode: texts and a device to ``(M, D)`` unit vectors, a text each, in the space of the pooled regions.
+        groups: K attribute group names.
+        encode: maps texts and a device to ``(M, D)`` unit vectors, one per text, in the space of the pooled regions.
     """
 
     classes: tuple[str, ...]
@@ -40,14 +40,14 @@ class Words:
 
 
 class ClassSpace:
-    """Classes as tensors on the device of the method.
+    """Classes as tensors on the method's device.
 
     Args:
-        vectors: ``(N, K)`` attribute values, any unit.
-        seen: bool ``(N,)``, classes trained on.
-        words: their names, for methods with ``reads_text``.
-        trained: int64 ``(N,)`` which of the classes trained on, in the order of the training, has a class's images, -1
-            for none; by default the seen classes in order.
+        vectors: ``(N, K)`` attribute values, in any unit.
+        seen: bool ``(N,)``, whether a class was trained on.
+        words: names, for methods with ``reads_text``.
+        trained: int64 ``(N,)`` position of each class among the classes trained on, in training order, or -1; by
+            default the seen classes in order.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class ClassSpace:
 
     @_kept
     def unit(self) -> Tensor:
-        """``(N, K)`` rows of length 1."""
+        """``(N, K)`` rows scaled to length 1."""
         return nn.functional.normalize(self.vectors, dim=1)
 
     @_kept
     def unit_nonnegative(self) -> Tensor:
-        """``(N, K)`` rows of length 1 after negative entries (AWA2's "unknown") are set to 0."""
+        """``(N, K)`` rows scaled to length 1 after setting negative entries (AWA2's "unknown") to 0."""
         return nn.functional.normalize(self.vectors.clamp(min=0), dim=1)
 
     @_kept
@@ -74,7 +74,7 @@ class ClassSpace:
         return torch.nonzero(~self.seen).flatten()
 
     def blocks(self, size: int) -> list[ClassSpace]:
-        """The classes in runs of ``size``; itself where there are no more."""
+        """Split the classes into blocks of ``size``; returns itself if one block suffices."""
         if len(self.vectors) <= size:
             return [self]
         runs = [slice(start, start + size) for start in range(0, len(self.vectors), size)]

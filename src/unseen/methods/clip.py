@@ -1,7 +1,7 @@
 """CLIP and SigLIP zero-shot: images compared with texts (Radford et al., ICML 2021; Zhai et al., ICCV 2023).
 
-v is the image's embedding, of unit length. A class is scored by the cosine of v and the class's text embedding, the
-mean of its sentences' unit embeddings. What the sentences are is the mode:
+v is the unit embedding of the image. The score of a class is the cosine of v and the class's text embedding, which is
+the mean of the unit embeddings of its sentences. The mode determines the sentences:
 
 * ``names``: every template with the class's name, as CLIP does.
 * ``attributes``: no name. The attributes in which the class exceeds the average class most, a sentence each (or a few
@@ -37,10 +37,10 @@ class CLIPSettings(Settings):
 
     Args:
         mode: ``names``, ``attributes`` or ``scores``; see the module's docstring.
-        templates: sentences with ``{}`` for what is described, separated by ``|``; their embeddings are averaged.
-        kind: what any image shows, in the modes without names: "bird".
-        attributes: of ``attributes``: how many describe a class; 0 chooses from 4, 8, 16, 32.
-        per_sentence: of ``attributes``: how many stand in one sentence.
+        templates: sentences with ``{}`` for the description, separated by ``|``; their embeddings are averaged.
+        kind: what every image shows, for modes without class names, such as "bird".
+        attributes: number of attributes that describe a class in mode ``attributes``; 0 chooses from 4, 8, 16, 32.
+        per_sentence: number of attributes per sentence in mode ``attributes``.
     """
 
     mode: str = "names"
@@ -63,13 +63,13 @@ class CLIPSettings(Settings):
                 )
 
     def fill(self, text: str) -> list[str]:
-        """The text in every template."""
+        """The text inserted in every template."""
         return [template.strip().replace("{}", text) for template in self.templates.split("|")]
 
 
 @register_method
 class CLIP(ClosedFormMethod):
-    """See the module's docstring. Pooled regions must be image embeddings, as an image tower of the same model gives.
+    """See the module's docstring. Pooled regions must be image embeddings of an image tower of the same model.
 
     Buffers: ``weight`` ``(K, C)`` and ``bias`` ``(K,)`` give attribute scores, ``mean`` ``(K,)`` is the average class,
     ``count`` the number of attributes that describe a class.
@@ -113,18 +113,18 @@ class CLIP(ClosedFormMethod):
 
     @property
     def by_attributes(self) -> bool:
-        """Whether a class score is a sum over attributes; else the text of a class counts as a whole."""
+        """Whether a class score is a sum over attributes; otherwise the text of a class is compared as a whole."""
         s = self.settings
         result: bool = s.mode == "scores" or (s.mode == "attributes" and s.per_sentence == 1)
         return result
 
     @property
     def offset_name(self) -> str:
-        """What a class score holds beside the attributes' evidence."""
+        """Name of the part of a class score that is not evidence of attributes."""
         return "offset" if self.by_attributes else f"the class's {'name' if self.settings.mode == 'names' else 'text'}"
 
     def fit(self, regions: Tensor, labels: Tensor, classes: ClassSpace) -> None:
-        """The average class, the attributes' embeddings, and how they score the training images. No label is used."""
+        """Compute the average class, attribute embeddings, and their scores on the training images. Uses no labels."""
         words = _words(classes)
         self.mean.copy_(classes.vectors.mean(dim=0))
         texts = self._attribute_texts(words)
@@ -135,12 +135,12 @@ class CLIP(ClosedFormMethod):
         self._statistics = scores.mean(dim=0), scores.std(dim=0, correction=0).clamp(min=1e-6)
 
     def _attribute_texts(self, words: Words) -> Tensor:
-        """``(K, C)``, each the mean of the templates' unit embeddings."""
+        """``(K, C)``; each row is the mean of the templates' unit embeddings."""
         sentences = [s for a in words.attributes for s in self.settings.fill(f"{self.settings.kind} with {a}")]
         return self._encode(words, sentences).view(len(words.attributes), -1, self.weight.shape[1]).mean(dim=1)
 
     def _references(self, words: Words, texts: Tensor) -> Tensor:
-        """``(K, C)`` what each attribute is told from: its group's mean, or no attribute where it is alone in it."""
+        """``(K, C)`` reference of each attribute: the mean of its group, or the empty text if it is alone."""
         plain = self._encode(words, self.settings.fill(self.settings.kind)).mean(dim=0)
         found = plain.repeat(len(texts), 1)
         for group in dict.fromkeys(words.groups):
@@ -150,7 +150,7 @@ class CLIP(ClosedFormMethod):
         return found
 
     def grid(self) -> list[dict[str, float]]:
-        """How many attributes describe a class; or whether attribute scores are standardised on training images."""
+        """Numbers of attributes per class, or whether to standardize attribute scores on the training images."""
         s, most = self.settings, len(self.weight)
         if s.mode == "names":
             return [{}]
@@ -160,7 +160,7 @@ class CLIP(ClosedFormMethod):
         return [{"standardize": 0.0}, {"standardize": 1.0}]
 
     def use(self, candidate: dict[str, float]) -> None:
-        """Set one candidate."""
+        """Use a candidate."""
         mean, deviation = self._statistics
         if not candidate.get("standardize"):
             mean, deviation = torch.zeros_like(mean), torch.ones_like(deviation)
@@ -175,17 +175,17 @@ class CLIP(ClosedFormMethod):
         return {"text": Branch(F.linear(embedding, self.weight, self.bias), embedding=embedding)}
 
     def maps(self, regions: Tensor) -> dict[str, Branch]:
-        """Contributions of every raw region ``(B, R, C)``, which share the bias equally; there is no attention."""
+        """Contributions of every raw region ``(B, R, C)``, with the bias split equally; there is no attention."""
         shares = region_shares(regions) @ self.weight.T + self.bias / regions.shape[1]
         contributions = shares.transpose(1, 2)
         return {"text": Branch(contributions.sum(dim=2), None, contributions, embedding=pool(regions)[:, 0])}
 
     def fused_attribute_scores(self, branches: dict[str, Branch]) -> Tensor:
-        """``(B, K)``."""
+        """``(B, K)`` attribute scores."""
         return branches["text"].attribute_scores
 
     def class_vectors(self, classes: ClassSpace) -> Tensor:
-        """``(N, K)``; zero where the text of a class counts as a whole."""
+        """``(N, K)`` class vectors; zero if texts are compared as a whole."""
         if not self.by_attributes:
             return torch.zeros_like(classes.vectors)
         if self.settings.mode == "scores":
@@ -197,7 +197,7 @@ class CLIP(ClosedFormMethod):
         return result
 
     def query(self, branches: dict[str, Branch]) -> Tensor:
-        """``(B, K)`` attribute scores, or ``(B, C)`` embeddings where the text of a class counts as a whole."""
+        """``(B, K)`` attribute scores, or ``(B, C)`` embeddings if texts are compared as a whole."""
         if self.by_attributes:
             return super().query(branches)
         embedding = branches["text"].embedding
@@ -205,17 +205,17 @@ class CLIP(ClosedFormMethod):
         return embedding.to(self.weight.dtype)
 
     def class_embeddings(self, classes: ClassSpace) -> Tensor:
-        """``(N, K)`` class vectors, or ``(N, C)`` texts."""
+        """``(N, K)`` class vectors, or ``(N, C)`` text embeddings."""
         return super().class_embeddings(classes) if self.by_attributes else self.class_texts(classes)
 
     def described_by(self, classes: ClassSpace) -> list[list[int]]:
-        """The attributes that describe each class: those in which it exceeds the average class most, at least one."""
+        """Attributes that describe each class: those that exceed the average class most, at least one."""
         excess = classes.vectors - self.mean
         order = excess.argsort(dim=1, descending=True, stable=True)[:, : int(self.count)].tolist()
         return [[k for i, k in enumerate(row) if i == 0 or excess[c, k] > 0] for c, row in enumerate(order)]
 
     def sentences(self, classes: ClassSpace) -> list[list[str]]:
-        """What is said of each class, where a class has a text."""
+        """The sentences about each class, for modes that have them."""
         words, s = _words(classes), self.settings
         if s.mode == "names":
             return [s.fill(name) for name in words.classes]
@@ -227,7 +227,7 @@ class CLIP(ClosedFormMethod):
         return found
 
     def class_texts(self, classes: ClassSpace) -> Tensor:
-        """``(N, C)`` unit embeddings of the classes' texts, made once for the same classes."""
+        """``(N, C)`` unit embeddings of the class texts, cached for the same classes."""
         if self._last is None or self._last[0] is not classes or self._last[1] != float(self.count):
             sentences = self.sentences(classes)
             every = self._encode(_words(classes), [s for own in sentences for s in own])
@@ -246,5 +246,5 @@ def _words(classes: ClassSpace) -> Words:
 
 
 def _listed(parts: list[str]) -> str:
-    """The parts as "a", "a and b" or "a, b and c"."""
+    """Join parts as "a", "a and b" or "a, b and c"."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

@@ -1,7 +1,7 @@
 """Bilinear compatibility learned by ranking: ALE, DeViSE and SJE.
 
-f(x, c) = x' W z_c with x the pooled feature and z_c the unit attribute vector. For an image of class y every wrong
-seen class c costs a hinge h_c = max(0, margin + f(x, c) - f(x, y)); the methods differ in what they do with them.
+f(x, c) = x' W z_c with x the pooled feature and z_c the unit attribute vector. For an image of class y, every wrong
+seen class c costs a hinge h_c = max(0, margin + f(x, c) - f(x, y)). The methods differ in how they combine the hinges.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from unseen.methods.trained_linear import TrainedLinear
 
 
 def hinges(scores: Tensor, labels: Tensor, margin: float) -> Tensor:
-    """``(B, N)`` max(0, margin + s_c - s_y) of every wrong class, 0 for the right one, from scores ``(B, N)``."""
+    """``(B, N)`` max(0, margin + s_c - s_y) for every wrong class, 0 for the right one, from scores ``(B, N)``."""
     own = scores.gather(1, labels[:, None])
     right = F.one_hot(labels, scores.shape[1]).bool()
     return F.relu(margin + scores - own).masked_fill(right, 0)
@@ -32,7 +32,7 @@ def hinges(scores: Tensor, labels: Tensor, margin: float) -> Tensor:
 def weighted_rank_loss(violations: Tensor) -> Tensor:
     """ALE: mean over images of (1 + 1/2 + ... + 1/r) / r * sum_c h_c, with r the number of classes with h_c > 0.
 
-    The weight is a constant of the gradient; the loss jumps where r changes.
+    The weight counts as a constant in the gradient; the loss jumps where r changes.
 
     Args:
         violations: ``(B, N)`` hinges.
@@ -49,7 +49,7 @@ def summed_loss(violations: Tensor) -> Tensor:
 
 
 def largest_loss(violations: Tensor) -> Tensor:
-    """SJE: mean over images of max_c h_c, from hinges ``(B, N)``; classes that tie share the gradient."""
+    """SJE: mean over images of max_c h_c, from hinges ``(B, N)``; tied classes share the gradient."""
     return violations.amax(dim=1).mean()
 
 
@@ -58,8 +58,8 @@ class CompatibilitySettings(PreparedSettings):
     """Settings of :class:`Compatibility`.
 
     Args:
-        features, rows: see :class:`PreparedSettings`; ``auto`` is chosen on left-out training classes.
-        margin: by how much the right class's score is to lead.
+        features, rows: see :class:`PreparedSettings`; ``auto`` chooses them on left-out training classes.
+        margin: required lead of the right class's score.
     """
 
     margin: float = 1.0
@@ -71,7 +71,7 @@ class CompatibilitySettings(PreparedSettings):
 
 
 def _preset(margin: float) -> dict[str, Preset]:
-    """The learning rate goes with the margin: AdamW's path from 0 then differs in nothing but the scale of W."""
+    """Scale the learning rate with the margin: AdamW's path from 0 then differs only in the scale of W."""
     recipe = Recipe(epochs=30, batch_size=50, optimizer="adamw", lr=margin / 100, weight_decay=1e-4)
     source = "paper's margin; recipe ours, chosen on validation classes of fieldguide and of 50 classes of CUB"
     unit = CompatibilitySettings(margin=margin, features="unit", rows="unit")
@@ -83,7 +83,7 @@ def _preset(margin: float) -> dict[str, Preset]:
 
 
 class Compatibility(TrainedLinear):
-    """Base of the three; see the module's docstring. ``weight`` is W' ``(K, C)``, 0 at the start."""
+    """Base class of the three; see the module's docstring. ``weight`` is W' ``(K, C)`` and starts at 0."""
 
     settings_class = CompatibilitySettings
 

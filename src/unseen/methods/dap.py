@@ -1,10 +1,11 @@
 """DAP: direct attribute prediction (Lampert, Nickisch and Harmeling, CVPR 2009; TPAMI 2014).
 
-One probabilistic classifier an attribute, p(a_k = 1 | x) = sigmoid(l_k), and a class with the binary attributes z_c has
+One probabilistic classifier per attribute, p(a_k = 1 | x) = sigmoid(l_k). A class with binary attributes z_c has
 
     log p(c | x) = sum_k [ log p(a_k = z_ck | x) - log p(a_k = z_ck) ] + const = <l(x), z_c> + b_c + const(x)
 
-with l the attributes' log-odds and b_c = -sum_k log p(a_k = z_ck). const(x) = sum_k log p(a_k = 0 | x) is left out.
+with l the log-odds of the attributes and b_c = -sum_k log p(a_k = z_ck). const(x) = sum_k log p(a_k = 0 | x) is
+dropped.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ STRENGTHS = tuple(10.0**e for e in range(-1, -7, -1))
 
 
 class LogisticRegressions:
-    """L2-regularised logistic regressions on the same features.
+    """L2-regularized logistic regressions on the same features.
 
-    Minimises mean_i [ softplus(l_ik) - y_ik l_ik ] + lambda / 2 ||w_k||^2 with l_ik = w_k' x_i + c_k, the intercept
-    c_k free, for every target k at once, by Newton's method in float64. Newton's systems are solved by conjugate
-    gradients in the eigenbasis of the features' covariance, where their diagonals precondition well.
+    Minimizes mean_i [ softplus(l_ik) - y_ik l_ik ] + lambda / 2 ||w_k||^2 with l_ik = w_k' x_i + c_k and free intercept
+    c_k, for all targets k at once, by Newton's method in float64. Conjugate gradients solve the Newton systems in the
+    eigenbasis of the features' covariance, where the diagonals precondition well.
 
     Args:
         x: ``(n, C)`` features.
-        y: ``(n, K)`` targets, 0 or 1, each with both values.
+        y: ``(n, K)`` targets, 0 or 1; each must have both values.
     """
 
     def __init__(self, x: Tensor, y: Tensor) -> None:
@@ -58,7 +59,7 @@ class LogisticRegressions:
         return weight, solution[:, -1] - weight @ self._mean
 
     def _solve(self, strength: float, tolerance: float = 1e-11) -> Tensor:
-        """Newton from 0 with step halving, of each target until every entry of its gradient is below the tolerance."""
+        """Newton's method from 0 with step halving, until all gradient entries of a target are below the tolerance."""
         ridge = torch.full_like(self._values, strength)
         ridge[-1] = 0
         solution = self._x.new_zeros(self._y.shape[1], self._x.shape[1])
@@ -80,7 +81,7 @@ class LogisticRegressions:
     def _step_length(
         self, theta: Tensor, step: Tensor, logits: Tensor, y: Tensor, gradient: Tensor, ridge: Tensor
     ) -> Tensor:
-        """``(K, 1)``: 1, halved until the objective falls by a share of what the slope promises."""
+        """``(K, 1)`` step sizes: 1, halved until the objective falls by a share of the slope's prediction."""
         change, slope = step @ self._x.T, (gradient * step).sum(dim=1, keepdim=True)
         length = torch.ones_like(slope)
 
@@ -91,7 +92,7 @@ class LogisticRegressions:
             return losses.mean(dim=1, keepdim=True) + penalty
 
         before = objective(torch.zeros_like(slope))
-        slack = 1e-14 * before.clamp(min=1)  # rounding hides the fall near the optimum
+        slack = 1e-14 * before.clamp(min=1)  # near the optimum, rounding hides the decrease
         for _ in range(50):
             failed = objective(length) > before - 1e-4 * length * slope + slack
             if not failed.any():
@@ -100,7 +101,7 @@ class LogisticRegressions:
         return length
 
     def _newton_step(self, gradient: Tensor, curvature: Tensor, ridge: Tensor) -> Tensor:
-        """Preconditioned conjugate gradients on H_k s_k = g_k, H_k = x' diag(curvature_k) x + diag(ridge), all k."""
+        """Preconditioned conjugate gradients for H_k s_k = g_k, H_k = x' diag(curvature_k) x + diag(ridge), all k."""
         diagonal = curvature.sum(dim=1, keepdim=True) * self._values + ridge
         inverse = torch.where(diagonal > 0, 1 / diagonal, 0)
         step, residual = torch.zeros_like(gradient), gradient
@@ -124,9 +125,9 @@ class LogisticRegressions:
 
 @dataclass(frozen=True, kw_only=True)
 class DAPSettings(PreparedSettings):
-    """Settings of :class:`DAP`: the preparation of features; the regularisation comes from a grid.
+    """Settings of :class:`DAP`: the preparation of features. The regularization comes from a grid.
 
-    Class vectors are made binary, which no preparation changes: ``rows`` stays ``unit``.
+    Class vectors are binarized, which no preparation changes: ``rows`` stays ``unit``.
     """
 
     rows: str = "unit"
@@ -140,10 +141,10 @@ class DAPSettings(PreparedSettings):
 class DAP(PooledLinear, ClosedFormMethod):
     """See the module's docstring.
 
-    Buffers: ``weight`` ``(K, C)`` and ``intercept`` ``(K,)`` of the classifiers, ``threshold`` ``(K,)`` above which a
-    class has an attribute, ``prior`` ``(K,)`` p(a_k = 1), the share of the training classes that have it. An attribute
-    that all of them have, or none, has nothing to learn from: its classifier answers with its prior, so that its two
-    terms cancel. It is kept as weight and intercept 0 with prior 1/2.
+    Buffers: ``weight`` ``(K, C)`` and ``intercept`` ``(K,)`` of the classifiers; ``threshold`` ``(K,)`` above which a
+    class has an attribute; ``prior`` ``(K,)`` p(a_k = 1), the share of training classes that have it. An attribute that
+    all or none of them have cannot be learned: its classifier returns its prior, so its two terms cancel. It is stored
+    as weight and intercept 0 with prior 1/2.
     """
 
     name = "dap"
@@ -176,7 +177,7 @@ class DAP(PooledLinear, ClosedFormMethod):
         self.register_buffer("prior", vectors.new_full((len(vectors),), 0.5))
 
     def fit(self, regions: Tensor, labels: Tensor, classes: ClassSpace) -> None:
-        """Thresholds and priors from the classes with training images, and the features for the classifiers."""
+        """Compute thresholds and priors from the classes with training images, and features for the classifiers."""
         trained = torch.unique(labels)
         self.threshold.copy_(classes.vectors[trained].double().mean(dim=0))
         table = self.class_vectors(classes)
@@ -187,11 +188,11 @@ class DAP(PooledLinear, ClosedFormMethod):
         self._classifiers: tuple[str, LogisticRegressions] | None = None
 
     def grid(self) -> list[Candidate]:
-        """Every preparation with lambda in 10^-1 ... 10^-6."""
+        """Every preparation with lambda from 10^-1 to 10^-6."""
         return [{"features": f, "lambda": strength} for f in self.settings.kinds[0] for strength in STRENGTHS]
 
     def use(self, candidate: Candidate) -> None:
-        """The classifiers of one candidate."""
+        """Use the classifiers of a candidate."""
         x, labels, targets = self._training
         if self._classifiers is None or self._classifiers[0] != candidate["features"]:
             self.features.fit(candidate["features"], x, labels)
@@ -205,16 +206,16 @@ class DAP(PooledLinear, ClosedFormMethod):
         return {"linear": Branch(F.linear(self.features(regions[:, 0]), self.weight, self.intercept))}
 
     def maps(self, regions: Tensor) -> dict[str, Branch]:
-        """Contributions of every raw region ``(B, R, C)``, which share the intercept equally; there is no attention."""
+        """Contributions of every raw region ``(B, R, C)``, with the intercept split equally; there is no attention."""
         shares = self.intercept[:, None] / regions.shape[1]
         contributions = self.features.contributions(regions, self.weight) + shares
         return {"linear": Branch(contributions.sum(dim=2), None, contributions)}
 
     def class_vectors(self, classes: ClassSpace) -> Tensor:
-        """``(N, K)``: 1 where a class's value is above the threshold, else 0."""
+        """``(N, K)``: 1 if the class's value is above the threshold, else 0."""
         return (classes.vectors > self.threshold).to(classes.vectors.dtype)
 
     def class_offsets(self, classes: ClassSpace) -> Tensor:
-        """``(N,)``, minus the log of the classes' prior."""
+        """``(N,)`` minus log prior of each class."""
         table = self.class_vectors(classes)
         return -(table @ self.prior.log() + (1 - table) @ (1 - self.prior).log())

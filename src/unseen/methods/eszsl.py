@@ -1,13 +1,14 @@
 """ESZSL: embarrassingly simple zero-shot learning (Romera-Paredes and Torr, ICML 2015).
 
 Closed form: V = (X'X + gamma I)^-1 X' Y S (S'S + lambda I)^-1 with X the prepared features (n, C), Y the one-vs-rest
-labels in {-1, 1} (n, N seen), S the seen classes' prepared attribute vectors (N seen, K). Class score x' V t_c.
+labels in {-1, 1} (n, N seen), S the prepared attribute vectors of the seen classes (N seen, K). The class score is x' V
+t_c.
 
-As published, features and class vectors have unit length, gamma and lambda come from 10^-3 ... 10^3. In `recommended`
-preparations are part of the grid, and gamma and lambda count in mean eigenvalues of the *centred* Gram matrices, of C
-features and of N seen class vectors: that of vectors which are not centred is nearly all their mean, which no grid in
-its units gets past. A seen class's own one-vs-rest answer may share in its score (:mod:`unseen.methods.own`); V is then
-divided by the mean length of the seen classes' weights over these answers.
+As published, features and class vectors have unit length, and gamma and lambda come from 10^-3 ... 10^3. In
+`recommended` the grid includes preparations, and gamma and lambda count in mean eigenvalues of the *centered* Gram
+matrices of C features and of N seen class vectors: without centering these consist almost only of the mean, which no
+such grid can overcome. A seen class's own one-vs-rest answer may share in its score (:mod:`unseen.methods.own`); V is
+then divided by the mean length of the seen classes' weights over these answers.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from unseen.methods.registry import register_method
 from unseen.methods.settings import Preset
 
 PAPER = tuple(10.0**e for e in range(-3, 4))
-"""Gamma and lambda of the paper."""
+"""Gamma and lambda in the paper."""
 GAMMAS = tuple(10.0 ** (e / 2) for e in (4, 3, 2, 1, 0, -1, -2))
 LAMBDAS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
-"""Ours, in mean eigenvalues of the centred Gram matrices."""
+"""Our grid, in mean eigenvalues of the centered Gram matrices."""
 SHARES = (0.0, 0.5)
-"""Of a seen class's own images."""
+"""Shares of a seen class's own images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class ESZSLSettings(PreparedSettings):
 
     Args:
         features, rows: see :class:`PreparedSettings`.
-        relative: gamma and lambda in mean eigenvalues; else the paper's grid.
+        relative: whether gamma and lambda count in mean eigenvalues; otherwise the paper's grid is used.
         own: whether a seen class's own images may share in its score.
     """
 
@@ -84,7 +85,7 @@ class ESZSL(PooledLinear, ClosedFormMethod):
         self.register_buffer("weight", torch.zeros(len(vectors), channels, dtype=vectors.dtype, device=vectors.device))
 
     def fit(self, regions: Tensor, labels: Tensor, classes: ClassSpace) -> None:
-        """Keep the training images; solutions are made by preparation, in float64, when they are asked for."""
+        """Store the training images; solutions are computed on demand, by preparation, in float64."""
         self._training = regions[:, 0].double(), labels, classes
         self._solved: dict[str, Features] = {}
 
@@ -108,7 +109,7 @@ class ESZSL(PooledLinear, ClosedFormMethod):
         self.own.fit(share, left.T, solved.preparation(self._training[0]), self.weight)
 
     def sweep(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[Candidate, Tensor]]:
-        """As the base's: a factorisation a preparation and gamma, a small product a candidate."""
+        """As in the base class, with a factorization per preparation and gamma, and a small product per candidate."""
         unit, held_out = classes.unit.double(), regions[:, 0].double()
         prepared = {kind: self._by_rows(kind) for kind in self._kinds[1]}
         rights = {kind: (right, rows(unit), rows(self._unit())) for kind, (rows, right) in prepared.items()}
@@ -145,7 +146,7 @@ class ESZSL(PooledLinear, ClosedFormMethod):
             x, labels, classes = self._training
             position = torch.cumsum(classes.seen, 0) - 1
             y = 2 * F.one_hot(position[labels], int(classes.seen.sum())).double() - 1
-            self._solved = {kind: Features(kind, x, labels, y, self.settings.relative)}  # one at a time in memory
+            self._solved = {kind: Features(kind, x, labels, y, self.settings.relative)}  # keeps one at a time in memory
         return self._solved[kind]
 
     def _by_rows(self, kind: str) -> tuple[RowPreparation, ClassVectors]:
@@ -172,7 +173,7 @@ class Features:
 
 
 class ClassVectors:
-    """Prepared class vectors S ``(N seen, K)``; a call with lambda gives S (S'S + lambda I)^-1, ``(N seen, K)``."""
+    """Prepared class vectors S ``(N seen, K)``; calling it returns S (S'S + lambda I)^-1, ``(N seen, K)``."""
 
     def __init__(self, s: Tensor, relative: bool) -> None:
         self._left, self._values, self._right = torch.linalg.svd(s, full_matrices=False)
@@ -185,12 +186,12 @@ class ClassVectors:
 
 
 def centred_level(rows: Tensor, count: int) -> float:
-    """The sum of the eigenvalues of the centred Gram matrix of some rows over ``count`` of them."""
+    """Sum of the eigenvalues of the centered Gram matrix of some rows, divided by ``count``."""
     return max(float((rows - rows.mean(dim=0)).square().sum()) / count, 1e-12)
 
 
 def one_hot(classes: ClassSpace, count: int) -> Tensor:
-    """``(N, count)``: 1 where a class has the images of a class trained on."""
+    """``(N, count)``: 1 where a class is the class trained on."""
     result: Tensor = F.one_hot(classes.trained + 1, count + 1)[:, 1:]
     return result
 

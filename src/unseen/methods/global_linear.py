@@ -1,4 +1,4 @@
-"""The global-feature baseline: mean-pooled regions, one linear map to attributes, MSDN's losses."""
+"""Baseline on global features: mean-pooled regions, one linear map to attributes, MSDN's losses."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class GlobalSettings(PreparedSettings):
     """Settings of :class:`GlobalLinear`.
 
     Args:
-        features, rows: see :class:`PreparedSettings`; ``auto`` is chosen on left-out training classes.
+        features, rows: see :class:`PreparedSettings`; ``auto`` chooses them on left-out training classes.
         lambda_cal: weight of the self-calibration loss.
-        margin: the seen/unseen offset, as in MSDN.
+        margin: seen/unseen offset, as in MSDN.
     """
 
     lambda_cal: float = 0.1
@@ -62,7 +62,7 @@ class GlobalLinear(TrainedLinear):
 
     @property
     def static_step(self) -> bool:
-        """Always."""
+        """Always true."""
         return True
 
     def _margin(self, classes: ClassSpace) -> Tensor:
@@ -70,7 +70,7 @@ class GlobalLinear(TrainedLinear):
         return result
 
     def class_offsets(self, classes: ClassSpace) -> Tensor:
-        """``(N,)`` the margin."""
+        """``(N,)`` margin."""
         return self._margin(classes)
 
     def loss(self, branches: dict[str, Branch], labels: Tensor, classes: ClassSpace) -> dict[str, Tensor]:

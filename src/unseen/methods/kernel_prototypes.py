@@ -1,7 +1,7 @@
-"""Prototypes: what a class should look like, regressed from its attributes; images go to the nearest by cosine.
+"""Prototypes: regress what a class looks like from its attributes, and assign images to the nearest by cosine.
 
 With t_c the prepared attribute vector of a class, M (N seen, C) the mean prepared features of the training classes and
-k a kernel, kernel ridge regression gives every class a prototype, and ESZSL's solution V may share in it::
+k a kernel, kernel ridge regression gives every class a prototype. ESZSL's solution V may share in it::
 
     q_c = k(t_c, T) (k(T, T) + rho m I)^-1 M            T: rows of the training classes, m: mean eigenvalue of the
                                                          centred k(T, T)
@@ -9,13 +9,13 @@ k a kernel, kernel ridge regression gives every class a prototype, and ESZSL's s
     p_c = (1 - b s_c) r_c + b s_c M_c / |M|              s_c: 1 for a class with images, else 0
     class score  S_c = cos(g, p_c)                       g: prepared pooled feature
 
-k is linear, or exp(-|t - t'|^2 / (w d)) with d the median squared distance between training classes. Everything
-(preparations, kernel, w, rho, the shares a and b, ESZSL's gamma and lambda) is chosen on validation classes.
+k is linear, or exp(-|t - t'|^2 / (w d)) with d the median squared distance between training classes. Preparations,
+kernel, w, rho, the shares a and b, and ESZSL's gamma and lambda are all chosen on validation classes.
 
-Regression from attributes to features, not the other way round, is what keeps hubs away (Shigeto et al., ECML-PKDD
-2015; Zhang, Xiang and Gong, CVPR 2017); regressing class means is what Changpinyo, Chao and Sha do with support vector
-regression (EXEM, ICCV 2017). Whitened features make the cosine that of linear discriminant analysis. The shares, of
-ESZSL and of a seen class's own images (:mod:`unseen.methods.own`), and the grid are ours.
+Regressing features from attributes, rather than the reverse, avoids hubs (Shigeto et al., ECML-PKDD 2015; Zhang, Xiang
+and Gong, CVPR 2017). Changpinyo, Chao and Sha regress class means with support vector regression (EXEM, ICCV 2017).
+With whitened features the cosine is that of linear discriminant analysis. The grid and the shares, of ESZSL and of a
+seen class's own images (:mod:`unseen.methods.own`), are ours.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from unseen.methods.settings import Preset, check_choice
 
 KERNELS = ("linear", "rbf")
 RIDGES = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
-"""Rho, in mean eigenvalues of the centred kernel matrix."""
+"""Rho, in mean eigenvalues of the centered kernel matrix."""
 WIDTHS = (4.0, 2.0, 1.0)
 """w of the RBF kernel, in median squared distances."""
 SHARES = (0.25, 0.5)
-"""ESZSL's share a, beside 0."""
+"""Share a of ESZSL, other than 0."""
 GAMMAS, LAMBDAS = (10.0, 10**0.5), (0.3,)
-"""ESZSL's, in mean eigenvalues of the centred Gram matrices."""
+"""ESZSL's gamma and lambda, in mean eigenvalues of the centered Gram matrices."""
 OWNS, OWNS_SHARED = (0.0, 0.25, 0.5, 0.75), (0.0, 0.5)
-"""The share b of own images, without and with ESZSL's."""
+"""Share b of own images, without and with ESZSL."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +57,8 @@ class PrototypesSettings(PreparedSettings):
 
     Args:
         features, rows: see :class:`PreparedSettings`.
-        kernel: ``linear``, ``rbf`` or ``auto``: part of the grid. Only of the linear one is a class score a sum over
-            attributes.
+        kernel: ``linear``, ``rbf``, or ``auto`` for both in the grid. Class scores are sums over attributes with
+            ``linear`` only.
         eszsl: whether ESZSL's solution may share in the prototypes.
         own: whether a seen class's own images may share in its prototype.
     """
@@ -76,8 +76,8 @@ class PrototypesSettings(PreparedSettings):
 class Prototypes(PooledLinear, ClosedFormMethod):
     """See the module's docstring.
 
-    ``weight`` ``(K, C)`` holds the linear prototypes' rows u_k, with which attribute scores are read off; the RBF
-    kernel's prototypes are in ``kernel``, which is empty for the linear one.
+    ``weight`` ``(K, C)`` holds the rows u_k of the linear prototypes, which give the attribute scores. ``kernel`` holds
+    the RBF kernel's prototypes and is empty for the linear kernel.
     """
 
     name = "prototypes"
@@ -102,7 +102,7 @@ class Prototypes(PooledLinear, ClosedFormMethod):
         self.kernel = _RBFPrototypes()
 
     def fit(self, regions: Tensor, labels: Tensor, classes: ClassSpace) -> None:
-        """Keep the training images; solutions are made by preparation, in float64, when they are asked for."""
+        """Store the training images; solutions are computed on demand, by preparation, in float64."""
         x = regions[:, 0].double()
         present, position = torch.unique(labels, return_inverse=True)
         y = 2 * F.one_hot(position, len(present)).double() - 1
@@ -111,7 +111,7 @@ class Prototypes(PooledLinear, ClosedFormMethod):
         self._features: _MeanFeatures | None = None
 
     def grid(self) -> list[Candidate]:
-        """Every preparation, kernel and penalty; with ESZSL's share some of them; each with every own share."""
+        """Every preparation, kernel and penalty, some of them with ESZSL's share; each with every own share."""
         return [
             {"features": features, "rows": rows, **kernel, **share, "own": own}
             for features, rows in product(*self.settings.kinds)
@@ -166,7 +166,7 @@ class Prototypes(PooledLinear, ClosedFormMethod):
         self.own.fit(own, means, solved.preparation(x), self.weight)
 
     def sweep(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[Candidate, Tensor]]:
-        """As the base's: all candidates of a preparation work on products of images with N seen class means."""
+        """As in the base class; all candidates of a preparation work on products of images with N seen class means."""
         unit, held_out = classes.unit.double(), regions[:, 0].double()
         own = one_hot(classes, int(self._place[1].sum()))[:, self._place[1][self._place[0]].cumsum(0) - 1]
         own = own.to(unit)
@@ -179,7 +179,7 @@ class Prototypes(PooledLinear, ClosedFormMethod):
                 continue
             basis = torch.cat([solved.means.T, *lefts.values()], dim=1)  # every prototype is a sum of its columns
             x, inner = solved.preparation(held_out) @ basis, basis.T @ basis
-            means = F.pad(own / _rms(solved.means), (0, basis.shape[1] - own.shape[1]))  # M_c / |M| as sums of them
+            means = F.pad(own / _rms(solved.means), (0, basis.shape[1] - own.shape[1]))  # M_c / |M| as sums
             images, inner_images = x @ means.T, means @ inner
             for kind, rows in kept.items():
                 table = rows.preparation(unit)
@@ -198,18 +198,18 @@ class Prototypes(PooledLinear, ClosedFormMethod):
 
     @property
     def by_attributes(self) -> bool:
-        """Of the linear kernel."""
+        """Whether the kernel is linear."""
         return not len(self.kernel.anchors)
 
     def class_vectors(self, classes: ClassSpace) -> Tensor:
-        """``(N, K)``: what is left of t_c over the length of the prototype."""
+        """``(N, K)``: t_c without the own share, divided by the length of the prototype."""
         if not self.by_attributes:
             result: Tensor = self.rows(classes.unit)
             return result
         return self._linear(classes)[0]
 
     def _linear(self, classes: ClassSpace) -> tuple[Tensor, Tensor | None]:
-        """Class vectors ``(N, K)`` and own rows ``(N, C)`` of the linear kernel, both over the prototypes' lengths."""
+        """Class vectors ``(N, K)`` and own rows ``(N, C)`` of the linear kernel, divided by the prototypes' lengths."""
         t: Tensor = self.rows(classes.unit)
         if not len(self.own):
             return t / (t @ self.weight).norm(dim=1, keepdim=True).clamp(min=1e-12), None
@@ -218,13 +218,13 @@ class Prototypes(PooledLinear, ClosedFormMethod):
         return t / length, own / length
 
     def query(self, branches: dict[str, Branch]) -> Tensor:
-        """As the base's, or of the RBF kernel ``(B, C)`` g."""
+        """As in the base class; with the RBF kernel ``(B, C)`` g."""
         embedding = branches["linear"].embedding
         assert embedding is not None
         return super().query(branches) if self.by_attributes else embedding
 
     def class_embeddings(self, classes: ClassSpace) -> Tensor:
-        """``(N, K)`` class vectors, with own images' share ``(N, K + C)``; of the RBF kernel ``(N, C)`` prototypes."""
+        """``(N, K)`` class vectors, or ``(N, K + C)`` with own images; with the RBF kernel ``(N, C)`` prototypes."""
         if not self.by_attributes:
             prototypes: Tensor = self.kernel(self.rows(classes.unit))
             if len(self.own):
@@ -240,7 +240,7 @@ class Prototypes(PooledLinear, ClosedFormMethod):
 
 
 class _RBFPrototypes(FittedBuffers):
-    """Prototypes of the RBF kernel, with a linear part.
+    """Prototypes of the RBF kernel, plus a linear part.
 
     Buffers: ``anchors`` ``(N seen, K)``, ``duals`` ``(N seen, C)``, ``linear`` ``(K, C)``, ``width`` ``()``.
     """
@@ -272,7 +272,7 @@ class _MeanFeatures(Features):
 
 
 class _Rows:
-    """Class vectors under one preparation, ``trained`` ``(N seen, K)``, and what is solved with them."""
+    """Class vectors under one preparation, ``trained`` ``(N seen, K)``, and the systems solved with them."""
 
     def __init__(self, kind: str, unit: Tensor) -> None:
         self.preparation = RowPreparation()
@@ -285,7 +285,7 @@ class _Rows:
         self._kept: dict[tuple[object, ...], Tensor] = {}
 
     def kernel(self, candidate: Candidate, rows: Tensor) -> Tensor:
-        """``(N, N seen)``: the kernel of some rows with the trained ones."""
+        """``(N, N seen)`` kernel between some rows and the trained ones."""
         if candidate["kernel"] == "linear":
             result: Tensor = rows @ self.trained.T
             return result
@@ -302,7 +302,7 @@ class _Rows:
         return self._kept[key]
 
     def weights(self, candidate: Candidate, rows: Tensor) -> Tensor:
-        """``(N, N seen)``: the regression of some rows as weights of the class means."""
+        """``(N, N seen)`` regression of some rows, as weights of the class means."""
         return self.kernel(candidate, rows) @ self.duals(candidate)
 
 
@@ -329,7 +329,7 @@ class _Sums:
         return mixed
 
     def _keep(self, key: tuple[object, ...], block: int, table: Tensor, trained: Tensor) -> None:
-        """Over the root mean square length of what they make of the training classes."""
+        """Divide by the root mean square length of the training classes' results."""
         n = trained.shape[1]
         mine = self._inner[block * n : (block + 1) * n, block * n : (block + 1) * n]
         scaled = table / (trained @ mine * trained).sum(dim=1).mean().clamp(min=1e-24).sqrt()

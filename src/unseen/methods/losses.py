@@ -1,4 +1,4 @@
-"""Losses that several methods share; scores are ``(B, N)``, labels ``(B,)``."""
+"""Losses shared by several methods; scores are ``(B, N)``, labels ``(B,)``."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 
 
 def self_calibration(scores: Tensor, unseen: Tensor) -> Tensor:
-    """Minus the log of the batch's mean softmax mass on the unseen classes (MSDN release).
+    """Negative log of the batch's mean softmax mass on the unseen classes (MSDN release).
 
     Args:
-        scores: class scores, margin included.
-        unseen: positions of the unseen classes; at least one.
+        scores: class scores, with the margin.
+        unseen: positions of the unseen classes, at least one.
     """
     mass = torch.logsumexp(F.log_softmax(scores, dim=1)[:, unseen], dim=1)
     return math.log(len(scores)) - torch.logsumexp(mass, dim=0)
@@ -29,10 +29,10 @@ def jensen_shannon(first: Tensor, second: Tensor) -> Tensor:
 
 
 def cubed_distance(first: Tensor, second: Tensor) -> Tensor:
-    """``mean_b( sum_c |d_c|^3 / ||d||_2 )`` with d the difference of scores; 0 where the two agree (MSDN release)."""
+    """``mean_b( sum_c |d_c|^3 / ||d||_2 )`` with d the difference of scores; 0 if the two agree (MSDN release)."""
     difference = (first - second).abs()
     squares = difference.square().sum(dim=1)
-    # 0/0 where the sub-nets agree: the limit is 0, and so is its gradient
+    # 0/0 where the sub-nets agree; the limit is 0, and so is its gradient
     apart = squares > 0
     norm = torch.where(apart, squares, torch.ones_like(squares)).sqrt()
     return (difference.pow(3).sum(dim=1) / norm).mean()

@@ -1,14 +1,14 @@
 """MSDN: Mutually Semantic Distillation Network (Chen et al., CVPR 2022, arXiv 2203.03137).
 
-Two sub-nets of attention, attribute->visual (A2V) and visual->attribute (V2A), score every attribute; they teach each
-other by distilling their class scores. With f_r a region, a_k an attribute vector:
+Two attention sub-nets, attribute->visual (A2V) and visual->attribute (V2A), score every attribute and teach each other
+by distilling their class scores. With f_r a region, a_k an attribute vector:
 
     A2V: s_kr = a_k' W1 f_r,   A_kr  = softmax over r of a_k' W2 f_r,    psi_k  = sum_r A_kr s_kr
     V2A: s'_rk = f_r' W11 a_k, A'_rk = softmax over k of a_k' W21 f_r,   psi'_k = sum_r A'_rk s'_rk
     class score S_c = <psi, z_c> + b_c with margin b_c = +1 for unseen, -1 for seen classes
 
-All four bilinear maps come out of one matrix product of the regions with stacked weights, so that a training step on
-frozen features costs two products of that size and nothing else that grows with R.
+One matrix product of the regions with stacked weights gives all four bilinear maps, so a training step on frozen
+features costs two products of that size, and nothing else grows with R.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ class MSDNSettings(Settings):
 
     Args:
         subnets: ``both``, or one alone (ablation).
-        distillation: ``released`` (cubed score distance + JSD), ``paper`` (posterior distance + JSD; as far as
-            remembered, see the docs) or ``none``.
+        distillation: ``released`` (cubed score distance + JSD), ``paper`` (posterior distance + JSD; as far as we know,
+            see the docs) or ``none``.
         lambda_cal: weight of the self-calibration loss.
         lambda_dis: weight of the distillation loss.
         fusion: weights of A2V and V2A class scores at test.
-        renormalize_vectors: make attribute vectors unit length in every forward, as the release does on AWA2.
-        clip_negative: set negative class attributes to 0 first, as the release does on AWA2.
+        renormalize_vectors: normalize attribute vectors in every forward, as the release does on AWA2.
+        clip_negative: first set negative class attributes to 0, as the release does on AWA2.
         margin: the seen/unseen offset b.
-        head: ``released``, or ``prototypes`` (ours, see :mod:`unseen.methods.prototypes`): class scores in the space of
-            the features, from a closed-form start; both sub-nets share one score map, and cross-entropy is over
-            the seen classes.
+        head: ``released``, or ``prototypes`` (ours, see :mod:`unseen.methods.prototypes`): class scores in feature
+            space, from a closed-form start; both sub-nets share one score map, and cross-entropy is over the seen
+            classes.
         tau: scale of the class scores of ``prototypes``.
-        attribute_dropout: share of attributes that a step leaves out of the cross-entropy of ``prototypes``.
+        attribute_dropout: share of attributes that each step drops from the cross-entropy of ``prototypes``.
     """
 
     subnets: str = "both"
@@ -87,16 +87,16 @@ RECOMMENDED_RECIPE = Recipe(
 )
 OURS = "ours, chosen on validation classes of fieldguide, CUB's first 50 classes and 64-pixel flowers; see the docs"
 AXIS = {"a2v": 1, "v2a": 2}
-"""What a sub-net's attention sums to one over, in maps ``(B, R, K)``: A2V over regions, V2A over attributes."""
+"""Axis over which the attention of each sub-net sums to one, in maps ``(B, R, K)``: A2V regions, V2A attributes."""
 RELEASE = "settings of the authors' release (shiming-chen/MSDN)"
 _RECIPE = Recipe(epochs=30, batch_size=50, optimizer="rmsprop", lr=1e-4, weight_decay=1e-4, momentum=0.9)
 
 
 def folds(regions: int, channels: int, attributes: int, dim: int, trains: bool) -> bool:
-    """Whether vectors are folded into the weights (K rows a map) instead of multiplied with hidden maps (D rows).
+    """Whether to fold vectors into the weights (K rows per map) instead of multiplying hidden maps (D rows).
 
-    Decided by the multiplications of one map, forward and, if it ``trains``, backward: regions need no gradient.
-    Hidden maps are also written and read, so that they have to save a tenth of them.
+    Counts the multiplications of one map, forward and, if it ``trains``, backward; regions need no gradient. Hidden
+    maps also have to be written and read, so they must save at least a tenth.
     """
     large, small = (2, 3) if trains else (1, 1)
     folded = large * regions * channels * attributes + small * attributes * dim * channels
@@ -108,10 +108,10 @@ def folds(regions: int, channels: int, attributes: int, dim: int, trains: bool) 
 class MSDN(GradientMethod):
     """See the module's docstring.
 
-    Parameters: ``vectors`` (K, D), unit rows at the start, trained; ``a2v_score`` W1, ``a2v_attention`` W2 and
-    ``v2a_attention`` W21 (D, C), ``v2a_score`` W11 (C, D). W1 starts as N(0, 1), the others at 0 (release).
-    With ``head=prototypes`` the rows of ``prototypes`` stand for a_k' W1 and a_k' W11', V2A's times K/R, so that both
-    sub-nets start from the same scores.
+    Parameters: ``vectors`` (K, D), initialized to unit rows and trained; ``a2v_score`` W1, ``a2v_attention`` W2 and
+    ``v2a_attention`` W21 (D, C), ``v2a_score`` W11 (C, D). W1 starts as N(0, 1), the others at 0 (release). With
+    ``head=prototypes`` the rows of ``prototypes`` replace a_k' W1 and a_k' W11'; those of V2A are multiplied by K/R, so
+    that both sub-nets start with the same scores.
     """
 
     name = "msdn"
@@ -185,16 +185,16 @@ class MSDN(GradientMethod):
 
     @staticmethod
     def prepare(regions: Tensor) -> Tensor:
-        """Every region to unit length over channels."""
+        """Scale every region to unit length over channels."""
         return F.normalize(regions, dim=-1)
 
     @property
     def static_step(self) -> bool:
-        """Always."""
+        """Always true."""
         return True
 
     def _active(self) -> list[str]:
-        """Sub-nets that this forward needs: all in training, those with a fusion weight otherwise."""
+        """Sub-nets to compute: all in training, otherwise those with a fusion weight."""
         if self.training and self.settings.subnets == "both":
             return ["a2v", "v2a"]
         return self._fused()
@@ -212,7 +212,7 @@ class MSDN(GradientMethod):
         attention = [self.a2v_attention if name == "a2v" else self.v2a_attention for name in active]
         if self.prototypes is not None:
             weight, bias = self.prototypes.affine()
-            # of unit regions, sigma apart: attention learns at the same rate in every channel
+            # for unit regions, apart from sigma: attention learns at the same rate in every channel
             logits = [vectors @ w / self.prototypes.scale for w in attention]
             bias = torch.cat([bias, bias.new_zeros(k * len(active))])
             maps = F.linear(flat, torch.cat([weight, *logits]), bias)
@@ -228,7 +228,7 @@ class MSDN(GradientMethod):
         return maps.view(b, r, -1), looks
 
     def _score_map(self, regions: Tensor, name: str, order: Tensor) -> Tensor:
-        """Score map ``(B, R, K)`` of a sub-net on regions whose channels are taken in another order ``(C,)``."""
+        """Score map ``(B, R, K)`` of a sub-net on regions with their channels in another order ``(C,)``."""
         if self.prototypes is not None:
             return F.linear(regions, *self.prototypes.affine(order))
         vectors = F.normalize(self.vectors, dim=1) if self.settings.renormalize_vectors else self.vectors
@@ -236,11 +236,11 @@ class MSDN(GradientMethod):
         return F.linear(regions, vectors @ weight[:, order.argsort()])
 
     def _factor(self, name: str, regions: int) -> float:
-        """What a sub-net's score map is times, in what it pools."""
+        """Factor of a sub-net's score map in the pooled scores."""
         return len(self.vectors) / regions if self.prototypes is not None and name == "v2a" else 1.0
 
     def start(self, batches: Iterable[tuple[Tensor, Tensor]], classes: ClassSpace) -> None:
-        """The closed-form start of ``head=prototypes``."""
+        """Compute the closed-form start of ``head=prototypes``."""
         if self.prototypes is not None:
             self.prototypes.fit(batches, classes)
 
@@ -258,7 +258,7 @@ class MSDN(GradientMethod):
         return [name for name in branches if name in self._fused()]
 
     def maps(self, regions: Tensor) -> dict[str, Branch]:
-        """Both sub-nets' attention and region contributions on raw regions ``(B, R, C)``."""
+        """Attention and region contributions of both sub-nets on raw regions ``(B, R, C)``."""
         active = ["a2v", "v2a"] if self.settings.subnets == "both" else [self.settings.subnets]
         maps, looks = self._maps(self.prepare(regions), active)
         parts = maps.split(len(self.vectors), dim=2)
@@ -270,7 +270,7 @@ class MSDN(GradientMethod):
         return found
 
     def fused_attribute_scores(self, branches: dict[str, Branch]) -> Tensor:
-        """``(B, K)``: a1 psi + a2 psi', or the one sub-net's."""
+        """``(B, K)``: a1 psi + a2 psi', or the scores of the only sub-net."""
         if self.settings.subnets != "both":
             return branches[self.settings.subnets].attribute_scores
         parts = [
@@ -281,7 +281,7 @@ class MSDN(GradientMethod):
         return torch.stack(parts).sum(dim=0)
 
     def class_vectors(self, classes: ClassSpace) -> Tensor:
-        """Unit class vectors, negatives cut off first where the settings say so; or those of the prototypes."""
+        """Unit class vectors, with negatives set to 0 first if the settings say so; or those of the prototypes."""
         if self.prototypes is not None:
             return self.prototypes.class_vectors(classes)
         return classes.unit_nonnegative if self.settings.clip_negative else classes.unit
@@ -296,9 +296,9 @@ class MSDN(GradientMethod):
         return weight * self._margin(classes)
 
     def loss(self, branches: dict[str, Branch], labels: Tensor, classes: ClassSpace) -> dict[str, Tensor]:
-        """Cross-entropy and self-calibration of each sub-net, distillation between them.
+        """Cross-entropy and self-calibration of each sub-net, and distillation between them.
 
-        The self-calibration loss uses the *attributes* of unseen classes in training, never their images.
+        Self-calibration uses the *attributes* of unseen classes in training, never their images.
         """
         z, margin = self._trained_vectors(classes), self._margin(classes)
         scores = {name: branch.attribute_scores @ z.T for name, branch in branches.items()}
@@ -310,7 +310,7 @@ class MSDN(GradientMethod):
     def _classification(
         self, scores: dict[str, Tensor], margin: Tensor, labels: Tensor, classes: ClassSpace
     ) -> dict[str, Tensor]:
-        """Cross-entropy, margin apart, and self-calibration, margin included, of each sub-net's scores."""
+        """Cross-entropy without the margin, and self-calibration with it, for each sub-net's scores."""
         terms: dict[str, Tensor] = {}
         for name, plain in scores.items():
             terms[f"cross_entropy_{name}"] = self._cross_entropy(plain, labels, classes)
@@ -319,7 +319,7 @@ class MSDN(GradientMethod):
         return terms
 
     def _trained_vectors(self, classes: ClassSpace) -> Tensor:
-        """Class vectors of a step, without the attributes that it leaves out."""
+        """Class vectors of a step, without the dropped attributes."""
         share = self.settings.attribute_dropout
         if self.prototypes is None or not share or not self.training:
             return self.class_vectors(classes)
@@ -327,7 +327,7 @@ class MSDN(GradientMethod):
         return self.prototypes.class_vectors(classes, kept.to(classes.vectors.dtype) / (1 - share))
 
     def _cross_entropy(self, scores: Tensor, labels: Tensor, classes: ClassSpace) -> Tensor:
-        """Over all classes (release), or the seen ones (prototypes)."""
+        """Cross-entropy over all classes (release), or over the seen ones (prototypes)."""
         if self.prototypes is not None:
             scores = scores.masked_fill(~classes.seen, float("-inf"))
         return F.cross_entropy(scores, labels)
@@ -340,12 +340,12 @@ class MSDN(GradientMethod):
         return distance(a2v, v2a) + jensen_shannon(a2v, v2a)
 
     def _weights(self) -> dict[str, float]:
-        """Loss weight of each kind of term."""
+        """Weight of each kind of term in the loss."""
         settings = self.settings
         return {"cross_entropy": 1.0, "self_calibration": settings.lambda_cal, "distillation": settings.lambda_dis}
 
     def _weighted(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The terms with their weighted sum as ``total``."""
+        """Add the weighted sum of the terms as ``total``."""
         weights = self._weights()
         total = sum(weights[name.removesuffix("_a2v").removesuffix("_v2a")] * term for name, term in terms.items())
         assert isinstance(total, Tensor)

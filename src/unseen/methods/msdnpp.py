@@ -1,18 +1,18 @@
-"""MSDN++: Mutually Causal Semantic Distillation Network (IJCV, arXiv 2603.17412), as we read it.
+"""MSDN++: Mutually Causal Semantic Distillation Network (IJCV, arXiv 2603.17412), as we interpret it.
 
-No code of it is public. From its abstract: both attention sub-nets of MSDN become *causal*, in that an intervention on
-the attention asks what the prediction would be without it, and the effect trains the attention; the two teach each
-other by semantic distillation. The rest is a reading, after counterfactual attention learning (CAL: Rao et al., ICCV
-2021) and the same group's causal visual-semantic correlation (CVsC: Chen et al., ACM MM 2024). With A the attention of
-a sub-net, psi its attribute scores, S its class scores without the margin, and Abar an intervention::
+No code is public. According to the abstract, both attention sub-nets of MSDN become *causal*: an intervention on the
+attention asks what the prediction would be without it, and the effect trains the attention; the two teach each other by
+semantic distillation. The rest is our interpretation, after counterfactual attention learning (CAL: Rao et al., ICCV
+2021) and the causal visual-semantic correlation of the same group (CVsC: Chen et al., ACM MM 2024). With A the
+attention of a sub-net, psi its attribute scores, S its class scores without the margin, and Abar an intervention::
 
     psibar, Sbar = attribute and class scores with A replaced by Abar
     L_causal = cross-entropy of softmax(S - Sbar)                                   CAL, CVsC
     L_semantic = mean over images and attributes of |z - (psi - psibar)|            CVsC
     total = lambda_score * cross-entropy(S) + lambda_causal * L_causal + lambda_semantic * L_semantic + the rest of MSDN
 
-summed over the sub-nets. In L_semantic, z are the attributes of the images' classes; every attribute is standardised
-over the batch, psi and psibar together. Inference is MSDN's.
+summed over the sub-nets. In L_semantic, z are the attributes of the images' classes; every attribute is standardized
+over the batch, psi and psibar together. Inference is that of MSDN.
 """
 
 from __future__ import annotations
@@ -38,29 +38,29 @@ PERMUTED = {
     "permuted_attributes": ("attributes",),
     "permuted_channels": ("channels",),
 }
-"""What the attended features ``(B, K, C)`` are permuted over, by intervention."""
+"""Axes over which each intervention permutes the attended features ``(B, K, C)``."""
 INTERVENTIONS = ("random", "uniform", "reversed", "shuffled", *PERMUTED)
 FOLLOWED = ("reversed", *PERMUTED)
-"""Interventions that a gradient can pass through."""
+"""Interventions that can pass a gradient."""
 LEAST_VARIANCE = 1e-5
-"""Added to variances, as batch normalisation does."""
+"""Added to variances, as in batch normalization."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MSDNPPSettings(MSDNSettings):
-    """Settings of :class:`MSDNPP`: those of MSDN, and of the causal term.
+    """Settings of :class:`MSDNPP`: those of MSDN, plus the causal term.
 
     Args:
-        intervention: Abar. ``random``: U(0, 2)/R for A2V and U(0, 2)/K for V2A, drawn anew every step; ``uniform``:
-            1/R and 1/K; ``reversed``: softmax of minus the attention logits; ``shuffled``: another image's attention
-            of the batch; ``permuted``: the attended features sum_r A_kr f_r of all images and attributes, permuted
-            over the batch, over attributes and over channels, drawn anew every step (CVsC); ``permuted_batch``,
-            ``permuted_attributes``, ``permuted_channels``: over one of them alone.
-        counterfactual_gradient: whether a gradient passes through Abar to the attention (CVsC), with ``reversed`` and
+        intervention: Abar. ``random``: U(0, 2)/R for A2V and U(0, 2)/K for V2A, drawn every step; ``uniform``: 1/R and
+            1/K; ``reversed``: softmax of minus the attention logits; ``shuffled``: attention of another image of the
+            batch; ``permuted``: the attended features sum_r A_kr f_r of all images and attributes, permuted over the
+            batch, over attributes and over channels, drawn every step (CVsC); ``permuted_batch``,
+            ``permuted_attributes``, ``permuted_channels``: permuted over one of them only.
+        counterfactual_gradient: whether a gradient passes through Abar to the attention (CVsC), for ``reversed`` and
             the permuted ones; it always passes through the score map.
         lambda_causal: weight of the causal loss, on class scores.
         lambda_semantic: weight of the semantic loss, on attribute scores (CVsC).
-        lambda_score: weight of the cross-entropy on S (CAL: 1/3); 0 for that on the effect alone.
+        lambda_score: weight of the cross-entropy on S (CAL: 1/3); 0 leaves only that on the effect.
         distil_effects: distil the effects instead of the class scores.
     """
 
@@ -89,12 +89,12 @@ class MSDNPPSettings(MSDNSettings):
 
 
 def intervene(kind: str, logits: Tensor, axis: int) -> Tensor:
-    """The counterfactual attention of one sub-net, without gradient.
+    """Counterfactual attention of one sub-net, without gradient.
 
     Args:
-        kind: one of :data:`INTERVENTIONS`, but for the permuted ones, which change what is attended to.
+        kind: one of :data:`INTERVENTIONS`, except the permuted ones, which change the attended features instead.
         logits: attention logits ``(B, R, K)``.
-        axis: what the attention sums to one over.
+        axis: axis over which the attention sums to one.
     """
     with torch.no_grad():
         if kind == "random":
@@ -104,25 +104,25 @@ def intervene(kind: str, logits: Tensor, axis: int) -> Tensor:
         if kind == "reversed":
             return (-logits).softmax(dim=axis)
         assert kind == "shuffled"
-        # a shift by one or more: no image keeps its own
+        # a shift by at least one: no image keeps its own
         shift = int(torch.randint(1, max(batch_size(logits), 2), ()))
         return exchange(logits.softmax(dim=axis), lambda whole: whole.roll(shift, dims=0))
 
 
 def standardised(values: Tensor) -> Tensor:
-    """Columns with mean 0 and variance 1 over the rows."""
+    """Columns standardized to mean 0 and variance 1 over the rows."""
     centred = values - values.mean(dim=0)
     return centred / (centred.square().mean(dim=0) + LEAST_VARIANCE).sqrt()
 
 
 def semantic_loss(scores: Tensor, counterfactual: Tensor, labels: Tensor, classes: ClassSpace) -> Tensor:
-    """``mean |z - (psi - psibar)|``, every attribute standardised over the batch (CVsC).
+    """``mean |z - (psi - psibar)|``, with every attribute standardized over the batch (CVsC).
 
     Args:
         scores: attribute scores psi ``(B, K)``.
-        counterfactual: psibar ``(B, K)``, standardised with psi.
+        counterfactual: psibar ``(B, K)``, standardized together with psi.
         labels: ``(B,)``.
-        classes: their vectors, divided by the largest value of a seen class.
+        classes: class vectors, divided by the largest value of a seen class.
     """
     both = standardised(torch.cat([scores, counterfactual]))
     largest = classes.vectors[classes.seen].abs().max().clamp(min=1e-12)
@@ -131,7 +131,7 @@ def semantic_loss(scores: Tensor, counterfactual: Tensor, labels: Tensor, classe
 
 
 def _upgraded(name: str, preset: Preset) -> Preset:
-    """MSDN's settings for a dataset, with the causal term."""
+    """MSDN's settings for a dataset, plus the causal term."""
     inherited: dict[str, Any] = {f.name: getattr(preset.settings, f.name) for f in fields(preset.settings)}
     weight, chosen = 1.0, "weight 1 as in counterfactual attention learning (Rao et al., ICCV 2021)"
     if name == "recommended":
@@ -142,7 +142,7 @@ def _upgraded(name: str, preset: Preset) -> Preset:
 
 @register_method
 class MSDNPP(MSDN):
-    """See the module's docstring; parameters are MSDN's."""
+    """See the module's docstring; the parameters are those of MSDN."""
 
     name = "msdnpp"
     card = Card(
@@ -195,7 +195,7 @@ class MSDNPP(MSDN):
 
     @property
     def static_step(self) -> bool:
-        """But for interventions that draw on the CPU: the shift of ``shuffled``, and permutations."""
+        """False for interventions that draw on the CPU: the shift of ``shuffled``, and permutations."""
         return self.settings.intervention not in ("shuffled", *PERMUTED) or not self._uses_effects()
 
     def forward(self, regions: Tensor) -> dict[str, Branch]:
@@ -217,7 +217,7 @@ class MSDNPP(MSDN):
         return found
 
     def _followed(self, regions: Tensor, maps: Tensor, name: str, look: Look) -> Tensor:
-        """Counterfactual attribute scores ``(B, K)`` of one of :data:`FOLLOWED`, their batch not permuted yet."""
+        """Counterfactual attribute scores ``(B, K)`` of one of :data:`FOLLOWED`, before the batch is permuted."""
         kind, k = self.settings.intervention, len(self.vectors)
         parts = maps.to(torch.promote_types(maps.dtype, torch.float32)).split(k, dim=2)
         logits, scores = parts[look.logits], parts[look.scores]
@@ -236,7 +236,7 @@ class MSDNPP(MSDN):
         return result
 
     def _counterfactual(self, branch: Branch) -> Tensor:
-        """``(B, K)`` of the whole batch, which a permuted intervention exchanges between images."""
+        """``(B, K)`` of the whole batch, since a permuted intervention exchanges scores between images."""
         found = branch.counterfactual
         assert found is not None
         if "batch" in PERMUTED.get(self.settings.intervention, ()):

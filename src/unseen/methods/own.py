@@ -1,11 +1,11 @@
-"""The share of a seen class's own training images in its score: what a class with images need not take from a table.
+"""The share of a seen class's own training images in its score: evidence that need not come from the table.
 
-A class score is made of what the attributes say; of a seen class, part of it is replaced by what its own images say::
+A class score is based on attributes. For a seen class, a part of it is replaced by what the class's own images give::
 
     w_c <- (1 - b s_c) w_c + b s_c e_c        s_c: 1 for a class with training images, else 0
 
-w_c are weights of what was solved for the training classes (class means, one-vs-rest answers), e_c its own one. b is
-chosen on validation classes. Unseen classes, and classes that are added later, are scored as without it. Ours.
+w_c are weights of the solutions for the training classes (class means, one-vs-rest answers), and e_c is the class's own
+one. b is chosen on validation classes. Unseen and added classes are scored as without it. Ours.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from unseen.methods.preparation import FittedBuffers
 
 
 class OwnImages(FittedBuffers):
-    """Empty until it is fitted: no share.
+    """The share; empty until it is fitted.
 
-    Buffers: ``share`` b ``()``; ``rows`` ``(N seen, C)`` b times what is multiplied with a prepared feature for each
-    class trained on, in the order of the training; ``typical`` ``(C,)`` the mean prepared feature of training images.
+    Buffers: ``share`` b ``()``; ``rows`` ``(N seen, C)`` b times the row that multiplies a prepared feature, for each
+    class trained on, in training order; ``typical`` ``(C,)`` the mean prepared feature of training images.
     """
 
     share: Tensor
@@ -41,7 +41,7 @@ class OwnImages(FittedBuffers):
             share: b.
             rows: ``(N seen, C)``.
             features: ``(n, C)`` prepared features of the training images.
-            like: of the dtype and device of the buffers.
+            like: tensor whose dtype and device the buffers take.
         """
         self.share = like.new_tensor(share)
         self.rows = (share * rows).to(like).contiguous() if share else like.new_zeros(0, 0)
@@ -52,11 +52,11 @@ class OwnImages(FittedBuffers):
         return len(self.typical)
 
     def left(self, classes: ClassSpace) -> Tensor:
-        """``(N, 1)``: 1 - b s_c, what is left to the attributes."""
+        """``(N, 1)``: 1 - b s_c, the share of the attributes."""
         return 1 - self.share * self._present(classes)
 
     def of(self, classes: ClassSpace) -> Tensor:
-        """``(N, C)``: each class's own row, 0 for a class without images."""
+        """``(N, C)``: the own row of each class, 0 for a class without images."""
         chosen: Tensor = self.rows[classes.trained.clamp(0, len(self.rows) - 1)]
         return chosen * self._present(classes)
 
@@ -66,11 +66,11 @@ class OwnImages(FittedBuffers):
 
 
 def present_rows(rows: Tensor, present: Tensor, seen: Tensor) -> Tensor:
-    """Rows of the classes that have training images, in the order of all seen ones; 0 for a seen class without.
+    """Rows of the classes with training images, spread over all seen classes; 0 for a seen class without images.
 
     Args:
         rows: ``(n, C)``.
-        present: ``(n,)`` their positions among all classes.
+        present: ``(n,)`` positions of the rows among all classes.
         seen: bool ``(N,)``.
     """
     every = rows.new_zeros(len(seen), rows.shape[1])

@@ -1,4 +1,4 @@
-"""What methods on mean-pooled features share: pooling, preparation, one linear map to attributes, exact heat maps."""
+"""Shared by methods on mean-pooled features: pooling, preparation, one linear map to attributes, exact heat maps."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from unseen.methods.preparation import FeaturePreparation, RowPreparation
 
 
 def pool(regions: Tensor) -> Tensor:
-    """Mean of the regions to unit length: ``(B, R, C)`` to ``(B, 1, C)``."""
+    """Mean of the regions, scaled to unit length: ``(B, R, C)`` to ``(B, 1, C)``."""
     return F.normalize(regions.mean(dim=1, keepdim=True), dim=-1)
 
 
 class PooledLinear(Method):
-    """Attribute scores ``weight`` g, with g the prepared pooled feature; one sub-net, ``linear``.
+    """Attribute scores ``weight`` g, with g the prepared pooled feature; the only sub-net is ``linear``.
 
-    A subclass gives ``weight`` ``(K, C)``; ``features`` and ``rows`` prepare features and class vectors, and leave both
-    as they are until they are fitted (:mod:`unseen.methods.preparation`). ``own`` is the share of a seen class's own
+    A subclass provides ``weight`` ``(K, C)``. ``features`` and ``rows`` prepare features and class vectors, and leave
+    both unchanged until they are fitted (:mod:`unseen.methods.preparation`). ``own`` is the share of a seen class's own
     images (:mod:`unseen.methods.own`), none until it is fitted.
     """
 
@@ -35,7 +35,7 @@ class PooledLinear(Method):
         self.own = OwnImages()
 
     def forward(self, regions: Tensor) -> dict[str, Branch]:
-        """Pooled features ``(B, 1, C)`` to attribute scores, with the prepared features."""
+        """Pooled features ``(B, 1, C)`` to attribute scores and prepared features."""
         g = self.features(regions[:, 0])
         return {"linear": Branch(F.linear(g, self.weight), embedding=g)}
 
@@ -47,25 +47,25 @@ class PooledLinear(Method):
 
     @property
     def own_query(self) -> Tensor | None:
-        """The mean prepared feature of the training images, where own images have a share."""
+        """The mean prepared feature of the training images, if own images have a share."""
         return self.own.typical if len(self.own) else None
 
     def query(self, branches: dict[str, Branch]) -> Tensor:
-        """``(B, K)`` attribute scores; where own images have a share, with the features, ``(B, K + C)``."""
+        """``(B, K)`` attribute scores; with the features, ``(B, K + C)``, if own images have a share."""
         scores = self.fused_attribute_scores(branches)
         g = branches["linear"].embedding
         return scores if g is None or not len(self.own) else torch.cat([scores, g], dim=1)
 
     def class_embeddings(self, classes: ClassSpace) -> Tensor:
-        """``(N, K)`` class vectors; where own images have a share, with their rows, ``(N, K + C)``."""
+        """``(N, K)`` class vectors; with the own rows, ``(N, K + C)``, if own images have a share."""
         vectors = self.class_vectors(classes)
         return torch.cat([vectors, self.own.of(classes)], dim=1) if len(self.own) else vectors
 
     def fused_attribute_scores(self, branches: dict[str, Branch]) -> Tensor:
-        """``(B, K)``."""
+        """``(B, K)`` attribute scores."""
         return branches["linear"].attribute_scores
 
     def class_vectors(self, classes: ClassSpace) -> Tensor:
-        """``(N, K)`` prepared unit vectors; where own images have a share, those of seen classes less that."""
+        """``(N, K)`` prepared unit vectors; those of seen classes are reduced by the share of own images."""
         result: Tensor = self.rows(classes.unit)
         return result * self.own.left(classes) if len(self.own) else result

@@ -1,4 +1,4 @@
-"""How features and class vectors are prepared before a linear method sees them.
+"""Preparation of features and class vectors for linear methods.
 
 With f the mean-pooled unit feature of an image and z_c the unit attribute vector of a class::
 
@@ -18,8 +18,8 @@ features        p      mu       sigma     L
                                           the identity: linear discriminant analysis (Friedman, JASA 1989)
 =============== ====== ======== ========= ==========================================================================
 
-Class rows are ``unit`` (m = 0, d = 1), ``centred`` (m = mean) or ``zscored`` (m = mean, d = std).
-What to prepare with is chosen on validation classes, as every other hyper-parameter is.
+Class rows are ``unit`` (m = 0, d = 1), ``centred`` (m = mean) or ``zscored`` (m = mean, d = std). Preparations are
+hyperparameters and are chosen on validation classes.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from unseen.errors import UnseenError
 from unseen.methods.settings import Settings
 
 AUTO = "auto"
-"""Chosen on validation classes."""
+"""To choose on validation classes."""
 FEATURES = ("unit", "centred", "standardised", "root", "whitened")
 ROWS = ("unit", "centred", "zscored")
 SHRINKAGE = 0.6
-"""Weight of the multiple of the identity in the within-class covariance of ``whitened``."""
+"""Weight of the identity in the within-class covariance of ``whitened``."""
 LEAST_DEVIATION = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedSettings(Settings):
-    """Settings of a method whose inputs are prepared.
+    """Settings of a method with prepared inputs.
 
     Args:
-        features: preparation of features (:data:`FEATURES`), or ``auto``: chosen on validation classes.
+        features: preparation of features (:data:`FEATURES`), or ``auto`` to choose it on validation classes.
         rows: preparation of class vectors (:data:`ROWS`), or ``auto``.
     """
 
@@ -64,7 +64,7 @@ class PreparedSettings(Settings):
 
     @property
     def kinds(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The preparations to choose from, of features and of class vectors."""
+        """Candidate preparations, of features and of class vectors."""
         return (
             FEATURES if self.features == AUTO else (self.features,),
             ROWS if self.rows == AUTO else (self.rows,),
@@ -72,7 +72,7 @@ class PreparedSettings(Settings):
 
 
 class FittedBuffers(nn.Module):
-    """Buffers that are empty until they are fitted; they take the shapes of stored ones."""
+    """Buffers that are empty until fitted; they take the shapes of loaded ones."""
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         for name, buffer in list(self._buffers.items()):
@@ -83,10 +83,10 @@ class FittedBuffers(nn.Module):
 
 
 class FeaturePreparation(FittedBuffers):
-    """Pooled features to prepared ones; see the module's docstring. It starts as ``unit``, with empty buffers.
+    """Maps pooled features to prepared ones; see the module's docstring. Starts as ``unit``, with empty buffers.
 
-    Buffers: ``root``, of length 1 where p is 1/2, else empty (a shape: a traced graph is of one kind); ``mean`` mu and
-    ``scale`` sigma ``(C,)``, ``whitening`` L ``(C, C)``.
+    Buffers: ``root``, of length 1 if p is 1/2, else empty (a shape, so that a traced graph has one form); ``mean`` mu
+    and ``scale`` sigma ``(C,)``, ``whitening`` L ``(C, C)``.
     """
 
     root: Tensor
@@ -103,12 +103,12 @@ class FeaturePreparation(FittedBuffers):
 
     @torch.no_grad()
     def fit(self, kind: str, features: Tensor, labels: Tensor) -> None:
-        """Take the statistics of training images; float64 inside.
+        """Fit the statistics to training images; computes in float64.
 
         Args:
             kind: one of :data:`FEATURES`.
             features: ``(n, C)`` pooled unit features; the buffers take their dtype and device.
-            labels: ``(n,)`` their classes.
+            labels: ``(n,)`` class labels.
         """
         rooted = kind in ("root", "whitened")
         x, like = features.double(), features
@@ -135,10 +135,10 @@ class FeaturePreparation(FittedBuffers):
         return moved @ self.whitening if len(self.whitening) else moved
 
     def contributions(self, regions: Tensor, weight: Tensor) -> Tensor:
-        """What each region adds to ``forward(pooled) @ weight.T``: ``(B, R, C)`` and ``(K, C)`` to ``(B, K, R)``.
+        """Contribution of each region to ``forward(pooled) @ weight.T``: ``(B, R, C)`` and ``(K, C)`` to ``(B, K, R)``.
 
-        Exact: the mean is a sum, a root divides it channel by channel, and the rest is linear but for two lengths.
-        What does not come from a region, the mean over the training images, is shared out equally.
+        Exact: the mean is a sum, a root divides it channel by channel, and the rest is linear apart from two lengths.
+        Terms that belong to no region, such as the mean over the training images, are split equally.
         """
         share = region_shares(regions)
         if not len(self.mean):
@@ -156,7 +156,7 @@ class FeaturePreparation(FittedBuffers):
 
 
 class RowPreparation(FittedBuffers):
-    """Class vectors to prepared ones; see the module's docstring. It starts as ``unit``, with empty buffers.
+    """Maps class vectors to prepared ones; see the module's docstring. Starts as ``unit``, with empty buffers.
 
     Buffers: ``centre`` m and ``spread`` d, ``(K,)``.
     """
@@ -171,7 +171,7 @@ class RowPreparation(FittedBuffers):
 
     @torch.no_grad()
     def fit(self, kind: str, rows: Tensor) -> None:
-        """Take the statistics of the training classes.
+        """Fit the statistics to the training classes.
 
         Args:
             kind: one of :data:`ROWS`.
@@ -186,7 +186,7 @@ class RowPreparation(FittedBuffers):
             self.spread = deviation.clamp(min=1e-3 * float(deviation.mean()) + 1e-12).to(rows)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """``(N, K)`` unit vectors to prepared ones of unit length, each from its own class alone."""
+        """``(N, K)`` unit vectors to prepared ones of unit length; each row depends on its own class only."""
         if not len(self.centre):
             return rows
         moved = rows - self.centre
@@ -194,19 +194,19 @@ class RowPreparation(FittedBuffers):
 
 
 def region_shares(regions: Tensor) -> Tensor:
-    """``(B, R, C)``: what each region adds to the mean-pooled unit feature, f_r / (R |mean f|)."""
+    """``(B, R, C)`` contribution of each region to the mean-pooled unit feature, f_r / (R |mean f|)."""
     norm = regions.mean(dim=1).norm(dim=-1).clamp(min=1e-12) * regions.shape[1]
     result: Tensor = regions / norm[:, None, None]
     return result
 
 
 def whitening(features: Tensor, labels: Tensor, shrinkage: float = SHRINKAGE) -> Tensor:
-    """``(C, C)``: the matrix that makes the shrunk within-class covariance the identity.
+    """``(C, C)`` matrix that maps the shrunk within-class covariance to the identity.
 
     Args:
         features: ``(n, C)``, float64.
         labels: ``(n,)``.
-        shrinkage: weight of the mean variance times the identity.
+        shrinkage: weight of the identity times the mean variance.
     """
     present, position = torch.unique(labels, return_inverse=True)
     members = F.one_hot(position, len(present)).to(features)
@@ -222,5 +222,5 @@ def whitening(features: Tensor, labels: Tensor, shrinkage: float = SHRINKAGE) ->
 
 
 def _rooted(features: Tensor) -> Tensor:
-    """Signed square roots, to unit length."""
+    """Signed square roots, scaled to unit length."""
     return F.normalize(features.sign() * features.abs().sqrt(), dim=-1)

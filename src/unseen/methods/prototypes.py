@@ -1,7 +1,7 @@
-"""Class scores in the space of the features, from a closed-form start: ours, the head of MSDN's `recommended` recipe.
+"""Class scores in feature space, from a closed-form start: the head of MSDN's recipe `recommended`. Ours.
 
-With f_r a unit region, mu and sigma the mean and deviation over training images of every channel of the mean-pooled
-regions, and z_c a class's unit attribute vector::
+With f_r a unit region, mu and sigma the mean and deviation of every channel of the mean-pooled regions over training
+images, and z_c the unit attribute vector of a class::
 
     g_r = (f_r - mu) / (sigma rho)                 rho: mean length of (mean over r of f_r - mu) / sigma
     t_c = unit(z_c - mean of z over the training classes)
@@ -9,9 +9,9 @@ regions, and z_c a class's unit attribute vector::
     attribute score  psi_k = tau / l  sum over r of A_kr <u_k, g_r>   A: attention, l: mean |p_c| at the start
     class score      S_c = <psi, t_c> l / |p_c|                     with uniform A: tau cos(g, p_c) |g|
 
-The rows u_k start as the ridge regression of the training classes' mean features on their t_c. Classifying in the
-space of the features, not of the attributes, is what deep embedding models and ridge regression from attributes to
-features do against hubs (Shigeto et al., ECML-PKDD 2015; Zhang et al., CVPR 2017).
+The rows u_k start as the ridge regression of the training classes' mean features on their t_c. Classifying in feature
+space instead of attribute space counteracts hubs, as in deep embedding models and ridge regression from attributes to
+features (Shigeto et al., ECML-PKDD 2015; Zhang et al., CVPR 2017).
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ LEAST_DEVIATION = 1e-6
 class PrototypeHead(nn.Module):
     """See the module's docstring.
 
-    ``rows`` u_k ``(K, C)`` train; ``mean`` mu, ``scale`` sigma rho ``(C,)``, ``centre`` ``(K,)`` (mean class vector)
-    and ``length`` l are fixed by :meth:`fit`; l only brings attribute scores and class vectors to a readable size.
+    ``rows`` u_k ``(K, C)`` are trained; ``mean`` mu, ``scale`` sigma rho ``(C,)``, ``centre`` ``(K,)`` (mean class
+    vector) and ``length`` l are fixed by :meth:`fit`; l only scales attribute scores and class vectors to readable
+    values.
 
     Args:
         channels: C.
-        vectors: ``(K, D)``, for K, dtype and device.
+        vectors: ``(K, D)``; provide K, dtype and device.
         tau: scale of the class scores.
-        nonnegative: set negative entries of class vectors to 0 first.
+        nonnegative: first set negative entries of class vectors to 0.
     """
 
     mean: Tensor
@@ -59,10 +60,10 @@ class PrototypeHead(nn.Module):
         self.register_buffer("length", vectors.new_ones(()))
 
     def affine(self, order: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Weight ``(K, C)`` and bias ``(K,)`` that give ``tau / l <u_k, g_r>`` from a unit region f_r.
+        """Weight ``(K, C)`` and bias ``(K,)`` that map a unit region f_r to ``tau / l <u_k, g_r>``.
 
         Args:
-            order: a permutation ``(C,)`` in which the channels of g_r are taken.
+            order: permutation ``(C,)`` of the channels of g_r.
         """
         rows = self.rows if order is None else self.rows[:, order.argsort()]
         weight = rows * (self.tau / self.length) / self.scale
@@ -76,21 +77,21 @@ class PrototypeHead(nn.Module):
         return classes.unit_nonnegative if self.nonnegative else classes.unit
 
     def class_vectors(self, classes: ClassSpace, kept: Tensor | None = None) -> Tensor:
-        """``(N, K)``: ``l t_c / |p_c|``, without the attributes that ``kept`` ``(K,)`` sets to 0."""
+        """``(N, K)``: ``l t_c / |p_c|``, without the attributes for which ``kept`` ``(K,)`` is 0."""
         t = self.centred(classes) if kept is None else self.centred(classes) * kept
         result: Tensor = t * (self.length / (t @ self.rows).norm(dim=1, keepdim=True).clamp(min=1e-12))
         return result
 
     @torch.no_grad()
     def fit(self, batches: Iterable[tuple[Tensor, Tensor]], classes: ClassSpace) -> float:
-        """The closed-form start, from all training images; float64 inside.
+        """Compute the closed-form start from all training images, in float64.
 
         Args:
             batches: unit regions ``(B, R, C)`` and labels ``(B,)``.
-            classes: of the stage.
+            classes: classes of the stage.
 
         Returns:
-            The ridge penalty chosen by :func:`choose_ridge`.
+            The ridge penalty that :func:`choose_ridge` chose.
         """
         pooled, labels = (torch.cat(parts) for parts in zip(*((r.mean(dim=1), y) for r, y in batches), strict=True))
         x, present = pooled.double(), torch.unique(labels)
@@ -110,13 +111,13 @@ class PrototypeHead(nn.Module):
 
 
 def class_means(features: Tensor, labels: Tensor, count: int) -> Tensor:
-    """``(count, C)`` means of the features ``(n, C)`` of each class."""
+    """``(count, C)`` mean of the features ``(n, C)`` of each class."""
     members = F.one_hot(labels, count).to(features.dtype)
     return members.T @ features / members.sum(dim=0)[:, None]
 
 
 def ridge(attributes: Tensor, means: Tensor, penalty: float) -> Tensor:
-    """``(n, C)`` dual weights B with which ``attributes.T @ B`` is the ridge regression of ``means`` on attributes."""
+    """``(n, C)`` dual weights B; ``attributes.T @ B`` is the ridge regression of ``means`` on attributes."""
     gram = attributes @ attributes.T
     ridge = penalty * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     result: Tensor = torch.linalg.solve(gram + ridge, means)
@@ -124,10 +125,10 @@ def ridge(attributes: Tensor, means: Tensor, penalty: float) -> Tensor:
 
 
 def choose_ridge(attributes: Tensor, means: Tensor, features: Tensor, labels: Tensor) -> float:
-    """The penalty that names left-out training classes best: 3 times 3 folds of classes, each left out in turn.
+    """Choose the penalty that recognizes left-out training classes best, in 3 times 3 folds of classes.
 
-    A prototype for every left-out class is regressed from the other classes; its images are classified among the
-    left-out classes by cosine. No image or class outside the training data is used.
+    The prototype of every left-out class is regressed from the other classes, and its images are classified among the
+    left-out classes by cosine. Uses no image or class outside the training data.
 
     Args:
         attributes: ``(n, K)`` of the training classes.
@@ -136,7 +137,7 @@ def choose_ridge(attributes: Tensor, means: Tensor, features: Tensor, labels: Te
         labels: ``(m,)`` positions among the n classes.
 
     Returns:
-        That of :data:`RIDGES` with the best mean per-class accuracy; of equal ones the largest.
+        The value of :data:`RIDGES` with the best mean per-class accuracy; the largest in a tie.
     """
     count = len(attributes)
     accuracy = torch.zeros(len(RIDGES), dtype=torch.float64)

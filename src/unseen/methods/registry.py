@@ -1,8 +1,9 @@
-"""Methods by name or by path: those in this package, of installed packages, and of the user's own code.
+"""Find methods by name or by path: in this package, in installed packages, and in users' own code.
 
-A method is referred to by its name where everybody can find it (it is in this package, or a package declares it as an
-entry point of the group ``unseen.methods``), and by ``package.module:Class`` otherwise. Runs and saved models keep that
-reference; from a file it is followed only into code that the user has installed, put on ``PYTHONPATH`` or imported.
+A method is referred to by its name if everybody can find it there: it is in this package, or a package declares it as
+an entry point of the group ``unseen.methods``. Otherwise it is referred to by ``package.module:Class``. Runs and saved
+models store this reference. A reference from a file is followed only into code that the user has installed, put on
+``PYTHONPATH`` or imported.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from unseen.methods.settings import EndToEndRecipe, Preset, Recipe
 
 GROUP = "unseen.methods"
 METHODS: dict[str, type[Method]] = {}
-"""Registered methods by name; see :func:`every_method` for those of installed packages too."""
+"""Registered methods by name; :func:`every_method` includes those of installed packages."""
 _GIVEN: dict[str, type[Method]] = {}
-"""Classes by their path, as they were last given in this process: also of scripts, notebooks and functions."""
+"""Classes passed in this process, by path; also those of scripts, notebooks and functions."""
 M = TypeVar("M", bound=type[Method])
 _NAME = re.compile(r"[A-Za-z][\w.-]*")
 
@@ -34,7 +35,7 @@ def register_method(kind: M) -> M:
     """Class decorator that registers a method by name in this process.
 
     Raises:
-        UnseenError: it is not a method, or its name is taken.
+        UnseenError: the class is not a method, or its name is taken.
     """
     _complete(kind)
     other = METHODS.get(kind.name)
@@ -46,7 +47,7 @@ def register_method(kind: M) -> M:
 
 
 def discover(package: str, path: list[str]) -> None:
-    """Import every module of a package, so that the methods in it register themselves; they are sorted by name."""
+    """Import every module of a package so that its methods register themselves, and sort them by name."""
     import pkgutil
 
     for module in pkgutil.iter_modules(path):
@@ -57,23 +58,23 @@ def discover(package: str, path: list[str]) -> None:
 
 
 def every_method() -> dict[str, type[Method]]:
-    """All methods that can be named: registered ones and those of installed packages.
+    """All methods with a name: registered ones and those of installed packages.
 
     Raises:
-        UnseenError: an installed package's method cannot be imported, or is none.
+        UnseenError: a method of an installed package cannot be imported, or is not a method.
     """
     return METHODS | {name: _load(entry) for name, entry in _entries().items() if name not in METHODS}
 
 
 def find_method(method: str | type[Method], from_file: object = None) -> type[Method]:
-    """The class of a method.
+    """Find the class of a method.
 
     Args:
         method: its name, ``package.module:Class``, or the class itself.
-        from_file: the file that refers to it; then no module is imported that is not installed or on ``PYTHONPATH``.
+        from_file: file that refers to it; modules are then imported only if installed or on ``PYTHONPATH``.
 
     Raises:
-        UnseenError: no such method, with near names; or its code cannot be imported.
+        UnseenError: no such method, with similar names as a hint; or its code cannot be imported.
     """
     if not isinstance(method, str):
         _complete(method)
@@ -95,7 +96,7 @@ def find_method(method: str | type[Method], from_file: object = None) -> type[Me
 
 
 def method_reference(method: str | type[Method] | Method) -> str:
-    """What a run keeps of a method: a name that everybody can find, else its path.
+    """The reference that a run stores for a method: a name that everybody can find, else its path.
 
     Raises:
         UnseenError: as :func:`find_method`.
@@ -109,10 +110,10 @@ def method_reference(method: str | type[Method] | Method) -> str:
 
 
 def method_of_settings(settings: object) -> type[Method]:
-    """The method that an instance of settings is of.
+    """Find the method to which an instance of settings belongs.
 
     Raises:
-        UnseenError: of none, or of several.
+        UnseenError: no method, or several, use this class of settings.
     """
     known = {path_of(kind): kind for kind in (*every_method().values(), *_GIVEN.values())}
     found = [kind for kind in known.values() if kind.settings_class is type(settings)]
@@ -138,10 +139,10 @@ def _by_path(path: str, from_file: object) -> type[Method]:
 
 
 def _complete(kind: type[Method], where: str | None = None) -> None:
-    """Fill in what a class leaves out: name, card and presets.
+    """Fill in what a class omits: name, card and presets.
 
     Raises:
-        UnseenError: it is no method, or its name is none.
+        UnseenError: the class is not a method, or its name is invalid.
     """
     if not inspect.isclass(kind) or not issubclass(kind, Method):
         hint = "pass a subclass of unseen.GradientMethod or unseen.ClosedFormMethod"
@@ -171,7 +172,7 @@ def _entries_of(path: tuple[str, ...]) -> dict[str, EntryPoint]:
 
 
 def _entries() -> dict[str, EntryPoint]:
-    """Entry points by name; looked for again when the search path has changed."""
+    """Entry points by name; searched again when the search path changes."""
     return _entries_of(tuple(sys.path))
 
 

@@ -1,8 +1,8 @@
 """SAE: semantic autoencoder (Kodirov, Xiang and Gong, CVPR 2017).
 
-W minimises ||X - W'S||^2 + lambda ||W X - S||^2, with X the prepared features (C, n) and S the prepared vectors of the
-images' classes (K, n): features are encoded as attributes, and decoded from them by the same weights. W solves the
-Sylvester equation A W + W B = (1 + lambda) S X' with A = S S', B = lambda X X'. Class score cos(W x, t_c).
+W minimizes ||X - W'S||^2 + lambda ||W X - S||^2, with X the prepared features (C, n) and S the prepared vectors of the
+images' classes (K, n): the same weights encode features as attributes and decode them. W solves the Sylvester equation
+A W + W B = (1 + lambda) S X' with A = S S', B = lambda X X'. The class score is cos(W x, t_c).
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ class SAE(PooledLinear, ClosedFormMethod):
         self.register_buffer("weight", vectors.new_zeros(len(vectors), channels))
 
     def fit(self, regions: Tensor, labels: Tensor, classes: ClassSpace) -> None:
-        """Keep the training images; solutions are made by preparation, in float64, when they are asked for."""
+        """Store the training images; solutions are computed on demand, by preparation, in float64."""
         self._training = regions[:, 0].double(), labels, classes.unit.double()
         self._solved: tuple[tuple[str, str], _Sylvester] | None = None
 
     def grid(self) -> list[Candidate]:
-        """Every preparation with lambda in 10^-3 ... 10^6."""
+        """Every preparation with lambda from 10^-3 to 10^6."""
         names = ("features", "rows", "lambda")
         return [dict(zip(names, values, strict=True)) for values in product(*self.settings.kinds, STRENGTHS)]
 
@@ -78,7 +78,7 @@ class SAE(PooledLinear, ClosedFormMethod):
         self.weight.copy_(s_vectors @ solved(candidate["lambda"]) @ x_vectors.T)
 
     def sweep(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[Candidate, Tensor]]:
-        """As the base's: two rotations a preparation, one product a candidate."""
+        """As in the base class, with two rotations per preparation and one product per candidate."""
         for features, rows in product(*self.settings.kinds):
             solved = self._by_kinds(features, rows)
             s_vectors, x_vectors = solved.vectors
@@ -99,7 +99,7 @@ class SAE(PooledLinear, ClosedFormMethod):
         return {"linear": Branch(F.normalize(F.linear(self.features(regions[:, 0]), self.weight), dim=1))}
 
     def maps(self, regions: Tensor) -> dict[str, Branch]:
-        """Contributions of every raw region ``(B, R, C)``, over the same ||W x||; there is no attention."""
+        """Contributions of every raw region ``(B, R, C)``, divided by the same ||W x||; there is no attention."""
         contributions = self.features.contributions(regions, self.weight)
         norm = contributions.sum(dim=2).norm(dim=1).clamp(min=1e-12)
         contributions = contributions / norm[:, None, None]
@@ -107,10 +107,10 @@ class SAE(PooledLinear, ClosedFormMethod):
 
 
 class _Sylvester:
-    """The equation under one preparation, with S S' and X X' diagonalised, so that a lambda costs next to nothing.
+    """The equation under one preparation, with S S' and X X' diagonalized, so that each lambda is cheap.
 
-    Directions in which S or X has nothing leave W undetermined for some lambda; they get 0, the shortest solution.
-    ``vectors`` are the eigenvectors of S S' ``(K, K)`` and X X' ``(C, C)``; a call gives W in these coordinates.
+    Directions in which S or X is zero leave W undetermined for some lambda; they get 0, the shortest solution.
+    ``vectors`` are the eigenvectors of S S' ``(K, K)`` and X X' ``(C, C)``; a call returns W in these coordinates.
     """
 
     def __init__(self, features: str, rows: str, x: Tensor, labels: Tensor, unit: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""What a user may set: a method's settings and its training recipe, as values or as text."""
+"""What a user can set: settings of a method and its training recipe, as values or as text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unseen.errors import UnseenError
 
 
 def check_choice(settings: object, name: str, allowed: tuple[str, ...]) -> None:
-    """Raise an :class:`UnseenError` where a setting is none of the texts allowed."""
+    """Raise an :class:`UnseenError` if a setting is not one of the allowed texts."""
     value = getattr(settings, name)
     if value not in allowed:
         raise UnseenError(
@@ -29,20 +29,20 @@ class Recipe:
     """Training recipe of a gradient method.
 
     Args:
-        epochs: passes over the training images; steps = images * epochs // batch_size.
+        epochs: passes over the training images; the number of steps is images * epochs // batch_size.
         batch_size: images per step.
-        step_images: images that a step counts for in that formula where a release counts other than the batch
-            (MSDN on AWA2: 50, at a batch of 40); 0 for the batch size.
-        batches: steps an epoch, instead of that formula; 0 for the formula.
-        sampler: ``random`` (independent draw of images) or ``classes`` (``shots`` images of each class drawn).
-        shots: see ``sampler``; a batch is of ``batch_size / shots`` classes.
+        step_images: images that a step counts for in that formula, if a release counts other than the batch (MSDN on
+            AWA2: 50, with batches of 40); 0 for the batch size.
+        batches: steps per epoch, instead of that formula; 0 for the formula.
+        sampler: ``random`` (images drawn independently) or ``classes`` (``shots`` images of each drawn class).
+        shots: see ``sampler``; a batch holds ``batch_size / shots`` classes.
         optimizer: ``rmsprop``, ``sgd`` or ``adamw``.
-        lr, weight_decay, momentum: of the optimizer.
-        lr_factor, lr_every: every ``lr_every`` epochs, ``lr`` is multiplied by ``lr_factor``.
-        lr_early: epochs by which each of these changes comes earlier; 1 makes it at the start of epoch ``lr_every``
-            (Mg-MRN's release), 0 after its end.
-        average: weights are tested and kept as their exponential moving average over steps with this decay; 0 for the
-            last step's.
+        lr, weight_decay, momentum: parameters of the optimizer.
+        lr_factor, lr_every: ``lr`` is multiplied by ``lr_factor`` every ``lr_every`` epochs.
+        lr_early: number of epochs by which these changes come earlier; with 1 at the start of epoch ``lr_every``
+            (Mg-MRN's release), with 0 after its end.
+        average: decay of the exponential moving average of the weights over steps, which is tested and stored; 0 uses
+            the weights of the last step.
     """
 
     epochs: int = 30
@@ -81,14 +81,14 @@ class Recipe:
         return self.lr * self.lr_factor ** ((epoch - 1 + self.lr_early) // self.lr_every)
 
     def make_optimizer(self, parameters: Iterator[nn.Parameter], capturable: bool = False) -> torch.optim.Optimizer:
-        """The optimiser over the parameters that train; ``capturable`` in a CUDA graph."""
+        """Create the optimizer for the trainable parameters; ``capturable`` for use in a CUDA graph."""
         trained = [p for p in parameters if p.requires_grad]
         common: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
         if self.optimizer == "rmsprop":
             return torch.optim.RMSprop(trained, momentum=self.momentum, capturable=capturable, **common)
-        if self.optimizer == "sgd":  # has no state that a graph could not hold
-            made = torch.optim.SGD(trained, momentum=self.momentum, fused=True, **common)  # the same to the bit
-            if self.momentum:  # at zero, as it starts: a fused step fails where only some parameters have theirs yet
+        if self.optimizer == "sgd":  # no state that a graph could not hold
+            made = torch.optim.SGD(trained, momentum=self.momentum, fused=True, **common)  # equal to the bit
+            if self.momentum:  # set to the initial value 0: a fused step fails if only some parameters have a buffer
                 for parameter in trained:
                     made.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
             return made
@@ -97,14 +97,15 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class EndToEndRecipe(Recipe):
-    """How a method and its backbone are trained together, on images.
+    """Recipe for training a method together with its backbone, on images.
 
     Args:
-        resize: short side that training images are resized to, times the input size; a random crop is taken of them.
-        flip: whether every other training image is mirrored.
-        batch_norm: what the backbone's batch normalisation trains with: ``frozen``, the statistics of the pre-training,
-            or ``batch``, each batch's own, whose running averages are used in tests.
-        checkpointing: compute the backbone's activations again in the backward pass instead of keeping them all.
+        resize: short side to which training images are resized, as a factor of the input size; followed by a random
+            crop.
+        flip: whether to mirror half of the training images at random.
+        batch_norm: statistics of the backbone's batch normalization in training: ``frozen`` (of the pre-training) or
+            ``batch`` (of each batch, with running averages at test).
+        checkpointing: recompute the backbone's activations in the backward pass instead of storing them all.
     """
 
     resize: float = 8 / 7
@@ -121,26 +122,26 @@ class EndToEndRecipe(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Base of every method's settings."""
+    """Base class of all settings of methods."""
 
     @classmethod
     def changed(cls, base: Self, changes: Mapping[str, Any]) -> Self:
-        """``base`` with some settings changed: values of their kind, or text as on the command line.
+        """Return ``base`` with some settings changed, given as values or as text like on the command line.
 
         Raises:
-            UnseenError: no such setting, or a value of the wrong kind.
+            UnseenError: no such setting, or a value of the wrong type.
         """
         return _changed(base, changes, "setting")
 
 
 def as_text(values: Mapping[str, Any] | Settings | Recipe) -> dict[str, str]:
-    """Settings or recipe entries as the command line takes them: a run keeps them so.
+    """Settings or recipe entries as text, as on the command line and in the files of a run.
 
     Args:
-        values: by name, of their kind or as text; or an instance, which stands for all its entries.
+        values: values or texts by name; or an instance, for all its entries.
 
     Raises:
-        UnseenError: a value is neither text, number, truth value nor a list of those.
+        UnseenError: a value is not text, a number, a truth value or a list of these.
     """
     if not isinstance(values, Mapping):
         values = {f.name: getattr(values, f.name) for f in fields(values)}
@@ -196,13 +197,13 @@ def _changed(base: _Changed, changes: Mapping[str, Any], what: str) -> _Changed:
 
 
 def change_recipe(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
-    """A recipe with some entries changed: values of their kind, or text."""
+    """Return a recipe with some entries changed, given as values or as text."""
     return _changed(recipe, changes, "recipe entry")
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Named settings of a method with where they come from."""
+    """Named settings of a method and their source."""
 
     settings: Settings
     recipe: Recipe | None
@@ -211,12 +212,12 @@ class Preset:
 
 @dataclass(frozen=True)
 class Ablation:
-    """A method with something taken away or exchanged.
+    """A method with something removed or replaced.
 
     Args:
-        says: what is taken away or exchanged, in a few words.
+        says: what is removed or replaced, in a few words.
         changes: settings or recipe entries to change, as text.
-        method: another method to stand in the row instead (with its own settings).
+        method: another method to use in this row instead, with its own settings.
     """
 
     says: str

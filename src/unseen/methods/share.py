@@ -1,7 +1,7 @@
-"""Which images of a step's batch a forward sees, where several processes share the batch.
+"""Which images of a step's batch a forward sees, if several processes share the batch.
 
-Whatever concerns a batch as a whole (random numbers, an exchange between its images) goes through here, so that the
-processes together do what one alone would do.
+Everything that concerns a batch as a whole (random numbers, exchange between images) goes through this module, so that
+several processes together do what a single one would.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class Share:
     """Some rows of a batch.
 
     Args:
-        rows: those that this process has.
-        count: images in the whole batch.
-        whole: these rows of a tensor, without gradient, to those of the whole batch.
+        rows: rows of this process.
+        count: number of images in the whole batch.
+        whole: maps these rows of a tensor to all rows of the batch, without gradient.
     """
 
     rows: range
@@ -35,7 +35,7 @@ _share: ContextVar[Share | None] = ContextVar("share", default=None)
 
 @contextmanager
 def sharing(share: Share | None) -> Iterator[None]:
-    """Within it, forwards see the rows of ``share``; None for whole batches."""
+    """Within this context, forwards see the rows of ``share``; ``None`` for whole batches."""
     token = _share.set(share)
     try:
         yield
@@ -53,12 +53,12 @@ def random_rows(like: Tensor) -> Tensor:
 
 
 def exchange(rows: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """``change`` of the whole batch, without gradient, of which these rows are returned."""
+    """Apply ``change`` to the whole batch, without gradient, and return these rows of the result."""
     share = _share.get()
     return change(rows) if share is None else change(share.whole(rows))[share.rows.start : share.rows.stop]
 
 
 def batch_size(rows: Tensor) -> int:
-    """Images in the whole batch."""
+    """Number of images in the whole batch."""
     share = _share.get()
     return len(rows) if share is None else share.count

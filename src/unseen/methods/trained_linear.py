@@ -22,7 +22,7 @@ class TrainedLinear(PooledLinear, GradientMethod):
 
     @torch.no_grad()
     def start(self, batches: Iterable[tuple[Tensor, Tensor]], classes: ClassSpace) -> None:
-        """Fit the preparations, those of the settings or else the :func:`best_preparation`."""
+        """Fit the preparations: those of the settings, or :func:`best_preparation`."""
         regions, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
         x = regions[:, 0].to(self.weight.dtype)
         features, rows = best_preparation(self.settings, x, labels, classes.unit)
@@ -32,19 +32,19 @@ class TrainedLinear(PooledLinear, GradientMethod):
 
 @torch.no_grad()
 def best_preparation(settings: PreparedSettings, x: Tensor, labels: Tensor, unit: Tensor) -> tuple[str, str]:
-    """The preparations with which ESZSL names left-out training classes best; for methods trained by gradients.
+    """Choose the preparations with which ESZSL recognizes left-out training classes best.
 
-    Training classes are left out in :data:`FOLDS` parts, each in turn; their images are classified among them. Images
-    and classes outside the training data have no part in it.
+    Each of :data:`FOLDS` parts of the training classes is left out in turn, and its images are classified among its
+    classes. Uses no images or classes outside the training data.
 
     Args:
-        settings: what to choose from.
+        settings: the preparations to choose from.
         x: ``(n, C)`` pooled unit features of the training images.
-        labels: ``(n,)`` their classes.
+        labels: ``(n,)`` class labels.
         unit: ``(N, K)`` unit vectors of all classes.
 
     Returns:
-        Kinds of features and class vectors; of equal ones the first.
+        Names of the preparations of features and of class vectors; the first in a tie.
     """
     every_features, every_rows = settings.kinds
     if len(every_features) == len(every_rows) == 1:

@@ -1,4 +1,4 @@
-"""Visual-semantic decoder: every attribute looks for itself among the tokens of a level."""
+"""Visual-semantic decoder: every attribute attends to the tokens of a level."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from unseen.methods.base import Branch
 
 
 class Decoder(nn.Module):
-    """Single-head cross attention from attribute vectors to tokens, and one classifier an attribute.
+    """Single-head cross attention from attribute vectors to tokens, and one classifier per attribute.
 
     With t_r a token and a_k an attribute vector, q, k, v, o the projections, U_k a classifier::
 
         A_kr = softmax over r of <q(a_k), k(t_r)>,   psi_k = <o(sum_r A_kr v(t_r)), U_k>
 
-    Everything but the softmax is linear and A sums to one, so that psi_k = sum_r A_kr s_kr with s_kr affine in t_r. The
-    projections are folded into 2K rows, and the tokens multiplied once: instead of ``2 width`` rows and more
-    for every token, and exactly the same. It is MSDN's A2V with W1, W2 of low rank. (The key's bias cancels in the
-    softmax; it is kept so that it has a gradient, of zero.)
+    Everything but the softmax is linear and A sums to one, so psi_k = sum_r A_kr s_kr with s_kr affine in t_r. The
+    projections are therefore folded into 2K rows that multiply the tokens once, instead of ``2 width`` rows and more
+    per token, with the same result. It is MSDN's A2V with W1 and W2 of low rank. (The key's bias cancels in the
+    softmax; it is kept so that it has a zero gradient.)
 
     Args:
         dim: D of the attribute vectors.
         attributes: K.
         channels: C of the tokens.
-        width: of queries, keys and values.
+        width: channels of queries, keys and values.
     """
 
     def __init__(self, dim: int, attributes: int, channels: int, width: int) -> None:
@@ -37,7 +37,7 @@ class Decoder(nn.Module):
         self.classifiers = nn.Parameter(torch.zeros(attributes, channels))
 
     def _maps(self, vectors: Tensor, tokens: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Attention A and score map s, each ``(B, K, R)`` with R counted over all token maps."""
+        """Attention A and score map s, each ``(B, K, R)`` with R the positions of all token maps."""
         queries = self.query(vectors)
         outputs = self.classifiers @ self.output.weight
         weight = torch.cat([queries @ self.key.weight, outputs @ self.value.weight])
@@ -51,13 +51,13 @@ class Decoder(nn.Module):
 
         Args:
             vectors: ``(K, D)``.
-            tokens: maps ``(B, C, h, w)``, every position of each a token.
+            tokens: maps ``(B, C, h, w)``; every position is a token.
         """
         attention, scores = self._maps(vectors, tokens)
         return (attention * scores).sum(dim=2)
 
     def maps(self, vectors: Tensor, tokens: list[Tensor]) -> Branch:
-        """As :meth:`forward`, with attention and contributions of every position, its tokens of all maps together."""
+        """Like :meth:`forward`, with attention and contributions of every position of all token maps."""
         attention, scores = self._maps(vectors, tokens)
         contributions = attention * scores
 

@@ -1,4 +1,4 @@
-"""Grouping units: regions of a stage and P centres d_p, before the convolutions of a level."""
+"""Grouping units: assign the regions of a stage to P centers d_p, before the convolutions of a level."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 LEAST_MASS = 1e-6
-"""Regions that a part counts for at least, so that a part without any has a mean."""
+"""Lower bound for the regions of a part, so that an empty part has a mean."""
 
 
 class _Divided(torch.autograd.Function):
-    """``x / P``, with zero gradients for parameters that do not matter."""
+    """``x / P``, with zero gradients for parameters without effect."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, centres: Tensor, smoothing: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ class _Divided(torch.autograd.Function):
 
 
 class Grouping(nn.Module):
-    """Base of both: the release's parameters, so that its checkpoints map onto either.
+    """Base class of both units: the parameters of the release, so that its checkpoints fit either.
 
     Args:
         channels: C of the stage.
@@ -40,32 +40,32 @@ class Grouping(nn.Module):
         self.smoothing = nn.Parameter(torch.zeros(parts))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, h, w)`` in and out."""
+        """``(B, C, h, w)`` to ``(B, C, h, w)``."""
         raise NotImplementedError
 
 
 class ReleasedGrouping(Grouping):
     """What the release computes: ``mean_p(assignment_p * x)``, which is ``x / P`` since assignments sum to one.
 
-    The assignment is therefore left out, and the gradient of its parameters is zero. Zero, not ``None``: weight decay
-    shrinks them as it does in the release.
+    The assignment is therefore skipped, and the gradient of its parameters is zero rather than ``None``: weight decay
+    shrinks them as in the release.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, h, w)`` in and out."""
+        """``(B, C, h, w)`` to ``(B, C, h, w)``."""
         divided: Tensor = _Divided.apply(x, self.centres, self.smoothing)
         return divided
 
 
 class PartGrouping(Grouping):
-    """Ours: every region is given what its parts have beyond the image, so that centres and smoothing matter.
+    """Ours: add to every region what its parts have beyond the image, so that centers and smoothing matter.
 
     With x_i the regions of an image, C channels::
 
         a_ip = softmax over p of -||x_i - d_p||^2 / (sqrt(C) sigmoid(smoothing_p))
         y_i  = x_i + sum_p a_ip (m_p - m)       m_p mean of the regions weighted with a_ip, m plain mean
 
-    The root, which the release has not, keeps the softmax from being all or nothing at the widths of real backbones.
+    The root, which the release lacks, keeps the softmax from saturating at the widths of real backbones.
     """
 
     def assignment(self, x: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class PartGrouping(Grouping):
         return result
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, h, w)`` in and out."""
+        """``(B, C, h, w)`` to ``(B, C, h, w)``."""
         assigned, regions = self.assignment(x).flatten(2), x.flatten(2)
         mass = assigned.sum(dim=2, keepdim=True).clamp(min=LEAST_MASS)
         means = regions @ (assigned / mass).transpose(1, 2)
@@ -85,4 +85,4 @@ class PartGrouping(Grouping):
 
 
 GROUPINGS: dict[str, type[Grouping]] = {"released": ReleasedGrouping, "parts": PartGrouping}
-"""By setting."""
+"""Grouping units by setting."""

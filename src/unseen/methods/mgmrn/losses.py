@@ -15,5 +15,5 @@ def semantic_cross_entropy(attribute_scores: Tensor, labels: Tensor, classes: Cl
 
 
 def semantic_regression(attribute_scores: Tensor, labels: Tensor, classes: ClassSpace) -> Tensor:
-    """Mean square between unit attribute scores and the unit vector of the image's class: ``2 (1 - cos) / K``."""
+    """Mean squared error between unit attribute scores and the unit class vector: ``2 (1 - cos) / K``."""
     return F.mse_loss(F.normalize(attribute_scores, dim=1), classes.unit[labels])

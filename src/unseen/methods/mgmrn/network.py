@@ -1,16 +1,16 @@
 """Mg-MRN: Multi-Granularity Mutual Refinement Network (arXiv 2511.08163).
 
 Three stages c3, c4, c5 of a backbone become levels F1, F2, F3 of one size. Deep levels refine shallow ones, never the
-other way (sg stops the gradient), and every level's decoder scores the attributes from its tokens::
+reverse (sg stops the gradient), and the decoder of every level scores the attributes from its tokens::
 
     r1 = SCA1([sg(F2); sg(F3)]),  r2 = SCA2(sg(F3));  tokens T1 = [F1, r1], T2 = [F2, r2], T3 = [F3]
     S_c = sum over levels of tau * cos(psi^l, z_c)
     loss of a level = cross-entropy of tau * cos over seen classes + lambda_reg * MSE(unit psi^l, unit z_y)
 
-A level's loss thus reaches its own convolutions, refinement and decoder, and the backbone up to its own stage.
+The loss of a level thus reaches its own convolutions, refinement and decoder, and the backbone up to its own stage.
 
-On frozen stages the schedules train the same weights, since a level's step changes nothing that a later pass of the
-batch reads; they differ by the backbone alone, which every pass moves.
+On frozen stages both schedules train the same weights, since the step of a level changes nothing that a later pass of
+the batch reads. They differ only for the backbone, which every pass moves.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ from unseen.methods.registry import register_method
 from unseen.methods.settings import Ablation, Preset
 
 LEAST_CENTRE = 1e-5
-"""Initial centres of the release are no less."""
+"""Smallest initial value of the release's centers."""
 
 
 @register_method
 class MgMRN(GradientMethod):
-    """See the module's docstring. It is given three stages ``(B, C, h, w)``, not regions.
+    """See the module's docstring. Takes three stages ``(B, C, h, w)``, not regions.
 
-    Answers are :class:`~unseen.methods.base.Branch` objects by ``level1``, ``level2``, ``level3``, of
-    the levels in use. Other levels, and refinements without a source, have no weights. Weights of
-    convolutions and linear maps start uniform in +-1/sqrt(inputs), classifiers as N(0, 1), smoothing at 0. With
-    ``initial=released`` the mixing convolution of a refinement starts uniform in +-sqrt(3/inputs) (Kaiming, a = 1)
-    and the centres as N(0, 2/C) (Kaiming), raised to 1e-5 where they are below; with ``plain``, ours, the
-    convolution starts as any other and the centres as N(0, 1). The attribute vectors are fixed, and used as they are.
+    Returns :class:`~unseen.methods.base.Branch` objects by ``level1``, ``level2``, ``level3``, for the levels in use.
+    Other levels, and refinements without a source, have no weights. Weights of convolutions and linear maps start
+    uniform in +-1/sqrt(inputs), classifiers as N(0, 1), smoothing at 0. With ``initial=released`` the mixing
+    convolution of a refinement starts uniform in +-sqrt(3/inputs) (Kaiming, a = 1) and the centers as N(0, 2/C)
+    (Kaiming), raised to at least 1e-5; with ``plain``, ours, the convolution starts like any other and the centers as
+    N(0, 1). The attribute vectors are fixed and used as they are.
 
     Args:
         channels: of c3, c4 and c5.
-        vectors: ``(K, D)`` attribute vectors; their dtype is the weights'.
-        settings: the method's.
+        vectors: ``(K, D)`` attribute vectors; the weights take their dtype.
+        settings: settings of the method.
         generator: for initial weights.
     """
 
@@ -102,7 +102,7 @@ class MgMRN(GradientMethod):
             raise UnseenError(f"{len(channels)} stages", where="Mg-MRN", hint="pass three, shallow to deep")
         self.settings = settings
         (k, d), width = vectors.shape, settings.width
-        with torch.device("meta"):  # without a first set of weights that no one uses
+        with torch.device("meta"):  # skips initial weights that would be overwritten
             self.levels, self.refinements, self.decoders = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
             for m, c in zip(LEVELS, channels, strict=True):
                 used, sources = m in settings.used, len(settings.refining(m))
@@ -136,18 +136,18 @@ class MgMRN(GradientMethod):
                     nn.init.kaiming_uniform_(module.mix.weight, a=1, generator=generator)
 
     def passes(self) -> tuple[tuple[int, ...], ...]:
-        """The levels of each pass that a batch gets: one each (``progressive``), or all in one (``joint``)."""
+        """Levels of each pass over a batch: one each (``progressive``), or all in one (``joint``)."""
         used = self.settings.used
         return tuple((level,) for level in used) if self.settings.schedule == "progressive" else (used,)
 
     def features(self, stages: Sequence[Tensor], levels: Sequence[int] | None = None) -> dict[int, Tensor]:
         """Maps F ``(B, width, h, w)``, all of c5's size, of the levels and of those that refine them.
 
-        The latter are made without gradient.
+        The refining ones have no gradient.
 
         Args:
-            stages: c3, c4, c5, each ``(B, C, h, w)``; of stages shallower than the levels only the size is read.
-            levels: those asked for; default all in use.
+            stages: c3, c4, c5, each ``(B, C, h, w)``; only the size is read of stages shallower than the levels.
+            levels: levels to compute; by default all in use.
         """
         levels = self.settings.used if levels is None else levels
         needed = {*levels}.union(*(self.settings.refining(level) for level in levels))
@@ -159,7 +159,7 @@ class MgMRN(GradientMethod):
         return found
 
     def tokens(self, level: int, features: dict[int, Tensor]) -> list[Tensor]:
-        """The maps whose positions are a level's tokens: its own, and the refinement from deeper ones."""
+        """The maps whose positions are the tokens of a level: its own, and the refinement from deeper ones."""
         own, sources = [features[level]], self.settings.refining(level)
         if not sources:
             return own
@@ -174,25 +174,25 @@ class MgMRN(GradientMethod):
     def forward_pass(  # type: ignore[override]  # several stages instead of one
         self, stages: Sequence[Tensor], trained: tuple[int, ...]
     ) -> dict[str, Branch]:
-        """:meth:`forward` of the levels of a pass."""
+        """:meth:`forward` for the levels of a pass."""
         found: dict[str, Branch] = self(stages, trained)
         return found
 
     def forward(  # type: ignore[override]
         self, stages: Sequence[Tensor], levels: Sequence[int] | None = None
     ) -> dict[str, Branch]:
-        """Stages ``(B, C, h, w)`` to the attribute scores of levels (default all), and nothing they do not need."""
+        """Stages ``(B, C, h, w)`` to attribute scores of levels (default all), computing only what they need."""
         levels = self.settings.used if levels is None else levels
         features = self.features(stages, levels)
         return {f"level{m}": Branch(self._decoder(m)(self.vectors, self.tokens(m, features))) for m in levels}
 
     def parts(self, stages: Sequence[Tensor]) -> dict[str, Tensor]:  # type: ignore[override]
-        """Every level's assignment ``(B, P, h, w)`` of its stage's positions to parts; none if ``released``."""
+        """Assignment ``(B, P, h, w)`` of each stage's positions to parts, by level; empty if ``released``."""
         groupings = {m: self.levels[m - 1].grouping for m in self.settings.used}
         return {f"level{m}": g.assignment(stages[m - 1]) for m, g in groupings.items() if isinstance(g, PartGrouping)}
 
     def maps(self, stages: Sequence[Tensor]) -> dict[str, Branch]:  # type: ignore[override]
-        """As :meth:`forward` of all levels, with attention and contributions ``(B, K, R)`` on c5's grid, row by row."""
+        """Like :meth:`forward` for all levels, with attention and contributions ``(B, K, R)`` on c5's grid."""
         features = self.features(stages)
         return {f"level{m}": self._decoder(m).maps(self.vectors, self.tokens(m, features)) for m in self.settings.used}
 
@@ -202,7 +202,7 @@ class MgMRN(GradientMethod):
         return self.settings.tau * torch.stack(units).sum(dim=0)
 
     def fused_contributions(self, branches: dict[str, Branch]) -> Tensor:
-        """``(B, K, R)`` what each region adds to the fused attribute scores; needs the branches of :meth:`maps`."""
+        """``(B, K, R)`` contribution of each region to the fused scores; needs the branches of :meth:`maps`."""
         parts = []
         for branch in branches.values():
             assert branch.contributions is not None
@@ -214,7 +214,7 @@ class MgMRN(GradientMethod):
         return classes.unit
 
     def loss(self, branches: dict[str, Branch], labels: Tensor, classes: ClassSpace) -> dict[str, Tensor]:
-        """Cross-entropy and regression of each level given; ``total`` is their weighted sum over those levels."""
+        """Cross-entropy and regression of each given level; ``total`` is their weighted sum."""
         terms: dict[str, Tensor] = {}
         total: Any = 0.0
         for name, branch in branches.items():

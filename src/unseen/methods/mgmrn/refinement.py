@@ -1,4 +1,4 @@
-"""Levels and their refinement: convolutions on one backbone stage, and gates that carry deep levels to shallow ones."""
+"""Levels and their refinement: convolutions on one backbone stage, and gates that pass deep levels to shallow ones."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from unseen.methods.mgmrn.settings import GROUPS, MgMRNSettings
 class Level(nn.Module):
     """One stage to ``width`` channels at the last stage's size: grouping, then conv3x3 - GroupNorm - ReLU blocks.
 
-    Every block but the last stage's only one is followed by bilinear resizing to the next stage's size, corners
-    aligned. Where each stage has half the size of the one before, that is the release's factor 0.5.
+    Bilinear resizing to the next stage's size, corners aligned, follows every block but the only block of the last
+    stage. Where each stage has half the size of the one before, this is the release's factor 0.5.
 
     Args:
-        channels: of the stage.
-        blocks: how many.
-        settings: the method's.
+        channels: channels of the stage.
+        blocks: number of blocks.
+        settings: settings of the method.
     """
 
     def __init__(self, channels: int, blocks: int, settings: MgMRNSettings) -> None:
@@ -36,8 +36,8 @@ class Level(nn.Module):
         """``(B, C, h, w)`` to ``(B, width, h', w')``.
 
         Args:
-            x: the stage's map.
-            sizes: ``(h, w)`` of the stages after it.
+            x: map of the stage.
+            sizes: ``(h, w)`` of the later stages.
         """
         x = self.grouping(x)
         for i, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
@@ -51,8 +51,8 @@ class Refinement(nn.Module):
     """Spatial-channel attention (SCA): ``Y * channel gate * spatial gate`` with ``Y = conv1x1(X)``.
 
     Args:
-        sources: how many levels X stacks.
-        width: channels of each, and of the result.
+        sources: number of levels that X stacks.
+        width: channels of each source, and of the result.
     """
 
     def __init__(self, sources: int, width: int) -> None:
@@ -62,7 +62,7 @@ class Refinement(nn.Module):
         self.spatial = nn.Conv2d(width, width, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, sources * width, h, w)`` to ``(B, width, h, w)``; the spatial gate is one map a channel."""
+        """``(B, sources * width, h, w)`` to ``(B, width, h, w)``; the spatial gate has one map per channel."""
         y: Tensor = self.mix(x)
         channel: Tensor = self.channel(y.mean(dim=(2, 3))).sigmoid()
         result: Tensor = y * channel[:, :, None, None] * self.spatial(y).sigmoid()

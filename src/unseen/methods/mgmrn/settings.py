@@ -1,4 +1,4 @@
-"""Mg-MRN's settings, and what its release trains with."""
+"""Mg-MRN's settings, and the training recipe of its release."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from unseen.errors import UnseenError
 from unseen.methods.settings import EndToEndRecipe, Preset, Settings, check_choice
 
 GROUPS = 32
-"""Groups of every group normalisation (release)."""
+"""Number of groups of every group normalization (release)."""
 LEVELS = (1, 2, 3)
-"""Levels by number, of stages c3, c4, c5."""
+"""Levels by number, for stages c3, c4, c5."""
 RELEASE = "settings of the authors' release (NingWang2049/Mg-MRN)"
 
 
@@ -19,17 +19,17 @@ class MgMRNSettings(Settings):
     """Settings of :class:`~unseen.methods.mgmrn.network.MgMRN`; defaults are the release's for CUB.
 
     Args:
-        grouping: ``released`` (regions over P, so a no-op but for scale) or ``parts`` (ours).
-        schedule: ``progressive`` (an optimiser step a level) or ``joint`` (one step on the sum of the losses).
+        grouping: ``released`` (regions over P, a no-op apart from scale) or ``parts`` (ours).
+        schedule: ``progressive`` (one optimizer step per level) or ``joint`` (one step on the sum of the losses).
         refinement: whether deep levels refine shallow ones.
-        levels: ``all``, or the number of one that is trained and tested alone, with nothing to refine it.
-        parts: P, centres of a grouping unit.
+        levels: ``all``, or the number of one level to train and test alone, without refinement.
+        parts: P, number of centers of a grouping unit.
         width: channels of every level, a multiple of 32.
         attention_width: length of queries, keys and values.
         tau: scale of the cosines.
         lambda_reg: weight of the regression loss.
         initial: distributions of the initial weights: ``released``, or ``plain`` (ours), which differs in the mixing
-            convolution of refinements and in the centres; see :class:`~unseen.methods.mgmrn.network.MgMRN`.
+            convolution of refinements and in the centers; see :class:`~unseen.methods.mgmrn.network.MgMRN`.
     """
 
     grouping: str = "released"
@@ -61,7 +61,7 @@ class MgMRNSettings(Settings):
 
     @property
     def used(self) -> tuple[int, ...]:
-        """Numbers of the levels that there are."""
+        """Numbers of the levels in use."""
         return LEVELS if self.levels == "all" else (int(self.levels),)
 
     def refining(self, level: int) -> tuple[int, ...]:
@@ -70,9 +70,10 @@ class MgMRNSettings(Settings):
 
 
 def _released(lr: float, lr_factor: float, ways: int) -> EndToEndRecipe:
-    """The release's: SGD on batches of ``ways`` classes x 2 images, resized to 8/7 of the input size and cropped.
+    """The release's recipe: SGD on batches of ``ways`` x 2 images, resized to 8/7 of the input size and cropped.
 
-    It asks its scheduler for the next rate at the start of each epoch, so that epochs 10, 20 and 30 have the lower one.
+    The release asks its scheduler for the next rate at the start of each epoch, so the lower rate already holds in
+    epochs 10, 20 and 30.
     """
     return EndToEndRecipe(
         epochs=30,
