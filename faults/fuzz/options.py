@@ -151,7 +151,7 @@ class Commands(Target):
             ["classes", "edit", "model", name, "--set", f"{attribute}={odd()}"], ["classes", "remove", "model", name], ["classes", "rename", "model", name, odd()], ["classes", "show", "model", name],
             ["classes", "closest", "model", name], ["classes", "separate", "model", name, odd()], ["classes", "list", odd()],
             ["explain", "model", image, "--class", odd(), "-o", "x.png"], ["explain", "model", image, "--correct", f"{attribute}={odd()}", "-o", "x.png"],
-            ["explain", "model", image, "-o", rng.choice(("x.txt", "x", "", "model"))], ["save", "model", odd()], ["save", "model", "new", "--licence", odd(), "--author", odd()],
+            ["explain", "model", image, "-o", rng.choice(("x.txt", "x", "", "model"))], ["save", "model", odd()], ["save", "model", "new", "--license", odd(), "--author", odd()],
             ["init", odd()], ["check", odd()], ["list", odd()], ["list", "experiments", "--method", odd()], ["report", odd()], ["evaluate", odd()], ["evaluate", "model", "--gamma", odd()],
             ["train", odd(), odd()], ["train", "fieldguide", odd()], ["reproduce", odd(), odd()], ["prepare", odd(), odd()], ["import", odd(), odd()], ["export", "model", odd()],
             ["vectors", "names.txt", "--from", odd(), "-o", "x.npy"], ["vectors", odd(), "--from", "names.txt"], ["figures", odd(), "--kind", odd()], ["pointing", odd()], [odd(), odd()], [odd()],

@@ -324,7 +324,7 @@ def test_an_unknown_card_is_honest(tiny_backbone, tmp_path):
 def test_hostile_names_stay_names(tiny_backbone, tmp_path):
     names = ("<script>alert(1)</script>", "[x](http://e.vil)", "two\nlines\n# head", "| cell | `code` |{{ 7*7 }}")
     made = make(tiny_backbone, names=names)
-    text = (made.save(tmp_path / "model", card=CardFields(licence="own: *terms*\n- x")) / "README.md").read_text()
+    text = (made.save(tmp_path / "model", card=CardFields(license="own: *terms*\n- x")) / "README.md").read_text()
     front, body = text.split("---\n", 2)[1:]
     assert yaml.safe_load(front)["license_name"] == "own: *terms* - x"
     assert "<script" not in body
@@ -431,7 +431,7 @@ def test_not_ours_not_named_not_logged_in(hub, recognizer, monkeypatch):
 
 
 def test_the_commands(hub, folder, tmp_path):
-    options = ["--licence", "cc0-1.0", "--author", "Ada", "--include-backbone"]
+    options = ["--license", "cc0-1.0", "--author", "Ada", "--include-backbone"]
     done = CliRunner().invoke(app, ["save", str(folder), str(tmp_path / "out"), *options])
     assert done.exit_code == 0, done.output
     assert "weights.safetensors" in done.output

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from unseen.recognizer.card import CardFields
 
 Stated = "not stated"
-LicenceOption = Annotated[str, typer.Option(help="License of the model, such as apache-2.0 or cc-by-4.0.")]
-DataLicenceOption = Annotated[str, typer.Option(help="License of the training images and tables.")]
+LicenseOption = Annotated[str, typer.Option(help="License of the model, such as apache-2.0 or cc-by-4.0.")]
+DataLicenseOption = Annotated[str, typer.Option(help="License of the training images and tables.")]
 DataSourceOption = Annotated[str, typer.Option(help="Source and owner of the training data.")]
 AuthorOption = Annotated[str, typer.Option(help="Author of the model.")]
 ContactOption = Annotated[str, typer.Option(help="Contact for questions.")]
@@ -32,16 +32,16 @@ SeedOption = Annotated[int | None, typer.Option(help="Seed of the model to use [
 
 
 def _fields(
-    licence: str, data_licence: str, data_source: str, author: str, contact: str, datasets: list[str] | None
+    license: str, data_license: str, data_source: str, author: str, contact: str, datasets: list[str] | None
 ) -> CardFields:
     from unseen.recognizer.card import CardFields
 
-    return CardFields(licence, data_licence, data_source, author, contact, tuple(datasets or ()))
+    return CardFields(license, data_license, data_source, author, contact, tuple(datasets or ()))
 
 
-def _warn(licence: str) -> None:
-    if licence == Stated:
-        err.print("note: the model card states no license; pass --licence", highlight=False)
+def _warn(license: str) -> None:
+    if license == Stated:
+        err.print("note: the model card states no license; pass --license", highlight=False)
 
 
 @app.command()
@@ -49,8 +49,8 @@ def save(
     run: RunArgument,
     folder: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
     seed: SeedOption = None,
-    licence: LicenceOption = Stated,
-    data_licence: DataLicenceOption = Stated,
+    license: LicenseOption = Stated,
+    data_license: DataLicenseOption = Stated,
     data_source: DataSourceOption = Stated,
     author: AuthorOption = Stated,
     contact: ContactOption = Stated,
@@ -61,7 +61,7 @@ def save(
     """Save a model to a self-contained folder: safetensors, tables, JSON and a model card."""
     from unseen.recognizer import Recognizer
 
-    fields = _fields(licence, data_licence, data_source, author, contact, hub_dataset)
+    fields = _fields(license, data_license, data_source, author, contact, hub_dataset)
     with quiet_libraries():
         Recognizer.load(run, seed=seed, device="cpu").save(
             folder, include_backbone=include_backbone, include_references=include_references, card=fields
@@ -69,7 +69,7 @@ def save(
     for file in sorted(f for f in folder.rglob("*") if f.is_file()):
         size = file.stat().st_size
         out.print(f"{size / 1e6:9.2f} MB  {file.relative_to(folder)}", highlight=False, soft_wrap=True, markup=False)
-    _warn(licence)
+    _warn(license)
 
 
 @app.command()
@@ -79,8 +79,8 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
     message: Annotated[str, typer.Option(help="Commit message.")] = "Model of unseen",
     seed: SeedOption = None,
-    licence: LicenceOption = Stated,
-    data_licence: DataLicenceOption = Stated,
+    license: LicenseOption = Stated,
+    data_license: DataLicenseOption = Stated,
     data_source: DataSourceOption = Stated,
     author: AuthorOption = Stated,
     contact: ContactOption = Stated,
@@ -91,7 +91,7 @@ def push(
     """Upload a model to the Hugging Face hub (log in first with `hf auth login`)."""
     from unseen.recognizer import Recognizer
 
-    fields = _fields(licence, data_licence, data_source, author, contact, hub_dataset)
+    fields = _fields(license, data_license, data_source, author, contact, hub_dataset)
     with quiet_libraries():
         where = Recognizer.load(run, seed=seed, device="cpu").push_to_hub(
             repo_id,
@@ -103,7 +103,7 @@ def push(
         )
     out.print(where, highlight=False, soft_wrap=True, markup=False)
     out.print(f"unseen predict hf:{repo_id} IMAGES...", highlight=False, soft_wrap=True, markup=False)
-    _warn(licence)
+    _warn(license)
 
 
 @app.command()

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 LISTED = 60
 """Class names that the card lists of seen and of unseen ones."""
 NOT_STATED = "not stated"
-# what the hub knows licences as; others are given as a name
-_LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]{1,40}")
+# what the hub knows licenses as; others are given as a name
+_LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]{1,40}")
 _SPECIAL = re.compile(r"([\\`*_\[\]|~])")
 
 
@@ -29,16 +29,16 @@ class CardFields:
     """Facts that only the author knows; "not stated" by default.
 
     Args:
-        licence: license of the model, such as ``apache-2.0`` or ``cc-by-4.0``.
-        data_licence: license of the training images and tables.
+        license: license of the model, such as ``apache-2.0`` or ``cc-by-4.0``.
+        data_license: license of the training images and tables.
         data_source: owner and source of the training data.
         author: author of the model.
         contact: contact for questions.
         datasets: hub datasets that the model was trained on.
     """
 
-    licence: str = NOT_STATED
-    data_licence: str = NOT_STATED
+    license: str = NOT_STATED
+    data_license: str = NOT_STATED
     data_source: str = NOT_STATED
     author: str = NOT_STATED
     contact: str = NOT_STATED
@@ -125,10 +125,10 @@ def _front_matter(model: TrainedModel, fields: CardFields) -> str:
     about, method = model.about, model.method.name
     name = _plain(_part(about, "data").get("name", "own data"))
     spec = model.backbone.spec
-    known = fields.licence.lower() if _LICENCE.fullmatch(fields.licence.lower()) else None
-    licence: dict[str, Any] = {}
-    if fields.licence != NOT_STATED:
-        licence = {"license": known} if known else {"license": "other", "license_name": _plain(fields.licence)}
+    known = fields.license.lower() if _LICENSE.fullmatch(fields.license.lower()) else None
+    license: dict[str, Any] = {}
+    if fields.license != NOT_STATED:
+        license = {"license": known} if known else {"license": "other", "license_name": _plain(fields.license)}
     results = [
         EvalResult(
             task_type="zero-shot-image-classification",
@@ -148,7 +148,7 @@ def _front_matter(model: TrainedModel, fields: CardFields) -> str:
         tags=["zero-shot-learning", "generalized-zero-shot-learning", "attributes", "unseen", method],
         base_model=f"timm/{spec.name}" if spec.weights == "pretrained" and spec.tower is None else None,
         datasets=list(fields.datasets) or None,
-        **licence,
+        **license,
         **more,
     )
     return data.to_yaml() + "\n"

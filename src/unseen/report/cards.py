@@ -20,7 +20,7 @@ from unseen.report.summary import count
 MOST_NAMED = 60
 """Classes, attributes or copies that are listed by name."""
 
-LICENCES = {
+LICENSES = {
     "apache-2.0": "Apache-2.0",
     "bsd-3-clause": "BSD-3-Clause",
     "cc-by-nc-4.0": "CC BY-NC 4.0 (no commercial use)",
@@ -172,9 +172,9 @@ def _backbone(material: Material) -> list[tuple[str, str]]:
         ("features", f"{facts['regions']} regions of {wide} channels"),
         ("training", "frozen" if facts["frozen"] else "fine-tuned with the method"),
     ]
-    licence = _licence(spec.name) if spec.weights == "pretrained" and spec.tower is None else None
-    if licence:
-        rows.append(("license of the weights", licence))
+    license = _license(spec.name) if spec.weights == "pretrained" and spec.tower is None else None
+    if license:
+        rows.append(("license of the weights", license))
     elif facts["weights"] == "random":
         rows.append(("license of the weights", "none needed: random"))
     elif facts["name"] == "test_resnet" and facts["weights"] == "backbone.safetensors":
@@ -184,8 +184,8 @@ def _backbone(material: Material) -> list[tuple[str, str]]:
     return [*rows, ("fingerprint", facts["fingerprint"])]
 
 
-def _licence(name: str) -> str | None:
-    """The licence that timm names for a network's pretrained weights."""
+def _license(name: str) -> str | None:
+    """The license that timm names for a network's pretrained weights."""
     import timm
 
     try:
@@ -193,7 +193,7 @@ def _licence(name: str) -> str | None:
     except RuntimeError:  # not a name that this timm knows
         return None
     named = None if facts is None else facts.license
-    return None if not named else LICENCES.get(named.lower(), named)
+    return None if not named else LICENSES.get(named.lower(), named)
 
 
 def _uses(material: Material) -> list[str]:

@@ -83,7 +83,7 @@ def test_observations_are_fetched(name, tmp_path):
     assert table["class"].tolist() == ["Corvus frugilegus", "Corvus corone"]
     assert table["creator"].tolist() == (["B. Seer", ""] if name == "gbif" else ["Al F.", "bo"])
     wanted = ["http://creativecommons.org/licenses/by/4.0/", "CC0_1_0"] if name == "gbif" else ["CC-BY-NC", ""]
-    assert table["licence"].tolist() == wanted
+    assert table["license"].tolist() == wanted
     for file, colour in zip(table["file"], samples.COLOURS.values(), strict=True):
         with Image.open(tmp_path / "birds/images" / file) as image:
             np.testing.assert_allclose(np.asarray(image).mean((0, 1)), colour, atol=6)

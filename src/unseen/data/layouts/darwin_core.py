@@ -161,5 +161,5 @@ def _entry(
     creator = (
         media.get("creator") or media.get("rightsHolder") or row.get("recordedBy") or row.get("rightsHolder") or ""
     )
-    licence = media.get("license") or media.get("rights") or row.get("license") or ""
-    return Entry(path, name, where, creator=creator, licence=licence)
+    license = media.get("license") or media.get("rights") or row.get("license") or ""
+    return Entry(path, name, where, creator=creator, license=license)

@@ -22,7 +22,7 @@ class Entry:
         box: what is cut out; ``None`` for the whole image.
         size: width and height that the box's numbers are of, where the export says it.
         part: ``train``, ``val`` or ``test``, where the export says it.
-        creator, licence: of the image, where the export says it.
+        creator, license: of the image, where the export says it.
     """
 
     image: Path | str
@@ -32,7 +32,7 @@ class Entry:
     size: tuple[float, float] | None = None
     part: str = ""
     creator: str = ""
-    licence: str = ""
+    license: str = ""
 
 
 PARTS = {

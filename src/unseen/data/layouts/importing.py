@@ -86,7 +86,7 @@ def import_export(
 ) -> Imported:
     """Import an export into a dataset folder; the same call resumes one that was stopped.
 
-    Images go to ``images/CLASS/`` and are listed in ``images.csv`` with where they come from, creator and licence; a
+    Images go to ``images/CLASS/`` and are listed in ``images.csv`` with where they come from, creator and license; a
     table becomes ``classes.csv`` and ``attributes.csv``.
 
     Args:
@@ -153,7 +153,7 @@ def _images(
     frame = pd.DataFrame(rows)
     if any(entry.part for entry in entries):
         frame.insert(2, "split", _splits(frame))
-    frame = frame.drop(columns=["part", *(c for c in ("box", "creator", "licence") if not frame[c].any())])
+    frame = frame.drop(columns=["part", *(c for c in ("box", "creator", "license") if not frame[c].any())])
     write_text(folder / "images.csv", frame.to_csv(index=False))
     (folder / BEGUN).unlink(missing_ok=True)
     shutil.rmtree(kept, ignore_errors=True)
@@ -303,7 +303,7 @@ def _row(entry: Entry, file: str) -> dict[str, str]:
         "source": source,
         "box": box,
         "creator": entry.creator,
-        "licence": entry.licence,
+        "license": entry.license,
     }
 
 

@@ -50,5 +50,5 @@ def read(source: Source, images: Images, label: str | None) -> Iterator[Entry]:
                         (row[column] or "").strip(),
                         f"{source.place(file)}, row {number}",
                         creator=row.get("user_name") or row.get("user_login") or "",
-                        licence=row.get("license") or "",
+                        license=row.get("license") or "",
                     )
