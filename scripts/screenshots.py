@@ -5,7 +5,7 @@
 RUN is a finished run, IMAGE one of its images; the docs use
 
     unseen train fieldguide --method msdnpp --recipe epochs=6 --draws 1
-    python scripts/screenshots.py runs/msdnpp-fieldguide ~/.cache/unseen/datasets/fieldguide-v1/images/SPECIES/003.jpg
+    python scripts/screenshots.py runs/msdnpp-fieldguide ~/.cache/unseen/datasets/fieldguide-v2/images/SPECIES/003.jpg
 
 Needs Chromium. Every image is 1280 pixels wide (390 for the phone), in light mode, and has at most 300 KB. `--check
 FOLDER` also writes each page in dark mode and at phone width, to look at; they are not part of the docs.

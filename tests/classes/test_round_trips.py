@@ -11,10 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from unseen.classes.changes import read_described, values_of
+from unseen.classes.changes import read_described, taxa_in, values_of
 from unseen.classes.spreadsheets.tables import read_table
 from unseen.classes.spreadsheets.understanding import understand
-from unseen.classes.table import Attributes, ClassTable, write_attributes
+from unseen.classes.table import Attributes, ClassTable, is_attribute, write_attributes
+from unseen.classes.taxonomy import Taxonomy
 from unseen.data.dataset import Dataset
 from unseen.data.folder import read_classes, stop
 from unseen.data.saved import load_saved, save_dataset
@@ -31,7 +32,8 @@ few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthChec
 
 
 def reserved(name: str) -> bool:
-    return name.strip().casefold() in ("class", "seen", "unseen", "unknown", "validation", "file", "label", "species")
+    words = ("class", "seen", "unseen", "unknown", "validation", "file", "label", "species")
+    return not is_attribute(name) or name.strip().casefold() in words
 
 
 @st.composite
@@ -48,13 +50,27 @@ def tables(draw, names) -> ClassTable:
     seen = draw(st.lists(st.booleans(), min_size=len(classes), max_size=len(classes)))
     validation = np.array(seen) & draw(st.booleans()) if draw(st.booleans()) else None
     about = Attributes(tuple(attributes), tuple(draw(labels)), tuple(draw(labels)))
-    return ClassTable(tuple(classes), about, np.array(values), np.array(seen), validation)
+    return ClassTable(
+        tuple(classes), about, np.array(values), np.array(seen), validation, taxonomy=draw(taxonomies(len(classes)))
+    )
+
+
+@st.composite
+def taxonomies(draw, count: int) -> Taxonomy | None:
+    ranks = draw(st.lists(st.sampled_from(["order", "family", "my clade", "größe", "a,b"]), max_size=3, unique=True))
+    taxon = st.sampled_from(["", "NA", "1.5", 'Ardea, the"heron', "x", "yes"])
+    rows = draw(st.lists(st.tuples(*(taxon for _ in ranks)), min_size=count, max_size=count))
+    try:
+        return Taxonomy(tuple(ranks), tuple(rows)) if ranks else None
+    except DataError:  # they do not nest
+        return Taxonomy(tuple(ranks[:1]), tuple(row[:1] for row in rows))
 
 
 def same(found: ClassTable, wanted: ClassTable) -> None:
     assert (found.names, found.attributes) == (wanted.names, wanted.attributes)
     assert found.values.tobytes() == wanted.values.tobytes()
     assert np.array_equal(found.seen, wanted.seen)
+    assert found.taxonomy == wanted.taxonomy
     assert (found.validation is None) == (wanted.validation is None)
     assert wanted.validation is None or np.array_equal(found.validation, wanted.validation)
 
@@ -95,8 +111,10 @@ def test_of_prepared_releases_and_of_runs_as_datasets(tmp_path, table):
 @few
 @given(tables(PLAIN))
 def test_of_rows_given_to_classes_add(tmp_path, table):
-    for row, one in zip(table.values, read_described(write(table, tmp_path)), strict=True):
-        assert np.array_equal(values_of(one.cells, table), row)
+    for c, one in enumerate(read_described(write(table, tmp_path))):
+        cells, taxa = taxa_in(one.cells, table)
+        assert np.array_equal(values_of(cells, table), table.values[c])
+        assert table.taxonomy is None or taxa == {r: t for r, t in table.taxonomy.of(c).items() if t != "NA"}
 
 
 COLUMNS = {

@@ -272,3 +272,33 @@ def test_explain_says_in_a_line_what_is_missing(unseen, run, tmp_path):
         assert "similar:" in out
     finally:
         (run / "manifest.json").write_text(before)
+
+
+def test_classes_have_ranks(run, unseen, tmp_path):
+    table = Recognizer.load(run, device="cpu").table
+    family = table.taxonomy.taxa[0][0]
+    assert set(table.taxonomy.names(0)) <= {"Finches", "Warblers", "Shrikes", "Sunbirds"}
+    first = table.attributes.names[0]
+    assert unseen("classes", "add", run, "Night Heron", "--set", f"{first}=1", "--rank", f"family={family}")[0] == 0
+    assert unseen("classes", "edit", run, table.names[0], "--rank", "family=Herons")[0] == 0
+    assert f"family {family}" in unseen("classes", "show", run, "Night Heron")[1]
+    assert json.loads(unseen("classes", "show", run, table.names[0], "--json")[1])["ranks"] == {"family": "Herons"}
+    assert f"ranks: family ({len(table.taxonomy.names(0)) + 1})" in unseen("classes", "list", run)[1]
+    found = Recognizer.load(run, device="cpu")
+    assert np.array_equal(found.table.values[: len(table)], table.values)
+    assert found.save(tmp_path / "saved")
+    assert Recognizer.load(tmp_path / "saved").table.taxonomy == found.table.taxonomy
+    status, _, err = unseen("classes", "edit", run, table.names[0], "--rank", "famly=Herons")
+    assert status == 2
+    assert 'no rank "famly" — did you mean "family"?' in err
+    (tmp_path / "ranks.csv").write_text(f"class,genus\n{table.names[0]},Ardea\n")
+    assert unseen("classes", "edit", run, "--attributes", tmp_path / "ranks.csv")[0] == 0
+    changed = Recognizer.load(run, device="cpu").table
+    assert changed.taxa(0) == {"family": "Herons", "genus": "Ardea"}
+    assert np.array_equal(changed.values[0], table.values[0])
+
+
+def test_check_says_which_ranks_it_read(unseen, tiny_guide):
+    status, said, _ = unseen("check", tiny_guide)
+    assert status == 0
+    assert "ranks: family (" in said

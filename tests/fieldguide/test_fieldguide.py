@@ -61,7 +61,7 @@ def test_tables_agree(folder: Path) -> None:
     assert len(files) == len(set(files)) == 40
     assert files == [row["file"] for row in boxes]
     assert {str(p.relative_to(folder / "images")) for p in (folder / "images").rglob("*.jpg")} == set(files)
-    assert list(classes[0]) == ["class", "seen", "validation", *ATTRIBUTES]
+    assert list(classes[0]) == ["class", "seen", "validation", "family", *ATTRIBUTES]
     assert [row["attribute"] for row in attributes] == list(ATTRIBUTES)
     assert {row["part"] for row in attributes} == {row["part"] for row in parts} == set(PARTS)
     kinds = {row["class"]: row for row in classes}

@@ -24,7 +24,8 @@ from unseen.classes.spreadsheets.columns import Encoding
 from unseen.classes.spreadsheets.numbers import is_missing, read_numbers
 from unseen.classes.spreadsheets.tables import read_table
 from unseen.classes.spreadsheets.values import no_repeats, to_numbers
-from unseen.classes.table import NO_VALUES, SEPARATOR, ClassTable
+from unseen.classes.table import NO_VALUES, SEPARATOR, ClassTable, is_attribute
+from unseen.classes.taxonomy import looks_like_rank, rank_of
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.ground.files import file_digest, read_json
 
@@ -107,7 +108,7 @@ def table_in_use(folder: Path) -> ClassTable:
 def _attribute_columns(path: Path) -> list[str]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            return [name.strip() for name in next(csv.reader(file), []) if name.strip() not in NO_VALUES]
+            return [name.strip() for name in next(csv.reader(file), []) if is_attribute(name.strip())]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise RunError(str(error), where=path, hint="run `unseen classes reset`, or train again") from None
 
@@ -159,10 +160,13 @@ def changes_since(table: ClassTable, trained: ClassTable) -> list[str]:
     """What became of each class since the training: nothing (empty), ``added``, ``edited``, or ``was NAME``."""
     values = {trained.values[i].tobytes(): name for i, name in enumerate(trained.names) if name not in table.names}
     found = []
-    for name, row in zip(table.names, table.values, strict=True):
+    for c, (name, row) in enumerate(zip(table.names, table.values, strict=True)):
         if name in trained.names:
             same = (row == trained.values[trained.index(name)]).all()
-            found.append("" if same else "edited")
+            ranks = [
+                {} if t.taxonomy is None else t.taxonomy.of(i) for t, i in ((table, c), (trained, trained.index(name)))
+            ]
+            found.append("" if same and ranks[0] == ranks[1] else "edited")
         else:
             old = values.get(row.tobytes())
             found.append("added" if old is None else f"was {old}")
@@ -225,7 +229,8 @@ def read_settings(texts: Sequence[str], option: str = "--set") -> dict[str, str]
     for text in texts:
         name, equals, value = text.rpartition("=")
         if not equals or not name.strip() or not value.strip():
-            raise UnseenError(f'"{text}" is not ATTRIBUTE=VALUE', where=option, hint='for example, "crest=1"')
+            form, example = ("RANK=TAXON", "family=Ardeidae") if option == "--rank" else ("ATTRIBUTE=VALUE", "crest=1")
+            raise UnseenError(f'"{text}" is not {form}', where=option, hint=f'for example, "{example}"')
         found[tidy(name)] = tidy(value)
     return found
 
@@ -309,6 +314,26 @@ def _plain(text: str) -> float:
 
 def _is_plain(text: str) -> bool:
     return math.isfinite(_plain(text))
+
+
+def taxa_in(
+    cells: Mapping[str, object], table: ClassTable, encoding: Encoding | None = None
+) -> tuple[dict[str, object], dict[str, str]]:
+    """The cells of a class that are not ranks, and its taxon of each rank that is.
+
+    A rank is named ``rank:NAME``, or as one of the table's, or in Darwin Core's words where its cell is a name; a
+    column of the spreadsheet that the table was made of (``encoding``) is none.
+    """
+    own = {column.name for column in encoding.columns} if encoding is not None else set()
+    known = [] if table.taxonomy is None else [fold(rank) for rank in table.taxonomy.ranks]
+    taxa: dict[str, str] = {}
+    for name, cell in cells.items():
+        text = "" if cell is None else str(cell).strip()
+        if name in table.attributes.positions or name in own:
+            continue
+        if (rank := rank_of(name)) is not None or fold(name) in known or looks_like_rank(name, [text]):
+            taxa[rank or name] = "" if is_missing(text) else text
+    return {n: c for n, c in cells.items() if (rank_of(n) or n) not in taxa}, {r: t for r, t in taxa.items() if t}
 
 
 def left_unknown(cells: Mapping[str, object], table: ClassTable, encoding: Encoding | None = None) -> str | None:

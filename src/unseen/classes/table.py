@@ -18,6 +18,7 @@ import numpy as np
 from unseen.classes.spreadsheets.cells import exact_text, fold, place
 from unseen.classes.spreadsheets.tables import read_columns
 from unseen.classes.spreadsheets.values import flags, no_repeats, numbers
+from unseen.classes.taxonomy import PREFIX, Taxonomy, looks_like_rank, rank_of
 from unseen.errors import DataError
 from unseen.ground.files import write_text
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 SEPARATOR = "::"
 TRAINED_AS = "trained_as"
 NO_VALUES = ("class", "seen", "validation", TRAINED_AS)
-"""Columns of ``classes.csv`` that are no attributes, which therefore cannot be called so."""
+"""Columns of ``classes.csv`` that are no attributes, which therefore cannot be called so; ranks are further ones."""
 RESERVED = ("unknown", "seen", "unseen")
 """What no class may be called: predictions and options use these words."""
 
@@ -53,7 +54,7 @@ class Attributes:
             twice = next(n for n in self.names if self.names.count(n) > 1)
             raise DataError(f'attribute "{twice}" appears twice', hint="rename or remove one")
         _check_names(self.names, "attribute")
-        taken = next((name for name in self.names if name in NO_VALUES), None)
+        taken = next((name for name in self.names if not is_attribute(name)), None)
         if taken is not None:
             problem = f'"{taken}" is a column of the class table, and cannot be an attribute'
             raise DataError(problem, hint="choose another name")
@@ -95,6 +96,11 @@ class Attributes:
         for k, group in enumerate(self.groups):
             found.setdefault(group, []).append(k)
         return found
+
+
+def is_attribute(column: str) -> bool:
+    """Whether a column of a class table that the program wrote is an attribute."""
+    return column not in NO_VALUES and rank_of(column) is None
 
 
 def in_order(seen: np.ndarray) -> np.ndarray:
@@ -140,6 +146,7 @@ class ClassTable:
         validation: bool ``(N,)``, seen classes that a release sets aside for validation; ``None`` where it names none.
         trained: int64 ``(N,)``, which of a trained model's seen classes (counted from 0 in the order of its training)
             has this class's images, -1 for none; by default the seen classes in order.
+        taxonomy: the taxa of each class, such as its genus and family; ``None`` where it has none.
 
     Raises:
         DataError: on duplicate names, wrong shapes, values that are not finite or all zero, or unseen validation
@@ -152,6 +159,7 @@ class ClassTable:
     seen: np.ndarray
     validation: np.ndarray | None = None
     trained: np.ndarray | None = None
+    taxonomy: Taxonomy | None = None
 
     def __post_init__(self) -> None:
         n, k = len(self.names), len(self.attributes)
@@ -197,6 +205,8 @@ class ClassTable:
             raise DataError(
                 f"{self.images_of.size} positions in the training for {n} classes", hint="pass one per class"
             )
+        if self.taxonomy is not None and len(self.taxonomy) != n:
+            raise DataError(f"the taxa of {len(self.taxonomy)} classes for {n}", hint="pass those of every class")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -221,6 +231,10 @@ class ClassTable:
             hint = f"did you mean {' or '.join(near)}?" if near else "use a name from the class table"
             raise DataError(f'no class "{name}"', hint=hint) from None
 
+    def taxa(self, position: int) -> dict[str, str]:
+        """Rank to taxon of a class, coarsest first, without those that are not known."""
+        return {} if self.taxonomy is None else self.taxonomy.of(position)
+
     def select(self, classes: Iterable[int], seen: np.ndarray | None = None) -> ClassTable:
         """The table of some classes to train on, in the order given, optionally with other ``seen`` flags."""
         rows = np.asarray(list(classes), dtype=int)
@@ -230,6 +244,7 @@ class ClassTable:
             self.values[rows],
             self.seen[rows] if seen is None else seen,
             None if seen is not None or self.validation is None else self.validation[rows],
+            taxonomy=None if self.taxonomy is None else self.taxonomy.select(rows),
         )
 
     @cached_property
@@ -244,6 +259,7 @@ class ClassTable:
         *,
         seen: bool = False,
         trained: int = -1,
+        taxa: Mapping[str, str] | None = None,
     ) -> ClassTable:
         """The table with a class added at the end.
 
@@ -253,6 +269,7 @@ class ClassTable:
                 the table's unit.
             seen: whether it has training images.
             trained: which class of the training they are of, see the class's docstring.
+            taxa: rank to taxon, see :meth:`with_taxa`.
         """
         if isinstance(values, Mapping) and not values:
             raise DataError(f'class "{name}" has only zeros as attributes', hint="set at least one attribute")
@@ -265,7 +282,26 @@ class ClassTable:
             np.append(self.seen, seen),
             None if self.validation is None else np.append(self.validation, False),
             np.append(self.images_of, trained),
+            self._with_taxa(len(self), taxa or {}),
         )
+
+    def with_taxa(self, name: str, taxa: Mapping[str, str]) -> ClassTable:
+        """The table with other taxa of a class.
+
+        Args:
+            name: the class.
+            taxa: rank to taxon, ``""`` for none; other ranks follow from what other classes say, or stay.
+
+        Raises:
+            UnseenError: no such rank.
+            DataError: other classes say otherwise, as where a genus would be in two families.
+        """
+        return replace(self, taxonomy=self._with_taxa(self.index(name), taxa))
+
+    def _with_taxa(self, row: int, taxa: Mapping[str, str]) -> Taxonomy | None:
+        if self.taxonomy is None and not taxa:
+            return None
+        return (self.taxonomy or Taxonomy((), ((),) * len(self))).with_row(row, taxa)
 
     def back_from(self, training: ClassTable, name: str) -> int:
         """Which of the training's seen classes a class added as ``name`` is: one of that name that is gone; else -1."""
@@ -334,7 +370,7 @@ class ClassTable:
         return pairs
 
     def to_csv(self, path: Path, *, trained: bool = False) -> None:
-        """Write ``classes.csv``: class, seen, validation where known, and one column per attribute.
+        """Write ``classes.csv``: class, seen, validation where known, ``rank:...``, and one column per attribute.
 
         A column ``trained_as`` holds :attr:`trained` where the seen classes are no longer those of the training, or
         where it is asked for.
@@ -346,17 +382,25 @@ class ClassTable:
             frame["validation"] = self.validation.astype(int)
         if trained or not np.array_equal(self.images_of, in_order(self.seen)):
             frame[TRAINED_AS] = self.images_of
+        for rank, taxa in self._rank_columns().items():
+            frame[rank] = taxa
         values = [[exact_text(value) for value in row] for row in self.values.tolist()]
         frame = pd.concat([frame, pd.DataFrame(values, columns=list(self.attributes.names))], axis=1)
         write_text(path, frame.to_csv(index=False))
 
+    def _rank_columns(self) -> dict[str, list[str]]:
+        """Header to taxa, coarsest first."""
+        found = self.taxonomy
+        return {} if found is None else {f"{PREFIX}{r}": [t[i] for t in found.taxa] for i, r in enumerate(found.ranks)}
+
     def to_frame(self) -> pd.DataFrame:
-        """A DataFrame indexed by class: ``seen``, ``validation`` where known, and one column per attribute."""
+        """A DataFrame indexed by class: ``seen``, ``validation`` where known, ``rank:...``, a column per attribute."""
         import pandas as pd
 
-        columns: dict[str, np.ndarray] = {"seen": self.seen}
+        columns: dict[str, Any] = {"seen": self.seen}
         if self.validation is not None:
             columns["validation"] = self.validation
+        columns |= self._rank_columns()
         index = pd.Index(self.names, name="class")
         values = pd.DataFrame(self.values, index=index, columns=list(self.attributes.names))
         return pd.concat([pd.DataFrame(columns, index=index), values], axis=1)
@@ -367,7 +411,8 @@ class ClassTable:
 
         Args:
             frame: the DataFrame, with ``seen`` and ``validation`` as booleans where it has them (all classes are seen
-                otherwise); a mapping of class to a mapping of attribute to number; or a table, which is returned.
+                otherwise), and ranks (``genus``, ``family``, ..., ``rank:NAME``) where they hold names; a mapping of
+                class to a mapping of attribute to number; or a table, which is returned.
 
         Raises:
             DataError: naming row and column of the first value that is not a number.
@@ -386,6 +431,10 @@ class ClassTable:
         names = tuple(str(name) for name in frame.index)
         marks = {mark: frame[mark].to_numpy(dtype=bool) for mark in ("seen", "validation") if mark in frame.columns}
         frame = frame.drop(columns=list(marks))
+        texts = {c: ["" if pd.isna(cell) else str(cell) for cell in frame[c]] for c in frame.columns}
+        ranks = {c: rank_of(str(c)) or str(c) for c in texts if rank_of(str(c)) or looks_like_rank(str(c), texts[c])}
+        taxonomy = Taxonomy.of_columns({rank: texts[c] for c, rank in ranks.items()}) if ranks else None
+        frame = frame.drop(columns=list(ranks))
         for column in frame.columns:
             found = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64)
             if not np.isfinite(found).all():
@@ -395,7 +444,8 @@ class ClassTable:
                 raise DataError(problem, where=where, hint="use a finite number")
         attributes = Attributes(tuple(str(column) for column in frame.columns))
         values = frame.to_numpy(dtype=np.float64)
-        return cls(names, attributes, values, marks.get("seen", np.ones(len(names), bool)), marks.get("validation"))
+        seen = marks.get("seen", np.ones(len(names), bool))
+        return cls(names, attributes, values, seen, marks.get("validation"), taxonomy=taxonomy)
 
     @classmethod
     def from_csv(cls, path: Path, attributes: Path | None = None) -> ClassTable:
@@ -408,7 +458,7 @@ class ClassTable:
         if not columns["class"]:
             raise DataError("no classes", where=path, hint="pass one row per class")
         no_repeats(columns, "class", path)
-        names = [c for c in columns if c not in NO_VALUES]
+        names = [c for c in columns if is_attribute(c)]
         if not names:
             raise DataError("no attribute columns", where=path, hint="one column an attribute, after class and seen")
         values = numbers(columns, names, path)
@@ -418,6 +468,9 @@ class ClassTable:
         seen = flags(columns, "seen", path)
         validation = flags(columns, "validation", path) if "validation" in columns else None
         trained = numbers(columns, [TRAINED_AS], path)[:, 0].astype(int) if TRAINED_AS in columns else None
+        ranks = {c: rank for c in columns if (rank := rank_of(c)) is not None}
+        taxa = tuple(zip(*(columns[c] for c in ranks), strict=True))
+        taxonomy = Taxonomy(tuple(ranks.values()), taxa) if ranks else None
         empty = np.flatnonzero(~values.any(axis=1))
         if len(empty):
             raise DataError(
@@ -432,7 +485,7 @@ class ClassTable:
                 where=place(path, int(wrong[0]), "validation"),
                 hint="use seen classes for validation",
             )
-        return cls(tuple(columns["class"]), table_attributes, values, seen, validation, trained)
+        return cls(tuple(columns["class"]), table_attributes, values, seen, validation, trained, taxonomy)
 
 
 def read_attributes(path: Path, names: Sequence[str]) -> Attributes:

@@ -116,6 +116,8 @@ def _print_understood(result: CheckResult, everything: bool) -> None:
                 f"[bold]{len(names)}[/] {'class' if len(names) == 1 else 'classes'} {what} ({state})"
                 + (f": {listed}" if names else "")
             )
+    if ranks := result.classes.get("ranks"):
+        _say("ranks: " + plain_text(", ".join(f"{rank} ({count})" for rank, count in ranks.items())))
     if result.images:
         counts = result.images
         _say(

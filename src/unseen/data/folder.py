@@ -2,7 +2,8 @@
 
 ========================= ====================================================================
 ``images/``               the images, in a folder a class, or in any with an ``images`` table
-``classes``               class, and columns of attributes; optionally seen, validation. Or the
+``classes``               class, and columns of attributes; optionally seen, validation, and ranks
+                          such as genus and family (:mod:`unseen.classes.taxonomy`). Or the
 ``att_splits.mat``        of the Proposed Split, its classes named as in ``images.csv``
 ``images``                optional: file (relative to ``images/``), class, optionally split; or
                           ``images/metadata`` with file_name and label, as of Hugging Face
@@ -34,6 +35,7 @@ from unseen.classes.spreadsheets.understanding import understand
 from unseen.classes.spreadsheets.values import bad_flags, flags, numbers, repeats
 from unseen.classes.spreadsheets.workbook import has_sheet
 from unseen.classes.table import NO_VALUES, Attributes, ClassTable, reserved
+from unseen.classes.taxonomy import Taxonomy, arranged, conflicts, looks_like_rank, rank_of
 from unseen.data.dataset import Dataset, contradictions, split_by_name
 from unseen.data.folder_images import Complain, Listing, read_images
 from unseen.errors import DataError
@@ -41,6 +43,8 @@ from unseen.formats.xlsa17 import read_class_table
 from unseen.ground.files import write_text
 
 MISSING_WORDS = "missing.txt"
+RANK = "rank"
+"""Scale of a column that is a rank of the classes, no attribute."""
 
 
 def stop(errors: Sequence[DataError]) -> None:
@@ -69,6 +73,7 @@ class Classes:
     frame: pd.DataFrame | None = None
     known: np.ndarray | None = None
     doubts: tuple[DataError, ...] = ()
+    taxonomy: Taxonomy | None = None
 
     def filled(self, seen: np.ndarray) -> Classes:
         """With the means of the seen classes in place of what is unknown."""
@@ -93,7 +98,9 @@ def load_folder(folder: Path | str, name: str | None = None) -> Dataset:
     seen, split = settle(classes, listing)
     classes = classes.filled(seen)
     try:
-        table = ClassTable(classes.names, classes.attributes, classes.values, seen, classes.validation)
+        table = ClassTable(
+            classes.names, classes.attributes, classes.values, seen, classes.validation, taxonomy=classes.taxonomy
+        )
         dataset = Dataset(
             name or root.resolve().name,
             listing.images,
@@ -184,8 +191,9 @@ def read_classes(root: Path, complain: Complain) -> Classes | None:
     complain(repeats(frame, "class", path))
     taken = [(row, error) for row, error in enumerate(map(reserved, frame["class"])) if error is not None]
     complain([DataError(e.problem, where=place(path, row, "class"), hint=e.hint) for row, e in taken])
-    names = [c for c in frame.columns if c not in NO_VALUES]
-    found = None if not names else understand(frame, names, path, about, missing)
+    taxonomy, ranks = _taxonomy(frame, about, path, complain)
+    names = [c for c in frame.columns if c not in NO_VALUES and c not in ranks]
+    found = None if not names else understand(frame, names, path, about, missing, ranks)
     if found is not None:
         of_classes = [e.where is None or str(path) in e.where for e in found.errors]
         complain([e for e, mine in zip(found.errors, of_classes, strict=True) if mine])
@@ -228,6 +236,7 @@ def read_classes(root: Path, complain: Complain) -> Classes | None:
         frame,
         found.known,
         found.doubts if rows is None else tuple(as_shown(doubt, path, rows) for doubt in found.doubts),
+        taxonomy,
     )
 
 
@@ -266,6 +275,50 @@ def _taxonomic(frame: pd.DataFrame, path: Path) -> DataError | None:
         return None
     what = f'"{frame["class"].iloc[0]}" appears in many rows: the column "class" seems to be the taxonomic class'
     return DataError(what, where=place(path, -1, "class"), hint=f'rename it, and rename the column "{name}" to "class"')
+
+
+def _taxonomy(
+    frame: pd.DataFrame, about: tuple[pd.DataFrame, Path] | None, path: Path, complain: Complain
+) -> tuple[Taxonomy | None, dict[str, str]]:
+    """The taxa of the classes, and the columns that they stand in, with their ranks.
+
+    A column is a rank by its header (``rank:NAME``, or ``genus``, ``family``, ... where it holds names) or by the scale
+    ``rank`` in the attributes table; with any other scale there it is an attribute.
+    """
+    scales: dict[str, str] = {}
+    if about is not None and "scale" in about[0]:
+        scales = dict(zip(about[0]["attribute"], about[0]["scale"], strict=True))
+    ranks: dict[str, str] = {}
+    for name in (str(c) for c in frame.columns if c not in NO_VALUES):
+        scale, said = fold(scales.get(name, "")), rank_of(name)
+        if said or scale == RANK or (not scale and looks_like_rank(name, list(frame[name]))):
+            ranks[name] = said or name
+    columns = {rank: list(frame[name]) for name, rank in ranks.items()}
+    if len(columns) < len(ranks):
+        problem = "two columns are of one rank"
+        complain([DataError(problem, where=place(path, -1), hint="remove one")])
+        return None, ranks
+    header = {rank: name for name, rank in ranks.items()}
+    order, taxa = arranged(columns)
+    errors = []
+    for found in conflicts(order, taxa):
+        rows = {parent: also_row(rows) for parent, rows in found.parents.items()}
+        last = list(found.parents.values())[-1][0]
+        errors.append(found.error(place(path, last, header[found.above]), rows))
+    complain(errors)
+    if errors or not ranks:
+        return None, ranks
+    try:
+        return Taxonomy(order, taxa), ranks
+    except DataError as error:
+        complain([DataError(error.problem, where=place(path, -1), hint=error.hint)])
+        return None, ranks
+
+
+def also_row(rows: Sequence[int]) -> str:
+    """Data rows as a spreadsheet counts them: "rows 3, 7"."""
+    shown = ", ".join(str(row + 2) for row in rows[:4]) + (", ..." if len(rows) > 4 else "")
+    return f"row{'s' if len(rows) > 1 else ''} {shown}"
 
 
 def _ask(frame: pd.DataFrame, column: str, path: Path, complain: Complain) -> bool:

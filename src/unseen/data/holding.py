@@ -65,7 +65,7 @@ def make_dataset(
     seen = np.bincount(shown, minlength=len(table)) > 0
     if isinstance(attributes, ClassTable) or "seen" in getattr(attributes, "columns", ()):
         seen = table.seen
-    table = ClassTable(table.names, table.attributes, table.values, seen, table.validation)
+    table = ClassTable(table.names, table.attributes, table.values, seen, table.validation, taxonomy=table.taxonomy)
     chosen = split_by_name(files, labels, seen) if split is None else np.array(split, dtype=object)
     return Dataset(name or called, folder, table, tuple(files), labels, chosen)
 

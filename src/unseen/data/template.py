@@ -37,7 +37,7 @@ ATTRIBUTES = {
     "group": "Reports show attributes of one group together.",
     "part": "Part of the object where the attribute is visible: tail, ear.",
     "scale": "How to read the column, if `unseen check` guesses wrong: low<medium<high, yes/no, "
-    "percent, number, 0..50, categories, ignore.",
+    "percent, number, 0..50, categories, rank (such as genus or family), ignore.",
     "missing": "Words or codes for missing values in this column, such as -999, separated by semicolons.",
     "description": "Notes for readers.",
 }

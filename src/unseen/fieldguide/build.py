@@ -17,7 +17,7 @@ from unseen.fieldguide.attributes import ATTRIBUTES, GROUPS, PARTS, attribute_ve
 from unseen.fieldguide.drawing import Box, Part, draw
 from unseen.fieldguide.species import Species, invent
 
-VERSION = 1
+VERSION = 2
 _LEAST = {"species": 10, "images": 2, "size": 32}
 _MOST_SPECIES = 200
 
@@ -181,12 +181,18 @@ def _write_tables(folder: Path, seed: int, world: list[Species], drawn: list[Dra
                 place = places[part]
                 parts.append((file, part, f"{place.x:.1f}", f"{place.y:.1f}", int(place.visible)))
     classes = [
-        (kind.name, int(kind.seen), int(kind.validation), *(int(100 * v) for v in attribute_vector(kind.appearance)))
+        (
+            kind.name,
+            int(kind.seen),
+            int(kind.validation),
+            kind.family,
+            *(int(100 * v) for v in attribute_vector(kind.appearance)),
+        )
         for kind in world
     ]
     attributes = [(f"{group.name}::{value}", group.name, group.part) for group in GROUPS for value in group.values]
     _table(folder / "images.csv", ("file", "class", "split"), images)
-    _table(folder / "classes.csv", ("class", "seen", "validation", *ATTRIBUTES), classes)
+    _table(folder / "classes.csv", ("class", "seen", "validation", "family", *ATTRIBUTES), classes)
     _table(folder / "attributes.csv", ("attribute", "group", "part"), attributes)
     _table(folder / "parts.csv", ("file", "part", "x", "y", "visible"), parts)
     _table(folder / "boxes.csv", ("file", "x", "y", "width", "height"), boxes)

@@ -13,6 +13,7 @@ _NOUNS = {
     "hooked": ("Shrike", "Kestrelet", "Butcherbird", "Vanga", "Parrotlet", "Puffbird"),
     "decurved": ("Sunbird", "Thrasher", "Curlet", "Honeybill", "Scimitar", "Hoopoe"),
 }
+_FAMILIES = {"conical": "Finches", "needle": "Warblers", "hooked": "Shrikes", "decurved": "Sunbirds"}
 _ADJECTIVES = {
     ("crown_color", "red"): ("Ruby-crowned", "Scarlet-capped", "Flame-crowned"),
     ("crown_color", "black"): ("Ink-capped", "Soot-crowned", "Raven-capped"),
@@ -52,6 +53,11 @@ class Species:
     appearance: dict[str, str]
     seen: bool
     validation: bool
+
+    @property
+    def family(self) -> str:
+        """Its family, which the shape of its bill tells."""
+        return _FAMILIES[self.appearance["bill_shape"]]
 
 
 def invent(seed: int, count: int) -> list[Species]:

@@ -463,7 +463,7 @@ def _table(attributes: Any, classes: Any, y: np.ndarray) -> tuple[ClassTable, np
         problem = f'class "{wanted[row]}" has no attributes'
         raise UnseenError(problem, where=f"y, row {row}", hint="add a row to attributes, or fix the spelling")
     seen = np.bincount(positions, minlength=len(table)) > 0
-    return ClassTable(table.names, table.attributes, table.values, seen), every, positions
+    return ClassTable(table.names, table.attributes, table.values, seen, taxonomy=table.taxonomy), every, positions
 
 
 def _attributes(attributes: Any, classes: Any) -> ClassTable:

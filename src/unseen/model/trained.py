@@ -141,7 +141,12 @@ class TrainedModel:
         self.__dict__.pop("class_vectors", None)
 
     def add_class(
-        self, name: str, values: Sequence[float] | np.ndarray | Mapping[str, float], *, trained: int = -1
+        self,
+        name: str,
+        values: Sequence[float] | np.ndarray | Mapping[str, float],
+        *,
+        trained: int = -1,
+        taxa: Mapping[str, str] | None = None,
     ) -> None:
         """Add a class from its attributes, without retraining.
 
@@ -150,8 +155,9 @@ class TrainedModel:
             values: K numbers in the table's unit, or a mapping from attribute names; the others get the mean.
             trained: for a class that was removed and comes back, which of the seen classes it was in the training, see
                 :meth:`ClassTable.back_from`; it counts as seen then.
+            taxa: rank to taxon, such as ``{"family": "Ardeidae"}``; see :meth:`ClassTable.with_taxa`.
         """
-        self.table = self._table.with_class(name, values, seen=trained >= 0, trained=trained)
+        self.table = self._table.with_class(name, values, seen=trained >= 0, trained=trained, taxa=taxa)
 
     def edit_class(self, name: str, values: Sequence[float] | np.ndarray | Mapping[str, float]) -> None:
         """Change attribute values of a class, without retraining.
@@ -162,6 +168,10 @@ class TrainedModel:
         """
         self.table = self._table.with_values(name, values)
         self.support = self.support.described(self._table.names[self._table.index(name)])
+
+    def edit_taxa(self, name: str, taxa: Mapping[str, str]) -> None:
+        """Change the taxa of a class; see :meth:`ClassTable.with_taxa`."""
+        self.table = self._table.with_taxa(name, taxa)
 
     def remove_class(self, name: str) -> None:
         """Remove a class."""

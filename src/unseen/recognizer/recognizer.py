@@ -162,6 +162,7 @@ class Recognizer(TrainedModel):
         *,
         trained: int = -1,
         images: Any = (),
+        taxa: Mapping[str, str] | None = None,
     ) -> None:
         """Add a class from attributes, images or both, without retraining.
 
@@ -169,7 +170,7 @@ class Recognizer(TrainedModel):
             name: name of the new class.
             values: K numbers in the table's unit, or a mapping from attribute names (the others get the mean of the
                 training classes); ``None`` for a class that has only images.
-            trained: as in :meth:`TrainedModel.add_class`.
+            trained, taxa: as in :meth:`TrainedModel.add_class`.
             images: of the class, in any form of :func:`unseen.recognizer.given.images_of`.
 
         Raises:
@@ -178,7 +179,8 @@ class Recognizer(TrainedModel):
         given = read_images(self, images)
         if values is None and not given:
             raise UnseenError(f'class "{name}" has neither attributes nor images', hint="give it some")
-        super().add_class(name, self.table.unknown if values is None else values, trained=trained)
+        row = self.table.unknown if values is None else values
+        super().add_class(name, row, trained=trained, taxa=taxa)
         self.support = self.support.without(name)
         if given:
             self.support, _ = self.support.added(name, *given, attributes=values is not None)

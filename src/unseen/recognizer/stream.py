@@ -198,7 +198,7 @@ def facts_of(recognizer: Recognizer, options: Options) -> dict[str, str]:
     support = {name: [image.sha256 for image in recognizer.support[name].images] for name in recognizer.support.classes}
     return {
         "model": digest(method.name, method.settings, recognizer.backbone.fingerprint, *numbers, *weights),
-        "class table": digest(json.dumps(table.names), table.attributes, table.values, table.seen),
+        "class table": digest(json.dumps(table.names), table.attributes, table.values, table.seen, table.taxonomy),
         "support images": digest(json.dumps(support, sort_keys=True)),
         "class selection": digest(options.among, json.dumps(chosen)),
         "options": digest(json.dumps(plain)),

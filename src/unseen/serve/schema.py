@@ -166,6 +166,7 @@ class ClassEntry(BaseModel):
     seen: bool
     change: str | None = Field(default=None, description="since the training: added, edited, or was NAME")
     expectation: str | None = Field(default=None, description="what the table says of an unseen class")
+    ranks: dict[str, str] = Field(default={}, description="rank to taxon, coarsest first")
     images: int | None = Field(default=None, description="number of support images; left out if none")
     image_weight: float | None = Field(
         default=None, description="share of them in the class score; 1 without attributes"
@@ -187,6 +188,7 @@ class NewClass(Sent):
     values: ValuesOrUnknown = Field(
         default={}, description="attribute to value, in the class table's unit; null is a missing value"
     )
+    ranks: dict[Asked, Asked] = Field(default={}, max_length=50, description="rank to taxon, such as family: Ardeidae")
 
 
 class ClassChange(Sent):
@@ -194,6 +196,7 @@ class ClassChange(Sent):
 
     name: Name | None = None
     values: ValuesOrUnknown = {}
+    ranks: dict[Asked, Asked] = Field(default={}, max_length=50)
 
 
 class Changed(BaseModel):

@@ -21,6 +21,7 @@ from unseen.classes.changes import (
     changing,
     keep_table,
     read_described,
+    taxa_in,
     trained_table,
     unit_doubt,
     values_of,
@@ -184,10 +185,11 @@ class Service:
                 seen=bool(seen),
                 change=change or None,
                 expectation=expected.get(name),
+                ranks=table.taxa(c),
                 images=len(support[name].images) or None,
                 image_weight=1 - float(share) if support[name].images else None,
             )
-            for name, seen, change, share in rows
+            for c, (name, seen, change, share) in enumerate(rows)
         ]
 
     def entry(self, name: str) -> schema.ClassEntry:
@@ -238,7 +240,8 @@ class Service:
             table = self.recognizer.table
             start = None if new.like is None else table.values[self.index(new.like)]
             there = new.name in table.names  # which is said first
-            self.add_described(new.name, table.unknown if there else _values(new.values, table, start))
+            row = table.unknown if there else _values(new.values, table, start)
+            self.add_described(new.name, row, new.ranks)
         return self._changed([new.name])
 
     def add_table(self, data: bytes, suffix: str) -> schema.Changed:
@@ -258,8 +261,9 @@ class Service:
             raise DataError("the table has no class name", hint='add a column "class"')
         with self.change():
             for name, one in zip(names, described, strict=True):
-                table = self.recognizer.table
-                self.add_described(name, values_of(one.cells, table, self.recognizer.encoding, where=one.where))
+                table, encoding = self.recognizer.table, self.recognizer.encoding
+                cells, taxa = taxa_in(one.cells, table, encoding)
+                self.add_described(name, values_of(cells, table, encoding, where=one.where), taxa)
         return self._changed(names)
 
     def save(self) -> schema.Saved:
@@ -303,14 +307,15 @@ class Service:
         write_workbook(file, "predictions", table.columns, table.rows)
         return file.getvalue()
 
-    def add_described(self, name: str, values: np.ndarray) -> None:
+    def add_described(self, name: str, values: np.ndarray, taxa: Mapping[str, str] | None = None) -> None:
         """Add a class, inside :meth:`change`."""
         self.must_be_new(name)
         if len(self.recognizer.table) >= self._most:
             raise Refusal(409, f"{self.settings.added} classes are already added", "remove some first")
         if np.abs(values).max() > schema.LARGEST:
             raise Refusal(422, f'class "{name}": a value beyond {schema.LARGEST:g}', "use a larger unit")
-        self.recognizer.add_class(name, values, trained=self.recognizer.table.back_from(self._trained, name))
+        trained = self.recognizer.table.back_from(self._trained, name)
+        self.recognizer.add_class(name, values, trained=trained, taxa=taxa)
 
     def edit(self, name: str, change: schema.ClassChange) -> schema.Changed:
         """Another name, other values, or both."""
@@ -318,6 +323,8 @@ class Service:
             c, table = self.index(name), self.recognizer.table
             if change.values:
                 self.recognizer.edit_class(name, _values(change.values, table, table.values[c]))
+            if change.ranks:
+                self.recognizer.edit_taxa(name, change.ranks)
             if change.name is not None and change.name != name:
                 self.must_be_new(change.name)
                 self.recognizer.rename_class(name, change.name)

@@ -32,8 +32,9 @@ def test_a_wide_table(tmp_path):
     assert found.layout.name == "traits"
     told = about(tmp_path / "birds")
     assert {name for name, (scale, _) in told.items() if scale == "ignore"} == {
-        "Family1", "Order1", "Avibase.ID1", "Total.individuals", "Female", "Mass.Source"
+        "Avibase.ID1", "Total.individuals", "Female", "Mass.Source"
     }  # fmt: skip
+    assert told["Family1"] == told["Order1"] == ("rank", "suggested: a taxonomic rank, not a trait")
     assert told["Avibase.ID1"][1] == "suggested: an identifier"
     assert told["Total.individuals"][1] == "suggested: a sample size"
     assert told["Mass"] == ("log", "suggested: skewed, 4 to 4659.6")
@@ -41,6 +42,7 @@ def test_a_wide_table(tmp_path):
     assert told["Beak.Length_Culmen"] == told["Habitat"] == ("", "")
     classes = read_classes(tmp_path / "birds", stop)  # and it is a class table
     assert classes.names[:2] == ("Avis a", "Avis b")
+    assert classes.taxonomy.ranks == ("Order1", "Family1")
     assert "Mass::high" in classes.attributes.names
     assert "Habitat::Forest" in classes.attributes.names
     assert not any(name.startswith(("Family1", "Female")) for name in classes.attributes.names)

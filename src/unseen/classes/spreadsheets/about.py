@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 SCALE_HINT = (
     "low<medium<high, yes/no, percent, share, number, 0..50, log, log 1..100, decimal point, decimal comma, "
-    "categories, as is, or ignore"
+    "categories, as is, rank, or ignore"
 )
 _ENDS = re.compile(r"([-+]?[\d.,]+)\.\.([-+]?[\d.,]+)")
 
@@ -132,9 +132,12 @@ def _with_ends(number: Column, text: str, ends: list[float] | None, log: bool) -
 
 
 def attributes_of(
-    encoding: Encoding, about: tuple[pd.DataFrame, Path] | None, errors: list[DataError]
+    encoding: Encoding, about: tuple[pd.DataFrame, Path] | None, errors: list[DataError], ranks: Iterable[str] = ()
 ) -> Attributes | None:
-    """The attributes with groups and parts; a table of plain numbers must be described whole or not at all."""
+    """The attributes with groups and parts; a table of plain numbers must be described whole or not at all.
+
+    ``ranks`` are columns of the class table that may be described without being attributes.
+    """
     names = encoding.names
     groups = {a: a.split(SEPARATOR)[0] if c.kind == "as is" else c.name for c in encoding.columns for a in c.attributes}
     parts = dict.fromkeys(names, "")
@@ -142,6 +145,7 @@ def attributes_of(
         frame, path = about
         errors += repeats(frame, "attribute", path)
         of = {c.name: c.attributes for c in encoding.columns} | {name: (name,) for name in names}
+        of |= dict.fromkeys(ranks, ())
         rows = list(enumerate(frame["attribute"]))
         told = {name for _, name in rows}
         if encoding.as_it_stands:

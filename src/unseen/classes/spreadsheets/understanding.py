@@ -55,6 +55,7 @@ def understand(
     path: Path,
     about: tuple[pd.DataFrame, Path] | None = None,
     missing: Iterable[str] = (),
+    ranks: Iterable[str] = (),
 ) -> Understood:
     """Find out what the attribute columns hold and bring them to numbers.
 
@@ -65,6 +66,7 @@ def understand(
         about: ``attributes.csv`` as text, and its file: attribute (a column, or ``column::value``), and optionally
             group, part, scale, missing, description.
         missing: words for "not known" beside the known ones.
+        ranks: columns that are ranks of the classes, which ``about`` may name.
     """
     errors: list[DataError] = []
     doubts: list[DataError] = []
@@ -92,7 +94,7 @@ def understand(
     errors += _told(wrong, {name: i for i, name in enumerate(names)}, path)
     encoding = Encoding(tuple(finished))
     errors += _empty_rows(finished, table, path)
-    attributes = attributes_of(encoding, about, errors)
+    attributes = attributes_of(encoding, about, errors, ranks)
     values = np.hstack(blocks) if blocks else np.empty((len(frame), 0))
     known = np.isfinite(values)
     fill = np.array([value for column in finished for value in column.fill])

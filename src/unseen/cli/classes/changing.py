@@ -18,6 +18,7 @@ from unseen.classes.changes import (
     read_described,
     read_encoding,
     read_settings,
+    taxa_in,
     trained_table,
     unit_doubt,
     values_of,
@@ -25,6 +26,7 @@ from unseen.classes.changes import (
 from unseen.classes.changes import reset as go_back
 from unseen.classes.nearness import Near
 from unseen.classes.nearness import closest as closest_classes
+from unseen.classes.taxonomy import PREFIX
 from unseen.cli.classes.group import (
     ModelArgument,
     SeedOption,
@@ -62,12 +64,23 @@ ImagesOption = Annotated[
         show_default=False,
     ),
 ]
+RankOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rank",
+        metavar="RANK=TAXON",
+        help="Set the taxon of a rank, such as family=Ardeidae (repeatable); coarser ranks follow from other classes.",
+    ),
+]
 LikeOption = Annotated[str | None, typer.Option(help="Start from the values of this class.")]
 
 
-def _described(name: str | None, file: Path | None, settings: list[str] | None) -> list[Described]:
+def _described(
+    name: str | None, file: Path | None, settings: list[str] | None, ranks: list[str] | None
+) -> list[Described]:
     """Classes to add or edit, as written on the command line and in a file."""
     cells, found = read_settings(settings or []), [] if file is None else read_described(file)
+    cells |= {f"{PREFIX}{rank}": taxon for rank, taxon in read_settings(ranks or [], "--rank").items()}
     if any(d.name is not None for d in found) and name is not None:
         named = [d for d in found if d.name == name]
         if not named:
@@ -79,7 +92,8 @@ def _described(name: str | None, file: Path | None, settings: list[str] | None) 
     if not found:
         found = [Described(None, {}, "--set")]
     if len(found) > 1 and cells:
-        raise UnseenError("--set applies to one class only", hint="name one class, or put the values in the file")
+        option = "--set" if settings else "--rank"
+        raise UnseenError(f"{option} applies to one class only", hint="name one class, or put the values in the file")
     if any(d.name is None for d in found) and name is None:
         raise UnseenError("the class has no name", hint='unseen classes add RUN "NAME" --attributes FILE')
     return [Described(d.name or name, {**d.cells, **cells}, d.where) for d in found]
@@ -136,6 +150,7 @@ def add(
     attributes: FileOption = None,
     settings: SetOption = None,
     like: LikeOption = None,
+    ranks: RankOption = None,
     images: ImagesOption = None,
     seed: SeedOption = None,
     as_json: JsonFlag = False,
@@ -144,7 +159,7 @@ def add(
 
     An attribute without a value gets the mean of the training classes, or the value of the class given by --like.
     """
-    described = _described(name, attributes, settings)
+    described = _described(name, attributes, settings, ranks)
     if images and len(described) > 1:
         raise UnseenError("--images applies to one class only", hint="name one class")
     bare = bool(images) and attributes is None and not settings and like is None
@@ -156,17 +171,19 @@ def add(
         start = None if like is None else current.values[current.index(like)]
         for one in described:
             assert one.name is not None
-            values = None if bare else values_of(one.cells, current, encoding, start=start, where=one.where)
-            doubt = None if bare or start is not None else left_unknown(one.cells, current, encoding)
+            cells, taxa = taxa_in(one.cells, table, encoding)
+            values = None if bare else values_of(cells, current, encoding, start=start, where=one.where)
+            doubt = None if bare or start is not None else left_unknown(cells, current, encoding)
             lines += [f'"{one.name}": {doubt}'] if doubt else []
             position = table.back_from(trained, one.name)
             if position >= 0:
                 lines.append(f'"{one.name}" has training images, so it is a seen class again')
             if recognizer is not None:
-                recognizer.add_class(one.name, values, trained=position, images=image_files(images or []))
+                given = image_files(images or [])
+                recognizer.add_class(one.name, values, trained=position, images=given, taxa=taxa)
                 table = recognizer.table
             elif values is not None:
-                table = table.with_class(one.name, values, seen=position >= 0, trained=position)
+                table = table.with_class(one.name, values, seen=position >= 0, trained=position, taxa=taxa)
         keep_table(run, table)
         if recognizer is not None:
             save_support(run, recognizer.support)
@@ -183,22 +200,28 @@ def edit(
     attributes: FileOption = None,
     settings: SetOption = None,
     like: LikeOption = None,
+    ranks: RankOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Change attribute values of classes.
+    """Change attribute values and ranks of classes.
 
     The other attributes keep their values, or get those of the class given by --like.
     """
-    if attributes is None and not settings and like is None:
-        raise UnseenError("nothing to change", hint="pass --attributes, --set or --like")
-    described = _described(name, attributes, settings)
+    if attributes is None and not settings and like is None and not ranks:
+        raise UnseenError("nothing to change", hint="pass --attributes, --set, --rank or --like")
+    described = _described(name, attributes, settings, ranks)
     check_model(run)
     with changing(run) as current:
         table, encoding, support = current, read_encoding(run), support_of(run)
         for one in described:
             assert one.name is not None
             start = current.values[current.index(one.name if like is None else like)]
-            values = values_of(one.cells, current, encoding, start=start, where=one.where)
+            cells, taxa = taxa_in(one.cells, table, encoding)
+            if taxa:
+                table = table.with_taxa(one.name, taxa)
+            if taxa and not cells and like is None:
+                continue
+            values = values_of(cells, current, encoding, start=start, where=one.where)
             table = table.with_values(one.name, values)
             support = support and support.described(table.names[table.index(one.name)])
         keep_table(run, table)

@@ -55,6 +55,8 @@ def list_classes(run: ModelArgument, as_json: JsonFlag = False) -> None:
         columns,
     )
     say(f"{len(table)} classes: {int(table.seen.sum())} seen, {int((~table.seen).sum())} unseen")
+    if table.taxonomy is not None:
+        say(f"ranks: {table.taxonomy.describe()}")
     if removed:
         say(f"removed: {', '.join(removed)}")
 
@@ -81,9 +83,13 @@ def show(
     pairs = [(a, float(v)) for a, v in zip(table.attributes.names, values, strict=True)]
     if output is not None:
         write_text(output, pd.DataFrame(pairs, columns=["attribute", "value"]).to_csv(index=False))
+    taxa = table.taxa(table.index(name))
     if as_json:
-        print_json({"class": name, "seen": bool(table.seen[table.index(name)]), "attributes": dict(pairs)})
+        seen = bool(table.seen[table.index(name)])
+        print_json({"class": name, "seen": seen, **({"ranks": taxa} if taxa else {}), "attributes": dict(pairs)})
         return
+    if taxa:
+        say(", ".join(f"{rank} {taxon}" for rank, taxon in taxa.items()))
     print_table(
         [{"attribute": a, "value": f"{v:g}"} for a, v in pairs if v], {"attribute": "attribute", "value": "value"}
     )

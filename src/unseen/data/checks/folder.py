@@ -10,7 +10,7 @@ import numpy as np
 from unseen.data.checks.copies import check_copies
 from unseen.data.checks.findings import CheckResult, Recorder
 from unseen.data.checks.images import check_images, check_others, scan_images
-from unseen.data.checks.tables import check_counts, check_table
+from unseen.data.checks.tables import check_counts, check_ranks, check_table
 from unseen.data.folder import (
     misfits,
     read_classes,
@@ -66,6 +66,9 @@ def check_folder(folder: Path | str, *, workers: int | None = None, progress: Pr
         "seen": [n for n, s in zip(classes.names, seen, strict=True) if s],
         "unseen": [n for n, s in zip(classes.names, seen, strict=True) if not s],
     }
+    if classes.taxonomy is not None:
+        check_ranks(say, classes, classes.taxonomy)
+        result.classes["ranks"] = {r: len(classes.taxonomy.names(i)) for i, r in enumerate(classes.taxonomy.ranks)}
     result.images = {name: int((split == name).sum()) for name in SPLITS}
     result.images["by"] = listing.path.name if listing.path else "folders"
     result.images["of each class"] = {n: int(c) for n, c in zip(classes.names, counts, strict=True) if c}

@@ -13,6 +13,7 @@ import pandas as pd
 from unseen.classes.spreadsheets.cells import fold, place
 from unseen.classes.spreadsheets.columns import Encoding, parts_of
 from unseen.classes.spreadsheets.values import to_numbers
+from unseen.classes.taxonomy import Taxonomy
 from unseen.data.checks.findings import Recorder
 from unseen.data.folder import (
     Classes,
@@ -54,6 +55,20 @@ def check_counts(say: Recorder, classes: Classes, seen: np.ndarray, trained: np.
             what,
             "add rows for classes without images now or later",
         )
+
+
+def check_ranks(say: Recorder, classes: Classes, taxonomy: Taxonomy) -> None:
+    """Check for classes without a taxon, and for ranks that separate nothing."""
+    for i, rank in enumerate(taxonomy.ranks):
+        without = [name for name, taxa in zip(classes.names, taxonomy.taxa, strict=True) if not taxa[i]]
+        where = f"{classes.path.name}, {rank}"
+        if without:
+            shown = ", ".join(without[:4]) + (", ..." if len(without) > 4 else "")
+            what = f"{len(without)} {'class has' if len(without) == 1 else 'classes have'} none ({shown})"
+            say("note", "ranks", where, what, "their confidence counts for no taxon of this rank")
+        elif len(taxonomy.names(i)) == 1:
+            what = f'all classes are in "{taxonomy.names(i)[0]}"'
+            say("note", "ranks", where, what, "such a rank is never an answer")
 
 
 def check_table(say: Recorder, classes: Classes, seen: np.ndarray) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 from unseen.classes.spreadsheets.numbers import is_missing, measure
 from unseen.classes.spreadsheets.rows import MOST_CELLS
 from unseen.classes.spreadsheets.tables import SUFFIXES, read_table
+from unseen.classes.taxonomy import DARWIN_CORE
 from unseen.data.layouts.source import Source
 from unseen.errors import DataError
 
@@ -243,7 +244,7 @@ def _proposed(frame: pd.DataFrame, others: Sequence[str], notes: list[str]) -> T
         scale, why = _proposal(name, list(frame[name]), name in others)
         rows.append({"attribute": name, "scale": scale, "description": why})
     about = pd.DataFrame(rows, columns=["attribute", "scale", "description"])
-    for scale, what in (("ignore", "ignored"), ("log", "on a log scale")):
+    for scale, what in (("ignore", "ignored"), ("log", "on a log scale"), ("rank", "ranks of the classes")):
         named = about.loc[about["scale"] == scale, "attribute"]
         if len(named):
             shown = ", ".join(named[:6]) + (", ..." if len(named) > 6 else "")
@@ -260,7 +261,8 @@ def _proposal(name: str, cells: list[str], is_name: bool) -> tuple[str, str]:
     if ID.search(called) and len(set(filled)) > 0.5 * len(filled):
         return "ignore", "suggested: an identifier"
     if TAXON.match(called):
-        return "ignore", "suggested: a taxonomic rank, not a trait"
+        known = called.rstrip("0123456789") in DARWIN_CORE
+        return "rank" if known else "ignore", "suggested: a taxonomic rank, not a trait"
     if SOURCE.search(called) or (filled and all(re.match(r"https?://", cell) for cell in filled)):
         return "ignore", "suggested: a source of values"
     found = [measure(cell) for cell in filled]
