@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 from unseen.version import __version__
 
 if TYPE_CHECKING:
-    from unseen.api import evaluate, fit, list_methods
+    from unseen.api import evaluate, fit, list_methods, load
     from unseen.backbones.spec import BackboneSpec
     from unseen.classes.table import Attributes, ClassTable
     from unseen.data.catalogue import load_dataset
     from unseen.data.dataset import Dataset
     from unseen.data.holding import make_dataset
     from unseen.errors import UnseenError
+    from unseen.export import export_onnx
     from unseen.integrations.sklearn import ZeroShotClassifier
     from unseen.methods import (
         Branch,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
         register_method,
     )
     from unseen.recognizer import Prediction, Predictions, Recognizer
-    from unseen.recognizer.loading import load
     from unseen.training.folder import Run
 
 _HOME = {
@@ -63,9 +63,10 @@ _HOME = {
         "unseen.methods",
     ),
     "evaluate": "unseen.api",
+    "export_onnx": "unseen.export",
     "fit": "unseen.api",
     "list_methods": "unseen.api",
-    "load": "unseen.recognizer.loading",
+    "load": "unseen.api",
     "load_dataset": "unseen.data.catalogue",
     "Dataset": "unseen.data.dataset",
     "make_dataset": "unseen.data.holding",
@@ -91,6 +92,7 @@ __all__ = [
     "__version__",
     "create_method",
     "evaluate",
+    "export_onnx",
     "fit",
     "list_methods",
     "load",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,26 +14,30 @@ from unseen.data.catalogue import FIELDGUIDE, keep_dataset
 from unseen.data.dataset import Dataset
 from unseen.data.holding import make_dataset
 from unseen.errors import UnseenError
+from unseen.ground.extras import require
 from unseen.ground.progress import Progress, silent
 from unseen.methods import Recipe, Settings, every_method, method_of_settings, method_reference
 from unseen.methods.settings import as_text
+from unseen.recognizer.names import CLASSIFIER
 from unseen.training import run as runs
 from unseen.training.config import RunConfig
-from unseen.training.folder import Run
-from unseen.training.plan import default_backbone
+from unseen.training.folder import Run, default_folder
+from unseen.training.plan import default_backbone, kind_of_device
 from unseen.training.records import OnRecord, untold
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
     from torch import nn
 
+    from unseen.integrations.sklearn import ZeroShotClassifier
     from unseen.methods import Method
+    from unseen.recognizer import Recognizer
 
 
 def fit(
     method: str | type[Method] | Settings,
     dataset: Any,
-    folder: Path | str,
+    folder: PathLike[str] | str | None = None,
     *,
     attributes: Any = None,
     root: Path | str | None = None,
@@ -59,17 +64,19 @@ def fit(
         dataset: ``fieldguide``, a dataset folder, a :class:`~unseen.data.dataset.Dataset`, or with ``attributes`` what
             :func:`unseen.make_dataset` takes: a DataFrame of paths and classes, an ``ImageFolder``, a Hugging Face
             dataset. Anything but a folder is copied to the cache, so that the run finds it again.
-        folder: the run's folder.
+        folder: the run's folder; default ``runs/METHOD-DATASET``.
         attributes, root: see :func:`unseen.make_dataset`.
         backbone: a spec, ``fieldguide``, or what :meth:`unseen.BackboneSpec.of` takes: a name, a module, or a function
-            or class that returns one. Default :func:`unseen.training.plan.default_backbone`.
+            or class that returns one. Default :func:`unseen.training.plan.default_backbone` of the device.
         settings: changes to the preset's settings, such as ``{"lambda_cal": 0.2}``, or an instance in place of them.
         recipe: changes to its training recipe, such as ``{"lr": 1e-3}``, or an instance in place of it.
         epochs: short for ``recipe={"epochs": N}``.
         protocols: ``honest``, ``paper`` or both.
         seeds: one training each.
         device, workers, engine, cache, progress, graph, on_record, fabric: see :func:`unseen.training.run.fit`.
-        options: other entries of :class:`unseen.training.config.RunConfig`, such as ``preset="sun"``.
+        options: other entries of :class:`unseen.training.config.RunConfig`, such as ``preset="sun"``; and of the
+            backbone's :class:`unseen.BackboneSpec`: ``image_size``, ``weights``, ``mean``, ``std``, ``crop``,
+            ``stages``, ``channels``.
 
     Raises:
         UnseenError: an argument is invalid; raised before any long work starts.
@@ -79,18 +86,25 @@ def fit(
             raise UnseenError("settings are passed twice", hint="pass the method, and its settings as settings=")
         settings = method
         method = method_of_settings(settings)
-    known = {f.name for f in fields(RunConfig)}
+    known = {f.name for f in fields(RunConfig)} | set(OF_BACKBONE)
     for name in options:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            hint = f'did you mean "{near[0]}"?' if near else f"settings of the method belong in settings={...}"
+            hint = (
+                f'did you mean "{near[0]}"?'
+                if near
+                else "pass settings={...} for the method, recipe={...} for its training"
+            )
             raise UnseenError(f'fit has no argument "{name}"', hint=hint)
-    name = _dataset_name(dataset, attributes, root, cache, progress)
+    entries = {key: options.pop(key) for key in OF_BACKBONE if key in options}
+    name, called = _dataset_name(dataset, attributes, root, cache, progress)
     steps = as_text(recipe or {}) | ({} if epochs is None else {"epochs": str(epochs)})
+    method = method if isinstance(method, str) else method_reference(method)
+    folder = default_folder(method, called) if folder is None else Path(folder)
     config = RunConfig(
-        method=method if isinstance(method, str) else method_reference(method),
+        method=method,
         dataset=name,
-        backbone=_backbone(backbone, name),
+        backbone=_backbone(backbone, name, entries, kind_of_device(device, folder)),
         settings=as_text(settings or {}),
         recipe=steps,
         protocols=tuple(protocols),
@@ -101,25 +115,67 @@ def fit(
     return runs.fit(config, folder, **where, progress=progress, graph=graph, on_record=on_record, fabric=fabric)
 
 
-def _backbone(given: Any, dataset: str) -> BackboneSpec:
-    if given is None or given == FIELDGUIDE:
-        return default_backbone(given or dataset)
-    return BackboneSpec.of(given)
+OF_BACKBONE = ("image_size", "weights", "mean", "std", "crop", "stages", "channels")
+"""Entries of a backbone's spec that :func:`fit` takes."""
 
 
-def _dataset_name(dataset: Any, attributes: Any, root: Path | str | None, cache: Any, progress: Progress) -> str:
-    """What a run calls its data: a name or a folder."""
+def _backbone(given: Any, dataset: str, entries: Mapping[str, Any], device: str) -> BackboneSpec:
+    if given is None or (isinstance(given, str) and given == FIELDGUIDE):
+        return replace(default_backbone(given or dataset, device), **entries)
+    return BackboneSpec.of(given, **entries)
+
+
+def _dataset_name(
+    dataset: Any, attributes: Any, root: Path | str | None, cache: Any, progress: Progress
+) -> tuple[str, str]:
+    """What a run calls its data, a name or a folder; and its name in a path."""
     if isinstance(dataset, Path | str):
         if attributes is not None or root is not None:
             hint = "omit attributes and root, or pass the images as a table"
             raise UnseenError("a dataset folder has its own class table", where=str(dataset), hint=hint)
-        return str(dataset) if str(dataset) == FIELDGUIDE else str(Path(dataset).expanduser().absolute())
+        if str(dataset) == FIELDGUIDE:
+            return FIELDGUIDE, FIELDGUIDE
+        found = Path(dataset).expanduser().absolute()
+        return str(found), found.name
     if not isinstance(dataset, Dataset):
         if attributes is None:
             problem = f"images as {type(dataset).__name__} without attributes of their classes"
             raise UnseenError(problem, hint="pass attributes=, a DataFrame indexed by class")
         dataset = make_dataset(dataset, attributes, root=root, cache=cache, progress=progress)
-    return str(keep_dataset(dataset, cache))
+    return str(keep_dataset(dataset, cache)), dataset.name
+
+
+def load(
+    folder_or_id: PathLike[str] | str, *, seed: int | None = None, device: str = "auto"
+) -> Recognizer | ZeroShotClassifier:
+    """A trained model, ready to predict.
+
+    Args:
+        folder_or_id: a run or its folder, a saved folder, or the hub's ``OWNER/NAME``.
+        seed: for a run, the seed of the model; default the first.
+        device: where to compute.
+
+    Returns:
+        A :class:`~unseen.recognizer.recognizer.Recognizer` of images; of a saved classifier or a run on imported
+        features a :class:`~unseen.integrations.sklearn.ZeroShotClassifier` of features.
+
+    Raises:
+        RunError: no such model, unfinished, or damaged.
+    """
+    from unseen.recognizer.loading import load_recognizer
+
+    if not _predicts_features(Path(folder_or_id)):
+        return load_recognizer(folder_or_id, seed=seed, device=device)
+    require("sklearn", what="a classifier of features")
+    from unseen.integrations.sklearn import ZeroShotClassifier
+
+    return ZeroShotClassifier.load(folder_or_id, seed=seed, device=device)
+
+
+def _predicts_features(folder: Path) -> bool:
+    if (folder / CLASSIFIER).is_file():
+        return True
+    return (folder / "config.json").is_file() and Run(folder).config.backbone.imported
 
 
 def evaluate(run: Run | Path | str, **options: Any) -> dict[str, Any]:

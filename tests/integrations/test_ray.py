@@ -71,7 +71,7 @@ def test_the_predictor_alone(place):
     pixels = np.stack([np.asarray(Image.open(f).convert("RGB")) for f in files[:4]])
     predictor.column = "image"
     found = predictor({"image": pixels})  # as ray.data.read_images gives them
-    assert tuple(found["class"]) == predictor.recognizer.predict(files[:4]).classes
+    assert list(found["class"]) == predictor.recognizer.predict(files[:4]).classes
     predictor.column = "path"
     with pytest.raises(UnseenError, match='no column "path" — it has image'):
         predictor({"image": np.array([])})

@@ -131,12 +131,12 @@ def test_predictions_are_a_list_and_a_table(recognizer, image, tmp_path):
     assert (found[0], found[-1], found[np.int64(2)]) == (streamed[0], streamed[-1], streamed[2])
     assert found[1:3] == unseen.Predictions(streamed[1:3])
     assert found[:3] + found[3:] == found
-    assert found.classes == tuple(p.name for p in streamed)
-    assert found.confidences == tuple(p.best.confidence for p in streamed)
+    assert found.classes == [p.name for p in streamed]
+    assert found.confidences == [p.best.confidence for p in streamed]
     frame = found.to_frame()
     assert list(frame.columns) == [c for c in columns(3) if c != "error"]
     assert frame["image"].tolist() == [str(f) for f in files]
-    assert frame["class"].tolist() == list(found.classes)
+    assert frame["class"].tolist() == found.classes
     assert frame["confidence_3"].tolist() == [p.candidates[2].confidence for p in streamed]
     assert frame["seen"].dtype == bool
     lines = repr(found).splitlines()
@@ -145,7 +145,7 @@ def test_predictions_are_a_list_and_a_table(recognizer, image, tmp_path):
     assert lines[-1] == "  ... 2 more"
     assert "<table" in found._repr_html_()
     empty = recognizer.predict([])
-    assert (len(empty), empty.classes, len(empty.to_frame()), repr(empty)) == (0, (), 0, "<0 predictions>")
+    assert (len(empty), empty.classes, len(empty.to_frame()), repr(empty)) == (0, [], 0, "<0 predictions>")
     with pytest.raises(IndexError):
         found[8]
     with pytest.raises(DataError, match=r"gone\.png"):

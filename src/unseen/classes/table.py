@@ -25,10 +25,15 @@ from unseen.ground.files import write_text
 if TYPE_CHECKING:
     import pandas as pd
 
+    Values = Sequence[float] | np.ndarray | Mapping[str, float] | pd.Series[float]
+    """A class's attribute values: K numbers, or a mapping or Series from attribute names."""
+
 SEPARATOR = "::"
 TRAINED_AS = "trained_as"
 NO_VALUES = ("class", "seen", "validation", TRAINED_AS)
 """Columns of ``classes.csv`` that are no attributes, which therefore cannot be called so; ranks are further ones."""
+SHOWN = 5
+"""Classes that a table's representation names."""
 RESERVED = ("unknown", "seen", "unseen")
 """What no class may be called: predictions and options use these words."""
 
@@ -211,6 +216,18 @@ class ClassTable:
     def __len__(self) -> int:
         return len(self.names)
 
+    def __repr__(self) -> str:
+        """Counts and the first names, in one line."""
+        seen = int(self.seen.sum())
+        first = ", ".join(self.names[:SHOWN]) + (", ..." if len(self) > SHOWN else "")
+        counts = f"{seen} seen and {len(self) - seen} unseen classes, {len(self.attributes)} attributes"
+        return f"<ClassTable: {counts}: {first}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the table."""
+        html: str = self.to_frame().to_html(max_rows=2 * SHOWN, max_cols=4 * SHOWN, notebook=True)
+        return html
+
     @property
     def images_of(self) -> np.ndarray:
         """``(N,)`` :attr:`trained`, which is always known once a table is made."""
@@ -255,7 +272,7 @@ class ClassTable:
     def with_class(
         self,
         name: str,
-        values: Sequence[float] | np.ndarray | Mapping[str, float],
+        values: Values,
         *,
         seen: bool = False,
         trained: int = -1,
@@ -265,12 +282,13 @@ class ClassTable:
 
         Args:
             name: name of the new class.
-            values: K numbers, or a mapping from attribute names (those left out are unknown, see :attr:`unknown`), in
-                the table's unit.
+            values: K numbers, or a mapping or Series from attribute names (those left out are unknown, see
+                :attr:`unknown`), in the table's unit.
             seen: whether it has training images.
             trained: which class of the training they are of, see the class's docstring.
             taxa: rank to taxon, see :meth:`with_taxa`.
         """
+        values = _by_name(values)
         if isinstance(values, Mapping) and not values:
             raise DataError(f'class "{name}" has only zeros as attributes', hint="set at least one attribute")
         rows = np.vstack([self.values, self.row(values, name, self.unknown)])
@@ -308,9 +326,7 @@ class ClassTable:
         found = int(training.images_of[training.names.index(name)]) if name in training.names else -1
         return -1 if found in self.images_of else found
 
-    def row(
-        self, values: Sequence[float] | np.ndarray | Mapping[str, float], name: str, start: np.ndarray | None = None
-    ) -> np.ndarray:
+    def row(self, values: Values, name: str, start: np.ndarray | None = None) -> np.ndarray:
         """A class's values as float64 ``(K,)``.
 
         Args:
@@ -318,8 +334,9 @@ class ClassTable:
             name: of the class, for errors.
             start: ``(K,)`` what attributes that the mapping leaves out have; default 0.
         """
+        values = _by_name(values)
         if not isinstance(values, Mapping):
-            row = np.array(values, dtype=np.float64)
+            row = np.array(values.tolist() if hasattr(values, "tolist") else values, dtype=np.float64)
             if row.shape != (len(self.attributes),):
                 raise DataError(f'class "{name}": {row.size} values', hint=f"pass {len(self.attributes)}")
             return row
@@ -333,7 +350,7 @@ class ClassTable:
                 ) from None
         return row
 
-    def with_values(self, name: str, values: Sequence[float] | np.ndarray | Mapping[str, float]) -> ClassTable:
+    def with_values(self, name: str, values: Values) -> ClassTable:
         """The table with other values for a class.
 
         Args:
@@ -448,12 +465,13 @@ class ClassTable:
         return cls(names, attributes, values, seen, marks.get("validation"), taxonomy=taxonomy)
 
     @classmethod
-    def from_csv(cls, path: Path, attributes: Path | None = None) -> ClassTable:
+    def from_csv(cls, path: Path | str, attributes: Path | str | None = None) -> ClassTable:
         """Read back what :meth:`to_csv` and, where it exists, what :func:`write_attributes` wrote, exactly.
 
         Raises:
             DataError: naming file, row and column of the first thing wrong.
         """
+        path = Path(path)
         columns = read_columns(path, ["class", "seen"], exact=True)
         if not columns["class"]:
             raise DataError("no classes", where=path, hint="pass one row per class")
@@ -463,8 +481,8 @@ class ClassTable:
             raise DataError("no attribute columns", where=path, hint="one column an attribute, after class and seen")
         values = numbers(columns, names, path)
         table_attributes = Attributes(tuple(names))
-        if attributes is not None and attributes.is_file():
-            table_attributes = read_attributes(attributes, names)
+        if attributes is not None and Path(attributes).is_file():
+            table_attributes = read_attributes(Path(attributes), names)
         seen = flags(columns, "seen", path)
         validation = flags(columns, "validation", path) if "validation" in columns else None
         trained = numbers(columns, [TRAINED_AS], path)[:, 0].astype(int) if TRAINED_AS in columns else None
@@ -486,6 +504,16 @@ class ClassTable:
                 hint="use seen classes for validation",
             )
         return cls(tuple(columns["class"]), table_attributes, values, seen, validation, trained, taxonomy)
+
+
+def _by_name(values: Values) -> Any:
+    """A Series of attribute names as a mapping, without what a class table's rows hold beside; else the same."""
+    if isinstance(values, Mapping) or not hasattr(values, "to_dict"):
+        return values
+    named: dict[Any, float] = values.to_dict()
+    if not all(isinstance(name, str) for name in named):
+        return np.asarray(values)
+    return {name: value for name, value in named.items() if name not in NO_VALUES}
 
 
 def read_attributes(path: Path, names: Sequence[str]) -> Attributes:

@@ -107,9 +107,12 @@ def train(
 
     Examples: `unseen train my-folder`, `unseen train fieldguide --method msdn --seeds 5 --protocol both`
     """
-    folder = output or Path("runs") / f"{method.rpartition(':')[2]}-{Path(dataset).resolve().name}"
+    from unseen.training.folder import default_folder
+    from unseen.training.plan import kind_of_device
+
+    folder = output or default_folder(method, Path(dataset).resolve().name)
     check_dataset(dataset)
-    kind = "cuda" if options.backbone else _kind_of_device(options.device, folder)
+    kind = "cuda" if options.backbone else kind_of_device(options.device, folder)
     entries = options.entries(dataset, protocol, seeds, kind)
 
     from unseen.report.summary import verdict
@@ -167,19 +170,6 @@ def _seconds(text: str) -> float:
     if found is None or not float(found[1]):
         raise UnseenError(f'"{text}" is no time', where="--time", hint="such as 90s, 5m or 2h")
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
-
-
-def _kind_of_device(device: str, folder: Path) -> str:
-    """``cpu`` where the run computes on one; that of its first call for a run that goes on."""
-    from unseen.training.fabric import make_fabric
-    from unseen.training.folder import Run
-    from unseen.training.plan import default_backbone
-
-    try:
-        backbone = Run(folder).config.backbone.name
-    except UnseenError:
-        return make_fabric(device).device.type
-    return "cpu" if backbone == default_backbone("", "cpu").name else "cuda"
 
 
 def _tracker(names: list[str], folder: Path) -> Tracker:

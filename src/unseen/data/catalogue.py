@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from os import PathLike
 from pathlib import Path
 
 from filelock import FileLock
@@ -10,6 +11,7 @@ from filelock import FileLock
 from unseen.data.dataset import Dataset
 from unseen.data.folder import load_folder
 from unseen.data.saved import is_saved, load_saved, save_dataset
+from unseen.errors import DataError
 from unseen.ground.cache import cache_folder
 from unseen.ground.progress import Progress, silent
 
@@ -35,6 +37,9 @@ def load_dataset(name: Path | str, *, cache: Path | str | None = None, progress:
     Raises:
         DataError: one line naming file, row and hint, on the first inconsistency.
     """
+    if not isinstance(name, str | PathLike):
+        hint = "pass a name or folder; unseen.make_dataset(images, attributes) takes tables and datasets"
+        raise DataError(f"{type(name).__name__} is not a dataset's name or folder", hint=hint)
     if str(name) != FIELDGUIDE:
         return load_saved(name) if is_saved(name) else load_folder(name)
     from unseen.fieldguide.build import VERSION, build

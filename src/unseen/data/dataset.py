@@ -99,6 +99,12 @@ class Dataset:
                     f'the vector of "{self.table.attributes.names[row]}" is not finite', hint="fix the file"
                 )
 
+    def __repr__(self) -> str:
+        """Name, counts and place, in one line."""
+        about = self.describe()
+        classes = f"{about['classes_seen']} seen and {about['classes_unseen']} unseen classes"
+        return f"<Dataset {self.name}: {len(self.files):,} images, {classes}, in {self.images}>"
+
     def indices(self, split: str) -> np.ndarray:
         """Positions of the images of one split."""
         return np.flatnonzero(self.split == split)

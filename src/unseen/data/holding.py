@@ -22,7 +22,7 @@ from unseen.ground.progress import Progress, silent
 if TYPE_CHECKING:
     import pandas as pd
 
-FILE_COLUMNS = ("file", "path", "image", "file_name", "filename", "filepath", "image_path")
+FILE_COLUMNS = ("file", "path", "image", "file_name", "filename", "filepath", "image_path", "url", "image_url")
 CLASS_COLUMNS = ("class", "label", "class_name", "species", "category")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 

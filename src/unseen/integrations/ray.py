@@ -48,10 +48,10 @@ class Predictor:
     ) -> None:
         import torch
 
-        from unseen.recognizer.loading import load
+        from unseen.recognizer.loading import load_recognizer
 
         torch.set_num_threads(threads)
-        self.recognizer = load(model, device=device)
+        self.recognizer = load_recognizer(model, device=device)
         self.column, self.top, self.options = column, top, options
         among = {name: options[name] for name in ("among", "only", "exclude") if name in options}
         self.count = min(top, len(self.recognizer.choices(**among)))

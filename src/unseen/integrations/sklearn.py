@@ -16,6 +16,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
@@ -48,11 +49,12 @@ from unseen.methods import (
 from unseen.methods.settings import as_text
 from unseen.model.scoring import ClassScorer
 from unseen.model.weights import load_weights, save_weights
+from unseen.recognizer.names import CLASSIFIER
 from unseen.training.config import RunConfig
 from unseen.training.folder import Run
 from unseen.training.run import fit as fit_run
 
-FACTS, WEIGHTS = "classifier.json", "weights.safetensors"
+WEIGHTS = "weights.safetensors"
 FORMAT = 1
 BATCH = 1024
 """Rows that are scored at once."""
@@ -132,7 +134,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         tags.classifier_tags.poor_score = True
         return tags
 
-    def fit(self, X: Any, y: Any, *, attributes: Any = None, classes: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, attributes: Any = None, classes: Any = None) -> Self:
         """Train on features.
 
         Args:
@@ -193,7 +195,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
                 store_dtype="float32",
                 holdouts=0,
             )
-            run = fit_run(config, folder / "run", cache=folder / "cache", device=self.device)
+            run = fit_run(config, folder / "run", cache=folder / "cache", device=self.device, with_images=False)
             self._take(run, str(config.seeds[0]))
 
     def _take(self, run: Run, seed: str) -> None:
@@ -238,9 +240,10 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             trial = fitted(np.flatnonzero(~held))
 
             seen, worth = np.flatnonzero(table.seen), []
+            columns = torch.from_numpy(seen)
             with torch.no_grad():
                 for candidate, scores in trial.sweep(x[held], classes):
-                    named = scores[:, table.seen].argmax(dim=1).numpy()
+                    named = scores[:, columns].argmax(dim=1).numpy()
                     worth.append((float((seen[named] == positions[held]).mean()), candidate))
             ranked = [candidate for _, candidate in sorted(worth, key=lambda found: -found[0])]
         if not any(_use(final, candidate) for candidate in ranked):
@@ -334,7 +337,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
         Args:
             name: as ``y`` names classes; where ``y`` held positions, its name in the table.
-            attributes: K numbers, or a mapping of attribute to number, the others 0.
+            attributes: K numbers, or a mapping or Series from attribute names; the others get the mean.
         """
         check_is_fitted(self, "method_")
         table = self.class_table_.with_class(str(name), attributes)
@@ -356,7 +359,11 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         """
         check_is_fitted(self, "method_")
         folder = Path(folder)
-        if folder.is_dir() and any(not is_left_over(p) for p in folder.iterdir()) and not (folder / FACTS).is_file():
+        if (
+            folder.is_dir()
+            and any(not is_left_over(p) for p in folder.iterdir())
+            and not (folder / CLASSIFIER).is_file()
+        ):
             raise RunError(
                 "the folder is not empty and contains no classifier", where=folder, hint="choose another folder"
             )
@@ -376,20 +383,25 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             "temperature": self.temperature_,
             "labels": [label.item() if isinstance(label, np.generic) else label for label in self.classes_],
         }
-        write_json(folder / FACTS, facts, sealed=True)
+        write_json(folder / CLASSIFIER, facts, sealed=True)
         return folder
 
     @classmethod
-    def load(cls, folder: Path | str, device: str = "auto") -> Self:
+    def load(cls, folder: PathLike[str] | str, *, seed: int | None = None, device: str = "auto") -> Self:
         """Load a saved classifier, or a run of ``unseen train`` on frozen features.
+
+        Args:
+            folder: either folder, or a run.
+            seed: for a run, the seed of the model; default the first.
+            device: where to compute.
 
         Raises:
             RunError: the folder is neither or damaged, or the code of its method is not installed.
         """
         folder = Path(folder)
-        if not (folder / FACTS).is_file():
-            return cls._of_run(folder, device)
-        where, hint = folder / FACTS, "save it again"
+        if not (folder / CLASSIFIER).is_file():
+            return cls._of_run(folder, seed, device)
+        where, hint = folder / CLASSIFIER, "save it again"
         facts = checked(_Facts, read_json(where, RunError, hint), where, error=RunError, hint=hint)
         if facts.format != FORMAT:
             raise RunError(f"format {facts.format} instead of {FORMAT}", where=where, hint=hint)
@@ -410,7 +422,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         return made
 
     @classmethod
-    def _of_run(cls, folder: Path, device: str) -> Self:
+    def _of_run(cls, folder: Path, seed: int | None, device: str) -> Self:
         run = Run(folder)
         kind = find_method(run.config.method)
         if kind.reads_text or kind.end_to_end:
@@ -421,7 +433,11 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         backbone = run.manifest["backbone"]
         height, width = (int(side) for side in backbone["regions"].split("x"))
         made.n_features_in_, made.n_regions_ = backbone["channels"], height * width
-        made._take(run, next(iter(run.results["protocols"][run.protocol]["seeds"])))
+        found = run.results["protocols"][run.protocol]["seeds"]
+        chosen = next(iter(found)) if seed is None else str(seed)
+        if chosen not in found:
+            raise RunError(f"no seed {chosen}", where=folder, hint=f"use one of {', '.join(found)}")
+        made._take(run, chosen)
         return made
 
 

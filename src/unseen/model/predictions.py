@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from unseen.classes.naming import label
+from unseen.ground.files import write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,6 +64,11 @@ class Prediction:
     def best(self) -> Candidate:
         """The first candidate."""
         return self.candidates[0]
+
+    @property
+    def confidence(self) -> float:
+        """Confidence of the best class."""
+        return self.best.confidence
 
     @property
     def name(self) -> str:
@@ -144,14 +151,14 @@ class Predictions(Sequence[Prediction]):
         return html
 
     @property
-    def classes(self) -> tuple[str, ...]:
+    def classes(self) -> list[str]:
         """Class of each image, or "unknown"."""
-        return tuple(p.name for p in self._found)
+        return [p.name for p in self._found]
 
     @property
-    def confidences(self) -> tuple[float, ...]:
+    def confidences(self) -> list[float]:
         """Confidence of each image's best class."""
-        return tuple(p.best.confidence for p in self._found)
+        return [p.confidence for p in self._found]
 
     def to_frame(self) -> pd.DataFrame:
         """A DataFrame with one row per image and the columns of ``unseen predict --output``, except ``error``."""
@@ -160,6 +167,10 @@ class Predictions(Sequence[Prediction]):
         count = max((len(p.candidates) for p in self._found), default=1)
         names = [name for name in columns(count, any(p.together for p in self._found)) if name != "error"]
         return pd.DataFrame([p.row(count) for p in self._found], columns=names)
+
+    def to_csv(self, path: Path | str) -> None:
+        """Write :meth:`to_frame` as a CSV file, whole or not at all."""
+        write_text(Path(path), self.to_frame().to_csv(index=False))
 
 
 @dataclass(frozen=True)

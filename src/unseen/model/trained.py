@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from unseen.model.references import References
 from unseen.model.scoring import BLOCK, ClassScorer
 from unseen.model.support import OwnImages, Support, SupportSpace, pooled
 from unseen.model.together import together
+
+if TYPE_CHECKING:
+    from unseen.classes.table import Values
 
 AMONG = ("all", "seen", "unseen")
 SPEAKING = 5
@@ -143,7 +146,7 @@ class TrainedModel:
     def add_class(
         self,
         name: str,
-        values: Sequence[float] | np.ndarray | Mapping[str, float],
+        attributes: Values,
         *,
         trained: int = -1,
         taxa: Mapping[str, str] | None = None,
@@ -152,21 +155,22 @@ class TrainedModel:
 
         Args:
             name: new to the table.
-            values: K numbers in the table's unit, or a mapping from attribute names; the others get the mean.
+            attributes: K numbers in the table's unit, or a mapping or Series from attribute names; the others get the
+                mean.
             trained: for a class that was removed and comes back, which of the seen classes it was in the training, see
                 :meth:`ClassTable.back_from`; it counts as seen then.
             taxa: rank to taxon, such as ``{"family": "Ardeidae"}``; see :meth:`ClassTable.with_taxa`.
         """
-        self.table = self._table.with_class(name, values, seen=trained >= 0, trained=trained, taxa=taxa)
+        self.table = self._table.with_class(name, attributes, seen=trained >= 0, trained=trained, taxa=taxa)
 
-    def edit_class(self, name: str, values: Sequence[float] | np.ndarray | Mapping[str, float]) -> None:
+    def edit_class(self, name: str, attributes: Values) -> None:
         """Change attribute values of a class, without retraining.
 
         Args:
             name: the class.
-            values: K numbers in the table's unit, or a mapping from attribute names, the others as they are.
+            attributes: K numbers in the table's unit, or a mapping or Series from attribute names; the others stay.
         """
-        self.table = self._table.with_values(name, values)
+        self.table = self._table.with_values(name, attributes)
         self.support = self.support.described(self._table.names[self._table.index(name)])
 
     def edit_taxa(self, name: str, taxa: Mapping[str, str]) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
 
 from unseen.recognizer.names import HUB_ID
 from unseen.recognizer.recognizer import Recognizer
 
 
-def load(folder_or_id: Path | str, *, seed: int | None = None, device: str = "auto") -> Recognizer:
+def load_recognizer(folder_or_id: PathLike[str] | str, *, seed: int | None = None, device: str = "auto") -> Recognizer:
     """A trained model, ready to predict.
 
     Args:
-        folder_or_id: a run's folder, a saved one, or the hub's ``OWNER/NAME``, see :meth:`Recognizer.load`.
+        folder_or_id: a run or its folder, a saved folder, or the hub's ``OWNER/NAME``, see :meth:`Recognizer.load`.
         seed: of a run: which seed's model, default the first.
         device: where to compute.
 

@@ -10,6 +10,8 @@ from unseen.classes.changes import ENCODING, IMAGES
 
 FORMAT = 1
 FACTS = "recognizer.json"
+CLASSIFIER = "classifier.json"
+"""The same of a classifier of features (:mod:`unseen.integrations.sklearn`)."""
 WEIGHTS = "weights.safetensors"
 BACKBONE = "backbone.safetensors"
 TOWER = "backbone"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -34,6 +35,9 @@ from unseen.recognizer.opening import find_parts
 from unseen.recognizer.saved import read_saved
 from unseen.recognizer.saving import save
 
+if TYPE_CHECKING:
+    from unseen.classes.table import Values
+
 
 class Recognizer(TrainedModel):
     """A trained model that predicts and explains images, and whose classes can change."""
@@ -41,7 +45,7 @@ class Recognizer(TrainedModel):
     @classmethod
     def load(
         cls,
-        folder: Path | str,
+        folder: PathLike[str] | str,
         *,
         seed: int | None = None,
         device: str = "auto",
@@ -51,7 +55,8 @@ class Recognizer(TrainedModel):
         """Load a model from a run folder, a folder written by :meth:`save`, or the hub.
 
         Args:
-            folder: either folder; or ``hf:OWNER/NAME``, or ``hf:OWNER/NAME@REVISION``, see :meth:`from_pretrained`.
+            folder: either folder, or a run; or ``hf:OWNER/NAME``, or ``hf:OWNER/NAME@REVISION``, see
+                :meth:`from_pretrained`.
             seed: for a run, the seed of the model; by default the first.
             device: where to compute.
             engine: engine of a frozen network, see :func:`unseen.backbones.engines.chosen_engine`.
@@ -101,6 +106,10 @@ class Recognizer(TrainedModel):
         folder = fetch(folder_or_id, revision, token, cache_dir, local_files_only)
         return read_saved(folder).build(cls, device)._using(engine)
 
+    def eval(self) -> Self:
+        """Itself: a trained model is always in evaluation mode."""
+        return self
+
     def _using(self, engine: str | None) -> Self:
         if not self.method.end_to_end:
             self.backbone.use(engine)
@@ -130,6 +139,9 @@ class Recognizer(TrainedModel):
         """
         return save(self, Path(folder), include_backbone, include_references, card or CardFields())
 
+    save_pretrained = save
+    """:meth:`save` by the name that belongs to :meth:`from_pretrained` and :meth:`push_to_hub`."""
+
     def push_to_hub(
         self,
         repo_id: str,
@@ -158,7 +170,7 @@ class Recognizer(TrainedModel):
     def add_class(
         self,
         name: str,
-        values: Sequence[float] | np.ndarray | Mapping[str, float] | None = None,
+        attributes: Values | None = None,
         *,
         trained: int = -1,
         images: Any = (),
@@ -168,8 +180,8 @@ class Recognizer(TrainedModel):
 
         Args:
             name: name of the new class.
-            values: K numbers in the table's unit, or a mapping from attribute names (the others get the mean of the
-                training classes); ``None`` for a class that has only images.
+            attributes: K numbers in the table's unit, or a mapping or Series from attribute names (the others get the
+                mean of the training classes); ``None`` for a class that has only images.
             trained, taxa: as in :meth:`TrainedModel.add_class`.
             images: of the class, in any form of :func:`unseen.recognizer.given.images_of`.
 
@@ -177,13 +189,13 @@ class Recognizer(TrainedModel):
             UnseenError: neither attributes nor images, or as in :meth:`add_images`.
         """
         given = read_images(self, images)
-        if values is None and not given:
+        if attributes is None and not given:
             raise UnseenError(f'class "{name}" has neither attributes nor images', hint="give it some")
-        row = self.table.unknown if values is None else values
+        row = self.table.unknown if attributes is None else attributes
         super().add_class(name, row, trained=trained, taxa=taxa)
         self.support = self.support.without(name)
         if given:
-            self.support, _ = self.support.added(name, *given, attributes=values is not None)
+            self.support, _ = self.support.added(name, *given, attributes=attributes is not None)
 
     def add_images(self, name: str, images: Any) -> list[SupportImage]:
         """Add support images to a class, seen or unseen, without retraining.
@@ -240,6 +252,8 @@ class Recognizer(TrainedModel):
             DataError: an image cannot be read and ``broken`` is not given.
         """
         return Predictions(self.iter_predict(images, broken=broken, **options))
+
+    __call__ = predict
 
     def iter_predict(
         self, images: Any, *, broken: Callable[[DataError], None] | None = None, **options: Any

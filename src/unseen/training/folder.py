@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,32 @@ from unseen.ground.files import read_json
 from unseen.training.config import RunConfig
 
 
+def default_folder(method: str, dataset: str) -> Path:
+    """The folder of a run that is given none: ``runs/METHOD-DATASET``."""
+    return Path("runs") / f"{method.rpartition(':')[2]}-{dataset}"
+
+
 class Run:
     """A finished or unfinished run folder."""
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: PathLike[str] | str) -> None:
         self.folder = Path(folder)
         if not (self.folder / "config.json").is_file():
             raise RunError("not a run folder", where=self.folder, hint="pass a run folder of `unseen train`")
         where = self.folder / "config.json"
         self.config = RunConfig.from_json(read_json(where, RunError, "train again"), where)
+
+    def __fspath__(self) -> str:
+        """So that a run is taken wherever its folder is."""
+        return str(self.folder)
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    def __repr__(self) -> str:
+        """What was trained on what, and where."""
+        state = "" if (self.folder / "results.json").is_file() else ", unfinished"
+        return f"<Run: {self.config.method} on {Path(self.config.dataset).name}, in {self.folder}{state}>"
 
     @property
     def results(self) -> dict[str, Any]:

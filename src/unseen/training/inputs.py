@@ -57,6 +57,7 @@ class RunInputs(Plan):
         *,
         budget_bytes: int | None = None,
         graph: bool = False,
+        with_images: bool = True,
         on_record: OnRecord = untold,
     ) -> Self:
         """Join them; texts that the run's ``folder`` has vectors of are not embedded again."""
@@ -65,7 +66,7 @@ class RunInputs(Plan):
             tower = TextTower(plan.config.backbone.tower)
             if folder is not None:
                 tower.load(folder / TEXTS)
-        more: Any = {"budget_bytes": budget_bytes, "graph": graph, "on_record": on_record}
+        more: Any = {"budget_bytes": budget_bytes, "graph": graph, "with_images": with_images, "on_record": on_record}
         return cls(**vars(plan), store=store, fabric=fabric, tower=tower, **more)
 
     def partition(self, stage: str, draw: int = 0) -> Partition:

@@ -29,6 +29,7 @@ from unseen.ground.progress import Progress, silent
 from unseen.methods import find_method, find_preset
 from unseen.methods.settings import Recipe, Settings, change_recipe
 from unseen.training.config import RunConfig
+from unseen.training.fabric import make_fabric
 from unseen.training.folder import Run
 from unseen.vectors.sources import attribute_vectors
 
@@ -52,6 +53,20 @@ def default_backbone(dataset: str, device: str = "cuda") -> BackboneSpec:
     if device == "cpu":
         return BackboneSpec(name="resnet50.tv_in1k", image_size=320)
     return BackboneSpec(name="resnet101.tv_in1k", image_size=448)
+
+
+def kind_of_device(device: str, folder: Path) -> str:
+    """The kind of device that :func:`default_backbone` depends on: that of the first call for a run that resumes.
+
+    Args:
+        device: as in :func:`unseen.training.fabric.make_fabric`.
+        folder: the run's folder.
+    """
+    try:
+        backbone = Run(folder).config.backbone.name
+    except UnseenError:
+        return make_fabric(device).device.type
+    return "cpu" if backbone == default_backbone("", "cpu").name else "cuda"
 
 
 def resolve_settings(config: RunConfig, dataset: str) -> tuple[str, Settings, Recipe | None]:

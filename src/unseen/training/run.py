@@ -85,6 +85,7 @@ def fit(
     engine: str | None = None,
     on_record: OnRecord = untold,
     fabric: Fabric | None = None,
+    with_images: bool = True,
 ) -> Run:
     """Do a run, or finish one that was stopped: extract, train every seed, test, write ``results.json``.
 
@@ -105,6 +106,7 @@ def fit(
         engine: what computes a frozen network, see :func:`unseen.features.extract.extract`.
         on_record: told of the run, of every epoch and of every result; of an epoch that an earlier call has done not.
         fabric: one of your own, launched, of the precision of ``config``; ``device`` is then not looked at.
+        with_images: see :class:`unseen.training.inputs.RunInputs`.
 
     Of several processes that torchrun started, the first works in ``folder`` (:mod:`unseen.ground.distributed`).
 
@@ -132,9 +134,8 @@ def fit(
         store = plan.extract(cache, str(fabric.device), workers, progress, budget_bytes, own, engine)
         if own is not None:
             _check_same_store(own, store)
-        inputs = RunInputs.of_plan(
-            plan, store, fabric, folder, budget_bytes=budget_bytes, graph=graph, on_record=on_record
-        )
+        more: dict[str, Any] = {"budget_bytes": budget_bytes, "with_images": with_images, "on_record": on_record}
+        inputs = RunInputs.of_plan(plan, store, fabric, folder, graph=graph, **more)
         manifest = _write_inputs(inputs, folder)
         on_record(Record("run", about=plan.config.to_json()))
         if config.method == AUTO and "honest" in plan.config.protocols and not validation_only:
@@ -175,8 +176,8 @@ def _raced(inputs: RunInputs, folder: Path, cache: Path, progress: Progress, beg
     if not winner.raced:
         return inputs
     plan, store, fabric = Plan.of(winner, cache, progress), inputs.store, inputs.fabric
-    budget, told = inputs.budget_bytes, inputs.on_record
-    return RunInputs.of_plan(plan, store, fabric, folder, budget_bytes=budget, on_record=told)
+    same: dict[str, Any] = {name: getattr(inputs, name) for name in ("budget_bytes", "with_images", "on_record")}
+    return RunInputs.of_plan(plan, store, fabric, folder, **same)
 
 
 def _as_raced(config: RunConfig, folder: Path) -> RunConfig:
