@@ -513,7 +513,7 @@ def _by_name(values: Values) -> Any:
     named: dict[Any, float] = values.to_dict()
     if not all(isinstance(name, str) for name in named):
         return np.asarray(values)
-    return {name: value for name, value in named.items() if name not in NO_VALUES}
+    return {name: value for name, value in named.items() if name not in NO_VALUES and not name.startswith(PREFIX)}
 
 
 def read_attributes(path: Path, names: Sequence[str]) -> Attributes:

@@ -17,7 +17,7 @@ from unseen.ground.images import EncodedImage
 from unseen.model.support import SupportImage
 from unseen.model.trained import TrainedModel
 from unseen.recognizer.batches import inputs_of
-from unseen.recognizer.given import images_of
+from unseen.recognizer.given import images_of, path_of
 
 BATCH = 32
 
@@ -48,5 +48,5 @@ def _provenance(image: ImageInput, added: str) -> SupportImage:
         digest = hashlib.sha256(f"{image.mode} {image.size}".encode() + image.tobytes()).hexdigest()
         return SupportImage("", digest, added)
     if isinstance(image, EncodedImage):
-        return SupportImage(str(image), hashlib.sha256(image.read()).hexdigest(), added)
+        return SupportImage(path_of(image), hashlib.sha256(image.read()).hexdigest(), added)
     return SupportImage(str(Path(image).absolute()), file_digest(Path(image)), added)
