@@ -1,1 +1,1 @@
-"""From a configuration to a finished run."""
+"""Training: from a configuration to a finished run."""

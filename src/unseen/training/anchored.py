@@ -1,10 +1,10 @@
-"""An anchored method's share of a run: its closed form first, then whether and how far what is trained counts.
+"""Anchored methods in a run: choose the closed form, then whether and how much the trained parts count.
 
-The closed form is chosen as it is alone, and on the same draws of validation classes the rest is trained on top of it.
-Of every epoch and every share of the trained parts the best is taken if it beats the closed form by more than one
-standard error: with d the difference of the metric on a draw, each at its own common offset, if mean(d) > std(d) /
-sqrt(draws). Else the shares are 0, nothing is trained on all seen classes, and the model is the closed form. One draw
-shows no error, so that they are 0 then. Shares that settings fix are not chosen.
+The closed form is chosen as if it were alone. The rest is then trained on top of it, on the same draws of validation
+classes. The best combination of an epoch and shares of the trained parts is used if it beats the closed form by more
+than one standard error: with d the difference of the metric on a draw, each at its own common offset, if mean(d) >
+std(d) / sqrt(draws). Otherwise the shares are 0, nothing is trained on all seen classes, and the model is the closed
+form. A single draw gives no standard error, so the shares are 0 then. Shares fixed by settings are not chosen.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ from unseen.training.temperature import Held
 
 T = TypeVar("T")
 Shares = tuple[float, ...]
-"""Of the trained parts, in their order."""
+"""Shares of the trained parts, in their order."""
 
 
 def _candidates(inputs: RunInputs) -> tuple[list[Shares], list[Shares]]:
-    """The shares to fall back to (0, but for what settings fix), and those to choose from beside them."""
+    """The fallback shares (0, or as the settings fix them), and the shares to choose from."""
     kind = _kind(inputs)
     fixed = kind.fixed_shares(inputs.settings)
     back = tuple(fixed.get(part, 0.0) for part in kind.trained_parts)
@@ -64,10 +64,10 @@ def _by_part(inputs: RunInputs, shares: Shares) -> dict[str, float]:
 
 
 class Validation(gradient.Validation):
-    """The choice of epoch and shares; ``study`` says by how much the best beat the closed form."""
+    """Chooses epoch and shares; ``study`` records by how much the best beat the closed form."""
 
     def draw(self, stage: Stage, progress: Progress) -> None:
-        """Solve and train on the training classes of a draw; class scores of every epoch are kept for each part."""
+        """Solve and train on the training classes of a draw, and store class scores of every epoch for each part."""
         folder, inputs = self._folder / stage.name, stage.inputs
         self._stages.append((folder, stage.test_labels, stage.seen))
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ class Validation(gradient.Validation):
             keep(0, "", _started(self._seed, stage))
 
     def best(self, inputs: RunInputs) -> dict[str, Any]:
-        """Epoch and shares, with the closed form's hyper-parameters."""
+        """Epoch and shares, with the hyperparameters of the closed form."""
         assert inputs.recipe is not None
         assert inputs.start is not None
         seens, epochs = [seen for _, _, seen in self._stages], inputs.recipe.epochs
@@ -134,7 +134,7 @@ class Validation(gradient.Validation):
     def _mixed(
         self, folder: Path, labels: np.ndarray, seen: np.ndarray, epoch: int, shares: Mapping[str, float]
     ) -> Held:
-        """Class scores at an epoch and shares, in which they are linear."""
+        """Class scores at an epoch and shares; they are linear in the shares."""
         start = scores = self._kept(folder, 0, "")
         for part, share in shares.items():
             if share:
@@ -211,7 +211,7 @@ def finish(final: Final) -> dict[str, Result]:
         best = {metric: max(tested, key=lambda key: tested[key][metric]) for metric in ("T1", "H")}
         t1, gzsl = load(*best["T1"]), load(*best["H"])
         save_weights(folder / "paper.safetensors", method)
-        if choice is None:  # the run's model
+        if choice is None:  # the model of the run
             keep_references(method, stage, folder / "paper.safetensors")
         picks = {m: {"epoch": e, **_by_part(inputs, shares)} for m, (e, shares) in best.items()}
         results["paper"] = Result(t1, gzsl, 0.0, {**picks, "by": "test set"}, None)
@@ -224,7 +224,7 @@ def finish(final: Final) -> dict[str, Result]:
 
 
 def _at_shares(method: Method, shares: Mapping[str, float], work: Callable[[], T]) -> T:
-    """What a function of the method gives at some shares; they are 0 before and after."""
+    """Call a function of the method at some shares; resets them to 0."""
     assert isinstance(method, AnchoredMethod)
     method.set_shares(shares)
     try:
@@ -273,7 +273,7 @@ def _started(seed: int, stage: Stage) -> AnchoredMethod:
 
 
 def _check_features(stage: Stage) -> None:
-    """Raise what names the training images whose features are not finite."""
+    """Raise an error that names the training images with features that are not finite."""
     inputs, images = stage.inputs, stage.partition.train
     broken = [
         inputs.dataset.files[images[rows[i]]]

@@ -17,7 +17,7 @@ V = TypeVar("V")
 
 
 def ahead(work: Callable[[K], V], keys: Iterable[K], features: Features) -> Generator[V]:
-    """``work`` of every key in order; where features are read from disk, of the next one in the background."""
+    """Yield ``work`` of every key in order; computes the next one in the background if features are read from disk."""
     if not getattr(features, "streams", False):
         yield from map(work, keys)
         return
@@ -32,13 +32,13 @@ def ahead(work: Callable[[K], V], keys: Iterable[K], features: Features) -> Gene
 
 
 def batches(count: int, size: int = 64) -> Iterator[np.ndarray]:
-    """Positions 0 ... count - 1 in runs of ``size``."""
+    """Split the positions 0 ... count - 1 into runs of ``size``."""
     for start in range(0, count, size):
         yield np.arange(start, min(start + size, count))
 
 
 def own_batches(count: int, size: int = 64) -> tuple[list[np.ndarray], range]:
-    """The batches that this process evaluates, and the positions in them; every position is one process's alone."""
+    """The batches that this process evaluates, and the positions in them; each position belongs to one process."""
     every = list(batches(count, size))
     mine = [every[i] for i in part(len(every))]
     return mine, range(mine[0][0], mine[-1][-1] + 1) if mine else range(0)

@@ -1,4 +1,4 @@
-"""Training state in one safetensors file: weights, optimiser, random state, step. No pickle."""
+"""Training state in one safetensors file: weights, optimizer, random state, step. No pickle."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def save_checkpoint(
     info: dict[str, Any],
     averaged: nn.Module | None = None,
 ) -> None:
-    """Write weights, their average, optimiser state, random states and ``info`` (JSON), in one rename."""
+    """Write weights, their average, optimizer state, random states and ``info`` (JSON) atomically."""
     tensors: dict[str, Tensor] = {f"model/{k}": v.detach() for k, v in module.state_dict().items()}
     if averaged is not None:
         tensors |= {f"average/{k}": v.detach() for k, v in averaged.state_dict().items()}
@@ -45,7 +45,7 @@ def save_checkpoint(
 
 
 def read_info(path: Path) -> dict[str, Any] | None:
-    """The ``info`` of a checkpoint; ``None`` where there is no file. :func:`load_checkpoint` checks it.
+    """The ``info`` of a checkpoint; ``None`` without a file. Does not verify the file, :func:`load_checkpoint` does.
 
     Raises:
         RunError: the file is damaged.
@@ -62,7 +62,7 @@ def read_info(path: Path) -> dict[str, Any] | None:
 
 
 def check_checkpoint(path: Path) -> None:
-    """Raise :class:`RunError` where a checkpoint is not what was written."""
+    """Raise :class:`RunError` if a checkpoint is damaged."""
     try:
         load_tensors(path)
     except DAMAGED as error:
@@ -72,7 +72,7 @@ def check_checkpoint(path: Path) -> None:
 
 
 def _check_state(state: Mapping[int, Mapping[str, Any]]) -> None:
-    """Raise ValueError where some parameter has another kind of optimiser state than the others."""
+    """Raise ValueError if a parameter has another kind of optimizer state than the others."""
     if len({frozenset(entries) for entries in state.values()}) > 1:
         raise ValueError("part of the optimizer state is missing")
 
@@ -83,7 +83,7 @@ def load_checkpoint(
     """Restore what :func:`save_checkpoint` wrote.
 
     Raises:
-        RunError: the file is damaged, or of another module.
+        RunError: the file is damaged, or belongs to another module.
     """
     try:
         tensors, metadata = load_tensors(path)
@@ -97,13 +97,13 @@ def load_checkpoint(
                 _, index, key = name.split("/", 2)
                 state.setdefault(int(index), {})[key] = value
         _check_state(state)
-        # how steps are computed is this process's own
+        # each process decides by itself how to compute steps
         own = [
             {k: group[k] for k in ("capturable", "foreach", "fused") if k in group} for group in optimizer.param_groups
         ]
         groups = [saved | mine for saved, mine in zip(about["groups"], own, strict=True)]
         optimizer.load_state_dict({"state": state, "param_groups": groups})
-        for parameter, entries in optimizer.state.items():  # fused steps read both in the order they have in memory
+        for parameter, entries in optimizer.state.items():  # fused steps read both in memory order
             for key, value in entries.items():
                 if isinstance(value, Tensor) and value.shape == parameter.shape:
                     entries[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -1,4 +1,4 @@
-"""A closed-form method's share of a run: the hyper-parameters that validation chooses, and the solution."""
+"""Closed-form methods in a run: choose hyperparameters by validation, and solve."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Validation(SeedValidation):
         self._seen.append(stage.seen)
 
     def best(self, inputs: RunInputs) -> dict[str, Any]:
-        """The candidate of the highest value; of equal ones the first."""
+        """The candidate with the highest value; the first in a tie."""
         common = [key for key in self._draws[0] if all(key in found for found in self._draws)]
         if not common:
             problem = "no hyperparameter candidate has a finite solution on every draw of validation classes"
@@ -100,7 +100,7 @@ class _Solved:
 
 
 def scored(seed: int, stage: Stage, pick: dict[str, Any], train: np.ndarray, held: np.ndarray) -> Tensor:
-    """Class scores of some training images under the solution of others."""
+    """Class scores of some training images under the solution for others."""
     method = _fitted(seed, stage, train)
     method.use(pick)
     method.eval()
@@ -110,7 +110,7 @@ def scored(seed: int, stage: Stage, pick: dict[str, Any], train: np.ndarray, hel
 
 
 def _fitted(seed: int, stage: Stage, rows: np.ndarray | None = None) -> ClosedFormMethod:
-    """The method with the training images, or some of them."""
+    """The method, fitted to all training images or to some of them."""
     method: ClosedFormMethod = stage.inputs.new_method(seed)
     rows = np.arange(len(stage.train_labels)) if rows is None else rows
     everything = stage.train.batch(rows)
@@ -127,7 +127,7 @@ def _fitted(seed: int, stage: Stage, rows: np.ndarray | None = None) -> ClosedFo
 def _sweep(
     method: ClosedFormMethod, stage: Stage, task: str, progress: Progress
 ) -> Iterator[tuple[dict[str, Any], Decisions]]:
-    """Every hyper-parameter candidate with its decisions on the held-out images; those without a solution apart."""
+    """Yield every candidate with its decisions on the held-out images, without candidates that have no solution."""
     count, last = len(method.grid()), -1
     everything = stage.test.batch(np.arange(len(stage.test_labels))).to(stage.classes.vectors.dtype)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What a run is asked to be: everything that decides its numbers, as one JSON-able record."""
+"""Configuration of a run: everything that determines its numbers, as one JSON-able record."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ class RunConfig:
     Args:
         method: name in the registry, or ``package.module:Class``.
         dataset: ``fieldguide`` or a dataset folder.
-        backbone: network, weights and image size; its last stages for a method of several, unless it names them.
-        preset: the method's named settings; ``None`` for the dataset's own.
-        settings: changes to the method's settings, of their kind or as text; kept as text.
-        recipe: changes to its training recipe, likewise.
+        backbone: network, weights and image size; a method of several stages uses the last ones unless it names them.
+        preset: named settings of the method; ``None`` for those of the dataset.
+        settings: changes to the method's settings, as values or text; stored as text.
+        recipe: changes to the training recipe, likewise.
         vectors: attribute vectors, see :func:`unseen.vectors.sources.attribute_vectors`.
         protocols: ``honest``, ``paper`` or both; see ``docs/explanation/protocols.md``.
-        seeds: one training each.
-        split_seed: of the draws of validation classes and images.
-        draws: how many draws of validation classes the choices are made on; 0 for as many as :attr:`draw_count` says.
-        select: validation metric that picks epoch or hyper-parameters in ``honest``; H is taken at its best gamma.
-        store_dtype: of the region store.
-        reduce: of the regions, see :class:`unseen.backbones.reduction.ReductionSpec`; ``""`` for as they are.
-        precision: Fabric's precision of training.
-        accumulate: micro-batches a step.
-        holdouts: class hold-outs where no unseen class has images to test on; see
-            :mod:`unseen.training.holdouts`. 0 for none, ``None`` for as many as :attr:`holdout_count` says.
-        time: seconds in which a run of ``auto`` should be done; it decides what is tried. 0 for as long as it takes.
-        raced: whether the method is the winner of a race, see :mod:`unseen.training.race`.
+        seeds: seeds to train, one training each.
+        split_seed: seed of the draws of validation classes and images.
+        draws: number of draws of validation classes for the choices; 0 for :attr:`draw_count`.
+        select: validation metric that picks epoch or hyperparameters in ``honest``; H is taken at its best gamma.
+        store_dtype: dtype of the region store.
+        reduce: reduction of the regions, see :class:`unseen.backbones.reduction.ReductionSpec`; ``""`` for none.
+        precision: Fabric's precision for training.
+        accumulate: micro-batches per step.
+        holdouts: number of class hold-outs, used if no unseen class has test images (:mod:`unseen.training.holdouts`).
+            0 for none, ``None`` for :attr:`holdout_count`.
+        time: seconds in which a run of ``auto`` should finish; determines what is tried. 0 for no limit.
+        raced: whether the method won a race, see :mod:`unseen.training.race`.
     """
 
     method: str
@@ -110,9 +110,9 @@ class RunConfig:
 
     @property
     def draw_count(self) -> int:
-        """Draws of validation classes: by default five, for methods trained by gradients three, end to end one.
+        """Draws of validation classes: by default five; three for methods trained by gradients; one end to end.
 
-        Anchored ones take five too.
+        Anchored methods also use five.
         """
         kind = find_method(self.method)
         five = kind.closed_form or issubclass(kind, AnchoredMethod)
@@ -120,12 +120,12 @@ class RunConfig:
 
     @property
     def holdout_count(self) -> int:
-        """Class hold-outs: by default five, for methods trained by gradients three, end to end one."""
+        """Class hold-outs: by default five; three for methods trained by gradients; one end to end."""
         kind = find_method(self.method)
         return self.holdouts if self.holdouts is not None else 5 if kind.closed_form else 1 if kind.end_to_end else 3
 
     def to_json(self) -> dict[str, Any]:
-        """A dictionary that JSON keeps as it is."""
+        """The configuration as JSON types."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
         return plain | {
             "backbone": self.backbone.to_json(),
@@ -137,7 +137,7 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], where: object = None) -> Self:
-        """What :meth:`to_json` wrote; raises :class:`RunError` if it is not that."""
+        """Read what :meth:`to_json` wrote; raises :class:`RunError` if invalid."""
         try:
             if wrong := [name for name in ("settings", "recipe") if not isinstance(data.get(name, {}), Mapping)]:
                 raise TypeError(f"{wrong[0]} is not a mapping")
@@ -156,13 +156,13 @@ class RunConfig:
             raise RunError(str(error), where=where, hint="train again") from None
 
     def difference(self, other: RunConfig) -> list[str]:
-        """Names of the entries in which two configurations differ."""
+        """Names of the entries that differ between two configurations."""
         mine, theirs = self.to_json(), other.to_json()
         return [name for name in mine if mine[name] != theirs[name]]
 
 
 def _read_by(kind: type[Method], backbone: BackboneSpec) -> BackboneSpec:
-    """A backbone with the stages that a method reads: its last ones, unless it names them."""
+    """A backbone with the stages that a method reads: the last ones, unless the spec names them."""
     needed = kind.stages
     if needed > 1 and (backbone.tower is not None or backbone.imported):
         problem = f"has one stage; {kind.name} needs {needed}"
@@ -176,5 +176,5 @@ def _read_by(kind: type[Method], backbone: BackboneSpec) -> BackboneSpec:
 
 
 def plain(value: Any) -> dict[str, Any]:
-    """A settings dataclass as JSON-able entries."""
+    """A settings dataclass as JSON types."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(value).items()}

@@ -1,4 +1,4 @@
-"""A method's answer for prepared images, and the decisions that the metrics are computed from."""
+"""Scores of a method for prepared images, and the decisions from which metrics are computed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from unseen.training.steps import Features, to_weight_precision
 
 
 def query(method: Method, regions: Tensor, classes: ClassSpace, fabric: Fabric) -> Tensor:
-    """What a :class:`ClassScorer` scores, of prepared regions; the forward in Fabric's precision."""
+    """The input of a :class:`ClassScorer` for prepared regions; the forward runs in Fabric's precision."""
     with fabric.autocast():
         branches: dict[str, Branch] = method(regions)
     to_weight_precision(branches, classes)
@@ -29,15 +29,15 @@ def query(method: Method, regions: Tensor, classes: ClassSpace, fabric: Fabric) 
 def decide(
     method: Method, features: Features, labels: np.ndarray, classes: ClassSpace, fabric: Fabric, batch_size: int = 64
 ) -> Decisions:
-    """Score images in batches, and classes in blocks, and keep what the metrics need.
+    """Score images in batches and classes in blocks, and keep what the metrics need.
 
     Args:
-        method: put into evaluation mode.
-        features: of the images.
+        method: switched to evaluation mode.
+        features: features of the images.
         labels: ``(n,)`` positions in ``classes``.
-        classes: on the method's device.
-        fabric: for its precision.
-        batch_size: images at once.
+        classes: classes, on the method's device.
+        fabric: provides the precision.
+        batch_size: images per batch.
     """
     seen = classes.seen.cpu().numpy()
     method.eval()
@@ -49,7 +49,7 @@ def decide(
         found = scorer.best_of_kinds(query(method, regions, classes, fabric), LEADING)
         best.append(found[0])
         top.append(found[1])
-    # once for all batches, so that a GPU is never waited for in between
+    # once for all batches, to avoid waiting for the GPU in between
     leading = rows_of_all(torch.cat(best).cpu(), rows, len(labels)).numpy()
     scores = rows_of_all(torch.cat(top).cpu().double(), rows, len(labels)).numpy()
     unclear = np.flatnonzero(np.isnan(scores[:, :, 0]).any(axis=1))

@@ -1,4 +1,4 @@
-"""Decisions of a run's models, as files."""
+"""Files with the decisions of a run's models."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from unseen.ground.files import read_arrays, write_arrays
 
 
 def decisions_path(folder: Path, seed: int | str, protocol: str, metric: str) -> Path:
-    """The file of one seed's decisions: on the test images by the model that T1 or (``H``) U, S and H come from."""
+    """File of one seed's decisions on the test images, by the model of T1 or (``H``) of U, S and H."""
     return folder / f"seed-{seed}" / f"{protocol}-{metric}.npz"
 
 
 def save_decisions(path: Path, d: Decisions) -> None:
-    """Write decisions as arrays, whole or not at all."""
+    """Write decisions as arrays, atomically."""
     write_arrays(path, **d.arrays())
 
 
 def load_decisions(path: Path) -> Decisions:
-    """What :func:`save_decisions` wrote.
+    """Read what :func:`save_decisions` wrote.
 
     Raises:
-        RunError: missing, damaged, or not of this kind.
+        RunError: the file is missing, damaged or of another kind.
     """
     names = [f.name for f in fields(Decisions)]
     return Decisions.from_arrays(read_arrays(path, names, RunError, "repeat the command of the run"))

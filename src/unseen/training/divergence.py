@@ -1,4 +1,4 @@
-"""When a training comes to numbers that are none: what is said of it. And when its loss grew."""
+"""Errors for values that are not finite in a training, and a warning if the loss grew."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from torch import Tensor
 from unseen.errors import UnseenError
 
 GROWN = 2.0
-"""The last epoch's loss over that of the first step from which on a training is doubted."""
+"""Ratio of the last epoch's loss to that of the first step from which a training gets a warning."""
 WEIGHTS = "weights"
-"""What the norm of all weights that train is called among a step's numbers."""
+"""Name of the norm of all trained weights among the numbers of a step."""
 SHOWN = 3
-"""Images that an error names."""
+"""Number of images that an error names."""
 
 
 class DivergedError(UnseenError):
-    """A loss, a weight or a score is no longer a finite number.
+    """A loss, weight or score is not finite.
 
     Args:
-        problem, where, hint: as of every error.
-        term: the loss term, or what else it was.
-        step, epoch: of the training, from 1.
-        images: names of the step's images; only those with such features, where there are some.
+        problem, where, hint: as in every error.
+        term: the loss term, or what else is not finite.
+        step, epoch: position in the training, from 1.
+        images: names of the step's images, or only of those with such features if there are any.
     """
 
     def __init__(
@@ -46,25 +46,25 @@ class DivergedError(UnseenError):
 
 
 def some(names: Sequence[str]) -> str:
-    """The first names of a list, and how many more there are."""
+    """The first names of a list, and the number of others."""
     more = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def not_finite(regions: Tensor) -> np.ndarray:
-    """Positions of the images whose features ``(B, ...)`` hold a number that is none."""
+    """Positions of the images with features ``(B, ...)`` that are not finite."""
     found: np.ndarray = np.flatnonzero(~regions.flatten(1).isfinite().all(dim=1).cpu().numpy())
     return found
 
 
 def broken_features(names: Sequence[str], where: object) -> DivergedError:
-    """The error for features, of the images named, that are no numbers before anything is trained on them."""
+    """Error for features that are not finite before training; names the images."""
     problem = f"features of {some(names)} are not finite"
     return DivergedError(problem, where=where, hint="extract or import the features again", images=names)
 
 
 def broken_start(weight: str, names: Sequence[str], where: object) -> DivergedError:
-    """The error for a start that is not finite, by the images whose features are not, or by itself."""
+    """Error for a start that is not finite; names the images with such features if there are any."""
     if names:
         return broken_features(names, where)
     return DivergedError(
@@ -85,21 +85,21 @@ def diverged(
     lr: float,
     precision: str,
 ) -> DivergedError:
-    """The error for a step of which some number is not finite.
+    """Error for a step with a number that is not finite.
 
     Args:
         numbers: loss terms and the norm of the weights after the step.
         step, epoch: from 1.
-        names: of its images.
-        broken: those of them whose features are not finite.
-        weights: what else is not finite: a weight, or a state of the optimiser.
-        folder: of the training.
+        names: names of the step's images.
+        broken: those with features that are not finite.
+        weights: what else is not finite: a weight, or a state of the optimizer.
+        folder: folder of the training.
         kept: the step of the last checkpoint; ``None`` without one.
         lr: learning rate.
-        precision: Fabric's.
+        precision: Fabric's precision.
     """
     bad = [name for name, value in numbers.items() if not np.isfinite(value) and name != WEIGHTS]
-    term = min(bad, key=lambda name: name == "total", default=WEIGHTS)  # of terms rather than of their sum
+    term = min(bad, key=lambda name: name == "total", default=WEIGHTS)  # by term, because their sum hides which one
     if term == WEIGHTS:
         found = f"{weights or 'a weight'} is not finite after step {step} (epoch {epoch}), at a loss of "
         found += f"{numbers['total']:.4g}"
@@ -120,7 +120,7 @@ def diverged(
 
 
 def growth(records: Sequence[dict[str, Any]]) -> str | None:
-    """What is to be said of a training whose loss grew to :data:`GROWN` times that of its first step, or more."""
+    """Warning for a training whose loss grew to at least :data:`GROWN` times that of its first step."""
     if not records:
         return None
     start, last = records[0].get("start"), records[-1]
@@ -133,7 +133,7 @@ def growth(records: Sequence[dict[str, Any]]) -> str | None:
 
 
 def grown_losses(folder: Path) -> list[str]:
-    """:func:`growth` of every training of a run's folder."""
+    """:func:`growth` of every training in a run folder."""
     notes = []
     for path in sorted(folder.glob("seed-*/*/metrics.jsonl")):
         lines = path.read_text(encoding="utf-8").splitlines()

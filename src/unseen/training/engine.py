@@ -35,18 +35,18 @@ from unseen.training.steps import Features, Steps, check_graph, non_finite, wron
 
 CHECKPOINT_SECONDS = 60.0
 PATIENCE = 25
-"""Steps in a row that float16 may leave out for numbers too large, as its scale is found."""
+"""Consecutive steps that float16 may skip because numbers are too large, while it searches its scale."""
 
 Records = list[dict[str, Any]]
 OnEpoch = Callable[[int, Method, Records], dict[str, Any]]
 
 
 class Interrupted(KeyboardInterrupt):
-    """Training stopped on request; its checkpoint is written."""
+    """Training stopped on request, with its checkpoint written."""
 
 
 def epoch_ends(images: int, recipe: Recipe) -> list[int]:
-    """The step after which each epoch ends; the last is the number of steps, at least one an epoch."""
+    """Last step of each epoch; the final entry is the number of steps, at least one per epoch."""
     if recipe.batches:
         return [recipe.batches * (e + 1) for e in range(recipe.epochs)]
     steps = max(recipe.epochs, images * recipe.epochs // (recipe.step_images or recipe.batch_size))
@@ -55,18 +55,18 @@ def epoch_ends(images: int, recipe: Recipe) -> list[int]:
 
 @dataclass
 class Training:
-    """One training: what, on what, how long.
+    """One training: method, data, recipe and length.
 
     Args:
-        method: with its initial weights.
-        features: of the training images.
+        method: method with its initial weights.
+        features: features of the training images.
         labels: ``(n,)`` positions in ``classes``.
-        classes: on the training device.
-        recipe: how.
-        seed: of sampling and of any randomness inside the method.
-        epochs: how many of the recipe's epochs to do; schedules are those of the whole recipe.
-        identity: anything else that makes this training what it is (features, split), for safe resuming.
-        names: of the training images, for errors; their positions where there are none.
+        classes: classes, on the training device.
+        recipe: training recipe.
+        seed: seed of sampling and of any randomness inside the method.
+        epochs: number of the recipe's epochs to do; schedules are those of the whole recipe.
+        identity: everything else that defines this training (features, split), so that only the same training resumes.
+        names: names of the training images for errors; positions if empty.
     """
 
     method: GradientMethod
@@ -80,11 +80,11 @@ class Training:
     names: Sequence[str] = ()
 
     def name_of(self, image: int) -> str:
-        """What a training image is called."""
+        """Name of a training image."""
         return self.names[image] if len(self.names) else f"image {image}"
 
     def fingerprint(self) -> str:
-        """Digest of everything that decides the weights."""
+        """Digest of everything that determines the weights."""
         shapes = [f"{n}{tuple(p.shape)}{p.dtype}" for n, p in self.method.named_parameters()]
         parts = (self.method.name, self.method.settings, asdict(self.recipe), self.seed, shapes, self.identity)
         return digest(*parts, self.labels, self.classes.vectors.double().cpu().numpy(), self.classes.seen.cpu().numpy())
@@ -92,13 +92,13 @@ class Training:
 
 @dataclass
 class State:
-    """Where a training is: what its checkpoint says beside weights and states.
+    """Position of a training, stored in its checkpoint beside weights and states.
 
     Args:
-        step: steps taken.
-        records: of the finished epochs.
-        sums: of the loss terms in this epoch.
-        skipped: steps of this epoch that float16 left out.
+        step: number of steps taken.
+        records: records of the finished epochs.
+        sums: sums of the loss terms in this epoch.
+        skipped: number of steps of this epoch that float16 skipped.
         start: total loss of the first step.
     """
 
@@ -122,34 +122,34 @@ def train(
     progress: Progress = silent,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> Records:
-    """Train, or resume where an earlier call was stopped.
+    """Train, or resume an earlier call that was stopped.
 
-    ``folder`` gets ``metrics.jsonl`` (a line an epoch) and ``checkpoint.safetensors``. On SIGINT or
-    SIGTERM the checkpoint is written and :class:`Interrupted` raised; the same call then resumes, and on the CPU ends
-    with the same bytes as if it had not stopped.
+    ``folder`` gets ``metrics.jsonl`` (one line per epoch) and ``checkpoint.safetensors``. On SIGINT or SIGTERM the
+    checkpoint is written and :class:`Interrupted` raised. The same call then resumes, and on the CPU ends with the same
+    bytes as without the interruption.
 
     Args:
         training: what to train.
         fabric: device and precision.
-        folder: where its files go.
+        folder: folder for its files.
         on_epoch: called after every epoch with its number (from 1), the method in evaluation mode and the records of
             earlier epochs; returns metrics.
-        on_record: told of every epoch's line of ``metrics.jsonl``.
-        accumulate: micro-batches a step, each shared by all processes. Losses that are no mean over images
-            (self-calibration) are taken within each micro-batch.
+        on_record: called with every line of ``metrics.jsonl``.
+        accumulate: micro-batches per step, each shared by all processes. Losses that are not means over images
+            (self-calibration) are computed within each micro-batch.
         graph: launch each step as one CUDA graph.
-        task: named in progress.
-        progress: told how far it is.
-        checkpoint_seconds: how often to write the checkpoint.
+        task: name in progress displays.
+        progress: progress callback.
+        checkpoint_seconds: interval between checkpoints.
 
     Returns:
-        One record an epoch: epoch, step, mean losses, metrics, seconds; the first also the loss of the first step.
+        One record per epoch: epoch, step, mean losses, metrics, seconds; the first also has the loss of the first step.
 
     Raises:
         Interrupted: stopped on request.
-        DivergedError: a loss or a weight is not finite; the last checkpoint, all of whose numbers are, stands.
-        RunError: the checkpoint is damaged, or of another training.
-        UnseenError: ``graph`` where there can be none.
+        DivergedError: a loss or a weight is not finite; the last checkpoint remains and has finite numbers only.
+        RunError: the checkpoint is damaged, or belongs to another training.
+        UnseenError: ``graph`` is not possible.
     """
     if graph:
         check_graph(training.method, training.features, fabric)
@@ -170,14 +170,14 @@ def train(
 
 
 class Loop:
-    """A training under way: takes steps, ends epochs, keeps checkpoints.
+    """A training in progress: takes steps, ends epochs, writes checkpoints.
 
     Args:
         training, fabric, folder, on_epoch, on_record, graph, checkpoint_seconds: see :func:`train`.
 
     Attributes:
-        state: where it is.
-        ends: the step after which each epoch ends.
+        state: position of the training.
+        ends: last step of each epoch.
         averaged: moving average of the weights, if the recipe asks for one.
     """
 
@@ -203,12 +203,12 @@ class Loop:
         self._path, self._identity = folder / "checkpoint.safetensors", training.fingerprint()
         self._every = checkpoint_seconds
         self._kept: int | None = None  # step of the last checkpoint
-        self._images, self._numbers = np.zeros(0, int), dict[str, float]()  # of the last step
-        self._left_out = 0  # steps in a row
-        self._began = self._saved = time.monotonic()  # the epoch, and the last checkpoint
+        self._images, self._numbers = np.zeros(0, int), dict[str, float]()  # numbers of the last step
+        self._left_out = 0  # consecutive steps
+        self._began = self._saved = time.monotonic()  # start of the epoch, and of the last checkpoint
 
     def begin(self, accumulate: int) -> None:
-        """Take up the checkpoint, or start."""
+        """Load the checkpoint, or start."""
         if not self._resumed():
             self._start()
         if any_of(add_up(torch.tensor([float(self.state.step)])).item() != self.state.step * processes()):
@@ -232,46 +232,46 @@ class Loop:
         )
         self._left_out = self.state.skipped
         scaled = getattr(self._fabric.strategy.precision, "scaler", None) is not None
-        # less than an epoch, so that each has a mean loss
+        # less than one epoch, so that each has a mean loss
         self._patience = min(PATIENCE, *(np.diff([0, *self.ends]) - 1).tolist()) if scaled else 0
         self._folder.mkdir(parents=True, exist_ok=True)
         write_text(self._folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in self.state.records))
 
     def _resumed(self) -> bool:
-        """Whether the folder holds a checkpoint of this training, which is then loaded."""
+        """Load the checkpoint in the folder if it belongs to this training; returns whether it did."""
         info = read_info(self._path)
         if info is None:
             return False
         if info.pop("identity", None) != self._identity:
-            check_checkpoint(self._path)  # another training's, or damaged just there
+            check_checkpoint(self._path)  # of another training, or damaged there
             return False
         load_checkpoint(self._path, self.method, self._optimizer, self.averaged)
         self.state = State(**info)
         self._kept = self.state.step
-        # a checkpoint of a longer training holds this one's end too, but not its weights
+        # a checkpoint of a longer training passed this one's end, but has other weights
         if self.state.step > self.ends[-1]:
             raise UnseenError("already trained for more epochs", where=self._path, hint="delete it, or set more epochs")
         return True
 
     def _start(self) -> None:
-        """The method's start, the same in every process."""
+        """Call the start of the method, the same in every process."""
         training = self.training
         if is_first():
             self.method.start(_everything(training, self._fabric), training.classes)
         give_to_all(self.method)
-        self.averaged = _averaged(self.method, training.recipe)  # of buffers that have their shapes now
+        self.averaged = _averaged(self.method, training.recipe)  # buffers that now have their shapes
         if (bad := non_finite(self.method.state_dict())) is not None:
             raise broken_start(bad, _broken(training, np.arange(len(training.labels))), self._folder)
 
     def run(self, tell: Callable[[], None]) -> None:
-        """Take the steps that are left; ``tell`` is called after each."""
+        """Take the remaining steps; calls ``tell`` after each."""
         state, last, features = self.state, self.ends[-1], self.training.features
         self._began = self._saved = time.monotonic()
         with _named_errors(self._folder):
             draws = ahead(self._drawn, range(state.step, last), features)
             self.method.train()
             with closing(draws), stop_on_signal() as asked:
-                if len(state.records) < bisect_right(self.ends, state.step):  # stopped in the test of an epoch
+                if len(state.records) < bisect_right(self.ends, state.step):  # stopped during the test of an epoch
                     self._end_epoch()
                     self._save()
                 while state.step < last:
@@ -288,16 +288,16 @@ class Loop:
                         self._saved = time.monotonic()
 
     def _drawn(self, step: int) -> tuple[np.ndarray, list[Tensor] | None]:
-        """A step's images, and their regions where they are read ahead."""
+        """The images of a step, and their regions if they are read ahead."""
         images = self._sampler(step)
         return images, self._steps.read(images, (self.training.seed, step))
 
     def _step(self, images: np.ndarray, regions: list[Tensor] | None) -> None:
-        """One step, and what its numbers say."""
+        """Take one step, and check its numbers."""
         state, steps = self.state, self._steps
         for group in steps.optimizer.param_groups:
             group["lr"] = self.training.recipe.lr_of(bisect_right(self.ends, state.step) + 1)
-        found = steps(images, regions).tolist()  # the one wait for the device
+        found = steps(images, regions).tolist()  # the only wait for the device
         self._images, self._numbers = images, dict(zip(steps.terms, found, strict=True))
         if wrong(self._numbers) is None:
             self._left_out = 0
@@ -314,7 +314,7 @@ class Loop:
             self.averaged.update_parameters(self.method)
 
     def _end_epoch(self) -> None:
-        """The test after an epoch's last step, and the epoch's record."""
+        """Test after the last step of an epoch, and return the epoch's record."""
         state = self.state
         tested: Any = self.method if self.averaged is None else self.averaged.module
         tested.eval()
@@ -330,7 +330,7 @@ class Loop:
         self._began = time.monotonic()
 
     def _record(self, epoch: int, metrics: dict[str, Any], seconds: float) -> None:
-        """Add the record of the epoch that ends here, to the files too."""
+        """Add the record of the epoch that ends here, also to the files."""
         state = self.state
         taken = state.step - (self.ends[epoch - 2] if epoch > 1 else 0) - state.skipped
         record: dict[str, Any] = {
@@ -349,7 +349,7 @@ class Loop:
         self._on_record(record)
 
     def _save(self) -> None:
-        """Write the checkpoint, if every number of it is finite."""
+        """Write the checkpoint, if all its numbers are finite."""
         bad = non_finite(self._everything_kept())
         if bad is not None:
             raise self._diverged(self.state.step, bad)
@@ -359,7 +359,7 @@ class Loop:
         self._kept = self.state.step
 
     def _everything_kept(self) -> dict[str, Any]:
-        """Every tensor of a checkpoint, by a name that a person knows it by."""
+        """Every tensor of a checkpoint, by a readable name."""
         names = [name for name, p in self.method.named_parameters() if p.requires_grad]
         kept: dict[str, Any] = dict(self.method.state_dict())
         if self.averaged is not None:
@@ -369,7 +369,7 @@ class Loop:
         return kept
 
     def _diverged(self, step: int, weights: str | None) -> DivergedError:
-        """What is wrong after a step that is not finite."""
+        """The error for a step that is not finite."""
         epoch, training = bisect_left(self.ends, step) + 1, self.training
         return diverged(
             self._numbers,
@@ -387,7 +387,7 @@ class Loop:
 
 @contextmanager
 def _named_errors(folder: Path) -> Iterator[None]:
-    """An error of the file system as one line with what to do."""
+    """Turn a file system error into one line with a hint."""
     try:
         yield
     except OSError as error:
@@ -397,19 +397,19 @@ def _named_errors(folder: Path) -> Iterator[None]:
 
 
 def _averaged(method: nn.Module, recipe: Recipe) -> AveragedModel | None:
-    """What keeps the moving average of the weights, if the recipe asks for one."""
+    """The moving average of the weights, if the recipe asks for one."""
     return AveragedModel(method, multi_avg_fn=get_ema_multi_avg_fn(recipe.average)) if recipe.average else None
 
 
 def _everything(training: Training, fabric: Fabric) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every training image's prepared regions and label, in batches."""
+    """Yield the prepared regions and labels of all training images, in batches."""
     for positions in batches(len(training.labels)):
         regions = training.features.batch(positions).to(next(training.method.parameters()).dtype)
         yield regions, torch.as_tensor(training.labels[positions], device=fabric.device)
 
 
 def _broken(training: Training, images: np.ndarray) -> list[str]:
-    """Names of those of some images whose features are not finite."""
+    """Names of the given images with features that are not finite."""
     runs = [images[rows] for rows in batches(len(images))]
     return [training.name_of(run[i]) for run in runs for i in not_finite(training.features.batch(run))]
 
@@ -418,6 +418,6 @@ def _note(records: Records) -> str:
     if not records:
         return ""
     last = records[-1]
-    names = {"T1": "T1", "best_H": "H"}  # H at its best gamma, as the choice of the epoch has it
+    names = {"T1": "T1", "best_H": "H"}  # H at its best gamma, as in the choice of the epoch
     shown = {names[k]: v for k, v in last["metrics"].items() if k in names and v is not None}
     return " ".join([f"loss {last['loss']['total']:.3f}", *(f"{k} {100 * v:.1f}" for k, v in shown.items())])

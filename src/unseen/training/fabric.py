@@ -1,4 +1,4 @@
-"""The device and precision of a training, on Lightning Fabric, for one process or several."""
+"""Device and precision of a training on Lightning Fabric, for one process or several."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ PRECISIONS = {
     "bf16-mixed": torch.bfloat16,
     "16-mixed": torch.float16,
 }
-"""Fabric's precision to the type that features are kept in; weights are float64 for ``64-true``, else float32."""
+"""Fabric's precision to the dtype of stored features; weights are float64 for ``64-true``, else float32."""
 _BACKENDS = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
 
 
 class _Replicas(DDPStrategy):
-    """A process a device, each with the whole model, whose gradients a step adds up."""
+    """One process per device, each with the whole model; a step adds up their gradients."""
 
     def setup_module(self, module: nn.Module) -> nn.Module:  # type: ignore[override]
-        """As it is."""
+        """Returns the module unchanged."""
         return module
 
 
 def make_fabric(device: str = "auto", precision: str = "32-true") -> Fabric:
-    """Fabric on one device; a process that torchrun started joins the others, and takes a GPU of its own.
+    """Create a Fabric on one device; a process started by torchrun joins the others and takes its own GPU.
 
     Args:
         device: Fabric's accelerator (``auto``, ``cpu``, ``cuda``, ``mps``), or one CUDA device as ``cuda:1``.
         precision: a key of :data:`PRECISIONS`.
 
     Raises:
-        UnseenError: no such device or precision here.
+        UnseenError: no such device or precision on this machine.
     """
     if precision not in PRECISIONS:
         raise UnseenError(f'unknown precision "{precision}"', hint=f"use one of {', '.join(PRECISIONS)}")
@@ -63,14 +63,14 @@ def make_fabric(device: str = "auto", precision: str = "32-true") -> Fabric:
     except Exception as error:  # Fabric's own MisconfigurationException is private
         raise UnseenError(f'cannot use device "{device}" ({error})', hint="use auto or cpu") from None
     if fabric.device.type == "cuda":
-        torch.cuda.set_device(fabric.device)  # whose random state a checkpoint keeps
+        torch.cuda.set_device(fabric.device)  # a checkpoint stores its random state
     if fabric.device.type == "cpu" and precision == "16-mixed":
         raise UnseenError("float16 training needs a GPU", where="precision", hint="use bf16-mixed or 32-true on a CPU")
     return fabric
 
 
 def check_fabric(fabric: Fabric, precision: str) -> Fabric:
-    """A Fabric of somebody's own, if a training can use it: of this precision, and one process.
+    """Check that a Fabric of the caller can run a training: it has this precision and one process.
 
     Raises:
         UnseenError: it cannot.
@@ -85,5 +85,5 @@ def check_fabric(fabric: Fabric, precision: str) -> Fabric:
 
 
 def weight_dtype(precision: str) -> torch.dtype:
-    """The type that parameters have under a precision."""
+    """Dtype of parameters under a precision."""
     return torch.float64 if precision == "64-true" else torch.float32

@@ -1,4 +1,4 @@
-"""What a run's folder holds."""
+"""Contents of a run folder."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class Run:
 
     @property
     def results(self) -> dict[str, Any]:
-        """The measured numbers; raises :class:`RunError` while there are none."""
+        """The measured numbers; raises :class:`RunError` if there are none yet."""
         hint = "the run is unfinished; repeat its command"
         found: dict[str, Any] = read_json(self.folder / "results.json", RunError, hint)
         return found
 
     @property
     def validation(self) -> dict[str, Any]:
-        """What the validation stage alone measured; raises :class:`RunError` while there is nothing."""
+        """The numbers of the validation stage alone; raises :class:`RunError` if there are none yet."""
         hint = "the validation stage is unfinished; repeat its command"
         found: dict[str, Any] = read_json(self.folder / "validation.json", RunError, hint)
         return found
@@ -60,5 +60,5 @@ class Run:
 
     @property
     def protocol(self) -> str:
-        """The protocol that the run's model comes from: honest where there is one."""
+        """Protocol of the run's model: honest if available."""
         return "honest" if "honest" in self.config.protocols else "paper"

@@ -1,4 +1,4 @@
-"""A gradient method's share of a run: the epoch that validation chooses, and the training on all seen classes."""
+"""Gradient methods in a run: choose the epoch by validation, and train on all seen classes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Validation(SeedValidation):
         self._stages: list[tuple[Path, np.ndarray, np.ndarray]] = []
 
     def draw(self, stage: Stage, progress: Progress) -> None:
-        """Train on the training classes of a draw; every epoch's class scores of validation images are kept."""
+        """Train on the training classes of a draw, and store class scores of the validation images for every epoch."""
         folder = self._folder / stage.name
 
         def validate(epoch: int, method: Method, earlier: Records) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class Validation(SeedValidation):
         self._stages.append((folder, stage.test_labels, stage.seen))
 
     def best(self, inputs: RunInputs) -> dict[str, Any]:
-        """The epoch of the highest value; of equal ones the first."""
+        """The epoch with the highest value; the first in a tie."""
         assert inputs.recipe is not None
         worth = {}
         for epoch in range(1, inputs.recipe.epochs + 1):
@@ -64,7 +64,7 @@ class Validation(SeedValidation):
         return self._held(self._folder / stage.name, stage.test_labels, stage.seen, pick["epoch"])
 
     def close(self) -> None:
-        """Remove the class scores, which nothing needs any more."""
+        """Remove the class scores, which are no longer needed."""
         for folder, _, _ in self._stages:
             for path in folder.glob("scores-*.npz"):
                 path.unlink()
@@ -77,7 +77,7 @@ class Validation(SeedValidation):
 
 
 def scores_path(folder: Path, epoch: int) -> Path:
-    """Where the class scores of validation images at an epoch are kept."""
+    """File with the class scores of validation images at an epoch."""
     return folder / f"scores-{epoch}.npz"
 
 
@@ -107,7 +107,7 @@ def finish(final: Final) -> dict[str, Result]:
 
 
 class _Epochs:
-    """A finished training's epochs; see :class:`unseen.training.outcomes.Trained`."""
+    """The epochs of a finished training; see :class:`unseen.training.outcomes.Trained`."""
 
     def __init__(self, method: GradientMethod, records: Records, folder: Path) -> None:
         self.method, self._records, self._folder = method, records, folder
@@ -138,17 +138,17 @@ def train_stage(
     epochs: int | None = None,
     rows: np.ndarray | None = None,
 ) -> tuple[GradientMethod, Records]:
-    """Train on a stage, for the recipe's epochs and on all training images unless told otherwise.
+    """Train on a stage, by default for the recipe's epochs and on all training images.
 
     Args:
-        stage: what on.
-        seed: of weights and sampling.
-        folder: where its files go.
-        kept: names what ``on_epoch`` keeps, so that a checkpoint that kept less is not used.
+        stage: stage to train on.
+        seed: seed of weights and sampling.
+        folder: folder for its files.
+        kept: name of what ``on_epoch`` stores; a checkpoint with another name is not resumed.
         on_epoch: called after every epoch.
-        progress: told how far it is.
-        epochs: how many.
-        rows: positions among the training images of those to train on.
+        progress: progress callback.
+        epochs: number of epochs.
+        rows: positions of the images to train on, among the training images.
     """
     inputs, recipe = stage.inputs, stage.inputs.recipe
     assert recipe is not None
@@ -180,11 +180,11 @@ def train_stage(
 
 
 class Some:
-    """Features of some images of others.
+    """Features of a subset of images.
 
     Args:
-        features: of all.
-        rows: positions of some.
+        features: features of all images.
+        rows: positions of the subset.
     """
 
     def __init__(self, features: Features, rows: np.ndarray) -> None:
@@ -192,17 +192,17 @@ class Some:
         self.streams = read_ahead(features)
 
     def __len__(self) -> int:
-        """Of the images."""
+        """Number of images."""
         return len(self._rows)
 
     def batch(self, positions: Any) -> Tensor:
-        """Of the images at these positions among the some."""
+        """Features of the images at these positions of the subset."""
         return self._features.batch(self._rows[np.asarray(torch.as_tensor(positions).cpu())])
 
 
 @contextmanager
 def kept_by(stage: Path) -> Iterator[None]:
-    """What a finished stage kept is read in here; it is gone or damaged only together with the stage."""
+    """Context for reading files of a finished stage; errors say to delete the stage."""
     try:
         yield
     except RunError as error:

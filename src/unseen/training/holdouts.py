@@ -1,7 +1,7 @@
-"""How well unseen classes will be named where nobody has an image of one: the whole procedure with classes set aside.
+"""Class hold-outs: estimate accuracy on unseen classes that have no images, by holding out seen classes.
 
-Some seen classes play the unseen ones. Without their images the model is chosen, calibrated and trained just as the
-real one, and then tested on them once. So nothing that the numbers are of was used to choose anything. Ours.
+Some seen classes play the unseen ones. Without their images, the model is chosen, calibrated and trained exactly like
+the real one, and then tested on them once, so no measured image influenced any choice. Ours.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from unseen.training.protocols import run_seeds
 from unseen.training.stage import Stage
 
 LEAST = 8
-"""Seen classes below which none is set aside: too few would be left to train and to choose on."""
+"""Smallest number of seen classes for a hold-out; with fewer, too few remain to train and to choose on."""
 
 
 def needs_holdouts(dataset: Dataset) -> bool:
-    """Whether no unseen class has test images, and there are classes enough to set some aside."""
+    """Whether no unseen class has test images, and there are enough classes to hold some out."""
     return not len(dataset.indices("test_unseen")) and int(dataset.table.seen.sum()) >= LEAST
 
 
 def holdout_dataset(dataset: Dataset, draw: int = 0) -> Dataset:
-    """The seen classes alone, some of them set aside as if unseen, with all their images as test images.
+    """The seen classes only, some of them as if unseen, with all their images as test images.
 
-    As many are set aside as there are unseen classes, but at least two and at most a quarter of the seen ones.
+    Holds out as many classes as there are unseen ones, but at least two and at most a quarter of the seen ones.
 
     Args:
-        dataset: without images of unseen classes.
+        dataset: dataset without images of unseen classes.
         draw: number of the draw.
 
     Raises:
-        DataError: it has images of unseen classes, or too few seen ones.
+        DataError: the dataset has images of unseen classes, or too few seen classes.
     """
     if not needs_holdouts(dataset):
         raise DataError("unseen classes have test images", where=dataset.name, hint="no hold-out is needed")
@@ -67,7 +67,7 @@ def holdout_dataset(dataset: Dataset, draw: int = 0) -> Dataset:
 
 
 def _set_aside(seen: np.ndarray, count: int, draw: int) -> np.ndarray:
-    """The classes of a draw: those that earlier draws set aside least often, and never the same ones together twice."""
+    """Classes of a draw: those held out least often in earlier draws, and never the same combination twice."""
     if draw >= math.comb(len(seen), count):
         problem = f"draw {draw + 1} of {count} among {len(seen)} classes would repeat an earlier draw"
         raise DataError(problem, hint=f"use at most {math.comb(len(seen), count)}")
@@ -79,7 +79,7 @@ def _set_aside(seen: np.ndarray, count: int, draw: int) -> np.ndarray:
             chosen = order[np.argsort(uses[order], kind="stable")][:count]
             if not any(set(chosen) == set(earlier) for earlier in found):
                 break
-            uses = np.zeros_like(uses)  # the least used ones have met already
+            uses = np.zeros_like(uses)  # the least used ones have been combined before
         uses[chosen] += 1
         found.append(chosen)
     aside: np.ndarray = seen[found[draw]]
@@ -92,9 +92,9 @@ class HoldOut:
 
     Args:
         dataset: the seen classes, some of them as if unseen.
-        result: under ``honest``.
-        auroc, spearman: ``(K,)`` of each attribute score over the images of the classes held out, against what the
-            table says of these classes; NaN where they do not differ.
+        result: result under ``honest``.
+        auroc, spearman: ``(K,)`` of each attribute score over the images of the held-out classes, against their values
+            in the table; NaN if the values do not differ.
     """
 
     dataset: Dataset
@@ -104,14 +104,14 @@ class HoldOut:
 
 
 def run_holdouts(inputs: RunInputs, seed: int, draws: int, folder: Path, progress: Progress = silent) -> list[HoldOut]:
-    """Do every draw's hold-out in ``folder/draw-D``; resumes as a run does.
+    """Run the hold-out of every draw in ``folder/draw-D``; resumes like a run.
 
     Args:
-        inputs: of the run.
-        seed: of the trainings.
-        draws: how many.
-        folder: where weights and decisions go.
-        progress: told how far it is.
+        inputs: inputs of the run.
+        seed: seed of the trainings.
+        draws: number of draws.
+        folder: folder for weights and decisions.
+        progress: progress callback.
     """
 
     def told(draw: int) -> Progress:
@@ -134,7 +134,7 @@ def run_holdouts(inputs: RunInputs, seed: int, draws: int, folder: Path, progres
 
 @torch.inference_mode()
 def _attributes_read(inputs: RunInputs, method: Method) -> tuple[np.ndarray, np.ndarray]:
-    """AUROC and Spearman's correlation of each attribute score over the images of the classes held out."""
+    """AUROC and Spearman correlation of each attribute score over the images of the held-out classes."""
     dataset, stage = inputs.dataset, Stage(inputs, "final")
     images, values = dataset.indices("test_unseen"), dataset.table.values
     features, dtype = stage.features(images, budget_bytes=0), weight_dtype(inputs.config.precision)
@@ -148,14 +148,14 @@ def _attributes_read(inputs: RunInputs, method: Method) -> tuple[np.ndarray, np.
 
 
 def pooled_interval(drawn: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """95% interval of the mean over draws of classes, over draws and images.
+    """95% interval of the mean over draws of classes, from resampled draws and images.
 
-    Draws are drawn with replacement, each with its images resampled; the deviation from the mean is widened by
-    sqrt(D / (D - 1)), since D draws show too little of their spread. Of one draw it is over its images alone.
+    Draws are resampled with replacement, each with resampled images. Deviations from the mean are scaled by sqrt(D / (D
+    - 1)), because D draws underestimate their spread. With one draw, only its images are resampled.
 
     Args:
         drawn: ``(samples, D)`` a metric on resampled images of each of D draws.
-        seed: of the draw of draws.
+        seed: seed of the resampling.
     """
     samples, draws = drawn.shape
     rng = np.random.default_rng(seed)
@@ -167,10 +167,10 @@ def pooled_interval(drawn: np.ndarray, seed: int = 0) -> tuple[float, float]:
 
 
 def holdout_summary(found: Sequence[HoldOut]) -> dict[str, Any]:
-    """What the hold-outs measured, in JSON form.
+    """Results of the hold-outs as JSON types.
 
-    Metrics pooled over draws (:func:`pooled_interval`), each draw's metrics and calibration, the level of guessing, and
-    how well each attribute is read, averaged over the draws whose classes differ in it.
+    Metrics pooled over draws (:func:`pooled_interval`), metrics and calibration of each draw, chance level, and how
+    well each attribute is recognized, averaged over the draws whose classes differ in it.
     """
     draws: list[dict[str, Any]] = []
     drawn: dict[str, list[np.ndarray]] = {}
@@ -210,7 +210,7 @@ def holdout_summary(found: Sequence[HoldOut]) -> dict[str, Any]:
 
 
 def _means(rows: Sequence[np.ndarray]) -> list[float | None]:
-    """The mean of each column over the rows that are not NaN there; ``None`` where all are."""
+    """Mean of each column over rows that are not NaN; ``None`` if all are."""
     stacked = np.stack(rows)
     count = np.isfinite(stacked).sum(axis=0)
     sums = np.nansum(stacked, axis=0)

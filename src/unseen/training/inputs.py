@@ -1,4 +1,4 @@
-"""Everything that the trainings of a run share: the one carrier of its settings."""
+"""Run inputs: everything that the trainings of a run share."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from unseen.training.records import OnRecord, untold
 
 @dataclass(frozen=True)
 class RunInputs(Plan):
-    """A plan with its regions and its device: what every seed's training needs, the seed apart.
+    """A plan with its regions and device: what every training needs except the seed.
 
     Args:
-        store: regions of all images, or for methods trained end to end the images.
+        store: regions of all images; the images for methods trained end to end.
         fabric: device and precision.
-        tower: text tower, for methods that read text.
-        budget_bytes: of regions kept on the device, see :class:`unseen.features.source.RegionSource`.
-        graph: launch each step of a training as one CUDA graph.
-        with_images: choose how images of classes count beside attributes (:mod:`unseen.training.support`).
-        on_record: told of every epoch.
-        start: of an anchored method, the hyper-parameters of its closed form.
+        tower: text tower for methods that read text.
+        budget_bytes: memory for regions on the device, see :class:`unseen.features.source.RegionSource`.
+        graph: launch each training step as one CUDA graph.
+        with_images: choose how support images count beside attributes (:mod:`unseen.training.support`).
+        on_record: called with the record of every epoch.
+        start: hyperparameters of the closed form of an anchored method.
     """
 
     store: RegionStore | ImageStore
@@ -60,7 +60,7 @@ class RunInputs(Plan):
         with_images: bool = True,
         on_record: OnRecord = untold,
     ) -> Self:
-        """Join them; texts that the run's ``folder`` has vectors of are not embedded again."""
+        """Combine them; texts whose vectors the run ``folder`` has are not embedded again."""
         tower = None
         if find_method(plan.config.method).reads_text and plan.config.backbone.tower is not None:
             tower = TextTower(plan.config.backbone.tower)
@@ -70,13 +70,13 @@ class RunInputs(Plan):
         return cls(**vars(plan), store=store, fabric=fabric, tower=tower, **more)
 
     def partition(self, stage: str, draw: int = 0) -> Partition:
-        """The images and classes of ``validation``, of one of its draws, or of ``final``."""
+        """Images and classes of ``final``, of ``validation``, or of one of its draws."""
         if stage == "validation":
             return validation_partition(self.dataset, self.config.split_seed, draw=draw)
         return final_partition(self.dataset)
 
     def new_method(self, seed: int) -> Any:
-        """The method with a seed's initial weights, on the device."""
+        """Create the method with a seed's initial weights, on the device."""
         vectors = torch.from_numpy(self.vectors).to(weight_dtype(self.config.precision))
         name, settings = self.config.method, self.settings
         if isinstance(self.store, RegionStore):
@@ -91,7 +91,7 @@ class RunInputs(Plan):
         return made.to(self.fabric.device)
 
     def of_start(self) -> RunInputs:
-        """The run of an anchored method's closed form alone, on the same draws."""
+        """The inputs for the closed form of an anchored method alone, on the same draws."""
         kind = find_method(self.config.method)
         assert issubclass(kind, AnchoredMethod)
         settings = kind.start_settings(self.settings)
@@ -99,6 +99,6 @@ class RunInputs(Plan):
         return replace(self, config=config, settings=settings, recipe=None, with_images=False)
 
     def keep_texts(self, folder: Path) -> None:
-        """Keep embedded texts with the run, so that its model needs no text tower."""
+        """Store embedded texts with the run, so that its model needs no text tower."""
         if self.tower is not None:
             self.tower.save(folder / TEXTS)

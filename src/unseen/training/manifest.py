@@ -1,4 +1,4 @@
-"""A run's manifest: what its numbers depend on, and what they were made with."""
+"""Manifest of a run: what its numbers depend on and were computed with."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from unseen.version import __version__
 
 
 def manifest_of(inputs: RunInputs) -> dict[str, Any]:
-    """What the numbers depend on and were made with."""
+    """What the numbers depend on and were computed with."""
     import timm
 
     final, validation = inputs.partition("final"), inputs.partition("validation")
@@ -84,7 +84,7 @@ def manifest_of(inputs: RunInputs) -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    """Commit of the checkout that this package runs from; ``None`` outside one."""
+    """Git commit of the checkout that this package runs from; ``None`` outside a checkout."""
     here = Path(__file__)
 
     def git(*arguments: str) -> str:
@@ -94,7 +94,7 @@ def _git_commit() -> str | None:
         return done.stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", here.name)  # not the repository of somebody's virtual environment
+        git("ls-files", "--error-unmatch", here.name)  # not the repository around a virtual environment
         return git("describe", "--always", "--dirty")
     except (OSError, subprocess.SubprocessError):
         return None
@@ -111,8 +111,8 @@ def _processor() -> str:
 
 
 def peak_memory_mb() -> int:
-    """Most memory that this process has held, in MiB."""
-    try:  # unlike ru_maxrss, it does not begin with what the parent process held
+    """Peak memory of this process, in MiB."""
+    try:  # unlike ru_maxrss, it does not start with the memory of the parent process
         lines = Path("/proc/self/status").read_text().splitlines()
         return round(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024)
     except (OSError, StopIteration, ValueError):

@@ -1,10 +1,10 @@
-"""The calibration offset of a closed form: what validation gives up of seen images' answers, found in the final model.
+"""Calibration offset of a closed form: transfer the share of correct seen answers from validation to the final model.
 
-On the draws of validation classes the offset of the best mean H leaves a share of the right answers to seen images.
-Scores of the model of all seen classes may lie elsewhere, since there are more classes and images to it. So it is
-solved again without a fifth of every class's images, five times; these are scored among all classes, the real ones
-without images included, and the offset is where the same share of right answers is left. No image of an unseen class
-and no test image takes part. Ours; it was chosen by nested validation (docs/explanation/protocols.md).
+On the draws of validation classes, the offset with the best mean H keeps a certain share of the correct answers on seen
+images. The scores of the final model may have another range, because it has more classes and images. It is therefore
+solved five more times, each time without a fifth of every class's images. These images are scored among all classes,
+including the unseen ones without images, and the offset is set to keep the same share of correct answers. No image of
+an unseen class and no test image is used. Ours; chosen by nested validation (docs/explanation/protocols.md).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FOLDS = 5
 
 
 def folds_of(labels: np.ndarray, seed: int) -> np.ndarray:
-    """``(n,)`` a fold of each image, stratified by class; -1, in none, for a class's only image."""
+    """``(n,)`` fold of each image, stratified by class; -1 (no fold) for the only image of a class."""
     rng = np.random.default_rng([seed, FOLDS])
     fold = np.full(len(labels), -1)
     for c in np.unique(labels):
@@ -37,10 +37,10 @@ def matched(choice: Choice, stage: Stage, scored: Callable[[np.ndarray, np.ndarr
     """The choice with the offset of the final stage.
 
     Args:
-        choice: of validation.
+        choice: choice of validation.
         stage: ``final``.
-        scored: training images to solve on and others to score, as positions in the stage's, to class scores
-            ``(n, N)`` of the others.
+        scored: maps positions of training images to solve on, and of others to score, to class scores ``(n, N)`` of the
+            others.
     """
     if stage.seen.all():
         return choice

@@ -1,4 +1,4 @@
-"""What a seed's training comes to: what validation chose, and the result on the test images."""
+"""Outcome of a seed's training: the choice of validation, and the result on the test images."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ ANSWERS = ("confidence", "right", "unseen", "offset")
 
 @dataclass(frozen=True)
 class Result:
-    """One seed under one protocol.
+    """Result of one seed under one protocol.
 
     Args:
-        t1, gzsl: decisions on the test images of the models that T1 and U/S/H come from (in ``honest`` the same).
+        t1, gzsl: decisions on the test images by the models of T1 and of U/S/H (the same in ``honest``).
         gamma: calibration offset of U, S and H.
-        chosen: what was picked and how (epoch or hyper-parameters, validation metrics).
-        temperature: of the class scores' softmax, fitted on validation images; ``None`` where nothing was fitted.
-        calibration: in JSON form: temperature, gamma, the confidence below which an answer counts as unknown, and how
-            they do on the ``validation`` and ``test`` images (:meth:`Answers.summary`); ``None`` likewise.
+        chosen: what was chosen and how (epoch or hyperparameters, validation metrics).
+        temperature: softmax temperature of the class scores, fitted on validation images; ``None`` if not fitted.
+        calibration: as JSON types: temperature, gamma, the confidence threshold of "unknown", and how they perform on
+            the ``validation`` and ``test`` images (:meth:`Answers.summary`); ``None`` if not fitted.
     """
 
     t1: Decisions
@@ -52,16 +52,15 @@ class Result:
 
 @dataclass(frozen=True)
 class Choice:
-    """What validation picked for one seed, on all draws together.
+    """Choice of validation for one seed, over all draws together.
 
     Args:
-        pick: ``{"epoch": e}``, or the hyper-parameters of a closed form.
-        metrics: of that pick on the validation images, averaged over draws; ``draws`` holds each one's.
-        temperature: fitted on them.
-        decisions: on them, joined (:meth:`Decisions.joined`).
-        answers: on them.
-        support: how images of classes count (:func:`unseen.training.support.choose_support`); ``None`` where that was
-            not chosen.
+        pick: ``{"epoch": e}``, or the hyperparameters of a closed form.
+        metrics: metrics of the pick on the validation images, averaged over draws; ``draws`` holds those of each draw.
+        temperature: temperature fitted on these images.
+        decisions: decisions on these images, joined (:meth:`Decisions.joined`).
+        answers: answers on these images.
+        support: how support images count (:func:`unseen.training.support.choose_support`); ``None`` if not chosen.
     """
 
     pick: dict[str, Any]
@@ -73,11 +72,11 @@ class Choice:
 
     @property
     def gamma(self) -> float:
-        """The calibration offset: that of the final model where it is known, else of the best mean H in validation."""
+        """Calibration offset: that of the final model if known, else the one with the best mean H in validation."""
         return float(self.metrics.get("final_gamma", self.metrics["best_gamma"]))
 
     def save(self, path: Path, identity: str) -> None:
-        """Write it as ``path`` (JSON) and arrays beside it."""
+        """Write the choice to ``path`` (JSON) and arrays beside it."""
         arrays = {f"decisions_{k}": array for k, array in self.decisions.arrays().items()}
         write_arrays(path.with_suffix(".npz"), **arrays, **{f"answers_{k}": getattr(self.answers, k) for k in ANSWERS})
         kept = {"identity": identity, "pick": self.pick, "metrics": self.metrics, "temperature": self.temperature}
@@ -85,7 +84,7 @@ class Choice:
 
     @classmethod
     def load(cls, path: Path, identity: str) -> Choice | None:
-        """What :meth:`save` wrote for the same training, else ``None``."""
+        """Read what :meth:`save` wrote; ``None`` if it belongs to another training."""
         if not path.is_file():
             return None
         kept = read_json(path)
@@ -104,25 +103,25 @@ class Choice:
 
 
 def measure(decisions: Decisions, seen: np.ndarray) -> dict[str, Any]:
-    """Metrics at gamma 0, and the H and gamma of the best calibration: what an epoch's record holds."""
+    """Metrics at gamma 0, and the H and gamma of the best calibration, as in an epoch's record."""
     gamma, best = SeenUnseenCurve.of(decisions).best_gamma()
     return evaluate(decisions, seen).as_dict() | {"best_H": best, "best_gamma": gamma}
 
 
 def criterion_of(select: str) -> str:
-    """The entry of :func:`measure` that a validation metric is chosen by."""
+    """Entry of :func:`measure` for a validation metric."""
     return "best_H" if select == "H" else select
 
 
 def value_of(draws: Sequence[Decisions], seens: Sequence[np.ndarray], select: str) -> float:
-    """What a candidate is worth on all draws: the mean of a metric, for H at the one gamma that is best for all."""
+    """Value of a candidate on all draws: the mean of a metric; H is taken at the gamma that is best for all draws."""
     if select == "H":
         return common_gamma([SeenUnseenCurve.of(d) for d in draws])[1]
     return float(np.mean(values_of(draws, seens, select)))
 
 
 def values_of(draws: Sequence[Decisions], seens: Sequence[np.ndarray], select: str) -> np.ndarray:
-    """``(draws,)`` what a candidate is worth on each, for H at the one gamma that is best for all."""
+    """``(draws,)`` value of a candidate on each draw; H is taken at the gamma that is best for all draws."""
     pairs = list(zip(draws, seens, strict=True))
     if select == "H":
         gamma = common_gamma([SeenUnseenCurve.of(d) for d in draws])[0]
@@ -131,12 +130,12 @@ def values_of(draws: Sequence[Decisions], seens: Sequence[np.ndarray], select: s
 
 
 def choice_of(pick: dict[str, Any], draws: Sequence[Held], vectors: Sequence[np.ndarray] = ()) -> Choice:
-    """The choice of a candidate, from its class scores on every draw.
+    """Make the choice of a candidate from its class scores on every draw.
 
     Args:
         pick: the candidate.
-        draws: its class scores.
-        vectors: :func:`unseen.training.support.held_out_vectors` of every draw, where images of classes can count.
+        draws: class scores of each draw.
+        vectors: :func:`unseen.training.support.held_out_vectors` of every draw, if support images can count.
     """
     decisions = [Decisions.from_scores(held.scores, held.labels, held.seen, LEADING) for held in draws]
     gamma, best = common_gamma([SeenUnseenCurve.of(d) for d in decisions])
@@ -157,25 +156,25 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 class Trained(Protocol):
-    """A method trained on all seen classes, in the forms (epochs, hyper-parameters) that a protocol picks from."""
+    """A method trained on all seen classes, in the forms (epochs, hyperparameters) that a protocol picks from."""
 
     method: Any
 
     def tested(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        """Every pick with what :func:`measure` gives of it on the test images."""
+        """Every pick with its :func:`measure` on the test images."""
         ...
 
     def hold(self, pick: dict[str, Any], weights: Path) -> None:
-        """Make ``method`` that of a pick, whose weights ``weights`` holds from then on."""
+        """Set ``method`` to a pick, and store its weights in ``weights``."""
         ...
 
     def decisions(self, pick: dict[str, Any]) -> Decisions:
-        """Those of a pick on the test images."""
+        """Decisions of a pick on the test images."""
         ...
 
 
 def paper_criteria(stage: Stage) -> tuple[str, str]:
-    """The entries of :func:`measure` that ``paper`` picks the model of T1 and that of U, S and H by."""
+    """Entries of :func:`measure` by which ``paper`` picks the model of T1 and that of U, S and H."""
     sweeps = find_method(stage.inputs.config.method).sweeps_gamma
     return HEADLINES[0], criterion_of(HEADLINES[-1]) if sweeps else HEADLINES[-1]
 
@@ -183,7 +182,7 @@ def paper_criteria(stage: Stage) -> tuple[str, str]:
 def results_of(
     trained: Trained, protocols: tuple[str, ...], stage: Stage, choice: Choice | None, folder: Path
 ) -> dict[str, Result]:
-    """The results of one seed under the protocols, with weights and references in ``folder``."""
+    """Results of one seed under the protocols, with weights and references in ``folder``."""
     results = {}
     if choice is not None:
         trained.hold(choice.pick, folder / "honest.safetensors")
@@ -195,7 +194,7 @@ def results_of(
         t1 = trained.decisions(for_t1[0])
         weights = folder / "paper.safetensors"
         trained.hold(for_h[0], weights)
-        if choice is None:  # the run's model
+        if choice is None:  # the model of the run
             keep_references(trained.method, stage, weights)
         chosen = dict(zip(HEADLINES, (for_t1[0], for_h[0]), strict=True)) | {"by": "test set"}
         gamma = 0.0 if criteria[-1] in HEADLINES else for_h[1]["best_gamma"]
@@ -204,16 +203,16 @@ def results_of(
 
 
 def honest_result(choice: Choice, decisions: Decisions, method: Method, stage: Stage, folder: Path) -> Result:
-    """The result of the model in ``folder/honest.safetensors``, which ``method`` holds."""
+    """Result of the model in ``folder/honest.safetensors``, which ``method`` holds."""
     chosen = {**choice.pick, "by": stage.inputs.config.select, "validation": choice.metrics}
     calibration = _studied(choice, method, stage, folder)
     return Result(decisions, decisions, choice.gamma, chosen, choice.temperature, calibration)
 
 
 def _studied(choice: Choice, method: Method, stage: Stage, folder: Path) -> dict[str, Any]:
-    """What validation chose for confidences and how it does on the test images; keeps the references.
+    """Calibration from validation and its performance on the test images; also stores the references.
 
-    Both are made once for a model.
+    Computed once per model.
     """
     weights, path = folder / "honest.safetensors", folder / "honest-calibration.json"
     model = file_digest(weights)
@@ -241,7 +240,7 @@ def _studied(choice: Choice, method: Method, stage: Stage, folder: Path) -> dict
 
 
 def keep_references(method: Method, stage: Stage, weights: Path) -> None:
-    """Attribute scores of the training images, beside the weights that ``method`` holds."""
+    """Store the attribute scores of the training images beside the weights that ``method`` holds."""
     images, dataset, dtype = stage.partition.train, stage.inputs.dataset, weight_dtype(stage.inputs.config.precision)
     found = make_references(
         method.eval(),

@@ -1,4 +1,4 @@
-"""What a run is going to do: its configuration with every name resolved, its data, and where its regions come from."""
+"""Plan of a run: its configuration with all names resolved, its data, and the source of its regions."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from unseen.vectors.sources import attribute_vectors
 
 
 def default_backbone(dataset: str, device: str = "cuda") -> BackboneSpec:
-    """The backbone where none is named: fieldguide's own on fieldguide, else ImageNet's ResNet-101 at 448 px.
+    """The default backbone: on fieldguide its own, else ImageNet's ResNet-101 at 448 px.
 
-    On a CPU it is ResNet-50 at 320 px instead, with a quarter of the operations an image.
+    On a CPU it is ResNet-50 at 320 px, with a quarter of the operations per image.
     """
     if dataset == FIELDGUIDE:
         from unseen.fieldguide import BACKBONE
@@ -86,7 +86,7 @@ def resolve_settings(config: RunConfig, dataset: str) -> tuple[str, Settings, Re
 
 @dataclass(frozen=True)
 class Plan:
-    """A configuration with its names resolved and its data loaded."""
+    """A configuration with resolved names and loaded data."""
 
     config: RunConfig
     dataset: Dataset
@@ -98,13 +98,13 @@ class Plan:
 
     @classmethod
     def of(cls, config: RunConfig, cache: Path, progress: Progress = silent) -> Plan:
-        """Resolve a configuration; everything that can be wrong with it is found here, before any long work."""
+        """Resolve a configuration; finds every error in it before long work starts."""
         method = find_method(config.method)
         if method.reads_text and config.backbone.tower is None:
             problem = f"{method.name} needs a text tower"
             hint = "use --backbone hf:MODEL, such as hf:google/siglip-base-patch16-224"
             raise UnseenError(problem, where=f"backbone {config.backbone.name}", hint=hint)
-        config.backbone.fingerprint()  # the weights are there
+        config.backbone.fingerprint()  # the weights exist
         dataset = load_dataset(config.dataset, cache=cache, progress=progress)
         name, settings, recipe = resolve_settings(config, dataset.name)
         vectors, label = attribute_vectors(dataset.table.attributes, dataset.attribute_vectors, config.vectors)
@@ -120,10 +120,10 @@ class Plan:
         folder: Path | None = None,
         engine: str | None = None,
     ) -> RegionStore | ImageStore:
-        """The region store of all images of the dataset; for a method trained end to end the images themselves.
+        """The region store of all images of the dataset; for a method trained end to end, the images.
 
-        Regions are reduced by what a run's ``folder`` has kept; without one, axes are fitted on the training images
-        of the validation stage, which no protocol tests on.
+        Regions are reduced as stored in the run ``folder``. Without one, axes are fitted on the training images of the
+        validation stage, which no protocol tests on.
         """
         cache, device = cache / "regions", find_device(device)
         reducing: dict[str, Any] = {}
@@ -171,14 +171,14 @@ class Plan:
 
 
 def _earlier_engine(folder: Path | None) -> str | None:
-    """What computed the regions of the run in a folder, by its manifest."""
+    """Engine that computed the regions of the run in a folder, by its manifest."""
     with suppress(UnseenError, KeyError):
         return None if folder is None else Run(folder).manifest["backbone"]["engine"]
     return None
 
 
 def engine_of(store: RegionStore | ImageStore) -> str | None:
-    """What computed a store's regions; None for imported ones."""
+    """Engine that computed the regions of a store; ``None`` for imported ones."""
     if isinstance(store, RegionStore) and store.backbone["name"].startswith(IMPORTED):
         return None
     return getattr(store, "engine", None) or str(chosen_engine("torch"))

@@ -1,14 +1,14 @@
-"""Protocols: who may look at the test images, and when.
+"""Protocols: who may use the test images, and when.
 
-``honest``: epoch or hyper-parameters, the offset gamma, the softmax temperature, the threshold of "unknown" and how
-images of classes count are chosen on several draws of validation classes from the seen classes, all draws together;
-then one training on all seen classes, tested once. One model for every number.
+``honest``: epoch or hyperparameters, the offset gamma, the softmax temperature, the threshold of "unknown" and the
+weight of support images are chosen on several draws of validation classes from the seen classes, all draws together.
+Then one training on all seen classes is tested once. One model gives every number.
 
-``paper``: what the field does. The best epoch (or hyper-parameters) is picked *on the test set*, for T1 and for H
-apart; gamma is picked there too where the method's own protocol sweeps it, and is 0 otherwise.
+``paper``: common practice in the field. The best epoch (or hyperparameters) is picked *on the test set*, separately for
+T1 and for H; gamma is also picked there if the method's own protocol sweeps it, and is 0 otherwise.
 
-When both are asked for they share the training on all seen classes: the honest number is read at the epoch that
-validation chose, which is what a separate training for that many epochs would give.
+If both are requested, they share the training on all seen classes: the honest number is read at the epoch that
+validation chose, which equals a separate training for that many epochs.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def run_seeds(
     protocols: tuple[str, ...],
     progress: Progress = silent,
 ) -> dict[int, dict[str, Result]]:
-    """Train and test every seed under the protocols; what was finished earlier is read, not done again.
+    """Train and test every seed under the protocols; finished parts are read instead of repeated.
 
-    All seeds choose first, draw by draw, and are trained on all seen classes then, so that one stage's features are in
+    First all seeds choose, draw by draw; then all are trained on all seen classes. So only one stage's features are in
     memory at a time. ``folder/seed-N/PROTOCOL.safetensors`` holds the weights.
 
     Raises:
-        DataError: a protocol has no held-out images of seen or unseen classes to choose by.
+        DataError: a protocol has no held-out images of seen or unseen classes for its choices.
     """
     for protocol in protocols:
         _check_held_out(inputs, protocol)
@@ -73,12 +73,12 @@ def run_seeds(
 def validate_seeds(
     inputs: RunInputs, seeds: Sequence[int], folder: Path, progress: Progress = silent
 ) -> dict[int, Choice]:
-    """The validation stage of every seed alone: what ``honest`` would choose, without a look at a test image.
+    """Only the validation stage of every seed: what ``honest`` would choose, without using a test image.
 
-    :func:`run_seeds` in the same folder goes on from there.
+    :func:`run_seeds` in the same folder continues from there.
 
     Raises:
-        DataError: no held-out images of seen or unseen classes to choose by.
+        DataError: there are no held-out images of seen or unseen classes for the choices.
     """
     _check_held_out(inputs, "honest")
     inputs = _started(inputs, seeds, folder, progress)
@@ -115,7 +115,7 @@ def validate_seeds(
 
 
 def identity_of(inputs: RunInputs, count: int) -> str:
-    """Of everything that a choice depends on beside the run's own configuration; a race has choices of two methods."""
+    """Identity of what a choice depends on beside the run's configuration; a race has choices of two methods."""
     draws = [inputs.partition("validation", draw).fingerprint(inputs.dataset) for draw in range(count)]
     start = [] if inputs.start is None else [json.dumps(inputs.start)]
     config = inputs.config
@@ -123,7 +123,7 @@ def identity_of(inputs: RunInputs, count: int) -> str:
 
 
 def _started(inputs: RunInputs, seeds: Sequence[int], folder: Path, progress: Progress) -> RunInputs:
-    """The run with the closed form of an anchored method chosen, once for all seeds; other runs as they are."""
+    """The inputs with the closed form of an anchored method chosen, once for all seeds; other inputs are unchanged."""
     if inputs.start is not None or not issubclass(find_method(inputs.config.method), AnchoredMethod):
         return inputs
     choice = validate_seeds(inputs.of_start(), seeds[:1], folder / "start", progress)[seeds[0]]
@@ -131,7 +131,7 @@ def _started(inputs: RunInputs, seeds: Sequence[int], folder: Path, progress: Pr
 
 
 def _kind(inputs: RunInputs) -> ModuleType:
-    """How a method is chosen and finished: :mod:`closed_form`, :mod:`gradient` or :mod:`anchored`."""
+    """Module that chooses and finishes a method: :mod:`closed_form`, :mod:`gradient` or :mod:`anchored`."""
     method = find_method(inputs.config.method)
     return closed_form if method.closed_form else anchored if issubclass(method, AnchoredMethod) else gradient
 

@@ -1,8 +1,8 @@
 """The race of ``auto``: the best closed form against a trained method, on the same draws of validation classes.
 
-Closed forms race first, in seconds (:mod:`unseen.methods.auto`). The trained method is tried next, as far as time
-allows, and takes their place where its H is higher by more than a standard error: of the mean paired difference over
-the draws that both were measured on, each at its own common offset. No test image is looked at. Ours.
+Closed forms race first, in seconds (:mod:`unseen.methods.auto`). The trained method is tried next if time allows, and
+wins if its H is higher by more than one standard error of the mean paired difference, over the draws on which both were
+measured, each at its own common offset. No test image is used. Ours.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from unseen.training.plan import resolve_settings
 from unseen.training.protocols import identity_of, validate_seeds
 
 AUTO, TRAINED = "auto", "msdnpp"
-"""The method that stands for a race, and the trained method in it."""
+"""The method whose runs race, and the trained method of the race."""
 FILE = "race.json"
 LEAST_SHARE, LEAST_SECONDS = 0.02, 5.0
-"""How much of a training, and how long, before its end is foretold."""
+"""Share of a training, and seconds, after which its end is estimated."""
 
 
 class OutOfTimeError(Exception):
-    """The trained method would not be ready in time."""
+    """The trained method would not finish in time."""
 
 
 @dataclass
 class Clock:
-    """Progress that stops a training which would end too late.
+    """Progress callback that stops a training which would finish too late.
 
     Args:
-        progress: told everything.
-        ends: ``time.monotonic()`` at which all has to be done.
-        trainings: how many are to be done, the final one and those of class hold-outs included.
+        progress: callback to forward to.
+        ends: value of ``time.monotonic()`` by which everything must be finished.
+        trainings: number of trainings to do, including the final one and those of class hold-outs.
     """
 
     progress: Progress
@@ -54,7 +54,7 @@ class Clock:
         self._finished: set[str] = set()
 
     def __call__(self, task: str, done: int, total: int, note: str = "") -> None:
-        """As :class:`Progress`; raises :class:`OutOfTimeError`."""
+        """Forward the progress; raises :class:`OutOfTimeError`."""
         self.progress(task, done, total, note)
         now = time.monotonic()
         share = len(self._finished - {task}) + (done / total if total else 0)
@@ -68,7 +68,7 @@ class Clock:
 
 
 def gain(trained: Sequence[float], closed: Sequence[float]) -> tuple[float, float]:
-    """Mean paired difference over the draws that both have, and its standard error; infinite for one draw."""
+    """Mean paired difference over the common draws, and its standard error; infinite for one draw."""
     pairs = [a - b for a, b in zip(trained, closed, strict=False)]
     mean = sum(pairs) / len(pairs)
     if len(pairs) < 2:
@@ -80,19 +80,19 @@ def gain(trained: Sequence[float], closed: Sequence[float]) -> tuple[float, floa
 def run_race(
     inputs: RunInputs, seed: int, folder: Path, progress: Progress, ends: float = math.inf
 ) -> tuple[RunConfig, dict[str, Any]]:
-    """Race, or read what an earlier call found.
+    """Race, or read the result of an earlier call.
 
     Args:
-        inputs: of the run of ``auto``.
-        seed: of the training.
-        folder: the run's.
-        progress: told how far it is.
-        ends: ``time.monotonic()`` at which the run has to be done.
+        inputs: inputs of the run of ``auto``.
+        seed: seed of the training.
+        folder: folder of the run.
+        progress: progress callback.
+        ends: value of ``time.monotonic()`` by which the run must be finished.
 
     Returns:
         The winner's configuration (that of ``auto`` for a closed form), and a record for the report: ``entries``, best
-        validation H first (method, H, draws, seconds; no H where time was too short), ``winner``, ``difference``
-        of the trained method to the closed form and its standard ``error``.
+        validation H first (method, H, draws, seconds; no H if time was too short), ``winner``, ``difference`` of the
+        trained method to the closed form and its standard ``error``.
     """
     config, began = inputs.config, time.monotonic()
     theirs = replace(config, method=TRAINED, preset=None, raced=True)
@@ -132,13 +132,13 @@ def run_race(
 
 
 def race_of(folder: Path) -> dict[str, Any] | None:
-    """The record of the race of a run, ``None`` where there was none."""
+    """Record of the race of a run; ``None`` if there was no race."""
     path = folder / "race" / FILE
     return read_json(path) if path.is_file() else None
 
 
 def asked_for(config: RunConfig) -> RunConfig:
-    """The configuration that a race was asked for with, of its winner's."""
+    """Configuration that a race started with, from that of its winner."""
     return replace(config, method=AUTO, preset=None, raced=False) if config.raced else config
 
 

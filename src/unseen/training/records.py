@@ -1,4 +1,4 @@
-"""What a run tells while it goes: one record an epoch and one a result, to one callback."""
+"""Records of a run for one callback: one per epoch and one per result."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from unseen.ground.distributed import is_first
 
 @dataclass(frozen=True)
 class Record:
-    """One thing that a run tells.
+    """A record of a run.
 
     Args:
-        kind: ``run`` comes first and has only ``about``; ``epoch`` after each epoch of a training; ``result`` at the
-            end, of every seed and protocol.
-        seed: of an epoch or a result.
-        stage: of an epoch: ``validation``, another draw of it, or ``final``; of a result its protocol.
-        epoch, step: of an epoch: from 1, and steps taken.
+        kind: ``run`` comes first and has only ``about``; ``epoch`` follows each epoch of a training; ``result`` comes
+            at the end, for every seed and protocol.
+        seed: seed of an epoch or result.
+        stage: of an epoch ``validation``, another draw of it, or ``final``; of a result its protocol.
+        epoch, step: of an epoch: its number from 1, and the number of steps taken.
         values: finite numbers by name: ``loss/total``, ``metrics/H``, ``seconds``.
         about: of ``run``: its configuration, as in ``config.json``.
     """
@@ -33,7 +33,7 @@ class Record:
 
     @property
     def place(self) -> str:
-        """Where it belongs: ``seed-0/final``."""
+        """Path of the record, such as ``seed-0/final``."""
         return f"seed-{self.seed}/{self.stage}"
 
 
@@ -41,21 +41,21 @@ OnRecord = Callable[[Record], object]
 
 
 def untold(record: Record) -> None:
-    """Tells nobody."""
+    """Ignores all records."""
 
 
 def epoch_record(seed: int, stage: str, record: Mapping[str, Any]) -> Record:
-    """A line of ``metrics.jsonl`` as a record."""
+    """Make a record of a line of ``metrics.jsonl``."""
     groups = {f"{group}/{name}": v for group in ("loss", "metrics") for name, v in record[group].items()}
     values = numbers(groups | {"seconds": record["seconds"]})
     return Record("epoch", seed, stage, record["epoch"], record["step"], values)
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """Those of the values that are numbers."""
+    """The values that are numbers."""
     return {name: float(v) for name, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}
 
 
 def first_alone(tell: OnRecord) -> OnRecord:
-    """Of several processes the first tells."""
+    """Of several processes only the first reports."""
     return tell if is_first() else untold

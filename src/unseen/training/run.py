@@ -1,4 +1,4 @@
-"""A run is a folder: configuration, manifest, a sub-folder a seed, results; made by one call that resumes itself."""
+"""A run is a folder with configuration, manifest, a subfolder per seed, and results; one call makes or resumes it."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ from unseen.training.steps import check_graph_device
 from unseen.training.summary import per_class, summary, validation_summary
 
 PATIENCE = 5.0
-"""Seconds to wait for a run's folder: a row's worker writes its checkpoint when its parent has been killed."""
+"""Seconds to wait for a run's folder: a worker still writes its checkpoint after its parent is killed."""
 
 
 def earlier_config(folder: Path, config: RunConfig) -> RunConfig | None:
-    """The configuration of the run that a folder holds; ``None`` where it holds none.
+    """Configuration of the run in a folder; ``None`` if there is none.
 
     Raises:
         RunError: it differs from ``config`` in more than seeds and protocols.
@@ -87,11 +87,11 @@ def fit(
     fabric: Fabric | None = None,
     with_images: bool = True,
 ) -> Run:
-    """Do a run, or finish one that was stopped: extract, train every seed, test, write ``results.json``.
+    """Do or resume a run: extract features, train every seed, test, write ``results.json``.
 
     Args:
-        config: what to do.
-        folder: the run's folder; new, or of the same configuration. More seeds are added to those done; another
+        config: configuration of the run.
+        folder: folder of the run; new, or of the same configuration. Other seeds are added to those done; another
             protocol is added too, but trains on all seen classes again.
         cache: see :func:`unseen.ground.cache.cache_folder`.
         device: see :func:`unseen.training.fabric.make_fabric`.
@@ -108,11 +108,11 @@ def fit(
         fabric: one of your own, launched, of the precision of ``config``; ``device`` is then not looked at.
         with_images: see :class:`unseen.training.inputs.RunInputs`.
 
-    Of several processes that torchrun started, the first works in ``folder`` (:mod:`unseen.ground.distributed`).
+    If torchrun started several processes, the first one works in ``folder`` (:mod:`unseen.ground.distributed`).
 
     Raises:
-        RunError: the folder holds another run, or another process works on it.
-        UnseenError: anything wrong with the input, before long work starts.
+        RunError: the folder holds another run, or another process uses it.
+        UnseenError: invalid input; raised before long work starts.
     """
     began = time.monotonic()
     fabric = make_fabric(device, config.precision) if fabric is None else check_fabric(fabric, config.precision)
@@ -120,7 +120,7 @@ def fit(
     folder, cache = own_folder(Path(folder)), cache_folder(cache)
     config = _as_raced(config, folder)
     with first_before_others():
-        plan = Plan.of(config, cache, progress)  # a wrong setting is said before what the folder holds
+        plan = Plan.of(config, cache, progress)  # report a wrong setting before what the folder holds
     if graph:
         check_graph_device(fabric)
         if plan.recipe is None:
@@ -141,7 +141,7 @@ def fit(
         if config.method == AUTO and "honest" in plan.config.protocols and not validation_only:
             inputs = _raced(inputs, folder, cache, progress, began)
             config, plan, manifest = inputs.config, inputs, _write_inputs(inputs, folder)
-        # a closed form has no randomness: one seed says it all
+        # a closed form has no randomness, so one seed suffices
         seeds = plan.config.seeds[:1] if find_method(config.method).closed_form else plan.config.seeds
         if validation_only:
             choices = validate_seeds(inputs, seeds, folder, progress)
@@ -170,7 +170,7 @@ def fit(
 
 
 def _raced(inputs: RunInputs, folder: Path, cache: Path, progress: Progress, began: float) -> RunInputs:
-    """The inputs of the winner of the race, which may be these."""
+    """Inputs of the winner of the race; possibly these inputs."""
     ends = began + (inputs.config.time or math.inf)
     winner, _ = run_race(inputs, inputs.config.seeds[0], folder, progress, ends)
     if not winner.raced:
@@ -181,7 +181,7 @@ def _raced(inputs: RunInputs, folder: Path, cache: Path, progress: Progress, beg
 
 
 def _as_raced(config: RunConfig, folder: Path) -> RunConfig:
-    """The configuration of a run of ``auto`` that has found its winner, where this one asks for that run."""
+    """Configuration of a run of ``auto`` that has found its winner, if this configuration asks for that run."""
     where = folder / "config.json"
     if config.method != AUTO or not where.is_file():
         return config
@@ -192,7 +192,7 @@ def _as_raced(config: RunConfig, folder: Path) -> RunConfig:
 
 
 def _with_earlier(plan: Plan, folder: Path) -> Plan:
-    """The plan with the seeds and protocols of the run that the folder holds, if any, which is made where it is not."""
+    """The plan, extended by the seeds and protocols of the run in the folder; starts the run if there is none."""
     config, existing = plan.config, earlier_config(folder, plan.config)
     if existing is not None:
         wanted = {*existing.protocols, *config.protocols}
@@ -210,7 +210,7 @@ def _with_earlier(plan: Plan, folder: Path) -> Plan:
 
 
 def _held(folder: Path) -> AbstractContextManager[Any]:
-    """The lock of a run's folder, acquired."""
+    """The acquired lock of a run's folder."""
     try:
         return FileLock(folder / ".lock").acquire(timeout=PATIENCE)
     except Timeout:
@@ -218,9 +218,9 @@ def _held(folder: Path) -> AbstractContextManager[Any]:
 
 
 def _write_inputs(inputs: RunInputs, folder: Path) -> dict[str, Any]:
-    """Everything that a run's folder holds before the first training; returns the manifest."""
+    """Write everything that a run's folder holds before the first training, and return the manifest."""
     config, dataset, store = inputs.config, inputs.dataset, inputs.store
-    write_json(folder / "config.json", config.to_json(), sealed=True)  # from here on the folder is this run's
+    write_json(folder / "config.json", config.to_json(), sealed=True)  # from here on the folder belongs to this run
     if isinstance(store, RegionStore) and config.reduce:
         Reduction.load(store.folder / REDUCTION).save(folder / REDUCTION)
     dataset.table.to_csv(folder / "classes.csv")
@@ -233,7 +233,7 @@ def _write_inputs(inputs: RunInputs, folder: Path) -> dict[str, Any]:
 
 
 def _check_same_store(folder: Path, store: RegionStore | ImageStore) -> None:
-    """Raise where the run in a folder has begun with regions of another engine."""
+    """Raise an error if the run in a folder started with regions of another engine."""
     with suppress(KeyError):
         there = Run(folder).manifest["backbone"]
         if there["store"] != store.fingerprint[:16] and there["engine"] != (asked := engine_of(store)):
@@ -242,7 +242,7 @@ def _check_same_store(folder: Path, store: RegionStore | ImageStore) -> None:
 
 
 def _same_data(folder: Path, dataset: Dataset) -> bool:
-    """Whether a run's folder is of these images, classes and splits."""
+    """Whether a run's folder belongs to these images, classes and splits."""
     with suppress(RunError, KeyError):
         return bool(Run(folder).manifest["data"]["fingerprint"] == dataset.fingerprint)
     return False
@@ -256,11 +256,11 @@ def reopen(
     workers: int = 0,
     progress: Progress = silent,
 ) -> RunInputs:
-    """What a finished run was made of, on the device; arguments as in :func:`fit`.
+    """Inputs of a finished run, on the device; arguments as in :func:`fit`.
 
     Raises:
-        RunError: the dataset is no longer the one of the training.
-        UnseenError: images or weights are gone.
+        RunError: the dataset has changed since the training.
+        UnseenError: images or weights are missing.
     """
     cache, fabric = cache_folder(cache), make_fabric(device, run.config.precision)
     plan = Plan.of(run.config, cache, progress)
@@ -280,17 +280,17 @@ def evaluate_run(
     workers: int = 0,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Test the saved model of every seed again, from its weights.
+    """Test the stored model of every seed again.
 
     Args:
         run: a finished run.
-        protocol: whose models, of a run of both; default honest where there is one.
-        gamma: calibration offset; default each seed's own.
+        protocol: protocol of the models, for a run of both; by default honest if available.
+        gamma: calibration offset; by default that of each seed.
         device, cache, workers, progress: as in :func:`fit`.
 
     Returns:
-        protocol, seeds (every metric and gamma of each) and per_class (averaged over seeds). Under ``paper`` all
-        are of the model with the best H.
+        protocol, seeds (metrics and gamma of each) and per_class (averaged over seeds). Under ``paper`` all belong to
+        the model with the best H.
     """
     if gamma is not None and not math.isfinite(gamma):
         raise UnseenError(f"gamma is {gamma}", where="--gamma", hint="use a finite number, such as 0.5")

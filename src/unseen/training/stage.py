@@ -1,4 +1,4 @@
-"""The images, classes and features of one stage of a run: ``final``, or a draw of ``validation``."""
+"""Images, classes and features of one stage of a run: ``final``, or a draw of ``validation``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from unseen.vectors.sources import name_things
 
 
 class Stage:
-    """Features, labels and classes of one stage on the device; features are prepared when they are first asked for."""
+    """Features, labels and classes of one stage on the device; features are prepared on first use."""
 
     def __init__(self, inputs: RunInputs, name: str, draw: int = 0) -> None:
         self.inputs, self.fabric = inputs, inputs.fabric
@@ -50,11 +50,11 @@ class Stage:
         self.seen = partition.seen
 
     def features(self, images: np.ndarray, budget_bytes: int | None = None) -> Features:
-        """Prepared regions of some images of the dataset, or the images, as the method is given them.
+        """Prepared regions of some images of the dataset, or images, as the method takes them.
 
         Args:
             images: positions in the dataset.
-            budget_bytes: of regions, instead of the run's; images are kept by their store.
+            budget_bytes: memory for regions, instead of the run's; images are kept by their store.
         """
         inputs, device = self.inputs, self.fabric.device
         if isinstance(inputs.store, ImageStore):
@@ -73,12 +73,12 @@ class Stage:
 
     @cached_property
     def train(self) -> Features:
-        """Of the training images."""
+        """Features of the training images."""
         return self.features(self.partition.train)
 
     @cached_property
     def test(self) -> Features:
-        """Of the held-out images."""
+        """Features of the held-out images."""
         return self.features(self.held_out)
 
     def decide(self, method: Method) -> Decisions:
@@ -86,7 +86,7 @@ class Stage:
         return decide(method, self.test, self.test_labels, self.classes, self.fabric)
 
     def scores(self, method: Method) -> Tensor:
-        """``(M, N)`` class scores of the held-out images, for fitting the temperature."""
+        """``(M, N)`` class scores of the held-out images, to fit the temperature."""
         with torch.inference_mode():
             mine, rows = own_batches(len(self.test_labels))
             regions = ahead(self.test.batch, mine, self.test)
@@ -96,7 +96,7 @@ class Stage:
         return rows_of_all(scores, rows, len(self.test_labels))
 
     def answers(self, method: Method, gamma: float, temperature: float) -> Answers:
-        """Answers on the held-out images, a batch at a time."""
+        """Answers on the held-out images, computed in batches."""
         mine, rows = own_batches(len(self.test_labels))
         parts = [
             Answers.from_scores(np.zeros((0, len(self.seen))), self.test_labels[:0], self.seen, gamma, temperature)

@@ -1,7 +1,7 @@
-"""One optimiser step of a stage: the same operations on the same memory every time, so that a GPU can replay it.
+"""Optimizer steps of a stage, with the same operations on the same memory each time so that a GPU can replay them.
 
-A step ends in one small tensor on the device, its loss terms and the norm of the weights that it left: all that the
-host waits for. With ``graph`` the operations are captured once as a CUDA graph and launched as a whole after that.
+A step returns one small tensor on the device, with its loss terms and the norm of the new weights; the host waits for
+nothing else. With ``graph`` the operations are captured once as a CUDA graph and launched as a whole from then on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from unseen.methods.share import Share, sharing
 from unseen.training.divergence import WEIGHTS
 
 WARM_UP = 3
-"""Steps taken one operation at a time before a capture: libraries set themselves up, optimisers make their state."""
+"""Number of ordinary steps before a capture: libraries initialize, and optimizers create their state."""
 
 
 class Features(Protocol):
@@ -40,10 +40,10 @@ class Features(Protocol):
 
 @runtime_checkable
 class AugmentedFeatures(Features, Protocol):
-    """What is trained on in a form drawn anew for every step."""
+    """Training features that are drawn anew for every step."""
 
     def augmented(self, positions: Any, key: tuple[int, ...]) -> Tensor:
-        """As ``batch``, drawn; a pure function of image and key, which is the training's seed and step."""
+        """Like ``batch``, but drawn: a pure function of image and key, which is the training's seed and step."""
 
 
 def read_ahead(features: Features) -> bool:
@@ -52,9 +52,9 @@ def read_ahead(features: Features) -> bool:
 
 
 class Objective(nn.Module):
-    """Forward and loss as one module, so that Fabric's precision (and data parallel) wraps all of it.
+    """Forward and loss as one module, which Fabric's precision (and data parallelism) wraps as a whole.
 
-    The loss is taken outside autocast, in the weights' precision.
+    The loss is computed outside autocast, in the weights' precision.
     """
 
     def __init__(self, method: GradientMethod, classes: ClassSpace) -> None:
@@ -70,12 +70,12 @@ class Objective(nn.Module):
         trained: tuple[int, ...] = (),
         own: tuple[int, int] | None = None,
     ) -> dict[str, Tensor]:
-        """Regions ``(B, R, C)`` and labels ``(B,)`` to the loss terms, each times the batch's share of the step.
+        """Regions ``(B, R, C)`` and labels ``(B,)`` to loss terms, each weighted by the batch's share of the step.
 
-        Of several processes each has the regions of its ``own`` rows, from one to before another, and the labels of
-        all. What branches hold is put together before the loss, which is then that of the whole batch in each.
+        Each of several processes has the regions of its ``own`` rows (start and end) and the labels of all. Branches
+        are gathered before the loss, so that every process computes the loss of the whole batch.
         """
-        count, rows = len(labels), None if own is None else range(*own)  # Fabric takes no range
+        count, rows = len(labels), None if own is None else range(*own)  # Fabric accepts no range
         found = None if rows is None else Share(rows, count, lambda mine: rows_of_all(mine, rows, count))
         with sharing(found):
             branches = self.method.forward_pass(regions, trained)
@@ -89,7 +89,7 @@ class Objective(nn.Module):
 
 
 class _WholeBatch(torch.autograd.Function):
-    """Rows of each process to those of all; backward, the sum over processes of the gradients of the own rows."""
+    """Gather the rows of all processes; backward, sum the gradients of the own rows over processes."""
 
     @staticmethod
     def forward(ctx: Any, own: Tensor, rows: range, count: int) -> Tensor:
@@ -103,7 +103,7 @@ class _WholeBatch(torch.autograd.Function):
 
 
 def to_weight_precision(branches: dict[str, Branch], classes: ClassSpace) -> None:
-    """Whatever branches hold in the type of the class vectors, after a forward in lower precision."""
+    """Convert branches to the dtype of the class vectors, after a forward in lower precision."""
     dtype = classes.vectors.dtype
     for branch in branches.values():
         branch.change(lambda value: value.to(dtype) if value.is_floating_point() else value)
@@ -113,19 +113,19 @@ class Steps:
     """Takes the steps of one training.
 
     Args:
-        method: in training mode.
-        optimizer: over its parameters; ``capturable`` where ``graph`` is asked for.
-        features: of the training images, on the device unless they are :func:`read_ahead`.
-        labels: ``(n,)`` their positions in ``classes``.
-        classes: on the device.
-        size: images a step.
-        accumulate: micro-batches a step.
+        method: method in training mode.
+        optimizer: optimizer of its parameters; ``capturable`` if ``graph`` is set.
+        features: features of the training images, on the device unless they are :func:`read_ahead`.
+        labels: ``(n,)`` positions in ``classes``.
+        classes: classes, on the device.
+        size: images per step.
+        accumulate: micro-batches per step.
         fabric: device and precision.
         graph: replay a CUDA graph; see :func:`check_graph`.
 
     Attributes:
-        optimizer: as Fabric wraps it.
-        terms: names of a step's numbers, the last of them ``weights``; known after the first step.
+        optimizer: the optimizer as wrapped by Fabric.
+        terms: names of a step's numbers, with ``weights`` last; known after the first step.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class Steps:
         return slice(piece.start + rows.start, piece.start + rows.stop)
 
     def read(self, images: np.ndarray, key: tuple[int, ...]) -> list[Tensor] | None:
-        """Regions of a step's micro-batches where they are :func:`read_ahead`, else ``None``."""
+        """Regions of a step's micro-batches if they are :func:`read_ahead`, else ``None``."""
         features = self._features
         if not read_ahead(features):
             return None
@@ -166,10 +166,11 @@ class Steps:
         return [features.batch(mine) for mine in own]
 
     def __call__(self, images: np.ndarray, regions: list[Tensor] | None = None) -> Tensor:
-        """A step on the images ``(size,)``, of which :meth:`read` may have read the regions.
+        """Take a step on the images ``(size,)``, with regions that :meth:`read` returned, if any.
 
         Returns:
-            ``(T + 1,)`` on the device, named by :attr:`terms`: loss terms summed over passes, norm of the weights.
+            ``(T + 1,)`` on the device, named by :attr:`terms`: loss terms summed over passes, and the norm of the
+            weights.
         """
         self._images.copy_(torch.from_numpy(images))
         if regions is not None:
@@ -182,7 +183,7 @@ class Steps:
         return self._take([self._features.batch(self._images[self.own(piece)]) for piece in self._pieces])
 
     def _take(self, regions: Sequence[Tensor]) -> Tensor:
-        """One batch: an optimiser step for each of the method's passes."""
+        """One batch: an optimizer step for each of the method's passes."""
         count, totals = len(self._images), dict[str, Tensor]()
         for trained in self._method.passes():
             for piece, mine in zip(self._pieces, regions, strict=True):
@@ -196,7 +197,7 @@ class Steps:
                     totals[name] = totals[name] + term.detach() if name in totals else term.detach()
             add_gradients(self._method)
             self.optimizer.step()
-            # what a later pass does not reach must not be moved by momentum
+            # momentum must not move what a later pass does not reach
             self.optimizer.zero_grad(set_to_none=True)
         self.terms = (*totals, WEIGHTS)
         norm = torch.nn.utils.get_total_norm([p.detach() for p in self._trained])
@@ -204,13 +205,13 @@ class Steps:
 
 
 class Graph:
-    """A function without arguments, called as it is :data:`WARM_UP` times and replayed as a CUDA graph after that.
+    """A function without arguments, called :data:`WARM_UP` times and then replayed as a CUDA graph.
 
-    The first calls are real ones: nothing is done that would not be done without a graph. What the function reads and
-    returns stays at the same addresses.
+    The first calls are real calls: they do exactly what happens without a graph. Inputs and results of the function
+    stay at the same addresses.
 
     Args:
-        work: what to do; reads nothing that is not on the device.
+        work: the function; reads only what is on the device.
         device: a CUDA device.
     """
 
@@ -223,28 +224,28 @@ class Graph:
         self._stream: Any = None
 
     def __call__(self, key: object = None) -> Tensor:
-        """The function's result.
+        """Call the function, or replay it.
 
         Args:
-            key: numbers that the function takes from the host; where they differ it is captured anew.
+            key: numbers that the function takes from the host; a new key captures a new graph.
         """
         if self._called < WARM_UP:
             self._called += 1
             return self._warm_up()
         if self._graph is None or key != self._key:
-            self._graph = None  # its memory is given back first
+            self._graph = None  # free its memory first
             self._capture()
             self._key = key
         self._graph.replay()
         return self._found
 
     def _warm_up(self) -> Tensor:
-        """On the stream of the capture, so that what is set up by stream is there for it."""
+        """Run on the stream of the capture, so that per-stream state is ready for it."""
         self._stream = self._stream or torch.cuda.Stream(self._device)
         here = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(here)
         with torch.cuda.stream(self._stream), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*capturable=True")  # it will be captured
+            warnings.filterwarnings("ignore", message=".*capturable=True")  # the next call captures
             found = self._work()
         here.wait_stream(self._stream)
         return found
@@ -256,10 +257,10 @@ class Graph:
 
 
 def check_graph(method: GradientMethod, features: Features, fabric: Fabric) -> None:
-    """Whether the steps of a training can be replayed.
+    """Check that the steps of a training can be replayed.
 
     Raises:
-        UnseenError: they cannot; the reason.
+        UnseenError: they cannot, with the reason.
     """
     check_graph_device(fabric)
     hint = "omit --graph"
@@ -270,7 +271,7 @@ def check_graph(method: GradientMethod, features: Features, fabric: Fabric) -> N
 
 
 def check_graph_device(fabric: Fabric) -> None:
-    """What of it is known before any method or feature is; raises as :func:`check_graph`."""
+    """The part of the check that needs no method and no features; raises as :func:`check_graph`."""
     hint = "omit --graph"
     if fabric.device.type != "cuda":
         raise UnseenError(f"needs a CUDA device; this is {fabric.device.type}", where="--graph", hint=hint)
@@ -281,7 +282,7 @@ def check_graph_device(fabric: Fabric) -> None:
 
 
 def non_finite(state: dict[str, Any]) -> str | None:
-    """The first of some named tensors that holds a number that is none; they are asked in one go."""
+    """Name of the first tensor with a value that is not finite; synchronizes with the device once."""
     floating = {n: v for n, v in state.items() if isinstance(v, Tensor) and v.is_floating_point()}
     device = max((v.device for v in floating.values()), key=lambda d: d.type != "cpu", default=torch.device("cpu"))
     good = [v.detach().isfinite().all().to(device) for v in floating.values()]
@@ -290,5 +291,5 @@ def non_finite(state: dict[str, Any]) -> str | None:
 
 
 def wrong(numbers: dict[str, float]) -> str | None:
-    """The name of the first number that is not finite."""
+    """Name of the first number that is not finite."""
     return next((name for name, value in numbers.items() if not math.isfinite(value)), None)

@@ -1,4 +1,4 @@
-"""A run's numbers in JSON form: metrics with intervals, every seed's, every class's, and what is mixed up."""
+"""Numbers of a run as JSON types: metrics with intervals, per seed and per class, and confusions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from unseen.training.plan import Plan
 
 
 def summary(plan: Plan, results: dict[int, dict[str, Result]]) -> dict[str, Any]:
-    """Every number of a run in JSON form, by protocol."""
+    """All numbers of a run as JSON types, by protocol."""
     table = plan.dataset.table
     found: dict[str, Any] = {}
     for protocol in plan.config.protocols:
@@ -35,7 +35,7 @@ def summary(plan: Plan, results: dict[int, dict[str, Result]]) -> dict[str, Any]
 
 
 def validation_summary(inputs: RunInputs, folder: Path, choices: dict[int, Choice]) -> dict[str, Any]:
-    """As one protocol's summary, on the validation images, at each seed's choice; its decisions are kept."""
+    """Like the summary of one protocol, on the validation images at each seed's choice; stores the decisions."""
     per_seed = {}
     for seed, choice in choices.items():
         for metric in HEADLINES:
@@ -46,7 +46,7 @@ def validation_summary(inputs: RunInputs, folder: Path, choices: dict[int, Choic
 
 
 def _measured(config: RunConfig, per_seed: dict[int, Result]) -> dict[str, Any]:
-    """Metrics with their intervals, and each seed's numbers."""
+    """Metrics with their intervals, and the numbers of each seed."""
     values = list(per_seed.values())
     found = bootstrap([r.gzsl for r in values], [r.gamma for r in values], alone=[r.t1 for r in values])
     seeds = {}
@@ -67,7 +67,7 @@ def _measured(config: RunConfig, per_seed: dict[int, Result]) -> dict[str, Any]:
 
 
 def per_class(table: ClassTable, values: list[Result]) -> list[dict[str, Any]]:
-    """Accuracy of every class among all classes, and of unseen ones among the unseen, averaged over seeds."""
+    """Accuracy of every class among all classes, and of unseen classes among the unseen ones, averaged over seeds."""
     every = np.arange(len(table))
     gzsl = [per_class_accuracy(r.gzsl.predict(r.gamma) == r.gzsl.labels, r.gzsl.labels, every) for r in values]
     czsl = [per_class_accuracy(r.t1.czsl(), r.t1.labels[r.t1.is_unseen], every) for r in values]
@@ -89,7 +89,7 @@ def per_class(table: ClassTable, values: list[Result]) -> list[dict[str, Any]]:
 
 
 def _confusions(table: ClassTable, values: list[Result], most: int = 20) -> list[dict[str, Any]]:
-    """Unseen classes and what they are most often taken for among all classes, over all seeds."""
+    """Unseen classes and the classes they are most often mistaken for among all classes, over all seeds."""
     labels = np.concatenate([r.gzsl.labels for r in values])
     named = np.concatenate([r.gzsl.predict(r.gamma) for r in values])
     totals = np.bincount(labels, minlength=len(table))

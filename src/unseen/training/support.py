@@ -1,9 +1,9 @@
-"""How images of classes count beside attributes, chosen on validation classes by few-shot episodes.
+"""How support images count beside attributes, chosen on validation classes by few-shot episodes.
 
-Held-out images of a validation draw become support images of the validation classes (all of them, half of them) or of
-half of all classes; 1, 2, 5, 10 and 20 a class. The numbers of :class:`~unseen.model.support.SupportRule` are those of
-least cross-entropy of the softmax of (S' / temperature) on the other held-out images, each class and both kinds of
-classes counting alike, with gamma and temperature as chosen for attributes alone. So both stay valid for any mixture.
+Held-out images of a validation draw become support images of all or half of the validation classes, or of half of all
+classes, with 1, 2, 5, 10 and 20 per class. The numbers of :class:`~unseen.model.support.SupportRule` minimize the
+cross-entropy of the softmax of (S' / temperature) on the other held-out images. Each class, and both kinds of classes,
+have equal weight. Gamma and temperature are those chosen for attributes alone, so they remain valid for any mixture.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from unseen.training.stage import Stage
 from unseen.training.temperature import Held
 
 MOST = 50_000
-"""Training images that the whitening is fitted on."""
+"""Number of training images to fit the whitening on."""
 QUERIES = 2_000
-"""Images of a draw that the rule is chosen on."""
+"""Number of images of a draw to choose the rule on."""
 WEIGHTS = (0.25, 0.5, 1.0)
-"""Candidates for what an image of a batch counts as."""
+"""Candidates for the weight of an image of a batch."""
 HARM = 0.01
-"""Accuracy that naming a batch as a whole may lose on validation batches of any kind."""
+"""Accuracy that predicting a batch together may cost on validation batches of any kind."""
 BATCH, BATCH_DRAWS, REPEATS = 400, 3, 2
-"""Images of a validation batch, at most; draws that give some of each kind, and how many each."""
+"""Largest validation batch; number of draws with some of each kind, and batches per draw."""
 START = {"prior": math.log(3.0), "scale": math.log(10.0), "offset": 0.0, "few": 0.0}
 BOUNDS = {"prior": (math.log(0.1), math.log(100.0)), "scale": (-3.0, 7.0), "offset": (-100, 100), "few": (-100, 100)}
 
 
 def takes_images(stage: Stage) -> bool:
-    """Whether features do not depend on the training: of a backbone that is trained along they do."""
+    """Whether features are independent of the training; those of a backbone that is trained along are not."""
     return stage.inputs.with_images and isinstance(stage.inputs.store, RegionStore)
 
 
@@ -58,7 +58,7 @@ def pooled_features(stage: Stage, images: np.ndarray) -> Tensor:
 
 
 def _training_images(stage: Stage) -> tuple[Tensor, Tensor]:
-    """Pooled features and labels of training images."""
+    """Pooled features and labels of the training images."""
     images, labels = stage.partition.train, stage.train_labels
     if len(images) > MOST:
         kept = np.sort(np.random.default_rng(0).choice(len(images), MOST, replace=False))
@@ -67,7 +67,7 @@ def _training_images(stage: Stage) -> tuple[Tensor, Tensor]:
 
 
 def held_out_vectors(stage: Stage) -> np.ndarray:
-    """Float32 ``(M, C)``: the held-out images of a stage in the space of its training images."""
+    """Float32 ``(M, C)``: the held-out images of a stage, in the space of its training images."""
     space = fitted(*_training_images(stage))
     with torch.inference_mode():
         return np.asarray(space(pooled_features(stage, stage.held_out)).numpy())
@@ -80,17 +80,17 @@ def fitted_space(stage: Stage, rule: SupportRule) -> SupportSpace:
 
 @dataclass(frozen=True, eq=False)
 class _Task:
-    """One episode at one number of shots, gamma and temperature applied; Q queries, P classes with support images.
+    """An episode with gamma and temperature applied; Q queries, P classes with support images.
 
     Args:
-        prior: ``(Q, P)`` what attributes alone say of these classes.
+        prior: ``(Q, P)`` scores of these classes by attributes alone.
         others: ``(Q,)`` log-sum-exp over the other classes.
-        cosines: ``(Q, P)``.
-        count: ``(P,)`` support images.
-        target: ``(Q,)`` position of the true class among the P, -1 for another.
-        truth: ``(Q,)`` score of the true class, where it is another.
-        weight: ``(Q,)``, adds up to 1.
-        bare: bool ``(P,)``, those that are taken to have no attributes.
+        cosines: ``(Q, P)`` cosines with the prototypes.
+        count: ``(P,)`` number of support images.
+        target: ``(Q,)`` position of the true class among the P, or -1.
+        truth: ``(Q,)`` score of the true class if it is not among the P.
+        weight: ``(Q,)`` weights with sum 1.
+        bare: bool ``(P,)``, whether the class is treated as one without attributes.
     """
 
     prior: Tensor
@@ -114,16 +114,16 @@ class _Task:
 def choose_support(
     draws: Sequence[Held], vectors: Sequence[np.ndarray], gamma: float, temperature: float
 ) -> dict[str, Any] | None:
-    """The rule, and how it does on the validation images.
+    """Choose the rule, and measure it on the validation images.
 
     Args:
         draws: class scores of the held-out images of every draw.
         vectors: :func:`held_out_vectors` of every draw.
-        gamma, temperature: chosen for attributes alone.
+        gamma, temperature: values chosen for attributes alone.
 
     Returns:
-        ``rule`` (:class:`SupportRule`), ``shots``: T1, U, S and H by images a class, averaged over draws, and
-        ``together``: of :func:`choose_together`; all in JSON form. ``None`` where no class has two held-out images.
+        ``rule`` (:class:`SupportRule`), ``shots``: T1, U, S and H by images per class, averaged over draws, and
+        ``together``: from :func:`choose_together`; all as JSON types. ``None`` if no class has two held-out images.
     """
     tasks, counted = [], 0
     for i, (held, own) in enumerate(zip(draws, vectors, strict=True)):
@@ -145,12 +145,12 @@ def choose_support(
 def choose_together(
     draws: Sequence[Held], vectors: Sequence[np.ndarray], gamma: float, temperature: float, rule: SupportRule
 ) -> tuple[float, dict[str, dict[str, float]]]:
-    """How many support images an image of a batch counts as (:mod:`unseen.model.together`).
+    """Choose how many support images an image of a batch counts as (:mod:`unseen.model.together`).
 
     Returns:
-        The candidate of the highest mean accuracy over all kinds of batches
-        (:data:`~unseen.evaluation.mixtures.KINDS`) among those that lose no more than :data:`HARM` and a standard error
-        in any, and what it gains by kind and scope; 0 where none gains.
+        The candidate with the highest mean accuracy over all kinds of batches
+        (:data:`~unseen.evaluation.mixtures.KINDS`), among those that lose no more than :data:`HARM` and a standard
+        error on any kind; and its gains by kind and scope. 0 if no candidate gains.
     """
     batches = [
         (held, own, np.random.default_rng([i, repeat, 3]))
@@ -197,15 +197,15 @@ def together_on(
     rng: np.random.Generator,
     most: int = 0,
 ) -> tuple[float, float]:
-    """Accuracy on a batch of held-out images, image by image and as a whole.
+    """Accuracy on a batch of held-out images, predicted one by one and together.
 
     Args:
-        kind, scope: of :mod:`unseen.evaluation.mixtures`.
+        kind, scope: as in :mod:`unseen.evaluation.mixtures`.
         held: class scores of the held-out images.
-        vectors: ``(M, C)`` of them.
-        gamma, temperature, rule, weight: of the model.
-        rng: of the batch.
-        most: images of the batch, at most; 0 for any.
+        vectors: ``(M, C)`` vectors of these images.
+        gamma, temperature, rule, weight: parameters of the model.
+        rng: generator that draws the batch.
+        most: largest number of images of the batch; 0 for no limit.
     """
     mixture = draw_mixture(kind, scope, held.labels, held.seen, rng, most)
     rows, classes = mixture.images, mixture.classes
@@ -268,7 +268,7 @@ def _task(
 
 
 def _weights(labels: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Images of a class, classes of a kind, and the two kinds count alike; adds up to 1."""
+    """Weights with sum 1: images of a class, classes of a kind, and the two kinds count equally."""
     images = np.bincount(labels, minlength=len(seen))
     weights = np.zeros(len(seen))
     kinds = [kind for kind in (seen, ~seen) if (images[kind] > 0).any()]
@@ -279,7 +279,7 @@ def _weights(labels: np.ndarray, seen: np.ndarray) -> np.ndarray:
 
 
 def _chosen(tasks: Sequence[_Task], counted: int, unit: float, temperature: float) -> SupportRule:
-    """The numbers of least loss, those of classes without attributes after the others."""
+    """The numbers with the smallest loss; those of classes without attributes are fitted last."""
 
     def mixed(task: _Task, prior: Tensor, scale: Tensor, offset: Tensor, few: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         keep = prior / (task.count + prior)
@@ -318,7 +318,7 @@ def _chosen(tasks: Sequence[_Task], counted: int, unit: float, temperature: floa
 
 
 def _least(loss: Any, start: list[float], bounds: list[tuple[float, float]]) -> list[float]:
-    """Where a smooth function of a few numbers is least."""
+    """Minimize a smooth function of a few numbers."""
 
     def with_gradient(x: np.ndarray) -> tuple[float, np.ndarray]:
         values = torch.tensor(x, dtype=torch.float64, requires_grad=True)
@@ -340,16 +340,16 @@ def mixed_scores(
     vectors: np.ndarray,
     shots: int,
 ) -> np.ndarray:
-    """Float64 ``(Q, N)`` scores of an episode's queries, gamma taken off.
+    """Float64 ``(Q, N)`` scores of an episode's queries, minus gamma.
 
     Args:
-        scores: ``(M, N)`` of the method.
+        scores: ``(M, N)`` class scores of the method.
         seen: bool ``(N,)``.
         gamma: calibration offset.
-        rule: how images count.
-        episode: whose queries.
-        vectors: ``(M, C)`` of the M images.
-        shots: images a class; 0 for attributes alone.
+        rule: how support images count.
+        episode: episode with the queries.
+        vectors: ``(M, C)`` vectors of the M images.
+        shots: images per class; 0 for attributes alone.
     """
     asked: np.ndarray = scores[episode.queries].astype(np.float64) - gamma * seen
     if shots:
@@ -362,7 +362,7 @@ def mixed_scores(
 def shots_on(
     draws: Sequence[Held], vectors: Sequence[np.ndarray], gamma: float, rule: SupportRule
 ) -> dict[str, dict[str, float]]:
-    """T1, U, S and H of validation images by support images a validation class, averaged over draws."""
+    """T1, U, S and H of validation images by number of support images per validation class, averaged over draws."""
     found: dict[str, dict[str, float]] = {}
     for shots in SHOTS:
         rows = []

@@ -1,4 +1,4 @@
-"""The temperature of the softmax over class scores."""
+"""Softmax temperature of the class scores."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Held:
 
 
 def fit_temperature(draws: Sequence[Held], gamma: float) -> float:
-    """The temperature of least cross-entropy of softmax((S - gamma seen) / T) on the held-out images of all draws.
+    """Temperature with the smallest cross-entropy of softmax((S - gamma seen) / T) on the held-out images of all draws.
 
-    A log-normal prior around the scores' own spread, worth one image, keeps it finite where a few images are all
-    named right.
+    A log-normal prior around the scores' own spread, worth one image, keeps it finite if a few images are all predicted
+    correctly.
     """
     shifted = [calibrated(torch.from_numpy(held.scores).double(), held.seen, gamma) for held in draws]
     targets = [torch.from_numpy(held.labels) for held in draws]
