@@ -1,1 +1,1 @@
-"""The trained model: what ranks classes, explains and is calibrated."""
+"""The trained model: ranks classes, explains decisions, and holds the calibration."""

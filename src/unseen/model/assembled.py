@@ -1,4 +1,4 @@
-"""A method and its backbone as one module that is trained on images."""
+"""A method and its backbone as one module that trains on images."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from unseen.methods.settings import Settings
 
 
 def method_hooks() -> set[str]:
-    """Names of what a method is asked for: all that :class:`GradientMethod` adds to a module."""
+    """Names of all hooks that :class:`GradientMethod` adds to a module."""
     kinds = (Method, GradientMethod)
     declared = {name for kind in kinds for name in (*vars(kind), *vars(kind).get("__annotations__", ()))}
     return {name for name in declared if not name.startswith("_")}
 
 
 class EndToEnd(GradientMethod):
-    """A method on the maps of a fine-tuned backbone, asked as any other method is, with images instead of regions.
+    """A method on the maps of a fine-tuned backbone, with the interface of a method, but images as input.
 
-    Its state dict holds both, the backbone's weights below ``backbone``. What is written here takes images; every other
-    hook of a method is the head's, see the end of this module.
+    Its state dict holds both, with the backbone's weights below ``backbone``. Methods defined here take images; every
+    other hook is forwarded to the head, see the end of this module.
 
     Args:
         head: the method, on the backbone's stages.
-        backbone: its weights train from here on.
+        backbone: its weights become trainable.
         checkpointing, batch_norm: see :meth:`unseen.backbones.backbone.Backbone.fine_tuned`.
     """
 
@@ -42,22 +42,22 @@ class EndToEnd(GradientMethod):
         super().__init__()
         self.head = head
         self.backbone = backbone.fine_tuned(checkpointing, batch_norm)
-        self.to(memory_format=torch.channels_last)  # as the images come: no convolution lays its weights out anew
+        self.to(memory_format=torch.channels_last)  # as the images, to avoid conversions
 
     @property
     def vectors(self) -> Tensor | None:
-        """The head's attribute vectors."""
+        """Attribute vectors of the head."""
         found = getattr(self.head, "vectors", None)
         return found if isinstance(found, Tensor) else None
 
     @property
     def static_step(self) -> bool:
-        """Never: images are drawn anew for every step."""
+        """False: images are drawn anew for every step."""
         return False
 
     @staticmethod
     def prepare(pixels: Tensor) -> Tensor:
-        """Images are taken as they are."""
+        """Return the images unchanged."""
         return pixels
 
     def _maps(self, pixels: Tensor) -> Any:
@@ -65,35 +65,35 @@ class EndToEnd(GradientMethod):
         return maps[0] if len(maps) == 1 else maps
 
     def start(self, batches: Iterable[tuple[Tensor, Tensor]], classes: ClassSpace) -> None:
-        """The head's, on the maps of images."""
+        """The start of the head, on the maps of images."""
         self.head.start(((self._maps(pixels), labels) for pixels, labels in batches), classes)
 
     def forward(self, pixels: Tensor) -> dict[str, Branch]:
-        """Transformed images ``(B, 3, H, W)`` to the answers of the sub-nets in use."""
+        """Transformed images ``(B, 3, H, W)`` to the branches of the sub-nets in use."""
         found: dict[str, Branch] = self.head(self._maps(pixels))
         return found
 
     @torch.inference_mode()
     def regions(self, pixels: Tensor) -> Tensor:
-        """Region features ``(B, R, C)`` of images, of the last stage as it has become."""
+        """Region features ``(B, R, C)`` of images, from the last stage after training."""
         result: Tensor = self.backbone(pixels)[-1]
         return result
 
     def forward_pass(self, pixels: Tensor, trained: tuple[int, ...]) -> dict[str, Branch]:
-        """The head's, on the maps of images."""
+        """The forward pass of the head, on the maps of images."""
         return self.head.forward_pass(self._maps(pixels), trained)
 
     def maps(self, pixels: Tensor) -> dict[str, Branch]:
-        """The head's, on the maps of images; regions are positions of the last."""
+        """Maps of the head, on the maps of images; regions are positions of the last stage."""
         return self.head.maps(self._maps(pixels))
 
     def answers_and_maps(self, pixels: Tensor) -> tuple[dict[str, Branch], dict[str, Branch]]:
-        """The head's, both on the same maps: one pass through the backbone."""
+        """Results of forward and maps of the head, in one pass through the backbone."""
         maps = self._maps(pixels)
         return self.head(maps), self.head.maps(maps)
 
     def parts(self, pixels: Tensor) -> dict[str, Tensor]:
-        """The head's, on the maps of images."""
+        """Learned parts of the head, on the maps of images."""
         return self.head.parts(self._maps(pixels))
 
 
@@ -115,16 +115,16 @@ def build_method(
     checkpointing: bool = False,
     batch_norm: str = "frozen",
 ) -> Method:
-    """A method with fresh weights for a backbone: on its regions, or joined with it where it is trained end to end.
+    """Create a method with fresh weights for a backbone: on its regions, or joined with it for end-to-end training.
 
     Args:
-        name: as :func:`unseen.methods.find_method` takes it.
+        name: as in :func:`unseen.methods.find_method`.
         backbone: becomes part of an end-to-end method, and its weights then train.
-        vectors: ``(K, D)`` attribute vectors; their dtype is the weights'.
-        settings: the method's.
-        seed: of the method's initial weights.
-        checkpointing: of the backbone's activations, end to end only.
-        batch_norm: what the backbone's batch normalisation trains with, end to end only.
+        vectors: ``(K, D)`` attribute vectors; the weights take their dtype.
+        settings: settings of the method.
+        seed: seed of the method's initial weights.
+        checkpointing: recompute the backbone's activations; end to end only.
+        batch_norm: statistics of the backbone's batch normalization in training; end to end only.
     """
     kind = find_method(name)
     channels = backbone.channels[0] if kind.stages == 1 else tuple(backbone.channels)

@@ -1,6 +1,7 @@
 """Answers of a trained model: candidates, predictions, reasons, comparisons.
 
-:data:`FIELDS` is the registry of a prediction's fields: JSON, rows of CSV and Parquet and the web API are made from it.
+:data:`FIELDS` is the registry of a prediction's fields; JSON, rows of CSV and Parquet, and the web API are made from
+it.
 """
 
 from __future__ import annotations
@@ -18,22 +19,22 @@ if TYPE_CHECKING:
 
 UNKNOWN = "unknown"
 SHOWN = 6
-"""Predictions that a list of them prints."""
+"""Number of predictions that a printed list shows."""
 TOGETHER = "together"
-"""Key and column of predictions of a batch that was named as a whole."""
+"""Key and column of images that were predicted together."""
 OWN = "its own training images"
-"""What training images of a seen class add within a method that lets them (:mod:`unseen.methods.own`)."""
+"""What training images of a seen class add, in methods that use them (:mod:`unseen.methods.own`)."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A class with the confidence of the model.
+    """A class with the model's confidence.
 
     Args:
         name: the class.
         seen: whether it has training images.
         confidence: softmax over the candidate classes of (score - gamma if seen) / temperature.
-        score: the raw class score.
+        score: raw class score.
     """
 
     name: str
@@ -47,8 +48,8 @@ class Prediction:
     """Prediction for an image.
 
     Args:
-        image: its path, or ``""`` for pixels.
-        candidates: best first.
+        image: path of the image, or ``""`` for pixels.
+        candidates: candidate classes, best first.
         attributes: present attributes with the most evidence for the best class.
         known: false if the confidence of the best class is below the threshold; the answer is then "unknown".
         together: whether the images were predicted together (transductive); the answer then depends on all of them.
@@ -76,13 +77,13 @@ class Prediction:
         return self.best.name if self.known else UNKNOWN
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON form."""
+        """The prediction as JSON types."""
         found = {field.name: field.json(self) for field in FIELDS if field.json is not None}
         return found | ({TOGETHER: True} if self.together else {})
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Self:
-        """What :meth:`as_dict` gave."""
+        """Read what :meth:`as_dict` returned."""
         return cls(
             record["image"],
             tuple(Candidate(**entry) for entry in record["classes"]),
@@ -92,10 +93,10 @@ class Prediction:
         )
 
     def row(self, count: int) -> dict[str, Any]:
-        """One flat row: every field of a table, and class and confidence of the other candidates.
+        """One flat row: all fields of a table, and class and confidence of the other candidates.
 
         Args:
-            count: how many classes have columns, see :func:`columns`; what there is not is ``None``.
+            count: number of classes with columns, see :func:`columns`; missing values are ``None``.
         """
         row: dict[str, Any] = dict.fromkeys(columns(count, self.together))
         row |= {TOGETHER: True} if self.together else {}
@@ -109,7 +110,7 @@ class Predictions(Sequence[Prediction]):
     """Predictions for several images, in order: a sequence that converts to a table.
 
     Args:
-        predictions: one per image.
+        predictions: one prediction per image.
     """
 
     def __init__(self, predictions: Iterable[Prediction] = ()) -> None:
@@ -133,11 +134,11 @@ class Predictions(Sequence[Prediction]):
         return hash(self._found)
 
     def __add__(self, other: Predictions) -> Predictions:
-        """Those of further images after these."""
+        """Append the predictions of further images."""
         return Predictions((*self._found, *other._found)) if isinstance(other, Predictions) else NotImplemented
 
     def __repr__(self) -> str:
-        """The first images with class and confidence, a line each."""
+        """The first images with class and confidence, one per line."""
         lines = []
         for p in self._found[:SHOWN]:
             about = " (unseen)" if p.known and not p.best.seen else ""
@@ -146,7 +147,7 @@ class Predictions(Sequence[Prediction]):
         return "\n".join([f"<{len(self)} prediction{'' if len(self) == 1 else 's'}>", *lines])
 
     def _repr_html_(self) -> str:
-        """For notebooks: the table."""
+        """The table, for notebooks."""
         html: str = self.to_frame().to_html(max_rows=2 * SHOWN, notebook=True)
         return html
 
@@ -178,11 +179,11 @@ class Field:
     """One field of a prediction.
 
     Args:
-        name: key in JSON, column of a table.
-        meaning: in a few words.
-        kind: of a table's cells: ``str``, ``float`` or ``bool``.
-        json: its value in JSON form; ``None`` where JSON does not hold it.
-        cell: its value in a table; ``None`` where tables do not hold it.
+        name: key in JSON, and column of a table.
+        meaning: description in a few words.
+        kind: type of a table's cells: ``str``, ``float`` or ``bool``.
+        json: computes the value in JSON; ``None`` if JSON lacks the field.
+        cell: computes the value in a table; ``None`` if tables lack the field.
     """
 
     name: str
@@ -207,13 +208,13 @@ FIELDS = (
         cell=lambda p: "; ".join(label(name) for name, _ in p.attributes),
     ),
 )
-"""In the order of JSON's keys and of a table's columns; those of the other candidates come before the last."""
+"""Fields in the order of JSON keys and table columns; those of other candidates come before the last."""
 
 
 def columns(count: int, together: bool = False) -> dict[str, type]:
-    """Columns of a table of predictions with their kinds, for so many candidates an image; ``error`` comes last.
+    """Columns of a table of predictions with their types, for a number of candidates per image; ``error`` comes last.
 
-    With ``together`` a column says of every number that it depends on the other images.
+    With ``together``, a column notes for every number that it depends on the other images.
     """
     table = [(field.name, field.kind) for field in FIELDS if field.cell is not None]
     others = [(f"{name}_{rank}", kind) for rank in range(2, count + 1) for name, kind in _EACH]
@@ -222,7 +223,7 @@ def columns(count: int, together: bool = False) -> dict[str, type]:
 
 
 _EACH = (("class", str), ("confidence", float))
-"""What every further candidate has."""
+"""Columns of every further candidate."""
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,7 @@ class Reason:
     """Contribution of one attribute to a decision.
 
     Args:
-        attribute, group, part: its names.
+        attribute, group, part: names.
         score: attribute score psi_k.
         evidence: (psi_k - m_k) z_ck, its contribution to the class score.
         against: (psi_k - m_k) (z_ck - z_jk), its contribution to the lead over the rival j.
@@ -254,9 +255,9 @@ class Term:
     """Part of class scores that is not evidence of attributes.
 
     Args:
-        name: what it is, in words.
-        evidence: what it adds to the target's score.
-        against: what it adds to the target's lead over the rival.
+        name: readable name.
+        evidence: contribution to the target's score.
+        against: contribution to the target's lead over the rival.
     """
 
     name: str
@@ -265,24 +266,24 @@ class Term:
 
 
 IMAGES = "its own images"
-"""The similarity to the images that a class was given after the training, by any method."""
+"""Similarity to the support images of a class, with any method."""
 AVERAGE = "what an average image gets"
 UNSEEN_BONUS = "offset for classes without training images"
-"""Calibration: gamma is taken off the scores of seen classes."""
+"""Calibration: gamma is subtracted from the scores of seen classes."""
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Comparison of two classes for an image.
 
-    The evidence of reasons and terms adds up to the target's class score, their ``against`` to its lead over the rival,
-    gamma taken off seen classes.
+    The evidence of reasons and terms sums to the target's class score, and their ``against`` to its lead over the
+    rival, with gamma subtracted from seen classes.
 
     Args:
-        target, rival: the class explained, and the one it is compared with.
-        reasons: one an attribute, strongest evidence first.
-        terms: what there is beside: the class's own images, what an image of average attribute scores gets (where
-            training images are known), the method's offset, and gamma; those that are 0 for both are left out.
+        target, rival: the class to explain, and the one to compare it with.
+        reasons: one per attribute, strongest evidence first.
+        terms: other contributions: the class's own images, the score of an image with average attribute scores (if
+            training images are known), the offset of the method, and gamma; without those that are 0 for both classes.
     """
 
     target: Candidate

@@ -1,7 +1,7 @@
-"""How a trained model scores its own training images: the measure of what an attribute score usually is.
+"""References: how a trained model scores its own training images, as a measure of what attribute scores usually are.
 
-The file holds numbers and names, no images: attribute scores, classes and file names. With it a new image's
-neighbours are found, an attribute's reliability is known, and a corrected attribute gets the score that fits it.
+The file holds attribute scores, classes and file names, no images. From it come the neighbors of a new image, the
+reliability of each attribute, and the score that fits a corrected attribute.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from unseen.ground.files import read_arrays, write_arrays
 from unseen.methods import Method
 
 FLAT = 0.1
-"""Below this correlation of score and class value an attribute counts as not learned."""
+"""Attributes with a lower correlation of score and class value count as not learned."""
 LEAST_WIDTH = 0.02
-"""Share of the table's range below which the training images' values hardly vary, so that a line says nothing."""
+"""Share of the table's range within which the training images' values hardly vary, so that a line is meaningless."""
 _ARRAYS = ("attribute_scores", "labels", "files", "class_names", "class_values")
 QUANTILES = (0.1, 0.9)
-"""Of the scores of an attribute that was not learned: what stands for its least and its largest value."""
+"""Quantiles of the scores of an attribute that was not learned; they represent its least and largest value."""
 
 
 def references_beside(weights: Path) -> Path:
-    """Where they are kept: beside the model's weights, ``honest-references.npz`` beside ``honest.safetensors``."""
+    """File of the references: ``honest-references.npz`` beside the weights ``honest.safetensors``."""
     return weights.with_name(f"{weights.stem}-references.npz")
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A training image that is scored like another image.
+    """A training image with scores similar to those of another image.
 
     Args:
-        file: relative to the dataset's images.
-        name: its class.
-        similarity: cosine of the standardised attribute scores.
+        file: path relative to the dataset's images.
+        name: class of the image.
+        similarity: cosine of the standardized attribute scores.
     """
 
     file: str
@@ -53,18 +53,19 @@ class Neighbour:
 
 @dataclass(frozen=True, eq=False)
 class AttributeFit:
-    """What the scores of each attribute are like on the training images; arrays are ``(K,)``.
+    """Statistics of each attribute's scores on the training images; arrays are ``(K,)``.
 
-    ``slope`` and ``intercept`` are the least-squares line of the score on the value of the image's class, in the
-    class table's unit; ``correlation`` that of the two (0 where either is constant).
+    ``slope`` and ``intercept`` are the least-squares line of the score on the value of the image's class, in the unit
+    of the class table; ``correlation`` is that of score and value (0 if either is constant).
 
     Args:
         intercept, slope, correlation: of the line.
         deviation: standard deviation of the scores around it.
-        mean, spread: of the scores.
-        auroc: of the scores, for classes with a value above half the attribute's largest; NaN where all or none.
+        mean, spread: mean and standard deviation of the scores.
+        auroc: AUROC of the scores, for classes with a value above half of the attribute's largest; NaN if this holds
+            for all classes or none.
         low, high: quantiles of the scores, see :data:`QUANTILES`.
-        least, largest: of the class table's values, 0 included.
+        least, largest: extremes of the class table's values, including 0.
     """
 
     intercept: np.ndarray
@@ -81,16 +82,16 @@ class AttributeFit:
 
     @cached_property
     def learned(self) -> np.ndarray:
-        """Bool ``(K,)``: the score rises with the class value."""
+        """Bool ``(K,)``: whether the score rises with the class value."""
         return self.correlation >= FLAT
 
     def expected(self, values: np.ndarray) -> np.ndarray:
-        """The score that the model typically gives images of classes with these values.
+        """Score that the model typically gives to images of classes with these values.
 
-        On the line where the attribute was learned; else between the two quantiles.
+        On the line if the attribute was learned; otherwise between the two quantiles.
 
         Args:
-            values: ``(..., K)``, in the class table's unit.
+            values: ``(..., K)``, in the unit of the class table.
         """
         share = (values - self.least) / np.where(self.largest > self.least, self.largest - self.least, 1)
         between = self.low + (self.high - self.low) * share.clip(0, 1)
@@ -103,14 +104,14 @@ class References:
     """Attribute scores of training images.
 
     Args:
-        attribute_scores: float16 ``(M, K)``, the method's fused scores.
+        attribute_scores: float16 ``(M, K)`` fused scores of the method.
         labels: int64 ``(M,)``, positions in ``class_names``.
-        files: ``(M,)`` names relative to the dataset's images.
-        class_names: ``(N,)`` the classes as they were trained.
+        files: ``(M,)`` paths relative to the dataset's images.
+        class_names: ``(N,)`` classes of the training.
         class_values: float64 ``(N, K)`` their attribute values.
 
     Raises:
-        RunError: shapes that do not fit.
+        RunError: the shapes do not match.
     """
 
     attribute_scores: np.ndarray
@@ -132,7 +133,7 @@ class References:
             raise RunError("attribute scores, labels, files and classes do not match", hint="train again")
 
     def save(self, path: Path) -> None:
-        """Write an ``.npz`` without pickle, whole or not at all."""
+        """Write an ``.npz`` without pickle, atomically."""
         write_arrays(path, **{name: getattr(self, name) for name in _ARRAYS})
 
     @classmethod
@@ -140,7 +141,7 @@ class References:
         """Read what :meth:`save` wrote.
 
         Raises:
-            RunError: missing, damaged, or not of this kind.
+            RunError: the file is missing, damaged or of another kind.
         """
         arrays = read_arrays(path, _ARRAYS, RunError, "train again")
         try:
@@ -150,13 +151,13 @@ class References:
 
     @cached_property
     def mean(self) -> np.ndarray:
-        """Float64 ``(K,)`` of the scores."""
+        """Float64 ``(K,)`` mean of the scores."""
         mean: np.ndarray = self.attribute_scores.astype(np.float64).mean(axis=0)
         return mean
 
     @cached_property
     def fit(self) -> AttributeFit:
-        """The line, spread and reliability of every attribute."""
+        """Line, spread and reliability of every attribute."""
         scores = self.attribute_scores.astype(np.float64)
         values = self.class_values[self.labels]
         mean, middle = self.mean, values.mean(axis=0)
@@ -184,7 +185,7 @@ class References:
 
     @cached_property
     def _directions(self) -> np.ndarray:
-        """Float32 ``(M, K)``: standardised scores to unit length."""
+        """Float32 ``(M, K)`` standardized scores, scaled to unit length."""
         return self._direction(self.attribute_scores.astype(np.float32))
 
     def _direction(self, scores: np.ndarray) -> np.ndarray:
@@ -195,12 +196,12 @@ class References:
         return directions
 
     def nearest(self, scores: np.ndarray, count: int, without: Sequence[str] = ()) -> list[Neighbour]:
-        """The training images whose standardised attribute scores have the largest cosine with an image's.
+        """Training images with the largest cosine of standardized attribute scores with an image.
 
         Args:
-            scores: ``(K,)``.
-            count: how many.
-            without: files to leave out.
+            scores: ``(K,)`` attribute scores of the image.
+            count: number of images.
+            without: files to exclude.
         """
         similarity = self._directions @ self._direction(scores)
         order = np.argsort(-similarity, kind="stable")[: count + len(without)]
@@ -216,17 +217,17 @@ class References:
 def make_references(
     method: Method, batches: Iterable[Tensor], labels: np.ndarray, files: Sequence[str], table: ClassTable
 ) -> References:
-    """Ask a trained method about its training images.
+    """Compute the references of a trained method.
 
     Args:
-        method: in evaluation mode.
-        batches: what the method reads of the images, in order: prepared regions ``(B, R', C)``.
+        method: method in evaluation mode.
+        batches: inputs of the method for the images, in order: prepared regions ``(B, R', C)``.
         labels: ``(M,)`` positions in the table.
-        files: M names relative to the dataset's images.
-        table: the classes of the training.
+        files: M paths relative to the dataset's images.
+        table: classes of the training.
 
     Raises:
-        UnseenError: a score is not a finite number in float16.
+        UnseenError: a score is not finite in float16.
     """
     rows = [method.fused_attribute_scores(method(batch)).float().cpu().numpy() for batch in batches]
     with np.errstate(over="ignore"):

@@ -1,8 +1,8 @@
-"""Class scores in blocks of classes: any number of classes, and a score that no other class has a part in.
+"""Class scores in blocks of classes: any number of classes, and scores that do not depend on other classes.
 
-A matrix product may round differently when its shape changes. Here it never does: classes are scored in blocks of
-:data:`BLOCK`, the last filled up with empty ones, so that a class's score is the same to the bit whichever classes are
-beside it and wherever it stands. Of B images and N classes, ``B x CHUNK`` scores are held at a time.
+A matrix product may round differently when its shape changes. Here the shape is fixed: classes are scored in blocks of
+:data:`BLOCK`, with the last block padded, so the score of a class is the same to the bit wherever it stands and
+whichever classes stand beside it. For B images and N classes, ``B x CHUNK`` scores are in memory at a time.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from unseen.methods import ClassSpace, Method
 from unseen.vectors.sources import name_things
 
 BLOCK = 256
-"""Classes in a matrix product."""
+"""Number of classes in a matrix product."""
 CHUNK = 16
-"""Blocks whose scores are ranked at a time."""
+"""Number of blocks whose scores are ranked at a time."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class _Block:
 
 
 class ClassScorer:
-    """Scores classes with a trained method; the one place where a query meets class vectors.
+    """Scores classes with a trained method; the only place where a query meets class vectors.
 
     Args:
-        method: in evaluation mode, on its device.
-        classes: on the same device, in the dtype of the method's weights.
+        method: method in evaluation mode, on its device.
+        classes: classes on the same device, in the dtype of the method's weights.
     """
 
     def __init__(self, method: Method, classes: ClassSpace) -> None:
@@ -58,14 +58,14 @@ class ClassScorer:
         tower: TextTower | None = None,
         earlier: ClassScorer | None = None,
     ) -> Self:
-        """A scorer of a table's classes.
+        """Make a scorer for the classes of a table.
 
         Args:
-            method: in evaluation mode, on its device.
-            table: the classes.
-            device: the method's.
-            tower: of a method that reads text.
-            earlier: a scorer of the same method whose unchanged blocks are taken over.
+            method: method in evaluation mode, on its device.
+            table: class table.
+            device: device of the method.
+            tower: text tower, for methods that read text.
+            earlier: scorer of the same method; its unchanged blocks are reused.
         """
         made = cls.__new__(cls)
         made.method, made.table, made.seen = method, table, table.seen
@@ -90,24 +90,24 @@ class ClassScorer:
         )
 
     def __len__(self) -> int:
-        """N, of classes."""
+        """Number of classes N."""
         return len(self.seen)
 
     @torch.inference_mode()
     def scores(self, query: Tensor) -> np.ndarray:
-        """Raw class scores, float64 ``(B, N)``, of what :meth:`Method.query` gives ``(B, D)``."""
+        """Raw class scores, float64 ``(B, N)``, for a query ``(B, D)`` of :meth:`Method.query`."""
         every = [_score(query, block) for block in self._blocks]
         return torch.cat(every, dim=1)[:, : len(self)].cpu().double().numpy()
 
     @property
     def width(self) -> int:
-        """D, of a query."""
+        """Width D of a query."""
         return self._blocks[0].embeddings.shape[1]
 
     def vectors(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Class vectors in the form that the method scores with, float64 ``(len(positions), K)``; else 0.
+        """Class vectors as used by the method's scores, float64 ``(len(positions), K)``.
 
-        They are 0 where the method compares images with classes as a whole.
+        Zero if the method compares images with classes as a whole.
         """
         if not self.method.by_attributes:
             return np.zeros((len(positions), self._blocks[0].attributes))
@@ -115,14 +115,14 @@ class ClassScorer:
 
     @torch.inference_mode()
     def own(self, query: Tensor, positions: Sequence[int] | np.ndarray) -> np.ndarray:
-        """What classes' own training images add to their scores, from the average training image on; float64.
+        """Float64 contribution of own training images to class scores, relative to the average training image.
 
         Args:
             query: ``(B, D)``, see :meth:`Method.query`.
-            positions: of n classes.
+            positions: positions of n classes.
 
         Returns:
-            ``(B, n)``; 0 where the method does not look at them, see :meth:`Method.own_query`.
+            ``(B, n)``; 0 if the method does not use these images, see :meth:`Method.own_query`.
         """
         typical = self.method.own_query if self.method.by_attributes else None
         if typical is None:
@@ -138,14 +138,14 @@ class ClassScorer:
     def best(
         self, query: Tensor, count: int, allowed: np.ndarray, *, gamma: float = 0.0, temperature: float = 1.0
     ) -> Best:
-        """The best classes of each image; of equal ones the first in the table.
+        """The best classes of each image; the first one in the table wins ties.
 
         Args:
             query: ``(B, D)``, see :meth:`Method.query`.
-            count: k; fewer where fewer are allowed.
-            allowed: rising positions of the classes in question, at least one.
-            gamma: taken off the scores of seen classes.
-            temperature: of the softmax.
+            count: number of classes k, or fewer if fewer are allowed.
+            allowed: increasing positions of the candidate classes, at least one.
+            gamma: subtracted from the scores of seen classes.
+            temperature: temperature of the softmax.
 
         Raises:
             UnseenError: a score is not finite, as with damaged weights.
@@ -163,12 +163,12 @@ class ClassScorer:
         temperature: float = 1.0,
         lowered: np.ndarray | None = None,
     ) -> Best:
-        """As :meth:`best`, of raw scores ``(B, N)`` that may have been moved; the same to the bit where not.
+        """Like :meth:`best`, for raw scores ``(B, N)`` that may have been changed; equal to the bit for unchanged ones.
 
         Args:
             scores: raw class scores.
             count, allowed, gamma, temperature: as in :meth:`best`.
-            lowered: ``(N,)`` how many times gamma is taken off each class's score; default once off seen classes.
+            lowered: ``(N,)`` multiples of gamma to subtract from each class's score; by default 1 for seen classes.
         """
         chunks = (
             (torch.from_numpy(mine), torch.from_numpy(np.ascontiguousarray(scores[:, mine])))
@@ -179,9 +179,9 @@ class ClassScorer:
 
     @torch.inference_mode()
     def best_of_kinds(self, query: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
-        """The best seen and the best unseen classes ``(B, 2, count)`` and their scores, on the device.
+        """The best seen and unseen classes ``(B, 2, count)`` and their scores, on the device.
 
-        -1 and -inf stand beyond the last class of a kind.
+        Padded with -1 and -inf after the last class of a kind.
         """
         firsts = range(0, len(self._blocks), CHUNK)
         chunks = (torch.cat([_score(query, b) for b in self._blocks[i : i + CHUNK]], dim=1) for i in firsts)
@@ -194,7 +194,7 @@ class ClassScorer:
 
     @staticmethod
     def _in_chunks(allowed: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The blocks of every chunk that holds an allowed position, and the allowed positions in it."""
+        """The blocks of every chunk with an allowed position, and its allowed positions."""
         wanted = np.unique(allowed // BLOCK)
         for first in range(0, len(wanted), CHUNK):
             blocks = wanted[first : first + CHUNK]
@@ -202,8 +202,8 @@ class ClassScorer:
             yield blocks, allowed[low:high]
 
     def _chunks(self, query: Tensor, allowed: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
-        """Allowed positions ``(n,)`` and float64 raw scores ``(B, n)``; blocks without one are left out."""
-        place = torch.device("cpu") if query.device.type == "mps" else query.device  # which has no float64
+        """Allowed positions ``(n,)`` and float64 raw scores ``(B, n)``; skips blocks without allowed positions."""
+        place = torch.device("cpu") if query.device.type == "mps" else query.device  # MPS has no float64
         for blocks, mine in self._in_chunks(allowed):
             scores = torch.cat([_score(query, self._blocks[b]) for b in blocks], dim=1).to(place)
             within = np.searchsorted(blocks, mine // BLOCK) * BLOCK + mine % BLOCK
@@ -218,7 +218,7 @@ def _score(query: Tensor, block: _Block) -> Tensor:
 
 
 def _space(table: ClassTable, rows: slice, device: torch.device, tower: TextTower | None) -> ClassSpace:
-    """Some rows of a table as a method sees them."""
+    """Some rows of a table as a :class:`ClassSpace`."""
     values, seen = torch.from_numpy(table.values[rows].astype(np.float32)), torch.from_numpy(table.seen[rows].copy())
     words = None if tower is None else name_things(table.names[rows], table.attributes, tower)
     trained = torch.from_numpy(table.images_of[rows].copy())
@@ -227,11 +227,11 @@ def _space(table: ClassTable, rows: slice, device: torch.device, tower: TextTowe
 
 @torch.inference_mode()
 def _block(method: Method, space: ClassSpace) -> _Block:
-    """At most :data:`BLOCK` classes, filled up with empty ones."""
+    """Up to :data:`BLOCK` classes, padded with empty ones."""
     vectors, words = space.vectors, space.words
     more = BLOCK - len(vectors)
     seen = torch.cat([space.seen, space.seen.new_zeros(more)])
-    if words is not None:  # a text that is embedded anyway
+    if words is not None:  # padding with a text that is embedded anyway
         words = replace(words, classes=(*words.classes, *[words.classes[0]] * more))
     trained = torch.cat([space.trained, space.trained.new_full((more,), -1)])
     filled = ClassSpace(torch.cat([vectors, vectors.new_zeros(more, vectors.shape[1])]), seen, words, trained)

@@ -1,17 +1,16 @@
-"""A whole batch at once (transductive): its images stand as support images of the classes they look like. Ours.
+"""Predict a whole batch together (transductive): its images act as support images of their likely classes. Ours.
 
-Expectation maximisation over the rule of :mod:`unseen.model.support`. With q_ic the softmax of (S_ic / temperature)
-over the classes in question, and v_i the image in the space of support images, for each class c without training
-images::
+Expectation maximization over the rule of :mod:`unseen.model.support`. With q_ic the softmax of (S_ic / temperature)
+over the candidate classes, and v_i the image in the space of support images, for each class c without training images::
 
     n_ic = d sum over j != i of q_jc             images of the batch that look like c, this one left out
     p_ic = unit(sum over j != i of q_jc v_j)
     S'_ic = (1 - w) S_ic + w (a <v_i, p_ic> + b) + (1 - exp(-n_ic)) e / (n_ic + k)       w = n_ic / (n_ic + k)
 
-again and again, with q from S'. Guards against batches that are not balanced: there is no prior over classes, so a
-class need not have images in the batch; an image of the batch counts as d support images, d chosen on validation
-classes in batches of many kinds (:mod:`unseen.evaluation.mixtures`), 0 where that does not help; and the share of all
-classes without training images in an image's confidence stays as it was, whatever becomes of each of them.
+repeated with q from S'. Three measures protect against unbalanced batches. There is no prior over classes, so a class
+need not occur in the batch. An image of the batch counts as d support images, with d chosen on validation classes in
+batches of many kinds (:mod:`unseen.evaluation.mixtures`), 0 if it does not help. The total confidence of all classes
+without training images stays unchanged for each image.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from scipy.special import logsumexp, softmax
 from unseen.model.support import SupportRule
 
 ROUNDS = 10
-"""Of expectation and maximisation."""
+"""Rounds of expectation and maximization."""
 LEAST = 1e-6
-"""Images below which a class has none in the batch."""
+"""Number of images below which a class is absent from the batch."""
 
 
 def together(
@@ -36,16 +35,16 @@ def together(
     temperature: float,
     rounds: int = ROUNDS,
 ) -> np.ndarray:
-    """Scores that take the whole batch into account; those of seen classes are as before.
+    """Scores that take the whole batch into account; those of seen classes stay unchanged.
 
     Args:
-        scores: ``(B, N)`` of the classes in question, gamma taken off; finite.
+        scores: ``(B, N)`` finite scores of the candidate classes, minus gamma.
         vectors: ``(B, C)`` unit vectors v.
         seen: bool ``(N,)``.
-        rule: how images count.
+        rule: how support images count.
         weight: d.
-        temperature: of the softmax.
-        rounds: how often.
+        temperature: temperature of the softmax.
+        rounds: number of rounds.
 
     Returns:
         float64 ``(B, N)``.
@@ -62,7 +61,7 @@ def together(
         count = weight * (mine.sum(axis=0) - mine)
         sums = mine.T @ asked
         toward = asked @ sums.T
-        length = (sums**2).sum(axis=1) - 2 * mine * toward + mine**2  # less this image, whose length is 1
+        length = (sums**2).sum(axis=1) - 2 * mine * toward + mine**2  # without this image, whose length is 1
         cosine = (toward - mine) / np.sqrt(length.clip(min=1e-12))
         keep = rule.prior / (count + rule.prior)
         beside = -np.expm1(-count) * rule.few / (count + rule.prior)

@@ -1,4 +1,4 @@
-"""A trained module's weights as one safetensors file. No pickle."""
+"""Weights of a trained module as one safetensors file, without pickle."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from unseen.errors import RunError
 from unseen.ground.tensors import load_tensors, save_tensors
 
 DAMAGED = (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError)
-"""What a damaged file raises; a MemoryError where its header promises more than there is."""
+"""Errors that a damaged file raises; a MemoryError if its header promises more than the file holds."""
 
 
 def save_weights(path: Path, module: nn.Module, metadata: dict[str, str] | None = None) -> None:
-    """Write a module's state dict, whole or not at all."""
+    """Write a module's state dict, atomically."""
     save_tensors(path, module.state_dict(), metadata)
 
 
@@ -23,7 +23,7 @@ def load_weights(path: Path, module: nn.Module) -> None:
     """Read a module's state dict, strictly.
 
     Raises:
-        RunError: the file is missing, damaged, or of another module.
+        RunError: the file is missing, damaged, or belongs to another module.
     """
     try:
         state, _ = load_tensors(path)

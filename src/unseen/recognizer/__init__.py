@@ -1,4 +1,4 @@
-"""A trained model in use: images in, classes and reasons out, with classes that come and go."""
+"""A trained model in use: predict and explain images, and change classes."""
 
 from unseen.features.reading import ImageInput
 from unseen.model.predictions import Candidate, Comparison, Prediction, Predictions, Reason

@@ -1,4 +1,4 @@
-"""Which classes are hard to tell apart, by which attributes they differ, and what to say to tell them apart better."""
+"""Advice on classes: which are hard to tell apart, by which attributes they differ, and which values to refine."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from unseen.model.trained import TrainedModel
 
 @dataclass(frozen=True)
 class Divider:
-    """An attribute between two classes.
+    """An attribute that separates two classes.
 
     Args:
-        attribute: its name.
-        first_value, second_value: of the classes, in the table's unit.
-        lead: what it adds on average to the lead of the first class over the second on an image of the first, less
-            what it adds on an image of the second; ``None`` where the model's training images are not known.
-        auroc: how well its score tells training images that have it from those that have not; ``None`` likewise.
+        attribute: name of the attribute.
+        first_value, second_value: values of the classes, in the table's unit.
+        lead: mean difference, between images of the first and of the second class, in what the attribute adds to the
+            lead of the first class; ``None`` if the model's training images are unknown.
+        auroc: how well the attribute's score separates training images with and without it; ``None`` likewise.
     """
 
     attribute: str
@@ -35,15 +35,15 @@ class Divider:
 
 @dataclass(frozen=True)
 class Separation:
-    """What tells two classes apart, and what could.
+    """What separates two classes, and what could.
 
     Args:
         first, second: the classes.
-        cosine: of their vectors.
-        today: attributes in which they differ, those that the model tells them apart by most first.
-        refine: attributes in which they are described alike though the model reads them well: to find out of both
-            classes. Only those in which the training classes vary and of which one of the two at least has half of the
-            largest value. One of each group, and of groups in which they differ nowhere where there are such groups.
+        cosine: cosine of their class vectors.
+        today: attributes in which they differ, those that separate them most first.
+        refine: attributes with equal values for both that the model recognizes well, so values to check. Only
+            attributes that vary between training classes and for which at least one of the two has half of the largest
+            value. One per group; groups without any difference only, if there are such groups.
     """
 
     first: str
@@ -54,35 +54,35 @@ class Separation:
 
 
 def directions(model: TrainedModel) -> np.ndarray:
-    """``(N, K)`` class vectors of unit length; of the table's values where the method has no class vectors."""
+    """``(N, K)`` class vectors of unit length; from the table's values if the method has no class vectors."""
     return nearness.directions(model.class_vectors if model.class_vectors.any() else model.table.values)
 
 
 def closest(model: TrainedModel, name: str, count: int = 5) -> list[Near]:
-    """The classes nearest to one by the vectors that the method scores with, nearest first."""
+    """Classes nearest to one by the vectors that the method scores with, nearest first."""
     return nearness.closest(model.table, name, count, directions(model))
 
 
 def nearly_equal(model: TrainedModel, name: str) -> Near | None:
-    """The class that one nearly equals, to warn of it; ``None`` if there is none."""
+    """The class that is nearly equal to one, for a warning; ``None`` if there is none."""
     return next((near for near in closest(model, name, 1) if near.nearly_equal), None)
 
 
 def closest_pairs(model: TrainedModel, count: int = 10) -> list[Pair]:
-    """The pairs of classes with the largest cosines in the whole table."""
+    """Pairs of classes with the largest cosines in the whole table."""
     return nearness.closest_pairs(model.table, count, directions(model))
 
 
 def separate(model: TrainedModel, first: str, second: str, count: int = 5) -> Separation:
-    """What tells two classes apart, and which attributes would if their values were refined.
+    """What separates two classes, and which attributes would if their values were refined.
 
-    With s_k the slope of attribute k's score on the class value over the training images (0 where it was not
-    learned), v the classes' values and z their vectors, the attribute's lead is ``s_k (v_ak - v_bk) (z_ak - z_bk)``.
-    Without known training images attributes are ordered by ``|z_ak - z_bk|``, and in ``refine`` by how much they vary
-    between classes.
+    With s_k the slope of attribute k's score on the class value over the training images (0 if not learned), v the
+    classes' values and z their vectors, the lead of an attribute is ``s_k (v_ak - v_bk) (z_ak - z_bk)``. If training
+    images are unknown, attributes are ordered by ``|z_ak - z_bk|``, and in ``refine`` by how much they vary between
+    classes.
 
     Raises:
-        UnseenError: twice the same class, or one without attributes.
+        UnseenError: both classes are the same, or one has no attributes.
     """
     table, unit, vectors = model.table, directions(model), model.class_vectors
     a, b = table.index(first), table.index(second)
@@ -123,7 +123,7 @@ def separate(model: TrainedModel, first: str, second: str, count: int = 5) -> Se
 
 
 def _one_of_each_group(groups: Sequence[str], order: Sequence[int], apart: np.ndarray) -> list[int]:
-    """The first attribute of each group, groups without a difference before all others, if there are such."""
+    """The first attribute of each group; only groups without a difference, if there are any."""
     differing = {groups[int(k)] for k in np.flatnonzero(apart)}
     first: dict[str, int] = {}
     for k in order:

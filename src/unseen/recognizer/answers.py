@@ -23,7 +23,7 @@ class Explanation(Comparison):
         prediction: as returned by :meth:`Recognizer.predict`.
         attention: name of a sub-net to ``(K, h, w)`` in the table's attribute order; empty without attention.
         counted: names of the sub-nets that contribute to the score.
-        contributions: ``(K, h, w)`` what each region adds to each attribute score, sub-nets fused.
+        contributions: ``(K, h, w)`` contribution of each region to each attribute score, sub-nets fused.
         crop: left, top, right, bottom of the network's input, in pixels of the image.
         order: attribute to its position.
         corrections: corrected attributes and their values; scores and ranking use them, heat maps don't.
@@ -68,7 +68,7 @@ class Explanation(Comparison):
         return result
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON form, with a heat map an attribute."""
+        """The explanation as JSON types, with a heat map per attribute."""
         return {
             **self.prediction.as_dict(),
             "target": vars(self.target),

@@ -22,7 +22,7 @@ from unseen.recognizer.given import path_of
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """What a prediction chooses from.
+    """The candidates of a prediction.
 
     Args:
         top: number of candidates per image.
@@ -54,7 +54,7 @@ def predict_each(
 def predict_together(
     model: TrainedModel, stream: Iterator[ImageInput], choice: Choice, batch_size: int, workers: int
 ) -> Generator[Prediction | DataError]:
-    """Read all images, then yield the same as :func:`predict_each` with every answer depending on all of them."""
+    """Read all images, then yield predictions that depend on all of them; otherwise like :func:`predict_each`."""
     outcomes: list[str | DataError] = []
     scores, psi, pooled = [np.zeros((0, len(model.table)))], [np.zeros((0, len(model.table.attributes)))], []
     for images, pixels in _read(model, stream, batch_size, workers):

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from unseen.model.trained import TrainedModel
 
 LISTED = 60
-"""Class names that the card lists of seen and of unseen ones."""
+"""Number of seen and of unseen class names that the card lists."""
 NOT_STATED = "not stated"
-# what the hub knows licenses as; others are given as a name
+# identifiers that the hub knows; other licenses are given by name
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]{1,40}")
 _SPECIAL = re.compile(r"([\\`*_\[\]|~])")
 
@@ -46,11 +46,11 @@ class CardFields:
 
 
 class _Markdown(str):
-    """Escaped already."""
+    """Text that is already escaped."""
 
 
 def escaped(value: Any) -> str:
-    """Text that Markdown shows as it is, within a line: no markup, no HTML, no line of its own."""
+    """Escape text so that Markdown shows it literally within a line: no markup, no HTML, no line break."""
     if isinstance(value, _Markdown):
         return value
     text = "".join(c if c.isprintable() else " " for c in str(value))
@@ -62,8 +62,8 @@ def model_card(model: TrainedModel, fields: CardFields, *, backbone_stored: bool
     """The card as Markdown.
 
     Args:
-        model: what is described, with what its ``about`` knows of its training.
-        fields: the author's.
+        model: model to describe, with the facts about its training in ``about``.
+        fields: facts from the author.
         backbone_stored: whether the backbone's weights lie beside the card.
     """
     about, table, method = model.about, model.table, model.method
@@ -182,7 +182,7 @@ def _measured(about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rows(about: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Metric, mean and interval in percent, and what it is."""
+    """Metric, mean and interval in percent, and meaning."""
     rows, seeds = [], about.get("seeds")
     several = isinstance(seeds, list) and len(seeds) > 1
     for name, value in _measured(about).items():

@@ -1,4 +1,4 @@
-"""Images of a class read for :mod:`unseen.model.support`: features and where they came from."""
+"""Read support images for :mod:`unseen.model.support`: their features and origin."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ BATCH = 32
 
 
 def read_images(model: TrainedModel, images: Any) -> tuple[list[SupportImage], np.ndarray] | None:
-    """Provenance and pooled features float32 ``(n, C)`` of images; ``None`` without any.
+    """Origins and pooled features float32 ``(n, C)`` of images; ``None`` for no images.
 
     Args:
-        model: whose features.
+        model: model that computes the features.
         images: in any form of :func:`unseen.recognizer.given.images_of`.
 
     Raises:
         DataError: an image cannot be read.
-        UnseenError: training chose no rule for images of classes.
+        UnseenError: training chose no rule for support images.
     """
     found: list[SupportImage] = []
     features: list[np.ndarray] = []

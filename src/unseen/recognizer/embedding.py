@@ -1,4 +1,4 @@
-"""Images as numbers, for anything that compares them: similar images, near duplicates, outliers."""
+"""Embeddings of images, for comparisons: similar images, near duplicates, outliers."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 
 ENDINGS = (".parquet", ".npz")
 AT_LEAST = 0.9
-"""Cosine from which two images are near duplicates."""
+"""Smallest cosine of near duplicates."""
 NEIGHBOURS = 5
-"""Images that an outlier is compared with."""
+"""Number of images that an outlier is compared with."""
 BLOCK = 1024
 
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
-    """M images as numbers.
+    """Embeddings of M images.
 
     Args:
-        images: their paths, ``""`` for those given as pixels.
-        pooled: float32 ``(M, C)`` mean of the network's regions, to unit length.
-        standardised: float32 ``(M, C)`` the same centred and whitened by the training images, to unit length; ``None``
-            where the model has no such space (:mod:`unseen.model.support`).
-        attribute_scores: float32 ``(M, K)`` of the method.
-        attributes: K names.
+        images: paths, ``""`` for pixels.
+        pooled: float32 ``(M, C)`` mean of the network's regions, scaled to unit length.
+        standardised: float32 ``(M, C)`` the same, centered and whitened by the training images, scaled to unit length;
+            ``None`` if the model has no such space (:mod:`unseen.model.support`).
+        attribute_scores: float32 ``(M, K)`` attribute scores of the method.
+        attributes: K attribute names.
     """
 
     images: tuple[str, ...]
@@ -48,11 +48,11 @@ class Embeddings:
 
     @cached_property
     def compared(self) -> np.ndarray:
-        """``(M, C)`` unit vectors that images are compared by: standardised, else pooled less the mean of these."""
+        """``(M, C)`` unit vectors for comparisons: standardized, or pooled minus the mean of these images."""
         return self.seen_from_here(self)
 
     def seen_from_here(self, other: Embeddings) -> np.ndarray:
-        """Unit vectors of other images of the same model, to be compared with :attr:`compared`."""
+        """Unit vectors of other images of the same model, comparable with :attr:`compared`."""
         if other.standardised is not None:
             return other.standardised
         centred = other.pooled - self.pooled.mean(axis=0) if len(self) > 1 else other.pooled
@@ -60,7 +60,7 @@ class Embeddings:
         return found
 
     def to_frame(self) -> pd.DataFrame:
-        """A row an image: ``image``, and lists of numbers ``pooled``, ``standardised``, ``attribute_scores``."""
+        """One row per image: ``image``, and lists of numbers ``pooled``, ``standardised``, ``attribute_scores``."""
         import pandas as pd
 
         columns: dict[str, Any] = {"image": self.images, "pooled": list(self.pooled)}
@@ -69,10 +69,10 @@ class Embeddings:
         return pd.DataFrame(columns | {"attribute_scores": list(self.attribute_scores)})
 
     def save(self, path: Path) -> None:
-        """Write ``.parquet`` (lists of float32, attribute names in the schema) or ``.npz``, whole or not at all.
+        """Write ``.parquet`` (lists of float32, attribute names in the schema) or ``.npz``, atomically.
 
         Raises:
-            UnseenError: another ending.
+            UnseenError: another file extension.
         """
         check_ending(path)
         if path.suffix.lower() == ".npz":
@@ -110,7 +110,7 @@ class Embeddings:
         return sorted(found, key=lambda pair: (-pair[2], pair[:2]))
 
     def outliers(self, count: int = 10) -> list[tuple[int, float]]:
-        """Images that resemble the others least, with the mean cosine to their five nearest, least first."""
+        """Images least similar to the others, with the mean cosine to their five nearest, least similar first."""
         near = min(NEIGHBOURS, len(self) - 1)
         if near < 1:
             return []
@@ -124,6 +124,6 @@ class Embeddings:
 
 
 def check_ending(path: Path) -> None:
-    """Raise where embeddings cannot be written to a file of this name."""
+    """Raise an error if embeddings cannot be written to a file of this name."""
     if path.suffix.lower() not in ENDINGS:
         raise UnseenError("not a kind of file that holds embeddings", where=path, hint=f"one of {', '.join(ENDINGS)}")

@@ -78,14 +78,14 @@ def path_of(image: Any) -> str:
 
 
 def images_of(given: Any) -> Iterator[ImageInput]:
-    """The images of one thing, or of an iterable of things, one at a time.
+    """Yield the images of one input or of an iterable of inputs.
 
     Args:
         given: :data:`FORMS`; a batch ``(B, ...)`` of arrays; a DataFrame, a Hugging Face dataset or a mapping with a
             column of images or paths (:data:`~unseen.data.holding.FILE_COLUMNS`); a torchvision ``ImageFolder``; or an
             iterable of these such as a column, where every path is one image's. Float pixels range from 0 to 1.
 
-    Files of a folder that are no images are left out with an :class:`~unseen.ground.images.ImageWarning`.
+    Skips files of a folder that are not images, with an :class:`~unseen.ground.images.ImageWarning`.
 
     Raises:
         DataError: an address that cannot be read.

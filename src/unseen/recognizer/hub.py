@@ -1,4 +1,4 @@
-"""Models on the Hugging Face hub: fetched and pushed, each failure as one line."""
+"""Download and upload models on the Hugging Face hub, with every failure as one line."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def fetch(
     cache_dir: Path | str | None = None,
     local_files_only: bool = False,
 ) -> Path:
-    """The folder itself, or where the hub's files have been put.
+    """A local folder itself, or the folder of the hub's files.
 
     Raises:
-        RunError: one line on what is wrong with name, network or repository.
+        RunError: wrong name, no network, or a problem of the repository, in one line.
     """
     if Path(folder_or_id).is_dir():
         return Path(folder_or_id)
@@ -88,7 +88,7 @@ def push(
 
 
 def _hub_error(error: Exception, name: str) -> Exception:
-    """A known failure of hub or network as one line; anything else as it is."""
+    """Turn a known failure of hub or network into one line; other errors pass."""
     from huggingface_hub import errors
 
     known: tuple[tuple[type[Exception], str, str], ...] = (

@@ -1,4 +1,4 @@
-"""A trained model by its folder or id."""
+"""Load a trained model by its folder or id."""
 
 from __future__ import annotations
 

@@ -24,16 +24,16 @@ from unseen.recognizer.answers import Explanation
 
 
 def _rest(score: float, evidence: np.ndarray) -> float:
-    """What a class score holds beside its evidence; 0 where that is float32's rounding alone."""
+    """The part of a class score that is not evidence; 0 if it is only rounding of float32."""
     rest = float(score - evidence.sum())
     return 0.0 if abs(rest) < 1e-5 * max(1.0, float(np.abs(evidence).sum())) else rest
 
 
 def check_correctable(model: TrainedModel) -> None:
-    """Whether attributes can be corrected.
+    """Raise an error if attributes cannot be corrected.
 
     Raises:
-        UnseenError: a method that scores classes as a whole, or a model without references.
+        UnseenError: the method scores classes as a whole, or the model has no references.
     """
     if not model.class_vectors.any():
         problem = "this model does not score attributes, so none can be corrected"
@@ -49,17 +49,17 @@ def _references(model: TrainedModel) -> References:
 
 
 class Reading:
-    """Numbers that a model computed from one image, enough to rank classes and to explain; no image, no network.
+    """Numbers that a model computed from one image, enough to rank and explain classes; without image and network.
 
     All results follow from these numbers and the current classes of the model, so they take milliseconds and include
     changed classes. You can store the numbers and pass them to :meth:`Recognizer.reading`.
 
     Args:
-        model: its classes, references and calibration are used.
+        model: model whose classes, references and calibration are used.
         scores: float64 ``(K,)`` fused attribute scores psi.
-        query: float64 ``(D,)`` of :meth:`Method.query`; psi itself where the method scores attributes.
-        pooled: float32 ``(C,)`` of :meth:`TrainedModel.pooled`, needed where classes have images.
-        file: its path, or ``""``.
+        query: float64 ``(D,)`` of :meth:`Method.query`; psi itself if the method scores attributes.
+        pooled: float32 ``(C,)`` of :meth:`TrainedModel.pooled`, needed if classes have support images.
+        file: path of the image, or ``""``.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Reading:
         return None if self.pooled is None else self.pooled[None]
 
     def corrected(self, corrections: Mapping[str, float] | None) -> np.ndarray:
-        """Attribute scores psi' ``(K,)`` with corrections, as the model typically scores the corrected values.
+        """Attribute scores psi' ``(K,)`` in which corrected ones have the score that their value typically gets.
 
         Typical scores come from the training images, see :meth:`AttributeFit.expected`. This method is ours.
 
@@ -124,11 +124,11 @@ class Reading:
     def estimates(self) -> np.ndarray:
         """Class value ``(K,)`` that each attribute score corresponds to, in the class table's unit.
 
-        The least-squares line of value on score over the training images, within the table's values; NaN where the
+        By the least-squares line of value on score over the training images, clipped to the table's values; NaN if the
         attribute was not learned.
 
         Raises:
-            UnseenError: a model without references.
+            UnseenError: the model has no references.
         """
         fit = _references(self.model).fit
         middle = (fit.mean - fit.intercept) / np.where(fit.learned, fit.slope, 1)
@@ -137,7 +137,7 @@ class Reading:
         return np.where(fit.learned, value.clip(fit.least, fit.largest), np.nan)
 
     def _best(self, corrections: Mapping[str, float] | None, count: int | None = None, **choice: Any) -> Best:
-        """The first classes, or all; ``choice`` as in :meth:`rank`."""
+        """The first ``count`` classes, or all; ``choice`` as in :meth:`rank`."""
         allowed = self.model.allowed(**choice)
         return self.model.rank(self.class_scores(corrections)[None], count or len(allowed), allowed)
 
@@ -167,7 +167,7 @@ class Reading:
         exclude: Iterable[str] | None = None,
         unknown: float | str = "auto",
     ) -> Prediction:
-        """Predict as :meth:`Recognizer.predict` does, to the bit without corrections.
+        """Predict like :meth:`Recognizer.predict`, equal to the bit without corrections.
 
         Args:
             corrections: see :meth:`corrected`.
@@ -265,7 +265,7 @@ class Reading:
     def _one(self, ranked: Sequence[Candidate], name: str | None, without: tuple[str, ...]) -> Candidate:
         if name is None:
             return next(c for c in ranked if c.name not in without)
-        self.model.table.index(name)  # an unknown name is told apart from one not chosen among
+        self.model.table.index(name)  # an unknown name gets another error than a class that is not a candidate
         for candidate in ranked:
             if candidate.name == name:
                 return candidate
@@ -276,9 +276,9 @@ class Look(Reading):
     """Result of the network for one image; from :meth:`Recognizer.look`.
 
     Args:
-        model, file, scores, query, pooled: of :class:`Reading`.
+        model, file, scores, query, pooled: as in :class:`Reading`.
         image: upright RGB.
-        branches: of :meth:`Method.maps`, a batch of one.
+        branches: maps of :meth:`Method.maps`, for a batch of one.
     """
 
     def __init__(

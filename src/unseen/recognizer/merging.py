@@ -1,4 +1,4 @@
-"""The parts of ``unseen predict --shard`` as one table."""
+"""Merge the parts of ``unseen predict --shard`` into one table."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _PART = re.compile(r"part-(\d+)-of-(\d+)\.parquet")
 
 
 def merge(folder: Path, output: Path, restart: bool = False) -> int:
-    """All parts of a folder as one table, with the rows of a single process in their order; how many rows.
+    """Merge all parts of a folder into one table, with the rows in the order of a single process; returns their number.
 
     Args:
-        folder: of the parts.
-        output: ``.csv`` or ``.parquet``.
+        folder: folder with the parts.
+        output: ``.csv`` or ``.parquet`` file.
         restart: replace ``output``.
 
     Raises:
-        UnseenError: the output is there already, or of another kind.
-        RunError: a part is missing or damaged, or of another model or other options than the others.
+        UnseenError: the output already exists, or has another extension.
+        RunError: a part is missing or damaged, or has another model or other options than the rest.
     """
     if output.suffix.lower() not in ENDINGS:
         raise UnseenError(
@@ -97,7 +97,7 @@ def _schema(path: Path) -> pa.Schema:
 
 
 def _rows(paths: list[Path], batch: int) -> Iterator[pa.RecordBatch]:
-    """A batch of each part in turn, until one part ends."""
+    """Yield a batch of each part in turn, until one part ends."""
     readers = [_opened(path).iter_batches(batch_size=batch) for path in paths]
     while True:
         for reader in readers:

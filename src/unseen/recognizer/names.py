@@ -1,4 +1,4 @@
-"""Files of a saved folder, and what may stand in their place on the hub."""
+"""Files of a saved folder, and the patterns of their names on the hub."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FILES = (
     *(REFERENCES, TEXTS, BACKBONE, REDUCTION, CARD),
 )
 PATTERNS = (*FILES, *(f"{TOWER}/*.{kind}" for kind in ("json", "safetensors", "model", "txt")))
-"""What is fetched from the hub, and what an upload replaces there."""
+"""Files to download from the hub, and to replace there in an upload."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 LARGEST = 1_000_000
 AGAIN = "save it again"

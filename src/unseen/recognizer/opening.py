@@ -1,4 +1,4 @@
-"""Finding a model: in a run's folder or a saved one. A saved model is opened without any training code."""
+"""Find a model in a run folder or a saved folder. Opening a saved model imports no training code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unseen.recognizer.saved import read_saved
 
 
 def find_parts(folder: Path, seed: int | None = None) -> Parts:
-    """Those of a saved folder, or of one seed of a run."""
+    """Parts of a saved folder, or of one seed of a run."""
     if (folder / FACTS).is_file():
         return read_saved(folder)
     from unseen.recognizer.runs import read_run

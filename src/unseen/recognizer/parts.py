@@ -1,4 +1,4 @@
-"""What a trained model is put together from, wherever it was found."""
+"""Parts of a trained model, wherever they were found."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ M = TypeVar("M", bound=TrainedModel)
 
 @dataclass(frozen=True)
 class Parts:
-    """What a recognizer is put together from.
+    """Parts of a recognizer.
 
     Args:
-        folder: where class table and texts lie.
-        spec: of the backbone.
-        weights: of the method.
-        references: attribute scores of the training images, if they are there.
-        method, settings, vector_length: of the method.
+        folder: folder with class table and texts.
+        spec: spec of the backbone.
+        weights: file of the method's weights.
+        references: attribute scores of the training images, if available.
+        method, settings, vector_length: method, its settings, and the length of attribute vectors.
         gamma, temperature, threshold, store_dtype, about, encoding: as in
             :class:`~unseen.model.trained.TrainedModel`.
-        typical: ``(K,)`` attribute scores of the average training image, where there are no references.
-        reduction: file of what the backbone's regions go through, if anything.
-        tables: SHA-256 of the class tables, by file; those not named are not checked.
-        space: file of where images of classes are compared, if the model has a rule for them.
+        typical: ``(K,)`` attribute scores of the average training image, if there are no references.
+        reduction: file of the reduction of the backbone's regions, if any.
+        tables: SHA-256 of the class tables, by file; other files are not checked.
+        space: file of the space of support images, if the model has a rule for them.
     """
 
     folder: Path
@@ -69,9 +69,9 @@ class Parts:
         """The model.
 
         Args:
-            kind: :class:`TrainedModel` or a class made from it.
+            kind: :class:`TrainedModel` or a subclass.
             device: where to compute.
-            as_trained: with the classes of the training, not as they were changed since.
+            as_trained: use the classes of the training, without later changes.
         """
         check_tables(self.folder, self.tables)
         table = trained_table(self.folder) if as_trained else table_in_use(self.folder)
@@ -79,7 +79,7 @@ class Parts:
         if self.typical is not None and len(self.typical) != shape[0]:
             raise RunError(f"typical is not {shape[0]} numbers", where=self.folder / FACTS, hint=AGAIN)
         self._check_length(shape)
-        # the weights of an end-to-end method hold the backbone's
+        # weights of an end-to-end method include those of the backbone
         spec = replace(self.spec, weights="random") if find_method(self.method).end_to_end else self.spec
         backbone = Backbone(spec)
         if self.reduction is not None:
@@ -107,18 +107,18 @@ class Parts:
         return made
 
     def _check_length(self, shape: tuple[int, int]) -> None:
-        """Before room is made for vectors: are those of the weights as long?"""
+        """Check that the weights have this vector length before memory is allocated for it."""
         try:
             with safe_open(self.weights, "pt") as file:
                 for name in {"vectors", "head.vectors"} & set(file.keys()):
                     if tuple(file.get_slice(name).get_shape()) != shape:
                         raise RunError(f"its vectors are not {shape[0]} of {shape[1]}", where=self.weights, hint=AGAIN)
         except (SafetensorError, OSError):
-            pass  # said better where the weights are read
+            pass  # reading the weights gives a better error
 
 
 def checked_settings(method: str, values: Mapping[str, Any], where: Path) -> Settings:
-    """A method's settings from JSON, each of the kind that the method's own default is."""
+    """Settings of a method from JSON, each of the type of the method's default."""
     from unseen.recognizer.schema import settings_model
 
     kind = find_method(method, from_file=where).settings_class

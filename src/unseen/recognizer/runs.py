@@ -1,4 +1,4 @@
-"""What a model is put together from in a run's folder; imported only where a run is opened."""
+"""Parts of a model in a run folder; imported only when a run is opened."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from unseen.training.folder import Run
 
 
 def read_run(folder: Path, seed: int | None = None) -> Parts:
-    """Those of a finished run.
+    """Parts of a finished run.
 
     Args:
-        folder: the run's.
-        seed: default the first.
+        folder: folder of the run.
+        seed: by default the first.
 
     Raises:
         RunError: no run, unfinished, or no such seed; or the backbone has changed since.

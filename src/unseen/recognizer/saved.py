@@ -1,7 +1,7 @@
-"""Reading a saved folder, which may come from anybody. No pickle.
+"""Read a saved folder, which may come from anybody. No pickle.
 
-Its JSON is checked before anything is built from it, weights are safetensors, tables are CSV, and no file is opened but
-those of :mod:`unseen.recognizer.names`.
+Its JSON is validated before anything is built from it, weights are safetensors, tables are CSV, and only files of
+:mod:`unseen.recognizer.names` are opened.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from unseen.recognizer.parts import Parts, checked_settings
 
 
 def read_saved(folder: Path) -> Parts:
-    """Those of a saved folder, checked.
+    """Validated parts of a saved folder.
 
     Raises:
-        RunError: not a saved folder, of a newer version, or with something in it that does not belong there.
+        RunError: not a saved folder, from a newer version, or with content that does not belong there.
     """
     from unseen.recognizer.schema import SavedModel, Version
 
@@ -62,7 +62,7 @@ def read_saved(folder: Path) -> Parts:
 
 
 def _spec(values: Mapping[str, Any], folder: Path) -> BackboneSpec:
-    """The backbone of a saved folder: a name that is fetched, or weights in that folder, and nothing elsewhere."""
+    """Backbone of a saved folder: a name to download, or weights in that folder; never a file elsewhere."""
     spec = BackboneSpec.from_json(values, f"{folder / FACTS}, backbone", AGAIN)
     if spec.tower == TOWER:
         return replace(spec, name=PREFIX + str(folder / TOWER))

@@ -1,4 +1,4 @@
-"""Writing a folder that another machine reads: weights, classes, backbone, model card; no pickle."""
+"""Write a folder that another machine can read: weights, classes, backbone, model card; no pickle."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from unseen.recognizer.names import BACKBONE, CARD, FACTS, FILES, FORMAT, REFERE
 def save(model: TrainedModel, folder: Path, include_backbone: bool, include_references: bool, card: CardFields) -> Path:
     """See :meth:`unseen.recognizer.recognizer.Recognizer.save`."""
     inside = {path.name for path in folder.iterdir() if not is_left_over(path)} if folder.is_dir() else set()
-    begun = inside <= {*FILES, TOWER} and bool(inside & {WEIGHTS, BACKBONE, TOWER})  # by a save that was stopped
+    begun = inside <= {*FILES, TOWER} and bool(inside & {WEIGHTS, BACKBONE, TOWER})  # left by an interrupted save
     if inside and FACTS not in inside and not begun:
         raise RunError(
             "the folder is not empty and contains no saved model", where=folder, hint="choose another folder"
@@ -42,7 +42,7 @@ def save(model: TrainedModel, folder: Path, include_backbone: bool, include_refe
         model.text_tower.save(folder / TEXTS)
     if model.takes_images:
         model.space.save(folder / SPACE)
-    reset(folder)  # what is saved are the classes in use
+    reset(folder)  # save the classes in use
     keep_support(folder, model.support, names_only=True)
     table.to_csv(folder / "classes.csv")
     write_attributes(folder / "attributes.csv", table.attributes)
@@ -84,7 +84,7 @@ def save(model: TrainedModel, folder: Path, include_backbone: bool, include_refe
 
 
 def without_paths(value: Any) -> Any:
-    """JSON with the folders of this machine taken out of its texts: of an absolute path, the name remains."""
+    """JSON without the folders of this machine: absolute paths are reduced to file names."""
     if isinstance(value, Mapping):
         return {k: without_paths(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -95,9 +95,9 @@ def without_paths(value: Any) -> Any:
 
 
 def _save_backbone(model: TrainedModel, folder: Path, include: bool) -> tuple[BackboneSpec, str | None]:
-    """Store what another machine could not fetch, or all of it; the spec to write, and how it was stored."""
+    """Store what another machine cannot download, or everything; returns the spec to write, and how it was stored."""
     spec = model.backbone.spec
-    if model.method.end_to_end:  # the weights of the method hold it
+    if model.method.end_to_end:  # the method's weights include it
         return replace(spec, weights="random"), "weights"
     if spec.tower is not None:
         if not include and not Path(spec.tower).is_dir():

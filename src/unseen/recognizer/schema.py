@@ -1,4 +1,4 @@
-"""What ``recognizer.json`` of a saved folder holds, as pydantic checks it; imported only where one is read."""
+"""Pydantic schema of ``recognizer.json`` in a saved folder; imported only when one is read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RESERVED = set(inspect.signature(timm.create_model).parameters)
 
 
 class SavedBackbone(BaseModel):
-    """A backbone that is fetched by its name, or whose weights lie in the folder; other entries are the spec's."""
+    """A backbone to download by name, or with weights in the folder; other entries are those of the spec."""
 
     model_config = ConfigDict(extra="allow")
     name: Text
@@ -55,13 +55,13 @@ def _small(value: Any) -> bool:
 
 
 class Version(BaseModel):
-    """Which version of the format a file has."""
+    """Format version of a file."""
 
     format: Annotated[int, Field(ge=1, le=LARGEST)]
 
 
 class SavedModel(Version):
-    """A saved model, its tensors and tables apart; arguments as in :class:`unseen.recognizer.parts.Parts`."""
+    """A saved model without tensors and tables; arguments as in :class:`unseen.recognizer.parts.Parts`."""
 
     model_config = ConfigDict(extra="forbid")
     method: Text
@@ -80,7 +80,7 @@ class SavedModel(Version):
 
 _KINDS: dict[type, Any] = {
     bool: bool,
-    int: Annotated[int, Field(ge=-10_000, le=10_000)],  # a size, perhaps, for which room will be made
+    int: Annotated[int, Field(ge=-10_000, le=10_000)],  # may be a size for which memory is allocated
     float: Annotated[float, Field(ge=-LARGEST, le=LARGEST)],
     str: Text,
 }
@@ -91,6 +91,6 @@ def _kind(value: Any) -> Any:
 
 
 def settings_model(default: Settings) -> type[BaseModel]:
-    """A method's settings, each of the kind of the method's own default and that where it is left out."""
+    """Settings of a method, each of the type of the method's default, which fills in missing ones."""
     entries: dict[str, Any] = {name: (_kind(value), value) for name, value in vars(default).items()}
     return create_model("Settings", __config__=ConfigDict(extra="forbid"), **entries)

@@ -1,8 +1,8 @@
-"""Predictions of a stream of images as a file: CSV, Parquet, JSON or JSON lines; resumable, in bounded memory.
+"""Predict a stream of images to a file: CSV, Parquet, JSON or JSON lines; resumable, in bounded memory.
 
-Until all images are done, their predictions stand in a journal, ``FILE.partial/journal.jsonl``: a line that says what
-they depend on, then a line an image, a batch at a time, each with its checksum. The file itself is made from the
-journal at the end.
+Until all images are done, their predictions are in a journal, ``FILE.partial/journal.jsonl``: one line with what they
+depend on, then one line per image, written in batches, each line with its checksum. At the end the file is made from
+the journal.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from unseen.version import __version__
 ENDINGS = (".csv", ".parquet", ".json", ".jsonl")
 ROW_GROUP = 8192
 ABOUT = b"unseen"
-"""Key of what a Parquet file says of itself, in the metadata of its schema: see :mod:`unseen.recognizer.merging`."""
+"""Key of the metadata in a Parquet file's schema, see :mod:`unseen.recognizer.merging`."""
 SYNC_SECONDS = 10.0
-"""How often the journal is brought to the disk for certain, against loss of power."""
+"""Interval in seconds for syncing the journal to disk, as protection against power loss."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked of :meth:`Recognizer.outcomes`; see there."""
+    """Options of :meth:`Recognizer.outcomes`; see there."""
 
     top: int = 3
     among: str = "all"
@@ -60,7 +60,7 @@ class Options:
 
 @dataclass
 class Counts:
-    """How many images there are, and how many of them broken or unknown."""
+    """Number of images, and how many of them are broken or unknown."""
 
     images: int = 0
     broken: int = 0
@@ -74,7 +74,7 @@ class Counts:
 
 
 def record_of(image: object, outcome: Prediction | DataError) -> dict[str, Any]:
-    """JSON form of a prediction, or of the error in its place."""
+    """A prediction as JSON types, or the error in its place."""
     if isinstance(outcome, Prediction):
         return outcome.as_dict()
     about = outcome.problem if outcome.hint is None else f"{outcome.problem} — {outcome.hint}"
@@ -82,11 +82,11 @@ def record_of(image: object, outcome: Prediction | DataError) -> dict[str, Any]:
 
 
 def row_of(record: dict[str, Any], count: int) -> dict[str, Any]:
-    """One row an image, see :meth:`Prediction.row`; of a broken one only its path and the error.
+    """One row per image, see :meth:`Prediction.row`; for a broken image only path and error.
 
     Args:
-        record: of :func:`record_of`.
-        count: how many classes have columns.
+        record: from :func:`record_of`.
+        count: number of classes with columns.
     """
     if "error" in record:
         return dict.fromkeys(columns(count)) | {"image": record["image"], "error": record["error"]}
@@ -94,7 +94,7 @@ def row_of(record: dict[str, Any], count: int) -> dict[str, Any]:
 
 
 def check_output(path: Path, restart: bool = False) -> None:
-    """Raise where a file cannot be begun: its ending, or it is there already."""
+    """Raise an error if a file cannot be started: wrong extension, or it already exists."""
     if path.suffix.lower() not in ENDINGS:
         raise UnseenError(
             "unsupported file format for predictions", where=path, hint=f"use one of {', '.join(ENDINGS)}"
@@ -102,7 +102,7 @@ def check_output(path: Path, restart: bool = False) -> None:
     if path.is_dir():
         raise UnseenError("a folder", where=path, hint="pass a file name")
     if path.exists() and not restart and not _journal(path).is_file():
-        shutil.rmtree(_journal(path).parent, ignore_errors=True)  # of a call that was killed after its end
+        shutil.rmtree(_journal(path).parent, ignore_errors=True)  # left by a call that was killed after its end
         raise UnseenError("already exists", where=path, hint="pass another --output, or --restart to overwrite it")
 
 
@@ -122,30 +122,31 @@ def predict_to_file(
     progress: Progress = silent,
     broken: Callable[[DataError], None] = lambda error: None,
 ) -> Counts:
-    """Predict images into a file, or go on where an earlier call was stopped.
+    """Predict images to a file, or resume an earlier call that was stopped.
 
-    On the CPU the file's bytes are those of a call that was not stopped: a stopped batch is done again as a whole.
+    On the CPU the file is equal to the byte to that of an uninterrupted call: an interrupted batch is repeated as a
+    whole.
 
     Args:
-        recognizer: the model.
-        images: in the same order at every iteration.
-        path: ending in one of :data:`ENDINGS`.
+        recognizer: model.
+        images: images, in the same order at every iteration.
+        path: file that ends in one of :data:`ENDINGS`.
         options: what to predict.
-        total: how many images there are, for ``report``.
+        total: number of images, for progress.
         workers: threads that read images.
-        restart: begin anew, and replace ``path`` where it is there.
-        progress: told how far it is.
-        broken: told of every image that could not be read; it has a row with the error all the same.
+        restart: start over, and replace ``path`` if it exists.
+        progress: progress callback.
+        broken: called with the error of every unreadable image; its row holds the error.
 
     Raises:
-        UnseenError: ``path`` is there already, cannot be written, or another process is writing it.
-        RunError: what was begun earlier was of another model, other options or other images.
+        UnseenError: ``path`` already exists or cannot be written, or another process writes it.
+        RunError: the earlier call had another model, other options or other images.
     """
     options = options or Options()
     check_output(path, restart)
-    recognizer.outcomes([], **vars(options))  # which raises where they do not hold together
+    recognizer.outcomes([], **vars(options))  # raises if they do not fit together
     with _locked(path) as journal:
-        if restart or options.together:  # a batch as a whole is done as a whole
+        if restart or options.together:  # a batch is repeated as a whole
             journal.unlink(missing_ok=True)
         count = min(options.top, len(recognizer.choices(options.among, options.only, options.exclude)))
         facts = facts_of(recognizer, options)
@@ -164,7 +165,7 @@ def predict_to_file(
 
 @contextmanager
 def _written(journal: Path) -> Iterator[None]:
-    """What the system says of a journal that cannot be written, as one line."""
+    """Turn an operating system error about the journal into one line."""
     try:
         yield
     except OSError as error:
@@ -174,7 +175,7 @@ def _written(journal: Path) -> Iterator[None]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[Path]:
-    """The journal, this process's alone."""
+    """The journal, locked for this process."""
     journal = _journal(path)
     try:
         journal.parent.mkdir(parents=True, exist_ok=True)
@@ -188,7 +189,7 @@ def _locked(path: Path) -> Iterator[Path]:
 
 
 def facts_of(recognizer: Recognizer, options: Options) -> dict[str, str]:
-    """Digests of what the predictions depend on beside the images, by what a person calls it."""
+    """Digests of what the predictions depend on beside the images, by readable name."""
     method, table = recognizer.method, recognizer.table
     weights = [t.detach().cpu().contiguous().view(torch.uint8).numpy() for t in method.state_dict().values() if t.dim()]
     weights += [t.detach().cpu().double().numpy() for t in method.state_dict().values() if not t.dim()]
@@ -208,7 +209,7 @@ def facts_of(recognizer: Recognizer, options: Options) -> dict[str, str]:
 
 
 def _stamp(image: Path | EncodedImage) -> list[int] | None:
-    """Size and time of change, by which an image that was exchanged is noticed."""
+    """Size and modification time, to detect an exchanged image."""
     if isinstance(image, HeldImage):
         return [len(image.data), zlib.crc32(image.data)]
     try:
@@ -221,7 +222,7 @@ def _stamp(image: Path | EncodedImage) -> list[int] | None:
 def _replay(
     journal: Journal, facts: dict[str, str], stream: Iterator[Path | EncodedImage], batch: int, counts: Counts
 ) -> None:
-    """Count the whole batches that are there, take their images off the stream, and cut off what comes after."""
+    """Count the complete batches in the journal, skip their images in the stream, and truncate the rest."""
     folder, hint = journal.path.parent, "pass --restart to start over"
     records = journal.records()
     header = next(records, None)
@@ -303,7 +304,7 @@ def _finish(journal: Path, path: Path, count: int, images: int, about: dict[str,
 
 
 def _all_records(journal: Journal, images: int) -> Iterator[dict[str, Any]]:
-    """The records of so many images; RunError where some have been lost since they were written."""
+    """Yield the given number of records; RunError if some were lost after they were written."""
     found = 0
     for record, _ in islice(journal.records(), 1, None):
         found += 1
@@ -313,12 +314,12 @@ def _all_records(journal: Journal, images: int) -> Iterator[dict[str, Any]]:
 
 
 def _open(path: Path) -> IO[str]:
-    # names that are no UTF-8 are written as the bytes they are
+    # names that are not UTF-8 are written as their bytes
     return path.open("w", encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def shown(row: dict[str, Any]) -> dict[str, Any]:
-    """A row as CSV has it: six decimals, 1 and 0."""
+    """A row in CSV form: six decimals, 1 and 0."""
     return {k: f"{v:.6f}" if isinstance(v, float) else int(v) if v is True or v is False else v for k, v in row.items()}
 
 
@@ -356,21 +357,21 @@ def _write_parquet(
     rows = (row_of(record, count) for record in records)
     with pq.ParquetWriter(path, schema) as writer:
         while group := list(islice(rows, ROW_GROUP)):
-            for row in group:  # Parquet's text is UTF-8, which names of files need not be
+            for row in group:  # Parquet's text is UTF-8, but file names need not be
                 row["image"] = os.fsencode(row["image"]).decode(errors="backslashreplace")
             writer.write_table(pa.Table.from_pylist(group, schema))
 
 
 def names_from(entries: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
-    """Class names as the command line gives them.
+    """Class names from the command line.
 
     Args:
-        entries: each a class's name, names with commas between them, ``@FILE``, or a file: a name a line, or the first
-            column (or one called ``class``) of a CSV table.
+        entries: each is a class name, names separated by commas, ``@FILE``, or a file: one name per line, or the first
+            column (or the one called ``class``) of a CSV table.
         names: of all classes.
 
     Raises:
-        DataError: a file that cannot be read. Unknown names are left to the recogniser.
+        DataError: a file cannot be read. The recognizer reports unknown names.
     """
     known, found = set(names), []
     for entry in entries:
