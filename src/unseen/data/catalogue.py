@@ -1,4 +1,4 @@
-"""Datasets by name or folder, and where computed things are kept."""
+"""Datasets by name or folder, and the place of computed data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIELDGUIDE = "fieldguide"
 
 
 def keep_dataset(dataset: Dataset, cache: Path | str | None = None) -> Path:
-    """Keep a dataset that is no folder in the cache, by its fingerprint, so that a run can name it."""
+    """Store a dataset that is not a folder in the cache, by its fingerprint, so that a run can name it."""
     word = "".join(c if c.isalnum() or c in "-_" else "-" for c in dataset.name) or "dataset"
     place = hashlib.sha256(str(dataset.images).encode()).hexdigest()[:8]
     folder = cache_folder(cache).absolute() / "datasets" / f"{word}-{dataset.fingerprint}-{place}"
@@ -30,9 +30,9 @@ def load_dataset(name: Path | str, *, cache: Path | str | None = None, progress:
     """Load ``fieldguide`` (drawn on first use) or a dataset folder.
 
     Args:
-        name: ``fieldguide``, or a folder as :mod:`unseen.data.folder` describes it.
+        name: ``fieldguide``, or a folder as described in :mod:`unseen.data.folder`.
         cache: see :func:`unseen.ground.cache.cache_folder`.
-        progress: of drawing.
+        progress: progress callback for drawing.
 
     Raises:
         DataError: one line naming file, row and hint, on the first inconsistency.
@@ -47,7 +47,7 @@ def load_dataset(name: Path | str, *, cache: Path | str | None = None, progress:
     folder = cache_folder(cache) / "datasets" / f"fieldguide-v{VERSION}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f".{folder.name}.lock")):  # of several processes one draws
+        with FileLock(folder.with_name(f".{folder.name}.lock")):  # only one of several processes draws
             if not folder.is_dir():
                 build(folder, tick=lambda done, total: progress("drawing fieldguide", done, total))
     return load_folder(folder, FIELDGUIDE)

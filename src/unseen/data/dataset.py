@@ -1,4 +1,4 @@
-"""Images with classes and splits, checked on loading."""
+"""Images with classes and splits, validated on loading."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 TEST_SHARE = 0.2
-"""Share of a seen class's images kept for testing where no table says which: the Proposed Split's."""
+"""Share of a seen class's images to test on if no table says which, as in the Proposed Split."""
 LEAST_TO_SPLIT = 4
-"""Classes with fewer images are trained on whole."""
+"""Classes with fewer images are used for training only."""
 
 
 def digest(*parts: object) -> str:
-    """First 16 hex digits of SHA-256 over the text and array parts, each closed off from the next."""
+    """First 16 hex digits of SHA-256 over text and array parts, each delimited from the next."""
     hasher = hashlib.sha256()
     for part in parts:
         data = np.ascontiguousarray(part).tobytes() if isinstance(part, np.ndarray) else str(part).encode()
@@ -40,20 +40,20 @@ class Dataset:
     """Images with class labels and a split as in the Proposed Split.
 
     Args:
-        name: name in tables.
-        images: the folder that ``files`` are relative to.
-        table: the classes.
+        name: name of the dataset in tables.
+        images: folder that ``files`` are relative to.
+        table: class table.
         files: M image files.
-        labels: int64 ``(M,)``, positions in ``table``.
+        labels: int64 ``(M,)`` positions in ``table``.
         split: ``(M,)`` array of ``trainval``, ``test_seen`` or ``test_unseen``.
         attribute_vectors: optional float64 ``(K, D)`` word vector of each attribute.
-        part_positions: optional table file, part, x, y (pixels of the image) and, where known, visible.
-        warnings: notes for readers of its results.
-        encoding: how the columns of a spreadsheet became the table's attributes, where it was read from one.
+        part_positions: optional table of file, part, x, y (in pixels of the image) and, if known, visible.
+        warnings: notes for readers of the results.
+        encoding: how the columns of a spreadsheet became the table's attributes, if it came from one.
 
     Raises:
-        DataError: images of unseen classes in training, images of seen classes among the unseen, a seen class
-            without training images, or shapes that do not fit.
+        DataError: images of unseen classes in training, images of seen classes in ``test_unseen``, a seen class without
+            training images, or shapes that do not match.
     """
 
     name: str
@@ -135,10 +135,10 @@ class Dataset:
 
 
 def split_by_name(files: Sequence[str], labels: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Every image's split ``(M,)`` where no table says it.
+    """Split ``(M,)`` of every image, if no table gives it.
 
-    A seen class keeps a share of its images for the test by a hash of each one's name, so that further images do not
-    move the others.
+    A hash of each file name decides whether an image of a seen class is for testing, so further images do not move
+    others.
     """
     split = np.full(len(files), "trainval", dtype=object)
     for c, count in enumerate(np.bincount(labels, minlength=len(seen))):
@@ -154,7 +154,7 @@ def split_by_name(files: Sequence[str], labels: np.ndarray, seen: np.ndarray) ->
 
 
 def _draw(file: str) -> float:
-    """A number in [0, 1) of an image's name alone."""
+    """A number in [0, 1) that depends only on an image's name."""
     return int.from_bytes(hashlib.sha256(file.encode()).digest()[:8], "big") / 2**64
 
 
@@ -166,7 +166,7 @@ def contradictions(
     split: np.ndarray,
     values: np.ndarray,
 ) -> Iterator[DataError]:
-    """Where images, splits, seen flags and attributes leave nothing to learn; arguments as in :class:`Dataset`."""
+    """Raise an error if the data leave nothing to learn; arguments as in :class:`Dataset`."""
     for i in map(int, np.flatnonzero(seen[labels] == (split == "test_unseen"))):
         kind = "seen" if seen[labels[i]] else "unseen"
         yield DataError(
@@ -194,22 +194,22 @@ def contradictions(
 
 
 def same_direction(rows: np.ndarray) -> bool:
-    """Whether all rows ``(n, K)`` are the same up to their length: methods compare directions."""
+    """Whether all rows ``(n, K)`` are parallel: methods compare directions."""
     unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)
     return bool(np.ptp(unit, axis=0).max() < 1e-9)
 
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """What one stage trains on and what it is measured on; all classes are positions in the dataset's table.
+    """Training and test data of one stage; classes are positions in the dataset's table.
 
     Args:
-        classes: classes that exist in this stage, training classes and those held out.
-        seen: bool, in the order of ``classes``: those trained on.
+        classes: classes of this stage: training classes and held-out ones.
+        seen: bool, in the order of ``classes``: training classes.
         train: images to train on.
         test_seen: held-out images of the training classes.
         test_unseen: images of the held-out classes.
-        source: how it came about, for the result's record.
+        source: origin of the partition, for the record of a result.
     """
 
     classes: np.ndarray
@@ -239,10 +239,10 @@ def final_partition(dataset: Dataset) -> Partition:
 
 
 def validation_count(table: ClassTable) -> int:
-    """How many seen classes a validation draw holds out: n_s n_u / (n_s + n_u), at most a third.
+    """Number of seen classes that a validation draw holds out: n_s n_u / (n_s + n_u), at most a third.
 
-    Trained and held-out classes are then to each other as the seen to the unseen ones are, and a calibration offset
-    found on them holds for the test. Where no class is unseen, a third.
+    The ratio of training to held-out classes then equals that of seen to unseen ones, so a calibration offset found on
+    them applies to the test. A third if no class is unseen.
     """
     seen = int(table.seen.sum())
     unseen = len(table) - seen
@@ -250,16 +250,16 @@ def validation_count(table: ClassTable) -> int:
 
 
 def validation_partition(dataset: Dataset, seed: int = 0, held_out: float = 0.2, draw: int = 0) -> Partition:
-    """Hold out validation classes, and images of the others, from ``trainval`` alone.
+    """Hold out validation classes, and images of the other classes, from ``trainval`` only.
 
-    Draw after draw goes through random orders of the seen classes, so that no class is held out again before every
-    other was. Where the dataset names validation classes, draw 0 takes them.
+    Draws go through random orders of the seen classes, so no class is held out again before every other has been. If
+    the dataset names validation classes, draw 0 uses them.
 
     Args:
-        dataset: the data.
-        seed: for the draws of classes and images.
-        held_out: share of each remaining class's images kept as "test seen", the Proposed Split's share.
-        draw: which of the draws, from 0.
+        dataset: dataset.
+        seed: seed of the draws of classes and images.
+        held_out: share of each remaining class's images to use as "test seen", as in the Proposed Split.
+        draw: number of the draw, from 0.
 
     Raises:
         DataError: the named validation classes leave fewer than two to train on.
@@ -298,7 +298,7 @@ def validation_partition(dataset: Dataset, seed: int = 0, held_out: float = 0.2,
 
 
 def _held_classes(seen: np.ndarray, count: int, draw: int, rng: np.random.Generator) -> np.ndarray:
-    """Classes of a draw: the next ``count`` of random orders laid end to end, none twice in a draw."""
+    """Classes of a draw: the next ``count`` of concatenated random orders, without repeats within a draw."""
     waiting: list[int] = []
     for _ in range(draw + 1):
         if len(waiting) < count:

@@ -1,7 +1,7 @@
-"""Drafts a class table with a language model behind any OpenAI-compatible endpoint, for a person to check.
+"""Draft a class table with a language model behind any OpenAI-compatible endpoint, for a person to check.
 
-Every cell is written down in ``provenance.csv`` as drafted, with the model and the day. Finished answers stand in a
-journal beside the table until it is whole, so that nothing is asked for twice.
+Every cell is recorded in ``provenance.csv`` as drafted, with model and date. Finished answers stay in a journal beside
+the table until it is complete, so nothing is requested twice.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from unseen.ground.progress import Progress, silent
 
 T = TypeVar("T")
 BATCH = 8
-"""Classes in a request."""
+"""Number of classes per request."""
 SECONDS = 300.0
-"""That an answer may take; models on one's own machine are slow."""
+"""Timeout of an answer in seconds; local models are slow."""
 KINDS = ("yes/no", "words", "number")
 SYSTEM = (
     "You draft tables of visual attributes, from which a program recognises classes in photographs. State only what "
@@ -44,12 +44,12 @@ HINT = "repeat the command to resume, or pass another --model"
 
 @dataclass(frozen=True)
 class Attribute:
-    """A column to be.
+    """A planned column.
 
     Args:
-        name: of the column.
+        name: name of the column.
         kind: one of :data:`KINDS`.
-        values: the words to choose from; empty for any.
+        values: allowed values; empty for any.
     """
 
     name: str
@@ -59,12 +59,12 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Who is asked.
+    """The language model to use.
 
     Args:
-        url: up to the version: ``https://api.openai.com/v1``, ``http://localhost:11434/v1``.
-        model: its name there.
-        key: sent as bearer token; none where empty.
+        url: base URL including the version: ``https://api.openai.com/v1``, ``http://localhost:11434/v1``.
+        model: name of the model there.
+        key: bearer token; empty for none.
     """
 
     url: str
@@ -84,7 +84,7 @@ class Endpoint:
 
     @property
     def host(self) -> str:
-        """What provenance names."""
+        """Name of the model in ``provenance.csv``."""
         return urlsplit(self.url).netloc.rpartition("@")[2]
 
 
@@ -115,10 +115,10 @@ class _Reply(BaseModel):
 
 
 def parse_attributes(text: str) -> list[Attribute]:
-    """Attributes as a person writes them, a line each: ``crest: yes/no``, ``crown color: red, black``, ``eye size``.
+    """Parse attributes, one per line: ``crest: yes/no``, ``crown color: red, black``, ``eye size``.
 
     Raises:
-        DataError: none, or one twice.
+        DataError: there are none, or one is repeated.
     """
     found: list[Attribute] = []
     for line in filter(None, map(str.strip, text.replace(";", "\n").splitlines())):
@@ -167,20 +167,20 @@ def describe(
     count: int = 20,
     progress: Progress = silent,
 ) -> tuple[Path, Path]:
-    """Draft a class table; the same call resumes one that was stopped.
+    """Draft a class table; repeating the call resumes one that was stopped.
 
     Args:
-        classes: their names.
-        output: the table, a ``.csv``; ``provenance.csv`` is written beside it.
-        endpoint: who is asked.
-        attributes: the columns; ``None`` asks for ``count`` of them first.
+        classes: class names.
+        output: ``.csv`` file of the table; ``provenance.csv`` is written beside it.
+        endpoint: language model to use.
+        attributes: columns; ``None`` first requests ``count`` of them.
         about: what the classes are, in a few words.
-        count: of columns asked for.
-        progress: told how far it is.
+        count: number of columns to request.
+        progress: progress callback.
 
     Raises:
-        DataError: a file is there already, or two answers in a row cannot be used.
-        UnseenError: the endpoint cannot be reached, or refuses.
+        DataError: a file already exists, or two consecutive answers cannot be used.
+        UnseenError: the endpoint cannot be reached, or refuses the request.
     """
     beside = output.with_name(f"{PROVENANCE}.csv")
     if output.suffix.lower() != ".csv":
@@ -261,7 +261,7 @@ def _ask_for_values(
 
 
 def _cell(attribute: Attribute, value: Any, name: str) -> str:
-    """A value as a cell of the table; blank where it is not known."""
+    """A value as a cell of the table; blank if unknown."""
     where = f'the answer, class "{name}", attribute "{attribute.name}"'
     if value is None or value == "":
         return ""
@@ -286,7 +286,7 @@ def _cell(attribute: Attribute, value: Any, name: str) -> str:
 
 
 def _ask(endpoint: Endpoint, text: str, read: Callable[[Any], T]) -> T:
-    """What ``read`` makes of the answer; one that it refuses is told so, once."""
+    """Parse the answer with ``read``; if that fails, ask once more with the error."""
     messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
     for last in (False, True):
         answer = _post(endpoint, messages)
@@ -301,7 +301,7 @@ def _ask(endpoint: Endpoint, text: str, read: Callable[[Any], T]) -> T:
 
 
 def _json(text: str) -> Any:
-    """The JSON of an answer, which some models put between fences."""
+    """The JSON of an answer; some models put it in a code block."""
     plain = text.strip().removeprefix("```json").removeprefix("```").removesuffix("```")
     try:
         return json.loads(plain)
@@ -335,7 +335,7 @@ def _post(endpoint: Endpoint, messages: list[dict[str, str]]) -> str:
 
 
 def key_of(variable: str) -> str:
-    """The key in an environment variable; empty where it is not set."""
+    """The key in an environment variable; empty if it is not set."""
     return os.environ.get(variable, "")
 
 

@@ -1,4 +1,4 @@
-"""Images named by files, folders, patterns and lists, one after another."""
+"""Images given by files, folders, patterns and lists, one after another."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from unseen.ground.image_files import LeftOut, image_files
 from unseen.ground.images import HeldImage, begins_like_an_image
 
 COLUMNS = ("image", "picture", "file", "filename", "path")
-"""What the column of images in a table may be called."""
+"""Possible names of the image column of a table."""
 STDIN = "-"
 
 
 class FoundImages:
-    """Images in a fixed order, found anew at each iteration; no list of them is held.
+    """Images in a fixed order, searched again at each iteration; keeps no list of them.
 
     Args:
-        sources: files, taken whatever they are called; folders, for the images below them
-            (:func:`unseen.ground.image_files.image_files`); patterns such as ``pics/**/*.jpg``, for
-            the files they match; ``-`` for paths on standard input, a line each; see
-            :meth:`piped_image`.
-        lists: text files with a path a line, or CSV and TSV tables with a column :data:`COLUMNS`. Relative paths are
-            looked for in the current folder, then beside the list. A file that is missing is given all the same.
+        sources: files, with any name; folders, for the images below them
+            (:func:`unseen.ground.image_files.image_files`); patterns such as ``pics/**/*.jpg``, for the files they
+            match; ``-`` for paths on standard input, one per line; see :meth:`piped_image`.
+        lists: text files with one path per line, or CSV and TSV tables with a column :data:`COLUMNS`. Relative paths
+            are resolved against the current folder, then against the folder of the list. Missing files are still
+            yielded.
 
     Attributes:
-        left_out: the files of folders that are no images, of the last iteration.
+        left_out: files of folders that are not images, from the last iteration.
 
     Raises:
-        UnseenError: when iterated: a source that is none of these, a folder without images, an unreadable list.
+        UnseenError: when iterated: an invalid source, a folder without images, or an unreadable list.
     """
 
     def __init__(self, sources: Sequence[Path | str], lists: Sequence[Path] = ()) -> None:
@@ -77,7 +77,7 @@ class FoundImages:
             raise UnseenError("no such file", where=path, hint="fix the path")
 
     def piped_image(self) -> HeldImage | None:
-        """The image whose bytes stand on standard input, where ``-`` is the only source and no list of paths."""
+        """The image whose bytes are on standard input, if ``-`` is the only source and not a list of paths."""
         if self._sources != [STDIN] or self._lists:
             return None
         self._stdin.seek(0)
@@ -88,7 +88,7 @@ class FoundImages:
 
     @cached_property
     def _stdin(self) -> IO[bytes]:
-        """What stands on standard input, which can be read once only."""
+        """Content of standard input, which can be read only once."""
         kept = tempfile.SpooledTemporaryFile(max_size=2**24)  # noqa: SIM115 - it lives as long as this
         shutil.copyfileobj(sys.stdin.buffer, kept)
         return kept
@@ -125,7 +125,7 @@ def _listed(path: Path) -> Iterator[Path]:
 
 
 def _encoding(path: Path) -> str:
-    """UTF-16, as "Unicode text" of Windows is, or UTF-8."""
+    """Decode UTF-16, such as "Unicode text" from Windows, or UTF-8."""
     with path.open("rb") as file:
         head = file.read(64)
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

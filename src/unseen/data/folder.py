@@ -1,4 +1,4 @@
-"""A dataset as a folder: images, and a spreadsheet of the classes, with optional extras beside them.
+"""A dataset as a folder: images, and a spreadsheet of the classes, with optional files beside them.
 
 ========================= ====================================================================
 ``images/``               the images, in a folder a class, or in any with an ``images`` table
@@ -48,7 +48,7 @@ RANK = "rank"
 
 
 def stop(errors: Sequence[DataError]) -> None:
-    """Raise the first of several errors of one sort, with their number."""
+    """Raise the first of several errors of one kind, with their number."""
     if errors:
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         raise DataError(errors[0].problem + more, where=errors[0].where, hint=errors[0].hint)
@@ -56,10 +56,10 @@ def stop(errors: Sequence[DataError]) -> None:
 
 @dataclass(frozen=True)
 class Classes:
-    """What a class table says, before the images are known.
+    """Content of a class table, before the images are known.
 
-    ``seen`` is ``None`` where images decide it, ``encoding`` and ``known`` for the field's own files. ``doubts`` are
-    what may be misread in the table.
+    ``seen`` is ``None`` if images decide it; ``encoding`` and ``known`` are ``None`` for the field's own files.
+    ``doubts`` lists what may be misread in the table.
     """
 
     path: Path
@@ -76,7 +76,7 @@ class Classes:
     taxonomy: Taxonomy | None = None
 
     def filled(self, seen: np.ndarray) -> Classes:
-        """With the means of the seen classes in place of what is unknown."""
+        """Replace unknown values by the means of the seen classes."""
         if self.encoding is None or self.known is None or self.known.all() or not seen.any():
             return self
         encoding, values = self.encoding.filled(self.values, self.known, seen)
@@ -84,7 +84,7 @@ class Classes:
 
 
 def load_folder(folder: Path | str, name: str | None = None) -> Dataset:
-    """Load and check a dataset folder.
+    """Load and validate a dataset folder.
 
     Raises:
         DataError: one line naming file, row and hint, on the first inconsistency.
@@ -122,7 +122,7 @@ def load_folder(folder: Path | str, name: str | None = None) -> Dataset:
 
 
 def in_folder(error: DataError, root: Path, classes: Classes, listing: Listing) -> DataError:
-    """An error of the data model, with the tables called as they are here."""
+    """An error of the data model, with the tables named as in this folder."""
     where = error.where or ""
     if not where.startswith(str(root)):
         where = where.replace("classes.csv", classes.path.name)
@@ -135,10 +135,10 @@ def in_folder(error: DataError, root: Path, classes: Classes, listing: Listing) 
 
 
 def settle(classes: Classes, listing: Listing) -> tuple[np.ndarray, np.ndarray]:
-    """Which classes are seen ``(N,)``, and every image's split ``(M,)``.
+    """Seen classes ``(N,)``, and the split ``(M,)`` of every image.
 
-    Where no table says it, classes with images are the seen ones, and a seen class keeps a share of its images for
-    the test by a hash of each one's name, so that further images do not move the others.
+    If no table gives them, classes with images are the seen ones. A hash of each file name decides whether an image of
+    a seen class is for testing, so further images do not move others.
     """
     seen, split = classes.seen, listing.split
     if seen is None:
@@ -155,7 +155,7 @@ def read_classes(root: Path, complain: Complain) -> Classes | None:
 
     Args:
         root: the dataset folder.
-        complain: told of everything that is wrong; may raise.
+        complain: called with every error; may raise.
     """
     try:
         if not root.is_dir():
@@ -241,7 +241,7 @@ def read_classes(root: Path, complain: Complain) -> Classes | None:
 
 
 def missing_words(root: Path) -> tuple[str, ...]:
-    """A folder's own words for "not known": the lines of ``missing.txt``."""
+    """Extra words of a folder for "not known": the lines of ``missing.txt``."""
     path = root / MISSING_WORDS
     if not path.is_file():
         return ()
@@ -252,14 +252,14 @@ def missing_words(root: Path) -> tuple[str, ...]:
 
 
 def add_missing_words(root: Path, words: Sequence[str]) -> Path:
-    """Write further words into a folder's ``missing.txt``; those that it has stay."""
+    """Add words to a folder's ``missing.txt``; keeps those it has."""
     found = dict.fromkeys([*missing_words(root), *(word.strip() for word in words if word.strip())])
     write_text(root / MISSING_WORDS, "".join(f"{word}\n" for word in found))
     return root / MISSING_WORDS
 
 
 def as_shown(error: DataError, path: Path, rows: Sequence[int]) -> DataError:
-    """An error of a table of which rows are hidden, with rows counted as the spreadsheet program shows them."""
+    """An error in a table with hidden rows, with rows counted as the spreadsheet program shows them."""
     where = error.where or ""
     if str(path) not in where:
         return error
@@ -268,7 +268,7 @@ def as_shown(error: DataError, path: Path, rows: Sequence[int]) -> DataError:
 
 
 def _taxonomic(frame: pd.DataFrame, path: Path) -> DataError | None:
-    """What is wrong where the column ``class`` is that of a taxonomy (Darwin Core), such as Aves in every row."""
+    """Errors if the column ``class`` is a taxonomic class (Darwin Core), such as Aves in every row."""
     others = {fold(name).replace(" ", ""): name for name in frame.columns}
     name = next((others[n] for n in ("species", "scientificname", "vernacularname", "taxon") if n in others), None)
     if name is None or frame["class"].duplicated().sum() < len(frame) / 2 or frame[name].duplicated().any():
@@ -328,7 +328,7 @@ def _ask(frame: pd.DataFrame, column: str, path: Path, complain: Complain) -> bo
 
 
 def _about(root: Path, classes: Path) -> tuple[pd.DataFrame, Path] | None:
-    """The table that describes attributes, or the sheet of that name beside the classes."""
+    """The table of attribute descriptions, or the sheet of that name beside the classes."""
     columns = (["attribute"], ["group", "part", "scale", "missing", "description"])
     path = find_table(root, "attributes")
     if path is not None:
@@ -360,7 +360,7 @@ def _images_table(root: Path) -> Path:
 
 
 def read_vectors(path: Path, attributes: Attributes) -> np.ndarray | None:
-    """``attribute_vectors.npy`` as float64 ``(K, D)``; ``None`` where there is none."""
+    """``attribute_vectors.npy`` as float64 ``(K, D)``; ``None`` if missing."""
     if not path.is_file():
         return None
     try:
@@ -384,7 +384,7 @@ def read_vectors(path: Path, attributes: Attributes) -> np.ndarray | None:
 
 
 def read_parts(root: Path, files: set[str]) -> pd.DataFrame | None:
-    """``parts.csv``, checked against the images; ``None`` where there is none."""
+    """``parts.csv``, checked against the images; ``None`` if missing."""
     path = find_table(root, "parts")
     if path is None:
         return None
@@ -401,7 +401,7 @@ def read_parts(root: Path, files: set[str]) -> pd.DataFrame | None:
 
 
 def misfits(root: Path, classes: Classes, listing: Listing) -> list[DataError]:
-    """Everything that would stop :func:`load_folder` once its tables are read."""
+    """Everything that would stop :func:`load_folder` after reading the tables."""
     seen, split = settle(classes, listing)
     found = [
         in_folder(error, root, classes, listing)

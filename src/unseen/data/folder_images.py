@@ -1,4 +1,4 @@
-"""The images of a dataset folder: from a table of files, or from folders called like classes."""
+"""Images of a dataset folder: from a table of files, or from folders named like classes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Complain = Callable[[Sequence[DataError]], None]
 
 @dataclass(frozen=True)
 class Listing:
-    """Which image shows which class; ``path`` is ``None`` where folders say it, ``split`` where nothing does."""
+    """Class of each image; ``path`` is ``None`` if folders give it, ``split`` if nothing gives the split."""
 
     images: Path
     path: Path | None
@@ -35,13 +35,13 @@ class Listing:
 
 
 def read_images(root: Path, names: Sequence[str], complain: Complain, classes: Path) -> Listing | None:
-    """The images of a folder, by ``images.csv`` or by the folders they are in; ``None`` if there are none.
+    """Images of a folder, by ``images.csv`` or by the folders they are in; ``None`` if there are none.
 
     Args:
         root: the dataset folder.
-        names: the classes.
-        complain: told of everything that is wrong; may raise. Images in error are left out.
-        classes: the class table's file, for errors.
+        names: class names.
+        complain: called with every error; may raise. Images with errors are left out.
+        classes: file of the class table, for errors.
     """
     images = root / "images" if (root / "images").is_dir() else root
     try:
@@ -50,7 +50,7 @@ def read_images(root: Path, names: Sequence[str], complain: Complain, classes: P
             if (root / FEATURES).is_dir() or not any(entry.is_dir() for entry in root.iterdir()):
                 images = root / "images"
             return _listed(path, images, names, complain, classes)
-        path = find_table(images, "metadata")  # of Hugging Face's ImageFolder
+        path = find_table(images, "metadata")  # Hugging Face's ImageFolder format
         if path is not None:
             frame = read_table(path, ["file_name"])
             label = next((c for c in ("class", "label") if c in frame), None)
@@ -102,7 +102,7 @@ def _listed(
     )
     files = [_found(images, file) for file in frame["file"]]
     bad: Sequence[int] = []
-    if images.is_dir() or not (path.parent / FEATURES).is_dir():  # features may stand for images
+    if images.is_dir() or not (path.parent / FEATURES).is_dir():  # features can replace images
         bad = _check_files(images, files, lambda row: place(path, row, "file"), complain, table=True)
     keep = np.setdiff1d(np.arange(len(frame)), [*unknown, *wrong, *bad])
     if not len(keep):
@@ -117,7 +117,7 @@ def _listed(
 
 
 def _alike(cells: Sequence[str] | pd.Series, rows: Iterable[int]) -> Iterable[tuple[str, list[int]]]:
-    """Rows by what their cells say, so that one cause is one error."""
+    """Rows grouped by cell content, so that one cause gives one error."""
     found: dict[str, list[int]] = {}
     values = list(cells)
     for row in rows:
@@ -130,7 +130,7 @@ def _times(rows: Sequence[int]) -> str:
 
 
 def _found(images: Path, file: str) -> str:
-    """A file as it lies below a folder, however it is written: from the folder above, on Windows, absolute, in NFD."""
+    """A file as it exists below a folder, however it is written: with the folder, backslashes, absolute, in NFD."""
     if os.path.exists(images / file) and not Path(file).is_absolute() and not file.startswith("./"):
         return file
     slashed = file.replace("\\", "/")
@@ -159,7 +159,7 @@ def _spelling(name: str, names: Sequence[str]) -> str:
 
 
 def find_files(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
-    """Images below a folder, relative to it and sorted, and every other file with why it is none."""
+    """Images below a folder, relative and sorted, and every other file with the reason why it is not one."""
     others: list[tuple[str, str]] = []
 
     def left(file: str, why: str) -> None:
@@ -169,7 +169,7 @@ def find_files(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
 
 
 def left_out(files: Iterable[tuple[str, str]]) -> list[str]:
-    """What is to be said of files that are not taken."""
+    """Notes on files that are not used."""
     found = LeftOut()
     for file, why in files:
         found(file, why)
@@ -177,9 +177,9 @@ def left_out(files: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def _by_folders(images: Path, names: Sequence[str], complain: Complain, classes: Path, strict: bool) -> Listing | None:
-    """Images by the first folder on their way that is called like a class.
+    """Images by the first folder on their path that is named like a class.
 
-    Where there is no ``images/``, ``strict`` is false: folders of no class are then left alone.
+    Without ``images/``, ``strict`` is false and folders that name no class are ignored.
     """
     exact = {name: i for i, name in enumerate(names)}
     loose: dict[str, set[int]] = {}
@@ -248,11 +248,11 @@ ROLES = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-"""What the folders of a split into training, validation and test images are called."""
+"""Names of the folders of a split into training, validation and test images."""
 
 
 def _parted(files: Sequence[str], classes: Mapping[str, int]) -> bool:
-    """Whether images lie in ``train/CLASS/`` and ``val/`` or ``test/``; not where a class is called so."""
+    """Whether images are in ``train/CLASS/`` and ``val/`` or ``test/``; false if a class has such a name."""
     tops = {file.split("/")[0] for file in files if file.count("/") > 1}
     found = {ROLES[top.lower()] for top in tops if top.lower() in ROLES and top not in classes}
     return "train" in found and len(found) > 1
@@ -261,7 +261,7 @@ def _parted(files: Sequence[str], classes: Mapping[str, int]) -> bool:
 def _check_files(
     images: Path, files: Sequence[str], where: Callable[[int], str], complain: Complain, table: bool
 ) -> list[int]:
-    """Rows of files that are not there, lie outside, or are there twice."""
+    """Errors of rows with files that are missing, outside the folder, or repeated."""
     folder = images.resolve()
     missing, refused = [], []
     unnamed = [row for row, file in enumerate(files) if not file.isascii() and _not_utf8(file)]
@@ -276,7 +276,7 @@ def _check_files(
         try:
             target = (images / file).resolve()
             exists = target.is_file()
-        except (OSError, ValueError):  # a name too long or with a NUL, a folder that may not be read
+        except (OSError, ValueError):  # a name that is too long or has a NUL, or a folder without read permission
             missing.append(row)
             continue
         if not target.is_relative_to(folder):
@@ -295,7 +295,7 @@ def _check_files(
 def _missing(
     images: Path, files: Sequence[str], where: Callable[[int], str], missing: Sequence[int]
 ) -> list[DataError]:
-    """One error for each file that is not there; a single one where none of several is, which has one cause."""
+    """One error per missing file; a single one if all of several are missing, which has one cause."""
     if len(missing) < 2 or len(missing) < len(files):
         hint = "add the image, or remove the row"
         return [DataError(f'no image "{files[row]}" in {images}', where=where(row), hint=hint) for row in missing]
@@ -307,7 +307,7 @@ def _missing(
 
 
 def _not_utf8(name: str) -> bool:
-    """Whether a file's name came from bytes of another encoding, so that it cannot be written down."""
+    """Whether a file's name has bytes of another encoding, so that it cannot be written as text."""
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -42,13 +42,13 @@ def make_dataset(
         images: a DataFrame with a column of paths or URLs (``file``, ``path``, ``image``, ...), one of class names
             (``class``, ``label``, ...) and optionally ``split``; pairs of path and class name; a torchvision
             ``ImageFolder``; or a Hugging Face ``datasets.Dataset`` with an image column and a label column.
-        attributes: a class table, or a DataFrame indexed by class with a column an attribute (a mapping of class to
+        attributes: a class table, or a DataFrame indexed by class with one column per attribute (a mapping of class to
             a mapping of attribute to number). Classes without images are unseen.
-        root: folder or URL that relative paths are below; by default the common folder of local paths. Files
-            behind URLs (s3, hf, https, ...: whatever fsspec opens) are downloaded to the cache once.
+        root: folder or URL that paths are relative to; by default the common folder of local paths. Files behind URLs
+            (s3, hf, https and everything else that fsspec opens) are downloaded to the cache once.
         name: name of the dataset in tables.
         cache: see :func:`unseen.data.catalogue.cache_folder`.
-        progress: callback for downloads.
+        progress: progress callback for downloads.
 
     Raises:
         DataError: one line naming row, column or class, and the fix.
@@ -73,7 +73,7 @@ def make_dataset(
 def _listed(
     images: Any, root: Path | str | None, cache: Path, progress: Progress
 ) -> tuple[list[str], list[str], Sequence[str] | None, Path, str]:
-    """Files, class names, splits, the folder that the files are in, and a name."""
+    """Files, class names, splits, the folder of the files, and a name."""
     if hasattr(images, "samples") and hasattr(images, "classes"):  # torchvision's ImageFolder
         files = [str(file) for file, _ in images.samples]
         classes = [str(images.classes[c]) for _, c in images.samples]
@@ -139,7 +139,7 @@ def _root(files: Sequence[str], root: Path | str | None) -> Path:
 
 
 def _local(files: Sequence[str], classes: list[str], root: Path | str | None) -> tuple[list[str], list[str]]:
-    """Paths relative to the root, all of them there."""
+    """Paths relative to the root; checks that all exist."""
     folder = _root(files, root)
     found: list[str] = []
     first: dict[str, int] = {}
@@ -161,13 +161,13 @@ def _local(files: Sequence[str], classes: list[str], root: Path | str | None) ->
 
 
 def _local_name(url: str) -> str:
-    """The name that a file behind a URL has in the cache: its own, after a digest of where it lies."""
+    """Name of a downloaded file in the cache: its own name, after a digest of its URL."""
     name = PurePosixPath(url.partition("://")[2].partition("?")[0])
     return f"{hashlib.sha256(url.encode()).hexdigest()[:16]}/{name.name}"
 
 
 def _fetched(urls: Sequence[str], cache: Path, progress: Progress) -> Path:
-    """Fetch what is not in the cache yet; the folder that :func:`_local_name` is below."""
+    """Download what is not in the cache yet; returns the folder for :func:`_local_name`."""
     import fsspec
 
     folder = cache / "fetched"
@@ -197,7 +197,7 @@ def _write(target: Path, content: bytes) -> None:
 def _hugging_face(
     images: Any, cache: Path, progress: Progress
 ) -> tuple[list[str], list[str], Sequence[str] | None, Path, str]:
-    """The images of a ``datasets.Dataset`` as files in the cache, by its fingerprint."""
+    """Store the images of a ``datasets.Dataset`` as files in the cache, by its fingerprint."""
     kinds = {name: type(feature).__name__ for name, feature in images.features.items()}
     pixels = next((name for name, kind in kinds.items() if kind == "Image"), None)
     labels = next((name for name, kind in kinds.items() if kind == "ClassLabel"), None)

@@ -1,4 +1,4 @@
-"""Images for methods that are trained together with their backbone: read, resized, kept, augmented."""
+"""Images for methods that train together with their backbone: read, resized, cached, augmented."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from unseen.ground.memory import free_memory
 
 
 class ImageStore:
-    """All images of a dataset, as a backbone takes them.
+    """All images of a dataset, as input of a backbone.
 
-    Images are kept as bytes once they are resized, while they fit in the budget; others are read each time. The
-    values are the same, and those of the backbone's own transform.
+    Resized images are kept as bytes while they fit in the budget; others are read each time. The values are the same,
+    and equal those of the backbone's own transform.
 
     Args:
         files: the images.
-        backbone: whose transform it is; only its description is kept.
-        folder: where content hashes are remembered.
+        backbone: provides the transform; only its description is kept.
+        folder: folder that stores content hashes.
         names: one name per image, as in the dataset.
-        workers: threads that read images; 0 reads them in the one that asks.
-        budget_bytes: how much may be kept in memory; ``None`` is half of what is free.
+        workers: threads that read images; 0 reads them in the calling thread.
+        budget_bytes: memory for images; ``None`` is half of the free memory.
 
     Attributes:
-        spec: the backbone's.
-        fingerprint: of the images' content, names and order, and of the backbone with its weights.
-        nbytes: bytes kept by now.
+        spec: spec of the backbone.
+        fingerprint: digest of the images' content, names and order, and of the backbone with its weights.
+        nbytes: bytes in memory so far.
     """
 
     def __init__(
@@ -66,19 +66,19 @@ class ImageStore:
         return self._grid
 
     def channels(self) -> tuple[int, ...]:
-        """Channels of each of the backbone's stages."""
+        """Channels of each stage of the backbone."""
         return self._channels
 
     def read(self, indices: Sequence[int] | np.ndarray) -> Tensor:
-        """Images as the network is given them in testing: float32 ``(B, 3, size, size)``."""
+        """Images as the network's input for testing: float32 ``(B, 3, size, size)``."""
         return self.transform.normalized(self.read_cropped(indices))
 
     def read_cropped(self, indices: Sequence[int] | np.ndarray) -> Tensor:
-        """The same before normalisation: bytes."""
+        """The same before normalization: bytes."""
         return torch.stack(self._load(indices, 0, self.transform.cropped))
 
     def read_resized(self, indices: Sequence[int] | np.ndarray, short: int) -> list[Tensor]:
-        """Whole images of this short side, each bytes ``(3, h, w)``."""
+        """Whole images with this short side, each as bytes ``(3, h, w)``."""
         return self._load(indices, short, lambda path: self.transform.resized(path, short))
 
     def _load(self, indices: Sequence[int] | np.ndarray, kind: int, read: Callable[[Path], Tensor]) -> list[Tensor]:
@@ -86,7 +86,7 @@ class ImageStore:
         missing = list(dict.fromkeys(key for key in keys if key not in self._kept))
         paths = [self._files[i] for i, _ in missing]
         if self._workers and len(missing) > 1:
-            with ThreadPoolExecutor(self._workers) as pool:  # Pillow decodes and resizes outside the interpreter's lock
+            with ThreadPoolExecutor(self._workers) as pool:  # Pillow decodes and resizes without holding the GIL
                 found = dict(zip(missing, pool.map(read, paths), strict=True))
         else:
             found = dict(zip(missing, map(read, paths), strict=True))
@@ -98,18 +98,18 @@ class ImageStore:
 
 
 class ImageSource:
-    """Some images of a store as training and testing read them.
+    """Some images of a store as input for training and testing.
 
     Args:
         store: the store.
-        indices: the images' indices in the store.
-        device: where batches are wanted.
-        dtype: of the pixels.
-        resize: short side of training images, times the input size.
-        flip: whether every other training image is mirrored.
+        indices: indices of the images in the store.
+        device: device of the batches.
+        dtype: dtype of the pixels.
+        resize: short side of training images, as a factor of the input size.
+        flip: whether to mirror half of the training images at random.
     """
 
-    streams = True  # decoding, resizing and cropping can be done ahead
+    streams = True  # decoding, resizing and cropping can run ahead
 
     def __init__(
         self,
@@ -130,15 +130,15 @@ class ImageSource:
         return len(self._indices)
 
     def batch(self, positions: np.ndarray) -> Tensor:
-        """Images as they are tested: ``(B, 3, size, size)``."""
+        """Images for testing: ``(B, 3, size, size)``."""
         return self._ready(self._store.read_cropped(self._indices[positions]))
 
     def augmented(self, positions: np.ndarray, key: tuple[int, ...]) -> Tensor:
-        """Images as they are trained on: resized, cropped at random, mirrored or not; ``(B, 3, size, size)``.
+        """Images for training: resized, cropped and mirrored at random; ``(B, 3, size, size)``.
 
         Args:
-            positions: of the images in ``indices``.
-            key: with each image's index decides the draw; seed and step, say.
+            positions: positions of the images in ``indices``.
+            key: determines the random draw together with each image's index, such as seed and step.
         """
         indices = self._indices[positions]
         crops = [

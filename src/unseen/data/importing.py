@@ -1,6 +1,6 @@
-"""Features that others made, as a region store in a dataset folder: plain arrays, the field's HDF5, ``res101.mat``.
+"""Import features as a region store of a dataset folder: plain arrays, the field's HDF5, ``res101.mat``.
 
-They come without the network, so that a method can be trained and tested on them, but no new image be looked at.
+They come without the network, so methods can be trained and tested on them, but cannot predict new images.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class Source:
 
     Args:
         path: the file.
-        labels: ``(M,)`` int64 positions in the class table, or class names; ``None`` where the file has none.
-        files: M image names; empty where the file has none.
-        parts: rows of the splits; empty where the file has none.
+        labels: ``(M,)`` int64 positions in the class table, or class names; ``None`` if the file has none.
+        files: M image names; empty if the file has none.
+        parts: rows of the splits; empty if the file has none.
         grid, channels: shape of an image's features.
         count: M.
-        reader: opens them.
+        reader: opens the features.
     """
 
     path: Path
@@ -54,10 +54,10 @@ class Source:
 
 
 def open_source(path: Path) -> Source:
-    """A file of features: arrays (:mod:`unseen.formats.arrays`), region HDF5, or ``res101.mat`` of MATLAB 5 or 7.3.
+    """Open a file of features: arrays (:mod:`unseen.formats.arrays`), region HDF5, or ``res101.mat``.
 
     Raises:
-        DataError: it is none of these, or damaged.
+        DataError: the file is none of these, or damaged.
     """
     if path.suffix.lower() in SUFFIXES:
         made = ArrayFile.open(path)
@@ -75,21 +75,21 @@ def open_source(path: Path) -> Source:
 
 
 def dataset_of(folder: Path, path: Path) -> Dataset:
-    """The dataset that features are of, which needs no image files.
+    """The dataset that features belong to; needs no image files.
 
-    Where the folder has a table of classes and neither images nor a table of them, ``images.csv`` is written from the
-    labels of the file.
+    If the folder has a class table, but neither images nor a table of them, ``images.csv`` is written from the labels
+    in the file.
 
     Args:
-        folder: the dataset's folder.
-        path: the file of features.
+        folder: folder of the dataset.
+        path: file of features.
 
     Raises:
-        DataError: there is no class table, or nothing that says which class each row shows.
+        DataError: there is no class table, or nothing gives the class of each row.
     """
     made = not (folder / FEATURES).exists() and folder.is_dir()
     if made:
-        (folder / FEATURES).mkdir()  # says that images may be missing
+        (folder / FEATURES).mkdir()  # adds that images may be missing
     listed = folder / "images.csv"
     wanted = not (folder / "images").is_dir() and find_table(folder, "images") is None and folder.is_dir()
     try:
@@ -105,7 +105,7 @@ def dataset_of(folder: Path, path: Path) -> Dataset:
 
 
 def _list_rows(folder: Path, source: Source, listed: Path) -> None:
-    """``images.csv`` of the rows of a file."""
+    """``images.csv`` for the rows of a file."""
     import pandas as pd
 
     classes = read_classes(folder, stop)
@@ -145,22 +145,22 @@ def import_features(
     chunk: int = 32,
     tick: Callable[[int, int], None] | None = None,
 ) -> RegionStore:
-    """Import features into a dataset folder, a chunk at a time.
+    """Import features into a dataset folder, chunk by chunk.
 
-    The rows of the file must be the images of the dataset: in its order, or in any where the file names them all as
-    the dataset does. What the file has of labels, image names and splits is compared.
+    The rows of the file must be the images of the dataset: in its order, or in any order if the file names them all as
+    the dataset does. Labels, image names and splits in the file are compared with the dataset.
 
     Args:
         path: see :func:`open_source`.
-        dataset: the data, its images in the order of the Proposed Split's rows as ``unseen prepare`` writes them.
-        folder: the dataset's folder.
-        name: what the features are called in ``--backbone features:NAME``.
-        made_with: network, weights and image size, for the record of every result.
+        dataset: dataset with its images in the row order of the Proposed Split, as ``unseen prepare`` writes them.
+        folder: folder of the dataset.
+        name: name of the features in ``--backbone features:NAME``.
+        made_with: network, weights and image size, recorded with every result.
         dtype, chunk, tick: see :func:`unseen.features.store.write_store`.
 
     Raises:
-        DataError: the file does not fit the dataset.
-        StoreError: no room, or numbers too large for ``dtype``.
+        DataError: the file does not match the dataset.
+        StoreError: the disk is full, or numbers are too large for ``dtype``.
     """
     if not name or name != Path(name).name or name.startswith("."):
         raise DataError(
@@ -192,7 +192,7 @@ def import_vectors(path: Path, dataset: Dataset, folder: Path) -> np.ndarray:
         float64 ``(K, D)``.
 
     Raises:
-        DataError: it has none, or of another number of attributes, or the dataset has other ones.
+        DataError: the file has none, or for another number of attributes, or the dataset has other ones.
     """
     vectors = None if path.suffix == ".mat" else RegionFile.open(path).vectors
     count = len(dataset.table.attributes)
@@ -216,7 +216,7 @@ def import_vectors(path: Path, dataset: Dataset, folder: Path) -> np.ndarray:
 
 
 def imported_store(dataset: Dataset, folder: Path) -> RegionStore:
-    """Imported features of a dataset; :class:`DataError` if they are of other images."""
+    """Imported features of a dataset; raises :class:`DataError` if they belong to other images."""
     store = RegionStore.open(folder)
     if store.names != list(dataset.files):
         raise DataError("these features belong to other images", where=folder, hint="import them again")
@@ -224,7 +224,7 @@ def imported_store(dataset: Dataset, folder: Path) -> RegionStore:
 
 
 def _order(source: Source, dataset: Dataset) -> np.ndarray | None:
-    """The row of each of the dataset's images, where the file names them all in another order; else ``None``."""
+    """Row of each image of the dataset, if the file names them all in another order; else ``None``."""
     if not source.files or source.files == dataset.files or set(source.files) != set(dataset.files):
         return None
     rows = {file: row for row, file in enumerate(source.files)}
@@ -232,7 +232,7 @@ def _order(source: Source, dataset: Dataset) -> np.ndarray | None:
 
 
 def _reordered(read: Reader, order: np.ndarray) -> Reader:
-    """As ``read``, in the order of the dataset."""
+    """Like ``read``, in the order of the dataset."""
 
     def reordered(start: int, stop: int) -> np.ndarray:
         return np.concatenate([read(int(row), int(row) + 1) for row in order[start:stop]])
@@ -241,7 +241,7 @@ def _reordered(read: Reader, order: np.ndarray) -> Reader:
 
 
 def _check(source: Source, dataset: Dataset, order: np.ndarray | None) -> None:
-    """The rows of a file are the images of a dataset."""
+    """Check that the rows of a file are the images of a dataset."""
     if source.count != len(dataset.files):
         problem = f"features of {source.count:,} images for {len(dataset.files):,} of {dataset.name}"
         raise DataError(problem, where=source.path, hint=HINT)
@@ -267,5 +267,5 @@ def _check(source: Source, dataset: Dataset, order: np.ndarray | None) -> None:
     named = [] if order is not None else zip(source.files, dataset.files, strict=False)
     for row, (theirs, own) in enumerate(named):
         stem = Path(theirs).stem
-        if not Path(own).stem.startswith(stem):  # objects cut out of an image are called by it and a number
+        if not Path(own).stem.startswith(stem):  # objects cut out of an image are named by it and a number
             raise DataError(f'row {row + 1} is "{theirs}", not "{own}"', where=source.path, hint=HINT)

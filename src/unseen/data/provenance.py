@@ -1,6 +1,6 @@
-"""``provenance.csv`` beside a class table: which of its cells a program drafted, and which a person has checked.
+"""``provenance.csv`` beside a class table: which cells a program drafted, and which a person has checked.
 
-A drafted cell counts as checked once its row says ``yes`` under ``checked``, or the table holds another value.
+A drafted cell counts as checked if its row has ``yes`` in column ``checked``, or if the table holds another value.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def unchecked(folder: Path, table: pd.DataFrame) -> list[tuple[str, str]]:
     """Class and attribute of every drafted cell that nobody has checked.
 
     Args:
-        folder: the dataset's.
+        folder: folder of the dataset.
         table: its class table as text, by column.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Which images make up a training step: a pure function of seed and step, so that resuming needs only the step."""
+"""Samplers choose the images of a training step: a pure function of seed and step, so resuming needs only the step."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ import numpy as np
 from unseen.errors import UnseenError
 
 Sampler = Callable[[int], np.ndarray]
-"""Step number to the positions of its images."""
+"""Maps a step number to the positions of its images."""
 
 
 def random_images(count: int, batch_size: int, seed: int) -> Sampler:
-    """Every step an independent draw of different images (MSDN's release on CUB)."""
+    """Draws different images for every step independently (MSDN's release on CUB)."""
     size = min(batch_size, count)
     return lambda step: np.random.default_rng([seed, step]).permutation(count)[:size]
 
 
 def images_of_classes(labels: np.ndarray, batch_size: int, seed: int, shots: int = 1) -> Sampler:
-    """Every step ``batch_size / shots`` different classes, ``shots`` different images of each.
+    """Draws ``batch_size / shots`` different classes per step, and ``shots`` different images of each.
 
-    MSDN's release takes one image of each on SUN and AWA2, Mg-MRN's two. A class with fewer images gives the same
-    one more than once.
+    MSDN's release uses one image of each on SUN and AWA2, Mg-MRN's two. A class with fewer images repeats them.
     """
     members = [np.flatnonzero(labels == c) for c in np.unique(labels)]
     ways = min(batch_size // shots, len(members))
@@ -36,7 +35,7 @@ def images_of_classes(labels: np.ndarray, batch_size: int, seed: int, shots: int
 
 
 def create_sampler(name: str, labels: np.ndarray, batch_size: int, seed: int, shots: int = 1) -> Sampler:
-    """The sampler that a recipe names: ``random`` or ``classes``."""
+    """Make the sampler of a recipe: ``random`` or ``classes``."""
     if name == "random":
         return random_images(len(labels), batch_size, seed)
     if name == "classes":

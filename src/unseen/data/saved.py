@@ -1,7 +1,7 @@
-"""A :class:`Dataset` kept as a folder, exactly as it is, and read back.
+"""Store a :class:`Dataset` as a folder without any interpretation, and read it back.
 
-``saved-dataset.json`` says so: the folder's tables are then taken as they stand, no column is interpreted, and the
-images lie below the root that it names.
+``saved-dataset.json`` marks such a folder: its tables are taken literally, and the images are below the root named
+there.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class _Facts:
-    """``saved-dataset.json``."""
+    """Content of ``saved-dataset.json``."""
 
     format: int
     name: str
@@ -77,7 +77,7 @@ def save_dataset(dataset: Dataset, folder: Path | str) -> Path:
 
 
 def load_saved(folder: Path | str) -> Dataset:
-    """The dataset that :func:`save_dataset` wrote.
+    """Read the dataset that :func:`save_dataset` wrote.
 
     Raises:
         DataError: a file is missing or damaged, or tables contradict each other.

@@ -1,4 +1,4 @@
-"""Images in tar archives, such as WebDataset's shards: found by their headers, read when they are due."""
+"""Images in tar archives, such as WebDataset shards: found by their headers, and read on demand."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ TAR = ".tar"
 
 
 def tar_images(path: Path) -> Iterator[PackedImage]:
-    """The images of an uncompressed archive, in its order; other members are passed over.
+    """Yield the images of an uncompressed archive in its order; skips other members.
 
     Raises:
-        DataError: it is no archive, or compressed, or damaged.
+        DataError: the file is not an archive, or compressed, or damaged.
     """
     try:
         with tarfile.open(path, "r:") as archive:
@@ -32,7 +32,7 @@ def tar_images(path: Path) -> Iterator[PackedImage]:
 
 
 class WithTars:
-    """Images of files and of the archives among them, found anew at each iteration.
+    """Images of files and of archives among them, searched again at each iteration.
 
     Args:
         found: paths, such as :class:`unseen.data.finding.FoundImages`.

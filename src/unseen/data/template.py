@@ -1,4 +1,4 @@
-"""A spreadsheet to fill in, for a person with images; and a filled one with images as an example."""
+"""A spreadsheet to fill in for one's own images, and a completed example."""
 
 from __future__ import annotations
 
@@ -58,19 +58,19 @@ At least 3 classes need images; some 20 classes with 20 images each are a beginn
 
 
 def write_template(folder: Path, format: str = "xlsx") -> list[Path]:
-    """Write a class table with explanations, a guide and the folders for images.
+    """Write a class table with explanations, a guide, and folders for images.
 
-    Where there are folders of images already, the table has a row for each of them, to be filled in.
+    If there are folders of images already, the table has a row for each of them to fill in.
 
     Args:
         folder: new, empty, or with images.
         format: ``xlsx`` or ``csv``.
 
     Returns:
-        What was written.
+        The written files.
 
     Raises:
-        DataError: one of the files is there already.
+        DataError: one of the files already exists.
     """
     table = _free(folder, format)
     images = folder / "images" if (folder / "images").is_dir() else folder
@@ -85,21 +85,21 @@ def write_template(folder: Path, format: str = "xlsx") -> list[Path]:
     try:
         _write_table(table, HEADER, rows, folder)
     except UnseenError:
-        written[1].unlink()  # which would stand in the way of a repetition
+        written[1].unlink()  # it would prevent repeating the call
         raise
     return written
 
 
 def write_example(folder: Path, birds: Dataset, format: str = "xlsx") -> list[Path]:
-    """Write the drawn birds as a person would have them: images in class folders, and a table of words.
+    """Write the drawn birds as a user would have them: images in class folders, and a table of words.
 
-    The images of unseen species and the test images of the others are left out; those of the unseen species go to
-    ``new-images/``, to be recognised later.
+    Leaves out the images of unseen species and the test images of the others. Images of unseen species go to
+    ``new-images/``, to recognize later.
 
     Args:
         folder: new or empty.
         birds: the built-in dataset.
-        format: of the table, ``xlsx`` or ``csv``.
+        format: format of the table, ``xlsx`` or ``csv``.
     """
     table = _free(folder, format)
     if (folder / "images").exists():
@@ -136,7 +136,7 @@ YES_NO = {"crested": "yes", "smooth": "no", "ringed": "yes", "striped": "yes", "
 
 
 def _word(birds: Dataset, c: int, attributes: Sequence[int]) -> str:
-    """What a bird has of a group, as a person would write it."""
+    """Value of a bird for an attribute group, as a person would write it."""
     values = [birds.table.attributes.names[k].split("::")[1] for k in attributes]
     value = values[int(birds.table.values[c, list(attributes)].argmax())]
     return YES_NO[value] if len(values) == 2 and value in YES_NO else value
@@ -146,7 +146,7 @@ def _free(folder: Path, format: str) -> Path:
     if format not in FORMATS:
         raise DataError(f'unknown format "{format}"', hint=f"use one of {', '.join(FORMATS)}")
     taken = [f"{stem}{suffix}" for stem in ("classes", "attributes") for suffix in SUFFIXES]
-    readme = HELP.format(table=f"classes.{format}", folder=folder)  # of a call that was killed
+    readme = HELP.format(table=f"classes.{format}", folder=folder)  # left by a call that was killed
     if (folder / "README.txt").is_file() and (folder / "README.txt").read_bytes() != readme.encode():
         taken.append("README.txt")
     for name in taken:
@@ -162,7 +162,7 @@ def _write_table(
     folder: Path,
     about: Sequence[Sequence[str]] = (),
 ) -> None:
-    """The class table, its explanations and the table of attributes, as sheets or as files."""
+    """The class table, its explanations and the table of attributes, as sheets or files."""
     if path.suffix == ".csv":
         write_text(path, _csv(list(header), rows))
         if about:
@@ -199,7 +199,7 @@ def _write_table(
     sheet.column_dimensions["A"].width = 120
     for (cell,) in sheet.iter_rows():
         cell.alignment = Alignment(wrap_text=True, vertical="top")
-    archive = io.BytesIO()  # half an archive complains when it is collected
+    archive = io.BytesIO()  # an incomplete archive complains when it is garbage-collected
     book.save(archive)
     write_with(path, lambda temporary: temporary.write_bytes(archive.getvalue()))
 

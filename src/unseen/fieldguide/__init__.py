@@ -1,4 +1,4 @@
-"""The built-in dataset: birds of invented species, drawn by the program, and a backbone that knows other such birds."""
+"""The built-in dataset: drawn birds of invented species, and a backbone trained on other such birds."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ BACKBONE: dict[str, Any] = {
     "std": (0.229, 0.224, 0.225),
     "weights": Path(__file__).with_name("backbone.safetensors"),
 }
-"""How `timm.create_model` makes the backbone of `scripts/pretrain_fieldguide_backbone.py`, and its weights."""
+"""`timm.create_model` arguments of the backbone from `scripts/pretrain_fieldguide_backbone.py`, and its weights."""
 
 __all__ = [
     "ATTRIBUTES",

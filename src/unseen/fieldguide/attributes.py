@@ -1,4 +1,4 @@
-"""What a field-guide bird can look like: groups of attributes, each tied to a part of the body."""
+"""Possible looks of a field-guide bird: groups of attributes, each tied to a part of the body."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Group:
-    """Attributes that exclude each other: a bird has exactly one value of every group.
+    """Mutually exclusive attributes: a bird has exactly one value of every group.
 
     Attributes:
-        name: what the group is about, such as ``bill_color``.
-        part: the part of the body where it shows.
-        values: what it may be.
+        name: name of the group, such as ``bill_color``.
+        part: part of the body where it shows.
+        values: possible values.
     """
 
     name: str
@@ -49,17 +49,17 @@ PAIRS = (
     ("wing_bars::barred", "tail_shape::forked"),
     ("leg_color::yellow", "eye_ring::ringed"),
 )
-"""Attributes that go together in the training species, less in the validation ones, and come apart in the unseen."""
+"""Attributes that are correlated in training species, less so in validation species, not in unseen ones."""
 
 Appearance = Mapping[str, str]
 """The value of every group, by the group's name."""
 
 
 def random_appearance(rng: np.random.Generator) -> dict[str, str]:
-    """An appearance with every group's value drawn on its own, all values alike likely."""
+    """A random appearance, with every group's value drawn independently and uniformly."""
     return {group.name: group.values[int(rng.integers(len(group.values)))] for group in GROUPS}
 
 
 def attribute_vector(appearance: Appearance) -> np.ndarray:
-    """One number per attribute in the order of `ATTRIBUTES`: 1 where the bird has it, else 0."""
+    """One number per attribute in the order of `ATTRIBUTES`: 1 if the bird has it, else 0."""
     return np.array([float(appearance[group.name] == value) for group in GROUPS for value in group.values])

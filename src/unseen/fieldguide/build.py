@@ -34,15 +34,15 @@ def build(
 ) -> None:
     """Draw the fieldguide into a new dataset folder.
 
-    The same seed and sizes give the same bytes, whatever the number of workers. The folder appears only when complete.
+    The same seed and sizes give the same bytes, with any number of workers. The folder appears only when complete.
 
     Args:
         folder: where to write; must not exist, or be empty.
-        seed: which world of birds.
-        species: how many species, seen and unseen together.
-        images: how many images of each.
+        seed: seed of the world of birds.
+        species: number of species, seen and unseen together.
+        images: number of images of each.
         size: side of the square images in pixels.
-        workers: how many processes draw; one per core if not given.
+        workers: number of processes that draw; by default one per core.
         tick: called with the images done so far and their total.
 
     Raises:
@@ -58,7 +58,7 @@ def build(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError("already exists", where=folder, hint="remove it, or choose another folder")
     unfinished = folder.parent / f".{folder.name}.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a call that was killed
+    shutil.rmtree(unfinished, ignore_errors=True)  # left by a call that was killed
     unfinished.mkdir(parents=True)
     try:
         _write(unfinished, seed, invent(seed, species), images, size, workers or os.cpu_count() or 1, tick)
@@ -95,7 +95,7 @@ def _draw_share(job: Mapping[str, Any], share: range) -> Iterator[Drawn]:
 
 
 def work() -> None:
-    """What a drawing process does: its job is in its arguments, a line of JSON a species goes to standard output."""
+    """Main function of a drawing process: its arguments hold the job; it prints one line of JSON per species."""
     job = json.loads(sys.argv[1])
     for drawn in _draw_share(job, range(job["first"], job["species"], job["step"])):
         sys.stdout.write(json.dumps(drawn) + "\n")
@@ -105,7 +105,7 @@ def work() -> None:
 def _draw_all(job: Mapping[str, Any], workers: int) -> Iterator[Drawn]:
     """Every species in order, drawn by several processes.
 
-    Plain processes rather than :mod:`multiprocessing`, which would run an unguarded script of the caller's again.
+    Uses plain processes because :mod:`multiprocessing` would run an unguarded script of the caller again.
     """
     if workers == 1:
         yield from _draw_share(job, range(job["species"]))
@@ -199,7 +199,7 @@ def _write_tables(folder: Path, seed: int, world: list[Species], drawn: list[Dra
 
 
 def _held_out(seed: int, index: int, images: int) -> set[int]:
-    """The fifth of a seen species' images that is kept for the test."""
+    """The fifth of a seen species' images that is reserved for testing."""
     order = np.random.default_rng([seed, index, images, 1]).permutation(images)
     return set(order[: max(1, round(images * 0.2))].tolist())
 

@@ -1,4 +1,4 @@
-"""Curves, frames and layers that the birds and their surroundings are drawn with."""
+"""Curves, frames and layers for drawing birds and their surroundings."""
 
 import math
 from collections.abc import Sequence
@@ -28,14 +28,14 @@ class Frame:
         return result
 
     def child(self, at: tuple[float, float], degrees: float = 0.0, stretch: float = 1.0) -> "Frame":
-        """A frame at a point of this one, turned counter-clockwise; `stretch` scales its first axis."""
+        """A frame at a point of this one, rotated counter-clockwise; `stretch` scales its first axis."""
         c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
         across, up = c * self.across + s * self.up, c * self.up - s * self.across
         return Frame(self(at), across * stretch, up)
 
     @property
     def scale(self) -> float:
-        """Pixels to one unit along the second axis."""
+        """Pixels per unit along the second axis."""
         return float(np.hypot(*self.up))
 
 
@@ -55,12 +55,12 @@ def spline(points: Points, *, closed: bool = True, steps: int = 8) -> np.ndarray
 
 
 def mix(a: Color, b: Color, share: float) -> Color:
-    """The colour `share` of the way from `a` to `b`."""
+    """The color at `share` of the way from `a` to `b`."""
     return (a[0] + (b[0] - a[0]) * share, a[1] + (b[1] - a[1]) * share, a[2] + (b[2] - a[2]) * share)
 
 
 class Layer:
-    """A transparent sheet, drawn at several times the image's size and then reduced."""
+    """A transparent layer, drawn at several times the image's size and then reduced."""
 
     def __init__(self, size: int) -> None:
         self.width = size * SUPERSAMPLING
@@ -69,7 +69,7 @@ class Layer:
 
     @staticmethod
     def _ink(color: Color, opacity: float) -> tuple[int, int, int, int]:
-        """Colours are kept multiplied by their opacity, so reducing the sheet mixes them rightly."""
+        """Colors are premultiplied by their opacity, so that reducing the layer mixes them correctly."""
         r, g, b = (min(255, max(0, round(channel * opacity))) for channel in color)
         return r, g, b, round(255 * opacity)
 
@@ -89,10 +89,10 @@ class Layer:
         self._pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=self._ink(color, opacity))
 
     def reduced(self, soft: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-        """The sheet at the image's size, blurred by `soft` pixels.
+        """The layer at the image's size, blurred by `soft` pixels.
 
         Returns:
-            Colour times cover (H, W, 3) and cover (H, W, 1), both 0..1.
+            Color times cover (H, W, 3) and cover (H, W, 1), both 0..1.
         """
         image = self.image.reduce(SUPERSAMPLING)
         if soft:
@@ -108,14 +108,14 @@ def soften(field: np.ndarray, radius: float) -> np.ndarray:
 
 
 def smooth_noise(rng: np.random.Generator, cells: tuple[int, int], size: int) -> np.ndarray:
-    """Soft noise in 0..1 of shape (size, size) with so many cells down and across."""
+    """Soft noise in 0..1 of shape (size, size), with the given number of cells down and across."""
     coarse = Image.fromarray(rng.random(cells, dtype=np.float32))
     result: np.ndarray = np.clip(np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC)), 0, 1)
     return result
 
 
 def relief(mask: np.ndarray, light: tuple[float, float], radius: float) -> np.ndarray:
-    """Shade of a plump thing with this outline: brighter than 0 towards the light, darker away from it."""
+    """Shading of a round body with this outline: above 0 towards the light, below 0 away from it."""
     down, across = np.gradient(soften(mask, radius))
     result: np.ndarray = -(across * light[0] + down * light[1]) * radius
     return result

@@ -1,4 +1,4 @@
-"""Draw one bird from its attributes: pose, plumage, light and camera are drawn by chance."""
+"""Draw one bird from its attributes, with random pose, plumage, light and camera."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -40,7 +40,7 @@ _LIGHT: Color = (255, 251, 240)
 
 
 class Part(NamedTuple):
-    """Where a part of the body is, in pixels, and whether it can be seen."""
+    """Position of a body part in pixels, and whether it is visible."""
 
     x: float
     y: float
@@ -48,7 +48,7 @@ class Part(NamedTuple):
 
 
 class Box(NamedTuple):
-    """The bird's bounding box in pixels, cut at the image's edges."""
+    """The bird's bounding box in pixels, clipped to the image."""
 
     x: int
     y: int
@@ -58,7 +58,7 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class _Pose:
-    """Everything about one image of a bird that its attributes do not settle."""
+    """Everything about an image of a bird that its attributes do not determine."""
 
     flip: bool
     x: float
@@ -104,7 +104,7 @@ class _Pose:
 
 
 class _Bird:
-    """The drawn bird: layers from back to front, and where its parts are (supersampled pixels)."""
+    """The drawn bird: layers from back to front, and positions of its parts (supersampled pixels)."""
 
     def __init__(self, appearance: Appearance, pose: _Pose, rng: np.random.Generator, size: int) -> None:
         self.looks = appearance
@@ -145,17 +145,17 @@ class _Bird:
         return self._turned(-1.0 * self.long, -0.08 * self.deep, slope)
 
     def _body(self, points: Points) -> np.ndarray:
-        """Pixels of points given in shares of the trunk's half length and half depth."""
+        """Pixel positions of points given in shares of the trunk's half length and half depth."""
         return self.trunk(np.asarray(points) * (self.long, self.deep))
 
     def _face(self, points: Points) -> np.ndarray:
-        """Pixels of points on the head, in shares of its radius, foreshortened by the head's turn."""
+        """Pixel positions of points on the head, in shares of its radius, foreshortened by the head's turn."""
         p = np.array(points) * self.head_radius
         p[:, 0] *= 1 - 0.35 * self.pose.head_turn
         return self.head(p)
 
     def feet(self) -> np.ndarray:
-        """Where the bird stands: the midpoint between its feet."""
+        """Base of the bird: the midpoint between its feet."""
         result: np.ndarray = self._legs().mean(axis=0)[2]
         return result
 
@@ -169,7 +169,7 @@ class _Bird:
         return self.local(np.array(legs))
 
     def limbs(self) -> Layer:
-        """What lies behind the body: tail, legs, bill and crest."""
+        """Draw what is behind the body: tail, legs, bill and crest."""
         layer = Layer(self.size)
         self._draw_tail(layer)
         self._draw_legs(layer)
@@ -245,7 +245,7 @@ class _Bird:
         return layer
 
     def underparts(self) -> Layer:
-        """The lower side of the trunk, where the belly's colour goes."""
+        """The lower side of the trunk, which has the belly's color."""
         layer = Layer(self.size)
         layer.fill(self._body(shapes.UNDERPARTS), (255, 255, 255))
         return layer
@@ -306,7 +306,7 @@ class _Bird:
         self.parts["eye"] = at
 
     def folded_wing(self) -> Layer:
-        """The near wing, lying on the side."""
+        """The near wing, resting on the side."""
         layer = Layer(self.size)
         unit, color = self.unit, self.colors["wing_color"]
         stretch = np.array([self.long / 0.42, self.deep / 0.27])
@@ -333,13 +333,13 @@ class _Bird:
 
 
 def _over(field: np.ndarray, color: np.ndarray, cover: np.ndarray) -> np.ndarray:
-    """Lay colour (already multiplied by its cover) over a field."""
+    """Blend a color (already multiplied by its cover) over a field."""
     result: np.ndarray = field * (1 - cover) + color
     return result
 
 
 def _shaded(color: np.ndarray, cover: np.ndarray, light: tuple[float, float], size: int) -> np.ndarray:
-    """Round a layer off: light from one side, a darker rim."""
+    """Shade a layer to look round: light from one side, a darker rim."""
     round_, rim = relief(cover[..., 0], light, size * 0.045), relief(cover[..., 0], light, size * 0.016)
     result: np.ndarray = np.minimum(color * (1 + np.clip(0.75 * round_ + 0.4 * rim, -0.42, 0.3))[..., None], cover)
     return result
@@ -350,17 +350,17 @@ def _flat(color: Color) -> np.ndarray:
 
 
 def draw(appearance: Appearance, rng: np.random.Generator, size: int = 128) -> tuple[Image.Image, dict[str, Part], Box]:
-    """Draw one image of a bird that looks as told.
+    """Draw one image of a bird with the given appearance.
 
-    The same generator state gives the same image; with another appearance, the same pose, light and surroundings.
+    The same generator state gives the same image; another appearance keeps pose, light and surroundings.
 
     Args:
         appearance: the value of every group of `attributes.GROUPS`.
-        rng: where pose, light and surroundings come from.
+        rng: source of pose, light and surroundings.
         size: side of the square image in pixels.
 
     Returns:
-        The image, where every part is, and the bird's bounding box.
+        The image, the position of every part, and the bird's bounding box.
     """
     pose_rng, plumage_rng, scene_rng, front_rng, grain_rng = (
         np.random.default_rng(int(seed)) for seed in rng.integers(2**63, size=5)
@@ -415,7 +415,7 @@ def _photograph(field: np.ndarray, pose: _Pose, rng: np.random.Generator) -> Ima
 
 
 def _located(place: np.ndarray, front: np.ndarray, size: int) -> Part:
-    """A part is visible inside the image where nothing in front covers more than half of it."""
+    """Whether a part is visible: inside the image, and nothing in front covers more than half of it."""
     x, y = float(place[0]), float(place[1])
     inside = 0 <= x < size and 0 <= y < size
     reach = max(1, size // 64)

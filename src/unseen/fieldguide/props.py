@@ -1,6 +1,6 @@
-"""Things near the bird: what it stands on, and the leaves and blades in front of it.
+"""Objects near the bird: what it stands on, and leaves and blades in front of it.
 
-Places and lengths are in supersampled pixels; `unit` is the scale of the bird, somewhat more than its trunk.
+Positions and lengths are in supersampled pixels; `unit` is the scale of the bird, slightly more than its trunk.
 """
 
 import math
@@ -14,7 +14,7 @@ _LEAVES: tuple[Color, ...] = ((92, 124, 62), (124, 150, 78), (70, 104, 66), (150
 
 
 def _leaf(layer: Layer, at: np.ndarray, angle: float, length: float, color: Color) -> None:
-    """One pointed leaf with a midrib, from `at` along `angle` (radians)."""
+    """One pointed leaf with a midrib, from `at` in direction `angle` (radians)."""
     along = np.array([math.cos(angle), math.sin(angle)])
     side = np.array([-along[1], along[0]])
     shape = np.array([(0, 0), (0.25, 0.17), (0.55, 0.2), (1, 0), (0.55, -0.2), (0.25, -0.17)]) * length
@@ -105,14 +105,14 @@ STANDS: dict[str, Callable[[Layer, np.random.Generator, float, float, float, flo
 
 
 def stand(kind: str, rng: np.random.Generator, size: int, feet: np.ndarray, unit: float) -> Layer:
-    """Something to stand on, one of `STANDS`, that meets the bird's feet."""
+    """Something to stand on, one of `STANDS`, at the bird's feet."""
     layer = Layer(size)
     STANDS[kind](layer, rng, float(feet[0]), float(feet[1]), unit, float(rng.uniform(-14, 14)))
     return layer
 
 
 def occluders(rng: np.random.Generator, size: int, unit: float) -> tuple[np.ndarray, np.ndarray]:
-    """Leaves and blades in front of the bird, out of focus: `Layer.reduced` of them."""
+    """Leaves and blades in front of the bird, out of focus: results of `Layer.reduced`."""
     layer = Layer(size)
     wide = size * SUPERSAMPLING
     count = (0, 0, 1, 1, 2, 3)[int(rng.integers(6))]

@@ -1,4 +1,4 @@
-"""Soft, out-of-focus backgrounds, and what a bird may stand on in each."""
+"""Soft, out-of-focus backgrounds, and what a bird can stand on in each."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -33,7 +33,7 @@ def _discs(
     soft: float,
     opacity: float,
 ) -> np.ndarray:
-    """Out-of-focus discs of colour laid over the field."""
+    """Out-of-focus discs of color over the field."""
     size = len(field)
     sheet = Image.new("RGBA", (size, size))
     pen = ImageDraw.Draw(sheet)
@@ -51,7 +51,7 @@ def _discs(
 def _stripes(
     field: np.ndarray, rng: np.random.Generator, count: int, colors: tuple[Color, ...], width: float, soft: float
 ) -> np.ndarray:
-    """Blurred stems from the bottom upwards."""
+    """Blurred stems that rise from the bottom."""
     size = len(field)
     sheet = Image.new("RGBA", (size, size))
     pen = ImageDraw.Draw(sheet)
@@ -60,7 +60,7 @@ def _stripes(
         c = colors[int(pick * len(colors))]
         reach = (x, size, x + (lean - 0.5) * 0.35 * size, y)
         pen.line(reach, fill=(*(round(v) for v in c), 255), width=max(1, round(width * size * (0.5 + wide))))
-    # Blurring colour and cover alike keeps the colour multiplied by its opacity.
+    # Blurring color and cover alike keeps the color multiplied by its opacity.
     drawn = np.asarray(sheet.filter(ImageFilter.GaussianBlur(soft * size)), dtype=np.float32)
     return field * (1 - drawn[..., 3:] / 255) + drawn[..., :3]
 
@@ -102,6 +102,6 @@ def background(scene: str, rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def stand_for(scene: str, rng: np.random.Generator) -> str:
-    """Something to stand on that belongs in the scene."""
+    """Something to stand on that fits the scene."""
     choices = _STANDS[scene]
     return choices[int(rng.integers(len(choices)))]

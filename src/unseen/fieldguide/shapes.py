@@ -1,4 +1,4 @@
-"""Outlines of a bird that faces right: points "across up" of the curves that `drawing` bends into pose."""
+"""Outlines of a bird facing right: points "across up" of the curves that `drawing` bends into a pose."""
 
 import numpy as np
 

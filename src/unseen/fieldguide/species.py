@@ -43,10 +43,10 @@ class Species:
     """One invented species.
 
     Attributes:
-        name: its field-guide name.
+        name: field-guide name.
         appearance: the value of every group.
-        seen: whether its images may be trained on.
-        validation: whether it is a seen species that validation treats as unseen.
+        seen: whether training may use its images.
+        validation: whether a seen species counts as unseen in validation.
     """
 
     name: str
@@ -63,9 +63,9 @@ class Species:
 def invent(seed: int, count: int) -> list[Species]:
     """The world of a seed: training species first, then validation species, then unseen ones.
 
-    The attributes of `PAIRS` go together in the training species, with at most one exception per pair; a third of the
-    validation species and about two thirds of the unseen species break each pair. All other values are
-    balanced and drawn apart from each other. Any two species differ in `MIN_DIFFERING_GROUPS` groups or more.
+    The attributes of `PAIRS` are coupled in the training species, with at most one exception per pair; a third of the
+    validation species and about two thirds of the unseen species break each pair. All other values are balanced and
+    drawn independently. Any two species differ in at least `MIN_DIFFERING_GROUPS` groups.
     """
     rng = np.random.default_rng([seed, count])
     unseen = max(2, round(count * 0.27))
@@ -85,18 +85,18 @@ def invent(seed: int, count: int) -> list[Species]:
 
 
 def differing_groups(a: dict[str, str], b: dict[str, str]) -> int:
-    """In how many groups two appearances differ."""
+    """Number of groups in which two appearances differ."""
     return sum(a[group.name] != b[group.name] for group in GROUPS)
 
 
 def _balanced(rng: np.random.Generator, values: tuple[str, ...], count: int) -> list[str]:
-    """So many values, each as often as the others, shuffled."""
+    """The given number of values, balanced and shuffled."""
     order = [values[i % len(values)] for i in range(count)]
     return [order[i] for i in rng.permutation(count)]
 
 
 def _draw(rng: np.random.Generator, count: int, broken: int) -> list[dict[str, str]]:
-    """Appearances of one kind of species, where each pair is broken in so many of them."""
+    """Appearances of one kind of species; each pair is broken in the given number of them."""
     columns = {group.name: _balanced(rng, group.values, count) for group in GROUPS}
     values = {group.name: group.values for group in GROUPS}
     for pair in PAIRS:
@@ -123,7 +123,7 @@ def _distinct(rng: np.random.Generator, count: int, broken: int, taken: list[dic
 
 
 def _names(rng: np.random.Generator, looks: list[dict[str, str]]) -> list[str]:
-    """A different name for each, telling of its bill and of one more thing that can be seen."""
+    """A different name for each, from its bill and one more visible feature."""
     names: list[str] = []
     for appearance in looks:
         nouns = _NOUNS[appearance["bill_shape"]]

@@ -1,1 +1,1 @@
-"""Readers of the files that the field's datasets come in; none of them runs code out of a file."""
+"""Readers of file formats of the field's datasets; none of them runs code from a file."""

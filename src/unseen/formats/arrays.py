@@ -7,8 +7,8 @@
 ``split``      optional: (M,) ``trainval``, ``test_seen`` or ``test_unseen``
 ============== =====================================================================================
 
-In ``.parquet`` they are columns: ``features`` a list a row, or every other column of numbers a channel. In
-``.safetensors`` texts are lists as JSON in the file's metadata. No pickle is loaded.
+In ``.parquet``, ``features`` is a column with one list per row; otherwise every other column of numbers is a channel.
+In ``.safetensors``, texts are lists as JSON in the file's metadata. No pickle is loaded.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ HINT = "see the docs for the names: features, labels, files, split"
 
 @dataclass(frozen=True, eq=False)
 class ArrayFile:
-    """What a file holds besides its features.
+    """Content of a file other than its features.
 
     Args:
         path: the file.
-        shape: of the features.
-        labels: ``(M,)`` int64 positions or texts; ``None`` without.
-        files: M image names; empty without.
-        split: ``(M,)`` texts; ``None`` without.
+        shape: shape of the features.
+        labels: ``(M,)`` int64 positions or texts; ``None`` if missing.
+        files: M image names; empty if missing.
+        split: ``(M,)`` texts; ``None`` if missing.
     """
 
     path: Path
@@ -55,10 +55,10 @@ class ArrayFile:
 
     @classmethod
     def open(cls, path: Path) -> ArrayFile:
-        """Read everything but the features.
+        """Read everything except the features.
 
         Raises:
-            DataError: no such file, damage, or arrays that do not fit together.
+            DataError: no such file, a damaged one, or arrays that do not match.
         """
         if not path.is_file():
             raise DataError("no such file", where=path, hint="pass a feature file")
@@ -91,7 +91,7 @@ class ArrayFile:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """(H, W): of R regions a square where R is one."""
+        """(H, W): a square of R regions if R is a square number."""
         if len(self.shape) == 4:
             return self.shape[2], self.shape[3]
         regions = self.shape[1] if len(self.shape) == 3 else 1
@@ -100,7 +100,7 @@ class ArrayFile:
 
     @property
     def channels(self) -> int:
-        """C."""
+        """Number of channels C."""
         return self.shape[1] if len(self.shape) == 4 else self.shape[-1]
 
     @contextmanager
@@ -132,7 +132,7 @@ def _column(found: Any, names: Sequence[str], count: int, path: Path) -> np.ndar
 
 @contextmanager
 def _content(path: Path) -> Iterator[Any]:
-    """What is in a file by name, large arrays read when they are asked for; damage is one line."""
+    """Content of a file by name, with large arrays read on demand; damage gives one line."""
     openers = {".npy": _npy, ".npz": _npz, ".safetensors": _safetensors, ".parquet": _parquet}
     try:
         with openers[path.suffix.lower()](path) as found:

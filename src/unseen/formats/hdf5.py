@@ -1,4 +1,4 @@
-"""Datasets of HDF5 files that others made: plain ones, in the file itself, and no larger than they may be."""
+"""Safe access to datasets of foreign HDF5 files: plain ones inside the file, with limited size."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from unseen.errors import DataError
 from unseen.ground.extras import require
 
 MOST = 25_000_000
-"""Numbers that a variable may hold which is read whole: labels, rows, names, class attributes."""
+"""Largest number of elements of a variable that is read whole: labels, rows, names, class attributes."""
 HINT = "create or download the file again"
 
 
 def member(file: Any, name: str, path: Path, kinds: Collection[str], most: int | None = MOST) -> Any:
-    """A dataset by its name, looked at before anything of it is read.
+    """A dataset by its name, checked before any of it is read.
 
     Args:
         file: an open ``h5py.File``.
-        name: of the dataset.
-        path: of the file, for errors.
-        kinds: numpy's kinds that its elements may be of; ``O`` for references.
-        most: elements at most; ``None`` where it is read in pieces.
+        name: name of the dataset.
+        path: path of the file, for errors.
+        kinds: allowed numpy kinds of its elements; ``O`` for references.
+        most: largest number of elements; ``None`` if it is read in pieces.
 
     Raises:
-        DataError: it is something else, lies in another file, or is too large.
+        DataError: it is something else, is in another file, or is too large.
     """
     require("h5py")
     import h5py
@@ -34,7 +34,7 @@ def member(file: Any, name: str, path: Path, kinds: Collection[str], most: int |
     if isinstance(file.get(name, getlink=True), h5py.ExternalLink):
         raise DataError(f"`{name}` is stored in another file", where=path, hint="copy it into this one")
     item = file.get(name)
-    if item is not None and item.file.filename != file.filename:  # through a group that is there
+    if item is not None and item.file.filename != file.filename:  # through an existing group
         raise DataError(f"`{name}` is stored in another file", where=path, hint="copy it into this one")
     if not isinstance(item, h5py.Dataset):
         raise DataError(f"`{name}` is not an array", where=path, hint=HINT)
@@ -42,7 +42,7 @@ def member(file: Any, name: str, path: Path, kinds: Collection[str], most: int |
 
 
 def plain(item: Any, path: Path, kinds: Collection[str], most: int | None = MOST) -> Any:
-    """The same of a dataset that was found already."""
+    """The same for a dataset that has been found already."""
     name = (item.name or "?").lstrip("/")
     if item.external or item.is_virtual:
         raise DataError(f"`{name}` is stored in another file", where=path, hint="copy it into this one")

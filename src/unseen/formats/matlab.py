@@ -19,18 +19,18 @@ _NUMBERS = "biufc"
 
 
 def read_mat(path: Path, names: Collection[str] | None = None, most: int = MOST) -> dict[str, Any]:
-    """The variables of a MATLAB file.
+    """Variables of a MATLAB file.
 
-    Numbers are arrays of MATLAB's shape (2-d at least), text is ``str``, cell arrays are object arrays of MATLAB's
+    Numbers are arrays of MATLAB's shape (at least 2-d), text is ``str``, cell arrays are object arrays of MATLAB's
     shape that hold any of these. Variables of other kinds (structs, sparse matrices, handles) are left out.
 
     Args:
         path: a file of version 5 or 7.3.
-        names: the variables wanted; the others are not read. ``None`` is all.
-        most: elements that the variables wanted may have together.
+        names: variables to read; ``None`` for all.
+        most: largest number of elements of these variables together.
 
     Raises:
-        DataError: no such file, or one that is no MATLAB file, damaged or too large.
+        DataError: no such file, or one that is not a MATLAB file, damaged or too large.
     """
     require("h5py")
     import h5py
@@ -52,7 +52,7 @@ def read_mat(path: Path, names: Collection[str] | None = None, most: int = MOST)
 
 
 def mat_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """MATLAB's shape of every variable, without reading it; errors as :func:`read_mat`."""
+    """MATLAB's shape of every variable, without reading it; errors as in :func:`read_mat`."""
     require("h5py")
     import h5py
     import scipy.io
@@ -69,7 +69,7 @@ def texts(value: object, name: str, path: Path) -> tuple[str, ...]:
     """A cell array of strings as a tuple.
 
     Raises:
-        DataError: it is none.
+        DataError: it is not one.
     """
     cells = list(value.ravel()) if isinstance(value, np.ndarray) and value.dtype == object else [value]
     if not all(isinstance(cell, str) for cell in cells):
@@ -81,7 +81,7 @@ def whole_numbers(value: object, name: str, path: Path) -> np.ndarray:
     """A row or column of whole numbers as int64 ``(n,)``.
 
     Raises:
-        DataError: it is none.
+        DataError: it is not one.
     """
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf" or value.size not in (0, max(value.shape)):
         raise DataError(f"`{name}` is not a row or column of numbers", where=path, hint=HINT)
@@ -93,7 +93,7 @@ def whole_numbers(value: object, name: str, path: Path) -> np.ndarray:
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Everything that can be wrong with a MATLAB file as one line."""
+    """Turn everything that can be wrong with a MATLAB file into one line."""
     if not path.is_file():
         raise DataError("no such file", where=path, hint="download it from the dataset's page")
     try:
@@ -126,22 +126,22 @@ def _too_much(count: int, most: int, path: Path) -> DataError:
 
 
 def _own(file: Any, name: str, path: Path) -> Any:
-    """A variable of an HDF5 file, which is not in another file."""
+    """A variable of an HDF5 file; it must be inside this file."""
     require("h5py")
     import h5py
 
     if isinstance(file.get(name, getlink=True), h5py.ExternalLink):
         raise DataError(f"`{name}` is stored in another file", where=path, hint=HINT)
     item = file[name]
-    if item.file.filename != file.filename:  # through a group that is there
+    if item.file.filename != file.filename:  # through an existing group
         raise DataError(f"`{name}` is stored in another file", where=path, hint=HINT)
     return item
 
 
 class _Hdf5:
-    """Reads variables; arrays lie in HDF5 with their axes in reverse, cells as references to other datasets.
+    """Reads variables of HDF5; arrays have reversed axes, and cells are references to other datasets.
 
-    A file of a few bytes can say that it has any number of elements, and cells of cells of the same cells: all that is
+    A file of a few bytes can claim any number of elements, and cells can contain the same cells again, so everything
     read is counted.
     """
 
@@ -149,7 +149,7 @@ class _Hdf5:
         self.file, self.path, self.most, self.left = file, path, most, most
 
     def __call__(self, item: Any) -> Any:
-        """A variable, as :func:`read_mat` gives it; ``None`` for other kinds."""
+        """A variable in the form of :func:`read_mat`; ``None`` for other kinds."""
         require("h5py")
         import h5py
 
@@ -179,7 +179,7 @@ class _Hdf5:
         return rows[0] if len(rows) == 1 else rows
 
     def _empty(self, item: Any) -> tuple[int, ...]:
-        """The shape of an array without elements, which stands in place of them."""
+        """Shape of an array without elements, which is stored instead of them."""
         shape = tuple(int(n) for n in item[()].ravel())
         if len(shape) > 8 or 0 not in shape:
             raise DataError("an empty array with elements", where=self.path, hint=HINT)

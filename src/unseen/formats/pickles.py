@@ -1,7 +1,7 @@
-"""Pickles of numpy arrays, read without running anything: no class or function of the file is ever imported.
+"""Read pickles of numpy arrays without running anything: no class or function named in the file is imported.
 
-The names in a pickle are answered with plain stand-ins that only remember what they are given; arrays are made
-from their bytes afterwards. So a file can neither call code nor ask for more memory than it is long.
+Names in a pickle are replaced by plain stand-ins that only store their arguments; arrays are built from their bytes
+afterwards. A file can therefore neither call code nor request more memory than its own length.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import numpy as np
 from unseen.errors import DataError
 
 LIMIT = 2**30
-"""Largest pickle that is opened, in bytes."""
+"""Largest pickle to open, in bytes."""
 HINT = "save the array with numpy.save"
 _KINDS = "biufc"
 
 
 def read_pickle(path: Path, limit: int = LIMIT) -> Any:
-    """What a pickle holds: arrays of numbers, numbers, text, and lists, tuples and dictionaries of these.
+    """Content of a pickle: arrays of numbers, numbers, text, and lists, tuples and dictionaries of these.
 
-    Python 2's pickles are read as Latin-1.
+    Pickles of Python 2 are read as Latin-1.
 
     Raises:
         DataError: anything else in it, damage, or more than ``limit`` bytes.
@@ -36,7 +36,7 @@ def read_pickle(path: Path, limit: int = LIMIT) -> Any:
     if size > limit:
         raise DataError(f"{size:,} bytes, more than {limit:,}", where=path, hint=HINT)
     try:
-        # from memory, where asking for more than there is takes no room
+        # from memory, where a request for more than there is allocates nothing
         return _plain(_Reader(io.BytesIO(path.read_bytes()), encoding="latin1").load(), {})
     except _RefusedError as error:
         raise DataError(f"a pickle with {error}, not only arrays", where=path, hint=HINT) from None
@@ -48,7 +48,7 @@ def read_pickle(path: Path, limit: int = LIMIT) -> Any:
 
 
 def read_array(path: Path) -> np.ndarray:
-    """The one 2-d array of numbers that a pickle holds, as float64; errors as :func:`read_pickle`."""
+    """The only 2-d array of numbers in a pickle, as float64; errors as in :func:`read_pickle`."""
     value = read_pickle(path)
     if not isinstance(value, np.ndarray) or value.ndim != 2 or value.dtype.kind not in "fiu":
         shape = f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
@@ -121,7 +121,7 @@ def _array(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
         data = data.encode("latin1")
     if not isinstance(data, bytes | bytearray) or not isinstance(dtype, _Dtype):
         raise _RefusedError("an array of objects")
-    # a damaged length is an error here, before anything is allocated
+    # a damaged length raises here, before any allocation
     return np.frombuffer(data, dtype.numpy()).reshape(shape, order="F" if order == "F" else "C")
 
 
@@ -148,12 +148,12 @@ _STAND_INS: dict[tuple[str, str], Any] = {
 
 
 class _Reader(pickle._Unpickler):
-    """Written in Python: the one in C makes room for as many objects as the largest number one is remembered under."""
+    """Unpickler in Python: the C version allocates as many objects as the largest memo index in the file."""
 
     dispatch: ClassVar = {**pickle._Unpickler.dispatch}
 
     def load_bytearray8(self: Any) -> None:
-        """Python's own makes room for as many bytes as the file says it has."""
+        """Python's own version allocates as many bytes as the file claims to have."""
         (size,) = struct.unpack("<Q", self.read(8))
         data = self.read(size)
         if len(data) != size:
@@ -170,7 +170,7 @@ class _Reader(pickle._Unpickler):
 
 
 def _plain(value: Any, done: dict[int, Any]) -> Any:
-    """The value with arrays in place of their stand-ins."""
+    """The value with arrays instead of their stand-ins."""
     if id(value) in done:
         return done[id(value)]
     if isinstance(value, _Array | _Buffer | _Scalar):

@@ -1,4 +1,4 @@
-"""The field's region features: one HDF5 file with ``feature_map``, labels, splits and semantics.
+"""Region features as used in the field: one HDF5 file with ``feature_map``, labels, splits and semantics.
 
 ======================== =========================================================================
 ``feature_map``          (M, C, H, W) float32, in the order of ``res101.mat``; (M, C) is one region
@@ -8,8 +8,8 @@
 ``w2v_att``              (K, D) word vectors of the attributes
 ======================== =========================================================================
 
-Labels and rows count from 0 there, unlike in MATLAB's files; files that count from 1 are found out by their largest
-row. Only ``feature_map`` is large, and it is never read whole.
+Labels and rows count from 0 there, unlike in MATLAB files; files that count from 1 are recognized by their largest row.
+Only ``feature_map`` is large, and it is never read whole.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from unseen.formats.hdf5 import HINT, member
 from unseen.ground.extras import require
 
 MOST_A_IMAGE = 2**22
-"""Numbers of an image's features: 2,048 channels in 45 x 45 regions."""
+"""Largest number of feature values per image: 2,048 channels in 45 x 45 regions."""
 Reader = Callable[[int, int], np.ndarray]
-"""Features (b, R, C) of the images from one row up to another."""
+"""Reads features (b, R, C) of the images from one row up to another."""
 SPLITS = ("trainval", "test_seen", "test_unseen")
 
 
 @dataclass(frozen=True, eq=False)
 class RegionFile:
-    """What a file holds besides its features.
+    """Content of a file other than its features.
 
     Args:
         path: the file.
         count: M images.
-        channels: C numbers a region.
+        channels: C numbers per region.
         grid: (H, W).
-        labels: int64 ``(M,)`` from 0.
-        rows: rows from 0 of each of ``trainval``, ``test_seen`` and ``test_unseen`` that it has.
-        values: float64 ``(N, K)`` class attributes, ``original_att`` before ``att``; ``None`` without them.
-        vectors: float64 ``(K, D)`` word vectors; ``None`` without them.
+        labels: int64 ``(M,)``, from 0.
+        rows: rows from 0 of ``trainval``, ``test_seen`` and ``test_unseen``, as far as available.
+        values: float64 ``(N, K)`` class attributes, preferably ``original_att``, else ``att``; ``None`` if missing.
+        vectors: float64 ``(K, D)`` word vectors; ``None`` if missing.
     """
 
     path: Path
@@ -60,7 +60,7 @@ class RegionFile:
 
     @classmethod
     def open(cls, path: Path) -> RegionFile:
-        """Read everything but the features.
+        """Read everything except the features.
 
         Raises:
             DataError: no such file, or one that is damaged or lacks ``feature_map`` or ``labels``.
@@ -104,7 +104,7 @@ class RegionFile:
 
     @contextmanager
     def reader(self) -> Iterator[Reader]:
-        """A function that reads the features (b, R, C) of images ``start`` to ``stop``, and no more than these."""
+        """A function that reads only the features (b, R, C) of images ``start`` to ``stop``."""
         with _opened(self.path) as file:
             features = file["feature_map"]
 
@@ -128,7 +128,7 @@ def _whole(file: Any, name: str, path: Path) -> np.ndarray:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """An HDF5 file; what goes wrong with it is one line."""
+    """Open an HDF5 file; every error becomes one line."""
     require("h5py")
     import h5py
 

@@ -16,18 +16,18 @@ from unseen.formats.region_hdf5 import Reader
 from unseen.ground.extras import require
 
 MOST_WHOLE = 2**29
-"""Features in a file of version 5, in numbers: 65,536 images of 2,048."""
+"""Largest number of feature values in a file of version 5: 65,536 images of 2,048."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageList:
-    """Which images a release's rows are.
+    """Images of a release's rows.
 
     Args:
         path: the ``res101.mat``.
-        files: M image paths as the release's makers had them, with ``/``; empty where the file names none.
-        labels: int64 ``(M,)``, positions in ``allclasses_names``, from 0.
-        channels: numbers per image in ``features``; 0 where there are none.
+        files: M image paths as the makers of the release had them, with ``/``; empty if missing.
+        labels: int64 ``(M,)`` positions in ``allclasses_names``, from 0.
+        channels: numbers per image in ``features``; 0 if missing.
     """
 
     path: Path
@@ -40,10 +40,10 @@ class ImageList:
 
     @classmethod
     def read(cls, path: Path) -> ImageList:
-        """Read names and labels, not the features.
+        """Read names and labels, but not the features.
 
         Raises:
-            DataError: damage, no labels, labels from 0, or counts that do not fit together.
+            DataError: damage, no labels, labels from 0, or counts that do not match.
         """
         content = read_mat(path, ("labels", "image_files"))
         if "labels" not in content:
@@ -63,9 +63,9 @@ class ImageList:
 
 @contextmanager
 def read_features(path: Path) -> Iterator[Reader]:
-    """A function that reads pooled features as one region an image, (b, 1, C), of images ``start`` to ``stop``.
+    """A function that reads pooled features as one region per image, (b, 1, C), for images ``start`` to ``stop``.
 
-    A file of version 7.3 is read piece by piece; one of version 5 must be read whole.
+    Version 7.3 is read piece by piece; version 5 must be read whole.
 
     Raises:
         DataError: no ``features``, or damage.
@@ -78,7 +78,7 @@ def read_features(path: Path) -> Iterator[Reader]:
     with readable(path):
         if h5py.is_hdf5(path):
             with h5py.File(path, "r") as file:
-                features = member(file, "features", path, "fiu", None)  # axes in reverse: images first
+                features = member(file, "features", path, "fiu", None)  # reversed axes: images first
                 yield lambda start, stop: features[start:stop][:, None, :]
             return
     whole = read_mat(path, ("features",), MOST_WHOLE).get("features")

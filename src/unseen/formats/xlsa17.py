@@ -1,6 +1,6 @@
-"""The Proposed Split in its own form: ``att_splits.mat`` (Xian et al., TPAMI 2019).
+"""The Proposed Split in its own format: ``att_splits.mat`` (Xian et al., TPAMI 2019).
 
-Its indices count from 1 and are turned into positions from 0 here. They are rows of the ``res101.mat`` beside it.
+Its indices count from 1 and become positions from 0 here. They are rows of the ``res101.mat`` beside it.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ VALIDATION_LISTS = ("train", "val")
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """What an ``att_splits.mat`` says.
+    """Content of an ``att_splits.mat``.
 
     Args:
         path: the file.
-        names: N class names, ``allclasses_names``; numbers from 1 where it names none (Oxford Flowers).
+        names: N class names from ``allclasses_names``; numbers from 1 if it has none (Oxford Flowers).
         unit: float64 ``(N, K)``, ``att``: rows of unit length.
-        values: float64 ``(N, K)``, ``original_att``; ``att`` where there is none.
-        rows: rows from 0 of ``trainval``, ``test_seen``, ``test_unseen`` and, where given, ``train`` and ``val``.
-        named: whether the names are the file's.
+        values: float64 ``(N, K)``, ``original_att``, or ``att`` if missing.
+        rows: rows from 0 of ``trainval``, ``test_seen``, ``test_unseen`` and, if available, ``train`` and ``val``.
+        named: whether the names come from the file.
     """
 
     path: Path
@@ -41,14 +41,14 @@ class Split:
 
     @property
     def count(self) -> int:
-        """Images in the three parts together."""
+        """Number of images in the three parts together."""
         return sum(len(self.rows[name]) for name in SPLITS)
 
     def parts(self) -> np.ndarray:
-        """``(M,)``: trainval, test_seen or test_unseen of every row.
+        """``(M,)`` trainval, test_seen or test_unseen for every row.
 
         Raises:
-            DataError: indices that count from 0, stand in two parts, or leave rows out.
+            DataError: indices count from 0, are in two parts, or leave rows out.
         """
         every = np.concatenate([self.rows[name] for name in SPLITS])
         hint = "use att_splits.mat of the release"
@@ -71,16 +71,16 @@ class Split:
         return found
 
     def validation_classes(self, labels: np.ndarray) -> tuple[np.ndarray | None, list[str]]:
-        """Classes that the release sets aside for validation: those of ``val_loc`` that ``train_loc`` has not.
+        """Classes that the release reserves for validation: those in ``val_loc`` but not in ``train_loc``.
 
-        Several releases list test images of seen classes in ``train_loc`` and ``val_loc``. They are left out here;
-        since only the classes are taken, validation images always come from ``trainval_loc``.
+        Several releases list test images of seen classes in ``train_loc`` and ``val_loc``. These are ignored here: only
+        the classes are used, so validation images always come from ``trainval_loc``.
 
         Args:
             labels: int64 ``(M,)`` class of every row.
 
         Returns:
-            bool ``(N,)``, or ``None`` without the two lists; and notes of what was left out.
+            bool ``(N,)``, or ``None`` without the two lists; and notes on ignored images.
         """
         if not all(name in self.rows for name in VALIDATION_LISTS):
             return None, []
@@ -99,10 +99,10 @@ class Split:
 
 
 def read_split(path: Path) -> Split:
-    """Read an ``att_splits.mat``, of MATLAB 5 or 7.3.
+    """Read an ``att_splits.mat`` of MATLAB 5 or 7.3.
 
     Raises:
-        DataError: not such a file, or one without attributes or one of the three parts.
+        DataError: not such a file, or attributes or one of the three parts are missing.
     """
     names, unit, values, named = _classes(path)
     content = read_mat(path, [f"{name}_loc" for name in (*SPLITS, *VALIDATION_LISTS)])
@@ -120,16 +120,16 @@ def read_split(path: Path) -> Split:
 def read_class_table(path: Path, seen: Collection[str]) -> ClassTable:
     """The classes of an ``att_splits.mat``, in its order.
 
-    Classes are named by ``allclasses_names`` and, where that is not given (Oxford Flowers), by their number from 1.
-    Columns have no names there, so that attributes are called by their number too: ``0001``, ``0002``, ...
-    Values are ``original_att`` where the file has it, else ``att`` (the same in columns of unit length).
+    Classes are named by ``allclasses_names`` or, if missing (Oxford Flowers), by their number from 1. Columns have no
+    names there, so attributes are named by number: ``0001``, ``0002``, ... Values are ``original_att`` if available,
+    else ``att`` (the same in columns of unit length).
 
     Args:
         path: MATLAB file.
         seen: names of the classes that have training images.
 
     Raises:
-        DataError: not such a file, or a name in ``seen`` that it has not.
+        DataError: not such a file, or it lacks a name in ``seen``.
     """
     names, _, values, _ = _classes(path)
     unknown = [name for name in seen if name not in names]

@@ -1,4 +1,4 @@
-"""From the official downloads of the field's benchmarks to dataset folders, every piece checked."""
+"""Prepare the official downloads of the field's benchmarks as dataset folders, with every piece checked."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ BENCHMARKS = {benchmark.name: benchmark for benchmark in (CUB, SUN, AWA2, AWA1, 
 
 @dataclass
 class Outcome:
-    """What a preparation found and did.
+    """Result of a preparation.
 
     Args:
-        benchmark: which.
-        states: every file needed and what is there of it.
-        problems: what is wrong, one line each with its hint.
-        notes: what a user should know.
-        held: what was checked and is so.
-        output: the dataset folder; ``None`` unless it was written.
-        dataset: what was written.
+        benchmark: the benchmark.
+        states: every needed file and its state.
+        problems: one line per problem, with a hint.
+        notes: further notes for the user.
+        held: checks that passed.
+        output: the dataset folder; ``None`` if not written.
+        dataset: the written dataset.
     """
 
     benchmark: Benchmark
@@ -54,7 +54,7 @@ class Outcome:
         return [s for s in self.states if s.state != "found" and s.need.required]
 
     def to_json(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """The outcome for ``--json``."""
         return {
             "dataset": self.benchmark.name,
             "title": self.benchmark.title,
@@ -70,9 +70,9 @@ class Outcome:
 
 
 IMAGES = ("images", "pascal", "yahoo")
-"""Needs that are images."""
+"""Needed files that are images."""
 POOLED = "res101"
-"""What the Proposed Split's own features are called."""
+"""Name of the Proposed Split's own features."""
 MADE_WITH = "ResNet-101, ImageNet-1k, pooled (Xian et al., TPAMI 2019)"
 
 
@@ -86,7 +86,7 @@ def _import(found: Found, dataset: Dataset, output: Path, progress: Progress) ->
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """A benchmark by name; :class:`DataError` names those there are."""
+    """A benchmark by name; :class:`DataError` lists the known ones."""
     try:
         return BENCHMARKS[name.lower()]
     except KeyError:
@@ -103,21 +103,21 @@ def prepare(
     features_only: bool = False,
     progress: Progress = silent,
 ) -> Outcome:
-    """Look at what of a benchmark is below a folder, check it and, where all is well, write the dataset folder.
+    """Find and check the files of a benchmark below a folder and, if all are correct, write the dataset folder.
 
     Args:
-        benchmark: which.
-        root: where the downloads were unpacked.
-        output: the dataset folder to write; ``None`` only checks.
-        semantics: kind of class attributes, of ``benchmark.semantics``.
+        benchmark: the benchmark.
+        root: folder with the unpacked downloads.
+        output: dataset folder to write; ``None`` only checks.
+        semantics: kind of class attributes, one of ``benchmark.semantics``.
         verify: also compute checksums.
-        features_only: do without images; the release's pooled features are imported in their place, and only the
-            Proposed Split's own files are required.
-        progress: told how far it is.
+        features_only: use no images; the release's pooled features are imported instead, and only the Proposed Split's
+            own files are required.
+        progress: progress callback.
 
     Raises:
-        DataError: no such folder or semantics, or an output folder that cannot be written. What is missing or wrong
-            with the data is in the outcome.
+        DataError: no such folder or semantics, or an output folder that cannot be written. Missing or wrong data is
+            reported in the outcome.
     """
     if not root.is_dir():
         raise DataError("no such folder", where=root, hint="pass the folder with the unpacked downloads")

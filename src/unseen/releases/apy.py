@@ -49,9 +49,9 @@ def _gather(found: Found, material: Material, findings: Findings, semantics: str
 
 
 def _objects(found: Found, material: Material, findings: Findings) -> None:
-    """The box of every row of the split: the objects of the official lists, by image and class.
+    """Box of every row of the split: the objects of the official lists, by image and class.
 
-    Several objects of one class in one image are paired in the order of the lists.
+    Several objects of one class in one image are matched in the order of the lists.
     """
     split, images = material.split, material.images
     assert split is not None
@@ -94,7 +94,7 @@ def _objects(found: Found, material: Material, findings: Findings) -> None:
 
 
 def _read_lists(found: Found) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
-    """Images, classes, boxes ``(n, 4)`` and attributes ``(n, K)`` of the three official lists, one after another."""
+    """Images, classes, boxes ``(n, 4)`` and attributes ``(n, K)`` of the three official lists, concatenated."""
     files, classes, numbers = [], [], []
     for name in LISTS:
         for i, line in enumerate(read_lines(found[name])):

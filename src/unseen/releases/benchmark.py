@@ -1,4 +1,4 @@
-"""What every benchmark's preparation shares: the Proposed Split, its images by name, and the checks of both."""
+"""Shared by all benchmarks: the Proposed Split, its images by name, and the checks of both."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WORD_VECTORS = "https://github.com/shiming-chen/TransZero"
 
 @dataclass(frozen=True)
 class Found:
-    """Where the needs of a benchmark lie; only those that are there."""
+    """Paths of the needed files of a benchmark that exist."""
 
     name: str
     paths: Mapping[str, Path]
@@ -47,22 +47,22 @@ class Found:
 
 @dataclass
 class Material:
-    """What the pieces of a release come to, filled step by step; ``None`` where a piece is not there or is wrong.
+    """Pieces of a release, filled step by step; ``None`` for a piece that is missing or wrong.
 
     Args:
         split: the Proposed Split.
-        images: names and labels of its rows.
-        parts: ``(M,)`` the part of every row.
-        folder: where the images lie.
-        files: M images below it.
-        attributes: names.
-        values: ``(N, K)`` class attributes chosen.
+        images: image names and labels of its rows.
+        parts: ``(M,)`` part of every row.
+        folder: folder of the images.
+        files: M images, relative to the folder.
+        attributes: attribute names.
+        values: ``(N, K)`` class attributes.
         vectors: ``(K, D)`` word vectors.
         positions: part positions, as in parts.csv.
         boxes: ``file``, ``x``, ``y``, ``width``, ``height``.
-        objects: ``(M, 4)`` boxes (left, top, right, bottom) to cut out, where an image holds several objects.
+        objects: ``(M, 4)`` boxes (left, top, right, bottom) to cut out, if an image holds several objects.
         validation: bool ``(N,)``.
-        validation_source: where the validation classes come from.
+        validation_source: origin of the validation classes.
     """
 
     split: Split | None = None
@@ -80,13 +80,13 @@ class Material:
     validation_source: str = "none; drawn with a seed"
 
     def classes(self) -> tuple[str, ...]:
-        """The class of every row."""
+        """Class name of every row."""
         assert self.split is not None
         assert self.images is not None
         return tuple(self.split.names[c] for c in self.images.labels)
 
     def name_images(self) -> None:
-        """Call the images as the release does, where they are not there; each by its row if several share a name."""
+        """Name images as the release does, if they are not present; by row if several share a name."""
         assert self.images is not None
         names = ["/".join(path.split("/")[-2:]) for path in self.images.files]
         if len(set(names)) < len(names):
@@ -95,7 +95,7 @@ class Material:
         self.files, self.folder, self.objects, self.positions, self.boxes = tuple(names), None, None, None, None
 
     def table(self) -> ClassTable:
-        """The class table; :class:`DataError` where it does not hold together."""
+        """The class table; raises :class:`DataError` if it is inconsistent."""
         assert self.split is not None
         assert self.attributes is not None
         assert self.values is not None
@@ -108,18 +108,18 @@ class Material:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A dataset of the field.
+    """A benchmark dataset of the field.
 
     Args:
-        name: what the command calls it.
-        key: the folder of its Proposed Split.
-        title: its full name.
-        cite: whom its page is by.
-        facts: its counts.
-        needs: its files.
-        semantics: kinds of class attributes that can be chosen, the default first.
-        gather: reads what is its own: images, names, parts; fills the material and reports what it finds.
-        images: whether its images can be had.
+        name: name on the command line.
+        key: folder of its Proposed Split.
+        title: full name.
+        cite: authors.
+        facts: counts.
+        needs: needed files.
+        semantics: available kinds of class attributes, the default first.
+        gather: reads what is specific to the benchmark (images, names, parts) into the material, and reports findings.
+        images: whether its images are available.
     """
 
     name: str
@@ -135,7 +135,7 @@ class Benchmark:
 
 @dataclass
 class Examination:
-    """What was read and what the checks say."""
+    """What was read, and the results of the checks."""
 
     material: Material = field(default_factory=Material)
     findings: Findings = field(default_factory=Findings)
@@ -161,7 +161,7 @@ def split_needs(
 
 
 def vector_need(key: str, editions: tuple[tuple[int, str], ...]) -> Need:
-    """The field's word vectors of the attributes' names."""
+    """Word vectors of the attribute names, as used in the field."""
     file = f"{key}_attribute.pkl"
     download = Download(file, f"{WORD_VECTORS} (folder w2v)", WORD_VECTORS)
     return Need(
@@ -170,7 +170,7 @@ def vector_need(key: str, editions: tuple[tuple[int, str], ...]) -> Need:
 
 
 def examine(benchmark: Benchmark, found: Found, semantics: str) -> Examination:
-    """Read and check everything that is there; what is missing leaves its checks out."""
+    """Read and check everything that exists; skips checks of missing files."""
     result = Examination()
     material, findings, facts = result.material, result.findings, benchmark.facts
     if "split" in found:
@@ -217,7 +217,7 @@ def _mixed_up(benchmark: Benchmark, like: str | None) -> str:
 
 
 def _check_counts(benchmark: Benchmark, split: Split) -> None:
-    """Classes, attributes and images of the split are the benchmark's."""
+    """Check that classes, attributes and images of the split are those of the benchmark."""
     facts = benchmark.facts
     classes, attributes = split.values.shape
     if (classes, attributes) != (facts.classes, facts.attributes):
@@ -239,7 +239,7 @@ def _check_sizes(facts: Facts, split: Split) -> None:
 
 
 def _check_rows(benchmark: Benchmark, material: Material) -> None:
-    """Split and image list are of the same images, and no unseen class is trained on."""
+    """Check that split and image list describe the same images, and that no unseen class is trained on."""
     split, images, parts = material.split, material.images, material.parts
     assert split is not None
     assert images is not None
@@ -267,7 +267,7 @@ def _check_rows(benchmark: Benchmark, material: Material) -> None:
 def find_images(
     need: str, found: Found, material: Material, findings: Findings, hint: str, shared: bool = False
 ) -> None:
-    """Fill in folder and files: the split's rows by name in the folder of a need."""
+    """Fill in folder and files: the split's rows, by name, in the folder of a needed file."""
     if need not in found:
         return
     images = Images.below(found[need])
@@ -294,18 +294,18 @@ def check_labels(
     hint: str,
     class_of: Callable[[PurePosixPath], str] = lambda p: p.parent.name,
 ) -> None:
-    """Whether labels are those that the images' paths name: of the images found, else of the release's own list.
+    """Check that labels match the class in the images' paths: of the images found, else of the release's list.
 
     Args:
-        material: what was read so far.
-        findings: told of it.
-        hint: what to do where they differ.
-        class_of: the class that a path below the folder of images names.
+        material: what has been read so far.
+        findings: collects the result.
+        hint: fix if they differ.
+        class_of: class that a path below the folder of images names.
     """
     images = material.images
     if material.split is None or images is None or not images.files:
         return
-    if images.labels.max() >= len(material.split.names):  # which has been said
+    if images.labels.max() >= len(material.split.names):  # already reported
         return
     if material.files is not None:
         files, held = material.files, "every image lies in the folder of its class"
@@ -317,7 +317,7 @@ def check_labels(
 
 
 def note_extra(images: Images, used: tuple[str, ...], findings: Findings) -> None:
-    """Say which files of the folder are no images, and how many images are in no part of the split."""
+    """Note which files of the folder are not images, and how many images are in no part of the split."""
     findings.notes.extend(images.left_out)
     extra = images.extra(used)
     if extra:
@@ -327,14 +327,14 @@ def note_extra(images: Images, used: tuple[str, ...], findings: Findings) -> Non
 
 
 def join(values: np.ndarray, names: tuple[str, ...], split: Split, where: Path) -> np.ndarray:
-    """Rows of a table of classes in the order of the split's, by name."""
+    """Reorder rows of a table of classes to the order of the split's, by name."""
     check_names(names, split.names, where, split.path)
     position = {name: i for i, name in enumerate(names)}
     return values[[position[name] for name in split.names]]
 
 
 def named(names: tuple[str, ...], material: Material, where: Path) -> None:
-    """Take attribute names; they must be as many as the split has columns."""
+    """Set attribute names; there must be as many as the split has columns."""
     if material.split is None:
         return
     columns = material.split.values.shape[1]
@@ -348,7 +348,7 @@ def named(names: tuple[str, ...], material: Material, where: Path) -> None:
 
 
 def _validation(found: Found, material: Material, findings: Findings) -> None:
-    """Validation classes from what the release offers, in this order: row lists, lists of class names."""
+    """Validation classes of the release, in this order of preference: row lists, lists of class names."""
     split, images, parts = material.split, material.images, material.parts
     assert split is not None
     assert images is not None

@@ -76,7 +76,7 @@ def _gather(found: Found, material: Material, findings: Findings, semantics: str
 
 
 def _label_hint(material: Material) -> str:
-    """Tells labels in the official numbering 1..200 from those that are mixed up."""
+    """Distinguishes labels in the official numbering 1..200 from mixed-up ones."""
     images = material.images
     if images is not None and images.files:
         numbers = [f"/{file}".split("/")[-2].split(".")[0] for file in images.files]

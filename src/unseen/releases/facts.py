@@ -1,4 +1,4 @@
-"""What each benchmark's Proposed Split counts, and whose files a set of counts looks like."""
+"""Counts of each benchmark's Proposed Split, and which benchmark a set of counts matches."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ class Facts:
     """Counts of a benchmark under the Proposed Split (Xian et al., TPAMI 2019, table 1 and section 4).
 
     Args:
-        images: images (aPY: objects).
-        classes: all classes.
+        images: number of images (aPY: objects).
+        classes: number of classes.
         seen: classes with training images.
         attributes: numbers per class in ``att_splits.mat``.
-        trainval, test_seen, test_unseen: images of each part.
+        trainval, test_seen, test_unseen: number of images of each part.
     """
 
     images: int
@@ -42,7 +42,7 @@ FACTS = {
 
 
 def looks_like(images: int | None = None, classes: int | None = None) -> str | None:
-    """The benchmark that has these counts, if there is one only."""
+    """The benchmark with these counts, if it is the only one."""
     found = [
         name
         for name, facts in FACTS.items()

@@ -1,4 +1,4 @@
-"""What the checks of a benchmark found: problems, notes and what held."""
+"""Results of the checks of a benchmark: problems, notes and passed checks."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from unseen.errors import DataError
 
 @dataclass
 class Findings:
-    """Collects what checks say, so that one look shows all that is wrong.
+    """Collects results of checks, so that one report shows all problems.
 
     Args:
-        problems: one line each, with the hint.
-        notes: what a user should know.
-        held: what was checked and is so.
+        problems: one line each, with a hint.
+        notes: further notes for the user.
+        held: checks that passed.
     """
 
     problems: list[DataError] = field(default_factory=list)
@@ -25,7 +25,7 @@ class Findings:
 
     @contextmanager
     def check(self, held: str = "") -> Iterator[None]:
-        """A step that raises :class:`DataError` becomes a problem; else ``held`` is so."""
+        """A step that raises :class:`DataError` becomes a problem; otherwise ``held`` is recorded."""
         try:
             yield
         except DataError as problem:

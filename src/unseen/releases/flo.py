@@ -1,4 +1,4 @@
-"""Oxford Flowers 102: 8,189 photographs of 102 flowers, 1,024 numbers of text embedding for each class."""
+"""Oxford Flowers 102: 8,189 photographs of 102 flowers, and 1,024 numbers of text embedding per class."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _gather(found: Found, material: Material, findings: Findings, semantics: str
 
 
 def _rows(path: Path) -> np.ndarray:
-    """Image numbers in the order of the split's rows."""
+    """Image numbers in the row order of the split."""
     return np.concatenate([whole_numbers(_variable(path, name), name, path) for name in ORDER])
 
 
@@ -83,7 +83,7 @@ def _variable(path: Path, name: str) -> object:
 
 
 def _check_list(material: Material, names: tuple[str, ...], labels: np.ndarray) -> None:
-    """A release's image list, where there is one, against the official one."""
+    """Compare a release's image list, if there is one, with the official one."""
     images = material.images
     if images is None:
         return

@@ -1,4 +1,4 @@
-"""A release's image names against the images of a folder, by name and not by number."""
+"""Match a release's image names with the images of a folder, by name instead of number."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Images:
 
     Args:
         folder: the folder.
-        files: their paths below it, with ``/``, sorted.
-        left_out: a line for each reason why other files are no images.
+        files: their relative paths, with ``/``, sorted.
+        left_out: one line for each reason why other files are not images.
     """
 
     folder: Path
@@ -27,7 +27,7 @@ class Images:
 
     @classmethod
     def below(cls, folder: Path) -> Images:
-        """List a folder; hidden files are passed over."""
+        """List a folder; skips hidden files."""
         left = LeftOut()
 
         def below(file: str) -> str:
@@ -37,15 +37,15 @@ class Images:
         return cls(folder, tuple(files), tuple(f"{folder}: {line}" for line in left.lines()))
 
     def find(self, wanted: Sequence[str], hint: str, shared: bool = False) -> tuple[str, ...]:
-        """The image of each path of a list whose folders lie elsewhere: by file name and as many folders as needed.
+        """Image of each path in a list with other folders: by file name and as many folders as needed.
 
         Args:
             wanted: the paths, with ``/``.
-            hint: what to do where some are missing.
-            shared: whether several may name one image.
+            hint: fix if some are missing.
+            shared: whether several paths may name one image.
 
         Raises:
-            DataError: images that are missing, named twice, or that several of the folder may be.
+            DataError: images are missing, named twice, or ambiguous.
         """
         by_name: dict[str, list[str]] = defaultdict(list)
         for file in self.files:
@@ -80,7 +80,7 @@ class Images:
 
 
 def _nearest(path: str, candidates: list[str]) -> list[str]:
-    """The candidates that share most folders with a path, counted from the file name."""
+    """Candidates that share most folders with a path, counted from the file name."""
 
     def common(candidate: str) -> int:
         count = 0
@@ -97,17 +97,17 @@ def _nearest(path: str, candidates: list[str]) -> list[str]:
 def check_classes(
     files: Sequence[str], classes: Sequence[str], class_of: Callable[[PurePosixPath], str], where: Path, hint: str
 ) -> None:
-    """Whether the class that an image's path names is that of its label.
+    """Check that the class in an image's path is that of its label.
 
     Args:
         files: image paths.
-        classes: the class that the label of each stands for.
-        class_of: the class that a path names.
-        where: the file that the labels come from.
-        hint: what to do where they differ.
+        classes: class name of each label.
+        class_of: class that a path names.
+        where: file with the labels.
+        hint: fix if they differ.
 
     Raises:
-        DataError: they differ; one line with the first and how many.
+        DataError: they differ; one line with the first difference and their number.
     """
     wrong = [i for i, file in enumerate(files) if class_of(PurePosixPath(file)) != classes[i]]
     if wrong:

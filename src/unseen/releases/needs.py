@@ -1,4 +1,4 @@
-"""Which files a benchmark needs, from which official page, and what of them is there."""
+"""Needed files of a benchmark, their official pages, and their state."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from unseen.errors import DataError
 
 @dataclass(frozen=True)
 class Download:
-    """A file to fetch.
+    """A file to download.
 
     Args:
-        file: its name.
-        url: where it is.
-        page: the official page that leads to it.
-        unpack: how; empty where it is used as it is.
-        size: bytes, where known.
-        about: the size as the page gives it, where bytes are not known.
-        checksum: ``md5:...`` or ``sha256:...``, where published.
-        source: who states size and checksum.
+        file: file name.
+        url: URL of the file.
+        page: official page that links to it.
+        unpack: how to unpack it; empty if it is used as it is.
+        size: bytes, if known.
+        about: size as given on the page, if bytes are unknown.
+        checksum: ``md5:...`` or ``sha256:...``, if published.
+        source: source of size and checksum.
     """
 
     file: str
@@ -36,7 +36,7 @@ class Download:
 
     @property
     def size_text(self) -> str:
-        """The size for a table."""
+        """Readable size for a table."""
         return f"{self.size:,} bytes" if self.size is not None else self.about or "size not known"
 
 
@@ -45,12 +45,12 @@ class Need:
     """A file or folder below the root.
 
     Args:
-        name: what readers ask for it by.
-        what: what it is for.
-        paths: where it may lie, the recommended place first; folders end with ``/``.
-        download: what brings it.
-        required: whether the dataset can do without it.
-        editions: (bytes, sha256) of the editions that the tests of this project have read; others are noted.
+        name: name for readers.
+        what: purpose.
+        paths: possible places, the recommended one first; folders end with ``/``.
+        download: download that contains it.
+        required: whether the dataset needs it.
+        editions: (bytes, sha256) of editions that this project has tested; others are noted.
     """
 
     name: str
@@ -63,14 +63,14 @@ class Need:
 
 @dataclass(frozen=True)
 class State:
-    """What is there of a need.
+    """State of a needed file.
 
     Args:
-        need: the need.
-        path: where it was found; ``None`` where it was not.
+        need: the needed file.
+        path: where it was found; ``None`` if it was not.
         state: found, missing, packed (its archive is there), wrong size, or checksum differs.
-        next: what to do; empty where nothing is.
-        note: anything worth saying about a file that is fine.
+        next: what to do; empty for nothing.
+        note: remark on a file that is fine.
     """
 
     need: Need
@@ -81,11 +81,11 @@ class State:
 
     @property
     def usable(self) -> bool:
-        """Whether it can be read."""
+        """Whether the file can be read."""
         return self.path is not None
 
     def to_json(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """The state for ``--json``."""
         download = self.need.download
         return {
             "name": self.need.name,
@@ -107,11 +107,11 @@ class State:
 
 
 def look(need: Need, root: Path, verify: bool = False) -> State:
-    """Look for a need below the root.
+    """Look for a needed file below the root.
 
     Args:
-        need: what is needed.
-        root: the folder of downloads.
+        need: the needed file.
+        root: folder of downloads.
         verify: also compute checksums of archives and files.
     """
     download = need.download
@@ -135,7 +135,7 @@ def look(need: Need, root: Path, verify: bool = False) -> State:
 
 
 def digest(path: Path, algorithm: str = "sha256") -> str:
-    """Checksum of a file as hex."""
+    """Checksum of a file, in hex."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, algorithm).hexdigest()

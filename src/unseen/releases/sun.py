@@ -59,7 +59,7 @@ def _gather(found: Found, material: Material, findings: Findings, semantics: str
 
 
 def _check_scores(found: Found, material: Material, findings: Findings) -> None:
-    """The split's class attributes against the mean of the images' own, joined by class name."""
+    """Compare the split's class attributes with the mean over the images' own attributes, by class name."""
     split, where = material.split, found["scores"]
     assert split is not None
     scores, images = read_mat(where, ("labels_cv",)), read_mat(found["names"], ("images",))

@@ -1,4 +1,4 @@
-"""The plain text tables of the official folders."""
+"""Plain text tables of the official folders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HINT = "unpack the official archive again"
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file, stripped, blank ones left out."""
+    """Lines of a text file, stripped and without blank ones."""
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
@@ -21,7 +21,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_numbered(path: Path) -> tuple[str, ...]:
-    """Names of a file of lines ``number name``, numbered from 1 without a gap."""
+    """Names in a file with lines ``number name``, numbered from 1 without gaps."""
     names = []
     for i, line in enumerate(read_lines(path)):
         number, _, name = line.replace("\t", " ").partition(" ")
@@ -32,7 +32,7 @@ def read_numbered(path: Path) -> tuple[str, ...]:
 
 
 def read_numbers(path: Path, columns: int | None = None) -> np.ndarray:
-    """A table of numbers separated by blanks, float64."""
+    """A table of numbers separated by spaces, float64."""
     rows = [line.split() for line in read_lines(path)]
     width = columns or (len(rows[0]) if rows else 0)
     uneven = next((i for i, row in enumerate(rows) if len(row) != width), None)
@@ -46,10 +46,10 @@ def read_numbers(path: Path, columns: int | None = None) -> np.ndarray:
 
 
 def check_names(names: Sequence[str], expected: Sequence[str], where: Path, other: Path) -> None:
-    """Whether two files name the same classes, in whatever order.
+    """Check that two files name the same classes, in any order.
 
     Raises:
-        DataError: a name that only one of them has.
+        DataError: only one of them has a name.
     """
     for mine, theirs, place in ((names, expected, other), (expected, names, where)):
         lacking = [name for name in mine if name not in set(theirs)]
@@ -62,20 +62,20 @@ def check_names(names: Sequence[str], expected: Sequence[str], where: Path, othe
 def check_matrix(
     official: np.ndarray, names: Sequence[str], values: np.ndarray, classes: Sequence[str], where: Path, other: Path
 ) -> str:
-    """Whether the official class attributes are those of the split, class by class as their names say.
+    """Check that the official class attributes equal those of the split, matching classes by name.
 
     Args:
         official: ``(N, K)`` rows in the order of ``names``.
         names: official class names.
         values: ``(N, K)`` rows in the order of ``classes``.
-        classes: the split's class names.
+        classes: class names of the split.
         where, other: the two files.
 
     Returns:
-        What held, with the largest difference.
+        The passed check, with the largest difference.
 
     Raises:
-        DataError: other shapes, or most rows fit another class better: rows or classes are mixed up.
+        DataError: the shapes differ, or most rows match another class better: rows or classes are mixed up.
     """
     if official.shape != values.shape:
         problem = f"{official.shape[0]} classes x {official.shape[1]} attributes"

@@ -1,4 +1,4 @@
-"""A prepared benchmark as a dataset folder of our own format, its images linked and not copied."""
+"""Write a prepared benchmark as a dataset folder; images are linked, not copied."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _OWN = ("images.csv", "classes.csv", "attributes.csv", "attribute_vectors.npy", 
 def write_folder(
     output: Path, name: str, material: Material, record: dict[str, Any], progress: Progress = silent
 ) -> Dataset:
-    """Write the folder, load it as any other command does, and only then put it in place.
+    """Write the folder, load it like any other command does, and only then move it into place.
 
     Args:
-        output: the folder; new, or one that was prepared before and is replaced (imported features stay).
-        name: the dataset's name.
-        material: all of it, checked.
-        record: what it was made of, kept as ``prepared.json``.
-        progress: of cutting out objects.
+        output: folder to write; new, or prepared before and then replaced (imported features stay).
+        name: name of the dataset.
+        material: complete, checked material.
+        record: facts about the sources, stored as ``prepared.json``.
+        progress: progress callback for cutting out objects.
 
     Raises:
-        DataError: the folder holds something else, or the dataset does not hold together.
+        DataError: the folder holds something else, or the dataset is inconsistent.
     """
     if output.exists() and not (output / RECORD).is_file() and (not output.is_dir() or any(output.iterdir())):
         raise DataError("the folder holds something else", where=output, hint="choose another --output")
@@ -64,7 +64,7 @@ def _fill(folder: Path, material: Material, progress: Progress) -> None:
     assert material.attributes is not None
     classes, files = material.classes(), material.files
     if material.folder is None:
-        (folder / FEATURES).mkdir()  # they stand for the images
+        (folder / FEATURES).mkdir()  # features replace images
     if material.objects is not None:
         files = _cut_out(folder / "images", material, progress)
     elif material.folder is not None:
@@ -87,7 +87,7 @@ def _save(path: Path, array: np.ndarray) -> None:
 
 
 def _cut_out(folder: Path, material: Material, progress: Progress) -> tuple[str, ...]:
-    """Every object as an image of its own; corners count pixels from 1 and belong to the box."""
+    """Write every object as an image; corners count pixels from 1 and belong to the box."""
     assert material.files is not None
     assert material.objects is not None
     names = []

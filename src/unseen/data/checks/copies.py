@@ -17,7 +17,7 @@ from unseen.ground.progress import Progress
 ALIKE = 0.975
 """Smallest correlation of two thumbnails at which images count as near copies.
 
-Saving again, halving and brightening stay above it. Of 2,889 photographs of CUB three pairs reach it, each of one bird
+Recompressing, halving and brightening stay above it. Of 2,889 photographs of CUB three pairs reach it, each of one bird
 on one occasion; of 2,400 drawn birds none.
 """
 _BLOCK = 128

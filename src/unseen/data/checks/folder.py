@@ -28,7 +28,7 @@ def check_folder(folder: Path | str, *, workers: int | None = None, progress: Pr
     Decodes every image. Uses about 3 kB of memory per image.
 
     Args:
-        folder: as :func:`unseen.data.folder.load_folder` takes it.
+        folder: as in :func:`unseen.data.folder.load_folder`.
         workers: threads that decode; by default one per core.
         progress: called with the number of images done.
     """

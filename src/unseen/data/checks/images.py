@@ -89,7 +89,7 @@ def scan_image(path: Path) -> Scan:
 
 
 def _frames(image: Image.Image) -> int:
-    """Number of frames, or 1 where they cannot be counted; frames after the first may be broken and are not read."""
+    """Number of frames, or 1 if they cannot be counted; frames after the first may be broken and are not read."""
     try:
         return int(getattr(image, "n_frames", 1))
     except Exception:  # Pillow opens each frame, and may raise nearly anything

@@ -1,6 +1,6 @@
-"""Exports that people have, as dataset folders; which layout a source has is told by its content.
+"""Import exports of other tools as dataset folders; the layout of a source is recognized by its content.
 
-A layout is one module: ``TITLE``, ``recognises(source)`` and ``read``; it is entered in :data:`LAYOUTS`.
+A layout is a module with ``TITLE``, ``recognises(source)`` and ``read``, registered in :data:`LAYOUTS`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from unseen.errors import DataError, UnseenError
 
 @dataclass(frozen=True)
 class Layout:
-    """An export that can be imported.
+    """An export format that can be imported.
 
     Args:
-        name: for ``--layout``.
-        title: what it is.
-        recognises: whether a source is one.
-        images: its images with their classes; ``None`` of a table.
-        table: its class table; ``None`` of images. Both take the attribute, term or column that names the class.
+        name: name for ``--layout``.
+        title: readable name.
+        recognises: whether a source has this layout.
+        images: reads images with their classes; ``None`` for tables.
+        table: reads the class table; ``None`` for images. Both take the attribute, term or column that names the class.
     """
 
     name: str
@@ -57,15 +57,15 @@ LAYOUTS = {
         Layout("traits", traits.WIDE_TITLE, traits.recognises_wide, table=traits.read_wide),
     )
 }
-"""In the order in which they are tried: what is told by more comes first."""
+"""Layouts in the order in which they are tried; the most specific ones come first."""
 
 
 def find_layout(source: Source, name: str | None = None) -> Layout:
-    """The layout of that name, or the first that recognises a source.
+    """The layout of that name, or the first that recognizes a source.
 
     Raises:
         UnseenError: no such layout.
-        DataError: none recognises it.
+        DataError: no layout recognizes it.
     """
     if name is not None:
         if name not in LAYOUTS:

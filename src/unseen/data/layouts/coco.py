@@ -1,4 +1,4 @@
-"""COCO JSON, as Roboflow, LILA (camera traps) and iNaturalist's competitions write it too; without boxes, whole images.
+"""COCO JSON, also as written by Roboflow, LILA (camera traps) and iNaturalist competitions; whole images without boxes.
 
 Source: https://cocodataset.org/#format-data. A box is x, y, width and height in pixels.
 """
@@ -38,7 +38,7 @@ class Category(BaseModel):
 
 
 class Annotation(BaseModel):
-    """A class in an image."""
+    """The class of an image."""
 
     image_id: int | str
     category_id: int
@@ -55,7 +55,7 @@ class Coco(BaseModel):
 
 
 def files(source: Source) -> list[str]:
-    """Those of its files that are COCO: by their content, or, in a folder, by Roboflow's and CVAT's names too."""
+    """Files that are COCO: by content, or, in a folder, also by the file names of Roboflow and CVAT."""
     if source.is_json:
         return [source.files[0]] if is_coco(source.json) else []
     names = [f for f in source.named(".json") if b'"annotations"' in source.head(f) or b'"images"' in source.head(f)]
@@ -68,12 +68,12 @@ def is_coco(value: Any) -> bool:
 
 
 def recognises(source: Source) -> bool:
-    """Whether it is COCO."""
+    """Whether the source is COCO."""
     return bool(files(source))
 
 
 def read(source: Source, images: Images, label: str | None) -> Iterator[Entry]:
-    """Every annotation but those of crowds."""
+    """Yield every annotation except crowds."""
     for file in files(source):
         yield from _read(source, images, file)
 

@@ -1,7 +1,7 @@
 """CVAT for images 1.1: XML with boxes, polygons and tags.
 
 Source: https://docs.cvat.ai/docs/manual/advanced/formats/format-cvat/. Corners are in pixels; a rotation is clockwise
-about the middle of the box.
+around the center of the box.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ HINT = 'export the task as "CVAT for images 1.1" again'
 
 
 def files(source: Source) -> list[str]:
-    """Those of its files that are CVAT's."""
+    """Files of the source that are CVAT's."""
     return [f for f in source.named(".xml") if b"<annotations" in source.head(f) and b"<version>" in source.head(f)]
 
 
 def recognises(source: Source) -> bool:
-    """Whether it is CVAT's."""
+    """Whether the source is CVAT's."""
     return bool(files(source))
 
 
 def read(source: Source, images: Images, label: str | None) -> Iterator[Entry]:
-    """Every box, polygon and tag; the class is its label, or its attribute ``label``."""
+    """Yield every box, polygon and tag; the class is its label, or its attribute ``label``."""
     for file in files(source):
         place = source.place(file)
         for element in source.load_xml(file, HINT):

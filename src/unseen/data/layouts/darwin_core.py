@@ -19,7 +19,7 @@ from unseen.errors import DataError
 TITLE = "Darwin Core archive (GBIF, iNaturalist, museums): occurrences with multimedia"
 HINT = "download the archive again"
 LABELS = ("species", "scientificName", "acceptedScientificName", "canonicalName", "vernacularName")
-"""Terms that name the class, the first that the archive has: an occurrence that it leaves blank has no class."""
+"""Terms that can name the class; the first one in the archive is used. An occurrence without a value has no class."""
 _SPACE = "{http://rs.tdwg.org/dwc/text/}"
 _ESCAPES = {r"\t": "\t", r"\n": "\n", r"\r": "\r"}
 csv.field_size_limit(2**24)
@@ -30,14 +30,14 @@ class Table:
     """One table of an archive.
 
     Args:
-        file: inside the archive.
-        kind: the last part of its row type, such as ``Occurrence``.
+        file: path inside the archive.
+        kind: last part of the row type, such as ``Occurrence``.
         key: column that joins core and extensions.
-        terms: the last part of each term, to its column; ``None`` where it has a default alone.
+        terms: last part of each term, to its column; ``None`` if there is only a default.
         defaults: term to default value.
-        separator, quote: of cells.
-        skip: lines before the first row.
-        encoding: of the text.
+        separator, quote: characters around cells.
+        skip: number of lines before the first row.
+        encoding: text encoding.
     """
 
     file: str
@@ -51,7 +51,7 @@ class Table:
     encoding: str
 
     def rows(self, source: Source) -> Iterator[tuple[int, str, dict[str, str]]]:
-        """Line number, key and cells by term."""
+        """Yield line number, key and cells by term."""
         with source.open(self.file) as opened:
             text = io.TextIOWrapper(opened, self.encoding, errors="replace", newline="")
             if self.quote:
@@ -70,12 +70,12 @@ class Table:
 
 
 def recognises(source: Source) -> bool:
-    """Whether there is a ``meta.xml`` of an archive."""
+    """Whether the source has the ``meta.xml`` of an archive."""
     return any(b"rs.tdwg.org/dwc/text" in source.head(f) for f in source.named("meta.xml"))
 
 
 def tables(source: Source) -> tuple[Table, list[Table]]:
-    """Core and extensions as ``meta.xml`` describes them."""
+    """Core and extensions as described by ``meta.xml``."""
     file = source.named("meta.xml")[0]
     place, folder = source.place(file), file.rpartition("/")[0]
     root = source.load_xml(file, HINT)
@@ -118,7 +118,7 @@ def _last(term: str) -> str:
 
 
 def read(source: Source, images: Images, label: str | None) -> Iterator[Entry]:
-    """Every image of an occurrence; of one that is not determined so far without a class."""
+    """Yield every image of an occurrence; without a class if the occurrence is not determined to that rank."""
     core, extensions = tables(source)
     if core.kind not in ("Occurrence", "Event", "Taxon"):
         raise DataError(f"a core of {core.kind}", where=source.path, hint="use an archive of occurrences")

@@ -1,4 +1,4 @@
-"""What every layout of images is read as: an image, a class, perhaps a box."""
+"""Entries: the common form of all layouts of images: an image, a class, and possibly a box."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ Corners = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Entry:
-    """One image to be: a file or an address, or a box in one.
+    """One image to import: a file or URL, or a box in one.
 
     Args:
-        image: the file, or the address that it is fetched from.
-        label: its class; empty of an observation that has none.
-        where: the place in the export, for errors.
-        box: what is cut out; ``None`` for the whole image.
-        size: width and height that the box's numbers are of, where the export says it.
-        part: ``train``, ``val`` or ``test``, where the export says it.
-        creator, license: of the image, where the export says it.
+        image: the file, or the URL to download.
+        label: class; empty for an observation without one.
+        where: place in the export, for errors.
+        box: region to cut out; ``None`` for the whole image.
+        size: image width and height that the box refers to, if the export gives it.
+        part: ``train``, ``val`` or ``test``, if the export gives it.
+        creator, license: of the image, if the export gives it.
     """
 
     image: Path | str
@@ -44,11 +44,11 @@ PARTS = {
     "test": "test",
     "testing": "test",
 }
-"""What the parts of a split are called in exports."""
+"""Names that exports give to the parts of a split."""
 
 
 def part_of(name: str) -> str:
-    """``train``, ``val`` or ``test`` of a folder's or a subset's name; empty where it is none."""
+    """``train``, ``val`` or ``test`` from the name of a folder or subset; empty if it is neither."""
     return PARTS.get(name.lower(), "")
 
 
@@ -59,7 +59,7 @@ def around(points: Sequence[tuple[float, float]]) -> Corners:
 
 
 def turned(corners: Corners, degrees: float, about: tuple[float, float]) -> Corners:
-    """The upright box around one that is turned clockwise about a point."""
+    """The upright box around a box that is rotated clockwise around a point."""
     left, top, right, bottom = corners
     if not degrees:
         return corners

@@ -1,4 +1,4 @@
-"""An export becomes a dataset folder: images cut out, copied or fetched, and ``images.csv``; or a class table."""
+"""Import an export as a dataset folder: images cut out, copied or downloaded, with ``images.csv``; or a class table."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from unseen.ground.images import image_of_bytes, open_image
 from unseen.ground.progress import Progress, silent
 
 QUALITY = 95
-"""JPEG quality of what is cut out."""
+"""JPEG quality of cut-out images."""
 BEGUN = ".importing.json"
 UNPACKED = ".unpacked"
 LEAST_SIDE = 8
-"""Pixels of a side below which a box is left out."""
+"""Boxes with a side of fewer pixels are left out."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How images are imported.
+    """Options of an import of images.
 
     Args:
-        label: attribute, term or column that names the class; default by layout.
+        label: attribute, term or column that names the class; the default depends on the layout.
         margin: added to a box on each side, as a share of its width and height.
-        images: folder of the images, where they do not lie beside the export.
-        most: images of a class at most; 0 for all.
-        only: the classes wanted; ``None`` for all.
+        images: folder of the images, if they are not beside the export.
+        most: largest number of images per class; 0 for all.
+        only: classes to import; ``None`` for all.
     """
 
     label: str | None = None
@@ -60,13 +60,13 @@ class Options:
 
 @dataclass(frozen=True)
 class Imported:
-    """What was done.
+    """Result of an import.
 
     Args:
-        layout: of the source.
+        layout: layout of the source.
         written: files and folders.
-        images: how many, by class; empty of a table.
-        notes: what else is to be said.
+        images: number of images by class; empty for a table.
+        notes: further notes.
     """
 
     layout: Layout
@@ -84,21 +84,21 @@ def import_export(
     progress: Progress = silent,
     left_out: Callable[[DataError], None] = lambda error: None,
 ) -> Imported:
-    """Import an export into a dataset folder; the same call resumes one that was stopped.
+    """Import an export into a dataset folder; repeating the call resumes one that was stopped.
 
-    Images go to ``images/CLASS/`` and are listed in ``images.csv`` with where they come from, creator and license; a
-    table becomes ``classes.csv`` and ``attributes.csv``.
+    Images go to ``images/CLASS/`` and are listed in ``images.csv`` with their origin, creator and license; a table
+    becomes ``classes.csv`` and ``attributes.csv``.
 
     Args:
         path: file, folder or zip archive.
         folder: new, or a dataset folder without ``images.csv`` or ``classes``.
-        options: see there.
-        layout: of :data:`unseen.data.layouts.LAYOUTS`; default by the content.
-        progress: told how far it is.
-        left_out: told of every image that cannot be fetched or read, and every box outside its image.
+        options: see :class:`Options`.
+        layout: one of :data:`unseen.data.layouts.LAYOUTS`; by default recognized by the content.
+        progress: progress callback.
+        left_out: called for every image that cannot be downloaded or read, and every box outside its image.
 
     Raises:
-        DataError: the source is of no layout or damaged, or the folder has what would be written.
+        DataError: the source has no known layout or is damaged, or the folder already has the files to write.
     """
     options = options or Options()
     source = Source(path)
@@ -163,7 +163,7 @@ def _images(
 
 
 def _begin(source: Source, layout: Layout, folder: Path, options: Options) -> None:
-    """What is half done was of the same source and options."""
+    """Check that an unfinished import had the same source and options."""
     about = source.path.stat()
     facts = {
         "source": str(source.path.absolute()),
@@ -181,7 +181,7 @@ def _begin(source: Source, layout: Layout, folder: Path, options: Options) -> No
 
 
 def _wanted(entries: Iterable[Entry], options: Options) -> tuple[list[Entry], int]:
-    """The entries of wanted classes, and how many have no class."""
+    """Entries of the wanted classes, and the number of entries without a class."""
     counts, found, unnamed = Counter[str](), [], 0
     for entry in entries:
         if not entry.label:
@@ -199,7 +199,7 @@ def _wanted(entries: Iterable[Entry], options: Options) -> tuple[list[Entry], in
 
 
 def _names(entries: Sequence[Entry]) -> list[str]:
-    """A file a entry: its class's folder and the name of its image, with a number where that comes again."""
+    """A file per entry: the folder of its class and the name of its image, with a number if that repeats."""
     found, count = [], Counter[str]()
     for entry in entries:
         folder = re.sub(r'[/\\:*?"<>|\x00-\x1f]', "_", entry.label).strip(". ") or "_"
@@ -207,7 +207,7 @@ def _names(entries: Sequence[Entry]) -> list[str]:
             urlsplit(str(entry.image)).path if isinstance(entry.image, str) else entry.image.as_posix()
         )
         stem = re.sub(r'[/\\:*?"<>|\x00-\x1f]', "_", path.stem)
-        if isinstance(entry.image, str):  # addresses end alike: .../photos/123/medium.jpg
+        if isinstance(entry.image, str):  # URLs may have equal endings: .../photos/123/medium.jpg
             stem = f"{digest(entry.image)[:8]}-{stem}"
         ending = ".jpg" if entry.box else (path.suffix.lower() or ".jpg")
         name = f"{folder}/{stem}"
@@ -225,7 +225,7 @@ def _put(entry: Entry, images: Path, name: str, margin: float, cut: _Cutter) -> 
         write_with(target, lambda path: piece.save(path, "JPEG", quality=QUALITY))
     elif isinstance(entry.image, str):
         data = fetched(entry.image)
-        image_of_bytes(data, entry.image)  # which says what is none
+        image_of_bytes(data, entry.image)  # it says what is missing
         write_with(target, lambda path: path.write_bytes(data))
     else:
         source = entry.image
@@ -234,27 +234,27 @@ def _put(entry: Entry, images: Path, name: str, margin: float, cut: _Cutter) -> 
 
 
 def fetched(address: str) -> bytes:
-    """The bytes behind an address."""
+    """Download the bytes of a URL."""
     import fsspec
 
     try:
         with fsspec.open(address, "rb") as file:
             data: bytes = file.read()
-    except Exception as error:  # every file system has its own
+    except Exception as error:  # every file system has its own exceptions
         said = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"cannot be fetched ({said})", where=address, hint="repeat the command to try again") from None
     return data
 
 
 class _Cutter:
-    """Cuts boxes out; an image with several is opened once."""
+    """Cuts out boxes; an image with several boxes is opened once."""
 
     def __init__(self) -> None:
         self._at: Path | str | None = None
         self._image: Image.Image | None = None
 
     def __call__(self, entry: Entry, margin: float) -> Image.Image:
-        """The piece in the entry's box."""
+        """The part of the image in the entry's box."""
         assert entry.box is not None
         if self._image is None or self._at != entry.image:
             source = entry.image
@@ -264,10 +264,10 @@ class _Cutter:
 
 
 def corners(entry: Entry, size: tuple[int, int], margin: float) -> tuple[int, int, int, int]:
-    """The pixels of an entry's box and its margin, within its image.
+    """Pixels of an entry's box and its margin, within its image.
 
     Raises:
-        DataError: the box has no area or lies outside, or its numbers are of an image of another shape.
+        DataError: the box has no area or is outside the image, or refers to an image of another shape.
     """
     assert entry.box is not None
     across, down = entry.size or size
@@ -308,7 +308,7 @@ def _row(entry: Entry, file: str) -> dict[str, str]:
 
 
 def _splits(frame: pd.DataFrame) -> list[str]:
-    """Of the parts: images of ``val`` are trained on too; a class without any of these is an unseen one."""
+    """Splits for parts: images of ``val`` are for training too; a class without any such image is unseen."""
     seen = set(frame.loc[frame["part"] != "test", "class"])
     return [
         "trainval" if part != "test" else "test_seen" if name in seen else "test_unseen"

@@ -1,4 +1,4 @@
-"""iNaturalist's export of observations as CSV, and GBIF's simple download, which says what to take in its place.
+"""iNaturalist's CSV export of observations, and GBIF's simple download, with a hint for the better one.
 
 Source: https://www.inaturalist.org/observations/export and https://techdocs.gbif.org/en/data-use/download-formats.
 """
@@ -20,7 +20,7 @@ _GBIF = {"gbifID", "datasetKey", "occurrenceStatus", "scientificName"}
 
 
 def recognises(source: Source) -> bool:
-    """Whether it is one of the two."""
+    """Whether the source is one of the two."""
     return bool(_tables(source)) or (len(source.files) == 1 and set(source.header(source.files[0])) >= _GBIF)
 
 
@@ -29,7 +29,7 @@ def _tables(source: Source) -> list[str]:
 
 
 def read(source: Source, images: Images, label: str | None) -> Iterator[Entry]:
-    """Every observation with an image; of one that is not determined so far without a class."""
+    """Yield every observation with an image; without a class if it is not determined to that rank."""
     if not _tables(source):
         problem = "GBIF's simple download has no addresses of images"
         raise DataError(problem, where=source.path, hint='download it as "Darwin Core Archive"')

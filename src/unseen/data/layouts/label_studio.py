@@ -1,7 +1,7 @@
-"""Label Studio's JSON and JSON-MIN exports: rectangles in percent, or a choice an image.
+"""Label Studio's JSON and JSON-MIN exports: rectangles in percent, or one choice per image.
 
 Source: https://labelstud.io/guide/export and https://labelstud.io/tags/rectanglelabels. ``x``, ``y``, ``width`` and
-``height`` are percent of the original image; a rotation is clockwise about the upper left corner.
+``height`` are percent of the original image; a rotation is clockwise around the upper left corner.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Value(BaseModel):
 
 
 class Result(BaseModel):
-    """What was drawn or chosen."""
+    """A drawn or chosen result."""
 
     type: str
     value: dict[str, Any]
@@ -49,7 +49,7 @@ class Result(BaseModel):
 
 
 class Annotation(BaseModel):
-    """What one person did with a task."""
+    """The annotation of a task by one person."""
 
     result: list[Result]
     was_cancelled: bool = False
@@ -63,7 +63,7 @@ class Task(BaseModel):
 
 
 def recognises(source: Source) -> bool:
-    """Whether it is one of the two exports."""
+    """Whether the source is one of the two exports."""
     if not source.is_json or not isinstance(source.json, list) or not source.json:
         return False
     first = source.json[0]
@@ -80,7 +80,7 @@ def _is_short(task: dict[str, Any]) -> bool:
 
 
 def read(source: Source, images: Images, label: str | None) -> Iterator[Entry]:
-    """Every rectangle and every single choice of what was not cancelled."""
+    """Yield every rectangle and every single choice that was not cancelled."""
     place = source.place(source.files[0])
     for row, task in enumerate(source.json):
         where = f"{place}, {row}"
@@ -115,7 +115,7 @@ def _entries(kind: str, value: Value, image: Path | str, where: str) -> Iterator
     names = value.rectanglelabels if kind == "rectanglelabels" else value.choices
     if len(names) != 1:
         if not names:
-            return  # drawn, and not named
+            return  # drawn, but without a label
         raise DataError(f"{len(names)} labels for one region: {', '.join(names)}", where=where, hint="keep one")
     if kind == "choices":
         yield Entry(image, names[0], where)
@@ -140,7 +140,7 @@ def _image_of(data: dict[str, Any], where: str) -> str:
 
 
 def _found(name: str, images: Images, where: str) -> Path | str:
-    """The file, or the address, of ``/data/upload/1/ab12cd34-a.jpg``, ``/data/local-files/?d=a.jpg`` or a URL."""
+    """File or URL of ``/data/upload/1/ab12cd34-a.jpg``, ``/data/local-files/?d=a.jpg`` or a URL."""
     if "://" in name:
         return name
     parts = urlsplit(name)

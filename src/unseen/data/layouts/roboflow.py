@@ -1,7 +1,7 @@
-"""Roboflow's exports beside COCO: CSV of boxes, YOLO with ``data.yaml``, and Pascal VOC XML.
+"""Roboflow's exports other than COCO: CSV of boxes, YOLO with ``data.yaml``, and Pascal VOC XML.
 
-Source: https://roboflow.com/formats. Corners of the CSV and of VOC are in pixels; YOLO's boxes are middle and size as
-shares of the image, its polygons x and y as shares.
+Source: https://roboflow.com/formats. Corners in CSV and VOC are in pixels; YOLO's boxes are center and size as shares
+of the image, its polygons x and y as shares.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def _voc(source: Source) -> list[str]:
 
 
 def recognises(source: Source) -> bool:
-    """Whether it is one of the three."""
+    """Whether the source is one of the three."""
     return bool(_tables(source) or _yaml(source) or _voc(source))
 
 
 def read(source: Source, images: Images, label: str | None) -> Iterator[Entry]:
-    """Every box."""
+    """Yield every box."""
     if tables := _tables(source):
         for file in tables:
             yield from _of_csv(source, images, file)
@@ -53,7 +53,7 @@ def read(source: Source, images: Images, label: str | None) -> Iterator[Entry]:
 
 
 def _folder(file: str) -> tuple[str, str]:
-    """The folder of a file, and the part of the split that it is."""
+    """Folder of a file, and its part of the split."""
     parents = PurePosixPath(file).parent
     part = next((part_of(name) for name in reversed(parents.parts) if part_of(name)), "")
     return ("" if str(parents) == "." else str(parents)), part

@@ -1,4 +1,4 @@
-"""A Google Sheets link as the file of CSV behind it."""
+"""The CSV file behind a Google Sheets link."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def is_sheet(address: str) -> bool:
 
 
 def csv_address(address: str) -> str:
-    """Where a sheet lies as CSV: the sheet that the link shows (``gid``), else the first."""
+    """URL of a sheet as CSV: the sheet that the link shows (``gid``), else the first."""
     parts = urlsplit(address)
     gid = (parse_qs(parts.fragment).get("gid") or parse_qs(parts.query).get("gid") or [""])[0]
     sheet = f"&gid={gid}" if gid.isdigit() else ""
@@ -37,10 +37,10 @@ def csv_address(address: str) -> str:
 
 
 def fetch_table(address: str, target: Path) -> Path:
-    """Write what lies at an address of CSV to a file.
+    """Write the CSV at a URL to a file.
 
     Raises:
-        DataError: it cannot be fetched, or is a page to sign in.
+        DataError: it cannot be downloaded, or is a sign-in page.
     """
     if not address.startswith(("https://", "http://")):
         raise DataError("not a web address", where=address, hint="pass the link of the sheet")

@@ -1,4 +1,4 @@
-"""What is imported, opened once: a file, a folder or a zip archive; and where the images lie that it names."""
+"""The source of an import, opened once: a file, folder or zip archive; and the images that it names."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from unseen.errors import DataError
 from unseen.ground.extras import needed
 
 HEAD = 2**16
-"""Bytes by which a file's layout is told."""
+"""Number of bytes by which a file's layout is recognized."""
 LARGEST = 2**31
-"""Bytes of an annotation file that is read as a whole."""
+"""Largest annotation file, in bytes, that is read as a whole."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class Source:
     """A file, a folder or a zip archive.
 
     Args:
-        path: where it lies.
+        path: path of the source.
     """
 
     path: Path
@@ -37,14 +37,14 @@ class Source:
 
     @cached_property
     def archive(self) -> zipfile.ZipFile | None:
-        """The archive, where it is a zip; a workbook is none."""
+        """The archive if the source is a zip; workbooks do not count."""
         if self.path.is_dir() or self.path.suffix.lower() == ".xlsx" or not zipfile.is_zipfile(self.path):
             return None
         return zipfile.ZipFile(self.path)
 
     @cached_property
     def files(self) -> tuple[str, ...]:
-        """Paths of its files, relative to it; of a file only its name. Those of images are left out."""
+        """Relative paths of its files, without images; for a single file only its name."""
         if self.archive is not None:
             return tuple(sorted(i.filename for i in self.archive.infolist() if not i.is_dir()))
         if not self.path.is_dir():
@@ -52,7 +52,7 @@ class Source:
         return tuple(sorted(p.relative_to(self.path).as_posix() for p in _tables(self.path)))
 
     def named(self, *names: str) -> list[str]:
-        """Those of its files that are called so, or end so where a name begins with a dot."""
+        """Its files with one of these names, or with this ending if a name starts with a dot."""
         wanted = tuple(name.lower() for name in names)
         return [
             file
@@ -62,12 +62,12 @@ class Source:
         ]
 
     def place(self, file: str) -> str:
-        """What errors call one of its files."""
+        """Name of one of its files in errors."""
         return str(self.path if self.archive is None and not self.path.is_dir() else self.path / file)
 
     @contextmanager
     def open(self, file: str) -> Iterator[IO[bytes]]:
-        """One of its files."""
+        """Open one of its files."""
         try:
             if self.archive is not None:
                 with self.archive.open(file) as opened:
@@ -80,12 +80,12 @@ class Source:
             raise DataError(str(getattr(error, "strerror", None) or error), where=self.place(file), hint=hint) from None
 
     def head(self, file: str) -> bytes:
-        """The first bytes of one of its files."""
+        """First bytes of one of its files."""
         with self.open(file) as opened:
             return opened.read(HEAD)
 
     def read(self, file: str) -> bytes:
-        """The whole of one of its files."""
+        """Whole content of one of its files."""
         with self.open(file) as opened:
             data = opened.read(LARGEST + 1)
         if len(data) > LARGEST:
@@ -93,7 +93,7 @@ class Source:
         return data
 
     def header(self, file: str) -> list[str]:
-        """The cells of a text table's first line, however they are separated; empty where it is no text."""
+        """Cells of the first line of a text table, with any separator; empty if it is not text."""
         try:
             line = self.head(file).decode("utf-8-sig", errors="strict" if self.archive else "ignore").splitlines()[0]
         except (UnicodeDecodeError, IndexError):
@@ -102,28 +102,28 @@ class Source:
         return [cell.strip().strip('"') for cell in line.split(separator)]
 
     def load_xml(self, file: str, hint: str) -> ElementTree.Element:
-        """One of its files as XML."""
+        """Parse one of its files as XML."""
         parse = needed("defusedxml.ElementTree", "XML").fromstring
         try:
             root: ElementTree.Element = parse(self.read(file))
-        except (ElementTree.ParseError, ValueError) as error:  # the latter of entities, which no export has
+        except (ElementTree.ParseError, ValueError) as error:  # from entities, which no export has
             raise DataError(f"not valid XML ({error})", where=self.place(file), hint=hint) from None
         return root
 
     @cached_property
     def json(self) -> Any:
-        """Its content, where it is a JSON file; else ``None``."""
+        """Content if it is a JSON file; else ``None``."""
         return self.load_json(self.files[0]) if self.is_json else None
 
     @property
     def is_json(self) -> bool:
-        """Whether it is one file that begins like JSON."""
+        """Whether it is one file that starts like JSON."""
         if self.path.is_dir() or self.archive is not None:
             return False
         return self.head(self.path.name).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
 
     def load_json(self, file: str) -> Any:
-        """One of its files as JSON."""
+        """Parse one of its files as JSON."""
         try:
             return json.loads(self.read(file))
         except (ValueError, RecursionError) as error:
@@ -131,7 +131,7 @@ class Source:
 
 
 def _tables(folder: Path) -> Iterator[Path]:
-    """Files below a folder that may be annotations or tables; folders of images are passed through."""
+    """Files below a folder that may be annotations or tables; skips folders of images."""
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in (".json", ".csv", ".tsv", ".txt", ".xml", ".yaml", ".yml", ".parquet", ".xlsx"):
             yield path
@@ -142,9 +142,9 @@ class Images:
     """Finds the images that an export names.
 
     Args:
-        source: the export; its zip may hold them.
-        folder: where else they lie.
-        kept: where those of an archive are unpacked.
+        source: the export; its zip may contain them.
+        folder: another folder to search.
+        kept: folder for images unpacked from an archive.
     """
 
     source: Source
@@ -156,12 +156,12 @@ class Images:
         """The file of an image.
 
         Args:
-            name: as the export has it: a path, of which the last parts may do.
-            beside: the folder of the annotations, inside the export.
-            where: the place of the entry, for errors.
+            name: path in the export; its last parts may suffice.
+            beside: folder of the annotations inside the export.
+            where: place of the entry, for errors.
 
         Raises:
-            DataError: there is none, or there are several of that name.
+            DataError: there is none, or there are several with that name.
         """
         wanted = PurePosixPath(name.replace("\\", "/"))
         if self.source.archive is not None and (found := self._packed(wanted, beside)) is not None:

@@ -1,7 +1,7 @@
-"""Trait tables as ecologists have them, wide (AVONET) or long (TraitBank), as ``classes.csv`` and ``attributes.csv``.
+"""Trait tables of ecologists, wide (AVONET) or long (TraitBank), as ``classes.csv`` and ``attributes.csv``.
 
-What a column is for is proposed, never decided: ``attributes.csv`` says of each column why it is left out or on a log
-scale, and a person changes it there.
+The use of a column is proposed, not decided: ``attributes.csv`` gives the reason why a column is left out or on a log
+scale, and a person can change it there.
 
 Sources: AVONET (Tobias et al. 2022, doi:10.1111/ele.13898), TraitBank (https://eol.org/docs/what-is-eol/data-services),
 TRY and the MeasurementOrFact extension of Darwin Core.
@@ -52,19 +52,19 @@ SOURCE = re.compile(
 )
 TAXON = re.compile(r"^(kingdom|phylum|order|family|subfamily|genus|tribe|infraorder|suborder|species status)\d*$")
 SKEW, WIDE_SPREAD = 1.0, 20.0
-"""A column is proposed for a log scale if it is that skewed, less so in its logarithm, and spans that factor."""
+"""A log scale is proposed for a column with this skewness, less skewness in its logarithm, and this range."""
 LEAST = 8
-"""Values from which on a skew is looked at."""
+"""Smallest number of values to measure skewness."""
 
 
 @dataclass(frozen=True)
 class Traits:
-    """A trait table made ready.
+    """A trait table in the form of a class table.
 
     Args:
-        frame: a row a class, ``class`` first, the cells as text.
-        about: a row a column, for ``attributes.csv``: attribute, scale, description.
-        notes: what was done, a line each.
+        frame: one row per class, ``class`` first, with cells as text.
+        about: one row per column, for ``attributes.csv``: attribute, scale, description.
+        notes: what was done, one line each.
     """
 
     frame: pd.DataFrame
@@ -73,13 +73,13 @@ class Traits:
 
 
 def plain(name: str) -> str:
-    """A column's name in lower case, its words apart: ``Avibase.ID1`` is ``avibase id1``, ``taxonName`` two words."""
+    """A column's name in lower case, split into words: ``Avibase.ID1`` is ``avibase id1``."""
     apart = re.sub(r"([a-z])([A-Z])", r"\1 \2", name.replace("dwc:", ""))
     return re.sub(r"[\s._:\-/]+", " ", apart).strip().casefold()
 
 
 def pick(names: Iterable[str], wanted: Sequence[str]) -> list[str]:
-    """Those of the columns that are called like one of the wanted, in the order of these."""
+    """Columns with one of the wanted names, in the order of these names."""
     of = {plain(name): name for name in reversed(list(names))}
     return [of[w] for w in wanted if w in of]
 
@@ -113,7 +113,7 @@ def _long_table(source: Source) -> str | None:
 
 
 def read_wide(source: Source, label: str | None) -> Traits:
-    """A table with a row a class."""
+    """A table with one row per class."""
     frame = read_table(source.path)
     column = _column(list(frame.columns), label, CLASS, source.place(source.files[0]))
     others = [n for n in pick(frame.columns, CLASS) if n != column]
@@ -129,7 +129,7 @@ def read_wide(source: Source, label: str | None) -> Traits:
 
 
 def read_long(source: Source, label: str | None) -> Traits:
-    """A table with a row a value."""
+    """A table with one row per value."""
     import pandas as pd
 
     file = _long_table(source)
@@ -187,7 +187,7 @@ def _text_table(source: Source, file: str) -> pd.DataFrame:
 
 
 def _terms(source: Source) -> dict[str, str]:
-    """Names of URIs: TraitBank's ``terms.csv``."""
+    """Names of URIs, from TraitBank's ``terms.csv``."""
     for file in source.named("terms.csv") if source.path.is_dir() or source.archive else []:
         frame = _text_table(source, file)
         if {"uri", "name"} <= set(frame.columns):
@@ -196,7 +196,7 @@ def _terms(source: Source) -> dict[str, str]:
 
 
 def _word(text: str, names: dict[str, str]) -> str:
-    """What a URI is called."""
+    """Name of a URI."""
     if text in names:
         return names[text]
     return re.split(r"[/#]", text.rstrip("/"))[-1] if re.match(r"https?://", text) else text
@@ -221,7 +221,7 @@ def _merged(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _one(cells: Sequence[str]) -> str:
-    """Several cells as one: the median of numbers, all words."""
+    """Combine several cells: the median of numbers, or all words."""
     cells = [cell for cell in cells if not is_missing(cell)]
     if len(set(cells)) <= 1:
         return cells[0] if cells else ""
@@ -253,7 +253,7 @@ def _proposed(frame: pd.DataFrame, others: Sequence[str], notes: list[str]) -> T
 
 
 def _proposal(name: str, cells: list[str], is_name: bool) -> tuple[str, str]:
-    """Scale and reason that are proposed for a column; both empty where nothing is."""
+    """Proposed scale of a column, and the reason; both empty if there is none."""
     called = plain(re.sub(r"\s*\(.*\)$", "", name))
     filled = [cell for cell in cells if not is_missing(cell)]
     if is_name:
@@ -280,17 +280,17 @@ def _proposal(name: str, cells: list[str], is_name: bool) -> tuple[str, str]:
 
 
 def _skew(values: np.ndarray) -> float:
-    """The third standardised moment."""
+    """The third standardized moment."""
     apart = values - values.mean()
     spread = float(np.sqrt((apart**2).mean()))
     return float((apart**3).mean() / spread**3) if spread else 0.0
 
 
 def keep_only(found: Traits, names: Sequence[str], where: Path) -> Traits:
-    """The classes of these names alone; spaces, underscores and cases do not matter.
+    """Only the classes with these names; ignores spaces, underscores and case.
 
     Raises:
-        DataError: a name that the table has not.
+        DataError: the table lacks a name.
     """
     from unseen.classes.spreadsheets.cells import fold, nearest
 

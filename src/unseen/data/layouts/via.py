@@ -1,7 +1,7 @@
 """VGG Image Annotator, versions 1 and 2: projects, JSON and CSV exports.
 
-Source: https://www.robots.ox.ac.uk/~vgg/software/via/. Shapes are in pixels; what they show stands in an attribute of
-the region, whose name people choose.
+Source: https://www.robots.ox.ac.uk/~vgg/software/via/. Shapes are in pixels. An attribute of the region names its
+class; users choose the attribute's name.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from unseen.errors import DataError
 TITLE = "VGG Image Annotator (VIA): regions, JSON or CSV"
 HINT = "export the annotations again"
 LABELS = ("class", "label", "species", "name", "type", "category", "object")
-"""Attributes of a region that name its class, where there are several."""
+"""Attributes of a region that name its class, if there are several."""
 _HEADER = ("filename", "region_shape_attributes", "region_attributes")
 
 
 def recognises(source: Source) -> bool:
-    """Whether it is a VIA project or export."""
+    """Whether the source is a VIA project or export."""
     if source.is_json:
         return bool(_projects(source.json))
     if len(source.files) != 1 or source.path.is_dir():
@@ -34,7 +34,7 @@ def recognises(source: Source) -> bool:
 
 
 def _projects(value: Any) -> dict[str, Any]:
-    """The images of a project or an export; empty where it is none."""
+    """Images of a project or an export; empty if it is neither."""
     if isinstance(value, dict):
         value = value.get("_via_img_metadata", value)
     if not isinstance(value, dict) or not value:
@@ -44,7 +44,7 @@ def _projects(value: Any) -> dict[str, Any]:
 
 
 def read(source: Source, images: Images, label: str | None) -> Iterator[Entry]:
-    """Every region but points and lines."""
+    """Yield every region except points and lines."""
     place = source.place(source.files[0])
     regions = list(_of_json(source) if source.is_json else _of_csv(source, place))
     name = label or _label(regions, place)
@@ -52,7 +52,7 @@ def read(source: Source, images: Images, label: str | None) -> Iterator[Entry]:
         if (box := _box(shape, where)) is None:
             continue
         found = about.get(name)
-        if isinstance(found, dict):  # of checkboxes
+        if isinstance(found, dict):  # checkboxes
             ticked = [key for key, value in found.items() if value]
             if len(ticked) > 1:
                 raise DataError(f'several values of "{name}": {", ".join(ticked)}', where=where, hint="keep one")
@@ -103,7 +103,7 @@ def _label(regions: list[Region], place: str) -> str:
 
 
 def _box(shape: Mapping[str, Any], where: str) -> Corners | None:
-    """Around a shape; ``None`` for points and lines."""
+    """Box around a shape; ``None`` for points and lines."""
     kind = shape.get("name")
     try:
         if kind == "rect":
