@@ -1,14 +1,14 @@
-"""Images of a class as evidence beside its attributes, without retraining: support images, their space and their rule.
+"""Support images: images of a class as evidence beside its attributes, without retraining; their space and rule.
 
 With f the mean-pooled raw regions of an image, whitened by the training images (:mod:`unseen.methods.preparation`) to a
-unit vector v, and p_c the mean of the vectors of the n images of class c, to unit length::
+unit vector v, and p_c the normalized mean of the vectors of the n images of class c::
 
     S'_c = (1 - w) (S_c - gamma [c seen]) + w (a <v, p_c> + b) + d / (n + k)      w = n / (n + k)
 
-S_c is the method's class score, gamma the calibration offset. It is the mean of a normal posterior of the class's
-prototype, on the scale of the class scores: the attributes are the prior and count as k images. Without images w is 0
-and S'_c is the method's own. As n grows, attributes and gamma fade out, for seen and for unseen classes. A class
-without attributes has a constant S_0 as prior, which counts as k_0 images.
+S_c is the method's class score, gamma the calibration offset. S'_c is the posterior mean of a normal model of the
+class's prototype, on the scale of the class scores: the attributes are the prior and count as k images. Without images
+w is 0 and S'_c is the method's score. As n grows, attributes and gamma fade out, for seen and for unseen classes. A
+class without attributes has a constant prior S_0 that counts as k_0 images.
 
 k, a, b, d, k_0 and S_0 are chosen on validation classes (:mod:`unseen.training.support`). Ours.
 """
@@ -37,28 +37,28 @@ from unseen.methods.preparation import FeaturePreparation
 
 
 def space_beside(weights: Path) -> Path:
-    """Where a model's space is kept: ``honest-images.safetensors`` beside the weights ``honest.safetensors``."""
+    """File of a model's space: ``honest-images.safetensors`` beside the weights ``honest.safetensors``."""
     return weights.with_name(f"{weights.stem}-images.safetensors")
 
 
 def pooled(regions: Tensor) -> Tensor:
-    """``(B, C)`` mean of raw regions ``(B, R, C)``, to unit length, float32."""
+    """``(B, C)`` mean of raw regions ``(B, R, C)``, scaled to unit length, float32."""
     return F.normalize(regions.float().mean(dim=1), dim=-1)
 
 
 @dataclass(frozen=True)
 class SupportRule:
-    """How images and attributes of a class make one score; see the module's docstring.
+    """How images and attributes of a class combine to one score; see the module's docstring.
 
     Args:
-        prior: k, how many images the attributes count as.
+        prior: k, number of images that the attributes count as.
         scale: a.
         offset: b.
-        few: d, fades out as images come.
-        bare_prior: k_0, how many images the constant of a class without attributes counts as.
-        bare_score: S_0.
-        together: how many support images an image of a batch that is named as a whole counts as, see
-            :mod:`unseen.model.together`; 0 where that does not help.
+        few: d, fades out with more images.
+        bare_prior: k_0, number of images that the constant of a class without attributes counts as.
+        bare_score: S_0, score of a class without attributes.
+        together: number of support images that an image of a batch counts as when predicting together, see
+            :mod:`unseen.model.together`; 0 if this does not help.
     """
 
     prior: float
@@ -82,7 +82,7 @@ class SupportRule:
 
         Args:
             count: n of each class.
-            attributes: bool ``(N,)``, whether it has attributes.
+            attributes: bool ``(N,)``, whether a class has attributes.
         """
         prior = np.where(attributes, self.prior, self.bare_prior)
         keep = prior / (count + prior)
@@ -93,10 +93,10 @@ class SupportRule:
 
 @dataclass(frozen=True, eq=False)
 class SupportSpace:
-    """Where support images are compared, and the rule.
+    """The space in which support images are compared, with the rule.
 
     Args:
-        preparation: fitted on training images.
+        preparation: fitted to training images.
         rule: chosen on validation classes.
     """
 
@@ -105,12 +105,12 @@ class SupportSpace:
 
     @classmethod
     def fit(cls, features: Tensor, labels: Tensor, rule: SupportRule) -> Self:
-        """The space of training images: :func:`pooled` features ``(n, C)`` and labels ``(n,)``."""
+        """Fit the space to training images: :func:`pooled` features ``(n, C)`` and labels ``(n,)``."""
         return cls(fitted(features, labels), rule)
 
     @property
     def channels(self) -> int:
-        """C."""
+        """Number of channels C."""
         return len(self.preparation.mean)
 
     @torch.inference_mode()
@@ -122,7 +122,7 @@ class SupportSpace:
         return found
 
     def save(self, path: Path) -> None:
-        """Write it as safetensors with the rule as JSON inside, whole or not at all."""
+        """Write the space as safetensors, with the rule as JSON in it, atomically."""
         save_tensors(path, self.preparation.state_dict(), {"rule": json.dumps(asdict(self.rule))})
 
     @classmethod
@@ -130,7 +130,7 @@ class SupportSpace:
         """Read what :meth:`save` wrote.
 
         Raises:
-            RunError: missing, damaged, or of something else.
+            RunError: the file is missing, damaged or of another kind.
         """
         try:
             tensors, texts = load_tensors(path)
@@ -143,7 +143,7 @@ class SupportSpace:
 
 
 def fitted(features: Tensor, labels: Tensor) -> FeaturePreparation:
-    """The whitening of training images: :func:`pooled` features ``(n, C)`` and labels ``(n,)``."""
+    """Whitening of training images, from :func:`pooled` features ``(n, C)`` and labels ``(n,)``."""
     preparation = FeaturePreparation()
     preparation.fit("whitened", features.float(), labels)
     return preparation
@@ -151,12 +151,12 @@ def fitted(features: Tensor, labels: Tensor) -> FeaturePreparation:
 
 @dataclass(frozen=True)
 class SupportImage:
-    """Where an image of a class came from.
+    """Origin of a support image.
 
     Args:
-        file: path as given; ``""`` for one given as pixels.
-        sha256: of the file, or of the pixels.
-        added: when, ISO 8601 in UTC; what was added at once has one time.
+        file: path as given; ``""`` for pixels.
+        sha256: SHA-256 of the file, or of the pixels.
+        added: time of addition, ISO 8601 in UTC; the same for all images added together.
     """
 
     file: str
@@ -166,12 +166,12 @@ class SupportImage:
 
 @dataclass(frozen=True, eq=False)
 class ClassImages:
-    """The images of one class.
+    """Support images of one class.
 
     Args:
         images: n of them.
         features: float32 ``(n, C)``, :func:`pooled`.
-        attributes: whether the class has attributes; its row of the class table means nothing where not.
+        attributes: whether the class has attributes; otherwise its row of the class table is meaningless.
     """
 
     images: tuple[SupportImage, ...]
@@ -179,7 +179,7 @@ class ClassImages:
     attributes: bool = True
 
     def without(self, positions: Iterable[int]) -> ClassImages:
-        """Without some of them."""
+        """The same without some images."""
         gone = set(positions)
         kept = [i for i in range(len(self.images)) if i not in gone]
         return replace(self, images=tuple(self.images[i] for i in kept), features=self.features[kept])
@@ -187,7 +187,7 @@ class ClassImages:
 
 @dataclass(frozen=True, eq=False)
 class Support:
-    """The images of classes by class name; immutable, every change gives a new one."""
+    """Support images by class name; immutable, changes return a new instance."""
 
     classes: Mapping[str, ClassImages] = field(default_factory=dict)
 
@@ -200,13 +200,13 @@ class Support:
     def added(
         self, name: str, images: Sequence[SupportImage], features: np.ndarray, attributes: bool | None = None
     ) -> tuple[Support, list[SupportImage]]:
-        """With more images of a class; those that it has already, by their content, are left out and returned.
+        """Add images of a class. Images that it already has, by content, are skipped and returned.
 
         Args:
-            name: the class.
+            name: name of the class.
             images: n of them.
             features: float32 ``(n, C)``.
-            attributes: whether the class has attributes; default as it was.
+            attributes: whether the class has attributes; by default unchanged.
         """
         mine = self[name]
         known = {image.sha256 for image in mine.images}
@@ -224,24 +224,24 @@ class Support:
         return self._with(name, joined), [images[i] for i in again]
 
     def removed(self, name: str, files: Sequence[str] | None = None) -> Support:
-        """Without images of a class.
+        """Remove images of a class.
 
         Args:
-            name: the class.
-            files: paths as given, file names, or the beginning of a SHA-256; default all.
+            name: name of the class.
+            files: paths as given, file names, or prefixes of a SHA-256; by default all.
 
         Raises:
-            DataError: no such image, or a class without attributes would be left with none.
+            DataError: no such image, or a class without attributes would keep no image.
         """
         mine = self[name]
         gone = range(len(mine.images)) if files is None else [_position(mine, file, name) for file in files]
         return self._left(name, mine.without(gone))
 
     def undone(self, name: str) -> Support:
-        """Without the images of a class that were added last.
+        """Remove the images of a class that were added last.
 
         Raises:
-            DataError: it has none, or a class without attributes would be left with none.
+            DataError: the class has none, or a class without attributes would keep no image.
         """
         mine = self[name]
         if not mine.images:
@@ -250,15 +250,15 @@ class Support:
         return self._left(name, mine.without(i for i, image in enumerate(mine.images) if image.added == last))
 
     def described(self, name: str) -> Support:
-        """The class has attributes from now on."""
+        """Mark a class as having attributes."""
         return self if self[name].attributes else self._with(name, replace(self[name], attributes=True))
 
     def renamed(self, old: str, new: str) -> Support:
-        """A class called something else."""
+        """Rename a class."""
         return Support({new if name == old else name: images for name, images in self.classes.items()})
 
     def without(self, name: str) -> Support:
-        """Without a class."""
+        """Remove a class."""
         return Support({n: images for n, images in self.classes.items() if n != name})
 
     def _left(self, name: str, images: ClassImages) -> Support:
@@ -271,11 +271,11 @@ class Support:
         return Support({**self.classes, name: images})
 
     def save(self, path: Path, *, names_only: bool = False) -> None:
-        """Write features as safetensors with the provenance as JSON inside, whole or not at all.
+        """Write features as safetensors, with the provenance as JSON in it, atomically.
 
         Args:
-            path: the file.
-            names_only: of paths, the file's name alone: for a model that leaves this machine.
+            path: file to write.
+            names_only: store file names without folders, for a model that leaves this machine.
         """
         about = [
             _Provenance(
@@ -293,7 +293,7 @@ class Support:
         """Read what :meth:`save` wrote.
 
         Raises:
-            RunError: damaged, or of something else.
+            RunError: the file is damaged or of another kind.
         """
         hint = "restore it, or delete it and add the images again"
         try:
@@ -312,7 +312,7 @@ class Support:
 
 @dataclass(frozen=True)
 class _Provenance:
-    """What is kept of a class's images beside their features."""
+    """What is stored of a class's images beside their features."""
 
     name: str
     attributes: bool
@@ -338,7 +338,7 @@ def _position(mine: ClassImages, file: str, name: str) -> int:
 
 
 def read_support(folder: Path) -> Support:
-    """The images of classes that a folder with a model holds; empty where it holds none."""
+    """Read the support images of a model's folder; empty if there are none."""
     return Support.load(folder / IMAGES) if (folder / IMAGES).is_file() else Support()
 
 
@@ -351,19 +351,19 @@ def keep_support(folder: Path, support: Support, *, names_only: bool = False) ->
 
 
 class OwnImages:
-    """What the images of classes make of their scores: :attr:`keep` times the score, plus what the images add.
+    """Effect of support images on scores: :attr:`keep` times the score, plus the contribution of the images.
 
     Args:
-        names: N class names, in the table's order.
-        support: images of some of them; others are passed over.
-        space: where they are compared.
-        block: classes in a matrix product, so that a class's score is the same whoever has images beside it.
+        names: N class names, in the order of the table.
+        support: support images of some of these classes; others are ignored.
+        space: space in which they are compared.
+        block: number of classes in a matrix product, so that a score does not depend on which classes have images.
         known: p_c of images that were there before, for speed.
 
     Attributes:
-        positions: rising, of the P classes with images.
-        keep: ``(N,)`` weight of score and gamma, 1 without images.
-        counts: ``(N,)`` images.
+        positions: increasing positions of the P classes with images.
+        keep: ``(N,)`` weight of score and gamma; 1 without images.
+        counts: ``(N,)`` number of images.
         prototypes: float64 ``(P, C)`` p_c.
         terms: factor of <v, p_c> and constant, each ``(P,)``.
         means: p_c by the images of the class.
@@ -396,22 +396,22 @@ class OwnImages:
         self._blocks = [F.pad(part, (0, 0, 0, block - len(part))) for part in self.prototypes.split(block) if len(part)]
 
     def similarities(self, vectors: Tensor) -> np.ndarray:
-        """float64 ``(B, P)`` <v, p_c>."""
+        """float64 ``(B, P)`` cosines <v, p_c>."""
         asked = vectors.to(self.prototypes.device).double()
         found = torch.cat([asked @ part.T for part in self._blocks], dim=1)
         return found[:, : len(self.positions)].cpu().numpy()
 
     def evidence(self, vectors: Tensor) -> np.ndarray:
-        """float64 ``(B, P)`` what the images add to the scores of the classes at :attr:`positions`."""
+        """float64 ``(B, P)`` contribution of the images to the scores of the classes at :attr:`positions`."""
         factor, constant = self.terms
         result: np.ndarray = self.similarities(vectors) * factor + constant
         return result
 
     def mixed(self, scores: np.ndarray, vectors: Tensor) -> np.ndarray:
-        """The scores of attributes and images, float64 ``(B, N)``.
+        """Scores from attributes and images, float64 ``(B, N)``.
 
         Args:
-            scores: of the method, ``(B, N)``; those of classes without images are left as they are.
+            scores: ``(B, N)`` scores of the method; those of classes without images stay unchanged.
             vectors: v ``(B, C)``.
         """
         mixed, here = scores.copy(), self.positions

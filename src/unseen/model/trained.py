@@ -1,4 +1,4 @@
-"""The trained model as one value: whatever ranks, explains, reports, serves or exports asks it and nothing else."""
+"""The trained model as one value, used by everything that ranks, explains, reports, serves or exports."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 
 AMONG = ("all", "seen", "unseen")
 SPEAKING = 5
-"""Attributes that a prediction names, at most."""
+"""Largest number of attributes that a prediction names."""
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What the network made of B images; class tables may change without asking it again.
+    """Results of the network for B images; they stay valid when the class table changes.
 
     Args:
         query: ``(B, D)`` of :meth:`Method.query`, on the model's device.
         attribute_scores: float64 ``(B, K)`` fused attribute scores psi.
-        pooled: float32 ``(B, C)`` pooled features (:meth:`TrainedModel.pooled`), needed where classes have images.
+        pooled: float32 ``(B, C)`` pooled features (:meth:`TrainedModel.pooled`), needed if classes have support images.
     """
 
     query: Tensor
@@ -51,24 +51,24 @@ class Answer:
 
 
 class TrainedModel:
-    """Backbone, trained method, class table and images of classes, with calibration and what is known of the training.
+    """Backbone, trained method, class table and support images, with calibration and facts about the training.
 
     Args:
-        backbone: the network; that of an end-to-end method is part of the method.
-        method: trained, with unprepared regions as its raw input, or images where it is trained end to end.
-        table: the classes to choose from; classes come and go by setting :attr:`table`.
-        gamma: taken off the scores of seen classes.
-        temperature: of the confidence's softmax; ``None`` where it was not fitted (then 1).
-        threshold: confidence below which an image counts as unknown, chosen on validation data; ``None`` without.
-        store_dtype: regions are rounded to it, as in training.
+        backbone: the network; for an end-to-end method part of the method.
+        method: trained method; its input is unprepared regions, or images if trained end to end.
+        table: candidate classes; set :attr:`table` to change them.
+        gamma: subtracted from the scores of seen classes.
+        temperature: softmax temperature of the confidence; ``None`` if not fitted (then 1).
+        threshold: confidence below which an image counts as unknown, chosen on validation data; ``None`` for none.
+        store_dtype: dtype that regions are rounded to, as in training.
         device: see :func:`unseen.ground.devices.find_device`.
-        about: whatever else is known (data, protocol), kept when saving.
-        encoding: how a spreadsheet's columns became attributes, for classes to come.
-        references: how the model scores its training images, or the file of that, read when first asked for.
-        typical: ``(K,)`` attribute scores of the average training image, where there are no references.
-        space: where images of classes are compared, or the file of that, read when first asked for; ``None`` where
+        about: other facts (data, protocol), stored when saving.
+        encoding: how the columns of a spreadsheet became attributes, for classes added later.
+        references: how the model scores its training images, or the file of that, which is read on first use.
+        typical: ``(K,)`` attribute scores of the average training image, if there are no references.
+        space: space in which support images are compared, or the file of that, which is read on first use; ``None`` if
             training chose no rule for them.
-        support: images of classes, beside their attributes.
+        support: support images of classes, used beside their attributes.
     """
 
     def __init__(
@@ -107,14 +107,14 @@ class TrainedModel:
         self._own: tuple[ClassTable, Support, OwnImages] | None = None
 
     def __repr__(self) -> str:
-        """What it is, in one line."""
+        """One-line description."""
         seen = int(self._table.seen.sum())
         classes = f"{seen} seen and {len(self._table) - seen} unseen classes"
         parts = (self.method.name, self.backbone.spec.name, classes, f"{len(self._table.attributes)} attributes")
         return f"<{type(self).__name__}: {', '.join(parts)}, on {self.device}>"
 
     def to(self, device: str) -> Self:
-        """Move to another device, see :func:`unseen.ground.devices.find_device`; itself."""
+        """Move to another device, see :func:`unseen.ground.devices.find_device`; returns itself."""
         self.device = find_device(device)
         self.backbone.to(self.device)
         self.method.to(self.device)
@@ -128,12 +128,12 @@ class TrainedModel:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the table's order."""
+        """Names of the classes, in table order."""
         return self._table.names
 
     @property
     def table(self) -> ClassTable:
-        """The classes to choose from; see :meth:`add_class`, :meth:`edit_class`, :meth:`remove_class`."""
+        """The candidate classes; see :meth:`add_class`, :meth:`edit_class`, :meth:`remove_class`."""
         return self._table
 
     @table.setter
@@ -190,14 +190,14 @@ class TrainedModel:
     def allowed(
         self, among: str = "all", only: Iterable[str] | None = None, exclude: Iterable[str] | None = None
     ) -> np.ndarray:
-        """Rising positions of the classes to choose from.
+        """Increasing positions of the candidate classes.
 
         Args:
             among: ``all``, ``seen`` or ``unseen`` classes.
-            only, exclude: names of the classes to choose from, and not to choose from.
+            only, exclude: names of candidate classes, and of classes to exclude.
 
         Raises:
-            UnseenError: a name that is no class's, or no class left.
+            UnseenError: an unknown class name, or no class remains.
         """
         if among not in AMONG:
             raise UnseenError(f'cannot choose among "{among}"', hint=f"use one of {', '.join(AMONG)}")
@@ -216,11 +216,11 @@ class TrainedModel:
     def choices(
         self, among: str = "all", only: Iterable[str] | None = None, exclude: Iterable[str] | None = None
     ) -> list[str]:
-        """Names of the classes to choose from; see :meth:`allowed`."""
+        """Names of the candidate classes; see :meth:`allowed`."""
         return [self._table.names[i] for i in self.allowed(among, only, exclude)]
 
     def _named(self, names: Iterable[str]) -> np.ndarray:
-        """Bool ``(N,)``; raises on a name that is no class's."""
+        """Bool ``(N,)``; raises for an unknown class name."""
         found = np.zeros(len(self._table), dtype=bool)
         found[[self._table.index(name) for name in ([names] if isinstance(names, str) else names)]] = True
         return found
@@ -229,7 +229,7 @@ class TrainedModel:
 
     @property
     def references(self) -> References | None:
-        """How the model scores its training images; ``None`` where that was not kept. Read when first asked for."""
+        """How the model scores its training images; ``None`` if this was not stored. Read on first use."""
         if isinstance(self._references, Path):
             found = References.load(self._references)
             if found.attribute_scores.shape[1] != len(self._table.attributes):
@@ -243,25 +243,25 @@ class TrainedModel:
 
     @property
     def typical(self) -> np.ndarray:
-        """``(K,)`` attribute scores of the average training image, from which evidence counts; 0 if not known."""
+        """``(K,)`` attribute scores of the average training image, relative to which evidence counts; 0 if unknown."""
         if self.references is not None:
             return self.references.mean
         return np.zeros(len(self._table.attributes)) if self._typical is None else self._typical
 
     @property
     def images(self) -> Path | None:
-        """The folder of the training images; ``None`` where it is not known or no longer there."""
+        """Folder of the training images; ``None`` if unknown or gone."""
         folder = self.about.get("data", {}).get("images")
         return Path(folder) if folder and Path(folder).is_dir() else None
 
-    # images of classes
+    # support images
 
     @property
     def space(self) -> SupportSpace:
-        """Where images of classes are compared; read when first asked for.
+        """Space in which support images are compared; read on first use.
 
         Raises:
-            UnseenError: training chose no rule for them.
+            UnseenError: training chose no rule for support images.
         """
         if isinstance(self._space, Path):
             self._space = SupportSpace.load(self._space)
@@ -273,12 +273,12 @@ class TrainedModel:
 
     @property
     def takes_images(self) -> bool:
-        """Whether classes can have images, see :attr:`space`."""
+        """Whether classes can have support images, see :attr:`space`."""
         return self._space is not None
 
     @property
     def own_images(self) -> OwnImages | None:
-        """What the images of classes make of their scores; ``None`` where no class has one."""
+        """Effect of support images on class scores; ``None`` if no class has any."""
         if not self.support:
             return None
         if self._own is None or self._own[0] is not self._table or self._own[1] is not self.support:
@@ -289,7 +289,7 @@ class TrainedModel:
 
     @property
     def attribute_shares(self) -> np.ndarray:
-        """Float64 ``(N,)`` weight of a class's attributes, and of gamma, in its score: 1 without images."""
+        """Float64 ``(N,)`` weight of attributes and gamma in each class score; 1 without support images."""
         own = self.own_images
         return np.ones(len(self._table)) if own is None else own.keep
 
@@ -297,16 +297,16 @@ class TrainedModel:
 
     @cached_property
     def text_tower(self) -> TextTower:
-        """Of a method that reads text."""
+        """Text tower of a method that reads text."""
         assert self.backbone.spec.tower is not None
         return TextTower(self.backbone.spec.tower)
 
     @torch.inference_mode()
     def inputs(self, cropped: Tensor) -> Tensor:
-        """What the method reads: raw regions ``(B, R, C)``, rounded as the region store does, or the images.
+        """Inputs of the method: raw regions ``(B, R, C)``, rounded as in the region store, or images.
 
         Args:
-            cropped: images cropped to the network's size, as bytes ``(B, 3, h, w)``.
+            cropped: images cropped to the network's input size, as bytes ``(B, 3, h, w)``.
         """
         cropped = cropped.to(self.device)
         if self.method.end_to_end:
@@ -315,26 +315,26 @@ class TrainedModel:
 
     @torch.inference_mode()
     def answer(self, inputs: Tensor) -> Answer:
-        """Ask the method about images, given as :meth:`inputs`."""
+        """Run the method on images, given as :meth:`inputs`."""
         branches = self.method(self.method.prepare(inputs))
         return self.answer_of(branches, self.pooled(inputs) if self.support else None)
 
     @torch.inference_mode()
     def answer_of(self, branches: dict[str, Branch], pooled: Tensor | None = None) -> Answer:
-        """The numbers that count of what the method's sub-nets say, with :meth:`pooled` features."""
+        """The answer from the method's branches, with :meth:`pooled` features."""
         psi = self.method.fused_attribute_scores(branches).cpu().double().numpy()
         return Answer(self.method.query(branches), psi, pooled)
 
     @torch.inference_mode()
     def pooled(self, inputs: Tensor) -> Tensor:
-        """Float32 ``(B, C)`` mean of the raw regions of images, given as :meth:`inputs`, to unit length."""
+        """Float32 ``(B, C)`` mean of the raw regions of images, given as :meth:`inputs`, scaled to unit length."""
         return pooled(self.method.regions(inputs) if isinstance(self.method, EndToEnd) else inputs)
 
     # scores, ranking, evidence
 
     @property
     def scorer(self) -> ClassScorer:
-        """For the table as it is; blocks of classes that a change of the table left alone are not made again."""
+        """Scorer for the current table; a change of the table recomputes only the affected blocks of classes."""
         if self._made is None or self._made.table is not self._table:
             tower = self.text_tower if self.method.reads_text else None
             self._made = ClassScorer.of_table(self.method, self._table, self.device, tower, self._made)
@@ -342,7 +342,7 @@ class TrainedModel:
 
     @cached_property
     def class_vectors(self) -> np.ndarray:
-        """Float64 ``(N, K)``: the classes in the form that the method scores with; all 0 where it does not."""
+        """Float64 ``(N, K)`` class vectors as used by the method's scores; all 0 if it has none."""
         return self.scorer.vectors(range(len(self._table)))
 
     def class_scores(self, query: Tensor | np.ndarray, pooled: Tensor | np.ndarray | None = None) -> np.ndarray:
@@ -350,24 +350,24 @@ class TrainedModel:
 
         Args:
             query: ``(B, D)`` of :meth:`Method.query`.
-            pooled: ``(B, C)`` of :meth:`pooled`; needed where classes have images.
+            pooled: ``(B, C)`` of :meth:`pooled`; needed if classes have support images.
 
         Raises:
-            UnseenError: classes have images, and there are no pooled features.
+            UnseenError: classes have support images, but pooled features are missing.
         """
         scores = self.scorer.scores(torch.as_tensor(query).to(self.device, torch.float32))
         own = self.own_images
         return scores if own is None else own.mixed(scores, self._support_vectors(pooled))
 
     def _support_vectors(self, pooled: Tensor | np.ndarray | None) -> Tensor:
-        """``(B, C)`` images in the space of the images of classes."""
+        """``(B, C)`` images in the space of support images."""
         if pooled is None:
             problem = "classes have images, and there are no pooled features of this image to compare with them"
             raise UnseenError(problem, hint="look at the image again")
         return self.space.vectors(torch.as_tensor(pooled).to(self.device, torch.float32))
 
     def image_evidence(self, pooled: Tensor | np.ndarray | None) -> np.ndarray:
-        """Float64 ``(B, N)`` what its own images add to each class's score; 0 without."""
+        """Float64 ``(B, N)`` contribution of support images to each class score; 0 without."""
         own = self.own_images
         if own is None:
             return np.zeros((1 if pooled is None else len(pooled), len(self._table)))
@@ -377,12 +377,12 @@ class TrainedModel:
         return found
 
     def rank(self, asked: Answer | np.ndarray, count: int, allowed: np.ndarray) -> Best:
-        """The best classes of B images, the same to the bit whether asked with an answer or with its class scores.
+        """The best classes of B images; an answer and its class scores give the same ranks to the bit.
 
         Args:
-            asked: an answer, or raw class scores ``(B, N)``, which corrections may have moved.
-            count: so many classes, fewer where fewer are allowed.
-            allowed: of :meth:`allowed`.
+            asked: an answer, or raw class scores ``(B, N)``, which corrections may have changed.
+            count: number of classes, or fewer if fewer are allowed.
+            allowed: positions from :meth:`allowed`.
         """
         how = {"gamma": self.gamma, "temperature": self.temperature or 1.0}
         own = self.own_images
@@ -394,7 +394,7 @@ class TrainedModel:
         return self.scorer.best_of(asked, count, allowed, **how, lowered=lowered)
 
     def candidates(self, best: Best) -> list[list[Candidate]]:
-        """The classes of :meth:`rank` by name, a list an image."""
+        """The classes of :meth:`rank` by name, one list per image."""
         names, seen = self._table.names, self._table.seen
         return [
             [
@@ -405,20 +405,20 @@ class TrainedModel:
         ]
 
     def evidence(self, attribute_scores: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-        """(psi_k - m_k) z_k: what each attribute adds to a class score, from the average training image on.
+        """(psi_k - m_k) z_k: contribution of each attribute to a class score, relative to the average training image.
 
         Args:
             attribute_scores: psi ``(..., K)``.
-            vectors: z ``(..., K)``, of :attr:`class_vectors`, or a difference of two.
+            vectors: z ``(..., K)`` from :attr:`class_vectors`, or a difference of two.
         """
         evidence: np.ndarray = (attribute_scores - self.typical) * vectors
         return evidence
 
     def threshold_of(self, unknown: float | str) -> float:
-        """The confidence below which an image counts as unknown.
+        """Confidence below which an image counts as unknown.
 
         Args:
-            unknown: ``auto`` (:attr:`threshold`, where there is one), ``off`` or a number from 0 to 1.
+            unknown: ``auto`` (:attr:`threshold`, if there is one), ``off`` or a number from 0 to 1.
         """
         if unknown == "off" or (unknown == "auto" and self.threshold is None):
             return 0.0
@@ -428,15 +428,15 @@ class TrainedModel:
         return threshold
 
     def together(self, scores: np.ndarray, pooled: Tensor, allowed: np.ndarray) -> np.ndarray:
-        """Raw class scores of a batch that is named as a whole, see :mod:`unseen.model.together`.
+        """Raw class scores of a batch that is predicted together, see :mod:`unseen.model.together`.
 
         Args:
-            scores: ``(B, N)`` of each image by itself.
+            scores: ``(B, N)`` scores of the single images.
             pooled: ``(B, C)`` of :meth:`pooled`.
-            allowed: of :meth:`allowed`.
+            allowed: positions from :meth:`allowed`.
 
         Raises:
-            UnseenError: there is no rule for it, or validation found that it does not help.
+            UnseenError: there is no rule for this, or validation found that it does not help.
         """
         rule = self.space.rule
         if not rule.together:
@@ -459,18 +459,18 @@ class TrainedModel:
         threshold: float,
         together: bool = False,
     ) -> list[Prediction]:
-        """The one place where predictions are made.
+        """Make predictions; the only place that does.
 
         Args:
             images: B paths, or ``""``.
-            best: of :meth:`rank`.
+            best: from :meth:`rank`.
             attribute_scores: psi ``(B, K)``.
-            threshold: of :meth:`threshold_of`.
-            together: whether ``best`` is of :meth:`together`.
+            threshold: from :meth:`threshold_of`.
+            together: whether ``best`` comes from :meth:`together`.
         """
         first = best.index[:, 0]
         evidence = self.evidence(attribute_scores, self.scorer.vectors(first)) * self.attribute_shares[first, None]
-        evidence = np.where(attribute_scores > self.typical, evidence, 0)  # of attributes that were seen
+        evidence = np.where(attribute_scores > self.typical, evidence, 0)  # number of attributes that were seen
         names = self._table.attributes.names
         return [
             Prediction(

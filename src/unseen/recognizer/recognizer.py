@@ -183,7 +183,7 @@ class Recognizer(TrainedModel):
             attributes: K numbers in the table's unit, or a mapping or Series from attribute names (the others get the
                 mean of the training classes); ``None`` for a class that has only images.
             trained, taxa: as in :meth:`TrainedModel.add_class`.
-            images: of the class, in any form of :func:`unseen.recognizer.given.images_of`.
+            images: images of the class, in any form of :func:`unseen.recognizer.given.images_of`.
 
         Raises:
             UnseenError: neither attributes nor images, or as in :meth:`add_images`.
@@ -225,10 +225,10 @@ class Recognizer(TrainedModel):
 
         Args:
             name: the class.
-            files: their paths or file names, as :meth:`class_images` has them, or SHA-256; default all.
+            files: paths or file names as in :meth:`class_images`, or SHA-256; by default all.
 
         Raises:
-            DataError: no such class or image, or a class without attributes would be left with nothing.
+            DataError: no such class or image, or a class without attributes would keep no image.
         """
         self.support = self.support.removed(self.table.names[self.table.index(name)], files)
 
@@ -264,7 +264,7 @@ class Recognizer(TrainedModel):
             images, broken, options: as in :meth:`predict`.
 
         Raises:
-            DataError: an image cannot be read, and there is no ``broken``; those before it have been given.
+            DataError: an image cannot be read and ``broken`` is not given; earlier images have been yielded.
         """
         return without_errors(self.outcomes(images, **options), broken)
 
@@ -327,16 +327,16 @@ class Recognizer(TrainedModel):
         batch_size: int = 32,
         workers: int = 2,
     ) -> Embeddings:
-        """Images as numbers: pooled features, these standardised, and attribute scores.
+        """Compute pooled features, standardized features, and attribute scores.
 
         Args:
             images: in any form of :func:`unseen.recognizer.given.images_of`.
-            broken: told of every image that cannot be read, which is then left out.
+            broken: called with the error of every unreadable image, which is then skipped.
             batch_size: images per batch.
             workers: threads that read images.
 
         Raises:
-            DataError: an image cannot be read, and there is no ``broken``.
+            DataError: an image cannot be read and ``broken`` is not given.
         """
         return embeddings(self, images_of(images), broken, batch_size, workers)
 
