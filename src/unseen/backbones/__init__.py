@@ -1,1 +1,1 @@
-"""Frozen networks: timm models, image and text towers, and the reduction of what they give."""
+"""Frozen networks: timm models, image and text towers, and the reduction of their features."""

@@ -25,21 +25,22 @@ from unseen.ground.cache import cache_folder
 from unseen.ground.distributed import processes
 
 _CPU_PIXELS = 4 * 224 * 224
-"""Pixels that a network on a CPU is given at once, see :meth:`Backbone.regions`."""
+"""Number of pixels that a network on a CPU gets at once, see :meth:`Backbone.regions`."""
 _log = logging.getLogger(__name__)
 
 
 class Backbone(nn.Module):
-    """A network in evaluation mode whose feature maps are read as regions; frozen unless `fine_tuned`.
+    """A network in evaluation mode that maps images to regions; frozen unless `fine_tuned`.
 
     Attributes:
         spec: the spec, resolved.
-        fingerprint: `spec.fingerprint()` when the weights were loaded; of a reduced one that of its regions.
+        fingerprint: `spec.fingerprint()` at the time the weights were loaded; for a reduced backbone that of its
+            regions.
         network_fingerprint: the same without the reduction.
         transform: the matching image transform.
         grids: (height, width) of each stage's region grid.
         channels: channels of each stage.
-        reduction: what its regions go through; `None` for none.
+        reduction: reduction of the regions; `None` for none.
     """
 
     def __init__(self, spec: BackboneSpec) -> None:
@@ -76,11 +77,11 @@ class Backbone(nn.Module):
 
     @property
     def network(self) -> Any:
-        """The network itself, of a user's without what gives it timm's interface."""
+        """The network itself; for a user's network without the wrapper that adds timm's interface."""
         return self.model.network if isinstance(self.model, own.Plain) else self.model
 
     def train(self, mode: bool = True) -> Self:
-        """Stays in evaluation mode, without dropout, but for batch normalisation that trains with its batch."""
+        """Stay in evaluation mode, without dropout, except for batch normalization that trains with its batch."""
         super().train(False)
         if mode and self._batch_statistics:
             for layer in self._normalisations():
@@ -92,13 +93,13 @@ class Backbone(nn.Module):
         return [module for module in self.model.modules() if isinstance(module, kinds)]
 
     def fine_tuned(self, checkpointing: bool = False, batch_norm: str = "frozen") -> Self:
-        """The same backbone with weights that train, those of batch normalisation too.
+        """Make all weights trainable, including those of batch normalization; returns itself.
 
         Args:
-            checkpointing: compute activations again in the backward pass instead of keeping them all (timm's
+            checkpointing: recompute activations in the backward pass instead of storing them (timm's
                 `set_grad_checkpointing`, block by block); the gradients are the same.
-            batch_norm: `frozen` to normalise with the statistics of the pre-training, `batch` to train with those of
-                each batch and to test with their running averages.
+            batch_norm: `frozen` to normalize with the statistics of the pre-training; `batch` to train with those of
+                each batch and to test with running averages.
 
         Raises:
             UnseenError: the network offers no checkpointing, or several processes share each batch.
@@ -123,10 +124,10 @@ class Backbone(nn.Module):
         return self
 
     def reduced(self, reduction: Reduction) -> Self:
-        """The same backbone, of one stage, with its regions reduced from here on.
+        """Reduce the regions of this one-stage backbone from now on; returns itself.
 
         Raises:
-            UnseenError: the reduction is of another grid or of other channels.
+            UnseenError: the reduction belongs to another grid or number of channels.
         """
         grid, channels = self.grids[0], self.channels[0]
         axes = reduction.components
@@ -138,15 +139,15 @@ class Backbone(nn.Module):
         return self
 
     def use(self, engine: str | None = None, cache: Path | None = None) -> Self:
-        """Choose what computes :meth:`regions`; see :func:`unseen.backbones.engines.chosen_engine`.
+        """Choose the engine of :meth:`regions`; see :func:`unseen.backbones.engines.chosen_engine`.
 
         Args:
-            engine: its name; None is ``$UNSEEN_ENGINE``, else "auto", which is torch where another engine cannot take
-                the network.
-            cache: cache folder in which converted networks are kept; None is the default one.
+            engine: name of the engine; None is ``$UNSEEN_ENGINE``, else "auto", which falls back to torch if another
+                engine cannot run the network.
+            cache: cache folder for converted networks; None is the default one.
 
         Raises:
-            UnseenError: there is no such engine, it is not installed, or it does not run on the network's device.
+            UnseenError: the engine does not exist, is not installed, or does not run on the network's device.
         """
         self._wanted, self._cache, self._compiled = engine, cache, None
         _ = self.engine
@@ -154,20 +155,20 @@ class Backbone(nn.Module):
 
     @property
     def engine(self) -> Engine:
-        """What computes :meth:`regions` on the device where the network is."""
+        """Engine of :meth:`regions` on the network's device."""
         return chosen_engine(self._wanted, self.device)
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """Device of the network."""
         parameter = next(self.model.parameters(), None)
         return torch.device("cpu") if parameter is None else parameter.device
 
     def ready(self) -> Engine:
-        """The engine, with the network converted and loaded if need be.
+        """The engine, with the network converted and loaded if necessary.
 
         Raises:
-            UnseenError: the engine asked for cannot take the network.
+            UnseenError: the requested engine cannot run the network.
         """
         engine = self.engine
         if engine.name != "torch" and self._compiled is None:
@@ -197,10 +198,10 @@ class Backbone(nn.Module):
 
     @torch.inference_mode()
     def regions(self, cropped: Tensor) -> list[Tensor]:
-        """Region features of every stage, as `forward` gives them, computed by the :attr:`engine`.
+        """Region features of every stage, equal to `forward`, computed by the :attr:`engine`.
 
-        torch on a CPU gets a few images at a time. The activations of a large batch are blocks that the C library takes
-        from the system and gives back at every layer, and clearing their pages costs as much as the layers do.
+        torch on a CPU gets a few images at a time: the C library requests the activations of a large batch from the
+        system and returns them in every layer, and clearing their pages takes as long as the layers.
 
         Args:
             cropped: images as bytes (B, 3, H, W), on the network's device (:meth:`Transform.cropped`).
@@ -217,11 +218,11 @@ class Backbone(nn.Module):
     def maps(self, pixels: Tensor) -> list[Tensor]:
         """One map (B, C, h, w) per stage of transformed images (B, 3, H, W), with gradients if fine-tuned."""
         with self._counted_once():
-            return self._maps(pixels.contiguous(memory_format=torch.channels_last))  # convolutions are faster so
+            return self._maps(pixels.contiguous(memory_format=torch.channels_last))  # faster for convolutions
 
     @contextmanager
     def _counted_once(self) -> Iterator[None]:
-        """Running averages move within it alone: not when the backward pass computes activations again."""
+        """Move running averages only in the first forward pass, not when the backward pass recomputes activations."""
         layers = self._normalisations() if self._momenta else []
         for layer, momentum in zip(layers, self._momenta, strict=True):
             layer.momentum = momentum
@@ -259,7 +260,7 @@ class Backbone(nn.Module):
         )
 
     def _intermediates(self) -> dict[str | int, int]:
-        """Absolute index of each intermediate stage asked for."""
+        """Absolute index of each requested intermediate stage."""
         wanted = [stage for stage in self.spec.stages if isinstance(stage, int)]
         if wanted and not hasattr(self.model, "forward_intermediates"):
             raise UnseenError(
@@ -277,7 +278,7 @@ class Backbone(nn.Module):
 
 
 def list_stages(name: str) -> list[tuple[str | int, int, int]]:
-    """Stage, channels and reduction of every feature map that a model gives; no weights are made."""
+    """Stage, channels and reduction of every feature map of a model; creates no weights."""
     check_name(name)
     if name.startswith(towers.PREFIX):
         facts = towers.model_facts(name.removeprefix(towers.PREFIX))

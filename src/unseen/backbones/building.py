@@ -17,7 +17,7 @@ from unseen.ground.hub import look_for_hub
 
 
 def build(spec: BackboneSpec) -> nn.Module:
-    """The network of a spec, with its weights."""
+    """Build the network of a spec, with its weights."""
     if spec.tower is not None:
         assert spec.image_size
         return towers.ImageTower(spec.tower, spec.image_size)
@@ -65,7 +65,7 @@ def _build_own(spec: BackboneSpec) -> nn.Module:
 
 
 def check_patches(model: Any, spec: BackboneSpec) -> None:
-    """A transformer's patches must fill the image: timm cuts off the rest of some sizes in silence."""
+    """Check that a transformer's patches fill the image: timm silently crops some sizes."""
     embed = getattr(model, "patch_embed", getattr(model, "embeds", model))
     side = getattr(embed, "patch_size", 1)
     side = side if isinstance(side, int) else side[0]

@@ -1,7 +1,7 @@
-"""Engines: what computes a frozen network on a CPU. torch always can; OpenVINO and ONNX Runtime are faster.
+"""Engines compute a frozen network on a CPU: torch always works; OpenVINO and ONNX Runtime are faster.
 
-An engine reads one image at a time, several of them at once on as many threads as torch is allowed. An image's features
-are then the same to the bit whatever stands beside it in a batch. A network is converted once and kept in the cache.
+An engine processes single images, several of them in parallel on as many threads as torch may use. The features of an
+image are therefore the same to the bit whatever else is in the batch. A network is converted once and cached.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from unseen.ground.files import read_json, write_json
 
 ENGINES = ("auto", "torch", "openvino", "onnxruntime")
 VARIABLE = "UNSEEN_ENGINE"
-"""Environment variable that names the engine where nobody else does."""
+"""Environment variable with the name of the engine, used if nothing else names one."""
 TOLERANCE = 1e-3
-"""Features of an engine differ from torch's by at most this part of the largest."""
+"""Largest difference between features of an engine and of torch, relative to the largest feature."""
 _EXTRAS = {"openvino": "cpu", "onnxruntime": "export"}
 _FILES = {"openvino": "network.xml", "onnxruntime": "network.onnx"}
 _FORMAT = 1
@@ -48,12 +48,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Engine:
-    """Which engine, of which version.
+    """An engine and its version.
 
     Attributes:
         name: "torch", "openvino" or "onnxruntime".
-        precision: "f32", or of OpenVINO "bf16".
-        version: of the package.
+        precision: "f32", or "bf16" for OpenVINO.
+        version: version of the package.
     """
 
     name: str = "torch"
@@ -61,25 +61,25 @@ class Engine:
     version: str = ""
 
     def __str__(self) -> str:
-        """As a store or a manifest records it: "openvino 2026.4.1"."""
+        """The form in stores and manifests: "openvino 2026.4.1"."""
         return " ".join([self.name, self.version] + [self.precision] * (self.precision != "f32"))
 
     @property
     def label(self) -> str | None:
-        """What it adds to the identity of features; None for torch, to whose features all others are compared."""
+        """Part of the identity of features; None for torch, the reference for all others."""
         return None if self.name == "torch" else str(self)
 
 
 def chosen_engine(wanted: str | None = None, device: str | torch.device = "cpu") -> Engine:
-    """The engine that a name stands for on a device.
+    """The engine for a name and a device.
 
     Args:
-        wanted: "torch", "openvino", "onnxruntime", "openvino:bf16", or "auto": on a CPU the first of OpenVINO, ONNX
-            Runtime and torch that is installed, elsewhere torch. None is ``$UNSEEN_ENGINE``, else "auto".
-        device: where the network is.
+        wanted: "torch", "openvino", "onnxruntime", "openvino:bf16", or "auto": on a CPU the first installed one of
+            OpenVINO, ONNX Runtime and torch, elsewhere torch. None is ``$UNSEEN_ENGINE``, else "auto".
+        device: device of the network.
 
     Raises:
-        UnseenError: there is no such engine, or it is not installed, or it does not run on the device.
+        UnseenError: the engine does not exist, is not installed, or does not run on the device.
     """
     wanted = wanted or os.environ.get(VARIABLE) or "auto"
     name, _, precision = wanted.partition(":")
@@ -99,13 +99,13 @@ def chosen_engine(wanted: str | None = None, device: str | torch.device = "cpu")
 
 
 def available_labels(device: torch.device) -> set[str | None]:
-    """:attr:`Engine.label` of all engines that compute on a device, in full precision."""
+    """:attr:`Engine.label` of all engines that can compute on a device in full precision."""
     names = [name for name in _EXTRAS if _installed(name)] if device.type == "cpu" else []
     return {None, *(chosen_engine(name).label for name in names)}
 
 
 def is_auto(wanted: str | None) -> bool:
-    """Whether the choice is left to :func:`chosen_engine`."""
+    """Whether :func:`chosen_engine` makes the choice."""
     return (wanted or os.environ.get(VARIABLE) or "auto") == "auto"
 
 
@@ -125,12 +125,12 @@ def _openvino_abilities() -> list[str]:
 
 
 class Compiled(ABC):
-    """A converted network, ready to compute; may be called from several threads, one after another.
+    """A converted network, ready to compute; threads may call it one after another.
 
     Args:
-        file: the network as :meth:`convert` wrote it.
-        threads: that it may use.
-        precision: of :class:`Engine`.
+        file: network written by :meth:`convert`.
+        threads: number of threads that it may use.
+        precision: as in :class:`Engine`.
     """
 
     def __init__(self, file: Path, threads: int, precision: str) -> None:
@@ -139,11 +139,11 @@ class Compiled(ABC):
     @classmethod
     @abstractmethod
     def convert(cls, network: nn.Module, example: Tensor, file: Path) -> None:
-        """Write a network for images like ``example``, (1, 3, H, W) bytes."""
+        """Write a network for images like ``example``, bytes (1, 3, H, W)."""
 
     @abstractmethod
     def run(self, images: np.ndarray) -> list[list[np.ndarray]]:
-        """For each of the images (B, 3, H, W), bytes, its outputs (1, R, C)."""
+        """Outputs (1, R, C) for each of the images (B, 3, H, W), given as bytes."""
 
     def __call__(self, cropped: Tensor) -> list[Tensor]:
         """Regions (B, R, C) of each stage of images as bytes (B, 3, H, W)."""
@@ -153,7 +153,7 @@ class Compiled(ABC):
 
 
 class OpenVino(Compiled):
-    """A network in OpenVINO's CPU plugin, one image a request."""
+    """A network in OpenVINO's CPU plugin, one image per request."""
 
     def __init__(self, file: Path, threads: int, precision: str) -> None:
         import openvino
@@ -194,7 +194,7 @@ class OpenVino(Compiled):
 
 
 class OnnxRuntime(Compiled):
-    """A network in ONNX Runtime, one image a thread."""
+    """A network in ONNX Runtime, one image per thread."""
 
     def __init__(self, file: Path, threads: int, precision: str) -> None:
         import onnxruntime
@@ -215,7 +215,7 @@ class OnnxRuntime(Compiled):
 
         try:
             export(dynamo=False, opset_version=17)
-        except torch.onnx.errors.UnsupportedOperatorError:  # the other exporter knows more and takes ten times as long
+        except torch.onnx.errors.UnsupportedOperatorError:  # the other exporter supports more, ten times slower
             export(dynamo=True, external_data=False, verbose=False)
 
     def run(self, images: np.ndarray) -> list[list[np.ndarray]]:  # noqa: D102
@@ -239,7 +239,7 @@ class Convertible(Protocol):
 
 
 class _Network(nn.Module):
-    """From bytes to regions, as one graph."""
+    """The network from bytes to regions, as one graph."""
 
     mean: Tensor
     std: Tensor
@@ -261,17 +261,17 @@ def compiled(backbone: Convertible, engine: Engine, cache: Path) -> Compiled:
 
     Args:
         backbone: a backbone on the CPU.
-        engine: any but torch.
-        cache: folder where converted networks are kept.
+        engine: any engine except torch.
+        cache: folder for converted networks.
 
     Raises:
-        UnseenError: the engine cannot take the network.
+        UnseenError: the engine cannot run the network.
     """
     kind, threads = _KINDS[engine.name], torch.get_num_threads()
     facts = [_FORMAT, backbone.network_fingerprint, _weights_digest(backbone.model), str(engine), torch.__version__]
     folder = cache / hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
     file = folder / _FILES[engine.name]
-    with suppress(Exception):  # not there, damaged, or of an engine that reads it no more: made again
+    with suppress(Exception):  # missing, damaged, or no longer readable by the engine: convert again
         if read_json(folder / "digests.json") == _digests(folder):
             return kind(file, threads, engine.precision)
     _log.info("converting %s for %s (done once)", backbone.spec.name, engine)
@@ -280,13 +280,13 @@ def compiled(backbone: Convertible, engine: Engine, cache: Path) -> Compiled:
     try:
         with tempfile.TemporaryDirectory(prefix=".engine-") as made:
             with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
-                warnings.simplefilter("ignore")  # tracing explains itself at length
+                warnings.simplefilter("ignore")  # tracing prints long warnings
                 example = torch.zeros(1, 3, size, size, dtype=torch.uint8)
                 kind.convert(_Network(backbone).eval(), example, Path(made) / file.name)
             ready = kind(Path(made) / file.name, threads, engine.precision)
-            with suppress(OSError, UnseenError):  # a cache that cannot be written is done without
+            with suppress(OSError, UnseenError):  # continue without a cache that cannot be written
                 _keep(Path(made), folder)
-    except Exception as error:  # whatever a converter raises
+    except Exception as error:  # any exception of a converter
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UnseenError(
             f"{engine} cannot run this network: {line}", where=backbone.spec.name, hint="--engine torch"
@@ -303,7 +303,7 @@ def _weights_digest(model: nn.Module) -> str:
 
 
 def _keep(made: Path, folder: Path) -> None:
-    """Into the cache, whole or not at all."""
+    """Move into the cache atomically."""
     write_json(made / "digests.json", _digests(made))
     folder.parent.mkdir(parents=True, exist_ok=True)
     near = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))

@@ -1,4 +1,4 @@
-"""Names of networks: timm's, the user's own, image towers, imported features."""
+"""Names of networks: timm's, users' own, image towers, imported features."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from unseen.errors import UnseenError
 from unseen.ground.outside import is_path
 
 IMPORTED = "features:"
-"""Prefix of features that were imported into a dataset folder: no network, only its answers."""
+"""Prefix of features imported into a dataset folder, which come without a network."""
 
 
 def check_name(name: str) -> None:
-    """Raise :class:`UnseenError` where there is no such network."""
+    """Raise :class:`UnseenError` if there is no such network."""
     if name.startswith(towers.PREFIX):
         if name == towers.PREFIX:
             raise UnseenError("no model name", where=name, hint="use hf:FOLDER or hf:OWNER/NAME")
@@ -40,12 +40,12 @@ def check_name(name: str) -> None:
 
 
 def is_own(name: str) -> bool:
-    """Whether a name is that of a network of the user's."""
+    """Whether a name refers to a user's network."""
     return name.startswith(own.GIVEN) or (is_path(name) and not name.startswith((towers.PREFIX, IMPORTED)))
 
 
 def own_path(name: str) -> str:
-    """The path of a model that the user has registered with timm, which another process would not know by name."""
+    """Path of a model that the user has registered with timm, since other processes would not know its name."""
     base = name.partition(".")[0]
     if is_own(name) or name.startswith((towers.PREFIX, IMPORTED)) or not timm.is_model(base):
         return name
@@ -54,5 +54,5 @@ def own_path(name: str) -> str:
 
 
 def defaults(name: str) -> Any:
-    """What timm knows of the model without building it: input size, normalisation, tag."""
+    """Configuration of a timm model, without building it: input size, normalization, tag."""
     return timm.get_pretrained_cfg(name)

@@ -1,10 +1,10 @@
-"""Networks of the user's: a module, or the path of a function or class that makes one.
+"""Users' own networks: a module, or the path of a function or class that makes one.
 
-A network takes images ``(B, 3, H, W)`` and gives a map ``(B, C, h, w)`` (or ``(B, h, w, C)`` where it states its
-``channels``), tokens ``(B, T, C)`` of a square grid, pooled features ``(B, C)``, or a list or dictionary of maps, from
-shallow to deep. One that offers timm's ``forward_features`` is asked as timm's are. Image size, mean and deviation come
-from the spec, or are attributes ``image_size``, ``mean`` and ``std`` (or timm's ``pretrained_cfg``) of what makes it or
-of itself.
+A network maps images ``(B, 3, H, W)`` to a map ``(B, C, h, w)`` (or ``(B, h, w, C)`` if it states its ``channels``),
+tokens ``(B, T, C)`` of a square grid, pooled features ``(B, C)``, or a list or dictionary of maps, from shallow to
+deep. A network with timm's ``forward_features`` is used like timm's. Image size, mean and deviation come from the spec,
+or from attributes ``image_size``, ``mean`` and ``std`` (or timm's ``pretrained_cfg``) of the function, class or
+network.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from unseen.errors import UnseenError
 from unseen.ground.outside import check_shareable, import_path, path_of
 
 GIVEN = "given:"
-"""Prefix of a module that was given in Python: no other process can make it."""
+"""Prefix of a module passed in Python, which no other process can make."""
 _MAKERS: dict[str, Any] = {}
-"""What makes a network, by its path, and given modules by their name: of this process."""
+"""Functions and classes of this process by path, and passed modules by name."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a network of the user's says of itself; ``None`` where it does not.
+    """Facts that a user's network states; ``None`` if it does not.
 
     Attributes:
         image_size, mean, std, channels: as in :class:`unseen.backbones.spec.BackboneSpec`.
-        digest: SHA-256 (hex) of its weights as made, and of the code of its class, comments apart.
+        digest: SHA-256 (hex) of its initial weights, and of the code of its class without comments.
     """
 
     image_size: int | None
@@ -50,10 +50,10 @@ class Facts:
 
 
 def remember(network: nn.Module | Callable[..., nn.Module]) -> str:
-    """Keep a module, or what makes one, for this process.
+    """Remember a module, or what makes one, for this process.
 
     Returns:
-        The name for a spec: the path, or for a module ``given:PATH OF ITS CLASS``.
+        The name for a spec: the path, or ``given:PATH OF ITS CLASS`` for a module.
     """
     if isinstance(network, nn.Module):
         name = GIVEN + path_of(type(network))
@@ -67,10 +67,10 @@ def remember(network: nn.Module | Callable[..., nn.Module]) -> str:
 
 
 def find_maker(name: str) -> Any:
-    """What makes a network, or the given module.
+    """The function or class that makes a network, or a remembered module.
 
     Raises:
-        UnseenError: it cannot be imported, or is a module given in another process.
+        UnseenError: it cannot be imported, or is a module of another process.
     """
     if name in _MAKERS:
         return _MAKERS[name]
@@ -86,12 +86,12 @@ def find_maker(name: str) -> Any:
 
 
 def is_known(name: str) -> bool:
-    """Whether nothing needs to be imported for it: it was given in this process, or never can be."""
+    """Whether nothing needs to be imported: it was passed in this process, or can never be imported."""
     return name in _MAKERS or name.startswith(GIVEN)
 
 
 def check_shareable_backbone(name: str) -> None:
-    """Raise where another process cannot make the network."""
+    """Raise an error if another process cannot make the network."""
     if name.startswith(GIVEN):
         problem = "is a module passed in Python; child processes cannot create it"
         raise UnseenError(problem, where=f"backbone {name}", hint="pass the path of a function that returns it")
@@ -99,16 +99,16 @@ def check_shareable_backbone(name: str) -> None:
 
 
 def make(name: str, options: Mapping[str, Any], pretrained: bool, seed: int) -> nn.Module:
-    """A new network; of a module given, a copy.
+    """Make a network; of a remembered module, a copy.
 
     Args:
-        name: path, or name of a given module.
-        options: arguments of what makes it.
-        pretrained: handed on where it takes an argument of that name.
-        seed: of random weights.
+        name: path, or name of a remembered module.
+        options: arguments of the function or class.
+        pretrained: passed on if there is an argument of that name.
+        seed: seed of random weights.
 
     Raises:
-        UnseenError: it cannot be made, or is no module.
+        UnseenError: it cannot be made, or is not a module.
     """
     maker = find_maker(name)
     if isinstance(maker, nn.Module):
@@ -130,7 +130,7 @@ def make(name: str, options: Mapping[str, Any], pretrained: bool, seed: int) -> 
 
 
 def facts(name: str, options: Mapping[str, Any], pretrained: bool, seed: int) -> Facts:
-    """What is known of a network; it is made once a process."""
+    """Facts about a network; it is made once per process."""
     if name.startswith(GIVEN):
         return _facts(find_maker(name), find_maker(name))
     return _made_facts(name, json.dumps(dict(options), sort_keys=True), pretrained, seed)
@@ -156,7 +156,7 @@ def _facts(maker: Any, made: nn.Module) -> Facts:
 
 
 class _Said:
-    """Attributes of what makes a network, of the network, and of its timm configuration."""
+    """Attributes of the function or class, of the network, and of its timm configuration."""
 
     def __init__(self, *things: Any) -> None:
         self._things = things
@@ -191,7 +191,7 @@ def _digest(made: nn.Module) -> str:
 
 
 def _code(kind: type) -> str:
-    """A class's code without comments and layout; its name where there is none to be read."""
+    """Code of a class without comments and layout; its name if the code is unavailable."""
     try:
         return ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(kind))))
     except (OSError, TypeError, SyntaxError):
@@ -206,13 +206,13 @@ def _parameters(maker: Any) -> set[str]:
 
 
 class Plain(nn.Module):
-    """A network without timm's interface, given it.
+    """Wraps a network without timm's interface.
 
     Args:
-        network: see the module's docstring.
-        channels: of its last map, where its axes are to be told from that.
-        image_size: of the probe that finds its stages.
-        where: for errors.
+        network: network; see the module's docstring.
+        channels: channels of its last map, if needed to identify the axes.
+        image_size: size of the probe image that finds its stages.
+        where: place, for errors.
     """
 
     def __init__(self, network: nn.Module, channels: int | None, image_size: int, where: str) -> None:
@@ -265,7 +265,7 @@ class Plain(nn.Module):
     def forward_intermediates(
         self, pixels: Tensor, indices: list[int], intermediates_only: bool = False, stop_early: bool = False
     ) -> Any:
-        """The maps of some stages, and the last one where ``intermediates_only`` is not asked for."""
+        """Maps of some stages, and the last one unless ``intermediates_only``."""
         maps = self._maps(pixels)
         found = [maps[i] for i in indices]
         return found if intermediates_only else (maps[-1], found)

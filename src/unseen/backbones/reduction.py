@@ -1,13 +1,13 @@
-"""Fewer channels a region, or fewer regions: one linear map between a frozen backbone and a method.
+"""Fewer channels per region, or fewer regions: one linear map between a frozen backbone and a method.
 
-With F ``(R, C)`` the regions of an image, the method is given M F V': M ``(R', R)`` averages neighbouring regions into
-a coarser grid, V ``(P, C)`` projects into the space of the first P principal axes. The axes are those of the second
-moment of *unit* regions, and nothing is subtracted: methods compare regions by inner products, mostly of unit regions,
-and of all projections onto P dimensions this one keeps those best. It is fitted without labels.
+With F ``(R, C)`` the regions of an image, the method gets M F V': M ``(R', R)`` averages neighboring regions into a
+coarser grid, V ``(P, C)`` projects into the space of the first P principal axes. These are the axes of the second
+moment of *unit* regions, without centering: methods compare regions by inner products, mostly of unit regions, and
+among all projections onto P dimensions this one preserves them best. It is fitted without labels.
 
-The rows of V are not the axes but an orthonormal basis of their space, drawn at random. Inner products are the same in
-every basis; but a method that standardises channels, as the head of the `recommended` recipe does, would on the axes
-make as much of the last as of the first.
+The rows of V are not the axes but a random orthonormal basis of their space. Inner products are the same in every
+basis, but a method that standardizes channels, like the head of the `recommended` recipe, would otherwise weight the
+last axis as much as the first.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _HINT = "use pca:256, merge:2, or merge:2,pca:256"
 
 @dataclass(frozen=True)
 class ReductionSpec:
-    """What is asked for.
+    """A requested reduction.
 
     Args:
         components: P principal axes; 0 keeps all channels.
-        merge: so many regions a side become one; 1 keeps them all.
+        merge: number of regions per side that become one; 1 keeps all.
     """
 
     components: int = 0
@@ -46,7 +46,7 @@ class ReductionSpec:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """From ``pca:P``, ``merge:M`` or both with a comma, in either order; nothing is reduced by ``""``.
+        """Parse ``pca:P``, ``merge:M`` or both with a comma, in either order; ``""`` for no reduction.
 
         Raises:
             UnseenError: anything else.
@@ -60,23 +60,24 @@ class ReductionSpec:
         return cls(found.get("pca", 0), found.get("merge", 1))
 
     def __str__(self) -> str:
-        """As :meth:`parse` reads it."""
+        """The form that :meth:`parse` reads."""
         words = [f"merge:{self.merge}"] if self.merge > 1 else []
         return ",".join([*words, *([f"pca:{self.components}"] if self.components else [])])
 
     def grid(self, grid: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) of the grid that is left of one."""
+        """(height, width) of a reduced grid."""
         height, width = (-(-side // self.merge) for side in grid)
         return height, width
 
 
 class Reduction(nn.Module):
-    """The map of a backbone's regions; see the module's docstring.
+    """Reduces the regions of a backbone; see the module's docstring.
 
     Attributes:
-        spec: what was asked for.
+        spec: requested reduction.
         full_grid, grid: (height, width) of the grid before and after.
-        dtype: regions are rounded to it first, so that those of a region store and of an image give the same.
+        dtype: dtype that regions are first rounded to, so that regions from a store and from an image give the same
+            result.
     """
 
     components: Tensor | None
@@ -94,12 +95,12 @@ class Reduction(nn.Module):
             self.register_buffer(name, _shares(full, left))
 
     def channels(self, full: int) -> int:
-        """Channels that are left of so many."""
+        """Number of channels after the reduction."""
         return full if self.components is None else len(self.components)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of everything that changes what it gives."""
+        """SHA-256 of everything that determines the result."""
         facts = f"{self.spec} {self.full_grid} {self.dtype} ".encode()
         axes = b"" if self.components is None else self.components.cpu().numpy().tobytes()
         return hashlib.sha256(facts + axes).hexdigest()
@@ -114,12 +115,12 @@ class Reduction(nn.Module):
         return regions if self.components is None else F.linear(regions, self.components)
 
     def fit(self, batches: Iterable[Tensor]) -> float:
-        """Set the components to those of regions ``(b, R, C)``; nothing to do where none are asked for.
+        """Fit the components to regions ``(b, R, C)``; does nothing if none are requested.
 
-        The C x C second moment of all of them, batches of float32 added up in float64, is decomposed.
+        Decomposes their C x C second moment; batches in float32 are summed in float64.
 
         Returns:
-            The share of the unit regions' squared length that is kept.
+            The share of the unit regions' squared length that is preserved.
 
         Raises:
             UnseenError: fewer channels than components.
@@ -139,12 +140,12 @@ class Reduction(nn.Module):
             moment = moment.to(unit.device) + (unit.T @ unit).double()
         values, vectors = torch.linalg.eigh(moment.cpu())
         axes = vectors.T.flip(0)[: self.spec.components]
-        largest = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True))  # either sign is an eigenvector's
+        largest = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True))  # eigenvectors have no fixed sign
         self.components = (_basis(self.spec.components) @ (axes * largest.sign())).float().contiguous()
         return float(values[-self.spec.components :].sum() / values.sum())
 
     def save(self, path: Path) -> None:
-        """Write it as safetensors, whole or not at all."""
+        """Write the reduction as safetensors, atomically."""
         tensors = {} if self.components is None else {"components": self.components.cpu().contiguous()}
         height, width = self.full_grid
         about = {"reduce": str(self.spec), "grid": f"{height}x{width}", "dtype": self.dtype}
@@ -152,10 +153,10 @@ class Reduction(nn.Module):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """What :meth:`save` wrote.
+        """Read what :meth:`save` wrote.
 
         Raises:
-            RunError: no such file, or not one of these.
+            RunError: no such file, or a file of another kind.
         """
         hint = "restore it, or delete it and repeat the command"
         try:
@@ -180,7 +181,7 @@ _DTYPES = ("float16", "bfloat16", "float32")
 
 
 def _basis(size: int) -> Tensor:
-    """Orthonormal float64 ``(size, size)``, uniform among them, always the same."""
+    """Orthonormal float64 ``(size, size)``, drawn uniformly with a fixed seed."""
     drawn = torch.randn(size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     q, r = torch.linalg.qr(drawn)
     result: Tensor = q * r.diagonal().sign()
@@ -188,7 +189,7 @@ def _basis(size: int) -> Tensor:
 
 
 def _shares(old: int, new: int) -> Tensor:
-    """``(new, old)`` what each of ``old`` equal parts of a line makes up of each of ``new`` equal parts."""
+    """``(new, old)`` share of each of ``old`` equal parts of a line in each of ``new`` equal parts."""
     edges = torch.arange(new + 1, dtype=torch.float64) * old / new
     left, right = edges[:-1, None], edges[1:, None]
     cell = torch.arange(old, dtype=torch.float64)

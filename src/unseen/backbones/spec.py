@@ -21,7 +21,7 @@ from unseen.ground.outside import check_installed
 
 FINAL = "final"
 LARGEST = 8192
-"""Side of the image that a network reads, in pixels."""
+"""Largest side of a network's input, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -30,20 +30,20 @@ class BackboneSpec:
 
     Attributes:
         name: timm model name, with or without a pretrained tag; ``package.module:Name`` of a function or class that
-            returns a network (:mod:`unseen.backbones.own`, and :meth:`of` for a module); ``hf:`` and the folder
-            or hub id of a CLIP or SigLIP model, whose image tower is used (:mod:`unseen.backbones.towers`); or
-            ``features:`` and the name of imported features (:mod:`unseen.data.importing`).
-        stages: feature maps to take: "final" (timm's `forward_features`) or indices of
-            `forward_intermediates`, negative ones from the end.
-        image_size: side of the square input; None is the model's own.
-        weights: "pretrained" (timm's), "random", or the path of a `.safetensors` file; of imported features
-            their store.
-        options: more arguments of `timm.create_model`, such as `pad_type="same"`.
-        mean: per-channel mean of the normalization; None is the model's own.
-        std: per-channel standard deviation of the normalization; None is the model's own.
+            returns a network (:mod:`unseen.backbones.own`, and :meth:`of` for a module); ``hf:`` and the folder or hub
+            id of a CLIP or SigLIP model, whose image tower is used (:mod:`unseen.backbones.towers`); or ``features:``
+            and the name of imported features (:mod:`unseen.data.importing`).
+        stages: feature maps to use: "final" (timm's `forward_features`) or indices of `forward_intermediates`, negative
+            ones from the end.
+        image_size: side of the square input; None for the model's own.
+        weights: "pretrained" (timm's), "random", or the path of a `.safetensors` file; for imported features their
+            store.
+        options: further arguments of `timm.create_model`, such as `pad_type="same"`.
+        mean: per-channel mean of the normalization; None for the model's own.
+        std: per-channel standard deviation of the normalization; None for the model's own.
         crop: fraction of the resized short side that the center crop keeps.
         seed: seed of "random" weights.
-        channels: of a user's network, where its maps are ``(B, h, w, C)``; checked where stated.
+        channels: for a user's network whose maps are ``(B, h, w, C)``; checked if given.
     """
 
     name: str
@@ -114,16 +114,16 @@ class BackboneSpec:
 
     @property
     def is_own(self) -> bool:
-        """Whether the network is the user's."""
+        """Whether it is a user's network."""
         return is_own(self.name)
 
     @property
     def imported(self) -> bool:
-        """Whether it stands for imported features, so that there is no network to look at an image with."""
+        """Whether it stands for imported features, without a network for new images."""
         return self.name.startswith(IMPORTED)
 
     def resolved(self) -> Self:
-        """The same spec with the model's own input size and normalisation filled in."""
+        """The same spec with the model's own input size and normalization filled in."""
         if self.imported:
             return self
         if self.tower is not None:
@@ -151,7 +151,7 @@ class BackboneSpec:
         return own.facts(self.name, self.options, self.weights == "pretrained", self.seed)
 
     def to_json(self) -> dict[str, Any]:
-        """A dictionary that JSON keeps as it is."""
+        """The spec as JSON types."""
         found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         if found["channels"] is None:
             del found["channels"]
@@ -159,10 +159,10 @@ class BackboneSpec:
 
     @classmethod
     def from_json(cls, data: Any, where: object = "backbone spec", hint: str = "fix the file") -> Self:
-        """The spec that `to_json` wrote, in the file ``where`` if it was one.
+        """Read a spec that `to_json` wrote; ``where`` is its file, if any.
 
         Raises:
-            UnseenError: an entry is missing, unknown or of another kind; or it names code that is not installed.
+            UnseenError: an entry is missing, unknown or of another type; or it names code that is not installed.
         """
         spec = checked(cls, data, where, hint=hint)
         if spec.is_own and not own.is_known(spec.name):
@@ -170,9 +170,9 @@ class BackboneSpec:
         return spec
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of everything that changes the features, the content of the weights included.
+        """SHA-256 (hex) of everything that determines the features, including the content of the weights.
 
-        Weights that do not come from a file are named by the versions that make them.
+        Weights that do not come from a file are identified by the versions that make them.
         """
         if self.imported:
             hint = "import them with `unseen import`"

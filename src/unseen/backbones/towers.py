@@ -1,6 +1,6 @@
-"""CLIP and SigLIP models of transformers: an image tower and a text tower that meet in one space.
+"""CLIP and SigLIP models of transformers: an image tower and a text tower with a joint space.
 
-A model is a folder of its files, or the hub's id of one (``ID`` or ``ID@REVISION``). Only safetensors are read, and no
+A model is a folder with its files, or its id on the hub (``ID`` or ``ID@REVISION``). Only safetensors are read, and no
 code that comes with a model is run.
 """
 
@@ -26,9 +26,9 @@ from unseen.ground.hub import look_for_hub
 from unseen.ground.tensors import load_tensors, save_tensors
 
 TEXTS = "texts.safetensors"
-"""The file of a run or a saved recogniser that keeps texts with their vectors."""
+"""File of a run or saved recognizer with texts and their vectors."""
 PREFIX = "hf:"
-"""What the name of a backbone of this kind starts with."""
+"""Prefix of backbone names of this kind."""
 _log = logging.getLogger(__name__)
 _FILES = (
     "config.json",
@@ -53,14 +53,14 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Facts:
-    """What a model's configuration says.
+    """Facts from a model's configuration.
 
     Args:
         kind: ``clip`` or ``siglip``.
         channels: C of the joint space.
-        image_size: side of the images it was trained with.
+        image_size: side of its training images.
         patch_size: side of a patch.
-        text_length: most tokens of a text.
+        text_length: largest number of tokens of a text.
     """
 
     kind: str
@@ -71,10 +71,10 @@ class Facts:
 
 
 def model_folder(name: str) -> Path:
-    """The folder of a model's files; the hub's are fetched once and kept in its cache.
+    """Folder of a model's files; files of the hub are downloaded once and stay in its cache.
 
     Raises:
-        UnseenError: the extra is not installed, there is no such model, no network, or no safetensors.
+        UnseenError: the extra is not installed, the model does not exist, there is no network, or no safetensors.
     """
     if importlib.util.find_spec("transformers") is None:
         raise UnseenError("CLIP and SigLIP models need transformers", hint="pip install 'unseen[clip]'")
@@ -109,7 +109,7 @@ def _from_hub(name: str) -> Path:
 
 
 def model_files(name: str) -> list[Path]:
-    """The files that a model is made of, by name."""
+    """Files of a model, by name."""
     folder = model_folder(name)
     return sorted({file for pattern in _FILES for file in folder.glob(pattern)})
 
@@ -130,7 +130,7 @@ def _digest_of(state: tuple[tuple[str, str, int, int], ...]) -> str:
 
 
 def model_facts(name: str) -> Facts:
-    """What a model's ``config.json`` says; UnseenError if it is neither CLIP nor SigLIP."""
+    """Facts from a model's ``config.json``; UnseenError if it is neither CLIP nor SigLIP."""
     config = _config(name)
     if config.model_type not in _KINDS:
         raise UnseenError(
@@ -147,7 +147,7 @@ def model_facts(name: str) -> Facts:
 
 
 def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Per-channel mean and deviation that a model's images are normalised with."""
+    """Per-channel mean and deviation that normalize a model's images."""
     folder = model_folder(name)
     for file in ("preprocessor_config.json", "processor_config.json"):
         try:
@@ -161,15 +161,15 @@ def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 class ImageTower(nn.Module):
-    """The image tower, its patch tokens carried into the joint space.
+    """The image tower, with its patch tokens mapped into the joint space.
 
-    A token's place in the joint space is what the tower makes of it alone: CLIP's last normalisation and projection,
-    or SigLIP's pooling head on that one token. All are then moved by one vector, so that **their mean is the image's
-    embedding**: methods that pool regions see exactly what CLIP compares with texts, and a region's share in that is
-    what its token says plus what all have in common.
+    Each token alone goes through the end of the tower: CLIP's last normalization and projection, or SigLIP's pooling
+    head. All results are then shifted by one vector, so that **their mean is the image's embedding**: methods that pool
+    regions see exactly what CLIP compares with texts, and a region's share of it is its token's result plus the common
+    shift.
 
     Args:
-        name: the model.
+        name: name of the model.
         size: side of the images, a multiple of the patch size.
     """
 
@@ -185,7 +185,7 @@ class ImageTower(nn.Module):
             raise UnseenError("its image tower has no pooling head", where=name, hint="use another SigLIP model")
 
     def forward_features(self, pixels: Tensor) -> Tensor:
-        """Images ``(B, 3, H, W)`` to a map ``(B, C, h, w)`` of joint-space regions."""
+        """Images ``(B, 3, H, W)`` to a map ``(B, C, h, w)`` of regions in the joint space."""
         if self.kind == "clip":
             found = self.tower.vision_model(pixels, interpolate_pos_encoding=self._interpolate)
             tokens = self.tower.vision_model.post_layernorm(found.last_hidden_state[:, 1:])
@@ -202,10 +202,10 @@ class ImageTower(nn.Module):
 
 
 class TextTower:
-    """The text tower: sentences to unit vectors of the joint space. It is loaded when the first sentence comes.
+    """The text tower: sentences to unit vectors of the joint space. Loaded with the first sentence.
 
     Args:
-        name: the model.
+        name: name of the model.
     """
 
     def __init__(self, name: str) -> None:
@@ -218,7 +218,7 @@ class TextTower:
         from transformers import AutoTokenizer
 
         folder = model_folder(self.name)
-        if not any((folder / f).is_file() for f in _VOCABULARIES):  # transformers would make an empty one in silence
+        if not any((folder / f).is_file() for f in _VOCABULARIES):  # transformers would silently create an empty one
             raise UnseenError("no tokenizer", where=self.name, hint=f"add its {' or '.join(_VOCABULARIES)}")
         try:
             with quietly():
@@ -232,25 +232,25 @@ class TextTower:
         return tokenizer, _load(self.name, 1).eval().requires_grad_(False)
 
     def __call__(self, texts: Sequence[str], device: torch.device | str = "cpu") -> Tensor:
-        """``(M, C)`` unit rows, a text each, on the device; texts beyond the tower's length are cut, with a warning."""
+        """``(M, C)`` unit rows, one per text, on the device; texts beyond the tower's limit are cut, with a warning."""
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
-        # kept for later, so never as inference tensors
+        # stored for later, so never as inference tensors
         with torch.inference_mode(False), torch.no_grad():
             if new:
                 self._warn_of_long(new)
-            for text in new:  # one by one, so that a text's numbers do not depend on what else is asked for
+            for text in new:  # one by one, so that the numbers of a text do not depend on others
                 self._known[text] = self._embed(text, device).cpu()
             return torch.stack([self._known[text] for text in texts]).to(device)
 
     def save(self, path: Path) -> None:
-        """Write all texts so far with their vectors, whole or not at all; an earlier file is replaced."""
+        """Write all texts so far with their vectors, atomically; replaces an earlier file."""
         if self._known:
             about = {"model": model_digest(self.name), "texts": json.dumps(list(self._known))}
             vectors = torch.stack(list(self._known.values()))
             save_tensors(path, {"vectors": vectors}, about)
 
     def load(self, path: Path) -> None:
-        """Know what :meth:`save` wrote; a file that is missing, damaged or of another model is left aside."""
+        """Load what :meth:`save` wrote; ignores a file that is missing, damaged or of another model."""
         with suppress(OSError, SafetensorError, KeyError, TypeError, ValueError):
             tensors, about = load_tensors(path)
             if about["model"] == model_digest(self.name):
@@ -269,7 +269,7 @@ class TextTower:
         siglip = self._facts.kind == "siglip"
         tokens = tokenizer(
             [text],
-            padding="max_length" if siglip else False,  # SigLIP was trained so, and reads the last place
+            padding="max_length" if siglip else False,  # SigLIP was trained this way, and reads the last position
             truncation=True,
             max_length=self._facts.text_length,
             return_tensors="pt",
@@ -293,7 +293,7 @@ def _config(name: str) -> Any:
 
 
 def _load(name: str, tower: int) -> Any:
-    """The image (0) or text (1) tower in float32, every weight of which must be there."""
+    """The image (0) or text (1) tower in float32; all of its weights must exist."""
     import transformers
 
     kind = getattr(transformers, _KINDS[model_facts(name).kind][tower])
@@ -321,7 +321,7 @@ def _load(name: str, tower: int) -> Any:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without transformers' progress bars and notes on the tower that is not used."""
+    """Silence transformers' progress bars and notes on the unused tower."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -336,5 +336,5 @@ def quietly() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, on one line."""
+    """An error as one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

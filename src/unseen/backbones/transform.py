@@ -1,4 +1,4 @@
-"""How an image is put to a network: resized, cropped, normalised; and where its points lie then."""
+"""The image transform of a network: resize, crop, normalize; and the mapping of points."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unseen.ground.images import EncodedImage, is_elongated, open_image, upright
 
 @dataclass(frozen=True)
 class Transform:
-    """Image to network input: upright, RGB, short side resized (bicubic, antialiased), centre crop, normalised.
+    """Image to network input: upright, RGB, short side resized (bicubic, antialiased), center crop, normalized.
 
     Attributes:
         size: side of the square input.
@@ -32,16 +32,16 @@ class Transform:
     crop: float = 1.0
 
     def __call__(self, image: Image.Image | str | os.PathLike[str]) -> Tensor:
-        """The image, or the image in a file, as floats (3, size, size)."""
+        """An image, or the image in a file, as floats (3, size, size)."""
         return self.normalized(self.cropped(image))
 
     def cropped(self, image: Image.Image | EncodedImage | str | os.PathLike[str]) -> Tensor:
-        """The first half of it: resized and centre-cropped, as bytes (3, size, size)."""
+        """The first half: resized and center-cropped, as bytes (3, size, size)."""
         result: Tensor = TF.center_crop(self.resized(image, self.short_side), [self.size, self.size])
         return result
 
     def normalized(self, pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The second half: bytes (..., 3, h, w) as the network wants them."""
+        """The second half: bytes (..., 3, h, w) as network input."""
         result: Tensor = TF.normalize(TF.to_dtype(pixels, dtype, scale=True), list(self.mean), list(self.std))
         return result
 
@@ -60,25 +60,25 @@ class Transform:
         return result
 
     def crop_box(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """What the network sees of an upright image: (left, top, right, bottom) in the image's pixels."""
+        """The part of an upright image that the network sees: (left, top, right, bottom) in the image's pixels."""
         new_width, new_height = self._resized(width, height, self.short_side)
         left, top = round((new_width - self.size) / 2), round((new_height - self.size) / 2)
         x, y = width / new_width, height / new_height
         return left * x, top * y, (left + self.size) * x, (top + self.size) * y
 
     def to_input(self, x: float, y: float, width: int, height: int) -> tuple[float, float]:
-        """Where a point of an upright image lies in the input; outside [0, size] if it is cropped away."""
+        """Position in the input of a point of an upright image; outside [0, size] if it is cropped away."""
         left, top, right, bottom = self.crop_box(width, height)
         return (x - left) / (right - left) * self.size, (y - top) / (bottom - top) * self.size
 
     def to_image(self, x: float, y: float, width: int, height: int) -> tuple[float, float]:
-        """Where a point of the input lies in the upright image: the inverse of `to_input`."""
+        """Position in the upright image of a point of the input: the inverse of `to_input`."""
         left, top, right, bottom = self.crop_box(width, height)
         return left + x / self.size * (right - left), top + y / self.size * (bottom - top)
 
     @property
     def short_side(self) -> int:
-        """Short side in pixels that an image is resized to, before the crop."""
+        """Short side in pixels to which an image is resized before the crop."""
         return round(self.size / self.crop)
 
     @staticmethod

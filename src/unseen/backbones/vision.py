@@ -1,7 +1,7 @@
-"""timm and torchvision, imported without torch's compiler, which takes as long to import as torch itself.
+"""Import timm and torchvision without torch's compiler, whose import takes as long as that of torch itself.
 
-Of the compiler, importing them needs one decorator and one question that is asked later. Stand-ins give these meanwhile
-and are gone afterwards: the first `torch.compile` loads the real one, and what timm keeps from it is kept from it.
+Importing them needs only one decorator of the compiler, and one question that is asked later. Stand-ins provide these
+and are removed afterwards: the first `torch.compile` loads the real compiler, and what timm hides from it stays hidden.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _import() -> None:
         with _without_compiler():
             import_module("timm")
             import_module("torchvision.transforms.v2.functional")
-    except (AttributeError, ImportError):  # of another version, which asks for more: as it comes
+    except (AttributeError, ImportError):  # another version that needs more: import it as it is
         for name in [m for m in sys.modules if m.split(".")[0] in ("timm", "torchvision")]:
             del sys.modules[name]
 

@@ -1,4 +1,4 @@
-"""Files of backbone weights: found, digested, and loaded strictly."""
+"""Files of backbone weights: find, digest, and load them strictly."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".tar"}
 
 
 def weights_file(weights: str) -> Path:
-    """The file of weights; raises where it is none or a pickle."""
+    """File of weights; raises an error if it does not exist or is a pickle."""
     path = Path(weights)
     if not path.is_file():
         hint = 'use "pretrained", "random" or the path of a .safetensors file'
@@ -37,7 +37,7 @@ def weights_file(weights: str) -> Path:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Loads weights strictly, but for the classifier head that the features do not use."""
+    """Load weights strictly, except for the classifier head, which the features do not use."""
     try:
         state, _ = load_tensors(path)
     except (SafetensorError, OSError, ValueError) as error:
@@ -51,7 +51,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     problems = _misfits(model, state)
     adapt = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if problems and adapt is not None:  # timm's own adaptation, e.g. of position embeddings to another size
-        with suppress(Exception):  # it is written for sound files: on others the misfits tell more than its failure
+        with suppress(Exception):  # it expects valid files; for others, the misfits explain more than its failure
             state = adapt(state, model)
             problems = _misfits(model, state)
     if problems:
@@ -85,7 +85,7 @@ def _first(keys: Iterable[str], count: int = 3) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, kept while it does not change."""
+    """SHA-256 of a file, cached while it does not change."""
     stat = path.stat()
     return _digest_of(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
 
@@ -97,5 +97,5 @@ def _digest_of(path: str, size: int, mtime_ns: int) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in a line."""
+    """An error in one line."""
     return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,1 +1,1 @@
-"""Classes and their attributes: the table, its changes, the spreadsheets it is read from."""
+"""Classes and their attributes: the table, its changes, and the spreadsheets it is read from."""

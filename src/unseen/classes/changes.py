@@ -1,9 +1,9 @@
-"""Classes that were changed after training: where they are kept, and how a new class is written down.
+"""Classes changed after training: where they are stored, and how a new class is read.
 
-A folder with a model (a run, or what ``Recognizer.save`` wrote) has the classes of its training in ``classes.csv``.
-That file stays as it is: a resumed training writes it again, and test figures are about its classes. Changes go to
-``classes-in-use.csv``, which predictions and explanations prefer, and images of classes to
-``class-images.safetensors`` (:mod:`unseen.model.support`).
+The folder of a model (a run, or a folder of ``Recognizer.save``) has the classes of its training in ``classes.csv``.
+That file never changes: a resumed training writes it again, and test results refer to its classes. Changes go to
+``classes-in-use.csv``, which predictions and explanations prefer, and support images to ``class-images.safetensors``
+(:mod:`unseen.model.support`).
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ TRAINED, IN_USE, ATTRIBUTES = "classes.csv", "classes-in-use.csv", "attributes.c
 IMAGES = "class-images.safetensors"
 ENCODING = "encoding.json"
 _FACTS = ("manifest.json", "recognizer.json")
-"""What a run and a saved model say of themselves."""
+"""Files by which runs and saved models are recognized."""
 AGAIN = "save the model again, or train again"
 LOCK = ".classes.lock"
 WAIT = 10.0
-"""Seconds to wait for another change of the same folder's classes."""
+"""Seconds to wait for another change of the classes in the same folder."""
 
 
 class Encodes(Protocol):
-    """How a spreadsheet's words become attribute values."""
+    """How the cells of a spreadsheet become attribute values."""
 
     def encode(self, row: Mapping[str, object]) -> np.ndarray:
         """``(K,)`` values of a row: column to cell."""
@@ -49,7 +49,7 @@ class Encodes(Protocol):
 
 
 def trained_table(folder: Path) -> ClassTable:
-    """The classes of the training, or those that a recogniser was saved with."""
+    """The classes of the training, or those that a recognizer was saved with."""
     if not (folder / TRAINED).is_file():
         raise RunError("not a run folder", where=folder, hint="pass a run folder of `unseen train`")
     return ClassTable.from_csv(folder / TRAINED, folder / ATTRIBUTES)
@@ -61,7 +61,7 @@ def table_digests(folder: Path) -> dict[str, str]:
 
 
 def check_tables(folder: Path, digests: Mapping[str, str]) -> None:
-    """Raise :class:`RunError` where a table is not the one that was written; those not named are not looked at."""
+    """Raise :class:`RunError` if a table has changed since it was written; tables without a digest are not checked."""
     for name in (TRAINED, ATTRIBUTES):
         path = folder / name
         if name in digests and not path.is_file():
@@ -74,7 +74,7 @@ def check_tables(folder: Path, digests: Mapping[str, str]) -> None:
 
 
 def check_model(folder: Path) -> None:
-    """Raise :class:`RunError` where the tables beside a model are not those that it was trained or saved with."""
+    """Raise :class:`RunError` if the tables beside a model are not those that it was trained or saved with."""
     for facts in (folder / name for name in _FACTS):
         if facts.is_file():
             tables = read_json(facts, RunError, AGAIN).get("tables")
@@ -82,13 +82,13 @@ def check_model(folder: Path) -> None:
 
 
 def read_encoding(folder: Path) -> Encoding | None:
-    """How a spreadsheet became the class table, where the folder knows."""
+    """How a spreadsheet became the class table, if the folder has this."""
     where = folder / ENCODING
     return Encoding.from_json(read_json(where, RunError, AGAIN), where) if where.is_file() else None
 
 
 def table_in_use(folder: Path) -> ClassTable:
-    """The classes to choose from: as changed, else as trained.
+    """The classes in use: as changed, else as trained.
 
     Raises:
         RunError: they were changed for a model with other attributes, or there is no model.
@@ -115,7 +115,7 @@ def _attribute_columns(path: Path) -> list[str]:
 
 @contextmanager
 def _at(where: str | None) -> Iterator[None]:
-    """Put a place before that of an error."""
+    """Prefix the place of an error."""
     try:
         yield
     except DataError as error:
@@ -125,10 +125,10 @@ def _at(where: str | None) -> Iterator[None]:
 
 @contextmanager
 def changing(folder: Path) -> Iterator[ClassTable]:
-    """The table in use while no other process changes it; see :func:`keep_table`.
+    """Context with the table in use, locked against other processes; see :func:`keep_table`.
 
     Raises:
-        RunError: no model there, or another process does not let go.
+        RunError: there is no model, or another process keeps the lock.
     """
     if not (folder / TRAINED).is_file():
         trained_table(folder)  # says so
@@ -144,12 +144,12 @@ def changing(folder: Path) -> Iterator[ClassTable]:
 
 
 def keep_table(folder: Path, table: ClassTable) -> None:
-    """Make a table the one in use; inside :func:`changing`."""
+    """Store a table as the one in use; call it inside :func:`changing`."""
     table.to_csv(folder / IN_USE)
 
 
 def reset(folder: Path) -> bool:
-    """Go back to the classes of the training, without images added since; tells whether anything was changed."""
+    """Restore the classes of the training, without images added since; returns whether anything had changed."""
     changed = [folder / name for name in (IN_USE, IMAGES) if (folder / name).is_file()]
     for path in changed:
         path.unlink(missing_ok=True)
@@ -157,7 +157,7 @@ def reset(folder: Path) -> bool:
 
 
 def changes_since(table: ClassTable, trained: ClassTable) -> list[str]:
-    """What became of each class since the training: nothing (empty), ``added``, ``edited``, or ``was NAME``."""
+    """Change of each class since the training: none (empty), ``added``, ``edited``, or ``was NAME``."""
     values = {trained.values[i].tobytes(): name for i, name in enumerate(trained.names) if name not in table.names}
     found = []
     for c, (name, row) in enumerate(zip(table.names, table.values, strict=True)):
@@ -175,12 +175,12 @@ def changes_since(table: ClassTable, trained: ClassTable) -> list[str]:
 
 @dataclass(frozen=True)
 class Described:
-    """A class as somebody wrote it down.
+    """A class as described by a user.
 
     Args:
-        name: the class; ``None`` where a file describes one class without naming it.
-        cells: attribute, or a column of the spreadsheet that the classes came from, to what stands there.
-        where: the place, for errors.
+        name: name of the class; ``None`` if a file describes one class without naming it.
+        cells: attribute, or column of the original spreadsheet, to cell.
+        where: place, for errors.
     """
 
     name: str | None
@@ -189,16 +189,16 @@ class Described:
 
 
 def read_described(path: Path, data: bytes | None = None) -> list[Described]:
-    """Classes of a table: rows ``attribute, value`` for one class, or a row a class with a ``class`` column.
+    """Read classes from a table: rows ``attribute, value`` for one class, or one row per class with a ``class`` column.
 
-    Columns ``seen``, ``validation`` and ``trained_as`` are passed over, so that rows of ``classes.csv`` can be given.
+    Columns ``seen``, ``validation`` and ``trained_as`` are ignored, so rows of ``classes.csv`` are accepted.
 
     Args:
-        path: the file.
-        data: its content where it is no file, see :func:`unseen.classes.spreadsheets.tables.read_table`.
+        path: path of the table.
+        data: content, if it is not in a file; see :func:`unseen.classes.spreadsheets.tables.read_table`.
 
     Raises:
-        DataError: neither kind, or an attribute or class that stands there twice.
+        DataError: neither form, or an attribute or class that is repeated.
     """
     frame = read_table(path, data=data)
     if not len(frame):
@@ -224,7 +224,7 @@ def read_described(path: Path, data: bytes | None = None) -> list[Described]:
 
 
 def read_settings(texts: Sequence[str], option: str = "--set") -> dict[str, str]:
-    """``NAME=VALUE`` texts of an option as a mapping; the last ``=`` divides, since names may hold one."""
+    """``NAME=VALUE`` texts of an option as a mapping; split at the last ``=``, since names may contain one."""
     found: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.rpartition("=")
@@ -243,22 +243,22 @@ def values_of(
     start: np.ndarray | None = None,
     where: str | None = None,
 ) -> np.ndarray:
-    """A class's attribute values from what somebody wrote.
+    """Attribute values of a class from a user's description.
 
     Args:
-        cells: numbers by attribute name; with an encoding also cells by column of the spreadsheet, unless they are what
-            the program wrote, see :func:`_as_written`.
-        table: whose attributes, in whose unit.
-        encoding: of the spreadsheet that the table was made of.
-        start: ``(K,)`` what everything else has; default unknown: the mean of the seen classes, or with an encoding
-            what it takes for unknown.
-        where: the place, for errors.
+        cells: numbers by attribute name; with an encoding also cells by column of the spreadsheet, unless the program
+            wrote them, see :func:`_as_written`.
+        table: provides attributes and unit.
+        encoding: encoding of the spreadsheet that the table came from.
+        start: ``(K,)`` values of everything else; by default unknown: the mean of the seen classes, or what the
+            encoding uses for unknown.
+        where: place, for errors.
 
     Returns:
         float64 ``(K,)``.
 
     Raises:
-        DataError: an unknown name, or a cell that is no finite number.
+        DataError: an unknown name, or a cell that is not a finite number.
     """
     attributes = table.attributes
     if encoding is not None and not _as_written(cells, table):
@@ -293,10 +293,10 @@ def values_of(
 
 
 def _as_written(cells: Mapping[str, object], table: ClassTable) -> bool:
-    """Whether cells are a row of ``classes.csv``, or what ``unseen classes show --output`` wrote, and no person's.
+    """Whether the program wrote these cells: ``classes.csv``, or ``unseen classes show --output``.
 
-    Those name every attribute, with its value as the program writes it. Only of percentages do a person's ``0.8`` and
-    the program's differ; a person's row of them all has one above 1.
+    Such rows name every attribute, with its value as the program writes it. A person's ``0.8`` and the program's differ
+    only for percentages; a person's complete row of percentages has one above 1.
     """
     if cells.keys() != table.attributes.positions.keys():
         return False
@@ -319,10 +319,10 @@ def _is_plain(text: str) -> bool:
 def taxa_in(
     cells: Mapping[str, object], table: ClassTable, encoding: Encoding | None = None
 ) -> tuple[dict[str, object], dict[str, str]]:
-    """The cells of a class that are not ranks, and its taxon of each rank that is.
+    """Split the cells of a class into attributes, and its taxon for each rank.
 
-    A rank is named ``rank:NAME``, or as one of the table's, or in Darwin Core's words where its cell is a name; a
-    column of the spreadsheet that the table was made of (``encoding``) is none.
+    A rank is named ``rank:NAME``, or like a rank of the table, or in Darwin Core terms if its cell is a name; columns
+    of the original spreadsheet (``encoding``) are not ranks.
     """
     own = {column.name for column in encoding.columns} if encoding is not None else set()
     known = [] if table.taxonomy is None else [fold(rank) for rank in table.taxonomy.ranks]
@@ -337,7 +337,7 @@ def taxa_in(
 
 
 def left_unknown(cells: Mapping[str, object], table: ClassTable, encoding: Encoding | None = None) -> str | None:
-    """A line where most attributes of a new class were not named."""
+    """A note if most attributes of a new class were not given."""
     own = {fold(name) for name, cell in cells.items() if not is_missing(str(cell))}
     if encoding is not None:
         every = [c.name for c in encoding.columns if c.kind != "ignored"]
@@ -354,7 +354,7 @@ def left_unknown(cells: Mapping[str, object], table: ClassTable, encoding: Encod
 
 
 def unit_doubt(values: np.ndarray, table: ClassTable) -> str | None:
-    """A line where a class's values look as if they were in another unit than the table's; else ``None``."""
+    """A note if the values of a class seem to have another unit than the table; else ``None``."""
     largest, mine = np.abs(table.values).max(axis=1), float(np.abs(values).max())
     if mine > 2 * largest.max() or mine < largest.min() / 10:
         return f"the largest value is {mine:g}; the other classes have {largest.min():g} to {largest.max():g}"

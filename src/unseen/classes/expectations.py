@@ -1,7 +1,7 @@
-"""What to expect of each unseen class before any image of it: do classes with images have what sets it apart? Ours.
+"""What to expect of each unseen class before any image of it: do classes with images have its telling attributes? Ours.
 
-An attribute that no class with images has cannot be learned. Where much of what sets an unseen class apart is of that
-kind, the model has little to name it by.
+An attribute that no class with images has cannot be learned. If many telling attributes of an unseen class are of that
+kind, the model has little to recognize it by.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from unseen.classes.presence import present
 from unseen.classes.table import ClassTable
 
 FAR = 0.3
-"""An attribute sets a class apart if the class has it, by a value above the mean of the classes with images by at
+"""An attribute is telling if the class has it, with a value that exceeds the mean of the classes with images by at
 least this share of the attribute's largest."""
 BEYOND = 0.25
-"""No class with images has an attribute if none is present (:func:`present`) and the largest value among them lies
-below the unseen class's by this share of the attribute's largest."""
+"""No class with images has an attribute if none is present (:func:`present`) and their largest value is below that of
+the unseen class by this share of the attribute's largest."""
 TROUBLE = 0.25
-"""Share of missing telling attributes from which trouble is expected."""
+"""Share of missing telling attributes from which problems are expected."""
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """What the table alone says of an unseen class.
+    """Expectation for an unseen class, from the table alone.
 
     Args:
-        name: of the class.
-        telling: attributes that set it apart from the classes with images, the most telling first.
-        missing: those of them that no class with images has.
+        name: name of the class.
+        telling: attributes that separate it from the classes with images, the most telling first.
+        missing: telling attributes that no class with images has.
     """
 
     name: str
@@ -41,12 +41,12 @@ class Expectation:
 
     @property
     def trouble(self) -> bool:
-        """Whether too much of what sets it apart cannot be learned."""
+        """Whether too many telling attributes cannot be learned."""
         return bool(self.missing) and len(self.missing) >= TROUBLE * len(self.telling)
 
     @property
     def text(self) -> str:
-        """In a line, without the class's name."""
+        """The expectation in one line, without the class name."""
         if not self.telling:
             return "no attribute separates it from the classes with images"
         if not self.missing:
@@ -61,11 +61,11 @@ class Expectation:
 
 
 def expectations(table: ClassTable, trained: ClassTable | None = None) -> list[Expectation]:
-    """Of each unseen class, in the table's order.
+    """Expectation of each unseen class, in table order.
 
     Args:
-        table: the classes.
-        trained: the classes of the training, with the same attributes, where they are not those of the table.
+        table: class table.
+        trained: classes of the training, with the same attributes, if they differ from those of the table.
     """
     source = table if trained is None else trained
     if not source.seen.any():

@@ -1,4 +1,4 @@
-"""Names of classes and attributes as words."""
+"""Readable names of classes and attributes."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def class_phrase(name: str) -> str:
 
 
 def attribute_words(name: str) -> list[str]:
-    """The words of an attribute's name: ``has_bill_shape::curved_(up_or_down)`` is bill, shape, curved, up, or, down.
+    """Words of an attribute's name: ``has_bill_shape::curved_(up_or_down)`` gives bill, shape, curved, up, or, down.
 
-    Split at everything that is no letter or digit, and where a capital follows a small letter; ``has_`` says nothing.
+    Splits at everything that is not a letter or digit, and where a capital follows a small letter; drops ``has_``.
     """
     return re.findall(r"[^\W_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.removeprefix("has_")))
 
 
 def spellings(word: str) -> list[str]:
-    """A word as files may spell it, in order of preference: as it is, small, capitalised, digits as # (GoogleNews)."""
+    """Spellings of a word in files, preferred first: unchanged, lower case, capitalized, digits as # (GoogleNews)."""
     found = [word, word.lower(), word.lower().title()]
     if len(word) > 1 and any(c.isdigit() for c in word):
         found.append(re.sub(r"\d", "#", word))
@@ -35,5 +35,5 @@ def spellings(word: str) -> list[str]:
 
 
 def label(name: str) -> str:
-    """An attribute as people write it: ``has_bill_shape::hooked`` becomes ``bill shape: hooked``."""
+    """A readable attribute name: ``has_bill_shape::hooked`` becomes ``bill shape: hooked``."""
     return name.removeprefix("has_").replace("::", ": ").replace("_", " ")

@@ -9,25 +9,25 @@ import numpy as np
 from unseen.classes.table import ClassTable
 
 NEAR = 0.995
-"""Classes with a larger cosine are nearly equal, whatever the others are like."""
+"""Classes with a larger cosine are nearly equal, regardless of other classes."""
 CLOSE = 0.95
-"""Classes with a smaller cosine are not called nearly equal."""
+"""Classes with a smaller cosine never count as nearly equal."""
 DIFFERS = 0.1
-"""Two classes differ in an attribute if their values lie further apart than this share of its range in the table."""
+"""Two classes differ in an attribute if their values differ by more than this share of its range in the table."""
 ROWS = 1024
-"""Classes compared with all others at a time."""
+"""Number of classes compared with all others at a time."""
 
 
 @dataclass(frozen=True)
 class Near:
-    """A class beside another one.
+    """A class near another one.
 
     Args:
         name, seen: of the class.
-        cosine: of the two class vectors.
-        differing: how many attributes differ, see :data:`DIFFERS`.
-        nearly_equal: the cosine is above :data:`NEAR`, or above :data:`CLOSE` and that of any two seen classes: the
-            model never had to learn so fine a difference.
+        cosine: cosine of the two class vectors.
+        differing: number of attributes that differ, see :data:`DIFFERS`.
+        nearly_equal: whether the cosine is above :data:`NEAR`, or above :data:`CLOSE` and that of any two seen classes:
+            the model never had to learn such a small difference.
     """
 
     name: str
@@ -48,14 +48,14 @@ class Pair:
 
 
 def directions(vectors: np.ndarray) -> np.ndarray:
-    """Rows ``(N, K)`` at unit length; rows of 0 stay."""
+    """Rows ``(N, K)`` scaled to unit length; rows of 0 stay."""
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit: np.ndarray = vectors / np.where(length > 0, length, 1)
     return unit
 
 
 def apart(table: ClassTable, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Bool: where values ``(..., K)`` differ by more than :data:`DIFFERS` of their range."""
+    """Bool: whether values ``(..., K)`` differ by more than :data:`DIFFERS` of their range."""
     differs: np.ndarray = np.abs(first - second) > DIFFERS * np.ptp(table.values, axis=0)
     return differs
 
@@ -64,9 +64,9 @@ def closest(table: ClassTable, name: str, count: int = 5, unit: np.ndarray | Non
     """The classes nearest to one, nearest first.
 
     Args:
-        table: the classes.
-        name: the one.
-        count: how many.
+        table: class table.
+        name: the class.
+        count: number of neighbors.
         unit: ``(N, K)`` class vectors of unit length; ``None`` for the directions of the table's values.
     """
     unit, mine = directions(table.values) if unit is None else unit, table.index(name)
@@ -87,7 +87,7 @@ def closest(table: ClassTable, name: str, count: int = 5, unit: np.ndarray | Non
 
 
 def closest_pairs(table: ClassTable, count: int = 10, unit: np.ndarray | None = None) -> list[Pair]:
-    """The pairs of classes with the largest cosines in the whole table; arguments as of :func:`closest`."""
+    """Pairs of classes with the largest cosines in the whole table; arguments as in :func:`closest`."""
     found = _pairs(directions(table.values) if unit is None else unit, count)
     return [
         Pair(table.names[a], table.names[b], cosine, int(apart(table, table.values[a], table.values[b]).sum()))
@@ -96,7 +96,7 @@ def closest_pairs(table: ClassTable, count: int = 10, unit: np.ndarray | None = 
 
 
 def _pairs(unit: np.ndarray, count: int) -> list[tuple[int, int, float]]:
-    """The pairs of rows with the largest cosines, in blocks: memory is ``ROWS x N``."""
+    """Pairs of rows with the largest cosines, computed in blocks; memory is ``ROWS x N``."""
     best: list[tuple[float, int, int]] = []
     for start in range(0, len(unit), ROWS):
         cosine = unit[start : start + ROWS] @ unit.T

@@ -1,11 +1,11 @@
-"""Which classes have which attribute, of a table of values in any unit."""
+"""Which classes have which attributes, for a table of values in any unit."""
 
 from __future__ import annotations
 
 import numpy as np
 
 PRESENT = 0.5
-"""A class has an attribute if its value lies above this share of the attribute's largest."""
+"""A class has an attribute if its value exceeds this share of the attribute's largest."""
 
 
 def present(values: np.ndarray) -> np.ndarray:

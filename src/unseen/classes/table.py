@@ -35,7 +35,7 @@ NO_VALUES = ("class", "seen", "validation", TRAINED_AS)
 SHOWN = 5
 """Classes that a table's representation names."""
 RESERVED = ("unknown", "seen", "unseen")
-"""What no class may be called: predictions and options use these words."""
+"""Reserved class names: predictions and options use these words."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Attributes:
     Args:
         names: K unique names; ``group::value`` by convention.
         groups: K group names; by default the part of each name before ``::``.
-        parts: K part names, empty where none is known.
+        parts: K part names, empty if unknown.
     """
 
     names: tuple[str, ...]
@@ -104,7 +104,7 @@ class Attributes:
 
 
 def is_attribute(column: str) -> bool:
-    """Whether a column of a class table that the program wrote is an attribute."""
+    """Whether a column of a class table written by the program is an attribute."""
     return column not in NO_VALUES and rank_of(column) is None
 
 
@@ -114,7 +114,7 @@ def in_order(seen: np.ndarray) -> np.ndarray:
 
 
 def _check_names(names: Iterable[str], what: str) -> None:
-    """Names that a file can hold."""
+    """Check that a file can store these names."""
     for name in names:
         if not name.strip():
             raise DataError(f"{'an' if what == 'attribute' else 'a'} {what} has no name", hint=f"name the {what}")
@@ -123,7 +123,7 @@ def _check_names(names: Iterable[str], what: str) -> None:
 
 
 def reserved(name: str) -> DataError | None:
-    """What is wrong with a class's name that answers and options use."""
+    """Error for a class name that answers and options use."""
     if name.strip().casefold() not in RESERVED:
         return None
     hint = 'choose another name, such as "unknown species"'
@@ -131,7 +131,7 @@ def reserved(name: str) -> DataError | None:
 
 
 def _frozen(values: np.ndarray, dtype: type) -> np.ndarray:
-    """A copy that cannot be written to, or the array itself if that holds of it already."""
+    """A read-only copy, or the array itself if it is read-only already."""
     if isinstance(values, np.ndarray) and values.dtype == dtype and values.base is None and not values.flags.writeable:
         return values
     copy: np.ndarray = np.array(values, dtype=dtype)
@@ -144,18 +144,17 @@ class ClassTable:
     """Classes and their attribute values. Immutable: every change returns a new table.
 
     Args:
-        names: N unique class names; everything else is in this order.
+        names: N unique class names; all arrays have this order.
         attributes: the K attributes.
-        values: float64 ``(N, K)``, finite, no row all zero. Any unit; methods normalize.
+        values: float64 ``(N, K)``, finite, without rows of zeros. In any unit; methods normalize.
         seen: bool ``(N,)``, classes with training images.
-        validation: bool ``(N,)``, seen classes that a release sets aside for validation; ``None`` where it names none.
-        trained: int64 ``(N,)``, which of a trained model's seen classes (counted from 0 in the order of its training)
-            has this class's images, -1 for none; by default the seen classes in order.
-        taxonomy: the taxa of each class, such as its genus and family; ``None`` where it has none.
+        validation: bool ``(N,)``, seen classes that a release reserves for validation; ``None`` if it names none.
+        trained: int64 ``(N,)``, position of each class among a trained model's seen classes (from 0, in training
+            order), or -1; by default the seen classes in order.
+        taxonomy: taxa of each class, such as genus and family; ``None`` for none.
 
     Raises:
-        DataError: on duplicate names, wrong shapes, values that are not finite or all zero, or unseen validation
-            classes.
+        DataError: duplicate names, wrong shapes, values that are not finite or all zero, or unseen validation classes.
     """
 
     names: tuple[str, ...]
@@ -230,7 +229,7 @@ class ClassTable:
 
     @property
     def images_of(self) -> np.ndarray:
-        """``(N,)`` :attr:`trained`, which is always known once a table is made."""
+        """``(N,)`` :attr:`trained`, which a table always has once it is made."""
         assert self.trained is not None
         return self.trained
 
@@ -249,11 +248,11 @@ class ClassTable:
             raise DataError(f'no class "{name}"', hint=hint) from None
 
     def taxa(self, position: int) -> dict[str, str]:
-        """Rank to taxon of a class, coarsest first, without those that are not known."""
+        """Rank to taxon of a class, coarsest first, without unknown ones."""
         return {} if self.taxonomy is None else self.taxonomy.of(position)
 
     def select(self, classes: Iterable[int], seen: np.ndarray | None = None) -> ClassTable:
-        """The table of some classes to train on, in the order given, optionally with other ``seen`` flags."""
+        """The table of the given classes to train on, in the given order, optionally with other ``seen`` flags."""
         rows = np.asarray(list(classes), dtype=int)
         return ClassTable(
             tuple(self.names[i] for i in rows),
@@ -266,7 +265,7 @@ class ClassTable:
 
     @cached_property
     def unknown(self) -> np.ndarray:
-        """``(K,)`` what stands for unknown attributes: the mean of the seen classes, or of all if none is seen."""
+        """``(K,)`` values for unknown attributes: the mean of the seen classes, or of all if none is seen."""
         return np.asarray(self.values[self.seen if self.seen.any() else slice(None)].mean(axis=0))
 
     def with_class(
@@ -285,7 +284,7 @@ class ClassTable:
             values: K numbers, or a mapping or Series from attribute names (those left out are unknown, see
                 :attr:`unknown`), in the table's unit.
             seen: whether it has training images.
-            trained: which class of the training they are of, see the class's docstring.
+            trained: position of the class in the training, see the class's docstring.
             taxa: rank to taxon, see :meth:`with_taxa`.
         """
         values = _by_name(values)
@@ -304,15 +303,15 @@ class ClassTable:
         )
 
     def with_taxa(self, name: str, taxa: Mapping[str, str]) -> ClassTable:
-        """The table with other taxa of a class.
+        """The table with other taxa for a class.
 
         Args:
-            name: the class.
-            taxa: rank to taxon, ``""`` for none; other ranks follow from what other classes say, or stay.
+            name: name of the class.
+            taxa: rank to taxon, ``""`` for none; other ranks follow from other classes, or stay.
 
         Raises:
             UnseenError: no such rank.
-            DataError: other classes say otherwise, as where a genus would be in two families.
+            DataError: other classes contradict this, for example a genus would be in two families.
         """
         return replace(self, taxonomy=self._with_taxa(self.index(name), taxa))
 
@@ -322,7 +321,7 @@ class ClassTable:
         return (self.taxonomy or Taxonomy((), ((),) * len(self))).with_row(row, taxa)
 
     def back_from(self, training: ClassTable, name: str) -> int:
-        """Which of the training's seen classes a class added as ``name`` is: one of that name that is gone; else -1."""
+        """Position in the training of a removed class that comes back as ``name``; else -1."""
         found = int(training.images_of[training.names.index(name)]) if name in training.names else -1
         return -1 if found in self.images_of else found
 
@@ -331,8 +330,8 @@ class ClassTable:
 
         Args:
             values: K numbers, or a mapping from attribute names.
-            name: of the class, for errors.
-            start: ``(K,)`` what attributes that the mapping leaves out have; default 0.
+            name: name of the class, for errors.
+            start: ``(K,)`` values of attributes that the mapping omits; by default 0.
         """
         values = _by_name(values)
         if not isinstance(values, Mapping):
@@ -354,7 +353,7 @@ class ClassTable:
         """The table with other values for a class.
 
         Args:
-            name: the class.
+            name: name of the class.
             values: K numbers, or a mapping from attribute names; omitted ones stay.
         """
         position = self.index(name)
@@ -387,10 +386,10 @@ class ClassTable:
         return pairs
 
     def to_csv(self, path: Path, *, trained: bool = False) -> None:
-        """Write ``classes.csv``: class, seen, validation where known, ``rank:...``, and one column per attribute.
+        """Write ``classes.csv``: class, seen, validation if known, ``rank:...``, and one column per attribute.
 
-        A column ``trained_as`` holds :attr:`trained` where the seen classes are no longer those of the training, or
-        where it is asked for.
+        A column ``trained_as`` holds :attr:`trained` if the seen classes are no longer those of the training, or on
+        request.
         """
         import pandas as pd
 
@@ -427,12 +426,12 @@ class ClassTable:
         """A table from a DataFrame indexed by class (or with a column ``class``) and one column per attribute.
 
         Args:
-            frame: the DataFrame, with ``seen`` and ``validation`` as booleans where it has them (all classes are seen
-                otherwise), and ranks (``genus``, ``family``, ..., ``rank:NAME``) where they hold names; a mapping of
-                class to a mapping of attribute to number; or a table, which is returned.
+            frame: the DataFrame, optionally with ``seen`` and ``validation`` as booleans (otherwise all classes are
+                seen), and ranks (``genus``, ``family``, ..., ``rank:NAME``) with names; a mapping of class to a mapping
+                of attribute to number; or a table, which is returned.
 
         Raises:
-            DataError: naming row and column of the first value that is not a number.
+            DataError: the first value that is not a number, with row and column.
         """
         import pandas as pd
 
@@ -469,7 +468,7 @@ class ClassTable:
         """Read back what :meth:`to_csv` and, where it exists, what :func:`write_attributes` wrote, exactly.
 
         Raises:
-            DataError: naming file, row and column of the first thing wrong.
+            DataError: the first error, with file, row and column.
         """
         path = Path(path)
         columns = read_columns(path, ["class", "seen"], exact=True)
@@ -517,7 +516,7 @@ def _by_name(values: Values) -> Any:
 
 
 def read_attributes(path: Path, names: Sequence[str]) -> Attributes:
-    """Read ``attributes.csv`` and put it in the order of the class table's columns.
+    """Read ``attributes.csv``, in the order of the class table's columns.
 
     Raises:
         DataError: an attribute is missing there, unknown here, or named twice.
@@ -540,9 +539,9 @@ def read_attributes(path: Path, names: Sequence[str]) -> Attributes:
 
 
 def write_attributes(path: Path, attributes: Attributes) -> None:
-    """Write ``attributes.csv``; its ``scale`` says that the values of the class table stand as they are.
+    """Write ``attributes.csv``, with a ``scale`` that takes the values of the class table as they are.
 
-    So a folder of tables that the program wrote is a dataset's too, whose columns nothing interprets.
+    A folder of tables that the program wrote is therefore also a dataset's, and no column is interpreted.
     """
     import pandas as pd
 

@@ -1,6 +1,6 @@
-"""Ranks above the class, such as genus and family: what may be said of an image where its class is not sure.
+"""Ranks above the class, such as genus and family: what can be said of an image if its class is uncertain.
 
-One hierarchy: a taxon of a finer rank lies in one taxon of every coarser rank.
+One hierarchy: a taxon of a finer rank belongs to one taxon of every coarser rank.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ DARWIN_CORE = (
     "genus",
     "subgenus",
 )
-"""Ranks that a column's header alone declares, coarsest first (https://dwc.tdwg.org/terms/#taxon).
+"""Ranks that a column header alone declares, coarsest first (https://dwc.tdwg.org/terms/#taxon).
 
-``class`` is missing, which is the column of classes here.
+Without ``class``, which is the column of classes here.
 """
 PREFIX = "rank:"
-"""What the header of any other rank's column begins with, and every one in the tables that the program writes."""
+"""Prefix of the header of any other rank's column, and of every rank in tables that the program writes."""
 TAKEN = (
     "answer",
     "answer_rank",
@@ -56,19 +56,19 @@ TAKEN = (
     "unknown",
     "validation",
 )
-"""What no rank may be called: columns of predictions and class tables are."""
+"""Reserved rank names: columns of predictions and class tables have them."""
 _FLAGS = {"yes", "no", "y", "n", "true", "false", "present", "absent", "x"}
 _HEADER = re.compile(r"rank:(?!:)\s*(.*\S)\s*", re.IGNORECASE)
 
 
 def rank_of(header: str) -> str | None:
-    """The rank that a header with :data:`PREFIX` declares; ``None`` of any other (``rank::captain`` is one)."""
+    """The rank that a header with :data:`PREFIX` declares; ``None`` for others (``rank::captain`` is one)."""
     found = _HEADER.fullmatch(header)
     return found[1] if found else None
 
 
 def looks_like_rank(header: str, cells: Sequence[str]) -> bool:
-    """Whether a column is a rank by its header in Darwin Core's words, its cells being names and not measurements."""
+    """Whether a column is a rank: a header in Darwin Core terms, and cells that are names rather than measurements."""
     if fold(header) not in DARWIN_CORE:
         return False
     filled = [cell for cell in cells if not _is_blank(cell)]
@@ -83,12 +83,12 @@ def _is_blank(cell: str) -> bool:
 
 @dataclass(frozen=True)
 class Conflict:
-    """A taxon that lies in two taxa of a coarser rank.
+    """A taxon that belongs to two taxa of a coarser rank.
 
     Args:
         rank, taxon: the finer one.
         above: the coarser rank.
-        parents: its taxa, to the rows that say so.
+        parents: its taxa, to the rows that state them.
     """
 
     rank: str
@@ -97,7 +97,7 @@ class Conflict:
     parents: Mapping[str, Sequence[int]]
 
     def error(self, where: str | None, rows: Mapping[str, str]) -> DataError:
-        """One line; ``rows`` says of each parent which rows say so."""
+        """The error in one line; ``rows`` describes the rows of each parent."""
         both = " and ".join(f'"{parent}" ({rows[parent]})' for parent in self.parents)
         problem = f'{self.rank} "{self.taxon}" is in more than one {self.above}: {both}'
         hint = f"correct the rows; call two taxa of one name apart, as in “{self.taxon} (plant)”"
@@ -105,7 +105,7 @@ class Conflict:
 
 
 def conflicts(ranks: Sequence[str], taxa: Sequence[Sequence[str]]) -> Iterator[Conflict]:
-    """Taxa of a finer rank that lie in several of a coarser one; arguments as of :class:`Taxonomy`."""
+    """Taxa of a finer rank that belong to several of a coarser one; arguments as in :class:`Taxonomy`."""
     for finer in range(len(ranks) - 1, 0, -1):
         for coarser in range(finer - 1, -1, -1):
             parents: dict[str, dict[str, list[int]]] = {}
@@ -122,11 +122,11 @@ class Taxonomy:
     """The taxa of N classes.
 
     Args:
-        ranks: L names of ranks, from the coarsest to the finest.
-        taxa: a row a class, with the taxon of each rank, ``""`` where it is not known.
+        ranks: L rank names, from the coarsest to the finest.
+        taxa: one row per class, with the taxon of each rank, ``""`` if unknown.
 
     Raises:
-        DataError: a rank has a name that is taken or twice there, or a taxon lies in two of a coarser rank.
+        DataError: a rank name is reserved or repeated, or a taxon belongs to two of a coarser rank.
     """
 
     ranks: tuple[str, ...]
@@ -154,10 +154,10 @@ class Taxonomy:
 
     @classmethod
     def of_columns(cls, columns: Mapping[str, Sequence[str]]) -> Taxonomy:
-        """A taxonomy of a person's columns: ordered, one spelling a taxon, what other rows tell filled in.
+        """A taxonomy from a person's columns: ordered, one spelling per taxon, completed from other rows.
 
         Args:
-            columns: rank to the taxon of each class, in the table's order.
+            columns: rank to the taxon of each class, in table order.
         """
         return cls(*arranged(columns))
 
@@ -171,12 +171,12 @@ class Taxonomy:
         raise UnseenError(f'the classes have no rank "{name}"', hint=hint)
 
     def names(self, rank: int) -> tuple[str, ...]:
-        """The taxa of a rank, in the order of their first classes."""
+        """Taxa of a rank, in the order of their first classes."""
         return tuple(dict.fromkeys(row[rank] for row in self.taxa if row[rank]))
 
     @cached_property
     def codes(self) -> np.ndarray:
-        """Int64 ``(N, L)`` positions of each class's taxa in :meth:`names`, -1 where it has none."""
+        """Int64 ``(N, L)`` positions of each class's taxa in :meth:`names`, -1 for none."""
         found = np.full((len(self.taxa), len(self.ranks)), -1, dtype=np.int64)
         for column in range(len(self.ranks)):
             positions = {name: i for i, name in enumerate(self.names(column))}
@@ -185,22 +185,22 @@ class Taxonomy:
         return found
 
     def of(self, row: int) -> dict[str, str]:
-        """Rank to taxon of a class, without those that are not known."""
+        """Rank to taxon of a class, without unknown ones."""
         return {rank: taxon for rank, taxon in zip(self.ranks, self.taxa[row], strict=True) if taxon}
 
     def select(self, rows: Iterable[int]) -> Taxonomy:
-        """That of some classes."""
+        """The taxonomy of some classes."""
         return Taxonomy(self.ranks, tuple(self.taxa[int(row)] for row in rows))
 
     def with_row(self, row: int, given: Mapping[str, str]) -> Taxonomy:
-        """With other taxa of a class, or with those of one more; coarser ones follow from what other classes say.
+        """The taxonomy with other taxa for a class, or with one more class; coarser ranks follow from other classes.
 
         Args:
-            row: which class; as many as there are for a further one.
-            given: rank to taxon, ``""`` for none; what is left out stays.
+            row: position of the class; N for a new one.
+            given: rank to taxon, ``""`` for none; omitted ranks stay.
 
         Raises:
-            UnseenError: no such rank. One of :data:`DARWIN_CORE`, or the first rank of all, is added.
+            UnseenError: no such rank. Ranks of :data:`DARWIN_CORE`, and the first rank of all, are added.
             DataError: the taxa contradict those of other classes.
         """
         columns = {rank: [names[i] for names in self.taxa] for i, rank in enumerate(self.ranks)}
@@ -218,7 +218,7 @@ class Taxonomy:
         ranks = self.ranks if len(columns) == len(self.ranks) else _ordered(columns)
         finest = max((ranks.index(rank) for rank, taxon in told.items() if taxon), default=0)
         own = columns[ranks[finest]] if ranks else []
-        for rank in ranks[:finest]:  # what other classes of the finest taxon say, else it stays
+        for rank in ranks[:finest]:  # from other classes of the finest taxon, else unchanged
             others = enumerate(zip(own, columns[rank], strict=True))
             above = [a for i, (taxon, a) in others if i != row and a and fold(taxon) == fold(own[row])]
             if rank not in told and above:
@@ -237,7 +237,7 @@ class Taxonomy:
 def arranged(
     columns: Mapping[str, Sequence[str]], order: tuple[str, ...] | None = None
 ) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    """Ranks in order, and each class's taxa: one spelling a taxon, what other rows tell filled in."""
+    """Ranks in order, and the taxa of each class: one spelling per taxon, completed from other rows."""
     ranks = _ordered(columns) if order is None else order
     cells = [_one_spelling(columns[rank]) for rank in ranks]
     for finer in range(len(ranks) - 1, 0, -1):
@@ -248,13 +248,13 @@ def arranged(
 
 
 def _one_spelling(cells: Sequence[str]) -> list[str]:
-    """Cells with what is blank as ``""``, and names that differ in case and spaces alone as the first of them."""
+    """Cells with blanks as ``""``; names that differ only in case and spaces become the first of them."""
     first: dict[str, str] = {}
     return ["" if _is_blank(cell) else first.setdefault(fold(cell), cell.strip()) for cell in cells]
 
 
 def _ordered(columns: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Ranks from the coarsest: Darwin Core's in its order, any other where it nests, as fine as possible."""
+    """Ranks from the coarsest: Darwin Core's in its order, others where they nest, as fine as possible."""
     plain = {rank: fold(rank).rstrip("0123456789") for rank in columns}
     found = [rank for word in DARWIN_CORE for rank in columns if plain[rank] == word]
     cells = {rank: _one_spelling(column) for rank, column in columns.items()}

@@ -1,1 +1,1 @@
-"""Region features on disk: extracted, imported, read and reduced."""
+"""Region features on disk: extract, import, read and reduce them."""

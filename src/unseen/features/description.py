@@ -1,4 +1,4 @@
-"""What ``store.json`` must hold, for pydantic."""
+"""Pydantic schema of ``store.json``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Size = Annotated[int, Field(ge=1)]
 
 
 class Network(BaseModel):
-    """What made the features: a backbone's spec, or the origin of imported ones."""
+    """Source of the features: the spec of a backbone, or the origin of imported ones."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -26,7 +26,7 @@ class Network(BaseModel):
 
 
 class Stage(BaseModel):
-    """One stage's file, grid and channels."""
+    """File, grid and channels of one stage."""
 
     model_config = ConfigDict(extra="forbid")
 

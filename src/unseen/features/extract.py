@@ -1,4 +1,4 @@
-"""Extraction: a frozen network looks at every image once, and a store keeps what it gives."""
+"""Extraction: run a frozen network on every image once, and store the features."""
 
 import errno
 import hashlib
@@ -43,7 +43,7 @@ from unseen.ground.distributed import first_before_others, is_first, local_proce
 from unseen.ground.distributed import position as own_position
 from unseen.ground.journal import Journal
 
-_THREADS = 2  # that read images where no processes do
+_THREADS = 2  # threads that read images if no processes do
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class ExtractionPlan:
     """What an extraction is about to do.
 
     Attributes:
-        folder: the store's folder.
-        images: images in the store.
-        todo: images whose features are not there yet.
+        folder: folder of the store.
+        images: number of images in the store.
+        todo: number of images without features.
         nbytes: size of the finished store.
-        needed: bytes still to be written.
-        free: bytes free on the disk.
-        seconds: about how long it will take, by a few images timed beforehand; None where that is not worth it.
+        needed: bytes to write.
+        free: free bytes on the disk.
+        seconds: estimated time, from a few images timed beforehand; None if it is short.
     """
 
     folder: Path
@@ -69,7 +69,7 @@ class ExtractionPlan:
     seconds: float | None = None
 
     def __str__(self) -> str:
-        """What a person wants to know before it starts."""
+        """Readable summary before it starts."""
         disk = f"{self.needed / 1e9:,.1f} GB to write, {self.free / 1e9:,.1f} GB free"
         time = "" if self.seconds is None else f", {duration(self.seconds)}"
         return f"{self.todo:,} images, {disk}{time}"
@@ -90,28 +90,29 @@ def extract(
     tick: Callable[[int, int], None] | None = None,
     on_plan: Callable[[ExtractionPlan], None] | None = None,
 ) -> "RegionStore":
-    """Computes the region features of images, or only what of them is missing, and opens their store.
+    """Compute the region features of images, or only the missing ones, and open their store.
 
-    The store lies in a folder named by a fingerprint of the images' content, names and order, the
-    backbone with its weights and transform, and the dtype, and by the engine that computes it, so that one of
-    something else is never used. An extraction that was killed resumes with the first unfinished chunk, in its engine.
+    The store's folder is named by a fingerprint of the images' content, names and order, the backbone with its weights
+    and transform, and the dtype, and by the engine that computes it, so a store of something else is never used. An
+    extraction that was killed resumes at the first unfinished chunk, with its engine.
 
     Args:
         files: the images.
-        backbone: the network; moved to `device`.
-        folder: cache root, shared by any number of stores.
+        backbone: the network; moves to `device`.
+        folder: cache root, shared by all stores.
         names: one name per image, as in the dataset.
         dtype: "float16", "bfloat16" or "float32".
         batch_size: images per forward pass, and per chunk of a new store.
-        workers: processes that read images; 0 reads them in threads here, -1 chooses: up to 8 for a GPU, 0 for a CPU.
+        workers: processes that read images; 0 reads them in threads of this process; -1 chooses: up to 8 for a GPU, 0
+            for a CPU.
         device: where the network runs; see :func:`unseen.ground.devices.find_device`.
-        engine: what computes the network, see :func:`unseen.backbones.engines.chosen_engine`. With "auto" a store
-            that another engine has finished is used as it is, and one that it has begun is finished with it.
-        earlier: of such stores, the one to use before all others: that of an earlier run, by its manifest.
-        tick: told (images done, images in all) after every chunk.
-        on_plan: told what is to be done before it is.
+        engine: engine of the network, see :func:`unseen.backbones.engines.chosen_engine`. With "auto", a store that
+            another engine has finished is used as it is, and one that it has started is finished with it.
+        earlier: the store to prefer among these: that of an earlier run, by its manifest.
+        tick: called with (images done, all images) after every chunk.
+        on_plan: called with the plan before it starts.
 
-    Several processes (:mod:`unseen.ground.distributed`) share the chunks; the folder must be one that all of them see.
+    Several processes (:mod:`unseen.ground.distributed`) share the chunks; all of them must see the folder.
     """
     if dtype not in DTYPES:
         raise StoreError(f"unknown dtype {dtype!r}", where="region store", hint=f"use one of {', '.join(DTYPES)}")
@@ -158,7 +159,7 @@ def extract(
     with locked(store) if is_first() else nullcontext():
         with first_before_others():
             layout, finished = start_layout(store, meta)
-        wait_for_all()  # until all know what is finished
+        wait_for_all()  # until all processes know what is finished
         todo = [chunk for chunk in range(layout.chunks) if chunk not in finished]
         left = sum(len(layout.images(chunk)) for chunk in todo)
         needed, free = left * layout.image_bytes, shutil.disk_usage(store).free
@@ -186,26 +187,26 @@ def extract(
 
 
 def store_fingerprint(backbone: str, dtype: str, names: Sequence[str], hashes: Sequence[str]) -> str:
-    """SHA-256 of what features are made of: fingerprint of a backbone, dtype, and images by name and content."""
+    """SHA-256 of what determines features: fingerprint of a backbone, dtype, and images by name and content."""
     images = list(zip(names, hashes, strict=True))
     facts = {"format": FORMAT, "backbone": backbone, "dtype": dtype, "images": images}
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def engine_fingerprint(identity: str, label: str | None) -> str:
-    """Of a store: what its features are made of, and by which engine (:attr:`Engine.label`)."""
+    """Fingerprint of a store: what determines its features, and the engine (:attr:`Engine.label`)."""
     return identity if label is None else hashlib.sha256(f"{identity} {label}".encode()).hexdigest()
 
 
 def store_name(identity: str, label: str | None) -> str:
-    """Name of a store's folder; those of other engines begin alike."""
+    """Folder name of a store; those of other engines have the same prefix."""
     return "-".join([identity[:16], *(label or "").split()])
 
 
 def chosen_label(
     folder: Path, identity: str, backbone: Backbone, engine: str | None = None, earlier: str | None = None
 ) -> str | None:
-    """Label of the engine whose store is used: that of `backbone.engine`, unless "auto" finds another's."""
+    """Label of the engine whose store is used: that of `backbone.engine`, unless "auto" finds another one."""
     own = backbone.engine.label
     if not is_auto(engine):
         return own
@@ -227,21 +228,21 @@ def chosen_label(
 
 
 def chosen_workers(workers: int, device: torch.device) -> int:
-    """How many processes read images: as asked, or for -1 up to 8 for a GPU and none for a CPU, which is busy."""
+    """Number of processes that read images: as requested; for -1 up to 8 for a GPU, none for a CPU, which is busy."""
     if workers >= 0:
         return workers
     return max(1, min(8, _processors() // local_processes())) if device.type == "cuda" else 0
 
 
 def _processors() -> int:
-    """Those that this process may use, where the system says so."""
+    """Number of CPUs that this process may use, if the system tells."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _estimate(
     files: Sequence[Path], backbone: Backbone, batch_size: int, workers: int, device: str | torch.device
 ) -> float | None:
-    """Seconds that images will take, by a few of them; None where they are soon done anyway."""
+    """Estimated seconds for images, from a few of them; None if they are done soon anyway."""
     if len(files) < 8 * batch_size:
         return None
     backbone = backbone.to(device)
@@ -250,7 +251,7 @@ def _estimate(
     reading = (time.monotonic() - started) / len(pixels)
     size = batch_size if torch.device(device).type == "cuda" else len(pixels)
     batch = pixels[torch.arange(size) % len(pixels)].to(device)
-    for trial in (batch[:1], batch):  # the first is slower
+    for trial in (batch[:1], batch):  # the first one is slower
         started = time.monotonic()
         _ = [regions.cpu() for regions in backbone.regions(trial)]
     network = (time.monotonic() - started) / size
@@ -258,7 +259,7 @@ def _estimate(
 
 
 def duration(seconds: float) -> str:
-    """As one says it: "about 2 h 10 min", "about 3 min", "less than a minute"."""
+    """Readable duration: "about 2 h 10 min", "about 3 min", "less than a minute"."""
     hours, minutes = divmod(round(seconds / 60), 60)
     if not hours and not minutes:
         return "less than a minute"
@@ -275,9 +276,9 @@ def _fill(
     workers: int,
     tick: Callable[[int, int], None] | None,
 ) -> None:
-    """Computes and writes the chunks, each one journalled once its bytes are on the disk.
+    """Compute and write the chunks; each is journaled once its bytes are on disk.
 
-    Ticks are told as if the other processes were as far; `before` images were there at the start.
+    Progress assumes that other processes are as far; `before` images existed at the start.
     """
     batches = [
         list(images[start : start + batch_size])
@@ -320,10 +321,10 @@ def _fill(
         try:
             for batch, pixels in zip(batches, reading, strict=True):
                 computed = _compute(backbone, pixels.to(device, non_blocking=True), dtype)
-                if last is not None:  # one batch is written while the next is computed
+                if last is not None:  # write one batch while computing the next
                     finish(*last)
                 last = batch, writer.submit(write, batch, computed)
-        finally:  # what was computed before an error is kept
+        finally:  # keep what was computed before an error
             if last is not None:
                 finish(*last)
 
@@ -331,7 +332,7 @@ def _fill(
 def _read(
     files: Sequence[Path], batches: Sequence[list[int]], transform: Transform, workers: int, device: torch.device
 ) -> Generator[Tensor]:
-    """Bytes (b, 3, H, W) of each batch of images, read ahead by processes, or by threads of this one for 0."""
+    """Bytes (b, 3, H, W) of each batch of images, read ahead by processes, or by threads of this process for 0."""
     if workers:
         loader = DataLoader(
             _Images(files, transform),
@@ -354,9 +355,9 @@ def _read(
 
 
 class _Images(Dataset[Tensor | DataError]):
-    """Images as bytes, a quarter as large to hand over as normalised ones.
+    """Images as bytes, which take a quarter of the memory of normalized ones.
 
-    A broken one is handed on as its error, which a worker would garble by raising.
+    A broken image is returned as its error, because raising in a worker would garble it.
     """
 
     def __init__(self, files: Sequence[Path], transform: Transform) -> None:
@@ -378,7 +379,7 @@ def _collate(items: list[Tensor | DataError]) -> Tensor | DataError:
 
 @torch.inference_mode()
 def _compute(backbone: Backbone, pixels: Tensor, dtype: torch.dtype) -> Callable[[], list[tuple[Tensor, Tensor]]]:
-    """Starts the computation of a batch; the result waits for each stage's regions and their (least, largest)."""
+    """Start the computation of a batch; the result waits for each stage's regions and their (least, largest)."""
     regions = backbone.regions(pixels)
     found = [(stage.to(dtype).contiguous(), torch.stack(stage.aminmax())) for stage in regions]
     if pixels.device.type != "cuda":

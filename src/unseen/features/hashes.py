@@ -1,4 +1,4 @@
-"""SHA-256 of image files, remembered between runs."""
+"""SHA-256 of image files, cached between runs."""
 
 import hashlib
 import os
@@ -12,11 +12,11 @@ from typing import Any
 from unseen.errors import DataError, UnseenError
 from unseen.ground.files import read_json, write_json
 
-_RACY_NS = 2 * 10**9  # a file this fresh can change again without its time changing
+_RACY_NS = 2 * 10**9  # a file this new can change again without a change of its time
 
 
 def content_hashes(files: Sequence[Path], cache: Path) -> list[str]:
-    """SHA-256 of every file's content, remembered by path, size and times of change."""
+    """SHA-256 of every file's content, cached by path, size and modification times."""
     known: dict[str, list[Any]] = {}
     with suppress(UnseenError):
         known = read_json(cache)
@@ -44,6 +44,6 @@ def content_hashes(files: Sequence[Path], cache: Path) -> list[str]:
     with ThreadPoolExecutor() as pool:
         hashes = list(pool.map(digest, files))
     if fresh:
-        with suppress(UnseenError):  # a cache that cannot be written is done without
+        with suppress(UnseenError):  # continue without a cache that cannot be written
             write_json(cache, dict(sorted((known | fresh).items())), sealed=True)
     return hashes

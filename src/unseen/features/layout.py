@@ -1,4 +1,4 @@
-"""A region store on disk: its description, one file of numbers a stage, and the journal of finished chunks."""
+"""Files of a region store: its description, one file of numbers per stage, and the journal of finished chunks."""
 
 import logging
 import math
@@ -21,7 +21,7 @@ from unseen.ground.journal import intact_records, journal_line
 
 FORMAT = 1
 META, JOURNAL = "store.json", "journal.jsonl"
-# NumPy has no bfloat16: its bits are kept as int16
+# NumPy has no bfloat16, so its bits are stored as int16
 DTYPES = {
     "float16": (torch.float16, np.float16),
     "bfloat16": (torch.bfloat16, np.int16),
@@ -33,14 +33,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything in a store lies, finished or not."""
+    """Paths and sizes of everything in a store, finished or not."""
 
     folder: Path
     meta: Mapping[str, Any]
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Reads and checks a description; StoreError says what is wrong with it."""
+        """Read and validate a description; StoreError tells what is wrong."""
         hint = "extract the features again"
         from unseen.features.description import Description
         from unseen.ground.checked import checked
@@ -56,7 +56,7 @@ class Layout:
 
     @property
     def stages(self) -> list[dict[str, Any]]:
-        """What is kept of each stage: its file, grid and channels."""
+        """File, grid and channels of each stage."""
         result: list[dict[str, Any]] = self.meta["stages"]
         return result
 
@@ -83,29 +83,29 @@ class Layout:
 
     @property
     def count(self) -> int:
-        """Images in the whole store."""
+        """Number of images in the whole store."""
         return len(self.meta["names"])
 
     @property
     def chunks(self) -> int:
-        """Chunks that the images are computed and checked in."""
+        """Number of chunks in which images are computed and checked."""
         result: int = -(-self.count // self.meta["chunk"])
         return result
 
     def images(self, chunk: int) -> range:
-        """Positions of a chunk's images."""
+        """Image positions of a chunk."""
         size = self.meta["chunk"]
         return range(chunk * size, min((chunk + 1) * size, self.count))
 
     def check_sizes(self) -> None:
-        """StoreError where a file is not as large as its features."""
+        """Raise StoreError if a file has not the size of its features."""
         for path, per_image in zip(self.files, self.stage_bytes, strict=True):
             size = path.stat().st_size if path.exists() else 0
             if size != per_image * self.count:
                 raise StoreError(f"{size} bytes instead of {per_image * self.count}", where=path, hint="extract again")
 
     def journal(self) -> dict[int, list[int]]:
-        """Checksums, one per stage, of the finished chunks; a line torn by a crash counts for nothing."""
+        """Checksums, one per stage, of the finished chunks; ignores a line torn by a crash."""
         finished: dict[int, list[int]] = {}
         for path in self.journals():
             for entry in intact_records(path):
@@ -115,16 +115,16 @@ class Layout:
         return finished
 
     def journals(self) -> list[Path]:
-        """The journal, and those of the other processes of an extraction that is not finished."""
+        """The journal, and those of other processes of an unfinished extraction."""
         return sorted(self.folder.glob(f"{JOURNAL}*"))
 
     def join_journals(self) -> None:
-        """One journal in the order of the chunks, as one process alone would have written it."""
+        """Merge journals into one in chunk order, as a single process would have written it."""
         if self.journals() != [self.folder / JOURNAL]:
             self.write_journal(self.journal())
 
     def write_journal(self, finished: Mapping[int, list[int]]) -> None:
-        """One journal of these chunks in the place of all."""
+        """Replace all journals by one with these chunks."""
         lines = [journal_line(finished_chunk(chunk, checksums)) for chunk, checksums in sorted(finished.items())]
         write_with(self.folder / JOURNAL, lambda temporary: temporary.write_bytes(b"".join(lines)))
         for path in self.journals():
@@ -133,7 +133,7 @@ class Layout:
 
 
 def start_layout(folder: Path, meta: Mapping[str, Any]) -> tuple[Layout, dict[int, list[int]]]:
-    """The layout to fill and its finished chunks: those of an extraction that stopped, or none."""
+    """The layout to fill and its finished chunks: those of a stopped extraction, or none."""
     with suppress(StoreError):
         layout = Layout.read(folder)
         layout.check_sizes()
@@ -155,18 +155,18 @@ def start_layout(folder: Path, meta: Mapping[str, Any]) -> tuple[Layout, dict[in
 
 
 def finished_chunk(chunk: int, checksums: Sequence[int]) -> dict[str, Any]:
-    """The journal's record of a finished chunk, with one checksum per stage."""
+    """Journal record of a finished chunk, with one checksum per stage."""
     return {"chunk": chunk, "crc32": list(checksums)}
 
 
 def sync(file: BinaryIO) -> None:
-    """Waits until the disk has what was written."""
+    """Wait until the disk has what was written."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def remove_store(folder: Path) -> None:
-    """A store without anything else that lies in its folder."""
+    """Remove everything from a store's folder that does not belong to it."""
     for file in list(folder.iterdir()):
         if _is_ours(file) or is_left_over(file):
             file.unlink()
@@ -180,7 +180,7 @@ def _is_ours(file: Path) -> bool:
 
 @contextmanager
 def locked(store: Path) -> Iterator[None]:
-    """A store's folder, this process's alone to write; waits for another."""
+    """Lock a store's folder for writing; waits for another process."""
     lock = FileLock(store.with_name(f".{store.name}.lock"))
     try:
         lock.acquire(timeout=0)
@@ -194,12 +194,12 @@ def locked(store: Path) -> Iterator[None]:
 
 
 def check_finite(extremes: Tensor, kept: Tensor, places: Sequence[object]) -> None:
-    """Raise a :class:`StoreError` at the first image whose features are no numbers, or none as they are kept.
+    """Raise a :class:`StoreError` for the first image whose features are not finite, or not in the stored dtype.
 
     Args:
-        extremes: the least and the largest of the features (B, R, C), NaN where one of them is.
-        kept: the features as they are to be stored.
-        places: what the images are called.
+        extremes: smallest and largest of the features (B, R, C), NaN if one of them is.
+        kept: features in the stored dtype.
+        places: names of the images.
     """
     if extremes.to(kept.dtype).isfinite().all():
         return
@@ -213,12 +213,12 @@ def check_finite(extremes: Tensor, kept: Tensor, places: Sequence[object]) -> No
 
 
 def bits(regions: Tensor) -> np.ndarray:
-    """The tensor's memory as an array."""
+    """Memory of the tensor as an array."""
     return (regions.view(torch.int16) if regions.dtype == torch.bfloat16 else regions).numpy()
 
 
 def disk_full(folder: Path, needed: int, free: int) -> StoreError:
-    """The error for a disk with too few bytes free."""
+    """Error for a disk with too few free bytes."""
     return StoreError(
         f"the disk has {free / 1e6:,.1f} MB free and {needed / 1e6:,.1f} MB more are needed",
         where=folder,

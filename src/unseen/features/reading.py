@@ -1,4 +1,4 @@
-"""Images decoded ahead of the network by threads, in their order and in bounded memory."""
+"""Decode images ahead of the network in threads, in order and in bounded memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unseen.ground.images import EncodedImage
 
 ImageInput = Path | str | Image.Image | EncodedImage
 AHEAD = 2
-"""Batches that are being decoded or wait for the network."""
+"""Number of batches that are decoded or wait for the network."""
 
 P = TypeVar("P", bound=ImageInput)
 
@@ -25,12 +25,13 @@ P = TypeVar("P", bound=ImageInput)
 def read_batches(
     batches: Iterable[Sequence[P]], transform: Transform, threads: int
 ) -> Generator[tuple[Sequence[P], list[Tensor | DataError]]]:
-    """Each batch with its images' cropped pixels ``(3, size, size)`` as bytes, or what is wrong with an image.
+    """Yield each batch with the cropped pixels ``(3, size, size)`` of its images as bytes, or the error of an image.
 
     Args:
-        batches: asked for a batch when it is due to be decoded.
-        transform: gives the pixels.
-        threads: that decode; 0 decodes here, when a batch is asked for. Images in memory are always decoded here.
+        batches: consumed when a batch is due to be decoded.
+        transform: computes the pixels.
+        threads: number of decoding threads; 0 decodes in the calling thread, on demand. Images in memory are always
+            decoded there.
     """
 
     def read(image: P) -> Tensor | DataError:
@@ -48,7 +49,7 @@ def read_batches(
     begun = deque[tuple[Sequence[P], list[Tensor | DataError | Future[Tensor | DataError]]]]()
 
     def begin(image: P) -> Tensor | DataError | Future[Tensor | DataError]:
-        # one that is in memory may be there twice, and loads once
+        # an image in memory may occur twice, and loads once
         return read(image) if isinstance(image, Image.Image) else pool.submit(read, image)
 
     try:

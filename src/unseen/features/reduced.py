@@ -1,7 +1,7 @@
-"""Region stores of reduced regions: made of a full store where there is one, else while the network looks.
+"""Region stores with reduced regions: made from a full store if there is one, else during extraction.
 
-The axes are fitted on some of the images named for it, once, and kept in the cache by what they are of; a store's
-folder holds a copy of its own. The numbers do not depend on whether there was a full store.
+The axes are fitted once on some of the given images and cached by their inputs; a store's folder has its own copy. The
+numbers do not depend on whether a full store existed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from unseen.ground.distributed import first_before_others
 from unseen.ground.progress import Progress, silent
 
 MOST = 1000
-"""Images that axes are fitted on; with 49 regions each they are 38 for every one of 1280 channels."""
+"""Number of images to fit axes on; with 49 regions each they give 38 regions per channel, for 1280 channels."""
 _BATCH = 32
 
 
@@ -49,14 +49,14 @@ def extract_reduced(
     progress: Progress = silent,
     **options: Any,
 ) -> RegionStore:
-    """As :func:`unseen.features.extract.extract`, of reduced regions; the backbone is a reduced one from then on.
+    """Like :func:`unseen.features.extract.extract`, with reduced regions; the backbone becomes a reduced one.
 
     Args:
         files, backbone, folder, names, dtype, device, engine, earlier: as there.
-        spec: what is reduced.
-        fit_on: positions of the images that axes may be fitted on.
-        kept: file of a reduction to use instead, where there is one: a run's own.
-        progress: of what is done besides extracting.
+        spec: the reduction.
+        fit_on: positions of the images to fit axes on.
+        kept: file of a reduction to use instead, if it exists: that of a run.
+        progress: progress callback for everything except extracting.
         options: further arguments of ``extract``.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def reduce_store(
     device: str | torch.device = "cpu",
     progress: Progress = silent,
 ) -> RegionStore:
-    """The reduced store of a store of one stage, such as imported features; arguments as above."""
+    """The reduced store of a one-stage store, such as imported features; arguments as above."""
     device, dtype = find_device(device), str(full.dtype).removeprefix("torch.")
     key = (full.fingerprint, dtype, [full.names[i] for i in fit_on])
     folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ def _reduction(
     kept: Path | None,
     progress: Progress,
 ) -> Reduction:
-    """The run's own, that of the cache, or one made anew; at most :data:`MOST` images, drawn once for all."""
+    """The reduction of the run, of the cache, or a new one; fitted on at most :data:`MOST` images, drawn once."""
     if kept is not None and kept.is_file():
         return Reduction.load(kept)
     fingerprint = hashlib.sha256(json.dumps([str(spec), MOST, *key]).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The regions that training reads: kept on a device where they fit, else read from disk batch by batch."""
+"""The regions that training reads: in device memory if they fit, else from disk batch by batch."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,21 +14,21 @@ from unseen.ground.memory import free_memory
 class RegionSource:
     """The regions that training reads: some images of a store, prepared, on a device.
 
-    Prepared features that fit in the budget are computed once and kept on the device; others are read
-    and prepared batch by batch. The values are the same.
+    Prepared features that fit in the budget are computed once and stay on the device; others are read and prepared
+    batch by batch. The values are the same.
 
     Args:
         store: the store.
-        indices: the images' indices in the store.
+        indices: indices of the images in the store.
         stage: position of the stage in `store.stages`.
-        device: where batches are wanted.
+        device: device of the batches.
         dtype: dtype that features are prepared in.
-        prepare: what is done to features (B, R, C) to give (B, R', C'), image by image and without
-            gradients, such as normalising or pooling regions.
-        budget_bytes: how much may be kept on the device; None is half of its free memory.
+        prepare: maps features (B, R, C) to (B, R', C'), image by image and without gradients, for example normalizing
+            or pooling regions.
+        budget_bytes: memory on the device; None is half of its free memory.
 
     Attributes:
-        resident: whether the features are kept on the device.
+        resident: whether the features are on the device.
         streams: whether batches are read from disk.
         shape: (R', C').
         nbytes: bytes of all prepared features.

@@ -1,4 +1,4 @@
-"""The region store: features of every image, computed once, kept on disk and read a batch at a time."""
+"""The region store: features of every image, computed once, stored on disk and read batch by batch."""
 
 import errno
 import hashlib
@@ -36,23 +36,23 @@ from unseen.features.layout import (
 from unseen.ground.distributed import is_first
 from unseen.ground.journal import Journal
 
-_PIECE = 1 << 20  # bytes whose checksum is computed at a time
+_PIECE = 1 << 20  # bytes per checksum update
 
 
 class RegionStore:
     """A finished store of region features, read from disk image by image.
 
-    Nothing is mapped into memory, so that what a process holds does not grow with what it has read. A chunk's checksum
-    is computed before its first image is read.
+    Nothing is memory-mapped, so the memory of a process does not grow with what it has read. A chunk's checksum is
+    verified before its first image is read.
 
     Attributes:
-        folder: where it lies.
-        names: the images' names, in order.
-        stages: the backbone stages kept; a stage is named below by its position here.
+        folder: folder of the store.
+        names: names of the images, in order.
+        stages: stored backbone stages; arguments below refer to their positions here.
         dtype: dtype of the features.
-        fingerprint: SHA-256 of what the features were made of.
-        backbone: the backbone spec as JSON.
-        engine: what computed the features, "openvino 2026.4.1"; None for torch, and for imported ones.
+        fingerprint: SHA-256 of what determines the features.
+        backbone: spec of the backbone as JSON.
+        engine: engine that computed the features, such as "openvino 2026.4.1"; None for torch and for imported ones.
     """
 
     def __init__(self, layout: "Layout") -> None:
@@ -71,7 +71,7 @@ class RegionStore:
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
-        """Opens a store; StoreError if it is unfinished or truncated."""
+        """Open a store; StoreError if it is unfinished or truncated."""
         layout = Layout.read(Path(folder))
         layout.check_sizes()
         finished = layout.journal()
@@ -96,7 +96,7 @@ class RegionStore:
         return height, width
 
     def channels(self, stage: int = 0) -> int:
-        """Numbers per region."""
+        """Number of channels per region."""
         result: int = self._layout.stages[stage]["channels"]
         return result
 
@@ -109,7 +109,7 @@ class RegionStore:
         """Features (B, R, C) of the images at these B indices, in the store's dtype.
 
         Raises:
-            StoreError: the bytes are not those that were written.
+            StoreError: the bytes differ from those that were written.
         """
         wanted = np.asarray(indices, dtype=np.int64)
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(self)):
@@ -118,17 +118,17 @@ class RegionStore:
         target = bits(result).view(np.uint8).reshape(len(wanted), self._layout.stage_bytes[stage])
         for chunk in np.unique(wanted // self._layout.meta["chunk"]).tolist():
             self._check(chunk, stage)
-        for position in np.argsort(wanted, kind="stable"):  # in the order of the disk
+        for position in np.argsort(wanted, kind="stable"):  # in disk order
             self._read_into(target[position], stage, int(wanted[position]) * target.shape[1])
         return result
 
     def _read_into(self, target: np.ndarray, stage: int, start: int) -> None:
-        """Fill an array with the bytes of the stage's file from one on."""
+        """Fill an array with bytes of the stage's file, from an offset on."""
         file, done = self._opened[stage], 0
         while done < len(target):
             if hasattr(os, "preadv"):
                 count: int | None = os.preadv(file.fileno(), [target[done:].data], start + done)
-            else:  # Windows; the position belongs to the file, so one thread at a time
+            else:  # Windows; the file has one position, so one thread at a time
                 with self._position:
                     file.seek(start + done)
                     count = file.readinto(target[done:].data)
@@ -160,14 +160,14 @@ class RegionStore:
         return found
 
     def verify(self) -> None:
-        """Computes every checksum not yet computed; StoreError names the first chunk that differs."""
+        """Verify every checksum not verified yet; StoreError names the first chunk that differs."""
         for chunk in range(self._layout.chunks):
             for stage in range(len(self.stages)):
                 self._check(chunk, stage)
 
 
 def finished_store(folder: Path, fingerprint: str) -> "RegionStore | None":
-    """A whole store of this fingerprint, which needs no lock: its folder may be read-only."""
+    """A complete store with this fingerprint; needs no lock, since its folder may be read-only."""
     with suppress(StoreError):
         store = RegionStore.open(folder)
         return store if store.fingerprint == fingerprint else None
@@ -188,22 +188,22 @@ def write_store(
     engine: str | None = None,
     tick: Callable[[int, int], None] | None = None,
 ) -> "RegionStore":
-    """Fills a store with features made elsewhere, or with what of them is missing, and opens it.
+    """Fill a store with features computed elsewhere, or with the missing ones, and open it.
 
-    One chunk is held at a time. A store that was stopped goes on with the first unfinished chunk.
+    Holds one chunk in memory. A store that was stopped continues at the first unfinished chunk.
 
     Args:
-        folder: the store's own folder.
-        read: gives the features (b, R, C) of the images from one position up to another.
+        folder: folder of the store.
+        read: returns the features (b, R, C) of the images from one position up to another.
         names: one name per image.
         grid: (height, width) of the grid of regions.
         channels: C.
-        source: what the features are and of what file; JSON.
+        source: origin and file of the features; JSON.
         dtype: "float16", "bfloat16" or "float32".
-        chunk: images read at once.
-        fingerprint: of the features; default one of the other arguments.
-        engine: what computed them, see :attr:`RegionStore.engine`.
-        tick: told (images done, images in all) after every chunk.
+        chunk: images per read.
+        fingerprint: fingerprint of the features; by default from the other arguments.
+        engine: engine that computed them, see :attr:`RegionStore.engine`.
+        tick: called with (images done, all images) after every chunk.
     """
     facts = {"format": FORMAT, "source": dict(source), "dtype": dtype, "images": list(names), "grid": list(grid)}
     fingerprint = fingerprint or hashlib.sha256(json.dumps(facts).encode()).hexdigest()
@@ -250,16 +250,16 @@ def write_store(
 
 @dataclass(frozen=True)
 class StoreState:
-    """What :func:`inspect` found of a store.
+    """State of a store, from :func:`inspect`.
 
     Attributes:
-        folder: where it lies.
-        backbone: name of the network, or of imported features; empty where the description is lost.
-        images: in the whole store.
-        nbytes: of their features.
-        finished: images whose features are there, damaged ones among them.
+        folder: folder of the store.
+        backbone: name of the network, or of imported features; empty if the description is lost.
+        images: number of images.
+        nbytes: bytes of their features.
+        finished: number of images with features, including damaged ones.
         damaged: positions of the damaged images.
-        problem: what keeps all of it from being read; None where it can be.
+        problem: what prevents reading all of it; None if nothing does.
     """
 
     folder: Path
@@ -272,18 +272,18 @@ class StoreState:
 
     @property
     def whole(self) -> bool:
-        """Nothing of it is missing or damaged."""
+        """Whether nothing is missing or damaged."""
         return not self.problem and not self.damaged and self.finished == self.images
 
 
 def inspect(folder: Path, fix: bool = False, tick: Callable[[int, int], None] | None = None) -> StoreState:
-    """Computes every checksum of a store, finished or not.
+    """Verify every checksum of a store, finished or not.
 
     Args:
-        folder: the store's own.
-        fix: drop what is damaged, so that the next extraction (or import) does it again, and only it. A store whose
-            description is lost goes as a whole.
-        tick: told (chunks checked, chunks in all).
+        folder: folder of the store.
+        fix: drop what is damaged, so that only this is computed (or imported) again. A store without description is
+            removed.
+        tick: called with (chunks checked, all chunks).
     """
     with locked(folder) if fix else nullcontext():
         try:
@@ -325,7 +325,7 @@ def inspect(folder: Path, fix: bool = False, tick: Callable[[int, int], None] | 
 
 
 def find_stores(folder: Path) -> list[Path]:
-    """The store that lies in a folder, or those in a cache folder or among a dataset's imported features."""
+    """The store in a folder, or those in a cache folder or among a dataset's imported features."""
     if _is_store(folder):
         return [folder]
     places = (folder, folder / "regions", folder / "features")
@@ -333,5 +333,5 @@ def find_stores(folder: Path) -> list[Path]:
 
 
 def _is_store(folder: Path) -> bool:
-    """Whether a folder holds a store, perhaps a damaged one; other people's folders may have files of our names."""
+    """Whether a folder holds a store, possibly a damaged one; foreign folders may have files of the same names."""
     return any(folder.glob("stage*.bin")) and any((folder / name).is_file() for name in (META, JOURNAL))

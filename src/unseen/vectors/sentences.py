@@ -17,10 +17,10 @@ from unseen.errors import UnseenError
 class SentenceEncoder:
     """An encoder such as MiniLM, MPNet or BERT, from a folder or the hub (``ID`` or ``ID@REVISION``).
 
-    Only safetensors are read, and no code that comes with a model is run. It is loaded when the first sentence comes.
+    Only safetensors are read, and no code that comes with a model is run. Loaded with the first sentence.
 
     Args:
-        name: the model.
+        name: name of the model.
     """
 
     def __init__(self, name: str) -> None:
@@ -53,7 +53,7 @@ class SentenceEncoder:
 
     @torch.inference_mode()
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        """float64 ``(M, D)``, a row a text, not normalised. A text's numbers do not depend on the other texts."""
+        """float64 ``(M, D)``, one row per text, not normalized. The numbers of a text do not depend on other texts."""
         tokenizer, model = self._parts
         limit = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 512))
         rows = []

@@ -1,4 +1,4 @@
-"""Attribute vectors: where a method's image of an attribute's meaning starts from."""
+"""Attribute vectors: the initial representation of an attribute's meaning in a method."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COMBINE = ("sum", "mean")
 
 
 def name_things(classes: Sequence[str], attributes: Attributes, tower: TextTower) -> Words:
-    """Classes and attributes as words, for methods that read text."""
+    """Names of classes and attributes, for methods that read text."""
     return Words(
         tuple(map(class_phrase, classes)), tuple(map(attribute_phrase, attributes.names)), attributes.groups, tower
     )
@@ -36,8 +36,8 @@ def name_things(classes: Sequence[str], attributes: Attributes, tower: TextTower
 def word_vectors(names: tuple[str, ...], dim: int = 64) -> np.ndarray:
     """Vectors without a language model: the sum of a fixed Gaussian vector for every word of a name.
 
-    Names that share a word ("crown_color::red", "bill_color::red") share that word's vector, as in the sums of
-    word2vec vectors that the field uses; beyond that the vectors know no meaning.
+    Names that share a word ("crown_color::red", "bill_color::red") share that word's vector, as in the sums of word2vec
+    vectors that the field uses; otherwise the vectors carry no meaning.
 
     Args:
         names: K attribute names.
@@ -57,20 +57,20 @@ def word_vectors(names: tuple[str, ...], dim: int = 64) -> np.ndarray:
 def attribute_vectors(
     attributes: Attributes, given: np.ndarray | None = None, kind: str = "auto", *, dim: int = 64, seed: int = 0
 ) -> tuple[np.ndarray, str]:
-    """The K x D vectors that a method starts from, and what to call them in a table.
+    """The K x D vectors that a method starts from, and their name for tables.
 
     Args:
         attributes: K attributes.
-        given: ``(K, D)`` vectors that the dataset brings, if it brings any.
-        kind: ``given`` (the dataset's), ``words`` (:func:`word_vectors`), ``random`` (N(0, 1), learned from
-            scratch), ``text:MODEL`` (the text tower of a CLIP or SigLIP model, a folder or an id of the hub),
-            ``sentence:MODEL`` (a sentence encoder, likewise), or ``auto``: given where there are some, else words,
-            else (names of digits alone) random.
-        dim: D of ``words`` and ``random``.
-        seed: of ``random``.
+        given: ``(K, D)`` vectors of the dataset, if any.
+        kind: ``given`` (the dataset's), ``words`` (:func:`word_vectors`), ``random`` (N(0, 1), learned from scratch),
+            ``text:MODEL`` (the text tower of a CLIP or SigLIP model, a folder or an id of the hub), ``sentence:MODEL``
+            (a sentence encoder, likewise), or ``auto``: given if available, else words, else (for names of digits only)
+            random.
+        dim: D for ``words`` and ``random``.
+        seed: seed for ``random``.
 
     Raises:
-        UnseenError: ``given`` where the dataset has none, or an unknown kind.
+        UnseenError: ``given`` without vectors of the dataset, or an unknown kind.
     """
     if kind == "auto":
         named = any(not name.isdigit() for name in attributes.names)
@@ -91,14 +91,14 @@ def attribute_vectors(
 
 
 def encoded(names: Sequence[str], source: str) -> tuple[np.ndarray, str, str]:
-    """Vectors of attributes' phrases from a model.
+    """Vectors of attribute phrases from a model.
 
     Args:
         names: K attribute names.
-        source: ``text:MODEL`` (unit rows) or ``sentence:MODEL`` (as the encoder gives them).
+        source: ``text:MODEL`` (unit rows) or ``sentence:MODEL`` (as the encoder returns them).
 
     Returns:
-        float64 ``(K, D)``, what to call them, and the SHA-256 of the model's files.
+        float64 ``(K, D)``, their name, and the SHA-256 of the model's files.
     """
     kind, _, model = source.partition(":")
     phrases = list(map(attribute_phrase, names))
@@ -115,10 +115,10 @@ class MadeVectors:
     """Attribute vectors made from a file of word vectors or by a model.
 
     Args:
-        values: float64 ``(K, D)``; a row of zeros for an attribute without a known word.
-        about: where they come from, as JSON.
-        lacking: words that the file has in no spelling, with the attributes whose names hold them.
-        empty: attributes of which no word is known.
+        values: float64 ``(K, D)``; a row of zeros for an attribute without any known word.
+        about: origin, as JSON.
+        lacking: words that the file has in no spelling, with their attributes.
+        empty: attributes without any known word.
     """
 
     values: np.ndarray
@@ -135,14 +135,14 @@ def make_vectors(
     instead: Mapping[str, str] | None = None,
     progress: Progress = silent,
 ) -> MadeVectors:
-    """Vectors for attributes, to be kept beside a dataset as ``attribute_vectors.npy``.
+    """Make vectors for attributes, to store beside a dataset as ``attribute_vectors.npy``.
 
     Args:
         names: K attribute names; see :func:`attribute_words`.
         source: a file of word vectors (see :mod:`unseen.vectors.word_files`), ``text:MODEL`` or ``sentence:MODEL``.
         combine: ``sum`` of the vectors of a name's words, as in the field's files, or their ``mean``.
-        instead: other words for some words, such as ``{"toughskin": "tough skin"}``.
-        progress: of reading.
+        instead: replacements of words, such as ``{"toughskin": "tough skin"}``.
+        progress: progress callback for reading.
 
     Raises:
         UnseenError: no such file or model, or a damaged one.
@@ -194,7 +194,7 @@ def make_vectors(
 
 
 def write_vectors(path: Path, made: MadeVectors) -> Path:
-    """Write the array, and beside it where it comes from (``.json``, with the array file's SHA-256); its path."""
+    """Write the array, and its origin beside it (``.json``, with the array's SHA-256); returns the latter's path."""
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
@@ -206,10 +206,10 @@ def write_vectors(path: Path, made: MadeVectors) -> Path:
 
 
 def read_names(path: Path) -> tuple[str, ...]:
-    """Attribute names of a text file, one a line; a number before every name (CUB, AWA2) is dropped.
+    """Attribute names of a text file, one per line; drops a number before every name (CUB, AWA2).
 
     Raises:
-        DataError: not UTF-8, no names, or one that stands there twice.
+        DataError: not UTF-8, no names, or a repeated name.
     """
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]

@@ -1,7 +1,7 @@
-"""Word vectors from the files people have: word2vec (binary and text) and GloVe, only the words needed.
+"""Read the needed words from common files of word vectors: word2vec (binary and text) and GloVe.
 
-A file is passed over once; what is not asked for is never kept. Binary files are read through a memory map whose pages
-are given back as the scan goes on, so that memory does not grow with the file.
+A file is scanned once, and only requested words are kept. Binary files are read through a memory map whose pages are
+released during the scan, so memory does not grow with the file.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from unseen.ground.progress import Progress, silent
 
 BINARY, TEXT, GLOVE = "word2vec binary", "word2vec text", "GloVe text"
 _HINT = "pass a word2vec file (binary or text) or a GloVe text file"
-_LONGEST = 4096  # bytes; no word of a word2vec file comes near it
-_WINDOW = 32 << 20  # bytes of a map read before its pages are given back
+_LONGEST = 4096  # in bytes; no word of a word2vec file is nearly as long
+_WINDOW = 32 << 20  # bytes of a map to read before releasing its pages
 _SIGNATURES = {
     b"PK\x03\x04": "a zip archive",
     b"\x89HDF": "an HDF5 file",
@@ -36,14 +36,14 @@ _SIGNATURES = {
 
 @dataclass(frozen=True)
 class WordFile:
-    """What a file of word vectors is.
+    """Format of a file of word vectors.
 
     Args:
         path: the file.
         kind: ``word2vec binary``, ``word2vec text`` or ``GloVe text``.
-        dim: D, numbers a word.
-        words: how many its header promises; ``None`` without a header (GloVe).
-        start: byte at which the first word begins.
+        dim: D, numbers per word.
+        words: number of words according to its header; ``None`` without a header (GloVe).
+        start: byte at which the first word starts.
     """
 
     path: Path
@@ -54,10 +54,10 @@ class WordFile:
 
 
 def open_word_file(path: Path | str) -> WordFile:
-    """Find out by its content what a file is; text may be compressed with gzip.
+    """Recognize the format of a file by its content; text may be compressed with gzip.
 
     Raises:
-        DataError: it is no file of word vectors.
+        DataError: it is not a file of word vectors.
     """
     path = Path(path)
     if not path.is_file():
@@ -97,12 +97,12 @@ def open_word_file(path: Path | str) -> WordFile:
 
 
 def read_word_vectors(file: WordFile, words: Collection[str], progress: Progress = silent) -> dict[str, np.ndarray]:
-    """The vectors of those words that the file has; of a word that stands there twice the first.
+    """Vectors of those words that the file has; the first one of a repeated word.
 
     Args:
-        file: see :func:`open_word_file`.
-        words: exactly as the file spells them.
-        progress: told how far it is, in MiB.
+        file: from :func:`open_word_file`.
+        words: exactly as spelled in the file.
+        progress: progress callback, in MiB.
 
     Returns:
         float32 ``(D,)`` by word.
@@ -131,7 +131,7 @@ Scan = Iterator[tuple[bytes, np.ndarray, str]]
 
 
 def _scan_binary(file: WordFile, wanted: frozenset[bytes], tell: Callable[[int], None]) -> Scan:
-    """Words, vectors and places of a binary file: a word, a blank, D little-endian float32, a newline or not."""
+    """Words, vectors and positions of a binary file: a word, a space, D little-endian float32, optionally a newline."""
     assert file.words is not None
     width = 4 * file.dim
     with file.path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
@@ -156,7 +156,7 @@ def _scan_binary(file: WordFile, wanted: frozenset[bytes], tell: Callable[[int],
 
 
 def _scan_text(file: WordFile, wanted: frozenset[bytes], tell: Callable[[int], None]) -> Scan:
-    """Words, vectors and places of a text file: a line a word, D numbers last; GloVe's words may hold blanks."""
+    """Words, vectors and positions of a text file: a word per line, D numbers last; GloVe's words may have spaces."""
     first = frozenset(word.split(b" ", 1)[0] for word in wanted)
     start, step = (1, 2) if file.kind == TEXT else (0, 1)
     try:
@@ -191,7 +191,7 @@ def _scan_text(file: WordFile, wanted: frozenset[bytes], tell: Callable[[int], N
 
 
 def _numbers(cells: list[bytes]) -> int:
-    """How many cells at the end are numbers."""
+    """Number of cells at the end that are numbers."""
     for count, cell in enumerate(reversed(cells)):
         try:
             float(cell)
@@ -201,7 +201,7 @@ def _numbers(cells: list[bytes]) -> int:
 
 
 def _glove_dim(path: Path, head: bytes) -> int:
-    """D of a file without header: what most of its first lines have after their word."""
+    """D of a file without a header: the number of values in most of its first lines."""
     lines = [line.rstrip().split(b" ") for line in head.splitlines()[:20]]
     if len(head) == 1 << 16 and len(lines) > 1:
         lines = lines[:-1]  # cut off

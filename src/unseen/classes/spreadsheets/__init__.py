@@ -1,1 +1,1 @@
-"""Tables of attributes as people write them, turned into numbers."""
+"""Turn attribute tables as people write them into numbers."""

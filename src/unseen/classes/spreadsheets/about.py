@@ -1,4 +1,4 @@
-"""What ``attributes.csv`` says of columns: their scale, words for "not known", groups and parts."""
+"""The table ``attributes.csv``: scales of columns, words for "not known", groups and parts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _ENDS = re.compile(r"([-+]?[\d.,]+)\.\.([-+]?[\d.,]+)")
 
 
 def own_words(about: tuple[pd.DataFrame, Path] | None, words: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """Words for "not known" of single columns, beside those of the table."""
+    """Words for "not known" of single columns, including those of the table."""
     if about is None or "missing" not in about[0]:
         return {}
     return {
@@ -56,14 +56,14 @@ def stated_columns(
     words: Mapping[str, tuple[str, ...]],
     errors: list[DataError],
 ) -> dict[str, Column]:
-    """Columns whose scale the person has said."""
+    """Columns whose scale the table states."""
     if about is None or "scale" not in about[0]:
         return {}
     frame, path = about
     hints = {}
     for row, (name, text) in enumerate(zip(frame["attribute"], frame["scale"], strict=True)):
         if not text or (name not in table and name.split(SEPARATOR)[0] not in table):
-            continue  # an unknown one is told of by attributes_of
+            continue  # attributes_of reports an unknown one
         try:
             if name not in table:
                 raise CellError(f'"{name}" is a single value of a column', "set the scale of the whole column")
@@ -74,13 +74,13 @@ def stated_columns(
 
 
 def parse_scale(name: str, text: str, cells: Sequence[str], missing: tuple[str, ...] = ()) -> Column:
-    """The column that the ``scale`` cell of ``attributes.csv`` describes.
+    """The column that a ``scale`` cell of ``attributes.csv`` describes.
 
     Args:
-        name: the column.
-        text: such as ``low<medium<high``, ``percent``, ``0..50`` or ``log``.
-        cells: what is in it, for the ends of numbers and the values of categories.
-        missing: its own words for "not known".
+        name: name of the column.
+        text: a scale such as ``low<medium<high``, ``percent``, ``0..50`` or ``log``.
+        cells: cells of the column, for the range of numbers and the values of categories.
+        missing: words of the column for "not known".
 
     Raises:
         CellError: no such scale.
@@ -121,7 +121,7 @@ def parse_scale(name: str, text: str, cells: Sequence[str], missing: tuple[str, 
 
 
 def _with_ends(number: Column, text: str, ends: list[float] | None, log: bool) -> Column:
-    """A number with the ends that the person says, or on a log scale from its least to its greatest."""
+    """A number column with the given range, or on a log scale from its smallest to its largest value."""
     low, high = ends or (number.least, number.greatest)
     if ends and not low < high:
         raise CellError(f'"{text}" is an empty range', "put the smaller number first")
@@ -134,7 +134,7 @@ def _with_ends(number: Column, text: str, ends: list[float] | None, log: bool) -
 def attributes_of(
     encoding: Encoding, about: tuple[pd.DataFrame, Path] | None, errors: list[DataError], ranks: Iterable[str] = ()
 ) -> Attributes | None:
-    """The attributes with groups and parts; a table of plain numbers must be described whole or not at all.
+    """The attributes with groups and parts; a table of plain numbers must be described completely or not at all.
 
     ``ranks`` are columns of the class table that may be described without being attributes.
     """

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u2060\ufeff\u00ad\u200e\u200f"))
-"""Characters that nobody sees; those that join letters (in Persian, in emoji) stay."""
+"""Invisible characters; joiners (in Persian, in emoji) are not among them."""
 _THREE = re.compile(r"-?\d{1,3}\.\d{3}")
 
 
 def place(path: Path, row: int | None = None, column: str | None = None) -> str:
-    """Name a cell the way a person finds it: ``classes.csv, row 7, column "size"``; ``row`` is 0-based data row."""
+    """Name a cell as a spreadsheet shows it: ``classes.csv, row 7, column "size"``; ``row`` counts data rows from 0."""
     text = str(path)
     if row is not None:
         text += f", row {row + 2}"
@@ -27,14 +27,14 @@ def place(path: Path, row: int | None = None, column: str | None = None) -> str:
 
 
 def also(rows: Sequence[int]) -> str:
-    """Further data rows of the same thing, the first one apart: " (and rows 5, 7)"."""
+    """Mention further data rows with the same problem: " (and rows 5, 7)"."""
     others = [str(row + 2) for row in rows[1:6]]
     more = f" and {len(rows) - 6} more" if len(rows) > 6 else ""
     return f" (and row{'s' if len(rows) > 2 else ''} {', '.join(others)}{more})" if others else ""
 
 
 def tidy(text: str) -> str:
-    """A name or cell in one Unicode form (NFC), with plain spaces and without invisible characters."""
+    """Normalize a name or cell to Unicode NFC, with plain spaces and without invisible characters."""
     if text.isascii():
         return text.strip()
     plain = unicodedata.normalize("NFC", text).translate(_INVISIBLE)
@@ -42,7 +42,7 @@ def tidy(text: str) -> str:
 
 
 def fold(text: str) -> str:
-    """A name without what people write in different ways: case, spaces, underscores, hyphens, Unicode forms."""
+    """Reduce a name to a form without differences of case, spaces, underscores, hyphens and Unicode forms."""
     plain = unicodedata.normalize("NFKC", tidy(text)).casefold()
     return " ".join(re.sub(r"[\s_\-‐–]+", " ", plain).split())
 
@@ -55,9 +55,9 @@ def nearest(name: str, names: Sequence[str]) -> str | None:
 
 
 def as_text(value: object) -> str:
-    """A value of any kind as a cell of text: nothing is blank, 3.0 is 3, lists are joined by semicolons.
+    """A value of any type as a text cell: nothing is blank, 3.0 is 3, lists are joined by semicolons.
 
-    1.234 is written 1.2340, which nobody takes for a thousand.
+    1.234 is written as 1.2340, which cannot be mistaken for a thousand.
     """
     if value is None or type(value).__name__ in ("NaTType", "NAType"):  # of pandas
         return ""
@@ -77,6 +77,6 @@ def as_text(value: object) -> str:
 
 
 def exact_text(value: float) -> str:
-    """A number that reads as itself, to the bit and under every rule: 1.234, a thousand to some, is 1.2340."""
+    """A number as text that reads back to the bit under every rule: 1.234, possibly a thousand, becomes 1.2340."""
     text = repr(value)
     return f"{text}0" if _THREE.fullmatch(text) else text

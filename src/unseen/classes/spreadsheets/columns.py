@@ -1,9 +1,9 @@
-"""How the columns of a person's spreadsheet become numeric attributes, for the classes in it and for later ones.
+"""How columns of a spreadsheet become numeric attributes, for the classes in it and for later ones.
 
-A table of plain numbers or percentages that share one range is taken as it stands. Otherwise every column is brought
-to 0..1 by what it holds. Scales and numbers then become two attributes, the value and what it lacks of 1
-(``size::large`` and ``size::small``): methods compare directions, in which a zero says nothing, so that small must be
-as much of an attribute as large. Percentages, shares and yes/no are one attribute with a value.
+A table of plain numbers or percentages with one common range is used as it is. Otherwise every column is scaled to 0..1
+by its content. Scales and numbers become two attributes, the value and 1 minus the value (``size::large`` and
+``size::small``): methods compare directions, in which a zero carries no information, so small must be an attribute like
+large. Percentages, shares and yes/no become one attribute with a value.
 
 =========== =============================================================================================
 yes/no      1 and 0; also x or a tick, where a blank cell is no if the column holds nothing else
@@ -15,10 +15,9 @@ number      from the least to the greatest of the table: ``12 mm``, and ``12-15`
 categories  any other words: an attribute ``column::value`` each; several in a cell by ``;``, ``|`` or ``,``
 =========== =============================================================================================
 
-A blank cell or a word for "not known" gets the mean of its column over the training classes. The spacing of scales,
-the ends of numbers and the mean are our choices. How numbers are written is in
-:mod:`unseen.classes.spreadsheets.numbers`, how a table is understood in
-:mod:`unseen.classes.spreadsheets.understanding`.
+A blank cell or a word for "not known" gets the mean of its column over the training classes. The spacing of scales, the
+range of numbers and the mean are our choices. :mod:`unseen.classes.spreadsheets.numbers` describes the notation of
+numbers, :mod:`unseen.classes.spreadsheets.understanding` how a whole table is understood.
 """
 
 from __future__ import annotations
@@ -82,7 +81,7 @@ Kind = Literal["as is", "yes/no", "marks", "share", "percent", "scale", "number"
 KINDS: tuple[Kind, ...] = get_args(Kind)
 FLAGS = ("yes/no", "marks")
 DATE = re.compile(r"\d{4}-\d\d-\d\d.*|\d\d:\d\d(:\d\d.*)?")
-"""How a workbook's dates and times read as text."""
+"""Text of a workbook's dates and times."""
 
 
 class CellError(Exception):
@@ -94,24 +93,24 @@ class CellError(Exception):
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the spreadsheet and the attributes that it became.
+    """One column of the spreadsheet, and the attributes made from it.
 
     Args:
-        name: its header.
+        name: header.
         kind: one of :data:`KINDS`.
-        steps: the words of a scale, lowest first; the values of categories.
-        low, high: of a number: what becomes 0 and 1.
-        log: of a number: whether the way between them is that of its logarithm.
-        unit: of a number: what stands behind it in the cells; ``%`` of numbers that are percentages without saying so.
-        decimal: the decimal sign of its numbers, ``.`` or ``,``; empty where none has any.
-        least, greatest: of numbers: the smallest and the largest as read.
-        fill: what a blank cell stands for, a value an attribute.
-        blanks: how many cells were blank or said that nothing is known.
-        missing: its own words for "not known", casefolded.
-        dash: whether a dash says no, as among plus signs and ticks.
-        both: of yes/no: whether "no" is an attribute of its own.
-        several: whether some cell had several values.
-        why: of an ignored one, if nobody asked for it.
+        steps: words of a scale, lowest first, or values of categories.
+        low, high: numbers that become 0 and 1.
+        log: whether to interpolate between them on a log scale.
+        unit: unit of the numbers in the cells; ``%`` for percentages without a percent sign.
+        decimal: decimal sign of the numbers, ``.`` or ``,``; empty if none has one.
+        least, greatest: smallest and largest number that was read.
+        fill: values for a blank cell, one per attribute.
+        blanks: number of cells that are blank or say "not known".
+        missing: words of the column for "not known", casefolded.
+        dash: whether a dash means no, as among plus signs and ticks.
+        both: for yes/no: whether "no" is an attribute of its own.
+        several: whether some cells have several values.
+        why: reason why the column is ignored, if the user did not ask for it.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -136,7 +135,7 @@ class Column:
 
     @property
     def attributes(self) -> tuple[str, ...]:
-        """Names of its attributes."""
+        """Names of the column's attributes."""
         if self.kind == "ignored":
             return ()
         steps = self.ends or (self.steps if self.kind == "categories" else ())
@@ -144,7 +143,7 @@ class Column:
 
     @property
     def ends(self) -> tuple[str, ...]:
-        """What the two attributes of a column are called, the lower first; empty where it has not two."""
+        """Names of the two attributes of a column, the lower one first; empty if it does not have two."""
         if self.kind == "scale":
             return self.steps[0], self.steps[-1]
         if self.kind == "number":
@@ -152,14 +151,14 @@ class Column:
         return ("no", "yes") if self.kind in FLAGS and self.both else ()
 
     def is_blank(self, cell: str) -> bool:
-        """Whether a cell is empty or says that nothing is known."""
+        """Whether a cell is empty or says "not known"."""
         return is_missing(cell, self.missing) and not (self.dash and cell.strip() in DASHES)
 
     def read(self, cell: str) -> list[float] | None:
-        """A cell as values, one an attribute; ``None`` if it is blank, that is unknown.
+        """Values of a cell, one per attribute; ``None`` if it is blank, so unknown.
 
         Raises:
-            CellError: it is not what the column holds.
+            CellError: the cell does not fit the column.
         """
         if self.kind == "ignored":
             return []
@@ -193,7 +192,7 @@ class Column:
         return float(value)
 
     def _share(self, cell: str, value: float) -> float:
-        """How far a number lies on the way from low, 0, to high, 1."""
+        """Position of a number between low, 0, and high, 1."""
         low, high = self.low, self.high
         if self.log:
             if value <= 0:
@@ -202,7 +201,7 @@ class Column:
         return min(max((value - low) / (high - low), 0.0), 1.0) if high > low else 0.5
 
     def _measure(self, cell: str) -> tuple[float, str]:
-        """The number and the unit of a cell, in the column's notation."""
+        """Number and unit of a cell, in the column's notation."""
         found = measure(cell, self.decimal)
         if found is not None and np.isfinite(found[0]):
             return found
@@ -216,7 +215,7 @@ class Column:
         raise CellError(f'"{cell}" is not a finite number', "enter a number, or leave the cell blank")
 
     def show(self, values: Sequence[float]) -> str:
-        """Values, one an attribute, as a cell that a person would write."""
+        """Values, one per attribute, as a cell in a person's notation."""
         if self.kind == "ignored":
             return ""
         if self.kind == "categories":
@@ -234,11 +233,11 @@ class Column:
         return self.written(value) + self.unit
 
     def written(self, value: float) -> str:
-        """A number to six digits in the column's notation."""
+        """A number with six digits in the column's notation."""
         return f"{value:.6g}".replace(".", self.decimal or ".")
 
     def describe(self) -> str:
-        """What was understood, without the name: ``numbers, 12 to 300``."""
+        """How the column was understood, without the name: ``numbers, 12 to 300``."""
         shown = ", ".join(self.steps[:4]) + (", ..." if len(self.steps) > 4 else "")
         sign = "%" if self.unit == "%" or self.kind == "percent" else ""
         unit = "" if sign or not self.unit else f" {self.unit}"
@@ -306,7 +305,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Encoding:
-    """The columns of a class spreadsheet, in order: from a row of text to K attribute values and back."""
+    """The columns of a class spreadsheet in order; converts rows of text to K attribute values and back."""
 
     columns: tuple[Column, ...]
 
@@ -317,21 +316,21 @@ class Encoding:
 
     @property
     def as_it_stands(self) -> bool:
-        """Whether every column was taken as it stands, so that there is nothing to encode."""
+        """Whether every column is used as it is, so that nothing needs encoding."""
         return all(column.kind in ("as is", "ignored") for column in self.columns)
 
     def encode(self, row: Mapping[str, object]) -> np.ndarray:
-        """The attributes of a class, by the rules that the spreadsheet's own rows were read with.
+        """Attribute values of a class, by the same rules as the rows of the spreadsheet.
 
         Args:
-            row: cells by column: text, numbers, true or false, lists of values, ``None`` for unknown. Columns left out
-                are unknown. An attribute's own name (``color::red``) may stand for a column, with its value.
+            row: cells by column: text, numbers, true or false, lists of values, ``None`` for unknown. Missing columns
+                are unknown. An attribute name (``color::red``) may replace a column, with its value.
 
         Returns:
-            float64 ``(K,)``; a number beyond the table's least and greatest counts as the nearer of them.
+            float64 ``(K,)``; numbers beyond the table's range are clipped to it.
 
         Raises:
-            DataError: an unknown column or word, with the nearest one; or nothing is known.
+            DataError: an unknown column or word, with the most similar one; or nothing is known.
         """
         own = {column.name: column for column in self.columns}
         folded = {fold(name): name for name in own}
@@ -376,13 +375,13 @@ class Encoding:
         return np.array(values)
 
     def reading(self, name: str, cell: object) -> dict[str, float]:
-        """Attributes and their values of one cell, its column or an attribute of it being named; as :meth:`encode`."""
+        """Attributes and values of one cell, given the name of its column or of an attribute; as in :meth:`encode`."""
         values = dict(zip(self.names, self.encode({name: cell}), strict=True))
         column = next(c for c in self.columns if fold(c.name) == fold(name) or name in c.attributes)
         return {attribute: float(values[attribute]) for attribute in column.attributes}
 
     def decode(self, values: Sequence[float] | np.ndarray) -> dict[str, str]:
-        """K values as readable cells by column; categories are those of 0.5 and more."""
+        """K values as readable cells by column; includes categories of at least 0.5."""
         values = np.asarray(values, dtype=np.float64)
         if values.shape != (len(self.names),):
             raise DataError(f"{values.size} values", hint=f"pass {len(self.names)} values")
@@ -395,16 +394,16 @@ class Encoding:
         return found
 
     def describe(self) -> list[str]:
-        """A line a column: what was understood."""
+        """How each column was understood, one line per column."""
         return [f"{column.name}: {column.describe()}" for column in self.columns]
 
     def to_json(self) -> dict[str, Any]:
-        """For ``encoding.json``."""
+        """The content of ``encoding.json``."""
         return {"format": 2, "columns": [asdict(column) for column in self.columns]}
 
     @classmethod
     def from_json(cls, value: Any, where: object = "encoding.json") -> Encoding:
-        """What :meth:`to_json` gave.
+        """Read what :meth:`to_json` returned.
 
         Raises:
             DataError: it is something else.
@@ -421,16 +420,16 @@ class Encoding:
         return cls(stored.columns)
 
     def filled(self, values: np.ndarray, known: np.ndarray, rows: np.ndarray) -> tuple[Encoding, np.ndarray]:
-        """Put the mean of some classes in place of what is unknown.
+        """Replace unknown values by the mean of some classes.
 
         Args:
             values: float64 ``(N, K)``.
             known: bool ``(N, K)``.
-            rows: bool ``(N,)``, the classes whose mean it is: those of the training.
+            rows: bool ``(N,)``, the classes to average: those of the training.
 
         Returns:
-            The encoding that gives later classes the same means, and the values. Attributes that none of these classes
-            is known to have keep the mean of all.
+            The encoding that fills later classes with the same means, and the values. Attributes that are unknown for
+            all of these classes keep the mean over all classes.
         """
         values, fill = values.copy(), np.array([f for column in self.columns for f in column.fill])
         use = known & rows[:, None]
@@ -447,14 +446,14 @@ class Encoding:
 
 @dataclass(frozen=True)
 class _Stored:
-    """What ``encoding.json`` holds beside its checksum."""
+    """Schema of ``encoding.json`` without its checksum."""
 
     format: Literal[2]
     columns: tuple[Column, ...]
 
 
 def parts_of(cell: str) -> list[str]:
-    """The values of a cell with several, divided by ``;``, ``|`` or ``,`` outside brackets."""
+    """Values of a cell with several, separated by ``;``, ``|`` or ``,`` outside brackets."""
     found, depth = [""], 0
     for letter in cell:
         depth = max(depth + (letter in "([{") - (letter in ")]}"), 0)
@@ -466,7 +465,7 @@ def parts_of(cell: str) -> list[str]:
 
 
 def read_column(column: Column, cells: list[str]) -> tuple[np.ndarray, list[tuple[int, CellError]]]:
-    """Values ``(rows, attributes)``, NaN where a cell is blank or wrong; and what is wrong, by row."""
+    """Values ``(rows, attributes)``, NaN for blank or wrong cells; and the errors by row."""
     block = np.full((len(cells), len(column.attributes)), np.nan)
     if column.kind == "as is" and column.decimal != COMMA:
         block[:, 0] = to_numbers(cells)

@@ -1,4 +1,4 @@
-"""What a single column of a spreadsheet holds, guessed from its cells."""
+"""Guess from its cells what a column of a spreadsheet holds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from unseen.classes.spreadsheets.numbers import (
 
 @dataclass(frozen=True)
 class Read:
-    """A column on its way: its cells, and the numbers in them where it holds numbers."""
+    """A column in progress: its cells, and their numbers if it holds numbers."""
 
     column: Column
     cells: list[str]
@@ -35,13 +35,13 @@ class Read:
 
     @property
     def plain(self) -> bool:
-        """Whether its cells are bare numbers: no unit, no range, no deviation."""
+        """Whether its cells are bare numbers: no units, ranges or deviations."""
         found = self.numbers
         return found is not None and not found.unit and not found.ranges
 
 
 def guess(name: str, cells: list[str], missing: tuple[str, ...]) -> Read:
-    """What a column holds, by its cells alone; numbers are settled later, together with the other columns."""
+    """What a column holds, judged by its cells alone; numbers are settled later, together with the other columns."""
     dash = any(cell.casefold() in MARKS for cell in cells)
     base = Column(name, "ignored", missing=missing, dash=dash)
     filled = [cell for cell in cells if not base.is_blank(cell)]
@@ -92,7 +92,7 @@ def number_column(name: str, numbers: Numbers, missing: tuple[str, ...]) -> Colu
 
 
 def _scale(filled: list[str]) -> tuple[float, tuple[str, ...]]:
-    """The smallest known scale that the words are of, slips of the pen apart, and which share of them it has."""
+    """The shortest known scale that fits the words apart from typos, and the share of words that it contains."""
     best: tuple[float, tuple[str, ...]] = (0.0, ())
     words = [fold(cell) for cell in filled]
     for steps in SCALES:
@@ -106,7 +106,7 @@ def _scale(filled: list[str]) -> tuple[float, tuple[str, ...]]:
 
 
 def category_column(base: Column, filled: list[str], rows: int = 0) -> Column:
-    """Categories; or free text that is not used, if it is asked about with the number of ``rows``."""
+    """Categories; or unused free text, if the number of ``rows`` is given."""
     spelling: dict[str, str] = {}
     count: dict[str, int] = {}
     for cell in filled:

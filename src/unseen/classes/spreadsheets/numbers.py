@@ -1,9 +1,8 @@
-"""Numbers as people write them: one grammar, settled for a column from all its cells.
+"""Numbers in people's notation: one grammar, settled for a column from all its cells.
 
-``1,5 kg``, ``11.5-13.5 mm``, ``12 ± 0.5``, ``1.850``, ``1 850``, ``80 %``, ``−3 °C``. Whether a comma or a point is the
-decimal sign is a property of a column, never of a cell: ``1.850`` is 1.85 among ``0.2`` and 1850 among ``1.200.000``.
-Where the column does not say, its values are read so that they are closest together, then as the table's other columns
-are.
+``1,5 kg``, ``11.5-13.5 mm``, ``12 ± 0.5``, ``1.850``, ``1 850``, ``80 %``, ``−3 °C``. The decimal sign, comma or point,
+is a property of a column, never of a cell: ``1.850`` is 1.85 among ``0.2`` and 1850 among ``1.200.000``. If the column
+does not settle it, its values are read so that they are closest together, then like the table's other columns.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ MISSING = (
         "…",
     ),
 )
-"""Words for "not known", whatever their case; a dataset folder's ``missing.txt`` adds to them."""
+"""Words for "not known", in any case; the ``missing.txt`` of a dataset folder adds to them."""
 DASHES = frozenset({"-", "–", "−"})
 Sign = Literal["", ".", ","]
 POINT: Sign = "."
@@ -56,25 +55,25 @@ _CELL = re.compile(
 _BARE = re.compile(r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 _OPEN = re.compile(r"[-+]?[1-9]\d{0,2}\.\d{3}")
 _LONGEST = 60
-"""Characters of a number; what is longer is text."""
+"""Largest length of a number in characters; longer cells are text."""
 _CODE = re.compile(r"-(?:1|9+)|9{3,}|-8{2,}|8{4,}")
-"""Numbers that often stand for "not known"."""
+"""Numbers that often mean "not known"."""
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """A column's cells as numbers.
+    """The cells of a column as numbers.
 
     Args:
-        values: a number a cell; NaN where it is blank or none.
-        unit: what stands behind most of them; ``%`` for percentages.
-        decimal: the decimal sign, ``.`` or ``,``; empty where no cell has one that matters.
-        wrong: positions of cells that are no number, or of another unit.
-        other_units: positions of those of another unit.
+        values: one number per cell; NaN if it is blank or not a number.
+        unit: unit of most numbers; ``%`` for percentages.
+        decimal: decimal sign, ``.`` or ``,``; empty if it matters for no cell.
+        wrong: positions of cells that are not numbers, or have another unit.
+        other_units: positions of cells with another unit.
         codes: positions of numbers that look like codes for "not known"; their values are NaN.
-        unsettled: the first cell that may be read in two ways, where nothing settles it.
-        percent: whether some cell has a percent sign.
-        ranges: whether some cell is a range or has a deviation.
+        unsettled: the first ambiguous cell, if nothing settles its meaning.
+        percent: whether some cells have a percent sign.
+        ranges: whether some cells are ranges or have a deviation.
     """
 
     values: tuple[float, ...]
@@ -95,20 +94,20 @@ class Numbers:
 
 @dataclass(frozen=True)
 class _Cell:
-    tokens: tuple[str, ...]  # one, or the ends of a range
+    tokens: tuple[str, ...]  # one number, or the ends of a range
     unit: str
-    plain: bool  # neither range nor deviation nor unit
-    spread: bool = False  # it has a deviation
+    plain: bool  # no range, deviation or unit
+    spread: bool = False  # with a deviation
 
 
 def tidy(cell: str) -> str:
-    """A cell in one Unicode form: plain spaces, digits and minus signs, no invisible characters."""
+    """Normalize a cell: plain spaces, digits and minus signs, no invisible characters."""
     text = unicodedata.normalize("NFKC", cell).replace("−", "-").replace("⁄", "/")
     return _SPACES.sub(" ", "".join(c for c in text if unicodedata.category(c) != "Cf")).strip()
 
 
 def is_missing(cell: str, more: Iterable[str] = ()) -> bool:
-    """Whether a cell says that nothing is known; ``more`` are words beside :data:`MISSING`, casefolded."""
+    """Whether a cell says "not known"; ``more`` are words beside :data:`MISSING`, casefolded."""
     word = cell.strip().casefold()
     return word in MISSING or word in more
 
@@ -120,7 +119,7 @@ def is_number(cell: str) -> bool:
 
 
 def plain_number(cell: str, decimal: Sign = "") -> float:
-    """A cell that is a number and nothing else, else NaN; in either notation if ``decimal`` is empty."""
+    """A cell that is only a number, else NaN; in either notation if ``decimal`` is empty."""
     if decimal != COMMA and _BARE.fullmatch(cell):
         return float(cell)
     found = _parse(cell)
@@ -130,7 +129,7 @@ def plain_number(cell: str, decimal: Sign = "") -> float:
 
 
 def measure(cell: str, decimal: Sign = "") -> tuple[float, str] | None:
-    """A cell's number, or the middle of its range, and its unit; ``None`` if it is none."""
+    """Number of a cell, or the middle of its range, and its unit; ``None`` if it is not a number."""
     found = _parse(cell)
     if found is None:
         return None
@@ -139,7 +138,7 @@ def measure(cell: str, decimal: Sign = "") -> tuple[float, str] | None:
 
 
 def same_unit(one: str, other: str) -> bool:
-    """Whether two units are the same but for case and plural: day, days."""
+    """Whether two units are equal apart from case and plural: day, days."""
 
     def bare(unit: str) -> str:
         return unit.casefold().rstrip(".").removesuffix("s").replace(" ", "")
@@ -151,9 +150,9 @@ def read_numbers(cells: Sequence[str], missing: Iterable[str] = (), decimal: Sig
     """Read a column.
 
     Args:
-        cells: its text.
+        cells: text of the cells.
         missing: words for "not known" beside :data:`MISSING`, casefolded.
-        decimal: its decimal sign, where it is known.
+        decimal: decimal sign, if known.
         codes: whether numbers may be codes for "not known".
     """
     more = frozenset(missing)
@@ -162,7 +161,7 @@ def read_numbers(cells: Sequence[str], missing: Iterable[str] = (), decimal: Sig
         and more.isdisjoint(cells)
         and all(_BARE.fullmatch(cell) and not _OPEN.fullmatch(cell) for cell in cells)
     ):
-        bare = [float(cell) for cell in cells]  # as programs write them; large tables are
+        bare = [float(cell) for cell in cells]  # written by programs, as large tables are
         coded = _coded(bare, cells) if codes else []
         sign = POINT if any(POINT in cell for cell in cells) else ""
         return Numbers(
@@ -204,7 +203,7 @@ def read_numbers(cells: Sequence[str], missing: Iterable[str] = (), decimal: Sig
 
 
 def settle(columns: Sequence[Sequence[str]], missing: Iterable[str] = ()) -> Sign:
-    """The decimal sign of a table: that of most columns that have one; empty where none has."""
+    """Decimal sign of a table: that of most columns that have one; empty if none has."""
     more = frozenset(missing)
     votes: Counter[Sign] = Counter()
     for cells in columns:
@@ -216,10 +215,10 @@ def settle(columns: Sequence[Sequence[str]], missing: Iterable[str] = ()) -> Sig
 
 
 def _decimal(cells: Sequence[_Cell]) -> tuple[list[Sign], str]:
-    """Decimal signs that a column may have, the likeliest first, and a cell that nothing settles."""
+    """Possible decimal signs of a column, the likeliest first, and a cell that nothing settles."""
     fits = [d for d in DECIMALS if all(_values(cell, d) for cell in cells)]
     if len(fits) < 2:
-        if not fits and cells:  # a slip in some cell: what fits most
+        if not fits and cells:  # a typo in some cell: take what fits most
             fits = [max(DECIMALS, key=lambda d: sum(bool(_values(cell, d)) for cell in cells))]
         return fits or [POINT], ""
     open_cells = [cell for cell in cells if _values(cell, POINT) != _values(cell, COMMA)]
@@ -238,7 +237,7 @@ def _spread(values: Sequence[float]) -> float:
 
 
 def _coded(values: Sequence[float], cells: Sequence[str]) -> list[int]:
-    """Positions of what looks like codes: -1 or -999 among numbers of 0 and more, 9999 ten times beyond all others."""
+    """Positions of probable codes: -1 or -999 among numbers of 0 and more, 9999 ten times beyond all others."""
     looks = [i for i, v in enumerate(values) if not math.isnan(v) and _CODE.fullmatch(tidy(cells[i]).split(" ")[0])]
     others = [v for i, v in enumerate(values) if not math.isnan(v) and i not in set(looks)]
     if not looks or not others:
@@ -273,7 +272,7 @@ def _read(cell: _Cell, decimal: Sign) -> float:
 
 
 def _values(cell: _Cell, decimal: str) -> tuple[float, ...]:
-    """The numbers of a cell in one notation; empty where they are none."""
+    """Numbers of a cell in one notation; empty if it has none."""
     read = tuple(_token(token, decimal) for token in cell.tokens)
     return () if any(math.isnan(value) for value in read) else read
 

@@ -1,4 +1,4 @@
-"""Rows of text from CSV, TSV and Parquet, as they stand in the file."""
+"""Read CSV, TSV and Parquet as rows of text."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from unseen.errors import DataError
 from unseen.ground.extras import require
 
 MOST_CELLS = 2_000_000
-"""Of a workbook or a Parquet file, where a few bytes can say that there are any number."""
+"""Limit for workbooks and Parquet files, in which a few bytes can claim any number of cells."""
 MOST_UNPACKED = 2**27
-"""Bytes of a workbook's parts."""
+"""Limit for the unpacked bytes of a workbook."""
 ALIASES = {"class": ("class", "label", "species"), "file": ("file", "filename", "image", "path", "photo", "picture")}
-"""What a needed column may be called where no column has its own name."""
+"""Accepted names of a required column, if no column has its own name."""
 
 _SEPARATORS = (",", ";", "\t")
 _SEP_LINE = re.compile(r"\s*\"?sep=(.)\"?\s*?(?:\r\n|\r|\n)")
@@ -27,7 +27,7 @@ _SEP_LINE = re.compile(r"\s*\"?sep=(.)\"?\s*?(?:\r\n|\r|\n)")
 
 @dataclass
 class Rows:
-    """Rows of text as they stand in a file, the header first."""
+    """Rows of text in file order, the header first."""
 
     cells: list[list[str]]
     decimal: str = "."
@@ -37,7 +37,7 @@ class Rows:
 
 
 def text_rows(data: bytes, path: Path, required: Sequence[str], exact: bool) -> Rows:
-    """Rows of a CSV or TSV file; its separator is told from the header."""
+    """Rows of a CSV or TSV file; the separator follows from the header."""
     try:
         text = decoded(data)
     except UnicodeDecodeError as error:
@@ -49,7 +49,7 @@ def text_rows(data: bytes, path: Path, required: Sequence[str], exact: bool) -> 
         ) from None
     if "\0" in text:
         raise DataError("the file contains NUL characters, as in UTF-16", where=path, hint='save it as "CSV UTF-8"')
-    said = _SEP_LINE.match(text)  # what Excel takes for an instruction, and does not show
+    said = _SEP_LINE.match(text)  # an instruction for Excel, which it does not show
     text = text[said.end() :] if said else text
     separator = said[1] if said else "\t" if path.suffix.lower() == ".tsv" else _separator(text, required)
     rows: list[list[str]] = []
@@ -62,7 +62,7 @@ def text_rows(data: bytes, path: Path, required: Sequence[str], exact: bool) -> 
 
 
 def decoded(data: bytes) -> str:
-    """A text file's content: UTF-8, or UTF-16 that begins with its mark.
+    """Decode a text file: UTF-8, or UTF-16 with a byte order mark.
 
     Raises:
         UnicodeDecodeError: it is neither.
@@ -71,7 +71,7 @@ def decoded(data: bytes) -> str:
 
 
 def _separator(text: str, required: Sequence[str]) -> str:
-    """The separator with which the header has the needed columns, or else the most columns; commas on a tie."""
+    """The separator that gives the header the required columns, or else the most columns; commas in a tie."""
 
     def fit(separator: str) -> tuple[int, int]:
         try:
@@ -94,7 +94,7 @@ def parquet_rows(data: bytes, path: Path) -> Rows:
     try:
         about = pq.read_metadata(io.BytesIO(data))
         unpacked = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
-        # a sound file has a byte a cell or so, and packs ten to one at best
+        # a valid file has about one byte per cell, and compresses ten to one at best
         if about.num_rows * about.num_columns > max(MOST_CELLS, len(data)) or unpacked > max(
             MOST_UNPACKED, 10 * len(data)
         ):

@@ -1,6 +1,6 @@
-"""Tables as text, from CSV, TSV, XLSX and Parquet, with errors that name file, row and column.
+"""Read tables as text, from CSV, TSV, XLSX and Parquet, with errors that name file, row and column.
 
-Rows are counted as a spreadsheet shows them: the header is row 1.
+Rows are numbered as in a spreadsheet: the header is row 1.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from unseen.classes.spreadsheets.workbook import workbook_rows
 from unseen.errors import DataError
 
 if TYPE_CHECKING:
-    import pandas as pd  # which takes long to import, and a model needs none to be used
+    import pandas as pd  # slow to import, and not needed to use a model
 
 MOST_COLUMNS = 20_000
 SUFFIXES = (".csv", ".tsv", ".xlsx", ".parquet")
@@ -24,10 +24,10 @@ OTHER_SUFFIXES = (".xls", ".ods", ".numbers", ".xlsm", ".xlsb", ".txt", ".feathe
 
 
 def find_table(folder: Path, stem: str) -> Path | None:
-    """The table ``stem`` of a folder in any of the formats; ``None`` where there is none.
+    """The table ``stem`` of a folder in any of the formats; ``None`` if missing.
 
     Raises:
-        DataError: there are two, or only one in a format that is not read.
+        DataError: there are two, or only one in an unsupported format.
     """
     if not folder.is_dir():
         return None
@@ -46,8 +46,8 @@ class Cells(dict[str, list[str]]):
     """A table as text, by column.
 
     Attributes:
-        about: ``notes``, what was left out; ``rows``, where each row stands in the file, the header being row 1;
-            ``decimal``, the decimal sign that such a file usually has, empty for workbooks; ``typed``, the columns with
+        about: ``notes`` on what was left out; ``rows``, the row number of each row in the file, with 1 for the header;
+            ``decimal``, the usual decimal sign of such a file, empty for workbooks; ``typed``, the columns with
             fractions that are numbers in the file, not text.
     """
 
@@ -62,7 +62,7 @@ def read_table(
     sheet: str | None = None,
     data: bytes | None = None,
 ) -> pd.DataFrame:
-    """A person's table as :func:`read_columns` reads it, tidied, as a data frame; ``attrs`` are :attr:`Cells.about`."""
+    """Read a person's table like :func:`read_columns`, normalized, as a data frame; ``attrs`` is :attr:`Cells.about`."""
     import pandas as pd
 
     columns = read_columns(path, required, optional, sheet=sheet, data=data, tidied=True)
@@ -83,19 +83,19 @@ def read_columns(
 ) -> Cells:
     """Read a table as stripped text, by column.
 
-    CSV may be separated by commas, semicolons or tabs, in UTF-8 or with the mark of UTF-16. Of a workbook the visible
-    sheet called like the file is read, or else the first visible one, without hidden or filtered-out rows and columns.
-    Percent-formatted cells become ``80%``, dates ``2026-01-31``, true and false ``yes`` and ``no``; a formula's last
-    value is taken.
+    CSV may be separated by commas, semicolons or tabs, in UTF-8 or in UTF-16 with a byte order mark. Of a workbook, the
+    visible sheet named like the file is read, or else the first visible one, without hidden or filtered-out rows and
+    columns. Percent-formatted cells become ``80%``, dates ``2026-01-31``, true and false ``yes`` and ``no``; formulas
+    give their stored value.
 
     Args:
         path: the file.
-        required: columns it must have; :data:`ALIASES` and other cases are accepted and renamed.
-        optional: further columns that are renamed to this case.
-        sheet: of a workbook; default as above.
-        data: the file's content where it is no file; ``path`` then gives the format and the name in errors.
-        tidied: bring names and cells to one Unicode form, see :func:`tidy`; files' names are left alone.
-        exact: a table that the program wrote: any number of columns, and not even spaces are stripped.
+        required: columns that must exist; accepts :data:`ALIASES` and any case, and renames them.
+        optional: further columns to rename to this case.
+        sheet: sheet of a workbook; by default as above.
+        data: content, if it is not in a file; ``path`` then gives the format and the name in errors.
+        tidied: normalize names and cells, see :func:`tidy`; file names stay unchanged.
+        exact: for a table that the program wrote: any number of columns, and spaces are not stripped.
 
     Raises:
         DataError: the file is missing, empty, not UTF-8, malformed or ragged, or lacks or repeats a column.
@@ -161,7 +161,7 @@ def _by_column(
             )
     found = Cells({name: [cells[i] for cells in body] for i, name in enumerate(header)})
     for name in header if tidied else ():
-        if name != "file":  # whose names on the disk are what they are
+        if name != "file":  # names on disk stay as they are
             found[name] = list(map(tidy, found[name]))
     found.about = {
         "notes": table.notes,
@@ -173,12 +173,12 @@ def _by_column(
 
 
 def _filled(cells: list[str]) -> int:
-    """Cells up to the last that is not blank."""
+    """Number of cells up to the last one that is not blank."""
     return next((len(cells) - i for i, cell in enumerate(reversed(cells)) if cell), 0)
 
 
 def _renamed(header: list[str], path: Path, required: Sequence[str], optional: Sequence[str]) -> list[str]:
-    """The header with needed columns under their own names."""
+    """The header with required columns under their own names."""
     for name in (*required, *optional):
         if name in header:
             continue

@@ -1,6 +1,6 @@
-"""What the columns of a table say together: their decimal sign, their common range, and "no" beside "yes".
+"""Settle what only all columns of a table together tell: decimal signs, a common range, and "no" beside "yes".
 
-Whether a table of plain numbers may be taken as it stands is our choice: see :func:`stands`.
+When a table of plain numbers may be used as it is, is our choice: see :func:`stands`.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from unseen.classes.table import SEPARATOR
 from unseen.errors import DataError
 
 ALIKE = 3.0
-"""Columns share one range if the largest of their maxima is at most so many times the smallest."""
+"""Largest ratio between the maxima of columns that share one range."""
 MANY, MOSTLY = 8, 0.7
-"""So many columns, so large a share of them beyond 50, and none beyond 100: those are percentages."""
+"""Columns are percentages if there are at least this many, this share of them exceeds 50, and none exceeds 100."""
 
 
 def settle_decimals(
     reads: list[Read], path: Path, about: Mapping[Any, Any], errors: list[DataError], doubts: list[DataError]
 ) -> list[Read]:
-    """Settle columns such as 1.200 and 3.450 by the table's others, then by how such a file is usually written."""
+    """Settle columns such as 1.200 and 3.450 by other columns, then by the usual notation of such a file."""
     unsettled = [read for read in reads if read.numbers is not None and read.numbers.unsettled]
     if not unsettled:
         return reads
@@ -73,14 +73,14 @@ def settle_decimals(
 
 
 def stands(names: Sequence[str], values: np.ndarray) -> bool:
-    """Whether columns of plain numbers may be compared as they stand.
+    """Whether columns of plain numbers can be compared as they are.
 
-    They may if they are the field's own (``group::value``), if they share one range (see :data:`ALIKE`), or if they
-    look like percentages (see :data:`MANY`). Centimetres, kilograms and counts may not: each is scaled by itself.
+    True if they are in the field's own format (``group::value``), share one range (see :data:`ALIKE`), or look like
+    percentages (see :data:`MANY`). Centimeters, kilograms and counts together are scaled separately.
 
     Args:
-        names: of the columns.
-        values: ``(N, K)``, NaN where unknown.
+        names: column names.
+        values: ``(N, K)``, NaN if unknown.
     """
     if all(SEPARATOR in name for name in names):
         return True
@@ -92,7 +92,7 @@ def stands(names: Sequence[str], values: np.ndarray) -> bool:
 
 
 def looks_percent(values: np.ndarray) -> bool:
-    """Whether many columns ``(N, K)`` of plain numbers together look like percentages."""
+    """Whether many columns ``(N, K)`` of plain numbers look like percentages together."""
     finite = values[np.isfinite(values)]
     if values.shape[1] < MANY or not len(finite) or finite.min() < 0 or not 50 < finite.max() <= 100:
         return False
@@ -100,7 +100,7 @@ def looks_percent(values: np.ndarray) -> bool:
 
 
 def settle_ranges(reads: list[Read]) -> tuple[list[Column], tuple[str, ...]]:
-    """Numbers as they stand where all columns are numbers of one range, else each column in 0..1."""
+    """Keep numbers as they are if all columns are numbers of one range; otherwise scale each column to 0..1."""
     columns = [read.column for read in reads]
     loose = [read for read in reads if not read.fixed and read.numbers is not None]
     if not loose:
@@ -134,7 +134,7 @@ def settle_ranges(reads: list[Read]) -> tuple[list[Column], tuple[str, ...]]:
 
 
 def _own_range(column: Column, percent: bool, whole: bool) -> Column:
-    """A column of plain numbers in 0..1."""
+    """Scale a column of plain numbers to 0..1."""
     if percent:
         return replace(column, kind="percent", unit="%", low=0.0, high=1.0)
     if whole and {column.least, column.greatest} <= {0.0, 1.0}:
@@ -145,7 +145,7 @@ def _own_range(column: Column, percent: bool, whole: bool) -> Column:
 
 
 def with_no(columns: list[Column], table: Mapping[str, list[str]]) -> list[Column]:
-    """Where a class would have no attribute at all, "no" becomes one beside "yes"."""
+    """Make "no" an attribute beside "yes" if a class would otherwise have no attribute at all."""
     if not any(c.kind in FLAGS for c in columns):
         return columns
     blocks = [read_column(c, table[c.name])[0] for c in columns if c.kind != "ignored"]

@@ -1,4 +1,4 @@
-"""A spreadsheet of classes as numbers, with everything that is wrong or doubtful in it."""
+"""Turn a spreadsheet of classes into numbers, and collect everything wrong or doubtful in it."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Understood:
-    """What became of a spreadsheet.
+    """A spreadsheet that has been turned into numbers.
 
     Args:
-        encoding: from cells to values.
+        encoding: conversion of cells to values.
         attributes: the K attributes; ``None`` if no column can be used.
-        values: float64 ``(N, K)``; what is unknown has the mean of all classes, until :meth:`Encoding.filled`.
+        values: float64 ``(N, K)``; unknown values are the mean of all classes, until :meth:`Encoding.filled`.
         known: bool ``(N, K)``.
-        errors: all that is wrong, by row; cells in error are taken for blank.
+        errors: all errors, by row; wrong cells count as blank.
         doubts: what may be misread, with the place and how to settle it.
-        notes: what else is to be said.
+        notes: further notes.
     """
 
     encoding: Encoding
@@ -57,15 +57,15 @@ def understand(
     missing: Iterable[str] = (),
     ranks: Iterable[str] = (),
 ) -> Understood:
-    """Find out what the attribute columns hold and bring them to numbers.
+    """Find out what the attribute columns hold, and turn them into numbers.
 
     Args:
-        frame: the table as text, N rows, as :func:`unseen.classes.spreadsheets.tables.read_table` gives it.
-        names: its attribute columns.
-        path: its file, for errors.
+        frame: table as text, N rows, from :func:`unseen.classes.spreadsheets.tables.read_table`.
+        names: attribute columns.
+        path: file of the table, for errors.
         about: ``attributes.csv`` as text, and its file: attribute (a column, or ``column::value``), and optionally
             group, part, scale, missing, description.
-        missing: words for "not known" beside the known ones.
+        missing: words for "not known" in addition to the known ones.
         ranks: columns that are ranks of the classes, which ``about`` may name.
     """
     errors: list[DataError] = []
@@ -103,7 +103,7 @@ def understand(
 
 
 def _told(wrong: list[tuple[int, str, CellError]], order: Mapping[str, int], path: Path) -> list[DataError]:
-    """An error a cell, by row; cells of a column with the same thing wrong are one error."""
+    """One error per cell, by row; cells of a column with the same problem share one error."""
     rows: dict[tuple[str, str], list[int]] = {}
     for row, name, problem in wrong:
         rows.setdefault((name, problem.what), []).append(row)
@@ -139,7 +139,7 @@ def _notes(columns: Iterable[Column]) -> tuple[str, ...]:
 
 
 def _without_codes(column: Column, read: Read, path: Path, doubts: list[DataError]) -> Column:
-    """The column with numbers that look like codes among its words for "not known"; asks about them."""
+    """Add numbers that look like codes to the column's words for "not known", with a doubt for each."""
     numbers = read.numbers
     if read.fixed or numbers is None or not numbers.codes or column.kind == "ignored":
         return column

@@ -1,4 +1,4 @@
-"""Columns of a table as numbers, flags and unique names, with an error for every cell that is none."""
+"""Columns of a table as numbers, flags and unique names, with errors for invalid cells."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Columns(Protocol):
     """A table of text, by column: a dictionary of lists, or a data frame."""
 
     def __getitem__(self, name: str, /) -> Any:
-        """The column's cells in order."""
+        """Cells of the column, in order."""
 
 
 YES = {"1", "1.0", "yes", "y", "true", "seen"}
@@ -25,7 +25,7 @@ NO = {"0", "0.0", "no", "n", "false", "unseen"}
 
 
 def to_numbers(cells: Iterable[str]) -> np.ndarray:
-    """Cells as float64, NaN for anything but a number as pandas reads it."""
+    """Cells as float64; NaN for anything that pandas does not read as a number."""
     return np.array([_number(cell) for cell in cells], dtype=float)
 
 
@@ -37,7 +37,7 @@ def _number(cell: str) -> float:
 
 
 def _strict(cells: list[str]) -> np.ndarray:
-    """As :func:`to_numbers`; a column that is not as programs write it may have decimal commas or spaces."""
+    """Like :func:`to_numbers`; a column that no program wrote may have decimal commas or spaces."""
     from unseen.classes.spreadsheets.numbers import read_numbers
 
     values = to_numbers(cells)
@@ -49,7 +49,7 @@ def _strict(cells: list[str]) -> np.ndarray:
 
 
 def numbers(columns: Columns, names: Sequence[str], path: Path) -> np.ndarray:
-    """Columns of a text table as float64 ``(rows, columns)``; every cell must hold a finite number."""
+    """Columns of a text table as float64 ``(rows, columns)``; every cell must be a finite number."""
     values = np.stack([_strict(list(columns[name])) for name in names], axis=1)
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
@@ -62,7 +62,7 @@ def numbers(columns: Columns, names: Sequence[str], path: Path) -> np.ndarray:
 
 
 def bad_flags(columns: Columns, name: str, path: Path) -> list[DataError]:
-    """What is wrong with a yes/no column."""
+    """Errors of a yes/no column."""
     return [
         DataError(
             f'"{cell}" is not 1 or 0',
@@ -82,7 +82,7 @@ def flags(columns: Columns, name: str, path: Path) -> np.ndarray:
 
 
 def repeats(columns: Columns, name: str, path: Path) -> list[DataError]:
-    """What is wrong with a column whose values must be there, and each once."""
+    """Errors of a column whose values must be present and unique."""
     found = [
         DataError("the cell is blank", where=place(path, row, name), hint="fill it, or remove the row")
         for row, value in enumerate(columns[name])

@@ -1,4 +1,4 @@
-"""XLSX workbooks: one sheet read as rows of text, as a person sees it, and one table written."""
+"""XLSX workbooks: read one sheet as rows of text, as a person sees it, and write a table."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _open_workbook(source: Path | IO[bytes], path: Path, **options: bool) -> Any
     try:
         _check_unpacked(source, path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of styles and extensions that openpyxl does not know
+            warnings.simplefilter("ignore")  # about styles and extensions that openpyxl does not know
             return openpyxl.load_workbook(source, **options)
     except DataError:
         raise
@@ -44,7 +44,7 @@ def _open_workbook(source: Path | IO[bytes], path: Path, **options: bool) -> Any
 
 
 def _check_unpacked(source: Path | IO[bytes], path: Path) -> None:
-    """Before a workbook is unpacked: is it a table, and not a few bytes that would fill the memory?"""
+    """Raise an error before unpacking a workbook that is too large or would fill the memory."""
     from openpyxl.utils.cell import range_boundaries
 
     with zipfile.ZipFile(source) as archive:
@@ -65,7 +65,7 @@ def _check_unpacked(source: Path | IO[bytes], path: Path) -> None:
 
 
 def _pick_sheet(book: Any, path: Path, sheet: str | None) -> Any:
-    """The visible sheet called ``sheet``, or like the file, or else the first visible one."""
+    """The visible sheet named ``sheet``, or like the file, or else the first visible one."""
     tables = [book[name] for name in book.sheetnames if hasattr(book[name], "iter_rows")]
     if not tables:
         raise DataError("the workbook has no table", where=path, hint="put the table in the first sheet")
@@ -83,7 +83,7 @@ def workbook_rows(data: bytes, path: Path, sheet: str | None) -> Rows:
             f'cells {merged} of sheet "{found.title}" are merged', where=path, hint="unmerge them and fill every cell"
         )
     height, width = found.max_row, found.max_column
-    if height * width > MOST_CELLS:  # of cells with a colour, perhaps
+    if height * width > MOST_CELLS:  # cells with a color, perhaps
         formulas = _pick_sheet(_open_workbook(io.BytesIO(data), path), path, sheet)
         filled = [(c.row, c.column) for s in (found, formulas) for c in s._cells.values() if c.value is not None]
         height, width = (max(places, default=1) for places in (zip(*filled, strict=True) if filled else ((), ())))
@@ -109,7 +109,7 @@ def workbook_rows(data: bytes, path: Path, sheet: str | None) -> Rows:
 
 
 def _shown(rows: list[list[str]], sheet: Any, path: Path, asked: str | None) -> Rows:
-    """What a person sees of a sheet, and a note of the rest."""
+    """The visible rows and columns of a sheet, with a note on the others."""
     away = {r - 1 for r, row in sheet.row_dimensions.items() if row.hidden and 1 < r <= len(rows)}
     away = {r for r in away if any(rows[r])}
     gone: set[int] = set()
@@ -137,7 +137,7 @@ def _shown(rows: list[list[str]], sheet: Any, path: Path, asked: str | None) -> 
         if isinstance(row[0].value, float) and not row[0].value.is_integer()
     }
     cells = [[rows[r][c] for c in columns] for r in keep]
-    for i in typed:  # numbers beside numbers as text, whose decimal sign they must not decide
+    for i in typed:  # numbers stored beside numbers as text must not decide the decimal sign
         kind = [sheet.cell(r + 1, columns[i] + 1).data_type for r in keep]
         if any(k == "s" and _DIGITS.search(row[i]) for k, row in zip(kind[1:], cells[1:], strict=True)):
             for k, row in zip(kind[1:], cells[1:], strict=True):
@@ -146,7 +146,7 @@ def _shown(rows: list[list[str]], sheet: Any, path: Path, asked: str | None) -> 
 
 
 def _without_sign(cell: str) -> str:
-    """A number without a decimal sign: 1.25 is 125e-2."""
+    """A number without a decimal sign: 1.25 becomes 125e-2."""
     number, percent = cell.removesuffix("%"), "%" * cell.endswith("%")
     try:
         sign, digits, exponent = Decimal(number).as_tuple()
@@ -175,7 +175,7 @@ def write_workbook(target: Path | IO[bytes], name: str, columns: Sequence[str], 
 
     Args:
         target: path or binary file.
-        name: of the sheet.
+        name: name of the sheet.
         columns: the header.
         rows: cells: text, numbers, booleans or ``None``.
     """
