@@ -1,4 +1,4 @@
-"""How well attribute scores follow the class table: rank measures of every attribute at once."""
+"""How well attribute scores follow the class table: rank measures of all attributes at once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def auroc(scores: np.ndarray, has: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve of every column ``(K,)``; ties count half, NaN where all or none have it.
+    """Area under the ROC curve of every column ``(K,)``; ties count half, NaN if all or none have it.
 
     The rank-sum form (Hanley and McNeil, Radiology 1982).
 
@@ -14,7 +14,7 @@ def auroc(scores: np.ndarray, has: np.ndarray) -> np.ndarray:
         scores: ``(M, K)``.
         has: bool ``(M, K)``.
     """
-    from scipy.stats import rankdata  # which takes long to import
+    from scipy.stats import rankdata  # slow to import
 
     positives = has.sum(axis=0).astype(float)
     negatives = len(has) - positives
@@ -25,7 +25,7 @@ def auroc(scores: np.ndarray, has: np.ndarray) -> np.ndarray:
 
 
 def spearman(scores: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Rank correlation of every column ``(K,)`` of two ``(M, K)``, ties at their mean; NaN where one is constant."""
+    """Rank correlation of every column ``(K,)`` of two ``(M, K)``, with mean ranks for ties; NaN if one is constant."""
     from scipy.stats import rankdata
 
     if not len(scores):

@@ -22,7 +22,7 @@ class Interval:
     per_seed: list[float] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, float | list[float | None] | None]:
-        """JSON form; NaN becomes ``None``."""
+        """The estimate as JSON types; NaN becomes ``None``."""
 
         def plain(value: float) -> float | None:
             return None if np.isnan(value) else float(value)
@@ -41,8 +41,9 @@ class Resampled:
     """A metric as measured and on resampled images.
 
     Args:
-        measured: ``(seeds,)``.
-        drawn: ``(samples, seeds)``; the same draws for whatever is resampled over the same images with the same seed.
+        measured: ``(seeds,)`` measured values.
+        drawn: ``(samples, seeds)`` values on resampled images; the draws are the same for everything resampled over the
+            same images with the same seed.
     """
 
     measured: np.ndarray
@@ -56,7 +57,7 @@ class Resampled:
         return Interval(float(self.measured.mean()), spread, float(low), float(high), list(self.measured))
 
     def paired(self, other: Resampled) -> Resampled:
-        """This minus the other, seed by seed and draw by draw; for the same seeds."""
+        """This minus the other, seed by seed and draw by draw; both must have the same seeds."""
         return Resampled(self.measured - other.measured, self.drawn - other.drawn)
 
     def means(self, rng: np.random.Generator | None = None) -> np.ndarray:
@@ -75,11 +76,11 @@ def difference(
     """First minus second, with a percentile interval of the paired bootstrap.
 
     Args:
-        first, second: of the same draws of the same images.
-        over_seeds: draw each side's seeds too, so that the interval is about the methods and not about these trainings
-            of them. With few seeds it is rough, and somewhat too narrow.
-        level: of the interval.
-        seed: of the draw of seeds.
+        first, second: values on the same draws of the same images.
+        over_seeds: also resample each side's seeds, so that the interval applies to the methods and not only to these
+            trainings. With few seeds it is rough, and somewhat too narrow.
+        level: level of the interval.
+        seed: seed of the resampling of seeds.
     """
     rng = np.random.default_rng(seed) if over_seeds else None
     drawn = first.means(rng) - second.means(rng)
@@ -97,19 +98,19 @@ def resample(
     samples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Resampled]:
-    """Metrics as measured and over images resampled within their class, the same for every seed.
+    """Metrics as measured, and over images resampled within their class, identically for every seed.
 
-    Of metrics that are means over images, or made of such; others have no ``drawn``. The draws depend on the images'
-    classes, the metrics asked for, ``samples`` and ``seed`` alone, so that the results of two methods on the same
-    images can be compared draw by draw.
+    Only metrics that are means over images, or computed from such means, have ``drawn``. The draws depend only on the
+    images' classes, the requested metrics, ``samples`` and ``seed``, so results of two methods on the same images can
+    be compared draw by draw.
 
     Args:
-        decisions: one entry a seed, over the same images.
-        gammas: one a seed.
-        alone: those of the models that metrics of the unseen classes alone are measured of, where they are others.
-        names: of the metrics; ``None`` for all.
-        samples: bootstrap samples.
-        seed: of the resampling.
+        decisions: one entry per seed, over the same images.
+        gammas: one per seed.
+        alone: decisions of other models for metrics among the unseen classes alone, if they differ.
+        names: names of the metrics; ``None`` for all.
+        samples: number of bootstrap samples.
+        seed: seed of the resampling.
     """
     known = every_metric()
     models = {
@@ -135,7 +136,7 @@ def resample(
 
 
 def _resampled(values: np.ndarray, labels: np.ndarray, samples: int, rng: np.random.Generator) -> Resampled:
-    """The mean over classes of each class's mean, of values ``(M, seeds)``; NaN for images that do not count."""
+    """Mean over classes of each class's mean, for values ``(M, seeds)``; NaN for images that do not count."""
     counted = ~np.isnan(values[:, 0])
     values, labels = values[counted], labels[counted]
     measured, drawn = [], []
@@ -164,7 +165,7 @@ def bootstrap(
 
     Args:
         decisions, gammas, alone, names, samples, seed: as there.
-        level: of the interval.
+        level: level of the interval.
     """
     found = resample(decisions, gammas, alone=alone, names=names, samples=samples, seed=seed)
     return {name: values.interval(level) for name, values in found.items()}

@@ -1,7 +1,7 @@
 """How far a model's confidence can be trusted: expected calibration error, risk and coverage, seen against unseen.
 
-Confidence is the highest entry of softmax((S - gamma seen) / T) over all classes. All figures are over images, not
-averaged over classes. A figure without an image to measure it on is ``None`` in JSON.
+Confidence is the largest entry of softmax((S - gamma seen) / T) over all classes. All measures are over images, not
+averaged over classes. A measure without any image is ``None`` in JSON.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from unseen.evaluation.scores import best_classes, best_of_kinds, columns_by_kin
 BINS = 15
 """Bins of equal width for the expected calibration error (Guo et al., ICML 2017)."""
 MISTAKES = 10
-"""Wrong answers that a threshold is chosen by, at least."""
+"""Smallest number of wrong answers for choosing a threshold."""
 POINTS = 101
-"""Most points of a curve that are kept."""
+"""Largest number of points of a curve that are stored."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model said of M images.
+    """Answers of a model on M images.
 
     Args:
-        confidence: ``(M,)`` of the class it named.
-        right: bool ``(M,)``.
-        unseen: bool ``(M,)`` whether the true class is unseen.
-        offset: ``(M,)`` best seen minus best unseen score; infinite where there is only one kind.
+        confidence: ``(M,)`` confidence of the predicted class.
+        right: bool ``(M,)``, whether it is correct.
+        unseen: bool ``(M,)``, whether the true class is unseen.
+        offset: ``(M,)`` best seen minus best unseen score; infinite if there is only one kind.
     """
 
     confidence: np.ndarray
@@ -44,7 +44,7 @@ class Answers:
     def from_scores(
         cls, scores: np.ndarray, labels: np.ndarray, seen: np.ndarray, gamma: float, temperature: float
     ) -> Self:
-        """From class scores ``(M, N)``, labels ``(M,)``, seen flags ``(N,)``, gamma and the softmax's temperature."""
+        """Make answers from class scores ``(M, N)``, labels ``(M,)``, seen flags ``(N,)``, gamma and temperature."""
         every = torch.from_numpy(scores).double()
         best = best_classes([(torch.arange(len(seen)), every)], seen, 1, gamma=gamma, temperature=temperature)
         _, top = best_of_kinds([every], [columns_by_kind(torch.from_numpy(seen.copy()))])
@@ -53,12 +53,12 @@ class Answers:
 
     @classmethod
     def joined(cls, parts: Sequence[Answers]) -> Self:
-        """The answers of several batches as one."""
+        """Join the answers of several batches."""
         names = ("confidence", "right", "unseen", "offset")
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
     def reliability(self) -> dict[str, list[float]]:
-        """Mean confidence, accuracy and number of images of each of :data:`BINS` bins that holds any."""
+        """Mean confidence, accuracy and number of images for each of :data:`BINS` bins with images."""
         bins = np.minimum((self.confidence * BINS).astype(int), BINS - 1)
         count = np.bincount(bins, minlength=BINS)
         held = count > 0
@@ -72,23 +72,23 @@ class Answers:
         return float(np.average(gaps, weights=bins["count"]))
 
     def risk_coverage(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Coverage, risk and threshold at every confidence that occurs, thresholds falling.
+        """Coverage, risk and threshold at every confidence value, with decreasing thresholds.
 
-        Risk is the share of wrong answers among the images with a confidence of at least the threshold, coverage
-        their share of all (El-Yaniv and Wiener, JMLR 2010).
+        Risk is the share of wrong answers among the images with at least the threshold's confidence, and coverage is
+        the share of such images (El-Yaniv and Wiener, JMLR 2010).
         """
         order = np.argsort(-self.confidence, kind="stable")
         threshold = self.confidence[order]
-        last = np.append(threshold[1:] < threshold[:-1], True)  # images of equal confidence come together
+        last = np.append(threshold[1:] < threshold[:-1], True)  # images with equal confidence come together
         given = np.arange(1, len(order) + 1)[last]
         wrong = np.cumsum(~self.right[order])[last]
         return given / len(order), wrong / given, threshold[last]
 
     def threshold(self) -> float:
-        """The lowest confidence from which on the risk is half of the risk of answering always.
+        """The lowest confidence above which the risk is half of the risk without a threshold.
 
-        Ours. Where that would leave fewer than half of the images, the one that leaves half; where fewer than
-        :data:`MISTAKES` answers are wrong, too few to go by, the one that leaves 95% of them.
+        Ours. If that would leave fewer than half of the images, the confidence that leaves half; with fewer than
+        :data:`MISTAKES` wrong answers, which are too few to rely on, the one that leaves 95%.
         """
         coverage, risk, threshold = self.risk_coverage()
         if (~self.right).sum() < MISTAKES:
@@ -97,7 +97,7 @@ class Answers:
         return float(threshold[enough[-1] if len(enough) else np.flatnonzero(coverage >= 0.5)[0]])
 
     def auroc(self) -> float | None:
-        """How well best seen minus best unseen score tells seen from unseen images: 0.5 is chance.
+        """How well best seen minus best unseen score separates seen from unseen images: 0.5 is chance.
 
         ``None`` without images, or classes, of both kinds.
         """
@@ -106,14 +106,14 @@ class Answers:
         return float(auroc(self.offset[:, None], ~self.unseen[:, None])[0])
 
     def summary(self, threshold: float | None = None) -> dict[str, Any]:
-        """Everything above in JSON form.
+        """All measures as JSON types.
 
         Args:
-            threshold: below which the answer is "unknown".
+            threshold: confidence below which the answer is "unknown".
 
         Returns:
-            accuracy, confidence (means over images), ece, auroc, reliability, risk_coverage (at most
-            :data:`POINTS` points), and at the threshold coverage and accuracy of what is answered.
+            accuracy, confidence (means over images), ece, auroc, reliability, risk_coverage (at most :data:`POINTS`
+            points), and coverage and accuracy of the answers above the threshold.
         """
         if not len(self.right):
             return {}

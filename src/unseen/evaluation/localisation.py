@@ -1,8 +1,8 @@
 """Does a method look at the part that an attribute names? The pointing game on annotated part positions.
 
-For every image and every attribute that its class has, the attention's highest region is a hit if its centre lies
-within a radius of the named part (METHODS of the field: a hit in a box around the part). The radius is a share of the
-bird's, or more generally the part cloud's, extent. Chance is the hit rate of a region drawn at random.
+For every image and every attribute of its class, the region with the highest attention is a hit if its center is within
+a radius of the named part (common practice is a hit inside a box around the part). The radius is a share of the extent
+of the visible parts. Chance is the hit rate of a random region.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CUB_PARTS = {
     "leg": ("left leg", "right leg"),
     "crown": ("crown",),
 }
-"""CUB's parts for the body part that a group's name starts with (our reading): ``has_bill_shape`` looks at the beak."""
+"""CUB's parts for the start of a group's name (our interpretation): ``has_bill_shape`` looks at the beak."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class PointingGame:
 
     Args:
         hits: share of hits over all images and attributes.
-        chance: the same for a region drawn at random.
+        chance: the same for a random region.
         by_group: attribute group to (hits, chance, number of cases).
     """
 
@@ -60,7 +60,7 @@ class PointingGame:
 
 
 def parts_of(dataset: Dataset) -> list[tuple[str, ...]]:
-    """The annotated parts that each attribute looks at; empty where none is known.
+    """The annotated parts that each attribute refers to; empty if unknown.
 
     Raises:
         DataError: the dataset has no part positions, or none that an attribute names.
@@ -83,7 +83,7 @@ def parts_of(dataset: Dataset) -> list[tuple[str, ...]]:
 
 
 def region_centres(transform: Transform, grid: tuple[int, int], width: int, height: int) -> np.ndarray:
-    """``(R, 2)`` x, y of every region's centre in an upright image's pixels, row by row."""
+    """``(R, 2)`` x, y of every region's center in pixels of an upright image, row by row."""
     h, w = grid
     left, top, right, bottom = transform.crop_box(width, height)
     xs = left + (np.arange(w) + 0.5) / w * (right - left)
@@ -102,17 +102,17 @@ def pointing_game(
     radius: float = 0.15,
     batch_size: int = 32,
 ) -> dict[str, PointingGame]:
-    """Hit rate of every sub-net's attention (of a method without attention: its region contributions).
+    """Hit rate of every sub-net's attention (for a method without attention: of its region contributions).
 
     Args:
-        method: trained, on the CPU or a device.
-        dataset: with part positions.
-        store: its regions, or for a method trained end to end its images.
-        transform: of the backbone.
-        images: which images.
-        radius: of a hit, as a share of the diagonal of the box around the image's visible parts, at least one
-            region's half diagonal.
-        batch_size: images at once.
+        method: trained method, on any device.
+        dataset: dataset with part positions.
+        store: its regions, or its images for a method trained end to end.
+        transform: transform of the backbone.
+        images: positions of the images to use.
+        radius: radius of a hit, as a share of the diagonal of the box around the image's visible parts; at least half
+            the diagonal of a region.
+        batch_size: images per batch.
 
     Returns:
         Name of the sub-net to its hit rates.
@@ -159,7 +159,7 @@ def pointing_game(
                     continue
                 inside = np.logical_or.reduce(targets)
                 if not inside.any():
-                    continue  # the part lies outside what the network sees
+                    continue  # the part is outside of what the network sees
                 for name, peak_of in peaks.items():
                     hit = bool(inside[peak_of[row, k]])
                     cases.setdefault(name, []).append((table.attributes.groups[k], hit, float(inside.mean())))

@@ -1,7 +1,7 @@
 """The field's metrics: per-class mean accuracy, CZSL T1, GZSL U/S/H, calibrated stacking, AUSUC.
 
-Accuracies are fractions in [0, 1]. A metric without an image to measure it on is NaN. Ties in a score go to the first
-class, as ``argmax`` has it; where calibration makes the best seen and unseen class tie, the unseen one wins.
+Accuracies are fractions in [0, 1]. A metric without any image is NaN. The first class wins a tie of scores, as in
+``argmax``; if calibration makes the best seen and unseen class tie, the unseen one wins.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 LEADING = 10
-"""Classes of either kind that are kept of an image, for metrics that look beyond the best."""
+"""Number of classes of either kind that are stored per image, for metrics beyond the best class."""
 
 
 def per_class_accuracy(correct: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -22,7 +22,7 @@ def per_class_accuracy(correct: np.ndarray, labels: np.ndarray, classes: np.ndar
     Args:
         correct: bool or float ``(M,)``.
         labels: ``(M,)`` class positions.
-        classes: ``(N,)`` the classes to report, in order.
+        classes: ``(N,)`` classes to report, in order.
     """
     size = int(max(labels.max(initial=-1), classes.max(initial=-1))) + 1
     total = np.bincount(labels, minlength=size)[classes]
@@ -33,7 +33,7 @@ def per_class_accuracy(correct: np.ndarray, labels: np.ndarray, classes: np.ndar
 
 
 def harmonic(u: float | np.ndarray, s: float | np.ndarray) -> np.ndarray:
-    """H = 2US / (U + S); 0 where both are 0."""
+    """H = 2US / (U + S); 0 if both are 0."""
     u, s = np.asarray(u, dtype=float), np.asarray(s, dtype=float)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(u + s == 0, 0.0, 2 * u * s / (u + s))
@@ -41,12 +41,12 @@ def harmonic(u: float | np.ndarray, s: float | np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Decisions:
-    """What of an image's class scores the metrics need: the best seen and the best unseen classes.
+    """What metrics need of class scores: the best seen and the best unseen classes of each image.
 
     Args:
-        labels: ``(M,)`` true class.
-        leading: ``(M, 2, k)`` the k best seen and the k best unseen classes, best first; -1 beyond the last of a kind.
-        scores: ``(M, 2, k)`` theirs; -inf there.
+        labels: ``(M,)`` true classes.
+        leading: ``(M, 2, k)`` the k best seen and the k best unseen classes, best first; padded with -1.
+        scores: ``(M, 2, k)`` their scores; padded with -inf.
         is_unseen: ``(M,)`` whether the true class is unseen.
     """
 
@@ -57,7 +57,7 @@ class Decisions:
 
     @classmethod
     def from_scores(cls, scores: np.ndarray, labels: np.ndarray, seen: np.ndarray, count: int = 1) -> Decisions:
-        """From class scores ``(M, N)``, labels ``(M,)`` and seen flags ``(N,)``; ``count`` classes of each kind."""
+        """Make decisions from class scores ``(M, N)``, labels ``(M,)`` and seen flags ``(N,)``; stores ``count`` of each kind."""
         if count > 1 or seen.all() or not seen.any() or not np.isfinite(scores).all():
             return cls.from_blocks([scores], labels, seen, count)
         kinds = [np.flatnonzero(seen), np.flatnonzero(~seen)]
@@ -69,7 +69,7 @@ class Decisions:
     def from_blocks(
         cls, blocks: Iterable[np.ndarray], labels: np.ndarray, seen: np.ndarray, count: int = 1
     ) -> Decisions:
-        """From class scores in blocks of classes, ``(M, n)`` each."""
+        """Make decisions from class scores in blocks of classes, ``(M, n)`` each."""
         import torch
 
         from unseen.evaluation.scores import best_of_kinds, columns_by_kind
@@ -85,7 +85,7 @@ class Decisions:
 
     @classmethod
     def joined(cls, parts: Sequence[Decisions], classes: int) -> Decisions:
-        """Several draws as one, every draw's N classes being classes of their own: means go over classes and draws."""
+        """Join several draws, with the N classes of every draw kept apart: means go over classes and draws."""
         shifted = [
             (d.labels + i * classes, np.where(d.leading < 0, -1, d.leading + i * classes), d.scores, d.is_unseen)
             for i, d in enumerate(parts)
@@ -94,33 +94,33 @@ class Decisions:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Decisions:
-        """What :meth:`arrays` gave."""
+        """Read what :meth:`arrays` returned."""
         return cls(**{f.name: arrays[f.name] for f in fields(cls)})
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Its arrays by name, for a file."""
+        """The arrays by name, for a file."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @property
     def best_seen(self) -> np.ndarray:
-        """``(M,)`` the best seen class, -1 without one."""
+        """``(M,)`` the best seen class, -1 for none."""
         result: np.ndarray = self.leading[:, 0, 0]
         return result
 
     @property
     def best_unseen(self) -> np.ndarray:
-        """``(M,)`` the best unseen class, -1 without one."""
+        """``(M,)`` the best unseen class, -1 for none."""
         result: np.ndarray = self.leading[:, 1, 0]
         return result
 
     @cached_property
     def offset(self) -> np.ndarray:
-        """``(M,)`` best seen minus best unseen score: the gamma at which the image turns unseen."""
+        """``(M,)`` best seen minus best unseen score: the gamma at which the prediction becomes unseen."""
         result: np.ndarray = self.scores[:, 0, 0] - self.scores[:, 1, 0]
         return result
 
     def predict(self, gamma: float = 0.0) -> np.ndarray:
-        """Classes predicted among all, with calibrated stacking: gamma off every seen score."""
+        """Predicted classes among all, with calibrated stacking: gamma subtracted from seen scores."""
         return np.where(self.offset > gamma, self.best_seen, self.best_unseen)
 
     def czsl(self) -> np.ndarray:
@@ -129,29 +129,29 @@ class Decisions:
         return result
 
     def ranked(self, count: int, gamma: float = 0.0) -> np.ndarray:
-        """``(M, count)`` classes among all, best first, with calibrated stacking; -1 beyond the last class.
+        """``(M, count)`` classes among all, best first, with calibrated stacking; padded with -1.
 
         Raises:
-            ValueError: fewer classes of each kind are kept.
+            ValueError: fewer classes of each kind are stored.
         """
         if count > self.leading.shape[2]:
             raise ValueError(f"the best {self.leading.shape[2]} classes of each kind are kept, not {count}")
         lowered = self.scores - np.array([gamma, 0.0])[:, None]
-        # the unseen ones first, since they win a tie
+        # unseen classes first, since they win a tie
         scores, classes = (array[:, ::-1].reshape(len(array), 2 * array.shape[2]) for array in (lowered, self.leading))
         order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
         return np.take_along_axis(classes, order, axis=1)
 
 
 CORE = ("T1", "U", "S", "H", "AUSUC")
-"""The field's metrics: what an epoch's record and a choice hold."""
+"""The field's metrics, as in records of epochs and choices."""
 ACCURACIES = CORE[:4]
-"""Those that hold at one calibration offset, and that papers report."""
+"""Metrics at one calibration offset, as reported in papers."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The table's numbers for one model at one gamma."""
+    """The usual numbers of one model at one gamma."""
 
     t1: float
     u: float
@@ -161,7 +161,7 @@ class Scores:
     ausuc: float
 
     def as_dict(self) -> dict[str, float | None]:
-        """JSON form; NaN becomes ``None``."""
+        """The metrics as JSON types; NaN becomes ``None``."""
         numbers = (self.t1, self.u, self.s, self.h, self.ausuc, self.gamma)
         values = dict(zip((*CORE, "gamma"), numbers, strict=True))
         return {k: None if np.isnan(v) else float(v) for k, v in values.items()}
@@ -187,7 +187,7 @@ class SeenUnseenCurve:
     """U and S at every gamma where either changes (Chao et al., ECCV 2016).
 
     Args:
-        gamma: ``(G,)`` rising thresholds; entry i of ``u`` and ``s`` holds for gamma in [gamma_i, gamma_i+1).
+        gamma: ``(G,)`` increasing thresholds; entry i of ``u`` and ``s`` holds for gamma in [gamma_i, gamma_i+1).
         u, s: ``(G,)``; NaN without unseen or seen images.
     """
 
@@ -197,7 +197,7 @@ class SeenUnseenCurve:
 
     @classmethod
     def of(cls, d: Decisions) -> SeenUnseenCurve:
-        """The exact curve of a set of images: a step for every image."""
+        """The exact curve of a set of images, with a step for every image."""
 
         def weights(mask: np.ndarray) -> np.ndarray:
             counts = np.bincount(d.labels[mask], minlength=int(d.labels.max(initial=0)) + 1)
@@ -231,7 +231,7 @@ class SeenUnseenCurve:
         return float(np.sum(np.diff(self.u) * (self.s[1:] + self.s[:-1]) / 2))
 
     def best_gamma(self) -> tuple[float, float]:
-        """The gamma of the highest H, the middle of its interval, and that H; gamma 0 where no H is above 0."""
+        """The gamma of the highest H, as the middle of its interval, and that H; gamma 0 if no H is above 0."""
         h = harmonic(self.u, self.s)
         i = int(h.argmax())
         if not h[i] > 0:
@@ -243,10 +243,10 @@ class SeenUnseenCurve:
 
 
 def common_gamma(curves: Sequence[SeenUnseenCurve]) -> tuple[float, float]:
-    """The gamma of the highest mean H of several curves, the middle of its interval, and that mean.
+    """The gamma of the highest mean H of several curves, as the middle of its interval, and that mean.
 
-    One curve is a lottery: its maximum hangs on a few images. The mean over several draws of classes is flatter and
-    more faithful to the test.
+    The maximum of one curve depends on a few images. The mean over several draws of classes is flatter and closer to
+    the test.
     """
     if len(curves) == 1:
         return curves[0].best_gamma()
@@ -265,16 +265,16 @@ def common_gamma(curves: Sequence[SeenUnseenCurve]) -> tuple[float, float]:
 
 
 def kept_share(curve: SeenUnseenCurve, gamma: float) -> float:
-    """Which share of the right answers to seen images an offset leaves: S over S without unseen classes."""
+    """Share of the correct answers on seen images that an offset keeps: S over S without unseen classes."""
     i = int(np.searchsorted(curve.gamma, gamma, side="right")) - 1
     return float(curve.s[i] / curve.s[0]) if curve.s[0] > 0 else 1.0
 
 
 def gamma_keeping(curve: SeenUnseenCurve, share: float) -> float:
-    """The largest gamma that leaves a share of the right answers to seen images, the middle of its interval.
+    """The largest gamma that keeps a share of the correct answers on seen images, as the middle of its interval.
 
     Args:
-        curve: its ``s`` alone counts.
+        curve: only its ``s`` is used.
         share: from 0 to 1, see :func:`kept_share`.
     """
     i = int(np.flatnonzero(curve.s >= share * curve.s[0] - 1e-12)[-1])

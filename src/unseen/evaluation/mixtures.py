@@ -1,4 +1,4 @@
-"""Batches as people bring them, drawn from held-out images: balanced, skewed, of few classes, partly unknown, small."""
+"""Realistic batches drawn from held-out images: balanced, skewed, of few classes, partly unknown, small."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KINDS = {
 SMALL = 30
 FALL = 0.7
 SCOPES = ("unseen", "all")
-"""Batches of unseen classes alone, chosen among these, and of all classes."""
+"""Batches of unseen classes with only these as candidates, and of all classes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Mixture:
 
     Args:
         images: positions of its images.
-        classes: rising positions of the classes to choose from.
+        classes: increasing positions of the candidate classes.
     """
 
     images: np.ndarray
@@ -38,15 +38,15 @@ class Mixture:
 def draw_mixture(
     kind: str, scope: str, labels: np.ndarray, seen: np.ndarray, rng: np.random.Generator, most: int = 0
 ) -> Mixture:
-    """A batch of held-out images.
+    """Draw a batch of held-out images.
 
     Args:
-        kind: of :data:`KINDS`.
-        scope: of :data:`SCOPES`.
-        labels: ``(M,)`` of the held-out images.
+        kind: one of :data:`KINDS`.
+        scope: one of :data:`SCOPES`.
+        labels: ``(M,)`` labels of the held-out images.
         seen: bool ``(N,)``.
-        rng: of the draw.
-        most: images of the batch, at most; 0 for any.
+        rng: generator of the draw.
+        most: largest number of images of the batch; 0 for no limit.
     """
     classes = np.flatnonzero(~seen) if scope == "unseen" else np.arange(len(seen))
     mine = {c: rows for c in rng.permutation(classes) if len(rows := rng.permutation(np.flatnonzero(labels == c)))}
@@ -67,14 +67,14 @@ def draw_mixture(
 
 
 def accuracy(scores: np.ndarray, labels: np.ndarray, mixture: Mixture, seen: np.ndarray, scope: str) -> float:
-    """Mean accuracy of the classes in the batch that can be chosen; for all classes the harmonic mean of both kinds'.
+    """Mean accuracy of the batch's candidate classes; for all classes the harmonic mean of both kinds.
 
     Args:
-        scores: ``(B, n)`` of the mixture's images and classes, gamma taken off.
-        labels: ``(M,)`` of the held-out images.
+        scores: ``(B, n)`` scores of the mixture's images and classes, minus gamma.
+        labels: ``(M,)`` labels of the held-out images.
         mixture: the batch.
         seen: bool ``(N,)``.
-        scope: of :data:`SCOPES`.
+        scope: one of :data:`SCOPES`.
     """
     truth = labels[mixture.images]
     right = mixture.classes[scores.argmax(axis=1)] == truth

@@ -1,8 +1,8 @@
-"""Metrics as things: what each is called, what it means, which way is better, what guessing gives, how it is computed.
+"""Registry of metrics: name, meaning, direction, chance level and computation of each.
 
-A metric is computed from decisions alone, so that anybody's scores can be measured. One more metric is one more entry
-here; a package's own ones are :func:`register_metric` or an entry point of the group ``unseen.metrics``. Every metric
-is in ``results.json`` and the tables that ask for it; those that are :attr:`Metric.shown` are columns of every table.
+A metric is computed from decisions alone, so anybody's scores can be measured. A further metric is one more entry here;
+other packages use :func:`register_metric` or an entry point of the group ``unseen.metrics``. Every metric is in
+``results.json`` and in tables on request; those that are :attr:`Metric.shown` are columns of every table.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from unseen.evaluation.metrics import CORE, Decisions, SeenUnseenCurve, harmonic
 
 GROUP = "unseen.metrics"
 HEADLINES = ("T1", "H")
-"""The metrics that methods are compared in, and that the protocol ``paper`` chooses a model by each."""
+"""The metrics for comparing methods; the protocol ``paper`` chooses a model by each of them."""
 
 
 @dataclass(frozen=True)
 class Decided:
-    """Decisions at one calibration offset: all that a metric is computed from. M images, N classes.
+    """Decisions at one calibration offset: the input of a metric. M images, N classes.
 
     Args:
         decisions: the :data:`~unseen.evaluation.metrics.LEADING` best classes of either kind.
-        gamma: calibration offset that seen classes' scores are lowered by.
+        gamma: calibration offset, subtracted from the scores of seen classes.
         taxonomy: ``(N, L)`` ancestors of every class, from the coarsest rank to the finest, if there is a taxonomy.
     """
 
@@ -49,17 +49,17 @@ class Decided:
 
     @cached_property
     def named(self) -> np.ndarray:
-        """``(M,)`` the class that each image is taken for, among all."""
+        """``(M,)`` predicted class of each image among all."""
         return self.decisions.predict(self.gamma)
 
     @cached_property
     def right(self) -> np.ndarray:
-        """``(M,)`` 1 where that is the true class, else 0."""
+        """``(M,)`` 1 if the prediction is correct, else 0."""
         found: np.ndarray = (self.named == self.labels).astype(float)
         return found
 
     def ranked(self, count: int) -> np.ndarray:
-        """``(M, count)`` the best classes among all, best first, -1 beyond the last; ``count`` is at most LEADING."""
+        """``(M, count)`` the best classes among all, best first, padded with -1; ``count`` is at most LEADING."""
         return self.decisions.ranked(count, self.gamma)
 
 
@@ -68,17 +68,17 @@ class Metric:
     """One metric.
 
     Args:
-        name: its short name, the column of tables.
-        meaning: what it is, in a sentence without capital and full stop.
-        compute: a fraction; or one for each image ``(M,)``, NaN for those that do not count, of which the metric is
-            the mean over the classes of each class's mean, with a bootstrap interval. NaN where there is nothing to
-            measure it on. With ``of`` it is computed from those metrics.
-        title: in plain words, for pages; the page and the report show none without one.
-        chance: what guessing gives, from the numbers of seen and unseen classes; ``None`` where that says nothing.
+        name: short name, used as the column of tables.
+        meaning: a sentence without capital and full stop.
+        compute: returns a fraction; or one per image ``(M,)``, NaN for images that do not count, and the metric is then
+            the mean over classes of each class's mean, with a bootstrap interval. NaN if there is nothing to measure.
+            With ``of``, takes the values of those metrics.
+        title: title in plain words for pages; without one, page and report do not show the metric.
+        chance: chance level from the numbers of seen and unseen classes; ``None`` if meaningless.
         of: names of metrics registered earlier, whose values ``compute`` takes instead of decisions.
-        alone: it asks among the unseen classes alone, so that ``paper`` has a model for it apart.
-        higher_is_better: its direction.
-        shown: it is a column of every table.
+        alone: whether only unseen classes are candidates, for which ``paper`` has a separate model.
+        higher_is_better: direction.
+        shown: whether it is a column of every table.
     """
 
     name: str
@@ -92,7 +92,10 @@ class Metric:
     shown: bool = True
 
     def computed(self, *arguments: Decided | np.ndarray) -> np.ndarray:
-        """What :attr:`compute` gives, an empty array without images; its error as one line that names the metric."""
+        """Call :attr:`compute`; without images returns an empty array.
+
+        An error becomes one line that names the metric.
+        """
         if any(isinstance(given, Decided) and not len(given.labels) for given in arguments):
             return np.empty(0)
         try:
@@ -107,10 +110,10 @@ REGISTRY: dict[str, Metric] = {}
 
 
 def register_metric(metric: Metric) -> Metric:
-    """Add a metric.
+    """Register a metric.
 
     Raises:
-        UnseenError: there is another one of that name, or none of those that it is made of.
+        UnseenError: there is another one of that name, or a metric that it is made of is missing.
     """
     if REGISTRY.get(metric.name, metric) is not metric:
         raise UnseenError(f'a metric "{metric.name}" already exists', hint="choose another name")
@@ -124,7 +127,7 @@ def every_metric() -> Mapping[str, Metric]:
     """All metrics: registered ones and those of installed packages.
 
     Raises:
-        UnseenError: an installed package's metric cannot be imported, or is none.
+        UnseenError: a metric of an installed package cannot be imported, or is not a metric.
     """
     for metric in _installed():
         register_metric(metric)
@@ -151,7 +154,7 @@ def _installed() -> tuple[Metric, ...]:
 
 
 def chosen_metrics(asked: str | None = None) -> list[str]:
-    """Names of the columns of a table: those always shown, ``all``, or the ones asked for (``T1,top-5``).
+    """Names of the columns of a table: the default ones, ``all``, or the requested ones (``T1,top-5``).
 
     Raises:
         UnseenError: no such metric.
@@ -169,7 +172,7 @@ def chosen_metrics(asked: str | None = None) -> list[str]:
 
 
 def measure(decided: Decided, alone: Decided | None = None) -> dict[str, float]:
-    """Every metric of some decisions; ``alone`` are those that metrics among the unseen classes are of."""
+    """Compute every metric of some decisions; ``alone`` are the decisions for metrics among the unseen classes."""
     values: dict[str, float] = {}
     for name, metric in every_metric().items():
         if metric.of:
@@ -181,7 +184,7 @@ def measure(decided: Decided, alone: Decided | None = None) -> dict[str, float]:
 
 
 def sentence(text: str) -> str:
-    """A title or a meaning with a capital."""
+    """A title or a meaning with a capital letter."""
     return text[:1].upper() + text[1:]
 
 
@@ -191,7 +194,7 @@ def in_json(values: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def _over_classes(values: np.ndarray, labels: np.ndarray) -> float:
-    """The mean over classes of each class's mean; NaN for images that do not count."""
+    """Mean over classes of each class's mean; NaN for images that do not count."""
     counted = ~np.isnan(values)
     shares = per_class_accuracy(values[counted], labels[counted], np.unique(labels[counted]))
     return float(shares.mean()) if len(shares) else float("nan")
@@ -217,7 +220,7 @@ def _macro_f1(decided: Decided) -> float:
 
 
 def _hierarchical(decided: Decided) -> float:
-    """Mean over images of the number of ranks at which the named class differs from the true one, over all ranks."""
+    """Mean share of ranks at which the predicted class differs from the true one, over images."""
     if decided.taxonomy is None or not len(decided.labels):
         return float("nan")
     return float((decided.taxonomy[decided.labels] != decided.taxonomy[decided.named]).mean())
@@ -228,7 +231,7 @@ def _one_of_all(seen: int, unseen: int) -> float | None:
 
 
 def _core() -> Sequence[Metric]:
-    """The field's own, in the order of tables."""
+    """The field's own metrics, in table order."""
     return (
         Metric(
             "T1",
@@ -269,7 +272,7 @@ def _core() -> Sequence[Metric]:
 
 
 def _further() -> Sequence[Metric]:
-    """Those that tables show when asked to."""
+    """Metrics that tables show on request."""
     return (
         Metric(
             "top-5",

@@ -1,6 +1,6 @@
-"""What class scores decide: the best classes with their confidence, and the best seen and the best unseen class.
+"""Decisions from class scores: the best classes with their confidence, and the best seen and unseen class.
 
-Class scores come in blocks of classes, so that any number of classes is ranked in bounded memory. B images, N classes.
+Class scores come in blocks of classes, so any number of classes is ranked in bounded memory. B images, N classes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Best:
     Args:
         index: int64 ``(B, k)`` positions of the classes.
         score: float64 ``(B, k)`` raw class scores.
-        confidence: float64 ``(B, k)`` softmax over all classes in question.
+        confidence: float64 ``(B, k)`` softmax over all candidate classes.
     """
 
     index: np.ndarray
@@ -35,7 +35,7 @@ def calibrated(scores: Tensor, seen: np.ndarray, gamma: float, temperature: floa
 
     Args:
         scores: ``(B, N)`` raw class scores.
-        seen: bool ``(N,)``, or how many times gamma is taken off, float64 ``(N,)``.
+        seen: bool ``(N,)``, or multiples of gamma to subtract, float64 ``(N,)``.
         gamma: calibration offset.
         temperature: T.
     """
@@ -45,12 +45,12 @@ def calibrated(scores: Tensor, seen: np.ndarray, gamma: float, temperature: floa
 def best_classes(
     blocks: Iterable[tuple[Tensor, Tensor]], seen: np.ndarray, count: int, *, gamma: float, temperature: float
 ) -> Best:
-    """The best classes of each image; of equal ones the first.
+    """The best classes of each image; the first one wins ties.
 
     Args:
-        blocks: rising positions ``(n,)`` and float64 raw scores ``(B, n)`` of the classes in question; at least one.
-        seen: ``(N,)`` of all classes, as :func:`calibrated` takes it.
-        count: k; fewer where fewer classes are in question.
+        blocks: increasing positions ``(n,)`` and float64 raw scores ``(B, n)`` of the candidate classes; at least one.
+        seen: ``(N,)`` for all classes, as in :func:`calibrated`.
+        count: number of classes k, or fewer if there are fewer candidates.
         gamma, temperature: see :func:`calibrated`.
 
     Raises:
@@ -83,13 +83,13 @@ def best_classes(
 
 
 def _leading(values: Tensor, count: int) -> Tensor:
-    """``(B, k)`` columns of the largest of ``values`` ``(B, n)``, largest first, of equal ones the first."""
-    if values.shape[1] <= 2 * count or values.is_cuda:  # a GPU sorts soon, and is not waited for
+    """``(B, k)`` columns of the largest of ``values`` ``(B, n)``, largest first; the first one wins ties."""
+    if values.shape[1] <= 2 * count or values.is_cuda:  # sorting is fast on a GPU, and needs no wait
         return values.sort(dim=1, descending=True, stable=True).indices[:, :count]
     found = values.topk(count + 1, dim=1)
     order = found.indices[:, :count].sort(dim=1).values
     order = order.gather(1, values.gather(1, order).sort(dim=1, descending=True, stable=True).indices)
-    tied = found.values[:, count - 1] == found.values[:, count]  # topk does not say which of them it takes
+    tied = found.values[:, count - 1] == found.values[:, count]  # topk does not specify which one it returns
     if tied.any():
         order[tied] = values[tied].sort(dim=1, descending=True, stable=True).indices[:, :count]
     return order
@@ -103,12 +103,12 @@ def columns_by_kind(seen: Tensor) -> list[Tensor]:
 def best_of_kinds(blocks: Iterable[Tensor], kinds: Iterable[Sequence[Tensor]], count: int = 1) -> tuple[Tensor, Tensor]:
     """Positions ``(B, 2, count)`` of the best seen and the best unseen classes and their scores, best first.
 
-    Of equal ones the first; -1 and -inf beyond the last class of a kind.
+    The first one wins ties; padded with -1 and -inf.
 
     Args:
         blocks: class scores ``(B, n)``, at least one block; NaN wins over every number.
         kinds: :func:`columns_by_kind` of each block.
-        count: classes of each kind.
+        count: number of classes of each kind.
     """
     start, rows = 0, torch.empty(0, 0)
     found: list[tuple[Tensor, Tensor] | None] = [None, None]
@@ -127,7 +127,7 @@ def best_of_kinds(blocks: Iterable[Tensor], kinds: Iterable[Sequence[Tensor]], c
 
 
 def _merged(found: tuple[Tensor, Tensor] | None, more: tuple[Tensor, Tensor], count: int) -> tuple[Tensor, Tensor]:
-    """The first of two rankings (positions and scores), of which the second's positions are the later ones."""
+    """Merge two rankings (positions and scores); all positions of the second follow those of the first."""
     if found is None:
         return more
     index, score = (torch.cat(two, dim=1) for two in zip(found, more, strict=True))

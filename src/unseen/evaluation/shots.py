@@ -1,4 +1,4 @@
-"""Few-shot episodes: some images of held-out classes become their support images, the others ask."""
+"""Few-shot episodes: some images of held-out classes become their support images, the others are queries."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 SHOTS = (0, 1, 2, 5, 10, 20)
-"""Support images a class at which accuracy is told."""
+"""Numbers of support images per class at which accuracy is reported."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,8 +15,8 @@ class Episode:
     """A draw of support images from held-out images.
 
     Args:
-        queries: rising positions of the images that ask; the same for every number of shots.
-        support: class to positions of its support images; the first n are those of n shots.
+        queries: increasing positions of the query images; the same for every number of shots.
+        support: class to positions of its support images; the first n are those for n shots.
     """
 
     queries: np.ndarray
@@ -24,13 +24,13 @@ class Episode:
 
     @classmethod
     def draw(cls, labels: np.ndarray, classes: np.ndarray, most: int, rng: np.random.Generator) -> Episode:
-        """Support images for some classes; at least half of a class's images ask.
+        """Draw support images for some classes; at least half of a class's images are queries.
 
         Args:
-            labels: ``(M,)`` of held-out images.
+            labels: ``(M,)`` labels of held-out images.
             classes: positions of the classes that get support images; those with a single image get none.
-            most: images a class, at most.
-            rng: of the draw.
+            most: largest number of images per class.
+            rng: generator of the draw.
         """
         support = {}
         for c in classes:
@@ -43,16 +43,16 @@ class Episode:
     def similarities(
         self, vectors: np.ndarray, shots: int, classes: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """How similar the queries are to classes with support images.
+        """Similarity of the queries to classes with support images.
 
         Args:
             vectors: ``(M, C)`` unit vectors of the held-out images.
-            shots: images a class, at least 1; fewer where a class has fewer.
-            classes: only these; default all that have support images.
+            shots: images per class, at least 1; fewer if a class has fewer.
+            classes: only these; by default all that have support images.
 
         Returns:
-            Rising positions of the classes ``(P,)``, images of each ``(P,)``, and cosines of queries and mean support
-            vectors ``(Q, P)``.
+            Increasing positions of the classes ``(P,)``, images of each ``(P,)``, and cosines of queries and mean
+            support vectors ``(Q, P)``.
         """
         chosen = np.array(sorted(c for c in self.support if classes is None or c in classes), dtype=int)
         mine = [self.support[c][:shots] for c in chosen.tolist()]

@@ -1,4 +1,4 @@
-"""Whether an accuracy is better than guessing, as far as its interval and its classes can tell."""
+"""Whether an accuracy is better than chance, as far as its interval and its classes can tell."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Literal
 Standing = Literal["above", "below", "equal", "too few"]
 
 FEWEST_CLASSES = 3
-"""Classes below which nothing is said."""
+"""Smallest number of classes for a statement."""
 ENOUGH_CLASSES = 10
-"""Classes from which an interval that spans guessing says something of the model, not of the classes."""
+"""Number of classes from which an interval that includes chance tells about the model instead of the classes."""
 
 
 def standing(low: float | None, high: float | None, chance: float, classes: int) -> Standing:
-    """An accuracy beside guessing.
+    """Compare an accuracy with chance.
 
     Args:
-        low, high: its 95% interval; ``None`` where there is none.
-        chance: what guessing gives.
-        classes: distinct classes that it was measured on.
+        low, high: 95% interval; ``None`` for none.
+        chance: chance level.
+        classes: number of distinct classes that it was measured on.
 
     Returns:
-        ``above`` or ``below`` where the whole interval is, ``equal`` where it spans guessing though there are
-        :data:`ENOUGH_CLASSES`, and ``too few`` where the classes are too few to tell.
+        ``above`` or ``below`` if the whole interval is; ``equal`` if it includes chance despite :data:`ENOUGH_CLASSES`
+        classes; ``too few`` if there are too few classes to tell.
     """
     if low is None or high is None or classes < FEWEST_CLASSES:
         return "too few"

@@ -1,1 +1,1 @@
-"""Published experiments, comparisons and ablations: several runs, one table."""
+"""Published experiments, comparisons and ablations: several runs in one table."""

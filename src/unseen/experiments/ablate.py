@@ -1,4 +1,4 @@
-"""Ablations that a method declares, and sweeps of one of its settings: comparisons with a fixed set of rows."""
+"""Ablations declared by a method, and sweeps over one of its settings: comparisons with a fixed set of rows."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ FULL = "full"
 
 
 def ablation_variants(base: Variant) -> list[Variant]:
-    """The method as asked for (``full``), and each of its declared ablations.
+    """The method as requested (``full``), and each of its declared ablations.
 
     Raises:
-        UnseenError: it declares none.
+        UnseenError: the method declares none.
     """
     declared = find_method(base.method).ablations
     if not declared:
@@ -39,7 +39,7 @@ def ablation_variants(base: Variant) -> list[Variant]:
 
 
 def distinct(rows: list[Variant], base: Mapping[str, Any], say: Callable[[str], None]) -> list[Variant]:
-    """The rows without those that are the same training as an earlier one: nothing was there to take away."""
+    """The rows without those that equal an earlier row's training, because there was nothing to remove."""
     found: dict[Any, Variant] = {}
     for row in rows:
         trained = (row.method, *resolve_settings(row.config(base), Path(base["dataset"]).name)[1:])
@@ -51,10 +51,10 @@ def distinct(rows: list[Variant], base: Mapping[str, Any], say: Callable[[str], 
 
 
 def sweep_variants(base: Variant, text: str) -> tuple[str, list[float], list[Variant]]:
-    """A setting's name, its values and a row for each, from ``KEY=VALUE,VALUE,...``.
+    """Name of a setting, its values and a row for each, from ``KEY=VALUE,VALUE,...``.
 
     Raises:
-        UnseenError: it is not of that form.
+        UnseenError: the text does not have that form.
     """
     key, equals, listed = text.partition("=")
     texts = [v.strip() for v in listed.split(",") if v.strip()]
@@ -84,12 +84,12 @@ def ablate(
     Args:
         asked: what all rows share; its ``variants``, ``reference`` and ``title`` are replaced.
         folder: as in :func:`unseen.experiments.compare.compare`.
-        base: the method, and what of it is changed in every row.
+        base: the method, and its changes in every row.
         sweep: ``KEY=VALUE,VALUE,...`` for a sweep, which also draws ``sweep.png`` and ``sweep.svg``.
-        say: told a line about each row.
+        say: called with a line about each row.
 
     Returns:
-        The content of ``compare.json``.
+        Content of ``compare.json``.
     """
     where = Path(asked.base["dataset"]).name
     if sweep is None:

@@ -1,4 +1,4 @@
-"""What naming a batch as a whole gains and where it harms, on batches of the test images of finished runs."""
+"""Gains and losses of predicting a batch together, on batches of the test images of finished runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from unseen.training.support import pooled_features, together_on
 from unseen.training.temperature import Held
 
 DRAWS = 10
-"""Batches of each kind."""
+"""Number of batches of each kind."""
 SCOPE_NAMES = {"unseen": "unseen classes (T1)", "all": "all classes (H)"}
 
 
@@ -37,17 +37,17 @@ def measure_batches(
 
     Args:
         folders: name and folder of each run, all of one dataset.
-        output: where the tables go.
-        draws: batches of each kind.
+        output: folder for the tables.
+        draws: number of batches of each kind.
         device, cache: see :func:`unseen.training.run.fit`.
-        say: told a line about each run.
+        say: called with a line about each run.
 
     Returns:
-        The content of ``together.json``: ``rows``, one a run, kind of batch and scope, with the accuracy image by image
-        (``alone``) and as a whole (``together``), and the gain with a 95% interval over batches (``low``, ``high``).
+        Content of ``together.json``: ``rows``, one per run, kind of batch and scope, with the accuracy image by image
+        (``alone``) and together (``together``), and the gain with a 95% interval over batches (``low``, ``high``).
 
     Raises:
-        RunError: a run has no rule for images of classes.
+        RunError: a run has no rule for support images.
     """
     rows: list[dict[str, Any]] = []
     for name, folder in folders:
@@ -80,7 +80,7 @@ def _of_run(run: Run, draws: int, device: str, cache: Path | str | None) -> list
                     for draw in range(draws)
                 ]
             )
-            pairs = pairs[np.isfinite(pairs).all(axis=1)]  # of batches that hold images of every kind asked for
+            pairs = pairs[np.isfinite(pairs).all(axis=1)]  # batches that have images of every requested kind
             if not len(pairs):
                 continue
             gains = pairs[:, 1] - pairs[:, 0]
@@ -104,7 +104,7 @@ def cells(row: dict[str, Any]) -> dict[str, str]:
 
 
 def legend(found: dict[str, Any]) -> str:
-    """What the reader of a table must know."""
+    """What readers of the table must know."""
     kinds = "; ".join(f"{kind}: {meaning}" for kind, meaning in KINDS.items())
     weights = ", ".join(
         f"{name} {weight:g}" for name, weight in {r["name"]: r["weight"] for r in found["rows"]}.items()

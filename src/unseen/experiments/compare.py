@@ -1,4 +1,4 @@
-"""Several methods on one dataset: a run folder each, resumable, and one table of all."""
+"""Several methods on one dataset: one run folder each, resumable, and one table for all."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from unseen.training.run import earlier_config
 from unseen.version import __version__
 
 COMPARED = tuple(dict.fromkeys(part for name in HEADLINES for part in (*REGISTRY[name].of, name)))
-"""The metrics that differences are told of, with what they are made of."""
+"""Metrics whose differences are reported, and those that they are made of."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What to compare, and how.
+    """A comparison to make.
 
     Args:
-        variants: the rows.
+        variants: rows.
         base: entries of :class:`RunConfig` that all rows share: dataset, backbone, protocols, seeds, ...
         recipe: recipe entries that all rows with a recipe share.
-        validation_only: measure on validation images alone and never look at a test image.
-        reference: the row that the others are set against; ``None`` for the best one.
-        title: of the pages.
+        validation_only: measure on validation images only and never use a test image.
+        reference: row to compare the others with; ``None`` for the best one.
+        title: title of the pages.
         metrics: columns of the tables; ``None`` for those of every table. Files hold all.
         cache, device, workers, engine: see :func:`unseen.training.run.fit`.
     """
@@ -66,7 +66,7 @@ class Comparison:
         return ("validation",) if self.validation_only else tuple(self.base["protocols"])
 
     def task(self, what: str, config: RunConfig, folder: Path) -> Task:
-        """For a worker."""
+        """The request for a worker."""
         return Task(what, config, folder, cache_folder(self.cache), self.device, self.workers, self.engine)
 
 
@@ -76,21 +76,21 @@ def compare(
     *,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Do what is left to do and write ``compare.json``, ``.csv``, ``.md`` and ``.html`` into the folder.
+    """Do the missing rows and write ``compare.json``, ``.csv``, ``.md`` and ``.html`` into the folder.
 
-    Every row has a run folder in it, named after the row, and a process of its own; one that fails is reported in its
-    row. A finished run is not done again. Stopped, or repeated, the tables hold what is done.
+    Every row has a run folder in it, named after the row, and its own process; a failure is reported in its row.
+    Finished runs are not repeated. After an interruption the tables hold what is done.
 
     Args:
-        asked: what to compare.
-        folder: for runs and tables.
-        say: told a line about each row.
+        asked: comparison to make.
+        folder: folder for runs and tables.
+        say: called with a line about each row.
 
     Returns:
-        The content of ``compare.json``, see :func:`gather`.
+        Content of ``compare.json``, see :func:`gather`.
 
     Raises:
-        UnseenError: something is wrong with what is asked, or another process is at it; nothing has been done then.
+        UnseenError: the request is invalid, or another process is working on it; nothing has been done then.
         KeyboardInterrupt: stopped on request, after writing the tables.
     """
     folder = Path(folder)
@@ -123,7 +123,7 @@ def _compare(
     errors = {v.name: "unfinished; repeat the command to resume" for v in left}
     try:
         stored = [v.name for v in left if not find_method(v.method).end_to_end]
-        if stored:  # so that no row's time holds what these rows share
+        if stored:  # so that no row's time includes what the rows share
             run_worker(asked.task("extract", configs[stored[0]], folder))
         for number, variant in enumerate(left, start=1):
             say(f"{variant.name} ({number} of {len(left)})")
@@ -148,7 +148,7 @@ def name(asked: Comparison) -> str:
 
 
 def _block(asked: Comparison, run: Run, view: str) -> dict[str, Any]:
-    """What a run measured by a view; raises :class:`RunError` while it is unfinished."""
+    """Measured numbers of a run for a view; raises :class:`RunError` if it is unfinished."""
     if asked.validation_only:
         return run.validation
     found: dict[str, dict[str, Any]] = run.results["protocols"]
@@ -158,7 +158,7 @@ def _block(asked: Comparison, run: Run, view: str) -> dict[str, Any]:
 
 
 def _is_done(asked: Comparison, folder: Path, config: RunConfig, dataset: Dataset) -> bool:
-    """Whether a run has every number asked for, of the data, backbone and settings as they are now."""
+    """Whether a run has all requested numbers, for the current data, backbone and settings."""
     seeds = config.seeds[:1] if find_method(config.method).closed_form else config.seeds
     try:
         run = Run(folder)
@@ -181,10 +181,10 @@ def _is_done(asked: Comparison, folder: Path, config: RunConfig, dataset: Datase
 
 
 def gather(asked: Comparison, folder: Path, dataset: Dataset, errors: Mapping[str, str]) -> dict[str, Any]:
-    """All rows from their run folders, with what sets them apart.
+    """All rows from their run folders, with their differences.
 
     Returns:
-        JSON-able: ``views`` (protocols, or validation), ``rows`` (each with a block of ``metrics`` a view and
+        JSON-able: ``views`` (protocols, or validation), ``rows`` (each with a block of ``metrics`` per view and
         ``against``, the difference to the reference row, or an ``error``), ``statements`` in plain words, and what the
         numbers depend on.
     """
@@ -197,7 +197,7 @@ def gather(asked: Comparison, folder: Path, dataset: Dataset, errors: Mapping[st
         if variant.name in errors:
             continue
         run = Run(folder / variant.folder)
-        if manifest is None or not manifest["backbone"]["frozen"]:  # a frozen backbone says what regions there are
+        if manifest is None or not manifest["backbone"]["frozen"]:  # a frozen backbone determines the regions
             manifest = run.manifest
         usage, blocks = read_usage(run.folder), {view: _block(asked, run, view) for view in asked.views}
         if not usage["seconds"] and not asked.validation_only:  # made by `unseen train`
@@ -257,7 +257,7 @@ def _backbone(spec: BackboneSpec, manifest: dict[str, Any] | None) -> dict[str, 
 
 
 def _resampled(folder: Path, view: str, block: dict[str, Any]) -> dict[str, Resampled]:
-    """A run's metrics on the bootstrap's draws of the images."""
+    """Metrics of a run on the bootstrap's draws of the images."""
     gammas = [entry["gamma"] for entry in block["seeds"].values()]
     t1, gzsl = (
         [load_decisions(decisions_path(folder, seed, view, metric)) for seed in block["seeds"]] for metric in HEADLINES
@@ -266,7 +266,7 @@ def _resampled(folder: Path, view: str, block: dict[str, Any]) -> dict[str, Resa
 
 
 def _reference(asked: Comparison, done: list[dict[str, Any]], view: str, metric: str) -> str:
-    """Name of the row that the others are set against."""
+    """Name of the row that the others are compared with."""
     names = [row["name"] for row in done]
     if asked.reference in names:
         assert asked.reference is not None
@@ -279,7 +279,7 @@ def _against(
 ) -> dict[str, Any] | None:
     """A row minus the reference; ``None`` for the reference itself.
 
-    ``low`` and ``high`` are over images and seeds, ``low_images`` and ``high_images`` over images alone.
+    ``low`` and ``high`` are over images and seeds, ``low_images`` and ``high_images`` over images only.
     """
     if row == other:
         return None
@@ -294,7 +294,7 @@ def _against(
 
 
 def _plain(interval: Interval) -> dict[str, Any]:
-    """Mean and interval in JSON form."""
+    """Mean and interval as JSON types."""
     return {key: value for key, value in interval.as_dict().items() if key in ("mean", "low", "high")}
 
 

@@ -1,9 +1,9 @@
-"""Experiments: settings of a method on a dataset with their sources, what was reported, what a run measured.
+"""Experiments: settings of a method on a dataset with their sources, reported numbers, and measured ones.
 
-``datasets/NAME.yaml`` holds what all methods share on a dataset. ``files/METHOD/NAME.yaml`` exists where a number was
-published or measured: it names the settings that have a source of their own, and the rest comes from the preset. Every
-other pair of method and dataset is an experiment too, on the preset alone. ``measured`` is the last entry of a file and
-written by ``unseen reproduce --record`` alone.
+``datasets/NAME.yaml`` holds what all methods share on a dataset. ``files/METHOD/NAME.yaml`` exists if a number was
+published or measured: it names the settings that have their own source; the rest comes from the preset. Every other
+pair of method and dataset is an experiment too, with the preset alone. ``measured`` is the last entry of a file and
+only ``unseen reproduce --record`` writes it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NUMBERS = ACCURACIES
 SEEDS = (0, 1, 2, 3, 4)
 
 _NO_YAML = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
-"""What the reader raises: also for `!!int x`, dates that are none, and lists in lists in lists."""
+"""Exceptions of the reader, including those for `!!int x`, invalid dates, and deeply nested lists."""
 
 Text = Annotated[str, Field(min_length=1)]
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -42,7 +42,7 @@ Protocol = Literal["honest", "paper"]
 
 
 class ExperimentError(UnseenError):
-    """An experiment file that does not hold together."""
+    """An invalid experiment file."""
 
 
 class _Entry(BaseModel):
@@ -53,8 +53,8 @@ class Backbone(_Entry):
     """The network of an experiment.
 
     Attributes:
-        get: where its weights come from; ``--backbone-weights`` where they are the user's own file.
-        own_weights: whether they are.
+        get: source of its weights; ``--backbone-weights`` if they are the user's own file.
+        own_weights: whether the user provides the weights.
         name, image_size, options, mean, std, crop: entries of :class:`unseen.backbones.spec.BackboneSpec`.
     """
 
@@ -69,12 +69,12 @@ class Backbone(_Entry):
 
     @property
     def spec(self) -> dict[str, Any]:
-        """Entries of the backbone that the file names, as JSON has them."""
+        """Entries of the backbone that the file names, as JSON types."""
         return self.model_dump(mode="json", exclude={"get", "own_weights"}, exclude_unset=True)
 
 
 class Counts(_Entry):
-    """Classes, attributes and images that a dataset must have."""
+    """Numbers of classes, attributes and images that a dataset must have."""
 
     classes_seen: int
     classes_unseen: int
@@ -88,14 +88,14 @@ class DatasetFacts(_Entry):
     """What all experiments on a dataset share.
 
     Attributes:
-        name: as tables call it.
-        title: in full.
+        name: name in tables.
+        title: full name.
         kind: ``published`` (the field's benchmark), ``subset`` of one, or ``drawn``.
-        get: where it comes from, and what ``--data`` is to be.
-        counts: classes, attributes and images that it must have.
-        semantics: the class descriptions and attribute vectors.
+        get: where to get it, and what to pass to ``--data``.
+        counts: required numbers of classes, attributes and images.
+        semantics: class descriptions and attribute vectors.
         backbone: the default network.
-        note: what a reader of figures must know.
+        note: what readers of the figures must know.
     """
 
     name: Text
@@ -109,7 +109,7 @@ class DatasetFacts(_Entry):
 
     @property
     def comparable(self) -> bool:
-        """Whether figures on it may stand beside published ones."""
+        """Whether results on it can be compared with published ones."""
         return self.kind == "published"
 
 
@@ -121,14 +121,14 @@ class Setting(_Entry):
 
 
 class Reported(_Entry):
-    """Published numbers in percent, ``None`` where not known to us.
+    """Published numbers in percent, ``None`` if unknown to us.
 
     Attributes:
         T1, U, S, H: the numbers.
-        protocol: how they were chosen.
-        features: of what network and image size.
+        protocol: how hyperparameters were chosen.
+        features: network and image size.
         source: paper and table.
-        note: what a reader must know.
+        note: what readers must know.
     """
 
     T1: Percent | None = None
@@ -168,17 +168,17 @@ class Experiment:
     """A method on a dataset.
 
     Args:
-        path: its file; ``None`` where there is none.
-        method: as :func:`unseen.methods.find_method` takes it.
-        facts: of the dataset.
-        dataset: the dataset's short name.
-        preset: that the settings start from.
-        settings, recipe: every value with its source.
-        backbone: the network, where it is not the dataset's default.
+        path: experiment file; ``None`` for none.
+        method: as in :func:`unseen.methods.find_method`.
+        facts: facts of the dataset.
+        dataset: short name of the dataset.
+        preset: preset that the settings start from.
+        settings, recipe: values with their sources.
+        backbone: the network, if it is not the dataset's default.
         protocols, seeds: of the run.
         reported: published numbers.
-        notes: what a reader must know.
-        measured: what runs measured, newest last.
+        notes: what readers must know.
+        measured: measured numbers of runs, newest last.
     """
 
     path: Path | None
@@ -201,10 +201,10 @@ class Experiment:
         return f"{self.method}/{self.dataset}"
 
     def spec(self, weights: str | None = None) -> BackboneSpec:
-        """The network, with the user's weights file where one is needed.
+        """The network, with the user's weights file if one is needed.
 
         Raises:
-            UnseenError: a file is needed and not given.
+            UnseenError: a file is needed but not given.
         """
         entries = dict(self.backbone.spec)
         if weights is not None:
@@ -220,12 +220,12 @@ class Experiment:
         return BackboneSpec.from_json(entries)
 
     def config(self, dataset: str, backbone: BackboneSpec, **options: Any) -> RunConfig:
-        """The run that does it.
+        """Configuration of a run of the experiment.
 
         Args:
             dataset: name or folder.
             backbone: see :meth:`spec`.
-            options: other entries of :class:`RunConfig`, in place of the experiment's.
+            options: other entries of :class:`RunConfig`, instead of the experiment's.
         """
         entries = {"protocols": self.protocols, "seeds": self.seeds, **options}
         return RunConfig(
@@ -239,7 +239,7 @@ class Experiment:
         )
 
     def check(self) -> None:
-        """Resolve the settings without data; raises :class:`UnseenError` where one does not fit the method."""
+        """Resolve the settings without data; raises :class:`UnseenError` if one does not fit the method."""
         backbone = BackboneSpec(name="resnet18", weights="random")
         try:
             resolve_settings(self.config("fieldguide", backbone), self.facts.name)
@@ -253,7 +253,7 @@ def experiment_names() -> list[str]:
 
 
 def recorded_names() -> list[str]:
-    """``METHOD/DATASET`` of every file that comes with the package: a number was published or measured."""
+    """``METHOD/DATASET`` of every file in the package: a number was published or measured."""
     return sorted(f"{p.parent.name}/{p.stem}" for p in (HOME / "files").glob("*/*.yaml"))
 
 
@@ -261,7 +261,7 @@ def load_experiment(name: str) -> Experiment:
     """An experiment by name (``msdn/cub``) or by the path of its file.
 
     Raises:
-        ExperimentError: no such experiment, or a file that does not hold together; one line with file and entry.
+        ExperimentError: no such experiment, or an invalid file; one line with file and entry.
     """
     method, _, dataset = name.rpartition("/")
     if name in recorded_names():
@@ -329,9 +329,9 @@ def _made(data: _File, path: Path | None) -> Experiment:
 
 
 def record(experiment: Experiment, measured: dict[str, Any]) -> Path:
-    """Add a run's numbers to the experiment's file, which is made where there is none.
+    """Add a run's numbers to the experiment's file; creates it if needed.
 
-    All before ``measured:`` stays as it is.
+    Everything before ``measured:`` stays unchanged.
 
     Raises:
         UnseenError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""Run an experiment file, set what it measured beside what was reported, and say everything that differs."""
+"""Run an experiment, compare measured with reported numbers, and state all differences."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unseen.training.folder import Run
 from unseen.training.run import fit
 
 BACKBONE = ("name", "weights", "image_size", "regions", "fingerprint")
-"""Of a manifest's backbone, what is recorded."""
+"""Recorded entries of a manifest's backbone."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Reproduction:
     """What to do.
 
     Args:
-        experiment: the file.
+        experiment: the experiment.
         data: dataset folder; ``None`` for a dataset that comes with the program.
-        folder: the run's folder.
+        folder: folder of the run.
         backbone: another network than the experiment's.
         weights: file of backbone weights.
-        protocols, seeds: others than the experiment's.
+        protocols, seeds: other ones than the experiment's.
         options: other entries of :class:`unseen.training.config.RunConfig`.
         cache, device, workers, engine: see :func:`unseen.training.run.fit`.
     """
@@ -52,13 +52,13 @@ class Reproduction:
 
 
 def reproduce(asked: Reproduction, progress: Progress = silent) -> tuple[Run, list[str]]:
-    """Do an experiment, or finish it.
+    """Run or resume an experiment.
 
     Returns:
-        The run, and a line for everything in which it differs from the experiment file.
+        The run, and one line for every difference from the experiment.
 
     Raises:
-        UnseenError: no data, or not the experiment's; no weights; or as :func:`unseen.training.run.fit`.
+        UnseenError: no data, or not the experiment's; no weights; or as in :func:`unseen.training.run.fit`.
     """
     experiment = asked.experiment
     if asked.data is None and experiment.dataset != FIELDGUIDE:
@@ -95,7 +95,7 @@ def _differences(asked: Reproduction, run: Run, spec: BackboneSpec, found: Mappi
         recorded = experiment.measured[-1]["data"]
         differs.append(f"data: fingerprint {found['fingerprint']} here, {recorded} in the last recorded run")
     named, used = experiment.backbone.spec, spec.to_json()
-    own = asked.backbone is not None or named["name"] != FIELDGUIDE  # fieldguide's is a name for several entries
+    own = asked.backbone is not None or named["name"] != FIELDGUIDE  # fieldguide's name stands for several entries
     differs += [
         f"backbone {key}: {used[key]} here, {value} in the file"
         for key, value in named.items()
@@ -114,7 +114,7 @@ def _listed(values: tuple[object, ...]) -> str:
 
 
 def comparison_table(experiment: Experiment, run: Run) -> list[dict[str, str]]:
-    """Reported and measured numbers as rows; the former only for data whose figures may stand beside them."""
+    """Reported and measured numbers as rows; reported ones only for data on which they are comparable."""
     rows = [_reported_row(block) for block in experiment.reported] if experiment.facts.comparable else []
     backbone = run.manifest["backbone"]
     for protocol, found in run.results["protocols"].items():
@@ -140,7 +140,7 @@ def _reported_row(block: Reported) -> dict[str, str]:
 
 
 def measured_block(run: Run, command: str, differs: list[str]) -> dict[str, Any]:
-    """What ``--record`` writes into the experiment's file: numbers in percent, and what they depend on."""
+    """What ``--record`` writes to the experiment's file: numbers in percent, and what they depend on."""
     results, manifest = run.results, run.manifest
     return {
         "date": datetime.date.today().isoformat(),

@@ -1,4 +1,4 @@
-"""Accuracy against images a class: attributes, images, and both, on the test images of finished runs."""
+"""Accuracy against images per class: attributes, images, and both, on the test images of finished runs."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from unseen.training.support import mixed_scores, pooled_features
 METRICS = ACCURACIES
 KINDS = {"attributes": "attributes alone", "images": "images alone", "both": "attributes and images"}
 DRAWS = 10
-"""Draws of support images."""
+"""Number of draws of support images."""
 
 
 def parse_shots(text: str) -> tuple[int, ...]:
-    """``0,1,5`` as rising numbers of images."""
+    """``0,1,5`` as increasing numbers of images."""
     try:
         found = sorted({int(part) for part in text.split(",")})
     except ValueError:
@@ -54,19 +54,19 @@ def measure_shots(
 
     Args:
         folders: name and folder of each run, all of one dataset.
-        output: where the tables go.
-        shots: images a class.
-        draws: of support images.
+        output: folder for the tables.
+        shots: numbers of images per class.
+        draws: number of draws of support images.
         device, cache: see :func:`unseen.training.run.fit`.
-        say: told a line about each run.
+        say: called with a line about each run.
 
     Returns:
-        The content of ``shots.json``: ``rows``, one a run and number of images, with T1, U, S and H of each of
+        Content of ``shots.json``: ``rows``, one per run and number of images, with T1, U, S and H of each of
         :data:`KINDS` (mean, ``sd`` over draws) and ``gain`` of both over attributes alone and over the better of the
         two (mean, ``low``, ``high``: 95% over draws); images alone have none without images.
 
     Raises:
-        RunError: a run has no rule for images of classes.
+        RunError: a run has no rule for support images.
     """
     rows = []
     for name, folder in folders:
@@ -128,7 +128,7 @@ def _of_seed(
 
 
 def _class_means(stage: Stage, space: SupportSpace) -> np.ndarray:
-    """``(N, C)`` unit means of the training images of each seen class; 0 of unseen ones."""
+    """``(N, C)`` unit means of the training images of each seen class; 0 for unseen ones."""
     own = space.vectors(pooled_features(stage, stage.partition.train)).double()
     sums = torch.zeros(len(stage.seen), own.shape[1], dtype=torch.float64)
     sums.index_add_(0, torch.from_numpy(stage.train_labels), own)
@@ -158,7 +158,7 @@ def _row(n: int, kinds: dict[str, list[dict[str, float | None]] | None]) -> dict
 
 
 def _better(values: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Of attributes alone and images alone, the one with the higher mean, metric by metric."""
+    """Attributes alone or images alone, whichever has the higher mean, metric by metric."""
     alone = [values[kind] for kind in ("attributes", "images") if kind in values]
     return {m: max((v[m] for v in alone), key=lambda v: float(v.mean())) for m in METRICS}
 
@@ -185,7 +185,7 @@ def cells(row: dict[str, Any]) -> dict[str, str]:
 
 
 def legend(found: dict[str, Any]) -> str:
-    """What the reader of a table must know."""
+    """What readers of the table must know."""
     return (
         f"Percent, class means, test images; mean over {found['draws']} draws of support images of the unseen classes. "
         "The images that are named are the same for every number of images a class. Images alone: the nearest class "

@@ -1,4 +1,4 @@
-"""A method with a preset and changed settings, as one text: what makes a row of a comparison."""
+"""Variants: a method with a preset and changed settings as one text, for a row of a comparison."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Variant:
     """One row.
 
     Args:
-        name: what tables call it; its run folder is named after it.
+        name: name in tables; also of its run folder.
         method: name in the registry, or ``package.module:Class``.
-        preset: the method's named settings; ``None`` for the dataset's own.
-        changes: settings and recipe entries to change, of their kind or as text.
-        says: what is special about it, for the reader of a table.
+        preset: named settings of the method; ``None`` for those of the dataset.
+        changes: settings and recipe entries to change, as values or text.
+        says: what is special about it, for readers of the table.
     """
 
     name: str
@@ -37,14 +37,14 @@ class Variant:
 
     @property
     def folder(self) -> str:
-        """The name as a folder's."""
+        """The name as a folder name."""
         return re.sub(r"[^\w.=@,+-]+", "-", self.name).strip("-.") or "-"
 
     def config(self, base: Mapping[str, Any], recipe: Mapping[str, str] | None = None) -> RunConfig:
-        """The run that measures it.
+        """Configuration of the run that measures it.
 
         Args:
-            base: entries of :class:`RunConfig` that all rows share, among them the dataset.
+            base: entries of :class:`RunConfig` that all rows share, including the dataset.
             recipe: recipe entries that all rows with a recipe share.
 
         Raises:
@@ -74,10 +74,10 @@ class Variant:
 def parse_variant(text: str) -> Variant:
     """``[NAME=]METHOD[@PRESET][:KEY=VALUE,...]``, for instance ``no cal=msdn@sun:lambda_cal=0,epochs=10``.
 
-    A value may hold commas: ``msdn:fusion=0.5,0.5``.
+    Values may contain commas: ``msdn:fusion=0.5,0.5``.
 
     Raises:
-        UnseenError: it is not of that form.
+        UnseenError: the text does not have that form.
     """
     found = _FORM.fullmatch(text.strip())
     hint = f"{FORM}, such as msdn@sun:lambda_cal=0.2"
@@ -103,10 +103,10 @@ def parse_variant(text: str) -> Variant:
 
 
 def parse_variants(texts: Iterable[str]) -> list[Variant]:
-    """Several; ``all`` stands for every method.
+    """Parse several variants; ``all`` stands for every method.
 
     Raises:
-        UnseenError: one is not of the form, or two have the same name.
+        UnseenError: one does not have that form, or two have the same name.
     """
     variants: list[Variant] = []
     for text in texts:
@@ -116,7 +116,7 @@ def parse_variants(texts: Iterable[str]) -> list[Variant]:
 
 
 def check_names(variants: Sequence[Variant]) -> None:
-    """Raise an :class:`UnseenError` where two rows would have one folder, or there is none."""
+    """Raise an :class:`UnseenError` if two rows would share a folder, or there are no rows."""
     if not variants:
         raise UnseenError("nothing to compare", hint="pass one or more methods")
     folders: dict[str, Variant] = {}

@@ -1,4 +1,4 @@
-"""One run in a process of its own, so that its memory is its own and its end nobody else's.
+"""One run in its own process, which isolates its memory and failures.
 
 ``python -m unseen.experiments.worker REQUEST``: see :func:`run_worker`. It stops, with a checkpoint, when the process
 that started it ends.
@@ -26,18 +26,18 @@ from unseen.ground.files import read_json, write_json
 from unseen.training.config import RunConfig
 
 USAGE = "usage.json"
-"""In a run folder: seconds over all calls, and the highest peak memory of any."""
+"""File in a run folder: seconds over all calls, and the highest peak memory of any."""
 STOPPED = 130
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker is asked to do.
+    """A task for a worker.
 
     Args:
         what: ``extract`` the regions, ``fit``, or only ``validate``.
-        config: the run.
-        folder: the run's folder.
+        config: configuration of the run.
+        folder: folder of the run.
         cache, device, workers, engine: see :func:`unseen.training.run.fit`.
     """
 
@@ -50,7 +50,7 @@ class Task:
     engine: str | None
 
     def to_json(self) -> str:
-        """For the command line of the worker."""
+        """The request for the worker's command line."""
         return json.dumps(
             {
                 **vars(self),
@@ -62,7 +62,7 @@ class Task:
 
     @classmethod
     def from_json(cls, text: str) -> Task:
-        """What :meth:`to_json` wrote."""
+        """Read what :meth:`to_json` wrote."""
         found = json.loads(text)
         paths = {name: Path(found[name]) for name in ("folder", "cache")}
         return cls(**{**found, **paths, "config": RunConfig.from_json(found["config"])})
@@ -73,21 +73,21 @@ class WorkerError(UnseenError):
 
 
 def run_worker(task: Task) -> None:
-    """Do a task in a process of its own and wait for it.
+    """Do a task in its own process and wait for it.
 
-    SIGINT and SIGTERM are handed on to it, once it has ended ``KeyboardInterrupt`` is raised. Its progress goes to this
+    Forwards SIGINT and SIGTERM to it, and raises ``KeyboardInterrupt`` once it has ended. Its progress goes to this
     process's standard error.
 
     Raises:
         UnseenError: torchrun started this process, and would have to start the worker too.
-        WorkerError: with the worker's own message, whatever ended it.
-        KeyboardInterrupt: stopped on request; what is done is kept.
+        WorkerError: the worker failed, with its own message.
+        KeyboardInterrupt: stopped on request; finished work is kept.
     """
     if launched():
         problem = "each row runs in its own process, so torchrun cannot be used here"
         raise UnseenError(problem, hint="run without torchrun, or train each row with torchrun and `unseen train`")
     command = [sys.executable, "-m", "unseen.experiments.worker", task.to_json()]
-    # a session of its own: a terminal's Ctrl-C reaches it once, through here
+    # in its own session: a terminal's Ctrl-C reaches it once, from here
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "start_new_session": True}
     with (
         subprocess.Popen(command, env=os.environ | {"PYTHONPATH": _search_path()}, **pipes) as process,
@@ -108,13 +108,13 @@ def run_worker(task: Task) -> None:
 
 
 def _search_path() -> str:
-    """Where this process finds modules, so that a worker finds the user's methods and backbones too."""
+    """Module search path of this process, so that a worker also finds the user's methods and backbones."""
     return os.pathsep.join(dict.fromkeys(os.path.abspath(folder) for folder in sys.path))
 
 
 @contextlib.contextmanager
 def _handing_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
-    """Hand SIGINT and SIGTERM on; the list holds those that came."""
+    """Forward SIGINT and SIGTERM; the list holds those received."""
     asked: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield asked
@@ -133,7 +133,7 @@ def _handing_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
 
 
 def work(task: Task) -> None:
-    """Do the task here."""
+    """Do the task in this process."""
     from unseen.ground.progress import bars, quiet_libraries
     from unseen.training.manifest import peak_memory_mb
     from unseen.training.plan import Plan
@@ -157,7 +157,7 @@ def work(task: Task) -> None:
                 validation_only=task.what == "validate",
             )
         finally:
-            if (task.folder / "config.json").is_file():  # else it is no run's yet, and must stay empty
+            if (task.folder / "config.json").is_file():  # otherwise the folder is not a run's yet, and must stay empty
                 before = read_usage(task.folder)
                 usage = {
                     "seconds": round(before["seconds"] + time.monotonic() - started, 1),
@@ -178,14 +178,14 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _watch_parent() -> None:
-    """Stop when the parent, which holds standard input, ends; unbuffered, since a lock would spoil the exit."""
+    """Stop when the parent, which holds standard input, ends; unbuffered, since a lock would disturb the exit."""
     while os.read(0, 1024):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> None:
-    """The worker: status 0, 130 stopped, or 1 with one line on standard output."""
+    """Main function of the worker: status 0, 130 if stopped, or 1 with one line on standard output."""
     signal.signal(signal.SIGTERM, _stop)
     threading.Thread(target=_watch_parent, daemon=True).start()
     try:

@@ -1,1 +1,1 @@
-"""Why: evidence and heat maps as images."""
+"""Explanations: evidence and heat maps as figures."""

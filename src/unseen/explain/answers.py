@@ -1,4 +1,4 @@
-"""What a finished run's model says of its test images: the numbers that figures are drawn from."""
+"""Answers of a finished run's model on its test images: the numbers behind the figures."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from unseen.training.stage import Stage
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """One seed's model on all test images.
+    """Answers of one seed's model on all test images.
 
     Args:
         run: the run.
-        seed: whose model.
-        recognizer: that model, with the classes of its training.
-        dataset: the data.
-        regions: ``(B, R, C)`` of the images at B positions in the dataset, by the backbone as the model has it.
+        seed: seed of the model.
+        recognizer: the model, with the classes of its training.
+        dataset: dataset of the run.
+        regions: returns ``(B, R, C)`` for the images at B positions in the dataset, by the backbone of the model.
         images: ``(M,)`` positions in the dataset: test images of seen classes, then those of unseen ones.
-        attribute_scores: float64 ``(M, K)``, the method's fused scores, which the class table multiplies.
-        predicted: ``(M,)`` the class named among all, gamma taken off the seen ones.
+        attribute_scores: float64 ``(M, K)`` fused scores of the method, which the class table multiplies.
+        predicted: ``(M,)`` predicted class among all, with gamma subtracted from the seen ones.
     """
 
     run: Run
@@ -49,20 +49,20 @@ class Answers:
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """``(M,)`` the true classes."""
+        """``(M,)`` true classes."""
         result: np.ndarray = self.dataset.labels[self.images]
         return result
 
     @cached_property
     def unseen(self) -> np.ndarray:
-        """Bool ``(M,)``, images of unseen classes."""
+        """Bool ``(M,)``, whether the image is of an unseen class."""
         result: np.ndarray = ~self.dataset.table.seen[self.labels]
         return result
 
     def pooled(self, positions: np.ndarray) -> np.ndarray:
-        """The backbone's features ``(n, C)`` of some of ``images``: the mean over regions, to unit length.
+        """Features ``(n, C)`` of the backbone for some of ``images``: the mean over regions, scaled to unit length.
 
-        Of a backbone trained along it is the last map, as trained. Memory is O(batch) besides the result.
+        For a backbone that was trained along, of its last map after training. Memory is O(batch) beside the result.
         """
         parts = [
             pool(self.regions(self.images[positions[rows]]))[:, 0].cpu().numpy() for rows in batches(len(positions))
@@ -70,7 +70,7 @@ class Answers:
         return np.concatenate(parts)
 
     def find(self, path: Path) -> int | None:
-        """An image file's position in the dataset; ``None`` for any other image."""
+        """Position of an image file in the dataset; ``None`` for any other image."""
         try:
             inside = path.resolve().relative_to(self.dataset.images.resolve()).as_posix()
         except ValueError:
@@ -78,7 +78,7 @@ class Answers:
         return self.dataset.files.index(inside) if inside in self.dataset.files else None
 
     def in_turn(self, candidates: np.ndarray, seed: int = 0) -> np.ndarray:
-        """Some positions of ``images`` in a seeded order in which every class comes once before any comes again."""
+        """Positions of ``images`` in a seeded order in which every class occurs once before any occurs again."""
         order = np.random.default_rng(seed).permutation(candidates)
         turn = np.zeros(len(order), dtype=int)
         met: dict[int, int] = {}
@@ -89,9 +89,9 @@ class Answers:
         return ordered
 
     def examples(self, count: int, seed: int = 0) -> list[int]:
-        """Test images to show, as positions in the dataset: ``count`` named right and as many named wrong.
+        """Positions of test images to show: ``count`` predicted correctly and as many predicted wrongly.
 
-        Of unseen classes where there are any; drawn with a seed, not by looks, and a class in turn.
+        Of unseen classes if there are any; drawn with a seed, taking classes in turn.
         """
         candidates = np.flatnonzero(self.unseen) if self.unseen.any() else np.arange(len(self.images))
         order = self.in_turn(candidates, seed)
@@ -121,24 +121,24 @@ def answers_of(
     workers: int = 0,
     progress: Progress = silent,
 ) -> Answers:
-    """Ask a run's model about all test images, a batch of regions in memory at a time.
+    """Run a finished run's model on all test images, with one batch of regions in memory at a time.
 
     Args:
         run: a finished run.
-        seed: whose model; default the first. Of a run of both protocols it is the honest one's.
+        seed: seed of the model; by default the first. For a run of both protocols, the honest one's.
         device, cache, workers, progress: see :func:`unseen.training.run.fit`.
 
     Raises:
-        RunError: unfinished, no such seed, or the dataset has changed.
-        UnseenError: images or weights are gone.
-        DataError: no test images.
+        RunError: the run is unfinished, has no such seed, or its dataset has changed.
+        UnseenError: images or weights are missing.
+        DataError: there are no test images.
     """
     found = run.results["protocols"][run.protocol]["seeds"]
     chosen = next(iter(found)) if seed is None else str(seed)
     if chosen not in found:
         raise RunError(f"no seed {chosen}", where=run.folder, hint=f"use one of {', '.join(found)}")
     inputs = reopen(run, device=device, cache=cache, workers=workers, progress=progress)
-    inputs = replace(inputs, config=replace(inputs.config, precision="32-true"))  # as a model is used
+    inputs = replace(inputs, config=replace(inputs.config, precision="32-true"))  # as in use
     stage = Stage(inputs, "final")
     if not len(stage.held_out):
         raise DataError("no test images for figures", where=inputs.dataset.name, hint="add test images to images.csv")

@@ -1,4 +1,4 @@
-"""Where each sub-net looks for an attribute, side by side, with the annotated part where there is one."""
+"""Attention of each sub-net for an attribute, side by side, with the annotated part if there is one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from unseen.ground.extras import require
 from unseen.recognizer import Explanation
 
 FUSED = "contribution"
-"""Column of what each region adds to the fused attribute score."""
+"""Column of each region's contribution to the fused attribute score."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class Parts:
     """Visible annotated points of one image.
 
     Args:
-        points: attribute to the (part, x, y) that it looks at, in the upright image's pixels.
+        points: attribute to the (part, x, y) that it refers to, in pixels of the upright image.
     """
 
     points: Mapping[str, list[tuple[str, float, float]]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, dataset: Dataset, file: str) -> Parts:
-        """Of a dataset's image; empty where nothing is annotated."""
+        """Points of a dataset's image; empty without annotations."""
         try:
             named = parts_of(dataset)
         except DataError:
@@ -52,16 +52,16 @@ class Parts:
 
 
 def sub_net_label(name: str) -> str:
-    """``a2v`` becomes ``A2V``, longer names stay as they are."""
+    """``a2v`` becomes ``A2V``; longer names stay unchanged."""
     return name.upper() if len(name) <= 3 else name.replace("_", " ")
 
 
 def signed_overlay(image: Image.Image, heat: np.ndarray, crop: tuple[float, float, float, float]) -> Image.Image:
-    """What regions add laid over what the network saw: red adds, blue takes away; the image itself is grey.
+    """Contributions of regions over what the network saw: red adds, blue subtracts, on a gray image.
 
     Args:
         image: upright RGB.
-        heat: ``(h, w)``; its largest absolute value is shown in full.
+        heat: ``(h, w)``; scaled by its largest absolute value.
         crop: left, top, right, bottom in pixels.
     """
     require("matplotlib")
@@ -89,16 +89,17 @@ def attention_sheet(
     origin: str,
     top: int = 5,
 ) -> Sheet:
-    """A row an attribute: the image, every sub-net's attention, and what each region adds to the fused score.
+    """One row per attribute: the image, the attention of every sub-net, and contributions to the fused score.
 
     Args:
-        explanation: of the image; its method has attention.
-        transform: of the backbone.
-        parts: of the image.
-        name: of the files.
-        title: above the figure.
-        origin: of the run, for the caption.
-        top: attributes shown: of those that speak for the class named, those that tell it from its rival most.
+        explanation: explanation of the image, by a method with attention.
+        transform: transform of the backbone.
+        parts: annotated points of the image.
+        name: name of the files.
+        title: title above the figure.
+        origin: description of the run for the caption.
+        top: number of attributes: among those that are evidence for the predicted class, those that separate it from
+            its rival most.
     """
     reasons = explanation.looked_for(top) or explanation.strongest(top)
     maps = {**explanation.attention, FUSED: explanation.contributions}
@@ -185,7 +186,7 @@ def _peak(heat: np.ndarray, centres: np.ndarray) -> dict[str, float]:
 
 
 def _rows(attribute: str, kind: str, heat: np.ndarray, centres: np.ndarray) -> list[dict[str, Any]]:
-    """A row a region: where its centre is in the image, and its value."""
+    """One row per region: position of its center in the image, and its value."""
     return [
         {"attribute": attribute, "map": kind, "row": row, "column": column, "x": x, "y": y, "value": float(value)}
         for ((row, column), value), (x, y) in zip(np.ndenumerate(heat), centres, strict=True)
@@ -193,7 +194,7 @@ def _rows(attribute: str, kind: str, heat: np.ndarray, centres: np.ndarray) -> l
 
 
 def _scales(figure, axes: np.ndarray) -> None:  # type: ignore[no-untyped-def]
-    """Colour bars under the attention columns and under the contributions."""
+    """Color bars under the attention columns and under the contributions."""
     require("matplotlib")
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize

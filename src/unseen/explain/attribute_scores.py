@@ -1,6 +1,6 @@
-"""How well each attribute score tells images whose class has the attribute from those whose class has not.
+"""How well each attribute score separates images whose class has the attribute from the others.
 
-There are no labels an image, so the truth is the class table's: an image has the value of its class.
+There are no attribute labels per image, so the class table is the ground truth: an image has the values of its class.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ CHANCE = {"auroc": 0.5, "spearman": 0.0}
 
 @dataclass(frozen=True, eq=False)
 class AttributeQuality:
-    """Every attribute measured over the test images, of unseen and of seen classes apart.
+    """Quality of every attribute on the test images, separately for unseen and seen classes.
 
     Args:
-        table: a row an attribute: attribute, group, part, and for ``unseen_`` and ``seen_``: ``auroc`` (has it: a class
-            value above half the attribute's largest), ``spearman`` (against the value itself), ``images`` and
-            ``with`` (how many of them have it). NaN where the images' classes have one value only.
-        measure: ``auroc`` where every attribute has at most two values, else ``spearman``: what figures show.
-        constant: side to the number of attributes that nothing can be measured of.
+        table: one row per attribute: attribute, group, part, and for ``unseen_`` and ``seen_``: ``auroc`` (an image has
+            the attribute if the class value is above half the attribute's largest), ``spearman`` (against the value
+            itself), ``images`` and ``with`` (how many of them have it). NaN if the images' classes have only one value.
+        measure: ``auroc`` if every attribute has at most two values, else ``spearman``: the measure in figures.
+        constant: side to the number of attributes that cannot be measured.
     """
 
     table: pd.DataFrame
@@ -41,7 +41,7 @@ class AttributeQuality:
     constant: dict[str, int]
 
     def groups(self) -> pd.DataFrame:
-        """Mean of the measure by group, a column a side, the best unseen (else seen) first."""
+        """Mean of the measure by group, one column per side, the best unseen (else seen) first."""
         columns = [f"{side}_{self.measure}" for side in SIDES]
         means = self.table.groupby("group", sort=False)[columns].mean().dropna(how="all")
         return means.sort_values(columns, ascending=False, kind="stable")
@@ -67,15 +67,15 @@ def attribute_quality(answers: Answers) -> AttributeQuality:
 
 
 def quality_sheet(answers: Answers, quality: AttributeQuality, top: int = 12) -> Sheet:
-    """Bars from chance: groups, where there are any, on the left; the best and the worst attributes on the right.
+    """Bars from chance level: groups, if any, on the left; the best and worst attributes on the right.
 
     Args:
-        answers: of a run.
-        quality: of these answers.
-        top: so many best and as many worst.
+        answers: answers of a run.
+        quality: quality of these answers.
+        top: number of best and of worst attributes.
 
     Raises:
-        DataError: nothing could be measured.
+        DataError: no attribute could be measured.
     """
     first, other = SIDES if quality.table["unseen_images"].any() else SIDES[::-1]
     column = f"{first}_{quality.measure}"
@@ -156,7 +156,7 @@ def _mean(values: pd.Series) -> float | None:
 def _bars(  # type: ignore[no-untyped-def]
     axis, frame: pd.DataFrame, measure: str, first: str, other: str, gap: int | None = None
 ) -> None:
-    """Horizontal bars of one side from chance, the other side as points; a gap after so many rows."""
+    """Horizontal bars of one side from chance level, the other side as points; a gap after the given number of rows."""
     chance = CHANCE[measure]
     names = [shorten(label(str(name))) for name in frame.index]
     places = np.arange(len(names), dtype=float)
@@ -181,14 +181,14 @@ def _bars(  # type: ignore[no-untyped-def]
 
 
 def image_sheet(explanation: Explanation, name: str, title: str, origin: str, top: int = 12) -> Sheet:
-    """One image's attribute scores beside what the class table says of the class named and of its rival.
+    """Attribute scores of one image beside the class table's values of the predicted class and its rival.
 
     Args:
-        explanation: of the image.
-        name: of the files.
-        title: above the figure.
-        origin: of the run, for the caption.
-        top: attributes shown, those that tell the two classes apart most in this image.
+        explanation: explanation of the image.
+        name: name of the files.
+        title: title above the figure.
+        origin: description of the run for the caption.
+        top: number of attributes, those that separate the two classes most in this image.
     """
     target, rival = explanation.target, explanation.rival
     order = explanation.order

@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 
 ENDINGS = ("png", "jpg", "jpeg", "pdf", "svg")
 WIDTH = 11.0
-"""Of the figure of an explanation, in inches."""
+"""Size of the figure of an explanation, in inches."""
 DRAWN = 700
-"""Pixels of the longer side of images in it."""
+"""Longer side of images in it, in pixels."""
 ELONGATED = 1.8
-"""Images with longer sides than this, to the shorter ones, are drawn in their own way."""
+"""Images with a larger ratio of sides have a layout of their own."""
 
 
 def overlay(
     image: Image.Image, heat: np.ndarray, crop: tuple[float, float, float, float], strength: float = 0.5
 ) -> Image.Image:
-    """A heat map laid over what the network saw of an image; the rest is dimmed.
+    """A heat map over what the network saw of an image; the rest is dimmed.
 
     Args:
         image: upright RGB.
-        heat: ``(h, w)``; its own minimum is shown as nothing, its maximum in full.
+        heat: ``(h, w)``; its minimum is transparent, its maximum has full strength.
         crop: left, top, right, bottom in pixels.
         strength: opacity at the maximum.
     """
@@ -63,14 +63,14 @@ def overlay(
 
 
 def said(reason: Reason) -> str:
-    """An attribute as it bears on the decision: ``(absent)`` where its score is below that of an average image."""
+    """An attribute with its role in the decision: ``(absent)`` if its score is below that of an average image."""
     return label(reason.attribute) + (" (absent)" if reason.score < reason.typical else "")
 
 
 def account(explanation: Explanation, count: int) -> tuple[list[Reason], list[tuple[str, float, float]]]:
-    """The strongest attributes, and what remains: (name, evidence, against) of the others and of every term.
+    """The strongest attributes and the remainder: (name, evidence, against) of the others and of every term.
 
-    Evidence adds up to the target's class score, ``against`` to its lead over the rival.
+    Evidence sums to the target's class score, ``against`` to its lead over the rival.
     """
     shown = explanation.strongest(count)
     others = [r for r in explanation.strongest(len(explanation.reasons)) if r not in shown]
@@ -82,11 +82,11 @@ def account(explanation: Explanation, count: int) -> tuple[list[Reason], list[tu
 
 
 def neighbours(explanation: Explanation, images: Path | None) -> list[tuple[Neighbour, Image.Image | None]]:
-    """The nearest training images, small; ``None`` for one that cannot be read.
+    """Thumbnails of the nearest training images; ``None`` for one that cannot be read.
 
     Args:
-        explanation: whose.
-        images: the folder of the training images, if it is there.
+        explanation: the explanation.
+        images: folder of the training images, if it exists.
     """
     found: list[tuple[Neighbour, Image.Image | None]] = []
     for near in explanation.nearest:
@@ -98,7 +98,7 @@ def neighbours(explanation: Explanation, images: Path | None) -> list[tuple[Neig
 
 
 def attribute_maps(explanation: Explanation, folder: Path) -> list[Path]:
-    """A heat map over the image for every attribute, as PNG; the attribute's position leads the file's name."""
+    """Write a heat map over the image for every attribute, as PNG; file names start with the attribute's position."""
     image, crop = _smaller(explanation)
     paths = []
     for name, k in explanation.order.items():
@@ -116,13 +116,13 @@ def explanation_figure(
     top: int = 6,
     nearest: Sequence[tuple[Neighbour, Image.Image | None]] = (),
 ) -> None:
-    """Image, evidence, lead over the rival, a heat map for each of the strongest attributes, similar images.
+    """Image, evidence, lead over the rival, a heat map for each of the strongest attributes, and similar images.
 
     Args:
         explanation: from :meth:`unseen.Recognizer.explain`.
-        path: the file to write; its ending is one of :data:`ENDINGS`.
-        top: how many attributes.
-        nearest: see :func:`neighbours`; those without an image are left out.
+        path: file to write; its extension is one of :data:`ENDINGS`.
+        top: number of attributes.
+        nearest: see :func:`neighbours`; leaves out those without an image.
     """
     image, crop = _smaller(explanation)
     shape = image.width / image.height
@@ -159,7 +159,7 @@ def explanation_figure(
 
 
 def _smaller(explanation: Explanation) -> tuple[Image.Image, tuple[float, float, float, float]]:
-    """The image at a size to draw, and the crop on it."""
+    """The image at drawing size, and the crop on it."""
     small = thumbnail(explanation.image, DRAWN)
     scale = small.width / explanation.image.width
     left, top, right, bottom = (scale * v for v in explanation.crop)
@@ -177,7 +177,7 @@ def _image(axis: Axes, explanation: Explanation, image: Image.Image, crop: tuple
     axis.imshow(image)
     left, top, right, bottom = crop
     axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, linestyle="--", edgecolor="white"))
-    axis.set_xlim(-0.5, image.width - 0.5)  # a crop may reach beyond the image
+    axis.set_xlim(-0.5, image.width - 0.5)  # a crop may extend beyond the image
     axis.set_ylim(image.height - 0.5, -0.5)
     lines = [_sure(explanation.target), f"instead of {_sure(explanation.rival)}"]
     if explanation.before:
@@ -188,7 +188,7 @@ def _image(axis: Axes, explanation: Explanation, image: Image.Image, crop: tuple
 
 
 def _evidence(axis: Axes, explanation: Explanation, count: int) -> None:
-    """What makes up the score of the class: attributes for and against it."""
+    """Contributions to the score of the class: attributes for and against it."""
     strongest = sorted((r for r in explanation.reasons if r.evidence), key=lambda r: -abs(r.evidence))
     shown, others = strongest[:count], strongest[count:]
     bars = [(f"{len(others)} other attributes", sum(r.evidence for r in others))] if others else []
@@ -196,12 +196,12 @@ def _evidence(axis: Axes, explanation: Explanation, count: int) -> None:
     bars += [(term.name, term.evidence) for term in explanation.terms if term.evidence and term.name != AVERAGE]
     _bars(axis, bars, f"for {class_label(explanation.target.name)}")
     for term in explanation.terms:
-        if term.name == AVERAGE:  # it would dwarf the bars, and tells no class from another
+        if term.name == AVERAGE:  # it would dwarf the bars, and separates no classes
             axis.set_xlabel(f"{term.name}: {term.evidence:+.3f}", fontsize=7)
 
 
 def _lead(axis: Axes, explanation: Explanation, count: int) -> None:
-    """What makes up the lead of the class over its rival."""
+    """Contributions to the lead of the class over its rival."""
     shown, rest = account(explanation, count)
     terms = {term.name for term in explanation.terms}
     bars = [(name, against) for name, _, against in rest if name not in terms]
@@ -211,7 +211,7 @@ def _lead(axis: Axes, explanation: Explanation, count: int) -> None:
 
 
 def _bars(axis: Axes, bars: Sequence[tuple[str, float]], title: str) -> None:
-    """Bars to the right for, to the left against."""
+    """Bars to the right for, and to the left against."""
     places = range(len(bars))
     axis.barh(places, [value for _, value in bars], color=[FOR if value > 0 else AGAINST for _, value in bars])
     axis.set_yticks(places, [shorten(name, 34) for name, _ in bars])
@@ -224,7 +224,7 @@ def _bars(axis: Axes, bars: Sequence[tuple[str, float]], title: str) -> None:
 def _map(
     explanation: Explanation, reason: Reason, image: Image.Image, crop: tuple[float, float, float, float]
 ) -> Image.Image:
-    """The heat map of an attribute; of elongated images only what the network saw."""
+    """The heat map of an attribute; for elongated images only of what the network saw."""
     drawn = overlay(image, explanation.heat(reason.attribute), crop)
     if 1 / ELONGATED <= image.width / image.height <= ELONGATED:
         return drawn

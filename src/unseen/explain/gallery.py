@@ -1,4 +1,4 @@
-"""The figures that the field's papers show, from any finished run."""
+"""The usual figures of the field's papers, from any finished run."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ KINDS = ("tsne", "attention", "attributes")
 
 @dataclass
 class Gallery:
-    """What was drawn.
+    """The drawn figures.
 
     Args:
-        figures: name to the files of each figure: images, then CSV and JSON.
-        captions: name to its caption.
-        notes: a line on each kind that could not be drawn.
+        figures: figure name to its files: images, then CSV and JSON.
+        captions: figure name to its caption.
+        notes: one line for each kind of figure that could not be drawn.
     """
 
     figures: dict[str, list[Path]] = field(default_factory=dict)
@@ -56,18 +56,18 @@ def run_figures(
 
     Args:
         run: a finished run.
-        folder: where they go; default ``figures`` in the run's folder.
-        kinds: of :data:`KINDS`.
-        images: to look into for ``attention`` and ``attributes``; default :meth:`Answers.examples`.
-        formats: of :data:`unseen.explain.sheet.FORMATS`.
-        seed: whose model; default the first.
-        examples: so many default images named right, and as many named wrong.
-        classes, limit, perplexity: of the t-SNE, see :func:`unseen.explain.tsne.tsne_maps`.
-        draw_seed: of every draw, and of t-SNE.
+        folder: folder for the files; by default ``figures`` in the run's folder.
+        kinds: kinds from :data:`KINDS`.
+        images: images for ``attention`` and ``attributes``; by default :meth:`Answers.examples`.
+        formats: formats from :data:`unseen.explain.sheet.FORMATS`.
+        seed: seed of the model; by default the first.
+        examples: number of default images predicted correctly, and of images predicted wrongly.
+        classes, limit, perplexity: for the t-SNE, see :func:`unseen.explain.tsne.tsne_maps`.
+        draw_seed: seed of random draws and of t-SNE.
         device, cache, workers, progress: see :func:`unseen.training.run.fit`.
 
     Raises:
-        UnseenError: an argument that does not fit, images that are gone, or nothing that could be drawn.
+        UnseenError: an invalid argument, missing images, or nothing that could be drawn.
     """
     for kind in kinds:
         if kind not in KINDS:
@@ -108,7 +108,7 @@ def run_figures(
 
 
 def _of_image(answers: Answers, path: Path, number: int, kinds: Sequence[str]) -> list[Sheet | str]:
-    """The sheets of one image, and a line instead of one that the method has nothing for."""
+    """Sheets of one image, and a note instead of one if the method does not support it."""
     recognizer = answers.recognizer
     table, index = answers.dataset.table, answers.find(path)
     truth = None if index is None else table.names[answers.dataset.labels[index]]

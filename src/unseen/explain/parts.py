@@ -1,4 +1,4 @@
-"""What a model's learned parts attend to in an image: the disentanglement of its regions."""
+"""What a model's learned parts attend to in an image: how its regions are separated."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from unseen.ground.files import write_with
 from unseen.recognizer import PartMaps
 
 DARK = 0.15
-"""Brightness of what a part has no share of."""
+"""Brightness where a part has no share."""
 
 
 def shares_over_image(found: PartMaps, level: str) -> np.ndarray:
-    """``(P, height, width)`` shares of every pixel of the image, 0 where the network saw nothing.
+    """``(P, height, width)`` shares of every pixel of the image, 0 outside of what the network saw.
 
     Args:
         found: from :meth:`unseen.Recognizer.parts`.
-        level: one of its sub-nets.
+        level: name of a sub-net.
     """
     left, top, right, bottom = (round(v) for v in found.crop)
     size = (max(right - left, 1), max(bottom - top, 1))
@@ -34,7 +34,7 @@ def shares_over_image(found: PartMaps, level: str) -> np.ndarray:
 
 
 def part_colours(count: int) -> np.ndarray:
-    """``(count, 3)`` colours of parts, each from 0 to 1."""
+    """``(count, 3)`` colors of parts, each from 0 to 1."""
     require("matplotlib")
     import matplotlib
 
@@ -42,11 +42,11 @@ def part_colours(count: int) -> np.ndarray:
 
 
 def strongest_part(shares: np.ndarray, image: Image.Image) -> Image.Image:
-    """The image in grey, every pixel tinted with the colour of the part that it belongs to most.
+    """The image in gray, with every pixel tinted in the color of its strongest part.
 
     Args:
-        shares: ``(P, height, width)``; a pixel without any stays grey and dark.
-        image: of that size.
+        shares: ``(P, height, width)``; pixels without any stay gray and dark.
+        image: image of that size.
     """
     colours = part_colours(len(shares))[shares.argmax(axis=0)] * (shares.sum(axis=0) > 0)[..., None]
     grey = image.convert("L").convert("RGB")
@@ -54,19 +54,19 @@ def strongest_part(shares: np.ndarray, image: Image.Image) -> Image.Image:
 
 
 def lit_by(share: np.ndarray, image: Image.Image) -> Image.Image:
-    """The image as bright as a part's share ``(height, width)`` of every pixel."""
+    """The image, as bright as a part's share ``(height, width)`` of every pixel."""
     light = DARK + (1 - DARK) * share[..., None]
     return Image.fromarray((np.asarray(image) * light).astype(np.uint8))
 
 
 def parts_figure(found: PartMaps, path: Path) -> None:
-    """A column a level, shallow to deep: the strongest part everywhere, then the image lit by each part, as PNG.
+    """One column per level, shallow to deep: the strongest part everywhere, then the image lit by each part, as PNG.
 
-    Brightness is the share itself, not stretched; the number above is the largest share of any position.
+    Brightness is the share itself, not rescaled; the number above is the largest share of any position.
 
     Args:
         found: from :meth:`unseen.Recognizer.parts`.
-        path: the PNG to write.
+        path: PNG file to write.
     """
     require("matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg

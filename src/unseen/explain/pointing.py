@@ -1,4 +1,4 @@
-"""The pointing game of finished runs: how often each sub-net looks at the part that an attribute names."""
+"""The pointing game of finished runs: how often each sub-net attends to the part that an attribute names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A figure with the numbers behind it: written as images, CSV and JSON side by side."""
+"""A figure together with its numbers: written as images, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 FORMATS = ("png", "svg", "pdf")
 FOR, AGAINST, MUTED = "#2a7f62", "#b5533c", "#8a8f94"
-"""Colours of what speaks for something, against it, and of what is beside the point."""
+"""Colors for evidence in favor, against, and for everything else."""
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The look of all sheets; text in PDF stays text, and the same figure gives the same bytes."""
+    """Style of all sheets; text in PDF stays text, and equal figures give equal bytes."""
     require("matplotlib")
     import matplotlib
 
@@ -41,7 +41,7 @@ def style() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of a size in inches, apart from any window."""
+    """An empty figure with a size in inches, without a window."""
     require("matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -52,27 +52,27 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def class_label(name: str) -> str:
-    """A class as people write it: ``001.Black_footed_Albatross`` becomes ``Black footed Albatross``."""
+    """A readable class name: ``001.Black_footed_Albatross`` becomes ``Black footed Albatross``."""
     head, dot, tail = name.partition(".")
     return (tail if dot and head.isdigit() and tail else name).replace("_", " ")
 
 
 def shorten(text: str, most: int = 40) -> str:
-    """A label of at most so many characters."""
+    """A label with a limited number of characters."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
 @dataclass(frozen=True, eq=False)
 class Sheet:
-    """A drawn figure and what it shows.
+    """A drawn figure and its data.
 
     Args:
-        name: its files' name without ending.
-        caption: what it shows and of what; stands under it.
-        figure: drawn, without the caption.
-        numbers: a row a point, bar or map cell.
-        summary: further numbers and everything that was chosen, in JSON form.
-        dpi: pixels an inch of the PNG, and of images inside the others.
+        name: name of its files without extension.
+        caption: description and origin, printed below it.
+        figure: the figure without the caption.
+        numbers: one row per point, bar or map cell.
+        summary: further numbers and all choices, as JSON types.
+        dpi: pixels per inch of the PNG, and of images inside the other formats.
     """
 
     name: str
@@ -83,12 +83,12 @@ class Sheet:
     dpi: int = 150
 
     def save(self, folder: Path, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
-        """Write the figure in every format, ``NAME.csv`` and ``NAME.json``; gives their paths."""
+        """Write the figure in every format, ``NAME.csv`` and ``NAME.json``; returns their paths."""
         width = self.figure.get_size_inches()[0]
         wrapped = "\n".join(textwrap.wrap(self.caption, int(15.5 * width), break_on_hyphens=False))
         self.figure.supxlabel(wrapped, x=0.01, ha="left", fontsize=8, color="#444444", linespacing=1.4)
         self.figure.draw_without_rendering()
-        self.figure.set_layout_engine("none")  # laid out once, so that every format shows the same
+        self.figure.set_layout_engine("none")  # lay out once, so that every format shows the same
         paths = []
         for form in formats:
             paths.append(folder / f"{self.name}.{form}")
@@ -108,7 +108,7 @@ class Sheet:
 
 
 def check_formats(formats: Sequence[str]) -> None:
-    """Raise an :class:`UnseenError` where a figure cannot be written in one of these."""
+    """Raise an :class:`UnseenError` if a figure cannot be written in one of these formats."""
     for form in formats:
         if form not in FORMATS:
             raise UnseenError(f'unknown figure format "{form}"', hint=f"use one of {', '.join(FORMATS)}")

@@ -20,12 +20,12 @@ TITLES = {"features": "backbone: mean-pooled features", "attributes": "method: f
 
 @dataclass(frozen=True)
 class Separation:
-    """How well the classes shown lie apart, measured in the space itself, not in its map.
+    """How well the shown classes separate, measured in the space itself, not in its map.
 
     Args:
-        seen, unseen: accuracy of the nearest neighbours (leave one out, :data:`NEIGHBOURS` votes among all images
-            shown), mean over the classes; ``None`` where there are none.
-        silhouette: mean silhouette of the images in [-1, 1]; ``None`` where there is one class.
+        seen, unseen: accuracy of the nearest neighbors (leave one out, :data:`NEIGHBOURS` votes among all shown
+            images), averaged over classes; ``None`` without such classes.
+        silhouette: mean silhouette of the images in [-1, 1]; ``None`` if there is only one class.
         silhouette_map: the same in the map.
         chance: one over the number of classes.
     """
@@ -42,13 +42,13 @@ class Maps:
     """Both t-SNE maps of the same images.
 
     Args:
-        positions: ``(n,)`` which of the answers' images.
-        classes: the classes shown, unseen ones first.
-        inputs: space to the ``(n, D)`` that t-SNE was given.
+        positions: ``(n,)`` positions in the answers' images.
+        classes: shown classes, unseen ones first.
+        inputs: space to the ``(n, D)`` input of t-SNE.
         coordinates: space to ``(n, 2)``.
-        separation: space to its numbers.
-        perplexity: as used.
-        candidates: images and classes that there were to draw from.
+        separation: space to its separation.
+        perplexity: perplexity used.
+        candidates: numbers of images and classes to draw from.
     """
 
     positions: np.ndarray
@@ -61,10 +61,10 @@ class Maps:
 
 
 def draw(answers: Answers, classes: int, images: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A seeded draw of at most so many classes, half of them unseen where both have enough, and of their images.
+    """A seeded draw of a limited number of classes, half of them unseen if both kinds suffice, and of their images.
 
     Returns:
-        Classes ``(n,)``, unseen first, each kind in the table's order; positions in ``answers.images``, ascending.
+        Classes ``(n,)``, unseen first, each kind in table order; and increasing positions in ``answers.images``.
     """
     rng = np.random.default_rng(seed)
     there = np.unique(answers.labels)
@@ -77,9 +77,9 @@ def draw(answers: Answers, classes: int, images: int, seed: int) -> tuple[np.nda
 
 
 def embed(values: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
-    """``(n, D)`` to ``(n, 2)`` by scikit-learn's t-SNE, on one thread so that it repeats exactly.
+    """``(n, D)`` to ``(n, 2)`` by scikit-learn's t-SNE, on one thread so that it is reproducible.
 
-    It starts from a PCA, or at random where there is none (one dimension, or all values equal).
+    Starts from a PCA, or at random if there is none (one dimension, or all values equal).
     """
     require("sklearn", "threadpoolctl")
     from sklearn.manifold import TSNE
@@ -92,7 +92,7 @@ def embed(values: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
 
 
 def separation(values: np.ndarray, mapped: np.ndarray, labels: np.ndarray, unseen: np.ndarray) -> Separation:
-    """Leave-one-out nearest neighbours in ``(n, D)`` and silhouettes of classes ``(n,)``, of which some are unseen."""
+    """Leave-one-out nearest neighbors in ``(n, D)`` and silhouettes of classes ``(n,)``, some of which are unseen."""
     require("sklearn")
     from sklearn.metrics import silhouette_score
     from sklearn.neighbors import KNeighborsClassifier
@@ -126,14 +126,14 @@ def tsne_maps(
     """Map test images by the backbone's features and by the method's attribute scores.
 
     Args:
-        answers: of a run.
-        classes: at most so many, a seeded draw where there are more.
-        images: at most so many, likewise.
-        perplexity: of t-SNE; default 30, or a third of the images where that is less.
-        seed: of the draws and of t-SNE.
+        answers: answers of a run.
+        classes: largest number of classes; more are sampled with the seed.
+        images: largest number of images, likewise.
+        perplexity: perplexity of t-SNE; by default 30, or a third of the images if that is less.
+        seed: seed of the draws and of t-SNE.
 
     Raises:
-        UnseenError: fewer than 2 classes or 2 images asked for, or a perplexity that does not fit the images.
+        UnseenError: fewer than 2 classes or 2 images requested, or a perplexity that does not suit the images.
         DataError: fewer than 5 images.
     """
     if classes < 2 or images < 5:
@@ -155,7 +155,7 @@ def tsne_maps(
 
 
 def colours(count: int) -> list[tuple[float, float, float]]:
-    """So many colours: matplotlib's ten strong ones, their pale shades, then hues around the circle."""
+    """The given number of colors: matplotlib's ten strong ones, their pale shades, then hues around the circle."""
     require("matplotlib")
     import matplotlib
 
@@ -170,7 +170,7 @@ def _percent(value: float | None) -> str:
 
 
 def tsne_sheet(answers: Answers, maps: Maps, seed: int = 0) -> Sheet:
-    """Both maps side by side: unseen classes as triangles, seen ones as circles, a colour a class."""
+    """Both maps side by side: unseen classes as triangles, seen ones as circles, one color per class."""
     require("matplotlib")
     from matplotlib.lines import Line2D
 
@@ -236,7 +236,7 @@ def tsne_sheet(answers: Answers, maps: Maps, seed: int = 0) -> Sheet:
 
 
 def _numbers(answers: Answers, maps: Maps) -> pd.DataFrame:
-    """A row an image: file, class, seen, the class it was taken for, and its place in both maps."""
+    """One row per image: file, class, seen, predicted class, and its position in both maps."""
     names = np.array(answers.dataset.table.names)
     columns: dict[str, Any] = {
         "file": [answers.dataset.files[i] for i in answers.images[maps.positions]],

@@ -1,1 +1,1 @@
-"""What everything stands on: files, tensors, devices, processes, progress, images."""
+"""Foundations of all other packages: files, tensors, devices, processes, progress, images."""

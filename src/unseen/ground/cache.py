@@ -1,4 +1,4 @@
-"""Where what is computed once is kept: drawn datasets, region stores, converted networks."""
+"""The cache folder for drawn datasets, region stores and converted networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was read from a file as a typed value, checked by pydantic; anything else is one line."""
+"""Validate what was read from a file with pydantic; errors become one line."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def _adapter(kind: Any) -> Any:
 
 
 def checked(kind: type[T], data: Any, where: object, *, error: type[UnseenError] = UnseenError, hint: str) -> T:
-    """``data`` as ``kind``: a pydantic model, a dataclass, or any type that pydantic knows.
+    """Validate ``data`` as ``kind``: a pydantic model, a dataclass, or any type that pydantic knows.
 
-    Values must be of their kind as JSON has it: ``"1"`` is no number, and a list is a tuple.
+    Values must have the JSON type: ``"1"`` is not a number, and a list becomes a tuple.
 
     Args:
-        kind: of the result.
-        data: as JSON or YAML is read.
-        where: the file.
-        error, hint: of what is raised.
+        kind: type of the result.
+        data: parsed JSON or YAML.
+        where: file of the data.
+        error, hint: type and hint of the error.
 
     Raises:
-        UnseenError: of the kind ``error``: the first entry that does not fit, with its place in the file.
+        UnseenError: of type ``error``: the first invalid entry, with its place in the file.
     """
     from pydantic import ValidationError
 

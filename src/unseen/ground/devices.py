@@ -1,4 +1,4 @@
-"""Which device a name means."""
+"""Devices by name."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ HINT = "use auto, cpu, cuda, cuda:1 or mps"
 
 
 def split_device(name: str) -> tuple[str, int | None]:
-    """Kind and number: ``cuda:1`` is ``("cuda", 1)``.
+    """Type and number: ``cuda:1`` is ``("cuda", 1)``.
 
     Raises:
-        UnseenError: the number is none.
+        UnseenError: the number is invalid.
     """
     kind, colon, index = name.partition(":")
     if colon and not index.isdecimal():
@@ -23,10 +23,10 @@ def split_device(name: str) -> tuple[str, int | None]:
 
 
 def find_device(name: str | torch.device = "auto") -> torch.device:
-    """The device of that name; ``auto`` is a GPU where there is one. A device is given back as it is.
+    """The device of that name; ``auto`` is a GPU if there is one. Devices are returned unchanged.
 
     Raises:
-        UnseenError: no such device here.
+        UnseenError: no such device on this machine.
     """
     if isinstance(name, torch.device):
         return name

@@ -1,9 +1,9 @@
-"""Several processes on one job, as torchrun starts them: who this one is, and the few things they do together.
+"""Several processes on one job, as started by torchrun: which one this is, and the few collective operations.
 
-Every process runs the same program on the same data. Work is shared in three places: the images of a training step,
-the batches of an evaluation, the chunks of an extraction. All else is done alike by all. The first process alone works
-in the run's folder; the others work in copies of it, which are deleted at the end, so that no code asks who writes.
-Without torchrun everything here does nothing.
+Every process runs the same program on the same data. Work is shared in three places: the images of a training step, the
+batches of an evaluation, the chunks of an extraction. Everything else is done identically by all. Only the first
+process works in the run's folder; the others work in copies of it, which are deleted at the end, so no code has to ask
+who writes. Without torchrun everything here does nothing.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def launched() -> bool:
 
 
 def is_first() -> bool:
-    """Whether this is the first process of the job, or the only one; known before anything is set up."""
+    """Whether this is the first or only process of the job; known before any setup."""
     return not launched() or os.environ["RANK"] == "0"
 
 
 def local_processes() -> int:
-    """How many processes of the job run on this machine."""
+    """Number of processes of the job on this machine."""
     return int(os.environ["LOCAL_WORLD_SIZE"]) if launched() else 1
 
 
@@ -43,28 +43,28 @@ def _joined() -> bool:
 
 
 def lost_others(error: Exception) -> bool:
-    """Whether an error says that another process of the job has ended."""
+    """Whether an error means that another process of the job has ended."""
     import torch.distributed as dist
 
     return _joined() and (isinstance(error, dist.DistError) or "Connection closed by peer" in str(error))
 
 
 def processes() -> int:
-    """How many processes have joined; 1 before that."""
+    """Number of processes that have joined; 1 before that."""
     import torch.distributed as dist
 
     return dist.get_world_size() if _joined() else 1
 
 
 def position() -> int:
-    """This process's place among them, from 0."""
+    """Rank of this process, from 0."""
     import torch.distributed as dist
 
     return dist.get_rank() if _joined() else 0
 
 
 def part(count: int) -> range:
-    """Which of ``count`` things, in order, are this process's: parts that differ by one at most."""
+    """This process's part of ``count`` consecutive items; parts differ by at most one."""
     size, more = divmod(count, processes())
     mine = position()
     start = mine * size + min(mine, more)
@@ -72,13 +72,13 @@ def part(count: int) -> range:
 
 
 def wait_for_all() -> None:
-    """Go on when all processes have come here."""
+    """Wait until all processes arrive here."""
     any_of(False)
 
 
 @contextmanager
 def first_before_others() -> Iterator[None]:
-    """The first process does what stands below before the others do, which then find its files."""
+    """Let the first process run the body before the others, which then find its files."""
     if not is_first():
         wait_for_all()
     yield
@@ -87,14 +87,14 @@ def first_before_others() -> Iterator[None]:
 
 
 def any_of(flag: bool) -> bool:
-    """Whether it is true in any process."""
+    """Whether the value is true in any process."""
     import torch
 
     return bool(add_up(torch.tensor([float(flag)])).item()) if _joined() else flag
 
 
 def add_up(tensor: Tensor) -> Tensor:
-    """The sum over processes, in place."""
+    """Sum over processes, in place."""
     import torch.distributed as dist
 
     if _joined():
@@ -103,7 +103,7 @@ def add_up(tensor: Tensor) -> Tensor:
 
 
 def rows_of_all(own: Tensor, rows: range, count: int) -> Tensor:
-    """``(count, ...)`` from each process's rows ``(len(rows), ...)``; no process's rows overlap another's."""
+    """``(count, ...)`` from each process's rows ``(len(rows), ...)``; rows of different processes do not overlap."""
     if not _joined():
         return own
     every = own.new_zeros(count, *own.shape[1:])
@@ -112,7 +112,7 @@ def rows_of_all(own: Tensor, rows: range, count: int) -> Tensor:
 
 
 def give_to_all(module: nn.Module) -> None:
-    """Parameters and buffers of the first process to all; a buffer may have another shape there."""
+    """Copy parameters and buffers of the first process to all; its buffers may have other shapes."""
     import torch
     import torch.distributed as dist
     from safetensors.torch import load, save
@@ -132,7 +132,7 @@ def give_to_all(module: nn.Module) -> None:
 
 
 def add_gradients(module: nn.Module) -> None:
-    """Sum every parameter's gradient over processes; all have gradients of the same parameters."""
+    """Sum every parameter's gradient over processes; all must have gradients of the same parameters."""
     import torch
 
     if not _joined():
@@ -146,7 +146,7 @@ def add_gradients(module: nn.Module) -> None:
 
 
 def own_folder(folder: Path) -> Path:
-    """The folder that this process works in: the one given, or its private copy, deleted when the process ends."""
+    """Working folder of this process: the given one, or a private copy that is deleted when the process ends."""
     if not _joined():
         return folder
     if not is_first():

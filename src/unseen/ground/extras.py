@@ -1,4 +1,4 @@
-"""Packages of extras, imported where they are needed; a missing one is one line with the command that installs it."""
+"""Import packages of extras on demand; a missing one gives one line with the install command."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ EXTRA_OF = {
     "ray": "ray",
     "pillow_heif": "heif",
 }
-"""Modules that the core does without, and the extra of ``pyproject.toml`` that brings each."""
+"""Optional modules, and the extra of ``pyproject.toml`` that provides each."""
 
 
 def install(extra: str) -> str:
@@ -43,11 +43,11 @@ def install(extra: str) -> str:
 
 
 def missing(module: str, what: str = "") -> UnseenError:
-    """The line on a module that is not installed.
+    """Error for a module that is not installed.
 
     Args:
-        module: of :data:`EXTRA_OF`, or below one.
-        what: needs it, in a few words.
+        module: a module of :data:`EXTRA_OF`, or one below it.
+        what: what needs it, in a few words.
     """
     name = module.partition(".")[0]
     subject = f"{what} needs {name}, which" if what else name
@@ -55,7 +55,7 @@ def missing(module: str, what: str = "") -> UnseenError:
 
 
 def require(*modules: str, what: str = "") -> None:
-    """Raise :func:`missing` of the first module that is not there; none is imported."""
+    """Raise :func:`missing` for the first missing module, without importing any."""
     for module in modules:
         name = module.partition(".")[0]
         there = sys.modules[name] is not None if name in sys.modules else find_spec(name) is not None
@@ -64,10 +64,10 @@ def require(*modules: str, what: str = "") -> None:
 
 
 def needed(module: str, what: str = "") -> Any:
-    """A module of an extra, imported.
+    """Import a module of an extra.
 
     Raises:
-        UnseenError: it is not installed, or one that it needs.
+        UnseenError: it, or a module that it needs, is not installed.
     """
     try:
         return import_module(module)

@@ -1,7 +1,7 @@
-"""Files are written whole or not at all, and JSON is strict.
+"""Atomic writes, and strict JSON.
 
-What is being written stands in a temporary file beside its place, with a lock that its writer holds; one whose lock is
-free was left by a process that was killed, and the next write of the same file removes it.
+A file is first written as a temporary file beside its path, with a lock that its writer holds. A temporary file with a
+free lock was left by a killed process, and the next write of the same file removes it.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _LOCK = ".lock"
 
 
 def write_with(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then rename it into place.
+    """Let ``write`` fill a temporary file beside ``path``, then rename it to ``path``.
 
     Raises:
-        UnseenError: the folder cannot be written, or the disk is full; ``path`` is as it was.
+        UnseenError: the folder cannot be written, or the disk is full; ``path`` is unchanged.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -53,14 +53,14 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
 
 @contextlib.contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
-    """A new file beside ``path``, locked while it is in use; those left by killed processes are removed."""
+    """A new temporary file beside ``path``, locked while in use; removes those of killed processes."""
     _sweep(path)
     while True:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         lock = _lock(temporary)
-        with contextlib.suppress(OSError, NotImplementedError):  # without locks here, none are swept either
+        with contextlib.suppress(OSError, NotImplementedError):  # no locks here, so nothing is removed either
             lock.acquire(timeout=0)
-        if not lock.is_locked or Path(lock.lock_file).exists():  # else another process swept it before it was locked
+        if not lock.is_locked or Path(lock.lock_file).exists():  # else removed before it was locked
             break
         lock.release()
     try:
@@ -72,7 +72,7 @@ def _temporary(path: Path) -> Iterator[Path]:
 
 
 def is_left_over(path: Path) -> bool:
-    """Whether a file is one that :func:`write_with` was filling, or its lock; a killed process leaves them."""
+    """Whether a file is a temporary file of :func:`write_with`, or its lock; killed processes leave them."""
     return path.name.startswith(".") and path.name.endswith((".tmp", f".tmp{_LOCK}"))
 
 
@@ -80,7 +80,7 @@ def _sweep(path: Path) -> None:
     found = (p for p in path.parent.iterdir() if p.name.startswith(f".{path.name}.") and is_left_over(p))
     for left in {p.with_name(p.name.removesuffix(_LOCK)) for p in found}:
         lock = _lock(left)
-        with contextlib.suppress(OSError, NotImplementedError):  # in use, by its lock
+        with contextlib.suppress(OSError, NotImplementedError):  # in use, according to its lock
             lock.acquire(timeout=0)
             _remove(left, lock)
 
@@ -92,7 +92,7 @@ def _lock(temporary: Path) -> FileLock:
 
 
 def _remove(temporary: Path, lock: FileLock) -> None:
-    """Remove a temporary file, then its lock while it is held; Windows removes only what nobody holds."""
+    """Remove a temporary file, then its lock while holding it; Windows removes only what nobody holds."""
     held = Path(lock.lock_file)
     for remove in (temporary.unlink, held.unlink, lock.release, held.unlink):
         with contextlib.suppress(OSError):
@@ -100,7 +100,7 @@ def _remove(temporary: Path, lock: FileLock) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file as UTF-8, whole or not at all."""
+    """Write a text file as UTF-8, atomically."""
     try:
         data = text.encode()
     except UnicodeEncodeError:
@@ -109,12 +109,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any, sealed: bool = False) -> None:
-    """Write indented JSON, whole or not at all; NaN is refused, so turn it into ``None`` first.
+    """Write indented JSON, atomically; NaN is refused, so convert it to ``None`` first.
 
     Args:
         path: the file.
         value: its content.
-        sealed: an object gets its own checksum as last entry, by which :func:`read_json` notices any change.
+        sealed: add the object's own checksum as last entry, by which :func:`read_json` detects changes.
     """
     if sealed:
         value = {**value, SEAL: _seal(value)}
@@ -126,14 +126,14 @@ def _seal(value: Mapping[str, Any]) -> str:
 
 
 def read_json(path: Path, error: type[UnseenError] = UnseenError, hint: str | None = None) -> Any:
-    """Read JSON without NaN; a missing or damaged file, or one not as it was sealed, raises ``error`` with one line."""
+    """Read JSON without NaN; raises ``error`` with one line for a missing, damaged or changed file."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except FileNotFoundError:
         raise error("no such file", where=path, hint=hint) from None
     except OSError as problem:
         raise error(problem.strerror or str(problem), where=path, hint=hint) from None
-    except (ValueError, RecursionError) as problem:  # not UTF-8, not JSON, a number of 5,000 digits, nested too deep
+    except (ValueError, RecursionError) as problem:  # not UTF-8, not JSON, a number of 5,000 digits, nested too deeply
         raise error(f"damaged ({problem})", where=path, hint=hint) from None
     if isinstance(value, dict) and SEAL in value and value.pop(SEAL) != _seal(value):
         says = f'damaged: the checksum does not match (if you edited the file, remove "{SEAL}")'
@@ -152,7 +152,7 @@ def file_digest(path: Path) -> str:
 
 
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """Write arrays as ``.npz`` without pickle, whole or not at all; the format has a checksum of each."""
+    """Write arrays as ``.npz`` without pickle, atomically; the format has a checksum for each."""
     import numpy as np
 
     def write(temporary: Path) -> None:
@@ -163,7 +163,7 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
 
 
 def read_arrays(path: Path, names: Sequence[str], error: type[UnseenError], hint: str) -> dict[str, np.ndarray]:
-    """Arrays of an ``.npz``; a missing or damaged file, or one without them, raises ``error`` with one line."""
+    """Read arrays of an ``.npz``; raises ``error`` with one line for a missing or damaged file or missing arrays."""
     import numpy as np
 
     try:
@@ -177,7 +177,7 @@ def read_arrays(path: Path, names: Sequence[str], error: type[UnseenError], hint
 
 
 def _check_unpacked(path: Path) -> None:
-    """Raise ValueError where a small file would fill the memory; what is saved is not compressed."""
+    """Raise ValueError if a small file would fill the memory; stored arrays are not compressed."""
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(part.file_size for part in archive.infolist())
     if unpacked > 2 * path.stat().st_size + 2**20:

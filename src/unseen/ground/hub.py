@@ -1,4 +1,4 @@
-"""Whether the model hub can be reached, found out in seconds and not in minutes."""
+"""Find out in seconds, not minutes, whether the model hub can be reached."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 SECONDS = 4.0
-"""How long the hub, or the proxy before it, may take to accept a connection."""
+"""Time limit in seconds for the hub, or a proxy, to accept a connection."""
 
 
 def look_for_hub() -> bool:
-    """Put huggingface_hub offline where its server does not answer, so that it takes what is cached, or fails at once.
+    """Set huggingface_hub to offline mode if its server does not answer, so that it uses its cache or fails at once.
 
-    Without this it repeats each request with pauses: over a minute of silence before the error.
+    Otherwise it repeats each request with pauses, with over a minute of silence before the error.
 
     Returns:
-        Whether the hub may be asked.
+        Whether the hub can be used.
     """
     from huggingface_hub import constants
 
@@ -33,7 +33,7 @@ def look_for_hub() -> bool:
 
 @functools.cache
 def _answers(address: str) -> bool:
-    """Whether a server, or the proxy on the way to it, accepts a connection in :data:`SECONDS`."""
+    """Whether a server, or the proxy to it, accepts a connection in :data:`SECONDS`."""
     parts = urlsplit(address)
     proxy = getproxies().get(parts.scheme) or os.environ.get("ALL_PROXY")
     if proxy and parts.hostname not in ("localhost", "127.0.0.1"):
@@ -48,7 +48,7 @@ def _answers(address: str) -> bool:
             return
         found.append(True)
 
-    thread = threading.Thread(target=connect, daemon=True)  # a look-up of names has no limit of its own
+    thread = threading.Thread(target=connect, daemon=True)  # DNS look-ups have no time limit of their own
     thread.start()
     thread.join(SECONDS)
     return bool(found)

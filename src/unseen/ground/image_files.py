@@ -1,4 +1,4 @@
-"""Which files below a folder are images, told by one rule everywhere; what is left out is counted and named."""
+"""Which files below a folder are images: one rule for all; other files are counted and named."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from PIL import Image
 from unseen.ground.images import FORMATS, begins_like_an_image, formats, opened_image
 
 JUNK = ("thumbs.db", "desktop.ini")
-"""What systems put beside images; like hidden files it is nobody's image."""
+"""Files that operating systems create; like hidden files they are ignored."""
 OTHER = {
     **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".raw"), "a camera raw file"),
     **dict.fromkeys((".svg", ".pdf", ".eps", ".ai"), "a vector graphic"),
     **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv"), "a video"),
 }
-"""Endings of what a person may take for images and is not read, though some of it begins like a TIFF."""
+"""Extensions of unsupported formats that users may take for images; some of them start like a TIFF."""
 HEIF = (".heic", ".heif", ".hif")
 NAMED = 3
 
 
 class LeftOut:
-    """Files that are not taken, by reason: how many, and the first of each by name."""
+    """Files that are not used, by reason: their number, and the first of each by name."""
 
     def __init__(self) -> None:
         self._reasons: dict[str, list[str]] = {}
         self._counts: dict[str, int] = {}
 
     def __call__(self, file: str, why: str) -> None:
-        """Add one."""
+        """Add a file."""
         self._counts[why] = self._counts.get(why, 0) + 1
         named = self._reasons.setdefault(why, [])
         if len(named) < NAMED:
@@ -41,7 +41,7 @@ class LeftOut:
         return sum(self._counts.values())
 
     def lines(self) -> list[str]:
-        """A line for each reason."""
+        """One line per reason."""
         return [
             f"{self._counts[why]:,} {'file' if self._counts[why] == 1 else 'files'} ignored, {why}: "
             + ", ".join(named)
@@ -59,28 +59,27 @@ def _ignore(file: str, why: str) -> None:
 
 @cache
 def endings() -> frozenset[str]:
-    """Endings, in lower case, of the formats that are read."""
+    """Extensions, in lower case, of the supported formats."""
     formats()
     return frozenset().union(*map(endings_of, (*FORMATS, "MPO")))
 
 
 def endings_of(kind: str) -> frozenset[str]:
-    """Endings, in lower case, that files of one of Pillow's formats have."""
+    """Extensions, in lower case, of one of Pillow's formats."""
     kinds = ("JPEG", "MPO") if kind in ("JPEG", "MPO") else (kind,)
     found = {ending for ending, name in Image.registered_extensions().items() if name in kinds}
     return frozenset(found | ({*HEIF} if kind == "HEIF" else set()))
 
 
 def image_files(folder: str | os.PathLike[str], left: Tell = _ignore) -> Iterator[str]:
-    """Paths of the images below a folder, in the order of their names, those of a folder where its name comes.
+    """Paths of the images below a folder, in the order of their names; a folder's images come at its name.
 
-    An image is what has an ending of :func:`endings`, which to open says what is wrong with it, or whatever else opens
-    as one. Linked folders are followed, but
-    not into a folder that they lie in. Hidden files are passed over.
+    A file is an image if its extension is one of :func:`endings` (opening it then shows what is wrong with it), or if
+    it opens as one. Linked folders are followed, except into a folder that contains them. Hidden files are skipped.
 
     Args:
-        folder: where to look.
-        left: told of every other file and why it is none.
+        folder: folder to search.
+        left: called with every other file and the reason.
     """
     yield from _below(os.fspath(folder), left, (os.path.realpath(folder),))
 
@@ -115,7 +114,7 @@ def _hidden(name: str) -> bool:
 
 
 def why_none(path: str) -> str | None:
-    """Why a file is not taken for an image; ``None`` where it is one."""
+    """Reason why a file is not used as an image; ``None`` if it is."""
     ending = Path(path).suffix.lower()
     if ending in endings():
         return None
@@ -127,7 +126,7 @@ def why_none(path: str) -> str | None:
 
 
 def _opens(path: str) -> bool:
-    """Whether a file of another ending begins like an image and is one."""
+    """Whether a file with another extension starts like an image and is one."""
     try:
         with Path(path).open("rb") as file:
             head = file.read(16)

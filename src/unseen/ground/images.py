@@ -1,4 +1,4 @@
-"""Image files: opened, judged by their headers, upright and in 8-bit RGB; what is broken is named in a line."""
+"""Image files: opened, checked by their headers, upright and in 8-bit RGB; a broken one gives one line."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ FORMATS = (
     *("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "PCX", "SGI", "QOI"),
     *("PSD", "HEIF"),
 )
-"""Formats that are read, told by the content: Pillow's, and HEIF where pillow-heif is installed.
+"""Supported formats, recognized by content: Pillow's, and HEIF if pillow-heif is installed.
 
-Of Pillow's others some start programs (EPS) or need them, and icons are decoded before their size can be judged.
+Pillow's other formats may start programs (EPS) or need them, and icons are decoded before their size is known.
 """
 VAGUE = ("DIB", "TGA")
-"""Formats that any bytes may begin like: their endings alone tell them."""
+"""Formats that any bytes may start like, so only their extensions identify them."""
 DEPTHS = (8, 10, 12, 14, 16, 24)
-"""Bits that cameras, microscopes and scanners use of a grey; :func:`eight_bit` scales by the fewest that hold an image.
+"""Bit depths of gray in cameras, microscopes and scanners; :func:`eight_bit` uses the smallest that holds an image.
 """
 ELONGATION = 50
-"""How many times longer than the other a side of an image may be."""
+"""Largest ratio between the sides of an image."""
 _BAND = 256
 _COLOURS = {"RGB": 3, "RGBA": 3}
-"""Of the modes of 16-bit colours, the channels before transparency."""
+"""Modes of 16-bit colors, with their channels before transparency."""
 
 
 class EncodedImage(ABC):
-    """An image that is no file of its own, encoded as one."""
+    """An encoded image that is not a file of its own."""
 
     @abstractmethod
     def __str__(self) -> str:
-        """What answers and errors call it."""
+        """Its name in answers and errors."""
 
     @abstractmethod
     def read(self) -> bytes:
-        """Its bytes, as in a file."""
+        """The encoded bytes, as in a file."""
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """As of a path."""
+        """Suffix, as of a path."""
         return PurePosixPath(str(self)).parts
 
     def open(self) -> Image.Image:
@@ -63,12 +63,12 @@ class EncodedImage(ABC):
 
 @dataclass(frozen=True)
 class PackedImage(EncodedImage):
-    """An image in an uncompressed archive, read when it is due.
+    """An image in an uncompressed archive, read on demand.
 
     Args:
-        archive: the archive's path.
-        name: inside it.
-        offset, size: of its bytes.
+        archive: path of the archive.
+        name: path inside it.
+        offset, size: position of its bytes.
     """
 
     archive: str
@@ -77,7 +77,7 @@ class PackedImage(EncodedImage):
     size: int
 
     def __str__(self) -> str:
-        """Archive and name, as of a file in a folder."""
+        """Archive and name, like a file in a folder."""
         return f"{self.archive}/{self.name}"
 
     def read(self) -> bytes:
@@ -95,8 +95,8 @@ class HeldImage(EncodedImage):
     """An image in memory, such as one from standard input.
 
     Args:
-        name: what it is called.
-        data: its bytes.
+        name: name of the image.
+        data: encoded bytes.
     """
 
     name: str
@@ -117,21 +117,21 @@ def begins_like_an_image(head: bytes) -> bool:
 
 
 def is_elongated(width: int, height: int) -> bool:
-    """Whether an image, a few bytes perhaps, would be a gigabyte once its short side is resized."""
+    """Whether an image of a few bytes could take a gigabyte after resizing its short side."""
     return max(width, height) > ELONGATION * min(width, height)
 
 
 @contextmanager
 def opened_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
-    """An image file whose header is read, and no pixel yet.
+    """Open an image file and read its header, but no pixels.
 
     Raises:
-        DataError: it holds no image of :data:`FORMATS`, or one of too many pixels, or what is done with it fails as
-            broken images do; it names the file.
+        DataError: it holds no image of :data:`FORMATS`, or one of too many pixels, or the body of the context fails as
+            broken images do; names the file.
     """
     with _unreadable(path):
         mode = Path(path).stat().st_mode
-        if not stat.S_ISREG(mode):  # to open a pipe or a device may never end
+        if not stat.S_ISREG(mode):  # opening a pipe or a device may never end
             kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
             raise DataError(kind, where=path, hint="pass an image file")
         with Image.open(path, formats=formats()) as image:
@@ -147,7 +147,7 @@ def _check_size(image: Image.Image, limit: float) -> None:
 
 @cache
 def formats() -> tuple[str, ...]:
-    """Those of :data:`FORMATS` that can be read here."""
+    """The formats of :data:`FORMATS` that can be read on this machine."""
     Image.init()
     try:
         from pillow_heif import register_heif_opener
@@ -159,18 +159,18 @@ def formats() -> tuple[str, ...]:
 
 
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
-    """The image in a file, upright and in 8-bit RGB; DataError names a file that holds none."""
+    """The image in a file, upright and in 8-bit RGB; DataError names a file without one."""
     with opened_image(path) as image:
         return upright_rgb(image)
 
 
 def image_of_bytes(data: bytes, where: object, max_pixels: int | None = None) -> Image.Image:
-    """As :func:`open_image`, of an encoded image in memory that errors call ``where``.
+    """Like :func:`open_image`, for an encoded image in memory that errors call ``where``.
 
     Args:
-        data: the file.
-        where: what errors call it.
-        max_pixels: refuse larger images by their header; by default Pillow's own limit holds.
+        data: encoded bytes.
+        where: name in errors.
+        max_pixels: refuse larger images by their header; by default Pillow's own limit applies.
     """
     with _unreadable(where, data), Image.open(io.BytesIO(data), formats=formats()) as image:
         _check_size(image, max_pixels or Image.MAX_IMAGE_PIXELS or math.inf)
@@ -178,15 +178,15 @@ def image_of_bytes(data: bytes, where: object, max_pixels: int | None = None) ->
 
 
 def upright_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Width and height of the image in a file once it is turned as its EXIF orientation says; no pixel is read."""
+    """Width and height of the image in a file after its EXIF rotation; reads no pixels."""
     with opened_image(path) as image:
-        # of a TIFF, Pillow gives the turned size itself
+        # for a TIFF, Pillow itself returns the rotated size
         turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8) and image.format != "TIFF"
         return (image.height, image.width) if turned else image.size
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF orientation says, in 8-bit RGB; what is transparent becomes white."""
+    """The image after its EXIF rotation, in 8-bit RGB; transparency becomes white."""
     with _unreadable(getattr(image, "filename", "image")):
         return _upright_rgb(image)
 
@@ -199,12 +199,12 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
         _say_bits(bits, "colours")
     if image.mode == "F":
         raise ValueError("floating-point pixels have no fixed range")
-    if image.mode.startswith("I"):  # 16-bit greys, which Pillow's own conversion clips at 255
+    if image.mode.startswith("I"):  # 16-bit grays, which Pillow's own conversion clips at 255
         _say_bits(used_bits(image), "greys")
         return eight_bit(image).convert("RGB")
     if image.has_transparency_data:
         flat = Image.new("RGB", image.size)
-        for top in range(0, image.height, _BAND):  # in bands, so that a large image is not held four times
+        for top in range(0, image.height, _BAND):  # in bands, so that a large image is not in memory four times
             box = (0, top, image.width, min(top + _BAND, image.height))
             band = image.crop(box).convert("RGBA")
             white = Image.new("RGBA", band.size, "white")
@@ -214,7 +214,7 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def _low_bytes(image: Image.Image) -> Image.Image | None:
-    """The low bytes of 16-bit colours, which Pillow decodes to their high bytes; ``None`` where these say enough.
+    """The low bytes of 16-bit colors, whose high bytes Pillow decodes; ``None`` if the high bytes suffice.
 
     Read in the other byte order, the same file gives the low bytes.
     """
@@ -223,7 +223,7 @@ def _low_bytes(image: Image.Image) -> Image.Image | None:
     source = image.filename or image.fp  # the latter is a file in memory
     image.load()
     high = np.asarray(image)[..., : _COLOURS[image.mode]]
-    if not source or high.max() >= 1 << (DEPTHS[-3] - 8):  # all 16 bits are used
+    if not source or high.max() >= 1 << (DEPTHS[-3] - 8):  # all 16 bits are in use
         return None
     if not isinstance(source, str | bytes):
         source.seek(0)
@@ -235,7 +235,7 @@ def _low_bytes(image: Image.Image) -> Image.Image | None:
 
 
 def _swapped(tiles: list[ImageFile._Tile]) -> list[ImageFile._Tile]:
-    """What to decode of 16-bit colours in the other byte order; empty for other images."""
+    """How to decode 16-bit colors in the other byte order; empty for other images."""
     swapped = []
     for tile in tiles:
         parts = (tile.args,) if isinstance(tile.args, str) else tuple(tile.args or ())
@@ -250,13 +250,13 @@ def _swapped(tiles: list[ImageFile._Tile]) -> list[ImageFile._Tile]:
 
 
 def scaled_colours(image: Image.Image) -> tuple[Image.Image, int]:
-    """An opened image, with 16-bit colours scaled to 8 bits by the bits that are used, and their number; else 8."""
+    """An opened image with 16-bit colors scaled to 8 bits by the bits in use, and their number; otherwise 8."""
     low = _low_bytes(image)
     return (image, 8) if low is None else _scaled(image, low)
 
 
 def _scaled(high: Image.Image, low: Image.Image) -> tuple[Image.Image, int]:
-    """8-bit colours of high and low bytes, and how many bits are used; transparency keeps its high byte."""
+    """8-bit colors from high and low bytes, and the number of bits in use; transparency keeps its high byte."""
     count = _COLOURS[high.mode]
     top, below = np.array(high), np.asarray(low)[..., :count]
     values = (top[..., :count].astype(np.uint16) << 8) | below
@@ -271,7 +271,7 @@ def _say_bits(bits: int, what: str) -> None:
 
 
 def used_bits(image: Image.Image) -> int:
-    """How many bits the greys of an integer image use, one of :data:`DEPTHS`: a 12-bit camera's are 12 of 16."""
+    """Number of bits that the grays of an integer image use, one of :data:`DEPTHS`: a 12-bit camera uses 12 of 16."""
     return _depth(int(np.asarray(image).max()))
 
 
@@ -280,17 +280,17 @@ def _depth(largest: int) -> int:
 
 
 def eight_bit(image: Image.Image) -> Image.Image:
-    """16-bit greys, in whichever of Pillow's integer modes, as 8-bit ones, scaled by the bits that are used."""
+    """16-bit grays, in any of Pillow's integer modes, as 8-bit ones, scaled by the bits in use."""
     bits = used_bits(image)
     return Image.fromarray((np.asarray(image) >> (bits - 8)).clip(0, 255).astype(np.uint8))
 
 
 class ImageWarning(UserWarning):
-    """Something about images that a person should know."""
+    """Something about images that users should know."""
 
 
 class NoImageError(DataError):
-    """Data of none of the formats that are read."""
+    """Data in none of the supported formats."""
 
 
 class TooLargeError(DataError):
@@ -299,7 +299,7 @@ class TooLargeError(DataError):
 
 @contextmanager
 def _unreadable(where: object, data: bytes | None = None) -> Iterator[None]:
-    """Turns what Pillow raises on bad files, which may be anything, into a DataError that names the file."""
+    """Turns Pillow's exceptions for bad files, which may be of any type, into a DataError that names the file."""
     try:
         yield
     except DataError:
@@ -315,7 +315,7 @@ def _unreadable(where: object, data: bytes | None = None) -> Iterator[None]:
 
 
 def _unread(where: object, data: bytes | None) -> str:
-    """What helps with a file, or data, of no format that is read."""
+    """Hint for a file, or data, in an unsupported format."""
     head = (data or b"")[:32]
     if data is None:
         try:

@@ -1,6 +1,6 @@
-"""A journal of finished work: a JSON line a piece with its checksum, so that work that was killed is resumed.
+"""A journal of finished work: one JSON line with checksum per piece, so that killed work can resume.
 
-A line counts once it is whole: a crash tears the last one at most, and one that was changed is not believed.
+Only complete lines count: a crash tears at most the last one, and a changed line fails its checksum.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any, Self
 
 
 def journal_line(record: Mapping[str, Any]) -> bytes:
-    """A record as its line."""
+    """A record as a line."""
     text = json.dumps(record).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
 def journal_record(line: bytes) -> dict[str, Any]:
-    """What :func:`journal_line` wrote; ValueError where it is torn or damaged."""
+    """Parse what :func:`journal_line` wrote; ValueError if it is torn or damaged."""
     text = line[9:].removesuffix(b"\n")
     if line != b"%08x %s\n" % (zlib.crc32(text), text):
         raise ValueError("the checksum does not match")
@@ -34,7 +34,7 @@ def journal_record(line: bytes) -> dict[str, Any]:
 
 
 def intact_records(path: Path) -> Iterator[dict[str, Any]]:
-    """Every record of a journal whose order does not matter; lines that are torn or damaged count for nothing."""
+    """All records of a journal whose order does not matter; ignores torn or damaged lines."""
     with path.open("rb") as lines:
         for line in lines:
             with suppress(ValueError):
@@ -42,11 +42,12 @@ def intact_records(path: Path) -> Iterator[dict[str, Any]]:
 
 
 class Journal:
-    """A journal opened for reading and appending; OSError where it cannot be written.
+    """A journal opened for reading and appending; OSError if it cannot be written.
 
     Args:
-        path: made where there is none.
-        sync_seconds: least time between two waits for the disk, against loss of power; 0 waits at every append.
+        path: path of the file; created if missing.
+        sync_seconds: shortest time between two syncs to disk, as protection against power loss; 0 syncs at every
+            append.
     """
 
     def __init__(self, path: Path, sync_seconds: float = 0.0) -> None:
@@ -56,18 +57,18 @@ class Journal:
         self._due = time.monotonic() + sync_seconds if sync_seconds else 0.0
 
     def __enter__(self) -> Self:
-        """Itself."""
+        """Return itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close it; all that counts has been flushed, or could not be and was said."""
+        """Close the file; everything that counts has been flushed, or its failure reported."""
         with suppress(OSError):
             self._file.close()
 
     def records(self) -> Iterator[tuple[dict[str, Any], int]]:
-        """Records from the first to the one before a torn or damaged line, each with the position where it ends."""
+        """Records up to the first torn or damaged line, each with its end position."""
         self._file.seek(0)
         end = 0
         for line in self._file:
@@ -79,12 +80,12 @@ class Journal:
             yield record, end
 
     def cut(self, end: int) -> None:
-        """Forget what stands after a position."""
+        """Truncate after a position."""
         self._file.seek(end)
         self._file.truncate()
 
     def append(self, *records: Mapping[str, Any]) -> None:
-        """Write records after the last line; a torn one is ended first."""
+        """Append records; a torn last line is terminated first."""
         end = self._file.seek(0, os.SEEK_END)
         if end:
             self._file.seek(end - 1)

@@ -1,4 +1,4 @@
-"""Code of the user's: objects by their path ``package.module:Name``, and which of it may be imported."""
+"""Users' code: objects by their path ``package.module:Name``, and which of it may be imported."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def path_of(thing: Any) -> str:
 
 
 def import_path(path: str, what: str) -> Any:
-    """The object at ``package.module:Name``.
+    """Import the object at ``package.module:Name``.
 
     Raises:
-        UnseenError: it cannot be imported; one line with the cause. ``what`` says what it is asked for.
+        UnseenError: it cannot be imported; one line with the cause. ``what`` names its purpose.
     """
     module, _, name = path.partition(":")
     check_shareable(path, what)
@@ -50,9 +50,9 @@ def import_path(path: str, what: str) -> Any:
 
 
 def check_installed(path: str, where: object, what: str) -> None:
-    """Raise where a file refers to code that the user has neither installed, put on ``PYTHONPATH`` nor imported.
+    """Raise an error if a file refers to code that is neither installed, nor on ``PYTHONPATH``, nor imported.
 
-    The working directory does not count: it may hold what came with the file.
+    The working directory does not count: it may contain files that came with this file.
     """
     module = path.partition(":")[0]
     if module in sys.modules and module != "__main__":
@@ -72,13 +72,13 @@ def check_installed(path: str, where: object, what: str) -> None:
 
 
 def check_shareable(path: str, what: str) -> None:
-    """Raise where another process cannot import what a path names."""
+    """Raise an error if another process cannot import what a path names."""
     if path.startswith("__main__:") or "<locals>" in path:
         _refuse_script(path, what)
 
 
 def trusted_folders() -> list[Path]:
-    """Where modules may come from that a file names: the search path without the working directory."""
+    """Search path for modules named by a file: without the working directory."""
     here = os.path.realpath("")
     chosen = {os.path.realpath(p) for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p}
     found = dict.fromkeys(os.path.realpath(p) for p in sys.path if p)

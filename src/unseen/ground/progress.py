@@ -1,4 +1,4 @@
-"""How far long work has come: one callback, and its form in a terminal."""
+"""Progress of long work: one callback, and its display in a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Protocol
 from unseen.ground.distributed import is_first
 
 SECONDS = 30.0
-"""How often a log file is told how far a task has come."""
+"""Interval between progress lines in a log file."""
 
 
 class Progress(Protocol):
@@ -25,17 +25,17 @@ _silenced = Event()
 
 
 def silence_bars() -> None:
-    """From here on :func:`bars` shows none."""
+    """Hide progress bars from now on."""
     _silenced.set()
 
 
 def silent(task: str, done: int, total: int, note: str = "") -> None:
-    """Say nothing."""
+    """Report nothing."""
 
 
 @contextmanager
 def bars() -> Iterator[Progress]:
-    """Progress bars with time left, on standard error; where that is no terminal, a line now and then."""
+    """Progress bars with remaining time on standard error; a line now and then if that is not a terminal."""
     if not is_first() or _silenced.is_set():
         yield silent
         return
@@ -75,7 +75,7 @@ def bars() -> Iterator[Progress]:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Keep library chatter out of the terminal."""
+    """Keep library messages out of the terminal."""
     import logging
     import warnings
 

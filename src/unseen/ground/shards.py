@@ -1,6 +1,6 @@
-"""A process's share of images, and where its part of the predictions goes.
+"""A process's share of images, and the file for its part of the predictions.
 
-Images are dealt out a batch at a time, so that every batch is what it is in a single process, and so is every row.
+Images are assigned batch by batch, so every batch, and therefore every row, equals that of a single process.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class Shard:
     """A process's share.
 
     Args:
-        index: its place, from 0.
-        count: of processes.
+        index: index of the process, from 0.
+        count: number of processes.
     """
 
     index: int
@@ -35,7 +35,7 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """Of its part's file."""
+        """File name of its part."""
         return f"part-{self.index:05d}-of-{self.count:05d}.parquet"
 
     def deal(self, images: Iterable[T], batch: int) -> Dealt[T]:
@@ -44,7 +44,7 @@ class Shard:
 
 
 class Dealt(Iterable[T]):
-    """A shard's images, found anew at each iteration."""
+    """Images of a shard, searched again at each iteration."""
 
     def __init__(self, images: Iterable[T], shard: Shard, batch: int) -> None:
         self._images, self._shard, self._batch = images, shard, batch
@@ -57,7 +57,7 @@ class Dealt(Iterable[T]):
 
 
 def parse_shard(text: str) -> Shard:
-    """``3/16``, the places counted from 0."""
+    """Parse ``3/16``, with indices from 0."""
     found = re.fullmatch(r"(\d+)\s*/\s*(\d+)", text.strip())
     if found is None:
         raise UnseenError(f'"{text}" is no shard', where="--shard", hint="its place from 0 and their number: 0/4")
@@ -65,7 +65,7 @@ def parse_shard(text: str) -> Shard:
 
 
 def shard_of(environment: Mapping[str, str]) -> Shard | None:
-    """The share of a task of a Slurm array, or of one of several processes (torchrun); ``None`` of one alone."""
+    """Share of a task of a Slurm array, or of one of several processes (torchrun); ``None`` for a single process."""
     number = {name: int(value) for name, value in environment.items() if name in _NUMBERS and value.isdigit()}
     if number.get("SLURM_ARRAY_TASK_COUNT", 1) > 1 and "SLURM_ARRAY_TASK_ID" in number:
         first, step = number.get("SLURM_ARRAY_TASK_MIN", 0), number.get("SLURM_ARRAY_TASK_STEP", 1)
@@ -82,6 +82,6 @@ _NUMBERS = (
 
 
 def batches(images: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Images in lists of so many."""
+    """Lists of the given number of images."""
     stream = iter(images)
     return iter(lambda: list(islice(stream, size)), [])

@@ -1,4 +1,4 @@
-"""Stopping a process with SIGINT, as a terminal does, or SIGTERM, as a scheduler does."""
+"""Stop a process with SIGINT, as from a terminal, or SIGTERM, as from a scheduler."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def at_once() -> Iterator[None]:
-    """Either raises ``KeyboardInterrupt`` in here; outside the main thread they do as before."""
+    """Within this context both raise ``KeyboardInterrupt``; outside the main thread nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -27,7 +27,7 @@ def at_once() -> Iterator[None]:
 
 @contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a flag to ask for; outside the main thread it is never set."""
+    """Turn the first SIGINT or SIGTERM into a flag to poll; outside the main thread it is never set."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set

@@ -1,7 +1,7 @@
-"""Tensors in safetensors files that carry a checksum of everything in them. No pickle.
+"""Tensors in safetensors files with a checksum over all content. No pickle.
 
-All texts are one entry of the file's metadata, since the order of several is not fixed: the same content gives the same
-bytes.
+All texts are one entry of the file's metadata, since the order of several entries is not fixed: equal content gives
+equal bytes.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ ENTRY, SEAL = "unseen", "sha256"
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, str] | None = None) -> None:
-    """Write tensors and texts with their checksum, whole or not at all."""
+    """Write tensors and texts with their checksum, atomically."""
     # clones: safetensors refuses tensors that share memory
     ready = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
     about = dict(texts or {})
     about[SEAL] = _digest(ready, about)
 
-    # not save_file, which writes a temporary file of its own
+    # not save_file, which writes its own temporary file
     content = save(ready, {ENTRY: json.dumps(about, sort_keys=True)})
     write_with(path, lambda temporary: temporary.write_bytes(content))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and texts of a safetensors file; one of others' making has no checksum, and its metadata as texts.
+    """Tensors and texts of a safetensors file; a foreign file has no checksum, and its metadata as texts.
 
     Raises:
-        FileNotFoundError: there is none.
-        OSError, SafetensorError: it is damaged.
+        FileNotFoundError: there is no such file.
+        OSError, SafetensorError: the file is damaged.
     """
     tensors, (about, ours) = load_file(path), _read_texts(path)
     if ours and about.pop(SEAL, None) != _digest(tensors, about):
@@ -47,12 +47,12 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def read_texts(path: Path) -> dict[str, str]:
-    """The texts alone, with the checksum among them, which is not compared; raises as :func:`load_tensors`."""
+    """Only the texts, including the checksum, which is not verified; raises as :func:`load_tensors`."""
     return _read_texts(path)[0]
 
 
 def _read_texts(path: Path) -> tuple[dict[str, str], bool]:
-    """And whether they are of our making."""
+    """Also whether the file is ours."""
     with safe_open(path, "pt") as opened:
         about = dict(opened.metadata() or {})
     try:

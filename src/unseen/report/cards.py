@@ -1,4 +1,4 @@
-"""The data card, the model card, and everything needed to make a run again."""
+"""The data card, the model card, and everything needed to repeat a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from unseen.report.material import Material
 from unseen.report.summary import count
 
 MOST_NAMED = 60
-"""Classes, attributes or copies that are listed by name."""
+"""Number of classes, attributes or copies that are listed by name."""
 
 LICENSES = {
     "apache-2.0": "Apache-2.0",
@@ -30,7 +30,7 @@ LICENSES = {
 
 @dataclass(frozen=True)
 class Images:
-    """Images of one split: how many, of how many classes, and fewest, middle and most of a class (if known)."""
+    """Images of one split: their number, the number of classes, and fewest, median and most per class (if known)."""
 
     role: str
     images: int
@@ -68,7 +68,7 @@ ROLES = {
 
 
 def data_card(material: Material) -> DataCard:
-    """From the manifest, and from the dataset where it is still there."""
+    """Make the data card from the manifest, and from the dataset if it still exists."""
     manifest, dataset, table = material.manifest, material.dataset, material.table
     data, holdout = manifest["data"], material.found.get("holdout") or {}
     splits = []
@@ -86,7 +86,7 @@ def data_card(material: Material) -> DataCard:
         splits.append(Images(role, data[split], **facts))
     names = table.attributes.names
     groups = [(label(g), len(ks), [label(names[k]) for k in ks]) for g, ks in table.attributes.by_group().items()]
-    if len(groups) == len(names):  # every attribute is a group of its own
+    if len(groups) == len(names):  # every attribute is its own group
         groups = [("attributes", len(names), [label(name) for name in names])]
     copies, across = [], 0
     if dataset is not None:
@@ -118,7 +118,7 @@ def data_card(material: Material) -> DataCard:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What the model is, what it is for and what not."""
+    """What the model is, and what it is for."""
 
     card: Card
     preset: str
@@ -133,7 +133,7 @@ class ModelCard:
 
 
 def model_card(material: Material) -> ModelCard:
-    """From the method's card, the manifest and the results."""
+    """Make the model card from the method's card, the manifest and the results."""
     manifest, found = material.manifest, material.found
     method = manifest["method"]
     return ModelCard(
@@ -151,7 +151,7 @@ def model_card(material: Material) -> ModelCard:
 
 
 def _chosen(numbers: dict[str, Any]) -> str:
-    """What was picked for a seed, as text."""
+    """The choice of a seed, as text."""
     chosen = numbers["chosen"]
     picked = [f"{name.replace('_', ' ')} {value:g}" for name, value in chosen.items() if isinstance(value, int | float)]
     by = f" (by {chosen['by']})" if chosen.get("by") else ""
@@ -185,12 +185,12 @@ def _backbone(material: Material) -> list[tuple[str, str]]:
 
 
 def _license(name: str) -> str | None:
-    """The license that timm names for a network's pretrained weights."""
+    """License of a network's pretrained weights, according to timm."""
     import timm
 
     try:
         facts = timm.models.get_pretrained_cfg(name)
-    except RuntimeError:  # not a name that this timm knows
+    except RuntimeError:  # a name that this timm does not know
         return None
     named = None if facts is None else facts.license
     return None if not named else LICENSES.get(named.lower(), named)
@@ -229,7 +229,7 @@ def _limits(material: Material) -> list[str]:
 
 @dataclass(frozen=True)
 class Repeat:
-    """What makes the run again: ``facts`` in order, the command and the configuration."""
+    """How to repeat the run: ``facts`` in order, the command and the configuration."""
 
     command: str
     facts: list[tuple[str, str]]
@@ -237,7 +237,7 @@ class Repeat:
 
 
 def repeat(material: Material) -> Repeat:
-    """From configuration, manifest and results."""
+    """Make it from configuration, manifest and results."""
     manifest, run = material.manifest, material.run
     machine, results = manifest["machine"], run.results
     versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())

@@ -1,4 +1,4 @@
-"""Charts as geometry that the page's templates draw in SVG, with text as text."""
+"""Charts as geometry that the templates of the page draw in SVG, with text as text."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 
 WIDTH, HEIGHT = 440, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 16, 14, 46
-"""Of the drawing area, in the units of the SVG's view box."""
+"""Size of the drawing area, in units of the SVG's view box."""
 
 MOST_POINTS = 240
-"""Of a line; more cannot be told apart at this size."""
+"""Largest number of points of a line; more are indistinguishable at this size."""
 
 LOOKS = ("main", "second", "faint", "ideal")
-"""Of lines, told apart by dashes and width as well as by colour."""
+"""Styles of lines, distinguished by dashes and width as well as by color."""
 
 
 def thinned(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """At most so many points of a line, evenly along it, both ends kept; points that are no number are left out."""
+    """A limited number of points of a line, evenly spaced, with both ends; drops points that are not numbers."""
     whole = np.isfinite(x) & np.isfinite(y)
     x, y = x[whole], y[whole]
     if len(x) <= most:
@@ -30,7 +30,7 @@ def thinned(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> tuple[np.n
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers from ``low`` to ``high``, roughly ``about`` steps apart."""
+    """Round numbers from ``low`` to ``high``, roughly ``about`` of them."""
     span = max(high - low, 1e-12)
     size = 10 ** math.floor(math.log10(span / about))
     step = min((m * size for m in (1, 2, 2.5, 5, 10)), key=lambda s: abs(span / s - about))
@@ -41,12 +41,12 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 @dataclass(frozen=True)
 class Axis:
-    """One direction of a chart.
+    """One axis of a chart.
 
     Args:
-        label: what it shows, with its unit.
+        label: quantity with its unit.
         low, high: ends.
-        percent: whether values are fractions that are written as percent.
+        percent: whether values are fractions shown as percent.
     """
 
     label: str
@@ -55,11 +55,11 @@ class Axis:
     percent: bool = False
 
     def write(self, value: float) -> str:
-        """A tick's text."""
+        """Text of a tick."""
         return f"{100 * value:.4g}%" if self.percent else f"{value:g}"
 
     def share(self, value: float) -> float:
-        """Where a value lies, from 0 at the low end to 1 at the high one."""
+        """Position of a value, from 0 at the low end to 1 at the high end."""
         return (min(max(value, self.low), self.high) - self.low) / ((self.high - self.low) or 1)
 
 
@@ -93,10 +93,10 @@ class Dot:
     """A point with a stem.
 
     Args:
-        x, y: where.
-        foot: where its stem begins, in the vertical axis's unit.
+        x, y: position.
+        foot: start of its stem, in the vertical axis's unit.
         weight: area, as a share of the largest dot's.
-        said: its tooltip.
+        said: tooltip.
     """
 
     x: float
@@ -107,20 +107,20 @@ class Dot:
 
     @property
     def radius(self) -> float:
-        """In the units of the view box."""
+        """Position in units of the view box."""
         return round(3 + 7 * math.sqrt(self.weight), 1)
 
 
 @dataclass(frozen=True)
 class Chart:
-    """What a template needs to draw one chart.
+    """Everything that a template needs to draw one chart.
 
     Args:
-        name: unique in the page, for its labels.
-        title: what it is.
-        says: what it shows, in words, for those who do not see it.
+        name: unique name in the page, for its labels.
+        title: title.
+        says: description in words, for readers who do not see it.
         x, y: axes.
-        lines, dots, marks: in it; later ones above.
+        lines, dots, marks: elements; later ones are on top.
     """
 
     name: str
@@ -134,11 +134,11 @@ class Chart:
     box: tuple[int, int] = field(default=(WIDTH, HEIGHT), init=False)
 
     def across(self, value: float) -> float:
-        """A horizontal value as a place in the view box."""
+        """Position of a horizontal value in the view box."""
         return round(LEFT + self.x.share(value) * (WIDTH - LEFT - RIGHT), 1)
 
     def up(self, value: float) -> float:
-        """A vertical value as a place in the view box."""
+        """Position of a vertical value in the view box."""
         return round(HEIGHT - BOTTOM - self.y.share(value) * (HEIGHT - TOP - BOTTOM), 1)
 
     def path(self, line: Line) -> str:
@@ -147,15 +147,15 @@ class Chart:
         return "M" + " L".join(f"{self.across(a)},{self.up(b)}" for a, b in zip(x, y, strict=True))
 
     def ticks_x(self) -> list[tuple[float, str]]:
-        """Places and texts along the horizontal axis."""
+        """Positions and texts along the horizontal axis."""
         return [(self.across(v), self.x.write(v)) for v in ticks(self.x.low, self.x.high)]
 
     def ticks_y(self) -> list[tuple[float, str]]:
-        """Places and texts along the vertical axis."""
+        """Positions and texts along the vertical axis."""
         return [(self.up(v), self.y.write(v)) for v in ticks(self.y.low, self.y.high)]
 
     def drawn_marks(self) -> list[tuple[float, float, str, str, float, float]]:
-        """Of each mark: place, text, the end of the text that is at the mark, and the text's place."""
+        """For each mark: position, text, the end of the text at the mark, and the text's position."""
         found = []
         for mark in self.marks:
             x, y = self.across(mark.x), self.up(mark.y)

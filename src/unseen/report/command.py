@@ -1,4 +1,4 @@
-"""The command line that makes a run again, from its configuration."""
+"""The command line that repeats a run, from its configuration."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from unseen.training.config import RunConfig
 from unseen.training.plan import default_backbone
 
 WRITTEN = ("method", "dataset", "backbone", "preset", "settings", "recipe", "protocols", "seeds")
-"""Entries with a form of their own; the option of any other has its name and takes it as it stands."""
+"""Entries with special options; any other entry has an option of its name and takes the value as it is."""
 
 
 def train_words(config: RunConfig) -> list[str]:
-    """``unseen train`` with every choice that is not a default of the command; the backbone is always named."""
+    """``unseen train`` with every choice that differs from the command's defaults; always names the backbone."""
     words = ["unseen", "train", config.dataset, "--method", config.method]
     if config.protocols != ("honest",):
         words += ["--protocol", "both" if len(config.protocols) > 1 else config.protocols[0]]
@@ -77,7 +77,7 @@ def _backbone(config: RunConfig) -> list[str]:
 
 
 def _option(value: Any) -> str:
-    """As the option reads it back: text bare where that stays text, everything else as JSON."""
+    """A value as the option reads it: plain if that stays text, everything else as JSON."""
     if isinstance(value, str):
         try:
             json.loads(value)

@@ -44,7 +44,7 @@ def memory_cell(row: dict[str, Any]) -> str:
 
 
 def time_cell(seconds: float) -> str:
-    """Seconds as people say them."""
+    """Readable duration."""
     if seconds < 100:
         return f"{seconds:.1f} s"
     minutes = round(seconds / 60)
@@ -52,27 +52,27 @@ def time_cell(seconds: float) -> str:
 
 
 def against_what(found: dict[str, Any]) -> str:
-    """What the rows are set against, for a column's title."""
+    """What the rows are compared with, for a column's title."""
     return "best" if found["reference"] is None else str(found["reference"])
 
 
 def metric_columns(found: dict[str, Any], view: str) -> dict[str, str]:
-    """Column of :func:`comparison_rows` to metric, of one protocol."""
+    """Column of :func:`comparison_rows` to metric, for one protocol."""
     return {f"{view} {metric}": metric for metric in found["metrics"]}
 
 
 def difference_columns(found: dict[str, Any]) -> list[str]:
-    """Columns of :func:`comparison_rows` that hold differences."""
+    """Columns of :func:`comparison_rows` with differences."""
     names = ["paper − honest"] if {"honest", "paper"} <= set(found["views"]) else []
     names += [f"{view} − {against_what(found)}" for view in found["views"]]
     return [f"{metric}, {name}" for name in names for metric in HEADLINES]
 
 
 def comparison_rows(found: dict[str, Any]) -> list[dict[str, str]]:
-    """A row a finished variant as text: the protocols side by side, what sets them apart, and the cost.
+    """One row of text per finished variant: the protocols side by side, their differences, and the cost.
 
     Args:
-        found: the content of ``compare.json``.
+        found: content of ``compare.json``.
     """
     rows = []
     for row in found["rows"]:
@@ -98,12 +98,12 @@ def comparison_rows(found: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def failures(found: dict[str, Any]) -> list[str]:
-    """A line a row without numbers."""
+    """One line per row without numbers."""
     return [f"{row['name']}: {row['error']}" for row in found["rows"] if row["error"] is not None]
 
 
 def chosen_cell(seeds: dict[str, Any]) -> str:
-    """The epoch of each seed, or the hyper-parameters of a closed form; under ``paper`` those of H."""
+    """The epoch of each seed, or the hyperparameters of a closed form; under ``paper`` those of H."""
     texts = []
     for entry in seeds.values():
         picked = {k: v for k, v in entry["chosen"].items() if k not in ("by", "validation")}
@@ -120,7 +120,7 @@ def seeds_cell(row: dict[str, Any]) -> str:
 
 
 def legend(found: dict[str, Any]) -> list[str]:
-    """What the reader of a table must know."""
+    """What readers of a table must know."""
     data, backbone = found["data"], found["backbone"]
     lines = [
         f"Data: {data['name']} ({data['fingerprint']}): {data['classes_seen']} seen and {data['classes_unseen']} "
@@ -175,7 +175,7 @@ def markdown(found: dict[str, Any]) -> str:
 
 
 def flat_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row a variant with every number in a column of its own, as fractions."""
+    """One row per variant with every number in its own column, as fractions."""
     rows = []
     for row in found["rows"]:
         flat = {key: row[key] for key in ("name", "method", "says", "error")}
@@ -211,7 +211,7 @@ def comma_separated(found: dict[str, Any]) -> str:
 
 
 def _axis(values: list[float], ticks: int = 6) -> tuple[float, float, list[float]]:
-    """Low and high end in percent, and where to write numbers."""
+    """Low and high end in percent, and positions of the numbers."""
     low, high = (min(values), max(values)) if values else (0.0, 100.0)
     step = next((s for s in (1, 2, 5, 10, 20) if (high - low) / s <= ticks), 20)
     start, end = step * int(low // step), step * int(-(-high // step))
@@ -220,7 +220,7 @@ def _axis(values: list[float], ticks: int = 6) -> tuple[float, float, list[float
 
 
 def dot_plot(found: dict[str, Any], metric: str) -> dict[str, Any]:
-    """Where a metric's dots and intervals lie, in percent of the axis."""
+    """Positions of a metric's dots and intervals, in percent of the axis."""
     points = []
     for row in found["rows"]:
         if row["error"] is not None:
@@ -246,7 +246,7 @@ def html(found: dict[str, Any], figures: Sequence[str] = ()) -> str:
     """The comparison as one self-contained page.
 
     Args:
-        found: the content of ``compare.json``.
+        found: content of ``compare.json``.
         figures: SVG texts to show.
     """
     environment = jinja2.Environment(

@@ -1,4 +1,4 @@
-"""Which classes are mixed up, explained by the attributes that they share and those that tell them apart."""
+"""Which classes are confused, explained by the attributes that they share and those that separate them."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from unseen.report.material import Material
 from unseen.report.quality import GOOD, POOR, mistakes, scores_attributes
 
 SMALL = 0.05
-"""Share of a class's images below which a mix-up is not worth a reader's time, the two largest apart."""
+"""Smallest share of a class's images for a confusion to be shown; the two largest are always shown."""
 
 FEWEST = 3
-"""Test images of each of two classes from which on their attribute scores are compared."""
+"""Smallest number of test images of each of two classes to compare their attribute scores."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """An attribute that tells two classes apart.
+    """An attribute that separates two classes.
 
     Args:
-        name: as people write it.
+        name: readable name.
         more: whether the first class has more of it.
-        auroc: how well its score tells the two classes' test images apart; ``None`` where that is not known.
+        auroc: how well its score separates the test images of the two classes; ``None`` if unknown.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """``well``, ``fairly`` or ``badly`` read; empty where that is not known."""
+        """How well it is recognized: ``well``, ``fairly`` or ``badly``; empty if unknown."""
         if self.auroc is None:
             return ""
         return "well" if self.auroc >= GOOD else "fairly" if self.auroc >= POOR else "badly"
@@ -44,17 +44,17 @@ class Difference:
 
 @dataclass(frozen=True)
 class Confusion:
-    """A class whose images are often named as another one.
+    """A class whose images are often predicted as another one.
 
     Args:
-        name, taken_for: the two.
+        name, taken_for: the two classes.
         seen, taken_for_seen: whether each had training images.
-        share: of the class's test images, over all seeds.
-        images: how many of them there are.
+        share: share of the class's test images, over all seeds.
+        images: number of test images.
         alike: cosine of the two rows of the class table.
         shared: attributes that both have.
         differences: attributes in which they differ most, strongest first.
-        differing: in how many attributes one has what the other has not.
+        differing: number of attributes that one class has and the other has not.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Confusion:
 
     @property
     def advice(self) -> str:
-        """What the mix-up comes from, and what would separate the two."""
+        """The cause of the confusion, and what would separate the two."""
         if not self.differences:
             return "Both have the same attributes, so no model can separate them. Add an attribute."
         badly = [d.name for d in self.differences if d.verdict == "badly"]
@@ -88,7 +88,7 @@ class Confusion:
 
 
 def confusions(material: Material, most: int = 8) -> list[Confusion]:
-    """The largest mix-ups: of unseen classes where they have test images, else of seen ones."""
+    """The largest confusions: of unseen classes if they have test images, else of seen ones."""
     table, wrong = material.table, mistakes(material)
     unseen = [c for c in wrong if not table.seen[c]]
     some = unseen if material.tested[1] else list(wrong)
@@ -107,7 +107,7 @@ def _confusion(material: Material, a: int, b: int, share: float) -> Confusion:
     names = [label(name) for name in table.attributes.names]
     norms = np.linalg.norm(values[a]) * np.linalg.norm(values[b])
     both = np.flatnonzero(has[a] & has[b])
-    rare = sorted(both.tolist(), key=lambda k: int(has[:, k].sum()))  # what few others have says most
+    rare = sorted(both.tolist(), key=lambda k: int(has[:, k].sum()))  # rare ones tell most
     return Confusion(
         class_label(table.names[a]),
         class_label(table.names[b]),
@@ -123,7 +123,7 @@ def _confusion(material: Material, a: int, b: int, share: float) -> Confusion:
 
 
 def _readings(material: Material, a: int, b: int, attributes: list[int]) -> dict[int, float]:
-    """Attribute to the AUROC of its score between the test images of two classes, 1 where it is always right."""
+    """Attribute to the AUROC of its score between the test images of two classes; 1 for perfect separation."""
     answers = material.answers
     if answers is None or not scores_attributes(answers) or not attributes:
         return {}

@@ -1,4 +1,4 @@
-"""Charts of a run: the seen–unseen curve, calibration, and how training went."""
+"""Charts of a run: the seen-unseen curve, calibration, and the course of training."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def seen_unseen_chart(material: Material) -> Chart | None:
 
 
 def reliability_chart(side: str, found: Mapping[str, Any]) -> Chart | None:
-    """Accuracy by confidence; ``found`` is a side of the run's calibration."""
+    """Accuracy by confidence; ``found`` is one side of the run's calibration."""
     bins = found.get("reliability") or {}
     rows = _rows(bins, ("confidence", "accuracy", "count"))
     rows = [(c, a, n) for c, a, n in rows if n]
@@ -65,7 +65,7 @@ def reliability_chart(side: str, found: Mapping[str, Any]) -> Chart | None:
 
 
 def risk_coverage_chart(calibration: Mapping[str, Any]) -> Chart | None:
-    """Mistakes among the answers given against the share of images answered, with the chosen threshold."""
+    """Share of wrong answers against the share of images answered, with the chosen threshold."""
     lines: list[Line] = []
     marks: list[Mark] = []
     says: list[str] = []
@@ -97,7 +97,7 @@ def risk_coverage_chart(calibration: Mapping[str, Any]) -> Chart | None:
 
 
 def _rows(columns: Mapping[str, Any], names: tuple[str, ...]) -> list[tuple[float, ...]]:
-    """Columns of numbers as rows, those with a gap left out; empty where a column is missing."""
+    """Columns of numbers as rows, without rows with a gap; empty if a column is missing."""
     if any(columns.get(name) is None for name in names):
         return []
     return [row for row in zip(*(columns[name] for name in names), strict=True) if None not in row]
@@ -146,7 +146,7 @@ def training_charts(material: Material) -> list[Chart]:
 
 
 def _records(path: Any) -> list[dict[str, Any]]:
-    """Lines of a ``metrics.jsonl``; empty where there is none."""
+    """Lines of a ``metrics.jsonl``; empty without one."""
     if not path.is_file():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -21,7 +21,7 @@ EXAMPLES = 6
 
 @dataclass(frozen=True)
 class Bar:
-    """Evidence of one attribute: ``share`` from -1 to 1 of the strongest, for the answer where it is positive."""
+    """Evidence of one attribute: ``share`` from -1 to 1 of the strongest, positive if for the answer."""
 
     name: str
     value: float
@@ -38,7 +38,7 @@ class Heat:
 
 @dataclass(frozen=True)
 class Answer:
-    """A class the model considered."""
+    """A class that the model considered."""
 
     name: str
     seen: bool
@@ -51,14 +51,14 @@ class Example:
     """One test image, ready for the page.
 
     Args:
-        file: its name.
-        truth, truth_seen: its class, and whether that had training images.
-        image: as a data URI.
+        file: file name.
+        truth, truth_seen: true class, and whether it had training images.
+        image: the image as a data URI.
         answers: best first.
-        right: whether the first is true.
-        heats: where the model looked for the attributes that spoke most for its answer.
-        bars: what makes up the lead of the answer over ``rival``; empty where attributes have no part in it.
-        rival: the true class where the answer is wrong, else the runner-up.
+        right: whether the first is correct.
+        heats: where the model looked for the attributes with most evidence for its answer.
+        bars: contributions to the lead of the answer over ``rival``; empty if attributes play no part in it.
+        rival: the true class if the answer is wrong, else the runner-up.
     """
 
     file: str
@@ -74,7 +74,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """Images named right and wrong; ``attention`` says whether heat maps show attention or contributions."""
+    """Images predicted correctly and wrongly; ``attention`` tells whether heat maps show attention or contributions."""
 
     right: list[Example]
     wrong: list[Example]
@@ -82,14 +82,14 @@ class Examples:
 
     @property
     def by_attributes(self) -> bool:
-        """Whether attributes have a part in any answer."""
+        """Whether attributes play a part in any answer."""
         return any(e.bars for e in (*self.right, *self.wrong))
 
 
 def choose(answers: Answers, number: int, seed: int = 0) -> list[int]:
-    """Test images to show: ``number`` named right and as many named wrong, as positions in the dataset.
+    """Test images to show: ``number`` predicted correctly and as many wrongly, as positions in the dataset.
 
-    Of unseen classes first, and of seen ones where those do not suffice. A seeded draw, a class in turn; not by looks.
+    Of unseen classes first, filled up with seen ones; drawn with a seed, taking classes in turn.
     """
     candidates = np.concatenate(
         [answers.in_turn(np.flatnonzero(answers.unseen), seed), answers.in_turn(np.flatnonzero(~answers.unseen), seed)]
@@ -99,7 +99,7 @@ def choose(answers: Answers, number: int, seed: int = 0) -> list[int]:
 
 
 def make_examples(material: Material, number: int = EXAMPLES, progress: Progress = silent) -> Examples | None:
-    """Examples of a run; ``None`` without test images or data, or where none is asked for."""
+    """Examples of a run; ``None`` without test images or data, or if none are requested."""
     if material.answers is None or not number:
         return None
     recognizer, dataset = material.answers.recognizer, material.answers.dataset
@@ -114,7 +114,7 @@ def make_examples(material: Material, number: int = EXAMPLES, progress: Progress
             named = found.target.name
             if named != truth:
                 found = recognizer.explain(path, target=named, rival=truth)
-        except UnseenError:  # it was read for the region store, and is broken since
+        except UnseenError:  # it was readable for the region store, but is broken now
             continue
         attention = attention or bool(found.attention)
         made.append(_example(dataset.files[index], truth, bool(dataset.table.seen[dataset.labels[index]]), found))
@@ -123,7 +123,7 @@ def make_examples(material: Material, number: int = EXAMPLES, progress: Progress
 
 
 def _example(file: str, truth: str, truth_seen: bool, found: Explanation) -> Example:
-    """An explanation as a card's content."""
+    """An explanation in the form of a card."""
     strongest, rest = account(found, 6)
     bars = [(said(r), r.against) for r in sorted(strongest, key=lambda r: -r.against)]
     bars += [(name, against) for name, _, against in rest if strongest]

@@ -20,10 +20,10 @@ def data_uri(image: Image.Image, quality: int = 86) -> str:
 
 
 def square(path: Path, size: int = 88) -> str:
-    """The middle of an image file as a small square.
+    """The center of an image file as a small square.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the image cannot be read.
     """
     image = open_image(path)
     side = min(image.size)

@@ -1,4 +1,4 @@
-"""What a run's page is made of: its numbers, and where the images are still there, what the model says of them."""
+"""Page data: the numbers of a run and, if the images still exist, the model's answers on them."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from unseen.training.folder import Run
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """Everything that sections are written from.
+    """The data of all sections.
 
     Args:
         run: the run.
-        table: its classes.
-        decisions: seed to its decisions on the test images, by the model that U, S and H come from.
-        dataset: the data; ``None`` where they are gone or have changed.
-        answers: of the first seed's model, which they hold; ``None`` without data or test images.
+        table: class table.
+        decisions: seed to its decisions on the test images, by the model of U, S and H.
+        dataset: dataset; ``None`` if it is gone or has changed.
+        answers: answers of the first seed's model, which is part of them; ``None`` without data or test images.
         copies: images with equal content, each group as positions in the dataset.
-        notes: a line on each thing that is missing.
+        notes: one line for each thing that is missing.
     """
 
     run: Run
@@ -47,34 +47,34 @@ class Material:
 
     @cached_property
     def found(self) -> dict[str, Any]:
-        """The numbers of the protocol that the run's model comes from."""
+        """Numbers of the protocol of the run's model."""
         numbers: dict[str, Any] = self.run.results["protocols"][self.run.protocol]
         return numbers
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """The run's."""
+        """Seeds of the run."""
         return self.run.manifest
 
     @property
     def seed(self) -> str:
-        """Whose model examples, attribute scores and charts are of."""
+        """Seed whose model gives examples, attribute scores and charts."""
         result: str = next(iter(self.found["seeds"]))
         return result
 
     def gamma(self, seed: str) -> float:
-        """The calibration offset of a seed."""
+        """Calibration offset of a seed."""
         return float(self.found["seeds"][seed]["gamma"])
 
     @cached_property
     def holdout(self) -> dict[str, Any] | None:
-        """Metrics on classes that were set aside, where the run has them."""
+        """Metrics on held-out classes, if the run has them."""
         found = self.found.get("holdout")
         return None if found is None else found["metrics"]
 
     @property
     def set_aside(self) -> int:
-        """How many classes the holdout set aside; 0 without one."""
+        """Number of held-out classes; 0 without a hold-out."""
         return int((self.found.get("holdout") or {}).get("classes_set_aside", 0))
 
     @cached_property
@@ -87,7 +87,7 @@ class Material:
 def gather(
     run: Run, *, device: str = "auto", cache: Path | str | None = None, workers: int = 0, progress: Progress = silent
 ) -> Material:
-    """Read a finished run, and ask its model where the images are there; what cannot be had is a note.
+    """Read a finished run, and run its model if the images exist; everything missing becomes a note.
 
     Args:
         run: a finished run.
@@ -125,7 +125,7 @@ def recorded(run: Run) -> Material:
 def _ask(
     run: Run, device: str, cache: Path | str | None, workers: int, progress: Progress
 ) -> tuple[Answers | None, Dataset]:
-    """What the model says of the test images, where there are any, and the dataset as it was in the training."""
+    """The model's answers on the test images, if any, and the dataset as it was in the training."""
     data = run.manifest["data"]
     if data["test_seen"] or data["test_unseen"]:
         answers = answers_of(run, device=device, cache=cache, workers=workers, progress=progress)
@@ -137,7 +137,7 @@ def _ask(
 
 
 def _copies(dataset: Dataset, cache: Path) -> list[list[int]]:
-    """Groups of images with the same bytes; their hashes are kept beside the region stores."""
+    """Groups of images with the same bytes; hashes are cached beside the region stores."""
     try:
         hashes = np.array(content_hashes(dataset.paths(), cache / "regions" / "hashes.json"))
     except (UnseenError, OSError):

@@ -1,4 +1,4 @@
-"""The HTML report of a run: one self-contained file, with images, to read, print and pass on."""
+"""The HTML report of a run: one self-contained file with images, to read, print and share."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ def write_report(
 ) -> Path:
     """Write ``report.html`` into a run's folder.
 
-    Where the images are gone, the page is written without examples and attribute quality, and says so.
+    If the images are gone, the page has no examples and attribute quality, and says so.
 
     Args:
-        run: a finished run; examples, attributes and charts are its first seed's.
-        others: runs to stand beside it in the table of results.
-        path: the page to write; default ``report.html`` in the run's folder.
-        examples: so many images named right, and as many named wrong.
+        run: a finished run; examples, attributes and charts belong to its first seed.
+        others: further runs for the table of results.
+        path: page to write; by default ``report.html`` in the run's folder.
+        examples: number of images predicted correctly, and of images predicted wrongly.
         device, cache, workers, progress: see :func:`unseen.training.run.fit`.
 
     Returns:
-        The page's path.
+        Path of the page.
 
     Raises:
         RunError: the run is unfinished.
@@ -75,7 +75,7 @@ def write_report(
 
 
 def environment() -> jinja2.Environment:
-    """Templates, with everything that is not a template's own text escaped."""
+    """Templates that escape everything except their own text."""
     made = jinja2.Environment(
         loader=jinja2.PackageLoader("unseen.report"),
         autoescape=True,
@@ -105,7 +105,7 @@ def _results(runs: Sequence[Run]) -> Mapping[str, Any]:
 
 
 def _sections(material: Material, examples: int, progress: Progress) -> Mapping[str, Any]:
-    """What every section of the page is written from."""
+    """The data that every section of the page uses."""
     manifest = material.manifest
     mixed, attributes = confusions(material), attribute_section(material)
     rows = class_rows(material)

@@ -1,4 +1,4 @@
-"""How well the run does class by class and attribute by attribute."""
+"""Quality by class and by attribute."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from unseen.report.images import square
 from unseen.report.material import Material
 
 GOOD, POOR = 0.8, 0.6
-"""AUROC from which an attribute counts as read well, and below which as read badly."""
+"""AUROC from which an attribute counts as recognized well, and below which as recognized badly."""
 
 MOST_CLASSES, MOST_THUMBNAILS, MOST_ATTRIBUTES = 600, 240, 600
-"""Rows and images of the tables; the page says how many more there are."""
+"""Numbers of rows and images in the tables; the page states the number of others."""
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A row of the table of classes; accuracies are fractions, ``None`` where nothing was measured."""
+    """A row of the table of classes; accuracies are fractions, ``None`` if not measured."""
 
     name: str
     seen: bool
@@ -40,7 +40,7 @@ class ClassRow:
 
 
 def mistakes(material: Material) -> dict[int, tuple[int, float]]:
-    """Class to the other class that its test images are most often named as, and their share, over all seeds."""
+    """Class to the other class that its test images are most often predicted as, and their share, over all seeds."""
     pairs: Counter[tuple[int, int]] = Counter()
     totals: Counter[int] = Counter()
     for seed, d in material.decisions.items():
@@ -56,7 +56,7 @@ def mistakes(material: Material) -> dict[int, tuple[int, float]]:
 
 
 def class_rows(material: Material) -> list[ClassRow]:
-    """Classes as a table: unseen ones first, the worst first; all of them, without images."""
+    """All classes as a table, without images: unseen ones first, the worst first."""
     table, wrong = material.table, mistakes(material)
     training: np.ndarray | None = None
     if material.dataset is not None:
@@ -82,7 +82,7 @@ def class_rows(material: Material) -> list[ClassRow]:
 
 
 def class_order(rows: list[ClassRow]) -> list[int]:
-    """Positions of the rows as they are shown: unseen first, then by accuracy; classes without a test image last."""
+    """Positions of the rows in display order: unseen first, then by accuracy; classes without test images last."""
 
     def key(c: int) -> tuple[bool, bool, float, float]:
         row = rows[c]
@@ -92,7 +92,7 @@ def class_order(rows: list[ClassRow]) -> list[int]:
 
 
 def class_images(material: Material, classes: list[int]) -> dict[int, str]:
-    """A small image of each of some classes, where there is one: of the training images, else of the test ones."""
+    """A thumbnail for each of some classes, if available: of the training images, else of the test ones."""
     dataset = material.dataset
     if dataset is None:
         return {}
@@ -105,7 +105,7 @@ def class_images(material: Material, classes: list[int]) -> dict[int, str]:
         if c in first:
             try:
                 found[c] = square(dataset.images / dataset.files[first[c]])
-            except UnseenError:  # that image is broken; the class's row needs none
+            except UnseenError:  # the image is broken; the row of the class does without
                 continue
     return found
 
@@ -115,11 +115,11 @@ class AttributeRow:
     """A row of the table of attributes.
 
     Args:
-        name, group: as people write them.
-        classes: how many classes have it.
-        unseen, seen: AUROC of its score over the test images of either kind; ``None`` where it cannot be measured.
-            Where no unseen class has test images, ``unseen`` is of the classes held out.
-        rank: Spearman's correlation with the class's value, over the side in ``best``; ``None`` likewise.
+        name, group: readable names.
+        classes: number of classes that have it.
+        unseen, seen: AUROC of its score over the test images of either kind; ``None`` if it cannot be measured. If no
+            unseen class has test images, ``unseen`` refers to the held-out classes.
+        rank: Spearman correlation with the class's value, over the side in ``best``; ``None`` likewise.
     """
 
     name: str
@@ -137,15 +137,15 @@ class AttributeRow:
 
 @dataclass(frozen=True)
 class AttributeSection:
-    """Everything that the page says of attributes.
+    """Everything that the page shows about attributes.
 
     Args:
-        rows: in the table's order.
-        graded: whether the class table has more than two values for an attribute.
-        side: of which classes' images the bars are: unseen where they can be measured there, else seen.
-        hardly: names of attributes that all classes but at most one have, or none but at most one.
-        groups: name, mean AUROC and number of measured attributes, best first; empty where groups say nothing.
-        held_out: whether unseen classes are the ones that class hold-outs set aside.
+        rows: rows in table order.
+        graded: whether an attribute has more than two values in the class table.
+        side: side of the bars: unseen classes if they can be measured, else seen ones.
+        hardly: names of attributes that at most one class has, or at most one has not.
+        groups: name, mean AUROC and number of measured attributes, best first; empty if groups are uninformative.
+        held_out: whether unseen classes are those of class hold-outs.
     """
 
     rows: list[AttributeRow]
@@ -156,7 +156,7 @@ class AttributeSection:
     held_out: bool = False
 
     def value(self, row: AttributeRow) -> float | None:
-        """AUROC of the side shown."""
+        """AUROC of the displayed side."""
         return row.unseen if self.side == "unseen" else row.seen
 
     @property
@@ -167,7 +167,7 @@ class AttributeSection:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many attributes are read well, fairly, badly, and cannot be measured."""
+        """Numbers of attributes recognized well, fairly and badly, and of those that cannot be measured."""
         values = [v for _, v in self.ranked]
         well, badly = sum(v >= GOOD for v in values), sum(v < POOR for v in values)
         return {
@@ -179,12 +179,12 @@ class AttributeSection:
 
 
 def scores_attributes(answers: Answers) -> bool:
-    """Whether the method gives images attribute scores that differ from image to image."""
+    """Whether attribute scores of the method differ between images."""
     return bool(np.ptp(answers.attribute_scores, axis=0).any())
 
 
 def attribute_section(material: Material) -> AttributeSection | None:
-    """Every attribute's quality over the test images; ``None`` where nothing can be measured."""
+    """Quality of every attribute over the test images; ``None`` if nothing can be measured."""
     answers = material.answers
     if answers is None or not scores_attributes(answers):
         return None

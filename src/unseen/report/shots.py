@@ -1,4 +1,4 @@
-"""Curves of accuracy against images a class."""
+"""Curves of accuracy against images per class."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ METRICS = {name: f"{REGISTRY[name].title} ({name})" for name in HEADLINES}
 
 
 def write_curves(found: dict[str, Any], path: Path) -> None:
-    """Draw T1 and H of every run against images a class, as PNG and SVG.
+    """Draw T1 and H of every run against images per class, as PNG and SVG.
 
     Args:
-        found: the content of ``shots.json``.
-        path: of the files, without suffix.
+        found: content of ``shots.json``.
+        path: path of the files, without suffix.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg

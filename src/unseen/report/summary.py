@@ -1,4 +1,4 @@
-"""What a run's numbers say, in plain words and as a few large figures."""
+"""A run's numbers in plain words and as a few large figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unseen.report.tables import percent
 from unseen.training.folder import Run
 
 FEWEST_IMAGES, FEW_IMAGES, FEW_TRAINING = 4, 10, 20
-"""Test images a class below which intervals say nothing, and below which accuracies are coarse; training images
+"""Test images per class below which intervals are meaningless, and below which accuracies are coarse; training images
 below which a class has few."""
 
 NOT_MEASURED = {"mean": None, "low": None, "high": None}
@@ -28,16 +28,16 @@ CLOSE = 0.95
 
 @dataclass(frozen=True)
 class Figure:
-    """A large number.
+    """A large number on the page.
 
     Args:
-        name: what it is, in a few words.
-        symbol: what the field calls it.
+        name: short name.
+        symbol: symbol used in the field.
         value: a fraction.
-        means: what it means, in a sentence.
-        chance: what guessing would give; ``None`` where that means nothing.
-        low, high: 95% interval; ``None`` where there is none.
-        estimated: whether it comes from classes that were set aside.
+        means: meaning in one sentence.
+        chance: chance level; ``None`` if meaningless.
+        low, high: 95% interval; ``None`` for none.
+        estimated: whether it is estimated on held-out classes.
         better: ``high`` or ``low``.
     """
 
@@ -53,7 +53,7 @@ class Figure:
 
 
 def in_words(share: float) -> str:
-    """A fraction as so many in a hundred; 100 only where it is all of them."""
+    """A fraction as a whole number out of a hundred; 100 only if it is all of them."""
     return f"{percent(share, 0 if share == 1 or share < 0.995 else 1)} of 100"
 
 
@@ -63,7 +63,7 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
 
 
 def key_figures(material: Material) -> list[Figure]:
-    """Accuracies with their chance levels, and calibration where it was measured."""
+    """Accuracies with their chance levels, and calibration if measured."""
     seen, unseen = (material.manifest["data"][f"classes_{kind}"] for kind in ("seen", "unseen"))
     aside = material.set_aside
     measured, holdout = material.found["metrics"], material.holdout or {}
@@ -93,7 +93,7 @@ def key_figures(material: Material) -> list[Figure]:
 
 
 def calibration_side(material: Material) -> tuple[str, dict[str, Any]] | None:
-    """What confidence came to: with classes set aside where there were, else on test, else on validation images."""
+    """Quality of the confidence: on held-out classes if there are any, else on test, else on validation images."""
     draws = [draw.get("calibration") or {} for draw in (material.found.get("holdout") or {}).get("draws", [])]
     held_out = [draw["test"] for draw in draws if draw.get("test")]
     if held_out:
@@ -109,19 +109,19 @@ def calibration_side(material: Material) -> tuple[str, dict[str, Any]] | None:
 
 
 def held_out_classes(material: Material) -> int:
-    """How many distinct classes the hold-outs set aside."""
+    """Number of distinct held-out classes."""
     draws = (material.found.get("holdout") or {}).get("draws", [])
     return len({name for draw in draws for name in draw["classes"]})
 
 
 def times(material: Material) -> str:
-    """How often classes were set aside, where more than once."""
+    """How often classes were held out, if more than once."""
     draws = len((material.found.get("holdout") or {}).get("draws", []))
     return f", {draws} times with other classes" if draws > 1 else ""
 
 
 def compared(entry: Mapping[str, Any], chance: float, classes: int, that: str = "That is") -> list[str]:
-    """An accuracy beside guessing, in a sentence; none where guessing cannot be wrong."""
+    """An accuracy compared with chance, in one sentence; empty if guessing cannot be wrong."""
     if chance >= 1:
         return []
     said = {
@@ -181,7 +181,7 @@ def paragraph(material: Material) -> list[str]:
 
 
 def sureness(material: Material) -> list[str]:
-    """How far the confidence, and the numbers themselves, can be trusted."""
+    """How far confidence and accuracies can be trusted."""
     sentences = []
     block = material.found["seeds"][material.seed].get("calibration")
     found = calibration_side(material)
@@ -243,7 +243,7 @@ def sureness(material: Material) -> list[str]:
 
 
 def tested_a_class(material: Material) -> float:
-    """Test images of a class, on average over those that have any; 0 without."""
+    """Mean number of test images of the classes that have any; 0 without test images."""
     counts = [row["images"] for row in material.found["per_class"] if row["images"]]
     return sum(counts) / len(counts) if counts else 0.0
 
@@ -253,7 +253,7 @@ def advice(
     mixed: Sequence[Confusion],
     attributes: AttributeSection | None,
 ) -> list[str]:
-    """What would help, from what the numbers show; the most useful first."""
+    """What would help according to the numbers, the most useful first."""
     lines: list[str] = []
     measured, data = material.found["metrics"], material.manifest["data"]
     never = [
@@ -319,16 +319,16 @@ def advice(
 
 
 def foreseen(material: Material) -> list[Expectation]:
-    """Unseen classes of which the table alone lets expect something else than the rest, the most troubled first."""
+    """Unseen classes for which the table predicts problems, the worst first."""
     found = [e for e in expectations(material.table) if e.missing]
     return sorted(found, key=lambda e: (not e.trouble, -len(e.missing) / len(e.telling)))
 
 
 def verdict(run: Run) -> list[str]:
-    """A run's result in at most three lines, from its folder alone.
+    """The result of a run in at most three lines, from its folder alone.
 
-    Unseen classes among themselves, all classes, and the unseen class to expect trouble with, or else what would help
-    most. The report says the rest.
+    Accuracy among unseen classes and among all classes, and the unseen class with expected problems, or else what would
+    help most. The report has the rest.
     """
     material = recorded(run)
     data, measured, holdout = material.manifest["data"], material.found["metrics"], material.holdout or {}
@@ -361,7 +361,7 @@ def verdict(run: Run) -> list[str]:
 
 
 def _line(entry: Mapping[str, Any], what: str, chance: float, classes: int) -> str:
-    """An accuracy, its interval and what to think of it."""
+    """An accuracy, its interval, and its interpretation."""
     if entry["mean"] is None:
         return f"{what}: not measured"
     span = "" if entry["low"] is None else f", 95% interval {percent(entry['low'], 0)} to {percent(entry['high'], 0)}"

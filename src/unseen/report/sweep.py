@@ -14,7 +14,7 @@ STYLES = {"honest": "-", "paper": ":", "validation": "-"}
 
 
 def axis_scale(values: list[float]) -> tuple[str, dict[str, float]]:
-    """Matplotlib's scale for the values of a setting: logarithmic where they span decades, 0 allowed for."""
+    """Matplotlib's scale for the values of a setting: logarithmic if they span decades, with 0 allowed."""
     positive = [v for v in values if v > 0]
     if not positive or min(values) < 0 or max(positive) < 10 * min(positive):
         return "linear", {}
@@ -25,10 +25,10 @@ def write_sweep(found: dict[str, Any], key: str, values: list[float], path: Path
     """Draw mean and spread over seeds of T1 and H against a setting, as PNG and SVG.
 
     Args:
-        found: the content of ``compare.json``, a row for each value.
-        key: the setting.
-        values: in the order of the rows.
-        path: of the files, without suffix.
+        found: content of ``compare.json``, with one row per value.
+        key: name of the setting.
+        values: values in the order of the rows.
+        path: path of the files, without suffix.
 
     Returns:
         The SVG element.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from unseen.evaluation.registry import chosen_metrics, every_metric
 
 if TYPE_CHECKING:
-    from unseen.training.folder import Run  # which takes seconds, and not every table is of runs
+    from unseen.training.folder import Run  # it takes seconds, and not every table is about runs
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -17,7 +17,7 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 
 def metric_cell(entry: dict[str, Any] | None, seeds: int) -> str:
-    """Mean, spread over seeds where there are several, and the bootstrap interval."""
+    """Mean, spread over seeds if there are several, and the bootstrap interval."""
     if entry is None or entry["mean"] is None:
         return "–"
     text = percent(entry["mean"])
@@ -29,17 +29,17 @@ def metric_cell(entry: dict[str, Any] | None, seeds: int) -> str:
 
 
 def metrics_legend(names: Sequence[str]) -> str:
-    """What the columns of a table are."""
+    """Meaning of a table's columns."""
     known = every_metric()
     return "; ".join(f"{name}: {known[name].meaning}" for name in names if name in known)
 
 
 def result_rows(runs: Sequence[Run], metrics: Sequence[str] | None = None) -> list[dict[str, str]]:
-    """A row a run and protocol; every row says its data, backbone, protocol and seeds.
+    """One row per run and protocol; every row states its data, backbone, protocol and seeds.
 
     Args:
-        runs: finished ones.
-        metrics: the columns; ``None`` for those of every table.
+        runs: finished runs.
+        metrics: columns; ``None`` for those of every table.
     """
     rows, columns = [], chosen_metrics() if metrics is None else metrics
     for run in runs:
@@ -64,24 +64,24 @@ def result_rows(runs: Sequence[Run], metrics: Sequence[str] | None = None) -> li
 
 
 def pixels(backbone: Mapping[str, Any]) -> str:
-    """The side of the network's input; nothing where features were imported."""
+    """Side of the network's input; empty for imported features."""
     return f" {backbone['image_size']}px" if backbone["image_size"] else ""
 
 
 def shared_columns(rows: Sequence[dict[str, str]]) -> list[str]:
-    """Of data, backbone and seeds, those that say the same in every row and can stand above the table."""
+    """Those of data, backbone and seeds that are the same in every row and can be stated above the table."""
     return [name for name in ("data", "backbone", "seeds") if len({row.get(name) for row in rows}) == 1]
 
 
 def chances(run: Run) -> dict[str, float]:
-    """What guessing gives, of the metrics where that says something."""
+    """Chance levels of the metrics for which they are meaningful."""
     data = run.manifest["data"]
     found = {name: m.chance(data["classes_seen"], data["classes_unseen"]) for name, m in every_metric().items()}
     return {name: value for name, value in found.items() if value is not None}
 
 
 def race_rows(results: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The race of ``auto``, a row a method, best first; empty where a run had none."""
+    """The race of ``auto``, one row per method, best first; empty if the run had none."""
     race = results.get("race")
     if not race:
         return []
@@ -101,7 +101,7 @@ def race_rows(results: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def race_sentence(results: Mapping[str, Any]) -> str:
-    """How the race was decided, in a sentence; empty where the trained method was not ready, or there was none."""
+    """How the race was decided, in one sentence; empty if the trained method was not ready, or there was no race."""
     race = results.get("race")
     if not race or race["difference"] is None:
         return ""

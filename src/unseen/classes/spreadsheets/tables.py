@@ -62,7 +62,7 @@ def read_table(
     sheet: str | None = None,
     data: bytes | None = None,
 ) -> pd.DataFrame:
-    """Read a person's table like :func:`read_columns`, normalized, as a data frame; ``attrs`` is :attr:`Cells.about`."""
+    """Read a table like :func:`read_columns`, normalized, as a data frame; ``attrs`` is :attr:`Cells.about`."""
     import pandas as pd
 
     columns = read_columns(path, required, optional, sheet=sheet, data=data, tidied=True)
