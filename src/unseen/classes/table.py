@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SEPARATOR = "::"
 TRAINED_AS = "trained_as"
 NO_VALUES = ("class", "seen", "validation", TRAINED_AS)
-"""Columns of ``classes.csv`` that are no attributes, which therefore cannot be called so; ranks are further ones."""
+"""Columns of ``classes.csv`` that are not attributes, so no attribute can have these names; ranks are reserved too."""
 SHOWN = 5
 """Classes that a table's representation names."""
 RESERVED = ("unknown", "seen", "unseen")
@@ -326,7 +326,7 @@ class ClassTable:
         return -1 if found in self.images_of else found
 
     def row(self, values: Values, name: str, start: np.ndarray | None = None) -> np.ndarray:
-        """A class's values as float64 ``(K,)``.
+        """Values of a class as float64 ``(K,)``.
 
         Args:
             values: K numbers, or a mapping from attribute names.
@@ -465,7 +465,7 @@ class ClassTable:
 
     @classmethod
     def from_csv(cls, path: Path | str, attributes: Path | str | None = None) -> ClassTable:
-        """Read back what :meth:`to_csv` and, where it exists, what :func:`write_attributes` wrote, exactly.
+        """Read what :meth:`to_csv` and, if present, :func:`write_attributes` wrote, exactly.
 
         Raises:
             DataError: the first error, with file, row and column.

@@ -57,7 +57,7 @@ class Decisions:
 
     @classmethod
     def from_scores(cls, scores: np.ndarray, labels: np.ndarray, seen: np.ndarray, count: int = 1) -> Decisions:
-        """Make decisions from class scores ``(M, N)``, labels ``(M,)`` and seen flags ``(N,)``; stores ``count`` of each kind."""
+        """Make decisions from scores ``(M, N)``, labels ``(M,)`` and seen ``(N,)``; keeps ``count`` of each kind."""
         if count > 1 or seen.all() or not seen.any() or not np.isfinite(scores).all():
             return cls.from_blocks([scores], labels, seen, count)
         kinds = [np.flatnonzero(seen), np.flatnonzero(~seen)]

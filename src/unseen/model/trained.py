@@ -154,11 +154,11 @@ class TrainedModel:
         """Add a class from its attributes, without retraining.
 
         Args:
-            name: new to the table.
+            name: name that is new to the table.
             attributes: K numbers in the table's unit, or a mapping or Series from attribute names; the others get the
                 mean.
-            trained: for a class that was removed and comes back, which of the seen classes it was in the training, see
-                :meth:`ClassTable.back_from`; it counts as seen then.
+            trained: for a removed class that comes back, its position among the seen classes of the training, see
+                :meth:`ClassTable.back_from`; it then counts as seen.
             taxa: rank to taxon, such as ``{"family": "Ardeidae"}``; see :meth:`ClassTable.with_taxa`.
         """
         self.table = self._table.with_class(name, attributes, seen=trained >= 0, trained=trained, taxa=taxa)
@@ -167,7 +167,7 @@ class TrainedModel:
         """Change attribute values of a class, without retraining.
 
         Args:
-            name: the class.
+            name: name of the class.
             attributes: K numbers in the table's unit, or a mapping or Series from attribute names; the others stay.
         """
         self.table = self._table.with_values(name, attributes)

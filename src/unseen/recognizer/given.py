@@ -64,7 +64,7 @@ class FetchedImage(EncodedImage):
         try:
             with fsspec.open(self.address, "rb") as file:
                 data: bytes = file.read()
-        except Exception as error:  # every file system has its own
+        except Exception as error:  # every file system has its own exceptions
             said = (str(error) or type(error).__name__).splitlines()[0]
             raise DataError(said, where=self.address, hint="check the address") from None
         return data
@@ -89,7 +89,7 @@ def images_of(given: Any) -> Iterator[ImageInput]:
 
     Raises:
         DataError: an address that cannot be read.
-        UnseenError: a folder or pattern without images, or anything else; one line that says what is taken.
+        UnseenError: a folder or pattern without images, or anything else; the message lists the accepted forms.
     """
     if isinstance(given, str | Path) and "://" not in str(given):
         yield from _of_path(given)

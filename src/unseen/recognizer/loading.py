@@ -10,11 +10,11 @@ from unseen.recognizer.recognizer import Recognizer
 
 
 def load_recognizer(folder_or_id: PathLike[str] | str, *, seed: int | None = None, device: str = "auto") -> Recognizer:
-    """A trained model, ready to predict.
+    """Load a trained model, ready to predict.
 
     Args:
         folder_or_id: a run or its folder, a saved folder, or the hub's ``OWNER/NAME``, see :meth:`Recognizer.load`.
-        seed: of a run: which seed's model, default the first.
+        seed: for a run, the seed of the model; by default the first.
         device: where to compute.
 
     Raises:

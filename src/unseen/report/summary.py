@@ -17,8 +17,7 @@ from unseen.report.tables import percent
 from unseen.training.folder import Run
 
 FEWEST_IMAGES, FEW_IMAGES, FEW_TRAINING = 4, 10, 20
-"""Test images per class below which intervals are meaningless, and below which accuracies are coarse; training images
-below which a class has few."""
+"""Per class: test images needed for intervals, test images needed for accuracies, training images needed to train."""
 
 NOT_MEASURED = {"mean": None, "low": None, "high": None}
 

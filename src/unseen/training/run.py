@@ -95,17 +95,17 @@ def fit(
             protocol is added too, but trains on all seen classes again.
         cache: see :func:`unseen.ground.cache.cache_folder`.
         device: see :func:`unseen.training.fabric.make_fabric`.
-        workers: processes that read images (threads where they are read in training).
-        progress: told how far it is.
-        on_plan: told what is going to be done, once everything has been checked.
-        validation_only: do the validation stage of every seed and write ``validation.json``; no test image is looked
-            at. A later call without it goes on from there.
-        budget_bytes: how much regions (or images) may be kept in memory, on a GPU in its own; ``None`` is half of
-            what is free. The numbers do not depend on it.
-        graph: launch each step of a training as one CUDA graph.
-        engine: what computes a frozen network, see :func:`unseen.features.extract.extract`.
-        on_record: told of the run, of every epoch and of every result; of an epoch that an earlier call has done not.
-        fabric: one of your own, launched, of the precision of ``config``; ``device`` is then not looked at.
+        workers: processes that read images (threads if images are read during training).
+        progress: progress callback.
+        on_plan: called with the plan, once everything has been checked.
+        validation_only: do only the validation stage of every seed and write ``validation.json``, without using a test
+            image. A later call without it continues from there.
+        budget_bytes: memory for regions (or images), on a GPU its own; ``None`` is half of the free memory. The numbers
+            do not depend on it.
+        graph: launch each training step as one CUDA graph.
+        engine: engine for a frozen network, see :func:`unseen.features.extract.extract`.
+        on_record: called with records of the run, every epoch and every result, except epochs of an earlier call.
+        fabric: a launched Fabric with the precision of ``config``; ``device`` is then ignored.
         with_images: see :class:`unseen.training.inputs.RunInputs`.
 
     If torchrun started several processes, the first one works in ``folder`` (:mod:`unseen.ground.distributed`).
