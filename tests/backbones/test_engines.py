@@ -213,7 +213,32 @@ def break_off(files, cache, engine, monkeypatch, after=2) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_auto_falls_back_to_torch(engine, photographs, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(engines, "_installed", lambda name: name == engine)
+    monkeypatch.setattr(engines._KINDS[engine], "convert", refuse)
+    found = store(photographs, tmp_path, "auto")
+    assert found.engine is None
+    assert contents(found.folder) == contents(store(photographs, tmp_path / "other", "torch").folder)
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    return tmp_path_factory.mktemp("converted")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 class TestStores:
+    @pytest.fixture(autouse=True)
+    def converted_once(self, converted, monkeypatch):
+        """Conversion takes seconds; these tests are about what is computed afterwards."""
+        monkeypatch.setattr(
+            "unseen.backbones.backbone.compiled",
+            lambda network, engine, _: engines.compiled(network, engine, converted),
+        )
+
     def test_own_folder_and_fingerprint(self, engine, photographs, tmp_path):
         mine, torchs = store(photographs, tmp_path, engine), store(photographs, tmp_path, "torch")
         label = str(chosen_engine(engine))
@@ -272,16 +297,6 @@ class TestStores:
         assert found.engine == str(chosen_engine(engine))
         assert found.folder != begun.parent
         assert len(Layout.read(begun.parent).journal()) == 2
-
-    def test_auto_falls_back_to_torch(self, engine, photographs, tmp_path, monkeypatch):
-        def refuse(*_):
-            raise RuntimeError("no")
-
-        monkeypatch.setattr(engines, "_installed", lambda name: name == engine)
-        monkeypatch.setattr(engines._KINDS[engine], "convert", refuse)
-        found = store(photographs, tmp_path, "auto")
-        assert found.engine is None
-        assert contents(found.folder) == contents(store(photographs, tmp_path / "other", "torch").folder)
 
     def test_reduced(self, engine, photographs, tmp_path):
         spec = NETWORKS["mobilenet"]
