@@ -45,7 +45,8 @@ def split(data):
 @pytest.mark.parametrize("name", ON_FEATURES)
 def test_every_method_learns_classes_without_a_row(data, name):
     x, y, held, truth, values = split(data)
-    made = ZeroShotClassifier(name, epochs=None if METHODS[name].closed_form else 30, device="cpu")
+    short = METHODS[name].closed_form or name == "anchored"  # a few epochs on top of a closed form
+    made = ZeroShotClassifier(name, epochs=None if short else 30, device="cpu")
     made.fit(x, y, attributes=values)
     assert made.classes_.tolist() == list(range(N))
     assert made.seen_.tolist() == [True] * SEEN + [False] * (N - SEEN)
