@@ -386,6 +386,80 @@ def test_results_are_filtered_sorted_and_opened(page, files):
     assert not page.eval("document.querySelector('#image').hidden")
 
 
+SHEET = "document.querySelector('#review-sheet').shadowRoot"
+
+
+def in_sheet(page, script):
+    return page.eval(f"(root => {script})({SHEET})")
+
+
+def key(page, name):
+    in_sheet(
+        page,
+        f"root.activeElement.dispatchEvent(new KeyboardEvent('keydown', {{key: {json.dumps(name)}, bubbles: true, composed: true, cancelable: true}}))",
+    )
+
+
+def test_many_images_are_reviewed_on_the_page(page, files, recognizer, tmp_path):
+    page.eval("document.querySelector('#tab-review').click()")
+    page.choose("#review-files", *sorted(files.glob("*.png")))
+    page.wait(f"{SHEET}?.querySelectorAll('.tile').length === 4")
+    assert page.eval("document.querySelector('#review-empty').hidden")
+    answers = [found.best.name for found in recognizer.predict(sorted(files.glob("[0-9].png")))]
+    named = "Object.fromEntries([...root.querySelectorAll('.tile')].map(n => [n.title.split('\\n')[0], n.querySelector('.name').textContent]))"
+    assert in_sheet(page, named) == dict(zip(["0.png", "1.png", "2.png"], answers, strict=True)) | {
+        "=x.png": "not readable"
+    }
+    page.wait(f"[...{SHEET}.querySelectorAll('.tile img')].filter(i => i.naturalWidth === 100).length === 3")
+    in_sheet(page, "root.querySelector('[title^=\"0.png\"]').focus()")
+    key(page, "o")
+    page.wait(f"{SHEET}.querySelectorAll('#reasons button').length === 5")
+    in_sheet(page, "root.querySelector('#reasons button').click()")
+    page.wait(f"!{SHEET}.getElementById('canvas').hidden")
+    in_sheet(page, "root.getElementById('close').click()")
+    in_sheet(page, "root.querySelector('[title^=\"0.png\"]').focus()")
+    key(page, "a")
+    other = next(name for name in recognizer.classes if name != answers[1])
+    in_sheet(
+        page,
+        f"(root.querySelector('[title^=\"1.png\"]').focus(), root.getElementById('correct').value = {json.dumps(other)}, root.getElementById('correct').dispatchEvent(new KeyboardEvent('keydown', {{key: 'Enter'}})))",
+    )
+    page.wait(f"{SHEET}.getElementById('summary').textContent.startsWith('4 images · 2 reviewed · 1 of them right')")
+    page.send("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    for kind in ("csv", "xlsx"):
+        in_sheet(page, f"root.getElementById('{kind}').click()")
+        wait_for(tmp_path / f"review.{kind}")
+    import pandas as pd
+
+    from unseen.review.export import COLUMNS
+
+    table = pd.read_csv(tmp_path / "review.csv").set_index("image")
+    assert ("image", *table.columns) == COLUMNS
+    assert (table.loc["1.png", "class"], table.loc["1.png", "right"], table.loc["0.png", "right"]) == (other, 0, 1)
+    # what was reviewed becomes images of its class, and measures nothing any more
+    in_sheet(page, "root.getElementById('teach').click()")
+    page.wait(f"{SHEET}.getElementById('summary').textContent.startsWith('2 images added to')")
+    assert {i.file for n in (answers[0], other) for i in recognizer.support[n].images} == {"0.png", "1.png"}
+    page.go(f"{page.eval('location.origin')}/?")  # verdicts outlast the page
+    page.wait("document.querySelectorAll('#class-list li').length")
+    page.choose("#files", *sorted(files.glob("*.png")))
+    page.wait("!document.querySelector('#batch-review').disabled && document.querySelector('#batch-stop').disabled")
+    page.eval("document.querySelector('#batch-review').click()")
+    page.wait(f"{SHEET}?.querySelectorAll('.tile.right, .tile.changed').length === 2")
+    assert "2 used by the model" in in_sheet(page, "root.getElementById('summary').textContent")
+    page.eval("localStorage.clear()")
+
+
+def test_images_are_predicted_again_once_classes_change(page, files, recognizer):
+    page.choose("#files", files / "0.png")
+    page.wait("!document.querySelector('#batch-again').disabled")
+    best = page.eval("document.querySelector('#batch-table tbody td:nth-child(2)').firstChild.data")
+    recognizer.remove_class(best)
+    page.eval("document.querySelector('#batch-again').click()")
+    page.wait(f"document.querySelector('#batch-table tbody td:nth-child(2)').firstChild.data !== {json.dumps(best)}")
+    assert page.eval("document.querySelectorAll('#batch-table tbody tr').length") == 1
+
+
 def test_classes_from_a_table(page, files, tmp_path, recognizer):
     names = recognizer.table.attributes.names
     (tmp_path / "new.csv").write_text(",".join(("class", *names)) + "\nlark,1,0,0,0,0.4\n")
@@ -465,7 +539,7 @@ def test_everything_works_by_keyboard(page, files):
     page.press("Enter")
     assert page.eval("document.activeElement.getAttribute('aria-pressed')") == "true"
     page.eval("document.querySelector('#tab-image').focus()")
-    for name in ("batch", "classes", "about", "image"):
+    for name in ("batch", "review", "classes", "about", "image"):
         page.press("ArrowRight")
         assert page.eval("document.activeElement.id") == f"tab-{name}"
         assert not page.eval(f"document.querySelector('#{name}').hidden")
@@ -475,7 +549,7 @@ def test_every_control_has_a_name(page, files):
     look(page, files / "0.png")
     page.eval("document.querySelector('.attribute .show').click()")
     roles = set()
-    for tab in ("image", "batch", "classes", "about"):
+    for tab in ("image", "batch", "review", "classes", "about"):
         page.eval(f"document.querySelector('#tab-{tab}').click()")
         found = page.accessible()
         roles |= {role for role, _ in found}
@@ -491,7 +565,7 @@ def test_nothing_is_cut_off(browser, url, files, width, height):
     browser.go(f"{url}/?{width}", width=width, height=height)
     browser.wait("document.querySelectorAll('#class-list li').length")
     look(browser, files / "0.png")
-    for tab in ("image", "batch", "classes", "about"):
+    for tab in ("image", "batch", "review", "classes", "about"):
         browser.eval(f"document.querySelector('#tab-{tab}').click()")
         assert browser.eval("document.documentElement.scrollWidth") <= width, tab
         wide = f"""[...document.querySelectorAll('#{tab} button, #{tab} select, #{tab} input:not([type=file]), h2')]
@@ -519,7 +593,7 @@ def test_text_stands_out(browser, url, files, dark):
             const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
             if (ratio < 4.5) low.push([n.className || n.tagName, n.textContent.slice(0, 30), ratio]) }
         return low })()"""
-    for tab in ("image", "batch", "classes", "about"):
+    for tab in ("image", "batch", "review", "classes", "about"):
         browser.eval(f"document.querySelector('#tab-{tab}').click()")
         assert browser.eval(lowest) == [], tab
 

@@ -19,6 +19,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Self
@@ -196,6 +197,11 @@ class Support:
 
     def __getitem__(self, name: str) -> ClassImages:
         return self.classes.get(name, _NONE)
+
+    @cached_property
+    def digests(self) -> frozenset[str]:
+        """SHA-256 of all images."""
+        return frozenset(image.sha256 for mine in self.classes.values() for image in mine.images)
 
     def added(
         self, name: str, images: Sequence[SupportImage], features: np.ndarray, attributes: bool | None = None

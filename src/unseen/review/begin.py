@@ -85,7 +85,7 @@ def _foreign(entry: Path) -> bool:
 
 def _used(recognizer: Recognizer, images: Iterable[Path]) -> list[int]:
     """Positions of images that some class has as support images, by their content."""
-    known = {image.sha256 for found in recognizer.support.classes.values() for image in found.images}
+    known = recognizer.support.digests
     return [row for row, image in enumerate(images) if image.is_file() and file_digest(image) in known] if known else []
 
 

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import io
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -29,6 +30,9 @@ from unseen.review.book import Item
 SIDE = 132
 """Longest side of a contact sheet's images in a file."""
 STATIC = files("unseen.review") / "static"
+STYLES = ("base.css", "sheet.css")
+SCRIPTS = ("common.js", "sheet.js", "boot.js")
+"""In the order in which they import each other."""
 
 
 def thumbnail_bytes(path: Path, side: int) -> bytes | None:
@@ -70,14 +74,20 @@ def review_data(
 
 def page_of(title: str, data: Mapping[str, Any] | None = None) -> str:
     """The page: self-contained with ``data``, else one that asks the server beside it."""
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(_read("sheet.html"))
+    template = _templates.get_template("sheet.html")
     if data is None:
         return template.render(title=title, data=None)
-    script = _read("sheet.js")
+    script = "".join(map(_inlined, SCRIPTS))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     # no text may end the element that holds it
     text = json.dumps(data, ensure_ascii=True).replace("<", "\\u003c")
-    return template.render(title=title, data=text, script=script, style=_read("sheet.css"), digest=digest)
+    style = "".join(map(_read, STYLES))
+    return template.render(title=title, data=text, script=script, style=style, digest=digest)
+
+
+def part_of_page() -> str:
+    """The elements of the sheet, for a page that has others beside them."""
+    return _templates.get_template("sheet-part.html").render(title="")
 
 
 def write_sheet(
@@ -121,3 +131,11 @@ def write_sheet(
 
 def _read(name: str) -> str:
     return (STATIC / name).read_text(encoding="utf-8")
+
+
+def _inlined(name: str) -> str:
+    """A module as a part of one script: what it imports stands before it."""
+    return re.sub(r"^(import .*\n|export )", "", _read(name), flags=re.MULTILINE)
+
+
+_templates = jinja2.Environment(loader=jinja2.FunctionLoader(_read), autoescape=True, undefined=jinja2.StrictUndefined)

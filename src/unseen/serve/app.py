@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from importlib.resources import files
 from typing import Annotated, Any, NoReturn
 
 from fastapi import FastAPI, Query, Request, Response
@@ -15,22 +13,19 @@ from pydantic import ValidationError
 from starlette.datastructures import FormData
 
 from unseen.recognizer import Recognizer
+from unseen.review.sheet import part_of_page
 from unseen.serve import schema
 from unseen.serve.about import describe
 from unseen.serve.errors import add_errors, first_error
 from unseen.serve.guard import Guard
 from unseen.serve.service import Service
 from unseen.serve.settings import Refusal, Settings
+from unseen.serve.static_files import add_static, read_static, shared_files
 from unseen.serve.supporting import SupportImages
 from unseen.serve.uploads import read_uploads
 from unseen.serve.worker import Worker
 from unseen.version import __version__
 
-STATIC = {
-    "": ("index.html", "text/html"),
-    "app.js": ("app.js", "text/javascript"),
-    "style.css": ("style.css", "text/css"),
-}
 CHOICE = {
     "top": {"type": "integer", "default": 5},
     "among": {"type": "string", "enum": ["all", "seen", "unseen"], "default": "all"},
@@ -280,18 +275,9 @@ def _add_class_images(app: FastAPI, support: SupportImages, worker: Worker, sett
 
 
 def _add_page(app: FastAPI) -> None:
-    """The page's three files, read once: no path of a request ever reaches the file system."""
-    for path, (file, kind) in STATIC.items():
-        content = (files("unseen.serve") / "static" / file).read_bytes()
-        tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
-
-        async def page(request: Request, content: bytes = content, kind: str = kind, tag: str = tag) -> Response:
-            headers = {"ETag": tag, "Cache-Control": "no-cache"}
-            if request.headers.get("if-none-match") == tag:
-                return Response(status_code=304, headers=headers)
-            return Response(content, headers=headers, media_type=kind)
-
-        app.add_route(f"/{path}", page, methods=["GET", "HEAD"], include_in_schema=False)
+    own = read_static("unseen.serve", "index.html", "app.js", "review.js", "style.css")
+    sheet = {"sheet-part.html": part_of_page().encode()}
+    add_static(app, own | shared_files() | sheet, "index.html")
 
 
 def _refuse(errors: Sequence[Any]) -> NoReturn:

@@ -14,12 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from unseen.recognizer import Recognizer
 from unseen.review import Review, Verdict, export_review
-from unseen.review.sheet import STATIC, page_of, review_data, thumbnail_bytes
+from unseen.review.sheet import page_of, review_data, thumbnail_bytes
 from unseen.serve import schema
 from unseen.serve.errors import add_errors
 from unseen.serve.guard import Guard
 from unseen.serve.service import Service
 from unseen.serve.settings import Refusal, Settings
+from unseen.serve.static_files import add_static, shared_files
 from unseen.serve.uploads import Upload
 from unseen.serve.worker import Worker
 from unseen.version import __version__
@@ -78,19 +79,8 @@ def create_review_app(recognizer: Recognizer, review: Review, settings: Settings
 
 
 def _add_sheet(app: FastAPI, review: Review) -> None:
-    page = page_of(review.folder.name)
-
-    @app.get("/")
-    async def sheet() -> Response:
-        return Response(page, media_type="text/html")
-
-    @app.get("/sheet.js")
-    async def script() -> Response:
-        return Response((STATIC / "sheet.js").read_bytes(), media_type="text/javascript")
-
-    @app.get("/sheet.css")
-    async def style() -> Response:
-        return Response((STATIC / "sheet.css").read_bytes(), media_type="text/css")
+    page = page_of(review.folder.name).encode()
+    add_static(app, shared_files() | {"index.html": page}, "index.html")
 
 
 def _add_images(app: FastAPI, review: Review, worker: Worker) -> None:
@@ -116,7 +106,7 @@ def _add_review(app: FastAPI, review: Review, worker: Worker, service: Service) 
         """All images with their answers, and the verdicts so far."""
         found = review_data(review.items, review.classes, review.order, review.used)
         verdicts = [[row, verdict.name] for row, verdict in review.verdicts.items()]
-        return found | {"verdicts": verdicts, "explains": True}
+        return found | {"verdicts": verdicts}
 
     @app.post("/api/review/verdicts")
     async def decide(given: Verdicts) -> dict[str, Any]:

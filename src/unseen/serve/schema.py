@@ -64,6 +64,9 @@ class Prediction(BaseModel):
     classes: list[Candidate] = Field(default=[], description="best first; empty if there is an error")
     unknown: bool = Field(default=False, description="whether the first class's confidence is below the threshold")
     attributes: list[Speaks] = []
+    used: bool = Field(
+        default=False, description="whether it is a support image of a class: its answer measures nothing"
+    )
     error: str | None = None
     hint: str | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import unicodedata
 import zipfile
@@ -89,7 +90,9 @@ class Service:
             return schema.Prediction(image=upload.name, error=refusal.detail, hint=refusal.hint)
         except DataError as error:
             return schema.Prediction(image=upload.name, error=error.problem, hint=error.hint)
-        record = found.as_dict() | {"image": upload.name}
+        support = self.recognizer.support
+        used = bool(support) and hashlib.sha256(upload.data).hexdigest() in support.digests
+        record = found.as_dict() | {"image": upload.name, "used": used}
         return schema.Prediction(unknown=not record.pop("known"), **record)
 
     def explain(

@@ -173,7 +173,7 @@ class SupportImages:
 
     def _forget(self) -> None:
         """Drop thumbnails of images that no class has any more."""
-        kept = {image.sha256 for mine in self.recognizer.support.classes.values() for image in mine.images}
+        kept = self.recognizer.support.digests
         self._thumbnails = {digest: small for digest, small in self._thumbnails.items() if digest in kept}
 
     def _count(self) -> int:

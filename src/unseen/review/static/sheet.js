@@ -1,533 +1,465 @@
-// The contact sheet. Verdicts are kept by the server beside it, or in the browser where the page is a file.
+// The contact sheet, in a document or in a shadow root.
 
-const $ = (id) => document.getElementById(id);
-const embedded = $("data");
+import { count, drawHeat, make, percent, signed } from "/common.js";
+
 const UNKNOWN = "unknown";
 const LARGE = 6; // candidates of an image that is opened
 
-let data; // {classes, items, key?, explains?}
-let items; // by row
-const verdicts = new Map(); // row -> class name, or null for "none of the classes"
-const tiles = new Map(); // row -> element, of what is shown
-let shown = []; // rows in the order shown
-let selected = new Set();
-let current = null; // row
-let anchor = null; // where a range starts
-const undone = []; // [[row, verdict or undefined], ...] before each change
+// Set up the sheet whose elements stand in root. What it shows, and keeps, is a store's:
+//   load()                   -> {classes, items: [{row, image, known, classes, attributes, error, place, used}], verdicts: [[row, name]]}
+//   keep(changes, verdicts)  keeps what changed; throws where it cannot. strict: what is not kept is not shown
+//   image(item), large(item) -> address, null, or a promise of it
+//   reasons(item)            -> {reasons: [{label, evidence, heat}], crop}, as shares of the image; left out where nothing explains
+//   tools                    -> [{text, href} or {text, run, id}]
+// Returns what reads the store again.
+export function openSheet(root, store) {
+  const $ = (id) => root.getElementById(id);
+  let data; // {classes, items, verdicts}
+  let items; // by row
+  const verdicts = new Map(); // row -> class name, or null for "none of the classes"
+  const tiles = new Map(); // row -> element, of what is shown
+  let shown = []; // rows in the order shown
+  let selected = new Set();
+  let current = null; // row
+  let anchor = null; // where a range starts
+  const undone = []; // [[row, verdict or undefined], ...] before each change
 
-function make(tag, properties = {}, ...children) {
-  const { aria, ...rest } = properties;
-  const node = Object.assign(document.createElement(tag), rest);
-  for (const [key, value] of Object.entries(aria ?? {})) node.setAttribute(key === "role" ? key : `aria-${key}`, value);
-  node.append(...children.filter((child) => child != null));
-  return node;
-}
+  const share = (value) => `${(100 * value).toFixed(value > 0.995 || value < 0.005 ? 1 : 0)}%`;
+  const fileName = (path) => path.split(/[\\/]/).slice(-2).join("/");
+  const answerOf = (item) => (item.error ? undefined : item.known ? item.classes[0][0] : null);
+  const words = (name) => (name === null ? UNKNOWN : name === undefined ? "" : name);
+  const confidenceOf = (item) => (item.error ? -1 : item.classes[0][2]);
 
-const percent = (value) => `${(100 * value).toFixed(value > 0.995 || value < 0.005 ? 1 : 0)}%`;
-const fileName = (path) => path.split(/[\\/]/).slice(-2).join("/");
-const answerOf = (item) => (item.error ? undefined : item.known ? item.classes[0][0] : null);
-const words = (name) => (name === null ? UNKNOWN : name === undefined ? "" : name);
-const confidenceOf = (item) => (item.error ? -1 : item.classes[0][2]);
-
-function complain(text) {
-  $("alert").textContent = text;
-  $("alert").hidden = !text;
-}
-
-// ---------------------------------------------------------------- where verdicts are kept
-
-async function ask(path, options) {
-  let answer;
-  try {
-    answer = await fetch(path, options);
-  } catch {
-    throw new Error("The server does not answer. It may have been stopped.");
+  function complain(text) {
+    $("alert").textContent = text;
+    $("alert").hidden = !text;
   }
-  const body = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error(body.error ? `${body.error}. To fix it: ${body.hint}.` : `The server said ${answer.status}.`);
-  return body;
-}
 
-const send = (path, value) =>
-  ask(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(value) });
+  // ---------------------------------------------------------------- what is shown
 
-const server = {
-  load: () => ask("/api/review"),
-  keep: (changes) => {
-    const groups = new Map(); // one request for all rows of a verdict
-    for (const [row, verdict] of changes) {
-      const key = JSON.stringify(verdict === undefined ? "undo" : [verdict]);
-      groups.set(key, [...(groups.get(key) ?? []), row]);
-    }
-    return send("/api/review/verdicts", {
-      verdicts: [...groups].map(([key, rows]) => {
-        const value = JSON.parse(key);
-        return value === "undo" ? { rows, undo: true } : { rows, class: value[0] };
-      }),
+  function filtered() {
+    const which = $("which").value;
+    const name = $("class").value.trim().toLowerCase();
+    const below = $("below").value === "" ? Infinity : Number($("below").value) / 100;
+    return items.filter((item) => {
+      const done = verdicts.has(item.row);
+      const right = done && verdicts.get(item.row) === answerOf(item);
+      const fits = { all: true, open: !done, done, wrong: done && !right, unknown: !item.error && !item.known, error: Boolean(item.error) };
+      if (!fits[which]) return false;
+      if (name && !labelOf(item).toLowerCase().includes(name)) return false;
+      return confidenceOf(item) < below;
     });
-  },
-  image: (item) => `/thumb/${item.row}`,
-  large: (item) => `/image/${item.row}`,
-};
-
-const browser = {
-  load: async () => {
-    const found = JSON.parse(embedded.textContent);
-    found.verdicts = JSON.parse(stored(found.key) ?? "[]");
-    return found;
-  },
-  keep: async () => {
-    try {
-      localStorage.setItem(`unseen-review-${data.key}`, JSON.stringify([...verdicts]));
-    } catch {
-      throw new Error("The browser does not keep verdicts of this page. Save the CSV before you close it.");
-    }
-  },
-  image: (item) => (item.thumbnail ? `data:image/jpeg;base64,${item.thumbnail}` : null),
-  large: (item) => browser.image(item),
-};
-
-function stored(key) {
-  try {
-    return localStorage.getItem(`unseen-review-${key}`);
-  } catch {
-    return null;
   }
-}
 
-const store = embedded ? browser : server;
+  const labelOf = (item) => words(verdicts.has(item.row) ? verdicts.get(item.row) : answerOf(item));
 
-// ---------------------------------------------------------------- what is shown
+  function groups(found) {
+    const doubt = (a, b) => confidenceOf(a) - confidenceOf(b) || a.row - b.row;
+    const order = $("order").value;
+    if (order === "doubt") return [["", found.sort(doubt)]];
+    if (order === "sample") return [["", found.sort((a, b) => a.place - b.place)]];
+    if (order === "file") return [["", found]];
+    const byAnswer = new Map();
+    for (const item of found.sort(doubt)) {
+      const key = item.error ? "Not readable" : words(answerOf(item));
+      if (!byAnswer.has(key)) byAnswer.set(key, []);
+      byAnswer.get(key).push(item);
+    }
+    const rank = (key) => (key === UNKNOWN ? 0 : key === "Not readable" ? 2 : 1);
+    return [...byAnswer].sort(([a], [b]) => rank(a) - rank(b) || a.localeCompare(b));
+  }
 
-function filtered() {
-  const which = $("which").value;
-  const name = $("class").value.trim().toLowerCase();
-  const below = $("below").value === "" ? Infinity : Number($("below").value) / 100;
-  return items.filter((item) => {
+  const lazy = new IntersectionObserver(
+    (entries) => {
+      for (const { isIntersecting, target } of entries) {
+        if (!isIntersecting) continue;
+        lazy.unobserve(target);
+        picture(target, items[target.dataset.row]);
+      }
+    },
+    { rootMargin: "400px" },
+  );
+
+  // Fills in a tile's image; what cannot be shown has no preview.
+  async function picture(target, item) {
+    const source = await store.image(item);
+    if (source) target.src = source;
+    else target.replaceWith(make("div", { className: "none", textContent: "no preview" }));
+  }
+
+  function draw() {
+    lazy.disconnect();
+    tiles.clear();
+    const found = groups(filtered());
+    shown = found.flatMap(([, members]) => members.map((item) => item.row));
+    const sections = found.map(([name, members]) => {
+      const grid = make("div", { className: "grid", aria: { role: "presentation" } }, ...members.map(tile));
+      const head = name ? make("div", { className: "group-head" }, make("h2", { textContent: name }), make("span", { className: "soft", textContent: count(members.length, "image") })) : null;
+      const group = make("section", { className: "group", aria: { role: "group", label: name || "Images" } }, head, grid);
+      group.style.containIntrinsicSize = `auto ${60 + 190 * Math.ceil(members.length / 8)}px`;
+      return group;
+    });
+    $("sheet").replaceChildren(...(shown.length ? sections : [make("p", { className: "empty", textContent: "No image fits." })]));
+    selected = new Set([...selected].filter((row) => tiles.has(row)));
+    if (!tiles.has(current)) current = shown[0] ?? null;
+    if (!selected.size && current !== null) selected = new Set([current]);
+    mark();
+    tell();
+  }
+
+  function tile(item) {
+    let image;
+    if (item.error) image = make("div", { className: "none", textContent: item.error });
+    else {
+      image = make("img", { alt: "", decoding: "async", data: { row: item.row } });
+      lazy.observe(image);
+    }
+    const node = make(
+      "div",
+      { className: "tile", id: `tile-${item.row}`, tabIndex: -1, data: { row: item.row }, aria: { role: "option", selected: "false" } },
+      image,
+      make("div", { className: "name" }),
+      make("div", { className: "line" }, make("span"), make("span", { textContent: item.error ? "" : percent(confidenceOf(item)) })),
+    );
+    tiles.set(item.row, node);
+    label(item);
+    return node;
+  }
+
+  // The words and colours of a tile.
+  function label(item) {
+    const node = tiles.get(item.row);
+    if (!node) return;
     const done = verdicts.has(item.row);
     const right = done && verdicts.get(item.row) === answerOf(item);
-    const fits = { all: true, open: !done, done, wrong: done && !right, unknown: !item.error && !item.known, error: Boolean(item.error) };
-    if (!fits[which]) return false;
-    if (name && !labelOf(item).toLowerCase().includes(name)) return false;
-    return confidenceOf(item) < below;
-  });
-}
-
-const labelOf = (item) => words(verdicts.has(item.row) ? verdicts.get(item.row) : answerOf(item));
-
-function groups(found) {
-  const doubt = (a, b) => confidenceOf(a) - confidenceOf(b) || a.row - b.row;
-  const order = $("order").value;
-  if (order === "doubt") return [["", found.sort(doubt)]];
-  if (order === "sample") return [["", found.sort((a, b) => a.place - b.place)]];
-  if (order === "file") return [["", found]];
-  const byAnswer = new Map();
-  for (const item of found.sort(doubt)) {
-    const key = item.error ? "Not readable" : words(answerOf(item));
-    if (!byAnswer.has(key)) byAnswer.set(key, []);
-    byAnswer.get(key).push(item);
+    node.classList.toggle("right", right);
+    node.classList.toggle("changed", done && !right);
+    const [name, line] = [node.querySelector(".name"), node.querySelector(".line span")];
+    name.textContent = labelOf(item) || "not readable";
+    const was = done && !right ? `was ${words(answerOf(item)) || "not readable"}` : !item.error && !item.known ? `nearest: ${item.classes[0][0]}` : fileName(item.image);
+    line.textContent = was;
+    node.title = `${item.image}${item.attributes.length ? `\nbecause of ${item.attributes.slice(0, 3).join(", ")}` : ""}`;
+    const state = right ? "accepted" : done ? "corrected" : "not reviewed";
+    node.setAttribute("aria-label", `${fileName(item.image)}: ${name.textContent}, ${item.error ?? percent(confidenceOf(item))}, ${state}`);
   }
-  const rank = (key) => (key === UNKNOWN ? 0 : key === "Not readable" ? 2 : 1);
-  return [...byAnswer].sort(([a], [b]) => rank(a) - rank(b) || a.localeCompare(b));
-}
 
-const lazy = new IntersectionObserver(
-  (entries) => {
-    for (const { isIntersecting, target } of entries) {
-      if (!isIntersecting) continue;
-      target.src = store.image(items[target.dataset.row]);
-      lazy.unobserve(target);
+  function mark() {
+    for (const [row, node] of tiles) {
+      const chosen = selected.has(row);
+      if ((node.getAttribute("aria-selected") === "true") !== chosen) node.setAttribute("aria-selected", String(chosen));
+      if (node.tabIndex === 0 && row !== current) node.tabIndex = -1;
     }
-  },
-  { rootMargin: "400px" },
-);
-
-function draw() {
-  lazy.disconnect();
-  tiles.clear();
-  const found = groups(filtered());
-  shown = found.flatMap(([, members]) => members.map((item) => item.row));
-  const sections = found.map(([name, members]) => {
-    const grid = make("div", { className: "grid", aria: { role: "presentation" } }, ...members.map(tile));
-    const head = name ? make("div", { className: "group-head" }, make("h2", { textContent: name }), make("span", { className: "soft", textContent: count(members.length) })) : null;
-    const group = make("section", { className: "group", aria: { role: "group", label: name || "Images" } }, head, grid);
-    group.style.containIntrinsicSize = `auto ${60 + 190 * Math.ceil(members.length / 8)}px`;
-    return group;
-  });
-  $("sheet").replaceChildren(...(shown.length ? sections : [make("p", { className: "empty", textContent: "No image fits." })]));
-  selected = new Set([...selected].filter((row) => tiles.has(row)));
-  if (!tiles.has(current)) current = shown[0] ?? null;
-  if (!selected.size && current !== null) selected = new Set([current]);
-  mark();
-  tell();
-}
-
-const count = (n) => `${n.toLocaleString("en")} image${n === 1 ? "" : "s"}`;
-
-function tile(item) {
-  let picture;
-  if (item.error || (embedded && !item.thumbnail)) picture = make("div", { className: "none", textContent: item.error ?? "no preview" });
-  else {
-    picture = make("img", { alt: "", decoding: "async" });
-    picture.dataset.row = item.row;
-    lazy.observe(picture);
+    const node = tiles.get(current);
+    if (node) node.tabIndex = 0;
+    $("selected").textContent = selected.size > 1 ? `${selected.size} selected` : "";
   }
-  const node = make(
-    "div",
-    { className: "tile", id: `tile-${item.row}`, tabIndex: -1, aria: { role: "option", selected: "false" } },
-    picture,
-    make("div", { className: "name" }),
-    make("div", { className: "line" }, make("span"), make("span", { textContent: item.error ? "" : percent(confidenceOf(item)) })),
-  );
-  node.dataset.row = item.row;
-  tiles.set(item.row, node);
-  label(item);
-  return node;
-}
 
-// The words and colours of a tile.
-function label(item) {
-  const node = tiles.get(item.row);
-  if (!node) return;
-  const done = verdicts.has(item.row);
-  const right = done && verdicts.get(item.row) === answerOf(item);
-  node.classList.toggle("right", right);
-  node.classList.toggle("changed", done && !right);
-  const [name, line] = [node.querySelector(".name"), node.querySelector(".line span")];
-  name.textContent = labelOf(item) || "not readable";
-  const was = done && !right ? `was ${words(answerOf(item)) || "not readable"}` : !item.error && !item.known ? `nearest: ${item.classes[0][0]}` : fileName(item.image);
-  line.textContent = was;
-  node.title = `${item.image}${item.attributes.length ? `\nbecause of ${item.attributes.slice(0, 3).join(", ")}` : ""}`;
-  const state = right ? "accepted" : done ? "corrected" : "not reviewed";
-  node.setAttribute("aria-label", `${fileName(item.image)}: ${name.textContent}, ${item.error ?? percent(confidenceOf(item))}, ${state}`);
-}
-
-function mark() {
-  for (const [row, node] of tiles) {
-    const chosen = selected.has(row);
-    if ((node.getAttribute("aria-selected") === "true") !== chosen) node.setAttribute("aria-selected", String(chosen));
-    if (node.tabIndex === 0 && row !== current) node.tabIndex = -1;
+  function focus(row, { extend = false, keep = false } = {}) {
+    current = row;
+    if (extend && anchor !== null && tiles.has(anchor)) {
+      const [from, to] = [shown.indexOf(anchor), shown.indexOf(row)];
+      selected = new Set(shown.slice(Math.min(from, to), Math.max(from, to) + 1));
+    } else if (!keep) {
+      selected = new Set([row]);
+      anchor = row;
+    }
+    mark();
+    tiles.get(row)?.focus();
   }
-  const node = tiles.get(current);
-  if (node) node.tabIndex = 0;
-  $("selected").textContent = selected.size > 1 ? `${selected.size} selected` : "";
-}
 
-function focus(row, { extend = false, keep = false } = {}) {
-  current = row;
-  if (extend && anchor !== null && tiles.has(anchor)) {
-    const [from, to] = [shown.indexOf(anchor), shown.indexOf(row)];
-    selected = new Set(shown.slice(Math.min(from, to), Math.max(from, to) + 1));
-  } else if (!keep) {
-    selected = new Set([row]);
-    anchor = row;
+  // Wilson's interval at 95%, as the exported table's command gives it.
+  function wilson(right, n) {
+    const z = 1.959963984540054;
+    const p = right / n;
+    const middle = (p + (z * z) / (2 * n)) / (1 + (z * z) / n);
+    const half = (z / (1 + (z * z) / n)) * Math.sqrt((p * (1 - p)) / n + (z * z) / (4 * n * n));
+    return [Math.max(0, middle - half), Math.min(1, middle + half)];
   }
-  mark();
-  tiles.get(row)?.focus();
-}
 
-// Wilson's interval at 95%, as the exported table's command gives it.
-function wilson(right, n) {
-  const z = 1.959963984540054;
-  const p = right / n;
-  const middle = (p + (z * z) / (2 * n)) / (1 + (z * z) / n);
-  const half = (z / (1 + (z * z) / n)) * Math.sqrt((p * (1 - p)) / n + (z * z) / (4 * n * n));
-  return [Math.max(0, middle - half), Math.min(1, middle + half)];
-}
-
-function tell() {
-  const right = (rows) => rows.filter((row) => verdicts.get(row) === answerOf(items[row])).length;
-  const done = [...verdicts.keys()].filter((row) => !items[row].used);
-  const order = items.filter((item) => !item.used).sort((a, b) => a.place - b.place).map((item) => item.row);
-  const parts = [count(items.length), `${done.length.toLocaleString("en")} reviewed`];
-  if (done.length) parts.push(`${right(done).toLocaleString("en")} of them right`);
-  if (order.length !== items.length) parts.push(`${(items.length - order.length).toLocaleString("en")} used by the model, which measure nothing`);
-  if (shown.length !== items.length) parts.push(`${count(shown.length)} shown`);
-  $("summary").textContent = parts.join(" · ");
-  const first = order.findIndex((row) => !verdicts.has(row));
-  const sample = first < 0 ? order : order.slice(0, first);
-  if (sample.length) {
-    const [low, high] = wilson(right(sample), sample.length);
-    const all = sample.length === order.length ? "All images reviewed" : `Measured on a random sample of ${sample.length.toLocaleString("en")}`;
-    $("measured").textContent = `${all}: ${percent(right(sample) / sample.length)} of answers are right (95% interval ${percent(low)} to ${percent(high)}).`;
-  } else {
-    $("measured").textContent = done.length ? "To measure accuracy, review images in the order “random sample”: a choice of doubtful ones says too little." : "";
+  function tell() {
+    const right = (rows) => rows.filter((row) => verdicts.get(row) === answerOf(items[row])).length;
+    const done = [...verdicts.keys()].filter((row) => !items[row].used);
+    const order = items.filter((item) => !item.used).sort((a, b) => a.place - b.place).map((item) => item.row);
+    const parts = [count(items.length, "image"), `${done.length.toLocaleString("en")} reviewed`];
+    if (done.length) parts.push(`${right(done).toLocaleString("en")} of them right`);
+    if (order.length !== items.length) parts.push(`${(items.length - order.length).toLocaleString("en")} used by the model, which measure nothing`);
+    if (shown.length !== items.length) parts.push(`${count(shown.length, "image")} shown`);
+    $("summary").textContent = parts.join(" · ");
+    const first = order.findIndex((row) => !verdicts.has(row));
+    const sample = first < 0 ? order : order.slice(0, first);
+    if (sample.length) {
+      const [low, high] = wilson(right(sample), sample.length);
+      const all = sample.length === order.length ? "All images reviewed" : `Measured on a random sample of ${sample.length.toLocaleString("en")}`;
+      $("measured").textContent = `${all}: ${share(right(sample) / sample.length)} of answers are right (95% interval ${share(low)} to ${share(high)}).`;
+    } else {
+      $("measured").textContent = done.length ? "To measure accuracy, review images in the order “random sample”: a choice of doubtful ones says too little." : "";
+    }
   }
-}
 
-// ---------------------------------------------------------------- verdicts
+  // ---------------------------------------------------------------- verdicts
 
-async function decide(changes, { remember = true } = {}) {
-  if (!changes.length) return;
-  const before = changes.map(([row]) => [row, verdicts.get(row)]);
-  apply(changes);
-  complain("");
-  try {
-    await store.keep(changes);
-  } catch (error) {
-    if (!embedded) apply(before); // what is not kept is not shown
-    complain(error.message);
-    if (!embedded) return;
+  async function decide(changes, { remember = true } = {}) {
+    if (!changes.length) return;
+    const before = changes.map(([row]) => [row, verdicts.get(row)]);
+    apply(changes);
+    complain("");
+    try {
+      await store.keep(changes, verdicts);
+    } catch (error) {
+      complain(error.message);
+      if (store.strict) {
+        apply(before); // what is not kept is not shown
+        return;
+      }
+    }
+    if (remember) undone.push(before);
+    $("undo").disabled = !undone.length;
   }
-  if (remember) undone.push(before);
-  $("undo").disabled = !undone.length;
-}
 
-function apply(changes) {
-  for (const [row, verdict] of changes) {
-    if (verdict === undefined) verdicts.delete(row);
-    else verdicts.set(row, verdict);
-    label(items[row]);
+  function apply(changes) {
+    for (const [row, verdict] of changes) {
+      if (verdict === undefined) verdicts.delete(row);
+      else verdicts.set(row, verdict);
+      label(items[row]);
+    }
+    tell();
   }
-  tell();
-}
 
-const chosenRows = () => shown.filter((row) => selected.has(row));
+  const chosenRows = () => shown.filter((row) => selected.has(row));
 
-function give(verdict) {
-  const rows = chosenRows().filter((row) => verdict !== answerOf || !items[row].error);
-  const changes = rows.map((row) => [row, typeof verdict === "function" ? verdict(items[row]) : verdict]);
-  decide(changes.filter(([row, value]) => !(verdict === answerOf && value === undefined) && (value !== undefined || verdicts.has(row))));
-  if (rows.length && verdict !== undefined) {
-    const next = shown[shown.indexOf(rows.at(-1)) + 1];
-    if (next !== undefined) focus(next);
+  function give(verdict) {
+    const rows = chosenRows().filter((row) => verdict !== answerOf || !items[row].error);
+    const changes = rows.map((row) => [row, typeof verdict === "function" ? verdict(items[row]) : verdict]);
+    decide(changes.filter(([row, value]) => !(verdict === answerOf && value === undefined) && (value !== undefined || verdicts.has(row))));
+    if (rows.length && verdict !== undefined) {
+      const next = shown[shown.indexOf(rows.at(-1)) + 1];
+      if (next !== undefined) focus(next);
+    }
   }
-}
 
-function undo() {
-  const before = undone.pop();
-  if (!before) return;
-  decide(before, { remember: false });
-  if (tiles.has(before[0][0])) focus(before[0][0]);
-}
+  function undo() {
+    const before = undone.pop();
+    if (!before) return;
+    decide(before, { remember: false });
+    if (tiles.has(before[0][0])) focus(before[0][0]);
+  }
 
-function correct() {
-  const name = $("correct").value.trim();
-  if (!name) return;
-  const found = data.classes.find((c) => c === name) ?? data.classes.find((c) => c.toLowerCase() === name.toLowerCase());
-  if (found === undefined && name.toLowerCase() !== UNKNOWN) return complain(`There is no class “${name}”.`);
-  $("correct").value = "";
-  give(found ?? null);
-}
+  function correct() {
+    const name = $("correct").value.trim();
+    if (!name) return;
+    const found = data.classes.find((c) => c === name) ?? data.classes.find((c) => c.toLowerCase() === name.toLowerCase());
+    if (found === undefined && name.toLowerCase() !== UNKNOWN) return complain(`There is no class “${name}”.`);
+    $("correct").value = "";
+    give(found ?? null);
+  }
 
-// ---------------------------------------------------------------- one image, large
+  // ---------------------------------------------------------------- one image, large
 
-let heats = new Map();
+  let heats = new Map();
 
-async function view(row) {
-  const item = items[row];
-  $("view-title").textContent = item.image;
-  $("canvas").hidden = true;
-  $("large").hidden = Boolean(item.error);
-  if (!item.error) $("large").src = store.large(item) ?? "";
-  $("view-answer").textContent = item.error ?? (item.known ? "" : "Unknown: no class is sure enough. These are the nearest.");
-  $("candidates").replaceChildren(
-    ...item.classes.slice(0, LARGE).map(([name, seen, confidence], i) => {
-      const button = make("button", { type: "button", className: "quiet", title: "the image shows this" }, make("span", { textContent: `${name}${seen ? "" : " (unseen)"}` }), make("span", { textContent: percent(confidence) }));
-      button.addEventListener("click", () => {
-        decide([[row, name]]);
-        $("view").close();
-      });
-      if (i === 0) button.autofocus = true;
-      return make("li", {}, button);
-    }),
-  );
-  $("why").hidden = !item.attributes.length;
-  $("reasons").replaceChildren(...item.attributes.map((text) => make("li", { textContent: text })));
-  $("view").showModal();
-  if (!data.explains || item.error) return;
-  try {
-    const found = await ask(`/api/review/${row}/reasons`);
-    if (!$("view").open || $("view-title").textContent !== item.image) return;
-    heats = new Map(found.reasons.map((r) => [r.label, r.heat]));
-    $("reasons").replaceChildren(
-      ...found.reasons.map((r) => {
-        const button = make("button", { type: "button", className: "quiet", title: "show where the model looked for it" }, make("span", { textContent: r.label }), make("span", { textContent: `${r.evidence < 0 ? "−" : "+"}${Number(Math.abs(r.evidence).toPrecision(2))}` }));
-        button.addEventListener("click", () => heat(r.label, found.crop));
+  async function view(row) {
+    const item = items[row];
+    $("view-title").textContent = item.image;
+    $("canvas").hidden = true;
+    $("large").hidden = Boolean(item.error);
+    $("large").removeAttribute("src");
+    if (!item.error) Promise.resolve(store.large(item)).then((source) => ($("large").src = source ?? ""));
+    $("view-answer").textContent = item.error ?? (item.known ? "" : "Unknown: no class is sure enough. These are the nearest.");
+    $("candidates").replaceChildren(
+      ...item.classes.slice(0, LARGE).map(([name, seen, confidence], i) => {
+        const button = make("button", { type: "button", className: "quiet", title: "the image shows this" }, make("span", { textContent: `${name}${seen ? "" : " (unseen)"}` }), make("span", { textContent: percent(confidence) }));
+        button.addEventListener("click", () => {
+          decide([[row, name]]);
+          $("view").close();
+        });
+        if (i === 0) button.autofocus = true;
         return make("li", {}, button);
       }),
     );
-  } catch (error) {
-    $("reasons").append(make("li", { className: "soft", textContent: error.message }));
+    $("why").hidden = !item.attributes.length;
+    $("reasons").replaceChildren(...item.attributes.map((text) => make("li", { textContent: text })));
+    $("view").showModal();
+    if (!store.reasons || item.error) return;
+    try {
+      const found = await store.reasons(item);
+      if (!$("view").open || $("view-title").textContent !== item.image) return;
+      heats = new Map(found.reasons.map((r) => [r.label, r.heat]));
+      $("reasons").replaceChildren(
+        ...found.reasons.map((r) => {
+          const button = make("button", { type: "button", className: "quiet", title: "show where the model looked for it" }, make("span", { textContent: r.label }), make("span", { textContent: signed(r.evidence) }));
+          button.addEventListener("click", () => heat(r.label, found.crop));
+          return make("li", {}, button);
+        }),
+      );
+    } catch (error) {
+      $("reasons").append(make("li", { className: "soft", textContent: error.message }));
+    }
   }
-}
 
-// The heat map over the image: bright where the attribute's score comes from. Crop: left, top, right, bottom as shares.
-async function heat(name, crop) {
-  const image = $("large");
-  await image.decode();
-  const canvas = $("canvas");
-  const [width, height] = [image.naturalWidth, image.naturalHeight];
-  Object.assign(canvas, { width, height });
-  const pen = canvas.getContext("2d");
-  pen.drawImage(image, 0, 0);
-  const rows = heats.get(name);
-  const small = make("canvas", { width: rows[0].length, height: rows.length });
-  const pixels = new ImageData(rows[0].length, rows.length);
-  rows.flat().forEach((value, i) => pixels.data.set([255, 170 - value / 3, 40, 0.75 * value], 4 * i));
-  small.getContext("2d").putImageData(pixels, 0, 0);
-  pen.imageSmoothingQuality = "high";
-  const [left, top, right, bottom] = crop;
-  pen.drawImage(small, left * width, top * height, (right - left) * width, (bottom - top) * height);
-  canvas.hidden = false;
-  image.hidden = true;
-}
-
-// ---------------------------------------------------------------- keys and buttons
-
-function columns() {
-  const grid = tiles.get(current)?.parentElement;
-  return grid ? getComputedStyle(grid).gridTemplateColumns.split(" ").length : 1;
-}
-
-function step(key) {
-  const grid = tiles.get(current).parentElement;
-  const mine = [...grid.children].map((node) => Number(node.dataset.row));
-  const place = mine.indexOf(current);
-  const at = shown.indexOf(current);
-  const wide = columns();
-  if (key === "ArrowRight") return shown[at + 1];
-  if (key === "ArrowLeft") return shown[at - 1];
-  if (key === "Home") return shown[0];
-  if (key === "End") return shown.at(-1);
-  if (key === "ArrowDown") {
-    if (place + wide < mine.length) return mine[place + wide];
-    const last = Math.floor((mine.length - 1) / wide);
-    return Math.floor(place / wide) < last ? mine.at(-1) : shown[at - place + mine.length];
+  // The heat map over the image: bright where the attribute's score comes from. Crop: left, top, right, bottom as shares.
+  async function heat(name, crop) {
+    const image = $("large");
+    await image.decode();
+    const canvas = $("canvas");
+    const [width, height] = [image.naturalWidth, image.naturalHeight];
+    Object.assign(canvas, { width, height });
+    const pen = canvas.getContext("2d");
+    pen.drawImage(image, 0, 0);
+    drawHeat(canvas, heats.get(name), crop.map((edge, i) => edge * (i % 2 ? height : width)));
+    canvas.hidden = false;
+    image.hidden = true;
   }
-  return place >= wide ? mine[place - wide] : shown[at - place - 1];
-}
 
-const KEYS = {
-  a: () => give(answerOf),
-  Enter: () => give(answerOf),
-  u: () => give(null),
-  Delete: () => give(undefined),
-  Backspace: () => give(undefined),
-  z: undo,
-  o: () => view(current),
-  " ": () => view(current),
-  c: () => $("correct").focus(),
-};
+  // ---------------------------------------------------------------- keys and buttons
 
-document.addEventListener("keydown", (event) => {
-  const typing = event.target.closest("input, select, dialog, button");
-  if (typing || !items?.length || current === null) return;
-  const command = event.ctrlKey || event.metaKey;
-  if (event.altKey) return;
-  if (event.key.startsWith("Arrow") || ["Home", "End"].includes(event.key)) {
-    const next = step(event.key);
-    if (next !== undefined) focus(next, { extend: event.shiftKey });
-  } else if (command && event.key.toLowerCase() === "a") {
-    selected = new Set(shown);
-    mark();
-  } else if (/^[1-9]$/.test(event.key) && !command) {
-    const rank = Number(event.key) - 1;
-    give((item) => item.classes[rank]?.[0] ?? verdicts.get(item.row));
-  } else {
-    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    if (!(key in KEYS) || (command && key !== "z")) return;
-    KEYS[key]();
+  function columns() {
+    const grid = tiles.get(current)?.parentElement;
+    return grid ? getComputedStyle(grid).gridTemplateColumns.split(" ").length : 1;
   }
-  event.preventDefault();
-});
 
-$("sheet").addEventListener("click", (event) => {
-  const node = event.target.closest(".tile");
-  if (!node) return;
-  const row = Number(node.dataset.row);
-  if (event.ctrlKey || event.metaKey) {
-    if (selected.has(row) && selected.size > 1) selected.delete(row);
-    else selected.add(row);
-    anchor = row;
-    focus(row, { keep: true });
-  } else focus(row, { extend: event.shiftKey });
-});
-let pointing = false; // a press focuses before its click says what is selected
-$("sheet").addEventListener("pointerdown", () => (pointing = true));
-document.addEventListener("pointerup", () => setTimeout(() => (pointing = false)));
-$("sheet").addEventListener("focusin", (event) => { // by Tab, or by a screen reader
-  const node = event.target.closest(".tile");
-  if (node && !pointing && Number(node.dataset.row) !== current) focus(Number(node.dataset.row));
-});
-$("sheet").addEventListener("dblclick", (event) => {
-  const node = event.target.closest(".tile");
-  if (node) view(Number(node.dataset.row));
-});
-$("accept").addEventListener("click", () => give(answerOf));
-$("unknown").addEventListener("click", () => give(null));
-$("clear").addEventListener("click", () => give(undefined));
-$("undo").addEventListener("click", undo);
-$("open").addEventListener("click", () => current !== null && view(current));
-$("close").addEventListener("click", () => $("view").close());
-$("view").addEventListener("close", () => tiles.get(current)?.focus());
-$("correct").addEventListener("keydown", (event) => {
-  if (event.key === "Enter") {
+  function step(key) {
+    const grid = tiles.get(current).parentElement;
+    const mine = [...grid.children].map((node) => Number(node.dataset.row));
+    const place = mine.indexOf(current);
+    const at = shown.indexOf(current);
+    const wide = columns();
+    if (key === "ArrowRight") return shown[at + 1];
+    if (key === "ArrowLeft") return shown[at - 1];
+    if (key === "Home") return shown[0];
+    if (key === "End") return shown.at(-1);
+    if (key === "ArrowDown") {
+      if (place + wide < mine.length) return mine[place + wide];
+      const last = Math.floor((mine.length - 1) / wide);
+      return Math.floor(place / wide) < last ? mine.at(-1) : shown[at - place + mine.length];
+    }
+    return place >= wide ? mine[place - wide] : shown[at - place - 1];
+  }
+
+  const keys = {
+    a: () => give(answerOf),
+    Enter: () => give(answerOf),
+    u: () => give(null),
+    Delete: () => give(undefined),
+    Backspace: () => give(undefined),
+    z: undo,
+    o: () => view(current),
+    " ": () => view(current),
+    c: () => $("correct").focus(),
+  };
+
+  root.addEventListener("keydown", (event) => {
+    const typing = event.target.closest("input, select, dialog, button");
+    if (typing || !items?.length || current === null) return;
+    const command = event.ctrlKey || event.metaKey;
+    if (event.altKey) return;
+    if (event.key.startsWith("Arrow") || ["Home", "End"].includes(event.key)) {
+      const next = step(event.key);
+      if (next !== undefined) focus(next, { extend: event.shiftKey });
+    } else if (command && event.key.toLowerCase() === "a") {
+      selected = new Set(shown);
+      mark();
+    } else if (/^[1-9]$/.test(event.key) && !command) {
+      const rank = Number(event.key) - 1;
+      give((item) => item.classes[rank]?.[0] ?? verdicts.get(item.row));
+    } else {
+      const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+      if (!(key in keys) || (command && key !== "z")) return;
+      keys[key]();
+    }
     event.preventDefault();
-    correct();
-  } else if (event.key === "Escape") tiles.get(current)?.focus();
-});
-for (const id of ["order", "which"]) $(id).addEventListener("change", draw);
-for (const id of ["class", "below"]) $(id).addEventListener("input", draw);
-
-// A cell of a CSV file; one that a spreadsheet would take for a formula is made text.
-function cell(value) {
-  const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value ?? "");
-  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-}
-
-// The columns of the table that the command exports.
-function table() {
-  const header = ["image", "class", "reviewed", "right", "answer", "best_class", "confidence", "seen", "attributes", "error"];
-  const rows = items.map((item) => {
-    const done = verdicts.has(item.row);
-    const [name, seen, confidence] = item.classes[0] ?? [];
-    const right = done ? Number(verdicts.get(item.row) === answerOf(item)) : "";
-    const answer = [words(answerOf(item)), name, confidence, seen == null ? "" : Number(seen)];
-    return [item.image, labelOf(item), Number(done), right, ...answer, item.attributes.join("; "), item.error];
   });
-  return [header, ...rows].map((row) => row.map(cell).join(",") + "\r\n").join("");
-}
 
-function exports() {
-  if (!embedded) {
-    const link = (kind) => make("a", { className: "button quiet", href: `/api/review/export.${kind}`, download: `review.${kind}`, textContent: `Download ${kind.toUpperCase()}` });
-    const button = make("button", { type: "button", className: "quiet", id: "folders", textContent: "Copy into folders by class" });
-    button.addEventListener("click", async () => {
-      complain("");
-      try {
-        const { folder } = await send("/api/review/folders", {});
-        $("summary").textContent = `The images are copied into ${folder}.`;
-      } catch (error) {
-        complain(error.message);
-      }
+  $("sheet").addEventListener("click", (event) => {
+    const node = event.target.closest(".tile");
+    if (!node) return;
+    const row = Number(node.dataset.row);
+    if (event.ctrlKey || event.metaKey) {
+      if (selected.has(row) && selected.size > 1) selected.delete(row);
+      else selected.add(row);
+      anchor = row;
+      focus(row, { keep: true });
+    } else focus(row, { extend: event.shiftKey });
+  });
+  let pointing = false; // a press focuses before its click says what is selected
+  $("sheet").addEventListener("pointerdown", () => (pointing = true));
+  document.addEventListener("pointerup", () => setTimeout(() => (pointing = false)));
+  $("sheet").addEventListener("focusin", (event) => { // by Tab, or by a screen reader
+    const node = event.target.closest(".tile");
+    if (node && !pointing && Number(node.dataset.row) !== current) focus(Number(node.dataset.row));
+  });
+  $("sheet").addEventListener("dblclick", (event) => {
+    const node = event.target.closest(".tile");
+    if (node) view(Number(node.dataset.row));
+  });
+  $("accept").addEventListener("click", () => give(answerOf));
+  $("unknown").addEventListener("click", () => give(null));
+  $("clear").addEventListener("click", () => give(undefined));
+  $("undo").addEventListener("click", undo);
+  $("open").addEventListener("click", () => current !== null && view(current));
+  $("close").addEventListener("click", () => $("view").close());
+  $("view").addEventListener("close", () => tiles.get(current)?.focus());
+  $("correct").addEventListener("keydown", (event) => {
+    if (event.key === "Enter") {
+      event.preventDefault();
+      correct();
+    } else if (event.key === "Escape") tiles.get(current)?.focus();
+  });
+  for (const id of ["order", "which"]) $(id).addEventListener("change", draw);
+  for (const id of ["class", "below"]) $(id).addEventListener("input", draw);
+
+  // The columns of the table that the command exports.
+  function table() {
+    const header = ["image", "class", "reviewed", "right", "answer", "best_class", "confidence", "seen", "attributes", "error"];
+    const rows = items.map((item) => {
+      const done = verdicts.has(item.row);
+      const [name, seen, confidence] = item.classes[0] ?? [];
+      const right = done ? verdicts.get(item.row) === answerOf(item) : null;
+      const answer = item.error ? [null, null, null, null] : [words(answerOf(item)), name, confidence, seen];
+      return [item.image, labelOf(item), done, right, ...answer, item.attributes.join("; "), item.error];
     });
-    $("exports").append(link("csv"), link("xlsx"), button);
-    return;
+    return [header, ...rows];
   }
-  const button = make("button", { type: "button", className: "quiet", id: "save", textContent: "Save as CSV" });
-  button.addEventListener("click", () => {
-    const link = make("a", { href: URL.createObjectURL(new Blob([table()], { type: "text/csv;charset=utf-8" })), download: "review.csv" });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-  });
-  $("exports").append(button);
-}
 
-async function start() {
-  try {
-    data = await store.load();
-    items = data.items;
-    for (const [row, verdict] of data.verdicts) verdicts.set(row, verdict);
-    const option = (name) => make("option", { value: name });
-    $("classes").replaceChildren(...[...data.classes, UNKNOWN].map(option));
-    $("answers").replaceChildren(...[...new Set(items.map(labelOf))].filter(Boolean).sort().map(option));
-    exports();
-    draw();
-  } catch (error) {
-    complain(error.message);
-    $("summary").textContent = "";
+  // Buttons and links of where the verdicts are kept: {text, href} or {text, run, id}; what run returns is said.
+  function tools() {
+    const nodes = store.tools.map(({ text, href, run, id }) => {
+      if (href) return make("a", { className: "button quiet", href, download: href.split("/").at(-1), textContent: text });
+      const button = make("button", { type: "button", className: "quiet", id: id ?? "", textContent: text });
+      button.addEventListener("click", async () => {
+        complain("");
+        button.disabled = true;
+        try {
+          const message = await run({ table, items, verdicts });
+          if (message) $("summary").textContent = message;
+        } catch (error) {
+          complain(error.message);
+        }
+        button.disabled = false;
+      });
+      return button;
+    });
+    $("tools").replaceChildren(...nodes);
   }
-}
 
-start();
+  // Show the images and verdicts as they are by now.
+  async function load() {
+    try {
+      data = await store.load();
+      items = data.items;
+      verdicts.clear();
+      for (const [row, verdict] of data.verdicts) verdicts.set(row, verdict);
+      undone.length = 0;
+      $("undo").disabled = true;
+      const option = (name) => make("option", { value: name });
+      $("classes").replaceChildren(...[...data.classes, UNKNOWN].map(option));
+      $("answers").replaceChildren(...[...new Set(items.map(labelOf))].filter(Boolean).sort().map(option));
+      draw();
+    } catch (error) {
+      complain(error.message);
+      $("summary").textContent = "";
+    }
+  }
+
+  tools();
+  return load;
+}

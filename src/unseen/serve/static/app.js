@@ -1,12 +1,12 @@
 // The page: it asks the JSON API and draws the answers. No build step, nothing from elsewhere.
 
+import { ask, count, downloadCsv, download, drawHeat, make, percent, send, signed } from "/common.js";
+import { openReview } from "/review.js";
+
 const $ = (id) => document.getElementById(id);
 const FEW = 12;
 const FIRST = 5;
 const EVERY = 1000;
-const RAMP = [[35, 17, 81], [82, 20, 120], [140, 41, 129], [194, 60, 110], [241, 96, 93], [254, 150, 90], [254, 187, 91],
-  [252, 253, 191]];
-
 let about = null;
 let info = new Map(); // attribute name -> its entry of /api/about
 let classes = [];
@@ -15,18 +15,6 @@ let batch = { rows: [], running: false, stop: false };
 
 // ---------------------------------------------------------------- small helpers
 
-function make(tag, properties = {}, ...children) {
-  const { data, aria, ...rest } = properties;
-  const node = Object.assign(document.createElement(tag), rest);
-  for (const [key, value] of Object.entries(data ?? {})) node.dataset[key] = value;
-  for (const [key, value] of Object.entries(aria ?? {})) node.setAttribute(key === "role" ? key : `aria-${key}`, value);
-  node.append(...children.filter((child) => child != null));
-  return node;
-}
-
-const percent = (value) =>
-  value > 0.995 && value < 1 ? "over 99%" : value > 0 && value < 0.01 ? "under 1%" : `${Math.round(100 * value)}%`;
-const signed = (value) => (Math.abs(value) < 0.005 ? "0" : `${value > 0 ? "+" : "−"}${Math.abs(value).toFixed(2)}`);
 const plain = (value) => String(Number(value.toPrecision(3)));
 // An attribute's label; under its group's heading the group is for screen readers only.
 function labelled({ label, group }, grouped) {
@@ -51,27 +39,6 @@ function complain(text) {
   $("alert").hidden = !text;
 }
 
-async function ask(path, options = {}) {
-  let answer;
-  try {
-    answer = await fetch(path, options);
-  } catch {
-    throw new Error("The server does not answer. Check that it is running and that the network works.");
-  }
-  const body = await answer.json().catch(() => ({}));
-  if (!answer.ok) {
-    const error = new Error(body.error ? `${body.error}. To fix it: ${body.hint}.` : `The server returned status ${answer.status}.`);
-    error.status = answer.status;
-    error.wait = Number(answer.headers.get("Retry-After")) || 1;
-    throw error;
-  }
-  return body;
-}
-
-const send = (path, method, value) =>
-  ask(path, { method, headers: { "Content-Type": "application/json" }, body: JSON.stringify(value) });
-
-const count = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
 const classPath = (name) => `/api/classes/${encodeURIComponent(name)}`;
 
 function tooLarge(file) {
@@ -79,12 +46,6 @@ function tooLarge(file) {
   return file.size > limit - 4096
     ? `${file.name} has ${(file.size / 2 ** 20).toFixed(1)} MB; the limit is ${Math.round(limit / 2 ** 20)} MB.`
     : null;
-}
-
-function download(name, type, text) {
-  const link = make("a", { href: URL.createObjectURL(new Blob([text], { type })), download: name });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
 function options(select, names, chosen) {
@@ -104,6 +65,7 @@ function openTab(tab, focus = false) {
     $(one.getAttribute("aria-controls")).hidden = !chosen;
   }
   if (focus) tab.focus();
+  if (tab === $("tab-review")) drawReview();
   history.replaceState(null, "", `#${tab.getAttribute("aria-controls")}`);
 }
 
@@ -503,31 +465,7 @@ function drawImage() {
   $("caption").textContent = text[0].toUpperCase() + text.slice(1);
   canvas.setAttribute("aria-label", `Image ${name}, with the ${text}`);
   const [x, y] = [canvas.width / answer.width, canvas.height / answer.height];
-  const [left, top, right, bottom] = answer.crop.map((v, i) => v * (i % 2 ? y : x));
-  pen.fillStyle = "rgb(0 0 0 / 55%)";
-  pen.beginPath();
-  pen.rect(0, 0, canvas.width, canvas.height);
-  pen.rect(left, top, right - left, bottom - top);
-  pen.fill("evenodd");
-  pen.drawImage(heatMap(heats.get(attribute)), left, top, right - left, bottom - top);
-}
-
-function heatMap(rows) {
-  const small = new OffscreenCanvas(rows[0].length, rows.length);
-  const pen = small.getContext("2d");
-  const pixels = pen.createImageData(small.width, small.height);
-  const flat = rows.flat();
-  const low = Math.min(...flat);
-  const span = Math.max(Math.max(...flat) - low, 1);
-  flat.forEach((value, i) => {
-    const share = (value - low) / span;
-    const place = share * (RAMP.length - 1);
-    const at = Math.min(Math.floor(place), RAMP.length - 2);
-    const colour = RAMP[at].map((c, j) => c + (place - at) * (RAMP[at + 1][j] - c));
-    pixels.data.set([...colour, 60 + 150 * share], 4 * i);
-  });
-  pen.putImageData(pixels, 0, 0);
-  return small;
+  drawHeat(canvas, heats.get(attribute), answer.crop.map((v, i) => v * (i % 2 ? y : x)));
 }
 
 $("file").addEventListener("change", () => {
@@ -583,6 +521,7 @@ window.addEventListener("paste", (event) => {
     else if (edited === null) chooseImages([...chosen, ...files]);
     return;
   }
+  if (!$("batch").hidden || !$("review").hidden) return runBatch(files);
   openTab($("tab-image"));
   look(files[0]);
 });
@@ -605,33 +544,51 @@ async function predict(file) {
   }
 }
 
-async function runBatch(files) {
+const runBatch = (files) => work(files, async (file) => {
+  const found = await predict(file);
+  const row = { found, file, node: batchRow(file, found) };
+  batch.rows.push(row);
+  place(row);
+});
+
+// The same images with the classes as they are by now.
+const predictAgain = () => work([...batch.rows], async (row) => {
+  row.found = await predict(row.file);
+  const node = batchRow(row.file, row.found);
+  row.node.replaceWith(node);
+  row.node = node;
+  node.hidden = !fitsFilter(row);
+});
+
+// One after another, until all are done or it is stopped.
+async function work(files, one) {
   if (batch.running) return complain("Wait until the current images are done, or stop them first.");
   complain("");
   batch = { rows: batch.rows, running: true, stop: false };
   batchButtons();
-  $("batch-progress").hidden = $("batch-region").hidden = $("batch-filter").hidden = false;
+  $("batch-progress").hidden = $("batch-region").hidden = $("batch-filter").hidden = $("review-running").hidden = false;
   $("progress").max = files.length;
-  say(`Processing ${files.length} images.`);
+  say(`Processing ${count(files.length, "image")}.`);
   let done = 0;
   const note = () => {
     $("progress").value = done;
     $("progress-text").textContent = `${done} of ${files.length}`;
+    $("review-running").textContent = `Predicting: ${done} of ${count(files.length, "image")}.`;
   };
   note();
   for (const file of files) {
     if (batch.stop) break;
-    const found = await predict(file);
-    const row = { found, file, node: batchRow(file, found) };
-    batch.rows.push(row);
-    place(row);
+    await one(file);
     done += 1;
     note();
   }
   batch.running = false;
+  $("review-running").hidden = true;
   batchButtons();
+  drawBatch();
+  await drawReview();
   const failed = batch.rows.filter((r) => r.found.error).length;
-  say(`${done} images done${failed ? `, ${failed} could not be read` : ""}.`);
+  say(`${count(done, "image")} done${failed ? `, ${failed} could not be read` : ""}.`);
 }
 
 function batchRow(file, found) {
@@ -718,14 +675,10 @@ $("batch-which").addEventListener("change", drawBatch);
 function batchButtons() {
   const none = !batch.rows.length;
   $("batch-stop").disabled = !batch.running;
+  $("batch-review").disabled = none;
+  $("batch-again").disabled = none || batch.running;
   $("batch-csv").disabled = $("batch-xlsx").disabled = $("batch-json").disabled = none;
   $("batch-clear").disabled = none || batch.running;
-}
-
-// A cell of a CSV file; one that a spreadsheet would take for a formula is made text.
-function cell(value) {
-  const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value ?? "");
-  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
 // The columns are those of unseen predict --output.
@@ -745,8 +698,6 @@ function batchTable() {
   return [header, ...rows];
 }
 
-const csv = (rows) => rows.map((row) => row.map(cell).join(",") + "\r\n").join("");
-
 $("files").addEventListener("change", () => {
   const files = [...$("files").files];
   $("files").value = "";
@@ -755,18 +706,17 @@ $("files").addEventListener("change", () => {
 $("batch-stop").addEventListener("click", () => {
   batch.stop = true;
 });
-$("batch-csv").addEventListener("click", () => download("predictions.csv", "text/csv;charset=utf-8", csv(batchTable())));
-$("batch-xlsx").addEventListener("click", async () => {
-  const [columns, ...rows] = batchTable();
+$("batch-csv").addEventListener("click", () => downloadCsv("predictions.csv", batchTable()));
+async function downloadXlsx(name, [columns, ...rows]) {
   const body = JSON.stringify({ columns, rows: rows.map((row) => row.map((value) => value ?? null)) });
-  try {
-    const answer = await fetch("/api/workbook", { method: "POST", headers: { "Content-Type": "application/json" }, body });
-    if (!answer.ok) throw new Error((await answer.json()).error);
-    download("predictions.xlsx", answer.headers.get("Content-Type"), await answer.blob());
-  } catch (error) {
-    complain(error.message);
-  }
-});
+  const answer = await fetch("/api/workbook", { method: "POST", headers: { "Content-Type": "application/json" }, body });
+  if (!answer.ok) throw new Error((await answer.json()).error);
+  download(name, answer.headers.get("Content-Type"), await answer.blob());
+}
+
+$("batch-xlsx").addEventListener("click", () => downloadXlsx("predictions.xlsx", batchTable()).catch((error) => complain(error.message)));
+$("batch-again").addEventListener("click", predictAgain);
+$("batch-review").addEventListener("click", () => openTab($("tab-review"), true));
 $("batch-json").addEventListener("click", () =>
   download("predictions.json", "application/json", JSON.stringify({ predictions: batch.rows.map((r) => r.found) }, null, 2)),
 );
@@ -775,6 +725,37 @@ $("batch-clear").addEventListener("click", () => {
   $("batch-table").tBodies[0].replaceChildren();
   $("batch-progress").hidden = $("batch-region").hidden = $("batch-filter").hidden = true;
   batchButtons();
+});
+
+// ---------------------------------------------------------------- review
+
+let refreshReview = null; // a promise of what shows the rows as they are by now
+
+async function drawReview() {
+  const none = !batch.rows.length;
+  $("review-empty").hidden = !none;
+  $("review-sheet").hidden = none;
+  if (none || $("review").hidden) return;
+  refreshReview ??= openReview($("review-sheet"), {
+    rows: () => batch.rows,
+    classes: () => classes.map((c) => c.name),
+    name: () => about.model,
+    labelOf,
+    downloadXlsx,
+    support: about.no_images ? null : { send: sendImages, again: () => loadClasses().then(predictAgain) },
+  });
+  try {
+    await (await refreshReview)();
+  } catch (error) {
+    complain(error.message);
+  }
+}
+
+takesFiles($("review-drop"), (files) => runBatch(files));
+$("review-files").addEventListener("change", () => {
+  const files = [...$("review-files").files];
+  $("review-files").value = "";
+  if (files.length) runBatch(files);
 });
 
 // ---------------------------------------------------------------- classes
@@ -1161,7 +1142,7 @@ $("csv").addEventListener("change", async () => {
 });
 $("template").addEventListener("click", () => {
   const rows = [["class", ...Object.keys(about.template)], ["New class", ...Object.values(about.template)]];
-  download("classes-to-add.csv", "text/csv;charset=utf-8", csv(rows));
+  downloadCsv("classes-to-add.csv", rows);
 });
 
 // ---------------------------------------------------------------- what it is

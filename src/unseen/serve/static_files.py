@@ -1,0 +1,38 @@
+"""Files of the pages, read once: no path of a request ever reaches the file system."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from importlib.resources import files
+
+from fastapi import FastAPI, Request, Response
+
+from unseen.review.sheet import SCRIPTS, STYLES
+
+KINDS = {"js": "text/javascript", "css": "text/css", "html": "text/html"}
+
+
+def read_static(package: str, *names: str) -> dict[str, bytes]:
+    """Files of ``PACKAGE/static`` by their names."""
+    return {name: (files(package) / "static" / name).read_bytes() for name in names}
+
+
+def shared_files() -> dict[str, bytes]:
+    """What every page needs: scripts and styles of the contact sheet, and what it shares with others."""
+    return read_static("unseen.review", *STYLES, *SCRIPTS)
+
+
+def add_static(app: FastAPI, found: Mapping[str, bytes], index: str) -> None:
+    """Serve files by their names, and ``index`` at the root."""
+    for name, content in found.items():
+        tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+        kind = KINDS[name.rpartition(".")[2]]
+
+        async def page(request: Request, content: bytes = content, kind: str = kind, tag: str = tag) -> Response:
+            headers = {"ETag": tag, "Cache-Control": "no-cache"}
+            if request.headers.get("if-none-match") == tag:
+                return Response(status_code=304, headers=headers)
+            return Response(content, headers=headers, media_type=kind)
+
+        app.add_route("/" if name == index else f"/{name}", page, methods=["GET", "HEAD"], include_in_schema=False)
