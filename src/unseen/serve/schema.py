@@ -169,7 +169,7 @@ class ClassEntry(BaseModel):
     seen: bool
     change: str | None = Field(default=None, description="since the training: added, edited, or was NAME")
     expectation: str | None = Field(default=None, description="what the table says of an unseen class")
-    ranks: dict[str, str] = Field(default={}, description="rank to taxon, coarsest first")
+    ranks: dict[str, str] | None = Field(default=None, description="rank to taxon, coarsest first; left out if none")
     images: int | None = Field(default=None, description="number of support images; left out if none")
     image_weight: float | None = Field(
         default=None, description="share of them in the class score; 1 without attributes"

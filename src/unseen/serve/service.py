@@ -188,7 +188,7 @@ class Service:
                 seen=bool(seen),
                 change=change or None,
                 expectation=expected.get(name),
-                ranks=table.taxa(c),
+                ranks=table.taxa(c) or None,
                 images=len(support[name].images) or None,
                 image_weight=1 - float(share) if support[name].images else None,
             )
