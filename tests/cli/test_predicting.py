@@ -153,7 +153,14 @@ def test_a_file_with_a_row_for_a_broken_image(predict, images, tmp_path):
     status, _, err = predict(*arguments)
     assert (status, "already exists" in err) == (2, True)
     status, out, _ = predict(*arguments, "--restart", "--json")
-    assert json.loads(out) == {"json_version": 1, "output": str(path), "images": 12, "broken": 2, "unknown": 10}
+    assert json.loads(out) == {
+        "json_version": 1,
+        "output": str(path),
+        "images": 12,
+        "broken": 2,
+        "unknown": 10,
+        "coarser": 0,
+    }
     assert list(csv.DictReader(path.open())) == rows
 
 

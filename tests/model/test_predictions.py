@@ -15,7 +15,7 @@ from unseen.backbones.backbone import Backbone
 from unseen.classes.table import Attributes, ClassTable
 from unseen.methods import create_method
 from unseen.model import predictions
-from unseen.model.predictions import FIELDS, Candidate, Field, Prediction, columns
+from unseen.model.predictions import FIELDS, Candidate, Extent, Field, Prediction, columns
 from unseen.recognizer import Recognizer
 from unseen.recognizer.stream import predict_to_file
 
@@ -35,7 +35,7 @@ def test_json_and_back():
 
 
 def test_a_row():
-    assert FOUND.row(3) == {
+    assert FOUND.row(Extent(3)) == {
         "image": "a/b.jpg",
         "class": "unknown",
         "best_class": "finch",
@@ -48,13 +48,13 @@ def test_a_row():
         "attributes": "crown: red; size: small",
         "error": None,
     }
-    assert list(FOUND.row(3)) == list(columns(3))
-    assert {name: kind for name, kind in columns(2).items() if kind is not str} == {
+    assert list(FOUND.row(Extent(3))) == list(columns(Extent(3)))
+    assert {name: kind for name, kind in columns(Extent(2)).items() if kind is not str} == {
         "confidence": float,
         "seen": bool,
         "confidence_2": float,
     }
-    few, many = FOUND.row(2), FOUND.row(4)
+    few, many = FOUND.row(Extent(2)), FOUND.row(Extent(4))
     assert "class_3" not in few
     assert many["class_4"] is None
 

@@ -491,9 +491,9 @@ def test_many_images_to_a_table(page, files, tmp_path, recognizer):
     table = pd.read_csv(tmp_path / "predictions.csv").set_index("image")
     assert list(table.index) == ["0.png", "1.png", "2.png", "'=x.png"]  # no formula in a spreadsheet
     assert "not an image" in table.loc["'=x.png", "error"]
-    from unseen.model.predictions import columns
+    from unseen.model.predictions import Extent, columns
 
-    assert ["image", *table.columns] == list(columns(5))  # as unseen predict writes
+    assert ["image", *table.columns] == list(columns(Extent(5)))  # as unseen predict writes
     assert (table["best_class"][:3] == table["class"][:3]).all()
     for i in range(3):
         best = recognizer.predict(files / f"{i}.png")[0].best

@@ -57,6 +57,7 @@ TAKEN = (
     "validation",
 )
 """Reserved rank names: columns of predictions and class tables have them."""
+_TAKEN = re.compile(r"(class|confidence)_.*|.*_confidence")
 _FLAGS = {"yes", "no", "y", "n", "true", "false", "present", "absent", "x"}
 _HEADER = re.compile(r"rank:(?!:)\s*(.*\S)\s*", re.IGNORECASE)
 
@@ -134,7 +135,8 @@ class Taxonomy:
 
     def __post_init__(self) -> None:
         for name in self.ranks:
-            if fold(name) in map(fold, TAKEN) or rank_of(PREFIX + name) != name or not name.isprintable():
+            taken = fold(name) in map(fold, TAKEN) or _TAKEN.fullmatch(name)
+            if taken or rank_of(PREFIX + name) != name or not name.isprintable():
                 raise DataError(
                     f'a rank cannot be called "{name}"', hint=f'choose another name, such as "taxon {name}"'
                 )

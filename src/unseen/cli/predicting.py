@@ -33,9 +33,11 @@ from unseen.ground.progress import quiet_libraries
 from unseen.ground.shards import Shard, parse_shard, shard_of
 
 if TYPE_CHECKING:
+    from unseen.classes.prior import Prior
     from unseen.ground.images import EncodedImage
     from unseen.ground.progress import Progress
     from unseen.recognizer import Prediction, Recognizer
+    from unseen.recognizer.occasions import Occasions
     from unseen.recognizer.stream import Counts, Options
 
 SHOWN = 1000
@@ -91,6 +93,34 @@ def predict(
             "depend on the other images.",
         ),
     ] = False,
+    rank: Annotated[
+        str | None,
+        typer.Option(
+            "--rank",
+            metavar="RANK",
+            help="Answer at this rank of the classes, such as family.",
+            show_default=False,
+        ),
+    ] = None,
+    prior: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table of how likely each class is: class and weight, with columns place and month, or one column "
+            "per month or place.",
+            show_default=False,
+        ),
+    ] = None,
+    place: Annotated[
+        str | None,
+        typer.Option(help="Place that --prior counts for, or any [default: column `place` of --list]."),
+    ] = None,
+    month: Annotated[
+        str | None,
+        typer.Option(
+            help="Month that --prior counts for: 5, May, any, or exif for the date of each image [default: column "
+            "`month` or `date` of --list]."
+        ),
+    ] = None,
     html: Annotated[
         Path | None,
         typer.Option(help="Write a contact sheet to review, as one HTML file.", show_default=False),
@@ -119,7 +149,10 @@ def predict(
         raise UnseenError("no images", hint="pass images or folders, or --list FILE")
     if html is not None and output is not None:
         raise UnseenError("two outputs", where="--html", hint="omit --output; save the CSV from the page")
+    if html is not None and rank is not None:
+        raise UnseenError("the page is of classes", where="--html", hint="omit --rank; the page shows ranks")
     threshold, found = _threshold(unknown), FoundImages(images or [], lists or [])
+    weighing = _prior(prior, place, month, lists or [])
     share = _share(shard, output, html)
     if together and share is not None:
         raise UnseenError("a share of the images is not the whole batch", where="--together", hint="omit --shard")
@@ -136,7 +169,7 @@ def predict(
     with quiet_libraries():
         recognizer = Recognizer.load(run, seed=seed, device=device, engine=engine)
         wanted, unwanted = (names_from(e, recognizer.table.names) if e else None for e in (only, exclude))
-        options = Options(top, among, wanted, unwanted, threshold, batch_size, together)
+        options = Options(top, among, wanted, unwanted, threshold, batch_size, together, rank, weighing)
     if target is not None:
         counts = with_bars(
             lambda progress: _into(recognizer, inputs, target, options, total, workers, restart, progress)
@@ -156,8 +189,22 @@ def predict(
         err.print(f"{counts.broken} of {counts.images} images could not be read; {where}", highlight=False)
     for line in found.left_out.lines():
         _note(line)
+    for line in () if weighing is None else weighing.notes(recognizer.table.names):
+        _note(line)
     _notes(recognizer, options)
     raise typer.Exit(FAILED if counts.broken else 0)
+
+
+def _prior(path: Path | None, place: str | None, month: str | None, lists: list[Path]) -> Prior | Occasions | None:
+    """The prior of all images, or of each."""
+    if path is not None:
+        from unseen.recognizer.occasions import read_prior
+
+        return read_prior(path, place, month, lists)
+    given = "--place" if place is not None else "--month" if month is not None else None
+    if given:
+        raise UnseenError("there is no prior", where=given, hint="pass --prior FILE")
+    return None
 
 
 def _beneath(html: Path, restart: bool) -> Path:
@@ -299,6 +346,7 @@ def _say_counts(counts: Counts, path: Path, as_json: bool) -> None:
         return
     named = f"{counts.images} images"
     named += f", {counts.unknown} of them unknown" if counts.unknown else ""
+    named += f" ({counts.coarser} with a coarser answer)" if counts.coarser else ""
     out.print(f"{path}: {named}", highlight=False, soft_wrap=True)
 
 
@@ -312,9 +360,8 @@ def _onto_pipe(
     from unseen.model.predictions import columns
     from unseen.recognizer.stream import Counts, record_of, row_of, shown
 
-    counts, count = Counts(), len(recognizer.choices(options.among, options.only, options.exclude))
-    count = min(options.top, count)
-    writer = csv.DictWriter(sys.stdout, list(columns(count, options.together)), lineterminator="\n")
+    counts, extent = Counts(), options.extent(recognizer)
+    writer = csv.DictWriter(sys.stdout, list(columns(extent)), lineterminator="\n")
     if not as_json:
         writer.writeheader()
     named, asked = tee(images)
@@ -325,7 +372,7 @@ def _onto_pipe(
             if as_json:
                 sys.stdout.write(json.dumps({"json_version": JSON_VERSION, **record}, ensure_ascii=False) + "\n")
             else:
-                writer.writerow(shown(row_of(record, count)))
+                writer.writerow(shown(row_of(record, extent)))
             if counts.images % options.batch_size == 0:
                 sys.stdout.flush()
     sys.stdout.flush()
@@ -351,8 +398,9 @@ def _onto_terminal(
             rows += [
                 {
                     "image": "/".join(image.parts[-2:]) if rank == 0 else "",
-                    "class": _named(outcome, rank),
+                    options.rank or "class": _named(outcome, rank),
                     "confidence": f"{100 * c.confidence:.0f}%{' (together)' if outcome.together else ''}",
+                    **_further(outcome, rank),
                     "top evidence": label(outcome.attributes[rank][0]) if rank < len(outcome.attributes) else "",
                 }
                 for rank, c in enumerate(outcome.candidates)
@@ -367,7 +415,20 @@ def _onto_terminal(
 def _named(prediction: Prediction, rank: int) -> str:
     candidate = prediction.candidates[rank]
     name = f"{candidate.name}{'' if candidate.seen else ' (unseen)'}"
-    return f"unknown; nearest: {name}" if rank == 0 and not prediction.known else name
+    if rank or prediction.known:
+        return name
+    found = prediction.coarser
+    if found is None:
+        return f"unknown; nearest: {name}"
+    return f"{prediction.said}, {100 * found.confidence:.0f}%; nearest: {name}"
+
+
+def _further(prediction: Prediction, rank: int) -> dict[str, str]:
+    """What the first row says of the prior."""
+    if prediction.weighed is None:
+        return {}
+    without = prediction.weighed.without
+    return {"without the prior": "" if rank else f"{without.name}, {100 * without.confidence:.0f}%"}
 
 
 def _notes(recognizer: Recognizer, options: Options) -> None:

@@ -53,8 +53,8 @@ class Predictor:
         torch.set_num_threads(threads)
         self.recognizer = load_recognizer(model, device=device)
         self.column, self.top, self.options = column, top, options
-        among = {name: options[name] for name in ("among", "only", "exclude") if name in options}
-        self.count = min(top, len(self.recognizer.choices(**among)))
+        held = ("among", "only", "exclude", "together", "rank", "prior")
+        self.extent = self.recognizer.extent(top, **{name: options[name] for name in held if name in options})
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         """The batch's other columns, and those of ``unseen predict --output``."""
@@ -65,10 +65,10 @@ class Predictor:
             self.recognizer.outcomes(images, top=self.top, batch_size=max(len(images), 1), workers=0, **self.options)
         )
         rows = [
-            row_of(record_of(image if isinstance(image, str) else "", outcome), self.count)
+            row_of(record_of(image if isinstance(image, str) else "", outcome), self.extent)
             for image, outcome in zip(images, outcomes, strict=True)
         ]
-        kinds = columns(self.count)
+        kinds = columns(self.extent)
         found = {name: _array([row[name] for row in rows], kind) for name, kind in kinds.items()}
         return {k: v for k, v in batch.items() if k != self.column and k not in found} | found
 

@@ -17,7 +17,7 @@ from unseen.ground.files import write_text
 if TYPE_CHECKING:
     import pandas as pd
 
-UNKNOWN = "unknown"
+UNKNOWN, CLASS = "unknown", "class"
 SHOWN = 6
 """Number of predictions that a printed list shows."""
 TOGETHER = "together"
@@ -44,15 +44,50 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Taxon:
+    """The likeliest taxon of an image at one rank, such as the family Ardeidae.
+
+    Args:
+        rank: the rank.
+        name: the taxon.
+        confidence: the sum of the confidences of its candidate classes.
+        probably: the likeliest of these.
+        sure: whether it stands out from guessing enough to be the answer, see :mod:`unseen.model.ranks`.
+    """
+
+    rank: str
+    name: str
+    confidence: float
+    probably: str
+    sure: bool
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """What a prior made of an image.
+
+    Args:
+        without: the best candidate by the image alone.
+        prior: probability of the best candidate before the image was seen, over the candidate classes.
+    """
+
+    without: Candidate
+    prior: float
+
+
+@dataclass(frozen=True)
 class Prediction:
     """Prediction for an image.
 
     Args:
         image: path of the image, or ``""`` for pixels.
-        candidates: candidate classes, best first.
+        candidates: candidates, best first: classes, or taxa if a rank was requested.
         attributes: present attributes with the most evidence for the best class.
         known: false if the confidence of the best class is below the threshold; the answer is then "unknown".
         together: whether the images were predicted together (transductive); the answer then depends on all of them.
+        ranks: the likeliest taxon of each rank, coarsest first; empty where the classes have no ranks.
+        rank: the rank that was asked for, which the candidates are of; ``""`` where they are classes.
+        weighed: what the prior did; ``None`` without one.
     """
 
     image: str
@@ -60,6 +95,9 @@ class Prediction:
     attributes: tuple[tuple[str, float], ...]
     known: bool = True
     together: bool = False
+    ranks: tuple[Taxon, ...] = ()
+    rank: str = ""
+    weighed: Weighed | None = None
 
     @property
     def best(self) -> Candidate:
@@ -68,17 +106,54 @@ class Prediction:
 
     @property
     def confidence(self) -> float:
-        """Confidence of the best class."""
+        """Confidence of the best candidate."""
         return self.best.confidence
 
     @property
+    def coarser(self) -> Taxon | None:
+        """What can be said where the best candidate is not sure: the finest rank that is; ``None`` where none is."""
+        if self.known:
+            return None
+        above = [taxon.rank for taxon in self.ranks]
+        known = self.ranks[: above.index(self.rank)] if self.rank in above else self.ranks
+        return next((taxon for taxon in reversed(known) if taxon.sure), None)
+
+    @property
+    def answer(self) -> str:
+        """The best candidate, else a taxon that is sure, else "unknown"."""
+        return self.best.name if self.known else self.coarser.name if self.coarser else UNKNOWN
+
+    @property
+    def answer_rank(self) -> str:
+        """What :attr:`answer` is: "class", a rank, or ``""``."""
+        return (self.rank or CLASS) if self.known else self.coarser.rank if self.coarser else ""
+
+    @property
+    def said(self) -> str:
+        """The answer in words: "Night Heron", "Ardeidae (family), probably Night Heron" or "unknown"."""
+        found = self.coarser
+        return self.answer if found is None else f"{found.name} ({found.rank}), probably {found.probably}"
+
+    @property
     def name(self) -> str:
-        """The best class, or "unknown"."""
+        """The best candidate, or "unknown"; see :attr:`answer` for what can be said instead."""
         return self.best.name if self.known else UNKNOWN
+
+    @property
+    def extent(self) -> Extent:
+        """What it holds beside the fields of every prediction."""
+        ranks = tuple(taxon.rank for taxon in self.ranks)
+        return Extent(len(self.candidates), self.together, ranks, bool(self.rank), self.weighed is not None)
 
     def as_dict(self) -> dict[str, Any]:
         """The prediction as JSON types."""
         found = {field.name: field.json(self) for field in FIELDS if field.json is not None}
+        if self.ranks:
+            found |= {"answer": self.answer, "answer_rank": self.answer_rank, "ranks": [vars(t) for t in self.ranks]}
+        if self.rank:
+            found |= {"rank": self.rank}
+        if self.weighed is not None:
+            found |= {"prior": self.weighed.prior, "without_prior": vars(self.weighed.without)}
         return found | ({TOGETHER: True} if self.together else {})
 
     @classmethod
@@ -90,20 +165,32 @@ class Prediction:
             tuple((entry["attribute"], entry["evidence"]) for entry in record["attributes"]),
             record["known"],
             bool(record.get(TOGETHER)),
+            tuple(Taxon(**entry) for entry in record.get("ranks", ())),
+            record.get("rank", ""),
+            Weighed(Candidate(**record["without_prior"]), record["prior"]) if "prior" in record else None,
         )
 
-    def row(self, count: int) -> dict[str, Any]:
+    def row(self, extent: Extent | None = None) -> dict[str, Any]:
         """One flat row: all fields of a table, and class and confidence of the other candidates.
 
         Args:
-            count: number of classes with columns, see :func:`columns`; missing values are ``None``.
+            extent: what the table has columns for, see :func:`columns`; by default what this prediction holds. Missing
+                values are ``None``.
         """
-        row: dict[str, Any] = dict.fromkeys(columns(count, self.together))
-        row |= {TOGETHER: True} if self.together else {}
+        extent = extent or self.extent
+        row: dict[str, Any] = dict.fromkeys(columns(extent))
         row |= {field.name: field.cell(self) for field in FIELDS if field.cell is not None}
-        for rank, other in enumerate(self.candidates[1:count], 2):
-            row |= {f"class_{rank}": other.name, f"confidence_{rank}": other.confidence}
-        return row
+        for place, other in enumerate(self.candidates[1 : extent.count], 2):
+            row |= {f"class_{place}": other.name, f"confidence_{place}": other.confidence}
+        further: dict[str, Any] = {"answer": self.answer, "answer_rank": self.answer_rank, "rank": self.rank}
+        for taxon in self.ranks:
+            further |= {taxon.rank: taxon.name, f"{taxon.rank}_confidence": taxon.confidence}
+        if self.weighed is not None:
+            without = self.weighed.without
+            further |= {"class_without_prior": without.name, "confidence_without_prior": without.confidence}
+            further |= {"prior": self.weighed.prior}
+        further |= {TOGETHER: True if self.together else None}
+        return row | {name: value for name, value in further.items() if name in row}
 
 
 class Predictions(Sequence[Prediction]):
@@ -142,7 +229,8 @@ class Predictions(Sequence[Prediction]):
         lines = []
         for p in self._found[:SHOWN]:
             about = " (unseen)" if p.known and not p.best.seen else ""
-            lines.append(f"  {p.image or 'image'}: {p.name}{about}, {p.best.confidence:.0%}")
+            confidence = p.best.confidence if p.coarser is None else p.coarser.confidence
+            lines.append(f"  {p.image or 'image'}: {p.said}{about}, {confidence:.0%}")
         lines += [f"  ... {len(self) - SHOWN} more"] if len(self) > SHOWN else []
         return "\n".join([f"<{len(self)} prediction{'' if len(self) == 1 else 's'}>", *lines])
 
@@ -165,13 +253,40 @@ class Predictions(Sequence[Prediction]):
         """A DataFrame with one row per image and the columns of ``unseen predict --output``, except ``error``."""
         import pandas as pd
 
-        count = max((len(p.candidates) for p in self._found), default=1)
-        names = [name for name in columns(count, any(p.together for p in self._found)) if name != "error"]
-        return pd.DataFrame([p.row(count) for p in self._found], columns=names)
+        extent = Extent.of(p.extent for p in self._found)
+        names = [name for name in columns(extent) if name != "error"]
+        return pd.DataFrame([p.row(extent) for p in self._found], columns=names)
 
     def to_csv(self, path: Path | str) -> None:
         """Write :meth:`to_frame` as a CSV file, whole or not at all."""
         write_text(Path(path), self.to_frame().to_csv(index=False))
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What predictions hold beside the fields that every one has, which decides the columns of their table.
+
+    Args:
+        count: candidates an image.
+        together: they were made of a batch as a whole.
+        ranks: of the classes, coarsest first.
+        rank: the candidates are taxa of one rank.
+        prior: there was a prior.
+    """
+
+    count: int = 1
+    together: bool = False
+    ranks: tuple[str, ...] = ()
+    rank: bool = False
+    prior: bool = False
+
+    @classmethod
+    def of(cls, extents: Iterable[Extent]) -> Self:
+        """That of several predictions: all that one of them holds."""
+        found = list(extents)
+        ranks = max((one.ranks for one in found), key=len, default=())
+        flags = {name: any(getattr(one, name) for one in found) for name in ("together", "rank", "prior")}
+        return cls(max((one.count for one in found), default=1), ranks=ranks, **flags)
 
 
 @dataclass(frozen=True)
@@ -211,19 +326,25 @@ FIELDS = (
 """Fields in the order of JSON keys and table columns; those of other candidates come before the last."""
 
 
-def columns(count: int, together: bool = False) -> dict[str, type]:
-    """Columns of a table of predictions with their types, for a number of candidates per image; ``error`` comes last.
+def columns(extent: Extent) -> dict[str, type]:
+    """Columns of a table of predictions with their types; ``error`` comes last.
 
     With ``together``, a column notes for every number that it depends on the other images.
     """
     table = [(field.name, field.kind) for field in FIELDS if field.cell is not None]
-    others = [(f"{name}_{rank}", kind) for rank in range(2, count + 1) for name, kind in _EACH]
-    mark = [(TOGETHER, bool)] if together else []
-    return dict([*table[:-1], *others, *mark, table[-1], ("error", str)])
+    others = [(f"{name}_{place}", kind) for place in range(2, extent.count + 1) for name, kind in _EACH]
+    further: list[tuple[str, type]] = [("rank", str)] if extent.rank else []
+    further += [("answer", str), ("answer_rank", str)] if extent.ranks else []
+    further += [(f"{rank}{end}", kind) for rank in extent.ranks for end, kind in (("", str), ("_confidence", float))]
+    further += _WITHOUT if extent.prior else []
+    further += [(TOGETHER, bool)] if extent.together else []
+    return dict([*table[:-1], *others, *further, table[-1], ("error", str)])
 
 
 _EACH = (("class", str), ("confidence", float))
 """Columns of every further candidate."""
+_WITHOUT: list[tuple[str, type]] = [("class_without_prior", str), ("confidence_without_prior", float), ("prior", float)]
+"""The image's own answer, and the prior probability of the best candidate."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -21,7 +21,8 @@ from unseen.evaluation.scores import Best
 from unseen.ground.devices import find_device
 from unseen.methods import Branch, Method
 from unseen.model.assembled import EndToEnd
-from unseen.model.predictions import Candidate, Prediction
+from unseen.model.predictions import Candidate, Extent, Prediction, Weighed
+from unseen.model.ranks import NEVER, Choice, RankedTaxa, probabilities, shares_of, unshifted
 from unseen.model.references import References
 from unseen.model.scoring import BLOCK, ClassScorer
 from unseen.model.support import OwnImages, Support, SupportSpace, pooled
@@ -218,6 +219,26 @@ class TrainedModel:
     ) -> list[str]:
         """Names of the candidate classes; see :meth:`allowed`."""
         return [self._table.names[i] for i in self.allowed(among, only, exclude)]
+
+    def extent(
+        self,
+        top: int,
+        among: str = "all",
+        only: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
+        *,
+        together: bool = False,
+        rank: str | None = None,
+        prior: object = None,
+    ) -> Extent:
+        """What predictions hold, which decides the columns of their table; arguments as of the prediction."""
+        allowed, taxonomy = self.allowed(among, only, exclude), self._table.taxonomy
+        at = self.rank_of(rank, allowed)
+        count = len(allowed)
+        if taxonomy is not None and at is not None:
+            count = len(set(taxonomy.codes[allowed, at].tolist()) - {-1})
+        ranks = () if taxonomy is None else taxonomy.ranks
+        return Extent(min(top, count), together, ranks, at is not None, prior is not None)
 
     def _named(self, names: Iterable[str]) -> np.ndarray:
         """Bool ``(N,)``; raises for an unknown class name."""
@@ -484,8 +505,120 @@ class TrainedModel:
         ]
 
     def predict_inputs(
-        self, images: Sequence[str], inputs: Tensor, *, top: int, allowed: np.ndarray, threshold: float
+        self, images: Sequence[str], inputs: Tensor, choice: Choice, weights: np.ndarray | None = None
     ) -> list[Prediction]:
-        """Predictions of B images, given as :meth:`inputs`; arguments as in :meth:`rank` and :meth:`predictions`."""
+        """Predictions of B images, given as :meth:`inputs`; arguments as in :meth:`respond`."""
         answer = self.answer(inputs)
-        return self.predictions(images, self.rank(answer, top, allowed), answer.attribute_scores, threshold)
+        return self.respond(images, answer, answer.attribute_scores, choice, weights)
+
+    def respond(
+        self,
+        images: Sequence[str],
+        asked: Answer | np.ndarray,
+        attribute_scores: np.ndarray,
+        choice: Choice,
+        weights: np.ndarray | None = None,
+        together: bool = False,
+    ) -> list[Prediction]:
+        """Predictions of B images, with ranks where the classes have any, and weighed by a prior where there is one.
+
+        Args:
+            images: B paths, or ``""``.
+            asked: as in :meth:`rank`.
+            attribute_scores: psi ``(B, K)``.
+            choice: what to choose from.
+            weights: ``(B, N)`` prior weights of all classes, see :mod:`unseen.classes.prior`.
+            together: whether ``asked`` are scores of :meth:`together`.
+        """
+        allowed, threshold, taxonomy = choice.allowed, choice.threshold, self._table.taxonomy
+        if taxonomy is None and weights is None:
+            return self.predictions(
+                images, self.rank(asked, choice.top, allowed), attribute_scores, threshold, together
+            )
+        scores = self.class_scores(asked.query, asked.pooled) if isinstance(asked, Answer) else asked
+        temperature, lowered = self.temperature or 1.0, self.attribute_shares * self._table.seen
+        best, without, log_weights = self.rank(scores, choice.top, allowed), None, None
+        prior = np.full((len(scores), len(allowed)), 1 / len(allowed))
+        if weights is not None:
+            without = self.candidates(Best(*(part[:, :1] for part in (best.index, best.score, best.confidence))))
+            prior = shares_of(weights[:, allowed], images)
+            moved = scores.copy()
+            log_weights = np.log(prior, out=np.full_like(prior, NEVER), where=prior > 0)
+            moved[:, allowed] += temperature * log_weights
+            best = unshifted(self.rank(moved, choice.top, allowed), scores)
+        found = self.predictions(images, best, attribute_scores, threshold, together)
+        if weights is not None and without is not None:
+            place = np.searchsorted(allowed, best.index[:, 0])
+            given = prior[np.arange(len(place)), place]
+            found = [
+                replace(one, weighed=Weighed(alone[0], float(share)))
+                for one, alone, share in zip(found, without, given, strict=True)
+            ]
+        if taxonomy is None or not found:
+            return found
+        confidence = probabilities(scores[:, allowed], lowered[allowed], self.gamma, temperature, log_weights)
+        ranked = [
+            RankedTaxa(taxonomy, rank, allowed, confidence, prior, threshold) for rank in range(len(taxonomy.ranks))
+        ]
+        names = self._table.names
+        found = [
+            replace(one, ranks=tuple(t for r in ranked if (t := r.first(i, names)) is not None))
+            for i, one in enumerate(found)
+        ]
+        if choice.rank is None:
+            return found
+        alone = ranked[choice.rank]
+        if log_weights is not None:
+            confidence = probabilities(scores[:, allowed], lowered[allowed], self.gamma, temperature)
+            alone = RankedTaxa(taxonomy, choice.rank, allowed, confidence, prior, threshold)
+        return self._at_rank(found, attribute_scores, choice, ranked[choice.rank], alone, scores)
+
+    def _at_rank(
+        self,
+        found: list[Prediction],
+        attribute_scores: np.ndarray,
+        choice: Choice,
+        ranked: RankedTaxa,
+        alone: RankedTaxa,
+        scores: np.ndarray,
+    ) -> list[Prediction]:
+        """Predictions with the taxa of a rank as candidates; ``alone`` are those without a prior."""
+        seen = self._table.seen
+        firsts = np.array([ranked.best_class(i, int(ranked.order[i, 0])) for i in range(len(found))])
+        best = Best(firsts[:, None], scores[np.arange(len(found)), firsts][:, None], np.ones((len(found), 1)))
+        spoken = self.predictions([one.image for one in found], best, attribute_scores, 0.0)
+        result = []
+        for i, one in enumerate(found):
+            taxon, weighed = int(ranked.order[i, 0]), one.weighed
+            if weighed is not None:
+                weighed = Weighed(alone.candidates(i, 1, seen, scores)[0], float(ranked.guess[i, taxon]))
+            result.append(
+                replace(
+                    one,
+                    candidates=tuple(ranked.candidates(i, choice.top, seen, scores)),
+                    attributes=spoken[i].attributes,
+                    known=not choice.threshold or bool(ranked.sure[i, taxon]),
+                    rank=ranked.rank,
+                    weighed=weighed,
+                )
+            )
+        return result
+
+    def rank_of(self, name: str | None, allowed: np.ndarray) -> int | None:
+        """Position of a rank to answer at; ``None`` for the classes themselves.
+
+        Raises:
+            UnseenError: no such rank, or fewer than two taxa to choose from.
+        """
+        if name is None:
+            return None
+        taxonomy = self._table.taxonomy
+        if taxonomy is None:
+            hint = "add them: `unseen classes edit RUN --attributes FILE` with columns class and genus, family, ..."
+            raise UnseenError(f'the classes have no ranks, and no rank "{name}"', hint=hint)
+        rank = taxonomy.rank(name)
+        taxa = set(taxonomy.codes[allowed, rank].tolist()) - {-1}
+        if len(taxa) < 2:
+            problem = f"the candidate classes are of {len(taxa)} {taxonomy.ranks[rank]}: there is nothing to choose"
+            raise UnseenError(problem, hint="use a finer rank, or more candidate classes")
+        return rank

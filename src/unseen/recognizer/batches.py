@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -15,28 +15,26 @@ from torch import Tensor
 from unseen.errors import DataError
 from unseen.features.reading import ImageInput, read_batches
 from unseen.model.predictions import Prediction
+from unseen.model.ranks import Choice
 from unseen.model.trained import TrainedModel
 from unseen.recognizer.embedding import Embeddings
 from unseen.recognizer.given import path_of
 
+Weights = Callable[[ImageInput], np.ndarray]
+"""An image's prior weights ``(N,)`` of all classes."""
 
-@dataclass(frozen=True, eq=False)
-class Choice:
-    """The candidates of a prediction.
 
-    Args:
-        top: number of candidates per image.
-        allowed: positions of the candidate classes.
-        threshold: confidence below which the answer is "unknown".
-    """
-
-    top: int
-    allowed: np.ndarray
-    threshold: float
+def _weights(weigh: Weights | None, images: Sequence[ImageInput]) -> np.ndarray | None:
+    return None if weigh is None else np.stack([weigh(image) for image in images])
 
 
 def predict_each(
-    model: TrainedModel, stream: Iterator[ImageInput], choice: Choice, batch_size: int, workers: int
+    model: TrainedModel,
+    stream: Iterator[ImageInput],
+    choice: Choice,
+    batch_size: int,
+    workers: int,
+    weigh: Weights | None = None,
 ) -> Generator[Prediction | DataError]:
     """Yield the prediction or the error of every image, in order."""
     with closing(_read(model, stream, batch_size, workers)) as read:
@@ -45,18 +43,25 @@ def predict_each(
             named: dict[int, Prediction] = {}
             if readable:
                 inputs = model.inputs(torch.stack([found for found in pixels if isinstance(found, Tensor)]))
-                found_of = model.predict_inputs([path_of(images[i]) for i in readable], inputs, **vars(choice))
+                mine = [images[i] for i in readable]
+                found_of = model.predict_inputs([*map(path_of, mine)], inputs, choice, _weights(weigh, mine))
                 named = dict(zip(readable, found_of, strict=True))
             for i, found in enumerate(pixels):
                 yield found if isinstance(found, DataError) else named[i]
 
 
 def predict_together(
-    model: TrainedModel, stream: Iterator[ImageInput], choice: Choice, batch_size: int, workers: int
+    model: TrainedModel,
+    stream: Iterator[ImageInput],
+    choice: Choice,
+    batch_size: int,
+    workers: int,
+    weigh: Weights | None = None,
 ) -> Generator[Prediction | DataError]:
     """Read all images, then yield predictions that depend on all of them; otherwise like :func:`predict_each`."""
     outcomes: list[str | DataError] = []
     scores, psi, pooled = [np.zeros((0, len(model.table)))], [np.zeros((0, len(model.table.attributes)))], []
+    weights: list[np.ndarray] = []
     for images, pixels in _read(model, stream, batch_size, workers):
         outcomes += [
             found if isinstance(found, DataError) else path_of(image)
@@ -68,12 +73,14 @@ def predict_together(
             answer = replace(model.answer(inputs), pooled=pooled[-1])
             scores.append(model.class_scores(answer.query, answer.pooled))
             psi.append(answer.attribute_scores)
+            mine = [image for image, found in zip(images, pixels, strict=True) if isinstance(found, Tensor)]
+            weights += [given] if (given := _weights(weigh, mine)) is not None else []
     named: Iterator[Prediction] = iter(())
     if pooled:
         moved = model.together(np.concatenate(scores), torch.cat(pooled), choice.allowed)
         files = [found for found in outcomes if isinstance(found, str)]
-        best = model.rank(moved, choice.top, choice.allowed)
-        named = iter(model.predictions(files, best, np.concatenate(psi), choice.threshold, together=True))
+        prior = np.concatenate(weights) if weights else None
+        named = iter(model.respond(files, moved, np.concatenate(psi), choice, prior, together=True))
     for found in outcomes:
         yield found if isinstance(found, DataError) else next(named)
 

@@ -12,11 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unseen.classes.prior import Prior
 from unseen.classes.table import ClassTable
 from unseen.errors import DataError, UnseenError
 from unseen.evaluation.scores import Best
 from unseen.methods import Branch
 from unseen.model.predictions import AVERAGE, IMAGES, OWN, UNSEEN_BONUS, Candidate, Comparison, Prediction, Reason, Term
+from unseen.model.ranks import Choice
 from unseen.model.references import Neighbour, References
 from unseen.model.support import Support
 from unseen.model.trained import TrainedModel
@@ -136,10 +138,10 @@ class Reading:
         value = middle + back * (self.attribute_scores - fit.mean)
         return np.where(fit.learned, value.clip(fit.least, fit.largest), np.nan)
 
-    def _best(self, corrections: Mapping[str, float] | None, count: int | None = None, **choice: Any) -> Best:
-        """The first ``count`` classes, or all; ``choice`` as in :meth:`rank`."""
+    def _best(self, corrections: Mapping[str, float] | None, **choice: Any) -> Best:
+        """All classes, best first; ``choice`` as in :meth:`rank`."""
         allowed = self.model.allowed(**choice)
-        return self.model.rank(self.class_scores(corrections)[None], count or len(allowed), allowed)
+        return self.model.rank(self.class_scores(corrections)[None], len(allowed), allowed)
 
     def rank(
         self,
@@ -166,16 +168,20 @@ class Reading:
         only: Iterable[str] | None = None,
         exclude: Iterable[str] | None = None,
         unknown: float | str = "auto",
+        rank: str | None = None,
+        prior: Prior | None = None,
     ) -> Prediction:
         """Predict like :meth:`Recognizer.predict`, equal to the bit without corrections.
 
         Args:
             corrections: see :meth:`corrected`.
-            top, among, only, exclude, unknown: as in :meth:`Recognizer.predict`.
+            top, among, only, exclude, unknown, rank, prior: as in :meth:`Recognizer.predict`.
         """
-        best = self._best(corrections, max(1, top), among=among, only=only, exclude=exclude)
-        threshold = self.model.threshold_of(unknown)
-        return self.model.predictions([self.file], best, self.corrected(corrections)[None], threshold)[0]
+        model, allowed = self.model, self.model.allowed(among, only, exclude)
+        choice = Choice(max(1, top), allowed, model.threshold_of(unknown), model.rank_of(rank, allowed))
+        scores, psi = self.class_scores(corrections)[None], self.corrected(corrections)[None]
+        weights = None if prior is None else prior.weights(model.table.names)[None]
+        return model.respond([self.file], scores, psi, choice, weights)[0]
 
     def nearest(self, count: int = 6, corrections: Mapping[str, float] | None = None) -> list[Neighbour]:
         """Training images with the most similar attribute scores, without the image itself; none without references."""

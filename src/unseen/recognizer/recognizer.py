@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from unseen.backbones.towers import PREFIX
+from unseen.classes.prior import Prior
 from unseen.errors import DataError, UnseenError
 from unseen.model.predictions import Prediction, Predictions
+from unseen.model.ranks import Choice
 from unseen.model.support import SupportImage
 from unseen.model.trained import TrainedModel
 from unseen.recognizer.answers import Explanation, PartMaps
 from unseen.recognizer.batches import (
-    Choice,
     class_scores,
     embeddings,
     inputs_of,
@@ -31,6 +32,7 @@ from unseen.recognizer.embedding import Embeddings
 from unseen.recognizer.given import images_of, path_of, upright_of
 from unseen.recognizer.hub import fetch, push
 from unseen.recognizer.look import Look, Reading, reading_of
+from unseen.recognizer.occasions import weigher
 from unseen.recognizer.opening import find_parts
 from unseen.recognizer.saved import read_saved
 from unseen.recognizer.saving import save
@@ -280,6 +282,8 @@ class Recognizer(TrainedModel):
         batch_size: int = 32,
         workers: int = 2,
         together: bool = False,
+        rank: str | None = None,
+        prior: Prior | Callable[[Any], Prior] | None = None,
     ) -> Generator[Prediction | DataError]:
         """Yield the predictions of :meth:`iter_predict`, with the error in place of an unreadable image.
 
@@ -296,16 +300,23 @@ class Recognizer(TrainedModel):
             workers: threads that read images; 0 reads them in this thread.
             together: predict all images together (transductive, :mod:`unseen.model.together`); each answer then depends
                 on all images, which are read first; their features stay in memory.
+            rank: answer at this rank, such as family: the candidates are its taxa. By default the candidates are
+                classes, and :attr:`Prediction.coarser` says what is sure where the class is not.
+            prior: how likely each class is before the image is seen (``Prior.read("prior.csv").at("coast", 5)``), or a
+                callable that gives each image's own. Confidences are then Bayes' posterior, and
+                :attr:`Prediction.weighed` has the image's own answer.
 
         Raises:
-            UnseenError: an unknown class, no candidate class, or an invalid threshold; raised before any image is read.
+            UnseenError: an unknown class or rank, no candidate class, an invalid threshold or prior; raised before any
+                image is read.
         """
         allowed, threshold = self.allowed(among, only, exclude), self.threshold_of(unknown)
-        choice = Choice(max(1, top), allowed, threshold)
+        choice = Choice(max(1, top), allowed, threshold, self.rank_of(rank, allowed))
+        weigh = None if prior is None else weigher(prior, self.table.names)
         if together:
             self.together(np.zeros((0, len(self.table))), torch.zeros(0, self.space.channels), allowed)
-            return predict_together(self, images_of(images), choice, batch_size, workers)
-        return predict_each(self, images_of(images), choice, batch_size, workers)
+            return predict_together(self, images_of(images), choice, batch_size, workers, weigh)
+        return predict_each(self, images_of(images), choice, batch_size, workers, weigh)
 
     def scores(self, images: Any, *, batch_size: int = 32) -> np.ndarray:
         """Raw class scores, float64 ``(n, N)``, in the order of :attr:`classes`.

@@ -16,7 +16,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import IO, Any
 import torch
 from filelock import FileLock, Timeout
 
+from unseen.classes.prior import Prior
 from unseen.classes.spreadsheets.tables import read_table
 from unseen.data.dataset import digest
 from unseen.errors import DataError, RunError, UnseenError
@@ -33,7 +34,8 @@ from unseen.ground.files import write_with
 from unseen.ground.images import EncodedImage, HeldImage, PackedImage
 from unseen.ground.journal import Journal
 from unseen.ground.progress import Progress, silent
-from unseen.model.predictions import Prediction, columns
+from unseen.model.predictions import Extent, Prediction, columns
+from unseen.recognizer.occasions import Occasions
 from unseen.recognizer.recognizer import Recognizer
 from unseen.version import __version__
 
@@ -56,21 +58,30 @@ class Options:
     unknown: float | str = "auto"
     batch_size: int = 32
     together: bool = False
+    rank: str | None = None
+    prior: Prior | Occasions | None = None
+
+    def extent(self, recognizer: Recognizer) -> Extent:
+        """What the predictions hold."""
+        chosen = self.among, self.only, self.exclude
+        return recognizer.extent(self.top, *chosen, together=self.together, rank=self.rank, prior=self.prior)
 
 
 @dataclass
 class Counts:
-    """Number of images, and how many of them are broken or unknown."""
+    """Number of images, how many of them are broken or unknown, and how many of the latter have a coarser answer."""
 
     images: int = 0
     broken: int = 0
     unknown: int = 0
+    coarser: int = 0
 
     def add(self, record: dict[str, Any]) -> None:
         """Count an image's record."""
         self.images += 1
         self.broken += "error" in record
         self.unknown += "error" not in record and not record["known"]
+        self.coarser += not record["known"] and bool(record.get("answer_rank"))
 
 
 def record_of(image: object, outcome: Prediction | DataError) -> dict[str, Any]:
@@ -81,16 +92,16 @@ def record_of(image: object, outcome: Prediction | DataError) -> dict[str, Any]:
     return {"image": str(image), "known": False, "classes": [], "attributes": [], "error": about}
 
 
-def row_of(record: dict[str, Any], count: int) -> dict[str, Any]:
+def row_of(record: dict[str, Any], extent: Extent) -> dict[str, Any]:
     """One row per image, see :meth:`Prediction.row`; for a broken image only path and error.
 
     Args:
         record: from :func:`record_of`.
-        count: number of classes with columns.
+        extent: what the table has columns for.
     """
     if "error" in record:
-        return dict.fromkeys(columns(count)) | {"image": record["image"], "error": record["error"]}
-    return Prediction.from_dict(record).row(count)
+        return dict.fromkeys(columns(extent)) | {"image": record["image"], "error": record["error"]}
+    return Prediction.from_dict(record).row(extent)
 
 
 def check_output(path: Path, restart: bool = False) -> None:
@@ -148,7 +159,7 @@ def predict_to_file(
     with _locked(path) as journal:
         if restart or options.together:  # a batch is repeated as a whole
             journal.unlink(missing_ok=True)
-        count = min(options.top, len(recognizer.choices(options.among, options.only, options.exclude)))
+        extent = options.extent(recognizer)
         facts = facts_of(recognizer, options)
         counts = Counts()
         with _written(journal):
@@ -157,7 +168,7 @@ def predict_to_file(
             stream = iter(images)
             _replay(kept, facts, stream, options.batch_size, counts)
             _predict(recognizer, stream, kept, options, counts, total, workers, progress, broken)
-        _finish(journal, path, count, counts.images, {"facts": facts, "batch": options.batch_size}, options.together)
+        _finish(journal, path, extent, counts.images, {"facts": facts, "batch": options.batch_size})
         journal.unlink()
         shutil.rmtree(journal.parent, ignore_errors=True)
     return counts
@@ -195,7 +206,7 @@ def facts_of(recognizer: Recognizer, options: Options) -> dict[str, str]:
     weights += [t.detach().cpu().double().numpy() for t in method.state_dict().values() if not t.dim()]
     numbers = (recognizer.gamma, recognizer.temperature, recognizer.threshold, recognizer.store_dtype)
     chosen = [sorted(names) if names is not None else None for names in (options.only, options.exclude)]
-    plain = {k: v for k, v in asdict(options).items() if k not in ("among", "only", "exclude")}
+    plain = {k: v for k, v in vars(options).items() if k not in ("among", "only", "exclude", "prior")}
     support = {name: [image.sha256 for image in recognizer.support[name].images] for name in recognizer.support.classes}
     return {
         "model": digest(method.name, method.settings, recognizer.backbone.fingerprint, *numbers, *weights),
@@ -203,6 +214,7 @@ def facts_of(recognizer: Recognizer, options: Options) -> dict[str, str]:
         "support images": digest(json.dumps(support, sort_keys=True)),
         "class selection": digest(options.among, json.dumps(chosen)),
         "options": digest(json.dumps(plain)),
+        "prior": "" if options.prior is None else options.prior.fingerprint,
         "device": recognizer.device.type,
         "version": f"{__version__}, torch {torch.__version__}",
     }
@@ -293,14 +305,14 @@ def _predict(
     keep()
 
 
-def _finish(journal: Path, path: Path, count: int, images: int, about: dict[str, Any], together: bool) -> None:
+def _finish(journal: Path, path: Path, extent: Extent, images: int, about: dict[str, Any]) -> None:
     """Make the file from the whole journal."""
     parquet = partial(_write_parquet, about=about)
-    write: dict[str, Callable[[Path, Iterable[dict[str, Any]], int, bool], None]]
+    write: dict[str, Callable[[Path, Iterable[dict[str, Any]], Extent], None]]
     write = {".csv": _write_csv, ".parquet": parquet, ".json": _write_json, ".jsonl": _write_lines}
     with Journal(journal) as kept:
         records = _all_records(kept, images)
-        write_with(path, lambda temporary: write[path.suffix.lower()](temporary, records, count, together))
+        write_with(path, lambda temporary: write[path.suffix.lower()](temporary, records, extent))
 
 
 def _all_records(journal: Journal, images: int) -> Iterator[dict[str, Any]]:
@@ -323,15 +335,15 @@ def shown(row: dict[str, Any]) -> dict[str, Any]:
     return {k: f"{v:.6f}" if isinstance(v, float) else int(v) if v is True or v is False else v for k, v in row.items()}
 
 
-def _write_csv(path: Path, records: Iterable[dict[str, Any]], count: int, together: bool) -> None:
+def _write_csv(path: Path, records: Iterable[dict[str, Any]], extent: Extent) -> None:
     with _open(path) as file:
-        writer = csv.DictWriter(file, list(columns(count, together)), lineterminator="\n")
+        writer = csv.DictWriter(file, list(columns(extent)), lineterminator="\n")
         writer.writeheader()
         for record in records:
-            writer.writerow(shown(row_of(record, count)))
+            writer.writerow(shown(row_of(record, extent)))
 
 
-def _write_json(path: Path, records: Iterable[dict[str, Any]], count: int, together: bool) -> None:
+def _write_json(path: Path, records: Iterable[dict[str, Any]], extent: Extent) -> None:
     with _open(path) as file:
         file.write("[")
         for i, record in enumerate(records):
@@ -339,22 +351,20 @@ def _write_json(path: Path, records: Iterable[dict[str, Any]], count: int, toget
         file.write("\n]\n")
 
 
-def _write_lines(path: Path, records: Iterable[dict[str, Any]], count: int, together: bool) -> None:
+def _write_lines(path: Path, records: Iterable[dict[str, Any]], extent: Extent) -> None:
     with _open(path) as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
-def _write_parquet(
-    path: Path, records: Iterable[dict[str, Any]], count: int, together: bool, about: dict[str, Any]
-) -> None:
+def _write_parquet(path: Path, records: Iterable[dict[str, Any]], extent: Extent, about: dict[str, Any]) -> None:
     require("pyarrow")
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     kinds = {str: pa.string(), float: pa.float64(), bool: pa.bool_()}
-    schema = pa.schema([(name, kinds[kind]) for name, kind in columns(count, together).items()])
+    schema = pa.schema([(name, kinds[kind]) for name, kind in columns(extent).items()])
     schema = schema.with_metadata({ABOUT: json.dumps(about)})
-    rows = (row_of(record, count) for record in records)
+    rows = (row_of(record, extent) for record in records)
     with pq.ParquetWriter(path, schema) as writer:
         while group := list(islice(rows, ROW_GROUP)):
             for row in group:  # Parquet's text is UTF-8, but file names need not be

@@ -1,0 +1,153 @@
+"""What can be said above the class: the confidence of taxa, and which of them is an answer.
+
+The confidence of a taxon is the sum of the confidences of its classes. It is the probability that the image shows one
+of them, given that it shows some candidate class: of images of none it says nothing. A taxon therefore has to stand out
+from guessing as far as the threshold asks of a class (ours), see :func:`required`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from unseen.classes.taxonomy import Taxonomy
+from unseen.errors import UnseenError
+from unseen.evaluation.scores import Best
+from unseen.model.predictions import Candidate, Taxon
+
+NEVER = -1e4
+"""Log of a weight of 0: e to it is 0, and sums with it stay finite."""
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What a prediction chooses from.
+
+    Args:
+        top: number of candidates per image.
+        allowed: rising positions of the candidate classes.
+        threshold: confidence below which the answer is "unknown".
+        rank: position of the rank whose taxa are the candidates; ``None`` for the classes.
+    """
+
+    top: int
+    allowed: np.ndarray
+    threshold: float
+    rank: int | None = None
+
+
+def shares_of(weights: np.ndarray, images: Sequence[str]) -> np.ndarray:
+    """Prior probabilities: weights ``(B, n)`` of the candidate classes over their sum.
+
+    Raises:
+        UnseenError: of an image all are 0.
+    """
+    total = weights.sum(axis=1, keepdims=True)
+    none = np.flatnonzero(total[:, 0] <= 0)
+    if len(none):
+        problem = "the prior gives every candidate class a weight of 0"
+        raise UnseenError(problem, where=images[none[0]] or None, hint="give one a weight, or more candidate classes")
+    found: np.ndarray = weights / total
+    return found
+
+
+def probabilities(
+    scores: np.ndarray, seen: np.ndarray, gamma: float, temperature: float, log_weights: np.ndarray | None = None
+) -> np.ndarray:
+    """Float64 ``(B, n)`` softmax of (S - gamma seen) / T + log w: the confidences of n candidate classes.
+
+    Args:
+        scores: ``(B, n)`` raw class scores.
+        seen: ``(n,)`` how many times gamma is taken off.
+        gamma, temperature: of the calibration.
+        log_weights: log w ``(B, n)`` of a prior.
+    """
+    shifted = (scores - gamma * seen) / temperature
+    shifted = shifted if log_weights is None else shifted + log_weights
+    raised = np.exp(shifted - shifted.max(axis=1, keepdims=True))
+    found: np.ndarray = raised / raised.sum(axis=1, keepdims=True)
+    return found
+
+
+def by_taxon(probability: np.ndarray, codes: np.ndarray, count: int) -> np.ndarray:
+    """``(B, count)`` sums of the probabilities ``(B, n)`` of the classes of each taxon; ``codes`` ``(n,)``, -1 none."""
+    found = np.zeros((len(probability), count))
+    for column, code in enumerate(codes):  # in the order of the classes, so that sums are the same for any batch
+        if code >= 0:
+            found[:, code] += probability[:, column]
+    return found
+
+
+def required(threshold: float, guess: float | np.ndarray, classes: int) -> np.ndarray:
+    """The confidence from which a taxon is an answer, where guessing gives it ``guess``.
+
+    With n of N classes of equal weight, ``guess`` is n / N. Confidence above guessing, (p - guess) / (1 - guess), must
+    reach that of a class at the threshold: a taxon of one class needs the threshold, one of nearly all classes nearly
+    1. A taxon of all classes is sure whatever an image shows, so it is no answer (infinity).
+    """
+    base = 1 / max(classes, 2)
+    excess = max(threshold - base, 0.0) / (1 - base)
+    needed = np.maximum(threshold, guess + excess * (1 - np.asarray(guess)))
+    return np.where(np.asarray(guess) >= 1 - 1e-9, np.inf, needed)
+
+
+class RankedTaxa:
+    """The taxa of B images at one rank, by confidence.
+
+    Args:
+        taxonomy: of all classes.
+        rank: position of the rank.
+        allowed: ``(n,)`` positions of the candidate classes.
+        probability: ``(B, n)`` confidences of these.
+        prior: ``(B, n)`` what guessing gives each, adding up to 1.
+        threshold: confidence below which a class is "unknown".
+    """
+
+    def __init__(
+        self,
+        taxonomy: Taxonomy,
+        rank: int,
+        allowed: np.ndarray,
+        probability: np.ndarray,
+        prior: np.ndarray,
+        threshold: float,
+    ) -> None:
+        self.rank, self.names = taxonomy.ranks[rank], taxonomy.names(rank)
+        self.codes = taxonomy.codes[allowed, rank]
+        self.allowed, self.probability = allowed, probability
+        self.confidence = by_taxon(probability, self.codes, len(self.names))
+        self.guess = by_taxon(prior, self.codes, len(self.names))
+        self.sure = self.confidence >= required(threshold, self.guess, len(allowed))
+        self.there = np.isin(np.arange(len(self.names)), self.codes)  # of some candidate class
+        masked = np.where(self.there, self.confidence, -1.0)
+        self.order = np.argsort(-masked, axis=1, kind="stable")
+
+    def best_class(self, image: int, taxon: int) -> int:
+        """Position of the likeliest class of a taxon."""
+        inside = np.flatnonzero(self.codes == taxon)
+        return int(self.allowed[inside[self.probability[image, inside].argmax()]])
+
+    def first(self, image: int, classes: Sequence[str]) -> Taxon | None:
+        """The likeliest taxon of an image; ``None`` where no candidate class has one."""
+        taxon = int(self.order[image, 0])
+        if not self.there.any():
+            return None
+        sure, probably = bool(self.sure[image, taxon]), classes[self.best_class(image, taxon)]
+        return Taxon(self.rank, self.names[taxon], float(self.confidence[image, taxon]), probably, sure)
+
+    def candidates(self, image: int, count: int, seen: np.ndarray, scores: np.ndarray) -> list[Candidate]:
+        """The likeliest taxa, seen where one of their candidate classes is; their score is their best class's."""
+        found = []
+        for taxon in self.order[image, : min(count, int(self.there.sum()))]:
+            inside = self.allowed[self.codes == taxon]
+            best = self.best_class(image, int(taxon))
+            confidence = float(self.confidence[image, taxon])
+            found.append(Candidate(self.names[taxon], bool(seen[inside].any()), confidence, float(scores[image, best])))
+        return found
+
+
+def unshifted(best: Best, scores: np.ndarray) -> Best:
+    """A ranking of scores that a prior moved, with the raw scores ``(B, N)`` themselves."""
+    return Best(best.index, np.take_along_axis(scores, best.index, axis=1), best.confidence)

@@ -1,0 +1,175 @@
+"""Where and when each image was taken, for a prior: from a table of the images, or the date that a camera wrote."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from unseen.classes.prior import ANY, Prior, month_of
+from unseen.classes.spreadsheets.cells import fold
+from unseen.classes.spreadsheets.tables import read_table
+from unseen.data.finding import COLUMNS
+from unseen.errors import DataError, UnseenError
+from unseen.ground.images import EncodedImage
+
+EXIF = "exif"
+"""The month that says: take it from each image."""
+_TAKEN, _CHANGED, _IFD = 36867, 306, 0x8769
+"""Exif tags: when it was taken, when the file was changed, and the part of the former."""
+
+
+def exif_month(image: Any) -> int | None:
+    """The month in which a camera says that it took an image; ``None`` where it does not say."""
+    try:
+        if isinstance(image, Image.Image):
+            return _month(image)
+        with Image.open(BytesIO(image.read()) if isinstance(image, EncodedImage) else image) as opened:
+            return _month(opened)
+    except Exception:  # an unreadable image is told of where its pixels are read
+        return None
+
+
+def _month(image: Image.Image) -> int | None:
+    found = image.getexif()
+    text = found.get_ifd(_IFD).get(_TAKEN) or found.get(_CHANGED)
+    return month_of(str(text)) if text else None
+
+
+@dataclass
+class Occasions:
+    """Prior weights image by image: callable with an image, gives the :class:`~unseen.classes.prior.Prior` that counts.
+
+    A place or month that is not known of an image is summed over; :attr:`unplaced` and :attr:`undated` count them.
+
+    Args:
+        prior: with the place and month of all images chosen, where they are the same.
+        table: image path as listed, to its place and month; ``None`` where not known.
+        exif: take months from the images.
+    """
+
+    prior: Prior
+    table: Mapping[str, tuple[str | None, int | None]] = field(default_factory=dict)
+    exif: bool = False
+    unplaced: int = 0
+    undated: int = 0
+
+    def __call__(self, image: Any) -> Prior:
+        """The prior of an image."""
+        where, month = self.table.get(str(image), self.table.get(Path(str(image)).name, (None, None)))
+        if month is None and self.exif:
+            month = exif_month(image)
+        found = self.prior
+        if found.places and where is not None:
+            found = found.at(place=where)
+        if found.months and month is not None:
+            known = month in found.months
+            found = found.at(month=month if known else ANY)
+            self.undated += not known
+        if found.places and not found.place:
+            self.unplaced += 1
+            found = found.at(place=ANY)
+        if found.months and not found.month:
+            self.undated += 1
+            found = found.at(month=ANY)
+        return found
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of all that the weights depend on, beside the images."""
+        rows = [self.prior.fingerprint, self.exif, sorted((k, str(v)) for k, v in self.table.items())]
+        return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
+
+    def notes(self, names: Sequence[str]) -> list[str]:
+        """Lines on classes and images of which the prior does not know enough."""
+        return self.prior.notes(names) + [
+            f"{count} images without a known {what}: the prior sums over all"
+            for count, what in ((self.unplaced, "place"), (self.undated, "month"))
+            if count
+        ]
+
+
+def listed(paths: Sequence[Path]) -> dict[str, tuple[str | None, int | None]]:
+    """Place and month of images from tables with a column of images and ``place``, ``month`` or ``date``.
+
+    Raises:
+        DataError: a cell that is no month, with its row.
+    """
+    found: dict[str, tuple[str | None, int | None]] = {}
+    for path in paths:
+        if path.suffix.lower() not in (".csv", ".tsv"):
+            continue
+        frame = read_table(path)
+        folded = {fold(str(name)): str(name) for name in frame.columns}
+        image = next((folded[name] for name in COLUMNS if name in folded), None)
+        when = next((folded[name] for name in ("month", "date") if name in folded), None)
+        if image is None or ("place" not in folded and when is None):
+            continue
+        for row in range(len(frame)):
+            text = "" if when is None else str(frame[when].iloc[row])
+            month = month_of(text) if text else None
+            if text and month is None:
+                where = f'{path}, row {row + 2}, column "{when}"'
+                raise DataError(f'"{text}" is not a month', where=where, hint="use 1 to 12, May, or 2026-05-17")
+            at = str(frame[folded["place"]].iloc[row]) if "place" in folded else ""
+            name = str(frame[image].iloc[row])
+            for key in (name, str(path.parent / name)):
+                found[key] = at or None, month
+    return found
+
+
+def read_prior(
+    path: Path, place: str | None = None, month: str | None = None, lists: Sequence[Path] = ()
+) -> Prior | Occasions:
+    """The prior of all images, or of each where a table of images or their dates say more.
+
+    Args:
+        path: as of :meth:`Prior.read`.
+        place, month: as of :meth:`Prior.at`; the month may be ``exif``.
+        lists: tables of images, see :func:`listed`; what stands there of an image counts first.
+
+    Raises:
+        UnseenError: the prior depends on a place or month that nothing gives.
+    """
+    exif = month is not None and month.casefold() == EXIF
+    found = Prior.read(path).at(place, None if exif else month)
+    if exif and not found.months:
+        raise UnseenError("the prior has no months", where=path, hint="omit the month")
+    table = listed(lists)
+    placed = any(where is not None for where, _ in table.values())
+    dated = exif or any(when is not None for _, when in table.values())
+    if not (placed or dated):
+        found.check()
+        return found
+    open_place = found.places and not found.place
+    open_month = found.months and not found.month
+    checked = found.at(place=ANY if open_place and placed else None, month=ANY if open_month and dated else None)
+    checked.check()
+    return Occasions(found, table, exif)
+
+
+def weigher(prior: Prior | Callable[[Any], Prior], names: Sequence[str]) -> Callable[[Any], np.ndarray]:
+    """An image's prior weights ``(N,)`` of all classes; each place and month is looked up once.
+
+    Raises:
+        UnseenError: at once where a prior for all images does not hold together, see :meth:`Prior.weights`.
+    """
+    if isinstance(prior, Prior):
+        always = prior.weights(names)
+        return lambda image: always
+    known: dict[tuple[int, str, int | str], tuple[Prior, np.ndarray]] = {}
+
+    def weights(image: Any) -> np.ndarray:
+        found = prior(image)
+        key = id(found.entries), found.place, found.month
+        if key not in known:
+            known[key] = found, found.weights(names)
+        return known[key][1]
+
+    return weights
