@@ -26,7 +26,8 @@ def gzsl(scores: Any, labels: Any, seen: Any, gamma: float = 0.0, taxonomy: Any 
         seen: bool ``(N,)``, classes trained on.
         gamma: calibration offset, by which seen classes' scores are lowered (calibrated stacking, Chao et al., ECCV
             2016).
-        taxonomy: ``(N, L)`` ancestors of every class (genus, family, ...), for the hierarchical distance.
+        taxonomy: ``(N, L)`` ancestors of every class (genus, family, ...), ``""`` or -1 where unknown, for the
+            hierarchical distance.
 
     Raises:
         UnseenError: the shapes do not fit, or a number is not finite.
@@ -50,6 +51,9 @@ def _decided(scores: Any, labels: Any, seen: Any, gamma: float, taxonomy: Any) -
     if len(true) and not (true.min() >= 0 and true.max() < len(kinds)):
         raise UnseenError(f"labels go from {true.min()} to {true.max()}", hint=f"use positions 0 to {len(kinds) - 1}")
     ranks = None if taxonomy is None else np.asarray(taxonomy)
+    if ranks is not None and ranks.ndim == 2 and ranks.dtype.kind not in "iu":
+        codes = [np.unique(column, return_inverse=True)[1] for column in ranks.astype(str).T]
+        ranks = np.where(ranks.astype(str) == "", -1, np.stack(codes, axis=1).reshape(ranks.shape))
     if ranks is not None and (ranks.ndim != 2 or len(ranks) != len(kinds)):
         raise UnseenError(f"a taxonomy of shape {ranks.shape}", hint=f"pass ({len(kinds)}, ranks)")
     return Decided(Decisions.from_scores(table, true, kinds, LEADING), gamma, ranks)

@@ -126,3 +126,22 @@ def test_a_metric_of_ones_own():
 def test_mistakes_are_one_line(scores, labels, seen, problem):
     with pytest.raises(UnseenError, match=problem):
         unseen.metrics.gzsl(scores, labels, seen)
+
+
+def test_accuracy_at_a_rank():
+    decisions = Decisions.from_scores(SCORES.astype(float), LABELS, SEEN, LEADING)
+    taxa = np.array([[0], [1], [0], [-1]])  # 2 taken for 0 is right, 1 taken for 2 is not, 3 does not count
+    decided = Decided(decisions, 0.0, taxa, 0)
+    assert np.array_equal(decided.right, [1, 0, 1, np.nan], equal_nan=True)
+    found = measure(decided)
+    assert [found[name] for name in ("T1", "U", "S")] == [1.0, 1.0, 0.5]
+    assert found["H"] == pytest.approx(2 / 3)
+    plain, itself = measure(Decided(decisions)), measure(Decided(decisions, 0.0, LABELS[:, None], 0))
+    assert all(itself[name] == plain[name] for name in ("T1", "U", "S", "H", "macro-F1"))
+
+
+def test_unknown_taxa_do_not_count_in_the_hierarchical_distance():
+    known = unseen.metrics.gzsl(SCORES, LABELS, SEEN, taxonomy=[["a"], ["b"], ["c"], ["d"]])
+    none = unseen.metrics.gzsl(SCORES, LABELS, SEEN, taxonomy=[[""], [""], [""], [""]])
+    assert known["hierarchical distance"] == pytest.approx(np.mean(np.argmax(SCORES, axis=1) != np.array(LABELS)))
+    assert np.isnan(none["hierarchical distance"])

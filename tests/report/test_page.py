@@ -140,6 +140,18 @@ def test_classes_are_the_run_s(page, both, tiny_guide):
     assert read.sections["classes"].images == 12
 
 
+def test_ranks_are_the_run_s(page, both):
+    found = both.results["protocols"]["honest"]
+    first, family = sound(page).rows("ranks")
+    assert (first["rank"], family["rank"]) == ("class", "family")
+    for row, metrics in ((first, found["metrics"]), (family, found["ranks"]["family"])):
+        for name in ("T1", "U", "S", "H"):
+            assert row[f"{name}, %"].startswith(percent(metrics[name]["mean"]))
+            assert metrics[name]["low"] <= metrics[name]["mean"] <= metrics[name]["high"]
+    assert all(found["ranks"]["family"][name]["mean"] >= found["metrics"][name]["mean"] for name in ("T1", "U", "S"))
+    assert 0 <= found["metrics"]["hierarchical distance"]["mean"] <= 1
+
+
 def test_mistakes_and_curve_are_the_decisions(page, both):
     read = sound(page)
     parts = [load_decisions(both.folder / f"seed-{s}" / "honest-H.npz") for s in (0, 3)]

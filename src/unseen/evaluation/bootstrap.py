@@ -95,6 +95,8 @@ def resample(
     *,
     alone: Sequence[Decisions] | None = None,
     names: Iterable[str] | None = None,
+    taxonomy: np.ndarray | None = None,
+    rank: int | None = None,
     samples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Resampled]:
@@ -109,12 +111,13 @@ def resample(
         gammas: one per seed.
         alone: decisions of other models for metrics among the unseen classes alone, if they differ.
         names: names of the metrics; ``None`` for all.
+        taxonomy, rank: as of :class:`~unseen.evaluation.registry.Decided`.
         samples: number of bootstrap samples.
         seed: seed of the resampling.
     """
     known = every_metric()
     models = {
-        kind: [Decided(d, gamma) for d, gamma in zip(found, gammas, strict=True)]
+        kind: [Decided(d, gamma, taxonomy, rank) for d, gamma in zip(found, gammas, strict=True)]
         for kind, found in ((False, decisions), (True, decisions if alone is None else alone))
     }
     rng = np.random.default_rng(seed)
@@ -157,6 +160,8 @@ def bootstrap(
     *,
     alone: Sequence[Decisions] | None = None,
     names: Iterable[str] | None = None,
+    taxonomy: np.ndarray | None = None,
+    rank: int | None = None,
     samples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
@@ -164,8 +169,10 @@ def bootstrap(
     """Every metric with its percentile interval over images; see :func:`resample`.
 
     Args:
-        decisions, gammas, alone, names, samples, seed: as there.
+        decisions, gammas, alone, names, taxonomy, rank, samples, seed: as there.
         level: level of the interval.
     """
-    found = resample(decisions, gammas, alone=alone, names=names, samples=samples, seed=seed)
+    found = resample(
+        decisions, gammas, alone=alone, names=names, taxonomy=taxonomy, rank=rank, samples=samples, seed=seed
+    )
     return {name: values.interval(level) for name, values in found.items()}

@@ -30,12 +30,14 @@ class Decided:
     Args:
         decisions: the :data:`~unseen.evaluation.metrics.LEADING` best classes of either kind.
         gamma: calibration offset, subtracted from the scores of seen classes.
-        taxonomy: ``(N, L)`` ancestors of every class, from the coarsest rank to the finest, if there is a taxonomy.
+        taxonomy: ``(N, L)`` codes of every class's taxa, from the coarsest rank to the finest, -1 where unknown.
+        rank: column of ``taxonomy`` at which a class counts as right; ``None`` for the class itself.
     """
 
     decisions: Decisions
     gamma: float = 0.0
     taxonomy: np.ndarray | None = None
+    rank: int | None = None
 
     @property
     def labels(self) -> np.ndarray:
@@ -55,8 +57,19 @@ class Decided:
     @cached_property
     def right(self) -> np.ndarray:
         """``(M,)`` 1 if the prediction is correct, else 0."""
-        found: np.ndarray = (self.named == self.labels).astype(float)
-        return found
+        return self.agrees(self.named)
+
+    def agrees(self, classes: np.ndarray) -> np.ndarray:
+        """``(M,)`` 1 where classes ``(M,)`` are the true ones, else 0; at a rank where they are of the same taxon.
+
+        NaN where the true class has no known taxon of the rank.
+        """
+        if self.rank is None or self.taxonomy is None:
+            found: np.ndarray = (classes == self.labels).astype(float)
+            return found
+        taxa = self.taxonomy[:, self.rank]
+        true = taxa[self.labels]
+        return np.where(true < 0, np.nan, (taxa[classes] == true).astype(float))
 
     def ranked(self, count: int) -> np.ndarray:
         """``(M, count)`` the best classes among all, best first, padded with -1; ``count`` is at most LEADING."""
@@ -201,8 +214,7 @@ def _over_classes(values: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _among_unseen(decided: Decided) -> np.ndarray:
-    right = (decided.decisions.best_unseen == decided.labels).astype(float)
-    return np.where(decided.is_unseen, right, np.nan)
+    return np.where(decided.is_unseen, decided.agrees(decided.decisions.best_unseen), np.nan)
 
 
 def _within(count: int, decided: Decided) -> np.ndarray:
@@ -220,10 +232,12 @@ def _macro_f1(decided: Decided) -> float:
 
 
 def _hierarchical(decided: Decided) -> float:
-    """Mean share of ranks at which the predicted class differs from the true one, over images."""
-    if decided.taxonomy is None or not len(decided.labels):
+    """Mean share of ranks at which the predicted class differs from the true one, over images and known taxa."""
+    if decided.taxonomy is None:
         return float("nan")
-    return float((decided.taxonomy[decided.labels] != decided.taxonomy[decided.named]).mean())
+    true, named = decided.taxonomy[decided.labels], decided.taxonomy[decided.named]
+    known = true >= 0
+    return float((true != named)[known].mean()) if known.any() else float("nan")
 
 
 def _one_of_all(seen: int, unseen: int) -> float | None:

@@ -31,7 +31,7 @@ from unseen.report.quality import (
     class_rows,
 )
 from unseen.report.summary import advice, count, foreseen, key_figures, paragraph, sureness
-from unseen.report.tables import percent, race_rows, race_sentence, result_rows, shared_columns
+from unseen.report.tables import percent, race_rows, race_sentence, rank_rows, result_rows, shared_columns
 from unseen.training.folder import Run
 
 
@@ -139,6 +139,7 @@ def _sections(material: Material, examples: int, progress: Progress) -> Mapping[
         "training": training_charts(material),
         "race": race_rows(material.run.results),
         "race_sentence": race_sentence(material.run.results),
+        "ranks": rank_rows(material.found),
         "data": data_card(material),
         "model": model_card(material),
         "repeat": repeat(material),

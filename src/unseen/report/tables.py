@@ -80,6 +80,19 @@ def chances(run: Run) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
+def rank_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Accuracy of the class itself and at each coarser rank, finest first; empty if the classes have no ranks."""
+    if not found.get("ranks"):
+        return []
+    levels = {"class": found["metrics"], **dict(reversed(found["ranks"].items()))}
+    names = [name for name in next(iter(found["ranks"].values())) if found["metrics"][name]["mean"] is not None]
+    seeds = len(found["seeds"])
+    return [
+        {"rank": rank, **{name: metric_cell(metrics.get(name), seeds) for name in names}}
+        for rank, metrics in levels.items()
+    ]
+
+
 def race_rows(results: Mapping[str, Any]) -> list[dict[str, str]]:
     """The race of ``auto``, one row per method, best first; empty if the run had none."""
     race = results.get("race")

@@ -307,6 +307,8 @@ def evaluate_run(
         load_weights(run.folder / f"seed-{seed}" / f"{chosen}.safetensors", method)
         decisions = final.decide(method)
         offset = found["gamma"] if gamma is None else gamma
-        seeds[seed] = in_json(measure(Decided(decisions, offset)) | {"gamma": offset})
+        taxonomy = inputs.dataset.table.taxonomy
+        decided = Decided(decisions, offset, None if taxonomy is None else taxonomy.codes)
+        seeds[seed] = in_json(measure(decided) | {"gamma": offset})
         values.append(Result(decisions, decisions, offset, {}, None))
     return {"protocol": chosen, "seeds": seeds, "per_class": per_class(inputs.dataset.table, values)}

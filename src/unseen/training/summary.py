@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from unseen.classes.table import ClassTable
+from unseen.classes.taxonomy import Taxonomy
 from unseen.evaluation.bootstrap import bootstrap
 from unseen.evaluation.metrics import per_class_accuracy
 from unseen.evaluation.registry import HEADLINES, Decided, in_json, measure
@@ -18,6 +19,9 @@ from unseen.training.inputs import RunInputs
 from unseen.training.outcomes import Choice, Result
 from unseen.training.plan import Plan
 
+AT_RANKS = ("T1", "U", "S", "H")
+"""Metrics that each rank has."""
+
 
 def summary(plan: Plan, results: dict[int, dict[str, Result]]) -> dict[str, Any]:
     """All numbers of a run as JSON types, by protocol."""
@@ -27,7 +31,8 @@ def summary(plan: Plan, results: dict[int, dict[str, Result]]) -> dict[str, Any]
         per_seed = {seed: seeds[protocol] for seed, seeds in results.items()}
         values = list(per_seed.values())
         found[protocol] = {
-            **_measured(plan.config, per_seed),
+            **_measured(plan.config, per_seed, table.taxonomy),
+            **_at_ranks(table.taxonomy, values),
             "per_class": per_class(table, values),
             "confusions": _confusions(table, values),
         }
@@ -45,13 +50,32 @@ def validation_summary(inputs: RunInputs, folder: Path, choices: dict[int, Choic
     return _measured(inputs.config, per_seed)
 
 
-def _measured(config: RunConfig, per_seed: dict[int, Result]) -> dict[str, Any]:
+def _at_ranks(taxonomy: Taxonomy | None, values: list[Result]) -> dict[str, Any]:
+    """T1, U, S and H with a class counting as right where its taxon is, for each rank; nothing without ranks."""
+    if taxonomy is None:
+        return {}
+    found = {}
+    for rank, name in enumerate(taxonomy.ranks):
+        intervals = bootstrap(
+            [r.gzsl for r in values],
+            [r.gamma for r in values],
+            alone=[r.t1 for r in values],
+            names=AT_RANKS,
+            taxonomy=taxonomy.codes,
+            rank=rank,
+        )
+        found[name] = {metric: interval.as_dict() for metric, interval in intervals.items()}
+    return {"ranks": found}
+
+
+def _measured(config: RunConfig, per_seed: dict[int, Result], taxonomy: Taxonomy | None = None) -> dict[str, Any]:
     """Metrics with their intervals, and the numbers of each seed."""
-    values = list(per_seed.values())
-    found = bootstrap([r.gzsl for r in values], [r.gamma for r in values], alone=[r.t1 for r in values])
+    values, codes = list(per_seed.values()), None if taxonomy is None else taxonomy.codes
+    gzsl, alone = [r.gzsl for r in values], [r.t1 for r in values]
+    found = bootstrap(gzsl, [r.gamma for r in values], alone=alone, taxonomy=codes)
     seeds = {}
     for seed, result in per_seed.items():
-        numbers = measure(Decided(result.gzsl, result.gamma), Decided(result.t1, result.gamma))
+        numbers = measure(Decided(result.gzsl, result.gamma, codes), Decided(result.t1, result.gamma, codes))
         seeds[str(seed)] = {
             **in_json(numbers | {"gamma": result.gamma}),
             "chosen": result.chosen,
