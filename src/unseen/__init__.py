@@ -103,7 +103,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use, so that ``import unseen`` costs nothing."""
+    """Import names on first use, so that ``import unseen`` is fast."""
     if name in _HOME:
         try:
             return getattr(import_module(_HOME[name]), name)
@@ -114,7 +114,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _tell_missing(error: ModuleNotFoundError, what: str) -> None:
-    """Raise one line where a module of an extra is missing."""
+    """Raise an error of one line if a module of an extra is missing."""
     from unseen.ground.extras import EXTRA_OF, missing
 
     name = (error.name or "").partition(".")[0]

@@ -61,18 +61,19 @@ def fit(
 
     Args:
         method: a name of :func:`list_methods`, ``package.module:Class``, a class, or an instance of its settings.
-        dataset: ``fieldguide``, a dataset folder, a :class:`~unseen.data.dataset.Dataset`, or with ``attributes`` what
-            :func:`unseen.make_dataset` takes: a DataFrame of paths and classes, an ``ImageFolder``, a Hugging Face
-            dataset. Anything but a folder is copied to the cache, so that the run finds it again.
-        folder: the run's folder; default ``runs/METHOD-DATASET``.
+        dataset: ``fieldguide``, a dataset folder, a :class:`~unseen.data.dataset.Dataset`, or with ``attributes`` an
+            argument of :func:`unseen.make_dataset`: a DataFrame of paths and classes, an ``ImageFolder``, a Hugging
+            Face dataset. Everything except a folder is copied to the cache, so that the run finds it again.
+        folder: folder of the run; by default ``runs/METHOD-DATASET``.
         attributes, root: see :func:`unseen.make_dataset`.
-        backbone: a spec, ``fieldguide``, or what :meth:`unseen.BackboneSpec.of` takes: a name, a module, or a function
-            or class that returns one. Default :func:`unseen.training.plan.default_backbone` of the device.
-        settings: changes to the preset's settings, such as ``{"lambda_cal": 0.2}``, or an instance in place of them.
-        recipe: changes to its training recipe, such as ``{"lr": 1e-3}``, or an instance in place of it.
+        backbone: a spec, ``fieldguide``, or an argument of :meth:`unseen.BackboneSpec.of`: a name, a module, or a
+            function or class that returns one. The default is :func:`unseen.training.plan.default_backbone` of the
+            device.
+        settings: changes to the preset's settings, such as ``{"lambda_cal": 0.2}``, or an instance that replaces them.
+        recipe: changes to the training recipe, such as ``{"lr": 1e-3}``, or an instance that replaces it.
         epochs: short for ``recipe={"epochs": N}``.
         protocols: ``honest``, ``paper`` or both.
-        seeds: one training each.
+        seeds: seeds to train, one training each.
         device, workers, engine, cache, progress, graph, on_record, fabric: see :func:`unseen.training.run.fit`.
         options: other entries of :class:`unseen.training.config.RunConfig`, such as ``preset="sun"``; and of the
             backbone's :class:`unseen.BackboneSpec`: ``image_size``, ``weights``, ``mean``, ``std``, ``crop``,
@@ -116,7 +117,7 @@ def fit(
 
 
 OF_BACKBONE = ("image_size", "weights", "mean", "std", "crop", "stages", "channels")
-"""Entries of a backbone's spec that :func:`fit` takes."""
+"""Entries of a backbone's spec that :func:`fit` accepts."""
 
 
 def _backbone(given: Any, dataset: str, entries: Mapping[str, Any], device: str) -> BackboneSpec:
@@ -128,7 +129,7 @@ def _backbone(given: Any, dataset: str, entries: Mapping[str, Any], device: str)
 def _dataset_name(
     dataset: Any, attributes: Any, root: Path | str | None, cache: Any, progress: Progress
 ) -> tuple[str, str]:
-    """What a run calls its data, a name or a folder; and its name in a path."""
+    """Name or folder of the data in a run, and its name in a path."""
     if isinstance(dataset, Path | str):
         if attributes is not None or root is not None:
             hint = "omit attributes and root, or pass the images as a table"
@@ -148,16 +149,16 @@ def _dataset_name(
 def load(
     folder_or_id: PathLike[str] | str, *, seed: int | None = None, device: str = "auto"
 ) -> Recognizer | ZeroShotClassifier:
-    """A trained model, ready to predict.
+    """Load a trained model, ready to predict.
 
     Args:
         folder_or_id: a run or its folder, a saved folder, or the hub's ``OWNER/NAME``.
-        seed: for a run, the seed of the model; default the first.
+        seed: for a run, the seed of the model; by default the first.
         device: where to compute.
 
     Returns:
-        A :class:`~unseen.recognizer.recognizer.Recognizer` of images; of a saved classifier or a run on imported
-        features a :class:`~unseen.integrations.sklearn.ZeroShotClassifier` of features.
+        A :class:`~unseen.recognizer.recognizer.Recognizer` for images; for a saved classifier or a run on imported
+        features, a :class:`~unseen.integrations.sklearn.ZeroShotClassifier` for features.
 
     Raises:
         RunError: no such model, unfinished, or damaged.

@@ -1,9 +1,9 @@
 """Errors that a user can fix."""
 
 _LONGEST = 500
-"""Characters of each of the three parts of a line; a damaged file can make them as long as itself."""
+"""Largest number of characters of each of the three parts; a damaged file could make them as long as itself."""
 _JOINERS = "\u200c\u200d"
-"""Written inside words, in Persian for instance."""
+"""Joining characters that occur inside words, in Persian for instance."""
 
 
 class UnseenError(Exception):
@@ -26,7 +26,7 @@ class UnseenError(Exception):
 
 
 def _readable(text: str) -> str:
-    """A part of the line: without control characters, which a terminal might obey, and not endless."""
+    """A part of the line without control characters, which a terminal might obey, and with limited length."""
     if len(text) > _LONGEST:
         text = f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
     line = " ".join(text.splitlines())
@@ -36,11 +36,11 @@ def _readable(text: str) -> str:
 
 
 class DataError(UnseenError):
-    """A table, split or image that does not hold together."""
+    """An inconsistent table, split or image."""
 
 
 class StoreError(UnseenError):
-    """A region store that is damaged, unfinished or of something else."""
+    """A region store that is damaged, unfinished or for something else."""
 
 
 class RunError(UnseenError):

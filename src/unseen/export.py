@@ -1,9 +1,9 @@
-"""A recognizer as one ONNX graph: images and a class table in, class scores and attribute scores out.
+"""Export a recognizer as one ONNX graph: images and a class table in, class scores and attribute scores out.
 
-The class table is an input, so that classes come and go without a new export. Everything that the numbers depend on is
-in the graph: normalisation of the image, backbone, rounding of the regions, method, and the form in which the method
-scores with the class vectors. Resizing and cropping, and the confidence, are the reader's: what they need is in a JSON
-file beside the graph.
+The class table is an input, so classes can change without a new export. The graph contains everything that determines
+the numbers: normalization of the image, backbone, rounding of the regions, method, and the class vectors in the
+method's form. Resizing, cropping and the confidence are left to the caller; a JSON file beside the graph has the
+parameters.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from unseen.version import __version__
 
 FORMAT = 1
 TOLERANCE = 1e-4
-"""Largest difference of scores and attribute scores from torch that is let pass, in units of the largest of them."""
+"""Largest accepted difference of scores and attribute scores from torch, relative to the largest of them."""
 MAP_TOLERANCE = 1e-3
-"""The same of maps: a single region's features may be rounded to the other side, which is 5e-4 in float16."""
+"""The same for maps: a single region's features may round differently, by 5e-4 in float16."""
 INPUTS = ("images", "class_vectors", "seen")
 TRAINED = "trained"
-"""One input more where own training images share in a class's score, see :class:`unseen.methods.ClassSpace`."""
+"""A further input if own training images share in class scores, see :class:`unseen.methods.ClassSpace`."""
 GIVEN = ("attribute_shares", "image_prototypes", "image_constants")
-"""Further inputs, one row a class, where classes were given images (:mod:`unseen.model.support`)."""
+"""Further inputs, one row per class, if classes have support images (:mod:`unseen.model.support`)."""
 SCORES = ("scores", "attribute_scores")
 _EXTRA = "pip install 'unseen[export]'"
 
 
 class _TracedClasses(ClassSpace):
-    """Classes whose derived vectors are computed in the graph, each time."""
+    """Number of classes whose derived vectors the graph computes in each call."""
 
     @property
     def unit(self) -> Tensor:
@@ -59,11 +59,11 @@ class _TracedClasses(ClassSpace):
 
 
 class Graph(nn.Module):
-    """What is exported: a recognizer as a function of tensors.
+    """The exported function of tensors.
 
     Args:
-        model: its backbone and method; in evaluation mode, on the CPU.
-        maps: also give where it looked.
+        model: recognizer; its backbone and method are in evaluation mode, on the CPU.
+        maps: also return attention and contributions.
     """
 
     mean: Tensor
@@ -82,7 +82,7 @@ class Graph(nn.Module):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Names of what :meth:`forward` takes."""
+        """Names of the arguments of :meth:`forward`."""
         return INPUTS if self.method.own_query is None else (*INPUTS, TRAINED)
 
     def forward(
@@ -94,12 +94,12 @@ class Graph(nn.Module):
             images: uint8 ``(B, S, S, 3)``, RGB, resized and cropped.
             class_vectors: float32 ``(N, K)`` attribute values in the table's unit.
             seen: bool ``(N,)``.
-            trained: int64 ``(N,)`` which of the classes trained on has a class's images, -1 for none.
+            trained: int64 ``(N,)`` position of each class among the classes trained on, or -1.
         """
         return self._answers(self._inputs(images), class_vectors, seen, trained)
 
     def _inputs(self, images: Tensor) -> Tensor:
-        """What the method reads."""
+        """Inputs of the method."""
         inputs: Tensor = (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
         return inputs if self.backbone is None else self.backbone(inputs)[0].to(self.store_dtype).float()
 
@@ -123,7 +123,7 @@ class Graph(nn.Module):
 
     @torch.inference_mode()
     def outputs(self) -> list[str]:
-        """Names of what :meth:`forward` gives; with maps, the sub-nets' attention last."""
+        """Names of the results of :meth:`forward`; with maps, the sub-nets' attention comes last."""
         if not self.maps:
             return list(SCORES)
         size = self.backbone.transform.size if self.backbone is not None else self._image_size()
@@ -137,7 +137,7 @@ class Graph(nn.Module):
 
 
 class GraphWithImages(Graph):
-    """The same where classes have images of their own (:mod:`unseen.model.support`)."""
+    """The same for classes with support images (:mod:`unseen.model.support`)."""
 
     def __init__(self, model: TrainedModel, maps: bool = False) -> None:
         super().__init__(model, maps)
@@ -145,7 +145,7 @@ class GraphWithImages(Graph):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Names of what :meth:`forward` takes."""
+        """Names of the arguments of :meth:`forward`."""
         return (*INPUTS, *GIVEN, *super().inputs[len(INPUTS) :])
 
     def forward(  # type: ignore[override]
@@ -158,7 +158,7 @@ class GraphWithImages(Graph):
         image_constants: Tensor,
         trained: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        """As :meth:`Graph.forward`; attribute_shares * scores + <v, image_prototypes> + image_constants.
+        """Like :meth:`Graph.forward`; attribute_shares * scores + <v, image_prototypes> + image_constants.
 
         Args:
             images, class_vectors, seen, trained: as there.
@@ -174,7 +174,7 @@ class GraphWithImages(Graph):
 
 
 def given_images(model: TrainedModel) -> dict[str, np.ndarray]:
-    """The inputs of :data:`GIVEN` for the table's classes; none where no class has images."""
+    """The inputs :data:`GIVEN` for the table's classes; empty if no class has support images."""
     own = model.own_images
     if own is None:
         return {}
@@ -195,12 +195,12 @@ class Exported:
     """Files of an export.
 
     Args:
-        model: the graph.
-        facts: JSON with what a program needs beside the graph.
-        classes: the class table, with every attribute value.
-        images: arrays of what images of classes add; ``None`` where no class has any.
-        differences: of each output the largest difference from torch, see :func:`difference_from_torch`; empty where it
-            was not compared.
+        model: file of the graph.
+        facts: JSON with everything else that a program needs.
+        classes: class table, with all attribute values.
+        images: arrays of the support images' contribution; ``None`` if no class has any.
+        differences: largest difference of each output from torch, see :func:`difference_from_torch`; empty if not
+            compared.
     """
 
     model: Path
@@ -219,15 +219,16 @@ def export_onnx(
     check: bool = True,
     external_data: bool | None = None,
 ) -> Exported:
-    """Write ``NAME.onnx``, ``NAME.json``, ``NAME-classes.csv`` and, where classes have images, ``NAME-images.npz``.
+    """Write ``NAME.onnx``, ``NAME.json``, ``NAME-classes.csv`` and, with support images, ``NAME-images.npz``.
 
     Args:
-        model: on the CPU.
-        path: the file of the graph, ending in ``.onnx``.
-        opset: ONNX operator set; default torch's.
-        maps: further outputs: what each region adds to each attribute score, and attention.
-        check: compare with torch in onnxruntime before anything is written.
-        external_data: weights in a file of their own, ``NAME.onnx.data``; default where ONNX must, about 2 GB.
+        model: recognizer on the CPU.
+        path: file of the graph, ending in ``.onnx``.
+        opset: ONNX operator set; by default torch's.
+        maps: further outputs: contribution of each region to each attribute score, and attention.
+        check: compare with torch in onnxruntime before writing anything.
+        external_data: write weights to their own file, ``NAME.onnx.data``; by default if ONNX requires it, from about 2
+            GB.
 
     Raises:
         UnseenError: the extra is not installed, the method reads texts of classes, or the graph differs from torch.
@@ -262,7 +263,7 @@ def export_onnx(
             for name, difference in differences.items():
                 if difference > (TOLERANCE if name in SCORES else MAP_TOLERANCE):
                     raise UnseenError(f"{name} differ from torch by {difference:.1e} of the largest", where=path)
-            for file in sorted(Path(folder).iterdir(), reverse=True):  # the graph after its data
+            for file in sorted(Path(folder).iterdir(), reverse=True):  # the graph follows its data
                 file.replace(path.parent / file.name)
     except OSError as error:
         raise UnseenError(
@@ -286,10 +287,10 @@ def export_onnx(
 
 
 def difference_from_torch(model: TrainedModel, path: Path, graph: Graph) -> dict[str, float]:
-    """The largest difference between onnxruntime and the model in use on random images, of each output.
+    """Largest difference between onnxruntime and the model on random images, for each output.
 
-    Looked at are 1 and 5 images, with the table's classes and with two more. The unit is torch's largest value of the
-    output; of contributions, which add up to attribute scores, it is the largest attribute score.
+    Uses 1 and 5 images, with the table's classes and with two more. The unit is torch's largest value of the output;
+    for contributions, which sum to attribute scores, it is the largest attribute score.
     """
     _needs("onnxruntime")
     import onnxruntime
@@ -314,7 +315,7 @@ def difference_from_torch(model: TrainedModel, path: Path, graph: Graph) -> dict
 def _expected(
     model: TrainedModel, graph: Graph, names: list[str], example: tuple[Tensor, ...]
 ) -> dict[str, np.ndarray]:
-    """What the outputs should be: scores as the model in use gives them, maps as the graph does in torch."""
+    """Expected outputs: scores as the model computes them, maps as the graph does in torch."""
     entries = dict(zip(graph.inputs, example, strict=True))
     images, vectors, seen = example[:3]
     with torch.inference_mode():
@@ -334,7 +335,7 @@ def _expected(
 
 
 def _example(model: TrainedModel, graph: Graph, images: int, classes: int) -> tuple[Tensor, ...]:
-    """Random images, and so many rows of the class table, from its start again where it ends."""
+    """Random images, and the given number of rows of the class table, repeated if necessary."""
     size, table = model.backbone.transform.size, model.table
     generator = torch.Generator().manual_seed(images)
     pixels = torch.randint(0, 256, (images, size, size, 3), dtype=torch.uint8, generator=generator)
@@ -379,7 +380,7 @@ def _facts(model: TrainedModel, exported: Exported, opset: int, outputs: list[st
 
 
 def check_path(path: Path) -> None:
-    """Raise an :class:`UnseenError` where a graph cannot be called so."""
+    """Raise an :class:`UnseenError` if a graph cannot have this name."""
     if path.suffix != ".onnx":
         raise UnseenError("not an .onnx file", where=path, hint="use a file name that ends in .onnx")
 
@@ -405,7 +406,7 @@ def _needs(*modules: str) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter's warnings are about its own workings."""
+    """Silence warnings of the exporter about its own internals."""
     logs = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
     levels = [log.level for log in logs]
     with warnings.catch_warnings():

@@ -18,25 +18,25 @@ __all__ = ["Decided", "Metric", "SeenUnseenCurve", "curve", "every_metric", "gzs
 
 
 def gzsl(scores: Any, labels: Any, seen: Any, gamma: float = 0.0, taxonomy: Any = None) -> dict[str, float]:
-    """Every registered metric, as fractions in [0, 1]; NaN where there is no image to measure it on.
+    """Every registered metric, as fractions in [0, 1]; NaN if there is no image to measure it on.
 
     Args:
         scores: ``(M, N)`` class scores of M images, higher for the likelier class.
-        labels: ``(M,)`` true classes, positions among the N.
+        labels: ``(M,)`` true classes, as positions among the N.
         seen: bool ``(N,)``, classes trained on.
-        gamma: calibration offset, by which seen classes' scores are lowered (calibrated stacking, Chao et al., ECCV
+        gamma: calibration offset, subtracted from the scores of seen classes (calibrated stacking, Chao et al., ECCV
             2016).
         taxonomy: ``(N, L)`` ancestors of every class (genus, family, ...), ``""`` or -1 where unknown, for the
             hierarchical distance.
 
     Raises:
-        UnseenError: the shapes do not fit, or a number is not finite.
+        UnseenError: the shapes do not match, or a number is not finite.
     """
     return measure(_decided(scores, labels, seen, gamma, taxonomy))
 
 
 def curve(scores: Any, labels: Any, seen: Any) -> SeenUnseenCurve:
-    """U and S at every calibration offset where either changes; its ``area`` is AUSUC. Arguments as of :func:`gzsl`."""
+    """U and S at every calibration offset where either changes; its ``area`` is AUSUC. Arguments as in :func:`gzsl`."""
     return SeenUnseenCurve.of(_decided(scores, labels, seen, 0.0, None).decisions)
 
 

@@ -70,7 +70,7 @@ PANELS = {
 
 
 def _arrange() -> None:
-    """The commands in the order of use, under headings, each a :class:`Command`."""
+    """Sort the commands by use under headings, and make each a :class:`Command`."""
     places = {name: (panel, i) for panel, names in PANELS.items() for i, name in enumerate(names.split())}
     for group in app.registered_groups:
         assert group.typer_instance is not None
@@ -84,7 +84,7 @@ def _arrange() -> None:
 
 
 def _complete(command: CommandInfo) -> None:
-    """What every command has beside its own."""
+    """Add what every command has."""
     assert command.callback is not None
     command.name, command.cls, command.callback = _name(command), Command, with_config(command.callback)
 

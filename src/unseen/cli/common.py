@@ -1,4 +1,4 @@
-"""What every command shares: the application, its consoles, common options, tables and progress."""
+"""Shared by all commands: the application, its consoles, common options, tables and progress."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Command(TyperCommand):
                     param.rich_help_panel = headings[param.name]
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """``--images a b`` is ``--images a --images b`` where the option's metavar ends in ``...``."""
+        """Read ``--images a b`` as ``--images a --images b`` if the option's metavar ends in ``...``."""
         several = {o for p in self.params if str(p.metavar or "").endswith("...") for o in p.opts if o.startswith("-")}
         spread: list[str] = []
         option, first = None, False
@@ -121,13 +121,13 @@ RunArgument = Annotated[
 
 
 FAILED = 1
-"""Exit status if some images cannot be read and the others are done; 2 is a wrong call."""
+"""Exit status if some images cannot be read and the others are done; 2 is for invalid calls."""
 _ROOM, _ELSEWHERE = "free some disk space, then repeat the command", "choose a folder you can write to"
 _HINTS = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EROFS: _ELSEWHERE, errno.EACCES: _ELSEWHERE}
 
 
 def main() -> None:
-    """Run the command; a user's mistake is one line on standard error and status 2.
+    """Run the command; a user error becomes one line on standard error and status 2.
 
     Of the processes that torchrun starts, only the first prints; errors are printed by all.
     """
@@ -146,7 +146,7 @@ def main() -> None:
             errors.print_exception()
         errors.print(f"[bold red]error:[/] {plain_text(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
-    except BrokenPipeError:  # whoever read, such as head, has enough
+    except BrokenPipeError:  # the reader, such as head, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except ModuleNotFoundError as error:
@@ -162,11 +162,11 @@ def main() -> None:
         errors.print(f"[bold red]error:[/] {plain_text(str(told))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except Exception as error:
-        # typer's own usage errors know how to show themselves
+        # typer's own usage errors print themselves
         if hasattr(error, "show") and hasattr(error, "exit_code"):
             error.show()
             sys.exit(error.exit_code)
-        if not is_first() and lost_others(error):  # which have said why
+        if not is_first() and lost_others(error):  # they have printed the reason
             sys.exit(1)
         raise
 
@@ -179,23 +179,23 @@ def _show_warning(message: Warning | str, category: type[Warning], *where: Any, 
 
 def _forget() -> None:
     """Skip garbage collection at exit."""
-    if not {"onnx", "triton"} & sys.modules.keys():  # their bindings would report what is left as leaks
+    if not {"onnx", "triton"} & sys.modules.keys():  # their bindings would report remaining objects as leaks
         gc.freeze()
 
 
 def plain_text(text: str) -> str:
-    """Text with nothing that rich would read as markup."""
+    """Text without anything that rich would read as markup."""
     from rich.markup import escape
 
     return escape(text)
 
 
 JSON_VERSION = 1
-"""Of what ``--json`` prints; rises when an entry is renamed, removed or means something else."""
+"""Version of the output of ``--json``; incremented when an entry is renamed, removed or changes its meaning."""
 
 
 def print_json(value: Any) -> None:
-    """JSON on standard output: an object with its version; a list stands under ``items``. See ``unseen schema``."""
+    """Print JSON on standard output: an object with its version; a list is under ``items``. See ``unseen schema``."""
     entries = {"items": value} if isinstance(value, list) else value
     found = {"json_version": JSON_VERSION, **entries}
     sys.stdout.write(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
@@ -243,7 +243,7 @@ def stoppable() -> Iterator[None]:
     try:
         with quiet_libraries(), at_once():
             yield
-    except KeyboardInterrupt as stop:  # caught here, since typer makes a silent exit of it
+    except KeyboardInterrupt as stop:  # caught here, since typer turns it into a silent exit
         reason = f" ({stop})" if str(stop) else ""
         err.print(f"stopped{reason}; repeat the command to resume", highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None

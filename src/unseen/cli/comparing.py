@@ -41,7 +41,7 @@ ValidationFlag = Annotated[
 ]
 DatasetArgument = Annotated[str, typer.Argument(help="`fieldguide`, or a dataset folder.", show_default=False)]
 WIDE = 320
-"""Columns of a terminal that take the whole table."""
+"""Terminal width that fits the whole table."""
 
 
 @app.command()
@@ -212,14 +212,14 @@ def _print_batches(found: dict[str, Any], folder: Path) -> None:
 
 
 def common_recipe(recipe: list[str] | None, epochs: int | None) -> dict[str, str]:
-    """The recipe entries that all rows share."""
+    """Recipe entries that all rows share."""
     return pairs(recipe or [], "--recipe") | ({"epochs": str(epochs)} if epochs is not None else {})
 
 
 def run_comparison(
     asked: Comparison, folder: Path, as_json: bool, do: Callable[..., dict[str, Any]], last: bool = True
 ) -> dict[str, Any]:
-    """Do a comparison and print its table; what it found. JSON is printed only where nothing comes after."""
+    """Make a comparison, print its table, and return its content. JSON is printed only if nothing comes after."""
     from unseen.data.catalogue import load_dataset
     from unseen.experiments.compare import name
 
@@ -236,7 +236,7 @@ def run_comparison(
 
 
 def print_comparison(found: dict[str, Any]) -> None:
-    """The table, in parts where the terminal is narrow, and what is to be said of it."""
+    """Print the table, in parts on a narrow terminal, with notes on it."""
     from unseen.evaluation.registry import HEADLINES
     from unseen.report.comparison import comparison_rows, difference_columns, failures, legend, metric_columns
 

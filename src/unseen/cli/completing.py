@@ -1,4 +1,4 @@
-"""What the shell completes beside files: methods, datasets, runs, backbones and other names; heavy imports none."""
+"""Shell completion beyond files: methods, datasets, runs, backbones and other names, without slow imports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BACKBONES = (
     *("vit_small_patch14_reg4_dinov2.lvd142m", "vit_base_patch14_reg4_dinov2.lvd142m"),
     *("vit_base_patch16_siglip_224.v2_webli", "hf:openai/clip-vit-base-patch32", "hf:google/siglip2-base-patch16-224"),
 )
-"""Some of timm's and the hub's; any other can be written."""
+"""Some of timm's and the hub's models; any other one can be typed."""
 NAMED = {
     "tracker": ("tensorboard", "wandb", "mlflow", "trackio"),
     "device": ("auto", "cpu", "cuda", "mps"),
@@ -27,7 +27,7 @@ NAMED = {
 
 @cache
 def method_names() -> tuple[str, ...]:
-    """Names of the methods, read from their source as text: to import them would take seconds."""
+    """Names of the methods, read from their source as text, since importing them would take seconds."""
     found = {entry.name for entry in entry_points(group="unseen.methods")}
     for path in (Path(unseen.__file__).parent / "methods").rglob("*.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -51,7 +51,7 @@ def _folders(roots: tuple[str, ...], holds: Callable[[Path], bool]) -> list[str]
 
 
 def runs(incomplete: str) -> list[str]:
-    """Runs and saved models here and in ``runs/``; folders on the way to others."""
+    """Runs and saved models here and in ``runs/``, and folders that lead to others."""
     found = _folders((".", "runs"), lambda p: (p / "config.json").is_file() or (p / "recognizer.json").is_file())
     return _begin([*found, *_paths(incomplete)], incomplete)
 
@@ -63,7 +63,7 @@ def datasets(incomplete: str) -> list[str]:
 
 
 def _paths(incomplete: str) -> list[str]:
-    """Folders that begin so."""
+    """Folders with this prefix."""
     parent = Path(incomplete) if incomplete.endswith("/") else Path(incomplete).parent
     if not parent.is_dir():
         return []
@@ -76,19 +76,19 @@ def methods(incomplete: str) -> list[str]:
 
 
 def backbones(incomplete: str) -> list[str]:
-    """Backbones that are often used."""
+    """Frequently used backbones."""
     return _begin(list(BACKBONES), incomplete)
 
 
 def layouts(incomplete: str) -> list[str]:
-    """Layouts of exports, by the modules that read them."""
+    """Layouts of exports, from the modules that read them."""
     found = [p.stem.replace("_", "-") for p in (Path(unseen.__file__).parent / "data/layouts").glob("*.py")]
     plain = {"--init--", "entries", "importing", "sheets", "source"}
     return _begin(sorted({*found, "traits-long"} - plain), incomplete)
 
 
 def one_of(kind: str) -> Callable[[str], list[str]]:
-    """Completes one of :data:`NAMED`."""
+    """Complete one of :data:`NAMED`."""
 
     def complete(incomplete: str) -> list[str]:
         return _begin(list(NAMED[kind]), incomplete)

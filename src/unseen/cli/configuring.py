@@ -1,4 +1,4 @@
-"""Texts of the command line as the settings they mean."""
+"""Parse texts of the command line as settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_SEEDS = 1000
 
 
 def pairs(values: list[str], option: str) -> dict[str, str]:
-    """``NAME=VALUE`` texts as a dictionary; :class:`UnseenError` names the option otherwise."""
+    """``NAME=VALUE`` texts as a dictionary; otherwise :class:`UnseenError` names the option."""
     found = {}
     for text in values:
         name, equals, value = text.partition("=")
@@ -33,7 +33,7 @@ def pairs(values: list[str], option: str) -> dict[str, str]:
 
 
 def typed(text: str) -> Any:
-    """A backbone option as what it looks like: a number, true/false, a list as in JSON, or text."""
+    """Parse a backbone option: a number, true/false, a list as in JSON, or text."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -56,7 +56,7 @@ def triple(text: str | None, option: str) -> tuple[float, ...] | None:
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """``5`` is seeds 0 to 4; ``214,`` or ``1,7`` are those."""
+    """``5`` is seeds 0 to 4; ``214,`` and ``1,7`` are lists."""
     try:
         if "," in text:
             return tuple(int(v) for v in text.split(",") if v.strip())
@@ -80,7 +80,7 @@ def parse_protocols(text: str) -> tuple[str, ...]:
 
 
 def absolute_model(text: str, prefix: str) -> str:
-    """``PREFIX:FOLDER`` with the folder in full; anything else, such as an id of the hub, as it is."""
+    """``PREFIX:FOLDER`` with the full path of the folder; anything else, such as an id of the hub, is unchanged."""
     folder = Path(text.removeprefix(prefix)).expanduser()
     return f"{prefix}{folder.absolute()}" if text.startswith(prefix) and folder.is_dir() else text
 
@@ -97,7 +97,7 @@ def make_backbone(
     stages: str,
     device: str,
 ) -> Any:
-    """A backbone spec from the options of a command; the default for dataset and device where none is named."""
+    """The backbone spec from the options of a command; by default the one for dataset and device."""
     from dataclasses import replace
 
     from unseen.backbones.spec import BackboneSpec

@@ -1,4 +1,4 @@
-"""``unseen embed`` and ``unseen similar``: images as numbers, and what these tell."""
+"""``unseen embed`` and ``unseen similar``: embeddings of images, and comparisons of them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SeedOption = Annotated[int | None, typer.Option(help="Seed of the model to use [
 
 
 def _embedded(recognizer: Recognizer, images: list[str]) -> tuple[Embeddings, int]:
-    """Embeddings of the readable images, and how many could not be read."""
+    """Embeddings of the readable images, and the number of unreadable ones."""
     found, broken = FoundImages(images), 0
 
     def tell(error: DataError) -> None:

@@ -1,4 +1,4 @@
-"""``unseen explain``: why an image is taken for a class, as figure, table and JSON."""
+"""``unseen explain``: why an image is predicted as a class, as figure, table and JSON."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _say(text: str) -> None:
 
 
 def _corrections(cells: dict[str, str], recognizer: Recognizer) -> dict[str, float]:
-    """Attribute to value: numbers in the table's unit or, of a spreadsheet's columns, what stands in a cell there."""
+    """Attribute to value: numbers in the table's unit or, for columns of a spreadsheet, cells as written there."""
     found: dict[str, float] = {}
     for name, cell in cells.items():
         if recognizer.encoding is not None:
@@ -52,7 +52,7 @@ def _corrections(cells: dict[str, str], recognizer: Recognizer) -> dict[str, flo
 
 
 def _targets(files: list[Path], output: Path | None, several: bool, ending: str) -> list[Path]:
-    """The figure of each image; of several images in one folder, told apart by numbers where names repeat."""
+    """The figure of each image; several images in one folder get numbers where names repeat."""
     from unseen.explain.figures import ENDINGS
 
     if not several:
@@ -131,7 +131,7 @@ def _show(found: Explanation, top: int, path: Path) -> None:
 
 
 def _missing(recognizer: Recognizer, shown: int) -> str | None:
-    """A line on why no training images are shown, where some were asked for."""
+    """A note why no training images are shown, if some were requested."""
     if not shown:
         return None
     if recognizer.references is None:

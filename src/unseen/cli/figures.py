@@ -93,5 +93,5 @@ def figures(
 
 
 def _words(text: str) -> list[str]:
-    """Distinct comma-separated words, in their order."""
+    """Distinct comma-separated words, in order."""
     return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))

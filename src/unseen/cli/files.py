@@ -1,4 +1,4 @@
-"""``--config``: the options of a command from a YAML or JSON file, also the ``config.json`` that a run keeps."""
+"""``--config``: the options of a command from a YAML or JSON file, including the ``config.json`` of a run."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from unseen.errors import UnseenError
 from unseen.ground.files import SEAL
 
 KEPT = {"protocols", "seeds"}
-"""Entries that tell a run's own file."""
+"""Entries by which a run's own file is recognized."""
 
 
 def with_config(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the option ``--config``, whose file stands for options that are not given."""
+    """Give a command the option ``--config``; the file provides options that are not given."""
 
     @wraps(command)
     def run(config: str | None = None, **values: Any) -> None:
@@ -64,7 +64,7 @@ def read_options(path: Path, known: Collection[str]) -> dict[str, Any]:
         known: names of the command's options and arguments.
 
     Raises:
-        UnseenError: no such file, no mapping, or an option that the command has not.
+        UnseenError: no such file, not a mapping, or an option that the command does not have.
     """
     import yaml
 
@@ -89,7 +89,7 @@ def read_options(path: Path, known: Collection[str]) -> dict[str, Any]:
 
 
 def _as_option(value: Any) -> Any:
-    """Mappings as the repeated NAME=VALUE that the command line takes, lists of numbers as one text."""
+    """Mappings as repeated NAME=VALUE of the command line, lists of numbers as one text."""
     if isinstance(value, Mapping):
         return [f"{name}={entry}" for name, entry in value.items()]
     return value

@@ -62,7 +62,7 @@ def list_things(
 
 
 def _experiments(method: str | None) -> list[dict[str, str]]:
-    """A row an experiment file: what was reported and whether a run has been recorded."""
+    """One row per experiment file: what was reported, and whether a run has been recorded."""
     from unseen.experiments.files import experiment_names, load_experiment
 
     rows = []

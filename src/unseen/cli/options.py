@@ -1,4 +1,4 @@
-"""The options that say what a run trains on and with, declared once for every command that trains."""
+"""Options that say what a run trains on and with, declared once for all commands that train."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from unseen.cli.configuring import absolute_model, make_backbone, parse_protocol
 from unseen.errors import UnseenError
 
 ENTRIES = ("select", "split_seed", "draws", "store_dtype", "reduce", "precision", "accumulate", "holdouts")
-"""Options that are entries of a run as they stand."""
+"""Options that become entries of a run unchanged."""
 
 
 def check_dataset(dataset: str) -> None:
-    """Raise where there is no such dataset, before anything heavy is imported."""
+    """Raise an error if there is no such dataset, before slow imports."""
     path = Path(dataset).expanduser()
     if path.is_file():
         raise UnseenError("this is a file", where=dataset, hint=f"pass its folder: {path.parent}")
@@ -102,9 +102,9 @@ class RunOptions:
     cache: CacheOption = None
 
     def entries(self, dataset: str, protocol: str, seeds: str, device: str = "cuda") -> dict[str, Any]:
-        """Entries of :class:`unseen.training.config.RunConfig`, all but the method's own.
+        """Entries of :class:`unseen.training.config.RunConfig`, except the method's own.
 
-        ``device`` is the kind that the default backbone is chosen for.
+        ``device`` is the type of device for the default backbone.
         """
         check_dataset(dataset)
         return {
@@ -129,7 +129,7 @@ class RunOptions:
 
 
 def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command every option of :class:`RunOptions`, which it gets as its argument ``options``."""
+    """Give a command every option of :class:`RunOptions`, passed as its argument ``options``."""
     hints = get_type_hints(RunOptions, include_extras=True)
     mine = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "options"]
     added = [

@@ -1,4 +1,4 @@
-"""``unseen init`` and ``check``: a person's own images and spreadsheet."""
+"""``unseen init`` and ``check``: users' own images and spreadsheets."""
 
 from __future__ import annotations
 

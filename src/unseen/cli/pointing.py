@@ -1,4 +1,4 @@
-"""``unseen pointing``: who looks at the right part."""
+"""``unseen pointing``: the pointing game of runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``unseen predict``: a trained run on images, a few or a hundred thousand."""
+"""``unseen predict``: predict a few images, or a hundred thousand."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from unseen.recognizer.stream import Counts, Options
 
 SHOWN = 1000
-"""Images of which a table is printed."""
+"""Largest number of images for which a table is printed."""
 NAMED = 10
-"""Broken images that are named one by one."""
+"""Number of broken images that are named one by one."""
 
 
 @app.command()
@@ -208,7 +208,7 @@ def _prior(path: Path | None, place: str | None, month: str | None, lists: list[
 
 
 def _beneath(html: Path, restart: bool) -> Path:
-    """The file of predictions that a contact sheet is made from, beside it until it is done."""
+    """File of predictions for a contact sheet, kept beside it until the sheet is done."""
     if html.suffix.lower() not in (".html", ".htm"):
         raise UnseenError("not the name of a page", where=f"--html {html}", hint="end it in .html")
     if html.exists() and not restart:
@@ -225,21 +225,21 @@ def _sheet(recognizer: Recognizer, predictions: Path, html: Path, workers: int, 
 
 
 def _inputs(found: FoundImages, share: Shard | None, batch: int) -> Iterable[Path | EncodedImage]:
-    """The images, with those of archives, of this share."""
+    """The images of this shard, including those of archives."""
     image = found.piped_image()
     every: Iterable[Path | EncodedImage] = WithTars(found) if image is None else [image]
     return every if share is None else share.deal(every, batch)
 
 
 def _target(output: Path | None, share: Shard | None, html: Path | None, restart: bool) -> Path | None:
-    """The file that predictions are kept in, if any."""
+    """The file for the predictions, if any."""
     if share is not None:
         return _part(output, share)
     return output if html is None else _beneath(html, restart)
 
 
 def _count(images: Iterable[object], shown: bool, some: bool) -> int:
-    """How many images there are; not more than fit on a terminal where they are shown there."""
+    """Number of images; counts no further than a terminal can show."""
     total = sum(1 for _ in (islice(images, SHOWN + 1) if shown else images))
     if not total and some:
         raise UnseenError("no images", hint="the list is empty")
@@ -249,7 +249,7 @@ def _count(images: Iterable[object], shown: bool, some: bool) -> int:
 
 
 def _share(shard: str | None, output: Path | None, html: Path | None) -> Shard | None:
-    """The share that is asked for, or where a file is written that of a Slurm array or torchrun."""
+    """The requested shard or, when writing a file, that of a Slurm array or torchrun."""
     if shard is None and (output is None or str(output) == "-"):
         return None
     share = parse_shard(shard) if shard is not None else shard_of(os.environ)
@@ -259,7 +259,7 @@ def _share(shard: str | None, output: Path | None, html: Path | None) -> Shard |
 
 
 def _part(output: Path | None, share: Shard) -> Path:
-    """The part of a share in the folder that is to hold them all."""
+    """File for the part of a shard, in the folder for all parts."""
     if output is None or output.suffix.lower() in (".csv", ".parquet", ".json", ".jsonl") or output.is_file():
         where = "--output" if output is None else output
         raise UnseenError(
@@ -353,7 +353,7 @@ def _say_counts(counts: Counts, path: Path, as_json: bool) -> None:
 def _onto_pipe(
     recognizer: Recognizer, images: Iterable[Path | EncodedImage], options: Options, workers: int, as_json: bool
 ) -> Counts:
-    """Rows on standard output, a batch at a time, in bounded memory."""
+    """Print rows on standard output batch by batch, in bounded memory."""
     import csv
     import json
 
@@ -432,7 +432,7 @@ def _further(prediction: Prediction, rank: int) -> dict[str, str]:
 
 
 def _notes(recognizer: Recognizer, options: Options) -> None:
-    """What a person should know of these confidences."""
+    """What users should know about these confidences."""
     if options.together:
         _note("named together (transductive): every answer and confidence depends on the other images of this call")
     if recognizer.temperature is None:

@@ -144,7 +144,7 @@ def import_(
 
 FEATURES = (".npz", ".npy", ".safetensors", ".parquet", ".hdf5", ".h5", ".mat")
 NAMED = 10
-"""Images left out that are named one by one."""
+"""Number of left out images that are named one by one."""
 
 
 class LeftOutImages:
@@ -154,7 +154,7 @@ class LeftOutImages:
         self.count = 0
 
     def __call__(self, error: DataError) -> None:
-        """Tell of one."""
+        """Report an image."""
         self.count += 1
         if self.count <= NAMED:
             err.print(f"[yellow]ignored:[/] {plain_text(str(error))}", highlight=False, soft_wrap=True)
@@ -207,7 +207,7 @@ def _features(features: Path, dataset: Path, name: str | None, made_with: str, d
 
 
 def _show(outcome: Outcome, root: Path) -> None:
-    """The files, what the checks say, and the next step."""
+    """The files, the results of the checks, and the next step."""
 
     def say(text: str, style: str | None = None) -> None:
         out.print(plain_text(text), style=style, highlight=False, soft_wrap=True)

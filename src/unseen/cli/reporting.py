@@ -1,4 +1,4 @@
-"""``unseen report``: the page of a run, written again."""
+"""``unseen report``: write the page of a run again."""
 
 from __future__ import annotations
 

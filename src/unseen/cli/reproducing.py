@@ -14,7 +14,7 @@ from unseen.cli.options import ENTRIES, RunOptions, with_run_options
 from unseen.errors import UnseenError
 
 DEFAULTS = {name: getattr(RunOptions(), name) for name in ENTRIES}
-"""Entries of a run that an experiment leaves as they are."""
+"""Entries of a run that an experiment does not set."""
 
 
 @app.command()
@@ -96,7 +96,7 @@ def reproduce(
 
 
 def _command() -> str:
-    """What was called, with the last part of every path: the rest is nobody's business."""
+    """The command line with only the last part of every path, to keep the rest private."""
     import shlex
     import sys
 

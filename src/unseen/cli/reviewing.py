@@ -1,4 +1,4 @@
-"""``unseen review``: answers on a batch of images, judged by a person."""
+"""``unseen review``: a person reviews the answers on a batch of images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from unseen.review import Review
 
 TOP = 9
-"""Classes an image, as many as there are keys."""
+"""Number of classes per image, as many as there are keys."""
 NAMED = 10
 WARNING = "see the images and change the verdicts"
 
@@ -131,7 +131,7 @@ def _teach(run: Path, recognizer: Recognizer, review: Review) -> None:
 
 
 def _folder(images: list[str]) -> Path:
-    """``review-NAME`` in the current folder, NAME being what was given first."""
+    """``review-NAME`` in the current folder, with the name of the first argument."""
     name = Path(images[0]).resolve().stem if not any(c in images[0] for c in "*?[") else "images"
     return Path(f"review-{name or 'images'}")
 

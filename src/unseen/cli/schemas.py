@@ -1,4 +1,4 @@
-"""``unseen schema``: the form of what ``--json`` prints, as JSON Schema."""
+"""``unseen schema``: the JSON Schema of what ``--json`` prints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def models() -> dict[str, type[BaseModel]]:
-    """The form of each command's output, by what ``unseen schema`` calls it."""
+    """Schema of each command's output, by its name in ``unseen schema``."""
     from pydantic import BaseModel, ConfigDict, Field
 
     version = (int, Field(description="Rises when an entry is renamed, removed or means something else."))
@@ -73,7 +73,7 @@ def models() -> dict[str, type[BaseModel]]:
 
 
 def schema() -> dict[str, Any]:
-    """All forms as one JSON Schema, each under ``$defs``."""
+    """All of them as one JSON Schema, each under ``$defs``."""
     definitions: dict[str, Any] = {}
     for name, model in models().items():
         found = model.model_json_schema(ref_template="#/$defs/{model}")

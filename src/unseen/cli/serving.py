@@ -24,10 +24,10 @@ CHANGES = "use this page and change classes"
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket at the port, or at the next free one.
+    """A socket that listens at the port, or at the next free one.
 
     Raises:
-        UnseenError: the address is none of this machine's, or all ports tried are taken.
+        UnseenError: this machine does not have the address, or all ports tried are taken.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
@@ -36,7 +36,7 @@ def listen(host: str, port: int) -> socket.socket:
             "unknown host", where=f"--host {host}", hint="use 127.0.0.1, or this machine's address"
         ) from None
     for candidate in range(port, min(port + TRIES, 65536)):
-        # asyncio turns Nagle's algorithm off only where TCP is named; else every answer waits 40 ms
+        # asyncio turns off Nagle's algorithm only if TCP is named; otherwise every answer waits 40 ms
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -55,7 +55,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def is_public(host: str) -> bool:
-    """Whether other machines can reach what listens there."""
+    """Whether other machines can reach this address."""
     try:
         return not ipaddress.ip_address(socket.gethostbyname(host) if ":" not in host else host).is_loopback
     except (OSError, ValueError):
@@ -133,7 +133,7 @@ def serve(
 def serve_application(
     application: FastAPI, settings: Settings, host: str, port: int, what: str, open_page: bool, warning: str = CHANGES
 ) -> None:
-    """Serve until Ctrl-C, and say where."""
+    """Print the address and serve until Ctrl-C."""
     from unseen.serve.server import Server, configure
 
     listener = listen(host, port)

@@ -1,4 +1,4 @@
-"""``unseen save``, ``push`` and ``export``: a trained model for other people and other programs."""
+"""``unseen save``, ``push`` and ``export``: share a trained model with other people and programs."""
 
 from __future__ import annotations
 

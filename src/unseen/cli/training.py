@@ -165,7 +165,7 @@ def train(
 
 
 def _seconds(text: str) -> float:
-    """A time such as 90, 90s, 5m or 2h."""
+    """Parse a duration such as 90, 90s, 5m or 2h."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip().lower())
     if found is None or not float(found[1]):
         raise UnseenError(f'"{text}" is no time', where="--time", hint="such as 90s, 5m or 2h")
@@ -180,7 +180,7 @@ def _tracker(names: list[str], folder: Path) -> Tracker:
 
 
 def _tell_plan(folder: Path) -> Callable[[Plan], None]:
-    """Print what the run does, and notes on the data, before it starts."""
+    """Print the plan of the run, and notes on the data, before it starts."""
     from unseen.methods import find_method
     from unseen.training.folder import Run
 
@@ -210,7 +210,7 @@ def _note(text: str) -> None:
 
 
 def _page_of(run: Run, device: str, cache: Path | None) -> Path | None:
-    """The page, or a note where the packages that draw it are not installed."""
+    """Write the page, or print a note if packages for it are not installed."""
     from unseen.ground.extras import require
 
     try:
@@ -229,7 +229,7 @@ def write_run_report(run: Run, device: str, cache: Path | None) -> Path:
 
 
 def print_legend(run: Run, metrics: list[str] | None = None) -> None:
-    """What the columns of a run's table are."""
+    """Meaning of the columns in a run's table."""
     from unseen.evaluation.registry import chosen_metrics
     from unseen.report.tables import chances, metrics_legend, percent
 

@@ -105,7 +105,7 @@ def vectors(
 
 
 def _attributes(names: str, cache: Path | None) -> tuple[tuple[str, ...], Path | None]:
-    """Attribute names, and where a dataset folder keeps its vectors."""
+    """Attribute names, and the place of vectors in a dataset folder."""
     from unseen.data.catalogue import load_dataset
     from unseen.vectors.sources import read_names
 

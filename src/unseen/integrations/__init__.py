@@ -1,1 +1,1 @@
-"""unseen in other libraries: scikit-learn estimators."""
+"""unseen in other libraries: scikit-learn, Ray, experiment trackers."""

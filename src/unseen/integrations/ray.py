@@ -1,9 +1,9 @@
-"""Predicting with Ray Data: actors that hold a model, on the devices of one machine or of many.
+"""Predict with Ray Data: actors that hold a model, on the devices of one or many machines.
 
 found = unseen.integrations.ray.predict("s3://bucket/images.txt".splitlines(), "runs/mine", workers=8, gpus=0.5)
 found.write_parquet("s3://bucket/found")
 
-:class:`Predictor` goes into ``map_batches`` of any dataset of one's own. Needs ``pip install 'unseen[ray]'``.
+Use :class:`Predictor` in ``map_batches`` of any dataset. Needs ``pip install 'unseen[ray]'``.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from unseen.model.predictions import Prediction, columns
 from unseen.recognizer.stream import record_of, row_of
 
 POSITION = "position"
-"""Column that keeps the order of images, which Ray does not."""
+"""Column with the order of images, which Ray does not preserve."""
 
 
 class Predictor:
-    """A model for ``map_batches``: a batch with a column of images in, one with rows of predictions out.
+    """A model for ``map_batches``: takes a batch with a column of images, and returns one with rows of predictions.
 
     Args:
-        model: folder or id, as :func:`unseen.load` takes it; every actor loads it once.
-        column: of the images: paths, addresses, bytes, or pixels ``(H, W, 3)`` as ``ray.data.read_images`` gives them.
-        top: classes an image.
-        device: of each actor; ``auto`` takes the GPU that Ray gives it.
-        threads: torch's of an actor, where it computes on a CPU.
-        options: of :meth:`unseen.Recognizer.outcomes`.
+        model: folder or id, as in :func:`unseen.load`; every actor loads it once.
+        column: column of images: paths, URLs, bytes, or pixels ``(H, W, 3)`` from ``ray.data.read_images``.
+        top: number of classes per image.
+        device: device of each actor; ``auto`` takes the GPU that Ray assigns.
+        threads: torch threads of an actor that computes on a CPU.
+        options: options of :meth:`unseen.Recognizer.outcomes`.
     """
 
     def __init__(
@@ -92,17 +92,17 @@ def predict(
     batch_size: int = 32,
     **options: Any,
 ) -> Any:
-    """Rows of predictions as a Ray dataset, computed when it is consumed; ``column`` ``position`` keeps the order.
+    """Rows of predictions as a lazy Ray dataset; the column ``position`` holds the order.
 
     Args:
-        images: paths or addresses, or a Ray dataset with a column of images.
+        images: paths or URLs, or a Ray dataset with a column of images.
         model: as in :class:`Predictor`.
-        column: of a dataset: its images.
-        workers: actors.
-        gpus: of each; 0.5 puts two on one.
-        cpus: of each.
-        batch_size: images at once. With paths every batch is that of a single process, and so is every row.
-        options: of :class:`Predictor`.
+        column: column of images in a dataset.
+        workers: number of actors.
+        gpus: GPUs per actor; 0.5 puts two actors on one.
+        cpus: CPUs per actor.
+        batch_size: images per batch. With paths, every batch, and therefore every row, equals that of a single process.
+        options: options of :class:`Predictor`.
 
     Raises:
         UnseenError: Ray is not installed, or fewer than one worker.

@@ -1,4 +1,4 @@
-"""A scikit-learn classifier of any method, on features in memory.
+"""A scikit-learn classifier for any method, on features in memory.
 
 ::
 
@@ -6,9 +6,9 @@
     model.predict(X_new)  # among all N classes, those without a row in X too
     model.add_class("night heron", {"grey back": 1, "long legs": 0.2})
 
-Features are rows ``(n, C)`` or regions ``(n, R, C)``. A fit is a run as ``unseen train`` does one: hyper-parameters or
-epoch, calibration offset and temperature are chosen on classes held out of the training classes, then all of them are
-trained on.
+Features are rows ``(n, C)`` or regions ``(n, R, C)``. Fitting works like ``unseen train``: hyperparameters or epoch,
+calibration offset and temperature are chosen on classes held out of the training classes, then all classes are used for
+training.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ from unseen.training.run import fit as fit_run
 WEIGHTS = "weights.safetensors"
 FORMAT = 1
 BATCH = 1024
-"""Rows that are scored at once."""
+"""Number of rows that are scored at once."""
 LEAST_HELD_OUT = 4
-"""Training classes of which some can be held out to choose by; with fewer, images are."""
+"""Smallest number of training classes for holding some out; with fewer, images are held out."""
 
 
 @dataclass(frozen=True)
 class _Facts:
-    """``classifier.json``."""
+    """Schema of ``classifier.json``."""
 
     format: int
     method: str
@@ -128,7 +128,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self.device = device
 
     def __sklearn_tags__(self) -> Any:
-        """Classification of rows or of regions; how well depends on what the attributes say."""
+        """Input tags: rows or regions; accuracy depends on what the attributes describe."""
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         tags.classifier_tags.poor_score = True
@@ -144,7 +144,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             classes: likewise.
 
         Raises:
-            UnseenError: a row's class has no attributes, or as :func:`unseen.fit`.
+            UnseenError: a row's class has no attributes, or as in :func:`unseen.fit`.
         """
         kind = find_method(self.method)
         if kind.reads_text or kind.end_to_end:
@@ -166,7 +166,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         return self
 
     def _fit_run(self, kind: type[Method], regions: np.ndarray, positions: np.ndarray) -> None:
-        """As a run does it, in a folder that is gone afterwards."""
+        """Fit like a run, in a temporary folder."""
         files = tuple(f"{row:09d}" for row in range(len(regions)))
         split = np.full(len(files), "trainval", dtype=object)
         with tempfile.TemporaryDirectory(prefix="unseen-") as temporary:
@@ -212,7 +212,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self._place()
 
     def _fit_small(self, kind: type[Method], regions: np.ndarray, positions: np.ndarray) -> None:
-        """A closed form where too few classes are there to hold some out: chosen on every fifth row of each class."""
+        """A closed form if there are too few classes to hold some out: chosen on every fifth row of each class."""
         if not issubclass(kind, ClosedFormMethod):
             rows = np.unique(positions, return_counts=True)[1]
             problem = f"{len(rows)} classes, the smallest with {rows.min()} rows"
@@ -255,7 +255,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self._place()
 
     def _place(self) -> None:
-        """On the device, its classes ready to be scored."""
+        """Move to the device and prepare the classes for scoring."""
         self.method_.to(find_device(self.device))
         self._scorer = ClassScorer.of_table(self.method_, self.class_table_, self._device())
 
@@ -287,7 +287,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         """``(n, R, C)`` float32, and ``y`` in :meth:`fit`."""
         features = X.detach().cpu().numpy() if isinstance(X, torch.Tensor) else X
         y = y.detach().cpu().numpy() if isinstance(y, torch.Tensor) else y
-        if getattr(features, "ndim", 2) == 3:  # scikit-learn would take the regions for features
+        if getattr(features, "ndim", 2) == 3:  # scikit-learn would mistake the regions for features
             features = check_array(features, allow_nd=True, dtype=np.float32, input_name="X")
             if y is not None:
                 check_consistent_length(features, y := column_or_1d(y, warn=True))
@@ -299,7 +299,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         return np.array(features[:, None]), y
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """:meth:`scores`; of two classes ``(n,)``, the second's less the first's."""
+        """:meth:`scores`; for two classes ``(n,)``, the second minus the first."""
         scores = self.scores(X)
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
@@ -329,14 +329,14 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
     @property
     def seen_(self) -> np.ndarray:
-        """Which classes had rows in training."""
+        """Whether each class had rows in training."""
         return self.class_table_.seen
 
     def add_class(self, name: Any, attributes: Any) -> Self:
         """Add a class at the end, without training.
 
         Args:
-            name: as ``y`` names classes; where ``y`` held positions, its name in the table.
+            name: name as in ``y``; if ``y`` held positions, the name in the table.
             attributes: K numbers, or a mapping or Series from attribute names; the others get the mean.
         """
         check_is_fitted(self, "method_")
@@ -392,11 +392,11 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
         Args:
             folder: either folder, or a run.
-            seed: for a run, the seed of the model; default the first.
+            seed: for a run, the seed of the model; by default the first.
             device: where to compute.
 
         Raises:
-            RunError: the folder is neither or damaged, or the code of its method is not installed.
+            RunError: the folder is neither or is damaged, or the code of its method is not installed.
         """
         folder = Path(folder)
         if not (folder / CLASSIFIER).is_file():
@@ -442,7 +442,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
 
 def _use(method: ClosedFormMethod, candidate: dict[str, Any]) -> bool:
-    """Whether a candidate has a solution, which the method then holds."""
+    """Whether a candidate has a solution; the method then holds it."""
     try:
         method.use(candidate)
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined] # public, says torch's documentation
@@ -451,7 +451,7 @@ def _use(method: ClosedFormMethod, candidate: dict[str, Any]) -> bool:
 
 
 def _table(attributes: Any, classes: Any, y: np.ndarray) -> tuple[ClassTable, np.ndarray, np.ndarray]:
-    """The class table, its classes as ``y`` names them, and each row's position among them."""
+    """The class table, its classes as named in ``y``, and each row's position among them."""
     if attributes is None:
         every, positions = np.unique(y, return_inverse=True)
         columns = Attributes(tuple(f"is {label}" for label in every))

@@ -1,11 +1,11 @@
-"""Experiment trackers as the one callback of a run: TensorBoard, Weights & Biases, MLflow and trackio.
+"""Experiment trackers as the callback of a run: TensorBoard, Weights & Biases, MLflow and trackio.
 
 with unseen.integrations.trackers.create_tracker("tensorboard", "runs/mine") as tracker:
     unseen.fit("msdn", "birds", "runs/mine", on_record=tracker)
 
-Each needs its package (``pip install 'unseen[tracking]'`` installs TensorBoard) and is set up by that package's own
-variables, such as ``WANDB_PROJECT`` and ``MLFLOW_TRACKING_URI``. A tracker of one's own is any function of a
-:class:`unseen.training.records.Record`.
+Each needs its package (``pip install 'unseen[tracking]'`` installs TensorBoard) and is configured by that package's own
+variables, such as ``WANDB_PROJECT`` and ``MLFLOW_TRACKING_URI``. Any function of a
+:class:`unseen.training.records.Record` can serve as a tracker.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from unseen.training.records import Record
 
 
 class Tracker(ABC):
-    """Tells a service of a run.
+    """Sends the records of a run to a service.
 
     Args:
-        folder: the run's; its name is that of the run there.
+        folder: folder of the run; its name becomes the name of the run in the service.
     """
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
 
     def __call__(self, record: Record) -> None:
-        """Pass a record on."""
+        """Handle a record."""
         if record.kind == "run":
             self.begin({key: value for key, value in record.about.items() if value not in (None, {}, [])})
         else:
@@ -40,29 +40,29 @@ class Tracker(ABC):
 
     @abstractmethod
     def begin(self, about: dict[str, Any]) -> None:
-        """A run begins, or goes on."""
+        """Start or resume a run."""
 
     @abstractmethod
     def tell(self, place: str, step: int, values: dict[str, float]) -> None:
-        """Numbers of ``seed-0/final`` at a step."""
+        """Log numbers of ``seed-0/final`` at a step."""
 
     @abstractmethod
     def close(self) -> None:
-        """The run has ended."""
+        """Finish the run."""
 
     def __enter__(self) -> Self:
-        """Itself."""
+        """Return itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close it."""
+        """Close the tracker."""
         self.close()
 
 
 class TensorBoard(Tracker):
-    """Event files in the run's folder, a run of TensorBoard's each seed and stage: ``tensorboard --logdir runs``."""
+    """Event files in the run's folder, with a TensorBoard run per seed and stage: ``tensorboard --logdir runs``."""
 
     def __init__(self, folder: Path | str) -> None:
         super().__init__(folder)
@@ -70,10 +70,10 @@ class TensorBoard(Tracker):
         self._boards: dict[str, Any] = {}
 
     def begin(self, about: dict[str, Any]) -> None:
-        """Nothing: what a run is stands in its folder."""
+        """Do nothing: the run's folder describes the run."""
 
     def tell(self, place: str, step: int, values: dict[str, float]) -> None:
-        """A scalar a number; what an earlier call wrote of later steps is dropped."""
+        """Log a scalar per number; drops what an earlier call wrote for later steps."""
         from torch.utils.tensorboard import SummaryWriter
 
         if place not in self._boards:
@@ -82,7 +82,7 @@ class TensorBoard(Tracker):
             self._boards[place].add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Write what is left."""
+        """Flush and close the files."""
         for board in self._boards.values():
             board.close()
 
@@ -97,15 +97,15 @@ class WandB(Tracker):
         self._run: Any = None
 
     def begin(self, about: dict[str, Any]) -> None:
-        """Start a run of theirs."""
+        """Start a run in the service."""
         self._run = self._library.init(config=about, **self._options)
 
     def tell(self, place: str, step: int, values: dict[str, float]) -> None:
-        """Log them, with the step of that training as a number of its own: theirs must rise over the whole run."""
+        """Log numbers, with the step of that training as a number: the step of the service must rise over the run."""
         self._run.log({f"{place}/{name}": value for name, value in values.items()} | {f"{place}/step": step})
 
     def close(self) -> None:
-        """End it."""
+        """Finish the run."""
         if self._run is not None:
             self._run.finish()
 
@@ -119,23 +119,23 @@ class MLflow(Tracker):
         self._run: Any = None
 
     def begin(self, about: dict[str, Any]) -> None:
-        """Start a run of theirs, its configuration as parameters."""
+        """Start a run in the service, with the configuration as parameters."""
         self._run = self._library.start_run(run_name=self.folder.name)
         self._library.log_params({key: str(value)[:500] for key, value in about.items()})
 
     def tell(self, place: str, step: int, values: dict[str, float]) -> None:
-        """Log them; MLflow takes no @ and the like in names."""
+        """Log numbers; MLflow accepts no @ and similar characters in names."""
         clean = {f"{place}/{name}".replace("@", "_at_"): value for name, value in values.items()}
         self._library.log_metrics(clean, step=step)
 
     def close(self) -> None:
-        """End it."""
+        """Finish the run."""
         if self._run is not None:
             self._library.end_run()
 
 
 class Trackio(WandB):
-    """A run of trackio, which has the calls of Weights & Biases."""
+    """A run of trackio, which has the interface of Weights & Biases."""
 
     def __init__(self, folder: Path | str, **options: Any) -> None:
         Tracker.__init__(self, folder)
@@ -160,12 +160,12 @@ class Several(Tracker):
         self._trackers = trackers
 
     def begin(self, about: dict[str, Any]) -> None:
-        """Tell each."""
+        """Pass on to each."""
         for tracker in self._trackers:
             tracker.begin(about)
 
     def tell(self, place: str, step: int, values: dict[str, float]) -> None:
-        """Tell each."""
+        """Pass on to each."""
         for tracker in self._trackers:
             tracker.tell(place, step, values)
 
@@ -176,11 +176,11 @@ class Several(Tracker):
 
 
 def create_tracker(names: str | list[str], folder: Path | str) -> Tracker:
-    """One tracker that tells all of the named ones.
+    """Create one tracker for all of the given names.
 
     Args:
         names: keys of :data:`TRACKERS`.
-        folder: the run's.
+        folder: folder of the run.
 
     Raises:
         UnseenError: an unknown name, or its package is not installed.

@@ -1,4 +1,4 @@
-"""Reviewing answers: a person's verdict on each image, kept on disk, measured and exported."""
+"""Review answers: a person's verdict on each image, stored on disk, measured and exported."""
 
 from unseen.review.book import Item, Measured, Review, Verdict, read_items
 from unseen.review.export import export_review

@@ -1,4 +1,4 @@
-"""Start a review, or take it up where it was left."""
+"""Start or resume a review."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unseen.review.book import FACTS, PREDICTIONS, VERDICTS, Review
 from unseen.version import __version__
 
 MADE_BY = ("model", "class table", "support images", "class selection")
-"""What a review's answers depend on beside the images."""
+"""What the answers of a review depend on beside the images."""
 
 
 def begin(
@@ -30,16 +30,17 @@ def begin(
     broken: Callable[[DataError], None] = lambda error: None,
     again: bool = False,
 ) -> Review:
-    """Predict the images and open their review; a folder that holds a review of the same images is opened as it is.
+    """Predict the images and open their review; a folder with a review of the same images is opened unchanged.
 
-    Images that classes have as support images are marked as used: the model knows them, so they measure nothing.
+    Images that are support images of classes are marked as used: the model knows them, so they do not count in the
+    accuracy.
 
     Args:
-        recognizer: the model.
-        images: in the same order at every iteration.
-        folder: of the review, made where there is none.
+        recognizer: model.
+        images: images, in the same order at every iteration.
+        folder: folder of the review; created if needed.
         options, total, workers, progress, broken: see :func:`unseen.recognizer.stream.predict_to_file`.
-        again: predict again, with the model as it is now, and keep the verdicts.
+        again: predict again with the current model, and keep the verdicts.
 
     Raises:
         RunError: the folder holds something else, or a review of other images.
@@ -79,7 +80,7 @@ def begin(
 
 
 def _foreign(entry: Path) -> bool:
-    """Whether it is no part of a review that was stopped before its first verdict."""
+    """Whether a file does not belong to a review that was stopped before its first verdict."""
     return not entry.name.startswith(PREDICTIONS)
 
 

@@ -1,8 +1,7 @@
-"""A review on disk: predictions of a batch of images, and a person's verdicts on them.
+"""A review on disk: predictions for a batch of images, and a person's verdicts on them.
 
-A folder holds ``review.json`` (classes, threshold, what made it), ``predictions.jsonl`` (a prediction a line, as
-``unseen predict`` writes them) and ``verdicts.jsonl``, a journal: a verdict counts as soon as it is given, and the last
-one on an image is the one that stands.
+A folder holds ``review.json`` (classes, threshold, origin), ``predictions.jsonl`` (one prediction per line, as from
+``unseen predict``) and ``verdicts.jsonl``, a journal: a verdict is stored at once, and the last one on an image counts.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ from unseen.model.predictions import UNKNOWN
 
 FACTS, PREDICTIONS, VERDICTS = "review.json", "predictions.jsonl", "verdicts.jsonl"
 LEVEL = 0.95
-"""Of the interval of a measured accuracy."""
+"""Quantile for the interval of a measured accuracy."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a person says an image shows.
+    """A person's verdict on an image.
 
     Args:
         name: a class; ``None``: none of the classes.
@@ -45,10 +44,10 @@ class Item:
     """An image of a review with its answer.
 
     Args:
-        image: its path.
+        image: path of the image.
         known: whether the answer is a class, not "unknown".
-        classes: candidates as ``(name, seen, confidence)``, best first; empty where the image could not be read.
-        attributes: labels of the attributes that speak most for the best class.
+        classes: candidates as ``(name, seen, confidence)``, best first; empty if the image could not be read.
+        attributes: labels of the attributes with most evidence for the best class.
         error: why it could not be read, or ``None``.
     """
 
@@ -60,17 +59,17 @@ class Item:
 
     @property
     def answer(self) -> Verdict | None:
-        """What the model says; ``None`` where the image could not be read."""
+        """The model's answer; ``None`` if the image could not be read."""
         return None if self.error is not None else Verdict(self.classes[0][0] if self.known else None)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """How many of a number of reviewed images the model has right.
+    """Number of correct answers among reviewed images.
 
     Args:
-        reviewed, right: images.
-        low, high: Wilson's 95% interval of the share; 0 and 1 where none was reviewed.
+        reviewed, right: numbers of images.
+        low, high: Wilson's 95% interval of the share; 0 and 1 if none was reviewed.
     """
 
     reviewed: int
@@ -80,7 +79,7 @@ class Measured:
 
     @classmethod
     def of(cls, reviewed: int, right: int) -> Measured:
-        """With its interval."""
+        """The accuracy with its interval."""
         from scipy.stats import binomtest
 
         if not reviewed:
@@ -90,21 +89,21 @@ class Measured:
 
     @property
     def share(self) -> float:
-        """Right among the reviewed; NaN where none was."""
+        """Share of correct answers; NaN if none was reviewed."""
         return self.right / self.reviewed if self.reviewed else float("nan")
 
 
 class Review:
-    """A review's folder, opened for one process; a context manager.
+    """A review's folder, open for one process; a context manager.
 
     Args:
-        folder: with predictions, as :func:`unseen.review.begin.begin` leaves it.
+        folder: folder with predictions from :func:`unseen.review.begin.begin`.
 
     Attributes:
-        items: the images in their order.
+        items: images in order.
         classes: names of all classes of the model.
-        used: positions of images that the model has as support images: they measure nothing.
-        verdicts: the verdict on each reviewed image, by its position.
+        used: positions of the model's support images, which do not count in the accuracy.
+        verdicts: verdict on each reviewed image, by position.
 
     Raises:
         RunError: no review, or a damaged one.
@@ -132,24 +131,24 @@ class Review:
         self._journal.cut(end)
 
     def __enter__(self) -> Review:
-        """Itself."""
+        """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let others open it."""
+        """Close the review, so that other processes can open it."""
         self.close()
 
     def close(self) -> None:
-        """Let others open it; all verdicts are on the disk already."""
+        """Close the review; all verdicts are on disk already."""
         self._journal.__exit__(None, None, None)
         self._lock.release()
 
     def decide(self, rows: Sequence[int], verdict: Verdict | None) -> None:
-        """Give one verdict on several images, or take theirs back with ``None``.
+        """Give one verdict on several images, or withdraw theirs with ``None``.
 
         Args:
             rows: positions of images.
-            verdict: on all of them.
+            verdict: verdict on all of them.
 
         Raises:
             UnseenError: no such image, or no class of that name.
@@ -166,22 +165,22 @@ class Review:
         self._take(record)
 
     def is_right(self, row: int) -> bool:
-        """Whether the answer is the verdict; an image that could not be read is never right."""
+        """Whether the answer equals the verdict; false for an image that could not be read."""
         return self.items[row].answer == self.verdicts[row]
 
     def reviewed(self) -> Measured:
-        """Of all reviewed images, those used apart: not of the others, unless the order of review was random."""
+        """Accuracy on all reviewed images except used ones; represents others only after review in random order."""
         rows = [row for row in self.verdicts if row not in self.used]
         return Measured.of(len(rows), sum(map(self.is_right, rows)))
 
     def estimated(self) -> Measured:
-        """Of the random sample: the reviewed images that come first in :attr:`order`, which stand for all others."""
+        """Accuracy on the random sample: reviewed images that come first in :attr:`order`; represents all images."""
         rows = list(takewhile(self.verdicts.__contains__, (row for row in self.order if row not in self.used)))
         return Measured.of(len(rows), sum(map(self.is_right, rows)))
 
     @cached_property
     def order(self) -> tuple[int, ...]:
-        """All positions in a random order that is always the same."""
+        """All positions in a fixed random order."""
         return tuple(int(row) for row in np.random.default_rng(0).permutation(len(self.items)))
 
     @cached_property
@@ -196,13 +195,13 @@ class Review:
                 self.verdicts[row] = Verdict(record["class"])
 
     def final(self, row: int) -> str:
-        """The verdict, else the answer, in words: a class, "unknown", or "" for an image that could not be read."""
+        """The verdict, or else the answer, in words: a class, "unknown", or "" for an image that could not be read."""
         found = self.verdicts.get(row, self.items[row].answer)
         return "" if found is None else UNKNOWN if found.name is None else found.name
 
 
 def read_items(path: Path) -> Iterator[Item]:
-    """The images of a file of predictions (``.jsonl``); RunError where it is damaged."""
+    """Images of a file of predictions (``.jsonl``); RunError if it is damaged."""
     try:
         with path.open(encoding="utf-8", errors="surrogateescape") as lines:
             for line in lines:

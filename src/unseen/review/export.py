@@ -1,4 +1,4 @@
-"""What a review comes to: a table (CSV, XLSX), or the images in a folder a class."""
+"""Export a review: as a table (CSV, XLSX), or as images in one folder per class."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from unseen.model.predictions import UNKNOWN
 from unseen.review.book import Review
 
 COLUMNS = ("image", "class", "reviewed", "right", "answer", "best_class", "confidence", "seen", "attributes", "error")
-"""``class`` is the verdict, or the answer where there is none."""
+"""Columns; ``class`` is the verdict, or else the answer."""
 TABLES = (".csv", ".xlsx")
 _UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
 
 
 def review_rows(review: Review) -> Iterator[dict[str, Any]]:
-    """A row an image, with :data:`COLUMNS`; what there is not is ``None``."""
+    """One row per image, with :data:`COLUMNS`; missing values are ``None``."""
     for row, item in enumerate(review.items):
         found: dict[str, Any] = dict.fromkeys(COLUMNS)
         found |= {"image": item.image, "class": review.final(row) or None, "reviewed": row in review.verdicts}
@@ -40,14 +40,14 @@ def export_review(review: Review, path: Path) -> Path:
     """Write a table, or copy the images into ``path/CLASS/``.
 
     Args:
-        review: with all its images, reviewed or not.
-        path: ending in one of :data:`TABLES`; else a folder, which must not be there yet or be empty.
+        review: review with all its images, reviewed or not.
+        path: file that ends in one of :data:`TABLES`, or a folder that is new or empty.
 
     Returns:
         The path.
 
     Raises:
-        UnseenError: it cannot be written, the folder is not empty, or an image is gone.
+        UnseenError: it cannot be written, the folder is not empty, or an image is missing.
     """
     check_export(path)
     if path.suffix.lower() in TABLES:
@@ -59,7 +59,7 @@ def export_review(review: Review, path: Path) -> Path:
 
 
 def check_export(path: Path) -> None:
-    """Raise where nothing can be exported to."""
+    """Raise an error if the export cannot be written there."""
     if path.is_dir() and path.suffix.lower() in TABLES:
         raise UnseenError("a folder", where=path, hint="pass a file name")
     if path.is_file() or (path.suffix and path.suffix.lower() not in TABLES and not path.is_dir()):
@@ -102,7 +102,7 @@ def _copy(review: Review, folder: Path) -> None:
 
 
 def _free(name: str, taken: set[str]) -> str:
-    """A name that no class has yet, upper case and lower case being one on some systems."""
+    """A folder name that no class has yet, ignoring case, as some systems do."""
     found, count = name, 1
     while found.casefold() in taken:
         count += 1

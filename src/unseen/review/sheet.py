@@ -1,7 +1,7 @@
-"""The contact sheet: images by answer, most doubtful first, to be judged by keyboard.
+"""The contact sheet: images by answer, most doubtful first, for review by keyboard.
 
-One page serves twice: :func:`write_sheet` makes a file that needs nothing else and keeps verdicts in the browser;
-``unseen review`` serves it and keeps them on disk.
+One page serves two purposes: :func:`write_sheet` makes a self-contained file that stores verdicts in the browser;
+``unseen review`` serves it and stores them on disk.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from unseen.ground.progress import Progress, silent
 from unseen.review.book import Item
 
 SIDE = 132
-"""Longest side of a contact sheet's images in a file."""
+"""Longest side of images in the file of a contact sheet."""
 STATIC = files("unseen.review") / "static"
 STYLES = ("base.css", "sheet.css")
 SCRIPTS = ("common.js", "sheet.js", "boot.js")
@@ -36,7 +36,7 @@ SCRIPTS = ("common.js", "sheet.js", "boot.js")
 
 
 def thumbnail_bytes(path: Path, side: int) -> bytes | None:
-    """A small JPEG of an image, upright; ``None`` where it cannot be read."""
+    """An image as a small upright JPEG; ``None`` if it cannot be read."""
     with suppress(UnseenError, OSError):
         image = open_image(path)
         image.thumbnail((side, side))
@@ -47,7 +47,7 @@ def thumbnail_bytes(path: Path, side: int) -> bytes | None:
 
 
 def item_data(row: int, item: Item) -> dict[str, Any]:
-    """An image as the page is told of it."""
+    """An image as data of the page."""
     return {
         "row": row,
         "image": item.image,
@@ -61,7 +61,7 @@ def item_data(row: int, item: Item) -> dict[str, Any]:
 def review_data(
     items: Sequence[Item], classes: Sequence[str], order: Sequence[int], used: Collection[int] = ()
 ) -> dict[str, Any]:
-    """All that the page shows, images apart."""
+    """All data of the page except images."""
     place = np.empty(len(order), int)
     place[list(order)] = np.arange(len(order))
     return {
@@ -79,7 +79,7 @@ def page_of(title: str, data: Mapping[str, Any] | None = None) -> str:
         return template.render(title=title, data=None)
     script = "".join(map(_inlined, SCRIPTS))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    # no text may end the element that holds it
+    # no text may close the element that holds it
     text = json.dumps(data, ensure_ascii=True).replace("<", "\\u003c")
     style = "".join(map(_read, STYLES))
     return template.render(title=title, data=text, script=script, style=style, digest=digest)
@@ -101,15 +101,15 @@ def write_sheet(
 ) -> Path:
     """Write a contact sheet as one self-contained HTML file.
 
-    Verdicts are kept in the reader's browser and saved from there as CSV.
+    Verdicts are stored in the reader's browser and saved from there as CSV.
 
     Args:
-        items: the images with their answers.
-        classes: names of all classes, to correct to.
-        path: of the file.
-        title: of the page.
+        items: images with their answers.
+        classes: names of all classes, for corrections.
+        path: path of the file.
+        title: title of the page.
         workers: threads that read images.
-        progress: told how far it is.
+        progress: progress callback.
 
     Raises:
         UnseenError: it cannot be written.

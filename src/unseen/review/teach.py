@@ -1,4 +1,4 @@
-"""Give the model what a person said of images: each class gets its reviewed images as support images."""
+"""Teach the model from a review: reviewed images become support images of their classes."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from unseen.review.book import Review
 
 
 def teach(recognizer: Recognizer, review: Review) -> dict[str, int]:
-    """Add every reviewed image of a class to its support images; nothing is trained.
+    """Add every reviewed image of a class to its support images, without training.
 
     Args:
-        recognizer: the model; its ``support`` is changed.
-        review: images that could not be read, and those of no class, are left out.
+        recognizer: model whose ``support`` changes.
+        review: review; images that could not be read, or show no class, are left out.
 
     Returns:
-        How many images each class got that it had not yet.
+        Number of new support images by class.
 
     Raises:
-        DataError: a class is gone, or an image is.
-        UnseenError: training chose no rule for images of classes.
+        DataError: a class or an image no longer exists.
+        UnseenError: training chose no rule for support images.
     """
     files: dict[str, list[str]] = {}
     for row, verdict in sorted(review.verdicts.items()):

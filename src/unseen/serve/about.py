@@ -1,4 +1,4 @@
-"""A model in plain words: what it is, where it comes from, how well it did."""
+"""Facts about a model in plain words: what it is, where it comes from, how well it performs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unseen.version import __version__
 
 
 def metrics_of(folder: Path) -> list[Metric]:
-    """The test metrics of a run in plain words; none where the folder holds no run."""
+    """Test metrics of a run in plain words; empty if the folder holds no run."""
     if not (folder / "results.json").is_file():
         return []
     protocols = read_json(folder / "results.json")["protocols"]

@@ -47,10 +47,10 @@ def create_app(
     """A web page and a JSON API for a model.
 
     Args:
-        recognizer: the model, from here on the application's alone.
-        settings: the limits.
-        name: what the page calls the model.
-        metrics: what was measured of it.
+        recognizer: model, used only by the application from now on.
+        settings: limits of the server.
+        name: name of the model on the page.
+        metrics: its measured quality.
     """
     settings = settings or Settings()
     worker = Worker(settings.queue)
@@ -91,7 +91,7 @@ def _add_model(app: FastAPI, recognizer: Recognizer, service: Service, worker: W
 
     @app.get("/healthz")
     async def health() -> schema.Health:
-        """Whether the server is up, and how busy."""
+        """Report that the server is up, and its load."""
         return schema.Health(status="ok", busy=worker.taken, places=worker.places)
 
     @app.get("/api/about")
@@ -119,16 +119,16 @@ def _add_model(app: FastAPI, recognizer: Recognizer, service: Service, worker: W
 
 
 def _add_answers(app: FastAPI, service: Service, worker: Worker) -> None:
-    """What the model says of images, looks and pairs of classes."""
+    """Routes for images, looks and pairs of classes."""
     settings = service.settings
 
     @app.post("/api/predict", openapi_extra=_form({"images": {"type": "array", "items": FILE}, **CHOICE}, "images"))
     async def predict(request: Request) -> schema.Predictions:
-        """Name what one or many images show. An image that cannot be read has an error in its entry."""
+        """Predict the classes of one or many images. The entry of an unreadable image has an error."""
         sent, form = await read_uploads(request, "images", settings)
         choice = _choice(form)
-        await worker.do(lambda: service.check(choice))  # a wrong choice is no image's error
-        # one by one, so that others' requests come in between
+        await worker.do(lambda: service.check(choice))  # a wrong option is not an image's error
+        # one by one, so that other requests come in between
         return schema.Predictions(predictions=[await worker.do(partial(service.predict, s, choice)) for s in sent])
 
     explain_fields = {"image": FILE, "target": {"type": "string"}, "rival": {"type": "string"}, **CHOICE}
@@ -137,7 +137,7 @@ def _add_answers(app: FastAPI, service: Service, worker: Worker) -> None:
 
     @app.post("/api/explain", openapi_extra=_form({**explain_fields, **asked_for}, "image"))
     async def explain(request: Request) -> schema.Explanation:
-        """Say why an image is taken for a class, with evidence and a heat map an attribute."""
+        """Explain a prediction, with evidence and a heat map per attribute."""
         sent, form = await read_uploads(request, "image", settings)
         choice, target, rival = _choice(form), _text(form, "target"), _text(form, "rival")
         preview, thumbnails = (_text(form, name) in ("1", "true") for name in asked_for)
@@ -152,17 +152,17 @@ def _add_answers(app: FastAPI, service: Service, worker: Worker) -> None:
 
     @app.get("/api/separate")
     async def separate(first: str, second: str) -> schema.Separation:
-        """What tells two classes apart, and what to find out of them to tell them apart better."""
+        """Show what separates two classes, and which values to refine to separate them better."""
         with worker.place():
             return await worker.do(lambda: service.separate(first, second))
 
 
 def _add_files(app: FastAPI, service: Service, worker: Worker) -> None:
-    """Images to try, and tables as workbooks."""
+    """Routes for example images, and for tables as workbooks."""
 
     @app.get("/api/examples")
     async def examples() -> schema.Examples:
-        """Training images to try the model on, one per class; none if the images are elsewhere."""
+        """Training images to try the model on, one per class; empty if the images are elsewhere."""
         return schema.Examples(examples=[name for name, _ in service.examples])
 
     @app.get("/api/examples/{number}")
@@ -178,7 +178,7 @@ def _add_files(app: FastAPI, service: Service, worker: Worker) -> None:
 
 
 def _add_classes(app: FastAPI, service: Service, worker: Worker) -> None:
-    """The classes, to read and to change."""
+    """Routes to read and change the classes."""
 
     @app.get("/api/classes", response_model_exclude_none=True)
     async def classes() -> schema.Classes:
@@ -197,7 +197,7 @@ def _add_classes(app: FastAPI, service: Service, worker: Worker) -> None:
         openapi_extra={"requestBody": {"content": bodies}},
     )
     async def add(request: Request) -> schema.Changed:
-        """Add a class (JSON), or many (a table with a column ``class`` and one an attribute; all or none)."""
+        """Add a class (JSON), or many (a table with a column ``class`` and one column per attribute; all or none)."""
         kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
         if kind in TABLES:
             table = await request.body()
@@ -212,7 +212,7 @@ def _add_classes(app: FastAPI, service: Service, worker: Worker) -> None:
 
     @app.post("/api/classes/save")
     async def save() -> schema.Saved:
-        """Keep the classes with the run, as ``unseen serve --save`` does at every change."""
+        """Save the classes with the run, as ``unseen serve --save`` does after every change."""
         return await worker.do(service.save)
 
     @app.get("/api/classes/{name:path}", response_model_exclude_none=True)
@@ -223,7 +223,7 @@ def _add_classes(app: FastAPI, service: Service, worker: Worker) -> None:
 
     @app.patch("/api/classes/{name:path}", response_model_exclude_none=True)
     async def edit(name: str, change: schema.ClassChange) -> schema.Changed:
-        """Rename a class, or change attribute values of it."""
+        """Rename a class, or change its attribute values."""
         return await worker.do(lambda: service.edit(name, change))
 
     @app.delete("/api/classes/{name:path}")
@@ -233,12 +233,12 @@ def _add_classes(app: FastAPI, service: Service, worker: Worker) -> None:
 
 
 def _add_class_images(app: FastAPI, support: SupportImages, worker: Worker, settings: Settings) -> None:
-    """Images of the classes; the methods are those that no form of another site can send."""
+    """Routes for support images; their HTTP methods cannot be sent by a form of another site."""
 
     async def give(name: str, request: Request, new: bool) -> schema.ImagesAdded:
         await worker.do(lambda: support.check(name, new))
         sent, _ = await read_uploads(request, "images", settings)
-        # one by one, so that others' requests come in between
+        # one by one, so that other requests come in between
         read = [await worker.do(partial(support.read, one)) for one in sent]
         return await worker.do(lambda: support.add(name, read, new))
 
@@ -258,12 +258,12 @@ def _add_class_images(app: FastAPI, support: SupportImages, worker: Worker, sett
 
     @app.put(where, status_code=201, response_model_exclude_none=True, openapi_extra=form)
     async def class_of_images(name: str, request: Request) -> schema.ImagesAdded:
-        """Make a class of images alone, without attributes."""
+        """Create a class from images alone, without attributes."""
         return await give(name, request, True)
 
     @app.delete(where, response_model_exclude_none=True)
     async def remove_images(name: str, image: Annotated[list[str] | None, Query()] = None) -> schema.Changed:
-        """Remove support images by their SHA-256; all without any."""
+        """Remove support images by their SHA-256, or all."""
         return await worker.do(lambda: support.remove(name, image or []))
 
     @app.get("/api/thumbnails/{digest}")

@@ -1,4 +1,4 @@
-"""Errors of the HTTP servers: each is one line with its hint."""
+"""Errors of the HTTP servers: each is one line with a hint."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unseen.serve.guard import HEADERS, problem
 
 
 def add_errors(app: FastAPI) -> None:
-    """Every error is one line with its hint."""
+    """Turn every error into one line with a hint."""
 
     async def refused(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -31,7 +31,7 @@ def add_errors(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         return problem(422, first_error(error.errors()), "see /api/openapi.json for the fields")
 
-    async def gone(_: Request, error: Exception) -> Response:  # of which nothing arrives any more
+    async def gone(_: Request, error: Exception) -> Response:  # nothing more arrives from it
         return problem(400, "the connection closed during the request", "send it again")
 
     async def failed(_: Request, error: Exception) -> Response:  # answers outside the guard
@@ -46,6 +46,6 @@ def add_errors(app: FastAPI) -> None:
 
 
 def first_error(errors: Sequence[Any]) -> str:
-    """The first of a validation's errors as a line."""
+    """The first error of a validation as one line."""
     place = ".".join(str(part) for part in errors[0]["loc"] if part != "body")
     return f"{place}: {errors[0]['msg']}" if place else str(errors[0]["msg"])

@@ -1,4 +1,4 @@
-"""What stands before the application: hosts, origins, sizes, the number of requests at one time, and headers."""
+"""Checks before the application: hosts, origins, sizes, the number of concurrent requests, and headers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unseen.serve.worker import Worker, stopping
 SAFE = ("GET", "HEAD", "OPTIONS")
 JSON_LIMIT = 4 * 2**20
 LONGEST = 500
-"""Characters of an error."""
+"""Largest length of an error in characters."""
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
@@ -37,7 +37,7 @@ _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/@?#\[\]\\]+)(:[0-9]{1,5})?", re.IGNO
 
 
 def problem(status: int, error: str, hint: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    """An error as the API says it; what it quotes of a request may be long, and no text."""
+    """An error in the form of the API; what it quotes from a request may be long or not text."""
     lines = {
         key: "".join(c if c.isprintable() else "\ufffd" for c in text)
         for key, text in (("error", error), ("hint", hint))
@@ -46,21 +46,21 @@ def problem(status: int, error: str, hint: str, headers: dict[str, str] | None =
 
 
 class _NotRead(BaseException):
-    """A client that does not take its answer; no error, so that no handler tries to answer it."""
+    """A client that does not read its answer; not an ``Exception``, so that no handler tries to answer it."""
 
 
 class Guard:
     """ASGI middleware.
 
-    It answers to known hosts only, so that no foreign name can be pointed at this machine. Requests that change or cost
-    something are taken from its own page or from programs only. Bodies are counted while they are read. A request
-    beyond the worker's places is turned away before its body is read, so memory is bounded by places times size. Both
-    the arrival of a body and every part of an answer have a deadline, so a slow client gives its place back.
+    It answers to known hosts only, so that no foreign name can point to this machine. Requests that change or cost
+    something are accepted only from its own page or from programs. Bodies are counted while they are read. A request
+    beyond the worker's places is rejected before its body is read, so memory is bounded by places times size. The
+    arrival of a body and every part of an answer have a deadline, so a slow client frees its place.
 
     Args:
-        app: the application.
-        worker: whose places are given out.
-        settings: the limits.
+        app: application to protect.
+        worker: worker whose places it assigns.
+        settings: limits of the server.
     """
 
     def __init__(self, app: ASGIApp, worker: Worker, settings: Settings) -> None:
@@ -68,7 +68,7 @@ class Guard:
         self.hosts = {"localhost", socket.gethostname().lower(), *(h.lower() for h in settings.hosts)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or pass on."""
+        """Answer the request, or pass it on."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
@@ -81,7 +81,7 @@ class Guard:
                     headers[name] = value
                 for name, value in NO_STORE.items():
                     headers.setdefault(name, value)
-            try:  # a client that does not read gives its place back
+            try:  # a client that does not read frees its place
                 await asyncio.wait_for(send(message), self.settings.read_seconds)
             except TimeoutError:
                 raise _NotRead from None
@@ -96,7 +96,7 @@ class Guard:
                 return
             with self.worker.place():
                 await self.app(scope, self._counted(receive, limit), secured)
-        except _NotRead:  # uvicorn ends a connection whose answer is incomplete
+        except _NotRead:  # uvicorn closes a connection with an incomplete answer
             return
         except Refusal as refusal:
             if not self.worker.stopping.is_set():
@@ -121,7 +121,7 @@ class Guard:
         elif headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             raise Refusal(403, "a page of another site may not use this server", "use this server's own page")
         length = headers.get("content-length")
-        if length is not None and "transfer-encoding" in headers:  # a proxy may have read the other one
+        if length is not None and "transfer-encoding" in headers:  # a proxy may have used the other one
             raise Refusal(
                 400,
                 "both Content-Length and Transfer-Encoding in one request",
@@ -145,7 +145,7 @@ class Guard:
         name = found[1].lower().strip("[]")
         if name in self.hosts:
             return True
-        try:  # an address is not a name, so nobody can have pointed it here
+        try:  # an address is not a name, so no DNS entry led here
             ipaddress.ip_address(name)
         except ValueError:
             return False
@@ -170,7 +170,7 @@ class Guard:
         return counted
 
     async def _received(self, receive: Receive, seconds: float) -> Message:
-        """The next part of a body, unless the server is stopped meanwhile."""
+        """The next part of a body, unless the server is stopping."""
         part, stop = asyncio.ensure_future(receive()), asyncio.ensure_future(self.worker.stopping.wait())
         try:
             await asyncio.wait((part, stop), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -184,7 +184,7 @@ class Guard:
         raise Refusal(408, "the request did not arrive in time", "send it again", {"Connection": "close"})
 
     async def _drain(self, headers: Headers, receive: Receive) -> None:
-        """Read and drop what a refused client still sends, within reason: many listen only once all is sent."""
+        """Read and drop what a rejected client still sends, within limits: many clients listen only after sending."""
         length, most = headers.get("content-length", "1"), 4 * self.settings.max_upload
         if not length.isdecimal() or int(length) > most or "expect" in headers:  # who expects waits for the answer
             return

@@ -1,4 +1,4 @@
-"""The review page over HTTP: a contact sheet whose verdicts are kept in the review's folder."""
+"""The review page over HTTP: a contact sheet whose verdicts are stored in the review's folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from unseen.serve.worker import Worker
 from unseen.version import __version__
 
 THUMBNAIL, LARGE = 260, 1200
-"""Longest sides of images sent."""
+"""Longest sides of the images sent to the page."""
 REASONS = 10
 KINDS = {"csv": "text/csv", "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"}
 KEPT = {"Cache-Control": "private, max-age=3600"}
@@ -44,7 +44,7 @@ class Given(BaseModel):
 
 
 class Verdicts(BaseModel):
-    """What a person decided."""
+    """A person's decision."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -55,8 +55,8 @@ def create_review_app(recognizer: Recognizer, review: Review, settings: Settings
     """The contact sheet of a review.
 
     Args:
-        recognizer: the model, for reasons; from here on the application's alone.
-        review: likewise; closed with the application.
+        recognizer: model for the reasons; used only by the application from now on.
+        review: likewise; closed together with the application.
         settings: limits of the server.
     """
     settings = settings or Settings()
@@ -110,7 +110,7 @@ def _add_review(app: FastAPI, review: Review, worker: Worker, service: Service) 
 
     @app.post("/api/review/verdicts")
     async def decide(given: Verdicts) -> dict[str, Any]:
-        """Keep verdicts; they are on the disk when this answers."""
+        """Store verdicts; they are on disk when this answers."""
 
         def keep() -> None:
             for one in given.verdicts:
@@ -153,7 +153,7 @@ def _add_review(app: FastAPI, review: Review, worker: Worker, service: Service) 
 
     @app.post("/api/review/folders")
     async def folders() -> dict[str, str]:
-        """Copy the images into a folder a class, beside the verdicts."""
+        """Copy the images into one folder per class, beside the verdicts."""
         target = _new_folder(review.folder)
         await worker.do(lambda: export_review(review, target))
         return {"folder": str(target)}

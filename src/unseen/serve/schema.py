@@ -1,4 +1,4 @@
-"""What the API takes and gives; the OpenAPI description is made from it."""
+"""Requests and answers of the API; the OpenAPI description is made from them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 Among = Literal["all", "seen", "unseen"]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Asked = Annotated[str, StringConstraints(max_length=1000)]
-"""What may be a name."""
+"""Allowed names."""
 LARGEST = 1e12
-"""Of class values and scores; beyond it sums overflow."""
+"""Limit for class values and scores; sums of larger ones could overflow."""
 Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
 Values = dict[Asked, Number]
 ValuesOrUnknown = dict[Asked, Number | None]
 
 
 class Sent(BaseModel):
-    """A body that a client sends; misspelt fields are refused."""
+    """A request body; misspelled fields are rejected."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -31,7 +31,7 @@ class Problem(BaseModel):
 
 
 class Choice(Sent):
-    """Which classes to choose from, and how many to give."""
+    """Candidate classes, and the number of classes to return."""
 
     top: int = Field(default=5, ge=1, le=1000, description="classes given")
     among: Among = Field(default="all", description="candidate classes: all, seen or unseen")
@@ -40,7 +40,7 @@ class Choice(Sent):
 
 
 class Candidate(BaseModel):
-    """A class and how sure the model is."""
+    """A class with the model's confidence."""
 
     name: str
     seen: bool = Field(description="whether it has training images")
@@ -49,14 +49,14 @@ class Candidate(BaseModel):
 
 
 class Speaks(BaseModel):
-    """An attribute that speaks for the first class."""
+    """An attribute that is evidence for the first class."""
 
     attribute: str
     evidence: float
 
 
 class Prediction(BaseModel):
-    """What one image shows, or why it cannot be said; every further field of a prediction by its own name."""
+    """Prediction for an image, or the reason why there is none; further fields of a prediction have their own names."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -72,13 +72,13 @@ class Prediction(BaseModel):
 
 
 class Predictions(BaseModel):
-    """One entry an image, in the order sent."""
+    """One entry per image, in the order sent."""
 
     predictions: list[Prediction]
 
 
 class Look(Sent):
-    """What the model read off an image: all that ranking needs."""
+    """What the model computed from an image: all that ranking needs."""
 
     attribute_scores: list[Number] = Field(
         description="attribute scores psi, one per attribute, in the order of /api/about"
@@ -92,7 +92,7 @@ class Look(Sent):
 
 
 class Reason(BaseModel):
-    """One attribute's part in a decision."""
+    """Contribution of one attribute to a decision."""
 
     attribute: str
     score: float = Field(description="psi, or its corrected value")
@@ -107,13 +107,13 @@ class Reason(BaseModel):
 
 
 class ReasonSeen(Reason):
-    """The same with where the model looked."""
+    """The same with a heat map."""
 
     heat: list[list[int]] = Field(description="rows of 0 to 255 over the crop; 255 is the strongest region")
 
 
 class Term(BaseModel):
-    """What a decision rests on beside attributes, such as a class's own images."""
+    """Contributions other than attributes, such as a class's own images."""
 
     name: str
     evidence: float = Field(description="what it adds to the target's score")
@@ -121,7 +121,7 @@ class Term(BaseModel):
 
 
 class Ranking(BaseModel):
-    """Classes, and why the target rather than the rival."""
+    """Classes, and why the target instead of the rival."""
 
     classes: list[Candidate]
     unknown: bool
@@ -132,7 +132,7 @@ class Ranking(BaseModel):
 
 
 class Near(BaseModel):
-    """A training image that is scored like this one."""
+    """A training image with similar attribute scores."""
 
     file: str = Field(description="relative to the folder of the training images")
     name: str = Field(description="its class")
@@ -141,7 +141,7 @@ class Near(BaseModel):
 
 
 class Explanation(Ranking):
-    """A ranking with the image's side of it."""
+    """A ranking with facts about the image."""
 
     image: str
     width: int = Field(description="of the upright image, in pixels")
@@ -154,7 +154,7 @@ class Explanation(Ranking):
 
 
 class RankRequest(Choice):
-    """A look, with attributes corrected by hand."""
+    """A look, with corrected attributes."""
 
     look: Look
     corrections: Values = Field(default={}, description="attribute to value, in the class table's unit")
@@ -178,7 +178,7 @@ class ClassEntry(BaseModel):
 
 
 class Classes(BaseModel):
-    """All classes, in the table's order."""
+    """All classes, in table order."""
 
     classes: list[ClassEntry]
 
@@ -195,7 +195,7 @@ class NewClass(Sent):
 
 
 class ClassChange(Sent):
-    """What to change of a class; what is left out stays."""
+    """Changes of a class; omitted fields stay."""
 
     name: Name | None = None
     values: ValuesOrUnknown = {}
@@ -203,7 +203,7 @@ class ClassChange(Sent):
 
 
 class Changed(BaseModel):
-    """Classes added or changed, and what to know about them."""
+    """Classes added or changed, with notes about them."""
 
     classes: list[ClassEntry]
     warnings: list[str] = []
@@ -244,7 +244,7 @@ class ImagesOfClass(BaseModel):
 
 
 class Divider(BaseModel):
-    """An attribute between two classes."""
+    """An attribute that separates two classes."""
 
     attribute: str
     first_value: float = Field(description="in the class table's unit")
@@ -254,7 +254,7 @@ class Divider(BaseModel):
 
 
 class Separation(BaseModel):
-    """What tells two classes apart, and what could."""
+    """What separates two classes, and what could."""
 
     first: str
     second: str
@@ -264,7 +264,7 @@ class Separation(BaseModel):
 
 
 class AttributeEntry(BaseModel):
-    """An attribute, and what the class table says of it."""
+    """An attribute, with its description in the class table."""
 
     name: str
     label: str
@@ -290,7 +290,7 @@ class Metric(BaseModel):
 
 
 class Limits(BaseModel):
-    """What the server takes."""
+    """Limits of the server."""
 
     upload_bytes: int
     image_pixels: int
@@ -299,7 +299,7 @@ class Limits(BaseModel):
 
 
 class About(BaseModel):
-    """The model, where it comes from and what it may be sent."""
+    """The model, its origin, and the limits for requests."""
 
     model: str
     method: str
@@ -323,7 +323,7 @@ class About(BaseModel):
 
 
 class Health(BaseModel):
-    """That the server is up, and how busy."""
+    """State and load of the server."""
 
     status: Literal["ok"]
     busy: int
@@ -331,7 +331,7 @@ class Health(BaseModel):
 
 
 class Table(Sent):
-    """Rows to be made a workbook."""
+    """Rows for a workbook."""
 
     columns: list[Asked] = Field(max_length=10_000)
     rows: list[list[str | float | bool | None]] = Field(max_length=200_000)
@@ -344,6 +344,6 @@ class Examples(BaseModel):
 
 
 class Saved(BaseModel):
-    """Where the classes were kept."""
+    """Where the classes were saved."""
 
     folder: str

@@ -1,4 +1,4 @@
-"""The HTTP server: uvicorn with its own limits on connections; what one request may cost is the guard's."""
+"""The HTTP server: uvicorn with its own limits on connections; the guard limits single requests."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from fastapi import FastAPI
 from unseen.serve.settings import Settings
 
 HEAD_BYTES = 64 * 1024
-"""Of a request's first line and headers."""
+"""Largest size in bytes of a request's first line and headers."""
 
 
 class Server(uvicorn.Server):
     """A server that stops soon, whatever its clients do."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Finish what is being computed, refuse what waits for that."""
+        """Finish the running computation, and reject waiting requests."""
         cast(Any, self.config.app).state.worker.stop()
         await super().shutdown(sockets)
 
 
 def configure(app: FastAPI, settings: Settings, **options: Any) -> uvicorn.Config:
-    """How uvicorn serves an application of :func:`unseen.serve.app.create_app`.
+    """Uvicorn configuration for an application of :func:`unseen.serve.app.create_app`.
 
     Args:
-        app: the application.
-        settings: its limits.
-        options: more of uvicorn's.
+        app: application to serve.
+        settings: limits of the server.
+        options: further options of uvicorn.
     """
     fixed: dict[str, Any] = {
-        "http": "h11",  # which bounds a request's head
+        "http": "h11",  # bounds the head of a request
         "ws": "none",
         "proxy_headers": False,
         "log_level": "error",

@@ -1,4 +1,4 @@
-"""What the API does, apart from HTTP: everything here runs in the worker's thread."""
+"""The API without HTTP: everything here runs in the worker's thread."""
 
 from __future__ import annotations
 
@@ -44,23 +44,23 @@ from unseen.serve.uploads import Upload, decode
 
 PREVIEW = 900
 THUMBNAIL = 160
-"""Longest sides of sent images."""
+"""Longest sides of the images sent to the page."""
 NEAREST = 6
 NEAR, MOST_NEAR = 3, 20
-"""Classes that a new one is said to be near to; new classes of which it is said."""
+"""Number of near classes reported for a new one, and of new classes with such a report."""
 EXAMPLES = 6
-"""Images to try."""
+"""Number of example images."""
 ROWS = 1000
-"""Classes of one table."""
+"""Largest number of classes in one table."""
 _NO_NAME = {"Cc", "Cs", "Cn", "Zl", "Zp"}
 
 
 class Service:
-    """A recognizer that answers the API's questions.
+    """Answers the questions of the API with a recognizer.
 
     Args:
-        recognizer: the model; from here on this service's alone.
-        settings: the server's.
+        recognizer: model, used only by this service from now on.
+        settings: settings of the server.
 
     Attributes:
         no_corrections: why attributes cannot be corrected; ``None`` if they can.
@@ -78,11 +78,11 @@ class Service:
         self._trained = recognizer.table if settings.save is None else trained_table(settings.save)
 
     def check(self, choice: schema.Choice) -> None:
-        """Raise where there is nothing to choose from."""
+        """Raise an error if there are no candidate classes."""
         self.recognizer.choices(**_among(choice))
 
     def predict(self, upload: Upload, choice: schema.Choice) -> schema.Prediction:
-        """What an image shows, or why it cannot be said."""
+        """Prediction for an image, or the reason why there is none."""
         try:
             image = decode(upload, self.settings.max_pixels)
             (found,) = self.recognizer.predict([image], top=choice.top, batch_size=1, workers=0, **_among(choice))
@@ -104,7 +104,7 @@ class Service:
         preview: bool,
         thumbnails: bool,
     ) -> schema.Explanation:
-        """Why an image is taken for a class, with a heat map an attribute."""
+        """Explanation of a prediction, with a heat map per attribute."""
         image = decode(upload, self.settings.max_pixels)
         look = self.recognizer.look(image)
         why = look.explanation(target=target, rival=rival, nearest=NEAREST, **_among(choice))
@@ -128,7 +128,7 @@ class Service:
         )
 
     def rank(self, request: schema.RankRequest) -> schema.Ranking:
-        """Classes by a look whose attributes may be corrected; no image is needed."""
+        """Rank classes by a look whose attributes may be corrected; needs no image."""
         reading = self.recognizer.reading(request.look.attribute_scores, request.look.query, request.look.pooled)
         corrections = request.corrections
         why = reading.compare(corrections, target=request.target, rival=request.rival, **_among(request))
@@ -141,7 +141,7 @@ class Service:
     def _ranking(
         reading: Reading, why: Comparison, choice: schema.Choice, corrections: Mapping[str, float]
     ) -> dict[str, Any]:
-        """The fields of a ranking, reasons apart."""
+        """Fields of a ranking without the reasons."""
         found = reading.prediction(corrections, top=choice.top, **_among(choice))
         return {
             "classes": [_candidate(c) for c in found.candidates],
@@ -160,7 +160,7 @@ class Service:
         return [{name: getattr(r, name) for name in fields} | {"reading": read[r.attribute]} for r in why.reasons]
 
     def _thumbnail(self, near: Neighbour) -> str | None:
-        """A training image, small; ``None`` where it cannot be read, or lies elsewhere."""
+        """Thumbnail of a training image; ``None`` if it cannot be read, or is elsewhere."""
         images = self.recognizer.images
         if images is None or not (images / near.file).resolve().is_relative_to(images.resolve()):
             return None
@@ -171,13 +171,13 @@ class Service:
         return _data_uri(image, THUMBNAIL)
 
     def separate(self, first: str, second: str) -> schema.Separation:
-        """What tells two classes apart, and what could."""
+        """What separates two classes, and what could."""
         return schema.Separation.model_validate(asdict(separate(self.recognizer, first, second)))
 
     def classes(self) -> list[schema.ClassEntry]:
         """All classes without their values."""
         table, trained = self.recognizer.table, self._trained
-        support = self.recognizer.support  # a class known from images alone is not expected by attributes
+        support = self.recognizer.support  # a class known from images alone has no expectation
         expected = {e.name: e.text for e in expectations(table, trained) if support[e.name].attributes}
         rows = zip(
             table.names, table.seen, changes_since(table, trained), self.recognizer.attribute_shares, strict=True
@@ -208,7 +208,7 @@ class Service:
         return found
 
     def attributes(self) -> list[schema.AttributeEntry]:
-        """All attributes, in the table's order."""
+        """All attributes, in table order."""
         table, references = self.recognizer.table, self.recognizer.references
         values = table.values if references is None else references.class_values
         low, high = values.min(axis=0).clip(max=0), values.max(axis=0).clip(min=0)
@@ -231,28 +231,28 @@ class Service:
         ]
 
     def template(self) -> dict[str, str]:
-        """The first class as a row of a table to add classes from: in words where the model's classes came so."""
+        """The first class as a row of a table for adding classes: in words if the model's classes came in words."""
         table, encoding = self.recognizer.table, self.recognizer.encoding
         if encoding is not None:
             return encoding.decode(table.values[0])
         return {name: f"{value:g}" for name, value in zip(table.attributes.names, table.values[0], strict=True)}
 
     def add(self, new: schema.NewClass) -> schema.Changed:
-        """A class from its attributes."""
+        """Add a class from its attributes."""
         with self.change():
             table = self.recognizer.table
             start = None if new.like is None else table.values[self.index(new.like)]
-            there = new.name in table.names  # which is said first
+            there = new.name in table.names  # reported first
             row = table.unknown if there else _values(new.values, table, start)
             self.add_described(new.name, row, new.ranks)
         return self._changed([new.name])
 
     def add_table(self, data: bytes, suffix: str) -> schema.Changed:
-        """Classes from a table with a column ``class`` and one an attribute, or one of the spreadsheet: all or none.
+        """Add classes from a table with a column ``class`` and one per attribute or spreadsheet column: all or none.
 
         Args:
-            data: the file.
-            suffix: its format: ``.csv``, ``.tsv`` or ``.xlsx``.
+            data: content of the table.
+            suffix: format: ``.csv``, ``.tsv`` or ``.xlsx``.
         """
         if suffix == ".xlsx":
             _check_workbook(data, self.settings.max_upload)
@@ -270,7 +270,7 @@ class Service:
         return self._changed(names)
 
     def save(self) -> schema.Saved:
-        """Keep the classes with the run."""
+        """Save the classes with the run."""
         folder = self.settings.save or self.settings.folder
         if folder is None:
             raise Refusal(403, "this server does not keep classes", "start it with --save on a folder of your own")
@@ -295,7 +295,7 @@ class Service:
         return list(found.items())
 
     def example(self, number: int, small: bool) -> bytes:
-        """A JPEG of an example."""
+        """An example as JPEG."""
         if number >= len(self.examples):
             raise Refusal(404, f"no example {number}", "see /api/examples")
         path = self.examples[number][1]
@@ -321,7 +321,7 @@ class Service:
         self.recognizer.add_class(name, values, trained=trained, taxa=taxa)
 
     def edit(self, name: str, change: schema.ClassChange) -> schema.Changed:
-        """Another name, other values, or both."""
+        """Change name, values, or both."""
         with self.change():
             c, table = self.index(name), self.recognizer.table
             if change.values:
@@ -334,7 +334,7 @@ class Service:
         return self._changed([change.name or name])
 
     def remove(self, name: str) -> schema.Changed:
-        """Choose among the other classes from now on."""
+        """Remove the class."""
         with self.change():
             self.index(name)
             if len(self.recognizer.table) <= 2:
@@ -343,14 +343,14 @@ class Service:
         return self._changed([])
 
     def index(self, name: str) -> int:
-        """Position of a class in the table; Refusal (404) where there is none."""
+        """Position of a class in the table; Refusal (404) if there is none."""
         try:
             return self.recognizer.table.index(name)
         except DataError as error:
             raise Refusal(404, error.problem, error.hint or "") from None
 
     def must_be_new(self, name: str) -> None:
-        """Refuse what is no class name, or one that is taken."""
+        """Reject an invalid class name, or one that is taken."""
         if len(name) > 200 or name in (".", "..") or any(unicodedata.category(c) in _NO_NAME for c in name):
             raise Refusal(422, "not a valid class name", "use 1 to 200 printable characters")
         if name in self.recognizer.table.names:
@@ -358,7 +358,7 @@ class Service:
 
     @contextmanager
     def change(self) -> Iterator[None]:
-        """Whole or not at all; where changes are kept, of the table as other processes left it."""
+        """Context for a change, all or nothing; if changes are saved, starts from the table of other processes."""
         recognizer, folder = self.recognizer, self.settings.save
         before = recognizer.table, recognizer.support
         try:
@@ -382,7 +382,7 @@ class Service:
         return schema.Changed(classes=entries, warnings=warnings, nearest=near, saved=self.settings.save is not None)
 
     def entry_of(self, name: str) -> dict[str, Any]:
-        """The fields of an answer that says what became of a class's images."""
+        """Fields of an answer about the support images of a class."""
         return {"classes": [self.entry(name)], "saved": self.settings.save is not None}
 
     def _warnings(self, name: str) -> Iterator[str]:
@@ -401,7 +401,7 @@ class Service:
 
 
 def _values(given: Mapping[str, float | None], table: ClassTable, start: np.ndarray | None) -> np.ndarray:
-    """A class's values from numbers and nulls, which are unknown."""
+    """Values of a class from numbers and nulls, which mean unknown."""
     values = values_of({name: value for name, value in given.items() if value is not None}, table, start=start)
     for name, value in given.items():
         if value is None:
@@ -411,7 +411,7 @@ def _values(given: Mapping[str, float | None], table: ClassTable, start: np.ndar
 
 
 def _range(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The lowest and highest meaningful value of each attribute: of a share, of a percentage, else the table's own."""
+    """Lowest and highest meaningful value of each attribute: of a share or percentage, else the table's own."""
     low, high = values.min(axis=0).clip(max=0), values.max(axis=0).clip(min=0)
     if low.min() >= 0 and high.max() <= 100:
         high = np.full_like(high, 1.0 if high.max() <= 1 else 100.0)
@@ -419,7 +419,7 @@ def _range(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _among(choice: schema.Choice) -> dict[str, Any]:
-    """The classes asked for, as the recognizer takes them."""
+    """The candidate classes, as arguments of the recognizer."""
     return {"among": choice.among, "only": choice.only or None, "exclude": choice.exclude or None}
 
 
@@ -433,7 +433,7 @@ def _bytes(heat: np.ndarray) -> list[list[int]]:
 
 
 def jpeg(image: Image.Image, side: int) -> bytes:
-    """A JPEG of the image with this longest side."""
+    """The image as JPEG with this longest side."""
     buffer = io.BytesIO()
     thumbnail(image, side).save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
@@ -444,7 +444,7 @@ def _data_uri(image: Image.Image, side: int) -> str:
 
 
 def _check_workbook(data: bytes, limit: int) -> None:
-    """Refuse an archive that is no workbook, or that unpacks to more than a request may have."""
+    """Reject an archive that is not a workbook, or that unpacks to more than a request may have."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             size = sum(entry.file_size for entry in archive.infolist())

@@ -1,4 +1,4 @@
-"""What a server allows, and how it says no."""
+"""Limits of a server, and its refusals."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ class Settings:
     """Limits of a server.
 
     Args:
-        max_upload: bytes of one request.
-        max_pixels: of one image.
-        max_images: of one request.
-        queue: requests that are read, wait or are answered at one time; any more are turned away.
-        read_seconds: how long a client may take to send a request's body, or to take a part of an answer.
-        idle_seconds: how long a connection stays open after an answer.
-        connections: at one time; requests beyond hear 503.
-        added: classes beyond those that the model came with.
-        support_images: likewise, of all classes together.
+        max_upload: largest size of a request, in bytes.
+        max_pixels: largest number of pixels of an image.
+        max_images: largest number of images of a request.
+        queue: number of requests that are read, wait or are answered at one time; others are rejected.
+        read_seconds: time for a client to send a request's body, or to read a part of an answer.
+        idle_seconds: time that a connection stays open after an answer.
+        connections: number at one time; further ones get status 503.
+        added: number of classes that can be added.
+        support_images: likewise, for all classes together.
         hosts: host names it answers to besides IP addresses and localhost.
-        save: the model's folder, whose ``classes-in-use.csv`` follows every change of the classes; ``None`` keeps
+        save: folder of the model, in which ``classes-in-use.csv`` follows every change of the classes; ``None`` keeps
             changes in memory.
-        folder: the model's folder, into which ``POST /api/classes/save`` writes the classes once; ``None`` refuses it.
+        folder: folder of the model, into which ``POST /api/classes/save`` writes the classes; ``None`` refuses this.
     """
 
     max_upload: int = 20 * 2**20
@@ -43,13 +43,13 @@ class Settings:
 
 
 class Refusal(HTTPException):
-    """A request that is turned away.
+    """A rejected request.
 
     Args:
-        status: the HTTP status.
-        error: what is wrong, in one line.
-        hint: what to do about it.
-        headers: more headers of the answer.
+        status: HTTP status.
+        error: problem in one line.
+        hint: how to fix it.
+        headers: further headers of the answer.
     """
 
     def __init__(self, status: int, error: str, hint: str, headers: dict[str, str] | None = None) -> None:

@@ -25,8 +25,8 @@ class Read:
     """An image that can become a support image.
 
     Args:
-        image: its provenance.
-        features: float32 ``(1, C)``, pooled.
+        image: origin of the image.
+        features: pooled features, float32 ``(1, C)``.
         thumbnail: a small JPEG.
     """
 
@@ -36,10 +36,10 @@ class Read:
 
 
 class SupportImages:
-    """The support images of a service's classes; everything here runs in the worker's thread.
+    """Support images of a service's classes; everything here runs in the worker's thread.
 
     Args:
-        service: whose classes.
+        service: service with the classes.
 
     Attributes:
         refused: why classes cannot have images; ``None`` if they can.
@@ -56,7 +56,7 @@ class SupportImages:
             self.refused = f"{error.problem}; {error.hint}"
 
     def check(self, name: str, new: bool) -> None:
-        """Raise where the class cannot get images, before any is read."""
+        """Raise an error if the class cannot get images, before any is read."""
         self.recognizer.space  # noqa: B018 - says why there is none
         if new:
             self.service.must_be_new(name)
@@ -64,7 +64,7 @@ class SupportImages:
             self.service.index(name)
 
     def read(self, upload: Upload) -> Read | schema.FailedImage:
-        """Features and provenance of an image, or why it cannot be read."""
+        """Features and origin of an image, or the reason why it cannot be read."""
         try:
             image = decode(upload, self.service.settings.max_pixels)
         except Refusal as refusal:
@@ -79,15 +79,15 @@ class SupportImages:
         return Read(about, features, jpeg(image, THUMBNAIL))
 
     def add(self, name: str, given: Sequence[Read | schema.FailedImage], new: bool = False) -> schema.ImagesAdded:
-        """Add images to a class, or make a class of images alone.
+        """Add images to a class, or create a class from images alone.
 
         Args:
-            name: the class.
-            given: images; those that could not be read are left out, and named in the answer.
-            new: make the class.
+            name: name of the class.
+            given: images; the answer names those that could not be read and were left out.
+            new: whether to create the class.
 
         Raises:
-            Refusal: no image could be read, the class is there (new) or not, or too many images.
+            Refusal: no image could be read, the class exists (if new) or does not, or there are too many images.
         """
         found = [one for one in given if isinstance(one, Read)]
         failed = [one for one in given if isinstance(one, schema.FailedImage)]
@@ -118,7 +118,7 @@ class SupportImages:
         )
 
     def listed(self, name: str) -> schema.ImagesOfClass:
-        """The images of a class, in the order in which they were added."""
+        """Images of a class, in the order of addition."""
         name = self.recognizer.table.names[self.service.index(name)]
         images = [
             schema.ClassImage(
@@ -132,7 +132,7 @@ class SupportImages:
         return schema.ImagesOfClass(name=name, images=images)
 
     def remove(self, name: str, digests: Sequence[str]) -> schema.Changed:
-        """Remove images of a class by their SHA-256; all without any."""
+        """Remove images of a class by their SHA-256, or all."""
         with self.service.change():
             name = self.recognizer.table.names[self.service.index(name)]
             known = {image.sha256 for image in self.recognizer.support[name].images}
@@ -145,7 +145,7 @@ class SupportImages:
         return schema.Changed(**self.service.entry_of(name))
 
     def thumbnail(self, digest: str) -> bytes:
-        """A small JPEG of a support image: of one sent to this server, or of a file that is still there, unchanged.
+        """A support image as a small JPEG: one sent to this server, or a file that still exists unchanged.
 
         Raises:
             Refusal: neither.
@@ -162,7 +162,7 @@ class SupportImages:
         raise Refusal(404, "no thumbnail of this image", "the model keeps features of images, not the images")
 
     def _elsewhere(self, name: str, images: Sequence[SupportImage]) -> list[str]:
-        """Warnings of images that another class has, too."""
+        """Warnings about images that another class also has."""
         names = {image.sha256: image.file for image in reversed(images)}
         return [
             f'{names[image.sha256]} is also an image of "{other}"'

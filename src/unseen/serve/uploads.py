@@ -1,4 +1,4 @@
-"""Images as they are sent: read in memory, checked before they are decoded, never written to disk."""
+"""Uploaded images: read in memory, checked before decoding, never written to disk."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ FIELD_BYTES = 4096
 
 @dataclass(frozen=True)
 class Upload:
-    """An image as it was sent.
+    """An uploaded image.
 
     Args:
-        name: its file name, without folders; for the answer only.
-        data: the file.
+        name: file name without folders; only for the answer.
+        data: content of the file.
     """
 
     name: str
@@ -32,21 +32,21 @@ class Upload:
 
 
 def base_name(name: str | None) -> str:
-    """A sent file name without folders and control characters, at most 200 long."""
+    """An uploaded file name without folders and control characters, with at most 200 characters."""
     base = PurePosixPath((name or "").replace("\\", "/")).name
     return "".join(c for c in base if c.isprintable()).strip(" .")[:200] or "image"
 
 
 async def read_form(request: Request, settings: Settings) -> FormData:
-    """A multipart body, held in memory.
+    """Parse a multipart body in memory.
 
     Raises:
-        Refusal: it is none, or holds too many images or fields.
+        Refusal: it is invalid, or holds too many images or fields.
     """
     kind = request.headers.get("content-type", "").lower()
     if not kind.startswith("multipart/form-data"):
         raise Refusal(415, "the body is not multipart/form-data", "send images as form fields, as curl -F does")
-    if "charset" in kind:  # which may name any of Python's codecs
+    if "charset" in kind:  # it may name any of Python's codecs
         raise Refusal(400, "the form declares a charset", "send UTF-8 without a charset")
     parser = MultiPartParser(
         request.headers,
@@ -55,7 +55,7 @@ async def read_form(request: Request, settings: Settings) -> FormData:
         max_fields=FIELDS,
         max_part_size=FIELD_BYTES,
     )
-    parser.spool_max_size = settings.max_upload + 1  # what is larger never gets here, so nothing spills to disk
+    parser.spool_max_size = settings.max_upload + 1  # nothing larger arrives here, so nothing spills to disk
     try:
         return await parser.parse()
     except MultiPartException as error:
@@ -65,7 +65,7 @@ async def read_form(request: Request, settings: Settings) -> FormData:
 
 
 async def read_uploads(request: Request, field: str, settings: Settings) -> tuple[list[Upload], FormData]:
-    """The files of a form field, and the form for its texts.
+    """Files of a form field, and the form for its texts.
 
     Raises:
         Refusal: no multipart body, no such file, or too many files or fields.
@@ -81,12 +81,12 @@ async def read_uploads(request: Request, field: str, settings: Settings) -> tupl
 
 
 def decode(upload: Upload, max_pixels: int) -> Image.Image:
-    """The image upright and in 8-bit RGB, its first frame if it moves.
+    """The image upright and in 8-bit RGB; of an animation its first frame.
 
-    The format is told by the content, not by the name, and the size is checked in the header before a pixel is decoded.
+    The format follows from the content, not from the name, and the size is checked in the header before decoding.
 
     Raises:
-        Refusal: too many pixels (413), no image of a format that is read (415).
+        Refusal: too many pixels (413), or not an image in a supported format (415).
         DataError: a broken image.
     """
     try:

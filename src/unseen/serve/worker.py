@@ -16,17 +16,17 @@ T = TypeVar("T")
 
 
 class Worker:
-    """A thread that owns the model, with a bounded number of places before it.
+    """A thread that owns the model, with a bounded number of places for requests.
 
-    A place is held from before a request's body is read until its answer is sent, so that the places bound the memory
-    for uploads too.
+    A request holds a place from before its body is read until its answer is sent, so the places also bound the memory
+    for uploads.
 
     Args:
-        places: requests at one time.
+        places: number of requests at one time.
 
     Attributes:
-        taken: places in use.
-        stopping: set once the server is being stopped.
+        taken: number of places in use.
+        stopping: set once the server is stopping.
     """
 
     def __init__(self, places: int) -> None:
@@ -41,7 +41,7 @@ class Worker:
         """Hold a place.
 
         Raises:
-            Refusal: 429, all are taken.
+            Refusal: 429, all places are taken.
         """
         if self.taken >= self.places:
             wait = max(1, math.ceil(self.taken * self._seconds))
@@ -55,10 +55,10 @@ class Worker:
             self.taken -= 1
 
     async def do(self, work: Callable[[], T]) -> T:
-        """Run in the thread, in turn.
+        """Run a function in the thread, in turn.
 
         Raises:
-            Refusal: 503, the server is being stopped.
+            Refusal: 503, the server is stopping.
         """
         if self.stopping.is_set():
             raise stopping()
@@ -78,16 +78,16 @@ class Worker:
             raise
 
     def stop(self) -> None:
-        """Let what runs finish, refuse what waits; returns at once."""
+        """Let running work finish, reject waiting requests; returns at once."""
         self.stopping.set()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def close(self) -> None:
-        """The same, and wait for what runs."""
+        """The same, and wait for running work."""
         self.stop()
         self._thread.shutdown()
 
 
 def stopping() -> Refusal:
-    """What a request hears once the server is being stopped."""
+    """The answer to a request once the server is stopping."""
     return Refusal(503, "the server is stopping", "try again later", {"Connection": "close"})

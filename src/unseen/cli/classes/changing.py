@@ -78,7 +78,7 @@ LikeOption = Annotated[str | None, typer.Option(help="Start from the values of t
 def _described(
     name: str | None, file: Path | None, settings: list[str] | None, ranks: list[str] | None
 ) -> list[Described]:
-    """Classes to add or edit, as written on the command line and in a file."""
+    """Classes to add or edit, from the command line and from a file."""
     cells, found = read_settings(settings or []), [] if file is None else read_described(file)
     cells |= {f"{PREFIX}{rank}": taxon for rank, taxon in read_settings(ranks or [], "--rank").items()}
     if any(d.name is not None for d in found) and name is not None:
@@ -100,7 +100,7 @@ def _described(
 
 
 def _doubts(table: ClassTable, name: str) -> tuple[list[str], list[Near]]:
-    """What to warn of about one class, and its nearest classes."""
+    """Warnings about one class, and its nearest classes."""
     near = closest_classes(table, name, 3)
     lines = [
         f'"{name}" is nearly equal to "{n.name}" (cosine {n.cosine:.3f}, {n.differing} attributes '
@@ -114,7 +114,7 @@ def _doubts(table: ClassTable, name: str) -> tuple[list[str], list[Near]]:
 
 
 def _changed(run: Path, table: ClassTable, names: list[str], verb: str, lines: list[str], as_json: bool) -> None:
-    """Say what was done to some classes, with warnings and nearest classes."""
+    """Print what was done to some classes, with warnings and nearest classes."""
     nearest: dict[str, list[dict[str, Any]]] = {}
     support = support_of(run)
     for name in names:

@@ -75,7 +75,7 @@ def closest(
 
 
 def _confusions(run: Path) -> list[dict[str, Any]]:
-    """The measured confusions of a run; none of a saved model."""
+    """Measured confusions of a run; empty for a saved model."""
     from unseen.training.folder import Run
 
     if not (run / "config.json").is_file():

@@ -1,4 +1,4 @@
-"""What the ``unseen classes`` commands share: the group, arguments, and the open model."""
+"""Shared by the ``unseen classes`` commands: the group, arguments, and the open model."""
 
 from __future__ import annotations
 
