@@ -1,1 +1,1 @@
-"""What unseen costs, each measurement against the obvious way in the same run: `python -m benchmarks`."""
+"""Benchmarks: the cost of unseen, each measured against the obvious alternative in the same run."""

@@ -1,7 +1,7 @@
-"""Every benchmark, one after another: `python -m benchmarks [NAME ...]`; `--docs` puts the tables into docs/.
+"""Run every benchmark in turn: `python -m benchmarks [NAME ...]`; `--docs` writes the tables into docs/.
 
-What a benchmark asks of a trained model or of images it gets from a run on the drawn dataset, which is made once; call
-`python -m benchmarks.NAME` yourself for your own. `gpu` stands for the suite of those that need one.
+Benchmarks that need a trained model or images get them from a run on the drawn dataset, which is made once; to use your
+own, call `python -m benchmarks.NAME`. `gpu` stands for the benchmarks that need a GPU.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ SHARED = ("measured",)
 
 
 class Made:
-    """What benchmarks are given: a run, its images and one of them, a folder for large files."""
+    """Inputs of benchmarks: a run, its images and one of them, and a folder for large files."""
 
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch
@@ -62,7 +62,7 @@ class Made:
 
     @cached_property
     def prototypes(self) -> Path:
-        """One of `prototypes`."""
+        """A run of `prototypes`."""
         return self._trained("prototypes")
 
     def _trained(self, method: str) -> Path:
@@ -84,16 +84,20 @@ class Made:
         return next(path for path in sorted(self.images.rglob("*")) if path.is_file())
 
     def filled(self, argument: str) -> str:
-        """An argument with what stands for its name."""
+        """An argument with names replaced by these inputs."""
         return str(getattr(self, argument[1:-1])) if argument.startswith("{") else argument
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     known = (*SUITE, GPU)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"all of {', '.join(SUITE)} unless named; or {GPU}")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"benchmarks to run (default: {', '.join(SUITE)}), or {GPU}"
+    )
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results")
-    parser.add_argument("--docs", action="store_true", help="run nothing: put the tables of the results into docs/")
+    parser.add_argument(
+        "--docs", action="store_true", help="run nothing, only write the tables of the results into docs/"
+    )
     options = parser.parse_args()
     if options.docs:
         print("\n".join(f"{page}: written" for page in fill_docs(write=True)) or "docs/: nothing to do")

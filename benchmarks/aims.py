@@ -1,4 +1,4 @@
-"""What was aimed at, beside what the other result files say: `python -m benchmarks.aims [--output FILE]`."""
+"""Compare the other result files with the aims of the project: `python -m benchmarks.aims [--output FILE]`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.measured import ROOT, finish
 
 
 def rows_of(results: Path, name: str, title: str) -> list[dict[str, Any]]:
-    """Rows of a result file; none where it was not measured."""
+    """Rows of a result file; empty if it was not measured."""
     path = results / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8"))["tables"].get(title, []) if path.is_file() else []
 

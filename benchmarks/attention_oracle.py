@@ -1,11 +1,11 @@
-"""What attention could add at best: a closed form whose attributes look where people marked their parts.
+"""Upper bound for attention: a closed form whose attributes look at the annotated parts.
 
     python -m benchmarks.attention_oracle runs/prototypes-cub50 --output results.json
 
-The run is of `prototypes` on a dataset with parts.csv. On every draw of validation classes its chosen solution is
-fitted again, and the contributions of regions to an attribute that names a part are weighed by how near they are to
-it (a Gaussian, ``--width`` regions wide) instead of alike. Attributes without a part, or whose part is hidden, stay as
-they are. Boxes of all visible parts stand for an attention to the object. No test image is read.
+The run is of `prototypes` on a dataset with parts.csv. Its solution is fitted again on every draw of validation
+classes. The contributions of regions to an attribute that names a part are weighted by their distance to the part (a
+Gaussian, ``--width`` regions wide) instead of equally. Attributes without a part, or with a hidden part, stay
+unchanged. Boxes around all visible parts represent attention to the object. No test image is used.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--width", type=float, default=0.7)
-    parser.add_argument("--cache", type=Path, help="folder of stored features")
+    parser.add_argument("--cache", type=Path, help="cache folder with stored features")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     run = Run(options.run)

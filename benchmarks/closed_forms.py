@@ -1,11 +1,11 @@
-"""Closed forms on frozen features: which wins, what its preparation is worth, and how many draws its choice needs.
+"""Closed forms on frozen features: which wins, what preparation is worth, and how many draws the choice needs.
 
     python -m benchmarks.closed_forms cub50:mobilenetv2 fieldguide --split-seeds 0 --output results.json
 
 ``DATA:NETWORK`` is ``cub50`` or ``flo64`` with ``mobilenetv2`` (224 px) or ``lite2`` (260 px), found below UNSEEN_DATA,
-a folder with either network, or ``fieldguide``, which has its own. Features are extracted once and kept in the cache.
-Candidates are chosen under the honest protocol, as a run does; test images are scored once by every model named in the
-tables, and choose nothing. The highest H at any offset (``swept``) is the yardstick of the offset alone.
+a folder with either network, or ``fieldguide``, which has its own. Features are extracted once and cached. Candidates
+are chosen under the honest protocol, as in a run. Test images are scored once by every model in the tables and choose
+nothing. The highest H at any offset (``swept``) is the upper bound for the offset.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ class Swept:
     """Every candidate of a method on every draw.
 
     Args:
-        method: as a run names it.
-        inputs: of the runs.
-        candidates: by their JSON.
-        curves: of each candidate, one a draw.
-        seconds: that it took.
+        method: name in a run.
+        inputs: inputs of the runs.
+        candidates: candidates by their JSON.
+        curves: curves of each candidate, one per draw.
+        seconds: time taken.
     """
 
     method: str
@@ -67,7 +67,7 @@ class Swept:
     seconds: float
 
     def best(self, draws: Iterable[int], wanted: Callable[[dict], bool] = lambda _: True) -> tuple[dict, float, float]:
-        """The candidate of the highest mean H over some draws, among those wanted, with its offset and that H."""
+        """The candidate with the highest mean H over some draws, among those wanted, with its offset and that H."""
         chosen, draws = None, list(draws)
         for key, curves in self.curves.items():
             if wanted(self.candidates[key]):
@@ -79,7 +79,7 @@ class Swept:
 
 
 def inputs_of(job: str, split_seed: int, cache: Path) -> RunInputs:
-    """Everything that the runs on a data set share; its features are extracted, or taken from the cache."""
+    """Inputs of all runs on a dataset; features are extracted, or taken from the cache."""
     data, _, network = job.partition(":")
     if data == "fieldguide":
         dataset, backbone = data, default_backbone(data)
@@ -101,7 +101,7 @@ def inputs_of(job: str, split_seed: int, cache: Path) -> RunInputs:
 
 
 def flowers(root: Path, cache: Path) -> Path:
-    """The dataset folder of flo64: its images, the text embeddings of ``att_splits.mat`` as attributes."""
+    """The dataset folder of flo64: its images, with the text embeddings of ``att_splits.mat`` as attributes."""
     folder = cache / "datasets" / "flo64"
     if not (folder / "images.csv").is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -140,7 +140,7 @@ def sweep(inputs: RunInputs, stages: list[Stage]) -> Swept:
 
 
 class Test:
-    """The model of all seen classes with a candidate: every number of the tables comes from here."""
+    """The model of all seen classes with a candidate; all numbers of the tables come from here."""
 
     def __init__(self, swept: Swept, final: Stage, pick: dict) -> None:
         self._swept, self._final, self._pick = swept, final, pick
@@ -156,7 +156,7 @@ class Test:
         return {name: 100 * found[name] for name in ("T1", "U", "S", "H")}
 
     def matched_gamma(self, stages: list[Stage]) -> float:
-        """The offset as a run takes it."""
+        """The offset of a run."""
         held = []
         for stage in stages:
             stage.inputs = self._swept.inputs
@@ -179,7 +179,7 @@ def row(job: str, seed: int, name: str, pick: dict, value: float, found: dict, s
 
 
 def studied(job: str, seed: int, cache: Path, tables: dict[str, list[dict]], studies: set[str]) -> None:
-    """Every study of one data set, network and split seed."""
+    """Every study of one dataset, network and split seed."""
     inputs = inputs_of(job, seed, cache)
     stages, final = [Stage(inputs, "validation", draw) for draw in range(DRAWS)], Stage(inputs, "final")
     swept = {label: sweep(of_method(inputs, label), stages) for label in METHODS}

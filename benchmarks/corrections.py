@@ -1,8 +1,9 @@
-"""How much it helps to correct the attributes that a model has most wrong: `python -m benchmarks.corrections RUN`.
+"""Gain from correcting the most wrong attributes of a model: `python -m benchmarks.corrections RUN`.
 
-For each test image the attributes are corrected whose estimated value is furthest from its class's, as a share of the
-attribute's range. The truth is the class table's value, what a person who knows the class would say; another row takes
-the same number of attributes by chance. Accuracy is the mean over classes, among all classes with gamma taken off.
+For each test image, the attributes whose estimated value differs most from its class's value, relative to the
+attribute's range, are corrected. The truth is the class table's value, which a person who knows the class would give.
+Another row corrects the same number of random attributes. Accuracy is the mean over classes, among all classes with
+gamma subtracted.
 """
 
 from __future__ import annotations

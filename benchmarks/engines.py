@@ -1,11 +1,11 @@
-"""Extraction in each engine that is installed, against torch: whole, with decoding, hashing, checksums and `fsync`.
+"""Extraction in each installed engine against torch: complete, with decoding, hashing, checksums and `fsync`.
 
     python -m benchmarks.engines [--networks mobilenetv2_100@224:2889 ...] [--images FOLDER]
                                  [--rounds 3] [--output FILE]
 
-Sides in turn, each into an empty folder, converted beforehand; "alone" is the engine on pixels in memory. The time to
-convert and load is counted once, the time to load what was converted before is "load". Weights are random. Without a
-folder the images are 500 x 375 JPEGs of smooth noise. Medians of the rounds; memory is that of a new process.
+Engines take turns, each into an empty folder and already converted; "alone" is the engine on pixels in memory. The time
+to convert and load is measured once; "load" is the time to load a converted network. Weights are random. Without a
+folder the images are 500 x 375 JPEGs of smooth noise. Times are medians of the rounds; memory is that of a new process.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def main() -> None:
         nargs="+",
         default=["mobilenetv2_100@224:2889", "resnet50@224:2889", "vit_small_patch14_dinov2@224:600"],
     )
-    parser.add_argument("--images", type=Path, help="folder of JPEGs; default: drawn")
+    parser.add_argument("--images", type=Path, help="folder of JPEGs (default: generated images)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--output", type=Path)

@@ -1,9 +1,10 @@
-"""Where the time of an epoch goes: training through the engine against the parts of its steps done by hand.
+"""Time of an epoch by part: training through the engine against the parts of its steps done by hand.
 
     python -m benchmarks.epoch [--shapes cub,awa2] [--grid 7] [--steps 20] [--precision 32-true] [--output FILE]
 
-Random features in memory, released settings of MSDN++. The engine has what its steps take beyond reading, forward,
-loss, backward and optimiser: loops, checks of the losses, records and one checkpoint at the end. Under a minute idle.
+Random features in memory, released settings of MSDN++. "engine" is the time beyond reading, forward, loss, backward and
+optimizer: loops, checks of the losses, records, and one checkpoint at the end. Takes less than a minute on an idle
+machine.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Kept:
 
 
 def by_hand(stage, fabric, steps, clock):
-    """Seconds of each part of so many steps."""
+    """Seconds of each part for the given number of steps."""
     spent = dict.fromkeys(PARTS, 0.0)
     method, labels = stage.method.train(), torch.as_tensor(stage.labels)
     optimizer = stage.recipe.make_optimizer(method.parameters())
@@ -101,7 +102,9 @@ def main():
     parser.add_argument("--precisions", type=lambda text: text.split(","), default=["32-true", "bf16-mixed"])
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--processor-time", action="store_true", help="for a busy machine, with --threads 1")
+    parser.add_argument(
+        "--processor-time", action="store_true", help="measure processor time, for a busy machine; use with --threads 1"
+    )
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     began = time.monotonic()

@@ -1,9 +1,9 @@
-"""Memory that an extraction takes beyond what its backbone takes by itself, with readers in processes of their own.
+"""Memory of an extraction beyond that of its backbone, with readers in separate processes.
 
     python -m benchmarks.extraction_memory IMAGES --workers 0 2 8 --output results.json
 
-The backbone's own: a process that runs it on one batch after another of the same size. Memory is the sum over the
-process and all it started of the proportional set size, at its highest.
+The backbone's memory is that of a process which runs it on batches of the same size. Memory is the peak of the
+proportional set size, summed over the process and all its children.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Images a second of feature extraction, against the network alone and against a plain timm + DataLoader loop.
+"""Images per second of feature extraction, against the network alone and against a plain timm + DataLoader loop.
 
     python -m benchmarks.extraction_rate [--networks mobilenetv2_100@224:192 resnet50@224:64] [--images FOLDER]
                                          [--device cpu] [--workers -1] [--output FILE]
 
-Sides, in turn: the network alone on normalised pixels in memory, in batches and as `unseen` gives them to it (a few
-images at a time on a CPU); a loop of timm's transform, a DataLoader and an array on disk, as one writes it oneself;
-and `extract`, with hashing, checksums, journal and fsync, into an empty folder. Weights are random. Without a folder
-the images are 500 x 375 JPEGs of smooth noise. Medians of the rounds; processor time is that of all processes and
-threads. On a GPU: --device cuda --networks resnet101@448:4096 mobilenetv2_100@224:8192
+Three sides take turns: the network alone on normalized pixels in memory, in batches and in the sizes that `unseen` uses
+(a few images at a time on a CPU); a plain loop with timm's transform, a DataLoader and an array on disk; and `extract`,
+with hashing, checksums, journal and fsync, into an empty folder. Weights are random. Without a folder the images are
+500 x 375 JPEGs of smooth noise. Results are medians of the rounds; processor time includes all processes and threads.
+On a GPU: --device cuda --networks resnet101@448:4096 mobilenetv2_100@224:8192
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from unseen.features.extract import chosen_workers, extract
 
 
 def draw(folder: Path, count: int) -> list[Path]:
-    """JPEGs of the size and weight of photographs."""
+    """JPEGs with the size and content of photographs."""
     rng = np.random.default_rng(0)
     files = [folder / f"{i:05}.jpg" for i in range(count)]
     for file in files:
@@ -56,7 +56,7 @@ class Images(Dataset):
 
 
 def plain(model: torch.nn.Module, files: list[Path], size: int, batch: int, workers: int, device: str) -> np.ndarray:
-    """Features of all images, written as they come, as a script of one's own does it."""
+    """Features of all images, written as they come, as in a plain script."""
     cuda = device == "cuda"
     transform = timm.data.create_transform((3, size, size), interpolation="bicubic", crop_pct=1.0)
     loader = DataLoader(Images(files, transform), batch, num_workers=workers, pin_memory=cuda)
@@ -121,7 +121,7 @@ def measure(network: str, options: argparse.Namespace, folder: Path) -> tuple[li
         f"timm + DataLoader, {plain_workers} processes": loop,
         "unseen": ours,
     }
-    theirs, mine = loop().astype(np.float32), ours().astype(np.float32)  # which also warms up
+    theirs, mine = loop().astype(np.float32), ours().astype(np.float32)  # also warms up
     differ = float(np.abs(theirs - mine).max() / np.abs(theirs).max())
     alone(few)
     wall: dict[str, list[float]] = {side: [] for side in sides}
@@ -150,10 +150,10 @@ def measure(network: str, options: argparse.Namespace, folder: Path) -> tuple[li
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.extraction_rate", description=__doc__)
     parser.add_argument("--networks", nargs="+", default=["mobilenetv2_100@224:192", "resnet50@224:64"])
-    parser.add_argument("--images", type=Path, help="folder of JPEGs; default: drawn")
+    parser.add_argument("--images", type=Path, help="folder of JPEGs (default: generated images)")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--workers", type=int, default=-1, help="of extract")
-    parser.add_argument("--plain-workers", type=int, default=2, help="of the plain loop on a CPU")
+    parser.add_argument("--workers", type=int, default=-1, help="workers of extract")
+    parser.add_argument("--plain-workers", type=int, default=2, help="workers of the plain loop on a CPU")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())

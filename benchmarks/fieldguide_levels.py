@@ -1,10 +1,11 @@
-"""Where fieldguide stands: chance, linear baselines, MSDN, MSDN++, full supervision; and who looks at the right part.
+"""Levels of fieldguide: chance, linear baselines, MSDN, MSDN++, full supervision; and the pointing game.
 
     python -m benchmarks.fieldguide_levels [--seeds 5] [--output benchmarks/results/fieldguide_levels.json]
 
-T1, U, S and H are of the honest protocol. Full supervision is a ridge classifier on the same frozen features: with the
-seen classes' training images on their test images, and with half of every unseen class's images on the other
-half (which no zero-shot method gets). The pointing game is over the unseen test images.
+T1, U, S and H are those of the honest protocol. Full supervision is a ridge classifier on the same frozen features:
+trained on the seen classes' training images and tested on their test images, and trained on half of every unseen
+class's images and tested on the other half (which no zero-shot method gets). The pointing game uses the unseen test
+images.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What it costs to look after every step whether losses and weights are finite: `python -m benchmarks.finite_check`.
+"""Cost of checking after every step that losses and weights are finite: `python -m benchmarks.finite_check`.
 
-A whole step of the engine beside the check in it alone (norm of all weights, its hand-over with the loss terms), in
-processor time, at CUB's shape: MSDN on regions, and `global` on pooled features, whose step is the cheapest there is.
-Half a minute on one thread.
+Compares a whole step of the engine with the check in it (norm of all weights, transfer with the loss terms), in
+processor time, at CUB's shape: MSDN on regions, and `global` on pooled features, whose step is the cheapest. Takes half
+a minute on one thread.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Everything that needs a GPU, one measurement after another: `python -m benchmarks.gpu [NAME ...]`.
+"""Run all benchmarks that need a GPU, in turn: `python -m benchmarks.gpu [NAME ...]`.
 
-Each writes benchmarks/results/gpu/NAME.json and takes less than ten minutes; without a name all are run. `--tests` runs
-the tests that need a GPU first.
+Each writes benchmarks/results/gpu/NAME.json and takes less than ten minutes. `--tests` first runs the tests that need a
+GPU.
 """
 
 from __future__ import annotations
@@ -26,16 +26,18 @@ SUITE: dict[str, tuple[str, str]] = {
 }
 """Module of this package to its arguments on a GPU, and for ``--small``; each takes ``--output``."""
 LIMIT = 600
-"""Seconds that one may take."""
+"""Time limit of one benchmark in seconds."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=(__doc__ or "").splitlines()[0])
     there = [name for name in SUITE if importlib.util.find_spec(f"benchmarks.{name}")]
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"all of {', '.join(there)} unless named")
-    parser.add_argument("--tests", action="store_true", help="first the tests that need a GPU")
-    parser.add_argument("--small", action="store_true", help="tiny, on the CPU, to try the code")
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "gpu", help="folder")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"benchmarks to run (default: {', '.join(there)})")
+    parser.add_argument("--tests", action="store_true", help="first run the tests that need a GPU")
+    parser.add_argument("--small", action="store_true", help="run with tiny shapes on the CPU, to try the code")
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "benchmarks" / "results" / "gpu", help="folder of the results"
+    )
     options = parser.parse_args()
     unknown = [name for name in options.names if name not in there]
     if unknown:

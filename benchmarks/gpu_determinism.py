@@ -1,9 +1,9 @@
-"""How far apart two trainings with the same seed end, on one GPU: `python -m benchmarks.gpu_determinism [--small]`.
+"""Difference between two trainings with the same seed on one GPU: `python -m benchmarks.gpu_determinism [--small]`.
 
-MSDN and MSDN++ (which draws random numbers in every step) are trained twice on the made-up features of
-benchmarks/gpu_training.py, one operation at a time and as CUDA graphs, and a third time with a stop and a resumption
-half-way. The largest difference of a weight is given as a share of the largest weight of its tensor, that of metrics in
-points. On a CPU (`--small`) all of it is 0. About 2 minutes for 6 epochs of CUB's size.
+MSDN and MSDN++ (which draws random numbers in every step) are trained twice on the generated features of
+benchmarks/gpu_training.py, as single operations and as CUDA graphs, and a third time with an interruption half-way.
+Reports the largest difference of a weight, relative to the largest weight of its tensor, and the largest difference of
+metrics in points. On a CPU (`--small`) everything is 0. Takes about 2 minutes for 6 epochs of CUB's size.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from unseen.training.fabric import PRECISIONS, make_fabric
 from unseen.training.outcomes import measure
 
 TOLERANCE = 1e-2
-"""Two trainings are the same if no weight differs by more than this share of the largest of its tensor."""
+"""Two trainings count as equal if no weight differs by more than this share of the largest of its tensor."""
 
 
 def trained(data: MadeUp, method: str, precision: str, graph: bool, stops: tuple[int, ...]) -> tuple[Any, Any]:
-    """Weights and last metrics of one training, stopped after the epochs named and resumed."""
+    """Weights and last metrics of one training, interrupted after the given epochs and resumed."""
     device = data.classes.seen.device
     fabric, shape = make_fabric(device.type, precision), data.shape
 
@@ -44,7 +44,7 @@ def trained(data: MadeUp, method: str, precision: str, graph: bool, stops: tuple
 
 
 def apart(first: tuple[Any, Any], second: tuple[Any, Any]) -> dict[str, float]:
-    """Largest difference of weights, as a share of the largest of its tensor, and of metrics in points."""
+    """Largest difference of weights, relative to the largest of its tensor, and of metrics in points."""
     largest = max(
         ((second[0][name] - value).abs().max() / value.abs().max().clamp(min=1e-12)).item()
         for name, value in first[0].items()
@@ -55,7 +55,7 @@ def apart(first: tuple[Any, Any], second: tuple[Any, Any]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--small", action="store_true", help="small shapes on the CPU, without graphs")
+    parser.add_argument("--small", action="store_true", help="use small shapes on the CPU, without graphs")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()

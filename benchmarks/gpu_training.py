@@ -1,16 +1,16 @@
-"""A whole MSDN training of CUB's size on one GPU, through the engine and, beside it, the formulas as they stand.
+"""A whole MSDN training of CUB's size on one GPU, through the engine and with the literal formulas.
 
     python -m benchmarks.gpu_training [--small] [--seeds 3] [--epochs 30] [--output FILE]
 
-7,057 + 4,731 images of 196 regions with 2,048 channels are made up on the device, by seed: every class lights its
-attributes' patterns in some regions, under noise. So there is something to learn, unseen classes can be named from
-their attributes, and no disk is read. MSDN as released is trained for 30 epochs of 141 steps with 50 images, and
-tested on all test images after every epoch. The clock starts when features are on the device, and covers everything
-that the engine then does, its files included. Rows are precisions, one operation at a time and as CUDA graphs, each
-trained with several seeds; the literal loop is timed on as many epochs as fit in its share of the time.
+7,057 + 4,731 images of 196 regions with 2,048 channels are generated on the device: every class shows its attributes'
+patterns in some regions, with noise. The task can be learned, unseen classes can be recognized from their attributes,
+and no disk is read. MSDN as released is trained for 30 epochs of 141 steps with 50 images, and tested on all test
+images after every epoch. The clock starts when features are on the device, and includes everything that the engine then
+does, including its files. Rows are precisions, as single operations and as CUDA graphs, each with several seeds. The
+literal loop is timed on as many epochs as fit in its time.
 
-`--small` does all of it but the graphs on a CPU with small shapes, in half a minute. The full one takes about 5 minutes
-and 35 GB of GPU memory.
+`--small` runs everything except the graphs on a CPU with small shapes, in half a minute. The full benchmark takes about
+5 minutes and 35 GB of GPU memory.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from unseen.training.fabric import make_fabric
 from unseen.training.outcomes import measure
 
 GOAL = 15.0
-"""Seconds that a whole training may take."""
+"""Time limit of a whole training in seconds."""
 PRECISIONS = {"float32": "32-true", "tf32": "32-true", "bfloat16": "bf16-mixed"}
 
 
@@ -82,11 +82,11 @@ class Kept:
 
 
 class MadeUp:
-    """Data of a shape on a device: `train`, `test` features in a dtype, labels, classes and attribute vectors."""
+    """Data of a shape on a device: `train` and `test` features in a dtype, labels, classes and attribute vectors."""
 
     def __init__(self, shape: Shape, device: torch.device, dtype: torch.dtype) -> None:
         self.shape, rng = shape, np.random.default_rng(0)
-        # alike enough, and images unlike enough (see _features), that not every image is named right
+        # similar enough, and images varied enough (see _features), that some predictions are wrong
         table = 0.3 * rng.random(shape.attributes) + 0.7 * rng.random((shape.classes, shape.attributes)) ** 4
         seen = torch.arange(shape.classes) < shape.classes - shape.unseen
         self.vectors = torch.from_numpy(rng.standard_normal((shape.attributes, shape.dim))).float()
@@ -130,7 +130,7 @@ def tf32(on: bool) -> Iterator[None]:
 
 
 def wait(device: torch.device) -> float:
-    """The time, once the device has done all it was given."""
+    """The time, once the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -210,7 +210,7 @@ def spread(values: list[float]) -> str:
 
 
 def device_of(small: bool) -> torch.device:
-    """The GPU, or with --small the CPU; ends the program with status 2 where there is none."""
+    """The GPU, or the CPU with --small; exits with status 2 if there is none."""
     if not small and not torch.cuda.is_available():
         print("needs a CUDA device; --small tries everything on the CPU")
         sys.exit(2)
@@ -219,10 +219,10 @@ def device_of(small: bool) -> torch.device:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--small", action="store_true", help="small shapes on the CPU, without graphs")
-    parser.add_argument("--seeds", type=int, default=3, help="trainings of each row")
-    parser.add_argument("--epochs", type=int, help="instead of 30")
-    parser.add_argument("--literal-seconds", type=float, default=30.0, help="how long the literal loop may run")
+    parser.add_argument("--small", action="store_true", help="use small shapes on the CPU, without graphs")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings per row")
+    parser.add_argument("--epochs", type=int, help="epochs (default: 30)")
+    parser.add_argument("--literal-seconds", type=float, default=30.0, help="time limit of the literal loop")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     device, began = device_of(options.small), time.monotonic()
@@ -231,7 +231,7 @@ def main() -> None:
     rows, accuracy = [], []
     steps = epoch_ends(shape.train, recipe_of(shape))[-1]
     data = MadeUp(shape, device, torch.float32)
-    whole(replace_epochs(data, 1), "float32", False, 0, device)  # libraries set themselves up
+    whole(replace_epochs(data, 1), "float32", False, 0, device)  # libraries initialize
     a_step, timed = literal(data, 0, device, 1.0 if options.small else options.literal_seconds)
     times = {"literal loop, float32": a_step * steps}
     rows.append(row("literal loop, float32", a_step * steps, steps, None, f"{timed} steps timed"))

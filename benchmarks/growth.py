@@ -1,10 +1,10 @@
-"""How time and memory grow with images, regions, attributes and classes, each ten times as large.
+"""Growth of time and memory with images, regions, attributes and classes, each up to ten times as large.
 
     python -m benchmarks.growth [--output FILE]
 
-Seconds are the processor's, of one thread, the median of some repeats; memory is the most that a call held beyond what
-there was before it, by Linux's count of the process. The exponent is the slope of log time over log size at one, three
-and ten times the start: 1 is proportional. A part of the cost that does not depend on the size makes it smaller.
+Seconds are processor time of one thread, as the median of some repeats; memory is the peak of a call above the level
+before it, by Linux's count for the process. The exponent is the slope of log time over log size at one, three and ten
+times the initial size: 1 means proportional. A constant part of the cost lowers it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FACTORS = (1, 3, 10)
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a problem: images in a step or a test, regions, channels, attributes, classes."""
+    """Size of a problem: images in a step or a test, regions, channels, attributes, classes."""
 
     images: int = 32
     regions: int = 49
@@ -48,7 +48,7 @@ class Sizes:
 
 
 class InMemory:
-    """Regions by position, made on demand so that they are no part of the memory measured."""
+    """Regions by position, made on demand so that they do not count as measured memory."""
 
     def __init__(self, sizes: Sizes) -> None:
         self.sizes = sizes
@@ -73,7 +73,7 @@ def problem(name: str, sizes: Sizes) -> tuple[Any, ClassSpace, np.ndarray, torch
 
 
 def step(sizes: Sizes) -> Callable[[], object]:
-    """A training step of MSDN++ without the optimiser."""
+    """A training step of MSDN++ without the optimizer."""
     method, classes, labels, regions = problem("msdnpp", sizes)
     method.train()
     wanted = torch.as_tensor(labels)
@@ -120,7 +120,7 @@ def neighbours(sizes: Sizes) -> Callable[[], object]:
 
 
 def extraction(sizes: Sizes) -> Callable[[], object]:
-    """Features of photographs from nothing: hashes, decoding, network, checksums, the store on disk."""
+    """Extraction from photographs: hashes, decoding, network, checksums, the store on disk."""
     folder = tempfile.TemporaryDirectory()
     rng = np.random.default_rng(0)
     files = []
@@ -148,20 +148,20 @@ CASES: dict[str, tuple[Callable[[Sizes], Callable[[], object]], Sizes, tuple[str
 
 
 def peak_mb(call: Callable[[], object]) -> float:
-    """Most memory of a call beyond what there was, in MB."""
+    """Peak memory of a call above the level before it, in MB."""
 
     def line(name: str) -> int:
         found = (row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith(name))
         return int(next(found).split()[1])
 
     before = line("VmRSS:")
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     call()
     return max(0, line("VmHWM:") - before) * 1024 / 1e6
 
 
 def measure(name: str, dimension: str, size: int, repeats: int) -> tuple[float, float]:
-    """Seconds of the processor, and MB."""
+    """Processor seconds, and MB."""
     torch.set_num_threads(1)
     make, start, _ = CASES[name]
     call = make(replace(start, **{dimension: size}))
@@ -180,7 +180,7 @@ def main() -> None:
         for dimension in dimensions:
             sizes = [getattr(start, dimension) * factor for factor in FACTORS]
             found = []
-            for size in sizes:  # each in a process of its own, whose memory is fresh
+            for size in sizes:  # each in its own process with fresh memory
                 with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
                     found.append(pool.submit(measure, name, dimension, size, options.repeats).result())
             seconds, held = zip(*found, strict=True)

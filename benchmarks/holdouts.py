@@ -1,9 +1,9 @@
-"""How well class hold-outs foretell the accuracy on unseen classes: finished runs that have their images, without them.
+"""How well class hold-outs predict the accuracy on unseen classes, on finished runs with images of unseen classes.
 
     python -m benchmarks.holdouts runs/msdnpp-fieldguide runs/eszsl-fieldguide --draws 3 --output results.json
 
-The images of unseen classes are left out of a copy of each run's dataset, the run is repeated on it, and what its
-hold-outs say is set beside what was measured on those images.
+The images of unseen classes are removed from a copy of each run's dataset, the run is repeated on the copy, and its
+hold-out estimates are compared with the accuracy measured on those images.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Peak memory of `unseen import` on generated region features: `python -m benchmarks.import_memory [IMAGES ...]`.
 
-Each size runs in a process of its own. The features are 2048 x 14 x 14 float32, as the field's HDF5 files hold them.
+Each size runs in its own process. The features are 2048 x 14 x 14 float32, as in the field's HDF5 files.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Training from region stores of growing size: steps a second and memory, with what was read before dropped.
+"""Training from region stores of growing size: steps per second and memory, starting with an empty page cache.
 
     python -m benchmarks.large_store FOLDER [--sizes 2 8 22] [--steps 24] [--output FILE]
 
 Stores of generated float16 features, AWA2's 14 x 14 regions of 2048 channels, are made one after another in FOLDER by
-the store's own writer, trained on from disk by MSDN with a batch of 50, and deleted. Extraction is with a backbone that
-does nothing, so that its memory is that of reading and writing. A training keeps no features (a budget of 0 bytes), and
-the store is dropped from the system's cache before it starts; beside it the same training on 256 images held in
-memory. Each is a process of its own. The median of the last three quarters of the steps counts. What matters
-is the time that a step waits for its images: the rest of it depends on what else the machine does.
+the store's own writer, used by MSDN for training from disk with a batch of 50, and deleted. The extraction uses a
+backbone that does nothing, so its memory is that of reading and writing. The training keeps no features (a budget of 0
+bytes), and the store is dropped from the system's page cache before it starts; it is compared with the same training on
+256 images in memory. Each runs in its own process. The result is the median over the last three quarters of the steps.
+What matters is the time that a step waits for its images: the rest depends on the load of the machine.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def status(field: str) -> float:
 
 
 class Generator(nn.Module):
-    """Stands where a backbone does: features that depend on the image's first pixel, at no cost."""
+    """Replaces a backbone: features that depend on the image's first pixel, at no cost."""
 
     def __init__(self, transform: Any) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Generator(nn.Module):
 
 
 def fill(folder: Path, count: int) -> dict[str, Any]:
-    """A store of ``count`` generated images; its extraction's rate and memory."""
+    """A store of ``count`` generated images; rate and memory of its extraction."""
     from unseen.backbones.transform import Transform
 
     images = folder / "images"
@@ -97,7 +97,7 @@ def fill(folder: Path, count: int) -> dict[str, Any]:
 
 
 def drop_cache(store: Path) -> None:
-    """Take a store's files out of the system's page cache."""
+    """Drop a store's files from the system's page cache."""
     for file in store.iterdir():
         with file.open("rb") as opened:
             os.fsync(opened.fileno())
@@ -155,7 +155,7 @@ def measure(folder: Path, steps: int, resident: bool) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--sizes", type=float, nargs="+", default=[2, 8, 22], help="of the stores, in GB")
+    parser.add_argument("--sizes", type=float, nargs="+", default=[2, 8, 22], help="sizes of the stores in GB")
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--output", type=Path)
     parser.add_argument("--fill", type=int, help=argparse.SUPPRESS)

@@ -3,11 +3,11 @@
     python -m benchmarks.many_classes [--classes 1000 3000 10000 30000 100000] [--batch 64] [--repeats 5]
                                       [--output benchmarks/results/many_classes.json]
 
-Both sides start from the images' attribute scores and end with classes and confidence (softmax over all classes).
-The plain side scores all classes in one product, takes the softmax in float64 and sorts nothing but the five best.
-Every size is a process of its own. Seconds are the processor's, so that other processes do not count. Memory is the
-most that a call held beyond what there was before it, by Linux's count of the process. The exponent is the slope of
-log time over log classes, from a hundredth of the most classes on.
+Both sides start from the images' attribute scores and end with classes and confidence (softmax over all classes). The
+plain side scores all classes in one product, takes the softmax in float64 and sorts only the five best. Every size runs
+in its own process. Seconds are processor time, so other processes do not count. Memory is the peak of a call above the
+level before it, by Linux's count for the process. The exponent is the slope of log time over log classes, from a
+hundredth of the largest number of classes on.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def memory(name):
 
 
 def most_beyond(call):
-    """Peak memory of a call beyond what there was, in MiB."""
+    """Peak memory of a call above the level before it, in MiB."""
     before = memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     call()
     return max(0.0, memory("VmHWM") - before)
 

@@ -1,4 +1,4 @@
-"""What benchmarks and fault campaigns share: machine, sides timed in turn, result files, their tables in docs/.
+"""Shared by benchmarks and fault campaigns: machine, sides timed in turn, result files, their tables in docs/.
 
 A result file is `{"command", "date", "seconds", "machine", "tables": {title: [row, ...]}, ...}`; a row is a dictionary
 whose keys are the table's columns. In a page of docs/, the lines between `<!-- measured: FILE | TITLE -->` and
@@ -26,7 +26,7 @@ Row = Mapping[str, Any]
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, threads and versions, as they stand beside every figure."""
+    """Processor, cores, threads and versions, as stated beside every figure."""
     import psutil
     import torch
 
@@ -58,7 +58,7 @@ def alternately(
     clock: Callable[[], float] = time.perf_counter,
     warm_up: int = 1,
 ) -> dict[str, float]:
-    """Median seconds of each side, run in turn, so that a busy moment falls on all of them."""
+    """Median seconds of each side, run in turn, so that other load affects all of them."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(warm_up):
         for run in sides.values():
@@ -72,14 +72,14 @@ def alternately(
 
 
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
-    """Slope of log cost over log size by least squares: 1 where cost grows as size does."""
+    """Slope of log cost over log size by least squares: 1 if cost is proportional to size."""
     import numpy as np
 
     return float(np.polyfit(np.log(sizes), np.log(costs), 1)[0])
 
 
 def markdown(rows: Iterable[Row]) -> str:
-    """Rows as a Markdown table; a cell that a row has not is empty."""
+    """Rows as a Markdown table; missing cells are empty."""
     rows = list(rows)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     lines = [columns, ["---"] * len(columns), *([_cell(row.get(c)) for c in columns] for row in rows)]
@@ -110,13 +110,13 @@ def finish(
     began: float | None = None,
     **facts: Any,
 ) -> dict[str, Any]:
-    """Print the tables, and write the result file where one is asked for.
+    """Print the tables, and write the result file if requested.
 
     Args:
-        output: the file.
+        output: result file.
         tables: rows by title.
         began: ``time.monotonic()`` at the start.
-        facts: anything else that belongs to the result (settings, agreement, notes).
+        facts: further facts about the result (settings, agreement, notes).
     """
     found: dict[str, Any] = {"command": _command(), "date": datetime.now(UTC).strftime("%Y-%m-%d")}
     if began is not None:
@@ -131,7 +131,7 @@ def finish(
 
 
 def _command() -> str:
-    """What was typed, without the paths of this machine."""
+    """The command line, without the paths of this machine."""
     main = sys.modules["__main__"]
     module = getattr(main, "__spec__", None)
     name = module.name.removesuffix(".__main__") if module else Path(sys.argv[0]).name
@@ -139,7 +139,7 @@ def _command() -> str:
 
 
 def fill(page: Path, root: Path = ROOT) -> str:
-    """The page's text with every marked table made anew from its result file."""
+    """The page's text with every marked table regenerated from its result file."""
 
     def table(found: re.Match[str]) -> str:
         file, title = root / found["file"], found["title"]
@@ -154,7 +154,7 @@ def fill(page: Path, root: Path = ROOT) -> str:
 
 
 def fill_docs(write: bool, root: Path = ROOT) -> list[str]:
-    """Names of the pages whose tables are not those of the result files; fixed where asked."""
+    """Names of the pages whose tables differ from the result files; optionally fixes them."""
     stale = []
     for page in sorted((root / "docs").rglob("*.md")):
         text = fill(page, root)

@@ -1,11 +1,11 @@
-"""Memory that an Mg-MRN training step needs on a GPU: estimated on fake tensors, not measured on a GPU.
+"""Memory of an Mg-MRN training step on a GPU: estimated on fake tensors, not measured on a GPU.
 
     python -m benchmarks.mgmrn_memory [--backbone resnet101.tv_in1k] [--size 448] [--batch 16] [--output FILE]
 
-The step is run on tensors that have shapes and types but no memory, and the bytes of all living ones are added up after
-every operator: weights, gradients, momentum, activations kept for the backward pass, and what operators read and
-write. Not counted are cuDNN's workspaces, the CUDA context and the allocator's fragments (allow 2 to 3 GB).
-CPU autocast stands for the GPU's; group normalisation is put to float32 as the GPU's does.
+The step runs on tensors with shapes and types but no memory, and the bytes of all living tensors are summed after every
+operator: weights, gradients, momentum, activations for the backward pass, and inputs and outputs of operators. Not
+counted are cuDNN's workspaces, the CUDA context and fragmentation (allow 2 to 3 GB). CPU autocast replaces the GPU's;
+group normalization runs in float32 as on the GPU.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ GB = 1024**3
 
 
 class Living(TorchDispatchMode):
-    """Bytes of all tensors that live, each storage once, and the most there were."""
+    """Bytes of all living tensors, each storage once, and their peak."""
 
     def __init__(self):
         super().__init__()

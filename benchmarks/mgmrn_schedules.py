@@ -3,8 +3,8 @@
     python -m benchmarks.mgmrn_schedules fieldguide [--seeds 3] [--output FILE]
     python -m benchmarks.mgmrn_schedules cub50 --data FOLDER --weights FILE [--output FILE]
 
-`unseen compare` under the honest protocol; it goes on where it stopped when the command is repeated. A seed of
-fieldguide takes about a quarter of an hour on one idle thread, of cub50 (128 px) about half an hour.
+Runs `unseen compare` under the honest protocol; repeat the command to resume. A seed of fieldguide takes about a
+quarter of an hour on one idle thread, of cub50 (128 px) about half an hour.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pathlib import Path
 
 from benchmarks.measured import finish
 
-ROWS = {  # dataset: method with preset, learning rate doubled, batches an epoch that take about progressive's time
+ROWS = {  # dataset: method with preset, doubled learning rate, batches per epoch that take about progressive's time
     "fieldguide": ("mgmrn", "2e-3", 130),
     "cub50": ("mgmrn@recommended", "6e-4", 130),
 }
 CUT = ("--epochs", "4", "--recipe", "batches=60", "--recipe", "lr_every=3")
-"""Of cub50."""
+"""Backbone for cub50."""
 MOBILENET = (
     *("--backbone", "mobilenetv2_100", "--backbone-option", "pad_type=same"),
     *("--mean", "0.5", "--std", "0.5", "--image-size", "128"),
@@ -31,14 +31,16 @@ MOBILENET = (
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", choices=ROWS)
-    parser.add_argument("--data", type=Path, help="folder of cub50")
-    parser.add_argument("--weights", type=Path, help="of MobileNetV2, for cub50")
+    parser.add_argument("--data", type=Path, help="dataset folder of cub50")
+    parser.add_argument("--weights", type=Path, help="weights of MobileNetV2, for cub50")
     parser.add_argument("--seeds", default="1")
-    parser.add_argument("--rows", type=int, default=4, help="only the first of them")
-    parser.add_argument("--runs", type=Path, default=None, help="default: runs/mgmrn-schedules-DATASET")
+    parser.add_argument("--rows", type=int, default=4, help="number of rows to run")
+    parser.add_argument(
+        "--runs", type=Path, default=None, help="folder of the runs (default: runs/mgmrn-schedules-DATASET)"
+    )
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     began, name = time.monotonic(), options.dataset

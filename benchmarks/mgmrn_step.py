@@ -1,12 +1,12 @@
-"""An Mg-MRN training step, from a plain progressive loop in float32 to ours, ingredient by ingredient.
+"""An Mg-MRN training step, from a plain progressive loop in float32 to ours, one change at a time.
 
     python -m benchmarks.mgmrn_step [--device cuda] [--output benchmarks/results/mgmrn_step.json]
 
-The plain loop is the formulas as they are read: every level's scores in each of three passes, part assignments that are
-then divided away, attention by projecting every token, contiguous tensors, a parameter at a time in the optimiser. All
-sides share weights, images and momentum, and are timed in turn in one process: on a CPU in processor time of all
-threads, on a GPU on the wall (convolutions in float32 use TF32 there, as is PyTorch's default). Memory is the largest
-sum of living tensors on a CPU, the allocator's peak on a GPU; weights, gradients and momentum are in it.
+The plain loop follows the formulas literally: every level's scores in each of three passes, part assignments that
+cancel out, attention by projecting every token, contiguous tensors, one parameter at a time in the optimizer. All sides
+share weights, images and momentum, and take turns in one process: on a CPU in processor time of all threads, on a GPU
+in wall time (float32 convolutions use TF32 there, PyTorch's default). Memory is the largest sum of living tensors on a
+CPU, and the allocator's peak on a GPU, including weights, gradients and momentum.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from unseen.model.assembled import EndToEnd
 ATTRIBUTES, CLASSES, SEEN, WORDS = 312, 200, 150, 300
 EACH, ALL = tuple((level,) for level in LEVELS), (LEVELS,)
 SIZES = {"cpu": ("resnet50.tv_in1k", 128, 16, 1024), "cuda": ("resnet101.tv_in1k", 448, 16, 2048)}
-"""Backbone, pixels, batch and width by device; a GPU's are the release's."""
+"""Backbone, pixels, batch and width by device; a GPU uses the release's."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """One way to take a step.
+    """One way to compute a step.
 
     Args:
-        name: of the row.
-        plain: formulas as they are read, all levels in every pass.
+        name: name of the row.
+        plain: literal formulas, all levels in every pass.
         passes: levels of each pass.
-        layout: of weights and images.
-        bf16: forward in bfloat16 where autocast has it so.
+        layout: memory format of weights and images.
+        bf16: forward under bfloat16 autocast.
         optimiser: arguments of SGD.
-        checkpointing: activations of the backbone are computed twice.
-        compiled: backbone by torch.compile.
+        checkpointing: whether the backbone's activations are recomputed.
+        compiled: backbone with torch.compile.
     """
 
     name: str
@@ -83,7 +83,7 @@ def convolved(level: Level, x: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def plain_scores(head: MgMRN, stages: list[torch.Tensor]) -> dict[int, torch.Tensor]:
-    """Attribute scores of every level, formula by formula."""
+    """Attribute scores of every level by the literal formulas."""
     features = []
     for level, maps in zip(head.levels, stages, strict=True):
         centres = level.grouping.centres
@@ -108,7 +108,7 @@ def plain_scores(head: MgMRN, stages: list[torch.Tensor]) -> dict[int, torch.Ten
 
 
 class Bench:
-    """Weights, images and momentum that all sides share."""
+    """Weights, images and momentum shared by all sides."""
 
     def __init__(self, name: str, size: int, batch: int, width: int, device: str) -> None:
         torch.manual_seed(0)
@@ -122,9 +122,9 @@ class Bench:
         )
         self.pixels = torch.randn(batch, 3, size, size, device=device)
         self.labels = torch.randint(0, SEEN, (batch,), device=device)
-        self.compiled = torch.compile(backbone.model.forward_intermediates)  # at its first call
+        self.compiled = torch.compile(backbone.model.forward_intermediates)  # in its first call
         self.optimisers = {
-            # small steps: weights hardly change, so that all sides do the same work
+            # small steps: weights hardly change, so all sides do the same work
             kind: torch.optim.SGD(self.model.parameters(), lr=1e-9, momentum=0.9, weight_decay=1e-5, **options)
             for kind, options in OPTIMISERS.items()
         }
@@ -132,7 +132,7 @@ class Bench:
             optimiser.state = self.optimisers["fused"].state
 
     def lay_out(self, side: Side) -> None:
-        """Weights and momentum in the side's layout; no part of the time."""
+        """Weights and momentum in the side's layout; not part of the time."""
         self.model.zero_grad(set_to_none=True)
         self.model.to(memory_format=side.layout)
         for entries in self.optimisers["fused"].state.values():
@@ -149,7 +149,7 @@ class Bench:
         return [*found, final]
 
     def loss(self, side: Side, levels: tuple[int, ...]) -> torch.Tensor:
-        """Of the levels of a pass."""
+        """Scores of the levels of a pass."""
         with torch.autocast(self.device, torch.bfloat16, enabled=side.bf16):
             if side.plain:
                 every = plain_scores(self.model.head, self.stages(side))
@@ -166,7 +166,7 @@ class Bench:
         return total
 
     def step(self, side: Side) -> float:
-        """One batch; the sum of the passes' losses."""
+        """Train on one batch; returns the sum of the passes' losses."""
         total = torch.zeros((), device=self.device)
         for levels in side.passes:
             loss = self.loss(side, levels)
@@ -174,16 +174,16 @@ class Bench:
             self.optimisers[side.optimiser].step()
             self.model.zero_grad(set_to_none=True)
             total += loss.detach()
-        return total.item()  # which waits for the GPU
+        return total.item()  # waits for the GPU
 
     def memory(self, side: Side) -> float:
-        """Most bytes at once in a step."""
+        """Peak bytes in a step."""
         if self.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
             self.step(side)
             return torch.cuda.max_memory_allocated()
         if side.compiled:
-            return float("nan")  # its tensors are not seen
+            return float("nan")  # its tensors are not visible
         with Living() as living:
             kept = [entries["momentum_buffer"] for entries in self.optimisers["fused"].state.values()]
             for tensor in (*self.model.parameters(), *self.model.buffers(), *kept, self.pixels):
@@ -192,7 +192,7 @@ class Bench:
         return living.peak
 
     def gradient(self, side: Side) -> torch.Tensor:
-        """Of the first level's loss with respect to the first convolution: what sides are compared by."""
+        """Gradient of the first level's loss with respect to the first convolution, to compare sides."""
         self.model.zero_grad(set_to_none=True)
         self.loss(side, (1,)).backward()
         first = next(self.model.backbone.parameters()).grad
@@ -201,16 +201,16 @@ class Bench:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=SIZES, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--backbone")
-    parser.add_argument("--size", type=int, help="pixels")
-    parser.add_argument("--batch", type=int, help="images")
+    parser.add_argument("--size", type=int, help="side of the images in pixels")
+    parser.add_argument("--batch", type=int, help="images per step")
     parser.add_argument("--width", type=int, help="channels of the levels")
-    parser.add_argument("--repeats", type=int, help="default: 2, on a GPU 10")
+    parser.add_argument("--repeats", type=int, help="timed steps (default: 2, or 10 on a GPU)")
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--compile", action="store_true", help="on a CPU too, where it takes minutes")
+    parser.add_argument("--compile", action="store_true", help="also compile on a CPU, which takes minutes")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     began, device = time.monotonic(), options.device

@@ -3,7 +3,7 @@
 python -m benchmarks.onnx_speed RUN IMAGES [--threads 2] [--images 200] [--output FILE.json]
 
 Both sides read the same images, each with its own code, and compute class scores from the same class table. Times are
-of the network alone, without reading images; the two take turns, and the median of their rounds is printed.
+those of the network alone, without reading images. The two take turns, and the median of the rounds is printed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def reader():
 
 
 def agreement(recognizer, session, files):
-    """Largest differences of scores and confidence, and images whose best class is another."""
+    """Largest differences of scores and confidence, and number of images with another best class."""
     transform, read_image = recognizer.backbone.transform, reader()
     vectors, seen = recognizer.table.values.astype(np.float32), recognizer.table.seen
     index = {name: i for i, name in enumerate(recognizer.table.names)}
@@ -56,7 +56,7 @@ def agreement(recognizer, session, files):
 
 
 def seconds(graph, session, recognizer, batch, rounds):
-    """Median seconds of both sides, who take turns."""
+    """Median seconds of both sides, which take turns."""
     size, table = recognizer.backbone.transform.size, recognizer.table
     pixels = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
     arrays = pixels, table.values.astype(np.float32), table.seen
@@ -79,7 +79,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--output", type=Path, help="JSON to write")
+    parser.add_argument("--output", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     recognizer = Recognizer.load(arguments.run, device="cpu")

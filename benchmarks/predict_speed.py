@@ -1,11 +1,11 @@
-"""Speed of a recogniser: images a second, the first image, a new class, and the page's answers.
+"""Speed of a recognizer: images per second, the first image, a new class, and answers of the page.
 
     python -m benchmarks.predict_speed [--run RUN] [--images FOLDER] [--count 512] [--requests 150] [--output FILE]
 
-Without a run, ESZSL is trained on fieldguide; its network is so small that all else shows. Images a second: the
+Without a run, ESZSL is trained on fieldguide, whose small network makes everything else visible. Images per second: the
 network alone on pixels in memory, a plain loop (timm's network, the method, the largest score), `Recognizer.predict`,
-and `predict_to_file`, which is `unseen predict --output` after its start. A new class is timed with the scores that
-follow it. The page is asked over loopback, one request after another. Medians.
+and `predict_to_file`, which is `unseen predict --output` after its start. A new class is timed together with the scores
+that follow. The page is requested over loopback, one request after another. Results are medians.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from unseen.recognizer.stream import Options, predict_to_file
 
 
 def plain(recognizer: Recognizer, files: list[Path], batch: int) -> list[int]:
-    """Best classes as a script of one's own finds them."""
+    """Best classes as in a plain script."""
     spec, method = recognizer.backbone.spec, recognizer.method
     transform = timm.data.create_transform(
         (3, spec.image_size, spec.image_size), interpolation="bicubic", crop_pct=spec.crop, mean=spec.mean, std=spec.std
@@ -158,10 +158,10 @@ def page(run: Path, image: bytes, requests: int, threads: int) -> list[dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.predict_speed", description=__doc__)
     parser.add_argument("--run", type=Path)
-    parser.add_argument("--images", type=Path, help="default: fieldguide's")
+    parser.add_argument("--images", type=Path, help="folder of images (default: those of fieldguide)")
     parser.add_argument("--count", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--requests", type=int, default=150, help="of each kind")
+    parser.add_argument("--requests", type=int, default=150, help="number of requests of each kind")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()

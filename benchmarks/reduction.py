@@ -1,15 +1,15 @@
-"""What reduced regions cost in accuracy and save in time, memory and disk.
+"""Reduced regions: their cost in accuracy, and what they save in time, memory and disk.
 
     python -m benchmarks.reduction [--output benchmarks/results/reduction.json]
     python -m benchmarks.reduction --dataset data/cub50 --backbone mobilenetv2_100 ... --reductions pca:256 pca:64 ...
     python -m benchmarks.reduction --methods
 
-Every row is a run of the honest protocol on the same images, so that differences are paired image by image: the
-interval is the bootstrap's over test images. A step is forward, loss and backward of 50 training images, timed in
-turn with those of the other rows in processor time. Disk is the region store; memory is what training keeps of the
-regions of all training images in the precision of the run; the run's time is processor time of training and testing
-without what comes before. Reading is what the network takes with the projection behind it, over without. The last
-table is of random regions in the published size of CUB (50 images, 14x14 regions, 2048 channels, 312 attributes).
+Every row is a run of the honest protocol on the same images, so differences are paired by image; the interval is the
+bootstrap's over test images. A step is forward, loss and backward of 50 training images, in processor time, in turn
+with the other rows. Disk is the region store; memory is what training keeps of the regions of all training images in
+the precision of the run; the run's time is processor time of training and testing alone. Reading is the time of the
+network with the projection, relative to without. The last table uses random regions in the published size of CUB (50
+images, 14x14 regions, 2048 channels, 312 attributes).
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ Step = Callable[[], object]
 
 
 def label(reduce: str) -> str:
-    """As tables have it."""
+    """Names in tables."""
     return reduce or "full"
 
 
 def one_step(method: GradientMethod, regions: torch.Tensor, labels: torch.Tensor, classes: ClassSpace) -> Step:
-    """Forward, loss and backward as training does them, in the precision of the regions."""
+    """Forward, loss and backward as in training, in the precision of the regions."""
     method.train()
 
     def run() -> None:
@@ -86,7 +86,7 @@ def points(found: Resampled, signed: bool = False) -> str:
 
 
 def measure(base: RunConfig, method: str, reductions: tuple[str, ...], cache: Path, repeats: int) -> list[dict]:
-    """A row a reduction."""
+    """One row per reduction."""
     fabric, rows, steps = make_fabric("cpu", base.precision), [], {}
     full: dict[str, Resampled] = {}
     with tempfile.TemporaryDirectory() as temporary:
@@ -136,7 +136,7 @@ def measure(base: RunConfig, method: str, reductions: tuple[str, ...], cache: Pa
 
 
 def reading(base: RunConfig, reductions: tuple[str, ...], cache: Path, repeats: int) -> list[dict]:
-    """What a reduction costs once, and for every image that the network looks at."""
+    """Cost of a reduction: once, and for every image."""
     plain = Backbone(base.backbone)
     pixels = torch.randn(8, 3, plain.transform.size, plain.transform.size)
     sides: dict[str, Step] = {"full": lambda: plain(pixels)}
@@ -163,7 +163,7 @@ def reading(base: RunConfig, reductions: tuple[str, ...], cache: Path, repeats: 
 
 
 def bases(base: RunConfig, method: str, components: int, cache: Path) -> list[dict]:
-    """The same space in two bases, on the validation classes alone: what the basis was chosen on."""
+    """The same space in two bases, on the validation classes only: how the basis was chosen."""
     plan, fabric = Plan.of(replace(base, method=method), cache), make_fabric("cpu", base.precision)
     full = plan.extract(cache, "cpu", 0)
     assert isinstance(full, RegionStore)
@@ -238,16 +238,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default="fieldguide", help="fieldguide or a dataset folder")
     for name in ("backbone", "backbone-weights", "mean", "std"):
-        parser.add_argument(f"--{name}", default=None, help="as of `unseen train`")
-    parser.add_argument("--backbone-option", action="append", default=[], help="as of `unseen train`")
-    parser.add_argument("--image-size", type=int, default=None, help="as of `unseen train`")
-    parser.add_argument("--methods", nargs="*", default=["eszsl", "msdnpp"], help="none: random regions alone")
+        parser.add_argument(f"--{name}", default=None, help="as in `unseen train`")
+    parser.add_argument("--backbone-option", action="append", default=[], help="as in `unseen train`")
+    parser.add_argument("--image-size", type=int, default=None, help="as in `unseen train`")
+    parser.add_argument(
+        "--methods", nargs="*", default=["eszsl", "msdnpp"], help="methods to run (none: only random regions)"
+    )
     parser.add_argument("--reductions", nargs="+", default=list(REDUCTIONS))
-    parser.add_argument("--basis", type=int, default=64, help="components of the table on the basis; 0: leave it out")
+    parser.add_argument("--basis", type=int, default=64, help="components for the table on the basis (0: no table)")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--precision", choices=PRECISIONS, default="32-true")
-    parser.add_argument("--repeats", type=int, default=7, help="steps timed a row")
-    parser.add_argument("--no-synthetic", action="store_true", help="leave out the table of random regions")
+    parser.add_argument("--repeats", type=int, default=7, help="timed steps per row")
+    parser.add_argument("--no-synthetic", action="store_true", help="omit the table of random regions")
     parser.add_argument("--cache", type=Path, default=None)
     parser.add_argument("--output", type=Path, default=None)
     asked = parser.parse_args()

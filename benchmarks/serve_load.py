@@ -1,9 +1,9 @@
-"""Latency, memory and behaviour under load of `unseen serve`, asked over loopback.
+"""Latency, memory and behavior of `unseen serve` under load, over loopback.
 
     python -m benchmarks.serve_load RUN IMAGE [--requests 2000] [--burst 500] [--output FILE]
 
-One process serves, this one asks. Latency is that of one request after another; memory is the server's resident set,
-after a warm-up of 100 requests and at the end; the burst sends its requests at one time.
+One process serves, and this one sends requests. Latency is that of one request after another; memory is the server's
+resident set, after a warm-up of 100 requests and at the end; the burst sends all its requests at once.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Does it pay to make two attributes of a column of sizes of a spreadsheet? Fieldguide as words, both ways.
+"""Is it worth making two attributes of a spreadsheet column of sizes? Fieldguide as words, both ways.
 
-``python -m benchmarks.spreadsheet_columns [--output FILE]`` trains ESZSL and `global` on both and tells
-what the honest protocol gives with seed 0, in two minutes on two cores.
+``python -m benchmarks.spreadsheet_columns [--output FILE]`` trains ESZSL and `global` on both and reports the results
+of the honest protocol with seed 0. Takes two minutes on two cores.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from unseen.training.run import fit
 
 
 def main() -> None:
-    """Write both folders, train, tell."""
+    """Write both folders, train, and report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--output", type=Path)

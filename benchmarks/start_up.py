@@ -2,8 +2,8 @@
 
     python -m benchmarks.start_up [--repeats 7] [--output FILE]
 
-The plain script loads the same network and photograph and prints the mean of its features. Every side is
-a new process, in turn; the first round, which warms the cache of files, does not count.
+The plain script loads the same network and photograph and prints the mean of its features. Every side is a new process,
+and sides take turns; the first round, which warms the file cache, does not count.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""Training steps and inference of MSDN and MSDN++ against their formulas written out, and against the matrix rate.
+"""Training steps and inference of MSDN and MSDN++ against their literal formulas, and against matrix products alone.
 
     python -m benchmarks.steps [--shapes cub,sun,awa2] [--grids 7,14] [--methods msdn,msdnpp] [--output FILE]
 
-Sizes are the datasets' (2048 channels, word vectors of 300 numbers, the released batch), numbers are random. A step is
-forward, loss and backward; inference goes from features to class scores. Three sides are timed in turn:
+Sizes are those of the datasets (2048 channels, word vectors of 300 numbers, the released batch), numbers are random. A
+step is forward, loss and backward; inference goes from features to class scores. Three sides take turns:
 
 - literal: every formula as one einsum on raw features, normalised in every step; bfloat16 is autocast;
 - ours: features normalised in the store, which bfloat16 training keeps in bfloat16;
 - floor: the products of large matrices that ours cannot do without, of the same sizes and nothing else.
 
-Loss, scores and gradients of ours are compared with the literal side's of the same precision outside the timed part.
-About three minutes on two idle cores.
+Loss, scores and gradients of ours are compared with those of the literal side in the same precision, outside of the
+timed part. Takes about three minutes on two idle cores.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from unseen.methods import METHODS, ClassSpace
 from unseen.methods.msdn import folds
 
 CHANNELS, DIM = 2048, 300
-SHAPES = {  # batch, attributes, classes, unseen ones
+SHAPES = {  # batch, attributes, classes, unseen classes
     "cub": (50, 312, 200, 50),
     "sun": (50, 102, 717, 72),
     "awa2": (40, 85, 50, 10),
@@ -59,7 +59,7 @@ def literal_inference(p, features, z, seen, settings):
 
 
 def literal_loss(p, features, labels, z, seen, settings):
-    """One training loss; that of MSDN++ if the settings have a causal term, whose attention is drawn here."""
+    """One training loss; that of MSDN++ if the settings have a causal term, with a random attention drawn here."""
     plain, maps = literal_scores(p, features, z, settings)
     margin = torch.where(seen, -1.0, 1.0)
     scores = [x + margin for x in plain]
@@ -86,17 +86,17 @@ def literal_loss(p, features, labels, z, seen, settings):
 
 
 def operations(regions, k, count, trains, folded):
-    """Floating-point operations of the large products of ``count`` maps, and what does nothing else.
+    """Floating-point operations of the large products of ``count`` maps, and a function that does nothing else.
 
     Args:
         regions: B R.
-        k: attributes.
-        count: of maps.
-        trains: also the backward products; regions need no gradient.
-        folded: vectors multiplied into the weights first, or else with hidden maps.
+        k: number of attributes.
+        count: number of maps.
+        trains: include the backward products; regions need no gradient.
+        folded: whether vectors are first multiplied into the weights; otherwise uses hidden maps.
 
     Returns:
-        The number, and a function that makes what runs the products in a type.
+        The number, and a function that creates a runner of the products in a dtype.
     """
     c, d = CHANNELS, DIM
     if folded:
@@ -136,7 +136,7 @@ def operations(regions, k, count, trains, folded):
 
 
 class Case:
-    """One method at one shape: the sides that are timed, and whether they agree."""
+    """One method at one shape: the timed sides, and whether they agree."""
 
     def __init__(self, method, shape, grid):
         self.b, self.k, n, unseen = SHAPES[shape]
@@ -149,7 +149,7 @@ class Case:
         cls = METHODS[method]
         self.settings = cls.presets[shape].settings
         self.method = cls(CHANNELS, torch.randn(self.k, DIM, generator=generator), self.settings, generator)
-        with torch.no_grad():  # away from the zeros of the start, so that no side profits from them
+        with torch.no_grad():  # away from the initial zeros, so that no side profits from them
             for parameter in self.method.parameters():
                 parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
         self.parameters = dict(self.method.named_parameters())
@@ -181,7 +181,7 @@ class Case:
         return self.method.class_scores(self.branches(dtype), self.classes)
 
     def branches(self, dtype):
-        """As the engine does: the forward under autocast, the rest in the weights' precision."""
+        """As in the engine: the forward under autocast, the rest in the weights' precision."""
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             branches = self.method(self.prepared)
         for name, branch in branches.items():
@@ -198,7 +198,7 @@ class Case:
             parameter.grad = None
 
     def sides(self, trains, dtype):
-        """What is timed: literal, ours and floor, with the floor's operations and the order of its products."""
+        """The timed sides, literal, ours and floor, with the floor's operations and the order of its products."""
         count = 4 if trains else 2 * len(self.method.eval()._fused())
         folded = folds(self.b * self.r, CHANNELS, self.k, DIM, trains)
         number, products = operations(self.b * self.r, self.k, count, trains, folded)
@@ -269,14 +269,18 @@ def measure(method, shape, grid, precisions, repeats, clock):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     listed = {"type": lambda text: text.split(",")}
-    parser.add_argument("--methods", **listed, default=["msdn", "msdnpp"], help="msdn,msdnpp")
-    parser.add_argument("--shapes", **listed, default=list(SHAPES), help="cub,sun,awa2")
-    parser.add_argument("--grids", **listed, default=["7", "14"], help="regions a side: 7,14")
-    parser.add_argument("--precisions", **listed, default=list(PRECISIONS), help="float32,bfloat16")
-    parser.add_argument("--repeats", type=int, default=7, help="at 7x7; half of them at 14x14")
+    parser.add_argument("--methods", **listed, default=["msdn", "msdnpp"], help="methods, comma-separated: msdn,msdnpp")
+    parser.add_argument("--shapes", **listed, default=list(SHAPES), help="shapes, comma-separated: cub,sun,awa2")
+    parser.add_argument("--grids", **listed, default=["7", "14"], help="regions per side, comma-separated: 7,14")
+    parser.add_argument(
+        "--precisions", **listed, default=list(PRECISIONS), help="precisions, comma-separated: float32,bfloat16"
+    )
+    parser.add_argument("--repeats", type=int, default=7, help="repeats at 7x7; half as many at 14x14")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path)
-    parser.add_argument("--processor-time", action="store_true", help="for a busy machine, with --threads 1")
+    parser.add_argument(
+        "--processor-time", action="store_true", help="measure processor time, for a busy machine; use with --threads 1"
+    )
     arguments = parser.parse_args()
     clock = time.process_time if arguments.processor_time else time.perf_counter
     began = time.monotonic()

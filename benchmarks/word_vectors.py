@@ -1,4 +1,4 @@
-"""Time and memory of reading a few words from a word2vec binary file of GoogleNews' shape (3,000,000 x 300).
+"""Time and memory for reading a few words from a word2vec binary file of GoogleNews' shape (3,000,000 x 300).
 
     python -m benchmarks.word_vectors FOLDER [--output FILE]
 
@@ -21,7 +21,7 @@ WORDS, DIM = 3_000_000, 300
 
 
 def generate(path: Path) -> None:
-    """Words ``w0``, ``w1``, ... whose numbers are their own."""
+    """Words ``w0``, ``w1``, ... with distinct numbers."""
     with path.open("wb", buffering=1 << 22) as file:
         file.write(f"{WORDS} {DIM}\n".encode())
         for i in range(WORDS):
