@@ -1,4 +1,11 @@
-"""What is fuzzed: a target makes spoilt inputs and gives them to the product, in process."""
+"""What is fuzzed: a target makes broken inputs and passes them to the product, in process.
+
+The generators draw from a plain ``random.Random`` instead of Hypothesis, for three reasons. A case is identified by
+target, seed and number alone, so any case can be repeated by itself, in any order, on any machine and with any version
+of Hypothesis; ``@reproduce_failure`` needs the same version, and ``@seed`` needs all cases before it. Every case runs
+in its own forked process with limits, so shrinking would fork for each attempt. And most cases draw more bytes (noise
+images, workbooks) than a Hypothesis example may. Property tests of single functions use Hypothesis, see ``tests/``.
+"""
 
 from __future__ import annotations
 
