@@ -105,7 +105,7 @@ def test_what_pyproject_says():
     extras = project["project"]["optional-dependencies"]
     assert set(EXTRA_OF.values()) <= set(extras)
     names = {"sklearn": "scikit-learn", "multipart": "python-multipart", "pillow_heif": "pillow-heif"}
-    names |= {"mlflow": "mlflow-skinny"}
+    names |= {"mlflow": "mlflow-skinny", "open_clip": "open_clip_torch"}
     core = {re.split(r"[<>=\[]", d)[0] for d in project["project"]["dependencies"]}
     for module, extra in EXTRA_OF.items():
         listed = {re.split(r"[<>=\[]", d)[0] for d in extras[extra]}

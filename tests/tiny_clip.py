@@ -46,6 +46,47 @@ def make(folder: Path, kind: str, seed: int = 0) -> Path:
     return folder
 
 
+OPEN_CLIP = {
+    "transformer": {"image_size": SIZE, "patch_size": PATCH, "layers": 2, "width": 32, "head_width": 16},
+    "average": {
+        "image_size": SIZE,
+        "patch_size": PATCH,
+        "layers": 2,
+        "width": 32,
+        "head_width": 16,
+        "pool_type": "avg",
+    },
+    "queries": {"image_size": SIZE, "patch_size": PATCH, "layers": 1, "width": 32, "head_width": 16}
+    | {"attentional_pool": True, "attn_pooler_queries": 4, "attn_pooler_heads": 2},
+    "timm": {"image_size": 160, "timm_model_name": "test_vit", "timm_pool": "", "timm_proj": "linear"},
+    "attention": {"image_size": 160, "timm_model_name": "test_vit", "timm_pool": "map", "timm_proj": "none"},
+    "convolutions": {"image_size": 160, "timm_model_name": "test_resnet", "timm_pool": "avg", "timm_proj": "linear"},
+}
+"""Image towers of open_clip of every kind of pooling."""
+
+
+def make_open_clip(folder: Path, kind: str, seed: int = 0) -> Path:
+    """Save a model as open_clip does for the hub, with the tokenizer that open_clip brings; returns the folder."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    channels = 64 if kind == "attention" else CHANNELS
+    text = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    config = {"embed_dim": channels, "vision_cfg": OPEN_CLIP[kind], "text_cfg": text}
+    torch.manual_seed(seed)
+    model = open_clip.CLIP(**config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    folder.mkdir()
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors")
+    about = {"model_cfg": config, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}}
+    (folder / "open_clip_config.json").write_text(json.dumps(about))
+    return folder
+
+
 def _clip_tokenizer():
     """Byte-level BPE with letters and a few merges."""
     from transformers import CLIPTokenizer

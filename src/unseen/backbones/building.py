@@ -20,7 +20,7 @@ def build(spec: BackboneSpec) -> nn.Module:
     """Build the network of a spec, with its weights."""
     if spec.tower is not None:
         assert spec.image_size
-        return towers.ImageTower(spec.tower, spec.image_size)
+        return towers.image_tower(spec.tower, spec.image_size)
     if spec.is_own:
         return _build_own(spec)
     options = {"num_classes": 0, **spec.options}

@@ -10,6 +10,9 @@ from unseen.backbones.vision import timm
 from unseen.errors import UnseenError
 from unseen.ground.outside import is_path
 
+HUB = ("hf-hub:", "hf_hub:")
+"""What timm and open_clip call a model of the hub by."""
+OPEN_CLIP = "open_clip:"
 IMPORTED = "features:"
 """Prefix of features imported into a dataset folder, which come without a network."""
 
@@ -20,6 +23,11 @@ def check_name(name: str) -> None:
         if name == towers.PREFIX:
             raise UnseenError("no model name", where=name, hint="use hf:FOLDER or hf:OWNER/NAME")
         return
+    if name.startswith(OPEN_CLIP):
+        hint = (
+            "use hf:OWNER/NAME or hf:FOLDER of a model, or its image tower in timm, such as vit_base_patch16_clip_224"
+        )
+        raise UnseenError("open_clip's own names are not used", where=name, hint=hint)
     if is_own(name):
         return
     if name.startswith(IMPORTED):
@@ -39,9 +47,19 @@ def check_name(name: str) -> None:
             raise UnseenError(f"timm has no weights {name!r}", where="backbone", hint=f"available: {', '.join(tagged)}")
 
 
+def usual(name: str) -> str:
+    """A name as this package writes it: ``hf:ID`` of the hub, and without a prefix if timm keeps the model there."""
+    prefix = next((prefix for prefix in (*HUB, towers.PREFIX) if name.startswith(prefix)), "")
+    identifier = name.removeprefix(prefix)
+    if identifier.startswith("timm/") and timm.is_model(identifier[5:].partition(".")[0]):
+        return identifier[5:]
+    return towers.PREFIX + identifier if prefix else name
+
+
 def is_own(name: str) -> bool:
     """Whether a name refers to a user's network."""
-    return name.startswith(own.GIVEN) or (is_path(name) and not name.startswith((towers.PREFIX, IMPORTED)))
+    reserved = name.startswith((towers.PREFIX, IMPORTED, OPEN_CLIP))
+    return name.startswith(own.GIVEN) or (is_path(name) and not reserved)
 
 
 def own_path(name: str) -> str:

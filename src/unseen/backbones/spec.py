@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import torch
 
 from unseen.backbones import own, towers
-from unseen.backbones.naming import IMPORTED, check_name, defaults, is_own, own_path
+from unseen.backbones.naming import IMPORTED, check_name, defaults, is_own, own_path, usual
 from unseen.backbones.vision import timm
 from unseen.backbones.weights import file_digest, weights_file
 from unseen.errors import UnseenError
@@ -59,7 +59,7 @@ class BackboneSpec:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", own_path(self.name))
+        object.__setattr__(self, "name", own_path(usual(self.name)))
         check_name(self.name)
         if self.tower is not None and (self.weights != "pretrained" or self.options or self.stages != (FINAL,)):
             problem = "this backbone takes no weights, stages or options"

@@ -1,7 +1,8 @@
-"""CLIP and SigLIP models of transformers: an image tower and a text tower with a joint space.
+"""CLIP and SigLIP models of transformers and open_clip: an image tower and a text tower with a joint space.
 
-A model is a folder with its files, or its id on the hub (``ID`` or ``ID@REVISION``). Only safetensors are read, and no
-code that comes with a model is run.
+A model is a folder of its files, or the hub's id of one (``ID`` or ``ID@REVISION``). Files of transformers are
+preferred to those of open_clip (:mod:`unseen.backbones.open_clip`) where a model has both. Only safetensors are read,
+and no code that comes with a model is run.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from unseen.backbones import open_clip
 from unseen.errors import UnseenError
 from unseen.ground.hub import look_for_hub
 from unseen.ground.tensors import load_tensors, save_tensors
@@ -30,8 +32,9 @@ TEXTS = "texts.safetensors"
 PREFIX = "hf:"
 """Prefix of backbone names of this kind."""
 _log = logging.getLogger(__name__)
-_FILES = (
+_ABOUT = (
     "config.json",
+    open_clip.CONFIG,
     "preprocessor_config.json",
     "processor_config.json",
     "tokenizer*.json",
@@ -41,14 +44,21 @@ _FILES = (
     "merges.txt",
     "special_tokens_map.json",
     "added_tokens.json",
-    "model*.safetensors",
-    "model.safetensors.index.json",
 )
+_WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
 _VOCABULARIES = ("tokenizer.json", "spiece.model", "tokenizer.model", "vocab.json")
 _KINDS = {
     "clip": ("CLIPVisionModelWithProjection", "CLIPTextModelWithProjection"),
     "siglip": ("SiglipVisionModel", "SiglipTextModel"),
 }
+_IN_TIMM = {
+    "dinov3_vit": "vit_base_patch16_dinov3.lvd1689m",
+    "dinov3_convnext": "convnext_base.dinov3_lvd1689m",
+    "dinov2": "vit_base_patch14_dinov2.lvd142m",
+    "dinov2_with_registers": "vit_base_patch14_reg4_dinov2.lvd142m",
+    "vit": "vit_base_patch16_224.augreg_in21k",
+}
+"""Kinds of image networks of transformers that timm has too, with an example."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +66,7 @@ class Facts:
     """Facts from a model's configuration.
 
     Args:
-        kind: ``clip`` or ``siglip``.
+        kind: ``clip`` or ``siglip`` of transformers, or ``open_clip``.
         channels: C of the joint space.
         image_size: side of its training images.
         patch_size: side of a patch.
@@ -81,8 +91,11 @@ def model_folder(name: str) -> Path:
     folder = Path(name).expanduser()
     if not folder.is_dir():
         folder = _from_hub(name)
+    if is_open_clip(folder):
+        return folder
     if not (folder / "config.json").is_file():
-        raise UnseenError("no config.json", where=name, hint="pass a folder written by save_pretrained of transformers")
+        hint = "pass a folder written by save_pretrained of transformers, or one of open_clip"
+        raise UnseenError("no config.json", where=name, hint=hint)
     if not any(folder.glob("model*.safetensors")):
         raise UnseenError(
             "no model.safetensors; unseen does not load pickles",
@@ -101,17 +114,41 @@ def _from_hub(name: str) -> Path:
     if name.startswith(("/", ".", "~")) or identifier.count("/") > 1:
         raise UnseenError("no such folder", where=name, hint=hint)
     look_for_hub()
+
+    def fetched(*patterns: str) -> Path:
+        return Path(snapshot_download(identifier, revision=revision or None, allow_patterns=[*_ABOUT, *patterns]))
+
     try:
-        return Path(snapshot_download(identifier, revision=revision or None, allow_patterns=list(_FILES)))
+        folder = fetched()
+        if _type_of(folder) in _KINDS or not (folder / open_clip.CONFIG).is_file():
+            folder = fetched(*_WEIGHTS)
+        return fetched(open_clip.WEIGHTS) if is_open_clip(folder) else folder
     except (OSError, ValueError) as error:
         problem = (str(error) or type(error).__name__).splitlines()[0]
         raise UnseenError(f"cannot get it from the hub: {problem}", where=name, hint=hint) from None
 
 
+def _type_of(folder: Path) -> str:
+    """The type of model that transformers' ``config.json`` names; ``""`` without one."""
+    try:
+        return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+
+
+def is_open_clip(folder: Path) -> bool:
+    """Whether a model is read by open_clip: it has such files, and none that transformers reads."""
+    if not (folder / open_clip.CONFIG).is_file():
+        return False
+    return _type_of(folder) not in _KINDS or not any(folder.glob("model*.safetensors"))
+
+
 def model_files(name: str) -> list[Path]:
     """Files of a model, by name."""
     folder = model_folder(name)
-    return sorted({file for pattern in _FILES for file in folder.glob(pattern)})
+    one = is_open_clip(folder)
+    patterns = {*_ABOUT, *((open_clip.WEIGHTS,) if one else _WEIGHTS)} - {"config.json" if one else open_clip.CONFIG}
+    return sorted({file for pattern in patterns for file in folder.glob(pattern)})
 
 
 def model_digest(name: str) -> str:
@@ -130,12 +167,15 @@ def _digest_of(state: tuple[tuple[str, str, int, int], ...]) -> str:
 
 
 def model_facts(name: str) -> Facts:
-    """Facts from a model's ``config.json``; UnseenError if it is neither CLIP nor SigLIP."""
+    """What a model's configuration says; UnseenError if it is neither CLIP nor SigLIP."""
+    folder = model_folder(name)
+    if is_open_clip(folder):
+        return Facts("open_clip", *open_clip.facts_of(folder))
     config = _config(name)
     if config.model_type not in _KINDS:
-        raise UnseenError(
-            f'unsupported model type "{config.model_type}"', where=name, hint="use a CLIP or SigLIP model"
-        )
+        alike = _IN_TIMM.get(config.model_type)
+        hint = "use a CLIP or SigLIP model" + (f"; timm has such networks, such as --backbone {alike}" if alike else "")
+        raise UnseenError(f'unsupported model type "{config.model_type}"', where=name, hint=hint)
     vision, text = config.vision_config, config.text_config
     return Facts(
         config.model_type,
@@ -149,6 +189,9 @@ def model_facts(name: str) -> Facts:
 def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Per-channel mean and deviation that normalize a model's images."""
     folder = model_folder(name)
+    if is_open_clip(folder):
+        return open_clip.normalisation_of(folder)
+    model_facts(name)
     for file in ("preprocessor_config.json", "processor_config.json"):
         try:
             about = json.loads((folder / file).read_text(encoding="utf-8"))
@@ -160,8 +203,14 @@ def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     raise UnseenError("no preprocessor_config.json with mean and std", where=name, hint="pass --mean and --std")
 
 
+def image_tower(name: str, size: int) -> nn.Module:
+    """The image tower of a model for images of a size."""
+    folder = model_folder(name)
+    return open_clip.ImageTower(folder, size) if is_open_clip(folder) else ImageTower(name, size)
+
+
 class ImageTower(nn.Module):
-    """The image tower, with its patch tokens mapped into the joint space.
+    """The image tower of transformers, with its patch tokens mapped into the joint space.
 
     Each token alone goes through the end of the tower: CLIP's last normalization and projection, or SigLIP's pooling
     head. All results are then shifted by one vector, so that **their mean is the image's embedding**: methods that pool
@@ -214,22 +263,10 @@ class TextTower:
         self._known: dict[str, Tensor] = {}
 
     @functools.cached_property
-    def _parts(self) -> tuple[Any, Any]:
-        from transformers import AutoTokenizer
-
-        folder = model_folder(self.name)
-        if not any((folder / f).is_file() for f in _VOCABULARIES):  # transformers would silently create an empty one
-            raise UnseenError("no tokenizer", where=self.name, hint=f"add its {' or '.join(_VOCABULARIES)}")
-        try:
-            with quietly():
-                tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except ImportError:
-            raise UnseenError("its tokenizer needs sentencepiece", hint="pip install 'unseen[clip]'") from None
-        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-            raise UnseenError(
-                f"cannot load the tokenizer: {first_line(error)}", where=self.name, hint="restore the original files"
-            ) from None
-        return tokenizer, _load(self.name, 1).eval().requires_grad_(False)
+    def _texts(self) -> open_clip.Texts | _Texts:
+        if self._facts.kind == "open_clip":
+            return open_clip.Texts(model_folder(self.name))
+        return _Texts(self.name, self._facts)
 
     def __call__(self, texts: Sequence[str], device: torch.device | str = "cpu") -> Tensor:
         """``(M, C)`` unit rows, one per text, on the device; texts beyond the tower's limit are cut, with a warning."""
@@ -257,29 +294,56 @@ class TextTower:
                 self._known.update(zip(json.loads(about["texts"]), tensors["vectors"], strict=True))
 
     def _warn_of_long(self, texts: list[str]) -> None:
-        tokenizer, limit = self._parts[0], self._facts.text_length
-        tokens = tokenizer(texts, verbose=False)["input_ids"]
-        long = [text for text, ids in zip(texts, tokens, strict=True) if len(ids) > limit]
+        limit = self._facts.text_length
+        long = [text for text, length in zip(texts, self._texts.lengths(texts), strict=True) if length > limit]
         if long:
             message = '%d of %d texts are longer than %d tokens and were truncated, the first: "%s..."'
             _log.warning(message, len(long), len(texts), limit, long[0][:70])
 
     def _embed(self, text: str, device: torch.device | str) -> Tensor:
-        tokenizer, model = self._parts
-        siglip = self._facts.kind == "siglip"
-        tokens = tokenizer(
+        return nn.functional.normalize(self._texts.embed(text, device).float(), dim=-1)
+
+
+class _Texts:
+    """A text tower of transformers with its tokenizer."""
+
+    def __init__(self, name: str, facts: Facts) -> None:
+        from transformers import AutoTokenizer
+
+        folder, self.facts = model_folder(name), facts
+        if not any((folder / f).is_file() for f in _VOCABULARIES):  # transformers would silently create an empty one
+            raise UnseenError("no tokenizer", where=name, hint=f"add its {' or '.join(_VOCABULARIES)}")
+        try:
+            with quietly():
+                self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except ImportError:
+            raise UnseenError("its tokenizer needs sentencepiece", hint="pip install 'unseen[clip]'") from None
+        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+            raise UnseenError(
+                f"cannot load the tokenizer: {first_line(error)}", where=name, hint="restore the original files"
+            ) from None
+        self.model = _load(name, 1).eval().requires_grad_(False)
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, uncut."""
+        return [len(ids) for ids in self.tokenizer(list(texts), verbose=False)["input_ids"]]
+
+    def embed(self, text: str, device: torch.device | str) -> Tensor:
+        """Where a text lies in the joint space, ``(C,)``."""
+        siglip, model = self.facts.kind == "siglip", self.model
+        tokens = self.tokenizer(
             [text],
             padding="max_length" if siglip else False,  # SigLIP was trained this way, and reads the last position
             truncation=True,
-            max_length=self._facts.text_length,
+            max_length=self.facts.text_length,
             return_tensors="pt",
         ).to(device)
         model.to(device)
         if siglip:
-            found = model(input_ids=tokens["input_ids"]).pooler_output
+            found: Tensor = model(input_ids=tokens["input_ids"]).pooler_output
         else:
             found = model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).text_embeds
-        return nn.functional.normalize(found.float(), dim=-1)[0]
+        return found[0]
 
 
 def _config(name: str) -> Any:

@@ -13,7 +13,12 @@ import unseen
 BACKBONES = (
     *("fieldguide", "resnet50.tv_in1k", "resnet101.tv_in1k", "mobilenetv2_100.ra_in1k", "convnext_tiny.fb_in22k"),
     *("vit_small_patch14_reg4_dinov2.lvd142m", "vit_base_patch14_reg4_dinov2.lvd142m"),
-    *("vit_base_patch16_siglip_224.v2_webli", "hf:openai/clip-vit-base-patch32", "hf:google/siglip2-base-patch16-224"),
+    *(
+        "vit_base_patch16_siglip_224.v2_webli",
+        "hf:openai/clip-vit-base-patch32",
+        "hf:google/siglip2-base-patch16-224",
+        "hf:imageomics/bioclip-2",
+    ),
 )
 """Some of timm's and the hub's models; any other one can be typed."""
 NAMED = {

@@ -28,6 +28,7 @@ EXTRA_OF = {
     "onnxruntime": "export",
     "openvino": "cpu",
     "transformers": "clip",
+    "open_clip": "clip",
     "sentencepiece": "clip",
     "datasets": "huggingface",
     "httpx": "describe",
