@@ -26,7 +26,8 @@ from scipy.io import loadmat
 
 from benchmarks.measured import finish
 from unseen.backbones.spec import BackboneSpec
-from unseen.classes.table import Attributes, ClassTable, write_attributes
+from unseen.classes.attributes import Attributes, write_attributes
+from unseen.classes.table import ClassTable
 from unseen.evaluation.metrics import SeenUnseenCurve, common_gamma, evaluate
 from unseen.ground.cache import cache_folder
 from unseen.methods.preparation import FEATURES, ROWS

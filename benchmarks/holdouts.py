@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from unseen.classes.table import write_attributes
+from unseen.classes.attributes import write_attributes
 from unseen.data.catalogue import load_dataset
 from unseen.training.folder import Run
 from unseen.training.run import fit

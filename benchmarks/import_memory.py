@@ -18,7 +18,8 @@ import h5py
 import numpy as np
 
 from benchmarks.measured import ROOT, finish
-from unseen.classes.table import Attributes, ClassTable
+from unseen.classes.attributes import Attributes
+from unseen.classes.table import ClassTable
 from unseen.data.dataset import Dataset
 from unseen.data.importing import import_features
 

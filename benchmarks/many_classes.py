@@ -25,7 +25,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from unseen.classes.table import Attributes, ClassTable
+from unseen.classes.attributes import Attributes
+from unseen.classes.table import ClassTable
 from unseen.methods import create_method
 from unseen.model.scoring import BLOCK, CHUNK, ClassScorer
 

@@ -27,7 +27,8 @@ from PIL import Image
 import unseen
 from benchmarks.measured import finish
 from benchmarks.serve_load import start, timed
-from unseen.classes.table import Attributes, ClassTable
+from unseen.classes.attributes import Attributes
+from unseen.classes.table import ClassTable
 from unseen.data.catalogue import load_dataset
 from unseen.ground.progress import bars
 from unseen.methods import create_method

@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.measured import finish
-from unseen.classes.table import Attributes, ClassTable, write_attributes
+from unseen.classes.attributes import Attributes, write_attributes
+from unseen.classes.table import ClassTable
 from unseen.data.catalogue import FIELDGUIDE, load_dataset
 from unseen.data.folder import load_folder
 from unseen.data.template import write_example

@@ -14,7 +14,8 @@ NAMES = ("Rook", "Crow, hooded", "b/c", "Raven", "=Jay")
 def model(tiny_backbone, **options):
     """A recognizer of 5 classes."""
     from unseen.backbones.backbone import Backbone
-    from unseen.classes.table import Attributes, ClassTable
+    from unseen.classes.attributes import Attributes
+    from unseen.classes.table import ClassTable
     from unseen.methods import create_method
     from unseen.recognizer import Recognizer
 

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from unseen.backbones.backbone import Backbone
 from unseen.backbones.spec import BackboneSpec
-from unseen.classes.table import Attributes, ClassTable
+from unseen.classes.attributes import Attributes
+from unseen.classes.table import ClassTable
 from unseen.cli import app
 from unseen.errors import UnseenError
 from unseen.methods import METHODS, RECOMMENDED, ClassSpace

@@ -81,7 +81,7 @@ class Vectors(Target):
         )
 
     def run(self, case: Case, folder: Path) -> None:  # noqa: D102
-        from unseen.classes.table import Attributes
+        from unseen.classes.attributes import Attributes
         from unseen.data.folder import read_vectors
 
         found = read_vectors(folder / "attribute_vectors.npy", Attributes(tuple("abcde")))

@@ -19,7 +19,8 @@ def small_recognizer() -> Recognizer:
     """MSDN on a tiny network of 64 pixels, always the same."""
     from unseen.backbones.backbone import Backbone
     from unseen.backbones.spec import BackboneSpec
-    from unseen.classes.table import Attributes, ClassTable
+    from unseen.classes.attributes import Attributes
+    from unseen.classes.table import ClassTable
     from unseen.methods import create_method
 
     torch.set_num_threads(1)

@@ -17,7 +17,8 @@ from unseen.version import __version__
 if TYPE_CHECKING:
     from unseen.api import evaluate, fit, list_methods, load
     from unseen.backbones.spec import BackboneSpec
-    from unseen.classes.table import Attributes, ClassTable
+    from unseen.classes.attributes import Attributes
+    from unseen.classes.table import ClassTable
     from unseen.data.catalogue import load_dataset
     from unseen.data.dataset import Dataset
     from unseen.data.holding import make_dataset

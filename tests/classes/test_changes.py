@@ -7,6 +7,7 @@ import pytest
 from filelock import FileLock
 
 from unseen.classes import changes as class_changes
+from unseen.classes.attributes import Attributes, write_attributes
 from unseen.classes.changes import (
     IN_USE,
     LOCK,
@@ -21,7 +22,7 @@ from unseen.classes.changes import (
     unit_doubt,
     values_of,
 )
-from unseen.classes.table import Attributes, ClassTable, write_attributes
+from unseen.classes.table import ClassTable
 from unseen.errors import DataError, RunError, UnseenError
 
 ATTRIBUTES = Attributes(("color::red", "color::blue", "size"))

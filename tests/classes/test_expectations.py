@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from unseen.classes.attributes import Attributes
 from unseen.classes.expectations import expectations
-from unseen.classes.table import Attributes, ClassTable
+from unseen.classes.table import ClassTable
 
 ATTRIBUTES = Attributes(("flippers", "ocean", "furry", "big"))
 

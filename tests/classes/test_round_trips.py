@@ -11,10 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from unseen.classes.attributes import Attributes, is_attribute, write_attributes
 from unseen.classes.changes import read_described, taxa_in, values_of
 from unseen.classes.spreadsheets.tables import read_table
 from unseen.classes.spreadsheets.understanding import understand
-from unseen.classes.table import Attributes, ClassTable, is_attribute, write_attributes
+from unseen.classes.table import ClassTable
 from unseen.classes.taxonomy import Taxonomy
 from unseen.data.dataset import Dataset
 from unseen.data.folder import read_classes, stop

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unseen.classes.table import Attributes, ClassTable, read_attributes, write_attributes
+from unseen.classes.attributes import Attributes, read_attributes, write_attributes
+from unseen.classes.table import ClassTable
 from unseen.errors import DataError
 
 ATTRIBUTES = Attributes(("size::big", "size::small", "hue::red"))

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from unseen.classes.attributes import Attributes
 from unseen.classes.changes import read_described, taxa_in
-from unseen.classes.table import Attributes, ClassTable
+from unseen.classes.table import ClassTable
 from unseen.classes.taxonomy import Taxonomy, looks_like_rank, rank_of
 from unseen.data.folder import read_classes, stop
 from unseen.errors import DataError, UnseenError

@@ -16,7 +16,8 @@ from PIL import Image
 
 from unseen import cli
 from unseen.backbones.backbone import Backbone
-from unseen.classes.table import Attributes, ClassTable
+from unseen.classes.attributes import Attributes
+from unseen.classes.table import ClassTable
 from unseen.methods import create_method
 from unseen.recognizer import Recognizer
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unseen.classes.table import Attributes, ClassTable
+from unseen.classes.attributes import Attributes
+from unseen.classes.table import ClassTable
 from unseen.data.dataset import Dataset, digest, final_partition, validation_partition
 from unseen.data.folder import load_folder
 from unseen.errors import DataError

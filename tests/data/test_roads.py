@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tiny_benchmarks import CLASSES, EACH, Tiny, cells
-from unseen.classes.table import Attributes, ClassTable
+from unseen.classes.attributes import Attributes
+from unseen.classes.table import ClassTable
 from unseen.data.dataset import Dataset
 from unseen.data.folder import load_folder
 from unseen.data.importing import import_features

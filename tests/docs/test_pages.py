@@ -67,7 +67,8 @@ def test_the_recipe_for_spark(tiny_backbone, tmp_path, monkeypatch):
     from PIL import Image
 
     from unseen.backbones.backbone import Backbone
-    from unseen.classes.table import Attributes, ClassTable
+    from unseen.classes.attributes import Attributes
+    from unseen.classes.table import ClassTable
     from unseen.methods import create_method
     from unseen.recognizer import Recognizer
 

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from unseen.backbones.transform import Transform
-from unseen.classes.table import Attributes, ClassTable
+from unseen.classes.attributes import Attributes
+from unseen.classes.table import ClassTable
 from unseen.data.dataset import Dataset
 from unseen.errors import DataError
 from unseen.evaluation.localisation import parts_of, pointing_game, region_centres

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
-from unseen.classes.table import Attributes, ClassTable
+from unseen.classes.attributes import Attributes
+from unseen.classes.table import ClassTable
 from unseen.errors import DataError
 from unseen.evaluation.attributes import auroc, spearman
 from unseen.explain.attribute_scores import attribute_quality, quality_sheet

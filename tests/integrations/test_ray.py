@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from unseen.backbones.backbone import Backbone
-from unseen.classes.table import Attributes, ClassTable
+from unseen.classes.attributes import Attributes
+from unseen.classes.table import ClassTable
 from unseen.errors import UnseenError
 from unseen.integrations import ray as on_ray
 from unseen.methods import create_method

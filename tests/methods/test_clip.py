@@ -13,7 +13,8 @@ import unseen
 from unseen.backbones.backbone import Backbone
 from unseen.backbones.spec import BackboneSpec
 from unseen.backbones.towers import TextTower
-from unseen.classes.table import Attributes, ClassTable
+from unseen.classes.attributes import Attributes
+from unseen.classes.table import ClassTable
 from unseen.data.folder import load_folder
 from unseen.errors import UnseenError
 from unseen.methods import ClassSpace, create_method

@@ -552,7 +552,8 @@ def test_what_parts_attend_to(run, tiny_guide, tmp_path):
 
 
 def test_models_without_parts_say_so(tiny_backbone):
-    from unseen.classes.table import Attributes, ClassTable
+    from unseen.classes.attributes import Attributes
+    from unseen.classes.table import ClassTable
 
     backbone = Backbone(tiny_backbone)
     method = unseen.create_method("msdn", channels=backbone.channels[0], vectors=torch.randn(2, 4))

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from unseen.backbones.backbone import Backbone
-from unseen.classes.table import Attributes, ClassTable
+from unseen.classes.attributes import Attributes
+from unseen.classes.table import ClassTable
 from unseen.methods import create_method
 from unseen.model import predictions
 from unseen.model.predictions import FIELDS, Candidate, Extent, Field, Prediction, columns

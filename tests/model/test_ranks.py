@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from unseen.backbones.backbone import Backbone
+from unseen.classes.attributes import Attributes
 from unseen.classes.prior import Prior
-from unseen.classes.table import Attributes, ClassTable
+from unseen.classes.table import ClassTable
 from unseen.classes.taxonomy import Taxonomy
 from unseen.errors import UnseenError
 from unseen.methods import create_method

@@ -8,7 +8,8 @@ import torch
 from scipy.stats import linregress
 from sklearn.metrics import roc_auc_score
 
-from unseen.classes.table import Attributes, ClassTable
+from unseen.classes.attributes import Attributes
+from unseen.classes.table import ClassTable
 from unseen.errors import RunError, UnseenError
 from unseen.methods import create_method
 from unseen.model.references import References, make_references, references_beside

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from unseen.classes.table import Attributes, ClassTable
+from unseen.classes.attributes import Attributes
+from unseen.classes.table import ClassTable
 from unseen.methods import METHODS, ClassSpace, create_method
 from unseen.methods.clip import CLIPSettings
 from unseen.methods.msdn import RECOMMENDED, MSDNSettings

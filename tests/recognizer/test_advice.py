@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unseen.classes import nearness
-from unseen.classes.table import Attributes, ClassTable
+from unseen.classes.attributes import Attributes
+from unseen.classes.table import ClassTable
 from unseen.errors import UnseenError
 from unseen.model.references import References
 from unseen.model.support import Support, SupportImage

@@ -12,7 +12,8 @@ from PIL import Image
 
 import unseen
 from unseen.backbones.backbone import Backbone
-from unseen.classes.table import Attributes, ClassTable
+from unseen.classes.attributes import Attributes
+from unseen.classes.table import ClassTable
 from unseen.errors import DataError, UnseenError
 from unseen.ground.images import ImageWarning
 from unseen.methods import create_method

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from unseen.backbones.backbone import Backbone
-from unseen.classes.table import Attributes, ClassTable
+from unseen.classes.attributes import Attributes
+from unseen.classes.table import ClassTable
 from unseen.errors import DataError, UnseenError
 from unseen.explain.figures import account, said
 from unseen.methods import create_method

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from unseen.backbones.backbone import Backbone
-from unseen.classes.table import Attributes, ClassTable
+from unseen.classes.attributes import Attributes
+from unseen.classes.table import ClassTable
 from unseen.data.tars import WithTars, tar_images
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.ground.shards import Shard, parse_shard, shard_of

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from unseen.backbones.backbone import Backbone
+from unseen.classes.attributes import Attributes
 from unseen.classes.changes import changing, keep_table
-from unseen.classes.table import Attributes, ClassTable
+from unseen.classes.table import ClassTable
 from unseen.explain.figures import account
 from unseen.methods import ClassSpace, create_method
 from unseen.model.predictions import OWN

@@ -11,8 +11,9 @@ from PIL import Image
 
 import unseen
 from unseen.backbones.backbone import Backbone
+from unseen.classes.attributes import Attributes
 from unseen.classes.naming import label
-from unseen.classes.table import Attributes, ClassTable
+from unseen.classes.table import ClassTable
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.explain.figures import account, explanation_figure, overlay
 from unseen.methods import create_method

@@ -22,8 +22,9 @@ from typer.testing import CliRunner
 import tiny_clip
 from unseen.backbones.backbone import Backbone
 from unseen.backbones.spec import BackboneSpec
+from unseen.classes.attributes import Attributes
 from unseen.classes.spreadsheets.columns import Column, Encoding
-from unseen.classes.table import Attributes, ClassTable
+from unseen.classes.table import ClassTable
 from unseen.cli import app
 from unseen.errors import RunError, UnseenError
 from unseen.ground.files import SEAL

@@ -14,8 +14,9 @@ from filelock import FileLock
 from PIL import Image
 
 from unseen.backbones.backbone import Backbone
+from unseen.classes.attributes import Attributes
 from unseen.classes.naming import label
-from unseen.classes.table import Attributes, ClassTable
+from unseen.classes.table import ClassTable
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.methods import create_method
 from unseen.recognizer import Prediction, Recognizer

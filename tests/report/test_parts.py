@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unseen.backbones.spec import BackboneSpec
+from unseen.classes.attributes import Attributes
 from unseen.classes.presence import present
-from unseen.classes.table import Attributes, ClassTable
+from unseen.classes.table import ClassTable
 from unseen.cli.configuring import pairs
 from unseen.cli.options import RunOptions, with_run_options
 from unseen.evaluation.metrics import Decisions

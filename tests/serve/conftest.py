@@ -17,7 +17,8 @@ NAMES = ("bill::hooked", "bill::flat", "crown::red", "crown::blue", "size::small
 @pytest.fixture(scope="module")
 def recognizer(tiny_backbone):
     from unseen.backbones.backbone import Backbone
-    from unseen.classes.table import Attributes, ClassTable
+    from unseen.classes.attributes import Attributes
+    from unseen.classes.table import ClassTable
     from unseen.methods import create_method
     from unseen.model.support import SupportRule, SupportSpace
     from unseen.recognizer import Recognizer

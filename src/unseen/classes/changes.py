@@ -19,12 +19,13 @@ from typing import Protocol
 import numpy as np
 from filelock import FileLock, Timeout
 
+from unseen.classes.attributes import NO_VALUES, SEPARATOR, is_attribute
 from unseen.classes.spreadsheets.cells import exact_text, fold, place, tidy
 from unseen.classes.spreadsheets.columns import Encoding
 from unseen.classes.spreadsheets.numbers import is_missing, read_numbers
 from unseen.classes.spreadsheets.tables import read_table
 from unseen.classes.spreadsheets.values import no_repeats, to_numbers
-from unseen.classes.table import NO_VALUES, SEPARATOR, ClassTable, is_attribute
+from unseen.classes.table import ClassTable
 from unseen.classes.taxonomy import looks_like_rank, rank_of
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.ground.files import file_digest, read_json

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from unseen.classes.table import SEPARATOR
+from unseen.classes.attributes import SEPARATOR
 
 
 def attribute_phrase(name: str) -> str:

@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from unseen.classes.attributes import NO_VALUES, Attributes
 from unseen.classes.spreadsheets.cells import fold, place
 from unseen.classes.spreadsheets.columns import Encoding
 from unseen.classes.spreadsheets.rows import decoded
@@ -34,7 +35,7 @@ from unseen.classes.spreadsheets.tables import SUFFIXES, find_table, read_table
 from unseen.classes.spreadsheets.understanding import understand
 from unseen.classes.spreadsheets.values import bad_flags, flags, numbers, repeats
 from unseen.classes.spreadsheets.workbook import has_sheet
-from unseen.classes.table import NO_VALUES, Attributes, ClassTable, reserved
+from unseen.classes.table import ClassTable, reserved
 from unseen.classes.taxonomy import Taxonomy, arranged, conflicts, looks_like_rank, rank_of
 from unseen.data.dataset import Dataset, contradictions, split_by_name
 from unseen.data.folder_images import Complain, Listing, read_images

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unseen.classes.attributes import write_attributes
 from unseen.classes.spreadsheets.tables import read_columns
-from unseen.classes.table import ClassTable, write_attributes
+from unseen.classes.table import ClassTable
 from unseen.data.dataset import Dataset
 from unseen.data.folder import read_parts, read_vectors
 from unseen.errors import DataError

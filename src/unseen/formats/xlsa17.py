@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from unseen.classes.table import Attributes, ClassTable
+from unseen.classes.attributes import Attributes
+from unseen.classes.table import ClassTable
 from unseen.errors import DataError
 from unseen.formats.matlab import HINT, read_mat, texts, whole_numbers
 

@@ -28,8 +28,9 @@ from sklearn.utils.validation import check_array, check_consistent_length, check
 
 from unseen.backbones.naming import IMPORTED
 from unseen.backbones.spec import BackboneSpec
+from unseen.classes.attributes import Attributes, write_attributes
 from unseen.classes.changes import table_in_use
-from unseen.classes.table import Attributes, ClassTable, write_attributes
+from unseen.classes.table import ClassTable
 from unseen.data.catalogue import keep_dataset
 from unseen.data.dataset import Dataset
 from unseen.errors import RunError, UnseenError

@@ -14,8 +14,8 @@ import torch
 from unseen.backbones.reduction import FILE as REDUCTION
 from unseen.backbones.spec import BackboneSpec
 from unseen.backbones.towers import PREFIX, TEXTS, model_files
+from unseen.classes.attributes import write_attributes
 from unseen.classes.changes import ENCODING, reset, table_digests
-from unseen.classes.table import write_attributes
 from unseen.errors import RunError
 from unseen.ground.files import is_left_over, write_json, write_text
 from unseen.methods import Method, method_reference

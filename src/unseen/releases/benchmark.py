@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from unseen.classes.table import Attributes, ClassTable
+from unseen.classes.attributes import Attributes
+from unseen.classes.table import ClassTable
 from unseen.errors import DataError
 from unseen.formats.pickles import read_array
 from unseen.formats.res101 import ImageList

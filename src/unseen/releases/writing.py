@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unseen.classes.table import write_attributes
+from unseen.classes.attributes import write_attributes
 from unseen.data.dataset import Dataset
 from unseen.data.folder import load_folder
 from unseen.data.folder_images import FEATURES

@@ -15,8 +15,8 @@ from lightning_fabric import Fabric
 
 from unseen.backbones.reduction import FILE as REDUCTION
 from unseen.backbones.reduction import Reduction
+from unseen.classes.attributes import write_attributes
 from unseen.classes.changes import table_digests
-from unseen.classes.table import write_attributes
 from unseen.data.dataset import Dataset
 from unseen.data.images import ImageStore
 from unseen.errors import RunError, UnseenError

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from unseen.backbones.towers import TextTower, model_digest
+from unseen.classes.attributes import Attributes
 from unseen.classes.naming import attribute_phrase, attribute_words, class_phrase, spellings
-from unseen.classes.table import Attributes
 from unseen.errors import DataError, UnseenError
 from unseen.ground.files import write_json, write_with
 from unseen.ground.progress import Progress, silent

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unseen.classes.attributes import SEPARATOR, Attributes
 from unseen.classes.spreadsheets.cells import fold, nearest, place
 from unseen.classes.spreadsheets.columns import (
     MARKS,
@@ -26,7 +27,6 @@ from unseen.classes.spreadsheets.numbers import (
     read_numbers,
 )
 from unseen.classes.spreadsheets.values import repeats
-from unseen.classes.table import SEPARATOR, Attributes
 from unseen.errors import DataError
 
 if TYPE_CHECKING:

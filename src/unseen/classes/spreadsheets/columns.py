@@ -30,10 +30,10 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
+from unseen.classes.attributes import SEPARATOR
 from unseen.classes.spreadsheets.cells import as_text, fold, nearest
 from unseen.classes.spreadsheets.numbers import COMMA, DASHES, Sign, is_missing, measure, plain_number, same_unit
 from unseen.classes.spreadsheets.values import to_numbers
-from unseen.classes.table import SEPARATOR
 from unseen.errors import DataError
 
 YES_WORDS = {"yes", "y", "true", "present", "x", "✓", "✔", "☑", "+", "1", "1.0"}

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from unseen.classes.attributes import SEPARATOR
 from unseen.classes.spreadsheets.cells import also, place
 from unseen.classes.spreadsheets.columns import (
     FLAGS,
@@ -27,7 +28,6 @@ from unseen.classes.spreadsheets.numbers import (
     read_numbers,
     settle,
 )
-from unseen.classes.table import SEPARATOR
 from unseen.errors import DataError
 
 ALIKE = 3.0

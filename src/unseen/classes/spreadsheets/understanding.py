@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from unseen.classes.attributes import Attributes
 from unseen.classes.spreadsheets.about import attributes_of, own_words, stated_columns
 from unseen.classes.spreadsheets.cells import also, place
 from unseen.classes.spreadsheets.columns import (
@@ -19,7 +20,6 @@ from unseen.classes.spreadsheets.columns import (
 )
 from unseen.classes.spreadsheets.guessing import Read, guess
 from unseen.classes.spreadsheets.together import settle_decimals, settle_ranges, with_no
-from unseen.classes.table import Attributes
 from unseen.errors import DataError
 
 if TYPE_CHECKING:
