@@ -127,7 +127,7 @@ def page(shots: Shots, url: str, image: Path, check: Path | None) -> None:
         windows = (("light", 1280, False), ("dark", 1280, True), ("phone", 390, False), ("phone-dark", 390, True))
         for name, width, dark in windows:
             show(width=width, height=900 if width > 600 else 844, dark=dark)
-            for tab in ("image", "batch", "classes", "about"):
+            for tab in ("image", "batch", "review", "classes", "about"):
                 browser.eval(f"document.querySelector('#tab-{tab}').click()")
                 shots.take(f"page-{tab}-{name}", full=True, folder=check)
 
@@ -137,13 +137,15 @@ def serving(run: Path):
     """The address of a server of the run, in this process."""
     from unseen import Recognizer
     from unseen.cli.serving import listen
+    from unseen.serve.about import metrics_of
     from unseen.serve.app import create_app
     from unseen.serve.server import Server, configure
     from unseen.serve.settings import Settings
 
     listener = listen("127.0.0.1", 8123)
     settings = Settings()
-    server = Server(configure(create_app(Recognizer.load(run, device="cpu"), settings, name=run.name), settings))
+    recognizer = Recognizer.load(run, device="cpu")
+    server = Server(configure(create_app(recognizer, settings, name=run.name, metrics=metrics_of(run)), settings))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:

@@ -242,6 +242,13 @@ def test_the_command_makes_the_same_run(config, monkeypatch):
     assert read["config"].to_json() == config.to_json()
 
 
+def test_the_command_of_a_race_names_what_was_asked():
+    won = RunConfig(
+        method="msdnpp", dataset="fieldguide", backbone=default_backbone("fieldguide"), raced=True, time=180
+    )
+    assert train_command(won) == "unseen train fieldguide --method auto --time 180s"
+
+
 @pytest.mark.parametrize(("images", "sure"), [(8, "move by about ±10 points"), (1, "too few test images per class")])
 def test_intervals_of_hardly_any_images_are_not_believed(images, sure):
     labels = [0, 1, 2] * images

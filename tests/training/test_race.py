@@ -51,7 +51,7 @@ def test_the_run_becomes_the_winner_s(config, tmp_path, monkeypatch, wins):
     found = made.results["race"]
     assert {entry["method"] for entry in found["entries"]} == {"eszsl", "prototypes", "global"}
     assert (found["winner"] == "global") == wins
-    assert [row["method"] for row in race_rows(made.results) if row[""] == "kept"] == [found["winner"]]
+    assert [row["method"] for row in race_rows(made.results) if row["result"] == "kept"] == [found["winner"]]
     assert made.config.method == ("global" if wins else "auto")
     assert made.config.raced == wins
     method = Recognizer.load(made.folder, device="cpu").method

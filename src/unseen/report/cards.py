@@ -85,7 +85,8 @@ def data_card(material: Material) -> DataCard:
             }
         splits.append(Images(role, data[split], **facts))
     names = table.attributes.names
-    groups = [(label(g), len(ks), [label(names[k]) for k in ks]) for g, ks in table.attributes.by_group().items()]
+    by_group = table.attributes.by_group().items()
+    groups = [(label(g), len(ks), [label(names[k]).removeprefix(f"{label(g)}: ") for k in ks]) for g, ks in by_group]
     if len(groups) == len(names):  # every attribute is its own group
         groups = [("attributes", len(names), [label(name) for name in names])]
     copies, across = [], 0
@@ -229,11 +230,12 @@ def _limits(material: Material) -> list[str]:
 
 @dataclass(frozen=True)
 class Repeat:
-    """How to repeat the run: ``facts`` in order, the command and the configuration."""
+    """How to repeat the run: ``facts`` in order, the command, the configuration and the manifest."""
 
     command: str
     facts: list[tuple[str, str]]
     config: str
+    manifest: str
 
 
 def repeat(material: Material) -> Repeat:
@@ -256,5 +258,5 @@ def repeat(material: Material) -> Repeat:
         ("backbone", f"{manifest['backbone']['fingerprint']}, region store {manifest['backbone']['store']}"),
         ("time", f"{results['seconds']:g} s for the last call, peak memory {results['peak_memory_mb']:,} MB"),
     ]
-    config = json.dumps(run.config.to_json(), indent=2, ensure_ascii=False)
-    return Repeat(train_command(run.config), facts, config)
+    config, found = (json.dumps(part, indent=2, ensure_ascii=False) for part in (run.config.to_json(), manifest))
+    return Repeat(train_command(run.config), facts, config, found)

@@ -13,6 +13,7 @@ from unseen.data.catalogue import FIELDGUIDE
 from unseen.methods import find_method
 from unseen.training.config import RunConfig
 from unseen.training.plan import default_backbone
+from unseen.training.race import asked_for
 
 WRITTEN = ("method", "dataset", "backbone", "preset", "settings", "recipe", "protocols", "seeds")
 """Entries with special options; any other entry has an option of its name and takes the value as it is."""
@@ -20,6 +21,7 @@ WRITTEN = ("method", "dataset", "backbone", "preset", "settings", "recipe", "pro
 
 def train_words(config: RunConfig) -> list[str]:
     """``unseen train`` with every choice that differs from the command's defaults; always names the backbone."""
+    config = asked_for(config)
     words = ["unseen", "train", config.dataset, "--method", config.method]
     if config.protocols != ("honest",):
         words += ["--protocol", "both" if len(config.protocols) > 1 else config.protocols[0]]
@@ -34,7 +36,7 @@ def train_words(config: RunConfig) -> list[str]:
     for entry in fields(config):
         value = getattr(config, entry.name)
         if entry.name not in WRITTEN and value != entry.default:
-            words += [f"--{entry.name.replace('_', '-')}", str(value)]
+            words += [f"--{entry.name.replace('_', '-')}", f"{value:g}s" if entry.name == "time" else str(value)]
     return words
 
 

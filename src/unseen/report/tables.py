@@ -106,8 +106,8 @@ def race_rows(results: Mapping[str, Any]) -> list[dict[str, str]]:
             {
                 "method": entry["method"],
                 "H on validation classes": late if entry["H"] is None else percent(entry["H"]),
-                "draws": " ".join(percent(value) for value in entry["draws"] or []),
-                "": "kept" if kept else "",
+                "H on each draw": " ".join(percent(value) for value in entry["draws"] or []),
+                "result": "kept" if kept else "",
             }
         )
     return rows

@@ -286,8 +286,13 @@ export function openSheet(root, store) {
       heats = new Map(found.reasons.map((r) => [r.label, r.heat]));
       $("reasons").replaceChildren(
         ...found.reasons.map((r) => {
-          const button = make("button", { type: "button", className: "quiet", title: "show where the model looked for it" }, make("span", { textContent: r.label }), make("span", { textContent: signed(r.evidence) }));
-          button.addEventListener("click", () => heat(r.label, found.crop));
+          const button = make("button", { type: "button", className: "quiet", title: "show where the model looked for it", aria: { pressed: "false" } }, make("span", { textContent: r.label }), make("span", { textContent: signed(r.evidence) }));
+          button.addEventListener("click", () => {
+            const on = button.getAttribute("aria-pressed") === "false";
+            for (const other of $("reasons").querySelectorAll("button")) other.setAttribute("aria-pressed", String(on && other === button));
+            if (on) heat(r.label, found.crop);
+            else [$("canvas").hidden, $("large").hidden] = [true, false];
+          });
           return make("li", {}, button);
         }),
       );

@@ -831,7 +831,7 @@ function imagesPanel(c) {
   const list = make("ul", { className: "thumbs", aria: { label: `Images of ${c.name}` } });
   if (c.images) fillImages(list, c.name);
   const score = make("p", { className: "hint", textContent: `Scores of ${c.name} use ${restsOn(c)}.` });
-  return make("div", { className: "own-images" }, score, ...(told ?? []), list, drop);
+  return make("div", { className: "own-images" }, ...(told ?? [score]), list, drop);
 }
 
 async function fillImages(list, name) {
@@ -902,6 +902,7 @@ function leftOut({ known, failed, warnings }) {
 
 async function changeImages(name, work, message) {
   opened = name;
+  told = null;
   await change(work, (found) => {
     const [c] = found.classes;
     told = [make("p", { className: "done" }, `${message(found)} Scores of ${name} now use ${restsOn(c)}.`), ...leftOut({ known: [], failed: [], ...found }).map((text) => make("p", { className: "note", textContent: text }))];
