@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from serve_tools import client_of
+from serve_tools import client_of, encoded
 from unseen.classes.changes import changing, keep_table, table_in_use
 from unseen.classes.spreadsheets.columns import Column, Encoding
 from unseen.recognizer.advice import separate
@@ -379,6 +379,13 @@ def test_examples_are_training_images_of_different_classes(recognizer, image, tm
         found = client.get("/api/examples/0?small=1")
         assert found.headers["content-type"] == "image/jpeg"
         assert client.get("/api/examples/3").status_code == 404
+        small = {c["name"]: c.get("thumbnail") for c in client.get("/api/classes").json()["classes"]}
+        assert small == dict.fromkeys(recognizer.table.names) | {
+            n: f"/api/examples/{i}?small=1" for i, n in enumerate(names)
+        }
+        client.patch("/api/class-images/gull", files={"images": ("a.png", encoded(image))})
+        (gull,) = [c for c in client.get("/api/classes").json()["classes"] if c["name"] == "gull"]
+        assert client.get(gull["thumbnail"]).headers["content-type"] == "image/jpeg"
     recognizer.about.pop("data")
     with client_of(recognizer) as client:
         assert client.get("/api/examples").json() == {"examples": []}

@@ -163,11 +163,11 @@ def _add_files(app: FastAPI, service: Service, worker: Worker) -> None:
     @app.get("/api/examples")
     async def examples() -> schema.Examples:
         """Training images to try the model on, one per class; empty if the images are elsewhere."""
-        return schema.Examples(examples=[name for name, _ in service.examples])
+        return schema.Examples(examples=service.examples)
 
     @app.get("/api/examples/{number}")
     async def example(number: Annotated[int, InPath(ge=0)], small: bool = False) -> Response:
-        """One of them, as JPEG."""
+        """One of them, or of another class, as JPEG."""
         image = await worker.do(lambda: service.example(number, small))
         return Response(image, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 

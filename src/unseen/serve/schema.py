@@ -174,6 +174,9 @@ class ClassEntry(BaseModel):
     image_weight: float | None = Field(
         default=None, description="share of them in the class score; 1 without attributes"
     )
+    thumbnail: str | None = Field(
+        default=None, description="address of a small image of it: of the training, else a support image"
+    )
     values: Values | None = Field(default=None, description="attribute to value; with /api/classes/NAME only")
 
 

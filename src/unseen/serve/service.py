@@ -34,7 +34,7 @@ from unseen.classes.table import ClassTable
 from unseen.errors import DataError, UnseenError
 from unseen.explain.figures import thumbnail
 from unseen.model.references import Neighbour
-from unseen.model.support import keep_support, read_support
+from unseen.model.support import SupportImage, keep_support, read_support
 from unseen.recognizer import Candidate, Comparison, Reading, Recognizer
 from unseen.recognizer.advice import closest, nearly_equal, separate
 from unseen.recognizer.look import check_correctable
@@ -64,12 +64,14 @@ class Service:
 
     Attributes:
         no_corrections: why attributes cannot be corrected; ``None`` if they can.
+        sent: thumbnails of support images sent to this server, by SHA-256.
     """
 
     def __init__(self, recognizer: Recognizer, settings: Settings) -> None:
         self.recognizer = recognizer
         self.settings = settings
         self.no_corrections: str | None = None
+        self.sent: dict[str, bytes] = {}
         try:
             check_correctable(recognizer)
         except UnseenError as error:
@@ -178,6 +180,7 @@ class Service:
         """All classes without their values."""
         table, trained = self.recognizer.table, self._trained
         support = self.recognizer.support  # a class known from images alone has no expectation
+        small = self._thumbnails_of_classes()
         expected = {e.name: e.text for e in expectations(table, trained) if support[e.name].attributes}
         rows = zip(
             table.names, table.seen, changes_since(table, trained), self.recognizer.attribute_shares, strict=True
@@ -191,6 +194,7 @@ class Service:
                 ranks=table.taxa(c) or None,
                 images=len(support[name].images) or None,
                 image_weight=1 - float(share) if support[name].images else None,
+                thumbnail=small.get(name),
             )
             for c, (name, seen, change, share) in enumerate(rows)
         ]
@@ -280,8 +284,8 @@ class Service:
         return schema.Saved(folder=str(folder))
 
     @cached_property
-    def examples(self) -> list[tuple[str, Path]]:
-        """Class and path of training images to try, each of another class."""
+    def _training(self) -> list[tuple[str, Path]]:
+        """Class and path of a training image of each class; empty where they lie elsewhere."""
         folder, references = self.recognizer.images, self.recognizer.references
         if folder is None or references is None:
             return []
@@ -290,17 +294,29 @@ class Service:
             name, path = str(references.class_names[c]), folder / str(file)
             if name not in found and path.resolve().is_relative_to(folder.resolve()) and path.is_file():
                 found[name] = path
-            if len(found) == EXAMPLES:
-                break
         return list(found.items())
 
+    @property
+    def examples(self) -> list[str]:
+        """Classes of the images to try."""
+        return [name for name, _ in self._training[:EXAMPLES]]
+
     def example(self, number: int, small: bool) -> bytes:
-        """An example as JPEG."""
-        if number >= len(self.examples):
+        """A training image as JPEG: of those to try, or of another class."""
+        if number >= len(self._training):
             raise Refusal(404, f"no example {number}", "see /api/examples")
-        path = self.examples[number][1]
+        path = self._training[number][1]
         image = decode(Upload(path.name, path.read_bytes()), self.settings.max_pixels)
         return jpeg(image, THUMBNAIL if small else PREVIEW)
+
+    def _thumbnails_of_classes(self) -> dict[str, str]:
+        """Class to the address of a small image of it: of the training, else of its support images."""
+        found = {name: f"/api/examples/{i}?small=1" for i, (name, _) in enumerate(self._training)}
+        for name, mine in self.recognizer.support.classes.items():
+            shown = (image.sha256 for image in mine.images if image.sha256 in self.sent or on_disk(image))
+            if name not in found and (digest := next(shown, None)):
+                found[name] = f"/api/thumbnails/{digest}"
+        return found
 
     def workbook(self, table: schema.Table) -> bytes:
         """A table as XLSX."""
@@ -441,6 +457,11 @@ def jpeg(image: Image.Image, side: int) -> bytes:
 
 def _data_uri(image: Image.Image, side: int) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(jpeg(image, side)).decode()
+
+
+def on_disk(image: SupportImage) -> bool:
+    """Whether a support image still lies where it was added from."""
+    return Path(image.file).is_absolute() and Path(image.file).is_file()
 
 
 def _check_workbook(data: bytes, limit: int) -> None:

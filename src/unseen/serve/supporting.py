@@ -15,7 +15,7 @@ from unseen.errors import DataError, UnseenError
 from unseen.model.support import SupportImage
 from unseen.recognizer.class_images import read_images
 from unseen.serve import schema
-from unseen.serve.service import THUMBNAIL, Service, jpeg
+from unseen.serve.service import THUMBNAIL, Service, jpeg, on_disk
 from unseen.serve.settings import Refusal
 from unseen.serve.uploads import Upload, decode
 
@@ -47,7 +47,6 @@ class SupportImages:
 
     def __init__(self, service: Service) -> None:
         self.service, self.recognizer = service, service.recognizer
-        self._thumbnails: dict[str, bytes] = {}
         self._most = self._count() + service.settings.support_images
         self.refused: str | None = None
         try:
@@ -106,7 +105,7 @@ class SupportImages:
             support, again = self.recognizer.support.added(name, images, features, False if new else None)
             elsewhere = self._elsewhere(name, images)
             self.recognizer.support = support
-        self._thumbnails |= {one.image.sha256: one.thumbnail for one in found}
+        self.service.sent |= {one.image.sha256: one.thumbnail for one in found}
         self._forget()
         fresh = [image.sha256 for image in support[name].images if image.added == now]
         return schema.ImagesAdded(
@@ -125,7 +124,7 @@ class SupportImages:
                 image=PurePosixPath(image.file.replace("\\", "/")).name,
                 sha256=image.sha256,
                 added=image.added,
-                thumbnail=image.sha256 in self._thumbnails or _on_disk(image),
+                thumbnail=image.sha256 in self.service.sent or on_disk(image),
             )
             for image in self.recognizer.support[name].images
         ]
@@ -150,11 +149,11 @@ class SupportImages:
         Raises:
             Refusal: neither.
         """
-        if digest in self._thumbnails:
-            return self._thumbnails[digest]
+        if digest in self.service.sent:
+            return self.service.sent[digest]
         every = (image for mine in self.recognizer.support.classes.values() for image in mine.images)
         for image in every:
-            if image.sha256 == digest and _on_disk(image):
+            if image.sha256 == digest and on_disk(image):
                 with suppress(OSError, DataError, Refusal):
                     data = Path(image.file).read_bytes()
                     if hashlib.sha256(data).hexdigest() == digest:
@@ -174,11 +173,7 @@ class SupportImages:
     def _forget(self) -> None:
         """Drop thumbnails of images that no class has any more."""
         kept = self.recognizer.support.digests
-        self._thumbnails = {digest: small for digest, small in self._thumbnails.items() if digest in kept}
+        self.service.sent = {digest: small for digest, small in self.service.sent.items() if digest in kept}
 
     def _count(self) -> int:
         return sum(len(mine.images) for mine in self.recognizer.support.classes.values())
-
-
-def _on_disk(image: SupportImage) -> bool:
-    return Path(image.file).is_absolute() and Path(image.file).is_file()

@@ -207,6 +207,7 @@ function drawRanking() {
   $("unknown").textContent = unknown
     ? `Unknown: no class reaches ${percent(about.threshold)} confidence. These are the closest.`
     : "";
+  const small = new Map(classes.filter((c) => c.thumbnail).map((c) => [c.name, c.thumbnail]));
   const focused = document.activeElement?.closest?.("#ranking button")?.dataset.name;
   $("ranking").replaceChildren(
     ...ranked.slice(0, shown.top).map((c) => {
@@ -220,6 +221,7 @@ function drawRanking() {
           aria: { pressed: String(c.name === target.name) },
           title: "Explain this class",
         },
+        small.has(c.name) ? make("img", { src: small.get(c.name), alt: "", title: `an image of ${c.name}`, loading: "lazy" }) : null,
         make("span", { className: "name" }, make("span", { textContent: c.name }), chip(c.seen)),
         make("span", { className: "percent", textContent: percent(c.confidence) }),
         make("span", { className: "meter", aria: { hidden: "true" } }, fill),
