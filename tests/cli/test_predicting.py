@@ -249,3 +249,81 @@ def test_an_image_on_standard_input(model, images):
     done = subprocess.run(command, input=data[:200], capture_output=True, env=environment)  # torn
     assert done.returncode == 1
     assert b"error: -: " in done.stderr
+
+
+@pytest.fixture
+def ranked(model, tmp_path, monkeypatch):
+    """The model with ranks, and a threshold that single classes do not reach."""
+    made = Recognizer.load(model, device="cpu")
+    for name, taxa in (("Rook", {"genus": "Corvus"}), ("Raven", {"genus": "Corvus"}), ("Jay", {"genus": "Garrulus"})):
+        made.edit_taxa(name, taxa)
+    made.edit_taxa("Rook", {"family": "Corvidae"})
+    made.threshold = 0.3
+    return made.save(tmp_path / "ranked")
+
+
+def test_ranks_on_the_command_line(unseen, ranked, images, tmp_path):
+    status, out, err = unseen("predict", ranked, images, "--rank", "genus", "--top", "5", "--json")
+    assert (status, err) == (0, "")
+    for found in json.loads(out)["items"]:
+        assert found["rank"] == "genus"
+        assert {c["name"] for c in found["classes"]} == {"Corvus", "Garrulus"}
+    assert unseen("predict", ranked, images, "-o", tmp_path / "a.csv")[0] == 0
+    rows = list(csv.DictReader((tmp_path / "a.csv").open()))
+    asked = Recognizer.load(ranked, device="cpu").predict(sorted(images.iterdir()))
+    assert [r["answer"] for r in rows] == [p.answer for p in asked]
+    assert [float(r["genus_confidence"]) for r in rows] == pytest.approx(
+        [p.ranks[1].confidence for p in asked], abs=1e-6
+    )
+    status, _, err = unseen("predict", ranked, images, "--rank", "order")
+    assert status == 2
+    assert "the classes have no rank" in err
+    status, _, err = unseen("predict", ranked, images, "--rank", "family")
+    assert status == 2
+    assert "there is nothing to choose" in err
+
+
+def test_a_prior_on_the_command_line(unseen, ranked, images, tmp_path):
+    (tmp_path / "prior.csv").write_text("class,place,5,6\nRook,park,99,1\nJay,park,1,99\n")
+    prior = ["--prior", tmp_path / "prior.csv"]
+    status, out, err = unseen("predict", ranked, images, *prior, "--place", "park", "--month", "May", "--json")
+    assert status == 0
+    assert "3 classes are not in the prior and get its mean weight" in err
+    found = json.loads(out)["items"]
+    for one in found:  # 99, 1 and three times their mean
+        share = {"Rook": 99 / 250, "Jay": 1 / 250}.get(one["classes"][0]["name"], 50 / 250)
+        assert one["prior"] == pytest.approx(share)
+    assert all({"without_prior", "prior"} <= set(f) for f in found)
+    table = unseen("predict", ranked, images, *prior, "--place", "park", "--month", "5")[1]
+    assert "without the prior" in table
+    for more, line in [
+        ((), "the prior depends on the place, and none is given"),
+        (("--place", "park"), "the prior depends on the month, and none is given"),
+        (("--place", "pork", "--month", "5"), 'no place "pork" — did you mean "park"?'),
+        (("--place", "park", "--month", "7"), "the prior has no month 7"),
+    ]:
+        status, _, err = unseen("predict", ranked, images, *prior, *more)
+        assert status == 2
+        assert line in err
+    assert "there is no prior" in unseen("predict", ranked, images, "--place", "park")[2]
+
+
+def test_each_image_has_its_own_place_and_month(unseen, ranked, images, tmp_path):
+    (tmp_path / "prior.csv").write_text("class,place,5,6\nRook,park,99,1\nJay,park,1,99\n")
+    listed = [f"{images}/{i}.jpg,park,{day}" for i, day in enumerate(("2026-05-02", "2026-06-02", ""))]
+    (tmp_path / "list.csv").write_text("\n".join(["image,place,date", *listed]))
+    output = tmp_path / "found.csv"
+    asked = ["predict", ranked, "--list", tmp_path / "list.csv", "--prior", tmp_path / "prior.csv", "-o", output]
+    status, _, err = unseen(*asked, "--only", "Rook,Jay", "--unknown", "off")
+    assert (status, "1 images without a known month" in err) == (0, True)
+    rows = list(csv.DictReader(output.open()))
+    shares = [float(r["prior"]) if r["class"] == "Rook" else 1 - float(r["prior"]) for r in rows]
+    assert shares == pytest.approx([0.99, 0.01, 0.5])
+    taken = tmp_path / "taken.jpg"
+    image = Image.open(images / "0.jpg")
+    exif = image.getexif()
+    exif.get_ifd(0x8769)[36867] = "2025:06:30 08:00:00"
+    image.save(taken, exif=exif)
+    how = ["--prior", tmp_path / "prior.csv", "--place", "park", "--month", "exif", "--only", "Rook,Jay"]
+    (found,) = json.loads(unseen("predict", ranked, taken, *how, "--unknown", "off", "--json")[1])["items"]
+    assert found["prior"] == pytest.approx(0.99 if found["classes"][0]["name"] == "Jay" else 0.01)

@@ -169,6 +169,11 @@ class Prior:
             found = replace(found, month=number)
         return found
 
+    def only(self, names: Sequence[str]) -> Self:
+        """The prior without entries for other classes."""
+        known = set(map(fold, names))
+        return replace(self, entries=tuple(one for one in self.entries if fold(one.name) in known))
+
     def check(self) -> None:
         """Raise where the weights depend on a place or month, and none was chosen."""
         for what, there, chosen, example in (

@@ -83,6 +83,12 @@ def serve(
         list[str] | None, typer.Option(help="Host name to accept, for use behind a proxy (repeatable).")
     ] = None,
     save: Annotated[bool, typer.Option("--save", help="Save added and changed classes in the folder.")] = False,
+    prior: Annotated[
+        Path | None,
+        typer.Option(help="Table of how likely each class is by place and month.", show_default=False),
+    ] = None,
+    place: Annotated[str | None, typer.Option(help="Place that --prior starts with [default: all].")] = None,
+    month: Annotated[str | None, typer.Option(help="Month that --prior starts with [default: all].")] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of the model to use [default: the first].")] = None,
     device: DeviceOption = "auto",
@@ -95,6 +101,9 @@ def serve(
     from unseen.ground.progress import quiet_libraries
 
     away = str(run).startswith("hf:")
+    if prior is None and (place is not None or month is not None):
+        given = "--place" if place is not None else "--month"
+        raise UnseenError("there is no prior", where=given, hint="pass --prior FILE")
     if away and save:
         raise UnseenError("classes cannot be saved in a model on the hub", where="--save", hint="serve a local folder")
     try:
@@ -103,6 +112,7 @@ def serve(
         raise UnseenError(f"{error.name} is not installed", hint="pip install 'unseen[app]'") from None
     import torch
 
+    from unseen.classes.prior import ANY, Prior
     from unseen.recognizer import Recognizer
     from unseen.serve.about import metrics_of
     from unseen.serve.settings import Settings
@@ -110,6 +120,7 @@ def serve(
     if threads:
         torch.set_num_threads(threads)
     settings = Settings(
+        prior=None if prior is None else Prior.read(prior).at(place, month),
         max_upload=max_upload_mb * 2**20,
         max_pixels=round(max_megapixels * 1e6),
         queue=queue,
@@ -121,6 +132,10 @@ def serve(
         recognizer = Recognizer.load(run, seed=seed, device=device, engine=engine)
         if not recognizer.method.end_to_end:
             recognizer.backbone.ready()  # not in the first request
+        if settings.prior is not None:
+            settings.prior.at(ANY if settings.prior.places else None, ANY if settings.prior.months else None).weights(
+                recognizer.classes
+            )
         application = create_app(
             recognizer,
             settings,

@@ -9,6 +9,7 @@ from unseen.evaluation.registry import every_metric, sentence
 from unseen.ground.files import read_json
 from unseen.recognizer import Recognizer
 from unseen.serve.schema import Metric
+from unseen.serve.settings import Settings
 from unseen.version import __version__
 
 
@@ -23,6 +24,15 @@ def metrics_of(folder: Path) -> list[Metric]:
         for name, m in every_metric().items()
         if m.title and (found := measured.get(name)) and found["mean"] is not None
     ]
+
+
+def prior_of(settings: Settings) -> dict[str, Any]:
+    """What the page can choose of the server's prior."""
+    prior = settings.prior
+    if prior is None:
+        return {}
+    place, month = prior.place, str(prior.month or "")
+    return {"prior": True, "places": prior.places, "months": prior.months, "place": place, "month": month}
 
 
 def describe(recognizer: Recognizer, name: str, metrics: list[Metric]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from starlette.datastructures import FormData
 from unseen.recognizer import Recognizer
 from unseen.review.sheet import part_of_page
 from unseen.serve import schema
-from unseen.serve.about import describe
+from unseen.serve.about import describe, prior_of
 from unseen.serve.errors import add_errors, first_error
 from unseen.serve.guard import Guard
 from unseen.serve.service import Service
@@ -31,6 +31,8 @@ CHOICE = {
     "among": {"type": "string", "enum": ["all", "seen", "unseen"], "default": "all"},
     "only": {"type": "array", "items": {"type": "string"}},
     "exclude": {"type": "array", "items": {"type": "string"}},
+    "place": {"type": "string"},
+    "month": {"type": "string"},
 }
 FILE = {"type": "string", "format": "binary"}
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
@@ -113,6 +115,8 @@ def _add_model(app: FastAPI, recognizer: Recognizer, service: Service, worker: W
                 images=settings.max_images,
                 requests=settings.queue,
             ),
+            ranks=[] if table.taxonomy is None else list(table.taxonomy.ranks),
+            **prior_of(settings),
             can_save=settings.save is None and settings.folder is not None,
             saves=settings.save is not None,
         )
@@ -296,7 +300,7 @@ def _text(form: FormData, field: str) -> str | None:
 
 
 def _choice(form: FormData) -> schema.Choice:
-    known = {"top": _text(form, "top"), "among": _text(form, "among")}
+    known = {field: _text(form, field) for field in ("top", "among", "place", "month")}
     lists = {field: [v for v in form.getlist(field) if isinstance(v, str) and v] for field in ("only", "exclude")}
     try:
         return schema.Choice.model_validate({k: v for k, v in known.items() if v is not None} | lists)

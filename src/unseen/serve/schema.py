@@ -37,6 +37,8 @@ class Choice(Sent):
     among: Among = Field(default="all", description="candidate classes: all, seen or unseen")
     only: list[Asked] = Field(default=[], max_length=1000, description="if given, the only candidate classes")
     exclude: list[Asked] = Field(default=[], max_length=1000, description="classes to exclude")
+    place: Asked | None = Field(default=None, description="place of the server's prior; default: as it was started")
+    month: Asked | None = Field(default=None, description="month of the server's prior: 5, May or any")
 
 
 class Candidate(BaseModel):
@@ -46,6 +48,16 @@ class Candidate(BaseModel):
     seen: bool = Field(description="whether it has training images")
     confidence: float = Field(description="0 to 1; sums to 1 over the candidate classes")
     score: float = Field(description="raw class score")
+
+
+class Taxon(BaseModel):
+    """The likeliest taxon at a rank."""
+
+    rank: str
+    name: str
+    confidence: float = Field(description="sum of the confidences of its classes")
+    probably: str = Field(description="its likeliest class")
+    sure: bool = Field(description="whether it can be the answer if the class is unknown")
 
 
 class Speaks(BaseModel):
@@ -63,6 +75,7 @@ class Prediction(BaseModel):
     image: str = Field(description="file name as sent, without folders")
     classes: list[Candidate] = Field(default=[], description="best first; empty if there is an error")
     unknown: bool = Field(default=False, description="whether the first class's confidence is below the threshold")
+    ranks: list[Taxon] = Field(default=[], description="likeliest taxon of each rank, coarsest first")
     attributes: list[Speaks] = []
     used: bool = Field(
         default=False, description="whether it is a support image of a class: its answer measures nothing"
@@ -125,6 +138,11 @@ class Ranking(BaseModel):
 
     classes: list[Candidate]
     unknown: bool
+    ranks: list[Taxon] = Field(default=[], description="likeliest taxon of each rank, coarsest first")
+    answer: str | None = Field(default=None, description="class, taxon or unknown; null if the classes have no ranks")
+    answer_rank: str | None = Field(default=None, description='"class", a rank, or empty for unknown')
+    without_prior: Candidate | None = Field(default=None, description="first class by the image alone, with a prior")
+    prior: float | None = Field(default=None, description="prior probability of the first class, with a prior")
     target: Candidate
     rival: Candidate
     terms: list[Term] = Field(description="parts of score and lead that are not attributes, including gamma")
@@ -321,6 +339,12 @@ class About(BaseModel):
     template: dict[str, str] = Field(description="the first class as a table for /api/classes")
     metrics: list[Metric]
     limits: Limits
+    ranks: list[str] = Field(default=[], description="ranks of the classes, coarsest first")
+    places: list[str] = Field(default=[], description="places of the server's prior")
+    months: list[int] = Field(default=[], description="months of the server's prior")
+    place: str = Field(default="", description="place that counts unless a request names another")
+    month: str = Field(default="", description="likewise the month")
+    prior: bool = Field(default=False, description="whether the server has a prior")
     can_save: bool = Field(description="whether POST /api/classes/save saves the classes with the run")
     saves: bool = Field(description="whether class changes are saved with the run")
 

@@ -29,6 +29,7 @@ from unseen.classes.changes import (
 )
 from unseen.classes.expectations import expectations
 from unseen.classes.naming import label
+from unseen.classes.prior import ANY, Prior
 from unseen.classes.spreadsheets.workbook import write_workbook
 from unseen.classes.table import ClassTable
 from unseen.errors import DataError, UnseenError
@@ -82,12 +83,27 @@ class Service:
     def check(self, choice: schema.Choice) -> None:
         """Raise an error if there are no candidate classes."""
         self.recognizer.choices(**_among(choice))
+        if (prior := self._prior(choice)) is not None:
+            prior.weights(self.recognizer.classes)
+
+    def _prior(self, choice: schema.Choice) -> Prior | None:
+        """The server's prior for the requested place and month, summed over what the request leaves open."""
+        prior = self.settings.prior
+        if prior is None:
+            if choice.place or choice.month:
+                raise UnseenError("this server has no prior", hint="start it with --prior FILE")
+            return None
+        prior = prior.at(choice.place or None, choice.month or None)
+        place = ANY if prior.places and not prior.place else None
+        prior = prior.at(place, ANY if prior.months and not prior.month else None)
+        return prior.only(self.recognizer.classes)  # classes come and go on the page
 
     def predict(self, upload: Upload, choice: schema.Choice) -> schema.Prediction:
         """Prediction for an image, or the reason why there is none."""
         try:
             image = decode(upload, self.settings.max_pixels)
-            (found,) = self.recognizer.predict([image], top=choice.top, batch_size=1, workers=0, **_among(choice))
+            how = {"top": choice.top, "prior": self._prior(choice), **_among(choice)}
+            (found,) = self.recognizer.predict([image], batch_size=1, workers=0, **how)
         except Refusal as refusal:
             return schema.Prediction(image=upload.name, error=refusal.detail, hint=refusal.hint)
         except DataError as error:
@@ -109,6 +125,8 @@ class Service:
         """Explanation of a prediction, with a heat map per attribute."""
         image = decode(upload, self.settings.max_pixels)
         look = self.recognizer.look(image)
+        if target is None and (prior := self._prior(choice)) is not None:
+            target = look.prediction(prior=prior, **_among(choice)).best.name
         why = look.explanation(target=target, rival=rival, nearest=NEAREST, **_among(choice))
         same = np.array_equal(look.query, look.attribute_scores)
         numbers = schema.Look(
@@ -133,21 +151,30 @@ class Service:
         """Rank classes by a look whose attributes may be corrected; needs no image."""
         reading = self.recognizer.reading(request.look.attribute_scores, request.look.query, request.look.pooled)
         corrections = request.corrections
-        why = reading.compare(corrections, target=request.target, rival=request.rival, **_among(request))
+        target, prior = request.target, self._prior(request)
+        if target is None and prior is not None:
+            target = reading.prediction(corrections, prior=prior, **_among(request)).best.name
+        why = reading.compare(corrections, target=target, rival=request.rival, **_among(request))
         reasons = self._reasons(reading, why, corrections)
         return schema.Ranking(
             **self._ranking(reading, why, request, corrections), reasons=[schema.Reason(**r) for r in reasons]
         )
 
-    @staticmethod
     def _ranking(
-        reading: Reading, why: Comparison, choice: schema.Choice, corrections: Mapping[str, float]
+        self, reading: Reading, why: Comparison, choice: schema.Choice, corrections: Mapping[str, float]
     ) -> dict[str, Any]:
         """Fields of a ranking without the reasons."""
-        found = reading.prediction(corrections, top=choice.top, **_among(choice))
+        prior = self._prior(choice)
+        found = reading.prediction(corrections, top=choice.top, prior=prior, **_among(choice))
+        weighed = found.weighed
         return {
             "classes": [_candidate(c) for c in found.candidates],
             "unknown": not found.known,
+            "ranks": [schema.Taxon(**vars(taxon)) for taxon in found.ranks],
+            "answer": found.answer if found.ranks else None,
+            "answer_rank": found.answer_rank if found.ranks else None,
+            "without_prior": None if weighed is None else _candidate(weighed.without),
+            "prior": None if weighed is None else weighed.prior,
             "target": _candidate(why.target),
             "rival": _candidate(why.rival),
             "terms": [schema.Term(**vars(t)) for t in why.terms],

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from starlette.exceptions import HTTPException
 
+from unseen.classes.prior import Prior
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -25,6 +27,7 @@ class Settings:
         hosts: host names it answers to besides IP addresses and localhost.
         save: folder of the model, in which ``classes-in-use.csv`` follows every change of the classes; ``None`` keeps
             changes in memory.
+        prior: weights of the classes by place and month, which requests choose.
         folder: folder of the model, into which ``POST /api/classes/save`` writes the classes; ``None`` refuses this.
     """
 
@@ -40,6 +43,7 @@ class Settings:
     hosts: tuple[str, ...] = ()
     save: Path | None = None
     folder: Path | None = None
+    prior: Prior | None = None
 
 
 class Refusal(HTTPException):

@@ -92,6 +92,7 @@ async function look(file, keep = false) {
   form.append("image", file, file.name || "pasted image");
   form.append("top", String(EVERY));
   form.append("among", $("among").value);
+  for (const [name, value] of Object.entries(occasion())) form.append(name, value);
   form.append("thumbnails", "1");
   if (!bitmap) form.append("preview", "1");
   $("answer-card").classList.add("busy");
@@ -155,7 +156,7 @@ function drawNearest(nearest) {
 function announce() {
   const best = shown.answer.classes[0];
   const sure = `${best.name}, ${percent(best.confidence)} confidence, ${best.seen ? "a seen" : "an unseen"} class.`;
-  say(shown.answer.unknown ? `Unknown. The closest is ${sure}` : sure);
+  say(shown.answer.unknown ? `${coarser(shown.answer) || "Unknown"}. The closest is ${sure}` : sure);
 }
 
 let ranking = false;
@@ -178,6 +179,7 @@ async function rank() {
         corrections: Object.fromEntries(mine.corrections),
         top: EVERY,
         among: $("among").value,
+        ...occasion(),
         target: mine.target,
         rival: mine.rival,
       };
@@ -201,11 +203,40 @@ function drawAnswer() {
   drawImage();
 }
 
+// Where and when, of a server with a prior.
+const occasion = () =>
+  Object.fromEntries(["place", "month"].filter((id) => $(id).value).map((id) => [id, $(id).value]));
+
+function offerOccasions() {
+  for (const [id, known, start, words] of [
+    ["place", about.places, about.place, String],
+    ["month", about.months, about.month, (m) => new Date(2000, m - 1).toLocaleString("en", { month: "long" })],
+  ]) {
+    $(id).parentElement.hidden = !known.length;
+    const choices = known.length ? [["any", "any"], ...known.map((value) => [String(value), words(value)])] : [];
+    $(id).replaceChildren(...choices.map(([value, text]) => make("option", { value, textContent: text })));
+    if (start) $(id).value = start;
+  }
+}
+
+// "Ardeidae (family), probably Night Heron"
+function coarser({ answer, answer_rank: rank, ranks }) {
+  const found = ranks?.find((taxon) => taxon.rank === rank && taxon.name === answer);
+  return found && `${found.name} (${found.rank}), probably ${found.probably}`;
+}
+
 function drawRanking() {
-  const { classes: ranked, unknown, target } = shown.answer;
+  const { classes: ranked, unknown, target, ranks, without_prior: without, prior } = shown.answer;
+  const said = unknown && coarser(shown.answer);
   $("unknown").hidden = !unknown;
   $("unknown").textContent = unknown
-    ? `Unknown: no class reaches ${percent(about.threshold)} confidence. These are the closest.`
+    ? `${said || "Unknown"}: no class reaches ${percent(about.threshold)} confidence. These are the closest.`
+    : "";
+  $("taxa").hidden = !ranks?.length;
+  $("taxa").textContent = (ranks ?? []).map((t) => `${t.rank}: ${t.name} ${percent(t.confidence)}`).join(" · ");
+  $("prior").hidden = !without;
+  $("prior").textContent = without
+    ? `By the image alone: ${without.name}, ${percent(without.confidence)}. Place and month give ${ranked[0].name} ${percent(prior)} before the image is seen.`
     : "";
   const small = new Map(classes.filter((c) => c.thumbnail).map((c) => [c.name, c.thumbnail]));
   const focused = document.activeElement?.closest?.("#ranking button")?.dataset.name;
@@ -474,10 +505,11 @@ $("file").addEventListener("change", () => {
   if ($("file").files[0]) look($("file").files[0]);
   $("file").value = "";
 });
-$("among").addEventListener("change", () => {
-  shown.target = shown.rival = null;
-  rank().then(announce);
-});
+for (const id of ["among", "place", "month"])
+  $(id).addEventListener("change", () => {
+    shown.target = shown.rival = null;
+    rank().then(announce);
+  });
 $("more").addEventListener("click", () => {
   shown.top = shown.top === FIRST ? 20 : EVERY;
   drawRanking();
@@ -537,6 +569,7 @@ async function predict(file) {
     const form = new FormData();
     form.append("images", file, file.name);
     form.append("among", $("batch-among").value);
+    for (const [name, value] of Object.entries(occasion())) form.append(name, value);
     try {
       return (await ask("/api/predict", { method: "POST", body: form })).predictions[0];
     } catch (error) {
@@ -616,7 +649,7 @@ function batchRow(file, found) {
   }
   const [best, next] = found.classes;
   row.append(
-    make("td", {}, found.unknown ? `unknown; nearest: ${best.name}` : best.name, chip(best.seen)),
+    make("td", {}, found.unknown ? `${coarser(found) || "unknown"}; nearest: ${best.name}` : best.name, chip(best.seen)),
     make("td", { textContent: percent(best.confidence) }),
     make("td", { textContent: next ? `${next.name}, ${percent(next.confidence)}` : "" }),
     make("td", { textContent: found.attributes.slice(0, 2).map((a) => labelOf(a.attribute)).join("; ") }),
@@ -687,15 +720,36 @@ function batchButtons() {
 function batchTable() {
   const found = batch.rows.map((r) => r.found);
   const count = Math.max(1, ...found.map((r) => r.classes?.length ?? 0));
-  const ranks = Array.from({ length: count - 1 }, (_, i) => i + 2);
-  const others = ranks.flatMap((rank) => [`class_${rank}`, `confidence_${rank}`]);
-  const header = ["image", "class", "best_class", "confidence", "seen", ...others, "attributes", "error"];
+  const places = Array.from({ length: count - 1 }, (_, i) => i + 2);
+  const others = places.flatMap((place) => [`class_${place}`, `confidence_${place}`]);
+  const taxa = about.ranks.length ? ["answer", "answer_rank", ...about.ranks.flatMap((rank) => [rank, `${rank}_confidence`])] : [];
+  const weighed = about.prior ? ["class_without_prior", "confidence_without_prior", "prior"] : [];
+  const header = ["image", "class", "best_class", "confidence", "seen", ...others, ...taxa, ...weighed, "attributes", "error"];
   const rows = found.map((r) => {
     const [best, ...rest] = r.classes ?? [];
-    const because = (r.attributes ?? []).map((a) => labelOf(a.attribute)).join("; ");
-    const named = best && r.unknown ? "unknown" : best?.name;
-    const further = ranks.flatMap((_, i) => [rest[i]?.name, rest[i]?.confidence]);
-    return [r.image, named, best?.name, best?.confidence, best && Number(best.seen), ...further, because, r.error];
+    const cells = {
+      image: r.image,
+      class: best && r.unknown ? "unknown" : best?.name,
+      best_class: best?.name,
+      confidence: best?.confidence,
+      seen: best && Number(best.seen),
+      answer: r.answer,
+      answer_rank: r.answer_rank,
+      class_without_prior: r.without_prior?.name,
+      confidence_without_prior: r.without_prior?.confidence,
+      prior: r.prior,
+      attributes: (r.attributes ?? []).map((a) => labelOf(a.attribute)).join("; "),
+      error: r.error,
+    };
+    for (const [i, other] of rest.entries()) {
+      cells[`class_${i + 2}`] = other.name;
+      cells[`confidence_${i + 2}`] = other.confidence;
+    }
+    for (const taxon of r.ranks ?? []) {
+      cells[taxon.rank] = taxon.name;
+      cells[`${taxon.rank}_confidence`] = taxon.confidence;
+    }
+    return header.map((name) => cells[name]);
   });
   return [header, ...rows];
 }
@@ -1226,6 +1280,7 @@ async function start() {
     about = await ask("/api/about");
     info = new Map(about.attributes.map((a) => [a.name, a]));
     drawAbout();
+    offerOccasions();
     drawSliders();
     await loadClasses();
     await drawExamples();
