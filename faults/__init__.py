@@ -1,1 +1,1 @@
-"""What happens to unseen when things go wrong, tried out on purpose: `python -m faults`."""
+"""Campaigns that make things go wrong on purpose, to see what unseen does: `python -m faults`."""

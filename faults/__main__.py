@@ -1,7 +1,7 @@
-"""Every campaign, one after another, or one with its options: `python -m faults [NAME [OPTIONS]]`.
+"""Run every campaign in turn, or one with its options: `python -m faults [NAME [OPTIONS]]`.
 
-Results go to faults/results/NAME.json; `python -m benchmarks --docs` puts their tables into the docs. The
-status is 1 if anything came out other than it should.
+Results go to faults/results/NAME.json; `python -m benchmarks --docs` writes their tables into the docs. The exit status
+is 1 if anything failed.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def main() -> None:
         given = options if options.name else parser.parse_args([name])
         print(f"\n# {name}", flush=True)
         began = time.monotonic()
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no child is left behind
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no child remains
         found = modules[name].run(given, lambda line: print(line, file=sys.stderr, flush=True))
-        again = getattr(given, "case", None) is not None  # one case is no campaign
+        again = getattr(given, "case", None) is not None  # a single case is not a campaign
         output = None if again else ROOT / "faults" / "results" / f"{name}.json"
         finish(output, found.tables, began=began, failures=found.failures, **found.facts)
         for failure in found.failures:

@@ -1,7 +1,8 @@
-"""Commands as forked children of a process that has imported everything: tried, killed and repeated in a moment.
+"""Commands as forked children of a process that has imported everything, to run, kill and repeat them quickly.
 
-A child can be given moments to die at: the n-th time that it is about to open a file for writing, rename, remove, make
-or truncate something, or bring it to the disk. Times alone would nearly always hit the long stretches between.
+A child can be killed at a given write: the n-th time that it is about to open a file for writing, rename, remove,
+create or truncate something, or sync it to disk. Random times alone would nearly always hit the long stretches between
+writes.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class Attempt:
     Args:
         status: its exit status, or minus the signal that ended it.
         said: standard output and error.
-        seconds: that it took.
-        writes: how many of the moments it came by.
+        seconds: duration.
+        writes: number of writes.
         stopped_in: seconds from the signal to its end.
     """
 
@@ -49,21 +50,21 @@ class Attempt:
 
 
 class Moments:
-    """A count of writing moments that a child and its own children share, and the one at which all of them die."""
+    """Counts writes of a child and its own children, and kills all of them at one of these writes."""
 
     def __init__(self, fatal: int = 0) -> None:
         self.fatal = fatal
         self._shared = mmap.mmap(-1, 8)
         self.hook: Callable[[str, str, int], None] = lambda event, path, count: None
-        """Told event, path and count; may raise what the system would have."""
+        """Called with event, path and count; may raise what the system would."""
 
     @property
     def count(self) -> int:
-        """So far."""
+        """Number of writes so far."""
         return int(struct.unpack("q", self._shared[:8])[0])
 
     def watch(self) -> None:
-        """Count from here on in this process; there is no way back."""
+        """Count from here on in this process; cannot be undone."""
         sys.addaudithook(self._heard)
         sync = os.fsync
 
@@ -93,7 +94,7 @@ class Moments:
 
 
 def warm() -> None:
-    """Import what commands need, in one thread: a child of a process with threads would wait for those for ever."""
+    """Import what commands need, in one thread: a child of a process with threads would wait for them forever."""
     import torch
 
     torch.set_num_threads(1)
@@ -102,7 +103,7 @@ def warm() -> None:
 
 
 class Running:
-    """A child that is doing ``work``; arguments as in :func:`attempt`."""
+    """A child that runs ``work``; arguments as in :func:`attempt`."""
 
     def __init__(
         self,
@@ -122,7 +123,7 @@ class Running:
         whole_group: bool = True,
         timeout: float = TIMEOUT,
     ) -> Attempt:
-        """Wait for its end, ``seconds`` after its start with a signal."""
+        """Wait for its end; send a signal ``seconds`` after its start."""
         sent = None
         while True:
             done, state = os.waitpid(self._child, os.WNOHANG)
@@ -147,7 +148,7 @@ class Running:
     def _signal(self, number: int, whole_group: bool) -> None:
         try:
             (os.killpg if whole_group else os.kill)(self._child, number)
-        except ProcessLookupError:  # so soon that it has no group of its own yet
+        except ProcessLookupError:  # so early that it has no group of its own yet
             os.kill(self._child, number)
 
 
@@ -161,22 +162,22 @@ def attempt(
     whole_group: bool = True,
     timeout: float = TIMEOUT,
 ) -> Attempt:
-    """Do ``work`` in a child and wait for it.
+    """Run ``work`` in a child and wait for it.
 
     Args:
-        work: such as :func:`command`.
-        moments: counted, if given, and perhaps fatal.
-        before: done in the child first.
-        seconds: after which the child gets signal ``number``.
-        number: of the signal.
-        whole_group: whether the signal goes to the child's children too.
-        timeout: after which it counts as hanging and is killed.
+        work: function such as :func:`command`.
+        moments: counter of writes, which may kill.
+        before: called first in the child.
+        seconds: time after which the child gets signal ``number``.
+        number: number of the signal.
+        whole_group: whether the child's children get the signal too.
+        timeout: time after which it counts as hanging and is killed.
     """
     return Running(work, moments, before).end(seconds, number, whole_group, timeout)
 
 
 def start(work: Callable[[], object], output: int) -> int:
-    """Fork a child that does ``work`` in a process group of its own and ends."""
+    """Fork a child that runs ``work`` in its own process group and exits."""
     sys.stdout.flush()
     sys.stderr.flush()
     if child := os.fork():
@@ -200,7 +201,7 @@ def start(work: Callable[[], object], output: int) -> int:
 
 
 def command(*arguments: object) -> Callable[[], None]:
-    """``unseen ARGUMENTS``."""
+    """Run ``unseen ARGUMENTS``."""
 
     def work() -> None:
         from rich.console import Console
@@ -221,14 +222,14 @@ def command(*arguments: object) -> Callable[[], None]:
 
 
 def fork_workers() -> None:
-    """Rows of a comparison as forked processes too."""
+    """Run the rows of a comparison as forked processes too."""
     from unseen.experiments import worker
 
     worker.subprocess = SimpleNamespace(Popen=_Forked, PIPE=-1)
 
 
 class _Forked:
-    """As much of ``subprocess.Popen`` as a worker is started with."""
+    """The part of ``subprocess.Popen`` that starting a worker uses."""
 
     def __init__(self, command: Sequence[str], **_: Any) -> None:
         from unseen.experiments import worker

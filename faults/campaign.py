@@ -1,4 +1,4 @@
-"""What a campaign is: a module of this package with `add_arguments(parser)` and `run(options, report) -> Outcome`."""
+"""A campaign is a module of this package with `add_arguments(parser)` and `run(options, report) -> Outcome`."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Report = Callable[[str], None]
-"""Told a line now and then."""
+"""Called with a line now and then."""
 
 
 @dataclass
 class Outcome:
-    """What a campaign found.
+    """Findings of a campaign.
 
     Args:
         tables: rows by title, for the docs.
-        failures: a line each: what was done (enough to do it again) and what came of it instead of what should.
-        facts: anything else worth keeping.
+        failures: one line each: what was done (enough to repeat it), the result, and the expected result.
+        facts: further facts worth keeping.
     """
 
     tables: Mapping[str, Sequence[Mapping[str, Any]]]

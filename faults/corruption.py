@@ -1,8 +1,8 @@
-"""Our own files damaged by accident: noticed and named, or without any effect.
+"""Accidental damage to our own files: it is detected and named, or has no effect.
 
-Every kind of file that a later command reads is cut, flipped, zeroed, emptied, removed or exchanged for that of another
-run. The command that reads it must either say so in one line that names the file and the hint, or end with the very
-answer that it gives undamaged.
+Every kind of file that a later command reads is truncated, flipped, zeroed, emptied, removed or replaced by that of
+another run. The command that reads it must either name the file and a hint in one line, or give exactly the answer of
+the undamaged file.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ KINDS = ("bit", "byte", "cut", "zeros", "empty", "gone", "other")
 
 @dataclass(frozen=True)
 class File:
-    """A file and what reads it.
+    """A file and its readers.
 
     Args:
-        name: in the table.
-        find: from the folder of everything to the file.
-        read: does what a user does with it; gives what comes of it.
-        other: the like of it from another run.
-        kinds: of damage that make sense.
+        name: name in the table.
+        find: path of the file from the folder of everything.
+        read: does what a user does with it, and returns the result.
+        other: the same file of another run.
+        kinds: meaningful kinds of damage.
     """
 
     name: str
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace, report: Report) -> Outcome:
 
 
 def more(base: Path) -> None:
-    """Two trained runs, a saved folder of each, and predictions that were stopped."""
+    """Two trained runs, a saved folder of each, and interrupted predictions."""
     epochs = ["--epochs", "2", "--protocol", "both", "--no-report"]
     for name, extra in (("run", []), ("second", ["--set", "lambda_cal=0.3"])):
         done = attempt(train(base, "tiny", "msdn", [*epochs, *extra], base / name))
@@ -79,7 +79,7 @@ def more(base: Path) -> None:
 
 
 def damage(data: bytes, kind: str, rng: np.random.Generator, other: bytes | None) -> bytes | None:
-    """Damaged content; ``None`` where the file goes."""
+    """Damaged content; ``None`` to remove the file."""
     if kind == "gone":
         return None
     if kind == "empty":
@@ -100,7 +100,7 @@ def damage(data: bytes, kind: str, rng: np.random.Generator, other: bytes | None
 
 
 def damaged(file: File, base: Path, times: int, seed: int, only: int | None = None) -> tuple[dict[str, Any], list[str]]:
-    """Damage a kind of file so many times."""
+    """Damage a kind of file the given number of times."""
     from unseen.errors import UnseenError
 
     path = file.find(base)
@@ -145,7 +145,7 @@ def damaged(file: File, base: Path, times: int, seed: int, only: int | None = No
     }, failures
 
 
-# what reads what
+# file and readers
 
 
 def files() -> list[File]:
@@ -188,7 +188,7 @@ def files() -> list[File]:
         return content_hashes(images, base / "cache/regions/hashes.json")
 
     def checkpoint(base: Path) -> Any:
-        """Weights as resumed; a checkpoint of another training is not used, and none starts the stage again."""
+        """Weights after resuming; a foreign checkpoint is ignored, and without one the stage starts again."""
         from unseen.recognizer import Recognizer
         from unseen.training.checkpoints import load_checkpoint, read_info
         from unseen.training.plan import resolve_settings
@@ -208,7 +208,7 @@ def files() -> list[File]:
         return lambda base: base / name
 
     memory: dict[str, Any] = {}
-    there = tuple(kind for kind in KINDS if kind != "gone")  # whoever removes references means to
+    there = tuple(kind for kind in KINDS if kind != "gone")  # removing references is done on purpose
     return [
         File("region store, features", lambda b: stored(b) / "stage0.bin", regions),
         File("region store, description", lambda b: stored(b) / "store.json", regions),

@@ -2,9 +2,9 @@
 
     python -m faults determinism [--methods msdnpp mgmrn] [--species 12]
 
-Of each method one run is the pattern, with no readers and everything in memory. Every other one starts from nothing (no
-features, no cache) with 1 or 4 readers, another PYTHONHASHSEED, or everything read from disk, and must end with the
-same files, apart from what says when and how long.
+For each method one run is the reference, with no readers and everything in memory. Every other run starts without
+features and cache, with 1 or 4 readers, another PYTHONHASHSEED, or everything read from disk, and must produce the same
+files, except for times.
 """
 
 from __future__ import annotations

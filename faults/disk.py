@@ -1,8 +1,8 @@
-"""A disk that is full or read-only: one line that names the place and the hint, nothing damaged, and on with it after.
+"""A full or read-only disk: one line that names the place and a hint, no damage, and the command can be repeated.
 
-Every command that writes is tried on a small file system of its own (where one may be mounted) with so much room left,
-and with every write, from the n-th on, refused. Then, with room, the same command must end with the bytes of a call
-that was never refused anything.
+Every command that writes runs on a small file system of its own (if one can be mounted) with the given space left, and
+with every write from the n-th on refused. Then, with enough space, the same command must produce the bytes of an
+undisturbed call.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from faults.kill import BACKBONE, contents, differences, prepare
 SIZE = 64 << 20
 PAGE = 4096
 REFUSED = ("open", "os.mkdir", "os.rename", "fsync", "os.truncate", "os.link")
-"""What a full disk refuses; a read-only one refuses removing too."""
+"""Errors of a full disk; a read-only one also refuses removing."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Writing:
     """A command that writes.
 
     Args:
-        name: of the command.
-        make: from the folder on the small disk to what a child does.
-        place: what must lie in that folder before.
+        name: name of the command.
+        make: from the folder on the small disk to the work of a child.
+        place: creates what the folder must hold before.
     """
 
     name: str
@@ -94,7 +94,7 @@ def run(options: argparse.Namespace, report: Report) -> Outcome:
 
 @contextmanager
 def small_disk() -> Iterator[Path | None]:
-    """A file system of :data:`SIZE` bytes in memory, seen by this process and its children alone; or ``None``."""
+    """A file system of :data:`SIZE` bytes in memory, visible only to this process and its children; or ``None``."""
     with tempfile.TemporaryDirectory() as place:
         # util-linux's own way into a namespace is for commands only
         import ctypes
@@ -115,13 +115,13 @@ def small_disk() -> Iterator[Path | None]:
 
 
 def mount(*arguments: str) -> int:
-    """Status of ``mount``."""
+    """Exit status of ``mount``."""
     return subprocess.run(["mount", *arguments], capture_output=True, check=False).returncode
 
 
 @dataclass(frozen=True)
 class Level:
-    """How a command is refused: ``room`` bytes are left (-1: read-only), or every write from one on fails."""
+    """How a command is refused: ``room`` bytes are left (-1: read-only), or every write from a number on fails."""
 
     room: int | None = None
     write: int = 0
@@ -141,7 +141,7 @@ def clear(target: Path) -> None:
 
 
 def undisturbed(writing: Writing, target: Path) -> tuple[Attempt, dict[str, str], int]:
-    """The command with room enough: how it ended, what it left, and the bytes that it needed."""
+    """The command with enough space: how it ended, what it left, and the bytes that it needed."""
     clear(target)
     writing.place(target)
     before = shutil.disk_usage(target).used
@@ -155,7 +155,7 @@ def undisturbed(writing: Writing, target: Path) -> tuple[Attempt, dict[str, str]
 def tally(
     writing: Writing, target: Path, whole: dict[str, str], levels: list[Level], failures: list[str]
 ) -> dict[str, int]:
-    """Try a command at every level and then with room."""
+    """Run a command at every level and then with enough space."""
     row = {"tries": len(levels), "refused in one line": 0, "finished": 0, "the same bytes after": 0}
     for level in levels:
         clear(target)
@@ -179,7 +179,7 @@ def tally(
 
 
 def refused(writing: Writing, target: Path, level: Level) -> Attempt:
-    """The command under a level's conditions, which end with it."""
+    """Run the command under a level's conditions, which end with it."""
     moments = Moments()
     filler = target / ".filler"
     if level.room is None:
@@ -203,14 +203,14 @@ def refused(writing: Writing, target: Path, level: Level) -> Attempt:
 
 
 def fill(path: Path, size: int) -> None:
-    """A file that takes so much room."""
+    """A file that takes up the given space."""
     with path.open("wb") as file:
         for start in range(0, size, 1 << 20):
             file.write(bytes(min(1 << 20, size - start)))
 
 
 def unfit(done: Attempt, target: Path) -> str | None:
-    """What is wrong with how a command was refused."""
+    """What is wrong with the way a command was refused."""
     said = re.sub(r"\s+", " ", done.said)
     if done.status != 2:
         return f"status {done.status} instead of 2"
@@ -267,7 +267,7 @@ def _class(model: Path) -> str:
 
 
 def benchmark(base: Path) -> Callable[[Path], None]:
-    """A tiny release of CUB, prepared, and a file of features of it; gives what prepares it again, as the command."""
+    """A tiny release of CUB, prepared, and a file of its features; returns the command that prepares it again."""
     import h5py
 
     sys.path.insert(0, str(ROOT / "tests"))
@@ -298,7 +298,7 @@ def benchmark(base: Path) -> Callable[[Path], None]:
 
 @contextmanager
 def read_only_sources(base: Path) -> Iterator[dict[str, Callable[[], object]]]:
-    """What must work although it may not be written to: dataset, model and a cache that has everything."""
+    """What must work without write permission: dataset, model and a complete cache."""
     closed = {name: base / f"closed-{name}" for name in ("tiny", "cache", "model")}
     mounted: list[Path] = []
     try:

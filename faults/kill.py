@@ -1,8 +1,8 @@
-"""Killed at random moments, a command resumes and ends with the same bytes; nothing half-written is ever read.
+"""A command killed at random moments resumes and ends with the same bytes; no reader ever sees a partial file.
 
-Extraction, training, comparison and batch prediction are done undisturbed, then again and again with SIGKILL: at
-moments drawn evenly over the undisturbed time, and right before a write, rename or removal drawn evenly from all of
-them. After each trial every file is compared; while some run, another process reads everything that stands there.
+Extraction, training, comparison and batch prediction run undisturbed, then repeatedly with SIGKILL: at moments drawn
+uniformly over the undisturbed time, and right before a write, rename or removal drawn uniformly from all of them. After
+each trial every file is compared; during some trials another process reads all existing files.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ LEFT_OVER = re.compile(r"^\..*\.tmp(\.lock)?$|\.partial$|\.unfinished")
 
 @dataclass(frozen=True)
 class Work:
-    """What is done, into ``folder/name``.
+    """A kind of work, with results in ``folder/name``.
 
     Args:
-        name: in the table.
-        make: from that folder to what a child does.
+        name: name in the table.
+        make: from that folder to the work of a child.
 
     """
 
@@ -53,7 +53,7 @@ class Work:
 
 @dataclass
 class Tally:
-    """What came of a work's trials."""
+    """Results of the trials of a kind of work."""
 
     trials: int = 0
     kills: Counter[str] = field(default_factory=Counter)
@@ -96,7 +96,7 @@ def prepare(base: Path) -> Path:
     (base / "seen" / "images.csv").unlink(missing_ok=True)
     for table in ("parts.csv", "boxes.csv"):
         (base / "seen" / table).unlink(missing_ok=True)
-    time.sleep(2.1)  # hashes of younger images are not remembered
+    time.sleep(2.1)  # hashes of newer images are not cached
     done = attempt(train(base, "tiny", "eszsl", [], base / "model"))
     if done.status:
         raise RuntimeError(done.said)
@@ -195,7 +195,7 @@ def _undisturbed(work: Work, folder: Path) -> Attempt:
 
 
 def trial(work: Work, folder: Path, whole: Attempt, expected: dict[str, str], seed: list[int], tally: Tally) -> None:
-    """From nothing, killed up to three times, repeated to the end, compared."""
+    """Start from nothing, kill up to three times, repeat to the end, and compare."""
     rng = np.random.default_rng(seed)
     shutil.rmtree(folder)
     folder.mkdir()
@@ -228,14 +228,14 @@ def trial(work: Work, folder: Path, whole: Attempt, expected: dict[str, str], se
         tally.failures += [f"{where}, read meanwhile: {line}" for line in errors]
 
 
-# what there is
+# existing files
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Digest of every file, but for what differs between any two calls; leftovers and held locks are told as such.
+    """Digest of every file, except for what differs between any two calls; reports leftovers and held locks.
 
-    Set aside: times and peak memory in JSON, tables and pages; files of TensorBoard, which hold the time of every entry
-    and are named by it; ``usage.json``, which holds times only; lock files, which must be free.
+    Ignored are times and peak memory in JSON, tables and pages; files of TensorBoard, which hold the time of every
+    entry in content and name; ``usage.json``, which holds only times; and lock files, which must be free.
     """
     found = {}
     times = _times(folder)
@@ -282,7 +282,7 @@ def _plain(path: Path, times: list[str]) -> bytes:
                 [{k: v for k, v in row.items() if k not in TIMED} for row in csv.DictReader(file)]
             ).encode()
     if path.suffix in (".html", ".md", ".csv"):
-        for text in times:  # as a word of its own, not in another number or a digest
+        for text in times:  # as a separate word, not in another number or a digest
             data = re.sub(rb"(?<![\w.,])" + re.escape(text.encode()) + rb"(?!\w)", b"-", data)
         data = re.sub(rb"[\d.]+ s for the last call, peak memory [\d,]+ MB", b"-", data)
     return data
@@ -295,7 +295,7 @@ def _without_times(value: Any) -> Any:
 
 
 def differences(expected: dict[str, str], found: dict[str, str]) -> list[str]:
-    """A line for every file that is other, missing or too many."""
+    """One line for every file that differs, is missing or superfluous."""
     lines = []
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
@@ -306,18 +306,18 @@ def differences(expected: dict[str, str], found: dict[str, str]) -> list[str]:
     return lines
 
 
-# reading meanwhile
+# while reading
 
 
 class Reader:
-    """A process that reads all files of a folder, again and again, with the product's own readers."""
+    """A process that repeatedly reads all files of a folder with the product's own readers."""
 
     def __init__(self, folder: Path) -> None:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115
         self._child = start(lambda: self._watch(folder), self._output.fileno())
 
     def stop(self) -> tuple[int, list[str]]:
-        """How many files were read whole, and a line for each one that was not."""
+        """Number of files read completely, and a line for each one that was not."""
         os.kill(self._child, signal.SIGTERM)
         os.waitpid(self._child, 0)
         self._output.seek(0)
@@ -333,7 +333,7 @@ class Reader:
         while not stopped:
             try:
                 paths = sorted(folder.rglob("*"))
-            except FileNotFoundError:  # of a folder that went meanwhile
+            except FileNotFoundError:  # in a folder that has been removed meanwhile
                 continue
             for path in paths:
                 try:
@@ -351,7 +351,7 @@ UNFINISHED = object()
 
 
 def read_whole(path: Path) -> int:
-    """Read a file as the product does, 1; or 0 where it is none that is ever read. Half a file raises."""
+    """Read a file like the product does, returning 1; 0 for files that are never read. Raises for a partial file."""
     from unseen.errors import StoreError
     from unseen.features.store import RegionStore
     from unseen.ground.files import read_json

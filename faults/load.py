@@ -1,4 +1,4 @@
-"""The web server under load and under attack: answers, bounds, traces left behind, and how it stops."""
+"""The web server under load and under attack: answers, limits, traces left behind, and how it stops."""
 
 # ruff: noqa: E501 - a request a line
 
@@ -33,7 +33,7 @@ QUEUE = 64
 CONNECTIONS = 800
 """Settings of the server."""
 GROWTH_MB = 32
-"""That the server's memory may grow between 1,000 requests and 10,000."""
+"""Allowed growth of the server's memory between 1,000 requests and 10,000."""
 HEADERS = (
     *("content-security-policy", "x-content-type-options", "x-frame-options", "referrer-policy", "cache-control"),
     *("cross-origin-opener-policy", "cross-origin-resource-policy", "permissions-policy"),
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 class Server:
-    """`unseen serve` on a copy of a run, with its own current and temporary folder."""
+    """`unseen serve` on a copy of a run, with its own working and temporary folder."""
 
     def __init__(self, run: Path, folder: Path) -> None:
         self.folder, self.log = folder, folder.with_name(f"{folder.name}.log")
@@ -70,21 +70,21 @@ class Server:
         self.memory = psutil.Process(self.process.pid)
 
     def megabytes(self) -> float:
-        """Resident now."""
+        """Current resident memory."""
         return self.memory.memory_info().rss / 2**20
 
     def peak(self) -> float:
-        """Most that was ever resident."""
+        """Peak resident memory."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
 
     def written(self) -> int:
-        """Bytes given to write(2), which is for files and pipes; sockets are sent to."""
+        """Bytes written with write(2), which is for files and pipes; sockets use send."""
         counters = Path(f"/proc/{self.process.pid}/io").read_text()
         return int(re.search(r"wchar: (\d+)", counters)[1])  # type: ignore[index]
 
     def files(self) -> set[str]:
-        """Files open now, deleted ones too, libraries and sockets apart."""
+        """Open files, including deleted ones, without libraries and sockets."""
         found = set()
         with suppress(OSError):
             for entry in os.scandir(f"/proc/{self.process.pid}/fd"):
@@ -95,20 +95,20 @@ class Server:
         return found
 
     def left(self) -> dict[str, tuple[int, int]]:
-        """Every file where the server might leave one, with size and time of change."""
+        """Every file where the server might leave one, with size and modification time."""
         paths = [p for top in (self.folder, self.run) for p in top.rglob("*") if p.is_file()]
         return {str(p): (p.stat().st_size, p.stat().st_mtime_ns) for p in paths}
 
 
 class Account:
-    """Checks that are named, counted and shown."""
+    """Named checks, counted and displayed."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
         self.failures: list[str] = []
 
     def check(self, what: str, found: object, holds: bool, limit: str = "") -> None:
-        """Note what was found, and whether it is as it should be."""
+        """Record a value, and whether it is as expected."""
         self.rows.append({"what": what, "found": str(found), "limit": limit, "held": "yes" if holds else "NO"})
         if not holds:
             self.failures.append(f"load: {what}: {found}" + (f", should be {limit}" if limit else ""))
@@ -140,7 +140,7 @@ Ask = Callable[[httpx.AsyncClient], Any]
 def mixed(
     rng: Random, small: bytes, large: bytes, about: dict[str, Any], names: list[str]
 ) -> tuple[str, Ask, set[int]]:
-    """A request of any route, sound or hostile, and the statuses that it may have."""
+    """A request to any route, valid or hostile, and its allowed statuses."""
     first, second = rng.sample(names, 2)
     k = len(about["attributes"])
     look = {"attribute_scores": [rng.gauss(0, 1) for _ in range(k)], "query": None}
@@ -172,7 +172,7 @@ async def _added_and_removed(client: httpx.AsyncClient, name: str, like: str) ->
 
 
 async def many(server: Server, count: int, rng: Random, account: Account, report: Report) -> list[dict[str, Any]]:
-    """Requests of all routes, eight at a time; memory at 1,000, halfway and at the end."""
+    """Requests to all routes, eight at a time; memory at 1,000, halfway and at the end."""
     small, large = images(rng)
     at = {min(1000, count // 10), count // 2, count}
     memory, kinds, wrong, bare = [], Counter[str](), Counter[str](), Counter[str]()
@@ -210,7 +210,7 @@ async def many(server: Server, count: int, rng: Random, account: Account, report
 
 
 async def burst(server: Server, count: int, account: Account) -> None:
-    """As many requests at one time; those beyond the places are told to come later."""
+    """Many concurrent requests; those beyond the places are told to come later."""
     _, large = images(Random(1))
     before = server.written()
     async with httpx.AsyncClient(
@@ -248,7 +248,7 @@ async def burst(server: Server, count: int, account: Account) -> None:
 
 
 def sizes(server: Server, account: Account) -> None:
-    """Bodies beyond the limits, said beforehand or not."""
+    """Bodies beyond the limits, with or without a stated length."""
     big = bytes(21 * 2**20)
     kind = {"Content-Type": "multipart/form-data; boundary=b"}
     head = b"--b\r\nContent-Disposition: form-data; name=images; filename=a\r\n\r\n"
@@ -271,7 +271,7 @@ def sizes(server: Server, account: Account) -> None:
 
 
 def slow(server: Server, account: Account) -> None:
-    """Clients that send nothing, a byte a second, half a body, or never read, and others meanwhile."""
+    """Clients that send nothing, a byte per second, half a body, or never read; and other clients meanwhile."""
     _, large = images(Random(2))
     starts = [
         b"",
@@ -326,7 +326,7 @@ def answered(wire: socket.socket) -> bytes:
 
 
 def raw(server: Server, account: Account) -> None:
-    """What is no HTTP, or two requests in one."""
+    """Not HTTP, or two requests in one."""
     inner = b"DELETE /api/classes/emu HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     json_head = b"POST /api/rank HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     sent = {
@@ -348,7 +348,7 @@ def raw(server: Server, account: Account) -> None:
 
 
 async def stopped(server: Server, account: Account) -> None:
-    """A signal while requests wait that have arrived whole."""
+    """A signal while completely received requests wait."""
     small, _ = images(Random(3))
     async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
         sent = [("images", (f"{i}", small)) for i in range(6)]

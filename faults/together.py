@@ -19,9 +19,9 @@ from faults.campaign import Outcome, Report
 from faults.kill import Work, contents, differences, prepare, train, works
 
 STOPPED = (130, -signal.SIGTERM)
-"""Status of a command that was stopped; the second where its long work had not begun."""
+"""Status of a command that was stopped; the second one if its long work had not started."""
 SLOW = 10.0
-"""Seconds from SIGTERM to the end that are too many."""
+"""Limit in seconds from SIGTERM to the end."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +56,7 @@ def fresh(folder: Path) -> None:
 
 
 def until_done(make: Callable[[], object]) -> Attempt:
-    """Repeat a command, as one does who was told to wait or to go on."""
+    """Repeat a command, as a user does who was told to wait or to resume."""
     for _ in range(5):
         done = attempt(make)
         if done.status == 0 or "already exists" in done.said:
@@ -68,7 +68,7 @@ def until_done(make: Callable[[], object]) -> Attempt:
 
 
 def pairs(base: Path, times: int, seed: int, failures: list[str], report: Report) -> list[dict[str, Any]]:
-    """Two processes on one folder, the second a random time after the first."""
+    """Two processes on one folder, the second starting a random time after the first."""
     folder = base / "work"
     kinds = {work.name: work for work in works(base)}
     predict = command("predict", folder / "run", base / "tiny" / "images", "-o", folder / "p.csv", "--device", "cpu")
@@ -145,7 +145,7 @@ def stops(base: Path, times: int, seed: int, failures: list[str], report: Report
     folder = base / "work"
     rows = []
     for number, work in enumerate(works(base)):
-        if work.name == "extraction":  # a part of training, and no command of its own
+        if work.name == "extraction":  # part of a training, not a command of its own
             continue
         fresh(folder)
         done = attempt(work.make(folder))
@@ -213,7 +213,7 @@ def clocks(base: Path, failures: list[str], report: Report) -> list[dict[str, An
 
 
 def _jumping(jump: float) -> None:
-    """From its fifth reading on the clock is so much later; 0: an hour more or less at every other reading."""
+    """From its fifth reading on, the clock is later by this; 0: an hour more or less at every other reading."""
     real, real_ns, readings = time.time, time.time_ns, [0]
 
     def by() -> float:
@@ -225,7 +225,7 @@ def _jumping(jump: float) -> None:
 
 
 def _changed_images(base: Path, failures: list[str]) -> dict[str, Any]:
-    """A changed image of any time is noticed: with the same size and time as before, too."""
+    """A changed image is detected even with the same size and time as before."""
     from unseen.features.hashes import content_hashes
 
     folder = base / "images"

@@ -1,4 +1,4 @@
-"""Generated bad input, thousands of cases: taken and right, or refused in a line, and nothing else."""
+"""Thousands of generated bad inputs: each is accepted and handled correctly, or refused in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrays in files of numpy: plain ones, archives, and pickles of them."""
+"""Arrays in numpy files: plain ones, archives, and pickles of them."""
 
 # ruff: noqa: E501 - lists of odd values
 from __future__ import annotations
@@ -28,7 +28,7 @@ def good(rng: Random) -> np.ndarray:
 
 
 def odd_array(rng: Random) -> np.ndarray:
-    """An array of another shape or kind."""
+    """An array of another shape or dtype."""
     return rng.choice((
         lambda: np.zeros((0, 0)), lambda: np.zeros(5), lambda: np.zeros((K, D, 2)), lambda: np.zeros((D, K)), lambda: np.array(3.0),
         lambda: np.full((K, D), np.nan), lambda: np.full((K, D), np.inf), lambda: np.zeros((K, D), "complex64"), lambda: np.full((K, D), "x"),
@@ -39,7 +39,7 @@ def odd_array(rng: Random) -> np.ndarray:
 
 
 def npy(rng: Random, array: np.ndarray) -> tuple[bytes, str]:
-    """A .npy, or nearly one."""
+    """A .npy file, or nearly one."""
     out = io.BytesIO()
     np.save(out, array, allow_pickle=True)
     content = out.getvalue()
@@ -190,7 +190,7 @@ _RAW: tuple[bytes, ...] = (
 
 
 class Pickles(Target):
-    """Pickles of arrays: word vectors and class attributes as the field passes them on."""
+    """Pickles of arrays: word vectors and class attributes as distributed in the field."""
 
     name: ClassVar[str] = "pickle"
     weight: ClassVar[float] = 1.5
@@ -243,7 +243,7 @@ class Pickles(Target):
             value = 1
             for _ in range(rng.choice((50, 400))):
                 value = [value] if rng.random() < 0.5 else (value,)
-        if how == "memo":  # 2^40 lists if written out
+        if how == "memo":  # 2^40 lists if expanded
             value = ["x"]
             for _ in range(rng.choice((20, 40))):
                 value = [value, value]
@@ -267,7 +267,7 @@ class Pickles(Target):
 
 
 def shuffled(content: bytes, rng: Random) -> bytes:
-    """A pickle with opcodes left out, doubled, swapped, or others put between, of every kind that there is."""
+    """A pickle with opcodes removed, doubled, swapped or inserted, of every kind."""
     places = [position for _, _, position in pickletools.genops(content)] + [len(content)]
     pieces = [content[a:b] for a, b in itertools.pairwise(places)]
     for _ in range(rng.randint(1, 5)):

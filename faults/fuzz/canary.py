@@ -9,7 +9,7 @@ from typing import Any
 
 MARK = "UNSEEN_FUZZ_CANARY"
 CODE = f"import os; os.environ['{MARK}'] = '1'; open('{MARK}', 'w').close()"
-"""Python that leaves the mark; cases run with their folder as the current one."""
+"""Python code that leaves the mark; cases run with their folder as the working directory."""
 SHELL = f"touch {MARK}"
 
 _NEVER = {
@@ -22,7 +22,7 @@ _OUTSIDE = {"os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.chmod", "os.tr
 
 
 class Watch:
-    """Events that no input may cause, seen by an audit hook. A hook cannot be taken away: only in a forked process."""
+    """Forbidden events, seen by an audit hook. A hook cannot be removed, so use it only in a forked process."""
 
     def __init__(self, folder: Path) -> None:
         self.begin(folder)
@@ -30,13 +30,13 @@ class Watch:
         sys.addaudithook(self._hook)
 
     def begin(self, folder: Path) -> None:
-        """Watch over the next case."""
+        """Watch the next case."""
         self.folder = os.path.realpath(folder)
         self.seen: list[str] = []
         self.active = True
 
     def marks(self) -> list[str]:
-        """What was seen since, and what was left behind; the watch ends."""
+        """What was seen since, and what was left behind; ends the watch."""
         self.active = False
         left = [MARK] if MARK in os.environ or any(Path(self.folder).rglob(MARK)) else []
         return [*dict.fromkeys(self.seen), *left]

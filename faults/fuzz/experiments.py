@@ -13,7 +13,7 @@ from faults.fuzz.target import Case, Target
 
 
 class Experiments(Target):
-    """An experiment file that somebody wrote."""
+    """An experiment file written by a user."""
 
     name: ClassVar[str] = "yaml"
     weight: ClassVar[float] = 1.5

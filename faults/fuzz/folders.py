@@ -1,4 +1,4 @@
-"""Dataset folders as they are found on disks, and lists of images."""
+"""Dataset folders as found on disks, and lists of images."""
 
 # ruff: noqa: E501 - lists of odd values
 from __future__ import annotations
@@ -19,7 +19,7 @@ from faults.fuzz.target import Case, Target, WrongResultError
 
 
 class Folders(Target):
-    """A dataset folder with files missing, added, renamed, linked in circles or out of it."""
+    """A dataset folder with files missing, added, renamed, or linked in circles or to the outside."""
 
     name: ClassVar[str] = "folders"
     weight: ClassVar[float] = 2.0
@@ -42,7 +42,7 @@ class Folders(Target):
         for _ in range(rng.randint(1, 3)):
             how = rng.choice(_WAYS)
             said.append(how.__name__.strip("_"))
-            with suppress(OSError, IndexError):  # nothing left to do it to
+            with suppress(OSError, IndexError):  # nothing left to change
                 how(root, rng)
         if rng.random() < 0.2 and "images" in tables:
             rows = tables["images"]

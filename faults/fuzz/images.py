@@ -1,4 +1,4 @@
-"""Images as people and attackers have them: every format and mode, cut, flipped, lying, and none at all."""
+"""Images from users and attackers: every format and mode, truncated, flipped, misleading, or not images at all."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def drawn(rng: Random, width: int | None = None, height: int | None = None, mode: str = "RGB") -> Image.Image:
-    """Coarse noise of a drawn size in a mode."""
+    """Coarse noise of a random size in a mode."""
     size = (width or rng.randint(8, 160), height or rng.randint(8, 160))
     pixels = np.frombuffer(rng.randbytes(8 * 8 * 4), np.uint8).reshape(8, 8, 4)
     image = Image.fromarray(pixels).resize(size)
@@ -40,7 +40,7 @@ def drawn(rng: Random, width: int | None = None, height: int | None = None, mode
     return image.convert(mode)
 
 
-# sound ones: each of these has to be read
+# valid ones: each of these must be readable
 
 
 def jpeg(rng: Random) -> bytes:
@@ -84,7 +84,7 @@ def thin(rng: Random) -> bytes:
 
 
 def profiled(rng: Random) -> bytes:
-    """A colour profile, sound or not, which is of no account."""
+    """A color profile, valid or not, which does not matter."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     broken = bytearray(profile)
     for _ in range(rng.randint(0, 20)):
@@ -97,7 +97,7 @@ def gif_with_transparency(rng: Random) -> bytes:
     return encoded(drawn(rng, mode="P"), "GIF", transparency=rng.randrange(256), interlace=rng.randrange(2))
 
 
-# what may be read or refused
+# may be read or refused
 
 
 def cut(rng: Random) -> bytes:
@@ -114,7 +114,7 @@ def flipped(rng: Random) -> bytes:
 
 
 def bad_header(rng: Random) -> bytes:
-    """Some of the first bytes changed, where sizes, offsets and counts stand."""
+    """Some of the first bytes changed, which hold sizes, offsets and counts."""
     data = bytearray(rng.choice(SOUND)(rng))
     for _ in range(rng.randint(1, 6)):
         at = rng.randrange(4, min(120, len(data)))
@@ -135,7 +135,7 @@ def trailing(rng: Random) -> bytes:
 
 
 def huffman(rng: Random) -> bytes:
-    """A JPEG whose tables are changed."""
+    """A JPEG with changed tables."""
     data = bytearray(jpeg(rng))
     marks = [i for i in range(len(data) - 1) if data[i] == 0xFF and data[i + 1] in (0xC4, 0xDB, 0xC0, 0xC2, 0xDA)]
     at = rng.choice(marks)
@@ -145,7 +145,7 @@ def huffman(rng: Random) -> bytes:
 
 
 def scans(rng: Random) -> bytes:
-    """A progressive JPEG whose scans are repeated many times."""
+    """A progressive JPEG with scans repeated many times."""
     data = encoded(drawn(rng, 64, 64), "JPEG", progressive=True)
     first = data.index(b"\xff\xda")
     second = data.index(b"\xff\xda", first + 2)
@@ -188,12 +188,12 @@ def png_chunks(rng: Random) -> bytes:
 
 
 def bomb(rng: Random) -> bytes:
-    """A small file that promises, or holds, a great many pixels."""
+    """A small file that claims or holds a great many pixels."""
     side = rng.choice([20_000, 60_000, 2**31 - 1])
     kind = rng.randrange(8)
     if kind == 0:
         return png_of(side, side, zlib.compress(bytes(1000)))
-    if kind == 1:  # it holds what it promises, 225 million pixels in one bit each
+    if kind == 1:  # it holds what it claims, 225 million pixels with one bit each
         return png_of(15_000, 15_000, zlib.compress(bytes(1876 * 15_000), 9), colour=0, depth=1)
     if kind == 2:
         return (
@@ -227,13 +227,13 @@ def bomb(rng: Random) -> bytes:
 
 
 def long_bomb(rng: Random) -> bytes:
-    """Few pixels, but one side so much longer than the other that resizing would need a great many."""
+    """Few pixels, but with sides so unequal that resizing would need a great many."""
     width, height = rng.choice([(1, 10_000), (60_000, 1), (1, 51), (2, 65_000)])
     return encoded(Image.new("L", (width, height), 9), "PNG")
 
 
 def tiff_loops(rng: Random) -> bytes:
-    """A TIFF whose directories follow each other in a circle, or whose entries point nowhere."""
+    """A TIFF whose directories form a circle, or whose entries point nowhere."""
     data = bytearray(encoded(drawn(rng, 20, 20), "TIFF"))
     (first,) = struct.unpack_from("<I", data, 4)
     (count,) = struct.unpack_from("<H", data, first)
@@ -250,7 +250,7 @@ def tiff_loops(rng: Random) -> bytes:
 
 
 def exif_of(rng: Random) -> bytes:
-    """A JPEG whose EXIF block is damaged."""
+    """A JPEG with a damaged EXIF block."""
     exif = rng.choice([b"Exif\0\0", b""]) + rng.choice([b"MM\0*", b"II*\0", b""]) + rng.randbytes(rng.randrange(200))
     return encoded(drawn(rng), "JPEG", exif=exif or b"x")
 
@@ -281,7 +281,7 @@ def noise(rng: Random) -> bytes:
 
 
 def no_image(rng: Random) -> bytes:
-    """What is called an image and is none; some of it would be run or fetched by a careless reader."""
+    """Named like an image but not one; a careless reader would run or download some of it."""
     return rng.choice(
         [
             b"\0" * 1000,
@@ -349,7 +349,7 @@ NAMES = (
 
 
 def put(data: bytes, folder: Path, rng: Random) -> Path:
-    """A file, mostly plain; sometimes under an odd name or behind a link."""
+    """A file, mostly plain; sometimes with an odd name or behind a link."""
     path = folder / (rng.choice(NAMES) if rng.random() < 0.3 else rng.choice(["x.jpg", "x.png", "x.gif", "x.tif"]))
     if rng.random() < 0.1:
         (folder / "kept").write_bytes(data)
@@ -360,12 +360,12 @@ def put(data: bytes, folder: Path, rng: Random) -> Path:
 
 
 def shown(path: Path) -> str:
-    """What of a file's name surely stands in a message about it."""
+    """The part of a file's name that a message about it must contain."""
     return max("".join(c if c.isalnum() and c.isascii() else " " for c in path.name[:100]).split() or [""], key=len)
 
 
 class Images(Target):
-    """An image through every way in: they have to agree on whether it can be read."""
+    """An image through every entry point; all of them must agree on whether it can be read."""
 
     name = "images"
     weight = 2.0
@@ -378,14 +378,14 @@ class Images(Target):
         _warm_pillow()
 
     def make(self, rng: Random, folder: Path) -> Case:
-        """A file or several."""
+        """Make one or several files."""
         recipe = rng.choice(RECIPES)
         path = put(recipe(rng), folder, rng)
         must = "accepted" if recipe in SOUND else "refused" if recipe in (*NONE, long_bomb) else None
         return Case(f"{recipe.__name__} {path.name!a}", (shown(path),), must, path)  # type: ignore[arg-type]
 
     def run(self, case: Case, folder: Path) -> None:
-        """Every way in."""
+        """Run every entry point."""
         from unseen.data.checks.images import scan_image
         from unseen.ground.images import open_image, upright_size
         from unseen.serve.settings import Refusal
@@ -422,7 +422,7 @@ NO_FILES: tuple[Callable[[Path], None], ...] = (
 
 
 class Batches(Target):
-    """Many files, sound and broken and none at all, as a list, a folder or one by one: a row each, in order."""
+    """Many files, valid, broken or not images, as a list, a folder or one by one: one row each, in order."""
 
     name = "image batches"
     weight = 0.3
@@ -435,7 +435,7 @@ class Batches(Target):
         _warm_pillow()
 
     def make(self, rng: Random, folder: Path) -> Case:
-        """A file or several."""
+        """Make one or several files."""
         place = folder / "images"
         place.mkdir()
         paths, sound = [], []
@@ -462,7 +462,7 @@ class Batches(Target):
         )
 
     def run(self, case: Case, folder: Path) -> None:
-        """Every way in."""
+        """Run every entry point."""
         from unseen.data.finding import FoundImages
         from unseen.recognizer.stream import Options, predict_to_file
 
@@ -481,7 +481,7 @@ class Batches(Target):
 
 
 def _warm_pillow() -> None:
-    """Load what Pillow loads at its first image."""
+    """Load what Pillow loads with its first image."""
     from unseen.ground.images import open_image  # noqa: F401
 
     Image.init()

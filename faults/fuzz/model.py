@@ -1,4 +1,4 @@
-"""A small model without a training: random weights, six classes."""
+"""A small model without training: random weights, six classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ATTRIBUTES = ("bill::hooked", "bill::flat", "crown::red", "crown::blue", "size::
 
 @cache
 def small_recognizer() -> Recognizer:
-    """MSDN on a tiny network of 64 pixels, always the same."""
+    """MSDN on a tiny network with 64-pixel input, always the same."""
     from unseen.backbones.backbone import Backbone
     from unseen.backbones.spec import BackboneSpec
     from unseen.classes.attributes import Attributes
@@ -35,7 +35,7 @@ def small_recognizer() -> Recognizer:
         seed=1,
     )
     made = Recognizer(backbone, method, table, gamma=0.3, temperature=0.7, device="cpu")
-    made.predict([_blank()], workers=0)  # what is loaded at the first image
+    made.predict([_blank()], workers=0)  # loaded with the first image
     return made
 
 

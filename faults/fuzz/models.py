@@ -1,4 +1,4 @@
-"""What training leaves behind: saved folders, run folders, checkpoints and region stores."""
+"""Results of training: saved folders, run folders, checkpoints and region stores."""
 
 # ruff: noqa: E501 - lists of odd values
 from __future__ import annotations
@@ -94,7 +94,7 @@ def spoil_safetensors(content: bytes, rng: Random) -> tuple[bytes, str]:
 
 
 def small_run(folder: Path) -> Path:
-    """A finished run of a small gradient method on a few drawn birds, and a saved recogniser beside it."""
+    """A finished run of a small gradient method on a few drawn birds, and a saved recognizer beside it."""
     import torch
 
     from unseen.backbones.spec import BackboneSpec
@@ -115,7 +115,7 @@ def small_run(folder: Path) -> Path:
 
 
 class Models(Target):
-    """A saved folder or a run with one file spoilt, loaded to name an image."""
+    """A saved folder or a run with one broken file, loaded to predict an image."""
 
     name: ClassVar[str] = "models"
     weight: ClassVar[float] = 2.5
@@ -189,7 +189,7 @@ class Models(Target):
 
 
 class Checkpoints(Target):
-    """The state of a training that is to go on."""
+    """The state of a training to resume."""
 
     name: ClassVar[str] = "checkpoints"
 

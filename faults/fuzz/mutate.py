@@ -1,4 +1,4 @@
-"""Byte-level mutations that every target shares."""
+"""Byte-level mutations shared by all targets."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _set(found: bytearray, rng: Random) -> None:
 
 
 def _number(found: bytearray, rng: Random) -> None:
-    """Lengths and offsets are where parsers break."""
+    """Change a number: lengths and offsets are where parsers break."""
     width = rng.choice((1, 2, 4, 8))
     value = rng.choice(
         (0, 1, 2 ** (8 * width) - 1, 2 ** (8 * width - 1), 2 ** (8 * width - 1) - 1, len(found), len(found) + 1)

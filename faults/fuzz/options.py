@@ -1,4 +1,4 @@
-"""What people type: values of options, and whole commands."""
+"""What users type: values of options, and whole commands."""
 
 # ruff: noqa: E501 - lists of odd values
 from __future__ import annotations
@@ -26,7 +26,7 @@ VALUES: tuple[str, ...] = (
 
 
 class Values(Target):
-    """Values of the options that say what is trained, as far as no training is needed to judge them."""
+    """Values of the options that say what to train, if they can be judged without training."""
 
     name: ClassVar[str] = "options"
     weight: ClassVar[float] = 2.0
@@ -170,7 +170,7 @@ class Commands(Target):
             common.out.file = common.err.file = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
             try:
                 status = app(case.data, standalone_mode=False)
-            except OSError as error:  # as the command says it
+            except OSError as error:  # as the command prints it
                 raise UnseenError(f"{error.filename}: {error.strerror or error}") from None
             except Exception as error:
                 if hasattr(error, "show") and hasattr(error, "exit_code"):  # of the parser

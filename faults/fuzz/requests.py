@@ -1,4 +1,4 @@
-"""Requests to the web server, byte for byte: malformed, hostile, half sent; and what the server is afterwards."""
+"""Raw requests to the web server: malformed, hostile, incomplete; and the state of the server afterwards."""
 
 # ruff: noqa: E501 - bytes as they are sent
 
@@ -104,7 +104,7 @@ def anything(rng: Random, depth: int = 0) -> Any:
 
 
 def json_body(rng: Random) -> tuple[str, str, bytes]:
-    """A body for a path that takes JSON, with some of it wrong."""
+    """A body for a path that takes JSON, with errors in it."""
     values: Any = {
         rng.choice([*ATTRIBUTES, *TEXTS]): rng.choice([*NUMBERS, 0.3, 0.7]) for _ in range(rng.randint(0, 4))
     }
@@ -175,7 +175,7 @@ def multipart(rng: Random) -> bytes:
 
 
 def chunked(body: bytes, rng: Random) -> bytes:
-    """A body in chunks, some of them wrongly said."""
+    """A chunked body, with some wrong chunk sizes."""
     size = max(1, len(body) // rng.choice([1, 2, 7]))
     pieces = [body[i : i + size] for i in range(0, len(body), size)]
     out = b"".join(b"%x%s\r\n%s\r\n" % (len(p), rng.choice([b""] * 6 + [b";a=b", b" ", b"g"]), p) for p in pieces)
@@ -183,7 +183,7 @@ def chunked(body: bytes, rng: Random) -> bytes:
 
 
 def one(rng: Random) -> tuple[str, bytes]:
-    """A request and what it is."""
+    """A request and its description."""
     kind = rng.choice(
         ["path", "path", "json", "json", "json", "form", "form", "table", "method", "garbage", "smuggled"]
     )
@@ -241,7 +241,7 @@ def one(rng: Random) -> tuple[str, bytes]:
 
 
 class _Transport(asyncio.Transport):
-    """A connection's other end in memory."""
+    """The other end of a connection, in memory."""
 
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 8000)})
@@ -265,7 +265,7 @@ class _Transport(asyncio.Transport):
 
 
 class Requests(Target):
-    """A connection with one or several requests, in pieces; then a sound one, and the classes are what they may be."""
+    """A connection with one or several requests, in pieces; then a valid one, and a check of the classes."""
 
     name = "requests"
     weight = 2.0
@@ -282,7 +282,7 @@ class Requests(Target):
         self.sound = encoded(drawn(rng), "PNG")
 
     def make(self, rng: Random, folder: Any) -> Case:
-        """Bytes and how they are cut."""
+        """Make the bytes, and where they are split."""
         made = [one(rng) for _ in range(rng.choice([1, 1, 1, 2, 4]))]
         data = b"".join(d for _, d in made)
         if rng.random() < 0.1:
@@ -294,7 +294,7 @@ class Requests(Target):
         return Case(f"{'+'.join(k for k, _ in made)} {first!a}", data=(data, size))
 
     def run(self, case: Case, folder: Any) -> None:
-        """Send it, look at every answer, and ask something sound."""
+        """Send it, check every answer, and send a valid request."""
         asyncio.run(self._run(*case.data))
 
     async def _run(self, data: bytes, size: int) -> None:
@@ -321,7 +321,7 @@ class Requests(Target):
                     break
                 try:
                     protocol.data_received(sent[i : i + step])
-                except h11.LocalProtocolError:  # no HTTP while an answer is under way: asyncio ends the connection
+                except h11.LocalProtocolError:  # not HTTP during an answer: asyncio ends the connection
                     break
                 if i % (20 * step) == 0:
                     await asyncio.sleep(0)
@@ -336,7 +336,7 @@ class Requests(Target):
 
         answers = await connection(data, size)
         answers = answers.partition(NOT_HTTP)[0]
-        if b"HEAD" not in data:  # whose answers have a length and no body
+        if b"HEAD" not in data:  # its answers have a length and no body
             _check(answers)
         if errors.found:
             raise WrongResultError(errors.found[0])
@@ -356,7 +356,7 @@ class Requests(Target):
 
 
 NOT_HTTP = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n"
-"""How uvicorn begins the answer to what is no HTTP, its last on a connection."""
+"""Start of uvicorn's answer to what is not HTTP, its last on a connection."""
 
 
 class _Errors(logging.Handler):
@@ -370,12 +370,12 @@ class _Errors(logging.Handler):
 
 
 def _hungry(protocol: Any) -> bool:
-    """Whether the request under way waits for more of its body."""
+    """Whether the current request waits for more of its body."""
     return protocol.cycle is not None and protocol.cycle.more_body and not protocol.cycle.body
 
 
 def _check(sent: bytes) -> list[tuple[int, dict[bytes, bytes], bytes]]:
-    """The answers on a connection, each as it has to be."""
+    """Check the answers on a connection."""
     found = []
     while sent:
         parser = h11.Connection(h11.CLIENT)
@@ -392,7 +392,7 @@ def _check(sent: bytes) -> list[tuple[int, dict[bytes, bytes], bytes]]:
             elif isinstance(event, h11.EndOfMessage):
                 break
             elif event is h11.NEED_DATA:
-                return found  # to HEAD, or cut off
+                return found  # to HEAD, or truncated
         sent = bytes(parser.trailing_data[0])
         for name in (
             b"content-security-policy",

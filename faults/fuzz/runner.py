@@ -1,4 +1,4 @@
-"""Cases in processes of their own, each with a time limit, a memory bound and a watch on what it does."""
+"""Run each case in its own process, with a time limit, a memory limit and a watch on its actions."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from faults.fuzz.target import Target, WrongResultError
 from unseen.errors import UnseenError
 
 GUARD_MB = 4096
-"""Address space that a case may take on top of the warm process: beyond it allocation fails, and the machine lives."""
+"""Address space of a case beyond that of the warm process: allocation fails beyond it, so the machine survives."""
 BATCH = 20
 LONGEST_LINE = 1600
-"""Characters of an error that a person still reads."""
+"""Largest length of an error, in characters, that a person still reads."""
 
 
 @dataclass
 class Result:
-    """What came of a case: `outcome` is accepted, refused or failed; `why` is the error's line or what went wrong."""
+    """Result of a case: `outcome` is accepted, refused or failed; `why` is the error or what went wrong."""
 
     target: str
     seed: int
@@ -46,14 +46,14 @@ class Result:
 
     @property
     def again(self) -> str:
-        """The command that repeats it."""
+        """The command that repeats the case."""
         return f"python -m faults fuzz --target {shlex.quote(self.target)} --seed {self.seed} --case {self.index}"
 
 
 def execute(
     target: Target, seed: int, index: int, folder: Path, watch: Watch, tell: Callable[[Result], None]
 ) -> Result:
-    """Make a case, tell of it, and run it in this process, which should be a forked one."""
+    """Make a case, report it, and run it in this process, which should be forked."""
     result = Result(target.name, seed, index, "failed")
     case = target.make(Random(f"{target.name}/{seed}/{index}"), folder)
     result.said = case.said
@@ -102,7 +102,7 @@ def _wrong(result: Result, names: tuple[str, ...], must: str | None, target: Tar
 
 
 def _peak_mb(reset: bool = False) -> float:
-    """Most memory that this process held since the last reset."""
+    """Peak memory of this process since the last reset."""
     if reset:
         Path("/proc/self/clear_refs").write_text("5")
     for line in Path("/proc/self/status").read_text().splitlines():
@@ -113,7 +113,7 @@ def _peak_mb(reset: bool = False) -> float:
 
 @dataclass
 class _Child:
-    """A process with the cases that it has still to do, the first of them begun."""
+    """A process with its remaining cases, the first of which is running."""
 
     pid: int
     pipe: int
@@ -127,14 +127,14 @@ class _Child:
 def campaign(
     cases: Iterable[tuple[Target, int]], seed: int, jobs: int = 2, keep: Path | None = None, batch: int = BATCH
 ) -> Iterator[Result]:
-    """Run cases, `jobs` at a time, and yield what came of each as it ends.
+    """Run cases, `jobs` at a time, and yield the result of each as it ends.
 
     Args:
-        cases: targets, warmed, with the number of a case.
-        seed: of the campaign.
-        jobs: processes at a time.
-        keep: folders of failing cases are copied here.
-        batch: cases that a process does one after another; what follows one that hangs or dies gets another process.
+        cases: warm targets, with the number of a case.
+        seed: seed of the campaign.
+        jobs: number of concurrent processes.
+        keep: folder for copies of failing cases.
+        batch: number of cases that a process runs in turn; after a case that hangs or dies, another process continues.
     """
     batches: list[tuple[Target, list[int]]] = []
     for target, index in cases:
@@ -155,13 +155,13 @@ def campaign(
                     if result.outcome == "failed" and keep is not None:
                         kept = keep / f"{result.target}-{seed}-{result.index}"
                         shutil.rmtree(kept, ignore_errors=True)
-                        with suppress(OSError, RecursionError):  # pipes cannot be copied, nor what is nested deep
+                        with suppress(OSError, RecursionError):  # pipes cannot be copied, nor deeply nested folders
                             shutil.copytree(folder, kept, symlinks=True, ignore_dangling_symlinks=True)
                     shutil.rmtree(folder, ignore_errors=True)
                     yield result
                     if child.pipe not in running and child.todo:
                         batches.append((child.target, child.todo))
-        finally:  # stopped: none is left behind
+        finally:  # stopped: no process remains
             for child in running.values():
                 with suppress(ProcessLookupError):
                     os.killpg(child.pid, signal.SIGKILL)
@@ -194,7 +194,7 @@ def _start(target: Target, indices: list[int], seed: int, folders: Path) -> _Chi
 
 
 def _patience(target: Target) -> float:
-    """Seconds until a case counts as waiting for ever; processor time is judged more strictly."""
+    """Seconds until a case counts as hanging; processor time has a stricter limit."""
     return 6 * target.seconds + 10
 
 
@@ -231,7 +231,7 @@ def _guard() -> None:
 
 
 def _heard(running: dict[int, _Child], seed: int) -> list[tuple[_Child, Result]]:
-    """What the processes have told since; one that has ended or waits for ever is taken out of `running`."""
+    """New results of the processes; removes a process that has ended or hangs from `running`."""
     ready, _, _ = select.select(list(running), [], [], 0.2)
     found = []
     for pipe in ready:
@@ -268,7 +268,7 @@ def _ended(child: _Child, seed: int) -> list[tuple[_Child, Result]]:
 
 
 def progress(results: Iterable[Result], total: int, report: Callable[[str], None]) -> Iterator[Result]:
-    """Pass results on and say a line of every failure and every thousand."""
+    """Pass results on and report every failure and every thousandth case."""
     for number, result in enumerate(results, 1):
         if result.outcome == "failed":
             report(f"FAILED: {result.why} [{result.said}] again: {result.again}")

@@ -26,7 +26,7 @@ PARTS = {
 
 
 def split() -> dict[str, Any]:
-    """What an `att_splits.mat` of 4 classes and 12 images holds."""
+    """Content of an `att_splits.mat` with 4 classes and 12 images."""
     values = np.arange(1.0, N * K + 1).reshape(K, N)
     return {
         "allclasses_names": np.array([[f"bird {i}"] for i in range(N)], object),
@@ -39,7 +39,7 @@ def split() -> dict[str, Any]:
 
 
 def images() -> dict[str, Any]:
-    """What its `res101.mat` holds."""
+    """Content of its `res101.mat`."""
     return {
         "labels": LABELS[:, None] + 1.0,
         "image_files": np.array([[f"/home/x/bird {c}/{i}.jpg"] for i, c in enumerate(LABELS)], object),
@@ -48,7 +48,7 @@ def images() -> dict[str, Any]:
 
 
 def spoil_variables(content: dict[str, Any], rng: Random) -> tuple[dict[str, Any], str]:
-    """A copy with one to three variables that are not as they should be."""
+    """A copy with one to three wrong variables."""
     found, said = dict(content), []
     for _ in range(rng.randint(1, 3)):
         name = rng.choice(list(content))
@@ -161,7 +161,7 @@ def _references(file: Any, name: str, to: str = "nothing") -> None:
 
 
 def _ways(path: Path, rng: Random) -> dict[str, Callable[[Any, str], object]]:
-    """What may stand in place of a dataset, given the file and its name."""
+    """Replacements for a dataset, given the file and its name."""
     import h5py
 
     def dataset(*arguments: Any, **named: Any) -> Callable[[Any, str], object]:
@@ -196,7 +196,7 @@ def _ways(path: Path, rng: Random) -> dict[str, Callable[[Any, str], object]]:
 
 
 def spoil_hdf5(path: Path, rng: Random) -> str:
-    """Links, shapes and filters that an HDF5 file may have and nobody expects."""
+    """Links, shapes and filters that are valid in HDF5 but unexpected."""
     import h5py
 
     ways = _ways(path, rng)

@@ -1,4 +1,4 @@
-"""Changes to nested values, and to the JSON and YAML they are written as."""
+"""Changes to nested values, and to their JSON and YAML."""
 
 # ruff: noqa: E501 - lists of odd values
 from __future__ import annotations
@@ -26,7 +26,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def spoil_value(value: Any, rng: Random) -> tuple[Any, str]:
-    """A copy with 1 to 3 changes: something else in a place, left out, more, or renamed."""
+    """A copy with 1 to 3 changes: a value replaced, removed, added or renamed."""
     found, said = copy.deepcopy(value), []
     for _ in range(1 + min(2, int(rng.expovariate(1)))):
         path = rng.choice(places(found))
@@ -66,7 +66,7 @@ def _near(value: Any, rng: Random) -> Any:
 
 
 def as_json(value: Any, rng: Random) -> tuple[bytes, str]:
-    """JSON, sometimes with what JSON files have and should not."""
+    """JSON, sometimes with invalid content that JSON files often have."""
     text = json.dumps(value)
     how = rng.choice(("plain",) * 6 + ("deep", "digits", "bytes", "bytes", "bom", "utf-16", "twice", "lone"))
     if how == "deep":
@@ -89,7 +89,7 @@ def as_json(value: Any, rng: Random) -> tuple[bytes, str]:
 
 
 def as_yaml(value: Any, rng: Random) -> tuple[bytes, str]:
-    """YAML, sometimes a bomb or one that asks for code."""
+    """YAML, sometimes a bomb or one that requests code."""
     try:
         text = yaml.safe_dump(value, sort_keys=False)
     except yaml.YAMLError:

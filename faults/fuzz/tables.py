@@ -1,4 +1,4 @@
-"""Tables in four formats, of every role that a table has."""
+"""Tables in four formats, in every role."""
 
 # ruff: noqa: E501 - lists of odd values
 from __future__ import annotations
@@ -26,7 +26,7 @@ Rows = list[list[str]]
 
 
 def good_classes(rng: Random) -> Rows:
-    """A class table that is right: 4 to 6 classes, numbers, yes and no, words, percent."""
+    """A valid class table: 4 to 6 classes, numbers, yes and no, words, percent."""
     n = rng.randint(4, 6)
     header = ["class", "seen", "size", "striped", "colour", "share"][: rng.randint(3, 6)]
     body = [
@@ -112,7 +112,7 @@ _ROW_WAYS = (
 
 
 def as_csv(rows: Rows, rng: Random, plain: bool = False) -> bytes:
-    """Rows as text, in one of the encodings and dialects that programs write; `plain`: one that must be read."""
+    """Rows as text, in one of the encodings and dialects that programs write; `plain`: one that must be readable."""
     out = io.StringIO()
     style = csv.writer(out, delimiter=rng.choice((",", ";", "\t")), lineterminator=rng.choice(("\n", "\r\n")))
     style.writerows(rows)
@@ -156,7 +156,7 @@ def as_xlsx(rows: Rows, rng: Random, kinds: bool = True) -> bytes:
 
 
 def spoil_zip(content: bytes, rng: Random) -> tuple[bytes, str]:
-    """A workbook with one of its parts spoilt, or with a bomb in it."""
+    """A workbook with one broken part, or with a bomb in it."""
     source = zipfile.ZipFile(io.BytesIO(content))
     parts = {name: source.read(name) for name in source.namelist()}
     name = rng.choice([*parts, "xl/worksheets/sheet1.xml", "xl/workbook.xml"])
@@ -242,7 +242,7 @@ def as_parquet(rows: Rows, rng: Random, kinds: bool = True) -> bytes:
 
 
 def written(rows: Rows, rng: Random, kinds: bool = True) -> tuple[str, bytes]:
-    """A suffix and the rows in that format; `kinds` false: in a form that must be read as the rows stand."""
+    """A suffix and the rows in that format; with `kinds` false, in a form that must be read exactly."""
     suffix = rng.choice((".csv", ".csv", ".tsv", ".xlsx", ".parquet"))
     if suffix == ".xlsx":
         return suffix, as_xlsx(rows, rng, kinds)
@@ -255,7 +255,7 @@ def written(rows: Rows, rng: Random, kinds: bool = True) -> tuple[str, bytes]:
 
 @cache
 def image(number: int) -> bytes:
-    """A small photograph, another for every number."""
+    """A small photograph, a different one for every number."""
     import numpy as np
     from PIL import Image
 
@@ -287,7 +287,7 @@ def good_folder(rng: Random, root: Path) -> dict[str, Rows]:
 
 
 class Tables(Target):
-    """A dataset folder with one table spoilt."""
+    """A dataset folder with one broken table."""
 
     name = "tables"
     weight = 3.0
@@ -306,7 +306,7 @@ class Tables(Target):
         root = folder / "birds"
         root.mkdir()
         tables = good_folder(rng, root)
-        if rng.random() < 0.1:  # nothing spoilt, only another form: the same dataset
+        if rng.random() < 0.1:  # nothing broken, only another form: the same dataset
             for name, rows in tables.items():
                 (root / f"{name}.csv").write_bytes(as_csv(rows, Random(0), plain=True))
             before = digest(root)
@@ -362,7 +362,7 @@ class Tables(Target):
 
 
 def digest(root: Path) -> str:
-    """What a dataset folder holds, as text."""
+    """Content of a dataset folder, as text."""
     from unseen.data.folder import load_folder
 
     found = load_folder(root)

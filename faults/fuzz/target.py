@@ -33,37 +33,37 @@ class Case:
 
 
 class WrongResultError(Exception):
-    """The product took an input and made something else of it than it says."""
+    """The product accepted an input but misread it."""
 
 
 class Target:
-    """A kind of input. A case is a function of target, seed and number: all chance comes from `rng`.
+    """A kind of input. A case is a function of target, seed and number: all randomness comes from `rng`.
 
-    Every case is made and run in a process of its own, forked after `warm`; it may write into its folder alone, start
-    no process, open no connection, and run nothing that a file brings (see :mod:`faults.fuzz.runner`).
+    Every case is made and run in its own process, forked after `warm`. It may write only into its folder, start no
+    process, open no connection, and run nothing from a file (see :mod:`faults.fuzz.runner`).
     """
 
     name: ClassVar[str]
     weight: ClassVar[float] = 1.0
-    """Share of the campaign's cases, beside the other targets' weights."""
+    """Share of the campaign's cases, relative to the weights of other targets."""
     seconds: ClassVar[float] = 10.0
-    """A case that takes longer hangs."""
+    """Time limit of a case."""
     megabytes: ClassVar[float] = 512.0
-    """Memory above the warm process that a case may take."""
+    """Memory limit of a case above the warm process."""
 
     def warm(self, folder: Path) -> None:
-        """Import what a case needs and write what cases share into `folder`; start no thread."""
+        """Import what a case needs and write shared files into `folder`; start no thread."""
 
     def make(self, rng: Random, folder: Path) -> Case:
         """Write an input into the empty `folder`."""
         raise NotImplementedError
 
     def run(self, case: Case, folder: Path) -> None:
-        """Give it to the product; return if it was taken and is right.
+        """Pass it to the product; return if it was accepted and handled correctly.
 
         Raises:
             UnseenError: refused.
-            WrongResultError: taken, and something else made of it.
+            WrongResultError: accepted, but misread.
             Exception: anything else is a failure.
         """
         raise NotImplementedError
