@@ -11,7 +11,7 @@ from unseen.errors import UnseenError
 from unseen.ground.outside import is_path
 
 HUB = ("hf-hub:", "hf_hub:")
-"""What timm and open_clip call a model of the hub by."""
+"""Prefixes of hub models in timm and open_clip."""
 OPEN_CLIP = "open_clip:"
 IMPORTED = "features:"
 """Prefix of features imported into a dataset folder, which come without a network."""
@@ -48,7 +48,7 @@ def check_name(name: str) -> None:
 
 
 def usual(name: str) -> str:
-    """A name as this package writes it: ``hf:ID`` of the hub, and without a prefix if timm keeps the model there."""
+    """A name in this package's form: ``hf:ID`` of the hub, or without a prefix if timm keeps the model there."""
     prefix = next((prefix for prefix in (*HUB, towers.PREFIX) if name.startswith(prefix)), "")
     identifier = name.removeprefix(prefix)
     if identifier.startswith("timm/") and timm.is_model(identifier[5:].partition(".")[0]):

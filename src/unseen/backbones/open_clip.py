@@ -22,14 +22,14 @@ from unseen.ground.hub import look_for_hub
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
 _PATCH, _SIZE, _TOKENS = 16, 224, 77
-"""What open_clip assumes where a configuration says nothing."""
+"""Values that open_clip assumes if a configuration omits them."""
 
 
 def config_of(folder: Path) -> dict[str, Any]:
-    """What ``open_clip_config.json`` says.
+    """Content of ``open_clip_config.json``.
 
     Raises:
-        UnseenError: it is damaged, or the image tower is no transformer.
+        UnseenError: it is damaged, or the image tower is not a transformer.
     """
     try:
         found: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -46,7 +46,7 @@ def config_of(folder: Path) -> dict[str, Any]:
 
 
 def facts_of(folder: Path) -> tuple[int, int, int, int]:
-    """Channels of the joint space, image size, patch size and most tokens of a text."""
+    """Channels of the joint space, image size, patch size, and largest number of tokens of a text."""
     model = config_of(folder)["model_cfg"]
     vision = model["vision_cfg"]
     name = vision.get("timm_model_name")
@@ -62,14 +62,14 @@ def facts_of(folder: Path) -> tuple[int, int, int, int]:
 
 @functools.lru_cache(maxsize=8)
 def _patch_of(name: str) -> Any:
-    """Side of the square of pixels that one position of a timm network stands for."""
+    """Side in pixels of the square that one position of a timm network covers."""
     with torch.device("meta"):
         made: Any = timm.create_model(name, num_classes=0)
     return made.feature_info[-1]["reduction"]
 
 
 def normalisation_of(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Per-channel mean and deviation that images are normalised with; open_clip's own where the model says nothing."""
+    """Per-channel mean and deviation that normalize images; open_clip's own if the model states none."""
     open_clip = _package()
     about = config_of(folder).get("preprocess_cfg", {})
     mean = about.get("mean", open_clip.OPENAI_DATASET_MEAN)
@@ -77,12 +77,12 @@ def normalisation_of(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]
 
 
 class ImageTower(nn.Module):
-    """The image tower as :class:`unseen.backbones.towers.ImageTower` is one: regions in the joint space.
+    """The image tower, with the interface of :class:`unseen.backbones.towers.ImageTower`: regions in the joint space.
 
-    A token alone is what the tower's pooling and projection make of a sequence of copies of it.
+    The result for a single token is what pooling and projection of the tower give for a sequence of copies of it.
 
     Args:
-        folder: of the model.
+        folder: folder of the model.
         size: side of the images.
     """
 
@@ -138,7 +138,7 @@ class Texts:
     """The text tower with its tokenizer.
 
     Args:
-        folder: of the model.
+        folder: folder of the model.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -152,24 +152,24 @@ class Texts:
         self.model.visual = None
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text, uncut."""
+        """Tokens of each text, without truncation."""
         if hasattr(self.tokenizer, "tokenizer"):  # of transformers
             return [len(ids) for ids in self.tokenizer.tokenizer(list(texts), verbose=False)["input_ids"]]
         return [len(self.tokenizer.encode(text)) + 2 for text in texts]
 
     def embed(self, text: str, device: torch.device | str) -> Tensor:
-        """Where a text lies in the joint space, ``(C,)``."""
+        """Position of a text in the joint space, ``(C,)``."""
         self.model.to(device)
         found: Tensor = self.model.encode_text(self.tokenizer([text]).to(device))[0]
         return found
 
 
 def load(folder: Path, size: int | None = None) -> Any:
-    """The model in float32, every weight of which must be there.
+    """Load the model in float32; all of its weights must exist.
 
     Args:
-        folder: of the model.
-        size: side of the images; default the model's own. Position embeddings are interpolated.
+        folder: folder of the model.
+        size: side of the images; by default the model's own. Position embeddings are interpolated.
 
     Raises:
         UnseenError: open_clip is not installed, or cannot load it.
@@ -178,7 +178,7 @@ def load(folder: Path, size: int | None = None) -> Any:
     if not (folder / WEIGHTS).is_file():
         hint = "convert its weights once with safetensors.torch.save_file"
         raise UnseenError(f"no {WEIGHTS}; unseen does not load pickles", where=folder, hint=hint)
-    if "hf_model_name" in model["text_cfg"]:  # built from another model's configuration on the hub
+    if "hf_model_name" in model["text_cfg"]:  # built from the configuration of another model on the hub
         look_for_hub()
     size = None if size == model["vision_cfg"].get("image_size", _SIZE) else size
     try:
@@ -199,7 +199,7 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the messages of open_clip, which go to the root logger and would give it a handler."""
+    """Silence messages of open_clip, which go to the root logger and would add a handler to it."""
     root, aside = logging.getLogger(), logging.NullHandler()
     level = root.level
     root.addHandler(aside)

@@ -1,8 +1,8 @@
 """CLIP and SigLIP models of transformers and open_clip: an image tower and a text tower with a joint space.
 
-A model is a folder of its files, or the hub's id of one (``ID`` or ``ID@REVISION``). Files of transformers are
-preferred to those of open_clip (:mod:`unseen.backbones.open_clip`) where a model has both. Only safetensors are read,
-and no code that comes with a model is run.
+A model is a folder with its files, or its id on the hub (``ID`` or ``ID@REVISION``). If a model has files of both,
+those of transformers are preferred to those of open_clip (:mod:`unseen.backbones.open_clip`). Only safetensors are
+read, and no code that comes with a model is run.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _IN_TIMM = {
     "dinov2_with_registers": "vit_base_patch14_reg4_dinov2.lvd142m",
     "vit": "vit_base_patch16_224.augreg_in21k",
 }
-"""Kinds of image networks of transformers that timm has too, with an example."""
+"""Image networks of transformers that timm also has, with an example of each."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _from_hub(name: str) -> Path:
 
 
 def _type_of(folder: Path) -> str:
-    """The type of model that transformers' ``config.json`` names; ``""`` without one."""
+    """Type of model according to transformers' ``config.json``; ``""`` without one."""
     try:
         return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
     except (OSError, ValueError, LookupError, TypeError):
@@ -137,7 +137,7 @@ def _type_of(folder: Path) -> str:
 
 
 def is_open_clip(folder: Path) -> bool:
-    """Whether a model is read by open_clip: it has such files, and none that transformers reads."""
+    """Whether open_clip reads a model: it has such files, and none that transformers reads."""
     if not (folder / open_clip.CONFIG).is_file():
         return False
     return _type_of(folder) not in _KINDS or not any(folder.glob("model*.safetensors"))
@@ -167,7 +167,7 @@ def _digest_of(state: tuple[tuple[str, str, int, int], ...]) -> str:
 
 
 def model_facts(name: str) -> Facts:
-    """What a model's configuration says; UnseenError if it is neither CLIP nor SigLIP."""
+    """Facts from a model's configuration; UnseenError if it is neither CLIP nor SigLIP."""
     folder = model_folder(name)
     if is_open_clip(folder):
         return Facts("open_clip", *open_clip.facts_of(folder))
@@ -204,7 +204,7 @@ def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def image_tower(name: str, size: int) -> nn.Module:
-    """The image tower of a model for images of a size."""
+    """Make the image tower of a model for images of a size."""
     folder = model_folder(name)
     return open_clip.ImageTower(folder, size) if is_open_clip(folder) else ImageTower(name, size)
 
@@ -325,11 +325,11 @@ class _Texts:
         self.model = _load(name, 1).eval().requires_grad_(False)
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text, uncut."""
+        """Tokens of each text, without truncation."""
         return [len(ids) for ids in self.tokenizer(list(texts), verbose=False)["input_ids"]]
 
     def embed(self, text: str, device: torch.device | str) -> Tensor:
-        """Where a text lies in the joint space, ``(C,)``."""
+        """Position of a text in the joint space, ``(C,)``."""
         siglip, model = self.facts.kind == "siglip", self.model
         tokens = self.tokenizer(
             [text],

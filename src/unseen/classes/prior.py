@@ -1,8 +1,8 @@
-"""Where and when: how likely each class is at a place and in a month, before an image is seen.
+"""Priors: how likely each class is at a place and in a month, before an image is seen.
 
-Weights count relative to each other, so any unit will do: shares, sightings, percent. A class that the table never
-names has the mean weight of those that it names there, so that it neither gains nor loses against them as a whole; one
-that it names, but not for this place and month, has weight 0.
+Weights are relative to each other, so any unit works: shares, sightings, percent. A class that the table never names
+gets the mean weight of the named ones there, so that it neither gains nor loses against them overall. A class that the
+table names, but not for this place and month, has weight 0.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ MONTHS = tuple(
     "january february march april may june july august september october november december".split()  # noqa: SIM905
 )
 WEIGHT = ("weight", "prior", "probability", "frequency", "count")
-"""What the column of weights of a table with a row a class, place and month may be called."""
+"""Names of the weight column of a table with one row per class, place and month."""
 ANY = "any"
-"""The month or place that is not known: the sum over all that the table has."""
+"""An unknown month or place: the sum over all in the table."""
 
 
 def month_of(text: str | int) -> int | None:
-    """The month from 1 to 12 of ``5``, ``05``, ``May``, ``2026-05-17`` or ``2026:05:17 10:00:00``; else ``None``."""
+    """Month from 1 to 12 in ``5``, ``05``, ``May``, ``2026-05-17`` or ``2026:05:17 10:00:00``; else ``None``."""
     word = fold(str(text)).replace(":", " ").removesuffix(".")
     parts = word.split()
     if len(parts) >= 3 and len(parts[0]) == 4 and all(part.isdigit() for part in parts[:2]):
@@ -45,7 +45,7 @@ def month_of(text: str | int) -> int | None:
 
 @dataclass(frozen=True)
 class Entry:
-    """The weight of a class at a place in a month; ``""`` and 0 where the table has no places and no months."""
+    """Weight of a class at a place in a month; ``""`` and 0 if the table has no places and no months."""
 
     name: str
     place: str
@@ -56,12 +56,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Prior:
-    """Weights of classes by place and month, and the place and month that count.
+    """Weights of classes by place and month, with the chosen place and month.
 
     Args:
-        entries: the table's, each class, place and month once.
-        source: the file, for errors.
-        place, month: those that count, see :meth:`at`; ``""`` and 0 where they were not chosen.
+        entries: entries of the table; each class, place and month occurs once.
+        source: file, for errors.
+        place, month: chosen ones, see :meth:`at`; ``""`` and 0 if not chosen.
     """
 
     entries: tuple[Entry, ...]
@@ -80,12 +80,13 @@ class Prior:
     def read(cls, path: Path | str) -> Self:
         """Read a table with a column ``class``, in one of these forms.
 
-        Long: ``weight``, and optionally ``place`` and ``month``, a row each. Wide: optionally ``place``, and a column
-        a month (``1``, ``May``, ...); or optionally ``month``, and a column a place. A blank cell is no entry.
+        Long: ``weight``, and optionally ``place`` and ``month``, one row each. Wide: optionally ``place``, and one
+        column per month (``1``, ``May``, ...); or optionally ``month``, and one column per place. A blank cell is no
+        entry.
 
         Raises:
-            DataError: naming row and column of the first thing wrong: no weight, a negative one, an unknown month, the
-                same class, place and month twice.
+            DataError: the first error, with row and column: no weight, a negative one, an unknown month, or a repeated
+                class, place and month.
         """
         path = Path(path)
         frame = read_table(path, ["class"], ["place", "month"])
@@ -123,22 +124,22 @@ class Prior:
 
     @cached_property
     def places(self) -> tuple[str, ...]:
-        """The places of the table; none where it has no places."""
+        """Places of the table; empty if it has none."""
         return tuple({fold(one.place): one.place for one in self.entries if one.place}.values())
 
     @cached_property
     def months(self) -> tuple[int, ...]:
-        """The months of the table; none where it has no months."""
+        """Months of the table; empty if it has none."""
         return tuple(sorted({one.month for one in self.entries if one.month}))
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of the weights, and of the place and month that count."""
+        """Digest of the weights, and of the chosen place and month."""
         rows = [(one.name, one.place, one.month, one.weight) for one in self.entries]
         return hashlib.sha256(json.dumps([rows, self.place, self.month]).encode()).hexdigest()[:16]
 
     def at(self, place: str | None = None, month: int | str | None = None) -> Self:
-        """The prior of a place and a month; what is ``None`` stays.
+        """Choose a place and a month; ``None`` keeps the current choice.
 
         Args:
             place: one of :attr:`places`, or ``any`` for the sum over all.
@@ -175,7 +176,7 @@ class Prior:
         return replace(self, entries=tuple(one for one in self.entries if fold(one.name) in known))
 
     def check(self) -> None:
-        """Raise where the weights depend on a place or month, and none was chosen."""
+        """Raise an error if the weights depend on a place or month, and none was chosen."""
         for what, there, chosen, example in (
             ("place", self.places, self.place, self.places[:1]),
             ("month", self.months, self.month, self.months[:1]),
@@ -185,14 +186,14 @@ class Prior:
                 raise UnseenError(f"the prior depends on the {what}, and none is given", where=self.source, hint=hint)
 
     def weights(self, names: Sequence[str]) -> np.ndarray:
-        """Float64 ``(N,)`` weights of classes at the place and month that count.
+        """Float64 ``(N,)`` weights of classes at the chosen place and month.
 
         Args:
-            names: the N classes.
+            names: N class names.
 
         Raises:
             UnseenError: no place or month was chosen, though the weights depend on it.
-            DataError: a class that is none of these, or all weights are 0.
+            DataError: the table names a class that is not among them, or all weights are 0.
         """
         self.check()
         folded = {fold(name): i for i, name in reversed(list(enumerate(names)))}
@@ -216,7 +217,7 @@ class Prior:
         return np.where(np.isnan(found), named.mean(), found)
 
     def notes(self, names: Sequence[str]) -> list[str]:
-        """Lines on classes that the table does not name, and on those that it makes impossible."""
+        """Notes on classes that the table does not name, and on those that it makes impossible."""
         named = {fold(one.name) for one in self.entries}
         without = [name for name in names if fold(name) not in named]
         lines = []

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 from unseen.classes.attributes import NO_VALUES, TRAINED_AS, Attributes, check_names, is_attribute, read_attributes
 
 SHOWN = 5
-"""Classes that a table's representation names."""
+"""Number of classes that a table's representation names."""
 RESERVED = ("unknown", "seen", "unseen")
 """Reserved class names: predictions and options use these words."""
 
@@ -198,8 +198,8 @@ class ClassTable:
 
         Args:
             name: name of the new class.
-            values: K numbers, or a mapping or Series from attribute names (those left out are unknown, see
-                :attr:`unknown`), in the table's unit.
+            values: K numbers, or a mapping or Series from attribute names (others are unknown, see :attr:`unknown`), in
+                the table's unit.
             seen: whether it has training images.
             trained: position of the class in the training, see the class's docstring.
             taxa: rank to taxon, see :meth:`with_taxa`.
@@ -423,7 +423,7 @@ class ClassTable:
 
 
 def _by_name(values: Values) -> Any:
-    """A Series of attribute names as a mapping, without what a class table's rows hold beside; else the same."""
+    """A Series of attribute names as a mapping, without other columns of a class table; other values unchanged."""
     if isinstance(values, Mapping) or not hasattr(values, "to_dict"):
         return values
     named: dict[Any, float] = values.to_dict()

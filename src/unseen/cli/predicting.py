@@ -196,7 +196,7 @@ def predict(
 
 
 def _prior(path: Path | None, place: str | None, month: str | None, lists: list[Path]) -> Prior | Occasions | None:
-    """The prior of all images, or of each."""
+    """The prior of all images, or of each image."""
     if path is not None:
         from unseen.recognizer.occasions import read_prior
 
@@ -424,7 +424,7 @@ def _named(prediction: Prediction, rank: int) -> str:
 
 
 def _further(prediction: Prediction, rank: int) -> dict[str, str]:
-    """What the first row says of the prior."""
+    """Note on the prior from the first row."""
     if prediction.weighed is None:
         return {}
     without = prediction.weighed.without

@@ -45,7 +45,7 @@ from unseen.ground.files import write_text
 
 MISSING_WORDS = "missing.txt"
 RANK = "rank"
-"""Scale of a column that is a rank of the classes, no attribute."""
+"""Scale of a column that is a rank of the classes, not an attribute."""
 
 
 def stop(errors: Sequence[DataError]) -> None:
@@ -281,10 +281,10 @@ def _taxonomic(frame: pd.DataFrame, path: Path) -> DataError | None:
 def _taxonomy(
     frame: pd.DataFrame, about: tuple[pd.DataFrame, Path] | None, path: Path, complain: Complain
 ) -> tuple[Taxonomy | None, dict[str, str]]:
-    """The taxa of the classes, and the columns that they stand in, with their ranks.
+    """The taxa of the classes, and their columns with ranks.
 
-    A column is a rank by its header (``rank:NAME``, or ``genus``, ``family``, ... where it holds names) or by the scale
-    ``rank`` in the attributes table; with any other scale there it is an attribute.
+    A column is a rank if its header says so (``rank:NAME``, or ``genus``, ``family``, ... with names as cells), or if
+    it has the scale ``rank`` in the attributes table; with any other scale there it is an attribute.
     """
     scales: dict[str, str] = {}
     if about is not None and "scale" in about[0]:
@@ -317,7 +317,7 @@ def _taxonomy(
 
 
 def also_row(rows: Sequence[int]) -> str:
-    """Data rows as a spreadsheet counts them: "rows 3, 7"."""
+    """Data rows as numbered in a spreadsheet: "rows 3, 7"."""
     shown = ", ".join(str(row + 2) for row in rows[:4]) + (", ..." if len(rows) > 4 else "")
     return f"row{'s' if len(rows) > 1 else ''} {shown}"
 

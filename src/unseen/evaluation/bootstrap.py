@@ -111,7 +111,7 @@ def resample(
         gammas: one per seed.
         alone: decisions of other models for metrics among the unseen classes alone, if they differ.
         names: names of the metrics; ``None`` for all.
-        taxonomy, rank: as of :class:`~unseen.evaluation.registry.Decided`.
+        taxonomy, rank: as in :class:`~unseen.evaluation.registry.Decided`.
         samples: number of bootstrap samples.
         seed: seed of the resampling.
     """

@@ -31,7 +31,7 @@ class Decided:
         decisions: the :data:`~unseen.evaluation.metrics.LEADING` best classes of either kind.
         gamma: calibration offset, subtracted from the scores of seen classes.
         taxonomy: ``(N, L)`` codes of every class's taxa, from the coarsest rank to the finest, -1 where unknown.
-        rank: column of ``taxonomy`` at which a class counts as right; ``None`` for the class itself.
+        rank: column of ``taxonomy`` at which a class counts as correct; ``None`` for the class itself.
     """
 
     decisions: Decisions
@@ -60,9 +60,9 @@ class Decided:
         return self.agrees(self.named)
 
     def agrees(self, classes: np.ndarray) -> np.ndarray:
-        """``(M,)`` 1 where classes ``(M,)`` are the true ones, else 0; at a rank where they are of the same taxon.
+        """``(M,)`` 1 if classes ``(M,)`` are the true ones, else 0; at a rank, if they have the same taxon.
 
-        NaN where the true class has no known taxon of the rank.
+        NaN if the true class has no known taxon of the rank.
         """
         if self.rank is None or self.taxonomy is None:
             found: np.ndarray = (classes == self.labels).astype(float)

@@ -56,7 +56,7 @@ class Species:
 
     @property
     def family(self) -> str:
-        """Its family, which the shape of its bill tells."""
+        """Its family, which determines the shape of its bill."""
         return _FAMILIES[self.appearance["bill_shape"]]
 
 

@@ -45,14 +45,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Taxon:
-    """The likeliest taxon of an image at one rank, such as the family Ardeidae.
+    """The most likely taxon of an image at one rank, such as the family Ardeidae.
 
     Args:
-        rank: the rank.
-        name: the taxon.
-        confidence: the sum of the confidences of its candidate classes.
-        probably: the likeliest of these.
-        sure: whether it stands out from guessing enough to be the answer, see :mod:`unseen.model.ranks`.
+        rank: name of the rank.
+        name: name of the taxon.
+        confidence: sum of the confidences of its candidate classes.
+        probably: the most likely of these classes.
+        sure: whether it stands out from chance enough to be the answer, see :mod:`unseen.model.ranks`.
     """
 
     rank: str
@@ -64,11 +64,11 @@ class Taxon:
 
 @dataclass(frozen=True)
 class Weighed:
-    """What a prior made of an image.
+    """Effect of a prior on a prediction.
 
     Args:
-        without: the best candidate by the image alone.
-        prior: probability of the best candidate before the image was seen, over the candidate classes.
+        without: best candidate by the image alone.
+        prior: prior probability of the best candidate, among the candidate classes.
     """
 
     without: Candidate
@@ -85,9 +85,9 @@ class Prediction:
         attributes: present attributes with the most evidence for the best class.
         known: false if the confidence of the best class is below the threshold; the answer is then "unknown".
         together: whether the images were predicted together (transductive); the answer then depends on all of them.
-        ranks: the likeliest taxon of each rank, coarsest first; empty where the classes have no ranks.
-        rank: the rank that was asked for, which the candidates are of; ``""`` where they are classes.
-        weighed: what the prior did; ``None`` without one.
+        ranks: the most likely taxon of each rank, coarsest first; empty if the classes have no ranks.
+        rank: the requested rank, to which the candidates belong; ``""`` if they are classes.
+        weighed: effect of the prior; ``None`` without one.
     """
 
     image: str
@@ -111,7 +111,7 @@ class Prediction:
 
     @property
     def coarser(self) -> Taxon | None:
-        """What can be said where the best candidate is not sure: the finest rank that is; ``None`` where none is."""
+        """The finest sure rank, if the best candidate is not sure; ``None`` if no rank is."""
         if self.known:
             return None
         above = [taxon.rank for taxon in self.ranks]
@@ -120,12 +120,12 @@ class Prediction:
 
     @property
     def answer(self) -> str:
-        """The best candidate, else a taxon that is sure, else "unknown"."""
+        """The best candidate, else a sure taxon, else "unknown"."""
         return self.best.name if self.known else self.coarser.name if self.coarser else UNKNOWN
 
     @property
     def answer_rank(self) -> str:
-        """What :attr:`answer` is: "class", a rank, or ``""``."""
+        """Kind of :attr:`answer`: "class", a rank, or ``""``."""
         return (self.rank or CLASS) if self.known else self.coarser.rank if self.coarser else ""
 
     @property
@@ -136,12 +136,12 @@ class Prediction:
 
     @property
     def name(self) -> str:
-        """The best candidate, or "unknown"; see :attr:`answer` for what can be said instead."""
+        """The best candidate, or "unknown"; :attr:`answer` has what can be said instead."""
         return self.best.name if self.known else UNKNOWN
 
     @property
     def extent(self) -> Extent:
-        """What it holds beside the fields of every prediction."""
+        """Fields of this prediction beyond those of every prediction."""
         ranks = tuple(taxon.rank for taxon in self.ranks)
         return Extent(len(self.candidates), self.together, ranks, bool(self.rank), self.weighed is not None)
 
@@ -174,8 +174,8 @@ class Prediction:
         """One flat row: all fields of a table, and class and confidence of the other candidates.
 
         Args:
-            extent: what the table has columns for, see :func:`columns`; by default what this prediction holds. Missing
-                values are ``None``.
+            extent: columns of the table, see :func:`columns`; by default those of this prediction. Missing values are
+                ``None``.
         """
         extent = extent or self.extent
         row: dict[str, Any] = dict.fromkeys(columns(extent))
@@ -258,20 +258,20 @@ class Predictions(Sequence[Prediction]):
         return pd.DataFrame([p.row(extent) for p in self._found], columns=names)
 
     def to_csv(self, path: Path | str) -> None:
-        """Write :meth:`to_frame` as a CSV file, whole or not at all."""
+        """Write :meth:`to_frame` as a CSV file, atomically."""
         write_text(Path(path), self.to_frame().to_csv(index=False))
 
 
 @dataclass(frozen=True)
 class Extent:
-    """What predictions hold beside the fields that every one has, which decides the columns of their table.
+    """Fields of predictions beyond those of every prediction; determines the columns of their table.
 
     Args:
-        count: candidates an image.
-        together: they were made of a batch as a whole.
-        ranks: of the classes, coarsest first.
-        rank: the candidates are taxa of one rank.
-        prior: there was a prior.
+        count: candidates per image.
+        together: whether images were predicted together.
+        ranks: ranks of the classes, coarsest first.
+        rank: whether the candidates are taxa of one rank.
+        prior: whether there was a prior.
     """
 
     count: int = 1
@@ -282,7 +282,7 @@ class Extent:
 
     @classmethod
     def of(cls, extents: Iterable[Extent]) -> Self:
-        """That of several predictions: all that one of them holds."""
+        """The extent of several predictions: the union over them."""
         found = list(extents)
         ranks = max((one.ranks for one in found), key=len, default=())
         flags = {name: any(getattr(one, name) for one in found) for name in ("together", "rank", "prior")}
@@ -344,7 +344,7 @@ def columns(extent: Extent) -> dict[str, type]:
 _EACH = (("class", str), ("confidence", float))
 """Columns of every further candidate."""
 _WITHOUT: list[tuple[str, type]] = [("class_without_prior", str), ("confidence_without_prior", float), ("prior", float)]
-"""The image's own answer, and the prior probability of the best candidate."""
+"""The answer by the image alone, and the prior probability of the best candidate."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""What can be said above the class: the confidence of taxa, and which of them is an answer.
+"""Answers above the class: the confidence of taxa, and which of them can be an answer.
 
 The confidence of a taxon is the sum of the confidences of its classes. It is the probability that the image shows one
-of them, given that it shows some candidate class: of images of none it says nothing. A taxon therefore has to stand out
-from guessing as far as the threshold asks of a class (ours), see :func:`required`.
+of them, given that it shows some candidate class; it says nothing about images of other classes. A taxon therefore has
+to stand out from chance as much as the threshold demands of a class (ours), see :func:`required`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from unseen.evaluation.scores import Best
 from unseen.model.predictions import Candidate, Taxon
 
 NEVER = -1e4
-"""Log of a weight of 0: e to it is 0, and sums with it stay finite."""
+"""Log of a weight of 0: its exponential is 0, and sums with it stay finite."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class Choice:
 
     Args:
         top: number of candidates per image.
-        allowed: rising positions of the candidate classes.
+        allowed: increasing positions of the candidate classes.
         threshold: confidence below which the answer is "unknown".
         rank: position of the rank whose taxa are the candidates; ``None`` for the classes.
     """
@@ -39,10 +39,10 @@ class Choice:
 
 
 def shares_of(weights: np.ndarray, images: Sequence[str]) -> np.ndarray:
-    """Prior probabilities: weights ``(B, n)`` of the candidate classes over their sum.
+    """Prior probabilities: weights ``(B, n)`` of the candidate classes, divided by their sum.
 
     Raises:
-        UnseenError: of an image all are 0.
+        UnseenError: all weights of an image are 0.
     """
     total = weights.sum(axis=1, keepdims=True)
     none = np.flatnonzero(total[:, 0] <= 0)
@@ -60,8 +60,8 @@ def probabilities(
 
     Args:
         scores: ``(B, n)`` raw class scores.
-        seen: ``(n,)`` how many times gamma is taken off.
-        gamma, temperature: of the calibration.
+        seen: ``(n,)`` multiples of gamma to subtract.
+        gamma, temperature: calibration.
         log_weights: log w ``(B, n)`` of a prior.
     """
     shifted = (scores - gamma * seen) / temperature
@@ -72,20 +72,20 @@ def probabilities(
 
 
 def by_taxon(probability: np.ndarray, codes: np.ndarray, count: int) -> np.ndarray:
-    """``(B, count)`` sums of the probabilities ``(B, n)`` of the classes of each taxon; ``codes`` ``(n,)``, -1 none."""
+    """``(B, count)`` sums of probabilities ``(B, n)`` over the classes of each taxon; ``codes`` ``(n,)``, or -1."""
     found = np.zeros((len(probability), count))
-    for column, code in enumerate(codes):  # in the order of the classes, so that sums are the same for any batch
+    for column, code in enumerate(codes):  # in class order, so that sums are the same for any batch
         if code >= 0:
             found[:, code] += probability[:, column]
     return found
 
 
 def required(threshold: float, guess: float | np.ndarray, classes: int) -> np.ndarray:
-    """The confidence from which a taxon is an answer, where guessing gives it ``guess``.
+    """Smallest confidence at which a taxon can be an answer; chance gives it ``guess``.
 
-    With n of N classes of equal weight, ``guess`` is n / N. Confidence above guessing, (p - guess) / (1 - guess), must
+    With n of N classes of equal weight, ``guess`` is n / N. Confidence above chance, (p - guess) / (1 - guess), must
     reach that of a class at the threshold: a taxon of one class needs the threshold, one of nearly all classes nearly
-    1. A taxon of all classes is sure whatever an image shows, so it is no answer (infinity).
+    1. A taxon of all classes is certain for any image, so it is never an answer (infinity).
     """
     base = 1 / max(classes, 2)
     excess = max(threshold - base, 0.0) / (1 - base)
@@ -94,14 +94,14 @@ def required(threshold: float, guess: float | np.ndarray, classes: int) -> np.nd
 
 
 class RankedTaxa:
-    """The taxa of B images at one rank, by confidence.
+    """Taxa of B images at one rank, by confidence.
 
     Args:
-        taxonomy: of all classes.
+        taxonomy: taxonomy of all classes.
         rank: position of the rank.
         allowed: ``(n,)`` positions of the candidate classes.
-        probability: ``(B, n)`` confidences of these.
-        prior: ``(B, n)`` what guessing gives each, adding up to 1.
+        probability: ``(B, n)`` confidences of these classes.
+        prior: ``(B, n)`` chance probabilities with sum 1.
         threshold: confidence below which a class is "unknown".
     """
 
@@ -125,12 +125,12 @@ class RankedTaxa:
         self.order = np.argsort(-masked, axis=1, kind="stable")
 
     def best_class(self, image: int, taxon: int) -> int:
-        """Position of the likeliest class of a taxon."""
+        """Position of the most likely class of a taxon."""
         inside = np.flatnonzero(self.codes == taxon)
         return int(self.allowed[inside[self.probability[image, inside].argmax()]])
 
     def first(self, image: int, classes: Sequence[str]) -> Taxon | None:
-        """The likeliest taxon of an image; ``None`` where no candidate class has one."""
+        """The most likely taxon of an image; ``None`` if no candidate class has one."""
         taxon = int(self.order[image, 0])
         if not self.there.any():
             return None
@@ -138,7 +138,7 @@ class RankedTaxa:
         return Taxon(self.rank, self.names[taxon], float(self.confidence[image, taxon]), probably, sure)
 
     def candidates(self, image: int, count: int, seen: np.ndarray, scores: np.ndarray) -> list[Candidate]:
-        """The likeliest taxa, seen where one of their candidate classes is; their score is their best class's."""
+        """The most likely taxa; seen if one of their candidate classes is, with the score of their best class."""
         found = []
         for taxon in self.order[image, : min(count, int(self.there.sum()))]:
             inside = self.allowed[self.codes == taxon]
@@ -149,5 +149,5 @@ class RankedTaxa:
 
 
 def unshifted(best: Best, scores: np.ndarray) -> Best:
-    """A ranking of scores that a prior moved, with the raw scores ``(B, N)`` themselves."""
+    """A ranking of scores changed by a prior, with the raw scores ``(B, N)`` in it."""
     return Best(best.index, np.take_along_axis(scores, best.index, axis=1), best.confidence)

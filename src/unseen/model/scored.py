@@ -148,8 +148,8 @@ class ScoredModel:
 
         Args:
             name: name that is new to the table.
-            attributes: K numbers in the table's unit, or a mapping or Series from attribute names; the others get the
-                mean.
+            attributes: K numbers in the table's unit, or a mapping or Series from attribute names (the others get the
+                mean).
             trained: for a removed class that comes back, its position among the seen classes of the training, see
                 :meth:`ClassTable.back_from`; it then counts as seen.
             taxa: rank to taxon, such as ``{"family": "Ardeidae"}``; see :meth:`ClassTable.with_taxa`.
@@ -161,7 +161,7 @@ class ScoredModel:
 
         Args:
             name: name of the class.
-            attributes: K numbers in the table's unit, or a mapping or Series from attribute names; the others stay.
+            attributes: K numbers in the table's unit, or a mapping or Series from attribute names (the others stay).
         """
         self.table = self._table.with_values(name, attributes)
         self.support = self.support.described(self._table.names[self._table.index(name)])

@@ -364,7 +364,7 @@ class OwnImages:
         support: support images of some of these classes; others are ignored.
         space: space in which they are compared.
         block: number of classes in a matrix product, so that a score does not depend on which classes have images.
-        known: p_c of images that were there before, for speed.
+        known: p_c of classes whose images have not changed, for speed.
 
     Attributes:
         positions: increasing positions of the P classes with images.

@@ -66,7 +66,7 @@ class TrainedModel(ScoredModel):
         rank: str | None = None,
         prior: object = None,
     ) -> Extent:
-        """What predictions hold, which decides the columns of their table; arguments as of the prediction."""
+        """Fields of predictions, which determine the columns of their table; arguments as for a prediction."""
         allowed, taxonomy = self.allowed(among, only, exclude), self._table.taxonomy
         at = self.rank_of(rank, allowed)
         count = len(allowed)
@@ -204,13 +204,13 @@ class TrainedModel(ScoredModel):
         weights: np.ndarray | None = None,
         together: bool = False,
     ) -> list[Prediction]:
-        """Predictions of B images, with ranks where the classes have any, and weighed by a prior where there is one.
+        """Predictions of B images, with ranks if the classes have any, and weighted by a prior if there is one.
 
         Args:
             images: B paths, or ``""``.
             asked: as in :meth:`rank`.
             attribute_scores: psi ``(B, K)``.
-            choice: what to choose from.
+            choice: the candidates.
             weights: ``(B, N)`` prior weights of all classes, see :mod:`unseen.classes.prior`.
             together: whether ``asked`` are scores of :meth:`together`.
         """
@@ -289,10 +289,10 @@ class TrainedModel(ScoredModel):
         return result
 
     def rank_of(self, name: str | None, allowed: np.ndarray) -> int | None:
-        """Position of a rank to answer at; ``None`` for the classes themselves.
+        """Position of a rank to answer at; ``None`` for classes.
 
         Raises:
-            UnseenError: no such rank, or fewer than two taxa to choose from.
+            UnseenError: no such rank, or fewer than two candidate taxa.
         """
         if name is None:
             return None

@@ -21,7 +21,7 @@ from unseen.recognizer.embedding import Embeddings
 from unseen.recognizer.given import path_of
 
 Weights = Callable[[ImageInput], np.ndarray]
-"""An image's prior weights ``(N,)`` of all classes."""
+"""Returns an image's prior weights ``(N,)`` of all classes."""
 
 
 def _weights(weigh: Weights | None, images: Sequence[ImageInput]) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""Images as people hold them: paths, folders, patterns, addresses, arrays, tensors, bytes, open files and tables."""
+"""Images in all forms: paths, folders, patterns, URLs, arrays, tensors, bytes, open files and tables."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class HeldImage(EncodedImage):
 
     Args:
         data: its bytes.
-        path: what predictions call it; ``""`` where it has no name.
+        path: name in predictions; ``""`` for none.
     """
 
     data: bytes
     path: str = ""
 
     def __str__(self) -> str:
-        """What errors call it."""
+        """Name in errors."""
         return self.path or "bytes"
 
     def read(self) -> bytes:
@@ -49,7 +49,7 @@ class HeldImage(EncodedImage):
 
 @dataclass(frozen=True)
 class FetchedImage(EncodedImage):
-    """An image behind a URL of any scheme that fsspec opens; read when it is due."""
+    """An image behind a URL of any scheme that fsspec opens; read on demand."""
 
     address: str
 
@@ -58,7 +58,7 @@ class FetchedImage(EncodedImage):
         return self.address
 
     def read(self) -> bytes:
-        """Its bytes; raises :class:`DataError` where they cannot be read."""
+        """Its bytes; raises :class:`DataError` if they cannot be read."""
         import fsspec
 
         try:
@@ -71,7 +71,7 @@ class FetchedImage(EncodedImage):
 
 
 def path_of(image: Any) -> str:
-    """The path or URL of an image; ``""`` of one given as pixels or bytes."""
+    """The path or URL of an image; ``""`` for pixels."""
     if isinstance(image, HeldImage):
         return image.path
     return str(image) if isinstance(image, str | Path | EncodedImage) else ""
@@ -83,12 +83,12 @@ def images_of(given: Any) -> Iterator[ImageInput]:
     Args:
         given: :data:`FORMS`; a batch ``(B, ...)`` of arrays; a DataFrame, a Hugging Face dataset or a mapping with a
             column of images or paths (:data:`~unseen.data.holding.FILE_COLUMNS`); a torchvision ``ImageFolder``; or an
-            iterable of these such as a column, where every path is one image's. Float pixels range from 0 to 1.
+            iterable of these such as a column, in which every path is a single image. Float pixels range from 0 to 1.
 
     Skips files of a folder that are not images, with an :class:`~unseen.ground.images.ImageWarning`.
 
     Raises:
-        DataError: an address that cannot be read.
+        DataError: a URL that cannot be read.
         UnseenError: a folder or pattern without images, or anything else; the message lists the accepted forms.
     """
     if isinstance(given, str | Path) and "://" not in str(given):
@@ -127,7 +127,7 @@ def _is_table(given: Any) -> bool:
 
 
 def _is_encoded(given: Mapping[Any, Any]) -> bool:
-    """Whether it is an image as Hugging Face's datasets hold one that is not decoded."""
+    """Whether it is an undecoded image of Hugging Face's datasets."""
     return given.keys() == {"bytes", "path"}
 
 
@@ -140,7 +140,7 @@ def _of_table(given: Any) -> Iterator[ImageInput]:
 
 
 def _image_column(given: Any) -> Any:
-    """The column that holds images, or else paths."""
+    """The column with images, or else with paths."""
     features = getattr(given, "features", None) or {}
     for name, feature in features.items():
         if type(feature).__name__ == "Image":
@@ -185,7 +185,7 @@ def upright_of(image: Any) -> Image.Image:
 
 
 def _pixels(array: np.ndarray) -> Image.Image:
-    """Grey, RGB or RGBA pixels as an image; channels last, else first."""
+    """Gray, RGB or RGBA pixels as an image; channels last, or else first."""
     found = array[..., None] if array.ndim == 2 else array
     axis = next((axis for axis in (-1, 0) if found.ndim == 3 and found.shape[axis] in (1, 3, 4)), None)
     if axis is None or not found.size or (array.dtype != np.uint8 and array.dtype.kind != "f"):
@@ -202,5 +202,5 @@ def _pixels(array: np.ndarray) -> Image.Image:
 
 
 _COLUMNS = ("columns", "column_names")
-"""What pandas and polars, and Hugging Face's datasets, call the names of a table's columns."""
+"""Column names of a table of pandas, polars or Hugging Face's datasets."""
 _ONE = (str, bytes, bytearray, memoryview, Image.Image)

@@ -11,7 +11,7 @@ from unseen.classes.changes import ENCODING, IMAGES
 FORMAT = 1
 FACTS = "recognizer.json"
 CLASSIFIER = "classifier.json"
-"""The same of a classifier of features (:mod:`unseen.integrations.sklearn`)."""
+"""The same for a classifier of features (:mod:`unseen.integrations.sklearn`)."""
 WEIGHTS = "weights.safetensors"
 BACKBONE = "backbone.safetensors"
 TOWER = "backbone"

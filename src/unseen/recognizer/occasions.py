@@ -1,4 +1,4 @@
-"""Where and when each image was taken, for a prior: from a table of the images, or the date that a camera wrote."""
+"""Place and month of each image, for a prior: from a table of the images, or the date in the image file."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from unseen.errors import DataError, UnseenError
 from unseen.ground.images import EncodedImage
 
 EXIF = "exif"
-"""The month that says: take it from each image."""
+"""Month value that means: take it from each image."""
 _TAKEN, _CHANGED, _IFD = 36867, 306, 0x8769
-"""Exif tags: when it was taken, when the file was changed, and the part of the former."""
+"""Exif tags: time taken, time the file was changed, and the part with the former."""
 
 
 def exif_month(image: Any) -> int | None:
-    """The month in which a camera says that it took an image; ``None`` where it does not say."""
+    """Month in which an image was taken, from its Exif data; ``None`` if missing."""
     try:
         if isinstance(image, Image.Image):
             return _month(image)
         with Image.open(BytesIO(image.read()) if isinstance(image, EncodedImage) else image) as opened:
             return _month(opened)
-    except Exception:  # an unreadable image is told of where its pixels are read
+    except Exception:  # reading its pixels reports an unreadable image
         return None
 
 
@@ -44,13 +44,14 @@ def _month(image: Image.Image) -> int | None:
 
 @dataclass
 class Occasions:
-    """Prior weights image by image: callable with an image, gives the :class:`~unseen.classes.prior.Prior` that counts.
+    """Prior weights for each image: called with an image, returns the :class:`~unseen.classes.prior.Prior` for it.
 
-    A place or month that is not known of an image is summed over; :attr:`unplaced` and :attr:`undated` count them.
+    If the place or month of an image is unknown, the prior sums over it; :attr:`unplaced` and :attr:`undated` count
+    such images.
 
     Args:
-        prior: with the place and month of all images chosen, where they are the same.
-        table: image path as listed, to its place and month; ``None`` where not known.
+        prior: prior with the place and month chosen that are the same for all images.
+        table: image path as listed, to its place and month; ``None`` if unknown.
         exif: take months from the images.
     """
 
@@ -61,7 +62,7 @@ class Occasions:
     undated: int = 0
 
     def __call__(self, image: Any) -> Prior:
-        """The prior of an image."""
+        """The prior for an image."""
         where, month = self.table.get(str(image), self.table.get(Path(str(image)).name, (None, None)))
         if month is None and self.exif:
             month = exif_month(image)
@@ -82,12 +83,12 @@ class Occasions:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of all that the weights depend on, beside the images."""
+        """Digest of everything that determines the weights, except the images."""
         rows = [self.prior.fingerprint, self.exif, sorted((k, str(v)) for k, v in self.table.items())]
         return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
 
     def notes(self, names: Sequence[str]) -> list[str]:
-        """Lines on classes and images of which the prior does not know enough."""
+        """Notes on classes and images about which the prior does not know enough."""
         return self.prior.notes(names) + [
             f"{count} images without a known {what}: the prior sums over all"
             for count, what in ((self.unplaced, "place"), (self.undated, "month"))
@@ -99,7 +100,7 @@ def listed(paths: Sequence[Path]) -> dict[str, tuple[str | None, int | None]]:
     """Place and month of images from tables with a column of images and ``place``, ``month`` or ``date``.
 
     Raises:
-        DataError: a cell that is no month, with its row.
+        DataError: a cell that is not a month, with its row.
     """
     found: dict[str, tuple[str | None, int | None]] = {}
     for path in paths:
@@ -127,15 +128,15 @@ def listed(paths: Sequence[Path]) -> dict[str, tuple[str | None, int | None]]:
 def read_prior(
     path: Path, place: str | None = None, month: str | None = None, lists: Sequence[Path] = ()
 ) -> Prior | Occasions:
-    """The prior of all images, or of each where a table of images or their dates say more.
+    """The prior for all images, or for each image if a table of images or their dates tell more.
 
     Args:
-        path: as of :meth:`Prior.read`.
-        place, month: as of :meth:`Prior.at`; the month may be ``exif``.
-        lists: tables of images, see :func:`listed`; what stands there of an image counts first.
+        path: as in :meth:`Prior.read`.
+        place, month: as in :meth:`Prior.at`; the month may be ``exif``.
+        lists: tables of images, see :func:`listed`; their values take precedence.
 
     Raises:
-        UnseenError: the prior depends on a place or month that nothing gives.
+        UnseenError: the prior depends on a place or month that nothing provides.
     """
     exif = month is not None and month.casefold() == EXIF
     found = Prior.read(path).at(place, None if exif else month)
@@ -155,10 +156,10 @@ def read_prior(
 
 
 def weigher(prior: Prior | Callable[[Any], Prior], names: Sequence[str]) -> Callable[[Any], np.ndarray]:
-    """An image's prior weights ``(N,)`` of all classes; each place and month is looked up once.
+    """Prior weights ``(N,)`` of all classes for an image; computes each place and month once.
 
     Raises:
-        UnseenError: at once where a prior for all images does not hold together, see :meth:`Prior.weights`.
+        UnseenError: raised at once if a prior for all images is invalid, see :meth:`Prior.weights`.
     """
     if isinstance(prior, Prior):
         always = prior.weights(names)

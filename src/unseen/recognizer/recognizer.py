@@ -57,7 +57,7 @@ class Recognizer(TrainedModel):
         """Load a model from a run folder, a folder written by :meth:`save`, or the hub.
 
         Args:
-            folder: either folder, or a run; or ``hf:OWNER/NAME``, or ``hf:OWNER/NAME@REVISION``, see
+            folder: a run, its folder, or a saved folder; or ``hf:OWNER/NAME``, or ``hf:OWNER/NAME@REVISION``, see
                 :meth:`from_pretrained`.
             seed: for a run, the seed of the model; by default the first.
             device: where to compute.
@@ -109,7 +109,7 @@ class Recognizer(TrainedModel):
         return read_saved(folder).build(cls, device)._using(engine)
 
     def eval(self) -> Self:
-        """Itself: a trained model is always in evaluation mode."""
+        """Return itself: a trained model is always in evaluation mode."""
         return self
 
     def _using(self, engine: str | None) -> Self:
@@ -142,7 +142,7 @@ class Recognizer(TrainedModel):
         return save(self, Path(folder), include_backbone, include_references, card or CardFields())
 
     save_pretrained = save
-    """:meth:`save` by the name that belongs to :meth:`from_pretrained` and :meth:`push_to_hub`."""
+    """:meth:`save`, under the name that matches :meth:`from_pretrained` and :meth:`push_to_hub`."""
 
     def push_to_hub(
         self,
@@ -300,11 +300,11 @@ class Recognizer(TrainedModel):
             workers: threads that read images; 0 reads them in this thread.
             together: predict all images together (transductive, :mod:`unseen.model.together`); each answer then depends
                 on all images, which are read first; their features stay in memory.
-            rank: answer at this rank, such as family: the candidates are its taxa. By default the candidates are
-                classes, and :attr:`Prediction.coarser` says what is sure where the class is not.
+            rank: answer at this rank, such as family, with its taxa as candidates. By default the candidates are
+                classes, and :attr:`Prediction.coarser` has what is sure if the class is not.
             prior: how likely each class is before the image is seen (``Prior.read("prior.csv").at("coast", 5)``), or a
-                callable that gives each image's own. Confidences are then Bayes' posterior, and
-                :attr:`Prediction.weighed` has the image's own answer.
+                callable that returns the prior of each image. Confidences are then posterior probabilities, and
+                :attr:`Prediction.weighed` has the answer by the image alone.
 
         Raises:
             UnseenError: an unknown class or rank, no candidate class, an invalid threshold or prior; raised before any

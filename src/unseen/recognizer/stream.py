@@ -62,14 +62,14 @@ class Options:
     prior: Prior | Occasions | None = None
 
     def extent(self, recognizer: Recognizer) -> Extent:
-        """What the predictions hold."""
+        """Fields of the predictions."""
         chosen = self.among, self.only, self.exclude
         return recognizer.extent(self.top, *chosen, together=self.together, rank=self.rank, prior=self.prior)
 
 
 @dataclass
 class Counts:
-    """Number of images, how many of them are broken or unknown, and how many of the latter have a coarser answer."""
+    """Number of images, how many of them are broken or unknown, and how many unknown ones have a coarser answer."""
 
     images: int = 0
     broken: int = 0
@@ -97,7 +97,7 @@ def row_of(record: dict[str, Any], extent: Extent) -> dict[str, Any]:
 
     Args:
         record: from :func:`record_of`.
-        extent: what the table has columns for.
+        extent: columns of the table.
     """
     if "error" in record:
         return dict.fromkeys(columns(extent)) | {"image": record["image"], "error": record["error"]}

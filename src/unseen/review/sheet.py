@@ -32,7 +32,7 @@ SIDE = 132
 STATIC = files("unseen.review") / "static"
 STYLES = ("base.css", "sheet.css")
 SCRIPTS = ("common.js", "sheet.js", "boot.js")
-"""In the order in which they import each other."""
+"""Modules in import order."""
 
 
 def thumbnail_bytes(path: Path, side: int) -> bytes | None:
@@ -86,7 +86,7 @@ def page_of(title: str, data: Mapping[str, Any] | None = None) -> str:
 
 
 def part_of_page() -> str:
-    """The elements of the sheet, for a page that has others beside them."""
+    """Elements of the sheet, for a page with other content."""
     return _templates.get_template("sheet-part.html").render(title="")
 
 
@@ -134,7 +134,7 @@ def _read(name: str) -> str:
 
 
 def _inlined(name: str) -> str:
-    """A module as a part of one script: what it imports stands before it."""
+    """A module as part of one script; its imports come before it."""
     return re.sub(r"^(import .*\n|export )", "", _read(name), flags=re.MULTILINE)
 
 

@@ -1,4 +1,4 @@
-"""Files of the pages, read once: no path of a request ever reaches the file system."""
+"""Static files of the pages, read once: no path from a request reaches the file system."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ KINDS = {"js": "text/javascript", "css": "text/css", "html": "text/html"}
 
 
 def read_static(package: str, *names: str) -> dict[str, bytes]:
-    """Files of ``PACKAGE/static`` by their names."""
+    """Files of ``PACKAGE/static`` by name."""
     return {name: (files(package) / "static" / name).read_bytes() for name in names}
 
 
 def shared_files() -> dict[str, bytes]:
-    """What every page needs: scripts and styles of the contact sheet, and what it shares with others."""
+    """Files that every page needs: scripts and styles of the contact sheet, and shared ones."""
     return read_static("unseen.review", *STYLES, *SCRIPTS)
 
 
 def add_static(app: FastAPI, found: Mapping[str, bytes], index: str) -> None:
-    """Serve files by their names, and ``index`` at the root."""
+    """Serve files by name, and ``index`` at the root."""
     for name, content in found.items():
         tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
         kind = KINDS[name.rpartition(".")[2]]

@@ -12,7 +12,7 @@ from unseen.training.config import RunConfig
 
 
 def default_folder(method: str, dataset: str) -> Path:
-    """The folder of a run that is given none: ``runs/METHOD-DATASET``."""
+    """Default folder of a run: ``runs/METHOD-DATASET``."""
     return Path("runs") / f"{method.rpartition(':')[2]}-{dataset}"
 
 
@@ -27,14 +27,14 @@ class Run:
         self.config = RunConfig.from_json(read_json(where, RunError, "train again"), where)
 
     def __fspath__(self) -> str:
-        """So that a run is taken wherever its folder is."""
+        """Path protocol, so that a run is accepted wherever its folder is."""
         return str(self.folder)
 
     def __str__(self) -> str:
         return str(self.folder)
 
     def __repr__(self) -> str:
-        """What was trained on what, and where."""
+        """Method, data and folder."""
         state = "" if (self.folder / "results.json").is_file() else ", unfinished"
         return f"<Run: {self.config.method} on {Path(self.config.dataset).name}, in {self.folder}{state}>"
 

@@ -56,7 +56,7 @@ def default_backbone(dataset: str, device: str = "cuda") -> BackboneSpec:
 
 
 def kind_of_device(device: str, folder: Path) -> str:
-    """The kind of device that :func:`default_backbone` depends on: that of the first call for a run that resumes.
+    """Type of device for :func:`default_backbone`; for a run that resumes, that of the first call.
 
     Args:
         device: as in :func:`unseen.training.fabric.make_fabric`.

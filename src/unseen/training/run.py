@@ -106,7 +106,7 @@ def fit(
         engine: engine for a frozen network, see :func:`unseen.features.extract.extract`.
         on_record: called with records of the run, every epoch and every result, except epochs of an earlier call.
         fabric: a launched Fabric with the precision of ``config``; ``device`` is then ignored.
-        with_images: see :class:`unseen.training.inputs.RunInputs`.
+        with_images: as in :class:`unseen.training.inputs.RunInputs`.
 
     If torchrun started several processes, the first one works in ``folder`` (:mod:`unseen.ground.distributed`).
 

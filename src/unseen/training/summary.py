@@ -51,7 +51,7 @@ def validation_summary(inputs: RunInputs, folder: Path, choices: dict[int, Choic
 
 
 def _at_ranks(taxonomy: Taxonomy | None, values: list[Result]) -> dict[str, Any]:
-    """T1, U, S and H with a class counting as right where its taxon is, for each rank; nothing without ranks."""
+    """T1, U, S and H for each rank, with a class counting as correct if its taxon is; empty without ranks."""
     if taxonomy is None:
         return {}
     found = {}

@@ -34,7 +34,7 @@ class CheckResult:
     Attributes:
         folder: the dataset folder.
         findings: by kind, in the order of checking.
-        classes: table, seen and unseen names, and the number of taxa of each rank; empty without a readable table.
+        classes: table, seen and unseen names, and number of taxa of each rank; empty without a readable table.
         images: number of images by split and by seen class.
         encoding: how the columns were understood.
     """
