@@ -47,9 +47,9 @@ class Target:
     weight: ClassVar[float] = 1.0
     """Share of the campaign's cases, relative to the weights of other targets."""
     seconds: ClassVar[float] = 10.0
-    """Time limit of a case."""
+    """Time limit of a case in seconds."""
     megabytes: ClassVar[float] = 512.0
-    """Memory limit of a case above the warm process."""
+    """Memory limit of a case above the warm process, in MB."""
 
     def warm(self, folder: Path) -> None:
         """Import what a case needs and write shared files into `folder`; start no thread."""

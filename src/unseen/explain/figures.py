@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ENDINGS = ("png", "jpg", "jpeg", "pdf", "svg")
 WIDTH = 11.0
-"""Size of the figure of an explanation, in inches."""
+"""Width of the figure of an explanation, in inches."""
 DRAWN = 700
 """Longer side of images in it, in pixels."""
 ELONGATED = 1.8

@@ -29,7 +29,7 @@ from unseen.ground.distributed import first_before_others
 from unseen.ground.progress import Progress, silent
 
 MOST = 1000
-"""Number of images to fit axes on; with 49 regions each they give 38 regions per channel, for 1280 channels."""
+"""Largest number of images to fit axes on; with 49 regions each they give 38 regions for each of 1280 channels."""
 _BATCH = 32
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 from unseen.ground.distributed import is_first
 
 SECONDS = 30.0
-"""Interval between progress lines in a log file."""
+"""Interval between progress lines in a log file, in seconds."""
 
 
 class Progress(Protocol):

@@ -10,7 +10,7 @@ import numpy as np
 
 WIDTH, HEIGHT = 440, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 16, 14, 46
-"""Size of the drawing area, in units of the SVG's view box."""
+"""Size and margins of the drawing area, in units of the SVG's view box."""
 
 MOST_POINTS = 240
 """Largest number of points of a line; more are indistinguishable at this size."""

@@ -17,7 +17,7 @@ from unseen.report.tables import percent
 from unseen.training.folder import Run
 
 FEWEST_IMAGES, FEW_IMAGES, FEW_TRAINING = 4, 10, 20
-"""Per class: test images needed for intervals, test images needed for accuracies, training images needed to train."""
+"""Fewest images per class: test images for intervals, test images for precise accuracies, training images."""
 
 NOT_MEASURED = {"mean": None, "low": None, "high": None}
 

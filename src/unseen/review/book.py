@@ -25,7 +25,7 @@ from unseen.model.predictions import UNKNOWN
 
 FACTS, PREDICTIONS, VERDICTS = "review.json", "predictions.jsonl", "verdicts.jsonl"
 LEVEL = 0.95
-"""Quantile for the interval of a measured accuracy."""
+"""Level of the interval of a measured accuracy."""
 
 
 @dataclass(frozen=True)

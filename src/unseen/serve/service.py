@@ -45,7 +45,7 @@ from unseen.serve.uploads import Upload, decode
 
 PREVIEW = 900
 THUMBNAIL = 160
-"""Longest sides of the images sent to the page."""
+"""Longest side of the thumbnails sent to the page."""
 NEAREST = 6
 NEAR, MOST_NEAR = 3, 20
 """Number of near classes reported for a new one, and of new classes with such a report."""

@@ -31,15 +31,15 @@ from unseen.training.stage import Stage
 from unseen.training.temperature import Held
 
 MOST = 50_000
-"""Number of training images to fit the whitening on."""
+"""Largest number of training images to fit the whitening on."""
 QUERIES = 2_000
-"""Number of images of a draw to choose the rule on."""
+"""Largest number of images of a draw to choose the rule on."""
 WEIGHTS = (0.25, 0.5, 1.0)
 """Candidates for the weight of an image of a batch."""
 HARM = 0.01
 """Accuracy that predicting a batch together may cost on validation batches of any kind."""
 BATCH, BATCH_DRAWS, REPEATS = 400, 3, 2
-"""Largest validation batch; number of draws with some of each kind, and batches per draw."""
+"""Largest validation batch; number of validation draws to take batches from; batches of each kind per draw."""
 START = {"prior": math.log(3.0), "scale": math.log(10.0), "offset": 0.0, "few": 0.0}
 BOUNDS = {"prior": (math.log(0.1), math.log(100.0)), "scale": (-3.0, 7.0), "offset": (-100, 100), "few": (-100, 100)}
 

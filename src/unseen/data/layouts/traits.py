@@ -52,7 +52,7 @@ SOURCE = re.compile(
 )
 TAXON = re.compile(r"^(kingdom|phylum|order|family|subfamily|genus|tribe|infraorder|suborder|species status)\d*$")
 SKEW, WIDE_SPREAD = 1.0, 20.0
-"""A log scale is proposed for a column with this skewness, less skewness in its logarithm, and this range."""
+"""A log scale is proposed above this skewness, if the logarithm is less skewed and values span this factor."""
 LEAST = 8
 """Smallest number of values to measure skewness."""
 
