@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-import subprocess
 import sys
 
 import pytest
 import torch
-from benchmarks.measured import ROOT
 
 from benchmarks import gpu_determinism, gpu_training
 
@@ -50,7 +49,9 @@ def test_the_literal_side_tests_as_the_method_does():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 @pytest.mark.parametrize("name", ["gpu", "gpu_training", "gpu_determinism"])
-def test_without_a_gpu_it_is_one_line(name):
-    done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stdout == "needs a CUDA device; --small tries everything on the CPU\n"
+def test_without_a_gpu_it_is_one_line(name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [name])
+    with pytest.raises(SystemExit) as end:
+        importlib.import_module(f"benchmarks.{name}").main()
+    assert end.value.code == 2
+    assert capsys.readouterr().out == "needs a CUDA device; --small tries everything on the CPU\n"
