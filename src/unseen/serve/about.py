@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from unseen.classes.naming import label
 from unseen.evaluation.registry import every_metric, sentence
 from unseen.ground.files import read_json
 from unseen.recognizer import Recognizer
-from unseen.serve.schema import Metric
+from unseen.serve.schema import AttributeEntry, Metric
 from unseen.serve.settings import Settings
 from unseen.version import __version__
 
@@ -53,3 +56,35 @@ def describe(recognizer: Recognizer, name: str, metrics: list[Metric]) -> dict[s
         "threshold": recognizer.threshold,
         "metrics": metrics,
     }
+
+
+def attributes_of(recognizer: Recognizer) -> list[AttributeEntry]:
+    """All attributes, in table order."""
+    table, references = recognizer.table, recognizer.references
+    values = table.values if references is None else references.class_values
+    low, high = values.min(axis=0).clip(max=0), values.max(axis=0).clip(min=0)
+    least, most = _range(table.values)
+    means = table.unknown
+    a = table.attributes
+    return [
+        AttributeEntry(
+            name=a.names[k],
+            label=label(a.names[k]),
+            group=label(a.groups[k]),
+            part=a.parts[k],
+            low=low[k],
+            high=high[k],
+            least=least[k],
+            most=most[k],
+            mean=means[k],
+        )
+        for k in range(len(a))
+    ]
+
+
+def _range(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest meaningful value of each attribute: of a share or percentage, else the table's own."""
+    low, high = values.min(axis=0).clip(max=0), values.max(axis=0).clip(min=0)
+    if low.min() >= 0 and high.max() <= 100:
+        high = np.full_like(high, 1.0 if high.max() <= 1 else 100.0)
+    return low, high

@@ -15,13 +15,16 @@ from starlette.datastructures import FormData
 from unseen.recognizer import Recognizer
 from unseen.review.sheet import part_of_page
 from unseen.serve import schema
-from unseen.serve.about import describe, prior_of
+from unseen.serve.about import attributes_of, describe, prior_of
+from unseen.serve.classes import Classes
 from unseen.serve.errors import add_errors, first_error
+from unseen.serve.examples import Examples
 from unseen.serve.guard import Guard
 from unseen.serve.service import Service
 from unseen.serve.settings import Refusal, Settings
 from unseen.serve.static_files import add_static, read_static, shared_files
 from unseen.serve.supporting import SupportImages
+from unseen.serve.tables import workbook_of
 from unseen.serve.uploads import read_uploads
 from unseen.serve.worker import Worker
 from unseen.version import __version__
@@ -56,8 +59,9 @@ def create_app(
     """
     settings = settings or Settings()
     worker = Worker(settings.queue)
-    service = Service(recognizer, settings)
-    support = SupportImages(service)
+    service, examples = Service(recognizer, settings), Examples(recognizer, settings.max_pixels)
+    classes = Classes(recognizer, settings, examples)
+    support = SupportImages(classes)
     about = describe(recognizer, name, list(metrics))
 
     @asynccontextmanager
@@ -80,16 +84,17 @@ def create_app(
     app.add_middleware(Guard, worker=worker, settings=settings)
     add_errors(app)
     _add_page(app)
-    _add_model(app, recognizer, service, worker, about | {"no_images": support.refused})
+    refused = {"no_images": support.refused, "no_corrections": service.no_corrections}
+    _add_model(app, classes, worker, about | refused)
     _add_answers(app, service, worker)
-    _add_classes(app, service, worker)
+    _add_classes(app, classes, worker)
     _add_class_images(app, support, worker, settings)
-    _add_files(app, service, worker)
+    _add_files(app, examples, worker)
     return app
 
 
-def _add_model(app: FastAPI, recognizer: Recognizer, service: Service, worker: Worker, about: dict[str, Any]) -> None:
-    settings = service.settings
+def _add_model(app: FastAPI, classes: Classes, worker: Worker, about: dict[str, Any]) -> None:
+    settings = classes.settings
 
     @app.get("/healthz")
     async def health() -> schema.Health:
@@ -99,16 +104,15 @@ def _add_model(app: FastAPI, recognizer: Recognizer, service: Service, worker: W
     @app.get("/api/about")
     async def about_model() -> schema.About:
         """The model, its data, its measured quality, its attributes, and the server's limits."""
-        table = recognizer.table
+        table = classes.recognizer.table
         seen = int(table.seen.sum())
         return schema.About(
             **about,
             classes=len(table),
             seen=seen,
             unseen=len(table) - seen,
-            attributes=service.attributes(),
-            template=service.template(),
-            no_corrections=service.no_corrections,
+            attributes=attributes_of(classes.recognizer),
+            template=classes.template(),
             limits=schema.Limits(
                 upload_bytes=settings.max_upload,
                 image_pixels=settings.max_pixels,
@@ -161,33 +165,33 @@ def _add_answers(app: FastAPI, service: Service, worker: Worker) -> None:
             return await worker.do(lambda: service.separate(first, second))
 
 
-def _add_files(app: FastAPI, service: Service, worker: Worker) -> None:
+def _add_files(app: FastAPI, images: Examples, worker: Worker) -> None:
     """Routes for example images, and for tables as workbooks."""
 
     @app.get("/api/examples")
     async def examples() -> schema.Examples:
         """Training images to try the model on, one per class; empty if the images are elsewhere."""
-        return schema.Examples(examples=service.examples)
+        return schema.Examples(examples=images.names)
 
     @app.get("/api/examples/{number}")
     async def example(number: Annotated[int, InPath(ge=0)], small: bool = False) -> Response:
         """One of them, or of another class, as JPEG."""
-        image = await worker.do(lambda: service.example(number, small))
+        image = await worker.do(lambda: images.jpeg(number, small))
         return Response(image, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
     @app.post("/api/workbook", response_class=Response)
     async def workbook(table: schema.Table) -> Response:
         """A table as XLSX."""
-        return Response(await worker.do(lambda: service.workbook(table)), media_type=XLSX)
+        return Response(await worker.do(lambda: workbook_of(table)), media_type=XLSX)
 
 
-def _add_classes(app: FastAPI, service: Service, worker: Worker) -> None:
+def _add_classes(app: FastAPI, table: Classes, worker: Worker) -> None:
     """Routes to read and change the classes."""
 
     @app.get("/api/classes", response_model_exclude_none=True)
     async def classes() -> schema.Classes:
         """All classes."""
-        return schema.Classes(classes=service.classes())
+        return schema.Classes(classes=table.all())
 
     bodies = {
         "application/json": {"schema": schema.NewClass.model_json_schema()},
@@ -204,36 +208,36 @@ def _add_classes(app: FastAPI, service: Service, worker: Worker) -> None:
         """Add a class (JSON), or many (a table with a column ``class`` and one column per attribute; all or none)."""
         kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
         if kind in TABLES:
-            table = await request.body()
-            return await worker.do(lambda: service.add_table(table, TABLES[kind]))
+            data = await request.body()
+            return await worker.do(lambda: table.add_table(data, TABLES[kind]))
         if kind != "application/json":
             raise Refusal(415, f'a body of type "{kind[:50]}"', f"send application/json, {', '.join(TABLES)}")
         try:
             new = schema.NewClass.model_validate_json(await request.body())
         except ValidationError as error:
             _refuse(error.errors())
-        return await worker.do(lambda: service.add(new))
+        return await worker.do(lambda: table.add(new))
 
     @app.post("/api/classes/save")
     async def save() -> schema.Saved:
         """Save the classes with the run, as ``unseen serve --save`` does after every change."""
-        return await worker.do(service.save)
+        return await worker.do(table.save)
 
     @app.get("/api/classes/{name:path}", response_model_exclude_none=True)
     async def one_class(name: str) -> schema.ClassEntry:
         """A class with its attribute values."""
         with worker.place():
-            return await worker.do(lambda: service.entry(name))
+            return await worker.do(lambda: table.entry(name))
 
     @app.patch("/api/classes/{name:path}", response_model_exclude_none=True)
     async def edit(name: str, change: schema.ClassChange) -> schema.Changed:
         """Rename a class, or change its attribute values."""
-        return await worker.do(lambda: service.edit(name, change))
+        return await worker.do(lambda: table.edit(name, change))
 
     @app.delete("/api/classes/{name:path}")
     async def remove(name: str) -> schema.Changed:
         """Remove a class."""
-        return await worker.do(lambda: service.remove(name))
+        return await worker.do(lambda: table.remove(name))
 
 
 def _add_class_images(app: FastAPI, support: SupportImages, worker: Worker, settings: Settings) -> None:

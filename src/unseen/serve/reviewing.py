@@ -16,6 +16,7 @@ from unseen.recognizer import Recognizer
 from unseen.review import Review, Verdict, export_review
 from unseen.review.sheet import page_of, review_data, thumbnail_bytes
 from unseen.serve import schema
+from unseen.serve.about import attributes_of
 from unseen.serve.errors import add_errors
 from unseen.serve.guard import Guard
 from unseen.serve.service import Service
@@ -131,7 +132,7 @@ def _add_review(app: FastAPI, review: Review, worker: Worker, service: Service) 
             found = await worker.do(explain)
         except OSError as error:
             raise Refusal(404, error.strerror or str(error), "look whether the file is still there") from None
-        labels = {entry.name: entry.label for entry in service.attributes()}
+        labels = {entry.name: entry.label for entry in attributes_of(service.recognizer)}
         strongest = sorted(found.reasons, key=lambda r: -abs(r.evidence))[:REASONS]
         return {
             "crop": [edge / size for edge, size in zip(found.crop, 2 * (found.width, found.height), strict=True)],

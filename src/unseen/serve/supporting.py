@@ -15,8 +15,9 @@ from unseen.errors import DataError, UnseenError
 from unseen.model.support import SupportImage
 from unseen.recognizer.class_images import read_images
 from unseen.serve import schema
-from unseen.serve.service import THUMBNAIL, Service, jpeg, on_disk
+from unseen.serve.classes import Classes
 from unseen.serve.settings import Refusal
+from unseen.serve.thumbnails import THUMBNAIL, jpeg, on_disk
 from unseen.serve.uploads import Upload, decode
 
 
@@ -36,18 +37,18 @@ class Read:
 
 
 class SupportImages:
-    """Support images of a service's classes; everything here runs in the worker's thread.
+    """Support images of classes; everything here runs in the worker's thread.
 
     Args:
-        service: service with the classes.
+        classes: classes of the served model.
 
     Attributes:
         refused: why classes cannot have images; ``None`` if they can.
     """
 
-    def __init__(self, service: Service) -> None:
-        self.service, self.recognizer = service, service.recognizer
-        self._most = self._count() + service.settings.support_images
+    def __init__(self, classes: Classes) -> None:
+        self.classes, self.recognizer = classes, classes.recognizer
+        self._most = self._count() + classes.settings.support_images
         self.refused: str | None = None
         try:
             self.recognizer.space  # noqa: B018
@@ -58,14 +59,14 @@ class SupportImages:
         """Raise an error if the class cannot get images, before any is read."""
         self.recognizer.space  # noqa: B018 - says why there is none
         if new:
-            self.service.must_be_new(name)
+            self.classes.must_be_new(name)
         else:
-            self.service.index(name)
+            self.classes.index(name)
 
     def read(self, upload: Upload) -> Read | schema.FailedImage:
         """Features and origin of an image, or the reason why it cannot be read."""
         try:
-            image = decode(upload, self.service.settings.max_pixels)
+            image = decode(upload, self.classes.settings.max_pixels)
         except Refusal as refusal:
             return schema.FailedImage(image=upload.name, error=refusal.detail, hint=refusal.hint)
         except DataError as error:
@@ -94,22 +95,22 @@ class SupportImages:
             raise Refusal(422, failed[0].error, failed[0].hint)
         now = datetime.now(UTC).isoformat(timespec="microseconds")
         images = [replace(one.image, added=now) for one in found]
-        with self.service.change():
+        with self.classes.change():
             if new:
-                self.service.add_described(name, self.recognizer.table.unknown)
-            name = self.recognizer.table.names[self.service.index(name)]
+                self.classes.add_described(name, self.recognizer.table.unknown)
+            name = self.recognizer.table.names[self.classes.index(name)]
             if self._count() + len(images) > self._most:
-                most = self.service.settings.support_images
+                most = self.classes.settings.support_images
                 raise Refusal(409, f"more than {most} images of classes", "remove some first")
             features = np.concatenate([one.features for one in found])
             support, again = self.recognizer.support.added(name, images, features, False if new else None)
             elsewhere = self._elsewhere(name, images)
             self.recognizer.support = support
-        self.service.sent |= {one.image.sha256: one.thumbnail for one in found}
+        self.classes.sent |= {one.image.sha256: one.thumbnail for one in found}
         self._forget()
         fresh = [image.sha256 for image in support[name].images if image.added == now]
         return schema.ImagesAdded(
-            **self.service.entry_of(name),
+            **self.classes.entry_of(name),
             warnings=elsewhere,
             added=fresh,
             known=[image.file for image in again],
@@ -118,13 +119,13 @@ class SupportImages:
 
     def listed(self, name: str) -> schema.ImagesOfClass:
         """Images of a class, in the order of addition."""
-        name = self.recognizer.table.names[self.service.index(name)]
+        name = self.recognizer.table.names[self.classes.index(name)]
         images = [
             schema.ClassImage(
                 image=PurePosixPath(image.file.replace("\\", "/")).name,
                 sha256=image.sha256,
                 added=image.added,
-                thumbnail=image.sha256 in self.service.sent or on_disk(image),
+                thumbnail=image.sha256 in self.classes.sent or on_disk(image),
             )
             for image in self.recognizer.support[name].images
         ]
@@ -132,8 +133,8 @@ class SupportImages:
 
     def remove(self, name: str, digests: Sequence[str]) -> schema.Changed:
         """Remove images of a class by their SHA-256, or all."""
-        with self.service.change():
-            name = self.recognizer.table.names[self.service.index(name)]
+        with self.classes.change():
+            name = self.recognizer.table.names[self.classes.index(name)]
             known = {image.sha256 for image in self.recognizer.support[name].images}
             wrong = [digest for digest in digests if digest not in known]
             if wrong or not known:
@@ -141,7 +142,7 @@ class SupportImages:
                 raise Refusal(404, problem, "see /api/class-images/NAME")
             self.recognizer.remove_images(name, list(dict.fromkeys(digests)) or None)
         self._forget()
-        return schema.Changed(**self.service.entry_of(name))
+        return schema.Changed(**self.classes.entry_of(name))
 
     def thumbnail(self, digest: str) -> bytes:
         """A support image as a small JPEG: one sent to this server, or a file that still exists unchanged.
@@ -149,15 +150,15 @@ class SupportImages:
         Raises:
             Refusal: neither.
         """
-        if digest in self.service.sent:
-            return self.service.sent[digest]
+        if digest in self.classes.sent:
+            return self.classes.sent[digest]
         every = (image for mine in self.recognizer.support.classes.values() for image in mine.images)
         for image in every:
             if image.sha256 == digest and on_disk(image):
                 with suppress(OSError, DataError, Refusal):
                     data = Path(image.file).read_bytes()
                     if hashlib.sha256(data).hexdigest() == digest:
-                        return jpeg(decode(Upload(digest, data), self.service.settings.max_pixels), THUMBNAIL)
+                        return jpeg(decode(Upload(digest, data), self.classes.settings.max_pixels), THUMBNAIL)
         raise Refusal(404, "no thumbnail of this image", "the model keeps features of images, not the images")
 
     def _elsewhere(self, name: str, images: Sequence[SupportImage]) -> list[str]:
@@ -173,7 +174,7 @@ class SupportImages:
     def _forget(self) -> None:
         """Drop thumbnails of images that no class has any more."""
         kept = self.recognizer.support.digests
-        self.service.sent = {digest: small for digest, small in self.service.sent.items() if digest in kept}
+        self.classes.sent = {digest: small for digest, small in self.classes.sent.items() if digest in kept}
 
     def _count(self) -> int:
         return sum(len(mine.images) for mine in self.recognizer.support.classes.values())
