@@ -2,22 +2,68 @@
 
 from __future__ import annotations
 
+import json
+import time
+from dataclasses import replace
+
+import huggingface_hub.constants
+import pytest
+
 from unseen.api import _backbone
-from unseen.training.plan import default_backbone
+from unseen.backbones.backbone import Backbone, BackboneSpec
+from unseen.errors import UnseenError
+from unseen.training.config import RunConfig
+from unseen.training.plan import FROZEN, RESNET, default_backbone, kind_of_device
+
+SMALL, BASE = (f"vit_{size}_patch14_reg4_dinov2.lvd142m" for size in ("small", "base"))
+
+
+def chosen(given=None, dataset="birds", device="cpu", method="eszsl", **entries):
+    return _backbone(given, dataset, entries, device, method)
 
 
 def test_the_drawn_birds_backbone_has_a_name_in_python_too():
-    assert _backbone("fieldguide", "my-folder", {}, "cpu") == default_backbone("fieldguide")
-    assert _backbone(None, "fieldguide", {}, "cpu") == default_backbone("fieldguide")
-    assert _backbone("resnet18", "fieldguide", {}, "cpu").name == "resnet18"
+    assert chosen("fieldguide") == default_backbone("fieldguide")
+    assert chosen(dataset="fieldguide") == default_backbone("fieldguide")
+    assert chosen("resnet18", dataset="fieldguide").name == "resnet18"
 
 
 def test_the_default_backbone_is_the_devices():
-    assert _backbone(None, "birds", {}, "cpu").name == "resnet50.tv_in1k"
-    assert _backbone(None, "birds", {}, "cuda").name == "resnet101.tv_in1k"
+    assert chosen() == BackboneSpec(SMALL, image_size=224)
+    assert chosen(device="cuda", method="msdn") == BackboneSpec(BASE, image_size=336)
+    for dataset, method in (("data/cub", "msdn"), ("SUN", "eszsl"), ("birds", "mgmrn")):  # whose results are on ResNets
+        assert chosen(dataset=dataset, method=method) == BackboneSpec("resnet50.tv_in1k", image_size=320)
+        found = chosen(dataset=dataset, method=method, device="cuda")
+        assert found == BackboneSpec("resnet101.tv_in1k", image_size=448)
 
 
 def test_entries_of_the_backbone_are_its_specs():
-    found = _backbone(None, "birds", {"image_size": 224, "crop": 0.875}, "cpu")
-    assert (found.name, found.image_size, found.crop) == ("resnet50.tv_in1k", 224, 0.875)
-    assert _backbone("resnet18", "birds", {"weights": "random"}, "cpu").weights == "random"
+    found = chosen(image_size=238, crop=0.875)
+    assert (found.name, found.image_size, found.crop) == (SMALL, 238, 0.875)
+    assert chosen("resnet18", weights="random").weights == "random"
+
+
+def test_a_run_resumes_with_the_backbone_of_its_device(tmp_path):
+    for name, kind in (("resnet50.tv_in1k", "cpu"), (SMALL, "cpu"), (BASE, "cuda")):
+        config = RunConfig(method="eszsl", dataset="birds", backbone=BackboneSpec(name))
+        (tmp_path / "config.json").write_text(json.dumps(config.to_json()))
+        assert kind_of_device("cpu", tmp_path) == kind
+    assert kind_of_device("cpu", tmp_path / "new") == "cpu"
+
+
+@pytest.mark.parametrize("spec", [*FROZEN.values(), *RESNET.values()], ids=lambda spec: spec.name)
+def test_defaults_fill_a_grid_of_regions(spec):
+    patch = 14 if "patch14" in spec.name else 32
+    made = Backbone(replace(spec, weights="random", options={"depth": 1} if patch == 14 else {}))
+    assert made.grids == [(spec.image_size // patch,) * 2]
+    assert spec.image_size % patch == 0
+
+
+def test_a_default_without_a_network_is_one_line_at_once(monkeypatch, tmp_path):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    began = time.monotonic()
+    with pytest.raises(UnseenError, match=r"cannot get pretrained weights: .*--backbone-weights FILE") as caught:
+        Backbone(FROZEN["cpu"])
+    assert time.monotonic() - began < 5
+    assert "\n" not in str(caught.value)

@@ -105,7 +105,7 @@ def fit(
     config = RunConfig(
         method=method,
         dataset=name,
-        backbone=_backbone(backbone, name, entries, kind_of_device(device, folder)),
+        backbone=_backbone(backbone, name, entries, kind_of_device(device, folder), method),
         settings=as_text(settings or {}),
         recipe=steps,
         protocols=tuple(protocols),
@@ -120,9 +120,9 @@ OF_BACKBONE = ("image_size", "weights", "mean", "std", "crop", "stages", "channe
 """Entries of a backbone's spec that :func:`fit` accepts."""
 
 
-def _backbone(given: Any, dataset: str, entries: Mapping[str, Any], device: str) -> BackboneSpec:
+def _backbone(given: Any, dataset: str, entries: Mapping[str, Any], device: str, method: str) -> BackboneSpec:
     if given is None or (isinstance(given, str) and given == FIELDGUIDE):
-        return replace(default_backbone(given or dataset, device), **entries)
+        return replace(default_backbone(given or dataset, device, [method]), **entries)
     return BackboneSpec.of(given, **entries)
 
 

@@ -99,9 +99,10 @@ def compare(
     if (counts is not None or together) and (validation_only or protocol == "paper"):
         where = "--shots" if counts is not None else "--together"
         raise UnseenError("needs the honest protocol", where=where, hint="--protocol honest or both")
+    variants = parse_variants(methods)
     asked = Comparison(
-        parse_variants(methods),
-        options.entries(dataset, protocol, seeds),
+        variants,
+        options.entries(dataset, protocol, seeds, [variant.method for variant in variants]),
         common_recipe(recipe, epochs),
         validation_only=validation_only,
         metrics=chosen_metrics(metrics),
@@ -169,7 +170,7 @@ def ablate(
     base = parse_variant(method)
     asked = Comparison(
         [base],
-        options.entries(dataset, protocol, seeds),
+        options.entries(dataset, protocol, seeds, [base.method]),
         common_recipe(recipe, epochs),
         validation_only=validation_only,
         metrics=chosen_metrics(metrics),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,9 @@ def make_backbone(
     crop: float,
     stages: str,
     device: str,
+    methods: Sequence[str] = (),
 ) -> Any:
-    """The backbone spec from the options of a command; by default the one for dataset and device."""
+    """The backbone spec from the options of a command; by default the one for dataset, device and methods."""
     from dataclasses import replace
 
     from unseen.backbones.spec import BackboneSpec
@@ -111,7 +113,7 @@ def make_backbone(
             raise UnseenError(
                 "--backbone-weights and --backbone-option need --backbone", hint="add --backbone with a timm model"
             )
-        default = default_backbone(name or dataset, device)
+        default = default_backbone(name or dataset, device, methods)
         changes = {k: v for k, v in {**normal, "image_size": size}.items() if v is not None}
         return replace(default, stages=chosen, crop=crop, **changes)
     if name.startswith("features:"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields
 from functools import wraps
 from pathlib import Path
@@ -40,8 +40,9 @@ class RunOptions:
         str | None,
         typer.Option(
             help="timm model, hf:MODEL (CLIP or SigLIP, a folder or hub id), fieldguide (for the drawn "
-            "birds), or features:NAME (features from `unseen import`) [default: resnet101.tv_in1k "
-            "at 448 px; for train on a CPU, resnet50.tv_in1k at 320 px].",
+            "birds), or features:NAME (features from `unseen import`) [default: DINOv2, "
+            "vit_base_patch14_reg4_dinov2.lvd142m at 336 px; for train on a CPU, vit_small_... at 224 px; for "
+            "benchmarks and mgmrn, ResNet-101 at 448 px].",
             autocompletion=completing.backbones,
         ),
     ] = None
@@ -101,10 +102,12 @@ class RunOptions:
     ] = -1
     cache: CacheOption = None
 
-    def entries(self, dataset: str, protocol: str, seeds: str, device: str = "cuda") -> dict[str, Any]:
-        """Entries of :class:`unseen.training.config.RunConfig`, except the method's own.
+    def entries(
+        self, dataset: str, protocol: str, seeds: str, methods: Sequence[str] = (), device: str = "cuda"
+    ) -> dict[str, Any]:
+        """Entries of :class:`unseen.training.config.RunConfig`, except those of the method.
 
-        ``device`` is the type of device for the default backbone.
+        ``methods`` and ``device`` (its kind) determine the default backbone.
         """
         check_dataset(dataset)
         return {
@@ -120,6 +123,7 @@ class RunOptions:
                 self.crop,
                 self.stage,
                 device,
+                methods,
             ),
             "vectors": absolute_model(absolute_model(self.vectors, "text:"), "sentence:"),
             "protocols": parse_protocols(protocol),

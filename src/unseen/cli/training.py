@@ -113,7 +113,7 @@ def train(
     folder = output or default_folder(method, Path(dataset).resolve().name)
     check_dataset(dataset)
     kind = "cuda" if options.backbone else kind_of_device(options.device, folder)
-    entries = options.entries(dataset, protocol, seeds, kind)
+    entries = options.entries(dataset, protocol, seeds, [method], kind)
 
     from unseen.report.summary import verdict
     from unseen.report.tables import race_rows, race_sentence, result_rows

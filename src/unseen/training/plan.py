@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,16 +29,31 @@ from unseen.ground.devices import find_device
 from unseen.ground.progress import Progress, silent
 from unseen.methods import find_method, find_preset
 from unseen.methods.settings import Recipe, Settings, change_recipe
+from unseen.releases import BENCHMARKS
 from unseen.training.config import RunConfig
 from unseen.training.fabric import make_fabric
 from unseen.training.folder import Run
 from unseen.vectors.sources import attribute_vectors
 
+FROZEN = {
+    "cuda": BackboneSpec(name="vit_base_patch14_reg4_dinov2.lvd142m", image_size=336),
+    "cpu": BackboneSpec(name="vit_small_patch14_reg4_dinov2.lvd142m", image_size=224),
+}
+"""Defaults for your own images, by kind of device; docs/explanation/default-backbone.md says why."""
+RESNET = {
+    "cuda": BackboneSpec(name="resnet101.tv_in1k", image_size=448),
+    "cpu": BackboneSpec(name="resnet50.tv_in1k", image_size=320),
+}
+"""Defaults for the benchmarks, whose published results are on ResNet-101, and for methods that train their backbone."""
 
-def default_backbone(dataset: str, device: str = "cuda") -> BackboneSpec:
-    """The default backbone: on fieldguide its own, else ImageNet's ResNet-101 at 448 px.
 
-    On a CPU it is ResNet-50 at 320 px, with a quarter of the operations per image.
+def default_backbone(dataset: str, device: str = "cuda", methods: Sequence[Any] = ()) -> BackboneSpec:
+    """The default backbone: on fieldguide its own, else one of :data:`FROZEN` or :data:`RESNET`.
+
+    Args:
+        dataset: ``fieldguide`` or a dataset folder; a folder with the name of a benchmark holds that benchmark.
+        device: kind of device; another than ``cpu`` counts as ``cuda``.
+        methods: the methods that are going to read it.
     """
     if dataset == FIELDGUIDE:
         from unseen.fieldguide import BACKBONE
@@ -50,9 +66,8 @@ def default_backbone(dataset: str, device: str = "cuda") -> BackboneSpec:
             mean=BACKBONE["mean"],
             std=BACKBONE["std"],
         )
-    if device == "cpu":
-        return BackboneSpec(name="resnet50.tv_in1k", image_size=320)
-    return BackboneSpec(name="resnet101.tv_in1k", image_size=448)
+    classic = Path(dataset).name.lower() in BENCHMARKS or any(find_method(method).end_to_end for method in methods)
+    return (RESNET if classic else FROZEN)["cpu" if device == "cpu" else "cuda"]
 
 
 def kind_of_device(device: str, folder: Path) -> str:
@@ -66,7 +81,7 @@ def kind_of_device(device: str, folder: Path) -> str:
         backbone = Run(folder).config.backbone.name
     except UnseenError:
         return make_fabric(device).device.type
-    return "cpu" if backbone == default_backbone("", "cpu").name else "cuda"
+    return "cpu" if backbone in (FROZEN["cpu"].name, RESNET["cpu"].name) else "cuda"
 
 
 def resolve_settings(config: RunConfig, dataset: str) -> tuple[str, Settings, Recipe | None]:
