@@ -1,4 +1,4 @@
-// The contact sheet as a page of its own: verdicts are kept by the server beside it, or in the browser where it is a file.
+// The contact sheet as its own page: the server stores the verdicts, or the browser if the page is a file.
 
 import { ask, downloadCsv, send } from "/common.js";
 import { openSheet } from "/sheet.js";
@@ -9,7 +9,7 @@ const server = {
   strict: true,
   load: () => ask("/api/review"),
   keep: (changes) => {
-    const groups = new Map(); // one request for all rows of a verdict
+    const groups = new Map(); // one request per verdict, for all its rows
     for (const [row, verdict] of changes) {
       const key = JSON.stringify(verdict === undefined ? "undo" : [verdict]);
       groups.set(key, [...(groups.get(key) ?? []), row]);
@@ -34,7 +34,7 @@ const server = {
   ],
 };
 
-let key; // of the verdicts in the browser
+let key; // key of the verdicts in the browser
 
 function stored() {
   try {

@@ -1,4 +1,4 @@
-// What the pages share: elements, requests, tables, heat maps. A self-contained page has it inlined.
+// Shared by the pages: elements, requests, tables, heat maps. Inlined in self-contained pages.
 
 export function make(tag, properties = {}, ...children) {
   const { data, aria, ...rest } = properties;
@@ -38,7 +38,7 @@ export const send = (path, method, value) =>
 
 // ---------------------------------------------------------------- tables
 
-// A cell of a CSV file; one that a spreadsheet would take for a formula is made text.
+// A cell of a CSV file; marked as text if a spreadsheet would read it as a formula.
 function cell(value) {
   if (typeof value === "boolean") return String(Number(value));
   const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value ?? "");
@@ -60,7 +60,7 @@ export const downloadCsv = (name, rows) => download(name, "text/csv;charset=utf-
 const RAMP = [[35, 17, 81], [82, 20, 120], [140, 41, 129], [194, 60, 110], [241, 96, 93], [254, 150, 90], [254, 187, 91],
   [252, 253, 191]];
 
-// Draws rows of 0 to 255 over the crop (left, top, right, bottom in the canvas's pixels) and dims what is outside.
+// Draw rows of 0 to 255 over the crop (left, top, right, bottom in pixels of the canvas), and dim the rest.
 export function drawHeat(canvas, rows, [left, top, right, bottom]) {
   const pen = canvas.getContext("2d");
   pen.fillStyle = "rgb(0 0 0 / 55%)";

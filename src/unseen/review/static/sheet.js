@@ -3,25 +3,25 @@
 import { count, drawHeat, make, percent, signed } from "/common.js";
 
 const UNKNOWN = "unknown";
-const LARGE = 6; // candidates of an image that is opened
+const LARGE = 6; // candidates of an opened image
 
-// Set up the sheet whose elements stand in root. What it shows, and keeps, is a store's:
+// Set up the sheet with the elements in root. A store provides and keeps its data:
 //   load()                   -> {classes, items: [{row, image, known, classes, attributes, error, place, used}], verdicts: [[row, name]]}
-//   keep(changes, verdicts)  keeps what changed; throws where it cannot. strict: what is not kept is not shown
+//   keep(changes, verdicts)  stores changes, or throws. strict: changes that are not stored are not shown
 //   image(item), large(item) -> address, null, or a promise of it
-//   reasons(item)            -> {reasons: [{label, evidence, heat}], crop}, as shares of the image; left out where nothing explains
+//   reasons(item)            -> {reasons: [{label, evidence, heat}], crop}, as shares of the image; omitted if there are no explanations
 //   tools                    -> [{text, href} or {text, run, id}]
-// Returns what reads the store again.
+// Returns a function that reads the store again.
 export function openSheet(root, store) {
   const $ = (id) => root.getElementById(id);
   let data; // {classes, items, verdicts}
   let items; // by row
   const verdicts = new Map(); // row -> class name, or null for "none of the classes"
-  const tiles = new Map(); // row -> element, of what is shown
-  let shown = []; // rows in the order shown
+  const tiles = new Map(); // row -> element, for the displayed images
+  let shown = []; // rows in display order
   let selected = new Set();
   let current = null; // row
-  let anchor = null; // where a range starts
+  let anchor = null; // start of a range
   const undone = []; // [[row, verdict or undefined], ...] before each change
 
   const share = (value) => `${(100 * value).toFixed(value > 0.995 || value < 0.005 ? 1 : 0)}%`;
@@ -35,7 +35,7 @@ export function openSheet(root, store) {
     $("alert").hidden = !text;
   }
 
-  // ---------------------------------------------------------------- what is shown
+  // ---------------------------------------------------------------- display
 
   function filtered() {
     const which = $("which").value;
@@ -80,7 +80,7 @@ export function openSheet(root, store) {
     { rootMargin: "400px" },
   );
 
-  // Fills in a tile's image; what cannot be shown has no preview.
+  // Fill in the image of a tile; without a preview if it cannot be shown.
   async function picture(target, item) {
     const source = await store.image(item);
     if (source) target.src = source;
@@ -126,7 +126,7 @@ export function openSheet(root, store) {
     return node;
   }
 
-  // The words and colours of a tile.
+  // Texts and colors of a tile.
   function label(item) {
     const node = tiles.get(item.row);
     if (!node) return;
@@ -167,7 +167,7 @@ export function openSheet(root, store) {
     tiles.get(row)?.focus();
   }
 
-  // Wilson's interval at 95%, as the exported table's command gives it.
+  // Wilson's 95% interval, as in the table that the command exports.
   function wilson(right, n) {
     const z = 1.959963984540054;
     const p = right / n;
@@ -208,7 +208,7 @@ export function openSheet(root, store) {
     } catch (error) {
       complain(error.message);
       if (store.strict) {
-        apply(before); // what is not kept is not shown
+        apply(before); // do not show what is not stored
         return;
       }
     }
@@ -301,7 +301,7 @@ export function openSheet(root, store) {
     }
   }
 
-  // The heat map over the image: bright where the attribute's score comes from. Crop: left, top, right, bottom as shares.
+  // Heat map over the image: bright where the attribute's score comes from. Crop: left, top, right, bottom as shares.
   async function heat(name, crop) {
     const image = $("large");
     await image.decode();
@@ -385,7 +385,7 @@ export function openSheet(root, store) {
       focus(row, { keep: true });
     } else focus(row, { extend: event.shiftKey });
   });
-  let pointing = false; // a press focuses before its click says what is selected
+  let pointing = false; // a press sets the focus before its click selects
   $("sheet").addEventListener("pointerdown", () => (pointing = true));
   document.addEventListener("pointerup", () => setTimeout(() => (pointing = false)));
   $("sheet").addEventListener("focusin", (event) => { // by Tab, or by a screen reader
@@ -412,7 +412,7 @@ export function openSheet(root, store) {
   for (const id of ["order", "which"]) $(id).addEventListener("change", draw);
   for (const id of ["class", "below"]) $(id).addEventListener("input", draw);
 
-  // The columns of the table that the command exports.
+  // Columns of the table that the command exports.
   function table() {
     const header = ["image", "class", "reviewed", "right", "answer", "best_class", "confidence", "seen", "attributes", "error"];
     const rows = items.map((item) => {
@@ -425,7 +425,7 @@ export function openSheet(root, store) {
     return [header, ...rows];
   }
 
-  // Buttons and links of where the verdicts are kept: {text, href} or {text, run, id}; what run returns is said.
+  // Buttons and links of the store: {text, href} or {text, run, id}; the result of run is displayed.
   function tools() {
     const nodes = store.tools.map(({ text, href, run, id }) => {
       if (href) return make("a", { className: "button quiet", href, download: href.split("/").at(-1), textContent: text });
@@ -446,7 +446,7 @@ export function openSheet(root, store) {
     $("tools").replaceChildren(...nodes);
   }
 
-  // Show the images and verdicts as they are by now.
+  // Show the current images and verdicts.
   async function load() {
     try {
       data = await store.load();

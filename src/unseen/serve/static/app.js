@@ -1,4 +1,4 @@
-// The page: it asks the JSON API and draws the answers. No build step, nothing from elsewhere.
+// The page: requests the JSON API and draws the answers. No build step, no external resources.
 
 import { ask, count, downloadCsv, download, drawHeat, make, percent, send, signed } from "/common.js";
 import { openReview } from "/review.js";
@@ -8,7 +8,7 @@ const FEW = 12;
 const FIRST = 5;
 const EVERY = 1000;
 let about = null;
-let info = new Map(); // attribute name -> its entry of /api/about
+let info = new Map(); // attribute name -> its entry in /api/about
 let classes = [];
 let shown = null; // the image: {name, bitmap, answer, heats, corrections, all, target, rival, pinned, hovered}
 let batch = { rows: [], running: false, stop: false };
@@ -16,7 +16,7 @@ let batch = { rows: [], running: false, stop: false };
 // ---------------------------------------------------------------- small helpers
 
 const plain = (value) => String(Number(value.toPrecision(3)));
-// An attribute's label; under its group's heading the group is for screen readers only.
+// Label of an attribute; under the heading of its group, only screen readers get the group.
 function labelled({ label, group }, grouped) {
   if (!grouped || !label.startsWith(`${group}: `)) return [label];
   return [make("span", { className: "hidden", textContent: `${group}: ` }), label.slice(group.length + 2)];
@@ -137,7 +137,7 @@ async function preview(uri) {
   return createImageBitmap(image);
 }
 
-// As the model saw the image: corrections leave them as they are.
+// As the model saw the image; corrections do not change them.
 function drawNearest(nearest) {
   $("nearest-card").hidden = !nearest.length;
   $("nearest").replaceChildren(
@@ -162,7 +162,7 @@ function announce() {
 let ranking = false;
 let again = false;
 
-// Ranks by the look with the corrections; while one answer is under way, only the latest wish is kept.
+// Rank the look with the corrections; while a request is running, only the latest one waits.
 async function rank() {
   if (!shown) return;
   if (ranking) {
@@ -203,7 +203,7 @@ function drawAnswer() {
   drawImage();
 }
 
-// Where and when, of a server with a prior.
+// Place and month, for a server with a prior.
 const occasion = () =>
   Object.fromEntries(["place", "month"].filter((id) => $(id).value).map((id) => [id, $(id).value]));
 
@@ -302,7 +302,7 @@ function drawWhy() {
   const active = document.activeElement;
   const back = active?.dataset?.attribute ? [active.dataset.attribute, active.dataset.role] : null;
   if (active?.type === "range" && active.dataset.attribute) {
-    update(value, largest); // the slider in the hand must not be replaced
+    update(value, largest); // do not replace the slider in use
     return;
   }
   const list = $("attributes");
@@ -328,11 +328,11 @@ function drawWhy() {
   $("all-attributes").setAttribute("aria-expanded", String(shown.every));
 }
 
-// No heading above one attribute of the same name.
+// No heading above a single attribute of the same name.
 const heading = (group, [first, ...more]) =>
   more.length || labelOf(first.attribute).toLowerCase() !== group.toLowerCase() ? [make("h3", { textContent: group })] : [];
 
-// New numbers in the rows that stand there.
+// Update the numbers of existing rows.
 function update(value, largest) {
   const byName = new Map(shown.answer.reasons.map((r) => [r.attribute, r]));
   for (const node of $("attributes").querySelectorAll(".term")) {
@@ -358,10 +358,10 @@ function bar(value, largest) {
   );
 }
 
-// It tells no class from another, and would dwarf the other bars.
+// It separates no classes, and would dwarf the other bars.
 const AVERAGE = "what an average image gets";
 
-// What a decision rests on beside attributes.
+// Contributions other than attributes.
 const termRow = ({ name }, value, largest) =>
   make("div", { className: "attribute term", data: { row: name } }, make("span", { textContent: name }), bar(value, largest), make("span"));
 
@@ -448,7 +448,7 @@ function fillSlide(slide, reason) {
   }
 }
 
-// What tells the class and its rival apart, and what to find out of them.
+// What separates the class from its rival, and which values to refine.
 async function separate() {
   const { target, rival } = shown.answer;
   if (shown.apart) return hideSeparation();
@@ -586,7 +586,7 @@ const runBatch = (files) => work(files, async (file) => {
   place(row);
 });
 
-// The same images with the classes as they are by now.
+// The same images with the current classes.
 const predictAgain = () => work([...batch.rows], async (row) => {
   row.found = await predict(row.file);
   const node = batchRow(row.file, row.found);
@@ -595,7 +595,7 @@ const predictAgain = () => work([...batch.rows], async (row) => {
   node.hidden = !fitsFilter(row);
 });
 
-// One after another, until all are done or it is stopped.
+// One after another, until all are done or the user stops.
 async function work(files, one) {
   if (batch.running) return complain("Wait until the current images are done, or stop them first.");
   complain("");
@@ -673,7 +673,7 @@ function fitsFilter({ found, node }) {
   return words.every((w) => text.includes(w));
 }
 
-// A row that has just come; the others stay where they are.
+// Add a new row; the others stay in place.
 function place(row) {
   row.node.hidden = !fitsFilter(row);
   const body = $("batch-table").tBodies[0];
@@ -716,7 +716,7 @@ function batchButtons() {
   $("batch-clear").disabled = none || batch.running;
 }
 
-// The columns are those of unseen predict --output.
+// The same columns as unseen predict --output.
 function batchTable() {
   const found = batch.rows.map((r) => r.found);
   const count = Math.max(1, ...found.map((r) => r.classes?.length ?? 0));
@@ -785,7 +785,7 @@ $("batch-clear").addEventListener("click", () => {
 
 // ---------------------------------------------------------------- review
 
-let refreshReview = null; // a promise of what shows the rows as they are by now
+let refreshReview = null; // promise of a function that shows the current rows
 
 async function drawReview() {
   const none = !batch.rows.length;
@@ -834,7 +834,7 @@ async function loadClasses() {
 function drawClasses() {
   const words = $("class-search").value.toLowerCase().split(/\s+/).filter(Boolean);
   const found = classes.filter((c) => words.every((w) => c.name.toLowerCase().includes(w)));
-  found.sort((a, b) => Number(b.change === "added") - Number(a.change === "added")); // those added first
+  found.sort((a, b) => Number(b.change === "added") - Number(a.change === "added")); // added classes first
   $("classes-title").textContent = `${classes.length} classes`;
   $("class-list").replaceChildren(
     ...found.map((c) => {
@@ -860,7 +860,7 @@ function drawClasses() {
 // ---------------------------------------------------------------- images of classes
 
 let opened = null; // the class whose images are shown
-let told = null; // what happened to them last: nodes
+let told = null; // last result, as nodes
 
 const imagesPath = (name) => `/api/class-images/${encodeURIComponent(name)}`;
 
@@ -871,7 +871,7 @@ function toggleImages(name) {
   [...$("class-list").querySelectorAll("[aria-expanded]")].find((b) => b.closest("li").dataset.name === name)?.focus();
 }
 
-// What a class's score rests on, in words.
+// What a class score is based on, in words.
 function restsOn({ images, image_weight: weight }) {
   if (!images) return "its attributes alone";
   return weight === 1 ? `${count(images, "image")}, no attributes` : `${count(images, "image")} (${percent(weight)}) and its attributes (${percent(1 - weight)})`;
@@ -908,7 +908,7 @@ async function fillImages(list, name) {
   }
 }
 
-// Files in requests that the server takes: all of one request are added at one time.
+// Split files into requests within the limits of the server, which adds all images of a request together.
 function parcels(files) {
   const { images, upload_bytes: most } = about.limits;
   const found = [];
@@ -924,7 +924,7 @@ function parcels(files) {
   return found;
 }
 
-// Send images of a class; what the server says of all requests together. Throws where none was taken.
+// Send images of a class; returns the combined answer of all requests. Throws if no image was accepted.
 async function sendImages(name, files, create = false) {
   const total = { classes: [], added: [], known: [], failed: [], warnings: [] };
   const sendable = [];
@@ -948,7 +948,7 @@ async function sendImages(name, files, create = false) {
   return total;
 }
 
-// Lines about images that were left out.
+// Notes on images that were left out.
 function leftOut({ known, failed, warnings }) {
   const lines = failed.filter((f) => f.error).map((f) => `${f.error}${f.hint ? `. To fix it: ${f.hint}.` : ""}`);
   if (known.length) lines.unshift(`${count(known.length, "image")} the class has already: ${known.slice(0, 5).join(", ")}${known.length > 5 ? ", …" : ""}.`);
@@ -968,7 +968,7 @@ async function changeImages(name, work, message) {
       told[0].append(" ", undo);
     }
     say(told[0].firstChild.data);
-    return null; // it stands at the class
+    return null; // shown at the class
   });
 }
 
@@ -979,7 +979,7 @@ function removeImages(name, digests) {
   return changeImages(name, () => ask(`${imagesPath(name)}?${query}`, { method: "DELETE" }), () => `${count(digests.length, "image")} removed.`);
 }
 
-let chosen = []; // images of the class that is being added
+let chosen = []; // images of the class to add
 
 function chooseImages(files) {
   chosen = files;
@@ -995,7 +995,7 @@ $("add-files").addEventListener("change", () => {
 $("add-chosen").lastElementChild.addEventListener("click", () => chooseImages([]));
 takesFiles($("add-drop"), (files) => chooseImages([...chosen, ...files]));
 
-let settle = null; // tells who opened the dialog how it was left
+let settle = null; // resolves the promise of the open dialog
 
 function dialog({ title, text, value, ok, danger }) {
   settle?.(null);
@@ -1016,12 +1016,12 @@ function dialog({ title, text, value, ok, danger }) {
 }
 
 $("dialog").addEventListener("close", () => {
-  if ($("dialog").open) return; // the late event of an earlier dialog
+  if ($("dialog").open) return; // a late event of an earlier dialog
   settle?.($("dialog").returnValue === "ok" ? $("dialog-input").value.trim() || true : null);
   settle = null;
 });
 
-// Do something to the classes, then show what it changed, here and in the answer to the image.
+// Change the classes, then show the result here and in the answer for the image.
 async function change(work, message) {
   complain("");
   try {
@@ -1062,7 +1062,7 @@ async function removeClass(name) {
   await change(() => ask(classPath(name), { method: "DELETE" }), () => `${name} is removed.`);
 }
 
-// A slider and a number for each attribute; an attribute without a value is at the mean.
+// A slider and a number for each attribute; without a value, it is at the mean.
 function drawSliders() {
   const words = $("add-search").value.toLowerCase().split(/\s+/).filter(Boolean);
   let group = null;
@@ -1105,7 +1105,7 @@ function slider(a) {
   return row;
 }
 
-let edited = null; // the class whose values stand in the form; null while one is added
+let edited = null; // the class in the form; null while adding one
 
 function formFor(name) {
   edited = name;
@@ -1168,7 +1168,7 @@ $("add").addEventListener("submit", async (event) => {
   const kept = about.saves ? "It is saved with the run." : "It is lost when the server stops.";
   const like = $("add-like").value || null;
   const images = before === null ? chosen : [];
-  const alone = images.length > 0 && !sent.size && !like; // no attributes: images are all there is
+  const alone = images.length > 0 && !sent.size && !like; // only images, no attributes
   const work = async () => {
     if (before !== null) return send(classPath(before), "PATCH", { name, values });
     const found = alone ? { warnings: [] } : await send("/api/classes", "POST", { name, like, values });
@@ -1202,7 +1202,7 @@ $("template").addEventListener("click", () => {
   downloadCsv("classes-to-add.csv", rows);
 });
 
-// ---------------------------------------------------------------- what it is
+// ---------------------------------------------------------------- about the model
 
 function drawHeader() {
   $("model").textContent = about.model;

@@ -1,11 +1,11 @@
-// Review of the table of many images: the contact sheet on its answers, with verdicts kept in the browser.
+// Review of many images: the contact sheet for their answers, with verdicts stored in the browser.
 
 import { ask, count, downloadCsv, make } from "/common.js";
 import { openSheet } from "/sheet.js";
 
 const THUMBNAIL = 260;
 
-// Small images, made when they are first seen; null where the browser cannot show one.
+// Thumbnails, made when first displayed; null if the browser cannot show an image.
 async function smallImage(file) {
   const bitmap = await createImageBitmap(file).catch(() => null);
   if (!bitmap) return null;
@@ -21,7 +21,7 @@ async function smallImage(file) {
 
 const identity = (file) => `${file.name}|${file.size}|${file.lastModified}`;
 
-// Where an image stands in a random order that does not change as others come (FNV-1a, mixed).
+// Position of an image in a random order that does not change with further images (FNV-1a, mixed).
 function place(text) {
   let hash = 2166136261;
   for (const char of text) hash = Math.imul(hash ^ char.codePointAt(0), 16777619);
@@ -30,12 +30,12 @@ function place(text) {
 }
 
 // The sheet in an element. The page gives: rows() -> [{found, file}], classes() -> names, name(), labelOf(attribute),
-// support: {send(name, files), again()} or null. Returns what shows the rows as they are by now.
+// support: {send(name, files), again()} or null. Returns a function that shows the current rows.
 export async function openReview(host, page) {
   const root = host.attachShadow({ mode: "open" });
   const part = await (await fetch("/sheet-part.html")).text();
   root.innerHTML = `<link rel="stylesheet" href="/base.css"><link rel="stylesheet" href="/sheet.css">${part}`;
-  const small = new WeakMap(); // file -> promise of an address
+  const small = new WeakMap(); // file -> promise of a URL
   let large = null;
   const key = () => `unseen-verdicts-${page.name()}`;
 
@@ -68,7 +68,7 @@ export async function openReview(host, page) {
       return {
         classes: page.classes(),
         items: page.rows().map(item),
-        verdicts: given.filter(([, name]) => name === null || names.has(name)), // classes may be gone
+        verdicts: given.filter(([, name]) => name === null || names.has(name)), // classes may have been removed
       };
     },
     keep: async (changes) => {

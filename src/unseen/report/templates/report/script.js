@@ -1,5 +1,5 @@
 "use strict";
-// tables sort by their headings, which are no <button>: Chromium would not repeat them on every printed page
+// tables sort by their headings, which are not <button>s: Chromium would not repeat those on every printed page
 for (const handle of document.querySelectorAll('th [role="button"]')) {
   const sort = () => {
     const head = handle.closest("th"), body = head.closest("table").tBodies[0];
@@ -24,7 +24,7 @@ for (const handle of document.querySelectorAll('th [role="button"]')) {
     sort();
   });
 }
-// on paper everything is open
+// open everything for printing
 let closed = [];
 addEventListener("beforeprint", () => {
   closed = [...document.querySelectorAll("details:not([open])")];
