@@ -242,6 +242,26 @@ def test_images_are_dropped_on_a_class(page, files, recognizer):
     page.wait(f"document.querySelector('#ranking').innerHTML === {json.dumps(before)}")
 
 
+def test_images_come_from_the_camera(page, recognizer):
+    page.eval("document.querySelector('#camera-look').click()")
+    page.wait("document.querySelector('#video').videoWidth")
+    page.eval("document.querySelector('#camera-take').click()")
+    page.wait("document.querySelector('#caption').textContent.startsWith('camera-')")
+    assert page.eval("document.querySelector('#video').srcObject === null")  # it is off again
+    page.eval("document.querySelector('#tab-classes').click()")
+    gull = '#class-list li[data-name="gull"]'
+    page.eval(f"document.querySelector('{gull} [aria-expanded]').click()")
+    page.eval(f"document.querySelector('{gull} .own-images > button').click()")
+    page.wait("document.querySelector('#video').videoWidth")
+    for n in ("1 image", "2 images"):
+        page.eval("document.querySelector('#camera-take').click()")
+        page.wait(f"document.querySelector('#camera-said').textContent === '{n} taken.'")
+    page.eval("document.querySelector('#camera-done').click()")
+    page.wait(f"document.querySelector('{gull} .done')")
+    assert 1 <= len(recognizer.support["gull"].images) <= 2  # frames may be equal
+    page.eval("fetch('/api/class-images/gull', {method: 'DELETE'})")
+
+
 def test_a_class_is_added_by_images_alone(page, files, recognizer):
     page.eval("document.querySelector('#tab-classes').click()")
     give(page, "drop", "#add-drop", files, "0.png")

@@ -233,7 +233,7 @@ def _map(
 
 
 def _heat_maps(band: SubFigure, reasons: Sequence[Reason], maps: Sequence[Image.Image], grid: tuple[int, int]) -> None:
-    band.suptitle("where the model looked for", fontsize=10)
+    band.suptitle("where the model looked", fontsize=10, fontweight="bold")
     axes = band.subplots(*grid, squeeze=False).ravel()
     for axis in axes:
         axis.axis("off")
@@ -243,7 +243,7 @@ def _heat_maps(band: SubFigure, reasons: Sequence[Reason], maps: Sequence[Image.
 
 
 def _nearest(band: SubFigure, shown: Sequence[tuple[Neighbour, Image.Image]]) -> None:
-    band.suptitle("training images with the most similar attribute scores", fontsize=10)
+    band.suptitle("training images with the most similar attribute scores", fontsize=10, fontweight="bold")
     for axis, (near, small) in zip(band.subplots(1, max(len(shown), 6), squeeze=False).ravel(), shown, strict=False):
         axis.imshow(small)
         axis.set_title(f"{shorten(class_label(near.name), 22)}\n{near.similarity:.2f}", fontsize=8)

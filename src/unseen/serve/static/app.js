@@ -560,6 +560,59 @@ window.addEventListener("paste", (event) => {
   look(files[0]);
 });
 
+// ---------------------------------------------------------------- the camera
+
+let hasCamera = false;
+
+async function findCamera() {
+  const devices = (await navigator.mediaDevices?.enumerateDevices().catch(() => [])) ?? []; // none without HTTPS, but on this machine
+  hasCamera = devices.some((device) => device.kind === "videoinput");
+  $("camera-line").hidden = !hasCamera;
+}
+
+// Images from the camera: one, or as many as are taken until it is done; none if it is cancelled.
+async function takeImages(several) {
+  const [box, video] = [$("camera"), $("video")];
+  let stream;
+  try {
+    stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1280 }, facingMode: "environment" } });
+  } catch {
+    complain("The browser gives no image of the camera. Allow this page to use it.");
+    return [];
+  }
+  const taken = [];
+  complain("");
+  video.srcObject = stream;
+  $("camera-done").hidden = !several;
+  $("camera-said").textContent = "";
+  box.returnValue = "";
+  box.showModal();
+  $("camera-take").onclick = async () => {
+    if (!video.videoWidth) return;
+    const canvas = make("canvas", { width: video.videoWidth, height: video.videoHeight });
+    canvas.getContext("2d").drawImage(video, 0, 0);
+    const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.92));
+    const time = new Date().toISOString().replaceAll(/[:.]/g, "-");
+    taken.push(new File([blob], `camera-${time}.jpg`, { type: "image/jpeg" }));
+    $("camera-said").textContent = `${count(taken.length, "image")} taken.`;
+    if (!several) box.close("done");
+  };
+  return new Promise((done) => {
+    box.onclose = () => {
+      for (const track of stream.getTracks()) track.stop();
+      video.srcObject = null;
+      done(box.returnValue === "done" ? taken : []);
+    };
+  });
+}
+
+$("camera-cancel").addEventListener("click", () => $("camera").close());
+$("camera-done").addEventListener("click", () => $("camera").close("done"));
+$("camera-look").addEventListener("click", async () => {
+  const [file] = await takeImages(false);
+  if (file) look(file);
+});
+
 // ---------------------------------------------------------------- many images
 
 async function predict(file) {
@@ -887,7 +940,12 @@ function imagesPanel(c) {
   const list = make("ul", { className: "thumbs", aria: { label: `Images of ${c.name}` } });
   if (c.images) fillImages(list, c.name);
   const score = make("p", { className: "hint", textContent: `Scores of ${c.name} use ${restsOn(c)}.` });
-  return make("div", { className: "own-images" }, ...(told ?? [score]), list, drop);
+  const camera = make("button", { type: "button", className: "quiet", textContent: "Use the camera", hidden: !hasCamera });
+  camera.addEventListener("click", async () => {
+    const files = await takeImages(true);
+    if (files.length) addImages(c.name, files);
+  });
+  return make("div", { className: "own-images" }, ...(told ?? [score]), list, drop, camera);
 }
 
 async function fillImages(list, name) {
@@ -1282,6 +1340,7 @@ async function start() {
     drawAbout();
     offerOccasions();
     drawSliders();
+    await findCamera();
     await loadClasses();
     await drawExamples();
   } catch (error) {
