@@ -121,6 +121,16 @@ def page(shots: Shots, url: str, image: Path, check: Path | None) -> None:
     shots.take("serve-image")
     browser.eval("document.querySelector('#tab-classes').click()")
     shots.take("serve-classes", photos=False)
+    browser.choose("#files", *sorted(image.parents[1].glob(f"*/{image.name}"))[:24])
+    browser.wait("!document.querySelector('#batch-review').disabled && document.querySelector('#batch-stop').disabled")
+    browser.eval("document.querySelector('#batch-review').click()")
+    sheet = "document.querySelector('#review-sheet').shadowRoot"
+    browser.wait(f"{sheet}?.querySelectorAll('.tile').length")
+    order = f"{sheet}.getElementById('order')"
+    browser.eval(f"{order}.value = 'doubt'; {order}.dispatchEvent(new Event('change'))")
+    browser.wait(f"[...{sheet}.querySelectorAll('.tile img')].filter(i => i.naturalWidth).length === 24")
+    browser.eval("window.scrollTo(0, 0)")
+    shots.take("serve-review")
     show(width=390, height=844)
     shots.take("serve-phone")
     if check is not None:
