@@ -7,12 +7,21 @@ import pytest
 import torch
 
 from unseen.errors import UnseenError
-from unseen.methods import ClassSpace, create_method
+from unseen.methods import ClassSpace, create_method, find_method
 from unseen.methods.anchored import PARTS, AnchoredSettings
 
 SEEN = np.array([False, True, True, False, True, True, True])
-CANDIDATE = {"features": "whitened", "rows": "centred", "kernel": "linear", "ridge": 0.1, "share": 0.0}
+CANDIDATE = {
+    "method": "prototypes",
+    "features": "whitened",
+    "rows": "centred",
+    "kernel": "linear",
+    "ridge": 0.1,
+    "share": 0.0,
+}
 WITH_ESZSL = {**CANDIDATE, "share": 0.25, "gamma": 10.0, "lambda": 0.3}
+ESZSL = {"method": "eszsl", "features": "whitened", "rows": "centred", "gamma": 1.0, "lambda": 0.3}
+JOINED = CANDIDATE | {"features": "whitened+0.25"}
 
 
 def problem(seed=0, n=60, r=4, c=8, k=5):
@@ -22,11 +31,16 @@ def problem(seed=0, n=60, r=4, c=8, k=5):
     return torch.from_numpy(regions), torch.from_numpy(labels), torch.from_numpy(rng.random((7, k)) + 0.1)
 
 
+def channels_of(candidate):
+    """Of two maps where the candidate gives the earlier one a share."""
+    return (3, 5) if "+" in candidate["features"] else 8
+
+
 def begun(candidate=CANDIDATE, **settings):
     regions, labels, values = problem()
     classes = ClassSpace(values, torch.from_numpy(SEEN))
     vectors = torch.zeros(values.shape[1], 2, dtype=torch.float64)
-    method = create_method("anchored", channels=regions.shape[-1], vectors=vectors, **settings)
+    method = create_method("anchored", channels=channels_of(candidate), vectors=vectors, **settings)
     method.candidate = candidate
     with torch.no_grad():
         method.start(((regions[i : i + 25], labels[i : i + 25]) for i in range(0, 60, 25)), classes)
@@ -36,9 +50,11 @@ def begun(candidate=CANDIDATE, **settings):
 def alone(candidate):
     regions, labels, values = problem()
     classes = ClassSpace(values, torch.from_numpy(SEEN))
-    method = create_method("prototypes", channels=8, vectors=torch.zeros(5, 2, dtype=torch.float64))
+    name, vectors = candidate["method"], torch.zeros(5, 2, dtype=torch.float64)
+    settings = find_method(name).presets["recommended"].settings
+    method = create_method(name, channels=channels_of(candidate), vectors=vectors, settings=settings)
     method.fit(method.prepare(regions), labels, classes)
-    method.use(candidate)
+    method.use({key: value for key, value in candidate.items() if key != "method"})
     return method
 
 
@@ -53,7 +69,7 @@ def moved(method):
 
 
 @pytest.mark.parametrize("own", [0.0, 0.5])
-@pytest.mark.parametrize("candidate", [CANDIDATE, WITH_ESZSL], ids=["plain", "eszsl"])
+@pytest.mark.parametrize("candidate", [CANDIDATE, WITH_ESZSL, ESZSL, JOINED], ids=["plain", "mixed", "eszsl", "joined"])
 def test_without_shares_it_is_its_start_to_the_bit(candidate, own):
     method, classes = begun(candidate | {"own": own})
     moved(method)
@@ -83,10 +99,10 @@ def test_formulas_written_out():
     moved(method).set_shares({"attention": 0.5, "residual": 0.25})
     regions = problem(3)[0]
     basis, rows = method.directions.basis, method.directions.rows
-    assert torch.allclose(rows @ basis, method.closed.weight, atol=1e-9)
-    g = method.closed.features(torch.nn.functional.normalize(regions.mean(1), dim=1))
-    psi = g @ method.closed.weight.T
-    h = method.closed.features.contributions(regions, basis).transpose(1, 2)
+    assert torch.allclose(rows @ basis, method.linear.weight, atol=1e-9)
+    g = method.linear.features(torch.nn.functional.normalize(regions.mean(1), dim=1))
+    psi = g @ method.linear.weight.T
+    h = method.linear.features.contributions(regions, basis).transpose(1, 2)
     m = rows.shape[1]
     assert m < method.settings.width
     q = rows / rows.norm(dim=1, keepdim=True)
@@ -98,7 +114,7 @@ def test_formulas_written_out():
     assert torch.allclose(method.fused_attribute_scores(method(regions)), expected, atol=1e-9)
 
 
-@pytest.mark.parametrize("features", ["unit", "standardised", "root", "whitened"])
+@pytest.mark.parametrize("features", ["unit", "standardised", "root", "whitened", "root+0.25", "whitened+0.5"])
 def test_contributions_of_regions_add_up(features):
     method, _ = begun(CANDIDATE | {"features": features, "own": 0.5})
     moved(method).set_shares({"attention": 0.5, "residual": 0.5})
@@ -151,8 +167,8 @@ def test_only_what_is_trained_gets_a_gradient_and_the_terms_are_named():
 def test_at_the_start_the_loss_is_that_of_the_closed_form():
     method, classes = begun(residual="0", lambda_causal=0, attribute_dropout=0)
     regions, labels, _ = problem()
-    t = method.closed.rows(classes.unit)
-    z = t / (t @ method.closed.weight).norm(dim=1, keepdim=True)
+    t = method.linear.rows(classes.unit)
+    z = t / (t @ method.linear.weight).norm(dim=1, keepdim=True)
     scores = 20 * (method.closed(method.closed.prepare(regions))["linear"].attribute_scores @ z.T)
     expected = torch.nn.functional.cross_entropy(scores[:, SEEN], (torch.cumsum(classes.seen, 0) - 1)[labels])
     terms = method.train().loss(method(regions), labels, classes)

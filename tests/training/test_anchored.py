@@ -34,14 +34,17 @@ def half(fit):
     return fit("anchored", settings={"attention": "0.5", "residual": "0.5"})
 
 
-def test_with_shares_of_0_a_run_is_that_of_its_start_to_the_bit(fit):
-    start, mine = fit("prototypes"), fit("anchored", settings={"attention": "0", "residual": "0"})
+@pytest.mark.parametrize("name", ["prototypes", "eszsl"])
+def test_with_shares_of_0_a_run_is_that_of_its_start_to_the_bit(fit, name):
+    prepared = {"features": "whitened", "rows": "centred"}
+    start = fit(name, settings=prepared)
+    mine = fit("anchored", settings=prepared | {"start": name, "attention": "0", "residual": "0"})
     for metric in ("T1", "H"):
         one, other = (load_decisions(decisions_path(run.folder, 0, "honest", metric)) for run in (start, mine))
-        for name, array in one.arrays().items():
-            assert np.array_equal(array, other.arrays()[name])
+        for key, array in one.arrays().items():
+            assert np.array_equal(array, other.arrays()[key])
     chosen = [json.loads((run.folder / "seed-0" / "choice.json").read_text()) for run in (start, mine)]
-    assert chosen[1]["pick"] == chosen[0]["pick"] | {"epoch": 0, "attention": 0.0, "residual": 0.0}
+    assert chosen[1]["pick"] == chosen[0]["pick"] | {"method": name, "epoch": 0, "attention": 0.0, "residual": 0.0}
     assert chosen[1]["metrics"] == chosen[0]["metrics"]
     kept = [json.loads((run.folder / "seed-0" / "honest-calibration.json").read_text()) for run in (start, mine)]
     assert kept[0]["calibration"] == kept[1]["calibration"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unseen.backbones import own, towers
@@ -16,7 +17,7 @@ from unseen.backbones.building import build, check_patches
 from unseen.backbones.engines import Compiled, Engine, chosen_engine, compiled, is_auto
 from unseen.backbones.naming import check_name, is_own
 from unseen.backbones.reduction import Reduction
-from unseen.backbones.spec import FINAL, BackboneSpec
+from unseen.backbones.spec import FINAL, BackboneSpec, joined_maps
 from unseen.backbones.transform import Transform
 from unseen.backbones.vision import timm
 from unseen.backbones.weights import first_line
@@ -40,6 +41,7 @@ class Backbone(nn.Module):
         transform: the matching image transform.
         grids: (height, width) of each stage's region grid.
         channels: channels of each stage.
+        parts: of each stage, the channels of the maps that it joins; one number if it joins none.
         reduction: reduction of the regions; `None` for none.
     """
 
@@ -65,15 +67,18 @@ class Backbone(nn.Module):
         self._cache: Path | None = None
         self.grids: list[tuple[int, int]] = []
         self.channels: list[int] = []
+        self.parts: list[tuple[int, ...]] = []
         try:
             with torch.inference_mode():
-                maps = self.maps(torch.zeros(1, 3, spec.image_size, spec.image_size))
+                single = self._single_maps(torch.zeros(1, 3, spec.image_size, spec.image_size))
         except (AssertionError, RuntimeError, ValueError) as error:
             problem = f"cannot take {spec.image_size}-pixel images: {first_line(error)}"
             raise UnseenError(problem, where=spec.name) from None
-        for feature_map in maps:
-            self.grids.append((feature_map.shape[2], feature_map.shape[3]))
-            self.channels.append(feature_map.shape[1])
+        for stage in spec.stages:
+            maps = [single[one] for one in joined_maps(stage)]
+            self.grids.append((maps[-1].shape[2], maps[-1].shape[3]))
+            self.parts.append(tuple(m.shape[1] for m in maps))
+            self.channels.append(sum(self.parts[-1]))
 
     @property
     def network(self) -> Any:
@@ -135,6 +140,7 @@ class Backbone(nn.Module):
             raise UnseenError("its regions differ from those of the reduction", where=self.spec.name)
         self.reduction = reduction
         self.grids, self.channels = [reduction.grid], [reduction.channels(channels)]
+        self.parts = [(self.channels[0],)]
         self.fingerprint = hashlib.sha256(f"{self.fingerprint} {reduction.fingerprint}".encode()).hexdigest()
         return self
 
@@ -231,10 +237,15 @@ class Backbone(nn.Module):
             layer.momentum = 0.0
 
     def _maps(self, pixels: Tensor) -> list[Tensor]:
+        found = self._single_maps(pixels)
+        return [_joined([found[one] for one in joined_maps(stage)]) for stage in self.spec.stages]
+
+    def _single_maps(self, pixels: Tensor) -> dict[str | int, Tensor]:
+        """Every map that a stage takes or joins."""
         if not self._indices:
-            return [self._final(self.model.forward_features(pixels))]
+            return {FINAL: self._final(self.model.forward_features(pixels))}
         indices = sorted(set(self._indices.values()))
-        if FINAL in self.spec.stages:
+        if FINAL in self._names():
             final, found = self.model.forward_intermediates(pixels, indices=indices)
         else:
             final, found = (
@@ -242,7 +253,10 @@ class Backbone(nn.Module):
                 self.model.forward_intermediates(pixels, indices=indices, intermediates_only=True, stop_early=True),
             )
         by_index = dict(zip(indices, found, strict=True))
-        return [self._final(final) if s == FINAL else by_index[self._indices[s]] for s in self.spec.stages]
+        return {s: self._final(final) if s == FINAL else by_index[self._indices[s]] for s in self._names()}
+
+    def _names(self) -> list[str | int]:
+        return [one for stage in self.spec.stages for one in joined_maps(stage)]
 
     def _final(self, features: Any) -> Tensor:
         if isinstance(features, Tensor) and features.ndim == 4:
@@ -261,7 +275,7 @@ class Backbone(nn.Module):
 
     def _intermediates(self) -> dict[str | int, int]:
         """Absolute index of each requested intermediate stage."""
-        wanted = [stage for stage in self.spec.stages if isinstance(stage, int)]
+        wanted = [stage for stage in self._names() if isinstance(stage, int)]
         if wanted and not hasattr(self.model, "forward_intermediates"):
             raise UnseenError(
                 "timm returns only the last feature map of this network", where=self.spec.name, hint=f'use "{FINAL}"'
@@ -275,6 +289,12 @@ class Backbone(nn.Module):
     def _listing(self) -> str:
         info = enumerate(self.model.feature_info)
         return f'"{FINAL}", ' + ", ".join(f"{i} ({s['num_chs']} channels, 1/{s['reduction']})" for i, s in info)
+
+
+def _joined(maps: list[Tensor]) -> Tensor:
+    """Maps ``(B, C, h, w)`` as one of all their channels, on the grid of the last."""
+    grid = maps[-1].shape[2:]
+    return torch.cat([m if m.shape[2:] == grid else F.adaptive_avg_pool2d(m, grid) for m in maps], dim=1)
 
 
 def list_stages(name: str) -> list[tuple[str | int, int, int]]:

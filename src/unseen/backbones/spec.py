@@ -20,6 +20,8 @@ from unseen.ground.files import read_json
 from unseen.ground.outside import check_installed
 
 FINAL = "final"
+JOIN = "+"
+"""Between the maps of a joined stage."""
 LARGEST = 8192
 """Largest side of a network's input, in pixels."""
 
@@ -34,7 +36,8 @@ class BackboneSpec:
             id of a CLIP or SigLIP model, whose image tower is used (:mod:`unseen.backbones.towers`); or ``features:``
             and the name of imported features (:mod:`unseen.data.importing`).
         stages: feature maps to use: "final" (timm's `forward_features`) or indices of `forward_intermediates`, negative
-            ones from the end.
+            ones from the end. "-2+final" joins maps to one stage: each region of the last map named has its own
+            channels after those of the others, averaged to its grid.
         image_size: side of the square input; None for the model's own.
         weights: "pretrained" (timm's), "random", or the path of a `.safetensors` file; for imported features their
             store.
@@ -67,10 +70,10 @@ class BackboneSpec:
         if self.imported and (self.options or self.stages != (FINAL,)):
             raise UnseenError("imported features take no stages or options", where=self.name, hint="omit them")
         for stage in self.stages:
-            if stage != FINAL and (not isinstance(stage, int) or isinstance(stage, bool)):
-                raise UnseenError(
-                    f"{stage!r} is not a valid stage", where=self.name, hint=f'use "{FINAL}" or an integer'
-                )
+            joined = joined_maps(stage)
+            if any(one != FINAL and type(one) is not int for one in joined) or len(set(joined)) < len(joined):
+                hint = f'use "{FINAL}", an integer, or several joined, such as "-2{JOIN}{FINAL}"'
+                raise UnseenError(f"{stage!r} is not a valid stage", where=self.name, hint=hint)
         if not self.stages or len(set(self.stages)) < len(self.stages):
             raise UnseenError("stages must be distinct, and at least one", where=self.name)
         if self.image_size is not None and not 1 <= self.image_size <= LARGEST:
@@ -198,3 +201,9 @@ class BackboneSpec:
             facts["name"] = self.name.split(".")[0]
             facts["weights"] = file_digest(weights_file(self.weights))
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def joined_maps(stage: str | int) -> tuple[str | int, ...]:
+    """The maps that a stage joins: more than one for a stage such as "-2+final"."""
+    names = stage.split(JOIN) if isinstance(stage, str) else [stage]
+    return tuple(int(n) if isinstance(n, str) and n.removeprefix("-").isdecimal() else n for n in names)

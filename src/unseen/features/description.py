@@ -34,6 +34,7 @@ class Stage(BaseModel):
     file: Annotated[str, AfterValidator(_plain)]
     grid: tuple[Size, Size]
     channels: Size
+    parts: list[Size] | None = None
 
 
 class Description(BaseModel):

@@ -148,9 +148,10 @@ def extract(
         "dtype": dtype,
         "chunk": batch_size,
         "stages": [
-            {"stage": stage, "file": f"stage{i}.bin", "grid": list(grid), "channels": channels}
-            for i, (stage, grid, channels) in enumerate(
-                zip(backbone.spec.stages, backbone.grids, backbone.channels, strict=True)
+            {"stage": stage, "file": f"stage{i}.bin", "grid": list(grid), "channels": sum(parts)}
+            | ({"parts": list(parts)} if len(parts) > 1 else {})
+            for i, (stage, grid, parts) in enumerate(
+                zip(backbone.spec.stages, backbone.grids, backbone.parts, strict=True)
             )
         ],
         "versions": {"torch": torch.__version__, "timm": timm.__version__},

@@ -100,6 +100,10 @@ class RegionStore:
         result: int = self._layout.stages[stage]["channels"]
         return result
 
+    def parts(self, stage: int = 0) -> tuple[int, ...]:
+        """Channels of each map that the stage joins; one number where it joins none."""
+        return tuple(self._layout.stages[stage].get("parts") or [self.channels(stage)])
+
     @property
     def nbytes(self) -> int:
         """Bytes of all features."""

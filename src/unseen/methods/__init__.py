@@ -68,7 +68,7 @@ def create_method(
 
     Args:
         method: as in :func:`find_method`.
-        channels: number of channels C of the regions; for several stages, one number per stage.
+        channels: number of channels C of the regions; for several stages, or maps joined to one, a number for each.
         vectors: ``(K, D)`` attribute vectors; the weights take their dtype (float32 for arrays).
         settings: settings of the method; by default those of the first preset.
         seed: seed of the initial weights.
@@ -81,6 +81,8 @@ def create_method(
     chosen = settings if settings is not None else next(iter(kind.presets.values())).settings
     chosen = type(chosen).changed(chosen, changes)
     table = vectors if isinstance(vectors, Tensor) else torch.as_tensor(np.asarray(vectors, np.float32))
+    if not isinstance(channels, int) and kind.stages == 1:
+        channels = tuple(channels) if kind.joins and len(channels) > 1 else sum(channels)
     generator = torch.Generator(device=table.device).manual_seed(seed)
     return kind(channels, table, chosen, generator)
 

@@ -1,6 +1,6 @@
 """Anchored: attention and finer attribute rows on a validated closed form; validation decides how much they count.
 
-The start is :mod:`unseen.methods.kernel_prototypes`, chosen on validation classes and frozen: attribute scores psi_k =
+The start is :mod:`unseen.methods.auto`, the closed form that validation classes prefer, frozen: attribute scores psi_k =
 <u_k, g> of the prepared pooled feature g. Preparation splits g exactly into regions, g = sum_r h_r, so c_kr = <u_k,
 h_r> sums to psi_k over regions. Three parts are trained on top::
 
@@ -9,7 +9,7 @@ h_r> sums to psi_k over regions. Three parts are trained on top::
     residual  d_k = <D_k, g>
 
     attribute score  psi_k + v ((a_k + a'_k) / 2 - psi_k) + w d_k
-    class score      what the start makes of it: the sum over attributes with t_c / |p_c|, and own images
+    class score      what the start makes of it: a sum over attributes, and own images
 
 Only W, W' and D are trained. They act on the ``width`` strongest directions of the u_k and start at 0, where both
 attentions are uniform and the scores are those of the start. Weight decay pulls them back to 0. With S the class scores
@@ -27,7 +27,7 @@ rule are ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -37,13 +37,14 @@ from torch import Tensor, nn
 
 from unseen.errors import UnseenError
 from unseen.methods.attending import Look, attend
+from unseen.methods.auto import CHOICES, Auto, AutoSettings
 from unseen.methods.base import AnchoredMethod, Branch, Candidate, Card
 from unseen.methods.class_space import ClassSpace
-from unseen.methods.kernel_prototypes import Prototypes, PrototypesSettings
+from unseen.methods.joint import JointSettings
 from unseen.methods.losses import jensen_shannon
 from unseen.methods.msdnpp import intervene
-from unseen.methods.pooled import pool
-from unseen.methods.preparation import AUTO, FittedBuffers, PreparedSettings
+from unseen.methods.pooled import PooledLinear, pool
+from unseen.methods.preparation import AUTO, FittedBuffers
 from unseen.methods.registry import register_method
 from unseen.methods.settings import Ablation, Preset, Recipe, check_choice
 
@@ -58,11 +59,12 @@ LEAST = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnchoredSettings(PreparedSettings):
+class AnchoredSettings(JointSettings):
     """Settings of :class:`Anchored`.
 
     Args:
-        features, rows: preparation of the start, see :class:`PreparedSettings`.
+        features, rows, earlier: preparation of the start, see :class:`JointSettings`.
+        start: closed form to start from, ``eszsl`` or ``prototypes``, or ``auto`` to choose it on validation classes.
         attention: share v, or ``auto`` to choose it on validation classes.
         residual: share w, or ``auto``.
         subnets: ``both``, ``a2v`` or ``v2a``.
@@ -73,6 +75,7 @@ class AnchoredSettings(PreparedSettings):
         tau: scale of class scores in the losses.
     """
 
+    start: str = AUTO
     attention: str = AUTO
     residual: str = AUTO
     subnets: str = "both"
@@ -85,6 +88,7 @@ class AnchoredSettings(PreparedSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice(self, "subnets", ("both", *SUBNETS))
+        check_choice(self, "start", CHOICES)
         if self.width < 1:
             raise UnseenError(f"{self.width}", where="setting width", hint="give 1 or more")
         for name in ("lambda_causal", "lambda_dis"):
@@ -152,13 +156,15 @@ class Anchored(AnchoredMethod):
     name = "anchored"
     card = Card(
         title="Anchored: attention on top of a validated closed form",
-        paper="after MSDN (CVPR 2022) and MSDN++ (IJCV, arXiv 2603.17412); start: prototypes (ours)",
-        exact="with shares of 0 it is `prototypes` to the bit; contributions of regions add up to attribute scores",
+        paper="after MSDN (CVPR 2022) and MSDN++ (IJCV, arXiv 2603.17412); start: auto (ESZSL, ICML 2015, or prototypes, ours)",
+        exact="with shares of 0 it is `auto` to the bit; contributions of regions add up to attribute scores",
         ours="the anchor: attention starts at uniform on frozen closed-form rows, and its share is chosen on "
         "validation classes by a one-standard-error rule; the residual",
     )
     settings_class = AnchoredSettings
-    start_method = Prototypes
+    start_method = Auto
+    joins = True
+    drawn_stage = "-2+final"
     trained_parts: ClassVar = PARTS
     presets: ClassVar = {
         "recommended": Preset(
@@ -177,6 +183,9 @@ class Anchored(AnchoredMethod):
         )
     }
     ablations: ClassVar = {
+        "from prototypes": Ablation("always from prototypes", {"start": "prototypes"}),
+        "from eszsl": Ablation("always from ESZSL", {"start": "eszsl"}),
+        "last map alone": Ablation("without the earlier map", {"earlier": "0"}),
         "start alone": Ablation("the closed form alone", {"attention": "0", "residual": "0"}),
         "no attention": Ablation("residual alone", {"attention": "0"}),
         "no residual": Ablation("attention alone", {"residual": "0"}),
@@ -190,11 +199,15 @@ class Anchored(AnchoredMethod):
     }
 
     def __init__(
-        self, channels: int, vectors: Tensor, settings: AnchoredSettings, generator: torch.Generator | None = None
+        self,
+        channels: int | Sequence[int],
+        vectors: Tensor,
+        settings: AnchoredSettings,
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         self.settings = settings
-        self.closed = Prototypes(channels, vectors, self.start_settings(settings), generator)
+        self.closed = Auto(channels, vectors, self.start_settings(settings), generator)
         self.directions = _Directions()
         fixed = settings.fixed_shares()
         self.trains = tuple(name for name in PARTS if fixed.get(name) != 0)
@@ -207,9 +220,15 @@ class Anchored(AnchoredMethod):
         self.residual.requires_grad_("residual" in self.trains)
 
     @staticmethod
-    def start_settings(settings: AnchoredSettings) -> PrototypesSettings:
-        """Settings of `prototypes` with these preparations."""
-        return PrototypesSettings(features=settings.features, rows=settings.rows)
+    def start_settings(settings: AnchoredSettings) -> AutoSettings:
+        """Settings of `auto` with these preparations and methods."""
+        prepared = {name: getattr(settings, name) for name in ("features", "rows", "earlier")}
+        return AutoSettings(**prepared, methods=settings.start)
+
+    @property
+    def linear(self) -> PooledLinear:
+        """The closed form that the start has chosen."""
+        return self.closed.best
 
     @staticmethod
     def fixed_shares(settings: AnchoredSettings) -> dict[str, float]:
@@ -231,13 +250,13 @@ class Anchored(AnchoredMethod):
         pooled, labels = (torch.cat(parts) for parts in zip(*((pool(r), y) for r, y in batches), strict=True))
         self.closed.fit(pooled, labels, classes)
         self.closed.use(candidate)
-        self.directions.fit(self.closed.weight)
+        self.directions.fit(self.linear.weight)
 
     def set_shares(self, shares: Mapping[str, float]) -> None:
         """Set v and w; 0 removes a part."""
         for name in PARTS:
             share = shares.get(name, 0.0)
-            like = self.closed.weight
+            like = self.linear.weight
             setattr(self.directions, name, like.new_tensor([share]) if share else like.new_zeros(0))
 
     def _has(self, part: str) -> bool:
@@ -255,7 +274,7 @@ class Anchored(AnchoredMethod):
 
     def _regions(self, regions: Tensor) -> Tensor:
         """``(B, R, r)`` the h_r in these directions."""
-        return self.closed.features.contributions(regions, self.directions.basis).transpose(1, 2)
+        return self.linear.features.contributions(regions, self.directions.basis).transpose(1, 2)
 
     def _maps(self, h: Tensor, active: list[str]) -> tuple[Tensor, list[Look]]:
         """Contributions c and attention logits, ``(B, R, M K)``."""
@@ -268,11 +287,11 @@ class Anchored(AnchoredMethod):
 
     def _factor(self, name: str, regions: int) -> int:
         """Divisor that gives a uniform attention."""
-        return regions if name == "a2v" else len(self.closed.weight)
+        return regions if name == "a2v" else len(self.linear.weight)
 
     def forward(self, regions: Tensor) -> dict[str, Branch]:
         """Compute the start and the sub-nets that count, or all in training, from raw regions ``(B, R, C)``."""
-        active, k = self._attentions(), len(self.closed.weight)
+        active, k = self._attentions(), len(self.linear.weight)
         branches = self.closed.forward(pool(regions))
         if self._has("residual"):
             g = branches["linear"].embedding
@@ -300,7 +319,7 @@ class Anchored(AnchoredMethod):
             found = F.linear(h, self._residual_rows()).transpose(1, 2)
             branches["residual"] = Branch(found.sum(dim=2), None, found)
         maps, looks = self._maps(h, active)
-        parts = maps.split(len(self.closed.weight), dim=2)
+        parts = maps.split(len(self.linear.weight), dim=2)
         for name, look in zip(active, looks, strict=True):
             attention = parts[look.logits].softmax(dim=look.axis)
             found = (attention * parts[0] * self._factor(name, regions.shape[1])).transpose(1, 2)
@@ -349,7 +368,7 @@ class Anchored(AnchoredMethod):
 
     def _table(self, classes: ClassSpace) -> Tensor:
         """``(N, K)`` t_c / |p_c|; in training without the attributes that the step drops."""
-        t: Tensor = self.closed.rows(classes.unit)
+        t: Tensor = self.linear.rows(classes.unit)
         share = self.settings.attribute_dropout
         if share and self.training:
             t = t * (torch.rand_like(t[0]) >= share) / (1 - share)

@@ -6,28 +6,41 @@ validation classes, over all draws together. Takes the sum of the methods' times
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from unseen.methods.base import Branch, Candidate, Card, ClosedFormMethod, Method
+from unseen.methods.base import Branch, Candidate, Card, ClosedFormMethod
 from unseen.methods.class_space import ClassSpace
 from unseen.methods.eszsl import ESZSL
+from unseen.methods.joint import JointSettings
 from unseen.methods.kernel_prototypes import Prototypes
-from unseen.methods.pooled import pool
-from unseen.methods.preparation import FittedBuffers
+from unseen.methods.pooled import PooledLinear, pool
+from unseen.methods.preparation import AUTO, FittedBuffers
 from unseen.methods.registry import register_method
-from unseen.methods.settings import Preset, Settings
+from unseen.methods.settings import Preset, check_choice
 
 RACING: tuple[type[ClosedFormMethod], ...] = (ESZSL, Prototypes)
+CHOICES = (AUTO, *(kind.name for kind in RACING))
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoSettings(Settings):
-    """Settings of :class:`Auto`: none, since each method uses its preset ``recommended``."""
+class AutoSettings(JointSettings):
+    """Settings of :class:`Auto`; otherwise each method uses its preset ``recommended``.
+
+    Args:
+        features, rows, earlier: see :class:`JointSettings`.
+        methods: ``auto`` for all, or the name of one.
+    """
+
+    methods: str = AUTO
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self, "methods", CHOICES)
 
 
 class _Chosen(FittedBuffers):
@@ -53,24 +66,36 @@ class Auto(ClosedFormMethod):
         "of validation classes",
     )
     settings_class = AutoSettings
+    joins = True
     presets: ClassVar = {"recommended": Preset(AutoSettings(), None, "ours")}
     prepare = staticmethod(pool)
 
     def __init__(
-        self, channels: int, vectors: Tensor, settings: AutoSettings, generator: torch.Generator | None = None
+        self,
+        channels: int | Sequence[int],
+        vectors: Tensor,
+        settings: AutoSettings,
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         self.settings = settings
         self.racing = nn.ModuleList(
-            kind(channels, vectors, kind.presets["recommended"].settings, generator) for kind in RACING
+            kind(channels, vectors, self._settings_of(kind), generator)
+            for kind in RACING
+            if settings.methods in (AUTO, kind.name)
         )
         self.chosen = _Chosen()
 
+    def _settings_of(self, kind: type[ClosedFormMethod]) -> Any:
+        settings: Any = kind.presets["recommended"].settings
+        shared = {name: getattr(self.settings, name) for name in ("features", "rows", "earlier")}
+        return replace(settings, **shared)
+
     @property
-    def best(self) -> Method:
+    def best(self) -> PooledLinear:
         """The chosen method."""
         found = self.racing[len(self.chosen.position)]
-        assert isinstance(found, Method)
+        assert isinstance(found, PooledLinear)
         return found
 
     def _methods(self) -> Iterator[ClosedFormMethod]:

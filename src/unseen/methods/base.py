@@ -67,7 +67,8 @@ class Method(nn.Module):
     """Base class of all methods; see the module's docstring.
 
     Args:
-        channels: C of the regions; for a method of several stages, one number per stage.
+        channels: C of the regions; for a method of several stages, one number per stage; for one that :attr:`joins`,
+            one per map that the stage joins, if it joins several.
         vectors: ``(K, D)`` attribute vectors, unused by methods that need none.
         settings: settings of the method.
         generator: for initial weights.
@@ -83,6 +84,10 @@ class Method(nn.Module):
     """Whether the method trains together with its backbone; it then gets maps ``(B, C, h, w)`` instead of regions."""
     stages: ClassVar[int] = 1
     """Number of backbone stages that the method reads; it gets a list if there are several."""
+    joins: ClassVar[bool] = False
+    """Whether it tells the maps of a joined stage apart."""
+    drawn_stage: ClassVar[str | None] = None
+    """The stage that it reads of the network of the drawn field guide unless another one is named."""
     sweeps_gamma: ClassVar[bool] = False
     """Whether the published protocol sweeps the calibration offset (on the test set)."""
 

@@ -13,7 +13,7 @@ then divided by the mean length of the seen classes' weights over these answers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import ClassVar
@@ -24,8 +24,9 @@ from torch import Tensor
 
 from unseen.methods.base import Candidate, Card, ClosedFormMethod
 from unseen.methods.class_space import ClassSpace
+from unseen.methods.joint import JointSettings, new_preparation, total
 from unseen.methods.pooled import PooledLinear
-from unseen.methods.preparation import FeaturePreparation, PreparedSettings, RowPreparation
+from unseen.methods.preparation import RowPreparation
 from unseen.methods.registry import register_method
 from unseen.methods.settings import Preset
 
@@ -39,11 +40,11 @@ SHARES = (0.0, 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ESZSLSettings(PreparedSettings):
+class ESZSLSettings(JointSettings):
     """Settings of :class:`ESZSL`.
 
     Args:
-        features, rows: see :class:`PreparedSettings`.
+        features, rows, earlier: see :class:`JointSettings`.
         relative: whether gamma and lambda count in mean eigenvalues; otherwise the paper's grid is used.
         own: whether a seen class's own images may share in its score.
     """
@@ -65,6 +66,7 @@ class ESZSL(PooledLinear, ClosedFormMethod):
         "unit of gamma and lambda, and the share of own images",
     )
     settings_class = ESZSLSettings
+    joins = True
     presets: ClassVar = {
         "paper": Preset(ESZSLSettings(features="unit", rows="unit", relative=False, own=False), None, "paper's grid"),
         "recommended": Preset(
@@ -73,16 +75,20 @@ class ESZSL(PooledLinear, ClosedFormMethod):
     }
 
     def __init__(
-        self, channels: int, vectors: Tensor, settings: ESZSLSettings, generator: torch.Generator | None = None
+        self,
+        channels: int | Sequence[int],
+        vectors: Tensor,
+        settings: ESZSLSettings,
+        generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__()
-        self.settings = settings
-        self._kinds = settings.kinds
+        super().__init__(channels)
+        self.settings, self._channels = settings, channels
+        self._kinds = settings.kinds_of(channels)
         self._gammas: tuple[float, ...]
         self._lambdas: tuple[float, ...]
         self._gammas, self._lambdas = (GAMMAS, LAMBDAS) if settings.relative else (PAPER, PAPER)
         self._shares: list[Candidate] = [{"own": share} for share in SHARES] if settings.own else [{}]
-        self.register_buffer("weight", torch.zeros(len(vectors), channels, dtype=vectors.dtype, device=vectors.device))
+        self.register_buffer("weight", vectors.new_zeros(len(vectors), total(channels)))
 
     def fit(self, regions: Tensor, labels: Tensor, classes: ClassSpace) -> None:
         """Store the training images; solutions are computed on demand, by preparation, in float64."""
@@ -146,7 +152,9 @@ class ESZSL(PooledLinear, ClosedFormMethod):
             x, labels, classes = self._training
             position = torch.cumsum(classes.seen, 0) - 1
             y = 2 * F.one_hot(position[labels], int(classes.seen.sum())).double() - 1
-            self._solved = {kind: Features(kind, x, labels, y, self.settings.relative)}  # keeps one at a time in memory
+            self._solved = {
+                kind: Features(kind, x, labels, y, self.settings.relative, self._channels)
+            }  # keeps one at a time in memory
         return self._solved[kind]
 
     def _by_rows(self, kind: str) -> tuple[RowPreparation, ClassVectors]:
@@ -158,8 +166,10 @@ class ESZSL(PooledLinear, ClosedFormMethod):
 class Features:
     """Features under one preparation: ``left(gamma)`` is (X'X + gamma I)^-1 X'Y, ``(C, N seen)``."""
 
-    def __init__(self, kind: str, x: Tensor, labels: Tensor, y: Tensor, relative: bool) -> None:
-        self.preparation = FeaturePreparation()
+    def __init__(
+        self, kind: str, x: Tensor, labels: Tensor, y: Tensor, relative: bool, channels: int | Sequence[int] = 0
+    ) -> None:
+        self.preparation = new_preparation(channels)
         self.preparation.fit(kind, x, labels)
         prepared = self.preparation(x)
         self._gram, self._target = prepared.T @ prepared, prepared.T @ y

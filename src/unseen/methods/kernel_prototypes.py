@@ -20,7 +20,7 @@ seen class's own images (:mod:`unseen.methods.own`), are ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import ClassVar
@@ -32,9 +32,10 @@ from torch import Tensor
 from unseen.methods.base import Branch, Candidate, Card, ClosedFormMethod
 from unseen.methods.class_space import ClassSpace
 from unseen.methods.eszsl import ClassVectors, Features, one_hot
+from unseen.methods.joint import JointSettings, total
 from unseen.methods.own import present_rows
 from unseen.methods.pooled import PooledLinear
-from unseen.methods.preparation import FittedBuffers, PreparedSettings, RowPreparation
+from unseen.methods.preparation import FittedBuffers, RowPreparation
 from unseen.methods.registry import register_method
 from unseen.methods.settings import Preset, check_choice
 
@@ -52,11 +53,11 @@ OWNS, OWNS_SHARED = (0.0, 0.25, 0.5, 0.75), (0.0, 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrototypesSettings(PreparedSettings):
+class PrototypesSettings(JointSettings):
     """Settings of :class:`Prototypes`.
 
     Args:
-        features, rows: see :class:`PreparedSettings`.
+        features, rows, earlier: see :class:`JointSettings`.
         kernel: ``linear``, ``rbf``, or ``auto`` for both in the grid. Class scores are sums over attributes with
             ``linear`` only.
         eszsl: whether ESZSL's solution may share in the prototypes.
@@ -88,17 +89,23 @@ class Prototypes(PooledLinear, ClosedFormMethod):
         ours="the combination: class means regressed from attributes in prepared features, cosine, ESZSL's share",
     )
     settings_class = PrototypesSettings
+    joins = True
     presets: ClassVar = {
         "recommended": Preset(PrototypesSettings(), None, "ours: everything chosen on validation classes"),
         "rbf": Preset(PrototypesSettings(kernel="rbf"), None, "ours: no sum over attributes"),
     }
 
     def __init__(
-        self, channels: int, vectors: Tensor, settings: PrototypesSettings, generator: torch.Generator | None = None
+        self,
+        channels: int | Sequence[int],
+        vectors: Tensor,
+        settings: PrototypesSettings,
+        generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__()
-        self.settings = settings
-        self.register_buffer("weight", vectors.new_zeros(len(vectors), channels))
+        super().__init__(channels)
+        self.settings, self._channels = settings, channels
+        self._kinds = settings.kinds_of(channels)
+        self.register_buffer("weight", vectors.new_zeros(len(vectors), total(channels)))
         self.kernel = _RBFPrototypes()
 
     def fit(self, regions: Tensor, labels: Tensor, classes: ClassSpace) -> None:
@@ -114,7 +121,7 @@ class Prototypes(PooledLinear, ClosedFormMethod):
         """Every preparation, kernel and penalty, some of them with ESZSL's share; each with every own share."""
         return [
             {"features": features, "rows": rows, **kernel, **share, "own": own}
-            for features, rows in product(*self.settings.kinds)
+            for features, rows in product(*self._kinds)
             for kernel, share in self._solutions()
             for own in self._owns(share)
         ]
@@ -170,8 +177,8 @@ class Prototypes(PooledLinear, ClosedFormMethod):
         unit, held_out = classes.unit.double(), regions[:, 0].double()
         own = one_hot(classes, int(self._place[1].sum()))[:, self._place[1][self._place[0]].cumsum(0) - 1]
         own = own.to(unit)
-        kept = {kind: _Rows(kind, self._training[3]) for kind in self.settings.kinds[1]}
-        for features in self.settings.kinds[0]:
+        kept = {kind: _Rows(kind, self._training[3]) for kind in self._kinds[1]}
+        for features in self._kinds[0]:
             try:
                 solved = self._by_features(features)
                 lefts = {gamma: solved.left(gamma) for gamma in GAMMAS} if self.settings.eszsl else {}
@@ -235,7 +242,7 @@ class Prototypes(PooledLinear, ClosedFormMethod):
 
     def _by_features(self, kind: str) -> _MeanFeatures:
         if self._features is None or self._features.kind != kind:
-            self._features = _MeanFeatures(kind, *self._training[:3])
+            self._features = _MeanFeatures(kind, *self._training[:3], self._channels)
         return self._features
 
 
@@ -264,8 +271,8 @@ class _RBFPrototypes(FittedBuffers):
 class _MeanFeatures(Features):
     """ESZSL's features under one preparation, and their class means ``(N seen, C)``."""
 
-    def __init__(self, kind: str, x: Tensor, labels: Tensor, y: Tensor) -> None:
-        super().__init__(kind, x, labels, y, relative=True)
+    def __init__(self, kind: str, x: Tensor, labels: Tensor, y: Tensor, channels: int | Sequence[int]) -> None:
+        super().__init__(kind, x, labels, y, relative=True, channels=channels)
         self.kind = kind
         members = (y > 0).double()
         self.means = members.T @ self.preparation(x) / members.sum(dim=0)[:, None]

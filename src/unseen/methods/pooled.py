@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from unseen.methods.base import Branch, Method
 from unseen.methods.class_space import ClassSpace
+from unseen.methods.joint import JointPreparation, new_preparation
 from unseen.methods.own import OwnImages
 from unseen.methods.preparation import FeaturePreparation, RowPreparation
 
@@ -22,15 +25,15 @@ class PooledLinear(Method):
 
     A subclass provides ``weight`` ``(K, C)``. ``features`` and ``rows`` prepare features and class vectors, and leave
     both unchanged until they are fitted (:mod:`unseen.methods.preparation`). ``own`` is the share of a seen class's own
-    images (:mod:`unseen.methods.own`), none until it is fitted.
+    images (:mod:`unseen.methods.own`), none until it is fitted. A subclass that ``joins`` passes its ``channels`` on.
     """
 
     weight: Tensor
     prepare = staticmethod(pool)
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int | Sequence[int] = 0) -> None:
         super().__init__()
-        self.features = FeaturePreparation()
+        self.features: FeaturePreparation | JointPreparation = new_preparation(channels)
         self.rows = RowPreparation()
         self.own = OwnImages()
 

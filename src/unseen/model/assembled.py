@@ -127,7 +127,7 @@ def build_method(
         batch_norm: statistics of the backbone's batch normalization in training; end to end only.
     """
     kind = find_method(name)
-    channels = backbone.channels[0] if kind.stages == 1 else tuple(backbone.channels)
+    channels = backbone.parts[0] if kind.stages == 1 else tuple(backbone.channels)
     made = create_method(kind, channels=channels, vectors=vectors, settings=settings, seed=seed)
     if not kind.end_to_end:
         return made

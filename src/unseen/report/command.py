@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from unseen.backbones.spec import FINAL, BackboneSpec
 from unseen.data.catalogue import FIELDGUIDE
 from unseen.methods import find_method
-from unseen.training.config import RunConfig
+from unseen.training.config import RunConfig, read_by
 from unseen.training.plan import default_backbone
 from unseen.training.race import asked_for
 
@@ -73,7 +73,7 @@ def _backbone(config: RunConfig) -> list[str]:
             words += [f"--{name}", ",".join(repr(float(v)) for v in values)]
     if spec.crop != 1:
         words += ["--crop", repr(spec.crop)]
-    if spec.stages != (*range(-find_method(config.method).stages, -1), FINAL):
+    if spec.stages != read_by(find_method(config.method), replace(spec, stages=(FINAL,))).stages:
         words += ["--stage", ",".join(str(s) for s in spec.stages)]
     return words
 

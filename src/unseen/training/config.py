@@ -72,7 +72,7 @@ class RunConfig:
         object.__setattr__(self, "method", method_reference(kind))
         object.__setattr__(self, "settings", as_text(self.settings))
         object.__setattr__(self, "recipe", as_text(self.recipe))
-        object.__setattr__(self, "backbone", _read_by(kind, self.backbone))
+        object.__setattr__(self, "backbone", read_by(kind, self.backbone))
         object.__setattr__(self, "reduce", str(ReductionSpec.parse(self.reduce)))
         if self.reduce and (kind.stages > 1 or kind.reads_text):
             problem = f"{kind.name} uses the backbone's full features"
@@ -161,12 +161,17 @@ class RunConfig:
         return [name for name in mine if mine[name] != theirs[name]]
 
 
-def _read_by(kind: type[Method], backbone: BackboneSpec) -> BackboneSpec:
-    """A backbone with the stages that a method reads: the last ones, unless the spec names them."""
+def read_by(kind: type[Method], backbone: BackboneSpec) -> BackboneSpec:
+    """A backbone with the stages that a method reads: the last ones (of the drawn network its own), unless the spec names them."""
     needed = kind.stages
     if needed > 1 and (backbone.tower is not None or backbone.imported):
         problem = f"has one stage; {kind.name} needs {needed}"
         raise UnseenError(problem, where=backbone.name, hint="use a timm model")
+    if backbone.stages == (FINAL,) and kind.drawn_stage is not None:
+        from unseen.fieldguide import BACKBONE
+
+        if backbone.weights == str(BACKBONE["weights"]):
+            return replace(backbone, stages=(kind.drawn_stage,))
     if backbone.stages == (FINAL,):
         return replace(backbone, stages=(*range(-needed, -1), FINAL))
     if len(backbone.stages) != needed:

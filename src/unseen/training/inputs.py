@@ -80,7 +80,7 @@ class RunInputs(Plan):
         vectors = torch.from_numpy(self.vectors).to(weight_dtype(self.config.precision))
         name, settings = self.config.method, self.settings
         if isinstance(self.store, RegionStore):
-            channels = self.store.channels(0)
+            channels = self.store.parts(0)
             made = create_method(name, channels=channels, vectors=vectors, settings=settings, seed=seed)
         else:
             assert isinstance(self.recipe, EndToEndRecipe)
