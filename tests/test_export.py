@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -43,6 +44,10 @@ class Patches(torch.nn.Module):
     def forward_features(self, pixels):
         return self.layer(pixels).relu()
 
+    def forward_intermediates(self, pixels, indices):
+        found = self.forward_features(pixels)
+        return found, [found[:, :32].square() for _ in indices]
+
 
 def make(name, spec, settings=None, store_dtype="float16", quick=True):
     """A method of every kind with random weights on a small random network."""
@@ -56,7 +61,7 @@ def make(name, spec, settings=None, store_dtype="float16", quick=True):
     backbone = Backbone(spec)
     if quick and name != "mgmrn":  # which reads several stages
         torch.manual_seed(4)
-        backbone.model = Patches(backbone.channels[0]).requires_grad_(False)
+        backbone.model = Patches(backbone.parts[0][-1]).requires_grad_(False)
     if settings is None:
         settings = kind.presets.get(RECOMMENDED, next(iter(kind.presets.values()))).settings
     method = build_method(name, backbone, torch.randn(K, 8, generator=generator), settings)
@@ -139,14 +144,15 @@ def test_fitted_preparations_equal_torch(name, pick, tiny_backbone, tmp_path):
     assert np.abs(found["scores"] - scores).max() <= 1e-4 * np.abs(scores).max()
 
 
+@pytest.mark.parametrize("features", ["whitened", "whitened+0.25"], ids=["last map", "joined maps"])
 @pytest.mark.parametrize("shares", [{}, {"attention": 0.5, "residual": 0.5}], ids=["start", "trained"])
-def test_anchored_equals_torch_with_and_without_its_parts(shares, tiny_backbone, tmp_path):
-    recognizer = make("anchored", tiny_backbone)
+def test_anchored_equals_torch_with_and_without_its_parts(shares, features, tiny_backbone, tmp_path):
+    recognizer = make("anchored", replace(tiny_backbone, stages=("0+final",)) if "+" in features else tiny_backbone)
     method, table = recognizer.method, recognizer.table
     regions = torch.rand(60, 16, recognizer.backbone.channels[0], generator=torch.Generator().manual_seed(5))
     labels = torch.from_numpy(np.flatnonzero(table.seen))[torch.arange(60) % int(table.seen.sum())]
     classes = ClassSpace(torch.from_numpy(table.values).float(), torch.from_numpy(table.seen.copy()))
-    pick = {"features": "whitened", "rows": "centred", "own": 0.0}
+    pick = {"features": features, "rows": "centred", "own": 0.0}
     method.candidate = next(c for c in method.closed.grid() if pick.items() <= c.items())
     method.start([(regions, labels)], classes)
     method.set_shares(shares)

@@ -98,6 +98,19 @@ class TestRegions:
         assert backbone.grids == [(int(f.shape[1] ** 0.5),) * 2 for f in regions]
         assert backbone.channels == [f.shape[2] for f in regions]
 
+    def test_joined_maps_are_channels_of_the_last_ones_grid(self):
+        joined = Backbone(spec("test_resnet", stages=("1+-2+final",)))
+        apart = Backbone(spec("test_resnet", stages=(1, -2, "final")))
+        with torch.inference_mode():
+            found, maps = joined.maps(noise(160))[0], apart.maps(noise(160))
+        grid = maps[-1].shape[2:]
+        expected = [torch.nn.functional.adaptive_avg_pool2d(m, grid) for m in maps[:2]]
+        assert torch.allclose(found, torch.cat([*expected, maps[2]], dim=1), atol=1e-6)
+        assert torch.equal(found[:, -apart.channels[2] :], maps[2])
+        assert joined.parts == [tuple(apart.channels)]
+        assert joined.channels == [sum(apart.channels)]
+        assert joined.grids == apart.grids[2:]
+
     def test_resnet101_as_published(self):
         backbone = Backbone(spec("resnet101", image_size=448))
         assert (backbone.grids, backbone.channels) == ([(14, 14)], [2048])
@@ -132,6 +145,9 @@ class TestMistakes:
             ({"stages": ()}, "stages must be distinct"),
             ({"stages": ("last",)}, "'last' is not a valid stage"),
             ({"stages": (True,)}, "True is not a valid stage"),
+            ({"stages": ("-2",)}, "'-2' is not a valid stage"),
+            ({"stages": ("-2+last",)}, "'-2\\+last' is not a valid stage"),
+            ({"stages": ("final+final",)}, "is not a valid stage"),
             ({"crop": 0.0}, "crop 0.0 is not in"),
             ({"image_size": 0}, "image size 0"),
             ({"std": (0.5, 0.5, 0.0)}, "std"),

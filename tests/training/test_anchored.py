@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -20,18 +21,20 @@ RECIPE = {"epochs": "2", "batches": "3"}
 def fit(tmp_path_factory, tiny_guide, tiny_backbone):
     cache = tmp_path_factory.mktemp("anchored-cache")
 
-    def run(method, **options):
+    def run(method, joined=False, **options):
+        backbone = replace(tiny_backbone, stages=("-2+final",)) if joined else tiny_backbone
         options = {"draws": 2, "recipe": RECIPE} | options if method == "anchored" else {"draws": 2} | options
         folder = tmp_path_factory.mktemp("anchored") / "run"
-        return unseen.fit(method, tiny_guide, folder, backbone=tiny_backbone, cache=cache, device="cpu", **options)
+        return unseen.fit(method, tiny_guide, folder, backbone=backbone, cache=cache, device="cpu", **options)
 
     return run
 
 
 @pytest.fixture(scope="module")
 def half(fit):
-    """A run in which the trained parts count, whatever validation says."""
-    return fit("anchored", settings={"attention": "0.5", "residual": "0.5"})
+    """A run in which the trained parts and an earlier map count, whatever validation says."""
+    settings = {"attention": "0.5", "residual": "0.5", "earlier": "0.25", "features": "whitened"}
+    return fit("anchored", joined=True, settings=settings)
 
 
 @pytest.mark.parametrize("name", ["prototypes", "eszsl"])
@@ -58,6 +61,9 @@ def test_what_is_trained_counts_in_every_number(half):
     model = Recognizer.load(half.folder, device="cpu")
     assert model.method.name == "anchored"
     assert model.method.directions.attention.tolist() == model.method.directions.residual.tolist() == [0.5]
+    assert model.backbone.parts == [(192, 96)]
+    assert kept["pick"]["features"] == "whitened+0.25"
+    assert model.method.linear.features.factors.tolist() == pytest.approx([0.5, 0.75**0.5])
     assert model.method.a2v.abs().sum() > 0
     assert model.method.residual.abs().sum() > 0
 

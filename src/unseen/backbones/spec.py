@@ -205,5 +205,6 @@ class BackboneSpec:
 
 def joined_maps(stage: str | int) -> tuple[str | int, ...]:
     """The maps that a stage joins: more than one for a stage such as "-2+final"."""
-    names = stage.split(JOIN) if isinstance(stage, str) else [stage]
-    return tuple(int(n) if isinstance(n, str) and n.removeprefix("-").isdecimal() else n for n in names)
+    if not isinstance(stage, str) or JOIN not in stage:
+        return (stage,)
+    return tuple(int(name) if name.removeprefix("-").isdecimal() else name for name in stage.split(JOIN))

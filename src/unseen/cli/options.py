@@ -61,7 +61,10 @@ class RunOptions:
     )
     crop: Annotated[float, typer.Option(help="Fraction of the short side that the center crop keeps.")] = 1.0
     stage: Annotated[
-        str, typer.Option(help="Feature map: final, or a timm stage index such as -2; three for mgmrn, such as 1,2,3.")
+        str,
+        typer.Option(
+            help="Feature map: final, a timm stage index such as -2, or -2+final to join; three for mgmrn: 1,2,3."
+        ),
     ] = "final"
     select: Annotated[str, typer.Option(help="Validation metric that selects the epoch: H, T1 or AUSUC.")] = "H"
     split_seed: Annotated[int, typer.Option(help="Seed that draws the validation classes.")] = 0

@@ -1,8 +1,8 @@
 """Anchored: attention and finer attribute rows on a validated closed form; validation decides how much they count.
 
-The start is :mod:`unseen.methods.auto`, the closed form that validation classes prefer, frozen: attribute scores psi_k =
-<u_k, g> of the prepared pooled feature g. Preparation splits g exactly into regions, g = sum_r h_r, so c_kr = <u_k,
-h_r> sums to psi_k over regions. Three parts are trained on top::
+The start is :mod:`unseen.methods.auto`, the closed form that validation classes prefer. It is frozen: attribute scores
+psi_k = <u_k, g> of the prepared pooled feature g. Preparation splits g exactly into regions, g = sum_r h_r, so c_kr =
+<u_k, h_r> sums to psi_k over regions. Three parts are trained on top::
 
     A2V       A_kr  = softmax over r of R h_r' W q_k      a_k  = R sum_r A_kr c_kr         q_k: u_k to unit length
     V2A       A'_rk = softmax over k of R h_r' W' q_k     a'_k = K sum_r A'_rk c_kr
@@ -156,7 +156,7 @@ class Anchored(AnchoredMethod):
     name = "anchored"
     card = Card(
         title="Anchored: attention on top of a validated closed form",
-        paper="after MSDN (CVPR 2022) and MSDN++ (IJCV, arXiv 2603.17412); start: auto (ESZSL, ICML 2015, or prototypes, ours)",
+        paper="after MSDN (CVPR 2022) and MSDN++ (IJCV, arXiv 2603.17412); start: `auto`",
         exact="with shares of 0 it is `auto` to the bit; contributions of regions add up to attribute scores",
         ours="the anchor: attention starts at uniform on frozen closed-form rows, and its share is chosen on "
         "validation classes by a one-standard-error rule; the residual",

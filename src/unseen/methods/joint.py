@@ -109,4 +109,5 @@ class JointPreparation(nn.Module):
         return torch.stack(found).sum(dim=0)
 
     def _split(self, features: Tensor) -> tuple[Tensor, ...]:
-        return features.split(self._channels, dim=-1)
+        found: tuple[Tensor, ...] = features.split(self._channels, dim=-1)
+        return found
