@@ -162,7 +162,7 @@ class RunConfig:
 
 
 def read_by(kind: type[Method], backbone: BackboneSpec) -> BackboneSpec:
-    """A backbone with the stages that a method reads: the spec's, else the last ones, or its own of the drawn network."""
+    """A backbone with the stages that a method reads: those named, else the last ones; its own of the drawn network."""
     needed = kind.stages
     if needed > 1 and (backbone.tower is not None or backbone.imported):
         problem = f"has one stage; {kind.name} needs {needed}"
