@@ -39,6 +39,7 @@ SUITE: dict[str, tuple[str, ...]] = {
     "holdouts": ("{run}",),
     "corrections": ("{run}",),
     "closed_forms": ("fieldguide",),
+    "standings": ("fieldguide",),
     "attention_oracle": ("{prototypes}",),
     "fieldguide_levels": (),
     "aims": (),

@@ -25,7 +25,7 @@ import pandas as pd
 from scipy.io import loadmat
 
 from benchmarks.measured import finish
-from unseen.backbones.spec import BackboneSpec
+from unseen.backbones.spec import FINAL, BackboneSpec
 from unseen.classes.attributes import Attributes, write_attributes
 from unseen.classes.table import ClassTable
 from unseen.evaluation.metrics import SeenUnseenCurve, common_gamma, evaluate
@@ -79,7 +79,7 @@ class Swept:
         return chosen
 
 
-def inputs_of(job: str, split_seed: int, cache: Path) -> RunInputs:
+def inputs_of(job: str, split_seed: int, cache: Path, stage: str = FINAL) -> RunInputs:
     """Inputs of all runs on a dataset; features are extracted, or taken from the cache."""
     data, _, network = job.partition(":")
     if data == "fieldguide":
@@ -96,6 +96,7 @@ def inputs_of(job: str, split_seed: int, cache: Path) -> RunInputs:
             mean=(0.5,) * 3,
             std=(0.5,) * 3,
         )
+    backbone = replace(backbone, stages=(stage,))
     config = RunConfig(method="eszsl", dataset=dataset, backbone=backbone, split_seed=split_seed, draws=DRAWS)
     plan = Plan.of(config, cache)
     return RunInputs.of_plan(plan, plan.extract(cache, "cpu", 0), make_fabric("cpu", config.precision))
@@ -165,7 +166,7 @@ class Test:
             method.use(self._pick)
             held.append(Held(stage.scores(method).numpy(), stage.test_labels, stage.seen))
         self._final.inputs = self._swept.inputs
-        scored = partial(closed_form._scored, 0, self._final, self._pick)
+        scored = partial(closed_form.scored, 0, self._final, self._pick)
         return matched(choice_of(self._pick, held), self._final, scored).gamma
 
 
