@@ -293,8 +293,8 @@ class Backbone(nn.Module):
 
 def _joined(maps: list[Tensor]) -> Tensor:
     """Maps ``(B, C, h, w)`` as one of all their channels, on the grid of the last."""
-    grid = maps[-1].shape[2:]
-    return torch.cat([m if m.shape[2:] == grid else F.adaptive_avg_pool2d(m, grid) for m in maps], dim=1)
+    grid = maps[-1].shape[2], maps[-1].shape[3]
+    return torch.cat([m if tuple(m.shape[2:]) == grid else F.adaptive_avg_pool2d(m, grid) for m in maps], dim=1)
 
 
 def list_stages(name: str) -> list[tuple[str | int, int, int]]:
