@@ -38,6 +38,7 @@ SUITE: dict[str, tuple[str, ...]] = {
     "reduction": ("--no-synthetic",),
     "holdouts": ("{run}",),
     "corrections": ("{run}",),
+    "ranks": ("{run}",),
     "closed_forms": ("fieldguide",),
     "standings": ("fieldguide",),
     "attention_oracle": ("{prototypes}",),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from unseen.api import evaluate, fit, list_methods, load
     from unseen.backbones.spec import BackboneSpec
     from unseen.classes.attributes import Attributes
+    from unseen.classes.prior import Prior
     from unseen.classes.table import ClassTable
     from unseen.data.catalogue import load_dataset
     from unseen.data.dataset import Dataset
@@ -44,6 +45,7 @@ _HOME = {
     "BackboneSpec": "unseen.backbones.backbone",
     "ClassTable": "unseen.classes.table",
     "Prediction": "unseen.recognizer",
+    "Prior": "unseen.classes.prior",
     "Predictions": "unseen.recognizer",
     "Recognizer": "unseen.recognizer",
     "Run": "unseen.training.folder",
@@ -84,6 +86,7 @@ __all__ = [
     "Method",
     "Prediction",
     "Predictions",
+    "Prior",
     "Recipe",
     "Recognizer",
     "Run",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from review_tools import draw_images, model
@@ -9,6 +11,8 @@ from unseen.errors import RunError
 from unseen.recognizer.stream import Options
 from unseen.review import Verdict
 from unseen.review.begin import begin
+from unseen.review.book import read_items
+from unseen.review.sheet import item_data
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +54,18 @@ def test_another_model_choice_or_image_is_not_mixed_in(recognizer, tiny_backbone
         begin(model(tiny_backbone, temperature=1.0), images, tmp_path / "r")
     with pytest.raises(RunError, match="the folder is not empty and contains no review"):
         begin(recognizer, images, tmp_path / "images")
+
+
+def test_an_answer_above_the_class_is_on_the_sheet(tmp_path):
+    record = {
+        "image": "a.jpg",
+        "known": False,
+        "classes": [{"name": "Night Heron", "seen": True, "confidence": 0.4, "score": 1.0}],
+        "attributes": [],
+        "ranks": [{"rank": "family", "name": "Ardeidae", "confidence": 0.9, "probably": "Night Heron", "sure": True}],
+    }
+    unsure = record | {"ranks": [record["ranks"][0] | {"sure": False}]}
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, (record, unsure))))
+    first, second = read_items(tmp_path / "p.jsonl")
+    assert (first.coarser, second.coarser) == ("Ardeidae (family), probably Night Heron", "")
+    assert item_data(0, first)["coarser"] == first.coarser

@@ -21,7 +21,7 @@ from unseen.classes.naming import label
 from unseen.errors import RunError, UnseenError
 from unseen.ground.files import read_json
 from unseen.ground.journal import Journal
-from unseen.model.predictions import UNKNOWN
+from unseen.model.predictions import UNKNOWN, Prediction
 
 FACTS, PREDICTIONS, VERDICTS = "review.json", "predictions.jsonl", "verdicts.jsonl"
 LEVEL = 0.95
@@ -49,6 +49,7 @@ class Item:
         classes: candidates as ``(name, seen, confidence)``, best first; empty if the image could not be read.
         attributes: labels of the attributes with most evidence for the best class.
         error: why it could not be read, or ``None``.
+        coarser: answer above the class in words, or ``""``.
     """
 
     image: str
@@ -56,6 +57,7 @@ class Item:
     classes: tuple[tuple[str, bool, float], ...]
     attributes: tuple[str, ...]
     error: str | None = None
+    coarser: str = ""
 
     @property
     def answer(self) -> Verdict | None:
@@ -212,7 +214,16 @@ def read_items(path: Path) -> Iterator[Item]:
                     tuple((c["name"], c["seen"], c["confidence"]) for c in record["classes"]),
                     tuple(label(entry["attribute"]) for entry in record["attributes"]),
                     record.get("error"),
+                    _coarser(record),
                 )
     except (OSError, ValueError, KeyError, TypeError) as error:
         hint = "delete it and repeat the command: it predicts again and keeps the verdicts"
         raise RunError(f"damaged ({error})", where=path, hint=hint) from None
+
+
+def _coarser(record: Mapping[str, Any]) -> str:
+    """The taxon that is the answer to an image, in words; empty if there is none."""
+    if "error" in record or not record.get("ranks"):
+        return ""
+    found = Prediction.from_dict(record)
+    return "" if found.coarser is None else found.said

@@ -55,6 +55,7 @@ def item_data(row: int, item: Item) -> dict[str, Any]:
         "classes": [list(candidate) for candidate in item.classes],
         "attributes": list(item.attributes),
         "error": item.error,
+        "coarser": item.coarser,
     }
 
 

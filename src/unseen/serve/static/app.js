@@ -850,6 +850,7 @@ async function drawReview() {
     classes: () => classes.map((c) => c.name),
     name: () => about.model,
     labelOf,
+    coarser,
     downloadXlsx,
     support: about.no_images ? null : { send: sendImages, again: () => loadClasses().then(predictAgain) },
   });

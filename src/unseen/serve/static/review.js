@@ -54,6 +54,7 @@ export async function openReview(host, page) {
       known: !found.unknown,
       classes: (found.classes ?? []).map((c) => [c.name, c.seen, c.confidence]),
       attributes: (found.attributes ?? []).map((a) => page.labelOf(a.attribute)),
+      coarser: page.coarser(found),
       error: found.error ?? null,
       place: place(identity(file)),
       used: Boolean(found.used),
