@@ -64,7 +64,7 @@ def embed(
     engine: EngineOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write images as numbers: pooled features, standardised features, attribute scores.
+    """Write images as numbers: pooled features, standardized features, attribute scores.
 
     Exits with status 1 if some images cannot be read; they are left out.
     """

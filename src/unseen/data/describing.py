@@ -35,7 +35,7 @@ SECONDS = 300.0
 """Timeout of an answer in seconds; local models are slow."""
 KINDS = ("yes/no", "words", "number")
 SYSTEM = (
-    "You draft tables of visual attributes, from which a program recognises classes in photographs. State only what "
+    "You draft tables of visual attributes, from which a program recognizes classes in photographs. State only what "
     "can be seen in a photograph of one member of the class. Where you do not know, say null; never guess. "
     "Answer with one JSON object and nothing else."
 )

@@ -42,18 +42,18 @@ ATTRIBUTES = {
     "description": "Notes for readers.",
 }
 HELP = """\
-Your images and what you know of the classes
+Your images and your knowledge of the classes
 
-1. Images: one folder for each class in images/, called like the class: images/red fox/1.jpg.
-   Classes without any image need no folder. They are what the program shall recognise.
-2. Table: one row for each class in {table}, with and without images. One column for each thing that can be seen
-   in an image: yes or no; words such as small, medium, large; numbers; percentages; colors (several: red; white).
-   Leave cells blank that you do not know.
-3. Look whether all is well:   unseen check {folder}
-4. Train:                      unseen train {folder}
+1. Images: make one folder per class in images/, named like the class: images/red fox/1.jpg.
+   Classes without images need no folder. The model will learn to recognize them from the table.
+2. Table: fill in one row per class in {table}, with or without images. Make one column for each attribute that
+   can be seen in an image: yes or no; words such as small, medium, large; numbers; percentages; colors (several:
+   red; white). Leave a cell blank if you do not know its value.
+3. Check the folder:   unseen check {folder}
+4. Train:              unseen train {folder}
 
-Good attributes can be seen in an image, occur in several classes with images, and tell the classes apart.
-At least 3 classes need images; some 20 classes with 20 images each are a beginning.
+Good attributes are visible in images, occur in several classes with images, and separate the classes.
+At least 3 classes need images; about 20 classes with 20 images each are a good start.
 """
 
 

@@ -78,9 +78,9 @@ class ClassNormalized(GradientMethod):
 
     name = "cn"
     card = Card(
-        title="CN: class-normalised prototypes",
+        title="CN: class-normalized prototypes",
         paper="Skorokhodov and Elhoseiny, ICLR 2021 (arXiv 2006.11328)",
-        exact="normalised and scaled scores, class normalisation of the hidden layers and the variance 1/(hidden x "
+        exact="normalized and scaled scores, class normalization of the hidden layers and the variance 1/(hidden x "
         "channels) of the last layer's initial weights, as the paper describes them; checked against loops",
         ours="written from the description, not from the authors' code; two hidden layers of 1024, no ReLU after the "
         "last layer; features are mean-pooled regions of unit length; the recipe; attribute scores, for figures alone",

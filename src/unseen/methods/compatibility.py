@@ -117,7 +117,7 @@ class ALE(Compatibility):
         exact="the weighted approximate ranking loss with the rank counted over all seen classes, checked against its "
         "formula in loops",
         ours="no sampling of wrong classes (the authors estimate the rank by it); features are mean-pooled regions of "
-        "unit length; start at 0, optimiser and recipe",
+        "unit length; start at 0, optimizer and recipe",
     )
     presets: ClassVar = _preset(1.0)
     rank_loss = staticmethod(weighted_rank_loss)
@@ -134,7 +134,7 @@ class DeViSE(Compatibility):
         exact="the hinge rank loss summed over all wrong seen classes, with margin 0.1, checked against its formula in "
         "loops",
         ours="classes are embedded by their attributes instead of word vectors of their names; the network stays "
-        "frozen; features are mean-pooled regions of unit length; start at 0, optimiser and recipe",
+        "frozen; features are mean-pooled regions of unit length; start at 0, optimizer and recipe",
     )
     presets: ClassVar = _preset(0.1)
     rank_loss = staticmethod(summed_loss)
@@ -150,7 +150,7 @@ class SJE(Compatibility):
         paper="Akata, Reed, Walter, Lee and Schiele, CVPR 2015 (arXiv 1409.8403)",
         exact="the largest margin violation among the seen classes, checked against its formula in loops",
         ours="one output embedding, the attributes; mini-batches; features are mean-pooled regions of unit length; "
-        "start at 0, optimiser and recipe",
+        "start at 0, optimizer and recipe",
     )
     presets: ClassVar = _preset(1.0)
     rank_loss = staticmethod(largest_loss)

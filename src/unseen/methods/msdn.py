@@ -118,7 +118,7 @@ class MSDN(GradientMethod):
     card = Card(
         title="MSDN: Mutually Semantic Distillation Network",
         paper="Chen et al., CVPR 2022, arXiv 2203.03137",
-        exact="outputs, losses, gradients and optimiser steps equal the authors' release (golden numbers, 1e-9 in "
+        exact="outputs, losses, gradients and optimizer steps equal the authors' release (golden numbers, 1e-9 in "
         "float64; recorded losses are float32)",
         ours="the `paper` distillation is from memory of the paper, the release's term is the default; the preset "
         "`recommended` with `head=prototypes`, the default for data other than CUB, SUN and AWA2",

@@ -112,5 +112,5 @@ def check_classes(
     wrong = [i for i, file in enumerate(files) if class_of(PurePosixPath(file)) != classes[i]]
     if wrong:
         i = wrong[0]
-        problem = f'{len(wrong):,} labels differ from the class of the image: "{files[i]}" is labelled "{classes[i]}"'
+        problem = f'{len(wrong):,} labels differ from the class of the image: "{files[i]}" is labeled "{classes[i]}"'
         raise DataError(problem, where=where, hint=hint)

@@ -301,7 +301,7 @@ def advice(
     few = round(tested_a_class(material))
     if not material.tested[1] and data["classes_unseen"]:
         lines.append(
-            "A few labelled images of unseen classes, kept for testing, would turn the estimate into a measurement."
+            "A few labeled images of unseen classes, kept for testing, would turn the estimate into a measurement."
         )
         if len((material.found.get("holdout") or {}).get("draws", [])) == 1:
             lines.append(

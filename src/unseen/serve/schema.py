@@ -154,7 +154,7 @@ class Near(BaseModel):
 
     file: str = Field(description="relative to the folder of the training images")
     name: str = Field(description="its class")
-    similarity: float = Field(description="cosine of the standardised attribute scores")
+    similarity: float = Field(description="cosine of the standardized attribute scores")
     thumbnail: str | None = Field(description="JPEG as a data URI, if requested and available")
 
 

@@ -72,15 +72,15 @@ class MgMRN(GradientMethod):
     ablations: ClassVar[Mapping[str, Ablation]] = {
         "released grouping": Ablation("regions over P, as released, in place of our parts", {"grouping": "released"}),
         "parts grouping": Ablation("our parts in place of the released grouping", {"grouping": "parts"}),
-        "progressive": Ablation("an optimiser step a level in place of one for all", {"schedule": "progressive"}),
-        "joint": Ablation("one optimiser step for all levels in place of one each", {"schedule": "joint"}),
+        "progressive": Ablation("one optimizer step per level instead of one for all", {"schedule": "progressive"}),
+        "joint": Ablation("one optimizer step for all levels instead of one each", {"schedule": "joint"}),
         "released initial weights": Ablation("the release's initial weights in place of ours", {"initial": "released"}),
         "plain initial weights": Ablation("our initial weights in place of the release's", {"initial": "plain"}),
         "batch statistics": Ablation(
-            "batch normalisation with each batch's statistics, not those of the pre-training", {"batch_norm": "batch"}
+            "batch normalization with each batch's statistics, not those of the pre-training", {"batch_norm": "batch"}
         ),
         "frozen statistics": Ablation(
-            "batch normalisation with the statistics of the pre-training, not each batch's", {"batch_norm": "frozen"}
+            "batch normalization with the statistics of the pre-training, not each batch's", {"batch_norm": "frozen"}
         ),
         "no refinement": Ablation("deep levels do not refine shallow ones", {"refinement": "false"}),
         "level 1 alone": Ablation("no levels 2 and 3", {"levels": "1"}),
