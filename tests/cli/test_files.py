@@ -71,6 +71,25 @@ def test_options_from_the_environment(unseen, tmp_path, monkeypatch):
     assert (status, "nonsense" in err) == (2, True)
 
 
+def test_every_option_has_a_variable_of_its_command(unseen, tmp_path, monkeypatch):
+    (tmp_path / "run.yaml").write_text("seeds: 2,\nset: [lambda_cal=1]\n")
+    told = {}
+    monkeypatch.setattr(
+        "unseen.training.run.fit", lambda config, *_, **__: told.update(config.to_json()) or sys.exit(0)
+    )
+    for name, value in {"SEEDS": "5,6", "SET": "lambda_cal=0.3 lambda_distill=0.5", "REPORT": "false"}.items():
+        monkeypatch.setenv(f"UNSEEN_TRAIN_{name}", value)
+    call = ["train", "fieldguide", "-m", "msdn", "--device", "cpu", "-o", tmp_path / "run"]
+    unseen(*call, "--config", tmp_path / "run.yaml")
+    assert (told["seeds"], told["settings"]) == ([5, 6], {"lambda_cal": "0.3", "lambda_distill": "0.5"})
+    unseen(*call, "--seeds", "7,")
+    assert told["seeds"] == [7]
+    monkeypatch.setenv("UNSEEN_CLASSES_LIST_DEVICE", "unused")
+    monkeypatch.setenv("UNSEEN_TRAIN_EPOCHS", "many")
+    status, _, err = unseen(*call)
+    assert (status, "--epochs" in err) == (2, True)
+
+
 def test_quiet_and_verbose(tmp_path):
     """In a process of its own, since they are for the whole of it."""
 

@@ -17,7 +17,7 @@ from unseen.cli import main
 from unseen.data.checks import check_folder
 from unseen.data.dataset import validation_partition
 from unseen.data.folder import load_folder
-from unseen.releases import BENCHMARKS, prepare
+from unseen.releases import BENCHMARKS, benchmark_in, prepare
 from unseen.releases.facts import FACTS, looks_like
 from unseen.releases.needs import Download, Need, look
 
@@ -26,6 +26,18 @@ WITH_IMAGES = ["cub", "sun", "awa2", "apy", "flo"]
 
 def run(tiny: Tiny, output=None, **options):
     return prepare(tiny.write(), tiny.root, output, **options)
+
+
+def test_import_and_prepare_refer_to_each_other(unseen, tmp_path):
+    tiny = Tiny("cub", tmp_path / "root", False)
+    tiny.write()
+    assert benchmark_in(tiny.root).name == "cub"
+    assert benchmark_in(tmp_path) is None
+    for source in (tiny.root, tiny.root / "CUB_200_2011"):
+        status, _, err = unseen("import", source, tmp_path / "out", width=400)
+        assert (status, f"unseen prepare cub --root {tiny.root}" in err) == (2, True)
+    status, _, err = unseen("prepare", "coco.json", "--root", tmp_path, width=400)
+    assert (status, "`unseen import` reads exports of other tools" in err) == (2, True)
 
 
 @pytest.mark.parametrize("v73", [False, True], ids=["v5", "v7.3"])

@@ -116,7 +116,7 @@ def root(
     """Recognize classes without training images, from a table of their attributes.
 
     Options can also come from a file (--config) or from environment variables: UNSEEN_DEVICE, UNSEEN_ENGINE,
-    UNSEEN_CACHE, UNSEEN_CONFIG.
+    UNSEEN_CACHE, UNSEEN_CONFIG, and UNSEEN_COMMAND_OPTION such as UNSEEN_PREDICT_TOP.
     """
     if quiet:
         err.quiet = True

@@ -63,7 +63,23 @@ class Command(TyperCommand):
             else:
                 first = False
             spread.append(arg)
+        ctx.default_map = {**(ctx.default_map or {}), **self._of_environment(ctx)}
         return super().parse_args(ctx, spread)
+
+    def _of_environment(self, ctx: Any) -> dict[str, Any]:
+        """Options from variables such as ``UNSEEN_PREDICT_TOP``; several values are separated by spaces."""
+        words: list[str] = []
+        place = ctx
+        while place.parent is not None:
+            words.insert(0, place.info_name)
+            place = place.parent
+        found: dict[str, Any] = {}
+        for param in self.params:
+            for option in (o for o in param.opts if o.startswith("--")):
+                variable = "_".join(["unseen", *words, option[2:]]).replace("-", "_").upper()
+                if value := os.environ.get(variable):
+                    found[str(param.name)] = value.split() if param.multiple else value
+        return found
 
     def invoke(self, ctx: Any) -> Any:
         """Check the numbers, then run."""

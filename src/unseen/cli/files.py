@@ -39,7 +39,7 @@ def with_config(command: Callable[..., None]) -> Callable[..., None]:
 def _take(ctx: typer.Context, value: str | None) -> str | None:
     if value:
         known = [str(p.name) for p in ctx.command.params if p.name not in ("config", "help")]
-        ctx.default_map = {**(ctx.default_map or {}), **read_options(Path(value), known)}
+        ctx.default_map = {**read_options(Path(value), known), **(ctx.default_map or {})}
     return value
 
 

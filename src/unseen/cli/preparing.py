@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from unseen.data.layouts.importing import Imported
     from unseen.errors import DataError
     from unseen.releases import Outcome
+    from unseen.releases.benchmark import Benchmark
 
 
 @app.command()
@@ -135,11 +136,28 @@ def import_(
             table = fetch_table(csv_address(source), Path(folder) / "sheet.csv")
             found = import_export(table, dataset, options, layout=layout)
     else:
+        if layout is None and Path(source).is_dir():
+            _refer_to_prepare(Path(source))
         left = LeftOutImages()
         found = with_bars(
             lambda bars: import_export(Path(source), dataset, options, layout=layout, progress=bars, left_out=left)
         )
     _say_imported(found, dataset)
+
+
+def _refer_to_prepare(source: Path) -> None:
+    """Raise :class:`UnseenError` if a folder holds the official files of a benchmark."""
+    from unseen.errors import UnseenError
+    from unseen.releases import benchmark_in
+
+    for root in (source, source.absolute().parent):
+        if (found := benchmark_in(root)) is not None and (root == source or _is_of(found, source)):
+            problem = f"these are files of a benchmark, {found.title}"
+            raise UnseenError(problem, where=source, hint=f"unseen prepare {found.name} --root {root}")
+
+
+def _is_of(benchmark: Benchmark, source: Path) -> bool:
+    return any(need.paths[0].split("/")[0] == source.absolute().name for need in benchmark.needs)
 
 
 FEATURES = (".npz", ".npy", ".safetensors", ".parquet", ".hdf5", ".h5", ".mat")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,20 @@ def find_benchmark(name: str) -> Benchmark:
     try:
         return BENCHMARKS[name.lower()]
     except KeyError:
-        raise DataError(f'unknown benchmark "{name}"', hint=f"use one of {', '.join(BENCHMARKS)}") from None
+        hint = f"use one of {', '.join(BENCHMARKS)}; `unseen import` reads exports of other tools"
+        raise DataError(f'unknown benchmark "{name}"', hint=hint) from None
+
+
+def benchmark_in(root: Path) -> Benchmark | None:
+    """The benchmark with the most files of its own in a folder of downloads; ``None`` without any."""
+    count = Counter(need.paths[0] for benchmark in BENCHMARKS.values() for need in benchmark.needs)
+
+    def own(benchmark: Benchmark) -> int:
+        mine = [need for need in benchmark.needs if count[need.paths[0]] <= 2]  # AWA and AWA2 share theirs
+        return sum(look(need, root).state != "missing" for need in mine)
+
+    best = max(BENCHMARKS.values(), key=own)
+    return best if own(best) else None
 
 
 def prepare(
