@@ -80,9 +80,20 @@ def test_start_ask_stop(saved, png, tmp_path):
 
 
 def test_the_pages_table_has_the_columns_of_the_command_lines():
-    from unseen.model.predictions import columns
+    from unseen.model.predictions import Extent, columns
 
     script = (Path(unseen.serve.__file__).parent / "static" / "app.js").read_text(encoding="utf-8")
     (header,) = re.findall(r'header = \[("image".*?)\];', script)
-    assert header.replace("...others, ", "") == ", ".join(f'"{name}"' for name in columns(1))
-    assert "[`class_${rank}`, `confidence_${rank}`]" in script
+    (taxa,) = re.findall(r"taxa = about\.ranks\.length \? \[(.*?), \.\.\.about\.ranks", script)
+    (weighed,) = re.findall(r"weighed = about\.prior \? \[(.*?)\]", script)
+    parts = {
+        "others": '"class_2", "confidence_2"',
+        "taxa": f'{taxa}, "genus", "genus_confidence"',
+        "weighed": weighed,
+    }
+    for name, written in parts.items():
+        header = header.replace(f"...{name}", written)
+    extent = Extent(2, ranks=("genus",), prior=True)
+    assert header == ", ".join(f'"{name}"' for name in columns(extent))
+    assert "flatMap((place) => [`class_${place}`, `confidence_${place}`])" in script
+    assert "flatMap((rank) => [rank, `${rank}_confidence`])" in script
