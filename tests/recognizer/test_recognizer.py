@@ -17,7 +17,7 @@ from unseen.classes.table import ClassTable
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.explain.figures import account, explanation_figure, overlay
 from unseen.methods import create_method
-from unseen.model.predictions import UNSEEN_BONUS, columns
+from unseen.model.predictions import UNSEEN_BONUS, Extent, columns
 from unseen.recognizer import Recognizer
 
 ATTRIBUTES = Attributes(("has_bill_shape::hooked", "crown::red", "size::small"))
@@ -135,7 +135,7 @@ def test_predictions_are_a_list_and_a_table(recognizer, image, tmp_path):
     assert found.classes == [p.name for p in streamed]
     assert found.confidences == [p.best.confidence for p in streamed]
     frame = found.to_frame()
-    assert list(frame.columns) == [c for c in columns(3) if c != "error"]
+    assert list(frame.columns) == [c for c in columns(Extent(3)) if c != "error"]
     assert frame["image"].tolist() == [str(f) for f in files]
     assert frame["class"].tolist() == found.classes
     assert frame["confidence_3"].tolist() == [p.candidates[2].confidence for p in streamed]
