@@ -219,7 +219,7 @@ def _beneath(html: Path, restart: bool) -> Path:
 def _sheet(recognizer: Recognizer, predictions: Path, html: Path, workers: int, progress: Progress) -> None:
     from unseen.review import read_items, write_sheet
 
-    title = f"{html.stem}: what {recognizer.method.card.title} says"
+    title = f"{html.stem}: answers of {recognizer.method.name}"
     write_sheet(read_items(predictions), recognizer.table.names, html, title=title, workers=workers, progress=progress)
     predictions.unlink()
 

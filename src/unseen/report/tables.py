@@ -120,7 +120,8 @@ def race_sentence(results: Mapping[str, Any]) -> str:
         return ""
     gain, error = 100 * race["difference"], race["error"]
     within = "one draw alone" if error is None else f"a standard error of {100 * error:.1f}"
+    against = "higher" if gain >= 0 else "lower"
     return (
-        f"Over the closed form the trained method gains {gain:+.1f} points of H on the draws that both were measured "
-        f"on ({within}); it is kept where that is more than the standard error."
+        f"On the draws that both were measured on, the H of the trained method is {abs(gain):.1f} points {against} "
+        f"than that of the closed form ({within}); it is kept if it leads by more than the standard error."
     )
