@@ -48,7 +48,8 @@ def line(job: str, row: str, chosen: str, curves: list[SeenUnseenCurve], base: n
     found["draws"] = " ".join(f"{100 * h:.1f}" for h in draws)
     if base is not None:
         gain = 100 * (draws - base)
-        found |= {"difference": round(gain.mean(), 2), "error": round(gain.std(ddof=1) / len(gain) ** 0.5, 2)}
+        found |= {"difference": round(float(gain.mean()), 2)}
+        found |= {"error": round(float(gain.std(ddof=1)) / len(gain) ** 0.5, 2)}
     return found
 
 
