@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Annotated
 
@@ -205,7 +206,22 @@ CONFIGS = [
     ),
     RunConfig(method="mgmrn", dataset="/data/x", backbone=BackboneSpec("resnet50", (1, 2, 3), 224), seeds=(7, 1)),
     RunConfig(method="mgmrn", dataset="/data/x", backbone=BackboneSpec("resnet50", weights="random")),
+    RunConfig(method="anchored", dataset="fieldguide", backbone=default_backbone("fieldguide")),
+    RunConfig(method="prototypes", dataset="/data/x", backbone=BackboneSpec("resnet50", ("-2+final",), 224)),
 ]
+
+
+def test_of_the_drawn_network_anchored_reads_an_earlier_map_too_unless_told():
+    drawn = default_backbone("fieldguide")
+    named = replace(drawn, stages=(-1,))
+
+    def stages(method, backbone):
+        return RunConfig(method=method, dataset="fieldguide", backbone=backbone).backbone.stages
+
+    assert stages("anchored", drawn) == ("-2+final",)
+    assert stages("anchored", named) == (-1,)
+    assert stages("anchored", BackboneSpec("resnet50")) == stages("eszsl", drawn) == ("final",)
+    assert "--stage" not in train_words(CONFIGS[-2])
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.method)
