@@ -47,11 +47,25 @@ def models() -> dict[str, type[BaseModel]]:
         attribute: str
         evidence: float
 
+    class Taxon(Strict):
+        rank: str
+        name: str
+        confidence: float = Field(ge=0)
+        probably: str
+        sure: bool
+
     class Prediction(Strict):
         image: str
         known: bool
         classes: list[Candidate]
         attributes: list[Evidence]
+        answer: str | None = None
+        answer_rank: str | None = None
+        ranks: list[Taxon] | None = None
+        rank: str | None = None
+        prior: str | None = None
+        without_prior: Candidate | None = None
+        together: bool | None = None
         error: str | None = None
 
     class Finding(Open):
