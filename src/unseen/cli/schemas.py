@@ -63,7 +63,7 @@ def models() -> dict[str, type[BaseModel]]:
         answer_rank: str | None = None
         ranks: list[Taxon] | None = None
         rank: str | None = None
-        prior: str | None = None
+        prior: float | None = None
         without_prior: Candidate | None = None
         together: bool | None = None
         error: str | None = None
