@@ -75,7 +75,9 @@ def models() -> dict[str, type[BaseModel]]:
     text, count, texts = (str, ...), (int, ...), (list[str], ...)
     return {
         "predict": closed("predict", items=(list[Prediction], ...)),
-        "predict --output": closed("predict --output", output=text, images=count, broken=count, unknown=count),
+        "predict --output": closed(
+            "predict --output", output=text, images=count, broken=count, unknown=count, coarser=(int | None, None)
+        ),
         "merge": closed("merge", output=text, images=count),
         "check": opened("check", folder=text, ready=(bool, ...), findings=(list[Finding], ...)),
         "train": opened("train", run=text, page=(str | None, ...), protocols=(dict[str, Any], ...), warnings=texts),
