@@ -250,7 +250,9 @@ def release(key, root):
             (root / "Animals_with_Attributes2" / file.name).symlink_to(file)
 
 
-@pytest.mark.parametrize(("key", "validation"), [("CUB", 50), ("SUN", 65), pytest.param("AWA2", 13, marks=pytest.mark.slow), ("FLO", 20)])
+@pytest.mark.parametrize(
+    ("key", "validation"), [("CUB", 50), ("SUN", 65), pytest.param("AWA2", 13, marks=pytest.mark.slow), ("FLO", 20)]
+)
 def test_a_release_of_full_size_becomes_a_dataset(tmp_path, key, validation):
     release(key, tmp_path / "root")
     outcome = prepare(BENCHMARKS[key.lower()], tmp_path / "root", tmp_path / "out")
