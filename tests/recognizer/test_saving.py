@@ -230,7 +230,7 @@ def test_a_folder_of_something_else_is_left_alone(recognizer, tmp_path):
         ({"backbone__name": 5}, "backbone.name: is not a valid string"),
         ({"backbone__name": "hf:../../etc"}, "outside the folder"),
         ({"backbone__name": "hf:/etc/model"}, "outside the folder"),
-        ({"backbone__name": "hf-hub:evil/model"}, "timm has no model"),
+        ({"backbone__name": "hf-hub:evil/model"}, "this backbone takes no weights, stages or options"),
         ({"backbone__weights": "../../etc/passwd"}, "backbone.weights: is not 'pretrained', 'random' or"),
         ({"backbone__weights": "/etc/passwd"}, "backbone.weights: is not 'pretrained', 'random' or"),
         ({"backbone__options": {"checkpoint_path": "/etc/evil.pth"}}, "checkpoint_path is not allowed"),
