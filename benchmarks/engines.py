@@ -30,7 +30,8 @@ from unseen.features.extract import extract
 
 MEMORY = """
 import sys, torch
-from unseen.backbones.backbone import Backbone, BackboneSpec
+from unseen.backbones.backbone import Backbone
+from unseen.backbones.spec import BackboneSpec
 from unseen.training.manifest import peak_memory_mb
 name, size, engine = sys.argv[1:]
 backbone = Backbone(BackboneSpec(name, weights="random", image_size=int(size))).use(engine)

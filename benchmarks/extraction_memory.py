@@ -20,7 +20,8 @@ import psutil
 
 ALONE = """
 import sys, torch
-from unseen.backbones.backbone import Backbone, BackboneSpec
+from unseen.backbones.backbone import Backbone
+from unseen.backbones.spec import BackboneSpec
 backbone = Backbone(BackboneSpec(sys.argv[1], image_size=int(sys.argv[2]), weights="random"))
 pixels = torch.rand(32, 3, int(sys.argv[2]), int(sys.argv[2]))
 with torch.inference_mode():
@@ -30,7 +31,8 @@ with torch.inference_mode():
 EXTRACT = """
 import sys
 from pathlib import Path
-from unseen.backbones.backbone import Backbone, BackboneSpec
+from unseen.backbones.backbone import Backbone
+from unseen.backbones.spec import BackboneSpec
 from unseen.features.extract import extract
 from unseen.data.finding import find_images
 files = find_images([Path(sys.argv[3])])[: int(sys.argv[4])]
