@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import torch
 from places import DATA
 
 os.environ.setdefault("UNSEEN_ENGINE", "torch")  # exact numbers are torch's; tests of engines name theirs
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job's, which commands would inherit
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # the test processes run side by side, a core each
 
 

@@ -191,10 +191,8 @@ def test_what_serves_with_its_defaults(place, name):
         said, end = b"", time.monotonic() + 120
         while b"http://127.0.0.1:" not in said and time.monotonic() < end and process.poll() is None:
             said += process.stdout.read1(4096)
-        while process.poll() is None:  # asked again where the first came before the server listens to it
-            process.send_signal(signal.SIGINT)
-            time.sleep(0.5)
-        said += process.stdout.read()
+        process.send_signal(signal.SIGINT)
+        said += process.communicate(timeout=60)[0]
     assert b"http://127.0.0.1:" in said, said
     assert b"Traceback" not in said
 
