@@ -8,9 +8,11 @@ from dataclasses import replace
 
 import huggingface_hub.constants
 import pytest
+from typer.testing import CliRunner
 
 from unseen.api import _backbone
 from unseen.backbones.backbone import Backbone, BackboneSpec
+from unseen.cli import app
 from unseen.errors import UnseenError
 from unseen.training.config import RunConfig
 from unseen.training.plan import FROZEN, RESNET, default_backbone, kind_of_device
@@ -49,6 +51,28 @@ def test_a_run_resumes_with_the_backbone_of_its_device(tmp_path):
         (tmp_path / "config.json").write_text(json.dumps(config.to_json()))
         assert kind_of_device("cpu", tmp_path) == kind
     assert kind_of_device("cpu", tmp_path / "new") == "cpu"
+
+
+@pytest.mark.parametrize("command", ["compare eszsl birds", "ablate eszsl birds", "train birds --method eszsl"])
+def test_a_comparison_reads_the_backbone_of_its_device_as_training_does(command, tmp_path, monkeypatch):
+    from unseen.cli import options
+
+    def read(*where):
+        monkeypatch.setattr(options.RunOptions, "entries", lambda *a, **k: found.append(entries(*a, **k)) or 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            CliRunner().invoke(app, [*command.split(), "--device", "cpu", *where], catch_exceptions=False)
+        return found.pop()["backbone"]
+
+    entries, found = options.RunOptions.entries, []
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "birds").mkdir()
+    assert read() == FROZEN["cpu"]
+    assert read("--backbone", "resnet18").name == "resnet18"
+    inside = tmp_path / "done" / ("" if command.startswith("train") else "eszsl")
+    inside.mkdir(parents=True)  # began on a GPU
+    config = RunConfig(method="eszsl", dataset="birds", backbone=FROZEN["cuda"])
+    (inside / "config.json").write_text(json.dumps(config.to_json()))
+    assert read("--output", str(tmp_path / "done")) == FROZEN["cuda"]
 
 
 @pytest.mark.parametrize("spec", [*FROZEN.values(), *RESNET.values()], ids=lambda spec: spec.name)

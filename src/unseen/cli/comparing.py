@@ -100,9 +100,10 @@ def compare(
         where = "--shots" if counts is not None else "--together"
         raise UnseenError("needs the honest protocol", where=where, hint="--protocol honest or both")
     variants = parse_variants(methods)
+    folder = output or Path("runs") / f"compare-{Path(dataset).name}"
     asked = Comparison(
         variants,
-        options.entries(dataset, protocol, seeds, [variant.method for variant in variants]),
+        options.entries(dataset, protocol, seeds, [variant.method for variant in variants], folder),
         common_recipe(recipe, epochs),
         validation_only=validation_only,
         metrics=chosen_metrics(metrics),
@@ -111,7 +112,6 @@ def compare(
         workers=options.workers,
         engine=options.engine,
     )
-    folder = output or Path("runs") / f"compare-{Path(dataset).name}"
     found = run_comparison(asked, folder, as_json, do, counts is None and not together)
     done = [(row["name"], folder / row["folder"]) for row in found["rows"] if row["error"] is None]
     more: dict[str, Any] = {}
@@ -168,9 +168,11 @@ def ablate(
     from unseen.experiments.variants import parse_variant
 
     base = parse_variant(method)
+    swept = "" if sweep is None else f"-{sweep.partition('=')[0]}"
+    folder = output or Path("runs") / f"ablate-{base.folder}-{Path(dataset).name}{swept}"
     asked = Comparison(
         [base],
-        options.entries(dataset, protocol, seeds, [base.method]),
+        options.entries(dataset, protocol, seeds, [base.method], folder),
         common_recipe(recipe, epochs),
         validation_only=validation_only,
         metrics=chosen_metrics(metrics),
@@ -179,8 +181,6 @@ def ablate(
         workers=options.workers,
         engine=options.engine,
     )
-    swept = "" if sweep is None else f"-{sweep.partition('=')[0]}"
-    folder = output or Path("runs") / f"ablate-{base.folder}-{Path(dataset).name}{swept}"
     run_comparison(asked, folder, as_json, partial(do, base=base, sweep=sweep))
     if sweep is not None and not as_json:
         out.print(f"plot:   {folder / 'sweep'}*.png, .svg", highlight=False, soft_wrap=True)

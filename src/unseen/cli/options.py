@@ -106,13 +106,19 @@ class RunOptions:
     cache: CacheOption = None
 
     def entries(
-        self, dataset: str, protocol: str, seeds: str, methods: Sequence[str] = (), device: str = "cuda"
+        self, dataset: str, protocol: str, seeds: str, methods: Sequence[str] = (), folder: Path | None = None
     ) -> dict[str, Any]:
         """Entries of :class:`unseen.training.config.RunConfig`, except those of the method.
 
-        ``methods`` and ``device`` (its kind) determine the default backbone.
+        ``methods`` and the kind of device determine the default backbone; what ``folder`` began with stays, and
+        without a folder it is that of a GPU.
         """
         check_dataset(dataset)
+        device = "cuda"
+        if folder is not None and self.backbone is None and dataset != "fieldguide":
+            from unseen.training.plan import kind_of_device
+
+            device = kind_of_device(self.device, folder)
         return {
             "dataset": dataset if dataset == "fieldguide" else str(Path(dataset).expanduser().absolute()),
             "backbone": make_backbone(

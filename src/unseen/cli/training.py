@@ -27,7 +27,7 @@ from unseen.cli.common import (
     with_bars,
 )
 from unseen.cli.configuring import pairs
-from unseen.cli.options import RunOptions, check_dataset, with_run_options
+from unseen.cli.options import RunOptions, with_run_options
 from unseen.errors import UnseenError
 
 if TYPE_CHECKING:
@@ -108,12 +108,9 @@ def train(
     Examples: `unseen train my-folder`, `unseen train fieldguide --method msdn --seeds 5 --protocol both`
     """
     from unseen.training.folder import default_folder
-    from unseen.training.plan import kind_of_device
 
     folder = output or default_folder(method, Path(dataset).resolve().name)
-    check_dataset(dataset)
-    kind = "cuda" if options.backbone else kind_of_device(options.device, folder)
-    entries = options.entries(dataset, protocol, seeds, [method], kind)
+    entries = options.entries(dataset, protocol, seeds, [method], folder)
 
     from unseen.report.summary import verdict
     from unseen.report.tables import race_rows, race_sentence, result_rows

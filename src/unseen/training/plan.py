@@ -71,17 +71,17 @@ def default_backbone(dataset: str, device: str = "cuda", methods: Sequence[Any] 
 
 
 def kind_of_device(device: str, folder: Path) -> str:
-    """Type of device for :func:`default_backbone`; for a run that resumes, that of the first call.
+    """Type of device for :func:`default_backbone`; for a run or comparison that resumes, that of the first call.
 
     Args:
         device: as in :func:`unseen.training.fabric.make_fabric`.
-        folder: the run's folder.
+        folder: the folder of a run, or of a comparison with a run in each subfolder.
     """
-    try:
-        backbone = Run(folder).config.backbone.name
-    except UnseenError:
-        return make_fabric(device).device.type
-    return "cpu" if backbone in (FROZEN["cpu"].name, RESNET["cpu"].name) else "cuda"
+    for run in (folder, *sorted(config.parent for config in folder.glob("*/config.json"))):
+        with suppress(UnseenError):
+            name = Run(run).config.backbone.name
+            return "cpu" if name in (FROZEN["cpu"].name, RESNET["cpu"].name) else "cuda"
+    return make_fabric(device).device.type
 
 
 def resolve_settings(config: RunConfig, dataset: str) -> tuple[str, Settings, Recipe | None]:
