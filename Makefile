@@ -2,19 +2,21 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test slow lint docs wheel benchmark faults clean
+.PHONY: demo test pytest slow lint docs wheel benchmark faults clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("unseen needs Python 3.11 or newer; run make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-compile --editable '.[dev,docs]'
 	touch $@
 
 demo: .venv/installed
 	$(BIN)/unseen demo
 
-test: .venv/installed lint
+test: lint pytest
+
+pytest: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 slow: .venv/installed
@@ -27,7 +29,6 @@ lint: .venv/installed
 	$(BIN)/lint-imports
 
 docs: .venv/installed
-	$(BIN)/pip install --quiet --editable '.[docs]'
 	$(BIN)/mkdocs build --strict
 
 wheel: .venv/installed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ os.environ.setdefault("UNSEEN_ENGINE", "torch")  # exact numbers are torch's; te
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job's, which commands would inherit
     signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # the test processes run side by side, a core each
+logging.getLogger("torch.__trace").propagate = True  # else pytest listens, and torch describes every step of an export
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

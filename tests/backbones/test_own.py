@@ -98,7 +98,7 @@ def test_a_model_registered_in_timm_by_the_user(birdkit):
 
 def test_a_run_finds_the_network_again(birdkit, tiny_guide, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(birdkit))
-    options = {"device": "cpu", "cache": tmp_path / "cache"}
+    options = {"device": "cpu", "cache": tmp_path / "cache", "draws": 1}
     run = unseen.fit("eszsl", tiny_guide, tmp_path / "run", backbone=f"{NETS}:Stripes", **options)
     assert run.manifest["backbone"]["name"] == f"{NETS}:Stripes"
     image = next((tiny_guide / "images").rglob("*.*"))
@@ -110,7 +110,13 @@ def test_a_run_finds_the_network_again(birdkit, tiny_guide, tmp_path, monkeypatc
     assert again.predict([image])[0].best.confidence == answer.best.confidence
     asked = Comparison(
         [Variant("eszsl", "eszsl")],
-        {"dataset": str(tiny_guide), "backbone": run.config.backbone, "protocols": ("honest",), "seeds": (0,)},
+        {
+            "dataset": str(tiny_guide),
+            "backbone": run.config.backbone,
+            "protocols": ("honest",),
+            "seeds": (0,),
+            "draws": 1,
+        },
         device="cpu",
         cache=tmp_path / "cache",
     )
@@ -128,7 +134,7 @@ def test_a_module_in_hand(birdkit, tiny_guide, tmp_path):
 
     torch.manual_seed(3)
     network = Stripes(5)
-    options = {"device": "cpu", "cache": tmp_path / "cache"}
+    options = {"device": "cpu", "cache": tmp_path / "cache", "draws": 1}
     run = unseen.fit("eszsl", tiny_guide, tmp_path / "run", backbone=network, **options)
     image = next((tiny_guide / "images").rglob("*.*"))
     loaded = unseen.Recognizer.load(run.folder, device="cpu")
@@ -146,7 +152,13 @@ def test_a_module_in_hand(birdkit, tiny_guide, tmp_path):
     assert again.predict([image])[0].best.confidence == answer.confidence
     asked = Comparison(
         [Variant("eszsl", "eszsl")],
-        {"dataset": str(tiny_guide), "backbone": run.config.backbone, "protocols": ("honest",), "seeds": (0,)},
+        {
+            "dataset": str(tiny_guide),
+            "backbone": run.config.backbone,
+            "protocols": ("honest",),
+            "seeds": (0,),
+            "draws": 1,
+        },
     )
     with pytest.raises(UnseenError, match="child processes cannot create it — pass the path"):
         compare(asked, tmp_path / "rows")

@@ -224,6 +224,7 @@ def run(tiny_guide, tiny_backbone, tmp_path_factory):
         backbone=tiny_backbone,
         recipe={"epochs": "1"},
         reduce="pca:12, merge:2",
+        draws=1,
     )
     return fit(config, folder / "run", cache=folder / "cache", device="cpu")
 
@@ -296,7 +297,7 @@ def test_onnx(run, tmp_path):
 def test_command_line(unseen, tiny_guide, tiny_backbone, tmp_path):
     words = ["train", tiny_guide, "--method", "eszsl", "--backbone", tiny_backbone.name, "--backbone-weights", "random"]
     words += ["--image-size", 64, "--output", tmp_path / "run", "--cache", tmp_path / "cache", "--no-report"]
-    status, out, err = unseen(*words, "--reduce", "pca:16", "--device", "cpu")
+    status, out, err = unseen(*words, "--reduce", "pca:16", "--device", "cpu", "--draws", "1")
     assert status == 0, err
     assert "frozen, pca:16" in " ".join(out.split())
     assert Run(tmp_path / "run").config.reduce == "pca:16"

@@ -124,7 +124,7 @@ def cache(tmp_path_factory):
 @pytest.mark.parametrize("method", [name for name, method in METHODS.items() if not method.reads_text])
 def test_every_method_on_patch_tokens(method, tiny_guide, tiny_vit, cache, tmp_path):
     recipe = {} if METHODS[method].closed_form else {"epochs": "1", "batch_size": "8"}
-    options = {"backbone": tiny_vit, "cache": cache, "device": "cpu"}
+    options = {"backbone": tiny_vit, "cache": cache, "device": "cpu", "draws": 1}
     if METHODS[method].end_to_end:
         options["settings"] = {"width": "32", "attention_width": "8"}
         recipe["batches"] = "3"

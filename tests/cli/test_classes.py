@@ -27,7 +27,7 @@ BACKBONE += ["--backbone-option", "output_stride=16"]
 @pytest.fixture(scope="module")
 def fitting(tiny_guide, tiny_backbone, tmp_path_factory):
     cache = tmp_path_factory.mktemp("cache")
-    options = {"backbone": tiny_backbone, "cache": cache, "device": "cpu"}
+    options = {"backbone": tiny_backbone, "cache": cache, "device": "cpu", "draws": 1}
     return tmp_path_factory.mktemp("run") / "eszsl", options
 
 

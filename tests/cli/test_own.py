@@ -121,7 +121,8 @@ def test_a_run_keeps_how_columns_were_read(tiny_guide, tiny_backbone, tmp_path):
     from unseen.training.run import fit
 
     write_example(tmp_path / "birds", load_folder(tiny_guide), "csv")
-    config = RunConfig(method="eszsl", dataset=str(tmp_path / "birds"), backbone=tiny_backbone)
+    options = {"backbone": tiny_backbone, "draws": 1, "holdouts": 0}
+    config = RunConfig(method="eszsl", dataset=str(tmp_path / "birds"), **options)
     run = fit(config, tmp_path / "run", cache=tmp_path / "cache", device="cpu")
     data = load_folder(tmp_path / "birds")
     kept = Encoding.from_json(json.loads((run.folder / "encoding.json").read_text()))

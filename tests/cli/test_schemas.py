@@ -38,7 +38,7 @@ def test_what_commands_print_is_of_the_schema(tiny_guide, tmp_path, monkeypatch,
     small = ["--backbone", "test_resnet", "--backbone-weights", "random", "--image-size", "64"]
     run, image = tmp_path / "run", sorted((tiny_guide / "images").rglob("*.jpg"))[0]
     calls = {
-        "train": ["train", tiny_guide, "-m", "eszsl", "-o", run, "--no-report", *where, *small],
+        "train": ["train", tiny_guide, "-m", "eszsl", "-o", run, "--no-report", "--draws", "1", *where, *small],
         "evaluate": ["evaluate", run, *where],
         "predict": ["predict", run, image, "--device", "cpu"],
         "predict --output": ["predict", run, image, "--device", "cpu", "-o", tmp_path / "found.csv"],

@@ -154,7 +154,7 @@ def test_urls_are_fetched_once(guide, images, attributes, tmp_path, monkeypatch)
 
 
 def test_fit_takes_them(guide, images, attributes, tiny_guide, tiny_backbone, tmp_path):
-    options = {"backbone": tiny_backbone, "device": "cpu", "cache": tmp_path / "cache"}
+    options = {"backbone": tiny_backbone, "device": "cpu", "cache": tmp_path / "cache", "draws": 1}
     folder = unseen.fit("eszsl", tiny_guide, tmp_path / "folder", **options)
     held = unseen.fit("eszsl", guide, tmp_path / "object", **options)
     table = unseen.fit("eszsl", images, tmp_path / "table", attributes=attributes, root=guide.images, **options)

@@ -151,7 +151,7 @@ def test_a_method_trains_and_tests_on_them(birds, tmp_path, method):
     import_features(path, load_folder(folder), folder, "trained", made_with="ResNet-101, 224 px")
     recipe = {} if method == "eszsl" else {"epochs": "1"}
     config = RunConfig(
-        method=method, dataset=str(folder), backbone=spec(folder, "trained"), recipe=recipe, vectors="random"
+        method=method, dataset=str(folder), backbone=spec(folder, "trained"), recipe=recipe, vectors="random", draws=1
     )
     run = fit(config, tmp_path / "run", device="cpu")
     backbone = run.manifest["backbone"]
@@ -225,7 +225,18 @@ def test_the_command_trains_on_them(birds, tmp_path, unseen):
     folder, tiny = birds
     path = tiny.root / "xlsa17/data/CUB/res101.mat"
     import_features(path, load_folder(folder), folder, "told", made_with="ResNet-101, 224 px")
-    options = ("--method", "eszsl", "--backbone", "features:told", "--vectors", "random", "--device", "cpu")
+    options = (
+        "--method",
+        "eszsl",
+        "--backbone",
+        "features:told",
+        "--vectors",
+        "random",
+        "--device",
+        "cpu",
+        "--draws",
+        "1",
+    )
     status, out, err = unseen("train", folder, *options, "-o", tmp_path / "run")
     assert status == 0
     assert "eszsl (recommended) on features:told, honest protocol" in err

@@ -15,6 +15,7 @@ import pytest
 import unseen
 from unseen.evaluation.registry import REGISTRY as METRICS
 from unseen.methods import METHODS, registry
+from unseen.training.config import RunConfig
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = ["how-to/add-method.md", "how-to/add-metric.md", "how-to/add-dataset.md", "how-to/features.md"]
@@ -27,6 +28,8 @@ def test_a_page_s_code_runs(page, tiny_guide, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UNSEEN_CACHE", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(RunConfig, "draw_count", 1)  # the code is what is tested
+    monkeypatch.setattr(RunConfig, "holdout_count", 0)
     kept = [(known, dict(known)) for known in (METHODS, registry._GIVEN, METRICS)]
     blocks = BLOCK.findall((DOCS / page).read_text())
     assert any(kind == "python" for kind, _, _ in blocks)

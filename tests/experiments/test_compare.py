@@ -90,7 +90,7 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def asked(tiny_guide, tiny_backbone, cache):
     def make(rows, **options):
-        base = {"dataset": str(tiny_guide), "backbone": tiny_backbone, "protocols": ("honest", "paper")}
+        base = {"dataset": str(tiny_guide), "backbone": tiny_backbone, "protocols": ("honest", "paper"), "draws": 2}
         options = {"recipe": {"epochs": "3", "batch_size": "8", "lr": "1e-3"}, **options}
         return Comparison(parse_variants(rows), {**base, "seeds": (0, 1)}, cache=cache, device="cpu", **options)
 

@@ -19,7 +19,18 @@ def test_shots_of_a_comparison(tiny_guide, tmp_path, capsys):
 
     command = ["compare", "eszsl", str(tiny_guide), "--backbone", "test_resnet", "--backbone-weights", "random"]
     command += ["--image-size", "64", "--protocol", "honest", "--seeds", "1", "--cache", str(tmp_path / "cache")]
-    command += ["--device", "cpu", "-o", str(tmp_path / "out"), "--shots", "0,1,2", "--together", "--json"]
+    command += [
+        "--draws",
+        "1",
+        "--device",
+        "cpu",
+        "-o",
+        str(tmp_path / "out"),
+        "--shots",
+        "0,1,2",
+        "--together",
+        "--json",
+    ]
     app(command, standalone_mode=False)
     told = json.loads(capsys.readouterr().out)
     assert {row["batch"] for row in map(cells, told["together"]["rows"])} == set(KINDS)

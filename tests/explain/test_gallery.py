@@ -27,7 +27,7 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def runs(tiny_guide, tiny_backbone, cache, tmp_path_factory):
     folder = tmp_path_factory.mktemp("figures")
-    options = {"backbone": tiny_backbone, "cache": cache, "device": "cpu"}
+    options = {"backbone": tiny_backbone, "cache": cache, "device": "cpu", "draws": 1}
     return {
         "msdn": unseen.fit(  # as released: it scores with unit class vectors
             "msdn", tiny_guide, folder / "msdn", preset="cub", recipe={"epochs": "3", "lr": "1e-3"}, **options
@@ -215,7 +215,7 @@ def test_parts_are_the_visible_ones_that_attributes_name(answers):
 def test_images_that_are_gone_are_one_line(tiny_guide, tiny_backbone, tmp_path):
     guide, cache = tmp_path / "guide", tmp_path / "cache"
     shutil.copytree(tiny_guide, guide)
-    run = unseen.fit("eszsl", guide, tmp_path / "run", backbone=tiny_backbone, cache=cache, device="cpu")
+    run = unseen.fit("eszsl", guide, tmp_path / "run", backbone=tiny_backbone, cache=cache, device="cpu", draws=1)
     shutil.rmtree(guide / "images")
     with pytest.raises(DataError, match=r"none of the 72 images is in .*guide/images") as caught:
         run_figures(run, cache=cache, device="cpu")

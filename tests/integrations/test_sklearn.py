@@ -19,10 +19,19 @@ import unseen
 from unseen import ZeroShotClassifier
 from unseen.errors import UnseenError
 from unseen.methods import METHODS
+from unseen.training.config import RunConfig
 
 N, K, C, SEEN = 14, 10, 24, 11
 ON_FEATURES = [name for name, kind in METHODS.items() if not (kind.reads_text or kind.end_to_end)]
 NAMES = [f"species {chr(97 + i)}" for i in range(N)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_draw():
+    """One draw of validation classes is enough here, and the classifier has no option for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunConfig, "draw_count", 1)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +208,8 @@ def test_a_saved_classifier_is_the_same(data, labels, tmp_path):
 
 
 def test_a_run_on_features_predicts_from_features(tiny_guide, tiny_backbone, tmp_path):
-    run = unseen.fit("eszsl", tiny_guide, tmp_path / "run", backbone=tiny_backbone, device="cpu", cache=tmp_path / "c")
+    options = {"backbone": tiny_backbone, "device": "cpu", "cache": tmp_path / "c", "draws": 1}
+    run = unseen.fit("eszsl", tiny_guide, tmp_path / "run", **options)
     made = ZeroShotClassifier.load(run.folder, device="cpu")
     recognizer = unseen.Recognizer.load(run.folder, device="cpu")
     image = next((tiny_guide / "images").rglob("*.*"))

@@ -24,7 +24,7 @@ def cache(tmp_path_factory):
 @pytest.fixture
 def fit(tiny_guide, tiny_backbone, cache):
     def run(method, folder, **options):
-        where = {"backbone": tiny_backbone, "device": "cpu", "cache": cache}
+        where = {"backbone": tiny_backbone, "device": "cpu", "cache": cache, "draws": 1}
         return unseen.fit(method, tiny_guide, folder, **where, **options)
 
     return run

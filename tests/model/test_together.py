@@ -97,7 +97,8 @@ def test_batches_are_what_they_say():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, tiny_guide, tiny_backbone):
     folder = tmp_path_factory.mktemp("together")
-    return unseen.fit("eszsl", tiny_guide, folder / "run", backbone=tiny_backbone, cache=folder / "c", device="cpu")
+    options = {"backbone": tiny_backbone, "cache": folder / "c", "device": "cpu", "draws": 1}
+    return unseen.fit("eszsl", tiny_guide, folder / "run", **options)
 
 
 def test_predictions_say_that_they_are_together(run, tiny_guide, tmp_path):

@@ -42,7 +42,8 @@ def test_without_a_space_the_mean_is_taken_off():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, tiny_guide, tiny_backbone):
     folder = tmp_path_factory.mktemp("embed")
-    return unseen.fit("eszsl", tiny_guide, folder / "run", backbone=tiny_backbone, cache=folder / "c", device="cpu")
+    options = {"backbone": tiny_backbone, "cache": folder / "c", "device": "cpu", "draws": 1}
+    return unseen.fit("eszsl", tiny_guide, folder / "run", **options)
 
 
 def test_embeddings_are_what_the_model_reads(run, tiny_guide, tmp_path, capsys):

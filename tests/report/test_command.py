@@ -32,7 +32,7 @@ def command(monkeypatch, capsys):
 @pytest.fixture(scope="module")
 def run(tiny_guide, tiny_backbone, tmp_path_factory):
     folder = tmp_path_factory.mktemp("command")
-    options = {"backbone": tiny_backbone, "cache": folder / "cache", "device": "cpu"}
+    options = {"backbone": tiny_backbone, "cache": folder / "cache", "device": "cpu", "draws": 1}
     return library.fit("eszsl", tiny_guide, folder / "run", **options)
 
 

@@ -50,7 +50,7 @@ def home(tmp_path_factory):
 @pytest.fixture(scope="module")
 def fit(home, tiny_guide, tiny_backbone):
     def run(method, name, dataset=tiny_guide, **options):
-        options = {"backbone": tiny_backbone, "cache": home / "cache", "device": "cpu", **options}
+        options = {"backbone": tiny_backbone, "cache": home / "cache", "device": "cpu", "draws": 1, **options}
         return unseen.fit(method, dataset, home / name, **options)
 
     return run

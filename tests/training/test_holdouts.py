@@ -53,7 +53,7 @@ def test_classes_set_aside_are_seen_ones_with_all_their_images(without, tiny_gui
 
 
 def test_run_without_unseen_images_holds_classes_out(without, tiny_backbone, tmp_path):
-    options = {"backbone": tiny_backbone, "cache": tmp_path / "cache", "device": "cpu"}
+    options = {"backbone": tiny_backbone, "cache": tmp_path / "cache", "device": "cpu", "draws": 1}
     run = unseen.fit("eszsl", without, tmp_path / "run", holdouts=2, **options)
     found = run.results["protocols"]["honest"]
     assert found["metrics"]["T1"]["mean"] is None
@@ -91,14 +91,14 @@ def test_run_without_unseen_images_holds_classes_out(without, tiny_backbone, tmp
 
 
 def test_holdouts_can_be_left_out(without, tiny_backbone, tmp_path):
-    options = {"backbone": tiny_backbone, "cache": tmp_path / "cache", "device": "cpu"}
+    options = {"backbone": tiny_backbone, "cache": tmp_path / "cache", "device": "cpu", "draws": 1}
     run = unseen.fit("eszsl", without, tmp_path / "run", holdouts=0, **options)
     assert "holdout" not in run.results["protocols"]["honest"]
     assert "so its accuracy on them is not measured" in " ".join(verdict(run))
 
 
 def test_verdict_says_the_run_s_numbers(tiny_guide, tiny_backbone, tmp_path):
-    options = {"backbone": tiny_backbone, "cache": tmp_path / "cache", "device": "cpu"}
+    options = {"backbone": tiny_backbone, "cache": tmp_path / "cache", "device": "cpu", "draws": 1}
     run = unseen.fit("eszsl", tiny_guide, tmp_path / "run", protocols=("honest", "paper"), **options)
     found = run.results["protocols"]["honest"]
     text = " ".join([*verdict(run), *sureness(recorded(run))])
@@ -113,7 +113,7 @@ def test_verdict_says_the_run_s_numbers(tiny_guide, tiny_backbone, tmp_path):
 
 
 def test_calibration_is_measured_once_for_a_model(tiny_guide, tiny_backbone, tmp_path, monkeypatch):
-    options = {"backbone": tiny_backbone, "cache": tmp_path / "cache", "device": "cpu"}
+    options = {"backbone": tiny_backbone, "cache": tmp_path / "cache", "device": "cpu", "draws": 1}
     options["recipe"] = {"epochs": "2", "batch_size": "8", "lr": "1e-3"}
     first = unseen.fit("global", tiny_guide, tmp_path / "run", **options).results["protocols"]["honest"]
     from unseen.training.stage import Stage
@@ -130,7 +130,13 @@ def test_calibration_is_measured_once_for_a_model(tiny_guide, tiny_backbone, tmp
 def test_references_are_what_the_recognizer_reads_off_the_training_images(
     tiny_guide, tiny_backbone, tmp_path, precision
 ):
-    options = {"backbone": tiny_backbone, "cache": tmp_path / "cache", "device": "cpu", "precision": precision}
+    options = {
+        "backbone": tiny_backbone,
+        "cache": tmp_path / "cache",
+        "device": "cpu",
+        "precision": precision,
+        "draws": 1,
+    }
     options["recipe"] = {"epochs": "2", "batch_size": "8", "lr": "1e-3"}
     run = unseen.fit("msdn", tiny_guide, tmp_path / "run", **options)
     recognizer = unseen.Recognizer.load(run.folder, device="cpu")

@@ -36,7 +36,7 @@ def test_a_training_that_would_end_too_late_is_stopped(monkeypatch):
 
 @pytest.fixture
 def config(tiny_guide, tiny_backbone):
-    return RunConfig(method="auto", dataset=str(tiny_guide), backbone=tiny_backbone, holdouts=0)
+    return RunConfig(method="auto", dataset=str(tiny_guide), backbone=tiny_backbone, holdouts=0, draws=2)
 
 
 def run(config, folder):

@@ -49,6 +49,8 @@ def do(request, tiny_guide, tiny_backbone, cache):
             options.setdefault("backbone", BackboneSpec(f"hf:{request.getfixturevalue('tiny_pairs')['clip']}"))
         if not METHODS[method].closed_form:
             options.setdefault("recipe", RECIPE)
+        else:
+            options.setdefault("draws", 1)
         options = {"device": "cpu", "cache": cache, "backbone": tiny_backbone, **options, **SMALLER.get(method, {})}
         return unseen.fit(method, dataset, folder, **options)
 
