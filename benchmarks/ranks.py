@@ -23,7 +23,6 @@ from benchmarks.measured import finish
 from unseen.data.catalogue import load_dataset
 from unseen.evaluation.metrics import harmonic, per_class_accuracy
 from unseen.model.predictions import Prediction
-from unseen.model.ranks import Choice
 from unseen.recognizer import Recognizer
 from unseen.training.folder import Run
 
@@ -66,7 +65,7 @@ def predicted(
     recognizer: Recognizer, scores: np.ndarray, allowed: np.ndarray, weights: np.ndarray | None = None
 ) -> list[Prediction]:
     """Predictions of class scores at the model's threshold."""
-    choice = Choice(1, allowed, recognizer.threshold_of("auto"))
+    choice = recognizer.choice(1, allowed)
     psi = np.zeros((len(scores), len(recognizer.table.attributes)))
     return recognizer.respond([""] * len(scores), scores, psi, choice, weights)
 

@@ -22,6 +22,7 @@ from unseen.methods.class_normalized import ClassNormalizedSettings
 from unseen.methods.clip import CLIPSettings
 from unseen.methods.mgmrn.settings import MgMRNSettings
 from unseen.model.assembled import build_method
+from unseen.model.ranks import RankThreshold
 from unseen.recognizer import Recognizer
 
 pytest.importorskip("onnx", reason="needs unseen[export]")
@@ -72,8 +73,9 @@ def make(name, spec, settings=None, store_dtype="float16", quick=True):
     rng = np.random.default_rng(0)
     table = ClassTable(tuple("abcdef"), ATTRIBUTES, rng.normal(size=(6, K)), np.array([1, 1, 0, 0, 1, 0], bool))
     return Recognizer(
-        backbone, method, table, gamma=0.25, temperature=0.5, threshold=0.125, store_dtype=store_dtype, device="cpu"
-    )
+        backbone, method, table, gamma=0.25, temperature=0.5, threshold=0.125, store_dtype=store_dtype, device="cpu",
+        rank_thresholds={"family": RankThreshold(0.5, None)},
+    )  # fmt: skip
 
 
 def run(path, *inputs):
@@ -204,6 +206,7 @@ def test_the_files_beside_the_graph_and_the_check(tiny_backbone, tmp_path):
     facts = json.loads(exported.facts.read_text())
     assert facts["image"] == {"size": SIZE, "short_side": SIZE, "interpolation": "bicubic", "background": "white"}
     assert (facts["gamma"], facts["temperature"], facts["threshold"]) == (0.25, 0.5, 0.125)
+    assert facts["rank_thresholds"] == {"family": {"asked": 0.5, "coarser": None}}
     assert facts["attributes"] == list(ATTRIBUTES.names)
     with exported.classes.open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -373,6 +373,7 @@ def _facts(model: TrainedModel, exported: Exported, opset: int, outputs: list[st
         "temperature": model.temperature or 1.0,
         "calibrated": model.temperature is not None,
         "threshold": model.threshold,
+        "rank_thresholds": {rank: vars(one) for rank, one in model.rank_thresholds.items()},
         "method": model.method.name,
         "differences_from_torch": exported.differences,
         "about": model.about,

@@ -16,7 +16,7 @@ from unseen.classes.taxonomy import Taxonomy
 from unseen.errors import UnseenError
 from unseen.methods import create_method
 from unseen.model.predictions import Extent, Prediction, columns
-from unseen.model.ranks import Choice, by_taxon, probabilities, required
+from unseen.model.ranks import Choice, RankThreshold, by_taxon, probabilities, required
 from unseen.recognizer import Recognizer
 
 TAXA = Taxonomy(("family", "genus"), (("F", "a"), ("F", "a"), ("F", "b"), ("G", "c"), ("", "")))
@@ -43,8 +43,8 @@ def scores_of(*shares):
     return 2.0 * np.log(np.array([shares])) + 0.5 * SEEN
 
 
-def ask(recognizer, scores, *, top=5, allowed=EVERY, threshold=0.5, rank=None, weights=None):
-    choice = Choice(top, allowed, threshold, recognizer.rank_of(rank, allowed))
+def ask(recognizer, scores, *, top=5, allowed=EVERY, threshold=0.5, rank=None, weights=None, ranks=None):
+    choice = Choice(top, allowed, threshold, recognizer.rank_of(rank, allowed), ranks or {})
     given = None if weights is None else np.array([weights], dtype=float)
     (found,) = recognizer.respond(["x.jpg"], scores, np.zeros((1, 3)), choice, given)
     assert Prediction.from_dict(found.as_dict()) == found
@@ -80,6 +80,31 @@ def test_the_finest_rank_that_stands_out_is_the_answer(recognizer):
     assert (none.answer, none.answer_rank, none.said) == ("unknown", "", "unknown")
     known = ask(recognizer, scores_of(0.6, 0.1, 0.1, 0.1, 0.1))
     assert (known.answer, known.answer_rank, known.coarser) == ("a1", "class", None)
+
+
+def test_chosen_thresholds_of_ranks_take_the_place_of_that_of_classes(recognizer):
+    # genus a: 0.7, guessing 0.4, so 0.5 above chance; family F: 0.8, guessing 0.6, so 0.5 too
+    scores = scores_of(0.4, 0.3, 0.1, 0.1, 0.1)
+
+    def answer(family, genus, **options):
+        given = {"family": RankThreshold(*family), "genus": RankThreshold(*genus)}
+        return ask(recognizer, scores, ranks=given, **options)
+
+    assert answer((0, 0.4), (0, 0.4)).answer_rank == "genus"
+    assert answer((0, 0.4), (0, 0.6)).answer_rank == "family"
+    assert answer((0, 0.6), (0, None)).answer == "unknown"  # a rank that never is an answer
+    assert answer((0.4, None), (0.6, None), rank="family").known
+    assert not answer((0.4, None), (0.6, None), rank="genus").known
+    assert ask(recognizer, scores, ranks={"genus": RankThreshold(0, None)}).answer_rank == "family"  # others follow it
+    assert ask(recognizer, scores, rank="genus", ranks={"genus": RankThreshold(None, None)}).known
+
+
+def test_chosen_thresholds_belong_to_the_automatic_one(tiny_backbone):
+    backbone, chosen = Backbone(tiny_backbone), {"family": RankThreshold(0.1, 0.2)}
+    method = create_method("msdn", channels=backbone.channels[0], vectors=torch.randn(3, 8), seed=1)
+    made = Recognizer(backbone, method, TABLE, device="cpu", threshold=0.5, rank_thresholds=chosen)
+    assert made.choice(5, EVERY).ranks == chosen
+    assert made.choice(5, EVERY, 0.7).ranks == made.choice(5, EVERY, "off").ranks == {}
 
 
 def test_a_rank_can_be_asked_for(recognizer):

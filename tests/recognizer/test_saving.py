@@ -29,6 +29,7 @@ from unseen.cli import app
 from unseen.errors import RunError, UnseenError
 from unseen.ground.files import SEAL
 from unseen.methods import create_method
+from unseen.model.ranks import RankThreshold
 from unseen.model.references import References
 from unseen.recognizer import Recognizer
 from unseen.recognizer.card import CardFields, escaped
@@ -310,6 +311,14 @@ def test_the_card_gives_three_digits_of_the_threshold(tiny_backbone, tmp_path):
     made = make(tiny_backbone, threshold=0.30000000000000004 / 7)
     text = (made.save(tmp_path / "model") / "README.md").read_text()
     assert 'Below a confidence of 0.0429, the answer is "unknown".' in text
+
+
+def test_thresholds_of_ranks_are_saved(tiny_backbone, tmp_path):
+    thresholds = {"family": RankThreshold(0.4, None), "genus": RankThreshold(None, -0.25)}
+    saved = make(tiny_backbone, threshold=0.4, rank_thresholds=thresholds).save(tmp_path / "model")
+    again = Recognizer.load(saved, device="cpu")
+    assert again.rank_thresholds == thresholds
+    assert Recognizer.load(again.save(tmp_path / "again"), device="cpu").rank_thresholds == thresholds
 
 
 def test_an_unknown_card_is_honest(tiny_backbone, tmp_path):

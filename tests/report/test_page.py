@@ -19,6 +19,8 @@ from unseen.backbones.spec import BackboneSpec
 from unseen.errors import RunError
 from unseen.evaluation.metrics import SeenUnseenCurve
 from unseen.ground.files import read_json, write_json
+from unseen.model.ranks import RankThreshold
+from unseen.recognizer import Recognizer
 from unseen.report.page import write_report
 from unseen.report.tables import percent, result_rows
 from unseen.training.decisions import load_decisions
@@ -150,6 +152,18 @@ def test_ranks_are_the_run_s(page, both):
             assert metrics[name]["low"] <= metrics[name]["mean"] <= metrics[name]["high"]
     assert all(found["ranks"]["family"][name]["mean"] >= found["metrics"][name]["mean"] for name in ("T1", "U", "S"))
     assert 0 <= found["metrics"]["hierarchical distance"]["mean"] <= 1
+
+
+def test_a_run_has_thresholds_of_its_ranks(closed):
+    (seed,) = closed.results["protocols"]["honest"]["seeds"].values()
+    ranks = seed["calibration"]["ranks"]
+    assert Recognizer.load(closed.folder, device="cpu").rank_thresholds == {
+        rank: RankThreshold(**one) for rank, one in ranks["thresholds"].items()
+    }
+    assert list(ranks["thresholds"]) == ["family"]
+    for numbers in (ranks["validation"], ranks["test"]):
+        assert numbers["listed"]["images"] == numbers["missing"]["images"]
+        assert numbers["listed"]["unsure"] <= numbers["missing"]["unsure"]
 
 
 def test_mistakes_and_curve_are_the_decisions(page, both):

@@ -2,13 +2,14 @@
 
 The confidence of a taxon is the sum of the confidences of its classes. It is the probability that the image shows one
 of them, given that it shows some candidate class; it says nothing about images of other classes. A taxon therefore has
-to stand out from chance as much as the threshold demands of a class (ours), see :func:`required`.
+to stand out from chance: by as much as validation found necessary at its rank (:mod:`unseen.training.ranks`), else by
+as much as the threshold demands of a class, see :func:`required`. Both ours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,6 +22,19 @@ NEVER = -1e4
 """Log of a weight of 0: its exponential is 0, and sums with it stay finite."""
 
 
+@dataclass(frozen=True)
+class RankThreshold:
+    """Thresholds of a rank, for confidence above chance (:func:`excess`).
+
+    Args:
+        asked: below it the answer at this rank is "unknown", if this rank was requested; ``None`` if not chosen.
+        coarser: below it the rank is no answer where the class is not sure; ``None`` if it never is one.
+    """
+
+    asked: float | None
+    coarser: float | None
+
+
 @dataclass(frozen=True, eq=False)
 class Choice:
     """What a prediction chooses from.
@@ -30,12 +44,14 @@ class Choice:
         allowed: increasing positions of the candidate classes.
         threshold: confidence below which the answer is "unknown".
         rank: position of the rank whose taxa are the candidates; ``None`` for the classes.
+        ranks: thresholds of ranks; those of other ranks follow ``threshold``.
     """
 
     top: int
     allowed: np.ndarray
     threshold: float
     rank: int | None = None
+    ranks: Mapping[str, RankThreshold] = field(default_factory=dict)
 
 
 def shares_of(weights: np.ndarray, images: Sequence[str]) -> np.ndarray:
@@ -80,6 +96,13 @@ def by_taxon(probability: np.ndarray, codes: np.ndarray, count: int) -> np.ndarr
     return found
 
 
+def excess(confidence: np.ndarray, guess: np.ndarray) -> np.ndarray:
+    """(p - g) / (1 - g): confidence above chance, as a share of what is possible; -infinity for certain taxa."""
+    certain = guess >= 1 - 1e-9
+    found: np.ndarray = np.where(certain, -np.inf, (confidence - guess) / np.where(certain, 1.0, 1 - guess))
+    return found
+
+
 def required(threshold: float, guess: float | np.ndarray, classes: int) -> np.ndarray:
     """Smallest confidence at which a taxon can be an answer; chance gives it ``guess``.
 
@@ -102,7 +125,7 @@ class RankedTaxa:
         allowed: ``(n,)`` positions of the candidate classes.
         probability: ``(B, n)`` confidences of these classes.
         prior: ``(B, n)`` chance probabilities with sum 1.
-        threshold: confidence below which a class is "unknown".
+        choice: thresholds of classes and ranks.
     """
 
     def __init__(
@@ -112,14 +135,17 @@ class RankedTaxa:
         allowed: np.ndarray,
         probability: np.ndarray,
         prior: np.ndarray,
-        threshold: float,
+        choice: Choice,
     ) -> None:
         self.rank, self.names = taxonomy.ranks[rank], taxonomy.names(rank)
         self.codes = taxonomy.codes[allowed, rank]
         self.allowed, self.probability = allowed, probability
         self.confidence = by_taxon(probability, self.codes, len(self.names))
         self.guess = by_taxon(prior, self.codes, len(self.names))
-        self.sure = self.confidence >= required(threshold, self.guess, len(allowed))
+        own, above = choice.ranks.get(self.rank), excess(self.confidence, self.guess)
+        follows = self.confidence >= required(choice.threshold, self.guess, len(allowed))
+        self.sure = follows if own is None else above >= (np.inf if own.coarser is None else own.coarser)
+        self.known = follows if own is None or own.asked is None else above >= own.asked
         self.there = np.isin(np.arange(len(self.names)), self.codes)  # of some candidate class
         masked = np.where(self.there, self.confidence, -1.0)
         self.order = np.argsort(-masked, axis=1, kind="stable")

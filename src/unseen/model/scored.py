@@ -20,6 +20,7 @@ from unseen.errors import RunError, UnseenError
 from unseen.ground.devices import find_device
 from unseen.methods import Branch, Method
 from unseen.model.assembled import EndToEnd
+from unseen.model.ranks import RankThreshold
 from unseen.model.references import References
 from unseen.model.scoring import BLOCK, ClassScorer
 from unseen.model.support import OwnImages, Support, SupportSpace, pooled
@@ -53,6 +54,8 @@ class ScoredModel:
         gamma: subtracted from the scores of seen classes.
         temperature: softmax temperature of the confidence; ``None`` if not fitted (then 1).
         threshold: confidence below which an image counts as unknown, chosen on validation data; ``None`` for none.
+        rank_thresholds: thresholds of ranks above the class, chosen on validation data too; others follow
+            ``threshold``.
         store_dtype: dtype that regions are rounded to, as in training.
         device: see :func:`unseen.ground.devices.find_device`.
         about: other facts (data, protocol), stored when saving.
@@ -73,6 +76,7 @@ class ScoredModel:
         gamma: float = 0.0,
         temperature: float | None = None,
         threshold: float | None = None,
+        rank_thresholds: Mapping[str, RankThreshold] | None = None,
         store_dtype: str = "float16",
         device: str = "auto",
         about: Mapping[str, Any] | None = None,
@@ -90,6 +94,7 @@ class ScoredModel:
         self.gamma = gamma
         self.temperature = temperature
         self.threshold = threshold
+        self.rank_thresholds = dict(rank_thresholds or {})
         self.store_dtype = store_dtype
         self.about = dict(about or {})
         self.encoding = encoding

@@ -241,9 +241,7 @@ class TrainedModel(ScoredModel):
         if taxonomy is None or not found:
             return found
         confidence = probabilities(scores[:, allowed], lowered[allowed], self.gamma, temperature, log_weights)
-        ranked = [
-            RankedTaxa(taxonomy, rank, allowed, confidence, prior, threshold) for rank in range(len(taxonomy.ranks))
-        ]
+        ranked = [RankedTaxa(taxonomy, rank, allowed, confidence, prior, choice) for rank in range(len(taxonomy.ranks))]
         names = self._table.names
         found = [
             replace(one, ranks=tuple(t for r in ranked if (t := r.first(i, names)) is not None))
@@ -254,7 +252,7 @@ class TrainedModel(ScoredModel):
         alone = ranked[choice.rank]
         if log_weights is not None:
             confidence = probabilities(scores[:, allowed], lowered[allowed], self.gamma, temperature)
-            alone = RankedTaxa(taxonomy, choice.rank, allowed, confidence, prior, threshold)
+            alone = RankedTaxa(taxonomy, choice.rank, allowed, confidence, prior, choice)
         return self._at_rank(found, attribute_scores, choice, ranked[choice.rank], alone, scores)
 
     def _at_rank(
@@ -281,12 +279,24 @@ class TrainedModel(ScoredModel):
                     one,
                     candidates=tuple(ranked.candidates(i, choice.top, seen, scores)),
                     attributes=spoken[i].attributes,
-                    known=not choice.threshold or bool(ranked.sure[i, taxon]),
+                    known=not choice.threshold or bool(ranked.known[i, taxon]),
                     rank=ranked.rank,
                     weighed=weighed,
                 )
             )
         return result
+
+    def choice(self, top: int, allowed: np.ndarray, unknown: float | str = "auto", rank: str | None = None) -> Choice:
+        """What predictions choose from.
+
+        Args:
+            top: number of candidates per image.
+            allowed: positions from :meth:`allowed`.
+            unknown: as in :meth:`threshold_of`; thresholds of ranks belong to ``auto``.
+            rank: rank to answer at; ``None`` for classes.
+        """
+        chosen = self.rank_thresholds if unknown == "auto" and self.threshold is not None else {}
+        return Choice(max(1, top), allowed, self.threshold_of(unknown), self.rank_of(rank, allowed), chosen)
 
     def rank_of(self, name: str | None, allowed: np.ndarray) -> int | None:
         """Position of a rank to answer at; ``None`` for classes.

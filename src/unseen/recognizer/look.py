@@ -18,7 +18,6 @@ from unseen.errors import DataError, UnseenError
 from unseen.evaluation.scores import Best
 from unseen.methods import Branch
 from unseen.model.predictions import AVERAGE, IMAGES, OWN, UNSEEN_BONUS, Candidate, Comparison, Prediction, Reason, Term
-from unseen.model.ranks import Choice
 from unseen.model.references import Neighbour, References
 from unseen.model.support import Support
 from unseen.model.trained import TrainedModel
@@ -178,7 +177,7 @@ class Reading:
             top, among, only, exclude, unknown, rank, prior: as in :meth:`Recognizer.predict`.
         """
         model, allowed = self.model, self.model.allowed(among, only, exclude)
-        choice = Choice(max(1, top), allowed, model.threshold_of(unknown), model.rank_of(rank, allowed))
+        choice = model.choice(top, allowed, unknown, rank)
         scores, psi = self.class_scores(corrections)[None], self.corrected(corrections)[None]
         weights = None if prior is None else prior.weights(model.table.names)[None]
         return model.respond([self.file], scores, psi, choice, weights)[0]

@@ -21,6 +21,7 @@ from unseen.errors import RunError, UnseenError
 from unseen.ground.checked import checked
 from unseen.methods import Settings, find_method
 from unseen.model.assembled import build_method
+from unseen.model.ranks import RankThreshold
 from unseen.model.support import read_support
 from unseen.model.trained import TrainedModel
 from unseen.model.weights import load_weights
@@ -39,7 +40,7 @@ class Parts:
         weights: file of the method's weights.
         references: attribute scores of the training images, if available.
         method, settings, vector_length: method, its settings, and the length of attribute vectors.
-        gamma, temperature, threshold, store_dtype, about, encoding: as in
+        gamma, temperature, threshold, rank_thresholds, store_dtype, about, encoding: as in
             :class:`~unseen.model.trained.TrainedModel`.
         typical: ``(K,)`` attribute scores of the average training image, if there are no references.
         reduction: file of the reduction of the backbone's regions, if any.
@@ -57,6 +58,7 @@ class Parts:
     gamma: float
     temperature: float | None
     threshold: float | None
+    rank_thresholds: Mapping[str, RankThreshold]
     store_dtype: str
     about: Mapping[str, Any]
     encoding: Encoding | None
@@ -93,6 +95,7 @@ class Parts:
             gamma=self.gamma,
             temperature=self.temperature,
             threshold=self.threshold,
+            rank_thresholds=self.rank_thresholds,
             store_dtype=self.store_dtype,
             device=device,
             about=self.about,

@@ -14,7 +14,6 @@ from unseen.backbones.towers import PREFIX
 from unseen.classes.prior import Prior
 from unseen.errors import DataError, UnseenError
 from unseen.model.predictions import Prediction, Predictions
-from unseen.model.ranks import Choice
 from unseen.model.support import SupportImage
 from unseen.model.trained import TrainedModel
 from unseen.recognizer.answers import Explanation, PartMaps
@@ -310,8 +309,8 @@ class Recognizer(TrainedModel):
             UnseenError: an unknown class or rank, no candidate class, an invalid threshold or prior; raised before any
                 image is read.
         """
-        allowed, threshold = self.allowed(among, only, exclude), self.threshold_of(unknown)
-        choice = Choice(max(1, top), allowed, threshold, self.rank_of(rank, allowed))
+        allowed = self.allowed(among, only, exclude)
+        choice = self.choice(top, allowed, unknown, rank)
         weigh = None if prior is None else weigher(prior, self.table.names)
         if together:
             self.together(np.zeros((0, len(self.table))), torch.zeros(0, self.space.channels), allowed)

@@ -8,6 +8,7 @@ from pathlib import Path
 from unseen.backbones.reduction import FILE as REDUCTION
 from unseen.classes.changes import read_encoding
 from unseen.errors import RunError
+from unseen.model.ranks import RankThreshold
 from unseen.model.references import references_beside
 from unseen.model.support import space_beside
 from unseen.recognizer.parts import Parts, checked_settings
@@ -68,6 +69,7 @@ def _read_run(folder: Path, seed: int | None) -> Parts:
         found["gamma"],
         found["temperature"],
         calibration.get("threshold"),
+        {rank: RankThreshold(**one) for rank, one in (calibration.get("ranks") or {}).get("thresholds", {}).items()},
         run.config.store_dtype,
         about,
         read_encoding(folder),

@@ -20,6 +20,7 @@ from unseen.classes.changes import read_encoding
 from unseen.errors import RunError
 from unseen.ground.checked import checked
 from unseen.ground.files import read_json
+from unseen.model.ranks import RankThreshold
 from unseen.recognizer.names import AGAIN, BACKBONE, FACTS, FORMAT, REFERENCES, SPACE, TOWER, WEIGHTS
 from unseen.recognizer.parts import Parts, checked_settings
 
@@ -51,6 +52,7 @@ def read_saved(folder: Path) -> Parts:
         facts.gamma,
         facts.temperature,
         facts.threshold,
+        {rank: RankThreshold(one.asked, one.coarser) for rank, one in facts.rank_thresholds.items()},
         facts.store_dtype,
         facts.about,
         read_encoding(folder),

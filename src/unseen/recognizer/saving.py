@@ -72,6 +72,7 @@ def save(model: TrainedModel, folder: Path, include_backbone: bool, include_refe
         "gamma": model.gamma,
         "temperature": model.temperature,
         "threshold": model.threshold,
+        "rank_thresholds": {rank: vars(one) for rank, one in model.rank_thresholds.items()},
         "store_dtype": model.store_dtype,
         "reduce": None if reduction is None else str(reduction.spec),
         "typical": model.typical.tolist() if model.typical.any() else None,

@@ -60,6 +60,14 @@ class Version(BaseModel):
     format: Annotated[int, Field(ge=1, le=LARGEST)]
 
 
+class SavedRank(BaseModel):
+    """Thresholds of a rank, as in :class:`unseen.model.ranks.RankThreshold`."""
+
+    model_config = ConfigDict(extra="forbid")
+    asked: Number | None = None
+    coarser: Number | None = None
+
+
 class SavedModel(Version):
     """A saved model without tensors and tables; arguments as in :class:`unseen.recognizer.parts.Parts`."""
 
@@ -71,6 +79,7 @@ class SavedModel(Version):
     gamma: Number
     temperature: Annotated[float, Field(ge=1e-12, allow_inf_nan=False)] | None = None
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    rank_thresholds: Annotated[dict[Text, SavedRank], Field(max_length=100)] = {}
     store_dtype: Literal["float32", "float16", "bfloat16"]
     reduce: Text | None = None
     typical: list[Number] | None = None

@@ -205,11 +205,12 @@ def facts_of(recognizer: Recognizer, options: Options) -> dict[str, str]:
     weights = [t.detach().cpu().contiguous().view(torch.uint8).numpy() for t in method.state_dict().values() if t.dim()]
     weights += [t.detach().cpu().double().numpy() for t in method.state_dict().values() if not t.dim()]
     numbers = (recognizer.gamma, recognizer.temperature, recognizer.threshold, recognizer.store_dtype)
+    ranks = json.dumps({rank: vars(one) for rank, one in recognizer.rank_thresholds.items()}, sort_keys=True)
     chosen = [sorted(names) if names is not None else None for names in (options.only, options.exclude)]
     plain = {k: v for k, v in vars(options).items() if k not in ("among", "only", "exclude", "prior")}
     support = {name: [image.sha256 for image in recognizer.support[name].images] for name in recognizer.support.classes}
     return {
-        "model": digest(method.name, method.settings, recognizer.backbone.fingerprint, *numbers, *weights),
+        "model": digest(method.name, method.settings, recognizer.backbone.fingerprint, *numbers, ranks, *weights),
         "class table": digest(json.dumps(table.names), table.attributes, table.values, table.seen, table.taxonomy),
         "support images": digest(json.dumps(support, sort_keys=True)),
         "class selection": digest(options.among, json.dumps(chosen)),

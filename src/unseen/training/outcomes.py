@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from unseen.classes.taxonomy import Taxonomy
 from unseen.errors import RunError, UnseenError
 from unseen.evaluation.calibration import Answers
 from unseen.evaluation.metrics import LEADING, Decisions, SeenUnseenCurve, common_gamma, evaluate
@@ -17,10 +18,12 @@ from unseen.evaluation.registry import HEADLINES
 from unseen.ground.files import file_digest, read_arrays, read_json, write_arrays, write_json
 from unseen.methods import find_method
 from unseen.methods.base import Method
+from unseen.model.ranks import RankThreshold
 from unseen.model.references import make_references, references_beside
 from unseen.model.support import SupportRule, space_beside
 from unseen.training.batches import batches
 from unseen.training.fabric import weight_dtype
+from unseen.training.ranks import answered, both_cases, choose_ranks
 from unseen.training.stage import Stage
 from unseen.training.support import choose_support, fitted_space
 from unseen.training.temperature import Held, fit_temperature
@@ -61,6 +64,7 @@ class Choice:
         decisions: decisions on these images, joined (:meth:`Decisions.joined`).
         answers: answers on these images.
         support: how support images count (:func:`unseen.training.support.choose_support`); ``None`` if not chosen.
+        ranks: thresholds of ranks above the class (:func:`unseen.training.ranks.choose_ranks`); ``None`` without ranks.
     """
 
     pick: dict[str, Any]
@@ -69,6 +73,7 @@ class Choice:
     decisions: Decisions
     answers: Answers
     support: dict[str, Any] | None = None
+    ranks: dict[str, Any] | None = None
 
     @property
     def gamma(self) -> float:
@@ -80,7 +85,7 @@ class Choice:
         arrays = {f"decisions_{k}": array for k, array in self.decisions.arrays().items()}
         write_arrays(path.with_suffix(".npz"), **arrays, **{f"answers_{k}": getattr(self.answers, k) for k in ANSWERS})
         kept = {"identity": identity, "pick": self.pick, "metrics": self.metrics, "temperature": self.temperature}
-        write_json(path, kept | {"support": self.support}, sealed=True)
+        write_json(path, kept | {"support": self.support, "ranks": self.ranks}, sealed=True)
 
     @classmethod
     def load(cls, path: Path, identity: str) -> Choice | None:
@@ -99,6 +104,7 @@ class Choice:
             Decisions.from_arrays({k: arrays[f"decisions_{k}"] for k in DECISIONS}),
             Answers(**{k: arrays[f"answers_{k}"] for k in ANSWERS}),
             kept["support"],
+            kept["ranks"],
         )
 
 
@@ -129,13 +135,19 @@ def values_of(draws: Sequence[Decisions], seens: Sequence[np.ndarray], select: s
     return np.array([measure(d, seen)[criterion_of(select)] for d, seen in pairs])
 
 
-def choice_of(pick: dict[str, Any], draws: Sequence[Held], vectors: Sequence[np.ndarray] = ()) -> Choice:
+def choice_of(
+    pick: dict[str, Any],
+    draws: Sequence[Held],
+    vectors: Sequence[np.ndarray] = (),
+    taxonomies: Sequence[Taxonomy] = (),
+) -> Choice:
     """Make the choice of a candidate from its class scores on every draw.
 
     Args:
         pick: the candidate.
         draws: class scores of each draw.
         vectors: :func:`unseen.training.support.held_out_vectors` of every draw, if support images can count.
+        taxonomies: of the classes of every draw, if they have ranks.
     """
     decisions = [Decisions.from_scores(held.scores, held.labels, held.seen, LEADING) for held in draws]
     gamma, best = common_gamma([SeenUnseenCurve.of(d) for d in decisions])
@@ -147,7 +159,9 @@ def choice_of(pick: dict[str, Any], draws: Sequence[Held], vectors: Sequence[np.
     answers = [Answers.from_scores(held.scores, held.labels, held.seen, gamma, temperature) for held in draws]
     joined = Decisions.joined(decisions, len(draws[0].seen))
     support = choose_support(draws, vectors, gamma, temperature) if vectors else None
-    return Choice(pick, metrics, temperature, joined, Answers.joined(answers), support)
+    every = Answers.joined(answers)
+    ranks = choose_ranks(draws, taxonomies, gamma, temperature, every.threshold()) if taxonomies else None
+    return Choice(pick, metrics, temperature, joined, every, support, ranks)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -219,7 +233,8 @@ def _studied(choice: Choice, method: Method, stage: Stage, folder: Path) -> dict
     with suppress(UnseenError, KeyError, TypeError):
         found = read_json(path)
         spaced = choice.support is None or space_beside(weights).is_file()
-        if found["model"] == model and spaced and references_beside(weights).is_file():
+        same = found["model"] == model and found["ranks"] == choice.ranks
+        if same and spaced and references_beside(weights).is_file():
             calibration: dict[str, Any] = found["calibration"]
             return calibration
     threshold = choice.answers.threshold()
@@ -231,12 +246,23 @@ def _studied(choice: Choice, method: Method, stage: Stage, folder: Path) -> dict
         "validation": choice.answers.summary(threshold),
         "test": {} if tested is None else tested.summary(threshold),
         "images": choice.support,
+        "ranks": _ranks(choice, method, stage, threshold),
     }
     keep_references(method, stage, weights)
     if choice.support is not None:
         fitted_space(stage, SupportRule(**choice.support["rule"])).save(space_beside(weights))
-    write_json(path, {"model": model, "calibration": calibration}, sealed=True)
+    write_json(path, {"model": model, "ranks": choice.ranks, "calibration": calibration}, sealed=True)
     return calibration
+
+
+def _ranks(choice: Choice, method: Method, stage: Stage, threshold: float) -> dict[str, Any] | None:
+    """The thresholds of ranks with the answers that they give on validation and test images."""
+    if choice.ranks is None or stage.taxonomy is None:
+        return choice.ranks
+    held = Held(stage.scores(method).numpy(), stage.test_labels, stage.seen)
+    cases = both_cases([held], [stage.taxonomy], choice.gamma, choice.temperature)
+    thresholds = {rank: RankThreshold(**one) for rank, one in choice.ranks["thresholds"].items()}
+    return choice.ranks | {"test": answered(cases, thresholds, threshold)}
 
 
 def keep_references(method: Method, stage: Stage, weights: Path) -> None:

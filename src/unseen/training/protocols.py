@@ -21,6 +21,7 @@ from types import ModuleType
 
 import numpy as np
 
+from unseen.classes.taxonomy import Taxonomy
 from unseen.data.dataset import digest
 from unseen.errors import DataError
 from unseen.evaluation.registry import HEADLINES
@@ -95,15 +96,18 @@ def validate_seeds(
         picks = {seed: validation.best(inputs) for seed, validation in open_seeds.items()}
         held: dict[int, list[Held]] = {seed: [] for seed in open_seeds}
         vectors: list[np.ndarray] = []
+        taxonomies: list[Taxonomy] = []
         for draw in range(count):
             if count > 1:
                 stage = Stage(inputs, "validation", draw)
             for seed, validation in open_seeds.items():
                 held[seed].append(validation.scores(stage, picks[seed]))
+            if stage.taxonomy is not None:
+                taxonomies.append(stage.taxonomy)
             if takes_images(stage):
                 vectors.append(held_out_vectors(stage))
         for seed, validation in open_seeds.items():
-            choice = choice_of(picks[seed], held[seed], vectors)
+            choice = choice_of(picks[seed], held[seed], vectors, taxonomies)
             if validation.race:
                 choice.metrics["race"] = validation.race
             if validation.study:
@@ -118,8 +122,9 @@ def identity_of(inputs: RunInputs, count: int) -> str:
     """Identity of what a choice depends on beside the run's configuration; a race has choices of two methods."""
     draws = [inputs.partition("validation", draw).fingerprint(inputs.dataset) for draw in range(count)]
     start = [] if inputs.start is None else [json.dumps(inputs.start)]
-    config = inputs.config
-    return digest(inputs.store.fingerprint, config.method, config.select, inputs.with_images, *draws, *start)
+    config, taxonomy = inputs.config, inputs.dataset.table.taxonomy
+    ranks = [] if taxonomy is None else [json.dumps([taxonomy.ranks, taxonomy.taxa])]
+    return digest(inputs.store.fingerprint, config.method, config.select, inputs.with_images, *draws, *start, *ranks)
 
 
 def _started(inputs: RunInputs, seeds: Sequence[int], folder: Path, progress: Progress) -> RunInputs:

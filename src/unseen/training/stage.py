@@ -48,6 +48,7 @@ class Stage:
         self.train_labels, self.test_labels = labels[partition.train], labels[self.held_out]
         self.identity = digest(inputs.store.fingerprint, partition.fingerprint(inputs.dataset))
         self.seen = partition.seen
+        self.taxonomy = None if table.taxonomy is None else table.taxonomy.select(partition.classes)
 
     def features(self, images: np.ndarray, budget_bytes: int | None = None) -> Features:
         """Prepared regions of some images of the dataset, or images, as the method takes them.
