@@ -22,6 +22,7 @@ from unseen.experiments import worker
 from unseen.experiments.compare import Comparison, compare
 from unseen.experiments.variants import Variant, parse_variant, parse_variants
 from unseen.experiments.worker import WorkerError
+from unseen.report.comparison import level_rows
 from unseen.training.decisions import decisions_path, load_decisions
 
 ROWS = ["eszsl", "no cal=msdn:lambda_cal=0", "msdn:lr=1e30"]
@@ -118,6 +119,14 @@ def test_tables_hold_the_numbers_of_the_runs(done):
                 assert (float(told) if told else None) == entry["mean"]
                 for form in (text, page):
                     assert metric not in found["metrics"] or f"{100 * entry['mean']:.1f}" in form
+            family = results[protocol]["ranks"]["family"]
+            assert row[protocol]["ranks"] == {"family": family}
+            for metric in ("T1", "U", "S", "H"):
+                assert float(rows[row["name"]][f"{protocol}_family_{metric}_mean"]) == family[metric]["mean"]
+        (level,) = [level for level in level_rows(found) if (level["method"], level["rank"]) == (row["name"], "family")]
+        assert level["honest T1"].startswith(f"{100 * results['honest']['ranks']['family']['T1']['mean']:.1f}")
+        for form in (text, page):
+            assert level["paper H"].split("\n")[-1] in form
         gap = row["paper_minus_honest"]["T1"]["mean"]
         assert gap == pytest.approx(
             results["paper"]["metrics"]["T1"]["mean"] - results["honest"]["metrics"]["T1"]["mean"]

@@ -315,7 +315,17 @@ def test_the_card_gives_three_digits_of_the_threshold(tiny_backbone, tmp_path):
 
 def test_thresholds_of_ranks_are_saved(tiny_backbone, tmp_path):
     thresholds = {"family": RankThreshold(0.4, None), "genus": RankThreshold(None, -0.25)}
-    saved = make(tiny_backbone, threshold=0.4, rank_thresholds=thresholds).save(tmp_path / "model")
+    made = make(tiny_backbone, threshold=0.4, rank_thresholds=thresholds)
+    family = {"listed": {"images": 9, "unsure": 4, "ranks": {"family": {"answers": 1, "right": 1}}}}
+    family["missing"] = {"images": 9, "unsure": 7, "ranks": {"family": {"answers": 2, "right": 0}}}
+    made.about |= {"ranks": {"family": {"T1": 0.875, "H": None}}, "coarser": {"test": family}}
+    saved = made.save(tmp_path / "model")
+    card = (saved / "README.md").read_text()
+    assert "| family | T1 87.5 |" in card
+    assert "Of 4 test images without a sure class, 1 gets a family (1 right)." in card
+    assert (
+        "With the image's own class left out, of 7 test images without a sure class, 2 get a family (0 right)." in card
+    )
     again = Recognizer.load(saved, device="cpu")
     assert again.rank_thresholds == thresholds
     assert Recognizer.load(again.save(tmp_path / "again"), device="cpu").rank_thresholds == thresholds

@@ -65,6 +65,7 @@ def test_run_without_unseen_images_holds_classes_out(without, tiny_backbone, tmp
     assert len(holdout["attributes"]["auroc"]) == len(load_folder(without).table.attributes)
     assert all(v is None or 0 <= v <= 1 for v in holdout["attributes"]["auroc"])
     assert any(v is not None for v in holdout["attributes"]["auroc"])
+    at_family = []
     # the numbers are those of an ordinary run on each draw's data
     for draw, said in enumerate(holdout["draws"]):
         made = holdout_dataset(load_folder(without), draw)
@@ -80,6 +81,15 @@ def test_run_without_unseen_images_holds_classes_out(without, tiny_backbone, tmp
         usual = unseen.fit("eszsl", folder, tmp_path / f"usual-{draw}", **options).results["protocols"]["honest"]
         for name in ("T1", "U", "S", "H", "AUSUC"):
             assert said["metrics"][name] == pytest.approx(usual["metrics"][name]["mean"])
+        family = usual["ranks"]["family"]
+        for name in ("T1", "U", "S"):
+            assert family[name]["mean"] >= usual["metrics"][name]["mean"]
+        at_family.append(family)
+        assert said["calibration"]["ranks"]["thresholds"].keys() == {"family"}
+    for name in ("T1", "U", "S"):
+        estimated = holdout["ranks"]["family"][name]
+        assert estimated["mean"] == pytest.approx(np.mean([found[name]["mean"] for found in at_family]))
+        assert estimated["low"] <= estimated["mean"] <= estimated["high"]
     means = [draw["metrics"]["T1"] for draw in holdout["draws"]]
     assert holdout["metrics"]["T1"]["mean"] == pytest.approx(np.mean(means))
     lines = verdict(run)

@@ -239,7 +239,14 @@ def run_comparison(
 def print_comparison(found: dict[str, Any]) -> None:
     """Print the table, in parts on a narrow terminal, with notes on it."""
     from unseen.evaluation.registry import HEADLINES
-    from unseen.report.comparison import comparison_rows, difference_columns, failures, legend, metric_columns
+    from unseen.report.comparison import (
+        comparison_rows,
+        difference_columns,
+        failures,
+        legend,
+        level_rows,
+        metric_columns,
+    )
 
     rows = comparison_rows(found)
     if rows and out.width >= WIDE:
@@ -262,6 +269,8 @@ def print_comparison(found: dict[str, Any]) -> None:
                 continue
             columns = {name: name for name in ("method", *names)}
             print_table([{n: row[n] for n in columns} for row in rows], columns, f"{found['title']}: {title}")
+    if levels := level_rows(found):
+        print_table(levels, title=f"{found['title']}: ranks")
     for text in failures(found):
         err.print(f"[bold red]failed:[/] {plain_text(text)}", highlight=False, soft_wrap=True)
     for text in (*found["statements"], *found["warnings"]):

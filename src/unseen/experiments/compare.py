@@ -212,7 +212,7 @@ def gather(asked: Comparison, folder: Path, dataset: Dataset, errors: Mapping[st
             "end_to_end": find_method(variant.method).end_to_end,
             "seeds": [int(seed) for seed in first["seeds"]],
             "deterministic": first["deterministic"],
-            **{view: {"metrics": block["metrics"], "seeds": block["seeds"]} for view, block in blocks.items()},
+            **{view: {k: v for k, v in b.items() if k in ("metrics", "ranks", "seeds")} for view, b in blocks.items()},
             **usage,
         }
         if "honest" in blocks and "paper" in blocks:

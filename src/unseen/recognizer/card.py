@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from unseen.evaluation.registry import chosen_metrics, every_metric
+from unseen.model.ranks import answers_in_words
 from unseen.version import __version__
 
 if TYPE_CHECKING:
@@ -104,6 +106,8 @@ def model_card(model: TrainedModel, fields: CardFields, *, backbone_stored: bool
         gamma=f"{model.gamma:.4g}",
         temperature=None if model.temperature is None else f"{model.temperature:.4g}",
         threshold=None if model.threshold is None else f"{model.threshold:.3g}",
+        ranks=_ranks(about),
+        coarser=_coarser(about),
         settings=_Markdown(", ".join(escaped(f"{k}={v}") for k, v in vars(method.settings).items())),
         encoding=model.encoding is not None,
         takes_images=model.takes_images,
@@ -198,6 +202,25 @@ def _rows(about: Mapping[str, Any]) -> list[dict[str, str]]:
             }
         )
     return rows
+
+
+def _ranks(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Rank, and its accuracies in percent."""
+    return [
+        (str(rank), ", ".join(f"{name} {100 * v:.1f}" for name, v in metrics.items() if isinstance(v, int | float)))
+        for rank, metrics in _part(about, "ranks").items()
+        if isinstance(metrics, Mapping)
+    ]
+
+
+def _coarser(about: Mapping[str, Any]) -> list[str]:
+    """Sentences about coarser answers on test images, or else on validation images."""
+    found = _part(about, "coarser")
+    for images in ("test", "validation"):
+        with suppress(LookupError, TypeError, AttributeError):
+            if found[images]["listed"]["images"]:
+                return answers_in_words(found[images], images)
+    return []
 
 
 def _calibration(about: Mapping[str, Any]) -> list[tuple[str, str, str]]:

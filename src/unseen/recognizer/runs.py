@@ -50,6 +50,11 @@ def _read_run(folder: Path, seed: int | None) -> Parts:
         "seed": int(chosen),
         "seeds": [int(s) for s in measured["seeds"]],
         "metrics": measured["metrics"],
+        "ranks": {
+            rank: {name: entry["mean"] for name, entry in metrics.items()}
+            for rank, metrics in measured.get("ranks", {}).items()
+        },
+        "coarser": {part: v for part, v in (calibration.get("ranks") or {}).items() if part != "thresholds"},
         "calibration": {
             part: {k: v for k, v in calibration[part].items() if not isinstance(v, Mapping | Sequence)}
             for part in ("validation", "test")

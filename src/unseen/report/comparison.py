@@ -12,7 +12,7 @@ import jinja2
 
 from unseen.evaluation.registry import HEADLINES, every_metric
 from unseen.ground.files import write_json, write_text
-from unseen.report.tables import metric_cell, metrics_legend, percent, pixels
+from unseen.report.tables import metric_cell, metrics_legend, percent, pixels, rank_rows
 
 COLOURS = {"honest": "#1f6f54", "paper": "#c07a1c", "validation": "#3b5f8a"}
 EXPLAINED = {
@@ -23,6 +23,10 @@ EXPLAINED = {
     "epoch (or hyperparameters) and calibration; no test image is used. For choosing, not "
     "for reporting.",
 }
+
+
+RANKS = "How often the predicted class has the right taxon of each rank:"
+"""Title of the table of :func:`level_rows`."""
 
 
 def signed_cell(entry: dict[str, Any] | None) -> str:
@@ -97,6 +101,24 @@ def comparison_rows(found: dict[str, Any]) -> list[dict[str, str]]:
     return rows
 
 
+def level_rows(found: dict[str, Any]) -> list[dict[str, str]]:
+    """T1, U, S and H of each row at the class and each rank, finest first; empty if the classes have no ranks."""
+    rows: list[dict[str, str]] = []
+    for row in found["rows"]:
+        if row["error"] is not None:
+            continue
+        views = {view: rank_rows(row[view]) for view in found["views"]}
+        for levels in zip(*views.values(), strict=True):
+            cells = {
+                f"{view} {metric}": text
+                for view, level in zip(views, levels, strict=True)
+                for metric, text in level.items()
+                if metric != "rank"
+            }
+            rows.append({"method": row["name"], "rank": levels[0]["rank"], **cells})
+    return rows
+
+
 def failures(found: dict[str, Any]) -> list[str]:
     """One line per row without numbers."""
     return [f"{row['name']}: {row['error']}" for row in found["rows"] if row["error"] is not None]
@@ -167,6 +189,10 @@ def markdown(found: dict[str, Any]) -> str:
 
     lines = [f"# {found['title']}", "", line(names), line(["---"] * len(names))]
     lines += [line([row[n] for n in names]) for row in rows]
+    if levels := level_rows(found):
+        columns = list(levels[0])
+        lines += ["", RANKS, "", line(columns), line(["---"] * len(columns))]
+        lines += [line([level[n] for n in columns]) for level in levels]
     lines += ["", *(f"- {text}" for text in (*found["statements"], *failures(found))), ""]
     said = [f"- {row['name']}: {row['says']}" for row in found["rows"] if row["says"]]
     lines += [*said, ""] if said else []
@@ -186,6 +212,9 @@ def flat_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
                 for metric, entry in row[view]["metrics"].items():
                     for key in ("mean", "std", "low", "high"):
                         flat[f"{view}_{metric}_{key}"] = entry[key]
+                for rank, metrics in row[view].get("ranks", {}).items():
+                    for metric, entry in metrics.items():
+                        flat |= {f"{view}_{rank}_{metric}_{key}": entry[key] for key in ("mean", "std", "low", "high")}
                 for metric, gap in row[view]["against"].items():
                     for key in ("mean", "low", "high", "low_images", "high_images"):
                         flat[f"{view}_{metric}_against_{key}"] = None if gap is None else gap[key]
@@ -267,6 +296,8 @@ def html(found: dict[str, Any], figures: Sequence[str] = ()) -> str:
         chosen=chosen_cell,
         plots=[dot_plot(found, metric) for metric in HEADLINES],
         colours=COLOURS,
+        levels=level_rows(found),
+        ranks=RANKS,
         legend=legend(found),
         figures=figures,
     )

@@ -31,7 +31,15 @@ from unseen.report.quality import (
     class_rows,
 )
 from unseen.report.summary import advice, count, foreseen, key_figures, paragraph, sureness
-from unseen.report.tables import percent, race_rows, race_sentence, rank_rows, result_rows, shared_columns
+from unseen.report.tables import (
+    coarser_sentences,
+    percent,
+    race_rows,
+    race_sentence,
+    rank_rows,
+    result_rows,
+    shared_columns,
+)
 from unseen.training.folder import Run
 
 
@@ -109,7 +117,7 @@ def _sections(material: Material, examples: int, progress: Progress) -> Mapping[
     manifest = material.manifest
     mixed, attributes = confusions(material), attribute_section(material)
     rows = class_rows(material)
-    shown = class_order(rows)[:MOST_CLASSES]
+    shown, aside = class_order(rows)[:MOST_CLASSES], material.found.get("holdout")
     calibration = {seed: found.get("calibration") for seed, found in material.found["seeds"].items()}
     mine = calibration[material.seed] or {}
     reliability = [reliability_chart(side, mine.get(side) or {}) for side in ("test", "validation")]
@@ -140,6 +148,8 @@ def _sections(material: Material, examples: int, progress: Progress) -> Mapping[
         "race": race_rows(material.run.results),
         "race_sentence": race_sentence(material.run.results),
         "ranks": rank_rows(material.found),
+        "rank_holdouts": rank_rows(aside, len(aside["draws"])) if aside else [],
+        "coarser": coarser_sentences(material.found),
         "data": data_card(material),
         "model": model_card(material),
         "repeat": repeat(material),

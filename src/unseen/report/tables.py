@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unseen.evaluation.registry import chosen_metrics, every_metric
+from unseen.model.ranks import answers_in_words
 
 if TYPE_CHECKING:
     from unseen.training.folder import Run  # it takes seconds, and not every table is about runs
@@ -80,17 +81,32 @@ def chances(run: Run) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def rank_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Accuracy of the class itself and at each coarser rank, finest first; empty if the classes have no ranks."""
+def rank_rows(found: Mapping[str, Any], seeds: int | None = None) -> list[dict[str, str]]:
+    """Accuracy of the class itself and at each coarser rank, finest first; empty if the classes have no ranks.
+
+    Args:
+        found: a protocol's numbers, those of validation, or of class hold-outs.
+        seeds: number of seeds, or of hold-outs; by default that of ``found``.
+    """
     if not found.get("ranks"):
         return []
     levels = {"class": found["metrics"], **dict(reversed(found["ranks"].items()))}
     names = [name for name in next(iter(found["ranks"].values())) if found["metrics"][name]["mean"] is not None]
-    seeds = len(found["seeds"])
+    seeds = len(found["seeds"]) if seeds is None else seeds
     return [
         {"rank": rank, **{name: metric_cell(metrics.get(name), seeds) for name in names}}
         for rank, metrics in levels.items()
     ]
+
+
+def coarser_sentences(found: Mapping[str, Any]) -> list[str]:
+    """What coarser answers were worth for the first seed, on test images or else on validation images."""
+    for entry in found["seeds"].values():
+        ranks = (entry.get("calibration") or {}).get("ranks")
+        if ranks:
+            tested = "test" in ranks and ranks["test"]["listed"]["images"]
+            return answers_in_words(ranks["test" if tested else "validation"], "test" if tested else "validation")
+    return []
 
 
 def race_rows(results: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -30,6 +30,7 @@ from unseen.training.inputs import RunInputs
 from unseen.training.outcomes import Result
 from unseen.training.protocols import run_seeds
 from unseen.training.stage import Stage
+from unseen.training.summary import AT_RANKS
 
 LEAST = 8
 """Smallest number of seen classes for a hold-out; with fewer, too few remain to train and to choose on."""
@@ -173,9 +174,10 @@ def holdout_summary(found: Sequence[HoldOut]) -> dict[str, Any]:
     well each attribute is recognized, averaged over the draws whose classes differ in it.
     """
     draws: list[dict[str, Any]] = []
-    drawn: dict[str, list[np.ndarray]] = {}
+    taxonomy = found[0].dataset.table.taxonomy
+    ranks = () if taxonomy is None else taxonomy.ranks
     for dataset, result in ((f.dataset, f.result) for f in found):
-        numbers = in_json(measure(Decided(result.gzsl, result.gamma)) | {"gamma": result.gamma})
+        numbers = in_json(measure(Decided(result.gzsl, result.gamma, _codes(dataset))) | {"gamma": result.gamma})
         draws.append(
             {
                 "classes": [dataset.table.names[c] for c in np.flatnonzero(~dataset.table.seen)],
@@ -184,29 +186,42 @@ def holdout_summary(found: Sequence[HoldOut]) -> dict[str, Any]:
                 "calibration": result.calibration,
             }
         )
-        for name, resampled in resample([result.gzsl], [result.gamma]).items():
-            drawn.setdefault(name, []).append(resampled.drawn[:, 0])
-    metrics = {}
-    for name, resampled_draws in drawn.items():
-        values = np.array([draw["metrics"][name] for draw in draws], dtype=float)
-        low, high = pooled_interval(np.stack(resampled_draws, axis=1))
-        entry = {
-            "mean": float(values.mean()),
-            "std": float(values.std(ddof=1)) if len(values) > 1 else 0.0,
-            "low": low,
-            "high": high,
-        }
-        metrics[name] = {k: None if np.isnan(v) else v for k, v in entry.items()}
     count: int = len(draws[0]["classes"])
     every = len(found[0].dataset.table)
     return {
-        "metrics": metrics,
+        "metrics": _over_draws(found),
+        **({"ranks": {name: _over_draws(found, rank) for rank, name in enumerate(ranks)}} if ranks else {}),
         "draws": draws,
         "classes_set_aside": count,
         "distinct_classes": len({name for draw in draws for name in draw["classes"]}),
         "chance": {name: metric.chance(every - count, count) for name, metric in every_metric().items()},
         "attributes": {"auroc": _means([f.auroc for f in found]), "spearman": _means([f.spearman for f in found])},
     }
+
+
+def _codes(dataset: Dataset) -> np.ndarray | None:
+    return None if dataset.table.taxonomy is None else dataset.table.taxonomy.codes
+
+
+def _over_draws(found: Sequence[HoldOut], rank: int | None = None) -> dict[str, dict[str, float | None]]:
+    """Metrics of the class, or T1, U, S and H at a rank, with their intervals over draws and images."""
+    measured: dict[str, list[float]] = {}
+    drawn: dict[str, list[np.ndarray]] = {}
+    for one in found:
+        names = None if rank is None else AT_RANKS
+        resampled_metrics = resample(
+            [one.result.gzsl], [one.result.gamma], names=names, taxonomy=_codes(one.dataset), rank=rank
+        )
+        for name, resampled in resampled_metrics.items():
+            measured.setdefault(name, []).append(float(resampled.measured[0]))
+            drawn.setdefault(name, []).append(resampled.drawn[:, 0])
+    metrics = {}
+    for name, values in measured.items():
+        low, high = pooled_interval(np.stack(drawn[name], axis=1))
+        spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        entry = {"mean": float(np.mean(values)), "std": spread, "low": low, "high": high}
+        metrics[name] = {k: None if np.isnan(v) else v for k, v in entry.items()}
+    return metrics
 
 
 def _means(rows: Sequence[np.ndarray]) -> list[float | None]:

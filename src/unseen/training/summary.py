@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,7 @@ def summary(plan: Plan, results: dict[int, dict[str, Result]]) -> dict[str, Any]
         per_seed = {seed: seeds[protocol] for seed, seeds in results.items()}
         values = list(per_seed.values())
         found[protocol] = {
-            **_measured(plan.config, per_seed, table.taxonomy),
-            **_at_ranks(table.taxonomy, values),
+            **_measured(plan.config, per_seed, Levels.of(table.taxonomy)),
             "per_class": per_class(table, values),
             "confusions": _confusions(table, values),
         }
@@ -47,30 +48,49 @@ def validation_summary(inputs: RunInputs, folder: Path, choices: dict[int, Choic
             save_decisions(decisions_path(folder, seed, "validation", metric), choice.decisions)
         chosen = {**choice.pick, "by": inputs.config.select}
         per_seed[seed] = Result(choice.decisions, choice.decisions, choice.gamma, chosen, choice.temperature)
-    return _measured(inputs.config, per_seed)
+    draws = [inputs.partition("validation", draw).classes for draw in range(inputs.config.draw_count)]
+    return _measured(inputs.config, per_seed, Levels.of(inputs.dataset.table.taxonomy, draws))
 
 
-def _at_ranks(taxonomy: Taxonomy | None, values: list[Result]) -> dict[str, Any]:
-    """T1, U, S and H for each rank, with a class counting as correct if its taxon is; empty without ranks."""
-    if taxonomy is None:
-        return {}
-    found = {}
-    for rank, name in enumerate(taxonomy.ranks):
-        intervals = bootstrap(
-            [r.gzsl for r in values],
-            [r.gamma for r in values],
-            alone=[r.t1 for r in values],
-            names=AT_RANKS,
-            taxonomy=taxonomy.codes,
-            rank=rank,
-        )
-        found[name] = {metric: interval.as_dict() for metric, interval in intervals.items()}
-    return {"ranks": found}
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """The ranks of decisions' classes.
+
+    Args:
+        ranks: L names.
+        codes: int ``(N, L)`` taxa of each class, or -1.
+    """
+
+    ranks: tuple[str, ...]
+    codes: np.ndarray
+
+    @classmethod
+    def of(cls, taxonomy: Taxonomy | None, draws: Sequence[np.ndarray] = ()) -> Levels | None:
+        """From a taxonomy; ``draws`` are the classes of joined decisions (:meth:`Decisions.joined`)."""
+        if taxonomy is None:
+            return None
+        codes = taxonomy.codes
+        return cls(taxonomy.ranks, np.concatenate([codes[classes] for classes in draws]) if draws else codes)
+
+    def measured(self, values: Sequence[Result]) -> dict[str, Any]:
+        """T1, U, S and H at each rank, with a class counting as correct if its taxon is, over seeds."""
+        found = {}
+        for rank, name in enumerate(self.ranks):
+            intervals = bootstrap(
+                [r.gzsl for r in values],
+                [r.gamma for r in values],
+                alone=[r.t1 for r in values],
+                names=AT_RANKS,
+                taxonomy=self.codes,
+                rank=rank,
+            )
+            found[name] = {metric: interval.as_dict() for metric, interval in intervals.items()}
+        return found
 
 
-def _measured(config: RunConfig, per_seed: dict[int, Result], taxonomy: Taxonomy | None = None) -> dict[str, Any]:
-    """Metrics with their intervals, and the numbers of each seed."""
-    values, codes = list(per_seed.values()), None if taxonomy is None else taxonomy.codes
+def _measured(config: RunConfig, per_seed: dict[int, Result], levels: Levels | None) -> dict[str, Any]:
+    """Metrics with their intervals, also at each rank, and the numbers of each seed."""
+    values, codes = list(per_seed.values()), None if levels is None else levels.codes
     gzsl, alone = [r.gzsl for r in values], [r.t1 for r in values]
     found = bootstrap(gzsl, [r.gamma for r in values], alone=alone, taxonomy=codes)
     seeds = {}
@@ -85,6 +105,7 @@ def _measured(config: RunConfig, per_seed: dict[int, Result], taxonomy: Taxonomy
             seeds[str(seed)]["calibration"] = result.calibration
     return {
         "metrics": {name: interval.as_dict() for name, interval in found.items()},
+        **({} if levels is None else {"ranks": levels.measured(values)}),
         "seeds": seeds,
         "deterministic": find_method(config.method).closed_form,
     }
