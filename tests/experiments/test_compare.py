@@ -317,6 +317,8 @@ def test_validation_only_never_reads_a_test_image(here, asked, tiny_guide, tiny_
             assert entry["H"] == pytest.approx(harmonic(entry["U"], entry["S"]), abs=1e-12)  # of classes of all draws
             assert entry["T1"] == pytest.approx(chosen["validation"]["T1"], abs=1e-12)
             assert entry["chosen"].get("epoch") == chosen.get("epoch")
+        family, own = row["validation"]["ranks"]["family"], row["validation"]["metrics"]
+        assert all(own[name]["mean"] <= family[name]["mean"] <= 1 for name in ("T1", "U", "S"))
     assert (tmp_path / "compare-validation.md").is_file()
 
 
