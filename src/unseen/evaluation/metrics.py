@@ -9,8 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LEADING = 10
 """Number of classes of either kind that are stored per image, for metrics beyond the best class."""
@@ -82,6 +86,23 @@ class Decisions:
             start += scores.shape[1]
         best, top = best_of_kinds(tensors, kinds, count)
         return cls(labels, best.numpy(), top.numpy(), ~seen[labels])
+
+    @classmethod
+    def of_candidates(cls, scores: Tensor, labels: np.ndarray, seen: np.ndarray) -> list[Decisions]:
+        """Decisions of n candidates from their scores ``(n, M, N)``, with the best class of each kind."""
+        import torch
+
+        if seen.all() or not seen.any() or not scores.isfinite().all():
+            return [cls.from_scores(own.double().cpu().numpy(), labels, seen) for own in scores]
+        by_class, is_unseen = scores.transpose(1, 2), ~seen[labels]
+        index, top = [], []
+        for kind in (seen, ~seen):
+            columns = torch.from_numpy(np.flatnonzero(kind)).to(scores.device)
+            best = by_class.index_select(1, columns).max(dim=1)
+            index.append(columns[best.indices])
+            top.append(best.values.double())
+        leading, highest = (torch.stack(pair, dim=2)[..., None].cpu().numpy() for pair in (index, top))
+        return [cls(labels, *pair, is_unseen) for pair in zip(leading, highest, strict=True)]
 
     @classmethod
     def joined(cls, parts: Sequence[Decisions], classes: int) -> Decisions:

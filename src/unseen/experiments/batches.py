@@ -70,16 +70,15 @@ def _of_run(run: Run, draws: int, device: str, cache: Path | str | None) -> list
     space = SupportSpace.load(space_beside(weights))
     held = Held(stage.scores(method).numpy(), stage.test_labels, stage.seen)
     vectors = space.vectors(pooled_features(stage, stage.held_out)).numpy()
-    numbers = measured["gamma"], measured["temperature"], space.rule, space.rule.together
+    numbers = measured["gamma"], measured["temperature"], space.rule, [space.rule.together]
     rows = []
     for kind in KINDS:
         for scope in SCOPES:
-            pairs = np.array(
-                [
-                    together_on(kind, scope, held, vectors, *numbers, np.random.default_rng([draw, 7]))
-                    for draw in range(draws)
-                ]
-            )
+            drawn = [
+                together_on(kind, scope, held, vectors, *numbers, np.random.default_rng([draw, 7]))
+                for draw in range(draws)
+            ]
+            pairs = np.array([(before, *after) for before, after in drawn])
             pairs = pairs[np.isfinite(pairs).all(axis=1)]  # batches that have images of every requested kind
             if not len(pairs):
                 continue

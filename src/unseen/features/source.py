@@ -10,6 +10,9 @@ from torch import Tensor
 from unseen.features.store import RegionStore
 from unseen.ground.memory import free_memory
 
+PIECE = 64
+"""Images read at a time."""
+
 
 class RegionSource:
     """The regions that training reads: some images of a store, prepared, on a device.
@@ -50,12 +53,37 @@ class RegionSource:
         first = self._compute(self._indices[:1])
         self.shape: tuple[int, ...] = tuple(first.shape[1:])
         self.nbytes = len(self) * math.prod(self.shape) * first.itemsize
-        self.resident = self.nbytes <= (free_memory(self._device) // 2 if budget_bytes is None else budget_bytes)
+        self.resident = self.nbytes <= self._budget(budget_bytes)
         self.streams = not self.resident
         if self.resident:
-            self._kept = first.new_empty(len(self), *self.shape)
-            for start in range(0, len(self), 64):
-                self._kept[start : start + 64] = self._compute(self._indices[start : start + 64])
+            self._kept = self._shared(first) if self._of_all() <= self._budget(budget_bytes) else self._own(first)
+
+    def _budget(self, budget_bytes: int | None) -> int:
+        return free_memory(self._device) // 2 if budget_bytes is None else budget_bytes
+
+    def _of_all(self) -> float:
+        """Bytes of one vector per image of the whole store; infinite if an image has more than one."""
+        return self.nbytes / max(len(self), 1) * len(self._store.names) if self.shape[0] == 1 else math.inf
+
+    def _own(self, first: Tensor) -> Tensor:
+        kept = first.new_empty(len(self), *self.shape)
+        for start in range(0, len(self), PIECE):
+            kept[start : start + PIECE] = self._compute(self._indices[start : start + PIECE])
+        return kept
+
+    def _shared(self, first: Tensor) -> Tensor:
+        """As :meth:`_own`; an image that another source of the store prepared in the same way is not read again."""
+        key = self._stage, self._device, self._dtype, self._prepare
+        if key not in self._store.prepared:
+            every = first.new_empty(len(self._store.names), *self.shape), np.zeros(len(self._store.names), bool)
+            self._store.prepared[key] = every
+        kept, known = self._store.prepared[key]
+        missing = np.unique(self._indices[~known[self._indices]])
+        for start in range(0, len(missing), PIECE):
+            part = missing[start : start + PIECE]
+            kept[torch.from_numpy(part).to(self._device)] = self._compute(part)
+        known[missing] = True
+        return kept[torch.from_numpy(self._indices).to(self._device)]
 
     def __len__(self) -> int:
         return len(self._indices)

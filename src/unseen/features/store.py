@@ -53,6 +53,7 @@ class RegionStore:
         fingerprint: SHA-256 of what determines the features.
         backbone: spec of the backbone as JSON.
         engine: engine that computed the features, such as "openvino 2026.4.1"; None for torch and for imported ones.
+        prepared: pooled features that sources have in common, and which images they hold.
     """
 
     def __init__(self, layout: "Layout") -> None:
@@ -68,6 +69,7 @@ class RegionStore:
         self._checksums = layout.journal()
         self._checked: set[tuple[int, int]] = set()
         self._position = threading.Lock()
+        self.prepared: dict[Any, tuple[torch.Tensor, np.ndarray]] = {}
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:

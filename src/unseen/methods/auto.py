@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from unseen.methods.base import Branch, Candidate, Card, ClosedFormMethod
 from unseen.methods.class_space import ClassSpace
-from unseen.methods.eszsl import ESZSL
+from unseen.methods.eszsl import ESZSL, Solutions
 from unseen.methods.joint import JointSettings
 from unseen.methods.kernel_prototypes import Prototypes
 from unseen.methods.pooled import PooledLinear, pool
@@ -104,9 +104,14 @@ class Auto(ClosedFormMethod):
             yield method
 
     def fit(self, regions: Tensor, labels: Tensor, classes: ClassSpace) -> None:
-        """Fit all methods."""
+        """Fit all methods; equal solutions of features are computed once."""
+        shared: Solutions | None = None
         for method in self._methods():
             method.fit(regions, labels, classes)
+            assert isinstance(method, ESZSL | Prototypes)
+            if shared is not None and shared.equals(method.solutions):
+                method.solutions, shared.keep = shared, True
+            shared = method.solutions
 
     def grid(self) -> list[Candidate]:
         """Every candidate of every method, together with the method's name."""
@@ -120,11 +125,11 @@ class Auto(ClosedFormMethod):
                 self.chosen.position = torch.zeros(position)
                 method.use(own)
 
-    def sweep(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[Candidate, Tensor]]:
+    def sweep_blocks(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[list[Candidate], Tensor]]:
         """The sweeps of all methods in turn."""
         for method in self._methods():
-            for candidate, scores in method.sweep(regions, classes):
-                yield {"method": method.name, **candidate}, scores
+            for candidates, scores in method.sweep_blocks(regions, classes):
+                yield [{"method": method.name, **candidate} for candidate in candidates], scores
 
     def forward(self, regions: Tensor) -> dict[str, Branch]:
         """Compute the best method."""

@@ -6,7 +6,7 @@ N classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -216,6 +216,10 @@ class GradientMethod(Method):
         raise NotImplementedError
 
 
+SWEEP_BLOCK = 1 << 21
+"""Class scores that a sweep computes at a time."""
+
+
 class ClosedFormMethod(Method):
     """A method with a closed-form solution and a grid of hyperparameters."""
 
@@ -236,9 +240,6 @@ class ClosedFormMethod(Method):
     def sweep(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[Candidate, Tensor]]:
         """Class scores of held-out images under every candidate, in the order of :meth:`grid`.
 
-        A method with a large grid computes shared parts once. The scores then differ from those of :meth:`use` by
-        rounding.
-
         Args:
             regions: prepared regions ``(M, R', C)``.
             classes: N classes.
@@ -246,10 +247,41 @@ class ClosedFormMethod(Method):
         Returns:
             Candidates with scores ``(M, N)``, without those that have no finite solution.
         """
+        for candidates, scores in self.sweep_blocks(regions, classes):
+            yield from zip(candidates, scores, strict=True)
+
+    def sweep_blocks(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[list[Candidate], Tensor]]:
+        """As :meth:`sweep`, several candidates at a time: scores ``(n, M, N)``.
+
+        A method with a large grid computes shared parts once. The scores then differ from those of :meth:`use` by
+        rounding.
+        """
         for candidate in self.grid():
             self.use(candidate)
             if all(value.isfinite().all() for value in self.state_dict().values() if value.is_floating_point()):
-                yield candidate, self.class_scores(self(regions), classes)
+                yield [candidate], self.class_scores(self(regions), classes)[None]
+
+
+def solution_blocks(
+    candidates: Sequence[Candidate], answers: Tensor, weights: Tensor, like: Tensor
+) -> Iterator[tuple[list[Candidate], Tensor]]:
+    """Blocks of a sweep: scores ``answers @ weights[i].T`` of candidate i, without candidates that are not finite.
+
+    Args:
+        candidates: n candidates.
+        answers: ``(M, B)`` of the held-out images, float64.
+        weights: ``(n, N, B)``.
+        like: tensor whose dtype and device the scores take.
+    """
+    size = max(1, SWEEP_BLOCK // max(len(answers) * weights.shape[1], 1))
+    for start in range(0, len(candidates), size):
+        named, part = list(candidates[start : start + size]), weights[start : start + size]
+        scores = (part.flatten(0, 1) @ answers.T).unflatten(0, part.shape[:2])
+        if not scores.isfinite().all():
+            fine = scores.isfinite().flatten(1).all(dim=1)
+            named, scores = [c for c, kept in zip(named, fine.tolist(), strict=True) if kept], scores[fine]
+        if named:
+            yield named, scores.to(like).transpose(1, 2)
 
 
 class AnchoredMethod(GradientMethod):

@@ -14,6 +14,7 @@ then divided by the mean length of the seen classes' weights over these answers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import product
 from typing import ClassVar
@@ -22,11 +23,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unseen.methods.base import Candidate, Card, ClosedFormMethod
+from unseen.ground.systems import gram, solved
+from unseen.methods.base import Candidate, Card, ClosedFormMethod, solution_blocks
 from unseen.methods.class_space import ClassSpace
-from unseen.methods.joint import JointSettings, new_preparation, total
+from unseen.methods.joint import JointPreparation, JointSettings, new_preparation, total
 from unseen.methods.pooled import PooledLinear
-from unseen.methods.preparation import RowPreparation
+from unseen.methods.preparation import FeaturePreparation, RowPreparation
 from unseen.methods.registry import register_method
 from unseen.methods.settings import Preset
 
@@ -92,8 +94,10 @@ class ESZSL(PooledLinear, ClosedFormMethod):
 
     def fit(self, regions: Tensor, labels: Tensor, classes: ClassSpace) -> None:
         """Store the training images; solutions are computed on demand, by preparation, in float64."""
-        self._training = regions[:, 0].double(), labels, classes
-        self._solved: dict[str, Features] = {}
+        x, position = regions[:, 0].double(), torch.cumsum(classes.seen, 0) - 1
+        y = 2 * F.one_hot(position[labels], int(classes.seen.sum())).double() - 1
+        self._training = classes
+        self.solutions = Solutions(x, labels, y, self.settings.relative, self._channels)
 
     def grid(self) -> list[Candidate]:
         """Every preparation with every gamma and lambda."""
@@ -106,56 +110,51 @@ class ESZSL(PooledLinear, ClosedFormMethod):
 
     def use(self, candidate: Candidate) -> None:
         """Solve for one candidate."""
-        solved, (rows, right) = self._by_features(candidate["features"]), self._by_rows(candidate["rows"])
-        left, weights, share = solved.left(candidate["gamma"]), right(candidate["lambda"]), candidate.get("own", 0.0)
-        self.features.fit(candidate["features"], self._training[0].to(self.weight), self._training[1])
+        features, (rows, right) = self.solutions(candidate["features"]), self._by_rows(candidate["rows"])
+        left, weights, share = features.left(candidate["gamma"]), right(candidate["lambda"]), candidate.get("own", 0.0)
+        self.features = features.preparation_like(self.weight)
         self.rows.fit(candidate["rows"], self._unit().to(self.weight))
         length = _mean_length(rows(self._unit()) @ weights.T) if share else 1.0
         self.weight.copy_((left @ weights).T / length)
-        self.own.fit(share, left.T, solved.preparation(self._training[0]), self.weight)
+        self.own.fit(share, left.T, features.typical[None], self.weight)
 
-    def sweep(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[Candidate, Tensor]]:
-        """As in the base class, with a factorization per preparation and gamma, and a small product per candidate."""
-        unit, held_out = classes.unit.double(), regions[:, 0].double()
-        prepared = {kind: self._by_rows(kind) for kind in self._kinds[1]}
-        rights = {kind: (right, rows(unit), rows(self._unit())) for kind, (rows, right) in prepared.items()}
-        own = one_hot(classes, int(self._training[2].seen.sum())).to(unit)
-        for features in self._kinds[0]:
+    def sweep_blocks(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[list[Candidate], Tensor]]:
+        """As in the base class, with a factorization per preparation and gamma, and one product for all else."""
+        held_out = regions[:, 0].double()
+        ends, sums = self._ends(classes)
+        for kind in self._kinds[0]:
             try:
-                solved = self._by_features(features)
-                lefts = {gamma: solved.left(gamma) for gamma in self._gammas}
+                features = self.solutions(kind)
+                lefts = {gamma: features.left(gamma) for gamma in self._gammas}
             except torch.linalg.LinAlgError:  # type: ignore[attr-defined] # public, says torch's documentation
                 continue
-            x = solved.preparation(held_out)
+            features.release()
+            x = features.preparation(held_out)
             for gamma, left in lefts.items():
-                answers = x @ left
-                for kind, (right, table, trained) in rights.items():
-                    for strength in self._lambdas:
-                        weights = right(strength).T
-                        plain, mine = answers @ (table @ weights).T, answers @ own.T
-                        for share in self._shares:
-                            scores = plain
-                            if share.get("own"):
-                                length = _mean_length(trained @ weights)
-                                scores = plain / length * (1 - share["own"] * own.sum(dim=1)) + share["own"] * mine
-                            if scores.isfinite().all():
-                                found = {"features": features, "gamma": gamma, "rows": kind, "lambda": strength}
-                                yield found | share, scores.to(regions)
+                candidates = [{"features": kind, "gamma": gamma, **end} for end in ends]
+                yield from solution_blocks(candidates, x @ left, sums, regions)
+
+    def _ends(self, classes: ClassSpace) -> tuple[list[Candidate], Tensor]:
+        """What a candidate has beside features and gamma, and for each ``(N, N seen)`` weights of the answers."""
+        unit, ends, sums = classes.unit.double(), [], []
+        own = one_hot(classes, int(self._training.seen.sum())).to(unit)
+        for kind in self._kinds[1]:
+            rows, right = self._by_rows(kind)
+            table, trained = rows(unit), rows(self._unit())
+            for strength in self._lambdas:
+                weights = right(strength).T
+                for share in self._shares:
+                    found = table @ weights
+                    if share.get("own"):
+                        found = found / _mean_length(trained @ weights) * (1 - share["own"] * own.sum(dim=1))[:, None]
+                        found = found + share["own"] * own
+                    ends.append({"rows": kind, "lambda": strength, **share})
+                    sums.append(found)
+        return ends, torch.stack(sums)
 
     def _unit(self) -> Tensor:
         """Unit vectors of the classes trained on."""
-        classes = self._training[2]
-        return classes.unit[classes.seen].double()
-
-    def _by_features(self, kind: str) -> Features:
-        if kind not in self._solved:
-            x, labels, classes = self._training
-            position = torch.cumsum(classes.seen, 0) - 1
-            y = 2 * F.one_hot(position[labels], int(classes.seen.sum())).double() - 1
-            self._solved = {
-                kind: Features(kind, x, labels, y, self.settings.relative, self._channels)
-            }  # keeps one at a time in memory
-        return self._solved[kind]
+        return self._training.unit[self._training.seen].double()
 
     def _by_rows(self, kind: str) -> tuple[RowPreparation, ClassVectors]:
         rows = RowPreparation()
@@ -163,23 +162,81 @@ class ESZSL(PooledLinear, ClosedFormMethod):
         return rows, ClassVectors(rows(self._unit()), self.settings.relative)
 
 
+class Solutions:
+    """:class:`Features` of training images by preparation; keeps those of the last one, or with ``keep`` of all.
+
+    Args:
+        x, labels, y, relative, channels: see :class:`Features`.
+    """
+
+    def __init__(self, x: Tensor, labels: Tensor, y: Tensor, relative: bool, channels: int | Sequence[int]) -> None:
+        self._made = x, labels, y, relative, channels
+        self._kept: dict[str, Features] = {}
+        self.keep = False
+
+    def equals(self, other: Solutions) -> bool:
+        """Whether the other's solutions are the same."""
+        (x, labels, y, *rest), (x2, labels2, y2, *rest2) = self._made, other._made
+        return rest == rest2 and all(map(torch.equal, (x, labels, y), (x2, labels2, y2)))
+
+    def __call__(self, kind: str) -> Features:
+        """Solutions for one preparation."""
+        if kind not in self._kept:
+            found = Features(kind, *self._made)
+            self._kept = {**self._kept, kind: found} if self.keep else {kind: found}
+        return self._kept[kind]
+
+
 class Features:
-    """Features under one preparation: ``left(gamma)`` is (X'X + gamma I)^-1 X'Y, ``(C, N seen)``."""
+    """Features under one preparation: ``left(gamma)`` is (X'X + gamma I)^-1 X'Y, ``(C, N seen)``.
+
+    With fewer images than channels this is X'(XX' + gamma I)^-1 Y, the smaller system.
+
+    Attributes:
+        preparation: fitted, in float64.
+        typical: ``(C,)`` mean prepared feature.
+        means: ``(N seen, C)`` means of the classes; 0 for a class without images.
+
+    Args:
+        kind: the preparation.
+        x: ``(n, C)`` pooled features, float64.
+        labels: ``(n,)``.
+        y: ``(n, N seen)``: 1 for an image's class, else -1.
+        relative: whether gamma counts in mean eigenvalues.
+        channels: of each map.
+    """
 
     def __init__(
         self, kind: str, x: Tensor, labels: Tensor, y: Tensor, relative: bool, channels: int | Sequence[int] = 0
     ) -> None:
         self.preparation = new_preparation(channels)
         self.preparation.fit(kind, x, labels)
-        prepared = self.preparation(x)
-        self._gram, self._target = prepared.T @ prepared, prepared.T @ y
+        self._x, self._y = x, y
+        prepared = self._prepared = self.preparation(x)
+        self._gram: Tensor | None = None
+        self._target, total = prepared.T @ y, prepared.sum(dim=0)
+        self.typical = total / len(x)
+        self.means = (self._target.T + total) / (1 + y).sum(dim=0).clamp(min=1)[:, None]
         self._step = centred_level(prepared, prepared.shape[1]) if relative else 1.0
+        self._lefts: dict[float, Tensor] = {}
 
     def left(self, gamma: float) -> Tensor:
         """``(C, N seen)`` for one gamma."""
-        damped = self._gram.clone()
-        damped.diagonal().add_(gamma * self._step)
-        return torch.cholesky_solve(self._target, torch.linalg.cholesky(damped))
+        if gamma not in self._lefts:
+            x = self.preparation(self._x) if self._prepared is None else self._prepared
+            self._prepared, dual = x, len(x) < x.shape[1]
+            self._gram = gram(x.T if dual else x) if self._gram is None else self._gram
+            found = solved(self._gram, gamma * self._step, self._y if dual else self._target)
+            self._lefts[gamma] = (found.T @ x).T.contiguous() if dual else found
+        return self._lefts[gamma]
+
+    def release(self) -> None:
+        """Free what only further gammas need; it is computed again if one is asked for."""
+        self._gram = self._prepared = None
+
+    def preparation_like(self, like: Tensor) -> FeaturePreparation | JointPreparation:
+        """A copy of the preparation with the dtype and device of a tensor."""
+        return deepcopy(self.preparation).to(like)
 
 
 class ClassVectors:

@@ -29,9 +29,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unseen.methods.base import Branch, Candidate, Card, ClosedFormMethod
+from unseen.methods.base import SWEEP_BLOCK, Branch, Candidate, Card, ClosedFormMethod, solution_blocks
 from unseen.methods.class_space import ClassSpace
-from unseen.methods.eszsl import ClassVectors, Features, one_hot
+from unseen.methods.eszsl import ClassVectors, Solutions, one_hot
 from unseen.methods.joint import JointSettings, total
 from unseen.methods.own import present_rows
 from unseen.methods.pooled import PooledLinear
@@ -113,9 +113,9 @@ class Prototypes(PooledLinear, ClosedFormMethod):
         x = regions[:, 0].double()
         present, position = torch.unique(labels, return_inverse=True)
         y = 2 * F.one_hot(position, len(present)).double() - 1
-        self._training = x, labels, y, classes.unit[present].double()
+        self._unit = classes.unit[present].double()
         self._place = present, classes.seen
-        self._features: _MeanFeatures | None = None
+        self.solutions = Solutions(x, labels, y, True, self._channels)
 
     def grid(self) -> list[Candidate]:
         """Every preparation, kernel and penalty, some of them with ESZSL's share; each with every own share."""
@@ -144,10 +144,9 @@ class Prototypes(PooledLinear, ClosedFormMethod):
 
     def use(self, candidate: Candidate) -> None:
         """Solve for one candidate."""
-        x, labels, _, unit = self._training
-        solved, rows = self._by_features(candidate["features"]), _Rows(candidate["rows"], unit)
-        self.features.fit(candidate["features"], x.to(self.weight), labels)
-        self.rows.fit(candidate["rows"], unit.to(self.weight))
+        solved, rows = self.solutions(candidate["features"]), _Rows(candidate["rows"], self._unit)
+        self.features = solved.preparation_like(self.weight)
+        self.rows.fit(candidate["rows"], self._unit.to(self.weight))
         share, dual, own = candidate["share"], rows.duals(candidate), candidate.get("own", 0.0)
         regressed = dual @ solved.means
         length = _rms(rows.kernel(candidate, rows.trained) @ regressed)
@@ -170,38 +169,37 @@ class Prototypes(PooledLinear, ClosedFormMethod):
             linear = rows.trained.T @ rows.duals(plain) @ solved.means
         self.weight.copy_(linear)
         means = present_rows(solved.means / _rms(solved.means), *self._place)
-        self.own.fit(own, means, solved.preparation(x), self.weight)
+        self.own.fit(own, means, solved.typical[None], self.weight)
 
-    def sweep(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[Candidate, Tensor]]:
+    def sweep_blocks(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[list[Candidate], Tensor]]:
         """As in the base class; all candidates of a preparation work on products of images with N seen class means."""
         unit, held_out = classes.unit.double(), regions[:, 0].double()
         own = one_hot(classes, int(self._place[1].sum()))[:, self._place[1][self._place[0]].cumsum(0) - 1]
         own = own.to(unit)
-        kept = {kind: _Rows(kind, self._training[3]) for kind in self._kinds[1]}
+        kept = {kind: _Rows(kind, self._unit) for kind in self._kinds[1]}
         for features in self._kinds[0]:
             try:
-                solved = self._by_features(features)
+                solved = self.solutions(features)
                 lefts = {gamma: solved.left(gamma) for gamma in GAMMAS} if self.settings.eszsl else {}
             except torch.linalg.LinAlgError:  # type: ignore[attr-defined] # public, says torch's documentation
                 continue
+            solved.release()
             basis = torch.cat([solved.means.T, *lefts.values()], dim=1)  # every prototype is a sum of its columns
             x, inner = solved.preparation(held_out) @ basis, basis.T @ basis
             means = F.pad(own / _rms(solved.means), (0, basis.shape[1] - own.shape[1]))  # M_c / |M| as sums
-            images, inner_images = x @ means.T, means @ inner
             for kind, rows in kept.items():
-                table = rows.preparation(unit)
-                sums = _Sums(rows, table, inner, tuple(lefts))
-                for kernel, share in self._solutions():
-                    weights = sums.weights(kernel, share)
-                    regressed, squares = x @ weights.T, (weights @ inner * weights).sum(dim=1)
-                    mixed, owns = (inner_images * weights).sum(dim=1), (inner_images * means).sum(dim=1)
-                    for b in self._owns(share):
-                        left = 1 - b * own.sum(dim=1)
-                        lengths = (left.square() * squares + 2 * b * left * mixed + b * b * owns).clamp(min=0).sqrt()
-                        scores = (regressed * left + b * images) / lengths.clamp(min=1e-12)
-                        if scores.isfinite().all():
-                            found = {"features": features, "rows": kind, **kernel, **share, "own": b}
-                            yield found, scores.to(regions)
+                sums = _Sums(rows, rows.preparation(unit), inner, tuple(lefts))
+                solutions = self._solutions()
+                size = max(1, SWEEP_BLOCK // means.numel())
+                for start in range(0, len(solutions), size):
+                    mine = solutions[start : start + size]
+                    weights = torch.stack([sums.weights(kernel, share) for kernel, share in mine])
+                    places = [(i, b) for i, (_, share) in enumerate(mine) for b in self._owns(share)]
+                    named = [
+                        {"features": features, "rows": kind, **mine[i][0], **mine[i][1], "own": b} for i, b in places
+                    ]
+                    mixed = _with_own(weights, places, means, inner, own.sum(dim=1))
+                    yield from solution_blocks(named, x, mixed, regions)
 
     @property
     def by_attributes(self) -> bool:
@@ -240,11 +238,6 @@ class Prototypes(PooledLinear, ClosedFormMethod):
         vectors, own = self._linear(classes)
         return vectors if own is None else torch.cat([vectors, own], dim=1)
 
-    def _by_features(self, kind: str) -> _MeanFeatures:
-        if self._features is None or self._features.kind != kind:
-            self._features = _MeanFeatures(kind, *self._training[:3], self._channels)
-        return self._features
-
 
 class _RBFPrototypes(FittedBuffers):
     """Prototypes of the RBF kernel, plus a linear part.
@@ -266,16 +259,6 @@ class _RBFPrototypes(FittedBuffers):
     def forward(self, rows: Tensor) -> Tensor:
         """Prepared class vectors ``(N, K)`` to prototypes ``(N, C)``."""
         return _rbf(rows, self.anchors, self.width) @ self.duals + rows @ self.linear
-
-
-class _MeanFeatures(Features):
-    """ESZSL's features under one preparation, and their class means ``(N seen, C)``."""
-
-    def __init__(self, kind: str, x: Tensor, labels: Tensor, y: Tensor, channels: int | Sequence[int]) -> None:
-        super().__init__(kind, x, labels, y, relative=True, channels=channels)
-        self.kind = kind
-        members = (y > 0).double()
-        self.means = members.T @ self.preparation(x) / members.sum(dim=0)[:, None]
 
 
 class _Rows:
@@ -341,6 +324,32 @@ class _Sums:
         mine = self._inner[block * n : (block + 1) * n, block * n : (block + 1) * n]
         scaled = table / (trained @ mine * trained).sum(dim=1).mean().clamp(min=1e-24).sqrt()
         self._kept[key] = F.pad(scaled, (block * n, (len(self._gammas) - block) * n))
+
+
+def _with_own(
+    weights: Tensor, places: list[tuple[int, float]], means: Tensor, inner: Tensor, present: Tensor
+) -> Tensor:
+    """``(n, N, basis)`` prototypes with own shares, as weights of basis vectors, divided by their lengths.
+
+    Args:
+        weights: ``(s, N, basis)`` prototypes without own shares.
+        places: position in ``weights`` and own share b of each of n candidates.
+        means: ``(N, basis)`` own prototypes.
+        inner: ``(basis, basis)`` inner products of the basis vectors.
+        present: ``(N,)`` 1 for a class with images, else 0.
+    """
+    index = torch.tensor([i for i, _ in places], device=weights.device)
+    b = weights.new_tensor([b for _, b in places])[:, None]
+    turned, left = means @ inner, 1 - b * present
+    squares, mixed, owns = (
+        ((weights @ inner) * weights).sum(dim=2),
+        (turned * weights).sum(dim=2),
+        (turned * means).sum(1),
+    )
+    lengths = (left.square() * squares[index] + 2 * b * left * mixed[index] + b * b * owns).clamp(min=0).sqrt()
+    lengths = lengths.clamp(min=1e-12)
+    result: Tensor = weights[index] * (left / lengths)[:, :, None] + means * (b / lengths)[:, :, None]
+    return result
 
 
 def _rbf(rows: Tensor, anchors: Tensor, width: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unseen.errors import UnseenError
+from unseen.ground.systems import gram, inverse_factor
 from unseen.methods.settings import Settings
 
 AUTO = "auto"
@@ -211,14 +212,11 @@ def whitening(features: Tensor, labels: Tensor, shrinkage: float = SHRINKAGE) ->
     present, position = torch.unique(labels, return_inverse=True)
     members = F.one_hot(position, len(present)).to(features)
     within = features - (members @ ((members.T @ features) / members.sum(dim=0)[:, None]))
-    covariance = within.T @ within / len(features)
+    covariance = gram(within) / len(features)
     level = covariance.diagonal().mean().clamp(min=1e-12)
     covariance = (1 - shrinkage) * covariance
     covariance.diagonal().add_(shrinkage * level)
-    lower = torch.linalg.cholesky(covariance)
-    eye = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
-    result: Tensor = torch.linalg.solve_triangular(lower, eye, upper=False).T.contiguous()
-    return result
+    return inverse_factor(covariance).T.contiguous()
 
 
 def _rooted(features: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ class SAE(PooledLinear, ClosedFormMethod):
         s_vectors, x_vectors = solved.vectors
         self.weight.copy_(s_vectors @ solved(candidate["lambda"]) @ x_vectors.T)
 
-    def sweep(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[Candidate, Tensor]]:
+    def sweep_blocks(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[list[Candidate], Tensor]]:
         """As in the base class, with two rotations per preparation and one product per candidate."""
         for features, rows in product(*self.settings.kinds):
             solved = self._by_kinds(features, rows)
@@ -87,7 +87,7 @@ class SAE(PooledLinear, ClosedFormMethod):
             for strength in STRENGTHS:
                 scores = F.normalize(x @ solved(strength).T, dim=1) @ table.T
                 if scores.isfinite().all():
-                    yield {"features": features, "rows": rows, "lambda": strength}, scores.to(regions)
+                    yield [{"features": features, "rows": rows, "lambda": strength}], scores.to(regions)[None]
 
     def _by_kinds(self, features: str, rows: str) -> _Sylvester:
         if self._solved is None or self._solved[0] != (features, rows):

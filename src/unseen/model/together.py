@@ -16,7 +16,6 @@ without training images stays unchanged for each image.
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import logsumexp, softmax
 
 from unseen.model.support import SupportRule
 
@@ -34,6 +33,7 @@ def together(
     weight: float,
     temperature: float,
     rounds: int = ROUNDS,
+    inner: np.ndarray | None = None,
 ) -> np.ndarray:
     """Scores that take the whole batch into account; those of seen classes stay unchanged.
 
@@ -45,6 +45,7 @@ def together(
         weight: d.
         temperature: temperature of the softmax.
         rounds: number of rounds.
+        inner: float64 ``(B, B)`` inner products of the vectors, if known; pays off for several calls.
 
     Returns:
         float64 ``(B, N)``.
@@ -52,21 +53,29 @@ def together(
     open_ = np.flatnonzero(~seen)
     if weight <= 0 or not len(open_) or len(scores) < 2:
         return scores
-    asked = vectors.astype(np.float64)
+    asked = vectors.astype(np.float64) if inner is None else vectors
     plain = scores[:, open_]
-    level = logsumexp(plain / temperature, axis=1, keepdims=True)
+    level = _log_sum(plain / temperature)
     moved: np.ndarray = scores.astype(np.float64, copy=True)
     for _ in range(rounds):
-        mine = softmax(moved / temperature, axis=1)[:, open_]
+        mine = moved / temperature
+        mine = np.exp(mine - mine.max(axis=1, keepdims=True))
+        mine = (mine / mine.sum(axis=1, keepdims=True))[:, open_]
         count = weight * (mine.sum(axis=0) - mine)
-        sums = mine.T @ asked
-        toward = asked @ sums.T
-        length = (sums**2).sum(axis=1) - 2 * mine * toward + mine**2  # without this image, whose length is 1
+        toward = asked @ (mine.T @ asked).T if inner is None else inner @ mine
+        length = (mine * toward).sum(axis=0) - 2 * mine * toward + mine**2  # without this image, whose length is 1
         cosine = (toward - mine) / np.sqrt(length.clip(min=1e-12))
         keep = rule.prior / (count + rule.prior)
         beside = -np.expm1(-count) * rule.few / (count + rule.prior)
         found = keep * plain + (1 - keep) * (rule.scale * cosine + rule.offset) + beside
         found = np.where(count > LEAST, found, plain)
-        found += temperature * (level - logsumexp(found / temperature, axis=1, keepdims=True))
+        found += temperature * (level - _log_sum(found / temperature))
         moved[:, open_] = found
     return moved
+
+
+def _log_sum(scores: np.ndarray) -> np.ndarray:
+    """``(B, 1)`` logarithm of the sum of the exponentials of finite scores ``(B, N)``."""
+    top = scores.max(axis=1, keepdims=True)
+    result: np.ndarray = top + np.log(np.exp(scores - top).sum(axis=1, keepdims=True))
+    return result

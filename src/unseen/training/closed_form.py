@@ -128,14 +128,15 @@ def _sweep(
     method: ClosedFormMethod, stage: Stage, task: str, progress: Progress
 ) -> Iterator[tuple[dict[str, Any], Decisions]]:
     """Yield every candidate with its decisions on the held-out images, without candidates that have no solution."""
-    count, last = len(method.grid()), -1
+    count, done = len(method.grid()), 0
     everything = stage.test.batch(np.arange(len(stage.test_labels))).to(stage.classes.vectors.dtype)
     with torch.no_grad():
-        for i, (candidate, scores) in enumerate(method.sweep(everything, stage.classes)):
-            yield candidate, Decisions.from_scores(scores.double().cpu().numpy(), stage.test_labels, stage.seen)
-            last = i
-            progress(task, i + 1, count)
-    if last < 0:
+        for candidates, scores in method.sweep_blocks(everything, stage.classes):
+            decisions = Decisions.of_candidates(scores, stage.test_labels, stage.seen)
+            yield from zip(candidates, decisions, strict=True)
+            done += len(candidates)
+            progress(task, done, count)
+    if not done:
         problem = f"none of {count} hyperparameter candidates has a finite solution"
         raise DivergedError(problem, where=method.name, hint="use --precision 64-true, or check the features")
     progress(task, count, count)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,11 @@ from unseen.evaluation.metrics import Decisions, evaluate
 from unseen.evaluation.mixtures import KINDS, SCOPES, accuracy, draw_mixture
 from unseen.evaluation.scores import calibrated
 from unseen.evaluation.shots import SHOTS, Episode
+from unseen.features.source import RegionSource
 from unseen.features.store import RegionStore
-from unseen.model.support import SupportRule, SupportSpace, fitted, pooled
+from unseen.methods.pooled import pool
+from unseen.model.support import SupportRule, SupportSpace, fitted
 from unseen.model.together import together
-from unseen.training.batches import batches
 from unseen.training.stage import Stage
 from unseen.training.temperature import Held
 
@@ -38,6 +39,8 @@ WEIGHTS = (0.25, 0.5, 1.0)
 """Candidates for the weight of an image of a batch."""
 HARM = 0.01
 """Accuracy that predicting a batch together may cost on validation batches of any kind."""
+MOST_INNER = 4_000
+"""Largest number of images of a draw whose inner products are kept."""
 BATCH, BATCH_DRAWS, REPEATS = 400, 3, 2
 """Largest validation batch; number of validation draws to take batches from; batches of each kind per draw."""
 START = {"prior": math.log(3.0), "scale": math.log(10.0), "offset": 0.0, "few": 0.0}
@@ -53,8 +56,10 @@ def pooled_features(stage: Stage, images: np.ndarray) -> Tensor:
     """Float32 ``(n, C)`` :func:`~unseen.model.support.pooled` features of images of the dataset, on the CPU."""
     store = stage.inputs.store
     assert isinstance(store, RegionStore)
-    parts = [pooled(store.read(images[positions])) for positions in batches(len(images))]
-    return torch.cat(parts) if parts else torch.zeros(0, store.channels())
+    if not len(images):
+        return torch.zeros(0, store.channels())
+    found: Tensor = RegionSource(store, images, prepare=pool).batch(np.arange(len(images)))[:, 0]
+    return found
 
 
 def _training_images(stage: Stage) -> tuple[Tensor, Tensor]:
@@ -152,22 +157,18 @@ def choose_together(
         (:data:`~unseen.evaluation.mixtures.KINDS`), among those that lose no more than :data:`HARM` and a standard
         error on any kind; and its gains by kind and scope. 0 if no candidate gains.
     """
-    batches = [
-        (held, own, np.random.default_rng([i, repeat, 3]))
-        for repeat in range(REPEATS)
-        for i, (held, own) in enumerate(list(zip(draws, vectors, strict=True))[:BATCH_DRAWS])
-    ]
-    found: dict[float, dict[str, dict[str, np.ndarray]]] = {}
-    for weight in WEIGHTS:
-        found[weight] = {kind: {scope: np.zeros(0) for scope in SCOPES} for kind in KINDS}
-        for kind in KINDS:
-            for scope in SCOPES:
-                pairs = [
-                    together_on(kind, scope, held, own, gamma, temperature, rule, weight, deepcopy(rng), BATCH)
-                    for held, own, rng in batches
-                ]
-                gains = np.array([after - before for before, after in pairs])
-                found[weight][kind][scope] = gains[np.isfinite(gains)]
+    drawn = [(held, own, _inner(own)) for held, own in list(zip(draws, vectors, strict=True))[:BATCH_DRAWS]]
+    found: dict[float, dict[str, dict[str, np.ndarray]]] = {w: {kind: {} for kind in KINDS} for w in WEIGHTS}
+    for kind, scope in product(KINDS, SCOPES):
+        pairs = [
+            together_on(kind, scope, held, own, gamma, temperature, rule, WEIGHTS, rng, BATCH, inner)
+            for repeat in range(REPEATS)
+            for i, (held, own, inner) in enumerate(drawn)
+            for rng in [np.random.default_rng([i, repeat, 3])]
+        ]
+        gains = np.array([after - before for before, after in pairs])
+        for weight, mine in zip(WEIGHTS, gains.T, strict=True):
+            found[weight][kind][scope] = mine[np.isfinite(mine)]
     harmless = [w for w, by_kind in found.items() if not any(_harms(g) for by in by_kind.values() for g in by.values())]
     means = {
         w: {kind: {scope: float(g.mean()) for scope, g in by.items() if len(g)} for kind, by in by_kind.items()}
@@ -176,6 +177,14 @@ def choose_together(
     worth = {w: float(np.mean([g for by in means[w].values() for g in by.values()] or [0.0])) for w in harmless}
     best = max(worth, key=lambda w: worth[w], default=0.0)
     return (best, means[best]) if best and worth[best] > 0 else (0.0, {})
+
+
+def _inner(vectors: np.ndarray) -> np.ndarray | None:
+    """Inner products of the vectors of a draw, if they are few."""
+    if len(vectors) > MOST_INNER:
+        return None
+    result: np.ndarray = vectors.astype(np.float64) @ vectors.T.astype(np.float64)
+    return result
 
 
 def _harms(gains: np.ndarray) -> bool:
@@ -193,26 +202,32 @@ def together_on(
     gamma: float,
     temperature: float,
     rule: SupportRule,
-    weight: float,
+    weights: Sequence[float],
     rng: np.random.Generator,
     most: int = 0,
-) -> tuple[float, float]:
-    """Accuracy on a batch of held-out images, predicted one by one and together.
+    inner: np.ndarray | None = None,
+) -> tuple[float, np.ndarray]:
+    """Accuracy on a batch of held-out images, predicted one by one, and together with each weight.
 
     Args:
         kind, scope: as in :mod:`unseen.evaluation.mixtures`.
         held: class scores of the held-out images.
         vectors: ``(M, C)`` vectors of these images.
-        gamma, temperature, rule, weight: parameters of the model.
+        gamma, temperature, rule: parameters of the model.
+        weights: support images that an image of the batch counts as.
         rng: generator that draws the batch.
         most: largest number of images of the batch; 0 for no limit.
+        inner: ``(M, M)`` inner products of the vectors, if known.
     """
     mixture = draw_mixture(kind, scope, held.labels, held.seen, rng, most)
     rows, classes = mixture.images, mixture.classes
     plain = held.scores[np.ix_(rows, classes)].astype(np.float64) - gamma * held.seen[classes]
-    moved = together(plain, vectors[rows], held.seen[classes], rule, weight, temperature)
-    before, after = (accuracy(s, held.labels, mixture, held.seen, scope) for s in (plain, moved))
-    return before, after
+    own = None if inner is None else inner[np.ix_(rows, rows)]
+    moved = (
+        together(plain, vectors[rows], held.seen[classes], rule, weight, temperature, inner=own) for weight in weights
+    )
+    before, *after = (accuracy(s, held.labels, mixture, held.seen, scope) for s in (plain, *moved))
+    return before, np.array(after)
 
 
 def _tasks(
