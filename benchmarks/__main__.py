@@ -40,6 +40,7 @@ SUITE: dict[str, tuple[str, ...]] = {
     "corrections": ("{run}",),
     "ranks": ("{run}",),
     "closed_forms": ("fieldguide",),
+    "closed_form_time": ("fieldguide",),
     "standings": ("fieldguide",),
     "attention_oracle": ("{prototypes}",),
     "fieldguide_levels": (),

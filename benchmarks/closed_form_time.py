@@ -24,7 +24,6 @@ from benchmarks.measured import finish
 from unseen.features.store import RegionStore
 from unseen.ground.cache import cache_folder
 from unseen.training import closed_form, outcomes, protocols
-from unseen.training.inputs import RunInputs
 from unseen.training.plan import Plan
 
 METHODS = ("eszsl", "prototypes", "auto")

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -177,6 +178,17 @@ def test_the_curve_equals_brute_force_without_ties(seed):
     assert evaluate(decisions, seen, gamma).h == pytest.approx(best, abs=1e-12)
     assert best >= evaluate(decisions, seen).h
     assert len(curve.gamma) == 26
+
+
+@pytest.mark.parametrize("seen", [[True, False, True, False], [True] * 4], ids=["both kinds", "one kind"])
+def test_candidates_are_decided_as_each_alone(seen):
+    rng = np.random.default_rng(0)
+    scores, labels = rng.integers(0, 3, (5, 30, 4)).astype(np.float32), rng.integers(0, 4, 30)  # with ties
+    found = Decisions.of_candidates(torch.from_numpy(scores), labels, np.array(seen))
+    for candidate, own in zip(found, scores, strict=True):
+        alone = Decisions.from_scores(own, labels, np.array(seen))
+        for name, array in alone.arrays().items():
+            np.testing.assert_array_equal(getattr(candidate, name), array)
 
 
 def test_the_curve_runs_from_all_seen_to_all_unseen():

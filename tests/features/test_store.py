@@ -37,6 +37,7 @@ from unseen.features.store import RegionStore
 from unseen.ground import memory
 from unseen.ground.files import read_json, write_json
 from unseen.ground.journal import journal_line
+from unseen.methods.pooled import pool
 
 SPEC = BackboneSpec("test_resnet", stages=("final", 2), image_size=64, weights="random")
 COUNT, BATCH = 26, 4  # the last of 7 chunks is not full
@@ -592,6 +593,19 @@ class TestSource:
     def test_no_gradients(self, finished):
         weight = torch.nn.Parameter(torch.ones(()))
         assert not RegionSource(finished, [0], prepare=lambda r: r * weight).batch([0]).requires_grad
+
+    def test_pooled_images_are_read_once_for_all_sources(self, finished, monkeypatch):
+        read, plain = [], RegionSource._compute
+
+        def compute(self, indices):
+            read.extend(indices.tolist())
+            return plain(self, indices)
+
+        monkeypatch.setattr(RegionSource, "_compute", compute)
+        first, second = (RegionSource(finished, at, prepare=pool) for at in ([0, 2], [2, 1, 0]))
+        assert sorted(read) == [0, 0, 1, 2, 2]  # the first image of a source tells its shape
+        torch.testing.assert_close(second.batch([2, 0]), first.batch([0, 1]), rtol=0, atol=0)
+        torch.testing.assert_close(second.batch([1]), pool(finished.read([1]).float()), rtol=0, atol=0)
 
     def test_many_images_in_residence(self, finished):
         indices = list(range(COUNT)) * 6
