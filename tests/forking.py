@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PACKAGES = ("torch", "torchvision", "timm", "lightning_fabric", "pandas", "matplotlib.pyplot", "sklearn", "openvino")
+PACKAGES = ("torch", "torchvision", "timm", "lightning_fabric", "pandas", "matplotlib.pyplot", "sklearn", "onnxruntime")
 LIMIT = 300
 """Seconds of a call."""
 

@@ -62,7 +62,7 @@ LACKING = {
     "train birds -m global --track tensorboard -o two": "tracking",
     "export run --onnx model.onnx": "export",
     "serve run": "app",
-    "predict run bird.png --engine openvino": "cpu",
+    "predict run bird.png --engine openvino": "openvino",
     "train birds -m clip --backbone hf:openai/clip-vit-base-patch32 -o four": "clip",
 }
 

@@ -138,6 +138,8 @@ def test_what_is_chosen(monkeypatch):
     assert chosen_engine().name == "torch"
     assert chosen_engine("onnxruntime").name == "onnxruntime"
     monkeypatch.setattr(engines, "_installed", lambda name: True)
+    assert chosen_engine("auto").name == "onnxruntime"
+    monkeypatch.setattr(engines, "_installed", lambda name: name == "openvino")
     assert chosen_engine("auto").name == "openvino"
     monkeypatch.setattr(engines, "_openvino_abilities", lambda: ["FP32", "BF16"])
     assert str(chosen_engine("openvino:bf16")) == "openvino 1.2.3 bf16"
@@ -147,12 +149,12 @@ def test_what_is_chosen(monkeypatch):
 @pytest.mark.parametrize(
     ("wanted", "device", "said"),
     [
-        ("tensorrt", "cpu", 'unknown engine "tensorrt" — auto, torch, openvino'),
+        ("tensorrt", "cpu", 'unknown engine "tensorrt" — auto, torch, onnxruntime'),
         ("torch:bf16", "cpu", "unknown engine"),
         ("openvino:int8", "cpu", "unknown engine"),
         ("openvino", "cuda", "openvino runs on a CPU only"),
-        ("openvino", "cpu", r"openvino is not installed — pip install 'unseen\[cpu\]'"),
-        ("onnxruntime", "cpu", r"onnxruntime is not installed — pip install 'unseen\[export\]'"),
+        ("openvino", "cpu", r"openvino is not installed — pip install 'unseen\[openvino\]'"),
+        ("onnxruntime", "cpu", r"onnxruntime is not installed — pip install 'unseen\[cpu\]'"),
     ],
 )
 def test_what_cannot_be_chosen(wanted, device, said, monkeypatch):

@@ -1,4 +1,4 @@
-"""Engines compute a frozen network on a CPU: torch always works; OpenVINO and ONNX Runtime are faster.
+"""Engines compute a frozen network on a CPU: torch always works; ONNX Runtime and OpenVINO are faster.
 
 An engine processes single images, several of them in parallel on as many threads as torch may use. The features of an
 image are therefore the same to the bit whatever else is in the batch. A network is converted once and cached.
@@ -35,12 +35,13 @@ from unseen.backbones.transform import Transform
 from unseen.errors import UnseenError
 from unseen.ground.files import read_json, write_json
 
-ENGINES = ("auto", "torch", "openvino", "onnxruntime")
+ENGINES = ("auto", "torch", "onnxruntime", "openvino")
 VARIABLE = "UNSEEN_ENGINE"
 """Environment variable with the name of the engine, used if nothing else names one."""
 TOLERANCE = 1e-3
 """Largest difference between features of an engine and of torch, relative to the largest feature."""
-_EXTRAS = {"openvino": "cpu", "onnxruntime": "export"}
+_EXTRAS = {"onnxruntime": "cpu", "openvino": "openvino"}
+"""Extra that installs each engine, the first choice first."""
 _FILES = {"openvino": "network.xml", "onnxruntime": "network.onnx"}
 _FORMAT = 1
 _log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ def chosen_engine(wanted: str | None = None, device: str | torch.device = "cpu")
 
     Args:
         wanted: "torch", "openvino", "onnxruntime", "openvino:bf16", or "auto": on a CPU the first installed one of
-            OpenVINO, ONNX Runtime and torch, elsewhere torch. None is ``$UNSEEN_ENGINE``, else "auto".
+            ONNX Runtime, OpenVINO and torch, elsewhere torch. None is ``$UNSEEN_ENGINE``, else "auto".
         device: device of the network.
 
     Raises:

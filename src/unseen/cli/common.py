@@ -110,8 +110,8 @@ EngineOption = Annotated[
     str | None,
     typer.Option(
         envvar="UNSEEN_ENGINE",
-        help="Engine for a frozen backbone: torch, openvino, openvino:bf16, onnxruntime, or auto "
-        "(the fastest one installed on a CPU, torch elsewhere) [default: auto].",
+        help="Engine for a frozen backbone: torch, onnxruntime, openvino, openvino:bf16, or auto "
+        "(on a CPU ONNX Runtime or OpenVINO if installed, else torch) [default: auto].",
         autocompletion=completing.one_of("engine"),
     ),
 ]

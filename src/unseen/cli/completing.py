@@ -24,7 +24,7 @@ BACKBONES = (
 NAMED = {
     "tracker": ("tensorboard", "wandb", "mlflow", "trackio"),
     "device": ("auto", "cpu", "cuda", "mps"),
-    "engine": ("auto", "torch", "openvino", "onnxruntime"),
+    "engine": ("auto", "torch", "onnxruntime", "openvino"),
     "among": ("all", "seen", "unseen"),
     "protocol": ("honest", "paper", "both"),
 }

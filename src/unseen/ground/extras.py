@@ -26,7 +26,7 @@ EXTRA_OF = {
     "onnx": "export",
     "onnxscript": "export",
     "onnxruntime": "export",
-    "openvino": "cpu",
+    "openvino": "openvino",
     "transformers": "clip",
     "open_clip": "clip",
     "sentencepiece": "clip",
