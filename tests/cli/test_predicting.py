@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -281,6 +282,22 @@ def test_ranks_on_the_command_line(unseen, ranked, images, tmp_path):
     status, _, err = unseen("predict", ranked, images, "--rank", "family")
     assert status == 2
     assert "there is nothing to choose" in err
+
+
+def test_a_contact_sheet_is_of_a_rank_and_shows_the_prior(unseen, ranked, images, tmp_path):
+    (tmp_path / "prior.csv").write_text("class,weight\nRook,99\nJay,1\n")
+    page = tmp_path / "sheet.html"
+    asked = ["predict", ranked, images, "--rank", "genus", "--prior", tmp_path / "prior.csv", "--html", page]
+    assert unseen(*asked)[0] == 0
+    text = page.read_text()
+    data = json.loads(re.search(r'<script[^>]*id="data"[^>]*>(.*?)</script>', text, re.DOTALL)[1])
+    taxonomy = Recognizer.load(ranked, device="cpu").table.taxonomy
+    assert data["classes"] == list(taxonomy.names(taxonomy.rank("genus")))
+    for item in data["items"]:
+        assert {name for name, _, _ in item["classes"]} <= set(data["classes"])
+        assert re.fullmatch(r".+ \(\d+%\)", item["alone"])
+        assert item["alone"].rpartition(" (")[0] in data["classes"]
+    assert "by genus</title>" in text
 
 
 def test_a_prior_on_the_command_line(unseen, ranked, images, tmp_path):

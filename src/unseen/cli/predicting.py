@@ -149,8 +149,6 @@ def predict(
         raise UnseenError("no images", hint="pass images or folders, or --list FILE")
     if html is not None and output is not None:
         raise UnseenError("two outputs", where="--html", hint="omit --output; save the CSV from the page")
-    if html is not None and rank is not None:
-        raise UnseenError("the page is of classes", where="--html", hint="omit --rank; the page shows ranks")
     threshold, found = _threshold(unknown), FoundImages(images or [], lists or [])
     weighing = _prior(prior, place, month, lists or [])
     share = _share(shard, output, html)
@@ -175,7 +173,7 @@ def predict(
             lambda progress: _into(recognizer, inputs, target, options, total, workers, restart, progress)
         )
         if html is not None:
-            with_bars(lambda progress: _sheet(recognizer, target, html, workers, progress))
+            with_bars(lambda progress: _sheet(recognizer, target, html, rank, workers, progress))
         _say_counts(counts, html or target, as_json)
         if share is not None and not as_json:
             said = f"when all {share.count} parts are there: unseen merge {target.parent} -o FILE.csv"
@@ -216,11 +214,16 @@ def _beneath(html: Path, restart: bool) -> Path:
     return html.with_name(f".{html.name}.jsonl")
 
 
-def _sheet(recognizer: Recognizer, predictions: Path, html: Path, workers: int, progress: Progress) -> None:
+def _sheet(
+    recognizer: Recognizer, predictions: Path, html: Path, rank: str | None, workers: int, progress: Progress
+) -> None:
     from unseen.review import read_items, write_sheet
 
-    title = f"{html.stem}: answers of {recognizer.method.name}"
-    write_sheet(read_items(predictions), recognizer.table.names, html, title=title, workers=workers, progress=progress)
+    title, names, taxonomy = f"{html.stem}: answers of {recognizer.method.name}", recognizer.table.names, None
+    if rank is not None and (taxonomy := recognizer.table.taxonomy) is not None:
+        at = taxonomy.rank(rank)
+        title, names = f"{title} by {taxonomy.ranks[at]}", taxonomy.names(at)
+    write_sheet(read_items(predictions), names, html, title=title, workers=workers, progress=progress)
     predictions.unlink()
 
 

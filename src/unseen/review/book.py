@@ -50,6 +50,7 @@ class Item:
         attributes: labels of the attributes with most evidence for the best class.
         error: why it could not be read, or ``None``.
         coarser: answer above the class in words, or ``""``.
+        alone: best candidate without the prior in words, or ``""`` if there is no prior.
     """
 
     image: str
@@ -58,6 +59,7 @@ class Item:
     attributes: tuple[str, ...]
     error: str | None = None
     coarser: str = ""
+    alone: str = ""
 
     @property
     def answer(self) -> Verdict | None:
@@ -215,6 +217,7 @@ def read_items(path: Path) -> Iterator[Item]:
                     tuple(label(entry["attribute"]) for entry in record["attributes"]),
                     record.get("error"),
                     _coarser(record),
+                    _alone(record),
                 )
     except (OSError, ValueError, KeyError, TypeError) as error:
         hint = "delete it and repeat the command: it predicts again and keeps the verdicts"
@@ -227,3 +230,10 @@ def _coarser(record: Mapping[str, Any]) -> str:
         return ""
     found = Prediction.from_dict(record)
     return "" if found.coarser is None else found.said
+
+
+def _alone(record: Mapping[str, Any]) -> str:
+    """The best candidate by the image alone, if a prior counted."""
+    if "without_prior" not in record:
+        return ""
+    return f"{record['without_prior']['name']} ({100 * record['without_prior']['confidence']:.0f}%)"

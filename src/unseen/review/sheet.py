@@ -56,6 +56,7 @@ def item_data(row: int, item: Item) -> dict[str, Any]:
         "attributes": list(item.attributes),
         "error": item.error,
         "coarser": item.coarser,
+        "alone": item.alone,
     }
 
 

@@ -6,7 +6,7 @@ const UNKNOWN = "unknown";
 const LARGE = 6; // candidates of an opened image
 
 // Set up the sheet with the elements in root. A store provides and keeps its data:
-//   load()                   -> {classes, items: [{row, image, known, classes, attributes, error, coarser, place, used}], verdicts: [[row, name]]}
+//   load()                   -> {classes, items: [{row, image, known, classes, attributes, error, coarser, alone, place, used}], verdicts: [[row, name]]}
 //   keep(changes, verdicts)  stores changes, or throws. strict: changes that are not stored are not shown
 //   image(item), large(item) -> address, null, or a promise of it
 //   reasons(item)            -> {reasons: [{label, evidence, heat}], crop}, as shares of the image; omitted if there are no explanations
@@ -138,7 +138,7 @@ export function openSheet(root, store) {
     name.textContent = labelOf(item) || "not readable";
     const was = done && !right ? `was ${words(answerOf(item)) || "not readable"}` : !item.error && !item.known ? item.coarser || `nearest: ${item.classes[0][0]}` : fileName(item.image);
     line.textContent = was;
-    node.title = `${item.image}${item.attributes.length ? `\nbecause of ${item.attributes.slice(0, 3).join(", ")}` : ""}`;
+    node.title = `${item.image}${item.alone ? `\nwithout the prior: ${item.alone}` : ""}${item.attributes.length ? `\nbecause of ${item.attributes.slice(0, 3).join(", ")}` : ""}`;
     const state = right ? "accepted" : done ? "corrected" : "not reviewed";
     node.setAttribute("aria-label", `${fileName(item.image)}: ${name.textContent}, ${item.error ?? percent(confidenceOf(item))}, ${state}`);
   }
@@ -264,7 +264,8 @@ export function openSheet(root, store) {
     $("large").hidden = Boolean(item.error);
     $("large").removeAttribute("src");
     if (!item.error) Promise.resolve(store.large(item)).then((source) => ($("large").src = source ?? ""));
-    $("view-answer").textContent = item.error ?? (item.known ? "" : `${item.coarser || "Unknown"}: no class is sure enough. These are the nearest.`);
+    const unsure = item.known ? "" : `${item.coarser || "Unknown"}: no answer below is sure enough. These are the nearest.`;
+    $("view-answer").textContent = item.error ?? [unsure, item.alone && `Without the prior: ${item.alone}.`].filter(Boolean).join(" ");
     $("candidates").replaceChildren(
       ...item.classes.slice(0, LARGE).map(([name, seen, confidence], i) => {
         const button = make("button", { type: "button", className: "quiet", title: "the image shows this" }, make("span", { textContent: `${name}${seen ? "" : " (unseen)"}` }), make("span", { textContent: percent(confidence) }));
