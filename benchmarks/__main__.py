@@ -39,6 +39,7 @@ SUITE: dict[str, tuple[str, ...]] = {
     "holdouts": ("{run}",),
     "corrections": ("{run}",),
     "ranks": ("{run}",),
+    "class_images": ("{run}",),
     "closed_forms": ("fieldguide",),
     "closed_form_time": ("fieldguide",),
     "standings": ("fieldguide",),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from dataclasses import replace
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -383,6 +384,17 @@ def test_examples_are_training_images_of_different_classes(recognizer, image, tm
         assert small == dict.fromkeys(recognizer.table.names) | {
             n: f"/api/examples/{i}?small=1" for i, n in enumerate(names)
         }
+        first = names[0]
+        assert client.patch(f"/api/classes/{quote(first, safe='')}", json={"name": "A new name"}).status_code == 200
+        assert client.get("/api/examples").json()["examples"] == ["A new name", *names[1:]]
+        table = {c["name"]: c for c in client.get("/api/classes").json()["classes"]}
+        assert table["A new name"]["thumbnail"] == "/api/examples/0?small=1"
+        near = [n["name"] for n in explained(client, encoded(image))["nearest"]]
+        assert first not in near
+        assert set(near) <= {"A new name", *names[1:]}
+        client.post("/api/classes", json={"name": first, "values": {"crown::red": 1}})  # another class of the old name
+        table = {c["name"]: c.get("thumbnail") for c in client.get("/api/classes").json()["classes"]}
+        assert (table[first], table["A new name"]) == (None, "/api/examples/0?small=1")
         client.patch("/api/class-images/gull", files={"images": ("a.png", encoded(image))})
         (gull,) = [c for c in client.get("/api/classes").json()["classes"] if c["name"] == "gull"]
         assert client.get(gull["thumbnail"]).headers["content-type"] == "image/jpeg"

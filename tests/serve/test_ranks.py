@@ -57,6 +57,25 @@ def test_predictions_and_explanations_have_ranks(ranked, clients):
     assert (refused.status_code, refused.json()["error"]) == (422, "this server has no prior")
 
 
+def test_a_renamed_class_keeps_its_prior_and_its_ranks(ranked, prior, clients):
+    client = clients(ranked, prior=prior)
+    image = {"images": ("x.png", encoded(drawn(1)), "image/png")}
+
+    def weighed(name):
+        asked = {"place": "coast", "month": "5", "only": [name, "gull"]}
+        (found,) = client.post("/api/predict", files=image, data=asked).json()["predictions"]
+        return {c["name"]: c["confidence"] for c in found["classes"]}
+
+    before = weighed("emu")
+    assert client.patch("/api/classes/emu", json={"name": "Emu of the coast"}).status_code == 200
+    after = weighed("Emu of the coast")
+    assert after["Emu of the coast"] == pytest.approx(before["emu"])
+    rows = {c["name"]: c for c in client.get("/api/classes").json()["classes"]}
+    assert rows["Emu of the coast"]["ranks"]["family"] in {"F", "G"}
+    assert client.patch("/api/classes/Emu of the coast", json={"name": "emu"}).status_code == 200
+    assert weighed("emu") == pytest.approx(before)
+
+
 def test_a_prior_by_place_and_month(ranked, prior, clients):
     client = clients(ranked, prior=prior)
     image = {"images": ("x.png", encoded(drawn(1)), "image/png")}

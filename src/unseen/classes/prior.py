@@ -175,6 +175,13 @@ class Prior:
         known = set(map(fold, names))
         return replace(self, entries=tuple(one for one in self.entries if fold(one.name) in known))
 
+    def renamed(self, old: str, new: str) -> Self:
+        """The prior with a class renamed; unchanged if it has the new name already, or not the old one."""
+        if any(fold(one.name) == fold(new) for one in self.entries):
+            return self
+        entries = (replace(one, name=new) if fold(one.name) == fold(old) else one for one in self.entries)
+        return replace(self, entries=tuple(entries))
+
     def check(self) -> None:
         """Raise an error if the weights depend on a place or month, and none was chosen."""
         for what, there, chosen, example in (

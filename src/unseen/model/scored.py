@@ -202,6 +202,17 @@ class ScoredModel:
         self._references = references
 
     @property
+    def named_now(self) -> dict[str, str]:
+        """Class of the training to its name in the table, for classes with training images that are still there."""
+        if self.references is None:
+            return {}
+        trained = self.references.class_names[np.unique(self.references.labels)]
+        places, names = self._table.images_of, self._table.names
+        found = {str(trained[t]): names[c] for c, t in enumerate(places) if 0 <= t < len(trained)}
+        # positions do not agree if a class of the training has no images
+        return {} if any(now in trained and now != then for then, now in found.items()) else found
+
+    @property
     def typical(self) -> np.ndarray:
         """``(K,)`` attribute scores of the average training image, relative to which evidence counts; 0 if unknown."""
         if self.references is not None:
@@ -227,8 +238,14 @@ class ScoredModel:
             self._space = SupportSpace.load(self._space)
             self._space.preparation.to(self.device)
         if self._space is None:
-            problem = "this model has no rule for images of classes"
-            raise UnseenError(problem, where=self.method.name, hint="train it again; the honest protocol chooses one")
+            problem, hint = (
+                "this model has no rule for images of classes",
+                "train it again; the honest protocol chooses one",
+            )
+            if self.method.end_to_end:
+                problem += ": its backbone is trained, and validation needs features that training does not change"
+                hint = "train a model with a frozen backbone, such as --method eszsl or msdnpp"
+            raise UnseenError(problem, where=self.method.name, hint=hint)
         return self._space
 
     @property

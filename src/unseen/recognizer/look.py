@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +191,9 @@ class Reading:
         itself = []
         if images is not None and self.file and Path(self.file).resolve().is_relative_to(images.resolve()):
             itself = [Path(self.file).resolve().relative_to(images.resolve()).as_posix()]
-        return references.nearest(self.corrected(corrections), count, itself)
+        names = self.model.named_now
+        found = references.nearest(self.corrected(corrections), count, itself)
+        return [replace(near, name=names.get(near.name, near.name)) for near in found]
 
     def compare(
         self,

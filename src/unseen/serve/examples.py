@@ -41,8 +41,9 @@ class Examples:
 
     @property
     def names(self) -> list[str]:
-        """Classes of the images to try."""
-        return [name for name, _ in self._training[:EXAMPLES]]
+        """Classes of the images to try, by their current names."""
+        now = self.recognizer.named_now
+        return [now.get(name, name) for name, _ in self._training[:EXAMPLES]]
 
     def jpeg(self, number: int, small: bool) -> bytes:
         """A training image as JPEG: of those to try, or of another class."""
@@ -58,7 +59,8 @@ class Examples:
         Args:
             sent: SHA-256 of the support images of which the server has a thumbnail.
         """
-        found = {name: f"/api/examples/{i}?small=1" for i, (name, _) in enumerate(self._training)}
+        now = self.recognizer.named_now
+        found = {now.get(name, name): f"/api/examples/{i}?small=1" for i, (name, _) in enumerate(self._training)}
         for name, mine in self.recognizer.support.classes.items():
             shown = (image.sha256 for image in mine.images if image.sha256 in sent or on_disk(image))
             if name not in found and (digest := next(shown, None)):
