@@ -18,6 +18,7 @@ from unseen.methods import create_method
 from unseen.model.predictions import Extent, Prediction, columns
 from unseen.model.ranks import Choice, RankThreshold, by_taxon, probabilities, required
 from unseen.recognizer import Recognizer
+from unseen.recognizer.coarser import why_coarser
 
 TAXA = Taxonomy(("family", "genus"), (("F", "a"), ("F", "a"), ("F", "b"), ("G", "c"), ("", "")))
 SEEN = np.array([True, True, True, False, False])
@@ -97,6 +98,28 @@ def test_chosen_thresholds_of_ranks_take_the_place_of_that_of_classes(recognizer
     assert not answer((0.4, None), (0.6, None), rank="genus").known
     assert ask(recognizer, scores, ranks={"genus": RankThreshold(0, None)}).answer_rank == "family"  # others follow it
     assert ask(recognizer, scores, rank="genus", ranks={"genus": RankThreshold(None, None)}).known
+
+
+def test_a_coarser_answer_is_explained_in_words(recognizer):
+    choice = Choice(5, EVERY, 0.5, None, {"genus": RankThreshold(0, None)})
+    psi = recognizer.typical + np.array([1.0, 0.0, -1.0])
+
+    def why(*shares):
+        (found,) = recognizer.respond(["x.jpg"], scores_of(*shares), np.zeros((1, 3)), choice)
+        return why_coarser(recognizer, found, choice, psi)
+
+    first, genus, family, *shared = why(0.4, 0.3, 0.15, 0.1, 0.05)
+    assert first == "no class is sure: a1 has 40% of 50%"
+    assert genus.startswith("genus a: 70% over its 2 candidate classes; but too few answers")
+    assert family == (
+        "family F: 85% over its 3 candidate classes of 75% (guessing gives 60%), so it is the answer; probably a1"
+    )
+    vectors = recognizer.class_vectors
+    lead = vectors[:3].mean(axis=0)[0] - vectors[3:].mean(axis=0)[0]
+    expected = [f"F differs from the other classes by crown red ({lead:+.2f})"] if lead > 0 else []
+    assert shared == expected or (lead > 0 and shared[0].startswith("F differs from"))
+    assert why(0.3, 0.2, 0.2, 0.2, 0.1)[-1] == "so the answer is unknown"
+    assert why(0.6, 0.1, 0.1, 0.1, 0.1) == []
 
 
 def test_chosen_thresholds_belong_to_the_automatic_one(tiny_backbone):

@@ -125,6 +125,8 @@ def _show(found: Explanation, top: int, path: Path) -> None:
         ],
         title=f"{target.name}: {100 * target.confidence:.0f}%   {rival.name}: {100 * rival.confidence:.0f}%",
     )
+    for line in found.coarser:
+        _say(f"answer:  {line}")
     for near in found.nearest[:3]:
         _say(f"similar: {near.file} ({class_label(near.name)}, {near.similarity:.2f})")
     _say(f"image:   {found.prediction.image}\nfigure:  {path}")

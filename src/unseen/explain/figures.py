@@ -180,6 +180,8 @@ def _image(axis: Axes, explanation: Explanation, image: Image.Image, crop: tuple
     axis.set_xlim(-0.5, image.width - 0.5)  # a crop may extend beyond the image
     axis.set_ylim(image.height - 0.5, -0.5)
     lines = [_sure(explanation.target), f"instead of {_sure(explanation.rival)}"]
+    if explanation.coarser:
+        lines.insert(0, f"answer: {explanation.prediction.said}")
     if explanation.before:
         lines.append(f"before correction: {_sure(explanation.before[0])}")
         lines += [f"corrected: {label(name)} = {value:g}" for name, value in explanation.corrections.items()]

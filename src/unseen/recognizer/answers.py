@@ -29,6 +29,7 @@ class Explanation(Comparison):
         corrections: corrected attributes and their values; scores and ranking use them, heat maps don't.
         before: the first classes without corrections, if there are corrections.
         nearest: training images with the most similar attribute scores; empty if unknown.
+        coarser: why the answer is a taxon or unknown, in words; empty if a class is sure, or without ranks.
     """
 
     image: Image.Image
@@ -41,6 +42,7 @@ class Explanation(Comparison):
     corrections: Mapping[str, float] = field(default_factory=dict)
     before: tuple[Candidate, ...] = ()
     nearest: tuple[Neighbour, ...] = ()
+    coarser: tuple[str, ...] = ()
 
     def strongest(self, count: int) -> list[Reason]:
         """Attributes that separate target and rival most, in either direction; without those that count for nothing."""
@@ -78,6 +80,7 @@ class Explanation(Comparison):
             "corrections": dict(self.corrections),
             "before": [vars(c) for c in self.before],
             "nearest": [vars(n) for n in self.nearest],
+            "why_coarser": list(self.coarser),
             "reasons": [{**vars(r), "heat": np.round(self.heat(r.attribute), 5).tolist()} for r in self.reasons],
         }
 

@@ -23,6 +23,7 @@ from unseen.model.references import Neighbour, References
 from unseen.model.support import Support
 from unseen.model.trained import TrainedModel
 from unseen.recognizer.answers import Explanation
+from unseen.recognizer.coarser import why_coarser
 
 
 def _rest(score: float, evidence: np.ndarray) -> float:
@@ -183,6 +184,20 @@ class Reading:
         weights = None if prior is None else prior.weights(model.table.names)[None]
         return model.respond([self.file], scores, psi, choice, weights)[0]
 
+    def why_coarser(
+        self,
+        prediction: Prediction,
+        corrections: Mapping[str, float] | None = None,
+        *,
+        among: str = "all",
+        only: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
+        unknown: float | str = "auto",
+    ) -> tuple[str, ...]:
+        """Why a prediction by these arguments is a taxon or unknown; see :mod:`unseen.recognizer.coarser`."""
+        choice = self.model.choice(1, self.model.allowed(among, only, exclude), unknown)
+        return tuple(why_coarser(self.model, prediction, choice, self.corrected(corrections)))
+
     def nearest(self, count: int = 6, corrections: Mapping[str, float] | None = None) -> list[Neighbour]:
         """Training images with the most similar attribute scores, without the image itself; none without references."""
         references, images = self.model.references, self.model.images
@@ -342,6 +357,7 @@ class Look(Reading):
             corrections=dict(corrections or {}),
             before=tuple(self.rank(**choice)[:5]) if corrections else (),
             nearest=tuple(self.nearest(nearest, corrections)),
+            coarser=self.why_coarser(prediction, corrections, unknown=unknown, **choice),
         )
 
 

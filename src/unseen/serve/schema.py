@@ -141,6 +141,9 @@ class Ranking(BaseModel):
     ranks: list[Taxon] = Field(default=[], description="likeliest taxon of each rank, coarsest first")
     answer: str | None = Field(default=None, description="class, taxon or unknown; null if the classes have no ranks")
     answer_rank: str | None = Field(default=None, description='"class", a rank, or empty for unknown')
+    why_coarser: list[str] = Field(
+        default=[], description="why the answer is a taxon or unknown, in words; empty if a class is sure"
+    )
     without_prior: Candidate | None = Field(default=None, description="first class by the image alone, with a prior")
     prior: float | None = Field(default=None, description="prior probability of the first class, with a prior")
     target: Candidate

@@ -142,6 +142,7 @@ class Service:
             "ranks": [schema.Taxon(**vars(taxon)) for taxon in found.ranks],
             "answer": found.answer if found.ranks else None,
             "answer_rank": found.answer_rank if found.ranks else None,
+            "why_coarser": [] if weighed else list(reading.why_coarser(found, corrections, **_among(choice))),
             "without_prior": None if weighed is None else _candidate(weighed.without),
             "prior": None if weighed is None else weighed.prior,
             "target": _candidate(why.target),

@@ -226,7 +226,7 @@ function coarser({ answer, answer_rank: rank, ranks }) {
 }
 
 function drawRanking() {
-  const { classes: ranked, unknown, target, ranks, without_prior: without, prior } = shown.answer;
+  const { classes: ranked, unknown, target, ranks, why_coarser: why, without_prior: without, prior } = shown.answer;
   const said = unknown && coarser(shown.answer);
   $("unknown").hidden = !unknown;
   $("unknown").textContent = unknown
@@ -234,6 +234,8 @@ function drawRanking() {
     : "";
   $("taxa").hidden = !ranks?.length;
   $("taxa").textContent = (ranks ?? []).map((t) => `${t.rank}: ${t.name} ${percent(t.confidence)}`).join(" · ");
+  $("why-coarser").hidden = !why?.length;
+  $("why-coarser").lastElementChild.replaceChildren(...(why ?? []).map((text) => make("li", { textContent: text })));
   $("prior").hidden = !without;
   $("prior").textContent = without
     ? `By the image alone: ${without.name}, ${percent(without.confidence)}. Place and month give ${ranked[0].name} ${percent(prior)} before the image is seen.`
