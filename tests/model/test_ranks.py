@@ -116,7 +116,7 @@ def test_a_coarser_answer_is_explained_in_words(recognizer):
     )
     vectors = recognizer.class_vectors
     lead = vectors[:3].mean(axis=0)[0] - vectors[3:].mean(axis=0)[0]
-    expected = [f"F differs from the other classes by crown red ({lead:+.2f})"] if lead > 0 else []
+    expected = [f"F differs from the other classes by crown red ({lead:+.2g})"] if lead > 0 else []
     assert shared == expected or (lead > 0 and shared[0].startswith("F differs from"))
     assert why(0.3, 0.2, 0.2, 0.2, 0.1)[-1] == "so the answer is unknown"
     assert why(0.6, 0.1, 0.1, 0.1, 0.1) == []

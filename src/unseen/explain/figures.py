@@ -181,7 +181,8 @@ def _image(axis: Axes, explanation: Explanation, image: Image.Image, crop: tuple
     axis.set_ylim(image.height - 0.5, -0.5)
     lines = [_sure(explanation.target), f"instead of {_sure(explanation.rival)}"]
     if explanation.coarser:
-        lines.insert(0, f"answer: {explanation.prediction.said}")
+        answer, rank = explanation.prediction.answer, explanation.prediction.answer_rank
+        lines.insert(0, f"answer: {answer} ({rank})" if rank else f"answer: {answer}")
     if explanation.before:
         lines.append(f"before correction: {_sure(explanation.before[0])}")
         lines += [f"corrected: {label(name)} = {value:g}" for name, value in explanation.corrections.items()]
@@ -241,7 +242,7 @@ def _heat_maps(band: SubFigure, reasons: Sequence[Reason], maps: Sequence[Image.
         axis.axis("off")
     for axis, reason, drawn in zip(axes, reasons, maps, strict=False):
         axis.imshow(drawn)
-        axis.set_title(f"{shorten(label(reason.attribute), 34)}  {reason.evidence:+.2f}", fontsize=9)
+        axis.set_title(f"{shorten(label(reason.attribute), 34)}  {reason.evidence:+.2g}", fontsize=9)
 
 
 def _nearest(band: SubFigure, shown: Sequence[tuple[Neighbour, Image.Image]]) -> None:

@@ -65,7 +65,7 @@ def _shared(model: TrainedModel, scores: np.ndarray, inside: np.ndarray, outside
     evidence = np.where(scores > model.typical, evidence, 0)
     best = np.argsort(-evidence, kind="stable")[:SHARED]
     names = model.table.attributes.names
-    return [f"{label(names[k])} ({evidence[k]:+.2f})" for k in best if evidence[k] > 0]
+    return [f"{label(names[k])} ({evidence[k]:+.2g})" for k in best if evidence[k] > 0]
 
 
 def _percent(share: float) -> str:

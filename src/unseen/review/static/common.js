@@ -11,7 +11,11 @@ export function make(tag, properties = {}, ...children) {
 
 export const percent = (value) =>
   value > 0.995 && value < 1 ? "over 99%" : value > 0 && value < 0.01 ? "under 1%" : `${Math.round(100 * value)}%`;
-export const signed = (value) => (Math.abs(value) < 0.005 ? "0" : `${value > 0 ? "+" : "−"}${Math.abs(value).toFixed(2)}`);
+// Two digits after the point, or three for small scores; 0 if these are zeros.
+export const signed = (value) => {
+  const size = Math.abs(value);
+  return size < 0.0005 ? "0" : `${value > 0 ? "+" : "−"}${size.toFixed(size < 0.095 ? 3 : 2)}`;
+};
 export const count = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
 
 // ---------------------------------------------------------------- requests
