@@ -25,6 +25,8 @@ SUITE: dict[str, tuple[str, ...]] = {
     "extraction_rate": (),
     "extraction_memory": ("{images}", "--count", "200"),
     "engines": (),
+    "decoding": ("{images}",),
+    "end_to_end": (),
     "start_up": (),
     "predict_speed": (),
     "onnx_speed": ("{run}", "{images}"),

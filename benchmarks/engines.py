@@ -1,7 +1,7 @@
 """Extraction in each installed engine against torch: complete, with decoding, hashing, checksums and `fsync`.
 
     python -m benchmarks.engines [--networks mobilenetv2_100@224:2889 ...] [--images FOLDER]
-                                 [--rounds 3] [--output FILE]
+                                 [--rounds 3] [--engines NAME ...] [--pixels exact fast] [--output FILE]
 
 Engines take turns, each into an empty folder and already converted; "alone" is the engine on pixels in memory. The time
 to convert and load is measured once; "load" is the time to load a converted network. Weights are random. Without a
@@ -41,10 +41,12 @@ print(peak_memory_mb())
 """
 
 
-def measure(network: str, files: list[Path], rounds: int) -> list[dict]:
+def measure(network: str, files: list[Path], rounds: int, pixels: str, only: list[str]) -> list[dict]:
     name, size = network.partition("@")[0], int(network.partition("@")[2])
-    spec = BackboneSpec(name, weights="random", image_size=size)
+    spec = BackboneSpec(name, weights="random", image_size=size, pixels=pixels)
     engines = ["torch", *sorted(label.split()[0] for label in available_labels(torch.device("cpu")) if label)]
+    engines = [engine for engine in engines if not only or engine in ("torch", *only)]
+    timed = [engine for engine in engines if not only or engine in only]
     names, made, load, convert = [str(i) for i in range(len(files))], {}, {}, {}
     for engine in engines:
         for seconds in (convert, load):
@@ -68,7 +70,7 @@ def measure(network: str, files: list[Path], rounds: int) -> list[dict]:
 
     took: dict[tuple[str, str], list[float]] = {}
     for _ in range(rounds):
-        for engine in engines:
+        for engine in timed:
             for what, run in (("alone", alone), ("whole", whole)):
                 began = time.perf_counter()
                 run(engine)
@@ -83,16 +85,17 @@ def measure(network: str, files: list[Path], rounds: int) -> list[dict]:
         {
             "network": f"{name}, {size} px",
             "engine": engine,
+            "pixels": pixels,
             "alone, images/s": 1 / middle[engine, "alone"],
             "extraction, images/s": 1 / middle[engine, "whole"],
-            "to torch": middle["torch", "whole"] / middle[engine, "whole"],
+            **({"to torch": middle["torch", "whole"] / middle[engine, "whole"]} if "torch" in timed else {}),
             "to itself alone": middle[engine, "alone"] / middle[engine, "whole"],
             "largest difference": differ[engine],
             "convert, s": convert[engine],
             "load, s": load[engine],
             "memory, MiB": memory(engine),
         }
-        for engine in engines
+        for engine in timed
     ]
 
 
@@ -105,6 +108,8 @@ def main() -> None:
     )
     parser.add_argument("--images", type=Path, help="folder of JPEGs (default: generated images)")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--engines", nargs="+", default=[], help="only these (default: all installed)")
+    parser.add_argument("--pixels", nargs="+", default=["exact"], choices=("exact", "fast"))
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
@@ -116,7 +121,9 @@ def main() -> None:
         for asked in options.networks:
             network, _, count = asked.partition(":")
             files = sorted(options.images.rglob("*.jpg")) if options.images else draw(Path(place), int(count))
-            rows += measure(network, files[:: max(1, len(files) // int(count))][: int(count)], options.rounds)
+            mine = files[:: max(1, len(files) // int(count))][: int(count)]
+            for pixels in options.pixels:
+                rows += measure(network, mine, options.rounds, pixels, options.engines)
     finish(
         options.output,
         {"Engines": rows},

@@ -77,7 +77,7 @@ def fit(
         device, workers, engine, cache, progress, graph, on_record, fabric: see :func:`unseen.training.run.fit`.
         options: other entries of :class:`unseen.training.config.RunConfig`, such as ``preset="sun"``; and of the
             backbone's :class:`unseen.BackboneSpec`: ``image_size``, ``weights``, ``mean``, ``std``, ``crop``,
-            ``stages``, ``channels``.
+            ``pixels``, ``stages``, ``channels``.
 
     Raises:
         UnseenError: an argument is invalid; raised before any long work starts.
@@ -116,7 +116,7 @@ def fit(
     return runs.fit(config, folder, **where, progress=progress, graph=graph, on_record=on_record, fabric=fabric)
 
 
-OF_BACKBONE = ("image_size", "weights", "mean", "std", "crop", "stages", "channels")
+OF_BACKBONE = ("image_size", "weights", "mean", "std", "crop", "pixels", "stages", "channels")
 """Entries of a backbone's spec that :func:`fit` accepts."""
 
 

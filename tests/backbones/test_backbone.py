@@ -19,7 +19,7 @@ from unseen.backbones.backbone import Backbone
 from unseen.backbones.spec import BackboneSpec
 from unseen.backbones.transform import Transform
 from unseen.errors import DataError, UnseenError
-from unseen.ground.images import open_image, upright_rgb
+from unseen.ground.images import HeldImage, open_image, upright_rgb
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -149,6 +149,7 @@ class TestMistakes:
             ({"stages": ("-2+last",)}, "'-2\\+last' is not a valid stage"),
             ({"stages": ("final+final",)}, "is not a valid stage"),
             ({"crop": 0.0}, "crop 0.0 is not in"),
+            ({"pixels": "quick"}, 'pixels "quick" — use exact or fast'),
             ({"image_size": 0}, "image size 0"),
             ({"std": (0.5, 0.5, 0.0)}, "std"),
             ({"mean": (0.5,)}, "mean"),
@@ -293,6 +294,7 @@ class TestSpec:
             spec(mean=(0.4, 0.5, 0.5)),
             spec(std=(0.4, 0.5, 0.5)),
             spec(crop=0.9),
+            spec(pixels="fast"),
             spec(options={"output_stride": 16}),
             spec(seed=1),
         ]
@@ -317,6 +319,19 @@ def transform(size: int = 32, crop: float = 1.0) -> Transform:
 
 
 class TestTransform:
+    def test_fast_pixels_are_those_of_pillow_but_for_rounding(self, tmp_path):
+        smooth = image().resize((640, 480), Image.Resampling.BICUBIC)
+        exact, fast = (Transform(64, HALF, HALF, fast=fast) for fast in (False, True))
+        apart = (exact.cropped(smooth).int() - fast.cropped(smooth).int()).abs()
+        assert apart.max() <= 2
+        assert (apart > 0).float().mean() < 0.05
+        smooth.save(tmp_path / "large.jpg", quality=95)
+        assert open_image(tmp_path / "large.jpg", 128).size == (320, 240)  # half of it keeps 128, a quarter does not
+        data = HeldImage("large.jpg", (tmp_path / "large.jpg").read_bytes())
+        assert torch.equal(fast.cropped(data), fast.cropped(tmp_path / "large.jpg"))
+        apart = (exact.cropped(tmp_path / "large.jpg").int() - fast.cropped(tmp_path / "large.jpg").int()).abs()
+        assert 0 < apart.float().mean() < 2
+
     @pytest.mark.parametrize("crop", [1.0, 0.875])
     @pytest.mark.parametrize("size", [(90, 60), (60, 91), (32, 32), (20, 500)])
     def test_equals_torchvision(self, size, crop):

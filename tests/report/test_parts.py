@@ -182,6 +182,7 @@ OTHER = BackboneSpec(
     mean=(0.1, 1 / 3, 0.5),
     std=(0.5, 0.5, 0.25),
     crop=0.875,
+    pixels="fast",
 )
 CONFIGS = [
     RunConfig(method="eszsl", dataset="fieldguide", backbone=default_backbone("fieldguide")),

@@ -17,7 +17,7 @@ from unseen.backbones.building import build, check_patches
 from unseen.backbones.engines import Compiled, Engine, chosen_engine, compiled, is_auto
 from unseen.backbones.naming import check_name, is_own
 from unseen.backbones.reduction import Reduction
-from unseen.backbones.spec import FINAL, BackboneSpec, joined_maps
+from unseen.backbones.spec import FAST, FINAL, BackboneSpec, joined_maps
 from unseen.backbones.transform import Transform
 from unseen.backbones.vision import timm
 from unseen.backbones.weights import first_line
@@ -53,7 +53,7 @@ class Backbone(nn.Module):
         self.spec = spec = spec.resolved()
         self.fingerprint = self.network_fingerprint = spec.fingerprint()
         assert spec.image_size and spec.mean and spec.std  # noqa: PT018
-        self.transform = Transform(spec.image_size, spec.mean, spec.std, spec.crop)
+        self.transform = Transform(spec.image_size, spec.mean, spec.std, spec.crop, spec.pixels == FAST)
         self.model: Any = build(spec).eval().requires_grad_(False)
         self._prefix = getattr(self.model, "num_prefix_tokens", 0)
         self._channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"

@@ -22,6 +22,8 @@ from unseen.ground.outside import check_installed
 FINAL = "final"
 JOIN = "+"
 """Between the maps of a joined stage."""
+EXACT, FAST = "exact", "fast"
+"""How pixels are computed."""
 LARGEST = 8192
 """Largest side of a network's input, in pixels."""
 
@@ -45,6 +47,7 @@ class BackboneSpec:
         mean: per-channel mean of the normalization; None for the model's own.
         std: per-channel standard deviation of the normalization; None for the model's own.
         crop: fraction of the resized short side that the center crop keeps.
+        pixels: "exact", Pillow's decoding and resize, or "fast", see :class:`unseen.backbones.transform.Transform`.
         seed: seed of "random" weights.
         channels: for a user's network whose maps are ``(B, h, w, C)``; checked if given.
     """
@@ -57,6 +60,7 @@ class BackboneSpec:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     crop: float = 1.0
+    pixels: str = EXACT
     seed: int = 0
     channels: int | None = None
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -86,6 +90,8 @@ class BackboneSpec:
             raise UnseenError(problem, where=self.name, hint="pass channels=1 or more for a network of your own")
         if not 0 < self.crop <= 1:
             raise UnseenError(f"crop {self.crop} is not in (0, 1]", where=self.name, hint="use 1 for the whole image")
+        if self.pixels not in (EXACT, FAST):
+            raise UnseenError(f'pixels "{self.pixels}"', where=self.name, hint=f"use {EXACT} or {FAST}")
         for what, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and (
                 len(values) != 3
@@ -156,8 +162,9 @@ class BackboneSpec:
     def to_json(self) -> dict[str, Any]:
         """The spec as JSON types."""
         found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        if found["channels"] is None:
-            del found["channels"]
+        for name, common in (("channels", None), ("pixels", EXACT)):
+            if found[name] == common:
+                del found[name]
         return found
 
     @classmethod

@@ -24,6 +24,7 @@ BACKBONES = (
 NAMED = {
     "tracker": ("tensorboard", "wandb", "mlflow", "trackio"),
     "device": ("auto", "cpu", "cuda", "mps"),
+    "pixels": ("exact", "fast"),
     "engine": ("auto", "torch", "onnxruntime", "openvino"),
     "among": ("all", "seen", "unseen"),
     "protocol": ("honest", "paper", "both"),

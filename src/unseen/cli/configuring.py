@@ -95,6 +95,7 @@ def make_backbone(
     mean: str | None,
     std: str | None,
     crop: float,
+    pixels: str,
     stages: str,
     device: str,
     methods: Sequence[str] = (),
@@ -107,7 +108,7 @@ def make_backbone(
 
     extra = {k: typed(v) for k, v in pairs(options, "--backbone-option").items()}
     chosen = tuple(s if s == "final" else typed(s) for s in stages.split(","))
-    normal: dict[str, Any] = {"mean": triple(mean, "--mean"), "std": triple(std, "--std")}
+    normal: dict[str, Any] = {"mean": triple(mean, "--mean"), "std": triple(std, "--std"), "pixels": pixels}
     if name is None or name == "fieldguide":
         if weights is not None or extra:
             raise UnseenError(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from unseen.backbones.spec import FINAL, BackboneSpec
+from unseen.backbones.spec import EXACT, FINAL, BackboneSpec
 from unseen.data.catalogue import FIELDGUIDE
 from unseen.methods import find_method
 from unseen.training.config import RunConfig, read_by
@@ -73,6 +73,8 @@ def _backbone(config: RunConfig) -> list[str]:
             words += [f"--{name}", ",".join(repr(float(v)) for v in values)]
     if spec.crop != 1:
         words += ["--crop", repr(spec.crop)]
+    if spec.pixels != EXACT:
+        words += ["--pixels", spec.pixels]
     if spec.stages != read_by(find_method(config.method), replace(spec, stages=(FINAL,))).stages:
         words += ["--stage", ",".join(str(s) for s in spec.stages)]
     return words
