@@ -76,9 +76,18 @@ def account(explanation: Explanation, count: int) -> tuple[list[Reason], list[tu
     others = [r for r in explanation.strongest(len(explanation.reasons)) if r not in shown]
     rest = []
     if others:
-        name = f"{len(others)} other attributes"
+        name = _others(len(others))
         rest.append((name, sum(r.evidence for r in others), sum(r.against for r in others)))
     return shown, rest + [(term.name, term.evidence, term.against) for term in explanation.terms]
+
+
+def _others(count: int) -> str:
+    return f"{count} other attribute{'' if count == 1 else 's'}"
+
+
+def _signed(value: float) -> str:
+    """Two digits after the point, or three for small scores."""
+    return f"{value:+.3f}" if abs(value) < 0.095 else f"{value:+.2f}"
 
 
 def neighbours(explanation: Explanation, images: Path | None) -> list[tuple[Neighbour, Image.Image | None]]:
@@ -194,7 +203,7 @@ def _evidence(axis: Axes, explanation: Explanation, count: int) -> None:
     """Contributions to the score of the class: attributes for and against it."""
     strongest = sorted((r for r in explanation.reasons if r.evidence), key=lambda r: -abs(r.evidence))
     shown, others = strongest[:count], strongest[count:]
-    bars = [(f"{len(others)} other attributes", sum(r.evidence for r in others))] if others else []
+    bars = [(_others(len(others)), sum(r.evidence for r in others))] if others else []
     bars += [(said(r), r.evidence) for r in sorted(shown, key=lambda r: r.evidence)]
     bars += [(term.name, term.evidence) for term in explanation.terms if term.evidence and term.name != AVERAGE]
     _bars(axis, bars, f"for {class_label(explanation.target.name)}")
@@ -242,7 +251,7 @@ def _heat_maps(band: SubFigure, reasons: Sequence[Reason], maps: Sequence[Image.
         axis.axis("off")
     for axis, reason, drawn in zip(axes, reasons, maps, strict=False):
         axis.imshow(drawn)
-        axis.set_title(f"{shorten(label(reason.attribute), 34)}  {reason.evidence:+.2g}", fontsize=9)
+        axis.set_title(f"{shorten(label(reason.attribute), 34)}  {_signed(reason.evidence)}", fontsize=9)
 
 
 def _nearest(band: SubFigure, shown: Sequence[tuple[Neighbour, Image.Image]]) -> None:
