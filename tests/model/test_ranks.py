@@ -109,15 +109,16 @@ def test_a_coarser_answer_is_explained_in_words(recognizer):
         return why_coarser(recognizer, found, choice, psi)
 
     first, genus, family, *shared = why(0.4, 0.3, 0.15, 0.1, 0.05)
-    assert first == "no class is sure: a1 has 40% of 50%"
+    assert first == "no class is sure: a1 has 40%, and 50% is needed"
     assert genus.startswith("genus a: 70% over its 2 candidate classes; but too few answers")
     assert family == (
-        "family F: 85% over its 3 candidate classes of 75% (guessing gives 60%), so it is the answer; probably a1"
+        "family F: 85% over its 3 candidate classes, where 75% is needed and guessing gives 60%, "
+        "so it is the answer; probably a1"
     )
     vectors = recognizer.class_vectors
     lead = vectors[:3].mean(axis=0)[0] - vectors[3:].mean(axis=0)[0]
-    expected = [f"F differs from the other classes by crown red ({lead:+.2g})"] if lead > 0 else []
-    assert shared == expected or (lead > 0 and shared[0].startswith("F differs from"))
+    expected = [f"what sets F apart from the other classes: crown red ({lead:+.2g})"] if lead > 0 else []
+    assert shared == expected or (lead > 0 and shared[0].startswith("what sets F apart"))
     assert why(0.3, 0.2, 0.2, 0.2, 0.1)[-1] == "so the answer is unknown"
     assert why(0.6, 0.1, 0.1, 0.1, 0.1) == []
 

@@ -26,7 +26,7 @@ def why_coarser(model: TrainedModel, found: Prediction, choice: Choice, attribut
     if taxonomy is None or found.known or found.rank:
         return []
     best, needed = found.best, _percent(choice.threshold)
-    lines = [f"no class is sure: {best.name} has {_percent(best.confidence)} of {needed}"]
+    lines = [f"no class is sure: {best.name} has {_percent(best.confidence)}, and {needed} is needed"]
     for taxon in reversed(found.ranks):
         rank = taxonomy.rank(taxon.rank)
         codes = taxonomy.codes[choice.allowed, rank]
@@ -35,7 +35,7 @@ def why_coarser(model: TrainedModel, found: Prediction, choice: Choice, attribut
         if taxon.sure:
             shared = _shared(model, attribute_scores, choice.allowed[inside], choice.allowed[~inside])
             if shared:
-                lines.append(f"{taxon.name} differs from the other classes by {', '.join(shared)}")
+                lines.append(f"what sets {taxon.name} apart from the other classes: {', '.join(shared)}")
             break
     else:
         lines.append("so the answer is unknown")
@@ -54,7 +54,7 @@ def _line(taxon: Taxon, choice: Choice, count: int) -> str:
         if own.coarser is None:
             return f"{text}; but too few answers at this rank were right on validation images to give any"
         needed = guess + own.coarser * (1 - guess)
-    text += f" of {_percent(needed)} (guessing gives {_percent(guess)})"
+    text += f", where {_percent(needed)} is needed and guessing gives {_percent(guess)}"
     return f"{text}, so it is the answer; probably {taxon.probably}" if taxon.sure else text
 
 
