@@ -186,26 +186,45 @@ def studied(job: str, seed: int, cache: Path, tables: dict[str, list[dict]], stu
     stages, final = [Stage(inputs, "validation", draw) for draw in range(DRAWS)], Stage(inputs, "final")
     swept = {label: sweep(of_method(inputs, label), stages) for label in METHODS}
     race: dict[str, float] = {}
-    for label, found in swept.items():
-        began = time.monotonic()
-        pick, gamma, value = found.best(range(DRAWS))
+
+    def compared(label: str, name: str, wanted: Callable[[dict], bool] = lambda _: True) -> tuple[dict, float]:
+        began, found = time.monotonic(), swept[label]
+        pick, gamma, value = found.best(range(DRAWS), wanted)
         test = Test(found, final, pick)
         at = test.at(test.matched_gamma(stages))
         seconds = round(found.seconds + time.monotonic() - began)
-        race[label] = value
         mean_h = {"H, mean-H offset": round(test.at(gamma)["H"], 1)}
-        tables["Comparison"].append(row(job, seed, label, pick, value, at, test.swept, **mean_h, seconds=seconds))
+        tables["Comparison"].append(row(job, seed, name, pick, value, at, test.swept, **mean_h, seconds=seconds))
         print(tables["Comparison"][-1], flush=True)
+        return pick, value
+
+    for label in METHODS:
         if label == "eszsl paper":
+            compared(label, label)
             continue
+        compared(label, f"{label}, own 0", lambda c: not c["own"])
+        pick, race[label] = compared(label, label)
+        found = swept[label]
         if "preparations" in studies:
             _preparations(job, seed, label, found, final, tables)
         if "draws" in studies:
             _draws(job, seed, label, found, (final, inputs), pick, tables)
-    winner = max((label for label in race if label != "eszsl paper"), key=race.__getitem__)
+    winner = max(race, key=race.__getitem__)
     same = next(r for r in tables["Comparison"][::-1] if r["row"] == winner)
-    both = {"seconds": sum(r["seconds"] for r in tables["Comparison"][-2:])}
+    both = {"seconds": sum(r["seconds"] for r in tables["Comparison"][-4:] if r["row"] in race)}
     tables["Comparison"].append({**same, "row": f"auto ({winner})", **both})
+
+
+def over_seeds(rows: list[dict]) -> list[dict]:
+    """Mean, lowest and highest of every row of the comparison over the split seeds."""
+    names, found = ("T1", "U", "S", "H", "swept H"), []
+    for data, label in dict.fromkeys((r["data"], r["row"].split(" (")[0]) for r in rows):
+        mine = [r for r in rows if r["data"] == data and r["row"].split(" (")[0] == label]
+        line = {"data": data, "row": label, "split seeds": len(mine)}
+        line |= {name: round(float(np.mean([r[name] for r in mine])), 1) for name in names}
+        spread = [r["H"] for r in mine]
+        found.append(line | {"lowest H": min(spread), "highest H": max(spread)})
+    return found
 
 
 def _preparations(job: str, seed: int, label: str, found: Swept, final: Stage, tables: dict) -> None:
@@ -271,7 +290,10 @@ def main() -> None:
     began = time.monotonic()
     for job in options.jobs:
         for seed in options.split_seeds:
-            studied(job, seed, cache_folder(options.cache), tables, set(options.studies))
+            studies = set(options.studies) if seed == options.split_seeds[0] else set()
+            studied(job, seed, cache_folder(options.cache), tables, studies)
+    if len(options.split_seeds) > 1:
+        tables["Split seeds"] = over_seeds(tables["Comparison"])
     finish(options.output, tables, began=began, protocol="honest", seeds=options.split_seeds)
 
 
