@@ -113,7 +113,7 @@ def flowers(root: Path, cache: Path) -> Path:
         seen = np.isin(names, images["class"][images["split"] == "trainval"])
         attributes = Attributes(tuple(f"text {k}" for k in range(values.shape[1])))
         ClassTable(names, attributes, values, seen).to_csv(folder / "classes.csv")
-        write_attributes(folder / "attributes.csv", attributes, "as is")
+        write_attributes(folder / "attributes.csv", attributes)
         (folder / "images").symlink_to((root / "images").resolve())
         images[["file", "class", "split"]].to_csv(folder / "images.csv", index=False)
     return folder

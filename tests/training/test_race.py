@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from unseen.errors import UnseenError
 from unseen.recognizer import Recognizer
-from unseen.report.tables import race_rows
+from unseen.report.tables import race_rows, race_sentence
 from unseen.training import race
 from unseen.training.config import RunConfig
 from unseen.training.run import fit
@@ -34,6 +35,40 @@ def test_a_training_that_would_end_too_late_is_stopped(monkeypatch):
     assert len(told) == 3
 
 
+class Found:
+    """A validation whose best value after each draw is known."""
+
+    def __init__(self, *values):
+        self._values, self.value = iter(values), 0.0
+
+    def best(self, inputs):
+        self.value = next(self._values)
+
+
+@pytest.mark.parametrize(
+    ("values", "draws", "stops"),
+    [
+        ((0.54,), 3, 1),  # 6 points behind on the first draw
+        ((0.56, 0.54), 3, 2),  # 4 behind, then 11 on the mean of two
+        ((0.56, 0.61, 0.40), 3, None),  # after the last draw there is nothing to save
+        ((0.40,), 1, None),
+    ],
+)
+def test_a_method_far_behind_is_given_up(values, draws, stops):
+    watch = race.Watch(SimpleNamespace(config=SimpleNamespace(draw_count=draws)), [0.6, 0.7, 0.7, 0.1, 0.1])
+    validation = Found(*values)
+    stopped = None
+    for draw in range(1, len(values) + 1):
+        try:
+            watch(validation)
+        except race.BehindError:
+            stopped = draw
+            break
+    assert stopped == stops
+    if stops == 2:
+        assert watch.behind == pytest.approx(0.65 - 0.54)
+
+
 @pytest.fixture
 def config(tiny_guide, tiny_backbone):
     return RunConfig(method="auto", dataset=str(tiny_guide), backbone=tiny_backbone, holdouts=0, draws=2)
@@ -47,6 +82,7 @@ def run(config, folder):
 def test_the_run_becomes_the_winner_s(config, tmp_path, monkeypatch, wins):
     monkeypatch.setattr(race, "TRAINED", "global")
     monkeypatch.setattr(race, "gain", lambda *_: (0.1, 0.05) if wins else (0.04, 0.05))
+    monkeypatch.setattr(race, "BEHIND", 1.0)
     made = run(config, tmp_path / "run")
     found = made.results["race"]
     assert {entry["method"] for entry in found["entries"]} == {"eszsl", "prototypes", "global"}
@@ -71,3 +107,18 @@ def test_no_time_leaves_the_closed_forms(config, tmp_path):
     assert found["winner"] in ("eszsl", "prototypes")
     with pytest.raises(UnseenError, match="tries nothing else"):
         replace(config, method="eszsl", time=5.0)
+
+
+def test_given_up_early_says_so_and_trains_no_further(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(race, "TRAINED", "global")
+    monkeypatch.setattr(race, "BEHIND", -1.0)
+    made = run(config, tmp_path / "run")
+    found = made.results["race"]
+    gone = next(entry for entry in found["entries"] if entry["method"] == "global")
+    assert (gone["stopped"], gone["of"]) == (1, 2)
+    assert gone["behind"] == pytest.approx(max(e["draws"][0] for e in found["entries"] if e["draws"]) - gone["H"])
+    assert found["winner"] in ("eszsl", "prototypes")
+    assert not (made.folder / "race" / "global" / "seed-0" / "validation-2").exists()
+    row = next(row for row in race_rows(made.results) if row["method"] == "global")
+    assert row["H on validation classes"].endswith("on 1 of 2 draws, then given up")
+    assert "given up early: on the first draw" in race_sentence(made.results)

@@ -117,11 +117,15 @@ def race_rows(results: Mapping[str, Any]) -> list[dict[str, str]]:
     rows = []
     for entry in race["entries"]:
         kept = entry["method"] == race["winner"]
-        late = f"not ready in time, given up after {entry['seconds']} s"
+        told = "" if entry["H"] is None else percent(entry["H"])
+        if entry["H"] is None:
+            told = f"not ready in time, given up after {entry['seconds']} s"
+        elif "stopped" in entry:
+            told += f" on {entry['stopped']} of {entry['of']} draws, then given up"
         rows.append(
             {
                 "method": entry["method"],
-                "H on validation classes": late if entry["H"] is None else percent(entry["H"]),
+                "H on validation classes": told,
                 "H on each draw": " ".join(percent(value) for value in entry["draws"] or []),
                 "result": "kept" if kept else "",
             }
@@ -132,6 +136,13 @@ def race_rows(results: Mapping[str, Any]) -> list[dict[str, str]]:
 def race_sentence(results: Mapping[str, Any]) -> str:
     """How the race was decided, in one sentence; empty if the trained method was not ready, or there was no race."""
     race = results.get("race")
+    for entry in race["entries"] if race else ():
+        if "stopped" in entry:
+            on = "the first draw" if entry["stopped"] == 1 else f"the first {entry['stopped']} draws"
+            return (
+                f"The trained method was given up early: on {on}, its H was {100 * entry['behind']:.1f} points lower "
+                "than that of the closed form."
+            )
     if not race or race["difference"] is None:
         return ""
     gain, error = 100 * race["difference"], race["error"]

@@ -123,7 +123,8 @@ class Validation(gradient.Validation):
                 "standard_error": error,
             }
             if gain.mean() > error:
-                epoch, shares = other_epoch, other_shares
+                epoch, shares, start = other_epoch, other_shares, found
+        self.value = float(start.mean())
         return {**inputs.start, "epoch": epoch, **dict(zip(parts, shares, strict=True))}
 
     def scores(self, stage: Stage, pick: dict[str, Any]) -> Held:

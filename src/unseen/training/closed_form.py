@@ -54,7 +54,9 @@ class Validation(SeedValidation):
             name = self._draws[0][key][0].get("method")
             if name is not None:
                 self.race[name] = max(value, self.race.get(name, value))
-        return self._draws[0][max(common, key=lambda key: worth[key])][0]
+        key = max(common, key=lambda key: worth[key])
+        self.value = worth[key]
+        return self._draws[0][key][0]
 
     def scores(self, stage: Stage, pick: dict[str, Any]) -> Held:
         """Class scores of the validation images of a draw under a candidate."""

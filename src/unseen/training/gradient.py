@@ -57,7 +57,9 @@ class Validation(SeedValidation):
             draws = [self._held(*stage, epoch) for stage in self._stages]
             decisions = [Decisions.from_scores(held.scores, held.labels, held.seen) for held in draws]
             worth[epoch] = value_of(decisions, [held.seen for held in draws], inputs.config.select)
-        return {"epoch": max(worth, key=lambda epoch: worth[epoch])}
+        epoch = max(worth, key=lambda epoch: worth[epoch])
+        self.value = worth[epoch]
+        return {"epoch": epoch}
 
     def scores(self, stage: Stage, pick: dict[str, Any]) -> Held:
         """Class scores of the validation images of a draw at an epoch."""

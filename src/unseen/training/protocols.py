@@ -14,7 +14,7 @@ validation chose, which equals a separate training for that many epochs.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -32,7 +32,7 @@ from unseen.training import anchored, closed_form, gradient
 from unseen.training.decisions import decisions_path, save_decisions
 from unseen.training.inputs import RunInputs
 from unseen.training.outcomes import Choice, Result, choice_of
-from unseen.training.seed import Final
+from unseen.training.seed import Final, SeedValidation
 from unseen.training.stage import Stage
 from unseen.training.support import held_out_vectors, takes_images
 from unseen.training.temperature import Held
@@ -72,11 +72,16 @@ def run_seeds(
 
 
 def validate_seeds(
-    inputs: RunInputs, seeds: Sequence[int], folder: Path, progress: Progress = silent
+    inputs: RunInputs,
+    seeds: Sequence[int],
+    folder: Path,
+    progress: Progress = silent,
+    after: Callable[[SeedValidation], None] | None = None,
 ) -> dict[int, Choice]:
     """Only the validation stage of every seed: what ``honest`` would choose, without using a test image.
 
-    :func:`run_seeds` in the same folder continues from there.
+    :func:`run_seeds` in the same folder continues from there. ``after`` is called after every draw of every seed, and
+    may stop the validation by an exception.
 
     Raises:
         DataError: there are no held-out images of seen or unseen classes for the choices.
@@ -93,6 +98,8 @@ def validate_seeds(
             stage = Stage(inputs, "validation", draw)
             for validation in open_seeds.values():
                 validation.draw(stage, progress)
+                if after is not None:
+                    after(validation)
         picks = {seed: validation.best(inputs) for seed, validation in open_seeds.items()}
         held: dict[int, list[Held]] = {seed: [] for seed in open_seeds}
         vectors: list[np.ndarray] = []

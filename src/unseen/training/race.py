@@ -2,7 +2,7 @@
 
 Closed forms race first, in seconds (:mod:`unseen.methods.auto`). The trained method is tried next if time allows, and
 wins if its H is higher by more than one standard error of the mean paired difference, over the draws on which both were
-measured, each at its own common offset. No test image is used. Ours.
+measured, each at its own common offset. It is given up early if it falls far behind. No test image is used. Ours.
 """
 
 from __future__ import annotations
@@ -23,16 +23,53 @@ from unseen.training.inputs import RunInputs
 from unseen.training.outcomes import Choice
 from unseen.training.plan import resolve_settings
 from unseen.training.protocols import identity_of, validate_seeds
+from unseen.training.seed import SeedValidation
 
 AUTO, TRAINED = "auto", "msdnpp"
 """The method whose runs race, and the trained method of the race."""
 FILE = "race.json"
 LEAST_SHARE, LEAST_SECONDS = 0.02, 5.0
 """Share of a training, and seconds, after which its end is estimated."""
+BEHIND = 0.05
+"""H by which the trained method may be behind on the draws so far. After one of three draws, it could win from there only
+by leading by more than twice as much on both others."""
 
 
 class OutOfTimeError(Exception):
     """The trained method would not finish in time."""
+
+
+class BehindError(Exception):
+    """The trained method is too far behind."""
+
+
+@dataclass
+class Watch:
+    """Stops a validation that is too far behind the closed form, after any draw but the last.
+
+    Args:
+        inputs: inputs of the trained method.
+        closed: H of the closed form on each draw.
+    """
+
+    inputs: RunInputs
+    closed: Sequence[float]
+    draws: int = 0
+    value: float = 0.0
+
+    def __call__(self, validation: SeedValidation) -> None:
+        """Compare the best epoch so far with the closed form; raises :class:`BehindError`."""
+        self.draws += 1
+        validation.best(self.inputs)
+        self.value = validation.value
+        if self.draws < self.inputs.config.draw_count and self.behind > BEHIND:
+            raise BehindError
+
+    @property
+    def behind(self) -> float:
+        """H that is missing on the draws so far."""
+        known = self.closed[: self.draws]
+        return sum(known) / len(known) - self.value
 
 
 @dataclass
@@ -91,8 +128,9 @@ def run_race(
 
     Returns:
         The winner's configuration (that of ``auto`` for a closed form), and a record for the report: ``entries``, best
-        validation H first (method, H, draws, seconds; no H if time was too short), ``winner``, ``difference`` of the
-        trained method to the closed form and its standard ``error``.
+        validation H first (method, H, draws, seconds; no H if time was too short; ``stopped`` after so many draws and
+        ``behind`` by so much if it was given up), ``winner``, ``difference`` of the trained method to the closed form
+        and its standard ``error``.
     """
     config, began = inputs.config, time.monotonic()
     theirs = replace(config, method=TRAINED, preset=None, raced=True)
@@ -112,9 +150,14 @@ def run_race(
     began, place = time.monotonic(), folder / "race" / TRAINED
     try:
         told = progress if math.isinf(ends) else Clock(progress, ends, (draws + 1) * (1 + held))
-        trained = validate_seeds(own, [seed], place, told)[seed]
+        watch = Watch(own, _draws(closed))
+        trained = validate_seeds(own, [seed], place, told, watch if config.select == "H" else None)[seed]
     except OutOfTimeError:
         entries.append(_entry(TRAINED, None, None, round(time.monotonic() - began)))
+        winner = config
+    except BehindError:
+        gone = _entry(TRAINED, watch.value, None, round(time.monotonic() - began))
+        entries.append(gone | {"stopped": watch.draws, "of": draws, "behind": watch.behind})
         winner = config
     else:
         mean, error = gain(_draws(trained), _draws(closed))

@@ -23,6 +23,7 @@ class SeedValidation(ABC):
     """Chooses an epoch or hyperparameters for one seed on all draws of validation classes.
 
     Attributes:
+        value: of the candidate that :meth:`best` returned, on the draws so far.
         race: value of each method's best candidate, if methods are candidates (:mod:`unseen.methods.auto`).
         study: how a choice between two forms of a method was made (:mod:`unseen.training.anchored`).
 
@@ -33,6 +34,7 @@ class SeedValidation(ABC):
 
     def __init__(self, seed: int, folder: Path) -> None:
         self._seed, self._folder = seed, folder
+        self.value = 0.0
         self.race: dict[str, float] = {}
         self.study: dict[str, Any] = {}
 
@@ -42,7 +44,7 @@ class SeedValidation(ABC):
 
     @abstractmethod
     def best(self, inputs: RunInputs) -> dict[str, Any]:
-        """Return the candidate with the highest value on all draws; the first of equal ones."""
+        """Return the candidate with the highest value on the draws so far, the first of equal ones; sets ``value``."""
 
     @abstractmethod
     def scores(self, stage: Stage, pick: dict[str, Any]) -> Held:
