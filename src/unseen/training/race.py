@@ -31,8 +31,10 @@ FILE = "race.json"
 LEAST_SHARE, LEAST_SECONDS = 0.02, 5.0
 """Share of a training, and seconds, after which its end is estimated."""
 BEHIND = 0.05
-"""H by which the trained method may be behind on the draws so far. After one of three draws, it could win from there only
-by leading by more than twice as much on both others."""
+"""H by which the trained method may be behind on the draws so far.
+
+After the first of three draws, it could only win from there by leading by more than twice as much on both others.
+"""
 
 
 class OutOfTimeError(Exception):
