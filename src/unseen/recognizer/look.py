@@ -25,11 +25,14 @@ from unseen.model.trained import TrainedModel
 from unseen.recognizer.answers import Explanation
 from unseen.recognizer.coarser import why_coarser
 
+ROUNDING = 1e-5
+"""Rounding of float32 scores, as a share of the evidence that they add up."""
+
 
 def _rest(score: float, evidence: np.ndarray) -> float:
     """The part of a class score that is not evidence; 0 if it is only rounding of float32."""
     rest = float(score - evidence.sum())
-    return 0.0 if abs(rest) < 1e-5 * max(1.0, float(np.abs(evidence).sum())) else rest
+    return 0.0 if abs(rest) < ROUNDING * max(1.0, float(np.abs(evidence).sum())) else rest
 
 
 def check_correctable(model: TrainedModel) -> None:
@@ -279,6 +282,8 @@ class Reading:
             _rest(scores[i] - beside, psi * row)
             for i, beside, row in zip(pair, images + trained, weighted, strict=True)
         ]
+        if abs(rest[0] - rest[1]) < ROUNDING * max(1.0, *np.abs(psi * weighted).sum(axis=1)):
+            rest[1] = rest[0]
         lowered = [-model.gamma * shares[i] * bool(table.seen[i]) for i in pair]
         found = {IMAGES: images, OWN: trained, AVERAGE: usual, model.method.offset_name: rest}
         terms = [Term(name, float(a), float(a - b)) for name, (a, b) in found.items()]
