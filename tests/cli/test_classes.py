@@ -292,7 +292,9 @@ def test_classes_have_ranks(run, unseen, tmp_path):
     assert status == 2
     assert 'no rank "famly" — did you mean "family"?' in err
     (tmp_path / "ranks.csv").write_text(f"class,genus\n{table.names[0]},Ardea\n")
-    assert unseen("classes", "edit", run, "--attributes", tmp_path / "ranks.csv")[0] == 0
+    status, out, err = unseen("classes", "edit", run, "--attributes", tmp_path / "ranks.csv")
+    assert status == 0
+    assert "no threshold for genus: coarser answers follow that of classes until you train again" in out + err
     changed = Recognizer.load(run, device="cpu").table
     assert changed.taxa(0) == {"family": "Herons", "genus": "Ardea"}
     assert np.array_equal(changed.values[0], table.values[0])

@@ -140,6 +140,15 @@ def _changed(run: Path, table: ClassTable, names: list[str], verb: str, lines: l
     warn(lines)
 
 
+def _new_ranks(before: ClassTable, after: ClassTable) -> list[str]:
+    """A note about ranks for which training chose no threshold."""
+    known, now = (() if table.taxonomy is None else table.taxonomy.ranks for table in (before, after))
+    new = [rank for rank in now if rank not in known]
+    if not new:
+        return []
+    return [f"no threshold for {', '.join(new)}: coarser answers follow that of classes until you train again"]
+
+
 @commands.command()
 def add(
     run: ModelArgument,
@@ -187,6 +196,7 @@ def add(
         keep_table(run, table)
         if recognizer is not None:
             save_support(run, recognizer.support)
+    lines += _new_ranks(current, table)
     _changed(run, table, [str(d.name) for d in described], "added", lines, as_json)
 
 
@@ -227,7 +237,7 @@ def edit(
         keep_table(run, table)
         if support is not None:
             save_support(run, support)
-    _changed(run, table, [str(d.name) for d in described], "edited", [], as_json)
+    _changed(run, table, [str(d.name) for d in described], "edited", _new_ranks(current, table), as_json)
 
 
 @commands.command()
