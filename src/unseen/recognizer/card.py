@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
+from unseen.evaluation.coarser import answers_in_words
 from unseen.evaluation.registry import chosen_metrics, every_metric
-from unseen.model.ranks import answers_in_words
 from unseen.version import __version__
 
 if TYPE_CHECKING:

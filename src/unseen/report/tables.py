@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from unseen.evaluation.coarser import answers_in_words
 from unseen.evaluation.registry import chosen_metrics, every_metric
-from unseen.model.ranks import answers_in_words
 
 if TYPE_CHECKING:
     from unseen.training.folder import Run  # it takes seconds, and not every table is about runs
