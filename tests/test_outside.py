@@ -65,7 +65,7 @@ def command(*words, cwd, path):
 def test_a_class_goes_all_the_way(birdkit, tiny_guide, tiny_backbone, tmp_path):
     from birdkit.methods import Ridge, RidgeSettings
 
-    options = {"backbone": tiny_backbone, "device": "cpu", "cache": tmp_path / "cache"}
+    options = {"backbone": tiny_backbone, "device": "cpu", "cache": tmp_path / "cache", "draws": 1}
     run = unseen.fit(Ridge, tiny_guide, tmp_path / "run", **options)
     assert run.config.method == "birdkit.methods:Ridge"
     assert json.loads((run.folder / "config.json").read_text())["method"] == "birdkit.methods:Ridge"
@@ -117,7 +117,8 @@ def test_rows_of_a_comparison_are_processes_that_find_it(birdkit, tiny_guide, ti
 
 def test_a_command_takes_a_path_and_a_folder_is_not_trusted(tiny_guide, tmp_path):
     folder = write_package(tmp_path / "site")
-    words = ["train", tiny_guide, "--method", "birdkit.methods:Ridge", *BACKBONE, "--no-report", "--cache", "cache"]
+    words = ["train", tiny_guide, "--method", "birdkit.methods:Ridge", *BACKBONE, "--draws", "1", "--no-report"]
+    words += ["--cache", "cache"]
     found = command(*words, cwd=tmp_path, path=[str(folder)])
     assert found.returncode == 0, found.stderr
     (run,) = (tmp_path / "runs").iterdir()
@@ -137,7 +138,7 @@ def test_an_entry_point_is_a_name_like_ours(tiny_guide, tiny_backbone, tmp_path,
     assert "ridge" in unseen.list_methods()
     made = unseen.create_method("ridge", channels=4, vectors=np.eye(3), strength=2)
     assert made.settings.strength == 2.0
-    run = unseen.fit("ridge", tiny_guide, tmp_path / "run", backbone=tiny_backbone, device="cpu")
+    run = unseen.fit("ridge", tiny_guide, tmp_path / "run", backbone=tiny_backbone, device="cpu", draws=1)
     assert run.config.method == "ridge"
     with pytest.raises(UnseenError, match='did you mean "ridge"'):
         unseen.create_method("rigde", channels=4, vectors=np.eye(3))
@@ -153,7 +154,13 @@ def test_a_metric_of_an_installed_package_is_wherever_ours_are(
     monkeypatch.setattr(cli.out, "_width", 200)
     metrics._installed.cache_clear()
     try:
-        base = {"dataset": str(tiny_guide), "backbone": tiny_backbone, "protocols": ("honest",), "seeds": (0,)}
+        base = {
+            "dataset": str(tiny_guide),
+            "backbone": tiny_backbone,
+            "protocols": ("honest",),
+            "seeds": (0,),
+            "draws": 1,
+        }
         asked = Comparison(parse_variants(["eszsl"]), base, device="cpu", cache=tmp_path / "cache")
         found = compare(asked, tmp_path / "all")
         run = Run(tmp_path / "all" / "eszsl")
@@ -187,7 +194,7 @@ def test_what_is_only_in_this_process_stays_in_it(tiny_guide, tiny_backbone, tmp
 
         name = "mine"
 
-    run = unseen.fit("mine", tiny_guide, tmp_path / "run", backbone=tiny_backbone, device="cpu")
+    run = unseen.fit("mine", tiny_guide, tmp_path / "run", backbone=tiny_backbone, device="cpu", draws=1)
     assert run.config.method.endswith("<locals>.Mine")
     assert unseen.evaluate(run, device="cpu")["protocol"] == "honest"
     asked = Comparison(

@@ -100,10 +100,10 @@ def test_quiet_and_verbose(tmp_path):
     done = call("-q", "check", tmp_path / "none")
     assert (done.returncode, done.stderr) == (2, "")
     assert "no such folder" in done.stdout
-    done = call("-q", "train", tmp_path / "none")
+    done = call("-q", "classes", "list", tmp_path / "none")
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
-    done = call("-v", "train", tmp_path / "none")
+    done = call("-v", "classes", "list", tmp_path / "none")
     assert "Traceback" in done.stderr
-    assert done.stderr.count("no such folder") >= 1
+    assert "not a run folder" in done.stderr
     assert "--config" in call("check", "--help").stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -166,23 +167,17 @@ def test_a_file_with_a_row_for_a_broken_image(predict, images, tmp_path):
     assert list(csv.DictReader(path.open())) == rows
 
 
-def test_killed_at_any_moment_and_repeated(model, images, tmp_path):
+def test_killed_at_any_moment_and_repeated(unseen, model, images, tmp_path, monkeypatch):
     """The real command, killed without warning, with paths on standard input."""
     paths = "".join(f"{images / f'{i % 9}.jpg'}\n" for i in range(150))
-    argv = [sys.executable, "-m", "unseen", "predict", str(model), "-", "--device", "cpu", "--batch-size", "7"]
+    argv = ["predict", str(model), "-", "--device", "cpu", "--batch-size", "7", "-o"]
+    journal, deadline = tmp_path / "killed.jsonl.partial" / "journal.jsonl", time.monotonic() + 120
+    command = [sys.executable, "-m", "unseen", *argv, str(tmp_path / "killed.jsonl")]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-
-    def start(name):
-        process = subprocess.Popen(
-            [*argv, "-o", str(tmp_path / name)], stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
-        )
-        process.stdin.write(paths.encode())
-        process.stdin.close()
-        process.stdin = None
-        return process
-
-    journal = tmp_path / "killed.jsonl.partial" / "journal.jsonl"
-    process, deadline = start("killed.jsonl"), time.monotonic() + 120
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    process.stdin.write(paths.encode())
+    process.stdin.close()
+    process.stdin = None
     while time.monotonic() < deadline and process.poll() is None:
         if journal.exists() and journal.stat().st_size > 5000:
             break
@@ -192,9 +187,9 @@ def test_killed_at_any_moment_and_repeated(model, images, tmp_path):
     assert not (tmp_path / "killed.jsonl").exists()
     assert journal.read_bytes().count(b"\n") > 7
     for name in ("killed.jsonl", "whole.jsonl"):
-        process = start(name)
-        _, err = process.communicate(timeout=120)
-        assert process.returncode == 0, err
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(paths.encode())))
+        status, _, err = unseen(*argv, tmp_path / name)
+        assert status == 0, err
     assert (tmp_path / "killed.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert len((tmp_path / "whole.jsonl").read_text().splitlines()) == 150
     assert sorted(p.name for p in tmp_path.iterdir()) == ["killed.jsonl", "whole.jsonl"]
@@ -238,7 +233,7 @@ def test_rows_on_standard_output(predict, images, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"broken.jpg", "found.csv", "found.jsonl"}
 
 
-def test_an_image_on_standard_input(model, images):
+def test_an_image_on_standard_input(unseen, model, images, monkeypatch):
     command = [sys.executable, "-m", "unseen", "predict", str(model), "-", "--device", "cpu", "--json"]
     data = (images / "3.jpg").read_bytes()
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -247,9 +242,10 @@ def test_an_image_on_standard_input(model, images):
     (found,) = json.loads(done.stdout)["items"]
     (expected,) = Recognizer.load(model, device="cpu").predict(images / "3.jpg", top=3)
     assert found == expected.as_dict() | {"image": "-"}
-    done = subprocess.run(command, input=data[:200], capture_output=True, env=environment)  # torn
-    assert done.returncode == 1
-    assert b"error: -: " in done.stderr
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data[:200])))  # torn
+    status, _, err = unseen("predict", model, "-", "--device", "cpu", "--json")
+    assert status == 1
+    assert "error: -: " in err
 
 
 @pytest.fixture

@@ -14,8 +14,11 @@ from unseen.experiments.shots import measure_shots, parse_shots
 from unseen.model.support import space_beside
 
 
-def test_shots_of_a_comparison(tiny_guide, tmp_path, capsys):
+def test_shots_of_a_comparison(tiny_guide, tmp_path, capsys, monkeypatch):
     from unseen.cli import comparing
+    from unseen.experiments import compare, worker
+
+    monkeypatch.setattr(compare, "run_worker", worker.work)  # in this process
 
     command = ["compare", "eszsl", str(tiny_guide), "--backbone", "test_resnet", "--backbone-weights", "random"]
     command += ["--image-size", "64", "--protocol", "honest", "--seeds", "1", "--cache", str(tmp_path / "cache")]

@@ -25,7 +25,7 @@ from unseen.training.engine import Interrupted
 RECIPE = {"epochs": "2", "batch_size": "9", "lr": "1e-3"}
 JOBS = {
     "msdn": {"method": "msdn", "preset": "cub", "recipe": RECIPE | {"lr": "1e-4"}},
-    "msdnpp": {"method": "msdnpp", "recipe": RECIPE | {"average": "0.9"}, "protocols": ["honest", "paper"]},
+    "msdnpp": {"method": "msdnpp", "recipe": RECIPE | {"average": "0.9"}, "protocols": ["honest", "paper"], "draws": 2},
     "shuffled": {
         "method": "msdnpp",
         "preset": "cub",
@@ -98,7 +98,7 @@ def finished(tiny_guide, tmp_path_factory):
     """Every job done by one process and by two, with a cache each; and runs stopped by one, finished by the other."""
     root = tmp_path_factory.mktemp("runs")
     backbone = {"name": "test_resnet", "weights": "random", "image_size": 64, "options": {"output_stride": 16}}
-    common = {"dataset": str(tiny_guide), "backbone": backbone, "precision": "64-true"}
+    common = {"dataset": str(tiny_guide), "backbone": backbone, "precision": "64-true", "draws": 1}
 
     def jobs(kind):
         cache = str(root / f"cache-{kind}")
