@@ -6,6 +6,7 @@
 Engines take turns, each into an empty folder and already converted; "alone" is the engine on pixels in memory. The time
 to convert and load is measured once; "load" is the time to load a converted network. Weights are random. Without a
 folder the images are 500 x 375 JPEGs of smooth noise. Times are medians of the rounds; memory is that of a new process.
+The network's share of the processor time is the most that "to itself alone" can be on cores that both share.
 """
 
 from __future__ import annotations
@@ -69,13 +70,15 @@ def measure(network: str, files: list[Path], rounds: int, pixels: str, only: lis
             made[engine].regions(held[: len(files) - start])
 
     took: dict[tuple[str, str], list[float]] = {}
+    used: dict[tuple[str, str], list[float]] = {}
     for _ in range(rounds):
         for engine in timed:
             for what, run in (("alone", alone), ("whole", whole)):
-                began = time.perf_counter()
+                began, processor = time.perf_counter(), time.process_time()
                 run(engine)
+                used.setdefault((engine, what), []).append((time.process_time() - processor) / len(files))
                 took.setdefault((engine, what), []).append((time.perf_counter() - began) / len(files))
-    middle = {side: statistics.median(found) for side, found in took.items()}
+    middle, work = ({s: statistics.median(found) for s, found in sides.items()} for sides in (took, used))
 
     def memory(engine: str) -> int:
         command = [sys.executable, "-c", MEMORY, name, str(size), engine]
@@ -90,6 +93,8 @@ def measure(network: str, files: list[Path], rounds: int, pixels: str, only: lis
             "extraction, images/s": 1 / middle[engine, "whole"],
             **({"to torch": middle["torch", "whole"] / middle[engine, "whole"]} if "torch" in timed else {}),
             "to itself alone": middle[engine, "alone"] / middle[engine, "whole"],
+            "processor ms an image": 1000 * work[engine, "whole"],
+            "the network's share": work[engine, "alone"] / work[engine, "whole"],
             "largest difference": differ[engine],
             "convert, s": convert[engine],
             "load, s": load[engine],
