@@ -40,6 +40,11 @@ def _row(aim: str, limit: str, values: list[float], met: bool, count: int) -> di
     return {"aim": aim, "limit": limit, "measured": span(values), "met": share}
 
 
+def at(precision: str) -> Callable[[dict[str, Any]], bool]:
+    """Rows of a precision."""
+    return lambda row: row["precision"] == precision
+
+
 def where(rows: list[dict[str, Any]], column: str, keep: Callable[[dict[str, Any]], bool]) -> list[float]:
     return [float(row[column]) for row in rows if keep(row) and row.get(column) is not None]
 
@@ -56,10 +61,10 @@ def main() -> None:
     rows = []
     for title, found in (("training step", steps), ("inference", inference)):
         for precision, limit in (("float32", 1.15), ("bfloat16", 1.5)):
-            values = where(found, "ours / floor", lambda row, p=precision: row["precision"] == p)
+            values = where(found, "ours / floor", at(precision))
             rows.append(most(f"{title}, {precision}: time over the floor of its products", limit, values))
     for precision, limit in (("float32", 1.6), ("bfloat16", 4.5)):
-        values = where(steps, "literal float32 / ours", lambda row, p=precision: row["precision"] == p)
+        values = where(steps, "literal float32 / ours", at(precision))
         rows.append(least(f"training step, {precision}: times faster than the formulas in float32", limit, values))
     mgmrn = where(table("mgmrn_step", "Mg-MRN step"), "times faster", lambda row: row["step"] == "+ fused optimiser")
     rows.append(least("Mg-MRN step on a CPU: times faster than the plain loop", 2.5, mgmrn))

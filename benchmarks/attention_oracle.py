@@ -51,9 +51,9 @@ def marked(inputs: RunInputs, grid: tuple[int, int], width: float) -> tuple[np.n
     whole = np.full((len(dataset.files), regions), 1 / regions, np.float32)
     place = {file: i for i, file in enumerate(dataset.files)}
     for file, mine in frame[frame["visible"].astype(bool)].groupby("file"):
-        if file not in place:
+        if (i := place.get(str(file))) is None:
             continue
-        i, size = place[file], upright_size(dataset.images / file)
+        size = upright_size(dataset.images / str(file))
         centres = region_centres(transform, grid, *size)
         step = np.abs(np.diff(centres[:, 0])).max()
         points = mine[["x", "y"]].to_numpy(float)

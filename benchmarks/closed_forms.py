@@ -129,7 +129,8 @@ def of_method(inputs: RunInputs, label: str) -> RunInputs:
 
 def sweep(inputs: RunInputs, stages: list[Stage]) -> Swept:
     """Solve and score on every draw."""
-    began, candidates, curves = time.monotonic(), {}, {}
+    began, candidates = time.monotonic(), {}
+    curves: dict[str, list[SeenUnseenCurve]] = {}
     for stage in stages:
         stage.inputs = inputs
         method = closed_form._fitted(0, stage)
@@ -155,7 +156,7 @@ class Test:
     def at(self, gamma: float) -> dict[str, float]:
         """T1, U, S, H in percent."""
         found = evaluate(self.decisions, self._final.seen, gamma).as_dict()
-        return {name: 100 * found[name] for name in ("T1", "U", "S", "H")}
+        return {name: 100 * (found[name] or 0.0) for name in ("T1", "U", "S", "H")}
 
     def matched_gamma(self, stages: list[Stage]) -> float:
         """The offset of a run."""

@@ -50,7 +50,8 @@ def main() -> None:
     table, fit = dataset.table, recognizer.references.fit
     spread = np.where(np.ptp(table.values, axis=0) > 0, np.ptp(table.values, axis=0), 1)
     rng = np.random.default_rng(0)
-    labels, named = dataset.labels[hand.held_out], {}
+    labels = dataset.labels[hand.held_out]
+    named: dict[tuple[str, int], list[int]] = {}
     for rows in batches(len(hand.held_out)):
         with torch.inference_mode():
             branches = method(hand.test.batch(rows))
@@ -66,7 +67,7 @@ def main() -> None:
                     corrections = {table.attributes.names[k]: truth[k] for k in order[:count]}
                     named.setdefault((which, count), []).append(table.index(look.rank(corrections)[0].name))
     every = np.arange(len(table))
-    found = {}
+    found: dict[str, dict[int, dict[str, float]]] = {}
     for (which, count), predicted in named.items():
         accuracy = per_class_accuracy(np.array(predicted) == labels, labels, every)
         unseen, seen = float(np.nanmean(accuracy[~table.seen])), float(np.nanmean(accuracy[table.seen]))

@@ -14,9 +14,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import PIL
 import torch
 from PIL import Image, features
 
@@ -38,12 +40,17 @@ def scaled(width: int, height: int, short: int) -> tuple[int, int]:
     return Transform._resized(width, height, short)
 
 
+def ours(transform: Transform, file: Path) -> np.ndarray:
+    """What `predict` and `extract` do."""
+    return transform.cropped(file).permute(1, 2, 0).numpy()
+
+
 def sides(size: int) -> dict[str, Side]:
     """Each side's function from a file to bytes ``(size, size, 3)``."""
     found: dict[str, Side] = {}
     for name, fast in (("Pillow: the default", False), ("--pixels fast", True)):
         transform = Transform(size, HALF, HALF, fast=fast)
-        found[name] = lambda file, transform=transform: transform.cropped(file).permute(1, 2, 0).numpy()
+        found[name] = partial(ours, transform)
 
     def decoded(file: Path) -> np.ndarray:
         Image.open(file).load()
@@ -51,10 +58,11 @@ def sides(size: int) -> dict[str, Side]:
 
     found["Pillow, decoding alone"] = decoded
 
-    def resized(image: Image.Image, **how: float) -> np.ndarray:
-        return cropped(np.asarray(image.resize(scaled(*image.size, size), Image.Resampling.BICUBIC, **how)), size)
+    def resized(image: Image.Image, gap: float | None = None) -> np.ndarray:
+        pixels = image.resize(scaled(*image.size, size), Image.Resampling.BICUBIC, reducing_gap=gap)
+        return cropped(np.asarray(pixels), size)
 
-    found["Pillow, reducing_gap 2"] = lambda file: resized(Image.open(file).convert("RGB"), reducing_gap=2.0)
+    found["Pillow, reducing_gap 2"] = lambda file: resized(Image.open(file).convert("RGB"), gap=2.0)
     with suppress(ImportError):
         import simplejpeg
 
@@ -141,9 +149,7 @@ def main() -> None:
                 mine.append(used)
             rows += measure(mine, options.size, options.rounds, f"{count} of about {width} x {height}")
     turbo = features.version_feature("libjpeg_turbo")
-    finish(
-        options.output, {"Decoding": rows}, began=began, rounds=options.rounds, pillow=Image.__version__, turbo=turbo
-    )
+    finish(options.output, {"Decoding": rows}, began=began, rounds=options.rounds, pillow=PIL.__version__, turbo=turbo)
 
 
 if __name__ == "__main__":

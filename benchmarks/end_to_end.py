@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -105,7 +106,7 @@ def subset(source: Path, count: int | None, place: Path) -> tuple[Path, int]:
     return place, len(images)
 
 
-def run(command: list[str], folder: Path, environment: dict[str, str]) -> dict[str, float | str]:
+def run(command: list[str], folder: Path, environment: dict[str, str]) -> dict[str, Any]:
     """Seconds, memory, disk and output of a command."""
     folder.mkdir()
     began = time.monotonic()

@@ -48,7 +48,9 @@ def measure(network: str, files: list[Path], rounds: int, pixels: str, only: lis
     engines = ["torch", *sorted(label.split()[0] for label in available_labels(torch.device("cpu")) if label)]
     engines = [engine for engine in engines if not only or engine in ("torch", *only)]
     timed = [engine for engine in engines if not only or engine in only]
-    names, made, load, convert = [str(i) for i in range(len(files))], {}, {}, {}
+    names, made = [str(i) for i in range(len(files))], {}
+    load: dict[str, float] = {}
+    convert: dict[str, float] = {}
     for engine in engines:
         for seconds in (convert, load):
             made[engine] = Backbone(spec).use(engine)

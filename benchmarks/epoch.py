@@ -20,7 +20,8 @@ import torch
 
 from benchmarks.measured import finish
 from benchmarks.steps import CHANNELS, DIM, SHAPES
-from unseen.methods import METHODS, ClassSpace
+from unseen.methods import ClassSpace
+from unseen.methods.msdnpp import MSDNPP, MSDNPPSettings
 from unseen.training.engine import Training, train
 from unseen.training.fabric import PRECISIONS, make_fabric
 from unseen.training.steps import to_weight_precision
@@ -70,8 +71,11 @@ def by_hand(stage, fabric, steps, clock):
 def measure(shape, grid, precision, steps, clock):
     b, k, n, unseen = SHAPES[shape]
     generator = torch.Generator().manual_seed(0)
-    cls = METHODS["msdnpp"]
+    cls = MSDNPP
     preset = cls.presets[shape]
+    settings = preset.settings
+    assert isinstance(settings, MSDNPPSettings)
+    assert preset.recipe is not None
     recipe = replace(preset.recipe, epochs=1, batches=steps, sampler="random")
     regions = torch.rand(2 * b, grid * grid, CHANNELS, generator=generator)
     labels = torch.arange(2 * b).remainder(n - unseen).numpy()
@@ -80,7 +84,7 @@ def measure(shape, grid, precision, steps, clock):
     fabric = make_fabric("cpu", precision)
 
     def stage():
-        method = cls(CHANNELS, vectors, preset.settings, torch.Generator().manual_seed(1))
+        method = cls(CHANNELS, vectors, settings, torch.Generator().manual_seed(1))
         prepared = Kept(method.prepare(regions).to(PRECISIONS[precision]))
         return Training(method, prepared, labels, classes, recipe, 0, 1)
 

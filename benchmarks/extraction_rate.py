@@ -20,12 +20,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import timm
-import timm.data
 import torch
 from PIL import Image
+from timm.data.transforms_factory import create_transform
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.measured import finish
@@ -55,10 +55,10 @@ class Images(Dataset):
         return self.transform(Image.open(self.files[index]).convert("RGB"))
 
 
-def plain(model: torch.nn.Module, files: list[Path], size: int, batch: int, workers: int, device: str) -> np.ndarray:
+def plain(model: Any, files: list[Path], size: int, batch: int, workers: int, device: str) -> np.ndarray:
     """Features of all images, written as they come, as in a plain script."""
     cuda = device == "cuda"
-    transform = timm.data.create_transform((3, size, size), interpolation="bicubic", crop_pct=1.0)
+    transform = create_transform((3, size, size), interpolation="bicubic", crop_pct=1.0)
     loader = DataLoader(Images(files, transform), batch, num_workers=workers, pin_memory=cuda)
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         out, done = None, 0
@@ -161,7 +161,8 @@ def main() -> None:
     options = parser.parse_args()
     began = time.monotonic()
     torch.set_num_threads(options.threads)
-    tables, differences = {}, {}
+    tables: dict[str, list[dict]] = {}
+    differences = {}
     for network in options.networks:
         with tempfile.TemporaryDirectory() as folder:
             rows, differences[network] = measure(network, options, Path(folder))

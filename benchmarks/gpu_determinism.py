@@ -61,7 +61,7 @@ def main() -> None:
     options = parser.parse_args()
     device, began = device_of(options.small), time.monotonic()
     shape = replace(SMALL if options.small else CUB, epochs=options.epochs)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for precision in ("32-true", "bf16-mixed"):
         data = MadeUp(shape, device, PRECISIONS[precision])
         for method in ("msdn", "msdnpp"):

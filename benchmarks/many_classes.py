@@ -74,7 +74,7 @@ def measure(count, batch, repeats):
     found, (index, confidence) = in_blocks(), at_once()
     np.testing.assert_allclose(found.confidence, confidence, rtol=1e-4)
     agree = float((found.index == index).mean())
-    seconds = {"blocks": [], "at once": []}
+    seconds: dict[str, list[float]] = {"blocks": [], "at once": []}
     for _ in range(repeats):
         for name, call in (("blocks", in_blocks), ("at once", at_once)):
             began = time.process_time()

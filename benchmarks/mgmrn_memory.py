@@ -15,6 +15,7 @@ import json
 import weakref
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,7 +27,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 from unseen.backbones.backbone import Backbone
 from unseen.backbones.spec import BackboneSpec
 from unseen.methods import ClassSpace
-from unseen.methods.mgmrn import PRESETS, MgMRN
+from unseen.methods.mgmrn import PRESETS, MgMRN, MgMRNSettings
+from unseen.methods.settings import Preset
 from unseen.model.assembled import EndToEnd
 
 GB = 1024**3
@@ -61,24 +63,24 @@ class Living(TorchDispatchMode):
 def peak(arguments, precision, checkpointing, **changes):
     """Largest sum of living bytes over three batches."""
     size, batch, k, n = arguments.size, arguments.batch, 312, 200
-    settings = replace(PRESETS["cub"].settings, **changes)
+    preset: Preset = PRESETS["cub"]
+    assert isinstance(preset.settings, MgMRNSettings)
+    assert preset.recipe is not None
+    settings = replace(preset.settings, **changes)
     backbone = Backbone(BackboneSpec(arguments.backbone, (-3, -2, "final"), image_size=size, weights="random"))
     model = EndToEnd(MgMRN(backbone.channels, torch.randn(k, 300), settings), backbone, checkpointing).train()
     with FakeTensorMode() as fake:
         for module in model.modules():
-            for name, value in module._parameters.items():
-                if value is not None:
-                    module._parameters[name] = fake.from_tensor(value)
-            for name, value in module._buffers.items():
-                if value is not None:
-                    module._buffers[name] = fake.from_tensor(value)
+            for held in (module._parameters, module._buffers):
+                fakes: dict[str, Any] = {n: None if v is None else fake.from_tensor(v) for n, v in held.items()}
+                held.update(fakes)
             if isinstance(module, nn.GroupNorm):
                 module.register_forward_pre_hook(lambda m, x: tuple(v.float() for v in x))
         classes = ClassSpace(torch.rand(n, k), torch.arange(n) < 150)
         with Living() as living:
             for tensor in (*model.parameters(), *model.buffers(), classes.vectors, classes.seen):
                 living.add(tensor)
-            optimizer = PRESETS["cub"].recipe.make_optimizer(model.parameters())
+            optimizer = preset.recipe.make_optimizer(model.parameters())
             for _ in range(3):
                 pixels, labels = torch.randn(batch, 3, size, size), torch.zeros(batch, dtype=torch.int64)
                 for levels in model.passes():

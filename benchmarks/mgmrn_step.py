@@ -16,6 +16,7 @@ import statistics
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,7 @@ from benchmarks.mgmrn_memory import Living
 from unseen.backbones.backbone import Backbone
 from unseen.backbones.spec import BackboneSpec
 from unseen.methods import ClassSpace
-from unseen.methods.mgmrn import LEVELS, PRESETS, MgMRN
+from unseen.methods.mgmrn import LEVELS, PRESETS, MgMRN, MgMRNSettings
 from unseen.methods.mgmrn.refinement import Level
 from unseen.model.assembled import EndToEnd
 
@@ -84,24 +85,27 @@ def convolved(level: Level, x: torch.Tensor, side: int) -> torch.Tensor:
 
 def plain_scores(head: MgMRN, stages: list[torch.Tensor]) -> dict[int, torch.Tensor]:
     """Attribute scores of every level by the literal formulas."""
+    parts: Any = head  # its levels are typed as any module
     features = []
-    for level, maps in zip(head.levels, stages, strict=True):
+    for level, maps in zip(parts.levels, stages, strict=True):
         centres = level.grouping.centres
         distances = maps.square().sum(1, keepdim=True) - 2 * F.conv2d(maps, centres[:, :, None, None])
         distances = distances + centres.square().sum(1)[:, None, None]
         scaled = torch.clamp(-distances, max=0) / level.grouping.smoothing.sigmoid()[:, None, None]
         assignment = scaled.softmax(1)
-        weighted = sum(assignment[:, p : p + 1] * maps for p in range(len(centres))) / len(centres)
+        weighted = torch.zeros_like(maps)
+        for p in range(len(centres)):
+            weighted = weighted + assignment[:, p : p + 1] * maps / len(centres)
         features.append(convolved(level, weighted, stages[-1].shape[2]))
     tokens = [[f] for f in features]
-    for m, refinement in enumerate(head.refinements[:2]):
+    for m, refinement in enumerate(parts.refinements[:2]):
         y = refinement.mix(torch.cat([f.detach() for f in features[m + 1 :]], 1))
         gate = refinement.channel(y.mean((2, 3))).sigmoid()[:, :, None, None]
         tokens[m].append(y * gate * refinement.spatial(y).sigmoid())
     scores = {}
-    for number, decoder, maps in zip(LEVELS, head.decoders, tokens, strict=True):
-        t = torch.cat([m.flatten(2) for m in maps], 2).transpose(1, 2)
-        queries, keys, values = decoder.query(head.vectors), decoder.key(t), decoder.value(t)
+    for number, decoder, mine in zip(LEVELS, parts.decoders, tokens, strict=True):
+        t = torch.cat([m.flatten(2) for m in mine], 2).transpose(1, 2)
+        queries, keys, values = decoder.query(parts.vectors), decoder.key(t), decoder.value(t)
         attended = (queries @ keys.transpose(1, 2)).softmax(2) @ values
         scores[number] = (decoder.output(attended) * decoder.classifiers).sum(2)
     return scores
@@ -114,9 +118,11 @@ class Bench:
         torch.manual_seed(0)
         self.device = device
         backbone = Backbone(BackboneSpec(name, (-3, -2, "final"), image_size=size, weights="random"))
-        settings = replace(PRESETS["cub"].settings, width=width, attention_width=width // 2)
-        head = MgMRN(backbone.channels, torch.randn(ATTRIBUTES, WORDS), settings)
-        self.model = EndToEnd(head, backbone).to(device).train()
+        released = PRESETS["cub"].settings
+        assert isinstance(released, MgMRNSettings)
+        settings = replace(released, width=width, attention_width=width // 2)
+        self.head = MgMRN(backbone.channels, torch.randn(ATTRIBUTES, WORDS), settings)
+        self.model = EndToEnd(self.head, backbone).to(device).train()
         self.classes = ClassSpace(torch.rand(CLASSES, ATTRIBUTES), torch.arange(CLASSES) < SEEN).to(
             device, torch.float32
         )
@@ -152,9 +158,9 @@ class Bench:
         """Scores of the levels of a pass."""
         with torch.autocast(self.device, torch.bfloat16, enabled=side.bf16):
             if side.plain:
-                every = plain_scores(self.model.head, self.stages(side))
+                every = plain_scores(self.head, self.stages(side))
             else:
-                branches = self.model.head.forward_pass(self.stages(side), levels)
+                branches = self.head.forward_pass(self.stages(side), levels)
                 every = {level: branches[f"level{level}"].attribute_scores for level in levels}
         settings, total = self.model.settings, torch.zeros((), device=self.device)
         for level in levels:
@@ -217,7 +223,8 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     given = (options.backbone, options.size, options.batch, options.width)
-    name, size, batch, width = (mine or usual for mine, usual in zip(given, SIZES[device], strict=True))
+    name, size, batch, width = SIZES[device]
+    name, size, batch, width = given[0] or name, given[1] or size, given[2] or batch, given[3] or width
     clock = time.perf_counter if device == "cuda" else time.process_time
     bench = Bench(name, size, batch, width, device)
     sides = [side for side in SIDES if not side.compiled or options.compile or device == "cuda"]

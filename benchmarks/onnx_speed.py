@@ -28,6 +28,8 @@ from unseen.recognizer import Recognizer
 def reader():
     where = Path(__file__).parents[1] / "examples" / "onnx_predict.py"
     spec = importlib.util.spec_from_file_location("onnx_predict", where)
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.read_image
@@ -61,7 +63,7 @@ def seconds(graph, session, recognizer, batch, rounds):
     pixels = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
     arrays = pixels, table.values.astype(np.float32), table.seen
     given, tensors = dict(zip(INPUTS, arrays, strict=True)), [torch.from_numpy(np.array(a)) for a in arrays]
-    times = {"torch": [], "onnxruntime": []}
+    times: dict[str, list[float]] = {"torch": [], "onnxruntime": []}
     with torch.inference_mode():
         for turn in range(rounds + 2):
             for side, call in (("torch", lambda: graph(*tensors)), ("onnxruntime", lambda: session.run(None, given))):

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-import timm.data
 import torch
 from PIL import Image
+from timm.data.transforms_factory import create_transform
 
 import unseen
 from benchmarks.measured import finish
@@ -39,8 +39,9 @@ from unseen.recognizer.stream import Options, predict_to_file
 def plain(recognizer: Recognizer, files: list[Path], batch: int) -> list[int]:
     """Best classes as in a plain script."""
     spec, method = recognizer.backbone.spec, recognizer.method
-    transform = timm.data.create_transform(
-        (3, spec.image_size, spec.image_size), interpolation="bicubic", crop_pct=spec.crop, mean=spec.mean, std=spec.std
+    ours = recognizer.backbone.transform
+    transform = create_transform(
+        (3, ours.size, ours.size), interpolation="bicubic", crop_pct=spec.crop, mean=ours.mean, std=ours.std
     )
     classes = recognizer.scorer._blocks[0].embeddings[: len(recognizer.table)]
     found: list[int] = []

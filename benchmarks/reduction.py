@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ from unseen.training.stage import Stage
 from unseen.training.steps import to_weight_precision
 
 REDUCTIONS = ("pca:64", "pca:32", "merge:2", "merge:2,pca:64")
-CUB = {"images": 50, "grid": (14, 14), "channels": 2048, "attributes": 312, "vector": 300, "classes": 200}
+GRID = (14, 14)
+CUB = {"images": 50, "channels": 2048, "attributes": 312, "vector": 300, "classes": 200}
 Step = Callable[[], object]
 
 
@@ -87,7 +89,8 @@ def points(found: Resampled, signed: bool = False) -> str:
 
 def measure(base: RunConfig, method: str, reductions: tuple[str, ...], cache: Path, repeats: int) -> list[dict]:
     """One row per reduction."""
-    fabric, rows, steps = make_fabric("cpu", base.precision), [], {}
+    fabric, steps = make_fabric("cpu", base.precision), {}
+    rows: list[dict[str, Any]] = []
     full: dict[str, Resampled] = {}
     with tempfile.TemporaryDirectory() as temporary:
         for reduce in ("", *reductions):
@@ -113,12 +116,12 @@ def measure(base: RunConfig, method: str, reductions: tuple[str, ...], cache: Pa
                     "T1 less full": points(found["T1"].paired(full["T1"]), True) if reduce else "",
                     "H less full": points(found["H"].paired(full["H"]), True) if reduce else "",
                     "store MB": round(store.nbytes / 1e6, 1),
-                    "memory MB": round(hand.train.nbytes / 1e6, 1),
+                    "memory MB": round(regions[:1].nbytes * len(hand.train) / 1e6, 1),
                     "run s": round(seconds, 1),
                 }
             )
             if not find_method(method).closed_form:
-                made = create_method(
+                made: Any = create_method(
                     method,
                     channels=store.channels(),
                     vectors=torch.from_numpy(plan.vectors).float(),
@@ -148,7 +151,7 @@ def reading(base: RunConfig, reductions: tuple[str, ...], cache: Path, repeats: 
         reduced = Plan.of(replace(base, reduce=reduce), cache).extract(cache, "cpu", 0)
         assert isinstance(reduced, RegionStore)
         backbone = Backbone(base.backbone).reduced(Reduction.load(reduced.folder / FILE))
-        sides[reduce] = lambda backbone=backbone: backbone(pixels)
+        sides[reduce] = partial(backbone, pixels)
         began = time.process_time()
         again = Reduction(ReductionSpec.parse(reduce), store.grid())
         kept = again.fit(store.read(range(i, min(i + 32, len(store)))) for i in range(0, min(1000, len(store)), 32))
@@ -209,7 +212,7 @@ def synthetic(repeats: int) -> list[dict]:
     for method in ("msdn", "msdnpp"):
         settings, steps, sizes = find_preset(find_method(method), "own", "recommended")[1].settings, {}, {}
         for reduce in ("", "pca:256", "merge:2", "merge:2,pca:256"):
-            reduction = Reduction(ReductionSpec.parse(reduce), CUB["grid"], dtype="float32")
+            reduction = Reduction(ReductionSpec.parse(reduce), GRID, dtype="float32")
             reduction.fit([raw[:2]])
             made: Any = create_method(
                 method, channels=reduction.channels(CUB["channels"]), vectors=vectors, settings=settings, seed=0
@@ -264,9 +267,10 @@ def main() -> None:
         asked.backbone_option,
         asked.mean,
         asked.std,
-        1.0,
-        "final",
-        "cpu",
+        crop=1.0,
+        pixels="exact",
+        stages="final",
+        device="cpu",
     )
     base = RunConfig(
         method=(asked.methods or ["eszsl"])[0],

@@ -13,7 +13,9 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +71,8 @@ def studied(job: str, split_seed: int, cache: Path, stage_name: str, features: s
 
     def swept(inputs: RunInputs, label: str) -> Swept:
         own = of_method(inputs, label)
-        return sweep(replace(own, settings=replace(own.settings, features=features)), stages)
+        settings: Any = own.settings
+        return sweep(replace(own, settings=replace(settings, features=features)), stages)
 
     inputs = inputs_of(job, split_seed, cache)
     stages = [Stage(inputs, "validation", draw) for draw in range(DRAWS)]
@@ -94,17 +97,17 @@ def studied(job: str, split_seed: int, cache: Path, stage_name: str, features: s
     stages = [Stage(joined, "validation", draw) for draw in range(DRAWS)]
     again = {label: swept(joined, label) for label in METHODS}
     for share in ("", "+0.25", "+0.5"):
-        found = {
-            label: one.best(
-                range(DRAWS), lambda c, share=share: c["features"].partition("+")[1:] == share.partition("+")[1:]
-            )
-            for label, one in again.items()
-        }
+        found = {label: one.best(range(DRAWS), partial(_shares, share)) for label, one in again.items()}
         label = max(METHODS, key=lambda name: found[name][2])
         mine = again[label].curves[_key(again[label], found[label][0])]
         name = f"s = {share[1:] or 0}: {label}"
         rows.append(line(job, name, _chosen(found[label][0]), mine, base))
     return rows
+
+
+def _shares(share: str, candidate: dict) -> bool:
+    """Whether a candidate gives the earlier stage this share."""
+    return candidate["features"].partition("+")[1:] == share.partition("+")[1:]
 
 
 def _key(swept: Swept, pick: dict) -> str:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import unseen
@@ -61,10 +62,10 @@ def main() -> None:
             "unseen predict, 64 photographs": [*command, "predict", str(run), *map(str, dataset.paths()[:64])],
         }
 
-        def timed(what: list[str]) -> None:
+        def timed(what: list) -> None:
             subprocess.run(what, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-        seconds = alternately({name: lambda w=what: timed(w) for name, what in sides.items()}, options.repeats)
+        seconds = alternately({name: partial(timed, what) for name, what in sides.items()}, options.repeats)
     least = seconds["a plain script: torch, timm, one photograph"]
     rows = [
         {"what": name, "seconds": round(value, 2), "of the plain script": round(value / least, 2)}

@@ -19,6 +19,7 @@ import argparse
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -63,15 +64,15 @@ def literal_loss(p, features, labels, z, seen, settings):
     plain, maps = literal_scores(p, features, z, settings)
     margin = torch.where(seen, -1.0, 1.0)
     scores = [x + margin for x in plain]
-    total = 0.0
+    total = torch.zeros(())
     for m in range(2):
         total = total + F.cross_entropy(plain[m], labels)
         mass = torch.softmax(scores[m], dim=1)[:, ~seen].sum(dim=1).mean()
         total = total - settings.lambda_cal * torch.log(mass)
     d = scores[0] - scores[1]
     q, r = torch.softmax(scores[0], dim=1), torch.softmax(scores[1], dim=1)
-    m = (q + r) / 2
-    jsd = 0.5 * ((q * (q / m).log()).sum(1).mean() + (r * (r / m).log()).sum(1).mean())
+    half = (q + r) / 2
+    jsd = 0.5 * ((q * (q / half).log()).sum(1).mean() + (r * (r / half).log()).sum(1).mean())
     total = total + settings.lambda_dis * ((d.abs().pow(3).sum(1) / d.norm(dim=1)).mean() + jsd)
     if getattr(settings, "lambda_causal", 0):
         s, s2 = maps
@@ -148,7 +149,7 @@ class Case:
         self.classes = ClassSpace(torch.rand(n, self.k, generator=generator), self.seen)
         cls = METHODS[method]
         self.settings = cls.presets[shape].settings
-        self.method = cls(CHANNELS, torch.randn(self.k, DIM, generator=generator), self.settings, generator)
+        self.method: Any = cls(CHANNELS, torch.randn(self.k, DIM, generator=generator), self.settings, generator)
         with torch.no_grad():  # away from the initial zeros, so that no side profits from them
             for parameter in self.method.parameters():
                 parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
@@ -222,7 +223,9 @@ class Case:
             return {"scores differ by": _relative(found, expected)}
         torch.manual_seed(0)
         loss = self.literal_step(dtype)
-        gradients = {name: parameter.grad.clone() for name, parameter in self.parameters.items()}
+        gradients = {
+            name: parameter.grad.clone() for name, parameter in self.parameters.items() if parameter.grad is not None
+        }
         torch.manual_seed(0)
         difference = abs(self.our_step(dtype) - loss) / abs(loss)
         worst = max(_relative(parameter.grad, gradients[name]) for name, parameter in self.parameters.items())
@@ -268,7 +271,7 @@ def measure(method, shape, grid, precisions, repeats, clock):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    listed = {"type": lambda text: text.split(",")}
+    listed: dict[str, Any] = {"type": lambda text: text.split(",")}
     parser.add_argument("--methods", **listed, default=["msdn", "msdnpp"], help="methods, comma-separated: msdn,msdnpp")
     parser.add_argument("--shapes", **listed, default=list(SHAPES), help="shapes, comma-separated: cub,sun,awa2")
     parser.add_argument("--grids", **listed, default=["7", "14"], help="regions per side, comma-separated: 7,14")
@@ -285,7 +288,9 @@ def main():
     clock = time.process_time if arguments.processor_time else time.perf_counter
     began = time.monotonic()
     torch.set_num_threads(arguments.threads)
-    times, agreements, orders = [], [], []
+    times: list[dict] = []
+    agreements: list[dict] = []
+    orders: list[dict] = []
     for shape in arguments.shapes:
         for grid in map(int, arguments.grids):
             for method in arguments.methods:

@@ -18,7 +18,8 @@ COLOURS = {"robin": "firebrick", "jay": "steelblue", "rook": "black", "canary": 
 def annotate(folder: Path) -> Path:
     """Three images with two birds each, and their boxes as COCO has them."""
     names = list(COLOURS)
-    images, boxes = [], []
+    images: list[dict] = []
+    boxes: list[dict] = []
     for i in range(3):
         image = Image.new("RGB", (120, 80), "white")
         for j, left in enumerate((10, 70)):

@@ -9,7 +9,7 @@ import lightning
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from unseen import ClassSpace, create_method
+from unseen import ClassSpace, GradientMethod, create_method
 
 
 class ZeroShot(lightning.LightningModule):
@@ -17,7 +17,9 @@ class ZeroShot(lightning.LightningModule):
 
     def __init__(self, method: str, channels: int, classes: ClassSpace) -> None:
         super().__init__()
-        self.method = create_method(method, channels=channels, vectors=torch.eye(classes.vectors.shape[1]), seed=0)
+        made = create_method(method, channels=channels, vectors=torch.eye(classes.vectors.shape[1]), seed=0)
+        assert isinstance(made, GradientMethod)  # not one with a closed form
+        self.method = made
         self.classes = classes
 
     def training_step(self, batch: list[torch.Tensor], index: int) -> torch.Tensor:

@@ -17,7 +17,7 @@ def main(folder: Path) -> None:
     build(birds, species=12, images=5, size=64, workers=1)
     data = unseen.load_dataset(str(birds))
     run = unseen.fit("eszsl", birds, folder / "run", backbone="fieldguide", device="cpu", cache=folder / "cache")
-    recognizer = unseen.load(run.folder, device="cpu")
+    recognizer = unseen.Recognizer.load(run.folder, device="cpu")
     new = [path for path, split in zip(data.paths(), data.split, strict=True) if split == "test_unseen"]
     found = recognizer.predict(new, top=3)
     print(found)

@@ -7,7 +7,7 @@ import argparse
 
 import torch
 
-from unseen import ClassSpace, create_method
+from unseen import ClassSpace, GradientMethod, create_method
 
 
 def made_up(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, ClassSpace]:
@@ -28,6 +28,7 @@ def main() -> float:
     generator = torch.Generator().manual_seed(0)
     regions, labels, classes = made_up(generator)
     method = create_method(options.method, channels=32, vectors=torch.eye(10), seed=0)
+    assert isinstance(method, GradientMethod)  # not one with a closed form
     optimizer = torch.optim.AdamW(method.parameters(), lr=3e-3)
     seen = torch.nonzero(classes.seen[labels])[:, 0]
     regions = method.prepare(regions)

@@ -25,9 +25,11 @@ from typing import Any
 WRITES = ("os.rename", "os.remove", "os.truncate", "os.mkdir", "os.rmdir", "os.chmod", "os.link")
 IGNORED = ("/dev/", "/proc/", "/sys/")
 TIMEOUT = 300.0
-MODULES = ("cli", "fieldguide", "releases", "experiments.compare", "explain.gallery", "export", "recognizer")
-MODULES += ("report.page", "recognizer.stream", "training.run")
-MODULES = (*(f"unseen.{name}" for name in MODULES), "pyarrow.parquet")
+OURS = (
+    *("cli", "fieldguide", "releases", "experiments.compare", "explain.gallery", "export", "recognizer"),
+    *("report.page", "recognizer.stream", "training.run"),
+)
+MODULES = (*(f"unseen.{name}" for name in OURS), "pyarrow.parquet")
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Moments:
             self._came("fsync", str(Path(f"/proc/self/fd/{number}").readlink()))
             sync(file)
 
-        os.fsync = fsync
+        vars(os)["fsync"] = fsync
 
     def _heard(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
@@ -114,7 +116,13 @@ class Running:
         self._moments = found = moments or Moments()
         self._said = tempfile.TemporaryFile()  # noqa: SIM115
         self._began = time.monotonic()
-        self._child = start(lambda: (before(), found.watch(), work()), self._said.fileno())
+
+        def watched() -> None:
+            before()
+            found.watch()
+            work()
+
+        self._child = start(watched, self._said.fileno())
 
     def end(
         self,
@@ -225,7 +233,7 @@ def fork_workers() -> None:
     """Run the rows of a comparison as forked processes too."""
     from unseen.experiments import worker
 
-    worker.subprocess = SimpleNamespace(Popen=_Forked, PIPE=-1)
+    vars(worker)["subprocess"] = SimpleNamespace(Popen=_Forked, PIPE=-1)
 
 
 class _Forked:

@@ -364,11 +364,12 @@ def read_whole(path: Path) -> int:
 
     def store(path: Path) -> object:
         try:
-            return RegionStore.open(path.parent).verify()
+            RegionStore.open(path.parent).verify()
         except StoreError as error:
             if not error.problem.startswith(("unfinished", "no such file")):
                 raise
             return UNFINISHED
+        return None
 
     readers: dict[str, Callable[[Path], object]] = {
         "journal.jsonl": store,

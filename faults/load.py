@@ -238,10 +238,10 @@ async def burst(server: Server, count: int, account: Account) -> None:
         base_url=server.url, timeout=120, limits=httpx.Limits(max_connections=count)
     ) as client:
         first, second = [c["name"] for c in (await client.get("/api/classes")).json()["classes"]][:2]
-        answers = await asyncio.gather(
+        told = await asyncio.gather(
             *(client.get("/api/separate", params={"first": first, "second": second}) for _ in range(count))
         )
-    statuses = Counter(a.status_code for a in answers)
+    statuses = Counter(a.status_code for a in told)
     account.check(
         f"{count} questions to the model by GET at one time", dict(statuses), set(statuses) <= {200, 429}, "200 or 429"
     )

@@ -9,6 +9,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +90,9 @@ def pairs(base: Path, times: int, seed: int, failures: list[str], report: Report
     start = [closed(folder)]
     rows.append(_pair("train and predict of that run", closed(folder), predict, start, folder, times, seed, failures))
     values = f"{(base / 'model/classes.csv').read_text().splitlines()[0].split(',')[3]}=1"
-    adding = [command("classes", "add", folder / "model", f"new {i}", "--set", values) for i in (1, 2)]
-    copying = [lambda: shutil.copytree(base / "model", folder / "model")]
-    rows.append(_pair("classes add and classes add", *adding, copying, folder, times, seed, failures))
+    one, two = (command("classes", "add", folder / "model", f"new {i}", "--set", values) for i in (1, 2))
+    copying: list[Callable[[], object]] = [lambda: shutil.copytree(base / "model", folder / "model")]
+    rows.append(_pair("classes add and classes add", one, two, copying, folder, times, seed, failures))
     report(str(rows[-1]))
     return rows
 
@@ -112,7 +113,13 @@ def _pair(
         if done.status and "already exists" not in done.said:
             raise RuntimeError(f"{name}: {done.said}")
     expected, took = contents(folder), max(done.seconds, 0.3)
-    row = {"at once": name, "times": times, "both finished": 0, "one refused in one line": 0, "the same bytes": 0}
+    row: dict[str, Any] = {
+        "at once": name,
+        "times": times,
+        "both finished": 0,
+        "one refused in one line": 0,
+        "the same bytes": 0,
+    }
     for index in range(times):
         rng = np.random.default_rng([seed, index, *name.encode()])
         fresh(folder)
@@ -200,7 +207,7 @@ def clocks(base: Path, failures: list[str], report: Report) -> list[dict[str, An
         row: dict[str, Any] = {"work": work.name, "clocks": 0, "the same bytes": 0}
         for name, jump in {"back by a day": -86400.0, "on by a year": 3.2e7, "back and forth": 0.0}.items():
             fresh(folder)
-            done = attempt(work.make(folder), before=lambda jump=jump: _jumping(jump))
+            done = attempt(work.make(folder), before=partial(_jumping, jump))
             row["clocks"] += 1
             lines = [] if done.status == 0 else [f"status {done.status}: {done.said.strip()[-300:]}"]
             lines += differences(expected, contents(folder))

@@ -13,6 +13,7 @@ import json
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
@@ -100,7 +101,7 @@ def main() -> None:
     held_out, held_labels = images[:, :kept].flatten(0, 1), labels[:, :kept].flatten()
     train, train_labels = images[:, kept:].flatten(0, 1), labels[:, kept:].flatten()
 
-    model = timm.create_model(BACKBONE["name"], num_classes=options.species, **BACKBONE["options"])
+    model: Any = timm.create_model(BACKBONE["name"], num_classes=options.species, **BACKBONE["options"])
     model = model.to(memory_format=torch.channels_last)
     steps = math.ceil(len(train) / options.batch)
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.rate, weight_decay=0.02)

@@ -178,9 +178,9 @@ class Models(Target):
         found = recognizer.predict(self.image)[0]
         if not all(0 <= c.confidence <= 1 and math.isfinite(c.confidence) for c in found.candidates):
             raise WrongResultError(f"confidence {found.candidates[0].confidence}")
-        if recognizer.references_file is not None:
-            _ = recognizer.references
-        recognizer.encode({}) if recognizer.encoding is not None else None
+        _ = recognizer.references  # read now
+        if recognizer.encoding is not None:
+            recognizer.encoding.encode({recognizer.encoding.names[0]: 0.5})
         if case.data == "run":
             from unseen.report.material import recorded
             from unseen.training.folder import Run

@@ -43,7 +43,7 @@ TEXTS = (
     *("<script>alert(1)</script>", "'; DROP TABLE classes; --", "../../etc/passwd", "=1+1", "{{7*7}}", "${jndi:ldap://x}", "\ufeff"),
     *("__proto__", "constructor", "%s%s%n", "null", "\u2028", "[bold]", "NaN", "café"),
 )  # fmt: skip
-NUMBERS = (
+NUMBERS: tuple[Any, ...] = (
     0,
     1,
     -1,
@@ -314,7 +314,8 @@ class Requests(Target):
 
         async def connection(sent: bytes, step: int) -> bytes:
             transport = _Transport()
-            protocol = config.http_protocol_class(config, state, {})  # type: ignore[operator]
+            kind: Any = config.http_protocol_class
+            protocol = kind(config, state, {})
             protocol.connection_made(transport)
             for i in range(0, len(sent), step):
                 if transport.closed:
@@ -376,7 +377,7 @@ def _hungry(protocol: Any) -> bool:
 
 def _check(sent: bytes) -> list[tuple[int, dict[bytes, bytes], bytes]]:
     """Check the answers on a connection."""
-    found = []
+    found: list[tuple[int, dict[bytes, bytes], bytes]] = []
     while sent:
         parser = h11.Connection(h11.CLIENT)
         parser.send(h11.Request(method="GET", target="/", headers=[("Host", "x")]))
