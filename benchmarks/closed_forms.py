@@ -155,8 +155,8 @@ class Test:
 
     def at(self, gamma: float) -> dict[str, float]:
         """T1, U, S, H in percent."""
-        found = evaluate(self.decisions, self._final.seen, gamma).as_dict()
-        return {name: 100 * (found[name] or 0.0) for name in ("T1", "U", "S", "H")}
+        found = evaluate(self.decisions, self._final.seen, gamma)
+        return {"T1": 100 * found.t1, "U": 100 * found.u, "S": 100 * found.s, "H": 100 * found.h}
 
     def matched_gamma(self, stages: list[Stage]) -> float:
         """The offset of a run."""

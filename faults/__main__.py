@@ -16,6 +16,8 @@ import time
 from benchmarks.measured import ROOT, finish
 
 CAMPAIGNS: tuple[str, ...] = ("kill", "disk", "corruption", "together", "fuzz", "load", "determinism")
+PARTS = ("case", "target", "only")
+"""Options that run a part of a campaign; its result does not replace that of the whole."""
 
 
 def main() -> None:
@@ -33,8 +35,8 @@ def main() -> None:
         began = time.monotonic()
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no child remains
         found = modules[name].run(given, lambda line: print(line, file=sys.stderr, flush=True))
-        again = getattr(given, "case", None) is not None  # a single case is not a campaign
-        output = None if again else ROOT / "faults" / "results" / f"{name}.json"
+        part = any(getattr(given, name, None) is not None for name in PARTS)
+        output = None if part else ROOT / "faults" / "results" / f"{name}.json"
         finish(output, found.tables, began=began, failures=found.failures, **found.facts)
         for failure in found.failures:
             print(f"FAILED: {failure}")
