@@ -259,7 +259,7 @@ def writings(base: Path) -> list[Writing]:
 
 
 def _attribute(model: Path) -> str:
-    return (model / "classes.csv").read_text().splitlines()[0].split(",")[3]
+    return (model / "classes.csv").read_text().splitlines()[0].split(",")[-1]
 
 
 def _class(model: Path) -> str:

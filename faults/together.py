@@ -89,7 +89,7 @@ def pairs(base: Path, times: int, seed: int, failures: list[str], report: Report
         report(str(rows[-1]))
     start = [closed(folder)]
     rows.append(_pair("train and predict of that run", closed(folder), predict, start, folder, times, seed, failures))
-    values = f"{(base / 'model/classes.csv').read_text().splitlines()[0].split(',')[3]}=1"
+    values = f"{(base / 'model/classes.csv').read_text().splitlines()[0].split(',')[-1]}=1"
     one, two = (command("classes", "add", folder / "model", f"new {i}", "--set", values) for i in (1, 2))
     copying: list[Callable[[], object]] = [lambda: shutil.copytree(base / "model", folder / "model")]
     rows.append(_pair("classes add and classes add", one, two, copying, folder, times, seed, failures))

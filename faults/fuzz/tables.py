@@ -26,11 +26,11 @@ Rows = list[list[str]]
 
 
 def good_classes(rng: Random) -> Rows:
-    """A valid class table: 4 to 6 classes, numbers, yes and no, words, percent."""
+    """A valid class table: 4 to 6 classes, numbers, yes and no, words, percent. The first two differ in direction."""
     n = rng.randint(4, 6)
-    header = ["class", "seen", "size", "striped", "colour", "share"][: rng.randint(3, 6)]
+    header = ["class", "seen", "size", "striped", "colour", "share"][: rng.randint(4, 6)]
     body = [
-        [f"bird {i}", "1" if i < n - 1 else "0", str(i + 1), rng.choice(("yes", "no")), rng.choice(("red", "blue", "red; blue")), f"{10 * i}%"]
+        [f"bird {i}", "1" if i < n - 1 else "0", str(i + 1), ("yes", "no", rng.choice(("yes", "no")))[min(i, 2)], rng.choice(("red", "blue", "red; blue")), f"{10 * i}%"]
         for i in range(n)
     ]  # fmt: skip
     return [header, *(row[: len(header)] for row in body)]
@@ -333,7 +333,7 @@ class Tables(Target):
                 if rng.random() < 0.05:
                     suffix = rng.choice((".csv", ".tsv", ".xlsx", ".parquet", ".CSV", ".xls"))
             else:
-                suffix, content = ".csv", as_csv(rows, rng, plain=True)
+                suffix, content = ".csv", as_csv(sound, rng, plain=True)
             (root / f"{name}{suffix}").write_bytes(content)
         return Case(f"{victim}: {'; '.join(said)}", names=("birds",))
 
