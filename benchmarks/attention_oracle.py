@@ -55,7 +55,7 @@ def marked(inputs: RunInputs, grid: tuple[int, int], width: float) -> tuple[np.n
             continue
         size = upright_size(dataset.images / str(file))
         centres = region_centres(transform, grid, *size)
-        step = np.abs(np.diff(centres[:, 0])).max()
+        step = abs(centres[1, 0] - centres[0, 0])  # regions are in row-major order
         points = mine[["x", "y"]].to_numpy(float)
         near = np.exp(-((centres[None] - points[:, None]) ** 2).sum(axis=2) / (2 * (width * step) ** 2)) + 1e-6
         for row, name in zip(near / near.sum(axis=1, keepdims=True), mine["part"], strict=True):
@@ -145,7 +145,7 @@ def studied(run: Run, width: float, cache: Path | None) -> list[dict]:
         scores = scores_of(stage, pick, attention, named)
         scores["features of parts"] = of_parts(stage, pick, attention[0])
         drawn.append((scores, stage.test_labels, stage.seen))
-    rows, start = [], np.zeros(0)
+    rows, start = [], np.zeros((2, 0))
     backbone = inputs.config.backbone
     about = {"data": inputs.dataset.name, "network": backbone.name, "regions": f"{grid[0]}x{grid[1]}"}
     for name in ("start", "parts", "object", "features of parts"):
@@ -156,13 +156,15 @@ def studied(run: Run, width: float, cache: Path | None) -> list[dict]:
             ]
             gamma = common_gamma([SeenUnseenCurve.of(d) for d, _ in made])[0]
             every = [evaluate(d, seen, gamma) for d, seen in made]
-            h = 100 * np.array([e.h for e in every])
-            start = h if name == "start" else start
-            error = float((h - start).std(ddof=1) / len(h) ** 0.5)
-            row = {"T1": 100 * float(np.mean([e.t1 for e in every])), "H": float(h.mean())}
-            row |= {"difference": float((h - start).mean()), "error": error}
+            both = 100 * np.array([[e.t1 for e in every], [e.h for e in every]])
+            start = both if name == "start" else start
+            row = {}
+            for metric, values, before in zip(("T1", "H"), both, start, strict=True):
+                change = values - before
+                row |= {metric: values.mean(), f"{metric} difference": change.mean()}
+                row[f"{metric} error"] = change.std(ddof=1) / len(change) ** 0.5
             told = {"attention": "everywhere" if name == "start" else name, "share": share}
-            rows.append({**about, **told, **{key: round(value, 1) for key, value in row.items()}})
+            rows.append({**about, **told, **{key: round(float(value), 1) for key, value in row.items()}})
             print(json.dumps(rows[-1]), flush=True)
     return rows
 
