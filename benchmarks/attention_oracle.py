@@ -158,7 +158,7 @@ def studied(run: Run, width: float, cache: Path | None) -> list[dict]:
             every = [evaluate(d, seen, gamma) for d, seen in made]
             both = 100 * np.array([[e.t1 for e in every], [e.h for e in every]])
             start = both if name == "start" else start
-            row = {}
+            row: dict[str, float] = {}
             for metric, values, before in zip(("T1", "H"), both, start, strict=True):
                 change = values - before
                 row |= {metric: values.mean(), f"{metric} difference": change.mean()}
