@@ -118,6 +118,7 @@ class Running:
         self._began = time.monotonic()
 
         def watched() -> None:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the handler of the campaign
             before()
             found.watch()
             work()
