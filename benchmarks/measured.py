@@ -143,6 +143,8 @@ def fill(page: Path, root: Path = ROOT) -> str:
 
     def table(found: re.Match[str]) -> str:
         file, title = root / found["file"], found["title"]
+        if "results" not in file.relative_to(root).parts:
+            raise SystemExit(f'{page.name}: "{found["file"]}" is not in a folder of results')
         if not file.is_file():
             return f"{found[1]}\nNot yet measured.\n\n{found[4]}"
         tables = json.loads(file.read_text(encoding="utf-8"))["tables"]

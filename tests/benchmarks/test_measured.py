@@ -17,30 +17,38 @@ def test_docs_hold_the_tables_of_the_result_files():
 def project(tmp_path):
     (tmp_path / "docs").mkdir()
     result = {"tables": {"Times": [{"side": "ours", "s": 0.51234}, {"side": "a|b", "s": 12345, "note": None}]}}
-    (tmp_path / "r.json").write_text(json.dumps(result))
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "r.json").write_text(json.dumps(result))
     page = tmp_path / "docs" / "p.md"
-    page.write_text("before\n<!-- measured: r.json | Times -->\nold\n<!-- end -->\nafter\n")
+    page.write_text("before\n<!-- measured: results/r.json | Times -->\nold\n<!-- end -->\nafter\n")
     return tmp_path
 
 
 def test_fill_replaces_what_stands_between_the_marks(project):
     assert measured.fill_docs(write=True, root=project) == ["docs/p.md"]
     assert (project / "docs" / "p.md").read_text() == (
-        "before\n<!-- measured: r.json | Times -->\n\n"
+        "before\n<!-- measured: results/r.json | Times -->\n\n"
         "| side | s | note |\n| --- | --- | --- |\n| ours | 0.5123 |  |\n| a\\|b | 12,345 |  |\n\n<!-- end -->\nafter\n"
     )
     assert measured.fill_docs(write=True, root=project) == []
 
 
 def test_what_was_not_measured_says_so(project):
-    (project / "r.json").unlink()
+    (project / "results" / "r.json").unlink()
     assert "Not yet measured." in measured.fill(project / "docs" / "p.md", project)
 
 
 def test_no_such_table(project):
-    (project / "r.json").write_text('{"tables": {"Other": []}}')
+    (project / "results" / "r.json").write_text('{"tables": {"Other": []}}')
     with pytest.raises(SystemExit, match='no table "Times"; it has Other'):
         measured.fill(project / "docs" / "p.md", project)
+
+
+def test_a_mark_names_a_file_of_results(project):
+    page = project / "docs" / "p.md"
+    page.write_text(page.read_text().replace("results/r.json", "r.json"))
+    with pytest.raises(SystemExit, match='"r.json" is not in a folder of results'):
+        measured.fill(page, project)
 
 
 def test_exponent_of_powers():
