@@ -29,9 +29,10 @@ import numpy as np
 import psutil
 import torch
 from PIL import Image
-from torch import nn
 
+from unseen.backbones.backbone import Backbone
 from unseen.backbones.spec import BackboneSpec
+from unseen.backbones.transform import Transform
 from unseen.features.extract import extract
 from unseen.features.source import RegionSource
 from unseen.features.store import RegionStore
@@ -50,40 +51,34 @@ def status(field: str) -> float:
     return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
 
 
-class Generator(nn.Module):
-    """Replaces a backbone: features that depend on the image's first pixel, at no cost."""
+class Generator(Backbone):
+    """A backbone whose features depend on the image's first pixel, at no cost."""
 
-    def __init__(self, transform: Any) -> None:
-        super().__init__()
-        self.transform = transform
-        self.spec = BackboneSpec("test_resnet", image_size=64, weights="random").resolved()
-        self.fingerprint = "generated"
-        self.grids, self.channels = [(GRID, GRID)], [CHANNELS]
-        self.weight = nn.Parameter(torch.zeros(()))
+    def __init__(self, transform: Transform) -> None:
+        super().__init__(BackboneSpec("test_resnet", image_size=64, weights="random"))
+        self.transform, self.fingerprint = transform, "generated"
+        self.grids, self.channels, self.parts = [(GRID, GRID)], [CHANNELS], [(CHANNELS,)]
         self.base = torch.randn(2 * GRID * GRID, CHANNELS, generator=torch.Generator().manual_seed(0)).half()
 
     def regions(self, pixels: torch.Tensor) -> list[torch.Tensor]:
-        return self(self.transform.normalized(pixels))
-
-    def forward(self, pixels: torch.Tensor) -> list[torch.Tensor]:
-        starts = (pixels[:, 0, 0, 0] * 64).long() % (GRID * GRID)
+        starts = (self.transform.normalized(pixels)[:, 0, 0, 0] * 64).long() % (GRID * GRID)
         return [torch.stack([self.base[s : s + GRID * GRID] for s in starts.tolist()])]
 
 
 def fill(folder: Path, count: int) -> dict[str, Any]:
     """A store of ``count`` generated images; rate and memory of its extraction."""
-    from unseen.backbones.transform import Transform
-
     images = folder / "images"
     images.mkdir()
     rng = np.random.default_rng(0)
     files = [images / f"{i:06}.png" for i in range(count)]
     for file in files:
         Image.fromarray(rng.integers(0, 256, (GRID, GRID, 3), dtype=np.uint8)).save(file)
-    backbone: Any = Generator(Transform(GRID, (0.0,) * 3, (1.0,) * 3))
+    backbone = Generator(Transform(GRID, (0.0,) * 3, (1.0,) * 3))
     plans: list[Any] = []
     before, started = status("VmRSS"), time.monotonic()
-    store = extract(files, backbone, folder / "regions", names=[f.name for f in files], on_plan=plans.append)
+    store = extract(
+        files, backbone, folder / "regions", names=[f.name for f in files], engine="torch", on_plan=plans.append
+    )
     seconds = time.monotonic() - started
     assert store.nbytes == count * IMAGE_BYTES
     shutil.rmtree(images)
@@ -170,7 +165,9 @@ def main() -> None:
 
     def child(folder: Path, *options: str) -> dict[str, Any]:
         command = [sys.executable, __file__, str(folder), "--steps", str(asked.steps), *options]
-        found: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        found: dict[str, Any] = json.loads(
+            subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        )
         return found
 
     rows = []
