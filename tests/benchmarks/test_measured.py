@@ -47,7 +47,7 @@ def test_no_such_table(project):
 def test_a_mark_names_a_file_of_results(project):
     page = project / "docs" / "p.md"
     page.write_text(page.read_text().replace("results/r.json", "r.json"))
-    with pytest.raises(SystemExit, match='"r.json" is not in a folder of results'):
+    with pytest.raises(SystemExit, match=r'"r\.json" is not in a folder of results'):
         measured.fill(page, project)
 
 

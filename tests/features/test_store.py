@@ -607,6 +607,15 @@ class TestSource:
         torch.testing.assert_close(second.batch([2, 0]), first.batch([0, 1]), rtol=0, atol=0)
         torch.testing.assert_close(second.batch([1]), pool(finished.read([1]).float()), rtol=0, atol=0)
 
+    @pytest.mark.parametrize("modes", [(True, False), (False, True)])
+    def test_pooled_images_are_shared_in_and_out_of_inference_mode(self, finished, modes):
+        found = []
+        for mode, at in zip(modes, ([0, 2], [1, 2]), strict=True):
+            with torch.inference_mode(mode):
+                found.append(RegionSource(finished, at, prepare=pool).batch([0, 1]))
+        torch.testing.assert_close(found[1][1], found[0][1], rtol=0, atol=0)
+        torch.testing.assert_close(found[1][:1], pool(finished.read([1]).float()), rtol=0, atol=0)
+
     def test_many_images_in_residence(self, finished):
         indices = list(range(COUNT)) * 6
         source = RegionSource(finished, indices)

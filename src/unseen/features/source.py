@@ -75,8 +75,9 @@ class RegionSource:
         """As :meth:`_own`; an image that another source of the store prepared in the same way is not read again."""
         key = self._stage, self._device, self._dtype, self._prepare
         if key not in self._store.prepared:
-            every = first.new_empty(len(self._store.names), *self.shape), np.zeros(len(self._store.names), bool)
-            self._store.prepared[key] = every
+            with torch.inference_mode(False):  # others fill it in either mode
+                every = torch.empty(len(self._store.names), *self.shape, dtype=first.dtype, device=first.device)
+            self._store.prepared[key] = every, np.zeros(len(self._store.names), bool)
         kept, known = self._store.prepared[key]
         missing = np.unique(self._indices[~known[self._indices]])
         for start in range(0, len(missing), PIECE):

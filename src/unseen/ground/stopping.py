@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SOON = 0.05
+"""Seconds after which a signal that arrived in a finalizer is sent again."""
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Signal handler: raise ``KeyboardInterrupt``; in a finalizer, where Python swallows exceptions, soon after it."""
+    inner = frame
+    while inner is not None:
+        if inner.f_code.co_name == "__del__":
+            again = threading.Timer(SOON, os.kill, (os.getpid(), number))
+            again.daemon = True
+            again.start()
+            return
+        inner = inner.f_back
+    raise KeyboardInterrupt
 
 
 @contextmanager
@@ -17,7 +33,7 @@ def at_once() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.default_int_handler) for number in SIGNALS}
+    before = {number: signal.signal(number, interrupt) for number in SIGNALS}
     try:
         yield
     finally:
@@ -33,9 +49,9 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
         yield asked.is_set
         return
 
-    def handle(number: int, frame: Any) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         if asked.is_set():
-            raise KeyboardInterrupt
+            interrupt(number, frame)
         asked.set()
 
     before = {s: signal.signal(s, handle) for s in SIGNALS}
