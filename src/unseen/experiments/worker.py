@@ -18,11 +18,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from unseen.errors import UnseenError
 from unseen.ground.distributed import launched
 from unseen.ground.files import read_json, write_json
+from unseen.ground.stopping import interrupt
 from unseen.training.config import RunConfig
 
 USAGE = "usage.json"
@@ -173,10 +174,6 @@ def read_usage(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 def _watch_parent() -> None:
     """Stop when the parent, which holds standard input, ends; unbuffered, since a lock would disturb the exit."""
     while os.read(0, 1024):
@@ -186,7 +183,7 @@ def _watch_parent() -> None:
 
 def main() -> None:
     """Main function of the worker: status 0, 130 if stopped, or 1 with one line on standard output."""
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, interrupt)
     threading.Thread(target=_watch_parent, daemon=True).start()
     try:
         work(Task.from_json(sys.argv[1]))
