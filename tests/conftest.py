@@ -26,6 +26,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("slow"):
                 item.add_marker(pytest.mark.skip(reason="slow: make slow"))
+    # its fixtures take a minute: begun last, one worker would wait for the other
+    items.sort(key=lambda item: item.path.name != "test_distributed.py")
 
 
 @pytest.fixture(scope="session")
