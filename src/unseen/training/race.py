@@ -33,7 +33,7 @@ LEAST_SHARE, LEAST_SECONDS = 0.02, 5.0
 BEHIND = 0.05
 """H by which the trained method may be behind on the draws so far.
 
-After the first of three draws, it could only win from there by leading by more than twice as much on both others.
+After the first of three draws, it could only win from there by leading by about twice as much on both others.
 """
 
 
