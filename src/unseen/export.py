@@ -14,7 +14,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -277,7 +277,7 @@ def export_onnx(
         images if own else None,
         differences,
     )
-    model.table.to_csv(exported.classes, trained=TRAINED in graph.inputs)
+    replace(model.table, former={}).to_csv(exported.classes, trained=TRAINED in graph.inputs)
     if own:
         write_arrays(images, classes=np.array(model.table.names), **own)
     else:

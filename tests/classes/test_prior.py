@@ -5,11 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from unseen.classes.attributes import Attributes
 from unseen.classes.prior import Prior, month_of
+from unseen.classes.table import ClassTable
 from unseen.errors import DataError, UnseenError
 
 NAMES = ("gull", "heron", "tern", "wren")
 LONG = "class,place,month,weight\ngull,coast,5,6\nheron,coast,May,2\ngull,coast,6,3\nheron,lake,5,8\n"
+
+
+def table_of(names):
+    return ClassTable(tuple(names), Attributes(("a",)), np.ones((len(names), 1)), np.ones(len(names), bool))
 
 
 def read(tmp_path, text):
@@ -36,7 +42,7 @@ def test_a_long_table(tmp_path):
     assert prior.at("Coast", "June").weights(NAMES).tolist() == [3, 0, 1.5, 1.5]
     assert prior.at("any", "any").weights(NAMES).tolist() == [9, 10, 9.5, 9.5]
     assert prior.at("coast", 5).at(month="any").weights(NAMES).tolist() == [9, 2, 5.5, 5.5]
-    assert prior.notes(NAMES) == ["2 classes are not in the prior and get its mean weight (tern, wren)"]
+    assert prior.notes(table_of(NAMES)) == ["2 classes are not in the prior and get its mean weight (tern, wren)"]
     assert prior.at("coast", 5).fingerprint != prior.at("coast", 6).fingerprint
 
 
@@ -88,3 +94,20 @@ def test_places_and_months_that_are_not_there(tmp_path):
         Prior.of({"gull": 1}).at("coast")
     with pytest.raises(DataError, match="negative"):
         Prior.of({"gull": -1})
+
+
+def test_a_renamed_class_keeps_its_weight(tmp_path):
+    prior = read(tmp_path, "class,weight\ngull,6\nheron,2\n")
+    table = table_of(NAMES).renamed("heron", "Grey Heron").renamed("tern", "Tern of the sea")
+    now = prior.named_now(table)
+    assert now.weights(table.names).tolist() == [6, 2, 4, 4]
+    assert prior.notes(table) == [
+        'the prior names "heron", which is now "Grey Heron"',
+        "2 classes are not in the prior and get its mean weight (Tern of the sea, wren)",
+    ]
+    assert prior.named_now(table_of(NAMES)) is prior
+    with pytest.raises(DataError, match=r'prior.csv, row 3.*: no class "heron" — add the class to the model, or remove'):
+        prior.named_now(removed := table.without("Grey Heron")).weights(removed.names)
+    both = read(tmp_path, "class,weight\ngull,6\nheron,2\ngrey heron,1\n")
+    with pytest.raises(DataError, match=r'row 3.*: class "heron" is now "Grey Heron", which has weights too \(.*row 4'):
+        both.named_now(table)

@@ -115,6 +115,32 @@ def test_adding_removing_and_renaming_leave_the_rest():
     same(start, table(validation=np.array([False, True, False, False])))
 
 
+def test_a_former_name_finds_a_renamed_class(tmp_path):
+    start = table()
+    made = start.renamed("cat", "CAT").renamed("cat", "lion").renamed("dog", 'a "wolf", grey')
+    assert made.former == {"CAT": "lion", "dog": 'a "wolf", grey'}  # a change of case alone needs no other name
+    assert (made.index("Cat"), made.index("dog"), made.name_now("DOG")) == (2, 3, 'a "wolf", grey')
+    assert (made.name_now("lion"), made.name_now("eel")) == (None, None)
+    made.to_csv(tmp_path / "classes.csv")
+    assert ClassTable.from_csv(tmp_path / "classes.csv").former == made.former
+    swapped = start.renamed("ant", "x").renamed("bee", "ant").renamed("x", "bee")
+    assert (swapped.names[:2], swapped.index("ant"), swapped.index("bee")) == (("bee", "ant"), 1, 0)
+    again = made.with_class("cat", [1, 2, 3])  # a new class of that name
+    assert (again.index("cat"), again.index("lion"), "cat" in again.former) == (4, 2, False)
+    gone = made.without("cat")
+    assert gone.names == ("ant", "bee", 'a "wolf", grey')
+    with pytest.raises(DataError, match='no class "cat"'):
+        gone.index("cat")
+    assert start.renamed("cat", "lion").renamed("lion", "cat").former == {"lion": "cat"}
+    start.to_csv(tmp_path / "classes.csv")
+    assert "former" not in (tmp_path / "classes.csv").read_text()
+    text = (tmp_path / "classes.csv").read_text().splitlines()
+    text = [f"{line},{cell}" for line, cell in zip(text, ("former_names", "", "old", "", ""), strict=True)]
+    (tmp_path / "classes.csv").write_text("\n".join(text))
+    with pytest.raises(DataError, match='row 3, column "former_names": "old" is not a list of names'):
+        ClassTable.from_csv(tmp_path / "classes.csv")
+
+
 def test_select_takes_rows_in_the_order_given():
     start = table(validation=np.array([False, True, False, False]))
     picked = start.select([3, 1])

@@ -13,6 +13,7 @@ import unseen
 from unseen.backbones.backbone import Backbone
 from unseen.classes.attributes import Attributes
 from unseen.classes.naming import label
+from unseen.classes.prior import Prior
 from unseen.classes.table import ClassTable
 from unseen.errors import DataError, RunError, UnseenError
 from unseen.explain.figures import account, explanation_figure, overlay
@@ -77,6 +78,9 @@ def test_adding_a_class_changes_no_other_score(recognizer, image):
     assert scores(recognizer, image) == before
     recognizer.rename_class("a", "z")
     assert scores(recognizer, image)["z"] == before["a"]
+    found = recognizer.predict([image], only=["a", "b"], prior=Prior.of({"a": 3, "b": 0}))[0]  # by its former name
+    assert [(c.name, c.confidence) for c in found.candidates] == [("z", 1), ("b", 0)]
+    assert recognizer.look(image).explanation(target="a").target.name == "z"
 
 
 def test_copy_of_a_class_scores_the_same(recognizer, image):

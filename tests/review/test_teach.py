@@ -49,3 +49,27 @@ def test_reviewed_images_become_support_and_are_not_measured_again(recognizer, t
     with pytest.raises(RunError, match="a review with other images"):
         begin(recognizer, images[:4], tmp_path / "r", again=True)
     begin(recognizer, images, tmp_path / "r").close()
+
+
+def test_verdicts_follow_a_renamed_class_and_leave_a_removed_one(recognizer, tmp_path):
+    (tmp_path / "images").mkdir()
+    images = draw_images(tmp_path / "images", 4)
+    before = recognizer.table
+    with begin(recognizer, images, tmp_path / "r") as review:
+        right = review.items[0].classes[0][0]
+        other, gone = [name for name in recognizer.classes if name != right][:2]
+        review.decide([0], Verdict(right))
+        review.decide([1], Verdict(other))
+        review.decide([2, 3], Verdict(gone))
+        assert (review.reviewed().right, review.removed()) == (1 + (review.items[1].classes[0][0] == other), {})
+    recognizer.rename_class(right, "New name")
+    recognizer.remove_class(gone)
+    with pytest.raises(RunError, match="a review with other class table — pass --again"):
+        begin(recognizer, images, tmp_path / "r")
+    with begin(recognizer, images, tmp_path / "r", again=True) as review:
+        assert review.verdicts == {0: Verdict("New name"), 1: Verdict(other), 2: Verdict(gone), 3: Verdict(gone)}
+        assert review.is_right(0)
+        assert review.removed() == {gone: 2}
+        assert teach(recognizer, review) == {"New name": 1, other: 1}
+    assert set(recognizer.support.classes) == {"New name", other}
+    recognizer.table = before

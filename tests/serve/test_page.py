@@ -461,13 +461,16 @@ def test_many_images_are_reviewed_on_the_page(page, files, recognizer, tmp_path)
     in_sheet(page, "root.getElementById('teach').click()")
     page.wait(f"{SHEET}.getElementById('summary').textContent.startsWith('2 images added to')")
     assert {i.file for n in (answers[0], other) for i in recognizer.support[n].images} == {"0.png", "1.png"}
-    page.go(f"{page.eval('location.origin')}/?")  # verdicts outlast the page
+    recognizer.rename_class(other, "Other name")
+    page.go(f"{page.eval('location.origin')}/?")  # verdicts outlast the page, and a class's name
     page.wait("document.querySelectorAll('#class-list li').length")
     page.choose("#files", *sorted(files.glob("*.png")))
     page.wait("!document.querySelector('#batch-review').disabled && document.querySelector('#batch-stop').disabled")
     page.eval("document.querySelector('#batch-review').click()")
     page.wait(f"{SHEET}?.querySelectorAll('.tile.right, .tile.changed').length === 2")
     assert "2 used by the model" in in_sheet(page, "root.getElementById('summary').textContent")
+    assert "Other name" in in_sheet(page, "root.querySelector('.tile.changed').textContent")
+    recognizer.rename_class("Other name", other)
     page.eval("localStorage.clear()")
 
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     """A class's attribute values: K numbers, or a mapping or Series from attribute names."""
 
 SEPARATOR = "::"
-TRAINED_AS = "trained_as"
-NO_VALUES = ("class", "seen", "validation", TRAINED_AS)
+TRAINED_AS, FORMER = "trained_as", "former_names"
+NO_VALUES = ("class", "seen", "validation", TRAINED_AS, FORMER)
 """Columns of ``classes.csv`` that are not attributes, so no attribute can have these names; ranks are reserved too."""
 
 

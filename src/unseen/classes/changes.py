@@ -160,6 +160,7 @@ def reset(folder: Path) -> bool:
 def changes_since(table: ClassTable, trained: ClassTable) -> list[str]:
     """Change of each class since the training: none (empty), ``added``, ``edited``, or ``was NAME``."""
     values = {trained.values[i].tobytes(): name for i, name in enumerate(trained.names) if name not in table.names}
+    renamed = {now: then for then, now in table.former.items() if then in values.values()}
     found = []
     for c, (name, row) in enumerate(zip(table.names, table.values, strict=True)):
         if name in trained.names:
@@ -169,7 +170,7 @@ def changes_since(table: ClassTable, trained: ClassTable) -> list[str]:
             ]
             found.append("" if same and ranks[0] == ranks[1] else "edited")
         else:
-            old = values.get(row.tobytes())
+            old = renamed.get(name) or values.get(row.tobytes())
             found.append("added" if old is None else f"was {old}")
     return found
 
@@ -192,7 +193,7 @@ class Described:
 def read_described(path: Path, data: bytes | None = None) -> list[Described]:
     """Read classes from a table: rows ``attribute, value`` for one class, or one row per class with a ``class`` column.
 
-    Columns ``seen``, ``validation`` and ``trained_as`` are ignored, so rows of ``classes.csv`` are accepted.
+    Columns ``seen``, ``validation``, ``trained_as`` and ``former_names`` are ignored, so rows of ``classes.csv`` are accepted.
 
     Args:
         path: path of the table.

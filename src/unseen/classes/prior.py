@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from unseen.classes.spreadsheets.cells import fold, nearest, place
 from unseen.classes.spreadsheets.numbers import is_missing, plain_number
 from unseen.classes.spreadsheets.tables import read_table
 from unseen.errors import DataError, UnseenError
+
+if TYPE_CHECKING:
+    from unseen.classes.table import ClassTable
 
 MONTHS = tuple(
     "january february march april may june july august september october november december".split()  # noqa: SIM905
@@ -175,12 +178,23 @@ class Prior:
         known = set(map(fold, names))
         return replace(self, entries=tuple(one for one in self.entries if fold(one.name) in known))
 
-    def renamed(self, old: str, new: str) -> Self:
-        """The prior with a class renamed; unchanged if it has the new name already, or not the old one."""
-        if any(fold(one.name) == fold(new) for one in self.entries):
+    def named_now(self, table: ClassTable) -> Self:
+        """The prior with the current names of renamed classes.
+
+        Raises:
+            DataError: it names a class by its former and its current name.
+        """
+        then = {fold(name) for name in table.former} - set(map(fold, table.names))
+        if not then:
             return self
-        entries = (replace(one, name=new) if fold(one.name) == fold(old) else one for one in self.entries)
-        return replace(self, entries=tuple(entries))
+        found, own = [], {fold(one.name): one for one in self.entries}
+        for one in self.entries:
+            now = table.name_now(one.name) if fold(one.name) in then else None
+            if now is not None and fold(now) in own:
+                problem = f'class "{one.name}" is now "{now}", which has weights too ({own[fold(now)].where})'
+                raise DataError(problem, where=one.where, hint="remove the row of one of the names")
+            found.append(one if now is None else replace(one, name=now))
+        return replace(self, entries=tuple(found))
 
     def check(self) -> None:
         """Raise an error if the weights depend on a place or month, and none was chosen."""
@@ -210,7 +224,7 @@ class Prior:
             row = positions.get(one.name, folded.get(fold(one.name), -1))
             if row < 0:
                 near = nearest(one.name, list(names))
-                hint = f'did you mean "{near}"?' if near else "use a class of the model, or remove the row"
+                hint = f'did you mean "{near}"?' if near else "add the class to the model, or remove the row"
                 raise DataError(f'no class "{one.name}"', where=one.where, hint=hint)
             here = (not one.place or self.place in (ANY, one.place)) and (
                 not one.month or self.month in (ANY, one.month)
@@ -223,11 +237,12 @@ class Prior:
             raise DataError(problem, where=self.source, hint="give a class a weight above 0")
         return np.where(np.isnan(found), named.mean(), found)
 
-    def notes(self, names: Sequence[str]) -> list[str]:
-        """Notes on classes that the table does not name, and on those that it makes impossible."""
-        named = {fold(one.name) for one in self.entries}
-        without = [name for name in names if fold(name) not in named]
-        lines = []
+    def notes(self, table: ClassTable) -> list[str]:
+        """Notes on classes that the prior does not name, and on those that it names by a former name."""
+        now = {one.name: table.name_now(one.name) for one in self.entries} if table.former else {}
+        lines = [f'the prior names "{then}", which is now "{name}"' for then, name in now.items() if name is not None]
+        named = {fold(now.get(one.name) or one.name) for one in self.entries}
+        without = [name for name in table.names if fold(name) not in named]
         if without:
             shown = ", ".join(without[:3]) + (", ..." if len(without) > 3 else "")
             lines.append(f"{len(without)} classes are not in the prior and get its mean weight ({shown})")

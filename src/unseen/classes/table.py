@@ -6,8 +6,9 @@ time without changing the network.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,15 @@ if TYPE_CHECKING:
 
     Values = Sequence[float] | np.ndarray | Mapping[str, float] | pd.Series[float]
     """A class's attribute values: K numbers, or a mapping or Series from attribute names."""
-from unseen.classes.attributes import NO_VALUES, TRAINED_AS, Attributes, check_names, is_attribute, read_attributes
+from unseen.classes.attributes import (
+    FORMER,
+    NO_VALUES,
+    TRAINED_AS,
+    Attributes,
+    check_names,
+    is_attribute,
+    read_attributes,
+)
 
 SHOWN = 5
 """Number of classes that a table's representation names."""
@@ -69,6 +78,8 @@ class ClassTable:
         trained: int64 ``(N,)``, position of each class among a trained model's seen classes (from 0, in training
             order), or -1; by default the seen classes in order.
         taxonomy: taxa of each class, such as genus and family; ``None`` for none.
+        former: former to current name of renamed classes. A former name still finds its class, unless another class
+            has it now, so that files and commands from before the change keep their meaning.
 
     Raises:
         DataError: duplicate names, wrong shapes, values that are not finite or all zero, or unseen validation classes.
@@ -81,6 +92,7 @@ class ClassTable:
     validation: np.ndarray | None = None
     trained: np.ndarray | None = None
     taxonomy: Taxonomy | None = None
+    former: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n, k = len(self.names), len(self.attributes)
@@ -151,7 +163,11 @@ class ClassTable:
         return self.trained
 
     def index(self, name: str) -> int:
-        """Position of a class, ignoring case; raises :class:`DataError` with similar names if there is none."""
+        """Position of a class by its name, ignoring case, or by a former one.
+
+        Raises:
+            DataError: no such class; the error suggests similar names.
+        """
         try:
             return self.names.index(name)
         except ValueError:
@@ -160,9 +176,18 @@ class ClassTable:
             alike = [c for c, own in enumerate(self.names) if fold(own) == fold(name)]
             if len(alike) == 1:
                 return alike[0]
+            if not alike and (now := self.name_now(name)) is not None:
+                return self.names.index(now)
             near = difflib.get_close_matches(name, self.names, 3)
             hint = f"did you mean {' or '.join(near)}?" if near else "use a name from the class table"
             raise DataError(f'no class "{name}"', hint=hint) from None
+
+    def name_now(self, name: str) -> str | None:
+        """Current name of a class that was called ``name``, ignoring case; ``None`` if none was, or one still is."""
+        wanted = fold(name)
+        if any(fold(own) == wanted for own in self.names):
+            return None
+        return next((now for then, now in self.former.items() if fold(then) == wanted), None)
 
     def taxa(self, position: int) -> dict[str, str]:
         """Rank to taxon of a class, coarsest first, without unknown ones."""
@@ -217,6 +242,7 @@ class ClassTable:
             None if self.validation is None else np.append(self.validation, False),
             np.append(self.images_of, trained),
             self._with_taxa(len(self), taxa or {}),
+            {then: now for then, now in self.former.items() if fold(then) != fold(name)},
         )
 
     def with_taxa(self, name: str, taxa: Mapping[str, str]) -> ClassTable:
@@ -280,14 +306,17 @@ class ClassTable:
 
     def without(self, name: str) -> ClassTable:
         """The table without one class."""
-        kept = np.delete(np.arange(len(self)), self.index(name))
-        return replace(self.select(kept), trained=self.images_of[kept])
+        gone = self.index(name)
+        kept = np.delete(np.arange(len(self)), gone)
+        former = {then: now for then, now in self.former.items() if now != self.names[gone]}
+        return replace(self.select(kept), trained=self.images_of[kept], former=former)
 
     def renamed(self, old: str, new: str) -> ClassTable:
-        """The table with a class renamed."""
-        names = list(self.names)
-        names[self.index(old)] = new
-        return replace(self, names=tuple(names))
+        """The table with a class renamed; see :attr:`former`."""
+        names, position = list(self.names), self.index(old)
+        old, names[position] = names[position], new
+        former = {then: new if now == old else now for then, now in self.former.items()} | {old: new}
+        return replace(self, names=tuple(names), former={t: now for t, now in former.items() if fold(t) != fold(new)})
 
     def twins(self) -> list[tuple[str, str]]:
         """Pairs of classes with equal attributes: their unit vectors agree to 1e-9."""
@@ -306,7 +335,7 @@ class ClassTable:
         """Write ``classes.csv``: class, seen, validation if known, ``rank:...``, and one column per attribute.
 
         A column ``trained_as`` holds :attr:`trained` if the seen classes are no longer those of the training, or on
-        request.
+        request, and a column ``former_names`` the lists of :attr:`former` if there are any, as JSON.
         """
         import pandas as pd
 
@@ -315,6 +344,9 @@ class ClassTable:
             frame["validation"] = self.validation.astype(int)
         if trained or not np.array_equal(self.images_of, in_order(self.seen)):
             frame[TRAINED_AS] = self.images_of
+        if self.former:
+            then = [[former for former, now in self.former.items() if now == name] for name in self.names]
+            frame[FORMER] = [json.dumps(names, ensure_ascii=False) if names else "" for names in then]
         for rank, taxa in self._rank_columns().items():
             frame[rank] = taxa
         values = [[exact_text(value) for value in row] for row in self.values.tolist()]
@@ -402,6 +434,7 @@ class ClassTable:
         seen = flags(columns, "seen", path)
         validation = flags(columns, "validation", path) if "validation" in columns else None
         trained = numbers(columns, [TRAINED_AS], path)[:, 0].astype(int) if TRAINED_AS in columns else None
+        former = _former(columns, path) if FORMER in columns else {}
         ranks = {c: rank for c in columns if (rank := rank_of(c)) is not None}
         taxa = tuple(zip(*(columns[c] for c in ranks), strict=True))
         taxonomy = Taxonomy(tuple(ranks.values()), taxa) if ranks else None
@@ -419,7 +452,22 @@ class ClassTable:
                 where=place(path, int(wrong[0]), "validation"),
                 hint="use seen classes for validation",
             )
-        return cls(tuple(columns["class"]), table_attributes, values, seen, validation, trained, taxonomy)
+        return cls(tuple(columns["class"]), table_attributes, values, seen, validation, trained, taxonomy, former)
+
+
+def _former(columns: Mapping[str, Sequence[str]], path: Path) -> dict[str, str]:
+    """Former to current names from a column of JSON lists."""
+    found: dict[str, str] = {}
+    for row, (now, cell) in enumerate(zip(columns["class"], columns[FORMER], strict=True)):
+        try:
+            names = json.loads(cell) if cell else []
+        except ValueError:
+            names = None
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            hint = 'use a list such as ["old name"], or leave it blank'
+            raise DataError(f'"{cell}" is not a list of names', where=place(path, row, FORMER), hint=hint)
+        found |= dict.fromkeys(names, now)
+    return found
 
 
 def _by_name(values: Values) -> Any:

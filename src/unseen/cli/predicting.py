@@ -166,7 +166,7 @@ def predict(
         check_output(target, restart)
     with quiet_libraries():
         recognizer = Recognizer.load(run, seed=seed, device=device, engine=engine)
-        wanted, unwanted = (names_from(e, recognizer.table.names) if e else None for e in (only, exclude))
+        wanted, unwanted = (names_from(e, (*recognizer.table.names, *recognizer.table.former)) if e else None for e in (only, exclude))
         options = Options(top, among, wanted, unwanted, threshold, batch_size, together, rank, weighing)
     if target is not None:
         counts = with_bars(
@@ -187,7 +187,7 @@ def predict(
         err.print(f"{counts.broken} of {counts.images} images could not be read; {where}", highlight=False)
     for line in found.left_out.lines():
         _note(line)
-    for line in () if weighing is None else weighing.notes(recognizer.table.names):
+    for line in () if weighing is None else weighing.notes(recognizer.table):
         _note(line)
     _notes(recognizer, options)
     raise typer.Exit(FAILED if counts.broken else 0)

@@ -75,7 +75,7 @@ def review(
     total, folder = sum(1 for _ in inputs), output or _folder(images)
     with quiet_libraries():
         recognizer = Recognizer.load(run, seed=seed, device=device, engine=engine)
-    wanted = names_from(only, recognizer.table.names) if only else None
+    wanted = names_from(only, (*recognizer.table.names, *recognizer.table.former)) if only else None
     told = 0
 
     def broken(error: DataError) -> None:
@@ -147,3 +147,8 @@ def _say(found: Review) -> None:
             f"(95% interval {estimated.low:.0%} to {estimated.high:.0%})"
         )
     out.print(line, highlight=False, soft_wrap=True)
+    for name, count in found.removed().items():
+        many = f"{count} verdict{'' if count == 1 else 's'}"
+        hint = "change them, or add the class with `unseen classes add` and pass --again"
+        note = f'note: {many} on "{name}", which the model no longer has: they count as wrong answers; {hint}'
+        err.print(plain_text(note), highlight=False, soft_wrap=True)

@@ -133,9 +133,8 @@ def serve(
         if not recognizer.method.end_to_end:
             recognizer.backbone.ready()  # not in the first request
         if settings.prior is not None:
-            settings.prior.at(ANY if settings.prior.places else None, ANY if settings.prior.months else None).weights(
-                recognizer.classes
-            )
+            summed = settings.prior.at(ANY if settings.prior.places else None, ANY if settings.prior.months else None)
+            summed.named_now(recognizer.table).weights(recognizer.classes)
         application = create_app(
             recognizer,
             settings,

@@ -184,7 +184,7 @@ class Reading:
         model, allowed = self.model, self.model.allowed(among, only, exclude)
         choice = model.choice(top, allowed, unknown, rank)
         scores, psi = self.class_scores(corrections)[None], self.corrected(corrections)[None]
-        weights = None if prior is None else prior.weights(model.table.names)[None]
+        weights = None if prior is None else prior.named_now(model.table).weights(model.table.names)[None]
         return model.respond([self.file], scores, psi, choice, weights)[0]
 
     def why_coarser(
@@ -293,7 +293,8 @@ class Reading:
     def _one(self, ranked: Sequence[Candidate], name: str | None, without: tuple[str, ...]) -> Candidate:
         if name is None:
             return next(c for c in ranked if c.name not in without)
-        self.model.table.index(name)  # an unknown name gets another error than a class that is not a candidate
+        names = self.model.table.names
+        name = names[self.model.table.index(name)]  # an unknown name gets another error than one that is no candidate
         for candidate in ranked:
             if candidate.name == name:
                 return candidate

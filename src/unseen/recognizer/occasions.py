@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from unseen.classes.prior import ANY, Prior, month_of
+from unseen.classes.table import ClassTable
 from unseen.classes.spreadsheets.cells import fold
 from unseen.classes.spreadsheets.tables import read_table
 from unseen.data.finding import COLUMNS
@@ -87,9 +88,9 @@ class Occasions:
         rows = [self.prior.fingerprint, self.exif, sorted((k, str(v)) for k, v in self.table.items())]
         return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
 
-    def notes(self, names: Sequence[str]) -> list[str]:
+    def notes(self, table: ClassTable) -> list[str]:
         """Notes on classes and images about which the prior does not know enough."""
-        return self.prior.notes(names) + [
+        return self.prior.notes(table) + [
             f"{count} images without a known {what}: the prior sums over all"
             for count, what in ((self.unplaced, "place"), (self.undated, "month"))
             if count
@@ -155,14 +156,16 @@ def read_prior(
     return Occasions(found, table, exif)
 
 
-def weigher(prior: Prior | Callable[[Any], Prior], names: Sequence[str]) -> Callable[[Any], np.ndarray]:
+def weigher(prior: Prior | Callable[[Any], Prior], table: ClassTable) -> Callable[[Any], np.ndarray]:
     """Prior weights ``(N,)`` of all classes for an image; computes each place and month once.
+
+    A class that the prior names by a former name has the weights of that name.
 
     Raises:
         UnseenError: raised at once if a prior for all images is invalid, see :meth:`Prior.weights`.
     """
     if isinstance(prior, Prior):
-        always = prior.weights(names)
+        always = prior.named_now(table).weights(table.names)
         return lambda image: always
     known: dict[tuple[int, str, int | str], tuple[Prior, np.ndarray]] = {}
 
@@ -170,7 +173,7 @@ def weigher(prior: Prior | Callable[[Any], Prior], names: Sequence[str]) -> Call
         found = prior(image)
         key = id(found.entries), found.place, found.month
         if key not in known:
-            known[key] = found, found.weights(names)
+            known[key] = found, found.named_now(table).weights(table.names)
         return known[key][1]
 
     return weights

@@ -311,7 +311,7 @@ class Recognizer(TrainedModel):
         """
         allowed = self.allowed(among, only, exclude)
         choice = self.choice(top, allowed, unknown, rank)
-        weigh = None if prior is None else weigher(prior, self.table.names)
+        weigh = None if prior is None else weigher(prior, self.table)
         if together:
             self.together(np.zeros((0, len(self.table))), torch.zeros(0, self.space.channels), allowed)
             return predict_together(self, images_of(images), choice, batch_size, workers, weigh)

@@ -7,6 +7,7 @@ A folder holds ``review.json`` (classes, threshold, origin), ``predictions.jsonl
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -107,7 +108,7 @@ class Review:
         items: images in order.
         classes: names of all classes of the model.
         used: positions of the model's support images, which do not count in the accuracy.
-        verdicts: verdict on each reviewed image, by position.
+        verdicts: verdict on each reviewed image, by position; a renamed class has its current name.
 
     Raises:
         RunError: no review, or a damaged one.
@@ -126,6 +127,7 @@ class Review:
             raise UnseenError("another process is using this review", where=self.folder, hint="close it") from None
         self.classes: tuple[str, ...] = tuple(self.facts["classes"])
         self.used = frozenset(self.facts.get("used", ()))
+        self._former: Mapping[str, str] = self.facts.get("former", {})
         self.items = tuple(read_items(self.folder / PREDICTIONS))
         self.verdicts: dict[int, Verdict] = {}
         self._journal = Journal(self.folder / VERDICTS)
@@ -182,6 +184,10 @@ class Review:
         rows = list(takewhile(self.verdicts.__contains__, (row for row in self.order if row not in self.used)))
         return Measured.of(len(rows), sum(map(self.is_right, rows)))
 
+    def removed(self) -> dict[str, int]:
+        """Number of verdicts on each class that the model no longer has; they count as wrong answers."""
+        return dict(Counter(v.name for v in self.verdicts.values() if v.name is not None and v.name not in self._names))
+
     @cached_property
     def order(self) -> tuple[int, ...]:
         """All positions in a fixed random order."""
@@ -196,7 +202,8 @@ class Review:
             if record["undo"]:
                 self.verdicts.pop(row, None)
             else:
-                self.verdicts[row] = Verdict(record["class"])
+                name = record["class"]
+                self.verdicts[row] = Verdict(name if name in self._names else self._former.get(name, name))
 
     def final(self, row: int) -> str:
         """The verdict, or else the answer, in words: a class, "unknown", or "" for an image that could not be read."""

@@ -60,7 +60,7 @@ def create_app(
     settings = settings or Settings()
     worker = Worker(settings.queue)
     service, examples = Service(recognizer, settings), Examples(recognizer, settings.max_pixels)
-    classes = Classes(recognizer, settings, examples, service.rename)
+    classes = Classes(recognizer, settings, examples)
     support = SupportImages(classes)
     about = describe(recognizer, name, list(metrics))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import unicodedata
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,20 +46,12 @@ class Classes:
         recognizer: the model.
         settings: settings of the server.
         examples: provide an image of each class.
-        renamed: called with the old and new name of a class.
 
     Attributes:
         sent: thumbnails of support images sent to this server, by SHA-256.
     """
 
-    def __init__(
-        self,
-        recognizer: Recognizer,
-        settings: Settings,
-        examples: Examples,
-        renamed: Callable[[str, str], None] = lambda old, new: None,
-    ) -> None:
-        self._renamed = renamed
+    def __init__(self, recognizer: Recognizer, settings: Settings, examples: Examples) -> None:
         self.recognizer, self.settings, self.examples = recognizer, settings, examples
         self.sent: dict[str, bytes] = {}
         self._most = len(recognizer.table) + settings.added
@@ -79,6 +71,7 @@ class Classes:
                 name=name,
                 seen=bool(seen),
                 change=change or None,
+                former=[then for then, now in table.former.items() if now == name] or None,
                 expectation=expected.get(name),
                 ranks=table.taxa(c) or None,
                 images=len(support[name].images) or None,
@@ -170,7 +163,6 @@ class Classes:
             if change.name is not None and change.name != name:
                 self.must_be_new(change.name)
                 self.recognizer.rename_class(name, change.name)
-                self._renamed(name, change.name)
         return self._changed([change.name or name])
 
     def remove(self, name: str) -> schema.Changed:

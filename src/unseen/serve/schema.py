@@ -189,6 +189,7 @@ class ClassEntry(BaseModel):
     name: str
     seen: bool
     change: str | None = Field(default=None, description="since the training: added, edited, or was NAME")
+    former: list[str] | None = Field(default=None, description="former names; left out if none")
     expectation: str | None = Field(default=None, description="what the table says of an unseen class")
     ranks: dict[str, str] | None = Field(default=None, description="rank to taxon, coarsest first; left out if none")
     images: int | None = Field(default=None, description="number of support images; left out if none")

@@ -37,7 +37,6 @@ class Service:
     def __init__(self, recognizer: Recognizer, settings: Settings) -> None:
         self.recognizer = recognizer
         self.settings = settings
-        self._weights = settings.prior
         self.no_corrections: str | None = None
         try:
             check_correctable(recognizer)
@@ -52,7 +51,7 @@ class Service:
 
     def _prior(self, choice: schema.Choice) -> Prior | None:
         """The server's prior for the requested place and month, summed over what the request leaves open."""
-        prior = self._weights
+        prior = self.settings.prior
         if prior is None:
             if choice.place or choice.month:
                 raise UnseenError("this server has no prior", hint="start it with --prior FILE")
@@ -60,12 +59,7 @@ class Service:
         prior = prior.at(choice.place or None, choice.month or None)
         place = ANY if prior.places and not prior.place else None
         prior = prior.at(place, ANY if prior.months and not prior.month else None)
-        return prior.only(self.recognizer.classes)  # classes come and go on the page
-
-    def rename(self, old: str, new: str) -> None:
-        """Let the server's prior know a class by its new name."""
-        if self._weights is not None:
-            self._weights = self._weights.renamed(old, new)
+        return prior.named_now(self.recognizer.table).only(self.recognizer.classes)  # classes come and go on the page
 
     def predict(self, upload: Upload, choice: schema.Choice) -> schema.Prediction:
         """Prediction for an image, or the reason why there is none."""

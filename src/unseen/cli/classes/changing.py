@@ -248,9 +248,9 @@ def remove(
 ) -> None:
     """Remove classes."""
     with changing(run) as current:
-        table, support = current, support_of(run)
+        table, support, removed = current, support_of(run), []
         for asked in names:
-            name = table.names[table.index(asked)]
+            removed.append(name := table.names[table.index(asked)])
             table, support = table.without(name), support and support.without(name)
         if not len(table):
             raise UnseenError("this would remove every class", where=run, hint="keep at least one class")
@@ -258,9 +258,9 @@ def remove(
         if support is not None:
             save_support(run, support)
     if as_json:
-        print_json({"removed": names, "classes": len(table), "file": str(run / IN_USE)})
+        print_json({"removed": removed, "classes": len(table), "file": str(run / IN_USE)})
         return
-    say(f"removed: {', '.join(names)}\n{len(table)} classes in use, saved in {run / IN_USE}")
+    say(f"removed: {', '.join(removed)}\n{len(table)} classes in use, saved in {run / IN_USE}")
 
 
 @commands.command()

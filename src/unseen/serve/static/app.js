@@ -842,6 +842,10 @@ $("batch-clear").addEventListener("click", () => {
 
 let refreshReview = null; // promise of a function that shows the current rows
 
+function nameNow(name) {
+  return (classes.find((c) => c.name === name) ?? classes.find((c) => c.former?.includes(name)))?.name ?? name;
+}
+
 async function drawReview() {
   const none = !batch.rows.length;
   $("review-empty").hidden = !none;
@@ -850,6 +854,7 @@ async function drawReview() {
   refreshReview ??= openReview($("review-sheet"), {
     rows: () => batch.rows,
     classes: () => classes.map((c) => c.name),
+    nameNow,
     name: () => about.model,
     labelOf,
     coarser,

@@ -29,7 +29,8 @@ function place(text) {
   return (hash ^ (hash >>> 13)) >>> 0;
 }
 
-// The sheet in an element. The page gives: rows() -> [{found, file}], classes() -> names, name(), labelOf(attribute),
+// The sheet in an element. The page gives: rows() -> [{found, file}], classes() -> names, nameNow(name of a class that may
+// have been renamed), name(), labelOf(attribute),
 // support: {send(name, files), again()} or null. Returns a function that shows the current rows.
 export async function openReview(host, page) {
   const root = host.attachShadow({ mode: "open" });
@@ -52,7 +53,7 @@ export async function openReview(host, page) {
       row,
       image: found.image,
       known: !found.unknown,
-      classes: (found.classes ?? []).map((c) => [c.name, c.seen, c.confidence]),
+      classes: (found.classes ?? []).map((c) => [page.nameNow(c.name), c.seen, c.confidence]),
       attributes: (found.attributes ?? []).map((a) => page.labelOf(a.attribute)),
       coarser: page.coarser(found),
       error: found.error ?? null,
@@ -65,7 +66,7 @@ export async function openReview(host, page) {
     load: async () => {
       const verdicts = kept();
       const names = new Set(page.classes());
-      const given = page.rows().map(({ file }, row) => [row, verdicts[identity(file)]]);
+      const given = page.rows().map(({ file }, row) => [row, verdicts[identity(file)]]).map(([row, name]) => [row, name && page.nameNow(name)]);
       return {
         classes: page.classes(),
         items: page.rows().map(item),
