@@ -15,7 +15,7 @@ from unseen.classes.attributes import Attributes
 from unseen.classes.table import ClassTable
 from unseen.errors import DataError
 from unseen.evaluation.attributes import auroc, spearman
-from unseen.explain.attribute_scores import attribute_quality, quality_sheet
+from unseen.explain.attribute_scores import attribute_quality, held_out_quality, quality_sheet
 from unseen.explain.sheet import FORMATS
 
 
@@ -128,6 +128,31 @@ def test_images_of_one_side_only(labels, there, gone, tmp_path):
     for first, second in zip(sheet.save(tmp_path, FORMATS), again, strict=True):
         assert first.read_bytes() == second.read_bytes()  # the same figure, the same bytes
         assert first.suffix in (".csv", ".json") or first.stat().st_size > 5000
+
+
+def test_held_out_classes_stand_for_unseen_ones():
+    """If these have no test images: no attribute is measured on classes that the model knows by sight alone."""
+    measured = answers(
+        [[1, 0, 1], [0, 1, 1], [1, 0, 1], [0, 1, 1]],
+        [True, True, False, False],
+        [0, 0, 1, 1],
+        [[2, 0, 0], [3, 1, 0], [1, 2, 0], [0, 3, 0]],
+    )
+    read = {"auroc": [0.75, 0.25, None], "spearman": [0.5, -0.5, None]}
+    found = attribute_quality(measured, read)
+    assert found.held_out
+    np.testing.assert_array_equal(found.table["unseen_auroc"], [0.75, 0.25, np.nan])
+    assert found.table["seen_auroc"].tolist()[:2] == [1, 1]
+    assert found.constant == {"unseen": 1, "seen": 1}
+    sheet = quality_sheet(measured, found)
+    assert (sheet.summary["mean"], sheet.summary["held_out"]) == ({"unseen": 0.5, "seen": 1.0}, True)
+    assert "Classes held out stand for unseen ones" in sheet.caption
+    assert "the same value: 1 over held-out classes and 1 over seen classes" in sheet.caption
+    alone = held_out_quality(measured.dataset.table, read)  # without any test image
+    np.testing.assert_array_equal(alone.table["unseen_spearman"], [0.5, -0.5, np.nan])
+    assert alone.table["seen_auroc"].isna().all()
+    with_images = SimpleNamespace(**{**vars(measured), "labels": np.array([2, 2, 3, 3]), "unseen": np.ones(4, bool)})
+    assert attribute_quality(with_images, read).table["unseen_auroc"].tolist()[:2] == [1, 1]  # these are what counts
 
 
 def test_the_figure_s_numbers_are_all_attributes(tmp_path):

@@ -356,12 +356,31 @@ def test_text_methods(mode, fit, write, tiny_pairs):
         assert "the model looked" not in read.words("examples")
 
 
+ENTRY = {"mean": 0.5, "std": 0.0, "low": 0.4, "high": 0.6}
+HOLDOUT = {
+    "metrics": dict.fromkeys(("T1", "U", "S", "H"), ENTRY),
+    "draws": [{"classes": ["a", "b"], "images": 4, "metrics": {}, "calibration": None}],
+    "classes_set_aside": 2,
+    "attributes": {"auroc": [0.9, 0.7, None, *[0.55] * 47], "spearman": [0.5, 0.25, None, *[0.1] * 47]},
+}
+
+
 def test_a_dataset_that_is_gone(closed, fit, write, tiny_guide, tmp_path):
     run = fit("eszsl", "gone", changed(tiny_guide, tmp_path / "data"))
     there = sound(write(run))
     shutil.rmtree(tmp_path / "data")
     read = sound(write(run))
     assert "could not open the images" in read.words("summary")
+    assert "Not available" in read.words("attributes")
+    held_out = sound(write(edited(run, tmp_path / "held out", lambda found: found.update(holdout=HOLDOUT))))
+    assert "could not open the images" in held_out.words("summary")
+    assert "attribute quality" not in held_out.words("summary")  # which the results have
+    words = held_out.words("attributes")
+    assert (
+        "Of 50 attributes, 1 is read well (0.8 or more), 1 fairly and 47 badly (below 0.6); 1 cannot be measured"
+        in words
+    )
+    assert "over images of the classes held out" in words
     assert read.sections["examples"].images == 0
     assert [r["right among all classes"] for r in read.rows("classes")] == [
         r["right among all classes"] for r in there.rows("classes")

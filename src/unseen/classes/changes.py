@@ -193,7 +193,7 @@ class Described:
 def read_described(path: Path, data: bytes | None = None) -> list[Described]:
     """Read classes from a table: rows ``attribute, value`` for one class, or one row per class with a ``class`` column.
 
-    Columns ``seen``, ``validation``, ``trained_as`` and ``former_names`` are ignored, so rows of ``classes.csv`` are accepted.
+    Columns of ``classes.csv`` that are not attributes, such as ``seen``, are ignored, so its rows are accepted.
 
     Args:
         path: path of the table.

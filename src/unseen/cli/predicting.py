@@ -166,7 +166,8 @@ def predict(
         check_output(target, restart)
     with quiet_libraries():
         recognizer = Recognizer.load(run, seed=seed, device=device, engine=engine)
-        wanted, unwanted = (names_from(e, (*recognizer.table.names, *recognizer.table.former)) if e else None for e in (only, exclude))
+        names = (*recognizer.table.names, *recognizer.table.former)
+        wanted, unwanted = (names_from(e, names) if e else None for e in (only, exclude))
         options = Options(top, among, wanted, unwanted, threshold, batch_size, together, rank, weighing)
     if target is not None:
         counts = with_bars(

@@ -75,7 +75,8 @@ def review(
     total, folder = sum(1 for _ in inputs), output or _folder(images)
     with quiet_libraries():
         recognizer = Recognizer.load(run, seed=seed, device=device, engine=engine)
-    wanted = names_from(only, (*recognizer.table.names, *recognizer.table.former)) if only else None
+    table = recognizer.table
+    wanted = names_from(only, (*table.names, *table.former)) if only else None
     told = 0
 
     def broken(error: DataError) -> None:

@@ -5,6 +5,7 @@ There are no attribute labels per image, so the class table is the ground truth:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import pandas as pd
 
 from unseen.classes.naming import label
 from unseen.classes.presence import present
+from unseen.classes.table import ClassTable
 from unseen.errors import DataError
 from unseen.evaluation.attributes import auroc, spearman
 from unseen.explain.answers import Answers
@@ -28,17 +30,21 @@ CHANCE = {"auroc": 0.5, "spearman": 0.0}
 class AttributeQuality:
     """Quality of every attribute on the test images, separately for unseen and seen classes.
 
+    If unseen classes have no test images, class hold-outs stand for them (:mod:`unseen.training.holdouts`).
+
     Args:
         table: one row per attribute: attribute, group, part, and for ``unseen_`` and ``seen_``: ``auroc`` (an image has
             the attribute if the class value is above half the attribute's largest), ``spearman`` (against the value
             itself), ``images`` and ``with`` (how many of them have it). NaN if the images' classes have only one value.
         measure: ``auroc`` if every attribute has at most two values, else ``spearman``: the measure in figures.
         constant: side to the number of attributes that cannot be measured.
+        held_out: whether ``unseen_`` refers to the classes of hold-outs.
     """
 
     table: pd.DataFrame
     measure: str
     constant: dict[str, int]
+    held_out: bool = False
 
     def groups(self) -> pd.DataFrame:
         """Mean of the measure by group, one column per side, the best unseen (else seen) first."""
@@ -47,23 +53,50 @@ class AttributeQuality:
         return means.sort_values(columns, ascending=False, kind="stable")
 
 
-def attribute_quality(answers: Answers) -> AttributeQuality:
-    """Measure every attribute score against the class table."""
-    table = answers.dataset.table
+def attribute_quality(answers: Answers, read: Mapping[str, Any] | None = None) -> AttributeQuality:
+    """Measure every attribute score against the class table.
+
+    Args:
+        answers: answers of a run.
+        read: ``auroc`` and ``spearman`` of each attribute over class hold-outs, see :func:`read_in_holdouts`.
+    """
+    found = {
+        side: (answers.labels[rows], answers.attribute_scores[rows])
+        for side, rows in (("unseen", answers.unseen), ("seen", ~answers.unseen))
+    }
+    return _quality(answers.dataset.table, found, read)
+
+
+def held_out_quality(table: ClassTable, read: Mapping[str, Any] | None) -> AttributeQuality:
+    """Quality over class hold-outs alone, for a run without test images or whose images are gone; see above."""
+    nothing = np.zeros(0, int), np.zeros((0, len(table.attributes)))
+    return _quality(table, {"unseen": nothing, "seen": nothing}, read)
+
+
+def read_in_holdouts(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Quality of each attribute over a run's class hold-outs, from its results; ``None`` without hold-outs."""
+    read: Mapping[str, Any] | None = (found.get("holdout") or {}).get("attributes")
+    return read
+
+
+def _quality(
+    table: ClassTable, found: Mapping[str, tuple[np.ndarray, np.ndarray]], read: Mapping[str, Any] | None
+) -> AttributeQuality:
     attributes, values = table.attributes, table.values
     has = present(values)
     columns: dict[str, Any] = {"attribute": attributes.names, "group": attributes.groups, "part": attributes.parts}
     measure = "auroc" if all(len(np.unique(column)) <= 2 for column in values.T) else "spearman"
     constant = {}
-    for side in SIDES:
-        rows = answers.unseen if side == "unseen" else ~answers.unseen
-        labels, scores = answers.labels[rows], answers.attribute_scores[rows]
+    held_out = read is not None and not len(found["unseen"][0])
+    for side, (labels, scores) in found.items():
         columns[f"{side}_auroc"] = auroc(scores, has[labels])
         columns[f"{side}_spearman"] = spearman(scores, values[labels])
         columns[f"{side}_images"] = len(labels)
         columns[f"{side}_with"] = has[labels].sum(axis=0)
+        if read is not None and held_out and side == "unseen":
+            columns |= {f"unseen_{name}": np.array(read[name], dtype=np.float64) for name in CHANCE}
         constant[side] = int(np.isnan(columns[f"{side}_{measure}"]).sum())
-    return AttributeQuality(pd.DataFrame(columns), measure, constant)
+    return AttributeQuality(pd.DataFrame(columns), measure, constant, held_out)
 
 
 def quality_sheet(answers: Answers, quality: AttributeQuality, top: int = 12) -> Sheet:
@@ -77,7 +110,8 @@ def quality_sheet(answers: Answers, quality: AttributeQuality, top: int = 12) ->
     Raises:
         DataError: no attribute could be measured.
     """
-    first, other = SIDES if quality.table["unseen_images"].any() else SIDES[::-1]
+    first, other = SIDES if quality.held_out or quality.table["unseen_images"].any() else SIDES[::-1]
+    names = {"unseen": "held-out" if quality.held_out else "unseen", "seen": "seen"}
     column = f"{first}_{quality.measure}"
     ranked = quality.table.dropna(subset=[column]).sort_values(column, ascending=False, kind="stable")
     ranked = ranked.set_index("attribute")
@@ -98,11 +132,11 @@ def quality_sheet(answers: Answers, quality: AttributeQuality, top: int = 12) ->
             shown = frame if every else pd.concat([frame.head(most), frame.tail(most)])
             _bars(axis, shown, quality.measure, first, other, gap=None if every else most)
             axis.set_title(what if every else f"the {most} best and {most} worst {what}")
-            axis.set_xlabel(f"{title} of the attribute score over test images")
+            axis.set_xlabel(f"{title} of the attribute score over {'' if quality.held_out else 'test '}images")
         limits = [axis.get_xlim() for axis in axes]
         for axis in axes:
             axis.set_xlim(min(low for low, _ in limits), max(high for _, high in limits))
-        handles = _legend(first, other, CHANCE[quality.measure])
+        handles = _legend(names[first], names[other], CHANCE[quality.measure])
         figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False)
     counts = {side: int(quality.table[f"{side}_images"].iloc[0]) for side in SIDES}
     against = (
@@ -110,12 +144,18 @@ def quality_sheet(answers: Answers, quality: AttributeQuality, top: int = 12) ->
         if quality.measure == "auroc"
         else "the value that the image's class has; line: no relation, 0"
     )
+    measured = [side for side in SIDES if counts[side] or (quality.held_out and side == "unseen")]
     left_out = " and ".join(
-        f"{count} over {side} classes" for side, count in quality.constant.items() if count and counts[side]
+        f"{quality.constant[side]} over {names[side]} classes" for side in measured if quality.constant[side]
+    )
+    unseen = (
+        "Classes held out stand for unseen ones, each measured with a model trained without them"
+        if quality.held_out
+        else f"{counts['unseen']} test images of unseen classes"
     )
     caption = (
-        f"{title} of each fused attribute score against {against}. {counts['unseen']} test images of unseen classes, "
-        f"{counts['seen']} of seen ones. "
+        f"{title} of each fused attribute score against {against}. {unseen}, {counts['seen']} test images of "
+        "seen ones. "
         + (f"Omitted, because all classes have the same value: {left_out}. " if left_out else "")
         + f"{answers.origin}."
     )
@@ -125,6 +165,7 @@ def quality_sheet(answers: Answers, quality: AttributeQuality, top: int = 12) ->
         "chance": CHANCE[quality.measure],
         "mean": means,
         "images": counts,
+        "held_out": quality.held_out,
         "constant": quality.constant,
         "groups": [
             {"group": name, **{side: _number(row[f"{side}_{quality.measure}"]) for side in SIDES}}

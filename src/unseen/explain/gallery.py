@@ -10,7 +10,7 @@ from pathlib import Path
 from unseen.errors import DataError, UnseenError
 from unseen.explain.answers import Answers, answers_of
 from unseen.explain.attention import Parts, attention_sheet
-from unseen.explain.attribute_scores import attribute_quality, image_sheet, quality_sheet
+from unseen.explain.attribute_scores import attribute_quality, image_sheet, quality_sheet, read_in_holdouts
 from unseen.explain.sheet import Sheet, check_formats, class_label
 from unseen.explain.tsne import tsne_maps, tsne_sheet
 from unseen.ground.progress import Progress, silent
@@ -85,7 +85,8 @@ def run_figures(
         maps = {"classes": classes, "images": limit, "perplexity": perplexity, "seed": draw_seed}
         tasks.append(("tsne", lambda: tsne_sheet(answers, tsne_maps(answers, **maps), draw_seed)))  # type: ignore[arg-type]
     if "attributes" in kinds:
-        tasks.append(("attributes", lambda: quality_sheet(answers, attribute_quality(answers))))
+        read = read_in_holdouts(run.results["protocols"][run.protocol])
+        tasks.append(("attributes", lambda: quality_sheet(answers, attribute_quality(answers, read))))
     for done, (kind, task) in enumerate(tasks):
         progress("figures over all test images", done, len(tasks))
         try:

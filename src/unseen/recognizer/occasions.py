@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from unseen.classes.prior import ANY, Prior, month_of
-from unseen.classes.table import ClassTable
 from unseen.classes.spreadsheets.cells import fold
 from unseen.classes.spreadsheets.tables import read_table
+from unseen.classes.table import ClassTable
 from unseen.data.finding import COLUMNS
 from unseen.errors import DataError, UnseenError
 from unseen.ground.images import EncodedImage

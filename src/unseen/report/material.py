@@ -22,6 +22,8 @@ from unseen.ground.progress import Progress, silent
 from unseen.training.decisions import decisions_path, load_decisions
 from unseen.training.folder import Run
 
+COUNTED = "example images, attribute quality or counts of training images"
+
 
 @dataclass(frozen=True, eq=False)
 class Material:
@@ -101,10 +103,9 @@ def gather(
     try:
         answers, dataset = _ask(run, device, cache, workers, progress)
     except (UnseenError, OSError) as error:
-        notes.append(
-            f"The report could not open the images ({error}). It therefore has no example images, "
-            "attribute quality or counts of training images."
-        )
+        held_out = (run.results["protocols"][run.protocol].get("holdout") or {}).get("attributes")
+        lost = "example images or counts of training images" if held_out else COUNTED
+        notes.append(f"The report could not open the images ({error}). It therefore has no {lost}.")
         return Material(run, table, decisions, notes=notes)
     return Material(run, table, decisions, dataset, answers, _copies(dataset, cache_folder(cache)), notes)
 

@@ -56,7 +56,7 @@ def write_report(
 ) -> Path:
     """Write ``report.html`` into a run's folder.
 
-    If the images are gone, the page has no examples and attribute quality, and says so.
+    If the images are gone, the page has no examples, and attribute quality from class hold-outs only, and says so.
 
     Args:
         run: a finished run; examples, attributes and charts belong to its first seed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from unseen.classes.naming import label
 from unseen.classes.presence import present
 from unseen.errors import UnseenError
 from unseen.explain.answers import Answers
-from unseen.explain.attribute_scores import SIDES, attribute_quality
+from unseen.explain.attribute_scores import SIDES, attribute_quality, held_out_quality, read_in_holdouts
 from unseen.explain.sheet import class_label
 from unseen.report.images import square
 from unseen.report.material import Material
@@ -183,18 +184,19 @@ def scores_attributes(answers: Answers) -> bool:
     return bool(np.ptp(answers.attribute_scores, axis=0).any())
 
 
+def learned_in_holdouts(read: Mapping[str, Any] | None) -> bool:
+    """Whether attribute scores differed between the images of held-out classes: the AUROC of equal scores is 0.5."""
+    return read is not None and any(value is not None and value != 0.5 for value in read["auroc"])
+
+
 def attribute_section(material: Material) -> AttributeSection | None:
-    """Quality of every attribute over the test images; ``None`` if nothing can be measured."""
-    answers = material.answers
-    if answers is None or not scores_attributes(answers):
+    """Quality of every attribute over test images and class hold-outs; ``None`` if nothing can be measured."""
+    answers, read = material.answers, read_in_holdouts(material.found)
+    if not (learned_in_holdouts(read) if answers is None else scores_attributes(answers)):
         return None
-    frame = attribute_quality(answers).table
+    quality = held_out_quality(material.table, read) if answers is None else attribute_quality(answers, read)
+    frame = quality.table
     attributes, has = material.table.attributes, present(material.table.values)
-    read: dict[str, Any] = (material.found.get("holdout") or {}).get("attributes") or {"auroc": []}
-    held_out = not frame["unseen_auroc"].notna().any() and any(v is not None for v in read["auroc"])
-    if held_out:
-        for name in ("auroc", "spearman"):
-            frame[f"unseen_{name}"] = np.array(read[name], dtype=np.float64)
     counts = has.sum(axis=0)
     side = next((s for s in SIDES if frame[f"{s}_auroc"].notna().any()), None)
     if side is None:
@@ -225,4 +227,4 @@ def attribute_section(material: Material) -> AttributeSection | None:
     if len(groups) >= len(rows) or len(groups) < 2:
         groups = []
     graded = any(len(np.unique(column)) > 2 for column in values.T)
-    return AttributeSection(rows, graded, side, hardly, sorted(groups, key=lambda g: -g[1]), held_out)
+    return AttributeSection(rows, graded, side, hardly, sorted(groups, key=lambda g: -g[1]), quality.held_out)
