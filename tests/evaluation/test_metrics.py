@@ -18,6 +18,7 @@ from unseen.evaluation.metrics import (
     SeenUnseenCurve,
     common_gamma,
     evaluate,
+    h_bounds,
     harmonic,
     per_class_accuracy,
 )
@@ -491,3 +492,22 @@ def test_one_curve_has_its_own_gamma():
     labels, seen = np.array([0, 1, 2]), np.array([True, False, False])
     curve = SeenUnseenCurve.of(Decisions.from_scores(np.array([[3.0, 1, 0], [2, 1, 0], [0, 1, 2]]), labels, seen))
     assert common_gamma([curve]) == curve.best_gamma()
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), levels=st.sampled_from([4, 10**6]))
+def test_bounds_of_h_are_above_the_best_h_and_near_it(seed, levels):
+    """With few levels offsets are equal, and a bound may be too high; else it is the best H."""
+    rng = np.random.default_rng(seed)
+    labels, seen = np.concatenate([np.arange(4), rng.integers(0, 4, 20)]), np.array([True, False, True, False])
+    candidates = [Decisions.from_scores(rng.integers(0, levels, (24, 4)).astype(float), labels, seen) for _ in range(3)]
+    best = np.array([SeenUnseenCurve.of(d).best_gamma()[1] for d in candidates])
+    bounds = h_bounds(candidates)
+    assert (bounds >= best).all()
+    if levels > 4:
+        np.testing.assert_allclose(bounds, best, rtol=0, atol=1e-8)
+
+
+def test_there_is_no_bound_of_h_without_images_of_a_kind():
+    labels, seen = np.array([0, 0]), np.array([True, False])
+    assert np.isnan(h_bounds([Decisions.from_scores(np.eye(2), labels, seen)])).all()

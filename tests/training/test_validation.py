@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
-from unseen.evaluation.metrics import Decisions, evaluate
+from unseen.evaluation.metrics import Decisions, evaluate, h_bounds
+from unseen.training.closed_form import Validation, _Tried
 from unseen.training.outcomes import Choice, choice_of, value_of
 from unseen.training.temperature import Held
 
@@ -51,3 +55,29 @@ def test_a_choice_joins_the_draws_and_is_read_again(tmp_path):
     np.testing.assert_array_equal(again.answers.confidence, choice.answers.confidence)
     assert Choice.load(tmp_path / "choice.json", "other draws") is None
     assert Choice.load(tmp_path / "none.json", "these draws") is None
+
+
+@pytest.mark.parametrize("select", ["H", "T1"])
+def test_the_chosen_candidate_is_the_first_of_the_best_whatever_the_bounds_skip(select, tmp_path):
+    """Against the value of every candidate; every other one has an equal twin, and candidates belong to two methods."""
+    rng, seen = np.random.default_rng(0), np.array([True, True, True, False, False])
+    labels = [np.concatenate([np.arange(5), rng.integers(0, 5, 40)]) for _ in range(3)]
+    validation: Any = Validation(0, tmp_path)
+    for mine in labels:
+        scores = rng.normal(size=(60, 45, 5)).astype(np.float32)
+        scores[:, np.arange(45), mine] += np.linspace(0, 2, 60, dtype=np.float32)[:, None]
+        scores = np.repeat(scores[rng.permutation(60)] if not validation._draws else scores, 2, axis=0)
+        decisions = [Decisions.from_scores(one, mine, seen) for one in scores]
+        tried = [
+            _Tried({"method": "ab"[i % 2], "number": i}, d, bound)
+            for i, (d, bound) in enumerate(zip(decisions, h_bounds(decisions), strict=True))
+        ]
+        validation._draws.append({str(one.candidate["number"]): one for one in tried})
+        validation._seen.append(seen)
+    every = [
+        value_of([found[str(i)].decisions for found in validation._draws], validation._seen, select) for i in range(120)
+    ]
+    pick = validation.best(SimpleNamespace(config=SimpleNamespace(select=select)))
+    assert pick["number"] == int(np.argmax(every))
+    assert validation.value == max(every)
+    assert validation.race == {"a": max(every[::2]), "b": max(every[1::2])}

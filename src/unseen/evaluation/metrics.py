@@ -92,13 +92,18 @@ class Decisions:
         """Decisions of n candidates from their scores ``(n, M, N)``, with the best class of each kind."""
         import torch
 
-        if seen.all() or not seen.any() or not scores.isfinite().all():
+        def one_by_one() -> list[Decisions]:
             return [cls.from_scores(own.double().cpu().numpy(), labels, seen) for own in scores]
+
+        if seen.all() or not seen.any():
+            return one_by_one()
         by_class, is_unseen = scores.transpose(1, 2), ~seen[labels]
         index, top = [], []
         for kind in (seen, ~seen):
             columns = torch.from_numpy(np.flatnonzero(kind)).to(scores.device)
             best = by_class.index_select(1, columns).max(dim=1)
+            if not best.values.isfinite().all():  # the largest of some scores with a NaN is NaN
+                return one_by_one()
             index.append(columns[best.indices])
             top.append(best.values.double())
         leading, highest = (torch.stack(pair, dim=2)[..., None].cpu().numpy() for pair in (index, top))
@@ -283,6 +288,25 @@ def common_gamma(curves: Sequence[SeenUnseenCurve]) -> tuple[float, float]:
     low, high = gamma[i], gamma[i + 1] if i + 1 < len(gamma) else np.inf
     middle = (low + high) / 2
     return float(middle if middle < high else low), best
+
+
+def h_bounds(candidates: Sequence[Decisions]) -> np.ndarray:
+    """``(n,)`` upper bounds of the H at any gamma of candidates on the same M images; NaN if a kind has no image.
+
+    As :class:`SeenUnseenCurve`, for all candidates at once, except that equal offsets are passed one by one.
+    """
+    labels, unseen = candidates[0].labels, candidates[0].is_unseen
+    counts, weights = np.bincount(labels), np.zeros(len(labels))
+    for kind in (unseen, ~unseen):
+        weights[kind] = 1 / (counts[labels[kind]] * max(len(np.unique(labels[kind])), 1))
+    leading = np.stack([d.leading[:, :, 0] for d in candidates])
+    scores = np.stack([d.scores[:, :, 0] for d in candidates])
+    right = weights * (np.where(unseen, leading[:, :, 1], leading[:, :, 0]) == labels)
+    right = np.take_along_axis(np.where(unseen, right, -right), (scores[:, :, 0] - scores[:, :, 1]).argsort(axis=1), 1)
+    u, lost = right.clip(min=0).cumsum(axis=1), right.clip(max=0).cumsum(axis=1)
+    s = lost - lost[:, -1:]
+    found: np.ndarray = (2 * u * s / np.maximum(u + s, 1e-12)).max(axis=1, initial=0) + 1e-9
+    return found if unseen.any() and not unseen.all() else np.full(len(candidates), np.nan)
 
 
 def kept_share(curve: SeenUnseenCurve, gamma: float) -> float:

@@ -275,13 +275,19 @@ def solution_blocks(
     """
     size = max(1, SWEEP_BLOCK // max(len(answers) * weights.shape[1], 1))
     for start in range(0, len(candidates), size):
-        named, part = list(candidates[start : start + size]), weights[start : start + size]
+        part = weights[start : start + size]
         scores = (part.flatten(0, 1) @ answers.T).unflatten(0, part.shape[:2])
-        if not scores.isfinite().all():
-            fine = scores.isfinite().flatten(1).all(dim=1)
-            named, scores = [c for c, kept in zip(named, fine.tolist(), strict=True) if kept], scores[fine]
+        named, scores = finite(candidates[start : start + size], scores)
         if named:
             yield named, scores.to(like).transpose(1, 2)
+
+
+def finite(candidates: Sequence[Candidate], scores: Tensor) -> tuple[list[Candidate], Tensor]:
+    """Those candidates whose scores ``(n, N, M)`` are all finite, with their scores."""
+    if scores.sum().isfinite():  # else NaN or infinity is among them, or the sum is too large
+        return list(candidates), scores
+    fine = scores.isfinite().flatten(1).all(dim=1)
+    return [c for c, kept in zip(candidates, fine.tolist(), strict=True) if kept], scores[fine]
 
 
 class AnchoredMethod(GradientMethod):

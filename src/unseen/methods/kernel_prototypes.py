@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unseen.methods.base import SWEEP_BLOCK, Branch, Candidate, Card, ClosedFormMethod, solution_blocks
+from unseen.methods.base import SWEEP_BLOCK, Branch, Candidate, Card, ClosedFormMethod, finite
 from unseen.methods.class_space import ClassSpace
 from unseen.methods.eszsl import ClassVectors, Solutions, one_hot
 from unseen.methods.joint import JointSettings, total
@@ -190,7 +190,7 @@ class Prototypes(PooledLinear, ClosedFormMethod):
             for kind, rows in kept.items():
                 sums = _Sums(rows, rows.preparation(unit), inner, tuple(lefts))
                 solutions = self._solutions()
-                size = max(1, SWEEP_BLOCK // means.numel())
+                size = max(1, SWEEP_BLOCK // (len(unit) * max(len(x), basis.shape[1]) * len(OWNS)))
                 for start in range(0, len(solutions), size):
                     mine = solutions[start : start + size]
                     weights = torch.stack([sums.weights(kernel, share) for kernel, share in mine])
@@ -199,7 +199,10 @@ class Prototypes(PooledLinear, ClosedFormMethod):
                         {"features": features, "rows": kind, **mine[i][0], **mine[i][1], "own": b} for i, b in places
                     ]
                     mixed = _with_own(weights, places, means, inner, own.sum(dim=1))
-                    yield from solution_blocks(named, x, mixed, regions)
+                    used = [sums.blocks(mine[i][1]) for i, _ in places]
+                    named, scores = finite(named, _scores(x, mixed, used, own.shape[1]))
+                    if named:
+                        yield named, scores.to(regions).transpose(1, 2)
 
     @property
     def by_attributes(self) -> bool:
@@ -318,12 +321,33 @@ class _Sums:
         mixed: Tensor = (1 - a) * self._kept[key] + a * self._kept[other]
         return mixed
 
+    def blocks(self, share: Candidate) -> tuple[int, ...]:
+        """The blocks of the basis that the prototypes of a share are made of: class means, and answers for a gamma."""
+        return (0, 1 + self._gammas.index(share["gamma"])) if share["share"] else (0,)
+
     def _keep(self, key: tuple[object, ...], block: int, table: Tensor, trained: Tensor) -> None:
         """Divide by the root mean square length of the training classes' results."""
         n = trained.shape[1]
         mine = self._inner[block * n : (block + 1) * n, block * n : (block + 1) * n]
         scaled = table / (trained @ mine * trained).sum(dim=1).mean().clamp(min=1e-24).sqrt()
         self._kept[key] = F.pad(scaled, (block * n, (len(self._gammas) - block) * n))
+
+
+def _scores(answers: Tensor, weights: Tensor, used: Sequence[tuple[int, ...]], size: int) -> Tensor:
+    """``(n, N, M)`` products of weights ``(n, N, basis)`` and answers ``(M, basis)``, on the blocks that are not 0.
+
+    Args:
+        answers, weights: factors.
+        used: for each of n weights, the blocks of ``size`` columns that are not 0.
+        size: columns of a block.
+    """
+    found = weights.new_empty(*weights.shape[:2], len(answers))
+    for blocks in dict.fromkeys(used):
+        mine = torch.tensor([i for i, own in enumerate(used) if own == blocks], device=weights.device)
+        columns = torch.cat([torch.arange(b * size, (b + 1) * size, device=weights.device) for b in blocks])
+        part = weights[mine][:, :, columns]
+        found[mine] = (part.flatten(0, 1) @ answers[:, columns].T).unflatten(0, part.shape[:2])
+    return found
 
 
 def _with_own(

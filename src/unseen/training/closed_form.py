@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unseen.evaluation.metrics import Decisions
+from unseen.evaluation.metrics import Decisions, h_bounds
 from unseen.ground.progress import Progress
 from unseen.methods.base import ClosedFormMethod
 from unseen.model.weights import save_weights
@@ -24,18 +25,31 @@ from unseen.training.stage import Stage
 from unseen.training.temperature import Held
 
 
+@dataclass(frozen=True, eq=False)
+class _Tried:
+    """A candidate on a draw: its decisions, in small types, and a bound of its H (:func:`h_bounds`)."""
+
+    candidate: dict[str, Any]
+    decisions: Decisions
+    bound: float
+
+
 class Validation(SeedValidation):
     """Chooses hyperparameters: tries every candidate on every draw, then takes the best on all."""
 
     def __init__(self, seed: int, folder: Path) -> None:
         super().__init__(seed, folder)
-        self._draws: list[dict[str, tuple[dict[str, Any], Decisions]]] = []
+        self._draws: list[dict[str, _Tried]] = []
         self._seen: list[np.ndarray] = []
 
     def draw(self, stage: Stage, progress: Progress) -> None:
         """Solve on the training classes of a draw for every candidate, and decide on its validation images."""
-        method, task = _fitted(self._seed, stage), f"seed {self._seed}: {stage.name}"
-        found = {json.dumps(candidate): (candidate, d) for candidate, d in _sweep(method, stage, task, progress)}
+        method, task, found = _fitted(self._seed, stage), f"seed {self._seed}: {stage.name}", dict[str, _Tried]()
+        dtype = np.float64 if stage.classes.vectors.dtype == torch.float64 else np.float32  # of the scores
+        for candidates, decisions in _swept(method, stage, task, progress):
+            for candidate, one, bound in zip(candidates, decisions, h_bounds(decisions), strict=True):
+                small = Decisions(one.labels, one.leading.astype(np.int32), one.scores.astype(dtype), one.is_unseen)
+                found[json.dumps(candidate)] = _Tried(candidate, small, float(bound))
         self._draws.append(found)
         self._seen.append(stage.seen)
 
@@ -47,16 +61,35 @@ class Validation(SeedValidation):
             raise DivergedError(
                 problem, where=inputs.config.method, hint="use --precision 64-true, or check the features"
             )
-        worth = {
-            key: value_of([found[key][1] for found in self._draws], self._seen, inputs.config.select) for key in common
-        }
-        for key, value in worth.items():
-            name = self._draws[0][key][0].get("method")
+        by_method: dict[str | None, list[int]] = {}
+        for place, key in enumerate(common):
+            by_method.setdefault(self._draws[0][key].candidate.get("method"), []).append(place)
+        leaders = []
+        for name, places in by_method.items():
+            value, place = self._leader(common, places, inputs.config.select)
+            leaders.append((value, place))
             if name is not None:
                 self.race[name] = max(value, self.race.get(name, value))
-        key = max(common, key=lambda key: worth[key])
-        self.value = worth[key]
-        return self._draws[0][key][0]
+        self.value, place = max(leaders, key=lambda leader: (leader[0], -leader[1]))
+        return self._draws[0][common[place]].candidate
+
+    def _leader(self, keys: list[str], places: list[int], select: str) -> tuple[float, int]:
+        """Highest value and place of some candidates, the first in a tie.
+
+        In the order of their bounds: when a bound is below the best value so far, no later candidate can win.
+        """
+        bounds = np.array([[found[keys[place]].bound for found in self._draws] for place in places]).mean(axis=1)
+        bounds = np.where(np.isfinite(bounds) & (select == "H"), bounds, np.inf)
+        best: tuple[float, int] | None = None
+        for i in np.argsort(-bounds, kind="stable"):
+            if best is not None and bounds[i] < best[0]:
+                break
+            draws = [found[keys[places[i]]].decisions for found in self._draws]
+            value = value_of([replace(d, scores=d.scores.astype(np.float64)) for d in draws], self._seen, select)
+            if best is None or value > best[0] or (value == best[0] and places[i] < best[1]):
+                best = value, places[i]
+        assert best is not None
+        return best
 
     def scores(self, stage: Stage, pick: dict[str, Any]) -> Held:
         """Class scores of the validation images of a draw under a candidate."""
@@ -130,12 +163,19 @@ def _sweep(
     method: ClosedFormMethod, stage: Stage, task: str, progress: Progress
 ) -> Iterator[tuple[dict[str, Any], Decisions]]:
     """Yield every candidate with its decisions on the held-out images, without candidates that have no solution."""
+    for candidates, decisions in _swept(method, stage, task, progress):
+        yield from zip(candidates, decisions, strict=True)
+
+
+def _swept(
+    method: ClosedFormMethod, stage: Stage, task: str, progress: Progress
+) -> Iterator[tuple[list[dict[str, Any]], list[Decisions]]]:
+    """As :func:`_sweep`, several candidates at a time."""
     count, done = len(method.grid()), 0
     everything = stage.test.batch(np.arange(len(stage.test_labels))).to(stage.classes.vectors.dtype)
     with torch.no_grad():
         for candidates, scores in method.sweep_blocks(everything, stage.classes):
-            decisions = Decisions.of_candidates(scores, stage.test_labels, stage.seen)
-            yield from zip(candidates, decisions, strict=True)
+            yield candidates, Decisions.of_candidates(scores, stage.test_labels, stage.seen)
             done += len(candidates)
             progress(task, done, count)
     if not done:
