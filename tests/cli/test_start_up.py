@@ -36,6 +36,13 @@ def test_predicting_imports_no_compiler_no_trainer_and_no_plots():
     assert in_a_new_process(code).strip() == "[]"
 
 
+def test_training_imports_lightning_with_its_first_step_and_no_metrics():
+    code = "import sys\nfrom unseen.training import run, fabric\nmade = fabric.make_fabric('cpu')\n"
+    code += "made.autocast()\nprint('lightning_fabric' in sys.modules, made.device)\nmade.strategy\n"
+    code += "print([m for m in ('lightning_fabric', 'torchmetrics', 'transformers', 'sklearn') if m in sys.modules])"
+    assert in_a_new_process(code).splitlines() == ["False cpu", "['lightning_fabric']"]
+
+
 def test_help_imports_no_torch():
     code = "import sys, unseen.cli\nprint('torch' in sys.modules)"
     assert in_a_new_process(code).strip() == "False"

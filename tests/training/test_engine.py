@@ -341,7 +341,7 @@ def test_decide_in_blocks_of_classes_equals_at_once(planted, monkeypatch):
 
 @pytest.mark.parametrize(
     ("device", "precision", "hint"),
-    [("tpu9", "32-true", "auto or cpu"), ("cpu", "8-bit", "32-true"), ("cpu", "16-mixed", "bf16-mixed")],
+    [("tpu9", "32-true", "use auto, cpu"), ("cpu", "8-bit", "32-true"), ("cpu", "16-mixed", "bf16-mixed")],
 )
 def test_impossible_devices_are_one_line(device, precision, hint):
     with pytest.raises(UnseenError, match=hint):

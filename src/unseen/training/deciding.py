@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from unseen.evaluation.metrics import LEADING, Decisions
@@ -15,6 +16,9 @@ from unseen.model.scoring import ClassScorer
 from unseen.training.batches import ahead, own_batches
 from unseen.training.divergence import DivergedError
 from unseen.training.steps import Features, to_weight_precision
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def query(method: Method, regions: Tensor, classes: ClassSpace, fabric: Fabric) -> Tensor:

@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -32,6 +31,9 @@ from unseen.training.batches import ahead, batches
 from unseen.training.checkpoints import check_checkpoint, load_checkpoint, read_info, save_checkpoint
 from unseen.training.divergence import WEIGHTS, DivergedError, broken_start, diverged, not_finite
 from unseen.training.steps import Features, Steps, check_graph, non_finite, wrong
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 CHECKPOINT_SECONDS = 60.0
 PATIENCE = 25

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from lightning_fabric import Fabric
 
 from unseen.backbones.backbone import Backbone
 from unseen.backbones.towers import TEXTS, TextTower
@@ -21,6 +20,9 @@ from unseen.model.assembled import build_method
 from unseen.training.fabric import weight_dtype
 from unseen.training.plan import Plan
 from unseen.training.records import OnRecord, untold
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
-from lightning_fabric import Fabric
 
 from unseen.backbones.reduction import FILE as REDUCTION
 from unseen.backbones.reduction import Reduction
@@ -44,6 +43,9 @@ from unseen.training.records import numbers as numbers_of
 from unseen.training.stage import Stage
 from unseen.training.steps import check_graph_device
 from unseen.training.summary import per_class, summary, validation_summary
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 PATIENCE = 5.0
 """Seconds to wait for a run's folder: a worker still writes its checkpoint after its parent is killed."""

@@ -10,11 +10,10 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from unseen.errors import UnseenError
@@ -23,6 +22,9 @@ from unseen.methods.base import Branch, GradientMethod
 from unseen.methods.class_space import ClassSpace
 from unseen.methods.share import Share, sharing
 from unseen.training.divergence import WEIGHTS
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 WARM_UP = 3
 """Number of ordinary steps before a capture: libraries initialize, and optimizers create their state."""
