@@ -1,15 +1,21 @@
 """From image files to the network's bytes: Pillow, as by default, against `--pixels fast` and other decoders.
 
-    python -m benchmarks.decoding FOLDER [--count 200] [--size 224] [--enlarge 1 8] [--output FILE]
+    python -m benchmarks.decoding FOLDER [--count 200] [--size 224] [--enlarge 1 8] [--pillow FOLDER] [--output FILE]
 
 Each side reads, decodes, resizes (short side, bicubic where it can) and crops the same JPEGs on one core, in turn; the
 median of the rounds in processor time. ``--enlarge 8`` also takes the images at 8 times their size, like photos of a
-camera, saved once. Packages that are not installed are left out. Pixels are compared with the default's.
+camera, saved once. ``--pillow`` compares another Pillow, in a process of its own: that which
+``CC="cc -mavx2" pip install --no-deps --target FOLDER pillow-simd`` installs. Packages that are not installed are left
+out. Pixels are compared with the default's.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,6 +31,25 @@ from PIL import Image, features
 from benchmarks.measured import alternately, finish
 from unseen.backbones.transform import Transform
 
+OTHER = """
+import json, sys, time
+import numpy as np
+import PIL
+from PIL import Image
+out, *sized = sys.argv[1:]
+sized = [(file, tuple(map(int, size.split("x")))) for file, size in zip(sized[::2], sized[1::2])]
+def resized(file, size):
+    return np.asarray(Image.open(file).convert("RGB").resize(size, Image.Resampling.BICUBIC))
+times = []
+for _ in range(3):
+    began = time.process_time()
+    for one in sized:
+        resized(*one)
+    times.append(time.process_time() - began)
+np.savez(out, *[resized(*one) for one in sized[:50]])
+print(json.dumps([PIL.__version__, sorted(times)[1]]))
+"""
+"""Decodes and resizes; the crop, which costs nothing, is left to the caller."""
 HALF = (0.5,) * 3
 Side = Callable[[Path], np.ndarray]
 
@@ -100,7 +125,23 @@ def sides(size: int) -> dict[str, Side]:
     return found
 
 
-def measure(files: list[Path], size: int, rounds: int, what: str) -> list[dict]:
+def other(folder: Path, files: list[Path], size: int) -> tuple[str, float, list[np.ndarray]]:
+    """Name, seconds and first outputs of the Pillow in a folder."""
+    with tempfile.TemporaryDirectory() as place:
+        out, arguments = Path(place) / "found.npz", []
+        for file in files:
+            with Image.open(file) as image:
+                arguments += [str(file), "{}x{}".format(*scaled(*image.size, size))]
+        command = [sys.executable, "-c", OTHER, str(out), *arguments]
+        done = subprocess.run(
+            command, check=True, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(folder)}
+        )
+        version, seconds = json.loads(done.stdout)
+        with np.load(out) as found:
+            return f"Pillow {version}", seconds, [cropped(found[name], size) for name in found.files]
+
+
+def measure(files: list[Path], size: int, rounds: int, what: str, pillow: Path | None) -> list[dict]:
     """Rows of one kind of images."""
     usable, outputs = {}, {}
     for name, side in sides(size).items():
@@ -108,6 +149,9 @@ def measure(files: list[Path], size: int, rounds: int, what: str) -> list[dict]:
             outputs[name] = [side(file) for file in files[:50]]
             usable[name] = lambda side=side: [side(file) for file in files]
     seconds = alternately(usable, rounds, time.process_time, warm_up=0)
+    if pillow is not None:
+        name, seconds_of, found = other(pillow, files, size)
+        seconds, outputs[name] = {**seconds, name: seconds_of}, found
     wanted, rows = outputs["Pillow: the default"], []
     for name, found in outputs.items():
         apart = [np.abs(a.astype(int) - b) for a, b in zip(found, wanted, strict=True) if a.shape == b.shape]
@@ -130,6 +174,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--enlarge", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--pillow", type=Path, help="folder with another Pillow")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
@@ -147,7 +192,7 @@ def main() -> None:
                     if factor > 1:
                         image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC).save(used, quality=90)
                 mine.append(used)
-            rows += measure(mine, options.size, options.rounds, f"{count} of about {width} x {height}")
+            rows += measure(mine, options.size, options.rounds, f"{count} of about {width} x {height}", options.pillow)
     turbo = features.version_feature("libjpeg_turbo")
     finish(options.output, {"Decoding": rows}, began=began, rounds=options.rounds, pillow=PIL.__version__, turbo=turbo)
 

@@ -1,12 +1,14 @@
 """Extraction in each installed engine against torch: complete, with decoding, hashing, checksums and `fsync`.
 
     python -m benchmarks.engines [--networks mobilenetv2_100@224:2889 ...] [--images FOLDER]
-                                 [--rounds 3] [--engines NAME ...] [--pixels exact fast] [--output FILE]
+                                 [--rounds 3] [--engines NAME ...] [--pixels exact fast] [--workers 0 1 2]
+                                 [--output FILE]
 
 Engines take turns, each into an empty folder and already converted; "alone" is the engine on pixels in memory. The time
 to convert and load is measured once; "load" is the time to load a converted network. Weights are random. Without a
 folder the images are 500 x 375 JPEGs of smooth noise. Times are medians of the rounds; memory is that of a new process.
-The network's share of the processor time is the most that "to itself alone" can be on cores that both share.
+The bound is the rate of cores that do nothing but decode and compute: their number over the processor time of decoding
+one image (in one thread, up to 200 images) and of the network alone.
 """
 
 from __future__ import annotations
@@ -18,16 +20,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from benchmarks.extraction_rate import draw
+from benchmarks.extraction_rate import draw, processor_seconds
 from benchmarks.measured import finish
 from unseen.backbones.backbone import Backbone
 from unseen.backbones.engines import available_labels
 from unseen.backbones.spec import BackboneSpec
 from unseen.features.extract import extract
+from unseen.ground.threads import plain_threads
 
 MEMORY = """
 import sys, torch
@@ -42,7 +47,9 @@ print(peak_memory_mb())
 """
 
 
-def measure(network: str, files: list[Path], rounds: int, pixels: str, only: list[str]) -> list[dict]:
+def measure(
+    network: str, files: list[Path], rounds: int, pixels: str, only: list[str], workers: list[int], cores: int
+) -> list[dict]:
     name, size = network.partition("@")[0], int(network.partition("@")[2])
     spec = BackboneSpec(name, weights="random", image_size=size, pixels=pixels)
     engines = ["torch", *sorted(label.split()[0] for label in available_labels(torch.device("cpu")) if label)]
@@ -61,26 +68,39 @@ def measure(network: str, files: list[Path], rounds: int, pixels: str, only: lis
     wanted = made["torch"].regions(held)[0]
     differ = {e: float((made[e].regions(held)[0] - wanted).abs().max() / wanted.abs().max()) for e in engines}
 
-    def whole(engine: str) -> None:
+    some = files[:: max(1, len(files) // 200)]
+
+    def decode() -> None:
+        with plain_threads(1, "decode") as pool:
+            pool.submit(lambda: [made["torch"].transform.cropped(file) for file in some]).result()
+
+    def whole(engine: str, workers: int) -> None:
         with tempfile.TemporaryDirectory(dir=os.environ["UNSEEN_CACHE"]) as place:
             folder = Path(place) / "regions"
             (Path(place) / "engines").symlink_to(Path(os.environ["UNSEEN_CACHE"]) / "engines")
-            extract(files, made[engine], folder, names=names, engine=engine)
+            extract(files, made[engine], folder, names=names, engine=engine, workers=workers)
 
     def alone(engine: str) -> None:
         for start in range(0, len(files), 32):
             made[engine].regions(held[: len(files) - start])
 
-    took: dict[tuple[str, str], list[float]] = {}
-    used: dict[tuple[str, str], list[float]] = {}
+    took: dict[tuple, list[float]] = {}
+    used: dict[tuple, list[float]] = {}
+
+    def timed_once(side: tuple, images: int, run: Callable[[], None]) -> None:
+        began, processor = time.perf_counter(), processor_seconds()
+        run()
+        used.setdefault(side, []).append((processor_seconds() - processor) / images)
+        took.setdefault(side, []).append((time.perf_counter() - began) / images)
+
     for _ in range(rounds):
+        timed_once(("decode",), len(some), decode)
         for engine in timed:
-            for what, run in (("alone", alone), ("whole", whole)):
-                began, processor = time.perf_counter(), time.process_time()
-                run(engine)
-                used.setdefault((engine, what), []).append((time.process_time() - processor) / len(files))
-                took.setdefault((engine, what), []).append((time.perf_counter() - began) / len(files))
+            timed_once((engine, "alone"), len(files), partial(alone, engine))
+            for count in workers:
+                timed_once((engine, count), len(files), partial(whole, engine, count))
     middle, work = ({s: statistics.median(found) for s, found in sides.items()} for sides in (took, used))
+    bound = {engine: cores / (work["decode",] + work[engine, "alone"]) for engine in timed}
 
     def memory(engine: str) -> int:
         command = [sys.executable, "-c", MEMORY, name, str(size), engine]
@@ -91,18 +111,25 @@ def measure(network: str, files: list[Path], rounds: int, pixels: str, only: lis
             "network": f"{name}, {size} px",
             "engine": engine,
             "pixels": pixels,
+            **({"workers": count} if len(workers) > 1 else {}),
             "alone, images/s": 1 / middle[engine, "alone"],
-            "extraction, images/s": 1 / middle[engine, "whole"],
-            **({"to torch": middle["torch", "whole"] / middle[engine, "whole"]} if "torch" in timed else {}),
-            "to itself alone": middle[engine, "alone"] / middle[engine, "whole"],
-            "processor ms an image": 1000 * work[engine, "whole"],
-            "the network's share": work[engine, "alone"] / work[engine, "whole"],
+            "extraction, images/s": 1 / middle[engine, count],
+            **({"to torch": middle["torch", count] / middle[engine, count]} if "torch" in timed else {}),
+            "to itself alone": middle[engine, "alone"] / middle[engine, count],
+            "decoding, ms": 1000 * work["decode",],
+            "network, ms": 1000 * work[engine, "alone"],
+            "all, ms": 1000 * work[engine, count],
+            "bound, images/s": bound[engine],
+            "bound to itself alone": bound[engine] * middle[engine, "alone"],
+            "decoding and network of all": (work["decode",] + work[engine, "alone"]) / work[engine, count],
+            "to the bound": 1 / middle[engine, count] / bound[engine],
             "largest difference": differ[engine],
             "convert, s": convert[engine],
             "load, s": load[engine],
             "memory, MiB": memory(engine),
         }
         for engine in timed
+        for count in workers
     ]
 
 
@@ -117,6 +144,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--engines", nargs="+", default=[], help="only these (default: all installed)")
     parser.add_argument("--pixels", nargs="+", default=["exact"], choices=("exact", "fast"))
+    parser.add_argument("--workers", type=int, nargs="+", default=[0], help="processes that decode; 0 for threads")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
@@ -130,7 +158,9 @@ def main() -> None:
             files = sorted(options.images.rglob("*.jpg")) if options.images else draw(Path(place), int(count))
             mine = files[:: max(1, len(files) // int(count))][: int(count)]
             for pixels in options.pixels:
-                rows += measure(network, mine, options.rounds, pixels, options.engines)
+                rows += measure(
+                    network, mine, options.rounds, pixels, options.engines, options.workers, options.threads
+                )
     finish(
         options.output,
         {"Engines": rows},

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.v2 import functional as TF
 
 from unseen.backbones.transform import Transform
 from unseen.errors import DataError
-from unseen.features.reading import AHEAD, read_batches
+from unseen.features.reading import AHEAD, read_batches, stacked
 
 TRANSFORM = Transform(16, (0.5,) * 3, (0.5,) * 3)
 
@@ -56,3 +57,16 @@ def test_a_image_in_memory_may_be_there_twice(files):
     with Image.open(files[0]) as image:
         ((_, (first, second)),) = read_batches([[image, image]], TRANSFORM, 2)
     assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("crop", [1.0, 0.8])
+@pytest.mark.parametrize("size", [(20, 31), (33, 20), (16, 16)])
+def test_pixels_are_torchvisions_and_contiguous(size, crop):
+    """Cropped before they become a tensor, which changes none."""
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8))
+    transform = Transform(16, (0.5,) * 3, (0.5,) * 3, crop)
+    small = TF.resize(image, [transform.short_side], TF.InterpolationMode.BICUBIC, antialias=True)
+    found = transform.cropped(image)
+    assert torch.equal(found, TF.center_crop(TF.pil_to_tensor(small), [16, 16]))
+    assert found.is_contiguous()
+    assert torch.equal(stacked([found, found.flip(2)]), torch.stack([found, found.flip(2)]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -42,9 +43,14 @@ class Transform:
         return self.normalized(self.cropped(image))
 
     def cropped(self, image: Image.Image | EncodedImage | str | os.PathLike[str]) -> Tensor:
-        """The first half: resized and center-cropped, as bytes (3, size, size)."""
-        result: Tensor = TF.center_crop(self.resized(image, self.short_side), [self.size, self.size])
-        return result
+        """The first half: resized and center-cropped, as contiguous bytes (3, size, size)."""
+        small = self._small(image, self.short_side)
+        if isinstance(small, Tensor):
+            result: Tensor = TF.center_crop(small, [self.size, self.size]).contiguous()
+            return result
+        left, top = (round((side - self.size) / 2) for side in small.size)
+        pixels = np.asarray(small.crop((left, top, left + self.size, top + self.size)))
+        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
     def normalized(self, pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """The second half: bytes (..., 3, h, w) as network input."""
@@ -53,6 +59,12 @@ class Transform:
 
     def resized(self, image: Image.Image | EncodedImage | str | os.PathLike[str], short: int) -> Tensor:
         """Upright RGB with this short side in pixels, as bytes (3, h, w)."""
+        small = self._small(image, short)
+        result: Tensor = small if isinstance(small, Tensor) else TF.pil_to_tensor(small)
+        return result
+
+    def _small(self, image: Image.Image | EncodedImage | str | os.PathLike[str], short: int) -> Tensor | Image.Image:
+        """Upright RGB with this short side, in the form that the resize returns."""
         least = REDUCED * short if self.fast else None
         if isinstance(image, EncodedImage):
             upright = image.open(least)
@@ -66,8 +78,7 @@ class Transform:
         if self.fast:
             fast: Tensor = TF.resize(TF.pil_to_tensor(upright), [short], InterpolationMode.BICUBIC, antialias=True)
             return fast
-        result: Tensor = TF.pil_to_tensor(TF.resize(upright, [short], InterpolationMode.BICUBIC, antialias=True))
-        return result
+        return upright.resize(self._resized(*upright.size, short), Image.Resampling.BICUBIC)
 
     def crop_box(self, width: int, height: int) -> tuple[float, float, float, float]:
         """The part of an upright image that the network sees: (left, top, right, bottom) in the image's pixels."""

@@ -8,7 +8,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,12 +36,13 @@ from unseen.features.layout import (
     start_layout,
     sync,
 )
-from unseen.features.reading import read_batches
+from unseen.features.reading import read_batches, stacked
 from unseen.features.store import RegionStore, finished_store
 from unseen.ground.devices import find_device
 from unseen.ground.distributed import first_before_others, is_first, local_processes, part, processes, wait_for_all
 from unseen.ground.distributed import position as own_position
 from unseen.ground.journal import Journal
+from unseen.ground.threads import plain_threads
 
 _THREADS = 2  # threads that read images if no processes do
 
@@ -317,7 +318,7 @@ def _fill(
                 tick(before + (layout.count - before) * done // mine, layout.count)
 
         reading = stack.enter_context(closing(_read(files, batches, backbone.transform, workers, device)))
-        writer = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="store"))
+        writer = stack.enter_context(plain_threads(1, "store"))
         last: tuple[Sequence[int], Future[None]] | None = None
         try:
             for batch, pixels in zip(batches, reading, strict=True):
@@ -375,14 +376,20 @@ def _collate(items: list[Tensor | DataError]) -> Tensor | DataError:
     for item in items:
         if isinstance(item, DataError):
             return item
-    return torch.stack(items)  # type: ignore[arg-type]
+    return stacked([item for item in items if isinstance(item, Tensor)])
 
 
 @torch.inference_mode()
 def _compute(backbone: Backbone, pixels: Tensor, dtype: torch.dtype) -> Callable[[], list[tuple[Tensor, Tensor]]]:
     """Start the computation of a batch; the result waits for each stage's regions and their (least, largest)."""
     regions = backbone.regions(pixels)
-    found = [(stage.to(dtype).contiguous(), torch.stack(stage.aminmax())) for stage in regions]
+
+    def convert() -> list[tuple[Tensor, Tensor]]:
+        return [(stage.to(dtype).contiguous(), torch.stack(stage.aminmax())) for stage in regions]
+
+    if pixels.device.type == "cpu":
+        return convert
+    found = convert()
     if pixels.device.type != "cuda":
         here = [(kept.cpu(), extremes.cpu()) for kept, extremes in found]
         return lambda: here

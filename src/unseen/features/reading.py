@@ -4,20 +4,32 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from unseen.backbones.transform import Transform
 from unseen.errors import DataError
 from unseen.ground.images import EncodedImage
+from unseen.ground.threads import plain_threads
 
 ImageInput = Path | str | Image.Image | EncodedImage
 AHEAD = 2
 """Number of batches that are decoded or wait for the network."""
+
+
+def stacked(images: Sequence[Tensor]) -> Tensor:
+    """Contiguous images (3, H, W) as one batch (B, 3, H, W).
+
+    Copied without torch's threads, see :func:`unseen.ground.threads.plain_threads`.
+    """
+    return torch.from_numpy(np.stack([image.numpy() for image in images]))
+
 
 P = TypeVar("P", bound=ImageInput)
 
@@ -45,7 +57,7 @@ def read_batches(
         for batch in source:
             yield batch, [read(image) for image in batch]
         return
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="images")
+    pool = plain_threads(threads, "images")
     begun = deque[tuple[Sequence[P], list[Tensor | DataError | Future[Tensor | DataError]]]]()
 
     def begin(image: P) -> Tensor | DataError | Future[Tensor | DataError]:

@@ -210,9 +210,9 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
     low = _low_bytes(image)
-    image = ImageOps.exif_transpose(image)
+    image = _upright(image)
     if low is not None:
-        image, bits = _scaled(image, ImageOps.exif_transpose(low))
+        image, bits = _scaled(image, _upright(low))
         _say_bits(bits, "colours")
     if image.mode == "F":
         raise ValueError("floating-point pixels have no fixed range")
@@ -228,6 +228,12 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
             flat.paste(Image.alpha_composite(white, band).convert("RGB"), box)
         return flat
     return image.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image after its EXIF rotation; itself if it has none, of which Pillow would make a copy."""
+    image.load()
+    return ImageOps.exif_transpose(image) if image.getexif().get(0x0112, 1) != 1 else image
 
 
 def _low_bytes(image: Image.Image) -> Image.Image | None:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from unseen.errors import DataError
-from unseen.features.reading import ImageInput, read_batches
+from unseen.features.reading import ImageInput, read_batches, stacked
 from unseen.model.predictions import Prediction
 from unseen.model.ranks import Choice
 from unseen.model.trained import TrainedModel
@@ -42,7 +42,7 @@ def predict_each(
             readable = [i for i, found in enumerate(pixels) if isinstance(found, Tensor)]
             named: dict[int, Prediction] = {}
             if readable:
-                inputs = model.inputs(torch.stack([found for found in pixels if isinstance(found, Tensor)]))
+                inputs = model.inputs(stacked([found for found in pixels if isinstance(found, Tensor)]))
                 mine = [images[i] for i in readable]
                 found_of = model.predict_inputs([*map(path_of, mine)], inputs, choice, _weights(weigh, mine))
                 named = dict(zip(readable, found_of, strict=True))
@@ -68,7 +68,7 @@ def predict_together(
             for image, found in zip(images, pixels, strict=True)
         ]
         if readable := [found for found in pixels if isinstance(found, Tensor)]:
-            inputs = model.inputs(torch.stack(readable))
+            inputs = model.inputs(stacked(readable))
             pooled.append(model.pooled(inputs))
             answer = replace(model.answer(inputs), pooled=pooled[-1])
             scores.append(model.class_scores(answer.query, answer.pooled))
@@ -130,7 +130,7 @@ def embeddings(
             else:
                 broken(found)
         if readable:
-            inputs = model.inputs(torch.stack(readable))
+            inputs = model.inputs(stacked(readable))
             pooled.append(model.pooled(inputs).cpu().numpy())
             psi.append(model.answer(inputs).attribute_scores)
     every = np.concatenate(pooled[1:] or pooled)
@@ -143,7 +143,7 @@ def embeddings(
 
 def inputs_of(model: TrainedModel, *images: ImageInput | Image.Image) -> Tensor:
     """Images as the method's input; one image is stacked too, since another memory layout would round differently."""
-    return model.inputs(torch.stack([model.backbone.transform.cropped(image) for image in images]))
+    return model.inputs(stacked([model.backbone.transform.cropped(image) for image in images]))
 
 
 def _read(
