@@ -17,7 +17,7 @@ NAMES = ("oak", "ash", "elm", "lime", "yew")
 TABLE = """class,lobed,bark,leaf,height m
 oak,yes,brown; green,large,30
 ash,no,grey,medium,25
-elm,yes,brown,medium,20
+elm,yes,brown,small,20
 lime,no,green; grey,large,10
 yew,yes,grey,small,12
 """
@@ -164,6 +164,11 @@ def test_attributes_that_tell_nothing(folder):
         ),
         ("attributes of one class", 'attribute "oaken"', 'only one class with images has it: "oak"'),
         (
+            "what to expect of unseen classes",
+            'class "yew"',
+            "low accuracy expected: only yew occurs in no class with images",
+        ),
+        (
             "redundant attributes",
             'attributes "lobed" and "lobed too"',
             "they are opposites in every class",
@@ -193,7 +198,7 @@ def test_cells_that_look_wrong(folder):
     edit(folder, "height m", "id")
     edit(folder, "oak,yes,brown; green,large,30", "oak,yes,brown; green,large,1")
     edit(folder, "medium,25", "medium,2")
-    edit(folder, "elm,yes,brown,medium,20", "elm,,brwon,,3")
+    edit(folder, "elm,yes,brown,small,20", "elm,,brwon,,3")
     edit(folder, "large,10", "large,4")
     edit(folder, "small,12", "small,5")
     kinds = found(folder)

@@ -95,7 +95,9 @@ def test_run_without_unseen_images_holds_classes_out(without, tiny_backbone, tmp
     lines = verdict(run)
     text = " ".join(lines)
     assert len(lines) <= 3
-    assert "Estimated by setting 2 of your classes aside" in text
+    assert lines[0].startswith("Estimate for unseen classes, among 2: ")
+    assert "(guessing 50, 95% interval " in lines[0]
+    assert lines[1].startswith("Estimate for unseen classes, among all 9: ")
     assert "None" not in text
     assert "nan" not in text
 

@@ -127,7 +127,7 @@ def compared(entry: Mapping[str, Any], chance: float, classes: int, that: str = 
         "above": "better than guessing.",
         "below": "worse than guessing: do not rely on these names.",
         "equal": "not measurably better than guessing: do not rely on these names.",
-        "too few": "measured on too few classes to compare with guessing.",
+        "too few": "measured on too few classes to tell whether it is better than guessing.",
     }
     return [f"{that} {said[standing(entry.get('low'), entry.get('high'), chance, classes)]}"]
 
@@ -338,15 +338,14 @@ def verdict(run: Run) -> list[str]:
     among, total = (aside, data["classes_seen"]) if estimated else (unseen, every)
     source, classes = (holdout, held_out_classes(material)) if estimated else (measured, unseen)
     if source["T1"]["mean"] is not None:
-        told = f"Estimated by setting {aside} of your classes aside{times(material)}: " if estimated else ""
-        lines.append(f"{told}{_line(source['T1'], f'unseen classes, among the {among}', 1 / max(among, 1), classes)}.")
+        what = "Estimate for unseen classes" if estimated else "Unseen classes"
+        lines.append(f"{_line(source['T1'], f'{what}, among {among}', 1 / max(among, 1), classes)}.")
         u, s = source["U"], source["S"]
-        line = _line(u, f"unseen classes, among all {total}", 1 / total, classes)
-        lines.append(line[0].upper() + line[1:] + ("." if s["mean"] is None else f"; seen {in_words(s['mean'])}."))
-        lines[0] = lines[0][0].upper() + lines[0][1:]
+        line = _line(u, f"{what}, among all {total}", 1 / total, classes)
+        lines.append(line + ("." if s["mean"] is None else f"; seen {in_words(s['mean'])}."))
     else:
         if measured["S"]["mean"] is not None:
-            lines.append(f"Seen classes, among all {every}: right {in_words(measured['S']['mean'])} times.")
+            lines.append(f"Seen classes, among all {every}: {in_words(measured['S']['mean'])} right.")
         if unseen:
             lines.append(
                 f"There is no test image of the {count(unseen, 'unseen class', 'unseen classes')}, so "
@@ -368,10 +367,10 @@ def _line(entry: Mapping[str, Any], what: str, chance: float, classes: int) -> s
         "above": "better than guessing",
         "below": "worse than guessing",
         "equal": "no different from guessing",
-        "too few": "too few classes to compare",
+        "too few": "too few classes to tell",
     }
     close = f": {said[standing(entry['low'], entry['high'], chance, classes)]}" if chance < 1 else ""
-    return f"{what}: right {in_words(entry['mean'])} times (guessing {percent(chance, 0)}{span}){close}"
+    return f"{what}: {in_words(entry['mean'])} right (guessing {percent(chance, 0)}{span}){close}"
 
 
 def _list(names: Sequence[str]) -> str:

@@ -123,6 +123,70 @@ def test_percent_or_not_means_the_same(words):
         assert percent.encoding.columns[0].describe().startswith("percent, used as they are: ")
 
 
+FORMS = {
+    "plain": "{:.2f}",
+    "percent": "{:.2f}%",
+    "fraction": "{:.4f}",
+    "comma": "{:.2f}",
+    "both": "{:.2f}",
+}
+BESIDE = {
+    "nothing": {},
+    "yes or no": {"striped": ["yes", "no", "yes"] * 4},
+    "0 or 1": {"striped": ["1", "0", "1"] * 4},
+    "other numbers": {
+        "mass": [f"{300 + 700 * i}" for i in range(12)],
+        "length": [f"{3 + 7 * i} cm" for i in range(12)],
+    },
+    "words": {"word": WORDS * 3},
+}
+
+
+def written(path, frame):
+    if path.suffix == ".xlsx":
+        frame.to_excel(path, index=False)
+    else:
+        frame.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
+    found = read_table(path)
+    return understand(found, [c for c in found.columns if c != "class"], path)
+
+
+@pytest.mark.parametrize("beside", BESIDE)
+def test_percentages_mean_the_same_in_every_form_and_file(beside, tmp_path):
+    """The rows of unit length, which all methods score with, are equal, so every accuracy is."""
+    rng, wanted = np.random.default_rng(0), None
+    shares = np.where(rng.random((12, 85)) < 0.3, 0, rng.uniform(0, 100, (12, 85)).round(2))
+    for form, text in FORMS.items():
+        frame = pd.DataFrame({"class": [f"k{i}" for i in range(12)]})
+        more = {}
+        for k, column in enumerate(shares.T):
+            cells = [text.format(v / 100 if form == "fraction" else v) for v in column]
+            cells = [cell.replace(".", ",") for cell in cells] if form == "comma" else cells
+            more[f"c{k}"] = [f"{cell}%" for cell in cells] if form == "both" and k % 2 else cells
+        frame = pd.concat([frame, pd.DataFrame(more | BESIDE[beside])], axis=1)
+        for suffix in (".csv", ".tsv", ".xlsx") if form != "both" else (".csv",):
+            found = written(tmp_path / f"t{suffix}", frame)
+            unit = found.values / np.linalg.norm(found.values, axis=1, keepdims=True)
+            assert (found.errors, found.doubts) == ((), ())
+            wanted = wanted or (found.encoding.names, unit)
+            assert found.encoding.names == wanted[0]
+            np.testing.assert_allclose(unit, wanted[1], rtol=0, atol=1e-15)
+    assert len(wanted[0]) == 85 + {"nothing": 0, "yes or no": 1, "0 or 1": 1, "other numbers": 4, "words": 2}[beside]
+
+
+def test_0_and_1_among_whole_percentages_are_asked_about():
+    rng = np.random.default_rng(0)
+    whole = {f"c{k}": [str(v) for v in rng.integers(0, 101, 12)] for k in range(20)}
+    found = read(whole | {"flag": ["1", "0", "1"] * 4})
+    assert [str(doubt) for doubt in found.doubts] == [
+        'classes.csv, column "flag": only 0 and 1 among percentages; read as 0% and 1% — if it means no and yes, write '
+        'these words, or set its scale to "yes/no" in the attributes sheet'
+    ]
+    assert found.values[:3, -1].tolist() == [1, 0, 1]  # of 100
+    named = {f"c::{name}": cells for name, cells in {**whole, "flag": ["1", "0", "1"] * 4}.items()}
+    assert read(named).doubts == ()  # the field's own format
+
+
 def test_columns_in_several_units_are_scaled_by_themselves():
     found = read({"length": ["5", "30", "20"], "weight": ["0.02", "1.5", "0.76"], "eggs": ["2", "12", "7"]})
     np.testing.assert_allclose(found.values[:, 1::2], [[0, 0, 0], [1, 1, 1], [0.6, 0.5, 0.5]])

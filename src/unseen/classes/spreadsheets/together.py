@@ -33,7 +33,8 @@ from unseen.errors import DataError
 ALIKE = 3.0
 """Largest ratio between the maxima of columns that share one range."""
 MANY, MOSTLY = 8, 0.7
-"""Columns are percentages if there are at least this many, this share of them exceeds 50, and none exceeds 100."""
+"""Columns of plain numbers are percentages if at least this many, and this share of all, stay within 0 to 100, and this
+share of them exceeds 50."""
 
 
 def settle_decimals(
@@ -99,7 +100,24 @@ def looks_percent(values: np.ndarray) -> bool:
     return bool((np.where(np.isfinite(values), values, 0).max(axis=0) > 50).mean() >= MOSTLY)
 
 
-def settle_ranges(reads: list[Read]) -> tuple[list[Column], tuple[str, ...]]:
+def _flags(reads: Sequence[Read], path: Path, doubts: list[DataError]) -> list[Read]:
+    """Columns of 0 and 1 among percentages that mean no and yes: the percentages have decimals, and these have none.
+
+    Among whole percentages, 1 may be 1%: such a column stays one of them, with a doubt.
+    """
+    zero_one = [r for r in reads if _is_flag(r.column, r.numbers is not None and r.numbers.whole)]
+    found = [r for r in zero_one if r.column.greatest == 1]
+    others = [r for r in reads if r not in zero_one and r.numbers is not None]
+    if not found or not any(not r.numbers.whole for r in others if r.numbers is not None):
+        for read in found:
+            what = "only 0 and 1 among percentages; read as 0% and 1%"
+            hint = 'if it means no and yes, write these words, or set its scale to "yes/no" in the attributes sheet'
+            doubts.append(DataError(what, where=place(path, None, read.column.name), hint=hint))
+        return []
+    return found
+
+
+def settle_ranges(reads: list[Read], path: Path, doubts: list[DataError]) -> tuple[list[Column], tuple[str, ...]]:
     """Keep numbers as they are if all columns are numbers of one range; otherwise scale each column to 0..1."""
     columns = [read.column for read in reads]
     loose = [read for read in reads if not read.fixed and read.numbers is not None]
@@ -110,17 +128,20 @@ def settle_ranges(reads: list[Read]) -> tuple[list[Column], tuple[str, ...]]:
     )
     percents = [read for read in loose if read.column.kind == "percent"]
     plain = [read for read in loose if read.plain and read.column.kind == "number"]
-    values = np.array([read.numbers.values for read in plain if read.numbers is not None], dtype=float).T
+    within = [read for read in plain if read.column.least >= 0 and read.column.greatest <= 100]
+    percent = len(within) >= MOSTLY * len(plain) and bool(within) and looks_percent(_values(within))
+    names = [read.column.name for read in plain]
+    flags = _flags(within, path, doubts) if percent and not all(SEPARATOR in name for name in names) else []
     if only and len(percents) == len(loose):
         as_is = {id(read): replace(read.column, kind="as is", unit="%") for read in percents}
         return [as_is.get(id(read), read.column) for read in reads], ()
-    if only and len(plain) == len(loose) and stands([read.column.name for read in plain], values):
+    if only and not flags and len(plain) == len(loose) and stands(names, _values(plain)):
         as_is = {id(read): replace(read.column, kind="as is", low=0.0, high=1.0) for read in plain}
         return [as_is.get(id(read), read.column) for read in reads], ()
-    percent = bool(plain) and looks_percent(values)
     notes: tuple[str, ...] = ()
+    shares = {id(read) for read in within if read not in flags} if percent else set()
     if percent:
-        notes = (f"{len(plain)} columns of plain numbers within 0 to 100 are read as percentages",)
+        notes = (f"{len(shares)} columns of plain numbers within 0 to 100 are read as percentages",)
     elif only and len(plain) == len(loose) and len(plain) > 1:
         least, most = (f(plain, key=lambda read: read.column.greatest).column for f in (min, max))
         notes = (
@@ -128,7 +149,8 @@ def settle_ranges(reads: list[Read]) -> tuple[list[Column], tuple[str, ...]]:
             f"up to {most.greatest:g}): each is scaled separately",
         )
     mine = {
-        id(read): _own_range(read.column, percent, read.numbers is not None and read.numbers.whole) for read in plain
+        id(read): _own_range(read.column, id(read) in shares, read.numbers is not None and read.numbers.whole)
+        for read in plain
     }
     return [mine.get(id(read), read.column) for read in reads], notes
 
@@ -137,11 +159,20 @@ def _own_range(column: Column, percent: bool, whole: bool) -> Column:
     """Scale a column of plain numbers to 0..1."""
     if percent:
         return replace(column, kind="percent", unit="%", low=0.0, high=1.0)
-    if whole and {column.least, column.greatest} <= {0.0, 1.0}:
+    if _is_flag(column, whole):
         return replace(column, kind="yes/no", low=0.0, high=1.0)
     if column.least >= 0 and column.greatest <= 1:
         return replace(column, kind="share", low=0.0, high=1.0)
     return column
+
+
+def _is_flag(column: Column, whole: bool) -> bool:
+    return whole and {column.least, column.greatest} <= {0.0, 1.0}
+
+
+def _values(reads: Sequence[Read]) -> np.ndarray:
+    """``(N, K)`` numbers of columns."""
+    return np.array([read.numbers.values for read in reads if read.numbers is not None], dtype=float).T
 
 
 def with_no(columns: list[Column], table: Mapping[str, list[str]]) -> list[Column]:

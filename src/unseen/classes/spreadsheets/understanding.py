@@ -79,7 +79,7 @@ def understand(
         for name, cells in table.items()
     ]
     reads = settle_decimals(reads, path, frame.attrs, errors, doubts)
-    columns, notes = settle_ranges(reads)
+    columns, notes = settle_ranges(reads, path, doubts)
     columns = with_no(columns, table)
     finished, blocks, wrong = [], [], []
     for coded, read in zip(columns, reads, strict=True):

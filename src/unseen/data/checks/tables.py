@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from difflib import SequenceMatcher
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
+from unseen.classes.expectations import expectations
 from unseen.classes.spreadsheets.cells import fold, place
 from unseen.classes.spreadsheets.columns import Encoding, parts_of
 from unseen.classes.spreadsheets.values import to_numbers
+from unseen.classes.table import ClassTable
 from unseen.classes.taxonomy import Taxonomy
 from unseen.data.checks.findings import Recorder
 from unseen.data.folder import (
     Classes,
 )
+from unseen.errors import DataError
 
 FEW = 5
 """Seen classes with fewer images get a warning."""
@@ -101,11 +105,23 @@ def check_table(say: Recorder, classes: Classes, seen: np.ndarray) -> None:
             what = f'only one class with images has it: "{classes.names[c]}"'
             hint = "the model cannot separate it from the other attributes of that class"
             say("warning", "attributes of one class", f'attribute "{names[k]}"', what, hint)
+        _check_expectations(say, classes, seen)
     _check_equal_columns(say, classes, varies & once)
     _check_twins(say, classes, low, high)
     _check_names(say, classes)
     if classes.frame is not None and classes.encoding is not None:
         _check_cells(say, classes, classes.frame, classes.encoding)
+
+
+def _check_expectations(say: Recorder, classes: Classes, seen: np.ndarray) -> None:
+    """Say which unseen classes have distinctive attributes that no class with images has."""
+    with suppress(DataError):  # such a table is refused elsewhere
+        table = ClassTable(classes.names, classes.attributes, classes.values, seen)
+        for expected in expectations(table):
+            if expected.missing:
+                level = "warning" if expected.trouble else "note"
+                hint = "add images of a class that has them, or of this class"
+                say(level, "what to expect of unseen classes", f'class "{expected.name}"', expected.text, hint)
 
 
 def _check_equal_columns(say: Recorder, classes: Classes, varies: np.ndarray) -> None:
