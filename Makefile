@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test pytest slow lint docs wheel benchmark faults clean
+.PHONY: demo test pytest slow lint docs wheel benchmark faults owner clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("unseen needs Python 3.11 or newer; run make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
@@ -36,6 +36,11 @@ wheel: .venv/installed
 
 benchmark: .venv/installed
 	$(BIN)/python -m benchmarks
+
+owner:
+	@test -n "$(NAME)" || { echo "make owner NAME=the account or organization on GitHub"; exit 1; }
+	sed -i.old 's/OWNER/$(NAME)/g' pyproject.toml CITATION.cff conda/recipe.yaml
+	rm pyproject.toml.old CITATION.cff.old conda/recipe.yaml.old
 
 faults: .venv/installed
 	$(BIN)/python -m faults

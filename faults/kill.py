@@ -31,8 +31,8 @@ from faults.campaign import Outcome, Report
 
 BACKBONE = ["--backbone", "test_resnet", "--backbone-weights", "random", "--image-size", "64"]
 BACKBONE += ["--backbone-option", "output_stride=16", "--device", "cpu", "--workers", "0"]
-TIMED = ("seconds", "peak_memory_mb", "sha256 of the rest")
-"""Keys of JSON that differ between any two calls: times, memory, and the checksum over them."""
+TIMED = ("seconds", "peak_memory_mb", "git", "sha256 of the rest")
+"""Keys of JSON that may differ between any two calls: times, memory, commit, and the checksum over them."""
 SET_ASIDE = "usage.json"
 LEFT_OVER = re.compile(r"^\..*\.tmp(\.lock)?$|\.partial$|\.unfinished")
 
@@ -234,8 +234,9 @@ def trial(work: Work, folder: Path, whole: Attempt, expected: dict[str, str], se
 def contents(folder: Path) -> dict[str, str]:
     """Digest of every file, except for what differs between any two calls; reports leftovers and held locks.
 
-    Ignored are times and peak memory in JSON, tables and pages; files of TensorBoard, which hold the time of every
-    entry in content and name; ``usage.json``, which holds only times; and lock files, which must be free.
+    Ignored are times, peak memory and the commit of this checkout, which may change meanwhile, in JSON, tables and
+    pages; files of TensorBoard, which hold the time of every entry in content and name; ``usage.json``, which holds
+    only times; and lock files, which must be free.
     """
     found = {}
     times = _times(folder)
@@ -262,7 +263,8 @@ def _times(folder: Path) -> list[str]:
         for row in json.loads(table.read_text())["rows"]:
             if row["error"] is None:
                 found += [time_cell(row["seconds"]), memory_cell(row)]
-    return found
+    commits = (json.loads(path.read_text()).get("git") for path in folder.rglob("manifest.json"))
+    return found + sorted({commit for commit in commits if commit})
 
 
 def _plain(path: Path, times: list[str]) -> bytes:

@@ -54,6 +54,23 @@ def test_a_release_goes_to_pypi_without_a_password():
     assert "secrets." not in (ROOT / ".github/workflows/release.yml").read_text()
 
 
+def test_addresses_name_one_owner():
+    """Which `make owner` replaces wherever it stands."""
+    owner = re.fullmatch(r"https://github\.com/([\w-]+)/unseen", PROJECT["urls"]["Source"])
+    assert owner is not None
+    replaced = re.search(r"^\tsed .*/g' (.+)$", (ROOT / "Makefile").read_text(), re.M)
+    assert replaced is not None
+    places = [ROOT / name for name in replaced[1].split()]
+    others = [*(ROOT / name for name in (*TEXTS, "mkdocs.yml", "Makefile")), *(ROOT / "docs").rglob("*.md")]
+    for path in {*places, *others}:
+        text = path.read_text(encoding="utf-8")
+        named = re.findall(r"github(?:usercontent)?\.com/([\w-]+)/unseen\b|\b([\w-]+)\.github\.io/unseen\b", text)
+        assert {a or b for a, b in named} <= {owner[1]}, path
+        assert not named or path in places, path
+    refused = next(command for command in commands() if "OWNER" in command)
+    assert all(name in refused for name in replaced[1].split())
+
+
 def test_named_targets_and_extras_exist():
     makefile = (ROOT / "Makefile").read_text()
     texts = "\n".join([*commands(), *((ROOT / name).read_text() for name in TEXTS)])
