@@ -15,7 +15,9 @@ from PIL import Image
 
 from unseen import cli
 from unseen.cli import configuring
+from unseen.data.catalogue import load_dataset
 from unseen.errors import UnseenError
+from unseen.training import plan
 
 BACKBONE = ["--backbone", "test_resnet", "--backbone-weights", "random", "--image-size", "64"]
 BACKBONE += ["--backbone-option", "output_stride=16"]
@@ -208,7 +210,7 @@ def test_every_command_has_help(unseen):
         (["train", "{guide}", "--method", "msdn", "--store-dtype", "int8"], "float16, bfloat16, float32"),
         (["explain", "{guide}", "{guide}"], "unseen train"),
         (["explain", "{guide}", "{guide}/images.csv", "-o", "x.txt"], "use a file name that ends in .png"),
-        (["train", "{guide}", "--method", "msdn", "--device", "tpu"], "auto or cpu"),
+        (["train", "{guide}", "--method", "msdn", "--device", "tpu"], "use auto, cpu"),
         (["evaluate", "{guide}"], "unseen train"),
         (["predict", "{guide}", "x.jpg"], "no such file"),
         (["list", "everything"], "methods, datasets, layouts, experiments or stages"),
@@ -295,10 +297,14 @@ def test_a_run_that_never_started_leaves_the_folder_free(unseen, tiny_guide, cac
     assert status == 0, err
 
 
-def test_the_shipped_backbone_on_an_own_folder(unseen, tiny_guide, cache, tmp_path):
-    common = ["--cache", cache, "--device", "cpu", "--draws", "1", "--no-report", "-o", tmp_path / "run", "--json"]
+def test_the_shipped_backbone_on_an_own_folder_that_is_read_once(unseen, tiny_guide, cache, tmp_path, monkeypatch):
+    read: list[str] = []
+    monkeypatch.setattr(plan, "load_dataset", lambda name, **more: read.append(name) or load_dataset(name, **more))
+    common = ["--cache", cache, "--device", "cpu", "--draws", "1", "-o", tmp_path / "run", "--json"]
     status, _, err = unseen("train", tiny_guide, "--method", "eszsl", "--backbone", "fieldguide", *common)
     assert status == 0, err
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert read == [str(tiny_guide)]
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["backbone"]["weights"].endswith("backbone.safetensors")
 

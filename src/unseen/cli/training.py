@@ -31,6 +31,7 @@ from unseen.cli.options import RunOptions, with_run_options
 from unseen.errors import UnseenError
 
 if TYPE_CHECKING:
+    from unseen.data.dataset import Dataset
     from unseen.integrations.trackers import Tracker
     from unseen.training.folder import Run
     from unseen.training.plan import Plan
@@ -122,6 +123,12 @@ def train(
     config = replace(config, time=_seconds(time)) if time else config
     device, cache, workers = options.device, options.cache, options.workers
     budget, tell = None if memory is None else round(memory * 1e9), _tell_plan(folder)
+    plans: list[Plan] = []
+
+    def on_plan(plan: Plan) -> None:
+        tell(plan)
+        plans.append(plan)
+
     tracker = _tracker(track or [], folder)
     with tracker:
         run = with_bars(
@@ -134,14 +141,15 @@ def train(
                 workers=workers,
                 engine=options.engine,
                 progress=bars,
-                on_plan=tell,
+                on_plan=on_plan,
                 budget_bytes=budget,
                 graph=graph,
             )
         )
     for note in run.results["warnings"]:
         _note(note)
-    page = _page_of(run, device, cache) if report and not config.backbone.imported else None
+    loaded = plans[0].dataset if plans else None
+    page = _page_of(run, device, cache, loaded) if report and not config.backbone.imported else None
     if as_json:
         print_json({"run": str(run.folder), "page": None if page is None else str(page), **run.results})
         return
@@ -206,7 +214,7 @@ def _note(text: str) -> None:
     err.print(f"[yellow]note:[/] {plain_text(text)}", highlight=False, soft_wrap=True)
 
 
-def _page_of(run: Run, device: str, cache: Path | None) -> Path | None:
+def _page_of(run: Run, device: str, cache: Path | None, dataset: Dataset | None) -> Path | None:
     """Write the page, or print a note if packages for it are not installed."""
     from unseen.ground.extras import require
 
@@ -215,14 +223,14 @@ def _page_of(run: Run, device: str, cache: Path | None) -> Path | None:
     except UnseenError as error:
         _note(f"no report page: {error}")
         return None
-    return write_run_report(run, device, cache)
+    return write_run_report(run, device, cache, dataset)
 
 
-def write_run_report(run: Run, device: str, cache: Path | None) -> Path:
-    """``report.html`` in the run's folder."""
+def write_run_report(run: Run, device: str, cache: Path | None, dataset: Dataset | None = None) -> Path:
+    """``report.html`` in the run's folder; ``dataset`` is that of the run, if it has been read already."""
     from unseen.report.page import write_report
 
-    return with_bars(lambda bars: write_report(run, device=device, cache=cache, progress=bars))
+    return with_bars(lambda bars: write_report(run, device=device, cache=cache, progress=bars, dataset=dataset))
 
 
 def print_legend(run: Run, metrics: list[str] | None = None) -> None:

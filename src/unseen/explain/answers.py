@@ -120,6 +120,7 @@ def answers_of(
     cache: Path | str | None = None,
     workers: int = 0,
     progress: Progress = silent,
+    dataset: Dataset | None = None,
 ) -> Answers:
     """Run a finished run's model on all test images, with one batch of regions in memory at a time.
 
@@ -127,6 +128,7 @@ def answers_of(
         run: a finished run.
         seed: seed of the model; by default the first. For a run of both protocols, the honest one's.
         device, cache, workers, progress: see :func:`unseen.training.run.fit`.
+        dataset: that of the run, if it has been read already.
 
     Raises:
         RunError: the run is unfinished, has no such seed, or its dataset has changed.
@@ -137,7 +139,7 @@ def answers_of(
     chosen = next(iter(found)) if seed is None else str(seed)
     if chosen not in found:
         raise RunError(f"no seed {chosen}", where=run.folder, hint=f"use one of {', '.join(found)}")
-    inputs = reopen(run, device=device, cache=cache, workers=workers, progress=progress)
+    inputs = reopen(run, device=device, cache=cache, workers=workers, progress=progress, dataset=dataset)
     inputs = replace(inputs, config=replace(inputs.config, precision="32-true"))  # as in use
     stage = Stage(inputs, "final")
     if not len(stage.held_out):

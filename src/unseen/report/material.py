@@ -87,13 +87,20 @@ class Material:
 
 
 def gather(
-    run: Run, *, device: str = "auto", cache: Path | str | None = None, workers: int = 0, progress: Progress = silent
+    run: Run,
+    *,
+    device: str = "auto",
+    cache: Path | str | None = None,
+    workers: int = 0,
+    progress: Progress = silent,
+    dataset: Dataset | None = None,
 ) -> Material:
     """Read a finished run, and run its model if the images exist; everything missing becomes a note.
 
     Args:
         run: a finished run.
         device, cache, workers, progress: see :func:`unseen.training.run.fit`.
+        dataset: that of the run, if it has been read already.
 
     Raises:
         RunError: the run is unfinished.
@@ -101,7 +108,7 @@ def gather(
     written = recorded(run)
     table, decisions, notes = written.table, written.decisions, written.notes
     try:
-        answers, dataset = _ask(run, device, cache, workers, progress)
+        answers, dataset = _ask(run, device, cache, workers, progress, dataset)
     except (UnseenError, OSError) as error:
         held_out = (run.results["protocols"][run.protocol].get("holdout") or {}).get("attributes")
         lost = "example images or counts of training images" if held_out else COUNTED
@@ -124,14 +131,14 @@ def recorded(run: Run) -> Material:
 
 
 def _ask(
-    run: Run, device: str, cache: Path | str | None, workers: int, progress: Progress
+    run: Run, device: str, cache: Path | str | None, workers: int, progress: Progress, dataset: Dataset | None
 ) -> tuple[Answers | None, Dataset]:
     """The model's answers on the test images, if any, and the dataset as it was in the training."""
     data = run.manifest["data"]
     if data["test_seen"] or data["test_unseen"]:
-        answers = answers_of(run, device=device, cache=cache, workers=workers, progress=progress)
+        answers = answers_of(run, device=device, cache=cache, workers=workers, progress=progress, dataset=dataset)
         return answers, answers.dataset
-    dataset = load_dataset(run.config.dataset, cache=cache, progress=progress)
+    dataset = dataset or load_dataset(run.config.dataset, cache=cache, progress=progress)
     if dataset.fingerprint != data["fingerprint"]:
         raise RunError("the dataset has changed since the training", where=run.folder, hint="train again")
     return None, dataset

@@ -10,6 +10,7 @@ from typing import Any
 
 import jinja2
 
+from unseen.data.dataset import Dataset
 from unseen.evaluation.registry import chosen_metrics, every_metric, sentence
 from unseen.explain.sheet import class_label
 from unseen.ground.files import write_text
@@ -53,6 +54,7 @@ def write_report(
     cache: Path | str | None = None,
     workers: int = 0,
     progress: Progress = silent,
+    dataset: Dataset | None = None,
 ) -> Path:
     """Write ``report.html`` into a run's folder.
 
@@ -64,6 +66,7 @@ def write_report(
         path: page to write; by default ``report.html`` in the run's folder.
         examples: number of images predicted correctly, and of images predicted wrongly.
         device, cache, workers, progress: see :func:`unseen.training.run.fit`.
+        dataset: that of the run, if it has been read already.
 
     Returns:
         Path of the page.
@@ -71,7 +74,7 @@ def write_report(
     Raises:
         RunError: the run is unfinished.
     """
-    material = gather(run, device=device, cache=cache, workers=workers, progress=progress)
+    material = gather(run, device=device, cache=cache, workers=workers, progress=progress, dataset=dataset)
     page = (
         environment()
         .get_template("report.html")

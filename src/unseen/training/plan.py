@@ -112,15 +112,18 @@ class Plan:
     vectors_label: str
 
     @classmethod
-    def of(cls, config: RunConfig, cache: Path, progress: Progress = silent) -> Plan:
-        """Resolve a configuration; finds every error in it before long work starts."""
+    def of(cls, config: RunConfig, cache: Path, progress: Progress = silent, dataset: Dataset | None = None) -> Plan:
+        """Resolve a configuration; finds every error in it before long work starts.
+
+        ``dataset`` is that of the configuration, if it has been read already.
+        """
         method = find_method(config.method)
         if method.reads_text and config.backbone.tower is None:
             problem = f"{method.name} needs a text tower"
             hint = "use --backbone hf:MODEL, such as hf:google/siglip-base-patch16-224"
             raise UnseenError(problem, where=f"backbone {config.backbone.name}", hint=hint)
         config.backbone.fingerprint()  # the weights exist
-        dataset = load_dataset(config.dataset, cache=cache, progress=progress)
+        dataset = dataset or load_dataset(config.dataset, cache=cache, progress=progress)
         name, settings, recipe = resolve_settings(config, dataset.name)
         vectors, label = attribute_vectors(dataset.table.attributes, dataset.attribute_vectors, config.vectors)
         return cls(config, dataset, settings, recipe, name, vectors, label)

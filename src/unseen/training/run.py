@@ -177,7 +177,7 @@ def _raced(inputs: RunInputs, folder: Path, cache: Path, progress: Progress, beg
     winner, _ = run_race(inputs, inputs.config.seeds[0], folder, progress, ends)
     if not winner.raced:
         return inputs
-    plan, store, fabric = Plan.of(winner, cache, progress), inputs.store, inputs.fabric
+    plan, store, fabric = Plan.of(winner, cache, progress, inputs.dataset), inputs.store, inputs.fabric
     same: dict[str, Any] = {name: getattr(inputs, name) for name in ("budget_bytes", "with_images", "on_record")}
     return RunInputs.of_plan(plan, store, fabric, folder, **same)
 
@@ -257,15 +257,16 @@ def reopen(
     cache: Path | str | None = None,
     workers: int = 0,
     progress: Progress = silent,
+    dataset: Dataset | None = None,
 ) -> RunInputs:
-    """Inputs of a finished run, on the device; arguments as in :func:`fit`.
+    """Inputs of a finished run, on the device; arguments as in :func:`fit`, ``dataset`` as in :meth:`Plan.of`.
 
     Raises:
         RunError: the dataset has changed since the training.
         UnseenError: images or weights are missing.
     """
     cache, fabric = cache_folder(cache), make_fabric(device, run.config.precision)
-    plan = Plan.of(run.config, cache, progress)
+    plan = Plan.of(run.config, cache, progress, dataset)
     if plan.dataset.fingerprint != run.manifest["data"]["fingerprint"]:
         raise RunError("the dataset has changed since the training", where=run.folder, hint="train again")
     store = plan.extract(cache, str(fabric.device), workers, progress, folder=run.folder)
