@@ -23,10 +23,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.measured import alternately, finish
 from unseen.methods import METHODS, ClassSpace
 from unseen.methods.msdn import folds
+from unseen.methods.share import uniform
 
 CHANNELS, DIM = 2048, 300
 SHAPES = {  # batch, attributes, classes, unseen classes
@@ -77,8 +79,8 @@ def literal_loss(p, features, labels, z, seen, settings):
     if getattr(settings, "lambda_causal", 0):
         s, s2 = maps
         b, k, r = s.shape
-        other = torch.rand(b, r, k, dtype=s.dtype).transpose(1, 2) * 2 / r
-        other2 = torch.rand(b, r, k, dtype=s.dtype) * 2 / k
+        other = uniform(b, r, k, like=s).transpose(1, 2) * 2 / r  # the same numbers as ours
+        other2 = uniform(b, r, k, like=s) * 2 / k
         effect = plain[0] - torch.einsum("bk,nk->bn", torch.einsum("bkr,bkr->bk", other, s), z)
         effect2 = plain[1] - torch.einsum("bk,nk->bn", torch.einsum("brk,brk->bk", other2, s2), z)
         causal = F.cross_entropy(effect, labels) + F.cross_entropy(effect2, labels)
@@ -216,6 +218,13 @@ class Case:
             "gflop of the other order": round(other / 1e9, 2),
         }
 
+    def operators(self, trains, dtype):
+        """Number of operators that ours runs, apart from views: each costs a launch, however small its tensors."""
+        self.our_step(dtype) if trains else self.our_inference(dtype)
+        with _Operators() as counted:
+            self.our_step(dtype) if trains else self.our_inference(dtype)
+        return counted.count
+
     def agreement(self, trains, dtype):
         """Largest relative difference of loss and of a gradient, or of scores, between ours and the literal side."""
         if not trains:
@@ -230,6 +239,16 @@ class Case:
         difference = abs(self.our_step(dtype) - loss) / abs(loss)
         worst = max(_relative(parameter.grad, gradients[name]) for name, parameter in self.parameters.items())
         return {"loss differs by": difference, "gradients differ by": worst}
+
+
+class _Operators(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
 
 
 def _relative(found, expected):
@@ -251,7 +270,7 @@ def measure(method, shape, grid, precisions, repeats, clock):
             seconds = alternately(runs, repeats, clock)
             if precision == "float32":
                 literal32 = seconds["literal"]
-                orders.append({**mode, **facts})
+                orders.append({**mode, **facts, "operators": case.operators(trains, dtype)})
             times.append(
                 {
                     **mode,

@@ -41,7 +41,7 @@ def test_equals_the_operators(looks, others, dtype):
     if looks == OWN[:1]:
         looks = (Look(logits=1, scores=0, axis=1),)
     maps, others = made(looks, dtype, others)
-    found, counterfactual = attend(maps, K, looks, others)
+    found, counterfactual = attend(maps.clone(), K, looks, others)
     assert (len(found), len(counterfactual)) == (len(looks), len(others))
     expected = by_operators(maps, looks, others)
     weights = [torch.randn_like(psi) for psi in expected]
@@ -58,7 +58,7 @@ def test_gradients_equal_finite_differences(looks):
     maps, others = made(looks)
 
     def pooled(maps):
-        found, counterfactual = attend(maps, K, looks, others)
+        found, counterfactual = attend(maps.clone(), K, looks, others)
         return (*found, *counterfactual)
 
     assert torch.autograd.gradcheck(pooled, (maps,))
@@ -78,9 +78,31 @@ def test_nothing_of_the_maps_size_is_kept_but_the_maps():
     assert set(kept) == {t.data_ptr() for t in (maps, *others)}
 
 
+@pytest.mark.parametrize(("trains", "dtype"), [(True, torch.float32), (False, torch.float32), (True, torch.bfloat16)])
+def test_attentions_replace_the_logits_if_a_gradient_needs_them_exactly(trains, dtype):
+    maps = made(OWN, dtype)[0].detach().requires_grad_(trains)
+    before = maps.detach().clone().split(K, dim=2)
+    attend(maps, K, OWN)
+    after = maps.detach().split(K, dim=2)
+    for i in range(2):
+        assert torch.equal(after[i], before[i])
+    for look in OWN:
+        replaced = trains and dtype == torch.float32
+        expected = before[look.logits].softmax(dim=look.axis) if replaced else before[look.logits]
+        torch.testing.assert_close(after[look.logits], expected)
+
+
+def test_maps_that_another_gradient_needs_are_not_overwritten_unnoticed():
+    maps, _ = made(OWN)
+    needed = (maps * maps).sum()
+    found, _ = attend(maps, K, OWN)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        (needed + found[0].sum()).backward()
+
+
 def test_compilers_see_operators_alone(monkeypatch):
     maps, others = made(OWN)
-    expected = attend(maps, K, OWN, others)
+    expected = attend(maps.clone(), K, OWN, others)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     monkeypatch.setattr(attending, "_Attend", None)
     torch.testing.assert_close(attend(maps, K, OWN, others), expected)

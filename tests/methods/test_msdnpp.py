@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from unseen.errors import UnseenError
 from unseen.methods import ClassSpace, create_method
@@ -102,6 +103,30 @@ def test_inference_is_msdn(problem):
     ours, msdn = made().eval(), made(cls=MSDN).eval()
     assert torch.equal(ours.class_scores(ours(regions), classes), msdn.class_scores(msdn(regions), classes))
     assert all(branch.counterfactual is None for branch in ours(regions).values())
+
+
+class Operators(TorchDispatchMode):
+    """Lists operators with the shapes and dtypes of their tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.ran = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.ran.append((func, [(tuple(t.shape), t.dtype) for t in args if isinstance(t, torch.Tensor)]))
+        return func(*args, **(kwargs or {}))
+
+
+def test_inference_runs_the_operators_of_msdn_in_bfloat16_too(problem):
+    regions, _, _ = problem
+    ran = []
+    for cls in (MSDNPP, MSDN):
+        method = made(cls=cls).float().eval()
+        with torch.inference_mode(), Operators() as operators, torch.autocast("cpu", torch.bfloat16):
+            method(regions.bfloat16())
+        ran.append(operators.ran)
+    assert ran[0] == ran[1]
+    assert any(torch.bfloat16 in [dtype for _, dtype in tensors] for _, tensors in ran[0])
 
 
 def test_effect_is_zero_where_the_intervention_changes_nothing(problem, monkeypatch):

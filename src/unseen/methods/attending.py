@@ -5,9 +5,10 @@ With maps of B images, R regions and K attributes each, A the softmax of logits 
     psi_k  = sum_r A_rk s_rk
     dL/ds  = A g,    dL/dl = A g s - A sum(A g s)      g = dL/dpsi; the sum runs over what A sums to one over
 
-The backward pass recomputes A from the logits, which is cheaper than reading it from memory, and writes its gradient to
-where the product with the regions reads it. Both passes process the batch in pieces that fit a core's cache. Maps in
-bfloat16 are converted to float32.
+The forward pass writes A over the logits, which nothing else needs, so that the backward pass has no softmax; not in
+bfloat16, where rounded attentions no longer sum to one. Both passes process the batch in pieces: small enough for the
+cache, large enough that every thread has work and a small grid takes few operations. Maps in bfloat16 are converted to
+float32.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-PIECE = 2**17
-"""Map entries per thread in a piece of the batch: 512 KiB of float32."""
+PIECE = 2**19
+"""Map entries per thread in a piece of the batch: 2 MiB of float32."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def attend(
     """Pool score maps by each look's attention, and by other attentions.
 
     Args:
-        maps: ``(B, R, M)``.
+        maps: ``(B, R, M)``; attentions replace their logits if they need a gradient.
         attributes: K.
         looks: the attentions.
         others: for each look another attention ``(B, R, K)``, without gradient; or an empty list.
@@ -82,16 +83,19 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, attributes: int, looks: tuple[Look, ...], *others: Tensor) -> Any:
         ctx.attributes, ctx.looks = attributes, looks
-        ctx.save_for_backward(maps, *others)
+        ctx.replaced = ctx.needs_input_grad[0] and maps.dtype == _accurate(maps)
         shape = len(maps), attributes
         found = [maps.new_empty(shape, dtype=_accurate(maps)) for _ in (*looks, *others)]
         for rows in _pieces(maps):
             parts = maps[rows].to(_accurate(maps)).split(attributes, dim=2)
             for i, look in enumerate(looks):
                 attention = parts[look.logits].softmax(dim=look.axis)
+                if ctx.replaced:
+                    parts[look.logits].copy_(attention)
                 torch.sum(attention.mul_(parts[look.scores]), dim=1, out=found[i][rows])
                 if others:
                     torch.sum(others[i][rows] * parts[look.scores], dim=1, out=found[len(looks) + i][rows])
+        ctx.save_for_backward(maps, *others)
         return tuple(found)
 
     @staticmethod
@@ -104,12 +108,13 @@ class _Attend(torch.autograd.Function):
             to = of_maps[rows].split(ctx.attributes, dim=2)
             of_scores: dict[int, Tensor] = {}  # looks may share a score map
             for i, look in enumerate(looks):
-                attention = parts[look.logits].softmax(dim=look.axis)
+                attention = parts[look.logits] if ctx.replaced else parts[look.logits].softmax(dim=look.axis)
                 change = attention * gradients[i][rows, None]
                 product = change * parts[look.scores]
-                to[look.logits].copy_(product.sub_(attention.mul_(product.sum(dim=look.axis, keepdim=True))))
+                total = product.sum(dim=look.axis, keepdim=True)
+                torch.addcmul(product, attention, total, value=-1, out=to[look.logits])
                 if others:
-                    change.add_(others[i][rows] * gradients[len(looks) + i][rows, None])
+                    change.addcmul_(others[i][rows], gradients[len(looks) + i][rows, None])
                 of_scores[look.scores] = change.add_(of_scores[look.scores]) if look.scores in of_scores else change
             for part, value in of_scores.items():
                 to[part].copy_(value)

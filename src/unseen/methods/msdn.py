@@ -104,6 +104,11 @@ def folds(regions: int, channels: int, attributes: int, dim: int, trains: bool) 
     return folded <= 1.1 * hidden
 
 
+def named(term: str, names: Iterable[str], values: Tensor) -> dict[str, Tensor]:
+    """A loss term of each sub-net, from values ``(M,)``."""
+    return {f"{term}_{name}": value for name, value in zip(names, values, strict=True)}
+
+
 @register_method
 class MSDN(GradientMethod):
     """See the module's docstring.
@@ -300,23 +305,20 @@ class MSDN(GradientMethod):
 
         Self-calibration uses the *attributes* of unseen classes in training, never their images.
         """
-        z, margin = self._trained_vectors(classes), self._margin(classes)
-        scores = {name: branch.attribute_scores @ z.T for name, branch in branches.items()}
-        terms = self._classification(scores, margin, labels, classes)
+        psi = torch.stack([branch.attribute_scores for branch in branches.values()])
+        plain = psi @ self._trained_vectors(classes).T
+        scores = plain + self._margin(classes)
+        terms = named("cross_entropy", branches, self._cross_entropy(plain, labels, classes))
+        terms |= self._calibration(branches, scores, classes)
         if self._distils(branches):
-            terms["distillation"] = self._distillation(*(s + margin for s in scores.values()))
+            terms["distillation"] = self._distillation(*scores)
         return self._weighted(terms)
 
-    def _classification(
-        self, scores: dict[str, Tensor], margin: Tensor, labels: Tensor, classes: ClassSpace
-    ) -> dict[str, Tensor]:
-        """Cross-entropy without the margin, and self-calibration with it, for each sub-net's scores."""
-        terms: dict[str, Tensor] = {}
-        for name, plain in scores.items():
-            terms[f"cross_entropy_{name}"] = self._cross_entropy(plain, labels, classes)
-            if self.settings.lambda_cal and len(classes.unseen_indices):
-                terms[f"self_calibration_{name}"] = self_calibration(plain + margin, classes.unseen_indices)
-        return terms
+    def _calibration(self, names: Iterable[str], scores: Tensor, classes: ClassSpace) -> dict[str, Tensor]:
+        """Self-calibration of each sub-net's class scores ``(M, B, N)``, with the margin."""
+        if not self.settings.lambda_cal or not len(classes.unseen_indices):
+            return {}
+        return named("self_calibration", names, self_calibration(scores, classes.unseen_indices))
 
     def _trained_vectors(self, classes: ClassSpace) -> Tensor:
         """Class vectors of a step, without the dropped attributes."""
@@ -327,10 +329,12 @@ class MSDN(GradientMethod):
         return self.prototypes.class_vectors(classes, kept.to(classes.vectors.dtype) / (1 - share))
 
     def _cross_entropy(self, scores: Tensor, labels: Tensor, classes: ClassSpace) -> Tensor:
-        """Cross-entropy over all classes (release), or over the seen ones (prototypes)."""
+        """Cross-entropy of scores ``(..., B, N)`` over all classes (release), or over the seen ones (prototypes)."""
         if self.prototypes is not None:
             scores = scores.masked_fill(~classes.seen, float("-inf"))
-        return F.cross_entropy(scores, labels)
+        labels = labels.expand(scores.shape[:-1])
+        losses = F.cross_entropy(scores.flatten(0, -2), labels.flatten(), reduction="none")
+        return losses.view(labels.shape).mean(dim=-1)
 
     def _distils(self, branches: dict[str, Branch]) -> bool:
         return self.settings.distillation != "none" and self.settings.lambda_dis > 0 and len(branches) == 2

@@ -27,7 +27,7 @@ from unseen.errors import UnseenError
 from unseen.methods.attending import Look, attend
 from unseen.methods.base import Branch, Card
 from unseen.methods.class_space import ClassSpace
-from unseen.methods.msdn import MSDN, MSDNSettings
+from unseen.methods.msdn import MSDN, MSDNSettings, named
 from unseen.methods.registry import register_method
 from unseen.methods.settings import Ablation, Preset, check_choice
 from unseen.methods.share import batch_size, exchange, random_rows
@@ -206,7 +206,7 @@ class MSDNPP(MSDN):
         maps, looks = self._maps(regions, active)
         kind, parts = self.settings.intervention, maps.split(k, dim=2)
         if kind in PERMUTED or self.settings.counterfactual_gradient:
-            pooled, _ = attend(maps, k, looks)
+            pooled, _ = attend(maps.clone(), k, looks)  # the maps are still needed
             others = [self._followed(regions, maps, name, look) for name, look in zip(active, looks, strict=True)]
         else:
             pooled, others = attend(maps, k, looks, [intervene(kind, parts[x.logits], x.axis) for x in looks])
@@ -252,20 +252,21 @@ class MSDNPP(MSDN):
         """MSDN's terms plus ``causal`` and ``semantic`` of each sub-net."""
         if not self._uses_effects():
             return super().loss(branches, labels, classes)
-        settings, z, margin = self.settings, self._trained_vectors(classes), self._margin(classes)
-        scores = {name: branch.attribute_scores @ z.T for name, branch in branches.items()}
-        others = {name: self._counterfactual(branch) for name, branch in branches.items()}
-        effects = {name: scores[name] - other @ z.T for name, other in others.items()}
-        terms = self._classification(scores, margin, labels, classes)
-        for name, branch in branches.items():
-            if settings.lambda_causal:
-                terms[f"causal_{name}"] = self._cross_entropy(effects[name], labels, classes)
-            if settings.lambda_semantic:
-                found = semantic_loss(branch.attribute_scores, others[name], labels, classes)
-                terms[f"semantic_{name}"] = found
+        settings = self.settings
+        psi = torch.stack([branch.attribute_scores for branch in branches.values()])
+        others = torch.stack([self._counterfactual(branch) for branch in branches.values()])
+        both = torch.stack([psi, psi - others]) @ self._trained_vectors(classes).T
+        plain, effects = both.unbind()
+        scores = plain + self._margin(classes)
+        entropy, causal = self._cross_entropy(both, labels, classes)
+        terms = named("cross_entropy", branches, entropy) | self._calibration(branches, scores, classes)
+        if settings.lambda_causal:
+            terms |= named("causal", branches, causal)
+        if settings.lambda_semantic:
+            for name, own, other in zip(branches, psi, others, strict=True):
+                terms[f"semantic_{name}"] = semantic_loss(own, other, labels, classes)
         if self._distils(branches):
-            teach = effects if settings.distil_effects else {name: s + margin for name, s in scores.items()}
-            terms["distillation"] = self._distillation(*teach.values())
+            terms["distillation"] = self._distillation(*(effects if settings.distil_effects else scores))
         return self._weighted(terms)
 
     def _weights(self) -> dict[str, float]:

@@ -6,6 +6,7 @@ several processes together do what a single one would.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -44,12 +45,21 @@ def sharing(share: Share | None) -> Iterator[None]:
 
 
 def random_rows(like: Tensor) -> Tensor:
-    """Uniform in [0, 1), of the shape of ``like``, as if drawn for the whole batch."""
+    """Uniform in (0, 1), of the shape of ``like``, as if drawn for the whole batch; at least float32."""
     share = _share.get()
-    if share is None:
-        return torch.rand_like(like)
-    whole = torch.rand(share.count, *like.shape[1:], dtype=like.dtype, device=like.device)
-    return whole[share.rows.start : share.rows.stop]
+    whole = uniform(batch_size(like), *like.shape[1:], like=like)
+    return whole if share is None else whole[share.rows.start : share.rows.stop]
+
+
+def uniform(*shape: int, like: Tensor) -> Tensor:
+    """Uniform among the centres of 2^16 equal parts of [0, 1]; at least float32, on the device of ``like``.
+
+    A draw of 64 bits gives four numbers, in a third of the time of four draws.
+    """
+    count = math.prod(shape)
+    bits = torch.empty((count + 3) // 4, dtype=torch.int64, device=like.device).random_(-(2**63), None)
+    steps = bits.view(torch.int16)[:count].view(shape)
+    return steps.to(torch.promote_types(like.dtype, torch.float32)).add_(2**15 + 0.5).mul_(2**-16)
 
 
 def exchange(rows: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
