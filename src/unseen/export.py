@@ -367,7 +367,7 @@ def _facts(model: TrainedModel, exported: Exported, opset: int, outputs: list[st
             "interpolation": "bicubic",
             "background": "white",
         },
-        "normalisation": {"mean": list(transform.mean), "std": list(transform.std), "in_graph": True},
+        "normalization": {"mean": list(transform.mean), "std": list(transform.std), "in_graph": True},
         "attributes": list(model.table.attributes.names),
         "gamma": model.gamma,
         "temperature": model.temperature or 1.0,

@@ -10,7 +10,7 @@ import pytest
 
 from unseen.data import finding
 from unseen.data.finding import FoundImages, find_images
-from unseen.errors import UnseenError
+from unseen.errors import DataError, UnseenError
 
 
 @pytest.fixture
@@ -94,3 +94,10 @@ def test_it_is_lazy(images, monkeypatch):
     monkeypatch.setattr(os, "scandir", lambda folder: read.append(folder) or real(folder))
     assert next(iter(FoundImages(["."]))) == Path("a/x/1.webp")
     assert read == [".", "./a", "./a/x"]
+
+
+def test_a_list_of_damaged_utf_16_is_refused(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_bytes("one.jpg\ntwo.jpg\n".encode("utf-16-le") + b"\r")
+    with pytest.raises(DataError, match=r"list\.txt: not utf-16-le text — save it again as UTF-8"):
+        list(FoundImages([], [path]))

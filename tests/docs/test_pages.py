@@ -88,6 +88,6 @@ def test_the_recipe_for_spark(tiny_backbone, tmp_path, monkeypatch):
     (code,) = [code for _, title, code in blocks if title == "spark_predict.py"]
     names: dict[str, object] = {}
     exec(compile(code.replace("/shared/model", str(model)), "page", "exec"), names)
-    (found,) = names["recognise"](iter([pd.Series([str(tmp_path / "a.png"), str(tmp_path / "gone.png")])]))
+    (found,) = names["recognize"](iter([pd.Series([str(tmp_path / "a.png"), str(tmp_path / "gone.png")])]))
     assert found["class"].tolist()[0] == unseen.load(model, device="cpu").predict(tmp_path / "a.png")[0].name
     assert found["class"].isna().tolist() == [False, True]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from unseen.errors import DataError, UnseenError
-from unseen.explain.tsne import colours, draw, embed, separation, tsne_maps, tsne_sheet
+from unseen.explain.tsne import colors, draw, embed, separation, tsne_maps, tsne_sheet
 
 
 def fake(seen, per_class, spread=0.1, predicted=None):
@@ -125,7 +125,7 @@ def test_without_a_pca_it_starts_at_random(values):
 
 @pytest.mark.parametrize("count", [1, 10, 20, 33])
 def test_colours_differ(count):
-    assert len({tuple(c) for c in colours(count)}) == count
+    assert len({tuple(c) for c in colors(count)}) == count
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_colours_of_16_bits_are_scaled_by_the_bits_that_are_used(tmp_path, kind,
     values[3, 4, 1] = (1 << bits) - 1
     data = COLOURS[kind](values)
     (tmp_path / "a").write_bytes(data)
-    said = [] if bits == 16 else [f"16-bit colours that use {bits} bits are scaled to 8 bits"]
+    said = [] if bits == 16 else [f"16-bit colors that use {bits} bits are scaled to 8 bits"]
     for read in (lambda: open_image(tmp_path / "a"), lambda: image_of_bytes(data, "a")):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

@@ -22,7 +22,7 @@ from unseen.data.samplers import images_of_classes
 from unseen.errors import UnseenError
 from unseen.explain.answers import answers_of
 from unseen.explain.gallery import run_figures
-from unseen.explain.parts import DARK, lit_by, part_colours, parts_figure, shares_over_image, strongest_part
+from unseen.explain.parts import DARK, lit_by, part_colors, parts_figure, shares_over_image, strongest_part
 from unseen.methods import ClassSpace
 from unseen.methods.base import GradientMethod, Method
 from unseen.methods.mgmrn import MgMRNSettings
@@ -542,7 +542,7 @@ def test_what_parts_attend_to(run, tiny_guide, tmp_path):
     shares = shares_over_image(replace(found, maps={"level1": left}), "level1")
     assert shares.shape == (4, 60, 100)
     painted = np.asarray(strongest_part(shares, image)).astype(int)
-    white, colours = 255, 255 * part_colours(4)
+    white, colours = 255, 255 * part_colors(4)
     np.testing.assert_allclose(painted[30, 25], (white + colours[2]) / 2, atol=1)
     np.testing.assert_allclose(painted[30, 75], (white + colours[1]) / 2, atol=1)
     np.testing.assert_allclose(painted[30, 5], white / 2, atol=1)  # outside the crop

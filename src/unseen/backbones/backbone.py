@@ -89,11 +89,11 @@ class Backbone(nn.Module):
         """Stay in evaluation mode, without dropout, except for batch normalization that trains with its batch."""
         super().train(False)
         if mode and self._batch_statistics:
-            for layer in self._normalisations():
+            for layer in self._normalizations():
                 layer.train()
         return self
 
-    def _normalisations(self) -> list[Any]:
+    def _normalizations(self) -> list[Any]:
         kinds = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
         return [module for module in self.model.modules() if isinstance(module, kinds)]
 
@@ -111,7 +111,7 @@ class Backbone(nn.Module):
         """
         self.model.requires_grad_(True)
         self.use("torch")
-        layers = self._normalisations() if batch_norm == "batch" else []
+        layers = self._normalizations() if batch_norm == "batch" else []
         self._batch_statistics = bool(layers)
         self._momenta = [layer.momentum for layer in layers if checkpointing]
         if self._batch_statistics and processes() > 1:
@@ -229,7 +229,7 @@ class Backbone(nn.Module):
     @contextmanager
     def _counted_once(self) -> Iterator[None]:
         """Move running averages only in the first forward pass, not when the backward pass recomputes activations."""
-        layers = self._normalisations() if self._momenta else []
+        layers = self._normalizations() if self._momenta else []
         for layer, momentum in zip(layers, self._momenta, strict=True):
             layer.momentum = momentum
         yield

@@ -68,7 +68,7 @@ def _patch_of(name: str) -> Any:
     return made.feature_info[-1]["reduction"]
 
 
-def normalisation_of(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def normalization_of(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Per-channel mean and deviation that normalize images; open_clip's own if the model states none."""
     open_clip = _package()
     about = config_of(folder).get("preprocess_cfg", {})

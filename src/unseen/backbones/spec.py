@@ -136,7 +136,7 @@ class BackboneSpec:
         if self.imported:
             return self
         if self.tower is not None:
-            mean, std = (self.mean, self.std) if self.mean and self.std else towers.normalisation(self.tower)
+            mean, std = (self.mean, self.std) if self.mean and self.std else towers.normalization(self.tower)
             size = self.image_size or towers.model_facts(self.tower).image_size
             return replace(self, image_size=size, mean=tuple(self.mean or mean), std=tuple(self.std or std))
         if self.is_own:

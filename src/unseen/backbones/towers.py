@@ -186,11 +186,11 @@ def model_facts(name: str) -> Facts:
     )
 
 
-def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def normalization(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Per-channel mean and deviation that normalize a model's images."""
     folder = model_folder(name)
     if is_open_clip(folder):
-        return open_clip.normalisation_of(folder)
+        return open_clip.normalization_of(folder)
     model_facts(name)
     for file in ("preprocessor_config.json", "processor_config.json"):
         try:

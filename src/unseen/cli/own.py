@@ -128,14 +128,14 @@ def _print_understood(result: CheckResult, everything: bool) -> None:
 
 def _print_findings(findings: list[Finding], level: str, everything: bool) -> None:
     """Findings by kind, the first ones of each."""
-    colour, title = LEVELS[level]
+    color, title = LEVELS[level]
     kinds: dict[str, list[Finding]] = {}
     for finding in findings:
         kinds.setdefault(finding.kind, []).append(finding)
     if kinds:
-        _say(f"\n[bold {colour}]{len(findings)} {title}[/]")
+        _say(f"\n[bold {color}]{len(findings)} {title}[/]")
     for kind, found in kinds.items():
-        _say(f"[{colour}]{plain_text(kind)}[/] ({len(found)})")
+        _say(f"[{color}]{plain_text(kind)}[/] ({len(found)})")
         for finding in found if everything else found[:SHOWN]:
             _say(f"  {plain_text(str(finding))}")
         if len(found) > SHOWN and not everything:

@@ -122,6 +122,8 @@ def _listed(path: Path) -> Iterator[Path]:
         raise DataError("no such file", where=path, hint="fix the path") from None
     except csv.Error as error:
         raise DataError(str(error), where=path, hint="fix the table") from None
+    except UnicodeDecodeError as error:  # only UTF-16 has no place for stray bytes
+        raise DataError(f"not {error.encoding} text", where=path, hint="save it again as UTF-8") from None
 
 
 def _encoding(path: Path) -> str:

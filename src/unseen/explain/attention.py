@@ -75,9 +75,9 @@ def signed_overlay(image: Image.Image, heat: np.ndarray, crop: tuple[float, floa
     x0, y0, x1, y1 = max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height)
     full[y0:y1, x0:x1] = smooth[y0 - top : y1 - top, x0 - left : x1 - left]
     grey = 0.3 + 0.6 * np.asarray(image.convert("L"), dtype=np.float32)[..., None] / 255
-    colours = matplotlib.colormaps["RdBu_r"](full / 2 + 0.5)[..., :3]
+    colors = matplotlib.colormaps["RdBu_r"](full / 2 + 0.5)[..., :3]
     opacity = 0.8 * np.abs(full)[..., None] ** 0.7
-    return Image.fromarray((255 * (grey * (1 - opacity) + colours * opacity)).astype(np.uint8))
+    return Image.fromarray((255 * (grey * (1 - opacity) + colors * opacity)).astype(np.uint8))
 
 
 def attention_sheet(

@@ -181,7 +181,7 @@ def _legend(first: str, other: str, chance: float) -> list[Any]:
     from matplotlib.patches import Patch
 
     sides = ((FOR, "above"), (AGAINST, "below"))
-    bars = [Patch(color=colour, label=f"{first} classes, {where} {chance:g}") for colour, where in sides]
+    bars = [Patch(color=color, label=f"{first} classes, {where} {chance:g}") for color, where in sides]
     point = {"linestyle": "", "marker": "o", "mfc": "white", "mec": "black"}
     return [*bars, Line2D([], [], label=f"{other} classes", **point)]  # type: ignore[arg-type]
 

@@ -57,9 +57,9 @@ def overlay(
     inside = np.zeros_like(full)
     inside[y0:y1, x0:x1] = 1
     pixels = np.asarray(image, dtype=np.float32) / 255 * (0.45 + 0.55 * inside[..., None])
-    colours = matplotlib.colormaps["inferno"](full)[..., :3]
+    colors = matplotlib.colormaps["inferno"](full)[..., :3]
     opacity = (strength * full)[..., None]
-    return Image.fromarray((255 * (pixels * (1 - opacity) + colours * opacity)).astype(np.uint8))
+    return Image.fromarray((255 * (pixels * (1 - opacity) + colors * opacity)).astype(np.uint8))
 
 
 def said(reason: Reason) -> str:

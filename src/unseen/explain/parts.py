@@ -33,7 +33,7 @@ def shares_over_image(found: PartMaps, level: str) -> np.ndarray:
     return np.stack(full)
 
 
-def part_colours(count: int) -> np.ndarray:
+def part_colors(count: int) -> np.ndarray:
     """``(count, 3)`` colors of parts, each from 0 to 1."""
     require("matplotlib")
     import matplotlib
@@ -48,9 +48,9 @@ def strongest_part(shares: np.ndarray, image: Image.Image) -> Image.Image:
         shares: ``(P, height, width)``; pixels without any stay gray and dark.
         image: image of that size.
     """
-    colours = part_colours(len(shares))[shares.argmax(axis=0)] * (shares.sum(axis=0) > 0)[..., None]
+    colors = part_colors(len(shares))[shares.argmax(axis=0)] * (shares.sum(axis=0) > 0)[..., None]
     grey = image.convert("L").convert("RGB")
-    return Image.blend(grey, Image.fromarray((255 * colours).astype(np.uint8)), 0.5)
+    return Image.blend(grey, Image.fromarray((255 * colors).astype(np.uint8)), 0.5)
 
 
 def lit_by(share: np.ndarray, image: Image.Image) -> Image.Image:
@@ -83,10 +83,10 @@ def parts_figure(found: PartMaps, path: Path) -> None:
         maps, shares = found.maps[level], shares_over_image(found, level)
         column[0].imshow(strongest_part(shares, found.image))
         column[0].set_title(f"{level}, {maps.shape[1]} x {maps.shape[2]}", fontsize=13)
-        for p, colour in enumerate(part_colours(len(maps))):
+        for p, color in enumerate(part_colors(len(maps))):
             column[p + 1].imshow(lit_by(shares[p], found.image))
             title = f"part {p + 1}: up to {100 * maps[p].max():.0f}%"
-            column[p + 1].set_title(title, fontsize=13, color=tuple(0.75 * colour), fontweight="bold")
+            column[p + 1].set_title(title, fontsize=13, color=tuple(0.75 * color), fontweight="bold")
     figure.tight_layout(pad=0.6)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)

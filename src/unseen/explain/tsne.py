@@ -154,12 +154,12 @@ def tsne_maps(
     return Maps(positions, shown, inputs, coordinates, measured, perplexity, candidates)
 
 
-def colours(count: int) -> list[tuple[float, float, float]]:
+def colors(count: int) -> list[tuple[float, float, float]]:
     """The given number of colors: matplotlib's ten strong ones, their pale shades, then hues around the circle."""
     require("matplotlib")
     import matplotlib
 
-    pairs = [tuple(colour) for colour in matplotlib.colormaps["tab20"].colors]  # type: ignore[attr-defined]
+    pairs = [tuple(color) for color in matplotlib.colormaps["tab20"].colors]  # type: ignore[attr-defined]
     if count <= 20:
         return (pairs[::2] + pairs[1::2])[:count]
     return [matplotlib.colormaps["hsv"](i / count)[:3] for i in range(count)]
@@ -176,7 +176,7 @@ def tsne_sheet(answers: Answers, maps: Maps, seed: int = 0) -> Sheet:
 
     table = answers.dataset.table
     labels = answers.labels[maps.positions]
-    palette = dict(zip(maps.classes, colours(len(maps.classes)), strict=True))
+    palette = dict(zip(maps.classes, colors(len(maps.classes)), strict=True))
     size = 26 if len(labels) <= 400 else 14
     with style():
         figure = new_figure(13.5, 6.6)

@@ -36,7 +36,7 @@ DEPTHS = (8, 10, 12, 14, 16, 24)
 ELONGATION = 50
 """Largest ratio between the sides of an image."""
 _BAND = 256
-_COLOURS = {"RGB": 3, "RGBA": 3}
+_COLORS = {"RGB": 3, "RGBA": 3}
 """Modes of 16-bit colors, with their channels before transparency."""
 
 
@@ -213,7 +213,7 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
     image = _upright(image)
     if low is not None:
         image, bits = _scaled(image, _upright(low))
-        _say_bits(bits, "colours")
+        _say_bits(bits, "colors")
     if image.mode == "F":
         raise ValueError("floating-point pixels have no fixed range")
     if image.mode.startswith("I"):  # 16-bit grays, which Pillow's own conversion clips at 255
@@ -245,7 +245,7 @@ def _low_bytes(image: Image.Image) -> Image.Image | None:
         return None
     source = image.filename or image.fp  # the latter is a file in memory
     image.load()
-    high = np.asarray(image)[..., : _COLOURS[image.mode]]
+    high = np.asarray(image)[..., : _COLORS[image.mode]]
     if not source or high.max() >= 1 << (DEPTHS[-3] - 8):  # all 16 bits are in use
         return None
     if not isinstance(source, str | bytes):
@@ -263,7 +263,7 @@ def _swapped(tiles: list[ImageFile._Tile]) -> list[ImageFile._Tile]:
     for tile in tiles:
         parts = (tile.args,) if isinstance(tile.args, str) else tuple(tile.args or ())
         at = next((i for i, part in enumerate(parts) if isinstance(part, str) and ";16" in part), None)
-        if at is None or parts[at].split(";")[0] not in _COLOURS:
+        if at is None or parts[at].split(";")[0] not in _COLORS:
             return []
         little = parts[at].endswith("L") or (parts[at].endswith("N") and sys.byteorder == "little")
         name = parts[at].split(";")[0] + (";16B" if little else ";16L")
@@ -272,7 +272,7 @@ def _swapped(tiles: list[ImageFile._Tile]) -> list[ImageFile._Tile]:
     return swapped
 
 
-def scaled_colours(image: Image.Image) -> tuple[Image.Image, int]:
+def scaled_colors(image: Image.Image) -> tuple[Image.Image, int]:
     """An opened image with 16-bit colors scaled to 8 bits by the bits in use, and their number; otherwise 8."""
     low = _low_bytes(image)
     return (image, 8) if low is None else _scaled(image, low)
@@ -280,7 +280,7 @@ def scaled_colours(image: Image.Image) -> tuple[Image.Image, int]:
 
 def _scaled(high: Image.Image, low: Image.Image) -> tuple[Image.Image, int]:
     """8-bit colors from high and low bytes, and the number of bits in use; transparency keeps its high byte."""
-    count = _COLOURS[high.mode]
+    count = _COLORS[high.mode]
     top, below = np.array(high), np.asarray(low)[..., :count]
     values = (top[..., :count].astype(np.uint16) << 8) | below
     bits = _depth(int(values.max()))

@@ -2,7 +2,7 @@
 
 With f the mean-pooled unit feature of an image and z_c the unit attribute vector of a class::
 
-    g(f)  = unit(((sign(f) |f|^p normalised to unit length) - mu) / sigma  L)
+    g(f)  = unit(((sign(f) |f|^p normalized to unit length) - mu) / sigma  L)
     t_c   = unit((z_c - m) / d)
 
 ``mu``, ``sigma``, ``L`` are statistics of the training images, ``m`` and ``d`` of the training classes:

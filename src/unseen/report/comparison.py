@@ -14,7 +14,7 @@ from unseen.evaluation.registry import HEADLINES, every_metric
 from unseen.ground.files import write_json, write_text
 from unseen.report.tables import metric_cell, metrics_legend, percent, pixels, rank_rows
 
-COLOURS = {"honest": "#1f6f54", "paper": "#c07a1c", "validation": "#3b5f8a"}
+COLORS = {"honest": "#1f6f54", "paper": "#c07a1c", "validation": "#3b5f8a"}
 EXPLAINED = {
     "honest": "honest: epoch or hyperparameters and calibration are chosen on validation classes; the "
     "test set is used once.",
@@ -259,7 +259,7 @@ def dot_plot(found: dict[str, Any], metric: str) -> dict[str, Any]:
             entry = row[view]["metrics"][metric]
             if entry["mean"] is not None:
                 numbers = {key: 100 * entry[key] for key in ("mean", "low", "high")}
-                marks.append({"view": view, "colour": COLOURS[view], "text": percent(entry["mean"]), **numbers})
+                marks.append({"view": view, "color": COLORS[view], "text": percent(entry["mean"]), **numbers})
         points.append({"name": row["name"], "marks": marks})
     every = [mark[key] for point in points for mark in point["marks"] for key in ("low", "high")]
     low, high, ticks = _axis(every)
@@ -295,7 +295,7 @@ def html(found: dict[str, Any], figures: Sequence[str] = ()) -> str:
         seeds=seeds_cell,
         chosen=chosen_cell,
         plots=[dot_plot(found, metric) for metric in HEADLINES],
-        colours=COLOURS,
+        colors=COLORS,
         levels=level_rows(found),
         ranks=RANKS,
         legend=legend(found),

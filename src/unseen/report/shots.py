@@ -34,7 +34,7 @@ def write_curves(found: dict[str, Any], path: Path) -> None:
     for name, line in zip(names, axes, strict=True):
         rows = [row for row in found["rows"] if row["name"] == name]
         for (metric, title), axis in zip(METRICS.items(), line, strict=True):
-            for kind, (label, colour, style) in LINES.items():
+            for kind, (label, color, style) in LINES.items():
                 points = [(row["shots"], row[kind][metric]) for row in rows if kind in row]
                 if points:
                     x, entries = zip(*points, strict=True)
@@ -43,7 +43,7 @@ def write_curves(found: dict[str, Any], path: Path) -> None:
                         x,
                         mean,
                         yerr=spread,
-                        color=colour,
+                        color=color,
                         linestyle=style,
                         marker="o",
                         markersize=4,

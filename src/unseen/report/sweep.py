@@ -9,7 +9,7 @@ from unseen.evaluation.registry import HEADLINES
 from unseen.ground.extras import require
 from unseen.ground.files import write_with
 
-METRIC_COLOURS = dict(zip(HEADLINES, ("#1f6f54", "#b5533c"), strict=True))
+METRIC_COLORS = dict(zip(HEADLINES, ("#1f6f54", "#b5533c"), strict=True))
 STYLES = {"honest": "-", "paper": ":", "validation": "-"}
 
 
@@ -45,13 +45,13 @@ def write_sweep(found: dict[str, Any], key: str, values: list[float], path: Path
     done = [(value, row) for value, row in zip(values, found["rows"], strict=True) if row["error"] is None]
     done.sort(key=lambda pair: pair[0])
     for view in found["views"]:
-        for metric, colour in METRIC_COLOURS.items():
+        for metric, color in METRIC_COLORS.items():
             entries = [(value, row[view]["metrics"][metric]) for value, row in done]
             points = [(v, 100 * e["mean"], 100 * e["std"]) for v, e in entries if e["mean"] is not None]
             if points:
                 x, mean, spread = zip(*points, strict=True)
                 axes.errorbar(
-                    x, mean, yerr=spread, color=colour, linestyle=STYLES[view], marker="o", markersize=5, capsize=3,
+                    x, mean, yerr=spread, color=color, linestyle=STYLES[view], marker="o", markersize=5, capsize=3,
                     label=f"{metric}, {view}",
                 )  # fmt: skip
     scale, options = axis_scale(values)

@@ -14,7 +14,7 @@ from unseen.data.checks.findings import Recorder
 from unseen.data.folder_images import Listing, find_files, left_out
 from unseen.errors import DataError
 from unseen.ground.image_files import OTHER, endings_of
-from unseen.ground.images import eight_bit, is_elongated, opened_image, scaled_colours, used_bits
+from unseen.ground.images import eight_bit, is_elongated, opened_image, scaled_colors, used_bits
 from unseen.ground.progress import Progress
 
 TINY = 64
@@ -76,7 +76,7 @@ def scan_image(path: Path) -> Scan:
             elif mode.startswith("I"):
                 what = f"16-bit grayscale with {used_bits(image)} bits in use, scaled to 8 bits"
                 found.append(("note", "converted images", what, ""))
-            pixels, bits = scaled_colours(image)
+            pixels, bits = scaled_colors(image)
             if pixels is not image:
                 what = f"16-bit color with {bits} bits in use, scaled to 8 bits"
                 found.append(("note", "converted images", what, ""))

@@ -67,7 +67,7 @@ def is_coco(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(value.get(k), list) for k in Coco.model_fields)
 
 
-def recognises(source: Source) -> bool:
+def recognizes(source: Source) -> bool:
     """Whether the source is COCO."""
     return bool(files(source))
 

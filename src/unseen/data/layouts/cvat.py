@@ -22,7 +22,7 @@ def files(source: Source) -> list[str]:
     return [f for f in source.named(".xml") if b"<annotations" in source.head(f) and b"<version>" in source.head(f)]
 
 
-def recognises(source: Source) -> bool:
+def recognizes(source: Source) -> bool:
     """Whether the source is CVAT's."""
     return bool(files(source))
 

@@ -69,7 +69,7 @@ class Table:
                 yield number, cells[self.key], {**self.defaults, **{t: c for t, c in found.items() if c}}
 
 
-def recognises(source: Source) -> bool:
+def recognizes(source: Source) -> bool:
     """Whether the source has the ``meta.xml`` of an archive."""
     return any(b"rs.tdwg.org/dwc/text" in source.head(f) for f in source.named("meta.xml"))
 

@@ -19,7 +19,7 @@ _OWN = {"observed_on", "quality_grade", "taxon_id", "user_login", "iconic_taxon_
 _GBIF = {"gbifID", "datasetKey", "occurrenceStatus", "scientificName"}
 
 
-def recognises(source: Source) -> bool:
+def recognizes(source: Source) -> bool:
     """Whether the source is one of the two."""
     return bool(_tables(source)) or (len(source.files) == 1 and set(source.header(source.files[0])) >= _GBIF)
 

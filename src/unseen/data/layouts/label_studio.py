@@ -62,7 +62,7 @@ class Task(BaseModel):
     annotations: list[Annotation]
 
 
-def recognises(source: Source) -> bool:
+def recognizes(source: Source) -> bool:
     """Whether the source is one of the two exports."""
     if not source.is_json or not isinstance(source.json, list) or not source.json:
         return False

@@ -35,7 +35,7 @@ def _voc(source: Source) -> list[str]:
     return [f for f in source.named(".xml") if b"<annotation" in (h := source.head(f)) and b"<annotations" not in h]
 
 
-def recognises(source: Source) -> bool:
+def recognizes(source: Source) -> bool:
     """Whether the source is one of the three."""
     return bool(_tables(source) or _yaml(source) or _voc(source))
 

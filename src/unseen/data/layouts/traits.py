@@ -84,12 +84,12 @@ def pick(names: Iterable[str], wanted: Sequence[str]) -> list[str]:
     return [of[w] for w in wanted if w in of]
 
 
-def recognises_long(source: Source) -> bool:
+def recognizes_long(source: Source) -> bool:
     """Whether a table has columns of class, trait and value."""
     return _long_table(source) is not None
 
 
-def recognises_wide(source: Source) -> bool:
+def recognizes_wide(source: Source) -> bool:
     """Whether a table has a column of classes, and others."""
     if source.path.is_dir() or source.path.suffix.lower() not in (*SUFFIXES, ".txt"):
         return False

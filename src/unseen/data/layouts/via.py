@@ -23,7 +23,7 @@ LABELS = ("class", "label", "species", "name", "type", "category", "object")
 _HEADER = ("filename", "region_shape_attributes", "region_attributes")
 
 
-def recognises(source: Source) -> bool:
+def recognizes(source: Source) -> bool:
     """Whether the source is a VIA project or export."""
     if source.is_json:
         return bool(_projects(source.json))

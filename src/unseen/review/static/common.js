@@ -87,8 +87,8 @@ function heatMap(rows) {
     const share = (value - low) / span;
     const place = share * (RAMP.length - 1);
     const at = Math.min(Math.floor(place), RAMP.length - 2);
-    const colour = RAMP[at].map((c, j) => c + (place - at) * (RAMP[at + 1][j] - c));
-    pixels.data.set([...colour, 60 + 150 * share], 4 * i);
+    const color = RAMP[at].map((c, j) => c + (place - at) * (RAMP[at + 1][j] - c));
+    pixels.data.set([...color, 60 + 150 * share], 4 * i);
   });
   pen.putImageData(pixels, 0, 0);
   return small;
