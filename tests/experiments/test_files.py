@@ -148,6 +148,9 @@ def test_settings_of_a_file_are_the_release(tmp_path):
         ("dataset: cub", "dataset: cub50", "nothing is published on cub50"),
         ("U: 23.7", "U: 237", r"reported.0.U: is not less than or equal to 100 \(237\)"),
         ("method: ale", "method: [", "not valid YAML"),
+        ("method: ale", "method: b" + "9" * 30, r'mine.yaml: no method "b9+"'),
+        ("method: ale", "method: ale@paper", r'mine.yaml: no method "ale@paper" — pass the preset separately'),
+        ("preset: default", "preset: defalt", r'mine.yaml: .*no preset "defalt"'),
     ],
 )
 def test_mistakes_in_a_file_are_one_line(tmp_path, old, new, message):

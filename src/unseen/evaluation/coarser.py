@@ -16,6 +16,9 @@ def answers_in_words(numbers: Mapping[str, Any], images: str) -> list[str]:
     found = []
     for case, start in (("listed", ""), ("missing", "with the image's own class left out, ")):
         one = numbers[case]
+        if not one["unsure"]:
+            found.append(f"{start}every {images} image has a sure class.".capitalize())
+            continue
         parts = [
             f"{at['answers']} {'get' if at['answers'] != 1 else 'gets'} a {rank} ({at['right']} right)"
             for rank, at in reversed(one["ranks"].items())

@@ -303,7 +303,13 @@ def _read(path: Path) -> Experiment:
 def _made(data: _File, path: Path | None) -> Experiment:
     """The experiment of a file, with the preset's values where the file names none."""
     facts = load_facts(data.dataset)
-    name, preset = find_preset(find_method(data.method), facts.name, data.preset)
+    try:
+        name, preset = find_preset(find_method(data.method, path), facts.name, data.preset)
+    except UnseenError as error:
+        if path is None or str(error.where) == str(path):
+            raise
+        where = ", ".join(str(place) for place in (path, error.where) if place is not None)
+        raise ExperimentError(error.problem, where=where, hint=error.hint) from None
     recipe = {} if preset.recipe is None else asdict(preset.recipe)
 
     def filled(values: Mapping[str, Any], named: Mapping[str, Setting]) -> dict[str, Setting]:
