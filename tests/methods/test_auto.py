@@ -8,6 +8,7 @@ import torch
 
 from unseen.methods import ClassSpace, create_method
 from unseen.methods.auto import RACING
+from unseen.methods.preparation import FeaturePreparation
 
 SEEN = np.array([False, True, True, False, True, True, True])
 
@@ -68,3 +69,21 @@ def test_its_sweep_is_the_sweeps_of_all():
         for _, scores in fitted(kind.name)[0].sweep(held_out, classes):
             assert torch.equal(found[at][1], scores)
             at += 1
+
+
+def test_what_a_sweep_has_solved_is_used_without_the_training_images():
+    """And the whitening that it has fitted is the one of its training images."""
+    (swept, classes), (fresh, _) = fitted("auto"), fitted("auto")
+    regions, labels, _ = problem()
+    candidates = [found for found, _ in swept.sweep(swept.prepare(problem(3)[0]), classes)]
+    assert candidates == swept.grid()
+    assert swept.settle()
+    for candidate in candidates[:: len(candidates) // 9]:
+        for method in (swept, fresh):
+            method.use(candidate)
+        assert swept.state_dict().keys() == fresh.state_dict().keys()
+        assert all(map(torch.equal, swept.state_dict().values(), fresh.state_dict().values()))
+    preparation = FeaturePreparation()
+    preparation.fit("whitened", swept.prepare(regions)[:, 0], labels)
+    assert swept.whitened is not None
+    assert torch.equal(swept.whitened.whitening, preparation.whitening)

@@ -19,7 +19,7 @@ from unseen.methods.eszsl import ESZSL, Solutions
 from unseen.methods.joint import JointSettings
 from unseen.methods.kernel_prototypes import Prototypes
 from unseen.methods.pooled import PooledLinear, pool
-from unseen.methods.preparation import AUTO, FittedBuffers
+from unseen.methods.preparation import AUTO, FeaturePreparation, FittedBuffers
 from unseen.methods.registry import register_method
 from unseen.methods.settings import Preset, check_choice
 
@@ -110,7 +110,7 @@ class Auto(ClosedFormMethod):
             method.fit(regions, labels, classes)
             assert isinstance(method, ESZSL | Prototypes)
             if shared is not None and shared.equals(method.solutions):
-                method.solutions, shared.keep = shared, True
+                method.solutions = shared
             shared = method.solutions
 
     def grid(self) -> list[Candidate]:
@@ -124,6 +124,15 @@ class Auto(ClosedFormMethod):
             if method.name == candidate["method"]:
                 self.chosen.position = torch.zeros(position)
                 method.use(own)
+
+    def settle(self) -> bool:
+        """As in the base class; all methods have to agree."""
+        return all(method.settle() for method in self._methods())
+
+    @property
+    def whitened(self) -> FeaturePreparation | None:
+        """As in the base class."""
+        return next((found for method in self._methods() if (found := method.whitened) is not None), None)
 
     def sweep_blocks(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[list[Candidate], Tensor]]:
         """The sweeps of all methods in turn."""

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
 from unseen.errors import UnseenError
 from unseen.methods.class_space import ClassSpace
 from unseen.methods.settings import Ablation, Preset, Settings
+
+if TYPE_CHECKING:
+    from unseen.methods.preparation import FeaturePreparation
 
 
 @dataclass
@@ -236,6 +239,18 @@ class ClosedFormMethod(Method):
     def use(self, candidate: Candidate) -> None:
         """Set the weights to the solution of a candidate; call :meth:`fit` first."""
         raise NotImplementedError
+
+    def settle(self) -> bool:
+        """Free what :meth:`use` of the candidates of the last sweep does not need.
+
+        Whether it then needs little memory, and solves nothing again. Other candidates cannot be used any more.
+        """
+        return False
+
+    @property
+    def whitened(self) -> FeaturePreparation | None:
+        """The preparation ``whitened`` of pooled features, fitted to the training images, if it is known."""
+        return None
 
     def sweep(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[Candidate, Tensor]]:
         """Class scores of held-out images under every candidate, in the order of :meth:`grid`.

@@ -39,6 +39,8 @@ LAMBDAS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
 """Our grid, in mean eigenvalues of the centered Gram matrices."""
 SHARES = (0.0, 0.5)
 """Shares of a seen class's own images."""
+SMALL = 1 << 25
+"""Bytes of solutions that may be kept for later."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +120,15 @@ class ESZSL(PooledLinear, ClosedFormMethod):
         self.weight.copy_((left @ weights).T / length)
         self.own.fit(share, left.T, features.typical[None], self.weight)
 
+    def settle(self) -> bool:
+        """As in the base class."""
+        return self.solutions.settle()
+
+    @property
+    def whitened(self) -> FeaturePreparation | None:
+        """As in the base class."""
+        return self.solutions.whitened
+
     def sweep_blocks(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[list[Candidate], Tensor]]:
         """As in the base class, with a factorization per preparation and gamma, and one product for all else."""
         held_out = regions[:, 0].double()
@@ -163,7 +174,7 @@ class ESZSL(PooledLinear, ClosedFormMethod):
 
 
 class Solutions:
-    """:class:`Features` of training images by preparation; keeps those of the last one, or with ``keep`` of all.
+    """:class:`Features` of training images by preparation.
 
     Args:
         x, labels, y, relative, channels: see :class:`Features`.
@@ -172,7 +183,6 @@ class Solutions:
     def __init__(self, x: Tensor, labels: Tensor, y: Tensor, relative: bool, channels: int | Sequence[int]) -> None:
         self._made = x, labels, y, relative, channels
         self._kept: dict[str, Features] = {}
-        self.keep = False
 
     def equals(self, other: Solutions) -> bool:
         """Whether the other's solutions are the same."""
@@ -182,9 +192,20 @@ class Solutions:
     def __call__(self, kind: str) -> Features:
         """Solutions for one preparation."""
         if kind not in self._kept:
-            found = Features(kind, *self._made)
-            self._kept = {**self._kept, kind: found} if self.keep else {kind: found}
+            self._kept[kind] = Features(kind, *self._made)
         return self._kept[kind]
+
+    def settle(self) -> bool:
+        """Free the training images; whether what is left is small (:data:`SMALL`)."""
+        x, labels, y, relative, channels = self._made
+        self._made = x[:0].clone(), labels, y, relative, channels
+        return sum(features.settle() for features in self._kept.values()) <= SMALL
+
+    @property
+    def whitened(self) -> FeaturePreparation | None:
+        """The preparation ``whitened``, if it was asked for and the features are of one map."""
+        found = self._kept["whitened"].preparation if "whitened" in self._kept else None
+        return found if isinstance(found, FeaturePreparation) else None
 
 
 class Features:
@@ -233,6 +254,13 @@ class Features:
     def release(self) -> None:
         """Free what only further gammas need; it is computed again if one is asked for."""
         self._gram = self._prepared = None
+
+    def settle(self) -> int:
+        """Free the training images: no further gamma can be asked for. Returns the bytes of what is left."""
+        self.release()
+        self._x = self._y = self._x[:0].clone()
+        left = [*self.preparation.buffers(), self._target, self.means, *self._lefts.values()]
+        return sum(tensor.nbytes for tensor in left)
 
     def preparation_like(self, like: Tensor) -> FeaturePreparation | JointPreparation:
         """A copy of the preparation with the dtype and device of a tensor."""

@@ -35,7 +35,7 @@ from unseen.methods.eszsl import ClassVectors, Solutions, one_hot
 from unseen.methods.joint import JointSettings, total
 from unseen.methods.own import present_rows
 from unseen.methods.pooled import PooledLinear
-from unseen.methods.preparation import FittedBuffers, RowPreparation
+from unseen.methods.preparation import FeaturePreparation, FittedBuffers, RowPreparation
 from unseen.methods.registry import register_method
 from unseen.methods.settings import Preset, check_choice
 
@@ -170,6 +170,15 @@ class Prototypes(PooledLinear, ClosedFormMethod):
         self.weight.copy_(linear)
         means = present_rows(solved.means / _rms(solved.means), *self._place)
         self.own.fit(own, means, solved.typical[None], self.weight)
+
+    def settle(self) -> bool:
+        """As in the base class."""
+        return self.solutions.settle()
+
+    @property
+    def whitened(self) -> FeaturePreparation | None:
+        """As in the base class."""
+        return self.solutions.whitened
 
     def sweep_blocks(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[list[Candidate], Tensor]]:
         """As in the base class; all candidates of a preparation work on products of images with N seen class means."""

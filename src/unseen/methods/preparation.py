@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unseen.errors import UnseenError
-from unseen.ground.systems import gram, inverse_factor
+from unseen.ground.systems import gram, inverse_factor, times_upper
 from unseen.methods.settings import Settings
 
 AUTO = "auto"
@@ -133,7 +133,7 @@ class FeaturePreparation(FittedBuffers):
         moved = (_rooted(features) if len(self.root) else features) - self.mean
         if len(self.scale):
             moved = moved / self.scale
-        return moved @ self.whitening if len(self.whitening) else moved
+        return times_upper(moved, self.whitening) if len(self.whitening) else moved
 
     def contributions(self, regions: Tensor, weight: Tensor) -> Tensor:
         """Contribution of each region to ``forward(pooled) @ weight.T``: ``(B, R, C)`` and ``(K, C)`` to ``(B, K, R)``.
@@ -202,7 +202,7 @@ def region_shares(regions: Tensor) -> Tensor:
 
 
 def whitening(features: Tensor, labels: Tensor, shrinkage: float = SHRINKAGE) -> Tensor:
-    """``(C, C)`` matrix that maps the shrunk within-class covariance to the identity.
+    """``(C, C)`` upper triangular matrix that maps the shrunk within-class covariance to the identity.
 
     Args:
         features: ``(n, C)``, float64.

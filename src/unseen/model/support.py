@@ -104,11 +104,6 @@ class SupportSpace:
     preparation: FeaturePreparation
     rule: SupportRule
 
-    @classmethod
-    def fit(cls, features: Tensor, labels: Tensor, rule: SupportRule) -> Self:
-        """Fit the space to training images: :func:`pooled` features ``(n, C)`` and labels ``(n,)``."""
-        return cls(fitted(features, labels), rule)
-
     @property
     def channels(self) -> int:
         """Number of channels C."""

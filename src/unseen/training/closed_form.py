@@ -41,6 +41,7 @@ class Validation(SeedValidation):
         super().__init__(seed, folder)
         self._draws: list[dict[str, _Tried]] = []
         self._seen: list[np.ndarray] = []
+        self._solved: dict[str, ClosedFormMethod] = {}
 
     def draw(self, stage: Stage, progress: Progress) -> None:
         """Solve on the training classes of a draw for every candidate, and decide on its validation images."""
@@ -52,6 +53,9 @@ class Validation(SeedValidation):
                 found[json.dumps(candidate)] = _Tried(candidate, small, float(bound))
         self._draws.append(found)
         self._seen.append(stage.seen)
+        stage.whitened = method.whitened
+        if method.settle():
+            self._solved[stage.name] = method
 
     def best(self, inputs: RunInputs) -> dict[str, Any]:
         """The candidate with the highest value; the first in a tie."""
@@ -93,7 +97,7 @@ class Validation(SeedValidation):
 
     def scores(self, stage: Stage, pick: dict[str, Any]) -> Held:
         """Class scores of the validation images of a draw under a candidate."""
-        method = _fitted(self._seed, stage)
+        method = self._solved.pop(stage.name, None) or _fitted(self._seed, stage)
         method.use(pick)
         return Held(stage.scores(method).numpy(), stage.test_labels, stage.seen)
 
@@ -131,7 +135,7 @@ class _Solved:
     def _use(self, pick: dict[str, Any]) -> None:
         if pick != self._held:
             self.method.use(pick)
-            self._held = pick
+            self._held, self._stage.whitened = pick, self.method.whitened
 
 
 def scored(seed: int, stage: Stage, pick: dict[str, Any], train: np.ndarray, held: np.ndarray) -> Tensor:

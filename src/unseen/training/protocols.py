@@ -94,15 +94,17 @@ def validate_seeds(
     choices = {seed: Choice.load(path, identity) for seed, path in kept.items()}
     open_seeds = {seed: kind.Validation(seed, folder / f"seed-{seed}") for seed in seeds if choices[seed] is None}
     if open_seeds:
+        vectors: list[np.ndarray] = []
         for draw in range(count):
             stage = Stage(inputs, "validation", draw)
             for validation in open_seeds.values():
                 validation.draw(stage, progress)
                 if after is not None:
                     after(validation)
+            if takes_images(stage):
+                vectors.append(held_out_vectors(stage))
         picks = {seed: validation.best(inputs) for seed, validation in open_seeds.items()}
         held: dict[int, list[Held]] = {seed: [] for seed in open_seeds}
-        vectors: list[np.ndarray] = []
         taxonomies: list[Taxonomy] = []
         for draw in range(count):
             if count > 1:
@@ -111,8 +113,6 @@ def validate_seeds(
                 held[seed].append(validation.scores(stage, picks[seed]))
             if stage.taxonomy is not None:
                 taxonomies.append(stage.taxonomy)
-            if takes_images(stage):
-                vectors.append(held_out_vectors(stage))
         for seed, validation in open_seeds.items():
             choice = choice_of(picks[seed], held[seed], vectors, taxonomies)
             if validation.race:

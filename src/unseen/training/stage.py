@@ -17,6 +17,7 @@ from unseen.ground.distributed import rows_of_all
 from unseen.methods import find_method
 from unseen.methods.base import Method
 from unseen.methods.class_space import ClassSpace
+from unseen.methods.preparation import FeaturePreparation
 from unseen.methods.settings import EndToEndRecipe
 from unseen.model.scoring import ClassScorer
 from unseen.training.batches import ahead, own_batches
@@ -28,7 +29,13 @@ from unseen.vectors.sources import name_things
 
 
 class Stage:
-    """Features, labels and classes of one stage on the device; features are prepared on first use."""
+    """Features, labels and classes of one stage on the device; features are prepared on first use.
+
+    Attributes:
+        whitened: whitening of all training images, if a closed form has fitted it.
+    """
+
+    whitened: FeaturePreparation | None = None
 
     def __init__(self, inputs: RunInputs, name: str, draw: int = 0) -> None:
         self.inputs, self.fabric = inputs, inputs.fabric

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
@@ -26,6 +27,7 @@ from unseen.evaluation.shots import SHOTS, Episode
 from unseen.features.source import RegionSource
 from unseen.features.store import RegionStore
 from unseen.methods.pooled import pool
+from unseen.methods.preparation import FeaturePreparation
 from unseen.model.support import SupportRule, SupportSpace, fitted
 from unseen.model.together import together
 from unseen.training.stage import Stage
@@ -73,14 +75,22 @@ def _training_images(stage: Stage) -> tuple[Tensor, Tensor]:
 
 def held_out_vectors(stage: Stage) -> np.ndarray:
     """Float32 ``(M, C)``: the held-out images of a stage, in the space of its training images."""
-    space = fitted(*_training_images(stage))
+    space = _space(stage)
     with torch.inference_mode():
         return np.asarray(space(pooled_features(stage, stage.held_out)).numpy())
 
 
 def fitted_space(stage: Stage, rule: SupportRule) -> SupportSpace:
     """The space of the training images of a stage, with the rule."""
-    return SupportSpace.fit(*_training_images(stage), rule)
+    return SupportSpace(_space(stage), rule)
+
+
+def _space(stage: Stage) -> FeaturePreparation:
+    """Whitening of the training images; not fitted again if a closed form has fitted it to the same features."""
+    same = stage.fabric.device.type == "cpu" and stage.inputs.config.precision == "32-true"
+    if stage.whitened is not None and same and len(stage.train_labels) <= MOST:
+        return deepcopy(stage.whitened).float()
+    return fitted(*_training_images(stage))
 
 
 @dataclass(frozen=True, eq=False)
