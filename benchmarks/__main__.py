@@ -27,6 +27,7 @@ SUITE: dict[str, tuple[str, ...]] = {
     "engines": (),
     "decoding": ("{images}",),
     "end_to_end": (),
+    "msdn_loop": (),
     "start_up": (),
     "predict_speed": (),
     "onnx_speed": ("{run}", "{images}"),

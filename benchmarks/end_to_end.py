@@ -99,7 +99,7 @@ def subset(source: Path, count: int | None, place: Path) -> tuple[Path, int]:
         images = images[order.reindex(images.index) < max(1, round(count / images["class"].nunique()))]
     place.mkdir()
     images[["file", "class", "split"]].to_csv(place / "images.csv", index=False)
-    for name in ("classes.csv", "attributes.csv"):
+    for name in ("classes.csv", "attributes.csv", "attribute_vectors.npy"):
         if (source / name).is_file():
             (place / name).write_bytes((source / name).read_bytes())
     (place / "images").symlink_to((source / "images").resolve())
