@@ -7,7 +7,7 @@ import pytest
 
 from unseen.evaluation.shots import SHOTS, Episode
 from unseen.model.support import SupportRule
-from unseen.training.support import _weights, choose_support, mixed_scores
+from unseen.training.support import _Task, _weights, choose_support, mixed_scores
 from unseen.training.temperature import Held
 
 SEEN = np.array([True] * 6 + [False] * 4)
@@ -62,3 +62,20 @@ def test_mixed_scores_by_hand():
     np.testing.assert_allclose(mixed[:, 7], plain[:, 7] / 2 + 1.5 * cosine - 0.5 + 0.125, rtol=1e-5)
     others = np.arange(10) != 7
     np.testing.assert_array_equal(mixed[:, others], plain[:, others])
+
+
+def test_the_gradient_of_an_episode_is_that_of_differences():
+    rng = np.random.default_rng(0)
+    prior, cosines, target = rng.normal(size=(9, 4)), rng.normal(size=(9, 4)), np.arange(9) % 5 - 1
+    weight = rng.dirichlet(np.ones(9))
+    task = _Task(prior, rng.normal(size=9), cosines, np.ones(4), target, rng.normal(size=9), weight, np.zeros(4, bool))
+    at = rng.normal(size=(3, 4))
+    loss, gradient = task.loss(*at)
+    scores = np.column_stack([at[0] * prior + at[1] * cosines + at[2], task.others])
+    truth = np.where(target < 0, task.truth, scores[np.arange(9), target])
+    assert loss == pytest.approx(weight @ (np.log(np.exp(scores).sum(axis=1)) - truth), abs=1e-12)
+    for place in np.ndindex(3, 4):
+        step = np.zeros((3, 4))
+        step[place] = 1e-6
+        slope = (task.loss(*(at + step))[0] - task.loss(*(at - step))[0]) / 2e-6
+        assert gradient[place] == pytest.approx(slope, abs=1e-8)

@@ -61,19 +61,24 @@ def best_preparation(settings: PreparedSettings, x: Tensor, labels: Tensor, unit
         target = (torch.cumsum(held, 0) - 1)[position[mine]]
         members = F.one_hot(target).double()
         y = 2 * F.one_hot((torch.cumsum(~held, 0) - 1)[position[~mine]]).double() - 1
+        sums = {rows: _answers_to_classes(rows, unit[present[~held]], unit[present[held]]) for rows in every_rows}
         for features in every_features:
             solved = Features(features, x[~mine], labels[~mine], y, relative=True)
             held_out = solved.preparation(x[mine])
             for gamma in GAMMAS[::2]:
                 answers = held_out @ solved.left(gamma)
                 for rows in every_rows:
-                    preparation = RowPreparation()
-                    preparation.fit(rows, unit[present[~held]])
-                    right = ClassVectors(preparation(unit[present[~held]]), relative=True)
-                    table = preparation(unit[present[held]])
-                    for strength in LAMBDAS:
-                        named = (answers @ (right(strength) @ table.T)).argmax(dim=1) == target
+                    for strength, weights in zip(LAMBDAS, sums[rows], strict=True):
+                        named = (answers @ weights).argmax(dim=1) == target
                         accuracy = float((members.T @ named.double() / members.sum(dim=0)).mean())
                         found = total.setdefault((features, rows), {})
                         found[gamma, strength] = found.get((gamma, strength), 0.0) + accuracy
     return max(total, key=lambda kinds: max(total[kinds].values())) if total else (every_features[0], every_rows[0])
+
+
+def _answers_to_classes(rows: str, trained: Tensor, held: Tensor) -> list[Tensor]:
+    """For each of :data:`LAMBDAS` the weights ``(n, H)`` of the answers for n training classes in H class scores."""
+    preparation = RowPreparation()
+    preparation.fit(rows, trained)
+    right, table = ClassVectors(preparation(trained), relative=True), preparation(held)
+    return [right(strength) @ table.T for strength in LAMBDAS]

@@ -9,7 +9,7 @@ have equal weight. Gamma and temperature are those chosen for attributes alone, 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -108,22 +108,36 @@ class _Task:
         bare: bool ``(P,)``, whether the class is treated as one without attributes.
     """
 
-    prior: Tensor
-    others: Tensor
-    cosines: Tensor
-    count: Tensor
-    target: Tensor
-    truth: Tensor
-    weight: Tensor
-    bare: Tensor
+    prior: np.ndarray
+    others: np.ndarray
+    cosines: np.ndarray
+    count: np.ndarray
+    target: np.ndarray
+    truth: np.ndarray
+    weight: np.ndarray
+    bare: np.ndarray
 
-    def loss(self, keep: Tensor, cosine: Tensor, constant: Tensor) -> Tensor:
-        """Weighted cross-entropy with the scores keep * prior + cosine * cosines + constant, each ``(P,)``."""
-        scores = keep * self.prior + cosine * self.cosines + constant
-        total = torch.logaddexp(self.others, scores.logsumexp(dim=1))
-        mine = scores.gather(1, self.target.clamp(min=0)[:, None])[:, 0]
-        result: Tensor = (self.weight * (total - torch.where(self.target < 0, self.truth, mine))).sum()
-        return result
+    def loss(self, keep: np.ndarray, cosine: np.ndarray, constant: np.ndarray) -> tuple[float, np.ndarray]:
+        """Weighted cross-entropy with the scores keep * prior + cosine * cosines + constant, each ``(P,)``.
+
+        With its gradient ``(3, P)``.
+        """
+        scores = self.prior * keep
+        scores += self.cosines * cosine
+        scores += constant
+        inside = np.flatnonzero(self.target >= 0)
+        own = inside, self.target[inside]
+        truth = self.truth.copy()
+        truth[inside] = scores[own]
+        top = np.maximum(scores.max(axis=1), self.others)
+        scores -= top[:, None]
+        share = np.exp(scores, out=scores)
+        total = share.sum(axis=1) + np.exp(self.others - top)
+        loss = float(self.weight @ (np.log(total) + top - truth))
+        share *= (self.weight / total)[:, None]
+        share[own] -= self.weight[inside]
+        gradient = np.stack([(share * self.prior).sum(axis=0), (share * self.cosines).sum(axis=0), share.sum(axis=0)])
+        return loss, gradient
 
 
 def choose_support(
@@ -280,15 +294,16 @@ def _task(
     place = np.full(len(held.seen), -1)
     place[chosen] = np.arange(len(chosen))
     others = torch.from_numpy(np.setdiff1d(np.arange(len(held.seen)), chosen))
+    rest = asked[:, others].logsumexp(dim=1) if len(others) else asked.new_full((len(asked),), -math.inf)
     return _Task(
-        asked[:, torch.from_numpy(chosen)],
-        asked[:, others].logsumexp(dim=1) if len(others) else asked.new_full((len(asked),), -math.inf),
-        torch.from_numpy(cosines),
-        torch.from_numpy(count).double(),
-        torch.from_numpy(place[labels]),
-        asked.gather(1, torch.from_numpy(labels)[:, None])[:, 0],
-        torch.from_numpy(_weights(labels, held.seen)),
-        torch.from_numpy(np.isin(chosen, bare)),
+        asked[:, torch.from_numpy(chosen)].numpy(),
+        rest.numpy(),
+        cosines,
+        count.astype(float),
+        place[labels],
+        asked.gather(1, torch.from_numpy(labels)[:, None])[:, 0].numpy(),
+        _weights(labels, held.seen),
+        np.isin(chosen, bare),
     )
 
 
@@ -305,54 +320,70 @@ def _weights(labels: np.ndarray, seen: np.ndarray) -> np.ndarray:
 
 def _chosen(tasks: Sequence[_Task], counted: int, unit: float, temperature: float) -> SupportRule:
     """The numbers with the smallest loss; those of classes without attributes are fitted last."""
+    begin = np.array(list(START.values()))
 
-    def mixed(task: _Task, prior: Tensor, scale: Tensor, offset: Tensor, few: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        keep = prior / (task.count + prior)
-        return keep, (1 - keep) * scale, (1 - keep) * offset + few / (task.count + prior)
-
-    def attributes(values: Tensor) -> Tensor:
-        prior, scale = values[0].exp(), values[1].exp() * unit
-        losses = [task.loss(*mixed(task, prior, scale, values[2] * unit, values[3] * unit)) for task in tasks]
-        start = values.new_tensor(list(START.values()))
-        return torch.stack(losses).mean() + ((values - start) ** 2).sum() / (2 * counted)
+    def attributes(values: np.ndarray) -> tuple[float, np.ndarray]:
+        prior, scale = math.exp(values[0]), math.exp(values[1]) * unit
+        offset, few = values[2] * unit, values[3] * unit
+        loss, gradient = 0.0, np.zeros(4)
+        for task in tasks:
+            found, (by_keep, by_cosine, by_constant) = task.loss(*_mixed(task.count, prior, scale, offset, few))
+            loss += found
+            own = prior / (task.count + prior)
+            rest = 1 - own
+            turned = own * rest * (by_keep - by_cosine * scale - by_constant * offset)  # by the logarithm of the prior
+            turned -= by_constant * few * own / (task.count + prior)
+            gradient += [
+                turned.sum(),
+                by_cosine @ rest * scale,
+                by_constant @ rest * unit,
+                by_constant @ (1 / (task.count + prior)) * unit,
+            ]
+        away = values - begin
+        return loss / len(tasks) + away @ away / (2 * counted), gradient / len(tasks) + away / counted
 
     best = _least(attributes, list(START.values()), list(BOUNDS.values()))
     prior, scale, offset, few = math.exp(best[0]), math.exp(best[1]) * unit, best[2] * unit, best[3] * unit
+    mine = [task for task in tasks if task.bare.any()]
 
-    def bare(values: Tensor) -> Tensor:
-        own, constant = values[0].exp(), values[1] * unit
-        losses = []
-        for task in (t for t in tasks if t.bare.any()):
-            usual = mixed(task, *map(values.new_tensor, (prior, scale, offset, few)))
+    def bare(values: np.ndarray) -> tuple[float, np.ndarray]:
+        own, constant = math.exp(values[0]), values[1] * unit
+        loss, gradient = 0.0, np.zeros(2)
+        for task in mine:
             keep = own / (task.count + own)
-            mine = torch.zeros_like(keep), (1 - keep) * scale, (1 - keep) * offset + keep * constant
-            losses.append(task.loss(*(torch.where(task.bare, a, b) for a, b in zip(mine, usual, strict=True))))
-        return torch.stack(losses).mean() + (values**2).sum() / (2 * counted)
+            without = np.zeros_like(keep), (1 - keep) * scale, (1 - keep) * offset + keep * constant
+            usual = _mixed(task.count, prior, scale, offset, few)
+            found, by = task.loss(*(np.where(task.bare, a, b) for a, b in zip(without, usual, strict=True)))
+            loss += found
+            _, by_cosine, by_constant = np.where(task.bare, by, 0.0)
+            turned = keep * (1 - keep) * (by_constant * (constant - offset) - by_cosine * scale)
+            gradient += [turned.sum(), by_constant @ keep * unit]
+        return loss / len(mine) + values @ values / (2 * counted), gradient / len(mine) + values / counted
 
-    without = [0.0, 0.0]
-    if any(task.bare.any() for task in tasks):
-        without = _least(bare, without, [BOUNDS["prior"], BOUNDS["offset"]])
+    found = _least(bare, [0.0, 0.0], [BOUNDS["prior"], BOUNDS["offset"]]) if mine else [0.0, 0.0]
     return SupportRule(
         prior,
         scale * temperature,
         offset * temperature,
         few * temperature,
-        math.exp(without[0]),
-        without[1] * unit * temperature,
+        math.exp(found[0]),
+        found[1] * unit * temperature,
     )
 
 
-def _least(loss: Any, start: list[float], bounds: list[tuple[float, float]]) -> list[float]:
-    """Minimize a smooth function of a few numbers."""
+def _mixed(
+    count: np.ndarray, prior: float, scale: float, offset: float, few: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weight of the attributes' score, factor of the cosine, and constant, each ``(P,)``."""
+    keep = prior / (count + prior)
+    return keep, (1 - keep) * scale, (1 - keep) * offset + few / (count + prior)
 
-    def with_gradient(x: np.ndarray) -> tuple[float, np.ndarray]:
-        values = torch.tensor(x, dtype=torch.float64, requires_grad=True)
-        value = loss(values)
-        (gradient,) = torch.autograd.grad(value, values)
-        return float(value.detach()), gradient.numpy()
 
-    with torch.inference_mode(False), torch.enable_grad():
-        found = minimize(with_gradient, start, jac=True, method="L-BFGS-B", bounds=bounds)
+def _least(
+    loss: Callable[[np.ndarray], tuple[float, np.ndarray]], start: list[float], bounds: list[tuple[float, float]]
+) -> list[float]:
+    """Minimize a smooth function of a few numbers, given with its gradient."""
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
     return [float(v) for v in found.x]
 
 
