@@ -453,7 +453,7 @@ class Batches(Target):
             lines = [str(p) for p in paths]
             (folder / "list.txt").write_text("\n".join(lines) + "\n")
         else:
-            paths = [p for p in paths if p.is_file()]
+            paths = [p for p in paths if os.path.lexists(p) and not p.is_dir()]  # a pipe has a row that says so
             if not paths:
                 paths = [place / "zz.jpg"]
                 paths[0].write_bytes(b"")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import logging
 import struct
 import tempfile
 import threading
 import zlib
 
+import h11
 import httpx
 import numpy as np
 import pytest
@@ -18,6 +20,8 @@ from PIL import Image
 from deep_images import png_of_16_bits
 from serve_tools import client_of, drawn, encoded, served
 from unseen.ground.images import formats
+from unseen.serve.server import configure
+from unseen.serve.settings import Settings
 
 
 def send(client, data, name="a.png", path="/api/predict", field="images"):
@@ -360,6 +364,17 @@ def test_a_connection_that_asks_no_more_ends(recognizer):
         wire.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         assert wire.recv(12).startswith(b"HTTP/1.1 200")
         assert ends(wire)
+
+
+def test_who_breaks_http_leaves_no_traceback(client):
+    """Its connection has ended with uvicorn's own answer when ours is ready."""
+    configure(client.app, Settings())
+    log = logging.getLogger("uvicorn.error")
+    kept = []
+    for error in (h11.LocalProtocolError("state=MUST_CLOSE"), KeyError("ours")):
+        record = log.makeRecord(log.name, logging.ERROR, __file__, 0, "failed", (), (type(error), error, None))
+        kept.append(bool(log.filter(record)))
+    assert kept == [False, True]
 
 
 def test_a_head_has_64_kb(recognizer):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from typing import Any, cast
 
+import h11
 import uvicorn
 from fastapi import FastAPI
 
@@ -12,6 +14,16 @@ from unseen.serve.settings import Settings
 
 HEAD_BYTES = 64 * 1024
 """Largest size in bytes of a request's first line and headers."""
+
+
+class _NotHttp(logging.Filter):
+    """Drops tracebacks about clients that broke HTTP before their answer was sent; uvicorn has sent them another."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.exc_info is None or not isinstance(record.exc_info[1], h11.LocalProtocolError)
+
+
+NOT_HTTP = _NotHttp()
 
 
 class Server(uvicorn.Server):
@@ -43,4 +55,5 @@ def configure(app: FastAPI, settings: Settings, **options: Any) -> uvicorn.Confi
         "limit_concurrency": settings.connections,
         "h11_max_incomplete_event_size": HEAD_BYTES,
     }
+    logging.getLogger("uvicorn.error").addFilter(NOT_HTTP)
     return uvicorn.Config(app, **fixed | options)
