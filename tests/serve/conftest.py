@@ -20,7 +20,7 @@ def recognizer(tiny_backbone):
     from unseen.classes.attributes import Attributes
     from unseen.classes.table import ClassTable
     from unseen.methods import create_method
-    from unseen.model.support import SupportRule, SupportSpace
+    from unseen.model.support import SupportRule, SupportSpace, fitted
     from unseen.recognizer import Recognizer
 
     backbone = Backbone(tiny_backbone)
@@ -38,7 +38,7 @@ def recognizer(tiny_backbone):
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
     rule = SupportRule(prior=1.0, scale=4.0, offset=0.0, few=0.0, bare_prior=1.0, bare_score=0.0)
     training = torch.rand(200, backbone.channels[0], generator=torch.Generator().manual_seed(4))
-    space = SupportSpace.fit(training, torch.arange(200) % 3, rule)
+    space = SupportSpace(fitted(training, torch.arange(200) % 3), rule)
     made = Recognizer(backbone, method, table, gamma=0.3, temperature=0.7, device="cpu", space=space)
     made.references = references_of(table)
     return made
