@@ -195,7 +195,8 @@ class ClassScorer:
     @staticmethod
     def _in_chunks(allowed: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The blocks of every chunk with an allowed position, and its allowed positions."""
-        wanted = np.unique(allowed // BLOCK)
+        of = allowed // BLOCK  # increasing, so that nothing is sorted
+        wanted = of[np.flatnonzero(np.diff(of, prepend=-1))]
         for first in range(0, len(wanted), CHUNK):
             blocks = wanted[first : first + CHUNK]
             low, high = np.searchsorted(allowed, (blocks[0] * BLOCK, (blocks[-1] + 1) * BLOCK))
@@ -206,8 +207,8 @@ class ClassScorer:
         place = torch.device("cpu") if query.device.type == "mps" else query.device  # MPS has no float64
         for blocks, mine in self._in_chunks(allowed):
             scores = torch.cat([_score(query, self._blocks[b]) for b in blocks], dim=1).to(place)
-            within = np.searchsorted(blocks, mine // BLOCK) * BLOCK + mine % BLOCK
-            if len(within) < scores.shape[1]:
+            if len(mine) < scores.shape[1]:
+                within = np.searchsorted(blocks, mine // BLOCK) * BLOCK + mine % BLOCK
                 scores = scores[:, torch.from_numpy(within).to(place)]
             yield torch.from_numpy(mine).to(place), scores.double()
 
