@@ -1,18 +1,25 @@
 """Speed of a recognizer: images per second, the first image, a new class, and answers of the page.
 
     python -m benchmarks.predict_speed [--run RUN] [--images FOLDER] [--count 512] [--requests 150] [--output FILE]
+    python -m benchmarks.predict_speed --run RUN --images FOLDER --counts 1 64 2889 [--engines torch onnxruntime]
 
 Without a run, ESZSL is trained on fieldguide, whose small network makes everything else visible. Images per second: the
 network alone on pixels in memory, a plain loop (timm's network, the method, the largest score), `Recognizer.predict`,
 and `predict_to_file`, which is `unseen predict --output` after its start. A new class is timed together with the scores
 that follow. The page is requested over loopback, one request after another. Results are medians.
+
+``--counts`` measures only whole commands, from start to exit, for so many images: `unseen predict RUN --list FILE
+--output FILE` with each engine against the plain loop as a script, which builds the network by timm, in turn.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -44,14 +51,79 @@ def plain(recognizer: Recognizer, files: list[Path], batch: int) -> list[int]:
         (3, ours.size, ours.size), interpolation="bicubic", crop_pct=spec.crop, mean=ours.mean, std=ours.std
     )
     classes = recognizer.scorer._blocks[0].embeddings[: len(recognizer.table)]
+    lowered = recognizer.gamma * torch.from_numpy(recognizer.table.seen.copy()).float()
     found: list[int] = []
     with torch.inference_mode():
         for first in range(0, len(files), batch):
             pixels = torch.stack([transform(Image.open(f).convert("RGB")) for f in files[first : first + batch]])
             regions = recognizer.backbone.model.forward_features(pixels).flatten(2).transpose(1, 2)
             query = method.query(method(method.prepare(regions)))
-            found += (query @ classes.T).argmax(1).tolist()
+            found += (query @ classes.T - lowered).argmax(1).tolist()
     return found
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+from benchmarks.predict_speed import plain
+from unseen.recognizer import Recognizer
+
+recognizer = Recognizer.load(Path(sys.argv[1]), device="cpu")
+names = recognizer.table.names
+files = [Path(line) for line in Path(sys.argv[2]).read_text().splitlines()]
+rows = [f"{file},{names[best]}\\n" for file, best in zip(files, plain(recognizer, files, 64))]
+Path(sys.argv[3]).write_text("image,class\\n" + "".join(rows))
+"""
+
+
+def commands(run: Path, files: list[Path], counts: list[int], engines: list[str], rounds: int) -> list[dict]:
+    """Seconds, memory and processor time of whole commands for the first images of a folder."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for count in counts:
+            mine = files[:: max(1, len(files) // count)][:count]
+            (listed := Path(folder) / "images.txt").write_text("".join(f"{file}\n" for file in mine))
+            out = Path(folder) / "found.csv"
+            sides = {"plain loop, a script": [sys.executable, "-c", SCRIPT, str(run), str(listed), str(out)]}
+            for engine in engines:
+                command = ["predict", str(run), "--list", str(listed), "--engine", engine, "--output", str(out)]
+                sides[f"unseen predict, {engine}"] = [sys.executable, "-m", "unseen", *command]
+            took: dict[str, list[tuple[float, float, float]]] = {side: [] for side in sides}
+            answers: dict[str, list[str]] = {}
+            for turn in range(rounds + 1):  # the first round converts the network and fills the file cache
+                if not turn and count > 64:
+                    continue
+                for side, command in sides.items():
+                    out.unlink(missing_ok=True)
+                    began = time.perf_counter()
+                    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                    _, status, used = os.wait4(process.pid, 0)
+                    process.returncode = os.waitstatus_to_exitcode(status)
+                    if process.returncode:
+                        raise SystemExit(f"failed: {' '.join(map(str, command))}")
+                    seconds = time.perf_counter() - began
+                    with out.open(newline="") as read:
+                        answers[side] = [row.get("best_class") or row["class"] for row in csv.DictReader(read)]
+                    if turn:
+                        took[side].append((seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024))
+            first = statistics.median(t[0] for t in took["plain loop, a script"])
+            for side, times in took.items():
+                seconds, processor, memory = (statistics.median(t[i] for t in times) for i in range(3))
+                same = [a == b for a, b in zip(answers[side], answers["plain loop, a script"], strict=True)]
+                rows.append(
+                    {
+                        "images": count,
+                        "side": side,
+                        "seconds": seconds,
+                        "images/s": count / seconds,
+                        "to the plain loop": first / seconds,
+                        "processor s": processor,
+                        "memory, MiB": round(memory),
+                        "same best class": sum(same) / len(same),
+                    }
+                )
+    return rows
 
 
 def rates(recognizer: Recognizer, files: list[Path], batch: int, rounds: int) -> list[dict]:
@@ -162,6 +234,8 @@ def main() -> None:
     parser.add_argument("--run", type=Path)
     parser.add_argument("--images", type=Path, help="folder of images (default: those of fieldguide)")
     parser.add_argument("--count", type=int, default=512)
+    parser.add_argument("--counts", type=int, nargs="+", help="whole commands for so many images, nothing else")
+    parser.add_argument("--engines", nargs="+", default=["torch", "onnxruntime"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=150, help="number of requests of each kind")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -169,6 +243,13 @@ def main() -> None:
     options = parser.parse_args()
     began = time.monotonic()
     torch.set_num_threads(options.threads)
+    if options.counts:
+        if not (options.run and options.images):
+            parser.error("--counts needs --run and --images")
+        files = sorted(options.images.rglob("*.jpg"))
+        rows = commands(options.run, files, options.counts, options.engines, options.rounds)
+        finish(options.output, {"Whole commands": rows}, began=began, rounds=options.rounds)
+        return
     with tempfile.TemporaryDirectory() as folder, bars() as progress:
         run = options.run or Path(folder) / "run"
         if options.run is None:
@@ -180,7 +261,7 @@ def main() -> None:
         files = files[:: max(1, len(files) // options.count)][: options.count]
         recognizer = Recognizer.load(run, device="cpu")
         best = [recognizer.table.index(p.candidates[0].name) for p in recognizer.predict(files)]
-        agree = float(np.mean(np.array(plain(recognizer, files, 64)) == best)) if recognizer.gamma == 0 else None
+        agree = float(np.mean(np.array(plain(recognizer, files, 64)) == best))
         tables = {
             "Images a second": [
                 *rates(recognizer, files[: len(files) // 4], 1, options.rounds),

@@ -48,6 +48,14 @@ def test_help_imports_no_torch():
     assert in_a_new_process(code).strip() == "False"
 
 
+def test_import_takes_no_time_and_no_torch():
+    code = "import sys, time\nbegan = time.process_time()\nimport unseen\n"
+    code += "print(time.process_time() - began, 'torch' in sys.modules)"
+    seconds, torch_is_there = in_a_new_process(code).split()
+    assert torch_is_there == "False"
+    assert float(seconds) < 0.3
+
+
 CHANGES = """
 list RUN
 show RUN wren
