@@ -26,6 +26,7 @@ SUITE: dict[str, tuple[str, ...]] = {
     "extraction_memory": ("{images}", "--count", "200"),
     "engines": (),
     "decoding": ("{images}",),
+    "precisions": (),
     "end_to_end": (),
     "msdn_loop": (),
     "start_up": (),

@@ -28,14 +28,8 @@ import pandas as pd
 from benchmarks.closed_forms import NETWORKS, flowers
 from benchmarks.measured import finish
 
-SCRIPT = """
-import sys
-import numpy as np, pandas as pd, timm, torch
-from PIL import Image
-from safetensors.torch import load_file
-from torchvision import transforms
-
-folder, weights, workers = sys.argv[1], sys.argv[2], int(sys.argv[3])
+CLASSES = """
+import numpy as np, pandas as pd
 images = pd.read_csv(f"{folder}/images.csv", dtype={"class": str})
 classes = pd.read_csv(f"{folder}/classes.csv", dtype={"class": str}).set_index("class")
 seen = classes.pop("seen").astype(bool).to_numpy()
@@ -43,6 +37,12 @@ if "unit" in classes.index: classes = classes.drop("unit")
 z = classes.to_numpy(float)
 z /= np.linalg.norm(z, axis=1, keepdims=True)
 y = classes.index.get_indexer(images["class"])
+"""
+FEATURES = """
+import timm, torch
+from PIL import Image
+from safetensors.torch import load_file
+from torchvision import transforms
 
 model = timm.create_model("mobilenetv2_100", num_classes=0, pad_type="same")
 model.load_state_dict(load_file(weights), strict=False)
@@ -59,6 +59,8 @@ class Photos(torch.utils.data.Dataset):
 with torch.inference_mode():
     loader = torch.utils.data.DataLoader(Photos(), 64, num_workers=workers)
     x = torch.cat([model(batch) for batch in loader]).double().numpy()
+"""
+CHOICE = """
 x /= np.linalg.norm(x, axis=1, keepdims=True)
 
 def eszsl(x, y, s, gamma, lam):
@@ -87,7 +89,13 @@ for gamma in 10.0 ** np.arange(-3, 4):
 _, gamma, lam, offset = best
 known = np.flatnonzero(seen)
 scores = x[~train] @ eszsl(x[train], np.searchsorted(known, y[train]), z[known], gamma, lam) @ z.T
-print("T1 U S H", *(round(100 * v, 1) for v in measure(scores, y[~train], seen, offset)))
+numbers = [round(100 * v, 1) for v in measure(scores, y[~train], seen, offset)]
+"""
+SCRIPT = f"""
+import sys
+folder, weights, workers = sys.argv[1], sys.argv[2], int(sys.argv[3])
+{CLASSES}{FEATURES}{CHOICE}
+print("T1 U S H", *numbers)
 """
 
 
