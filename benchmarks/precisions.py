@@ -18,6 +18,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -63,9 +64,10 @@ def quantized(network: Path, sample: torch.Tensor, vnni: bool) -> Path:
 
 def accuracy(folder: Path, pooled: np.ndarray) -> list[float]:
     """T1, U, S and H of ESZSL in percent."""
-    names = {"folder": folder, "x": pooled.astype(float)}
+    names: dict[str, Any] = {"folder": folder, "x": pooled.astype(float)}
     exec(CLASSES + CHOICE, names)  # noqa: S102
-    return names["numbers"]
+    found: list[float] = names["numbers"]
+    return found
 
 
 def main() -> None:
@@ -114,7 +116,8 @@ def main() -> None:
             for name, e in engines.items()
             if isinstance(e, OpenVino)
         }
-        took, work = ({name: [] for name in engines} for _ in range(2))
+        took: dict[str, list[float]] = {name: [] for name in engines}
+        work: dict[str, list[float]] = {name: [] for name in engines}
         for turn in range(options.rounds + 1):
             for name, engine in engines.items():
                 start, processor = time.perf_counter(), processor_seconds()
@@ -126,7 +129,7 @@ def main() -> None:
         pooled: dict[str, list[np.ndarray]] = {name: [] for name in engines}
         batches = (files[i : i + 32] for i in range(0, len(files), 32))
         for _, read in read_batches(batches, backbone.transform, 2):
-            pixels = stacked(read)
+            pixels = stacked([found for found in read if isinstance(found, torch.Tensor)])
             for name, engine in engines.items():
                 pooled[name].append(engine(pixels)[0].mean(1).numpy())
     features = {name: np.concatenate(found) for name, found in pooled.items()}

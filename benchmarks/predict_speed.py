@@ -25,7 +25,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import numpy as np
 import torch
 from PIL import Image
@@ -33,7 +32,6 @@ from timm.data.transforms_factory import create_transform
 
 import unseen
 from benchmarks.measured import finish
-from benchmarks.serve_load import start, timed
 from unseen.classes.attributes import Attributes
 from unseen.classes.table import ClassTable
 from unseen.data.catalogue import load_dataset
@@ -208,6 +206,10 @@ def added(recognizer: Recognizer, classes: int, attributes: int = 312, rounds: i
 
 
 def page(run: Path, image: bytes, requests: int, threads: int) -> list[dict]:
+    import httpx
+
+    from benchmarks.serve_load import start, timed
+
     process, url = start(run, threads)
     try:
         with httpx.Client(base_url=url, timeout=120) as client:
