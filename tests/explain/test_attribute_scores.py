@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 from sklearn.metrics import roc_auc_score
 
 from unseen.classes.attributes import Attributes
 from unseen.classes.table import ClassTable
 from unseen.errors import DataError
-from unseen.evaluation.attributes import auroc, spearman
+from unseen.evaluation.attributes import auroc, mean_ranks, spearman
 from unseen.explain.attribute_scores import attribute_quality, held_out_quality, quality_sheet
 from unseen.explain.sheet import FORMATS
 
@@ -51,6 +51,7 @@ def test_auroc_and_spearman_equal_the_libraries(seed, count, attributes, levels)
     scores = rng.integers(0, levels, (count, attributes)) / 3
     values = rng.integers(0, levels, (count, attributes)).astype(float)
     has = values > 0
+    np.testing.assert_array_equal(mean_ranks(scores), rankdata(scores, axis=0))
     areas, correlations = auroc(scores, has), spearman(scores, values)
     for k in range(attributes):
         if 0 < has[:, k].sum() < count:
@@ -61,6 +62,11 @@ def test_auroc_and_spearman_equal_the_libraries(seed, count, attributes, levels)
             assert correlations[k] == pytest.approx(spearmanr(scores[:, k], values[:, k]).statistic)
         else:
             assert np.isnan(correlations[k])
+
+
+def test_ranks_of_numbers_that_are_not_finite_are_those_of_scipy():
+    values = np.array([[np.inf, 1, 0], [-np.inf, np.nan, 0], [np.inf, 2, 0]], dtype=np.float32)
+    np.testing.assert_array_equal(mean_ranks(values), rankdata(values, axis=0))
 
 
 def test_no_images_is_nothing_measured():
