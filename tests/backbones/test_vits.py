@@ -125,12 +125,13 @@ def cache(tmp_path_factory):
 def test_every_method_on_patch_tokens(method, tiny_guide, tiny_vit, cache, tmp_path):
     recipe = {} if METHODS[method].closed_form else {"epochs": "1", "batch_size": "8"}
     options = {"backbone": tiny_vit, "cache": cache, "device": "cpu", "draws": 1}
-    if METHODS[method].end_to_end:
+    if METHODS[method].stages > 1:
         options["settings"] = {"width": "32", "attention_width": "8"}
+    if METHODS[method].end_to_end:
         recipe["batches"] = "3"
     run = unseen.fit(method, tiny_guide, tmp_path, recipe=recipe, **options)
     assert run.manifest["backbone"]["regions"] == "4x4"
-    assert run.manifest["backbone"]["channels"] == ([64] * 3 if METHODS[method].end_to_end else 64)
+    assert run.manifest["backbone"]["channels"] == ([64] * METHODS[method].stages if METHODS[method].end_to_end else 64)
     dataset = load_folder(tiny_guide)
     recognizer = unseen.Recognizer.load(run.folder, device="cpu")
     image = dataset.paths()[0]

@@ -384,6 +384,7 @@ def test_killed_training_ends_with_the_same_bytes(images, tmp_path):
         {"shots": 3},
         {"checkpointing": True},
         {"batch_norm": "batch"},
+        {"layers": "last"},
     ],
 )
 def test_checkpoint_of_another_recipe_is_not_used(images, changed):

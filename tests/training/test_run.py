@@ -33,7 +33,8 @@ SMALLER = {  # methods whose presets are too large for tests
         "preset": "recommended",
         "settings": {"width": "32", "attention_width": "8", "grouping": "parts"},
         "recipe": {**RECIPE, "batches": "3"},
-    }
+    },
+    "tuned": {"recipe": {**RECIPE, "batches": "3"}, "draws": 1},
 }
 
 

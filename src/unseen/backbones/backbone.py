@@ -97,23 +97,26 @@ class Backbone(nn.Module):
         kinds = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
         return [module for module in self.model.modules() if isinstance(module, kinds)]
 
-    def fine_tuned(self, checkpointing: bool = False, batch_norm: str = "frozen") -> Self:
-        """Make all weights trainable, including those of batch normalization; returns itself.
+    def fine_tuned(self, checkpointing: bool = False, batch_norm: str = "frozen", layers: str = "all") -> Self:
+        """Make weights trainable, including those of batch normalization; returns itself.
 
         Args:
             checkpointing: recompute activations in the backward pass instead of storing them (timm's
                 `set_grad_checkpointing`, block by block); the gradients are the same.
             batch_norm: `frozen` to normalize with the statistics of the pre-training; `batch` to train with those of
                 each batch and to test with running averages.
+            layers: `all`, or `last` for those after the last stage but one.
 
         Raises:
-            UnseenError: the network offers no checkpointing, or several processes share each batch.
+            UnseenError: the network offers no checkpointing or names no stages, or several processes share each
+                batch.
         """
-        self.model.requires_grad_(True)
+        for parameter in self.model.parameters() if layers == "all" else self._last_layers():
+            parameter.requires_grad_(True)
         self.use("torch")
-        layers = self._normalizations() if batch_norm == "batch" else []
-        self._batch_statistics = bool(layers)
-        self._momenta = [layer.momentum for layer in layers if checkpointing]
+        moving = self._normalizations() if batch_norm == "batch" else []
+        self._batch_statistics = bool(moving)
+        self._momenta = [layer.momentum for layer in moving if checkpointing]
         if self._batch_statistics and processes() > 1:
             problem = f"each of {processes()} processes would normalize its own part of a batch"
             raise UnseenError(problem, where=self.spec.name, hint="--recipe batch_norm=frozen, or use one process")
@@ -127,6 +130,16 @@ class Backbone(nn.Module):
                     hint="--recipe checkpointing=false",
                 ) from None
         return self
+
+    def _last_layers(self) -> list[nn.Parameter]:
+        """Weights of the layers after the last stage but one, in the order in which the network lists them."""
+        names, weights = zip(*self.network.named_parameters(), strict=True)
+        info = list(getattr(self.network, "feature_info", []))
+        end = f"{info[-2]['module']}." if len(info) > 1 and "module" in info[-2] else ""
+        inside = [i for i, name in enumerate(names) if end and name.startswith(end)]
+        if not inside or inside[-1] + 1 == len(names):
+            raise UnseenError("the network does not name its stages", where=self.spec.name, hint="--recipe layers=all")
+        return list(weights[inside[-1] + 1 :])
 
     def reduced(self, reduction: Reduction) -> Self:
         """Reduce the regions of this one-stage backbone from now on; returns itself.

@@ -91,6 +91,8 @@ class Method(nn.Module):
     """Whether it tells the maps of a joined stage apart."""
     drawn_stage: ClassVar[str | None] = None
     """The stage that it reads of the network of the drawn field guide unless another one is named."""
+    draws: ClassVar[int] = 0
+    """Draws of validation classes by default; 0 for the usual number of its kind."""
     sweeps_gamma: ClassVar[bool] = False
     """Whether the published protocol sweeps the calibration offset (on the test set)."""
 

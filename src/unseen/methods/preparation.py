@@ -42,6 +42,8 @@ ROWS = ("unit", "centred", "zscored")
 SHRINKAGE = 0.6
 """Weight of the identity in the within-class covariance of ``whitened``."""
 LEAST_DEVIATION = 1e-6
+LEAST_ROOTED = 1e-9
+"""Smallest feature whose root has a gradient."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,5 +222,11 @@ def whitening(features: Tensor, labels: Tensor, shrinkage: float = SHRINKAGE) ->
 
 
 def _rooted(features: Tensor) -> Tensor:
-    """Signed square roots, scaled to unit length."""
-    return F.normalize(features.sign() * features.abs().sqrt(), dim=-1)
+    """Signed square roots, scaled to unit length. The gradient, infinite at 0, leaves out the smallest features."""
+    size = features.abs()
+    if features.requires_grad:
+        small = size < LEAST_ROOTED
+        roots = torch.where(small, size.detach().sqrt(), torch.where(small, 1.0, size).sqrt())
+    else:
+        roots = size.sqrt()
+    return F.normalize(features.sign() * roots, dim=-1)

@@ -106,16 +106,19 @@ class EndToEndRecipe(Recipe):
         batch_norm: statistics of the backbone's batch normalization in training: ``frozen`` (of the pre-training) or
             ``batch`` (of each batch, with running averages at test).
         checkpointing: recompute the backbone's activations in the backward pass instead of storing them all.
+        layers: layers of the backbone that train: ``all``, or ``last`` for those after its last stage but one.
     """
 
     resize: float = 8 / 7
     flip: bool = True
     batch_norm: str = "frozen"
     checkpointing: bool = False
+    layers: str = "all"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice(self, "batch_norm", ("frozen", "batch"))
+        check_choice(self, "layers", ("all", "last"))
         if not 1 <= self.resize <= 4:
             raise UnseenError(f"resize is {self.resize}", hint="use 1 to 4 times the input size")
 

@@ -31,17 +31,22 @@ class EndToEnd(GradientMethod):
     Args:
         head: the method, on the backbone's stages.
         backbone: its weights become trainable.
-        checkpointing, batch_norm: see :meth:`unseen.backbones.backbone.Backbone.fine_tuned`.
+        checkpointing, batch_norm, layers: see :meth:`unseen.backbones.backbone.Backbone.fine_tuned`.
     """
 
     end_to_end = True
 
     def __init__(
-        self, head: GradientMethod, backbone: Backbone, checkpointing: bool = False, batch_norm: str = "frozen"
+        self,
+        head: GradientMethod,
+        backbone: Backbone,
+        checkpointing: bool = False,
+        batch_norm: str = "frozen",
+        layers: str = "all",
     ) -> None:
         super().__init__()
         self.head = head
-        self.backbone = backbone.fine_tuned(checkpointing, batch_norm)
+        self.backbone = backbone.fine_tuned(checkpointing, batch_norm, layers)
         self.to(memory_format=torch.channels_last)  # as the images, to avoid conversions
 
     @property
@@ -114,6 +119,7 @@ def build_method(
     seed: int = 0,
     checkpointing: bool = False,
     batch_norm: str = "frozen",
+    layers: str = "all",
 ) -> Method:
     """Create a method with fresh weights for a backbone: on its regions, or joined with it for end-to-end training.
 
@@ -125,6 +131,7 @@ def build_method(
         seed: seed of the method's initial weights.
         checkpointing: recompute the backbone's activations; end to end only.
         batch_norm: statistics of the backbone's batch normalization in training; end to end only.
+        layers: layers of the backbone that train; end to end only.
     """
     kind = find_method(name)
     channels = backbone.parts[0] if kind.stages == 1 else tuple(backbone.channels)
@@ -132,4 +139,4 @@ def build_method(
     if not kind.end_to_end:
         return made
     assert isinstance(made, GradientMethod)
-    return EndToEnd(made, backbone.to(vectors.dtype), checkpointing, batch_norm)
+    return EndToEnd(made, backbone.to(vectors.dtype), checkpointing, batch_norm, layers)

@@ -112,11 +112,11 @@ class RunConfig:
     def draw_count(self) -> int:
         """Draws of validation classes: by default five; three for methods trained by gradients; one end to end.
 
-        Anchored methods also use five.
+        Anchored methods also use five, and a method may have a number of its own.
         """
         kind = find_method(self.method)
         five = kind.closed_form or issubclass(kind, AnchoredMethod)
-        return self.draws or (5 if five else 1 if kind.end_to_end else 3)
+        return self.draws or kind.draws or (5 if five else 1 if kind.end_to_end else 3)
 
     @property
     def holdout_count(self) -> int:

@@ -86,8 +86,8 @@ class RunInputs(Plan):
             made = create_method(name, channels=channels, vectors=vectors, settings=settings, seed=seed)
         else:
             assert isinstance(self.recipe, EndToEndRecipe)
-            backbone, again = Backbone(self.store.spec), self.recipe.checkpointing
-            made = build_method(name, backbone, vectors, settings, seed=seed, checkpointing=again)
+            how = {key: getattr(self.recipe, key) for key in ("checkpointing", "batch_norm", "layers")}
+            made = build_method(name, Backbone(self.store.spec), vectors, settings, seed=seed, **how)
         if isinstance(made, AnchoredMethod):
             made.candidate = self.start
         return made.to(self.fabric.device)
