@@ -18,6 +18,8 @@ from unseen.methods.settings import EndToEndRecipe
 from unseen.methods.tuned import TunedSettings
 from unseen.model.assembled import build_method
 from unseen.training.config import RunConfig
+from unseen.training.engine import Training, train
+from unseen.training.fabric import make_fabric
 from unseen.training.inputs import RunInputs
 
 RESNET = BackboneSpec("test_resnet", image_size=64, weights="random", options={"output_stride": 16})
@@ -132,6 +134,47 @@ def test_a_network_without_named_stages_is_one_line(monkeypatch):
     monkeypatch.setattr(backbone.network, "feature_info", [])
     with pytest.raises(UnseenError, match=r"does not name its stages.*--recipe layers=all"):
         backbone.fine_tuned(layers="last")
+
+
+class Pixels:
+    """Twelve images of noise, four of each class in its own color."""
+
+    def __init__(self):
+        self.labels = np.arange(12) % SEEN
+        self.pixels = torch.randn(12, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+        self.pixels[torch.arange(12), self.labels] += 1
+
+    def __len__(self):
+        return 12
+
+    def batch(self, positions):
+        return self.pixels[np.asarray(positions)]
+
+
+@pytest.mark.parametrize("average", [0.5, 0.0])
+@pytest.mark.parametrize("refit", [True, False])
+def test_an_epoch_tests_prototypes_of_its_own_features(refit, average, tmp_path):
+    vectors, images, space = torch.rand(K, 2), Pixels(), classes(torch.float32)
+    recipe = EndToEndRecipe(epochs=2, batches=2, batch_size=6, optimizer="adamw", lr=0.05, average=average)
+    model = build_method("tuned", Backbone(RESNET), vectors, TunedSettings(refit=refit, tau=1.0), layers="last")
+    tested, at_start = [], []
+
+    def on_epoch(epoch, method, earlier):
+        assert (method is model) == (not average)
+        again = create_method("tuned", channels=model.backbone.channels[0], vectors=vectors)
+        with torch.no_grad():
+            again.start([(method.backbone.maps(images.pixels)[0], torch.as_tensor(images.labels))], space)
+        tested.append(float((method.head.weight - again.weight).norm() / again.weight.norm()))
+        at_start.append(torch.equal(model.head.weight, start.head.weight))
+        return {}
+
+    start = build_method("tuned", Backbone(RESNET), vectors, TunedSettings())
+    start.load_state_dict(model.state_dict())
+    start.eval().start([(images.pixels, torch.as_tensor(images.labels))], space)
+    job = Training(model, images, images.labels, space, recipe, 0, 2, "pixels")
+    train(job, make_fabric("cpu"), tmp_path, on_epoch=on_epoch)
+    assert all(found < 1e-5 if refit else found > 1e-2 for found in tested), tested
+    assert at_start == [bool(average) or not refit] * 2  # a moving average is a model of its own
 
 
 @pytest.mark.parametrize("wrong", [{"own": 1.0}, {"earlier": -0.1}, {"ridge": 0.0}, {"features": "auto"}, {"tau": 0.0}])

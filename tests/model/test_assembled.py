@@ -58,7 +58,7 @@ def gradients(model, dtype=torch.float32, trained=(1, 2, 3)):
 
 OWN = {"end_to_end", "static_step", "prepare"}
 """What a joined method says of itself: its features are images."""
-IMAGES = {"start", "forward", "forward_pass", "maps", "answers_and_maps", "parts"}
+IMAGES = {"start", "refit", "forward", "forward_pass", "maps", "answers_and_maps", "parts"}
 """Hooks that take features, which the head is given as maps."""
 
 

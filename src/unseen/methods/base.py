@@ -207,6 +207,16 @@ class GradientMethod(Method):
             classes: classes of the stage.
         """
 
+    refits: ClassVar[bool] = False
+    """Whether :meth:`refit` is called after every epoch."""
+
+    def refit(self, batches: Iterable[tuple[Tensor, Tensor]], classes: ClassSpace) -> None:
+        """Solve anew what follows from the trained weights; called on the weights that an epoch tests, before it does.
+
+        Args:
+            batches, classes: as in :meth:`start`.
+        """
+
     def passes(self) -> tuple[tuple[int, ...], ...]:
         """Parts of the method that each optimizer step on a batch trains; by default one step trains everything."""
         return ((),)

@@ -1,18 +1,20 @@
-"""Tuned: prototypes that stay fixed, and the last layers of the backbone trained towards them.
+"""Tuned: prototypes, and the last layers of the backbone trained towards them.
 
 The start is :mod:`unseen.methods.kernel_prototypes` with fixed hyperparameters, solved on the pre-trained backbone: a
-preparation g(f) of pooled features, attribute rows u_k and own prototypes M_c of the training classes. From then on
-only the backbone trains, end to end on images, so that its features fit them. With t_c the prepared class vector and
-cos the cosine of g with a prototype::
+preparation g(f) of pooled features, attribute rows u_k and the means M_c of the training classes. These stay, and the
+backbone trains, end to end on images, so that its features fit them. With t_c the prepared class vector and cos the
+cosine of g with a prototype::
 
     described  A_c = cos(g, sum_k t_ck u_k)
     mixed      S_c = cos(g, (1 - b s_c) r_c + b s_c M_c / |M|)      r_c: described, scaled as in prototypes; s_c: seen
     loss       CE(tau S, y) + lambda_described CE(tau A, y)         over the seen classes
 
 S is the class score. The described term keeps features on what attributes predict, since unseen classes have nothing
-else. As the classifier is fixed, features cannot drift into a space of their own that attributes of unseen classes do
-not reach. Fine-tuning on the seen classes is common practice in zero-shot learning (Xian et al., f-VAEGAN-D2, CVPR
-2019); fixed prototypes as its target are ours.
+else. After every epoch the tested model solves its prototypes anew, on the features of the trained backbone: its means,
+its covariances and its regression from attributes.
+
+Fine-tuning on the seen classes is common practice in zero-shot learning (Xian et al., f-VAEGAN-D2, CVPR 2019); closed
+forms as its target and as the tested classifier are ours.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ class TunedSettings(Settings):
         own: share b of a seen class's own images.
         lambda_described: weight of the cross-entropy of prototypes described by attributes alone.
         tau: factor of the cosines in the loss.
+        refit: whether the tested prototypes are solved anew on the trained features; else they are those of the start.
     """
 
     features: str = "whitened"
@@ -55,6 +58,7 @@ class TunedSettings(Settings):
     own: float = 0.5
     lambda_described: float = 1.0
     tau: float = 20.0
+    refit: bool = True
 
     def __post_init__(self) -> None:
         check_choice(self, "features", FEATURES)
@@ -78,11 +82,11 @@ class Tuned(PooledLinear, GradientMethod):
 
     name = "tuned"
     card = Card(
-        title="Tuned: the backbone's last layers trained towards fixed prototypes",
+        title="Tuned: prototypes on a backbone whose last layers are trained towards them",
         paper="ours, after fine-tuning as in f-VAEGAN-D2 (CVPR 2019)",
         exact="before the first step it is `prototypes` of the same hyperparameters; contributions of regions add up "
         "to attribute scores",
-        ours="the method: prototypes are solved once and stay, and the last layers of the backbone train",
+        ours="the method: the last layers of the backbone train towards prototypes, which are then solved anew",
     )
     end_to_end = True
     draws = 3
@@ -110,6 +114,7 @@ class Tuned(PooledLinear, GradientMethod):
     ablations: ClassVar = {
         "described alone": Ablation("no share of own images", {"own": "0"}),
         "no described term": Ablation("without the cross-entropy of described prototypes", {"lambda_described": "0"}),
+        "first prototypes": Ablation("test with the prototypes of the start", {"refit": "false"}),
         "all layers": Ablation("train the whole backbone", {"layers": "all"}),
         "no averaging": Ablation("the last step's weights, not their moving average", {"average": "0"}),
     }
@@ -143,6 +148,15 @@ class Tuned(PooledLinear, GradientMethod):
         solved.fit(pooled, labels, classes)
         solved.use(self._candidate())
         self.features, self.rows, self.own, self.weight = solved.features, solved.rows, solved.own, solved.weight
+
+    @property
+    def refits(self) -> bool:  # type: ignore[override]
+        """As the setting says."""
+        return self.settings.refit
+
+    def refit(self, batches: Iterable[tuple[Tensor, Tensor]], classes: ClassSpace) -> None:
+        """Solve the prototypes on the features of the trained backbone."""
+        self.start(batches, classes)
 
     def forward(self, maps: Tensor) -> dict[str, Branch]:
         """One map ``(B, C, h, w)`` to attribute scores and prepared features."""

@@ -73,6 +73,10 @@ class EndToEnd(GradientMethod):
         """The start of the head, on the maps of images."""
         self.head.start(((self._maps(pixels), labels) for pixels, labels in batches), classes)
 
+    def refit(self, batches: Iterable[tuple[Tensor, Tensor]], classes: ClassSpace) -> None:
+        """The refit of the head, on the maps of images."""
+        self.head.refit(((self._maps(pixels), labels) for pixels, labels in batches), classes)
+
     def forward(self, pixels: Tensor) -> dict[str, Branch]:
         """Transformed images ``(B, 3, H, W)`` to the branches of the sub-nets in use."""
         found: dict[str, Branch] = self.head(self._maps(pixels))

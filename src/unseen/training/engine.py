@@ -323,6 +323,10 @@ class Loop:
         epoch = self.ends.index(state.step) + 1
         try:
             with at_once() if processes() == 1 else nullcontext():
+                if tested.refits:
+                    if is_first():
+                        tested.refit(_everything(self.training, self._fabric), self.training.classes)
+                    give_to_all(tested)
                 metrics = self._on_epoch(epoch, tested, state.records)
         except KeyboardInterrupt:
             self._save()
