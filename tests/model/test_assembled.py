@@ -79,7 +79,13 @@ def test_every_hook_reaches_the_head():
     model._maps = lambda pixels: ("maps of", pixels)
     for name in hooks - OWN - IMAGES:
         assert getattr(model, name)("given") == (name, "given"), name
-    for name in IMAGES - {"start", "forward", "answers_and_maps"}:
+    for name in ("start", "refit"):
+        model._modules["head"] = Head()
+        given = []
+        setattr(model.head, name, lambda batches, classes, given=given: given.extend([*batches, classes]))
+        getattr(model, name)([("pixels", "labels")], "classes")
+        assert given == [(("maps of", "pixels"), "labels"), "classes"]
+    for name in IMAGES - {"start", "refit", "forward", "answers_and_maps"}:
         assert getattr(model, name)(*["pixels", (1,)][: 1 + (name == "forward_pass")])[:2] == (
             name,
             ("maps of", "pixels"),
