@@ -20,8 +20,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 
@@ -129,23 +130,40 @@ def run(command: list[str], folder: Path, environment: dict[str, str]) -> dict[s
     return {"s": seconds, "memory": used.ru_maxrss / 1024, "disk": size / 2**20, "said": said}
 
 
+@dataclass(frozen=True)
+class Job:
+    """A dataset, and how to start a script and `unseen train` on it."""
+
+    name: str
+    folder: Path
+    images: int
+    script: list[str]
+    train: list[str]
+
+    @classmethod
+    def of(cls, data: str, place: Path, script: str) -> Self:
+        """The job for ``DATA[:IMAGES]``, with its files below ``place``."""
+        name, _, count = data.partition(":")
+        root = Path(os.environ["UNSEEN_DATA"])
+        source = flowers(root / name, place / "cache") if name == "flo64" else root / name
+        folder, images = subset(source, int(count) if count else None, place / f"{name}-{count or 'all'}")
+        weights = str(root / "weights" / NETWORKS["mobilenetv2"][1])
+        (written := place / "script.py").write_text(script)
+        network = ["--backbone", "mobilenetv2_100", "--backbone-weights", weights, "--backbone-option", "pad_type=same"]
+        network += ["--mean", "0.5", "--std", "0.5", "--image-size", "224", "--device", "cpu"]
+        train = [sys.executable, "-m", "unseen", "train", str(folder), *network, "--output", "run"]
+        return cls(name, folder, images, [sys.executable, str(written), str(folder), weights], train)
+
+
 def measure(data: str, place: Path, rounds: int, train: list[str]) -> list[dict]:
     """Rows of one dataset."""
-    name, _, count = data.partition(":")
-    root = Path(os.environ["UNSEEN_DATA"])
-    source = flowers(root / name, place / "cache") if name == "flo64" else root / name
-    folder, images = subset(source, int(count) if count else None, place / f"{name}-{count or 'all'}")
-    weights = str(root / "weights" / NETWORKS["mobilenetv2"][1])
-    (script := place / "plain.py").write_text(SCRIPT)
-    network = ["--backbone", "mobilenetv2_100", "--backbone-weights", weights, "--backbone-option", "pad_type=same"]
-    network += ["--mean", "0.5", "--std", "0.5", "--image-size", "224", "--device", "cpu"]
-    started = [sys.executable, "-m", "unseen", "train", str(folder), *network, "--output", "run"]
-    sides = {"script": [sys.executable, str(script), str(folder), weights, str(os.cpu_count())]}
-    sides |= {f"unseen train {words}": [*started, *words.split()] for words in train}
+    job = Job.of(data, place, SCRIPT)
+    sides = {"script": [*job.script, str(os.cpu_count())]}
+    sides |= {f"unseen train {words}": [*job.train, *words.split()] for words in train}
     found: dict[str, dict] = {}
     for turn in range(rounds):
         for side, command in sides.items():
-            mine = place / f"{folder.name}-{turn}-{len(found)}-{len(side)}"
+            mine = place / f"{job.folder.name}-{turn}-{len(found)}-{len(side)}"
             environment = {**os.environ, "UNSEEN_CACHE": str(mine / "cache")}
             made = run(command, mine, environment)
             if side == "script":
@@ -158,8 +176,8 @@ def measure(data: str, place: Path, rounds: int, train: list[str]) -> list[dict]
                 found[side] = made
     return [
         {
-            "images": images,
-            "data": name,
+            "images": job.images,
+            "data": job.name,
             "side": side,
             "seconds": round(made["s"], 1),
             "script to it": round(found["script"]["s"] / made["s"], 2),

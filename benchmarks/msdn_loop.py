@@ -16,14 +16,12 @@ import argparse
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.closed_forms import NETWORKS, flowers
-from benchmarks.end_to_end import run, subset
+from benchmarks.end_to_end import Job, run
 from benchmarks.measured import finish
 
 SCRIPT = """
@@ -117,26 +115,17 @@ print(json.dumps({"T1": best[0], "H": best[1], "seconds": seconds}))
 
 def measure(data: str, place: Path, epochs: int) -> list[dict]:
     """Rows of one dataset."""
-    name, _, count = data.partition(":")
-    root = Path(os.environ["UNSEEN_DATA"])
-    source = flowers(root / name, place / "cache") if name == "flo64" else root / name
-    folder, images = subset(source, int(count) if count else None, place / f"{name}-{count or 'all'}")
-    weights = str(root / "weights" / NETWORKS["mobilenetv2"][1])
-    (script := place / "loop.py").write_text(SCRIPT)
-    network = ["--backbone", "mobilenetv2_100", "--backbone-weights", weights, "--backbone-option", "pad_type=same"]
-    network += ["--mean", "0.5", "--std", "0.5", "--image-size", "224", "--device", "cpu"]
-    train = [sys.executable, "-m", "unseen", "train", str(folder), *network, "--output", "run"]
-    ours = [*train, "--method", "msdn", "--preset", "cub", "--protocol", "paper", "--holdouts", "0"]
-    loop = [sys.executable, str(script), str(folder), weights]
+    job = Job.of(data, place, SCRIPT)
+    ours = [*job.train, "--method", "msdn", "--preset", "cub", "--protocol", "paper", "--holdouts", "0"]
     environment = {**os.environ, "UNSEEN_CACHE": str(place / "cache")}
-    run([*loop, "0"], place / f"{folder.name}-regions", environment)
-    run([*train, "--method", "eszsl"], place / f"{folder.name}-store", environment)
+    run([*job.script, "0"], place / f"{job.folder.name}-regions", environment)
+    run([*job.train, "--method", "eszsl"], place / f"{job.folder.name}-store", environment)
     rows: list[dict[str, Any]] = []
     for side, command in (
-        ("einsum loop", [*loop, str(epochs)]),
+        ("einsum loop", [*job.script, str(epochs)]),
         ("unseen train", [*ours, "--epochs", str(epochs)]),
     ):
-        mine = place / f"{folder.name}-{side.replace(' ', '-')}"
+        mine = place / f"{job.folder.name}-{side.replace(' ', '-')}"
         made = run(command, mine, environment)
         if side == "einsum loop":
             found = json.loads(made["said"].splitlines()[-1])
@@ -146,8 +135,8 @@ def measure(data: str, place: Path, epochs: int) -> list[dict]:
             found["seconds"] = [json.loads(line)["seconds"] for line in records]
         rows.append(
             {
-                "data": name,
-                "images": images,
+                "data": job.name,
+                "images": job.images,
                 "epochs": len(found["seconds"]),
                 "side": side,
                 "seconds": round(made["s"], 1),

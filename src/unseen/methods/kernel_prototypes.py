@@ -223,16 +223,7 @@ class Prototypes(PooledLinear, ClosedFormMethod):
         if not self.by_attributes:
             result: Tensor = self.rows(classes.unit)
             return result
-        return self._linear(classes)[0]
-
-    def _linear(self, classes: ClassSpace) -> tuple[Tensor, Tensor | None]:
-        """Class vectors ``(N, K)`` and own rows ``(N, C)`` of the linear kernel, divided by the prototypes' lengths."""
-        t: Tensor = self.rows(classes.unit)
-        if not len(self.own):
-            return t / (t @ self.weight).norm(dim=1, keepdim=True).clamp(min=1e-12), None
-        t, own = t * self.own.left(classes), self.own.of(classes)
-        length = (t @ self.weight + own).norm(dim=1, keepdim=True).clamp(min=1e-12)
-        return t / length, own / length
+        return self.of_unit_prototypes(classes)[0]
 
     def query(self, branches: dict[str, Branch]) -> Tensor:
         """As in the base class; with the RBF kernel ``(B, C)`` g."""
@@ -247,7 +238,7 @@ class Prototypes(PooledLinear, ClosedFormMethod):
             if len(self.own):
                 prototypes = prototypes * self.own.left(classes) + self.own.of(classes)
             return F.normalize(prototypes, dim=1)
-        vectors, own = self._linear(classes)
+        vectors, own = self.of_unit_prototypes(classes)
         return vectors if own is None else torch.cat([vectors, own], dim=1)
 
 

@@ -64,6 +64,15 @@ class PooledLinear(Method):
         vectors = self.class_vectors(classes)
         return torch.cat([vectors, self.own.of(classes)], dim=1) if len(self.own) else vectors
 
+    def of_unit_prototypes(self, classes: ClassSpace) -> tuple[Tensor, Tensor | None]:
+        """Class vectors ``(N, K)`` and own rows ``(N, C)``, divided by the lengths of the prototypes that they make."""
+        t: Tensor = self.rows(classes.unit)
+        if not len(self.own):
+            return t / (t @ self.weight).norm(dim=1, keepdim=True).clamp(min=1e-12), None
+        t, own = t * self.own.left(classes), self.own.of(classes)
+        length = (t @ self.weight + own).norm(dim=1, keepdim=True).clamp(min=1e-12)
+        return t / length, own / length
+
     def fused_attribute_scores(self, branches: dict[str, Branch]) -> Tensor:
         """``(B, K)`` attribute scores."""
         return branches["linear"].attribute_scores

@@ -168,21 +168,12 @@ class Tuned(PooledLinear, GradientMethod):
 
     def class_vectors(self, classes: ClassSpace) -> Tensor:
         """``(N, K)`` t_c without the own share, divided by the length of the prototype."""
-        vectors, length = self._mixed(classes)
-        return vectors / length
+        return self.of_unit_prototypes(classes)[0]
 
     def class_embeddings(self, classes: ClassSpace) -> Tensor:
         """``(N, K)`` class vectors, or ``(N, K + C)`` with own images."""
-        vectors, length = self._mixed(classes)
-        return torch.cat([vectors, self.own.of(classes)], dim=1) / length if len(self.own) else vectors / length
-
-    def _mixed(self, classes: ClassSpace) -> tuple[Tensor, Tensor]:
-        """``(N, K)`` class vectors without the own share, and ``(N, 1)`` lengths of the prototypes."""
-        t: Tensor = self.rows(classes.unit)
-        if not len(self.own):
-            return t, _length(t @ self.weight)
-        t = t * self.own.left(classes)
-        return t, _length(t @ self.weight + self.own.of(classes))
+        vectors, own = self.of_unit_prototypes(classes)
+        return vectors if own is None else torch.cat([vectors, own], dim=1)
 
     def loss(self, branches: dict[str, Branch], labels: Tensor, classes: ClassSpace) -> dict[str, Tensor]:
         """Cross-entropy of the class scores and of described prototypes, over the seen classes."""
@@ -193,7 +184,10 @@ class Tuned(PooledLinear, GradientMethod):
         terms = {"cross_entropy": cross_entropy(self.class_scores(branches, classes))}
         if self.settings.lambda_described:
             t: Tensor = self.rows(classes.unit)
-            described = self.fused_attribute_scores(branches) @ (t / _length(t @ self.weight)).T
+            described = (
+                self.fused_attribute_scores(branches)
+                @ (t / (t @ self.weight).norm(dim=1, keepdim=True).clamp(min=1e-12)).T
+            )
             terms["described"] = cross_entropy(described)
         return {"total": terms["cross_entropy"] + self.settings.lambda_described * terms.get("described", 0), **terms}
 
@@ -204,8 +198,3 @@ def _regions(maps: Tensor) -> Tensor:
 
 def _pooled(maps: Tensor) -> Tensor:
     return pool(_regions(maps))
-
-
-def _length(prototypes: Tensor) -> Tensor:
-    result: Tensor = prototypes.norm(dim=1, keepdim=True).clamp(min=1e-12)
-    return result
