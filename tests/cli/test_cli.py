@@ -17,7 +17,10 @@ from unseen import cli
 from unseen.cli import configuring
 from unseen.data.catalogue import load_dataset
 from unseen.errors import UnseenError
+from unseen.methods import every_method, find_method
 from unseen.training import plan
+from unseen.training.config import RunConfig
+from unseen.training.plan import default_backbone
 
 BACKBONE = ["--backbone", "test_resnet", "--backbone-weights", "random", "--image-size", "64"]
 BACKBONE += ["--backbone-option", "output_stride=16"]
@@ -60,12 +63,23 @@ def test_train_prints_one_table_that_says_everything(unseen, trained, tiny_guide
     arguments = [tiny_guide, *BACKBONE, "--preset", "cub", "--epochs", "3", "--draws", "1", "--recipe", "lr=1e-3"]
     arguments += ["-o", trained, "--cache", cache]
     status, out, _ = unseen(
-        "train", *arguments, "--method", "msdn", "--seeds", "2", "--protocol", "both", "--device", "cpu"
+        "train", *arguments, "--method", "msdn", "--seeds", "2", "--protocol", "both", "--device", "cpu", width=80
     )
     assert status == 0
     for words in ("tiny", "test_resnet 64px random, frozen", "seeds: 0, 1", "honest", "paper", "AUSUC", "Chance"):
-        assert words in out
+        assert words in " ".join(out.split())
+    assert "Unseen classes, among " in out
+    assert max(map(len, out.splitlines())) <= 80  # also the verdict, which is prose
     assert (trained / "report.html").is_file()
+
+
+def test_help_says_the_default_number_of_draws():
+    """ "5 for closed forms and anchored, 3 for other gradient methods and tuned, 1 for other end-to-end methods"."""
+    for name in every_method():
+        kind = find_method(name)
+        five, one = kind.closed_form or name == "anchored", kind.end_to_end and name != "tuned"
+        config = RunConfig(dataset="birds", method=name, backbone=default_backbone("birds"))
+        assert config.draw_count == (5 if five else 1 if one else 3)
 
 
 def test_train_json_is_the_results_file(unseen, trained, tiny_guide, cache):

@@ -9,8 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
-from unseen.evaluation.bootstrap import Interval, bootstrap
+from unseen.evaluation.bootstrap import Interval, bootstrap, wilson
 from unseen.evaluation.metrics import (
     CORE,
     Decisions,
@@ -346,20 +347,34 @@ def outcome(right, labels, seen):
 SEEN = np.array([True, True, False, False])
 
 
-def test_all_right_has_no_spread():
-    labels = np.repeat([0, 1, 2, 3], [5, 3, 4, 2])
-    found = bootstrap([outcome(np.ones(14, bool), labels, SEEN)], [0.0], names=CORE[:4], samples=50)
-    for name in ("T1", "U", "S", "H"):
-        assert (found[name].mean, found[name].std, found[name].low, found[name].high) == (1, 0, 1, 1)
-        assert found[name].per_seed == [1]
+@pytest.mark.parametrize("right", [True, False])
+def test_all_right_or_all_wrong_has_the_interval_of_wilson(right):
+    """Equal draws say nothing about spread. Two classes of 5 and 3 images weigh like 4 / (1/5 + 1/3) = 7.5 images."""
+    labels = np.repeat([0, 1, 2, 3], [5, 3, 4, 4])
+    found = bootstrap([outcome(np.full(16, right), labels, SEEN)], [0.0], names=CORE[:4], samples=50)
+    z2 = 1.959963984540054**2
+    ends = {"S": 7.5 / (7.5 + z2), "U": 8 / (8 + z2), "T1": 8 / (8 + z2)}
+    ends["H"] = 2 * ends["S"] * ends["U"] / (ends["S"] + ends["U"])
+    for name, end in ends.items():
+        interval = found[name]
+        assert (interval.mean, interval.std, interval.per_seed) == (right, 0, [right])
+        if right or name != "H":
+            assert (interval.low, interval.high) == pytest.approx((end, 1) if right else (0, 1 - end))
 
 
-def test_one_image_a_class_has_no_spread():
-    """Resampling one image gives that image."""
+def test_wilson_is_that_of_scipy():
+    for right, images in ((0, 4), (3, 7), (26, 26)):
+        expected = binomtest(right, images).proportion_ci(0.9, method="wilson")
+        assert wilson(right / images, images, 0.9) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_one_image_a_class_has_the_interval_of_wilson():
+    """Resampling one image gives that image; 1 of 2 right has a wide interval."""
     labels = np.arange(4)
     found = bootstrap([outcome(np.array([1, 0, 1, 1], bool), labels, SEEN)], [0.0], names=CORE[:4], samples=50)
-    assert (found["S"].low, found["S"].mean, found["S"].high) == (0.5, 0.5, 0.5)
-    assert (found["H"].low, found["H"].high) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
+    expected = binomtest(1, 2).proportion_ci(method="wilson")
+    assert (found["S"].low, found["S"].mean, found["S"].high) == pytest.approx((expected.low, 0.5, expected.high))
+    assert found["H"].low < 2 / 3 < found["H"].high < 1
 
 
 def test_images_are_resampled_within_their_class():

@@ -227,7 +227,7 @@ def print_table(rows: list[dict[str, str]], columns: dict[str, str] | None = Non
     names = columns or {name: name for name in rows[0]}
     shared = [n for n in shared_columns(rows) if n in names]
     if shared:
-        out.print("   ".join(f"{names[n]}: {rows[0][n]}" for n in shared), highlight=False, soft_wrap=True)
+        out.print(plain_text("   ".join(f"{names[n]}: {rows[0][n]}" for n in shared)), highlight=False)
     table = Table(title=title, title_justify="left", header_style="bold")
     for name in names:
         if name not in shared:

@@ -200,7 +200,7 @@ def _print_shots(found: dict[str, Any], folder: Path) -> None:
         print_table([{n: row[n] for n in columns} for row in rows], columns, title)
     columns = {n: n for n in (*first, "T1, both − better", "H, both − better")}
     print_table([{n: row[n] for n in columns} for row in rows], columns, "what images and attributes together add")
-    out.print(plain_text(legend(found)), highlight=False, soft_wrap=True, style="dim")
+    out.print(plain_text(legend(found)), highlight=False, style="dim")
     out.print(f"curves: {folder / 'shots'}.md, .csv, .json, .png, .svg", highlight=False, soft_wrap=True)
 
 
@@ -208,7 +208,7 @@ def _print_batches(found: dict[str, Any], folder: Path) -> None:
     from unseen.experiments.batches import cells, legend
 
     print_table([cells(row) for row in found["rows"]], title="batches named as a whole (transductive)")
-    out.print(plain_text(legend(found)), highlight=False, soft_wrap=True, style="dim")
+    out.print(plain_text(legend(found)), highlight=False, style="dim")
     out.print(f"batches: {folder / 'together'}.md, .json", highlight=False, soft_wrap=True)
 
 
@@ -274,5 +274,5 @@ def print_comparison(found: dict[str, Any]) -> None:
     for text in failures(found):
         err.print(f"[bold red]failed:[/] {plain_text(text)}", highlight=False, soft_wrap=True)
     for text in (*found["statements"], *found["warnings"]):
-        out.print(plain_text(text), highlight=False, soft_wrap=True)
-    out.print(plain_text("\n".join(legend(found))), highlight=False, soft_wrap=True, style="dim")
+        out.print(plain_text(text), highlight=False)
+    out.print(plain_text("\n".join(legend(found))), highlight=False, style="dim")

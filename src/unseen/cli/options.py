@@ -42,7 +42,7 @@ class RunOptions:
             help="timm model, hf:MODEL (CLIP or SigLIP, a folder or hub id), fieldguide (for the drawn "
             "birds), or features:NAME (features from `unseen import`) [default: DINOv2, "
             "vit_base_patch14_reg4_dinov2.lvd142m at 336 px; for train on a CPU, vit_small_... at 224 px; for "
-            "benchmarks, mgmrn and tuned, ResNet-101 at 448 px].",
+            "benchmarks and end-to-end methods, ResNet-101 at 448 px].",
             autocompletion=completing.backbones,
         ),
     ] = None
@@ -78,7 +78,9 @@ class RunOptions:
     draws: Annotated[
         int,
         typer.Option(
-            help="Number of validation draws; 0 means 5 for closed forms, 3 for gradient training, 1 for mgmrn.", min=0
+            help="Number of validation draws; 0 means 5 for closed forms and anchored, 3 for other gradient "
+            "methods and tuned, 1 for other end-to-end methods.",
+            min=0,
         ),
     ] = 0
     store_dtype: Annotated[
@@ -107,8 +109,8 @@ class RunOptions:
     workers: Annotated[
         int,
         typer.Option(
-            help="Worker processes that read images (threads for mgmrn and tuned); -1 means up to 8 for a GPU, none "
-            "for a CPU."
+            help="Worker processes that read images (threads for end-to-end methods); -1 means up to 8 for a GPU, "
+            "none for a CPU."
         ),
     ] = -1
     cache: CacheOption = None

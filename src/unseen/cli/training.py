@@ -160,7 +160,7 @@ def train(
     print_legend(run)
     out.print()
     for line in verdict(run):
-        out.print(plain_text(line), highlight=False, soft_wrap=True)
+        out.print(plain_text(line), highlight=False)
     out.print()
     if page:
         out.print(f"report:  {page}", highlight=False, soft_wrap=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +38,14 @@ class Interval:
         }
 
 
+def wilson(share: float, images: float, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of a share of ``images``, which need not be a whole number; its ends include the share."""
+    z2 = NormalDist().inv_cdf((1 + level) / 2) ** 2
+    middle, half = share + z2 / (2 * images), np.sqrt(z2 * (share * (1 - share) + z2 / (4 * images)) / images)
+    low, high = (middle - half) / (1 + z2 / images), (middle + half) / (1 + z2 / images)
+    return float(min(max(low, 0.0), share)), float(max(min(high, 1.0), share))
+
+
 @dataclass(frozen=True)
 class Resampled:
     """A metric as measured and on resampled images.
@@ -44,17 +54,39 @@ class Resampled:
         measured: ``(seeds,)`` measured values.
         drawn: ``(samples, seeds)`` values on resampled images; the draws are the same for everything resampled over the
             same images with the same seed.
+        images: for a mean over classes of shares of right answers, the number of images that a single share with the
+            same variance would have: C^2 / sum of 1 / n over C classes of n images; otherwise 0.
+        parts, compute: for a metric computed from others, these and how.
     """
 
     measured: np.ndarray
     drawn: np.ndarray
+    images: float = 0.0
+    parts: tuple[Resampled, ...] = ()
+    compute: Callable[..., Any] | None = None
 
     def interval(self, level: float = 0.95) -> Interval:
-        """Mean and spread over seeds, and the percentile interval of the mean."""
+        """Mean and spread over seeds, and the interval of the mean."""
+        low, high = self.ends(level)
+        spread = float(self.measured.std(ddof=1)) if len(self.measured) > 1 else 0.0
+        return Interval(float(self.measured.mean()), spread, low, high, list(self.measured))
+
+    @property
+    def constant(self) -> bool:
+        """Whether all draws are equal, as where every class is all right or all wrong; they then show no spread."""
+        return bool(np.ptp(self.drawn.mean(axis=1)) == 0)
+
+    def ends(self, level: float = 0.95) -> tuple[float, float]:
+        """Percentile interval of the mean over seeds; where all draws are equal, Wilson's at ``images``."""
+        if self.constant and self.compute is not None:  # U, S and the like: larger if their parts are
+            corners = np.array([part.ends(level) for part in self.parts])
+            low, high = sorted(np.asarray(self.compute(*corners), dtype=float))
+            return float(low), float(high)
+        if self.constant and self.images:
+            return wilson(float(self.measured.mean()), self.images, level)
         tail = (1 - level) / 2
         low, high = np.quantile(self.drawn.mean(axis=1), [tail, 1 - tail])
-        spread = float(self.measured.std(ddof=1)) if len(self.measured) > 1 else 0.0
-        return Interval(float(self.measured.mean()), spread, float(low), float(high), list(self.measured))
+        return float(low), float(high)
 
     def paired(self, other: Resampled) -> Resampled:
         """This minus the other, seed by seed and draw by draw; both must have the same seeds."""
@@ -127,7 +159,10 @@ def resample(
         if metric.of:
             parts = [results[part] for part in metric.of]
             results[name] = Resampled(
-                metric.computed(*(p.measured for p in parts)), metric.computed(*(p.drawn for p in parts))
+                metric.computed(*(p.measured for p in parts)),
+                metric.computed(*(p.drawn for p in parts)),
+                parts=tuple(parts),
+                compute=metric.computed,
             )
             continue
         values = [np.asarray(metric.computed(decided), dtype=float) for decided in models[metric.alone]]
@@ -143,7 +178,8 @@ def _resampled(values: np.ndarray, labels: np.ndarray, samples: int, rng: np.ran
     counted = ~np.isnan(values[:, 0])
     values, labels = values[counted], labels[counted]
     measured, drawn = [], []
-    for c in np.unique(labels):
+    classes, sizes = np.unique(labels, return_counts=True)
+    for c in classes:
         mine = values[labels == c]
         counts = rng.multinomial(len(mine), np.full(len(mine), 1 / len(mine)), size=samples)
         measured.append(mine.mean(axis=0))
@@ -151,7 +187,9 @@ def _resampled(values: np.ndarray, labels: np.ndarray, samples: int, rng: np.ran
     if not measured:
         nan = np.full(values.shape[1], np.nan)
         return Resampled(nan, np.tile(nan, (samples, 1)))
-    return Resampled(np.mean(measured, axis=0), np.mean(drawn, axis=0))
+    shares = bool(np.isin(values, (0, 1)).all())
+    images = float(len(sizes) ** 2 / np.sum(1 / sizes)) if shares else 0.0
+    return Resampled(np.mean(measured, axis=0), np.mean(drawn, axis=0), images)
 
 
 def bootstrap(
@@ -166,7 +204,7 @@ def bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Every metric with its percentile interval over images; see :func:`resample`.
+    """Every metric with its interval over images (:meth:`Resampled.ends`); see :func:`resample`.
 
     Args:
         decisions, gammas, alone, names, taxonomy, rank, samples, seed: as there.

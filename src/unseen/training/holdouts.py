@@ -19,7 +19,7 @@ from unseen.classes.presence import present
 from unseen.data.dataset import Dataset
 from unseen.errors import DataError
 from unseen.evaluation.attributes import auroc, spearman
-from unseen.evaluation.bootstrap import resample
+from unseen.evaluation.bootstrap import Resampled, resample
 from unseen.evaluation.registry import Decided, every_metric, in_json, measure
 from unseen.ground.progress import Progress, silent
 from unseen.methods.base import Method
@@ -205,19 +205,21 @@ def _codes(dataset: Dataset) -> np.ndarray | None:
 
 def _over_draws(found: Sequence[HoldOut], rank: int | None = None) -> dict[str, dict[str, float | None]]:
     """Metrics of the class, or T1, U, S and H at a rank, with their intervals over draws and images."""
-    measured: dict[str, list[float]] = {}
-    drawn: dict[str, list[np.ndarray]] = {}
+    measured: dict[str, list[Resampled]] = {}
     for one in found:
         names = None if rank is None else AT_RANKS
         resampled_metrics = resample(
             [one.result.gzsl], [one.result.gamma], names=names, taxonomy=_codes(one.dataset), rank=rank
         )
         for name, resampled in resampled_metrics.items():
-            measured.setdefault(name, []).append(float(resampled.measured[0]))
-            drawn.setdefault(name, []).append(resampled.drawn[:, 0])
+            measured.setdefault(name, []).append(resampled)
     metrics = {}
-    for name, values in measured.items():
-        low, high = pooled_interval(np.stack(drawn[name], axis=1))
+    for name, draws in measured.items():
+        values = [float(draw.measured[0]) for draw in draws]
+        low, high = pooled_interval(np.concatenate([draw.drawn for draw in draws], axis=1))
+        if low == high:  # every draw all right, say: as wide as that of the least certain draw
+            ends = [draw.ends() for draw in draws]
+            low, high = min(low for low, _ in ends), max(high for _, high in ends)
         spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
         entry = {"mean": float(np.mean(values)), "std": spread, "low": low, "high": high}
         metrics[name] = {k: None if np.isnan(v) else v for k, v in entry.items()}
