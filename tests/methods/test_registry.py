@@ -159,6 +159,23 @@ def test_recipes_of_images():
     assert change_recipe(base, {"flip": "no", "resize": "1.5"}) == EndToEndRecipe(flip=False, resize=1.5)
     with refused("resize is 0.5 — use 1 to 4 times the input size"):
         change_recipe(base, {"resize": "0.5"})
+    last = change_recipe(base, {"layers": "last", "views": "2"})
+    for wrong in ({"layers": "all"}, {"batch_norm": "batch"}, {"views": "-1"}):
+        with refused("use 0, or 1 or more together with layers=last and batch_norm=frozen"):
+            change_recipe(last, wrong)
+    with refused("warm_up is 1.0"):
+        change_recipe(base, {"warm_up": "1"})
+
+
+def test_the_learning_rate_rises_and_falls_over_all_steps():
+    recipe = EndToEndRecipe(lr=8.0, warm_up=0.25, lr_factor=0.1)
+    rates = [recipe.lr_at(1 + step // 4, step, 16) for step in range(16)]
+    assert rates[:4] == [2, 4, 6, 8]
+    assert rates[4] == 8
+    assert rates[10] == pytest.approx(4)  # half way down
+    assert rates[7] == pytest.approx(8 * 0.8535533905932737)  # (1 + cos 45 degrees) / 2
+    assert 0 < rates[15] < 0.2
+    assert EndToEndRecipe(lr=8.0, lr_factor=0.1).lr_at(2, 5, 16) == pytest.approx(0.8)
 
 
 def test_learning_rate_of_an_epoch():

@@ -36,9 +36,14 @@ def maps_of(count, channels, seed=0):
     return torch.rand(count, channels, 2, 3, generator=generator, dtype=torch.float64)
 
 
-def started(channels=8, **settings):
+def candidate(features="whitened", rows="centred", own=0.5):
+    return {"features": features, "rows": rows, "kernel": "linear", "ridge": 0.3, "share": 0.0, "own": own}
+
+
+def started(channels=8, chosen=None, **settings):
     """The method, started on 30 maps; also those maps and their labels."""
     method = create_method("tuned", channels=channels, vectors=torch.rand(K, 2, dtype=torch.float64), **settings)
+    method.candidate = chosen or candidate()
     total = channels if isinstance(channels, int) else sum(channels)
     labels = torch.arange(30) % SEEN
     maps = maps_of(30, total) + F.one_hot(labels, total)[:, :, None, None]
@@ -47,16 +52,20 @@ def started(channels=8, **settings):
 
 
 @pytest.mark.parametrize(
-    ("channels", "settings", "features"),
-    [(8, {}, "whitened"), (8, {"own": 0.0, "features": "root", "rows": "unit"}, "root"), ((3, 5), {}, "whitened+0.25")],
+    ("channels", "chosen"),
+    [
+        (8, candidate()),
+        (8, candidate("root", "unit", 0.0)),
+        ((3, 5), candidate("whitened+0.25")),
+        (8, candidate() | {"share": 0.5, "gamma": 10.0, "lambda": 0.3}),
+    ],
 )
-def test_before_the_first_step_it_is_prototypes(channels, settings, features):
-    method, maps, labels = started(channels, **settings)
+def test_before_the_first_step_it_is_prototypes(channels, chosen):
+    method, maps, labels = started(channels, chosen)
     same = create_method("prototypes", channels=channels, vectors=torch.rand(K, 2, dtype=torch.float64))
     regions = maps.flatten(2).transpose(1, 2)
     same.fit(pool(regions), labels, classes())
-    kernel = {"kernel": "linear", "ridge": 0.3, "share": 0.0, "own": settings.get("own", 0.5)}
-    same.use({"features": features, "rows": settings.get("rows", "centred"), **kernel})
+    same.use(chosen)
     asked = maps_of(4, maps.shape[1], seed=5)
     scores = method.class_scores(method(asked), classes())
     torch.testing.assert_close(
@@ -115,6 +124,7 @@ def test_the_root_of_features_is_the_same_with_a_gradient():
 def test_only_the_layers_after_the_last_stage_but_one_train():
     vectors = torch.rand(K, 2)
     model = build_method("tuned", Backbone(RESNET), vectors, TunedSettings(), layers="last")
+    model.head.candidate = candidate()
     pixels, labels = torch.randn(8, 3, 64, 64), torch.arange(8) % SEEN
     model.start([(pixels, labels)], classes(torch.float32))
     before = copy.deepcopy(model.state_dict())
@@ -152,16 +162,18 @@ class Pixels:
 
 
 @pytest.mark.parametrize("average", [0.5, 0.0])
-@pytest.mark.parametrize("refit", [True, False])
+@pytest.mark.parametrize("refit", [None, candidate("root", "unit", 0.25)])
 def test_an_epoch_tests_prototypes_of_its_own_features(refit, average, tmp_path):
     vectors, images, space = torch.rand(K, 2), Pixels(), classes(torch.float32)
     recipe = EndToEndRecipe(epochs=2, batches=2, batch_size=6, optimizer="adamw", lr=0.05, average=average)
-    model = build_method("tuned", Backbone(RESNET), vectors, TunedSettings(refit=refit, tau=1.0), layers="last")
+    model = build_method("tuned", Backbone(RESNET), vectors, TunedSettings(tau=1.0), layers="last")
+    model.head.candidate, model.head.refit_candidate = candidate(), refit
     tested, at_start = [], []
 
     def on_epoch(epoch, method, earlier):
-        assert (method is model) == (not average)
+        assert method is not model
         again = create_method("tuned", channels=model.backbone.channels[0], vectors=vectors)
+        again.candidate = refit or candidate()
         with torch.no_grad():
             again.start([(method.backbone.maps(images.pixels)[0], torch.as_tensor(images.labels))], space)
         tested.append(float((method.head.weight - again.weight).norm() / again.weight.norm()))
@@ -169,15 +181,23 @@ def test_an_epoch_tests_prototypes_of_its_own_features(refit, average, tmp_path)
         return {}
 
     start = build_method("tuned", Backbone(RESNET), vectors, TunedSettings())
+    start.head.candidate = candidate()
     start.load_state_dict(model.state_dict())
     start.eval().start([(images.pixels, torch.as_tensor(images.labels))], space)
     job = Training(model, images, images.labels, space, recipe, 0, 2, "pixels")
     train(job, make_fabric("cpu"), tmp_path, on_epoch=on_epoch)
-    assert all(found < 1e-5 if refit else found > 1e-2 for found in tested), tested
-    assert at_start == [bool(average) or not refit] * 2  # a moving average is a model of its own
+    assert len(tested) == 3  # epoch 0 is before the first step
+    assert max(tested) < 1e-5
+    assert at_start == [True] * 3  # training goes on with the first ones
+    assert not torch.equal(model.head.weight, start.head.weight)
+    again = create_method("tuned", channels=model.backbone.channels[0], vectors=vectors)
+    again.candidate = refit or candidate()
+    with torch.no_grad():
+        again.start([(model.backbone.maps(images.pixels)[0], torch.as_tensor(images.labels))], space)
+    torch.testing.assert_close(model.head.weight, again.weight, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("wrong", [{"own": 1.0}, {"earlier": -0.1}, {"ridge": 0.0}, {"features": "auto"}, {"tau": 0.0}])
+@pytest.mark.parametrize("wrong", [{"earlier": "-0.1"}, {"features": "none"}, {"tau": 0.0}, {"lambda_described": -1.0}])
 def test_wrong_settings_are_one_line(wrong):
     with pytest.raises(UnseenError, match=f"setting {next(iter(wrong))}"):
         TunedSettings(**wrong)
@@ -194,7 +214,7 @@ def test_a_run_trains_the_backbone_as_its_recipe_says(monkeypatch):
     fabric = type("Fabric", (), {"device": torch.device("cpu")})()
     config = RunConfig(dataset="fieldguide", method="tuned", backbone=RESNET)
     more = {"store": store, "fabric": fabric, "recipe": recipe, "config": config, "vectors": np.zeros((K, 2))}
-    for name, value in {**more, "settings": TunedSettings(), "start": None}.items():
+    for name, value in {**more, "settings": TunedSettings(), "start": None, "refit": None}.items():
         object.__setattr__(inputs, name, value)
     inputs.new_method(3)
     assert asked == {"seed": 3, "checkpointing": True, "batch_norm": "batch", "layers": "last"}

@@ -34,7 +34,7 @@ SMALLER = {  # methods whose presets are too large for tests
         "settings": {"width": "32", "attention_width": "8", "grouping": "parts"},
         "recipe": {**RECIPE, "batches": "3"},
     },
-    "tuned": {"recipe": {**RECIPE, "batches": "3"}, "draws": 1},
+    "tuned": {"recipe": {**RECIPE, "batches": "3"}, "draws": 2},
 }
 
 

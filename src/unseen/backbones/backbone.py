@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from unseen.backbones import own, towers
 from unseen.backbones.building import build, check_patches
 from unseen.backbones.engines import Compiled, Engine, chosen_engine, compiled, is_auto
+from unseen.backbones.frozen import LAST_FROZEN, last_frozen, skip_frozen
 from unseen.backbones.naming import check_name, is_own
 from unseen.backbones.reduction import Reduction
 from unseen.backbones.spec import FAST, FINAL, BackboneSpec, joined_maps
@@ -53,7 +54,7 @@ class Backbone(nn.Module):
         self.spec = spec = spec.resolved()
         self.fingerprint = self.network_fingerprint = spec.fingerprint()
         assert spec.image_size and spec.mean and spec.std  # noqa: PT018
-        self.transform = Transform(spec.image_size, spec.mean, spec.std, spec.crop, spec.pixels == FAST)
+        self.transform = Transform(spec.image_size, spec.mean, spec.std, spec.crop, spec.pixels == FAST, spec.view)
         self.model: Any = build(spec).eval().requires_grad_(False)
         self._prefix = getattr(self.model, "num_prefix_tokens", 0)
         self._channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
@@ -134,12 +135,27 @@ class Backbone(nn.Module):
     def _last_layers(self) -> list[nn.Parameter]:
         """Weights of the layers after the last stage but one, in the order in which the network lists them."""
         names, weights = zip(*self.network.named_parameters(), strict=True)
-        info = list(getattr(self.network, "feature_info", []))
-        end = f"{info[-2]['module']}." if len(info) > 1 and "module" in info[-2] else ""
-        inside = [i for i, name in enumerate(names) if end and name.startswith(end)]
+        end = last_frozen(self.network)
+        inside = [i for i, name in enumerate(names) if end and name.startswith(f"{end}.")]
         if not inside or inside[-1] + 1 == len(names):
             raise UnseenError("the network does not name its stages", where=self.spec.name, hint="--recipe layers=all")
         return list(weights[inside[-1] + 1 :])
+
+    def skip_frozen(self) -> Self:
+        """Take the output of the layers up to the last stage but one instead of images from now on; returns itself.
+
+        Raises:
+            UnseenError: the network names no stages, or these layers are not a chain of modules.
+        """
+        pixels = torch.rand(1, 3, self.transform.size, self.transform.size, generator=torch.Generator().manual_seed(0))
+        pixels = pixels.to(next(self.model.parameters()))
+        if last_frozen(self.network) is not None and hasattr(self.model, "forward_intermediates"):
+            with torch.no_grad():
+                output = self.model.forward_intermediates(pixels, indices=[LAST_FROZEN], intermediates_only=True)[0]
+            if skip_frozen(self.network, self.maps, pixels, output):
+                return self
+        problem = "the output of its frozen layers cannot replace images"
+        raise UnseenError(problem, where=self.spec.name, hint="--recipe views=0")
 
     def reduced(self, reduction: Reduction) -> Self:
         """Reduce the regions of this one-stage backbone from now on; returns itself.

@@ -48,6 +48,7 @@ class BackboneSpec:
         std: per-channel standard deviation of the normalization; None for the model's own.
         crop: fraction of the resized short side that the center crop keeps.
         pixels: "exact", Pillow's decoding and resize, or "fast", see :class:`unseen.backbones.transform.Transform`.
+        view: view of the images, see :class:`unseen.backbones.transform.Transform`.
         seed: seed of "random" weights.
         channels: for a user's network whose maps are ``(B, h, w, C)``; checked if given.
     """
@@ -61,6 +62,7 @@ class BackboneSpec:
     std: tuple[float, ...] | None = None
     crop: float = 1.0
     pixels: str = EXACT
+    view: int = 0
     seed: int = 0
     channels: int | None = None
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -162,7 +164,7 @@ class BackboneSpec:
     def to_json(self) -> dict[str, Any]:
         """The spec as JSON types."""
         found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        for name, common in (("channels", None), ("pixels", EXACT)):
+        for name, common in (("channels", None), ("pixels", EXACT), ("view", 0)):
             if found[name] == common:
                 del found[name]
         return found

@@ -13,6 +13,7 @@ from torch import Tensor
 from unseen.backbones.backbone import Backbone
 from unseen.data.dataset import digest
 from unseen.features.hashes import content_hashes
+from unseen.features.store import RegionStore
 from unseen.ground.memory import free_memory
 
 
@@ -29,6 +30,7 @@ class ImageStore:
         names: one name per image, as in the dataset.
         workers: threads that read images; 0 reads them in the calling thread.
         budget_bytes: memory for images; ``None`` is half of the free memory.
+        regions: regions of the backbone before training, for a method that starts from a closed form.
 
     Attributes:
         spec: spec of the backbone.
@@ -45,11 +47,12 @@ class ImageStore:
         names: Sequence[str],
         workers: int = 0,
         budget_bytes: int | None = None,
+        regions: RegionStore | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         images = list(zip(names, content_hashes(files, folder / "hashes.json"), strict=True))
         self.fingerprint = digest("images", backbone.fingerprint, images)
-        self.spec = backbone.spec
+        self.spec, self.regions = backbone.spec, regions
         self.transform = backbone.transform
         self._files = files
         self._grid, self._channels = backbone.grids[-1], tuple(backbone.channels)

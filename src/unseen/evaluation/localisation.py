@@ -16,9 +16,8 @@ import torch
 from unseen.backbones.transform import Transform
 from unseen.classes.presence import present
 from unseen.data.dataset import Dataset
-from unseen.data.images import ImageStore
+from unseen.data.frozen import AnyStore
 from unseen.errors import DataError
-from unseen.features.store import RegionStore
 from unseen.ground.images import upright_size
 from unseen.methods.base import Method
 
@@ -95,7 +94,7 @@ def region_centres(transform: Transform, grid: tuple[int, int], width: int, heig
 def pointing_game(
     method: Method,
     dataset: Dataset,
-    store: RegionStore | ImageStore,
+    store: AnyStore,
     transform: Transform,
     images: Sequence[int] | np.ndarray,
     *,
@@ -107,7 +106,7 @@ def pointing_game(
     Args:
         method: trained method, on any device.
         dataset: dataset with part positions.
-        store: its regions, or its images for a method trained end to end.
+        store: its regions, or what a method trained end to end takes.
         transform: transform of the backbone.
         images: positions of the images to use.
         radius: radius of a hit, as a share of the diagonal of the box around the image's visible parts; at least half

@@ -145,7 +145,7 @@ def answers_of(
     if not len(stage.held_out):
         raise DataError("no test images for figures", where=inputs.dataset.name, hint="add test images to images.csv")
     recognizer = Recognizer.load(run.folder, seed=int(chosen), device=device, as_trained=True)
-    method = recognizer.method
+    method = inputs.adapted(recognizer.method)
     features = stage.features(stage.held_out, budget_bytes=0)
 
     def regions(images: np.ndarray) -> Tensor:

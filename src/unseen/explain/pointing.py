@@ -43,7 +43,7 @@ def run_pointing(
     for i, seed in enumerate(seeds):
         recognizer = Recognizer.load(run.folder, seed=seed, device=device, as_trained=True)
         transform = recognizer.backbone.transform
-        games.append(pointing_game(recognizer.method, inputs.dataset, inputs.store, transform, images))
+        games.append(pointing_game(inputs.adapted(recognizer.method), inputs.dataset, inputs.store, transform, images))
         progress("pointing game", i + 1, len(seeds))
 
     def over_seeds(values: list[float]) -> tuple[float, float]:

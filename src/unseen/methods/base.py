@@ -207,11 +207,14 @@ class GradientMethod(Method):
             classes: classes of the stage.
         """
 
+    tests_start: ClassVar[bool] = False
+    """Whether it is a model before the first step, too; a run then tests it as epoch 0."""
+
     refits: ClassVar[bool] = False
     """Whether :meth:`refit` is called after every epoch."""
 
     def refit(self, batches: Iterable[tuple[Tensor, Tensor]], classes: ClassSpace) -> None:
-        """Solve anew what follows from the trained weights; called on the weights that an epoch tests, before it does.
+        """Solve anew what follows from the trained weights; called on a copy to test an epoch, and after the last one.
 
         Args:
             batches, classes: as in :meth:`start`.
@@ -317,17 +320,11 @@ def finite(candidates: Sequence[Candidate], scores: Tensor) -> tuple[list[Candid
     return [c for c, kept in zip(candidates, fine.tolist(), strict=True) if kept], scores[fine]
 
 
-class AnchoredMethod(GradientMethod):
-    """A gradient method on top of a closed form that is chosen first, on the same draws of validation classes.
-
-    Its class scores are those of the closed form plus, for each trained part, a share of what the part changes. With
-    shares of 0 they equal those of the closed form to the bit.
-    """
+class StartedMethod(GradientMethod):
+    """A gradient method that starts as a closed form, which is chosen first on the same draws of validation classes."""
 
     start_method: ClassVar[type[ClosedFormMethod]]
     """Class of the closed form."""
-    trained_parts: ClassVar[Mapping[str, tuple[float, ...]]]
-    """Trained parts, each with the candidates of its share other than 0."""
     candidate: Candidate | None = None
     """Hyperparameters of the closed form, set before training."""
 
@@ -336,11 +333,6 @@ class AnchoredMethod(GradientMethod):
         """Settings of the closed form, derived from this method's settings."""
         raise NotImplementedError
 
-    @staticmethod
-    def fixed_shares(settings: Any) -> dict[str, float]:
-        """Shares that the settings fix, by part; the others are chosen on validation classes."""
-        return {}
-
     def start(self, batches: Iterable[tuple[Tensor, Tensor]], classes: ClassSpace) -> None:
         """Call :meth:`begin` with :attr:`candidate`."""
         if self.candidate is None:
@@ -348,8 +340,44 @@ class AnchoredMethod(GradientMethod):
         self.begin(batches, classes, self.candidate)
 
     def begin(self, batches: Iterable[tuple[Tensor, Tensor]], classes: ClassSpace, candidate: Candidate) -> None:
-        """Solve the closed form on all training images, as in :meth:`start`, and set all shares to 0."""
+        """Solve the closed form on all training images, as in :meth:`start`."""
         raise NotImplementedError
+
+
+class RefitMethod(StartedMethod):
+    """A method that trains the features of its closed form, which is solved anew on them after every epoch."""
+
+    tests_start = True
+    refits = True
+    refit_candidate: Candidate | None = None
+    """Hyperparameters to solve it anew with; by default those of the start."""
+
+    def refit(self, batches: Iterable[tuple[Tensor, Tensor]], classes: ClassSpace) -> None:
+        """Call :meth:`begin` with :attr:`refit_candidate`."""
+        candidate = self.candidate if self.refit_candidate is None else self.refit_candidate
+        assert candidate is not None
+        self.begin(batches, classes, candidate)
+
+    @staticmethod
+    def solvable(regions: Tensor) -> Tensor:
+        """``(B, R', C)`` what the closed form takes, from what :meth:`forward` takes."""
+        raise NotImplementedError
+
+
+class AnchoredMethod(StartedMethod):
+    """A method on top of its closed form.
+
+    Its class scores are those of the closed form plus, for each trained part, a share of what the part changes. With
+    shares of 0, as after :meth:`begin`, they equal those of the closed form to the bit.
+    """
+
+    trained_parts: ClassVar[Mapping[str, tuple[float, ...]]]
+    """Trained parts, each with the candidates of its share other than 0."""
+
+    @staticmethod
+    def fixed_shares(settings: Any) -> dict[str, float]:
+        """Shares that the settings fix, by part; the others are chosen on validation classes."""
+        return {}
 
     def set_shares(self, shares: Mapping[str, float]) -> None:
         """Set the share of each part; parts that are not named get 0."""

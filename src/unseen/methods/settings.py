@@ -80,6 +80,10 @@ class Recipe:
         """The learning rate of an epoch, counted from 1."""
         return self.lr * self.lr_factor ** ((epoch - 1 + self.lr_early) // self.lr_every)
 
+    def lr_at(self, epoch: int, step: int, steps: int) -> float:
+        """The learning rate of a step, counted from 0, among all steps of the recipe."""
+        return self.lr_of(epoch)
+
     def make_optimizer(self, parameters: Iterator[nn.Parameter], capturable: bool = False) -> torch.optim.Optimizer:
         """Create the optimizer for the trainable parameters; ``capturable`` for use in a CUDA graph."""
         trained = [p for p in parameters if p.requires_grad]
@@ -107,6 +111,10 @@ class EndToEndRecipe(Recipe):
             ``batch`` (of each batch, with running averages at test).
         checkpointing: recompute the backbone's activations in the backward pass instead of storing them all.
         layers: layers of the backbone that train: ``all``, or ``last`` for those after its last stage but one.
+        views: number of views of each image on which layers that don't train are computed, once; steps draw from
+            them. Needs ``layers=last``. 0 computes all layers in every step, on random crops.
+        warm_up: share of the steps in which the learning rate rises linearly from 0 to ``lr``, to fall to 0 after that
+            along half a cosine; 0 for ``lr_factor``.
     """
 
     resize: float = 8 / 7
@@ -114,6 +122,8 @@ class EndToEndRecipe(Recipe):
     batch_norm: str = "frozen"
     checkpointing: bool = False
     layers: str = "all"
+    views: int = 0
+    warm_up: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -121,6 +131,20 @@ class EndToEndRecipe(Recipe):
         check_choice(self, "layers", ("all", "last"))
         if not 1 <= self.resize <= 4:
             raise UnseenError(f"resize is {self.resize}", hint="use 1 to 4 times the input size")
+        if self.views < 0 or (self.views and (self.layers, self.batch_norm) != ("last", "frozen")):
+            hint = "use 0, or 1 or more together with layers=last and batch_norm=frozen"
+            raise UnseenError(f"views is {self.views}", where="recipe", hint=hint)
+        if not 0 <= self.warm_up < 1:
+            raise UnseenError(f"warm_up is {self.warm_up}", where="recipe", hint="use 0 or more, and less than 1")
+
+    def lr_at(self, epoch: int, step: int, steps: int) -> float:
+        """As in the base class."""
+        if not self.warm_up:
+            return self.lr_of(epoch)
+        rising = self.warm_up * steps
+        if step < rising:
+            return self.lr * min(1.0, (step + 1) / rising)
+        return self.lr * (1 + math.cos(math.pi * (step - rising) / (steps - rising))) / 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unseen.backbones.backbone import Backbone
 from unseen.methods import create_method, find_method
-from unseen.methods.base import Branch, GradientMethod, Method
+from unseen.methods.base import Branch, GradientMethod, Method, RefitMethod
 from unseen.methods.class_space import ClassSpace
 from unseen.methods.settings import Settings
 
@@ -100,6 +100,11 @@ class EndToEnd(GradientMethod):
         """Results of forward and maps of the head, in one pass through the backbone."""
         maps = self._maps(pixels)
         return self.head(maps), self.head.maps(maps)
+
+    def solvable(self, pixels: Tensor) -> Tensor:
+        """What the closed form of the head takes, from the maps of images (:class:`RefitMethod`)."""
+        assert isinstance(self.head, RefitMethod)
+        return self.head.solvable(self._maps(pixels))
 
     def parts(self, pixels: Tensor) -> dict[str, Tensor]:
         """Learned parts of the head, on the maps of images."""

@@ -9,16 +9,13 @@ form. A single draw gives no standard error, so the shares are 0 then. Shares fi
 
 from __future__ import annotations
 
-import functools
-import json
 from collections.abc import Callable, Mapping
-from itertools import count, product
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from unseen.errors import RunError
 from unseen.evaluation.metrics import Decisions
@@ -27,14 +24,13 @@ from unseen.ground.progress import Progress
 from unseen.methods import find_method
 from unseen.methods.base import AnchoredMethod, Method
 from unseen.model.weights import load_weights, save_weights
-from unseen.training import closed_form, gradient
+from unseen.training import gradient
 from unseen.training.batches import batches
-from unseen.training.deciding import query
 from unseen.training.decisions import load_decisions, save_decisions
 from unseen.training.divergence import broken_features, not_finite
 from unseen.training.fabric import weight_dtype
 from unseen.training.inputs import RunInputs
-from unseen.training.outcomes import Result, honest_result, keep_references, measure, values_of
+from unseen.training.outcomes import Result, gain, honest_result, keep_references, measure, values_of
 from unseen.training.seed import Final
 from unseen.training.stage import Stage
 from unseen.training.temperature import Held
@@ -88,7 +84,7 @@ class Validation(gradient.Validation):
 
         back, others = _candidates(inputs)
         if any(back[0]) or (others and inputs.config.draw_count > 1):
-            gradient.train_stage(stage, self._seed, folder, f"scores {json.dumps(inputs.start)}", validate, progress)
+            gradient.train_stage(stage, self._seed, folder, "scores", validate, progress)
         else:
             keep(0, "", _started(self._seed, stage))
 
@@ -112,17 +108,8 @@ class Validation(gradient.Validation):
         epoch, shares, start = best_of(back)
         if others and len(self._stages) > 1:
             other_epoch, other_shares, found = best_of(others)
-            gain = found - start
-            error = float(gain.std(ddof=1) / len(gain) ** 0.5)
-            self.study = {
-                "start": float(start.mean()),
-                "best": float(found.mean()),
-                "epoch": other_epoch,
-                **_by_part(inputs, other_shares),
-                "gain": float(gain.mean()),
-                "standard_error": error,
-            }
-            if gain.mean() > error:
+            self.study, helps = gain(start, found, {"epoch": other_epoch, **_by_part(inputs, other_shares)})
+            if helps:
                 epoch, shares, start = other_epoch, other_shares, found
         self.value = float(start.mean())
         return {**inputs.start, "epoch": epoch, **dict(zip(parts, shares, strict=True))}
@@ -193,9 +180,7 @@ def finish(final: Final) -> dict[str, Result]:
         method = _started(seed, stage)
         test(0, method, [])
     if last:
-        method, _ = gradient.train_stage(
-            stage, seed, kept, f"{sorted(wanted)} {json.dumps(inputs.start)}", test, final.progress, last
-        )
+        method, _ = gradient.train_stage(stage, seed, kept, str(sorted(wanted)), test, final.progress, last)
 
     def load(epoch: int, shares: Shares) -> Decisions:
         with gradient.kept_by(kept):
@@ -217,7 +202,10 @@ def finish(final: Final) -> dict[str, Result]:
         picks = {m: {"epoch": e, **_by_part(inputs, shares)} for m, (e, shares) in best.items()}
         results["paper"] = Result(t1, gzsl, 0.0, {**picks, "by": "test set"}, None)
     if choice is not None:
-        choice = final.with_offset(_scorer(seed, folder / "offset", stage, choice.pick, final.progress))
+        shares = _by_part(inputs, _picked(inputs, choice.pick))
+        ready: Callable[[Any], object] = lambda trained: trained.set_shares(shares)  # noqa: E731
+        scored = gradient.offset_scorer(seed, folder / "offset", stage, choice.pick, final.progress, ready)
+        choice = final.with_offset(scored)
         decisions = load(choice.pick["epoch"], _picked(inputs, choice.pick))
         save_weights(folder / "honest.safetensors", method)
         results["honest"] = honest_result(choice, decisions, method, stage, folder)
@@ -232,31 +220,6 @@ def _at_shares(method: Method, shares: Mapping[str, float], work: Callable[[], T
         return work()
     finally:
         method.set_shares({})
-
-
-def _scorer(
-    seed: int, folder: Path, stage: Stage, pick: dict[str, Any], progress: Progress
-) -> Callable[[np.ndarray, np.ndarray], Tensor]:
-    """A function that trains on some training images and returns class scores of others (:meth:`Final.with_offset`)."""
-    inputs, fold = stage.inputs, count()
-    shares = _by_part(inputs, _picked(inputs, pick))
-    if not pick["epoch"]:
-        return functools.partial(closed_form.scored, seed, Stage(inputs.of_start(), "final"), pick)
-
-    def scored(train: np.ndarray, held: np.ndarray) -> Tensor:
-        kept, own = f"offset {json.dumps(inputs.start)}", folder / f"fold-{next(fold)}"
-        method: Any = gradient.train_stage(
-            stage, seed, own, kept, lambda epoch, method, earlier: {}, progress, pick["epoch"], train
-        )[0]
-        method.eval().set_shares(shares)
-        with torch.inference_mode():
-            found = []
-            for rows in batches(len(held)):
-                answers = query(method, stage.train.batch(held[rows]), stage.classes, inputs.fabric)
-                found.append(answers @ method.class_embeddings(stage.classes).T)
-            return torch.cat(found)
-
-    return scored
 
 
 def _started(seed: int, stage: Stage) -> AnchoredMethod:

@@ -19,7 +19,7 @@ from unseen.methods.base import ClosedFormMethod
 from unseen.model.weights import save_weights
 from unseen.training.divergence import DivergedError, broken_features, not_finite
 from unseen.training.inputs import RunInputs
-from unseen.training.outcomes import Result, measure, results_of, value_of
+from unseen.training.outcomes import Result, measure, results_of, value_of, values_of
 from unseen.training.seed import Final, SeedValidation
 from unseen.training.stage import Stage
 from unseen.training.temperature import Held
@@ -94,6 +94,11 @@ class Validation(SeedValidation):
                 best = value, places[i]
         assert best is not None
         return best
+
+    def values(self, pick: dict[str, Any], select: str) -> np.ndarray:
+        """``(draws,)`` value of a candidate on each draw."""
+        tried = [found[json.dumps(pick)].decisions for found in self._draws]
+        return values_of([replace(d, scores=d.scores.astype(np.float64)) for d in tried], self._seen, select)
 
     def scores(self, stage: Stage, pick: dict[str, Any]) -> Held:
         """Class scores of the validation images of a draw under a candidate."""

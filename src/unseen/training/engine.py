@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import time
@@ -135,7 +136,8 @@ def train(
         fabric: device and precision.
         folder: folder for its files.
         on_epoch: called after every epoch with its number (from 1), the method in evaluation mode and the records of
-            earlier epochs; returns metrics.
+            earlier epochs; returns metrics. A method that ``tests_start`` is tested before the first step, too, as
+            epoch 0 without a record.
         on_record: called with every line of ``metrics.jsonl``.
         accumulate: micro-batches per step, each shared by all processes. Losses that are not means over images
             (self-calibration) are computed within each micro-batch.
@@ -158,7 +160,7 @@ def train(
     loop = Loop(training, fabric, folder, on_epoch, on_record, graph=graph, checkpoint_seconds=checkpoint_seconds)
 
     def tell() -> None:
-        progress(task, loop.state.step, loop.ends[-1], _note(loop.state.records))
+        progress(task, loop.state.step, loop.last, _note(loop.state.records))
 
     with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
         torch.manual_seed(training.seed)
@@ -167,6 +169,8 @@ def train(
     if loop.averaged is not None:
         training.method.load_state_dict(loop.averaged.module.state_dict())
     training.method.eval()
+    if training.method.refits:
+        loop.refit(training.method)
     tell()
     return loop.state.records
 
@@ -180,6 +184,7 @@ class Loop:
     Attributes:
         state: position of the training.
         ends: last step of each epoch.
+        last: last step; 0 without epochs.
         averaged: moving average of the weights, if the recipe asks for one.
     """
 
@@ -197,7 +202,9 @@ class Loop:
         recipe, method = training.recipe, training.method
         self.training, self.method = training, method
         self.state, self.averaged = State(), _averaged(method, recipe)
-        self.ends = epoch_ends(len(training.labels), recipe)[: training.epochs]
+        every = epoch_ends(len(training.labels), recipe)
+        self.ends, self._steps_of_recipe = every[: training.epochs], every[-1]
+        self.last = max(self.ends, default=0)
         self._fabric, self._folder, self._graph = fabric, folder, graph
         self._on_epoch, self._on_record = on_epoch, on_record
         self._sampler = create_sampler(recipe.sampler, training.labels, recipe.batch_size, training.seed, recipe.shots)
@@ -251,7 +258,7 @@ class Loop:
         self.state = State(**info)
         self._kept = self.state.step
         # a checkpoint of a longer training passed this one's end, but has other weights
-        if self.state.step > self.ends[-1]:
+        if self.state.step > self.last:
             raise UnseenError("already trained for more epochs", where=self._path, hint="delete it, or set more epochs")
         return True
 
@@ -264,10 +271,12 @@ class Loop:
         self.averaged = _averaged(self.method, training.recipe)  # buffers that now have their shapes
         if (bad := non_finite(self.method.state_dict())) is not None:
             raise broken_start(bad, _broken(training, np.arange(len(training.labels))), self._folder)
+        if self.method.tests_start:
+            self._on_epoch(0, self._tested(self.method), [])
 
     def run(self, tell: Callable[[], None]) -> None:
         """Take the remaining steps; calls ``tell`` after each."""
-        state, last, features = self.state, self.ends[-1], self.training.features
+        state, last, features = self.state, self.last, self.training.features
         self._began = self._saved = time.monotonic()
         with _named_errors(self._folder):
             draws = ahead(self._drawn, range(state.step, last), features)
@@ -298,7 +307,7 @@ class Loop:
         """Take one step, and check its numbers."""
         state, steps = self.state, self._steps
         for group in steps.optimizer.param_groups:
-            group["lr"] = self.training.recipe.lr_of(bisect_right(self.ends, state.step) + 1)
+            group["lr"] = self._lr(state.step)
         found = steps(images, regions).tolist()  # the only wait for the device
         self._images, self._numbers = images, dict(zip(steps.terms, found, strict=True))
         if wrong(self._numbers) is None:
@@ -315,25 +324,38 @@ class Loop:
         if self.averaged is not None:
             self.averaged.update_parameters(self.method)
 
+    def _lr(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        return self.training.recipe.lr_at(bisect_right(self.ends, step) + 1, step, self._steps_of_recipe)
+
     def _end_epoch(self) -> None:
         """Test after the last step of an epoch, and return the epoch's record."""
         state = self.state
-        tested: Any = self.method if self.averaged is None else self.averaged.module
-        tested.eval()
         epoch = self.ends.index(state.step) + 1
         try:
             with at_once() if processes() == 1 else nullcontext():
-                if tested.refits:
-                    if is_first():
-                        tested.refit(_everything(self.training, self._fabric), self.training.classes)
-                    give_to_all(tested)
+                tested = self._tested(self.method if self.averaged is None else self.averaged.module)
                 metrics = self._on_epoch(epoch, tested, state.records)
         except KeyboardInterrupt:
             self._save()
-            raise Interrupted(f"stopped in the test after step {state.step} of {self.ends[-1]}") from None
+            raise Interrupted(f"stopped in the test after step {state.step} of {self.last}") from None
         self._record(epoch, metrics, round(time.monotonic() - self._began, 3))
         self.method.train()
         self._began = time.monotonic()
+
+    def _tested(self, method: Any) -> Any:
+        """The method in evaluation mode; a copy if it refits, because training goes on with what it started with."""
+        method = copy.deepcopy(method) if method.refits else method
+        method.eval()
+        if method.refits:
+            self.refit(method)
+        return method
+
+    def refit(self, method: GradientMethod) -> None:
+        """Refit the method, the same in every process."""
+        if is_first():
+            method.refit(_everything(self.training, self._fabric), self.training.classes)
+        give_to_all(method)
 
     def _record(self, epoch: int, metrics: dict[str, Any], seconds: float) -> None:
         """Add the record of the epoch that ends here, also to the files."""
@@ -386,7 +408,7 @@ class Loop:
             weights=weights,
             folder=self._folder,
             kept=self._kept,
-            lr=training.recipe.lr_of(epoch),
+            lr=self._lr(step - 1),
             precision=str(getattr(self._fabric.strategy.precision, "precision", "")),
         )
 

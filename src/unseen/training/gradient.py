@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import json
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,9 @@ from unseen.ground.files import read_arrays, write_arrays
 from unseen.ground.progress import Progress
 from unseen.methods.base import GradientMethod, Method
 from unseen.model.weights import load_weights, save_weights
+from unseen.training import closed_form
+from unseen.training.batches import batches
+from unseen.training.deciding import query
 from unseen.training.decisions import load_decisions, save_decisions
 from unseen.training.engine import OnEpoch, Training, train
 from unseen.training.inputs import RunInputs
@@ -24,7 +30,7 @@ from unseen.training.outcomes import Result, measure, paper_criteria, results_of
 from unseen.training.records import epoch_record
 from unseen.training.seed import Final, SeedValidation
 from unseen.training.stage import Stage
-from unseen.training.steps import Features, read_ahead
+from unseen.training.steps import AugmentedFeatures, Features, read_ahead
 from unseen.training.temperature import Held
 
 Records = list[dict[str, Any]]
@@ -85,8 +91,8 @@ def scores_path(folder: Path, epoch: int) -> Path:
 
 def finish(final: Final) -> dict[str, Result]:
     """Train on all seen classes; for ``paper`` test after every epoch, else only after the chosen one, the last."""
-    folder, protocols, stage = final.folder, final.protocols, final.stage
-    chosen, kept = None if final.choice is None else final.choice.pick["epoch"], folder / "final"
+    folder, protocols, stage, choice = final.folder, final.protocols, final.stage, final.choice
+    chosen, kept = None if choice is None else choice.pick["epoch"], folder / "final"
     criterion = paper_criteria(stage)[-1]
 
     def test(epoch: int, method: Method, earlier: Records) -> dict[str, Any]:
@@ -105,7 +111,9 @@ def finish(final: Final) -> dict[str, Result]:
 
     epochs = None if "paper" in protocols else chosen
     method, records = train_stage(stage, final.seed, kept, f"{protocols} {chosen}", test, final.progress, epochs)
-    return results_of(_Epochs(method, records, kept), protocols, stage, final.choice, folder)
+    if choice is not None and stage.inputs.start is not None:
+        choice = final.with_offset(offset_scorer(final.seed, folder / "offset", stage, choice.pick, final.progress))
+    return results_of(_Epochs(method, records, kept), protocols, stage, choice, folder)
 
 
 class _Epochs:
@@ -124,6 +132,36 @@ class _Epochs:
     def decisions(self, pick: dict[str, Any]) -> Decisions:
         with kept_by(self._folder):
             return load_decisions(_decisions_path(self._folder, pick["epoch"]))
+
+
+def offset_scorer(
+    seed: int,
+    folder: Path,
+    stage: Stage,
+    pick: dict[str, Any],
+    progress: Progress,
+    ready: Callable[[Any], object] = lambda method: None,
+) -> Callable[[np.ndarray, np.ndarray], Tensor]:
+    """A function that trains on some training images and returns class scores of others (:meth:`Final.with_offset`).
+
+    ``ready`` is called with the trained method.
+    """
+    inputs, fold = stage.inputs, count()
+    if not pick["epoch"]:
+        return functools.partial(closed_form.scored, seed, Stage(inputs.of_start(), "final"), pick)
+
+    def scored(train: np.ndarray, held: np.ndarray) -> Tensor:
+        own = folder / f"fold-{next(fold)}"
+        method, _ = train_stage(stage, seed, own, "offset", lambda *_: {}, progress, pick["epoch"], train)
+        ready(method.eval())
+        with torch.inference_mode():
+            found = []
+            for rows in batches(len(held)):
+                answers = query(method, stage.train.batch(held[rows]), stage.classes, inputs.fabric)
+                found.append(answers @ method.class_embeddings(stage.classes).T)
+            return torch.cat(found)
+
+    return scored
 
 
 def _decisions_path(folder: Path, epoch: int) -> Path:
@@ -149,7 +187,7 @@ def train_stage(
         kept: name of what ``on_epoch`` stores; a checkpoint with another name is not resumed.
         on_epoch: called after every epoch.
         progress: progress callback.
-        epochs: number of epochs.
+        epochs: number of epochs, instead of all.
         rows: positions of the images to train on, among the training images.
     """
     inputs, recipe = stage.inputs, stage.inputs.recipe
@@ -158,13 +196,13 @@ def train_stage(
     mine = np.arange(len(stage.train_labels)) if rows is None else rows
     job = Training(
         method,
-        stage.train if rows is None else Some(stage.train, rows),
+        stage.train if rows is None else some(stage.train, rows),
         stage.train_labels[mine],
         stage.classes,
         recipe,
         seed,
-        epochs or recipe.epochs,
-        identity=f"{stage.identity} {kept}",
+        recipe.epochs if epochs is None else epochs,
+        identity=f"{stage.identity} {kept} {json.dumps([inputs.start, inputs.refit])}",
         names=[inputs.dataset.files[i] for i in stage.partition.train[mine]],
     )
     records = train(
@@ -200,6 +238,21 @@ class Some:
     def batch(self, positions: Any) -> Tensor:
         """Features of the images at these positions of the subset."""
         return self._features.batch(self._rows[np.asarray(torch.as_tensor(positions).cpu())])
+
+
+class _SomeAugmented(Some):
+    """Training features that are drawn anew for every step, of a subset of images."""
+
+    _features: AugmentedFeatures
+
+    def augmented(self, positions: np.ndarray, key: tuple[int, ...]) -> Tensor:
+        """Features drawn for the images at these positions of the subset."""
+        return self._features.augmented(self._rows[positions], key)
+
+
+def some(features: Features, rows: np.ndarray) -> Some:
+    """Features of a subset of images; arguments as for :class:`Some`."""
+    return (_SomeAugmented if isinstance(features, AugmentedFeatures) else Some)(features, rows)
 
 
 @contextmanager

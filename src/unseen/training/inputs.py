@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -11,12 +12,12 @@ import torch
 from unseen.backbones.backbone import Backbone
 from unseen.backbones.towers import TEXTS, TextTower
 from unseen.data.dataset import Partition, final_partition, validation_partition
-from unseen.data.images import ImageStore
+from unseen.data.frozen import AnyStore, FrozenStore
 from unseen.features.store import RegionStore
 from unseen.methods import create_method, find_method
-from unseen.methods.base import AnchoredMethod, Candidate
+from unseen.methods.base import Candidate, Method, RefitMethod, StartedMethod
 from unseen.methods.settings import EndToEndRecipe, as_text
-from unseen.model.assembled import build_method
+from unseen.model.assembled import EndToEnd, build_method
 from unseen.training.fabric import weight_dtype
 from unseen.training.plan import Plan
 from unseen.training.records import OnRecord, untold
@@ -30,17 +31,18 @@ class RunInputs(Plan):
     """A plan with its regions and device: what every training needs except the seed.
 
     Args:
-        store: regions of all images; the images for methods trained end to end.
+        store: regions of all images; for methods trained end to end the images, or the output of frozen layers.
         fabric: device and precision.
         tower: text tower for methods that read text.
         budget_bytes: memory for regions on the device, see :class:`unseen.features.source.RegionSource`.
         graph: launch each training step as one CUDA graph.
         with_images: choose how support images count beside attributes (:mod:`unseen.training.support`).
         on_record: called with the record of every epoch.
-        start: hyperparameters of the closed form of an anchored method.
+        start: hyperparameters of the closed form that a method starts from.
+        refit: those that it is solved anew with on trained features.
     """
 
-    store: RegionStore | ImageStore
+    store: AnyStore
     fabric: Fabric
     tower: TextTower | None = None
     budget_bytes: int | None = None
@@ -48,12 +50,13 @@ class RunInputs(Plan):
     with_images: bool = True
     on_record: OnRecord = untold
     start: Candidate | None = None
+    refit: Candidate | None = None
 
     @classmethod
     def of_plan(
         cls,
         plan: Plan,
-        store: RegionStore | ImageStore,
+        store: AnyStore,
         fabric: Fabric,
         folder: Path | None = None,
         *,
@@ -88,17 +91,33 @@ class RunInputs(Plan):
             assert isinstance(self.recipe, EndToEndRecipe)
             how = {key: getattr(self.recipe, key) for key in ("checkpointing", "batch_norm", "layers")}
             made = build_method(name, Backbone(self.store.spec), vectors, settings, seed=seed, **how)
-        if isinstance(made, AnchoredMethod):
-            made.candidate = self.start
-        return made.to(self.fabric.device)
+        head = made.head if isinstance(made, EndToEnd) else made
+        if isinstance(head, StartedMethod):
+            head.candidate = self.start
+        if isinstance(head, RefitMethod):
+            head.refit_candidate = self.refit
+        return self._taking(made).to(self.fabric.device)
+
+    def adapted(self, method: Method) -> Method:
+        """A method that takes what the store holds; a copy if that is the output of frozen layers."""
+        return self._taking(copy.deepcopy(method)) if isinstance(self.store, FrozenStore) else method
+
+    def _taking(self, method: Method) -> Method:
+        if isinstance(self.store, FrozenStore):
+            assert isinstance(method, EndToEnd)
+            method.backbone.skip_frozen()
+        return method
 
     def of_start(self) -> RunInputs:
-        """The inputs for the closed form of an anchored method alone, on the same draws."""
-        kind = find_method(self.config.method)
-        assert issubclass(kind, AnchoredMethod)
+        """The inputs for the closed form that a method starts from, on the same draws."""
+        kind, store = find_method(self.config.method), self.store
+        assert issubclass(kind, StartedMethod)
+        if not isinstance(store, RegionStore):
+            assert store.regions is not None
+            store = store.regions
         settings = kind.start_settings(self.settings)
         config = replace(self.config, method=kind.start_method.name, preset=None, settings=as_text(settings), recipe={})
-        return replace(self, config=config, settings=settings, recipe=None, with_images=False)
+        return replace(self, config=config, settings=settings, recipe=None, store=store, with_images=False)
 
     def keep_texts(self, folder: Path) -> None:
         """Store embedded texts with the run, so that its model needs no text tower."""

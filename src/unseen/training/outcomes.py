@@ -135,6 +135,22 @@ def values_of(draws: Sequence[Decisions], seens: Sequence[np.ndarray], select: s
     return np.array([measure(d, seen)[criterion_of(select)] for d, seen in pairs])
 
 
+def gain(start: np.ndarray, best: np.ndarray, what: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """By how much training helps, and whether by more than one standard error.
+
+    Args:
+        start, best: ``(draws,)`` values without training, and of the best that was trained.
+        what: what the best is.
+
+    Returns:
+        Record of the choice (``SeedValidation.study``), and the answer: no if a single draw gives no error.
+    """
+    mean, count = float((best - start).mean()), len(start)
+    error = float((best - start).std(ddof=1) / count**0.5) if count > 1 else None
+    found = {"start": float(start.mean()), "best": float(best.mean()), **what, "gain": mean, "standard_error": error}
+    return found, error is not None and mean > error
+
+
 def choice_of(
     pick: dict[str, Any],
     draws: Sequence[Held],

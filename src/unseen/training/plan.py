@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ import torch
 
 from unseen.backbones.backbone import Backbone
 from unseen.backbones.engines import chosen_engine
+from unseen.backbones.frozen import LAST_FROZEN
 from unseen.backbones.naming import IMPORTED
 from unseen.backbones.reduction import FILE as REDUCTION
 from unseen.backbones.reduction import ReductionSpec
 from unseen.backbones.spec import BackboneSpec
 from unseen.data.catalogue import FIELDGUIDE, load_dataset
 from unseen.data.dataset import Dataset, validation_partition
+from unseen.data.frozen import AnyStore, FrozenStore
 from unseen.data.images import ImageStore
 from unseen.data.importing import imported_store
 from unseen.errors import UnseenError
@@ -28,7 +30,8 @@ from unseen.features.store import RegionStore
 from unseen.ground.devices import find_device
 from unseen.ground.progress import Progress, silent
 from unseen.methods import find_method, find_preset
-from unseen.methods.settings import Recipe, Settings, change_recipe
+from unseen.methods.base import StartedMethod
+from unseen.methods.settings import EndToEndRecipe, Recipe, Settings, change_recipe
 from unseen.releases import BENCHMARKS
 from unseen.training.config import RunConfig
 from unseen.training.fabric import make_fabric
@@ -137,8 +140,8 @@ class Plan:
         budget_bytes: int | None = None,
         folder: Path | None = None,
         engine: str | None = None,
-    ) -> RegionStore | ImageStore:
-        """The region store of all images of the dataset; for a method trained end to end, the images.
+    ) -> AnyStore:
+        """The region store of all images of the dataset; for a method trained end to end, its images or frozen outputs.
 
         Regions are reduced as stored in the run ``folder``. Without one, axes are fitted on the training images of the
         validation stage, which no protocol tests on.
@@ -157,35 +160,48 @@ class Plan:
             return reduce_store(full, cache, device=device, **reducing) if reducing else full
         backbone = Backbone(self.config.backbone)
         names, note = self.dataset.files, ""
-        if find_method(self.config.method).end_to_end:
-            workers = chosen_workers(workers, device)
-            return ImageStore(
-                self.dataset.paths(), backbone, cache, names=names, workers=workers, budget_bytes=budget_bytes
+
+        def extracted(backbone: Backbone, task: str = "extracting features", **more: Any) -> RegionStore:
+            def tell(done: int, total: int) -> None:
+                progress(task, done, total, note)
+
+            def announce(plan: ExtractionPlan) -> None:
+                nonlocal note
+                if plan.todo:
+                    note = f"({plan})"
+                    tell(plan.images - plan.todo, plan.images)
+
+            more = {"dtype": self.config.store_dtype, **more}
+            return (extract_reduced if reducing else extract)(
+                self.dataset.paths(),
+                backbone,
+                cache,
+                names=names,
+                device=device,
+                workers=workers,
+                engine=engine,
+                earlier=_earlier_engine(folder),
+                tick=tell,
+                on_plan=announce,
+                **more,
             )
 
-        def tell(done: int, total: int) -> None:
-            progress("extracting features", done, total, note)
-
-        def announce(plan: ExtractionPlan) -> None:
-            nonlocal note
-            if plan.todo:
-                note = f"({plan})"
-                tell(plan.images - plan.todo, plan.images)
-
-        return (extract_reduced if reducing else extract)(
-            self.dataset.paths(),
-            backbone,
-            cache,
-            names=names,
-            dtype=self.config.store_dtype,
-            device=device,
-            workers=workers,
-            engine=engine,
-            earlier=_earlier_engine(folder),
-            tick=tell,
-            on_plan=announce,
-            **reducing,
-        )
+        kind = find_method(self.config.method)
+        if not kind.end_to_end:
+            return extracted(backbone, **reducing)
+        regions = extracted(backbone) if issubclass(kind, StartedMethod) else None
+        assert isinstance(self.recipe, EndToEndRecipe)
+        if not self.recipe.views:
+            workers = chosen_workers(workers, device)
+            more: Any = {"names": names, "workers": workers, "budget_bytes": budget_bytes, "regions": regions}
+            return ImageStore(self.dataset.paths(), backbone, cache, **more)
+        spec = backbone.skip_frozen().spec  # else the network cannot be trained in this way
+        views = []
+        for view in range(self.recipe.views):
+            frozen = Backbone(replace(spec, stages=(LAST_FROZEN,), view=view))
+            exact = {"dtype": "float32"} if not view else {}  # as predictions of the trained model
+            views.append(extracted(frozen, f"extracting features, view {view + 1} of {self.recipe.views}", **exact))
+        return FrozenStore(views, backbone, regions)
 
 
 def _earlier_engine(folder: Path | None) -> str | None:
@@ -195,7 +211,7 @@ def _earlier_engine(folder: Path | None) -> str | None:
     return None
 
 
-def engine_of(store: RegionStore | ImageStore) -> str | None:
+def engine_of(store: AnyStore) -> str | None:
     """Engine that computed the regions of a store; ``None`` for imported ones."""
     if isinstance(store, RegionStore) and store.backbone["name"].startswith(IMPORTED):
         return None

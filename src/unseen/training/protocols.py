@@ -27,8 +27,8 @@ from unseen.errors import DataError
 from unseen.evaluation.registry import HEADLINES
 from unseen.ground.progress import Progress, silent
 from unseen.methods import find_method
-from unseen.methods.base import AnchoredMethod
-from unseen.training import anchored, closed_form, gradient
+from unseen.methods.base import AnchoredMethod, RefitMethod, StartedMethod
+from unseen.training import anchored, closed_form, gradient, refitted
 from unseen.training.decisions import decisions_path, save_decisions
 from unseen.training.inputs import RunInputs
 from unseen.training.outcomes import Choice, Result, choice_of
@@ -135,17 +135,19 @@ def identity_of(inputs: RunInputs, count: int) -> str:
 
 
 def _started(inputs: RunInputs, seeds: Sequence[int], folder: Path, progress: Progress) -> RunInputs:
-    """The inputs with the closed form of an anchored method chosen, once for all seeds; other inputs are unchanged."""
-    if inputs.start is not None or not issubclass(find_method(inputs.config.method), AnchoredMethod):
+    """The inputs, with the closed form that a method starts from chosen once for all seeds."""
+    if inputs.start is not None or not issubclass(find_method(inputs.config.method), StartedMethod):
         return inputs
     choice = validate_seeds(inputs.of_start(), seeds[:1], folder / "start", progress)[seeds[0]]
     return replace(inputs, start=choice.pick)
 
 
 def _kind(inputs: RunInputs) -> ModuleType:
-    """Module that chooses and finishes a method: :mod:`closed_form`, :mod:`gradient` or :mod:`anchored`."""
+    """Module that chooses and finishes a method."""
     method = find_method(inputs.config.method)
-    return closed_form if method.closed_form else anchored if issubclass(method, AnchoredMethod) else gradient
+    if method.closed_form:
+        return closed_form
+    return anchored if issubclass(method, AnchoredMethod) else refitted if issubclass(method, RefitMethod) else gradient
 
 
 def _check_held_out(inputs: RunInputs, protocol: str) -> None:

@@ -17,7 +17,7 @@ from unseen.backbones.reduction import Reduction
 from unseen.classes.attributes import write_attributes
 from unseen.classes.changes import table_digests
 from unseen.data.dataset import Dataset
-from unseen.data.images import ImageStore
+from unseen.data.frozen import AnyStore
 from unseen.errors import RunError, UnseenError
 from unseen.evaluation.registry import Decided, in_json, measure
 from unseen.features.store import RegionStore
@@ -234,7 +234,7 @@ def _write_inputs(inputs: RunInputs, folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _check_same_store(folder: Path, store: RegionStore | ImageStore) -> None:
+def _check_same_store(folder: Path, store: AnyStore) -> None:
     """Raise an error if the run in a folder started with regions of another engine."""
     with suppress(KeyError):
         there = Run(folder).manifest["backbone"]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unseen.data.dataset import digest
+from unseen.data.frozen import FrozenSource, FrozenStore
 from unseen.data.images import ImageSource, ImageStore
 from unseen.evaluation.calibration import Answers
 from unseen.evaluation.metrics import Decisions
@@ -58,17 +59,18 @@ class Stage:
         self.taxonomy = None if table.taxonomy is None else table.taxonomy.select(partition.classes)
 
     def features(self, images: np.ndarray, budget_bytes: int | None = None) -> Features:
-        """Prepared regions of some images of the dataset, or images, as the method takes them.
+        """Prepared regions of some images of the dataset, or what the method takes instead.
 
         Args:
             images: positions in the dataset.
             budget_bytes: memory for regions, instead of the run's; images are kept by their store.
         """
-        inputs, device = self.inputs, self.fabric.device
+        inputs, device, dtype = self.inputs, self.fabric.device, weight_dtype(self.inputs.config.precision)
+        if isinstance(inputs.store, FrozenStore):
+            return FrozenSource(inputs.store, images, device=device, dtype=dtype)
         if isinstance(inputs.store, ImageStore):
             recipe = inputs.recipe
             assert isinstance(recipe, EndToEndRecipe)
-            dtype = weight_dtype(inputs.config.precision)
             return ImageSource(inputs.store, images, device=device, dtype=dtype, resize=recipe.resize, flip=recipe.flip)
         return RegionSource(
             inputs.store,
