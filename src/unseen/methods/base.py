@@ -358,9 +358,16 @@ class RefitMethod(StartedMethod):
         assert candidate is not None
         self.begin(batches, classes, candidate)
 
+    solved_on: Tensor | None = None
+    """``(n, R', C)`` what :meth:`begin` has solved the closed form on."""
+
     @staticmethod
     def solvable(regions: Tensor) -> Tensor:
         """``(B, R', C)`` what the closed form takes, from what :meth:`forward` takes."""
+        raise NotImplementedError
+
+    def of_solvable(self, features: Tensor) -> dict[str, Branch]:
+        """:meth:`forward` from ``(B, R', C)`` what the closed form takes."""
         raise NotImplementedError
 
 

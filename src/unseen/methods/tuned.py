@@ -130,6 +130,7 @@ class Tuned(PooledLinear, RefitMethod):
         solved.fit(pooled, labels, classes)
         solved.use(candidate)
         self.features, self.rows, self.own, self.weight = solved.features, solved.rows, solved.own, solved.weight
+        self.solved_on = pooled
 
     @staticmethod
     def solvable(regions: Tensor) -> Tensor:
@@ -138,7 +139,11 @@ class Tuned(PooledLinear, RefitMethod):
 
     def forward(self, maps: Tensor) -> dict[str, Branch]:
         """One map ``(B, C, h, w)`` to attribute scores and prepared features."""
-        return super().forward(self.solvable(maps))
+        return self.of_solvable(self.solvable(maps))
+
+    def of_solvable(self, features: Tensor) -> dict[str, Branch]:
+        """Pooled features ``(B, 1, C)`` to attribute scores and prepared features."""
+        return super().forward(features)
 
     def maps(self, maps: Tensor) -> dict[str, Branch]:
         """Contributions of every position of a map ``(B, C, h, w)``."""

@@ -101,10 +101,15 @@ class EndToEnd(GradientMethod):
         maps = self._maps(pixels)
         return self.head(maps), self.head.maps(maps)
 
-    def solvable(self, pixels: Tensor) -> Tensor:
-        """What the closed form of the head takes, from the maps of images (:class:`RefitMethod`)."""
+    @property
+    def refitted(self) -> RefitMethod:
+        """The head, if it solves a closed form anew."""
         assert isinstance(self.head, RefitMethod)
-        return self.head.solvable(self._maps(pixels))
+        return self.head
+
+    def solvable(self, pixels: Tensor) -> Tensor:
+        """What the closed form of the head takes, from the maps of images."""
+        return self.refitted.solvable(self._maps(pixels))
 
     def parts(self, pixels: Tensor) -> dict[str, Tensor]:
         """Learned parts of the head, on the maps of images."""

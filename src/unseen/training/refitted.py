@@ -19,9 +19,11 @@ from torch import Tensor
 
 from unseen.errors import RunError
 from unseen.evaluation.metrics import Decisions
-from unseen.ground.distributed import rows_of_all
+from unseen.ground.distributed import processes, rows_of_all
 from unseen.ground.files import read_arrays, write_arrays
 from unseen.ground.progress import Progress, silent
+from unseen.model.assembled import EndToEnd
+from unseen.model.scoring import ClassScorer
 from unseen.training import closed_form, gradient
 from unseen.training.batches import ahead, own_batches
 from unseen.training.inputs import RunInputs
@@ -45,9 +47,13 @@ class Validation(SeedValidation):
         folder = self._folder / stage.name
 
         def keep(epoch: int, method: Any, earlier: gradient.Records) -> dict[str, Any]:
-            found = {name: _solvable(method, getattr(stage, name)) for name in ("train", "test")}
-            write_arrays(_path(folder, epoch), **found)
-            scores = stage.scores(method).numpy()
+            # only the first process has solved it
+            train = method.refitted.solved_on if processes() == 1 else _solvable(method, stage.train)
+            test = _solvable(method, stage.test)
+            write_arrays(_path(folder, epoch), train=train.cpu().numpy(), test=test.cpu().numpy())
+            with torch.inference_mode():
+                branches = method.refitted.of_solvable(test.to(stage.classes.vectors.dtype))
+                scores = ClassScorer(method, stage.classes).scores(method.query(branches))
             return measure(Decisions.from_scores(scores, stage.test_labels, stage.seen), stage.seen)
 
         epochs = 0 if stage.inputs.config.draw_count == 1 else None
@@ -110,11 +116,11 @@ class _Kept:
 
 
 @torch.inference_mode()
-def _solvable(method: Any, features: Features) -> np.ndarray:
+def _solvable(method: EndToEnd, features: Features) -> Tensor:
     """``(n, R', C)`` what the closed form takes of every image."""
     mine, rows = own_batches(len(features))
-    found = torch.cat([method.solvable(batch).float().cpu() for batch in ahead(features.batch, mine, features)])
-    return rows_of_all(found, rows, len(features)).numpy()
+    found = [method.solvable(batch) for batch in ahead(features.batch, mine, features)]
+    return rows_of_all(torch.cat(found), rows, len(features))
 
 
 def _path(folder: Path, epoch: int) -> Path:
