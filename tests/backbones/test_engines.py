@@ -33,6 +33,8 @@ NETWORKS = {
     "mobilenet": BackboneSpec("mobilenetv2_100", image_size=64, weights="random"),
     "vit with registers": BackboneSpec("test_vit4", image_size=160, weights="random"),
     "vit at another size": BackboneSpec("test_vit", image_size=96, weights="random"),
+    "frozen layers of a vit": BackboneSpec("test_vit4", stages=("trunk",), image_size=160, weights="random"),
+    "frozen layers": BackboneSpec("test_resnet", stages=("trunk",), image_size=64, weights="random"),
     "hierarchical, NHWC": BackboneSpec(
         "swin_tiny_patch4_window7_224", image_size=224, weights="random", options={"embed_dim": 24, "depths": (1, 1)}
     ),

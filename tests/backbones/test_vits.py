@@ -128,7 +128,7 @@ def test_every_method_on_patch_tokens(method, tiny_guide, tiny_vit, cache, tmp_p
     if METHODS[method].stages > 1:
         options["settings"] = {"width": "32", "attention_width": "8"}
     if METHODS[method].end_to_end:
-        recipe |= {"batches": "3", "views": "0"}
+        recipe["batches"] = "3"
     run = unseen.fit(method, tiny_guide, tmp_path, recipe=recipe, **options)
     assert run.manifest["backbone"]["regions"] == "4x4"
     assert run.manifest["backbone"]["channels"] == ([64] * METHODS[method].stages if METHODS[method].end_to_end else 64)

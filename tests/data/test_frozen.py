@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 
 from unseen.backbones.backbone import Backbone
-from unseen.backbones.frozen import LAST_FROZEN
-from unseen.backbones.spec import BackboneSpec
+from unseen.backbones.spec import TRUNK, BackboneSpec
 from unseen.data.frozen import FrozenSource, FrozenStore
 from unseen.features.extract import extract
 from unseen.training.steps import AugmentedFeatures, read_ahead
@@ -34,7 +33,7 @@ def store(images, tmp_path_factory):
     views = [
         extract(
             images,
-            Backbone(replace(backbone.spec, stages=(LAST_FROZEN,), view=view)),
+            Backbone(replace(backbone.spec, stages=(TRUNK,), view=view)),
             cache,
             names=[path.name for path in images],
             dtype="float32",
@@ -46,7 +45,7 @@ def store(images, tmp_path_factory):
 
 
 def test_it_holds_the_maps_of_the_stage(store, images):
-    frozen = Backbone(replace(SPEC, stages=(LAST_FROZEN,), view=2))
+    frozen = Backbone(replace(SPEC, stages=(TRUNK,), view=2))
     pixels = torch.stack([frozen.transform(images[i]) for i in (4, 1)])
     torch.testing.assert_close(store.read([4, 1], view=2), frozen.maps(pixels)[0], rtol=1e-5, atol=1e-6)
     final = Backbone(SPEC)

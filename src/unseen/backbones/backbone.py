@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from unseen.backbones import own, towers
 from unseen.backbones.building import build, check_patches
 from unseen.backbones.engines import Compiled, Engine, chosen_engine, compiled, is_auto
-from unseen.backbones.frozen import LAST_FROZEN, last_frozen, skip_frozen
+from unseen.backbones.frozen import Skipped, last_frozen, output_of_frozen, skip_frozen
 from unseen.backbones.naming import check_name, is_own
 from unseen.backbones.reduction import Reduction
-from unseen.backbones.spec import FAST, FINAL, BackboneSpec, joined_maps
+from unseen.backbones.spec import FAST, FINAL, TRUNK, BackboneSpec, joined_maps
 from unseen.backbones.transform import Transform
 from unseen.backbones.vision import timm
 from unseen.backbones.weights import first_line
@@ -63,6 +63,7 @@ class Backbone(nn.Module):
         self.reduction: Reduction | None = None
         self._batch_statistics = False
         self._momenta: list[Any] = []
+        self._skipped: Skipped | None = None
         self._wanted: str | None = None
         self._compiled: Compiled | None = None
         self._cache: Path | None = None
@@ -142,20 +143,21 @@ class Backbone(nn.Module):
         return list(weights[inside[-1] + 1 :])
 
     def skip_frozen(self) -> Self:
-        """Take the output of the layers up to the last stage but one instead of images from now on; returns itself.
+        """Take the maps of stage "trunk" instead of images from now on; returns itself.
 
         Raises:
-            UnseenError: the network names no stages, or these layers are not a chain of modules.
+            UnseenError: the network does not name its stages, or its later layers use more than that.
         """
-        pixels = torch.rand(1, 3, self.transform.size, self.transform.size, generator=torch.Generator().manual_seed(0))
-        pixels = pixels.to(next(self.model.parameters()))
-        if last_frozen(self.network) is not None and hasattr(self.model, "forward_intermediates"):
+        image = torch.rand(1, 3, self.transform.size, self.transform.size, generator=torch.Generator().manual_seed(0))
+        image = image.to(next(self.model.parameters()))
+        if self.spec.tower is None and last_frozen(self.network) is not None:
             with torch.no_grad():
-                output = self.model.forward_intermediates(pixels, indices=[LAST_FROZEN], intermediates_only=True)[0]
-            if skip_frozen(self.network, self.maps, pixels, output):
-                return self
-        problem = "the output of its frozen layers cannot replace images"
-        raise UnseenError(problem, where=self.spec.name, hint="--recipe views=0")
+                output = output_of_frozen(self.network, lambda: self._maps(image))
+            self._skipped = skip_frozen(self.network, self._maps, image, output)
+        if self._skipped is None:
+            problem = "the output of its frozen layers cannot replace images"
+            raise UnseenError(problem, where=self.spec.name, hint="--recipe views=0")
+        return self
 
     def reduced(self, reduction: Reduction) -> Self:
         """Reduce the regions of this one-stage backbone from now on; returns itself.
@@ -253,6 +255,8 @@ class Backbone(nn.Module):
     def maps(self, pixels: Tensor) -> list[Tensor]:
         """One map (B, C, h, w) per stage of transformed images (B, 3, H, W), with gradients if fine-tuned."""
         with self._counted_once():
+            if self._skipped is not None:
+                return self._skipped.call(self._maps, pixels.contiguous(memory_format=torch.channels_last))
             return self._maps(pixels.contiguous(memory_format=torch.channels_last))  # faster for convolutions
 
     @contextmanager
@@ -271,6 +275,8 @@ class Backbone(nn.Module):
 
     def _single_maps(self, pixels: Tensor) -> dict[str | int, Tensor]:
         """Every map that a stage takes or joins."""
+        if self.spec.stages == (TRUNK,):
+            return {TRUNK: self._trunk(pixels)}
         if not self._indices:
             return {FINAL: self._final(self.model.forward_features(pixels))}
         indices = sorted(set(self._indices.values()))
@@ -283,6 +289,12 @@ class Backbone(nn.Module):
             )
         by_index = dict(zip(indices, found, strict=True))
         return {s: self._final(final) if s == FINAL else by_index[self._indices[s]] for s in self._names()}
+
+    def _trunk(self, pixels: Tensor) -> Tensor:
+        if last_frozen(self.network) is None:
+            raise UnseenError("the network does not name its stages", where=self.spec.name)
+        how: dict[str, Any] = {"indices": [-2], "intermediates_only": True, "stop_early": True}
+        return output_of_frozen(self.network, lambda: self.model.forward_intermediates(pixels, **how))
 
     def _names(self) -> list[str | int]:
         return [one for stage in self.spec.stages for one in joined_maps(stage)]

@@ -19,7 +19,7 @@ from unseen.ground.checked import checked
 from unseen.ground.files import read_json
 from unseen.ground.outside import check_installed
 
-FINAL = "final"
+FINAL, TRUNK = "final", "trunk"
 JOIN = "+"
 """Between the maps of a joined stage."""
 EXACT, FAST = "exact", "fast"
@@ -39,7 +39,8 @@ class BackboneSpec:
             and the name of imported features (:mod:`unseen.data.importing`).
         stages: feature maps to use: "final" (timm's `forward_features`) or indices of `forward_intermediates`, negative
             ones from the end. "-2+final" joins maps to one stage: each region of the last map named has its own
-            channels after those of the others, averaged to its grid.
+            channels after those of the others, averaged to its grid. "trunk" is the output of the layers up to the
+            last stage but one, as the layers after them take it (:mod:`unseen.backbones.frozen`).
         image_size: side of the square input; None for the model's own.
         weights: "pretrained" (timm's), "random", or the path of a `.safetensors` file; for imported features their
             store.
@@ -76,6 +77,8 @@ class BackboneSpec:
         if self.imported and (self.options or self.stages != (FINAL,)):
             raise UnseenError("imported features take no stages or options", where=self.name, hint="omit them")
         for stage in self.stages:
+            if stage == TRUNK and len(self.stages) == 1:
+                continue
             joined = joined_maps(stage)
             if any(one != FINAL and type(one) is not int for one in joined) or len(set(joined)) < len(joined):
                 hint = f'use "{FINAL}", an integer, or several joined, such as "-2{JOIN}{FINAL}"'

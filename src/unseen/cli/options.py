@@ -42,7 +42,7 @@ class RunOptions:
             help="timm model, hf:MODEL (CLIP or SigLIP, a folder or hub id), fieldguide (for the drawn "
             "birds), or features:NAME (features from `unseen import`) [default: DINOv2, "
             "vit_base_patch14_reg4_dinov2.lvd142m at 336 px; for train on a CPU, vit_small_... at 224 px; for "
-            "benchmarks and end-to-end methods, ResNet-101 at 448 px].",
+            "benchmarks and mgmrn, ResNet-101 at 448 px].",
             autocompletion=completing.backbones,
         ),
     ] = None

@@ -13,11 +13,10 @@ import torch
 
 from unseen.backbones.backbone import Backbone
 from unseen.backbones.engines import chosen_engine
-from unseen.backbones.frozen import LAST_FROZEN
 from unseen.backbones.naming import IMPORTED
 from unseen.backbones.reduction import FILE as REDUCTION
 from unseen.backbones.reduction import ReductionSpec
-from unseen.backbones.spec import BackboneSpec
+from unseen.backbones.spec import TRUNK, BackboneSpec
 from unseen.data.catalogue import FIELDGUIDE, load_dataset
 from unseen.data.dataset import Dataset, validation_partition
 from unseen.data.frozen import AnyStore, FrozenStore
@@ -30,7 +29,7 @@ from unseen.features.store import RegionStore
 from unseen.ground.devices import find_device
 from unseen.ground.progress import Progress, silent
 from unseen.methods import find_method, find_preset
-from unseen.methods.base import StartedMethod
+from unseen.methods.base import RefitMethod, StartedMethod
 from unseen.methods.settings import EndToEndRecipe, Recipe, Settings, change_recipe
 from unseen.releases import BENCHMARKS
 from unseen.training.config import RunConfig
@@ -69,7 +68,9 @@ def default_backbone(dataset: str, device: str = "cuda", methods: Sequence[Any] 
             mean=BACKBONE["mean"],
             std=BACKBONE["std"],
         )
-    classic = Path(dataset).name.lower() in BENCHMARKS or any(find_method(method).end_to_end for method in methods)
+    kinds = [find_method(method) for method in methods]
+    whole = any(kind.end_to_end and not issubclass(kind, RefitMethod) for kind in kinds)
+    classic = Path(dataset).name.lower() in BENCHMARKS or whole
     return (RESNET if classic else FROZEN)["cpu" if device == "cpu" else "cuda"]
 
 
@@ -198,7 +199,7 @@ class Plan:
         spec = backbone.skip_frozen().spec  # else the network cannot be trained in this way
         views = []
         for view in range(self.recipe.views):
-            frozen = Backbone(replace(spec, stages=(LAST_FROZEN,), view=view))
+            frozen = Backbone(replace(spec, stages=(TRUNK,), view=view))
             exact = {"dtype": "float32"} if not view else {}  # as predictions of the trained model
             views.append(extracted(frozen, f"extracting features, view {view + 1} of {self.recipe.views}", **exact))
         return FrozenStore(views, backbone, regions)
