@@ -97,13 +97,48 @@ def test_the_run_becomes_the_winner_s(config, tmp_path, monkeypatch, wins):
         assert run(config, tmp_path / "run").results["protocols"] == made.results["protocols"]
 
 
+def test_with_a_time_the_last_layers_may_win(config, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    gains = iter([(0.01, 0.02), (0.03, 0.02)])
+    monkeypatch.setattr(race, "TRAINED", "global")
+    monkeypatch.setattr(race, "gain", lambda *_: next(gains))
+    monkeypatch.setattr(race, "BEHIND", 1.0)
+    config = replace(config, time=1e6)
+    made = run(config, tmp_path / "run")
+    found = made.results["race"]
+    assert found["winner"] == made.config.method == "tuned"
+    closed = max(("eszsl", "prototypes"), key=lambda n: next(e["H"] for e in found["entries"] if e["method"] == n))
+    assert [(duel["method"], duel["against"]) for duel in found["duels"]] == [("global", closed), ("tuned", closed)]
+    told = race_sentence(made.results)
+    assert f"the H of global is 1.0 points higher than that of {closed} (a standard error of 2.0)" in told
+    assert f"the H of tuned is 3.0 points higher than that of {closed}" in told
+    assert made.manifest["backbone"]["frozen"] is False
+    assert Recognizer.load(made.folder, device="cpu").method.end_to_end
+    again = run(config, tmp_path / "run")  # the command, repeated, does not race again
+    assert again.results["protocols"] == made.results["protocols"]
+
+
+def test_a_network_that_cannot_be_tuned_is_left_out(config, tmp_path, monkeypatch, caplog):
+    from dataclasses import replace
+
+    def refuse(self):
+        raise UnseenError("cannot", where="network")
+
+    monkeypatch.setattr(race, "TRAINED", "global")
+    monkeypatch.setattr("unseen.backbones.backbone.Backbone.skip_frozen", refuse)
+    found = run(replace(config, time=1e6), tmp_path / "run").results["race"]
+    assert {entry["method"] for entry in found["entries"]} == {"eszsl", "prototypes", "global"}
+    assert "tuned is left out of the race: network: cannot" in caplog.text
+
+
 def test_no_time_leaves_the_closed_forms(config, tmp_path):
     from dataclasses import replace
 
     made = run(replace(config, time=0.001), tmp_path / "run")
     found = made.results["race"]
-    late = next(entry for entry in found["entries"] if entry["method"] == race.TRAINED)
-    assert late["H"] is None
+    late = [entry for entry in found["entries"] if entry["method"] in (race.TRAINED, race.TUNED)]
+    assert [entry["H"] for entry in late] == [None, None]
     assert found["winner"] in ("eszsl", "prototypes")
     with pytest.raises(UnseenError, match="tries nothing else"):
         replace(config, method="eszsl", time=5.0)

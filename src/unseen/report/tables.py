@@ -134,21 +134,24 @@ def race_rows(results: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def race_sentence(results: Mapping[str, Any]) -> str:
-    """How the race was decided, in one sentence; empty if the trained method was not ready, or there was no race."""
+    """How the race was decided, a sentence per trained method that was ready; empty if there was no race."""
     race = results.get("race")
-    for entry in race["entries"] if race else ():
+    if not race:
+        return ""
+    told = []
+    for entry in race["entries"]:
         if "stopped" in entry:
             on = "the first draw" if entry["stopped"] == 1 else f"the first {entry['stopped']} draws"
-            return (
-                f"The trained method was given up early: on {on}, its H was {100 * entry['behind']:.1f} points lower "
+            told.append(
+                f"{entry['method']} was given up early: on {on}, its H was {100 * entry['behind']:.1f} points lower "
                 "than that of the closed form."
             )
-    if not race or race["difference"] is None:
-        return ""
-    gain, error = 100 * race["difference"], race["error"]
-    within = "one draw alone" if error is None else f"a standard error of {100 * error:.1f}"
-    against = "higher" if gain >= 0 else "lower"
-    return (
-        f"On the draws that both were measured on, the H of the trained method is {abs(gain):.1f} points {against} "
-        f"than that of the closed form ({within}); it is kept if it leads by more than the standard error."
-    )
+    for duel in race["duels"]:
+        gain, error = 100 * duel["difference"], duel["error"]
+        within = "one draw alone" if error is None else f"a standard error of {100 * error:.1f}"
+        against = "higher" if gain >= 0 else "lower"
+        told.append(
+            f"On the draws that both were measured on, the H of {duel['method']} is {abs(gain):.1f} points {against} "
+            f"than that of {duel['against']} ({within}); it wins if it leads by more than the standard error."
+        )
+    return " ".join(told)

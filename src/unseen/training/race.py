@@ -1,23 +1,31 @@
-"""The race of ``auto``: the best closed form against a trained method, on the same draws of validation classes.
+"""The race of ``auto``: the best closed form against trained methods, on the same draws of validation classes.
 
-Closed forms race first, in seconds (:mod:`unseen.methods.auto`). The trained method is tried next if time allows, and
-wins if its H is higher by more than one standard error of the mean paired difference, over the draws on which both were
-measured, each at its own common offset. It is given up early if it falls far behind. No test image is used. Ours.
+Closed forms race first, in seconds (:mod:`unseen.methods.auto`). A trained method is tried next if time allows, and
+leads if its H is higher by more than one standard error of the mean paired difference, over the draws on which both
+were measured, each at its own common offset. It is given up early if it falls far behind. A run that is given a time
+then also tries the method that trains the last layers of the backbone, against whichever leads. No test image is used.
+Ours.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from unseen.errors import UnseenError
 from unseen.ground.files import read_json, write_json
 from unseen.ground.progress import Progress
+from unseen.methods import find_method
+from unseen.methods.base import RefitMethod
+from unseen.methods.settings import EndToEndRecipe
 from unseen.training.config import RunConfig
+from unseen.training.gradient import TRAINED_FOLDS
 from unseen.training.holdouts import needs_holdouts
 from unseen.training.inputs import RunInputs
 from unseen.training.outcomes import Choice
@@ -25,8 +33,9 @@ from unseen.training.plan import resolve_settings
 from unseen.training.protocols import identity_of, validate_seeds
 from unseen.training.seed import SeedValidation
 
-AUTO, TRAINED = "auto", "msdnpp"
-"""The method whose runs race, and the trained method of the race."""
+AUTO, TRAINED, TUNED = "auto", "msdnpp", "tuned"
+"""The method whose runs race, the trained method of every race, and that of races with a time."""
+_log = logging.getLogger(__name__)
 FILE = "race.json"
 LEAST_SHARE, LEAST_SECONDS = 0.02, 5.0
 """Share of a training, and seconds, after which its end is estimated."""
@@ -117,7 +126,12 @@ def gain(trained: Sequence[float], closed: Sequence[float]) -> tuple[float, floa
 
 
 def run_race(
-    inputs: RunInputs, seed: int, folder: Path, progress: Progress, ends: float = math.inf
+    inputs: RunInputs,
+    seed: int,
+    folder: Path,
+    progress: Progress,
+    prepare: Callable[[RunConfig, Progress], RunInputs],
+    ends: float = math.inf,
 ) -> tuple[RunConfig, dict[str, Any]]:
     """Race, or read the result of an earlier call.
 
@@ -126,54 +140,95 @@ def run_race(
         seed: seed of the training.
         folder: folder of the run.
         progress: progress callback.
+        prepare: makes the inputs of another configuration of the run.
         ends: value of ``time.monotonic()`` by which the run must be finished.
 
     Returns:
         The winner's configuration (that of ``auto`` for a closed form), and a record for the report: ``entries``, best
         validation H first (method, H, draws, seconds; no H if time was too short; ``stopped`` after so many draws and
-        ``behind`` by so much if it was given up), ``winner``, ``difference`` of the trained method to the closed form
-        and its standard ``error``.
+        ``behind`` by so much if it was given up); ``duels`` of trained methods (method, against, ``difference`` of
+        their H and its standard ``error``), and ``winner``.
     """
     config, began = inputs.config, time.monotonic()
-    theirs = replace(config, method=TRAINED, preset=None, raced=True)
     identity = identity_of(inputs, config.draw_count)
     earlier = race_of(folder)
     if earlier is not None and earlier["identity"] == identity:
-        return theirs if earlier["winner"] == theirs.method else config, earlier
+        name = earlier["winner"]
+        return _of(config, name) if name in (TRAINED, TUNED) else config, earlier
     closed = validate_seeds(inputs, [seed], folder, progress)[seed]
     entries = [_entry(name, value, None, None) for name, value in closed.metrics["race"].items()]
     best = max(entries, key=lambda entry: entry["H"])
     best |= {"draws": _draws(closed), "seconds": round(time.monotonic() - began)}
-    found: dict[str, Any] = {"winner": best["method"], "difference": None, "error": None}
-    preset, settings, recipe = resolve_settings(theirs, inputs.dataset.name)
-    own = replace(inputs, config=theirs, preset=preset, settings=settings, recipe=recipe)
-    draws = theirs.draw_count
-    held = theirs.holdout_count if needs_holdouts(inputs.dataset) else 0
-    began, place = time.monotonic(), folder / "race" / TRAINED
-    try:
-        told = progress if math.isinf(ends) else Clock(progress, ends, (draws + 1) * (1 + held))
-        watch = Watch(own, _draws(closed))
-        trained = validate_seeds(own, [seed], place, told, watch if config.select == "H" else None)[seed]
-    except OutOfTimeError:
-        entries.append(_entry(TRAINED, None, None, round(time.monotonic() - began)))
-        winner = config
-    except BehindError:
-        gone = _entry(TRAINED, watch.value, None, round(time.monotonic() - began))
-        entries.append(gone | {"stopped": watch.draws, "of": draws, "behind": watch.behind})
-        winner = config
-    else:
-        mean, error = gain(_draws(trained), _draws(closed))
-        seconds = round(time.monotonic() - began)
-        entries.append(_entry(TRAINED, trained.metrics["best_H"], _draws(trained), seconds))
-        found |= {"difference": mean, "error": None if math.isinf(error) else error}
-        winner = theirs if mean > error else config
-        if winner is theirs:
-            found["winner"] = TRAINED
-            shutil.copytree(place, folder, dirs_exist_ok=True)
+    leader, duels, winner = best, list[dict[str, Any]](), config
+    for name in (TRAINED, TUNED) if _tunes(config, ends) else (TRAINED,):
+        theirs, began = _of(config, name), time.monotonic()
+        try:
+            found = _tried(inputs, theirs, seed, folder / "race" / name, _draws(closed), progress, prepare, ends)
+        except UnseenError as reason:
+            if name == TRAINED:
+                raise
+            _log.warning("%s is left out of the race: %s", name, reason)
+            continue
+        entries.append(_entry(name, None, None, None) | found | {"seconds": round(time.monotonic() - began)})
+        if entries[-1]["draws"]:
+            mean, error = gain(entries[-1]["draws"], leader["draws"])
+            duel = {"method": name, "against": leader["method"], "difference": mean}
+            duels.append(duel | {"error": None if math.isinf(error) else error})
+            if mean > error:
+                leader, winner = entries[-1], theirs
+    if winner is not config:
+        shutil.copytree(folder / "race" / winner.method, folder, dirs_exist_ok=True)
     entries.sort(key=lambda entry: -(entry["H"] or 0))
-    found |= {"entries": entries, "identity": identity}
-    write_json(folder / "race" / FILE, found, sealed=True)
-    return winner, found
+    record = {"winner": leader["method"], "duels": duels, "entries": entries, "identity": identity}
+    write_json(folder / "race" / FILE, record, sealed=True)
+    return winner, record
+
+
+def _of(config: RunConfig, name: str) -> RunConfig:
+    """Configuration of a trained method of the race."""
+    return replace(config, method=name, preset=None, raced=True)
+
+
+def _tunes(config: RunConfig, ends: float) -> bool:
+    """Whether there is a time, and a network to train."""
+    backbone = config.backbone
+    return not math.isinf(ends) and not config.reduce and not backbone.imported and backbone.tower is None
+
+
+def _tried(
+    inputs: RunInputs,
+    theirs: RunConfig,
+    seed: int,
+    place: Path,
+    closed: Sequence[float],
+    progress: Progress,
+    prepare: Callable[[RunConfig, Progress], RunInputs],
+    ends: float,
+) -> dict[str, Any]:
+    """Validate a trained method: the part of its entry that is known then."""
+    kind, draws = find_method(theirs.method), theirs.draw_count
+    held = theirs.holdout_count if needs_holdouts(inputs.dataset) else 0
+
+    def timed(tasks: int) -> Progress:
+        return progress if math.isinf(ends) else Clock(progress, ends, tasks)
+
+    try:
+        if kind.end_to_end:
+            recipe = resolve_settings(theirs, inputs.dataset.name)[2]
+            assert isinstance(recipe, EndToEndRecipe)
+            own, finals = prepare(theirs, timed(1 + recipe.views)), 1 + TRAINED_FOLDS
+        else:
+            preset, settings, plain = resolve_settings(theirs, inputs.dataset.name)
+            own, finals = replace(inputs, config=theirs, preset=preset, settings=settings, recipe=plain), 1
+        watch = Watch(own, closed)
+        # a method that may stay its closed form cannot fall behind
+        after = None if issubclass(kind, RefitMethod) or theirs.select != "H" else watch
+        trained = validate_seeds(own, [seed], place, timed((draws + finals) * (1 + held)), after)[seed]
+    except OutOfTimeError:
+        return {}
+    except BehindError:
+        return {"H": watch.value, "stopped": watch.draws, "of": draws, "behind": watch.behind}
+    return {"H": trained.metrics["best_H"], "draws": _draws(trained)}
 
 
 def race_of(folder: Path) -> dict[str, Any] | None:

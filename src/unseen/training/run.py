@@ -141,7 +141,17 @@ def fit(
         manifest = _write_inputs(inputs, folder)
         on_record(Record("run", about=plan.config.to_json()))
         if config.method == AUTO and "honest" in plan.config.protocols and not validation_only:
-            inputs = _raced(inputs, folder, cache, progress, began)
+
+            def prepare(theirs: RunConfig, told: Progress) -> RunInputs:
+                plan = Plan.of(theirs, cache, told, inputs.dataset)
+                if find_method(theirs.method).end_to_end:
+                    store = plan.extract(cache, str(fabric.device), workers, told, budget_bytes, None, engine)
+                else:
+                    store = inputs.store
+                return RunInputs.of_plan(plan, store, fabric, folder, **more)
+
+            winner, _ = run_race(inputs, config.seeds[0], folder, progress, prepare, began + (config.time or math.inf))
+            inputs = prepare(winner, progress) if winner.raced else inputs
             config, plan, manifest = inputs.config, inputs, _write_inputs(inputs, folder)
         # a closed form has no randomness, so one seed suffices
         seeds = plan.config.seeds[:1] if find_method(config.method).closed_form else plan.config.seeds
@@ -169,17 +179,6 @@ def fit(
         }
         write_json(folder / "results.json", results, sealed=True)
     return Run(folder)
-
-
-def _raced(inputs: RunInputs, folder: Path, cache: Path, progress: Progress, began: float) -> RunInputs:
-    """Inputs of the winner of the race; possibly these inputs."""
-    ends = began + (inputs.config.time or math.inf)
-    winner, _ = run_race(inputs, inputs.config.seeds[0], folder, progress, ends)
-    if not winner.raced:
-        return inputs
-    plan, store, fabric = Plan.of(winner, cache, progress, inputs.dataset), inputs.store, inputs.fabric
-    same: dict[str, Any] = {name: getattr(inputs, name) for name in ("budget_bytes", "with_images", "on_record")}
-    return RunInputs.of_plan(plan, store, fabric, folder, **same)
 
 
 def _as_raced(config: RunConfig, folder: Path) -> RunConfig:
