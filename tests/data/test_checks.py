@@ -194,6 +194,32 @@ def test_twins_and_names(folder):
     assert ("example rows", "classes.csv, row 8", '"EXAMPLE x" is an example row of the template') in kinds
 
 
+def test_rows_that_are_no_classes(folder):
+    """A row of totals would silently be an unseen class that images can be named."""
+    edit(folder, "yew,yes,grey,small,12", "yew,yes,grey,small,12\nTotal:,yes,,,25")
+    place = 'classes.csv, row 7, column "class"'
+    what = '"Total:" has the name of a total or a unit, and counts as an unseen class'
+    assert ("rows that may be no class", place, what) in found(folder, "warning")
+
+
+def test_a_row_of_units_is_one_error(folder):
+    edit(folder, "oak,yes", ",yes/no,,small to large,cm\noak,yes")
+    assert found(folder, "error") == [
+        ("errors that stop training", 'classes.csv, row 2, column "class"', "the cell is blank")
+    ]
+
+
+@pytest.mark.parametrize("corner", ["class", "attribute"])
+def test_classes_in_columns(folder, corner):
+    rows = [line.split(",") for line in TABLE.splitlines()]
+    rows[0][0] = corner
+    (folder / "classes.csv").write_text("\n".join(",".join(cells) for cells in zip(*rows, strict=True)))
+    errors = found(folder, "error")
+    assert errors == [
+        ("errors that stop training", "classes.csv", "the classes are in columns; each class needs a row")
+    ]
+
+
 def test_cells_that_look_wrong(folder):
     edit(folder, "height m", "id")
     edit(folder, "oak,yes,brown; green,large,30", "oak,yes,brown; green,large,1")

@@ -266,7 +266,9 @@ def test_the_command_of_a_race_names_what_was_asked():
     assert train_command(won) == "unseen train fieldguide --method auto --time 180s"
 
 
-@pytest.mark.parametrize(("images", "sure"), [(8, "move by about ±10 points"), (1, "too few test images per class")])
+@pytest.mark.parametrize(
+    ("images", "sure"), [(8, "move by about ±10 points"), (1, "too few test images per class for reliable")]
+)
 def test_intervals_of_hardly_any_images_are_not_believed(images, sure):
     labels = [0, 1, 2] * images
     m = material(labels, labels, [True, True, False])

@@ -312,6 +312,8 @@ def test_what_is_no_image_is_said(page, files):
     page.wait("!document.querySelector('#alert').hidden")
     assert "not an image" in page.eval("document.querySelector('#alert').textContent")
     page.console.clear()  # the browser logs the 415
+    page.eval("document.querySelector('#tab-about').click()")
+    assert page.eval("document.querySelector('#alert').hidden")  # it says nothing of the other tabs
 
 
 def test_classes_are_added_renamed_and_removed(page, files):

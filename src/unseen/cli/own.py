@@ -106,9 +106,10 @@ def _print_understood(result: CheckResult, everything: bool) -> None:
         for row in rows:
             table.add_row(*map(plain_text, row.values()))
         out.print(table)
-        _say(f"{len(columns)} columns, {len(result.encoding.names)} attributes")
+        counts = {"column": len(columns), "attribute": len(result.encoding.names)}
+        _say(", ".join(f"{n} {what}{'s' * (n != 1)}" for what, n in counts.items()))
     for state, what in (("seen", "with images"), ("unseen", "in the table only")):
-        names = result.classes.get(state, [])
+        names = list(filter(None, result.classes.get(state, [])))
         if result.classes:
             shown = names if everything else names[:SHOWN]
             listed = plain_text(", ".join(shown)) + (", ..." if len(shown) < len(names) else "")

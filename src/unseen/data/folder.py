@@ -20,7 +20,7 @@ Tables are ``.csv``, ``.tsv``, ``.xlsx`` or ``.parquet``.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from unseen.classes.attributes import NO_VALUES, Attributes
 from unseen.classes.spreadsheets.cells import fold, place
 from unseen.classes.spreadsheets.columns import Encoding
 from unseen.classes.spreadsheets.rows import decoded
-from unseen.classes.spreadsheets.tables import SUFFIXES, find_table, read_table
+from unseen.classes.spreadsheets.tables import SUFFIXES, find_table, read_columns, read_table
 from unseen.classes.spreadsheets.understanding import understand
 from unseen.classes.spreadsheets.values import bad_flags, flags, numbers, repeats
 from unseen.classes.spreadsheets.workbook import has_sheet
@@ -158,6 +158,7 @@ def read_classes(root: Path, complain: Complain) -> Classes | None:
         root: the dataset folder.
         complain: called with every error; may raise.
     """
+    path: Path | None = None
     try:
         if not root.is_dir():
             hint = "pass a folder with images and a class table, or create one with `unseen init`"
@@ -174,7 +175,10 @@ def read_classes(root: Path, complain: Complain) -> Classes | None:
         frame = read_table(path, ["class"], ["seen", "validation"])
         about, missing = _about(root, path), missing_words(root)
     except DataError as error:
-        complain([error])
+        complain([_sideways(root, path) or error])
+        return None
+    if sideways := _sideways(root, path, frame):
+        complain([sideways])
         return None
     if not len(frame):
         complain([DataError("no classes", where=path, hint="add one row per class")])
@@ -189,12 +193,16 @@ def read_classes(root: Path, complain: Complain) -> Classes | None:
     if taxonomic:
         complain([taxonomic])
         return None
+    nameless = [f", row {row + 2}" for row in np.flatnonzero(frame["class"] == "")]
     complain(repeats(frame, "class", path))
     taken = [(row, error) for row, error in enumerate(map(reserved, frame["class"])) if error is not None]
     complain([DataError(e.problem, where=place(path, row, "class"), hint=e.hint) for row, e in taken])
     taxonomy, ranks = _taxonomy(frame, about, path, complain)
     names = [c for c in frame.columns if c not in NO_VALUES and c not in ranks]
     found = None if not names else understand(frame, names, path, about, missing, ranks)
+    if found is not None and nameless:  # a second header or a row of units: its cells do not fit their columns
+        sound = [e for e in found.errors if not f"{e.where},".startswith(tuple(f"{path}{row}," for row in nameless))]
+        found = replace(found, errors=tuple(sound))
     if found is not None:
         of_classes = [e.where is None or str(path) in e.where for e in found.errors]
         complain([e for e, mine in zip(found.errors, of_classes, strict=True) if mine])
@@ -239,6 +247,29 @@ def read_classes(root: Path, complain: Complain) -> Classes | None:
         found.doubts if rows is None else tuple(as_shown(doubt, path, rows) for doubt in found.doubts),
         taxonomy,
     )
+
+
+def _sideways(root: Path, path: Path | None, frame: pd.DataFrame | None = None) -> DataError | None:
+    """An error if the folders of images have the names of columns: the classes are in columns.
+
+    Args:
+        root: the dataset folder.
+        path: its class table.
+        frame: content of the table; ``None`` if it lacks a column ``class``.
+    """
+    folders = {fold(p.name) for p in (root / "images").glob("*") if p.is_dir()}
+    if path is None or not path.is_file() or len(folders) < 2:
+        return None
+    columns: Mapping[str, Iterable[str]]
+    try:
+        columns = read_columns(path) if frame is None else {**dict.fromkeys(frame.columns, ()), "class": frame["class"]}
+    except DataError:
+        return None
+    in_rows = folders & {fold(cell) for cells in columns.values() for cell in cells}
+    if in_rows or 2 * len(folders & set(map(fold, columns))) < len(folders):
+        return None
+    hint = "swap rows and columns: copy the table, then Paste Special, Transpose"
+    return DataError("the classes are in columns; each class needs a row", where=path, hint=hint)
 
 
 def missing_words(root: Path) -> tuple[str, ...]:

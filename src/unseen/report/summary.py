@@ -224,7 +224,7 @@ def sureness(material: Material) -> list[str]:
         if entry["mean"] is not None and entry["low"] is not None
     ]
     if widths and tested_a_class(material) < FEWEST_IMAGES:
-        sentences.append("There are too few test images per class for confidence intervals.")
+        sentences.append("There are too few test images per class for reliable confidence intervals.")
     elif widths:
         sentences.append(
             f"With other images of the same classes these accuracies would move by about ±{100 * max(widths):.0f} "

@@ -17,16 +17,26 @@ from unseen.version import __version__
 
 
 def metrics_of(folder: Path) -> list[Metric]:
-    """Test metrics of a run in plain words; empty if the folder holds no run."""
+    """Metrics of a run in plain words, measured or else estimated by class hold-outs; empty if it holds no run."""
     if not (folder / "results.json").is_file():
         return []
     protocols = read_json(folder / "results.json")["protocols"]
-    measured = (protocols.get("honest") or next(iter(protocols.values())))["metrics"]
-    return [
-        Metric(name=sentence(m.title), value=found["mean"], low=found["low"], high=found["high"], meaning=m.meaning)
-        for name, m in every_metric().items()
-        if m.title and (found := measured.get(name)) and found["mean"] is not None
-    ]
+    block = protocols.get("honest") or next(iter(protocols.values()))
+    holdout = block.get("holdout") or {"metrics": {}}
+    found = []
+    for name, metric in every_metric().items():
+        entry, meaning, estimated = block["metrics"].get(name) or {}, metric.meaning, False
+        if entry.get("mean") is None:
+            entry, estimated = holdout["metrics"].get(name) or {}, True
+            meaning = f"estimated by setting {holdout.get('classes_set_aside')} of the classes aside: {meaning}"
+        if metric.title and entry.get("mean") is not None:
+            value, low, high = entry["mean"], entry["low"], entry["high"]
+            found.append(
+                Metric(
+                    name=sentence(metric.title), value=value, low=low, high=high, meaning=meaning, estimated=estimated
+                )
+            )
+    return found
 
 
 def prior_of(settings: Settings) -> dict[str, Any]:

@@ -305,13 +305,14 @@ class AttributeEntry(BaseModel):
 
 
 class Metric(BaseModel):
-    """A measured number in plain words."""
+    """A measured or estimated number in plain words."""
 
     name: str
     value: float
-    low: float | None = Field(description="95 % interval over test images")
+    low: float | None = Field(description="95 % interval over test images, of an estimate also over classes")
     high: float | None
     meaning: str
+    estimated: bool = Field(default=False, description="whether class hold-outs estimate it, for want of test images")
 
 
 class Limits(BaseModel):

@@ -95,8 +95,11 @@ def test_what_a_workbook_must_not_have(tmp_path):
     book.active["A3"] = "bee"
     book.active.merge_cells("B2:B3")
     save()
-    refused(path, "cells B2:B3")
+    book.active.merge_cells("D1:E1")
+    save()
+    refused(path, 'cells D1:E1, B2:B3 of sheet "Sheet1" are merged')  # all at once
     book.active.unmerge_cells("B2:B3")
+    book.active.unmerge_cells("D1:E1")
     book.active["B3"] = "#DIV/0!"
     save()
     refused(path, "#DIV/0! in B3")
@@ -135,7 +138,31 @@ def test_trailing_blank_columns_are_dropped(tmp_path):
     (tmp_path / "a.csv").write_text("class,x,,\nant,1,,\nbee,2\n")
     assert read_table(tmp_path / "a.csv", ["class"]).to_numpy().tolist() == [["ant", "1"], ["bee", "2"]]
     (tmp_path / "a.csv").write_text("class,x,,\nant,1,,3\n")
-    refused(tmp_path / "a.csv", "column 3 has no name")
+    refused(tmp_path / "a.csv", 'row 1: column 4 has no name, but row 2 has "3" there')
+    (tmp_path / "a.csv").write_text("class,,x\nant,,1\nbee,,2\n")  # a spacer
+    assert read_table(tmp_path / "a.csv", ["class"]).to_numpy().tolist() == [["ant", "1"], ["bee", "2"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "Trees,,\n,,\nclass,x,y\nant,1,2\n",
+            "the column names are in row 3, not in row 1 — delete the rows above them",
+        ),
+        (",leaf,fruit\nspecies,cm,color\nant,1,red\n", "the column names are in row 2, not in row 1"),
+        (
+            "class,leaf,leaf\n,cm,form\nant,1,red\n",
+            'column "leaf" appears twice — rename or remove one; if the names take',
+        ),
+        ("class,x\nant,1\n,\nbee,2\n,\ncat,3\n", "row 3: the row is blank (and row 5) — remove it"),
+        ("name,x\nant,1\n", 'no column "class" — columns needed: class; it has name, x'),
+        ("", "the file is empty — start it with a row of column names: class"),
+    ],
+)
+def test_tables_for_people_are_refused_with_the_row(tmp_path, text, said):
+    (tmp_path / "a.csv").write_text(text)
+    refused(tmp_path / "a.csv", said)
 
 
 def test_find_table(tmp_path):

@@ -58,7 +58,7 @@ def test_decimal_commas_as_text_in_a_workbook(tmp_path):
         (["12.5", "-999", "11.5", "13.5"], "numbers, 11.5 to 13.5; 1 blank", [0.5, 0.5, 0, 1]),
         (["0.5", "n.d.", "#N/A", "0.7", "."], "fractions: 0.5 to 0.7; 3 blank", [0.5, 0.6, 0.6, 0.7, 0.6]),
         (["yes", "no", "unknown", "-"], "yes or no; 2 blank", [1, 0, 0.5, 0.5]),
-        (["red", "nd", "red", "?"], "1 values (red); 2 blank", [1, 1, 1, 1]),
+        (["red", "nd", "red", "?"], "1 value (red); 2 blank", [1, 1, 1, 1]),
     ],
 )  # fmt: skip
 def test_what_is_understood(cells, text, values):
@@ -247,3 +247,45 @@ def test_text_files_as_excel_writes_them(tmp_path):
     assert list(frame.columns) == ["class", "K\u00f6rper", "x"]
     assert frame["K\u00f6rper"].tolist() == ["gro\u00df", "klein"]
     assert frame.attrs["decimal"] == ","
+
+
+@pytest.mark.parametrize("word", ["yes", "Y", "1", "ja", "x"])
+def test_one_word_of_consent_among_blanks_is_a_mark(word):
+    """A column of yes and blanks was a constant: blanks got the mean of the others, which is yes."""
+    first, values, _ = column([word, "", word, ""])
+    assert (first.kind, values.tolist()) == ("marks", [1, 0, 1, 0])
+
+
+def test_not_known_among_marks_is_not_no():
+    first, values, _ = column(["x", "", "?", "x"])
+    assert (first.kind, first.blanks) == ("marks", 1)
+    assert values.tolist() == [1, 0, pytest.approx(2 / 3), 1]
+
+
+@pytest.mark.parametrize(("yes", "no"), [("ja", "nein"), ("WAHR", "FALSCH"), ("oui", "non"), ("sí", "no")])
+def test_yes_and_no_in_other_languages(yes, no):
+    first, values, _ = column([yes, no, no, ""])
+    assert (first.kind, values.tolist()) == ("yes/no", [1, 0, 0, pytest.approx(1 / 3)])
+
+
+def test_apostrophes_mark_text():
+    first, values, _ = column(["'10", "'20", "15", "'12"])
+    assert (first.kind, values.tolist()) == ("number", [0, 1, 0.5, 0.2])
+    first, values, _ = column(["'yes", "'no", "'yes", "'yes"])
+    assert (first.kind, values.tolist()) == ("yes/no", [1, 0, 1, 1])
+    first, values, _ = column(["'tis'", "b", "b", "b"])  # quoted
+    assert first.steps == ("'tis'", "b")
+
+
+def test_dates_of_a_csv_file_are_no_categories():
+    found = read({"x": ["02. Jan", "4-Mar", "Feb 03", "6. Mai"], "word": WORDS})
+    assert found.encoding.columns[0].kind == "ignored"
+    assert 'column "x" is ignored: the cells are dates (02. Jan)' in found.notes[0]
+    found = read({"x": ["02. Jan", "3-4", "1", "2"], "word": WORDS})
+    assert str(found.errors[0]).startswith('classes.csv, row 2, column "x": "02. Jan" is a date — format the column')
+    assert column(["may", "mar", "may", "mar"])[0].steps == ("mar", "may")  # words
+
+
+def test_a_german_range():
+    first, values, _ = column(["5 bis 7", "4", "8", "5-7"])
+    assert (first.kind, values.tolist()) == ("number", [0.5, 0, 1, 0.5])

@@ -36,9 +36,11 @@ from unseen.classes.spreadsheets.numbers import COMMA, DASHES, Sign, is_missing,
 from unseen.classes.spreadsheets.values import to_numbers
 from unseen.errors import DataError
 
-YES_WORDS = {"yes", "y", "true", "present", "x", "✓", "✔", "☑", "+", "1", "1.0"}
-NO_WORDS = {"no", "n", "false", "absent", "✗", "✘", "☐", *DASHES, "0", "0.0"}
-PLAIN_FLAGS = {"yes", "no", "y", "n", "true", "false"}
+FOREIGN_YES = {"ja", "j", "wahr", "oui", "o", "vrai", "sí", "si", "sì", "sim"}
+FOREIGN_NO = {"nein", "falsch", "non", "faux", "não", "nee", "nej", "nei"}
+YES_WORDS = {"yes", "y", "true", "present", "x", "✓", "✔", "☑", "+", "1", "1.0", *FOREIGN_YES}
+NO_WORDS = {"no", "n", "false", "absent", "✗", "✘", "☐", *DASHES, "0", "0.0", *FOREIGN_NO}
+PLAIN_FLAGS = {"yes", "no", "y", "n", "true", "false", "ja", "nein", "wahr", "falsch", "oui", "non", "vrai", "faux"}
 MARKS = {"x", "✓", "✔", "☑", "+"}
 SCALES = tuple(
     tuple(text.split("<"))
@@ -80,8 +82,12 @@ SYNONYMS = {
 Kind = Literal["as is", "yes/no", "marks", "share", "percent", "scale", "number", "categories", "ignored"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 FLAGS = ("yes/no", "marks")
-DATE = re.compile(r"\d{4}-\d\d-\d\d.*|\d\d:\d\d(:\d\d.*)?")
-"""Text of a workbook's dates and times."""
+_MONTH = "jan|feb|mar|mär|mrz|apr|may|mai|jun|jul|aug|sep|oct|okt|nov|dec|dez"
+DATE = re.compile(
+    rf"\d{{4}}-\d\d-\d\d.*|\d\d:\d\d(:\d\d.*)?|\d{{1,2}}\.?[ -](?:{_MONTH})\.?|(?:{_MONTH})\.?[ -]\d{{1,2}}",
+    re.IGNORECASE,
+)
+"""Text of a workbook's dates and times, and of what a spreadsheet program makes of 1-2 in a CSV file: 02. Jan."""
 
 
 class CellError(Exception):
@@ -163,7 +169,7 @@ class Column:
         if self.kind == "ignored":
             return []
         if self.is_blank(cell):
-            if self.kind != "marks":
+            if self.kind != "marks" or cell.strip():
                 return None
             value = 0.0
         elif self.kind == "categories":
@@ -253,7 +259,8 @@ class Column:
             "percent": f"percent: {seen}",
             "scale": " < ".join(self.steps),
             "number": f"numbers{' on a log scale' if self.log else ''}, {seen}{scaled}",
-            "categories": f"{len(self.steps)} values ({shown})" + (", several per cell" if self.several else ""),
+            "categories": f"{len(self.steps)} value{'s' * (len(self.steps) != 1)} ({shown})"
+            + (", several per cell" if self.several else ""),
             "ignored": "not used",
         }[self.kind]
         return text + (f"; {self.blanks} blank" if self.blanks and self.kind != "ignored" else "")

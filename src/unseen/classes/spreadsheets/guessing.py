@@ -48,7 +48,7 @@ def guess(name: str, cells: list[str], missing: tuple[str, ...]) -> Read:
     words = [cell.casefold() for cell in filled]
     if not filled:
         return Read(replace(base, why="all cells are blank"), cells, False)
-    if set(words) <= MARKS and len(filled) < len(cells):
+    if "" in cells and (set(words) <= MARKS or (set(words) <= YES_WORDS and len(set(words)) == 1)):
         return Read(replace(base, kind="marks"), cells, False)
     flags = sum(word in YES_WORDS | NO_WORDS for word in words)
     if flags == len(words) and not set(words) <= {"1", "1.0", "0", "0.0"}:
@@ -56,7 +56,8 @@ def guess(name: str, cells: list[str], missing: tuple[str, ...]) -> Read:
     base = replace(base, dash=False)
     dates = sum(DATE.fullmatch(cell) is not None for cell in filled)
     if dates == len(filled):
-        why = f"the cells are dates ({filled[0]}); if you entered numbers or ranges, format the column as text first"
+        what = f"the cells are {'times' if filled[0][2:3] == ':' else 'dates'} ({filled[0]})"
+        why = f"{what}; if you entered numbers or ranges, format the column as text first"
         return Read(replace(base, why=why), cells, False)
     numbers = read_numbers(cells, missing)
     numeric = len(filled) - len(numbers.wrong) + len(numbers.other_units)

@@ -49,7 +49,7 @@ _FIGURE = r"(?:\d(?:[\d.,'’ ]*\d)?|[.,]\d+)(?:[eE][-+]?\d+)?"
 _UNIT = r"%|‰|[\"'″′]|°(?:\s?[CFK])?|[^\W\d_][^\s\d]{0,11}(?:[23]|\^[23])?"
 _ABOUT = r"(?:~|≈|∼|(?:ca|c|approx|about)\.?(?=[\s\d]))?\s?"
 _CELL = re.compile(
-    rf"{_ABOUT}([-+]?{_FIGURE})(?:\s?({_UNIT}))??(?:\s?(?:(±|\+/-|\+-)\s?({_FIGURE})|(?:-|–|—|to)\s?([-+]?{_FIGURE})))?"
+    rf"{_ABOUT}([-+]?{_FIGURE})(?:\s?({_UNIT}))??(?:\s?(?:(±|\+/-|\+-)\s?({_FIGURE})|(?:-|–|—|to|bis)\s?([-+]?{_FIGURE})))?"
     rf"\s?({_UNIT})?"
 )
 _BARE = re.compile(r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")

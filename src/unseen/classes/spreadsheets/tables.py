@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unseen.classes.spreadsheets.cells import fold, place, tidy
+from unseen.classes.spreadsheets.cells import also, fold, place, tidy
 from unseen.classes.spreadsheets.rows import ALIASES, Rows, parquet_rows, text_rows
 from unseen.classes.spreadsheets.workbook import workbook_rows
 from unseen.errors import DataError
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd  # slow to import, and not needed to use a model
 
 MOST_COLUMNS = 20_000
+MOST_ABOVE = 10
+"""Largest number of rows, such as titles, among which the row of column names is looked for, to name it in an error."""
 SUFFIXES = (".csv", ".tsv", ".xlsx", ".parquet")
 OTHER_SUFFIXES = (".xls", ".ods", ".numbers", ".xlsm", ".xlsb", ".txt", ".feather")
 
@@ -124,7 +126,9 @@ def _by_column(
     while rows and not any(rows[-1]):
         rows.pop()
     if not rows:
-        raise DataError("the file is empty", where=path, hint=f"add the columns {', '.join(required)}")
+        raise DataError(
+            "the file is empty", where=path, hint=f"start it with a row of column names: {', '.join(required)}"
+        )
     header, *body = rows
     header = list(map(tidy, header)) if tidied else header
     width = max(_filled(cells) for cells in rows)
@@ -134,23 +138,21 @@ def _by_column(
     if len(header) > MOST_COLUMNS and not exact:
         problem = f"{len(header):,} columns, more than {MOST_COLUMNS:,}"
         raise DataError(problem, where=place(path, -1), hint="use one row per class or image")
-    count = Counter(header)
-    for i, name in enumerate(header):
-        if not name:
-            raise DataError(f"column {i + 1} has no name", where=place(path, -1), hint="name it or remove it")
-        if count[name] > 1:
-            raise DataError(f'column "{name}" appears twice', where=place(path, -1), hint="rename or remove one")
+    if not exact:
+        _check_first(header, body, path, required)
+    empty = _unnamed(header, body, path)
     header = _renamed(header, path, required, optional)
     missing = [name for name in required if name not in header]
     if missing:
         raise DataError(
             f'no column "{missing[0]}"',
             where=place(path, -1),
-            hint=f"columns needed: {', '.join(required)}; it has {', '.join(header[:8])}",
+            hint=f"columns needed: {', '.join(required)}; it has {', '.join(filter(None, header[:8]))}",
         )
+    blank = [row for row, cells in enumerate(body) if not any(cells)]
+    if blank:
+        raise DataError("the row is blank" + also(blank), where=place(path, blank[0]), hint="remove it")
     for row, cells in enumerate(body):
-        if not any(cells):
-            raise DataError("the row is blank", where=place(path, row), hint="remove it")
         while len(cells) > len(header) and not cells[-1]:
             cells.pop()
         if len(cells) != len(header):
@@ -159,8 +161,8 @@ def _by_column(
                 where=place(path, row),
                 hint="use as many cells as in the header, and quote cells that contain commas",
             )
-    found = Cells({name: [cells[i] for cells in body] for i, name in enumerate(header)})
-    for name in header if tidied else ():
+    found = Cells({name: [cells[i] for cells in body] for i, name in enumerate(header) if i not in empty})
+    for name in list(found) if tidied else ():
         if name != "file":  # names on disk stay as they are
             found[name] = list(map(tidy, found[name]))
     found.about = {
@@ -170,6 +172,35 @@ def _by_column(
         "typed": {header[i] for i in table.typed if i < len(header)},
     }
     return found
+
+
+def _unnamed(header: Sequence[str], body: Sequence[Sequence[str]], path: Path) -> set[int]:
+    """Positions of columns that are wholly blank; an error for one with cells but no name, or with another's name."""
+    count = Counter(header)
+    empty = set()
+    for i, name in enumerate(header):
+        if name and count[name] > 1:
+            hint = "rename or remove one; if the names take two rows, join them into one"
+            raise DataError(f'column "{name}" appears twice', where=place(path, -1), hint=hint)
+        row = next((row for row, cells in enumerate(body) if i < len(cells) and cells[i]), None)
+        if not name and row is not None:
+            what = f'column {i + 1} has no name, but row {row + 2} has "{body[row][i][:40]}" there'
+            raise DataError(what, where=place(path, -1), hint="name the column, or clear it")
+        if not name:
+            empty.add(i)
+    return empty
+
+
+def _check_first(header: Sequence[str], body: Sequence[Sequence[str]], path: Path, required: Sequence[str]) -> None:
+    """Raise an error if the column names are below a title or a first row of headings."""
+    names = {fold(known) for name in required[:1] for known in (name, *ALIASES.get(name, ()))}
+    if not names or not names.isdisjoint(map(fold, header)):
+        return
+    for row, cells in enumerate(body[:MOST_ABOVE]):
+        filled = [cell for cell in cells if cell]
+        if len(filled) > 1 and not names.isdisjoint(map(fold, filled)) and len(set(filled)) == len(filled):
+            problem = f"the column names are in row {row + 2}, not in row 1"
+            raise DataError(problem, where=path, hint="delete the rows above them")
 
 
 def _filled(cells: list[str]) -> int:

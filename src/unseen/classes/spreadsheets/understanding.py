@@ -72,7 +72,7 @@ def understand(
     doubts: list[DataError] = []
     words = tuple(dict.fromkeys(word.strip().casefold() for word in missing))
     own = own_words(about, words)
-    table = {name: list(frame[name]) for name in names}
+    table = {name: list(map(_unquoted, frame[name])) for name in names}
     hints = stated_columns(about, table, own, errors)
     reads = [
         Read(hints[name], cells, True) if name in hints else guess(name, cells, own.get(name, words))
@@ -88,7 +88,7 @@ def understand(
         wrong += [(row, column.name, problem) for row, problem in problems]
         sound = np.isfinite(block).all(axis=1)
         mean = block[sound].mean(axis=0) if sound.any() else np.zeros(block.shape[1])
-        blank = [] if column.kind == "marks" else [c for c in read.cells if column.is_blank(c)]
+        blank = [c for c in read.cells if column.is_blank(c) and (column.kind != "marks" or c.strip())]
         finished.append(replace(column, fill=tuple(mean.tolist()), blanks=len(blank)))
         blocks.append(block)
     errors += _told(wrong, {name: i for i, name in enumerate(names)}, path)
@@ -100,6 +100,11 @@ def understand(
     fill = np.array([value for column in finished for value in column.fill])
     values = np.where(known, values, fill)
     return Understood(encoding, attributes, values, known, tuple(errors), tuple(doubts), (*_notes(finished), *notes))
+
+
+def _unquoted(cell: str) -> str:
+    """A cell without the apostrophe that marks numbers and formulas as text: '12 is 12."""
+    return cell[1:].lstrip() if cell[:1] in ("'", "’") and cell[1:2] and cell[-1] != cell[0] else cell
 
 
 def _told(wrong: list[tuple[int, str, CellError]], order: Mapping[str, int], path: Path) -> list[DataError]:

@@ -84,7 +84,7 @@ def flags(columns: Columns, name: str, path: Path) -> np.ndarray:
 def repeats(columns: Columns, name: str, path: Path) -> list[DataError]:
     """Errors of a column whose values must be present and unique."""
     found = [
-        DataError("the cell is blank", where=place(path, row, name), hint="fill it, or remove the row")
+        DataError("the cell is blank", where=place(path, row, name), hint="fill it, or remove the row (of units, say)")
         for row, value in enumerate(columns[name])
         if value == ""
     ]

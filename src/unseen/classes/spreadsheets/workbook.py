@@ -77,10 +77,12 @@ def _pick_sheet(book: Any, path: Path, sheet: str | None) -> Any:
 def workbook_rows(data: bytes, path: Path, sheet: str | None) -> Rows:
     """Rows of a sheet, without hidden ones; raises for merged cells, errors and formulas without a value."""
     found = _pick_sheet(_open_workbook(io.BytesIO(data), path, data_only=True), path, sheet)
-    merged = next((r for r in found.merged_cells.ranges if r.size["rows"] * r.size["columns"] > 1), None)
-    if merged is not None:
+    merged = [r for r in found.merged_cells.ranges if r.size["rows"] * r.size["columns"] > 1]
+    if merged:
+        ordered = [str(r) for r in sorted(merged, key=lambda r: (r.min_row, r.min_col))]
+        cells = ", ".join(ordered[:6]) + (f" and {len(ordered) - 6} more" if len(ordered) > 6 else "")
         raise DataError(
-            f'cells {merged} of sheet "{found.title}" are merged', where=path, hint="unmerge them and fill every cell"
+            f'cells {cells} of sheet "{found.title}" are merged', where=path, hint="unmerge them and fill every cell"
         )
     height, width = found.max_row, found.max_column
     if height * width > MOST_CELLS:  # cells with a color, perhaps

@@ -28,6 +28,12 @@ FEW = 5
 IMBALANCE = 20
 HARDLY = 0.05
 """Share of an attribute's range below which classes hardly differ, as after filling a blank cell."""
+_NO_CLASSES = """total totals sum sums mean means average avg median min minimum max maximum count std sd unit units
+legend note notes summe gesamt insgesamt mittelwert durchschnitt einheit einheiten anzahl legende
+somme moyenne unité unités
+suma promedio unidad σ ∑ ø"""
+NO_CLASSES = frozenset((*_NO_CLASSES.split(), "grand total", "standard deviation"))
+"""Names of rows that are rarely classes, folded."""
 EXAMPLE = "EXAMPLE"
 """Prefix of the example class names in the template."""
 
@@ -109,6 +115,7 @@ def check_table(say: Recorder, classes: Classes, seen: np.ndarray) -> None:
     _check_equal_columns(say, classes, varies & once)
     _check_twins(say, classes, low, high)
     _check_names(say, classes)
+    _check_totals(say, classes, seen)
     if classes.frame is not None and classes.encoding is not None:
         _check_cells(say, classes, classes.frame, classes.encoding)
 
@@ -220,6 +227,20 @@ def _close(a: str, b: str) -> bool:
 
 def _share_end(a: str, b: str) -> bool:
     return a[:2] == b[:2] or a[-2:] == b[-2:]
+
+
+def _check_totals(say: Recorder, classes: Classes, seen: np.ndarray) -> None:
+    """Check for rows that sum up or explain the others: without images, such a row would be an unseen class."""
+    for row, name in enumerate(classes.names):
+        if fold(name.rstrip(":")) in NO_CLASSES and not seen[row]:
+            what = f'"{name}" has the name of a total or a unit, and counts as an unseen class'
+            say(
+                "warning",
+                "rows that may be no class",
+                place(classes.path, row, "class"),
+                what,
+                "remove the row if it is none",
+            )
 
 
 def _check_cells(say: Recorder, classes: Classes, frame: pd.DataFrame, encoding: Encoding) -> None:

@@ -58,6 +58,7 @@ function options(select, names, chosen) {
 const tabs = [...document.querySelectorAll("[role=tab]")];
 
 function openTab(tab, focus = false) {
+  if (tab.getAttribute("aria-selected") !== "true") complain(""); // it was about the other tab
   for (const one of tabs) {
     const chosen = one === tab;
     one.setAttribute("aria-selected", String(chosen));
@@ -1298,7 +1299,7 @@ function drawAbout() {
         return make(
           "div",
           { className: "metric" },
-          make("p", {}, make("span", { textContent: m.name }), make("span", { textContent: `${(100 * m.value).toFixed(1)}%` })),
+          make("p", {}, make("span", { textContent: m.estimated ? `${m.name} (estimated)` : m.name }), make("span", { textContent: `${(100 * m.value).toFixed(1)}%` })),
           make("div", { className: "meter", aria: { hidden: "true" } }, fill),
           make("p", { className: "hint", textContent: `${m.meaning[0].toUpperCase()}${m.meaning.slice(1)}.${range}` }),
         );
