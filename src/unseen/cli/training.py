@@ -98,7 +98,10 @@ def train(
     ] = False,
     time: Annotated[
         str | None,
-        typer.Option(help="With --method auto: be done in this time, such as 90s, 5m or 2h [default: no limit]."),
+        typer.Option(
+            help="With --method auto: be done in this time, such as 90s, 5m or 2h, and try `tuned` too, which trains "
+            "the network's last layers [default: no limit]."
+        ),
     ] = None,
     as_json: JsonFlag = False,
     *,
