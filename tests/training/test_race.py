@@ -6,8 +6,10 @@ import math
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from unseen.data.catalogue import load_dataset
 from unseen.errors import UnseenError
 from unseen.recognizer import Recognizer
 from unseen.report.tables import race_rows, race_sentence
@@ -97,6 +99,10 @@ def test_the_run_becomes_the_winner_s(config, tmp_path, monkeypatch, wins):
         assert run(config, tmp_path / "run").results["protocols"] == made.results["protocols"]
 
 
+def confidence_of(answer, name):
+    return next(candidate.confidence for candidate in answer.candidates if candidate.name == name)
+
+
 def test_with_a_time_the_last_layers_may_win(config, tmp_path, monkeypatch):
     from dataclasses import replace
 
@@ -114,7 +120,16 @@ def test_with_a_time_the_last_layers_may_win(config, tmp_path, monkeypatch):
     assert f"the H of global is 1.0 points higher than that of {closed} (a standard error of 2.0)" in told
     assert f"the H of tuned is 3.0 points higher than that of {closed}" in told
     assert made.manifest["backbone"]["frozen"] is False
-    assert Recognizer.load(made.folder, device="cpu").method.end_to_end
+    recognizer = Recognizer.load(made.folder, device="cpu")
+    assert recognizer.method.end_to_end
+    # images of classes count by the features of the trained backbone
+    dataset = load_dataset(config.dataset)
+    unseen_class = next(name for name, seen in zip(dataset.table.names, dataset.table.seen, strict=True) if not seen)
+    mine = [dataset.paths()[i] for i in np.flatnonzero(dataset.labels == dataset.table.index(unseen_class))][:3]
+    before = next(iter(recognizer.predict(mine[0], top=len(dataset.table))))
+    recognizer.add_images(unseen_class, mine)
+    after = next(iter(recognizer.predict(mine[0], top=len(dataset.table))))
+    assert confidence_of(after, unseen_class) > confidence_of(before, unseen_class)
     again = run(config, tmp_path / "run")  # the command, repeated, does not race again
     assert again.results["protocols"] == made.results["protocols"]
 

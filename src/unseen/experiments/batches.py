@@ -69,7 +69,7 @@ def _of_run(run: Run, draws: int, device: str, cache: Path | str | None) -> list
     load_weights(weights, method)
     space = SupportSpace.load(space_beside(weights))
     held = Held(stage.scores(method).numpy(), stage.test_labels, stage.seen)
-    vectors = space.vectors(pooled_features(stage, stage.held_out)).numpy()
+    vectors = space.vectors(pooled_features(stage, stage.held_out, method)).numpy()
     numbers = measured["gamma"], measured["temperature"], space.rule, [space.rule.together]
     rows = []
     for kind in KINDS:

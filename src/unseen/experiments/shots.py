@@ -14,6 +14,7 @@ from unseen.evaluation.metrics import ACCURACIES, Decisions, evaluate
 from unseen.evaluation.registry import HEADLINES
 from unseen.evaluation.shots import Episode
 from unseen.ground.files import write_json, write_text
+from unseen.methods.base import Method
 from unseen.model.support import SupportSpace, space_beside
 from unseen.model.weights import load_weights
 from unseen.report.shots import write_curves
@@ -89,7 +90,7 @@ def _of_run(run: Run, shots: Sequence[int], draws: int, device: str, cache: Path
     for seed, measured in run.results["protocols"]["honest"]["seeds"].items():
         weights = run.folder / f"seed-{seed}" / "honest.safetensors"
         if not space_beside(weights).is_file():
-            hint = "train again; methods that train their backbone have none"
+            hint = "train again; mgmrn has none"
             raise RunError("no rule for images of classes", where=run.folder, hint=hint)
         for key, values in _of_seed(inputs, stage, int(seed), weights, measured["gamma"], shots, draws).items():
             samples.setdefault(key, []).extend(values)
@@ -103,8 +104,8 @@ def _of_seed(
     method = inputs.new_method(seed)
     load_weights(weights, method)
     scores, space = stage.scores(method).numpy(), SupportSpace.load(space_beside(weights))
-    vectors = space.vectors(pooled_features(stage, stage.held_out)).numpy()
-    prototypes = _class_means(stage, space)
+    vectors = space.vectors(pooled_features(stage, stage.held_out, method)).numpy()
+    prototypes = _class_means(stage, space, method)
     labels, unseen = stage.test_labels, np.flatnonzero(~stage.seen)
     found: dict[tuple[int, str], list[dict[str, float | None]]] = {}
     for draw in range(draws):
@@ -127,9 +128,9 @@ def _of_seed(
     return found
 
 
-def _class_means(stage: Stage, space: SupportSpace) -> np.ndarray:
+def _class_means(stage: Stage, space: SupportSpace, method: Method) -> np.ndarray:
     """``(N, C)`` unit means of the training images of each seen class; 0 for unseen ones."""
-    own = space.vectors(pooled_features(stage, stage.partition.train)).double()
+    own = space.vectors(pooled_features(stage, stage.partition.train, method)).double()
     sums = torch.zeros(len(stage.seen), own.shape[1], dtype=torch.float64)
     sums.index_add_(0, torch.from_numpy(stage.train_labels), own)
     return np.asarray(torch.nn.functional.normalize(sums, dim=1).numpy())

@@ -266,7 +266,7 @@ def _studied(choice: Choice, method: Method, stage: Stage, folder: Path) -> dict
     }
     keep_references(method, stage, weights)
     if choice.support is not None:
-        fitted_space(stage, SupportRule(**choice.support["rule"])).save(space_beside(weights))
+        fitted_space(stage, SupportRule(**choice.support["rule"]), method).save(space_beside(weights))
     write_json(path, {"model": model, "ranks": choice.ranks, "calibration": calibration}, sealed=True)
     return calibration
 

@@ -105,16 +105,19 @@ def validate_seeds(
                 vectors.append(held_out_vectors(stage))
         picks = {seed: validation.best(inputs) for seed, validation in open_seeds.items()}
         held: dict[int, list[Held]] = {seed: [] for seed in open_seeds}
+        own: dict[int, list[np.ndarray]] = {seed: [] for seed in open_seeds}
         taxonomies: list[Taxonomy] = []
         for draw in range(count):
             if count > 1:
                 stage = Stage(inputs, "validation", draw)
             for seed, validation in open_seeds.items():
                 held[seed].append(validation.scores(stage, picks[seed]))
+                if (found := validation.vectors(stage, picks[seed])) is not None:
+                    own[seed].append(found)
             if stage.taxonomy is not None:
                 taxonomies.append(stage.taxonomy)
         for seed, validation in open_seeds.items():
-            choice = choice_of(picks[seed], held[seed], vectors, taxonomies)
+            choice = choice_of(picks[seed], held[seed], own[seed] or vectors, taxonomies)
             if validation.race:
                 choice.metrics["race"] = validation.race
             if validation.study:

@@ -15,22 +15,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from unseen.errors import RunError
 from unseen.evaluation.metrics import Decisions
-from unseen.ground.distributed import processes, rows_of_all
+from unseen.ground.distributed import processes
 from unseen.ground.files import read_arrays, write_arrays
 from unseen.ground.progress import Progress, silent
-from unseen.model.assembled import EndToEnd
 from unseen.model.scoring import ClassScorer
 from unseen.training import closed_form, gradient
-from unseen.training.batches import ahead, own_batches
 from unseen.training.inputs import RunInputs
 from unseen.training.outcomes import Result, gain, measure
 from unseen.training.seed import Final, SeedValidation
-from unseen.training.stage import Stage
-from unseen.training.steps import Features
+from unseen.training.stage import KeptStage, Stage, solvable_features
+from unseen.training.support import held_out_vectors
 from unseen.training.temperature import Held
 
 
@@ -48,8 +45,8 @@ class Validation(SeedValidation):
 
         def keep(epoch: int, method: Any, earlier: gradient.Records) -> dict[str, Any]:
             # only the first process has solved it
-            train = method.refitted.solved_on if processes() == 1 else _solvable(method, stage.train)
-            test = _solvable(method, stage.test)
+            train = method.refitted.solved_on if processes() == 1 else solvable_features(method, stage.train)
+            test = solvable_features(method, stage.test)
             write_arrays(_path(folder, epoch), train=train.cpu().numpy(), test=test.cpu().numpy())
             with torch.inference_mode():
                 branches = method.refitted.of_solvable(test.to(stage.classes.vectors.dtype))
@@ -91,36 +88,18 @@ class Validation(SeedValidation):
             for path in (self._folder / stage.name).glob("features-*.npz"):
                 path.unlink()
 
-    def _solved_on(self, stage: Stage, epoch: int) -> Stage:
+    def vectors(self, stage: Stage, pick: dict[str, Any]) -> np.ndarray | None:
+        """The held-out images of a draw by their trained features, in the space of support images."""
+        return held_out_vectors(self._solved_on(stage, pick["epoch"])) if stage.inputs.with_images else None
+
+    def _solved_on(self, stage: Stage, epoch: int) -> KeptStage:
         """The stage of the closed form, on the features of an epoch."""
-        folder, made = self._folder / stage.name, copy.copy(stage)
+        folder = self._folder / stage.name
         with gradient.kept_by(folder):
             hint = "repeat the command of the run"
             arrays = read_arrays(_path(folder, epoch), ("train", "test"), RunError, hint)
-        made.inputs, made.whitened = stage.inputs.of_start(), None
-        made.train, made.test = (_Kept(arrays[name], stage.fabric.device) for name in ("train", "test"))
-        return made
-
-
-class _Kept:
-    """Features ``(n, R', C)`` in memory."""
-
-    def __init__(self, features: np.ndarray, device: torch.device) -> None:
-        self._features = torch.from_numpy(features).to(device)
-
-    def __len__(self) -> int:
-        return len(self._features)
-
-    def batch(self, positions: Any) -> Tensor:
-        return self._features[torch.as_tensor(positions, device=self._features.device)]
-
-
-@torch.inference_mode()
-def _solvable(method: EndToEnd, features: Features) -> Tensor:
-    """``(n, R', C)`` what the closed form takes of every image."""
-    mine, rows = own_batches(len(features))
-    found = [method.solvable(batch) for batch in ahead(features.batch, mine, features)]
-    return rows_of_all(torch.cat(found), rows, len(features))
+        train, test = (torch.from_numpy(arrays[name]).to(stage.fabric.device) for name in ("train", "test"))
+        return KeptStage.of(stage, train, test)
 
 
 def _path(folder: Path, epoch: int) -> Path:

@@ -50,6 +50,10 @@ class SeedValidation(ABC):
     def scores(self, stage: Stage, pick: dict[str, Any]) -> Held:
         """Class scores of the validation images of a draw under a candidate."""
 
+    def vectors(self, stage: Stage, pick: dict[str, Any]) -> np.ndarray | None:
+        """Held-out images of a draw in the space of support images, if that depends on the candidate."""
+        return None
+
     def close(self) -> None:  # noqa: B027 - most keep nothing
         """Remove files that only the choice needed."""
 

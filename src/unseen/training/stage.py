@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from unseen.methods.base import Method
 from unseen.methods.class_space import ClassSpace
 from unseen.methods.preparation import FeaturePreparation
 from unseen.methods.settings import EndToEndRecipe
+from unseen.model.assembled import EndToEnd
 from unseen.model.scoring import ClassScorer
 from unseen.training.batches import ahead, own_batches
 from unseen.training.deciding import decide, query
@@ -120,3 +122,38 @@ class Stage:
         table = torch.from_numpy(np.stack([own.confidence, own.right, own.unseen, own.offset], axis=1).astype(float))
         confidence, right, unseen, offset = rows_of_all(table, rows, len(self.test_labels)).numpy().T
         return Answers(confidence, right.astype(bool), unseen.astype(bool), offset)
+
+
+@torch.inference_mode()
+def solvable_features(method: EndToEnd, features: Features) -> Tensor:
+    """``(n, R', C)`` what the closed form of a method takes of every image."""
+    mine, rows = own_batches(len(features))
+    found = [method.solvable(batch) for batch in ahead(features.batch, mine, features)]
+    return rows_of_all(torch.cat(found), rows, len(features))
+
+
+class Kept:
+    """Features ``(n, R', C)`` in memory."""
+
+    def __init__(self, features: Tensor) -> None:
+        self._features = features
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self._features)
+
+    def batch(self, positions: Any) -> Tensor:
+        """Features of the images at these positions."""
+        return self._features[torch.as_tensor(positions, device=self._features.device)]
+
+
+class KeptStage(Stage):
+    """A stage with the features of a trained backbone in memory, for the closed form on them."""
+
+    @classmethod
+    def of(cls, stage: Stage, train: Tensor, test: Tensor) -> Self:
+        """Make it from a stage, and features ``(n, 1, C)`` of its training and held-out images."""
+        made = cls.__new__(cls)
+        made.__dict__ |= stage.__dict__ | {"inputs": stage.inputs.of_start(), "whitened": None}
+        made.train, made.test = Kept(train), Kept(test)
+        return made

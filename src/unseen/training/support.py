@@ -26,11 +26,13 @@ from unseen.evaluation.scores import calibrated
 from unseen.evaluation.shots import SHOTS, Episode
 from unseen.features.source import RegionSource
 from unseen.features.store import RegionStore
+from unseen.methods.base import Method
 from unseen.methods.pooled import pool
 from unseen.methods.preparation import FeaturePreparation
+from unseen.model.assembled import EndToEnd
 from unseen.model.support import SupportRule, SupportSpace, fitted
 from unseen.model.together import together
-from unseen.training.stage import Stage
+from unseen.training.stage import KeptStage, Stage, solvable_features
 from unseen.training.temperature import Held
 
 MOST = 50_000
@@ -50,12 +52,17 @@ BOUNDS = {"prior": (math.log(0.1), math.log(100.0)), "scale": (-3.0, 7.0), "offs
 
 
 def takes_images(stage: Stage) -> bool:
-    """Whether features are independent of the training; those of a backbone that is trained along are not."""
+    """Whether features are those of a frozen backbone."""
     return stage.inputs.with_images and isinstance(stage.inputs.store, RegionStore)
 
 
-def pooled_features(stage: Stage, images: np.ndarray) -> Tensor:
-    """Float32 ``(n, C)`` :func:`~unseen.model.support.pooled` features of images of the dataset, on the CPU."""
+def pooled_features(stage: Stage, images: np.ndarray, method: Method | None = None) -> Tensor:
+    """Float32 ``(n, C)`` :func:`~unseen.model.support.pooled` features of images of the dataset, on the CPU.
+
+    ``method`` provides the backbone if it has trained it.
+    """
+    if isinstance(method, EndToEnd):
+        return solvable_features(method, stage.features(images))[:, 0].float().cpu()
     store = stage.inputs.store
     assert isinstance(store, RegionStore)
     if not len(images):
@@ -64,33 +71,39 @@ def pooled_features(stage: Stage, images: np.ndarray) -> Tensor:
     return found
 
 
-def _training_images(stage: Stage) -> tuple[Tensor, Tensor]:
+def _training_images(stage: Stage, method: Method | None) -> tuple[Tensor, Tensor]:
     """Pooled features and labels of the training images."""
+    if isinstance(stage, KeptStage):
+        return stage.train.batch(np.arange(len(stage.train)))[:, 0].cpu(), torch.from_numpy(stage.train_labels)
     images, labels = stage.partition.train, stage.train_labels
     if len(images) > MOST:
         kept = np.sort(np.random.default_rng(0).choice(len(images), MOST, replace=False))
         images, labels = images[kept], labels[kept]
-    return pooled_features(stage, images), torch.from_numpy(labels)
+    return pooled_features(stage, images, method), torch.from_numpy(labels)
 
 
 def held_out_vectors(stage: Stage) -> np.ndarray:
     """Float32 ``(M, C)``: the held-out images of a stage, in the space of its training images."""
     space = _space(stage)
+    if isinstance(stage, KeptStage):
+        found = stage.test.batch(np.arange(len(stage.test)))[:, 0].cpu()
+    else:
+        found = pooled_features(stage, stage.held_out)
     with torch.inference_mode():
-        return np.asarray(space(pooled_features(stage, stage.held_out)).numpy())
+        return np.asarray(space(found).numpy())
 
 
-def fitted_space(stage: Stage, rule: SupportRule) -> SupportSpace:
-    """The space of the training images of a stage, with the rule."""
-    return SupportSpace(_space(stage), rule)
+def fitted_space(stage: Stage, rule: SupportRule, method: Method) -> SupportSpace:
+    """The space of the training images of a stage, by the backbone of a method if it has trained it, with the rule."""
+    return SupportSpace(_space(stage, method), rule)
 
 
-def _space(stage: Stage) -> FeaturePreparation:
+def _space(stage: Stage, method: Method | None = None) -> FeaturePreparation:
     """Whitening of the training images; not fitted again if a closed form has fitted it to the same features."""
     same = stage.fabric.device.type == "cpu" and stage.inputs.config.precision == "32-true"
     if stage.whitened is not None and same and len(stage.train_labels) <= MOST:
         return deepcopy(stage.whitened).float()
-    return fitted(*_training_images(stage))
+    return fitted(*_training_images(stage, method))
 
 
 @dataclass(frozen=True, eq=False)
