@@ -90,7 +90,8 @@ def test_every_figure_has_its_numbers_beside_it(runs, drawn):
     assert not drawn.notes
     kinds = [name.split("-")[0] for name in drawn.figures]
     assert kinds[:2] == ["tsne", "attributes"]
-    assert kinds.count("attention") == len(kinds) - kinds.count("attributes") - 1 > 0
+    assert kinds[2] == "training"
+    assert kinds.count("attention") == len(kinds) - kinds.count("attributes") - 2 > 0
     for name, paths in drawn.figures.items():
         assert [p.suffix for p in paths] == [".png", ".svg", ".csv", ".json"]
         assert all(p.parent == runs["msdn"].folder / "figures" for p in paths)
@@ -102,7 +103,7 @@ def test_every_figure_has_its_numbers_beside_it(runs, drawn):
         assert caption == drawn.captions[name]
         for words in ("msdn on tiny", "test_resnet 64px random", "honest protocol", "seed 0"):
             assert words in caption
-        assert len(pd.read_csv(paths[2])) > 10
+        assert len(pd.read_csv(paths[2])) > (3 if name == "training" else 10)
 
 
 def test_csv_round_trips(answers, drawn):
@@ -169,6 +170,33 @@ def test_a_method_without_attention_says_so_and_goes_on(runs, cache, tmp_path, t
         run_figures(runs["eszsl"], tmp_path, images=[image], kinds=("attention",), cache=cache, device="cpu")
 
 
+def test_training_by_epoch_is_what_was_recorded(runs, drawn):
+    found = pd.read_csv(drawn.figures["training"][2])
+    for stage in ("validation", "final"):
+        lines = (runs["msdn"].folder / f"seed-0/{stage}/metrics.jsonl").read_text().splitlines()
+        assert found[found["stage"] == stage]["loss"].tolist() == [json.loads(x)["loss"]["total"] for x in lines]
+
+
+def test_a_run_without_test_images_draws_what_it_has(tiny_guide, tiny_backbone, cache, tmp_path):
+    """Attribute quality and accuracy over class hold-outs; one line each for what needs test images."""
+    shutil.copytree(tiny_guide, tmp_path / "guide")
+    (tmp_path / "guide/parts.csv").unlink()
+    rows = pd.read_csv(tmp_path / "guide/images.csv")
+    rows[rows["split"] == "trainval"].to_csv(tmp_path / "guide/images.csv", index=False)
+    options = {"backbone": tiny_backbone, "cache": cache, "device": "cpu", "draws": 1, "holdouts": 2}
+    run = unseen.fit("eszsl", tmp_path / "guide", tmp_path / "run", **options)
+    found = run_figures(run, cache=cache, device="cpu", formats=("png",))
+    assert list(found.figures) == ["attributes", "holdouts"]
+    assert [note.split(":")[0] for note in found.notes] == ["tsne", "figures of single images"]
+    holdout = run.results["protocols"]["honest"]["holdout"]
+    table = pd.read_csv(found.figures["holdouts"][1])
+    assert table["T1"].tolist() == pytest.approx([draw["metrics"]["T1"] for draw in holdout["draws"]])
+    assert "0 test images" not in found.captions["attributes"]
+    image = run_figures(run, tmp_path / "one", images=[next((tmp_path / "guide/images").rglob("*.jpg"))],
+                        kinds=("attributes",), cache=cache, device="cpu", formats=("png",))  # fmt: skip
+    assert [name.split("-")[0] for name in image.figures] == ["attributes", "attributes"]
+
+
 def test_a_image_from_elsewhere(runs):
     """No truth, no parts; what the network saw of it is its middle."""
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 60, 3), dtype=np.uint8))
@@ -227,7 +255,7 @@ def test_images_that_are_gone_are_one_line(tiny_guide, tiny_backbone, tmp_path):
 
 def test_mistakes(runs, cache, tmp_path):
     for options, text in (
-        ({"kinds": ("umap",)}, 'no figure "umap" — use one of tsne, attention, attributes'),
+        ({"kinds": ("umap",)}, 'no figure "umap" — use one of tsne, attention, attributes, training'),
         ({"formats": ("gif",)}, 'unknown figure format "gif" — use one of png, svg, pdf'),
         ({"formats": ()}, "no figure format"),
         ({"seed": 7}, "no seed 7 — use one of 0"),

@@ -25,8 +25,9 @@ from unseen.cli.common import (
 def figures(
     run: RunArgument,
     kind: Annotated[
-        str, typer.Option(help="Figures to draw: tsne, attention, attributes.")
-    ] = "tsne,attention,attributes",
+        str | None,
+        typer.Option(help="Figures: tsne, attention, attributes, training, holdouts [default: all that apply]."),
+    ] = None,
     image: Annotated[
         list[Path] | None,
         typer.Option(help="Image to draw (repeatable) [default: correct and wrong test images of unseen classes]."),
@@ -48,7 +49,7 @@ def figures(
     cache: CacheOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Draw the t-SNE, attention and attribute-score figures of a run, with their numbers as CSV and JSON."""
+    """Draw a run's t-SNE, attention, attribute scores, training and class hold-outs, with numbers as CSV and JSON."""
     from unseen.data.finding import FoundImages
     from unseen.explain.gallery import run_figures
     from unseen.training.folder import Run
@@ -59,7 +60,7 @@ def figures(
         lambda bars: run_figures(
             opened,
             output,
-            kinds=_words(kind),
+            kinds=None if kind is None else _words(kind),
             images=files,
             formats=_words(form),
             seed=seed,

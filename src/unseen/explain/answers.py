@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unseen.data.dataset import Dataset
-from unseen.errors import DataError, RunError
+from unseen.errors import RunError
 from unseen.ground.progress import Progress, silent
 from unseen.methods.pooled import pool
 from unseen.model.assembled import EndToEnd
@@ -133,7 +133,6 @@ def answers_of(
     Raises:
         RunError: the run is unfinished, has no such seed, or its dataset has changed.
         UnseenError: images or weights are missing.
-        DataError: there are no test images.
     """
     found = run.results["protocols"][run.protocol]["seeds"]
     chosen = next(iter(found)) if seed is None else str(seed)
@@ -142,11 +141,9 @@ def answers_of(
     inputs = reopen(run, device=device, cache=cache, workers=workers, progress=progress, dataset=dataset)
     inputs = replace(inputs, config=replace(inputs.config, precision="32-true"))  # as in use
     stage = Stage(inputs, "final")
-    if not len(stage.held_out):
-        raise DataError("no test images for figures", where=inputs.dataset.name, hint="add test images to images.csv")
     recognizer = Recognizer.load(run.folder, seed=int(chosen), device=device, as_trained=True)
     method = inputs.adapted(recognizer.method)
-    features = stage.features(stage.held_out, budget_bytes=0)
+    features = stage.features(stage.held_out, budget_bytes=0) if len(stage.held_out) else None
 
     def regions(images: np.ndarray) -> Tensor:
         found: Tensor = (
@@ -156,9 +153,10 @@ def answers_of(
         )
         return found
 
-    scores, predicted = [], []
+    scores, predicted = [np.zeros((0, len(inputs.dataset.table.attributes)))], [np.zeros(0, dtype=int)]
     every = recognizer.allowed()
-    for positions in batches(len(stage.held_out)):
+    for positions in batches(len(stage.held_out)) if features is not None else ():
+        assert features is not None
         answer = recognizer.answer_of(method(features.batch(positions)))
         scores.append(answer.attribute_scores)
         predicted.append(recognizer.rank(answer, 1, every).index[:, 0])

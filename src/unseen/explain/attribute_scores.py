@@ -117,6 +117,8 @@ def quality_sheet(answers: Answers, quality: AttributeQuality, top: int = 12) ->
     ranked = ranked.set_index("attribute")
     if ranked.empty:
         problem = "all classes with test images have the same attributes"
+        if not quality.table[["unseen_images", "seen_images"]].to_numpy().any():
+            problem = "there are no test images, and no class hold-outs"
         raise DataError(problem, where=answers.dataset.name, hint="use test images of more classes")
     groups = quality.groups().dropna(subset=[column])
     panels = [("attributes", ranked, top)]
@@ -154,8 +156,8 @@ def quality_sheet(answers: Answers, quality: AttributeQuality, top: int = 12) ->
         else f"{counts['unseen']} test images of unseen classes"
     )
     caption = (
-        f"{title} of each fused attribute score against {against}. {unseen}, {counts['seen']} test images of "
-        "seen ones. "
+        f"{title} of each fused attribute score against {against}. {unseen}"
+        + (f", {counts['seen']} test images of seen ones. " if counts["seen"] else ". ")
         + (f"Omitted, because all classes have the same value: {left_out}. " if left_out else "")
         + f"{answers.origin}."
     )

@@ -11,12 +11,13 @@ from unseen.errors import DataError, UnseenError
 from unseen.explain.answers import Answers, answers_of
 from unseen.explain.attention import Parts, attention_sheet
 from unseen.explain.attribute_scores import attribute_quality, image_sheet, quality_sheet, read_in_holdouts
+from unseen.explain.courses import holdouts_sheet, training_sheet
 from unseen.explain.sheet import Sheet, check_formats, class_label
 from unseen.explain.tsne import tsne_maps, tsne_sheet
 from unseen.ground.progress import Progress, silent
 from unseen.training.folder import Run
 
-KINDS = ("tsne", "attention", "attributes")
+KINDS = ("tsne", "attention", "attributes", "training", "holdouts")
 
 
 @dataclass
@@ -38,7 +39,7 @@ def run_figures(
     run: Run,
     folder: Path | None = None,
     *,
-    kinds: Sequence[str] = KINDS,
+    kinds: Sequence[str] | None = None,
     images: Sequence[Path] = (),
     formats: Sequence[str] = ("png", "svg"),
     seed: int | None = None,
@@ -57,7 +58,8 @@ def run_figures(
     Args:
         run: a finished run.
         folder: folder for the files; by default ``figures`` in the run's folder.
-        kinds: kinds from :data:`KINDS`.
+        kinds: kinds from :data:`KINDS`; by default all that apply: ``training`` for a method with epochs, ``holdouts``
+            for a run with class hold-outs, and the others.
         images: images for ``attention`` and ``attributes``; by default :meth:`Answers.examples`.
         formats: formats from :data:`unseen.explain.sheet.FORMATS`.
         seed: seed of the model; by default the first.
@@ -69,6 +71,7 @@ def run_figures(
     Raises:
         UnseenError: an invalid argument, missing images, or nothing that could be drawn.
     """
+    by_default, kinds = kinds is None, KINDS if kinds is None else kinds
     for kind in kinds:
         if kind not in KINDS:
             raise UnseenError(f'no figure "{kind}"', hint=f"use one of {', '.join(KINDS)}")
@@ -87,15 +90,23 @@ def run_figures(
     if "attributes" in kinds:
         read = read_in_holdouts(run.results["protocols"][run.protocol])
         tasks.append(("attributes", lambda: quality_sheet(answers, attribute_quality(answers, read))))
+    own: dict[str, Callable[[], Sheet]] = {
+        "training": lambda: training_sheet(run, answers.seed, answers.origin),
+        "holdouts": lambda: holdouts_sheet(run, answers.origin),
+    }
+    tasks += [(kind, task) for kind, task in own.items() if kind in kinds]
     for done, (kind, task) in enumerate(tasks):
         progress("figures over all test images", done, len(tasks))
         try:
             keep(task())
-        except DataError as error:  # too few images for one kind
-            made.notes.append(f"{kind}: {error}")
+        except DataError as error:  # too few images for one kind, say
+            if not (by_default and kind in own):
+                made.notes.append(f"{kind}: {error}")
         progress("figures over all test images", done + 1, len(tasks))
     if {"attention", "attributes"} & set(kinds):
         chosen = list(images) or [answers.dataset.paths()[i] for i in answers.examples(examples, draw_seed)]
+        if not chosen:
+            made.notes.append("figures of single images: there are no test images; pass --image FILE")
         for done, path in enumerate(chosen):
             for sheet in _of_image(answers, path, done + 1, kinds):
                 if isinstance(sheet, str):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from unseen.evaluation.metrics import SeenUnseenCurve
 from unseen.evaluation.registry import HEADLINES
+from unseen.explain.courses import epochs
 from unseen.report.charts import Axis, Chart, Dot, Line, Mark
 from unseen.report.material import Material
 from unseen.report.tables import percent
@@ -106,7 +106,7 @@ def _rows(columns: Mapping[str, Any], names: tuple[str, ...]) -> list[tuple[floa
 def training_charts(material: Material) -> list[Chart]:
     """Loss and validation metrics by epoch, of the first seed; empty for closed forms."""
     folder = material.run.folder / f"seed-{material.seed}"
-    stages = {stage: _records(folder / stage / "metrics.jsonl") for stage in ("validation", "final")}
+    stages = {stage: epochs(folder / stage / "metrics.jsonl") for stage in ("validation", "final")}
     charts = []
     losses = [
         Line([r["epoch"] for r in records], [r["loss"]["total"] for r in records], name, look)
@@ -143,10 +143,3 @@ def training_charts(material: Material) -> list[Chart]:
         axes = Axis("epoch", min(1, last - 1), last, False), Axis(f"on {what}", 0, 1, True)
         charts.append(Chart("validation", f"Accuracy on {what}", says, *axes, list(reversed(lines)), marks=marks))
     return charts
-
-
-def _records(path: Any) -> list[dict[str, Any]]:
-    """Lines of a ``metrics.jsonl``; empty without one."""
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
