@@ -52,5 +52,7 @@ def made_up(folder, answers, *, classes=NAMES, image="images/{}.jpg"):
             record = {"image": image.format(i), "known": name is not None, "classes": found, "attributes": about}
         lines.append(json.dumps(record) + "\n")
     (folder / "predictions.jsonl").write_text("".join(lines))
-    (folder / "review.json").write_text(json.dumps({"classes": list(classes), "of": {}}))
+    (folder / "review.json").write_text(
+        json.dumps({"classes": list(classes), "origins": {c: c for c in classes}, "of": {}})
+    )
     return folder

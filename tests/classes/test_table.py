@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unseen.classes.attributes import Attributes, read_attributes, write_attributes
+from unseen.classes.changes import changes_since
 from unseen.classes.table import ClassTable
 from unseen.errors import DataError
 
@@ -115,10 +116,35 @@ def test_adding_removing_and_renaming_leave_the_rest():
     same(start, table(validation=np.array([False, True, False, False])))
 
 
+def test_classes_keep_their_first_name_through_every_renaming(tmp_path):
+    """Also two that swap names and swap back, and one that only changes its case."""
+
+    def swap(table, a, b, between):
+        return table.renamed(a, between).renamed(b, a).renamed(between, b)
+
+    start = table()
+    assert start.origins == {name: name for name in start.names}
+    once = swap(start, "ant", "bee", "x")
+    twice = swap(once, "ant", "bee", "y")
+    for made, first in (
+        (once, ("bee", "ant")),
+        (twice, ("ant", "bee")),
+        (swap(twice, "bee", "ant", "x"), ("bee", "ant")),
+    ):
+        assert made.names[:2] == first
+        assert made.origins == {"ant": first[0], "bee": first[1], "cat": "cat", "dog": "dog"}
+        made.to_csv(tmp_path / "classes.csv")
+        assert ClassTable.from_csv(tmp_path / "classes.csv").origins == made.origins
+    assert start.renamed("cat", "CAT").renamed("CAT", "lion").origins["cat"] == "lion"
+    assert changes_since(once, start) == ["was ant", "was bee", "", ""]
+    assert changes_since(twice, start) == [""] * 4
+    assert once.without("ant").origins == {"ant": "bee", "cat": "cat", "dog": "dog"}
+
+
 def test_a_former_name_finds_a_renamed_class(tmp_path):
     start = table()
     made = start.renamed("cat", "CAT").renamed("cat", "lion").renamed("dog", 'a "wolf", grey')
-    assert made.former == {"CAT": "lion", "dog": 'a "wolf", grey'}  # a change of case alone needs no other name
+    assert made.former == {"cat": "lion", "CAT": "lion", "dog": 'a "wolf", grey'}
     assert (made.index("Cat"), made.index("dog"), made.name_now("DOG")) == (2, 3, 'a "wolf", grey')
     assert (made.name_now("lion"), made.name_now("eel")) == (None, None)
     made.to_csv(tmp_path / "classes.csv")
@@ -131,7 +157,7 @@ def test_a_former_name_finds_a_renamed_class(tmp_path):
     assert gone.names == ("ant", "bee", 'a "wolf", grey')
     with pytest.raises(DataError, match='no class "cat"'):
         gone.index("cat")
-    assert start.renamed("cat", "lion").renamed("lion", "cat").former == {"lion": "cat"}
+    assert start.renamed("cat", "lion").renamed("lion", "cat").former == {"cat": "cat", "lion": "cat"}
     start.to_csv(tmp_path / "classes.csv")
     assert "former" not in (tmp_path / "classes.csv").read_text()
     text = (tmp_path / "classes.csv").read_text().splitlines()

@@ -73,3 +73,24 @@ def test_verdicts_follow_a_renamed_class_and_leave_a_removed_one(recognizer, tmp
         assert teach(recognizer, review) == {"New name": 1, other: 1}
     assert set(recognizer.support.classes) == {"New name", other}
     recognizer.table = before
+
+
+def test_verdicts_follow_two_classes_that_swap_names(recognizer, tmp_path):
+    (tmp_path / "images").mkdir()
+    images = draw_images(tmp_path / "images", 4)
+    before = recognizer.table
+    a, b, gone = before.names[:3]
+    with begin(recognizer, images, tmp_path / "r") as review:
+        for row, name in enumerate((a, b, gone)):
+            review.decide([row], Verdict(name))
+    for old, new in ((a, "between"), (b, a), ("between", b)):
+        recognizer.rename_class(old, new)
+    recognizer.remove_class(gone)
+    with begin(recognizer, images, tmp_path / "r", again=True) as review:
+        assert review.verdicts == {0: Verdict(b), 1: Verdict(a), 2: Verdict(gone)}
+        review.decide([3], Verdict(a))
+    recognizer.rename_class(b, gone)  # a class takes the name of the removed one
+    with begin(recognizer, images, tmp_path / "r", again=True) as review:
+        assert review.verdicts == {0: Verdict(gone), 1: Verdict(a), 2: Verdict(f"{gone} (removed)"), 3: Verdict(a)}
+        assert review.removed() == {f"{gone} (removed)": 1}
+    recognizer.table = before

@@ -160,17 +160,19 @@ def reset(folder: Path) -> bool:
 def changes_since(table: ClassTable, trained: ClassTable) -> list[str]:
     """Change of each class since the training: none (empty), ``added``, ``edited``, or ``was NAME``."""
     values = {trained.values[i].tobytes(): name for i, name in enumerate(trained.names) if name not in table.names}
-    renamed = {now: then for then, now in table.former.items() if then in values.values()}
+    first = {now: then for then, now in table.origins.items() if then in trained.names}
     found = []
     for c, (name, row) in enumerate(zip(table.names, table.values, strict=True)):
-        if name in trained.names:
+        if first.get(name, name) != name:
+            found.append(f"was {first[name]}")
+        elif name in trained.names:
             same = (row == trained.values[trained.index(name)]).all()
             ranks = [
                 {} if t.taxonomy is None else t.taxonomy.of(i) for t, i in ((table, c), (trained, trained.index(name)))
             ]
             found.append("" if same and ranks[0] == ranks[1] else "edited")
         else:
-            old = renamed.get(name) or values.get(row.tobytes())
+            old = values.get(row.tobytes())
             found.append("added" if old is None else f"was {old}")
     return found
 

@@ -78,8 +78,9 @@ class ClassTable:
         trained: int64 ``(N,)``, position of each class among a trained model's seen classes (from 0, in training
             order), or -1; by default the seen classes in order.
         taxonomy: taxa of each class, such as genus and family; ``None`` for none.
-        former: former to current name of renamed classes. A former name still finds its class, unless another class
-            has it now, so that files and commands from before the change keep their meaning.
+        former: former to current name of renamed classes, the first name of each class first. A former name still finds
+            its class, unless another class has it now, so that files and commands from before the change keep their
+            meaning.
 
     Raises:
         DataError: duplicate names, wrong shapes, values that are not finite or all zero, or unseen validation classes.
@@ -315,8 +316,20 @@ class ClassTable:
         """The table with a class renamed; see :attr:`former`."""
         names, position = list(self.names), self.index(old)
         old, names[position] = names[position], new
-        former = {then: new if now == old else now for then, now in self.former.items()} | {old: new}
-        return replace(self, names=tuple(names), former={t: now for t, now in former.items() if fold(t) != fold(new)})
+        former = {then: new if now == old else now for then, now in self.former.items()}
+        former.setdefault(old, new)  # a name that another class had before stays that class's
+        mine = [then for then, now in former.items() if now == new]
+        if mine[:1] != [new] or len(mine) == 1:  # its own name tells something only as its first name among others
+            former = {then: now for then, now in former.items() if (then, now) != (new, new)}
+        return replace(self, names=tuple(names), former=former)
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """First to current name of every class: what stays the same if classes are renamed, even if two swap names."""
+        first: dict[str, str] = {}
+        for then, now in self.former.items():
+            first.setdefault(now, then)
+        return {first.get(name, name): name for name in self.names}
 
     def twins(self) -> list[tuple[str, str]]:
         """Pairs of classes with equal attributes: their unit vectors agree to 1e-9."""

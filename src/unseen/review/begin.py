@@ -73,7 +73,7 @@ def begin(
             "used": _used(recognizer, images),
             "of": wanted,
             "classes": list(recognizer.table.names),
-            "former": dict(recognizer.table.former),
+            "origins": recognizer.table.origins,
             "threshold": recognizer.threshold,
         }
         write_json(facts, found, sealed=True)

@@ -127,7 +127,8 @@ class Review:
             raise UnseenError("another process is using this review", where=self.folder, hint="close it") from None
         self.classes: tuple[str, ...] = tuple(self.facts["classes"])
         self.used = frozenset(self.facts.get("used", ()))
-        self._former: Mapping[str, str] = self.facts.get("former", {})
+        self._now: Mapping[str, str] = self.facts["origins"]
+        self._origin = {now: origin for origin, now in self._now.items()}
         self.items = tuple(read_items(self.folder / PREDICTIONS))
         self.verdicts: dict[int, Verdict] = {}
         self._journal = Journal(self.folder / VERDICTS)
@@ -166,7 +167,7 @@ class Review:
             raise UnseenError(f'no class "{verdict.name}"', where=self.folder, hint="choose one of the model's classes")
         record: dict[str, Any] = {"rows": [int(row) for row in rows], "undo": verdict is None}
         if verdict is not None:
-            record["class"] = verdict.name
+            record["class"] = None if verdict.name is None else self._origin[verdict.name]
         self._journal.append(record)
         self._take(record)
 
@@ -197,13 +198,18 @@ class Review:
     def _names(self) -> frozenset[str]:
         return frozenset(self.classes)
 
+    def _named(self, origin: str | None) -> str | None:
+        """Current name of a class by its first one (:attr:`ClassTable.origins`); of a removed class a name of none."""
+        if origin is None or origin in self._now:
+            return origin if origin is None else self._now[origin]
+        return f"{origin} (removed)" if origin in self._names else origin
+
     def _take(self, record: Mapping[str, Any]) -> None:
         for row in record["rows"]:
             if record["undo"]:
                 self.verdicts.pop(row, None)
             else:
-                name = record["class"]
-                self.verdicts[row] = Verdict(name if name in self._names else self._former.get(name, name))
+                self.verdicts[row] = Verdict(self._named(record["class"]))
 
     def final(self, row: int) -> str:
         """The verdict, or else the answer, in words: a class, "unknown", or "" for an image that could not be read."""

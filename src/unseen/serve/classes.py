@@ -71,7 +71,7 @@ class Classes:
                 name=name,
                 seen=bool(seen),
                 change=change or None,
-                former=[then for then, now in table.former.items() if now == name] or None,
+                former=[then for then, now in table.former.items() if name == now != then] or None,
                 expectation=expected.get(name),
                 ranks=table.taxa(c) or None,
                 images=len(support[name].images) or None,
