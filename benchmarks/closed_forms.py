@@ -134,10 +134,9 @@ def sweep(inputs: RunInputs, stages: list[Stage]) -> Swept:
     for stage in stages:
         stage.inputs = inputs
         method = closed_form._fitted(0, stage)
-        for candidate, decisions in closed_form._sweep(method, stage, "", lambda *_: None):
-            key = json.dumps(candidate)
-            candidates[key] = candidate
-            curves.setdefault(key, []).append(SeenUnseenCurve.of(decisions))
+        for key, tried in closed_form._tried(method, stage, "", lambda *_: None).items():
+            candidates[key] = tried.candidate
+            curves.setdefault(key, []).append(SeenUnseenCurve.of(tried.decisions))
     curves = {key: found for key, found in curves.items() if len(found) == len(stages)}
     return Swept(inputs.config.method, inputs, candidates, curves, time.monotonic() - began)
 

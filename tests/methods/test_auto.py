@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from unseen.ground.threads import side_by_side
 from unseen.methods import ClassSpace, create_method
 from unseen.methods.auto import RACING
 from unseen.methods.preparation import FeaturePreparation
@@ -69,6 +70,21 @@ def test_its_sweep_is_the_sweeps_of_all():
         for _, scores in fitted(kind.name)[0].sweep(held_out, classes):
             assert torch.equal(found[at][1], scores)
             at += 1
+
+
+def test_a_part_of_its_sweep_is_a_preparation_with_all_methods():
+    auto, classes = fitted("auto")
+    held_out = auto.prepare(problem(4)[0])
+    plain = {str(candidate): scores for candidate, scores in auto.sweep(held_out, classes)}
+    parts = list(side_by_side(list, fitted("auto")[0].sweep_parts(held_out, classes), 2))
+    for part in parts:
+        assert len({candidate["features"] for candidates, _ in part for candidate in candidates}) == 1
+    found = {
+        str(c): own for part in parts for candidates, scores in part for c, own in zip(candidates, scores, strict=True)
+    }
+    assert found.keys() == plain.keys()
+    for candidate, scores in found.items():
+        torch.testing.assert_close(scores, plain[candidate], rtol=1e-9, atol=1e-9)
 
 
 def test_what_a_sweep_has_solved_is_used_without_the_training_images():

@@ -81,7 +81,7 @@ def embed(values: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
 
     Starts from a PCA, or at random if there is none (one dimension, or all values equal).
     """
-    require("sklearn", "threadpoolctl")
+    require("sklearn")
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 

@@ -14,7 +14,6 @@ EXTRA_OF = {
     "pyarrow": "tables",
     "matplotlib": "figures",
     "sklearn": "sklearn",
-    "threadpoolctl": "figures",
     "h5py": "benchmarks",
     "tensorboard": "tracking",
     "wandb": "wandb",

@@ -1,14 +1,17 @@
 """Symmetric systems in float64: Gram matrices and shifted solutions, by the faster LAPACK of the device.
 
-On a CPU, SciPy's BLAS computes half of a Gram matrix and factorizes in place; torch's computes all of it, and copies.
+On a CPU, NumPy's BLAS computes half of a Gram matrix, and SciPy's LAPACK factorizes in place; torch's computes all of
+it, and copies. SciPy's routines are called by their addresses: its own wrappers keep Python's other threads waiting.
 """
 
 from __future__ import annotations
 
-import numpy as np
+import ctypes
+from collections.abc import Callable
+from types import ModuleType
+
 import torch
-from scipy.linalg.blas import dsyrk, dtrmm
-from scipy.linalg.lapack import dpotrf, dpotrs, dtrtri
+from scipy.linalg import cython_blas, cython_lapack
 from torch import Tensor
 
 MANY = 256
@@ -16,11 +19,11 @@ MANY = 256
 
 
 def gram(rows: Tensor) -> Tensor:
-    """``(C, C)`` lower triangle of rows' rows, of float64 rows ``(n, C)``; what is above the diagonal is undefined."""
-    if rows.is_cuda or not rows.numel():
+    """``(C, C)`` products of the columns of float64 rows ``(n, C)``."""
+    if rows.is_cuda:
         return rows.T @ rows
-    # Fortran sees a row-major matrix transposed, and its upper triangle is the lower one here
-    return torch.from_numpy(dsyrk(1.0, rows.contiguous().numpy().T, lower=False).T)
+    array = rows.numpy()
+    return torch.from_numpy(array.T @ array)
 
 
 def solved(lower: Tensor, shift: float, targets: Tensor) -> Tensor:
@@ -34,11 +37,14 @@ def solved(lower: Tensor, shift: float, targets: Tensor) -> Tensor:
     Raises:
         LinAlgError: the shifted matrix is not positive definite.
     """
-    damped = lower.clone()
+    damped = lower.clone(memory_format=torch.contiguous_format)
     damped.diagonal().add_(shift)
     if damped.is_cuda:
         return torch.cholesky_solve(targets, torch.linalg.cholesky(damped))
-    return torch.from_numpy(dpotrs(_factor(damped), targets.numpy(), lower=False)[0]).contiguous()
+    found = targets.T.clone(memory_format=torch.contiguous_format)
+    size, count = targets.shape
+    _potrs("U", size, count, _factor(damped), size, found, size, ctypes.c_int())
+    return found.T.contiguous()
 
 
 def inverse_factor(lower: Tensor) -> Tensor:
@@ -47,21 +53,46 @@ def inverse_factor(lower: Tensor) -> Tensor:
         eye = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
         result: Tensor = torch.linalg.solve_triangular(torch.linalg.cholesky(lower), eye, upper=False)
         return result
-    inverse = dtrtri(_factor(lower.clone()), lower=False)[0]
-    return torch.from_numpy(inverse.T).tril()
+    inverse = _factor(lower.clone(memory_format=torch.contiguous_format))
+    _trtri("U", "N", len(lower), inverse, len(lower), ctypes.c_int())
+    return inverse.tril_()
 
 
 def times_upper(rows: Tensor, upper: Tensor) -> Tensor:
     """Product of rows ``(n, C)`` and an upper triangular matrix ``(C, C)``; of many float64 rows in half the time."""
     if len(rows) < MANY or rows.dtype != torch.float64 or rows.device.type != "cpu" or rows.requires_grad:
         return rows @ upper
-    product = dtrmm(1.0, upper.contiguous().numpy().T, rows.contiguous().numpy().T, lower=True)
-    return torch.from_numpy(product.T)
+    product, (count, size) = rows.clone(memory_format=torch.contiguous_format), rows.shape
+    _trmm("L", "L", "N", "N", size, count, 1.0, upper.contiguous(), size, product, size)
+    return product
 
 
-def _factor(lower: Tensor) -> np.ndarray:
-    """Upper factor of what Fortran sees of a matrix; overwrites the matrix."""
-    factor, failed = dpotrf(lower.numpy().T, lower=False, clean=False, overwrite_a=True)
-    if failed:
+def _factor(lower: Tensor) -> Tensor:
+    """Cholesky factor of a contiguous matrix, in its lower triangle; overwrites the matrix."""
+    failed = ctypes.c_int()
+    _potrf("U", len(lower), lower, len(lower), failed)
+    if failed.value:
         raise torch.linalg.LinAlgError("the matrix is not positive definite")  # type: ignore[attr-defined]
-    return np.asarray(factor)
+    return lower
+
+
+def _routine(module: ModuleType, name: str) -> Callable[..., None]:
+    """A Fortran routine of SciPy, which sees a row-major matrix transposed, and its lower triangle as the upper one."""
+    api, capsule = ctypes.pythonapi, module.__pyx_capi__[name]
+    name_of = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(("PyCapsule_GetName", api))
+    address_of = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_GetPointer", api))
+    routine = ctypes.CFUNCTYPE(None)(address_of(capsule, name_of(capsule)))
+
+    def given(value: str | int | float | Tensor | ctypes.c_int) -> object:
+        if isinstance(value, Tensor):
+            return ctypes.c_void_p(value.data_ptr())
+        if isinstance(value, str):
+            return value.encode()
+        plain = {int: ctypes.c_int, float: ctypes.c_double}.get(type(value))
+        return ctypes.byref(value if plain is None else plain(value))
+
+    return lambda *values: routine(*map(given, values))
+
+
+_potrf, _potrs, _trtri = (_routine(cython_lapack, name) for name in ("dpotrf", "dpotrs", "dtrtri"))
+_trmm = _routine(cython_blas, "dtrmm")

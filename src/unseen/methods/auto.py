@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from unseen.methods.base import Branch, Candidate, Card, ClosedFormMethod
+from unseen.methods.base import Branch, Candidate, Card, ClosedFormMethod, SweepPart
 from unseen.methods.class_space import ClassSpace
 from unseen.methods.eszsl import ESZSL, Solutions
 from unseen.methods.joint import JointSettings
@@ -51,6 +52,11 @@ class _Chosen(FittedBuffers):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("position", torch.zeros(0))
+
+
+def _named(method: str, part: SweepPart) -> SweepPart:
+    for candidates, scores in part:
+        yield [{"method": method, **candidate} for candidate in candidates], scores
 
 
 @register_method
@@ -134,11 +140,18 @@ class Auto(ClosedFormMethod):
         """As in the base class."""
         return next((found for method in self._methods() if (found := method.whitened) is not None), None)
 
-    def sweep_blocks(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[list[Candidate], Tensor]]:
+    def sweep(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[Candidate, Tensor]]:
         """The sweeps of all methods in turn."""
         for method in self._methods():
-            for candidates, scores in method.sweep_blocks(regions, classes):
-                yield [{"method": method.name, **candidate} for candidate in candidates], scores
+            for candidate, scores in method.sweep(regions, classes):
+                yield {"method": method.name, **candidate}, scores
+
+    def sweep_parts(self, regions: Tensor, classes: ClassSpace) -> Sequence[SweepPart]:
+        """One for each preparation of features, with all methods in turn, which share its solutions."""
+        by_method = [
+            [_named(method.name, part) for part in method.sweep_parts(regions, classes)] for method in self._methods()
+        ]
+        return [chain(*parts) for parts in zip(*by_method, strict=True)]
 
     def forward(self, regions: Tensor) -> dict[str, Branch]:
         """Compute the best method."""

@@ -236,6 +236,8 @@ class GradientMethod(Method):
 
 SWEEP_BLOCK = 1 << 21
 """Class scores that a sweep computes at a time."""
+SweepPart = Iterator[tuple[list[Candidate], Tensor]]
+"""Several candidates at a time with their class scores of M held-out images, ``(n, M, N)``."""
 
 
 class ClosedFormMethod(Method):
@@ -277,24 +279,26 @@ class ClosedFormMethod(Method):
         Returns:
             Candidates with scores ``(M, N)``, without those that have no finite solution.
         """
-        for candidates, scores in self.sweep_blocks(regions, classes):
-            yield from zip(candidates, scores, strict=True)
+        for part in self.sweep_parts(regions, classes):
+            for candidates, scores in part:
+                yield from zip(candidates, scores, strict=True)
 
-    def sweep_blocks(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[list[Candidate], Tensor]]:
-        """As :meth:`sweep`, several candidates at a time: scores ``(n, M, N)``.
+    def sweep_parts(self, regions: Tensor, classes: ClassSpace) -> Sequence[SweepPart]:
+        """As :meth:`sweep`, in parts that may be computed side by side, those that take longest last.
 
-        A method with a large grid computes shared parts once. The scores then differ from those of :meth:`use` by
-        rounding.
+        A method with a large grid computes what candidates share once. The scores then differ from those of :meth:`use`
+        by rounding.
         """
+        return [self._one_by_one(regions, classes)]
+
+    def _one_by_one(self, regions: Tensor, classes: ClassSpace) -> SweepPart:
         for candidate in self.grid():
             self.use(candidate)
             if all(value.isfinite().all() for value in self.state_dict().values() if value.is_floating_point()):
                 yield [candidate], self.class_scores(self(regions), classes)[None]
 
 
-def solution_blocks(
-    candidates: Sequence[Candidate], answers: Tensor, weights: Tensor, like: Tensor
-) -> Iterator[tuple[list[Candidate], Tensor]]:
+def solution_blocks(candidates: Sequence[Candidate], answers: Tensor, weights: Tensor, like: Tensor) -> SweepPart:
     """Blocks of a sweep: scores ``answers @ weights[i].T`` of candidate i, without candidates that are not finite.
 
     Args:

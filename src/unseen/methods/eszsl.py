@@ -13,7 +13,7 @@ then divided by the mean length of the seen classes' weights over these answers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import product
@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unseen.ground.systems import gram, solved
-from unseen.methods.base import Candidate, Card, ClosedFormMethod, solution_blocks
+from unseen.methods.base import Candidate, Card, ClosedFormMethod, SweepPart, solution_blocks
 from unseen.methods.class_space import ClassSpace
 from unseen.methods.joint import JointPreparation, JointSettings, new_preparation, total
 from unseen.methods.pooled import PooledLinear
@@ -129,21 +129,22 @@ class ESZSL(PooledLinear, ClosedFormMethod):
         """As in the base class."""
         return self.solutions.whitened
 
-    def sweep_blocks(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[list[Candidate], Tensor]]:
-        """As in the base class, with a factorization per preparation and gamma, and one product for all else."""
-        held_out = regions[:, 0].double()
-        ends, sums = self._ends(classes)
-        for kind in self._kinds[0]:
-            try:
-                features = self.solutions(kind)
-                lefts = {gamma: features.left(gamma) for gamma in self._gammas}
-            except torch.linalg.LinAlgError:  # type: ignore[attr-defined] # public, says torch's documentation
-                continue
-            features.release()
-            x = features.preparation(held_out)
-            for gamma, left in lefts.items():
-                candidates = [{"features": kind, "gamma": gamma, **end} for end in ends]
-                yield from solution_blocks(candidates, x @ left, sums, regions)
+    def sweep_parts(self, regions: Tensor, classes: ClassSpace) -> Sequence[SweepPart]:
+        """As in the base class, one for each preparation: a factorization per gamma, and one product for all else."""
+        ends = self._ends(classes)
+        return [self._part(kind, *ends, regions) for kind in self._kinds[0]]
+
+    def _part(self, kind: str, ends: list[Candidate], sums: Tensor, regions: Tensor) -> SweepPart:
+        try:
+            features = self.solutions(kind)
+            lefts = {gamma: features.left(gamma) for gamma in self._gammas}
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined] # public, says torch's documentation
+            return
+        features.release()
+        x = features.preparation(regions[:, 0].double())
+        for gamma, left in lefts.items():
+            candidates = [{"features": kind, "gamma": gamma, **end} for end in ends]
+            yield from solution_blocks(candidates, x @ left, sums, regions)
 
     def _ends(self, classes: ClassSpace) -> tuple[list[Candidate], Tensor]:
         """What a candidate has beside features and gamma, and for each ``(N, N seen)`` weights of the answers."""
@@ -259,6 +260,9 @@ class Features:
         """Free the training images: no further gamma can be asked for. Returns the bytes of what is left."""
         self.release()
         self._x = self._y = self._x[:0].clone()
+        # copied, since a thread's own heap keeps the memory of all that it allocated before what stays
+        self.preparation, self._lefts = deepcopy((self.preparation, self._lefts))
+        self._target, self.means, self.typical = (t.clone() for t in (self._target, self.means, self.typical))
         left = [*self.preparation.buffers(), self._target, self.means, *self._lefts.values()]
         return sum(tensor.nbytes for tensor in left)
 

@@ -20,7 +20,7 @@ seen class's own images (:mod:`unseen.methods.own`), are ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import ClassVar
@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unseen.methods.base import SWEEP_BLOCK, Branch, Candidate, Card, ClosedFormMethod, finite
+from unseen.methods.base import SWEEP_BLOCK, Branch, Candidate, Card, ClosedFormMethod, SweepPart, finite
 from unseen.methods.class_space import ClassSpace
 from unseen.methods.eszsl import ClassVectors, Solutions, one_hot
 from unseen.methods.joint import JointSettings, total
@@ -180,38 +180,40 @@ class Prototypes(PooledLinear, ClosedFormMethod):
         """As in the base class."""
         return self.solutions.whitened
 
-    def sweep_blocks(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[list[Candidate], Tensor]]:
-        """As in the base class; all candidates of a preparation work on products of images with N seen class means."""
-        unit, held_out = classes.unit.double(), regions[:, 0].double()
+    def sweep_parts(self, regions: Tensor, classes: ClassSpace) -> Sequence[SweepPart]:
+        """As in the base class, one for each preparation of features.
+
+        All its candidates work on products of images with N seen class means.
+        """
+        unit = classes.unit.double()
         own = one_hot(classes, int(self._place[1].sum()))[:, self._place[1][self._place[0]].cumsum(0) - 1]
-        own = own.to(unit)
         kept = {kind: _Rows(kind, self._unit) for kind in self._kinds[1]}
-        for features in self._kinds[0]:
-            try:
-                solved = self.solutions(features)
-                lefts = {gamma: solved.left(gamma) for gamma in GAMMAS} if self.settings.eszsl else {}
-            except torch.linalg.LinAlgError:  # type: ignore[attr-defined] # public, says torch's documentation
-                continue
-            solved.release()
-            basis = torch.cat([solved.means.T, *lefts.values()], dim=1)  # every prototype is a sum of its columns
-            x, inner = solved.preparation(held_out) @ basis, basis.T @ basis
-            means = F.pad(own / _rms(solved.means), (0, basis.shape[1] - own.shape[1]))  # M_c / |M| as sums
-            for kind, rows in kept.items():
-                sums = _Sums(rows, rows.preparation(unit), inner, tuple(lefts))
-                solutions = self._solutions()
-                size = max(1, SWEEP_BLOCK // (len(unit) * max(len(x), basis.shape[1]) * len(OWNS)))
-                for start in range(0, len(solutions), size):
-                    mine = solutions[start : start + size]
-                    weights = torch.stack([sums.weights(kernel, share) for kernel, share in mine])
-                    places = [(i, b) for i, (_, share) in enumerate(mine) for b in self._owns(share)]
-                    named = [
-                        {"features": features, "rows": kind, **mine[i][0], **mine[i][1], "own": b} for i, b in places
-                    ]
-                    mixed = _with_own(weights, places, means, inner, own.sum(dim=1))
-                    used = [sums.blocks(mine[i][1]) for i, _ in places]
-                    named, scores = finite(named, _scores(x, mixed, used, own.shape[1]))
-                    if named:
-                        yield named, scores.to(regions).transpose(1, 2)
+        return [self._part(features, kept, own.to(unit), unit, regions) for features in self._kinds[0]]
+
+    def _part(self, features: str, kept: dict[str, _Rows], own: Tensor, unit: Tensor, regions: Tensor) -> SweepPart:
+        try:
+            solved = self.solutions(features)
+            lefts = {gamma: solved.left(gamma) for gamma in GAMMAS} if self.settings.eszsl else {}
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined] # public, says torch's documentation
+            return
+        solved.release()
+        basis = torch.cat([solved.means.T, *lefts.values()], dim=1)  # every prototype is a sum of its columns
+        x, inner = solved.preparation(regions[:, 0].double()) @ basis, basis.T @ basis
+        means = F.pad(own / _rms(solved.means), (0, basis.shape[1] - own.shape[1]))  # M_c / |M| as sums
+        for kind, rows in kept.items():
+            sums = _Sums(rows, rows.preparation(unit), inner, tuple(lefts))
+            solutions = self._solutions()
+            size = max(1, SWEEP_BLOCK // (len(unit) * max(len(x), basis.shape[1]) * len(OWNS)))
+            for start in range(0, len(solutions), size):
+                mine = solutions[start : start + size]
+                weights = torch.stack([sums.weights(kernel, share) for kernel, share in mine])
+                places = [(i, b) for i, (_, share) in enumerate(mine) for b in self._owns(share)]
+                named = [{"features": features, "rows": kind, **mine[i][0], **mine[i][1], "own": b} for i, b in places]
+                mixed = _with_own(weights, places, means, inner, own.sum(dim=1))
+                used = [sums.blocks(mine[i][1]) for i, _ in places]
+                named, scores = finite(named, _scores(x, mixed, used, own.shape[1]))
+                if named:
+                    yield named, scores.to(regions).transpose(1, 2)
 
     @property
     def by_attributes(self) -> bool:

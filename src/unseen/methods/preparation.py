@@ -129,12 +129,12 @@ class FeaturePreparation(FittedBuffers):
         """``(B, C)`` pooled unit features to ``(B, C)`` prepared ones of unit length."""
         if not len(self.mean):
             return features
-        return F.normalize(self._moved(features), dim=-1)
+        return _unit(self._moved(features))
 
     def _moved(self, features: Tensor) -> Tensor:
         moved = (_rooted(features) if len(self.root) else features) - self.mean
         if len(self.scale):
-            moved = moved / self.scale
+            moved = moved / self.scale if moved.requires_grad else moved.div_(self.scale)
         return times_upper(moved, self.whitening) if len(self.whitening) else moved
 
     def contributions(self, regions: Tensor, weight: Tensor) -> Tensor:
@@ -228,5 +228,11 @@ def _rooted(features: Tensor) -> Tensor:
         small = size < LEAST_ROOTED
         roots = torch.where(small, size.detach().sqrt(), torch.where(small, 1.0, size).sqrt())
     else:
-        roots = size.sqrt()
-    return F.normalize(features.sign() * roots, dim=-1)
+        roots = size.sqrt_()
+    return _unit(features.sign() * roots)
+
+
+def _unit(rows: Tensor) -> Tensor:
+    """Rows of unit length; in place where no gradient is asked for."""
+    lengths = rows.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    return rows / lengths if rows.requires_grad else rows.div_(lengths)

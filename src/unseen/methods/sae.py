@@ -7,7 +7,7 @@ A W + W B = (1 + lambda) S X' with A = S S', B = lambda X X'. The class score is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import ClassVar
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unseen.methods.base import Branch, Candidate, Card, ClosedFormMethod
+from unseen.methods.base import Branch, Candidate, Card, ClosedFormMethod, SweepPart
 from unseen.methods.class_space import ClassSpace
 from unseen.methods.pooled import PooledLinear
 from unseen.methods.preparation import FeaturePreparation, PreparedSettings, RowPreparation
@@ -77,22 +77,25 @@ class SAE(PooledLinear, ClosedFormMethod):
         s_vectors, x_vectors = solved.vectors
         self.weight.copy_(s_vectors @ solved(candidate["lambda"]) @ x_vectors.T)
 
-    def sweep_blocks(self, regions: Tensor, classes: ClassSpace) -> Iterator[tuple[list[Candidate], Tensor]]:
+    def sweep_parts(self, regions: Tensor, classes: ClassSpace) -> Sequence[SweepPart]:
         """As in the base class, with two rotations per preparation and one product per candidate."""
-        for features, rows in product(*self.settings.kinds):
-            solved = self._by_kinds(features, rows)
-            s_vectors, x_vectors = solved.vectors
-            x = solved.features(regions[:, 0].double()) @ x_vectors
-            table = solved.rows(classes.unit.double()) @ s_vectors
-            for strength in STRENGTHS:
-                scores = F.normalize(x @ solved(strength).T, dim=1) @ table.T
-                if scores.isfinite().all():
-                    yield [{"features": features, "rows": rows, "lambda": strength}], scores.to(regions)[None]
+        return [self._part(*kinds, regions, classes) for kinds in product(*self.settings.kinds)]
+
+    def _part(self, features: str, rows: str, regions: Tensor, classes: ClassSpace) -> SweepPart:
+        solved = self._by_kinds(features, rows)
+        s_vectors, x_vectors = solved.vectors
+        x = solved.features(regions[:, 0].double()) @ x_vectors
+        table = solved.rows(classes.unit.double()) @ s_vectors
+        for strength in STRENGTHS:
+            scores = F.normalize(x @ solved(strength).T, dim=1) @ table.T
+            if scores.isfinite().all():
+                yield [{"features": features, "rows": rows, "lambda": strength}], scores.to(regions)[None]
 
     def _by_kinds(self, features: str, rows: str) -> _Sylvester:
-        if self._solved is None or self._solved[0] != (features, rows):
-            self._solved = (features, rows), _Sylvester(features, rows, *self._training)
-        return self._solved[1]
+        solved = self._solved
+        if solved is None or solved[0] != (features, rows):
+            solved = self._solved = (features, rows), _Sylvester(features, rows, *self._training)
+        return solved[1]
 
     def forward(self, regions: Tensor) -> dict[str, Branch]:
         """Pooled features ``(B, 1, C)`` to attribute scores W x / ||W x||."""

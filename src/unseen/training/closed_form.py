@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from torch import Tensor
 
 from unseen.evaluation.metrics import Decisions, h_bounds
 from unseen.ground.progress import Progress
-from unseen.methods.base import ClosedFormMethod
+from unseen.ground.threads import side_by_side
+from unseen.methods.base import ClosedFormMethod, SweepPart
 from unseen.model.weights import save_weights
 from unseen.training.divergence import DivergedError, broken_features, not_finite
 from unseen.training.inputs import RunInputs
@@ -24,14 +24,24 @@ from unseen.training.seed import Final, SeedValidation
 from unseen.training.stage import Stage
 from unseen.training.temperature import Held
 
+MOST_BESIDE = 1 << 26
+"""Bytes of float64 training features, in all preparations that are computed side by side; larger ones use all threads
+one after another.
+"""
+
 
 @dataclass(frozen=True, eq=False)
 class _Tried:
     """A candidate on a draw: its decisions, in small types, and a bound of its H (:func:`h_bounds`)."""
 
     candidate: dict[str, Any]
-    decisions: Decisions
+    small: Decisions
     bound: float
+
+    @property
+    def decisions(self) -> Decisions:
+        """Its decisions in the usual types."""
+        return replace(self.small, scores=self.small.scores.astype(np.float64))
 
 
 class Validation(SeedValidation):
@@ -45,13 +55,8 @@ class Validation(SeedValidation):
 
     def draw(self, stage: Stage, progress: Progress) -> None:
         """Solve on the training classes of a draw for every candidate, and decide on its validation images."""
-        method, task, found = _fitted(self._seed, stage), f"seed {self._seed}: {stage.name}", dict[str, _Tried]()
-        dtype = np.float64 if stage.classes.vectors.dtype == torch.float64 else np.float32  # of the scores
-        for candidates, decisions in _swept(method, stage, task, progress):
-            for candidate, one, bound in zip(candidates, decisions, h_bounds(decisions), strict=True):
-                small = Decisions(one.labels, one.leading.astype(np.int32), one.scores.astype(dtype), one.is_unseen)
-                found[json.dumps(candidate)] = _Tried(candidate, small, float(bound))
-        self._draws.append(found)
+        method, task = _fitted(self._seed, stage), f"seed {self._seed}: {stage.name}"
+        self._draws.append(_tried(method, stage, task, progress))
         self._seen.append(stage.seen)
         stage.whitened = method.whitened
         if method.settle():
@@ -88,8 +93,7 @@ class Validation(SeedValidation):
         for i in np.argsort(-bounds, kind="stable"):
             if best is not None and bounds[i] < best[0]:
                 break
-            draws = [found[keys[places[i]]].decisions for found in self._draws]
-            value = value_of([replace(d, scores=d.scores.astype(np.float64)) for d in draws], self._seen, select)
+            value = value_of([found[keys[places[i]]].decisions for found in self._draws], self._seen, select)
             if best is None or value > best[0] or (value == best[0] and places[i] < best[1]):
                 best = value, places[i]
         assert best is not None
@@ -126,8 +130,8 @@ class _Solved:
 
     def tested(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         self._held = None
-        swept = _sweep(self.method, self._stage, self._task, self._progress)
-        return [(candidate, measure(decisions, self._stage.seen)) for candidate, decisions in swept]
+        found = _tried(self.method, self._stage, self._task, self._progress).values()
+        return [(one.candidate, measure(one.decisions, self._stage.seen)) for one in found]
 
     def hold(self, pick: dict[str, Any], weights: Path) -> None:
         self._use(pick)
@@ -168,26 +172,35 @@ def _fitted(seed: int, stage: Stage, rows: np.ndarray | None = None) -> ClosedFo
     return method
 
 
-def _sweep(
-    method: ClosedFormMethod, stage: Stage, task: str, progress: Progress
-) -> Iterator[tuple[dict[str, Any], Decisions]]:
-    """Yield every candidate with its decisions on the held-out images, without candidates that have no solution."""
-    for candidates, decisions in _swept(method, stage, task, progress):
-        yield from zip(candidates, decisions, strict=True)
+def _tried(method: ClosedFormMethod, stage: Stage, task: str, progress: Progress) -> dict[str, _Tried]:
+    """Every candidate on the held-out images, by its JSON in the order of the grid, without those with no solution."""
+    grid, found = method.grid(), dict[str, _Tried]()
+    regions = stage.test.batch(np.arange(len(stage.test_labels))).to(stage.classes.vectors.dtype)
+    dtype = np.float64 if regions.dtype == torch.float64 else np.float32  # of the scores
 
+    def try_part(part: SweepPart) -> list[tuple[dict[str, Any], Decisions, float]]:
+        tried = []
+        with torch.no_grad():
+            for candidates, scores in part:
+                decisions = Decisions.of_candidates(scores, stage.test_labels, stage.seen)
+                tried += zip(candidates, decisions, h_bounds(decisions).tolist(), strict=True)
+        return tried
 
-def _swept(
-    method: ClosedFormMethod, stage: Stage, task: str, progress: Progress
-) -> Iterator[tuple[list[dict[str, Any]], list[Decisions]]]:
-    """As :func:`_sweep`, several candidates at a time."""
-    count, done = len(method.grid()), 0
-    everything = stage.test.batch(np.arange(len(stage.test_labels))).to(stage.classes.vectors.dtype)
     with torch.no_grad():
-        for candidates, scores in method.sweep_blocks(everything, stage.classes):
-            yield candidates, Decisions.of_candidates(scores, stage.test_labels, stage.seen)
-            done += len(candidates)
-            progress(task, done, count)
-    if not done:
-        problem = f"none of {count} hyperparameter candidates has a finite solution"
+        parts = method.sweep_parts(regions, stage.classes)
+    for tried in side_by_side(try_part, parts, _at_a_time(stage)):
+        for candidate, one, bound in tried:  # copied here, where few large arrays come and go in between
+            small = Decisions(one.labels, one.leading.astype(np.int32), one.scores.astype(dtype), one.is_unseen)
+            found[json.dumps(candidate)] = _Tried(candidate, small, bound)
+        progress(task, len(found), len(grid))
+    if not found:
+        problem = f"none of {len(grid)} hyperparameter candidates has a finite solution"
         raise DivergedError(problem, where=method.name, hint="use --precision 64-true, or check the features")
-    progress(task, count, count)
+    progress(task, len(grid), len(grid))
+    return {key: found[key] for key in map(json.dumps, grid) if key in found}
+
+
+def _at_a_time(stage: Stage) -> int:
+    """Number of preparations of the training features that are computed at a time."""
+    size = len(stage.train_labels) * stage.train.batch(np.arange(1)).numel() * 8
+    return max(1, min(torch.get_num_threads(), MOST_BESIDE // size)) if stage.fabric.device.type == "cpu" else 1
