@@ -88,8 +88,9 @@ def _routine(module: ModuleType, name: str) -> Callable[..., None]:
             return ctypes.c_void_p(value.data_ptr())
         if isinstance(value, str):
             return value.encode()
-        plain = {int: ctypes.c_int, float: ctypes.c_double}.get(type(value))
-        return ctypes.byref(value if plain is None else plain(value))
+        if isinstance(value, float):
+            return ctypes.byref(ctypes.c_double(value))
+        return ctypes.byref(ctypes.c_int(value) if isinstance(value, int) else value)
 
     return lambda *values: routine(*map(given, values))
 

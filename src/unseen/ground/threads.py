@@ -10,7 +10,8 @@ from typing import TypeVar
 import torch
 from threadpoolctl import threadpool_limits
 
-Task, Result = TypeVar("Task"), TypeVar("Result")
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 
 def plain_threads(count: int, name: str) -> ThreadPoolExecutor:

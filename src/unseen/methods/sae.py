@@ -79,7 +79,7 @@ class SAE(PooledLinear, ClosedFormMethod):
 
     def sweep_parts(self, regions: Tensor, classes: ClassSpace) -> Sequence[SweepPart]:
         """As in the base class, with two rotations per preparation and one product per candidate."""
-        return [self._part(*kinds, regions, classes) for kinds in product(*self.settings.kinds)]
+        return [self._part(features, rows, regions, classes) for features, rows in product(*self.settings.kinds)]
 
     def _part(self, features: str, rows: str, regions: Tensor, classes: ClassSpace) -> SweepPart:
         solved = self._by_kinds(features, rows)

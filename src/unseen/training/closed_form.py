@@ -179,7 +179,7 @@ def _tried(method: ClosedFormMethod, stage: Stage, task: str, progress: Progress
     dtype = np.float64 if regions.dtype == torch.float64 else np.float32  # of the scores
 
     def try_part(part: SweepPart) -> list[tuple[dict[str, Any], Decisions, float]]:
-        tried = []
+        tried: list[tuple[dict[str, Any], Decisions, float]] = []
         with torch.no_grad():
             for candidates, scores in part:
                 decisions = Decisions.of_candidates(scores, stage.test_labels, stage.seen)
