@@ -528,7 +528,7 @@ def test_figures_are_of_the_fine_tuned_backbone(run, tiny_guide, tmp_path):
     np.testing.assert_allclose(answers.pooled(np.array([0, len(answers.images) - 1])), expected, atol=1e-5)
     drawn = run_figures(run, tmp_path, examples=1, formats=("png",), **options)
     assert not drawn.notes
-    assert {name.split("-")[0] for name in drawn.figures} == {"tsne", "attributes", "attention"}
+    assert {name.split("-")[0] for name in drawn.figures} == {"tsne", "attributes", "attention", "training"}
     assert all("random, fine-tuned; honest protocol" in caption for caption in drawn.captions.values())
 
 
