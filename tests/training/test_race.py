@@ -110,6 +110,7 @@ def test_with_a_time_the_last_layers_may_win(config, tmp_path, monkeypatch):
     monkeypatch.setattr(race, "TRAINED", "global")
     monkeypatch.setattr(race, "gain", lambda *_: next(gains))
     monkeypatch.setattr(race, "BEHIND", 1.0)
+    monkeypatch.setattr("unseen.training.refitted.gain", lambda *_: ({}, True))
     config = replace(config, time=1e6)
     made = run(config, tmp_path / "run")
     found = made.results["race"]
@@ -132,6 +133,22 @@ def test_with_a_time_the_last_layers_may_win(config, tmp_path, monkeypatch):
     assert confidence_of(after, unseen_class) > confidence_of(before, unseen_class)
     again = run(config, tmp_path / "run")  # the command, repeated, does not race again
     assert again.results["protocols"] == made.results["protocols"]
+
+
+def test_tuned_takes_no_part_if_training_does_not_help(config, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    monkeypatch.setattr(race, "TRAINED", "global")
+    monkeypatch.setattr(race, "gain", lambda *_: (-0.1, 0.1))
+    monkeypatch.setattr(race, "BEHIND", 1.0)
+    monkeypatch.setattr("unseen.training.refitted.gain", lambda *_: ({}, False))
+    made = run(replace(config, time=1e6), tmp_path / "run")
+    found = made.results["race"]
+    assert [duel["method"] for duel in found["duels"]] == ["global"]
+    assert next(entry for entry in found["entries"] if entry["method"] == "tuned")["untrained"]
+    row = next(row for row in race_rows(made.results) if row["method"] == "tuned")
+    assert row["H on validation classes"].endswith("without training, which did not help")
+    assert made.config.method == "auto"
 
 
 def test_a_network_that_cannot_be_tuned_is_left_out(config, tmp_path, monkeypatch, caplog):

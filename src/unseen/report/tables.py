@@ -120,6 +120,8 @@ def race_rows(results: Mapping[str, Any]) -> list[dict[str, str]]:
         told = "" if entry["H"] is None else percent(entry["H"])
         if entry["H"] is None:
             told = f"not ready in time, given up after {entry['seconds']} s"
+        elif "untrained" in entry:
+            told += " without training, which did not help"
         elif "stopped" in entry:
             told += f" on {entry['stopped']} of {entry['of']} draws, then given up"
         rows.append(

@@ -3,8 +3,8 @@
 Closed forms race first, in seconds (:mod:`unseen.methods.auto`). A trained method is tried next if time allows, and
 leads if its H is higher by more than one standard error of the mean paired difference, over the draws on which both
 were measured, each at its own common offset. It is given up early if it falls far behind. A run that is given a time
-then also tries the method that trains the last layers of the backbone, against whichever leads. No test image is used.
-Ours.
+then also tries the method that trains the last layers of the backbone, against whichever leads; it does not take part
+if training does not help, because it is a closed form then. No test image is used. Ours.
 """
 
 from __future__ import annotations
@@ -146,8 +146,8 @@ def run_race(
     Returns:
         The winner's configuration (that of ``auto`` for a closed form), and a record for the report: ``entries``, best
         validation H first (method, H, draws, seconds; no H if time was too short; ``stopped`` after so many draws and
-        ``behind`` by so much if it was given up); ``duels`` of trained methods (method, against, ``difference`` of
-        their H and its standard ``error``), and ``winner``.
+        ``behind`` by so much if it was given up; ``untrained`` if it stayed its closed form); ``duels`` of trained
+        methods (method, against, ``difference`` of their H and its standard ``error``); ``winner``.
     """
     config, began = inputs.config, time.monotonic()
     identity = identity_of(inputs, config.draw_count)
@@ -170,7 +170,7 @@ def run_race(
             _log.warning("%s is left out of the race: %s", name, reason)
             continue
         entries.append(_entry(name, None, None, None) | found | {"seconds": round(time.monotonic() - began)})
-        if entries[-1]["draws"]:
+        if entries[-1]["draws"] and "untrained" not in entries[-1]:
             mean, error = gain(entries[-1]["draws"], leader["draws"])
             duel = {"method": name, "against": leader["method"], "difference": mean}
             duels.append(duel | {"error": None if math.isinf(error) else error})
@@ -228,7 +228,8 @@ def _tried(
         return {}
     except BehindError:
         return {"H": watch.value, "stopped": watch.draws, "of": draws, "behind": watch.behind}
-    return {"H": trained.metrics["best_H"], "draws": _draws(trained)}
+    found = {"H": trained.metrics["best_H"], "draws": _draws(trained)}
+    return found | ({"untrained": True} if trained.pick.get("epoch") == 0 else {})
 
 
 def race_of(folder: Path) -> dict[str, Any] | None:
