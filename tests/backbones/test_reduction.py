@@ -210,9 +210,10 @@ def test_axes_are_of_the_images_named_alone(images, tiny_backbone, tmp_path):
     assert kept.fingerprint == store.fingerprint
 
 
-def test_methods_that_need_features_as_they_are(tiny_backbone):
+@pytest.mark.parametrize("method", ["mgmrn", "tuned"])
+def test_methods_that_need_features_as_they_are(method, tiny_backbone):
     with pytest.raises(UnseenError, match="uses the backbone's full features"):
-        RunConfig(method="mgmrn", dataset="x", backbone=tiny_backbone, reduce="pca:4")
+        RunConfig(method=method, dataset="x", backbone=tiny_backbone, reduce="pca:4")
 
 
 @pytest.fixture(scope="module")

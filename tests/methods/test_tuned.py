@@ -197,6 +197,12 @@ def test_an_epoch_tests_prototypes_of_its_own_features(refit, average, tmp_path)
     torch.testing.assert_close(model.head.weight, again.weight, rtol=1e-4, atol=1e-5)
 
 
+def test_imported_features_have_nothing_to_train():
+    imported = BackboneSpec("features:mine", weights="features/mine")
+    with pytest.raises(UnseenError, match=r"features:mine: imported features have no network for tuned to train"):
+        RunConfig(dataset="birds", method="tuned", backbone=imported)
+
+
 @pytest.mark.parametrize("wrong", [{"earlier": "-0.1"}, {"features": "none"}, {"tau": 0.0}, {"lambda_described": -1.0}])
 def test_wrong_settings_are_one_line(wrong):
     with pytest.raises(UnseenError, match=f"setting {next(iter(wrong))}"):

@@ -74,7 +74,7 @@ class RunConfig:
         object.__setattr__(self, "recipe", as_text(self.recipe))
         object.__setattr__(self, "backbone", read_by(kind, self.backbone))
         object.__setattr__(self, "reduce", str(ReductionSpec.parse(self.reduce)))
-        if self.reduce and (kind.stages > 1 or kind.reads_text):
+        if self.reduce and (kind.end_to_end or kind.reads_text):
             problem = f"{kind.name} uses the backbone's full features"
             raise UnseenError(problem, where="--reduce", hint="omit it, or use a method on frozen regions")
 
@@ -167,6 +167,9 @@ def read_by(kind: type[Method], backbone: BackboneSpec) -> BackboneSpec:
     if needed > 1 and (backbone.tower is not None or backbone.imported):
         problem = f"has one stage; {kind.name} needs {needed}"
         raise UnseenError(problem, where=backbone.name, hint="use a timm model")
+    if kind.end_to_end and backbone.imported:
+        hint = "use a timm model, or a method on frozen features, such as prototypes"
+        raise UnseenError(f"imported features have no network for {kind.name} to train", where=backbone.name, hint=hint)
     if backbone.stages == (FINAL,) and kind.drawn_stage is not None:
         from unseen.fieldguide import BACKBONE
 

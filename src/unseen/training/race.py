@@ -207,6 +207,7 @@ def _tried(
 ) -> dict[str, Any]:
     """Validate a trained method: the part of its entry that is known then."""
     kind, draws = find_method(theirs.method), theirs.draw_count
+    preset, settings, recipe = resolve_settings(theirs, inputs.dataset.name)
     held = theirs.holdout_count if needs_holdouts(inputs.dataset) else 0
 
     def timed(tasks: int) -> Progress:
@@ -214,12 +215,10 @@ def _tried(
 
     try:
         if kind.end_to_end:
-            recipe = resolve_settings(theirs, inputs.dataset.name)[2]
             assert isinstance(recipe, EndToEndRecipe)
             own, finals = prepare(theirs, timed(1 + recipe.views)), 1 + TRAINED_FOLDS
         else:
-            preset, settings, plain = resolve_settings(theirs, inputs.dataset.name)
-            own, finals = replace(inputs, config=theirs, preset=preset, settings=settings, recipe=plain), 1
+            own, finals = replace(inputs, config=theirs, preset=preset, settings=settings, recipe=recipe), 1
         watch = Watch(own, closed)
         # a method that may stay its closed form cannot fall behind
         after = None if issubclass(kind, RefitMethod) or theirs.select != "H" else watch
