@@ -118,7 +118,7 @@ def test_with_a_time_the_last_layers_may_win(config, tmp_path, monkeypatch):
     closed = max(("eszsl", "prototypes"), key=lambda n: next(e["H"] for e in found["entries"] if e["method"] == n))
     assert [(duel["method"], duel["against"]) for duel in found["duels"]] == [("global", closed), ("tuned", closed)]
     told = race_sentence(made.results)
-    assert f"the H of global is 1.0 points higher than that of {closed} (a standard error of 2.0)" in told
+    assert f"the H of global is 1.0 points higher than that of {closed} (standard error 2.0)" in told
     assert f"the H of tuned is 3.0 points higher than that of {closed}" in told
     assert made.manifest["backbone"]["frozen"] is False
     recognizer = Recognizer.load(made.folder, device="cpu")

@@ -244,7 +244,7 @@ def print_legend(run: Run, metrics: list[str] | None = None) -> None:
     names = metrics or chosen_metrics()
     guessing = ", ".join(f"{name} {percent(value)}" for name, value in chances(run).items() if name in names)
     out.print(
-        f"{metrics_legend(names)}. Chance: {guessing}. ± spread over seeds, [ ] 95% interval over images. "
+        f"{metrics_legend(names)}. Guessing: {guessing}. ± spread over seeds, [ ] 95% interval over images. "
         + ("paper: the epoch is chosen on the test set." if "paper" in run.config.protocols else ""),
         highlight=False,
         style="dim",

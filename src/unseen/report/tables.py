@@ -150,10 +150,10 @@ def race_sentence(results: Mapping[str, Any]) -> str:
             )
     for duel in race["duels"]:
         gain, error = 100 * duel["difference"], duel["error"]
-        within = "one draw alone" if error is None else f"a standard error of {100 * error:.1f}"
+        within = "one draw alone" if error is None else f"standard error {100 * error:.1f}"
         against = "higher" if gain >= 0 else "lower"
         told.append(
-            f"On the draws that both were measured on, the H of {duel['method']} is {abs(gain):.1f} points {against} "
-            f"than that of {duel['against']} ({within}); it wins if it leads by more than the standard error."
+            f"On the draws measured for both, the H of {duel['method']} is {abs(gain):.1f} points {against} "
+            f"than that of {duel['against']} ({within}). It wins only if it leads by more than the standard error."
         )
     return " ".join(told)
