@@ -250,7 +250,7 @@ def test_resuming_and_other_reductions(run, tmp_path, tiny_guide):
     again = fit(run.config, run.folder, cache=run.folder.parent / "cache", device="cpu")
     assert again.results["protocols"] == run.results["protocols"]
     data = run.config.to_json() | {"reduce": ""}
-    with pytest.raises(RunError, match="a run with another reduce"):
+    with pytest.raises(RunError, match="a run with different reduce"):
         fit(RunConfig.from_json(data), run.folder, cache=run.folder.parent / "cache", device="cpu")
     del data["reduce"]  # of a version that knew none
     assert RunConfig.from_json(data).reduce == ""

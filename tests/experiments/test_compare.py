@@ -154,7 +154,7 @@ def test_a_finished_run_is_not_done_again(done, asked, monkeypatch):
     again = compare(asked(ROWS[:2]), folder)
     assert tasks == []
     assert again["rows"] == found["rows"][:2]
-    with pytest.raises(UnseenError, match="contains a run with another settings"):
+    with pytest.raises(UnseenError, match="contains a run with different settings"):
         compare(asked(["eszsl", "no cal=msdn:lambda_cal=0.5"]), folder)
     with pytest.raises(UnseenError, match='"much" has the wrong type'):
         compare(asked(["eszsl", "new=msdn:lambda_cal=much"]), folder)

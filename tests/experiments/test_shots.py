@@ -59,5 +59,5 @@ def test_shots_of_a_comparison(tiny_guide, tmp_path, capsys, monkeypatch):
 def test_numbers_of_images():
     assert parse_shots("5,0,1,1") == (0, 1, 5)
     for text in ("", "a", "-1", "1,2000"):
-        with pytest.raises(UnseenError, match="no numbers of images"):
+        with pytest.raises(UnseenError, match="is not a list of numbers of images"):
             parse_shots(text)

@@ -65,7 +65,7 @@ def test_a_fabric_of_one_s_own(fit, tmp_path):
     ours = fit("global", tmp_path / "a", recipe=RECIPE, epochs=2)
     theirs = fit("global", tmp_path / "b", recipe=RECIPE, epochs=2, fabric=Fabric(accelerator="cpu", devices=1))
     assert ours.results["protocols"] == theirs.results["protocols"]
-    with pytest.raises(UnseenError, match="a Fabric of precision bf16-mixed, and the run is of 32-true"):
+    with pytest.raises(UnseenError, match="the Fabric has precision bf16-mixed, but the run has 32-true"):
         fit("global", tmp_path / "c", fabric=Fabric(accelerator="cpu", devices=1, precision="bf16-mixed"))
 
 

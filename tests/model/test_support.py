@@ -80,7 +80,7 @@ def test_images_are_known_by_content_removed_and_undone():
     assert [i.file for i in support.undone("a")["a"].images] == ["/data/x.png", "/data/y.png"]
     for file in ("/data/y.png", "elsewhere/y.png", "y00000"):
         assert [i.file for i in support.removed("a", [file])["a"].images] == ["/data/x.png", "/data/z.png"]
-    with pytest.raises(DataError, match=r'"w.png" is no image of "a"'):
+    with pytest.raises(DataError, match=r'"w.png" is not an image of "a"'):
         support.removed("a", ["w.png"])
     assert not support.removed("a")
     assert support.renamed("a", "b")["b"] is support["a"]

@@ -77,7 +77,7 @@ def test_embeddings_are_what_the_model_reads(run, tiny_guide, tmp_path, capsys):
     found.save(tmp_path / "e.npz")
     with np.load(tmp_path / "e.npz", allow_pickle=False) as arrays:
         np.testing.assert_array_equal(arrays["standardised"], found.standardised)
-    with pytest.raises(UnseenError, match="not a kind of file"):
+    with pytest.raises(UnseenError, match="unsupported file format for embeddings"):
         found.save(tmp_path / "e.txt")
     recognizer._space = None
     assert recognizer.embed(files[:1]).standardised is None

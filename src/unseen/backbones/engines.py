@@ -85,7 +85,9 @@ def chosen_engine(wanted: str | None = None, device: str | torch.device = "cpu")
     wanted = wanted or os.environ.get(VARIABLE) or "auto"
     name, _, precision = wanted.partition(":")
     if name not in ENGINES or precision not in ("", "f32", "bf16") or (precision == "bf16" and name != "openvino"):
-        raise UnseenError(f'unknown engine "{wanted}"', where="--engine", hint=f"{', '.join(ENGINES)} or openvino:bf16")
+        raise UnseenError(
+            f'unknown engine "{wanted}"', where="--engine", hint=f"use one of {', '.join(ENGINES)} or openvino:bf16"
+        )
     on_cpu = torch.device(device).type == "cpu"
     if name == "auto":
         name = next((n for n in _EXTRAS if on_cpu and _installed(n)), "torch")

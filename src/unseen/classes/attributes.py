@@ -106,7 +106,7 @@ def check_names(names: Iterable[str], what: str) -> None:
         if not name.strip():
             raise DataError(f"{'an' if what == 'attribute' else 'a'} {what} has no name", hint=f"name the {what}")
         if not name.isprintable() and any(c in "\0\r" or unicodedata.category(c) == "Cs" for c in name):
-            raise DataError(f"the {what} name {name!r} is no text that a file can hold", hint="choose another name")
+            raise DataError(f"the {what} name {name!r} cannot be written to a text file", hint="choose another name")
 
 
 def read_attributes(path: Path, names: Sequence[str]) -> Attributes:

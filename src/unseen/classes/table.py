@@ -439,7 +439,9 @@ class ClassTable:
         no_repeats(columns, "class", path)
         names = [c for c in columns if is_attribute(c)]
         if not names:
-            raise DataError("no attribute columns", where=path, hint="one column an attribute, after class and seen")
+            raise DataError(
+                "no attribute columns", where=path, hint="pass one column per attribute, after class and seen"
+            )
         values = numbers(columns, names, path)
         table_attributes = Attributes(tuple(names))
         if attributes is not None and Path(attributes).is_file():

@@ -146,7 +146,7 @@ class Taxonomy:
             raise DataError("taxa and ranks do not match", hint=f"pass {len(self.ranks)} taxa for every class")
         for taxon in {taxon for row in self.taxa for taxon in row}:
             if not taxon.isprintable() or taxon != taxon.strip():
-                raise DataError(f"the taxon {taxon!r} is no text that a file can hold", hint="choose another name")
+                raise DataError(f"the taxon {taxon!r} cannot be written to a text file", hint="choose another name")
         for found in conflicts(self.ranks, self.taxa):
             rows = {parent: f"class {rows[0] + 1}" for parent, rows in found.parents.items()}
             raise found.error(None, rows)

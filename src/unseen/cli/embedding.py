@@ -112,7 +112,7 @@ def similar(
         recognizer = Recognizer.load(run, seed=seed, device=device, engine=engine)
     embeddings, broken = _embedded(recognizer, images)
     if not len(embeddings):
-        raise UnseenError("no image can be read", hint="give others")
+        raise UnseenError("none of the images can be read", hint="pass other images")
     names = embeddings.images
     if to:
         asked = embeddings.seen_from_here(recognizer.embed(to))

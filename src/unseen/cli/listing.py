@@ -32,7 +32,8 @@ def list_things(
         if name is None and not as_json:
             rows = [{k: row[k] for k in ("name", "title", "paper", "presets")} for row in rows]
         elif not as_json:
-            rows = [{"": key, rows[0]["name"]: value} for key, value in rows[0].items() if key != "name"]
+            told = {"exact": "as in the paper"}
+            rows = [{"": told.get(key, key), rows[0]["name"]: value} for key, value in rows[0].items() if key != "name"]
     elif what == "datasets":
         rows = [
             {"name": "fieldguide", "what": "60 species of drawn birds; no download"},

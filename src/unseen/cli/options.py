@@ -63,7 +63,7 @@ class RunOptions:
     pixels: Annotated[
         str,
         typer.Option(
-            help="exact, or fast: images decoded and resized in half the time, with slightly other pixels.",
+            help="exact, or fast: images decoded and resized in half the time, with slightly different pixels.",
             autocompletion=completing.one_of("pixels"),
         ),
     ] = "exact"

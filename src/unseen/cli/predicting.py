@@ -209,7 +209,7 @@ def _prior(path: Path | None, place: str | None, month: str | None, lists: list[
 def _beneath(html: Path, restart: bool) -> Path:
     """File of predictions for a contact sheet, kept beside it until the sheet is done."""
     if html.suffix.lower() not in (".html", ".htm"):
-        raise UnseenError("not the name of a page", where=f"--html {html}", hint="end it in .html")
+        raise UnseenError("not an .html file", where=f"--html {html}", hint="use a file name that ends in .html")
     if html.exists() and not restart:
         raise UnseenError("already exists", where=html, hint="pass another --html, or --restart to overwrite it")
     return html.with_name(f".{html.name}.jsonl")

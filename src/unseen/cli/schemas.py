@@ -120,7 +120,7 @@ def print_schema(
     if command is not None:
         known = models()
         if command not in known:
-            raise UnseenError(f'no schema of "{command}"', hint=f"one of {', '.join(known)}")
+            raise UnseenError(f'no schema of "{command}"', hint=f"use one of {', '.join(known)}")
         found = known[command].model_json_schema()
     text = json.dumps(found, indent=2) + "\n"
     if output is None:

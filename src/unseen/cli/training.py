@@ -176,7 +176,7 @@ def _seconds(text: str) -> float:
     """Parse a duration such as 90, 90s, 5m or 2h."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip().lower())
     if found is None or not float(found[1]):
-        raise UnseenError(f'"{text}" is no time', where="--time", hint="such as 90s, 5m or 2h")
+        raise UnseenError(f'"{text}" is not a duration', where="--time", hint="use, for example, 90s, 5m or 2h")
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 

@@ -130,7 +130,7 @@ def parse_attributes(text: str) -> list[Attribute]:
     twice = next((a.name for i, a in enumerate(found) if a.name.casefold() in names[:i]), None)
     if twice is not None or not found:
         problem = "no attributes" if twice is None else f'"{twice}" appears twice'
-        raise DataError(problem, where="--attributes", hint="a line each: crown color: red, black")
+        raise DataError(problem, where="--attributes", hint="write one per line, such as crown color: red, black")
     return found
 
 

@@ -37,7 +37,9 @@ def parse_shots(text: str) -> tuple[int, ...]:
     except ValueError:
         found = []
     if not found or found[0] < 0 or found[-1] > 1000:
-        raise UnseenError(f'"{text}" are no numbers of images', where="--shots", hint="such as 0,1,2,5,10,20")
+        raise UnseenError(
+            f'"{text}" is not a list of numbers of images', where="--shots", hint="use, for example, 0,1,2,5,10,20"
+        )
     return tuple(found)
 
 

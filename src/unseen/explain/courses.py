@@ -45,7 +45,7 @@ def training_sheet(run: Run, seed: int, origin: str) -> Sheet:
         for record in epochs(folder / stage / "metrics.jsonl")
     ]
     if not rows:
-        raise DataError("the method is solved without epochs", where=run.folder, hint="leave the figure out")
+        raise DataError("the method is solved without epochs", where=run.folder, hint="omit this figure")
     numbers = pd.DataFrame(rows)
     with style():
         figure = new_figure(9, 3.4)
@@ -75,7 +75,7 @@ def holdouts_sheet(run: Run, origin: str) -> Sheet:
     """
     found: Mapping[str, Any] = run.results["protocols"][run.protocol].get("holdout") or {}
     if not found:
-        raise DataError("the run has no class hold-outs", where=run.folder, hint="leave the figure out")
+        raise DataError("the run has no class hold-outs", where=run.folder, hint="omit this figure")
     rows = [
         {"draw": i + 1, "classes": "; ".join(draw["classes"]), **{m: draw["metrics"][m] for m in METRICS}}
         for i, draw in enumerate(found["draws"])

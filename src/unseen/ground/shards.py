@@ -60,7 +60,8 @@ def parse_shard(text: str) -> Shard:
     """Parse ``3/16``, with indices from 0."""
     found = re.fullmatch(r"(\d+)\s*/\s*(\d+)", text.strip())
     if found is None:
-        raise UnseenError(f'"{text}" is no shard', where="--shard", hint="its place from 0 and their number: 0/4")
+        hint = "give its number, counted from 0, and how many there are: 0/4"
+        raise UnseenError(f'"{text}" is not a shard', where="--shard", hint=hint)
     return Shard(int(found[1]), int(found[2]))
 
 

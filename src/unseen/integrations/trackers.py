@@ -188,5 +188,5 @@ def create_tracker(names: str | list[str], folder: Path | str) -> Tracker:
     wanted = [names] if isinstance(names, str) else names
     for name in wanted:
         if name not in TRACKERS:
-            raise UnseenError(f'unknown tracker "{name}"', where="--track", hint=f"one of {', '.join(TRACKERS)}")
+            raise UnseenError(f'unknown tracker "{name}"', where="--track", hint=f"use one of {', '.join(TRACKERS)}")
     return Several([TRACKERS[name](folder) for name in dict.fromkeys(wanted)])

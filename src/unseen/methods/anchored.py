@@ -93,7 +93,9 @@ class AnchoredSettings(JointSettings):
             raise UnseenError(f"{self.width}", where="setting width", hint="give 1 or more")
         for name in ("lambda_causal", "lambda_dis"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise UnseenError(f"{getattr(self, name)} is no weight", where=f"setting {name}", hint="0 or more")
+                raise UnseenError(
+                    f"{getattr(self, name)} is not a weight", where=f"setting {name}", hint="use 0 or more"
+                )
         if not 0 <= self.attribute_dropout < 1:
             problem = f"{self.attribute_dropout}"
             raise UnseenError(problem, where="setting attribute_dropout", hint="give a share, 0 or more and below 1")
@@ -115,7 +117,7 @@ class AnchoredSettings(JointSettings):
             except ValueError:
                 share = -1.0
             if not 0 <= share <= 1:
-                raise UnseenError(f"{text}", where=f"setting {name}", hint="auto, or a number from 0 to 1")
+                raise UnseenError(f"{text}", where=f"setting {name}", hint="use auto, or a number from 0 to 1")
             if text != AUTO:
                 found[name] = share
         return found

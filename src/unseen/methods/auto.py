@@ -65,8 +65,8 @@ class Auto(ClosedFormMethod):
 
     name = "auto"
     card = Card(
-        title="Auto: the best closed form on validation classes",
-        paper="ESZSL (ICML 2015) and prototypes (ours)",
+        title="Auto: the best method on validation classes",
+        paper="chooses among ESZSL (ICML 2015), prototypes (ours), MSDN++ (IJCV) and tuned (ours)",
         exact="-",
         ours="the selection: all candidates of all methods form one grid, chosen on the same draws "
         "of validation classes",

@@ -45,7 +45,7 @@ class JointSettings(PreparedSettings):
             except ValueError:
                 fits = False
             if not fits:
-                hint = "auto, or a number from 0 to 1, below 1"
+                hint = "use auto, or a number of 0 or more and less than 1"
                 raise UnseenError(f"{self.earlier}", where="setting earlier", hint=hint)
 
     def kinds_of(self, channels: int | Sequence[int]) -> tuple[tuple[str, ...], tuple[str, ...]]:

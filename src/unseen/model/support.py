@@ -335,7 +335,7 @@ def _position(mine: ClassImages, file: str, name: str) -> int:
     ):
         if len(matches) == 1:
             return matches[0]
-    raise DataError(f'"{file}" is no image of "{name}"', hint=f'unseen classes images RUN "{name}" lists them')
+    raise DataError(f'"{file}" is not an image of "{name}"', hint=f'unseen classes images RUN "{name}" lists them')
 
 
 def read_support(folder: Path) -> Support:

@@ -126,4 +126,4 @@ class Embeddings:
 def check_ending(path: Path) -> None:
     """Raise an error if embeddings cannot be written to a file of this name."""
     if path.suffix.lower() not in ENDINGS:
-        raise UnseenError("not a kind of file that holds embeddings", where=path, hint=f"one of {', '.join(ENDINGS)}")
+        raise UnseenError("unsupported file format for embeddings", where=path, hint=f"use one of {', '.join(ENDINGS)}")

@@ -35,16 +35,16 @@ def merge(folder: Path, output: Path, restart: bool = False) -> int:
     """
     if output.suffix.lower() not in ENDINGS:
         raise UnseenError(
-            "not a kind of file that parts are merged to", where=output, hint=f"one of {', '.join(ENDINGS)}"
+            "unsupported file format for merged parts", where=output, hint=f"use one of {', '.join(ENDINGS)}"
         )
     if output.exists() and not restart:
-        raise UnseenError("is there already", where=output, hint="give another --output, or --restart to replace it")
+        raise UnseenError("already exists", where=output, hint="pass another --output, or --restart to replace it")
     paths = _parts(folder)
     about = [_about(path) for path in paths]
     for path, one in zip(paths, about, strict=True):
         changed = [k for k, v in about[0]["facts"].items() if one["facts"].get(k) != v]
         if changed or one["batch"] != about[0]["batch"]:
-            problem = f"of another {' and another '.join(changed) or 'batch size'} than {paths[0].name}"
+            problem = f"differs from {paths[0].name} in {' and '.join(changed) or 'batch size'}"
             raise RunError(problem, where=path, hint="predict it again, with --restart")
     write = _merged_csv if output.suffix.lower() == ".csv" else _merged_parquet
     write_with(output, lambda path: write(path, _schema(paths[0]), _rows(paths, about[0]["batch"])))
@@ -57,8 +57,8 @@ def _parts(folder: Path) -> list[Path]:
     if not counts:
         raise RunError("no parts", where=folder, hint="unseen predict RUN IMAGES --shard 0/4 -o FOLDER, for instance")
     if len(counts) > 1:
-        problem = f"parts of {' and of '.join(map(str, counts))}"
-        raise RunError(problem, where=folder, hint="keep those of one division")
+        problem = f"parts of runs with {' and '.join(map(str, counts))} shards"
+        raise RunError(problem, where=folder, hint="remove the parts of all but one")
     there = {int(m[1]) for m in found.values()}
     missing = [i for i in range(counts[0]) if i not in there]
     if missing:
@@ -76,7 +76,7 @@ def _about(path: Path) -> dict[str, Any]:
         if not isinstance(found["facts"], dict) or not isinstance(found["batch"], int):
             raise TypeError
     except (ValueError, TypeError, KeyError):
-        raise RunError("no part of ours", where=path, hint="predict it again") from None
+        raise RunError("not a part written by `unseen predict --shard`", where=path, hint="predict it again") from None
     return {**found, "images": _opened(path).metadata.num_rows}
 
 

@@ -137,7 +137,7 @@ def check_fabric(fabric: Fabric, precision: str) -> Fabric:
     """
     own = str(getattr(fabric.strategy.precision, "precision", ""))
     if own != precision:
-        problem = f"a Fabric of precision {own}, and the run is of {precision}"
+        problem = f"the Fabric has precision {own}, but the run has {precision}"
         raise UnseenError(problem, where="fabric", hint=f'precision="{own}", or another Fabric')
     if fabric.world_size > 1 and not launched():
         raise UnseenError("a Fabric of several processes", where="fabric", hint="leave it out and start torchrun")

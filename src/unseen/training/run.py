@@ -65,7 +65,7 @@ def earlier_config(folder: Path, config: RunConfig) -> RunConfig | None:
     if changed:
         there, asked = (c.to_json()[changed[0]] or "none" for c in (existing, config))
         raise RunError(
-            f"contains a run with another {changed[0]} ({there}, now {asked})",
+            f"contains a run with different {changed[0]} ({there}, now {asked})",
             where=folder,
             hint="choose another --output, or delete it",
         )

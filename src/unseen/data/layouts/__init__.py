@@ -69,7 +69,7 @@ def find_layout(source: Source, name: str | None = None) -> Layout:
     """
     if name is not None:
         if name not in LAYOUTS:
-            raise UnseenError(f'unknown layout "{name}"', where="--layout", hint=f"one of {', '.join(LAYOUTS)}")
+            raise UnseenError(f'unknown layout "{name}"', where="--layout", hint=f"use one of {', '.join(LAYOUTS)}")
         return LAYOUTS[name]
     found = next((layout for layout in LAYOUTS.values() if layout.recognizes(source)), None)
     if found is None:
