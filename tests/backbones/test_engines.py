@@ -151,7 +151,7 @@ def test_what_is_chosen(monkeypatch):
 @pytest.mark.parametrize(
     ("wanted", "device", "said"),
     [
-        ("tensorrt", "cpu", 'unknown engine "tensorrt" — auto, torch, onnxruntime'),
+        ("tensorrt", "cpu", 'unknown engine "tensorrt" — use one of auto, torch, onnxruntime'),
         ("torch:bf16", "cpu", "unknown engine"),
         ("openvino:int8", "cpu", "unknown engine"),
         ("openvino", "cuda", "openvino runs on a CPU only"),
