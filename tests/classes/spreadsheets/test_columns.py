@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unseen.classes.spreadsheets.columns import SCALES, Encoding
+from unseen.classes.spreadsheets.columns import Encoding
+from unseen.classes.spreadsheets.scales import SCALES
 from unseen.classes.spreadsheets.together import stands
 from unseen.classes.spreadsheets.understanding import understand
 from unseen.errors import DataError

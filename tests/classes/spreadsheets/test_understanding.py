@@ -9,6 +9,8 @@ import openpyxl
 import pandas as pd
 import pytest
 
+from unseen.classes.spreadsheets.guessing import guess
+from unseen.classes.spreadsheets.scales import SCALES
 from unseen.classes.spreadsheets.tables import read_table
 from unseen.classes.spreadsheets.understanding import understand
 
@@ -266,6 +268,40 @@ def test_not_known_among_marks_is_not_no():
 def test_yes_and_no_in_other_languages(yes, no):
     first, values, _ = column([yes, no, no, ""])
     assert (first.kind, values.tolist()) == ("yes/no", [1, 0, 0, pytest.approx(1 / 3)])
+
+
+@pytest.mark.parametrize(
+    ("cells", "text", "values"),
+    [
+        (["gering", "Mittel", "hoch"], "gering < mittel < hoch", [0, 0.5, 1]),
+        (["klein", "gross", "mittelgroß"], "klein < mittel < groß", [0, 1, 0.5]),
+        (["selten", "oft", "immer", "nie"], "nie < selten < manchmal < oft < immer", [0.25, 0.75, 1, 0]),
+        (["schwach", "stark", "keine"], "keine < schwach < mittel < stark", [1 / 3, 1, 0]),
+        (["petite", "grande", "moyennes"], "petit < moyen < grand", [0, 1, 0.5]),
+        (["jamais", "souvent"], "jamais < rarement < parfois < souvent < toujours", [0, 0.75]),
+        (["faible", "très élevé", "moyenne"], "très faible < faible < moyen < élevé < très élevé", [0.25, 1, 0.5]),
+        (["pequeña", "mediana", "GRANDE"], "pequeño < mediano < grande", [0, 0.5, 1]),
+        (["nunca", "a veces", "siempre"], "nunca < raramente < a veces < a menudo < siempre", [0, 0.5, 1]),
+        (["bassa", "alta", "media", "bassa"], "basso < medio < alto", [0, 1, 0.5, 0]),
+        (["mai", "spesso", "di rado"], "mai < raramente < talvolta < spesso < sempre", [0, 0.75, 0.25]),
+        (["low", "moderate", "high", "n/a"], "low < medium < high; 1 blank", [0, 0.5, 1, 0.5]),
+        (["big", "small", "small"], "small < medium < large", [1, 0, 0]),
+    ],
+)
+def test_ordered_words_by_language(cells, text, values):
+    found, upper, doubts = column(cells)
+    assert (found.describe(), upper.tolist(), doubts) == (text, pytest.approx(values), ())
+    assert found.attributes == (f"x::{found.steps[0]}", f"x::{found.steps[-1]}")
+
+
+def test_a_word_of_no_scale_keeps_the_column_a_category():
+    assert column(["rot", "mittel", "rot", "blau"])[0].kind == "categories"
+    assert read({"x": ["gering", "hoch", "hohc", "mittel"]}).errors[0].hint == 'did you mean "hoch"?'
+
+
+def test_every_scale_is_found_by_its_own_words():
+    found = [guess("x", list(steps), ()).column for steps in SCALES]
+    assert [(column.kind, column.steps) for column in found] == [("scale", steps) for steps in SCALES]
 
 
 def test_apostrophes_mark_text():

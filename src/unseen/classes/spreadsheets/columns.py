@@ -33,6 +33,7 @@ import numpy as np
 from unseen.classes.attributes import SEPARATOR
 from unseen.classes.spreadsheets.cells import as_text, fold, nearest
 from unseen.classes.spreadsheets.numbers import COMMA, DASHES, Sign, is_missing, measure, plain_number, same_unit
+from unseen.classes.spreadsheets.scales import step_of
 from unseen.classes.spreadsheets.values import to_numbers
 from unseen.errors import DataError
 
@@ -42,43 +43,6 @@ YES_WORDS = {"yes", "y", "true", "present", "x", "✓", "✔", "☑", "+", "1", 
 NO_WORDS = {"no", "n", "false", "absent", "✗", "✘", "☐", *DASHES, "0", "0.0", *FOREIGN_NO}
 PLAIN_FLAGS = {"yes", "no", "y", "n", "true", "false", "ja", "nein", "wahr", "falsch", "oui", "non", "vrai", "faux"}
 MARKS = {"x", "✓", "✔", "☑", "+"}
-SCALES = tuple(
-    tuple(text.split("<"))
-    for text in (
-        "low<medium<high",
-        "small<medium<large",
-        "short<medium<long",
-        "narrow<medium<broad",
-        "thin<medium<thick",
-        "light<medium<dark",
-        "slow<medium<fast",
-        "weak<moderate<strong",
-        "absent<weak<moderate<strong",
-        "none<weak<moderate<strong",
-        "none<mild<moderate<severe",
-        "none<low<medium<high",
-        "none<few<some<many",
-        "poor<fair<good<excellent",
-        "rare<uncommon<common<abundant",
-        "never<rarely<sometimes<often<always",
-        "very low<low<medium<high<very high",
-        "very small<small<medium<large<very large",
-        "very short<short<medium<long<very long",
-        "tiny<small<medium<large<huge",
-    )
-)
-SYNONYMS = {
-    "moderate": "medium",
-    "mid": "medium",
-    "average": "medium",
-    "intermediate": "medium",
-    "big": "large",
-    "wide": "broad",
-    "seldom": "rarely",
-    "frequently": "often",
-    "zero": "none",
-    "no": "none",
-}
 Kind = Literal["as is", "yes/no", "marks", "share", "percent", "scale", "number", "categories", "ignored"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 FLAGS = ("yes/no", "marks")
@@ -280,14 +244,12 @@ class Column:
         )
 
     def _step(self, cell: str) -> float:
-        words = [fold(step) for step in self.steps]
-        word = fold(cell)
-        word = word if word in words else SYNONYMS.get(word, word)
-        if word not in words:
+        found = step_of(cell, self.steps)
+        if found is None:
             near = nearest(cell, self.steps)
             hint = f'did you mean "{near}"?' if near else "use one of these words, or leave it blank"
             raise CellError(f'"{cell}" is not one of {" < ".join(self.steps)}', hint)
-        return words.index(word) / (len(words) - 1)
+        return found / (len(self.steps) - 1)
 
     def _percent(self, cell: str, value: float, unit: str) -> float:
         if not 0 <= value <= 100 or unit not in ("", "%"):

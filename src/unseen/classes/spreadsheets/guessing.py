@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,8 +13,6 @@ from unseen.classes.spreadsheets.columns import (
     MARKS,
     NO_WORDS,
     PLAIN_FLAGS,
-    SCALES,
-    SYNONYMS,
     YES_WORDS,
     Column,
     parts_of,
@@ -22,6 +21,7 @@ from unseen.classes.spreadsheets.numbers import (
     Numbers,
     read_numbers,
 )
+from unseen.classes.spreadsheets.scales import SCALES, step_of
 
 
 @dataclass(frozen=True)
@@ -95,14 +95,14 @@ def number_column(name: str, numbers: Numbers, missing: tuple[str, ...]) -> Colu
 def _scale(filled: list[str]) -> tuple[float, tuple[str, ...]]:
     """The shortest known scale that fits the words apart from typos, and the share of words that it contains."""
     best: tuple[float, tuple[str, ...]] = (0.0, ())
-    words = [fold(cell) for cell in filled]
+    count = Counter(map(fold, filled))
     for steps in SCALES:
-        own = [w if w in steps else SYNONYMS.get(w, w) for w in words]
-        known = sum(w in steps for w in own) / len(own)
-        slips = all(w in steps or nearest(w, steps) for w in own)
-        fits = known >= 0.6 and slips
-        if len(set(own) & set(steps)) >= 2 and fits and (known, -len(steps)) > (best[0], -len(best[1])):
-            best = (known, steps)
+        places = {word: step_of(word, steps) for word in count}
+        known = sum(count[word] for word, place in places.items() if place is not None) / len(filled)
+        better = known >= 0.6 and (known, -len(steps)) > (best[0], -len(best[1]))
+        if better and len({*places.values()} - {None}) >= 2:
+            slips = (word for word, place in places.items() if place is None)
+            best = (known, steps) if all(nearest(word, steps) for word in slips) else best
     return best
 
 
