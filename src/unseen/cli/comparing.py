@@ -68,14 +68,15 @@ def compare(
     shots: Annotated[
         str | None,
         typer.Option(
-            help="Also accuracy against images a class, such as 0,1,2,5,10,20: test images of unseen classes become "
-            "their support images, 10 draws.",
+            help="Also measure accuracy by number of support images per class, such as 0,1,2,5,10,20, taken from the "
+            "test images of unseen classes; 10 draws.",
         ),
     ] = None,
     together: Annotated[
         bool,
         typer.Option(
-            "--together", help="Also what naming batches of test images as a whole (`unseen predict --together`) gains."
+            "--together",
+            help="Also measure what it gains to name batches of test images as a whole (`unseen predict --together`).",
         ),
     ] = False,
     as_json: JsonFlag = False,

@@ -36,7 +36,7 @@ def describe(
     count: Annotated[int, typer.Option(help="Number of columns to ask for without --attributes.", min=1, max=300)] = 20,
     key_variable: Annotated[str, typer.Option(help="Environment variable with the API key.")] = "OPENAI_API_KEY",
 ) -> None:
-    """Draft a table of attributes with a language model, to be checked by you; repeat the command to resume.
+    """Draft a table of attributes with a language model, for you to check; repeat the command to resume.
 
     Without `--endpoint` the requests are printed and nothing is sent. Every cell is written to `provenance.csv` as
     drafted; `unseen check` counts those that nobody has checked.

@@ -78,7 +78,7 @@ class RunOptions:
     draws: Annotated[
         int,
         typer.Option(
-            help="Number of validation draws; 0 means 5 for closed forms and anchored, 3 for other gradient "
+            help="Number of draws of validation classes; 0 means 5 for closed forms and anchored, 3 for other gradient "
             "methods and tuned, 1 for other end-to-end methods.",
             min=0,
         ),

@@ -112,12 +112,12 @@ def predict(
     ] = None,
     place: Annotated[
         str | None,
-        typer.Option(help="Place that --prior counts for, or any [default: column `place` of --list]."),
+        typer.Option(help="Place to look up in --prior, or any [default: column `place` of --list]."),
     ] = None,
     month: Annotated[
         str | None,
         typer.Option(
-            help="Month that --prior counts for: 5, May, any, or exif for the date of each image [default: column "
+            help="Month to look up in --prior: 5, May, any, or exif for the date of each image [default: column "
             "`month` or `date` of --list]."
         ),
     ] = None,
@@ -278,10 +278,10 @@ def merge(
         Path, typer.Argument(help="Folder of the parts of `unseen predict --shard`.", show_default=False)
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Write .csv or .parquet.", show_default=False)],
-    restart: Annotated[bool, typer.Option("--restart", help="Replace --output where it is there.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Replace --output if it exists.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Put the parts of `unseen predict --shard` together: the rows of a single process, in the order of the images.
+    """Merge the parts that `unseen predict --shard` wrote: the rows of a single process, in the order of the images.
 
     Example: `unseen merge found -o found.csv`
     """

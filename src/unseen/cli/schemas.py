@@ -106,8 +106,11 @@ def schema() -> dict[str, Any]:
 
 @app.command(name="schema")
 def print_schema(
-    command: Annotated[str | None, typer.Argument(help="One command; else all.", show_default=False)] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write a file.", show_default=False)] = None,
+    command: Annotated[str | None, typer.Argument(help="Command [default: all commands].", show_default=False)] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File to write [default: standard output].", show_default=False),
+    ] = None,
 ) -> None:
     """Print the JSON Schema of what `--json` prints.
 

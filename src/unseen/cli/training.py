@@ -88,7 +88,7 @@ def train(
     track: Annotated[
         list[str] | None,
         typer.Option(
-            help="Also tell a tracker: tensorboard, wandb, mlflow or trackio (repeatable).",
+            help="Also log to a tracker: tensorboard, wandb, mlflow or trackio (repeatable).",
             show_default=False,
             autocompletion=completing.one_of("tracker"),
         ),
@@ -99,8 +99,8 @@ def train(
     time: Annotated[
         str | None,
         typer.Option(
-            help="With --method auto: be done in this time, such as 90s, 5m or 2h, and try `tuned` too, which trains "
-            "the network's last layers [default: no limit]."
+            help="With --method auto: time limit, such as 90s, 5m or 2h; also tries `tuned`, which trains the "
+            "network's last layers [default: no limit, without `tuned`]."
         ),
     ] = None,
     as_json: JsonFlag = False,
