@@ -97,6 +97,7 @@ def test_both_kinds_of_tables(tmp_path):
         ("attribute,value\n", "no rows below the header"),
         ("attribute,value\nsize,1\nsize,2\n", "already appears in row 2"),
         ("class,size\nx,1\nx,2\n", "already appears in row 2"),
+        ("class,size\nx y,1\nX  y,2\n", '"X  y" and "x y" in row 2 differ only in case or spaces'),
         ("class,seen\nx,1\n", "no attribute columns"),
     ],
 )

@@ -151,6 +151,7 @@ def test_a_former_name_finds_a_renamed_class(tmp_path):
     assert ClassTable.from_csv(tmp_path / "classes.csv").former == made.former
     swapped = start.renamed("ant", "x").renamed("bee", "ant").renamed("x", "bee")
     assert (swapped.names[:2], swapped.index("ant"), swapped.index("bee")) == (("bee", "ant"), 1, 0)
+    assert made.renamed(made.names[0], made.names[0].upper()).names[0] == made.names[0].upper()
     again = made.with_class("cat", [1, 2, 3])  # a new class of that name
     assert (again.index("cat"), again.index("lion"), "cat" in again.former) == (4, 2, False)
     gone = made.without("cat")
@@ -183,6 +184,8 @@ def test_select_takes_rows_in_the_order_given():
     ("change", "text"),
     [
         (lambda t: t.with_class("ant", [1, 2, 3]), 'class "ant" already exists'),
+        (lambda t: t.with_class(" ANT", [1, 2, 3]), 'class " ANT" and class "ant" differ only in case or spaces'),
+        (lambda t: t.renamed("bee", "Ant"), 'class "Ant" and class "ant" differ only in case or spaces'),
         (lambda t: t.with_class("eel", [1, 2]), 'class "eel": 2 values — pass 3'),
         (lambda t: t.with_class("eel", {"hue::blue": 1}), 'no attribute "hue::blue"'),
         (lambda t: t.with_class("eel", {}), 'class "eel" has only zeros as attributes'),

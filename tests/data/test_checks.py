@@ -178,20 +178,28 @@ def test_attributes_that_tell_nothing(folder):
 
 
 def test_twins_and_names(folder):
-    edit(folder, "yew,yes,grey,small,12", "Ash,no,grey,medium,25\nlimme,yes,brown,large,11\nEXAMPLE x,yes,red,small,12")
+    edit(
+        folder, "yew,yes,grey,small,12", "ash_,no,grey,medium,25\nlimme,yes,brown,large,11\nEXAMPLE x,yes,red,small,12"
+    )
     shutil.rmtree(folder / "images/ash")
     kinds = found(folder)
     assert (
         "indistinguishable classes",
-        'classes "ash" and "Ash"',
+        'classes "ash" and "ash_"',
         "the same attributes: the model cannot separate them",
     ) in kinds
     assert (
         "similar class names",
         'classes.csv, row 6, column "class"',
-        '"Ash" is spelled nearly like "ash" in row 3',
+        '"ash_" is spelled nearly like "ash" in row 3',
     ) in kinds
     assert ("example rows", "classes.csv, row 8", '"EXAMPLE x" is an example row of the template') in kinds
+
+
+def test_names_that_differ_only_in_case_or_spaces_are_an_error(folder):
+    edit(folder, "yew,yes,grey,small,12", "ASH,no,grey,small,12")
+    where, what = 'classes.csv, row 6, column "class"', '"ASH" and "ash" in row 3 differ only in case or spaces'
+    assert found(folder, "error") == [("errors that stop training", where, what)]
 
 
 def test_rows_that_are_no_classes(folder):

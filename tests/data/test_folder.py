@@ -119,6 +119,8 @@ def test_excel_files_are_read(folder, newline):
     [
         # classes.csv
         ("classes.csv", "\nbee,", "\nant,", 'row 3, column "class"', '"ant" already appears in row 2'),
+        ("classes.csv", "\nbee,", "\nAnt,", 'row 3, column "class"', '"Ant" and "ant" in row 2 differ only in '),
+        ("classes.csv", "validation", "Seen", "row 1", 'columns "seen" and "Seen" differ only in case or spaces'),
         ("classes.csv", "\nbee,", "\n ,", 'row 3, column "class"', "the cell is blank"),
         ("classes.csv", "cat,1,1,2,1", "cat,1,1,inf,1", 'row 4, column "size::big"', '"inf" is not a finite number'),
         ("classes.csv", "cat,1,1,2,1", "cat,1,1,-inf,1", 'row 4, column "size::big"', '"-inf" is not a finite'),
@@ -150,7 +152,7 @@ def test_excel_files_are_read(folder, newline):
         ("images.csv", "a/2.jpg", "x" * 300, 'row 3, column "file"', 'no image "xxx'),
         ("images.csv", "a/2.jpg", "../images.csv", 'row 3, column "file"', '"../images.csv" lies outside'),
         ("images.csv", "a/2.jpg", "/etc/passwd", 'row 3, column "file"', '"/etc/passwd" lies outside'),
-        ("images.csv", "2.jpg,ant", "2.jpg,Ant", 'row 3, column "class"', 'class "Ant" is not in classes.csv'),
+        ("images.csv", "2.jpg,ant", "2.jpg,Aunt", 'row 3, column "class"', 'class "Aunt" is not in classes.csv'),
         ("images.csv", "2.jpg,ant", "2.jpg,", 'row 3, column "class"', 'class "" is not in classes.csv'),
         ("images.csv", "test_seen", "test", 'row 3, column "split"', 'unknown split "test"'),
         ("images.csv", "test_seen", "test_unseen", "row 3 (a/2.jpg)", 'an image of the seen class "ant" has split'),
@@ -437,6 +439,51 @@ def test_folders_are_matched_as_people_write_them(own):
     assert data.warnings[1] == 'folder "Red_Fox" is read as class "red fox"'
     assert len(data.files) == 60
     assert "bear/deep/1.JPG" in data.files
+
+
+def test_classes_of_images_are_matched_as_people_write_them(folder):
+    plain = load_folder(folder)
+    edit(folder, "images.csv", "2.jpg,ant", "2.jpg,  ANT ")
+    edit(folder, "images.csv", '"dog, big",test', '"Dog,  big",test')
+    data = load_folder(folder)
+    assert data.fingerprint == plain.fingerprint
+    assert data.warnings == (
+        'class "ANT" in images.csv is read as "ant"',
+        'class "Dog,  big" in images.csv is read as "dog, big"',
+    )
+
+
+def test_a_name_that_fits_two_classes_fits_none(folder):
+    edit(folder, "classes.csv", "\nbee,", "\na-nt,")
+    edit(folder, "classes.csv", "\nant,", "\na nt,")
+    (folder / "images.csv").write_text(IMAGES.replace(",bee", ",a-nt").replace(",ant", ",a nt"))
+    assert list(load_folder(folder).labels) == [0, 0, 1, 1, 2, 3]
+    edit(folder, "images.csv", "2.jpg,a nt", "2.jpg,A_nt")
+    refused(folder, 'images.csv, row 3, column "class"', 'class "A_nt" is not in classes.csv')
+
+
+def test_a_missing_column_is_said_to_have_another_name(own, folder):
+    """By what the cells hold: names of folders before words that are all different, names of classes, files."""
+    rows = (own / "classes.csv").read_text().splitlines()
+    lines = ["kind,nick," + rows[0].partition(",")[2]]
+    lines += [f"{row.partition(',')[0]},n{i}x," + row.partition(",")[2] for i, row in enumerate(rows[1:])]
+    (own / "classes.csv").write_text("\n".join(lines))
+    hint = refused(own, "classes.csv, row 1", 'no column "class"')
+    assert hint == 'rename the column "kind" to "class"? It holds the names of folders of images'
+    shutil.rmtree(own / "images")
+    edit(own, "classes.csv", "kind,nick", "nick,kind")
+    hint = refused(own, "classes.csv, row 1", 'no column "class"')
+    assert hint == 'rename the column "nick" to "class"? It holds words that are all different'
+    edit(folder, "images.csv", "file,class", "f,class")
+    assert refused(folder, "images.csv, row 1", 'no column "file"') == (
+        'rename the column "f" to "file"? It holds names of images'
+    )
+    edit(folder, "images.csv", "f,class", "file,kind")
+    assert refused(folder, "images.csv, row 1", 'no column "class"') == (
+        'rename the column "kind" to "class"? It holds names of classes.csv'
+    )
+    (folder / "classes.csv").write_text("size,weight\n1,2\n2,3\n")
+    assert refused(folder, "classes.csv, row 1", 'no column "class"') == "columns needed: class; it has size, weight"
 
 
 def test_class_folders_without_a_folder_of_images(own):

@@ -116,7 +116,7 @@ def read_attributes(path: Path, names: Sequence[str]) -> Attributes:
         DataError: an attribute is missing there, unknown here, or named twice.
     """
     columns = read_columns(path, ["attribute"], exact=True)
-    no_repeats(columns, "attribute", path)
+    no_repeats(columns, "attribute", path, exact=True)
     rows = {name: i for i, name in enumerate(columns["attribute"])}
     for name in names:
         if name not in rows:

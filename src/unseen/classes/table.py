@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unseen.classes.spreadsheets.cells import exact_text, fold, place
+from unseen.classes.spreadsheets.cells import exact_text, fold, place, spelled
 from unseen.classes.spreadsheets.tables import read_columns
 from unseen.classes.spreadsheets.values import flags, no_repeats, numbers
 from unseen.classes.taxonomy import PREFIX, Taxonomy, looks_like_rank, rank_of
@@ -230,6 +230,7 @@ class ClassTable:
             trained: position of the class in the training, see the class's docstring.
             taxa: rank to taxon, see :meth:`with_taxa`.
         """
+        self._check_free(name)
         values = _by_name(values)
         if isinstance(values, Mapping) and not values:
             raise DataError(f'class "{name}" has only zeros as attributes', hint="set at least one attribute")
@@ -245,6 +246,13 @@ class ClassTable:
             self._with_taxa(len(self), taxa or {}),
             {then: now for then, now in self.former.items() if fold(then) != fold(name)},
         )
+
+    def _check_free(self, name: str, position: int = -1) -> None:
+        """Raise DataError if another class than that at the position differs in case or spaces alone."""
+        alike = next((own for c, own in enumerate(self.names) if c != position and spelled(own) == spelled(name)), name)
+        if alike != name:
+            problem = f'class "{name}" and class "{alike}" differ only in case or spaces'
+            raise DataError(problem, hint="choose another name, or edit that class")
 
     def with_taxa(self, name: str, taxa: Mapping[str, str]) -> ClassTable:
         """The table with other taxa for a class.
@@ -316,6 +324,7 @@ class ClassTable:
         """The table with a class renamed; see :attr:`former`."""
         names, position = list(self.names), self.index(old)
         old, names[position] = names[position], new
+        self._check_free(new, position)
         former = {then: new if now == old else now for then, now in self.former.items()}
         former.setdefault(old, new)  # a name that another class had before stays that class's
         mine = [then for then, now in former.items() if now == new]
@@ -436,7 +445,7 @@ class ClassTable:
         columns = read_columns(path, ["class", "seen"], exact=True)
         if not columns["class"]:
             raise DataError("no classes", where=path, hint="pass one row per class")
-        no_repeats(columns, "class", path)
+        no_repeats(columns, "class", path, exact=True)
         names = [c for c in columns if is_attribute(c)]
         if not names:
             raise DataError(

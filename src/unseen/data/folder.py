@@ -30,6 +30,7 @@ import pandas as pd
 from unseen.classes.attributes import NO_VALUES, Attributes
 from unseen.classes.spreadsheets.cells import fold, place
 from unseen.classes.spreadsheets.columns import Encoding
+from unseen.classes.spreadsheets.renaming import with_names, with_unique_words
 from unseen.classes.spreadsheets.rows import decoded
 from unseen.classes.spreadsheets.tables import SUFFIXES, find_table, read_columns, read_table
 from unseen.classes.spreadsheets.understanding import understand
@@ -175,7 +176,7 @@ def read_classes(root: Path, complain: Complain) -> Classes | None:
         frame = read_table(path, ["class"], ["seen", "validation"])
         about, missing = _about(root, path), missing_words(root)
     except DataError as error:
-        complain([_sideways(root, path) or error])
+        complain([_sideways(root, path) or _nameless(root, path, error)])
         return None
     if sideways := _sideways(root, path, frame):
         complain([sideways])
@@ -270,6 +271,16 @@ def _sideways(root: Path, path: Path | None, frame: pd.DataFrame | None = None) 
         return None
     hint = "swap rows and columns: copy the table, then Paste Special, Transpose"
     return DataError("the classes are in columns; each class needs a row", where=path, hint=hint)
+
+
+def _nameless(root: Path, path: Path | None, error: DataError) -> DataError:
+    """The error with a hint on which column holds the names of the classes, if none is named so."""
+    if path is None or not path.is_file():
+        return error
+    images = root / "images" if (root / "images").is_dir() else root
+    folders = [entry.name for entry in images.iterdir() if entry.is_dir()]
+    found = with_names(error, path, "class", folders, "the names of folders of images") if folders else error
+    return with_unique_words(error, path, "class") if found is error else found
 
 
 def missing_words(root: Path) -> tuple[str, ...]:

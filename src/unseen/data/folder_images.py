@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 
 from unseen.classes.spreadsheets.cells import fold, nearest, place
+from unseen.classes.spreadsheets.renaming import with_endings, with_names
 from unseen.classes.spreadsheets.tables import find_table, read_table
 from unseen.classes.spreadsheets.values import repeats
 from unseen.errors import DataError
 from unseen.formats.xlsa17 import SPLITS
-from unseen.ground.image_files import LeftOut, image_files
+from unseen.ground.image_files import LeftOut, endings, image_files
 
 FEATURES = "features"
 Complain = Callable[[Sequence[DataError]], None]
@@ -43,7 +44,7 @@ def read_images(root: Path, names: Sequence[str], complain: Complain, classes: P
         complain: called with every error; may raise. Images with errors are left out.
         classes: file of the class table, for errors.
     """
-    images = root / "images" if (root / "images").is_dir() else root
+    images, path = root / "images" if (root / "images").is_dir() else root, None
     try:
         path = find_table(root, "images")
         if path is not None:
@@ -58,6 +59,9 @@ def read_images(root: Path, names: Sequence[str], complain: Complain, classes: P
                 frame = frame.rename(columns={"file_name": "file", label: "class"})
                 return _listed(path, images, names, complain, classes, frame)
     except DataError as error:
+        if path is not None:
+            error = with_names(error, path, "class", names, f"names of {classes.name}")
+            error = with_endings(error, path, "file", endings())
         complain([error])
         return None
     return _by_folders(images, names, complain, classes, strict=images != root)
@@ -75,8 +79,9 @@ def _listed(
         frame = read_table(path, ["file", "class"], ["split"])
     if not len(frame):
         raise DataError("no images", where=path, hint="add one row per image")
-    complain(repeats(frame, "file", path))
-    labels = frame["class"].map({c: i for i, c in enumerate(names)})
+    complain(repeats(frame, "file", path, exact=True))
+    position, notes = _matched(frame["class"], names)
+    labels = frame["class"].map(position)
     unknown = np.flatnonzero(labels.isna())
     complain(
         [
@@ -113,7 +118,21 @@ def _listed(
         tuple(files[i] for i in keep),
         labels.to_numpy(dtype=float)[keep].astype(np.int64),
         None if split is None else split[keep],
+        tuple(f'class "{name}" in {path.name} is read as "{now}"' for name, now in notes.items()),
     )
+
+
+def _matched(written: Iterable[str], names: Sequence[str]) -> tuple[dict[str, int], dict[str, str]]:
+    """Position of the class of each name, and the class of each that is written in another way than in the table.
+
+    Case, spaces, hyphens and underscores do not count, unless several classes differ in nothing else.
+    """
+    exact = {name: i for i, name in enumerate(names)}
+    loose: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        loose.setdefault(fold(name), []).append(i)
+    alike = {name: found[0] for name in dict.fromkeys(written) if len(found := loose.get(fold(name), [])) == 1}
+    return alike | exact, {name: names[i] for name, i in alike.items() if name not in exact}
 
 
 def _alike(cells: Sequence[str] | pd.Series, rows: Iterable[int]) -> Iterable[tuple[str, list[int]]]:
@@ -181,22 +200,18 @@ def _by_folders(images: Path, names: Sequence[str], complain: Complain, classes:
 
     Without ``images/``, ``strict`` is false and folders that name no class are ignored.
     """
-    exact = {name: i for i, name in enumerate(names)}
-    loose: dict[str, set[int]] = {}
-    for i, name in enumerate(names):
-        loose.setdefault(fold(name), set()).add(i)
     files, labels, notes, roles = [], [], [], []
     said: dict[str, int | None] = {}
     found_files, others = find_files(images)
-    parted = _parted(found_files, exact)
+    position, other = _matched((f for file in found_files for f in PurePosixPath(file).parts[:-1]), names)
+    parted = _parted(found_files, names)
     for file in found_files:
         folders = PurePosixPath(file).parts[:-1]
         for folder in folders:
             if folder not in said:
-                found = {exact[folder]} if folder in exact else loose.get(fold(folder), set())
-                said[folder] = next(iter(found)) if len(found) == 1 else None
-                if len(found) == 1 and folder not in exact:
-                    notes.append(f'folder "{folder}" is read as class "{names[next(iter(found))]}"')
+                said[folder] = position.get(folder)
+                if folder in other:
+                    notes.append(f'folder "{folder}" is read as class "{other[folder]}"')
         label = next((said[f] for f in folders if said[f] is not None), None)
         if label is not None:
             files.append(file)
@@ -251,7 +266,7 @@ ROLES = {
 """Names of the folders of a split into training, validation and test images."""
 
 
-def _parted(files: Sequence[str], classes: Mapping[str, int]) -> bool:
+def _parted(files: Sequence[str], classes: Collection[str]) -> bool:
     """Whether images are in ``train/CLASS/`` and ``val/`` or ``test/``; false if a class has such a name."""
     tops = {file.split("/")[0] for file in files if file.count("/") > 1}
     found = {ROLES[top.lower()] for top in tops if top.lower() in ROLES and top not in classes}

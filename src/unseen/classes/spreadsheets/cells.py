@@ -47,6 +47,11 @@ def fold(text: str) -> str:
     return " ".join(re.sub(r"[\s_\-‐–]+", " ", plain).split())
 
 
+def spelled(text: str) -> str:
+    """Reduce a name to a form without differences of case, spaces and Unicode forms: what no reader tells apart."""
+    return " ".join(unicodedata.normalize("NFKC", tidy(text)).casefold().split())
+
+
 def nearest(name: str, names: Sequence[str]) -> str | None:
     """The one of ``names`` that ``name`` is probably a misspelling of."""
     folded = {fold(n): n for n in names}

@@ -5,12 +5,11 @@ Rows are numbered as in a spreadsheet: the header is row 1.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unseen.classes.spreadsheets.cells import also, fold, place, tidy
+from unseen.classes.spreadsheets.cells import also, fold, place, spelled, tidy
 from unseen.classes.spreadsheets.rows import ALIASES, Rows, parquet_rows, text_rows
 from unseen.classes.spreadsheets.workbook import workbook_rows
 from unseen.errors import DataError
@@ -140,7 +139,7 @@ def _by_column(
         raise DataError(problem, where=place(path, -1), hint="use one row per class or image")
     if not exact:
         _check_first(header, body, path, required)
-    empty = _unnamed(header, body, path)
+    empty = _unnamed(header, body, path, exact)
     header = _renamed(header, path, required, optional)
     missing = [name for name in required if name not in header]
     if missing:
@@ -174,14 +173,17 @@ def _by_column(
     return found
 
 
-def _unnamed(header: Sequence[str], body: Sequence[Sequence[str]], path: Path) -> set[int]:
+def _unnamed(header: Sequence[str], body: Sequence[Sequence[str]], path: Path, exact: bool) -> set[int]:
     """Positions of columns that are wholly blank; an error for one with cells but no name, or with another's name."""
-    count = Counter(header)
+    first: dict[str, str] = {}
     empty = set()
     for i, name in enumerate(header):
-        if name and count[name] > 1:
+        if name and (key := name if exact else spelled(name)) in first:
             hint = "rename or remove one; if the names take two rows, join them into one"
-            raise DataError(f'column "{name}" appears twice', where=place(path, -1), hint=hint)
+            alike = f'columns "{first[key]}" and "{name}" differ only in case or spaces'
+            problem = f'column "{name}" appears twice' if name == first[key] else alike
+            raise DataError(problem, where=place(path, -1), hint=hint)
+        first[name if exact else spelled(name)] = name
         row = next((row for row, cells in enumerate(body) if i < len(cells) and cells[i]), None)
         if not name and row is not None:
             what = f'column {i + 1} has no name, but row {row + 2} has "{body[row][i][:40]}" there'

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from unseen.classes.spreadsheets.cells import place
+from unseen.classes.spreadsheets.cells import place, spelled
 from unseen.errors import DataError
 
 
@@ -81,22 +81,33 @@ def flags(columns: Columns, name: str, path: Path) -> np.ndarray:
     return np.array([cell.lower() in YES for cell in columns[name]], dtype=bool)
 
 
-def repeats(columns: Columns, name: str, path: Path) -> list[DataError]:
-    """Errors of a column whose values must be present and unique."""
+def repeats(columns: Columns, name: str, path: Path, *, exact: bool = False) -> list[DataError]:
+    """Errors of a column whose values must be present and unique.
+
+    Args:
+        columns: the table.
+        name: its column.
+        path: its file, for errors.
+        exact: whether names may differ only in case or spaces, as those of files.
+    """
     found = [
         DataError("the cell is blank", where=place(path, row, name), hint="fill it, or remove the row (of units, say)")
         for row, value in enumerate(columns[name])
         if value == ""
     ]
-    first: dict[str, int] = {}
-    for row, value in enumerate(columns[name]):
-        if value and first.setdefault(value, row) != row:
-            problem = f'"{value}" already appears in row {first[value] + 2}'
-            found.append(DataError(problem, where=place(path, row, name), hint="keep one"))
+    cells, first = list(columns[name]), dict[str, int]()
+    for row, value in enumerate(cells):
+        if not value or (other := first.setdefault(value if exact else spelled(value), row)) == row:
+            continue
+        problem, hint = f'"{value}" already appears in row {other + 2}', "keep one"
+        if cells[other] != value:
+            problem = f'"{value}" and "{cells[other]}" in row {other + 2} differ only in case or spaces'
+            hint = "keep one, or rename one"
+        found.append(DataError(problem, where=place(path, row, name), hint=hint))
     return found
 
 
-def no_repeats(columns: Columns, name: str, path: Path) -> None:
+def no_repeats(columns: Columns, name: str, path: Path, *, exact: bool = False) -> None:
     """Raise the first of :func:`repeats`."""
-    for error in repeats(columns, name, path):
+    for error in repeats(columns, name, path, exact=exact):
         raise error
