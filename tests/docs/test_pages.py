@@ -60,6 +60,41 @@ def _call(line: str, folder: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+COMMAND = re.compile(r"^(?:.*--no-python |.*\| |\$ )?(unseen [a-z].*)$")
+
+
+def commands_of(page: Path) -> list[str]:
+    """Every call of the command line on a page, in blocks and in the text."""
+    text = page.read_text(encoding="utf-8")
+    blocks = [code for kind, code in re.findall(r"^ *```(sh|bash|console)\n(.*?)^ *```$", text, re.M | re.S)]
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    calls = [found[1] for line in lines if (found := COMMAND.match(line.strip()))]
+    return calls + re.findall(r"`(unseen [a-z]+[^`\n]*)`", text)
+
+
+def test_commands_and_options_exist():
+    """No option of a page has been renamed or removed since."""
+    import typer
+
+    import unseen.cli.common
+
+    root = typer.main.get_command(unseen.cli.common.app)
+    wrong, count = [], 0
+    for page in [*DOCS.rglob("*.md"), *DOCS.parent.glob("*.md")]:
+        for call in commands_of(page):
+            words = shlex.split(re.split(r" # |[|;]", call)[0], comments=True)[1:]
+            command, options = root, {"-h", "--help"}
+            while words and words[0] in getattr(command, "commands", ()):
+                command = command.commands[words.pop(0)]
+            options |= {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
+            asked = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+            if command is root or asked - options:
+                wrong.append((page.name, call))
+            count += 1
+    assert wrong == []
+    assert count > 300
+
+
 def test_the_recipe_for_spark(tiny_backbone, tmp_path, monkeypatch):
     """The function alone: pyspark is a stand-in that hands it back."""
     import types
