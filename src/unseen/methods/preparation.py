@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unseen.errors import UnseenError
-from unseen.ground.systems import gram, inverse_factor, times_upper
+from unseen.ground.systems import gram, inverse_factor
 from unseen.methods.settings import Settings
 
 AUTO = "auto"
@@ -135,7 +135,7 @@ class FeaturePreparation(FittedBuffers):
         moved = (_rooted(features) if len(self.root) else features) - self.mean
         if len(self.scale):
             moved = moved / self.scale if moved.requires_grad else moved.div_(self.scale)
-        return times_upper(moved, self.whitening) if len(self.whitening) else moved
+        return moved @ self.whitening if len(self.whitening) else moved
 
     def contributions(self, regions: Tensor, weight: Tensor) -> Tensor:
         """Contribution of each region to ``forward(pooled) @ weight.T``: ``(B, R, C)`` and ``(K, C)`` to ``(B, K, R)``.
