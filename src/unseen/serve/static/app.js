@@ -580,7 +580,7 @@ async function takeImages(several) {
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1280 }, facingMode: "environment" } });
   } catch {
-    complain("The browser gives no image of the camera. Allow this page to use it.");
+    complain("The browser gives no access to the camera. Allow this page to use it.");
     return [];
   }
   const taken = [];
@@ -1306,7 +1306,7 @@ function drawAbout() {
       }),
     );
   } else {
-    $("metrics").replaceChildren(make("p", { className: "empty", textContent: "No test results came with this model." }));
+    $("metrics").replaceChildren(make("p", { className: "empty", textContent: "This model has no test results." }));
   }
   const { limits } = about;
   const sure = about.calibrated ? "fitted on validation classes" : "not calibrated: use it only to rank answers";

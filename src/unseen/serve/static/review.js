@@ -118,11 +118,11 @@ export async function openReview(host, page) {
       for (const [row, name] of verdicts) {
         if (name !== null && !items[row].error && !items[row].used) files.set(name, [...(files.get(name) ?? []), page.rows()[row].file]);
       }
-      if (!files.size) return "No reviewed image of a class that the model does not have already.";
+      if (!files.size) return "No new images to add: no image is reviewed, or the model already has them.";
       let added = 0;
       for (const [name, images] of files) added += (await page.support.send(name, images)).added.length;
       await page.support.again();
-      return `${count(added, "image")} added to ${files.size === 1 ? "1 class" : `${files.size} classes`}; all images are predicted again. Images that the model uses measure nothing.`;
+      return `${count(added, "image")} added to ${files.size === 1 ? "1 class" : `${files.size} classes`}; all images are predicted again. Support images do not count in the measured accuracy.`;
     };
     store.tools.push({ text: "Use as images of their classes", id: "teach", run: teach });
   }
