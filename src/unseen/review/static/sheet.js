@@ -182,7 +182,7 @@ export function openSheet(root, store) {
     const order = items.filter((item) => !item.used).sort((a, b) => a.place - b.place).map((item) => item.row);
     const parts = [count(items.length, "image"), `${done.length.toLocaleString("en")} reviewed`];
     if (done.length) parts.push(`${right(done).toLocaleString("en")} of them right`);
-    if (order.length !== items.length) parts.push(`${(items.length - order.length).toLocaleString("en")} used by the model, which measure nothing`);
+    if (order.length !== items.length) parts.push(`${(items.length - order.length).toLocaleString("en")} used by the model and not counted`);
     if (shown.length !== items.length) parts.push(`${count(shown.length, "image")} shown`);
     $("summary").textContent = parts.join(" · ");
     const first = order.findIndex((row) => !verdicts.has(row));
@@ -192,7 +192,7 @@ export function openSheet(root, store) {
       const all = sample.length === order.length ? "All images reviewed" : `Measured on a random sample of ${sample.length.toLocaleString("en")}`;
       $("measured").textContent = `${all}: ${share(right(sample) / sample.length)} of answers are right (95% interval ${share(low)} to ${share(high)}).`;
     } else {
-      $("measured").textContent = done.length ? "To measure accuracy, review images in the order “random sample”: a choice of doubtful ones says too little." : "";
+      $("measured").textContent = done.length ? "To measure accuracy, review images in the order “random sample”: doubtful images alone say too little." : "";
     }
   }
 
