@@ -227,7 +227,38 @@ def test_difference_over_seeds():
     assert (wide.mean, wide.low, wide.high) == (0, -0.5, 0.5)
     means = torn.means(np.random.default_rng(3))
     assert [np.mean(means == v) for v in (0, 0.5, 1)] == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
-    assert torn.paired(torn).interval().as_dict()["high"] == 0
+
+
+def test_a_difference_that_no_resample_changes_is_not_known_exactly():
+    """No image of n tells the methods apart: the share that would is up to z^2 / (n + z^2), by Wilson's interval."""
+    z2 = 1.959963984540054**2
+    labels, seen = np.repeat([0, 1, 2], [10, 6, 20]), np.array([True, True, False])
+    n = {"S": 4 / (1 / 10 + 1 / 6), "U": 20, "T1": 20}  # images of one share with the same variance
+    some = np.arange(36) % 3 > 0
+    for right in (np.ones(36, bool), np.zeros(36, bool), some):
+        scores = np.zeros((36, 3))
+        scores[np.arange(36), np.where(right, labels, (labels + 1) % 3)] = 1
+        scores[~right & (labels == 2), 1] += 1  # wrong among the seen
+        one = resample([Decisions.from_scores(scores, labels, seen)], [0.0], names=("T1", "U", "S", "H"), samples=60)
+        for name in ("U", "S"):
+            found = difference(one[name], one[name], over_seeds=True)
+            end = z2 / (n[name] + z2)
+            assert (found.mean, found.low, found.high) == pytest.approx((0, -end, end), abs=1e-12)
+        u, s = (float(one[name].measured[0]) for name in ("U", "S"))
+        h = difference(one["H"], one["H"])
+        means = [
+            harmonic(*(min(max(v + k * z2 / (n[m] + z2), 0), 1) for m, v in (("U", u), ("S", s)))) for k in (-1, 1)
+        ]
+        assert h.high == -h.low == pytest.approx(max(abs(m - harmonic(u, s)) for m in means), abs=1e-12)
+        assert h.high > 0.05
+
+
+def test_all_right_against_all_wrong_keeps_within_one():
+    z2 = 1.959963984540054**2
+    sides = [Resampled(np.array([v]), np.full((50, 1), v), images=12.0) for v in (1.0, 0.0)]
+    found = difference(*sides)
+    assert (found.mean, found.low, found.high) == pytest.approx((1, 1 - z2 / (12 + z2), 1), abs=1e-12)
+    assert difference(*sides[::-1]).as_dict()["low"] == -1
 
 
 def test_the_draws_are_the_same_for_the_same_images():

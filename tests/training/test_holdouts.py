@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,10 @@ import pytest
 import unseen
 from unseen.data.folder import load_folder
 from unseen.errors import DataError
+from unseen.evaluation.metrics import Decisions
 from unseen.report.material import recorded
 from unseen.report.summary import sureness, verdict
-from unseen.training.holdouts import holdout_dataset, needs_holdouts
+from unseen.training.holdouts import HoldOut, _over_draws, holdout_dataset, needs_holdouts
 
 
 @pytest.fixture(scope="module")
@@ -176,3 +178,29 @@ def test_a_hardly_varying_attribute_has_no_line():
     assert fit.learned.tolist() == [False, True]
     assert fit.slope[0] == 0
     assert fit.slope[1] == pytest.approx(2)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_all_right_or_all_wrong_in_every_draw_has_wilson_s_interval(right):
+    """As wide as that of the draw with the fewest images: S of 6 and U of 4 images of the first, by hand."""
+
+    def draw(each_seen, each_unseen):
+        labels = np.repeat([0, 1, 2, 3], [each_seen, each_seen, each_unseen, each_unseen])
+        seen, scores = np.array([True, True, False, False]), np.zeros((len(labels), 4))
+        scores[np.arange(len(labels)), labels if right else labels ^ 1] = 1
+        scores[:, 2:] -= 5 * (labels < 2)[:, None]
+        scores[:, :2] -= 5 * (labels > 1)[:, None]
+        decisions = Decisions.from_scores(scores, labels, seen)
+        dataset = SimpleNamespace(table=SimpleNamespace(taxonomy=None))
+        return HoldOut(dataset, SimpleNamespace(gzsl=decisions, gamma=0.0), np.zeros(0), np.zeros(0))
+
+    found = _over_draws([draw(3, 2), draw(5, 9)])
+    z2 = 1.959963984540054**2
+    ends = {"S": 6 / (6 + z2), "U": 4 / (4 + z2), "T1": 4 / (4 + z2)}
+    for name, end in ends.items():
+        low, high = (end, 1) if right else (0, 1 - end)
+        assert found[name] == pytest.approx({"mean": right, "std": 0, "low": low, "high": high}, abs=1e-12)
+    if right:
+        h = 2 * ends["S"] * ends["U"] / (ends["S"] + ends["U"])
+        assert found["H"] == pytest.approx({"mean": 1, "std": 0, "low": h, "high": 1}, abs=1e-12)
+    assert _over_draws([draw(5, 9), draw(3, 2)]) == found

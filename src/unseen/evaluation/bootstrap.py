@@ -12,6 +12,8 @@ import numpy as np
 from unseen.evaluation.metrics import Decisions
 from unseen.evaluation.registry import Decided, every_metric
 
+ROUNDING = 1e-12
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -88,9 +90,19 @@ class Resampled:
         low, high = np.quantile(self.drawn.mean(axis=1), [tail, 1 - tail])
         return float(low), float(high)
 
-    def paired(self, other: Resampled) -> Resampled:
-        """This minus the other, seed by seed and draw by draw; both must have the same seeds."""
-        return Resampled(self.measured - other.measured, self.drawn - other.drawn)
+    def margin(self, level: float = 0.95) -> float:
+        """How far a paired difference may be from one that no resample changes; 0 if it is unknown.
+
+        Wilson's upper limit of a share of 0 of ``images``: of images whose outcomes differ in another way than in this
+        sample. It is z^2 / (n + z^2), about 4 / n; the rule of three gives 3 / n. Where both are all right, it equals
+        Newcombe's interval of paired shares (Statistics in Medicine 17, 1998, method 10).
+        """
+        if self.compute is None:
+            return wilson(0.0, self.images, level)[1] if self.images else 0.0
+        means = np.array([part.measured.mean() for part in self.parts])
+        margins = np.array([part.margin(level) for part in self.parts])
+        near = [self.compute(*np.clip(means + sign * margins, 0, 1)) - self.compute(*means) for sign in (-1, 1)]
+        return float(np.max(np.abs(near)))
 
     def means(self, rng: np.random.Generator | None = None) -> np.ndarray:
         """``(samples,)`` means over seeds; with ``rng`` over as many seeds drawn with replacement."""
@@ -107,6 +119,9 @@ def difference(
 ) -> Interval:
     """First minus second, with a percentile interval of the paired bootstrap.
 
+    If all draws are equal, as of two methods that are right on the same images, the bootstrap shows no spread; the
+    interval is then the difference with :meth:`Resampled.margin` on both sides.
+
     Args:
         first, second: values on the same draws of the same images.
         over_seeds: also resample each side's seeds, so that the interval applies to the methods and not only to these
@@ -116,9 +131,17 @@ def difference(
     """
     rng = np.random.default_rng(seed) if over_seeds else None
     drawn = first.means(rng) - second.means(rng)
-    tail = (1 - level) / 2
+    tail, mean = (1 - level) / 2, float(first.measured.mean() - second.measured.mean())
     low, high = np.quantile(drawn, [tail, 1 - tail])
-    return Interval(float(first.measured.mean() - second.measured.mean()), 0.0, float(low), float(high))
+    if same_in_all(drawn):
+        margin = max(first.margin(level), second.margin(level))
+        low, high = max(low - margin, -1.0), min(high + margin, 1.0)
+    return Interval(mean, 0.0, float(low), float(high))
+
+
+def same_in_all(drawn: np.ndarray) -> bool:
+    """Whether all draws are equal, apart from rounding."""
+    return bool(np.ptp(drawn) < ROUNDING)
 
 
 def resample(

@@ -14,7 +14,7 @@ from unseen.backbones.spec import BackboneSpec
 from unseen.data.catalogue import load_dataset
 from unseen.data.dataset import Dataset
 from unseen.errors import RunError, UnseenError
-from unseen.evaluation.bootstrap import Interval, Resampled, difference, resample
+from unseen.evaluation.bootstrap import Interval, Resampled, difference, resample, same_in_all
 from unseen.evaluation.registry import HEADLINES, REGISTRY, chosen_metrics
 from unseen.experiments.variants import Variant, check_names
 from unseen.experiments.worker import Task, WorkerError, read_usage, run_worker
@@ -217,9 +217,7 @@ def gather(asked: Comparison, folder: Path, dataset: Dataset, errors: Mapping[st
         }
         if "honest" in blocks and "paper" in blocks:
             rows[-1]["paper_minus_honest"] = {
-                metric: _plain(
-                    drawn[variant.name, "paper"][metric].paired(drawn[variant.name, "honest"][metric]).interval()
-                )
+                metric: _plain(difference(drawn[variant.name, "paper"][metric], drawn[variant.name, "honest"][metric]))
                 for metric in COMPARED
             }
     done = [row for row in rows if row["error"] is None]
@@ -279,7 +277,8 @@ def _against(
 ) -> dict[str, Any] | None:
     """A row minus the reference; ``None`` for the reference itself.
 
-    ``low`` and ``high`` are over images and seeds, ``low_images`` and ``high_images`` over images only.
+    ``low`` and ``high`` are over images and seeds, ``low_images`` and ``high_images`` over images only. ``equal`` says
+    whether the two are equal on every resample of the images.
     """
     if row == other:
         return None
@@ -290,6 +289,7 @@ def _against(
         **_plain(difference(*pair, over_seeds=True)),
         "low_images": images["low"],
         "high_images": images["high"],
+        "equal": bool(images["mean"] == 0 and same_in_all(pair[0].means() - pair[1].means())),
     }
 
 
@@ -307,17 +307,19 @@ def _statements(done: list[dict[str, Any]], views: Sequence[str], references: di
                 continue
             name = references[view, metric]
             own = next(row for row in done if row["name"] == name)[view]["metrics"][metric]["mean"]
-            groups: dict[str, list[str]] = {"lower": [], "higher": [], "level": []}
+            groups: dict[str, list[str]] = {"lower": [], "higher": [], "level": [], "equal": []}
             for row in done:
                 gap = row[view]["against"][metric]
                 if gap is not None:
                     kind = "lower" if gap["high"] < 0 else "higher" if gap["low"] > 0 else "level"
+                    kind = "equal" if gap["equal"] and kind == "level" else kind
                     span = signed_cell(gap).replace("\n", " ")
                     groups[kind].append(f"{row['name']} ({span})")
             parts = [f"{metric}, {view}: {name} has {100 * own:.1f}."]
             words = {
                 "higher": "Significantly higher",
                 "level": "No significant difference",
+                "equal": "Equal on every resample of the images",
                 "lower": "Significantly lower",
             }
             parts += [f"{words[kind]}: {', '.join(groups[kind])}." for kind in words if groups[kind]]

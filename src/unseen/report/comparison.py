@@ -161,7 +161,8 @@ def legend(found: dict[str, Any]) -> list[str]:
     lines.append(
         f"Percent. {metrics_legend(found['metrics'])}. ±: standard deviation over seeds; [ ]: "
         "95% interval over images. Differences between rows: paired bootstrap over images and "
-        "seeds, not corrected for the number of rows."
+        "seeds, not corrected for the number of rows; if no resample changes a difference, by Wilson's 95% limit of "
+        "the images on which the rows may differ."
     )
     lines.append(
         "Time and peak memory are those of each row's own process, without the shared feature "

@@ -19,7 +19,7 @@ from unseen.classes.presence import present
 from unseen.data.dataset import Dataset
 from unseen.errors import DataError
 from unseen.evaluation.attributes import auroc, spearman
-from unseen.evaluation.bootstrap import Resampled, resample
+from unseen.evaluation.bootstrap import ROUNDING, Resampled, resample
 from unseen.evaluation.registry import Decided, every_metric, in_json, measure
 from unseen.ground.progress import Progress, silent
 from unseen.methods.base import Method
@@ -217,7 +217,7 @@ def _over_draws(found: Sequence[HoldOut], rank: int | None = None) -> dict[str, 
     for name, draws in measured.items():
         values = [float(draw.measured[0]) for draw in draws]
         low, high = pooled_interval(np.concatenate([draw.drawn for draw in draws], axis=1))
-        if low == high:  # every draw all right, say: as wide as that of the least certain draw
+        if high - low < ROUNDING:  # every draw all right, say: as wide as that of the least certain draw
             ends = [draw.ends() for draw in draws]
             low, high = min(low for low, _ in ends), max(high for _, high in ends)
         spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
